@@ -1,0 +1,1 @@
+"""One node's engine: makes the node equal to its manifest."""

@@ -1,0 +1,39 @@
+"""Errors of a node, with Docker's status codes. The text says what failed, where, why and what to do."""
+
+from __future__ import annotations
+
+
+class AgentError(Exception):
+    """Base; *status* is the HTTP status that the Docker Engine API uses for the kind."""
+
+    status = 500
+
+
+class NotFound(AgentError):
+    status = 404
+
+
+class Conflict(AgentError):
+    status = 409
+
+
+class BadRequest(AgentError):
+    status = 400
+
+
+class ImageError(AgentError):
+    """An image could not be pulled, read or unpacked."""
+
+
+class ImageNotFound(ImageError):
+    status = 404
+
+
+class RuntimeFailure(AgentError):
+    """The OCI runtime refused a container."""
+
+
+class NotModified(AgentError):
+    """Already in the state that was asked for."""
+
+    status = 304

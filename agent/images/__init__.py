@@ -1,0 +1,1 @@
+"""Images: registry client, content store, layers, archives, build."""

@@ -1,0 +1,265 @@
+"""The content store: an OCI layout of blobs, names that point at manifests, and layers unpacked once for all images.
+
+    images/blobs/sha256/<hex>   manifests, configs, compressed layers
+    images/names.json           name → manifest digest; replaced atomically, the one truth of what exists
+    layers/<hex20>/             an unpacked layer, shared read-only by overlayfs; there when it is whole, or not at all
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import sys
+from collections.abc import AsyncIterable, Callable
+from pathlib import Path
+
+import msgspec
+
+from agent import files
+from agent.errors import ImageError, ImageNotFound
+from agent.failpoints import failpoint
+from agent.images import types
+from agent.images.reference import DIGEST, Reference, parse
+from agent.paths import Paths
+
+
+class Image(msgspec.Struct, frozen=True, kw_only=True):
+    """An image of this node. *id* is its config's digest (as in Docker), *digest* its manifest's."""
+
+    id: str
+    digest: str
+    names: tuple[str, ...]
+    config: types.Config
+    layers: tuple[str, ...]
+    size: int
+    created: str
+
+
+def layer_directory(layers: Path, diff_id: str) -> Path:
+    """Twenty hex digits are unique enough on a node, and let a hundred layers fit one mount call."""
+    return layers / diff_id.removeprefix("sha256:")[:20]
+
+
+class ImageStore:
+    def __init__(self, paths: Paths) -> None:
+        self.root = paths.images
+        self.layers = paths.layers
+        self.blobs = self.root / "blobs" / "sha256"
+        self.blobs.mkdir(parents=True, exist_ok=True)
+        self.layers.mkdir(parents=True, exist_ok=True)
+        self._names_file = self.root / "names.json"
+        self.names: dict[str, str] = self._read_names()
+        self._cache: dict[str, Image] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    def _read_names(self) -> dict[str, str]:
+        if not self._names_file.exists():
+            return {}
+        try:
+            return msgspec.json.decode(self._names_file.read_bytes(), type=dict[str, str])
+        except msgspec.DecodeError:
+            # a damaged index loses names, never data: what is pulled again is found by digest
+            self._names_file.rename(self._names_file.with_suffix(".damaged"))
+            return {}
+
+    def sweep(self) -> None:
+        """Remove what an interrupted pull left: half layers and half blobs."""
+        for path in self.layers.glob("*.tmp"):
+            files.remove_tree(path)
+        for path in self.blobs.glob("*.tmp"):
+            path.unlink()
+
+    def _save_names(self) -> None:
+        failpoint("image.names")
+        files.write_atomically(self._names_file, json.dumps(self.names, sort_keys=True).encode(), sync=True)
+
+    def blob(self, digest: str) -> Path:
+        if not DIGEST.match(digest):
+            raise ImageError(f"digest {digest!r} is not sha256: and 64 hex digits")
+        return self.blobs / digest[7:]
+
+    def has_blob(self, digest: str) -> bool:
+        return self.blob(digest).exists()
+
+    def put_blob(self, data: bytes, digest: str = "") -> str:
+        """Keep *data*; returns its digest. Raises ImageError where it is not *digest*."""
+        found = "sha256:" + hashlib.sha256(data).hexdigest()
+        if digest and digest != found:
+            raise ImageError(f"digest mismatch: asked for {digest}, received {found}")
+        path = self.blob(found)
+        if not path.exists():
+            failpoint("image.blob")
+            files.write_atomically(path, data)
+        return found
+
+    def has_layer(self, diff_id: str) -> bool:
+        return layer_directory(self.layers, diff_id).is_dir()
+
+    async def unpack(
+        self, source: AsyncIterable[bytes], *, digest: str, diff_id: str, keep: bool = True,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> dict[str, object]:
+        """Stream a layer into place: verified, decompressed, extracted, and only then given its final name.
+
+        Two pulls of one layer share the work. Raises ImageError; nothing half-done stays."""
+        lock = self._locks.setdefault(digest or diff_id, asyncio.Lock())
+        async with lock:
+            if diff_id and digest and self.has_layer(diff_id) and (not keep or self.has_blob(digest)):
+                return {"digest": digest, "diff_id": diff_id}
+            key = (digest or diff_id or os.urandom(32).hex()).removeprefix("sha256:")[:20]
+            directory = self.layers / f"{key}.tmp"
+            blob = self.blobs / f"{key}.tmp" if keep else None
+            files.remove_tree(directory)
+            directory.mkdir(mode=0o755)
+            failpoint("layer.unpack")
+            try:
+                reply = await self._child(source, directory, blob, digest, diff_id, progress)
+                final = layer_directory(self.layers, str(reply["diff_id"]))
+                failpoint("layer.commit")
+                if blob:
+                    blob.rename(self.blob(str(reply["digest"])))
+                if not final.exists():
+                    directory.rename(final)
+                return reply
+            finally:
+                files.remove_tree(directory)
+                if blob:
+                    blob.unlink(missing_ok=True)
+
+    async def _child(
+        self, source: AsyncIterable[bytes], directory: Path, blob: Path | None, digest: str, diff_id: str,
+        progress: Callable[[int], None],
+    ) -> dict[str, object]:
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-E", "-s", "-m", "agent.images.unpack", str(directory), digest, diff_id, str(blob or ""),
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 20,
+        )
+        assert child.stdin and child.stdout
+        try:
+            try:
+                async for chunk in source:
+                    child.stdin.write(chunk)
+                    await child.stdin.drain()
+                    progress(len(chunk))
+                child.stdin.close()
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # the child ended early and says why
+            line = await child.stdout.readline()
+            await child.wait()
+        finally:
+            if child.returncode is None:
+                child.kill()
+                await child.wait()
+        reply: dict[str, object] = json.loads(line) if line else {"error": "the unpacking process was killed"}
+        if "error" in reply:
+            raise ImageError(str(reply["error"]))
+        return reply
+
+    def tag(self, reference: Reference, digest: str) -> None:
+        self.names[reference.name] = digest
+        self._save_names()
+
+    def keep_untagged(self, digest: str) -> None:
+        """An image known by its digest alone (`name@sha256:…`, or a build without a tag)."""
+        self.names[f"@{digest}"] = digest
+        self._save_names()
+
+    def untag(self, name: str) -> None:
+        del self.names[name]
+        self._save_names()
+
+    def image(self, digest: str) -> Image:
+        """The image whose manifest is *digest*. Raises ImageError where a document is missing or broken."""
+        if known := self._cache.get(digest):
+            names = tuple(sorted(n for n, d in self.names.items() if d == digest and not n.startswith("@")))
+            return msgspec.structs.replace(known, names=names)
+        try:
+            manifest = msgspec.json.decode(self.blob(digest).read_bytes(), type=types.Manifest)
+            raw = self.blob(manifest.config.digest).read_bytes()
+            config = msgspec.json.decode(raw, type=types.Config)
+        except (OSError, msgspec.MsgspecError) as error:
+            raise ImageError(f"image {digest} is damaged in the store ({error}): pull it again") from error
+        image = Image(
+            id=manifest.config.digest, digest=digest, names=(), config=config, layers=config.rootfs.diff_ids,
+            size=sum(layer.size for layer in manifest.layers), created=config.created or "",
+        )
+        self._cache[digest] = image
+        return self.image(digest)
+
+    def manifest(self, digest: str) -> types.Manifest:
+        return msgspec.json.decode(self.blob(digest).read_bytes(), type=types.Manifest)
+
+    def find(self, text: str) -> Image:
+        """By name, by manifest digest, or by (the beginning of) its ID. Raises ImageNotFound."""
+        bare = text.removeprefix("sha256:")
+        if len(bare) >= 6 and all(c in "0123456789abcdef" for c in bare):
+            hits = {i.digest: i for i in self.list() if bare == i.id[7 : 7 + len(bare)] or i.digest == text}
+            if len(hits) == 1:
+                return next(iter(hits.values()))
+            if len(hits) > 1:
+                raise ImageError(f"image {text}: {len(hits)} images begin so; give more digits")
+        reference = parse(text)
+        digest = reference.digest or self.names.get(reference.name, "")
+        if not digest or digest not in self.names.values():
+            raise ImageNotFound(f"No such image: {text}")
+        return self.image(digest)
+
+    def list(self) -> list[Image]:
+        found = []
+        for digest in sorted(set(self.names.values())):
+            try:
+                found.append(self.image(digest))
+            except ImageError:
+                continue
+        return found
+
+    def is_complete(self, image: Image) -> bool:
+        return all(self.has_layer(diff_id) for diff_id in image.layers)
+
+    def lower(self, image: Image) -> list[Path]:
+        """The image's layers as directories, bottom first."""
+        return [layer_directory(self.layers, diff_id) for diff_id in image.layers]
+
+    def remove(self, text: str, *, in_use: set[str]) -> list[dict[str, str]]:
+        """Untag, and delete what no name needs any more. *in_use* are manifest digests of containers' images.
+
+        Returns Docker's list of {"Untagged": …} and {"Deleted": …}."""
+        image = self.find(text)
+        by_id = text.removeprefix("sha256:") in image.id
+        names = [n for n, d in self.names.items() if d == image.digest] if by_id else [parse(text).name]
+        gone = [{"Untagged": parse(n).familiar} for n in names if not n.startswith("@")]
+        last = set(names) >= {n for n, d in self.names.items() if d == image.digest}
+        if last and image.digest in in_use:
+            raise ImageError(f"image {text} is used by a container: remove that first")
+        for name in names:
+            self.names.pop(name, None)
+        self._save_names()
+        if last:
+            gone.append({"Deleted": image.id})
+            self.collect()
+        return gone
+
+    def collect(self) -> int:
+        """Delete blobs and layers that no name reaches; returns the bytes freed."""
+        failpoint("image.collect")
+        blobs: set[str] = set()
+        layers: set[str] = set()
+        for image in self.list():
+            manifest = self.manifest(image.digest)
+            blobs |= {image.digest[7:], image.id[7:], *(layer.digest[7:] for layer in manifest.layers)}
+            layers |= {path.name for path in self.lower(image)}
+        freed = 0
+        busy = {key.removeprefix("sha256:")[:20] for key, lock in self._locks.items() if lock.locked()}
+        for path in list(self.blobs.iterdir()):
+            if path.name not in blobs and path.name[:20] not in busy:
+                freed += path.stat().st_size
+                path.unlink()
+        for path in list(self.layers.iterdir()):
+            if path.name not in layers and path.stem not in busy:
+                doomed = path.with_suffix(".tmp")
+                path.rename(doomed)
+                files.remove_tree(doomed)
+        self._cache.clear()
+        return freed

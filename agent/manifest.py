@@ -1,0 +1,253 @@
+"""Manifest and Status: the contract between the control plane and a node.
+
+A Manifest says all that a node must be; a Status says what it is. Both are plain data, immutable, and the only thing
+of `agent` that the control plane imports. Sizes are bytes, durations seconds, times RFC 3339 strings in UTC.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Base of all that crosses the wire: immutable, and silent about what is left at its default."""
+
+
+class Healthcheck(Record):
+    """`healthcheck:` resolved. *test* begins with CMD or CMD-SHELL; an empty test switches an image's check off."""
+
+    test: tuple[str, ...] = ()
+    interval_s: float = 30.0
+    timeout_s: float = 30.0
+    retries: int = 3
+    start_period_s: float = 0.0
+    start_interval_s: float = 5.0
+
+
+class Mount(Record):
+    """One entry below a container's root. For a volume, *source* is the volume's name, or "" for an anonymous one."""
+
+    kind: Literal["bind", "volume", "tmpfs"]
+    target: str
+    source: str = ""
+    read_only: bool = False
+    propagation: str = "rprivate"
+    create_host_path: bool = False
+    nocopy: bool = False
+    subpath: str = ""
+    size: int = 0
+    mode: int = 0o1777
+    options: tuple[str, ...] = ()
+
+
+class File(Record):
+    """A config or secret as the container sees it: *content* at *target*."""
+
+    target: str
+    content: bytes
+    mode: int = 0o444
+    uid: int = 0
+    gid: int = 0
+    secret: bool = False
+
+
+class Attachment(Record):
+    """A container on a network. Addresses are decided by the plan; where one is empty the agent takes a free one."""
+
+    network: str
+    ipv4: str = ""
+    ipv6: str = ""
+    mac: str = ""
+    aliases: tuple[str, ...] = ()
+    gw_priority: int = 0
+    interface: str = ""
+
+
+class Port(Record):
+    """A published port. *published* 0 asks for a free one; *host_ip* "" means every address of the host."""
+
+    target: int
+    published: int = 0
+    protocol: str = "tcp"
+    host_ip: str = ""
+
+
+class Ulimit(Record):
+    name: str
+    soft: int
+    hard: int
+
+
+class Device(Record):
+    source: str
+    target: str
+    permissions: str = "rwm"
+
+
+class Container(Record):
+    """Everything that decides how a container runs: the resolved form of a Compose service, or of `container run`."""
+
+    image: str
+    entrypoint: tuple[str, ...] | None = None
+    command: tuple[str, ...] | None = None
+    environment: tuple[tuple[str, str], ...] = ()
+    user: str = ""
+    group_add: tuple[str, ...] = ()
+    working_dir: str = ""
+    hostname: str = ""
+    domainname: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+    tty: bool = False
+    stdin_open: bool = False
+    init: bool = False
+    read_only: bool = False
+    privileged: bool = False
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    security_opt: tuple[str, ...] = ()
+    stop_signal: str = ""
+    stop_grace_s: float = 10.0
+    restart: str = "no"
+    restart_max: int = 0
+    healthcheck: Healthcheck | None = None
+    cpus: float = 0.0
+    cpu_shares: int = 0
+    cpuset: str = ""
+    memory: int = 0
+    memory_swap: int = 0
+    memory_reservation: int = 0
+    pids: int = 0
+    oom_score_adj: int = 0
+    shm_size: int = 64 << 20
+    ulimits: tuple[Ulimit, ...] = ()
+    sysctls: tuple[tuple[str, str], ...] = ()
+    devices: tuple[Device, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    volumes_from: tuple[str, ...] = ()
+    files: tuple[File, ...] = ()
+    network_mode: str = ""
+    pid_mode: str = ""
+    ipc_mode: str = ""
+    uts_mode: str = ""
+    attachments: tuple[Attachment, ...] = ()
+    ports: tuple[Port, ...] = ()
+    extra_hosts: tuple[tuple[str, str], ...] = ()
+    dns: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    dns_opt: tuple[str, ...] = ()
+    log_driver: str = "json-file"
+    log_options: tuple[tuple[str, str], ...] = ()
+    pull_policy: str = "missing"
+
+
+class Subnet(Record):
+    """One address pool of a network, CIDR, with the address that the host holds in it."""
+
+    cidr: str
+    gateway: str = ""
+
+
+class Network(Record):
+    """A network as a node must build it. *name* is unique on the node, `<stack>_<key>` unless the file says otherwise."""
+
+    name: str
+    driver: str = "bridge"
+    subnets: tuple[Subnet, ...] = ()
+    internal: bool = False
+    options: tuple[tuple[str, str], ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    stack: str = ""
+    key: str = ""
+
+
+class Volume(Record):
+    name: str
+    driver: str = "local"
+    options: tuple[tuple[str, str], ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    external: bool = False
+    stack: str = ""
+    key: str = ""
+
+
+Desired = Literal["running", "stopped", "hold"]
+
+
+class Task(Record):
+    """One replica of a service, placed on this node.
+
+    *desired* "hold" means: be ready (image pulled), do not start yet. *generation* counts ordered restarts: a node
+    restarts a task whose generation it has not seen. *where* is the service's place in the stack file."""
+
+    name: str
+    stack: str
+    service: str
+    container: Container
+    container_name: str = ""
+    index: int = 1
+    desired: Desired = "running"
+    generation: int = 0
+    where: str = ""
+
+
+class Manifest(Record):
+    """What one node must be. Whatever of pystack's the node has and the manifest does not name is removed, except
+    volumes (data goes only when asked for) and containers made through the Docker Engine API."""
+
+    revision: int = 0
+    networks: tuple[Network, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    tasks: tuple[Task, ...] = ()
+
+
+State = Literal[
+    "pending", "pulling", "created", "starting", "running", "restarting", "paused", "stopping", "exited", "failed",
+]
+
+
+class PublishedPort(Record):
+    target: int
+    published: int
+    protocol: str
+    host_ip: str
+
+
+class TaskStatus(Record):
+    """What one task is. *error* is set where a task cannot be made or started: what failed, why, what to do."""
+
+    task: str
+    state: State
+    container: str = ""
+    digest: str = ""
+    generation: int = 0
+    image: str = ""
+    image_id: str = ""
+    health: str = ""
+    exit_code: int | None = None
+    oom_killed: bool = False
+    restarts: int = 0
+    ports: tuple[PublishedPort, ...] = ()
+    addresses: tuple[tuple[str, str], ...] = ()
+    created: str = ""
+    started: str = ""
+    finished: str = ""
+    error: str = ""
+
+
+class NodeStatus(Record):
+    """A node's whole status at one manifest revision."""
+
+    revision: int = 0
+    tasks: tuple[TaskStatus, ...] = ()
+    networks: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+def digest(container: Container) -> str:
+    """The identity of a container's spec: equal exactly when nothing that decides how it runs differs. 16 hex digits."""
+    import hashlib
+
+    return hashlib.sha256(msgspec.json.encode(container, order="deterministic")).hexdigest()[:16]

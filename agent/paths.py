@@ -1,0 +1,76 @@
+"""Where one instance keeps what: `PYSTACK_ROOT` moves all of it, so that two instances can live on one host."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import msgspec
+
+DEFAULT_ROOT = Path("/var/lib/pystack")
+
+
+class Paths(msgspec.Struct, frozen=True):
+    """*root* holds state that outlives a reboot, *run* sockets and what a reboot takes away."""
+
+    root: Path
+    run: Path
+    tag: str
+    """"" for the default instance; otherwise four hex digits that tell its links, table and cgroups apart."""
+
+    @property
+    def link_prefix(self) -> str:
+        return f"ps{self.tag}"
+
+    @property
+    def table(self) -> str:
+        return f"pystack{'_' + self.tag if self.tag else ''}"
+
+    @property
+    def cgroup_parent(self) -> str:
+        return f"/pystack{'-' + self.tag if self.tag else ''}"
+
+    @property
+    def control_socket(self) -> Path:
+        return self.run / "pystack.sock"
+
+    @property
+    def docker_socket(self) -> Path:
+        return self.run / "docker.sock"
+
+    @property
+    def images(self) -> Path:
+        return self.root / "images"
+
+    @property
+    def layers(self) -> Path:
+        return self.root / "layers"
+
+    @property
+    def containers(self) -> Path:
+        return self.root / "containers"
+
+    @property
+    def volumes(self) -> Path:
+        return self.root / "volumes"
+
+    @property
+    def netns(self) -> Path:
+        return self.run / "netns"
+
+    @property
+    def runc(self) -> Path:
+        return self.run / "runc"
+
+
+def locate() -> Paths:
+    """The instance that the environment asks for."""
+    if asked := os.environ.get("PYSTACK_ROOT"):
+        root = Path(asked).resolve()
+        return Paths(root, root / "run", hashlib.sha256(str(root).encode()).hexdigest()[:3])
+    if os.geteuid() == 0:
+        return Paths(DEFAULT_ROOT, Path("/run/pystack"), "")
+    data = Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local/share")) / "pystack"
+    run = Path(os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.geteuid()}")) / "pystack"
+    return Paths(data, run, "")

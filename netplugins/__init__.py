@@ -1,0 +1,1 @@
+"""Network drivers: links, addresses, routes, firewall, names. Knows no stack, no image and no node role."""

@@ -1,0 +1,66 @@
+"""The bridge driver: one Linux bridge a network, a veth pair an endpoint, NAT to the outside."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from collections.abc import Sequence
+
+from netplugins.driver import Bridge, Description, Endpoint, Host, Isolation, KernelObject, Network, Veth
+
+OPTION = "com.docker.network."
+
+
+def address_mac(ipv4: str, ipv6: str = "") -> str:
+    """A MAC that follows from the address, so that a recycled address never meets a stale ARP entry (moby#36069)."""
+    packed = ipaddress.ip_address(ipv4).packed if ipv4 else hashlib.sha256(ipv6.encode()).digest()[:4]
+    return ":".join(f"{byte:02x}" for byte in b"\x02\x42" + packed)
+
+
+def veth_name(prefix: str, endpoint: Endpoint) -> str:
+    """The host end's name: 15 bytes hold the prefix, the container and the interface's order."""
+    return f"{prefix}v{endpoint.id[:10 - len(prefix)]}{endpoint.order}"
+
+
+class BridgeDriver:
+    name = "bridge"
+
+    def __init__(self, prefix: str = "ps") -> None:
+        self.prefix = prefix
+
+    def missing(self, network: Network, host: Host) -> Sequence[str]:
+        del network
+        return () if "bridge" in host.features else ("the kernel has no bridge (CONFIG_BRIDGE)",)
+
+    def describe(self, network: Network, endpoints: Sequence[Endpoint], host: Host) -> Description:
+        mtu = int(network.options.get(OPTION + "driver.mtu", host.mtu))
+        lengths = {ipaddress.ip_network(s.cidr).version: s.cidr.split("/")[1] for s in network.subnets}
+        gateways = {ipaddress.ip_network(s.cidr).version: s.gateway for s in network.subnets}
+        addresses = tuple(f"{s.gateway}/{s.cidr.split('/')[1]}" for s in network.subnets)
+        objects: set[KernelObject] = {
+            Bridge(network.link, address_mac(gateways.get(4, ""), gateways.get(6, "")), mtu, addresses)
+        }
+        for endpoint in endpoints:
+            own = {4: endpoint.ipv4, 6: endpoint.ipv6}
+            routed = endpoint.default and not network.internal
+            objects.add(
+                Veth(
+                    name=veth_name(self.prefix, endpoint),
+                    master=network.link,
+                    netns=endpoint.netns,
+                    peer=endpoint.interface or f"eth{endpoint.order}",
+                    peer_index=2 + endpoint.order,
+                    mac=endpoint.mac or address_mac(endpoint.ipv4, endpoint.ipv6),
+                    mtu=mtu,
+                    addresses=tuple(f"{own[v]}/{lengths[v]}" for v in (4, 6) if own[v] and v in lengths),
+                    gateways=tuple(gateways[v] for v in (4, 6) if routed and own[v] and gateways.get(v)),
+                )
+            )
+        isolation = Isolation(
+            link=network.link,
+            subnets=tuple(s.cidr for s in network.subnets),
+            internal=network.internal,
+            masquerade=network.options.get(OPTION + "bridge.enable_ip_masquerade", "true") != "false",
+            icc=network.options.get(OPTION + "bridge.enable_icc", "true") != "false",
+        )
+        return Description(frozenset(objects), isolation)

@@ -1,0 +1,87 @@
+"""The data path's own process: DNS for containers and the sockets of published ports.
+
+It outlives the agent, so names and ports go on while the agent is down or being upgraded. Its state is one document,
+`dataplane.json`, which the agent replaces atomically; a line on the unix socket beside it says "read it again" and is
+answered once that is done. Killed and started again it serves the same document.
+
+    python -m netplugins.dataplane DIRECTORY
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import msgspec
+
+from netplugins.forwarder import Forwarder
+from netplugins.resolver.server import Resolver
+from netplugins.resolver.table import Document, Names
+
+
+class Dataplane:
+    def __init__(self, directory: Path) -> None:
+        self.document = directory / "dataplane.json"
+        self.socket = directory / "dataplane.sock"
+        self.resolver = Resolver()
+        self.forwarder = Forwarder()
+        self._lock = asyncio.Lock()
+        self._last: bytes | None = None
+        self._problems: dict[str, str] = {}
+
+    async def reload(self) -> dict[str, str]:
+        """Serve what the document says. Returns what could not be served; it is tried again on the next call."""
+        async with self._lock:
+            raw = self.document.read_bytes() if self.document.exists() else b"{}"
+            if raw == self._last and not self._problems:
+                return {}
+            document = msgspec.json.decode(raw, type=Document)
+            names = Names(document.names)
+            problems = await self.resolver.update(document.views, names, document.ttl)
+            problems |= await self.forwarder.update(document.forwards)
+            self._last, self._problems = raw, problems
+            return problems
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while await reader.readline():
+                try:
+                    reply: dict[str, object] = {"problems": await self.reload(), "pid": os.getpid()}
+                except (OSError, msgspec.MsgspecError) as error:
+                    reply = {"error": str(error)}
+                writer.write(json.dumps(reply).encode() + b"\n")
+                await writer.drain()
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+
+async def main(directory: Path) -> None:
+    # one process a directory: a second one, started in a race, sees the lock and ends
+    lock = os.open(directory / "dataplane.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return
+    dataplane = Dataplane(directory)
+    dataplane.socket.unlink(missing_ok=True)
+    await dataplane.reload()
+    previous = os.umask(0o177)
+    server = await asyncio.start_unix_server(dataplane.serve, dataplane.socket)
+    os.umask(previous)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await stop.wait()
+    server.close()
+    dataplane.socket.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1])))

@@ -1,0 +1,119 @@
+"""The Driver interface: a driver says what must exist, one applier makes it so.
+
+A driver looks at nothing and changes nothing. So it is tested without root, a doctor is the difference between its
+answer and the kernel in words, repair is applying that difference, and a third party's driver cannot leak.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+
+class Subnet(msgspec.Struct, frozen=True):
+    cidr: str
+    gateway: str
+
+
+class Network(msgspec.Struct, frozen=True, kw_only=True):
+    """A network as drivers see it. *link* is the name of its main link, at most 15 bytes (IFNAMSIZ)."""
+
+    name: str
+    link: str
+    driver: str = "bridge"
+    subnets: tuple[Subnet, ...] = ()
+    internal: bool = False
+    options: dict[str, str] = {}
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """A container on a network: *order* counts its interfaces (eth0, eth1 …); *default* marks the one that holds the
+    default route. Addresses are without prefix length; "" where a family is not in use."""
+
+    id: str
+    network: str
+    netns: str
+    order: int = 0
+    interface: str = ""
+    ipv4: str = ""
+    ipv6: str = ""
+    mac: str = ""
+    default: bool = True
+
+
+class Published(msgspec.Struct, frozen=True, kw_only=True):
+    """Host port → container port. *host_ip* "" is every address of the host; protocol tcp, udp or sctp."""
+
+    endpoint: str
+    host_ip: str
+    port: int
+    protocol: str
+    ipv4: str
+    ipv6: str
+    target: int
+
+
+class Host(msgspec.Struct, frozen=True, kw_only=True):
+    """What a driver may know of the host."""
+
+    mtu: int = 1500
+    features: frozenset[str] = frozenset()
+
+
+class Bridge(msgspec.Struct, frozen=True):
+    """A bridge link with the addresses (CIDR) that the host holds on it."""
+
+    name: str
+    mac: str
+    mtu: int
+    addresses: tuple[str, ...]
+
+
+class Veth(msgspec.Struct, frozen=True, kw_only=True):
+    """A veth pair: *name* on the host, enslaved to *master*; *peer* in *netns* with addresses and default gateways."""
+
+    name: str
+    master: str
+    netns: str
+    peer: str
+    peer_index: int
+    mac: str
+    mtu: int
+    addresses: tuple[str, ...]
+    gateways: tuple[str, ...]
+
+
+KernelObject = Bridge | Veth
+
+
+class Isolation(msgspec.Struct, frozen=True, kw_only=True):
+    """What the firewall must do for one bridge."""
+
+    link: str
+    subnets: tuple[str, ...]
+    internal: bool
+    masquerade: bool = True
+    icc: bool = True
+
+
+class Description(msgspec.Struct, frozen=True):
+    """All that must exist for one network on one host, and nothing else."""
+
+    objects: frozenset[KernelObject] = frozenset()
+    isolation: Isolation | None = None
+
+
+class Driver(Protocol):
+    """A network driver; third parties register theirs by entry point `pystack.netplugins`."""
+
+    name: str
+
+    def missing(self, network: Network, host: Host) -> Sequence[str]:
+        """What the host lacks for *network*, one sentence each; empty where all is there."""
+        ...
+
+    def describe(self, network: Network, endpoints: Sequence[Endpoint], host: Host) -> Description:
+        """All that must exist for *network* on *host*. Looks at nothing, changes nothing."""
+        ...

@@ -1,0 +1,153 @@
+"""Published ports on the host: each is held by a bound socket, which also serves whom the firewall does not translate.
+
+A bound socket reserves the port against other programs with no window, and is the way in for 127.0.0.1 and ::1 (the
+kernel's route_localnet would open loopback services to neighbours, GHSA-35vc-w93w-75c2) and for IPv6 clients of an
+IPv4 container. All others are translated in prerouting and never reach it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+
+from netplugins.resolver.table import Forward
+
+UDP_IDLE_S = 60.0
+
+
+class _UdpClient(asyncio.DatagramProtocol):
+    """The way back of one UDP client."""
+
+    def __init__(self, reply: Callable[[bytes], None]) -> None:
+        self.reply = reply
+        self.transport: asyncio.DatagramTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+
+    def datagram_received(self, data: bytes, addr: object) -> None:
+        self.reply(data)
+
+    def error_received(self, exc: Exception) -> None:
+        """A refused datagram is the client's to notice by its own time-out, as on a direct path."""
+
+
+class _Udp(asyncio.DatagramProtocol):
+    def __init__(self, forward: Forward) -> None:
+        self.forward = forward
+        self.transport: asyncio.DatagramTransport | None = None
+        self.clients: dict[object, tuple[_UdpClient, asyncio.TimerHandle]] = {}
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+
+    def datagram_received(self, data: bytes, addr: object) -> None:
+        task = asyncio.ensure_future(self._relay(data, addr))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def _relay(self, data: bytes, addr: object) -> None:
+        loop = asyncio.get_running_loop()
+        known = self.clients.pop(addr, None)
+        if known is None:
+            def reply(answer: bytes) -> None:
+                if self.transport:
+                    self.transport.sendto(answer, addr)  # type: ignore[arg-type]
+
+            _, client = await loop.create_datagram_endpoint(
+                lambda: _UdpClient(reply), remote_addr=(self.forward.target, self.forward.target_port)
+            )
+        else:
+            client, timer = known
+            timer.cancel()
+        self.clients[addr] = client, loop.call_later(UDP_IDLE_S, self._expire, addr)
+        if client.transport:
+            client.transport.sendto(data)
+
+    def _expire(self, addr: object) -> None:
+        client, _ = self.clients.pop(addr)
+        if client.transport:
+            client.transport.close()
+
+    def close(self) -> None:
+        for client, timer in self.clients.values():
+            timer.cancel()
+            if client.transport:
+                client.transport.close()
+        if self.transport:
+            self.transport.close()
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
+        if writer.can_write_eof():
+            writer.write_eof()
+    except (ConnectionError, OSError):
+        writer.close()
+
+
+class Forwarder:
+    """Holds exactly the asked ports. An update keeps sockets whose forward did not change."""
+
+    def __init__(self) -> None:
+        self._open: dict[Forward, Callable[[], None]] = {}
+
+    async def update(self, forwards: tuple[Forward, ...]) -> dict[str, str]:
+        """Returns what could not be held: "tcp 0.0.0.0:80" → why."""
+        problems: dict[str, str] = {}
+        for forward in [f for f in self._open if f not in forwards]:
+            self._open.pop(forward)()
+        for forward in forwards:
+            if forward not in self._open:
+                try:
+                    self._open[forward] = await self._start(forward)
+                except OSError as error:
+                    problems[f"{forward.protocol} {forward.host}:{forward.port}"] = error.strerror or str(error)
+        return problems
+
+    async def _start(self, forward: Forward) -> Callable[[], None]:
+        sock = _bound(forward)
+        if forward.protocol == "udp":
+            loop = asyncio.get_running_loop()
+            _, protocol = await loop.create_datagram_endpoint(lambda: _Udp(forward), sock=sock)
+            return protocol.close
+        server = await asyncio.start_server(lambda r, w: self._serve(forward, r, w), sock=sock)
+        return server.close
+
+    async def _serve(self, forward: Forward, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            upstream = await asyncio.wait_for(asyncio.open_connection(forward.target, forward.target_port), 10)
+        except (OSError, TimeoutError):
+            writer.transport.abort()  # the client sees a reset, as it would on a closed port
+            return
+        try:
+            await asyncio.gather(_pump(reader, upstream[1]), _pump(upstream[0], writer))
+        finally:
+            for end in (writer, upstream[1]):
+                with contextlib.suppress(OSError):
+                    end.close()
+
+
+def _bound(forward: Forward) -> socket.socket:
+    family = socket.AF_INET6 if ":" in forward.host else socket.AF_INET
+    kind = socket.SOCK_DGRAM if forward.protocol == "udp" else socket.SOCK_STREAM
+    sock = socket.socket(family, kind)
+    try:
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if kind == socket.SOCK_STREAM:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((forward.host, forward.port))
+        if kind == socket.SOCK_STREAM:
+            sock.listen(512)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock

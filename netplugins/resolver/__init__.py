@@ -1,0 +1,1 @@
+"""The DNS server that containers see at 127.0.0.11."""

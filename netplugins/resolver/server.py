@@ -1,0 +1,179 @@
+"""Sockets at 127.0.0.11 inside each container's namespace, answered on one event loop.
+
+A socket keeps the namespace in which it was made, so one process serves all containers. Names that are not ours go to
+the view's upstreams from the host's namespace, three at most, in order, four seconds each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+
+from netplugins import netns
+from netplugins.resolver import message
+from netplugins.resolver.table import Names, View
+
+ADDRESS = ("127.0.0.11", 53)
+UPSTREAM_TIMEOUT_S = 4.0
+PENDING_LIMIT = 1024
+
+
+def host_upstreams() -> tuple[str, ...]:
+    """The nameservers of the host's resolv.conf(5)."""
+    try:
+        with open("/etc/resolv.conf") as file:
+            words = [line.split() for line in file]
+    except OSError:
+        return ()
+    return tuple(w[1] for w in words if len(w) > 1 and w[0] == "nameserver")[:3]
+
+
+class Listener:
+    """The two sockets of one container."""
+
+    def __init__(self, server: Resolver, view: View) -> None:
+        self.server = server
+        self.view = view
+        self.udp, self.tcp = netns.enter(view.netns, _open)
+        self._tcp_server: asyncio.Server | None = None
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self.udp.fileno(), self._readable)
+
+    async def start(self) -> None:
+        self._tcp_server = await asyncio.start_server(self._stream, sock=self.tcp)
+
+    def close(self) -> None:
+        asyncio.get_running_loop().remove_reader(self.udp.fileno())
+        self.udp.close()
+        if self._tcp_server:
+            self._tcp_server.close()
+
+    def _readable(self) -> None:
+        for _ in range(64):  # drain in one wake-up, but let other containers have their turn
+            try:
+                packet, peer = self.udp.recvfrom(4096)
+            except (BlockingIOError, OSError):
+                return
+            try:
+                question = message.parse(packet)
+            except message.Malformed:
+                continue
+            reply = self.server.names.answer(
+                packet, question, self.view.networks, ttl=self.server.ttl, tcp=False
+            )
+            if reply is None:
+                self.server.spawn(self._forward(packet, question, peer))
+            else:
+                with contextlib.suppress(OSError):
+                    self.udp.sendto(reply, peer)
+
+    async def _forward(self, packet: bytes, question: message.Question, peer: object) -> None:
+        reply = await self.server.ask_upstream(packet, question, self.view, tcp=False)
+        with contextlib.suppress(OSError):
+            self.udp.sendto(reply, peer)  # type: ignore[arg-type]
+
+    async def _stream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                (length,) = struct.unpack("!H", await asyncio.wait_for(reader.readexactly(2), 10))
+                packet = await asyncio.wait_for(reader.readexactly(length), 10)
+                question = message.parse(packet)
+                reply = self.server.names.answer(packet, question, self.view.networks, ttl=self.server.ttl, tcp=True)
+                if reply is None:
+                    reply = await self.server.ask_upstream(packet, question, self.view, tcp=True)
+                writer.write(struct.pack("!H", len(reply)) + reply)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, TimeoutError, ConnectionError, message.Malformed):
+            pass
+        finally:
+            writer.close()
+
+
+def _open() -> tuple[socket.socket, socket.socket]:
+    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    udp.bind(ADDRESS)
+    udp.setblocking(False)
+    tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    tcp.bind(ADDRESS)
+    tcp.listen(64)
+    tcp.setblocking(False)
+    return udp, tcp
+
+
+class Resolver:
+    """All containers' listeners over one table of names."""
+
+    def __init__(self) -> None:
+        self.names = Names({})
+        self.ttl = 0
+        self._listeners: dict[str, Listener] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def spawn(self, work: object) -> None:
+        task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def update(self, views: dict[str, View], names: Names, ttl: int) -> dict[str, str]:
+        """Serve exactly *views*. Returns what could not be served: container → why."""
+        self.names, self.ttl = names, ttl
+        problems: dict[str, str] = {}
+        for key in [k for k, listener in self._listeners.items() if views.get(k) != listener.view]:
+            listener = self._listeners.pop(key)
+            if key in views and views[key].netns == listener.view.netns:
+                listener.view = views[key]  # another network or upstream, the same sockets
+                self._listeners[key] = listener
+            else:
+                listener.close()
+        for key, view in views.items():
+            if key not in self._listeners:
+                try:
+                    listener = Listener(self, view)
+                    await listener.start()
+                    self._listeners[key] = listener
+                except OSError as error:
+                    problems[key] = f"DNS at 127.0.0.11 cannot listen: {error}"
+        return problems
+
+    async def ask_upstream(self, packet: bytes, question: message.Question, view: View, *, tcp: bool) -> bytes:
+        if len(self._tasks) > PENDING_LIMIT:
+            return message.answer(packet, question, [], code=message.REFUSED, tcp=tcp)
+        single_label = "." not in question.name
+        if single_label and question.kind in (message.A, message.AAAA):
+            # a name that might be a neighbour's must not leak to the outside; Docker forwards it, and times out offline
+            return message.answer(packet, question, [], code=message.NXDOMAIN, tcp=tcp)
+        for server in (view.upstreams or host_upstreams())[:3]:
+            try:
+                reply = await asyncio.wait_for(_ask(server, packet, tcp=tcp), UPSTREAM_TIMEOUT_S)
+            except (TimeoutError, OSError, asyncio.IncompleteReadError):
+                continue
+            if len(reply) >= 12 and reply[3] & 0x0F not in (message.SERVFAIL, message.REFUSED):
+                return reply
+        return message.answer(packet, question, [], code=message.SERVFAIL, tcp=tcp)
+
+
+async def _ask(server: str, packet: bytes, *, tcp: bool) -> bytes:
+    loop = asyncio.get_running_loop()
+    host, _, port = server.partition("#")
+    address = (host, int(port or 53))
+    if tcp:
+        reader, writer = await asyncio.open_connection(*address)
+        try:
+            writer.write(struct.pack("!H", len(packet)) + packet)
+            (length,) = struct.unpack("!H", await reader.readexactly(2))
+            return await reader.readexactly(length)
+        finally:
+            writer.close()
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.setblocking(False)
+        sock.connect(address)
+        await loop.sock_sendall(sock, packet)
+        while True:
+            reply = await loop.sock_recv(sock, 65535)
+            if reply[:2] == packet[:2]:
+                return reply

@@ -1,0 +1,99 @@
+"""Who is called what: the names that one container can see, compiled from the state document.
+
+A container sees the names of the networks that it is on: service and container names, aliases, `tasks.NAME`, and each
+of them as NAME.NETWORK. Source: Docker's embedded DNS server, as described in its documentation and observed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from netplugins.resolver import message
+
+
+class View(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One container's DNS: its namespace, its networks, and where other names are asked for."""
+
+    netns: str
+    networks: tuple[str, ...] = ()
+    upstreams: tuple[str, ...] = ()
+    search: tuple[str, ...] = ()
+
+
+class Forward(msgspec.Struct, kw_only=True, frozen=True):
+    """A host port held by a bound socket: *host* and *port* on the host, relayed to *target* for clients whom the
+    firewall does not translate (loopback, and IPv6 clients of an IPv4 container)."""
+
+    protocol: str
+    host: str
+    port: int
+    target: str
+    target_port: int
+
+
+class Document(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """All that the data path process must know: *names* is network → name → addresses."""
+
+    views: dict[str, View] = {}
+    names: dict[str, dict[str, tuple[str, ...]]] = {}
+    forwards: tuple[Forward, ...] = ()
+    ttl: int = 0
+
+
+class Names:
+    """Answers questions for views over one document; made anew when the document changes."""
+
+    def __init__(self, names: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
+        self._names = {net: {k.lower(): tuple(v) for k, v in table.items()} for net, table in names.items()}
+        self._reverse: dict[str, dict[str, str]] = {}
+        for net, table in self._names.items():
+            for name, addresses in table.items():
+                for address in addresses:
+                    pointer = message.reverse_name(address)
+                    known = self._reverse.setdefault(net, {})
+                    # the longest name is the container's own; services and aliases are shared
+                    if len(name) > len(known.get(pointer, "")) and not name.startswith("tasks."):
+                        known[pointer] = name
+
+    def addresses(self, name: str, networks: Sequence[str]) -> tuple[str, ...] | None:
+        """All addresses of *name* on *networks*; None where nobody is called so."""
+        found: list[str] = []
+        for network in networks:
+            table = self._names.get(network, {})
+            hit = table.get(name)
+            if hit is None and "." in name:
+                base, _, suffix = name.rpartition(".")
+                if suffix == network.lower() or network.lower().endswith(f"_{suffix}"):
+                    hit = table.get(base)
+            found += hit or ()
+        if not found:
+            return None
+        unique = list(dict.fromkeys(found))
+        random.shuffle(unique)
+        return tuple(unique)
+
+    def pointer(self, name: str, networks: Sequence[str]) -> str | None:
+        for network in networks:
+            if hit := self._reverse.get(network, {}).get(name):
+                return f"{hit}.{network}"
+        return None
+
+    def answer(
+        self, packet: bytes, question: message.Question, networks: Sequence[str], *, ttl: int, tcp: bool
+    ) -> bytes | None:
+        """The answer where the name is ours (an absent family is an empty NOERROR, never forwarded), else None."""
+        if question.kind == message.PTR:
+            pointer = self.pointer(question.name, networks)
+            if pointer is None:
+                return None
+            return message.answer(
+                packet, question, [(message.PTR, message.encode_name(pointer))], ttl=ttl, tcp=tcp
+            )
+        known = self.addresses(question.name, networks)
+        if known is None:
+            return None
+        records = [record for record in map(message.address_record, known) if question.kind in (record[0], 255)]
+        return message.answer(packet, question, records, ttl=ttl, tcp=tcp)

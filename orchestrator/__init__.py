@@ -1,0 +1,3 @@
+"""The control plane: knows stacks and nodes, touches no kernel object."""
+
+__version__ = "0.1.0"
