@@ -1,0 +1,1 @@
+"""Containers: the OCI bundle, the runtime, logs, exec."""

@@ -1,0 +1,236 @@
+"""The OCI bundle of a container: `config.json`, built key by key.
+
+Every key of a Container that the runtime must know is one function below and one line in KEYS; each reads the container
+and writes its part of the document. Source: OCI Runtime Specification 1.0.2, config.md and config-linux.md.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from agent.containers.users import Identity
+from agent.errors import BadRequest
+from agent.isolation import capabilities, paths, seccomp
+from agent.manifest import Container, Mount
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+Document = dict[str, Any]
+
+
+class Parts(msgspec.Struct, kw_only=True):
+    """What the builder works on: the wish, what was resolved from the image and the host, and the document itself.
+
+    *namespaces* maps OCI namespace types to paths to join; "" asks for a new one, and a missing key for the host's.
+    *notes* collects what had to be done differently from what was asked, in words."""
+
+    id: str
+    container: Container
+    args: list[str]
+    environment: dict[str, str]
+    working_dir: str
+    identity: Identity
+    rootfs: Path
+    hostname: str
+    cgroup_parent: str
+    namespaces: dict[str, str]
+    mounts: list[tuple[Mount, Path]]
+    system_files: dict[str, Path]
+    cgroup2: bool
+    document: Document = {}
+    notes: list[str] = []
+
+
+def process(p: Parts) -> None:
+    c = p.container
+    environment = {"PATH": DEFAULT_PATH, "HOSTNAME": p.hostname, **p.environment}
+    environment.setdefault("HOME", p.identity.home)
+    if c.tty:
+        environment.setdefault("TERM", "xterm")
+    caps = capabilities.resolve(c.cap_add, c.cap_drop, privileged=c.privileged)
+    # inheritable and ambient stay empty: CVE-2022-24769
+    sets = {"bounding": caps, "effective": caps, "permitted": caps}
+    if p.identity.uid != 0:
+        sets = {"bounding": caps}
+    p.document["process"] = {
+        "terminal": c.tty,
+        "user": {"uid": p.identity.uid, "gid": p.identity.gid, "additionalGids": list(p.identity.groups)},
+        "args": p.args,
+        "env": [f"{k}={v}" for k, v in environment.items()],
+        "cwd": p.working_dir or "/",
+        "capabilities": sets,
+        "noNewPrivileges": any(o.replace("=", ":") in ("no-new-privileges", "no-new-privileges:true")
+                               for o in c.security_opt),
+        "oomScoreAdj": c.oom_score_adj,
+    }
+
+
+def root(p: Parts) -> None:
+    p.document["root"] = {"path": str(p.rootfs), "readonly": p.container.read_only}
+    p.document["hostname"] = p.hostname
+
+
+def ulimits(p: Parts) -> None:
+    """Never above what the host allows: a limit that cannot be raised is clamped, and said."""
+    out = []
+    may_raise = "SYS_RESOURCE" in capabilities.held()
+    for limit in p.container.ulimits:
+        kind = f"RLIMIT_{limit.name.upper()}"
+        number = getattr(resource, kind, None)
+        if number is None:
+            raise BadRequest(f"ulimit {limit.name!r} does not exist: see getrlimit(2)")
+        _, ceiling = resource.getrlimit(number)
+        soft, hard = (value if value >= 0 else resource.RLIM_INFINITY for value in (limit.soft, limit.hard))
+        if not may_raise and ceiling != resource.RLIM_INFINITY:
+            clamped = [ceiling if v == resource.RLIM_INFINITY or v > ceiling else v for v in (soft, hard)]
+            if clamped != [soft, hard]:
+                p.notes.append(f"ulimit {limit.name} was lowered to the host's {ceiling}")
+            soft, hard = clamped
+        unlimited = (1 << 64) - 1
+        out.append({"type": kind, "soft": soft if soft >= 0 else unlimited, "hard": hard if hard >= 0 else unlimited})
+    if out:
+        p.document["process"]["rlimits"] = out
+
+
+def namespaces(p: Parts) -> None:
+    out = [{"type": kind, "path": path} if path else {"type": kind} for kind, path in p.namespaces.items()]
+    p.document["linux"]["namespaces"] = out
+
+
+def standard_mounts(p: Parts) -> None:
+    c = p.container
+    safe = ["nosuid", "noexec", "nodev"]
+    mode = "rw" if c.privileged else "ro"
+    mounts: list[Document] = [
+        {"destination": "/proc", "type": "proc", "source": "proc", "options": safe},
+        {"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
+         "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]},
+        {"destination": "/dev/pts", "type": "devpts", "source": "devpts",
+         "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]},
+        {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": [*safe, mode]},
+        {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": [*safe, mode]},
+        {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": safe},
+    ]
+    if "ipc" not in p.namespaces:
+        mounts.append({"destination": "/dev/shm", "type": "bind", "source": "/dev/shm", "options": ["rbind"]})
+    else:
+        options = [*safe, "mode=1777", f"size={c.shm_size}"]
+        mounts.append({"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": options})
+    if "network" not in p.namespaces:
+        # sysfs of a network namespace that is not ours cannot be mounted anew
+        mounts[3] = {"destination": "/sys", "type": "bind", "source": "/sys", "options": ["rbind", mode, *safe]}
+    for target, source in p.system_files.items():
+        mounts.append({"destination": target, "type": "bind", "source": str(source), "options": ["rbind", "rprivate"]})
+    p.document["mounts"] = mounts
+
+
+def own_mounts(p: Parts) -> None:
+    for mount, source in sorted(p.mounts, key=lambda pair: pair[0].target.count("/")):
+        access = "ro" if mount.read_only else "rw"
+        if mount.kind == "tmpfs":
+            options = ["nosuid", "nodev", access, f"mode={mount.mode:o}"]
+            options += [f"size={mount.size}"] if mount.size else []
+            options += list(mount.options)
+            entry = {"destination": mount.target, "type": "tmpfs", "source": "tmpfs", "options": options}
+        else:
+            options = ["rbind", access, mount.propagation]
+            entry = {"destination": mount.target, "type": "bind", "source": str(source), "options": options}
+        p.document["mounts"].append(entry)
+
+
+def hidden_paths(p: Parts) -> None:
+    if not p.container.privileged:
+        p.document["linux"]["maskedPaths"] = list(paths.MASKED)
+        p.document["linux"]["readonlyPaths"] = list(paths.READ_ONLY)
+
+
+def system_calls(p: Parts) -> None:
+    caps = p.document["process"]["capabilities"]["bounding"]
+    profile = seccomp.resolve(p.container.security_opt, caps, privileged=p.container.privileged)
+    if profile:
+        p.document["linux"]["seccomp"] = profile
+
+
+def limits(p: Parts) -> None:
+    """runc translates these cgroup v1 terms to v2 where the host has it."""
+    c = p.container
+    out: Document = p.document["linux"].setdefault("resources", {})
+    cpu: Document = {}
+    if c.cpus:
+        cpu |= {"period": 100_000, "quota": max(1000, int(c.cpus * 100_000))}
+    if c.cpu_shares:
+        cpu["shares"] = c.cpu_shares
+    if c.cpuset:
+        cpu["cpus"] = c.cpuset
+    if cpu:
+        out["cpu"] = cpu
+    memory: Document = {}
+    if c.memory:
+        memory["limit"] = c.memory
+        if p.cgroup2 or _swap_is_accounted():
+            memory["swap"] = c.memory_swap or c.memory * 2
+    if c.memory_reservation:
+        memory["reservation"] = c.memory_reservation
+    if memory:
+        out["memory"] = memory
+    if c.pids:
+        out["pids"] = {"limit": c.pids}
+    p.document["linux"]["cgroupsPath"] = f"{p.cgroup_parent}/{p.id}"
+
+
+def _swap_is_accounted() -> bool:
+    return Path("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists()
+
+
+def devices(p: Parts) -> None:
+    resources: Document = p.document["linux"].setdefault("resources", {})
+    if p.container.privileged:
+        resources["devices"] = [{"allow": True, "access": "rwm"}]
+    else:
+        numbers = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2), (136, None)]
+        rules: list[Document] = [{"allow": False, "access": "rwm"}]
+        rules += [{"allow": True, "type": kind, "access": "m"} for kind in ("c", "b")]
+        for major, minor in numbers:
+            rule: Document = {"allow": True, "type": "c", "major": major, "access": "rwm"}
+            rules.append(rule if minor is None else rule | {"minor": minor})
+        resources["devices"] = rules
+    nodes = []
+    for device in p.container.devices:
+        try:
+            status = os.stat(device.source)
+        except OSError as error:
+            raise BadRequest(f"device {device.source}: {error.strerror}") from error
+        kind = {0o020000: "c", 0o060000: "b"}.get(status.st_mode & 0o170000)
+        if kind is None:
+            raise BadRequest(f"device {device.source} is no device node")
+        number = {"type": kind, "major": os.major(status.st_rdev), "minor": os.minor(status.st_rdev)}
+        nodes.append({**number, "path": device.target, "fileMode": status.st_mode & 0o777, "uid": 0, "gid": 0})
+        if not p.container.privileged:
+            resources["devices"].append({"allow": True, **number, "access": device.permissions})
+    if nodes:
+        p.document["linux"]["devices"] = nodes
+
+
+def sysctls(p: Parts) -> None:
+    if p.container.sysctls:
+        p.document["linux"]["sysctl"] = dict(p.container.sysctls)
+
+
+KEYS: tuple[Callable[[Parts], None], ...] = (
+    process, root, ulimits, namespaces, standard_mounts, own_mounts, hidden_paths, system_calls, limits, devices,
+    sysctls,
+)
+
+
+def build(parts: Parts) -> Document:
+    """The document for config.json. Raises BadRequest for a wish that no kernel can grant."""
+    parts.document = {"ociVersion": "1.0.2", "linux": {}}
+    for key in KEYS:
+        key(parts)
+    parts.document["linux"]["rootfsPropagation"] = ""
+    return parts.document

@@ -1,0 +1,1 @@
+"""The engine: containers and networks of one node, made equal to a manifest."""

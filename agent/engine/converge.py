@@ -1,0 +1,199 @@
+"""Makes the node equal to its manifest: one worker a task, side by side, each doing the next action until none is left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import msgspec
+
+from agent import files
+from agent.engine.engine import Engine
+from agent.engine.records import Record
+from agent.errors import AgentError, ImageNotFound, NotModified
+from agent.failpoints import failpoint
+from agent.manifest import Manifest, NodeStatus, Task, TaskStatus, digest
+from agent.reconcile import Action, Create, Prepare, Remove, Restart, Seen, Start, Stop, next_action
+
+PARALLEL = 8
+
+
+class Converger:
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.manifest = Manifest()
+        self.tasks: dict[str, Task] = {}
+        self.listen: Callable[[TaskStatus], None] = lambda _: None
+        self._file = engine.paths.root / "manifest.json"
+        self._workers: dict[str, asyncio.Task[None]] = {}
+        self._again: set[str] = set()
+        self._errors: dict[str, str] = {}
+        self._inherit: dict[str, dict[str, str]] = {}
+        self._pulling: set[str] = set()
+        self._slots = asyncio.Semaphore(PARALLEL)
+        engine.changed = self._changed
+
+    async def recover(self) -> None:
+        """Go on with the manifest of the last agent: a node needs no control plane to keep what it was told."""
+        with contextlib.suppress(OSError, msgspec.MsgspecError):
+            manifest = msgspec.json.decode(self._file.read_bytes(), type=Manifest)
+            self._take(manifest)
+        await self.engine.recover()
+        self._wake_all()
+
+    def _take(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self.tasks = {task.name: task for task in manifest.tasks}
+        self.engine.manifest_volumes = {v.name: v for v in manifest.volumes}
+        self.engine.networks.manifest = {n.name: n for n in manifest.networks}
+
+    async def apply(self, manifest: Manifest) -> None:
+        """Take over *manifest*; returns when it is kept on disk and work has begun, not when it is done."""
+        before = self.tasks
+        networks = self.manifest.networks
+        failpoint("manifest.keep")
+        files.write_atomically(self._file, msgspec.json.encode(manifest), 0o600)
+        self._take(manifest)
+        for name in set(before) | set(self.tasks):
+            if before.get(name) != self.tasks.get(name):
+                self._errors.pop(name, None)
+                self._wake(name)
+        self._remove_orphans()
+        if networks != manifest.networks and not self._workers:
+            with contextlib.suppress(AgentError):
+                await self.engine.networks.sync()
+
+    def _remove_orphans(self) -> None:
+        for record in list(self.engine.records.values()):
+            if record.task and record.task not in self.tasks:
+                self._wake(record.task)
+
+    def _wake_all(self) -> None:
+        for name in self.tasks:
+            self._wake(name)
+        self._remove_orphans()
+
+    def _wake(self, name: str) -> None:
+        self._again.add(name)
+        if name not in self._workers:
+            self._workers[name] = asyncio.create_task(self._work(name), name=f"converge {name}")
+
+    def record(self, name: str) -> Record | None:
+        return next((r for r in self.engine.records.values() if r.task == name), None)
+
+    def _next(self, name: str) -> Action | None:
+        record = self.record(name)
+        task = self.tasks.get(name)
+        seen = None
+        if record:
+            seen = Seen(
+                id=record.id, digest=record.digest, generation=record.generation, state=record.state,
+                stopped=record.stopped,
+            )
+        present = True
+        if task and task.desired == "hold":
+            with contextlib.suppress(AgentError):
+                present = self.engine.images.is_complete(self.engine.images.find(task.container.image))
+        return next_action(task, seen, image_present=present)
+
+    async def _work(self, name: str) -> None:
+        try:
+            while name in self._again:
+                self._again.discard(name)
+                while (action := self._next(name)) is not None:
+                    try:
+                        async with self._slots:
+                            action = self._next(name)  # the world may have changed in the queue
+                            if action is not None:
+                                await self._do(name, action)
+                    except NotModified:
+                        continue
+                    except (AgentError, OSError) as error:
+                        self._errors[name] = str(error)
+                        self._report(name)
+                        break  # tried again when the manifest changes: the control plane decides
+                self._report(name)
+        finally:
+            self._workers.pop(name, None)
+            if name in self._again:
+                self._wake(name)
+
+    async def _do(self, name: str, action: Action) -> None:
+        engine = self.engine
+        match action:
+            case Prepare(image=image):
+                await engine.ensure_image(image, self.tasks[name].container.pull_policy)
+            case Create():
+                await self._create(self.tasks[name])
+            case Start(id=ident):
+                engine.records[ident].generation = self.tasks[name].generation
+                await engine.start(engine.records[ident])
+            case Restart(id=ident):
+                engine.records[ident].generation = self.tasks[name].generation
+                await engine.restart(engine.records[ident])
+            case Stop(id=ident):
+                await engine.stop(engine.records[ident])
+            case Remove(id=ident, replaced=replaced):
+                record = engine.records[ident]
+                if replaced:
+                    self._inherit[name] = dict(record.anonymous)
+                with contextlib.suppress(NotModified):
+                    await engine.stop(record)
+                await engine.remove(record)
+
+    async def _create(self, task: Task) -> None:
+        c = task.container
+        self._pulling.add(task.name)
+        self._report(task.name)
+        try:
+            await self.engine.ensure_image(c.image, c.pull_policy)
+        except ImageNotFound as error:
+            raise AgentError(str(error)) from error
+        finally:
+            self._pulling.discard(task.name)
+        base = Record(
+            id="", name="", container=c, created="", task=task.name, stack=task.stack, service=task.service,
+            digest=digest(c), generation=task.generation, anonymous=self._inherit.pop(task.name, {}),
+        )
+        await self.engine.create(c, name=task.container_name or task.name, record=base)
+
+    # --- status ------------------------------------------------------------------------------------------------
+
+    def _changed(self, record: Record) -> None:
+        if record.task:
+            self._report(record.task)
+
+    def _report(self, name: str) -> None:
+        self.listen(self.status_of(name))
+
+    def status_of(self, name: str) -> TaskStatus:
+        record = self.record(name)
+        error = self._errors.get(name, "")
+        if record is None:
+            state = "failed" if error else "pulling" if name in self._pulling else "pending"
+            return TaskStatus(task=name, state=state, error=error)  # type: ignore[arg-type]
+        return TaskStatus(
+            task=name,
+            state="failed" if record.state == "failed" or error else record.state,
+            container=record.id, digest=record.digest, generation=record.generation, image=record.image,
+            image_id=record.image_id, health=record.health, exit_code=record.exit_code,
+            oom_killed=record.oom_killed, restarts=record.restarts, ports=tuple(record.ports),
+            addresses=tuple((e.network, e.ipv4 or e.ipv6) for e in record.endpoints),
+            created=record.created, started=record.started, finished=record.finished,
+            error=error or record.error,
+        )
+
+    def status(self) -> NodeStatus:
+        names = set(self.tasks) | {r.task for r in self.engine.records.values() if r.task}
+        return NodeStatus(
+            revision=self.manifest.revision, tasks=tuple(self.status_of(n) for n in sorted(names)),
+            networks=tuple(sorted(self.engine.networks.all)), volumes=tuple(sorted(self.engine.volumes.all)),
+            problems=tuple(self.engine.networks.notes),
+        )
+
+    async def close(self) -> None:
+        for worker in list(self._workers.values()):
+            worker.cancel()
+        await asyncio.gather(*self._workers.values(), return_exceptions=True)
+        await self.engine.close()

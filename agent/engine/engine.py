@@ -1,0 +1,472 @@
+"""The engine: the life of every container of this node.
+
+created → running → exited, by way of `start`, `stop`, a process that ends, and restart policies. Each container has one
+lock; what outlives the agent (record, mounts, namespace, conmon) is found again by `recover`, and what nobody owns is
+swept there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from agent import files, mounts
+from agent.containers import runtime
+from agent.containers.runtime import Runtime
+from agent.engine import health, prepare
+from agent.engine.events import Events
+from agent.engine.networks import Networks
+from agent.engine.records import Record, load, now, save
+from agent.errors import AgentError, BadRequest, Conflict, ImageNotFound, NotFound, NotModified
+from agent.failpoints import failpoint
+from agent.images import pull as puller
+from agent.images.reference import parse
+from agent.images.store import Image, ImageStore
+from agent.images.types import RunConfig
+from agent.manifest import Container, Volume
+from agent.paths import Paths
+from agent.settings import Settings
+from agent.volumes.local import Volumes
+from netplugins import netns
+
+RESTART_MAX_S = 60.0
+STABLE_S = 10.0
+
+
+class Engine:
+    def __init__(self, paths: Paths, settings: Settings) -> None:
+        for directory in (paths.root, paths.run, paths.containers):
+            directory.mkdir(parents=True, exist_ok=True, mode=0o711)
+        self.paths = paths
+        self.settings = settings
+        self.images = ImageStore(paths)
+        self.volumes = Volumes(paths)
+        self.networks = Networks(paths, settings)
+        self.runtime = Runtime(paths, settings.runtime)
+        self.events = Events()
+        self.records: dict[str, Record] = {}
+        self.manifest_volumes: dict[str, Volume] = {}
+        self.changed: Callable[[Record], None] = lambda _: None
+        self.cgroup2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._watchers: dict[str, asyncio.Task[None]] = {}
+        self._waiters: dict[str, list[asyncio.Future[None]]] = {}
+        self._pulls: dict[str, asyncio.Task[Image]] = {}
+        self._pull_listeners: dict[str, list[puller.Progress]] = {}
+
+    # --- looking -----------------------------------------------------------------------------------------------
+
+    def directory(self, record: Record) -> Path:
+        return self.paths.containers / record.id
+
+    def find(self, name: str) -> Record:
+        """By name, ID, or the beginning of one. Raises NotFound."""
+        name = name.lstrip("/")
+        hits = [r for r in self.records.values() if r.name == name or r.id == name]
+        hits = hits or [r for r in self.records.values() if len(name) >= 2 and r.id.startswith(name)]
+        if not hits:
+            raise NotFound(f"No such container: {name}")
+        if len(hits) > 1:
+            raise BadRequest(f"{len(hits)} containers' IDs begin with {name}: give more digits")
+        return hits[0]
+
+    def image_config(self, record: Record) -> RunConfig:
+        return self.images.image(record.image_id).config.config or RunConfig()
+
+    def healthcheck_of(self, record: Record) -> object:
+        try:
+            return prepare.healthcheck(record, self.image_config(record))
+        except AgentError:
+            return None
+
+    def networks_gateway(self, record: Record) -> str:
+        """The host as *record* reaches it, for `host-gateway`."""
+        endpoint = next((e for e in record.endpoints if e.default), None)
+        if endpoint is None:
+            return "127.0.0.1"
+        network = self.networks._driver_network(self.networks.get(endpoint.network))
+        return network.subnets[0].gateway
+
+    def _lock(self, record: Record) -> asyncio.Lock:
+        return self._locks.setdefault(record.id, asyncio.Lock())
+
+    def _set(self, record: Record, action: str = "", **fields: object) -> None:
+        """Change a record, keep it, and tell who listens."""
+        for key, value in fields.items():
+            setattr(record, key, value)
+        save(self.directory(record), record)
+        if action:
+            attributes = {"name": record.name, "image": record.container.image, **dict(record.container.labels)}
+            if action == "die":
+                attributes["exitCode"] = str(record.exit_code)
+            self.events.emit("container", action, record.id, attributes)
+        self.changed(record)
+
+    # --- images ------------------------------------------------------------------------------------------------
+
+    async def pull(self, name: str, progress: puller.Progress = lambda _: None) -> Image:
+        """Pull *name*; callers who ask for the same image at the same time share one pull."""
+        reference = parse(name)
+        key = f"{reference.name}@{reference.digest}"
+        self._pull_listeners.setdefault(key, []).append(progress)
+        if key not in self._pulls:
+            def tell(event: dict[str, object]) -> None:
+                for listener in self._pull_listeners.get(key, ()):
+                    listener(event)
+
+            task = asyncio.create_task(puller.pull(self.images, reference, self.settings, tell))
+            self._pulls[key] = task
+            task.add_done_callback(lambda _: (self._pulls.pop(key, None), self._pull_listeners.pop(key, None)))
+        image = await asyncio.shield(self._pulls[key])
+        self.events.emit("image", "pull", reference.familiar, {"name": reference.familiar})
+        return image
+
+    async def ensure_image(self, name: str, policy: str = "missing") -> Image:
+        """The image on this node, pulled where the policy says so."""
+        if policy != "always":
+            try:
+                image = self.images.find(name)
+                if self.images.is_complete(image):
+                    return image
+            except ImageNotFound:
+                if policy in ("never", "build"):
+                    raise ImageNotFound(f"image {name} is not on this node and pull_policy is {policy}") from None
+        return await self.pull(name)
+
+    # --- life --------------------------------------------------------------------------------------------------
+
+    async def create(
+        self, container: Container, *, name: str = "", record: Record | None = None, auto_remove: bool = False
+    ) -> Record:
+        """A new container, not started. Raises Conflict where the name is taken, and what images and networks raise."""
+        ident = os.urandom(32).hex()
+        name = name or f"container-{ident[:8]}"
+        if any(r.name == name for r in self.records.values()):
+            raise Conflict(f"the name {name} is in use by another container: remove it or choose another name")
+        image = self.images.find(container.image)
+        base = record or Record(id="", name="", container=container, created="")
+        made = msgspec.structs.replace(
+            base, id=ident, name=name, container=container, created=now(), image=container.image,
+            image_id=image.digest, auto_remove=auto_remove,
+        )
+        self.networks.assign(made)
+        directory = self.paths.containers / ident
+        failpoint("container.record")
+        for part in ("", "upper", "work", "rootfs"):
+            (directory / part).mkdir(mode=0o711 if not part else 0o755)
+        self.records[ident] = made
+        self._set(made, "create")
+        return made
+
+    async def start(self, record: Record) -> None:
+        """Run a created or exited container. Raises AgentError; the record then says why it did not start."""
+        async with self._lock(record):
+            if record.running:
+                raise NotModified(f"container {record.name} runs already")
+            self._set(record, state="starting", stopped=False, error="", exit_code=None, health="", oom_killed=False)
+            try:
+                await self._start(record)
+            except BaseException as error:
+                await asyncio.shield(self._release(record))
+                message = str(error) if isinstance(error, AgentError) else f"{type(error).__name__}: {error}"
+                self._set(record, "die", state="failed", error=message, exit_code=128, finished=now())
+                raise
+
+    async def _start(self, record: Record) -> None:
+        directory = self.directory(record)
+        rootfs = directory / "rootfs"
+        image = self.images.image(record.image_id)
+        failpoint("container.mount")
+        if not mounts.is_mounted(rootfs):
+            mounts.overlay(rootfs, self.images.lower(image), directory / "upper", directory / "work")
+        c = record.container
+        if not record.endpoints:
+            self.networks.assign(record)
+        self.networks.assign_ports(record)
+        if c.network_mode != "host" and not prepare.shares_network(record):
+            await self.networks.attach(record)
+        await prepare.write_bundle(self, record, image.config, rootfs)
+        log_max = _size(dict(c.log_options).get("max-size", "") or self.settings.log_max_size)
+        monitor, process = await self.runtime.create(
+            record.id, directory, tty=c.tty, stdin=c.stdin_open, log_max=log_max
+        )
+        record.monitor, record.process = monitor, process
+        save(directory, record)
+        await self.runtime.start(record.id)
+        check = prepare.healthcheck(record, image.config.config or RunConfig())
+        self._set(record, "start", state="running", started=now(), finished="", health="starting" if check else "")
+        self._watch(record)
+
+    def _watch(self, record: Record) -> None:
+        task = asyncio.create_task(self._watched(record), name=f"watch {record.name}")
+        self._watchers[record.id] = task
+
+    async def _watched(self, record: Record) -> None:
+        """Wait for the end of a container, keep its health, and do what its restart policy says."""
+        check = self.healthcheck_of(record)
+        pulse = asyncio.create_task(health.watch(self, record, check)) if check else None
+        try:
+            assert record.monitor and record.process
+            await runtime.ended(record.monitor)
+            await runtime.ended(record.process)
+        finally:
+            if pulse:
+                pulse.cancel()
+        await self._exited(record)
+
+    async def _exited(self, record: Record) -> None:
+        directory = self.directory(record)
+        code = runtime.exit_code(directory, record.id)
+        await self._release(record)
+        uptime = time.time() - _seconds(record.started)
+        again = self._restarts(record, code if code is not None else 255)
+        self._set(
+            record, "die", state="restarting" if again else "exited", exit_code=code if code is not None else 255,
+            oom_killed=runtime.was_oom_killed(directory), finished=now(), process=None, monitor=None,
+            health="" if not record.health else "unhealthy",
+        )
+        if record.oom_killed:
+            self.events.emit("container", "oom", record.id, {"name": record.name})
+        self._wake(record)
+        if again:
+            quick = 0 if uptime >= STABLE_S else record.restarts
+            await asyncio.sleep(min(RESTART_MAX_S, 0.1 * 2**min(quick, 10)))
+            if record.state == "restarting" and not record.stopped and record.id in self.records:
+                record.restarts = quick + 1
+                with contextlib.suppress(AgentError, OSError):
+                    await self.start(record)
+        elif record.auto_remove:
+            with contextlib.suppress(AgentError):
+                await self.remove(record, volumes=True)
+
+    def _restarts(self, record: Record, code: int) -> bool:
+        policy, limit = record.container.restart, record.container.restart_max
+        if record.stopped or record.auto_remove:
+            return False
+        if policy in ("always", "unless-stopped", "any"):
+            return True
+        return policy == "on-failure" and code != 0 and (not limit or record.restarts < limit)
+
+    async def _release(self, record: Record) -> None:
+        """Take away all that a running container holds on the host: runtime state, namespace, links, root mount."""
+        await self.runtime.delete(record.id)
+        with contextlib.suppress(AgentError):
+            await self.networks.detach(record)
+        failpoint("container.unmount")
+        mounts.unmount(self.directory(record) / "rootfs")
+
+    def _wake(self, record: Record) -> None:
+        for waiter in self._waiters.pop(record.id, ()):
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def wait(self, record: Record) -> int:
+        """The exit code, once the container does not run any more."""
+        while record.running or record.state in ("starting",):
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.setdefault(record.id, []).append(waiter)
+            await waiter
+        return record.exit_code or 0
+
+    async def stop(self, record: Record, *, grace_s: float | None = None, number: int = 0) -> None:
+        """Ask the container to end, and end it after its grace period. Its restart policy rests until `start`."""
+        if not record.running:
+            if record.state == "restarting":
+                self._set(record, state="exited", stopped=True)
+                return
+            self._set(record, stopped=True)
+            raise NotModified(f"container {record.name} does not run")
+        async with self._lock(record):
+            self._set(record, state="stopping", stopped=True)
+            grace = record.container.stop_grace_s if grace_s is None else grace_s
+            number = number or self.stop_signal(record)
+            failpoint("container.stop")
+            if record.process:
+                record.process.signal(number)
+            done = self.wait(record)
+            try:
+                await asyncio.wait_for(done, grace)
+            except TimeoutError:
+                await self.kill_all(record)
+                await self.wait(record)
+            self._set(record, "stop", state="exited")
+
+    def stop_signal(self, record: Record) -> int:
+        name = record.container.stop_signal or self.image_config(record).stop_signal or "SIGTERM"
+        return signal_number(name)
+
+    async def kill_all(self, record: Record) -> None:
+        """SIGKILL; the kernel ends every process of the PID namespace with its init."""
+        if record.process and not record.container.pid_mode:
+            record.process.signal(signal.SIGKILL)
+        else:
+            with contextlib.suppress(AgentError):
+                await self.runtime.signal(record.id, signal.SIGKILL)
+
+    async def kill(self, record: Record, number: int) -> None:
+        """Send a signal. One that ends the container leaves its restart policy in force, as in Docker."""
+        if not record.running or not record.process:
+            raise Conflict(f"container {record.name} is not running")
+        if number == signal.SIGKILL:
+            record.stopped = True
+            await self.kill_all(record)
+            await self.wait(record)
+        else:
+            record.process.signal(number)
+        self.events.emit("container", "kill", record.id, {"name": record.name, "signal": str(number)})
+
+    async def restart(self, record: Record, *, grace_s: float | None = None) -> None:
+        with contextlib.suppress(NotModified):
+            await self.stop(record, grace_s=grace_s)
+        await self.start(record)
+        self._set(record, "restart")
+
+    async def pause(self, record: Record) -> None:
+        if record.state != "running":
+            raise Conflict(f"container {record.name} is not running")
+        await self.runtime.pause(record.id)
+        self._set(record, "pause", state="paused")
+
+    async def resume(self, record: Record) -> None:
+        if record.state != "paused":
+            raise Conflict(f"container {record.name} is not paused")
+        await self.runtime.resume(record.id)
+        self._set(record, "unpause", state="running")
+
+    async def remove(self, record: Record, *, force: bool = False, volumes: bool = False) -> None:
+        """Delete a container and its writable layer; its anonymous volumes too where asked."""
+        if record.running or record.state == "restarting":
+            if not force:
+                raise Conflict(f"container {record.name} is running: stop it before removal, or use force")
+            with contextlib.suppress(NotModified):
+                await self.stop(record, grace_s=0)
+        async with self._lock(record):
+            await self._release(record)
+            failpoint("container.remove")
+            doomed = self.paths.containers / f"{record.id}.tmp"
+            with contextlib.suppress(FileNotFoundError):
+                self.directory(record).rename(doomed)
+            self.records.pop(record.id, None)
+            self._locks.pop(record.id, None)
+            if watcher := self._watchers.pop(record.id, None):
+                if watcher is not asyncio.current_task():
+                    watcher.cancel()
+            await asyncio.to_thread(files.remove_tree, doomed)
+            if volumes:
+                for name in record.anonymous.values():
+                    with contextlib.suppress(AgentError):
+                        self.volumes.remove(name, self.users_of(name))
+        self.events.emit("container", "destroy", record.id, {"name": record.name})
+        self._wake(record)
+        self.changed(record)
+
+    def users_of(self, volume: str) -> list[str]:
+        return [
+            r.name for r in self.records.values()
+            if volume in r.anonymous.values()
+            or any(m.kind == "volume" and m.source == volume for m in r.container.mounts)
+        ]
+
+    def images_in_use(self) -> set[str]:
+        return {r.image_id for r in self.records.values()}
+
+    # --- coming back -------------------------------------------------------------------------------------------
+
+    async def recover(self) -> None:
+        """Take over what runs, note what ended meanwhile, and sweep what nobody owns."""
+        self.images.sweep()
+        for path in list(self.paths.containers.iterdir()):
+            record = load(path) if not path.name.endswith(".tmp") else None
+            if record is None:
+                for point in mounts.below(path):
+                    mounts.unmount(point)
+                await self.runtime.delete(path.name.removesuffix(".tmp"))
+                await asyncio.to_thread(files.remove_tree, path)
+            else:
+                self.records[record.id] = record
+        alive = [r for r in self.records.values() if r.process and r.process.alive() and r.started and r.running]
+        self.networks.adopt(alive)
+        for record in alive:
+            if record.state == "stopping":
+                record.state = "running"
+            self._watch(record)
+        for record in self.records.values():
+            if record in alive:
+                continue
+            was_up = record.running or record.state in ("starting", "restarting")
+            code = runtime.exit_code(self.directory(record), record.id)
+            await self._release(record)
+            if was_up:
+                half = record.state == "starting"
+                code = code if code is not None else 255
+                self._set(
+                    record, state="created" if half else "exited", process=None, monitor=None,
+                    exit_code=None if half else code, finished="" if half else record.finished or now(),
+                )
+                if not half and self._restarts(record, code):
+                    record.state = "restarting"
+                    task = asyncio.create_task(self._again(record))
+                    self._watchers[record.id] = task
+        self._sweep()
+        await self.networks.sync()
+
+    async def _again(self, record: Record) -> None:
+        with contextlib.suppress(AgentError, OSError):
+            await self.start(record)
+
+    def _sweep(self) -> None:
+        """Namespaces and runtime state that belong to no container of ours."""
+        known = {ident[:16] for ident in self.records}
+        if self.paths.netns.is_dir():
+            for path in self.paths.netns.iterdir():
+                if path.name not in known:
+                    netns.delete(path)
+        for path in self.paths.runc.iterdir():
+            if path.name not in self.records:
+                files.remove_tree(path)
+
+    async def close(self) -> None:
+        """Let go without touching a container: they run on, and the next agent finds them."""
+        for watcher in self._watchers.values():
+            watcher.cancel()
+        await asyncio.gather(*self._watchers.values(), return_exceptions=True)
+        await self.networks.close()
+
+
+def signal_number(name: str) -> int:
+    """SIGTERM, TERM or 15. Raises BadRequest."""
+    if name.isdigit() and 0 < int(name) < 65:
+        return int(name)
+    text = name.upper().removeprefix("SIG")
+    if text.startswith("RTMIN+") and text[6:].isdigit():
+        return int(signal.SIGRTMIN) + int(text[6:])
+    try:
+        return int(signal.Signals[f"SIG{text}"])
+    except KeyError:
+        raise BadRequest(f"signal {name!r} does not exist: see signal(7)") from None
+
+
+def _size(text: str) -> int:
+    """Docker's log sizes: 10m, 1g, or bytes; "" and -1 are no limit."""
+    units = {"k": 10, "m": 20, "g": 30}
+    text = text.strip().lower().removesuffix("b")
+    if not text or text == "-1":
+        return 0
+    shift = units.get(text[-1], 0)
+    digits = text[:-1] if shift else text
+    if not digits.isdigit():
+        raise BadRequest(f"log size {text!r}: use a number with k, m or g")
+    return int(digits) << shift
+
+
+def _seconds(stamp: str) -> float:
+    import datetime
+
+    return datetime.datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp() if stamp else 0.0

@@ -1,0 +1,387 @@
+"""Where manifest networks become driver networks: what exists, who is on it, and the kernel made to agree.
+
+Changes of many containers at once are applied together: `sync` returns when a pass that began after the call is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import ipaddress
+import socket
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+
+from agent import files
+from agent.engine.dataplane import Dataplane
+from agent.engine.records import Endpoint, Record
+from agent.errors import AgentError, BadRequest, Conflict, NotFound
+from agent.failpoints import failpoint
+from agent.manifest import Network, Port, PublishedPort, Subnet
+from agent.paths import Paths
+from agent.settings import Settings
+from netplugins import driver as drivers
+from netplugins import firewall, netns
+from netplugins.bridge import BridgeDriver
+from netplugins.errors import NetworkError
+from netplugins.kernel import Kernel, allow_forwarding, features, prepare_namespace
+from netplugins.resolver.table import Document, Forward, View
+
+DEFAULT = "bridge"
+EPHEMERAL = range(32768, 61000)
+
+
+class Networks:
+    def __init__(self, paths: Paths, settings: Settings) -> None:
+        self.paths = paths
+        self.settings = settings
+        self.prefix = paths.link_prefix
+        self.driver = BridgeDriver(self.prefix)
+        self.dataplane = Dataplane(paths.run)
+        self.manifest: dict[str, Network] = {}
+        self.local: dict[str, Network] = self._load_local()
+        self.attached: dict[str, Record] = {}
+        self.host = drivers.Host(features=features())
+        self.notes: list[str] = []
+        self._worker = ThreadPoolExecutor(1, "netlink")
+        self._kernel: Kernel | None = None
+        self._firewall = ""
+        self._revision = 0
+        self._next: asyncio.Future[None] | None = None
+        self._runner: asyncio.Task[None] | None = None
+
+    # --- what exists -------------------------------------------------------------------------------------------
+
+    def _load_local(self) -> dict[str, Network]:
+        path = self.paths.root / "networks.json"
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=dict[str, Network])
+        except (OSError, msgspec.MsgspecError):
+            return {}
+
+    def _save_local(self) -> None:
+        files.write_atomically(self.paths.root / "networks.json", msgspec.json.encode(self.local))
+
+    @property
+    def all(self) -> dict[str, Network]:
+        return {**self.local, **self.manifest}
+
+    def get(self, name: str) -> Network:
+        if name in self.all:
+            return self.all[name]
+        if name == DEFAULT:
+            return self.create(Network(name=DEFAULT))
+        hits = [n for n in self.all.values() if len(name) >= 6 and self.identity(n.name).startswith(name)]
+        if len(hits) == 1:
+            return hits[0]
+        raise NotFound(f"network {name} not found")
+
+    @staticmethod
+    def identity(name: str) -> str:
+        """A network's ID in the Engine API."""
+        return hashlib.sha256(f"network {name}".encode()).hexdigest()
+
+    def create(self, network: Network) -> Network:
+        """A network made on this node alone (Engine API); one without a subnet gets a free one."""
+        if network.name in self.all:
+            raise Conflict(f"network with name {network.name} already exists")
+        if network.driver != "bridge":
+            raise BadRequest(f"network {network.name}: driver {network.driver!r} is not known on this node")
+        if not network.subnets:
+            network = msgspec.structs.replace(network, subnets=(self._free_subnet(),))
+        self.local[network.name] = network
+        self._save_local()
+        return network
+
+    def remove(self, name: str) -> None:
+        network = self.get(name)
+        users = [r.name for r in self.attached.values() if any(e.network == network.name for e in r.endpoints)]
+        if users:
+            raise Conflict(f"network {name} has active endpoints: {', '.join(users)}")
+        if network.name in self.manifest:
+            raise Conflict(f"network {name} belongs to stack {network.stack}: use `pystack down`")
+        del self.local[network.name]
+        self._save_local()
+
+    def _free_subnet(self) -> Subnet:
+        taken = [ipaddress.ip_network(s.cidr) for n in self.all.values() for s in n.subnets]
+        # from the end: the control plane takes its subnets from the beginning
+        for pool in self.settings.address_pools:
+            network = ipaddress.ip_network(pool)
+            if network.version != 4:
+                continue
+            for number in range(2 ** (24 - network.prefixlen) - 1, -1, -1):
+                start = int(network.network_address) + (number << 8)
+                candidate = ipaddress.IPv4Network((start, 24))
+                if not any(candidate.overlaps(t) for t in taken if t.version == 4):
+                    return Subnet(cidr=str(candidate), gateway=str(candidate.network_address + 1))
+        raise AgentError("no free subnet is left in the address pools: add one to config.yml (address_pools)")
+
+    # --- who is on it ------------------------------------------------------------------------------------------
+
+    def netns(self, record: Record) -> str:
+        return str(self.paths.netns / record.id[:16])
+
+    def assign(self, record: Record) -> None:
+        """Fix the endpoints of *record*: the plan's addresses, or free ones where the plan gave none."""
+        wanted = record.container.attachments
+        if not wanted and record.container.network_mode in ("", "bridge", "default") and not record.task:
+            from agent.manifest import Attachment
+
+            wanted = (Attachment(network=DEFAULT),)
+        endpoints = []
+        for order, attachment in enumerate(wanted):
+            network = self.get(attachment.network)
+            old = next((e for e in record.endpoints if e.network == network.name), None)
+            endpoint = Endpoint(
+                network=network.name, ipv4=attachment.ipv4, ipv6=attachment.ipv6, mac=attachment.mac,
+                aliases=attachment.aliases, order=order, interface=attachment.interface,
+            )
+            for subnet in network.subnets:
+                field = "ipv6" if ":" in subnet.cidr else "ipv4"
+                if not getattr(endpoint, field):
+                    kept = getattr(old, field) if old else ""
+                    used = self._used(network.name, field, record.id)
+                    value = kept if kept and kept not in used else _free_address(subnet, used)
+                    setattr(endpoint, field, value)
+            endpoints.append(endpoint)
+        ranked = sorted(
+            zip(endpoints, wanted, strict=True),
+            key=lambda pair: (-pair[1].gw_priority, self.get(pair[0].network).internal, pair[0].network),
+        )
+        if ranked:
+            ranked[0][0].default = True
+        record.endpoints = endpoints
+
+    def _used(self, network: str, field: str, except_for: str) -> set[str]:
+        return {
+            getattr(e, field) for r in self.attached.values() if r.id != except_for
+            for e in r.endpoints if e.network == network
+        }
+
+    def assign_ports(self, record: Record) -> None:
+        """Fix the published ports. Raises Conflict where one is held by another container."""
+        taken = {
+            (p.protocol, p.published): r.name for r in self.attached.values() if r.id != record.id
+            for p in r.ports
+        }
+        held = {(p.target, p.protocol, p.host_ip): p.published for p in record.ports}
+        ports = []
+        for port in record.container.ports:
+            published = port.published or held.get((port.target, port.protocol, port.host_ip), 0)
+            if not published:
+                published = _free_port(port, taken)
+            owner = taken.get((port.protocol, published))
+            clash = owner and any(
+                p.published == published and p.protocol == port.protocol and _overlap(p.host_ip, port.host_ip)
+                for r in self.attached.values() if r.id != record.id for p in r.ports
+            )
+            if clash:
+                raise Conflict(f"port {published}/{port.protocol} is already published by {owner}")
+            taken[port.protocol, published] = record.name
+            ports.append(
+                PublishedPort(target=port.target, published=published, protocol=port.protocol, host_ip=port.host_ip)
+            )
+        record.ports = ports
+
+    async def attach(self, record: Record) -> None:
+        """Give *record* its namespace, links, addresses, names and ports. Raises AgentError; nothing stays then."""
+        failpoint("network.attach")
+        path = self.paths.netns / record.id[:16]
+        await asyncio.to_thread(netns.create, path, prepare_namespace)
+        try:
+            if record.endpoints:
+                for note in allow_forwarding():
+                    self.notes.append(note)
+            self.attached[record.id] = record
+            await self.sync()
+        except BaseException:
+            await self.detach(record)
+            raise
+
+    async def detach(self, record: Record) -> None:
+        """Take *record* off all networks; not attached is fine."""
+        failpoint("network.detach")
+        self.attached.pop(record.id, None)
+        try:
+            await self.sync()
+        finally:
+            await asyncio.to_thread(netns.delete, self.paths.netns / record.id[:16])
+
+    def adopt(self, records: Iterable[Record]) -> None:
+        """Take over containers that ran on while the agent was away."""
+        for record in records:
+            if netns.is_namespace(self.paths.netns / record.id[:16]):
+                self.attached[record.id] = record
+
+    # --- the kernel made to agree ------------------------------------------------------------------------------
+
+    async def sync(self) -> None:
+        """Return when the kernel, the firewall and the data path agree with what this object says."""
+        if self._next is None:
+            self._next = asyncio.get_running_loop().create_future()
+        mine = self._next
+        if self._runner is None or self._runner.done():
+            self._runner = asyncio.create_task(self._run())
+        await asyncio.shield(mine)
+
+    async def _run(self) -> None:
+        while self._next is not None:
+            current, self._next = self._next, None
+            try:
+                await self._pass()
+            except Exception as error:
+                if not current.done():
+                    wrapped = error if isinstance(error, AgentError) else AgentError(str(error))
+                    current.set_exception(wrapped)
+                    current.exception()  # a caller that was cancelled must not leave a warning
+            else:
+                if not current.done():
+                    current.set_result(None)
+
+    def _describe(self) -> tuple[frozenset[drivers.KernelObject], list[drivers.Isolation]]:
+        objects: set[drivers.KernelObject] = set()
+        isolation = []
+        for network in self.all.values():
+            endpoints = [
+                drivers.Endpoint(
+                    id=r.id, network=network.name, netns=self.netns(r), order=e.order, interface=e.interface,
+                    ipv4=e.ipv4, ipv6=e.ipv6, mac=e.mac, default=e.default,
+                )
+                for r in self.attached.values() for e in r.endpoints if e.network == network.name
+            ]
+            if not endpoints and network.name not in self.manifest:
+                continue  # a node's own network needs no link until somebody is on it
+            described = self.driver.describe(self._driver_network(network), endpoints, self.host)
+            objects |= described.objects
+            if described.isolation:
+                isolation.append(described.isolation)
+        return frozenset(objects), isolation
+
+    def _driver_network(self, network: Network) -> drivers.Network:
+        options = dict(network.options)
+        link = options.get("com.docker.network.bridge.name", "")
+        if not link.startswith(self.prefix):
+            link = f"{self.prefix}b{self.identity(network.name)[: 14 - len(self.prefix)]}"
+        subnets = tuple(
+            drivers.Subnet(s.cidr, s.gateway or str(ipaddress.ip_network(s.cidr)[1])) for s in network.subnets
+        )
+        return drivers.Network(
+            name=network.name, link=link, driver=network.driver, subnets=subnets, internal=network.internal,
+            options=options,
+        )
+
+    def _published(self) -> list[drivers.Published]:
+        out = []
+        for record in self.attached.values():
+            endpoint = next((e for e in record.endpoints if e.default), None)
+            if endpoint and not self.get(endpoint.network).internal:
+                out += [
+                    drivers.Published(
+                        endpoint=record.id, host_ip=p.host_ip, port=p.published, protocol=p.protocol,
+                        ipv4=endpoint.ipv4, ipv6=endpoint.ipv6, target=p.target,
+                    )
+                    for p in record.ports
+                ]
+        return out
+
+    def _document(self, published: list[drivers.Published]) -> Document:
+        names: dict[str, dict[str, list[str]]] = {}
+        views = {}
+        for record in self.attached.values():
+            if not record.endpoints:
+                continue
+            views[record.id] = View(
+                netns=self.netns(record), networks=tuple(e.network for e in record.endpoints),
+                upstreams=record.container.dns,
+            )
+            for endpoint in record.endpoints:
+                table = names.setdefault(endpoint.network, {})
+                own = [record.name, record.short, *endpoint.aliases]
+                if record.container.hostname:
+                    own.append(record.container.hostname)
+                if record.service:
+                    own += [record.service, f"tasks.{record.service}"]
+                for name in dict.fromkeys(n.lower() for n in own):
+                    table.setdefault(name, []).extend(a for a in (endpoint.ipv4, endpoint.ipv6) if a)
+        forwards = []
+        for port in published:
+            if port.protocol not in ("tcp", "udp"):
+                continue
+            target = port.ipv4 or port.ipv6
+            for host in (port.host_ip,) if port.host_ip else ("0.0.0.0", "::"):
+                forwards.append(Forward(
+                    protocol=port.protocol, host=host, port=port.port, target=target, target_port=port.target
+                ))
+        frozen = {net: {n: tuple(a) for n, a in table.items()} for net, table in names.items()}
+        return Document(views=views, names=frozen, forwards=tuple(forwards))
+
+    async def _pass(self) -> None:
+        objects, isolation = self._describe()
+        published = self._published()
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._worker, self._apply, objects, isolation, published)
+        problems = await self.dataplane.update(self._document(published))
+        for name, why in problems.items():
+            if name.split(" ")[0] in ("tcp", "udp"):
+                if "::" in name:
+                    continue  # an IPv6 listener is a courtesy: a host without IPv6 has none
+                raise Conflict(f"port {name.split(' ', 1)[1]} ({name.split(' ')[0]}) cannot be published: {why}")
+            if name in self.attached:
+                raise AgentError(f"container {self.attached[name].name}: {why}")
+
+    def _apply(
+        self, objects: frozenset[drivers.KernelObject], isolation: list[drivers.Isolation],
+        published: list[drivers.Published],
+    ) -> None:
+        try:
+            if self._kernel is None:
+                self._kernel = Kernel(self.prefix)
+                self._kernel.adopt(objects)
+            failpoint("network.converge")
+            self._kernel.converge(objects)
+            script = firewall.render(self.paths.table, 0, isolation, published)
+            if script != self._firewall and (isolation or self._firewall):
+                self._revision += 1
+                failpoint("network.firewall")
+                firewall.apply(firewall.render(self.paths.table, self._revision, isolation, published))
+                self._firewall = script
+        except NetworkError as error:
+            raise AgentError(str(error)) from error
+
+    async def close(self) -> None:
+        if self._runner:
+            await asyncio.gather(self._runner, return_exceptions=True)
+        self._worker.shutdown()
+        self.dataplane.close()
+
+
+def _free_address(subnet: Subnet, used: set[str]) -> str:
+    network = ipaddress.ip_network(subnet.cidr)
+    gateway = subnet.gateway or str(network[1])
+    # from the end: the control plane gives addresses from the beginning
+    for offset in range(2, min(network.num_addresses, 65536)):
+        candidate = str(network[-offset])
+        if candidate not in used and candidate != gateway:
+            return candidate
+    raise AgentError(f"subnet {subnet.cidr} has no free address left")
+
+
+def _overlap(one: str, other: str) -> bool:
+    wild = ("", "0.0.0.0", "::")
+    return one in wild or other in wild or one == other
+
+
+def _free_port(port: Port, taken: dict[tuple[str, int], str]) -> int:
+    """A port that nobody holds now; the data path binds it at once, so the window is small and a loss is said."""
+    kind = socket.SOCK_DGRAM if port.protocol == "udp" else socket.SOCK_STREAM
+    family = socket.AF_INET6 if ":" in port.host_ip else socket.AF_INET
+    for _ in range(64):
+        with socket.socket(family, kind) as probe:
+            probe.bind((port.host_ip, 0))
+            number = int(probe.getsockname()[1])
+        if (port.protocol, number) not in taken:
+            return number
+    raise AgentError("no free port was found on the host")

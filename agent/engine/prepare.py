@@ -1,0 +1,227 @@
+"""From a Container and its image to a bundle on disk: what the process is, what it sees, and where that comes from."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from agent import files
+from agent.containers import bundle, users
+from agent.engine import etcfiles
+from agent.engine.records import Record
+from agent.errors import BadRequest, NotFound
+from agent.images.types import Config, RunConfig
+from agent.manifest import Healthcheck, Mount
+
+if TYPE_CHECKING:
+    from agent.engine.engine import Engine
+
+INIT = ("/usr/bin/tini-static", "/usr/bin/catatonit", "/usr/libexec/podman/catatonit", "/usr/bin/docker-init")
+
+
+def arguments(record: Record, image: RunConfig) -> list[str]:
+    """entrypoint + command; an entrypoint of one's own drops the image's command."""
+    c = record.container
+    entrypoint = list(c.entrypoint if c.entrypoint is not None else image.entrypoint or ())
+    if c.command is not None:
+        command = list(c.command)
+    else:
+        command = list(image.cmd or ()) if c.entrypoint is None else []
+    if not entrypoint + command:
+        raise BadRequest(f"image {c.image} names no command to run: give one (command: …)")
+    return entrypoint + command
+
+
+def healthcheck(record: Record, image: RunConfig) -> Healthcheck | None:
+    """The container's own check, or the image's; None where there is none or it is switched off."""
+    own = record.container.healthcheck
+    theirs = image.healthcheck
+    if own is not None and own.test:
+        return None if own.test[0] == "NONE" else own
+    if theirs is None or not theirs.test or theirs.test[0] == "NONE":
+        return None
+    if own is not None:
+        return msgspec.structs.replace(own, test=theirs.test)
+    second = 1e9
+    return Healthcheck(
+        test=theirs.test,
+        interval_s=theirs.interval / second or 30.0,
+        timeout_s=theirs.timeout / second or 30.0,
+        retries=theirs.retries or 3,
+        start_period_s=theirs.start_period / second,
+        start_interval_s=theirs.start_interval / second or 5.0,
+    )
+
+
+def hostname(record: Record) -> str:
+    c = record.container
+    if c.network_mode == "host" or c.uts_mode == "host":
+        return c.hostname or os.uname().nodename
+    return c.hostname or record.short
+
+
+def _namespaces(engine: Engine, record: Record) -> dict[str, str]:
+    """OCI namespaces: "" new, a path to join, absent for the host's."""
+    c = record.container
+    out = {"mount": "", "pid": "", "ipc": "", "uts": ""}
+    for kind, mode in (("pid", c.pid_mode), ("ipc", c.ipc_mode), ("uts", c.uts_mode)):
+        if mode == "host":
+            del out[kind]
+        elif other := _other(engine, record, mode):
+            out[kind] = f"/proc/{other.process.pid}/ns/{kind}" if other.process else ""
+    if c.network_mode == "host":
+        pass
+    elif other := _other(engine, record, c.network_mode):
+        out["network"] = f"/proc/{other.process.pid}/ns/net" if other.process else ""
+    else:
+        out["network"] = engine.networks.netns(record)
+    if engine.cgroup2:
+        out["cgroup"] = ""
+    return out
+
+
+def _other(engine: Engine, record: Record, mode: str) -> Record | None:
+    """The running container that `container:X` or `service:X` names; None where *mode* names none."""
+    kind, _, name = mode.partition(":")
+    if kind == "service":
+        found = next((r for r in engine.records.values() if r.stack == record.stack and r.service == name), None)
+    elif kind == "container":
+        found = engine.find(name)
+    else:
+        return None
+    if found is None or not found.running:
+        raise NotFound(f"{mode}: that container does not run, so its namespace cannot be joined")
+    return found
+
+
+def shares_network(record: Record) -> bool:
+    return record.container.network_mode.partition(":")[0] in ("service", "container")
+
+
+async def _mounts(engine: Engine, record: Record, image: RunConfig, rootfs: Path) -> list[tuple[Mount, Path]]:
+    """Every mount with its source on the host; volumes are made and filled on the way."""
+    c = record.container
+    wanted: dict[str, Mount] = {}
+    for source in c.volumes_from:
+        name, _, access = source.removeprefix("container:").partition(":")
+        other = next(
+            (r for r in engine.records.values() if r.stack and r.stack == record.stack and r.service == name), None
+        ) or engine.find(name)
+        inherited = [m for m in other.container.mounts if m.kind != "tmpfs"]
+        for mount in inherited:
+            wanted[mount.target] = mount
+        for target, volume in other.anonymous.items():
+            wanted[target] = Mount(kind="volume", target=target, source=volume)
+        if access == "ro":
+            wanted = {t: msgspec.structs.replace(m, read_only=True) for t, m in wanted.items()}
+    for mount in c.mounts:
+        wanted[mount.target.rstrip("/") or "/"] = mount
+    for target in image.volumes or {}:
+        wanted.setdefault(target.rstrip("/"), Mount(kind="volume", target=target))
+    out = []
+    for target, mount in wanted.items():
+        if not target.startswith("/") or target == "/" or ".." in target.split("/"):
+            raise BadRequest(f"mount target {target!r} must be an absolute path below /")
+        source = Path()
+        if mount.kind == "volume":
+            source = await _volume(engine, record, mount, rootfs)
+        elif mount.kind == "bind":
+            source = Path(mount.source)
+            if not source.exists():
+                if not mount.create_host_path:
+                    raise BadRequest(f"bind mount source {source} does not exist on this node")
+                source.mkdir(parents=True)
+        is_file = mount.kind == "bind" and not source.is_dir()
+        files.make_in_root(rootfs, target, directory=not is_file)
+        out.append((mount, source))
+    for number, file in enumerate(c.files):
+        directory = engine.directory(record) / "files"
+        directory.mkdir(mode=0o700, exist_ok=True)
+        source = directory / str(number)
+        files.write_atomically(source, file.content, file.mode)
+        os.chown(source, file.uid, file.gid)
+        source.chmod(file.mode)
+        files.make_in_root(rootfs, file.target, directory=False)
+        out.append((Mount(kind="bind", target=file.target, source=str(source), read_only=True), source))
+    return out
+
+
+async def _volume(engine: Engine, record: Record, mount: Mount, rootfs: Path) -> Path:
+    name = mount.source
+    if not name:
+        name = record.anonymous.get(mount.target) or os.urandom(32).hex()
+        record.anonymous[mount.target] = name
+        labels = {"com.docker.compose.project": record.stack} if record.stack else {}
+        engine.volumes.create(name, labels={**labels, "com.docker.volume.anonymous": ""}, anonymous=True)
+    else:
+        declared = engine.manifest_volumes.get(name)
+        if declared and declared.external and name not in engine.volumes.all:
+            raise NotFound(f"volume {name} is declared external but does not exist: `pystack volume create {name}`")
+        labels = dict(declared.labels) if declared else {}
+        if declared and declared.stack:
+            labels |= {"com.docker.compose.project": declared.stack, "com.docker.compose.volume": declared.key}
+        engine.volumes.create(
+            name, driver=declared.driver if declared else "local", labels=labels,
+            options=dict(declared.options) if declared else {},
+        )
+    if not mount.nocopy:
+        await engine.volumes.fill(name, rootfs, mount.target)
+    data = engine.volumes.data(name)
+    return files.resolve_in_root(data, mount.subpath) if mount.subpath else data
+
+
+async def write_bundle(engine: Engine, record: Record, config: Config, rootfs: Path) -> None:
+    """Everything that the runtime needs, below the container's folder. Raises BadRequest, NotFound."""
+    c = record.container
+    image = config.config or RunConfig()
+    directory = engine.directory(record)
+    for top in ("dev", "proc", "sys", "etc"):
+        path = rootfs / top
+        if path.is_symlink():
+            # an image whose /dev or /proc is a link could lead the runtime's mounts elsewhere (CVE-2025-31133 and kin)
+            raise BadRequest(f"image {c.image}: /{top} is a symbolic link: refused")
+        path.mkdir(exist_ok=True)
+    mounts = await _mounts(engine, record, image, rootfs)
+    name = hostname(record)
+    if shares_network(record):
+        other = _other(engine, record, c.network_mode)
+        assert other
+        system_files = {f"/etc/{n}": engine.directory(other) / n for n in ("hosts", "hostname", "resolv.conf")}
+        name = hostname(other)
+    else:
+        system_files = etcfiles.write(
+            directory, record, name, gateway=engine.networks_gateway(record),
+            shared_host_network=c.network_mode == "host",
+        )
+    taken = {m.target for m, _ in mounts}
+    system_files = {t: p for t, p in system_files.items() if t not in taken}
+    for target in system_files:
+        files.make_in_root(rootfs, target, directory=False)
+    identity = users.resolve(rootfs, c.user or image.user, c.group_add)
+    working_dir = c.working_dir or image.working_dir or "/"
+    if not working_dir.startswith("/") or working_dir.startswith("/proc/"):
+        raise BadRequest(f"working_dir {working_dir!r} must be an absolute path outside /proc")
+    files.make_in_root(rootfs, working_dir, directory=True)
+    args = arguments(record, image)
+    if c.init:
+        program = next((Path(p) for p in INIT if Path(p).exists()), None)
+        if program is None:
+            raise BadRequest("init: true needs an init program on the node: `apt-get install tini`")
+        files.make_in_root(rootfs, "/sbin/pystack-init", directory=False)
+        mounts.append((Mount(kind="bind", target="/sbin/pystack-init", read_only=True), program))
+        args = ["/sbin/pystack-init", "--", *args]
+    environment = dict(pair.partition("=")[::2] for pair in image.env or ())
+    environment.update(dict(c.environment))
+    parts = bundle.Parts(
+        id=record.id, container=c, args=args, environment=environment, working_dir=working_dir, identity=identity,
+        rootfs=rootfs, hostname=name, cgroup_parent=engine.paths.cgroup_parent,
+        namespaces=_namespaces(engine, record), mounts=mounts, system_files=system_files, cgroup2=engine.cgroup2,
+    )
+    document = bundle.build(parts)
+    if "uts" not in parts.namespaces:
+        del document["hostname"]
+    record.notes = parts.notes
+    files.write_atomically(directory / "config.json", msgspec.json.encode(document), 0o600)

@@ -1,0 +1,84 @@
+"""What the engine remembers of a container, and keeps on disk for the next agent."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+
+import msgspec
+
+from agent import files
+from agent.containers.runtime import Process
+from agent.manifest import Container, PublishedPort, State
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+class Endpoint(msgspec.Struct, kw_only=True):
+    """A container's place on a network, addresses resolved."""
+
+    network: str
+    ipv4: str = ""
+    ipv6: str = ""
+    mac: str = ""
+    aliases: tuple[str, ...] = ()
+    default: bool = False
+    order: int = 0
+    interface: str = ""
+
+
+class Record(msgspec.Struct, kw_only=True):
+    """One container. *task* is the manifest's name for it, "" for one made through the Engine API. *stopped* is true
+    after an ordered stop: restart policies and reconciliation leave such a container alone."""
+
+    id: str
+    name: str
+    container: Container
+    created: str
+    image: str = ""
+    image_id: str = ""
+    task: str = ""
+    stack: str = ""
+    service: str = ""
+    digest: str = ""
+    generation: int = 0
+    state: State = "created"
+    stopped: bool = False
+    auto_remove: bool = False
+    process: Process | None = None
+    monitor: Process | None = None
+    exit_code: int | None = None
+    oom_killed: bool = False
+    error: str = ""
+    started: str = ""
+    finished: str = ""
+    restarts: int = 0
+    health: str = ""
+    failing_streak: int = 0
+    health_log: list[dict[str, object]] = []
+    endpoints: list[Endpoint] = []
+    ports: list[PublishedPort] = []
+    anonymous: dict[str, str] = {}
+    notes: list[str] = []
+
+    @property
+    def running(self) -> bool:
+        return self.state in ("running", "paused", "stopping")
+
+    @property
+    def short(self) -> str:
+        return self.id[:12]
+
+
+def save(directory: Path, record: Record) -> None:
+    files.write_atomically(directory / "record.json", msgspec.json.encode(record), 0o600)
+
+
+def load(directory: Path) -> Record | None:
+    """None where there is no record, or a damaged one: its container is swept."""
+    try:
+        return msgspec.json.decode((directory / "record.json").read_bytes(), type=Record)
+    except (OSError, msgspec.MsgspecError):
+        return None

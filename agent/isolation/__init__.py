@@ -1,0 +1,1 @@
+"""What a process in a container may do: capabilities, system calls, hidden paths."""

@@ -1,0 +1,76 @@
+"""What to do next for one task of the manifest. Pure: the same arguments give the same answer.
+
+Level-triggered: nothing here asks what happened before, only what should be and what is. Cut off anywhere, the next call
+goes on from there.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from agent.manifest import Task, digest
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """A container as reconciliation needs to know it. *image_present*: the wanted image is complete on the node."""
+
+    id: str
+    digest: str
+    generation: int
+    state: str
+    stopped: bool
+
+
+class Prepare(msgspec.Struct, frozen=True, tag=True):
+    """Bring the image here; start nothing."""
+
+    image: str
+
+
+class Create(msgspec.Struct, frozen=True, tag=True):
+    task: str
+
+
+class Start(msgspec.Struct, frozen=True, tag=True):
+    id: str
+
+
+class Stop(msgspec.Struct, frozen=True, tag=True):
+    id: str
+
+
+class Restart(msgspec.Struct, frozen=True, tag=True):
+    """An ordered restart: the manifest's generation is ahead of the container's."""
+
+    id: str
+
+
+class Remove(msgspec.Struct, frozen=True, tag=True):
+    """*replaced*: a successor follows, which inherits the anonymous volumes."""
+
+    id: str
+    replaced: bool
+
+
+Action = Prepare | Create | Start | Stop | Restart | Remove
+
+
+def next_action(task: Task | None, seen: Seen | None, *, image_present: bool) -> Action | None:
+    """The one next step towards *task*, None where nothing is to be done."""
+    if task is None:
+        return Remove(seen.id, replaced=False) if seen else None
+    same = seen is not None and seen.digest == digest(task.container)
+    if task.desired == "hold":
+        return None if image_present else Prepare(task.container.image)
+    if task.desired == "stopped":
+        up = seen is not None and seen.state in ("running", "paused", "restarting", "starting")
+        return Stop(seen.id) if seen and up else None
+    if seen is None:
+        return Create(task.name)
+    if not same:
+        return Remove(seen.id, replaced=True)
+    if seen.state == "created" or (seen.state in ("exited", "failed") and seen.stopped):
+        return Start(seen.id)
+    if seen.generation < task.generation:
+        return Restart(seen.id)
+    return None
