@@ -15,7 +15,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Base of all that crosses the wire: immutable, and silent about what is left at its default."""
 
 
-class Healthcheck(Record):
+class Healthcheck(Record, frozen=True, kw_only=True):
     """`healthcheck:` resolved. *test* begins with CMD or CMD-SHELL; an empty test switches an image's check off."""
 
     test: tuple[str, ...] = ()
@@ -26,7 +26,7 @@ class Healthcheck(Record):
     start_interval_s: float = 5.0
 
 
-class Mount(Record):
+class Mount(Record, frozen=True, kw_only=True):
     """One entry below a container's root. For a volume, *source* is the volume's name, or "" for an anonymous one."""
 
     kind: Literal["bind", "volume", "tmpfs"]
@@ -42,7 +42,7 @@ class Mount(Record):
     options: tuple[str, ...] = ()
 
 
-class File(Record):
+class File(Record, frozen=True, kw_only=True):
     """A config or secret as the container sees it: *content* at *target*."""
 
     target: str
@@ -53,7 +53,7 @@ class File(Record):
     secret: bool = False
 
 
-class Attachment(Record):
+class Attachment(Record, frozen=True, kw_only=True):
     """A container on a network. Addresses are decided by the plan; where one is empty the agent takes a free one."""
 
     network: str
@@ -65,7 +65,7 @@ class Attachment(Record):
     interface: str = ""
 
 
-class Port(Record):
+class Port(Record, frozen=True, kw_only=True):
     """A published port. *published* 0 asks for a free one; *host_ip* "" means every address of the host."""
 
     target: int
@@ -74,22 +74,23 @@ class Port(Record):
     host_ip: str = ""
 
 
-class Ulimit(Record):
+class Ulimit(Record, frozen=True, kw_only=True):
     name: str
     soft: int
     hard: int
 
 
-class Device(Record):
+class Device(Record, frozen=True, kw_only=True):
     source: str
     target: str
     permissions: str = "rwm"
 
 
-class Container(Record):
+class Container(Record, frozen=True, kw_only=True):
     """Everything that decides how a container runs: the resolved form of a Compose service, or of `container run`."""
 
     image: str
+    image_id: str = ""
     entrypoint: tuple[str, ...] | None = None
     command: tuple[str, ...] | None = None
     environment: tuple[tuple[str, str], ...] = ()
@@ -142,14 +143,14 @@ class Container(Record):
     pull_policy: str = "missing"
 
 
-class Subnet(Record):
+class Subnet(Record, frozen=True, kw_only=True):
     """One address pool of a network, CIDR, with the address that the host holds in it."""
 
     cidr: str
     gateway: str = ""
 
 
-class Network(Record):
+class Network(Record, frozen=True, kw_only=True):
     """A network as a node must build it. *name* is unique on the node, `<stack>_<key>` unless the file says otherwise."""
 
     name: str
@@ -162,7 +163,7 @@ class Network(Record):
     key: str = ""
 
 
-class Volume(Record):
+class Volume(Record, frozen=True, kw_only=True):
     name: str
     driver: str = "local"
     options: tuple[tuple[str, str], ...] = ()
@@ -175,7 +176,7 @@ class Volume(Record):
 Desired = Literal["running", "stopped", "hold"]
 
 
-class Task(Record):
+class Task(Record, frozen=True, kw_only=True):
     """One replica of a service, placed on this node.
 
     *desired* "hold" means: be ready (image pulled), do not start yet. *generation* counts ordered restarts: a node
@@ -192,7 +193,7 @@ class Task(Record):
     where: str = ""
 
 
-class Manifest(Record):
+class Manifest(Record, frozen=True, kw_only=True):
     """What one node must be. Whatever of pystack's the node has and the manifest does not name is removed, except
     volumes (data goes only when asked for) and containers made through the Docker Engine API."""
 
@@ -207,14 +208,14 @@ State = Literal[
 ]
 
 
-class PublishedPort(Record):
+class PublishedPort(Record, frozen=True, kw_only=True):
     target: int
     published: int
     protocol: str
     host_ip: str
 
 
-class TaskStatus(Record):
+class TaskStatus(Record, frozen=True, kw_only=True):
     """What one task is. *error* is set where a task cannot be made or started: what failed, why, what to do."""
 
     task: str
@@ -236,7 +237,7 @@ class TaskStatus(Record):
     error: str = ""
 
 
-class NodeStatus(Record):
+class NodeStatus(Record, frozen=True, kw_only=True):
     """A node's whole status at one manifest revision."""
 
     revision: int = 0

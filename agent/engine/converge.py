@@ -24,7 +24,7 @@ class Converger:
         self.engine = engine
         self.manifest = Manifest()
         self.tasks: dict[str, Task] = {}
-        self.listen: Callable[[TaskStatus], None] = lambda _: None
+        self.listeners: set[Callable[[TaskStatus], None]] = set()
         self._file = engine.paths.root / "manifest.json"
         self._workers: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
@@ -94,7 +94,7 @@ class Converger:
         present = True
         if task and task.desired == "hold":
             with contextlib.suppress(AgentError):
-                present = self.engine.images.is_complete(self.engine.images.find(task.container.image))
+                present = self.engine.images.is_complete(self.engine.images.find(task.container.image_id or task.container.image))
         return next_action(task, seen, image_present=present)
 
     async def _work(self, name: str) -> None:
@@ -123,7 +123,9 @@ class Converger:
         engine = self.engine
         match action:
             case Prepare(image=image):
-                await engine.ensure_image(image, self.tasks[name].container.pull_policy)
+                del image
+                c = self.tasks[name].container
+                await engine.ensure_image(c.image_id or c.image, "never" if c.image_id else c.pull_policy)
             case Create():
                 await self._create(self.tasks[name])
             case Start(id=ident):
@@ -147,7 +149,7 @@ class Converger:
         self._pulling.add(task.name)
         self._report(task.name)
         try:
-            await self.engine.ensure_image(c.image, c.pull_policy)
+            await self.engine.ensure_image(c.image_id or c.image, "never" if c.image_id else c.pull_policy)
         except ImageNotFound as error:
             raise AgentError(str(error)) from error
         finally:
@@ -165,7 +167,9 @@ class Converger:
             self._report(record.task)
 
     def _report(self, name: str) -> None:
-        self.listen(self.status_of(name))
+        status = self.status_of(name)
+        for listen in self.listeners:
+            listen(status)
 
     def status_of(self, name: str) -> TaskStatus:
         record = self.record(name)

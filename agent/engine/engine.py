@@ -150,7 +150,7 @@ class Engine:
         name = name or f"container-{ident[:8]}"
         if any(r.name == name for r in self.records.values()):
             raise Conflict(f"the name {name} is in use by another container: remove it or choose another name")
-        image = self.images.find(container.image)
+        image = self.images.find(container.image_id or container.image)
         base = record or Record(id="", name="", container=container, created="")
         made = msgspec.structs.replace(
             base, id=ident, name=name, container=container, created=now(), image=container.image,

@@ -1,0 +1,222 @@
+"""Engine API: exec. The runtime joins the container; with a terminal, through a pseudo-terminal that the agent holds.
+
+Source: Docker Engine API v1.43, section Exec; the multiplexed stream format of ContainerAttach.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import pty
+import signal
+import struct
+import termios
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from agent.api.hijack import Hijacked, frame
+from agent.api.keys import ENGINE, body
+from agent.engine.engine import Engine
+from agent.engine.records import Record
+from agent.errors import Conflict, NotFound
+
+routes = web.RouteTableDef()
+
+
+class Exec(msgspec.Struct, kw_only=True):
+    id: str
+    record: Record
+    command: list[str]
+    tty: bool = False
+    stdin: bool = False
+    environment: list[str] = []
+    user: str = ""
+    cwd: str = ""
+    privileged: bool = False
+    running: bool = False
+    exit_code: int | None = None
+    pid: int = 0
+    terminal: int = -1
+    size: tuple[int, int] = (0, 0)
+
+
+EXECS: dict[str, Exec] = {}
+
+
+@routes.post("/containers/{name}/exec")
+async def create(request: web.Request) -> web.Response:
+    record = request.app[ENGINE].find(request.match_info["name"])
+    if record.state != "running":
+        raise Conflict(f"container {record.name} is not running")
+    wish = await body(request)
+    made = Exec(
+        id=os.urandom(32).hex(), record=record, command=list(wish.get("Cmd") or ()), tty=bool(wish.get("Tty")),
+        stdin=bool(wish.get("AttachStdin")), environment=list(wish.get("Env") or ()), user=wish.get("User") or "",
+        cwd=wish.get("WorkingDir") or "", privileged=bool(wish.get("Privileged")),
+    )
+    EXECS[made.id] = made
+    return web.json_response({"Id": made.id}, status=201)
+
+
+def _exec(request: web.Request) -> Exec:
+    try:
+        return EXECS[request.match_info["id"]]
+    except KeyError:
+        raise NotFound(f"No such exec instance: {request.match_info['id']}") from None
+
+
+@routes.get("/exec/{id}/json")
+async def inspect(request: web.Request) -> web.Response:
+    found = _exec(request)
+    return web.json_response({
+        "ID": found.id, "Running": found.running, "ExitCode": found.exit_code, "Pid": found.pid,
+        "ContainerID": found.record.id, "OpenStdin": found.stdin,
+        "ProcessConfig": {"tty": found.tty, "entrypoint": found.command[0], "arguments": found.command[1:]},
+    })
+
+
+@routes.post("/exec/{id}/resize")
+async def resize(request: web.Request) -> web.Response:
+    found = _exec(request)
+    found.size = int(request.query.get("h") or 0), int(request.query.get("w") or 0)
+    _apply_size(found)
+    return web.Response(status=200)
+
+
+def _apply_size(found: Exec) -> None:
+    if found.terminal >= 0 and found.size != (0, 0):
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(found.terminal, termios.TIOCSWINSZ, struct.pack("HHHH", *found.size, 0, 0))
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(found.pid, signal.SIGWINCH)
+
+
+@routes.post("/exec/{id}/start")
+async def start(request: web.Request) -> web.StreamResponse:
+    engine, found = request.app[ENGINE], _exec(request)
+    wish = await body(request)
+    if size := wish.get("ConsoleSize"):
+        found.size = size[0], size[1]
+    environment = [f"{k}={v}" for k, v in found.record.container.environment]
+    arguments = engine.runtime.exec_arguments(
+        found.record.id, found.command, tty=found.tty, user=found.user or found.record.container.user,
+        environment=[*environment, *(["TERM=xterm"] if found.tty else []), *found.environment],
+        cwd=found.cwd, privileged=found.privileged,
+    )
+    engine.events.emit("container", "exec_start", found.record.id, {"name": found.record.name, "execID": found.id})
+    if wish.get("Detach"):
+        task = asyncio.create_task(_detached(found, arguments))
+        DETACHED.add(task)
+        task.add_done_callback(DETACHED.discard)
+        return web.Response(status=200)
+    kind = "raw" if found.tty else "multiplexed"
+    client = Hijacked(request, f"application/vnd.docker.{kind}-stream")
+    run = _with_terminal if found.tty else _with_pipes
+    with contextlib.suppress(ConnectionError):
+        await run(engine, found, arguments, client)
+    return client
+
+
+DETACHED: set[asyncio.Task[None]] = set()
+
+
+async def _detached(found: Exec, arguments: list[str]) -> None:
+    quiet = asyncio.subprocess.DEVNULL
+    child = await asyncio.create_subprocess_exec(*arguments, stdin=quiet, stdout=quiet, stderr=quiet)
+    found.running, found.pid = True, child.pid
+    found.exit_code = await child.wait()
+    found.running = False
+
+
+async def _with_pipes(engine: Engine, found: Exec, arguments: list[str], client: Hijacked) -> None:
+    del engine
+    pipe = asyncio.subprocess.PIPE
+    child = await asyncio.create_subprocess_exec(
+        *arguments, stdin=pipe if found.stdin else asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe
+    )
+    found.running, found.pid = True, child.pid
+    assert child.stdout and child.stderr
+
+    async def forward(reader: asyncio.StreamReader, stream: int) -> None:
+        while data := await reader.read(1 << 15):
+            await client.send(frame(stream, data))
+
+    async def feed(writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await client.reader.read(1 << 15):
+                writer.write(data)
+                await writer.drain()
+            writer.close()
+
+    feeder = asyncio.create_task(feed(child.stdin)) if child.stdin else None
+    try:
+        await asyncio.gather(forward(child.stdout, 1), forward(child.stderr, 2))
+        found.exit_code = await child.wait()
+    finally:
+        await _settle(found, child, feeder)
+
+
+async def _with_terminal(engine: Engine, found: Exec, arguments: list[str], client: Hijacked) -> None:
+    del engine
+    master, slave = pty.openpty()
+    # the runtime makes the container's terminal itself; this one only carries bytes, so it must change none
+    attributes: list[Any] = termios.tcgetattr(slave)
+    attributes[1] &= ~termios.OPOST
+    attributes[3] &= ~(termios.ECHO | termios.ICANON | termios.ISIG)
+    attributes[0] &= ~termios.ICRNL
+    termios.tcsetattr(slave, termios.TCSANOW, attributes)
+    found.terminal = master
+    _apply_size_before(found)
+    child = await asyncio.create_subprocess_exec(
+        *arguments, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0) and None,
+    )
+    os.close(slave)
+    found.running, found.pid = True, child.pid
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    transport, _ = await loop.connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(os.dup(master), "rb", buffering=0)
+    )
+
+    async def feed() -> None:
+        while data := await client.reader.read(1 << 12):
+            view = memoryview(data)
+            while view:
+                try:
+                    view = view[os.write(master, view) :]
+                except BlockingIOError:
+                    await asyncio.sleep(0.01)
+                except OSError:
+                    return
+
+    feeder = asyncio.create_task(feed())
+    try:
+        with contextlib.suppress(OSError):  # EIO: the last user of the terminal has gone
+            while data := await reader.read(1 << 15):
+                await client.send(data)
+        found.exit_code = await child.wait()
+    finally:
+        transport.close()
+        await _settle(found, child, feeder)
+        found.terminal = -1
+        os.close(master)
+
+
+def _apply_size_before(found: Exec) -> None:
+    if found.size != (0, 0):
+        fcntl.ioctl(found.terminal, termios.TIOCSWINSZ, struct.pack("HHHH", *found.size, 0, 0))
+
+
+async def _settle(found: Exec, child: asyncio.subprocess.Process, feeder: asyncio.Task[None] | None) -> None:
+    if feeder:
+        feeder.cancel()
+    if child.returncode is None:
+        child.kill()
+        await child.wait()
+    found.exit_code = child.returncode
+    found.running = False

@@ -1,0 +1,44 @@
+"""The manifest endpoint: how a control plane tells a node what to be, and learns what it is."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+from aiohttp import web
+
+from agent.api.keys import CONVERGER
+from agent.manifest import Manifest, TaskStatus
+
+routes = web.RouteTableDef()
+
+
+@routes.put("/pystack/manifest")
+async def put(request: web.Request) -> web.Response:
+    await request.app[CONVERGER].apply(msgspec.json.decode(await request.read(), type=Manifest))
+    return web.Response(status=204)
+
+
+@routes.get("/pystack/status")
+async def get(request: web.Request) -> web.Response:
+    status = request.app[CONVERGER].status()
+    return web.Response(body=msgspec.json.encode(status), content_type="application/json")
+
+
+@routes.get("/pystack/status/stream")
+async def stream(request: web.Request) -> web.StreamResponse:
+    """One TaskStatus a line: first those of all tasks, then each that changes."""
+    converger = request.app[CONVERGER]
+    queue: asyncio.Queue[TaskStatus] = asyncio.Queue()
+    converger.listeners.add(queue.put_nowait)
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+    try:
+        await response.prepare(request)
+        await response.write(b"".join(msgspec.json.encode(s) + b"\n" for s in converger.status().tasks) + b"{}\n")
+        while True:
+            batch = [await queue.get()]
+            while not queue.empty():
+                batch.append(queue.get_nowait())
+            await response.write(b"".join(msgspec.json.encode(s) + b"\n" for s in batch))
+    finally:
+        converger.listeners.discard(queue.put_nowait)

@@ -1,0 +1,61 @@
+"""Engine API: ping, version, info, events, df. Source: Docker Engine API v1.43."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+
+from aiohttp import web
+
+from agent.api.keys import API_VERSION, ENGINE
+from agent.images.pull import architecture
+
+routes = web.RouteTableDef()
+VERSION = "0.1.0"
+
+
+@routes.get("/_ping")
+@routes.head("/_ping")
+async def ping(request: web.Request) -> web.Response:
+    del request
+    return web.Response(text="OK", headers={"API-Version": API_VERSION, "OSType": "linux", "Server": "pystack"})
+
+
+@routes.get("/version")
+async def version(request: web.Request) -> web.Response:
+    del request
+    return web.json_response({
+        "Version": VERSION, "ApiVersion": API_VERSION, "MinAPIVersion": "1.24", "Os": "linux",
+        "Arch": architecture(), "KernelVersion": platform.release(), "Platform": {"Name": "pystack"},
+        "Components": [{"Name": "pystack", "Version": VERSION}],
+    })
+
+
+@routes.get("/info")
+async def info(request: web.Request) -> web.Response:
+    engine = request.app[ENGINE]
+    records = engine.records.values()
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return web.json_response({
+        "ID": engine.paths.tag or "default", "Name": platform.node(), "ServerVersion": VERSION,
+        "Containers": len(engine.records),
+        "ContainersRunning": sum(r.state == "running" for r in records),
+        "ContainersPaused": sum(r.state == "paused" for r in records),
+        "ContainersStopped": sum(not r.running for r in records),
+        "Images": len(engine.images.list()), "Driver": "overlay2", "CgroupDriver": "cgroupfs",
+        "CgroupVersion": "2" if engine.cgroup2 else "1", "NCPU": os.cpu_count(), "MemTotal": pages,
+        "OperatingSystem": "Linux", "OSType": "linux", "Architecture": platform.machine(),
+        "KernelVersion": platform.release(), "DockerRootDir": str(engine.paths.root),
+        "SecurityOptions": ["name=seccomp,profile=builtin"], "DefaultRuntime": engine.settings.runtime,
+        "Warnings": engine.networks.notes,
+    })
+
+
+@routes.get("/events")
+async def events(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    await response.prepare(request)
+    async for event in request.app[ENGINE].events.listen():
+        await response.write(json.dumps(event).encode() + b"\n")
+    return response

@@ -1,0 +1,70 @@
+"""Engine API: volumes. Source: Docker Engine API v1.43, section Volume."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from aiohttp import web
+
+from agent.api.keys import ENGINE, body
+from agent.engine.engine import Engine
+from agent.volumes.local import Stored
+
+routes = web.RouteTableDef()
+
+
+def _document(engine: Engine, stored: Stored) -> dict[str, Any]:
+    return {
+        "Name": stored.name, "Driver": stored.driver, "Mountpoint": str(engine.volumes.data(stored.name)),
+        "CreatedAt": stored.created, "Labels": stored.labels, "Options": stored.options, "Scope": "local",
+    }
+
+
+@routes.get("/volumes")
+async def listing(request: web.Request) -> web.Response:
+    engine = request.app[ENGINE]
+    wanted = [w.partition("=") for w in json.loads(request.query.get("filters") or "{}").get("label", [])]
+    volumes = [
+        _document(engine, v) for v in engine.volumes.all.values()
+        if all(k in v.labels and (not eq or v.labels[k] == value) for k, eq, value in wanted)
+    ]
+    return web.json_response({"Volumes": volumes, "Warnings": []})
+
+
+@routes.post("/volumes/create")
+async def create(request: web.Request) -> web.Response:
+    import os
+
+    engine, wish = request.app[ENGINE], await body(request)
+    stored = engine.volumes.create(
+        wish.get("Name") or os.urandom(32).hex(), driver=wish.get("Driver") or "local",
+        labels=wish.get("Labels") or {}, options=wish.get("DriverOpts") or {},
+    )
+    return web.json_response(_document(engine, stored), status=201)
+
+
+@routes.get("/volumes/{name}")
+async def inspect(request: web.Request) -> web.Response:
+    engine = request.app[ENGINE]
+    return web.json_response(_document(engine, engine.volumes.get(request.match_info["name"])))
+
+
+@routes.delete("/volumes/{name}")
+async def remove(request: web.Request) -> web.Response:
+    engine, name = request.app[ENGINE], request.match_info["name"]
+    engine.volumes.remove(name, engine.users_of(name))
+    return web.Response(status=204)
+
+
+@routes.post("/volumes/prune")
+async def prune(request: web.Request) -> web.Response:
+    """Delete anonymous volumes that no container uses; with filters all=true named ones too."""
+    engine = request.app[ENGINE]
+    everything = "true" in json.loads(request.query.get("filters") or "{}").get("all", [])
+    gone = []
+    for stored in list(engine.volumes.all.values()):
+        if (stored.anonymous or everything) and not engine.users_of(stored.name):
+            engine.volumes.remove(stored.name, [])
+            gone.append(stored.name)
+    return web.json_response({"VolumesDeleted": gone, "SpaceReclaimed": 0})

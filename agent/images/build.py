@@ -1,0 +1,189 @@
+"""Build an image from a context by buildah, and take it into the store.
+
+The context arrives as a tar, is unpacked by `tar` into a private folder, and goes away afterwards; buildah keeps its
+layer cache between builds in a storage of its own. Images of this node can be named in FROM: those that the Dockerfile
+names are handed to buildah first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from agent import files
+from agent.errors import AgentError, BadRequest
+from agent.images import archive
+from agent.images.reference import parse
+from agent.images.store import Image, ImageStore
+from agent.settings import Settings
+
+
+class Wish(msgspec.Struct, kw_only=True):
+    """What to build: *dockerfile* is a path inside the context; *tags* are names for the result."""
+
+    dockerfile: str = "Dockerfile"
+    tags: tuple[str, ...] = ()
+    args: dict[str, str] = {}
+    target: str = ""
+    labels: dict[str, str] = {}
+    no_cache: bool = False
+    pull: bool = False
+    network: str = ""
+
+
+async def build(
+    store: ImageStore, settings: Settings, root: Path, context: AsyncIterator[bytes], wish: Wish,
+    say: Callable[[str], None],
+) -> Image:
+    """Raises AgentError with buildah's last words where the build fails."""
+    program = shutil.which("buildah")
+    if program is None:
+        raise AgentError("build needs buildah on the node: `apt-get install buildah`")
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root, prefix="context-") as name:
+        directory = Path(name)
+        await _unpack(context, directory)
+        dockerfile = files.resolve_in_root(directory, wish.dockerfile) if _exists(directory, wish.dockerfile) else None
+        if dockerfile is None:
+            raise BadRequest(f"the build context has no {wish.dockerfile}")
+        storage = [
+            "--root", str(root / "storage"), "--runroot", str(root / "run"), "--storage-driver", "overlay",
+        ]
+        await _provide_bases(store, program, storage, dockerfile, wish, root, say)
+        iid = directory.parent / f"{directory.name}.iid"
+        arguments = [
+            program, *storage, "build", "--isolation", "oci", "--layers", "--format", "oci", "--iidfile", str(iid),
+            "-f", str(dockerfile), "--pull=true" if wish.pull else "--pull=false", "--tls-verify=false",
+        ]
+        arguments += ["--no-cache"] if wish.no_cache else []
+        arguments += ["--target", wish.target] if wish.target else []
+        arguments += [f"--network={wish.network}"] if wish.network else ["--network=host"]
+        for key, value in wish.args.items():
+            arguments += ["--build-arg", f"{key}={value}"]
+        for key, value in wish.labels.items():
+            arguments += ["--label", f"{key}={value}"]
+        try:
+            await _run([*arguments, str(directory)], say)
+            ident = iid.read_text().strip()
+        finally:
+            iid.unlink(missing_ok=True)
+        output = directory / ".pystack-image"
+        await _run([program, *storage, "push", "-q", ident, f"oci:{output}:built"], lambda _: None)
+        await archive.load(store, output)
+        index = msgspec.json.decode((output / "index.json").read_bytes())
+        image = store.image(index["manifests"][0]["digest"])
+        for tag in wish.tags:
+            store.tag(parse(tag), image.digest)
+        store.names.pop("docker.io/library/loaded:built", None)
+        if not wish.tags:
+            store.keep_untagged(image.digest)
+        return store.image(image.digest)
+
+
+def _exists(directory: Path, name: str) -> bool:
+    try:
+        return files.resolve_in_root(directory, name).is_file()
+    except OSError:
+        return False
+
+
+async def _unpack(context: AsyncIterator[bytes], directory: Path) -> None:
+    child = await asyncio.create_subprocess_exec(
+        "tar", "-x", "-C", str(directory), "--no-same-owner", stdin=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert child.stdin
+    try:
+        async for chunk in context:
+            child.stdin.write(chunk)
+            await child.stdin.drain()
+        child.stdin.close()
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+    _, err = await child.communicate()
+    if child.returncode:
+        raise BadRequest(f"the build context is no valid tar: {err.decode(errors='replace').strip()}")
+
+
+def bases(dockerfile: str, args: dict[str, str]) -> list[str]:
+    """Images that FROM and COPY --from name, build arguments put in; stages of the same file are left out."""
+    values = dict(args)
+    stages: set[str] = set()
+    found: list[str] = []
+    for line in re.sub(r"\\\n", " ", dockerfile).splitlines():
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        if words[0].upper() == "ARG" and len(words) > 1:
+            key, _, default = words[1].partition("=")
+            values.setdefault(key, default.strip("\"'"))
+        elif words[0].upper() == "FROM":
+            rest = [w for w in words[1:] if not w.startswith("--")]
+            name = re.sub(r"\$\{?(\w+)(?::-([^}]*))?\}?", lambda m: values.get(m[1]) or m[2] or "", rest[0])
+            if name.lower() not in stages and name != "scratch":
+                found.append(name)
+            if len(rest) > 2 and rest[1].upper() == "AS":
+                stages.add(rest[2].lower())
+        elif words[0].upper() == "COPY":
+            found += [
+                w[7:] for w in words if w.startswith("--from=") and not w[7:].isdigit() and w[7:].lower() not in stages
+            ]
+    return list(dict.fromkeys(found))
+
+
+async def _provide_bases(
+    store: ImageStore, program: str, storage: Sequence[str], dockerfile: Path, wish: Wish, root: Path,
+    say: Callable[[str], None],
+) -> None:
+    """Hand this node's images to buildah under the names that the Dockerfile uses."""
+    for name in bases(dockerfile.read_text(errors="replace"), wish.args):
+        try:
+            image = store.find(name)
+        except AgentError:
+            continue  # buildah pulls it
+        known = root / "provided" / image.digest[7:]
+        full = parse(name).name
+        probe = await asyncio.create_subprocess_exec(
+            program, *storage, "inspect", "--type", "image", full, stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        if await probe.wait() == 0 and known.exists() and full in known.read_text().splitlines():
+            continue
+        with tempfile.NamedTemporaryFile(dir=root, suffix=".tar") as file:
+            async for chunk in archive.save(store, [name]):
+                file.write(chunk)
+            file.flush()
+            await _run([program, *storage, "pull", "-q", f"oci-archive:{file.name}"], lambda _: None, tag=full)
+        say(f"using {parse(name).familiar} of this node\n")
+        known.parent.mkdir(exist_ok=True)
+        known.write_text(full + "\n")
+
+
+async def _run(arguments: Sequence[str], say: Callable[[str], None], tag: str = "") -> None:
+    child = await asyncio.create_subprocess_exec(
+        *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT, limit=1 << 20,
+    )
+    assert child.stdout
+    last: list[str] = []
+    try:
+        while raw := await child.stdout.readline():
+            text = raw.decode(errors="replace")
+            say(text)
+            last = [*last[-9:], text.rstrip()]
+        code = await child.wait()
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+    if code:
+        raise AgentError("build failed: " + "\n".join(last))
+    if tag:
+        ident = next((line for line in reversed(last) if re.fullmatch(r"[0-9a-f]{64}", line)), "")
+        await _run([*arguments[: arguments.index("pull")], "tag", ident, tag], lambda _: None)

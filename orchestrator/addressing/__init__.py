@@ -1,0 +1,1 @@
+"""Pools, subnets and addresses, decided once by the plan."""

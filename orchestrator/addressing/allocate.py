@@ -1,0 +1,112 @@
+"""Subnets for networks and addresses for tasks. Pure: what was given stays, what is new takes the first free one."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from agent.manifest import Attachment, Network, Subnet, Task
+from orchestrator.errors import PystackError
+
+POOLS = ("172.18.0.0/15", "172.20.0.0/14", "172.24.0.0/13", "192.168.0.0/16")
+SUBNET_PREFIX = 24
+ULA = ipaddress.IPv6Network("fd70:7973::/32")
+
+
+class Exhausted(PystackError):
+    """No subnet or address is left: the text says of what."""
+
+
+def subnets(
+    wanted: Sequence[tuple[str, str]], *, ipv6: bool, taken: Iterable[str], name: str,
+    pools: Sequence[str] = POOLS, reserved: Iterable[str] = (),
+) -> tuple[Subnet, ...]:
+    """The address pools of a network: those it asks for, or a free /24 of *pools* (and a ULA /64 with *ipv6*).
+
+    *taken* are CIDRs of other networks, *reserved* those of the host. Raises Exhausted, or PystackError for an overlap."""
+    others = [ipaddress.ip_network(c) for c in taken]
+    out = [Subnet(cidr=cidr, gateway=gateway) for cidr, gateway in wanted]
+    for subnet in out:
+        clash = next((o for o in others if o.overlaps(ipaddress.ip_network(subnet.cidr))), None)  # type: ignore[arg-type]
+        if clash:
+            raise PystackError(f"network {name}: subnet {subnet.cidr} overlaps {clash} of another network")
+    avoid = others + [ipaddress.ip_network(c) for c in reserved]
+    versions = {ipaddress.ip_network(s.cidr).version for s in out}
+    if 4 not in versions:
+        out.insert(0, _free_v4(avoid, pools, name))
+    if ipv6 and 6 not in versions:
+        used = {o for o in avoid if o.version == 6}
+        free = next((n for n in ULA.subnets(new_prefix=64) if not any(n.overlaps(u) for u in used)), None)  # type: ignore[arg-type]
+        if free is None:
+            raise Exhausted(f"network {name}: no IPv6 subnet is left")
+        out.append(Subnet(cidr=str(free), gateway=str(free[1])))
+    return tuple(out)
+
+
+def _free_v4(avoid: Sequence[object], pools: Sequence[str], name: str) -> Subnet:
+    busy = sorted(
+        (int(n.network_address), int(n.broadcast_address)) for n in avoid if isinstance(n, ipaddress.IPv4Network)
+    )
+    size = 1 << (32 - SUBNET_PREFIX)
+    for pool in pools:
+        network = ipaddress.IPv4Network(pool)
+        start, end = int(network.network_address), int(network.broadcast_address)
+        for low, high in busy:
+            if start + size - 1 < low:
+                break
+            if high >= start:
+                start = (high // size + 1) * size
+        if start + size - 1 <= end:
+            found = ipaddress.IPv4Network((start, SUBNET_PREFIX))
+            return Subnet(cidr=str(found), gateway=str(found[1]))
+    raise Exhausted(f"network {name}: the address pools {', '.join(pools)} are used up: free a network or add a pool")
+
+
+class Addresses:
+    """Free addresses of networks, as they are given out. Static ones are reserved before any is chosen."""
+
+    def __init__(self, networks: Mapping[str, Network], reserved: Iterable[tuple[str, str]]) -> None:
+        self._networks = networks
+        self._used: dict[str, set[str]] = {}
+        self._next: dict[tuple[str, int], int] = {}
+        for network, address in reserved:
+            if address:
+                self._used.setdefault(network, set()).add(address)
+
+    def fill(self, attachment: Attachment, kept: Attachment | None) -> Attachment:
+        """*attachment* with an address in each of its network's families: its own, the one it had, or a free one."""
+        network = self._networks[attachment.network]
+        values = {}
+        for subnet in network.subnets:
+            cidr = ipaddress.ip_network(subnet.cidr)
+            field = "ipv4" if cidr.version == 4 else "ipv6"
+            asked = getattr(attachment, field)
+            if asked:
+                if ipaddress.ip_address(asked) not in cidr:
+                    raise PystackError(f"address {asked} is not in {cidr}, the subnet of network {network.name}")
+                values[field] = asked
+                continue
+            had = getattr(kept, field) if kept else ""
+            values[field] = had if had and ipaddress.ip_address(had) in cidr else self._free(network.name, subnet)
+        return msgspec.structs.replace(attachment, **values)
+
+    def _free(self, name: str, subnet: Subnet) -> str:
+        cidr = ipaddress.ip_network(subnet.cidr)
+        used = self._used.setdefault(name, set())
+        offset = self._next.get((name, cidr.version), 2)
+        last = cidr.num_addresses - (1 if cidr.version == 4 else 0)
+        while offset < last:
+            candidate = str(cidr[offset])
+            offset += 1
+            if candidate not in used and candidate != subnet.gateway:
+                self._next[name, cidr.version] = offset
+                used.add(candidate)
+                return candidate
+        raise Exhausted(f"subnet {cidr} of network {name} has no free address left")
+
+
+def held(tasks: Iterable[Task]) -> list[tuple[str, str]]:
+    """(network, address) of everything that *tasks* hold."""
+    return [(a.network, address) for t in tasks for a in t.container.attachments for address in (a.ipv4, a.ipv6)]

@@ -1,0 +1,269 @@
+"""`pystack container …`: single containers, outside any stack."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from typing import Any
+
+import click
+
+from orchestrator.cli.client import ENGINE, Client, name_in_path
+from orchestrator.cli.options import format_option
+from orchestrator.errors import PystackError, Refused
+
+
+@click.group()
+def container() -> None:
+    """Single containers, outside any stack."""
+
+
+@container.command("run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("-d", "--detach", is_flag=True, help="Print the ID and return.")
+@click.option("--rm", "remove", is_flag=True, help="Remove it when it ends.")
+@click.option("--name", default="")
+@click.option("-e", "--env", multiple=True)
+@click.option("-p", "--publish", multiple=True, metavar="[IP:][PORT:]PORT[/PROTO]")
+@click.option("-v", "--volume", multiple=True, metavar="SOURCE:TARGET[:ro]")
+@click.option("-u", "--user", default="")
+@click.option("-w", "--workdir", default="")
+@click.option("-h", "--hostname", default="")
+@click.option("--entrypoint", default=None)
+@click.option("--network", default="")
+@click.option("-m", "--memory", default="")
+@click.option("--cpus", type=float, default=0.0)
+@click.option("--pids-limit", type=int, default=0)
+@click.option("--restart", default="no")
+@click.option("--cap-add", multiple=True)
+@click.option("--cap-drop", multiple=True)
+@click.option("--read-only", is_flag=True)
+@click.option("--privileged", is_flag=True)
+@click.option("-l", "--label", multiple=True)
+@click.option("-t", "--tty", is_flag=True)
+@click.option("--init", is_flag=True)
+@click.option("--pull", type=click.Choice(["always", "missing", "never"]), default="missing")
+@click.argument("image")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def run(image: str, command: tuple[str, ...], **given: Any) -> None:
+    """Run a container: pull the image if it is missing, create, start; without -d, follow it to its end."""
+    client = Client(start=True)
+    _ensure(client, image, given["pull"])
+    ident = client.engine("POST", "/containers/create", query={"name": given["name"]} if given["name"] else None,
+                          body=_document(image, command, given))["Id"]
+    try:
+        client.engine("POST", f"/containers/{ident}/start")
+    except Refused:
+        client.engine("DELETE", f"/containers/{ident}", query={"force": 1, "v": 1})
+        raise
+    if given["detach"]:
+        click.echo(ident)
+        return
+    from orchestrator.cli.logs import read
+
+    try:
+        for stream, text in read(client, ident, follow=1):
+            out = sys.stderr.buffer if stream == 2 else sys.stdout.buffer
+            out.write(text)
+            out.flush()
+        code = _exit_code(client, ident)
+    except KeyboardInterrupt:
+        client.engine("POST", f"/containers/{ident}/stop")
+        code = 130
+    if given["remove"]:
+        try:
+            client.engine("DELETE", f"/containers/{ident}", query={"force": 1, "v": 1})
+        except Refused as error:
+            if error.status != 404:
+                raise
+    raise SystemExit(code)
+
+
+def _exit_code(client: Client, ident: str) -> int:
+    return int(client.engine("POST", f"/containers/{ident}/wait")["StatusCode"])
+
+
+def _ensure(client: Client, image: str, policy: str) -> None:
+    from orchestrator.cli.image import fetch
+    from orchestrator.cli.output import Progress
+
+    if policy != "always":
+        try:
+            client.engine("GET", f"/images/{name_in_path(image)}/json")
+            return
+        except Refused as error:
+            if error.status != 404 or policy == "never":
+                raise
+    fetch(client, image, Progress())
+
+
+def _document(image: str, command: tuple[str, ...], given: dict[str, Any]) -> dict[str, Any]:
+    """The Engine API's create request."""
+    from orchestrator.stackfile.units import parse_bytes
+
+    bindings: dict[str, list[dict[str, str]]] = {}
+    for text in given["publish"]:
+        match = re.fullmatch(r"(?:(\[[^]]+\]|[\d.]+):)?(?:(\d*):)?(\d+)(?:/(tcp|udp|sctp))?", text)
+        if not match:
+            raise click.UsageError(f"--publish {text}: write [IP:][PORT:]PORT[/PROTO]")
+        key = f"{match[3]}/{match[4] or 'tcp'}"
+        host = {"HostIp": (match[1] or "").strip("[]"), "HostPort": match[2] or ""}
+        bindings.setdefault(key, []).append(host)
+    try:
+        memory = parse_bytes(given["memory"]) if given["memory"] else 0
+    except ValueError as error:
+        raise click.UsageError(f"--memory {given['memory']}: {error}") from None
+    policy, _, count = given["restart"].partition(":")
+    return {
+        "Image": image, "Cmd": list(command) or None, "Env": list(given["env"]), "User": given["user"],
+        "WorkingDir": given["workdir"], "Hostname": given["hostname"], "Tty": given["tty"],
+        "Entrypoint": [given["entrypoint"]] if given["entrypoint"] else None,
+        "Labels": dict(label.partition("=")[::2] for label in given["label"]),
+        "HostConfig": {
+            "Binds": list(given["volume"]), "PortBindings": bindings, "NetworkMode": given["network"],
+            "Memory": memory, "NanoCpus": int(given["cpus"] * 1e9), "PidsLimit": given["pids_limit"],
+            "RestartPolicy": {"Name": policy, "MaximumRetryCount": int(count or 0)},
+            "CapAdd": list(given["cap_add"]), "CapDrop": list(given["cap_drop"]),
+            "ReadonlyRootfs": given["read_only"], "Privileged": given["privileged"], "Init": given["init"],
+            # with --rm the client removes it, once it has read the output to its end
+            "AutoRemove": given["remove"] and given["detach"],
+        },
+    }
+
+
+@container.command()
+@format_option
+@click.option("-a", "--all", "everything", is_flag=True, help="Stopped ones too.")
+@click.option("-q", "--quiet", is_flag=True)
+def ls(shape: str, everything: bool, quiet: bool) -> None:
+    """List containers."""
+    from orchestrator.cli.output import show
+
+    found = Client(start=True).engine("GET", "/containers/json", query={"all": int(everything)})
+    if quiet:
+        click.echo("\n".join(c["Id"] for c in found))
+        return
+    rows = [
+        {"id": c["Id"], "name": c["Names"][0][1:], "image": c["Image"], "state": c["State"], "status": c["Status"],
+         "ports": [f"{p['IP']}:{p['PublicPort']}->{p['PrivatePort']}/{p['Type']}" for p in c["Ports"]]}
+        for c in found
+    ]
+    if shape == "table":
+        rows = [row | {"id": row["id"][:12]} for row in rows]
+    show(rows, ("id", "name", "image", "status", "ports"), shape)
+
+
+@container.command()
+@click.argument("names", nargs=-1, required=True)
+def inspect(names: tuple[str, ...]) -> None:
+    """Everything about containers, as JSON."""
+    client = Client(start=True)
+    click.echo(json.dumps([client.engine("GET", f"/containers/{n}/json") for n in names], indent=2))
+
+
+@container.command()
+@click.argument("name")
+@click.option("-f", "--follow", is_flag=True)
+@click.option("-n", "--tail", default="all")
+def logs(name: str, follow: bool, tail: str) -> None:
+    """Output of a container."""
+    from orchestrator.cli.logs import read
+
+    for stream, text in read(Client(start=True), name, follow=int(follow), tail=tail):
+        out = sys.stderr.buffer if stream == 2 else sys.stdout.buffer
+        out.write(text)
+        out.flush()
+
+
+@container.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("-t", "--tty", is_flag=True)
+@click.option("-i", "--interactive", is_flag=True)
+@click.option("-u", "--user", default="")
+@click.option("-w", "--workdir", default="")
+@click.option("-e", "--env", multiple=True)
+@click.option("-d", "--detach", is_flag=True)
+@click.argument("name")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def exec_(
+    tty: bool, interactive: bool, user: str, workdir: str, env: tuple[str, ...], detach: bool, name: str,
+    command: tuple[str, ...],
+) -> None:
+    """Run a command inside a container."""
+    from orchestrator.cli import execute
+
+    wish = {"Cmd": list(command), "User": user, "WorkingDir": workdir, "Env": list(env)}
+    if tty and not sys.stdin.isatty():
+        raise PystackError("-t needs a terminal on standard input")
+    raise SystemExit(execute.run(Client(start=True), name, wish, tty=tty, stdin=interactive, detach=detach))
+
+
+def _each(names: tuple[str, ...], verb: str, **query: Any) -> None:
+    client = Client(start=True)
+    for name in names:
+        client.engine("POST", f"/containers/{name}/{verb}", query=query or None)
+        click.echo(name)
+
+
+@container.command()
+@click.argument("names", nargs=-1, required=True)
+@click.option("-t", "--time", "grace", type=float, default=None, help="Seconds until SIGKILL.")
+def stop(names: tuple[str, ...], grace: float | None) -> None:
+    """Stop containers."""
+    _each(names, "stop", **({} if grace is None else {"t": grace}))
+
+
+@container.command()
+@click.argument("names", nargs=-1, required=True)
+def start(names: tuple[str, ...]) -> None:
+    """Start containers."""
+    _each(names, "start")
+
+
+@container.command()
+@click.argument("names", nargs=-1, required=True)
+def restart(names: tuple[str, ...]) -> None:
+    """Restart containers."""
+    _each(names, "restart")
+
+
+@container.command()
+@click.argument("names", nargs=-1, required=True)
+@click.option("-s", "--signal", "number", default="SIGKILL")
+def kill(names: tuple[str, ...], number: str) -> None:
+    """Send containers a signal."""
+    _each(names, "kill", signal=number)
+
+
+@container.command()
+@click.argument("names", nargs=-1, required=True)
+def pause(names: tuple[str, ...]) -> None:
+    """Freeze containers."""
+    _each(names, "pause")
+
+
+@container.command()
+@click.argument("names", nargs=-1, required=True)
+def unpause(names: tuple[str, ...]) -> None:
+    """Let frozen containers run."""
+    _each(names, "unpause")
+
+
+@container.command()
+@click.argument("names", nargs=-1, required=True)
+def wait(names: tuple[str, ...]) -> None:
+    """Wait for containers to end, and print their exit codes."""
+    client = Client(start=True)
+    for name in names:
+        click.echo(_exit_code(client, name))
+
+
+@container.command()
+@click.argument("names", nargs=-1, required=True)
+@click.option("-f", "--force", is_flag=True, help="Running ones too.")
+@click.option("-v", "--volumes", is_flag=True, help="Anonymous volumes too.")
+def rm(names: tuple[str, ...], force: bool, volumes: bool) -> None:
+    """Remove containers."""
+    client = Client(start=True)
+    for name in names:
+        client.json("DELETE", f"{ENGINE}/containers/{name}", query={"force": int(force), "v": int(volumes)})
+        click.echo(name)

@@ -1,0 +1,121 @@
+"""`pystack exec`, and the terminal that it lends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from orchestrator.cli.client import ENGINE, Client
+from orchestrator.cli.options import StackOptions, stack_options
+from orchestrator.errors import PystackError
+
+
+@click.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@stack_options
+@click.option("-T", "--no-tty", is_flag=True, help="No terminal, even where there is one.")
+@click.option("-i", "--interactive/--no-interactive", default=True, help="Pass standard input on.")
+@click.option("-u", "--user", default="")
+@click.option("-w", "--workdir", default="")
+@click.option("-e", "--env", multiple=True)
+@click.option("-d", "--detach", is_flag=True)
+@click.option("--privileged", is_flag=True)
+@click.option("--index", default=1, help="Which replica.")
+@click.argument("service")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def exec_(
+    stack: StackOptions, no_tty: bool, interactive: bool, user: str, workdir: str, env: tuple[str, ...], detach: bool,
+    privileged: bool, index: int, service: str, command: tuple[str, ...],
+) -> None:
+    """Run a command inside a task; its exit status is this one's."""
+    client = Client()
+    name = stack.name()
+    rows = client.json("GET", f"/v1/stacks/{name}/tasks")
+    row = next((r for r in rows if r["service"] == service and r["task"].endswith(f"-{index}")), None)
+    if row is None:
+        there = ", ".join(dict.fromkeys(r["service"] for r in rows)) or "nothing"
+        raise PystackError(f"stack {name} has no task {service}-{index}; there is: {there}")
+    if not row["id"] or row["state"] != "running":
+        raise PystackError(f"task {row['task']} is {row['state']}: there is nothing to run a command in")
+    tty = not no_tty and sys.stdin.isatty() and sys.stdout.isatty()
+    wish = {"Cmd": list(command), "User": user, "WorkingDir": workdir, "Env": list(env), "Privileged": privileged}
+    raise SystemExit(run(client, row["id"], wish, tty=tty, stdin=interactive, detach=detach))
+
+
+def run(client: Client, container: str, wish: dict[str, Any], *, tty: bool, stdin: bool, detach: bool = False) -> int:
+    """Run *wish* (an ExecConfig) and lend it this process's standard streams. Returns its exit status."""
+    body = {**wish, "Tty": tty, "AttachStdin": stdin and not detach, "AttachStdout": True, "AttachStderr": True}
+    ident = client.engine("POST", f"/containers/{container}/exec", body=body)["Id"]
+    if detach:
+        client.engine("POST", f"/exec/{ident}/start", body={"Detach": True, "Tty": False})
+        return 0
+    size = list(os.get_terminal_size())[::-1] if tty else None
+    connection = client.hijack(f"{ENGINE}/exec/{ident}/start", {"Tty": tty, "ConsoleSize": size})
+
+    def resize() -> None:
+        columns, rows = os.get_terminal_size()
+        client.engine("POST", f"/exec/{ident}/resize", query={"h": rows, "w": columns})
+
+    with raw_terminal(resize) if tty else contextlib.nullcontext():
+        relay(connection, tty=tty, stdin=stdin)
+    code = client.engine("GET", f"/exec/{ident}/json")["ExitCode"]
+    return int(code or 0)
+
+
+@contextlib.contextmanager
+def raw_terminal(resize: Any) -> Iterator[None]:
+    """Keys go to the other side unread; restored at the end, come what may."""
+    import termios
+    import tty
+
+    before = termios.tcgetattr(0)
+    old = signal.signal(signal.SIGWINCH, lambda *_: resize())
+    try:
+        tty.setraw(0)
+        yield
+    finally:
+        termios.tcsetattr(0, termios.TCSADRAIN, before)
+        signal.signal(signal.SIGWINCH, old)
+
+
+def relay(connection: socket.socket, *, tty: bool, stdin: bool) -> None:
+    """Standard input there, its output here, until the other side ends."""
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    if stdin:
+        poll.register(0, select.POLLIN)
+    buffer = b""
+    while True:
+        for fd, _ in poll.poll():
+            if fd == 0:
+                data = os.read(0, 1 << 15)
+                if data:
+                    connection.sendall(data)
+                else:
+                    poll.unregister(0)
+                    with contextlib.suppress(OSError):
+                        connection.shutdown(socket.SHUT_WR)
+                continue
+            try:
+                data = connection.recv(1 << 16)
+            except ConnectionError:
+                data = b""
+            if not data:
+                return
+            if tty:
+                os.write(1, data)
+                continue
+            buffer += data
+            while len(buffer) >= 8:
+                length = int.from_bytes(buffer[4:8], "big")
+                if len(buffer) < 8 + length:
+                    break
+                os.write(2 if buffer[0] == 2 else 1, buffer[8 : 8 + length])
+                buffer = buffer[8 + length :]

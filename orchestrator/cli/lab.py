@@ -1,0 +1,114 @@
+"""`pystack lab …`"""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from orchestrator.cli.options import format_option
+
+name_option = click.option("--name", default="lab", help="Which lab.")
+
+
+@click.group()
+def lab() -> None:
+    """Machines made of namespaces, to try pystack out and to test it."""
+
+
+@lab.command()
+@name_option
+@click.option("--nodes", default=1)
+def up(name: str, nodes: int) -> None:
+    """Make a lab; returns when it is ready."""
+    from orchestrator.lab import lab as labs
+
+    made = labs.up(name, nodes)
+    click.echo(f"lab {name}: {', '.join(m for m in made.machines if m != 'switch')}; "
+               f'use it with: eval "$(pystack lab env --name {name})"')
+
+
+@lab.command()
+@name_option
+@click.option("--all", "everything", is_flag=True)
+def down(name: str, everything: bool) -> None:
+    """Take a lab away; nothing of it stays."""
+    from orchestrator.lab import lab as labs
+
+    for one in labs.names() if everything else [name]:
+        labs.down(one)
+
+
+@lab.command()
+@name_option
+def env(name: str) -> None:
+    """Variables that point this shell at the lab."""
+    from orchestrator.lab import lab as labs
+
+    found = labs.find(name)
+    click.echo(f"export PYSTACK_HOST=unix://{found.socket()} PYSTACK_ROOT={found.directory / 'n1'}")
+
+
+@lab.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@name_option
+@click.argument("machine")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def exec_(name: str, machine: str, command: tuple[str, ...]) -> None:
+    """Run a command on a machine of the lab."""
+    from orchestrator.lab import lab as labs
+
+    words = [word for index, word in enumerate(command) if not (index == 0 and word == "--")]
+    arguments = [*labs.enter(labs.find(name), machine), *words]
+    os.execvp(arguments[0], arguments)
+
+
+@lab.command()
+@name_option
+@click.argument("target", metavar="NODE:PORT")
+@click.argument("local", type=int, default=0, required=False)
+def forward(name: str, target: str, local: int) -> None:
+    """Make a node's port answer on 127.0.0.1."""
+    from orchestrator.lab import lab as labs
+
+    node, _, port = target.partition(":")
+    if not port.isdigit():
+        raise click.UsageError(f"{target!r}: write NODE:PORT")
+    click.echo(f"127.0.0.1:{labs.forward(labs.find(name), node, int(port), local)}")
+
+
+@lab.command()
+@name_option
+@click.argument("kind")
+@click.argument("target")
+@click.argument("what", default="agent", required=False)
+def fault(name: str, kind: str, target: str, what: str) -> None:
+    """cut, heal, kill, pause, resume, crash or boot a machine."""
+    from orchestrator.lab import lab as labs
+
+    labs.fault(labs.find(name), kind, target, what)
+
+
+@lab.command()
+@name_option
+@format_option
+def status(name: str, shape: str) -> None:
+    """Machines of a lab."""
+    from orchestrator.cli.output import show
+    from orchestrator.lab import lab as labs
+
+    rows = [
+        {"machine": m.name, "role": m.role, "address": m.address, "state": "up" if m.alive() else "down"}
+        for m in labs.find(name).machines.values() if m.role != "switch"
+    ]
+    show(rows, ("machine", "role", "address", "state"), shape)
+
+
+@lab.command()
+@format_option
+def ls(shape: str) -> None:
+    """All labs."""
+    from orchestrator.cli.output import show
+    from orchestrator.lab import lab as labs
+
+    rows = [{"name": n, "machines": [m for m in labs.find(n).machines if m != "switch"]} for n in labs.names()]
+    show(rows, ("name", "machines"), shape)

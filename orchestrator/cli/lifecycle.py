@@ -1,0 +1,49 @@
+"""`pystack stop`, `start`, `restart`"""
+
+from __future__ import annotations
+
+import click
+
+from orchestrator.cli.options import StackOptions, stack_options
+
+
+def _act(stack: StackOptions, verb: str, services: tuple[str, ...], progress: str) -> None:
+    from orchestrator.cli.client import Client
+    from orchestrator.cli.output import Progress, failures
+
+    shown = Progress(progress)
+    for event in Client(start=True).lines("POST", f"/v1/stacks/{stack.name()}/{verb}", body={"services": services}):
+        if event["event"] == "done" and event["failures"]:
+            failures(event["failures"])
+            raise SystemExit(1)
+        shown.event(event)
+
+
+progress_option = click.option("--progress", type=click.Choice(["auto", "plain", "json", "quiet"]), default="auto")
+
+
+@click.command()
+@stack_options
+@click.argument("services", nargs=-1)
+@progress_option
+def stop(stack: StackOptions, services: tuple[str, ...], progress: str) -> None:
+    """Stop tasks, in reverse order; `start` brings them back."""
+    _act(stack, "stop", services, progress)
+
+
+@click.command()
+@stack_options
+@click.argument("services", nargs=-1)
+@progress_option
+def start(stack: StackOptions, services: tuple[str, ...], progress: str) -> None:
+    """Start stopped tasks."""
+    _act(stack, "start", services, progress)
+
+
+@click.command()
+@stack_options
+@click.argument("services", nargs=-1)
+@progress_option
+def restart(stack: StackOptions, services: tuple[str, ...], progress: str) -> None:
+    """Stop and start tasks."""
+    _act(stack, "restart", services, progress)

@@ -1,0 +1,112 @@
+"""`pystack network …` and `pystack volume …`"""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from orchestrator.cli.client import Client
+from orchestrator.cli.options import format_option
+
+
+@click.group()
+def network() -> None:
+    """Networks of the node."""
+
+
+@network.command("ls")
+@format_option
+def network_ls(shape: str) -> None:
+    """List networks."""
+    from orchestrator.cli.output import show
+
+    found = Client(start=True).engine("GET", "/networks")
+    rows = [
+        {"name": n["Name"], "driver": n["Driver"], "internal": n["Internal"],
+         "subnets": [p["Subnet"] for p in n["IPAM"]["Config"]]}
+        for n in found
+    ]
+    show(rows, ("name", "driver", "internal", "subnets"), shape)
+
+
+@network.command("inspect")
+@click.argument("names", nargs=-1, required=True)
+def network_inspect(names: tuple[str, ...]) -> None:
+    """Everything about networks, as JSON."""
+    client = Client(start=True)
+    click.echo(json.dumps([client.engine("GET", f"/networks/{n}") for n in names], indent=2))
+
+
+@network.command("create")
+@click.option("--subnet", multiple=True)
+@click.option("--internal", is_flag=True)
+@click.option("-d", "--driver", default="bridge")
+@click.option("-o", "--opt", multiple=True)
+@click.argument("name")
+def network_create(subnet: tuple[str, ...], internal: bool, driver: str, opt: tuple[str, ...], name: str) -> None:
+    """Make a network that stacks can use as external."""
+    body = {"Name": name, "Driver": driver, "Internal": internal, "Options": dict(o.partition("=")[::2] for o in opt),
+            "IPAM": {"Config": [{"Subnet": s} for s in subnet]}}
+    Client(start=True).engine("POST", "/networks/create", body=body)
+    click.echo(name)
+
+
+@network.command("rm")
+@click.argument("names", nargs=-1, required=True)
+def network_rm(names: tuple[str, ...]) -> None:
+    """Remove networks."""
+    client = Client(start=True)
+    for name in names:
+        client.engine("DELETE", f"/networks/{name}")
+        click.echo(name)
+
+
+@click.group()
+def volume() -> None:
+    """Volumes of the node."""
+
+
+@volume.command("ls")
+@format_option
+def volume_ls(shape: str) -> None:
+    """List volumes."""
+    from orchestrator.cli.output import show
+
+    found = Client(start=True).engine("GET", "/volumes")["Volumes"]
+    rows = [{"name": v["Name"], "driver": v["Driver"], "mountpoint": v["Mountpoint"]} for v in found]
+    show(rows, ("name", "driver", "mountpoint"), shape)
+
+
+@volume.command("inspect")
+@click.argument("names", nargs=-1, required=True)
+def volume_inspect(names: tuple[str, ...]) -> None:
+    """Everything about volumes, as JSON."""
+    client = Client(start=True)
+    click.echo(json.dumps([client.engine("GET", f"/volumes/{n}") for n in names], indent=2))
+
+
+@volume.command("create")
+@click.argument("name", required=False, default="")
+def volume_create(name: str) -> None:
+    """Make a volume."""
+    click.echo(Client(start=True).engine("POST", "/volumes/create", body={"Name": name})["Name"])
+
+
+@volume.command("rm")
+@click.argument("names", nargs=-1, required=True)
+def volume_rm(names: tuple[str, ...]) -> None:
+    """Remove volumes and their data."""
+    client = Client(start=True)
+    for name in names:
+        client.engine("DELETE", f"/volumes/{name}")
+        click.echo(name)
+
+
+@volume.command("prune")
+@click.option("-a", "--all", "everything", is_flag=True, help="Named ones too.")
+def volume_prune(everything: bool) -> None:
+    """Remove anonymous volumes that nothing uses."""
+    filters = json.dumps({"all": ["true"]} if everything else {})
+    for name in Client(start=True).engine("POST", "/volumes/prune", query={"filters": filters})["VolumesDeleted"]:
+        click.echo(name)

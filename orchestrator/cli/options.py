@@ -1,0 +1,78 @@
+"""Options that all stack verbs share, and the stack that they name."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from orchestrator.stackfile.load import Loaded, Options
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class StackOptions:
+    """-f, -p, --profile, --env-file, --project-directory as given."""
+
+    def __init__(self, **given: Any) -> None:
+        self.given = given
+
+    def options(self, *, interpolate: bool = True) -> Options:
+        from orchestrator.stackfile.load import Options
+
+        return Options(
+            files=self.given["file"], project_name=self.given["project_name"] or "",
+            project_directory=self.given["project_directory"] or "", env_files=self.given["env_file"],
+            profiles=self.given["profile"], interpolate=interpolate,
+        )
+
+    def load(self, *, strict: bool = False, interpolate: bool = True, quiet: bool = False) -> Loaded:
+        """Read the stack; keys without effect are warned of, or refused with *strict*."""
+        from orchestrator.errors import StackFileError
+        from orchestrator.stackfile.load import load
+
+        loaded = load(self.options(interpolate=interpolate), os.environ)
+        if strict and loaded.warnings:
+            raise StackFileError(loaded.warnings)
+        for warning in loaded.warnings if not quiet else ():
+            click.echo(f"warning: {warning}", err=True)
+        return loaded
+
+    def name(self) -> str:
+        """The project's name, without a file where -p says it."""
+        if self.given["project_name"]:
+            return str(self.given["project_name"])
+        if os.environ.get("COMPOSE_PROJECT_NAME") and not self.given["file"]:
+            return os.environ["COMPOSE_PROJECT_NAME"]
+        return self.load(quiet=True).stack.name
+
+
+def stack_options(function: F) -> F:
+    """Adds the options; the command gets them as its first argument."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        names = ("file", "project_name", "project_directory", "env_file", "profile")
+        given = {name: kwargs.pop(name) for name in names}
+        return function(StackOptions(**given), *args, **kwargs)
+
+    for option in (
+        click.option("-f", "--file", multiple=True, type=click.Path(dir_okay=False), help="Stack file; may be repeated."),
+        click.option("-p", "--project-name", help="Name of the stack."),
+        click.option("--profile", multiple=True, help="Activate a profile."),
+        click.option("--env-file", multiple=True, type=click.Path(dir_okay=False), help="Instead of .env."),
+        click.option("--project-directory", type=click.Path(file_okay=False), help="What relative paths begin at."),
+    ):
+        wrapper = option(wrapper)
+    return wrapper  # type: ignore[return-value]
+
+
+format_option = click.option(
+    "--format", "shape", type=click.Choice(["table", "json"]), default="table", help="A table, or one JSON array."
+)
+
+

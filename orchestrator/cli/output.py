@@ -1,0 +1,126 @@
+"""How the client shows things: tables, JSON, progress on a terminal and plain lines without one."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x9b]")
+COLOURS = {"create": "green", "update": "yellow", "replace": "yellow", "remove": "red"}
+
+
+def table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
+    """Aligned columns under upper-case heads."""
+    cells = [[_cell(row.get(column)) for column in columns] for row in rows]
+    heads = [column.upper().replace("_", " ") for column in columns]
+    widths = [max(len(line[i]) for line in [heads, *cells]) for i in range(len(columns))]
+    for line in [heads, *cells]:
+        click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, dict):
+        return ", ".join(str(v) for v in value.values())
+    if isinstance(value, list):
+        return ", ".join(str(v) for v in value)
+    return CONTROL.sub("", str(value))
+
+
+def show(rows: Sequence[dict[str, Any]], columns: Sequence[str], shape: str) -> None:
+    if shape == "json":
+        click.echo(json.dumps(list(rows), indent=2 if sys.stdout.isatty() else None))
+    else:
+        table(rows, columns)
+
+
+def bytes_text(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError
+
+
+class Progress:
+    """Events of an `up` or a pull: redrawn in place on a terminal, one plain line each without, or JSON."""
+
+    def __init__(self, mode: str = "auto") -> None:
+        self.mode = mode if mode != "auto" else "tty" if sys.stderr.isatty() else "plain"
+        self._states: dict[str, str] = {}
+        self._bars: dict[str, tuple[int, int]] = {}
+        self._drawn = 0.0
+        self._open = False
+
+    def event(self, event: dict[str, Any]) -> None:
+        if self.mode == "json":
+            print(json.dumps(event), flush=True)
+        elif self.mode == "quiet":
+            return
+        elif event["event"] == "step":
+            click.secho(f"{event['action']} {event['kind']} {event['name']}: {event['reason']}",
+                        fg=COLOURS.get(event["action"]), err=True)
+        elif event["event"] == "task":
+            self._task(event)
+        elif event["event"] == "pull":
+            self.pull(event, event["image"])
+        elif event["event"] == "warning":
+            click.echo(f"warning: {event['message']}", err=True)
+
+    def _task(self, event: dict[str, Any]) -> None:
+        word = event["state"] + (f" ({event['health']})" if event.get("health") else "")
+        if event["state"] in ("pending", "created", "stopping") or self._states.get(event["task"]) == word:
+            return
+        self._states[event["task"]] = word
+        self._end_bar()
+        colour = "green" if event["state"] == "running" else "red" if event["state"] == "failed" else None
+        click.secho(f"{event['task']}: {word}", fg=colour, err=True)
+
+    def pull(self, event: dict[str, Any], image: str) -> None:
+        """Layers of all pulls in one line on a terminal; without one, a line when a layer is done."""
+        status, layer = str(event.get("status", "")), event.get("id")
+        if self.mode == "json":
+            return
+        if detail := event.get("progressDetail"):
+            self._bars[str(layer)] = int(detail["current"]), int(detail["total"])
+            if self.mode == "tty" and time.monotonic() - self._drawn > 0.05:
+                self._draw(image)
+            return
+        if layer and status == "Pull complete" and str(layer) in self._bars:
+            total = self._bars[str(layer)][1]
+            self._bars[str(layer)] = total, total
+        if self.mode == "plain" or not layer:
+            self._end_bar()
+            click.echo(f"{image}: {layer + ': ' if layer else ''}{status}", err=True)
+
+    def _draw(self, image: str) -> None:
+        done, total = (sum(bar[i] for bar in self._bars.values()) for i in (0, 1))
+        width = 30
+        filled = int(width * done / total) if total else 0
+        bar = "█" * filled + "░" * (width - filled)
+        sys.stderr.write(f"\r\033[K{image} {bar} {bytes_text(done)} / {bytes_text(total)}")
+        sys.stderr.flush()
+        self._drawn, self._open = time.monotonic(), True
+
+    def _end_bar(self) -> None:
+        if self._open:
+            sys.stderr.write("\r\033[K")
+            self._open = False
+
+
+def failures(found: Sequence[dict[str, Any]]) -> None:
+    """One screen for what went wrong; the last thing on stderr."""
+    for failure in found:
+        code = failure.get("exit_code")
+        click.secho(f"\n{failure.get('where', '')}: {failure['task']}: {failure['reason']}", fg="red", err=True)
+        if code is not None and f"exited with {code}" not in failure["reason"]:
+            click.echo(f"    exit code {code}", err=True)
+        for line in failure.get("log") or ():
+            click.echo(f"    | {CONTROL.sub('', line)}", err=True)

@@ -1,0 +1,68 @@
+"""`pystack plan`"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from orchestrator.cli.options import StackOptions, stack_options
+from orchestrator.cli.up import scales
+
+
+@click.command()
+@stack_options
+@click.argument("services", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="The plan as JSON.")
+@click.option("--exit-code", is_flag=True, help="Exit with 2 if there is something to do.")
+@click.option("--scale", multiple=True, callback=scales, metavar="S=N")
+@click.option("--force-recreate", is_flag=True)
+@click.option("--remove-orphans", is_flag=True)
+@click.option("--strict", is_flag=True, help="Refuse keys that have no effect.")
+def plan(
+    stack: StackOptions, services: tuple[str, ...], as_json: bool, exit_code: bool, scale: dict[str, int],
+    force_recreate: bool, remove_orphans: bool, strict: bool,
+) -> None:
+    """Show each step that `up` would take, and why. Changes nothing."""
+    import msgspec
+
+    from orchestrator.cli.client import Client
+    from orchestrator.cli.output import COLOURS
+
+    loaded = stack.load(strict=strict)
+    options = {"services": services, "scale": scale, "force_recreate": force_recreate, "remove_orphans": remove_orphans}
+    body = msgspec.json.encode({"stack": loaded.stack, "options": options})
+    result = Client(start=True).json("POST", "/v1/plan", body=body)
+    steps = [_whole(step) for step in result.get("steps", [])]
+    todo = [step for step in steps if step["action"] != "none"]
+    if as_json:
+        words = ("create", "update", "replace", "remove")
+        summary = {word: sum(s["action"] == word for s in steps) for word in words}
+        click.echo(json.dumps({"revision": result["revision"], "stack": result["stack"], "steps": steps,
+                               "summary": summary}))
+    else:
+        for step in todo:
+            click.secho(f"{step['action']} {step['kind']} {step['name']}: {step['reason']}",
+                        fg=COLOURS.get(step["action"]))
+            for change in step["changes"]:
+                click.echo(f"    {change['path']}: {_text(change['from'])} → {_text(change['to'])}")
+        for warning in result.get("warnings", []):
+            click.echo(f"warning: {warning}", err=True)
+        if not todo:
+            click.echo("nothing to do")
+    if exit_code and todo:
+        raise SystemExit(2)
+
+
+def _whole(step: dict[str, Any]) -> dict[str, Any]:
+    """A step with every key of the contract."""
+    changes = [
+        {"path": c["path"], "from": c.get("before"), "to": c.get("after")} for c in step.get("changes", [])
+    ]
+    return {"node": "", **step, "changes": changes}
+
+
+def _text(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) < 100 else text[:97] + "…"

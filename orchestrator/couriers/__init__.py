@@ -1,0 +1,1 @@
+"""Deliver a manifest to a node, bring back its status."""

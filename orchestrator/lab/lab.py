@@ -1,0 +1,302 @@
+"""A lab: machines made of namespaces on a virtual switch. The host's own network namespace is never touched.
+
+    <labs>/<name>/lab.json      which machines there are, by the PID and start time of their first process
+    <labs>/<name>/<machine>/    a machine's state folder, PYSTACK_ROOT of its server
+
+`n1` … are nodes, `outside` is a machine on the switch that is none, `switch` only holds the bridge.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from orchestrator.errors import PystackError
+from orchestrator.lab import cgroups
+
+LABS = Path("/var/lib/pystack-lab")
+NETWORK4, NETWORK6 = "10.99.0", "fd99::"
+OUTSIDE = 254
+
+
+class Machine(msgspec.Struct, kw_only=True):
+    """*pid* and *started* name its first process in the host's PID namespace; 0 while it is crashed."""
+
+    name: str
+    role: str
+    address: str
+    pid: int = 0
+    started: int = 0
+
+    def alive(self) -> bool:
+        return self.pid > 0 and _start_time(self.pid) == self.started
+
+
+class Relay(msgspec.Struct, kw_only=True):
+    pid: int
+    started: int
+    local: int
+    target: str
+
+
+class Lab(msgspec.Struct, kw_only=True):
+    name: str
+    machines: dict[str, Machine] = {}
+    relays: list[Relay] = []
+
+    @property
+    def directory(self) -> Path:
+        return LABS / self.name
+
+    def machine(self, name: str) -> Machine:
+        if name not in self.machines or name == "switch":
+            there = ", ".join(n for n in self.machines if n != "switch")
+            raise PystackError(f"lab {self.name} has no machine {name}; there is: {there}")
+        return self.machines[name]
+
+    def save(self) -> None:
+        path = self.directory / "lab.json"
+        temporary = path.with_suffix(".tmp")
+        temporary.write_bytes(msgspec.json.encode(self))
+        temporary.replace(path)
+
+    def socket(self, node: str = "n1") -> Path:
+        return self.directory / node / "run" / "pystack.sock"
+
+
+def _start_time(pid: int) -> int:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return 0
+    return 0 if fields[0] in "ZX" else int(fields[19])
+
+
+def names() -> list[str]:
+    return sorted(p.parent.name for p in LABS.glob("*/lab.json"))
+
+
+def find(name: str) -> Lab:
+    path = LABS / name / "lab.json"
+    if not path.exists():
+        there = ", ".join(names())
+        raise PystackError(f"there is no lab {name}" + (f"; there is: {there}" if there else ": `pystack lab up`"))
+    return msgspec.json.decode(path.read_bytes(), type=Lab)
+
+
+@contextmanager
+def _locked(name: str) -> Iterator[None]:
+    LABS.mkdir(parents=True, exist_ok=True)
+    lock = os.open(LABS / f".{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        (LABS / f".{name}.lock").unlink(missing_ok=True)
+        os.close(lock)
+
+
+def up(name: str, nodes: int = 1) -> Lab:
+    """Make a lab and return when its server answers. Raises PystackError; nothing is left then."""
+    if os.geteuid() != 0:
+        raise PystackError("a lab is made of namespaces and needs root")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,20}", name):
+        raise PystackError(f"lab name {name!r}: at most 21 lower case letters, digits and -")
+    if nodes != 1:
+        raise PystackError("labs of several nodes are not there yet: --nodes 1")
+    for program in ("ip", "nsenter", "runc", "conmon", "nft"):
+        if not shutil.which(program):
+            raise PystackError(f"{program} is not installed: run `make setup`")
+    with _locked(name):
+        if (LABS / name / "lab.json").exists():
+            lab = find(name)
+            if all(m.alive() for m in lab.machines.values()):
+                _wait_for_server(lab)
+                return lab
+            _remove(lab)
+        lab = Lab(name=name)
+        lab.directory.mkdir(parents=True, exist_ok=True)
+        try:
+            lab.machines["switch"] = Machine(name="switch", role="switch", address="127.0.0.1")
+            lab.machines["outside"] = Machine(name="outside", role="outside", address=f"{NETWORK4}.{OUTSIDE}")
+            for number in range(1, nodes + 1):
+                lab.machines[f"n{number}"] = Machine(name=f"n{number}", role="node", address=f"{NETWORK4}.{number}")
+            for machine in lab.machines.values():
+                _boot(lab, machine)
+            _wait_for_server(lab)
+            return lab
+        except BaseException:
+            _remove(lab)
+            raise
+
+
+def _boot(lab: Lab, machine: Machine) -> None:
+    directory = lab.directory / machine.name
+    directory.mkdir(exist_ok=True)
+    (directory / "wired").unlink(missing_ok=True)
+    cgroups.create(lab.name, machine.name)
+    spec = directory / "machine.json"
+    spec.write_text(json.dumps({
+        "lab": lab.name, "name": machine.name, "role": machine.role, "directory": str(directory),
+        "address": machine.address, "nameserver": f"{NETWORK4}.{OUTSIDE}",
+    }))
+    done = subprocess.run(
+        [sys.executable, "-E", "-s", "-m", "orchestrator.lab.machine", str(spec)], capture_output=True, text=True,
+        stdin=subprocess.DEVNULL, check=False, timeout=60,
+    )
+    answer = json.loads(done.stdout) if done.stdout else {"error": done.stderr.strip().splitlines()[-1:]}
+    if "error" in answer:
+        raise PystackError(f"machine {machine.name} of lab {lab.name} did not start: {answer['error']}")
+    machine.pid = answer["pid"]
+    machine.started = _start_time(machine.pid)
+    lab.save()
+    _wire(lab, machine)
+    (directory / "wired").touch()
+
+
+def _ip(pid: int, script: str) -> None:
+    done = subprocess.run(
+        ["nsenter", "-t", str(pid), "-n", "ip", "-batch", "-"], input=script, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise PystackError(f"the lab's network cannot be made: {done.stderr.strip()}")
+
+
+def _wire(lab: Lab, machine: Machine) -> None:
+    """Plug the machine into the switch; both ends are made inside the lab's namespaces."""
+    switch = lab.machines["switch"]
+    if machine is switch:
+        _ip(switch.pid, "link add sw0 type bridge\nlink set sw0 up\n")
+        return
+    number = machine.address.rsplit(".", 1)[1]
+    port = f"p-{machine.name}"
+    _ip(switch.pid, f"link add {port} type veth peer name eth0 netns {machine.pid}\n"
+                    f"link set {port} master sw0 up\n")
+    _ip(machine.pid, f"addr add {machine.address}/24 dev eth0\n"
+                     f"addr add {NETWORK6}{int(number):x}/64 dev eth0 nodad\n"
+                     "link set eth0 up\n")
+    if machine.role == "node":
+        _ip(machine.pid, f"route add default via {NETWORK4}.{OUTSIDE}\n")
+
+
+def _wait_for_server(lab: Lab) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(str(lab.socket()))
+                return
+            except OSError:
+                time.sleep(0.01)
+        if not lab.machines["n1"].alive():
+            break
+    log = lab.directory / "n1" / "server.log"
+    tail = log.read_text(errors="replace").strip().splitlines()[-3:] if log.exists() else []
+    raise PystackError("the lab's server does not answer: " + ("; ".join(tail) or "it said nothing"))
+
+
+def down(name: str) -> None:
+    """Take a lab away with all that is in it."""
+    with _locked(name):
+        _remove(find(name))
+
+
+def _remove(lab: Lab) -> None:
+    for relay in lab.relays:
+        if _start_time(relay.pid) == relay.started:
+            os.kill(relay.pid, signal.SIGKILL)
+    for machine in reversed(list(lab.machines.values())):
+        _kill(machine)
+    cgroups.remove(lab.name)
+    shutil.rmtree(lab.directory, ignore_errors=True)
+    if LABS.exists() and not any(p for p in LABS.iterdir() if not p.name.endswith(".lock")):
+        for path in LABS.iterdir():
+            path.unlink(missing_ok=True)
+        LABS.rmdir()
+
+
+def _kill(machine: Machine) -> None:
+    """End a machine's first process, and with it, by the kernel, all of its others."""
+    if machine.alive():
+        fd = os.pidfd_open(machine.pid)
+        try:
+            signal.pidfd_send_signal(fd, signal.SIGKILL)
+            import select
+
+            poll = select.poll()
+            poll.register(fd, select.POLLIN)
+            poll.poll(10_000)
+        finally:
+            os.close(fd)
+    machine.pid = 0
+
+
+def enter(lab: Lab, machine: str) -> list[str]:
+    """The words to put before a command so that it runs on *machine*."""
+    found = lab.machine(machine)
+    if not found.alive():
+        raise PystackError(f"machine {machine} is down: `pystack lab fault boot {machine}`")
+    return ["nsenter", "-t", str(found.pid), "-m", "-u", "-i", "-n", "-p", "-C", "--"]
+
+
+def forward(lab: Lab, node: str, port: int, local: int) -> int:
+    """Make *node*'s *port* answer on 127.0.0.1; returns the local port. Lasts until the lab goes."""
+    machine = lab.machine(node)
+    for relay in lab.relays:
+        if relay.target == f"{node}:{port}" and local in (0, relay.local) and _start_time(relay.pid) == relay.started:
+            return relay.local
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", local))
+    except OSError as error:
+        raise PystackError(f"port {local} on 127.0.0.1: {error.strerror}: choose another") from error
+    listener.listen(128)
+    process = subprocess.Popen(
+        ["nsenter", "-t", str(machine.pid), "-n", "--", sys.executable, "-E", "-s", "-m", "orchestrator.lab.relay",
+         str(listener.fileno()), machine.address, str(port)],
+        pass_fds=(listener.fileno(),), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True, cwd="/",
+    )
+    number = int(listener.getsockname()[1])
+    listener.close()
+    lab.relays.append(Relay(pid=process.pid, started=_start_time(process.pid), local=number, target=f"{node}:{port}"))
+    lab.save()
+    process.returncode = 0  # it lives on; nobody waits for it here
+    return number
+
+
+def fault(lab: Lab, kind: str, target: str, what: str = "agent") -> None:
+    """cut, heal, kill, pause, resume, crash or boot a machine, or its server."""
+    machine = lab.machine(target)
+    if kind in ("cut", "heal"):
+        _ip(lab.machines["switch"].pid, f"link set p-{target} {'down' if kind == 'cut' else 'up'}\n")
+    elif kind in ("kill", "pause", "resume"):
+        number = {"kill": "KILL", "pause": "STOP", "resume": "CONT"}[kind]
+        if what not in ("agent", "server"):
+            raise PystackError(f"{what!r}: on one node agent and server are one process: agent or server")
+        pid = (lab.directory / target / "server.pid").read_text()
+        subprocess.run([*enter(lab, target), "kill", f"-{number}", pid], check=True)
+    elif kind == "crash":
+        _kill(machine)
+        lab.save()
+    elif kind == "boot":
+        if machine.alive():
+            raise PystackError(f"machine {target} is up")
+        _boot(lab, machine)
+        _wait_for_server(lab)
+    else:
+        raise PystackError(f"fault {kind!r}: cut, heal, kill, pause, resume, crash or boot")

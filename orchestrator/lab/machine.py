@@ -1,0 +1,122 @@
+"""One machine of a lab: its first process. Run as `python -m orchestrator.lab.machine SPEC.json`.
+
+It leaves all of the host's namespaces, mounts what a machine has, says that it is ready, and then is a small init: it
+keeps the server running (as systemd would) and reaps whatever is orphaned to it. Killing it ends everything inside.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from orchestrator.lab import cgroups
+
+CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x02000000, 0x04000000, 0x08000000
+CLONE_NEWPID, CLONE_NEWNET = 0x20000000, 0x40000000
+MS_REC, MS_PRIVATE, MS_BIND, MNT_DETACH = 16384, 1 << 18, 4096, 2
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _mount(source: str, target: str, kind: str, flags: int = 0, data: str = "") -> None:
+    if _libc.mount(source.encode(), target.encode(), kind.encode(), flags, data.encode()) < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"mount {kind} at {target}: {os.strerror(code)}")
+
+
+def _unshare(flags: int) -> None:
+    if _libc.unshare(flags) < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"unshare: {os.strerror(code)}")
+
+
+def _furnish(spec: dict[str, str], mounted: list[cgroups.Hierarchy]) -> None:
+    """The machine's own /proc, /sys, /run, cgroups, name and resolv.conf."""
+    _mount("none", "/", "none", MS_REC | MS_PRIVATE)
+    _mount("proc", "/proc", "proc")
+    _libc.umount2(b"/sys", MNT_DETACH)
+    _mount("sysfs", "/sys", "sysfs")
+    if any(not h.unified for h in mounted):
+        _mount("tmpfs", "/sys/fs/cgroup", "tmpfs", 0, "mode=755")
+        for h in mounted:
+            h.path.mkdir(exist_ok=True)
+            _mount("cgroup", str(h.path), "cgroup2" if h.unified else "cgroup", 0, "" if h.unified else h.options)
+    else:
+        _mount("cgroup2", "/sys/fs/cgroup", "cgroup2")
+        cgroups.settle(Path("/sys/fs/cgroup"))
+    _mount("tmpfs", "/run", "tmpfs", 0, "mode=755")
+    _mount("tmpfs", "/tmp", "tmpfs", 0, "mode=1777")
+    resolv = Path(spec["directory"]) / "resolv.conf"
+    resolv.write_text(f"nameserver {spec['nameserver']}\n")
+    _mount(str(resolv), os.path.realpath("/etc/resolv.conf"), "none", MS_BIND)
+    hosts = Path(spec["directory"]) / "hosts"
+    hosts.write_text(f"127.0.0.1 localhost\n::1 localhost\n{spec['address']} {spec['name']}\n")
+    _mount(str(hosts), "/etc/hosts", "none", MS_BIND)
+    name = spec["name"].encode()
+    _libc.sethostname(name, len(name))
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+
+
+def _init(spec: dict[str, str]) -> None:
+    """Reap children for ever; start the server again when it ends."""
+    directory = Path(spec["directory"])
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYSTACK_")}
+    environment["PYSTACK_ROOT"] = spec["directory"]
+    server: subprocess.Popen[bytes] | None = None
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    while True:
+        if spec["role"] == "node" and server is None and not (directory / "no-server").exists():
+            with (directory / "server.log").open("ab") as log:
+                server = subprocess.Popen(
+                    [sys.executable, "-E", "-s", "-m", "orchestrator.server.embedded"], stdin=subprocess.DEVNULL,
+                    stdout=log, stderr=log, env=environment, cwd="/", start_new_session=True,
+                )
+            (directory / "server.pid").write_text(str(server.pid))
+        try:
+            pid, _ = os.waitpid(-1, 0)
+        except ChildProcessError:
+            time.sleep(0.2)
+            continue
+        if server is not None and pid == server.pid:
+            server = None
+            time.sleep(0.1)
+
+
+def main(spec: dict[str, str]) -> None:
+    mounted = cgroups.hierarchies()
+    cgroups.enter(spec["lab"], spec["name"])
+    _unshare(CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWPID)
+    read, write = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(write)
+        answer = os.read(read, 4096).decode()
+        print(json.dumps({"pid": child} if answer == "ready" else {"error": answer or "the machine ended at once"}))
+        return
+    os.close(read)
+    os.setsid()
+    try:
+        _furnish(spec, mounted)
+        # the switch's end is wired by the parent before the server may look at its links
+        os.write(write, b"ready")
+    except OSError as error:
+        os.write(write, str(error).encode())
+        os._exit(1)
+    os.close(write)
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    gate = Path(spec["directory"]) / "wired"
+    deadline = time.monotonic() + 30
+    while not gate.exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    _init(spec)
+
+
+if __name__ == "__main__":
+    main(json.loads(Path(sys.argv[1]).read_text()))

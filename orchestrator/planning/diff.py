@@ -1,0 +1,153 @@
+"""From what is to what should be: the steps, each with its reason. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from agent.manifest import Container, Network, Task, TaskStatus, digest
+from orchestrator.planning import graph
+from orchestrator.planning.state import Change, Plan, State, Step
+from orchestrator.stackfile.model import Stack
+
+_SECRET = re.compile(r"pass|secret|token|key|credential", re.IGNORECASE)
+MASK = "•••"
+
+
+def plan(
+    stack: Stack, desired: State, current: State, *, revision: int, statuses: Mapping[str, TaskStatus] = {},
+    remove_orphans: bool = False, force: frozenset[str] = frozenset(), only: frozenset[str] = frozenset(),
+) -> Plan:
+    """The steps from *current* to *desired*; all of them "none" where they are equal.
+
+    *force* names services whose tasks are replaced without a change; *only* limits the plan to some services (with what
+    they need). The same arguments give the same plan, byte for byte."""
+    steps: list[Step] = []
+    warnings: list[str] = []
+    mine = {s.name for s in stack.services}
+    wanted = graph.closure(stack, only) if only else mine
+    old_networks = {n.name: n for n in current.networks}
+    new_networks = {n.name: n for n in desired.networks}
+    kept_tasks = [t for t in current.tasks if t.service in mine and t.service not in wanted]
+    for network in desired.networks:
+        steps.append(_network_step(network, old_networks.get(network.name)))
+    old_volumes = {v.name for v in current.volumes}
+    for volume in desired.volumes:
+        if volume.external:
+            continue
+        new = volume.name not in old_volumes
+        steps.append(Step(action="create" if new else "none", kind="volume", name=volume.name,
+                          reason="not there yet" if new else "unchanged"))
+    old_tasks = {t.name: t for t in current.tasks}
+    restarted: set[str] = set()
+    tasks: list[Task] = []
+    order = graph.waves(stack)
+    rank = {name: number for number, wave in enumerate(order) for name in wave}
+    for task in sorted(desired.tasks, key=lambda t: (rank[t.service], t.service, t.index)):
+        if task.service not in wanted:
+            continue
+        step, made = _task_step(task, old_tasks.get(task.name), statuses.get(task.name), task.service in force)
+        cause = next((d.service for s in stack.services if s.name == task.service for d in s.depends_on
+                      if d.restart and d.service in restarted), None)
+        if cause and step.action == "none":
+            step = Step(action="update", kind="task", name=task.name, reason=f"restarts with {cause}")
+            made = msgspec.structs.replace(made, generation=made.generation + 1)
+        if step.action in ("replace", "update") or (step.action == "create" and task.name in old_tasks):
+            restarted.add(task.service)
+        steps.append(step)
+        tasks.append(made)
+    names = {t.name for t in desired.tasks}
+    orphans = [t for t in current.tasks if t.service not in mine]
+    for task in current.tasks:
+        if task.service in mine and task.name not in names and task.service in wanted:
+            steps.append(Step(action="remove", kind="task", name=task.name, reason="one replica fewer"))
+        elif task.service not in mine:
+            if remove_orphans:
+                steps.append(Step(action="remove", kind="task", name=task.name, reason="its service left the file"))
+            else:
+                warnings.append(f"task {task.name} belongs to no service of the file: --remove-orphans takes it away")
+    left = [] if remove_orphans else orphans
+    used = {a.network for t in (*left, *kept_tasks) for a in t.container.attachments}
+    for network in current.networks:
+        if network.name not in new_networks and network.name not in used:
+            steps.append(Step(action="remove", kind="network", name=network.name, reason="nothing in the file uses it"))
+    networks = tuple(new_networks.values()) + tuple(
+        n for n in current.networks if n.name not in new_networks and n.name in used
+    )
+    volumes = {v.name: v for v in (*current.volumes, *desired.volumes)}
+    state = State(networks=networks, volumes=tuple(volumes.values()), tasks=(*tasks, *left, *kept_tasks))
+    return Plan(stack=stack.name, revision=revision, steps=tuple(steps), desired=state, waves=order,
+                warnings=tuple(warnings))
+
+
+def _network_step(network: Network, old: Network | None) -> Step:
+    if old is None:
+        return Step(action="create", kind="network", name=network.name, reason="not there yet")
+    changes = differences(old, network)
+    if changes:
+        return Step(action="replace", kind="network", name=network.name, changes=changes, reason=summarize(changes))
+    return Step(action="none", kind="network", name=network.name, reason="unchanged")
+
+
+def _task_step(task: Task, old: Task | None, status: TaskStatus | None, force: bool) -> tuple[Step, Task]:
+    """The step for one task, and the task as it will be written."""
+    def step(action: Any, reason: str, changes: tuple[Change, ...] = ()) -> Step:
+        return Step(action=action, kind="task", name=task.name, reason=reason, changes=changes)
+
+    again = msgspec.structs.replace(task, generation=(old.generation if old else 0) + 1)
+    if old is None:
+        return step("create", "not there yet"), task
+    if digest(old.container) != digest(task.container) or old.container_name != task.container_name:
+        changes = differences(old.container, task.container)
+        return step("replace", summarize(changes) or "its name changed", changes), task
+    if force:
+        # another label is another digest, so that the node makes the container anew
+        labels = dict(task.container.labels) | {"pystack.recreated": str(again.generation)}
+        container = msgspec.structs.replace(task.container, labels=tuple(sorted(labels.items())))
+        return step("replace", "asked for"), msgspec.structs.replace(again, container=container)
+    if old.desired == "stopped":
+        return step("update", "stopped by hand: starts again"), task
+    if status is not None and status.state in ("exited", "failed") and (status.exit_code or status.error):
+        reason = f"exited with {status.exit_code}" if not status.error else f"failed: {status.error}"
+        return step("update", f"{reason}: starts again"), again
+    return step("none", "unchanged"), task
+
+
+def differences(old: Container | Network, new: Container | Network) -> tuple[Change, ...]:
+    """Fields that differ, by path; pairs of names and values one by one."""
+    out: list[Change] = []
+    before, after = msgspec.structs.asdict(old), msgspec.structs.asdict(new)
+    for field in before:
+        if before[field] == after[field]:
+            continue
+        if field == "files":
+            out.append(Change(path="configs and secrets", before=MASK, after=MASK))
+        elif field in ("environment", "labels", "sysctls", "options", "log_options"):
+            one, two = dict(before[field]), dict(after[field])
+            for key in sorted(one.keys() | two.keys()):
+                if one.get(key) != two.get(key):
+                    hide = field == "environment" and _SECRET.search(key)
+                    values = (MASK if v is not None and hide else v for v in (one.get(key), two.get(key)))
+                    out.append(Change(path=f"{field}.{key}", **dict(zip(("before", "after"), values, strict=True))))
+        else:
+            out.append(Change(path=field, before=msgspec.to_builtins(before[field]),
+                              after=msgspec.to_builtins(after[field])))
+    return tuple(out)
+
+
+def summarize(changes: tuple[Change, ...]) -> str:
+    parts = []
+    for change in changes[:3]:
+        if change.path == "image_id":
+            parts.append("the image's content moved")
+        elif isinstance(change.before, (str, int, float, type(None))) and isinstance(
+            change.after, (str, int, float, type(None))
+        ):
+            parts.append(f"{change.path} changed from {change.before!r} to {change.after!r}")
+        else:
+            parts.append(f"{change.path} changed")
+    more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
+    return ", ".join(parts) + more

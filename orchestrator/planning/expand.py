@@ -1,0 +1,102 @@
+"""A Stack becomes what must exist: networks with subnets, volumes, and one task a replica with its addresses. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from agent.manifest import Network, Task, Volume
+from orchestrator.addressing.allocate import Addresses, held, subnets
+from orchestrator.errors import PystackError
+from orchestrator.planning.state import State
+from orchestrator.stackfile.model import Service, Stack
+
+
+def expand(
+    stack: Stack, current: State, *, others: Sequence[Network] = (), images: Mapping[str, str] = {},
+    scale: Mapping[str, int] = {}, reserved: Sequence[str] = (),
+) -> State:
+    """The state that *stack* asks for.
+
+    *current* is the stack's state now, so that what exists keeps its addresses; *others* are networks of other stacks;
+    *images* maps image names to the identity that the node has; *reserved* are subnets of the host. Raises PystackError
+    where pools are exhausted or an external network is missing."""
+    for name in scale:
+        if name not in {s.name for s in stack.services}:
+            raise PystackError(f"--scale {name}: there is no such service in the stack")
+    networks = _networks(stack, current, others, reserved)
+    volumes = tuple(
+        Volume(name=v.name, driver=v.driver, options=v.options, labels=v.labels, external=v.external,
+               stack="" if v.external else stack.name, key=v.key)
+        for v in stack.volumes
+    )
+    by_name = {n.name: n for n in (*others, *networks)}
+    known = {t.name: t for t in current.tasks}
+    drafts = [
+        _task(stack, service, index, known, images)
+        for service in stack.services for index in range(1, scale.get(service.name, service.replicas) + 1)
+    ]
+    addresses = Addresses(by_name, [*held(current.tasks), *held(drafts)])
+    tasks = tuple(_address(task, known.get(task.name), addresses) for task in drafts)
+    _refuse_doubles(tasks)
+    return State(networks=networks, volumes=volumes, tasks=tasks)
+
+
+def _networks(
+    stack: Stack, current: State, others: Sequence[Network], reserved: Sequence[str]
+) -> tuple[Network, ...]:
+    out: list[Network] = []
+    known = {n.name: n for n in current.networks}
+    foreign = {n.name for n in others}
+    for wish in stack.networks:
+        if wish.external:
+            if wish.name not in foreign:
+                raise PystackError(
+                    f"{wish.where}: networks.{wish.key}: external network {wish.name} does not exist: "
+                    f"`pystack network create {wish.name}`"
+                )
+            continue
+        if wish.driver in ("host", "none"):
+            continue
+        old = known.get(wish.name)
+        taken = [s.cidr for n in (*others, *out, *(k for k in known.values() if k.name != wish.name)) for s in n.subnets]
+        asked = tuple(cidr for cidr, _ in wish.subnets)
+        families = {":" in s.cidr for s in old.subnets} if old else set()
+        same = old is not None and all(c in {s.cidr for s in old.subnets} for c in asked) and (True in families) >= wish.ipv6
+        pools = old.subnets if old is not None and same else subnets(
+            wish.subnets, ipv6=wish.ipv6, taken=taken, name=wish.name, reserved=reserved
+        )
+        out.append(Network(
+            name=wish.name, driver=wish.driver, subnets=pools, internal=wish.internal, options=wish.options,
+            labels=wish.labels, stack=stack.name, key=wish.key,
+        ))
+    return tuple(out)
+
+
+def _task(
+    stack: Stack, service: Service, index: int, known: Mapping[str, Task], images: Mapping[str, str]
+) -> Task:
+    name = f"{stack.name}-{service.name}-{index}"
+    container = service.container
+    if identity := images.get(container.image):
+        container = msgspec.structs.replace(container, image_id=identity)
+    old = known.get(name)
+    return Task(
+        name=name, stack=stack.name, service=service.name, container=container, index=index,
+        container_name=service.container_name, where=service.where, generation=old.generation if old else 0,
+    )
+
+
+def _address(task: Task, old: Task | None, addresses: Addresses) -> Task:
+    kept = {a.network: a for a in old.container.attachments} if old else {}
+    filled = tuple(addresses.fill(a, kept.get(a.network)) for a in task.container.attachments)
+    return msgspec.structs.replace(task, container=msgspec.structs.replace(task.container, attachments=filled))
+
+
+def _refuse_doubles(tasks: Sequence[Task]) -> None:
+    seen: dict[tuple[str, str], str] = {}
+    for task in tasks:
+        for key in held([task]):
+            if key[1] and seen.setdefault(key, task.name) != task.name:
+                raise PystackError(f"{task.where}: {task.name} and {seen[key]} both ask for {key[1]} on {key[0]}")

@@ -1,0 +1,27 @@
+"""The order of services, as a networkx graph: an edge leads from what is needed to who needs it."""
+
+from __future__ import annotations
+
+import networkx as nx
+
+from orchestrator.stackfile.graph import links
+from orchestrator.stackfile.model import Stack
+
+
+def dependencies(stack: Stack) -> nx.DiGraph[str]:
+    graph: nx.DiGraph[str] = nx.DiGraph()
+    names = {s.name for s in stack.services}
+    graph.add_nodes_from(s.name for s in stack.services)
+    graph.add_edges_from((name, s.name) for s in stack.services for name, _ in links(s) if name in names)
+    return graph
+
+
+def waves(stack: Stack) -> tuple[tuple[str, ...], ...]:
+    """Services that can start side by side, wave after wave; stopping goes the other way."""
+    return tuple(tuple(sorted(wave)) for wave in nx.topological_generations(dependencies(stack)))
+
+
+def closure(stack: Stack, services: frozenset[str]) -> set[str]:
+    """*services* and all that they need."""
+    graph = dependencies(stack)
+    return set(services).union(*(nx.ancestors(graph, s) for s in services if s in graph))

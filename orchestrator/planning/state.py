@@ -1,0 +1,52 @@
+"""What a plan begins with and ends with."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from agent.manifest import Network, Record, Task, Volume
+
+Kind = Literal["service", "task", "network", "volume", "secret", "config"]
+Verb = Literal["create", "update", "replace", "remove", "none"]
+
+
+class State(Record, frozen=True, kw_only=True):
+    """Networks, volumes and tasks of one stack, by name."""
+
+    networks: tuple[Network, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    tasks: tuple[Task, ...] = ()
+
+
+class Change(Record, frozen=True, kw_only=True):
+    """One differing field; values of secrets and of variables that look like one are masked."""
+
+    path: str
+    before: object = None
+    after: object = None
+
+
+class Step(Record, frozen=True, kw_only=True):
+    action: Verb
+    kind: Kind
+    name: str
+    reason: str
+    node: str = ""
+    changes: tuple[Change, ...] = ()
+
+
+class Plan(Record, frozen=True, kw_only=True):
+    """The steps from *current* to *desired*, each with its reason, in an order in which they can be done.
+
+    *revision* is the store's when the plan was made: `apply` refuses a plan whose ground has moved."""
+
+    stack: str
+    revision: int
+    steps: tuple[Step, ...]
+    desired: State
+    waves: tuple[tuple[str, ...], ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def changes(self) -> tuple[Step, ...]:
+        return tuple(step for step in self.steps if step.action != "none")

@@ -1,0 +1,273 @@
+"""The control plane's REST API, version 1. Every route is a row of ROUTES, from which the OpenAPI document is made."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from agent.manifest import Record
+from orchestrator import __version__
+from orchestrator.errors import PystackError, Refused
+from orchestrator.planning.state import Plan
+from orchestrator.server import proxy
+from orchestrator.server.controller import Controller, UpOptions, events
+from orchestrator.stackfile.model import Stack
+
+CONTROLLER = web.AppKey("controller", Controller)
+STOP = web.AppKey("stop", asyncio.Event)
+log = logging.getLogger(__name__)
+
+
+class UpRequest(Record, frozen=True, kw_only=True):
+    stack: Stack
+    options: UpOptions = UpOptions()
+
+
+class DownRequest(Record, frozen=True, kw_only=True):
+    volumes: bool = False
+
+
+class ActRequest(Record, frozen=True, kw_only=True):
+    services: tuple[str, ...] = ()
+
+
+class Version(Record, frozen=True, kw_only=True):
+    version: str
+    api: str
+    node: str
+    pid: int
+
+
+class StackRow(Record, frozen=True, kw_only=True):
+    """One row of `pystack ls`."""
+
+    stack: str
+    revision: int
+    running: int
+    wanted: int
+    nodes: int
+    updated: str
+
+
+class TaskRow(Record, frozen=True, kw_only=True):
+    """One row of `pystack ps`; every key is always there."""
+
+    task: str
+    service: str
+    stack: str
+    node: str
+    id: str
+    image: str
+    state: str
+    health: str
+    exit_code: int | None
+    restarts: int
+    ports: list[str]
+    addresses: dict[str, str]
+    created: str
+    started: str
+    error: str
+
+
+def _json(value: Any) -> web.Response:
+    return web.Response(body=msgspec.json.encode(value), content_type="application/json")
+
+
+async def _stream(request: web.Request, work: Callable[[Callable[[dict[str, Any]], None]], Awaitable[Any]]) -> web.StreamResponse:
+    """One JSON object a line while *work* goes on; the last one is {"event": "done", "failures": […]} or an error.
+
+    A client that goes away ends the work where it is: what was written stays, and the next `up` goes on from there."""
+    queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+    await response.prepare(request)
+
+    async def run() -> None:
+        try:
+            failures = await work(queue.put_nowait)
+            queue.put_nowait({"event": "done", "failures": msgspec.to_builtins(failures or [])})
+        except PystackError as error:
+            queue.put_nowait({"event": "error", "message": str(error)})
+        except ExceptionGroup as group:
+            queue.put_nowait({"event": "error", "message": "; ".join(str(e) for e in group.exceptions)})
+        except Exception as error:
+            log.exception("%s %s", request.method, request.path)
+            queue.put_nowait({"event": "error", "message": f"{type(error).__name__}: {error}"})
+
+    task = asyncio.create_task(run())
+    try:
+        while True:
+            lines = [await queue.get()]
+            while not queue.empty():
+                lines.append(queue.get_nowait())
+            await response.write(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
+            if lines[-1]["event"] in ("done", "error"):
+                return response
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def version(request: web.Request) -> web.Response:
+    """Who answers here."""
+    import os
+
+    return _json(Version(version=__version__, api="v1", node=request.app[CONTROLLER].node, pid=os.getpid()))
+
+
+async def openapi(request: web.Request) -> web.Response:
+    """This document."""
+    from orchestrator.server.openapi import document
+
+    del request
+    return _json(document(ROUTES))
+
+
+async def shutdown(request: web.Request) -> web.Response:
+    """End the server; containers run on."""
+    request.app[STOP].set()
+    return web.Response(status=202)
+
+
+async def list_stacks(request: web.Request) -> web.Response:
+    """All stacks."""
+    controller = request.app[CONTROLLER]
+    rows = []
+    for name, record in sorted(controller.stacks.items()):
+        tasks = controller.state(name).tasks
+        states = [s.state for t in tasks if (s := controller.statuses.by_task.get(t.name))]
+        rows.append(StackRow(
+            stack=name, revision=record.revision, running=states.count("running"), wanted=len(tasks),
+            nodes=1 if tasks else 0, updated=record.updated,
+        ))
+    return _json([_row(r) for r in rows])
+
+
+def _row(row: Record) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in row.__struct_fields__}
+
+
+async def get_stack(request: web.Request) -> web.Response:
+    """A stack as it was last applied."""
+    return _json(request.app[CONTROLLER].known(request.match_info["stack"]))
+
+
+async def list_tasks(request: web.Request) -> web.Response:
+    """The tasks of a stack."""
+    controller = request.app[CONTROLLER]
+    name = request.match_info["stack"]
+    rows = []
+    for task in sorted(controller.state(name).tasks, key=lambda t: (t.service, t.index)):
+        status = controller.statuses.by_task.get(task.name)
+        c = task.container
+        ports = [
+            f"{p.host_ip or '0.0.0.0'}:{p.published}->{p.target}/{p.protocol}" for p in (status.ports if status else ())
+        ]
+        rows.append(_row(TaskRow(
+            task=task.name, service=task.service, stack=name, node=controller.node,
+            id=status.container if status else "", image=c.image,
+            state=status.state if status else ("waiting" if task.desired == "hold" else "pending"),
+            health=status.health if status else "", exit_code=status.exit_code if status else None,
+            restarts=status.restarts if status else 0, ports=ports,
+            addresses={a.network: a.ipv4 or a.ipv6 for a in c.attachments},
+            created=status.created if status else "", started=status.started if status else "",
+            error=status.error if status else "",
+        )))
+    return _json(rows)
+
+
+async def plan(request: web.Request) -> web.Response:
+    """What `up` would do, and why. Changes nothing."""
+    wish = msgspec.json.decode(await request.read(), type=UpRequest)
+    return _json(await request.app[CONTROLLER].plan(wish.stack, wish.options))
+
+
+async def up(request: web.Request) -> web.StreamResponse:
+    """Make a stack true; a stream of events."""
+    wish = msgspec.json.decode(await request.read(), type=UpRequest)
+    controller = request.app[CONTROLLER]
+    return await _stream(request, lambda tell: controller.up(wish.stack, wish.options, tell))
+
+
+async def down(request: web.Request) -> web.StreamResponse:
+    """Stop and remove a stack; a stream of events."""
+    wish = msgspec.json.decode(await request.read() or b"{}", type=DownRequest)
+    name = request.match_info["stack"]
+    return await _stream(request, lambda tell: request.app[CONTROLLER].down(name, volumes=wish.volumes, tell=tell))
+
+
+async def act(request: web.Request) -> web.StreamResponse:
+    """stop, start or restart; a stream of events."""
+    wish = msgspec.json.decode(await request.read() or b"{}", type=ActRequest)
+    name, verb = request.match_info["stack"], request.match_info["verb"]
+    request.app[CONTROLLER].known(name)
+    return await _stream(request, lambda tell: request.app[CONTROLLER].act(name, verb, wish.services, tell))
+
+
+async def stream_events(request: web.Request) -> web.StreamResponse:
+    """Changes of tasks' statuses, one JSON object a line."""
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+    await response.prepare(request)
+    async for event in events(request.app[CONTROLLER]):
+        await response.write(json.dumps(event).encode() + b"\n")
+    return response
+
+
+async def engine(request: web.Request) -> web.StreamResponse:
+    """A node's Docker Engine API."""
+    controller = request.app[CONTROLLER]
+    if request.match_info["node"] not in (controller.node, "local"):
+        raise Refused(f"there is no node {request.match_info['node']}", 404)
+    path = request.rel_url.raw_path.split("/engine", 1)[1]
+    return await proxy.forward(request, controller.courier.socket, path)
+
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+ROUTES: tuple[tuple[str, str, Handler, type | None, Any], ...] = (
+    ("GET", "/v1/version", version, None, Version),
+    ("GET", "/v1/openapi.json", openapi, None, None),
+    ("POST", "/v1/shutdown", shutdown, None, None),
+    ("GET", "/v1/stacks", list_stacks, None, list[StackRow]),
+    ("GET", "/v1/stacks/{stack}", get_stack, None, None),
+    ("GET", "/v1/stacks/{stack}/tasks", list_tasks, None, list[TaskRow]),
+    ("POST", "/v1/plan", plan, UpRequest, Plan),
+    ("POST", "/v1/up", up, UpRequest, None),
+    ("POST", "/v1/stacks/{stack}/down", down, DownRequest, None),
+    ("POST", "/v1/stacks/{stack}/{verb:stop|start|restart}", act, ActRequest, None),
+    ("GET", "/v1/events", stream_events, None, None),
+    ("*", "/v1/nodes/{node}/engine/{path:.*}", engine, None, None),
+)
+
+
+@web.middleware
+async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every error as {"message": …} with Docker's status codes."""
+    try:
+        return await handler(request)
+    except Refused as error:
+        return web.json_response({"message": str(error)}, status=error.status)
+    except PystackError as error:
+        return web.json_response({"message": str(error)}, status=409)
+    except (msgspec.MsgspecError, ValueError) as error:
+        return web.json_response({"message": f"malformed request: {error}"}, status=400)
+    except web.HTTPException as error:
+        return web.json_response({"message": error.reason}, status=error.status)
+    except (ConnectionResetError, asyncio.CancelledError):
+        raise
+    except Exception as error:
+        log.exception("%s %s", request.method, request.path)
+        return web.json_response({"message": f"{type(error).__name__}: {error}"}, status=500)
+
+
+def make(controller: Controller, stop: asyncio.Event) -> web.Application:
+    app = web.Application(middlewares=[errors], client_max_size=64 << 20)
+    app[CONTROLLER] = controller
+    app[STOP] = stop
+    for method, path, handler, _, _ in ROUTES:
+        app.router.add_route(method, path, handler)
+    return app

@@ -1,0 +1,422 @@
+"""The controller: what the cluster should be lives in the store, and each node is kept equal to its part of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import msgspec
+
+from agent.manifest import Manifest, Network, Record, Subnet, Task, TaskStatus, Volume
+from orchestrator.couriers.courier import Courier
+from orchestrator.errors import PystackError, Refused, Unreachable
+from orchestrator.planning import graph
+from orchestrator.planning.diff import plan as make_plan
+from orchestrator.planning.expand import expand
+from orchestrator.planning.state import Plan, State
+from orchestrator.server.rollout import Failure, Rollout
+from orchestrator.server.statuses import Statuses
+from orchestrator.stackfile.model import Stack
+from orchestrator.store.interface import MAX_OPERATIONS, Compare, Delete, Op, Put, Store
+
+Event = dict[str, Any]
+
+
+class StackRecord(Record, frozen=True, kw_only=True):
+    """A stack as it was last applied."""
+
+    stack: Stack
+    revision: int
+    updated: str
+
+
+class UpOptions(Record, frozen=True, kw_only=True):
+    """Options of `up` and `plan`. *images* maps services' image names to identities already known (built ones)."""
+
+    services: tuple[str, ...] = ()
+    scale: dict[str, int] = {}
+    force_recreate: bool = False
+    remove_orphans: bool = False
+    no_deps: bool = False
+    wait: bool = True
+    timeout_s: float | None = None
+    pull: str = ""
+    no_start: bool = False
+
+
+class Controller:
+    def __init__(self, store: Store, courier: Courier) -> None:
+        self.store = store
+        self.courier = courier
+        self.node = courier.node
+        self.statuses = Statuses()
+        self.stacks: dict[str, StackRecord] = {}
+        self.tasks: dict[str, Task] = {}
+        self.networks: dict[str, Network] = {}
+        self.volumes: dict[str, Volume] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._revision = 0
+        self._delivery: asyncio.Future[None] | None = None
+        self._deliverer: asyncio.Task[None] | None = None
+        self._listener: asyncio.Task[None] | None = None
+        self._synced = asyncio.Event()
+
+    async def start(self) -> None:
+        """Read the store, tell the node, and listen to it."""
+        for entry in await self.store.list("stacks/"):
+            record = msgspec.json.decode(entry.value, type=StackRecord)
+            self.stacks[record.stack.name] = record
+        for entry in await self.store.list(f"tasks/{self.node}/"):
+            task = msgspec.json.decode(entry.value, type=Task)
+            self.tasks[task.name] = task
+        for entry in await self.store.list("networks/"):
+            network = msgspec.json.decode(entry.value, type=Network)
+            self.networks[network.name] = network
+        for entry in await self.store.list("volumes/"):
+            volume = msgspec.json.decode(entry.value, type=Volume)
+            self.volumes[volume.name] = volume
+        self._revision = await self.store.revision()
+        self._listener = asyncio.create_task(self._listen())
+        await asyncio.wait_for(self._synced.wait(), 30)
+        # gates that a killed server left closed are opened again by nobody: those tasks wait for the next `up`
+        await self.deliver()
+
+    async def _listen(self) -> None:
+        """Follow the node's statuses; a lost stream is taken up again, with back-off."""
+        pause = 0.1
+        while True:
+            try:
+                async for status in self.courier.statuses():
+                    pause = 0.1
+                    if status is None:
+                        self._synced.set()
+                    else:
+                        self.statuses.update(status)
+            except (Unreachable, Refused):
+                pass
+            await asyncio.sleep(pause)
+            pause = min(5.0, pause * 2)
+
+    # --- delivering --------------------------------------------------------------------------------------------
+
+    def manifest(self) -> Manifest:
+        return Manifest(
+            revision=self._revision, networks=tuple(self.networks.values()), volumes=tuple(self.volumes.values()),
+            tasks=tuple(self.tasks.values()),
+        )
+
+    async def deliver(self) -> None:
+        """Return when a manifest at least as new as this moment's is with the node; many calls share one delivery."""
+        if self._delivery is None:
+            self._delivery = asyncio.get_running_loop().create_future()
+        mine = self._delivery
+        if self._deliverer is None or self._deliverer.done():
+            self._deliverer = asyncio.create_task(self._deliver_all())
+        await asyncio.shield(mine)
+
+    async def _deliver_all(self) -> None:
+        while self._delivery is not None:
+            current, self._delivery = self._delivery, None
+            try:
+                await self.courier.deliver(self.manifest())
+            except PystackError as error:
+                current.set_exception(error)
+                current.exception()
+            else:
+                current.set_result(None)
+
+    async def _transact(self, operations: Sequence[Op], compare: Sequence[Compare] = ()) -> None:
+        for start in range(0, len(operations), MAX_OPERATIONS):
+            outcome = await self.store.transact(compare, operations[start : start + MAX_OPERATIONS])
+            self._revision = outcome.revision
+            if not outcome.succeeded:
+                raise Refused("the state moved while this was planned: try again", 409)
+            compare = ()
+
+    async def _write_tasks(self, tasks: Sequence[Task]) -> None:
+        operations: list[Op] = [Put(f"tasks/{self.node}/{t.name}", msgspec.json.encode(t)) for t in tasks]
+        await self._transact(operations)
+        self.tasks.update({t.name: t for t in tasks})
+        await self.deliver()
+
+    async def _remove_tasks(self, names: Sequence[str]) -> None:
+        await self._transact([Delete(f"tasks/{self.node}/{n}") for n in names])
+        for name in names:
+            self.tasks.pop(name, None)
+        await self.deliver()
+
+    # --- looking -----------------------------------------------------------------------------------------------
+
+    def state(self, stack: str) -> State:
+        return State(
+            networks=tuple(n for n in self.networks.values() if n.stack == stack),
+            volumes=tuple(v for v in self.volumes.values() if v.stack == stack),
+            tasks=tuple(t for t in self.tasks.values() if t.stack == stack),
+        )
+
+    def known(self, stack: str) -> StackRecord:
+        if stack not in self.stacks:
+            raise Refused(f"there is no stack {stack}: `pystack ls` lists them, `pystack up` makes one", 404)
+        return self.stacks[stack]
+
+    async def _image_ids(self, stack: Stack) -> dict[str, str]:
+        """Image names of *stack* → identity, for those that the node has."""
+        names = sorted({s.container.image for s in stack.services})
+        out = {}
+        for name in names:
+            with contextlib.suppress(Refused):
+                found = await self.courier.call("GET", f"/images/{name}/json")
+                out[name] = str(found["Id"])
+        return out
+
+    async def _foreign_networks(self, stack: str) -> list[Network]:
+        """Networks of other stacks, and those made on the node by hand."""
+        out = {n.name: n for n in self.networks.values() if n.stack != stack}
+        for found in await self.courier.call("GET", "/networks"):
+            if found["Name"] not in self.networks and found.get("IPAM", {}).get("Config"):
+                pools = found["IPAM"]["Config"]
+                subnets = tuple(Subnet(cidr=p["Subnet"], gateway=p.get("Gateway", "")) for p in pools)
+                out[found["Name"]] = Network(name=found["Name"], subnets=subnets)
+        return list(out.values())
+
+    async def plan(self, stack: Stack, options: UpOptions) -> Plan:
+        """What `up` would do. Reads only: nothing in here can write."""
+        current = self.state(stack.name)
+        desired = expand(
+            stack, current, others=await self._foreign_networks(stack.name), images=await self._image_ids(stack),
+            scale=options.scale,
+        )
+        chosen = frozenset(options.services)
+        unknown = chosen - {s.name for s in stack.services}
+        if unknown:
+            raise Refused(f"no such service: {', '.join(sorted(unknown))}", 404)
+        force = frozenset(s.name for s in stack.services if options.force_recreate and (not chosen or s.name in chosen))
+        return make_plan(
+            stack, desired, current, revision=self._revision, statuses=self.statuses.by_task,
+            remove_orphans=options.remove_orphans, force=force, only=chosen,
+        )
+
+    # --- doing -------------------------------------------------------------------------------------------------
+
+    def lock(self, stack: str) -> asyncio.Lock:
+        return self._locks.setdefault(stack, asyncio.Lock())
+
+    async def up(self, stack: Stack, options: UpOptions, tell: Any) -> list[Failure]:
+        """Make *stack* true; *tell* hears each event. Returns what failed."""
+        async with self.lock(stack.name):
+            failures = await self._pull(stack, options, tell)
+            if failures:
+                return failures
+            plan = await self.plan(stack, options)
+            for warning in plan.warnings:
+                tell({"event": "warning", "message": warning})
+            for step in plan.changes:
+                tell({"event": "step", **msgspec.to_builtins(step)})
+            return await self._apply(stack, plan, options, tell)
+
+    async def _pull(self, stack: Stack, options: UpOptions, tell: Any) -> list[Failure]:
+        """Bring every image that is missing, or that the policy wants anew. A failure ends `up` before it began."""
+        have = await self._image_ids(stack)
+        wanted: dict[str, str] = {}
+        for service in stack.services:
+            if options.services and service.name not in graph.closure(stack, frozenset(options.services)):
+                continue
+            image, policy = service.container.image, options.pull or service.container.pull_policy
+            if service.build is None and policy != "never" and (image not in have or policy == "always"):
+                wanted.setdefault(image, service.name)
+        failures: list[Failure] = []
+
+        async def fetch(image: str, service: str) -> None:
+            where = next(s.where for s in stack.services if s.name == service)
+            try:
+                async for event in self.courier.stream("POST", "/images/create", params={"fromImage": image}):
+                    tell({"event": "pull", "image": image, **event})
+            except Refused as error:
+                failures.append(Failure(task=service, where=where, reason=f"image {image}: {error}"))
+
+        async with asyncio.TaskGroup() as group:
+            for image, service in wanted.items():
+                group.create_task(fetch(image, service))
+        return failures
+
+    async def _apply(self, stack: Stack, plan: Plan, options: UpOptions, tell: Any) -> list[Failure]:
+        removed = [s.name for s in plan.steps if s.action == "remove" and s.kind == "task"]
+        if removed:
+            await self._remove_tasks(removed)
+            await self._gone(removed)
+        rollout = Rollout(
+            stack.services, [t for t in plan.desired.tasks if t.service in {s.name for s in stack.services}],
+            self.statuses, lambda tasks: asyncio.ensure_future(self._write_tasks(tasks)), wait=options.wait,
+            timeout_s=options.timeout_s,
+        )
+        changed = {s.name for s in plan.changes if s.kind == "task"}
+        tasks = []
+        for task in plan.desired.tasks:
+            if task.name in changed:
+                hold = options.no_start or (not options.no_deps and rollout.gated(task.service))
+                tasks.append(msgspec.structs.replace(task, desired="hold" if hold else "running"))
+            else:
+                tasks.append(self.tasks.get(task.name, task))
+        rollout.tasks = {}
+        for task in tasks:
+            rollout.tasks.setdefault(task.service, []).append(task)
+        await self._write_plan(stack, plan, [t for t in tasks if self.tasks.get(t.name) != t])
+        names = {t.name for t in tasks}
+
+        def hear(status: TaskStatus) -> None:
+            if status.task in names:
+                tell({"event": "task", **msgspec.to_builtins(status)})
+
+        self.statuses.listeners.add(hear)
+        try:
+            failures = [] if options.no_start else await rollout.run()
+        finally:
+            self.statuses.listeners.discard(hear)
+        return [await self._with_log(f) for f in failures]
+
+    async def _write_plan(self, stack: Stack, plan: Plan, tasks: Sequence[Task]) -> None:
+        """Everything of the plan in as few revisions as the store allows; nothing where nothing changed."""
+        operations: list[Op] = []
+        gone = [s.name for s in plan.steps if s.action == "remove" and s.kind == "network"]
+        for network in plan.desired.networks:
+            if self.networks.get(network.name) != network:
+                operations.append(Put(f"networks/{network.name}", msgspec.json.encode(network)))
+        for volume in plan.desired.volumes:
+            if self.volumes.get(volume.name) != volume:
+                operations.append(Put(f"volumes/{volume.name}", msgspec.json.encode(volume)))
+        operations += [Put(f"tasks/{self.node}/{t.name}", msgspec.json.encode(t)) for t in tasks]
+        operations += [Delete(f"networks/{name}") for name in gone]
+        old = self.stacks.get(stack.name)
+        if not operations and old and old.stack == stack:
+            return
+        record = StackRecord(
+            stack=stack, revision=old.revision + 1 if old else 1,
+            updated=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        )
+        raw = msgspec.json.encode(record)
+        operations.insert(0, Put(f"stacks/{stack.name}", raw))
+        operations.insert(1, Put(f"history/{stack.name}/{record.revision:08d}", raw))
+        await self._transact(operations)
+        self.stacks[stack.name] = record
+        self.networks.update({n.name: n for n in plan.desired.networks})
+        self.volumes.update({v.name: v for v in plan.desired.volumes})
+        self.tasks.update({t.name: t for t in tasks})
+        for name in gone:
+            self.networks.pop(name, None)
+        await self.deliver()
+
+    async def _with_log(self, failure: Failure) -> Failure:
+        status = self.statuses.by_task.get(failure.task)
+        if status is None or not status.container:
+            return failure
+        return msgspec.structs.replace(failure, log=tuple(await self.courier.tail(status.container, 10)))
+
+    async def _gone(self, names: Sequence[str]) -> None:
+        await self.statuses.until(lambda: True if all(n not in self.statuses.by_task for n in names) else None)
+
+    async def down(self, name: str, *, volumes: bool, tell: Any, timeout_s: float | None = None) -> None:
+        """Stop and remove in reverse order; networks go, volumes where asked. Nothing there is fine."""
+        del timeout_s
+        async with self.lock(name):
+            record = self.stacks.get(name)
+            state = self.state(name)
+            order = [set(wave) for wave in graph.waves(record.stack)] if record else []
+            placed = set().union(*order) if order else set()
+            rest = {t.service for t in state.tasks} - placed
+            for wave in [rest, *reversed(order)]:
+                names = [t.name for t in state.tasks if t.service in wave and t.name in self.tasks]
+                if names:
+                    for task in names:
+                        tell({"event": "step", "action": "remove", "kind": "task", "name": task, "reason": "down"})
+                    await self._remove_tasks(names)
+                    await self._gone(names)
+            networks = [n.name for n in state.networks]
+            for network in networks:
+                tell({"event": "step", "action": "remove", "kind": "network", "name": network, "reason": "down"})
+            operations: list[Op] = [Delete(f"networks/{n}") for n in networks]
+            if volumes:
+                operations += [Delete(f"volumes/{v.name}") for v in state.volumes]
+            operations.append(Delete(f"stacks/{name}"))
+            await self._transact(operations)
+            for network in networks:
+                self.networks.pop(network, None)
+            self.stacks.pop(name, None)
+            if volumes:
+                for volume in state.volumes:
+                    self.volumes.pop(volume.name, None)
+            await self.deliver()
+            if volumes:
+                await self._remove_volumes(name, tell)
+
+    async def _remove_volumes(self, stack: str, tell: Any) -> None:
+        filters = msgspec.json.encode({"label": [f"com.docker.compose.project={stack}"]}).decode()
+        found = await self.courier.call("GET", "/volumes", params={"filters": filters})
+        for volume in found["Volumes"]:
+            reason = "down -v"
+            tell({"event": "step", "action": "remove", "kind": "volume", "name": volume["Name"], "reason": reason})
+            await self.courier.call("DELETE", f"/volumes/{volume['Name']}")
+
+    async def act(self, name: str, verb: str, services: Sequence[str], tell: Any) -> list[Failure]:
+        """stop, start or restart the tasks of a stack, in the order that depends_on asks for."""
+        async with self.lock(name):
+            stack = self.known(name).stack
+            unknown = set(services) - {s.name for s in stack.services}
+            if unknown:
+                raise Refused(f"stack {name} has no service {', '.join(sorted(unknown))}", 404)
+            chosen = set(services) or {s.name for s in stack.services}
+            order = list(graph.waves(stack))
+            for wave in reversed(order) if verb == "stop" else order:
+                tasks = [t for t in self.state(name).tasks if t.service in wave and t.service in chosen]
+                changed = [self._changed(t, verb) for t in tasks]
+                if not tasks:
+                    continue
+                for task in tasks:
+                    tell({"event": "step", "action": "update", "kind": "task", "name": task.name, "reason": verb})
+                await self._write_tasks(changed)
+                failures = await self._settled(changed, verb)
+                if failures:
+                    return failures
+        return []
+
+    def _changed(self, task: Task, verb: str) -> Task:
+        if verb == "stop":
+            return msgspec.structs.replace(task, desired="stopped")
+        again = verb == "restart" and task.desired == "running"
+        return msgspec.structs.replace(task, desired="running", generation=task.generation + (1 if again else 0))
+
+    async def _settled(self, tasks: Sequence[Task], verb: str) -> list[Failure]:
+        if verb == "stop":
+            up = ("running", "stopping", "restarting", "paused", "starting")
+            await self.statuses.until(lambda: True if not any(
+                (s := self.statuses.by_task.get(t.name)) and s.state in up for t in tasks
+            ) else None)
+            return []
+        rollout = Rollout(self.known(tasks[0].stack).stack.services, tasks, self.statuses,
+                          lambda t: asyncio.ensure_future(self._write_tasks(t)), wait=True, timeout_s=60)
+        return [await self._with_log(f) for f in await rollout.run()]
+
+    async def close(self) -> None:
+        if self._listener:
+            self._listener.cancel()
+            await asyncio.gather(self._listener, return_exceptions=True)
+        await self.courier.close()
+        await self.store.close()
+
+
+async def events(controller: Controller) -> AsyncIterator[Event]:
+    """Every change of a task's status, as it comes."""
+    queue: asyncio.Queue[TaskStatus] = asyncio.Queue(4096)
+
+    def hear(status: TaskStatus) -> None:
+        if not queue.full():
+            queue.put_nowait(status)
+
+    controller.statuses.listeners.add(hear)
+    try:
+        while True:
+            yield msgspec.to_builtins(await queue.get())
+    finally:
+        controller.statuses.listeners.discard(hear)

@@ -1,0 +1,188 @@
+"""A plan made true, service by service: each waits for what it needs, and says what it does.
+
+Gates are the conditions of depends_on; services without one start side by side. A failure ends the rollout of what waits
+for it; the rest goes on, and all failures are told at the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from agent.manifest import Record, Task, TaskStatus, digest
+from orchestrator.server.statuses import Statuses
+from orchestrator.stackfile.model import Dependency, Service
+
+SETTLE_S = 0.1
+LOOP_LIMIT = 5
+
+
+class Failure(Record, frozen=True, kw_only=True):
+    """One task that did not get there: *where* in the stack file, why, its exit code and its last words."""
+
+    task: str
+    where: str
+    reason: str
+    exit_code: int | None = None
+    log: tuple[str, ...] = ()
+
+
+class Gone(Exception):
+    """Something that is waited for failed already and is told elsewhere."""
+
+
+def is_current(task: Task, status: TaskStatus | None) -> bool:
+    """The status speaks of this very task, not of its predecessor."""
+    return status is not None and status.digest == digest(task.container) and status.generation >= task.generation
+
+
+def verdict(task: Task, status: TaskStatus | None, *, now: float, want: str) -> str | None:
+    """None while undecided, "" when *want* holds, or the reason why it never will.
+
+    *want*: "up" (running and staying so, healthy where there is a check, or done with exit 0), or a condition of
+    depends_on. *now* is seconds since the epoch."""
+    if status is None:
+        return None
+    if status.error and (status.state == "failed" or not status.container):
+        return status.error
+    if not is_current(task, status):
+        return None
+    if status.state in ("exited", "failed"):
+        if status.exit_code == 0 and want in ("up", "service_completed_successfully", "service_started"):
+            return ""
+        if status.exit_code == 0:
+            return "exited before it was healthy"
+        return "out of memory" if status.oom_killed else f"exited with {status.exit_code}"
+    if status.state == "restarting" or status.restarts:
+        if status.restarts >= LOOP_LIMIT and status.state == "restarting":
+            return f"exited with {status.exit_code} and was restarted {status.restarts} times"
+        if status.state == "restarting":
+            return None
+    if status.state not in ("running", "paused"):
+        return None
+    if want == "service_completed_successfully":
+        return None
+    if want == "service_healthy" and not status.health:
+        return "has no healthcheck, so it can never be healthy: give it one, or wait for service_started"
+    if status.health == "unhealthy" and want != "service_started":
+        return "is unhealthy"
+    if status.health == "starting" and want != "service_started":
+        return None
+    if want == "service_started" or status.health == "healthy":
+        return ""
+    # a process that dies in its first moments must not pass for a service that runs
+    return "" if now - _epoch(status.started) >= SETTLE_S else None
+
+
+def _epoch(stamp: str) -> float:
+    return datetime.datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp() if stamp else time.time()
+
+
+class Rollout:
+    """One `up`. *write* changes tasks in the store and on their nodes, in one go."""
+
+    def __init__(
+        self, services: Sequence[Service], tasks: Sequence[Task], statuses: Statuses,
+        write: Callable[[Sequence[Task]], asyncio.Future[None]], *, wait: bool, timeout_s: float | None,
+    ) -> None:
+        self.services = {s.name: s for s in services}
+        self.tasks: dict[str, list[Task]] = {}
+        for task in tasks:
+            self.tasks.setdefault(task.service, []).append(task)
+        self.statuses = statuses
+        self.write = write
+        self.wait = wait
+        self.timeout_s = timeout_s
+        self.failures: list[Failure] = []
+        self._held: dict[str, bool] = {}
+
+    def gated(self, service: str) -> bool:
+        """Something that *service* needs must first get somewhere. What is in place already holds nobody up."""
+        one = self.services.get(service)
+        return bool(one) and any(not self._met(d) for d in self._needs(one)) if one else False
+
+    def _needs(self, one: Service) -> list[Dependency]:
+        known = {d.service for d in one.depends_on}
+        from orchestrator.stackfile.graph import links
+
+        extra = [Dependency(service=n) for n, _ in links(one) if n not in known]
+        return [d for d in (*one.depends_on, *extra) if d.service in self.tasks]
+
+    def _met(self, dependency: Dependency) -> bool:
+        now = time.time()
+        return all(
+            verdict(t, self.statuses.by_task.get(t.name), now=now, want=dependency.condition) == ""
+            for t in self.tasks[dependency.service]
+        )
+
+    async def run(self) -> list[Failure]:
+        async with asyncio.TaskGroup() as group:
+            for name in self.tasks:
+                group.create_task(self._service(name))
+        return self.failures
+
+    async def _service(self, name: str) -> None:
+        one = self.services.get(name)
+        if one is None:
+            return
+        held = [t for t in self.tasks[name] if t.desired == "hold"]
+        if held:
+            for dependency in self._needs(one):
+                try:
+                    await self._gate(dependency)
+                except Gone:
+                    if dependency.required:
+                        return self._give_up(one, dependency)
+            released = [msgspec.structs.replace(t, desired="running") for t in held]
+            await self.write(released)
+            self.tasks[name] = [next((r for r in released if r.name == t.name), t) for t in self.tasks[name]]
+        if self.wait:
+            for task in self.tasks[name]:
+                await self._up(task)
+
+    def _give_up(self, one: Service, dependency: Dependency) -> None:
+        self.failures.append(Failure(
+            task=self.tasks[one.name][0].name, where=dependency.where or one.where,
+            reason=f"was not started: it waits for {dependency.service} ({dependency.condition})",
+        ))
+
+    async def _gate(self, dependency: Dependency) -> None:
+        for task in self.tasks[dependency.service]:
+            def answer(task: Task = task) -> str | None:
+                if any(f.task == task.name for f in self.failures):
+                    return "failed"
+                current = next((t for t in self.tasks[task.service] if t.name == task.name), task)
+                status = self.statuses.by_task.get(task.name)
+                return verdict(current, status, now=time.time(), want=dependency.condition)
+
+            try:
+                reason = await self.statuses.until(answer, within_s=self.timeout_s)
+            except TimeoutError:
+                reason = f"not {dependency.condition} after {self.timeout_s:g} s"
+            if reason:
+                self._fail(task, reason)
+                raise Gone
+
+    async def _up(self, task: Task) -> None:
+        def answer() -> str | None:
+            return verdict(task, self.statuses.by_task.get(task.name), now=time.time(), want="up")
+
+        try:
+            reason = await self.statuses.until(answer, within_s=self.timeout_s)
+        except TimeoutError:
+            status = self.statuses.by_task.get(task.name)
+            state = (status.health or status.state) if status else "pending"
+            reason = f"is still {state} after {self.timeout_s:g} s"
+        if reason:
+            self._fail(task, reason)
+
+    def _fail(self, task: Task, reason: str) -> None:
+        if all(f.task != task.name for f in self.failures):
+            status = self.statuses.by_task.get(task.name)
+            self.failures.append(Failure(
+                task=task.name, where=task.where, reason=reason, exit_code=status.exit_code if status else None
+            ))

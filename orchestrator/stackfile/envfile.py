@@ -1,0 +1,80 @@
+"""`.env` and `env_file`: NAME=VALUE lines. Source: Compose Specification, 05-services.md (env_file format)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from orchestrator.stackfile.interpolate import Invalid, substitute
+
+MAX_BYTES = 1 << 20
+_LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_.-]*)\s*(?:[=:]\s*(.*))?\Z", re.DOTALL)
+_ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\", '"': '"', "$": "$$"}
+
+
+def parse(text: str, outer: Mapping[str, str]) -> dict[str, str | None]:
+    """Names → values; None for a bare NAME, whose value comes from outside. Raises Invalid with the line."""
+    out: dict[str, str | None] = {}
+    lines = text.removeprefix("\ufeff").split("\n")
+    number = 0
+    while number < len(lines):
+        line = lines[number].rstrip("\r")
+        number += 1
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        match = _LINE.match(line)
+        if not match:
+            raise Invalid(f"line {number}: {line.strip()[:40]!r} is not NAME=VALUE")
+        name, raw = match[1], match[2]
+        if raw is None:
+            out[name] = outer.get(name)
+            continue
+        first = number
+        quote = raw[:1]
+        if quote in ("'", '"'):
+            while (end := _closing(raw, quote)) < 0:
+                if number >= len(lines):
+                    raise Invalid(f"line {first}: a quote is not closed")
+                raw += "\n" + lines[number].rstrip("\r")
+                number += 1
+            value = raw[1:end]
+        else:
+            value = re.split(r"\s#", raw, maxsplit=1)[0].strip()
+        if quote == "'":
+            out[name] = value
+            continue
+        if quote == '"':
+            value = re.sub(r"\\([nrt\\\"$])", lambda m: _ESCAPES[m[1]], value)
+        known = {**{k: v for k, v in out.items() if v is not None}, **outer}
+        try:
+            out[name] = substitute(value, known)
+        except Invalid as error:
+            raise Invalid(f"line {first}: {error}") from error
+    return out
+
+
+def _closing(text: str, quote: str) -> int:
+    at = 1
+    while at < len(text):
+        if text[at] == "\\" and quote == '"':
+            at += 2
+            continue
+        if text[at] == quote:
+            return at
+        at += 1
+    return -1
+
+
+def read(path: Path, outer: Mapping[str, str]) -> dict[str, str | None]:
+    """Raises Invalid, OSError."""
+    if not path.is_file():
+        raise FileNotFoundError(2, "no such file", str(path))
+    with path.open("rb") as file:
+        raw = file.read(MAX_BYTES + 1)
+    if len(raw) > MAX_BYTES:
+        raise Invalid(f"larger than {MAX_BYTES >> 20} MiB")
+    try:
+        return parse(raw.decode(), outer)
+    except UnicodeDecodeError:
+        raise Invalid("not UTF-8") from None

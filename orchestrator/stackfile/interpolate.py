@@ -1,0 +1,81 @@
+"""`$NAME`, `${NAME}` and their operators. Source: Compose Specification, 12-interpolation.md.
+
+${V:-d} ${V-d} default; ${V:?e} ${V?e} required; ${V:+r} ${V+r} replacement; $$ a dollar sign; nesting inside braces.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class Invalid(Exception):
+    """The text is malformed, or a required variable is missing."""
+
+
+def substitute(text: str, variables: Mapping[str, str], unset: Callable[[str], None] = lambda _: None) -> str:
+    """*text* with its variables put in. *unset* hears of each plain variable that has no value. Raises Invalid."""
+    out, at = _until(text, 0, "", variables, unset, 0)
+    assert at == len(text)
+    return out
+
+
+def _until(
+    text: str, at: int, end: str, variables: Mapping[str, str], unset: Callable[[str], None], depth: int
+) -> tuple[str, int]:
+    """Expand from *at* to the closing *end* brace, or to the end of the text. Returns what came out, and where."""
+    if depth > 20:
+        raise Invalid("variables are nested more than 20 deep")
+    out: list[str] = []
+    while at < len(text):
+        char = text[at]
+        if end and char == end:
+            return "".join(out), at
+        if char != "$":
+            out.append(char)
+            at += 1
+            continue
+        if text.startswith("$$", at):
+            out.append("$")
+            at += 2
+        elif text.startswith("${", at):
+            value, at = _braced(text, at + 2, variables, unset, depth)
+            out.append(value)
+        elif match := _NAME.match(text, at + 1):
+            if match[0] not in variables:
+                unset(match[0])
+            out.append(variables.get(match[0], ""))
+            at = match.end()
+        else:
+            raise Invalid(f"a lone $ at {text[at : at + 10]!r}: write $$ for a dollar sign")
+    if end:
+        raise Invalid("${ without its closing }")
+    return "".join(out), at
+
+
+def _braced(
+    text: str, at: int, variables: Mapping[str, str], unset: Callable[[str], None], depth: int
+) -> tuple[str, int]:
+    match = _NAME.match(text, at)
+    if not match:
+        raise Invalid(f"${{{text[at : at + 10]} names no variable")
+    name, at = match[0], match.end()
+    value = variables.get(name)
+    if text.startswith("}", at):
+        if value is None:
+            unset(name)
+        return value or "", at + 1
+    operator = next((op for op in (":-", ":?", ":+", "-", "?", "+") if text.startswith(op, at)), "")
+    if not operator:
+        raise Invalid(f"${{{name}{text[at : at + 5]}: an operator is one of :- - :? ? :+ +")
+    word, at = _until(text, at + len(operator), "}", variables, lambda _: None, depth + 1)
+    present = value is not None and (value != "" or ":" not in operator)
+    if operator[-1] == "-":
+        return (value or "") if present else word, at + 1
+    if operator[-1] == "+":
+        return word if present else "", at + 1
+    if not present:
+        raise Invalid(f"variable {name} is required: {word or 'it is not set'}")
+    return value or "", at + 1

@@ -1,0 +1,321 @@
+"""The way in: files and environment → Stack.
+
+read → interpolate → merge → services, networks, volumes → profiles → cross-checks. All problems are collected and raised
+together, each with its file, line and column.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from agent.manifest import Attachment, Mount
+from orchestrator.errors import Mark, Problem, PystackError, StackFileError
+from orchestrator.stackfile import envfile, merge, service, tree
+from orchestrator.stackfile.graph import check_dependencies
+from orchestrator.stackfile.interpolate import Invalid, substitute
+from orchestrator.stackfile.model import Service, Stack, StackNetwork, StackVolume
+from orchestrator.stackfile.reading import Reading
+from orchestrator.stackfile.tree import Path_, Tree
+
+NAMES = ("stack.yml", "stack.yaml", "compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
+TOP = ("name", "version", "services", "networks", "volumes", "configs", "secrets", "include", "models")
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*\Z")
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """*document* is the merged, interpolated file; *warnings* are keys that have no effect here."""
+
+    stack: Stack
+    document: dict[str, Any]
+    warnings: tuple[Problem, ...]
+    directory: Path
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    files: tuple[str, ...] = ()
+    project_name: str = ""
+    project_directory: str = ""
+    env_files: tuple[str, ...] = ()
+    profiles: tuple[str, ...] = ()
+    interpolate: bool = True
+
+
+def find(start: Path) -> Path:
+    """The stack file of *start* or of the nearest folder above it."""
+    for directory in (start, *start.parents):
+        for name in NAMES:
+            if (directory / name).is_file():
+                return directory / name
+    raise PystackError(f"no stack file in {start} or above: one of {', '.join(NAMES[:4])}, or -f FILE")
+
+
+def load(options: Options, environment: Mapping[str, str]) -> Loaded:
+    """Raises StackFileError with every problem, PystackError where there is no file."""
+    paths = [Path(f) for f in options.files] or [
+        Path(f) for f in environment.get("COMPOSE_FILE", "").split(os.pathsep) if f
+    ] or [find(Path.cwd())]
+    directory = Path(options.project_directory or paths[0].parent).resolve()
+    variables = _variables(directory, options, environment)
+    merged: Tree | None = None
+    problems: list[Problem] = []
+    for path in paths:
+        shown = os.path.relpath(path) if path.resolve().is_relative_to(Path.cwd()) else str(path)
+        one = tree.read(path, shown)
+        if options.interpolate:
+            problems += _interpolate(one, variables)
+        merged = one if merged is None else merge.merge(merged, one)
+    assert merged is not None
+    name = _project_name(options, environment, variables, merged, directory, problems)
+    reading = Reading(merged, directory, variables, name)
+    reading.problems += problems
+    stack = _stack(reading, options, environment)
+    if reading.problems:
+        raise StackFileError(reading.problems)
+    return Loaded(stack, merged.value, tuple(sorted(reading.warnings, key=lambda p: p.where)), directory)
+
+
+def _variables(directory: Path, options: Options, environment: Mapping[str, str]) -> dict[str, str]:
+    """.env (or --env-file) below the client's own environment, which wins."""
+    out: dict[str, str] = {}
+    listed = [Path(f) for f in options.env_files] or [directory / ".env"]
+    for path in listed:
+        if not options.env_files and not path.is_file():
+            continue
+        try:
+            values = envfile.read(path, {**out, **environment})
+        except (Invalid, OSError) as error:
+            raise StackFileError([Problem(where=Mark(str(path), 0, 0), what="cannot be read", why=str(error))]) from error
+        out.update({k: v for k, v in values.items() if v is not None})
+    return {**out, **environment}
+
+
+def _interpolate(document: Tree, variables: Mapping[str, str]) -> list[Problem]:
+    problems: list[Problem] = []
+
+    def walk(value: Any, path: Path_) -> Any:
+        if isinstance(value, dict):
+            return {k: walk(v, (*path, k)) for k, v in value.items()}
+        if isinstance(value, list):
+            return [walk(v, (*path, i)) for i, v in enumerate(value)]
+        if isinstance(value, str) and "$" in value:
+            try:
+                return substitute(value, variables)
+            except Invalid as error:
+                problems.append(Problem(where=document.mark(path), what=str(error)))
+        return value
+
+    document.value = walk(document.value, ())
+    return problems
+
+
+def _project_name(
+    options: Options, environment: Mapping[str, str], variables: Mapping[str, str], merged: Tree, directory: Path,
+    problems: list[Problem],
+) -> str:
+    """-p, COMPOSE_PROJECT_NAME, `name:`, the folder's name: the first there is."""
+    given = options.project_name or variables.get("COMPOSE_PROJECT_NAME", "") or merged.value.get("name")
+    if given:
+        if not isinstance(given, str) or not _NAME.match(given):
+            where = merged.mark(("name",)) if given == merged.value.get("name") else Mark("-p", 0, 0)
+            problems.append(Problem(
+                where=where, what=f"name {given!r} is no project name",
+                why="lower case letters, digits, - and _, beginning with a letter or digit",
+            ))
+            return "invalid"
+        return given
+    name = re.sub(r"[^a-z0-9_-]", "", directory.name.lower()).lstrip("_-")
+    if not name:
+        problems.append(Problem(
+            where=Mark(str(directory), 0, 0), what="the folder's name makes no project name", fix="give one with -p NAME"
+        ))
+    return name
+
+
+def _stack(reading: Reading, options: Options, environment: Mapping[str, str]) -> Stack:
+    document = reading.tree.value
+    for key in document:
+        if key in ("include", "models"):
+            reading.warn((key,), "is not supported yet and has no effect")
+        elif key not in TOP and not key.startswith("x-"):
+            reading.unknown((key,), TOP)
+    bodies = reading.mapping(document.get("services"), ("services",))
+    services = {}
+    for name, body in bodies.items():
+        if not re.fullmatch(r"[a-zA-Z0-9._-]+", name):
+            reading.problem(("services", name), "a service's name is letters, digits, . _ and -")
+            continue
+        services[name] = service.read(reading, name, body)
+    networks = _networks(reading, document)
+    volumes = _volumes(reading, document)
+    wanted = {*options.profiles, *environment.get("COMPOSE_PROFILES", "").split(",")} - {""}
+    active = {
+        name: s for name, s in services.items()
+        if "*" in wanted or not (p := (bodies[name] or {}).get("profiles")) or wanted & set(p)
+    }
+    resolved = [_attach(reading, s, networks, volumes, services) for s in active.values()]
+    check_dependencies(reading, active, services)
+    _check_ports(reading, resolved)
+    used = {a.network for s in resolved for a in s.container.attachments}
+    return Stack(
+        name=reading.name, services=tuple(resolved),
+        networks=tuple(n for n in networks.values() if n.name in used),
+        volumes=tuple(volumes.values()),
+    )
+
+
+def _networks(reading: Reading, document: dict[str, Any]) -> dict[str, StackNetwork]:
+    out = {}
+    known = ("name", "driver", "driver_opts", "ipam", "internal", "external", "labels", "enable_ipv6", "enable_ipv4",
+             "attachable")
+    for key, value in reading.mapping(document.get("networks"), ("networks",)).items():
+        path: Path_ = ("networks", key)
+        body = reading.mapping(value, path)
+        for word in body:
+            if word not in known and not word.startswith("x-"):
+                reading.unknown((*path, word), known)
+        driver = body.get("driver") or "bridge"
+        if driver not in ("bridge", "default", "host", "none"):
+            reading.problem((*path, "driver"), f"driver {driver!r} is not there yet", "bridge, host or none")
+        subnets = []
+        ipam = reading.mapping(body.get("ipam"), (*path, "ipam"))
+        for number, pool in enumerate(reading.sequence(ipam.get("config"), (*path, "ipam", "config"))):
+            at = (*path, "ipam", "config", number)
+            try:
+                cidr = ipaddress.ip_network(str(reading.mapping(pool, at).get("subnet")))
+            except ValueError as error:
+                reading.problem(at, f"the subnet is not CIDR: {error}", "write it like 172.30.0.0/24")
+                continue
+            gateway = str(pool.get("gateway") or cidr[1])
+            try:
+                inside = ipaddress.ip_address(gateway) in cidr
+            except ValueError:
+                inside = False
+            if not inside:
+                reading.problem((*at, "gateway"), f"{gateway} is not an address of {cidr}")
+                continue
+            for word in ("ip_range", "aux_addresses"):
+                if word in pool:
+                    reading.warn((*at, word), "is not supported yet and has no effect")
+            subnets.append((str(cidr), gateway))
+        external = body.get("external")
+        given = body.get("name") or (external.get("name") if isinstance(external, dict) else None)
+        name = str(given or (key if external else f"{reading.name}_{key}"))
+        out[key] = StackNetwork(
+            key=key, name=name, driver="bridge" if driver == "default" else driver, subnets=tuple(subnets),
+            internal=bool(body.get("internal")), ipv6=bool(body.get("enable_ipv6")), external=bool(external),
+            options=_pairs(reading, body.get("driver_opts"), (*path, "driver_opts")),
+            labels=_pairs(reading, body.get("labels"), (*path, "labels")), where=str(reading.mark(path)),
+        )
+    return out
+
+
+def _volumes(reading: Reading, document: dict[str, Any]) -> dict[str, StackVolume]:
+    out = {}
+    known = ("name", "driver", "driver_opts", "external", "labels")
+    for key, value in reading.mapping(document.get("volumes"), ("volumes",)).items():
+        path: Path_ = ("volumes", key)
+        body = reading.mapping(value, path)
+        for word in body:
+            if word not in known and not word.startswith("x-"):
+                reading.unknown((*path, word), known)
+        if body.get("driver", "local") not in ("local", "default"):
+            reading.problem((*path, "driver"), f"driver {body['driver']!r} is not there yet", "local")
+        external = body.get("external")
+        given = body.get("name") or (external.get("name") if isinstance(external, dict) else None)
+        out[key] = StackVolume(
+            key=key, name=str(given or (key if external else f"{reading.name}_{key}")), external=bool(external),
+            options=_pairs(reading, body.get("driver_opts"), (*path, "driver_opts")),
+            labels=_pairs(reading, body.get("labels"), (*path, "labels")), where=str(reading.mark(path)),
+        )
+    return out
+
+
+def _pairs(reading: Reading, value: Any, path: Path_) -> tuple[tuple[str, str], ...]:
+    if value is not None and not isinstance(value, (dict, list)):
+        reading.problem(path, "must be a mapping or a list of NAME=VALUE")
+        return ()
+    return tuple(sorted((k, service._scalar(v)) for k, v in merge.as_mapping(value).items()))
+
+
+def _attach(
+    reading: Reading, one: Service, networks: dict[str, StackNetwork], volumes: dict[str, StackVolume],
+    services: Mapping[str, Service],
+) -> Service:
+    """Put the real names of networks and volumes in; the default network where nothing else is said."""
+    c = one.container
+    path: Path_ = ("services", one.name)
+    attachments = c.attachments
+    if not attachments and c.network_mode in ("", "bridge"):
+        networks.setdefault("default", StackNetwork(
+            key="default", name=f"{reading.name}_default", where=one.where
+        ))
+        attachments = (Attachment(network="default"),)
+    kind, _, other = c.network_mode.partition(":")
+    if kind == "service" and other not in services:
+        reading.problem((*path, "network_mode"), f"service {other!r} is not in the file")
+    out = []
+    for attachment in attachments:
+        network = networks.get(attachment.network)
+        if network is None and attachment.network == "default":
+            network = networks["default"] = StackNetwork(
+                key="default", name=f"{reading.name}_default", where=one.where
+            )
+        if network is None:
+            at = (*path, "networks", attachment.network)
+            near = ", ".join(networks) or "none"
+            reading.problem(at, f"network {attachment.network!r} is not declared", f"declare it; there is: {near}")
+            continue
+        out.append(msgspec.structs.replace(
+            attachment, network=network.name,
+            # the service's own name is what neighbours call it by
+            aliases=tuple(dict.fromkeys((one.name, *attachment.aliases))),
+        ))
+    mounts = []
+    for number, mount in enumerate(c.mounts):
+        if mount.kind == "volume" and mount.source:
+            volume = volumes.get(mount.source)
+            if volume is None:
+                at = (*path, "volumes", number)
+                reading.problem(at, f"volume {mount.source!r} is not declared", f"add `volumes: {{{mount.source}: }}`")
+                continue
+            mount = msgspec.structs.replace(mount, source=volume.name)
+        mounts.append(mount)
+    _no_double_targets(reading, path, mounts)
+    container = msgspec.structs.replace(
+        c, attachments=tuple(out), mounts=tuple(mounts), network_mode="" if c.network_mode == "bridge" else c.network_mode
+    )
+    return msgspec.structs.replace(one, container=container)
+
+
+def _no_double_targets(reading: Reading, path: Path_, mounts: Sequence[Mount]) -> None:
+    seen: set[str] = set()
+    for number, mount in enumerate(mounts):
+        if mount.target in seen:
+            reading.problem((*path, "volumes", number), f"target {mount.target} is mounted twice", "keep one of them")
+        seen.add(mount.target)
+
+
+def _check_ports(reading: Reading, services: Sequence[Service]) -> None:
+    """Two services of one host cannot publish one port; nor can two replicas."""
+    taken: dict[tuple[str, int, str], str] = {}
+    for one in services:
+        for number, port in enumerate(one.container.ports):
+            if not port.published:
+                continue
+            key = (port.host_ip, port.published, port.protocol)
+            path: Path_ = ("services", one.name, "ports", number)
+            if key in taken:
+                reading.problem(path, f"port {port.published}/{port.protocol} is published by {taken[key]} already")
+            elif one.replicas > 1:
+                reading.problem(
+                    path, f"{one.replicas} replicas cannot publish the one port {port.published} of this host",
+                    f'leave the host port out ("{port.target}") for a free one each',
+                )
+            taken[key] = one.name

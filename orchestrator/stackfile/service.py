@@ -1,0 +1,709 @@
+"""A service of the file becomes a Service: one row a key, one function a shape.
+
+Each row's function reads the key's value and answers with fields of Container (or of Service, where SERVICE_FIELDS says
+so). A key of the specification without a row is in NOT_HONOURED with the reason, and warns with its line.
+Source: Compose Specification, 05-services.md.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import shlex
+from collections.abc import Callable
+from typing import Any
+
+from agent.manifest import Attachment, Container, Device, File, Healthcheck, Mount, Port, Ulimit
+from orchestrator.stackfile import envfile
+from orchestrator.stackfile.interpolate import Invalid
+from orchestrator.stackfile.merge import as_mapping
+from orchestrator.stackfile.model import Build, Dependency, Service
+from orchestrator.stackfile.reading import Reading, kind
+from orchestrator.stackfile.tree import Path_
+from orchestrator.stackfile.units import parse_bytes, parse_duration
+
+Fields = dict[str, Any]
+Row = Callable[["Draft", Any, Path_], Fields]
+SERVICE_FIELDS = ("replicas", "container_name", "depends_on", "build")
+CONDITIONS = ("service_started", "service_healthy", "service_completed_successfully")
+
+
+class Draft:
+    """What rows share while one service is read."""
+
+    def __init__(self, reading: Reading, name: str, body: dict[str, Any]) -> None:
+        self.reading = reading
+        self.name = name
+        self.body = body
+        self.path: Path_ = ("services", name)
+
+    def problem(self, path: Path_, why: str, fix: str = "") -> None:
+        self.reading.problem(path, why, fix)
+
+
+# --- shapes ----------------------------------------------------------------------------------------------------
+
+
+def _scalar(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "" if value is None else str(value)
+
+
+def text(field: str) -> Row:
+    def row(draft: Draft, value: Any, path: Path_) -> Fields:
+        if isinstance(value, (dict, list)) or value is None:
+            draft.problem(path, f"must be text, not {kind(value)}")
+            return {}
+        return {field: _scalar(value)}
+
+    return row
+
+
+def boolean(field: str) -> Row:
+    def row(draft: Draft, value: Any, path: Path_) -> Fields:
+        if isinstance(value, str) and value.lower() in ("true", "false", "yes", "no", "on", "off"):
+            value = value.lower() in ("true", "yes", "on")
+        if not isinstance(value, bool):
+            draft.problem(path, f"must be true or false, not {kind(value)}")
+            return {}
+        return {field: value}
+
+    return row
+
+
+def integer(field: str, low: int = -1, high: int = 1 << 62) -> Row:
+    def row(draft: Draft, value: Any, path: Path_) -> Fields:
+        try:
+            number = int(_scalar(value))
+            if isinstance(value, bool) or not low <= number <= high:
+                raise ValueError
+        except ValueError:
+            draft.problem(path, f"must be a whole number of at least {low}, not {_scalar(value) or kind(value)}")
+            return {}
+        return {field: max(number, 0)}
+
+    return row
+
+
+def decimal(field: str) -> Row:
+    def row(draft: Draft, value: Any, path: Path_) -> Fields:
+        try:
+            number = float(_scalar(value))
+            if not 0 <= number < 1e6:
+                raise ValueError
+        except ValueError:
+            draft.problem(path, f"must be a number of CPUs such as 0.5, not {_scalar(value) or kind(value)}")
+            return {}
+        return {field: number}
+
+    return row
+
+
+def size(field: str) -> Row:
+    def row(draft: Draft, value: Any, path: Path_) -> Fields:
+        try:
+            return {field: 0 if str(value) == "-1" else parse_bytes(value)}
+        except ValueError as error:
+            draft.problem(path, str(error))
+            return {}
+
+    return row
+
+
+def duration(field: str) -> Row:
+    def row(draft: Draft, value: Any, path: Path_) -> Fields:
+        try:
+            return {field: parse_duration(value)}
+        except ValueError as error:
+            draft.problem(path, str(error))
+            return {}
+
+    return row
+
+
+def words(field: str) -> Row:
+    """One text or a list of texts."""
+
+    def row(draft: Draft, value: Any, path: Path_) -> Fields:
+        items = value if isinstance(value, list) else [value]
+        for number, item in enumerate(items):
+            if isinstance(item, (dict, list)) or item is None:
+                draft.problem((*path, number), f"must be text, not {kind(item)}")
+                return {}
+        return {field: tuple(dict.fromkeys(_scalar(item) for item in items))}
+
+    return row
+
+
+def pairs(field: str) -> Row:
+    """NAME=VALUE lists and mappings."""
+
+    def row(draft: Draft, value: Any, path: Path_) -> Fields:
+        if not isinstance(value, (dict, list)):
+            draft.problem(path, f"must be a mapping or a list of NAME=VALUE, not {kind(value)}")
+            return {}
+        return {field: tuple(sorted((k, _scalar(v)) for k, v in as_mapping(value).items()))}
+
+    return row
+
+
+def command_line(field: str) -> Row:
+    """A list is taken as it is, text is split as a shell would; null keeps the image's own."""
+
+    def row(draft: Draft, value: Any, path: Path_) -> Fields:
+        if value is None:
+            return {}
+        if isinstance(value, list):
+            return {field: tuple(_scalar(item) for item in value)}
+        try:
+            return {field: tuple(shlex.split(_scalar(value)))}
+        except ValueError as error:
+            draft.problem(path, f"cannot be split into words: {error}")
+            return {}
+
+    return row
+
+
+# --- keys with a shape of their own ----------------------------------------------------------------------------
+
+
+def environment(draft: Draft, value: Any, path: Path_) -> Fields:
+    """env_file first, then environment; a name without a value comes from the client's environment, if it is there."""
+    del value, path
+    reading = draft.reading
+    found: dict[str, str | None] = {}
+    listed = draft.body.get("env_file")
+    entries = listed if isinstance(listed, list) else [listed] if listed is not None else []
+    for number, entry in enumerate(entries):
+        where = (*draft.path, "env_file", number)
+        long = entry if isinstance(entry, dict) else {"path": entry}
+        target = reading.host_path(_scalar(long.get("path")))
+        try:
+            found.update(envfile.read(target, reading.environment))
+        except FileNotFoundError:
+            if long.get("required", True):
+                draft.problem(where, f"{target} does not exist", "create it, or set required: false")
+        except (Invalid, OSError) as error:
+            draft.problem(where, f"{target}: {error}")
+    own = draft.body.get("environment")
+    if own is not None and not isinstance(own, (dict, list)):
+        draft.problem((*draft.path, "environment"), f"must be a mapping or a list of NAME=VALUE, not {kind(own)}")
+        own = None
+    for key, item in as_mapping(own).items():
+        if isinstance(item, (dict, list)):
+            draft.problem((*draft.path, "environment", key), f"must be text, not {kind(item)}")
+        else:
+            found[key] = reading.environment.get(key) if item is None else _scalar(item)
+    return {"environment": tuple((k, v) for k, v in found.items() if v is not None)}
+
+
+def restart(draft: Draft, value: Any, path: Path_) -> Fields:
+    policy, _, count = ("no" if value is False else _scalar(value)).partition(":")
+    if policy not in ("no", "always", "unless-stopped", "on-failure") or (count and not count.isdigit()):
+        draft.problem(path, f"{_scalar(value)!r} is no restart policy", "no, always, unless-stopped or on-failure[:N]")
+        return {}
+    return {"restart": policy, "restart_max": int(count or 0)}
+
+
+def healthcheck(draft: Draft, value: Any, path: Path_) -> Fields:
+    body = draft.reading.mapping(value, path)
+    fields: Fields = {}
+    for key, item in body.items():
+        at = (*path, key)
+        if key == "test":
+            if isinstance(item, list):
+                if not item or item[0] not in ("NONE", "CMD", "CMD-SHELL"):
+                    draft.problem(at, "a list must begin with NONE, CMD or CMD-SHELL")
+                    continue
+                fields["test"] = tuple(_scalar(i) for i in item)
+            else:
+                fields["test"] = ("CMD-SHELL", _scalar(item))
+        elif key == "disable":
+            if item is True:
+                fields["test"] = ("NONE",)
+        elif key == "retries":
+            fields |= integer("retries", 1)(draft, item, at)
+        elif key in ("interval", "timeout", "start_period", "start_interval"):
+            fields |= duration(f"{key}_s")(draft, item, at)
+        elif not key.startswith("x-"):
+            draft.reading.unknown(at, ("test", "interval", "timeout", "retries", "start_period", "start_interval"))
+    return {"healthcheck": Healthcheck(**fields)}
+
+
+_PORT = re.compile(
+    r"(?:(?:\[(?P<v6>[0-9a-fA-F:]+)\]|(?P<v4>[0-9]+(?:\.[0-9]+){1,3})):)?(?:(?P<pub>\d+(?:-\d+)?)?:)?(?P<target>\d+(?:-\d+)?)"
+    r"(?:/(?P<proto>tcp|udp|sctp))?\Z"
+)
+
+
+def ports(draft: Draft, value: Any, path: Path_) -> Fields:
+    out: list[Port] = []
+    for number, item in enumerate(draft.reading.sequence(value, path)):
+        at = (*path, number)
+        if isinstance(item, dict):
+            for key in item:
+                if key not in ("target", "published", "host_ip", "protocol", "mode", "name", "app_protocol"):
+                    draft.reading.unknown((*at, key), ("target", "published", "host_ip", "protocol", "mode"))
+            short = f"{item['published']}:" if item.get("published") not in (None, "") else ""
+            host = _scalar(item.get("host_ip"))
+            host = f"[{host}]:" if ":" in host else f"{host}:" if host else ""
+            item = f"{host}{short}{item.get('target', '')}/{item.get('protocol', 'tcp')}"
+            if host and not short:
+                item = f"{host}:" + item[len(host) :]
+        match = _PORT.match(_scalar(item))
+        if not match:
+            draft.problem(at, f"{_scalar(item)!r} is no port", "[HOST_IP:][PUBLISHED:]TARGET[/tcp|udp]")
+            continue
+        host = match["v6"] or match["v4"] or ""
+        if host:
+            try:
+                host = str(ipaddress.ip_address(host))
+            except ValueError:
+                draft.problem(at, f"{host} is no IP address")
+                continue
+        target, published = _range(match["target"]), _range(match["pub"] or "")
+        if published and len(published) != len(target) and len(target) != 1:
+            draft.problem(at, f"{len(published)} published ports for {len(target)} container ports")
+            continue
+        bad = [p for p in (*target, *published) if not (0 < p < 65536)]
+        if bad and not (bad == [0] and not published):
+            draft.problem(at, f"port {bad[0]} does not exist: TCP and UDP ports end at 65535", "choose 1 to 65535")
+            continue
+        if published and len(target) == 1 and len(published) > 1:
+            published = published[:1]  # a range for one container port means "one of these"
+        for index, inside in enumerate(target):
+            out.append(Port(
+                target=inside, published=published[index] if published else 0, protocol=match["proto"] or "tcp",
+                host_ip=host,
+            ))
+    return {"ports": tuple(dict.fromkeys(out))}
+
+
+def _range(span: str) -> list[int]:
+    if not span:
+        return []
+    low, _, high = span.partition("-")
+    return list(range(int(low), min(int(high or low), int(low) + 65535) + 1))
+
+
+def volumes(draft: Draft, value: Any, path: Path_) -> Fields:
+    out = []
+    for number, item in enumerate(draft.reading.sequence(value, path)):
+        at = (*path, number)
+        mount = _long_mount(draft, item, at) if isinstance(item, dict) else _short_mount(draft, _scalar(item), at)
+        if mount:
+            out.append(mount)
+    return {"mounts": tuple(out)}
+
+
+def _short_mount(draft: Draft, item: str, at: Path_) -> Mount | None:
+    parts = item.split(":")
+    source, target = (parts[0], parts[1]) if len(parts) > 1 else ("", parts[0])
+    options = parts[2].split(",") if len(parts) > 2 else []
+    if len(parts) > 3 or not target.startswith("/"):
+        draft.problem(at, f"{item!r} is no mount: the target must be an absolute path", "[SOURCE:]TARGET[:OPTIONS]")
+        return None
+    known = {"ro", "rw", "z", "Z", "nocopy", "cached", "delegated", "consistent",
+             "private", "rprivate", "shared", "rshared", "slave", "rslave"}
+    for option in options:
+        if option not in known:
+            draft.problem(at, f"mount option {option!r} is not known", "one of " + ", ".join(sorted(known)))
+    propagation = next((o for o in options if o.lstrip("r") in ("private", "shared", "slave")), "rprivate")
+    target = target.rstrip("/") or "/"
+    if source.startswith(("/", ".", "~")):
+        return Mount(kind="bind", source=str(draft.reading.host_path(source)), target=target,
+                     read_only="ro" in options, propagation=propagation, create_host_path=True)
+    return Mount(kind="volume", source=source, target=target, read_only="ro" in options, nocopy="nocopy" in options)
+
+
+def _long_mount(draft: Draft, item: dict[str, Any], at: Path_) -> Mount | None:
+    known = ("type", "source", "target", "read_only", "bind", "volume", "tmpfs", "consistency", "image", "cluster")
+    for key in item:
+        if key not in known and not key.startswith("x-"):
+            draft.reading.unknown((*at, key), known)
+    shape, target = item.get("type", "volume"), _scalar(item.get("target"))
+    if shape not in ("bind", "volume", "tmpfs"):
+        draft.problem((*at, "type"), f"type {shape!r} is not supported", "bind, volume or tmpfs")
+        return None
+    if not target.startswith("/"):
+        draft.problem((*at, "target"), "must be an absolute path")
+        return None
+    source = _scalar(item.get("source"))
+    bind, volume, tmpfs = (draft.reading.mapping(item.get(k), (*at, k)) for k in ("bind", "volume", "tmpfs"))
+    fields: Fields = {"kind": shape, "target": target.rstrip("/") or "/", "read_only": bool(item.get("read_only"))}
+    if shape == "bind":
+        if not source:
+            draft.problem(at, "a bind mount needs its source")
+            return None
+        fields |= {"source": str(draft.reading.host_path(source)), "propagation": bind.get("propagation", "rprivate"),
+                   "create_host_path": bool(bind.get("create_host_path", True))}
+    elif shape == "volume":
+        fields |= {"source": source, "nocopy": bool(volume.get("nocopy")), "subpath": _scalar(volume.get("subpath"))}
+    else:
+        if "size" in tmpfs:
+            fields |= size("size")(draft, tmpfs["size"], (*at, "tmpfs", "size"))
+        if "mode" in tmpfs:
+            fields["mode"] = int(tmpfs["mode"])
+    return Mount(**fields)
+
+
+def tmpfs(draft: Draft, value: Any, path: Path_) -> Fields:
+    out = []
+    for number, item in enumerate(value if isinstance(value, list) else [value]):
+        target, _, options = _scalar(item).partition(":")
+        if not target.startswith("/"):
+            draft.problem((*path, number), f"{target!r} must be an absolute path")
+            continue
+        out.append(Mount(kind="tmpfs", target=target, options=tuple(o for o in options.split(",") if o)))
+    return {"tmpfs_mounts": tuple(out)}
+
+
+def ulimits(draft: Draft, value: Any, path: Path_) -> Fields:
+    out = []
+    for name, item in draft.reading.mapping(value, path).items():
+        body = item if isinstance(item, dict) else {"soft": item, "hard": item}
+        try:
+            out.append(Ulimit(name=name, soft=int(body["soft"]), hard=int(body["hard"])))
+        except (KeyError, TypeError, ValueError):
+            draft.problem((*path, name), "must be a number, or soft: and hard: numbers")
+    return {"ulimits": tuple(sorted(out, key=lambda u: u.name))}
+
+
+def devices(draft: Draft, value: Any, path: Path_) -> Fields:
+    out = []
+    for number, item in enumerate(draft.reading.sequence(value, path)):
+        if isinstance(item, dict):
+            out.append(Device(source=_scalar(item.get("source")), target=_scalar(item.get("target", item.get("source"))),
+                              permissions=_scalar(item.get("permissions", "rwm"))))
+            continue
+        parts = _scalar(item).split(":")
+        if not parts[0].startswith("/"):
+            draft.problem((*path, number), f"{item!r} is no device path")
+            continue
+        out.append(Device(source=parts[0], target=parts[1] if len(parts) > 1 else parts[0],
+                          permissions=parts[2] if len(parts) > 2 else "rwm"))
+    return {"devices": tuple(out)}
+
+
+def extra_hosts(draft: Draft, value: Any, path: Path_) -> Fields:
+    out: list[tuple[str, str]] = []
+    if isinstance(value, dict):
+        for name, item in value.items():
+            out += [(name, _scalar(i)) for i in (item if isinstance(item, list) else [item])]
+    else:
+        for number, item in enumerate(draft.reading.sequence(value, path)):
+            name, sep, address = _scalar(item).replace("=", ":", 1).partition(":")
+            if not sep:
+                draft.problem((*path, number), f"{item!r} must be NAME:ADDRESS")
+                continue
+            out.append((name, address))
+    for name, address in out:
+        plain = address.strip("[]")
+        if plain != "host-gateway":
+            try:
+                ipaddress.ip_address(plain)
+            except ValueError:
+                draft.problem(path, f"{name}: {address!r} is no IP address")
+    return {"extra_hosts": tuple((n, a.strip("[]")) for n, a in out)}
+
+
+def networks(draft: Draft, value: Any, path: Path_) -> Fields:
+    body = dict.fromkeys(value) if isinstance(value, list) else draft.reading.mapping(value, path)
+    out = []
+    known = ("aliases", "ipv4_address", "ipv6_address", "mac_address", "priority", "gw_priority", "interface_name",
+             "link_local_ips", "driver_opts")
+    for name, item in body.items():
+        at = (*path, name)
+        settings = draft.reading.mapping(item, at)
+        for key in settings:
+            if key not in known and not key.startswith("x-"):
+                draft.reading.unknown((*at, key), known)
+            elif key in ("link_local_ips", "driver_opts"):
+                draft.reading.warn((*at, key), "is not supported yet and has no effect")
+        for key, version in (("ipv4_address", 4), ("ipv6_address", 6)):
+            if key in settings:
+                try:
+                    if ipaddress.ip_address(_scalar(settings[key])).version != version:
+                        raise ValueError
+                except ValueError:
+                    draft.problem((*at, key), f"{_scalar(settings[key])!r} is no IPv{version} address")
+        out.append(Attachment(
+            network=name, ipv4=_scalar(settings.get("ipv4_address")), ipv6=_scalar(settings.get("ipv6_address")),
+            mac=_scalar(settings.get("mac_address")), aliases=tuple(map(_scalar, settings.get("aliases") or ())),
+            gw_priority=int(settings.get("gw_priority") or 0), interface=_scalar(settings.get("interface_name")),
+        ))
+    return {"attachments": tuple(out)}
+
+
+def network_mode(draft: Draft, value: Any, path: Path_) -> Fields:
+    mode = _scalar(value)
+    if draft.body.get("networks"):
+        draft.problem(path, "cannot stand beside networks", "keep one of them")
+    if mode not in ("host", "none", "bridge") and not mode.startswith(("service:", "container:")):
+        draft.problem(path, f"{mode!r} is not known", "host, none, bridge, service:NAME or container:NAME")
+    return {"network_mode": mode}
+
+
+def depends_on(draft: Draft, value: Any, path: Path_) -> Fields:
+    out = []
+    body = dict.fromkeys(value) if isinstance(value, list) else draft.reading.mapping(value, path)
+    for name, item in body.items():
+        at = (*path, name)
+        settings = draft.reading.mapping(item, at)
+        condition = settings.get("condition", "service_started")
+        if condition not in CONDITIONS:
+            draft.problem((*at, "condition"), f"{condition!r} is no condition", "one of " + ", ".join(CONDITIONS))
+        for key in settings:
+            if key not in ("condition", "restart", "required"):
+                draft.reading.unknown((*at, key), ("condition", "restart", "required"))
+        out.append(Dependency(
+            service=_scalar(name), condition=condition, restart=bool(settings.get("restart")),
+            required=bool(settings.get("required", True)), where=str(draft.reading.mark(at)),
+        ))
+    return {"depends_on": tuple(out)}
+
+
+def build(draft: Draft, value: Any, path: Path_) -> Fields:
+    body = {"context": value} if isinstance(value, str) else draft.reading.mapping(value, path)
+    context = _scalar(body.get("context", "."))
+    refused = ("additional_contexts", "cache_from", "cache_to", "entitlements", "extra_hosts", "isolation", "platforms",
+               "privileged", "provenance", "sbom", "secrets", "shm_size", "ssh", "ulimits", "attestations")
+    known = ("context", "dockerfile", "dockerfile_inline", "args", "target", "labels", "tags", "no_cache", "pull",
+             "network", *refused)
+    for key in body:
+        if key in refused:
+            draft.reading.warn((*path, key), "is not supported yet and has no effect")
+        elif key not in known and not key.startswith("x-"):
+            draft.reading.unknown((*path, key), known)
+    remote = "://" in context or context.startswith("git@")
+    if remote:
+        draft.problem((*path, "context"), f"{context}: remote contexts are not supported yet", "use a local folder")
+    directory = draft.reading.host_path(context)
+    args = {k: draft.reading.environment.get(k, "") if v is None else _scalar(v)
+            for k, v in as_mapping(body.get("args")).items()}
+    return {"build": Build(
+        context=str(directory), dockerfile=_scalar(body.get("dockerfile", "Dockerfile")),
+        dockerfile_inline=_scalar(body.get("dockerfile_inline")), args=tuple(sorted(args.items())),
+        target=_scalar(body.get("target")), labels=tuple(sorted(
+            (k, _scalar(v)) for k, v in as_mapping(body.get("labels")).items())),
+        tags=tuple(map(_scalar, body.get("tags") or ())), no_cache=bool(body.get("no_cache")),
+        pull=bool(body.get("pull")), network=_scalar(body.get("network")),
+    )}
+
+
+def deploy(draft: Draft, value: Any, path: Path_) -> Fields:
+    body = draft.reading.mapping(value, path)
+    fields: Fields = {}
+    known = ("mode", "replicas", "endpoint_mode", "labels", "update_config", "rollback_config", "resources",
+             "restart_policy", "placement")
+    for key, item in body.items():
+        at = (*path, key)
+        if key == "replicas":
+            fields |= integer("replicas", 0)(draft, item, at)
+        elif key == "resources":
+            fields |= _resources(draft, item, at)
+        elif key == "restart_policy":
+            policy = draft.reading.mapping(item, at)
+            word = {"none": "no", "any": "always", "on-failure": "on-failure"}.get(_scalar(policy.get("condition", "any")))
+            if word is None:
+                draft.problem((*at, "condition"), "must be none, on-failure or any")
+            else:
+                fields |= {"restart": word, "restart_max": int(policy.get("max_attempts") or 0)}
+        elif key not in known and not key.startswith("x-"):
+            draft.reading.unknown(at, known)
+        elif key not in ("mode", "labels", "endpoint_mode"):
+            draft.reading.warn(at, "has no effect on one host yet")
+    return fields
+
+
+def _resources(draft: Draft, value: Any, path: Path_) -> Fields:
+    fields: Fields = {}
+    body = draft.reading.mapping(value, path)
+    for key, row in (("cpus", decimal("cpus")), ("memory", size("memory")), ("pids", integer("pids"))):
+        item = draft.reading.mapping(body.get("limits"), (*path, "limits")).get(key)
+        if item is not None:
+            fields |= row(draft, item, (*path, "limits", key))
+    reserved = draft.reading.mapping(body.get("reservations"), (*path, "reservations"))
+    if "memory" in reserved:
+        fields |= size("memory_reservation")(draft, reserved["memory"], (*path, "reservations", "memory"))
+    return fields
+
+
+def logging(draft: Draft, value: Any, path: Path_) -> Fields:
+    body = draft.reading.mapping(value, path)
+    driver = _scalar(body.get("driver", "json-file"))
+    if driver not in ("json-file", "local", "none"):
+        draft.reading.warn((*path, "driver"), f"driver {driver!r} is not supported yet: logs are kept as json-file does")
+    options = draft.reading.mapping(body.get("options"), (*path, "options"))
+    return {"log_driver": driver, "log_options": tuple(sorted((k, _scalar(v)) for k, v in options.items()))}
+
+
+def pull_policy(draft: Draft, value: Any, path: Path_) -> Fields:
+    policy = {"if_not_present": "missing"}.get(_scalar(value), _scalar(value))
+    if policy not in ("always", "never", "missing", "build", "daily", "weekly") and not policy.startswith("every_"):
+        draft.problem(path, f"{policy!r} is no pull policy", "always, never, missing or build")
+    return {"pull_policy": policy}
+
+
+def granted(kind_: str, folder: str) -> Row:
+    """`configs:` and `secrets:` of a service: files whose content the client reads, given to the container."""
+
+    def row(draft: Draft, value: Any, path: Path_) -> Fields:
+        out = []
+        for number, item in enumerate(draft.reading.sequence(value, path)):
+            at = (*path, number)
+            body = item if isinstance(item, dict) else {"source": _scalar(item)}
+            source = _scalar(body.get("source"))
+            content = _content(draft, kind_, source, at)
+            if content is None:
+                continue
+            target = _scalar(body.get("target")) or (f"{folder}/{source}" if folder else f"/{source}")
+            target = target if target.startswith("/") else f"{folder}/{target}"
+            mode = body.get("mode", 0o444)
+            try:
+                mode = int(mode, 8) if isinstance(mode, str) else int(mode)
+                uid, gid = int(body.get("uid") or 0), int(body.get("gid") or 0)
+            except ValueError:
+                draft.problem(at, "mode, uid and gid are numbers")
+                continue
+            out.append(File(target=target, content=content, mode=mode, uid=uid, gid=gid, secret=kind_ == "secrets"))
+        return {f"files_{kind_}": tuple(out)}
+
+    return row
+
+
+def _content(draft: Draft, kind_: str, name: str, at: Path_) -> bytes | None:
+    """The content that the file's top level declares for *name*."""
+    reading = draft.reading
+    declared = reading.mapping(reading.tree.value.get(kind_), (kind_,))
+    if name not in declared:
+        reading.problem(at, f"{kind_[:-1]} {name!r} is not declared", f"declare it under {kind_}:")
+        return None
+    body = reading.mapping(declared[name], (kind_, name))
+    where: Path_ = (kind_, name)
+    if body.get("external"):
+        reading.problem(where, "external ones are not supported yet", "use file:, content: or environment:")
+    elif "content" in body:
+        return _scalar(body["content"]).encode()
+    elif "environment" in body:
+        variable = _scalar(body["environment"])
+        if variable in reading.environment:
+            return reading.environment[variable].encode()
+        reading.problem((*where, "environment"), f"variable {variable} is not set")
+    elif "file" in body:
+        source = reading.host_path(_scalar(body["file"]))
+        try:
+            return source.read_bytes()
+        except OSError as error:
+            reading.problem((*where, "file"), f"{source} cannot be read: {error.strerror}")
+    else:
+        reading.problem(where, "says not where its content is", "use file:, content: or environment:")
+    return None
+
+
+def nothing(draft: Draft, value: Any, path: Path_) -> Fields:
+    """Keys whose meaning another row, or nothing on the node, takes up."""
+    del draft, value, path
+    return {}
+
+
+KEYS: dict[str, Row] = {
+    "image": text("image"),
+    "build": build,
+    "entrypoint": command_line("entrypoint"),
+    "command": command_line("command"),
+    "environment": nothing,  # read together with env_file, below
+    "env_file": nothing,
+    "user": text("user"),
+    "group_add": words("group_add"),
+    "working_dir": text("working_dir"),
+    "hostname": text("hostname"),
+    "domainname": text("domainname"),
+    "container_name": text("container_name"),
+    "labels": pairs("labels"),
+    "annotations": nothing,
+    "tty": boolean("tty"),
+    "stdin_open": boolean("stdin_open"),
+    "init": boolean("init"),
+    "read_only": boolean("read_only"),
+    "privileged": boolean("privileged"),
+    "cap_add": words("cap_add"),
+    "cap_drop": words("cap_drop"),
+    "security_opt": words("security_opt"),
+    "stop_signal": text("stop_signal"),
+    "stop_grace_period": duration("stop_grace_s"),
+    "restart": restart,
+    "healthcheck": healthcheck,
+    "cpus": decimal("cpus"),
+    "cpu_shares": integer("cpu_shares", 0),
+    "cpuset": text("cpuset"),
+    "mem_limit": size("memory"),
+    "memswap_limit": size("memory_swap"),
+    "mem_reservation": size("memory_reservation"),
+    "pids_limit": integer("pids"),
+    "oom_score_adj": integer("oom_score_adj", -1000, 1000),
+    "shm_size": size("shm_size"),
+    "ulimits": ulimits,
+    "sysctls": pairs("sysctls"),
+    "devices": devices,
+    "volumes": volumes,
+    "volumes_from": words("volumes_from"),
+    "tmpfs": tmpfs,
+    "network_mode": network_mode,
+    "networks": networks,
+    "pid": text("pid_mode"),
+    "ipc": text("ipc_mode"),
+    "uts": text("uts_mode"),
+    "ports": ports,
+    "expose": nothing,
+    "extra_hosts": extra_hosts,
+    "dns": words("dns"),
+    "dns_search": words("dns_search"),
+    "dns_opt": words("dns_opt"),
+    "logging": logging,
+    "pull_policy": pull_policy,
+    "depends_on": depends_on,
+    "deploy": deploy,
+    "scale": integer("replicas", 0),
+    "profiles": nothing,
+    "configs": granted("configs", ""),
+    "secrets": granted("secrets", "/run/secrets"),
+}
+NOT_HONOURED: dict[str, str] = dict.fromkeys(
+    (
+        "attach", "blkio_config", "cgroup", "cgroup_parent", "cpu_count", "cpu_percent", "cpu_period",
+        "cpu_quota", "cpu_rt_period", "cpu_rt_runtime", "credential_spec", "develop", "device_cgroup_rules", "extends",
+        "external_links", "gpus", "isolation", "label_file", "links", "mac_address", "mem_swappiness", "models",
+        "oom_kill_disable", "platform", "post_start", "pre_start", "pre_stop", "provider", "runtime",
+        "storage_opt", "use_api_socket", "userns_mode",
+    ),
+    "is not supported yet and has no effect",
+)
+
+
+def read(reading: Reading, name: str, value: Any) -> Service:
+    """The service *name*; its problems are in *reading*."""
+    path: Path_ = ("services", name)
+    body = reading.mapping(value, path)
+    draft = Draft(reading, name, body)
+    fields: Fields = environment(draft, None, path)
+    for key, item in body.items():
+        at = (*path, key)
+        if key.startswith("x-"):
+            continue
+        if key in NOT_HONOURED:
+            reading.warn(at, NOT_HONOURED[key])
+        elif key not in KEYS:
+            reading.unknown(at, (*KEYS, *NOT_HONOURED))
+        elif item is not None or key in ("entrypoint", "command"):
+            fields |= KEYS[key](draft, item, at)
+    fields["mounts"] = (*fields.get("mounts", ()), *fields.pop("tmpfs_mounts", ()))
+    fields["files"] = (*fields.pop("files_configs", ()), *fields.pop("files_secrets", ()))
+    if "image" not in fields and "build" not in fields:
+        reading.problem(path, "has neither image nor build", "add image: NAME or build: FOLDER")
+    fields.setdefault("image", f"{reading.name}-{name}")
+    own = {key: fields.pop(key) for key in SERVICE_FIELDS if key in fields}
+    if own.get("container_name") and own.get("replicas", 1) > 1:
+        reading.problem((*path, "container_name"), "several replicas cannot share one name", "remove it")
+    return Service(name=name, container=Container(**fields), where=str(reading.mark(path)), **own)

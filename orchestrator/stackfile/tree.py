@@ -1,0 +1,145 @@
+"""YAML into plain values that remember where they stand.
+
+Source: YAML 1.1 as PyYAML reads it, with the duplicate keys, tabs and bombs that it would let through refused.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from orchestrator.errors import Mark, Problem, StackFileError
+
+try:
+    from yaml import CSafeLoader as Loader
+except ImportError:  # PyYAML without libyaml: slower, the same result
+    from yaml import SafeLoader as Loader  # type: ignore[assignment]
+
+MAX_BYTES = 8 << 20
+MAX_NODES = 200_000
+MAX_DEPTH = 100
+Path_ = tuple[str | int, ...]
+
+
+class Tree:
+    """*value* is the document as dicts, lists and scalars; `mark(path)` says where a path stands."""
+
+    def __init__(self, value: Any, marks: dict[Path_, Mark]) -> None:
+        self.value = value
+        self.marks = marks
+
+    def mark(self, path: Path_) -> Mark:
+        """The place of *path*, or of its nearest ancestor that has one."""
+        while path and path not in self.marks:
+            path = path[:-1]
+        return self.marks.get(path, Mark("", 0, 0))
+
+
+class _Builder:
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.marks: dict[Path_, Mark] = {}
+        self.problems: list[Problem] = []
+        self.count = 0
+        self.loader = yaml.SafeLoader("")
+
+    def mark(self, node: yaml.Node) -> Mark:
+        return Mark(self.file, node.start_mark.line + 1, node.start_mark.column + 1)
+
+    def build(self, node: yaml.Node, path: Path_, depth: int = 0) -> Any:
+        self.count += 1
+        if self.count > MAX_NODES or depth > MAX_DEPTH:
+            limit = f"{MAX_NODES} values" if self.count > MAX_NODES else f"{MAX_DEPTH} levels"
+            raise StackFileError([Problem(
+                where=self.mark(node), what=f"the file unfolds to more than {limit}",
+                why="anchors that multiply each other, or nesting without end", fix="write it out without them",
+            )])
+        self.marks.setdefault(path, self.mark(node))
+        if isinstance(node, yaml.MappingNode):
+            return self.mapping(node, path, depth)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.build(item, (*path, i), depth + 1) for i, item in enumerate(node.value)]
+        try:
+            return self.loader.construct_object(node)  # type: ignore[no-untyped-call]
+        except (yaml.YAMLError, ValueError) as error:
+            why = getattr(error, "problem", "") or str(error)
+            self.problems.append(Problem(where=self.mark(node), what="a value that cannot be read", why=why))
+            return None
+
+    def mapping(self, node: yaml.MappingNode, path: Path_, depth: int) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        merged: list[tuple[yaml.Node, Any]] = []
+        seen: dict[str, Mark] = {}
+        for key_node, value_node in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                sources = value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
+                for source in sources:
+                    if not isinstance(source, yaml.MappingNode):
+                        self.problems.append(Problem(where=self.mark(source), what="<<: wants a mapping"))
+                        continue
+                    merged.append((source, self.build(source, path, depth + 1)))
+                continue
+            if not isinstance(key_node, yaml.ScalarNode):
+                self.problems.append(Problem(where=self.mark(key_node), what="a key must be a plain word"))
+                continue
+            key = str(key_node.value)
+            if key in seen:
+                self.problems.append(Problem(
+                    where=self.mark(key_node), what=f"key {key!r} stands twice", why=f"first at {seen[key]}",
+                    fix="keep one of them",
+                ))
+            seen[key] = self.mark(key_node)
+            self.marks[(*path, key)] = self.mark(key_node)
+            out[key] = self.build(value_node, (*path, key), depth + 1)
+        for _, values in merged:
+            for key, value in values.items():
+                out.setdefault(key, value)
+        return out
+
+
+def parse(text: str, file: str) -> Tree:
+    """Read one YAML document. Raises StackFileError with every problem of its form."""
+    try:
+        node = yaml.compose(text, Loader=Loader)
+    except yaml.MarkedYAMLError as error:
+        at = error.problem_mark or error.context_mark
+        where = Mark(file, at.line + 1, at.column + 1) if at else Mark(file, 1, 1)
+        why = " ".join(part for part in (error.context, error.problem) if part)
+        hint = "use spaces" if "\\t" in why or "'\\t'" in why else "check the indentation and quotes around it"
+        raise StackFileError([Problem(where=where, what="this is not YAML", why=why, fix=hint)]) from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise StackFileError([Problem(where=Mark(file, 1, 1), what="this is not YAML", why=str(error))]) from error
+    if node is None:
+        return Tree({}, {(): Mark(file, 1, 1)})
+    builder = _Builder(file)
+    try:
+        value = builder.build(node, ())
+    except RecursionError:
+        raise StackFileError([Problem(where=Mark(file, 1, 1), what="an anchor contains itself")]) from None
+    if not isinstance(value, dict):
+        builder.problems.append(Problem(
+            where=Mark(file, 1, 1), what=f"a stack file is a mapping, not a {type(value).__name__}",
+            fix="begin with `services:`",
+        ))
+    if builder.problems:
+        raise StackFileError(builder.problems)
+    return Tree(value, builder.marks)
+
+
+def read(path: Path, shown: str) -> Tree:
+    """Read the file at *path*; *shown* is its name in messages."""
+    where = Mark(shown, 0, 0)
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise StackFileError([Problem(where=where, what=f"the file is larger than {MAX_BYTES >> 20} MiB")])
+        return parse(path.read_bytes().decode("utf-8-sig"), shown)
+    except UnicodeDecodeError as error:
+        raise StackFileError([
+            Problem(where=where, what="the file is not UTF-8", why=f"byte {error.start} is {error.object[error.start]:#x}")
+        ]) from error
+    except OSError as error:
+        raise StackFileError([
+            Problem(where=where, what="the file cannot be read", why=error.strerror or str(error))
+        ]) from error

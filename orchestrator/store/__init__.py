@@ -1,0 +1,1 @@
+"""The Store: keys with revisions, in etcd terms."""
