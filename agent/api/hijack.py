@@ -41,7 +41,7 @@ class Hijacked(web.StreamResponse):
         self.transport = request.transport
         self._protocol = request.protocol
         head = f"Content-Type: {content_type}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
-        request.protocol.set_parser(self._feed)
+        request.protocol.set_parser(self._feed)  # type: ignore[arg-type]
         if request.headers.get("Upgrade"):
             self.transport.write(b"HTTP/1.1 101 UPGRADED\r\n" + head.encode())
         else:

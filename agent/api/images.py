@@ -56,7 +56,7 @@ def inspected(image: Image) -> dict[str, Any]:
 
 @routes.get("/images/json")
 async def listing(request: web.Request) -> web.Response:
-    return web.json_response([summary(i) for i in request.app[ENGINE].images.list()])
+    return web.json_response([summary(i) for i in request.app[ENGINE].images.everything()])
 
 
 @routes.get("/images/{name:.+}/json")
@@ -143,8 +143,7 @@ def _changes(lines: list[str]) -> RunConfig:
         word, _, rest = line.strip().partition(" ")
         word = word.upper()
         if word in ("CMD", "ENTRYPOINT"):
-            value = tuple(json.loads(rest)) if rest.startswith("[") else ("/bin/sh", "-c", rest)
-            fields[word.lower()] = value
+            fields[word.lower()] = tuple(json.loads(rest)) if rest.startswith("[") else ("/bin/sh", "-c", rest)
         elif word == "ENV":
             fields["env"] = (*fields.get("env", ()), rest)
         elif word == "LABEL":
@@ -222,8 +221,8 @@ async def prune(request: web.Request) -> web.Response:
     engine = request.app[ENGINE]
     filters = json.loads(request.query.get("filters", "{}"))
     everything = str(next(iter(filters.get("dangling", ["true"])))).lower() in ("false", "0")
-    gone = []
-    for image in engine.images.list():
+    gone: list[dict[str, str]] = []
+    for image in engine.images.everything():
         if image.digest not in engine.images_in_use() and (everything or not image.names):
             gone += engine.images.remove(image.id, in_use=set())
     return web.json_response({"ImagesDeleted": gone, "SpaceReclaimed": engine.images.collect()})

@@ -43,7 +43,7 @@ async def info(request: web.Request) -> web.Response:
         "ContainersRunning": sum(r.state == "running" for r in records),
         "ContainersPaused": sum(r.state == "paused" for r in records),
         "ContainersStopped": sum(not r.running for r in records),
-        "Images": len(engine.images.list()), "Driver": "overlay2", "CgroupDriver": "cgroupfs",
+        "Images": len(engine.images.everything()), "Driver": "overlay2", "CgroupDriver": "cgroupfs",
         "CgroupVersion": "2" if engine.cgroup2 else "1", "NCPU": os.cpu_count(), "MemTotal": pages,
         "OperatingSystem": "Linux", "OSType": "linux", "Architecture": platform.machine(),
         "KernelVersion": platform.release(), "DockerRootDir": str(engine.paths.root),

@@ -133,7 +133,7 @@ def container(body: Document) -> Container:
         volumes_from=tuple(host.get("VolumesFrom") or ()),
         network_mode=mode if mode in ("host", "none") or ":" in mode else "",
         pid_mode=host.get("PidMode") or "",
-        ipc_mode=host.get("IpcMode") if host.get("IpcMode") in ("host",) else "",
+        ipc_mode="host" if host.get("IpcMode") == "host" else "",
         uts_mode=host.get("UTSMode") or "",
         group_add=tuple(host.get("GroupAdd") or ()),
         attachments=tuple(attachments),

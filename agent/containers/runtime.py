@@ -14,6 +14,7 @@ import shutil
 import signal
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -72,7 +73,13 @@ async def ended(process: Process) -> None:
         return
     loop = asyncio.get_running_loop()
     done = loop.create_future()
-    loop.add_reader(fd, lambda: done.done() or done.set_result(None))
+
+
+    def gone() -> None:
+        if not done.done():
+            done.set_result(None)
+
+    loop.add_reader(fd, gone)
     try:
         await done
     finally:
@@ -109,15 +116,17 @@ class Runtime:
         (bundle / "exits" / ident).unlink(missing_ok=True)
         failpoint("container.create")
         environment = {"_OCI_SYNCPIPE": str(write), "PATH": os.environ.get("PATH", os.defpath)}
-        child = await asyncio.create_subprocess_exec(
-            *arguments, pass_fds=(write,), env=environment, cwd=bundle, start_new_session=True,
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
-        )
+        # a file and not a pipe: conmon stays, and would hold the pipe's other end open
+        with (bundle / "conmon.err").open("wb") as complaints:
+            child = await asyncio.create_subprocess_exec(
+                *arguments, pass_fds=(write,), env=environment, cwd=bundle, start_new_session=True,
+                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=complaints,
+            )
         os.close(write)
         line = await _read_line(read)
-        complaint = (await child.stderr.read() if child.stderr else b"").decode(errors="replace").strip()
         await child.wait()
-        reply = json.loads(line) if line else {"pid": -1, "message": complaint}
+        complaint = (bundle / "conmon.err").read_text(errors="replace").strip()
+        reply: dict[str, Any] = json.loads(line) if line else {"pid": -1, "message": complaint}
         pid = int(reply.get("data", reply.get("pid", -1)))  # the key changed with conmon API version 1
         if pid <= 0:
             raise RuntimeFailure(_reason(str(reply.get("message", "")) or complaint, bundle / "runc.log"))

@@ -94,7 +94,8 @@ class Converger:
         present = True
         if task and task.desired == "hold":
             with contextlib.suppress(AgentError):
-                present = self.engine.images.is_complete(self.engine.images.find(task.container.image_id or task.container.image))
+                c = task.container
+                present = self.engine.images.is_complete(self.engine.images.find(c.image_id or c.image))
         return next_action(task, seen, image_present=present)
 
     async def _work(self, name: str) -> None:

@@ -105,8 +105,8 @@ async def _mounts(engine: Engine, record: Record, image: RunConfig, rootfs: Path
     """Every mount with its source on the host; volumes are made and filled on the way."""
     c = record.container
     wanted: dict[str, Mount] = {}
-    for source in c.volumes_from:
-        name, _, access = source.removeprefix("container:").partition(":")
+    for donor in c.volumes_from:
+        name, _, access = donor.removeprefix("container:").partition(":")
         other = next(
             (r for r in engine.records.values() if r.stack and r.stack == record.stack and r.service == name), None
         ) or engine.find(name)

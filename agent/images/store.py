@@ -195,7 +195,7 @@ class ImageStore:
         """By name, by manifest digest, or by (the beginning of) its ID. Raises ImageNotFound."""
         bare = text.removeprefix("sha256:")
         if len(bare) >= 6 and all(c in "0123456789abcdef" for c in bare):
-            hits = {i.digest: i for i in self.list() if bare == i.id[7 : 7 + len(bare)] or i.digest == text}
+            hits = {i.digest: i for i in self.everything() if bare == i.id[7 : 7 + len(bare)] or i.digest == text}
             if len(hits) == 1:
                 return next(iter(hits.values()))
             if len(hits) > 1:
@@ -206,14 +206,14 @@ class ImageStore:
             raise ImageNotFound(f"No such image: {text}")
         return self.image(digest)
 
-    def list(self) -> list[Image]:
+    def everything(self) -> tuple[Image, ...]:
         found = []
         for digest in sorted(set(self.names.values())):
             try:
                 found.append(self.image(digest))
             except ImageError:
                 continue
-        return found
+        return tuple(found)
 
     def is_complete(self, image: Image) -> bool:
         return all(self.has_layer(diff_id) for diff_id in image.layers)
@@ -246,7 +246,7 @@ class ImageStore:
         failpoint("image.collect")
         blobs: set[str] = set()
         layers: set[str] = set()
-        for image in self.list():
+        for image in self.everything():
             manifest = self.manifest(image.digest)
             blobs |= {image.digest[7:], image.id[7:], *(layer.digest[7:] for layer in manifest.layers)}
             layers |= {path.name for path in self.lower(image)}

@@ -235,7 +235,7 @@ def _main(target: str, blob: str, diff_id: str, keep: str) -> int:
         os.umask(0)
         os.chroot(target)
         os.chdir("/")
-        reply["size"] = extract(io.BufferedReader(stream, CHUNK))
+        reply["size"] = extract(io.BufferedReader(stream, CHUNK))  # type: ignore[type-var]
         got = "sha256:" + stream.blob.hexdigest()
         if blob and got != blob:
             raise Refused(f"the layer has digest {got}, the manifest says {blob}")

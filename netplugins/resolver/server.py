@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+from typing import Any
 
 from netplugins import netns
 from netplugins.resolver import message
@@ -69,10 +70,10 @@ class Listener:
                 with contextlib.suppress(OSError):
                     self.udp.sendto(reply, peer)
 
-    async def _forward(self, packet: bytes, question: message.Question, peer: object) -> None:
+    async def _forward(self, packet: bytes, question: message.Question, peer: Any) -> None:
         reply = await self.server.ask_upstream(packet, question, self.view, tcp=False)
         with contextlib.suppress(OSError):
-            self.udp.sendto(reply, peer)  # type: ignore[arg-type]
+            self.udp.sendto(reply, peer)
 
     async def _stream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -29,7 +29,7 @@ def subnets(
     others = [ipaddress.ip_network(c) for c in taken]
     out = [Subnet(cidr=cidr, gateway=gateway) for cidr, gateway in wanted]
     for subnet in out:
-        clash = next((o for o in others if o.overlaps(ipaddress.ip_network(subnet.cidr))), None)  # type: ignore[arg-type]
+        clash = next((o for o in others if o.overlaps(ipaddress.ip_network(subnet.cidr))), None)
         if clash:
             raise PystackError(f"network {name}: subnet {subnet.cidr} overlaps {clash} of another network")
     avoid = others + [ipaddress.ip_network(c) for c in reserved]
@@ -38,7 +38,7 @@ def subnets(
         out.insert(0, _free_v4(avoid, pools, name))
     if ipv6 and 6 not in versions:
         used = {o for o in avoid if o.version == 6}
-        free = next((n for n in ULA.subnets(new_prefix=64) if not any(n.overlaps(u) for u in used)), None)  # type: ignore[arg-type]
+        free = next((n for n in ULA.subnets(new_prefix=64) if not any(n.overlaps(u) for u in used)), None)
         if free is None:
             raise Exhausted(f"network {name}: no IPv6 subnet is left")
         out.append(Subnet(cidr=str(free), gateway=str(free[1])))

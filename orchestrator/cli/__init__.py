@@ -21,8 +21,9 @@ COMMANDS = {
 
 @click.command(cls=LazyGroup, commands_from=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="pystack")
+@click.option("-f", "--file", multiple=True, type=click.Path(dir_okay=False), help="Stack file, for the command.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
-def cli(debug: bool) -> None:
+def cli(file: tuple[str, ...], debug: bool) -> None:
     """Run stacks of containers from Compose files, on one host or many."""
 
 

@@ -55,10 +55,13 @@ def env(name: str) -> None:
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def exec_(name: str, machine: str, command: tuple[str, ...]) -> None:
     """Run a command on a machine of the lab."""
+    from orchestrator.lab import cgroups
     from orchestrator.lab import lab as labs
 
+    arguments = labs.enter(labs.find(name), machine)
+    cgroups.enter(name, machine)
     words = [word for index, word in enumerate(command) if not (index == 0 and word == "--")]
-    arguments = [*labs.enter(labs.find(name), machine), *words]
+    arguments = [*arguments, *words]
     os.execvp(arguments[0], arguments)
 
 

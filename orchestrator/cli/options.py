@@ -51,17 +51,19 @@ class StackOptions:
         return self.load(quiet=True).stack.name
 
 
-def stack_options(function: F) -> F:
-    """Adds the options; the command gets them as its first argument."""
+def stack_options(function: F, *, short: bool = True) -> F:
+    """Adds the options; the command gets them as its first argument. *short* False leaves -f to the command itself."""
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         names = ("file", "project_name", "project_directory", "env_file", "profile")
         given = {name: kwargs.pop(name) for name in names}
+        given["file"] = given["file"] or click.get_current_context().find_root().params.get("file") or ()
         return function(StackOptions(**given), *args, **kwargs)
 
     for option in (
-        click.option("-f", "--file", multiple=True, type=click.Path(dir_okay=False), help="Stack file; may be repeated."),
+        click.option(*(("-f",) if short else ()), "--file", multiple=True,
+                     type=click.Path(dir_okay=False), help="Stack file; may be repeated."),
         click.option("-p", "--project-name", help="Name of the stack."),
         click.option("--profile", multiple=True, help="Activate a profile."),
         click.option("--env-file", multiple=True, type=click.Path(dir_okay=False), help="Instead of .env."),

@@ -157,10 +157,10 @@ def _boot(lab: Lab, machine: Machine) -> None:
         [sys.executable, "-E", "-s", "-m", "orchestrator.lab.machine", str(spec)], capture_output=True, text=True,
         stdin=subprocess.DEVNULL, check=False, timeout=60,
     )
-    answer = json.loads(done.stdout) if done.stdout else {"error": done.stderr.strip().splitlines()[-1:]}
+    answer: dict[str, object] = json.loads(done.stdout) if done.stdout else {"error": done.stderr.strip().splitlines()[-1:]}
     if "error" in answer:
         raise PystackError(f"machine {machine.name} of lab {lab.name} did not start: {answer['error']}")
-    machine.pid = answer["pid"]
+    machine.pid = int(str(answer["pid"]))
     machine.started = _start_time(machine.pid)
     lab.save()
     _wire(lab, machine)

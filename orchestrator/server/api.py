@@ -79,7 +79,10 @@ def _json(value: Any) -> web.Response:
     return web.Response(body=msgspec.json.encode(value), content_type="application/json")
 
 
-async def _stream(request: web.Request, work: Callable[[Callable[[dict[str, Any]], None]], Awaitable[Any]]) -> web.StreamResponse:
+Work = Callable[[Callable[[dict[str, Any]], None]], Awaitable[Any]]
+
+
+async def _stream(request: web.Request, work: Work) -> web.StreamResponse:
     """One JSON object a line while *work* goes on; the last one is {"event": "done", "failures": […]} or an error.
 
     A client that goes away ends the work where it is: what was written stays, and the next `up` goes on from there."""

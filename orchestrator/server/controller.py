@@ -66,16 +66,16 @@ class Controller:
 
     async def start(self) -> None:
         """Read the store, tell the node, and listen to it."""
-        for entry in await self.store.list("stacks/"):
+        for entry in await self.store.scan("stacks/"):
             record = msgspec.json.decode(entry.value, type=StackRecord)
             self.stacks[record.stack.name] = record
-        for entry in await self.store.list(f"tasks/{self.node}/"):
+        for entry in await self.store.scan(f"tasks/{self.node}/"):
             task = msgspec.json.decode(entry.value, type=Task)
             self.tasks[task.name] = task
-        for entry in await self.store.list("networks/"):
+        for entry in await self.store.scan("networks/"):
             network = msgspec.json.decode(entry.value, type=Network)
             self.networks[network.name] = network
-        for entry in await self.store.list("volumes/"):
+        for entry in await self.store.scan("volumes/"):
             volume = msgspec.json.decode(entry.value, type=Volume)
             self.volumes[volume.name] = volume
         self._revision = await self.store.revision()
@@ -238,8 +238,8 @@ class Controller:
                 failures.append(Failure(task=service, where=where, reason=f"image {image}: {error}"))
 
         async with asyncio.TaskGroup() as group:
-            for image, service in wanted.items():
-                group.create_task(fetch(image, service))
+            for image, user in wanted.items():
+                group.create_task(fetch(image, user))
         return failures
 
     async def _apply(self, stack: Stack, plan: Plan, options: UpOptions, tell: Any) -> list[Failure]:

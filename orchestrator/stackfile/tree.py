@@ -62,7 +62,7 @@ class _Builder:
         if isinstance(node, yaml.SequenceNode):
             return [self.build(item, (*path, i), depth + 1) for i, item in enumerate(node.value)]
         try:
-            return self.loader.construct_object(node)  # type: ignore[no-untyped-call]
+            return self.loader.construct_object(node)
         except (yaml.YAMLError, ValueError) as error:
             why = getattr(error, "problem", "") or str(error)
             self.problems.append(Problem(where=self.mark(node), what="a value that cannot be read", why=why))

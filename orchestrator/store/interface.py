@@ -78,7 +78,7 @@ class Store(Protocol):
 
     async def get(self, key: str) -> Entry | None: ...
 
-    async def list(self, prefix: str, *, at: int = 0) -> Sequence[Entry]:
+    async def scan(self, prefix: str, *, at: int = 0) -> Sequence[Entry]:
         """All entries below *prefix*, by key; as they were at revision *at* where given. Raises Compacted."""
         ...
 

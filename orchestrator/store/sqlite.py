@@ -104,7 +104,7 @@ class SqliteStore:
         ).fetchone()
         return Entry(*row) if row else None
 
-    async def list(self, prefix: str, *, at: int = 0) -> Sequence[Entry]:
+    async def scan(self, prefix: str, *, at: int = 0) -> Sequence[Entry]:
         return await self._on_thread(self._list, prefix, at)
 
     def _list(self, prefix: str, at: int) -> Sequence[Entry]:
@@ -172,7 +172,7 @@ class SqliteStore:
         connection.execute("BEGIN IMMEDIATE")
         try:
             revision = self._revision()
-            outcomes = []
+            outcomes: list[Outcome] = []
             for write in writes:
                 if not all(self._holds(compare) for compare in write.compare):
                     outcomes.append(Outcome(False, revision))

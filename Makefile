@@ -1,0 +1,22 @@
+# Targets of the contract; each works on a fresh Debian machine with root and package registries.
+PACKAGES = runc conmon nftables iproute2 buildah docker-registry busybox-static mmdebstrap util-linux procps tar python3-venv
+PROGRAMS = runc conmon nft ip buildah docker-registry busybox mmdebstrap nsenter ps tar
+PYTEST = .venv/bin/python -m pytest
+
+.PHONY: setup test lint bench quickstart
+setup:
+	@bash tools/setup "$(PACKAGES)" "$(PROGRAMS)"
+
+test: setup
+	$(PYTEST) -n 2 tests
+
+lint: setup
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+quickstart: setup
+	bash examples/quickstart/run
+
+bench: setup
+	.venv/bin/python -m bench.up

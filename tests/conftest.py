@@ -1,0 +1,104 @@
+"""Fixtures for tests on the real kernel: a lab a worker, a registry in it, and a `pystack` that speaks to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.images import archive, busybox_rootfs, tar_of
+
+SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
+
+
+class Pystack:
+    """The command, as a user runs it, against one lab."""
+
+    def __init__(self, lab: str) -> None:
+        self.lab = lab
+        self.environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYSTACK_", "COMPOSE_"))}
+
+    def __call__(
+        self, *arguments: str, check: bool = True, stdin: str = "", timeout: float = 90, cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "orchestrator", *arguments], capture_output=True, text=True, input=stdin,
+            env=self.environment, timeout=timeout, check=False, cwd=cwd,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        if check:
+            assert done.returncode == 0, f"pystack {' '.join(arguments)}: {done.returncode}\n{done.stdout}{done.stderr}"
+        return done
+
+    def json(self, *arguments: str) -> object:
+        return json.loads(self(*arguments).stdout)
+
+    def on(self, machine: str, *command: str, check: bool = True, timeout: float = 60) -> str:
+        done = self("lab", "exec", "--name", self.lab, machine, "--", *command, check=check, timeout=timeout)
+        return done.stdout
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Pystack]:
+    """A lab of this worker's own, with busybox loaded."""
+    if os.geteuid() != 0:
+        pytest.skip("labs need root")
+    name = f"t{uuid.uuid4().hex[:6]}"
+    pystack = Pystack(name)
+    pystack("lab", "up", "--name", name)
+    try:
+        for word in pystack("lab", "env", "--name", name).stdout.split():
+            key, eq, value = word.partition("=")
+            if eq:
+                pystack.environment[key] = value
+        path = Path(pystack.environment["PYSTACK_ROOT"]) / "busybox.tar"
+        archive(path, [busybox_rootfs(), tar_of({"srv/second": b"two\n"})], name="docker.io/library/busybox:latest")
+        pystack("image", "load", "-i", str(path))
+        yield pystack
+    finally:
+        pystack("lab", "down", "--name", name)
+
+
+@pytest.fixture
+def stack(lab: Pystack, tmp_path: Path) -> Iterator[Stack]:
+    made = Stack(lab, tmp_path)
+    yield made
+    made.down()
+
+
+class Stack:
+    """A stack of one test: its file, and the verbs on it."""
+
+    def __init__(self, pystack: Pystack, directory: Path) -> None:
+        self.pystack = pystack
+        self.directory = directory
+        self.file = directory / "stack.yml"
+        self.name = f"s{uuid.uuid4().hex[:6]}"
+
+    def write(self, text: str) -> None:
+        self.file.write_text(text)
+
+    def run(self, verb: str, *arguments: str, check: bool = True, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        return self.pystack("-f", str(self.file), verb, "-p", self.name, *arguments, check=check, stdin=stdin)
+
+    def up(self, text: str = "", *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        if text:
+            self.write(text)
+        return self.run("up", *arguments, check=check)
+
+    def down(self) -> None:
+        if self.file.exists():
+            self.pystack("down", "-p", self.name, "-v")
+
+    def ps(self) -> dict[str, dict[str, object]]:
+        rows = json.loads(self.run("ps", "--format", "json").stdout)
+        return {row["task"].removeprefix(f"{self.name}-"): row for row in rows}
+
+    def exec(self, service: str, *command: str, check: bool = True) -> str:
+        return self.run("exec", "-T", service, *command, check=check).stdout

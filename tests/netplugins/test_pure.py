@@ -1,0 +1,61 @@
+"""Drivers, the firewall's text, and DNS messages: all without root."""
+
+from __future__ import annotations
+
+import struct
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from netplugins import firewall
+from netplugins.bridge import BridgeDriver
+from netplugins.driver import Endpoint, Host, Network, Published, Subnet, Veth
+from netplugins.resolver import message
+from netplugins.resolver.table import Names
+
+NETWORK = Network(name="n", link="psb1", subnets=(Subnet("10.1.0.0/24", "10.1.0.1"),))
+
+
+def query(name: str, kind: int = message.A) -> bytes:
+    return struct.pack("!6H", 7, 0x0100, 1, 0, 0, 0) + message.encode_name(name) + struct.pack("!HH", kind, 1)
+
+
+def test_a_bridge_network_is_described_whole() -> None:
+    endpoint = Endpoint(id="abcdef0123456789", network="n", netns="/x", ipv4="10.1.0.2")
+    described = BridgeDriver().describe(NETWORK, [endpoint], Host())
+    veth = next(o for o in described.objects if isinstance(o, Veth))
+    assert veth.mac == "02:42:0a:01:00:02"
+    assert veth.addresses == ("10.1.0.2/24",)
+    assert veth.gateways == ("10.1.0.1",)
+    assert len(veth.name) <= 15
+
+
+def test_published_ports_are_map_elements() -> None:
+    isolation = BridgeDriver().describe(NETWORK, [], Host()).isolation
+    assert isolation
+    port = Published(endpoint="e", host_ip="", port=8080, protocol="tcp", ipv4="10.1.0.2", ipv6="", target=80)
+    script = firewall.render("t", 3, [isolation], [port])
+    assert "8080 : 10.1.0.2 . 80" in script
+    assert "pystack revision 3" in script
+
+
+def test_names_answer_by_family() -> None:
+    names = Names({"net": {"Web": ("10.1.0.2", "fd00::2")}})
+    for kind, count in ((message.A, 1), (message.AAAA, 1), (message.MX, 0)):
+        packet = query("WEB", kind)
+        reply = names.answer(packet, message.parse(packet), ["net"], ttl=0, tcp=False)
+        assert reply is not None
+        assert struct.unpack_from("!H", reply, 6)[0] == count
+        assert reply[3] & 15 == message.NOERROR
+    packet = query("other")
+    assert names.answer(packet, message.parse(packet), ["net"], ttl=0, tcp=False) is None
+    assert names.addresses("web.net", ["net"]) is not None
+    assert names.addresses("web", ["elsewhere"]) is None
+
+
+@given(st.binary(max_size=200))
+def test_any_packet_is_parsed_or_refused(packet: bytes) -> None:
+    try:
+        message.parse(packet)
+    except message.Malformed:
+        pass

@@ -1,0 +1,129 @@
+"""Expand, address, diff: pure, so tables and properties."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.manifest import Attachment, Container, Task, digest
+from agent.reconcile import Create, Prepare, Remove, Restart, Seen, Start, Stop, next_action
+from orchestrator.addressing.allocate import subnets
+from orchestrator.planning.diff import plan
+from orchestrator.planning.expand import expand
+from orchestrator.planning.graph import waves
+from orchestrator.planning.state import State
+from orchestrator.stackfile.model import Dependency, Service, Stack, StackNetwork
+
+
+def service(name: str, image: str = "a", **extra: object) -> Service:
+    container = Container(image=image, attachments=(Attachment(network="t_default", aliases=(name,)),))
+    return Service(name=name, container=container, where="stack.yml:1:1", **extra)  # type: ignore[arg-type]
+
+
+def stack(*services: Service) -> Stack:
+    network = StackNetwork(key="default", name="t_default")
+    return Stack(name="t", services=services, networks=(network,))
+
+
+def steps(new: Stack, current: State) -> list[str]:
+    made = plan(new, expand(new, current), current, revision=1)
+    return [f"{s.action} {s.kind} {s.name}: {s.reason}" for s in made.changes]
+
+
+def applied(new: Stack, current: State = State()) -> State:
+    return plan(new, expand(new, current), current, revision=1).desired
+
+
+CASES = {
+    "what is there needs no step": (stack(service("web")), stack(service("web")), []),
+    "a new image replaces the task and leaves the network alone": (
+        stack(service("web", "a")), stack(service("web", "b")),
+        ["replace task t-web-1: image changed from 'a' to 'b'"]),
+    "a further replica keeps the first": (
+        stack(service("web")), stack(service("web", replicas=2)), ["create task t-web-2: not there yet"]),
+    "one replica fewer": (
+        stack(service("web", replicas=2)), stack(service("web")), ["remove task t-web-2: one replica fewer"]),
+    "a service that waits with restart: true goes along": (
+        stack(service("db"), service("web", depends_on=(Dependency(service="db", restart=True),))),
+        stack(service("db", "b"), service("web", depends_on=(Dependency(service="db", restart=True),))),
+        ["replace task t-db-1: image changed from 'a' to 'b'", "update task t-web-1: restarts with db"]),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "expected"), CASES.values(), ids=CASES)
+def test_plan(old: Stack, new: Stack, expected: list[str]) -> None:
+    assert steps(new, applied(old)) == expected
+
+
+NAMES = st.sampled_from("abcdef")
+
+
+@st.composite
+def stacks(draw: st.DrawFn) -> Stack:
+    names = sorted(draw(st.sets(NAMES, min_size=1)))
+    made = []
+    for number, name in enumerate(names):
+        needs = draw(st.sets(st.sampled_from(names[:number]))) if number else set()
+        made.append(service(name, draw(NAMES), replicas=draw(st.integers(1, 3)),
+                            depends_on=tuple(Dependency(service=n) for n in sorted(needs))))
+    return stack(*made)
+
+
+@given(stacks(), stacks())
+def test_a_plan_leads_there_and_no_further(old: Stack, new: Stack) -> None:
+    state = applied(new, applied(old))
+    assert steps(new, state) == []
+    addresses = [a.ipv4 for t in state.tasks for a in t.container.attachments]
+    assert len(addresses) == len(set(addresses))
+
+
+@given(stacks())
+def test_a_wave_needs_only_what_came_before(one: Stack) -> None:
+    seen: set[str] = set()
+    for wave in waves(one):
+        for name in wave:
+            assert {d.service for s in one.services if s.name == name for d in s.depends_on} <= seen
+        seen |= set(wave)
+
+
+@given(st.lists(st.integers(0, 300), unique=True, max_size=40))
+def test_a_free_subnet_overlaps_none_that_is_taken(taken: list[int]) -> None:
+    cidrs = [str(ipaddress.ip_network((int(ipaddress.ip_address("172.18.0.0")) + (n << 8), 24))) for n in taken]
+    found = subnets((), ipv6=True, taken=cidrs, name="n")
+    assert not any(ipaddress.ip_network(found[0].cidr).overlaps(ipaddress.ip_network(c)) for c in cidrs)
+    assert ":" in found[1].cidr
+
+
+TASK = Task(name="t", stack="s", service="w", container=Container(image="a"))
+
+
+def seen(**fields: object) -> Seen:
+    values = {"id": "c", "digest": digest(TASK.container), "generation": 0, "state": "running", "stopped": False}
+    return Seen(**{**values, **fields})  # type: ignore[arg-type]
+
+
+def task(**fields: object) -> Task:
+    return msgspec.structs.replace(TASK, **fields)
+
+
+RECONCILE = {
+    "nothing there": (TASK, None, Create("t")),
+    "running as it should": (TASK, seen(), None),
+    "another spec": (TASK, seen(digest="x"), Remove("c", replaced=True)),
+    "not in the manifest": (None, seen(), Remove("c", replaced=False)),
+    "created only": (TASK, seen(state="created"), Start("c")),
+    "ended by itself stays ended": (TASK, seen(state="exited"), None),
+    "stopped by hand starts when wanted": (TASK, seen(state="exited", stopped=True), Start("c")),
+    "a later generation": (task(generation=1), seen(), Restart("c")),
+    "to be stopped": (task(desired="stopped"), seen(), Stop("c")),
+    "held: the image first": (task(desired="hold"), None, Prepare("a")),
+}
+
+
+@pytest.mark.parametrize(("wanted", "found", "expected"), RECONCILE.values(), ids=RECONCILE)
+def test_reconcile(wanted: Task | None, found: Seen | None, expected: object) -> None:
+    assert next_action(wanted, found, image_present=False) == expected
