@@ -49,7 +49,7 @@ class BridgeDriver:
                     master=network.link,
                     netns=endpoint.netns,
                     peer=endpoint.interface or f"eth{endpoint.order}",
-                    peer_index=2 + endpoint.order,
+                    order=endpoint.order,
                     mac=endpoint.mac or address_mac(endpoint.ipv4, endpoint.ipv6),
                     mtu=mtu,
                     addresses=tuple(f"{own[v]}/{lengths[v]}" for v in (4, 6) if own[v] and v in lengths),

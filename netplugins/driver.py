@@ -78,7 +78,7 @@ class Veth(msgspec.Struct, frozen=True, kw_only=True):
     master: str
     netns: str
     peer: str
-    peer_index: int
+    order: int
     mac: str
     mtu: int
     addresses: tuple[str, ...]

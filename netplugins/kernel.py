@@ -59,7 +59,7 @@ class Kernel:
                 if isinstance(item, Bridge) and present.get(item.name) is None:
                     self._bridge(item, existing=item.name in present)
                     present[item.name] = item
-            for item in wanted.values():
+            for item in sorted(wanted.values(), key=lambda o: (getattr(o, "order", 0), o.name)):
                 if isinstance(item, Veth) and present.get(item.name) is None:
                     if item.name in present:  # half made before a crash: its inside is unknown, so it is made again
                         self._socket.run([netlink.delete_link(item.name)], ignore=frozenset({errno.ENODEV}))
@@ -84,21 +84,22 @@ class Kernel:
         handle = os.open(veth.netns, os.O_RDONLY | os.O_CLOEXEC)
         try:
             pair = netlink.add_veth(
-                veth.name, master=master, peer=veth.peer, peer_index=veth.peer_index, peer_netns=handle,
+                veth.name, master=master, peer=veth.peer, peer_netns=handle,
                 peer_mac=veth.mac, mtu=veth.mtu,
             )
             self._socket.run([pair])
         finally:
             os.close(handle)
-        inside = [netlink.add_address(veth.peer_index, cidr, veth.peer) for cidr in veth.addresses]
-        inside.append(netlink.link_up(veth.peer_index, veth.peer))
-        inside += [netlink.add_default_route(veth.peer_index, via, veth.peer) for via in veth.gateways]
         has_v6 = any(":" in cidr for cidr in veth.addresses)
 
         def configure() -> None:
             _sysctl(f"net/ipv6/conf/{veth.peer}/disable_ipv6", "0" if has_v6 else "1")
             with netlink.Socket() as sock:
-                sock.run(inside)
+                index = sock.index(veth.peer)
+                messages = [netlink.add_address(index, cidr, veth.peer) for cidr in veth.addresses]
+                messages.append(netlink.link_up(index, veth.peer))
+                messages += [netlink.add_default_route(index, via, veth.peer) for via in veth.gateways]
+                sock.run(messages)
 
         netns.enter(veth.netns, configure)
 

@@ -68,10 +68,10 @@ def add_bridge(name: str, mtu: int, mac: str) -> Message:
 
 
 def add_veth(
-    name: str, *, master: int, peer: str, peer_index: int, peer_netns: int, peer_mac: str, mtu: int
+    name: str, *, master: int, peer: str, peer_netns: int, peer_mac: str, mtu: int
 ) -> Message:
-    """A veth pair made in place: the peer is born in the container's namespace under its final name and index."""
-    inner = ifinfo(peer_index) + text(IFLA_IFNAME, peer) + u32(IFLA_MTU, mtu)
+    """A veth pair made in place: the peer is born in the container's namespace under its final name."""
+    inner = ifinfo() + text(IFLA_IFNAME, peer) + u32(IFLA_MTU, mtu)
     inner += attribute(IFLA_ADDRESS, mac_bytes(peer_mac)) + u32(IFLA_NET_NS_FD, peer_netns)
     data = attribute(IFLA_INFO_DATA, attribute(VETH_INFO_PEER, inner))
     info = attribute(IFLA_LINKINFO, text(IFLA_INFO_KIND, "veth") + data)

@@ -20,6 +20,7 @@ from aiohttp import web
 
 from agent.api.hijack import Hijacked, frame
 from agent.api.keys import ENGINE, body
+from agent.containers import users
 from agent.engine.engine import Engine
 from agent.engine.records import Record
 from agent.errors import Conflict, NotFound
@@ -101,10 +102,14 @@ async def start(request: web.Request) -> web.StreamResponse:
     wish = await body(request)
     if size := wish.get("ConsoleSize"):
         found.size = size[0], size[1]
-    environment = [f"{k}={v}" for k, v in found.record.container.environment]
+    user = ""
+    if found.user:
+        # the runtime takes numbers alone; everything else is as for the container's own process
+        identity = users.resolve(engine.directory(found.record) / "rootfs", found.user)
+        user = f"{identity.uid}:{identity.gid}"
     arguments = engine.runtime.exec_arguments(
-        found.record.id, found.command, tty=found.tty, user=found.user or found.record.container.user,
-        environment=[*environment, *(["TERM=xterm"] if found.tty else []), *found.environment],
+        found.record.id, found.command, tty=found.tty, user=user,
+        environment=[*(["TERM=xterm"] if found.tty else []), *found.environment],
         cwd=found.cwd, privileged=found.privileged,
     )
     engine.events.emit("container", "exec_start", found.record.id, {"name": found.record.name, "execID": found.id})

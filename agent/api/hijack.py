@@ -10,23 +10,44 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.web_request import BaseRequest
 
 
-class _Feed:
-    """What the client sends after the upgrade, as aiohttp's protocol hands it on."""
+class Taken(asyncio.Protocol):
+    """Takes a connection over from the HTTP server: bytes to `reader`, and a half-closed side stays half closed.
 
-    def __init__(self) -> None:
+    aiohttp's own protocol closes a connection at the client's end of input, which for `exec -i` is no end at all."""
+
+    def __init__(self, request: web.Request) -> None:
+        assert request.transport is not None
         self.reader = asyncio.StreamReader(limit=1 << 18)
+        self.transport = request.transport
+        self._server = request.protocol
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self.transport.set_protocol(self)
 
-    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
-        if data:
-            self.reader.feed_data(data)
-        return False, b""
+    def data_received(self, data: bytes) -> None:
+        self.reader.feed_data(data)
 
-    def feed_eof(self) -> None:
+    def eof_received(self) -> bool:
         self.reader.feed_eof()
+        return True
 
-    def set_exception(self, error: BaseException, *_: object) -> None:
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
         if not self.reader.at_eof():
             self.reader.feed_eof()
+        self._writable.set()
+        self._server.connection_lost(exc)
+
+    async def send(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            raise ConnectionResetError
+        self.transport.write(data)
+        await self._writable.wait()
 
 
 class Hijacked(web.StreamResponse):
@@ -35,23 +56,13 @@ class Hijacked(web.StreamResponse):
     def __init__(self, request: web.Request, content_type: str) -> None:
         super().__init__(status=101)
         self.force_close()
-        self._feed = _Feed()
-        self.reader = self._feed.reader
-        assert request.transport is not None
-        self.transport = request.transport
-        self._protocol = request.protocol
-        head = f"Content-Type: {content_type}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
-        request.protocol.set_parser(self._feed)  # type: ignore[arg-type]
-        if request.headers.get("Upgrade"):
-            self.transport.write(b"HTTP/1.1 101 UPGRADED\r\n" + head.encode())
-        else:
-            self.transport.write(b"HTTP/1.1 200 OK\r\n" + f"Content-Type: {content_type}\r\n\r\n".encode())
-
-    async def send(self, data: bytes) -> None:
-        if self.transport.is_closing():
-            raise ConnectionResetError
-        self.transport.write(data)
-        await self._protocol._drain_helper()
+        self._taken = Taken(request)
+        self.reader = self._taken.reader
+        self.send = self._taken.send
+        line = "HTTP/1.1 101 UPGRADED" if request.headers.get("Upgrade") else "HTTP/1.1 200 OK"
+        upgrade = "Connection: Upgrade\r\nUpgrade: tcp\r\n" if request.headers.get("Upgrade") else ""
+        head = f"{line}\r\nContent-Type: {content_type}\r\n{upgrade}\r\n"
+        self._taken.transport.write(head.encode())
 
     async def prepare(self, request: BaseRequest) -> AbstractStreamWriter | None:
         """Nothing: the head was written when the connection was taken."""

@@ -380,7 +380,10 @@ def _free_port(port: Port, taken: dict[tuple[str, int], str]) -> int:
     family = socket.AF_INET6 if ":" in port.host_ip else socket.AF_INET
     for _ in range(64):
         with socket.socket(family, kind) as probe:
-            probe.bind((port.host_ip, 0))
+            try:
+                probe.bind((port.host_ip, 0))
+            except OSError as error:
+                raise BadRequest(f"address {port.host_ip} cannot be published on: {error.strerror}") from error
             number = int(probe.getsockname()[1])
         if (port.protocol, number) not in taken:
             return number

@@ -103,7 +103,7 @@ def _document(image: str, command: tuple[str, ...], given: dict[str, Any]) -> di
 
     bindings: dict[str, list[dict[str, str]]] = {}
     for text in given["publish"]:
-        match = re.fullmatch(r"(?:(\[[^]]+\]|[\d.]+):)?(?:(\d*):)?(\d+)(?:/(tcp|udp|sctp))?", text)
+        match = re.fullmatch(r"(?:(\[[^]]+\]|\d+(?:\.\d+){3}):)?(?:(\d*):)?(\d+)(?:/(tcp|udp|sctp))?", text)
         if not match:
             raise click.UsageError(f"--publish {text}: write [IP:][PORT:]PORT[/PROTO]")
         key = f"{match[3]}/{match[4] or 'tcp'}"

@@ -50,7 +50,6 @@ def _furnish(spec: dict[str, str], mounted: list[cgroups.Hierarchy]) -> None:
         _mount("cgroup2", "/sys/fs/cgroup", "cgroup2")
         cgroups.settle(Path("/sys/fs/cgroup"))
     _mount("tmpfs", "/run", "tmpfs", 0, "mode=755")
-    _mount("tmpfs", "/tmp", "tmpfs", 0, "mode=1777")
     resolv = Path(spec["directory"]) / "resolv.conf"
     resolv.write_text(f"nameserver {spec['nameserver']}\n")
     _mount(str(resolv), os.path.realpath("/etc/resolv.conf"), "none", MS_BIND)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from agent.manifest import Network, Record, Task, Volume
 
@@ -22,8 +22,8 @@ class Change(Record, frozen=True, kw_only=True):
     """One differing field; values of secrets and of variables that look like one are masked."""
 
     path: str
-    before: object = None
-    after: object = None
+    before: Any = None
+    after: Any = None
 
 
 class Step(Record, frozen=True, kw_only=True):

@@ -27,22 +27,44 @@ class Passed(web.StreamResponse):
         """The node's answer had its own end."""
 
 
-class _Inward:
-    """What a client sends after its connection was upgraded."""
+class _Taken(asyncio.Protocol):
+    """Takes a connection over from the HTTP server: bytes to `reader`, and a half-closed side stays half closed.
 
-    def __init__(self) -> None:
+    aiohttp's own protocol closes a connection at the client's end of input, which for `exec -i` is no end at all."""
+
+    def __init__(self, request: web.Request) -> None:
+        assert request.transport is not None
         self.reader = asyncio.StreamReader(limit=1 << 18)
+        self.transport = request.transport
+        self._server = request.protocol
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self.transport.set_protocol(self)
 
-    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
-        if data:
-            self.reader.feed_data(data)
-        return False, b""
+    def data_received(self, data: bytes) -> None:
+        self.reader.feed_data(data)
 
-    def feed_eof(self) -> None:
+    def eof_received(self) -> bool:
         self.reader.feed_eof()
+        return True
 
-    def set_exception(self, error: BaseException, *_: object) -> None:
-        self.reader.feed_eof()
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if not self.reader.at_eof():
+            self.reader.feed_eof()
+        self._writable.set()
+        self._server.connection_lost(exc)
+
+    async def send(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            raise ConnectionResetError
+        self.transport.write(data)
+        await self._writable.wait()
 
 
 async def forward(request: web.Request, socket: Path, path: str) -> web.StreamResponse:
@@ -81,24 +103,26 @@ async def forward(request: web.Request, socket: Path, path: str) -> web.StreamRe
             transport.write(data)
             await request.protocol._drain_helper()
 
-    tasks = [asyncio.create_task(back())]
+    tasks: list[asyncio.Task[None]] = []
     try:
         sender = asyncio.create_task(send())
         tasks.append(sender)
         if upgrade:
             await sender
-            inward = _Inward()
-            request.protocol.set_parser(inward)  # type: ignore[arg-type]
+            client = _Taken(request)
 
             async def onward() -> None:
-                while data := await inward.reader.read(1 << 16):
+                while data := await client.reader.read(1 << 16):
                     writer.write(data)
                     await writer.drain()
                 if writer.can_write_eof():
                     writer.write_eof()
 
             tasks.append(asyncio.create_task(onward()))
-        await tasks[0]
+            while data := await reader.read(1 << 16):
+                await client.send(data)
+        else:
+            await back()
     except ConnectionError:
         pass
     finally:

@@ -25,7 +25,7 @@ PROBLEMS = {
     "neither image nor build": ("services:\n  web: {command: x}\n", "2:3: services.web: has neither image nor build"),
     "an undeclared volume": ("services:\n  w: {image: a, volumes: ['d:/x']}\n", "volume 'd' is not declared"),
     "an undeclared network": ("services:\n  w: {image: a, networks: [n]}\n", "network 'n' is not declared"),
-    "a size without sense": ("services:\n  w: {image: a, mem_limit: 10q}\n", "2:18: services.w.mem_limit"),
+    "a size without sense": ("services:\n  w: {image: a, mem_limit: 10q}\n", "2:17: services.w.mem_limit"),
     "a cycle, with its lines": (
         "services:\n  a: {image: x, depends_on: [b]}\n  b: {image: x, depends_on: [a]}\n", "the services wait for each other"),
     "a missing env_file": ("services:\n  w: {image: a, env_file: nope.env}\n", "nope.env does not exist"),

@@ -1,0 +1,201 @@
+"""Stacks on the real kernel, in a lab: what a user types, and what is then true."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Pystack, Stack
+
+pytestmark = pytest.mark.kernel
+SLEEP = "command: sleep 1000\n    stop_grace_period: 0s"
+
+
+def test_up_twice_does_nothing_and_one_change_replaces_what_changed(stack: Stack) -> None:
+    text = f"services:\n  a:\n    image: busybox\n    {SLEEP}\n  b:\n    image: busybox\n    {SLEEP}\n"
+    stack.up(text)
+    before = stack.ps()
+    assert {r["state"] for r in before.values()} == {"running"}
+    assert stack.up().stderr == ""
+    assert stack.run("plan", "--exit-code").stdout == "nothing to do\n"
+    stack.write(text.replace("  b:\n    image", "  b:\n    environment: {X: '1'}\n    image"))
+    assert stack.run("plan", "--exit-code", check=False).returncode == 2
+    stack.up()
+    after = stack.ps()
+    assert after["a-1"]["id"] == before["a-1"]["id"]
+    assert after["b-1"]["id"] != before["b-1"]["id"]
+    assert stack.exec("b", "sh", "-c", "echo $X") == "1\n"
+
+
+def test_depends_on_holds_and_stops_in_reverse(stack: Stack) -> None:
+    stack.up(
+        "services:\n"
+        "  web: {image: busybox, command: sleep 1000, stop_grace_period: 0s,\n"
+        "    depends_on: {db: {condition: service_healthy}, job: {condition: service_completed_successfully}}}\n"
+        "  db: {image: busybox, command: sh -c 'sleep 0.5; touch /ok; sleep 1000', stop_grace_period: 0s,\n"
+        "    healthcheck: {test: test -f /ok, interval: 200ms}}\n"
+        "  job: {image: busybox, command: 'true'}\n"
+    )
+    rows = stack.ps()
+    assert rows["db-1"]["health"] == "healthy"
+    assert (rows["job-1"]["state"], rows["job-1"]["exit_code"]) == ("exited", 0)
+    assert rows["web-1"]["started"] > rows["db-1"]["started"]  # type: ignore[operator]
+    said = stack.run("down").stderr
+    assert said.index("web-1") < said.index("db-1")
+
+
+def test_a_service_that_fails_ends_up_with_1_its_last_words_and_its_line(stack: Stack) -> None:
+    done = stack.up("services:\n  bad:\n    image: busybox\n    command: sh -c 'echo last words; exit 3'\n", check=False)
+    assert done.returncode == 1
+    assert "stack.yml:2:3" in done.stderr
+    assert "exited with 3" in done.stderr
+    assert "| last words" in done.stderr
+
+
+def test_an_image_that_does_not_exist_is_told_before_anything_starts(stack: Stack) -> None:
+    done = stack.up("services:\n  bad: {image: '10.99.0.254:1/none'}\n", "--timeout", "30", check=False)
+    assert done.returncode == 1
+    assert "10.99.0.254:1" in done.stderr
+    assert stack.run("ps", "--format", "json").stdout.strip() == "[]"
+
+
+def test_names_aliases_isolation_and_published_ports(stack: Stack, lab: Pystack) -> None:
+    stack.up(
+        "services:\n"
+        "  web: {image: busybox, command: httpd -f -p 80 -h /var/www, ports: ['8081:80'], stop_grace_period: 0s,\n"
+        "    networks: {front: {aliases: [www]}}}\n"
+        "  near: {image: busybox, command: sleep 1000, stop_grace_period: 0s, networks: [front, back]}\n"
+        "  far: {image: busybox, command: sleep 1000, stop_grace_period: 0s, networks: {back: {ipv4_address: 172.31.9.9}}}\n"
+        "networks:\n  front: {}\n  back: {internal: true, ipam: {config: [{subnet: 172.31.9.0/24}]}}\n"
+    )
+    for name in ("web", "www", f"{stack.name}-web-1", "tasks.web"):
+        assert stack.exec("near", "wget", "-qO-", f"http://{name}/") == "it works\n"
+    address = stack.ps()["web-1"]["addresses"][f"{stack.name}_front"]  # type: ignore[index]
+    assert stack.exec("far", "wget", "-T2", "-qO-", f"http://{address}/", check=False) == ""
+    assert stack.exec("far", "nslookup", "web", check=False).count("NXDOMAIN")
+    assert "172.31.9.9" in stack.exec("far", "hostname", "-i")
+    assert lab.on("outside", "busybox", "wget", "-qO-", "http://10.99.0.1:8081/") == "it works\n"
+    assert lab.on("n1", "busybox", "wget", "-qO-", "http://127.0.0.1:8081/") == "it works\n"
+    assert lab.on("n1", "busybox", "wget", "-qO-", "http://10.99.0.1:8081/") == "it works\n"
+    assert stack.exec("near", "wget", "-qO-", "http://10.99.0.1:8081/") == "it works\n"
+    assert lab.on("outside", "busybox", "wget", "-T2", "-qO-", f"http://{address}/", check=False) == ""
+
+
+def test_volumes_are_filled_outlive_down_and_go_with_v(stack: Stack, lab: Pystack, tmp_path: Path) -> None:
+    (tmp_path / "conf").write_text("from the host\n")
+    stack.up(
+        "services:\n  a:\n    image: busybox\n    command: sleep 1000\n    stop_grace_period: 0s\n"
+        "    volumes: ['data:/srv', './conf:/etc/conf:ro', '/anon']\n    tmpfs: /scratch\n"
+        "  b: {image: busybox, command: sleep 1000, stop_grace_period: 0s, volumes_from: [a], depends_on: [a]}\n"
+        "volumes: {data: {}}\n"
+    )
+    assert stack.exec("a", "cat", "/srv/hello") == "hello from the image\n"
+    assert stack.exec("a", "cat", "/etc/conf") == "from the host\n"
+    assert stack.run("exec", "-T", "a", "sh", "-c", "echo x > /etc/conf", check=False).returncode != 0
+    stack.exec("a", "sh", "-c", "echo kept > /srv/new; echo shared > /anon/f")
+    assert stack.exec("b", "cat", "/srv/new", "/anon/f") == "kept\nshared\n"
+    stack.run("down")
+    stack.up()
+    assert stack.exec("a", "cat", "/srv/new") == "kept\n"
+    stack.run("down", "-v")
+    assert stack.name not in lab("volume", "ls").stdout
+
+
+def test_limits_capabilities_seccomp_and_namespaces_hold(stack: Stack, lab: Pystack) -> None:
+    stack.up(
+        "services:\n  a:\n    image: busybox\n    command: sleep 1000\n    stop_grace_period: 0s\n    hostname: alpha\n"
+        "    user: app\n    working_dir: /tmp\n    mem_limit: 64m\n    cpus: 0.5\n    pids_limit: 20\n"
+        "    environment: {A: b}\n"
+    )
+    status = dict(line.split(":\t", 1) for line in stack.exec("a", "cat", "/proc/1/status").splitlines() if ":\t" in line)
+    assert status["Seccomp"] == "2"
+    assert int(status["CapEff"], 16) == 0
+    assert int(status["CapBnd"], 16) == 0xA80425FB
+    assert stack.exec("a", "id", "-u", "-n") == "app\n"
+    assert stack.exec("a", "hostname") == "alpha\n"
+    assert stack.exec("a", "cat", "/proc/kcore", check=False) == ""
+    assert stack.run("exec", "-T", "a", "unshare", "-U", "true", check=False).returncode != 0
+    limits = stack.exec("a", "sh", "-c", "cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || "
+                        "cat /sys/fs/cgroup/memory.max")
+    assert limits.strip() == str(64 << 20)
+    pids = stack.exec("a", "sh", "-c", "cat /sys/fs/cgroup/pids/pids.max 2>/dev/null || cat /sys/fs/cgroup/pids.max")
+    assert pids.strip() == "20"
+    own = stack.exec("a", "sh", "-c", "for n in pid net mnt uts ipc; do readlink /proc/self/ns/$n; done")
+    host = lab.on("n1", "sh", "-c", "for n in pid net mnt uts ipc; do readlink /proc/self/ns/$n; done")
+    assert not set(own.split()) & set(host.split())
+
+
+def test_two_containers_share_the_image_and_keep_their_writes_apart(stack: Stack, lab: Pystack) -> None:
+    stack.up(f"services:\n  a:\n    image: busybox\n    {SLEEP}\n    deploy: {{replicas: 2}}\n")
+    one, two = (str(stack.ps()[f"a-{n}"]["id"]) for n in (1, 2))
+    inodes = [lab("container", "exec", c, "stat", "-c", "%i", "/bin/busybox").stdout for c in (one, two)]
+    assert inodes[0] == inodes[1]  # one file on the disk, so one copy in the page cache
+    lab("container", "exec", one, "sh", "-c", "echo mine > /srv/hello")
+    assert lab("container", "exec", two, "cat", "/srv/hello").stdout == "hello from the image\n"
+
+
+def test_logs_stop_start_restart_and_exec_status(stack: Stack) -> None:
+    stack.up("services:\n  a:\n    image: busybox\n    command: sh -c 'echo out; echo err >&2; sleep 1000'\n"
+             "    stop_grace_period: 0s\n")
+    done = stack.run("logs", "--no-log-prefix")
+    assert (done.stdout, done.stderr) == ("out\n", "err\n")
+    assert stack.run("exec", "-T", "a", "sh", "-c", "exit 7", check=False).returncode == 7
+    assert stack.run("exec", "-T", "a", "cat", stdin="through\n").stdout == "through\n"
+    stack.run("stop")
+    assert stack.ps()["a-1"]["state"] == "exited"
+    stack.run("start")
+    first = stack.ps()["a-1"]["started"]
+    stack.run("restart")
+    assert stack.ps()["a-1"]["started"] != first
+
+
+def test_containers_run_on_when_the_agent_is_killed(stack: Stack, lab: Pystack) -> None:
+    stack.up(f"services:\n  a:\n    image: busybox\n    {SLEEP}\n    restart: always\n")
+    before = stack.ps()["a-1"]
+    lab("lab", "fault", "--name", lab.lab, "kill", "n1", "agent")
+    for _ in range(100):
+        done = stack.run("ps", "--format", "json", check=False)
+        if done.returncode == 0 and '"running"' in done.stdout:
+            break
+    after = stack.ps()["a-1"]
+    assert (after["id"], after["started"], after["restarts"]) == (before["id"], before["started"], 0)
+    assert stack.exec("a", "echo", "still here") == "still here\n"
+
+
+def test_restart_policy_on_failure(stack: Stack) -> None:
+    stack.up("services:\n  a: {image: busybox, command: sh -c 'sleep 0.3; exit 2', restart: 'on-failure:2'}\n", check=False)
+    for _ in range(100):
+        row = stack.ps()["a-1"]
+        if row["state"] == "exited":
+            break
+    assert (row["restarts"], row["exit_code"]) == (2, 2)
+
+
+def test_a_single_container_and_its_exit_status(lab: Pystack) -> None:
+    done = lab("container", "run", "--rm", "busybox", "sh", "-c", "echo hi; exit 5", check=False)
+    assert (done.stdout, done.returncode) == ("hi\n", 5)
+    ident = lab("container", "run", "-d", "--name", "single", "busybox", "sleep", "1000").stdout.strip()
+    assert re.fullmatch("[0-9a-f]{64}", ident)
+    state = json.loads(lab("container", "inspect", "single").stdout)[0]["State"]
+    assert state["Running"]
+    lab("container", "rm", "-f", "single")
+
+
+def test_images_save_load_and_rm(lab: Pystack, tmp_path: Path) -> None:
+    lab("image", "tag", "busybox", "other:1")
+    lab("image", "save", "-o", str(tmp_path / "saved.tar"), "other:1")
+    lab("image", "rm", "other:1")
+    assert "other" not in lab("image", "ls").stdout
+    assert "Loaded image: other:1" in lab("image", "load", "-i", str(tmp_path / "saved.tar")).stdout
+    lab("image", "rm", "other:1")
+    refused = lab("image", "load", "-i", "/etc/passwd", check=False)
+    assert refused.returncode == 1
+    assert "no image archive" in refused.stderr
+
+
+def test_the_openapi_document_names_every_route(lab: Pystack) -> None:
+    document = json.loads(lab("system", "openapi").stdout)
+    assert {"/v1/up", "/v1/plan", "/v1/stacks/{stack}/tasks"} <= document["paths"].keys()
