@@ -178,7 +178,6 @@ async def _with_terminal(engine: Engine, found: Exec, arguments: list[str], clie
     _apply_size_before(found)
     child = await asyncio.create_subprocess_exec(
         *arguments, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0) and None,
     )
     os.close(slave)
     found.running, found.pid = True, child.pid

@@ -199,3 +199,34 @@ def test_images_save_load_and_rm(lab: Pystack, tmp_path: Path) -> None:
 def test_the_openapi_document_names_every_route(lab: Pystack) -> None:
     document = json.loads(lab("system", "openapi").stdout)
     assert {"/v1/up", "/v1/plan", "/v1/stacks/{stack}/tasks"} <= document["paths"].keys()
+
+
+def test_exec_with_a_terminal(lab: Pystack) -> None:
+    """The client runs on a real pseudo-terminal; the process inside sees one of its own, with this one's size."""
+    import fcntl
+    import os
+    import pty
+    import struct
+    import subprocess
+    import sys
+    import termios
+
+    lab("container", "run", "-d", "--name", "terminal", "busybox", "sleep", "1000")
+    master, slave = pty.openpty()
+    fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 77, 0, 0))
+    words = [sys.executable, "-m", "orchestrator", "container", "exec", "-t", "-i", "terminal", "sh", "-c",
+             "stty size; read word; echo got $word; exit 9"]
+    process = subprocess.Popen(words, stdin=slave, stdout=slave, stderr=slave, env=lab.environment, start_new_session=True)
+    os.close(slave)
+    seen = b""
+    try:
+        while b"33 77" not in seen:
+            seen += os.read(master, 1024)
+        os.write(master, b"typed\r")
+        while b"got typed" not in seen:
+            seen += os.read(master, 1024)
+        assert process.wait(20) == 9
+    finally:
+        process.kill()
+        os.close(master)
+        lab("container", "rm", "-f", "terminal")
