@@ -57,8 +57,11 @@ async def build(
         ]
         await _provide_bases(store, program, storage, dockerfile, wish, root, say)
         iid = directory.parent / f"{directory.name}.iid"
+        # the same runtime as for containers: buildah would take crun, which refuses a hybrid cgroup host
+        runtime = shutil.which(settings.runtime) or settings.runtime
         arguments = [
-            program, *storage, "build", "--isolation", "oci", "--layers", "--format", "oci", "--iidfile", str(iid),
+            program, *storage, "build", "--isolation", "oci", "--runtime", runtime, "--layers",
+            "--format", "oci", "--iidfile", str(iid),
             "-f", str(dockerfile), "--pull=true" if wish.pull else "--pull=false", "--tls-verify=false",
         ]
         arguments += ["--no-cache"] if wish.no_cache else []

@@ -1,0 +1,48 @@
+"""`build:` by the real buildah, on the node's own images."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Stack
+
+pytestmark = [pytest.mark.kernel, pytest.mark.skipif(shutil.which("buildah") is None, reason="buildah is not installed")]
+
+
+def test_args_target_ignored_files_and_cache(stack: Stack, tmp_path: Path) -> None:
+    app = tmp_path / "app"
+    app.mkdir()
+    (app / "Dockerfile").write_text(
+        "FROM busybox AS base\nARG WORD=none\nCOPY . /app\nRUN echo $WORD > /word\n"
+        "FROM base AS small\nCMD [\"sleep\", \"1000\"]\nFROM base AS last\nCMD [\"false\"]\n"
+    )
+    (app / ".dockerignore").write_text("*.secret\n")
+    (app / "a.secret").write_text("hidden")
+    (app / "a.txt").write_text("seen")
+    text = (
+        "services:\n  a:\n    build: {context: ./app, target: small, args: {WORD: given}}\n    stop_grace_period: 0s\n"
+    )
+    stack.up(text)
+    assert stack.exec("a", "cat", "/word", "/app/a.txt") == "given\nseen"
+    assert "a.secret" not in stack.exec("a", "ls", "/app")
+    before = stack.ps()["a-1"]["id"]
+    assert "Using cache" in stack.up("", "--build").stderr
+    assert stack.ps()["a-1"]["id"] == before
+    (app / "a.txt").write_text("changed")
+    stack.up("", "--build")
+    assert stack.ps()["a-1"]["id"] != before
+    assert stack.exec("a", "cat", "/app/a.txt") == "changed"
+
+
+def test_a_build_that_fails_and_a_missing_context(stack: Stack, tmp_path: Path) -> None:
+    done = stack.up("services:\n  a: {build: ./none}\n", check=False)
+    assert done.returncode == 1
+    assert "stack.yml:2:3" in done.stderr
+    assert "does not exist" in done.stderr
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nRUN exit 4\n")
+    done = stack.up("services:\n  a: {build: .}\n", check=False)
+    assert done.returncode == 1
+    assert "build failed" in done.stderr
