@@ -108,6 +108,8 @@ def _task_step(task: Task, old: Task | None, status: TaskStatus | None, force: b
         labels = dict(task.container.labels) | {"pystack.recreated": str(again.generation)}
         container = msgspec.structs.replace(task.container, labels=tuple(sorted(labels.items())))
         return step("replace", "asked for"), msgspec.structs.replace(again, container=container)
+    if old.desired == "hold":
+        return step("create", "was never started: an earlier `up` ended before its turn"), task
     if old.desired == "stopped":
         return step("update", "stopped by hand: starts again"), task
     if status is not None and status.state in ("exited", "failed") and (status.exit_code or status.error):

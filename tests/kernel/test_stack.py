@@ -47,6 +47,18 @@ def test_depends_on_holds_and_stops_in_reverse(stack: Stack) -> None:
     assert said.index("web-1") < said.index("db-1")
 
 
+def test_what_waited_for_a_failure_starts_once_that_is_mended(stack: Stack) -> None:
+    text = ("services:\n  db: {image: busybox, command: sh -c 'exit 1'}\n"
+            "  web: {image: busybox, command: sleep 1000, stop_grace_period: 0s,\n"
+            "    depends_on: {db: {condition: service_completed_successfully}}}\n")
+    done = stack.up(text, check=False)
+    assert done.returncode == 1
+    assert "it waits for db" in done.stderr
+    assert stack.ps()["web-1"]["id"] == ""
+    stack.up(text.replace("exit 1", "exit 0"))
+    assert stack.ps()["web-1"]["state"] == "running"
+
+
 def test_a_service_that_fails_ends_up_with_1_its_last_words_and_its_line(stack: Stack) -> None:
     done = stack.up("services:\n  bad:\n    image: busybox\n    command: sh -c 'echo last words; exit 3'\n", check=False)
     assert done.returncode == 1

@@ -59,6 +59,13 @@ def test_plan(old: Stack, new: Stack, expected: list[str]) -> None:
     assert steps(new, applied(old)) == expected
 
 
+def test_a_task_that_an_interrupted_up_left_waiting_is_started_by_the_next() -> None:
+    one = stack(service("web"))
+    state = applied(one)
+    held = msgspec.structs.replace(state, tasks=tuple(msgspec.structs.replace(t, desired="hold") for t in state.tasks))
+    assert [s.split(":")[0] for s in steps(one, held)] == ["create task t-web-1"]
+
+
 NAMES = st.sampled_from("abcdef")
 
 
