@@ -1,7 +1,7 @@
 """Rtnetlink messages, encoded by hand and sent in batches.
 
 A whole endpoint is seven messages. pyroute2 spends 0.2-0.8 ms on each, this codec a few microseconds; so what is done
-for every container goes through here, and dumps and rarely used families stay with pyroute2.
+for every container goes through here. Families that are rarely asked are pyroute2's to speak.
 Source: rtnetlink(7), linux/if_link.h, linux/rtnetlink.h.
 """
 
