@@ -21,7 +21,6 @@ from aiohttp import web
 from agent.api.hijack import Hijacked, frame
 from agent.api.keys import ENGINE, body
 from agent.containers import users
-from agent.engine.engine import Engine
 from agent.engine.records import Record
 from agent.errors import Conflict, NotFound
 
@@ -122,7 +121,7 @@ async def start(request: web.Request) -> web.StreamResponse:
     client = Hijacked(request, f"application/vnd.docker.{kind}-stream")
     run = _with_terminal if found.tty else _with_pipes
     with contextlib.suppress(ConnectionError):
-        await run(engine, found, arguments, client)
+        await run(found, arguments, client)
     return client
 
 
@@ -137,8 +136,7 @@ async def _detached(found: Exec, arguments: list[str]) -> None:
     found.running = False
 
 
-async def _with_pipes(engine: Engine, found: Exec, arguments: list[str], client: Hijacked) -> None:
-    del engine
+async def _with_pipes(found: Exec, arguments: list[str], client: Hijacked) -> None:
     pipe = asyncio.subprocess.PIPE
     child = await asyncio.create_subprocess_exec(
         *arguments, stdin=pipe if found.stdin else asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe
@@ -165,8 +163,7 @@ async def _with_pipes(engine: Engine, found: Exec, arguments: list[str], client:
         await _settle(found, child, feeder)
 
 
-async def _with_terminal(engine: Engine, found: Exec, arguments: list[str], client: Hijacked) -> None:
-    del engine
+async def _with_terminal(found: Exec, arguments: list[str], client: Hijacked) -> None:
     master, slave = pty.openpty()
     # the runtime makes the container's terminal itself; this one only carries bytes, so it must change none
     attributes: list[Any] = termios.tcgetattr(slave)
@@ -175,7 +172,8 @@ async def _with_terminal(engine: Engine, found: Exec, arguments: list[str], clie
     attributes[0] &= ~termios.ICRNL
     termios.tcsetattr(slave, termios.TCSANOW, attributes)
     found.terminal = master
-    _apply_size_before(found)
+    if found.size != (0, 0):
+        fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", *found.size, 0, 0))
     child = await asyncio.create_subprocess_exec(
         *arguments, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
     )
@@ -209,11 +207,6 @@ async def _with_terminal(engine: Engine, found: Exec, arguments: list[str], clie
         await _settle(found, child, feeder)
         found.terminal = -1
         os.close(master)
-
-
-def _apply_size_before(found: Exec) -> None:
-    if found.size != (0, 0):
-        fcntl.ioctl(found.terminal, termios.TIOCSWINSZ, struct.pack("HHHH", *found.size, 0, 0))
 
 
 async def _settle(found: Exec, child: asyncio.subprocess.Process, feeder: asyncio.Task[None] | None) -> None:

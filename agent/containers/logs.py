@@ -96,12 +96,11 @@ def instant(text: str) -> float:
 
 async def read(
     path: Path, *, follow: bool = False, tail: int | None = None, since: str = "", until: str = "",
-    ended: Callable[[], bool] = lambda: True, changed: Callable[[float], object] | None = None,
+    ended: Callable[[], bool] = lambda: True,
 ) -> AsyncIterator[Line]:
     """Lines of the log at *path*; with *follow* until *ended* says that no more will come.
 
     Rotation shows as a file that shrank, or as another inode: reading goes on from its start."""
-    del changed
     if not path.exists() and not follow:
         return
     while not path.exists():

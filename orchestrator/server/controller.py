@@ -317,9 +317,8 @@ class Controller:
     async def _gone(self, names: Sequence[str]) -> None:
         await self.statuses.until(lambda: True if all(n not in self.statuses.by_task for n in names) else None)
 
-    async def down(self, name: str, *, volumes: bool, tell: Any, timeout_s: float | None = None) -> None:
+    async def down(self, name: str, *, volumes: bool, tell: Any) -> None:
         """Stop and remove in reverse order; networks go, volumes where asked. Nothing there is fine."""
-        del timeout_s
         async with self.lock(name):
             record = self.stacks.get(name)
             state = self.state(name)

@@ -103,7 +103,7 @@ class Rollout:
     def gated(self, service: str) -> bool:
         """Something that *service* needs must first get somewhere. What is in place already holds nobody up."""
         one = self.services.get(service)
-        return bool(one) and any(not self._met(d) for d in self._needs(one)) if one else False
+        return one is not None and any(not self._met(d) for d in self._needs(one))
 
     def _needs(self, one: Service) -> list[Dependency]:
         known = {d.service for d in one.depends_on}
