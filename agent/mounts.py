@@ -11,6 +11,7 @@ from agent.errors import AgentError
 
 _libc = ctypes.CDLL(None, use_errno=True)
 MNT_DETACH = 2
+MS_PRIVATE, CLONE_NEWNS = 1 << 18, 0x00020000
 PAGE = 4096
 
 
@@ -48,3 +49,27 @@ def below(path: Path) -> list[Path]:
 
 def is_mounted(path: Path) -> bool:
     return os.path.ismount(path)
+
+
+def is_shared(path: Path) -> bool:
+    """Mounts made below *path* here are seen in other mount namespaces. Source: mount_namespaces(7), proc(5)."""
+    best, shared = "", False
+    real = os.path.realpath(path)
+    with open("/proc/self/mountinfo") as file:
+        for line in file:
+            fields = line.split(" - ", 1)[0].split(" ")
+            point = fields[4].replace("\\040", " ")
+            inside = real == point or real.startswith(point.rstrip("/") + "/")
+            if inside and len(point) >= len(best):
+                best, shared = point, any(f.startswith("shared:") for f in fields[6:])
+    return shared
+
+
+def hide(point: Path) -> None:
+    """Unmount *point* for this process and its children alone, in a mount namespace of their own."""
+    if _libc.unshare(CLONE_NEWNS) < 0:
+        raise AgentError(f"a mount namespace of the agent's own: {os.strerror(ctypes.get_errno())}")
+    for part in (point.parent, point):
+        if os.path.ismount(part):
+            mount("none", part, "none", MS_PRIVATE)
+    unmount(point)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import yaml
@@ -23,7 +24,8 @@ class Registry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     registries: dict[str, Registry] = {}
     address_pools: tuple[str, ...] = ("172.16.0.0/12", "192.168.0.0/16")
-    runtime: str = "runc"
+    runtime: Literal["auto", "runc", "crun"] = "auto"
+    """auto: crun where it is installed and works, else runc."""
     log_max_size: str = ""
 
 

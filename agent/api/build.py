@@ -27,7 +27,7 @@ async def build(request: web.Request) -> web.StreamResponse:
 
     async def work() -> dict[str, object]:
         image = await builder.build(
-            engine.images, engine.settings, engine.paths.root / "build", request.content.iter_any(), wish,
+            engine.images, engine.runtime.program, engine.paths.root / "build", request.content.iter_any(), wish,
             lambda text: stream.tell({"stream": text}),
         )
         return {"aux": {"ID": image.id}, "stream": f"Successfully built {image.id[7:19]}\n"}

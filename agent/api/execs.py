@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import functools
 import os
 import pty
 import signal
 import struct
 import termios
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
@@ -21,6 +23,7 @@ from aiohttp import web
 from agent.api.hijack import Hijacked, frame
 from agent.api.keys import ENGINE, body
 from agent.containers import users
+from agent.engine.engine import Engine
 from agent.engine.records import Record
 from agent.errors import Conflict, NotFound
 
@@ -101,45 +104,48 @@ async def start(request: web.Request) -> web.StreamResponse:
     wish = await body(request)
     if size := wish.get("ConsoleSize"):
         found.size = size[0], size[1]
-    user = ""
-    if found.user:
-        # the runtime takes numbers alone; everything else is as for the container's own process
-        identity = users.resolve(engine.directory(found.record) / "rootfs", found.user)
-        user = f"{identity.uid}:{identity.gid}"
-    arguments = engine.runtime.exec_arguments(
-        found.record.id, found.command, tty=found.tty, user=user,
-        environment=[*(["TERM=xterm"] if found.tty else []), *found.environment],
-        cwd=found.cwd, privileged=found.privileged,
-    )
+    run = _runner(engine, found)
     engine.events.emit("container", "exec_start", found.record.id, {"name": found.record.name, "execID": found.id})
     if wish.get("Detach"):
-        task = asyncio.create_task(_detached(found, arguments))
+        task = asyncio.create_task(_detached(found, run))
         DETACHED.add(task)
         task.add_done_callback(DETACHED.discard)
         return web.Response(status=200)
     kind = "raw" if found.tty else "multiplexed"
     client = Hijacked(request, f"application/vnd.docker.{kind}-stream")
-    run = _with_terminal if found.tty else _with_pipes
+    attend = _with_terminal if found.tty else _with_pipes
     with contextlib.suppress(ConnectionError):
-        await run(found, arguments, client)
+        await attend(found, run, client)
     return client
 
 
 DETACHED: set[asyncio.Task[None]] = set()
+Run = Callable[..., Coroutine[Any, Any, asyncio.subprocess.Process]]
 
 
-async def _detached(found: Exec, arguments: list[str]) -> None:
+def _runner(engine: Engine, found: Exec) -> Run:
+    """Starts the exec's process; its streams are still to be given."""
+    directory = engine.directory(found.record)
+    return functools.partial(
+        engine.runtime.exec, found.record.id, directory, found.command, tty=found.tty,
+        identity=users.resolve(directory / "rootfs", found.user) if found.user else None,
+        environment=[*(["TERM=xterm"] if found.tty else []), *found.environment],
+        cwd=found.cwd, privileged=found.privileged,
+    )
+
+
+async def _detached(found: Exec, run: Run) -> None:
     quiet = asyncio.subprocess.DEVNULL
-    child = await asyncio.create_subprocess_exec(*arguments, stdin=quiet, stdout=quiet, stderr=quiet)
+    child = await run(stdin=quiet, stdout=quiet, stderr=quiet)
     found.running, found.pid = True, child.pid
     found.exit_code = await child.wait()
     found.running = False
 
 
-async def _with_pipes(found: Exec, arguments: list[str], client: Hijacked) -> None:
+async def _with_pipes(found: Exec, run: Run, client: Hijacked) -> None:
     pipe = asyncio.subprocess.PIPE
-    child = await asyncio.create_subprocess_exec(
-        *arguments, stdin=pipe if found.stdin else asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe
+    child = await run(
+        stdin=pipe if found.stdin else asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe
     )
     found.running, found.pid = True, child.pid
     assert child.stdout and child.stderr
@@ -163,7 +169,7 @@ async def _with_pipes(found: Exec, arguments: list[str], client: Hijacked) -> No
         await _settle(found, child, feeder)
 
 
-async def _with_terminal(found: Exec, arguments: list[str], client: Hijacked) -> None:
+async def _with_terminal(found: Exec, run: Run, client: Hijacked) -> None:
     master, slave = pty.openpty()
     # the runtime makes the container's terminal itself; this one only carries bytes, so it must change none
     attributes: list[Any] = termios.tcgetattr(slave)
@@ -174,9 +180,7 @@ async def _with_terminal(found: Exec, arguments: list[str], client: Hijacked) ->
     found.terminal = master
     if found.size != (0, 0):
         fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", *found.size, 0, 0))
-    child = await asyncio.create_subprocess_exec(
-        *arguments, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
-    )
+    child = await run(stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
     os.close(slave)
     found.running, found.pid = True, child.pid
     loop = asyncio.get_running_loop()

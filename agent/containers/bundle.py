@@ -53,17 +53,13 @@ def process(p: Parts) -> None:
     if c.tty:
         environment.setdefault("TERM", "xterm")
     caps = capabilities.resolve(c.cap_add, c.cap_drop, privileged=c.privileged)
-    # inheritable and ambient stay empty: CVE-2022-24769
-    sets = {"bounding": caps, "effective": caps, "permitted": caps}
-    if p.identity.uid != 0:
-        sets = {"bounding": caps}
     p.document["process"] = {
         "terminal": c.tty,
         "user": {"uid": p.identity.uid, "gid": p.identity.gid, "additionalGids": list(p.identity.groups)},
         "args": p.args,
         "env": [f"{k}={v}" for k, v in environment.items()],
         "cwd": p.working_dir or "/",
-        "capabilities": sets,
+        "capabilities": capabilities.sets(caps, p.identity.uid),
         "noNewPrivileges": any(o.replace("=", ":") in ("no-new-privileges", "no-new-privileges:true")
                                for o in c.security_opt),
         "oomScoreAdj": c.oom_score_adj,

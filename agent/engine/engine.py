@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from agent import files, mounts
-from agent.containers import runtime
+from agent.containers import cgroups, runtime
 from agent.containers.runtime import Runtime
 from agent.engine import health, prepare
 from agent.engine.events import Events
@@ -49,12 +49,12 @@ class Engine:
         self.images = ImageStore(paths)
         self.volumes = Volumes(paths)
         self.networks = Networks(paths, settings)
-        self.runtime = Runtime(paths, settings.runtime)
+        self.runtime = Runtime(paths, runtime.choose(settings.runtime, paths.containers))
         self.events = Events()
         self.records: dict[str, Record] = {}
         self.manifest_volumes: dict[str, Volume] = {}
         self.changed: Callable[[Record], None] = lambda _: None
-        self.cgroup2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()
+        self.cgroup2 = cgroups.unified()
         self._locks: dict[str, asyncio.Lock] = {}
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._waiters: dict[str, list[asyncio.Future[None]]] = {}

@@ -55,9 +55,9 @@ async def watch(engine: Engine, record: Record, check: object) -> None:
 
 async def run(engine: Engine, record: Record, command: list[str], timeout_s: float) -> tuple[int, str]:
     """Exit status and output of *command* inside the container; -1 where it took too long."""
-    arguments = engine.runtime.exec_arguments(record.id, command, tty=False, user="", environment=(), cwd="")
-    child = await asyncio.create_subprocess_exec(
-        *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    child = await engine.runtime.exec(
+        record.id, engine.directory(record), command, stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )
     try:
         out, _ = await asyncio.wait_for(child.communicate(), timeout_s)

@@ -21,7 +21,6 @@ from agent.errors import AgentError, BadRequest
 from agent.images import archive
 from agent.images.reference import parse
 from agent.images.store import Image, ImageStore
-from agent.settings import Settings
 
 
 class Wish(msgspec.Struct, kw_only=True):
@@ -38,10 +37,10 @@ class Wish(msgspec.Struct, kw_only=True):
 
 
 async def build(
-    store: ImageStore, settings: Settings, root: Path, context: AsyncIterator[bytes], wish: Wish,
+    store: ImageStore, runtime: str, root: Path, context: AsyncIterator[bytes], wish: Wish,
     say: Callable[[str], None],
 ) -> Image:
-    """Raises AgentError with buildah's last words where the build fails."""
+    """*runtime* is the program that runs RUN steps. Raises AgentError with buildah's last words where the build fails."""
     program = shutil.which("buildah")
     if program is None:
         raise AgentError("build needs buildah on the node: `apt-get install buildah`")
@@ -57,8 +56,6 @@ async def build(
         ]
         await _provide_bases(store, program, storage, dockerfile, wish, root, say)
         iid = directory.parent / f"{directory.name}.iid"
-        # the same runtime as for containers: buildah would take crun, which refuses a hybrid cgroup host
-        runtime = shutil.which(settings.runtime) or settings.runtime
         arguments = [
             program, *storage, "build", "--isolation", "oci", "--runtime", runtime, "--layers",
             "--format", "oci", "--iidfile", str(iid),

@@ -49,3 +49,12 @@ def resolve(add: Sequence[str], drop: Sequence[str], *, privileged: bool) -> lis
         if "ALL" in added:
             wanted -= set(dropped)
     return [f"CAP_{name}" for name in ALL if name in wanted & held()]
+
+
+def sets(caps: Sequence[str], uid: int) -> dict[str, list[str]]:
+    """The capability sets of a process: all of *caps* for root, none in force for others.
+
+    Inheritable and ambient stay empty (CVE-2022-24769)."""
+    if uid != 0:
+        return {"bounding": list(caps)}
+    return {"bounding": list(caps), "effective": list(caps), "permitted": list(caps)}

@@ -19,7 +19,7 @@ from orchestrator.lab import cgroups
 
 CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x02000000, 0x04000000, 0x08000000
 CLONE_NEWPID, CLONE_NEWNET = 0x20000000, 0x40000000
-MS_REC, MS_PRIVATE, MS_BIND, MNT_DETACH = 16384, 1 << 18, 4096, 2
+MS_REC, MS_PRIVATE, MS_SHARED, MS_BIND, MNT_DETACH = 16384, 1 << 18, 1 << 20, 4096, 2
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -56,6 +56,7 @@ def _furnish(spec: dict[str, str], mounted: list[cgroups.Hierarchy]) -> None:
     hosts = Path(spec["directory"]) / "hosts"
     hosts.write_text(f"127.0.0.1 localhost\n::1 localhost\n{spec['address']} {spec['name']}\n")
     _mount(str(hosts), "/etc/hosts", "none", MS_BIND)
+    _mount("none", "/", "none", MS_REC | MS_SHARED)  # as systemd leaves a host
     name = spec["name"].encode()
     _libc.sethostname(name, len(name))
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)

@@ -1,0 +1,50 @@
+"""The host's control groups: where they are, what a container's says, and taking an empty one away.
+
+Version 1 has one hierarchy for each controller, version 2 one for all; a hybrid host has both. Source: cgroups(7).
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+
+ROOT = Path("/sys/fs/cgroup")
+
+
+@functools.cache
+def unified() -> bool:
+    """Version 2 has the controllers."""
+    return (ROOT / "cgroup.controllers").exists()
+
+
+@functools.cache
+def hierarchies() -> tuple[Path, ...]:
+    """Mount points of all hierarchies of this host."""
+    if unified():
+        return (ROOT,)
+    return tuple(sorted(p for p in ROOT.iterdir() if p.is_dir() and not p.is_symlink())) if ROOT.is_dir() else ()
+
+
+def hybrid() -> bool:
+    """Version 1, with a version 2 hierarchy that has no controllers beside it."""
+    return not unified() and (ROOT / "unified" / "cgroup.procs").exists()
+
+
+def directory(controller: str, group: str) -> Path:
+    """Where *controller* keeps *group* (a path from the root of the hierarchy)."""
+    return (ROOT if unified() else ROOT / controller) / group.lstrip("/")
+
+
+def remove(group: str) -> bool:
+    """Remove *group* and what is below it from every hierarchy; False where a process is still in it."""
+    for hierarchy in hierarchies():
+        top = hierarchy / group.lstrip("/")
+        for path, _, _ in os.walk(top, topdown=False):
+            try:
+                os.rmdir(path)
+            except FileNotFoundError:
+                continue
+            except OSError:
+                return False
+    return True
