@@ -52,6 +52,11 @@ class Paths(msgspec.Struct, frozen=True):
         return self.root / "containers"
 
     @property
+    def bundles(self) -> Path:
+        """What containers need while they run, and a reboot takes away."""
+        return self.run / "containers"
+
+    @property
     def volumes(self) -> Path:
         return self.root / "volumes"
 

@@ -125,7 +125,7 @@ Run = Callable[..., Coroutine[Any, Any, asyncio.subprocess.Process]]
 
 def _runner(engine: Engine, found: Exec) -> Run:
     """Starts the exec's process; its streams are still to be given."""
-    directory = engine.directory(found.record)
+    directory = engine.bundle(found.record)
     return functools.partial(
         engine.runtime.exec, found.record.id, directory, found.command, tty=found.tty,
         identity=users.resolve(directory / "rootfs", found.user) if found.user else None,

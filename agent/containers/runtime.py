@@ -122,8 +122,12 @@ class Runtime:
         self.program = _program(name)
         self.parent = paths.cgroup_parent
 
-    async def create(self, ident: str, bundle: Path, *, tty: bool, stdin: bool, log_max: int) -> tuple[Process, Process]:
-        """Make the container, stopped just before its first instruction. Returns (conmon, init)."""
+    async def create(
+        self, ident: str, bundle: Path, log: Path, *, tty: bool, stdin: bool, log_max: int
+    ) -> tuple[Process, Process]:
+        """Make the container, stopped just before its first instruction; its output goes to *log*.
+
+        Returns (conmon, init)."""
         for stale in ("exit", "pid", "conmon.pid", "oom", "attach", "ctl", "winsz"):
             (bundle / stale).unlink(missing_ok=True)
         read, write = os.pipe()
@@ -131,7 +135,7 @@ class Runtime:
             self.conmon, "--api-version", "1", "-c", ident, "-u", ident, "-n", ident, "-r", self.program,
             "-b", str(bundle), "-p", str(bundle / "pid"), "--conmon-pidfile", str(bundle / "conmon.pid"),
             "--exit-dir", str(bundle / "exits"), "--persist-dir", str(bundle), "--socket-dir-path", str(bundle),
-            "-l", f"k8s-file:{bundle / 'log'}", "--log-level", "error", "--full-attach",
+            "-l", f"k8s-file:{log}", "--log-level", "error", "--full-attach",
             "--runtime-arg", f"--root={self.root}", "--runtime-arg", f"--log={bundle / 'runc.log'}",
         ]
         if log_max:

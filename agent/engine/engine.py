@@ -42,7 +42,7 @@ STABLE_S = 10.0
 
 class Engine:
     def __init__(self, paths: Paths, settings: Settings) -> None:
-        for directory in (paths.root, paths.run, paths.containers):
+        for directory in (paths.root, paths.run, paths.containers, paths.bundles):
             directory.mkdir(parents=True, exist_ok=True, mode=0o711)
         self.paths = paths
         self.settings = settings
@@ -64,7 +64,12 @@ class Engine:
     # --- looking -----------------------------------------------------------------------------------------------
 
     def directory(self, record: Record) -> Path:
+        """What outlives a reboot: the record, the writable layer, the log."""
         return self.paths.containers / record.id
+
+    def bundle(self, record: Record) -> Path:
+        """What does not: the OCI bundle, the mounted root, conmon's files, secrets in the clear."""
+        return self.paths.bundles / record.id
 
     def find(self, name: str) -> Record:
         """By name, ID, or the beginning of one. Raises NotFound."""
@@ -159,7 +164,7 @@ class Engine:
         self.networks.assign(made)
         directory = self.paths.containers / ident
         failpoint("container.record")
-        for part in ("", "upper", "work", "rootfs"):
+        for part in ("", "upper", "work"):
             (directory / part).mkdir(mode=0o711 if not part else 0o755)
         self.records[ident] = made
         self._set(made, "create")
@@ -170,7 +175,12 @@ class Engine:
         async with self._lock(record):
             if record.running:
                 raise NotModified(f"container {record.name} runs already")
-            self._set(record, state="starting", stopped=False, error="", exit_code=None, health="", oom_killed=False)
+            # kept in memory alone: a start that is cut off leaves a record that says "created" or "exited", and
+            # whatever it had begun is taken away by the next agent
+            for key, value in {"state": "starting", "stopped": False, "error": "", "exit_code": None, "health": "",
+                               "oom_killed": False}.items():
+                setattr(record, key, value)
+            self.changed(record)
             try:
                 await self._start(record)
             except BaseException as error:
@@ -180,8 +190,10 @@ class Engine:
                 raise
 
     async def _start(self, record: Record) -> None:
-        directory = self.directory(record)
-        rootfs = directory / "rootfs"
+        directory, bundle = self.directory(record), self.bundle(record)
+        rootfs = bundle / "rootfs"
+        rootfs.mkdir(parents=True, exist_ok=True)
+        bundle.chmod(0o711)
         image = self.images.image(record.image_id)
         failpoint("container.mount")
         if not mounts.is_mounted(rootfs):
@@ -195,10 +207,9 @@ class Engine:
         await prepare.write_bundle(self, record, image.config, rootfs)
         log_max = _size(dict(c.log_options).get("max-size", "") or self.settings.log_max_size)
         monitor, process = await self.runtime.create(
-            record.id, directory, tty=c.tty, stdin=c.stdin_open, log_max=log_max
+            record.id, bundle, directory / "log", tty=c.tty, stdin=c.stdin_open, log_max=log_max
         )
         record.monitor, record.process = monitor, process
-        save(directory, record)
         await self.runtime.start(record.id)
         check = prepare.healthcheck(record, image.config.config or RunConfig())
         self._set(record, "start", state="running", started=now(), finished="", health="starting" if check else "")
@@ -222,14 +233,14 @@ class Engine:
         await self._exited(record)
 
     async def _exited(self, record: Record) -> None:
-        directory = self.directory(record)
-        code = runtime.exit_code(directory, record.id)
+        bundle = self.bundle(record)
+        code = runtime.exit_code(bundle, record.id)
         await self._release(record)
         uptime = time.time() - _seconds(record.started)
         again = self._restarts(record, code if code is not None else 255)
         self._set(
             record, "die", state="restarting" if again else "exited", exit_code=code if code is not None else 255,
-            oom_killed=runtime.was_oom_killed(directory), finished=now(), process=None, monitor=None,
+            oom_killed=runtime.was_oom_killed(bundle), finished=now(), process=None, monitor=None,
             health="" if not record.health else "unhealthy",
         )
         if record.oom_killed:
@@ -260,7 +271,7 @@ class Engine:
         with contextlib.suppress(AgentError):
             await self.networks.detach(record)
         failpoint("container.unmount")
-        mounts.unmount(self.directory(record) / "rootfs")
+        mounts.unmount(self.bundle(record) / "rootfs")
 
     def _wake(self, record: Record) -> None:
         for waiter in self._waiters.pop(record.id, ()):
@@ -358,6 +369,7 @@ class Engine:
             if watcher := self._watchers.pop(record.id, None):
                 if watcher is not asyncio.current_task():
                     watcher.cancel()
+            await asyncio.to_thread(files.remove_tree, self.bundle(record))
             await asyncio.to_thread(files.remove_tree, doomed)
             if volumes:
                 for name in record.anonymous.values():
@@ -385,12 +397,15 @@ class Engine:
         for path in list(self.paths.containers.iterdir()):
             record = load(path) if not path.name.endswith(".tmp") else None
             if record is None:
-                for point in mounts.below(path):
-                    mounts.unmount(point)
                 await self.runtime.delete(path.name.removesuffix(".tmp"))
                 await asyncio.to_thread(files.remove_tree, path)
             else:
                 self.records[record.id] = record
+        for path in list(self.paths.bundles.iterdir()):
+            if path.name not in self.records:
+                for point in mounts.below(path):
+                    mounts.unmount(point)
+                await asyncio.to_thread(files.remove_tree, path)
         alive = [r for r in self.records.values() if r.process and r.process.alive() and r.started and r.running]
         self.networks.adopt(alive)
         for record in alive:
@@ -401,7 +416,7 @@ class Engine:
             if record in alive:
                 continue
             was_up = record.running or record.state in ("starting", "restarting")
-            code = runtime.exit_code(self.directory(record), record.id)
+            code = runtime.exit_code(self.bundle(record), record.id)
             await self._release(record)
             if was_up:
                 half = record.state == "starting"

@@ -56,7 +56,7 @@ async def watch(engine: Engine, record: Record, check: object) -> None:
 async def run(engine: Engine, record: Record, command: list[str], timeout_s: float) -> tuple[int, str]:
     """Exit status and output of *command* inside the container; -1 where it took too long."""
     child = await engine.runtime.exec(
-        record.id, engine.directory(record), command, stdin=asyncio.subprocess.DEVNULL,
+        record.id, engine.bundle(record), command, stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )
     try:

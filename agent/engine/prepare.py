@@ -138,7 +138,7 @@ async def _mounts(engine: Engine, record: Record, image: RunConfig, rootfs: Path
         files.make_in_root(rootfs, target, directory=not is_file)
         out.append((mount, source))
     for number, file in enumerate(c.files):
-        directory = engine.directory(record) / "files"
+        directory = engine.bundle(record) / "files"
         directory.mkdir(mode=0o700, exist_ok=True)
         source = directory / str(number)
         files.write_atomically(source, file.content, file.mode)
@@ -177,7 +177,7 @@ async def write_bundle(engine: Engine, record: Record, config: Config, rootfs: P
     """Everything that the runtime needs, below the container's folder. Raises BadRequest, NotFound."""
     c = record.container
     image = config.config or RunConfig()
-    directory = engine.directory(record)
+    directory = engine.bundle(record)
     for top in ("dev", "proc", "sys", "etc"):
         path = rootfs / top
         if path.is_symlink():
@@ -189,7 +189,7 @@ async def write_bundle(engine: Engine, record: Record, config: Config, rootfs: P
     if shares_network(record):
         other = _other(engine, record, c.network_mode)
         assert other
-        system_files = {f"/etc/{n}": engine.directory(other) / n for n in ("hosts", "hostname", "resolv.conf")}
+        system_files = {f"/etc/{n}": engine.bundle(other) / n for n in ("hosts", "hostname", "resolv.conf")}
         name = hostname(other)
     else:
         system_files = etcfiles.write(

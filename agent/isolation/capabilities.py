@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def _names(asked: Sequence[str]) -> list[str]:
     return names
 
 
+@functools.cache
 def held() -> frozenset[str]:
     """Capabilities of this process: a container can be given no others."""
     for line in Path("/proc/self/status").read_text().splitlines():

@@ -147,6 +147,7 @@ def _boot(lab: Lab, machine: Machine) -> None:
     directory = lab.directory / machine.name
     directory.mkdir(exist_ok=True)
     (directory / "wired").unlink(missing_ok=True)
+    _fresh_run(directory / "run")
     cgroups.create(lab.name, machine.name)
     spec = directory / "machine.json"
     spec.write_text(json.dumps({
@@ -165,6 +166,18 @@ def _boot(lab: Lab, machine: Machine) -> None:
     lab.save()
     _wire(lab, machine)
     (directory / "wired").touch()
+
+
+def _fresh_run(run: Path) -> None:
+    """An empty tmpfs, as /run is on a machine that has just been switched on."""
+    _unmount(run)
+    run.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", str(run)], check=True)
+
+
+def _unmount(run: Path) -> None:
+    while os.path.ismount(run):
+        subprocess.run(["umount", "-l", str(run)], check=True)
 
 
 def _ip(pid: int, script: str) -> None:
@@ -220,6 +233,7 @@ def _remove(lab: Lab) -> None:
             os.kill(relay.pid, signal.SIGKILL)
     for machine in reversed(list(lab.machines.values())):
         _kill(machine)
+        _unmount(lab.directory / machine.name / "run")
     cgroups.remove(lab.name)
     shutil.rmtree(lab.directory, ignore_errors=True)
     if LABS.exists() and not any(p for p in LABS.iterdir() if not p.name.endswith(".lock")):
