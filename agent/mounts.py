@@ -73,3 +73,4 @@ def hide(point: Path) -> None:
         if os.path.ismount(part):
             mount("none", part, "none", MS_PRIVATE)
     unmount(point)
+    mount("tmpfs", point, "tmpfs", 0, "mode=755")

@@ -52,7 +52,7 @@ class Kernel:
         try:
             stale = [n for n, was in present.items() if n not in wanted or (was is not None and was != wanted[n])]
             if stale:
-                self._socket.run([netlink.delete_link(n) for n in stale], ignore=frozenset({errno.ENODEV}))
+                self._socket.run(netlink.delete_links(stale), ignore=frozenset({errno.ENODEV}))
             for name in stale:
                 del present[name]
             for item in wanted.values():
@@ -62,7 +62,7 @@ class Kernel:
             for item in sorted(wanted.values(), key=lambda o: (getattr(o, "order", 0), o.name)):
                 if isinstance(item, Veth) and present.get(item.name) is None:
                     if item.name in present:  # half made before a crash: its inside is unknown, so it is made again
-                        self._socket.run([netlink.delete_link(item.name)], ignore=frozenset({errno.ENODEV}))
+                        self._socket.run(netlink.delete_links([item.name]), ignore=frozenset({errno.ENODEV}))
                     self._veth(item)
                     present[item.name] = item
         except (NetworkError, OSError):

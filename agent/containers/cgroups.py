@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
@@ -20,10 +21,10 @@ def unified() -> bool:
 
 @functools.cache
 def hierarchies() -> tuple[Path, ...]:
-    """Mount points of all hierarchies of this host."""
+    """Mount points of all hierarchies that this process sees."""
     if unified():
         return (ROOT,)
-    return tuple(sorted(p for p in ROOT.iterdir() if p.is_dir() and not p.is_symlink())) if ROOT.is_dir() else ()
+    return tuple(sorted(p for p in ROOT.iterdir() if (p / "cgroup.procs").exists() and not p.is_symlink())) if ROOT.is_dir() else ()
 
 
 def hybrid() -> bool:
@@ -47,4 +48,7 @@ def remove(group: str) -> bool:
                 continue
             except OSError:
                 return False
+    if not unified():
+        # where the version 2 hierarchy is hidden from crun, it keeps its notes in what lies beneath
+        shutil.rmtree(ROOT / "unified" / group.lstrip("/"), ignore_errors=True)
     return True
