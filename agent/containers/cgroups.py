@@ -24,7 +24,9 @@ def hierarchies() -> tuple[Path, ...]:
     """Mount points of all hierarchies that this process sees."""
     if unified():
         return (ROOT,)
-    return tuple(sorted(p for p in ROOT.iterdir() if (p / "cgroup.procs").exists() and not p.is_symlink())) if ROOT.is_dir() else ()
+    if not ROOT.is_dir():
+        return ()
+    return tuple(sorted(p for p in ROOT.iterdir() if (p / "cgroup.procs").exists() and not p.is_symlink()))
 
 
 def hybrid() -> bool:

@@ -5,11 +5,9 @@ aiohttp takes 150 ms to import, which is more than `pystack ps` may take in all.
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -18,6 +16,16 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from orchestrator.errors import PystackError, Refused, Unreachable
+
+# http.client works without TLS, which a unix socket does not need: half of its import time is OpenSSL's
+if "ssl" in sys.modules:
+    import http.client
+else:
+    sys.modules["ssl"] = None  # type: ignore[assignment]
+    try:
+        import http.client
+    finally:
+        del sys.modules["ssl"]
 
 ENGINE = "/v1/nodes/local/engine"
 
@@ -150,6 +158,8 @@ def start_server(path: Path) -> None:
     state = _log_directory(path)
     log = state / "server.log"
     with log.open("ab") as out:
+        import subprocess
+
         process = subprocess.Popen(
             [sys.executable, "-E", "-s", "-m", "orchestrator.server.embedded"], stdin=subprocess.DEVNULL, stdout=out,
             stderr=out, start_new_session=True, cwd="/",

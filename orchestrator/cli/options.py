@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -48,7 +49,11 @@ class StackOptions:
             return str(self.given["project_name"])
         if os.environ.get("COMPOSE_PROJECT_NAME") and not self.given["file"]:
             return os.environ["COMPOSE_PROJECT_NAME"]
-        return self.load(quiet=True).stack.name
+        from orchestrator.stackfile import naming
+
+        paths = naming.stack_files(self.given["file"], os.environ)
+        directory = Path(self.given["project_directory"] or paths[0].parent).resolve()
+        return naming.plain_name(paths, directory, self.given["env_file"]) or self.load(quiet=True).stack.name
 
 
 def stack_options(function: F, *, short: bool = True) -> F:

@@ -16,17 +16,15 @@ from typing import Any
 import msgspec
 
 from agent.manifest import Attachment, Mount
-from orchestrator.errors import Mark, Problem, PystackError, StackFileError
-from orchestrator.stackfile import envfile, merge, service, tree
+from orchestrator.errors import Mark, Problem, StackFileError
+from orchestrator.stackfile import envfile, merge, naming, service, tree
 from orchestrator.stackfile.graph import check_dependencies
 from orchestrator.stackfile.interpolate import Invalid, substitute
 from orchestrator.stackfile.model import Service, Stack, StackNetwork, StackVolume
 from orchestrator.stackfile.reading import Reading
 from orchestrator.stackfile.tree import Path_, Tree
 
-NAMES = ("stack.yml", "stack.yaml", "compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 TOP = ("name", "version", "services", "networks", "volumes", "configs", "secrets", "include", "models")
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*\Z")
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -47,20 +45,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     interpolate: bool = True
 
 
-def find(start: Path) -> Path:
-    """The stack file of *start* or of the nearest folder above it."""
-    for directory in (start, *start.parents):
-        for name in NAMES:
-            if (directory / name).is_file():
-                return directory / name
-    raise PystackError(f"no stack file in {start} or above: one of {', '.join(NAMES[:4])}, or -f FILE")
-
-
 def load(options: Options, environment: Mapping[str, str]) -> Loaded:
     """Raises StackFileError with every problem, PystackError where there is no file."""
-    paths = [Path(f) for f in options.files] or [
-        Path(f) for f in environment.get("COMPOSE_FILE", "").split(os.pathsep) if f
-    ] or [find(Path.cwd())]
+    paths = naming.stack_files(options.files, environment)
     directory = Path(options.project_directory or paths[0].parent).resolve()
     variables = _variables(directory, options, environment)
     merged: Tree | None = None
@@ -122,7 +109,7 @@ def _project_name(
     """-p, COMPOSE_PROJECT_NAME, `name:`, the folder's name: the first there is."""
     given = options.project_name or variables.get("COMPOSE_PROJECT_NAME", "") or merged.value.get("name")
     if given:
-        if not isinstance(given, str) or not _NAME.match(given):
+        if not isinstance(given, str) or not naming.NAME.match(given):
             where = merged.mark(("name",)) if given == merged.value.get("name") else Mark("-p", 0, 0)
             problems.append(Problem(
                 where=where, what=f"name {given!r} is no project name",
@@ -130,7 +117,7 @@ def _project_name(
             ))
             return "invalid"
         return given
-    name = re.sub(r"[^a-z0-9_-]", "", directory.name.lower()).lstrip("_-")
+    name = naming.folder_name(directory)
     if not name:
         problems.append(Problem(
             where=Mark(str(directory), 0, 0), what="the folder's name makes no project name", fix="give one with -p NAME"

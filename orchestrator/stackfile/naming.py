@@ -1,0 +1,64 @@
+"""Which files a stack is read from, and its name where that can be told without reading them as YAML.
+
+Most verbs need the name alone; a YAML parser and a whole stack's reading would be most of their time.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from orchestrator.errors import PystackError
+
+NAMES = (
+    "stack.yml", "stack.yaml", "compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml",
+)
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]*\Z")
+_TOP_NAME = re.compile(rb"^['\"]?name['\"]?\s*:(.*)$|^[{%&!<]|^---", re.M)
+
+
+def find(start: Path) -> Path:
+    """The stack file of *start* or of the nearest folder above it."""
+    for directory in (start, *start.parents):
+        for name in NAMES:
+            if (directory / name).is_file():
+                return directory / name
+    raise PystackError(f"no stack file in {start} or above: one of {', '.join(NAMES[:4])}, or -f FILE")
+
+
+def stack_files(given: Sequence[str], environment: Mapping[str, str]) -> list[Path]:
+    """-f, COMPOSE_FILE, or the file that is found. Raises PystackError where there is none."""
+    named = [*given] or [f for f in environment.get("COMPOSE_FILE", "").split(os.pathsep) if f]
+    return [Path(f) for f in named] or [find(Path.cwd())]
+
+
+def folder_name(directory: Path) -> str:
+    """The project's name that the folder gives; "" where nothing of the folder's name can be used."""
+    return re.sub(r"[^a-z0-9_-]", "", directory.name.lower()).lstrip("_-")
+
+
+def plain_name(paths: Sequence[Path], directory: Path, env_files: Sequence[str]) -> str | None:
+    """The name, or None where only a reading of the files tells it: a value that is computed, an unusual layout."""
+    for env_file in env_files or (str(directory / ".env"),):
+        try:
+            if "COMPOSE_PROJECT_NAME" in Path(env_file).read_text():
+                return None
+        except (OSError, UnicodeDecodeError):
+            if env_files:
+                return None
+    name = folder_name(directory)
+    for path in paths:
+        try:
+            raw = path.read_bytes()
+        except OSError:
+            return None
+        hits = list(_TOP_NAME.finditer(raw))
+        if len(hits) > 1 or (hits and hits[0].group(1) is None):
+            return None
+        if hits:
+            name = hits[0].group(1).decode(errors="replace").strip()
+            if not NAME.match(name):
+                return None
+    return name or None
