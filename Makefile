@@ -19,4 +19,4 @@ quickstart: setup
 	bash examples/quickstart/run
 
 bench: setup
-	.venv/bin/python -m bench.up
+	.venv/bin/python -m bench

@@ -1,109 +1,77 @@
-"""`up` of 50 one-container services against the raw floor of the same work in shell; `up` again; `ps`.
-
-Everything runs inside a lab. Writes build/bench.json: {name: {value, unit, baseline, ratio, better}}, seconds.
-"""
+"""`up` of 50 one-container services, `up` again, `ps`, `down`; and one `container run --rm`."""
 
 from __future__ import annotations
 
 import json
-import os
+import shutil
 import statistics
-import subprocess
 import sys
-import tempfile
-import time
 from pathlib import Path
 
-from tests.images import archive, busybox_rootfs
+from bench.bed import Bed, docker, floor, runc_config
 
 COUNT = 50
-LAB = "bench"
-FLOOR = r"""
-set -e
-root=$1; layer=$2; count=$3
-ip link add flr0 type bridge; ip link set flr0 up
-one() {
-    d=$root/f$1; mkdir -p $d/upper $d/work $d/rootfs
-    mount -t overlay overlay -o lowerdir=$layer,upperdir=$d/upper,workdir=$d/work $d/rootfs
-    ip netns add f$1; ip link add fv$1 type veth peer name eth0 netns f$1; ip link set fv$1 master flr0 up
-    sed "s#ROOTFS#$d/rootfs#; s#NETNS#/run/netns/f$1#" $root/config.json > $d/config.json
-    runc --root $root/runc run -d --bundle $d f$1 </dev/null >/dev/null 2>&1
-}
-export -f one; export root layer
-seq $count | xargs -P 2 -I{} bash -c 'one {}'
-"""
-CLEAN = r"""
-root=$1
-for n in $(seq $2); do runc --root $root/runc delete -f f$n; umount $root/f$n/rootfs; ip netns del f$n; done
-ip link del flr0; rm -rf $root
-"""
+ROUNDS = 5
+Row = dict[str, float | str]
 
 
-def pystack(*arguments: str) -> float:
-    start = time.perf_counter()
-    subprocess.run([".venv/bin/pystack", *arguments], check=True, capture_output=True)
-    return time.perf_counter() - start
+def row(value: float, baseline: float, unit: str = "s", better: str = "lower") -> Row:
+    return {"value": value, "unit": unit, "baseline": baseline, "ratio": value / baseline, "better": better}
 
 
-def on_node(script: str, *arguments: str) -> float:
-    start = time.perf_counter()
-    command = [".venv/bin/pystack", "lab", "exec", "--name", LAB, "n1", "--", "bash", "-c", script, "floor", *arguments]
-    subprocess.run(command, check=True, capture_output=True)
-    return time.perf_counter() - start
-
-
-def floor(root: Path) -> float:
-    work = root / "floor"
-    work.mkdir()
-    subprocess.run(["runc", "spec"], cwd=work, check=True)
-    config = json.loads((work / "config.json").read_text())
-    config["process"] |= {"terminal": False, "args": ["sleep", "1000"]}
-    config["root"] = {"path": "ROOTFS", "readonly": False}
-    for namespace in config["linux"]["namespaces"]:
-        if namespace["type"] == "network":
-            namespace["path"] = "NETNS"
-    (work / "config.json").write_text(json.dumps(config))
-    layer = next((root / "layers").iterdir())
-    took = on_node(FLOOR, str(work), str(layer), str(COUNT))
-    on_node(CLEAN, str(work), str(COUNT))
-    return took
-
-
-def main() -> None:
-    pystack("lab", "up", "--name", LAB)
-    try:
-        root = Path(f"/var/lib/pystack-lab/{LAB}/n1")
-        os.environ["PYSTACK_HOST"] = f"unix://{root}/run/pystack.sock"
-        with tempfile.TemporaryDirectory() as name:
-            directory = Path(name)
-            archive(directory / "b.tar", [busybox_rootfs()], name="docker.io/library/busybox:latest")
-            pystack("image", "load", "-i", str(directory / "b.tar"))
-            file = directory / "stack.yml"
-            lines = [f"  s{n}: {{image: busybox, command: sleep 1000, stop_grace_period: 0s}}" for n in range(COUNT)]
-            file.write_text("name: fifty\nservices:\n" + "\n".join(lines) + "\n")
-            ups, floors = [], []
-            for _ in range(3):  # paired: the machine's mood is the same for both
-                floors.append(floor(root))
-                ups.append(pystack("up", "-f", str(file), "--progress", "quiet"))
-                again = pystack("up", "-f", str(file), "--progress", "quiet")
-                ps = pystack("ps", "-f", str(file), "--format", "json")
-                pystack("down", "-f", str(file), "--progress", "quiet")
-    finally:
-        pystack("lab", "down", "--name", LAB)
-    up, raw = statistics.median(ups), statistics.median(floors)
-    start = time.perf_counter()
-    subprocess.run([sys.executable, "-c", "pass"], check=True)
-    interpreter = time.perf_counter() - start
-    results = {
-        "up50": {"value": up, "unit": "s", "baseline": raw, "ratio": up / raw, "better": "lower"},
-        "up50_again": {"value": again, "unit": "s", "baseline": raw, "ratio": again / raw, "better": "lower"},
-        "ps50": {"value": ps, "unit": "s", "baseline": interpreter, "ratio": ps / interpreter, "better": "lower"},
+def stack(bed: Bed) -> dict[str, Row]:
+    folder = bed.root / "fifty"
+    folder.mkdir()
+    file = folder / "docker-compose.yml"
+    lines = [f"  s{n}: {{image: busybox, command: sleep 1000, stop_grace_period: 0s}}" for n in range(COUNT)]
+    file.write_text("version: '3.8'\nservices:\n" + "\n".join(lines) + "\n")
+    took: dict[str, list[float]] = {name: [] for name in ("floor", "up", "again", "ps", "down", "python")}
+    for _ in range(ROUNDS):  # paired: the machine's mood is the same for all
+        took["floor"].append(floor(bed, COUNT))
+        took["up"].append(bed.pystack("-f", str(file), "up", "--progress", "quiet"))
+        took["again"].append(bed.pystack("-f", str(file), "up", "--progress", "quiet"))
+        took["ps"].append(bed.pystack("-f", str(file), "ps", "--format", "json"))
+        took["down"].append(bed.pystack("-f", str(file), "down", "--progress", "quiet"))
+        took["python"].append(bed.timed([sys.executable, "-c", "pass"]))
+    middle = {name: statistics.median(values) for name, values in took.items()}
+    rows = {
+        "up50_vs_floor": row(middle["up"], middle["floor"]),
+        "up50_again": row(middle["again"], middle["floor"]),
+        "ps50": row(middle["ps"], middle["python"]),
     }
+    with docker(bed) as there:
+        if there:
+            compose = ["docker-compose", "-f", str(file)]
+            ups, downs = [], []
+            for _ in range(2):
+                ups.append(bed.docker(*compose, "up", "-d"))
+                downs.append(bed.docker(*compose, "down", "-t", "0"))
+            rows["up50_vs_compose"] = row(middle["up"], min(ups))
+            rows["down50_vs_compose"] = row(middle["down"], min(downs))
+            rows["run_rm_vs_docker"] = row(
+                statistics.median(bed.pystack("container", "run", "--rm", "busybox", "true") for _ in range(9)),
+                statistics.median(bed.docker("/usr/bin/docker", "run", "--rm", "busybox", "true") for _ in range(5)),
+            )
+    return rows
+
+
+def one(bed: Bed) -> dict[str, Row]:
+    """`container run --rm` beside bare `runc run` of the same image on an overlay of its own, with no network."""
+    work = bed.root / "bare"
+    for part in ("upper", "work", "rootfs"):
+        (work / part).mkdir(parents=True)
+    (work / "config.json").write_text(json.dumps(runc_config(str(work / "rootfs"), "", ["true"])))
+    layer = next((bed.root / "layers").iterdir())
+    mount = (f"mount -t overlay overlay -o lowerdir={layer},upperdir={work}/upper,workdir={work}/work {work}/rootfs"
+             f" && runc run --bundle {work} bare </dev/null; umount {work}/rootfs")
+    bare = statistics.median(bed.on_node("bash", "-c", mount) for _ in range(9))
+    ours = statistics.median(bed.pystack("container", "run", "--rm", "busybox", "true") for _ in range(9))
+    shutil.rmtree(work)
+    return {"run_rm_vs_runc": row(ours, bare)}
+
+
+def write(rows: dict[str, Row]) -> None:
     Path("build").mkdir(exist_ok=True)
-    Path("build/bench.json").write_text(json.dumps(results, indent=2) + "\n")
-    for name, row in results.items():
-        print(f"{name}: {row['value']:.3f} s, baseline {row['baseline']:.3f} s, ratio {row['ratio']:.2f}")
-
-
-if __name__ == "__main__":
-    main()
+    Path("build/bench.json").write_text(json.dumps(rows, indent=2) + "\n")
+    for name, r in rows.items():
+        print(f"{name}: {r['value']:.3f} {r['unit']}, baseline {r['baseline']:.3f}, ratio {r['ratio']:.2f}")

@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from agent import descriptors
 from agent.api.hijack import Hijacked, frame
 from agent.api.keys import ENGINE, body
 from agent.containers import users
@@ -183,11 +184,6 @@ async def _with_terminal(found: Exec, run: Run, client: Hijacked) -> None:
     child = await run(stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
     os.close(slave)
     found.running, found.pid = True, child.pid
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader()
-    transport, _ = await loop.connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(os.dup(master), "rb", buffering=0)
-    )
 
     async def feed() -> None:
         while data := await client.reader.read(1 << 12):
@@ -202,12 +198,10 @@ async def _with_terminal(found: Exec, run: Run, client: Hijacked) -> None:
 
     feeder = asyncio.create_task(feed())
     try:
-        with contextlib.suppress(OSError):  # EIO: the last user of the terminal has gone
-            while data := await reader.read(1 << 15):
-                await client.send(data)
+        while data := await descriptors.read(master, 1 << 15):
+            await client.send(data)
         found.exit_code = await child.wait()
     finally:
-        transport.close()
         await _settle(found, child, feeder)
         found.terminal = -1
         os.close(master)

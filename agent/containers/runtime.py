@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from agent import mounts
+from agent import descriptors, mounts
 from agent.containers import cgroups, users
 from agent.errors import RuntimeFailure
 from agent.failpoints import failpoint
@@ -76,19 +76,9 @@ async def ended(process: Process) -> None:
     fd = process.open()
     if fd is None:
         return
-    loop = asyncio.get_running_loop()
-    done = loop.create_future()
-
-
-    def gone() -> None:
-        if not done.done():
-            done.set_result(None)
-
-    loop.add_reader(fd, gone)
     try:
-        await done
+        await descriptors.readable(fd)
     finally:
-        loop.remove_reader(fd)
         os.close(fd)
 
 
@@ -155,7 +145,10 @@ class Runtime:
                 stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=complaints,
             )
         os.close(write)
-        line = await _read_line(read)
+        try:
+            line = await asyncio.wait_for(descriptors.read_line(read), 60)
+        finally:
+            os.close(read)
         await child.wait()
         complaint = (bundle / "conmon.err").read_text(errors="replace").strip()
         reply: dict[str, Any] = json.loads(line) if line else {"pid": -1, "message": complaint}
@@ -182,7 +175,7 @@ class Runtime:
             if reads:
                 os.write(fd, b"1")
             else:
-                await _readable(fd)
+                await asyncio.wait_for(descriptors.readable(fd), 60)
         finally:
             os.close(fd)
 
@@ -259,31 +252,6 @@ def exit_code(bundle: Path, ident: str) -> int | None:
 
 def was_oom_killed(bundle: Path) -> bool:
     return (bundle / "oom").exists()
-
-
-async def _readable(fd: int) -> None:
-    loop = asyncio.get_running_loop()
-    ready = loop.create_future()
-
-    def readable() -> None:
-        if not ready.done():
-            ready.set_result(None)
-
-    loop.add_reader(fd, readable)
-    try:
-        await asyncio.wait_for(ready, 60)
-    finally:
-        loop.remove_reader(fd)
-
-
-async def _read_line(fd: int) -> bytes:
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader()
-    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(fd, "rb"))
-    try:
-        return await asyncio.wait_for(reader.readline(), 60)
-    finally:
-        transport.close()
 
 
 def _reason(text: str, log: Path | None) -> str:
