@@ -27,6 +27,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     runtime: Literal["auto", "runc", "crun"] = "auto"
     """auto: crun where it is installed and works, else runc."""
     log_max_size: str = ""
+    docker_config: str = ""
+    """Folder of Docker's config.json with the registry credentials; DOCKER_CONFIG or ~/.docker where it is not said."""
 
 
 def load(paths: Paths) -> Settings:

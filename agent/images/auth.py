@@ -32,9 +32,9 @@ class Credentials(msgspec.Struct, frozen=True):
         return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
 
 
-async def find(host: str) -> Credentials | None:
-    """Credentials for registry *host*: a helper for it, the default helper, then what stands in the file."""
-    directory = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker"))
+async def find(host: str, folder: str = "") -> Credentials | None:
+    """Credentials for registry *host*: a helper for it, the default helper, then what stands in *folder*'s config.json."""
+    directory = Path(folder or os.environ.get("DOCKER_CONFIG", Path.home() / ".docker"))
     path = directory / "config.json"
     try:
         config = json.loads(path.read_text())

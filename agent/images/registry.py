@@ -36,6 +36,7 @@ class Registry:
     def __init__(self, reference: Reference, settings: Settings) -> None:
         host = reference.host
         configured = settings.registries.get(host)
+        self._docker_config = settings.docker_config
         own = "registry-1.docker.io" if host == "docker.io" else host
         local = host.split(":")[0] in ("localhost", "127.0.0.1") or host.startswith("[::1]")
         insecure = bool(configured and configured.insecure)
@@ -93,7 +94,7 @@ class Registry:
 
     async def _login(self, endpoint: str, action: str, challenge: str) -> None:
         scheme, parameters = auth.parse_challenge(challenge)
-        credentials = await auth.find(self.reference.host)
+        credentials = await auth.find(self.reference.host, self._docker_config)
         if scheme == "basic" and credentials:
             self._authorization[endpoint, action] = credentials.basic
         elif scheme == "bearer":

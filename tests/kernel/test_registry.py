@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import hashlib
+import json
+import platform
 import shutil
 import subprocess
 import time
@@ -15,35 +20,47 @@ from tests.images import archive, tar_of
 
 pytestmark = pytest.mark.kernel
 HOST = "10.99.0.254:5000"
+LOCKED = "10.99.0.254:5001"
 
 
 @pytest.fixture(scope="module")
 def registry(lab: Pystack) -> Iterator[str]:
+    """An open registry, and beside it on LOCKED one that asks for a name and a password."""
     program = shutil.which("docker-registry")
     if program is None:
         pytest.skip("docker-registry is not installed: run `make setup`")
     root = Path(lab.environment["PYSTACK_ROOT"])
-    config = root / "registry.yml"
-    config.write_text(f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {root}/registry}}}}\nhttp: {{addr: {HOST}}}\n"
-                      "log: {level: error}\n")
-    (root / "config.yml").write_text(f"registries: {{'{HOST}': {{insecure: true}}, docker.io: {{mirrors: ['http://{HOST}']}}}}\n")
-    lab("lab", "fault", "--name", lab.lab, "kill", "n1", "agent")
-    process = subprocess.Popen(
-        ["nsenter", "-t", _pid(lab), "-n", program, "serve", str(config)], stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+    # htpasswd entry of user `someone`, password `secret` (bcrypt)
+    (root / "htpasswd").write_text("someone:$2y$05$G21XTJjm0ICgtNZFFSwJeOLJFkGuQgKBDDdvNOfD9AvVrc5p6nfsy\n")
+    processes = []
+    for host, extra in ((HOST, ""), (LOCKED, f"auth: {{htpasswd: {{realm: x, path: {root}/htpasswd}}}}\n")):
+        config = root / f"registry-{host[-4:]}.yml"
+        config.write_text(
+            f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {root}/registry}}}}\nhttp: {{addr: '{host}'}}\n"
+            f"log: {{level: error}}\n{extra}"
+        )
+        processes.append(subprocess.Popen(
+            ["nsenter", "-t", _pid(lab), "-n", program, "serve", str(config)], stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ))
+    (root / "config.yml").write_text(
+        f"registries: {{'{HOST}': {{insecure: true}}, '{LOCKED}': {{insecure: true}},\n"
+        f"  docker.io: {{mirrors: ['http://{HOST}']}}}}\ndocker_config: {root}/docker-config\n"
     )
-    for _ in range(200):
-        if lab.on("outside", "busybox", "wget", "-qO-", f"http://{HOST}/v2/", check=False) == "{}":
-            break
-        time.sleep(0.02)
+    lab("lab", "fault", "--name", lab.lab, "kill", "n1", "agent")
+    for host in (HOST, LOCKED):
+        for _ in range(200):
+            if "wget: can't connect" not in lab("lab", "exec", "--name", lab.lab, "outside", "--", "busybox", "wget",
+                                                "-qO-", f"http://{host}/v2/", check=False).stderr:
+                break
+            time.sleep(0.02)
     yield HOST
-    process.kill()
-    process.wait()
+    for process in processes:
+        process.kill()
+        process.wait()
 
 
 def _pid(lab: Pystack) -> str:
-    import json
-
     path = Path(f"/var/lib/pystack-lab/{lab.lab}/lab.json")
     return str(json.loads(path.read_text())["machines"]["outside"]["pid"])
 
@@ -75,3 +92,79 @@ def test_a_tag_that_is_not_there(lab: Pystack, registry: str) -> None:
     done = lab("image", "pull", f"{registry}/nothing:9", check=False)
     assert done.returncode == 1
     assert "does not exist" in done.stderr
+
+
+def _put(lab: Pystack, repository: str, path: str, content: bytes, kind: str) -> None:
+    """Upload a blob or a manifest as any registry client does."""
+    address = f"http://{HOST}/v2/{repository}"
+    file = Path(lab.environment["PYSTACK_ROOT"]) / "upload"
+    file.write_bytes(content)
+    if path.startswith("sha256:"):
+        begin = lab.on("outside", "curl", "-sf", "-X", "POST", "-D", "-", f"{address}/blobs/uploads/")
+        location = next(line.split(": ", 1)[1] for line in begin.splitlines() if line.lower().startswith("location"))
+        joint = "&" if "?" in location else "?"
+        lab.on("outside", "curl", "-sf", "-X", "PUT", "--data-binary", f"@{file}", "-H",
+               "Content-Type: application/octet-stream", f"{location}{joint}digest={path}")
+    else:
+        lab.on("outside", "curl", "-sf", "-X", "PUT", "--data-binary", f"@{file}", "-H", f"Content-Type: {kind}",
+               f"{address}/manifests/{path}")
+
+
+def _digest(content: bytes) -> str:
+    return "sha256:" + hashlib.sha256(content).hexdigest()
+
+
+def test_the_right_one_of_many_platforms_in_dockers_own_format(lab: Pystack, registry: str) -> None:
+    docker = "application/vnd.docker.distribution.manifest"
+    entries = []
+    for architecture in ("arm64", "amd64"):
+        layer = tar_of({"platform": architecture.encode()})
+        packed = gzip.compress(layer, 1, mtime=0)
+        config = json.dumps({
+            "architecture": architecture, "os": "linux", "config": {"Cmd": ["x"], "Labels": {"for": architecture}},
+            "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]}, "history": [{"created_by": "here"}],
+        }).encode()
+        for blob in (packed, config):
+            _put(lab, "multi", _digest(blob), blob, "")
+        manifest = json.dumps({
+            "schemaVersion": 2, "mediaType": f"{docker}.v2+json",
+            "config": {"mediaType": "application/vnd.docker.container.image.v1+json", "digest": _digest(config),
+                       "size": len(config)},
+            "layers": [{"mediaType": "application/vnd.docker.image.rootfs.diff.tar.gzip", "digest": _digest(packed),
+                        "size": len(packed)}],
+        }).encode()
+        _put(lab, "multi", _digest(manifest).replace("sha256:", "t"), manifest, f"{docker}.v2+json")
+        entries.append({"mediaType": f"{docker}.v2+json", "digest": _digest(manifest), "size": len(manifest),
+                        "platform": {"architecture": architecture, "os": "linux"}})
+    many = json.dumps({"schemaVersion": 2, "mediaType": f"{docker}.list.v2+json", "manifests": entries}).encode()
+    _put(lab, "multi", "1", many, f"{docker}.list.v2+json")
+    lab("image", "pull", f"{registry}/multi:1")
+    (seen,) = lab.json("image", "inspect", f"{registry}/multi:1")  # type: ignore[misc]
+    assert seen["Config"]["Labels"] == {"for": {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]}
+
+
+def test_credentials_come_from_dockers_config_and_from_a_helper(lab: Pystack, registry: str, tmp_path: Path) -> None:
+    open_name, name = f"{registry}/locked:1", f"{LOCKED}/locked:1"
+    lab("image", "load", "-i", str(archive(tmp_path / "i.tar", [tar_of({"a": b"x"})], name=open_name)))
+    lab("image", "push", open_name)
+    folder = Path(lab.environment["PYSTACK_ROOT"]) / "docker-config"
+    folder.mkdir()
+    refused = lab("image", "pull", name, check=False)
+    assert refused.returncode == 1
+    assert "401" in refused.stderr or "credentials" in refused.stderr
+    word = base64.b64encode(b"someone:secret").decode()
+    (folder / "config.json").write_text(json.dumps({"auths": {LOCKED: {"auth": word}}}))
+    lab("image", "pull", name)
+    lab("image", "rm", name)
+    helper = Path("/usr/local/bin") / f"docker-credential-{lab.lab}"
+    helper.write_text('#!/bin/sh\nread host\n[ "$1 $host" = "get ' + LOCKED + '" ] && '
+                      'echo \'{"ServerURL":"x","Username":"someone","Secret":"secret"}\'\n')
+    helper.chmod(0o755)
+    try:
+        (folder / "config.json").write_text(json.dumps({"credHelpers": {LOCKED: lab.lab}}))
+        lab("image", "pull", name)
+    finally:
+        helper.unlink()
+    (folder / "config.json").write_text("{")
+    broken = lab("image", "pull", name, check=False)
+    assert "config.json" in broken.stderr
