@@ -3,12 +3,15 @@ PACKAGES = runc crun conmon nftables iproute2 buildah docker-registry curl busyb
 PROGRAMS = runc crun conmon nft ip buildah docker-registry curl busybox mmdebstrap nsenter ps tar
 PYTEST = .venv/bin/python -m pytest
 
-.PHONY: setup test lint bench quickstart
+.PHONY: setup test test-vm lint bench quickstart
 setup:
 	@bash tools/setup "$(PACKAGES)" "$(PROGRAMS)"
 
 test: setup
 	$(PYTEST) -n 2 tests
+
+test-vm: setup
+	bash tests/vm/run
 
 lint: setup
 	.venv/bin/ruff check .

@@ -16,6 +16,8 @@ from tests.images import archive, busybox_rootfs, tar_of
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 
+PATIENCE = float(os.environ.get("PYSTACK_TEST_PATIENCE", "1"))  # a machine under emulation is slower by this factor
+
 
 class Pystack:
     """The command, as a user runs it, against one lab."""
@@ -29,7 +31,7 @@ class Pystack:
     ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [sys.executable, "-m", "orchestrator", *arguments], capture_output=True, text=True, input=stdin,
-            env=self.environment, timeout=timeout, check=False, cwd=cwd,
+            env=self.environment, timeout=timeout * PATIENCE, check=False, cwd=cwd,
         )
         assert "Traceback" not in done.stderr, done.stderr
         if check:

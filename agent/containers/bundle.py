@@ -139,6 +139,15 @@ def own_mounts(p: Parts) -> None:
         p.document["mounts"].append(entry)
 
 
+def propagation(p: Parts) -> None:
+    """A mount can hear of the host's only as far as the container's root does."""
+    asked = {mount.propagation for mount, _ in p.mounts if mount.kind != "tmpfs"}
+    if asked & {"shared", "rshared"}:
+        p.document["linux"]["rootfsPropagation"] = "shared"
+    elif asked & {"slave", "rslave"}:
+        p.document["linux"]["rootfsPropagation"] = "rslave"
+
+
 def hidden_paths(p: Parts) -> None:
     if not p.container.privileged:
         p.document["linux"]["maskedPaths"] = list(paths.MASKED)
@@ -218,7 +227,7 @@ def sysctls(p: Parts) -> None:
 
 
 KEYS: tuple[Callable[[Parts], None], ...] = (
-    process, root, ulimits, namespaces, standard_mounts, own_mounts, hidden_paths, system_calls, limits, devices,
+    process, root, ulimits, namespaces, standard_mounts, own_mounts, propagation, hidden_paths, system_calls, limits, devices,
     sysctls,
 )
 
@@ -228,5 +237,4 @@ def build(parts: Parts) -> Document:
     parts.document = {"ociVersion": "1.0.2", "linux": {}}
     for key in KEYS:
         key(parts)
-    parts.document["linux"]["rootfsPropagation"] = ""
     return parts.document

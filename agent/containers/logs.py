@@ -5,13 +5,14 @@ TAG is F for a whole line and P for a part. Source: Kubernetes CRI logging forma
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import msgspec
+
+from agent.containers.watch import FolderWatch
 
 BLOCK = 1 << 16
 
@@ -103,10 +104,18 @@ async def read(
     Rotation shows as a file that shrank, or as another inode: reading goes on from its start."""
     if not path.exists() and not follow:
         return
-    while not path.exists():
-        if ended():
-            return
-        await asyncio.sleep(0.05)
+    with FolderWatch(path.parent) as watch:
+        while not path.exists():
+            if ended():
+                return
+            await watch.changed()
+        async for line in _read(path, watch, follow, tail, since, until, ended):
+            yield line
+
+
+async def _read(
+    path: Path, watch: FolderWatch, follow: bool, tail: int | None, since: str, until: str, ended: Callable[[], bool],
+) -> AsyncIterator[Line]:
     offset = 0
     if since:
         offset = time_offset(path, since)
@@ -132,7 +141,7 @@ async def read(
                 raw = file.readline()
             if not follow or finished:
                 return
-            await asyncio.sleep(0.05)
+            await watch.changed()
             try:
                 now = path.stat()
             except FileNotFoundError:

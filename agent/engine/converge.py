@@ -130,11 +130,9 @@ class Converger:
             case Create():
                 await self._create(self.tasks[name])
             case Start(id=ident):
-                engine.records[ident].generation = self.tasks[name].generation
-                await engine.start(engine.records[ident])
+                await engine.start(engine.records[ident], generation=self.tasks[name].generation)
             case Restart(id=ident):
-                engine.records[ident].generation = self.tasks[name].generation
-                await engine.restart(engine.records[ident])
+                await engine.restart(engine.records[ident], generation=self.tasks[name].generation)
             case Stop(id=ident):
                 await engine.stop(engine.records[ident])
             case Remove(id=ident, replaced=replaced):

@@ -170,8 +170,10 @@ class Engine:
         self._set(made, "create")
         return made
 
-    async def start(self, record: Record) -> None:
-        """Run a created or exited container. Raises AgentError; the record then says why it did not start."""
+    async def start(self, record: Record, *, generation: int | None = None) -> None:
+        """Run a created or exited container. Raises AgentError; the record then says why it did not start.
+
+        *generation* is the ordered restart that this start answers: the record says so from its first moment on."""
         async with self._lock(record):
             if record.running:
                 raise NotModified(f"container {record.name} runs already")
@@ -180,6 +182,7 @@ class Engine:
             for key, value in {"state": "starting", "stopped": False, "error": "", "exit_code": None, "health": "",
                                "oom_killed": False}.items():
                 setattr(record, key, value)
+            record.generation = record.generation if generation is None else generation
             self.changed(record)
             try:
                 await self._start(record)
@@ -235,17 +238,21 @@ class Engine:
     async def _exited(self, record: Record) -> None:
         bundle = self.bundle(record)
         code = runtime.exit_code(bundle, record.id)
-        await self._release(record)
+        oom = runtime.was_oom_killed(bundle)
+        self.networks.leave(record)
         uptime = time.time() - _seconds(record.started)
         again = self._restarts(record, code if code is not None else 255)
         self._set(
             record, "die", state="restarting" if again else "exited", exit_code=code if code is not None else 255,
-            oom_killed=runtime.was_oom_killed(bundle), finished=now(), process=None, monitor=None,
+            oom_killed=oom, finished=now(), process=None, monitor=None,
             health="" if not record.health else "unhealthy",
         )
         if record.oom_killed:
             self.events.emit("container", "oom", record.id, {"name": record.name})
-        self._wake(record)
+        self._wake(record)  # its end is known before the host is tidy: that takes longer than many a container runs
+        async with self._lock(record):
+            if record.state in ("restarting", "exited"):
+                await self._release(record)
         if again:
             quick = 0 if uptime >= STABLE_S else record.restarts
             await asyncio.sleep(min(RESTART_MAX_S, 0.1 * 2**min(quick, 10)))
@@ -333,10 +340,10 @@ class Engine:
             record.process.signal(number)
         self.events.emit("container", "kill", record.id, {"name": record.name, "signal": str(number)})
 
-    async def restart(self, record: Record, *, grace_s: float | None = None) -> None:
+    async def restart(self, record: Record, *, grace_s: float | None = None, generation: int | None = None) -> None:
         with contextlib.suppress(NotModified):
             await self.stop(record, grace_s=grace_s)
-        await self.start(record)
+        await self.start(record, generation=generation)
         self._set(record, "restart")
 
     async def pause(self, record: Record) -> None:

@@ -201,10 +201,14 @@ class Networks:
             await self.detach(record)
             raise
 
+    def leave(self, record: Record) -> None:
+        """From now on *record*'s addresses and ports are free; the kernel hears of it with the next `sync`."""
+        self.attached.pop(record.id, None)
+
     async def detach(self, record: Record) -> None:
         """Take *record* off all networks; not attached is fine."""
         failpoint("network.detach")
-        self.attached.pop(record.id, None)
+        self.leave(record)
         try:
             await self.sync()
         finally:
@@ -252,8 +256,6 @@ class Networks:
                 )
                 for r in self.attached.values() for e in r.endpoints if e.network == network.name
             ]
-            if not endpoints and network.name not in self.manifest:
-                continue  # a node's own network needs no link until somebody is on it
             described = self.driver.describe(self._driver_network(network), endpoints, self.host)
             objects |= described.objects
             if described.isolation:

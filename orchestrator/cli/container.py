@@ -51,6 +51,8 @@ def run(image: str, command: tuple[str, ...], **given: Any) -> None:
     _ensure(client, image, given["pull"])
     ident = client.engine("POST", "/containers/create", query={"name": given["name"]} if given["name"] else None,
                           body=_document(image, command, given))["Id"]
+    # asked before the start: with --rm there is nobody left to ask after the end
+    end = client.request("POST", f"{ENGINE}/containers/{ident}/wait", query={"condition": "next-exit"})
     try:
         client.engine("POST", f"/containers/{ident}/start")
     except Refused:
@@ -66,21 +68,11 @@ def run(image: str, command: tuple[str, ...], **given: Any) -> None:
             out = sys.stderr.buffer if stream == 2 else sys.stdout.buffer
             out.write(text)
             out.flush()
-        code = _exit_code(client, ident)
+        code = int(json.loads(end.read())["StatusCode"])
     except KeyboardInterrupt:
         client.engine("POST", f"/containers/{ident}/stop")
         code = 130
-    if given["remove"]:
-        try:
-            client.engine("DELETE", f"/containers/{ident}", query={"force": 1, "v": 1})
-        except Refused as error:
-            if error.status != 404:
-                raise
     raise SystemExit(code)
-
-
-def _exit_code(client: Client, ident: str) -> int:
-    return int(client.engine("POST", f"/containers/{ident}/wait")["StatusCode"])
 
 
 def _ensure(client: Client, image: str, policy: str) -> None:
@@ -126,7 +118,7 @@ def _document(image: str, command: tuple[str, ...], given: dict[str, Any]) -> di
             "CapAdd": list(given["cap_add"]), "CapDrop": list(given["cap_drop"]),
             "ReadonlyRootfs": given["read_only"], "Privileged": given["privileged"], "Init": given["init"],
             # with --rm the client removes it, once it has read the output to its end
-            "AutoRemove": given["remove"] and given["detach"],
+            "AutoRemove": given["remove"],
         },
     }
 
@@ -254,7 +246,7 @@ def wait(names: tuple[str, ...]) -> None:
     """Wait for containers to end, and print their exit codes."""
     client = Client(start=True)
     for name in names:
-        click.echo(_exit_code(client, name))
+        click.echo(client.engine("POST", f"/containers/{name_in_path(name)}/wait")["StatusCode"])
 
 
 @container.command()

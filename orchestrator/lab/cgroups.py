@@ -56,9 +56,11 @@ def _enable(directory: Path) -> None:
 
 
 def enter(lab: str, machine: str) -> None:
-    """Move this process into the subtree, before it unshares its cgroup namespace."""
+    """Move this process into the subtree, before it unshares its cgroup namespace, or to where `settle` keeps those."""
     for h in hierarchies():
-        (h.path / PARENT / lab / machine / "cgroup.procs").write_text(str(os.getpid()))
+        top = h.path / PARENT / lab / machine
+        home = top / "init" if (top / "init").is_dir() else top
+        (home / "cgroup.procs").write_text(str(os.getpid()))
 
 
 def settle(root: Path) -> None:

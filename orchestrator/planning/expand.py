@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 import msgspec
 
@@ -15,16 +15,18 @@ from orchestrator.stackfile.model import Service, Stack
 
 def expand(
     stack: Stack, current: State, *, others: Sequence[Network] = (), images: Mapping[str, str] = {},
-    scale: Mapping[str, int] = {}, reserved: Sequence[str] = (),
+    scale: Mapping[str, int] = {}, reserved: Sequence[str] = (), volumes_there: Sequence[str] = (),
 ) -> State:
     """The state that *stack* asks for.
 
     *current* is the stack's state now, so that what exists keeps its addresses; *others* are networks of other stacks;
-    *images* maps image names to the identity that the node has; *reserved* are subnets of the host. Raises PystackError
-    where pools are exhausted or an external network is missing."""
+    *images* maps image names to the identity that the node has; *reserved* are subnets of the host; *volumes_there*
+    are the volumes that exist. Raises PystackError where pools are exhausted, or with every external network and volume
+    that is missing."""
     for name in scale:
         if name not in {s.name for s in stack.services}:
             raise PystackError(f"--scale {name}: there is no such service in the stack")
+    _refuse_missing(stack, {n.name for n in others}, set(volumes_there))
     networks = _networks(stack, current, others, reserved)
     volumes = tuple(
         Volume(name=v.name, driver=v.driver, options=v.options, labels=v.labels, external=v.external,
@@ -43,19 +45,23 @@ def expand(
     return State(networks=networks, volumes=volumes, tasks=tasks)
 
 
+def _refuse_missing(stack: Stack, networks: Set[str], volumes: Set[str]) -> None:
+    missing = [
+        f"{wish.where}: {kind}s.{wish.key}: external {kind} {wish.name} does not exist: `pystack {kind} create {wish.name}`"
+        for kind, wishes, there in (("network", stack.networks, networks), ("volume", stack.volumes, volumes))
+        for wish in wishes if wish.external and wish.name not in there
+    ]
+    if missing:
+        raise PystackError("\n".join(missing))
+
+
 def _networks(
     stack: Stack, current: State, others: Sequence[Network], reserved: Sequence[str]
 ) -> tuple[Network, ...]:
     out: list[Network] = []
     known = {n.name: n for n in current.networks}
-    foreign = {n.name for n in others}
     for wish in stack.networks:
         if wish.external:
-            if wish.name not in foreign:
-                raise PystackError(
-                    f"{wish.where}: networks.{wish.key}: external network {wish.name} does not exist: "
-                    f"`pystack network create {wish.name}`"
-                )
             continue
         if wish.driver in ("host", "none"):
             continue

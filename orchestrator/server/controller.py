@@ -187,7 +187,7 @@ class Controller:
         current = self.state(stack.name)
         desired = expand(
             stack, current, others=await self._foreign_networks(stack.name), images=await self._image_ids(stack),
-            scale=options.scale,
+            scale=options.scale, volumes_there=await self._volume_names(stack),
         )
         chosen = frozenset(options.services)
         unknown = chosen - {s.name for s in stack.services}
@@ -198,6 +198,12 @@ class Controller:
             stack, desired, current, revision=self._revision, statuses=self.statuses.by_task,
             remove_orphans=options.remove_orphans, force=force, only=chosen,
         )
+
+    async def _volume_names(self, stack: Stack) -> list[str]:
+        """Volumes of the node; not asked for where the stack has no external one."""
+        if not any(v.external for v in stack.volumes):
+            return []
+        return [v["Name"] for v in (await self.courier.call("GET", "/volumes"))["Volumes"]]
 
     # --- doing -------------------------------------------------------------------------------------------------
 
@@ -383,7 +389,10 @@ class Controller:
     def _changed(self, task: Task, verb: str) -> Task:
         if verb == "stop":
             return msgspec.structs.replace(task, desired="stopped")
-        again = verb == "restart" and task.desired == "running"
+        # one that ended by itself is started by a new generation too; one that runs is left alone by `start`
+        status = self.statuses.by_task.get(task.name)
+        runs = status is not None and status.state in ("running", "paused", "starting", "restarting")
+        again = verb == "restart" or not runs
         return msgspec.structs.replace(task, desired="running", generation=task.generation + (1 if again else 0))
 
     async def _settled(self, tasks: Sequence[Task], verb: str) -> list[Failure]:

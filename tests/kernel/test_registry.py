@@ -60,9 +60,9 @@ def registry(lab: Pystack) -> Iterator[str]:
         process.wait()
 
 
-def _pid(lab: Pystack) -> str:
+def _pid(lab: Pystack, machine: str = "outside") -> str:
     path = Path(f"/var/lib/pystack-lab/{lab.lab}/lab.json")
-    return str(json.loads(path.read_text())["machines"]["outside"]["pid"])
+    return str(json.loads(path.read_text())["machines"][machine]["pid"])
 
 
 @pytest.mark.parametrize("compress", ["gzip", "zstd", "none"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,10 @@ def test_two_containers_share_the_image_and_keep_their_writes_apart(stack: Stack
     one, two = (str(stack.ps()[f"a-{n}"]["id"]) for n in (1, 2))
     inodes = [lab("container", "exec", c, "stat", "-c", "%i", "/bin/busybox").stdout for c in (one, two)]
     assert inodes[0] == inodes[1]  # one file on the disk, so one copy in the page cache
+    containers = Path(lab.environment["PYSTACK_ROOT"]) / "containers"
+    for ident in (one, two):
+        done = subprocess.run(["du", "-sk", containers / ident], capture_output=True, text=True, check=True)
+        assert int(done.stdout.split()[0]) < 100  # KiB, of an image of more than 1 MiB
     lab("container", "exec", one, "sh", "-c", "echo mine > /srv/hello")
     assert lab("container", "exec", two, "cat", "/srv/hello").stdout == "hello from the image\n"
 
