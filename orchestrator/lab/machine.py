@@ -71,6 +71,12 @@ def _init(spec: dict[str, str]) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     while True:
         if spec["role"] == "node" and server is None and not (directory / "no-server").exists():
+            # a test arms one start of the server: it ends at the named point, and the next start is whole again
+            armed = directory / "failpoint"
+            environment.pop("PYSTACK_FAILPOINT", None)
+            if armed.exists():
+                environment["PYSTACK_FAILPOINT"] = armed.read_text()
+                armed.unlink()
             with (directory / "server.log").open("ab") as log:
                 server = subprocess.Popen(
                     [sys.executable, "-E", "-s", "-m", "orchestrator.server.embedded"], stdin=subprocess.DEVNULL,
