@@ -133,7 +133,7 @@ class Runtime:
         if tty:
             arguments.append("-t")
         if stdin:
-            arguments += ["-i", "--leave-stdin-attached"] if not tty else ["-i"]
+            arguments += ["-i", "--leave-stdin-open"]
         (bundle / "exits").mkdir(exist_ok=True)
         (bundle / "exits" / ident).unlink(missing_ok=True)
         failpoint("container.create")

@@ -15,7 +15,8 @@ COMMANDS = {
     "logs": "logs", "events": "look", "exec": "execute", "stop": "lifecycle", "start": "lifecycle",
     "restart": "lifecycle", "build": "build", "pull": "pull", "image": "image", "container": "container",
     "network": "objects", "volume": "objects", "system": "system", "version": "system", "lab": "lab",
-    "server": "serve",
+    "server": "serve", "kill": "tasks", "pause": "tasks", "unpause": "tasks", "wait": "tasks", "rm": "tasks",
+    "top": "tasks", "stats": "tasks", "port": "tasks", "attach": "tasks", "cp": "tasks", "create": "up", "scale": "up",
 }
 
 

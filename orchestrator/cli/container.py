@@ -41,6 +41,7 @@ def container() -> None:
 @click.option("--privileged", is_flag=True)
 @click.option("-l", "--label", multiple=True)
 @click.option("-t", "--tty", is_flag=True)
+@click.option("-i", "--interactive", is_flag=True, help="Keep its standard input open, for `attach`.")
 @click.option("--init", is_flag=True)
 @click.option("--pull", type=click.Choice(["always", "missing", "never"]), default="missing")
 @click.argument("image")
@@ -108,7 +109,7 @@ def _document(image: str, command: tuple[str, ...], given: dict[str, Any]) -> di
     policy, _, count = given["restart"].partition(":")
     return {
         "Image": image, "Cmd": list(command) or None, "Env": list(given["env"]), "User": given["user"],
-        "WorkingDir": given["workdir"], "Hostname": given["hostname"], "Tty": given["tty"],
+        "WorkingDir": given["workdir"], "Hostname": given["hostname"], "Tty": given["tty"], "OpenStdin": given["interactive"],
         "Entrypoint": [given["entrypoint"]] if given["entrypoint"] else None,
         "Labels": dict(label.partition("=")[::2] for label in given["label"]),
         "HostConfig": {
@@ -247,6 +248,53 @@ def wait(names: tuple[str, ...]) -> None:
     client = Client(start=True)
     for name in names:
         click.echo(client.engine("POST", f"/containers/{name_in_path(name)}/wait")["StatusCode"])
+
+
+@container.command()
+@click.argument("name")
+@format_option
+def top(name: str, shape: str) -> None:
+    """Processes of a container, as the host sees them."""
+    from orchestrator.cli.output import show
+
+    found = Client().engine("GET", f"/containers/{name}/top")
+    titles = [title.lower() for title in found["Titles"]]
+    show([dict(zip(titles, line, strict=False)) for line in found["Processes"]], titles, shape)
+
+
+@container.command()
+@click.argument("names", nargs=-1)
+@format_option
+@click.option("--no-stream", is_flag=True, help="Once, instead of again and again.")
+def stats(names: tuple[str, ...], shape: str, no_stream: bool) -> None:
+    """CPU, memory, network and disk that containers use."""
+    from orchestrator.cli.tasks import show_usage
+
+    client = Client()
+    targets = [(name, name) for name in names] or [
+        (found["Names"][0].lstrip("/"), found["Id"]) for found in client.engine("GET", "/containers/json")
+    ]
+    show_usage(client, targets, shape, once=no_stream or shape == "json" or not sys.stdout.isatty())
+
+
+@container.command()
+@click.argument("name")
+@click.option("--no-stdin", is_flag=True)
+def attach(name: str, no_stdin: bool) -> None:
+    """Lend a container's own process this terminal; end with its exit status."""
+    from orchestrator.cli.tasks import attach_to
+
+    raise SystemExit(attach_to(Client(), name, stdin=not no_stdin))
+
+
+@container.command()
+@click.argument("source", metavar="[NAME:]SOURCE")
+@click.argument("target", metavar="[NAME:]TARGET")
+def cp(source: str, target: str) -> None:
+    """Copy files into or out of a container; `-` is a tar on standard input or output."""
+    from orchestrator.cli import copy
+
+    copy.copy(Client(), str, source, target)
 
 
 @container.command()

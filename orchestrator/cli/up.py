@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from orchestrator.cli.options import StackOptions, stack_options
+
+if TYPE_CHECKING:
+    from orchestrator.cli.client import Client
+    from orchestrator.cli.output import Progress
+    from orchestrator.stackfile.load import Loaded
 
 
 def scales(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, int]:
@@ -17,6 +22,52 @@ def scales(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, int]:
             raise click.BadParameter(f"{value!r}: write SERVICE=NUMBER")
         out[name] = int(count)
     return out
+
+
+def apply(client: Client, loaded: Loaded, shown: Progress, *, build: bool = False, **options: Any) -> None:
+    """Build what must be built, and let the server make the stack true; *options* are UpOptions."""
+    import msgspec
+
+    from orchestrator.cli.build import build_services
+    from orchestrator.cli.output import failures
+
+    build_services(client, loaded.stack, options.get("services", ()), always=build, progress=shown)
+    failed: list[dict[str, Any]] = []
+    body = msgspec.json.encode({"stack": loaded.stack, "options": options})
+    for event in client.lines("POST", "/v1/up", body=body):
+        if event["event"] == "done":
+            failed = event["failures"]
+        if event["event"] != "done" or shown.mode == "json":
+            shown.event(event)
+    if failed:
+        failures(failed)
+        raise SystemExit(1)
+
+
+@click.command()
+@stack_options
+@click.argument("services", nargs=-1)
+@click.option("--build", is_flag=True, help="Build images even where they are there.")
+@click.option("--force-recreate", is_flag=True, help="Replace tasks that did not change.")
+def create(stack: StackOptions, services: tuple[str, ...], build: bool, force_recreate: bool) -> None:
+    """As `up`, but start nothing: images are brought, networks and tasks are made."""
+    from orchestrator.cli.client import Client
+    from orchestrator.cli.output import Progress
+
+    apply(Client(start=True), stack.load(), Progress(), build=build, services=services, force_recreate=force_recreate,
+          no_start=True)
+
+
+@click.command()
+@stack_options
+@click.option("--no-deps", is_flag=True, help="Do not wait for depends_on conditions.")
+@click.argument("replicas", nargs=-1, required=True, callback=scales, metavar="SERVICE=N…")
+def scale(stack: StackOptions, no_deps: bool, replicas: dict[str, int]) -> None:
+    """Set how many replicas services have, until the next `up` without --scale."""
+    from orchestrator.cli.client import Client
+    from orchestrator.cli.output import Progress
+
+    apply(Client(start=True), stack.load(), Progress(), services=tuple(replicas), scale=replicas, no_deps=no_deps)
 
 
 @click.command()
@@ -40,31 +91,15 @@ def up(
     strict: bool, progress: str,
 ) -> None:
     """Make the stack of the file true: build, pull, start, and wait until it runs."""
-    import msgspec
-
-    from orchestrator.cli.build import build_services
     from orchestrator.cli.client import Client
-    from orchestrator.cli.output import Progress, failures
+    from orchestrator.cli.output import Progress
 
     del detach
     loaded = stack.load(strict=strict)
     client = Client(start=True)
     shown = Progress(progress)
-    build_services(client, loaded.stack, services, always=build, progress=shown)
-    options: dict[str, Any] = {
-        "services": services, "scale": scale, "force_recreate": force_recreate, "remove_orphans": remove_orphans,
-        "no_deps": no_deps, "wait": wait, "timeout_s": timeout, "pull": pull or "",
-    }
-    body = msgspec.json.encode({"stack": loaded.stack, "options": options})
-    failed: list[dict[str, Any]] = []
-    for event in client.lines("POST", "/v1/up", body=body):
-        if event["event"] == "done":
-            failed = event["failures"]
-        if event["event"] != "done" or progress == "json":
-            shown.event(event)
-    if failed:
-        failures(failed)
-        raise SystemExit(1)
+    apply(client, loaded, shown, build=build, services=services, scale=scale, force_recreate=force_recreate,
+          remove_orphans=remove_orphans, no_deps=no_deps, wait=wait, timeout_s=timeout, pull=pull or "")
     if attach:
         from orchestrator.cli.logs import follow_stack
 

@@ -37,6 +37,12 @@ class ActRequest(Record, frozen=True, kw_only=True):
     services: tuple[str, ...] = ()
 
 
+class RemoveRequest(Record, frozen=True, kw_only=True):
+    """Names of tasks; those that run are stopped first."""
+
+    tasks: tuple[str, ...]
+
+
 class Version(Record, frozen=True, kw_only=True):
     version: str
     api: str
@@ -204,6 +210,14 @@ async def down(request: web.Request) -> web.StreamResponse:
     return await _stream(request, lambda tell: request.app[CONTROLLER].down(name, volumes=wish.volumes, tell=tell))
 
 
+async def remove(request: web.Request) -> web.StreamResponse:
+    """Remove tasks; the next `up` makes them anew."""
+    controller, name = request.app[CONTROLLER], request.match_info["stack"]
+    wish = msgspec.json.decode(await request.read(), type=RemoveRequest)
+    controller.known(name)
+    return await _stream(request, lambda tell: controller.remove(name, wish.tasks, tell))
+
+
 async def act(request: web.Request) -> web.StreamResponse:
     """stop, start or restart; a stream of events."""
     wish = msgspec.json.decode(await request.read() or b"{}", type=ActRequest)
@@ -242,6 +256,7 @@ ROUTES: tuple[tuple[str, str, Handler, type | None, Any], ...] = (
     ("POST", "/v1/up", up, UpRequest, None),
     ("POST", "/v1/stacks/{stack}/down", down, DownRequest, None),
     ("POST", "/v1/stacks/{stack}/{verb:stop|start|restart}", act, ActRequest, None),
+    ("POST", "/v1/stacks/{stack}/rm", remove, RemoveRequest, None),
     ("GET", "/v1/events", stream_events, None, None),
     ("*", "/v1/nodes/{node}/engine/{path:.*}", engine, None, None),
 )

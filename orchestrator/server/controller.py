@@ -386,6 +386,17 @@ class Controller:
                     return failures
         return []
 
+    async def remove(self, name: str, tasks: Sequence[str], tell: Any) -> None:
+        """Take tasks out of what the stack is now; its file still asks for them."""
+        async with self.lock(name):
+            there = {t.name for t in self.state(name).tasks}
+            if unknown := set(tasks) - there:
+                raise Refused(f"stack {name} has no task {', '.join(sorted(unknown))}", 404)
+            for task in tasks:
+                tell({"event": "step", "action": "remove", "kind": "task", "name": task, "reason": "rm"})
+            await self._remove_tasks(tasks)
+            await self._gone(tasks)
+
     def _changed(self, task: Task, verb: str) -> Task:
         if verb == "stop":
             return msgspec.structs.replace(task, desired="stopped")

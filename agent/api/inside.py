@@ -1,0 +1,224 @@
+"""Engine API: looking into a container and reaching into it: top, stats, archive, attach.
+
+Source: Docker Engine API v1.43, section Container; conmon(8) for the attach socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import datetime
+import json
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from agent import mounts
+from agent.api.hijack import Hijacked, frame
+from agent.api.keys import ENGINE, flag
+from agent.containers import usage
+from agent.engine.engine import Engine
+from agent.engine.records import Record
+from agent.errors import AgentError, BadRequest, Conflict, NotFound
+
+routes = web.RouteTableDef()
+
+
+def _running(request: web.Request) -> tuple[Engine, Record]:
+    engine = request.app[ENGINE]
+    record = engine.find(request.match_info["name"])
+    if not record.running or not record.process:
+        raise Conflict(f"container {record.name} is not running")
+    return engine, record
+
+
+def _group(engine: Engine, record: Record) -> str:
+    return f"{engine.paths.cgroup_parent}/{record.id}"
+
+
+@routes.get("/containers/{name}/top")
+async def top(request: web.Request) -> web.Response:
+    engine, record = _running(request)
+    child = await asyncio.create_subprocess_exec(
+        "ps", *(request.query.get("ps_args") or "-ef").split(), stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await child.communicate()
+    if child.returncode:
+        raise BadRequest(f"ps: {err.decode(errors='replace').strip()}")
+    head, *lines = out.decode(errors="replace").splitlines()
+    titles = head.split()
+    if "PID" not in titles:
+        raise BadRequest("ps_args must ask for the column PID")
+    column, inside = titles.index("PID"), usage.processes(_group(engine, record))
+    rows = [line.split(None, len(titles) - 1) for line in lines]
+    return web.json_response({"Titles": titles, "Processes": [r for r in rows if int(r[column]) in inside]})
+
+
+@routes.get("/containers/{name}/stats")
+async def stats(request: web.Request) -> web.StreamResponse:
+    """One document, or one a second with `stream`; each carries the one before it, so that rates can be told."""
+    engine, record = _running(request)
+
+    def look() -> dict[str, Any]:
+        stamp = datetime.datetime.now(datetime.UTC).isoformat().replace("+00:00", "Z")
+        assert record.process
+        return {"read": stamp, "id": record.id, "name": f"/{record.name}",
+                **usage.read(_group(engine, record), record.process.pid)}
+
+    before: dict[str, Any] = {"read": "0001-01-01T00:00:00Z", "cpu_stats": {}}
+    if not flag(request, "stream") and "stream" in request.query:
+        if not flag(request, "one-shot"):
+            before = look()
+            await asyncio.sleep(1)
+        return web.json_response({**look(), "preread": before["read"], "precpu_stats": before["cpu_stats"]})
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    await response.prepare(request)
+    while record.running and record.process:
+        now = look()
+        document = {**now, "preread": before["read"], "precpu_stats": before["cpu_stats"]}
+        await response.write(json.dumps(document).encode() + b"\n")
+        before = now
+        await asyncio.sleep(1)
+    return response
+
+
+# --- archive ---------------------------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def _root(engine: Engine, record: Record) -> AsyncIterator[str]:
+    """The container's "/" on the host: as its processes see it, or its layers alone while it does not run."""
+    if record.running and record.process:
+        yield f"/proc/{record.process.pid}/root"
+        return
+    async with engine._lock(record):
+        rootfs = engine.bundle(record) / "rootfs"
+        rootfs.mkdir(parents=True, exist_ok=True)
+        directory = engine.directory(record)
+        lower = engine.images.lower(engine.images.image(record.image_id))
+        mounts.overlay(rootfs, lower, directory / "upper", directory / "work")
+        try:
+            yield str(rootfs)
+        finally:
+            mounts.unmount(rootfs)
+
+
+async def _copier(verb: str, root: str, path: str, **streams: Any) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-E", "-s", "-m", "agent.containers.copier", verb, root, path,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL, cwd=Path(__file__).parents[2], limit=1 << 18,
+        **streams,
+    )
+
+
+async def _answer(child: asyncio.subprocess.Process) -> dict[str, Any]:
+    assert child.stdout
+    said: dict[str, Any] = json.loads(await child.stdout.readline() or b'{"error": "the copy ended at once"}')
+    if "error" in said:
+        await child.wait()
+        kind = {404: NotFound, 400: BadRequest}.get(said.get("status", 500), AgentError)
+        raise kind(said["error"])
+    return said
+
+
+def _path(request: web.Request) -> str:
+    path = request.query.get("path", "")
+    if not path:
+        raise BadRequest("path is missing: which file of the container?")
+    return path
+
+
+@routes.head("/containers/{name}/archive")
+async def describe(request: web.Request) -> web.Response:
+    engine = request.app[ENGINE]
+    record = engine.find(request.match_info["name"])
+    async with _root(engine, record) as root:
+        child = await _copier("stat", root, _path(request), stdin=asyncio.subprocess.DEVNULL)
+        said = await _answer(child)
+        await child.wait()
+    return web.Response(headers={"X-Docker-Container-Path-Stat": base64.b64encode(json.dumps(said).encode()).decode()})
+
+
+@routes.get("/containers/{name}/archive")
+async def get(request: web.Request) -> web.StreamResponse:
+    engine = request.app[ENGINE]
+    record = engine.find(request.match_info["name"])
+    async with _root(engine, record) as root:
+        child = await _copier("get", root, _path(request), stdin=asyncio.subprocess.DEVNULL)
+        said = await _answer(child)
+        assert child.stdout
+        response = web.StreamResponse(headers={
+            "Content-Type": "application/x-tar",
+            "X-Docker-Container-Path-Stat": base64.b64encode(json.dumps(said).encode()).decode(),
+        })
+        await response.prepare(request)
+        try:
+            while data := await child.stdout.read(1 << 18):
+                await response.write(data)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                child.kill()
+            await child.wait()
+    return response
+
+
+@routes.put("/containers/{name}/archive")
+async def put(request: web.Request) -> web.Response:
+    engine = request.app[ENGINE]
+    record = engine.find(request.match_info["name"])
+    async with _root(engine, record) as root:
+        child = await _copier("put", root, _path(request), stdin=asyncio.subprocess.PIPE)
+        assert child.stdin
+        with contextlib.suppress(ConnectionError):
+            async for data in request.content.iter_chunked(1 << 18):
+                child.stdin.write(data)
+                await child.stdin.drain()
+            child.stdin.close()
+        await _answer(child)
+        await child.wait()
+    return web.Response(status=200)
+
+
+# --- attach ----------------------------------------------------------------------------------------------------------
+
+
+@routes.post("/containers/{name}/attach")
+async def attach(request: web.Request) -> web.StreamResponse:
+    """The container's own streams, from now on; standard input where it was created with one."""
+    engine, record = _running(request)
+    await request.read()  # what follows the request is the container's input
+    folder = os.open(engine.bundle(record), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    conmon = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+    try:
+        conmon.connect(f"/proc/self/fd/{folder}/attach")  # the whole path can be longer than a socket's name may be
+    except OSError as error:
+        conmon.close()
+        raise AgentError(f"container {record.name} cannot be attached to: {error.strerror}") from error
+    finally:
+        os.close(folder)
+    kind = "raw" if record.container.tty else "multiplexed"
+    client = Hijacked(request, f"application/vnd.docker.{kind}-stream")
+    loop = asyncio.get_running_loop()
+
+    async def feed() -> None:
+        while record.container.stdin_open and (data := await client.reader.read(1 << 12)):
+            await loop.sock_sendall(conmon, data)
+
+    feeder = asyncio.create_task(feed())
+    try:
+        while packet := await loop.sock_recv(conmon, 1 << 15):
+            stream, data = packet[0], packet[1:]  # conmon: 2 is stdout, 3 is stderr
+            await client.send(data if record.container.tty else frame(2 if stream == 3 else 1, data))
+    except ConnectionError:
+        pass
+    finally:
+        feeder.cancel()
+        conmon.close()
+    return client

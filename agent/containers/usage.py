@@ -1,0 +1,118 @@
+"""What a container uses, from its control groups and its network namespace.
+
+Source: kernel Documentation/admin-guide/cgroup-v1, cgroup-v2.rst; proc(5); Docker Engine API v1.43, ContainerStats.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from agent.containers import cgroups
+
+
+def read(group: str, pid: int) -> dict[str, Any]:
+    """Docker's statistics: CPU in nanoseconds, memory in bytes, pids, block I/O in bytes, network by interface."""
+    cpu, memory = _cpu(group), _memory(group)
+    return {
+        "cpu_stats": {
+            "cpu_usage": {"total_usage": cpu}, "system_cpu_usage": _host_cpu(), "online_cpus": os.cpu_count() or 1,
+            "throttling_data": {"periods": 0, "throttled_periods": 0, "throttled_time": 0},
+        },
+        "memory_stats": memory,
+        "pids_stats": {"current": _number(cgroups.directory("pids", group) / "pids.current")},
+        "blkio_stats": {"io_service_bytes_recursive": _blocks(group)},
+        "networks": _networks(pid),
+    }
+
+
+def processes(group: str) -> set[int]:
+    """PIDs (of the host) of a container, groups below its own included."""
+    found: set[int] = set()
+    for path, _, _ in os.walk(cgroups.directory("pids", group)):
+        try:
+            found |= {int(word) for word in (Path(path) / "cgroup.procs").read_text().split()}
+        except OSError:
+            continue
+    return found
+
+
+def _number(path: Path) -> int:
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        return 0
+    return int(text) if text.isdigit() else 0
+
+
+def _table(path: Path) -> dict[str, int]:
+    try:
+        pairs = (line.split() for line in path.read_text().splitlines())
+        return {words[0]: int(words[1]) for words in pairs if len(words) == 2 and words[1].isdigit()}
+    except OSError:
+        return {}
+
+
+def _cpu(group: str) -> int:
+    if cgroups.unified():
+        return _table(cgroups.directory("cpu", group) / "cpu.stat").get("usage_usec", 0) * 1000
+    return _number(cgroups.directory("cpuacct", group) / "cpuacct.usage")
+
+
+def _memory(group: str) -> dict[str, Any]:
+    directory = cgroups.directory("memory", group)
+    v2 = cgroups.unified()
+    limit = _number(directory / ("memory.max" if v2 else "memory.limit_in_bytes"))
+    host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return {
+        "usage": _number(directory / ("memory.current" if v2 else "memory.usage_in_bytes")),
+        "limit": min(limit, host) or host,
+        "stats": _table(directory / "memory.stat"),
+    }
+
+
+def _host_cpu() -> int:
+    words = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    return sum(int(word) for word in words) * 10**9 // os.sysconf("SC_CLK_TCK")
+
+
+def _blocks(group: str) -> list[dict[str, Any]]:
+    out = []
+    if cgroups.unified():
+        path, names = cgroups.directory("io", group) / "io.stat", {"rbytes": "read", "wbytes": "write"}
+    else:
+        path = cgroups.directory("blkio", group) / "blkio.throttle.io_service_bytes"
+        names = {"Read": "read", "Write": "write"}
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        device, *words = line.split()
+        major, colon, minor = device.partition(":")
+        if not colon:
+            continue
+        pairs = [w.split("=") for w in words] if "=" in line else [words]
+        out += [
+            {"major": int(major), "minor": int(minor), "op": names[k], "value": int(v)}
+            for k, v in pairs if k in names
+        ]
+    return out
+
+
+def _networks(pid: int) -> dict[str, dict[str, int]]:
+    out = {}
+    try:
+        lines = Path(f"/proc/{pid}/net/dev").read_text().splitlines()[2:]
+    except OSError:
+        return {}
+    for line in lines:
+        name, _, rest = line.partition(":")
+        n = [int(word) for word in rest.split()]
+        if name.strip() != "lo":
+            out[name.strip()] = {
+                "rx_bytes": n[0], "rx_packets": n[1], "rx_errors": n[2], "rx_dropped": n[3],
+                "tx_bytes": n[8], "tx_packets": n[9], "tx_errors": n[10], "tx_dropped": n[11],
+            }
+    return out

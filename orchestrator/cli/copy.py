@@ -1,0 +1,106 @@
+"""`cp`: between this machine and a container, by way of the Engine API's archive. Rules are those of `docker cp`."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from orchestrator.errors import PystackError, Refused
+
+if TYPE_CHECKING:
+    from orchestrator.cli.client import Client
+
+
+def _split(text: str) -> tuple[str, str]:
+    """(container or service, path); ("", path) for this machine. An absolute or dotted path is never a container's."""
+    name, colon, path = text.partition(":")
+    return (name, path) if colon and not text.startswith(("/", ".")) else ("", text)
+
+
+def copy(client: Client, find: Callable[[str], str], source: str, target: str) -> None:
+    """Exactly one side is NAME:PATH; *find* gives a name's container. Raises PystackError."""
+    (giver, path), (taker, goal) = _split(source), _split(target)
+    if bool(giver) == bool(taker):
+        raise PystackError("one of the two must be NAME:PATH, the other a path here or -")
+    if giver:
+        _out(client, find(giver), path, goal)
+    else:
+        _in(client, find(taker), path, goal)
+
+
+def _url(container: str) -> str:
+    from orchestrator.cli.client import ENGINE
+
+    return f"{ENGINE}/containers/{container}/archive"
+
+
+def _out(client: Client, container: str, path: str, goal: str) -> None:
+    reply = client.request("GET", _url(container), query={"path": path.rstrip("/") or "/"})
+    if goal == "-":
+        while data := reply.read(1 << 16):
+            sys.stdout.buffer.write(data)
+        return
+    into = Path(goal).is_dir()
+    if not into and goal.endswith("/"):
+        raise PystackError(f"{goal} is no folder")
+    folder = Path(goal) if into else Path(goal).parent
+    if not folder.is_dir():
+        raise PystackError(f"{folder} does not exist: make it first")
+    with tarfile.open(fileobj=reply, mode="r|*") as archive:
+        # what comes from a container is not trusted: nothing may leave the folder
+        archive.extraction_filter = getattr(tarfile, "tar_filter", None)
+        for member in archive:
+            if not into or path.endswith("/."):
+                _, slash, rest = member.name.partition("/")
+                member.name = f"{Path(goal).name}{slash}{rest}" if not into else rest or "."
+            parts = member.name.split("/")
+            if member.name.startswith("/") or ".." in parts:
+                raise PystackError(f"the container's archive names {member.name!r}, which leaves {folder}: stopped")
+            archive.extract(member, folder, set_attrs=not member.issym())
+
+
+def _in(client: Client, container: str, path: str, goal: str) -> None:
+    if path == "-":
+        client.request("PUT", _url(container), query={"path": goal}, body=_chunks(sys.stdin.buffer))
+        return
+    source = Path(path)
+    if not source.exists():
+        raise PystackError(f"{path} does not exist")
+    folder, name = os.path.split(goal.rstrip("/"))
+    if _is_folder(client, container, goal):
+        folder, name = goal, "." if path.endswith("/.") else source.resolve().name
+    elif goal.endswith("/") and not source.is_dir():
+        raise PystackError(f"{goal} is no folder in the container")
+    import tempfile
+
+    with tempfile.TemporaryFile() as packed:
+        with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
+            archive.add(source, arcname=name)
+        packed.seek(0)
+        client.request("PUT", _url(container), query={"path": folder or "/"}, body=_chunks(packed))
+
+
+def _is_folder(client: Client, container: str, path: str) -> bool:
+    import base64
+    import json
+
+    try:
+        head = client.request("HEAD", _url(container), query={"path": path}).getheader("X-Docker-Container-Path-Stat")
+    except Refused as error:
+        if error.status == 404:
+            return False
+        raise
+    found = json.loads(base64.b64decode(head or ""))
+    if found["linkTarget"]:
+        return _is_folder(client, container, os.path.join(os.path.dirname(path), found["linkTarget"]))
+    return bool(found["mode"] & 1 << 31)
+
+
+def _chunks(file: IO[bytes] | io.BufferedIOBase) -> Iterator[bytes]:
+    while data := file.read(1 << 18):
+        yield data

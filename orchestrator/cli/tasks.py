@@ -1,0 +1,247 @@
+"""Verbs on the tasks of a stack, each an Engine API call on the container of every task that is chosen."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestrator.cli.options import StackOptions, format_option, stack_options
+from orchestrator.errors import PystackError
+
+if TYPE_CHECKING:
+    from orchestrator.cli.client import Client
+
+Row = dict[str, Any]
+
+
+def chosen(client: Client, stack: StackOptions, services: tuple[str, ...] = (), index: int = 0) -> list[Row]:
+    """The stack's tasks that have a container. Raises PystackError for a service that it does not have."""
+    name = stack.name()
+    rows: list[Row] = client.json("GET", f"/v1/stacks/{name}/tasks")
+    unknown = set(services) - {row["service"] for row in rows}
+    if unknown:
+        there = ", ".join(dict.fromkeys(row["service"] for row in rows)) or "nothing"
+        raise PystackError(f"stack {name} has no task of {', '.join(sorted(unknown))}; there is: {there}")
+    return [
+        row for row in rows
+        if row["id"] and (not services or row["service"] in services)
+        and (not index or row["task"].endswith(f"-{index}"))
+    ]
+
+
+def only(client: Client, stack: StackOptions, service: str, index: int) -> Row:
+    rows = chosen(client, stack, (service,), index)
+    if not rows:
+        raise PystackError(f"service {service} has no container number {index}: `pystack ps` lists what there is")
+    return rows[0]
+
+
+def _each(stack: StackOptions, services: tuple[str, ...], verb: str, states: tuple[str, ...], **query: Any) -> None:
+    from orchestrator.cli.client import Client
+
+    client = Client()
+    for row in chosen(client, stack, services):
+        if row["state"] in states:
+            client.engine("POST", f"/containers/{row['id']}/{verb}", query=query or None)
+            click.echo(row["task"])
+
+
+@click.command()
+@stack_options
+@click.option("-s", "--signal", "number", default="SIGKILL", help="Name or number.")
+@click.argument("services", nargs=-1)
+def kill(stack: StackOptions, number: str, services: tuple[str, ...]) -> None:
+    """Send tasks a signal; `up` or `start` brings back what it ended."""
+    _each(stack, services, "kill", ("running", "paused"), signal=number)
+
+
+@click.command()
+@stack_options
+@click.argument("services", nargs=-1)
+def pause(stack: StackOptions, services: tuple[str, ...]) -> None:
+    """Freeze tasks."""
+    _each(stack, services, "pause", ("running",))
+
+
+@click.command()
+@stack_options
+@click.argument("services", nargs=-1)
+def unpause(stack: StackOptions, services: tuple[str, ...]) -> None:
+    """Let frozen tasks run."""
+    _each(stack, services, "unpause", ("paused",))
+
+
+@click.command()
+@stack_options
+@click.argument("services", nargs=-1, required=True)
+def wait(stack: StackOptions, services: tuple[str, ...]) -> None:
+    """Wait for tasks to end, print their exit codes, and end with the last of them."""
+    from orchestrator.cli.client import Client
+
+    client, code = Client(), 0
+    for row in chosen(client, stack, services):
+        code = int(client.engine("POST", f"/containers/{row['id']}/wait")["StatusCode"])
+        click.echo(code)
+    raise SystemExit(code)
+
+
+@click.command()
+@stack_options
+@click.option("-s", "--stop", is_flag=True, help="Stop them first.")
+@click.option("-f", "--force", is_flag=True, help="Do not ask.")
+@click.argument("services", nargs=-1)
+def rm(stack: StackOptions, stop: bool, force: bool, services: tuple[str, ...]) -> None:
+    """Remove stopped tasks; `up` makes them anew."""
+    from orchestrator.cli.client import Client
+
+    client, name = Client(), stack.name()
+    going = [row for row in chosen(client, stack, services) if stop or row["state"] in ("exited", "failed", "created")]
+    if not going:
+        click.echo("no stopped tasks", err=True)
+        return
+    if not force and sys.stdin.isatty():
+        click.confirm(f"remove {', '.join(row['task'] for row in going)}?", abort=True)
+    for event in client.lines("POST", f"/v1/stacks/{name}/rm", body={"tasks": [row["task"] for row in going]}):
+        if event["event"] == "step":
+            click.echo(event["name"])
+
+
+@click.command()
+@stack_options
+@format_option
+@click.argument("services", nargs=-1)
+def top(stack: StackOptions, shape: str, services: tuple[str, ...]) -> None:
+    """Processes of the tasks, as the host sees them."""
+    from orchestrator.cli.client import Client
+    from orchestrator.cli.output import show
+
+    client, rows, titles = Client(), [], ["task"]
+    for row in chosen(client, stack, services):
+        if row["state"] == "running":
+            found = client.engine("GET", f"/containers/{row['id']}/top")
+            titles = ["task", *(t.lower() for t in found["Titles"])]
+            rows += [dict(zip(titles, [row["task"], *line], strict=False)) for line in found["Processes"]]
+    show(rows, titles, shape)
+
+
+def usage_row(name: str, document: Row) -> Row:
+    """One line of `stats` from the API's document: CPU in percent of one core, sizes in bytes."""
+    now, before = document["cpu_stats"], document["precpu_stats"]
+    used = now["cpu_usage"]["total_usage"] - before["cpu_usage"]["total_usage"]
+    passed = now["system_cpu_usage"] - before["system_cpu_usage"]
+    memory, networks = document["memory_stats"], document["networks"].values()
+    blocks = document["blkio_stats"]["io_service_bytes_recursive"]
+    cache = memory["stats"].get("total_inactive_file", memory["stats"].get("inactive_file", 0))
+    return {
+        "task": name, "cpu_percent": round(used / passed * now["online_cpus"] * 100, 2) if passed > 0 else 0.0,
+        "memory": max(0, memory["usage"] - cache), "memory_limit": memory["limit"],
+        "received": sum(n["rx_bytes"] for n in networks), "sent": sum(n["tx_bytes"] for n in networks),
+        "read": sum(b["value"] for b in blocks if b["op"] == "read"),
+        "written": sum(b["value"] for b in blocks if b["op"] == "write"), "pids": document["pids_stats"]["current"],
+    }
+
+
+def show_usage(client: Client, targets: list[tuple[str, str]], shape: str, *, once: bool) -> None:
+    """A table of (name, container ID), drawn once or again and again."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from orchestrator.cli.output import bytes_text, show
+
+    def ask(target: tuple[str, str]) -> Row:
+        return usage_row(target[0], client.engine("GET", f"/containers/{target[1]}/stats", query={"stream": 0}))
+
+    columns = ("task", "cpu_percent", "memory", "memory_limit", "received", "sent", "read", "written", "pids")
+    sizes = ("memory", "memory_limit", "received", "sent", "read", "written")
+    with ThreadPoolExecutor(max(1, len(targets))) as pool:
+        while True:
+            rows = list(pool.map(ask, targets))
+            if shape == "table":
+                rows = [row | {key: bytes_text(row[key]) for key in sizes} for row in rows]
+                if not once:
+                    click.clear()
+            show(rows, columns, shape)
+            if once:
+                return
+
+
+@click.command()
+@stack_options
+@format_option
+@click.option("--no-stream", is_flag=True, help="Once, instead of again and again.")
+@click.argument("services", nargs=-1)
+def stats(stack: StackOptions, shape: str, no_stream: bool, services: tuple[str, ...]) -> None:
+    """CPU, memory, network and disk that the tasks use."""
+    from orchestrator.cli.client import Client
+
+    client = Client()
+    rows = [row for row in chosen(client, stack, services) if row["state"] == "running"]
+    once = no_stream or shape == "json" or not sys.stdout.isatty()
+    show_usage(client, [(row["task"], row["id"]) for row in rows], shape, once=once)
+
+
+@click.command()
+@stack_options
+@click.option("--protocol", type=click.Choice(["tcp", "udp"]), default="tcp")
+@click.option("--index", default=1, help="Which replica.")
+@click.argument("service")
+@click.argument("private_port", type=int)
+def port(stack: StackOptions, protocol: str, index: int, service: str, private_port: int) -> None:
+    """Where a task's port is published."""
+    from orchestrator.cli.client import Client
+
+    client = Client()
+    row = only(client, stack, service, index)
+    found = client.engine("GET", f"/containers/{row['id']}/json")["NetworkSettings"]["Ports"]
+    published = found.get(f"{private_port}/{protocol}") or []
+    if not published:
+        there = ", ".join(key for key, value in found.items() if value) or "nothing"
+        raise PystackError(f"{row['task']} does not publish {private_port}/{protocol}; it publishes: {there}")
+    for one in published:
+        click.echo(f"{one['HostIp'] or '0.0.0.0'}:{one['HostPort']}")
+
+
+@click.command()
+@stack_options
+@click.option("--index", default=1, help="Which replica.")
+@click.option("--no-stdin", is_flag=True)
+@click.argument("service")
+def attach(stack: StackOptions, index: int, no_stdin: bool, service: str) -> None:
+    """Lend a task's own process this terminal; end with its exit status."""
+    from orchestrator.cli.client import Client
+
+    client = Client()
+    row = only(client, stack, service, index)
+    raise SystemExit(attach_to(client, row["id"], stdin=not no_stdin))
+
+
+def attach_to(client: Client, container: str, *, stdin: bool) -> int:
+    """Streams of a running container here, until it ends. Returns its exit status."""
+    import contextlib
+
+    from orchestrator.cli.client import ENGINE
+    from orchestrator.cli.execute import raw_terminal, relay
+
+    config = client.engine("GET", f"/containers/{container}/json")["Config"]
+    end = client.request("POST", f"{ENGINE}/containers/{container}/wait")
+    connection = client.hijack(f"{ENGINE}/containers/{container}/attach", {})
+    tty = bool(config["Tty"])
+    with raw_terminal(lambda: None) if tty and sys.stdin.isatty() else contextlib.nullcontext():
+        relay(connection, tty=tty, stdin=stdin and bool(config["OpenStdin"]))
+    return int(json.loads(end.read())["StatusCode"])
+
+
+@click.command()
+@stack_options
+@click.option("--index", default=1, help="Which replica.")
+@click.argument("source", metavar="[SERVICE:]SOURCE")
+@click.argument("target", metavar="[SERVICE:]TARGET")
+def cp(stack: StackOptions, index: int, source: str, target: str) -> None:
+    """Copy files into or out of a task; `-` is a tar on standard input or output."""
+    from orchestrator.cli import copy
+    from orchestrator.cli.client import Client
+
+    client = Client()
+    copy.copy(client, lambda service: str(only(client, stack, service, index)["id"]), source, target)

@@ -1,0 +1,109 @@
+"""Verbs that look into tasks and reach into them: top, stats, port, cp, attach, kill, pause, wait, rm, create, scale."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Pystack, Stack
+
+pytestmark = pytest.mark.kernel
+SLEEP = "command: sleep 1000\n    stop_grace_period: 0s"
+ONE = f"services:\n  a:\n    image: busybox\n    {SLEEP}\n"
+
+
+def test_top_stats_and_port(stack: Stack) -> None:
+    stack.up("services:\n  a:\n    image: busybox\n    command: sh -c 'while :; do :; done'\n    stop_grace_period: 0s\n"
+             "    cpus: 0.25\n    mem_limit: 64m\n    pids_limit: 20\n    ports: ['8087:80/tcp']\n")
+    rows = json.loads(stack.run("top", "--format", "json").stdout)
+    assert [row["cmd"] for row in rows] == ["sh -c while :; do :; done"]
+    (usage,) = json.loads(stack.run("stats", "--format", "json").stdout)
+    assert usage["memory_limit"] == 64 << 20
+    assert usage["pids"] == 1
+    assert 10 < usage["cpu_percent"] < 40  # a quarter of a core, in a window of a second
+    assert "0.0.0.0:8087" in stack.run("port", "a", "80").stdout.split()
+    missing = stack.run("port", "a", "81", check=False)
+    assert missing.returncode == 1
+    assert "publishes: 80/tcp" in missing.stderr
+
+
+def test_kill_pause_wait_and_rm(stack: Stack) -> None:
+    stack.up(ONE)
+    stack.run("pause")
+    assert stack.ps()["a-1"]["state"] == "paused"
+    stack.run("unpause")
+    assert stack.ps()["a-1"]["state"] == "running"
+    stack.run("kill")
+    assert stack.ps()["a-1"]["state"] == "exited"
+    assert stack.run("wait", "a", check=False).returncode == 137
+    assert stack.run("rm", "-f").stdout == f"{stack.name}-a-1\n"
+    assert stack.ps() == {} or not stack.ps()["a-1"]["id"]
+    stack.up()
+    assert stack.ps()["a-1"]["state"] == "running"
+    assert "no stopped tasks" in stack.run("rm", "-f").stderr
+
+
+def test_create_starts_nothing_and_scale_changes_the_number(stack: Stack) -> None:
+    stack.write(ONE)
+    stack.run("create")
+    assert all(row["state"] != "running" for row in stack.ps().values())
+    stack.up()
+    stack.run("scale", "a=3")
+    assert sorted(stack.ps()) == ["a-1", "a-2", "a-3"]
+    stack.run("scale", "a=1")
+    assert sorted(stack.ps()) == ["a-1"]
+    assert "no such service" in stack.run("scale", "b=1", check=False).stderr
+
+
+def test_cp_both_ways(stack: Stack, tmp_path: Path) -> None:
+    stack.up(f"{ONE}    volumes: ['data:/data']\nvolumes: {{data: {{}}}}\n")
+    (tmp_path / "tree" / "deep").mkdir(parents=True)
+    (tmp_path / "tree" / "deep" / "leaf").write_text("green\n")
+    (tmp_path / "tree" / "link").symlink_to("deep/leaf")
+    stack.run("cp", str(tmp_path / "tree"), "a:/data")  # a volume: only the container's own view has it
+    assert stack.exec("a", "cat", "/data/tree/link") == "green\n"
+    stack.run("cp", str(tmp_path / "tree") + "/.", "a:/srv")
+    assert stack.exec("a", "cat", "/srv/deep/leaf") == "green\n"
+    stack.run("cp", "a:/data/tree", str(tmp_path / "back"))
+    assert (tmp_path / "back" / "deep" / "leaf").read_text() == "green\n"
+    assert os.readlink(tmp_path / "back" / "link") == "deep/leaf"
+    stack.run("cp", "a:/srv/hello", str(tmp_path))
+    assert (tmp_path / "hello").read_text() == "hello from the image\n"
+    missing = stack.run("cp", "a:/nowhere", str(tmp_path), check=False)
+    assert missing.returncode == 1
+    assert "/nowhere" in missing.stderr
+    stack.run("stop")
+    stack.run("cp", "a:/srv/deep/leaf", str(tmp_path / "stopped"))
+    assert (tmp_path / "stopped").read_text() == "green\n"
+
+
+def test_an_archive_cannot_write_outside_the_container(lab: Pystack) -> None:
+    lab("container", "run", "-d", "--name", "jail", "busybox", "sleep", "1000")
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name in ("../../../../escaped", "/escaped"):
+            info = tarfile.TarInfo(name)
+            info.size = 4
+            archive.addfile(info, io.BytesIO(b"evil"))
+    root = Path(lab.environment["PYSTACK_ROOT"])
+    words = [sys.executable, "-m", "orchestrator", "container", "cp", "-", "jail:/tmp"]
+    subprocess.run(words, input=out.getvalue(), env=lab.environment, check=True, capture_output=True)
+    assert lab("container", "exec", "jail", "cat", "/escaped").stdout == "evil"
+    assert not Path("/escaped").exists()
+    assert not (root / "escaped").exists()
+    lab("container", "rm", "-f", "jail")
+
+
+def test_attach_lends_standard_input_and_ends_with_the_exit_status(lab: Pystack) -> None:
+    script = "read word; echo got $word; echo bad >&2; exit 3"
+    lab("container", "run", "-d", "-i", "--name", "talk", "busybox", "sh", "-c", script)
+    done = lab("container", "attach", "talk", stdin="hello\n", check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "got hello\n", "bad\n")
+    lab("container", "rm", "talk")
