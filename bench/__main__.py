@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from bench import up
+from bench import idle, up
 from bench.bed import bed
 
 
 def main() -> None:
     with bed() as made:
-        up.write({**up.one(made), **up.stack(made)})
+        up.write({**up.one(made), **up.stack(made), **idle.idle(made)})
 
 
 if __name__ == "__main__":

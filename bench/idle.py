@@ -1,0 +1,58 @@
+"""What pystack costs while nothing happens: memory and CPU of the server, the agent and the data path with 50 containers."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from bench.bed import Bed
+from bench.up import Row, row
+
+SECONDS = 15.0
+
+
+def _ours(bed: Bed) -> list[int]:
+    """PIDs of this bench's server and data path, told by their environment."""
+    found = []
+    for path in Path("/proc").iterdir():
+        if path.name.isdigit():
+            try:
+                words = (path / "cmdline").read_bytes()
+                mine = f"PYSTACK_ROOT={bed.root}".encode() in (path / "environ").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if mine and (b"orchestrator.server" in words or b"netplugins.dataplane" in words):
+                found.append(int(path.name))
+    return found
+
+
+def _memory(pid: int) -> float:
+    """Proportional set size in MB: pages shared with others count for their part."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) / 1000
+    return 0.0
+
+
+def _cpu(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def idle(bed: Bed) -> dict[str, Row]:
+    """Goals of 60 MB and 0.5 % of a core are the baselines here: there is no rival process to compare."""
+    folder = bed.root / "fifty"
+    bed.pystack("-f", str(folder / "docker-compose.yml"), "up", "--progress", "quiet")
+    try:
+        time.sleep(3)
+        pids = _ours(bed)
+        before = sum(_cpu(pid) for pid in pids)
+        time.sleep(SECONDS)
+        used = (sum(_cpu(pid) for pid in pids) - before) / SECONDS * 100
+        return {
+            "idle50_memory": row(sum(_memory(pid) for pid in pids), 60.0, "MB"),
+            "idle50_cpu": row(used, 0.5, "%"),
+        }
+    finally:
+        bed.pystack("-f", str(folder / "docker-compose.yml"), "down", "--progress", "quiet")
