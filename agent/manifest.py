@@ -102,6 +102,7 @@ class Container(Record, frozen=True, kw_only=True):
     labels: tuple[tuple[str, str], ...] = ()
     tty: bool = False
     stdin_open: bool = False
+    stdin_once: bool = False
     init: bool = False
     read_only: bool = False
     privileged: bool = False

@@ -64,6 +64,11 @@ class Hijacked(web.StreamResponse):
         head = f"{line}\r\nContent-Type: {content_type}\r\n{upgrade}\r\n"
         self._taken.transport.write(head.encode())
 
+    @property
+    def closed(self) -> bool:
+        """The client went away."""
+        return self._taken.transport.is_closing()
+
     async def prepare(self, request: BaseRequest) -> AbstractStreamWriter | None:
         """Nothing: the head was written when the connection was taken."""
         return None

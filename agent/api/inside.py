@@ -23,7 +23,7 @@ from agent import mounts
 from agent.api.hijack import Hijacked, frame
 from agent.api.keys import ENGINE, flag
 from agent.containers import usage
-from agent.engine.engine import Engine
+from agent.engine.engine import Attaching, Engine
 from agent.engine.records import Record
 from agent.errors import AgentError, BadRequest, Conflict, NotFound
 
@@ -191,9 +191,33 @@ async def put(request: web.Request) -> web.Response:
 
 @routes.post("/containers/{name}/attach")
 async def attach(request: web.Request) -> web.StreamResponse:
-    """The container's own streams, from now on; standard input where it was created with one."""
-    engine, record = _running(request)
+    """The container's own streams, from their first byte where it was not started yet; input where it has one."""
+    engine = request.app[ENGINE]
+    record = engine.find(request.match_info["name"])
     await request.read()  # what follows the request is the container's input
+    kind = "raw" if record.container.tty else "multiplexed"
+    if record.running:
+        conmon = _conmon(engine, record)
+        client = Hijacked(request, f"application/vnd.docker.{kind}-stream")
+    else:
+        waiting = Attaching()
+        engine.attaching.setdefault(record.id, []).append(waiting)
+        client = Hijacked(request, f"application/vnd.docker.{kind}-stream")
+        while not waiting.ready.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(waiting.ready.wait(), 1)
+            if client.closed or record.id not in engine.records:
+                return client
+        try:
+            conmon = _conmon(engine, record)
+        finally:
+            waiting.connected.set()
+    await _exchange(record, conmon, client)
+    return client
+
+
+def _conmon(engine: Engine, record: Record) -> socket.socket:
+    """conmon's attach socket, connected."""
     folder = os.open(engine.bundle(record), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     conmon = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
     try:
@@ -203,13 +227,18 @@ async def attach(request: web.Request) -> web.StreamResponse:
         raise AgentError(f"container {record.name} cannot be attached to: {error.strerror}") from error
     finally:
         os.close(folder)
-    kind = "raw" if record.container.tty else "multiplexed"
-    client = Hijacked(request, f"application/vnd.docker.{kind}-stream")
+    return conmon
+
+
+async def _exchange(record: Record, conmon: socket.socket, client: Hijacked) -> None:
+    """Both ways, until the container or the client ends it."""
     loop = asyncio.get_running_loop()
 
     async def feed() -> None:
         while record.container.stdin_open and (data := await client.reader.read(1 << 12)):
             await loop.sock_sendall(conmon, data)
+        if record.container.stdin_once:
+            conmon.shutdown(socket.SHUT_WR)  # conmon then closes the container's input
 
     feeder = asyncio.create_task(feed())
     try:
@@ -221,4 +250,19 @@ async def attach(request: web.Request) -> web.StreamResponse:
     finally:
         feeder.cancel()
         conmon.close()
-    return client
+
+
+@routes.post("/containers/{name}/resize")
+async def resize(request: web.Request) -> web.Response:
+    """Tell the container's terminal its size, by way of conmon's control fifo."""
+    engine, record = _running(request)
+    order = f"1 {int(request.query.get('h') or 0)} {int(request.query.get('w') or 0)}\n".encode()
+    try:
+        fd = os.open(engine.bundle(record) / "ctl", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise AgentError(f"container {record.name} cannot be resized: {error.strerror}") from error
+    try:
+        os.write(fd, order)
+    finally:
+        os.close(fd)
+    return web.Response(status=200)

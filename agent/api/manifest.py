@@ -7,8 +7,9 @@ import asyncio
 import msgspec
 from aiohttp import web
 
-from agent.api.keys import CONVERGER
-from agent.manifest import Manifest, TaskStatus
+from agent.api.keys import CONVERGER, flag
+from agent.engine.records import Record
+from agent.manifest import Container, Manifest, TaskStatus
 
 routes = web.RouteTableDef()
 
@@ -17,6 +18,18 @@ routes = web.RouteTableDef()
 async def put(request: web.Request) -> web.Response:
     await request.app[CONVERGER].apply(msgspec.json.decode(await request.read(), type=Manifest))
     return web.Response(status=204)
+
+
+@routes.post("/pystack/containers")
+async def create(request: web.Request) -> web.Response:
+    """A container that is no task of the manifest, from a whole Container. Query: name, stack, auto_remove."""
+    engine = request.app[CONVERGER].engine
+    container = msgspec.json.decode(await request.read(), type=Container)
+    base = Record(id="", name="", container=container, created="", stack=request.query.get("stack", ""))
+    record = await engine.create(
+        container, name=request.query.get("name", ""), record=base, auto_remove=flag(request, "auto_remove")
+    )
+    return web.json_response({"Id": record.id}, status=201)
 
 
 @routes.get("/pystack/status")

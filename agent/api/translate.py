@@ -104,7 +104,7 @@ def container(body: Document) -> Container:
         domainname=body.get("Domainname") or "",
         labels=tuple(sorted((body.get("Labels") or {}).items())),
         tty=bool(body.get("Tty")),
-        stdin_open=bool(body.get("OpenStdin")),
+        stdin_open=bool(body.get("OpenStdin")), stdin_once=bool(body.get("StdinOnce")),
         stop_signal=body.get("StopSignal") or "",
         stop_grace_s=float(body.get("StopTimeout") or 10),
         healthcheck=_health(body.get("Healthcheck")),

@@ -113,7 +113,7 @@ class Runtime:
         self.parent = paths.cgroup_parent
 
     async def create(
-        self, ident: str, bundle: Path, log: Path, *, tty: bool, stdin: bool, log_max: int
+        self, ident: str, bundle: Path, log: Path, *, tty: bool, stdin: bool, stdin_once: bool, log_max: int
     ) -> tuple[Process, Process]:
         """Make the container, stopped just before its first instruction; its output goes to *log*.
 
@@ -133,7 +133,7 @@ class Runtime:
         if tty:
             arguments.append("-t")
         if stdin:
-            arguments += ["-i", "--leave-stdin-open"]
+            arguments += ["-i"] if stdin_once else ["-i", "--leave-stdin-open"]
         (bundle / "exits").mkdir(exist_ok=True)
         (bundle / "exits" / ident).unlink(missing_ok=True)
         failpoint("container.create")

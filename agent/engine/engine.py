@@ -38,6 +38,15 @@ from netplugins import netns
 
 RESTART_MAX_S = 60.0
 STABLE_S = 10.0
+ATTACH_S = 5.0
+
+
+class Attaching:
+    """Somebody who wants a container's streams from their first byte: the start waits for them, a moment at most."""
+
+    def __init__(self) -> None:
+        self.ready = asyncio.Event()
+        self.connected = asyncio.Event()
 
 
 class Engine:
@@ -55,6 +64,7 @@ class Engine:
         self.manifest_volumes: dict[str, Volume] = {}
         self.changed: Callable[[Record], None] = lambda _: None
         self.cgroup2 = cgroups.unified()
+        self.attaching: dict[str, list[Attaching]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._waiters: dict[str, list[asyncio.Future[None]]] = {}
@@ -210,9 +220,13 @@ class Engine:
         await prepare.write_bundle(self, record, image.config, rootfs)
         log_max = _size(dict(c.log_options).get("max-size", "") or self.settings.log_max_size)
         monitor, process = await self.runtime.create(
-            record.id, bundle, directory / "log", tty=c.tty, stdin=c.stdin_open, log_max=log_max
+            record.id, bundle, directory / "log", tty=c.tty, stdin=c.stdin_open, stdin_once=c.stdin_once, log_max=log_max
         )
         record.monitor, record.process = monitor, process
+        for one in self.attaching.pop(record.id, ()):
+            one.ready.set()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(one.connected.wait(), ATTACH_S)
         await self.runtime.start(record.id)
         check = prepare.healthcheck(record, image.config.config or RunConfig())
         self._set(record, "start", state="running", started=now(), finished="", health="starting" if check else "")

@@ -16,7 +16,8 @@ COMMANDS = {
     "restart": "lifecycle", "build": "build", "pull": "pull", "image": "image", "container": "container",
     "network": "objects", "volume": "objects", "system": "system", "version": "system", "lab": "lab",
     "server": "serve", "kill": "tasks", "pause": "tasks", "unpause": "tasks", "wait": "tasks", "rm": "tasks",
-    "top": "tasks", "stats": "tasks", "port": "tasks", "attach": "tasks", "cp": "tasks", "create": "up", "scale": "up",
+    "top": "tasks", "stats": "tasks", "port": "tasks", "attach": "tasks", "cp": "tasks", "create": "up",
+    "scale": "up", "run": "run",
 }
 
 

@@ -52,28 +52,17 @@ def run(image: str, command: tuple[str, ...], **given: Any) -> None:
     _ensure(client, image, given["pull"])
     ident = client.engine("POST", "/containers/create", query={"name": given["name"]} if given["name"] else None,
                           body=_document(image, command, given))["Id"]
-    # asked before the start: with --rm there is nobody left to ask after the end
-    end = client.request("POST", f"{ENGINE}/containers/{ident}/wait", query={"condition": "next-exit"})
-    try:
-        client.engine("POST", f"/containers/{ident}/start")
-    except Refused:
-        client.engine("DELETE", f"/containers/{ident}", query={"force": 1, "v": 1})
-        raise
+    from orchestrator.cli.run import follow
+
     if given["detach"]:
+        try:
+            client.engine("POST", f"/containers/{ident}/start")
+        except Refused:
+            client.engine("DELETE", f"/containers/{ident}", query={"force": 1, "v": 1})
+            raise
         click.echo(ident)
         return
-    from orchestrator.cli.logs import read
-
-    try:
-        for stream, text in read(client, ident, follow=1):
-            out = sys.stderr.buffer if stream == 2 else sys.stdout.buffer
-            out.write(text)
-            out.flush()
-        code = int(json.loads(end.read())["StatusCode"])
-    except KeyboardInterrupt:
-        client.engine("POST", f"/containers/{ident}/stop")
-        code = 130
-    raise SystemExit(code)
+    raise SystemExit(follow(client, ident, tty=given["tty"], stdin=given["interactive"]))
 
 
 def _ensure(client: Client, image: str, policy: str) -> None:
@@ -110,6 +99,7 @@ def _document(image: str, command: tuple[str, ...], given: dict[str, Any]) -> di
     return {
         "Image": image, "Cmd": list(command) or None, "Env": list(given["env"]), "User": given["user"],
         "WorkingDir": given["workdir"], "Hostname": given["hostname"], "Tty": given["tty"], "OpenStdin": given["interactive"],
+        "StdinOnce": given["interactive"] and not given["detach"],
         "Entrypoint": [given["entrypoint"]] if given["entrypoint"] else None,
         "Labels": dict(label.partition("=")[::2] for label in given["label"]),
         "HostConfig": {
@@ -118,7 +108,6 @@ def _document(image: str, command: tuple[str, ...], given: dict[str, Any]) -> di
             "RestartPolicy": {"Name": policy, "MaximumRetryCount": int(count or 0)},
             "CapAdd": list(given["cap_add"]), "CapDrop": list(given["cap_drop"]),
             "ReadonlyRootfs": given["read_only"], "Privileged": given["privileged"], "Init": given["init"],
-            # with --rm the client removes it, once it has read the output to its end
             "AutoRemove": given["remove"],
         },
     }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import msgspec
+
 from agent.manifest import Network, Record, Task, Volume
 
 Kind = Literal["service", "task", "network", "volume", "secret", "config"]
@@ -46,6 +48,12 @@ class Plan(Record, frozen=True, kw_only=True):
     desired: State
     waves: tuple[tuple[str, ...], ...] = ()
     warnings: tuple[str, ...] = ()
+
+    def without_tasks(self, current: State) -> Plan:
+        """The same plan, but with the tasks of *current* left as they are."""
+        desired = msgspec.structs.replace(self.desired, tasks=current.tasks)
+        steps = tuple(s for s in self.steps if s.kind != "task" and s.action != "remove")
+        return msgspec.structs.replace(self, steps=steps, desired=desired)
 
     @property
     def changes(self) -> tuple[Step, ...]:

@@ -34,7 +34,7 @@ class StackRecord(Record, frozen=True, kw_only=True):
 
 
 class UpOptions(Record, frozen=True, kw_only=True):
-    """Options of `up` and `plan`. *images* maps services' image names to identities already known (built ones)."""
+    """Options of `up` and `plan`. *no_start* makes all but starts nothing; *no_tasks* makes networks and volumes alone."""
 
     services: tuple[str, ...] = ()
     scale: dict[str, int] = {}
@@ -45,6 +45,7 @@ class UpOptions(Record, frozen=True, kw_only=True):
     timeout_s: float | None = None
     pull: str = ""
     no_start: bool = False
+    no_tasks: bool = False
 
 
 class Controller:
@@ -217,6 +218,8 @@ class Controller:
             if failures:
                 return failures
             plan = await self.plan(stack, options)
+            if options.no_tasks:
+                plan = plan.without_tasks(self.state(stack.name))
             for warning in plan.warnings:
                 tell({"event": "warning", "message": warning})
             for step in plan.changes:

@@ -107,3 +107,26 @@ def test_attach_lends_standard_input_and_ends_with_the_exit_status(lab: Pystack)
     done = lab("container", "attach", "talk", stdin="hello\n", check=False)
     assert (done.returncode, done.stdout, done.stderr) == (3, "got hello\n", "bad\n")
     lab("container", "rm", "talk")
+
+
+def test_run_has_the_services_networks_and_volumes_and_passes_streams_on(stack: Stack) -> None:
+    stack.write(
+        "services:\n"
+        "  web: {image: busybox, command: httpd -f -p 80 -h /var/www, stop_grace_period: 0s}\n"
+        "  job: {image: busybox, command: 'false', depends_on: [web], volumes: ['data:/data'], environment: {WORD: one}}\n"
+        "volumes: {data: {}}\n"
+    )
+    assert stack.run("run", "--rm", "-T", "job", "wget", "-qO-", "http://web/").stdout == "it works\n"
+    assert sorted(stack.ps()) == ["web-1"]
+    done = stack.run("run", "--rm", "-T", "-e", "MORE=two", "job", "sh", "-c", "cat > /data/in; echo $WORD $MORE; exit 4",
+                     stdin="from here\n", check=False)
+    assert (done.returncode, done.stdout) == (4, "one two\n")
+    assert stack.run("run", "--rm", "-T", "--no-deps", "job", "cat", "/data/in").stdout == "from here\n"
+    assert stack.run("run", "--rm", "-T", "job", check=False).returncode == 1
+    assert f"{stack.name}-job-run" not in stack.pystack("container", "ls", "-a").stdout
+    assert "no service" in stack.run("run", "nothing", check=False).stderr
+
+
+def test_container_run_reads_standard_input_to_its_end(lab: Pystack) -> None:
+    done = lab("container", "run", "--rm", "-i", "busybox", "wc", "-c", stdin="x" * 100_000)
+    assert done.stdout.strip() == "100000"

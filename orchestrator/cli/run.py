@@ -1,0 +1,145 @@
+"""`pystack run`: one container of a service, with a command of its own; and a container followed from its first byte."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestrator.cli.options import StackOptions, stack_options
+from orchestrator.errors import PystackError, Refused
+
+if TYPE_CHECKING:
+    from agent.manifest import Container
+    from orchestrator.cli.client import Client
+    from orchestrator.stackfile.model import Service
+
+
+def follow(client: Client, ident: str, *, tty: bool, stdin: bool) -> int:
+    """Start the created container *ident* with this process's streams lent to it; its exit status.
+
+    Attached and waited for before it starts, so that no byte and no end is missed. Interrupted, it is stopped."""
+    from orchestrator.cli.client import ENGINE
+    from orchestrator.cli.execute import raw_terminal, relay
+
+    end = client.request("POST", f"{ENGINE}/containers/{ident}/wait", query={"condition": "next-exit"})
+    connection = client.hijack(f"{ENGINE}/containers/{ident}/attach", {})
+    try:
+        client.engine("POST", f"/containers/{ident}/start")
+    except Refused:
+        client.engine("DELETE", f"/containers/{ident}", query={"force": 1, "v": 1})
+        raise
+
+    def resize() -> None:
+        columns, rows = os.get_terminal_size()
+        with contextlib.suppress(Refused):  # it may have ended meanwhile
+            client.engine("POST", f"/containers/{ident}/resize", query={"h": rows, "w": columns})
+
+    try:
+        with raw_terminal(resize) if tty and sys.stdin.isatty() else contextlib.nullcontext():
+            if tty and sys.stdout.isatty():
+                resize()
+            relay(connection, tty=tty, stdin=stdin)
+        return int(json.loads(end.read())["StatusCode"])
+    except KeyboardInterrupt:
+        with contextlib.suppress(Refused):
+            client.engine("POST", f"/containers/{ident}/stop")
+        return 130
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@stack_options
+@click.option("--rm", "remove", is_flag=True, help="Remove it when it ends.")
+@click.option("-d", "--detach", is_flag=True, help="Print its name and return.")
+@click.option("-T", "--no-tty", is_flag=True, help="No terminal, even where there is one.")
+@click.option("-i", "--interactive/--no-interactive", default=True, help="Pass standard input on.")
+@click.option("--no-deps", is_flag=True, help="Do not start what the service depends on.")
+@click.option("--service-ports", is_flag=True, help="Publish the service's ports.")
+@click.option("--use-aliases", is_flag=True, help="Answer to the service's names.")
+@click.option("--build", is_flag=True, help="Build its image even where it is there.")
+@click.option("--name", default="", help="Name of the container.")
+@click.option("--entrypoint", default=None)
+@click.option("-e", "--env", multiple=True)
+@click.option("-u", "--user", default="")
+@click.option("-w", "--workdir", default="")
+@click.option("-v", "--volume", multiple=True, metavar="SOURCE:TARGET[:ro]")
+@click.argument("service")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def run(
+    stack: StackOptions, service: str, command: tuple[str, ...], remove: bool, detach: bool, no_tty: bool,
+    interactive: bool, no_deps: bool, build: bool, name: str, **given: Any,
+) -> None:
+    """Run a command in a new container of a service; its exit status is this one's."""
+    import msgspec
+
+    from orchestrator.cli.client import Client
+    from orchestrator.cli.output import Progress
+    from orchestrator.cli.up import apply
+
+    loaded = stack.load()
+    wanted = next((s for s in loaded.stack.services if s.name == service), None)
+    if wanted is None:
+        there = ", ".join(s.name for s in loaded.stack.services)
+        raise PystackError(f"stack {loaded.stack.name} has no service {service}; there is: {there}")
+    client, shown = Client(start=True), Progress()
+    needs = tuple(d.service for d in wanted.depends_on)
+    if needs and not no_deps:
+        apply(client, loaded, shown, services=needs)
+    apply(client, loaded, shown, build=build, services=(service,), no_tasks=True)
+    tty = not (no_tty or detach) and sys.stdin.isatty() and sys.stdout.isatty()
+    container = one_off(wanted, command, tty=tty, stdin=interactive and not detach, **given)
+    name = name or f"{loaded.stack.name}-{service}-run-{os.urandom(4).hex()}"
+    query = {"name": name, "stack": loaded.stack.name, "auto_remove": int(remove)}
+    ident = client.json(
+        "POST", "/v1/nodes/local/engine/pystack/containers", query=query, body=msgspec.json.encode(container)
+    )["Id"]
+    if detach:
+        client.engine("POST", f"/containers/{ident}/start")
+        click.echo(name)
+        return
+    raise SystemExit(follow(client, ident, tty=tty, stdin=interactive))
+
+
+def one_off(
+    service: Service, command: tuple[str, ...], *, tty: bool, stdin: bool, service_ports: bool, use_aliases: bool,
+    entrypoint: str | None, env: tuple[str, ...], user: str, workdir: str, volume: tuple[str, ...],
+) -> Container:
+    """The service's container as `run` has it: no addresses, names and ports of the service's own, no restarts."""
+    import shlex
+
+    import msgspec
+
+    from agent.manifest import Mount
+
+    c = service.container
+    variables = dict(c.environment)
+    for pair in env:
+        key, sep, value = pair.partition("=")
+        variables[key] = value if sep else os.environ.get(key, "")
+    mounts = list(c.mounts)
+    for text in volume:
+        source, _, rest = text.partition(":")
+        target, _, access = rest.partition(":")
+        if not target:
+            raise click.UsageError(f"--volume {text}: write SOURCE:TARGET[:ro]")
+        bind = source.startswith(("/", ".", "~"))
+        mounts.append(Mount(
+            kind="bind" if bind else "volume", target=target, create_host_path=True, read_only=access == "ro",
+            source=str(Path(source).expanduser().resolve()) if bind else source,
+        ))
+    attachments = tuple(
+        msgspec.structs.replace(a, ipv4="", ipv6="", mac="", aliases=a.aliases if use_aliases else ())
+        for a in c.attachments
+    )
+    return msgspec.structs.replace(
+        c, tty=tty, stdin_open=stdin, stdin_once=stdin, restart="no", healthcheck=None, attachments=attachments,
+        environment=tuple(variables.items()), mounts=tuple(mounts), user=user or c.user,
+        working_dir=workdir or c.working_dir, ports=c.ports if service_ports else (),
+        command=command or c.command, entrypoint=tuple(shlex.split(entrypoint)) if entrypoint is not None else c.entrypoint,
+        labels=(*c.labels, ("com.docker.compose.oneoff", "True")),
+    )
