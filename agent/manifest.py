@@ -117,6 +117,10 @@ class Container(Record, frozen=True, kw_only=True):
     cpus: float = 0.0
     cpu_shares: int = 0
     cpuset: str = ""
+    cpu_period: int = 0
+    cpu_quota: int = 0
+    cgroup_mode: str = ""
+    swappiness: int | None = None
     memory: int = 0
     memory_swap: int = 0
     memory_reservation: int = 0
@@ -126,6 +130,7 @@ class Container(Record, frozen=True, kw_only=True):
     ulimits: tuple[Ulimit, ...] = ()
     sysctls: tuple[tuple[str, str], ...] = ()
     devices: tuple[Device, ...] = ()
+    device_rules: tuple[str, ...] = ()
     mounts: tuple[Mount, ...] = ()
     volumes_from: tuple[str, ...] = ()
     files: tuple[File, ...] = ()

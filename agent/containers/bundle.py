@@ -7,6 +7,7 @@ and writes its part of the document. Source: OCI Runtime Specification 1.0.2, co
 from __future__ import annotations
 
 import os
+import re
 import resource
 from collections.abc import Callable
 from pathlib import Path
@@ -168,6 +169,10 @@ def limits(p: Parts) -> None:
     cpu: Document = {}
     if c.cpus:
         cpu |= {"period": 100_000, "quota": max(1000, int(c.cpus * 100_000))}
+    if c.cpu_period:
+        cpu["period"] = c.cpu_period
+    if c.cpu_quota:
+        cpu["quota"] = c.cpu_quota
     if c.cpu_shares:
         cpu["shares"] = c.cpu_shares
     if c.cpuset:
@@ -181,6 +186,11 @@ def limits(p: Parts) -> None:
             memory["swap"] = c.memory_swap or c.memory * 2
     if c.memory_reservation:
         memory["reservation"] = c.memory_reservation
+    if c.swappiness is not None:
+        if p.cgroup2:
+            p.notes.append("mem_swappiness has no counterpart in cgroup version 2: it has no effect on this node")
+        else:
+            memory["swappiness"] = c.swappiness
     if memory:
         out["memory"] = memory
     if c.pids:
@@ -204,6 +214,8 @@ def devices(p: Parts) -> None:
             rule: Document = {"allow": True, "type": "c", "major": major, "access": "rwm"}
             rules.append(rule if minor is None else rule | {"minor": minor})
         resources["devices"] = rules
+    for text in p.container.device_rules:
+        resources["devices"].append(_device_rule(text))
     nodes = []
     for device in p.container.devices:
         try:
@@ -219,6 +231,15 @@ def devices(p: Parts) -> None:
             resources["devices"].append({"allow": True, **number, "access": device.permissions})
     if nodes:
         p.document["linux"]["devices"] = nodes
+
+
+def _device_rule(text: str) -> Document:
+    """`c 1:3 rwm`, with * for any number. Source: docker-run(1), --device-cgroup-rule."""
+    match = re.fullmatch(r"([abc]) (\d+|\*):(\d+|\*) ([rwm]{1,3})", text.strip())
+    if not match:
+        raise BadRequest(f"device_cgroup_rules: {text!r} is written like 'c 1:3 rwm'")
+    rule: Document = {"allow": True, "type": match[1], "access": match[4]}
+    return rule | {key: int(number) for key, number in (("major", match[2]), ("minor", match[3])) if number != "*"}
 
 
 def sysctls(p: Parts) -> None:

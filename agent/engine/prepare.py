@@ -78,7 +78,7 @@ def _namespaces(engine: Engine, record: Record) -> dict[str, str]:
         out["network"] = f"/proc/{other.process.pid}/ns/net" if other.process else ""
     else:
         out["network"] = engine.networks.netns(record)
-    if engine.cgroup2:
+    if c.cgroup_mode == "private" or (engine.cgroup2 and c.cgroup_mode != "host"):
         out["cgroup"] = ""
     return out
 

@@ -81,7 +81,7 @@ def integer(field: str, low: int = -1, high: int = 1 << 62) -> Row:
         except ValueError:
             draft.problem(path, f"must be a whole number of at least {low}, not {_scalar(value) or kind(value)}")
             return {}
-        return {field: max(number, 0)}
+        return {field: 0 if low == -1 and number < 0 else number}  # -1 is "no limit" where it may be written
 
     return row
 
@@ -120,6 +120,29 @@ def duration(field: str) -> Row:
             return {}
 
     return row
+
+
+def microseconds(field: str) -> Row:
+    """A number of microseconds, or a duration as text."""
+
+    def row(draft: Draft, value: Any, path: Path_) -> Fields:
+        try:
+            number = int(value) if str(_scalar(value)).lstrip("-").isdigit() else round(parse_duration(value) * 1e6)
+            if not 1000 <= number <= 10**9 and not (field == "cpu_quota" and number <= 0):
+                raise ValueError("must be at least 1000 microseconds (1ms)")
+        except (TypeError, ValueError) as error:
+            draft.problem(path, str(error))
+            return {}
+        return {field: max(number, 0)}
+
+    return row
+
+
+def cgroup(draft: Draft, value: Any, path: Path_) -> Fields:
+    if value not in ("host", "private"):
+        draft.problem(path, f"must be host or private, not {_scalar(value) or kind(value)}")
+        return {}
+    return {"cgroup_mode": value}
 
 
 def words(field: str) -> Row:
@@ -638,15 +661,20 @@ KEYS: dict[str, Row] = {
     "cpus": decimal("cpus"),
     "cpu_shares": integer("cpu_shares", 0),
     "cpuset": text("cpuset"),
+    "cpu_period": microseconds("cpu_period"),
+    "cpu_quota": microseconds("cpu_quota"),
+    "cgroup": cgroup,
     "mem_limit": size("memory"),
     "memswap_limit": size("memory_swap"),
     "mem_reservation": size("memory_reservation"),
+    "mem_swappiness": integer("swappiness", 0, 100),
     "pids_limit": integer("pids"),
     "oom_score_adj": integer("oom_score_adj", -1000, 1000),
     "shm_size": size("shm_size"),
     "ulimits": ulimits,
     "sysctls": pairs("sysctls"),
     "devices": devices,
+    "device_cgroup_rules": words("device_rules"),
     "volumes": volumes,
     "volumes_from": words("volumes_from"),
     "tmpfs": tmpfs,
@@ -672,9 +700,9 @@ KEYS: dict[str, Row] = {
 }
 NOT_HONOURED: dict[str, str] = dict.fromkeys(
     (
-        "attach", "blkio_config", "cgroup", "cgroup_parent", "cpu_count", "cpu_percent", "cpu_period",
-        "cpu_quota", "cpu_rt_period", "cpu_rt_runtime", "credential_spec", "develop", "device_cgroup_rules", "extends",
-        "external_links", "gpus", "isolation", "label_file", "links", "mac_address", "mem_swappiness", "models",
+        "attach", "blkio_config", "cgroup_parent", "cpu_count", "cpu_percent", "cpu_rt_period", "cpu_rt_runtime",
+        "credential_spec", "develop", "extends",
+        "external_links", "gpus", "isolation", "label_file", "links", "mac_address", "models",
         "oom_kill_disable", "platform", "post_start", "pre_start", "pre_stop", "provider", "runtime",
         "storage_opt", "use_api_socket", "userns_mode",
     ),

@@ -141,6 +141,35 @@ def test_limits_capabilities_seccomp_and_namespaces_hold(stack: Stack, lab: Pyst
     assert not set(own.split()) & set(host.split())
 
 
+def test_less_common_limits_reach_the_kernel(stack: Stack, lab: Pystack) -> None:
+    stack.up(
+        "services:\n  a:\n    image: busybox\n    command: sleep 1000\n    stop_grace_period: 0s\n"
+        "    cpu_period: 50ms\n    cpu_quota: 20000\n    mem_swappiness: 7\n    oom_score_adj: 321\n    cgroup: private\n"
+        "    device_cgroup_rules: ['c 10:229 rw']\n    cap_add: [MKNOD]\n"
+        "    ulimits: {nofile: {soft: 100, hard: 200}}\n    shm_size: 3m\n    sysctls: {net.core.somaxconn: 77}\n"
+        "    init: false\n    extra_hosts: ['far:192.0.2.9']\n    dns_search: [inner.example]\n"
+    )
+
+    def one(command: str) -> str:
+        return stack.exec("a", "sh", "-c", command).strip()
+
+    v2 = one("test -e /sys/fs/cgroup/cgroup.controllers && echo yes || echo no") == "yes"
+    if v2:
+        assert one("cat /sys/fs/cgroup/cpu.max") == "20000 50000"
+    else:
+        assert one("cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/cpu/cpu.cfs_period_us").split() == ["20000", "50000"]
+        assert one("cat /sys/fs/cgroup/memory/memory.swappiness") == "7"
+    assert set(one("cut -d: -f3 /proc/self/cgroup").split()) == {"/"}  # a namespace of its own hides where it is
+    assert one("cat /proc/1/oom_score_adj") == "321"
+    assert one("ulimit -n; ulimit -Hn").split() == ["100", "200"]
+    assert "3072" in one("df -k /dev/shm")
+    assert one("cat /proc/sys/net/core/somaxconn") == "77"
+    assert "192.0.2.9" in one("cat /etc/hosts")
+    assert "search inner.example" in one("cat /etc/resolv.conf")
+    assert one("mknod /fuse c 10 229 && (: <>/fuse) 2>&1; true") in ("", "sh: can't open /fuse: No such device")
+    assert "not permitted" in one("mknod /disk b 7 0 && (: </disk) 2>&1; true")
+
+
 def test_two_containers_share_the_image_and_keep_their_writes_apart(stack: Stack, lab: Pystack) -> None:
     stack.up(f"services:\n  a:\n    image: busybox\n    {SLEEP}\n    deploy: {{replicas: 2}}\n")
     one, two = (str(stack.ps()[f"a-{n}"]["id"]) for n in (1, 2))
