@@ -113,3 +113,26 @@ def test_images_survive_a_kill_at(lab: Pystack, registry: str, tmp_path: Path, p
     root = Path(lab.environment["PYSTACK_ROOT"])
     assert not [p for d in ("images", "layers") for p in (root / d).rglob("*.tmp*")]
     lab("image", "rm", name)
+
+
+def test_containers_names_and_logs_do_not_notice_that_the_server_is_killed_again_and_again(stack: Stack, lab: Pystack) -> None:
+    """Every question is asked while some server is dead, starting, or recovering."""
+    stack.up(
+        "services:\n"
+        "  a:\n    image: busybox\n    stop_grace_period: 0s\n"
+        "    command: sh -c 'n=0; while :; do echo $$n; n=$$((n+1)); usleep 2000; done'\n"
+        "  b:\n    image: busybox\n    stop_grace_period: 0s\n"
+        "    command: sh -c 'while :; do nslookup a >/dev/null 2>&1 || echo lost; done'\n"
+    )
+    before = {name: (row["id"], row["started"], row["restarts"]) for name, row in stack.ps().items()}
+    root = Path(lab.environment["PYSTACK_ROOT"])
+    for _ in range(10):
+        pid = (root / "server.pid").read_text()
+        lab("lab", "fault", "--name", lab.lab, "kill", "n1", "agent")
+        until(lambda pid=pid: (root / "server.pid").read_text() != pid, "a new server")  # type: ignore[misc]
+        until(lambda: lab("ls", check=False).returncode == 0, "an answer")
+    assert {name: (row["id"], row["started"], row["restarts"]) for name, row in stack.ps().items()} == before
+    lines = stack.run("logs", "--no-log-prefix", "a").stdout.split()
+    assert [int(line) for line in lines] == list(range(len(lines)))
+    assert len(lines) > 100
+    assert stack.run("logs", "--no-log-prefix", "b").stdout == ""
