@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import click
 
 from orchestrator import __version__
 from orchestrator.cli.client import Client
+from orchestrator.cli.options import format_option
 from orchestrator.errors import Unreachable
 
 
@@ -20,6 +22,51 @@ def system() -> None:
 def info() -> None:
     """What the node is, as JSON."""
     click.echo(json.dumps(Client(start=True).engine("GET", "/info"), indent=2))
+
+
+@system.command()
+@format_option
+def df(shape: str) -> None:
+    """What images, containers and volumes take on disk."""
+    from orchestrator.cli.output import bytes_text, show
+
+    found = Client(start=True).engine("GET", "/system/df")
+    up = ("running", "paused", "restarting", "starting", "stopping")
+    images, containers, volumes = found["Images"], found["Containers"], found["Volumes"]
+    rows = [
+        {"type": "images", "total": len(images), "active": sum(i["InUse"] for i in images), "size": found["LayersSize"],
+         "reclaimable": sum(i["Size"] for i in images if not i["InUse"])},
+        {"type": "containers", "total": len(containers), "active": sum(c["State"] in up for c in containers),
+         "size": sum(c["SizeRw"] for c in containers),
+         "reclaimable": sum(c["SizeRw"] for c in containers if c["State"] not in up)},
+        {"type": "volumes", "total": len(volumes), "active": sum(bool(v["UsageData"]["RefCount"]) for v in volumes),
+         "size": sum(v["UsageData"]["Size"] for v in volumes),
+         "reclaimable": sum(v["UsageData"]["Size"] for v in volumes if not v["UsageData"]["RefCount"])},
+    ]
+    if shape == "table":
+        rows = [row | {key: bytes_text(row[key]) for key in ("size", "reclaimable")} for row in rows]
+    show(rows, ("type", "total", "active", "size", "reclaimable"), shape)
+
+
+@system.command()
+@click.option("-a", "--all", "everything", is_flag=True, help="Every image that no container uses, not unnamed ones alone.")
+@click.option("--volumes", is_flag=True, help="Anonymous volumes that no container uses, too.")
+@click.option("-f", "--force", is_flag=True, help="Do not ask.")
+def prune(everything: bool, volumes: bool, force: bool) -> None:
+    """Remove stopped containers of no stack, and images that nothing uses."""
+    from orchestrator.cli.output import bytes_text
+
+    if not force and sys.stdin.isatty():
+        click.confirm("remove stopped containers and unused images" + (" and volumes" if volumes else "") + "?", abort=True)
+    client = Client(start=True)
+    gone = client.engine("POST", "/containers/prune")["ContainersDeleted"] or []
+    filters = json.dumps({"dangling": ["false" if everything else "true"]})
+    images = client.engine("POST", "/images/prune", query={"filters": filters})
+    click.echo(f"containers: {len(gone)}")
+    click.echo(f"images: {sum('Untagged' in row or 'Deleted' in row for row in images['ImagesDeleted'] or [])}")
+    if volumes:
+        click.echo(f"volumes: {len(client.engine('POST', '/volumes/prune')['VolumesDeleted'] or [])}")
+    click.echo(f"freed {bytes_text(images['SpaceReclaimed'])}")
 
 
 @system.command()

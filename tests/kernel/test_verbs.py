@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Pystack, Stack
+from tests.images import archive, tar_of
 
 pytestmark = pytest.mark.kernel
 SLEEP = "command: sleep 1000\n    stop_grace_period: 0s"
@@ -130,3 +131,19 @@ def test_run_has_the_services_networks_and_volumes_and_passes_streams_on(stack: 
 def test_container_run_reads_standard_input_to_its_end(lab: Pystack) -> None:
     done = lab("container", "run", "--rm", "-i", "busybox", "wc", "-c", stdin="x" * 100_000)
     assert done.stdout.strip() == "100000"
+
+
+def test_system_df_and_prune_tell_use_from_waste(lab: Pystack, tmp_path: Path) -> None:
+    lab("image", "load", "-i", str(archive(tmp_path / "i.tar", [tar_of({"big": os.urandom(300_000)})], name="waste:1")))
+    lab("container", "run", "--name", "left", "busybox", "dd", "if=/dev/zero", "of=/filled", "bs=100k", "count=2", check=False)
+    before = {row["type"]: row for row in lab.json("system", "df", "--format", "json")}  # type: ignore[attr-defined]
+    assert before["containers"]["reclaimable"] >= 200 * 1024
+    assert before["images"]["reclaimable"] >= 300_000
+    lab("container", "run", "-d", "--name", "used", "busybox", "sleep", "1000")
+    done = lab("system", "prune", "-a", "-f")
+    assert "containers: 1" in done.stdout
+    assert "waste" not in lab("image", "ls").stdout
+    assert "busybox" in lab("image", "ls").stdout  # a running container has it
+    lab("container", "rm", "-f", "used")
+    after = {row["type"]: row for row in lab.json("system", "df", "--format", "json")}  # type: ignore[attr-defined]
+    assert after["images"]["size"] < before["images"]["size"] - 290_000
