@@ -45,6 +45,11 @@ class Pystack:
         done = self("lab", "exec", "--name", self.lab, machine, "--", *command, check=check, timeout=timeout)
         return done.stdout
 
+    def pid(self, machine: str = "outside") -> str:
+        """The host's PID of a machine's first process, whose namespaces are the machine's."""
+        path = Path(f"/var/lib/pystack-lab/{self.lab}/lab.json")
+        return str(json.loads(path.read_text())["machines"][machine]["pid"])
+
 
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Pystack]:

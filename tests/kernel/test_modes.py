@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Pystack, Stack
-from tests.kernel.test_registry import _pid
 
 pytestmark = pytest.mark.kernel
 SLEEP = "command: sleep 1000\n    stop_grace_period: 0s"
@@ -30,7 +29,7 @@ NAMESERVER = textwrap.dedent("""
 
 @pytest.fixture
 def nameserver(lab: Pystack) -> Iterator[None]:
-    command = ["nsenter", "-t", _pid(lab), "-n", sys.executable, "-c", NAMESERVER]
+    command = ["nsenter", "-t", lab.pid(), "-n", sys.executable, "-c", NAMESERVER]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout and process.stdout.readline() == "ready\n"
         yield
@@ -103,7 +102,7 @@ def test_bind_mounts_propagate_where_asked_and_take_selinux_suffixes(stack: Stac
 
 
 def test_a_published_port_that_the_host_holds_is_said_before_anything_starts(stack: Stack, lab: Pystack) -> None:
-    held = ["nsenter", "-t", _pid(lab, "n1"), "-n", sys.executable, "-c",
+    held = ["nsenter", "-t", lab.pid("n1"), "-n", sys.executable, "-c",
             "import socket, time; s = socket.socket(); s.bind(('0.0.0.0', 8099)); s.listen(); print('ready', flush=True)\n"
             "time.sleep(60)"]
     with subprocess.Popen(held, stdout=subprocess.PIPE, text=True) as process:

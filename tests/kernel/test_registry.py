@@ -40,7 +40,7 @@ def registry(lab: Pystack) -> Iterator[str]:
             f"log: {{level: error}}\n{extra}"
         )
         processes.append(subprocess.Popen(
-            ["nsenter", "-t", _pid(lab), "-n", program, "serve", str(config)], stdout=subprocess.DEVNULL,
+            ["nsenter", "-t", lab.pid(), "-n", program, "serve", str(config)], stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         ))
     (root / "config.yml").write_text(
@@ -58,11 +58,6 @@ def registry(lab: Pystack) -> Iterator[str]:
     for process in processes:
         process.kill()
         process.wait()
-
-
-def _pid(lab: Pystack, machine: str = "outside") -> str:
-    path = Path(f"/var/lib/pystack-lab/{lab.lab}/lab.json")
-    return str(json.loads(path.read_text())["machines"][machine]["pid"])
 
 
 @pytest.mark.parametrize("compress", ["gzip", "zstd", "none"])
