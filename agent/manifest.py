@@ -1,7 +1,8 @@
 """Manifest and Status: the contract between the control plane and a node.
 
-A Manifest says all that a node must be; a Status says what it is. Both are plain data, immutable, and the only thing
-of `agent` that the control plane imports. Sizes are bytes, durations seconds, times RFC 3339 strings in UTC.
+A Manifest says all that a node must be; a Status says what it is. Both are plain data, immutable, and with
+`agent.takeover` the only thing of `agent` that the control plane imports. Sizes are bytes, durations seconds, times
+RFC 3339 strings in UTC.
 """
 
 from __future__ import annotations

@@ -99,82 +99,67 @@ async def _root(engine: Engine, record: Record) -> AsyncIterator[str]:
         yield f"/proc/{record.process.pid}/root"
         return
     async with engine._lock(record):
-        rootfs = engine.bundle(record) / "rootfs"
-        rootfs.mkdir(parents=True, exist_ok=True)
-        directory = engine.directory(record)
-        lower = engine.images.lower(engine.images.image(record.image_id))
-        mounts.overlay(rootfs, lower, directory / "upper", directory / "work")
+        rootfs = engine.mount_root(record)
         try:
             yield str(rootfs)
         finally:
             mounts.unmount(rootfs)
 
 
-async def _copier(verb: str, root: str, path: str, **streams: Any) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-E", "-s", "-m", "agent.containers.copier", verb, root, path,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL, cwd=Path(__file__).parents[2], limit=1 << 18,
-        **streams,
-    )
-
-
-async def _answer(child: asyncio.subprocess.Process) -> dict[str, Any]:
-    assert child.stdout
-    said: dict[str, Any] = json.loads(await child.stdout.readline() or b'{"error": "the copy ended at once"}')
-    if "error" in said:
-        await child.wait()
-        kind = {404: NotFound, 400: BadRequest}.get(said.get("status", 500), AgentError)
-        raise kind(said["error"])
-    return said
-
-
-def _path(request: web.Request) -> str:
+@contextlib.asynccontextmanager
+async def _copier(
+    request: web.Request, verb: str, stdin: int = asyncio.subprocess.DEVNULL
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """`agent.containers.copier` at work on the request's container and path; it does not outlive the request."""
+    engine = request.app[ENGINE]
+    record = engine.find(request.match_info["name"])
     path = request.query.get("path", "")
     if not path:
         raise BadRequest("path is missing: which file of the container?")
-    return path
-
-
-@routes.head("/containers/{name}/archive")
-async def describe(request: web.Request) -> web.Response:
-    engine = request.app[ENGINE]
-    record = engine.find(request.match_info["name"])
     async with _root(engine, record) as root:
-        child = await _copier("stat", root, _path(request), stdin=asyncio.subprocess.DEVNULL)
-        said = await _answer(child)
-        await child.wait()
-    return web.Response(headers={"X-Docker-Container-Path-Stat": base64.b64encode(json.dumps(said).encode()).decode()})
-
-
-@routes.get("/containers/{name}/archive")
-async def get(request: web.Request) -> web.StreamResponse:
-    engine = request.app[ENGINE]
-    record = engine.find(request.match_info["name"])
-    async with _root(engine, record) as root:
-        child = await _copier("get", root, _path(request), stdin=asyncio.subprocess.DEVNULL)
-        said = await _answer(child)
-        assert child.stdout
-        response = web.StreamResponse(headers={
-            "Content-Type": "application/x-tar",
-            "X-Docker-Container-Path-Stat": base64.b64encode(json.dumps(said).encode()).decode(),
-        })
-        await response.prepare(request)
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-E", "-s", "-m", "agent.containers.copier", verb, root, path, stdin=stdin,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL, cwd=Path(__file__).parents[2],
+            limit=1 << 18,
+        )
         try:
-            while data := await child.stdout.read(1 << 18):
-                await response.write(data)
+            yield child
         finally:
             with contextlib.suppress(ProcessLookupError):
                 child.kill()
             await child.wait()
+
+
+async def _answer(child: asyncio.subprocess.Process) -> dict[str, str]:
+    """What the copier says of the path, as the header that Docker's clients read it from."""
+    assert child.stdout
+    said: dict[str, Any] = json.loads(await child.stdout.readline() or b'{"error": "the copy ended at once"}')
+    if "error" in said:
+        kind = {404: NotFound, 400: BadRequest}.get(said.get("status", 500), AgentError)
+        raise kind(said["error"])
+    return {"X-Docker-Container-Path-Stat": base64.b64encode(json.dumps(said).encode()).decode()}
+
+
+@routes.head("/containers/{name}/archive")
+async def describe(request: web.Request) -> web.Response:
+    async with _copier(request, "stat") as child:
+        return web.Response(headers=await _answer(child))
+
+
+@routes.get("/containers/{name}/archive")
+async def get(request: web.Request) -> web.StreamResponse:
+    async with _copier(request, "get") as child:
+        response = web.StreamResponse(headers={"Content-Type": "application/x-tar", **await _answer(child)})
+        assert child.stdout
+        await response.prepare(request)
+        while data := await child.stdout.read(1 << 18):
+            await response.write(data)
     return response
 
 
 @routes.put("/containers/{name}/archive")
 async def put(request: web.Request) -> web.Response:
-    engine = request.app[ENGINE]
-    record = engine.find(request.match_info["name"])
-    async with _root(engine, record) as root:
-        child = await _copier("put", root, _path(request), stdin=asyncio.subprocess.PIPE)
+    async with _copier(request, "put", asyncio.subprocess.PIPE) as child:
         assert child.stdin
         with contextlib.suppress(ConnectionError):
             async for data in request.content.iter_chunked(1 << 18):
@@ -182,7 +167,6 @@ async def put(request: web.Request) -> web.Response:
                 await child.stdin.drain()
             child.stdin.close()
         await _answer(child)
-        await child.wait()
     return web.Response(status=200)
 
 

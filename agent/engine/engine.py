@@ -204,13 +204,8 @@ class Engine:
 
     async def _start(self, record: Record) -> None:
         directory, bundle = self.directory(record), self.bundle(record)
-        rootfs = bundle / "rootfs"
-        rootfs.mkdir(parents=True, exist_ok=True)
-        bundle.chmod(0o711)
         image = self.images.image(record.image_id)
-        failpoint("container.mount")
-        if not mounts.is_mounted(rootfs):
-            mounts.overlay(rootfs, self.images.lower(image), directory / "upper", directory / "work")
+        rootfs = self.mount_root(record)
         c = record.container
         if not record.endpoints:
             self.networks.assign(record)
@@ -231,6 +226,18 @@ class Engine:
         check = prepare.healthcheck(record, image.config.config or RunConfig())
         self._set(record, "start", state="running", started=now(), finished="", health="starting" if check else "")
         self._watch(record)
+
+    def mount_root(self, record: Record) -> Path:
+        """The container's root, its image's layers below its own writable one; mounted already is fine."""
+        directory, bundle = self.directory(record), self.bundle(record)
+        rootfs = bundle / "rootfs"
+        rootfs.mkdir(parents=True, exist_ok=True)
+        bundle.chmod(0o711)
+        failpoint("container.mount")
+        if not mounts.is_mounted(rootfs):
+            lower = self.images.lower(self.images.image(record.image_id))
+            mounts.overlay(rootfs, lower, directory / "upper", directory / "work")
+        return rootfs
 
     def _watch(self, record: Record) -> None:
         task = asyncio.create_task(self._watched(record), name=f"watch {record.name}")

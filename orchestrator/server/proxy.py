@@ -7,64 +7,10 @@ import contextlib
 from pathlib import Path
 
 from aiohttp import web
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.web_request import BaseRequest
+
+from agent.takeover import Taken, Written
 
 HOP = {"connection", "host", "transfer-encoding", "keep-alive", "upgrade", "te", "trailer"}
-
-
-class Passed(web.StreamResponse):
-    """An answer that was written to the connection by hand."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.force_close()
-
-    async def prepare(self, request: BaseRequest) -> AbstractStreamWriter | None:
-        return None
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        """The node's answer had its own end."""
-
-
-class _Taken(asyncio.Protocol):
-    """Takes a connection over from the HTTP server: bytes to `reader`, and a half-closed side stays half closed.
-
-    aiohttp's own protocol closes a connection at the client's end of input, which for `exec -i` is no end at all."""
-
-    def __init__(self, request: web.Request) -> None:
-        assert request.transport is not None
-        self.reader = asyncio.StreamReader(limit=1 << 18)
-        self.transport = request.transport
-        self._server = request.protocol
-        self._writable = asyncio.Event()
-        self._writable.set()
-        self.transport.set_protocol(self)
-
-    def data_received(self, data: bytes) -> None:
-        self.reader.feed_data(data)
-
-    def eof_received(self) -> bool:
-        self.reader.feed_eof()
-        return True
-
-    def pause_writing(self) -> None:
-        self._writable.clear()
-
-    def resume_writing(self) -> None:
-        self._writable.set()
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        if not self.reader.at_eof():
-            self.reader.feed_eof()
-        self._writable.set()
-        self._server.connection_lost(exc)
-
-    async def send(self, data: bytes) -> None:
-        if self.transport.is_closing():
-            raise ConnectionResetError
-        self.transport.write(data)
-        await self._writable.wait()
 
 
 async def forward(request: web.Request, socket: Path, path: str) -> web.StreamResponse:
@@ -109,7 +55,7 @@ async def forward(request: web.Request, socket: Path, path: str) -> web.StreamRe
         tasks.append(sender)
         if upgrade:
             await sender
-            client = _Taken(request)
+            client = Taken(request)
 
             async def onward() -> None:
                 while data := await client.reader.read(1 << 16):
@@ -131,4 +77,4 @@ async def forward(request: web.Request, socket: Path, path: str) -> web.StreamRe
         await asyncio.gather(*tasks, return_exceptions=True)
         with contextlib.suppress(OSError):
             writer.close()
-    return Passed()
+    return Written()

@@ -1,0 +1,68 @@
+"""Taking a connection over from the HTTP server: after 101 both sides send bytes as they like.
+
+Beside the manifest this is the one thing that the node's HTTP surface and the server in front of it have in common; it
+knows nothing of either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.web_request import BaseRequest
+
+
+class Taken(asyncio.Protocol):
+    """Bytes from the client go to `reader`, and a half-closed side stays half closed.
+
+    aiohttp's own protocol closes a connection at the client's end of input, which for `exec -i` is no end at all."""
+
+    def __init__(self, request: web.Request) -> None:
+        assert request.transport is not None
+        self.reader = asyncio.StreamReader(limit=1 << 18)
+        self.transport = request.transport
+        self._server = request.protocol
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self.transport.set_protocol(self)
+
+    def data_received(self, data: bytes) -> None:
+        self.reader.feed_data(data)
+
+    def eof_received(self) -> bool:
+        self.reader.feed_eof()
+        return True
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if not self.reader.at_eof():
+            self.reader.feed_eof()
+        self._writable.set()
+        self._server.connection_lost(exc)
+
+    async def send(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            raise ConnectionResetError
+        self.transport.write(data)
+        await self._writable.wait()
+
+
+class Written(web.StreamResponse):
+    """An answer that was written to the connection by hand: the HTTP server adds nothing, and closes."""
+
+    def __init__(self, *, status: int = 200) -> None:
+        super().__init__(status=status)
+        self.force_close()
+
+    async def prepare(self, request: BaseRequest) -> AbstractStreamWriter | None:
+        """Nothing: the head was written already."""
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Nothing: the end of the connection is the end of the stream."""
