@@ -187,15 +187,15 @@ async def attach(request: web.Request) -> web.StreamResponse:
         waiting = Attaching()
         engine.attaching.setdefault(record.id, []).append(waiting)
         client = Hijacked(request, f"application/vnd.docker.{kind}-stream")
-        while not waiting.ready.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(waiting.ready.wait(), 1)
-            if client.closed or record.id not in engine.records:
-                return client
         try:
+            while not waiting.ready.is_set():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(waiting.ready.wait(), 1)
+                if client.closed or record.id not in engine.records:
+                    return client
             conmon = _conmon(engine, record)
         finally:
-            waiting.connected.set()
+            waiting.connected.set()  # a start must not wait for somebody who has gone
     await _exchange(record, conmon, client)
     return client
 

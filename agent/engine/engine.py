@@ -394,6 +394,7 @@ class Engine:
                 self.directory(record).rename(doomed)
             self.records.pop(record.id, None)
             self._locks.pop(record.id, None)
+            self.attaching.pop(record.id, None)
             if watcher := self._watchers.pop(record.id, None):
                 if watcher is not asyncio.current_task():
                     watcher.cancel()
