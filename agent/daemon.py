@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
+import logging
 import os
+import signal
 import socket
+import sys
 from pathlib import Path
 
 from aiohttp import web
@@ -12,7 +17,8 @@ from agent import settings
 from agent.api import app
 from agent.engine.converge import Converger
 from agent.engine.engine import Engine
-from agent.paths import Paths
+from agent.errors import AgentError
+from agent.paths import Paths, locate
 
 
 class Agent:
@@ -20,6 +26,7 @@ class Agent:
 
     def __init__(self, paths: Paths) -> None:
         self.paths = paths
+        self._lock = _only_one(paths.root)
         self.engine = Engine(paths, settings.load(paths))
         self.converger = Converger(self.engine)
         self._runner: web.AppRunner | None = None
@@ -37,6 +44,18 @@ class Agent:
             await self._runner.cleanup()
         await self.converger.close()
         self.paths.docker_socket.unlink(missing_ok=True)
+        os.close(self._lock)
+
+
+def _only_one(root: Path) -> int:
+    """Two agents on one state folder would undo each other's work. Raises AgentError; the lock goes with the process."""
+    lock = os.open(root / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise AgentError(f"an agent runs on {root} already: stop it, or set PYSTACK_ROOT for a second instance") from None
+    return lock
 
 
 def bind(path: Path) -> socket.socket:
@@ -50,3 +69,29 @@ def bind(path: Path) -> socket.socket:
     finally:
         os.umask(previous)
     return sock
+
+
+async def serve() -> None:
+    """Run the agent of this host until SIGTERM or SIGINT; containers run on afterwards."""
+    paths = locate()
+    paths.root.mkdir(parents=True, exist_ok=True, mode=0o711)
+    paths.run.mkdir(parents=True, exist_ok=True, mode=0o711)
+    agent = Agent(paths)
+    await agent.start()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await stop.wait()
+    await agent.stop()
+
+
+def main() -> None:
+    import uvloop
+
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    os.environ.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+    try:
+        uvloop.run(serve())
+    except AgentError as error:
+        print(f"pystack agent: {error}", file=sys.stderr)
+        raise SystemExit(1) from None

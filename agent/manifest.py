@@ -67,12 +67,14 @@ class Attachment(Record, frozen=True, kw_only=True):
 
 
 class Port(Record, frozen=True, kw_only=True):
-    """A published port. *published* 0 asks for a free one; *host_ip* "" means every address of the host."""
+    """A published port. *published* 0 asks for a free one; *host_ip* "" means every address of the host. *mode* ingress:
+    any node answers for the service; host: the task's node alone."""
 
     target: int
     published: int = 0
     protocol: str = "tcp"
     host_ip: str = ""
+    mode: Literal["ingress", "host"] = "ingress"
 
 
 class Ulimit(Record, frozen=True, kw_only=True):
@@ -171,6 +173,8 @@ class Network(Record, frozen=True, kw_only=True):
 
 
 class Volume(Record, frozen=True, kw_only=True):
+    """*node* is where a local volume's data lie, "" before its first user was placed."""
+
     name: str
     driver: str = "local"
     options: tuple[tuple[str, str], ...] = ()
@@ -178,6 +182,7 @@ class Volume(Record, frozen=True, kw_only=True):
     external: bool = False
     stack: str = ""
     key: str = ""
+    node: str = ""
 
 
 Desired = Literal["running", "stopped", "hold"]
@@ -193,6 +198,7 @@ class Task(Record, frozen=True, kw_only=True):
     stack: str
     service: str
     container: Container
+    node: str = ""
     container_name: str = ""
     index: int = 1
     desired: Desired = "running"
@@ -200,14 +206,31 @@ class Task(Record, frozen=True, kw_only=True):
     where: str = ""
 
 
+class Peer(Record, frozen=True, kw_only=True):
+    """An endpoint on another node: frames to *mac* go to that node's *underlay* address. *names* are what containers on
+    the network call it; a node's own address on a network has none."""
+
+    network: str
+    underlay: str
+    ipv4: str = ""
+    ipv6: str = ""
+    mac: str = ""
+    names: tuple[str, ...] = ()
+
+
 class Manifest(Record, frozen=True, kw_only=True):
-    """What one node must be. Whatever of pystack's the node has and the manifest does not name is removed, except
+    """What one node must be. *underlay* is the address under which other nodes reach it, "" on a node that is alone.
+    *peers* are the endpoints on other nodes of the networks that this one has.
+
+    Whatever of pystack's the node has and the manifest does not name is removed, except
     volumes (data goes only when asked for) and containers made through the Docker Engine API."""
 
     revision: int = 0
+    underlay: str = ""
     networks: tuple[Network, ...] = ()
     volumes: tuple[Volume, ...] = ()
     tasks: tuple[Task, ...] = ()
+    peers: tuple[Peer, ...] = ()
 
 
 State = Literal[
@@ -242,6 +265,22 @@ class TaskStatus(Record, frozen=True, kw_only=True):
     started: str = ""
     finished: str = ""
     error: str = ""
+
+
+class Facts(Record, frozen=True, kw_only=True):
+    """What a node is, as it says itself. *cpus* counts cores, *memory* bytes; *lacks* names what its kernel or its
+    installed programs are missing."""
+
+    hostname: str = ""
+    os: str = "linux"
+    arch: str = ""
+    cpus: float = 0.0
+    memory: int = 0
+    version: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+    features: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
+    clock: float = 0.0
 
 
 class NodeStatus(Record, frozen=True, kw_only=True):

@@ -26,6 +26,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     address_pools: tuple[str, ...] = ("172.16.0.0/12", "192.168.0.0/16")
     runtime: Literal["auto", "runc", "crun"] = "auto"
     """auto: crun where it is installed and works, else runc."""
+    labels: dict[str, str] = {}
+    """The engine's own labels, for `engine.labels.…` in placement constraints."""
     log_max_size: str = ""
     docker_config: str = ""
     """Folder of Docker's config.json with the registry credentials; DOCKER_CONFIG or ~/.docker where it is not said."""

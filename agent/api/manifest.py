@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import platform
+import shutil
+import time
 
 import msgspec
 from aiohttp import web
 
 from agent.api.keys import CONVERGER, flag
+from agent.api.system import VERSION
 from agent.engine.records import Record
-from agent.manifest import Container, Manifest, TaskStatus
+from agent.images.pull import architecture
+from agent.manifest import Container, Facts, Manifest, TaskStatus
 
 routes = web.RouteTableDef()
 
@@ -18,6 +24,18 @@ routes = web.RouteTableDef()
 async def put(request: web.Request) -> web.Response:
     await request.app[CONVERGER].apply(msgspec.json.decode(await request.read(), type=Manifest))
     return web.Response(status=204)
+
+
+@routes.get("/pystack/facts")
+async def facts(request: web.Request) -> web.Response:
+    engine = request.app[CONVERGER].engine
+    found = Facts(
+        hostname=platform.node(), arch=architecture(), cpus=float(os.cpu_count() or 1), version=VERSION,
+        memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), labels=tuple(sorted(engine.settings.labels.items())),
+        features=tuple(sorted(engine.networks.host.features)), clock=time.time(),
+        lacks=tuple(p for p in ("runc", "conmon", "nft") if not shutil.which(p)),
+    )
+    return web.Response(body=msgspec.json.encode(found), content_type="application/json")
 
 
 @routes.post("/pystack/containers")

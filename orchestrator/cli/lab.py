@@ -19,11 +19,19 @@ def lab() -> None:
 @lab.command()
 @name_option
 @click.option("--nodes", default=1)
-def up(name: str, nodes: int) -> None:
+@click.option("--label", "wanted", multiple=True, metavar="NODE:K=V")
+def up(name: str, nodes: int, wanted: tuple[str, ...]) -> None:
     """Make a lab; returns when it is ready."""
     from orchestrator.lab import lab as labs
 
-    made = labs.up(name, nodes)
+    labels: dict[str, dict[str, str]] = {}
+    for item in wanted:
+        node, colon, pair = item.partition(":")
+        key, sep, value = pair.partition("=")
+        if not (colon and sep and key):
+            raise click.UsageError(f"--label {item!r}: write NODE:KEY=VALUE")
+        labels.setdefault(node, {})[key] = value
+    made = labs.up(name, nodes, labels)
     click.echo(f"lab {name}: {', '.join(m for m in made.machines if m != 'switch')}; "
                f'use it with: eval "$(pystack lab env --name {name})"')
 
@@ -82,13 +90,17 @@ def forward(name: str, target: str, local: int) -> None:
 @lab.command()
 @name_option
 @click.argument("kind")
-@click.argument("target")
-@click.argument("what", default="agent", required=False)
-def fault(name: str, kind: str, target: str, what: str) -> None:
-    """cut, heal, kill, pause, resume, crash or boot a machine."""
+@click.argument("targets", nargs=-1)
+def fault(name: str, kind: str, targets: tuple[str, ...]) -> None:
+    """cut, heal, partition, kill, pause, resume, crash or boot machines.
+
+    `partition n1,n2 n3` parts them into groups; `kill n2 agent`; `heal` alone heals all.
+    """
     from orchestrator.lab import lab as labs
 
-    labs.fault(labs.find(name), kind, target, what)
+    if not targets and kind != "heal":
+        raise click.UsageError(f"{kind} what? name a machine")
+    labs.fault(labs.find(name), kind, *targets)
 
 
 @lab.command()

@@ -11,3 +11,11 @@ def server() -> None:
     from orchestrator.server.embedded import main
 
     main()
+
+
+@click.command()
+def agent() -> None:
+    """Run this host's agent alone in the foreground, for a server somewhere else."""
+    import runpy
+
+    runpy.run_module("agent", run_name="__main__")

@@ -3,12 +3,13 @@
     <labs>/<name>/lab.json      which machines there are, by the PID and start time of their first process
     <labs>/<name>/<machine>/    a machine's state folder, PYSTACK_ROOT of its server
 
-`n1` … are nodes, `outside` is a machine on the switch that is none, `switch` only holds the bridge.
+`n1` … are nodes, the first of them has the server; `outside` is a machine on the switch that is none, `switch` only holds the bridge.
 """
 
 from __future__ import annotations
 
 import fcntl
+import http.client
 import json
 import os
 import re
@@ -18,18 +19,19 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
 from orchestrator.errors import PystackError
-from orchestrator.lab import cgroups
+from orchestrator.lab import cgroups, secure
 
 LABS = Path("/var/lib/pystack-lab")
 NETWORK4, NETWORK6 = "10.99.0", "fd99::"
 OUTSIDE = 254
+MAX_NODES = 200
 
 
 class Machine(msgspec.Struct, kw_only=True):
@@ -109,15 +111,19 @@ def _locked(name: str) -> Iterator[None]:
         os.close(lock)
 
 
-def up(name: str, nodes: int = 1) -> Lab:
-    """Make a lab and return when its server answers. Raises PystackError; nothing is left then."""
+def up(name: str, nodes: int = 1, labels: Mapping[str, Mapping[str, str]] = {}) -> Lab:
+    """Make a lab and return when its server answers and has all nodes; *labels* is node → labels.
+
+    Raises PystackError; nothing is left then."""
     if os.geteuid() != 0:
         raise PystackError("a lab is made of namespaces and needs root")
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,20}", name):
         raise PystackError(f"lab name {name!r}: at most 21 lower case letters, digits and -")
-    if nodes != 1:
-        raise PystackError("labs of several nodes are not there yet: --nodes 1")
-    for program in ("ip", "nsenter", "runc", "conmon", "nft"):
+    if not 1 <= nodes <= MAX_NODES:
+        raise PystackError(f"--nodes {nodes}: a lab has 1 to {MAX_NODES} nodes")
+    if unknown := labels.keys() - {f"n{i}" for i in range(1, nodes + 1)}:
+        raise PystackError(f"--label {', '.join(sorted(unknown))}: there is no such node in a lab of {nodes}")
+    for program in ("ip", "nsenter", "runc", "conmon", "nft", "sshd", "ssh-keygen"):
         if not shutil.which(program):
             raise PystackError(f"{program} is not installed: run `make setup`")
     with _locked(name):
@@ -133,10 +139,13 @@ def up(name: str, nodes: int = 1) -> Lab:
             lab.machines["switch"] = Machine(name="switch", role="switch", address="127.0.0.1")
             lab.machines["outside"] = Machine(name="outside", role="outside", address=f"{NETWORK4}.{OUTSIDE}")
             for number in range(1, nodes + 1):
-                lab.machines[f"n{number}"] = Machine(name=f"n{number}", role="node", address=f"{NETWORK4}.{number}")
+                role = "server" if number == 1 else "node"
+                lab.machines[f"n{number}"] = Machine(name=f"n{number}", role=role, address=f"{NETWORK4}.{number}")
+            secure.prepare(lab.directory, {m.name: m.address for m in lab.machines.values() if m.role != "switch"})
             for machine in lab.machines.values():
                 _boot(lab, machine)
             _wait_for_server(lab)
+            _join(lab, labels)
             return lab
         except BaseException:
             _remove(lab)
@@ -201,7 +210,7 @@ def _wire(lab: Lab, machine: Machine) -> None:
     _ip(machine.pid, f"addr add {machine.address}/24 dev eth0\n"
                      f"addr add {NETWORK6}{int(number):x}/64 dev eth0 nodad\n"
                      "link set eth0 up\n")
-    if machine.role == "node":
+    if machine.role in ("node", "server"):
         _ip(machine.pid, f"route add default via {NETWORK4}.{OUTSIDE}\n")
 
 
@@ -219,6 +228,47 @@ def _wait_for_server(lab: Lab) -> None:
     log = lab.directory / "n1" / "server.log"
     tail = log.read_text(errors="replace").strip().splitlines()[-3:] if log.exists() else []
     raise PystackError("the lab's server does not answer: " + ("; ".join(tail) or "it said nothing"))
+
+
+def _join(lab: Lab, labels: Mapping[str, Mapping[str, str]]) -> None:
+    """Make the machines nodes of the cluster, over SSH, side by side, as `node add` does."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    def join(machine: Machine) -> None:
+        wanted = sorted(labels.get(machine.name, {}).items())
+        if machine.role == "server":
+            if wanted:
+                _ask(lab, "PATCH", f"/v1/nodes/{machine.name}", {"labels": wanted})
+        else:
+            _listening(lab, machine)
+            _ask(lab, "POST", "/v1/nodes", {"target": f"root@{machine.address}", "name": machine.name, "labels": wanted})
+
+    machines = [m for m in lab.machines.values() if m.role in ("node", "server")]
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(join, machines))
+
+
+def _listening(lab: Lab, machine: Machine) -> None:
+    """Wait until the machine's agent answers: its sshd came up long before."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                return probe.connect(str(lab.directory / machine.name / "run" / "docker.sock"))
+            except OSError:
+                time.sleep(0.01)
+    raise PystackError(f"the agent of {machine.name} does not come up: see {lab.directory / machine.name / 'agent.log'}")
+
+
+def _ask(lab: Lab, method: str, path: str, body: object) -> None:
+    connection = http.client.HTTPConnection("pystack", timeout=60)
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.connect(str(lab.socket()))
+    connection.request(method, path, body=json.dumps(body))
+    reply = connection.getresponse()
+    raw = reply.read()
+    if reply.status >= 400:
+        raise PystackError(str(json.loads(raw).get("message")))
 
 
 def down(name: str) -> None:
@@ -293,16 +343,53 @@ def forward(lab: Lab, node: str, port: int, local: int) -> int:
     return number
 
 
-def fault(lab: Lab, kind: str, target: str, what: str = "agent") -> None:
-    """cut, heal, kill, pause, resume, crash or boot a machine, or its server."""
-    machine = lab.machine(target)
-    if kind in ("cut", "heal"):
-        _ip(lab.machines["switch"].pid, f"link set p-{target} {'down' if kind == 'cut' else 'up'}\n")
+def _partition(lab: Lab, groups: list[list[str]]) -> None:
+    """Machines of one group reach each other and nobody else; each group is a VLAN of the switch. No group: all one."""
+    script = "link set sw0 type bridge vlan_filtering 1\n"
+    vlans = []
+    for number, group in enumerate(groups, 2):
+        for name in group:
+            lab.machine(name)
+            vlans += [f"vlan del dev p-{name} vid 1-4094", f"vlan add dev p-{name} vid {number} pvid untagged"]
+    _ip(lab.machines["switch"].pid, script)
+    _bridge(lab.machines["switch"].pid, vlans)
+
+
+def _heal(lab: Lab, names: list[str]) -> None:
+    switch = lab.machines["switch"].pid
+    _ip(switch, "".join(f"link set p-{n} up\n" for n in names))
+    vlans = [(f"vlan del dev p-{n} vid 1-4094", f"vlan add dev p-{n} vid 1 pvid untagged") for n in names]
+    _bridge(switch, [line for pair in vlans for line in pair])
+
+
+def _bridge(pid: int, commands: list[str]) -> None:
+    done = subprocess.run(
+        ["nsenter", "-t", str(pid), "-n", "bridge", "-batch", "-"], input="\n".join(commands) + "\n", capture_output=True,
+        text=True, check=False,
+    )
+    if done.returncode:
+        raise PystackError(f"the switch refuses: {done.stderr.strip()}")
+
+
+def fault(lab: Lab, kind: str, target: str = "", *more: str) -> None:
+    """cut, heal, partition, kill, pause, resume, crash or boot machines. `heal` alone heals all."""
+    what = more[0] if more else "agent"
+    plugged = [m.name for m in lab.machines.values() if m.role != "switch" and m.alive()]
+    if kind == "heal":
+        return _heal(lab, [target] if target else plugged)
+    machine = lab.machine(target.split(",")[0])
+    if kind == "cut":
+        _ip(lab.machines["switch"].pid, f"link set p-{target} down\n")
     elif kind in ("kill", "pause", "resume"):
         number = {"kill": "KILL", "pause": "STOP", "resume": "CONT"}[kind]
-        if what not in ("agent", "server"):
-            raise PystackError(f"{what!r}: on one node agent and server are one process: agent or server")
-        pid = (lab.directory / target / "server.pid").read_text()
+        if what not in ("agent", "server", "sshd"):
+            raise PystackError(f"{what!r}: agent, server or sshd")
+        if what in ("agent", "server"):  # the first node has both in one process
+            what = {"server": "server", "node": "agent"}.get(machine.role, what)
+        path = lab.directory / target / f"{what}.pid"
+        if not path.exists():
+            raise PystackError(f"machine {target} has no {what}")
+        pid = path.read_text()
         subprocess.run([*enter(lab, target), "kill", f"-{number}", pid], check=True)
     elif kind == "crash":
         _kill(machine)
@@ -311,6 +398,9 @@ def fault(lab: Lab, kind: str, target: str, what: str = "agent") -> None:
         if machine.alive():
             raise PystackError(f"machine {target} is up")
         _boot(lab, machine)
-        _wait_for_server(lab)
+        if machine.role == "server":
+            _wait_for_server(lab)
+    elif kind == "partition":
+        _partition(lab, [part.split(",") for part in (target, *more)])
     else:
-        raise PystackError(f"fault {kind!r}: cut, heal, kill, pause, resume, crash or boot")
+        raise PystackError(f"fault {kind!r}: cut, heal, partition, kill, pause, resume, crash or boot")

@@ -50,6 +50,7 @@ def _furnish(spec: dict[str, str], mounted: list[cgroups.Hierarchy]) -> None:
         _mount("cgroup2", "/sys/fs/cgroup", "cgroup2")
         cgroups.settle(Path("/sys/fs/cgroup"))
     _mount("tmpfs", "/run", "tmpfs", 0, "mode=755")
+    os.mkdir("/run/sshd", 0o755)  # sshd's empty folder for privilege separation
     resolv = Path(spec["directory"]) / "resolv.conf"
     resolv.write_text(f"nameserver {spec['nameserver']}\n")
     _mount(str(resolv), os.path.realpath("/etc/resolv.conf"), "none", MS_BIND)
@@ -63,33 +64,41 @@ def _furnish(spec: dict[str, str], mounted: list[cgroups.Hierarchy]) -> None:
 
 
 def _init(spec: dict[str, str]) -> None:
-    """Reap children for ever; start the server again when it ends."""
+    """Reap children for ever; start a service again when it ends, as systemd would."""
     directory = Path(spec["directory"])
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYSTACK_")}
-    environment["PYSTACK_ROOT"] = spec["directory"]
-    server: subprocess.Popen[bytes] | None = None
+    environment |= {"PYSTACK_ROOT": spec["directory"], "HOME": str(directory / "home")}
+    python = [sys.executable, "-E", "-s", "-m"]
+    services = {}
+    if spec["role"] != "switch":
+        services["sshd"] = ["/usr/sbin/sshd", "-D", "-e", "-f", str(directory / "sshd_config")]
+    if spec["role"] == "server":
+        services["server"] = [*python, "orchestrator.server.embedded"]
+    elif spec["role"] == "node":
+        services["agent"] = [*python, "agent"]
+    running: dict[str, subprocess.Popen[bytes]] = {}
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     while True:
-        if spec["role"] == "node" and server is None and not (directory / "no-server").exists():
-            # a test arms one start of the server: it ends at the named point, and the next start is whole again
+        for name in services.keys() - running.keys():
+            # a test arms one start: it ends at the named point, and the next start is whole again
             armed = directory / "failpoint"
-            environment.pop("PYSTACK_FAILPOINT", None)
-            if armed.exists():
-                environment["PYSTACK_FAILPOINT"] = armed.read_text()
+            extra: dict[str, str] = {}
+            if name != "sshd" and armed.exists():
+                extra["PYSTACK_FAILPOINT"] = armed.read_text()
                 armed.unlink()
-            with (directory / "server.log").open("ab") as log:
-                server = subprocess.Popen(
-                    [sys.executable, "-E", "-s", "-m", "orchestrator.server.embedded"], stdin=subprocess.DEVNULL,
-                    stdout=log, stderr=log, env=environment, cwd="/", start_new_session=True,
+            with (directory / f"{name}.log").open("ab") as log:
+                running[name] = subprocess.Popen(
+                    services[name], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment | extra, cwd="/",
+                    start_new_session=True,
                 )
-            (directory / "server.pid").write_text(str(server.pid))
+            (directory / f"{name}.pid").write_text(str(running[name].pid))
         try:
             pid, _ = os.waitpid(-1, 0)
         except ChildProcessError:
             time.sleep(0.2)
             continue
-        if server is not None and pid == server.pid:
-            server = None
+        for name in [n for n, process in running.items() if process.pid == pid]:
+            del running[name]
             time.sleep(0.1)
 
 

@@ -53,7 +53,7 @@ def plan(
         cause = next((d.service for s in stack.services if s.name == task.service for d in s.depends_on
                       if d.restart and d.service in restarted), None)
         if cause and step.action == "none":
-            step = Step(action="update", kind="task", name=task.name, reason=f"restarts with {cause}")
+            step = Step(action="update", kind="task", name=task.name, node=task.node, reason=f"restarts with {cause}")
             made = msgspec.structs.replace(made, generation=made.generation + 1)
         if step.action in ("replace", "update") or (step.action == "create" and task.name in old_tasks):
             restarted.add(task.service)
@@ -63,10 +63,11 @@ def plan(
     orphans = [t for t in current.tasks if t.service not in mine]
     for task in current.tasks:
         if task.service in mine and task.name not in names and task.service in wanted:
-            steps.append(Step(action="remove", kind="task", name=task.name, reason="one replica fewer"))
+            steps.append(Step(action="remove", kind="task", name=task.name, node=task.node, reason="one replica fewer"))
         elif task.service not in mine:
             if remove_orphans:
-                steps.append(Step(action="remove", kind="task", name=task.name, reason="its service left the file"))
+                steps.append(Step(action="remove", kind="task", name=task.name, node=task.node,
+                                  reason="its service left the file"))
             else:
                 warnings.append(f"task {task.name} belongs to no service of the file: --remove-orphans takes it away")
     left = [] if remove_orphans else orphans
@@ -95,11 +96,13 @@ def _network_step(network: Network, old: Network | None) -> Step:
 def _task_step(task: Task, old: Task | None, status: TaskStatus | None, force: bool) -> tuple[Step, Task]:
     """The step for one task, and the task as it will be written."""
     def step(action: Any, reason: str, changes: tuple[Change, ...] = ()) -> Step:
-        return Step(action=action, kind="task", name=task.name, reason=reason, changes=changes)
+        return Step(action=action, kind="task", name=task.name, node=task.node, reason=reason, changes=changes)
 
     again = msgspec.structs.replace(task, generation=(old.generation if old else 0) + 1)
     if old is None:
         return step("create", "not there yet"), task
+    if old.node != task.node:
+        return step("replace", f"moves from {old.node} to {task.node}"), task
     if digest(old.container) != digest(task.container) or old.container_name != task.container_name:
         changes = differences(old.container, task.container)
         return step("replace", summarize(changes) or "its name changed", changes), task

@@ -9,36 +9,47 @@ import msgspec
 from agent.manifest import Network, Task, Volume
 from orchestrator.addressing.allocate import Addresses, held, subnets
 from orchestrator.errors import PystackError
+from orchestrator.placement.assign import Ground, assign, eligible
+from orchestrator.placement.node import Node
 from orchestrator.planning.state import State
 from orchestrator.stackfile.model import Service, Stack
+
+ALONE = Ground(nodes=(Node(name="local", id="local"),), ready=frozenset({"local"}), local="local")
 
 
 def expand(
     stack: Stack, current: State, *, others: Sequence[Network] = (), images: Mapping[str, str] = {},
     scale: Mapping[str, int] = {}, reserved: Sequence[str] = (), volumes_there: Sequence[str] = (),
+    ground: Ground = ALONE,
 ) -> State:
     """The state that *stack* asks for.
 
     *current* is the stack's state now, so that what exists keeps its addresses; *others* are networks of other stacks;
     *images* maps image names to the identity that the node has; *reserved* are subnets of the host; *volumes_there*
-    are the volumes that exist. Raises PystackError where pools are exhausted, or with every external network and volume
+    are the volumes that exist, *ground* the nodes. Raises Impossible where a task fits nowhere, PystackError where
+    pools are exhausted, or with every external network and volume
     that is missing."""
     for name in scale:
         if name not in {s.name for s in stack.services}:
             raise PystackError(f"--scale {name}: there is no such service in the stack")
     _refuse_missing(stack, {n.name for n in others}, set(volumes_there))
-    networks = _networks(stack, current, others, reserved)
-    volumes = tuple(
-        Volume(name=v.name, driver=v.driver, options=v.options, labels=v.labels, external=v.external,
-               stack="" if v.external else stack.name, key=v.key)
-        for v in stack.volumes
-    )
+    networks = _networks(stack, current, others, reserved, overlay=len(ground.nodes) > 1)
     by_name = {n.name: n for n in (*others, *networks)}
     known = {t.name: t for t in current.tasks}
-    drafts = [
-        _task(stack, service, index, known, images)
-        for service in stack.services for index in range(1, scale.get(service.name, service.replicas) + 1)
-    ]
+    drafts = []
+    for service in stack.services:
+        if service.mode in ("global", "global-job"):
+            drafts += [
+                _task(stack, service, index, known, images, node)
+                for index, node in enumerate(eligible(stack, service, ground), 1)
+            ]
+        else:
+            drafts += [
+                _task(stack, service, index, known, images)
+                for index in range(1, scale.get(service.name, service.replicas) + 1)
+            ]
+    drafts = assign(stack, drafts, current.tasks, ground)
+    volumes = _volumes(stack, current, drafts, ground)
     addresses = Addresses(by_name, [*held(current.tasks), *held(drafts)])
     tasks = tuple(_address(task, known.get(task.name), addresses) for task in drafts)
     _refuse_doubles(tasks)
@@ -56,7 +67,7 @@ def _refuse_missing(stack: Stack, networks: Set[str], volumes: Set[str]) -> None
 
 
 def _networks(
-    stack: Stack, current: State, others: Sequence[Network], reserved: Sequence[str]
+    stack: Stack, current: State, others: Sequence[Network], reserved: Sequence[str], *, overlay: bool
 ) -> tuple[Network, ...]:
     out: list[Network] = []
     known = {n.name: n for n in current.networks}
@@ -74,23 +85,39 @@ def _networks(
             wish.subnets, ipv6=wish.ipv6, taken=taken, name=wish.name, reserved=reserved
         )
         out.append(Network(
-            name=wish.name, driver=wish.driver, subnets=pools, internal=wish.internal, options=wish.options,
+            name=wish.name, driver=wish.driver or ("overlay" if overlay else "bridge"), subnets=pools,
+            internal=wish.internal, options=wish.options,
             labels=wish.labels, stack=stack.name, key=wish.key,
         ))
     return tuple(out)
 
 
+def _volumes(stack: Stack, current: State, tasks: Sequence[Task], ground: Ground) -> tuple[Volume, ...]:
+    """A local volume lives where its first user was placed, and its users follow it from then on."""
+    homes = {v.name: v.node for v in current.volumes if v.node}
+    everywhere = {s.name for s in stack.services if s.mode in ("global", "global-job")}
+    for task in tasks:
+        for mount in task.container.mounts:
+            if mount.kind == "volume" and mount.source and task.service not in everywhere:
+                homes.setdefault(mount.source, ground.homes.get(mount.source, task.node))
+    return tuple(
+        Volume(name=v.name, driver=v.driver, options=v.options, labels=v.labels, external=v.external,
+               stack="" if v.external else stack.name, key=v.key, node=homes.get(v.name, ""))
+        for v in stack.volumes
+    )
+
+
 def _task(
-    stack: Stack, service: Service, index: int, known: Mapping[str, Task], images: Mapping[str, str]
+    stack: Stack, service: Service, index: int, known: Mapping[str, Task], images: Mapping[str, str], node: str = ""
 ) -> Task:
-    name = f"{stack.name}-{service.name}-{index}"
+    name = f"{stack.name}-{service.name}-{node or index}"
     container = service.container
     if identity := images.get(container.image):
         container = msgspec.structs.replace(container, image_id=identity)
     old = known.get(name)
     return Task(
         name=name, stack=stack.name, service=service.name, container=container, index=index,
-        container_name=service.container_name, where=service.where, generation=old.generation if old else 0,
+        node=node, container_name=service.container_name, where=service.where, generation=old.generation if old else 0,
     )
 
 

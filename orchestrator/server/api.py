@@ -14,8 +14,10 @@ from aiohttp import web
 from agent.manifest import Record
 from orchestrator import __version__
 from orchestrator.errors import PystackError, Refused
+from orchestrator.placement.assign import Why
 from orchestrator.planning.state import Plan
 from orchestrator.server import proxy
+from orchestrator.server.cluster import NodeChange, NodeWish
 from orchestrator.server.controller import Controller, UpOptions, events
 from orchestrator.stackfile.model import Stack
 
@@ -152,7 +154,7 @@ async def list_stacks(request: web.Request) -> web.Response:
         states = [s.state for t in tasks if (s := controller.statuses.by_task.get(t.name))]
         rows.append(StackRow(
             stack=name, revision=record.revision, running=states.count("running"), wanted=len(tasks),
-            nodes=1 if tasks else 0, updated=record.updated,
+            nodes=len({t.node for t in tasks}), updated=record.updated,
         ))
     return _json([_row(r) for r in rows])
 
@@ -173,19 +175,20 @@ async def list_tasks(request: web.Request) -> web.Response:
     rows = []
     for task in sorted(controller.state(name).tasks, key=lambda t: (t.service, t.index)):
         status = controller.statuses.by_task.get(task.name)
+        lost = controller.cluster.silent(task.node)
         c = task.container
         ports = [
             f"{p.host_ip or '0.0.0.0'}:{p.published}->{p.target}/{p.protocol}" for p in (status.ports if status else ())
         ]
         rows.append(_row(TaskRow(
-            task=task.name, service=task.service, stack=name, node=controller.node,
+            task=task.name, service=task.service, stack=name, node=task.node,
             id=status.container if status else "", image=c.image,
-            state=status.state if status else ("waiting" if task.desired == "hold" else "pending"),
+            state="unknown" if lost else status.state if status else "waiting" if task.desired == "hold" else "pending",
             health=status.health if status else "", exit_code=status.exit_code if status else None,
             restarts=status.restarts if status else 0, ports=ports,
             addresses={a.network: a.ipv4 or a.ipv6 for a in c.attachments},
             created=status.created if status else "", started=status.started if status else "",
-            error=status.error if status else "",
+            error=lost or (status.error if status else ""),
         )))
     return _json(rows)
 
@@ -238,10 +241,88 @@ async def stream_events(request: web.Request) -> web.StreamResponse:
 async def engine(request: web.Request) -> web.StreamResponse:
     """A node's Docker Engine API."""
     controller = request.app[CONTROLLER]
-    if request.match_info["node"] not in (controller.node, "local"):
-        raise Refused(f"there is no node {request.match_info['node']}", 404)
+    member = controller.cluster.get(request.match_info["node"])
     path = request.rel_url.raw_path.split("/engine", 1)[1]
-    return await proxy.forward(request, controller.courier.socket, path)
+    return await proxy.forward(request, member.courier.socket, path)
+
+
+class NodeRow(Record, frozen=True, kw_only=True):
+    """One row of `pystack node ls`. *capacity* and *reserved* count cores and bytes."""
+
+    name: str
+    id: str
+    address: str
+    underlay: str
+    state: str
+    availability: str
+    labels: dict[str, str]
+    capacity: dict[str, float]
+    reserved: dict[str, float]
+    tasks: int
+    version: str
+    platform: str
+    error: str
+
+
+def _node_row(controller: Controller, name: str) -> dict[str, Any]:
+    member = controller.cluster.get(name)
+    node = member.node
+    tasks = [t for t in controller.tasks.values() if t.node == node.name]
+    asked = controller.reserved(tasks)
+    return _row(NodeRow(
+        name=node.name, id=node.id, address=node.target or "local", underlay=node.underlay,
+        state="ready" if member.ready else "down", availability=node.availability, labels=dict(node.labels),
+        capacity={"cpus": node.facts.cpus, "memory": node.facts.memory}, reserved={"cpus": asked[0], "memory": asked[1]},
+        tasks=len(tasks), version=node.facts.version, platform=f"{node.facts.os}/{node.facts.arch}", error=member.problem,
+    ))
+
+
+async def list_nodes(request: web.Request) -> web.Response:
+    """The nodes of the cluster."""
+    controller = request.app[CONTROLLER]
+    return _json([_node_row(controller, name) for name in sorted(controller.cluster.members)])
+
+
+async def get_node(request: web.Request) -> web.Response:
+    """One node."""
+    return _json(_node_row(request.app[CONTROLLER], request.match_info["node"]))
+
+
+async def add_node(request: web.Request) -> web.Response:
+    """Bring a host into the cluster: its agent is installed and started over SSH."""
+    controller = request.app[CONTROLLER]
+    node = await controller.cluster.add(msgspec.json.decode(await request.read(), type=NodeWish))
+    return _json(_node_row(controller, node.name))
+
+
+async def change_node(request: web.Request) -> web.Response:
+    """Set or remove labels, or change what the node takes."""
+    controller = request.app[CONTROLLER]
+    wish = msgspec.json.decode(await request.read(), type=NodeChange)
+    node = await controller.cluster.change(request.match_info["node"], wish)
+    return _json(_node_row(controller, node.name))
+
+
+async def drain_node(request: web.Request) -> web.StreamResponse:
+    """Take a node out of use and move its tasks to others; a stream of events."""
+    controller, name = request.app[CONTROLLER], request.match_info["node"]
+    controller.cluster.get(name)
+    return await _stream(request, lambda tell: controller.drain(name, tell))
+
+
+async def remove_node(request: web.Request) -> web.Response:
+    """Let a node go."""
+    controller, name = request.app[CONTROLLER], request.match_info["node"]
+    node = controller.cluster.get(name).node
+    tasks = sum(t.node == node.name for t in controller.tasks.values())
+    await controller.cluster.remove(name, tasks, force=request.query.get("force") == "1")
+    return web.Response(status=204)
+
+
+async def why(request: web.Request) -> web.Response:
+    """Every node's verdict on a task, or on one more task of a service."""
+    name, service = request.match_info["stack"], request.match_info["service"]
+    return _json(msgspec.to_builtins(request.app[CONTROLLER].why(name, service, request.query.get("task", ""))))
 
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -257,7 +338,14 @@ ROUTES: tuple[tuple[str, str, Handler, type | None, Any], ...] = (
     ("POST", "/v1/stacks/{stack}/down", down, DownRequest, None),
     ("POST", "/v1/stacks/{stack}/{verb:stop|start|restart}", act, ActRequest, None),
     ("POST", "/v1/stacks/{stack}/rm", remove, RemoveRequest, None),
+    ("GET", "/v1/stacks/{stack}/services/{service}/why", why, None, Why),
     ("GET", "/v1/events", stream_events, None, None),
+    ("GET", "/v1/nodes", list_nodes, None, list[NodeRow]),
+    ("POST", "/v1/nodes", add_node, NodeWish, NodeRow),
+    ("GET", "/v1/nodes/{node}", get_node, None, NodeRow),
+    ("PATCH", "/v1/nodes/{node}", change_node, NodeChange, NodeRow),
+    ("DELETE", "/v1/nodes/{node}", remove_node, None, None),
+    ("POST", "/v1/nodes/{node}/drain", drain_node, None, None),
     ("*", "/v1/nodes/{node}/engine/{path:.*}", engine, None, None),
 )
 

@@ -6,17 +6,22 @@ import asyncio
 import contextlib
 import datetime
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from agent.manifest import Manifest, Network, Record, Subnet, Task, TaskStatus, Volume
 from orchestrator.couriers.courier import Courier
-from orchestrator.errors import PystackError, Refused, Unreachable
+from orchestrator.errors import Refused
+from orchestrator.placement.assign import Ground, Why, demands, explain
+from orchestrator.placement.board import Demand
 from orchestrator.planning import graph
 from orchestrator.planning.diff import plan as make_plan
 from orchestrator.planning.expand import expand
+from orchestrator.planning.manifests import manifest_of
 from orchestrator.planning.state import Plan, State
+from orchestrator.server.cluster import Cluster, NodeChange
 from orchestrator.server.rollout import Failure, Rollout
 from orchestrator.server.statuses import Statuses
 from orchestrator.stackfile.model import Stack
@@ -49,10 +54,9 @@ class UpOptions(Record, frozen=True, kw_only=True):
 
 
 class Controller:
-    def __init__(self, store: Store, courier: Courier) -> None:
+    def __init__(self, store: Store, node: str, socket: Path, run: Path) -> None:
         self.store = store
-        self.courier = courier
-        self.node = courier.node
+        self.cluster = Cluster(store, node, socket, run, self.manifest, self._heard)
         self.statuses = Statuses()
         self.stacks: dict[str, StackRecord] = {}
         self.tasks: dict[str, Task] = {}
@@ -60,17 +64,22 @@ class Controller:
         self.volumes: dict[str, Volume] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._revision = 0
-        self._delivery: asyncio.Future[None] | None = None
-        self._deliverer: asyncio.Task[None] | None = None
-        self._listener: asyncio.Task[None] | None = None
-        self._synced = asyncio.Event()
+
+    @property
+    def node(self) -> str:
+        """The node that the server itself runs on."""
+        return self.cluster.local
+
+    @property
+    def courier(self) -> Courier:
+        return self.cluster.members[self.node].courier
 
     async def start(self) -> None:
-        """Read the store, tell the node, and listen to it."""
+        """Read the store, and take up the nodes."""
         for entry in await self.store.scan("stacks/"):
             record = msgspec.json.decode(entry.value, type=StackRecord)
             self.stacks[record.stack.name] = record
-        for entry in await self.store.scan(f"tasks/{self.node}/"):
+        for entry in await self.store.scan("tasks/"):
             task = msgspec.json.decode(entry.value, type=Task)
             self.tasks[task.name] = task
         for entry in await self.store.scan("networks/"):
@@ -80,54 +89,20 @@ class Controller:
             volume = msgspec.json.decode(entry.value, type=Volume)
             self.volumes[volume.name] = volume
         self._revision = await self.store.revision()
-        self._listener = asyncio.create_task(self._listen())
-        await asyncio.wait_for(self._synced.wait(), 30)
         # gates that a killed server left closed are opened again by nobody: those tasks wait for the next `up`
-        await self.deliver()
+        await self.cluster.start()
 
-    async def _listen(self) -> None:
-        """Follow the node's statuses; a lost stream is taken up again, with back-off."""
-        pause = 0.1
-        while True:
-            try:
-                async for status in self.courier.statuses():
-                    pause = 0.1
-                    if status is None:
-                        self._synced.set()
-                    else:
-                        self.statuses.update(status)
-            except (Unreachable, Refused):
-                pass
-            await asyncio.sleep(pause)
-            pause = min(5.0, pause * 2)
+    def _heard(self, node: str, status: TaskStatus) -> None:
+        self.statuses.update(node, status)
 
     # --- delivering --------------------------------------------------------------------------------------------
 
-    def manifest(self) -> Manifest:
-        return Manifest(
-            revision=self._revision, networks=tuple(self.networks.values()), volumes=tuple(self.volumes.values()),
-            tasks=tuple(self.tasks.values()),
+    def manifest(self, node: str) -> Manifest:
+        """All that *node* must be."""
+        return manifest_of(
+            node, [m.node for m in self.cluster.members.values()], self._revision, self.networks, self.volumes,
+            self.tasks.values(),
         )
-
-    async def deliver(self) -> None:
-        """Return when a manifest at least as new as this moment's is with the node; many calls share one delivery."""
-        if self._delivery is None:
-            self._delivery = asyncio.get_running_loop().create_future()
-        mine = self._delivery
-        if self._deliverer is None or self._deliverer.done():
-            self._deliverer = asyncio.create_task(self._deliver_all())
-        await asyncio.shield(mine)
-
-    async def _deliver_all(self) -> None:
-        while self._delivery is not None:
-            current, self._delivery = self._delivery, None
-            try:
-                await self.courier.deliver(self.manifest())
-            except PystackError as error:
-                current.set_exception(error)
-                current.exception()
-            else:
-                current.set_result(None)
 
     async def _transact(self, operations: Sequence[Op], compare: Sequence[Compare] = ()) -> None:
         for start in range(0, len(operations), MAX_OPERATIONS):
@@ -138,16 +113,16 @@ class Controller:
             compare = ()
 
     async def _write_tasks(self, tasks: Sequence[Task]) -> None:
-        operations: list[Op] = [Put(f"tasks/{self.node}/{t.name}", msgspec.json.encode(t)) for t in tasks]
+        operations: list[Op] = [Put(_key(t), msgspec.json.encode(t)) for t in tasks]
         await self._transact(operations)
         self.tasks.update({t.name: t for t in tasks})
-        await self.deliver()
+        await self.cluster.deliver()
 
     async def _remove_tasks(self, names: Sequence[str]) -> None:
-        await self._transact([Delete(f"tasks/{self.node}/{n}") for n in names])
+        await self._transact([Delete(_key(self.tasks[n])) for n in names if n in self.tasks])
         for name in names:
             self.tasks.pop(name, None)
-        await self.deliver()
+        await self.cluster.deliver()
 
     # --- looking -----------------------------------------------------------------------------------------------
 
@@ -183,12 +158,38 @@ class Controller:
                 out[found["Name"]] = Network(name=found["Name"], subnets=subnets)
         return list(out.values())
 
+    def ground(self, stack: str) -> Ground:
+        """What the placement of *stack* looks at besides the stack itself."""
+        nodes = tuple(m.node for _, m in sorted(self.cluster.members.items()))
+        empty = Ground(nodes=nodes, ready=self.cluster.ready, local=self.node)
+        known: dict[str, Demand] = {}
+        for name, record in self.stacks.items():
+            if name != stack:
+                known |= demands(record.stack, empty)
+        return msgspec.structs.replace(
+            empty, others=tuple(t for t in self.tasks.values() if t.stack != stack), demands=known,
+            homes={v.name: v.node for v in self.volumes.values() if v.node in self.cluster.members},
+        )
+
+    def reserved(self, tasks: Sequence[Task]) -> tuple[float, int]:
+        """Cores and bytes that *tasks* reserve."""
+        services = {(n, s.name): s.reserves for n, r in self.stacks.items() for s in r.stack.services}
+        asked = [r for t in tasks if (r := services.get((t.stack, t.service)))]
+        return sum(r.cpus for r in asked), sum(r.memory for r in asked)
+
+    def why(self, stack: str, service: str, task: str) -> Why:
+        """Every node's verdict on a task of *stack*, or on one more of *service* where *task* is not there."""
+        known = self.known(stack).stack
+        if service not in {s.name for s in known.services}:
+            raise Refused(f"stack {stack} has no service {service}", 404)
+        return explain(known, service, task, self.state(stack).tasks, self.ground(stack))
+
     async def plan(self, stack: Stack, options: UpOptions) -> Plan:
         """What `up` would do. Reads only: nothing in here can write."""
         current = self.state(stack.name)
         desired = expand(
             stack, current, others=await self._foreign_networks(stack.name), images=await self._image_ids(stack),
-            scale=options.scale, volumes_there=await self._volume_names(stack),
+            scale=options.scale, volumes_there=await self._volume_names(stack), ground=self.ground(stack.name),
         )
         chosen = frozenset(options.services)
         unknown = chosen - {s.name for s in stack.services}
@@ -253,13 +254,14 @@ class Controller:
 
     async def _apply(self, stack: Stack, plan: Plan, options: UpOptions, tell: Any) -> list[Failure]:
         removed = [s.name for s in plan.steps if s.action == "remove" and s.kind == "task"]
-        if removed:
-            await self._remove_tasks(removed)
-            await self._gone(removed)
+        moved = [t.name for t in plan.desired.tasks if t.name in self.tasks and self.tasks[t.name].node != t.node]
+        if leaving := [*removed, *moved]:
+            await self._remove_tasks(leaving)
+            await self._gone(leaving)
         rollout = Rollout(
             stack.services, [t for t in plan.desired.tasks if t.service in {s.name for s in stack.services}],
             self.statuses, lambda tasks: asyncio.ensure_future(self._write_tasks(tasks)), wait=options.wait,
-            timeout_s=options.timeout_s,
+            timeout_s=options.timeout_s, lost=self._lost,
         )
         changed = {s.name for s in plan.changes if s.kind == "task"}
         tasks = []
@@ -296,7 +298,7 @@ class Controller:
         for volume in plan.desired.volumes:
             if self.volumes.get(volume.name) != volume:
                 operations.append(Put(f"volumes/{volume.name}", msgspec.json.encode(volume)))
-        operations += [Put(f"tasks/{self.node}/{t.name}", msgspec.json.encode(t)) for t in tasks]
+        operations += [Put(_key(t), msgspec.json.encode(t)) for t in tasks]
         operations += [Delete(f"networks/{name}") for name in gone]
         old = self.stacks.get(stack.name)
         if not operations and old and old.stack == stack:
@@ -315,16 +317,25 @@ class Controller:
         self.tasks.update({t.name: t for t in tasks})
         for name in gone:
             self.networks.pop(name, None)
-        await self.deliver()
+        await self.cluster.deliver()
 
     async def _with_log(self, failure: Failure) -> Failure:
         status = self.statuses.by_task.get(failure.task)
         if status is None or not status.container:
             return failure
-        return msgspec.structs.replace(failure, log=tuple(await self.courier.tail(status.container, 10)))
+        courier = self.cluster.get(self.statuses.nodes.get(failure.task, self.node)).courier
+        return msgspec.structs.replace(failure, log=tuple(await courier.tail(status.container, 10)))
+
+    def _lost(self, task: Task) -> str:
+        return self.cluster.silent(task.node)
 
     async def _gone(self, names: Sequence[str]) -> None:
-        await self.statuses.until(lambda: True if all(n not in self.statuses.by_task for n in names) else None)
+        """Wait until the nodes have taken *names* away; one that does not answer does so when it is back."""
+        def answer() -> bool | None:
+            self.statuses.forget({n for n in names if self.statuses.nodes.get(n, self.node) not in self.cluster.ready})
+            return True if all(n not in self.statuses.by_task for n in names) else None
+
+        await self.statuses.until(answer)
 
     async def down(self, name: str, *, volumes: bool, tell: Any) -> None:
         """Stop and remove in reverse order; networks go, volumes where asked. Nothing there is fine."""
@@ -355,17 +366,33 @@ class Controller:
             if volumes:
                 for volume in state.volumes:
                     self.volumes.pop(volume.name, None)
-            await self.deliver()
+            await self.cluster.deliver()
             if volumes:
                 await self._remove_volumes(name, tell)
 
     async def _remove_volumes(self, stack: str, tell: Any) -> None:
         filters = msgspec.json.encode({"label": [f"com.docker.compose.project={stack}"]}).decode()
-        found = await self.courier.call("GET", "/volumes", params={"filters": filters})
-        for volume in found["Volumes"]:
-            reason = "down -v"
-            tell({"event": "step", "action": "remove", "kind": "volume", "name": volume["Name"], "reason": reason})
-            await self.courier.call("DELETE", f"/volumes/{volume['Name']}")
+        for name in sorted(self.cluster.ready):
+            courier = self.cluster.members[name].courier
+            found = await courier.call("GET", "/volumes", params={"filters": filters})
+            for volume in found["Volumes"]:
+                tell({"event": "step", "action": "remove", "kind": "volume", "name": volume["Name"], "node": name,
+                      "reason": "down -v"})
+                await courier.call("DELETE", f"/volumes/{volume['Name']}")
+
+    async def drain(self, name: str, tell: Any) -> list[Failure]:
+        """Take a node out of use; each stack that has tasks there is brought up again without it."""
+        node = await self.cluster.change(name, NodeChange(availability="drain"))
+        failures: list[Failure] = []
+        for stack in sorted({t.stack for t in self.tasks.values() if t.node == node.name}):
+            scale: dict[str, int] = {}
+            for task in self.state(stack).tasks:
+                scale[task.service] = scale.get(task.service, 0) + 1
+            record = self.known(stack).stack
+            fixed = {s.name for s in record.services if s.mode.startswith("replicated")}
+            options = UpOptions(scale={k: v for k, v in scale.items() if k in fixed})
+            failures += await self.up(record, options, tell)
+        return failures
 
     async def act(self, name: str, verb: str, services: Sequence[str], tell: Any) -> list[Failure]:
         """stop, start or restart the tasks of a stack, in the order that depends_on asks for."""
@@ -417,15 +444,17 @@ class Controller:
             ) else None)
             return []
         rollout = Rollout(self.known(tasks[0].stack).stack.services, tasks, self.statuses,
-                          lambda t: asyncio.ensure_future(self._write_tasks(t)), wait=True, timeout_s=60)
+                          lambda t: asyncio.ensure_future(self._write_tasks(t)), wait=True, timeout_s=60,
+                          lost=self._lost)
         return [await self._with_log(f) for f in await rollout.run()]
 
     async def close(self) -> None:
-        if self._listener:
-            self._listener.cancel()
-            await asyncio.gather(self._listener, return_exceptions=True)
-        await self.courier.close()
+        await self.cluster.close()
         await self.store.close()
+
+
+def _key(task: Task) -> str:
+    return f"tasks/{task.node}/{task.name}"
 
 
 async def events(controller: Controller) -> AsyncIterator[Event]:

@@ -14,7 +14,6 @@ from aiohttp import web
 from agent.daemon import Agent, bind
 from agent.errors import AgentError
 from agent.paths import locate
-from orchestrator.couriers.courier import Courier
 from orchestrator.errors import PystackError
 from orchestrator.server import api
 from orchestrator.server.controller import Controller
@@ -33,7 +32,7 @@ async def serve() -> None:
         await store.close()
         raise PystackError(str(error)) from error
     await agent.start()
-    controller = Controller(store, Courier(platform.node().split(".")[0] or "local", paths.docker_socket))
+    controller = Controller(store, platform.node().split(".")[0] or "local", paths.docker_socket, paths.run)
     await controller.start()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

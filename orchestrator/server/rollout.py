@@ -88,6 +88,7 @@ class Rollout:
     def __init__(
         self, services: Sequence[Service], tasks: Sequence[Task], statuses: Statuses,
         write: Callable[[Sequence[Task]], asyncio.Future[None]], *, wait: bool, timeout_s: float | None,
+        lost: Callable[[Task], str] = lambda _: "",
     ) -> None:
         self.services = {s.name: s for s in services}
         self.tasks: dict[str, list[Task]] = {}
@@ -97,6 +98,7 @@ class Rollout:
         self.write = write
         self.wait = wait
         self.timeout_s = timeout_s
+        self.lost = lost
         self.failures: list[Failure] = []
         self._held: dict[str, bool] = {}
 
@@ -157,7 +159,7 @@ class Rollout:
                     return "failed"
                 current = next((t for t in self.tasks[task.service] if t.name == task.name), task)
                 status = self.statuses.by_task.get(task.name)
-                return verdict(current, status, now=time.time(), want=dependency.condition)
+                return self.lost(current) or verdict(current, status, now=time.time(), want=dependency.condition)
 
             try:
                 reason = await self.statuses.until(answer, within_s=self.timeout_s)
@@ -169,7 +171,7 @@ class Rollout:
 
     async def _up(self, task: Task) -> None:
         def answer() -> str | None:
-            return verdict(task, self.statuses.by_task.get(task.name), now=time.time(), want="up")
+            return self.lost(task) or verdict(task, self.statuses.by_task.get(task.name), now=time.time(), want="up")
 
         try:
             reason = await self.statuses.until(answer, within_s=self.timeout_s)

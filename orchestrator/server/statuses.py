@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import TypeVar
 
 from agent.manifest import TaskStatus
@@ -14,18 +14,34 @@ T = TypeVar("T")
 class Statuses:
     def __init__(self) -> None:
         self.by_task: dict[str, TaskStatus] = {}
+        self.nodes: dict[str, str] = {}
+        """Which node the last word on a task came from."""
         self.listeners: set[Callable[[TaskStatus], None]] = set()
         self._waiters: set[asyncio.Event] = set()
 
-    def update(self, status: TaskStatus) -> None:
+    def update(self, node: str, status: TaskStatus) -> None:
         if self.by_task.get(status.task) == status:
             return
         if status.state == "pending" and not status.container and not status.error:
+            if self.nodes.get(status.task, node) != node:
+                return  # gone from where it was: what it is now is for its new node to say
             self.by_task.pop(status.task, None)
+            self.nodes.pop(status.task, None)
         else:
             self.by_task[status.task] = status
+            self.nodes[status.task] = node
         for listen in self.listeners:
             listen(status)
+        self.wake()
+
+    def forget(self, tasks: Set[str]) -> None:
+        """Nobody will say any more what these are."""
+        for task in tasks:
+            self.by_task.pop(task, None)
+            self.nodes.pop(task, None)
+
+    def wake(self) -> None:
+        """Something changed that answers may depend on."""
         for event in self._waiters:
             event.set()
 

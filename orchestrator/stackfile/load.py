@@ -17,7 +17,7 @@ import msgspec
 
 from agent.manifest import Attachment, Mount
 from orchestrator.errors import Mark, Problem, StackFileError
-from orchestrator.stackfile import envfile, merge, naming, service, tree
+from orchestrator.stackfile import envfile, merge, naming, rows, service, tree
 from orchestrator.stackfile.graph import check_dependencies
 from orchestrator.stackfile.interpolate import Invalid, substitute
 from orchestrator.stackfile.model import Service, Stack, StackNetwork, StackVolume
@@ -167,9 +167,9 @@ def _networks(reading: Reading, document: dict[str, Any]) -> dict[str, StackNetw
         for word in body:
             if word not in known and not word.startswith("x-"):
                 reading.unknown((*path, word), known)
-        driver = body.get("driver") or "bridge"
-        if driver not in ("bridge", "default", "host", "none"):
-            reading.problem((*path, "driver"), f"driver {driver!r} is not there yet", "bridge, host or none")
+        driver = body.get("driver") or ""
+        if driver not in ("", "bridge", "default", "overlay", "host", "none"):
+            reading.problem((*path, "driver"), f"driver {driver!r} is not there yet", "bridge, overlay, host or none")
         subnets = []
         ipam = reading.mapping(body.get("ipam"), (*path, "ipam"))
         for number, pool in enumerate(reading.sequence(ipam.get("config"), (*path, "ipam", "config"))):
@@ -195,7 +195,7 @@ def _networks(reading: Reading, document: dict[str, Any]) -> dict[str, StackNetw
         given = body.get("name") or (external.get("name") if isinstance(external, dict) else None)
         name = str(given or (key if external else f"{reading.name}_{key}"))
         out[key] = StackNetwork(
-            key=key, name=name, driver="bridge" if driver == "default" else driver, subnets=tuple(subnets),
+            key=key, name=name, driver="" if driver == "default" else driver, subnets=tuple(subnets),
             internal=bool(body.get("internal")), ipv6=bool(body.get("enable_ipv6")), external=bool(external),
             options=_pairs(reading, body.get("driver_opts"), (*path, "driver_opts")),
             labels=_pairs(reading, body.get("labels"), (*path, "labels")), where=str(reading.mark(path)),
@@ -228,7 +228,7 @@ def _pairs(reading: Reading, value: Any, path: Path_) -> tuple[tuple[str, str], 
     if value is not None and not isinstance(value, (dict, list)):
         reading.problem(path, "must be a mapping or a list of NAME=VALUE")
         return ()
-    return tuple(sorted((k, service._scalar(v)) for k, v in merge.as_mapping(value).items()))
+    return tuple(sorted((k, rows.scalar(v)) for k, v in merge.as_mapping(value).items()))
 
 
 def _attach(

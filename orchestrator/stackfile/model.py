@@ -30,6 +30,26 @@ class Build(Record, frozen=True, kw_only=True):
     network: str = ""
 
 
+class Placement(Record, frozen=True, kw_only=True):
+    """Where replicas may and should go. *constraints* are Swarm's, *extended* those of `x-placement`; *spread* are
+    labels over whose values replicas are spread, outermost first; *near* and *away* name services."""
+
+    constraints: tuple[str, ...] = ()
+    extended: tuple[str, ...] = ()
+    spread: tuple[str, ...] = ()
+    max_per_node: int = 0
+    near: tuple[str, ...] = ()
+    away: tuple[str, ...] = ()
+
+
+class Reserves(Record, frozen=True, kw_only=True):
+    """What a replica must find free on its node: cores, bytes, and countable things by kind."""
+
+    cpus: float = 0.0
+    memory: int = 0
+    generic: tuple[tuple[str, int], ...] = ()
+
+
 class Service(Record, frozen=True, kw_only=True):
     """*container* is resolved but for addresses and the image's identity, which the plan decides. *where* is the
     service's place in the file, `stack.yml:3:5`."""
@@ -41,14 +61,18 @@ class Service(Record, frozen=True, kw_only=True):
     container_name: str = ""
     depends_on: tuple[Dependency, ...] = ()
     build: Build | None = None
+    mode: str = "replicated"
+    endpoint_mode: str = ""
+    placement: Placement = Placement()
+    reserves: Reserves = Reserves()
 
 
 class StackNetwork(Record, frozen=True, kw_only=True):
-    """*key* is its name in the file, *name* its name on the node."""
+    """*key* is its name in the file, *name* its name on the node. *driver* "" is overlay where there are several nodes."""
 
     key: str
     name: str
-    driver: str = "bridge"
+    driver: str = ""
     subnets: tuple[tuple[str, str], ...] = ()
     internal: bool = False
     ipv6: bool = False

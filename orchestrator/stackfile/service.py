@@ -9,183 +9,36 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import shlex
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from agent.manifest import Attachment, Container, Device, File, Healthcheck, Mount, Port, Ulimit
 from orchestrator.stackfile import envfile
+from orchestrator.stackfile.deploy import deploy, x_placement
 from orchestrator.stackfile.interpolate import Invalid
 from orchestrator.stackfile.merge import as_mapping
 from orchestrator.stackfile.model import Build, Dependency, Service
 from orchestrator.stackfile.reading import Reading, kind
+from orchestrator.stackfile.rows import (
+    Draft,
+    Fields,
+    Row,
+    boolean,
+    cgroup,
+    command_line,
+    decimal,
+    duration,
+    integer,
+    microseconds,
+    pairs,
+    scalar,
+    size,
+    text,
+    words,
+)
 from orchestrator.stackfile.tree import Path_
-from orchestrator.stackfile.units import parse_bytes, parse_duration
 
-Fields = dict[str, Any]
-Row = Callable[["Draft", Any, Path_], Fields]
-SERVICE_FIELDS = ("replicas", "container_name", "depends_on", "build")
+SERVICE_FIELDS = ("replicas", "container_name", "depends_on", "build", "mode", "endpoint_mode", "placement", "reserves")
 CONDITIONS = ("service_started", "service_healthy", "service_completed_successfully")
-
-
-class Draft:
-    """What rows share while one service is read."""
-
-    def __init__(self, reading: Reading, name: str, body: dict[str, Any]) -> None:
-        self.reading = reading
-        self.name = name
-        self.body = body
-        self.path: Path_ = ("services", name)
-
-    def problem(self, path: Path_, why: str, fix: str = "") -> None:
-        self.reading.problem(path, why, fix)
-
-
-# --- shapes ----------------------------------------------------------------------------------------------------
-
-
-def _scalar(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return "" if value is None else str(value)
-
-
-def text(field: str) -> Row:
-    def row(draft: Draft, value: Any, path: Path_) -> Fields:
-        if isinstance(value, (dict, list)) or value is None:
-            draft.problem(path, f"must be text, not {kind(value)}")
-            return {}
-        return {field: _scalar(value)}
-
-    return row
-
-
-def boolean(field: str) -> Row:
-    def row(draft: Draft, value: Any, path: Path_) -> Fields:
-        if isinstance(value, str) and value.lower() in ("true", "false", "yes", "no", "on", "off"):
-            value = value.lower() in ("true", "yes", "on")
-        if not isinstance(value, bool):
-            draft.problem(path, f"must be true or false, not {kind(value)}")
-            return {}
-        return {field: value}
-
-    return row
-
-
-def integer(field: str, low: int = -1, high: int = 1 << 62) -> Row:
-    def row(draft: Draft, value: Any, path: Path_) -> Fields:
-        try:
-            number = int(_scalar(value))
-            if isinstance(value, bool) or not low <= number <= high:
-                raise ValueError
-        except ValueError:
-            draft.problem(path, f"must be a whole number of at least {low}, not {_scalar(value) or kind(value)}")
-            return {}
-        return {field: 0 if low == -1 and number < 0 else number}  # -1 is "no limit" where it may be written
-
-    return row
-
-
-def decimal(field: str) -> Row:
-    def row(draft: Draft, value: Any, path: Path_) -> Fields:
-        try:
-            number = float(_scalar(value))
-            if not 0 <= number < 1e6:
-                raise ValueError
-        except ValueError:
-            draft.problem(path, f"must be a number of CPUs such as 0.5, not {_scalar(value) or kind(value)}")
-            return {}
-        return {field: number}
-
-    return row
-
-
-def size(field: str) -> Row:
-    def row(draft: Draft, value: Any, path: Path_) -> Fields:
-        try:
-            return {field: 0 if str(value) == "-1" else parse_bytes(value)}
-        except ValueError as error:
-            draft.problem(path, str(error))
-            return {}
-
-    return row
-
-
-def duration(field: str) -> Row:
-    def row(draft: Draft, value: Any, path: Path_) -> Fields:
-        try:
-            return {field: parse_duration(value)}
-        except ValueError as error:
-            draft.problem(path, str(error))
-            return {}
-
-    return row
-
-
-def microseconds(field: str) -> Row:
-    """A number of microseconds, or a duration as text."""
-
-    def row(draft: Draft, value: Any, path: Path_) -> Fields:
-        try:
-            number = int(value) if str(_scalar(value)).lstrip("-").isdigit() else round(parse_duration(value) * 1e6)
-            if not 1000 <= number <= 10**9 and not (field == "cpu_quota" and number <= 0):
-                raise ValueError("must be at least 1000 microseconds (1ms)")
-        except (TypeError, ValueError) as error:
-            draft.problem(path, str(error))
-            return {}
-        return {field: max(number, 0)}
-
-    return row
-
-
-def cgroup(draft: Draft, value: Any, path: Path_) -> Fields:
-    if value not in ("host", "private"):
-        draft.problem(path, f"must be host or private, not {_scalar(value) or kind(value)}")
-        return {}
-    return {"cgroup_mode": value}
-
-
-def words(field: str) -> Row:
-    """One text or a list of texts."""
-
-    def row(draft: Draft, value: Any, path: Path_) -> Fields:
-        items = value if isinstance(value, list) else [value]
-        for number, item in enumerate(items):
-            if isinstance(item, (dict, list)) or item is None:
-                draft.problem((*path, number), f"must be text, not {kind(item)}")
-                return {}
-        return {field: tuple(dict.fromkeys(_scalar(item) for item in items))}
-
-    return row
-
-
-def pairs(field: str) -> Row:
-    """NAME=VALUE lists and mappings."""
-
-    def row(draft: Draft, value: Any, path: Path_) -> Fields:
-        if not isinstance(value, (dict, list)):
-            draft.problem(path, f"must be a mapping or a list of NAME=VALUE, not {kind(value)}")
-            return {}
-        return {field: tuple(sorted((k, _scalar(v)) for k, v in as_mapping(value).items()))}
-
-    return row
-
-
-def command_line(field: str) -> Row:
-    """A list is taken as it is, text is split as a shell would; null keeps the image's own."""
-
-    def row(draft: Draft, value: Any, path: Path_) -> Fields:
-        if value is None:
-            return {}
-        if isinstance(value, list):
-            return {field: tuple(_scalar(item) for item in value)}
-        try:
-            return {field: tuple(shlex.split(_scalar(value)))}
-        except ValueError as error:
-            draft.problem(path, f"cannot be split into words: {error}")
-            return {}
-
-    return row
 
 
 # --- keys with a shape of their own ----------------------------------------------------------------------------
@@ -201,7 +54,7 @@ def environment(draft: Draft, value: Any, path: Path_) -> Fields:
     for number, entry in enumerate(entries):
         where = (*draft.path, "env_file", number)
         long = entry if isinstance(entry, dict) else {"path": entry}
-        target = reading.host_path(_scalar(long.get("path")))
+        target = reading.host_path(scalar(long.get("path")))
         try:
             found.update(envfile.read(target, reading.environment))
         except FileNotFoundError:
@@ -217,14 +70,14 @@ def environment(draft: Draft, value: Any, path: Path_) -> Fields:
         if isinstance(item, (dict, list)):
             draft.problem((*draft.path, "environment", key), f"must be text, not {kind(item)}")
         else:
-            found[key] = reading.environment.get(key) if item is None else _scalar(item)
+            found[key] = reading.environment.get(key) if item is None else scalar(item)
     return {"environment": tuple((k, v) for k, v in found.items() if v is not None)}
 
 
 def restart(draft: Draft, value: Any, path: Path_) -> Fields:
-    policy, _, count = ("no" if value is False else _scalar(value)).partition(":")
+    policy, _, count = ("no" if value is False else scalar(value)).partition(":")
     if policy not in ("no", "always", "unless-stopped", "on-failure") or (count and not count.isdigit()):
-        draft.problem(path, f"{_scalar(value)!r} is no restart policy", "no, always, unless-stopped or on-failure[:N]")
+        draft.problem(path, f"{scalar(value)!r} is no restart policy", "no, always, unless-stopped or on-failure[:N]")
         return {}
     return {"restart": policy, "restart_max": int(count or 0)}
 
@@ -239,9 +92,9 @@ def healthcheck(draft: Draft, value: Any, path: Path_) -> Fields:
                 if not item or item[0] not in ("NONE", "CMD", "CMD-SHELL"):
                     draft.problem(at, "a list must begin with NONE, CMD or CMD-SHELL")
                     continue
-                fields["test"] = tuple(_scalar(i) for i in item)
+                fields["test"] = tuple(scalar(i) for i in item)
             else:
-                fields["test"] = ("CMD-SHELL", _scalar(item))
+                fields["test"] = ("CMD-SHELL", scalar(item))
         elif key == "disable":
             if item is True:
                 fields["test"] = ("NONE",)
@@ -264,19 +117,23 @@ def ports(draft: Draft, value: Any, path: Path_) -> Fields:
     out: list[Port] = []
     for number, item in enumerate(draft.reading.sequence(value, path)):
         at = (*path, number)
+        mode: Literal["ingress", "host"] = "ingress"
         if isinstance(item, dict):
             for key in item:
                 if key not in ("target", "published", "host_ip", "protocol", "mode", "name", "app_protocol"):
                     draft.reading.unknown((*at, key), ("target", "published", "host_ip", "protocol", "mode"))
             short = f"{item['published']}:" if item.get("published") not in (None, "") else ""
-            host = _scalar(item.get("host_ip"))
+            host = scalar(item.get("host_ip"))
             host = f"[{host}]:" if ":" in host else f"{host}:" if host else ""
+            if item.get("mode", "ingress") not in ("ingress", "host"):
+                draft.problem((*at, "mode"), f"{scalar(item['mode'])!r} is no mode", "ingress or host")
+            mode = "host" if item.get("mode") == "host" else "ingress"
             item = f"{host}{short}{item.get('target', '')}/{item.get('protocol', 'tcp')}"
             if host and not short:
                 item = f"{host}:" + item[len(host) :]
-        match = _PORT.match(_scalar(item))
+        match = _PORT.match(scalar(item))
         if not match:
-            draft.problem(at, f"{_scalar(item)!r} is no port", "[HOST_IP:][PUBLISHED:]TARGET[/tcp|udp]")
+            draft.problem(at, f"{scalar(item)!r} is no port", "[HOST_IP:][PUBLISHED:]TARGET[/tcp|udp]")
             continue
         host = match["v6"] or match["v4"] or ""
         if host:
@@ -298,7 +155,7 @@ def ports(draft: Draft, value: Any, path: Path_) -> Fields:
         for index, inside in enumerate(target):
             out.append(Port(
                 target=inside, published=published[index] if published else 0, protocol=match["proto"] or "tcp",
-                host_ip=host,
+                host_ip=host, mode=mode,
             ))
     return {"ports": tuple(dict.fromkeys(out))}
 
@@ -314,7 +171,7 @@ def volumes(draft: Draft, value: Any, path: Path_) -> Fields:
     out = []
     for number, item in enumerate(draft.reading.sequence(value, path)):
         at = (*path, number)
-        mount = _long_mount(draft, item, at) if isinstance(item, dict) else _short_mount(draft, _scalar(item), at)
+        mount = _long_mount(draft, item, at) if isinstance(item, dict) else _short_mount(draft, scalar(item), at)
         if mount:
             out.append(mount)
     return {"mounts": tuple(out)}
@@ -345,14 +202,14 @@ def _long_mount(draft: Draft, item: dict[str, Any], at: Path_) -> Mount | None:
     for key in item:
         if key not in known and not key.startswith("x-"):
             draft.reading.unknown((*at, key), known)
-    shape, target = item.get("type", "volume"), _scalar(item.get("target"))
+    shape, target = item.get("type", "volume"), scalar(item.get("target"))
     if shape not in ("bind", "volume", "tmpfs"):
         draft.problem((*at, "type"), f"type {shape!r} is not supported", "bind, volume or tmpfs")
         return None
     if not target.startswith("/"):
         draft.problem((*at, "target"), "must be an absolute path")
         return None
-    source = _scalar(item.get("source"))
+    source = scalar(item.get("source"))
     bind, volume, tmpfs = (draft.reading.mapping(item.get(k), (*at, k)) for k in ("bind", "volume", "tmpfs"))
     fields: Fields = {"kind": shape, "target": target.rstrip("/") or "/", "read_only": bool(item.get("read_only"))}
     if shape == "bind":
@@ -362,7 +219,7 @@ def _long_mount(draft: Draft, item: dict[str, Any], at: Path_) -> Mount | None:
         fields |= {"source": str(draft.reading.host_path(source)), "propagation": bind.get("propagation", "rprivate"),
                    "create_host_path": bool(bind.get("create_host_path", True))}
     elif shape == "volume":
-        fields |= {"source": source, "nocopy": bool(volume.get("nocopy")), "subpath": _scalar(volume.get("subpath"))}
+        fields |= {"source": source, "nocopy": bool(volume.get("nocopy")), "subpath": scalar(volume.get("subpath"))}
     else:
         if "size" in tmpfs:
             fields |= size("size")(draft, tmpfs["size"], (*at, "tmpfs", "size"))
@@ -374,7 +231,7 @@ def _long_mount(draft: Draft, item: dict[str, Any], at: Path_) -> Mount | None:
 def tmpfs(draft: Draft, value: Any, path: Path_) -> Fields:
     out = []
     for number, item in enumerate(value if isinstance(value, list) else [value]):
-        target, _, options = _scalar(item).partition(":")
+        target, _, options = scalar(item).partition(":")
         if not target.startswith("/"):
             draft.problem((*path, number), f"{target!r} must be an absolute path")
             continue
@@ -397,10 +254,10 @@ def devices(draft: Draft, value: Any, path: Path_) -> Fields:
     out = []
     for number, item in enumerate(draft.reading.sequence(value, path)):
         if isinstance(item, dict):
-            out.append(Device(source=_scalar(item.get("source")), target=_scalar(item.get("target", item.get("source"))),
-                              permissions=_scalar(item.get("permissions", "rwm"))))
+            out.append(Device(source=scalar(item.get("source")), target=scalar(item.get("target", item.get("source"))),
+                              permissions=scalar(item.get("permissions", "rwm"))))
             continue
-        parts = _scalar(item).split(":")
+        parts = scalar(item).split(":")
         if not parts[0].startswith("/"):
             draft.problem((*path, number), f"{item!r} is no device path")
             continue
@@ -413,10 +270,10 @@ def extra_hosts(draft: Draft, value: Any, path: Path_) -> Fields:
     out: list[tuple[str, str]] = []
     if isinstance(value, dict):
         for name, item in value.items():
-            out += [(name, _scalar(i)) for i in (item if isinstance(item, list) else [item])]
+            out += [(name, scalar(i)) for i in (item if isinstance(item, list) else [item])]
     else:
         for number, item in enumerate(draft.reading.sequence(value, path)):
-            name, sep, address = _scalar(item).replace("=", ":", 1).partition(":")
+            name, sep, address = scalar(item).replace("=", ":", 1).partition(":")
             if not sep:
                 draft.problem((*path, number), f"{item!r} must be NAME:ADDRESS")
                 continue
@@ -447,20 +304,20 @@ def networks(draft: Draft, value: Any, path: Path_) -> Fields:
         for key, version in (("ipv4_address", 4), ("ipv6_address", 6)):
             if key in settings:
                 try:
-                    if ipaddress.ip_address(_scalar(settings[key])).version != version:
+                    if ipaddress.ip_address(scalar(settings[key])).version != version:
                         raise ValueError
                 except ValueError:
-                    draft.problem((*at, key), f"{_scalar(settings[key])!r} is no IPv{version} address")
+                    draft.problem((*at, key), f"{scalar(settings[key])!r} is no IPv{version} address")
         out.append(Attachment(
-            network=name, ipv4=_scalar(settings.get("ipv4_address")), ipv6=_scalar(settings.get("ipv6_address")),
-            mac=_scalar(settings.get("mac_address")), aliases=tuple(map(_scalar, settings.get("aliases") or ())),
-            gw_priority=int(settings.get("gw_priority") or 0), interface=_scalar(settings.get("interface_name")),
+            network=name, ipv4=scalar(settings.get("ipv4_address")), ipv6=scalar(settings.get("ipv6_address")),
+            mac=scalar(settings.get("mac_address")), aliases=tuple(map(scalar, settings.get("aliases") or ())),
+            gw_priority=int(settings.get("gw_priority") or 0), interface=scalar(settings.get("interface_name")),
         ))
     return {"attachments": tuple(out)}
 
 
 def network_mode(draft: Draft, value: Any, path: Path_) -> Fields:
-    mode = _scalar(value)
+    mode = scalar(value)
     if draft.body.get("networks"):
         draft.problem(path, "cannot stand beside networks", "keep one of them")
     if mode not in ("host", "none", "bridge") and not mode.startswith(("service:", "container:")):
@@ -481,7 +338,7 @@ def depends_on(draft: Draft, value: Any, path: Path_) -> Fields:
             if key not in ("condition", "restart", "required"):
                 draft.reading.unknown((*at, key), ("condition", "restart", "required"))
         out.append(Dependency(
-            service=_scalar(name), condition=condition, restart=bool(settings.get("restart")),
+            service=scalar(name), condition=condition, restart=bool(settings.get("restart")),
             required=bool(settings.get("required", True)), where=str(draft.reading.mark(at)),
         ))
     return {"depends_on": tuple(out)}
@@ -489,7 +346,7 @@ def depends_on(draft: Draft, value: Any, path: Path_) -> Fields:
 
 def build(draft: Draft, value: Any, path: Path_) -> Fields:
     body = {"context": value} if isinstance(value, str) else draft.reading.mapping(value, path)
-    context = _scalar(body.get("context", "."))
+    context = scalar(body.get("context", "."))
     refused = ("additional_contexts", "cache_from", "cache_to", "entitlements", "extra_hosts", "isolation", "platforms",
                "privileged", "provenance", "sbom", "secrets", "shm_size", "ssh", "ulimits", "attestations")
     known = ("context", "dockerfile", "dockerfile_inline", "args", "target", "labels", "tags", "no_cache", "pull",
@@ -503,67 +360,29 @@ def build(draft: Draft, value: Any, path: Path_) -> Fields:
     if remote:
         draft.problem((*path, "context"), f"{context}: remote contexts are not supported yet", "use a local folder")
     directory = draft.reading.host_path(context)
-    args = {k: draft.reading.environment.get(k, "") if v is None else _scalar(v)
+    args = {k: draft.reading.environment.get(k, "") if v is None else scalar(v)
             for k, v in as_mapping(body.get("args")).items()}
     return {"build": Build(
-        context=str(directory), dockerfile=_scalar(body.get("dockerfile", "Dockerfile")),
-        dockerfile_inline=_scalar(body.get("dockerfile_inline")), args=tuple(sorted(args.items())),
-        target=_scalar(body.get("target")), labels=tuple(sorted(
-            (k, _scalar(v)) for k, v in as_mapping(body.get("labels")).items())),
-        tags=tuple(map(_scalar, body.get("tags") or ())), no_cache=bool(body.get("no_cache")),
-        pull=bool(body.get("pull")), network=_scalar(body.get("network")),
+        context=str(directory), dockerfile=scalar(body.get("dockerfile", "Dockerfile")),
+        dockerfile_inline=scalar(body.get("dockerfile_inline")), args=tuple(sorted(args.items())),
+        target=scalar(body.get("target")), labels=tuple(sorted(
+            (k, scalar(v)) for k, v in as_mapping(body.get("labels")).items())),
+        tags=tuple(map(scalar, body.get("tags") or ())), no_cache=bool(body.get("no_cache")),
+        pull=bool(body.get("pull")), network=scalar(body.get("network")),
     )}
-
-
-def deploy(draft: Draft, value: Any, path: Path_) -> Fields:
-    body = draft.reading.mapping(value, path)
-    fields: Fields = {}
-    known = ("mode", "replicas", "endpoint_mode", "labels", "update_config", "rollback_config", "resources",
-             "restart_policy", "placement")
-    for key, item in body.items():
-        at = (*path, key)
-        if key == "replicas":
-            fields |= integer("replicas", 0)(draft, item, at)
-        elif key == "resources":
-            fields |= _resources(draft, item, at)
-        elif key == "restart_policy":
-            policy = draft.reading.mapping(item, at)
-            word = {"none": "no", "any": "always", "on-failure": "on-failure"}.get(_scalar(policy.get("condition", "any")))
-            if word is None:
-                draft.problem((*at, "condition"), "must be none, on-failure or any")
-            else:
-                fields |= {"restart": word, "restart_max": int(policy.get("max_attempts") or 0)}
-        elif key not in known and not key.startswith("x-"):
-            draft.reading.unknown(at, known)
-        elif key not in ("mode", "labels", "endpoint_mode"):
-            draft.reading.warn(at, "has no effect on one host yet")
-    return fields
-
-
-def _resources(draft: Draft, value: Any, path: Path_) -> Fields:
-    fields: Fields = {}
-    body = draft.reading.mapping(value, path)
-    for key, row in (("cpus", decimal("cpus")), ("memory", size("memory")), ("pids", integer("pids"))):
-        item = draft.reading.mapping(body.get("limits"), (*path, "limits")).get(key)
-        if item is not None:
-            fields |= row(draft, item, (*path, "limits", key))
-    reserved = draft.reading.mapping(body.get("reservations"), (*path, "reservations"))
-    if "memory" in reserved:
-        fields |= size("memory_reservation")(draft, reserved["memory"], (*path, "reservations", "memory"))
-    return fields
 
 
 def logging(draft: Draft, value: Any, path: Path_) -> Fields:
     body = draft.reading.mapping(value, path)
-    driver = _scalar(body.get("driver", "json-file"))
+    driver = scalar(body.get("driver", "json-file"))
     if driver not in ("json-file", "local", "none"):
         draft.reading.warn((*path, "driver"), f"driver {driver!r} is not supported yet: logs are kept as json-file does")
     options = draft.reading.mapping(body.get("options"), (*path, "options"))
-    return {"log_driver": driver, "log_options": tuple(sorted((k, _scalar(v)) for k, v in options.items()))}
+    return {"log_driver": driver, "log_options": tuple(sorted((k, scalar(v)) for k, v in options.items()))}
 
 
 def pull_policy(draft: Draft, value: Any, path: Path_) -> Fields:
-    policy = {"if_not_present": "missing"}.get(_scalar(value), _scalar(value))
+    policy = {"if_not_present": "missing"}.get(scalar(value), scalar(value))
     if policy not in ("always", "never", "missing", "build", "daily", "weekly") and not policy.startswith("every_"):
         draft.problem(path, f"{policy!r} is no pull policy", "always, never, missing or build")
     return {"pull_policy": policy}
@@ -576,12 +395,12 @@ def granted(kind_: str, folder: str) -> Row:
         out = []
         for number, item in enumerate(draft.reading.sequence(value, path)):
             at = (*path, number)
-            body = item if isinstance(item, dict) else {"source": _scalar(item)}
-            source = _scalar(body.get("source"))
+            body = item if isinstance(item, dict) else {"source": scalar(item)}
+            source = scalar(body.get("source"))
             content = _content(draft, kind_, source, at)
             if content is None:
                 continue
-            target = _scalar(body.get("target")) or (f"{folder}/{source}" if folder else f"/{source}")
+            target = scalar(body.get("target")) or (f"{folder}/{source}" if folder else f"/{source}")
             target = target if target.startswith("/") else f"{folder}/{target}"
             mode = body.get("mode", 0o444)
             try:
@@ -608,14 +427,14 @@ def _content(draft: Draft, kind_: str, name: str, at: Path_) -> bytes | None:
     if body.get("external"):
         reading.problem(where, "external ones are not supported yet", "use file:, content: or environment:")
     elif "content" in body:
-        return _scalar(body["content"]).encode()
+        return scalar(body["content"]).encode()
     elif "environment" in body:
-        variable = _scalar(body["environment"])
+        variable = scalar(body["environment"])
         if variable in reading.environment:
             return reading.environment[variable].encode()
         reading.problem((*where, "environment"), f"variable {variable} is not set")
     elif "file" in body:
-        source = reading.host_path(_scalar(body["file"]))
+        source = reading.host_path(scalar(body["file"]))
         try:
             return source.read_bytes()
         except OSError as error:
@@ -693,6 +512,7 @@ KEYS: dict[str, Row] = {
     "pull_policy": pull_policy,
     "depends_on": depends_on,
     "deploy": deploy,
+    "x-placement": x_placement,
     "scale": integer("replicas", 0),
     "profiles": nothing,
     "configs": granted("configs", ""),
@@ -718,7 +538,7 @@ def read(reading: Reading, name: str, value: Any) -> Service:
     fields: Fields = environment(draft, None, path)
     for key, item in body.items():
         at = (*path, key)
-        if key.startswith("x-"):
+        if key.startswith("x-") and key not in KEYS:
             continue
         if key in NOT_HONOURED:
             reading.warn(at, NOT_HONOURED[key])

@@ -1,0 +1,144 @@
+"""`pystack node …`"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from orchestrator.cli.options import format_option
+
+
+def labels(_: Any, __: Any, values: tuple[str, ...]) -> list[tuple[str, str]]:
+    out = []
+    for value in values:
+        key, sep, word = value.partition("=")
+        if not sep or not key:
+            raise click.BadParameter(f"{value!r}: write KEY=VALUE")
+        out.append((key, word))
+    return out
+
+
+@click.group()
+def node() -> None:
+    """The hosts of the cluster."""
+
+
+@node.command()
+@click.argument("targets", nargs=-1, required=True, metavar="[USER@]HOST[:PORT]…")
+@click.option("--name", default="", help="Its name; else its host name.")
+@click.option("--label", "wanted", multiple=True, callback=labels, metavar="K=V")
+@click.option("--host-key", default="", metavar="SHA256:…", help="Accept this host key, where known_hosts has none.")
+@click.option("--underlay", default="", help="The address under which the other nodes reach it.")
+def add(targets: tuple[str, ...], name: str, wanted: list[tuple[str, str]], host_key: str, underlay: str) -> None:
+    """Install an agent over SSH and make the host a node; several hosts side by side."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from orchestrator.cli.client import Client
+    from orchestrator.errors import PystackError
+
+    if len(targets) > 1 and (name or underlay or host_key):
+        raise click.UsageError("--name, --underlay and --host-key are of one host: add it alone")
+    client = Client(start=True)
+    client.json("GET", "/v1/version")
+
+    def one(target: str) -> str:
+        body = {"target": target, "name": name, "labels": wanted, "host_key": host_key, "underlay": underlay}
+        try:
+            row = client.json("POST", "/v1/nodes", body=body)
+        except PystackError as error:
+            return str(error)
+        click.echo(f"{row['name']} ({target}): {row['platform']}, {row['capacity']['cpus']:g} cores")
+        return ""
+
+    with ThreadPoolExecutor(min(20, len(targets))) as pool:
+        failed = [reason for reason in pool.map(one, targets) if reason]
+    if failed:
+        raise PystackError("\n".join(failed))
+
+
+@node.command()
+@format_option
+def ls(shape: str) -> None:
+    """All nodes."""
+    from orchestrator.cli.client import Client
+    from orchestrator.cli.output import bytes_text, show
+
+    rows = Client().json("GET", "/v1/nodes")
+    if shape == "table":
+        for row in rows:
+            row["cpus"] = f"{row['reserved']['cpus']:g}/{row['capacity']['cpus']:g}"
+            row["memory"] = f"{bytes_text(row['reserved']['memory'])}/{bytes_text(row['capacity']['memory'])}"
+            row["state"] += f": {row['error']}" if row["error"] else ""
+            row["labels"] = [f"{k}={v}" for k, v in row["labels"].items()]
+    columns = ("name", "address", "state", "availability", "labels", "cpus", "memory", "tasks", "version")
+    show(rows, columns, shape)
+
+
+@node.command()
+@click.argument("name")
+def inspect(name: str) -> None:
+    """Everything about one node, as JSON."""
+    import json
+
+    from orchestrator.cli.client import Client
+
+    click.echo(json.dumps(Client().json("GET", f"/v1/nodes/{name}"), indent=2))
+
+
+@node.command()
+@click.argument("name")
+@click.argument("wanted", nargs=-1, required=True, metavar="K=V|K-…")
+def label(name: str, wanted: tuple[str, ...]) -> None:
+    """Set labels; K- removes one. Tasks that are placed stay until the next `up`."""
+    from orchestrator.cli.client import Client
+
+    unset = [w[:-1] for w in wanted if w.endswith("-") and "=" not in w]
+    body = {"labels": labels(None, None, tuple(w for w in wanted if not w.endswith("-") or "=" in w)), "unset": unset}
+    Client().json("PATCH", f"/v1/nodes/{name}", body=body)
+
+
+@node.command()
+@click.argument("name")
+def drain(name: str) -> None:
+    """Move a node's tasks to others; it takes none until `activate`."""
+    from orchestrator.cli.client import Client
+    from orchestrator.cli.output import Progress, failures
+
+    shown = Progress()
+    for event in Client().lines("POST", f"/v1/nodes/{name}/drain"):
+        if event["event"] == "done" and event["failures"]:
+            failures(event["failures"])
+            raise SystemExit(1)
+        shown.event(event)
+
+
+@node.command()
+@click.argument("name")
+def activate(name: str) -> None:
+    """Let a drained or paused node take tasks again."""
+    from orchestrator.cli.client import Client
+
+    Client().json("PATCH", f"/v1/nodes/{name}", body={"availability": "active"})
+
+
+@node.command()
+@click.argument("name")
+def pause(name: str) -> None:
+    """Leave a node what it has, and give it nothing more."""
+    from orchestrator.cli.client import Client
+
+    Client().json("PATCH", f"/v1/nodes/{name}", body={"availability": "pause"})
+
+
+@node.command()
+@click.argument("names", nargs=-1, required=True)
+@click.option("--force", is_flag=True, help="Even with tasks on it.")
+def rm(names: tuple[str, ...], force: bool) -> None:
+    """Let nodes go; what runs there of ours is removed where the node is reached."""
+    from orchestrator.cli.client import Client
+
+    client = Client()
+    for name in names:
+        client.json("DELETE", f"/v1/nodes/{name}", query={"force": int(force)})
+        click.echo(name)

@@ -1,0 +1,1 @@
+"""Pure: which task goes to which node, and every reason why."""

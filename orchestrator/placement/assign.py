@@ -1,0 +1,228 @@
+"""Which node each task of a stack goes to. Tasks that are placed stay, unless their node is no longer fit. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence, Set
+
+import msgspec
+import networkx as nx
+
+from agent.manifest import Record, Task
+from orchestrator.errors import PystackError
+from orchestrator.placement.board import Board, Demand, demand_of_others
+from orchestrator.placement.node import Node
+from orchestrator.placement.solve import Unit, place
+from orchestrator.stackfile.graph import links
+from orchestrator.stackfile.model import Placement, Reserves, Service, Stack
+
+EVERYWHERE = ("/var/run", "/run", "/proc", "/sys", "/dev", "/etc/localtime", "/etc/timezone", "/lib/modules", "/var/log")
+"""Binds of these mean the node's own, whichever node it is; any other path is taken for the server's host's."""
+
+
+class Reason(Record, frozen=True, kw_only=True):
+    filter: str
+    ok: bool
+    detail: str
+
+
+class Candidate(Record, frozen=True, kw_only=True):
+    """A node, as one task sees it; the highest score is the first choice."""
+
+    node: str
+    feasible: bool
+    score: int
+    reasons: tuple[Reason, ...]
+
+
+class Why(Record, frozen=True, kw_only=True):
+    task: str
+    node: str
+    score: int
+    candidates: tuple[Candidate, ...]
+
+
+class Ground(msgspec.Struct, frozen=True, kw_only=True):
+    """All that placement looks at besides the stack: *others* are tasks of other stacks with their *demands* by
+    `<stack>/<service>`, *homes* the volumes that have a node, *local* the server's own node."""
+
+    nodes: Sequence[Node]
+    ready: Set[str]
+    local: str
+    others: Sequence[Task] = ()
+    demands: Mapping[str, Demand] = {}
+    homes: Mapping[str, str] = {}
+
+
+class Impossible(PystackError):
+    """Tasks that no node can take, each with every node's reasons."""
+
+
+def demands(stack: Stack, ground: Ground) -> dict[str, Demand]:
+    """Each service's demand, for one replica, by `<stack>/<service>`."""
+    return {f"{stack.name}/{s.name}": _demand(stack, s, ground) for s in stack.services}
+
+
+def _demand(stack: Stack, service: Service, ground: Ground) -> Demand:
+    pinned, by = "", ""
+    for mount in service.container.mounts:
+        if mount.kind == "volume" and mount.source in ground.homes and service.mode not in ("global", "global-job"):
+            pinned, by = ground.homes[mount.source], f"volume {mount.source} is"
+        elif mount.kind == "bind" and not mount.source.startswith(EVERYWHERE) and len(ground.nodes) > 1 and not pinned:
+            pinned, by = ground.local, f"bind mount {mount.source} is"
+    ports = frozenset((p.published, p.protocol) for p in service.container.ports if p.published and p.mode == "host")
+    p = service.placement
+    return Demand(
+        service=f"{stack.name}/{service.name}", placement=p, reserves=service.reserves, ports=ports,
+        near=tuple(f"{stack.name}/{n}" for n in p.near), away=tuple(f"{stack.name}/{n}" for n in p.away),
+        pinned=pinned, pinned_by=by,
+    )
+
+
+def eligible(stack: Stack, service: Service, ground: Ground) -> list[str]:
+    """The nodes that a service of mode global has a task on."""
+    board = Board(ground.nodes, ground.ready)
+    fit = board.static(_demand(stack, service, ground))
+    return [n.name for n, ok in zip(ground.nodes, fit, strict=True) if ok]
+
+
+def assign(stack: Stack, tasks: Sequence[Task], current: Sequence[Task], ground: Ground) -> list[Task]:
+    """*tasks* with their nodes. Raises Impossible with every reason, where one cannot be placed."""
+    own = demands(stack, ground)
+    board = Board(ground.nodes, ground.ready)
+    demand_of_others(board, ground.others, ground.demands)
+    where = {t.name: t.node for t in current}
+    chosen: dict[str, str] = {}
+    for task in tasks:
+        if task.node:  # of mode global: its node is part of what it is
+            chosen[task.name] = task.node
+            board.put(own[f"{stack.name}/{task.service}"], board.at[task.node])
+    units = _units(stack, [t for t in tasks if not t.node], own)
+    open_units: list[tuple[Demand, list[Task]]] = []
+    for demand, members in units:
+        homes = {where[t.name] for t in members if t.name in where}
+        home = homes.pop() if len(homes) == 1 else ""
+        if home in board.at and _stays(board, demand, board.at[home]):
+            board.put(demand, board.at[home])
+            chosen |= dict.fromkeys((t.name for t in members), home)
+        else:
+            open_units.append((demand, members))
+    grouped: dict[Demand, list[list[Task]]] = {}
+    for demand, members in open_units:
+        grouped.setdefault(demand, []).append(members)
+    wishes = [Unit(demand, len(copies)) for demand, copies in grouped.items()]
+    impossible: list[tuple[Demand, Task]] = []
+    for wish, copies, nodes in zip(wishes, grouped.values(), place(board, wishes), strict=True):
+        for number, members in enumerate(copies):
+            if number < len(nodes):
+                chosen |= dict.fromkeys((t.name for t in members), board.nodes[nodes[number]].name)
+            else:
+                impossible.append((wish.demand, members[0]))
+    if impossible:
+        raise Impossible("\n".join(_refusal(board, demand, task) for demand, task in impossible))
+    return [msgspec.structs.replace(t, node=chosen[t.name]) for t in tasks]
+
+
+def _stays(board: Board, demand: Demand, node: int) -> bool:
+    """A task that is there stays on a node that takes no new ones; not on one that is drained or does not fit."""
+    one = board.nodes[node]
+    if one.availability == "pause" and one.name in board.ready:
+        return True
+    return bool(board.fit(demand)[node])
+
+
+def _units(stack: Stack, tasks: Sequence[Task], own: Mapping[str, Demand]) -> list[tuple[Demand, list[Task]]]:
+    """Tasks that must share a node, as one unit with what all of them ask for."""
+    graph: nx.Graph[str] = nx.Graph()
+    by_name = {s.name: s for s in stack.services}
+    graph.add_nodes_from(by_name)
+    sharing: dict[str, str] = {}
+    volumes = {v.name for v in stack.volumes if v.driver == "local"}
+    bound: set[str] = set()
+    one_host = {n.key for n in stack.networks if n.driver == "bridge"}  # who asks for a bridge asks for one host
+    for service in stack.services:
+        shared = {n for n, _ in links(service)} - {d.service for d in service.depends_on} | _namespaces(service)
+        for other in shared & by_name.keys():
+            graph.add_edge(service.name, other)
+        for attachment in service.container.attachments:
+            if attachment.network in one_host:
+                graph.add_edge(service.name, sharing.setdefault(f"network {attachment.network}", service.name))
+                bound.add(service.name)
+        for mount in service.container.mounts:
+            if mount.kind == "volume" and mount.source in volumes:
+                first = sharing.setdefault(mount.source, service.name)
+                graph.add_edge(service.name, first)
+                bound.add(service.name)
+    out: list[tuple[Demand, list[Task]]] = []
+    of: dict[str, list[Task]] = {}
+    for task in tasks:
+        of.setdefault(task.service, []).append(task)
+    for component in nx.connected_components(graph):
+        names = [s.name for s in stack.services if s.name in component]
+        members = [t for n in names for t in of.get(n, ())]
+        if len(names) == 1 and names[0] not in bound:
+            out += [(own[f"{stack.name}/{names[0]}"], [t]) for t in members]
+        elif members:
+            out.append((_together([own[f"{stack.name}/{t.service}"] for t in members]), members))
+    return out
+
+
+def _namespaces(service: Service) -> set[str]:
+    c = service.container
+    return {m[8:] for m in (c.network_mode, c.pid_mode, c.ipc_mode) if m.startswith("service:")}
+
+
+def _together(parts: Sequence[Demand]) -> Demand:
+    generic: dict[str, int] = {}
+    for part in parts:
+        for kind, number in part.reserves.generic:
+            generic[kind] = generic.get(kind, 0) + number
+    first = next((p for p in parts if p.pinned), parts[0])
+
+    def joined(values: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(v for value in values for v in value))
+
+    services = {p.service for p in parts}
+    return Demand(
+        service=parts[0].service, tasks=len(parts), ports=frozenset().union(*(p.ports for p in parts)),
+        placement=Placement(
+            constraints=joined(p.placement.constraints for p in parts),
+            extended=joined(p.placement.extended for p in parts), spread=joined(p.placement.spread for p in parts),
+        ),
+        reserves=Reserves(cpus=sum(p.reserves.cpus for p in parts), memory=sum(p.reserves.memory for p in parts),
+                          generic=tuple(sorted(generic.items()))),
+        near=tuple(n for n in joined(p.near for p in parts) if n not in services), away=joined(p.away for p in parts),
+        pinned=first.pinned, pinned_by=first.pinned_by,
+    )
+
+
+def _refusal(board: Board, demand: Demand, task: Task) -> str:
+    lines = [f"{task.where}: no node can take {task.name}:"]
+    for number, node in enumerate(board.nodes):
+        why = "; ".join(f"{v.filter}: {v.detail}" for v in board.verdicts(demand, number) if not v.ok)
+        lines.append(f"    {node.name}: {why or 'was fit, but others that must share a node with it were not'}")
+    return "\n".join(lines)
+
+
+def explain(stack: Stack, service: str, task: str, tasks: Sequence[Task], ground: Ground) -> Why:
+    """Every node's verdict on *service*, with all of *tasks* but *task* in place."""
+    own = demands(stack, ground)
+    board = Board(ground.nodes, ground.ready)
+    demand_of_others(board, ground.others, ground.demands)
+    demand_of_others(board, [t for t in tasks if t.name != task], own)
+    one = next((t for t in tasks if t.name == task), None)
+    unit = next((d for d, members in _units(stack, [t for t in tasks if t.service == service or t.name == task], own)
+                 if any(t.name == task for t in members)), own[f"{stack.name}/{service}"])
+    cost = board.cost(unit)
+    candidates = []
+    for number, node in enumerate(board.nodes):
+        words = board.verdicts(unit, number)
+        candidates.append(Candidate(
+            node=node.name, feasible=all(w.ok for w in words), score=-int(cost[number] >> 20) * 1000 - int(board.total[number]),
+            reasons=tuple(Reason(filter=w.filter, ok=w.ok, detail=w.detail) for w in words),
+        ))
+    candidates.sort(key=lambda c: (not c.feasible, -c.score, c.node))
+    node_name = one.node if one else ""
+    return Why(
+        task=task, node=node_name, candidates=tuple(candidates),
+        score=next((c.score for c in candidates if c.node == node_name), 0),
+    )

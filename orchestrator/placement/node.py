@@ -1,0 +1,27 @@
+"""A node as the control plane knows it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from agent.manifest import Facts, Record
+
+Availability = Literal["active", "pause", "drain"]
+
+
+class Node(Record, frozen=True, kw_only=True):
+    """*target* is how it is reached over SSH (`root@10.0.0.2:22`), "" for the server's own host. *underlay* is the
+    address under which the other nodes reach it, for overlay networks. *host_key* is the SSH host key that was accepted
+    when it was added, in OpenSSH's one-line form. *facts* are what it last said of itself.
+
+    active takes tasks; pause keeps what it has and takes none; drain gives its tasks away."""
+
+    name: str
+    id: str
+    target: str = ""
+    underlay: str = ""
+    host_key: str = ""
+    root: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+    availability: Availability = "active"
+    facts: Facts = Facts()

@@ -1,0 +1,207 @@
+"""Which nodes there are: added, labelled, drained, removed; kept in the store under `nodes/<name>`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import msgspec
+
+from agent.manifest import Manifest, Record, TaskStatus
+from orchestrator.errors import PystackError, Refused, Unreachable
+from orchestrator.placement.node import Availability, Node
+from orchestrator.server.members import Member
+from orchestrator.store.interface import Delete, Put, Store
+
+Heard = Callable[[str, TaskStatus], None]
+MAX_SKEW_S = 5.0
+ANSWER_S = 15.0
+
+
+class NodeWish(Record, frozen=True, kw_only=True):
+    """`node add`. *host_key* is the fingerprint that the user accepts; *underlay* says which address the other nodes
+    shall use, where it is not the one that SSH arrives at."""
+
+    target: str
+    name: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+    host_key: str = ""
+    underlay: str = ""
+
+
+class NodeChange(Record, frozen=True, kw_only=True):
+    """*labels* are set, those of *unset* removed; *availability* "" leaves it."""
+
+    labels: tuple[tuple[str, str], ...] = ()
+    unset: tuple[str, ...] = ()
+    availability: Availability | None = None
+
+
+class Cluster:
+    """*run* is the folder for forwarded sockets; *manifest* says what a node must be."""
+
+    def __init__(
+        self, store: Store, local: str, socket: Path, run: Path, manifest: Callable[[str], Manifest], heard: Heard
+    ) -> None:
+        self.store = store
+        self.local = local
+        self.members: dict[str, Member] = {}
+        self.listeners: set[Callable[[str], None]] = set()
+        self._socket = socket
+        self._run = run
+        self._manifest = manifest
+        self._heard = heard
+        self._adding = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Take up the nodes of the store, this host among them, and wait for this host's own agent."""
+        nodes = [msgspec.json.decode(e.value, type=Node) for e in await self.store.scan("nodes/")]
+        if all(n.target for n in nodes):
+            own = Node(name=self.local, id=os.urandom(8).hex())
+            await self._keep(own)
+            nodes.append(own)
+        self.local = next(n.name for n in nodes if not n.target)
+        for node in nodes:
+            self._take(node)
+        await asyncio.wait_for(self.members[self.local].synced.wait(), 30)
+
+    def _take(self, node: Node) -> Member:
+        tunnel, socket = None, self._socket
+        if node.target:
+            from orchestrator.couriers.ssh import Tunnel
+
+            folder = self._run / "nodes"
+            folder.mkdir(mode=0o700, exist_ok=True)
+            socket = folder / f"{node.id}.sock"
+            tunnel = Tunnel(node.target, node.host_key, f"{node.root}/docker.sock", socket, lambda _: None)
+        member = Member(
+            node, socket, self._manifest, lambda status: self._heard(node.name, status), self._moved, tunnel
+        )
+        self.members[node.name] = member
+        member.start()
+        return member
+
+    def _moved(self, member: Member) -> None:
+        for listen in self.listeners:
+            listen(member.node.name)
+
+    async def _keep(self, node: Node) -> None:
+        await self.store.transact((), [Put(f"nodes/{node.name}", msgspec.json.encode(node))])
+
+    def get(self, name: str) -> Member:
+        """By name or ID; `local` is the server's own host. Raises Refused."""
+        if name == "local":
+            return self.members[self.local]
+        for member in self.members.values():
+            if name in (member.node.name, member.node.id):
+                return member
+        raise Refused(f"there is no node {name}; there is: {', '.join(sorted(self.members))}", 404)
+
+    @property
+    def ready(self) -> set[str]:
+        return {name for name, member in self.members.items() if member.ready}
+
+    def silent(self, name: str) -> str:
+        """Why nothing is heard of node *name* now, "" where it answers."""
+        member = self.members.get(name)
+        if member is None:
+            return f"node {name} is gone from the cluster"
+        return "" if member.ready else f"node {name} does not answer: {member.problem}"
+
+    async def deliver(self, nodes: Iterable[str] | None = None) -> None:
+        """Bring the nodes what changed for them, side by side."""
+        chosen = [self.members[n] for n in (self.members if nodes is None else nodes) if n in self.members]
+        if len(chosen) == 1:
+            return await chosen[0].deliver()
+        await asyncio.gather(*(m.deliver() for m in chosen))
+
+    async def add(self, wish: NodeWish) -> Node:
+        """Check the host, install and start its agent, and make it a member. Raises Refused or Unreachable, and the
+        cluster is then as it was."""
+        from orchestrator.couriers import bootstrap, ssh
+
+        host_key = ""
+        if wish.host_key:
+            host_key = await ssh.host_key_of(wish.target)
+            if ssh.fingerprint(host_key) != wish.host_key:
+                raise Refused(
+                    f"{wish.target} shows the host key {ssh.fingerprint(host_key)}, not {wish.host_key}: nothing was done", 409
+                )
+        async with await ssh.connect(wish.target, host_key) as connection:
+            found = await bootstrap.prepare(connection, wish.target)
+            accepted = connection.get_server_host_key()
+            assert accepted is not None
+            node = Node(
+                name=wish.name or found.hostname, id=os.urandom(8).hex(), target=wish.target, labels=wish.labels,
+                underlay=wish.underlay or found.underlay, root=found.run,
+                host_key=accepted.export_public_key().decode().strip(),
+            )
+            mine = str(connection.get_extra_info("sockname")[0])
+        async with self._adding:
+            self._refuse_twin(node)
+            own = self.members[self.local]
+            if not own.node.underlay and not mine.startswith("127.") and mine != "::1":
+                own.node = msgspec.structs.replace(own.node, underlay=mine)
+                await self._keep(own.node)
+            member = self._take(node)
+        try:
+            await asyncio.wait_for(member.synced.wait(), ANSWER_S)
+        except TimeoutError:
+            await self._forget(member)
+            raise Unreachable(f"the agent of {wish.target} was started and does not answer: {member.problem}") from None
+        own = self.members[self.local]
+        skew = member.node.facts.clock - own.node.facts.clock - (member.heard_at - own.heard_at)
+        if abs(skew) > MAX_SKEW_S:
+            await self._forget(member)
+            raise Refused(
+                f"the clock of {wish.target} is {abs(skew):.0f} s {'ahead' if skew > 0 else 'behind'}: set it (chrony, "
+                "systemd-timesyncd) and add the node again", 409
+            )
+        await self._keep(member.node)
+        await self.deliver()
+        return member.node
+
+    def _refuse_twin(self, node: Node) -> None:
+        for other in self.members.values():
+            if other.node.name == node.name:
+                raise Refused(f"a node is called {node.name} already: choose another name with --name", 409)
+            if node.underlay and other.node.underlay == node.underlay:
+                raise Refused(
+                    f"node {other.node.name} has the address {node.underlay} already: two nodes behind one address? "
+                    "say with --underlay under which address the others reach this one", 409
+                )
+
+    async def change(self, name: str, wish: NodeChange) -> Node:
+        member = self.get(name)
+        labels = {k: v for k, v in member.node.labels if k not in wish.unset} | dict(wish.labels)
+        member.node = msgspec.structs.replace(
+            member.node, labels=tuple(sorted(labels.items())), availability=wish.availability or member.node.availability
+        )
+        await self._keep(member.node)
+        return member.node
+
+    async def remove(self, name: str, tasks: int, *, force: bool) -> None:
+        """Let a node go. One that has tasks goes only with *force*; its agent then takes them away, if it is reached."""
+        member = self.get(name)
+        if member.node.name == self.local:
+            raise Refused("the server runs on this node: it cannot leave its own cluster; drain it instead", 409)
+        if tasks and not force:
+            raise Refused(f"node {name} has {tasks} tasks: `pystack node drain {name}` first, or --force", 409)
+        await self._forget(member)
+        await self.store.transact((), [Delete(f"nodes/{member.node.name}")])
+        await self.deliver()
+
+    async def _forget(self, member: Member) -> None:
+        if self.members.get(member.node.name) is member:
+            del self.members[member.node.name]
+        if member.ready:
+            try:
+                await member.courier.deliver(Manifest())
+            except PystackError:
+                pass  # it was the user's wish that it goes, reached or not
+        await member.close()
+
+    async def close(self) -> None:
+        await asyncio.gather(*(m.close() for m in self.members.values()))

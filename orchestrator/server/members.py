@@ -1,0 +1,135 @@
+"""The nodes of the cluster, each with its courier: what it was told, whether it answers, what it says."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from agent.manifest import Facts, Manifest, TaskStatus
+from orchestrator.couriers.courier import Courier
+from orchestrator.errors import PystackError, Refused, Unreachable
+from orchestrator.placement.node import Node
+
+if TYPE_CHECKING:
+    from orchestrator.couriers.ssh import Tunnel
+
+log = logging.getLogger(__name__)
+
+
+class Member:
+    """One node: delivers its manifest when it changed, and follows its statuses for as long as it lives."""
+
+    def __init__(
+        self, node: Node, socket: Path, manifest: Callable[[str], Manifest], heard: Callable[[TaskStatus], None],
+        moved: Callable[[Member], None], tunnel: Tunnel | None = None,
+    ) -> None:
+        self.node = node
+        self.courier = Courier(node.name, socket)
+        self.tunnel = tunnel
+        self.problem = "not connected yet"
+        self.synced = asyncio.Event()
+        self.heard_at = 0.0
+        self._manifest = manifest
+        self._heard = heard
+        self._moved = moved
+        self._delivery: asyncio.Future[None] | None = None
+        self._greeting: asyncio.Task[None] | None = None
+        self._deliverer: asyncio.Task[None] | None = None
+        self._listener: asyncio.Task[None] | None = None
+        self._delivered: Manifest | None = None
+
+    @property
+    def ready(self) -> bool:
+        return self.synced.is_set()
+
+    def start(self) -> None:
+        if self.tunnel:
+            self.tunnel.said = self._tunnel_said
+            self.tunnel.start()
+        self._listener = asyncio.create_task(self._listen(), name=f"listen to {self.node.name}")
+
+    def _tunnel_said(self, problem: str) -> None:
+        if problem:
+            self.problem = problem
+
+    async def _listen(self) -> None:
+        """Follow the node's statuses; a lost stream is taken up again, with back-off."""
+        pause = 0.05
+        while True:
+            try:
+                async for status in self.courier.statuses():
+                    pause = 0.05
+                    if status is None:
+                        await self._returned()
+                    else:
+                        self._heard(status)
+            except (Unreachable, Refused) as error:
+                if self.tunnel is None or self.ready:
+                    self.problem = str(error)
+            if self.ready:
+                self.synced.clear()
+                self._delivered = None
+                self._moved(self)
+            await asyncio.sleep(pause)
+            pause = min(5.0 if self.tunnel is None else 1.0, pause * 2)
+
+    async def _returned(self) -> None:
+        """The node answers: learn what it is, and tell it what it must be."""
+        self.heard_at = asyncio.get_running_loop().time()
+        facts = msgspec.convert(await self.courier.call("GET", "/pystack/facts"), Facts)
+        self.node = msgspec.structs.replace(self.node, facts=facts)
+        self.problem = ""
+        self.synced.set()
+        self._moved(self)
+        self._greeting = asyncio.create_task(self._deliver_quietly())
+
+    async def _deliver_quietly(self) -> None:
+        try:
+            await self.deliver()
+        except PystackError as error:
+            log.warning("node %s: %s", self.node.name, error)
+
+    async def deliver(self) -> None:
+        """Return when a manifest at least as new as this moment's is with the node; many calls share one delivery.
+
+        A node that does not answer gets it when it is back: that is no error."""
+        if not self.ready:
+            return
+        if self._delivery is None:
+            self._delivery = asyncio.get_running_loop().create_future()
+        mine = self._delivery
+        if self._deliverer is None or self._deliverer.done():
+            self._deliverer = asyncio.create_task(self._deliver_all())
+        await asyncio.shield(mine)
+
+    async def _deliver_all(self) -> None:
+        while self._delivery is not None:
+            current, self._delivery = self._delivery, None
+            try:
+                manifest = self._manifest(self.node.name)
+                same = self._delivered is not None and msgspec.structs.replace(
+                    self._delivered, revision=manifest.revision
+                ) == manifest
+                if not same:
+                    await self.courier.deliver(manifest)
+                    self._delivered = manifest
+            except Unreachable:
+                current.set_result(None)
+            except PystackError as error:
+                current.set_exception(error)
+                current.exception()
+            else:
+                current.set_result(None)
+
+    async def close(self) -> None:
+        if self._listener:
+            self._listener.cancel()
+            await asyncio.gather(self._listener, return_exceptions=True)
+        await self.courier.close()
+        if self.tunnel:
+            await self.tunnel.close()

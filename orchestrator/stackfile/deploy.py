@@ -1,0 +1,145 @@
+"""`deploy:` and `x-placement:` of a service. Source: Compose Specification, deploy.md."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from orchestrator.placement.constraints import Malformed, parse, parse_extended
+from orchestrator.stackfile.model import Placement, Reserves
+from orchestrator.stackfile.rows import Draft, Fields, decimal, integer, scalar, size
+from orchestrator.stackfile.tree import Path_
+
+MODES = ("replicated", "global", "replicated-job", "global-job")
+KNOWN = ("mode", "replicas", "endpoint_mode", "labels", "update_config", "rollback_config", "resources",
+         "restart_policy", "placement")
+
+
+def deploy(draft: Draft, value: Any, path: Path_) -> Fields:
+    body = draft.reading.mapping(value, path)
+    fields: Fields = {}
+    for key, item in body.items():
+        at = (*path, key)
+        if key == "replicas":
+            fields |= integer("replicas", 0)(draft, item, at)
+        elif key == "resources":
+            fields |= _resources(draft, item, at)
+        elif key == "restart_policy":
+            fields |= _restart_policy(draft, item, at)
+        elif key == "mode":
+            fields["mode"] = _one_of(draft, item, at, MODES)
+        elif key == "endpoint_mode":
+            fields["endpoint_mode"] = _one_of(draft, item, at, ("vip", "dnsrr"))
+        elif key == "placement":
+            fields["placement"] = _placement(draft, item, at)
+        elif key not in KNOWN and not key.startswith("x-"):
+            draft.reading.unknown(at, KNOWN)
+        elif key in ("update_config", "rollback_config"):
+            draft.reading.warn(at, "has no effect yet: all replicas are updated at once")
+    if fields.get("mode") in ("replicated-job", "global-job"):
+        fields["restart"] = "no" if fields.get("restart") != "on-failure" else "on-failure"
+    return fields
+
+
+def _one_of(draft: Draft, value: Any, path: Path_, words: tuple[str, ...]) -> str:
+    word = scalar(value)
+    if word not in words:
+        draft.problem(path, f"{word!r} is not known", "one of " + ", ".join(words))
+        return words[0]
+    return word
+
+
+def _restart_policy(draft: Draft, value: Any, path: Path_) -> Fields:
+    policy = draft.reading.mapping(value, path)
+    word = {"none": "no", "any": "always", "on-failure": "on-failure"}.get(scalar(policy.get("condition", "any")))
+    if word is None:
+        draft.problem((*path, "condition"), "must be none, on-failure or any")
+        return {}
+    return {"restart": word, "restart_max": int(policy.get("max_attempts") or 0)}
+
+
+def _resources(draft: Draft, value: Any, path: Path_) -> Fields:
+    fields: Fields = {}
+    body = draft.reading.mapping(value, path)
+    for key, row in (("cpus", decimal("cpus")), ("memory", size("memory")), ("pids", integer("pids"))):
+        item = draft.reading.mapping(body.get("limits"), (*path, "limits")).get(key)
+        if item is not None:
+            fields |= row(draft, item, (*path, "limits", key))
+    at = (*path, "reservations")
+    reserved = draft.reading.mapping(body.get("reservations"), at)
+    wish: Fields = {}
+    if "memory" in reserved:
+        wish |= size("memory")(draft, reserved["memory"], (*at, "memory"))
+        fields |= size("memory_reservation")(draft, reserved["memory"], (*at, "memory"))
+    if "cpus" in reserved:
+        wish |= decimal("cpus")(draft, reserved["cpus"], (*at, "cpus"))
+    if "generic_resources" in reserved:
+        wish["generic"] = _generic(draft, reserved["generic_resources"], (*at, "generic_resources"))
+    if "devices" in reserved:
+        draft.reading.warn((*at, "devices"), "is not supported yet and has no effect")
+    fields["reserves"] = Reserves(**wish)
+    return fields
+
+
+def _generic(draft: Draft, value: Any, path: Path_) -> tuple[tuple[str, int], ...]:
+    out = []
+    for number, item in enumerate(draft.reading.sequence(value, path)):
+        at = (*path, number)
+        spec = draft.reading.mapping(draft.reading.mapping(item, at).get("discrete_resource_spec"), at)
+        try:
+            out.append((scalar(spec["kind"]), int(spec["value"])))
+        except (KeyError, ValueError):
+            draft.problem((*path, number), "needs discrete_resource_spec with kind and a whole value")
+    return tuple(out)
+
+
+def _placement(draft: Draft, value: Any, path: Path_) -> Placement:
+    body = draft.reading.mapping(value, path)
+    known = ("constraints", "preferences", "max_replicas_per_node")
+    for key in body:
+        if key not in known and not key.startswith("x-"):
+            draft.reading.unknown((*path, key), known)
+    constraints = []
+    for number, item in enumerate(draft.reading.sequence(body.get("constraints"), (*path, "constraints"))):
+        try:
+            parse(scalar(item))
+            constraints.append(scalar(item))
+        except Malformed as error:
+            draft.problem((*path, "constraints", number), str(error), error.fix)
+    spread = []
+    for number, item in enumerate(draft.reading.sequence(body.get("preferences"), (*path, "preferences"))):
+        at = (*path, "preferences", number)
+        label = scalar(draft.reading.mapping(item, at).get("spread"))
+        if not label.startswith(("node.labels.", "engine.labels.")):
+            draft.problem(at, f"spread over {label!r}", "spread: node.labels.NAME")
+        else:
+            spread.append(label)
+    limit = integer("max", 0)(draft, body.get("max_replicas_per_node", 0), (*path, "max_replicas_per_node"))
+    before = draft.placement
+    draft.placement = Placement(
+        constraints=tuple(constraints), spread=tuple(spread), max_per_node=limit.get("max", 0), extended=before.extended,
+        near=before.near, away=before.away,
+    )
+    return draft.placement
+
+
+def x_placement(draft: Draft, value: Any, path: Path_) -> Fields:
+    """What Swarm's grammar cannot say: `constraints` with in, exists, matches and comparisons; services `near` and `away`."""
+    body = draft.reading.mapping(value, path)
+    for key in body:
+        if key not in ("constraints", "near", "away"):
+            draft.reading.unknown((*path, key), ("constraints", "near", "away"))
+    extended = []
+    for number, item in enumerate(draft.reading.sequence(body.get("constraints"), (*path, "constraints"))):
+        try:
+            parse_extended(scalar(item))
+            extended.append(scalar(item))
+        except Malformed as error:
+            draft.problem((*path, "constraints", number), str(error), error.fix)
+    names = {}
+    for key in ("near", "away"):
+        given = body.get(key) or ()
+        names[key] = tuple(map(scalar, [given] if isinstance(given, str) else given))
+    import msgspec
+
+    draft.placement = msgspec.structs.replace(draft.placement, extended=tuple(extended), **names)
+    return {"placement": draft.placement}

@@ -1,0 +1,174 @@
+"""The shapes that values of keys have: each makes a row, which reads a value and answers with fields."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from typing import Any
+
+from orchestrator.stackfile.merge import as_mapping
+from orchestrator.stackfile.model import Placement
+from orchestrator.stackfile.reading import Reading, kind
+from orchestrator.stackfile.tree import Path_
+from orchestrator.stackfile.units import parse_bytes, parse_duration
+
+Fields = dict[str, Any]
+Row = Callable[["Draft", Any, Path_], Fields]
+
+
+class Draft:
+    """What rows share while one service is read."""
+
+    def __init__(self, reading: Reading, name: str, body: dict[str, Any]) -> None:
+        self.reading = reading
+        self.name = name
+        self.body = body
+        self.path: Path_ = ("services", name)
+        self.placement = Placement()  # `deploy` and `x-placement` both speak of it
+
+    def problem(self, path: Path_, why: str, fix: str = "") -> None:
+        self.reading.problem(path, why, fix)
+
+
+def scalar(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "" if value is None else str(value)
+
+
+def text(field: str) -> Row:
+    def row(draft: Draft, value: Any, path: Path_) -> Fields:
+        if isinstance(value, (dict, list)) or value is None:
+            draft.problem(path, f"must be text, not {kind(value)}")
+            return {}
+        return {field: scalar(value)}
+
+    return row
+
+
+def boolean(field: str) -> Row:
+    def row(draft: Draft, value: Any, path: Path_) -> Fields:
+        if isinstance(value, str) and value.lower() in ("true", "false", "yes", "no", "on", "off"):
+            value = value.lower() in ("true", "yes", "on")
+        if not isinstance(value, bool):
+            draft.problem(path, f"must be true or false, not {kind(value)}")
+            return {}
+        return {field: value}
+
+    return row
+
+
+def integer(field: str, low: int = -1, high: int = 1 << 62) -> Row:
+    def row(draft: Draft, value: Any, path: Path_) -> Fields:
+        try:
+            number = int(scalar(value))
+            if isinstance(value, bool) or not low <= number <= high:
+                raise ValueError
+        except ValueError:
+            draft.problem(path, f"must be a whole number of at least {low}, not {scalar(value) or kind(value)}")
+            return {}
+        return {field: 0 if low == -1 and number < 0 else number}  # -1 is "no limit" where it may be written
+
+    return row
+
+
+def decimal(field: str) -> Row:
+    def row(draft: Draft, value: Any, path: Path_) -> Fields:
+        try:
+            number = float(scalar(value))
+            if not 0 <= number < 1e6:
+                raise ValueError
+        except ValueError:
+            draft.problem(path, f"must be a number of CPUs such as 0.5, not {scalar(value) or kind(value)}")
+            return {}
+        return {field: number}
+
+    return row
+
+
+def size(field: str) -> Row:
+    def row(draft: Draft, value: Any, path: Path_) -> Fields:
+        try:
+            return {field: 0 if str(value) == "-1" else parse_bytes(value)}
+        except ValueError as error:
+            draft.problem(path, str(error))
+            return {}
+
+    return row
+
+
+def duration(field: str) -> Row:
+    def row(draft: Draft, value: Any, path: Path_) -> Fields:
+        try:
+            return {field: parse_duration(value)}
+        except ValueError as error:
+            draft.problem(path, str(error))
+            return {}
+
+    return row
+
+
+def microseconds(field: str) -> Row:
+    """A number of microseconds, or a duration as text."""
+
+    def row(draft: Draft, value: Any, path: Path_) -> Fields:
+        try:
+            number = int(value) if str(scalar(value)).lstrip("-").isdigit() else round(parse_duration(value) * 1e6)
+            if not 1000 <= number <= 10**9 and not (field == "cpu_quota" and number <= 0):
+                raise ValueError("must be at least 1000 microseconds (1ms)")
+        except (TypeError, ValueError) as error:
+            draft.problem(path, str(error))
+            return {}
+        return {field: max(number, 0)}
+
+    return row
+
+
+def cgroup(draft: Draft, value: Any, path: Path_) -> Fields:
+    if value not in ("host", "private"):
+        draft.problem(path, f"must be host or private, not {scalar(value) or kind(value)}")
+        return {}
+    return {"cgroup_mode": value}
+
+
+def words(field: str) -> Row:
+    """One text or a list of texts."""
+
+    def row(draft: Draft, value: Any, path: Path_) -> Fields:
+        items = value if isinstance(value, list) else [value]
+        for number, item in enumerate(items):
+            if isinstance(item, (dict, list)) or item is None:
+                draft.problem((*path, number), f"must be text, not {kind(item)}")
+                return {}
+        return {field: tuple(dict.fromkeys(scalar(item) for item in items))}
+
+    return row
+
+
+def pairs(field: str) -> Row:
+    """NAME=VALUE lists and mappings."""
+
+    def row(draft: Draft, value: Any, path: Path_) -> Fields:
+        if not isinstance(value, (dict, list)):
+            draft.problem(path, f"must be a mapping or a list of NAME=VALUE, not {kind(value)}")
+            return {}
+        return {field: tuple(sorted((k, scalar(v)) for k, v in as_mapping(value).items()))}
+
+    return row
+
+
+def command_line(field: str) -> Row:
+    """A list is taken as it is, text is split as a shell would; null keeps the image's own."""
+
+    def row(draft: Draft, value: Any, path: Path_) -> Fields:
+        if value is None:
+            return {}
+        if isinstance(value, list):
+            return {field: tuple(scalar(item) for item in value)}
+        try:
+            return {field: tuple(shlex.split(scalar(value)))}
+        except ValueError as error:
+            draft.problem(path, f"cannot be split into words: {error}")
+            return {}
+
+    return row
