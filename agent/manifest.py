@@ -283,6 +283,21 @@ class Facts(Record, frozen=True, kw_only=True):
     clock: float = 0.0
 
 
+class LayerCargo(Record, frozen=True, kw_only=True):
+    digest: str
+    diff_id: str
+    size: int
+
+
+class ImageCargo(Record, frozen=True, kw_only=True):
+    """An image on its way between nodes: the digests of its manifest, config and layers, and what it is called."""
+
+    digest: str
+    config: str
+    layers: tuple[LayerCargo, ...] = ()
+    names: tuple[str, ...] = ()
+
+
 class NodeStatus(Record, frozen=True, kw_only=True):
     """A node's whole status at one manifest revision."""
 

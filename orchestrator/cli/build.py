@@ -63,7 +63,6 @@ def build_one(
 ) -> None:
     from pathlib import Path
 
-    from orchestrator.cli.client import ENGINE
     from orchestrator.cli.context import pack
     from orchestrator.errors import PystackError
 
@@ -87,7 +86,7 @@ def build_one(
     body = pack(context, dockerfile, extra)
     if progress.mode == "plain":
         click.echo(f"build {service.container.image}", err=True)
-    for event in client.lines("POST", f"{ENGINE}/build", query=query, body=body):
+    for event in client.lines("POST", f"{client.base}/build", query=query, body=body):
         if progress.mode == "json":
             click.echo(json.dumps({"event": "build", "service": service.name, **event}))
         elif progress.mode != "quiet" and event.get("stream"):

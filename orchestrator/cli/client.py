@@ -27,7 +27,6 @@ else:
     finally:
         del sys.modules["ssl"]
 
-ENGINE = "/v1/nodes/local/engine"
 
 
 def control_socket() -> Path:
@@ -59,11 +58,16 @@ class _Connection(http.client.HTTPConnection):
 
 
 class Client:
-    """One server. *start* makes one where none answers."""
+    """One server, and one of its nodes for Engine API calls. *start* makes a server where none answers."""
 
-    def __init__(self, *, start: bool = False) -> None:
+    def __init__(self, *, start: bool = False, node: str = "local") -> None:
         self.path = control_socket()
         self.start = start
+        self.base = f"/v1/nodes/{node}/engine"
+
+    def at(self, node: str) -> Client:
+        """The same server, with Engine API calls for *node*."""
+        return Client(start=self.start, node=node)
 
     def _connect(self) -> _Connection:
         connection = _Connection(self.path)
@@ -125,7 +129,7 @@ class Client:
             raise Unreachable(f"the server at {self.path} went away: {error or type(error).__name__}") from error
 
     def engine(self, method: str, path: str, **options: Any) -> Any:
-        return self.json(method, ENGINE + path, **options)
+        return self.json(method, self.base + path, **options)
 
     def hijack(self, path: str, body: Any) -> socket.socket:
         """POST and take the connection over."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from orchestrator.cli.client import ENGINE, Client, name_in_path
+from orchestrator.cli.client import Client, name_in_path
 from orchestrator.cli.options import format_option
 from orchestrator.errors import PystackError, Refused
 
@@ -260,10 +260,10 @@ def stats(names: tuple[str, ...], shape: str, no_stream: bool) -> None:
     from orchestrator.cli.tasks import show_usage
 
     client = Client()
-    targets = [(name, name) for name in names] or [
-        (found["Names"][0].lstrip("/"), found["Id"]) for found in client.engine("GET", "/containers/json")
+    targets = [(name, client, name) for name in names] or [
+        (found["Names"][0].lstrip("/"), client, found["Id"]) for found in client.engine("GET", "/containers/json")
     ]
-    show_usage(client, targets, shape, once=no_stream or shape == "json" or not sys.stdout.isatty())
+    show_usage(targets, shape, once=no_stream or shape == "json" or not sys.stdout.isatty())
 
 
 @container.command()
@@ -283,7 +283,8 @@ def cp(source: str, target: str) -> None:
     """Copy files into or out of a container; `-` is a tar on standard input or output."""
     from orchestrator.cli import copy
 
-    copy.copy(Client(), str, source, target)
+    client = Client()
+    copy.copy(lambda name: (client, name), source, target)
 
 
 @container.command()
@@ -294,5 +295,5 @@ def rm(names: tuple[str, ...], force: bool, volumes: bool) -> None:
     """Remove containers."""
     client = Client(start=True)
     for name in names:
-        client.json("DELETE", f"{ENGINE}/containers/{name}", query={"force": int(force), "v": int(volumes)})
+        client.json("DELETE", f"{client.base}/containers/{name}", query={"force": int(force), "v": int(volumes)})
         click.echo(name)

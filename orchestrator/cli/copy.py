@@ -22,25 +22,23 @@ def _split(text: str) -> tuple[str, str]:
     return (name, path) if colon and not text.startswith(("/", ".")) else ("", text)
 
 
-def copy(client: Client, find: Callable[[str], str], source: str, target: str) -> None:
-    """Exactly one side is NAME:PATH; *find* gives a name's container. Raises PystackError."""
+def copy(find: Callable[[str], tuple[Client, str]], source: str, target: str) -> None:
+    """Exactly one side is NAME:PATH; *find* gives a name's container, and who asks for it. Raises PystackError."""
     (giver, path), (taker, goal) = _split(source), _split(target)
     if bool(giver) == bool(taker):
         raise PystackError("one of the two must be NAME:PATH, the other a path here or -")
     if giver:
-        _out(client, find(giver), path, goal)
+        _out(*find(giver), path, goal)
     else:
-        _in(client, find(taker), path, goal)
+        _in(*find(taker), path, goal)
 
 
-def _url(container: str) -> str:
-    from orchestrator.cli.client import ENGINE
-
-    return f"{ENGINE}/containers/{container}/archive"
+def _url(client: Client, container: str) -> str:
+    return f"{client.base}/containers/{container}/archive"
 
 
 def _out(client: Client, container: str, path: str, goal: str) -> None:
-    reply = client.request("GET", _url(container), query={"path": path.rstrip("/") or "/"})
+    reply = client.request("GET", _url(client, container), query={"path": path.rstrip("/") or "/"})
     if goal == "-":
         while data := reply.read(1 << 16):
             sys.stdout.buffer.write(data)
@@ -66,7 +64,7 @@ def _out(client: Client, container: str, path: str, goal: str) -> None:
 
 def _in(client: Client, container: str, path: str, goal: str) -> None:
     if path == "-":
-        client.request("PUT", _url(container), query={"path": goal}, body=_chunks(sys.stdin.buffer))
+        client.request("PUT", _url(client, container), query={"path": goal}, body=_chunks(sys.stdin.buffer))
         return
     source = Path(path)
     if not source.exists():
@@ -82,7 +80,7 @@ def _in(client: Client, container: str, path: str, goal: str) -> None:
         with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
             archive.add(source, arcname=name)
         packed.seek(0)
-        client.request("PUT", _url(container), query={"path": folder or "/"}, body=_chunks(packed))
+        client.request("PUT", _url(client, container), query={"path": folder or "/"}, body=_chunks(packed))
 
 
 def _is_folder(client: Client, container: str, path: str) -> bool:
@@ -90,7 +88,7 @@ def _is_folder(client: Client, container: str, path: str) -> bool:
     import json
 
     try:
-        head = client.request("HEAD", _url(container), query={"path": path}).getheader("X-Docker-Container-Path-Stat")
+        head = client.request("HEAD", _url(client, container), query={"path": path}).getheader("X-Docker-Container-Path-Stat")
     except Refused as error:
         if error.status == 404:
             return False

@@ -14,7 +14,7 @@ from orchestrator.cli.options import StackOptions, stack_options
 @click.option("--progress", type=click.Choice(["auto", "plain", "json", "quiet"]), default="auto")
 def down(stack: StackOptions, volumes: bool, rmi: str | None, progress: str) -> None:
     """Stop and remove the stack, in reverse order. Volumes stay unless -v is given."""
-    from orchestrator.cli.client import ENGINE, Client, name_in_path
+    from orchestrator.cli.client import Client, name_in_path
     from orchestrator.cli.output import Progress
     from orchestrator.errors import Refused
 
@@ -32,7 +32,7 @@ def down(stack: StackOptions, volumes: bool, rmi: str | None, progress: str) -> 
         shown.event(event)
     for image in dict.fromkeys(images):
         try:
-            client.json("DELETE", f"{ENGINE}/images/{name_in_path(image)}")
+            client.json("DELETE", f"{client.base}/images/{name_in_path(image)}")
             click.echo(f"remove image {image}", err=True)
         except Refused as error:
             click.echo(f"image {image} stays: {error}", err=True)

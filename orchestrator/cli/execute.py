@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from orchestrator.cli.client import ENGINE, Client
+from orchestrator.cli.client import Client
 from orchestrator.cli.options import StackOptions, stack_options
 from orchestrator.errors import PystackError
 
@@ -35,18 +35,15 @@ def exec_(
     privileged: bool, index: int, service: str, command: tuple[str, ...],
 ) -> None:
     """Run a command inside a task; its exit status is this one's."""
+    from orchestrator.cli.tasks import only
+
     client = Client()
-    name = stack.name()
-    rows = client.json("GET", f"/v1/stacks/{name}/tasks")
-    row = next((r for r in rows if r["service"] == service and r["task"].endswith(f"-{index}")), None)
-    if row is None:
-        there = ", ".join(dict.fromkeys(r["service"] for r in rows)) or "nothing"
-        raise PystackError(f"stack {name} has no task {service}-{index}; there is: {there}")
-    if not row["id"] or row["state"] != "running":
+    row = only(client, stack, service, index)
+    if row["state"] != "running":
         raise PystackError(f"task {row['task']} is {row['state']}: there is nothing to run a command in")
     tty = not no_tty and sys.stdin.isatty() and sys.stdout.isatty()
     wish = {"Cmd": list(command), "User": user, "WorkingDir": workdir, "Env": list(env), "Privileged": privileged}
-    raise SystemExit(run(client, row["id"], wish, tty=tty, stdin=interactive, detach=detach))
+    raise SystemExit(run(client.at(row["node"]), row["id"], wish, tty=tty, stdin=interactive, detach=detach))
 
 
 def run(client: Client, container: str, wish: dict[str, Any], *, tty: bool, stdin: bool, detach: bool = False) -> int:
@@ -57,7 +54,7 @@ def run(client: Client, container: str, wish: dict[str, Any], *, tty: bool, stdi
         client.engine("POST", f"/exec/{ident}/start", body={"Detach": True, "Tty": False})
         return 0
     size = list(os.get_terminal_size())[::-1] if tty else None
-    connection = client.hijack(f"{ENGINE}/exec/{ident}/start", {"Tty": tty, "ConsoleSize": size})
+    connection = client.hijack(f"{client.base}/exec/{ident}/start", {"Tty": tty, "ConsoleSize": size})
 
     def resize() -> None:
         columns, rows = os.get_terminal_size()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from orchestrator.cli.client import ENGINE, Client, chunks, name_in_path
+from orchestrator.cli.client import Client, chunks, name_in_path
 from orchestrator.cli.options import format_option
 from orchestrator.errors import PystackError
 
@@ -24,7 +24,7 @@ def image() -> None:
 
 def fetch(client: Client, name: str, shown: Progress) -> None:
     """Pull *name*, showing how far it is."""
-    for event in client.lines("POST", f"{ENGINE}/images/create", query={"fromImage": name}):
+    for event in client.lines("POST", f"{client.base}/images/create", query={"fromImage": name}):
         if shown.mode != "quiet":
             shown.pull(event, name)
 
@@ -46,7 +46,8 @@ def pull(names: tuple[str, ...], quiet: bool) -> None:
 @click.argument("name")
 def push(name: str) -> None:
     """Send an image to the registry that its name says."""
-    for event in Client().lines("POST", f"{ENGINE}/images/{name_in_path(name)}/push"):
+    client = Client()
+    for event in client.lines("POST", f"{client.base}/images/{name_in_path(name)}/push"):
         click.echo(f"{event.get('id', '')} {event.get('status', '')}".strip(), err=True)
 
 
@@ -115,7 +116,8 @@ def tag(source: str, target: str) -> None:
 @click.option("-i", "--input", "source", type=click.File("rb"), default="-", help="The archive; - for standard input.")
 def load(source: BinaryIO) -> None:
     """Take images from a docker-archive or an OCI archive."""
-    for event in Client(start=True).lines("POST", f"{ENGINE}/images/load", body=iter(chunks(source))):
+    client = Client(start=True)
+    for event in client.lines("POST", f"{client.base}/images/load", body=iter(chunks(source))):
         if event.get("stream"):
             click.echo(event["stream"], nl=False)
 
@@ -127,7 +129,8 @@ def save(output: BinaryIO, names: tuple[str, ...]) -> None:
     """Write images to an archive that docker and OCI tools read."""
     if output.isatty():
         raise click.UsageError("an archive does not belong on a terminal: use -o FILE")
-    reply = Client(start=True).request("GET", f"{ENGINE}/images/get", query={"names": list(names)})
+    client = Client(start=True)
+    reply = client.request("GET", f"{client.base}/images/get", query={"names": list(names)})
     while data := reply.read(1 << 18):
         output.write(data)
 
@@ -145,7 +148,7 @@ def _import(client: Client, body: Any, name: str, change: tuple[str, ...]) -> st
     repo, _, label = name.rpartition(":") if ":" in name.rsplit("/", 1)[-1] else (name, "", "latest")
     query = {"fromSrc": "-", "repo": repo, "tag": label, "changes": list(change)}
     last: dict[str, Any] = {}
-    for event in client.lines("POST", f"{ENGINE}/images/create", query=query, body=iter(body)):
+    for event in client.lines("POST", f"{client.base}/images/create", query=query, body=iter(body)):
         last = event
     return str(last.get("status", ""))
 

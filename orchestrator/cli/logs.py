@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from orchestrator.cli.client import ENGINE, Client, demultiplex
+from orchestrator.cli.client import Client, demultiplex
 from orchestrator.cli.options import StackOptions, stack_options
 from orchestrator.errors import PystackError
 
@@ -40,7 +40,7 @@ def logs(
 
 def read(client: Client, container: str, **query: Any) -> Any:
     """(stream, text) of one container's output."""
-    path = f"{ENGINE}/containers/{container}/logs"
+    path = f"{client.base}/containers/{container}/logs"
     reply = client.request("GET", path, query={"stdout": 1, "stderr": 1, **query})
     if "raw" in (reply.getheader("Content-Type") or ""):
         while data := reply.read1(1 << 16):
@@ -53,10 +53,9 @@ def follow_stack(
     client: Client, name: str, services: tuple[str, ...], *, follow: bool, tail: str, since: str = "", until: str = "",
     timestamps: bool = False, prefix: bool = True,
 ) -> None:
-    rows = [r for r in client.json("GET", f"/v1/stacks/{name}/tasks") if not services or r["service"] in services]
-    unknown = set(services) - {row["service"] for row in rows}
-    if unknown:
-        raise PystackError(f"stack {name} has no task of {', '.join(sorted(unknown))}")
+    from orchestrator.cli.tasks import of_stack
+
+    rows = of_stack(client, name, services)
     width = max((len(row["task"]) for row in rows), default=0)
     options = {"tail": tail, "since": since, "until": until, "follow": int(follow)}
 
@@ -65,11 +64,11 @@ def follow_stack(
             return ""
         return click.style(rows[number]["task"].ljust(width) + " | ", fg=COLOURS[number % len(COLOURS)])
 
-    running = [(number, row) for number, row in enumerate(rows) if row["id"]]
+    running = list(enumerate(rows))
     if not follow:
         found: list[tuple[str, int, int, bytes]] = []
         for number, row in running:
-            for stream, text in read(client, row["id"], **options, timestamps=1):
+            for stream, text in read(client.at(row["node"]), row["id"], **options, timestamps=1):
                 for line in text.splitlines(keepends=True):
                     stamp, _, rest = line.partition(b" ")
                     found.append((stamp.decode(errors="replace"), number, stream, rest))
@@ -78,7 +77,7 @@ def follow_stack(
         return
     arrived: queue.Queue[tuple[int, int, bytes] | None] = queue.Queue()
 
-    def pump(number: int, container: str) -> None:
+    def pump(number: int, client: Client, container: str) -> None:
         try:
             for stream, text in read(client, container, **options, timestamps=int(timestamps)):
                 arrived.put((number, stream, text))
@@ -87,7 +86,7 @@ def follow_stack(
         arrived.put(None)
 
     for number, row in running:
-        threading.Thread(target=pump, args=(number, row["id"]), daemon=True).start()
+        threading.Thread(target=pump, args=(number, client.at(row["node"]), row["id"]), daemon=True).start()
     left = len(running)
     while left:
         item = arrived.get()

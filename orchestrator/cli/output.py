@@ -65,12 +65,15 @@ class Progress:
         elif self.mode == "quiet":
             return
         elif event["event"] == "step":
-            click.secho(f"{event['action']} {event['kind']} {event['name']}: {event['reason']}",
+            on = f" on {event['node']}" if event.get("node") else ""
+            click.secho(f"{event['action']} {event['kind']} {event['name']}{on}: {event['reason']}",
                         fg=COLOURS.get(event["action"]), err=True)
         elif event["event"] == "task":
             self._task(event)
         elif event["event"] == "pull":
             self.pull(event, event["image"])
+        elif event["event"] == "ship":
+            click.echo(f"ship image {event['image']} from {event['from']} to {event['to']}", err=True)
         elif event["event"] == "warning":
             click.echo(f"warning: {event['message']}", err=True)
 

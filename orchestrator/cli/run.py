@@ -24,11 +24,10 @@ def follow(client: Client, ident: str, *, tty: bool, stdin: bool) -> int:
     """Start the created container *ident* with this process's streams lent to it; its exit status.
 
     Attached and waited for before it starts, so that no byte and no end is missed. Interrupted, it is stopped."""
-    from orchestrator.cli.client import ENGINE
     from orchestrator.cli.execute import raw_terminal, relay
 
-    end = client.request("POST", f"{ENGINE}/containers/{ident}/wait", query={"condition": "next-exit"})
-    connection = client.hijack(f"{ENGINE}/containers/{ident}/attach", {})
+    end = client.request("POST", f"{client.base}/containers/{ident}/wait", query={"condition": "next-exit"})
+    connection = client.hijack(f"{client.base}/containers/{ident}/attach", {})
     try:
         client.engine("POST", f"/containers/{ident}/start")
     except Refused:

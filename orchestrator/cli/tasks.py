@@ -18,18 +18,26 @@ Row = dict[str, Any]
 
 
 def chosen(client: Client, stack: StackOptions, services: tuple[str, ...] = (), index: int = 0) -> list[Row]:
-    """The stack's tasks that have a container. Raises PystackError for a service that it does not have."""
-    name = stack.name()
+    return of_stack(client, stack.name(), services, index)
+
+
+def of_stack(client: Client, name: str, services: tuple[str, ...] = (), index: int = 0) -> list[Row]:
+    """The stack's tasks that have a container; those whose node does not answer are named on stderr and left out.
+
+    Raises PystackError for a service that the stack does not have."""
     rows: list[Row] = client.json("GET", f"/v1/stacks/{name}/tasks")
     unknown = set(services) - {row["service"] for row in rows}
     if unknown:
         there = ", ".join(dict.fromkeys(row["service"] for row in rows)) or "nothing"
         raise PystackError(f"stack {name} has no task of {', '.join(sorted(unknown))}; there is: {there}")
-    return [
+    rows = [
         row for row in rows
-        if row["id"] and (not services or row["service"] in services)
-        and (not index or row["task"].endswith(f"-{index}"))
+        if (not services or row["service"] in services) and (not index or row["task"].endswith(f"-{index}"))
     ]
+    for row in rows:
+        if row["state"] == "unknown":
+            click.echo(f"{row['task']} is left out: {row['error']}", err=True)
+    return [row for row in rows if row["id"] and row["state"] != "unknown"]
 
 
 def only(client: Client, stack: StackOptions, service: str, index: int) -> Row:
@@ -45,7 +53,7 @@ def _each(stack: StackOptions, services: tuple[str, ...], verb: str, states: tup
     client = Client()
     for row in chosen(client, stack, services):
         if row["state"] in states:
-            client.engine("POST", f"/containers/{row['id']}/{verb}", query=query or None)
+            client.at(row["node"]).engine("POST", f"/containers/{row['id']}/{verb}", query=query or None)
             click.echo(row["task"])
 
 
@@ -83,7 +91,7 @@ def wait(stack: StackOptions, services: tuple[str, ...]) -> None:
 
     client, code = Client(), 0
     for row in chosen(client, stack, services):
-        code = int(client.engine("POST", f"/containers/{row['id']}/wait")["StatusCode"])
+        code = int(client.at(row["node"]).engine("POST", f"/containers/{row['id']}/wait")["StatusCode"])
         click.echo(code)
     raise SystemExit(code)
 
@@ -121,7 +129,7 @@ def top(stack: StackOptions, shape: str, services: tuple[str, ...]) -> None:
     client, rows, titles = Client(), [], ["task"]
     for row in chosen(client, stack, services):
         if row["state"] == "running":
-            found = client.engine("GET", f"/containers/{row['id']}/top")
+            found = client.at(row["node"]).engine("GET", f"/containers/{row['id']}/top")
             titles = ["task", *(t.lower() for t in found["Titles"])]
             rows += [dict(zip(titles, [row["task"], *line], strict=False)) for line in found["Processes"]]
     show(rows, titles, shape)
@@ -144,14 +152,15 @@ def usage_row(name: str, document: Row) -> Row:
     }
 
 
-def show_usage(client: Client, targets: list[tuple[str, str]], shape: str, *, once: bool) -> None:
-    """A table of (name, container ID), drawn once or again and again."""
+def show_usage(targets: list[tuple[str, Client, str]], shape: str, *, once: bool) -> None:
+    """A table of (name, who to ask, container ID), drawn once or again and again."""
     from concurrent.futures import ThreadPoolExecutor
 
     from orchestrator.cli.output import bytes_text, show
 
-    def ask(target: tuple[str, str]) -> Row:
-        return usage_row(target[0], client.engine("GET", f"/containers/{target[1]}/stats", query={"stream": 0}))
+    def ask(target: tuple[str, Client, str]) -> Row:
+        name, client, container = target
+        return usage_row(name, client.engine("GET", f"/containers/{container}/stats", query={"stream": 0}))
 
     columns = ("task", "cpu_percent", "memory", "memory_limit", "received", "sent", "read", "written", "pids")
     sizes = ("memory", "memory_limit", "received", "sent", "read", "written")
@@ -179,7 +188,7 @@ def stats(stack: StackOptions, shape: str, no_stream: bool, services: tuple[str,
     client = Client()
     rows = [row for row in chosen(client, stack, services) if row["state"] == "running"]
     once = no_stream or shape == "json" or not sys.stdout.isatty()
-    show_usage(client, [(row["task"], row["id"]) for row in rows], shape, once=once)
+    show_usage([(row["task"], client.at(row["node"]), row["id"]) for row in rows], shape, once=once)
 
 
 @click.command()
@@ -194,7 +203,7 @@ def port(stack: StackOptions, protocol: str, index: int, service: str, private_p
 
     client = Client()
     row = only(client, stack, service, index)
-    found = client.engine("GET", f"/containers/{row['id']}/json")["NetworkSettings"]["Ports"]
+    found = client.at(row["node"]).engine("GET", f"/containers/{row['id']}/json")["NetworkSettings"]["Ports"]
     published = found.get(f"{private_port}/{protocol}") or []
     if not published:
         there = ", ".join(key for key, value in found.items() if value) or "nothing"
@@ -214,19 +223,18 @@ def attach(stack: StackOptions, index: int, no_stdin: bool, service: str) -> Non
 
     client = Client()
     row = only(client, stack, service, index)
-    raise SystemExit(attach_to(client, row["id"], stdin=not no_stdin))
+    raise SystemExit(attach_to(client.at(row["node"]), row["id"], stdin=not no_stdin))
 
 
 def attach_to(client: Client, container: str, *, stdin: bool) -> int:
     """Streams of a running container here, until it ends. Returns its exit status."""
     import contextlib
 
-    from orchestrator.cli.client import ENGINE
     from orchestrator.cli.execute import raw_terminal, relay
 
     config = client.engine("GET", f"/containers/{container}/json")["Config"]
-    end = client.request("POST", f"{ENGINE}/containers/{container}/wait")
-    connection = client.hijack(f"{ENGINE}/containers/{container}/attach", {})
+    end = client.request("POST", f"{client.base}/containers/{container}/wait")
+    connection = client.hijack(f"{client.base}/containers/{container}/attach", {})
     tty = bool(config["Tty"])
     with raw_terminal(lambda: None) if tty and sys.stdin.isatty() else contextlib.nullcontext():
         relay(connection, tty=tty, stdin=stdin and bool(config["OpenStdin"]))
@@ -244,4 +252,9 @@ def cp(stack: StackOptions, index: int, source: str, target: str) -> None:
     from orchestrator.cli.client import Client
 
     client = Client()
-    copy.copy(client, lambda service: str(only(client, stack, service, index)["id"]), source, target)
+
+    def find(service: str) -> tuple[Client, str]:
+        row = only(client, stack, service, index)
+        return client.at(row["node"]), row["id"]
+
+    copy.copy(find, source, target)

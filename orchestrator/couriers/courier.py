@@ -69,6 +69,17 @@ class Courier:
                     raise Refused(str(event["error"]))
                 yield event
 
+    async def chunks(self, path: str) -> AsyncIterator[bytes]:
+        """The body of a GET, as it comes. Raises Refused, Unreachable."""
+        try:
+            async with self.session().get(f"http://node{path}") as reply:
+                if reply.status >= 400:
+                    raise Refused((await reply.read()).decode(errors="replace"), reply.status)
+                async for chunk in reply.content.iter_any():
+                    yield chunk
+        except (aiohttp.ClientError, OSError) as error:
+            raise Unreachable(f"node {self.node} does not answer: {error}") from error
+
     async def tail(self, container: str, lines: int) -> list[str]:
         """The last lines of a container's output, without what tells the streams apart."""
         path = f"http://node/containers/{container}/logs?stdout=1&stderr=1&tail={lines}"

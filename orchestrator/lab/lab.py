@@ -3,7 +3,8 @@
     <labs>/<name>/lab.json      which machines there are, by the PID and start time of their first process
     <labs>/<name>/<machine>/    a machine's state folder, PYSTACK_ROOT of its server
 
-`n1` … are nodes, the first of them has the server; `outside` is a machine on the switch that is none, `switch` only holds the bridge.
+`n1` … are nodes, the first of them has the server; `outside` is a machine on the switch that is none; `switch` only holds
+the bridge.
 """
 
 from __future__ import annotations

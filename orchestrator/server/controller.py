@@ -13,7 +13,8 @@ import msgspec
 
 from agent.manifest import Manifest, Network, Record, Subnet, Task, TaskStatus, Volume
 from orchestrator.couriers.courier import Courier
-from orchestrator.errors import Refused
+from orchestrator.couriers.shipping import ship
+from orchestrator.errors import PystackError, Refused, Unreachable
 from orchestrator.placement.assign import Ground, Why, demands, explain
 from orchestrator.placement.board import Demand
 from orchestrator.planning import graph
@@ -139,14 +140,54 @@ class Controller:
         return self.stacks[stack]
 
     async def _image_ids(self, stack: Stack) -> dict[str, str]:
-        """Image names of *stack* → identity, for those that the node has."""
+        """Image names of *stack* → identity, for those that a node has; this host's word counts before the others'."""
         names = sorted({s.container.image for s in stack.services})
-        out = {}
-        for name in names:
-            with contextlib.suppress(Refused):
-                found = await self.courier.call("GET", f"/images/{name}/json")
-                out[name] = str(found["Id"])
+        out: dict[str, str] = {}
+        for node in [self.node, *sorted(self.cluster.ready - {self.node})]:
+            if left := [n for n in names if n not in out]:
+                with contextlib.suppress(Unreachable):
+                    out |= await self._images_on(node, left)
         return out
+
+    async def _images_on(self, node: str, images: Sequence[str]) -> dict[str, str]:
+        """Which of *images* (names or identities) a node has whole → their identities."""
+        courier = self.cluster.get(node).courier
+        found: dict[str, str] = await courier.call("POST", "/pystack/images/ids", data=msgspec.json.encode(images))
+        return found
+
+    async def _ship(self, tasks: Sequence[Task], tell: Any) -> list[Failure]:
+        """Bring the images of *tasks* to their nodes, from a node that has them."""
+        if len(self.cluster.members) < 2:
+            return []
+        wanted: dict[str, dict[str, Task]] = {}
+        for task in tasks:
+            if task.container.image_id and not self._lost(task):
+                wanted.setdefault(task.node, {})[task.container.image_id] = task
+        have = {node: await self._images_on(node, list(images)) for node, images in wanted.items()}
+        failures: list[Failure] = []
+
+        async def bring(node: str, image: str, task: Task) -> None:
+            try:
+                source = await self._holder(image)
+                tell({"event": "ship", "image": task.container.image, "from": source, "to": node})
+                await ship(image, self.cluster.get(source).courier, self.cluster.get(node).courier)
+            except PystackError as error:
+                reason = f"image {task.container.image} cannot be brought to {node}: {error}"
+                failures.append(Failure(task=task.name, where=task.where, reason=reason))
+
+        async with asyncio.TaskGroup() as group:
+            for node, images in wanted.items():
+                for image, task in images.items():
+                    if image not in have[node]:
+                        group.create_task(bring(node, image, task))
+        return failures
+
+    async def _holder(self, image: str) -> str:
+        """A node that has *image*. Raises Refused."""
+        for node in [self.node, *sorted(self.cluster.ready - {self.node})]:
+            if await self._images_on(node, [image]):
+                return node
+        raise Refused("no node has it any more: pull or load it again")
 
     async def _foreign_networks(self, stack: str) -> list[Network]:
         """Networks of other stacks, and those made on the node by hand."""
@@ -253,6 +294,9 @@ class Controller:
         return failures
 
     async def _apply(self, stack: Stack, plan: Plan, options: UpOptions, tell: Any) -> list[Failure]:
+        going = {s.name for s in plan.changes if s.kind == "task"}
+        if failures := await self._ship([t for t in plan.desired.tasks if t.name in going], tell):
+            return failures
         removed = [s.name for s in plan.steps if s.action == "remove" and s.kind == "task"]
         moved = [t.name for t in plan.desired.tasks if t.name in self.tasks and self.tasks[t.name].node != t.node]
         if leaving := [*removed, *moved]:

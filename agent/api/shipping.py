@@ -1,0 +1,89 @@
+"""Images from node to node, with no registry: what one lacks another hands out, layer by layer."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+from aiohttp import web
+
+from agent.api.keys import ENGINE
+from agent.errors import ImageError, ImageNotFound
+from agent.images import types
+from agent.images.reference import parse
+from agent.manifest import ImageCargo, LayerCargo
+
+routes = web.RouteTableDef()
+
+
+@routes.post("/pystack/images/ids")
+async def ids(request: web.Request) -> web.Response:
+    """A list of names or IDs → those that are whole on this node, with their IDs."""
+    store = request.app[ENGINE].images
+    out = {}
+    for name in msgspec.json.decode(await request.read(), type=list[str]):
+        try:
+            image = store.find(name)
+        except (ImageError, ImageNotFound):
+            continue
+        if store.is_complete(image):
+            out[name] = image.id
+    return web.json_response(out)
+
+
+@routes.get("/pystack/images/{name:.+}/cargo")
+async def cargo(request: web.Request) -> web.Response:
+    """What must be carried to have image *name* elsewhere."""
+    store = request.app[ENGINE].images
+    image = store.find(request.match_info["name"])
+    manifest = store.manifest(image.digest)
+    layers = tuple(
+        LayerCargo(digest=layer.digest, diff_id=diff_id, size=layer.size)
+        for layer, diff_id in zip(manifest.layers, image.layers, strict=True)
+    )
+    found = ImageCargo(digest=image.digest, config=image.id, layers=layers, names=image.names)
+    return web.Response(body=msgspec.json.encode(found), content_type="application/json")
+
+
+@routes.post("/pystack/images/lacks")
+async def lacks(request: web.Request) -> web.Response:
+    """An ImageCargo → the digests of its layers that this node does not have."""
+    store = request.app[ENGINE].images
+    wanted = msgspec.json.decode(await request.read(), type=ImageCargo)
+    return web.json_response([x.digest for x in wanted.layers if not (store.has_layer(x.diff_id) and store.has_blob(x.digest))])
+
+
+@routes.get("/pystack/blobs/{digest}")
+async def give(request: web.Request) -> web.StreamResponse:
+    path = request.app[ENGINE].images.blob(request.match_info["digest"])
+    if not path.exists():
+        raise ImageNotFound(f"blob {request.match_info['digest']} is not on this node")
+    return web.FileResponse(path)
+
+
+@routes.put("/pystack/blobs/{digest}")
+async def take(request: web.Request) -> web.Response:
+    """A manifest or config; with `diff_id` a layer, verified and unpacked as it comes."""
+    store = request.app[ENGINE].images
+    digest, diff_id = request.match_info["digest"], request.query.get("diff_id", "")
+    if diff_id:
+        await store.unpack(request.content.iter_chunked(1 << 18), digest=digest, diff_id=diff_id)
+    else:
+        await asyncio.to_thread(store.put_blob, await request.read(), digest)
+    return web.Response(status=204)
+
+
+@routes.post("/pystack/images/landed")
+async def landed(request: web.Request) -> web.Response:
+    """All blobs of an ImageCargo are here: from now on the image exists under its names."""
+    store = request.app[ENGINE].images
+    done = msgspec.json.decode(await request.read(), type=ImageCargo)
+    manifest = msgspec.json.decode(store.blob(done.digest).read_bytes(), type=types.Manifest)
+    missing = [d.digest for d in (manifest.config, *manifest.layers) if not store.has_blob(d.digest)]
+    if missing:
+        raise ImageError(f"image {done.digest} lacks {', '.join(missing)}")
+    for name in done.names:
+        store.tag(parse(name), done.digest)
+    if not done.names:
+        store.keep_untagged(done.digest)
+    return web.Response(status=204)
