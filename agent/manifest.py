@@ -160,7 +160,7 @@ class Subnet(Record, frozen=True, kw_only=True):
 
 
 class Network(Record, frozen=True, kw_only=True):
-    """A network as a node must build it. *name* is unique on the node, `<stack>_<key>` unless the file says otherwise."""
+    """A network as a node must build it; *vni* is an overlay's (24 bits). *name* is unique on the node, `<stack>_<key>` unless the file says otherwise."""
 
     name: str
     driver: str = "bridge"
@@ -170,6 +170,7 @@ class Network(Record, frozen=True, kw_only=True):
     labels: tuple[tuple[str, str], ...] = ()
     stack: str = ""
     key: str = ""
+    vni: int = 0
 
 
 class Volume(Record, frozen=True, kw_only=True):

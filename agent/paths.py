@@ -21,7 +21,7 @@ class Paths(msgspec.Struct, frozen=True):
 
     @property
     def link_prefix(self) -> str:
-        return f"ps{self.tag}"
+        return f"ps{self.tag or 't'}"  # t is no hexadecimal digit: no other instance begins so
 
     @property
     def table(self) -> str:

@@ -17,8 +17,20 @@ class Subnet(msgspec.Struct, frozen=True):
     gateway: str
 
 
+class Remote(msgspec.Struct, frozen=True, kw_only=True):
+    """An endpoint on another node, which is reached at *underlay*. *mac* "" follows from the address."""
+
+    underlay: str
+    ipv4: str = ""
+    ipv6: str = ""
+    mac: str = ""
+
+
 class Network(msgspec.Struct, frozen=True, kw_only=True):
-    """A network as drivers see it. *link* is the name of its main link, at most 15 bytes (IFNAMSIZ)."""
+    """A network as drivers see it. *link* is the name of its main link, at most 15 bytes (IFNAMSIZ).
+
+    For an overlay: *vni* (24 bits), *underlay* (this node's address for the others), *own* (addresses that this node
+    has on the network, the gateway's apart), *remotes*."""
 
     name: str
     link: str
@@ -26,6 +38,10 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     subnets: tuple[Subnet, ...] = ()
     internal: bool = False
     options: dict[str, str] = {}
+    vni: int = 0
+    underlay: str = ""
+    own: tuple[str, ...] = ()
+    remotes: tuple[Remote, ...] = ()
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,7 +101,28 @@ class Veth(msgspec.Struct, frozen=True, kw_only=True):
     gateways: tuple[str, ...]
 
 
-KernelObject = Bridge | Veth
+class Vxlan(msgspec.Struct, frozen=True, kw_only=True):
+    """A VXLAN device, enslaved to *master*: learns nothing, floods nothing, answers no ARP of its own."""
+
+    name: str
+    master: str
+    vni: int
+    port: int
+    local: str
+    mtu: int
+
+
+class Far(msgspec.Struct, frozen=True, kw_only=True):
+    """An endpoint behind *vxlan*: frames to *mac* go to *underlay*; neighbours on *bridge* for its *addresses*."""
+
+    bridge: str
+    vxlan: str
+    mac: str
+    underlay: str
+    addresses: tuple[str, ...]
+
+
+KernelObject = Bridge | Veth | Vxlan
 
 
 class Isolation(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,6 +140,7 @@ class Description(msgspec.Struct, frozen=True):
 
     objects: frozenset[KernelObject] = frozenset()
     isolation: Isolation | None = None
+    far: frozenset[Far] = frozenset()
 
 
 class Driver(Protocol):

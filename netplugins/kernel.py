@@ -7,12 +7,14 @@ at the start and after a failure, and tracked in between: a dump for each contai
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
+import socket
 from collections.abc import Iterable
 from pathlib import Path
 
 from netplugins import netlink, netns
-from netplugins.driver import Bridge, KernelObject, Veth
+from netplugins.driver import Bridge, Far, KernelObject, Veth, Vxlan
 from netplugins.errors import NetworkError
 
 
@@ -24,6 +26,8 @@ class Kernel:
         self._socket = netlink.Socket()
         self._present: dict[str, KernelObject | None] | None = None
         self._index: dict[str, int] = {}
+        self._far: frozenset[Far] | None = None
+        """None: what the kernel has is not known, so it is asked."""
 
     def observe(self) -> dict[str, KernelObject | None]:
         """Names of this instance's links → what made them, None where only the name is known."""
@@ -36,29 +40,56 @@ class Kernel:
     def forget(self) -> None:
         """Somebody else may have changed the kernel: look again before the next difference."""
         self._present = None
+        self._far = None
+
+    def audit(self) -> None:
+        """Look whether the kernel still has what was made; what it lacks is forgotten, so that `converge` makes it anew."""
+        present = self.observe()
+        there = {name for _, name in _links()}
+        for name in [n for n in present if n not in there]:
+            del present[name]
+        if self._far is not None:
+            self._far -= {f for f in self._far if f not in self._confirmed(self._far)}
 
     def adopt(self, described: Iterable[KernelObject]) -> None:
-        """Take links that are already there for what is described, after a restart: the names decide."""
+        """Take links that are already there for what is described, after a restart: the names decide. Bridges are not
+        taken: they are set once more, in place."""
         present = self.observe()
         for item in described:
-            if item.name in present and present[item.name] is None:
+            if item.name in present and present[item.name] is None and not isinstance(item, Bridge):
                 present[item.name] = item
 
-    def converge(self, described: frozenset[KernelObject]) -> None:
-        """Make the links of this instance equal to *described*. Idempotent; raises NetworkError and tries no further
-        on the first object that the kernel refuses."""
+    def converge(self, described: frozenset[KernelObject], far: frozenset[Far] = frozenset()) -> None:
+        """Make the links of this instance equal to *described*, and what lies behind its VXLAN devices equal to *far*.
+
+        Idempotent; raises NetworkError and tries no further on the first object that the kernel refuses."""
         present = self.observe()
         wanted = {item.name: item for item in described}
         try:
-            stale = [n for n, was in present.items() if n not in wanted or (was is not None and was != wanted[n])]
+            stale = [
+                n for n, was in present.items() if n not in wanted
+                or (was is not None and was != wanted[n] and not isinstance(was, Bridge))
+            ]
             if stale:
                 self._socket.run(netlink.delete_links(stale), ignore=frozenset({errno.ENODEV}))
             for name in stale:
                 del present[name]
+                self._index.pop(name, None)
+            if self._far and stale:  # entries go with their device
+                self._far -= {f for f in self._far if f.vxlan in stale or f.bridge in stale}
             for item in wanted.values():
-                if isinstance(item, Bridge) and present.get(item.name) is None:
-                    self._bridge(item, existing=item.name in present)
+                if isinstance(item, Bridge) and present.get(item.name) != item:
+                    self._bridge(item, present.get(item.name), existing=item.name in present)
                     present[item.name] = item
+            for item in wanted.values():
+                if isinstance(item, Vxlan) and present.get(item.name) is None:
+                    if item.name in present:
+                        self._socket.run(netlink.delete_links([item.name]), ignore=frozenset({errno.ENODEV}))
+                    self._vxlan(item)
+                    present[item.name] = item
+                    if self._far is not None:  # its entries went with the old device
+                        self._far -= {f for f in self._far if f.vxlan == item.name}
+            self._reach(far)
             for item in sorted(wanted.values(), key=lambda o: (getattr(o, "order", 0), o.name)):
                 if isinstance(item, Veth) and present.get(item.name) is None:
                     if item.name in present:  # half made before a crash: its inside is unknown, so it is made again
@@ -69,18 +100,109 @@ class Kernel:
             self.forget()
             raise
 
-    def _bridge(self, bridge: Bridge, *, existing: bool) -> None:
+    def _bridge(self, bridge: Bridge, was: KernelObject | None, *, existing: bool) -> None:
+        """Make a bridge, or change it in place: containers hang on it."""
         if not existing:
             self._socket.run([netlink.add_bridge(bridge.name, bridge.mtu, bridge.mac)])
         index = self._socket.index(bridge.name)
         self._index[bridge.name] = index
         _sysctl(f"net/ipv6/conf/{bridge.name}/accept_ra", "0")
         _sysctl(f"net/ipv6/conf/{bridge.name}/accept_dad", "0")
-        messages = [netlink.add_address(index, cidr, bridge.name) for cidr in bridge.addresses]
+        messages = [netlink.set_link(index, bridge.mtu, bridge.mac, bridge.name)] if existing else []
+        messages += [netlink.add_address(index, cidr, bridge.name) for cidr in bridge.addresses]
         self._socket.run([*messages, netlink.link_up(index, bridge.name)])
+        gone = set(was.addresses) - set(bridge.addresses) if isinstance(was, Bridge) else set()
+        self._socket.run([netlink.delete_address(index, cidr, bridge.name) for cidr in sorted(gone)])
+
+    def _vxlan(self, vxlan: Vxlan) -> None:
+        master = self._link(vxlan.master)
+        self._socket.run([netlink.add_vxlan(
+            vxlan.name, vni=vxlan.vni, port=vxlan.port, local=vxlan.local, mtu=vxlan.mtu, master=master
+        )])
+        self._index[vxlan.name] = self._socket.index(vxlan.name)
+        self._socket.run([netlink.quiet_port(self._index[vxlan.name], vxlan.name)])
+
+    def _link(self, name: str) -> int:
+        if name not in self._index:
+            self._index[name] = self._socket.index(name)
+        return self._index[name]
+
+    def _reach(self, far: frozenset[Far]) -> None:
+        """Write what is new among the far endpoints, then take away what is stale; one batch each."""
+        before = self._far if self._far is not None else self._confirmed(far)
+        if self._far is None:
+            self._sweep(far)
+        kept_macs = {(f.vxlan, f.mac) for f in far}
+        kept_addresses = {(f.bridge, a) for f in far for a in f.addresses}
+        messages: list[netlink.Message] = []
+        for item in before - far:
+            if item.vxlan in self._index and (item.vxlan, item.mac) not in kept_macs:
+                messages += netlink.forwarding(self._index[item.vxlan], item.mac, item.underlay, add=False)
+            if item.bridge in self._index:
+                messages += [
+                    netlink.neighbour(self._index[item.bridge], a, item.mac, add=False)
+                    for a in item.addresses if (item.bridge, a) not in kept_addresses
+                ]
+        moved = {(f.vxlan, f.mac): f.underlay for f in before - far}
+        for item in far - before:
+            index = self._link(item.vxlan)
+            if old := moved.get((item.vxlan, item.mac)):
+                if old != item.underlay:  # `replace` would keep both destinations
+                    messages += netlink.forwarding(index, item.mac, old, add=False)
+            messages += netlink.forwarding(index, item.mac, item.underlay, add=True)
+            bridge = self._link(item.bridge)
+            messages += [netlink.neighbour(bridge, a, item.mac, add=True) for a in item.addresses]
+        self._far = None
+        self._socket.run(messages, ignore=frozenset({errno.ENOENT, errno.ENODEV}))
+        self._far = far
+
+    def _entries(self) -> tuple[set[tuple[int, str, bytes]], set[tuple[int, str]], set[tuple[int, str, bytes]]]:
+        """The kernel's (VXLAN link, MAC, underlay), (VXLAN link, MAC) on the bridge, (bridge, MAC, address)."""
+        device, bridged = set(), set()
+        for index, state, flags, mac, address in self._socket.neighbours(netlink.AF_BRIDGE):
+            if flags & netlink.NTF_SELF and address:
+                device.add((index, mac, address))
+            elif not flags & netlink.NTF_SELF and state & netlink.NUD_NOARP:
+                bridged.add((index, mac))
+        known = {
+            (index, mac, address) for family in (socket.AF_INET, socket.AF_INET6)
+            for index, state, _, mac, address in self._socket.neighbours(family) if state & netlink.NUD_PERMANENT
+        }
+        return device, bridged, known
+
+    def _confirmed(self, far: frozenset[Far]) -> frozenset[Far]:
+        """Those of *far* that the kernel has whole."""
+        if not far:
+            return far
+        device, bridged, known = self._entries()
+
+        def whole(item: Far) -> bool:
+            vxlan, bridge = self._link(item.vxlan), self._link(item.bridge)
+            sent = (vxlan, item.mac, ipaddress.ip_address(item.underlay).packed) in device and (vxlan, item.mac) in bridged
+            return sent and all((bridge, item.mac, ipaddress.ip_address(a).packed) in known for a in item.addresses)
+
+        return frozenset(f for f in far if whole(f))
+
+    def _sweep(self, far: frozenset[Far]) -> None:
+        """After a restart: take away entries of our VXLAN devices and bridges that nobody asks for."""
+        vxlans = {self._link(n): n for n in self.observe() if n.startswith(f"{self.prefix}x")}
+        bridges = {self._link(n): n for n in self.observe() if n.startswith(f"{self.prefix}b")}
+        if not vxlans:
+            return
+        wanted = {(f.vxlan, f.mac, ipaddress.ip_address(f.underlay).packed) for f in far}
+        addresses = {(f.bridge, f.mac, ipaddress.ip_address(a).packed) for f in far for a in f.addresses}
+        device, _, known = self._entries()
+        messages: list[netlink.Message] = []
+        for index, mac, underlay in device:
+            if index in vxlans and (vxlans[index], mac, underlay) not in wanted:
+                messages += netlink.forwarding(index, mac, str(ipaddress.ip_address(underlay)), add=False)
+        for index, mac, address in known:
+            if index in bridges and (bridges[index], mac, address) not in addresses:
+                messages.append(netlink.neighbour(index, str(ipaddress.ip_address(address)), mac, add=False))
+        self._socket.run(messages, ignore=frozenset({errno.ENOENT, errno.ENODEV}))
 
     def _veth(self, veth: Veth) -> None:
-        master = self._index.get(veth.master) or self._socket.index(veth.master)
+        master = self._link(veth.master)
         handle = os.open(veth.netns, os.O_RDONLY | os.O_CLOEXEC)
         try:
             pair = netlink.add_veth(
@@ -149,8 +271,6 @@ def features() -> frozenset[str]:
 
 
 def _links() -> list[tuple[int, str]]:
-    import socket
-
     return socket.if_nameindex()
 
 

@@ -20,11 +20,19 @@ NLMSG_ERROR, NLMSG_DONE = 2, 3
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_DELADDR = 20, 21
 RTM_NEWROUTE = 24
+RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 F_REQUEST, F_ACK, F_DUMP, F_REPLACE, F_EXCL, F_CREATE = 0x1, 0x4, 0x300, 0x100, 0x200, 0x400
 IFF_UP = 1
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO, IFLA_NET_NS_FD, IFLA_IFALIAS = 1, 3, 4, 10, 18, 28, 20
 IFLA_GROUP, DOOMED = 27, 0x70736b64  # our group number: "pskd"
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
+IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 4, 5
+IFLA_BRPORT_LEARNING, IFLA_BRPORT_UNICAST_FLOOD, IFLA_BRPORT_NEIGH_SUPPRESS = 8, 9, 32
+IFLA_VXLAN_ID, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LEARNING, IFLA_VXLAN_PORT, IFLA_VXLAN_LOCAL6 = 1, 4, 7, 15, 17
+NDA_DST, NDA_LLADDR = 1, 2
+NTF_SELF, NTF_MASTER, NUD_NOARP, NUD_PERMANENT = 0x02, 0x04, 0x40, 0x80
+AF_BRIDGE = 7
+RTMGRP_LINK, RTMGRP_NEIGH = 0x1, 0x4
 IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS = 1, 2, 8
 IFA_F_NODAD = 0x02
 RTA_DST, RTA_OIF, RTA_GATEWAY = 1, 4, 5
@@ -80,6 +88,50 @@ def add_veth(
     return Message(RTM_NEWLINK, F_CREATE | F_EXCL, payload, f"create veth {name}")
 
 
+def add_vxlan(name: str, *, vni: int, port: int, local: str, mtu: int, master: int) -> Message:
+    address = ipaddress.ip_address(local)
+    data = u32(IFLA_VXLAN_ID, vni) + attribute(IFLA_VXLAN_LEARNING, b"\0")
+    data += attribute(IFLA_VXLAN_LOCAL if address.version == 4 else IFLA_VXLAN_LOCAL6, address.packed)
+    data += attribute(IFLA_VXLAN_PORT, struct.pack("!H", port))
+    info = attribute(IFLA_LINKINFO, text(IFLA_INFO_KIND, "vxlan") + attribute(IFLA_INFO_DATA, data))
+    payload = ifinfo() + text(IFLA_IFNAME, name) + u32(IFLA_MTU, mtu) + u32(IFLA_MASTER, master) + info
+    return Message(RTM_NEWLINK, F_CREATE | F_EXCL, payload, f"create vxlan {name} (VNI {vni})")
+
+
+def quiet_port(index: int, what: str) -> Message:
+    """A bridge port that learns nothing, and behind which the bridge itself answers ARP and ND; up."""
+    port = attribute(IFLA_BRPORT_LEARNING, b"\0") + attribute(IFLA_BRPORT_UNICAST_FLOOD, b"\0")
+    port += attribute(IFLA_BRPORT_NEIGH_SUPPRESS, b"\1")
+    slave = text(IFLA_INFO_SLAVE_KIND, "bridge") + attribute(IFLA_INFO_SLAVE_DATA, port)
+    return Message(RTM_NEWLINK, 0, ifinfo(index, up=True) + attribute(IFLA_LINKINFO, slave), f"set up port {what}")
+
+
+def _neighbour(kind: int, family: int, index: int, state: int, flags: int, attributes: bytes, what: str) -> Message:
+    head = struct.pack("=BxxxiHBB", family, index, state, flags, 0)
+    mode = F_CREATE | F_REPLACE if kind == RTM_NEWNEIGH else 0
+    return Message(kind, mode, head + attributes, what)
+
+
+def forwarding(index: int, mac: str, underlay: str, *, add: bool) -> list[Message]:
+    """Frames to *mac* leave by the VXLAN device *index* for *underlay*: an entry of the device, and one of its bridge."""
+    kind = RTM_NEWNEIGH if add else RTM_DELNEIGH
+    hardware = attribute(NDA_LLADDR, mac_bytes(mac))
+    far = hardware + attribute(NDA_DST, ipaddress.ip_address(underlay).packed)
+    what = f"{'add' if add else 'delete'} FDB entry {mac} at {underlay}"
+    return [
+        _neighbour(kind, AF_BRIDGE, index, NUD_NOARP | NUD_PERMANENT, NTF_SELF, far, what),
+        _neighbour(kind, AF_BRIDGE, index, NUD_NOARP, NTF_MASTER, hardware, what),
+    ]
+
+
+def neighbour(index: int, address: str, mac: str, *, add: bool) -> Message:
+    packed = ipaddress.ip_address(address)
+    family = socket.AF_INET if packed.version == 4 else socket.AF_INET6
+    attributes = attribute(NDA_DST, packed.packed) + attribute(NDA_LLADDR, mac_bytes(mac))
+    kind = RTM_NEWNEIGH if add else RTM_DELNEIGH
+    return _neighbour(kind, family, index, NUD_PERMANENT, 0, attributes, f"{'add' if add else 'delete'} neighbour {address}")
+
+
 def delete_links(names: Sequence[str]) -> list[Message]:
     """Deletes all of *names* at once: one link after the other would each wait for the kernel's grace period."""
     if len(names) == 1:
@@ -89,6 +141,11 @@ def delete_links(names: Sequence[str]) -> list[Message]:
         for name in names
     ]
     return [*marks, Message(RTM_DELLINK, 0, ifinfo() + u32(IFLA_GROUP, DOOMED), f"delete {len(names)} links")]
+
+
+def set_link(index: int, mtu: int, mac: str, what: str) -> Message:
+    payload = ifinfo(index) + u32(IFLA_MTU, mtu) + attribute(IFLA_ADDRESS, mac_bytes(mac))
+    return Message(RTM_NEWLINK, 0, payload, f"set MTU and MAC of {what}")
 
 
 def link_up(index: int, what: str) -> Message:
@@ -174,6 +231,28 @@ class Socket:
                 offset += (length + 3) & ~3
         return failure
 
+    def neighbours(self, family: int) -> list[tuple[int, int, int, str, bytes]]:
+        """All entries of *family* (AF_BRIDGE: the FDB): (link index, state, flags, MAC, packed address or b"")."""
+        self._sequence += 1
+        head = struct.pack("=BxxxiHBB", family, 0, 0, 0, 0)
+        # a dump of the FDB is asked for with an ifinfomsg
+        payload = ifinfo() if family == AF_BRIDGE else head
+        if family == AF_BRIDGE:
+            payload = bytes([AF_BRIDGE]) + payload[1:]
+        kind, flags = RTM_GETNEIGH, F_REQUEST | F_DUMP
+        self._socket.send(struct.pack("=IHHII", 16 + len(payload), kind, flags, self._sequence, 0) + payload)
+        out: list[tuple[int, int, int, str, bytes]] = []
+        while True:
+            data = self._socket.recv(1 << 18)
+            offset = 0
+            while offset + 16 <= len(data):
+                length, kind, _, sequence, _ = struct.unpack_from("=IHHII", data, offset)
+                if kind in (NLMSG_DONE, NLMSG_ERROR):
+                    return out
+                if kind == RTM_NEWNEIGH and sequence == self._sequence:
+                    out.append(_parse_neighbour(data[offset + 16 : offset + length]))
+                offset += (length + 3) & ~3
+
     def index(self, name: str) -> int:
         """The index of link *name*, 0 where there is none."""
         self._sequence += 1
@@ -182,6 +261,29 @@ class Socket:
         data = self._socket.recv(1 << 16)
         _, kind, _, _, _ = struct.unpack_from("=IHHII", data)
         return 0 if kind == NLMSG_ERROR else int(struct.unpack_from("=i", data, 20)[0])
+
+
+def _parse_neighbour(data: bytes) -> tuple[int, int, int, str, bytes]:
+    index, state, flags = struct.unpack_from("=iHB", data, 4)
+    mac, address = "", b""
+    offset = 12
+    while offset + 4 <= len(data):
+        length, kind = struct.unpack_from("=HH", data, offset)
+        if length < 4:
+            break
+        if kind == NDA_LLADDR and length == 10:
+            mac = data[offset + 4 : offset + 10].hex(":")
+        elif kind == NDA_DST:
+            address = data[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
+    return index, state, flags, mac, address
+
+
+def monitor() -> socket.socket:
+    """A non-blocking socket that becomes readable when a link, an FDB entry or a neighbour of this namespace changes."""
+    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
+    sock.bind((0, RTMGRP_LINK | RTMGRP_NEIGH))
+    return sock
 
 
 def _extended(message: bytes, flags: int) -> str:

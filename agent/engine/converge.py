@@ -46,12 +46,12 @@ class Converger:
         self.manifest = manifest
         self.tasks = {task.name: task for task in manifest.tasks}
         self.engine.manifest_volumes = {v.name: v for v in manifest.volumes}
-        self.engine.networks.manifest = {n.name: n for n in manifest.networks}
+        self.engine.networks.take(manifest)
 
     async def apply(self, manifest: Manifest) -> None:
         """Take over *manifest*; returns when it is kept on disk and work has begun, not when it is done."""
         before = self.tasks
-        networks = self.manifest.networks
+        around = self.manifest.networks, self.manifest.peers, self.manifest.underlay
         failpoint("manifest.keep")
         files.write_atomically(self._file, msgspec.json.encode(manifest), 0o600)
         self._take(manifest)
@@ -60,7 +60,8 @@ class Converger:
                 self._errors.pop(name, None)
                 self._wake(name)
         self._remove_orphans()
-        if networks != manifest.networks and not self._workers:
+        if around != (manifest.networks, manifest.peers, manifest.underlay):
+            # before this returns: the control plane starts a task elsewhere once its peers know of it
             with contextlib.suppress(AgentError):
                 await self.engine.networks.sync()
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import ipaddress
+import json
 import socket
+import subprocess
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,7 +21,7 @@ from agent.engine.dataplane import Dataplane
 from agent.engine.records import Endpoint, Record
 from agent.errors import AgentError, BadRequest, Conflict, NotFound
 from agent.failpoints import failpoint
-from agent.manifest import Network, Port, PublishedPort, Subnet
+from agent.manifest import Manifest, Network, Peer, Port, PublishedPort, Subnet
 from agent.paths import Paths
 from agent.settings import Settings
 from netplugins import driver as drivers
@@ -27,6 +29,7 @@ from netplugins import firewall, netns
 from netplugins.bridge import BridgeDriver
 from netplugins.errors import NetworkError
 from netplugins.kernel import Kernel, allow_forwarding, features, prepare_namespace
+from netplugins.overlay import OverlayDriver
 from netplugins.resolver.table import Document, Forward, View
 
 DEFAULT = "bridge"
@@ -38,9 +41,11 @@ class Networks:
         self.paths = paths
         self.settings = settings
         self.prefix = paths.link_prefix
-        self.driver = BridgeDriver(self.prefix)
+        self.drivers: dict[str, drivers.Driver] = {d.name: d for d in (BridgeDriver(self.prefix), OverlayDriver(self.prefix))}
         self.dataplane = Dataplane(paths.run)
         self.manifest: dict[str, Network] = {}
+        self.peers: tuple[Peer, ...] = ()
+        self.underlay = ""
         self.local: dict[str, Network] = self._load_local()
         self.attached: dict[str, Record] = {}
         self.host = drivers.Host(features=features())
@@ -51,6 +56,14 @@ class Networks:
         self._revision = 0
         self._next: asyncio.Future[None] | None = None
         self._runner: asyncio.Task[None] | None = None
+
+    def take(self, manifest: Manifest) -> None:
+        """From now on this is what the control plane wants; `sync` makes it so."""
+        self.manifest = {n.name: n for n in manifest.networks}
+        self.peers = manifest.peers
+        if self.underlay != manifest.underlay:
+            self.underlay = manifest.underlay
+            self.host = msgspec.structs.replace(self.host, mtu=_mtu_of(self.underlay))
 
     # --- what exists -------------------------------------------------------------------------------------------
 
@@ -87,7 +100,7 @@ class Networks:
         """A network made on this node alone (Engine API); one without a subnet gets a free one."""
         if network.name in self.all:
             raise Conflict(f"network with name {network.name} already exists")
-        if network.driver != "bridge":
+        if network.driver not in self.drivers:
             raise BadRequest(f"network {network.name}: driver {network.driver!r} is not known on this node")
         if not network.subnets:
             network = msgspec.structs.replace(network, subnets=(self._free_subnet(),))
@@ -245,8 +258,14 @@ class Networks:
                 if not current.done():
                     current.set_result(None)
 
-    def _describe(self) -> tuple[frozenset[drivers.KernelObject], list[drivers.Isolation]]:
+    def _describe(self) -> tuple[frozenset[drivers.KernelObject], list[drivers.Isolation], frozenset[drivers.Far]]:
         objects: set[drivers.KernelObject] = set()
+        far: set[drivers.Far] = set()
+        remotes: dict[str, list[drivers.Remote]] = {}
+        for peer in self.peers:
+            remotes.setdefault(peer.network, []).append(
+                drivers.Remote(underlay=peer.underlay, ipv4=peer.ipv4, ipv6=peer.ipv6, mac=peer.mac)
+            )
         isolation = []
         for network in self.all.values():
             endpoints = [
@@ -256,11 +275,19 @@ class Networks:
                 )
                 for r in self.attached.values() for e in r.endpoints if e.network == network.name
             ]
-            described = self.driver.describe(self._driver_network(network), endpoints, self.host)
+            wish = msgspec.structs.replace(self._driver_network(network), remotes=tuple(remotes.get(network.name, ())))
+            driver = self.drivers.get(network.driver)
+            lacks = driver.missing(wish, self.host) if driver else (f"driver {network.driver!r} is not known on this node",)
+            if driver is None or lacks:
+                if endpoints:
+                    raise AgentError(f"network {network.name}: {'; '.join(lacks)}")
+                continue
+            described = driver.describe(wish, endpoints, self.host)
             objects |= described.objects
+            far |= described.far
             if described.isolation:
                 isolation.append(described.isolation)
-        return frozenset(objects), isolation
+        return frozenset(objects), isolation, frozenset(far)
 
     def _driver_network(self, network: Network) -> drivers.Network:
         options = dict(network.options)
@@ -272,7 +299,7 @@ class Networks:
         )
         return drivers.Network(
             name=network.name, link=link, driver=network.driver, subnets=subnets, internal=network.internal,
-            options=options,
+            options=options, vni=network.vni, underlay=self.underlay,
         )
 
     def _published(self) -> list[drivers.Published]:
@@ -308,6 +335,10 @@ class Networks:
                     own += [record.service, f"tasks.{record.service}"]
                 for name in dict.fromkeys(n.lower() for n in own):
                     table.setdefault(name, []).extend(a for a in (endpoint.ipv4, endpoint.ipv6) if a)
+        for peer in self.peers:
+            table = names.setdefault(peer.network, {})
+            for name in peer.names:
+                table.setdefault(name, []).extend(a for a in (peer.ipv4, peer.ipv6) if a)
         forwards = []
         for port in published:
             if port.protocol not in ("tcp", "udp"):
@@ -321,10 +352,10 @@ class Networks:
         return Document(views=views, names=frozen, forwards=tuple(forwards))
 
     async def _pass(self) -> None:
-        objects, isolation = self._describe()
+        objects, isolation, far = self._describe()
         published = self._published()
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._worker, self._apply, objects, isolation, published)
+        await loop.run_in_executor(self._worker, self._apply, objects, far, isolation, published)
         problems = await self.dataplane.update(self._document(published))
         for name, why in problems.items():
             if name.split(" ")[0] in ("tcp", "udp"):
@@ -335,7 +366,7 @@ class Networks:
                 raise AgentError(f"container {self.attached[name].name}: {why}")
 
     def _apply(
-        self, objects: frozenset[drivers.KernelObject], isolation: list[drivers.Isolation],
+        self, objects: frozenset[drivers.KernelObject], far: frozenset[drivers.Far], isolation: list[drivers.Isolation],
         published: list[drivers.Published],
     ) -> None:
         try:
@@ -343,7 +374,7 @@ class Networks:
                 self._kernel = Kernel(self.prefix)
                 self._kernel.adopt(objects)
             failpoint("network.converge")
-            self._kernel.converge(objects)
+            self._kernel.converge(objects, far)
             script = firewall.render(self.paths.table, 0, isolation, published)
             if script != self._firewall and (isolation or self._firewall):
                 self._revision += 1
@@ -358,6 +389,17 @@ class Networks:
             await asyncio.gather(self._runner, return_exceptions=True)
         self._worker.shutdown()
         self.dataplane.close()
+
+
+def _mtu_of(address: str) -> int:
+    """The MTU of the link that holds *address*; 1500 where none does."""
+    if not address:
+        return 1500
+    done = subprocess.run(["ip", "-json", "address", "show"], capture_output=True, text=True, check=False)
+    for link in json.loads(done.stdout or "[]"):
+        if any(a.get("local") == address for a in link.get("addr_info", ())):
+            return int(link["mtu"])
+    return 1500
 
 
 def _free_address(subnet: Subnet, used: set[str]) -> str:

@@ -12,6 +12,7 @@ from orchestrator.errors import PystackError
 
 POOLS = ("172.18.0.0/15", "172.20.0.0/14", "172.24.0.0/13", "192.168.0.0/16")
 SUBNET_PREFIX = 24
+VNI_FROM = 4097  # those below are often set by hand
 ULA = ipaddress.IPv6Network("fd70:7973::/32")
 
 
@@ -62,6 +63,15 @@ def _free_v4(avoid: Sequence[object], pools: Sequence[str], name: str) -> Subnet
             found = ipaddress.IPv4Network((start, SUBNET_PREFIX))
             return Subnet(cidr=str(found), gateway=str(found[1]))
     raise Exhausted(f"network {name}: the address pools {', '.join(pools)} are used up: free a network or add a pool")
+
+
+def free_vni(taken: Iterable[int]) -> int:
+    """The first VXLAN network identifier that no network has (RFC 7348: 24 bits). Raises Exhausted."""
+    used = set(taken)
+    found = next((n for n in range(VNI_FROM, 1 << 24) if n not in used), 0)
+    if not found:
+        raise Exhausted("no VXLAN network identifier is left")
+    return found
 
 
 class Addresses:

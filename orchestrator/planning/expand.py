@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence, Set
 import msgspec
 
 from agent.manifest import Network, Task, Volume
-from orchestrator.addressing.allocate import Addresses, held, subnets
+from orchestrator.addressing.allocate import Addresses, free_vni, held, subnets
 from orchestrator.errors import PystackError
 from orchestrator.placement.assign import Ground, assign, eligible
 from orchestrator.placement.node import Node
@@ -84,8 +84,12 @@ def _networks(
         pools = old.subnets if old is not None and same else subnets(
             wish.subnets, ipv6=wish.ipv6, taken=taken, name=wish.name, reserved=reserved
         )
+        driver = wish.driver or (old.driver if old and old.driver == "overlay" else "overlay" if overlay else "bridge")
+        vni = 0
+        if driver == "overlay":
+            vni = old.vni if old and old.vni else free_vni(n.vni for n in (*others, *out, *known.values()))
         out.append(Network(
-            name=wish.name, driver=wish.driver or ("overlay" if overlay else "bridge"), subnets=pools,
+            name=wish.name, driver=driver, subnets=pools, vni=vni,
             internal=wish.internal, options=wish.options,
             labels=wish.labels, stack=stack.name, key=wish.key,
         ))

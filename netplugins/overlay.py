@@ -1,0 +1,57 @@
+"""The overlay driver: a bridge on each node, and a VXLAN device that joins them, with no learning and no flooding.
+
+Who is where is decided by the plan: each far endpoint is an FDB entry (frames to its MAC go to its node) and a neighbour
+entry (the bridge itself answers ARP and ND for it), written before a container starts. `nolearning` and `local` are both
+set: learning would hide a missing entry until the learned one ages (moby#52661), and without `local` every connection
+dies once a peer's source address differs (moby#53004). Source: RFC 7348; ip-link(8); bridge(8).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+
+import msgspec
+
+from netplugins.bridge import OPTION, BridgeDriver, address_mac
+from netplugins.driver import Bridge, Description, Endpoint, Far, Host, Network, Vxlan
+
+OVERHEAD = {4: 50, 6: 70}
+PORT = 4789
+
+
+class OverlayDriver:
+    name = "overlay"
+
+    def __init__(self, prefix: str = "ps") -> None:
+        self.prefix = prefix
+        self._bridge = BridgeDriver(prefix)
+
+    def missing(self, network: Network, host: Host) -> Sequence[str]:
+        del network
+        lacks = [kind for kind in ("bridge", "vxlan") if kind not in host.features]
+        return [f"the kernel has no {kind} (CONFIG_{kind.upper()})" for kind in lacks]
+
+    def describe(self, network: Network, endpoints: Sequence[Endpoint], host: Host) -> Description:
+        """As a bridge network, with the VXLAN device and every far endpoint."""
+        family = ipaddress.ip_address(network.underlay).version if network.underlay else 4
+        wish = network.options.get(OPTION + "driver.mtu") or str(host.mtu - OVERHEAD[family])
+        inner = msgspec.structs.replace(network, options=network.options | {OPTION + "driver.mtu": wish})
+        local = self._bridge.describe(inner, endpoints, host)
+        if not network.underlay:  # a node that is alone has nobody to reach
+            return local
+        name = f"{self.prefix}x{network.vni:x}"
+        vxlan = Vxlan(name=name, master=network.link, vni=network.vni, port=PORT, local=network.underlay, mtu=int(wish))
+        bridge = next(o for o in local.objects if isinstance(o, Bridge))
+        objects = local.objects
+        if network.own:  # frames for the node itself must be told apart from those for other nodes
+            lengths = {ipaddress.ip_network(s.cidr).version: s.cidr.split("/")[1] for s in network.subnets}
+            own = tuple(f"{a}/{lengths[ipaddress.ip_address(a).version]}" for a in network.own)
+            known = msgspec.structs.replace(bridge, mac=address_mac(network.own[0]), addresses=(*bridge.addresses, *own))
+            objects = (objects - {bridge}) | {known}
+        far = frozenset(
+            Far(bridge=network.link, vxlan=name, mac=r.mac or address_mac(r.ipv4, r.ipv6), underlay=r.underlay,
+                addresses=tuple(a for a in (r.ipv4, r.ipv6) if a))
+            for r in network.remotes if r.underlay and r.underlay != network.underlay
+        )
+        return Description(objects | {vxlan}, local.isolation, far)
