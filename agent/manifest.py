@@ -159,8 +159,19 @@ class Subnet(Record, frozen=True, kw_only=True):
     gateway: str = ""
 
 
+class Holder(Record, frozen=True, kw_only=True):
+    """Who holds addresses on a network: a node, or a service."""
+
+    name: str
+    ipv4: str = ""
+    ipv6: str = ""
+
+
 class Network(Record, frozen=True, kw_only=True):
-    """A network as a node must build it; *vni* is an overlay's (24 bits). *name* is unique on the node, `<stack>_<key>` unless the file says otherwise."""
+    """A network as a node must build it. *name* is unique on the node, `<stack>_<key>` unless the file says otherwise.
+
+    An overlay has a *vni* (24 bits), *service_pools* (CIDRs of the addresses of whole services), *hosts* (the nodes that
+    carry it, with an address of their own on it) and *vips* (services that have one address)."""
 
     name: str
     driver: str = "bridge"
@@ -171,6 +182,9 @@ class Network(Record, frozen=True, kw_only=True):
     stack: str = ""
     key: str = ""
     vni: int = 0
+    service_pools: tuple[str, ...] = ()
+    hosts: tuple[Holder, ...] = ()
+    vips: tuple[Holder, ...] = ()
 
 
 class Volume(Record, frozen=True, kw_only=True):
@@ -219,19 +233,34 @@ class Peer(Record, frozen=True, kw_only=True):
     names: tuple[str, ...] = ()
 
 
+class Virtual(Record, frozen=True, kw_only=True):
+    """A service as one: connections to its address, or to its *ports* on any node, go to one of *backends*, the tasks
+    that can serve now. *names* lead to the address."""
+
+    service: str
+    network: str
+    ipv4: str = ""
+    ipv6: str = ""
+    names: tuple[str, ...] = ()
+    ports: tuple[Port, ...] = ()
+    backends: tuple[Holder, ...] = ()
+
+
 class Manifest(Record, frozen=True, kw_only=True):
-    """What one node must be. *underlay* is the address under which other nodes reach it, "" on a node that is alone.
+    """What *node* must be. *underlay* is the address under which other nodes reach it, "" on a node that is alone.
     *peers* are the endpoints on other nodes of the networks that this one has.
 
     Whatever of pystack's the node has and the manifest does not name is removed, except
     volumes (data goes only when asked for) and containers made through the Docker Engine API."""
 
     revision: int = 0
+    node: str = ""
     underlay: str = ""
     networks: tuple[Network, ...] = ()
     volumes: tuple[Volume, ...] = ()
     tasks: tuple[Task, ...] = ()
     peers: tuple[Peer, ...] = ()
+    virtuals: tuple[Virtual, ...] = ()
 
 
 State = Literal[

@@ -54,12 +54,18 @@ class BridgeDriver:
                     mtu=mtu,
                     addresses=tuple(f"{own[v]}/{lengths[v]}" for v in (4, 6) if own[v] and v in lengths),
                     gateways=tuple(gateways[v] for v in (4, 6) if routed and own[v] and gateways.get(v)),
+                    routes=tuple(
+                        (cidr, gateways[v]) for cidr in network.services
+                        if own[v := ipaddress.ip_network(cidr).version] and gateways.get(v)
+                    ),
                 )
             )
         isolation = Isolation(
             link=network.link,
             subnets=tuple(s.cidr for s in network.subnets),
             internal=network.internal,
+            services=network.services,
+            own=network.own,
             masquerade=network.options.get(OPTION + "bridge.enable_ip_masquerade", "true") != "false",
             icc=network.options.get(OPTION + "bridge.enable_icc", "true") != "false",
         )

@@ -30,7 +30,8 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     """A network as drivers see it. *link* is the name of its main link, at most 15 bytes (IFNAMSIZ).
 
     For an overlay: *vni* (24 bits), *underlay* (this node's address for the others), *own* (addresses that this node
-    has on the network, the gateway's apart), *remotes*."""
+    has on the network, the gateway's apart), *services* (CIDRs of services' addresses; *balanced* where a service has one),
+    *remotes*."""
 
     name: str
     link: str
@@ -41,6 +42,8 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     vni: int = 0
     underlay: str = ""
     own: tuple[str, ...] = ()
+    services: tuple[str, ...] = ()
+    balanced: bool = False
     remotes: tuple[Remote, ...] = ()
 
 
@@ -71,6 +74,16 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
     target: int
 
 
+class Balanced(msgspec.Struct, frozen=True, kw_only=True):
+    """Connections to *address* (a service's own, "" for none) or to *ports* of the host (published, protocol, target)
+    go to one of *backends*, addresses of one family."""
+
+    version: int
+    address: str
+    ports: tuple[tuple[int, str, int], ...]
+    backends: tuple[str, ...]
+
+
 class Host(msgspec.Struct, frozen=True, kw_only=True):
     """What a driver may know of the host."""
 
@@ -79,16 +92,19 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Bridge(msgspec.Struct, frozen=True):
-    """A bridge link with the addresses (CIDR) that the host holds on it."""
+    """A bridge link with the addresses (CIDR) that the host holds on it, the one it speaks from first. *filtered*: what
+    it bridges passes netfilter too, as the way back of translated connections must."""
 
     name: str
     mac: str
     mtu: int
     addresses: tuple[str, ...]
+    filtered: bool = False
 
 
 class Veth(msgspec.Struct, frozen=True, kw_only=True):
-    """A veth pair: *name* on the host, enslaved to *master*; *peer* in *netns* with addresses and default gateways."""
+    """A veth pair: *name* on the host, enslaved to *master*; *peer* in *netns* with addresses, default gateways
+    and *routes* (CIDR, gateway)."""
 
     name: str
     master: str
@@ -99,6 +115,7 @@ class Veth(msgspec.Struct, frozen=True, kw_only=True):
     mtu: int
     addresses: tuple[str, ...]
     gateways: tuple[str, ...]
+    routes: tuple[tuple[str, str], ...] = ()
 
 
 class Vxlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,6 +148,8 @@ class Isolation(msgspec.Struct, frozen=True, kw_only=True):
     link: str
     subnets: tuple[str, ...]
     internal: bool
+    services: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()
     masquerade: bool = True
     icc: bool = True
 

@@ -6,12 +6,15 @@ the data path. Source: nft(8); the reply path of a hairpin must cross conntrack,
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import subprocess
 from collections.abc import Iterable, Sequence
 
-from netplugins.driver import Isolation, Published
+from netplugins.driver import Balanced, Isolation, Published
 from netplugins.errors import NetworkError
+
+VXLAN_PORT = 4789
 
 
 def _elements(items: Iterable[str]) -> str:
@@ -36,8 +39,72 @@ def _maps(published: Sequence[Published], protocol: str, version: int) -> tuple[
     return exact, anywhere
 
 
-def render(table: str, revision: int, networks: Sequence[Isolation], published: Sequence[Published]) -> str:
-    """The nft script that makes table inet *table* equal to the given state, whatever it was before."""
+SMALL, LARGE = 16, 256
+"""Buckets of a service with up to eight backends, and of one with more."""
+
+
+def buckets(backends: Sequence[str], count: int) -> list[str]:
+    """Who serves each of *count* buckets, by rendezvous hashing: a backend that goes moves its own buckets alone.
+
+    Where that leaves shares uneven, the fullest gives to the emptiest."""
+    ordered = sorted(set(backends))[:count]
+    if not ordered:
+        return []
+
+    def weight(backend: str, bucket: int) -> bytes:
+        return hashlib.blake2b(f"{backend} {bucket}".encode(), digest_size=8).digest()
+
+    chosen = [max(ordered, key=lambda b: weight(b, n)) for n in range(count)]
+    share: dict[str, list[int]] = {b: [n for n, c in enumerate(chosen) if c == b] for b in ordered}
+    while True:
+        low, high = min(ordered, key=lambda b: len(share[b])), max(ordered, key=lambda b: len(share[b]))
+        if len(share[high]) - len(share[low]) < 2:
+            return chosen
+        moved = share[high].pop()
+        share[low].append(moved)
+        chosen[moved] = low
+
+
+def _balancing(balanced: Sequence[Balanced]) -> tuple[list[str], list[str], list[str]]:
+    """(map definitions, rules for services' addresses, rules for published ports).
+
+    Flat maps of buckets: a change costs its own elements, where a chain for each service would cost all of them."""
+    maps: list[str] = []
+    addressed: list[str] = []
+    ported: list[str] = []
+    for version, count in ((v, c) for v in (4, 6) for c in (SMALL, LARGE)):
+        family = "ip" if version == 4 else "ip6"
+        mine = [
+            (b, buckets(b.backends, count)) for b in balanced
+            if b.version == version and (len(b.backends) > SMALL // 2) == (count == LARGE)
+        ]
+        number = f"numgen random mod {count}"
+        elements = [f"{b.address} . {n} : {to}" for b, filled in mine if b.address for n, to in enumerate(filled)]
+        if elements:
+            name = f"service{version}_{count}"
+            maps.append(f"  map {name} {{ typeof {family} daddr . {number} : {family} daddr;{_elements(elements)} }}")
+            addressed.append(f"    dnat {family} to {family} daddr . {number} map @{name}")
+        for protocol in ("tcp", "udp", "sctp"):
+            elements = [
+                f"{port} . {n} : {to} . {target}" for b, filled in mine for port, kind, target in b.ports if kind == protocol
+                for n, to in enumerate(filled)
+            ]
+            if elements:
+                name = f"ingress_{protocol}{version}_{count}"
+                key = f"{protocol} dport . {number} : {family} daddr . {protocol} dport"
+                maps.append(f"  map {name} {{ typeof {key};{_elements(elements)} }}")
+                ported.append(f"    meta nfproto ipv{version} dnat {family} to {protocol} dport . {number} map @{name}")
+    return maps, addressed, ported
+
+
+def render(
+    table: str, revision: int, networks: Sequence[Isolation], published: Sequence[Published],
+    balanced: Sequence[Balanced] = (), local: Sequence[str] = (), peers: Sequence[str] = (),
+) -> str:
+    """The nft script that makes table inet *table* equal to the given state, whatever it was before.
+
+    *local* are the addresses of this node's own endpoints on networks with several nodes, *peers* the other nodes, which
+    alone may send VXLAN packets."""
     out = [f"table inet {table}", f"delete table inet {table}", f"table inet {table} {{"]
     out.append(f'  comment "pystack revision {revision}";')
     jumps: list[str] = []
@@ -56,10 +123,18 @@ def render(table: str, revision: int, networks: Sequence[Isolation], published: 
                 jumps.append(
                     f"    meta nfproto ipv{version} dnat {family} to {protocol} dport map @{name}"
                 )
-    out += ["  chain published {", *jumps, "  }"]
+    maps, addressed, ported = _balancing(balanced)
+    out += maps
+    for version, kind in ((4, "ipv4_addr"), (6, "ipv6_addr")):
+        addresses = [a for a in local if (":" in a) == (version == 6)]
+        selves = [f"{a} . {a}" for a in addresses]
+        out.append(f"  set local{version} {{ type {kind};{_elements(addresses)} }}")
+        out.append(f"  set self{version} {{ type {kind} . {kind};{_elements(selves)} }}")
+    out += ["  chain published {", *jumps, *ported, "  }"]
     out += [
         "  chain prerouting {",
         "    type nat hook prerouting priority dstnat; policy accept;",
+        *addressed,
         "    fib daddr type local jump published",
         "  }",
         "  chain output {",
@@ -67,6 +142,7 @@ def render(table: str, revision: int, networks: Sequence[Isolation], published: 
         "    type nat hook output priority -100; policy accept;",
         "    ip daddr 127.0.0.0/8 return",
         "    ip6 daddr ::1 return",
+        *addressed,
         "    fib daddr type local jump published",
         "  }",
         "  chain postrouting {",
@@ -75,6 +151,18 @@ def render(table: str, revision: int, networks: Sequence[Isolation], published: 
     for network in networks:
         for cidr in network.subnets:
             family = "ip6" if ":" in cidr else "ip"
+            version = 6 if family == "ip6" else 4
+            pools = [p for p in network.services if (":" in p) == (version == 6)]
+            if pools:
+                # a service's address: the backend sees its client, but for a task that meets itself
+                back = f'{family} saddr {cidr} oifname "{network.link}" ct status dnat ct original {family} daddr {pools[0]}'
+                out.append(f"    {back} {family} saddr . {family} daddr @self{version} masquerade")
+                out.append(f"    {back} accept")
+            own = next((a for a in network.own if (":" in a) == (version == 6)), "")
+            if own:
+                # a connection from outside to a task elsewhere comes back to this node, which alone can undo it
+                out.append(f'    {family} saddr != {cidr} oifname "{network.link}" ct status dnat '
+                           f"{family} daddr != @local{version} snat {family} to {own}")
             # a container that reaches a neighbour by its published port must get the reply back through conntrack
             out.append(f'    {family} saddr {cidr} oifname "{network.link}" ct status dnat masquerade')
             if network.masquerade and not network.internal:
@@ -91,12 +179,23 @@ def render(table: str, revision: int, networks: Sequence[Isolation], published: 
             out.append("    ct status dnat accept")
         out += ["    drop", "  }"]
     out += ["  chain forward {", "    type filter hook forward priority filter; policy accept;"]
+    for pool in sorted({p for n in networks for p in n.services}):
+        # a service with nobody to serve: said at once, where silence would be a time-out
+        out.append(f"    {'ip6' if ':' in pool else 'ip'} daddr {pool} reject")
     for network in networks:
         if network.internal:
             out.append(f'    iifname "{network.link}" oifname != "{network.link}" drop')
     if networks:
         out.append("    oifname vmap { " + ", ".join(f'"{n.link}" : jump to_{n.link}' for n in networks) + " }")
-    out += ["  }", "}", ""]
+    out.append("  }")
+    if peers:
+        out += ["  chain input {", "    type filter hook input priority filter; policy accept;"]
+        for version, family in ((4, "ip"), (6, "ip6")):
+            known = ", ".join(sorted(p for p in peers if (":" in p) == (version == 6)))
+            if known:
+                out.append(f"    udp dport {VXLAN_PORT} meta nfproto ipv{version} {family} saddr != {{ {known} }} drop")
+        out.append("  }")
+    out += ["}", ""]
     return "\n".join(out)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import socket
 from collections.abc import Callable
 
@@ -35,8 +36,8 @@ class _UdpClient(asyncio.DatagramProtocol):
 
 
 class _Udp(asyncio.DatagramProtocol):
-    def __init__(self, forward: Forward) -> None:
-        self.forward = forward
+    def __init__(self, held: _Held) -> None:
+        self.held = held
         self.transport: asyncio.DatagramTransport | None = None
         self.clients: dict[object, tuple[_UdpClient, asyncio.TimerHandle]] = {}
         self.tasks: set[asyncio.Task[None]] = set()
@@ -57,9 +58,11 @@ class _Udp(asyncio.DatagramProtocol):
                 if self.transport:
                     self.transport.sendto(answer, addr)  # type: ignore[arg-type]
 
-            _, client = await loop.create_datagram_endpoint(
-                lambda: _UdpClient(reply), remote_addr=(self.forward.target, self.forward.target_port)
-            )
+            try:
+                target = self.held.target()
+            except OSError:
+                return
+            _, client = await loop.create_datagram_endpoint(lambda: _UdpClient(reply), remote_addr=target)
         else:
             client, timer = known
             timer.cancel()
@@ -92,37 +95,61 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         writer.close()
 
 
+Key = tuple[str, str, int]
+
+
+class _Held:
+    """One held port: where its connections go may change while it is open."""
+
+    def __init__(self, forward: Forward) -> None:
+        self.forward = forward
+        self.close: Callable[[], None] = lambda: None
+
+    def target(self) -> tuple[str, int]:
+        """Raises OSError where nobody serves."""
+        if not self.forward.targets:
+            raise OSError("nobody serves this port now")
+        return random.choice(self.forward.targets), self.forward.target_port
+
+
 class Forwarder:
-    """Holds exactly the asked ports. An update keeps sockets whose forward did not change."""
+    """Holds exactly the asked ports. An update keeps the sockets, and the connections that go through them."""
 
     def __init__(self) -> None:
-        self._open: dict[Forward, Callable[[], None]] = {}
+        self._open: dict[Key, _Held] = {}
 
     async def update(self, forwards: tuple[Forward, ...]) -> dict[str, str]:
         """Returns what could not be held: "tcp 0.0.0.0:80" → why."""
         problems: dict[str, str] = {}
-        for forward in [f for f in self._open if f not in forwards]:
-            self._open.pop(forward)()
-        for forward in forwards:
-            if forward not in self._open:
-                try:
-                    self._open[forward] = await self._start(forward)
-                except OSError as error:
-                    problems[f"{forward.protocol} {forward.host}:{forward.port}"] = error.strerror or str(error)
+        wanted: dict[Key, Forward] = {(f.protocol, f.host, f.port): f for f in forwards}
+        for key in self._open.keys() - wanted.keys():
+            self._open.pop(key).close()
+        for key, forward in wanted.items():
+            if known := self._open.get(key):
+                known.forward = forward
+                continue
+            held = _Held(forward)
+            try:
+                await self._start(held)
+            except OSError as error:
+                problems[f"{forward.protocol} {forward.host}:{forward.port}"] = error.strerror or str(error)
+            else:
+                self._open[key] = held
         return problems
 
-    async def _start(self, forward: Forward) -> Callable[[], None]:
-        sock = _bound(forward)
-        if forward.protocol == "udp":
+    async def _start(self, held: _Held) -> None:
+        sock = _bound(held.forward)
+        if held.forward.protocol == "udp":
             loop = asyncio.get_running_loop()
-            _, protocol = await loop.create_datagram_endpoint(lambda: _Udp(forward), sock=sock)
-            return protocol.close
-        server = await asyncio.start_server(lambda r, w: self._serve(forward, r, w), sock=sock)
-        return server.close
+            _, protocol = await loop.create_datagram_endpoint(lambda: _Udp(held), sock=sock)
+            held.close = protocol.close
+        else:
+            server = await asyncio.start_server(lambda r, w: self._serve(held, r, w), sock=sock)
+            held.close = server.close
 
-    async def _serve(self, forward: Forward, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, held: _Held, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            upstream = await asyncio.wait_for(asyncio.open_connection(forward.target, forward.target_port), 10)
+            upstream = await asyncio.wait_for(asyncio.open_connection(*held.target()), 10)
         except (OSError, TimeoutError):
             writer.transport.abort()  # the client sees a reset, as it would on a closed port
             return

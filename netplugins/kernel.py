@@ -10,6 +10,7 @@ import errno
 import ipaddress
 import os
 import socket
+import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -108,11 +109,24 @@ class Kernel:
         self._index[bridge.name] = index
         _sysctl(f"net/ipv6/conf/{bridge.name}/accept_ra", "0")
         _sysctl(f"net/ipv6/conf/{bridge.name}/accept_dad", "0")
-        messages = [netlink.set_link(index, bridge.mtu, bridge.mac, bridge.name)] if existing else []
+        if bridge.filtered and not Path("/proc/sys/net/bridge").exists():
+            subprocess.run(["modprobe", "br_netfilter"], capture_output=True, check=False)
+        messages = []
+        if existing or bridge.filtered:
+            messages.append(netlink.set_bridge(index, bridge.mtu, bridge.mac, bridge.name, filtered=bridge.filtered))
+        old = was.addresses if isinstance(was, Bridge) else ()
+        if old[:1] != bridge.addresses[:1]:  # the kernel speaks from the oldest: all are given anew, in order
+            self._socket.run(
+                [netlink.delete_address(index, cidr, bridge.name) for cidr in (*old, *bridge.addresses) if existing],
+                ignore=frozenset({errno.EADDRNOTAVAIL}),
+            )
         messages += [netlink.add_address(index, cidr, bridge.name) for cidr in bridge.addresses]
         self._socket.run([*messages, netlink.link_up(index, bridge.name)])
         gone = set(was.addresses) - set(bridge.addresses) if isinstance(was, Bridge) else set()
-        self._socket.run([netlink.delete_address(index, cidr, bridge.name) for cidr in sorted(gone)])
+        self._socket.run(
+            [netlink.delete_address(index, cidr, bridge.name) for cidr in sorted(gone)],
+            ignore=frozenset({errno.EADDRNOTAVAIL}),
+        )
 
     def _vxlan(self, vxlan: Vxlan) -> None:
         master = self._link(vxlan.master)
@@ -221,6 +235,7 @@ class Kernel:
                 messages = [netlink.add_address(index, cidr, veth.peer) for cidr in veth.addresses]
                 messages.append(netlink.link_up(index, veth.peer))
                 messages += [netlink.add_default_route(index, via, veth.peer) for via in veth.gateways]
+                messages += [netlink.add_route(index, cidr, via, veth.peer) for cidr, via in veth.routes]
                 sock.run(messages)
 
         netns.enter(veth.netns, configure)

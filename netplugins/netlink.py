@@ -27,6 +27,7 @@ IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO, IFLA_NET_NS_FD,
 IFLA_GROUP, DOOMED = 27, 0x70736b64  # our group number: "pskd"
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
 IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 4, 5
+IFLA_BR_NF_CALL_IPTABLES, IFLA_BR_NF_CALL_IP6TABLES = 36, 37
 IFLA_BRPORT_LEARNING, IFLA_BRPORT_UNICAST_FLOOD, IFLA_BRPORT_NEIGH_SUPPRESS = 8, 9, 32
 IFLA_VXLAN_ID, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LEARNING, IFLA_VXLAN_PORT, IFLA_VXLAN_LOCAL6 = 1, 4, 7, 15, 17
 NDA_DST, NDA_LLADDR = 1, 2
@@ -143,9 +144,13 @@ def delete_links(names: Sequence[str]) -> list[Message]:
     return [*marks, Message(RTM_DELLINK, 0, ifinfo() + u32(IFLA_GROUP, DOOMED), f"delete {len(names)} links")]
 
 
-def set_link(index: int, mtu: int, mac: str, what: str) -> Message:
-    payload = ifinfo(index) + u32(IFLA_MTU, mtu) + attribute(IFLA_ADDRESS, mac_bytes(mac))
-    return Message(RTM_NEWLINK, 0, payload, f"set MTU and MAC of {what}")
+def set_bridge(index: int, mtu: int, mac: str, what: str, *, filtered: bool) -> Message:
+    """*filtered*: bridged packets pass the IP hooks of netfilter (br_netfilter), on this bridge alone."""
+    flag = bytes([filtered])
+    data = attribute(IFLA_BR_NF_CALL_IPTABLES, flag) + attribute(IFLA_BR_NF_CALL_IP6TABLES, flag)
+    info = attribute(IFLA_LINKINFO, text(IFLA_INFO_KIND, "bridge") + attribute(IFLA_INFO_DATA, data))
+    payload = ifinfo(index) + u32(IFLA_MTU, mtu) + attribute(IFLA_ADDRESS, mac_bytes(mac)) + info
+    return Message(RTM_NEWLINK, 0, payload, f"set up bridge {what}")
 
 
 def link_up(index: int, what: str) -> Message:
@@ -177,6 +182,17 @@ def add_default_route(index: int, gateway: str, what: str) -> Message:
     )
     payload = head + attribute(RTA_GATEWAY, address.packed) + u32(RTA_OIF, index)
     return Message(RTM_NEWROUTE, F_CREATE | F_REPLACE, payload, f"route {what} through {gateway}")
+
+
+def add_route(index: int, cidr: str, gateway: str, what: str) -> Message:
+    network, via = ipaddress.ip_network(cidr), ipaddress.ip_address(gateway)
+    family = socket.AF_INET if via.version == 4 else socket.AF_INET6
+    head = struct.pack(
+        "=BBBBBBBBI", family, network.prefixlen, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0
+    )
+    payload = head + attribute(RTA_DST, network.network_address.packed) + attribute(RTA_GATEWAY, via.packed)
+    what = f"route {cidr} of {what} through {gateway}"
+    return Message(RTM_NEWROUTE, F_CREATE | F_REPLACE, payload + u32(RTA_OIF, index), what)
 
 
 class Socket:

@@ -15,9 +15,9 @@ import msgspec
 
 from netplugins.bridge import OPTION, BridgeDriver, address_mac
 from netplugins.driver import Bridge, Description, Endpoint, Far, Host, Network, Vxlan
+from netplugins.firewall import VXLAN_PORT
 
 OVERHEAD = {4: 50, 6: 70}
-PORT = 4789
 
 
 class OverlayDriver:
@@ -41,13 +41,18 @@ class OverlayDriver:
         if not network.underlay:  # a node that is alone has nobody to reach
             return local
         name = f"{self.prefix}x{network.vni:x}"
-        vxlan = Vxlan(name=name, master=network.link, vni=network.vni, port=PORT, local=network.underlay, mtu=int(wish))
+        vxlan = Vxlan(name=name, master=network.link, vni=network.vni, port=VXLAN_PORT, local=network.underlay, mtu=int(wish))
         bridge = next(o for o in local.objects if isinstance(o, Bridge))
         objects = local.objects
-        if network.own:  # frames for the node itself must be told apart from those for other nodes
+        if network.own:
+            # the gateway's address is the same on every node: what the node itself says must come from its own, so that
+            # the answer finds back, and frames for it must be told apart from those for other nodes
             lengths = {ipaddress.ip_network(s.cidr).version: s.cidr.split("/")[1] for s in network.subnets}
             own = tuple(f"{a}/{lengths[ipaddress.ip_address(a).version]}" for a in network.own)
-            known = msgspec.structs.replace(bridge, mac=address_mac(network.own[0]), addresses=(*bridge.addresses, *own))
+            known = msgspec.structs.replace(
+                bridge, mac=address_mac(*network.own[:1]) if ":" not in network.own[0] else address_mac("", network.own[0]),
+                addresses=(*own, *bridge.addresses), filtered=network.balanced,
+            )
             objects = (objects - {bridge}) | {known}
         far = frozenset(
             Far(bridge=network.link, vxlan=name, mac=r.mac or address_mac(r.ipv4, r.ipv6), underlay=r.underlay,

@@ -19,6 +19,11 @@ from agent.reconcile import Action, Create, Prepare, Remove, Restart, Seen, Star
 PARALLEL = 8
 
 
+def _around(manifest: Manifest) -> tuple[object, ...]:
+    """What of *manifest* concerns the network beyond the tasks themselves."""
+    return manifest.networks, manifest.peers, manifest.virtuals, manifest.underlay
+
+
 class Converger:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -51,7 +56,7 @@ class Converger:
     async def apply(self, manifest: Manifest) -> None:
         """Take over *manifest*; returns when it is kept on disk and work has begun, not when it is done."""
         before = self.tasks
-        around = self.manifest.networks, self.manifest.peers, self.manifest.underlay
+        around = _around(self.manifest)
         failpoint("manifest.keep")
         files.write_atomically(self._file, msgspec.json.encode(manifest), 0o600)
         self._take(manifest)
@@ -60,7 +65,7 @@ class Converger:
                 self._errors.pop(name, None)
                 self._wake(name)
         self._remove_orphans()
-        if around != (manifest.networks, manifest.peers, manifest.underlay):
+        if around != _around(manifest):
             # before this returns: the control plane starts a task elsewhere once its peers know of it
             with contextlib.suppress(AgentError):
                 await self.engine.networks.sync()

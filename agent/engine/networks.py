@@ -21,7 +21,7 @@ from agent.engine.dataplane import Dataplane
 from agent.engine.records import Endpoint, Record
 from agent.errors import AgentError, BadRequest, Conflict, NotFound
 from agent.failpoints import failpoint
-from agent.manifest import Manifest, Network, Peer, Port, PublishedPort, Subnet
+from agent.manifest import Manifest, Network, Peer, Port, PublishedPort, Subnet, Virtual
 from agent.paths import Paths
 from agent.settings import Settings
 from netplugins import driver as drivers
@@ -45,6 +45,8 @@ class Networks:
         self.dataplane = Dataplane(paths.run)
         self.manifest: dict[str, Network] = {}
         self.peers: tuple[Peer, ...] = ()
+        self.virtuals: tuple[Virtual, ...] = ()
+        self.node = ""
         self.underlay = ""
         self.local: dict[str, Network] = self._load_local()
         self.attached: dict[str, Record] = {}
@@ -60,7 +62,7 @@ class Networks:
     def take(self, manifest: Manifest) -> None:
         """From now on this is what the control plane wants; `sync` makes it so."""
         self.manifest = {n.name: n for n in manifest.networks}
-        self.peers = manifest.peers
+        self.peers, self.virtuals, self.node = manifest.peers, manifest.virtuals, manifest.node
         if self.underlay != manifest.underlay:
             self.underlay = manifest.underlay
             self.host = msgspec.structs.replace(self.host, mtu=_mtu_of(self.underlay))
@@ -181,8 +183,11 @@ class Networks:
             for p in r.ports
         }
         held = {(p.target, p.protocol, p.host_ip): p.published for p in record.ports}
+        shared = {(p.published, p.protocol) for v in self.virtuals for p in v.ports}
         ports = []
         for port in record.container.ports:
+            if record.task and port.mode == "ingress" and (port.published, port.protocol) in shared:
+                continue  # the service's: any node answers it
             published = port.published or held.get((port.target, port.protocol, port.host_ip), 0)
             if not published:
                 published = _free_port(port, taken)
@@ -299,7 +304,9 @@ class Networks:
         )
         return drivers.Network(
             name=network.name, link=link, driver=network.driver, subnets=subnets, internal=network.internal,
-            options=options, vni=network.vni, underlay=self.underlay,
+            options=options, vni=network.vni, underlay=self.underlay, services=network.service_pools,
+            own=tuple(a for h in network.hosts if h.name == self.node for a in (h.ipv4, h.ipv6) if a),
+            balanced=bool(network.vips),
         )
 
     def _published(self) -> list[drivers.Published]:
@@ -315,6 +322,26 @@ class Networks:
                     for p in record.ports
                 ]
         return out
+
+    def _balanced(self) -> list[drivers.Balanced]:
+        """Services' addresses, and ports that any node answers: local tasks first, so that they see their clients."""
+        here = self._local()
+        out = []
+        for virtual in self.virtuals:
+            ports = tuple((p.published, p.protocol, p.target) for p in virtual.ports)
+            for version, address in ((4, virtual.ipv4), (6, virtual.ipv6)):
+                backends = [b for v in virtual.backends if (b := v.ipv4 if version == 4 else v.ipv6)]
+                if address:
+                    out.append(drivers.Balanced(version=version, address=address, ports=(), backends=tuple(backends)))
+                if ports and backends:
+                    near = [b for b in backends if b in here] or backends
+                    out.append(drivers.Balanced(version=version, address="", ports=ports, backends=tuple(near)))
+        return out
+
+    def _local(self) -> set[str]:
+        """Addresses of this node's own endpoints on networks where services are balanced."""
+        shared = {n.name for n in self.all.values() if n.driver == "overlay"} | {v.network for v in self.virtuals}
+        return {a for r in self.attached.values() for e in r.endpoints if e.network in shared for a in (e.ipv4, e.ipv6) if a}
 
     def _document(self, published: list[drivers.Published]) -> Document:
         names: dict[str, dict[str, list[str]]] = {}
@@ -339,14 +366,24 @@ class Networks:
             table = names.setdefault(peer.network, {})
             for name in peer.names:
                 table.setdefault(name, []).extend(a for a in (peer.ipv4, peer.ipv6) if a)
+        for virtual in self.virtuals:
+            table = names.setdefault(virtual.network, {})
+            for name in virtual.names:
+                table[name] = [a for a in (virtual.ipv4, virtual.ipv6) if a]
         forwards = []
+        for virtual in self.virtuals:
+            targets = [b.ipv4 or b.ipv6 for b in virtual.backends]
+            forwards += [
+                Forward(protocol=p.protocol, host=host, port=p.published, targets=tuple(targets), target_port=p.target)
+                for p in virtual.ports if p.protocol in ("tcp", "udp") for host in ("0.0.0.0", "::")
+            ]
         for port in published:
             if port.protocol not in ("tcp", "udp"):
                 continue
             target = port.ipv4 or port.ipv6
             for host in (port.host_ip,) if port.host_ip else ("0.0.0.0", "::"):
                 forwards.append(Forward(
-                    protocol=port.protocol, host=host, port=port.port, target=target, target_port=port.target
+                    protocol=port.protocol, host=host, port=port.port, targets=(target,), target_port=port.target
                 ))
         frozen = {net: {n: tuple(a) for n, a in table.items()} for net, table in names.items()}
         return Document(views=views, names=frozen, forwards=tuple(forwards))
@@ -355,7 +392,7 @@ class Networks:
         objects, isolation, far = self._describe()
         published = self._published()
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._worker, self._apply, objects, far, isolation, published)
+        await loop.run_in_executor(self._worker, self._apply, objects, far, isolation, published, self._balanced())
         problems = await self.dataplane.update(self._document(published))
         for name, why in problems.items():
             if name.split(" ")[0] in ("tcp", "udp"):
@@ -367,19 +404,21 @@ class Networks:
 
     def _apply(
         self, objects: frozenset[drivers.KernelObject], far: frozenset[drivers.Far], isolation: list[drivers.Isolation],
-        published: list[drivers.Published],
+        published: list[drivers.Published], balanced: list[drivers.Balanced],
     ) -> None:
+        local = sorted(self._local())
+        peers = sorted({p.underlay for p in self.peers if p.underlay})
         try:
             if self._kernel is None:
                 self._kernel = Kernel(self.prefix)
                 self._kernel.adopt(objects)
             failpoint("network.converge")
             self._kernel.converge(objects, far)
-            script = firewall.render(self.paths.table, 0, isolation, published)
+            script = firewall.render(self.paths.table, 0, isolation, published, balanced, local, peers)
             if script != self._firewall and (isolation or self._firewall):
                 self._revision += 1
                 failpoint("network.firewall")
-                firewall.apply(firewall.render(self.paths.table, self._revision, isolation, published))
+                firewall.apply(script.replace("pystack revision 0", f"pystack revision {self._revision}"))
                 self._firewall = script
         except NetworkError as error:
             raise AgentError(str(error)) from error

@@ -24,13 +24,13 @@ class View(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Forward(msgspec.Struct, kw_only=True, frozen=True):
-    """A host port held by a bound socket: *host* and *port* on the host, relayed to *target* for clients whom the
+    """A host port held by a bound socket: *host* and *port* on the host, relayed to one of *targets* for clients whom the
     firewall does not translate (loopback, and IPv6 clients of an IPv4 container)."""
 
     protocol: str
     host: str
     port: int
-    target: str
+    targets: tuple[str, ...]
     target_port: int
 
 

@@ -7,11 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from agent.manifest import Attachment, Network, Subnet, Task
+from agent.manifest import Attachment, Holder, Network, Subnet, Task
 from orchestrator.errors import PystackError
 
 POOLS = ("172.18.0.0/15", "172.20.0.0/14", "172.24.0.0/13", "192.168.0.0/16")
 SUBNET_PREFIX = 24
+SERVICES4 = ipaddress.IPv4Network("198.18.0.0/15")
+SERVICES6 = ipaddress.IPv6Network("fd70:7974::/32")
 VNI_FROM = 4097  # those below are often set by hand
 ULA = ipaddress.IPv6Network("fd70:7973::/32")
 
@@ -65,6 +67,43 @@ def _free_v4(avoid: Sequence[object], pools: Sequence[str], name: str) -> Subnet
     raise Exhausted(f"network {name}: the address pools {', '.join(pools)} are used up: free a network or add a pool")
 
 
+def service_pools(taken: Iterable[str], *, ipv6: bool, name: str) -> tuple[str, ...]:
+    """A pool of service addresses for a network, for each family; *taken* are those of other networks.
+
+    They are outside of the network's subnet, so that packets to them come to the gateway, and none needs a trick with
+    ARP. 198.18.0.0/15 is for benchmarks alone (RFC 2544): nobody meets it on a wire."""
+    used = set(taken)
+    out = []
+    for pool in (SERVICES4, SERVICES6) if ipv6 else (SERVICES4,):
+        candidates = pool.subnets(new_prefix=24 if pool.version == 4 else 64)
+        found = next((str(n) for n in candidates if str(n) not in used), "")
+        if not found:
+            raise Exhausted(f"network {name}: no pool of service addresses is left in {pool}")
+        out.append(found)
+    return tuple(out)
+
+
+def vips(services: Sequence[str], old: Sequence[Holder], pools: Sequence[str], name: str) -> tuple[Holder, ...]:
+    """An address in each of *pools* for each of *services*; who has one keeps it."""
+    known = {h.name: h for h in old}
+    used = {a for h in old for a in (h.ipv4, h.ipv6)}
+    out = []
+    for service in services:
+        if service in known:
+            out.append(known[service])
+            continue
+        fields: dict[str, str] = {}
+        for pool in map(ipaddress.ip_network, pools):
+            last = min(pool.num_addresses - 1, 1 << 16)
+            free = next((a for i in range(1, last) if (a := str(pool[i])) not in used), "")
+            if not free:
+                raise Exhausted(f"network {name}: the pool of service addresses {pool} is used up")
+            used.add(free)
+            fields["ipv4" if pool.version == 4 else "ipv6"] = free
+        out.append(Holder(name=service, **fields))
+    return tuple(out)
+
+
 def free_vni(taken: Iterable[int]) -> int:
     """The first VXLAN network identifier that no network has (RFC 7348: 24 bits). Raises Exhausted."""
     used = set(taken)
@@ -115,6 +154,17 @@ class Addresses:
                 used.add(candidate)
                 return candidate
         raise Exhausted(f"subnet {cidr} of network {name} has no free address left")
+
+
+    def host(self, network: Network, node: str) -> Holder:
+        """The address of *node* itself on *network*: the one it had, or a free one."""
+        known = next((h for h in network.hosts if h.name == node), None)
+        fields: dict[str, str] = {}
+        for subnet in network.subnets:
+            field = "ipv6" if ":" in subnet.cidr else "ipv4"
+            had = getattr(known, field) if known else ""
+            fields[field] = had or self._free(network.name, subnet)
+        return Holder(name=node, **fields)
 
 
 def held(tasks: Iterable[Task]) -> list[tuple[str, str]]:

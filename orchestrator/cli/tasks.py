@@ -32,7 +32,7 @@ def of_stack(client: Client, name: str, services: tuple[str, ...] = (), index: i
         raise PystackError(f"stack {name} has no task of {', '.join(sorted(unknown))}; there is: {there}")
     rows = [
         row for row in rows
-        if (not services or row["service"] in services) and (not index or row["task"].endswith(f"-{index}"))
+        if (not services or row["service"] in services) and (not index or row["index"] == index)
     ]
     for row in rows:
         if row["state"] == "unknown":

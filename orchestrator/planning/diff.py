@@ -87,7 +87,9 @@ def plan(
 def _network_step(network: Network, old: Network | None) -> Step:
     if old is None:
         return Step(action="create", kind="network", name=network.name, reason="not there yet")
-    changes = differences(old, network)
+    # who carries it and which services have an address on it follows from the tasks, and disturbs none of them
+    beside = {"hosts": network.hosts, "vips": network.vips, "service_pools": network.service_pools}
+    changes = differences(msgspec.structs.replace(old, **beside), network)
     if changes:
         return Step(action="replace", kind="network", name=network.name, changes=changes, reason=summarize(changes))
     return Step(action="none", kind="network", name=network.name, reason="unchanged")

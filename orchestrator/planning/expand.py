@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence, Set
 import msgspec
 
 from agent.manifest import Network, Task, Volume
-from orchestrator.addressing.allocate import Addresses, free_vni, held, subnets
+from orchestrator.addressing.allocate import Addresses, free_vni, held, service_pools, subnets, vips
 from orchestrator.errors import PystackError
 from orchestrator.placement.assign import Ground, assign, eligible
 from orchestrator.placement.node import Node
+from orchestrator.planning.manifests import ingress_network, ingress_ports
 from orchestrator.planning.state import State
 from orchestrator.stackfile.model import Service, Stack
 
@@ -50,9 +51,12 @@ def expand(
             ]
     drafts = assign(stack, drafts, current.tasks, ground)
     volumes = _volumes(stack, current, drafts, ground)
-    addresses = Addresses(by_name, [*held(current.tasks), *held(drafts)])
+    hosts = [(n.name, a) for n in networks for h in n.hosts for a in (h.ipv4, h.ipv6)]
+    addresses = Addresses(by_name, [*held(current.tasks), *held(drafts), *hosts])
     tasks = tuple(_address(task, known.get(task.name), addresses) for task in drafts)
     _refuse_doubles(tasks)
+    _refuse_ports(tasks, ground)
+    networks = tuple(_shared(stack, n, tasks, ground, addresses) if n.driver == "overlay" else n for n in networks)
     return State(networks=networks, volumes=volumes, tasks=tasks)
 
 
@@ -85,13 +89,17 @@ def _networks(
             wish.subnets, ipv6=wish.ipv6, taken=taken, name=wish.name, reserved=reserved
         )
         driver = wish.driver or (old.driver if old and old.driver == "overlay" else "overlay" if overlay else "bridge")
-        vni = 0
+        vni, services = 0, old.service_pools if old else ()
         if driver == "overlay":
+            if not services:
+                used = [c for n in (*others, *out, *known.values()) for c in n.service_pools]
+                services = service_pools(used, ipv6=any(":" in s.cidr for s in pools), name=wish.name)
             vni = old.vni if old and old.vni else free_vni(n.vni for n in (*others, *out, *known.values()))
         out.append(Network(
             name=wish.name, driver=driver, subnets=pools, vni=vni,
             internal=wish.internal, options=wish.options,
-            labels=wish.labels, stack=stack.name, key=wish.key,
+            labels=wish.labels, stack=stack.name, key=wish.key, service_pools=services if vni else (),
+            hosts=old.hosts if old else (), vips=old.vips if old else (),
         ))
     return tuple(out)
 
@@ -109,6 +117,40 @@ def _volumes(stack: Stack, current: State, tasks: Sequence[Task], ground: Ground
                stack="" if v.external else stack.name, key=v.key, node=homes.get(v.name, ""))
         for v in stack.volumes
     )
+
+
+def _shared(stack: Stack, network: Network, tasks: Sequence[Task], ground: Ground, addresses: Addresses) -> Network:
+    """An overlay with the nodes that carry it and the services that have one address on it."""
+    users = [t for t in tasks if any(a.network == network.name for a in t.container.attachments)]
+    count: dict[str, int] = {}
+    for task in users:
+        count[task.service] = count.get(task.service, 0) + 1
+    modes = {s.name: s.endpoint_mode for s in stack.services}
+    old = {h.name for h in network.vips}
+    wanted = [s for s in count if modes[s] == "vip" or (modes[s] != "dnsrr" and (count[s] > 1 or s in old))]
+    nodes = {t.node for t in users}
+    if any(ingress_network(t, {network.name: network}) == network.name and ingress_ports(t) for t in users):
+        nodes = {n.name for n in ground.nodes}
+    hosts = tuple(addresses.host(network, node) for node in sorted(nodes)) if len(ground.nodes) > 1 else ()
+    kept = [h for h in network.vips if h.name in wanted]
+    return msgspec.structs.replace(
+        network, hosts=hosts, vips=vips(wanted, kept, network.service_pools, network.name)
+    )
+
+
+def _refuse_ports(tasks: Sequence[Task], ground: Ground) -> None:
+    """A port that any node answers belongs to one service of the cluster."""
+    if len(ground.nodes) < 2:
+        return
+    taken: dict[tuple[int, str], Task] = {(p.published, p.protocol): t for t in ground.others for p in ingress_ports(t)}
+    for task in tasks:
+        for port in ingress_ports(task):
+            other = taken.setdefault((port.published, port.protocol), task)
+            if (other.stack, other.service) != (task.stack, task.service):
+                raise PystackError(
+                    f"{task.where}: port {port.published}/{port.protocol} is already published by service {other.service} "
+                    f"of stack {other.stack}: choose another, or mode: host"
+                )
 
 
 def _task(

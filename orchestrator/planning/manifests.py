@@ -2,41 +2,101 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 
-from agent.manifest import Manifest, Network, Peer, Task, Volume
+from agent.manifest import Holder, Manifest, Network, Peer, Port, Task, Virtual, Volume
 from orchestrator.placement.node import Node
 
 
 def manifest_of(
     node: str, nodes: Sequence[Node], revision: int, networks: Mapping[str, Network], volumes: Mapping[str, Volume],
-    tasks: Iterable[Task],
+    tasks: Iterable[Task], serving: Set[str],
 ) -> Manifest:
     """The manifest of *node*: its own tasks, the networks and volumes that they use, and the far ends of its overlays.
 
-    A node that is alone has all networks and volumes, used or not."""
+    *serving* names the tasks that can take connections now. A node that is alone has all networks and volumes, used or
+    not."""
     everything = list(tasks)
     mine = tuple(t for t in everything if t.node == node)
-    if len(nodes) < 2:
-        return Manifest(
-            revision=revision, networks=tuple(networks.values()), volumes=tuple(volumes.values()), tasks=mine
-        )
+    alone = len(nodes) < 2
     used = {a.network for t in mine for a in t.container.attachments}
+    used |= {n.name for n in networks.values() if any(h.name == node for h in n.hosts)}
     mounted = {m.source for t in mine for m in t.container.mounts if m.kind == "volume"}
-    overlays = {n for n in used if n in networks and networks[n].driver == "overlay"}
     underlays = {n.name: n.underlay for n in nodes}
-    peers = [
+    return Manifest(
+        revision=revision, node=node, underlay="" if alone else underlays.get(node, ""),
+        networks=tuple(n for n in networks.values() if alone or n.name in used),
+        volumes=tuple(v for v in volumes.values() if alone or v.name in mounted), tasks=mine,
+        peers=() if alone else tuple(_peers(node, underlays, networks, used, everything)),
+        virtuals=tuple(_virtuals(networks, used, everything, serving, alone=alone)),
+    )
+
+
+def _peers(
+    node: str, underlays: Mapping[str, str], networks: Mapping[str, Network], used: Set[str], tasks: Iterable[Task]
+) -> list[Peer]:
+    overlays = {n for n in used if n in networks and networks[n].driver == "overlay"}
+    out = [
         Peer(
             network=a.network, underlay=underlays.get(t.node, ""), ipv4=a.ipv4, ipv6=a.ipv6, mac=a.mac,
             names=names(t, a.aliases),
         )
-        for t in everything if t.node != node for a in t.container.attachments if a.network in overlays
+        for t in tasks if t.node != node for a in t.container.attachments if a.network in overlays
     ]
-    return Manifest(
-        revision=revision, underlay=underlays.get(node, ""),
-        networks=tuple(n for n in networks.values() if n.name in used),
-        volumes=tuple(v for v in volumes.values() if v.name in mounted), tasks=mine, peers=tuple(peers),
+    out += [
+        Peer(network=n, underlay=underlays.get(h.name, ""), ipv4=h.ipv4, ipv6=h.ipv6)
+        for n in sorted(overlays) for h in networks[n].hosts if h.name != node
+    ]
+    return out
+
+
+def _virtuals(
+    networks: Mapping[str, Network], used: Set[str], tasks: Iterable[Task], serving: Set[str], *, alone: bool
+) -> list[Virtual]:
+    """Services with an address of their own on one of the networks *used*, or with ports that any node answers."""
+    groups: dict[tuple[str, str], list[Task]] = {}
+    for task in tasks:
+        groups.setdefault((task.stack, task.service), []).append(task)
+    out = []
+    for (stack, service), members in groups.items():
+        ports = ingress_ports(members[0])
+        if alone and len(members) < 2:
+            ports = ()  # the one task holds its ports itself
+        way_in = ingress_network(members[0], networks) if ports else ""
+        for attachment in members[0].container.attachments:
+            network = networks.get(attachment.network)
+            if network is None or network.name not in used:
+                continue
+            vip = next((v for v in network.vips if v.name == service and network.stack == stack), None)
+            mine = ports if network.name == way_in else ()
+            if vip is None and not mine:
+                continue
+            out.append(Virtual(
+                service=f"{stack}/{service}", network=network.name, ipv4=vip.ipv4 if vip else "",
+                ipv6=vip.ipv6 if vip else "", ports=mine,
+                names=tuple(dict.fromkeys(n.lower() for n in (service, *attachment.aliases))) if vip else (),
+                backends=tuple(
+                    Holder(name=t.name, ipv4=a.ipv4, ipv6=a.ipv6) for t in members if t.name in serving
+                    for a in t.container.attachments if a.network == network.name
+                ),
+            ))
+    return out
+
+
+def ingress_ports(task: Task) -> tuple[Port, ...]:
+    """The ports of *task*'s service that any node answers."""
+    return tuple(
+        p for p in task.container.ports if p.mode == "ingress" and p.published and p.host_ip in ("", "0.0.0.0", "::")
     )
+
+
+def ingress_network(task: Task, networks: Mapping[str, Network]) -> str:
+    """The network by which connections to published ports come: the one that has the default route."""
+    ranked = sorted(
+        (a for a in task.container.attachments if a.network in networks),
+        key=lambda a: (-a.gw_priority, networks[a.network].internal, a.network),
+    )
+    return ranked[0].network if ranked else ""
 
 
 def names(task: Task, aliases: Sequence[str]) -> tuple[str, ...]:

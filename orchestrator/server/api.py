@@ -15,6 +15,7 @@ from agent.manifest import Record
 from orchestrator import __version__
 from orchestrator.errors import PystackError, Refused
 from orchestrator.placement.assign import Why
+from orchestrator.planning.manifests import ingress_ports
 from orchestrator.planning.state import Plan
 from orchestrator.server import proxy
 from orchestrator.server.cluster import NodeChange, NodeWish
@@ -68,6 +69,7 @@ class TaskRow(Record, frozen=True, kw_only=True):
 
     task: str
     service: str
+    index: int
     stack: str
     node: str
     id: str
@@ -180,8 +182,10 @@ async def list_tasks(request: web.Request) -> web.Response:
         ports = [
             f"{p.host_ip or '0.0.0.0'}:{p.published}->{p.target}/{p.protocol}" for p in (status.ports if status else ())
         ]
+        own = {p.published for p in (status.ports if status else ())}
+        ports += [f"*:{p.published}->{p.target}/{p.protocol}" for p in ingress_ports(task) if status and p.published not in own]
         rows.append(_row(TaskRow(
-            task=task.name, service=task.service, stack=name, node=task.node,
+            task=task.name, service=task.service, index=task.index, stack=name, node=task.node,
             id=status.container if status else "", image=c.image,
             state="unknown" if lost else status.state if status else "waiting" if task.desired == "hold" else "pending",
             health=status.health if status else "", exit_code=status.exit_code if status else None,

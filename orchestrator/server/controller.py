@@ -20,11 +20,11 @@ from orchestrator.placement.board import Demand
 from orchestrator.planning import graph
 from orchestrator.planning.diff import plan as make_plan
 from orchestrator.planning.expand import expand
-from orchestrator.planning.manifests import manifest_of
+from orchestrator.planning.manifests import ingress_ports, manifest_of
 from orchestrator.planning.state import Plan, State
 from orchestrator.server.cluster import Cluster, NodeChange
 from orchestrator.server.rollout import Failure, Rollout
-from orchestrator.server.statuses import Statuses
+from orchestrator.server.statuses import Statuses, serves
 from orchestrator.stackfile.model import Stack
 from orchestrator.store.interface import MAX_OPERATIONS, Compare, Delete, Op, Put, Store
 
@@ -64,6 +64,8 @@ class Controller:
         self.networks: dict[str, Network] = {}
         self.volumes: dict[str, Volume] = {}
         self._locks: dict[str, asyncio.Lock] = {}
+        self._telling: set[str] = set()
+        self._teller: asyncio.Task[None] | None = None
         self._revision = 0
 
     @property
@@ -94,7 +96,27 @@ class Controller:
         await self.cluster.start()
 
     def _heard(self, node: str, status: TaskStatus) -> None:
+        before = self.statuses.by_task.get(status.task)
         self.statuses.update(node, status)
+        if (before is not None and serves(before)) != serves(status) and status.task in self.tasks:
+            self._tell_peers(self.tasks[status.task])
+
+    def _tell_peers(self, task: Task) -> None:
+        """A task began or ceased to serve: the nodes that send connections to it must know."""
+        around = {h.name for a in task.container.attachments if a.network in self.networks
+                  for h in self.networks[a.network].hosts}
+        nodes = around or {task.node}
+        if not task.container.attachments or (len(self.cluster.members) < 2 and not ingress_ports(task)):
+            return
+        self._telling |= nodes
+        if self._teller is None or self._teller.done():
+            self._teller = asyncio.create_task(self._tell())
+
+    async def _tell(self) -> None:
+        while self._telling:
+            nodes, self._telling = self._telling, set()
+            with contextlib.suppress(PystackError):
+                await self.cluster.deliver(nodes)
 
     # --- delivering --------------------------------------------------------------------------------------------
 
@@ -102,7 +124,7 @@ class Controller:
         """All that *node* must be."""
         return manifest_of(
             node, [m.node for m in self.cluster.members.values()], self._revision, self.networks, self.volumes,
-            self.tasks.values(),
+            self.tasks.values(), {n for n, s in self.statuses.by_task.items() if serves(s)},
         )
 
     async def _transact(self, operations: Sequence[Op], compare: Sequence[Compare] = ()) -> None:
@@ -493,6 +515,8 @@ class Controller:
         return [await self._with_log(f) for f in await rollout.run()]
 
     async def close(self) -> None:
+        if self._teller:
+            self._teller.cancel()
         await self.cluster.close()
         await self.store.close()
 

@@ -11,6 +11,11 @@ from agent.manifest import TaskStatus
 T = TypeVar("T")
 
 
+def serves(status: TaskStatus) -> bool:
+    """The task can take connections: it runs, and is healthy where it has a check."""
+    return status.state == "running" and status.health in ("", "healthy")
+
+
 class Statuses:
     def __init__(self) -> None:
         self.by_task: dict[str, TaskStatus] = {}

@@ -290,7 +290,7 @@ def _no_double_targets(reading: Reading, path: Path_, mounts: Sequence[Mount]) -
 
 
 def _check_ports(reading: Reading, services: Sequence[Service]) -> None:
-    """Two services of one host cannot publish one port; nor can two replicas."""
+    """Two services of one host cannot publish one port; replicas share one, but not that of one address."""
     taken: dict[tuple[str, int, str], str] = {}
     for one in services:
         for number, port in enumerate(one.container.ports):
@@ -300,9 +300,9 @@ def _check_ports(reading: Reading, services: Sequence[Service]) -> None:
             path: Path_ = ("services", one.name, "ports", number)
             if key in taken:
                 reading.problem(path, f"port {port.published}/{port.protocol} is published by {taken[key]} already")
-            elif one.replicas > 1:
+            elif one.replicas > 1 and port.host_ip and port.mode == "ingress":
                 reading.problem(
-                    path, f"{one.replicas} replicas cannot publish the one port {port.published} of this host",
-                    f'leave the host port out ("{port.target}") for a free one each',
+                    path, f"{one.replicas} replicas cannot share port {port.published} of one address",
+                    "leave the address out: any node then answers for all of them",
                 )
             taken[key] = one.name
