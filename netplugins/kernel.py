@@ -49,8 +49,26 @@ class Kernel:
         there = {name for _, name in _links()}
         for name in [n for n in present if n not in there]:
             del present[name]
-        if self._far is not None:
-            self._far -= {f for f in self._far if f not in self._confirmed(self._far)}
+            self._index.pop(name, None)
+        bridges = [b for b in present.values() if isinstance(b, Bridge)]
+        if bridges:
+            addresses, routes = self._socket.addresses(), self._socket.routes()
+            for bridge in bridges:
+                if not self._addressed(bridge, addresses, routes):
+                    present[bridge.name] = None
+        if self._far:
+            self._far = self._confirmed(self._far)
+
+    def _addressed(
+        self, bridge: Bridge, addresses: set[tuple[int, bytes]], routes: set[tuple[int, bytes, int]]
+    ) -> bool:
+        index = self._link(bridge.name)
+        for cidr in bridge.addresses:
+            one = ipaddress.ip_interface(cidr)
+            route = (index, one.network.network_address.packed, one.network.prefixlen)
+            if (index, one.ip.packed) not in addresses or route not in routes:
+                return False
+        return True
 
     def adopt(self, described: Iterable[KernelObject]) -> None:
         """Take links that are already there for what is described, after a restart: the names decide. Bridges are not
@@ -122,6 +140,9 @@ class Kernel:
             )
         messages += [netlink.add_address(index, cidr, bridge.name) for cidr in bridge.addresses]
         self._socket.run([*messages, netlink.link_up(index, bridge.name)])
+        if existing:
+            connected = {ipaddress.ip_interface(c).network: c for c in reversed(bridge.addresses)}
+            self._socket.run([netlink.add_connected_route(index, cidr, bridge.name) for cidr in connected.values()])
         gone = set(was.addresses) - set(bridge.addresses) if isinstance(was, Bridge) else set()
         self._socket.run(
             [netlink.delete_address(index, cidr, bridge.name) for cidr in sorted(gone)],

@@ -33,7 +33,10 @@ IFLA_VXLAN_ID, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LEARNING, IFLA_VXLAN_PORT, IFLA_VXLA
 NDA_DST, NDA_LLADDR = 1, 2
 NTF_SELF, NTF_MASTER, NUD_NOARP, NUD_PERMANENT = 0x02, 0x04, 0x40, 0x80
 AF_BRIDGE = 7
-RTMGRP_LINK, RTMGRP_NEIGH = 0x1, 0x4
+RTMGRP_LINK, RTMGRP_NEIGH, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE = 0x1, 0x4, 0x10, 0x40
+RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE = 0x100, 0x400
+NETLINK_NETFILTER, NFNLGRP_NFTABLES, NFT_MSG_NEWGEN = 12, 7, 0x0A0F
+RTM_GETADDR, RTM_GETROUTE, RTPROT_KERNEL, RTA_PREFSRC = 22, 26, 2, 7
 IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS = 1, 2, 8
 IFA_F_NODAD = 0x02
 RTA_DST, RTA_OIF, RTA_GATEWAY = 1, 4, 5
@@ -167,6 +170,19 @@ def add_address(index: int, cidr: str, what: str) -> Message:
     return Message(RTM_NEWADDR, F_CREATE | F_REPLACE, payload, f"give {what} the address {cidr}")
 
 
+def add_connected_route(index: int, cidr: str, what: str) -> Message:
+    """The route that the kernel itself makes with an address; for putting it back."""
+    interface = ipaddress.ip_interface(cidr)
+    family = socket.AF_INET if interface.version == 4 else socket.AF_INET6
+    head = struct.pack(
+        "=BBBBBBBBI", family, interface.network.prefixlen, 0, 0, RT_TABLE_MAIN, RTPROT_KERNEL, RT_SCOPE_LINK, RTN_UNICAST, 0
+    )
+    payload = head + attribute(RTA_DST, interface.network.network_address.packed) + u32(RTA_OIF, index)
+    if interface.version == 4:
+        payload += attribute(RTA_PREFSRC, interface.ip.packed)
+    return Message(RTM_NEWROUTE, F_CREATE | F_REPLACE, payload, f"route {interface.network} to {what}")
+
+
 def delete_address(index: int, cidr: str, what: str) -> Message:
     interface = ipaddress.ip_interface(cidr)
     family = socket.AF_INET if interface.version == 4 else socket.AF_INET6
@@ -247,27 +263,49 @@ class Socket:
                 offset += (length + 3) & ~3
         return failure
 
-    def neighbours(self, family: int) -> list[tuple[int, int, int, str, bytes]]:
-        """All entries of *family* (AF_BRIDGE: the FDB): (link index, state, flags, MAC, packed address or b"")."""
+    def _dump(self, kind: int, payload: bytes) -> list[bytes]:
+        """The payloads of all answers to a dump request of *kind*."""
         self._sequence += 1
-        head = struct.pack("=BxxxiHBB", family, 0, 0, 0, 0)
-        # a dump of the FDB is asked for with an ifinfomsg
-        payload = ifinfo() if family == AF_BRIDGE else head
-        if family == AF_BRIDGE:
-            payload = bytes([AF_BRIDGE]) + payload[1:]
-        kind, flags = RTM_GETNEIGH, F_REQUEST | F_DUMP
-        self._socket.send(struct.pack("=IHHII", 16 + len(payload), kind, flags, self._sequence, 0) + payload)
-        out: list[tuple[int, int, int, str, bytes]] = []
+        head = struct.pack("=IHHII", 16 + len(payload), kind, F_REQUEST | F_DUMP, self._sequence, 0)
+        self._socket.send(head + payload)
+        out: list[bytes] = []
         while True:
             data = self._socket.recv(1 << 18)
             offset = 0
             while offset + 16 <= len(data):
-                length, kind, _, sequence, _ = struct.unpack_from("=IHHII", data, offset)
-                if kind in (NLMSG_DONE, NLMSG_ERROR):
+                length, answer, _, sequence, _ = struct.unpack_from("=IHHII", data, offset)
+                if answer in (NLMSG_DONE, NLMSG_ERROR):
                     return out
-                if kind == RTM_NEWNEIGH and sequence == self._sequence:
-                    out.append(_parse_neighbour(data[offset + 16 : offset + length]))
+                if sequence == self._sequence:
+                    out.append(data[offset + 16 : offset + length])
                 offset += (length + 3) & ~3
+
+    def neighbours(self, family: int) -> list[tuple[int, int, int, str, bytes]]:
+        """All entries of *family* (AF_BRIDGE: the FDB): (link index, state, flags, MAC, packed address or b"")."""
+        payload = struct.pack("=BxxxiHBB", family, 0, 0, 0, 0)
+        if family == AF_BRIDGE:  # a dump of the FDB is asked for with an ifinfomsg
+            payload = bytes([AF_BRIDGE]) + ifinfo()[1:]
+        return [_parse_neighbour(answer) for answer in self._dump(RTM_GETNEIGH, payload)]
+
+    def addresses(self) -> set[tuple[int, bytes]]:
+        """(link index, packed address) of all addresses."""
+        out = set()
+        for answer in self._dump(RTM_GETADDR, struct.pack("=BBBBI", 0, 0, 0, 0, 0)):
+            (index,) = struct.unpack_from("=I", answer, 4)
+            found = _attributes(answer[8:])
+            if address := found.get(IFA_LOCAL) or found.get(IFA_ADDRESS):
+                out.add((index, address))
+        return out
+
+    def routes(self) -> set[tuple[int, bytes, int]]:
+        """(link index, packed destination, prefix length) of all routes of the main table."""
+        out = set()
+        for answer in self._dump(RTM_GETROUTE, struct.pack("=BBBBBBBBI", 0, 0, 0, 0, 0, 0, 0, 0, 0)):
+            length, table = answer[1], answer[4]
+            found = _attributes(answer[12:])
+            if table == RT_TABLE_MAIN and RTA_DST in found and RTA_OIF in found:
+                out.add((struct.unpack("=I", found[RTA_OIF])[0], found[RTA_DST], length))
+        return out
 
     def index(self, name: str) -> int:
         """The index of link *name*, 0 where there is none."""
@@ -279,27 +317,59 @@ class Socket:
         return 0 if kind == NLMSG_ERROR else int(struct.unpack_from("=i", data, 20)[0])
 
 
-def _parse_neighbour(data: bytes) -> tuple[int, int, int, str, bytes]:
-    index, state, flags = struct.unpack_from("=iHB", data, 4)
-    mac, address = "", b""
-    offset = 12
+def _attributes(data: bytes) -> dict[int, bytes]:
+    out, offset = {}, 0
     while offset + 4 <= len(data):
         length, kind = struct.unpack_from("=HH", data, offset)
         if length < 4:
             break
-        if kind == NDA_LLADDR and length == 10:
-            mac = data[offset + 4 : offset + 10].hex(":")
-        elif kind == NDA_DST:
-            address = data[offset + 4 : offset + length]
+        out[kind] = data[offset + 4 : offset + length]
         offset += (length + 3) & ~3
-    return index, state, flags, mac, address
+    return out
+
+
+def _parse_neighbour(data: bytes) -> tuple[int, int, int, str, bytes]:
+    index, state, flags = struct.unpack_from("=iHB", data, 4)
+    found = _attributes(data[12:])
+    hardware = found.get(NDA_LLADDR, b"")
+    return index, state, flags, hardware.hex(":") if len(hardware) == 6 else "", found.get(NDA_DST, b"")
 
 
 def monitor() -> socket.socket:
-    """A non-blocking socket that becomes readable when a link, an FDB entry or a neighbour of this namespace changes."""
-    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
-    sock.bind((0, RTMGRP_LINK | RTMGRP_NEIGH))
+    """A non-blocking socket that becomes readable when a link, an address, a route, an FDB entry or a neighbour of this
+    namespace changes."""
+    kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+    sock = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
+    sock.bind((0, RTMGRP_LINK | RTMGRP_NEIGH | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_IFADDR | RTMGRP_IPV6_ROUTE))
     return sock
+
+
+def ruleset_monitor() -> socket.socket:
+    """A non-blocking socket that hears of each change of nftables rules; `transactions` reads it."""
+    kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+    sock = socket.socket(socket.AF_NETLINK, kind, NETLINK_NETFILTER)
+    sock.bind((0, 1 << (NFNLGRP_NFTABLES - 1)))
+    return sock
+
+
+def transactions(sock: socket.socket) -> int:
+    """How many transactions changed nftables rules since the last call; a huge number where some were missed.
+
+    Whose they were cannot be asked: the kernel names their processes by PIDs of its first namespace."""
+    count = 0
+    while True:
+        try:
+            data = sock.recv(1 << 18)
+        except BlockingIOError:
+            return count
+        except OSError:  # ENOBUFS
+            count += 1 << 30
+            continue
+        offset = 0
+        while offset + 16 <= len(data):
+            length, kind = struct.unpack_from("=IH", data, offset)
+            count += kind == NFT_MSG_NEWGEN
+            offset += max(16, (length + 3) & ~3)
 
 
 def _extended(message: bytes, flags: int) -> str:

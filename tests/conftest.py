@@ -8,6 +8,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -51,14 +52,14 @@ class Pystack:
         return str(json.loads(path.read_text())["machines"][machine]["pid"])
 
 
-@pytest.fixture(scope="session")
-def lab() -> Iterator[Pystack]:
+@contextmanager
+def cluster_of(nodes: int, *labels: str) -> Iterator[Pystack]:
     """A lab of this worker's own, with busybox loaded."""
     if os.geteuid() != 0:
         pytest.skip("labs need root")
     name = f"t{uuid.uuid4().hex[:6]}"
     pystack = Pystack(name)
-    pystack("lab", "up", "--name", name)
+    pystack("lab", "up", "--name", name, "--nodes", str(nodes), *(w for label in labels for w in ("--label", label)))
     try:
         for word in pystack("lab", "env", "--name", name).stdout.split():
             key, eq, value = word.partition("=")
@@ -70,6 +71,12 @@ def lab() -> Iterator[Pystack]:
         yield pystack
     finally:
         pystack("lab", "down", "--name", name)
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Pystack]:
+    with cluster_of(1) as pystack:
+        yield pystack
 
 
 @pytest.fixture

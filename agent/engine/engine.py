@@ -437,6 +437,7 @@ class Engine:
                 await asyncio.to_thread(files.remove_tree, path)
         alive = [r for r in self.records.values() if r.process and r.process.alive() and r.started and r.running]
         self.networks.adopt(alive)
+        self.networks.watch()
         for record in alive:
             if record.state == "stopping":
                 record.state = "running"

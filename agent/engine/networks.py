@@ -6,6 +6,7 @@ Changes of many containers at once are applied together: `sync` returns when a p
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import ipaddress
 import json
@@ -25,7 +26,7 @@ from agent.manifest import Manifest, Network, Peer, Port, PublishedPort, Subnet,
 from agent.paths import Paths
 from agent.settings import Settings
 from netplugins import driver as drivers
-from netplugins import firewall, netns
+from netplugins import firewall, netlink, netns
 from netplugins.bridge import BridgeDriver
 from netplugins.errors import NetworkError
 from netplugins.kernel import Kernel, allow_forwarding, features, prepare_namespace
@@ -33,6 +34,7 @@ from netplugins.overlay import OverlayDriver
 from netplugins.resolver.table import Document, Forward, View
 
 DEFAULT = "bridge"
+HEAL_AFTER_S = 0.25
 EPHEMERAL = range(32768, 61000)
 
 
@@ -56,6 +58,11 @@ class Networks:
         self._kernel: Kernel | None = None
         self._firewall = ""
         self._revision = 0
+        self._suspect = False
+        self._own_rules = 0
+        self._monitors: list[socket.socket] = []
+        self._alarm: asyncio.TimerHandle | None = None
+        self._healing: asyncio.Task[None] | None = None
         self._next: asyncio.Future[None] | None = None
         self._runner: asyncio.Task[None] | None = None
 
@@ -413,17 +420,66 @@ class Networks:
                 self._kernel = Kernel(self.prefix)
                 self._kernel.adopt(objects)
             failpoint("network.converge")
+            if self._suspect:
+                self._suspect = False
+                self._kernel.audit()
             self._kernel.converge(objects, far)
             script = firewall.render(self.paths.table, 0, isolation, published, balanced, local, peers)
             if script != self._firewall and (isolation or self._firewall):
                 self._revision += 1
                 failpoint("network.firewall")
-                firewall.apply(script.replace("pystack revision 0", f"pystack revision {self._revision}"))
+                self._own_rules += 1  # before it is made: its event may come at once
+                try:
+                    firewall.apply(script.replace("pystack revision 0", f"pystack revision {self._revision}"))
+                except NetworkError:
+                    self._own_rules -= 1
+                    raise
                 self._firewall = script
         except NetworkError as error:
             raise AgentError(str(error)) from error
 
+    # --- what others do to it ----------------------------------------------------------------------------------
+
+    def watch(self) -> None:
+        """From now on, what somebody else takes away or changes of ours is put right, within a second."""
+        links, rules = netlink.monitor(), netlink.ruleset_monitor()
+        self._monitors = [links, rules]
+        loop = asyncio.get_running_loop()
+        loop.add_reader(links, self._links_changed, links)
+        loop.add_reader(rules, self._rules_changed, rules)
+
+    def _links_changed(self, monitor: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # ENOBUFS: what was missed is looked for all the same
+            while monitor.recv(1 << 18):
+                pass
+        self._suspect = True
+        self._raise_alarm()
+
+    def _rules_changed(self, monitor: socket.socket) -> None:
+        self._own_rules -= netlink.transactions(monitor)
+        if self._own_rules < 0:  # more than we made ourselves
+            self._own_rules = 0
+            self._firewall = ""
+            self._raise_alarm()
+
+    def _raise_alarm(self) -> None:
+        if self._alarm is None:
+            self._alarm = asyncio.get_running_loop().call_later(HEAL_AFTER_S, self._heal)
+
+    def _heal(self) -> None:
+        self._alarm = None
+        self._healing = asyncio.create_task(self._heal_now())
+
+    async def _heal_now(self) -> None:
+        with contextlib.suppress(AgentError):  # it is said where a task needs it
+            await self.sync()
+
     async def close(self) -> None:
+        if self._alarm:
+            self._alarm.cancel()
+        for monitor in self._monitors:
+            asyncio.get_running_loop().remove_reader(monitor)
+            monitor.close()
         if self._runner:
             await asyncio.gather(self._runner, return_exceptions=True)
         self._worker.shutdown()

@@ -345,31 +345,24 @@ def forward(lab: Lab, node: str, port: int, local: int) -> int:
 
 
 def _partition(lab: Lab, groups: list[list[str]]) -> None:
-    """Machines of one group reach each other and nobody else; each group is a VLAN of the switch. No group: all one."""
-    script = "link set sw0 type bridge vlan_filtering 1\n"
-    vlans = []
-    for number, group in enumerate(groups, 2):
-        for name in group:
-            lab.machine(name)
-            vlans += [f"vlan del dev p-{name} vid 1-4094", f"vlan add dev p-{name} vid {number} pvid untagged"]
-    _ip(lab.machines["switch"].pid, script)
-    _bridge(lab.machines["switch"].pid, vlans)
+    """Machines of one group reach each other and nobody else: each group gets a switch of its own."""
+    there = {m.name for m in lab.machines.values() if m.role != "switch"}
+    script = []
+    for number, group in enumerate(groups, 1):
+        if unknown := set(group) - there:
+            raise PystackError(f"lab {lab.name} has no machine {', '.join(sorted(unknown))}")
+        script += [f"link add sw{number} type bridge", f"link set sw{number} up"]
+        script += [f"link set p-{name} master sw{number}" for name in group]
+    _heal(lab, sorted(there))
+    _ip(lab.machines["switch"].pid, "\n".join(script) + "\n")
 
 
 def _heal(lab: Lab, names: list[str]) -> None:
     switch = lab.machines["switch"].pid
-    _ip(switch, "".join(f"link set p-{n} up\n" for n in names))
-    vlans = [(f"vlan del dev p-{n} vid 1-4094", f"vlan add dev p-{n} vid 1 pvid untagged") for n in names]
-    _bridge(switch, [line for pair in vlans for line in pair])
-
-
-def _bridge(pid: int, commands: list[str]) -> None:
-    done = subprocess.run(
-        ["nsenter", "-t", str(pid), "-n", "bridge", "-batch", "-"], input="\n".join(commands) + "\n", capture_output=True,
-        text=True, check=False,
-    )
-    if done.returncode:
-        raise PystackError(f"the switch refuses: {done.stderr.strip()}")
+    _ip(switch, "".join(f"link set p-{n} master sw0 up\n" for n in names))
+    for number in range(1, len(lab.machines) if len(names) > 1 else 1):
+        subprocess.run(["nsenter", "-t", str(switch), "-n", "ip", "link", "del", f"sw{number}"],
+                       capture_output=True, check=False)
 
 
 def fault(lab: Lab, kind: str, target: str = "", *more: str) -> None:
