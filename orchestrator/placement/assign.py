@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 
 import msgspec
 import networkx as nx
@@ -10,6 +10,7 @@ import networkx as nx
 from agent.manifest import Record, Task
 from orchestrator.errors import PystackError
 from orchestrator.placement.board import Board, Demand, demand_of_others
+from orchestrator.placement.exact import NoSolver, Undecided, solve
 from orchestrator.placement.node import Node
 from orchestrator.placement.solve import Unit, place
 from orchestrator.stackfile.graph import links
@@ -118,8 +119,46 @@ def assign(stack: Stack, tasks: Sequence[Task], current: Sequence[Task], ground:
             else:
                 impossible.append((wish.demand, members[0]))
     if impossible:
-        raise Impossible("\n".join(_refusal(board, demand, task) for demand, task in impossible))
+        chosen |= _exactly(stack, tasks, units, where, ground, own, lambda: "\n".join(
+            _refusal(board, demand, task) for demand, task in impossible
+        ))
     return [msgspec.structs.replace(t, node=chosen[t.name]) for t in tasks]
+
+
+def _exactly(
+    stack: Stack, tasks: Sequence[Task], units: Sequence[tuple[Demand, list[Task]]], where: Mapping[str, str],
+    ground: Ground, own: Mapping[str, Demand], refusal: Callable[[], str],
+) -> dict[str, str]:
+    """All of the stack placed anew by the exact solver, moving as little as it can. Raises Impossible."""
+    board = Board(ground.nodes, ground.ready)
+    demand_of_others(board, [*ground.others, *(t for t in tasks if t.node)], {**ground.demands, **own})
+    grouped: dict[Demand, list[list[Task]]] = {}
+    for demand, members in units:
+        grouped.setdefault(demand, []).append(members)
+    wishes = [Unit(demand, len(copies)) for demand, copies in grouped.items()]
+    homes = [
+        [board.at[where[m[0].name]] for m in copies if where.get(m[0].name) in board.at] for copies in grouped.values()
+    ]
+    try:
+        found = solve(board, wishes, homes)
+    except (NoSolver, Undecided) as error:
+        raise Impossible(f"{refusal()}\n    ({error})") from None
+    if found is None:
+        raise Impossible(f"{refusal()}\n    (proven: no placement of the whole stack exists)")
+    out: dict[str, str] = {}
+    for copies, nodes in zip(grouped.values(), found, strict=True):
+        free = [board.nodes[n].name for n in nodes]
+        waiting = []
+        for members in copies:  # those that can stay do, the rest takes what is left
+            home = where.get(members[0].name, "")
+            if home in free:
+                free.remove(home)
+                out |= dict.fromkeys((t.name for t in members), home)
+            else:
+                waiting.append(members)
+        for members, node in zip(waiting, free, strict=True):
+            out |= dict.fromkeys((t.name for t in members), node)
+    return out
 
 
 def _stays(board: Board, demand: Demand, node: int) -> bool:

@@ -74,12 +74,12 @@ class Board:
         self.total[node] += demand.tasks * count
         self.of(demand.service)[node] += count
         for kind, number in demand.reserves.generic:
-            self._generic(kind)[node] -= number * count
+            self.free(kind)[node] -= number * count
         for port in demand.ports:
             self._port(port)[node] = count > 0
 
-    def _generic(self, kind: str) -> Floats:
-        """Nodes declare countable resources as the label `resource.<kind>`."""
+    def free(self, kind: str) -> Floats:
+        """How many things of *kind* each node has free; nodes declare them as the label `resource.<kind>`."""
         if kind not in self.generic:
             labels = [dict(n.labels).get(f"resource.{kind}", "0") for n in self.nodes]
             self.generic[kind] = np.array([float(v) if v.isdigit() else 0.0 for v in labels])
@@ -89,6 +89,9 @@ class Board:
         if key not in self._ports:
             self._ports[key] = np.zeros(len(self.nodes), dtype=bool)
         return self._ports[key]
+
+    def holds(self, port: PortKey, node: int) -> bool:
+        return bool(self._port(port)[node])
 
     def static(self, demand: Demand) -> Mask:
         """Nodes that no placement of others can make unfit: they take tasks, and the constraints hold there."""
@@ -115,7 +118,7 @@ class Board:
         if reserves.memory:
             fit &= self.memory >= reserves.memory
         for kind, number in reserves.generic:
-            fit &= self._generic(kind) >= number
+            fit &= self.free(kind) >= number
         for port in demand.ports:
             fit &= ~self._port(port)
         if demand.placement.max_per_node:
@@ -170,7 +173,7 @@ class Board:
             out.append(Verdict("memory", bool(self.memory[node] >= reserves.memory),
                                f"asks {_size(reserves.memory)}, {_size(self.memory[node])} of {_size(one.facts.memory)} free"))
         for kind, number in reserves.generic:
-            free = self._generic(kind)[node]
+            free = self.free(kind)[node]
             out.append(Verdict("resource", bool(free >= number), f"asks {number} {kind}, {free:g} free"))
         for port in sorted(demand.ports):
             taken = bool(self._port(port)[node])

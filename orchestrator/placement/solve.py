@@ -85,7 +85,7 @@ def _copies_left(board: Board, demand: Demand) -> list[int]:
     if reserves.memory:
         left = np.minimum(left, (board.memory // reserves.memory).astype(np.int64))
     for kind, number in reserves.generic:
-        left = np.minimum(left, (board._generic(kind) // number).astype(np.int64))
+        left = np.minimum(left, (board.free(kind) // number).astype(np.int64))
     if demand.ports:
         left = np.minimum(left, 1)
     if demand.placement.max_per_node:

@@ -1,0 +1,96 @@
+"""The exact solver against a count by hand, and what the fast way gives against its optimum."""
+
+from __future__ import annotations
+
+import itertools
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.manifest import Container, Task
+from orchestrator.placement.assign import Ground, Impossible, assign
+from orchestrator.placement.board import Demand
+from orchestrator.placement.exact import solve
+from orchestrator.placement.solve import Unit, place
+from orchestrator.stackfile.model import Placement, Reserves, Service, Stack
+from tests.placement.test_place import board_of, node
+
+
+def unit(name: str, cpus: float, count: int = 1) -> Unit:
+    return Unit(Demand(service=f"s/{name}", reserves=Reserves(cpus=cpus)), count)
+
+
+def test_it_packs_what_the_fast_way_cannot() -> None:
+    """Two threes and three twos on two nodes of six cores: spreading the first ones leaves no room for the last."""
+    units = [unit("two", 2, 3), unit("three", 3, 2)]
+    found = solve(board_of(node(0, cpus=6), node(1, cpus=6)), units)
+    assert found is not None
+    assert sorted(found[0]) in ([0, 0, 0], [1, 1, 1])
+    assert solve(board_of(node(0, cpus=6), node(1, cpus=5)), units) is None
+
+
+@given(
+    st.lists(st.sampled_from([1, 2, 3, 5]), min_size=1, max_size=6),
+    st.lists(st.sampled_from([3, 5, 6]), min_size=1, max_size=3),
+)
+@settings(max_examples=60, deadline=None)
+def test_it_agrees_with_trying_everything(sizes: list[int], nodes: list[int]) -> None:
+    possible = any(
+        all(sum(s for s, p in zip(sizes, places, strict=True) if p == n) <= room for n, room in enumerate(nodes))
+        for places in itertools.product(range(len(nodes)), repeat=len(sizes))
+    )
+    board = board_of(*(node(i, cpus=c) for i, c in enumerate(nodes)))
+    assert (solve(board, [unit(str(i), s) for i, s in enumerate(sizes)]) is not None) is possible
+
+
+def test_a_stack_moves_only_what_must_move() -> None:
+    nodes = (node(0, cpus=4), node(1, cpus=4))
+    ground = Ground(nodes=nodes, ready={"n0", "n1"}, local="n0")
+
+    def service(name: str, cpus: float, replicas: int) -> Service:
+        return Service(
+            name=name, container=Container(image="x"), where="f:1:1", replicas=replicas, reserves=Reserves(cpus=cpus)
+        )
+
+    def tasks(stack: Stack) -> list[Task]:
+        return [Task(name=f"s-{s.name}-{i}", stack="s", service=s.name, container=s.container, index=i)
+                for s in stack.services for i in range(1, s.replicas + 1)]
+
+    small = Stack(name="s", services=(service("small", 1, 2),))
+    first = assign(small, tasks(small), [], ground)
+    assert {t.node for t in first} == {"n0", "n1"}
+    both = Stack(name="s", services=(service("small", 1, 2), service("big", 4, 1)))
+    then = {t.name: t.node for t in assign(both, tasks(both), first, ground)}
+    moved = [t.name for t in first if then[t.name] != t.node]
+    assert len(moved) == 1
+    over = Stack(name="s", services=(service("small", 1, 2), service("big", 4, 2)))
+    try:
+        assign(over, tasks(over), first, ground)
+    except Impossible as error:
+        assert "proven" in str(error)
+    else:
+        raise AssertionError("nine cores do not fit eight")
+
+
+def test_the_fast_way_is_near_the_optimum() -> None:
+    """The most loaded node has at most 2 % more tasks than in the best placement there is."""
+    import random
+
+    rnd = random.Random(7)
+    nodes = [node(i, cpus=32, zone="ab"[i % 2]) for i in range(20)]
+    for _ in range(3):
+        units = [
+            Unit(Demand(service=f"s/{i}", reserves=Reserves(cpus=rnd.choice([0.25, 0.5, 1])),
+                        placement=Placement(constraints=rnd.choice([(), ("node.labels.zone == a",)]))), rnd.randint(1, 12))
+            for i in range(30)
+        ]
+        quick = place(board_of(*nodes), units)
+        best = solve(board_of(*nodes), units)
+        assert best is not None
+
+        def top(found: list[list[int]]) -> int:
+            flat = [n for chosen in found for n in chosen]
+            return max(flat.count(n) for n in set(flat))
+
+        assert all(len(c) == u.count for c, u in zip(quick, units, strict=True))
+        assert top(quick) <= max(top(best) * 1.02, top(best) + 1)
