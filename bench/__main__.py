@@ -1,14 +1,15 @@
-"""`make bench`: all benchmarks, side by side in one lab; writes build/bench.json."""
+"""`make bench`: all benchmarks, side by side in a lab; writes build/bench.json."""
 
 from __future__ import annotations
 
-from bench import idle, up
+from bench import idle, overlay, placement, up
 from bench.bed import bed
 
 
 def main() -> None:
     with bed() as made:
-        up.write({**up.one(made), **up.stack(made), **idle.idle(made)})
+        rows = {**up.one(made), **up.stack(made), **idle.idle(made)}
+    up.write({**rows, **overlay.measure(), **placement.measure()})
 
 
 if __name__ == "__main__":

@@ -46,8 +46,8 @@ class Bed:
 
 
 @contextlib.contextmanager
-def bed() -> Iterator[Bed]:
-    subprocess.run([".venv/bin/pystack", "lab", "up", "--name", LAB], check=True, capture_output=True)
+def bed(nodes: int = 1) -> Iterator[Bed]:
+    subprocess.run([".venv/bin/pystack", "lab", "up", "--name", LAB, "--nodes", str(nodes)], check=True, capture_output=True)
     try:
         made = Bed(labs.LABS / LAB / "n1")
         image = made.root / "busybox.tar"

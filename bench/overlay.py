@@ -1,0 +1,118 @@
+"""The overlay between two nodes against a VXLAN made by hand between the same two: throughput, latency, new connections."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from bench.bed import LAB, Bed, bed
+from bench.up import Row, row
+from orchestrator.lab import lab as labs
+
+ROUNDS = 5
+STACK = """
+services:
+  a: {image: busybox, command: sleep 1000, deploy: {placement: {constraints: [node.hostname == n1]}}}
+  b: {image: busybox, command: sleep 1000, deploy: {placement: {constraints: [node.hostname == n2]}}}
+"""
+HAND = """
+ip netns add hand
+ip link add hv type vxlan id 77 dstport 4790 local {own} remote {far}
+ip link add hb type bridge
+ip link set hb up mtu 1450
+ip link set hv master hb up mtu 1450
+ip link add hp type veth peer name eth0 netns hand
+ip link set hp master hb up mtu 1450
+ip -n hand addr add 192.168.250.{number}/24 dev eth0
+ip -n hand link set eth0 up mtu 1450
+"""
+SERVE = """
+import socket
+s = socket.create_server(("0.0.0.0", 7000)); s.listen(512)
+while True:
+    c, _ = s.accept(); c.setsockopt(6, 1, 1)
+    while d := c.recv(64): c.send(d)
+"""
+ASK = """
+import socket, sys, time
+c = socket.create_connection((sys.argv[1], 7000)); c.setsockopt(6, 1, 1)
+t = []
+for _ in range(4000):
+    b = time.perf_counter(); c.send(b"x"); c.recv(1); t.append(time.perf_counter() - b)
+t.sort(); print(t[len(t) // 2], t[len(t) * 99 // 100])
+"""
+CONNECT = """
+import socket, sys, time
+b = time.perf_counter()
+for _ in range(1500):
+    c = socket.create_connection((sys.argv[1], 7000)); c.send(b"x"); c.recv(1); c.close()
+print(1500 / (time.perf_counter() - b))
+"""
+
+
+class Side:
+    """A network namespace on a node: commands run inside it."""
+
+    def __init__(self, node: str, path: str) -> None:
+        self.words = [*labs.enter(labs.find(LAB), node), "nsenter", f"--net={path}", "--"]
+
+    def run(self, *command: str) -> str:
+        done = subprocess.run([*self.words, *command], capture_output=True, text=True, check=True, timeout=60)
+        return done.stdout
+
+    def start(self, *command: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([*self.words, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def measure() -> dict[str, Row]:
+    with bed(nodes=2) as made:
+        rows = _tasks(made)
+        ours = [_side(made, rows, "a", "n1"), _side(made, rows, "b", "n2")]
+        for node, own, far, number in (("n1", "10.99.0.1", "10.99.0.2", 1), ("n2", "10.99.0.2", "10.99.0.1", 2)):
+            script = HAND.format(own=own, far=far, number=number)
+            subprocess.run([*labs.enter(labs.find(LAB), node), "sh", "-ec", script], check=True, capture_output=True)
+        hand = [Side("n1", "/run/netns/hand"), Side("n2", "/run/netns/hand")]
+        address = str(next(iter(rows["b"]["addresses"].values())))  # type: ignore[attr-defined]
+        found: dict[str, dict[str, list[float]]] = {}
+        servers = [s.start(*words) for s in (ours[1], hand[1]) for words in (
+            (sys.executable, "-c", SERVE), ("iperf3", "-s"))]
+        try:
+            for _ in range(ROUNDS):
+                for name, sides, goal in (("ours", ours, address), ("hand", hand, "192.168.250.2")):
+                    mine = found.setdefault(name, {"bits": [], "p50": [], "p99": [], "rate": []})
+                    report = json.loads(sides[0].run("iperf3", "-J", "-t", "2", "-c", goal))
+                    mine["bits"].append(report["end"]["sum_received"]["bits_per_second"] / 1e9)
+                    p50, p99 = map(float, sides[0].run(sys.executable, "-c", ASK, goal).split())
+                    mine["p50"].append(p50 * 1e6)
+                    mine["p99"].append(p99 * 1e6)
+                    mine["rate"].append(float(sides[0].run(sys.executable, "-c", CONNECT, goal)))
+        finally:
+            for server in servers:
+                server.kill()
+                server.wait()
+    mid = {n: {k: statistics.median(v) for k, v in m.items()} for n, m in found.items()}
+    return {
+        "overlay_throughput": row(mid["ours"]["bits"], mid["hand"]["bits"], "Gbit/s", "higher"),
+        "overlay_latency_p50": row(mid["ours"]["p50"], mid["hand"]["p50"], "us"),
+        "overlay_latency_p99": row(mid["ours"]["p99"], mid["hand"]["p99"], "us"),
+        "overlay_connections": row(mid["ours"]["rate"], mid["hand"]["rate"], "1/s", "higher"),
+    }
+
+
+def _tasks(made: Bed) -> dict[str, dict[str, object]]:
+    folder = made.root / "two"
+    folder.mkdir()
+    file = folder / "stack.yml"
+    file.write_text(STACK)
+    made.pystack("-f", str(file), "up")
+    done = subprocess.run([".venv/bin/pystack", "-f", str(file), "ps", "--format", "json"], capture_output=True, text=True,
+                          check=True, env=made.environment)
+    return {r["service"]: r for r in json.loads(done.stdout)}
+
+
+def _side(made: Bed, rows: dict[str, dict[str, object]], service: str, node: str) -> Side:
+    root = Path(made.root).parent / node
+    return Side(node, f"{root}/run/netns/{str(rows[service]['id'])[:16]}")
