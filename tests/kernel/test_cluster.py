@@ -279,3 +279,42 @@ def test_two_stacks_cannot_have_one_port(stack: Stack, tmp_path: Path) -> None:
     done = other.up('services: {x: {image: busybox, command: sleep 1, ports: ["18080:80"]}}', check=False)
     assert done.returncode == 1
     assert "18080/tcp is already published by service web" in done.stderr
+
+
+def test_a_port_of_a_far_task_answers_here(stack: Stack) -> None:
+    import socket
+    import subprocess
+    import sys
+
+    stack.up("""
+services:
+  quiet:
+    image: busybox
+    command: sh -c "mkdir /w; echo hidden > /w/index.html; exec httpd -f -p 127.0.0.1:80 -h /w"
+    stop_signal: SIGKILL
+    deploy: {placement: {constraints: [node.hostname == n3]}}
+""")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "orchestrator", "port-forward", "-p", stack.name, "quiet", f"{port}:80"],
+        env=stack.pystack.environment, stdout=subprocess.PIPE, text=True,
+    )
+    try:
+        assert process.stdout
+        assert "quiet-1:80" in process.stdout.readline()
+
+        def answer() -> None:
+            with socket.create_connection(("127.0.0.1", port), 5) as client:
+                client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                text = b""
+                while data := client.recv(4096):
+                    text += data
+            assert b"hidden" in text
+
+        eventually(answer, 10)
+        eventually(answer, 1)
+    finally:
+        process.kill()
+        process.communicate()

@@ -1,0 +1,62 @@
+"""A connection to a port inside a container, for `pystack port-forward`: published or not, on any network mode."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+
+from aiohttp import web
+
+from agent.api.hijack import Hijacked
+from agent.api.keys import ENGINE
+from agent.errors import BadRequest, Conflict
+from netplugins import netns
+
+routes = web.RouteTableDef()
+CONNECT_S = 5
+
+
+@routes.post("/pystack/containers/{name}/dial")
+async def dial(request: web.Request) -> web.StreamResponse:
+    """Bytes both ways between the client and `port` of the container's own loopback. Query: port."""
+    engine = request.app[ENGINE]
+    record = engine.find(request.match_info["name"])
+    port = request.query.get("port", "")
+    if not port.isdigit() or not 0 < int(port) < 65536:
+        raise BadRequest(f"port {port!r} does not exist: 1 to 65535")
+    if not record.running or not record.process:
+        raise Conflict(f"container {record.name} is not running")
+    await request.read()
+    namespace = f"/proc/{record.process.pid}/ns/net"
+
+    def connect() -> socket.socket:
+        try:
+            return socket.create_connection(("127.0.0.1", int(port)), CONNECT_S)
+        except ConnectionRefusedError:
+            return socket.create_connection(("::1", int(port)), CONNECT_S)
+
+    try:
+        inner = await asyncio.to_thread(netns.enter, namespace, connect)
+    except OSError as error:
+        raise Conflict(f"nothing answers at port {port} in {record.name}: {error.strerror or error}") from error
+    inner.setblocking(False)
+    reader, writer = await asyncio.open_connection(sock=inner)
+    client = Hijacked(request, "application/octet-stream")
+
+    async def inward() -> None:
+        while data := await client.reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
+        writer.write_eof()
+
+    pump = asyncio.create_task(inward())
+    try:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(1 << 16):
+                await client.send(data)
+    finally:
+        pump.cancel()
+        await asyncio.gather(pump, return_exceptions=True)
+        writer.close()
+    return client
