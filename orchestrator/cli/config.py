@@ -18,14 +18,15 @@ from orchestrator.cli.options import StackOptions, stack_options
 @click.option("--images", is_flag=True, help="Names of images, one a line.")
 @click.option("--hash", "hashed", is_flag=True, help="Each service with a hash of what it says.")
 @click.option("--no-interpolate", is_flag=True, help="Leave variables as they are.")
+@click.option("--no-consistency", is_flag=True, help="Check only the form, not what refers to what.")
 @click.option("-q", "--quiet", is_flag=True, help="Only check.")
 @click.option("--strict", is_flag=True, help="Refuse keys that have no effect.")
 def config(
     stack: StackOptions, shape: str, services: bool, volumes: bool, images: bool, hashed: bool, no_interpolate: bool,
-    quiet: bool, strict: bool,
+    no_consistency: bool, quiet: bool, strict: bool,
 ) -> None:
     """Show the stack file as it is understood: merged, variables put in."""
-    loaded = stack.load(strict=strict, interpolate=not no_interpolate)
+    loaded = stack.load(strict=strict, interpolate=not no_interpolate, consistency=not no_consistency)
     if quiet:
         return
     if services:

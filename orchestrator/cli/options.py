@@ -22,21 +22,23 @@ class StackOptions:
     def __init__(self, **given: Any) -> None:
         self.given = given
 
-    def options(self, *, interpolate: bool = True) -> Options:
+    def options(self, *, interpolate: bool = True, consistency: bool = True) -> Options:
         from orchestrator.stackfile.load import Options
 
         return Options(
             files=self.given["file"], project_name=self.given["project_name"] or "",
             project_directory=self.given["project_directory"] or "", env_files=self.given["env_file"],
-            profiles=self.given["profile"], interpolate=interpolate,
+            profiles=self.given["profile"], interpolate=interpolate, consistency=consistency,
         )
 
-    def load(self, *, strict: bool = False, interpolate: bool = True, quiet: bool = False) -> Loaded:
+    def load(
+        self, *, strict: bool = False, interpolate: bool = True, quiet: bool = False, consistency: bool = True
+    ) -> Loaded:
         """Read the stack; keys without effect are warned of, or refused with *strict*."""
         from orchestrator.errors import StackFileError
         from orchestrator.stackfile.load import load
 
-        loaded = load(self.options(interpolate=interpolate), os.environ)
+        loaded = load(self.options(interpolate=interpolate, consistency=consistency), os.environ)
         if strict and loaded.warnings:
             raise StackFileError(loaded.warnings)
         for warning in loaded.warnings if not quiet else ():

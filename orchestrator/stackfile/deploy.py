@@ -60,6 +60,9 @@ def _restart_policy(draft: Draft, value: Any, path: Path_) -> Fields:
 def _resources(draft: Draft, value: Any, path: Path_) -> Fields:
     fields: Fields = {}
     body = draft.reading.mapping(value, path)
+    for key in body:
+        if key not in ("limits", "reservations"):
+            draft.reading.unknown((*path, key), ("limits", "reservations"))
     for key, row in (("cpus", decimal("cpus")), ("memory", size("memory")), ("pids", integer("pids"))):
         item = draft.reading.mapping(body.get("limits"), (*path, "limits")).get(key)
         if item is not None:
@@ -76,8 +79,22 @@ def _resources(draft: Draft, value: Any, path: Path_) -> Fields:
         wish["generic"] = _generic(draft, reserved["generic_resources"], (*at, "generic_resources"))
     if "devices" in reserved:
         draft.reading.warn((*at, "devices"), "is not supported yet and has no effect")
+        _devices(draft, reserved["devices"], (*at, "devices"))
     fields["reserves"] = Reserves(**wish)
     return fields
+
+
+def _devices(draft: Draft, value: Any, path: Path_) -> None:
+    """Device requests are checked, and not given yet."""
+    for number, item in enumerate(draft.reading.sequence(value, path)):
+        at = (*path, number)
+        body = draft.reading.mapping(item, at)
+        if "capabilities" not in body:
+            draft.problem(at, "needs capabilities", "capabilities: [gpu]")
+        if "count" in body and "device_ids" in body:
+            draft.problem(at, "count and device_ids exclude each other", "keep one of them")
+        if body.get("count") not in (None, "all") and not str(body["count"]).isdigit():
+            draft.problem((*at, "count"), f"{scalar(body['count'])!r} is neither a number nor all")
 
 
 def _generic(draft: Draft, value: Any, path: Path_) -> tuple[tuple[str, int], ...]:
@@ -104,7 +121,7 @@ def _placement(draft: Draft, value: Any, path: Path_) -> Placement:
             parse(scalar(item))
             constraints.append(scalar(item))
         except Malformed as error:
-            draft.problem((*path, "constraints", number), str(error), error.fix)
+            draft.reading.check((*path, "constraints", number), str(error), error.fix)
     spread = []
     for number, item in enumerate(draft.reading.sequence(body.get("preferences"), (*path, "preferences"))):
         at = (*path, "preferences", number)

@@ -25,9 +25,9 @@ def check_dependencies(reading: Reading, active: Mapping[str, Service], known: M
         for name, required in links(one):
             path = ("services", one.name, "depends_on", name)
             if name not in known:
-                reading.problem(path, f"service {name!r} is not in the file", f"there is: {', '.join(known)}")
+                reading.check(path, f"service {name!r} is not in the file", f"there is: {', '.join(known)}")
             elif name not in active and required:
-                reading.problem(path, f"service {name!r} is left out by its profile", "activate it with --profile")
+                reading.check(path, f"service {name!r} is left out by its profile", "activate it with --profile")
     cycle = find_cycle(active)
     if cycle:
         places = [

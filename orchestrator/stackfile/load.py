@@ -7,7 +7,6 @@ together, each with its file, line and column.
 from __future__ import annotations
 
 import ipaddress
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,9 +16,8 @@ import msgspec
 
 from agent.manifest import Attachment, Mount
 from orchestrator.errors import Mark, Problem, StackFileError
-from orchestrator.stackfile import envfile, merge, naming, rows, service, tree
+from orchestrator.stackfile import merge, naming, rows, service, sources
 from orchestrator.stackfile.graph import check_dependencies
-from orchestrator.stackfile.interpolate import Invalid, substitute
 from orchestrator.stackfile.model import Service, Stack, StackNetwork, StackVolume
 from orchestrator.stackfile.reading import Reading
 from orchestrator.stackfile.tree import Path_, Tree
@@ -43,63 +41,25 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     env_files: tuple[str, ...] = ()
     profiles: tuple[str, ...] = ()
     interpolate: bool = True
+    consistency: bool = True
 
 
 def load(options: Options, environment: Mapping[str, str]) -> Loaded:
     """Raises StackFileError with every problem, PystackError where there is no file."""
     paths = naming.stack_files(options.files, environment)
     directory = Path(options.project_directory or paths[0].parent).resolve()
-    variables = _variables(directory, options, environment)
-    merged: Tree | None = None
+    variables = sources.variables_of(directory, options.env_files, environment)
     problems: list[Problem] = []
-    for path in paths:
-        shown = os.path.relpath(path) if path.resolve().is_relative_to(Path.cwd()) else str(path)
-        one = tree.read(path, shown)
-        if options.interpolate:
-            problems += _interpolate(one, variables)
-        merged = one if merged is None else merge.merge(merged, one)
-    assert merged is not None
+    merged = sources.read(paths, sources.Place(directory, variables, interpolate=options.interpolate), problems)
     name = _project_name(options, environment, variables, merged, directory, problems)
-    reading = Reading(merged, directory, variables, name)
+    if not merged.value and not problems:
+        raise StackFileError([Problem(where=Mark(str(paths[0]), 0, 0), what="the file is empty", fix="begin with `services:`")])
+    reading = Reading(merged, directory, variables, name, consistent=options.consistency)
     reading.problems += problems
     stack = _stack(reading, options, environment)
     if reading.problems:
         raise StackFileError(reading.problems)
     return Loaded(stack, merged.value, tuple(sorted(reading.warnings, key=lambda p: p.where)), directory)
-
-
-def _variables(directory: Path, options: Options, environment: Mapping[str, str]) -> dict[str, str]:
-    """.env (or --env-file) below the client's own environment, which wins."""
-    out: dict[str, str] = {}
-    listed = [Path(f) for f in options.env_files] or [directory / ".env"]
-    for path in listed:
-        if not options.env_files and not path.is_file():
-            continue
-        try:
-            values = envfile.read(path, {**out, **environment})
-        except (Invalid, OSError) as error:
-            raise StackFileError([Problem(where=Mark(str(path), 0, 0), what="cannot be read", why=str(error))]) from error
-        out.update({k: v for k, v in values.items() if v is not None})
-    return {**out, **environment}
-
-
-def _interpolate(document: Tree, variables: Mapping[str, str]) -> list[Problem]:
-    problems: list[Problem] = []
-
-    def walk(value: Any, path: Path_) -> Any:
-        if isinstance(value, dict):
-            return {k: walk(v, (*path, k)) for k, v in value.items()}
-        if isinstance(value, list):
-            return [walk(v, (*path, i)) for i, v in enumerate(value)]
-        if isinstance(value, str) and "$" in value:
-            try:
-                return substitute(value, variables)
-            except Invalid as error:
-                problems.append(Problem(where=document.mark(path), what=str(error)))
-        return value
-
-    document.value = walk(document.value, ())
-    return problems
 
 
 def _project_name(
@@ -128,7 +88,7 @@ def _project_name(
 def _stack(reading: Reading, options: Options, environment: Mapping[str, str]) -> Stack:
     document = reading.tree.value
     for key in document:
-        if key in ("include", "models"):
+        if key == "models":
             reading.warn((key,), "is not supported yet and has no effect")
         elif key not in TOP and not key.startswith("x-"):
             reading.unknown((key,), TOP)
@@ -169,7 +129,7 @@ def _networks(reading: Reading, document: dict[str, Any]) -> dict[str, StackNetw
                 reading.unknown((*path, word), known)
         driver = body.get("driver") or ""
         if driver not in ("", "bridge", "default", "overlay", "host", "none"):
-            reading.problem((*path, "driver"), f"driver {driver!r} is not there yet", "bridge, overlay, host or none")
+            reading.check((*path, "driver"), f"driver {driver!r} is not there yet", "bridge, overlay, host or none")
         subnets = []
         ipam = reading.mapping(body.get("ipam"), (*path, "ipam"))
         for number, pool in enumerate(reading.sequence(ipam.get("config"), (*path, "ipam", "config"))):
@@ -192,6 +152,8 @@ def _networks(reading: Reading, document: dict[str, Any]) -> dict[str, StackNetw
                     reading.warn((*at, word), "is not supported yet and has no effect")
             subnets.append((str(cidr), gateway))
         external = body.get("external")
+        if external is True:
+            _external_alone(reading, body, path)
         given = body.get("name") or (external.get("name") if isinstance(external, dict) else None)
         name = str(given or (key if external else f"{reading.name}_{key}"))
         out[key] = StackNetwork(
@@ -213,8 +175,10 @@ def _volumes(reading: Reading, document: dict[str, Any]) -> dict[str, StackVolum
             if word not in known and not word.startswith("x-"):
                 reading.unknown((*path, word), known)
         if body.get("driver", "local") not in ("local", "default"):
-            reading.problem((*path, "driver"), f"driver {body['driver']!r} is not there yet", "local")
+            reading.check((*path, "driver"), f"driver {body['driver']!r} is not there yet", "local")
         external = body.get("external")
+        if external is True:
+            _external_alone(reading, body, path)
         given = body.get("name") or (external.get("name") if isinstance(external, dict) else None)
         out[key] = StackVolume(
             key=key, name=str(given or (key if external else f"{reading.name}_{key}")), external=bool(external),
@@ -222,6 +186,13 @@ def _volumes(reading: Reading, document: dict[str, Any]) -> dict[str, StackVolum
             labels=_pairs(reading, body.get("labels"), (*path, "labels")), where=str(reading.mark(path)),
         )
     return out
+
+
+def _external_alone(reading: Reading, body: Mapping[str, Any], path: Path_) -> None:
+    """What somebody else made is taken as it is."""
+    for key in body:
+        if key not in ("external", "name") and not key.startswith("x-"):
+            reading.problem((*path, key), "conflicts with external: it exists already, as it is", "remove one of the two")
 
 
 def _pairs(reading: Reading, value: Any, path: Path_) -> tuple[tuple[str, str], ...]:
@@ -246,7 +217,7 @@ def _attach(
         attachments = (Attachment(network="default"),)
     kind, _, other = c.network_mode.partition(":")
     if kind == "service" and other not in services:
-        reading.problem((*path, "network_mode"), f"service {other!r} is not in the file")
+        reading.check((*path, "network_mode"), f"service {other!r} is not in the file")
     out = []
     for attachment in attachments:
         network = networks.get(attachment.network)
@@ -257,7 +228,7 @@ def _attach(
         if network is None:
             at = (*path, "networks", attachment.network)
             near = ", ".join(networks) or "none"
-            reading.problem(at, f"network {attachment.network!r} is not declared", f"declare it; there is: {near}")
+            reading.check(at, f"network {attachment.network!r} is not declared", f"declare it; there is: {near}")
             continue
         out.append(msgspec.structs.replace(
             attachment, network=network.name,
@@ -270,7 +241,7 @@ def _attach(
             volume = volumes.get(mount.source)
             if volume is None:
                 at = (*path, "volumes", number)
-                reading.problem(at, f"volume {mount.source!r} is not declared", f"add `volumes: {{{mount.source}: }}`")
+                reading.check(at, f"volume {mount.source!r} is not declared", f"add `volumes: {{{mount.source}: }}`")
                 continue
             mount = msgspec.structs.replace(mount, source=volume.name)
         mounts.append(mount)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from orchestrator.stackfile.tree import Path_, Tree
+from orchestrator.stackfile.tree import Path_, Tree, without
 
 Rule = Callable[[Any, Any], Any]
 
@@ -51,6 +51,28 @@ def by_target(base: Any, over: Any) -> Any:
     return list(found.values())
 
 
+def logging(base: Any, over: Any) -> Any:
+    """Options are one driver's: another driver does not take them over."""
+    if not isinstance(base, dict) or not isinstance(over, dict):
+        return over
+    if base.get("driver") and over.get("driver") and base["driver"] != over["driver"]:
+        return over
+    return merge_values(base, over, ("logging",))
+
+
+def by_subnet(base: Any, over: Any) -> Any:
+    """Address pools: one of the same subnet is changed, others are added."""
+    out = [dict(pool) if isinstance(pool, dict) else pool for pool in _listed(base)]
+    for pool in _listed(over):
+        subnet = pool.get("subnet") if isinstance(pool, dict) else None
+        old = next((p for p in out if subnet and isinstance(p, dict) and p.get("subnet") == subnet), None)
+        if old is None:
+            out.append(pool)
+        else:
+            old.update(merge_values(old, pool, ("pool",)))
+    return out
+
+
 def names(base: Any, over: Any) -> Any:
     """Lists of names and mappings by name: networks, depends_on."""
     if isinstance(base, list) and isinstance(over, list):
@@ -75,6 +97,16 @@ RULES: dict[tuple[str, ...], Rule] = {
     ("services", "*", "build", "args"): by_key,
     ("services", "*", "build", "labels"): by_key,
     ("services", "*", "deploy", "labels"): by_key,
+    ("services", "*", "logging"): logging,
+    ("services", "*", "links"): unique,
+    ("services", "*", "external_links"): unique,
+    ("services", "*", "cap_add"): unique,
+    ("services", "*", "cap_drop"): unique,
+    ("services", "*", "security_opt"): unique,
+    ("services", "*", "group_add"): unique,
+    ("services", "*", "volumes_from"): unique,
+    ("services", "*", "device_cgroup_rules"): unique,
+    ("services", "*", "profiles"): unique,
     ("services", "*", "extra_hosts"): unique,
     ("services", "*", "dns"): unique,
     ("services", "*", "dns_search"): unique,
@@ -88,6 +120,7 @@ RULES: dict[tuple[str, ...], Rule] = {
     ("services", "*", "networks"): names,
     ("services", "*", "depends_on"): names,
     ("networks", "*", "labels"): by_key,
+    ("networks", "*", "ipam", "config"): by_subnet,
     ("volumes", "*", "labels"): by_key,
 }
 
@@ -111,8 +144,14 @@ def merge_values(base: Any, over: Any, path: tuple[str, ...]) -> Any:
 
 
 def merge(base: Tree, over: Tree) -> Tree:
-    """*over* laid on *base*; marks of the later file win, those of appended list items point at their mapping."""
-    value = merge_values(base.value, over.value, ())
+    """*over* laid on *base*, its `!reset` and `!override` obeyed; marks of the later file win, those of appended list
+    items point at their mapping."""
+    below, above = base.value, over.value
+    for path in over.resets:
+        below, above = without(below, path), without(above, path)
+    for path in over.overrides:
+        below = without(below, path)
+    value = merge_values(below, above, ())
     marks: dict[Path_, Any] = dict(base.marks)
     marks.update({p: m for p, m in over.marks.items() if not any(isinstance(part, int) for part in p) or p not in marks})
     return Tree(value, marks)

@@ -28,10 +28,19 @@ def find(start: Path) -> Path:
     raise PystackError(f"no stack file in {start} or above: one of {', '.join(NAMES[:4])}, or -f FILE")
 
 
+def _with_override(path: Path) -> list[Path]:
+    """The file that is found, and beside a Compose file its override, as Docker Compose takes it."""
+    for suffix in (".yml", ".yaml"):
+        over = path.with_name(f"{path.stem}.override{suffix}")
+        if path.stem != "stack" and over.is_file():
+            return [path, over]
+    return [path]
+
+
 def stack_files(given: Sequence[str], environment: Mapping[str, str]) -> list[Path]:
     """-f, COMPOSE_FILE, or the file that is found. Raises PystackError where there is none."""
     named = [*given] or [f for f in environment.get("COMPOSE_FILE", "").split(os.pathsep) if f]
-    return [Path(f) for f in named] or [find(Path.cwd())]
+    return [Path(f) for f in named] or _with_override(find(Path.cwd()))
 
 
 def folder_name(directory: Path) -> str:

@@ -14,11 +14,14 @@ from orchestrator.stackfile.tree import Path_, Tree
 class Reading:
     """*directory* is the project's folder; *environment* the variables of the client and of .env files."""
 
-    def __init__(self, tree: Tree, directory: Path, environment: Mapping[str, str], name: str) -> None:
+    def __init__(
+        self, tree: Tree, directory: Path, environment: Mapping[str, str], name: str, *, consistent: bool = True
+    ) -> None:
         self.tree = tree
         self.directory = directory
         self.environment = environment
         self.name = name
+        self.consistent = consistent
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
 
@@ -29,11 +32,18 @@ class Reading:
         """Something is wrong at *path*."""
         self.problems.append(Problem(where=self.mark(path), what=dotted(path), why=why, fix=fix))
 
+    def check(self, path: Path_, why: str, fix: str = "") -> None:
+        """Well-formed, but it cannot work here: a problem, unless only the form is asked for."""
+        if self.consistent:
+            self.problem(path, why, fix)
+
     def warn(self, path: Path_, why: str) -> None:
         self.warnings.append(Problem(where=self.mark(path), what=dotted(path), why=why))
 
     def unknown(self, path: Path_, known: Iterable[str]) -> None:
-        """A key that no version of the specification has."""
+        """A key that no version of the specification has; x- ones are everybody's."""
+        if str(path[-1]).startswith("x-"):
+            return
         near = difflib.get_close_matches(str(path[-1]), list(known), 1)
         self.problem(path, "no such key", f"did you mean {near[0]}?" if near else "remove it, or prefix it with x-")
 

@@ -204,7 +204,9 @@ def _long_mount(draft: Draft, item: dict[str, Any], at: Path_) -> Mount | None:
             draft.reading.unknown((*at, key), known)
     shape, target = item.get("type", "volume"), scalar(item.get("target"))
     if shape not in ("bind", "volume", "tmpfs"):
-        draft.problem((*at, "type"), f"type {shape!r} is not supported", "bind, volume or tmpfs")
+        if shape not in ("npipe", "cluster", "image"):
+            draft.problem((*at, "type"), f"type {shape!r} is not known", "bind, volume or tmpfs")
+        draft.reading.check((*at, "type"), f"type {shape!r} is not supported", "bind, volume or tmpfs")
         return None
     if not target.startswith("/"):
         draft.problem((*at, "target"), "must be an absolute path")
@@ -222,6 +224,10 @@ def _long_mount(draft: Draft, item: dict[str, Any], at: Path_) -> Mount | None:
         fields |= {"source": source, "nocopy": bool(volume.get("nocopy")), "subpath": scalar(volume.get("subpath"))}
     else:
         if "size" in tmpfs:
+            if str(tmpfs["size"]).startswith("-"):
+                draft.problem((*at, "tmpfs", "size"), "must not be below 0")
+            elif isinstance(tmpfs["size"], float):
+                draft.problem((*at, "tmpfs", "size"), "must be whole bytes, or a size such as 64m")
             fields |= size("size")(draft, tmpfs["size"], (*at, "tmpfs", "size"))
         if "mode" in tmpfs:
             fields["mode"] = int(tmpfs["mode"])
@@ -347,8 +353,12 @@ def depends_on(draft: Draft, value: Any, path: Path_) -> Fields:
 def build(draft: Draft, value: Any, path: Path_) -> Fields:
     body = {"context": value} if isinstance(value, str) else draft.reading.mapping(value, path)
     context = scalar(body.get("context", "."))
-    refused = ("additional_contexts", "cache_from", "cache_to", "entitlements", "extra_hosts", "isolation", "platforms",
-               "privileged", "provenance", "sbom", "secrets", "shm_size", "ssh", "ulimits", "attestations")
+    if "ssh" in body and not isinstance(body["ssh"], (list, dict)):
+        draft.problem((*path, "ssh"), f"must be a list or a mapping, not {kind(body['ssh'])}", "ssh: [default]")
+    refused = (
+        "no_cache_filter", "additional_contexts", "cache_from", "cache_to", "entitlements", "extra_hosts", "isolation",
+        "platforms", "privileged", "provenance", "sbom", "secrets", "shm_size", "ssh", "ulimits", "attestations",
+    )
     known = ("context", "dockerfile", "dockerfile_inline", "args", "target", "labels", "tags", "no_cache", "pull",
              "network", *refused)
     for key in body:
@@ -420,28 +430,57 @@ def _content(draft: Draft, kind_: str, name: str, at: Path_) -> bytes | None:
     reading = draft.reading
     declared = reading.mapping(reading.tree.value.get(kind_), (kind_,))
     if name not in declared:
-        reading.problem(at, f"{kind_[:-1]} {name!r} is not declared", f"declare it under {kind_}:")
+        reading.check(at, f"{kind_[:-1]} {name!r} is not declared", f"declare it under {kind_}:")
         return None
     body = reading.mapping(declared[name], (kind_, name))
     where: Path_ = (kind_, name)
     if body.get("external"):
-        reading.problem(where, "external ones are not supported yet", "use file:, content: or environment:")
+        reading.check(where, "external ones are not supported yet", "use file:, content: or environment:")
     elif "content" in body:
         return scalar(body["content"]).encode()
     elif "environment" in body:
         variable = scalar(body["environment"])
         if variable in reading.environment:
             return reading.environment[variable].encode()
-        reading.problem((*where, "environment"), f"variable {variable} is not set")
+        reading.check((*where, "environment"), f"variable {variable} is not set")
     elif "file" in body:
         source = reading.host_path(scalar(body["file"]))
         try:
             return source.read_bytes()
         except OSError as error:
-            reading.problem((*where, "file"), f"{source} cannot be read: {error.strerror}")
+            reading.check((*where, "file"), f"{source} cannot be read: {error.strerror}")
     else:
         reading.problem(where, "says not where its content is", "use file:, content: or environment:")
     return None
+
+
+def label_file(draft: Draft, value: Any, path: Path_) -> Fields:
+    """Files of NAME=VALUE lines, below `labels`."""
+    found: dict[str, str] = {}
+    for number, item in enumerate(value if isinstance(value, list) else [value]):
+        file = draft.reading.host_path(scalar(item))
+        try:
+            found |= {k: v or "" for k, v in envfile.read(file, {}).items()}
+        except (Invalid, OSError) as error:
+            draft.reading.check((*path, number), f"{file} cannot be read: {getattr(error, 'strerror', None) or error}")
+    own = {k: scalar(v) for k, v in as_mapping(draft.body.get("labels")).items()}
+    return {"labels": tuple(sorted({**found, **own}.items()))}
+
+
+def develop(draft: Draft, value: Any, path: Path_) -> Fields:
+    """Checked; `pystack watch` is not there yet."""
+    body = draft.reading.mapping(value, path)
+    for number, item in enumerate(draft.reading.sequence(body.get("watch"), (*path, "watch"))):
+        at = (*path, "watch", number)
+        rule = draft.reading.mapping(item, at)
+        for key in ("path", "action"):
+            if key not in rule:
+                draft.problem(at, f"{key} is missing", "a rule has path and action")
+        actions = ("rebuild", "sync", "restart", "sync+restart", "sync+exec")
+        if rule.get("action", "sync") not in actions:
+            draft.problem((*at, "action"), f"{scalar(rule['action'])!r} is no action", "one of " + ", ".join(actions))
+    draft.reading.warn(path, "is not supported yet and has no effect")
+    return {}
 
 
 def nothing(draft: Draft, value: Any, path: Path_) -> Fields:
@@ -464,6 +503,8 @@ KEYS: dict[str, Row] = {
     "domainname": text("domainname"),
     "container_name": text("container_name"),
     "labels": pairs("labels"),
+    "label_file": label_file,
+    "develop": develop,
     "annotations": nothing,
     "tty": boolean("tty"),
     "stdin_open": boolean("stdin_open"),
@@ -521,8 +562,8 @@ KEYS: dict[str, Row] = {
 NOT_HONOURED: dict[str, str] = dict.fromkeys(
     (
         "attach", "blkio_config", "cgroup_parent", "cpu_count", "cpu_percent", "cpu_rt_period", "cpu_rt_runtime",
-        "credential_spec", "develop", "extends",
-        "external_links", "gpus", "isolation", "label_file", "links", "mac_address", "models",
+        "credential_spec",
+        "external_links", "gpus", "isolation", "links", "mac_address", "models",
         "oom_kill_disable", "platform", "post_start", "pre_start", "pre_stop", "provider", "runtime",
         "storage_opt", "use_api_socket", "userns_mode",
     ),
@@ -546,10 +587,15 @@ def read(reading: Reading, name: str, value: Any) -> Service:
             reading.unknown(at, (*KEYS, *NOT_HONOURED))
         elif item is not None or key in ("entrypoint", "command"):
             fields |= KEYS[key](draft, item, at)
+    if "label_file" in body:
+        fields |= label_file(draft, body["label_file"], (*path, "label_file"))
     fields["mounts"] = (*fields.get("mounts", ()), *fields.pop("tmpfs_mounts", ()))
     fields["files"] = (*fields.pop("files_configs", ()), *fields.pop("files_secrets", ()))
     if "image" not in fields and "build" not in fields:
-        reading.problem(path, "has neither image nor build", "add image: NAME or build: FOLDER")
+        if "provider" in body:
+            reading.check((*path, "provider"), "providers are not supported yet", "run what it provides as a service")
+        else:
+            reading.check(path, "has neither image nor build", "add image: NAME or build: FOLDER")
     fields.setdefault("image", f"{reading.name}-{name}")
     own = {key: fields.pop(key) for key in SERVICE_FIELDS if key in fields}
     if own.get("container_name") and own.get("replicas", 1) > 1:

@@ -5,6 +5,7 @@ Source: YAML 1.1 as PyYAML reads it, with the duplicate keys, tabs and bombs tha
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,24 @@ try:
 except ImportError:  # PyYAML without libyaml: slower, the same result
     from yaml import SafeLoader as Loader  # type: ignore[assignment]
 
+
+
+class _Loader(Loader):
+    """YAML 1.2's idea of what is a number and what is true: `yes` is a word, and 22:22 is no sexagesimal number."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in rules if tag.rsplit(":", 1)[1] not in ("bool", "int", "float")]
+    for first, rules in Loader.yaml_implicit_resolvers.items()
+}
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?(0b[01_]+|0o?[0-7_]+|0|[1-9][0-9_]*|0x[0-9a-fA-F_]+)", "-+0123456789"),
+    ("float", r"[-+]?([0-9][0-9_]*\.[0-9_]*([eE][-+]?[0-9]+)?|\.[0-9][0-9_]*([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+"
+              r"|\.(inf|Inf|INF))|\.(nan|NaN|NAN)", "-+0123456789."),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), list(_first))
+
 MAX_BYTES = 8 << 20
 MAX_NODES = 200_000
 MAX_DEPTH = 100
@@ -24,11 +43,42 @@ Path_ = tuple[str | int, ...]
 
 
 class Tree:
-    """*value* is the document as dicts, lists and scalars; `mark(path)` says where a path stands."""
+    """*value* is the document as dicts, lists and scalars; `mark(path)` says where a path stands.
 
-    def __init__(self, value: Any, marks: dict[Path_, Mark]) -> None:
+    *resets* are paths tagged `!reset`, which take away what lies below; *overrides* those tagged `!override`, which
+    replace it instead of merging with it."""
+
+    def __init__(
+        self, value: Any, marks: dict[Path_, Mark], resets: frozenset[Path_] = frozenset(),
+        overrides: frozenset[Path_] = frozenset(),
+    ) -> None:
         self.value = value
         self.marks = marks
+        self.resets = resets
+        self.overrides = overrides
+
+    def without_tags(self) -> Tree:
+        """The document with what it resets taken out, as a file on its own is understood."""
+        value = self.value
+        for path in self.resets:
+            value = without(value, path)
+        return Tree(value, self.marks)
+
+    def moved(self, old: Path_, new: Path_, value: Any) -> Tree:
+        """A document of *value*, with the marks and tags below *old* as those below *new*."""
+        def move(path: Path_) -> Path_:
+            return (*new, *path[len(old) :])
+
+        size = len(old)
+        return Tree(
+            value, {move(p): m for p, m in self.marks.items() if p[:size] == old},
+            frozenset(move(p) for p in self.resets if p[:size] == old and len(p) > size),
+            frozenset(move(p) for p in self.overrides if p[:size] == old),
+        )
+
+    def take(self, path: Path_, other: Tree) -> None:
+        """Take over the marks that *other* has below *path*."""
+        self.marks.update({p: m for p, m in other.marks.items() if p[: len(path)] == path})
 
     def mark(self, path: Path_) -> Mark:
         """The place of *path*, or of its nearest ancestor that has one."""
@@ -37,9 +87,27 @@ class Tree:
         return self.marks.get(path, Mark("", 0, 0))
 
 
+def without(value: Any, path: Path_) -> Any:
+    """*value* with what lies at *path* taken out; nothing there is fine."""
+    if not path:
+        return value
+    head, rest = path[0], path[1:]
+    if isinstance(value, dict) and head in value:
+        if not rest:
+            return {k: v for k, v in value.items() if k != head}
+        return {**value, head: without(value[head], rest)}
+    if isinstance(value, list) and isinstance(head, int) and head < len(value):
+        if not rest:
+            return value[:head] + value[head + 1 :]
+        return [without(v, rest) if i == head else v for i, v in enumerate(value)]
+    return value
+
+
 class _Builder:
     def __init__(self, file: str) -> None:
         self.file = file
+        self.resets: set[Path_] = set()
+        self.overrides: set[Path_] = set()
         self.marks: dict[Path_, Mark] = {}
         self.problems: list[Problem] = []
         self.count = 0
@@ -57,6 +125,10 @@ class _Builder:
                 why="anchors that multiply each other, or nesting without end", fix="write it out without them",
             )])
         self.marks.setdefault(path, self.mark(node))
+        if node.tag in ("!reset", "!override"):
+            (self.resets if node.tag == "!reset" else self.overrides).add(path)
+            if isinstance(node, yaml.ScalarNode):
+                return None if node.tag == "!reset" or not node.value else node.value
         if isinstance(node, yaml.MappingNode):
             return self.mapping(node, path, depth)
         if isinstance(node, yaml.SequenceNode):
@@ -85,6 +157,10 @@ class _Builder:
                 self.problems.append(Problem(where=self.mark(key_node), what="a key must be a plain word"))
                 continue
             key = str(key_node.value)
+            if key_node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
+                self.problems.append(Problem(
+                    where=self.mark(key_node), what=f"key {key} is a number", why="keys are text", fix=f'write "{key}"'
+                ))
             if key in seen:
                 self.problems.append(Problem(
                     where=self.mark(key_node), what=f"key {key!r} stands twice", why=f"first at {seen[key]}",
@@ -102,7 +178,7 @@ class _Builder:
 def parse(text: str, file: str) -> Tree:
     """Read one YAML document. Raises StackFileError with every problem of its form."""
     try:
-        node = yaml.compose(text, Loader=Loader)
+        node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         at = error.problem_mark or error.context_mark
         where = Mark(file, at.line + 1, at.column + 1) if at else Mark(file, 1, 1)
@@ -125,7 +201,7 @@ def parse(text: str, file: str) -> Tree:
         ))
     if builder.problems:
         raise StackFileError(builder.problems)
-    return Tree(value, builder.marks)
+    return Tree(value, builder.marks, frozenset(builder.resets), frozenset(builder.overrides))
 
 
 def read(path: Path, shown: str) -> Tree:
