@@ -64,6 +64,7 @@ class Attachment(Record, frozen=True, kw_only=True):
     aliases: tuple[str, ...] = ()
     gw_priority: int = 0
     interface: str = ""
+    link_local: tuple[str, ...] = ()
 
 
 class Port(Record, frozen=True, kw_only=True):
@@ -136,6 +137,7 @@ class Container(Record, frozen=True, kw_only=True):
     device_rules: tuple[str, ...] = ()
     mounts: tuple[Mount, ...] = ()
     volumes_from: tuple[str, ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
     files: tuple[File, ...] = ()
     network_mode: str = ""
     pid_mode: str = ""
@@ -153,10 +155,13 @@ class Container(Record, frozen=True, kw_only=True):
 
 
 class Subnet(Record, frozen=True, kw_only=True):
-    """One address pool of a network, CIDR, with the address that the host holds in it."""
+    """One address pool of a network, CIDR, with the address that the host holds in it. Addresses are given out of
+    *ip_range* (CIDR, "" is all of it), but for those *reserved*."""
 
     cidr: str
     gateway: str = ""
+    ip_range: str = ""
+    reserved: tuple[str, ...] = ()
 
 
 class Holder(Record, frozen=True, kw_only=True):

@@ -34,14 +34,18 @@ class BridgeDriver:
 
     def describe(self, network: Network, endpoints: Sequence[Endpoint], host: Host) -> Description:
         mtu = int(network.options.get(OPTION + "driver.mtu", host.mtu))
-        lengths = {ipaddress.ip_network(s.cidr).version: s.cidr.split("/")[1] for s in network.subnets}
-        gateways = {ipaddress.ip_network(s.cidr).version: s.gateway for s in network.subnets}
+        pools = [(ipaddress.ip_network(s.cidr), s.gateway) for s in network.subnets]
+        gateways = {net.version: gateway for net, gateway in reversed(pools)}
         addresses = tuple(f"{s.gateway}/{s.cidr.split('/')[1]}" for s in network.subnets)
         objects: set[KernelObject] = {
             Bridge(network.link, address_mac(gateways.get(4, ""), gateways.get(6, "")), mtu, addresses)
         }
         for endpoint in endpoints:
             own = {4: endpoint.ipv4, 6: endpoint.ipv6}
+            mine = {  # of several pools of a family, the one that the address is from
+                net.version: (net.prefixlen, gateway) for net, gateway in pools
+                if own[net.version] and ipaddress.ip_address(own[net.version]) in net
+            }
             routed = endpoint.default and not network.internal
             objects.add(
                 Veth(
@@ -52,11 +56,14 @@ class BridgeDriver:
                     order=endpoint.order,
                     mac=endpoint.mac or address_mac(endpoint.ipv4, endpoint.ipv6),
                     mtu=mtu,
-                    addresses=tuple(f"{own[v]}/{lengths[v]}" for v in (4, 6) if own[v] and v in lengths),
-                    gateways=tuple(gateways[v] for v in (4, 6) if routed and own[v] and gateways.get(v)),
+                    addresses=(
+                        *(f"{own[v]}/{mine[v][0]}" for v in (4, 6) if v in mine),
+                        *(f"{a}/{64 if ':' in a else 16}" for a in endpoint.link_local),
+                    ),
+                    gateways=tuple(mine[v][1] for v in (4, 6) if routed and v in mine and mine[v][1]),
                     routes=tuple(
-                        (cidr, gateways[v]) for cidr in network.services
-                        if own[v := ipaddress.ip_network(cidr).version] and gateways.get(v)
+                        (cidr, mine[v][1]) for cidr in network.services
+                        if (v := ipaddress.ip_network(cidr).version) in mine and mine[v][1]
                     ),
                 )
             )

@@ -60,6 +60,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     ipv6: str = ""
     mac: str = ""
     default: bool = True
+    link_local: tuple[str, ...] = ()
 
 
 class Published(msgspec.Struct, frozen=True, kw_only=True):

@@ -160,6 +160,7 @@ class Networks:
             endpoint = Endpoint(
                 network=network.name, ipv4=attachment.ipv4, ipv6=attachment.ipv6, mac=attachment.mac,
                 aliases=attachment.aliases, order=order, interface=attachment.interface,
+                link_local=attachment.link_local,
             )
             for subnet in network.subnets:
                 field = "ipv6" if ":" in subnet.cidr else "ipv4"
@@ -284,6 +285,7 @@ class Networks:
                 drivers.Endpoint(
                     id=r.id, network=network.name, netns=self.netns(r), order=e.order, interface=e.interface,
                     ipv4=e.ipv4, ipv6=e.ipv6, mac=e.mac, default=e.default,
+                    link_local=e.link_local,
                 )
                 for r in self.attached.values() for e in r.endpoints if e.network == network.name
             ]
@@ -358,7 +360,7 @@ class Networks:
                 continue
             views[record.id] = View(
                 netns=self.netns(record), networks=tuple(e.network for e in record.endpoints),
-                upstreams=record.container.dns,
+                upstreams=record.container.dns, links=dict(record.container.links),
             )
             for endpoint in record.endpoints:
                 table = names.setdefault(endpoint.network, {})
@@ -501,9 +503,10 @@ def _free_address(subnet: Subnet, used: set[str]) -> str:
     network = ipaddress.ip_network(subnet.cidr)
     gateway = subnet.gateway or str(network[1])
     # from the end: the control plane gives addresses from the beginning
-    for offset in range(2, min(network.num_addresses, 65536)):
-        candidate = str(network[-offset])
-        if candidate not in used and candidate != gateway:
+    span = ipaddress.ip_network(subnet.ip_range) if subnet.ip_range else network
+    for offset in range(1 if subnet.ip_range else 2, min(span.num_addresses, 65536)):
+        candidate = str(span[-offset])
+        if candidate not in used and candidate != gateway and candidate not in subnet.reserved:
             return candidate
     raise AgentError(f"subnet {subnet.cidr} has no free address left")
 

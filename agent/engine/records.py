@@ -27,6 +27,7 @@ class Endpoint(msgspec.Struct, kw_only=True):
     default: bool = False
     order: int = 0
     interface: str = ""
+    link_local: tuple[str, ...] = ()
 
 
 class Record(msgspec.Struct, kw_only=True):

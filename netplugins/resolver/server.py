@@ -62,7 +62,7 @@ class Listener:
             except message.Malformed:
                 continue
             reply = self.server.names.answer(
-                packet, question, self.view.networks, ttl=self.server.ttl, tcp=False
+                packet, question, self.view.networks, ttl=self.server.ttl, tcp=False, links=self.view.links
             )
             if reply is None:
                 self.server.spawn(self._forward(packet, question, peer))
@@ -81,7 +81,9 @@ class Listener:
                 (length,) = struct.unpack("!H", await asyncio.wait_for(reader.readexactly(2), 10))
                 packet = await asyncio.wait_for(reader.readexactly(length), 10)
                 question = message.parse(packet)
-                reply = self.server.names.answer(packet, question, self.view.networks, ttl=self.server.ttl, tcp=True)
+                reply = self.server.names.answer(
+                    packet, question, self.view.networks, ttl=self.server.ttl, tcp=True, links=self.view.links
+                )
                 if reply is None:
                     reply = await self.server.ask_upstream(packet, question, self.view, tcp=True)
                 writer.write(struct.pack("!H", len(reply)) + reply)

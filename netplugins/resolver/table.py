@@ -15,12 +15,14 @@ from netplugins.resolver import message
 
 
 class View(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One container's DNS: its namespace, its networks, and where other names are asked for."""
+    """One container's DNS: its namespace, its networks, where other names are asked for, and the names
+    that are its own alone (*links*: name → whose)."""
 
     netns: str
     networks: tuple[str, ...] = ()
     upstreams: tuple[str, ...] = ()
     search: tuple[str, ...] = ()
+    links: dict[str, str] = {}
 
 
 class Forward(msgspec.Struct, kw_only=True, frozen=True):
@@ -82,7 +84,8 @@ class Names:
         return None
 
     def answer(
-        self, packet: bytes, question: message.Question, networks: Sequence[str], *, ttl: int, tcp: bool
+        self, packet: bytes, question: message.Question, networks: Sequence[str], *, ttl: int, tcp: bool,
+        links: Mapping[str, str] = {},
     ) -> bytes | None:
         """The answer where the name is ours (an absent family is an empty NOERROR, never forwarded), else None."""
         if question.kind == message.PTR:
@@ -92,7 +95,7 @@ class Names:
             return message.answer(
                 packet, question, [(message.PTR, message.encode_name(pointer))], ttl=ttl, tcp=tcp
             )
-        known = self.addresses(question.name, networks)
+        known = self.addresses(links.get(question.name, question.name), networks)
         if known is None:
             return None
         records = [record for record in map(message.address_record, known) if question.kind in (record[0], 255)]

@@ -23,14 +23,14 @@ class Exhausted(PystackError):
 
 
 def subnets(
-    wanted: Sequence[tuple[str, str]], *, ipv6: bool, taken: Iterable[str], name: str,
+    wanted: Sequence[Subnet], *, ipv6: bool, taken: Iterable[str], name: str,
     pools: Sequence[str] = POOLS, reserved: Iterable[str] = (),
 ) -> tuple[Subnet, ...]:
     """The address pools of a network: those it asks for, or a free /24 of *pools* (and a ULA /64 with *ipv6*).
 
     *taken* are CIDRs of other networks, *reserved* those of the host. Raises Exhausted, or PystackError for an overlap."""
     others = [ipaddress.ip_network(c) for c in taken]
-    out = [Subnet(cidr=cidr, gateway=gateway) for cidr, gateway in wanted]
+    out = list(wanted)
     for subnet in out:
         clash = next((o for o in others if o.overlaps(ipaddress.ip_network(subnet.cidr))), None)
         if clash:
@@ -119,7 +119,7 @@ class Addresses:
     def __init__(self, networks: Mapping[str, Network], reserved: Iterable[tuple[str, str]]) -> None:
         self._networks = networks
         self._used: dict[str, set[str]] = {}
-        self._next: dict[tuple[str, int], int] = {}
+        self._next: dict[tuple[str, str], int] = {}
         for network, address in reserved:
             if address:
                 self._used.setdefault(network, set()).add(address)
@@ -127,30 +127,39 @@ class Addresses:
     def fill(self, attachment: Attachment, kept: Attachment | None) -> Attachment:
         """*attachment* with an address in each of its network's families: its own, the one it had, or a free one."""
         network = self._networks[attachment.network]
-        values = {}
+        values: dict[str, str] = {}
+        families: dict[str, list[Subnet]] = {}
         for subnet in network.subnets:
-            cidr = ipaddress.ip_network(subnet.cidr)
-            field = "ipv4" if cidr.version == 4 else "ipv6"
-            asked = getattr(attachment, field)
-            if asked:
-                if ipaddress.ip_address(asked) not in cidr:
-                    raise PystackError(f"address {asked} is not in {cidr}, the subnet of network {network.name}")
-                values[field] = asked
-                continue
-            had = getattr(kept, field) if kept else ""
-            values[field] = had if had and ipaddress.ip_address(had) in cidr else self._free(network.name, subnet)
+            families.setdefault("ipv6" if ":" in subnet.cidr else "ipv4", []).append(subnet)
+        for field, pools in families.items():
+            asked, had = getattr(attachment, field), getattr(kept, field) if kept else ""
+            if asked and not _inside(asked, pools):
+                there = ", ".join(p.cidr for p in pools)
+                raise PystackError(f"address {asked} is not in {there}, the subnet of network {network.name}")
+            values[field] = asked or (had if _inside(had, pools) else self._first_free(network.name, pools))
         return msgspec.structs.replace(attachment, **values)
 
+    def _first_free(self, name: str, pools: Sequence[Subnet]) -> str:
+        """From the first pool that has one left."""
+        for number, pool in enumerate(pools):
+            try:
+                return self._free(name, pool)
+            except Exhausted:
+                if number == len(pools) - 1:
+                    raise
+        raise AssertionError("a family has a pool")
+
     def _free(self, name: str, subnet: Subnet) -> str:
-        cidr = ipaddress.ip_network(subnet.cidr)
+        cidr = ipaddress.ip_network(subnet.ip_range or subnet.cidr)
         used = self._used.setdefault(name, set())
-        offset = self._next.get((name, cidr.version), 2)
-        last = cidr.num_addresses - (1 if cidr.version == 4 else 0)
-        while offset < last:
+        whole = ipaddress.ip_network(subnet.cidr)
+        offset = self._next.get((name, subnet.cidr), 0 if subnet.ip_range else 2)
+        kept_off = {subnet.gateway, *subnet.reserved, str(whole[0]), str(whole[-1]) if whole.version == 4 else ""}
+        while offset < cidr.num_addresses:
             candidate = str(cidr[offset])
             offset += 1
-            if candidate not in used and candidate != subnet.gateway:
-                self._next[name, cidr.version] = offset
+            if candidate not in used and candidate not in kept_off:
+                self._next[name, subnet.cidr] = offset
                 used.add(candidate)
                 return candidate
         raise Exhausted(f"subnet {cidr} of network {name} has no free address left")
@@ -165,6 +174,10 @@ class Addresses:
             had = getattr(known, field) if known else ""
             fields[field] = had or self._free(network.name, subnet)
         return Holder(name=node, **fields)
+
+
+def _inside(address: str, pools: Sequence[Subnet]) -> bool:
+    return bool(address) and any(ipaddress.ip_address(address) in ipaddress.ip_network(p.cidr) for p in pools)
 
 
 def held(tasks: Iterable[Task]) -> list[tuple[str, str]]:

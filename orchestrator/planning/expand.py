@@ -82,9 +82,9 @@ def _networks(
             continue
         old = known.get(wish.name)
         taken = [s.cidr for n in (*others, *out, *(k for k in known.values() if k.name != wish.name)) for s in n.subnets]
-        asked = tuple(cidr for cidr, _ in wish.subnets)
+        asked = wish.subnets
         families = {":" in s.cidr for s in old.subnets} if old else set()
-        same = old is not None and all(c in {s.cidr for s in old.subnets} for c in asked) and (True in families) >= wish.ipv6
+        same = old is not None and all(s in old.subnets for s in asked) and (True in families) >= wish.ipv6
         pools = old.subnets if old is not None and same else subnets(
             wish.subnets, ipv6=wish.ipv6, taken=taken, name=wish.name, reserved=reserved
         )

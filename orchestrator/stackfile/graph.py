@@ -9,12 +9,13 @@ from orchestrator.stackfile.reading import Reading
 
 
 def links(one: Service) -> list[tuple[str, bool]]:
-    """(service, required) of everything that *one* needs: depends_on, shared namespaces, volumes_from."""
+    """(service, required) of everything that *one* needs: depends_on, links, shared namespaces, volumes_from."""
     out = [(d.service, d.required) for d in one.depends_on]
     c = one.container
     for mode in (c.network_mode, c.pid_mode, c.ipc_mode):
         if mode.startswith("service:"):
             out.append((mode[8:], True))
+    out += [(target, True) for _, target in c.links if target not in {d.service for d in one.depends_on}]
     out += [(v.split(":")[0], True) for v in c.volumes_from if not v.startswith("container:")]
     return out
 

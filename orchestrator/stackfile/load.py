@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from agent.manifest import Attachment, Mount
+from agent.manifest import Attachment, Mount, Subnet
 from orchestrator.errors import Mark, Problem, StackFileError
 from orchestrator.stackfile import merge, naming, rows, service, sources
 from orchestrator.stackfile.graph import check_dependencies
@@ -130,7 +130,7 @@ def _networks(reading: Reading, document: dict[str, Any]) -> dict[str, StackNetw
         driver = body.get("driver") or ""
         if driver not in ("", "bridge", "default", "overlay", "host", "none"):
             reading.check((*path, "driver"), f"driver {driver!r} is not there yet", "bridge, overlay, host or none")
-        subnets = []
+        subnets: list[Subnet] = []
         ipam = reading.mapping(body.get("ipam"), (*path, "ipam"))
         for number, pool in enumerate(reading.sequence(ipam.get("config"), (*path, "ipam", "config"))):
             at = (*path, "ipam", "config", number)
@@ -147,10 +147,9 @@ def _networks(reading: Reading, document: dict[str, Any]) -> dict[str, StackNetw
             if not inside:
                 reading.problem((*at, "gateway"), f"{gateway} is not an address of {cidr}")
                 continue
-            for word in ("ip_range", "aux_addresses"):
-                if word in pool:
-                    reading.warn((*at, word), "is not supported yet and has no effect")
-            subnets.append((str(cidr), gateway))
+            found = _pool(reading, pool, at, cidr, gateway)
+            if found:
+                subnets.append(found)
         external = body.get("external")
         if external is True:
             _external_alone(reading, body, path)
@@ -163,6 +162,30 @@ def _networks(reading: Reading, document: dict[str, Any]) -> dict[str, StackNetw
             labels=_pairs(reading, body.get("labels"), (*path, "labels")), where=str(reading.mark(path)),
         )
     return out
+
+
+def _pool(
+    reading: Reading, pool: dict[str, Any], at: Path_, cidr: ipaddress.IPv4Network | ipaddress.IPv6Network, gateway: str
+) -> Subnet | None:
+    """One entry of ipam.config, its range and reserved addresses checked."""
+    span, reserved = str(pool.get("ip_range") or ""), []
+    if span:
+        try:
+            inner = ipaddress.ip_network(span, strict=False)
+            if inner.version != cidr.version or not inner.subnet_of(cidr):  # type: ignore[arg-type]
+                raise ValueError(f"it is not inside {cidr}")
+            span = str(inner)
+        except ValueError as error:
+            reading.problem((*at, "ip_range"), f"{span} is no range of this subnet: {error}")
+            return None
+    for name, address in reading.mapping(pool.get("aux_addresses"), (*at, "aux_addresses")).items():
+        try:
+            if ipaddress.ip_address(str(address)) not in cidr:
+                raise ValueError
+            reserved.append(str(address))
+        except ValueError:
+            reading.problem((*at, "aux_addresses", name), f"{address} is not an address of {cidr}")
+    return Subnet(cidr=str(cidr), gateway=gateway, ip_range=span, reserved=tuple(reserved))
 
 
 def _volumes(reading: Reading, document: dict[str, Any]) -> dict[str, StackVolume]:

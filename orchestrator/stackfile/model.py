@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.manifest import Container, Record
+from agent.manifest import Container, Record, Subnet
 
 
 class Dependency(Record, frozen=True, kw_only=True):
@@ -73,7 +73,7 @@ class StackNetwork(Record, frozen=True, kw_only=True):
     key: str
     name: str
     driver: str = ""
-    subnets: tuple[tuple[str, str], ...] = ()
+    subnets: tuple[Subnet, ...] = ()
     internal: bool = False
     ipv6: bool = False
     options: tuple[tuple[str, str], ...] = ()

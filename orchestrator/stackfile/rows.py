@@ -24,6 +24,7 @@ class Draft:
         self.name = name
         self.body = body
         self.path: Path_ = ("services", name)
+        self.platform: tuple[str, ...] = ()
         self.placement = Placement()  # `deploy` and `x-placement` both speak of it
 
     def problem(self, path: Path_, why: str, fix: str = "") -> None:

@@ -11,12 +11,14 @@ import ipaddress
 import re
 from typing import Any, Literal
 
+import msgspec
+
 from agent.manifest import Attachment, Container, Device, File, Healthcheck, Mount, Port, Ulimit
 from orchestrator.stackfile import envfile
 from orchestrator.stackfile.deploy import deploy, x_placement
 from orchestrator.stackfile.interpolate import Invalid
 from orchestrator.stackfile.merge import as_mapping
-from orchestrator.stackfile.model import Build, Dependency, Service
+from orchestrator.stackfile.model import Build, Dependency, Placement, Service
 from orchestrator.stackfile.reading import Reading, kind
 from orchestrator.stackfile.rows import (
     Draft,
@@ -38,6 +40,7 @@ from orchestrator.stackfile.rows import (
 from orchestrator.stackfile.tree import Path_
 
 SERVICE_FIELDS = ("replicas", "container_name", "depends_on", "build", "mode", "endpoint_mode", "placement", "reserves")
+_MAC = re.compile(r"([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}")
 CONDITIONS = ("service_started", "service_healthy", "service_completed_successfully")
 
 
@@ -296,7 +299,7 @@ def extra_hosts(draft: Draft, value: Any, path: Path_) -> Fields:
 
 def networks(draft: Draft, value: Any, path: Path_) -> Fields:
     body = dict.fromkeys(value) if isinstance(value, list) else draft.reading.mapping(value, path)
-    out = []
+    out: list[Attachment] = []
     known = ("aliases", "ipv4_address", "ipv6_address", "mac_address", "priority", "gw_priority", "interface_name",
              "link_local_ips", "driver_opts")
     for name, item in body.items():
@@ -305,8 +308,14 @@ def networks(draft: Draft, value: Any, path: Path_) -> Fields:
         for key in settings:
             if key not in known and not key.startswith("x-"):
                 draft.reading.unknown((*at, key), known)
-            elif key in ("link_local_ips", "driver_opts"):
+            elif key == "driver_opts":
                 draft.reading.warn((*at, key), "is not supported yet and has no effect")
+        for number, address in enumerate(draft.reading.sequence(settings.get("link_local_ips"), (*at, "link_local_ips"))):
+            try:
+                if not ipaddress.ip_address(scalar(address)).is_link_local:
+                    raise ValueError
+            except ValueError:
+                draft.problem((*at, "link_local_ips", number), f"{scalar(address)!r} is no link-local address")
         for key, version in (("ipv4_address", 4), ("ipv6_address", 6)):
             if key in settings:
                 try:
@@ -314,12 +323,43 @@ def networks(draft: Draft, value: Any, path: Path_) -> Fields:
                         raise ValueError
                 except ValueError:
                     draft.problem((*at, key), f"{scalar(settings[key])!r} is no IPv{version} address")
+        first = "" if out else scalar(draft.body.get("mac_address"))
         out.append(Attachment(
             network=name, ipv4=scalar(settings.get("ipv4_address")), ipv6=scalar(settings.get("ipv6_address")),
-            mac=scalar(settings.get("mac_address")), aliases=tuple(map(scalar, settings.get("aliases") or ())),
+            mac=scalar(settings.get("mac_address")) or first, aliases=tuple(map(scalar, settings.get("aliases") or ())),
+            link_local=tuple(map(scalar, settings.get("link_local_ips") or ())),
             gw_priority=int(settings.get("gw_priority") or 0), interface=scalar(settings.get("interface_name")),
         ))
     return {"attachments": tuple(out)}
+
+
+def mac_address(draft: Draft, value: Any, path: Path_) -> Fields:
+    """The address on the first network; one of `networks` may say its own."""
+    if not _MAC.fullmatch(scalar(value)):
+        draft.problem(path, f"{scalar(value)!r} is no MAC address", "write 02:42:ac:11:00:02")
+        return {}
+    if draft.body.get("networks"):
+        return {}
+    return {"attachments": (Attachment(network="default", mac=scalar(value).lower()),)}
+
+
+def service_links(draft: Draft, value: Any, path: Path_) -> Fields:
+    """SERVICE or SERVICE:ALIAS: an own name for a service, which is started first."""
+    out = []
+    for item in draft.reading.sequence(value, path):
+        target, _, alias = scalar(item).partition(":")
+        out.append(((alias or target).lower(), target))
+    return {"links": tuple(out)}
+
+
+def platform(draft: Draft, value: Any, path: Path_) -> Fields:
+    """os[/arch[/variant]]: where the service can run."""
+    system, _, rest = scalar(value).partition("/")
+    arch = rest.partition("/")[0]
+    arch = {"x86_64": "amd64", "aarch64": "arm64"}.get(arch, arch)
+    wanted = [f"node.platform.os == {system}"] + ([f"node.platform.arch == {arch}"] if arch else [])
+    draft.platform = tuple(wanted)
+    return {}
 
 
 def network_mode(draft: Draft, value: Any, path: Path_) -> Fields:
@@ -540,6 +580,9 @@ KEYS: dict[str, Row] = {
     "tmpfs": tmpfs,
     "network_mode": network_mode,
     "networks": networks,
+    "mac_address": mac_address,
+    "links": service_links,
+    "platform": platform,
     "pid": text("pid_mode"),
     "ipc": text("ipc_mode"),
     "uts": text("uts_mode"),
@@ -563,8 +606,8 @@ NOT_HONOURED: dict[str, str] = dict.fromkeys(
     (
         "attach", "blkio_config", "cgroup_parent", "cpu_count", "cpu_percent", "cpu_rt_period", "cpu_rt_runtime",
         "credential_spec",
-        "external_links", "gpus", "isolation", "links", "mac_address", "models",
-        "oom_kill_disable", "platform", "post_start", "pre_start", "pre_stop", "provider", "runtime",
+        "external_links", "gpus", "isolation", "models",
+        "oom_kill_disable", "post_start", "pre_start", "pre_stop", "provider", "runtime",
         "storage_opt", "use_api_socket", "userns_mode",
     ),
     "is not supported yet and has no effect",
@@ -597,6 +640,9 @@ def read(reading: Reading, name: str, value: Any) -> Service:
         else:
             reading.check(path, "has neither image nor build", "add image: NAME or build: FOLDER")
     fields.setdefault("image", f"{reading.name}-{name}")
+    if draft.platform:
+        before = fields.get("placement", Placement())
+        fields["placement"] = msgspec.structs.replace(before, constraints=(*before.constraints, *draft.platform))
     own = {key: fields.pop(key) for key in SERVICE_FIELDS if key in fields}
     if own.get("container_name") and own.get("replicas", 1) > 1:
         reading.problem((*path, "container_name"), "several replicas cannot share one name", "remove it")
