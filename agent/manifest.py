@@ -205,14 +205,15 @@ class Volume(Record, frozen=True, kw_only=True):
     node: str = ""
 
 
-Desired = Literal["running", "stopped", "hold"]
+Desired = Literal["running", "stopped", "hold", "guest"]
 
 
 class Task(Record, frozen=True, kw_only=True):
     """One replica of a service, placed on this node.
 
-    *desired* "hold" means: be ready (image pulled), do not start yet. *generation* counts ordered restarts: a node
-    restarts a task whose generation it has not seen. *where* is the service's place in the stack file."""
+    *desired* "hold" means: be ready (image pulled), do not start yet; "guest" is a container that somebody runs by hand
+    (`pystack run`) on the stack's networks: it has addresses, and no node keeps it going. *generation* counts ordered
+    restarts: a node restarts a task whose generation it has not seen. *where* is the service's place in the stack file."""
 
     name: str
     stack: str

@@ -76,6 +76,7 @@ def run(
     """Run a command in a new container of a service; its exit status is this one's."""
     import msgspec
 
+    from agent.manifest import Task
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import Progress
     from orchestrator.cli.up import apply
@@ -93,15 +94,22 @@ def run(
     tty = not (no_tty or detach) and sys.stdin.isatty() and sys.stdout.isatty()
     container = one_off(wanted, command, tty=tty, stdin=interactive and not detach, **given)
     name = name or f"{loaded.stack.name}-{service}-run-{os.urandom(4).hex()}"
-    query = {"name": name, "stack": loaded.stack.name, "auto_remove": int(remove)}
-    ident = client.json(
-        "POST", "/v1/nodes/local/engine/pystack/containers", query=query, body=msgspec.json.encode(container)
-    )["Id"]
-    if detach:
-        client.engine("POST", f"/containers/{ident}/start")
-        click.echo(name)
-        return
-    raise SystemExit(follow(client, ident, tty=tty, stdin=interactive))
+    guests = f"/v1/stacks/{loaded.stack.name}/guests"
+    wish = {"name": name, "service": service, "container": msgspec.to_builtins(container)}
+    guest = msgspec.convert(client.json("POST", guests, body=wish), Task)
+    try:
+        at = client.at(guest.node)
+        query = {"name": name, "stack": loaded.stack.name, "auto_remove": int(remove)}
+        ident = at.engine("POST", "/pystack/containers", query=query, body=msgspec.json.encode(guest.container))["Id"]
+        if detach:
+            at.engine("POST", f"/containers/{ident}/start")
+            click.echo(name)
+            return
+        code = follow(at, ident, tty=tty, stdin=interactive)
+    finally:
+        if remove and not detach:
+            client.json("DELETE", f"{guests}/{name}")
+    raise SystemExit(code)
 
 
 def one_off(

@@ -242,6 +242,19 @@ def _refusal(board: Board, demand: Demand, task: Task) -> str:
     return "\n".join(lines)
 
 
+def place_guest(stack: Stack, guest: Task, tasks: Sequence[Task], ground: Ground) -> Task:
+    """*guest* on the node that a further task of its service would get. Raises Impossible."""
+    own = demands(stack, ground)
+    board = Board(ground.nodes, ground.ready)
+    demand_of_others(board, ground.others, ground.demands)
+    demand_of_others(board, tasks, own)
+    demand = msgspec.structs.replace(own[f"{stack.name}/{guest.service}"], ports=frozenset())
+    [nodes] = place(board, [Unit(demand, 1)])
+    if not nodes:
+        raise Impossible(_refusal(board, demand, guest))
+    return msgspec.structs.replace(guest, node=board.nodes[nodes[0]].name)
+
+
 def explain(stack: Stack, service: str, task: str, tasks: Sequence[Task], ground: Ground) -> Why:
     """Every node's verdict on *service*, with all of *tasks* but *task* in place."""
     own = demands(stack, ground)

@@ -31,7 +31,7 @@ def plan(
     wanted = graph.closure(stack, only) if only else mine
     old_networks = {n.name: n for n in current.networks}
     new_networks = {n.name: n for n in desired.networks}
-    kept_tasks = [t for t in current.tasks if t.service in mine and t.service not in wanted]
+    kept_tasks = [t for t in current.tasks if t.service in mine and t.service not in wanted and t.desired != "guest"]
     for network in desired.networks:
         steps.append(_network_step(network, old_networks.get(network.name)))
     old_volumes = {v.name for v in current.volumes}
@@ -60,8 +60,11 @@ def plan(
         steps.append(step)
         tasks.append(made)
     names = {t.name for t in desired.tasks}
-    orphans = [t for t in current.tasks if t.service not in mine]
+    orphans = [t for t in current.tasks if t.service not in mine and t.desired != "guest"]
+    guests = [t for t in current.tasks if t.desired == "guest"]
     for task in current.tasks:
+        if task.desired == "guest":
+            continue
         if task.service in mine and task.name not in names and task.service in wanted:
             steps.append(Step(action="remove", kind="task", name=task.name, node=task.node, reason="one replica fewer"))
         elif task.service not in mine:
@@ -71,7 +74,7 @@ def plan(
             else:
                 warnings.append(f"task {task.name} belongs to no service of the file: --remove-orphans takes it away")
     left = [] if remove_orphans else orphans
-    used = {a.network for t in (*left, *kept_tasks) for a in t.container.attachments}
+    used = {a.network for t in (*left, *kept_tasks, *guests) for a in t.container.attachments}
     for network in current.networks:
         if network.name not in new_networks and network.name not in used:
             steps.append(Step(action="remove", kind="network", name=network.name, reason="nothing in the file uses it"))
@@ -79,7 +82,7 @@ def plan(
         n for n in current.networks if n.name not in new_networks and n.name in used
     )
     volumes = {v.name: v for v in (*current.volumes, *desired.volumes)}
-    state = State(networks=networks, volumes=tuple(volumes.values()), tasks=(*tasks, *left, *kept_tasks))
+    state = State(networks=networks, volumes=tuple(volumes.values()), tasks=(*tasks, *left, *kept_tasks, *guests))
     return Plan(stack=stack.name, revision=revision, steps=tuple(steps), desired=state, waves=order,
                 warnings=tuple(warnings))
 

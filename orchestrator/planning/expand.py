@@ -60,6 +60,22 @@ def expand(
     return State(networks=networks, volumes=volumes, tasks=tasks)
 
 
+def address_guest(
+    task: Task, current: State, networks: Sequence[Network], ground: Ground
+) -> tuple[Task, list[Network]]:
+    """*task* with free addresses, and those of *networks* that its node now carries too, changed accordingly."""
+    by_name = {n.name: n for n in networks}
+    hosts = [(n.name, a) for n in networks for h in n.hosts for a in (h.ipv4, h.ipv6)]
+    addresses = Addresses(by_name, [*held(current.tasks), *held(ground.others), *hosts])
+    placed = _address(task, None, addresses)
+    changed = []
+    for attachment in placed.container.attachments:
+        network = by_name[attachment.network]
+        if network.driver == "overlay" and len(ground.nodes) > 1 and all(h.name != task.node for h in network.hosts):
+            changed.append(msgspec.structs.replace(network, hosts=(*network.hosts, addresses.host(network, task.node))))
+    return placed, changed
+
+
 def _refuse_missing(stack: Stack, networks: Set[str], volumes: Set[str]) -> None:
     missing = [
         f"{wish.where}: {kind}s.{wish.key}: external {kind} {wish.name} does not exist: `pystack {kind} create {wish.name}`"

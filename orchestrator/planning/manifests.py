@@ -17,11 +17,12 @@ def manifest_of(
     *serving* names the tasks that can take connections now. A node that is alone has all networks and volumes, used or
     not."""
     everything = list(tasks)
-    mine = tuple(t for t in everything if t.node == node)
+    here = [t for t in everything if t.node == node]
+    mine = tuple(t for t in here if t.desired != "guest")
     alone = len(nodes) < 2
-    used = {a.network for t in mine for a in t.container.attachments}
+    used = {a.network for t in here for a in t.container.attachments}
     used |= {n.name for n in networks.values() if any(h.name == node for h in n.hosts)}
-    mounted = {m.source for t in mine for m in t.container.mounts if m.kind == "volume"}
+    mounted = {m.source for t in here for m in t.container.mounts if m.kind == "volume"}
     underlays = {n.name: n.underlay for n in nodes}
     return Manifest(
         revision=revision, node=node, underlay="" if alone else underlays.get(node, ""),
@@ -56,7 +57,8 @@ def _virtuals(
     """Services with an address of their own on one of the networks *used*, or with ports that any node answers."""
     groups: dict[tuple[str, str], list[Task]] = {}
     for task in tasks:
-        groups.setdefault((task.stack, task.service), []).append(task)
+        if task.desired != "guest":
+            groups.setdefault((task.stack, task.service), []).append(task)
     out = []
     for (stack, service), members in groups.items():
         ports = ingress_ports(members[0])
@@ -101,5 +103,7 @@ def ingress_network(task: Task, networks: Mapping[str, Network]) -> str:
 
 def names(task: Task, aliases: Sequence[str]) -> tuple[str, ...]:
     """What containers on a network call *task*."""
-    own = [task.container_name or task.name, *aliases, task.container.hostname, task.service, f"tasks.{task.service}"]
+    own = [task.container_name or task.name, *aliases, task.container.hostname]
+    if task.desired != "guest":
+        own += [task.service, f"tasks.{task.service}"]
     return tuple(dict.fromkeys(n.lower() for n in own if n))

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from agent.manifest import Record
+from agent.manifest import Container, Record, Task
 from orchestrator import __version__
 from orchestrator.errors import PystackError, Refused
 from orchestrator.placement.assign import Why
@@ -175,7 +175,8 @@ async def list_tasks(request: web.Request) -> web.Response:
     controller = request.app[CONTROLLER]
     name = request.match_info["stack"]
     rows = []
-    for task in sorted(controller.state(name).tasks, key=lambda t: (t.service, t.index)):
+    tasks = [t for t in controller.state(name).tasks if t.desired != "guest"]
+    for task in sorted(tasks, key=lambda t: (t.service, t.index)):
         status = controller.statuses.by_task.get(task.name)
         lost = controller.cluster.silent(task.node)
         c = task.container
@@ -223,6 +224,27 @@ async def remove(request: web.Request) -> web.StreamResponse:
     wish = msgspec.json.decode(await request.read(), type=RemoveRequest)
     controller.known(name)
     return await _stream(request, lambda tell: controller.remove(name, wish.tasks, tell))
+
+
+class GuestRequest(Record, frozen=True, kw_only=True):
+    """A container that is run by hand as *service* would be, under *name*."""
+
+    name: str
+    service: str
+    container: Container
+
+
+async def invite(request: web.Request) -> web.Response:
+    """A node and addresses for a container that is run by hand; the answer is its Task."""
+    wish = msgspec.json.decode(await request.read(), type=GuestRequest)
+    stack = request.match_info["stack"]
+    return _json(await request.app[CONTROLLER].invite(stack, wish.service, wish.name, wish.container))
+
+
+async def part(request: web.Request) -> web.Response:
+    """Take back what a container that was run by hand had."""
+    await request.app[CONTROLLER].part(request.match_info["stack"], request.match_info["guest"])
+    return web.Response(status=204)
 
 
 async def act(request: web.Request) -> web.StreamResponse:
@@ -342,6 +364,8 @@ ROUTES: tuple[tuple[str, str, Handler, type | None, Any], ...] = (
     ("POST", "/v1/stacks/{stack}/down", down, DownRequest, None),
     ("POST", "/v1/stacks/{stack}/{verb:stop|start|restart}", act, ActRequest, None),
     ("POST", "/v1/stacks/{stack}/rm", remove, RemoveRequest, None),
+    ("POST", "/v1/stacks/{stack}/guests", invite, GuestRequest, Task),
+    ("DELETE", "/v1/stacks/{stack}/guests/{guest}", part, None, None),
     ("GET", "/v1/stacks/{stack}/services/{service}/why", why, None, Why),
     ("GET", "/v1/events", stream_events, None, None),
     ("GET", "/v1/nodes", list_nodes, None, list[NodeRow]),

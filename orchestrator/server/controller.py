@@ -11,15 +11,15 @@ from typing import Any
 
 import msgspec
 
-from agent.manifest import Manifest, Network, Record, Subnet, Task, TaskStatus, Volume
+from agent.manifest import Container, Manifest, Network, Record, Subnet, Task, TaskStatus, Volume
 from orchestrator.couriers.courier import Courier
 from orchestrator.couriers.shipping import ship
 from orchestrator.errors import PystackError, Refused, Unreachable
-from orchestrator.placement.assign import Ground, Why, demands, explain
+from orchestrator.placement.assign import Ground, Why, demands, explain, place_guest
 from orchestrator.placement.board import Demand
 from orchestrator.planning import graph
 from orchestrator.planning.diff import plan as make_plan
-from orchestrator.planning.expand import expand
+from orchestrator.planning.expand import address_guest, expand
 from orchestrator.planning.manifests import ingress_ports, manifest_of
 from orchestrator.planning.state import Plan, State
 from orchestrator.server.cluster import Cluster, NodeChange
@@ -325,13 +325,16 @@ class Controller:
             await self._remove_tasks(leaving)
             await self._gone(leaving)
         rollout = Rollout(
-            stack.services, [t for t in plan.desired.tasks if t.service in {s.name for s in stack.services}],
+            stack.services,
+            [t for t in plan.desired.tasks if t.service in {s.name for s in stack.services} and t.desired != "guest"],
             self.statuses, lambda tasks: asyncio.ensure_future(self._write_tasks(tasks)), wait=options.wait,
             timeout_s=options.timeout_s, lost=self._lost,
         )
         changed = {s.name for s in plan.changes if s.kind == "task"}
         tasks = []
         for task in plan.desired.tasks:
+            if task.desired == "guest":
+                continue
             if task.name in changed:
                 hold = options.no_start or (not options.no_deps and rollout.gated(task.service))
                 tasks.append(msgspec.structs.replace(task, desired="hold" if hold else "running"))
@@ -407,6 +410,7 @@ class Controller:
         """Stop and remove in reverse order; networks go, volumes where asked. Nothing there is fine."""
         async with self.lock(name):
             record = self.stacks.get(name)
+            await self._send_away([t for t in self.state(name).tasks if t.desired == "guest"], tell)
             state = self.state(name)
             order = [set(wave) for wave in graph.waves(record.stack)] if record else []
             placed = set().union(*order) if order else set()
@@ -435,6 +439,18 @@ class Controller:
             await self.cluster.deliver()
             if volumes:
                 await self._remove_volumes(name, tell)
+
+    async def _send_away(self, guests: Sequence[Task], tell: Any) -> None:
+        """Remove containers that were run by hand, and take back what they had."""
+        for guest in guests:
+            tell({"event": "step", "action": "remove", "kind": "task", "name": guest.name, "node": guest.node,
+                  "reason": "down"})
+            member = self.cluster.members.get(guest.node)
+            if member and member.ready:
+                with contextlib.suppress(Refused, Unreachable):
+                    await member.courier.call("DELETE", f"/containers/{guest.name}", params={"force": "1", "v": "1"})
+        if guests:
+            await self._remove_tasks([g.name for g in guests])
 
     async def _remove_volumes(self, stack: str, tell: Any) -> None:
         filters = msgspec.json.encode({"label": [f"com.docker.compose.project={stack}"]}).decode()
@@ -470,7 +486,10 @@ class Controller:
             chosen = set(services) or {s.name for s in stack.services}
             order = list(graph.waves(stack))
             for wave in reversed(order) if verb == "stop" else order:
-                tasks = [t for t in self.state(name).tasks if t.service in wave and t.service in chosen]
+                tasks = [
+                    t for t in self.state(name).tasks
+                    if t.service in wave and t.service in chosen and t.desired != "guest"
+                ]
                 changed = [self._changed(t, verb) for t in tasks]
                 if not tasks:
                     continue
@@ -481,6 +500,39 @@ class Controller:
                 if failures:
                     return failures
         return []
+
+    async def invite(self, name: str, service: str, guest: str, container: Container) -> Task:
+        """Give a container that is run by hand a node and addresses on the stack's networks, and let its peers know.
+
+        It is the caller's to make it there; `part` takes it all back. Raises Refused, Impossible."""
+        async with self.lock(name):
+            stack = self.known(name).stack
+            one = next((s for s in stack.services if s.name == service), None)
+            if one is None:
+                raise Refused(f"stack {name} has no service {service}", 404)
+            if guest in self.tasks:
+                raise Refused(f"the name {guest} is in use: choose another with --name", 409)
+            images = await self._image_ids(stack)
+            made = msgspec.structs.replace(container, image_id=images.get(container.image, ""))
+            draft = Task(name=guest, stack=name, service=service, container=made, desired="guest", where=one.where)
+            ground = self.ground(name)
+            state = self.state(name)
+            task = place_guest(stack, draft, state.tasks, ground)
+            task, networks = address_guest(task, state, list(self.networks.values()), ground)
+            if failures := await self._ship([task], lambda _: None):
+                raise Refused(failures[0].reason, 409)
+            operations: list[Op] = [Put(f"networks/{n.name}", msgspec.json.encode(n)) for n in networks]
+            await self._transact([*operations, Put(_key(task), msgspec.json.encode(task))])
+            self.networks.update({n.name: n for n in networks})
+            self.tasks[task.name] = task
+            await self.cluster.deliver()
+            return task
+
+    async def part(self, name: str, guest: str) -> None:
+        """Take back what `invite` gave; not there is fine."""
+        async with self.lock(name):
+            if guest in self.tasks and self.tasks[guest].desired == "guest":
+                await self._remove_tasks([guest])
 
     async def remove(self, name: str, tasks: Sequence[str], tell: Any) -> None:
         """Take tasks out of what the stack is now; its file still asks for them."""

@@ -318,3 +318,23 @@ services:
     finally:
         process.kill()
         process.communicate()
+
+
+def test_a_container_run_by_hand_reaches_tasks_elsewhere(stack: Stack) -> None:
+    """`run` places its container, gives it an address that all nodes know of, and takes it back."""
+    stack.up(WEB)
+    hosts = {str(t["id"])[:12] for name, t in stack.ps().items() if name.startswith("web")}
+    for _ in range(3):  # each next one goes where fewest are
+        done = stack.run("run", "--rm", "-T", "--no-deps", "client", "sh", "-c", ASK % "web" + "; exit 7", check=False)
+        assert done.returncode == 7, done.stderr
+        assert answers(done.stdout) <= hosts
+        assert len(done.stdout.split()) == 8
+    stack.run("run", "-d", "--name", "visitor", "--no-deps", "client", "sh", "-c", "nc -l -p 99 -e hostname; sleep 100")
+
+    def heard() -> None:
+        assert stack.run("exec", "-T", "--index", "2", "client", "nc", "-w", "2", "visitor", "99", check=False).stdout.strip()
+
+    eventually(heard, 10)
+    assert "visitor" not in stack.ps()
+    assert "visitor" not in stack.run("up").stderr, "up leaves it alone"
+    assert "remove task visitor" in stack.run("down").stderr
