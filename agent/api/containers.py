@@ -13,7 +13,7 @@ from agent.api.keys import ENGINE, body, flag
 from agent.containers import logs
 from agent.engine.engine import Engine, signal_number
 from agent.engine.records import Record
-from agent.errors import AgentError
+from agent.errors import AgentError, BadRequest
 from agent.images.store import Image
 
 routes = web.RouteTableDef()
@@ -136,6 +136,8 @@ async def remove(request: web.Request) -> web.Response:
 @routes.get("/containers/{name}/logs")
 async def read_logs(request: web.Request) -> web.StreamResponse:
     engine, record = request.app[ENGINE], _record(request)
+    if record.container.log_driver == "none":
+        raise BadRequest(f"container {record.name} keeps no log: its logging driver is none")
     tail = request.query.get("tail", "all")
     wanted = {n for n, name in ((1, "stdout"), (2, "stderr")) if flag(request, name)} or {1, 2}
     stamps, raw = flag(request, "timestamps"), record.container.tty

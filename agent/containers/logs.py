@@ -5,6 +5,8 @@ TAG is F for a whole line and P for a part. Source: Kubernetes CRI logging forma
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import datetime
 import os
 from collections.abc import AsyncIterator, Callable
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from agent.containers.rotation import segments
 from agent.containers.watch import FolderWatch
 
 BLOCK = 1 << 16
@@ -99,9 +102,7 @@ async def read(
     path: Path, *, follow: bool = False, tail: int | None = None, since: str = "", until: str = "",
     ended: Callable[[], bool] = lambda: True,
 ) -> AsyncIterator[Line]:
-    """Lines of the log at *path*; with *follow* until *ended* says that no more will come.
-
-    Rotation shows as a file that shrank, or as another inode: reading goes on from its start."""
+    """Lines of the log at *path*, from its oldest file on; with *follow* until *ended* says that no more will come."""
     if not path.exists() and not follow:
         return
     with FolderWatch(path.parent) as watch:
@@ -113,23 +114,66 @@ async def read(
             yield line
 
 
+def _start(path: Path, tail: int | None, since: str) -> tuple[Path, int]:
+    """The file and the place in it where reading begins."""
+    files = segments(path)
+    begin = files[0], 0
+    if since:
+        wanted = instant(since)
+        late = [f for f in files if f.stat().st_mtime >= wanted]
+        begin = (late[0], time_offset(late[0], since)) if late else (files[-1], files[-1].stat().st_size)
+    if tail is None:
+        return begin
+    left, found = tail, (files[-1], files[-1].stat().st_size)
+    for file in reversed(files):
+        if left <= 0:
+            break
+        offset = tail_offset(file, left)
+        found = file, offset
+        if offset or file == begin[0]:
+            break
+        left -= count_lines(file)
+    return max(begin, found, key=lambda place: (files.index(place[0]), place[1]))
+
+
+def count_lines(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+
+
+def _following(path: Path, descriptor: int) -> Path | None:
+    """The file that comes after the open one; None where that is the one that is written now.
+
+    Raises FileNotFoundError in the middle of a rotation: names are moving, ask again."""
+    files = segments(path)
+    inodes = [f.stat().st_ino for f in files]
+    status = os.fstat(descriptor)
+    if status.st_ino in inodes:
+        at = inodes.index(status.st_ino)
+        return files[at + 1] if at + 1 < len(files) else None
+    if status.st_nlink:
+        raise FileNotFoundError(path)
+    # dropped as the oldest, or conmon began its file anew: what was written later comes next
+    return next((f for f in files if f.stat().st_mtime >= status.st_mtime), files[-1] if files else None)
+
+
 async def _read(
     path: Path, watch: FolderWatch, follow: bool, tail: int | None, since: str, until: str, ended: Callable[[], bool],
 ) -> AsyncIterator[Line]:
-    offset = 0
-    if since:
-        offset = time_offset(path, since)
-    if tail is not None:
-        offset = max(offset, tail_offset(path, tail) if tail else path.stat().st_size)
+    start, offset = _start(path, tail, since)
     limit = instant(until) if until else None
-    file = path.open("rb")
+    file = start.open("rb")
     try:
         file.seek(offset)
         pending = b""
         while True:
             finished = ended()  # asked before reading, so that the last lines are not missed
-            raw = file.readline()
-            while raw:
+            try:
+                following = _following(path, file.fileno())
+            except FileNotFoundError:
+                await asyncio.sleep(0.001)
+                continue
+            for raw in file:  # asked for its successor before it is read out, so that nothing falls between the two
                 pending += raw
                 if pending.endswith(b"\n"):
                     line = parse(pending)
@@ -138,17 +182,14 @@ async def _read(
                         if limit is not None and instant(line.time) > limit:
                             return
                         yield line
-                raw = file.readline()
+            if following is not None:
+                with contextlib.suppress(FileNotFoundError):
+                    successor = following.open("rb")
+                    file.close()
+                    file, pending = successor, b""
+                continue
             if not follow or finished:
                 return
             await watch.changed()
-            try:
-                now = path.stat()
-            except FileNotFoundError:
-                continue
-            if now.st_ino != os.fstat(file.fileno()).st_ino or now.st_size < file.tell():
-                file.close()
-                file = path.open("rb")
-                pending = b""
     finally:
         file.close()

@@ -113,9 +113,11 @@ class Runtime:
         self.parent = paths.cgroup_parent
 
     async def create(
-        self, ident: str, bundle: Path, log: Path, *, tty: bool, stdin: bool, stdin_once: bool, log_max: int
+        self, ident: str, bundle: Path, log: Path, *, tty: bool, stdin: bool, stdin_once: bool, log_max: int,
+        log_driver: str = "json-file",
     ) -> tuple[Process, Process]:
-        """Make the container, stopped just before its first instruction; its output goes to *log*.
+        """Make the container, stopped just before its first instruction; its output goes to *log*, with *log_driver*
+        none to nobody.
 
         Returns (conmon, init)."""
         for stale in ("exit", "pid", "conmon.pid", "oom", "attach", "ctl", "winsz"):
@@ -125,7 +127,7 @@ class Runtime:
             self.conmon, "--api-version", "1", "-c", ident, "-u", ident, "-n", ident, "-r", self.program,
             "-b", str(bundle), "-p", str(bundle / "pid"), "--conmon-pidfile", str(bundle / "conmon.pid"),
             "--exit-dir", str(bundle / "exits"), "--persist-dir", str(bundle), "--socket-dir-path", str(bundle),
-            "-l", f"k8s-file:{log}", "--log-level", "error", "--full-attach",
+            "-l", "none" if log_driver == "none" else f"k8s-file:{log}", "--log-level", "error", "--full-attach",
             "--runtime-arg", f"--root={self.root}", "--runtime-arg", f"--log={bundle / 'runc.log'}",
         ]
         if log_max:

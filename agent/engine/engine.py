@@ -19,6 +19,7 @@ import msgspec
 
 from agent import files, mounts
 from agent.containers import cgroups, runtime
+from agent.containers.rotation import Limits, Rotation
 from agent.containers.runtime import Runtime
 from agent.engine import health, prepare
 from agent.engine.events import Events
@@ -60,6 +61,7 @@ class Engine:
         self.networks = Networks(paths, settings)
         self.runtime = Runtime(paths, runtime.choose(settings.runtime, paths.containers))
         self.events = Events()
+        self.rotation = Rotation()
         self.records: dict[str, Record] = {}
         self.manifest_volumes: dict[str, Volume] = {}
         self.changed: Callable[[Record], None] = lambda _: None
@@ -213,9 +215,10 @@ class Engine:
         if c.network_mode != "host" and not prepare.shares_network(record):
             await self.networks.attach(record)
         await prepare.write_bundle(self, record, image.config, rootfs)
-        log_max = _size(dict(c.log_options).get("max-size", "") or self.settings.log_max_size)
+        limits = self.log_limits(record)
         monitor, process = await self.runtime.create(
-            record.id, bundle, directory / "log", tty=c.tty, stdin=c.stdin_open, stdin_once=c.stdin_once, log_max=log_max
+            record.id, bundle, directory / "log", tty=c.tty, stdin=c.stdin_open, stdin_once=c.stdin_once, log_max=limits.guard,
+            log_driver=c.log_driver,
         )
         record.monitor, record.process = monitor, process
         for one in self.attaching.pop(record.id, ()):
@@ -239,7 +242,20 @@ class Engine:
             mounts.overlay(rootfs, lower, directory / "upper", directory / "work")
         return rootfs
 
+    def log_limits(self, record: Record) -> Limits:
+        """How large its log may grow. Raises BadRequest."""
+        options = dict(record.container.log_options)
+        if record.container.log_driver == "local":
+            options = {"max-size": "20m", "max-file": "5", **options}
+        files = options.get("max-file", "1")
+        if not files.isdigit() or not 0 < int(files) < 1000:
+            raise BadRequest(f"log option max-file {files!r}: a number from 1")
+        return Limits(_size(options.get("max-size", "") or self.settings.log_max_size), int(files))
+
     def _watch(self, record: Record) -> None:
+        with contextlib.suppress(AgentError):
+            log, ctl = self.directory(record) / "log", self.bundle(record) / "ctl"
+            self.rotation.add(record.id, log, ctl, self.log_limits(record))
         task = asyncio.create_task(self._watched(record), name=f"watch {record.name}")
         self._watchers[record.id] = task
 
@@ -258,6 +274,7 @@ class Engine:
 
     async def _exited(self, record: Record) -> None:
         bundle = self.bundle(record)
+        self.rotation.drop(record.id)
         code = runtime.exit_code(bundle, record.id)
         oom = runtime.was_oom_killed(bundle)
         self.networks.leave(record)
@@ -479,6 +496,7 @@ class Engine:
 
     async def close(self) -> None:
         """Let go without touching a container: they run on, and the next agent finds them."""
+        self.rotation.close()
         for watcher in self._watchers.values():
             watcher.cancel()
         await asyncio.gather(*self._watchers.values(), return_exceptions=True)
