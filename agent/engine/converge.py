@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable
 
 import msgspec
@@ -17,6 +18,7 @@ from agent.manifest import Manifest, NodeStatus, Task, TaskStatus, digest
 from agent.reconcile import Action, Create, Prepare, Remove, Restart, Seen, Start, Stop, next_action
 
 PARALLEL = 8
+log = logging.getLogger(__name__)
 
 
 def _around(manifest: Manifest) -> tuple[object, ...]:
@@ -41,11 +43,17 @@ class Converger:
 
     async def recover(self) -> None:
         """Go on with the manifest of the last agent: a node needs no control plane to keep what it was told."""
-        with contextlib.suppress(OSError, msgspec.MsgspecError):
-            manifest = msgspec.json.decode(self._file.read_bytes(), type=Manifest)
-            self._take(manifest)
+        try:
+            self._take(msgspec.json.decode(self._file.read_bytes(), type=Manifest))
+        except FileNotFoundError:
+            self._take(Manifest())
+        except (OSError, msgspec.MsgspecError) as error:
+            # what it said is not known, so nothing may be taken away for not being in it
+            log.warning("%s is damaged (%s): what runs is left as it is until the control plane says more", self._file, error)
+            self._file.rename(self._file.with_suffix(".damaged"))
         await self.engine.recover()
-        self._wake_all()
+        if self.engine.networks.told:
+            self._wake_all()
 
     def _take(self, manifest: Manifest) -> None:
         self.manifest = manifest

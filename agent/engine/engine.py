@@ -57,6 +57,7 @@ class Engine:
         self.paths = paths
         self.settings = settings
         self.images = ImageStore(paths)
+        self.images.users = self.images_in_use
         self.volumes = Volumes(paths)
         self.networks = Networks(paths, settings)
         self.runtime = Runtime(paths, runtime.choose(settings.runtime, paths.containers))

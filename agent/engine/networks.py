@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import ipaddress
 import json
+import logging
 import socket
 import subprocess
 from collections.abc import Iterable
@@ -34,6 +35,7 @@ from netplugins.overlay import OverlayDriver
 from netplugins.resolver.table import Document, Forward, View
 
 DEFAULT = "bridge"
+log = logging.getLogger(__name__)
 HEAL_AFTER_S = 0.25
 EPHEMERAL = range(32768, 61000)
 
@@ -49,6 +51,8 @@ class Networks:
         self.peers: tuple[Peer, ...] = ()
         self.virtuals: tuple[Virtual, ...] = ()
         self.node = ""
+        self.told = False
+        """Whether a manifest was heard: before that nothing is changed in the kernel."""
         self.underlay = ""
         self.local: dict[str, Network] = self._load_local()
         self.attached: dict[str, Record] = {}
@@ -68,6 +72,7 @@ class Networks:
 
     def take(self, manifest: Manifest) -> None:
         """From now on this is what the control plane wants; `sync` makes it so."""
+        self.told = True
         self.manifest = {n.name: n for n in manifest.networks}
         self.peers, self.virtuals, self.node = manifest.peers, manifest.virtuals, manifest.node
         if self.underlay != manifest.underlay:
@@ -80,7 +85,11 @@ class Networks:
         path = self.paths.root / "networks.json"
         try:
             return msgspec.json.decode(path.read_bytes(), type=dict[str, Network])
-        except (OSError, msgspec.MsgspecError):
+        except FileNotFoundError:
+            return {}
+        except (OSError, msgspec.MsgspecError) as error:
+            log.warning("%s is damaged (%s): networks made by hand are found again where containers use them", path, error)
+            path.rename(path.with_suffix(".damaged"))
             return {}
 
     def _save_local(self) -> None:
@@ -245,6 +254,21 @@ class Networks:
         for record in records:
             if netns.is_namespace(self.paths.netns / record.id[:16]):
                 self.attached[record.id] = record
+                for endpoint in record.endpoints:
+                    if self.told and endpoint.network not in self.all:
+                        self._find_again(endpoint.network)
+
+    def _find_again(self, name: str) -> None:
+        """A network that containers use and no document knows: what its bridge holds says what it was."""
+        link = f"{self.prefix}b{self.identity(name)[: 14 - len(self.prefix)]}"
+        done = subprocess.run(["ip", "-json", "address", "show", "dev", link], capture_output=True, text=True, check=False)
+        held = [a for entry in json.loads(done.stdout or "[]") for a in entry.get("addr_info", ()) if a["scope"] == "global"]
+        subnets = tuple(
+            Subnet(cidr=str(ipaddress.ip_network(f"{a['local']}/{a['prefixlen']}", strict=False)), gateway=a["local"])
+            for a in held
+        )
+        self.local[name] = Network(name=name, subnets=subnets or (self._free_subnet(),))
+        self._save_local()
 
     # --- the kernel made to agree ------------------------------------------------------------------------------
 
@@ -398,6 +422,8 @@ class Networks:
         return Document(views=views, names=frozen, forwards=tuple(forwards))
 
     async def _pass(self) -> None:
+        if not self.told:
+            return
         objects, isolation, far = self._describe()
         published = self._published()
         loop = asyncio.get_running_loop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import logging
 from pathlib import Path
 
 import msgspec
@@ -14,6 +15,9 @@ from agent.manifest import Container, PublishedPort, State
 
 def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+log = logging.getLogger(__name__)
 
 
 class Endpoint(msgspec.Struct, kw_only=True):
@@ -79,7 +83,11 @@ def save(directory: Path, record: Record) -> None:
 
 def load(directory: Path) -> Record | None:
     """None where there is no record, or a damaged one: its container is swept."""
+    path = directory / "record.json"
     try:
-        return msgspec.json.decode((directory / "record.json").read_bytes(), type=Record)
-    except (OSError, msgspec.MsgspecError):
+        return msgspec.json.decode(path.read_bytes(), type=Record)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError) as error:
+        log.warning("%s is damaged (%s): its container is removed; one that a stack asks for is made anew", path, error)
         return None

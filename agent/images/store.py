@@ -8,8 +8,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
+import logging
 import os
 import sys
 from collections.abc import AsyncIterable, Callable
@@ -23,6 +25,8 @@ from agent.failpoints import failpoint
 from agent.images import types
 from agent.images.reference import DIGEST, Reference, parse
 from agent.paths import Paths
+
+log = logging.getLogger(__name__)
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +57,8 @@ class ImageStore:
         self.names: dict[str, str] = self._read_names()
         self._cache: dict[str, Image] = {}
         self._locks: dict[str, asyncio.Lock] = {}
+        self.users: Callable[[], set[str]] = set
+        """Says which manifests containers use: their images outlive their names."""
 
     def _read_names(self) -> dict[str, str]:
         if not self._names_file.exists():
@@ -61,6 +67,7 @@ class ImageStore:
             return msgspec.json.decode(self._names_file.read_bytes(), type=dict[str, str])
         except msgspec.DecodeError:
             # a damaged index loses names, never data: what is pulled again is found by digest
+            log.warning("%s is damaged: images lost their names, not their content: pull them again", self._names_file)
             self._names_file.rename(self._names_file.with_suffix(".damaged"))
             return {}
 
@@ -242,11 +249,15 @@ class ImageStore:
         return gone
 
     def collect(self) -> int:
-        """Delete blobs and layers that no name reaches; returns the bytes freed."""
+        """Delete blobs and layers that no name reaches and no container uses; returns the bytes freed."""
         failpoint("image.collect")
         blobs: set[str] = set()
         layers: set[str] = set()
-        for image in self.everything():
+        kept = {image.digest: image for image in self.everything()}
+        for digest in self.users() - kept.keys():
+            with contextlib.suppress(ImageError):
+                kept[digest] = self.image(digest)
+        for image in kept.values():
             manifest = self.manifest(image.digest)
             blobs |= {image.digest[7:], image.id[7:], *(layer.digest[7:] for layer in manifest.layers)}
             layers |= {path.name for path in self.lower(image)}
