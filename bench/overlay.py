@@ -8,15 +8,21 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench.bed import LAB, Bed, bed
+from bench.bed import LAB, Bed, bed, floor
 from bench.up import Row, row
 from orchestrator.lab import lab as labs
 
 ROUNDS = 5
 STACK = """
 services:
-  a: {image: busybox, command: sleep 1000, deploy: {placement: {constraints: [node.hostname == n1]}}}
-  b: {image: busybox, command: sleep 1000, deploy: {placement: {constraints: [node.hostname == n2]}}}
+  a: {image: busybox, command: sleep 1000, networks: [plain, served], deploy: {placement: {constraints: [node.hostname == n1]}}}
+  b: {image: busybox, command: sleep 1000, networks: [plain], deploy: {placement: {constraints: [node.hostname == n2]}}}
+  c:
+    image: busybox
+    command: sleep 1000
+    networks: [served]
+    deploy: {endpoint_mode: vip, placement: {constraints: [node.hostname == n2]}}
+networks: {plain: {}, served: {}}
 """
 HAND = """
 ip netns add hand
@@ -67,17 +73,36 @@ class Side:
         return subprocess.Popen([*self.words, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
+def _up_of_150(made: Bed) -> Row:
+    """150 services over three nodes, against the same work in shell on one of them; the machine is the same."""
+    folder = made.root / "many"
+    folder.mkdir()
+    file = folder / "stack.yml"
+    lines = [f"  s{n}: {{image: busybox, command: sleep 1000, stop_grace_period: 0s}}" for n in range(150)]
+    file.write_text("services:\n" + "\n".join(lines) + "\n")
+    ours, shell = [], []
+    for _ in range(3):
+        shell.append(floor(made, 150))
+        ours.append(made.pystack("-f", str(file), "up"))
+        made.pystack("-f", str(file), "down")
+    return row(statistics.median(ours), statistics.median(shell))
+
+
 def measure() -> dict[str, Row]:
-    with bed(nodes=2) as made:
+    with bed(nodes=3) as made:
+        many = _up_of_150(made)
         rows = _tasks(made)
         ours = [_side(made, rows, "a", "n1"), _side(made, rows, "b", "n2")]
         for node, own, far, number in (("n1", "10.99.0.1", "10.99.0.2", 1), ("n2", "10.99.0.2", "10.99.0.1", 2)):
             script = HAND.format(own=own, far=far, number=number)
             subprocess.run([*labs.enter(labs.find(LAB), node), "sh", "-ec", script], check=True, capture_output=True)
         hand = [Side("n1", "/run/netns/hand"), Side("n2", "/run/netns/hand")]
+        vip = _vip(made)
         address = str(next(iter(rows["b"]["addresses"].values())))  # type: ignore[attr-defined]
         found: dict[str, dict[str, list[float]]] = {}
-        servers = [s.start(*words) for s in (ours[1], hand[1]) for words in (
+        served = _side(made, rows, "c", "n2")
+        direct = str(next(iter(rows["c"]["addresses"].values())))  # type: ignore[attr-defined]
+        servers = [s.start(*words) for s in (ours[1], hand[1], served) for words in (
             (sys.executable, "-c", SERVE), ("iperf3", "-s"))]
         try:
             for _ in range(ROUNDS):
@@ -89,6 +114,9 @@ def measure() -> dict[str, Row]:
                     mine["p50"].append(p50 * 1e6)
                     mine["p99"].append(p99 * 1e6)
                     mine["rate"].append(float(sides[0].run(sys.executable, "-c", CONNECT, goal)))
+                for name, goal in (("vip", vip), ("direct", direct)):
+                    rate = float(ours[0].run(sys.executable, "-c", CONNECT, goal))
+                    found.setdefault(name, {"rate": []})["rate"].append(rate)
         finally:
             for server in servers:
                 server.kill()
@@ -99,6 +127,8 @@ def measure() -> dict[str, Row]:
         "overlay_latency_p50": row(mid["ours"]["p50"], mid["hand"]["p50"], "us"),
         "overlay_latency_p99": row(mid["ours"]["p99"], mid["hand"]["p99"], "us"),
         "overlay_connections": row(mid["ours"]["rate"], mid["hand"]["rate"], "1/s", "higher"),
+        "vip_connections": row(mid["vip"]["rate"], mid["direct"]["rate"], "1/s", "higher"),
+        "up150_three_nodes": many,
     }
 
 
@@ -111,6 +141,13 @@ def _tasks(made: Bed) -> dict[str, dict[str, object]]:
     done = subprocess.run([".venv/bin/pystack", "-f", str(file), "ps", "--format", "json"], capture_output=True, text=True,
                           check=True, env=made.environment)
     return {r["service"]: r for r in json.loads(done.stdout)}
+
+
+def _vip(made: Bed) -> str:
+    """The one address of service c, as its neighbour a is told it."""
+    words = [".venv/bin/pystack", "-f", str(made.root / "two" / "stack.yml"), "exec", "-T", "a", "nslookup", "c"]
+    done = subprocess.run(words, capture_output=True, text=True, env=made.environment, check=True)
+    return done.stdout.split()[-1]
 
 
 def _side(made: Bed, rows: dict[str, dict[str, object]], service: str, node: str) -> Side:

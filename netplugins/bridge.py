@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import socket
 from collections.abc import Sequence
 
 from netplugins.driver import Bridge, Description, Endpoint, Host, Isolation, KernelObject, Network, Veth
@@ -13,8 +14,8 @@ OPTION = "com.docker.network."
 
 def address_mac(ipv4: str, ipv6: str = "") -> str:
     """A MAC that follows from the address, so that a recycled address never meets a stale ARP entry (moby#36069)."""
-    packed = ipaddress.ip_address(ipv4).packed if ipv4 else hashlib.sha256(ipv6.encode()).digest()[:4]
-    return ":".join(f"{byte:02x}" for byte in b"\x02\x42" + packed)
+    packed = socket.inet_aton(ipv4) if ipv4 else hashlib.sha256(ipv6.encode()).digest()[:4]
+    return (b"\x02\x42" + packed).hex(":")
 
 
 def veth_name(prefix: str, endpoint: Endpoint) -> str:

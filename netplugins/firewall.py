@@ -1,4 +1,4 @@
-"""One nftables table for each node, rendered from desired state and replaced in one transaction.
+"""One nftables table for each node, rendered from desired state and changed in one transaction.
 
 Never iptables and never anybody else's rules. Published ports are map look-ups, so that their number costs nothing on
 the data path. Source: nft(8); the reply path of a hairpin must cross conntrack, hence its masquerade.
@@ -10,6 +10,9 @@ import hashlib
 import ipaddress
 import subprocess
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+import msgspec
 
 from netplugins.driver import Balanced, Isolation, Published
 from netplugins.errors import NetworkError
@@ -17,9 +20,44 @@ from netplugins.errors import NetworkError
 VXLAN_PORT = 4789
 
 
-def _elements(items: Iterable[str]) -> str:
-    joined = ", ".join(sorted(set(items)))
-    return f" elements = {{ {joined} }};" if joined else ""
+class Ruleset(msgspec.Struct, frozen=True):
+    """A table in two parts: *skeleton*, its text with a `@NAME@` where the elements of each map and set go, and those
+    *elements*. As long as the skeleton stays, a change costs what changed."""
+
+    table: str
+    skeleton: str
+    elements: dict[str, frozenset[str]]
+
+    def whole(self, revision: int) -> str:
+        """The nft script that makes the table so, whatever it was before."""
+        out = self.skeleton.replace("@@REVISION@@", str(revision))
+        for name, items in self.elements.items():
+            out = out.replace(f"@@{name}@@", f" elements = {{ {', '.join(sorted(items))} }};" if items else "")
+        return out
+
+    def changes(self, before: Ruleset) -> str | None:
+        """The nft script that leads here from *before*; None where only the whole will do."""
+        if before.skeleton != self.skeleton:
+            return None
+        out = []
+        for name, items in self.elements.items():
+            old = before.elements[name]
+            for verb, some in (("delete", old - items), ("add", items - old)):
+                if some:
+                    out.append(f"{verb} element inet {self.table} {name} {{ {', '.join(sorted(some))} }}\n")
+        return "".join(out)
+
+
+class _Script:
+    """Lines of a table, and the elements that are kept beside them."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.elements: dict[str, frozenset[str]] = {}
+
+    def declare(self, kind: str, name: str, type_: str, items: Iterable[str]) -> None:
+        self.lines.append(f"  {kind} {name} {{ {type_};@@{name}@@ }}")
+        self.elements[name] = frozenset(items)
 
 
 def _maps(published: Sequence[Published], protocol: str, version: int) -> tuple[list[str], list[str]]:
@@ -43,13 +81,14 @@ SMALL, LARGE = 16, 256
 """Buckets of a service with up to eight backends, and of one with more."""
 
 
-def buckets(backends: Sequence[str], count: int) -> list[str]:
+@lru_cache(1 << 14)
+def buckets(backends: tuple[str, ...], count: int) -> tuple[str, ...]:
     """Who serves each of *count* buckets, by rendezvous hashing: a backend that goes moves its own buckets alone.
 
     Where that leaves shares uneven, the fullest gives to the emptiest."""
     ordered = sorted(set(backends))[:count]
     if not ordered:
-        return []
+        return ()
 
     def weight(backend: str, bucket: int) -> bytes:
         return hashlib.blake2b(f"{backend} {bucket}".encode(), digest_size=8).digest()
@@ -59,77 +98,82 @@ def buckets(backends: Sequence[str], count: int) -> list[str]:
     while True:
         low, high = min(ordered, key=lambda b: len(share[b])), max(ordered, key=lambda b: len(share[b]))
         if len(share[high]) - len(share[low]) < 2:
-            return chosen
+            return tuple(chosen)
         moved = share[high].pop()
         share[low].append(moved)
         chosen[moved] = low
 
 
-def _balancing(balanced: Sequence[Balanced]) -> tuple[list[str], list[str], list[str]]:
-    """(map definitions, rules for services' addresses, rules for published ports).
+@lru_cache(1 << 14)
+def _of_address(one: Balanced, count: int) -> frozenset[str]:
+    return frozenset(f"{one.address} . {n} : {to}" for n, to in enumerate(buckets(one.backends, count)))
+
+
+@lru_cache(1 << 14)
+def _of_ports(one: Balanced, count: int, protocol: str) -> frozenset[str]:
+    return frozenset(
+        f"{port} . {n} : {to} . {target}" for port, kind, target in one.ports if kind == protocol
+        for n, to in enumerate(buckets(one.backends, count))
+    )
+
+
+def _balancing(script: _Script, balanced: Sequence[Balanced]) -> tuple[list[str], list[str]]:
+    """Declares the maps; returns (rules for services' addresses, rules for published ports).
 
     Flat maps of buckets: a change costs its own elements, where a chain for each service would cost all of them."""
-    maps: list[str] = []
     addressed: list[str] = []
     ported: list[str] = []
     for version, count in ((v, c) for v in (4, 6) for c in (SMALL, LARGE)):
         family = "ip" if version == 4 else "ip6"
-        mine = [
-            (b, buckets(b.backends, count)) for b in balanced
-            if b.version == version and (len(b.backends) > SMALL // 2) == (count == LARGE)
-        ]
+        mine = [b for b in balanced if b.version == version and (len(b.backends) > SMALL // 2) == (count == LARGE)]
         number = f"numgen random mod {count}"
-        elements = [f"{b.address} . {n} : {to}" for b, filled in mine if b.address for n, to in enumerate(filled)]
-        if elements:
+        if any(b.address for b in mine):
             name = f"service{version}_{count}"
-            maps.append(f"  map {name} {{ typeof {family} daddr . {number} : {family} daddr;{_elements(elements)} }}")
+            items = frozenset().union(*(_of_address(b, count) for b in mine if b.address))
+            script.declare("map", name, f"typeof {family} daddr . {number} : {family} daddr", items)
             addressed.append(f"    dnat {family} to {family} daddr . {number} map @{name}")
         for protocol in ("tcp", "udp", "sctp"):
-            elements = [
-                f"{port} . {n} : {to} . {target}" for b, filled in mine for port, kind, target in b.ports if kind == protocol
-                for n, to in enumerate(filled)
-            ]
-            if elements:
+            items = frozenset().union(*(_of_ports(b, count, protocol) for b in mine))
+            if items:
                 name = f"ingress_{protocol}{version}_{count}"
                 key = f"{protocol} dport . {number} : {family} daddr . {protocol} dport"
-                maps.append(f"  map {name} {{ typeof {key};{_elements(elements)} }}")
+                script.declare("map", name, f"typeof {key}", items)
                 ported.append(f"    meta nfproto ipv{version} dnat {family} to {protocol} dport . {number} map @{name}")
-    return maps, addressed, ported
+    return addressed, ported
 
 
 def render(
-    table: str, revision: int, networks: Sequence[Isolation], published: Sequence[Published],
+    table: str, networks: Sequence[Isolation], published: Sequence[Published],
     balanced: Sequence[Balanced] = (), local: Sequence[str] = (), peers: Sequence[str] = (),
-) -> str:
-    """The nft script that makes table inet *table* equal to the given state, whatever it was before.
+) -> Ruleset:
+    """Table inet *table* for the given state.
 
     *local* are the addresses of this node's own endpoints on networks with several nodes, *peers* the other nodes, which
     alone may send VXLAN packets."""
-    out = [f"table inet {table}", f"delete table inet {table}", f"table inet {table} {{"]
-    out.append(f'  comment "pystack revision {revision}";')
+    script = _Script()
+    out = script.lines
+    out += [f"table inet {table}", f"delete table inet {table}", f"table inet {table} {{"]
+    out.append('  comment "pystack revision @@REVISION@@";')
     jumps: list[str] = []
     for protocol in ("tcp", "udp", "sctp"):
         for version, kind, family in ((4, "ipv4_addr", "ip"), (6, "ipv6_addr", "ip6")):
             exact, anywhere = _maps(published, protocol, version)
             if exact:
                 name = f"{protocol}{version}_exact"
-                out.append(
-                    f"  map {name} {{ type {kind} . inet_service : {kind} . inet_service;{_elements(exact)} }}"
-                )
+                script.declare("map", name, f"type {kind} . inet_service : {kind} . inet_service", exact)
                 jumps.append(f"    dnat {family} to {family} daddr . {protocol} dport map @{name}")
             if anywhere:
                 name = f"{protocol}{version}_any"
-                out.append(f"  map {name} {{ type inet_service : {kind} . inet_service;{_elements(anywhere)} }}")
+                script.declare("map", name, f"type inet_service : {kind} . inet_service", anywhere)
                 jumps.append(
                     f"    meta nfproto ipv{version} dnat {family} to {protocol} dport map @{name}"
                 )
-    maps, addressed, ported = _balancing(balanced)
-    out += maps
+    addressed, ported = _balancing(script, balanced)
     for version, kind in ((4, "ipv4_addr"), (6, "ipv6_addr")):
         addresses = [a for a in local if (":" in a) == (version == 6)]
         selves = [f"{a} . {a}" for a in addresses]
-        out.append(f"  set local{version} {{ type {kind};{_elements(addresses)} }}")
-        out.append(f"  set self{version} {{ type {kind} . {kind};{_elements(selves)} }}")
+        script.declare("set", f"local{version}", f"type {kind}", addresses)
+        script.declare("set", f"self{version}", f"type {kind} . {kind}", selves)
     out += ["  chain published {", *jumps, *ported, "  }"]
     out += [
         "  chain prerouting {",
@@ -196,7 +240,7 @@ def render(
                 out.append(f"    udp dport {VXLAN_PORT} meta nfproto ipv{version} {family} saddr != {{ {known} }} drop")
         out.append("  }")
     out += ["}", ""]
-    return "\n".join(out)
+    return Ruleset(table, "\n".join(out), script.elements)
 
 
 def apply(script: str) -> None:

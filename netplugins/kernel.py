@@ -213,8 +213,8 @@ class Kernel:
 
         def whole(item: Far) -> bool:
             vxlan, bridge = self._link(item.vxlan), self._link(item.bridge)
-            sent = (vxlan, item.mac, ipaddress.ip_address(item.underlay).packed) in device and (vxlan, item.mac) in bridged
-            return sent and all((bridge, item.mac, ipaddress.ip_address(a).packed) in known for a in item.addresses)
+            sent = (vxlan, item.mac, netlink.packed(item.underlay)) in device and (vxlan, item.mac) in bridged
+            return sent and all((bridge, item.mac, netlink.packed(a)) in known for a in item.addresses)
 
         return frozenset(f for f in far if whole(f))
 
@@ -224,8 +224,8 @@ class Kernel:
         bridges = {self._link(n): n for n in self.observe() if n.startswith(f"{self.prefix}b")}
         if not vxlans:
             return
-        wanted = {(f.vxlan, f.mac, ipaddress.ip_address(f.underlay).packed) for f in far}
-        addresses = {(f.bridge, f.mac, ipaddress.ip_address(a).packed) for f in far for a in f.addresses}
+        wanted = {(f.vxlan, f.mac, netlink.packed(f.underlay)) for f in far}
+        addresses = {(f.bridge, f.mac, netlink.packed(a)) for f in far for a in f.addresses}
         device, _, known = self._entries()
         messages: list[netlink.Message] = []
         for index, mac, underlay in device:

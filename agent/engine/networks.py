@@ -60,7 +60,7 @@ class Networks:
         self.notes: list[str] = []
         self._worker = ThreadPoolExecutor(1, "netlink")
         self._kernel: Kernel | None = None
-        self._firewall = ""
+        self._firewall: firewall.Ruleset | None = None
         self._revision = 0
         self._suspect = False
         self._own_rules = 0
@@ -452,17 +452,11 @@ class Networks:
                 self._suspect = False
                 self._kernel.audit()
             self._kernel.converge(objects, far)
-            script = firewall.render(self.paths.table, 0, isolation, published, balanced, local, peers)
-            if script != self._firewall and (isolation or self._firewall):
-                self._revision += 1
+            wanted = firewall.render(self.paths.table, isolation, published, balanced, local, peers)
+            if wanted != self._firewall and (isolation or self._firewall):
                 failpoint("network.firewall")
-                self._own_rules += 1  # before it is made: its event may come at once
-                try:
-                    firewall.apply(script.replace("pystack revision 0", f"pystack revision {self._revision}"))
-                except NetworkError:
-                    self._own_rules -= 1
-                    raise
-                self._firewall = script
+                self._enforce(wanted)
+                self._firewall = wanted
         except NetworkError as error:
             raise AgentError(str(error)) from error
 
@@ -487,7 +481,7 @@ class Networks:
         self._own_rules -= netlink.transactions(monitor)
         if self._own_rules < 0:  # more than we made ourselves
             self._own_rules = 0
-            self._firewall = ""
+            self._firewall = None
             self._raise_alarm()
 
     def _raise_alarm(self) -> None:
@@ -501,6 +495,20 @@ class Networks:
     async def _heal_now(self) -> None:
         with contextlib.suppress(AgentError):  # it is said where a task needs it
             await self.sync()
+
+    def _enforce(self, wanted: firewall.Ruleset) -> None:
+        """One transaction: of what differs where the shape stayed, else of all."""
+        self._revision += 1
+        script = wanted.changes(self._firewall) if self._firewall else None
+        self._own_rules += 1  # before it is made: its event may come at once
+        try:
+            firewall.apply(wanted.whole(self._revision) if script is None else script)
+        except NetworkError:
+            self._own_rules -= 1
+            if script is None:
+                raise
+            self._firewall = None  # somebody changed what the difference was made from
+            self._enforce(wanted)
 
     async def close(self) -> None:
         if self._alarm:

@@ -34,7 +34,7 @@ def test_published_ports_are_map_elements() -> None:
     isolation = BridgeDriver().describe(NETWORK, [], Host()).isolation
     assert isolation
     port = Published(endpoint="e", host_ip="", port=8080, protocol="tcp", ipv4="10.1.0.2", ipv6="", target=80)
-    script = firewall.render("t", 3, [isolation], [port])
+    script = firewall.render("t", [isolation], [port]).whole(3)
     assert "8080 : 10.1.0.2 . 80" in script
     assert "pystack revision 3" in script
 
