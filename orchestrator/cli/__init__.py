@@ -18,7 +18,7 @@ COMMANDS = {
     "server": "serve", "kill": "tasks", "pause": "tasks", "unpause": "tasks", "wait": "tasks", "rm": "tasks",
     "top": "tasks", "stats": "tasks", "port": "tasks", "attach": "tasks", "cp": "tasks", "create": "up",
     "scale": "up", "run": "run", "node": "node", "agent": "serve", "why": "why", "why-not": "why",
-    "port-forward": "forward",
+    "port-forward": "forward", "apply": "plan", "history": "history", "rollback": "history",
 }
 
 

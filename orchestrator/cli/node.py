@@ -103,14 +103,9 @@ def label(name: str, wanted: tuple[str, ...]) -> None:
 def drain(name: str) -> None:
     """Move a node's tasks to others; it takes none until `activate`."""
     from orchestrator.cli.client import Client
-    from orchestrator.cli.output import Progress, failures
+    from orchestrator.cli.output import Progress, drive
 
-    shown = Progress()
-    for event in Client().lines("POST", f"/v1/nodes/{name}/drain"):
-        if event["event"] == "done" and event["failures"]:
-            failures(event["failures"])
-            raise SystemExit(1)
-        shown.event(event)
+    drive(Client().lines("POST", f"/v1/nodes/{name}/drain"), Progress())
 
 
 @node.command()

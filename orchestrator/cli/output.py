@@ -6,7 +6,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import click
@@ -127,3 +127,16 @@ def failures(found: Sequence[dict[str, Any]]) -> None:
             click.echo(f"    exit code {code}", err=True)
         for line in failure.get("log") or ():
             click.echo(f"    | {CONTROL.sub('', line)}", err=True)
+
+
+def drive(events: Iterable[dict[str, Any]], shown: Progress) -> None:
+    """Show a stream of events to its end. Raises SystemExit with 1 where something failed."""
+    failed: list[dict[str, Any]] = []
+    for event in events:
+        if event["event"] == "done":
+            failed = event["failures"]
+        if event["event"] != "done" or shown.mode == "json":
+            shown.event(event)
+    if failed:
+        failures(failed)
+        raise SystemExit(1)

@@ -14,6 +14,7 @@ from orchestrator.cli.up import scales
 @click.command()
 @stack_options
 @click.argument("services", nargs=-1)
+@click.option("-o", "--output", type=click.Path(dir_okay=False), help="Save the plan, for `pystack apply`.")
 @click.option("--json", "as_json", is_flag=True, help="The plan as JSON.")
 @click.option("--exit-code", is_flag=True, help="Exit with 2 if there is something to do.")
 @click.option("--scale", multiple=True, callback=scales, metavar="S=N")
@@ -21,7 +22,7 @@ from orchestrator.cli.up import scales
 @click.option("--remove-orphans", is_flag=True)
 @click.option("--strict", is_flag=True, help="Refuse keys that have no effect.")
 def plan(
-    stack: StackOptions, services: tuple[str, ...], as_json: bool, exit_code: bool, scale: dict[str, int],
+    stack: StackOptions, services: tuple[str, ...], output: str | None, as_json: bool, exit_code: bool, scale: dict[str, int],
     force_recreate: bool, remove_orphans: bool, strict: bool,
 ) -> None:
     """Show each step that `up` would take, and why. Changes nothing."""
@@ -34,6 +35,8 @@ def plan(
     options = {"services": services, "scale": scale, "force_recreate": force_recreate, "remove_orphans": remove_orphans}
     body = msgspec.json.encode({"stack": loaded.stack, "options": options})
     result = Client(start=True).json("POST", "/v1/plan", body=body)
+    if output:
+        _save(output, {"stack": msgspec.to_builtins(loaded.stack), "options": options, "plan": result})
     steps = [_whole(step) for step in result.get("steps", [])]
     todo = [step for step in steps if step["action"] != "none"]
     if as_json:
@@ -53,6 +56,27 @@ def plan(
             click.echo("nothing to do")
     if exit_code and todo:
         raise SystemExit(2)
+
+
+def _save(path: str, saved: dict[str, Any]) -> None:
+    """For its owner's eyes alone: what configs and secrets contain is in it."""
+    import os
+
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "w") as file:
+        json.dump(saved, file)
+
+
+@click.command()
+@click.argument("planfile", type=click.Path(exists=True, dir_okay=False))
+def apply(planfile: str) -> None:
+    """Do exactly what a saved plan says, or refuse where the state moved since."""
+    from pathlib import Path
+
+    from orchestrator.cli.client import Client
+    from orchestrator.cli.output import Progress, drive
+
+    drive(Client(start=True).lines("POST", "/v1/apply", body=Path(planfile).read_bytes()), Progress())
 
 
 def _whole(step: dict[str, Any]) -> dict[str, Any]:

@@ -26,22 +26,16 @@ def scales(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, int]:
 
 def apply(client: Client, loaded: Loaded, shown: Progress, *, build: bool = False, **options: Any) -> None:
     """Build what must be built, and let the server make the stack true; *options* are UpOptions."""
+    import getpass
+
     import msgspec
 
     from orchestrator.cli.build import build_services
-    from orchestrator.cli.output import failures
+    from orchestrator.cli.output import drive
 
     build_services(client, loaded.stack, options.get("services", ()), always=build, progress=shown)
-    failed: list[dict[str, Any]] = []
-    body = msgspec.json.encode({"stack": loaded.stack, "options": options})
-    for event in client.lines("POST", "/v1/up", body=body):
-        if event["event"] == "done":
-            failed = event["failures"]
-        if event["event"] != "done" or shown.mode == "json":
-            shown.event(event)
-    if failed:
-        failures(failed)
-        raise SystemExit(1)
+    body = msgspec.json.encode({"stack": loaded.stack, "options": {"user": getpass.getuser(), **options}})
+    drive(client.lines("POST", "/v1/up", body=body), shown)
 
 
 @click.command()
@@ -83,12 +77,13 @@ def scale(stack: StackOptions, no_deps: bool, replicas: dict[str, int]) -> None:
 @click.option("--scale", multiple=True, callback=scales, metavar="S=N", help="Replicas of a service.")
 @click.option("--timeout", type=float, default=None, help="Seconds to wait for a task to be up.")
 @click.option("--wait/--no-wait", default=True, help="Wait until all is running, and healthy where there is a check.")
+@click.option("-m", "--message", default="", help="Why, for the stack's history.")
 @click.option("--strict", is_flag=True, help="Refuse keys that have no effect.")
 @click.option("--progress", type=click.Choice(["auto", "plain", "json", "quiet"]), default="auto")
 def up(
     stack: StackOptions, services: tuple[str, ...], detach: bool, attach: bool, build: bool, pull: str | None,
     no_deps: bool, force_recreate: bool, remove_orphans: bool, scale: dict[str, int], timeout: float | None, wait: bool,
-    strict: bool, progress: str,
+    message: str, strict: bool, progress: str,
 ) -> None:
     """Make the stack of the file true: build, pull, start, and wait until it runs."""
     from orchestrator.cli.client import Client
@@ -99,7 +94,8 @@ def up(
     client = Client(start=True)
     shown = Progress(progress)
     apply(client, loaded, shown, build=build, services=services, scale=scale, force_recreate=force_recreate,
-          remove_orphans=remove_orphans, no_deps=no_deps, wait=wait, timeout_s=timeout, pull=pull or "")
+          remove_orphans=remove_orphans, no_deps=no_deps, wait=wait, timeout_s=timeout, pull=pull or "",
+          message=message)
     if attach:
         from orchestrator.cli.logs import follow_stack
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -83,7 +84,8 @@ def plan(
     )
     volumes = {v.name: v for v in (*current.volumes, *desired.volumes)}
     state = State(networks=networks, volumes=tuple(volumes.values()), tasks=(*tasks, *left, *kept_tasks, *guests))
-    return Plan(stack=stack.name, revision=revision, steps=tuple(steps), desired=state, waves=order,
+    basis = hashlib.sha256(msgspec.json.encode(current, order="deterministic")).hexdigest()[:16]
+    return Plan(stack=stack.name, revision=revision, basis=basis, steps=tuple(steps), desired=state, waves=order,
                 warnings=tuple(warnings))
 
 

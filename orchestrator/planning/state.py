@@ -40,10 +40,12 @@ class Step(Record, frozen=True, kw_only=True):
 class Plan(Record, frozen=True, kw_only=True):
     """The steps from *current* to *desired*, each with its reason, in an order in which they can be done.
 
-    *revision* is the store's when the plan was made: `apply` refuses a plan whose ground has moved."""
+    *revision* is the store's when the plan was made, *basis* a digest of what the stack was then: `apply` refuses a plan
+    whose ground has moved."""
 
     stack: str
     revision: int
+    basis: str
     steps: tuple[Step, ...]
     desired: State
     waves: tuple[tuple[str, ...], ...] = ()

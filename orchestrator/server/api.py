@@ -19,7 +19,7 @@ from orchestrator.planning.manifests import ingress_ports
 from orchestrator.planning.state import Plan
 from orchestrator.server import proxy
 from orchestrator.server.cluster import NodeChange, NodeWish
-from orchestrator.server.controller import Controller, UpOptions, events
+from orchestrator.server.controller import Controller, SavedPlan, UpOptions, events
 from orchestrator.stackfile.model import Stack
 
 CONTROLLER = web.AppKey("controller", Controller)
@@ -211,6 +211,50 @@ async def up(request: web.Request) -> web.StreamResponse:
     return await _stream(request, lambda tell: controller.up(wish.stack, wish.options, tell))
 
 
+async def apply(request: web.Request) -> web.StreamResponse:
+    """Do exactly what a saved plan says, or refuse; a stream of events."""
+    saved = msgspec.json.decode(await request.read(), type=SavedPlan)
+    return await _stream(request, lambda tell: request.app[CONTROLLER].apply(saved, tell))
+
+
+class RollbackRequest(Record, frozen=True, kw_only=True):
+    """*revision* 0 is the one before the present."""
+
+    revision: int = 0
+    options: UpOptions = UpOptions()
+
+
+class RevisionRow(Record, frozen=True, kw_only=True):
+    """One row of `pystack history`."""
+
+    revision: int
+    updated: str
+    user: str
+    message: str
+    services: list[str]
+    current: bool
+
+
+async def history(request: web.Request) -> web.Response:
+    """The revisions of a stack."""
+    controller, name = request.app[CONTROLLER], request.match_info["stack"]
+    present = controller.stacks[name].revision if name in controller.stacks else 0
+    return _json([
+        _row(RevisionRow(
+            revision=r.revision, updated=r.updated, user=r.user, message=r.message,
+            services=[s.name for s in r.stack.services], current=r.revision == present,
+        ))
+        for r in await controller.history(name)
+    ])
+
+
+async def rollback(request: web.Request) -> web.StreamResponse:
+    """Apply an earlier revision again; a stream of events."""
+    wish = msgspec.json.decode(await request.read() or b"{}", type=RollbackRequest)
+    controller, name = request.app[CONTROLLER], request.match_info["stack"]
+    return await _stream(request, lambda tell: controller.rollback(name, wish.revision, wish.options, tell))
+
+
 async def down(request: web.Request) -> web.StreamResponse:
     """Stop and remove a stack; a stream of events."""
     wish = msgspec.json.decode(await request.read() or b"{}", type=DownRequest)
@@ -361,6 +405,9 @@ ROUTES: tuple[tuple[str, str, Handler, type | None, Any], ...] = (
     ("GET", "/v1/stacks/{stack}/tasks", list_tasks, None, list[TaskRow]),
     ("POST", "/v1/plan", plan, UpRequest, Plan),
     ("POST", "/v1/up", up, UpRequest, None),
+    ("POST", "/v1/apply", apply, SavedPlan, None),
+    ("GET", "/v1/stacks/{stack}/history", history, None, list[RevisionRow]),
+    ("POST", "/v1/stacks/{stack}/rollback", rollback, RollbackRequest, None),
     ("POST", "/v1/stacks/{stack}/down", down, DownRequest, None),
     ("POST", "/v1/stacks/{stack}/{verb:stop|start|restart}", act, ActRequest, None),
     ("POST", "/v1/stacks/{stack}/rm", remove, RemoveRequest, None),

@@ -32,11 +32,13 @@ Event = dict[str, Any]
 
 
 class StackRecord(Record, frozen=True, kw_only=True):
-    """A stack as it was last applied."""
+    """A stack as it was applied: when, by whom, and why if they said so."""
 
     stack: Stack
     revision: int
     updated: str
+    user: str = ""
+    message: str = ""
 
 
 class UpOptions(Record, frozen=True, kw_only=True):
@@ -52,6 +54,20 @@ class UpOptions(Record, frozen=True, kw_only=True):
     pull: str = ""
     no_start: bool = False
     no_tasks: bool = False
+    user: str = ""
+    message: str = ""
+
+
+class SavedPlan(Record, frozen=True, kw_only=True):
+    """A plan with all that it was made from."""
+
+    stack: Stack
+    options: UpOptions
+    plan: Plan
+
+
+HISTORY = 100
+"""Revisions of a stack that are kept."""
 
 
 class Controller:
@@ -270,6 +286,43 @@ class Controller:
             return []
         return [v["Name"] for v in (await self.courier.call("GET", "/volumes"))["Volumes"]]
 
+    async def history(self, name: str) -> list[StackRecord]:
+        """Every revision of a stack that is kept, the oldest first; also of one that is down."""
+        entries = await self.store.scan(f"history/{name}/")
+        return [msgspec.json.decode(e.value, type=StackRecord) for e in entries]
+
+    async def rollback(self, name: str, revision: int, options: UpOptions, tell: Any) -> list[Failure]:
+        """Apply an earlier *revision* again, as a new one; 0 is the one before the present."""
+        known = await self.history(name)
+        if not known:
+            raise Refused(f"stack {name} has no history", 404)
+        present = self.stacks[name].revision if name in self.stacks else known[-1].revision + 1
+        wanted = revision or max((r.revision for r in known if r.revision < present), default=0)
+        found = next((r for r in known if r.revision == wanted), None)
+        if found is None:
+            there = ", ".join(str(r.revision) for r in known)
+            raise Refused(f"stack {name} has no revision {wanted or 'before this one'}; there is: {there}", 404)
+        message = options.message or f"rollback to revision {wanted}"
+        # the stack as a whole: what the later revision added goes too
+        whole = msgspec.structs.replace(options, message=message, remove_orphans=True)
+        return await self.up(found.stack, whole, tell)
+
+    async def apply(self, saved: SavedPlan, tell: Any) -> list[Failure]:
+        """Do exactly what *saved* says. Raises Refused where the same question has another answer by now."""
+        async with self.lock(saved.stack.name):
+            now = await self.plan(saved.stack, saved.options)
+            if (now.basis, now.steps, now.desired) != (saved.plan.basis, saved.plan.steps, saved.plan.desired):
+                moved = [s for s in now.steps if s not in saved.plan.steps]
+                moved = moved or [s for s in saved.plan.steps if s not in now.steps]
+                first = f": {moved[0].action} {moved[0].kind} {moved[0].name} ({moved[0].reason})" if moved else ""
+                raise Refused(
+                    f"the state moved since this plan was made (revision {saved.plan.revision} then, {now.revision} now)"
+                    f"{first}: make a new plan", 409
+                )
+            for step in now.changes:
+                tell({"event": "step", **msgspec.to_builtins(step)})
+            return await self._apply(saved.stack, now, saved.options, tell)
+
     # --- doing -------------------------------------------------------------------------------------------------
 
     def lock(self, stack: str) -> asyncio.Lock:
@@ -343,7 +396,7 @@ class Controller:
         rollout.tasks = {}
         for task in tasks:
             rollout.tasks.setdefault(task.service, []).append(task)
-        await self._write_plan(stack, plan, [t for t in tasks if self.tasks.get(t.name) != t])
+        await self._write_plan(stack, plan, [t for t in tasks if self.tasks.get(t.name) != t], options)
         names = {t.name for t in tasks}
 
         def hear(status: TaskStatus) -> None:
@@ -357,7 +410,7 @@ class Controller:
             self.statuses.listeners.discard(hear)
         return [await self._with_log(f) for f in failures]
 
-    async def _write_plan(self, stack: Stack, plan: Plan, tasks: Sequence[Task]) -> None:
+    async def _write_plan(self, stack: Stack, plan: Plan, tasks: Sequence[Task], options: UpOptions) -> None:
         """Everything of the plan in as few revisions as the store allows; nothing where nothing changed."""
         operations: list[Op] = []
         gone = [s.name for s in plan.steps if s.action == "remove" and s.kind == "network"]
@@ -372,13 +425,16 @@ class Controller:
         old = self.stacks.get(stack.name)
         if not operations and old and old.stack == stack:
             return
+        last = old.revision if old else max((r.revision for r in await self.history(stack.name)), default=0)
         record = StackRecord(
-            stack=stack, revision=old.revision + 1 if old else 1,
+            stack=stack, revision=last + 1, user=options.user, message=options.message,
             updated=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
         raw = msgspec.json.encode(record)
         operations.insert(0, Put(f"stacks/{stack.name}", raw))
         operations.insert(1, Put(f"history/{stack.name}/{record.revision:08d}", raw))
+        if record.revision > HISTORY:
+            operations.append(Delete(f"history/{stack.name}/{record.revision - HISTORY:08d}"))
         await self._transact(operations)
         self.stacks[stack.name] = record
         self.networks.update({n.name: n for n in plan.desired.networks})

@@ -1,0 +1,37 @@
+"""`pystack history`, `rollback`"""
+
+from __future__ import annotations
+
+import click
+
+from orchestrator.cli.options import StackOptions, format_option, stack_options
+
+
+@click.command()
+@stack_options
+@format_option
+def history(stack: StackOptions, shape: str) -> None:
+    """The revisions of the stack: when, by whom, and why."""
+    from orchestrator.cli.client import Client
+    from orchestrator.cli.output import show
+
+    rows = Client().json("GET", f"/v1/stacks/{stack.name()}/history")
+    if shape == "table":
+        for row in rows:
+            row["revision"] = f"{row['revision']}{' *' if row['current'] else ''}"
+    show(rows, ("revision", "updated", "user", "message", "services"), shape)
+
+
+@click.command()
+@stack_options
+@click.option("-m", "--message", default="", help="Why, for the stack's history.")
+@click.argument("revision", type=int, default=0, required=False)
+def rollback(stack: StackOptions, message: str, revision: int) -> None:
+    """Apply an earlier revision of the whole stack again; without one, the one before the present."""
+    import getpass
+
+    from orchestrator.cli.client import Client
+    from orchestrator.cli.output import Progress, drive
+
+    body = {"revision": revision, "options": {"message": message, "user": getpass.getuser()}}
+    drive(Client(start=True).lines("POST", f"/v1/stacks/{stack.name()}/rollback", body=body), Progress())

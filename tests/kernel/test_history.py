@@ -1,0 +1,65 @@
+"""Revisions of a stack, rollback of the whole of it, and saved plans that are done exactly or refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.conftest import Stack
+
+pytestmark = pytest.mark.kernel
+ONE = """
+services:
+  web: {image: busybox, command: sleep 1000, stop_signal: SIGKILL, environment: {LEVEL: "%s"}, configs: [greeting]}
+configs: {greeting: {content: "%s"}}
+"""
+EXTRA = "  more: {image: busybox, command: sleep 1000, stop_signal: SIGKILL}\nconfigs:"
+
+
+def test_a_rollback_brings_back_the_whole_stack(stack: Stack) -> None:
+    stack.up(ONE % ("info", "hello"), "-m", "first light")
+    stack.up((ONE % ("debug", "goodbye")).replace("configs:\n", EXTRA).replace("\nconfigs:", "\n" + EXTRA, 1), "-m", "louder")
+    assert stack.exec("web", "sh", "-c", "echo $LEVEL; cat /greeting") == "debug\ngoodbye"
+    rows = json.loads(stack.run("history", "--format", "json").stdout)
+    assert [(r["revision"], r["message"], r["current"]) for r in rows] == [(1, "first light", False), (2, "louder", True)]
+    assert all(r["user"] and r["updated"] for r in rows)
+    stack.run("rollback")
+    assert stack.exec("web", "sh", "-c", "echo $LEVEL; cat /greeting") == "info\nhello"
+    assert set(stack.ps()) == {"web-1"}
+    rows = json.loads(stack.run("history", "--format", "json").stdout)
+    assert rows[-1]["revision"] == 3
+    assert rows[-1]["message"] == "rollback to revision 1"
+    stack.run("rollback", "2")
+    assert set(stack.ps()) == {"web-1", "more-1"}
+    missing = stack.run("rollback", "77", check=False)
+    assert missing.returncode == 1
+    assert "has no revision 77" in missing.stderr
+
+
+def test_a_stack_that_is_down_keeps_its_history(stack: Stack) -> None:
+    stack.up(ONE % ("info", "hello"))
+    stack.run("down")
+    stack.run("rollback", "1")
+    assert stack.exec("web", "cat", "/greeting") == "hello"
+    rows = json.loads(stack.run("history", "--format", "json").stdout)
+    assert [r["revision"] for r in rows] == [1, 2]
+
+
+def test_a_saved_plan_is_done_exactly_or_refused(stack: Stack) -> None:
+    stack.write(ONE % ("info", "hello"))
+    file = stack.directory / "plan.json"
+    stack.run("plan", "-o", str(file))
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert stack.ps() == {}, "a plan has no effect"
+    stack.pystack("apply", str(file))
+    assert stack.exec("web", "cat", "/greeting") == "hello"
+    again = stack.pystack("apply", str(file), check=False)
+    assert again.returncode == 1
+    assert "the state moved since this plan was made" in again.stderr
+    stack.write(ONE % ("debug", "hello"))
+    stack.run("plan", "-o", str(file))
+    stack.run("stop")
+    refused = stack.pystack("apply", str(file), check=False)
+    assert refused.returncode == 1
+    assert stack.ps()["web-1"]["state"] == "exited"
