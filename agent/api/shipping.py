@@ -31,6 +31,14 @@ async def ids(request: web.Request) -> web.Response:
     return web.json_response(out)
 
 
+@routes.post("/pystack/images/ages")
+async def ages(request: web.Request) -> web.Response:
+    """A list of names → seconds since each was last pulled, null for one that never was."""
+    store = request.app[ENGINE].images
+    names = msgspec.json.decode(await request.read(), type=list[str])
+    return web.json_response({name: store.age_s(parse(name)) for name in names})
+
+
 @routes.get("/pystack/images/{name:.+}/cargo")
 async def cargo(request: web.Request) -> web.Response:
     """What must be carried to have image *name* elsewhere."""

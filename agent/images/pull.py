@@ -92,6 +92,7 @@ async def pull(store: ImageStore, reference: Reference, settings: Settings, prog
             store.tag(reference, digest)
         else:
             store.keep_untagged(digest)
+        store.mark_pulled(reference)
         progress({"status": f"Digest: {digest}"})
         return store.image(digest)
 

@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import sys
+import time
 from collections.abc import AsyncIterable, Callable
 from pathlib import Path
 
@@ -54,6 +55,7 @@ class ImageStore:
         self.blobs.mkdir(parents=True, exist_ok=True)
         self.layers.mkdir(parents=True, exist_ok=True)
         self._names_file = self.root / "names.json"
+        self._pulls = self.root / "pulls"
         self.names: dict[str, str] = self._read_names()
         self._cache: dict[str, Image] = {}
         self._locks: dict[str, asyncio.Lock] = {}
@@ -167,6 +169,19 @@ class ImageStore:
     def tag(self, reference: Reference, digest: str) -> None:
         self.names[reference.name] = digest
         self._save_names()
+
+    def mark_pulled(self, reference: Reference) -> None:
+        """Remember that *reference* was asked for at its registry just now."""
+        self._pulls.mkdir(exist_ok=True)
+        (self._pulls / hashlib.sha256(reference.name.encode()).hexdigest()[:32]).touch()
+
+    def age_s(self, reference: Reference) -> float | None:
+        """Seconds since *reference* was last pulled; None where it never was, 0 where the clock was set back since."""
+        try:
+            at = (self._pulls / hashlib.sha256(reference.name.encode()).hexdigest()[:32]).stat().st_mtime
+        except FileNotFoundError:
+            return None
+        return max(0.0, time.time() - at)
 
     def keep_untagged(self, digest: str) -> None:
         """An image known by its digest alone (`name@sha256:…`, or a build without a tag)."""

@@ -72,6 +72,9 @@ class Progress:
             self._task(event)
         elif event["event"] == "pull":
             self.pull(event, event["image"])
+        elif event["event"] == "move":
+            tasks = ", ".join(event["tasks"])
+            click.echo(f"move {tasks} from {event['source']} to {event['target']}: {event['reason']}", err=True)
         elif event["event"] == "ship":
             click.echo(f"ship image {event['image']} from {event['from']} to {event['to']}", err=True)
         elif event["event"] == "warning":

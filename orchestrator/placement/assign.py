@@ -12,6 +12,7 @@ from orchestrator.errors import PystackError
 from orchestrator.placement.board import Board, Demand, demand_of_others
 from orchestrator.placement.exact import NoSolver, Undecided, solve
 from orchestrator.placement.node import Node
+from orchestrator.placement.rebalance import Placed
 from orchestrator.placement.solve import Unit, place
 from orchestrator.stackfile.graph import links
 from orchestrator.stackfile.model import Placement, Reserves, Service, Stack
@@ -44,7 +45,8 @@ class Why(Record, frozen=True, kw_only=True):
 
 class Ground(msgspec.Struct, frozen=True, kw_only=True):
     """All that placement looks at besides the stack: *others* are tasks of other stacks with their *demands* by
-    `<stack>/<service>`, *homes* the volumes that have a node, *local* the server's own node."""
+    `<stack>/<service>`, *homes* the volumes that have a node, *local* the server's own node, *wishes* tasks that shall
+    move, and where to."""
 
     nodes: Sequence[Node]
     ready: Set[str]
@@ -52,6 +54,7 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True):
     others: Sequence[Task] = ()
     demands: Mapping[str, Demand] = {}
     homes: Mapping[str, str] = {}
+    wishes: Mapping[str, str] = {}
 
 
 class Impossible(PystackError):
@@ -91,7 +94,7 @@ def assign(stack: Stack, tasks: Sequence[Task], current: Sequence[Task], ground:
     own = demands(stack, ground)
     board = Board(ground.nodes, ground.ready)
     demand_of_others(board, ground.others, ground.demands)
-    where = {t.name: t.node for t in current}
+    where = {t.name: ground.wishes.get(t.name, t.node) for t in current}
     chosen: dict[str, str] = {}
     for task in tasks:
         if task.node:  # of mode global: its node is part of what it is
@@ -240,6 +243,16 @@ def _refusal(board: Board, demand: Demand, task: Task) -> str:
         why = "; ".join(f"{v.filter}: {v.detail}" for v in board.verdicts(demand, number) if not v.ok)
         lines.append(f"    {node.name}: {why or 'was fit, but others that must share a node with it were not'}")
     return "\n".join(lines)
+
+
+def placed_units(stack: Stack, tasks: Sequence[Task], ground: Ground) -> list[Placed]:
+    """*tasks* as they share nodes now; those of mode global and those run by hand are where they must be."""
+    fixed = {s.name for s in stack.services if s.mode in ("global", "global-job")}
+    mine = [t for t in tasks if t.desired != "guest" and t.service not in fixed]
+    return [
+        Placed(demand, tuple(t.name for t in members), members[0].node, stack.name)
+        for demand, members in _units(stack, mine, demands(stack, ground))
+    ]
 
 
 def place_guest(stack: Stack, guest: Task, tasks: Sequence[Task], ground: Ground) -> Task:

@@ -84,7 +84,8 @@ def plan(
     )
     volumes = {v.name: v for v in (*current.volumes, *desired.volumes)}
     state = State(networks=networks, volumes=tuple(volumes.values()), tasks=(*tasks, *left, *kept_tasks, *guests))
-    basis = hashlib.sha256(msgspec.json.encode(current, order="deterministic")).hexdigest()[:16]
+    ground = [sorted(part, key=lambda one: one.name) for part in (current.networks, current.volumes, current.tasks)]
+    basis = hashlib.sha256(msgspec.json.encode(ground, order="deterministic")).hexdigest()[:16]
     return Plan(stack=stack.name, revision=revision, basis=basis, steps=tuple(steps), desired=state, waves=order,
                 warnings=tuple(warnings))
 

@@ -15,6 +15,7 @@ from agent.manifest import Container, Record, Task
 from orchestrator import __version__
 from orchestrator.errors import PystackError, Refused
 from orchestrator.placement.assign import Why
+from orchestrator.placement.rebalance import Move
 from orchestrator.planning.manifests import ingress_ports
 from orchestrator.planning.state import Plan
 from orchestrator.server import proxy
@@ -389,6 +390,18 @@ async def remove_node(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
+async def proposed_moves(request: web.Request) -> web.Response:
+    """Moves that would even out the cluster. Changes nothing."""
+    limit = int(request.query.get("limit", "10"))
+    return _json([_row(m) for m in request.app[CONTROLLER].proposed_moves(limit)])
+
+
+async def rebalance(request: web.Request) -> web.StreamResponse:
+    """Make those moves; a stream of events."""
+    limit = int(request.query.get("limit", "10"))
+    return await _stream(request, lambda tell: request.app[CONTROLLER].rebalance(limit, tell))
+
+
 async def why(request: web.Request) -> web.Response:
     """Every node's verdict on a task, or on one more task of a service."""
     name, service = request.match_info["stack"], request.match_info["service"]
@@ -415,6 +428,8 @@ ROUTES: tuple[tuple[str, str, Handler, type | None, Any], ...] = (
     ("DELETE", "/v1/stacks/{stack}/guests/{guest}", part, None, None),
     ("GET", "/v1/stacks/{stack}/services/{service}/why", why, None, Why),
     ("GET", "/v1/events", stream_events, None, None),
+    ("GET", "/v1/rebalance", proposed_moves, None, list[Move]),
+    ("POST", "/v1/rebalance", rebalance, None, None),
     ("GET", "/v1/nodes", list_nodes, None, list[NodeRow]),
     ("POST", "/v1/nodes", add_node, NodeWish, NodeRow),
     ("GET", "/v1/nodes/{node}", get_node, None, NodeRow),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,17 @@ import msgspec
 
 from agent.manifest import Container, Manifest, Network, Record, Subnet, Task, TaskStatus, Volume
 from orchestrator.couriers.courier import Courier
-from orchestrator.couriers.shipping import ship
 from orchestrator.errors import PystackError, Refused, Unreachable
-from orchestrator.placement.assign import Ground, Why, demands, explain, place_guest
-from orchestrator.placement.board import Demand
+from orchestrator.placement.assign import Ground, Why, demands, explain, place_guest, placed_units
+from orchestrator.placement.board import Board, Demand, demand_of_others
+from orchestrator.placement.rebalance import Move, moves
 from orchestrator.planning import graph
 from orchestrator.planning.diff import plan as make_plan
 from orchestrator.planning.expand import address_guest, expand
 from orchestrator.planning.manifests import ingress_ports, manifest_of
 from orchestrator.planning.state import Plan, State
 from orchestrator.server.cluster import Cluster, NodeChange
+from orchestrator.server.images import Images
 from orchestrator.server.rollout import Failure, Rollout
 from orchestrator.server.statuses import Statuses, serves
 from orchestrator.stackfile.model import Stack
@@ -56,6 +57,7 @@ class UpOptions(Record, frozen=True, kw_only=True):
     no_tasks: bool = False
     user: str = ""
     message: str = ""
+    moves: dict[str, str] = {}
 
 
 class SavedPlan(Record, frozen=True, kw_only=True):
@@ -74,6 +76,7 @@ class Controller:
     def __init__(self, store: Store, node: str, socket: Path, run: Path) -> None:
         self.store = store
         self.cluster = Cluster(store, node, socket, run, self.manifest, self._heard)
+        self.images = Images(self.cluster)
         self.statuses = Statuses()
         self.stacks: dict[str, StackRecord] = {}
         self.tasks: dict[str, Task] = {}
@@ -177,56 +180,6 @@ class Controller:
             raise Refused(f"there is no stack {stack}: `pystack ls` lists them, `pystack up` makes one", 404)
         return self.stacks[stack]
 
-    async def _image_ids(self, stack: Stack) -> dict[str, str]:
-        """Image names of *stack* → identity, for those that a node has; this host's word counts before the others'."""
-        names = sorted({s.container.image for s in stack.services})
-        out: dict[str, str] = {}
-        for node in [self.node, *sorted(self.cluster.ready - {self.node})]:
-            if left := [n for n in names if n not in out]:
-                with contextlib.suppress(Unreachable):
-                    out |= await self._images_on(node, left)
-        return out
-
-    async def _images_on(self, node: str, images: Sequence[str]) -> dict[str, str]:
-        """Which of *images* (names or identities) a node has whole → their identities."""
-        courier = self.cluster.get(node).courier
-        found: dict[str, str] = await courier.call("POST", "/pystack/images/ids", data=msgspec.json.encode(images))
-        return found
-
-    async def _ship(self, tasks: Sequence[Task], tell: Any) -> list[Failure]:
-        """Bring the images of *tasks* to their nodes, from a node that has them."""
-        if len(self.cluster.members) < 2:
-            return []
-        wanted: dict[str, dict[str, Task]] = {}
-        for task in tasks:
-            if task.container.image_id and not self._lost(task):
-                wanted.setdefault(task.node, {})[task.container.image_id] = task
-        have = {node: await self._images_on(node, list(images)) for node, images in wanted.items()}
-        failures: list[Failure] = []
-
-        async def bring(node: str, image: str, task: Task) -> None:
-            try:
-                source = await self._holder(image)
-                tell({"event": "ship", "image": task.container.image, "from": source, "to": node})
-                await ship(image, self.cluster.get(source).courier, self.cluster.get(node).courier)
-            except PystackError as error:
-                reason = f"image {task.container.image} cannot be brought to {node}: {error}"
-                failures.append(Failure(task=task.name, where=task.where, reason=reason))
-
-        async with asyncio.TaskGroup() as group:
-            for node, images in wanted.items():
-                for image, task in images.items():
-                    if image not in have[node]:
-                        group.create_task(bring(node, image, task))
-        return failures
-
-    async def _holder(self, image: str) -> str:
-        """A node that has *image*. Raises Refused."""
-        for node in [self.node, *sorted(self.cluster.ready - {self.node})]:
-            if await self._images_on(node, [image]):
-                return node
-        raise Refused("no node has it any more: pull or load it again")
-
     async def _foreign_networks(self, stack: str) -> list[Network]:
         """Networks of other stacks, and those made on the node by hand."""
         out = {n.name: n for n in self.networks.values() if n.stack != stack}
@@ -256,6 +209,35 @@ class Controller:
         asked = [r for t in tasks if (r := services.get((t.stack, t.service)))]
         return sum(r.cpus for r in asked), sum(r.memory for r in asked)
 
+    def proposed_moves(self, limit: int) -> list[Move]:
+        """Moves that would even out the cluster. Reads only."""
+        ground = self.ground("")
+        board = Board(ground.nodes, ground.ready)
+        demand_of_others(board, [t for t in self.tasks.values() if t.desired != "guest"], ground.demands)
+        units = [
+            unit for name, record in sorted(self.stacks.items())
+            for unit in placed_units(record.stack, self.state(name).tasks, self.ground(name))
+        ]
+        return moves(board, units, limit=limit)
+
+    async def rebalance(self, limit: int, tell: Any) -> list[Failure]:
+        """Make the proposed moves, one after the other, each up before the next begins."""
+        for move in self.proposed_moves(limit):
+            tell({"event": "move", **msgspec.to_builtins(move)})
+            if failures := await self._again(move.stack, tell, dict.fromkeys(move.tasks, move.target)):
+                return failures
+        return []
+
+    async def _again(self, name: str, tell: Any, wishes: Mapping[str, str] = {}) -> list[Failure]:
+        """Bring a stack up as it is, with as many replicas as it has, on the nodes that are right for it now."""
+        scale: dict[str, int] = {}
+        for task in self.state(name).tasks:
+            scale[task.service] = scale.get(task.service, 0) + (task.desired != "guest")
+        record = self.known(name).stack
+        fixed = {s.name for s in record.services if s.mode.startswith("replicated")}
+        options = UpOptions(scale={k: v for k, v in scale.items() if k in fixed}, moves=dict(wishes))
+        return await self.up(record, options, tell)
+
     def why(self, stack: str, service: str, task: str) -> Why:
         """Every node's verdict on a task of *stack*, or on one more of *service* where *task* is not there."""
         known = self.known(stack).stack
@@ -267,8 +249,9 @@ class Controller:
         """What `up` would do. Reads only: nothing in here can write."""
         current = self.state(stack.name)
         desired = expand(
-            stack, current, others=await self._foreign_networks(stack.name), images=await self._image_ids(stack),
-            scale=options.scale, volumes_there=await self._volume_names(stack), ground=self.ground(stack.name),
+            stack, current, others=await self._foreign_networks(stack.name), images=await self.images.ids(stack),
+            scale=options.scale, volumes_there=await self._volume_names(stack),
+            ground=msgspec.structs.replace(self.ground(stack.name), wishes=options.moves),
         )
         chosen = frozenset(options.services)
         unknown = chosen - {s.name for s in stack.services}
@@ -331,7 +314,7 @@ class Controller:
     async def up(self, stack: Stack, options: UpOptions, tell: Any) -> list[Failure]:
         """Make *stack* true; *tell* hears each event. Returns what failed."""
         async with self.lock(stack.name):
-            failures = await self._pull(stack, options, tell)
+            failures = await self.images.pull(stack, options.services, options.pull, tell)
             if failures:
                 return failures
             plan = await self.plan(stack, options)
@@ -343,34 +326,9 @@ class Controller:
                 tell({"event": "step", **msgspec.to_builtins(step)})
             return await self._apply(stack, plan, options, tell)
 
-    async def _pull(self, stack: Stack, options: UpOptions, tell: Any) -> list[Failure]:
-        """Bring every image that is missing, or that the policy wants anew. A failure ends `up` before it began."""
-        have = await self._image_ids(stack)
-        wanted: dict[str, str] = {}
-        for service in stack.services:
-            if options.services and service.name not in graph.closure(stack, frozenset(options.services)):
-                continue
-            image, policy = service.container.image, options.pull or service.container.pull_policy
-            if service.build is None and policy != "never" and (image not in have or policy == "always"):
-                wanted.setdefault(image, service.name)
-        failures: list[Failure] = []
-
-        async def fetch(image: str, service: str) -> None:
-            where = next(s.where for s in stack.services if s.name == service)
-            try:
-                async for event in self.courier.stream("POST", "/images/create", params={"fromImage": image}):
-                    tell({"event": "pull", "image": image, **event})
-            except Refused as error:
-                failures.append(Failure(task=service, where=where, reason=f"image {image}: {error}"))
-
-        async with asyncio.TaskGroup() as group:
-            for image, user in wanted.items():
-                group.create_task(fetch(image, user))
-        return failures
-
     async def _apply(self, stack: Stack, plan: Plan, options: UpOptions, tell: Any) -> list[Failure]:
         going = {s.name for s in plan.changes if s.kind == "task"}
-        if failures := await self._ship([t for t in plan.desired.tasks if t.name in going], tell):
+        if failures := await self.images.ship([t for t in plan.desired.tasks if t.name in going], tell):
             return failures
         removed = [s.name for s in plan.steps if s.action == "remove" and s.kind == "task"]
         moved = [t.name for t in plan.desired.tasks if t.name in self.tasks and self.tasks[t.name].node != t.node]
@@ -523,13 +481,7 @@ class Controller:
         node = await self.cluster.change(name, NodeChange(availability="drain"))
         failures: list[Failure] = []
         for stack in sorted({t.stack for t in self.tasks.values() if t.node == node.name}):
-            scale: dict[str, int] = {}
-            for task in self.state(stack).tasks:
-                scale[task.service] = scale.get(task.service, 0) + 1
-            record = self.known(stack).stack
-            fixed = {s.name for s in record.services if s.mode.startswith("replicated")}
-            options = UpOptions(scale={k: v for k, v in scale.items() if k in fixed})
-            failures += await self.up(record, options, tell)
+            failures += await self._again(stack, tell)
         return failures
 
     async def act(self, name: str, verb: str, services: Sequence[str], tell: Any) -> list[Failure]:
@@ -568,14 +520,14 @@ class Controller:
                 raise Refused(f"stack {name} has no service {service}", 404)
             if guest in self.tasks:
                 raise Refused(f"the name {guest} is in use: choose another with --name", 409)
-            images = await self._image_ids(stack)
+            images = await self.images.ids(stack)
             made = msgspec.structs.replace(container, image_id=images.get(container.image, ""))
             draft = Task(name=guest, stack=name, service=service, container=made, desired="guest", where=one.where)
             ground = self.ground(name)
             state = self.state(name)
             task = place_guest(stack, draft, state.tasks, ground)
             task, networks = address_guest(task, state, list(self.networks.values()), ground)
-            if failures := await self._ship([task], lambda _: None):
+            if failures := await self.images.ship([task], lambda _: None):
                 raise Refused(failures[0].reason, 409)
             operations: list[Op] = [Put(f"networks/{n.name}", msgspec.json.encode(n)) for n in networks]
             await self._transact([*operations, Put(_key(task), msgspec.json.encode(task))])

@@ -38,6 +38,7 @@ from orchestrator.stackfile.rows import (
     words,
 )
 from orchestrator.stackfile.tree import Path_
+from orchestrator.stackfile.units import parse_duration
 
 SERVICE_FIELDS = ("replicas", "container_name", "depends_on", "build", "mode", "endpoint_mode", "placement", "reserves")
 _MAC = re.compile(r"([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}")
@@ -433,8 +434,14 @@ def logging(draft: Draft, value: Any, path: Path_) -> Fields:
 
 def pull_policy(draft: Draft, value: Any, path: Path_) -> Fields:
     policy = {"if_not_present": "missing"}.get(scalar(value), scalar(value))
-    if policy not in ("always", "never", "missing", "build", "daily", "weekly") and not policy.startswith("every_"):
-        draft.problem(path, f"{policy!r} is no pull policy", "always, never, missing or build")
+    known = ("always", "never", "missing", "build", "daily", "weekly")
+    if policy.startswith("every_"):
+        try:
+            parse_duration(policy[6:])
+        except ValueError as error:
+            draft.problem(path, str(error))
+    elif policy not in known:
+        draft.problem(path, f"{policy!r} is no pull policy", f"{', '.join(known)} or every_DURATION")
     return {"pull_policy": policy}
 
 

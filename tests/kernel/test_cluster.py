@@ -338,3 +338,21 @@ def test_a_container_run_by_hand_reaches_tasks_elsewhere(stack: Stack) -> None:
     assert "visitor" not in stack.ps()
     assert "visitor" not in stack.run("up").stderr, "up leaves it alone"
     assert "remove task visitor" in stack.run("down").stderr
+
+
+def test_rebalance_evens_out_after_a_node_returns(stack: Stack) -> None:
+    lab = stack.pystack
+    lab("node", "drain", "n3")
+    try:
+        stack.up("services: {a: {image: busybox, command: sleep 10000, stop_signal: SIGKILL, deploy: {replicas: 6}}}")
+        assert {str(t["node"]) for t in stack.ps().values()} == {"n1", "n2"}
+    finally:
+        lab("node", "activate", "n3")
+    proposed = lab.json("rebalance", "--plan", "--format", "json")
+    assert [m["target"] for m in proposed] == ["n3", "n3"]  # type: ignore[index]
+    assert {str(t["node"]) for t in stack.ps().values()} == {"n1", "n2"}, "a plan moves nothing"
+    lab("rebalance")
+    tasks = stack.ps()
+    assert sorted(str(t["node"]) for t in tasks.values()) == ["n1", "n1", "n2", "n2", "n3", "n3"]
+    assert all(t["state"] == "running" for t in tasks.values())
+    assert lab.json("rebalance", "--plan", "--format", "json") == []

@@ -163,3 +163,49 @@ def test_credentials_come_from_dockers_config_and_from_a_helper(lab: Pystack, re
     (folder / "config.json").write_text("{")
     broken = lab("image", "pull", name, check=False)
     assert "config.json" in broken.stderr
+
+
+def test_policies_ask_again_when_the_last_pull_is_old(lab: Pystack, registry: str, tmp_path: Path) -> None:
+    """`daily` leaves a fresh image alone; `every_…` takes the registry's newer one once the time is over."""
+    from tests.conftest import Stack
+    from tests.images import busybox_rootfs
+
+    name = f"{registry}/some/aging:1"
+
+    def publish(content: str) -> None:
+        path = archive(tmp_path / f"{content}.tar", [busybox_rootfs(), tar_of({"word": content.encode()})], name=name)
+        lab("image", "load", "-i", str(path))
+        lab("image", "push", name)
+        lab("image", "rm", name)
+
+    stack = Stack(lab, tmp_path)
+    text = f"services: {{a: {{image: '{name}', command: sleep 1000, stop_signal: SIGKILL, pull_policy: %s}}}}"
+    publish("old")
+    try:
+        stack.up(text % "daily")
+        assert stack.exec("a", "cat", "/word") == "old"
+        other = archive(tmp_path / "side.tar", [busybox_rootfs(), tar_of({"word": b"new"})], name=f"{registry}/some/side:1")
+        lab("image", "load", "-i", str(other))
+        # the same name gets new content at the registry, behind this node's back
+        lab("image", "push", f"{registry}/some/side:1")
+        manifest = lab.on("outside", "curl", "-s", "-H", "Accept: application/vnd.oci.image.manifest.v1+json",
+                          f"http://{registry}/v2/some/side/manifests/1")
+        for digest in [d["digest"] for d in (json.loads(manifest)["config"], *json.loads(manifest)["layers"])]:
+            lab.on("outside", "curl", "-s", "-f", "-X", "POST",
+                   f"http://{registry}/v2/some/aging/blobs/uploads/?mount={digest}&from=some/side")
+        lab.on("outside", "curl", "-s", "-f", "-X", "PUT", "-H", "Content-Type: application/vnd.oci.image.manifest.v1+json",
+               "--data-binary", manifest, f"http://{registry}/v2/some/aging/manifests/1")
+        stack.up(text % "daily")
+        assert stack.exec("a", "cat", "/word") == "old", "pulled less than a day ago"
+        stack.up(text % "every_10ms")
+        assert stack.exec("a", "cat", "/word") == "new"
+    finally:
+        stack.down()
+
+
+def test_a_policy_that_is_none_is_refused(lab: Pystack, tmp_path: Path) -> None:
+    from tests.conftest import Stack
+
+    done = Stack(lab, tmp_path).up("services: {a: {image: busybox, pull_policy: every_blue}}", check=False)
+    assert done.returncode == 1
+    assert "stack.yml:1:" in done.stderr

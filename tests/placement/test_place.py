@@ -121,3 +121,29 @@ def test_no_constraint_is_ever_violated(nodes: list[Node], units: list[Unit]) ->
             assert max((chosen.count(i) for i in chosen), default=0) <= demand.placement.max_per_node
     assert min(cpus) >= -1e-6
     assert min(memory) >= 0
+
+
+def test_moves_even_out_and_stop() -> None:
+    from orchestrator.placement.rebalance import Placed, moves
+
+    board = board_of(node(0), node(1), node(2))
+    free, held = Demand(service="s/a"), Demand(service="s/b", pinned="n0", pinned_by="volume x is")
+    for demand in (*[free] * 5, held):
+        board.put(demand, 0)
+    placed = [Placed(free, (f"a{i}",), "n0", "s") for i in range(5)] + [Placed(held, ("b0",), "n0", "s")]
+    found = moves(board, placed, limit=50)
+    assert sorted(board.total.tolist()) == [2, 2, 2]
+    assert len(found) == 4
+    assert {m.target for m in found} == {"n1", "n2"}
+    assert all("b0" not in m.tasks for m in found)
+    assert moves(board_of(node(0), node(1)), [], limit=5) == []
+
+
+def test_the_budget_of_moves_is_kept() -> None:
+    from orchestrator.placement.rebalance import Placed, moves
+
+    board = board_of(node(0), node(1))
+    demand = Demand(service="s/a")
+    for _ in range(8):
+        board.put(demand, 0)
+    assert len(moves(board, [Placed(demand, (f"a{i}",), "n0", "s") for i in range(8)], limit=2)) == 2

@@ -1,0 +1,128 @@
+"""Images on the cluster: which node has what, what must be pulled, and what is carried from node to node."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from agent.manifest import Task
+from orchestrator.couriers.courier import Courier
+from orchestrator.couriers.shipping import ship
+from orchestrator.errors import PystackError, Refused, Unreachable
+from orchestrator.planning import graph
+from orchestrator.server.cluster import Cluster
+from orchestrator.server.rollout import Failure
+from orchestrator.stackfile.model import Stack
+from orchestrator.stackfile.units import parse_duration
+
+
+def max_age_s(policy: str) -> float:
+    """How old the last pull may be under *policy*: daily, weekly, every_DURATION; 0 where age does not count."""
+    if policy.startswith("every_"):
+        return parse_duration(policy[6:])
+    return {"daily": 86_400.0, "weekly": 604_800.0}.get(policy, 0.0)
+
+
+class Images:
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+
+    @property
+    def _local(self) -> Courier:
+        return self.cluster.members[self.cluster.local].courier
+
+    async def _ages(self, images: Sequence[str]) -> dict[str, float | None]:
+        """Seconds since each of *images* was last pulled here, None for one that never was."""
+        if not images:
+            return {}
+        data = msgspec.json.encode(images)
+        found: dict[str, float | None] = await self._local.call("POST", "/pystack/images/ages", data=data)
+        return found
+
+    async def ids(self, stack: Stack) -> dict[str, str]:
+        """Image names of *stack* → identity, for those that a node has; this host's word counts before the others'."""
+        names = sorted({s.container.image for s in stack.services})
+        out: dict[str, str] = {}
+        for node in [self.cluster.local, *sorted(self.cluster.ready - {self.cluster.local})]:
+            if left := [n for n in names if n not in out]:
+                with contextlib.suppress(Unreachable):
+                    out |= await self._on(node, left)
+        return out
+
+    async def _on(self, node: str, images: Sequence[str]) -> dict[str, str]:
+        """Which of *images* (names or identities) a node has whole → their identities."""
+        courier = self.cluster.get(node).courier
+        found: dict[str, str] = await courier.call("POST", "/pystack/images/ids", data=msgspec.json.encode(images))
+        return found
+
+    async def ship(self, tasks: Sequence[Task], tell: Any) -> list[Failure]:
+        """Bring the images of *tasks* to their nodes, from a node that has them."""
+        if len(self.cluster.members) < 2:
+            return []
+        wanted: dict[str, dict[str, Task]] = {}
+        for task in tasks:
+            if task.container.image_id and not self.cluster.silent(task.node):
+                wanted.setdefault(task.node, {})[task.container.image_id] = task
+        have = {node: await self._on(node, list(images)) for node, images in wanted.items()}
+        failures: list[Failure] = []
+
+        async def bring(node: str, image: str, task: Task) -> None:
+            try:
+                source = await self._holder(image)
+                tell({"event": "ship", "image": task.container.image, "from": source, "to": node})
+                await ship(image, self.cluster.get(source).courier, self.cluster.get(node).courier)
+            except PystackError as error:
+                reason = f"image {task.container.image} cannot be brought to {node}: {error}"
+                failures.append(Failure(task=task.name, where=task.where, reason=reason))
+
+        async with asyncio.TaskGroup() as group:
+            for node, images in wanted.items():
+                for image, task in images.items():
+                    if image not in have[node]:
+                        group.create_task(bring(node, image, task))
+        return failures
+
+    async def _holder(self, image: str) -> str:
+        """A node that has *image*. Raises Refused."""
+        for node in [self.cluster.local, *sorted(self.cluster.ready - {self.cluster.local})]:
+            if await self._on(node, [image]):
+                return node
+        raise Refused("no node has it any more: pull or load it again")
+
+    async def pull(self, stack: Stack, services: Sequence[str], policy: str, tell: Any) -> list[Failure]:
+        """Bring every image that is missing, or that the policy wants anew. A failure ends `up` before it began."""
+        have = await self.ids(stack)
+        wanted: dict[str, str] = {}
+        limits: dict[str, tuple[float, str]] = {}
+        for service in stack.services:
+            if services and service.name not in graph.closure(stack, frozenset(services)):
+                continue
+            image, rule = service.container.image, policy or service.container.pull_policy
+            if service.build is not None or rule == "never":
+                continue
+            if image not in have or rule == "always":
+                wanted.setdefault(image, service.name)
+            elif oldest := max_age_s(rule):
+                limits.setdefault(image, (oldest, service.name))
+        for image, age in (await self._ages(list(limits))).items():
+            if age is None or age > limits[image][0]:
+                wanted.setdefault(image, limits[image][1])
+        failures: list[Failure] = []
+
+        async def fetch(image: str, service: str) -> None:
+            where = next(s.where for s in stack.services if s.name == service)
+            try:
+                async for event in self._local.stream("POST", "/images/create", params={"fromImage": image}):
+                    tell({"event": "pull", "image": image, **event})
+            except Refused as error:
+                failures.append(Failure(task=service, where=where, reason=f"image {image}: {error}"))
+
+        async with asyncio.TaskGroup() as group:
+            for image, user in wanted.items():
+                group.create_task(fetch(image, user))
+        return failures
+
