@@ -90,6 +90,16 @@ class Device(Record, frozen=True, kw_only=True):
     permissions: str = "rwm"
 
 
+class Hook(Record, frozen=True, kw_only=True):
+    """A command that is run inside a container; *user* "" is the container's own."""
+
+    command: tuple[str, ...]
+    user: str = ""
+    privileged: bool = False
+    working_dir: str = ""
+    environment: tuple[tuple[str, str], ...] = ()
+
+
 class Container(Record, frozen=True, kw_only=True):
     """Everything that decides how a container runs: the resolved form of a Compose service, or of `container run`."""
 
@@ -152,6 +162,8 @@ class Container(Record, frozen=True, kw_only=True):
     log_driver: str = "json-file"
     log_options: tuple[tuple[str, str], ...] = ()
     pull_policy: str = "missing"
+    post_start: tuple[Hook, ...] = ()
+    pre_stop: tuple[Hook, ...] = ()
 
 
 class Subnet(Record, frozen=True, kw_only=True):

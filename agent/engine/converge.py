@@ -190,15 +190,19 @@ class Converger:
         if record is None:
             state = "failed" if error else "pulling" if name in self._pulling else "pending"
             return TaskStatus(task=name, state=state, error=error)  # type: ignore[arg-type]
+        task = self.tasks.get(name)
+        # why an earlier container or an earlier start failed says nothing of what is wanted now
+        past = task is not None and (record.digest != digest(task.container) or record.generation < task.generation)
+        failed = bool(error) or (record.state == "failed" and not past)
         return TaskStatus(
             task=name,
-            state="failed" if record.state == "failed" or error else record.state,
+            state="failed" if failed else "pending" if record.state == "failed" else record.state,
             container=record.id, digest=record.digest, generation=record.generation, image=record.image,
             image_id=record.image_id, health=record.health, exit_code=record.exit_code,
             oom_killed=record.oom_killed, restarts=record.restarts, ports=tuple(record.ports),
             addresses=tuple((e.network, e.ipv4 or e.ipv6) for e in record.endpoints),
             created=record.created, started=record.started, finished=record.finished,
-            error=error or record.error,
+            error=error or ("" if past else record.error),
         )
 
     def status(self) -> NodeStatus:

@@ -21,7 +21,7 @@ from agent import files, mounts
 from agent.containers import cgroups, runtime
 from agent.containers.rotation import Limits, Rotation
 from agent.containers.runtime import Runtime
-from agent.engine import health, prepare
+from agent.engine import health, hooks, prepare
 from agent.engine.events import Events
 from agent.engine.networks import Networks
 from agent.engine.records import Record, load, now, save
@@ -227,6 +227,7 @@ class Engine:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(one.connected.wait(), ATTACH_S)
         await self.runtime.start(record.id)
+        await hooks.run(self, record, "post_start", c.post_start)
         check = prepare.healthcheck(record, image.config.config or RunConfig())
         self._set(record, "start", state="running", started=now(), finished="", health="starting" if check else "")
         self._watch(record)
@@ -345,6 +346,9 @@ class Engine:
             grace = record.container.stop_grace_s if grace_s is None else grace_s
             number = number or self.stop_signal(record)
             failpoint("container.stop")
+            if record.container.pre_stop and grace > 0:
+                with contextlib.suppress(AgentError, OSError):  # what fails must not keep a container from stopping
+                    await hooks.run(self, record, "pre_stop", record.container.pre_stop, grace)
             if record.process:
                 record.process.signal(number)
             done = self.wait(record)

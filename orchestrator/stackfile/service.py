@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from agent.manifest import Attachment, Container, Device, File, Healthcheck, Mount, Port, Ulimit
+from agent.manifest import Attachment, Container, Device, File, Healthcheck, Hook, Mount, Port, Ulimit
 from orchestrator.stackfile import envfile
 from orchestrator.stackfile.deploy import deploy, x_placement
 from orchestrator.stackfile.interpolate import Invalid
@@ -530,6 +530,33 @@ def develop(draft: Draft, value: Any, path: Path_) -> Fields:
     return {}
 
 
+def hooks(field: str) -> Row:
+    """`post_start:` and `pre_stop:`: commands that run inside the container."""
+
+    def row(draft: Draft, value: Any, path: Path_) -> Fields:
+        out = []
+        known = ("command", "user", "privileged", "working_dir", "environment")
+        for number, item in enumerate(draft.reading.sequence(value, path)):
+            at = (*path, number)
+            body = draft.reading.mapping(item, at)
+            for key in body:
+                if key not in known:
+                    draft.reading.unknown((*at, key), known)
+            words = command_line("command")(draft, body.get("command"), (*at, "command")).get("command")
+            if not words:
+                draft.problem(at, "needs a command", "command: [program, argument]")
+                continue
+            variables = {k: draft.reading.environment.get(k, "") if v is None else scalar(v)
+                         for k, v in as_mapping(body.get("environment")).items()}
+            out.append(Hook(
+                command=words, user=scalar(body.get("user")), privileged=body.get("privileged") is True,
+                working_dir=scalar(body.get("working_dir")), environment=tuple(sorted(variables.items())),
+            ))
+        return {field: tuple(out)}
+
+    return row
+
+
 def nothing(draft: Draft, value: Any, path: Path_) -> Fields:
     """Keys whose meaning another row, or nothing on the node, takes up."""
     del draft, value, path
@@ -601,6 +628,8 @@ KEYS: dict[str, Row] = {
     "dns_opt": words("dns_opt"),
     "logging": logging,
     "pull_policy": pull_policy,
+    "post_start": hooks("post_start"),
+    "pre_stop": hooks("pre_stop"),
     "depends_on": depends_on,
     "deploy": deploy,
     "x-placement": x_placement,
@@ -614,7 +643,7 @@ NOT_HONOURED: dict[str, str] = dict.fromkeys(
         "attach", "blkio_config", "cgroup_parent", "cpu_count", "cpu_percent", "cpu_rt_period", "cpu_rt_runtime",
         "credential_spec",
         "external_links", "gpus", "isolation", "models",
-        "oom_kill_disable", "post_start", "pre_start", "pre_stop", "provider", "runtime",
+        "oom_kill_disable", "pre_start", "provider", "runtime",
         "storage_opt", "use_api_socket", "userns_mode",
     ),
     "is not supported yet and has no effect",

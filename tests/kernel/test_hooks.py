@@ -1,0 +1,39 @@
+"""post_start and pre_stop: run inside the container, as whom and where the file says."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conftest import Stack
+
+pytestmark = pytest.mark.kernel
+
+
+def test_hooks_run_after_start_and_before_stop(stack: Stack) -> None:
+    stack.up("""
+services:
+  a:
+    image: busybox
+    command: sh -c "trap 'cat /data/order > /data/seen; exit 0' TERM; while :; do sleep 0.05; done"
+    volumes: ["data:/data"]
+    post_start:
+      - {command: [sh, -c, "echo started as $$(id -u) in $$PWD with $$WORD >> /data/order"], user: "7",
+         working_dir: /tmp, environment: {WORD: hello}}
+    pre_stop:
+      - command: sh -c 'echo stopping >> /data/order'
+  later:
+    image: busybox
+    command: sleep 1000
+    stop_signal: SIGKILL
+    volumes: ["data:/data"]
+volumes: {data: {}}
+""", check=False)
+    failed = stack.run("up", check=False)
+    assert failed.returncode == 1, "/data is root's: user 7 cannot write there, and its hook says so"
+    assert "post_start hook" in failed.stderr
+    assert "Permission denied" in failed.stderr
+    stack.write(stack.file.read_text().replace('user: "7",', 'user: root,'))
+    stack.run("up")
+    assert stack.exec("later", "cat", "/data/order") == "started as 0 in /tmp with hello\n"
+    stack.run("stop", "a")
+    assert stack.exec("later", "cat", "/data/seen").splitlines()[-1] == "stopping"
