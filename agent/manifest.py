@@ -265,13 +265,14 @@ class Virtual(Record, frozen=True, kw_only=True):
 
 
 class Manifest(Record, frozen=True, kw_only=True):
-    """What *node* must be. *underlay* is the address under which other nodes reach it, "" on a node that is alone.
-    *peers* are the endpoints on other nodes of the networks that this one has.
+    """What *node* must be. *serial* tells one delivery from another. *underlay* is the address under which other nodes
+    reach it, "" on a node that is alone. *peers* are the endpoints on other nodes of the networks that this one has.
 
-    Whatever of pystack's the node has and the manifest does not name is removed, except
-    volumes (data goes only when asked for) and containers made through the Docker Engine API."""
+    Whatever of pystack's the node has and the manifest does not name is removed, except volumes (data goes only when asked
+    for) and containers made through the Docker Engine API."""
 
     revision: int = 0
+    serial: str = ""
     node: str = ""
     underlay: str = ""
     networks: tuple[Network, ...] = ()
@@ -279,6 +280,54 @@ class Manifest(Record, frozen=True, kw_only=True):
     tasks: tuple[Task, ...] = ()
     peers: tuple[Peer, ...] = ()
     virtuals: tuple[Virtual, ...] = ()
+
+
+PARTS = ("networks", "volumes", "tasks", "peers", "virtuals")
+
+
+class Delta(Record, frozen=True, kw_only=True):
+    """What leads from the manifest with serial *base* to the next: *put* has the next one's head and the entries that are
+    new or changed, *drop* the keys of those that are gone, by part."""
+
+    base: str
+    put: Manifest
+    drop: dict[str, tuple[str, ...]] = {}
+
+
+def entry_key(part: str, entry: Network | Volume | Task | Peer | Virtual) -> str:
+    """What an entry is known by within its part of a manifest."""
+    if isinstance(entry, Peer):
+        return f"{entry.network} {entry.ipv4} {entry.ipv6}"
+    if isinstance(entry, Virtual):
+        return f"{entry.service} {entry.network}"
+    return entry.name
+
+
+def difference(old: Manifest, new: Manifest) -> Delta:
+    """The Delta with which `patched` makes *new* of *old*; its size is that of the change."""
+    changed: dict[str, tuple[Record, ...]] = {}
+    drop: dict[str, tuple[str, ...]] = {}
+    for part in PARTS:
+        before = {entry_key(part, e): e for e in getattr(old, part)}
+        after = {entry_key(part, e): e for e in getattr(new, part)}
+        changed[part] = tuple(e for k, e in after.items() if before.get(k) != e)
+        if gone := tuple(k for k in before if k not in after):
+            drop[part] = gone
+    return Delta(base=old.serial, put=msgspec.structs.replace(new, **changed), drop=drop)
+
+
+def patched(old: Manifest, delta: Delta) -> Manifest:
+    """*old* with *delta* laid over it; entries that stayed keep their order. Raises ValueError where *old* is not its base."""
+    if old.serial != delta.base:
+        raise ValueError(f"the change is one of manifest {delta.base!r}, and here is {old.serial!r}")
+    parts: dict[str, tuple[Record, ...]] = {}
+    for part in PARTS:
+        entries = {entry_key(part, e): e for e in getattr(old, part)}
+        for key in delta.drop.get(part, ()):
+            entries.pop(key, None)
+        entries.update({entry_key(part, e): e for e in getattr(delta.put, part)})
+        parts[part] = tuple(entries.values())
+    return msgspec.structs.replace(delta.put, **parts)
 
 
 State = Literal[

@@ -14,8 +14,9 @@ from aiohttp import web
 from agent.api.keys import CONVERGER, flag
 from agent.api.system import VERSION
 from agent.engine.records import Record
+from agent.errors import Conflict
 from agent.images.pull import architecture
-from agent.manifest import Container, Facts, Manifest, TaskStatus
+from agent.manifest import Container, Delta, Facts, Manifest, TaskStatus, patched
 
 routes = web.RouteTableDef()
 
@@ -36,6 +37,18 @@ async def facts(request: web.Request) -> web.Response:
         lacks=tuple(p for p in ("runc", "conmon", "nft") if not shutil.which(p)),
     )
     return web.Response(body=msgspec.json.encode(found), content_type="application/json")
+
+
+@routes.patch("/pystack/manifest")
+async def change(request: web.Request) -> web.Response:
+    """A Delta; 409 where it is none of the manifest that is here: the whole is wanted then."""
+    converger = request.app[CONVERGER]
+    try:
+        manifest = patched(converger.manifest, msgspec.json.decode(await request.read(), type=Delta))
+    except ValueError as error:
+        raise Conflict(str(error)) from None
+    await converger.apply(manifest)
+    return web.Response(status=204)
 
 
 @routes.post("/pystack/containers")

@@ -18,6 +18,7 @@ from agent.containers.rotation import segments
 from agent.containers.watch import FolderWatch
 
 BLOCK = 1 << 16
+YIELD_EVERY = 1024
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -169,11 +170,14 @@ async def _read(
         while True:
             finished = ended()  # asked before reading, so that the last lines are not missed
             try:
-                following = _following(path, file.fileno())
+                complete = _following(path, file.fileno()) is not None
             except FileNotFoundError:
                 await asyncio.sleep(0.001)
                 continue
-            for raw in file:  # asked for its successor before it is read out, so that nothing falls between the two
+            # asked whether it has a successor before it is read out: nothing falls between the two
+            for number, raw in enumerate(file, 1):
+                if number % YIELD_EVERY == 0:
+                    await asyncio.sleep(0)  # a flood is not the only thing that this process looks after
                 pending += raw
                 if pending.endswith(b"\n"):
                     line = parse(pending)
@@ -182,11 +186,15 @@ async def _read(
                         if limit is not None and instant(line.time) > limit:
                             return
                         yield line
-            if following is not None:
+            if complete:
+                # asked once more: while its lines were handed on, names may have moved by a whole rotation
                 with contextlib.suppress(FileNotFoundError):
-                    successor = following.open("rb")
-                    file.close()
-                    file, pending = successor, b""
+                    if following := _following(path, file.fileno()):
+                        successor = following.open("rb")
+                        file.close()
+                        file, pending = successor, b""
+                        continue
+                await asyncio.sleep(0.001)
                 continue
             if not follow or finished:
                 return

@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from agent.manifest import Manifest, TaskStatus
+from agent.manifest import Delta, Manifest, TaskStatus
 from orchestrator.errors import Refused, Unreachable
 
 
@@ -33,6 +33,10 @@ class Courier:
     async def deliver(self, manifest: Manifest) -> None:
         """Hand over the whole manifest; the agent has kept it on disk when this returns."""
         await self.call("PUT", "/pystack/manifest", data=msgspec.json.encode(manifest))
+
+    async def change(self, delta: Delta) -> None:
+        """Hand over what changed. Raises Refused with status 409 where the node has another manifest than its base."""
+        await self.call("PATCH", "/pystack/manifest", data=msgspec.json.encode(delta))
 
     async def statuses(self) -> AsyncIterator[TaskStatus | None]:
         """Every task's status, then None, then each change. Raises Unreachable when the node is lost."""

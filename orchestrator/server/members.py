@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from agent.manifest import Facts, Manifest, TaskStatus
+from agent.manifest import Facts, Manifest, TaskStatus, difference
 from orchestrator.couriers.courier import Courier
 from orchestrator.errors import PystackError, Refused, Unreachable
 from orchestrator.placement.node import Node
@@ -42,6 +43,8 @@ class Member:
         self._deliverer: asyncio.Task[None] | None = None
         self._listener: asyncio.Task[None] | None = None
         self._delivered: Manifest | None = None
+        self._epoch = os.urandom(4).hex()
+        self._count = 0
 
     @property
     def ready(self) -> bool:
@@ -113,11 +116,10 @@ class Member:
             try:
                 manifest = self._manifest(self.node.name)
                 same = self._delivered is not None and msgspec.structs.replace(
-                    self._delivered, revision=manifest.revision
+                    self._delivered, revision=manifest.revision, serial=""
                 ) == manifest
                 if not same:
-                    await self.courier.deliver(manifest)
-                    self._delivered = manifest
+                    await self._hand_over(manifest)
             except Unreachable:
                 current.set_result(None)
             except PystackError as error:
@@ -125,6 +127,22 @@ class Member:
                 current.exception()
             else:
                 current.set_result(None)
+
+    async def _hand_over(self, manifest: Manifest) -> None:
+        """What changed since the last delivery, or the whole where the node knows of no last one."""
+        self._count += 1
+        named = msgspec.structs.replace(manifest, serial=f"{self._epoch}.{self._count}")
+        before, self._delivered = self._delivered, None
+        try:
+            if before is None:
+                await self.courier.deliver(named)
+            else:
+                await self.courier.change(difference(before, named))
+        except Refused as error:
+            if before is None or error.status != 409:
+                raise
+            await self.courier.deliver(named)
+        self._delivered = named
 
     async def close(self) -> None:
         if self._listener:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Stack
+from tests.conftest import PATIENCE, Stack
 
 pytestmark = pytest.mark.kernel
 
@@ -19,9 +20,13 @@ def folder(stack: Stack, task: str) -> Path:
 
 def following(stack: Stack, service: str) -> subprocess.Popen[str]:
     words = ["-f", str(stack.file), "logs", "-p", stack.name, "-f", "--no-log-prefix", service]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", "orchestrator", *words], env=stack.pystack.environment, stdout=subprocess.PIPE, text=True,
     )
+    guard = threading.Timer(60 * PATIENCE, process.kill)  # a line that never comes is a failure, not a test without end
+    guard.daemon = True
+    guard.start()
+    return process
 
 
 def test_a_flood_stays_within_its_bounds_and_others_are_served(stack: Stack) -> None:
@@ -39,12 +44,14 @@ services:
     for line in follow.stdout:
         if line == "last\n":
             break
+    else:
+        raise AssertionError("the last line never came")
     follow.kill()
     follow.communicate()
     files = sorted(p.name for p in folder(stack, "flood-1").glob("log*"))
     assert files == ["log", "log.1", "log.2"]
-    # 90 MB were written as fast as conmon can; what is kept is what came between a few looks
-    assert sum(p.stat().st_size for p in folder(stack, "flood-1").glob("log*")) < 45 << 20
+    # 92 MB were written as fast as conmon can; what is kept is what came between a few looks, and a busy machine looks late
+    assert sum(p.stat().st_size for p in folder(stack, "flood-1").glob("log*")) < 75 << 20
     assert stack.exec("quiet", "echo", "here") == "here\n"
     assert stack.run("logs", "--no-log-prefix", "-n", "1", "flood").stdout == "last\n"
 
