@@ -130,6 +130,11 @@ def _networks(reading: Reading, document: dict[str, Any]) -> dict[str, StackNetw
         driver = body.get("driver") or ""
         if driver not in ("", "bridge", "default", "overlay", "host", "none"):
             reading.check((*path, "driver"), f"driver {driver!r} is not there yet", "bridge, overlay, host or none")
+        opts = merge.as_mapping(body.get("driver_opts"))
+        if "encrypted" in opts and rows.scalar(opts["encrypted"]).lower() not in ("false", "0"):
+            # traffic that somebody believes to be secret must not go out in the clear
+            reading.check((*path, "driver_opts", "encrypted"), "encrypted overlays are not there yet",
+                          "take it out where the wire between the hosts is trusted")
         subnets: list[Subnet] = []
         ipam = reading.mapping(body.get("ipam"), (*path, "ipam"))
         for number, pool in enumerate(reading.sequence(ipam.get("config"), (*path, "ipam", "config"))):
