@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 from aiohttp import web
@@ -71,27 +72,42 @@ def bind(path: Path) -> socket.socket:
     return sock
 
 
-async def serve() -> None:
-    """Run the agent of this host until SIGTERM or SIGINT; containers run on afterwards."""
+def prepared() -> Paths:
+    """Where this instance lives, its folders made."""
     paths = locate()
-    paths.root.mkdir(parents=True, exist_ok=True, mode=0o711)
-    paths.run.mkdir(parents=True, exist_ok=True, mode=0o711)
-    agent = Agent(paths)
-    await agent.start()
+    for directory in (paths.root, paths.run):
+        directory.mkdir(parents=True, exist_ok=True, mode=0o711)
+    return paths
+
+
+def stop_event() -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await stop.wait()
-    await agent.stop()
+    return stop
 
 
-def main() -> None:
+def run(serve: Callable[[], Coroutine[None, None, None]], name: str, refusal: type[Exception]) -> None:
+    """Be the process `pystack NAME`; a *refusal* is one line on stderr and exit status 1."""
     import uvloop
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     os.environ.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
     try:
         uvloop.run(serve())
-    except AgentError as error:
-        print(f"pystack agent: {error}", file=sys.stderr)
+    except refusal as error:
+        print(f"pystack {name}: {error}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+async def serve() -> None:
+    """Run the agent of this host until SIGTERM or SIGINT; containers run on afterwards."""
+    agent = Agent(prepared())
+    await agent.start()
+    await stop_event().wait()
+    await agent.stop()
+
+
+def main() -> None:
+    run(serve, "agent", AgentError)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,18 @@ from tests.images import archive, busybox_rootfs, tar_of
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 
 PATIENCE = float(os.environ.get("PYSTACK_TEST_PATIENCE", "1"))  # a machine under emulation is slower by this factor
+
+
+def eventually(check: object, within_s: float = 10.0) -> None:
+    """*check* holds within that time; what it last failed with is the failure."""
+    deadline = time.monotonic() + within_s * PATIENCE
+    while True:
+        try:
+            return check()  # type: ignore[operator]
+        except AssertionError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 class Pystack:

@@ -183,3 +183,8 @@ def _inside(address: str, pools: Sequence[Subnet]) -> bool:
 def held(tasks: Iterable[Task]) -> list[tuple[str, str]]:
     """(network, address) of everything that *tasks* hold."""
     return [(a.network, address) for t in tasks for a in t.container.attachments for address in (a.ipv4, a.ipv6)]
+
+
+def held_by_hosts(networks: Iterable[Network]) -> list[tuple[str, str]]:
+    """(network, address) of everything that nodes themselves hold on *networks*."""
+    return [(n.name, address) for n in networks for h in n.hosts for address in (h.ipv4, h.ipv6)]

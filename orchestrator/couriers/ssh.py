@@ -109,12 +109,12 @@ def fingerprint(host_key: str) -> str:
 class Tunnel:
     """Keeps a node's agent socket at *local* for as long as it runs."""
 
-    def __init__(self, target: str, host_key: str, remote: str, local: Path, said: Callable[[str], None]) -> None:
+    def __init__(self, target: str, host_key: str, remote: str, local: Path) -> None:
         self.target = target
         self.host_key = host_key
         self.remote = remote
         self.local = local
-        self.said = said
+        self.said: Callable[[str], None] = lambda _: None
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:

@@ -92,14 +92,9 @@ def eligible(stack: Stack, service: Service, ground: Ground) -> list[str]:
 def assign(stack: Stack, tasks: Sequence[Task], current: Sequence[Task], ground: Ground) -> list[Task]:
     """*tasks* with their nodes. Raises Impossible with every reason, where one cannot be placed."""
     own = demands(stack, ground)
-    board = Board(ground.nodes, ground.ready)
-    demand_of_others(board, ground.others, ground.demands)
+    board = _board(ground, [t for t in tasks if t.node], own)  # of mode global: its node is part of what it is
     where = {t.name: ground.wishes.get(t.name, t.node) for t in current}
-    chosen: dict[str, str] = {}
-    for task in tasks:
-        if task.node:  # of mode global: its node is part of what it is
-            chosen[task.name] = task.node
-            board.put(own[f"{stack.name}/{task.service}"], board.at[task.node])
+    chosen = {t.name: t.node for t in tasks if t.node}
     units = _units(stack, [t for t in tasks if not t.node], own)
     open_units: list[tuple[Demand, list[Task]]] = []
     for demand, members in units:
@@ -110,10 +105,7 @@ def assign(stack: Stack, tasks: Sequence[Task], current: Sequence[Task], ground:
             chosen |= dict.fromkeys((t.name for t in members), home)
         else:
             open_units.append((demand, members))
-    grouped: dict[Demand, list[list[Task]]] = {}
-    for demand, members in open_units:
-        grouped.setdefault(demand, []).append(members)
-    wishes = [Unit(demand, len(copies)) for demand, copies in grouped.items()]
+    grouped, wishes = _grouped(open_units)
     impossible: list[tuple[Demand, Task]] = []
     for wish, copies, nodes in zip(wishes, grouped.values(), place(board, wishes), strict=True):
         for number, members in enumerate(copies):
@@ -128,17 +120,29 @@ def assign(stack: Stack, tasks: Sequence[Task], current: Sequence[Task], ground:
     return [msgspec.structs.replace(t, node=chosen[t.name]) for t in tasks]
 
 
+def _board(ground: Ground, tasks: Sequence[Task], own: Mapping[str, Demand]) -> Board:
+    """The nodes with what other stacks have there, and with *tasks* of this one."""
+    board = Board(ground.nodes, ground.ready)
+    demand_of_others(board, ground.others, ground.demands)
+    demand_of_others(board, tasks, own)
+    return board
+
+
+def _grouped(units: Sequence[tuple[Demand, list[Task]]]) -> tuple[dict[Demand, list[list[Task]]], list[Unit]]:
+    """Units that ask for the same, by what they ask; and the same as the solvers want it."""
+    grouped: dict[Demand, list[list[Task]]] = {}
+    for demand, members in units:
+        grouped.setdefault(demand, []).append(members)
+    return grouped, [Unit(demand, len(copies)) for demand, copies in grouped.items()]
+
+
 def _exactly(
     stack: Stack, tasks: Sequence[Task], units: Sequence[tuple[Demand, list[Task]]], where: Mapping[str, str],
     ground: Ground, own: Mapping[str, Demand], refusal: Callable[[], str],
 ) -> dict[str, str]:
     """All of the stack placed anew by the exact solver, moving as little as it can. Raises Impossible."""
-    board = Board(ground.nodes, ground.ready)
-    demand_of_others(board, [*ground.others, *(t for t in tasks if t.node)], {**ground.demands, **own})
-    grouped: dict[Demand, list[list[Task]]] = {}
-    for demand, members in units:
-        grouped.setdefault(demand, []).append(members)
-    wishes = [Unit(demand, len(copies)) for demand, copies in grouped.items()]
+    board = _board(ground, [t for t in tasks if t.node], own)
+    grouped, wishes = _grouped(units)
     homes = [
         [board.at[where[m[0].name]] for m in copies if where.get(m[0].name) in board.at] for copies in grouped.values()
     ]
@@ -258,9 +262,7 @@ def placed_units(stack: Stack, tasks: Sequence[Task], ground: Ground) -> list[Pl
 def place_guest(stack: Stack, guest: Task, tasks: Sequence[Task], ground: Ground) -> Task:
     """*guest* on the node that a further task of its service would get. Raises Impossible."""
     own = demands(stack, ground)
-    board = Board(ground.nodes, ground.ready)
-    demand_of_others(board, ground.others, ground.demands)
-    demand_of_others(board, tasks, own)
+    board = _board(ground, tasks, own)
     demand = msgspec.structs.replace(own[f"{stack.name}/{guest.service}"], ports=frozenset())
     [nodes] = place(board, [Unit(demand, 1)])
     if not nodes:
@@ -271,9 +273,7 @@ def place_guest(stack: Stack, guest: Task, tasks: Sequence[Task], ground: Ground
 def explain(stack: Stack, service: str, task: str, tasks: Sequence[Task], ground: Ground) -> Why:
     """Every node's verdict on *service*, with all of *tasks* but *task* in place."""
     own = demands(stack, ground)
-    board = Board(ground.nodes, ground.ready)
-    demand_of_others(board, ground.others, ground.demands)
-    demand_of_others(board, [t for t in tasks if t.name != task], own)
+    board = _board(ground, [t for t in tasks if t.name != task], own)
     one = next((t for t in tasks if t.name == task), None)
     unit = next((d for d, members in _units(stack, [t for t in tasks if t.service == service or t.name == task], own)
                  if any(t.name == task for t in members)), own[f"{stack.name}/{service}"])

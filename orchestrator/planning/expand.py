@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence, Set
 import msgspec
 
 from agent.manifest import Network, Task, Volume
-from orchestrator.addressing.allocate import Addresses, free_vni, held, service_pools, subnets, vips
+from orchestrator.addressing.allocate import Addresses, free_vni, held, held_by_hosts, service_pools, subnets, vips
 from orchestrator.errors import PystackError
 from orchestrator.placement.assign import Ground, assign, eligible
 from orchestrator.placement.node import Node
@@ -51,8 +51,7 @@ def expand(
             ]
     drafts = assign(stack, drafts, current.tasks, ground)
     volumes = _volumes(stack, current, drafts, ground)
-    hosts = [(n.name, a) for n in networks for h in n.hosts for a in (h.ipv4, h.ipv6)]
-    addresses = Addresses(by_name, [*held(current.tasks), *held(drafts), *hosts])
+    addresses = Addresses(by_name, [*held(current.tasks), *held(drafts), *held_by_hosts(networks)])
     tasks = tuple(_address(task, known.get(task.name), addresses) for task in drafts)
     _refuse_doubles(tasks)
     _refuse_ports(tasks, ground)
@@ -65,8 +64,7 @@ def address_guest(
 ) -> tuple[Task, list[Network]]:
     """*task* with free addresses, and those of *networks* that its node now carries too, changed accordingly."""
     by_name = {n.name: n for n in networks}
-    hosts = [(n.name, a) for n in networks for h in n.hosts for a in (h.ipv4, h.ipv6)]
-    addresses = Addresses(by_name, [*held(current.tasks), *held(ground.others), *hosts])
+    addresses = Addresses(by_name, [*held(current.tasks), *held(ground.others), *held_by_hosts(networks)])
     placed = _address(task, None, addresses)
     changed = []
     for attachment in placed.container.attachments:

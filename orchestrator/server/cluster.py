@@ -48,7 +48,6 @@ class Cluster:
         self.store = store
         self.local = local
         self.members: dict[str, Member] = {}
-        self.listeners: set[Callable[[str], None]] = set()
         self._socket = socket
         self._run = run
         self._manifest = manifest
@@ -75,17 +74,11 @@ class Cluster:
             folder = self._run / "nodes"
             folder.mkdir(mode=0o700, exist_ok=True)
             socket = folder / f"{node.id}.sock"
-            tunnel = Tunnel(node.target, node.host_key, f"{node.root}/docker.sock", socket, lambda _: None)
-        member = Member(
-            node, socket, self._manifest, lambda status: self._heard(node.name, status), self._moved, tunnel
-        )
+            tunnel = Tunnel(node.target, node.host_key, f"{node.root}/docker.sock", socket)
+        member = Member(node, socket, self._manifest, lambda status: self._heard(node.name, status), tunnel)
         self.members[node.name] = member
         member.start()
         return member
-
-    def _moved(self, member: Member) -> None:
-        for listen in self.listeners:
-            listen(member.node.name)
 
     async def _keep(self, node: Node) -> None:
         await self.store.transact((), [Put(f"nodes/{node.name}", msgspec.json.encode(node))])

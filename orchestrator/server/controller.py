@@ -327,8 +327,8 @@ class Controller:
             return await self._apply(stack, plan, options, tell)
 
     async def _apply(self, stack: Stack, plan: Plan, options: UpOptions, tell: Any) -> list[Failure]:
-        going = {s.name for s in plan.changes if s.kind == "task"}
-        if failures := await self.images.ship([t for t in plan.desired.tasks if t.name in going], tell):
+        changed = {s.name for s in plan.changes if s.kind == "task"}
+        if failures := await self.images.ship([t for t in plan.desired.tasks if t.name in changed], tell):
             return failures
         removed = [s.name for s in plan.steps if s.action == "remove" and s.kind == "task"]
         moved = [t.name for t in plan.desired.tasks if t.name in self.tasks and self.tasks[t.name].node != t.node]
@@ -341,7 +341,6 @@ class Controller:
             self.statuses, lambda tasks: asyncio.ensure_future(self._write_tasks(tasks)), wait=options.wait,
             timeout_s=options.timeout_s, lost=self._lost,
         )
-        changed = {s.name for s in plan.changes if s.kind == "task"}
         tasks = []
         for task in plan.desired.tasks:
             if task.desired == "guest":

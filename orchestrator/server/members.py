@@ -27,7 +27,7 @@ class Member:
 
     def __init__(
         self, node: Node, socket: Path, manifest: Callable[[str], Manifest], heard: Callable[[TaskStatus], None],
-        moved: Callable[[Member], None], tunnel: Tunnel | None = None,
+        tunnel: Tunnel | None = None,
     ) -> None:
         self.node = node
         self.courier = Courier(node.name, socket)
@@ -37,7 +37,6 @@ class Member:
         self.heard_at = 0.0
         self._manifest = manifest
         self._heard = heard
-        self._moved = moved
         self._delivery: asyncio.Future[None] | None = None
         self._greeting: asyncio.Task[None] | None = None
         self._deliverer: asyncio.Task[None] | None = None
@@ -77,7 +76,6 @@ class Member:
             if self.ready:
                 self.synced.clear()
                 self._delivered = None
-                self._moved(self)
             await asyncio.sleep(pause)
             pause = min(5.0 if self.tunnel is None else 1.0, pause * 2)
 
@@ -88,7 +86,6 @@ class Member:
         self.node = msgspec.structs.replace(self.node, facts=facts)
         self.problem = ""
         self.synced.set()
-        self._moved(self)
         self._greeting = asyncio.create_task(self._deliver_quietly())
 
     async def _deliver_quietly(self) -> None:

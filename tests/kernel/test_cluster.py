@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import PATIENCE, Pystack, Stack, cluster_of
+from tests.conftest import Pystack, Stack, cluster_of, eventually
 
 WEB = """
 services:
@@ -45,18 +44,6 @@ def stack(cluster: Pystack, tmp_path: Path) -> Iterator[Stack]:
 
 def answers(text: str) -> set[str]:
     return {line for line in text.splitlines() if line.strip()}
-
-
-def eventually(check: object, within_s: float = 10.0) -> None:
-    """*check* holds within that time; what it last failed with is the failure."""
-    deadline = time.monotonic() + within_s * PATIENCE
-    while True:
-        try:
-            return check()  # type: ignore[operator]
-        except AssertionError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
 
 
 def test_nodes_are_listed_with_what_they_are(cluster: Pystack) -> None:

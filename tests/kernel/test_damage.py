@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Stack
+from tests.conftest import Stack, eventually
 from tests.images import archive, busybox_rootfs, tar_of
-from tests.kernel.test_cluster import eventually
 
 pytestmark = pytest.mark.kernel
 PAIR = """
