@@ -184,7 +184,7 @@ def _units(stack: Stack, tasks: Sequence[Task], own: Mapping[str, Demand]) -> li
     sharing: dict[str, str] = {}
     volumes = {v.name for v in stack.volumes if v.driver == "local"}
     bound: set[str] = set()
-    one_host = {n.key for n in stack.networks if n.driver == "bridge"}  # who asks for a bridge asks for one host
+    one_host = {n.name for n in stack.networks if n.driver == "bridge"}  # who asks for a bridge asks for one host
     for service in stack.services:
         shared = {n for n, _ in links(service)} - {d.service for d in service.depends_on} | _namespaces(service)
         for other in shared & by_name.keys():

@@ -206,6 +206,23 @@ def test_a_drained_node_gives_its_tasks_away(stack: Stack) -> None:
     assert {name: t["id"] for name, t in stack.ps().items()} == before, "tasks are not moved without need"
 
 
+def test_services_on_a_bridge_share_a_host(stack: Stack) -> None:
+    """`driver: bridge` asks for one host's network, so its services are placed together; others are spread as ever."""
+    stack.up("""
+services:
+  a: {image: busybox, command: sleep 10000, stop_signal: SIGKILL, networks: [near]}
+  b: {image: busybox, command: sleep 10000, stop_signal: SIGKILL, networks: [near]}
+  c: {image: busybox, command: sleep 10000, stop_signal: SIGKILL, networks: [near]}
+  far: {image: busybox, command: sleep 10000, stop_signal: SIGKILL, deploy: {replicas: 3}}
+networks:
+  near: {driver: bridge}
+""")
+    tasks = stack.ps()
+    assert len({tasks[t]["node"] for t in ("a-1", "b-1", "c-1")}) == 1
+    assert len({tasks[t]["node"] for t in ("far-1", "far-2", "far-3")}) == 3
+    stack.run("exec", "-T", "a", "ping", "-c", "1", "-W", "2", "c")
+
+
 def test_a_volume_keeps_its_users(stack: Stack) -> None:
     text = """
 services:
