@@ -11,6 +11,8 @@ from typing import Literal
 
 import msgspec
 
+from netplugins.parents import has_parent
+
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Base of all that crosses the wire: immutable, and silent about what is left at its default."""
@@ -203,6 +205,11 @@ class Network(Record, frozen=True, kw_only=True):
     hosts: tuple[Holder, ...] = ()
     vips: tuple[Holder, ...] = ()
 
+    @property
+    def on_lan(self) -> bool:
+        """Whether its containers stand on a LAN of the hosts, with addresses of that."""
+        return self.driver in ("macvlan", "ipvlan")
+
 
 class Volume(Record, frozen=True, kw_only=True):
     """*node* is where a local volume's data lie, "" before its first user was placed."""
@@ -366,7 +373,7 @@ class TaskStatus(Record, frozen=True, kw_only=True):
 
 class Facts(Record, frozen=True, kw_only=True):
     """What a node is, as it says itself. *cpus* counts cores, *memory* bytes; *lacks* names what its kernel or its
-    installed programs are missing."""
+    installed programs are missing; *links* are those of the host itself, *drivers* the network drivers."""
 
     hostname: str = ""
     os: str = "linux"
@@ -377,7 +384,13 @@ class Facts(Record, frozen=True, kw_only=True):
     labels: tuple[tuple[str, str], ...] = ()
     features: tuple[str, ...] = ()
     lacks: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
+    drivers: tuple[str, ...] = ()
     clock: float = 0.0
+
+    def offers(self, parent: str) -> bool:
+        """Whether networks can be made on the link *parent* here."""
+        return has_parent(parent, self.links)
 
 
 class LayerCargo(Record, frozen=True, kw_only=True):

@@ -13,6 +13,8 @@ import msgspec
 
 
 class Subnet(msgspec.Struct, frozen=True):
+    """*gateway* "": nobody routes for this subnet."""
+
     cidr: str
     gateway: str
 
@@ -86,10 +88,12 @@ class Balanced(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
-    """What a driver may know of the host."""
+    """What a driver may know of the host: *mtu* of its underlay, link kinds that its kernel can make, names of *links*
+    that are the host's own."""
 
     mtu: int = 1500
     features: frozenset[str] = frozenset()
+    links: frozenset[str] = frozenset()
 
 
 class Bridge(msgspec.Struct, frozen=True):
@@ -140,7 +144,38 @@ class Far(msgspec.Struct, frozen=True, kw_only=True):
     addresses: tuple[str, ...]
 
 
-KernelObject = Bridge | Veth | Vxlan
+class Vlan(msgspec.Struct, frozen=True, kw_only=True):
+    """An 802.1Q sub-interface of *parent*, a link of the host; *master* is the bridge that it is a port of, or ""."""
+
+    name: str
+    parent: str
+    vid: int
+    master: str = ""
+
+
+class Child(msgspec.Struct, frozen=True, kw_only=True):
+    """A macvlan or ipvlan link (*kind*) on *parent*, born in *netns* as *interface*. *name* is ours alone, no link's.
+
+    *mac* "" and *mtu* 0 are the parent's. *onlink*: the default route leads through the link, with no gateway.
+    *probed*: the LAN is asked whether somebody has the addresses already, before they are taken."""
+
+    name: str
+    kind: str
+    mode: str
+    flag: str = ""
+    parent: str
+    netns: str
+    interface: str
+    order: int
+    mac: str
+    mtu: int
+    addresses: tuple[str, ...]
+    gateways: tuple[str, ...]
+    onlink: bool = False
+    probed: bool = True
+
+
+KernelObject = Bridge | Veth | Vxlan | Vlan | Child
 
 
 class Isolation(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ at the start and after a failure, and tracked in between: a dump for each contai
 from __future__ import annotations
 
 import errno
+import functools
 import ipaddress
 import os
 import socket
@@ -14,8 +15,8 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-from netplugins import netlink, netns
-from netplugins.driver import Bridge, Far, KernelObject, Veth, Vxlan
+from netplugins import lan, netlink, netns
+from netplugins.driver import Bridge, Child, Far, KernelObject, Veth, Vlan, Vxlan
 from netplugins.errors import NetworkError
 
 
@@ -29,13 +30,15 @@ class Kernel:
         self._index: dict[str, int] = {}
         self._far: frozenset[Far] | None = None
         """None: what the kernel has is not known, so it is asked."""
+        self._children: dict[str, tuple[Child, int]] = {}
+        """Links that were made in namespaces of containers, with the index of their parent: no dump here shows them."""
 
     def observe(self) -> dict[str, KernelObject | None]:
         """Names of this instance's links → what made them, None where only the name is known."""
         if self._present is None:
             names = [name for _, name in _links() if name.startswith(self.prefix)]
             self._index = {name: self._socket.index(name) for name in names}
-            self._present = dict.fromkeys(names)
+            self._present = dict.fromkeys((*names, *self._children))
         return self._present
 
     def forget(self) -> None:
@@ -48,8 +51,14 @@ class Kernel:
         present = self.observe()
         there = {name for _, name in _links()}
         for name in [n for n in present if n not in there]:
-            del present[name]
-            self._index.pop(name, None)
+            if name not in self._children:
+                del present[name]
+                self._index.pop(name, None)
+        self._index = {name: index for index, name in _links() if name in self._index}
+        for name, (child, parent) in list(self._children.items()):
+            if self._index_of(child.parent) != parent:  # it went with its parent
+                present.pop(name, None)
+                del self._children[name]
         bridges = [b for b in present.values() if isinstance(b, Bridge)]
         if bridges:
             addresses, routes = self._socket.addresses(), self._socket.routes()
@@ -78,19 +87,24 @@ class Kernel:
             if item.name in present and present[item.name] is None and not isinstance(item, Bridge):
                 present[item.name] = item
 
-    def converge(self, described: frozenset[KernelObject], far: frozenset[Far] = frozenset()) -> None:
+    def converge(self, described: frozenset[KernelObject], far: frozenset[Far] = frozenset()) -> dict[str, str]:
         """Make the links of this instance equal to *described*, and what lies behind its VXLAN devices equal to *far*.
 
-        Idempotent; raises NetworkError and tries no further on the first object that the kernel refuses."""
+        Idempotent. Returns what could not be made for single endpoints: namespace → why. Raises NetworkError, and tries
+        no further, where the kernel refuses what many share."""
         present = self.observe()
+        problems: dict[str, str] = {}
         wanted = {item.name: item for item in described}
         try:
             stale = [
                 n for n, was in present.items() if n not in wanted
                 or (was is not None and was != wanted[n] and not isinstance(was, Bridge))
             ]
-            if stale:
-                self._socket.run(netlink.delete_links(stale), ignore=frozenset({errno.ENODEV}))
+            children = [n for n in stale if n in self._children]
+            for name in children:
+                self._remove_child(self._children[name][0])
+            if own := [n for n in stale if n not in children]:
+                self._socket.run(netlink.delete_links(own), ignore=frozenset({errno.ENODEV}))
             for name in stale:
                 del present[name]
                 self._index.pop(name, None)
@@ -109,15 +123,35 @@ class Kernel:
                     if self._far is not None:  # its entries went with the old device
                         self._far -= {f for f in self._far if f.vxlan == item.name}
             self._reach(far)
-            for item in sorted(wanted.values(), key=lambda o: (getattr(o, "order", 0), o.name)):
-                if isinstance(item, Veth) and present.get(item.name) is None:
-                    if item.name in present:  # half made before a crash: its inside is unknown, so it is made again
+            for item in wanted.values():
+                if isinstance(item, Vlan) and present.get(item.name) is None:
+                    if item.name in present:
                         self._socket.run(netlink.delete_links([item.name]), ignore=frozenset({errno.ENODEV}))
-                    self._veth(item)
+                    self._vlan(item)
                     present[item.name] = item
+            born: list[Child] = []
+            for item in sorted(wanted.values(), key=lambda o: (getattr(o, "order", 0), o.name)):
+                if not isinstance(item, Veth | Child) or present.get(item.name) is not None:
+                    continue
+                try:
+                    if isinstance(item, Child):
+                        if not self._has_child(item):
+                            self._bear(item)
+                            born.append(item)
+                            continue
+                        self._children[item.name] = item, self._link(item.parent)
+                    else:
+                        if item.name in present:  # half made before a crash: its inside is unknown, so it is made again
+                            self._socket.run(netlink.delete_links([item.name]), ignore=frozenset({errno.ENODEV}))
+                        self._veth(item)
+                    present[item.name] = item
+                except (NetworkError, OSError) as error:
+                    problems.setdefault(item.netns, str(error))
+            problems |= self._raise_children(born, present)
         except (NetworkError, OSError):
             self.forget()
             raise
+        return problems
 
     def _bridge(self, bridge: Bridge, was: KernelObject | None, *, existing: bool) -> None:
         """Make a bridge, or change it in place: containers hang on it."""
@@ -156,6 +190,90 @@ class Kernel:
         )])
         self._index[vxlan.name] = self._socket.index(vxlan.name)
         self._socket.run([netlink.quiet_port(self._index[vxlan.name], vxlan.name)])
+
+    def _vlan(self, vlan: Vlan) -> None:
+        parent = self._parent(vlan.parent)
+        master = self._link(vlan.master) if vlan.master else 0
+        self._socket.run([netlink.add_vlan(vlan.name, parent=parent, vid=vlan.vid, master=master)])
+        self._index[vlan.name] = self._socket.index(vlan.name)
+
+    def _parent(self, name: str) -> int:
+        """The index of a link of the host that others are made on; it is asked for each time, for it is not ours."""
+        index = self._socket.index(name)
+        if not index:
+            raise NetworkError(f"the parent link {name} is not there")
+        return index
+
+    def _index_of(self, name: str) -> int:
+        return self._index.get(name) or self._socket.index(name)
+
+    # --- links on a parent of the host ---------------------------------------------------------------------------
+
+    def _has_child(self, child: Child) -> bool:
+        """Whether *child* is there with its addresses, as after a restart of ours."""
+
+        def look() -> bool:
+            with netlink.Socket() as sock:
+                index = sock.index(child.interface)
+                has = {address for at, address in sock.addresses() if at == index}
+                return bool(index) and {netlink.packed(a.split("/")[0]) for a in child.addresses} <= has
+
+        return netns.enter(child.netns, look)
+
+    def _bear(self, child: Child) -> None:
+        """Make the link and bring it up, with no address yet."""
+        self._remove_child(child)
+        parent = self._parent(child.parent)
+        handle = os.open(child.netns, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._socket.run([netlink.add_child(
+                child.kind, parent=parent, netns=handle, name=child.interface, mode=child.mode, flag=child.flag,
+                mac=child.mac, mtu=child.mtu, what=child.parent,
+            )])
+        finally:
+            os.close(handle)
+        self._children[child.name] = child, parent
+
+        def start() -> None:
+            _sysctl(f"net/ipv6/conf/{child.interface}/disable_ipv6", "0" if any(":" in a for a in child.addresses) else "1")
+            with netlink.Socket() as sock:
+                sock.run([netlink.link_up(sock.index(child.interface), child.interface)])
+
+        netns.enter(child.netns, start)
+
+    def _raise_children(self, children: list[Child], present: dict[str, KernelObject | None]) -> dict[str, str]:
+        """Give those of *children* their addresses whose addresses nobody on the LAN has. Returns namespace → why not."""
+        claims = {
+            lan.Claim(path=c.netns, interface=c.interface, address=a.split("/")[0]): c for c in children for a in c.addresses
+        }
+        probed = [claim for claim, child in claims.items() if child.probed]
+        problems = {
+            claims[claim].netns: f"address {claim.address} is held by {holder} on the LAN of {claims[claim].parent}: choose "
+            "another, or keep it off the network with aux_addresses or ip_range"
+            for claim, holder in (lan.holders(probed) if probed else {}).items()
+        }
+        for child in children:
+            if child.netns in problems:
+                self._remove_child(child)
+                continue
+            try:
+                netns.enter(child.netns, functools.partial(_address_child, child))
+                present[child.name] = child
+            except (NetworkError, OSError) as error:
+                problems[child.netns] = str(error)
+        lan.announce(claim for claim in probed if claims[claim].netns not in problems)
+        return problems
+
+    def _remove_child(self, child: Child) -> None:
+        """Take *child* out of its namespace now, so that its parent and addresses are free at once. Not there is fine."""
+        self._children.pop(child.name, None)
+
+        def remove() -> None:
+            with netlink.Socket() as sock:
+                sock.run(netlink.delete_links([child.interface]), ignore=frozenset({errno.ENODEV}))
+
+        if netns.is_namespace(Path(child.netns)):
+            netns.enter(child.netns, remove)
 
     def _link(self, name: str) -> int:
         if name not in self._index:
@@ -260,6 +378,23 @@ class Kernel:
                 sock.run(messages)
 
         netns.enter(veth.netns, configure)
+
+
+def _address_child(child: Child) -> None:
+    """Run inside the namespace of *child*."""
+    with netlink.Socket() as sock:
+        index = sock.index(child.interface)
+        messages = [netlink.add_address(index, cidr, child.interface) for cidr in child.addresses]
+        messages += [netlink.add_default_route(index, via, child.interface) for via in child.gateways]
+        if child.onlink:
+            versions = {ipaddress.ip_interface(a).version for a in child.addresses}
+            messages += [netlink.add_link_route(index, version, child.interface) for version in sorted(versions)]
+        sock.run(messages)
+
+
+def links() -> frozenset[str]:
+    """The names of all links of this network namespace."""
+    return frozenset(name for _, name in _links())
 
 
 def prepare_namespace() -> None:

@@ -24,6 +24,10 @@ RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 F_REQUEST, F_ACK, F_DUMP, F_REPLACE, F_EXCL, F_CREATE = 0x1, 0x4, 0x300, 0x100, 0x200, 0x400
 IFF_UP = 1
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO, IFLA_NET_NS_FD, IFLA_IFALIAS = 1, 3, 4, 10, 18, 28, 20
+IFLA_LINK, IFLA_VLAN_ID, IFLA_MACVLAN_MODE, IFLA_IPVLAN_MODE, IFLA_IPVLAN_FLAGS = 5, 1, 1, 1, 2
+MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
+IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
+IPVLAN_FLAGS = {"bridge": 0, "private": 1, "vepa": 2}
 IFLA_GROUP, DOOMED = 27, 0x70736b64  # our group number: "pskd"
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
 IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 4, 5
@@ -105,6 +109,31 @@ def add_vxlan(name: str, *, vni: int, port: int, local: str, mtu: int, master: i
     info = attribute(IFLA_LINKINFO, text(IFLA_INFO_KIND, "vxlan") + attribute(IFLA_INFO_DATA, data))
     payload = ifinfo() + text(IFLA_IFNAME, name) + u32(IFLA_MTU, mtu) + u32(IFLA_MASTER, master) + info
     return Message(RTM_NEWLINK, F_CREATE | F_EXCL, payload, f"create vxlan {name} (VNI {vni})")
+
+
+def add_vlan(name: str, *, parent: int, vid: int, master: int) -> Message:
+    data = attribute(IFLA_INFO_DATA, attribute(IFLA_VLAN_ID, struct.pack("=H", vid)))
+    info = attribute(IFLA_LINKINFO, text(IFLA_INFO_KIND, "vlan") + data)
+    payload = ifinfo(up=True) + text(IFLA_IFNAME, name) + u32(IFLA_LINK, parent) + info
+    if master:
+        payload += u32(IFLA_MASTER, master)
+    return Message(RTM_NEWLINK, F_CREATE | F_EXCL, payload, f"create VLAN link {name} (802.1Q ID {vid})")
+
+
+def add_child(kind: str, *, parent: int, netns: int, name: str, mode: str, flag: str, mac: str, mtu: int, what: str) -> Message:
+    """A macvlan or ipvlan link, born in the namespace of the handle *netns*."""
+    if kind == "macvlan":
+        data = u32(IFLA_MACVLAN_MODE, MACVLAN_MODES[mode])
+    else:
+        data = attribute(IFLA_IPVLAN_MODE, struct.pack("=H", IPVLAN_MODES[mode]))
+        data += attribute(IFLA_IPVLAN_FLAGS, struct.pack("=H", IPVLAN_FLAGS[flag]))
+    payload = ifinfo() + text(IFLA_IFNAME, name) + u32(IFLA_LINK, parent) + u32(IFLA_NET_NS_FD, netns)
+    if mac:
+        payload += attribute(IFLA_ADDRESS, mac_bytes(mac))
+    if mtu:
+        payload += u32(IFLA_MTU, mtu)
+    payload += attribute(IFLA_LINKINFO, text(IFLA_INFO_KIND, kind) + attribute(IFLA_INFO_DATA, data))
+    return Message(RTM_NEWLINK, F_CREATE | F_EXCL, payload, f"create {kind} link ({mode}) on {what}")
 
 
 def quiet_port(index: int, what: str) -> Message:
@@ -202,6 +231,13 @@ def add_default_route(index: int, gateway: str, what: str) -> Message:
     )
     payload = head + attribute(RTA_GATEWAY, address.packed) + u32(RTA_OIF, index)
     return Message(RTM_NEWROUTE, F_CREATE | F_REPLACE, payload, f"route {what} through {gateway}")
+
+
+def add_link_route(index: int, version: int, what: str) -> Message:
+    """The default route through the link itself, as on one that asks nobody for hardware addresses."""
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    head = struct.pack("=BBBBBBBBI", family, 0, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_LINK, RTN_UNICAST, 0)
+    return Message(RTM_NEWROUTE, F_CREATE | F_REPLACE, head + u32(RTA_OIF, index), f"route {what} through its link")
 
 
 def add_route(index: int, cidr: str, gateway: str, what: str) -> Message:

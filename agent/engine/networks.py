@@ -27,11 +27,9 @@ from agent.manifest import Manifest, Network, Peer, Port, PublishedPort, Subnet,
 from agent.paths import Paths
 from agent.settings import Settings
 from netplugins import driver as drivers
-from netplugins import firewall, netlink, netns
-from netplugins.bridge import BridgeDriver
+from netplugins import firewall, netlink, netns, registry
 from netplugins.errors import NetworkError
-from netplugins.kernel import Kernel, allow_forwarding, features, prepare_namespace
-from netplugins.overlay import OverlayDriver
+from netplugins.kernel import Kernel, allow_forwarding, features, links, prepare_namespace
 from netplugins.resolver.table import Document, Forward, View
 
 DEFAULT = "bridge"
@@ -45,7 +43,7 @@ class Networks:
         self.paths = paths
         self.settings = settings
         self.prefix = paths.link_prefix
-        self.drivers: dict[str, drivers.Driver] = {d.name: d for d in (BridgeDriver(self.prefix), OverlayDriver(self.prefix))}
+        self.drivers = registry.load(self.prefix)
         self.dataplane = Dataplane(paths.run)
         self.manifest: dict[str, Network] = {}
         self.peers: tuple[Peer, ...] = ()
@@ -62,6 +60,8 @@ class Networks:
         self._kernel: Kernel | None = None
         self._firewall: firewall.Ruleset | None = None
         self._revision = 0
+        self._problems: dict[str, str] = {}
+        """What the last pass could not make for single containers: namespace → why."""
         self._suspect = False
         self._own_rules = 0
         self._monitors: list[socket.socket] = []
@@ -232,6 +232,8 @@ class Networks:
                     self.notes.append(note)
             self.attached[record.id] = record
             await self.sync()
+            if problem := self._problems.get(self.netns(record)):
+                raise AgentError(f"container {record.name}: {problem}")
         except BaseException:
             await self.detach(record)
             raise
@@ -296,6 +298,7 @@ class Networks:
                     current.set_result(None)
 
     def _describe(self) -> tuple[frozenset[drivers.KernelObject], list[drivers.Isolation], frozenset[drivers.Far]]:
+        self.host = msgspec.structs.replace(self.host, links=self.host_links())
         objects: set[drivers.KernelObject] = set()
         far: set[drivers.Far] = set()
         remotes: dict[str, list[drivers.Remote]] = {}
@@ -327,13 +330,18 @@ class Networks:
                 isolation.append(described.isolation)
         return frozenset(objects), isolation, frozenset(far)
 
+    def host_links(self) -> frozenset[str]:
+        """Links that are not ours: those that others can be made on."""
+        return frozenset(name for name in links() if not name.startswith(self.prefix) and name != "lo")
+
     def _driver_network(self, network: Network) -> drivers.Network:
         options = dict(network.options)
         link = options.get("com.docker.network.bridge.name", "")
         if not link.startswith(self.prefix):
             link = f"{self.prefix}b{self.identity(network.name)[: 14 - len(self.prefix)]}"
         subnets = tuple(
-            drivers.Subnet(s.cidr, s.gateway or str(ipaddress.ip_network(s.cidr)[1])) for s in network.subnets
+            drivers.Subnet(s.cidr, s.gateway or ("" if network.on_lan else str(ipaddress.ip_network(s.cidr)[1])))
+            for s in network.subnets
         )
         return drivers.Network(
             name=network.name, link=link, driver=network.driver, subnets=subnets, internal=network.internal,
@@ -345,7 +353,9 @@ class Networks:
     def _published(self) -> list[drivers.Published]:
         out = []
         for record in self.attached.values():
-            endpoint = next((e for e in record.endpoints if e.default), None)
+            # a container on a LAN is reached there, by its own address
+            behind = [e for e in record.endpoints if not self.get(e.network).on_lan]
+            endpoint = next((e for e in behind if e.default), next(iter(behind), None))
             if endpoint and not self.get(endpoint.network).internal:
                 out += [
                     drivers.Published(
@@ -427,7 +437,9 @@ class Networks:
         objects, isolation, far = self._describe()
         published = self._published()
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._worker, self._apply, objects, far, isolation, published, self._balanced())
+        self._problems = await loop.run_in_executor(
+            self._worker, self._apply, objects, far, isolation, published, self._balanced()
+        )
         problems = await self.dataplane.update(self._document(published))
         for name, why in problems.items():
             if name.split(" ")[0] in ("tcp", "udp"):
@@ -440,7 +452,7 @@ class Networks:
     def _apply(
         self, objects: frozenset[drivers.KernelObject], far: frozenset[drivers.Far], isolation: list[drivers.Isolation],
         published: list[drivers.Published], balanced: list[drivers.Balanced],
-    ) -> None:
+    ) -> dict[str, str]:
         local = sorted(self._local())
         peers = sorted({p.underlay for p in self.peers if p.underlay})
         try:
@@ -451,12 +463,13 @@ class Networks:
             if self._suspect:
                 self._suspect = False
                 self._kernel.audit()
-            self._kernel.converge(objects, far)
+            problems = self._kernel.converge(objects, far)
             wanted = firewall.render(self.paths.table, isolation, published, balanced, local, peers)
             if wanted != self._firewall and (isolation or self._firewall):
                 failpoint("network.firewall")
                 self._enforce(wanted)
                 self._firewall = wanted
+            return problems
         except NetworkError as error:
             raise AgentError(str(error)) from error
 

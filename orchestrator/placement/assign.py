@@ -15,7 +15,7 @@ from orchestrator.placement.node import Node
 from orchestrator.placement.rebalance import Placed
 from orchestrator.placement.solve import Unit, place
 from orchestrator.stackfile.graph import links
-from orchestrator.stackfile.model import Placement, Reserves, Service, Stack
+from orchestrator.stackfile.model import DRIVERS, Placement, Reserves, Service, Stack
 
 EVERYWHERE = ("/var/run", "/run", "/proc", "/sys", "/dev", "/etc/localtime", "/etc/timezone", "/lib/modules", "/var/log")
 """Binds of these mean the node's own, whichever node it is; any other path is taken for the server's host's."""
@@ -75,10 +75,14 @@ def _demand(stack: Stack, service: Service, ground: Ground) -> Demand:
             pinned, by = ground.local, f"bind mount {mount.source} is"
     ports = frozenset((p.published, p.protocol) for p in service.container.ports if p.published and p.mode == "host")
     p = service.placement
+    used = {a.network for a in service.container.attachments}
+    networks = [n for n in stack.networks if n.name in used and n.driver]
     return Demand(
         service=f"{stack.name}/{service.name}", placement=p, reserves=service.reserves, ports=ports,
         near=tuple(f"{stack.name}/{n}" for n in p.near), away=tuple(f"{stack.name}/{n}" for n in p.away),
         pinned=pinned, pinned_by=by,
+        parents=tuple((n.parent, n.name) for n in networks if n.parent),
+        drivers=tuple((n.driver, n.name) for n in networks if n.driver not in DRIVERS),
     )
 
 
@@ -184,7 +188,7 @@ def _units(stack: Stack, tasks: Sequence[Task], own: Mapping[str, Demand]) -> li
     sharing: dict[str, str] = {}
     volumes = {v.name for v in stack.volumes if v.driver == "local"}
     bound: set[str] = set()
-    one_host = {n.name for n in stack.networks if n.driver == "bridge"}  # who asks for a bridge asks for one host
+    one_host = {n.name for n in stack.networks if n.one_host}
     for service in stack.services:
         shared = {n for n, _ in links(service)} - {d.service for d in service.depends_on} | _namespaces(service)
         for other in shared & by_name.keys():
@@ -238,6 +242,8 @@ def _together(parts: Sequence[Demand]) -> Demand:
                           generic=tuple(sorted(generic.items()))),
         near=tuple(n for n in joined(p.near for p in parts) if n not in services), away=joined(p.away for p in parts),
         pinned=first.pinned, pinned_by=first.pinned_by,
+        parents=tuple(dict.fromkeys(x for p in parts for x in p.parents)),
+        drivers=tuple(dict.fromkeys(x for p in parts for x in p.drivers)),
     )
 
 

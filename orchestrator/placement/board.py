@@ -24,7 +24,8 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     """What one unit asks of its node. A unit is one task, or the tasks of services that must share a node.
 
     *service* is `<stack>/<service>`, counted for spreading; *ports* are those that the node itself must hold;
-    *pinned* maps nodes to nothing but a reason: where it is not empty, only its nodes will do."""
+    *pinned* maps nodes to nothing but a reason: where it is not empty, only its nodes will do. *parents* are the links
+    that its networks are made on, *drivers* what they need besides ours: (link or driver, network)."""
 
     service: str
     placement: Placement = _NEVER
@@ -35,6 +36,8 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     away: tuple[str, ...] = ()
     pinned: str = ""
     pinned_by: str = ""
+    parents: tuple[tuple[str, str], ...] = ()
+    drivers: tuple[tuple[str, str], ...] = ()
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -95,7 +98,7 @@ class Board:
 
     def static(self, demand: Demand) -> Mask:
         """Nodes that no placement of others can make unfit: they take tasks, and the constraints hold there."""
-        key = (demand.placement.constraints, demand.placement.extended, demand.pinned)
+        key = (demand.placement.constraints, demand.placement.extended, demand.pinned, demand.parents, demand.drivers)
         if key not in self._static:
             rules = [constraints.parse(c) for c in key[0]] + [constraints.parse_extended(c) for c in key[1]]
             fit = self.open.copy()
@@ -106,6 +109,10 @@ class Board:
                 if demand.pinned in self.at:
                     only[self.at[demand.pinned]] = True
                 fit &= only
+            for parent, _ in demand.parents:
+                fit &= np.array([n.facts.offers(parent) for n in self.nodes], dtype=bool)
+            for driver, _ in demand.drivers:
+                fit &= np.array([driver in n.facts.drivers for n in self.nodes], dtype=bool)
             self._static[key] = fit
         return self._static[key]
 
@@ -165,6 +172,12 @@ class Board:
                 out.append(Verdict(kind, constraints.matches(rule, one), f"{text} (it has {has or 'none'})"))
         if demand.pinned:
             out.append(Verdict("bound", one.name == demand.pinned, f"{demand.pinned_by} on {demand.pinned}"))
+        for parent, network in demand.parents:
+            there = one.facts.offers(parent)
+            has = "" if there else f"; it has {', '.join(one.facts.links) or 'no link'}"
+            out.append(Verdict("parent", there, f"network {network} is on {parent}{has}"))
+        for driver, network in demand.drivers:
+            out.append(Verdict("driver", driver in one.facts.drivers, f"network {network} needs the driver {driver}"))
         reserves = demand.reserves
         if reserves.cpus:
             out.append(Verdict("cpus", bool(self.cpus[node] >= reserves.cpus - 1e-9),

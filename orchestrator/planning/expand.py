@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping, Sequence, Set
 
 import msgspec
@@ -13,7 +14,7 @@ from orchestrator.placement.assign import Ground, assign, eligible
 from orchestrator.placement.node import Node
 from orchestrator.planning.manifests import ingress_network, ingress_ports
 from orchestrator.planning.state import State
-from orchestrator.stackfile.model import Service, Stack
+from orchestrator.stackfile.model import DRIVERS, LAN_DRIVERS, Service, Stack
 
 ALONE = Ground(nodes=(Node(name="local", id="local"),), ready=frozenset({"local"}), local="local")
 
@@ -34,6 +35,7 @@ def expand(
         if name not in {s.name for s in stack.services}:
             raise PystackError(f"--scale {name}: there is no such service in the stack")
     _refuse_missing(stack, {n.name for n in others}, set(volumes_there))
+    _refuse_networks(stack, ground)
     networks = _networks(stack, current, others, reserved, overlay=len(ground.nodes) > 1)
     by_name = {n.name: n for n in (*others, *networks)}
     known = {t.name: t for t in current.tasks}
@@ -51,7 +53,10 @@ def expand(
             ]
     drafts = assign(stack, drafts, current.tasks, ground)
     volumes = _volumes(stack, current, drafts, ground)
-    addresses = Addresses(by_name, [*held(current.tasks), *held(drafts), *held_by_hosts(networks)])
+    hosts = [(n.name, one.underlay) for n in by_name.values() if n.on_lan for one in ground.nodes]
+    addresses = Addresses(by_name, [
+        *held(current.tasks), *held(ground.others), *held(drafts), *held_by_hosts(by_name.values()), *hosts,
+    ])
     tasks = tuple(_address(task, known.get(task.name), addresses) for task in drafts)
     _refuse_doubles(tasks)
     _refuse_ports(tasks, ground)
@@ -82,6 +87,26 @@ def _refuse_missing(stack: Stack, networks: Set[str], volumes: Set[str]) -> None
     ]
     if missing:
         raise PystackError("\n".join(missing))
+
+
+def _refuse_networks(stack: Stack, ground: Ground) -> None:
+    """Drivers that no node has, and subnets that hide the way to a node."""
+    wrong = []
+    there = sorted({d for n in ground.nodes for d in n.facts.drivers} | set(DRIVERS))
+    for wish in stack.networks:
+        if wish.driver and wish.driver not in there:
+            has = ", ".join(there)
+            wrong.append(f"{wish.where}: networks.{wish.key}.driver: {wish.driver!r} is on no node; there is {has}")
+        if wish.driver in LAN_DRIVERS:
+            continue
+        for pool in (ipaddress.ip_network(s.cidr) for s in wish.subnets):
+            hidden = [n for n in ground.nodes if n.underlay and ipaddress.ip_address(n.underlay) in pool]
+            wrong += [
+                f"{wish.where}: networks.{wish.key}: subnet {pool} overlaps the underlay: node {n.name} is at {n.underlay}"
+                for n in hidden[:1]
+            ]
+    if wrong:
+        raise PystackError("\n".join(wrong))
 
 
 def _networks(

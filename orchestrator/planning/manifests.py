@@ -36,17 +36,17 @@ def manifest_of(
 def _peers(
     node: str, underlays: Mapping[str, str], networks: Mapping[str, Network], used: Set[str], tasks: Iterable[Task]
 ) -> list[Peer]:
-    overlays = {n for n in used if n in networks and networks[n].driver == "overlay"}
+    wide = {n for n in used if n in networks and networks[n].driver != "bridge"}
     out = [
         Peer(
             network=a.network, underlay=underlays.get(t.node, ""), ipv4=a.ipv4, ipv6=a.ipv6, mac=a.mac,
             names=names(t, a.aliases),
         )
-        for t in tasks if t.node != node for a in t.container.attachments if a.network in overlays
+        for t in tasks if t.node != node for a in t.container.attachments if a.network in wide
     ]
     out += [
         Peer(network=n, underlay=underlays.get(h.name, ""), ipv4=h.ipv4, ipv6=h.ipv6)
-        for n in sorted(overlays) for h in networks[n].hosts if h.name != node
+        for n in sorted(wide) for h in networks[n].hosts if h.name != node
     ]
     return out
 

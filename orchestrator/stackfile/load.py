@@ -6,7 +6,6 @@ together, each with its file, line and column.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,12 +13,13 @@ from typing import Any
 
 import msgspec
 
-from agent.manifest import Attachment, Mount, Subnet
+from agent.manifest import Attachment, Mount
 from orchestrator.errors import Mark, Problem, StackFileError
-from orchestrator.stackfile import merge, naming, rows, service, sources
+from orchestrator.stackfile import naming, service, sources
 from orchestrator.stackfile.graph import check_dependencies
 from orchestrator.stackfile.model import Service, Stack, StackNetwork, StackVolume
 from orchestrator.stackfile.reading import Reading
+from orchestrator.stackfile.resources import networks_of, volumes_of
 from orchestrator.stackfile.tree import Path_, Tree
 
 TOP = ("name", "version", "services", "networks", "volumes", "configs", "secrets", "include", "models")
@@ -99,8 +99,8 @@ def _stack(reading: Reading, options: Options, environment: Mapping[str, str]) -
             reading.problem(("services", name), "a service's name is letters, digits, . _ and -")
             continue
         services[name] = service.read(reading, name, body)
-    networks = _networks(reading, document)
-    volumes = _volumes(reading, document)
+    networks = networks_of(reading, document)
+    volumes = volumes_of(reading, document)
     wanted = {*options.profiles, *environment.get("COMPOSE_PROFILES", "").split(",")} - {""}
     active = {
         name: s for name, s in services.items()
@@ -115,119 +115,6 @@ def _stack(reading: Reading, options: Options, environment: Mapping[str, str]) -
         networks=tuple(n for n in networks.values() if n.name in used),
         volumes=tuple(volumes.values()),
     )
-
-
-def _networks(reading: Reading, document: dict[str, Any]) -> dict[str, StackNetwork]:
-    out = {}
-    known = ("name", "driver", "driver_opts", "ipam", "internal", "external", "labels", "enable_ipv6", "enable_ipv4",
-             "attachable")
-    for key, value in reading.mapping(document.get("networks"), ("networks",)).items():
-        path: Path_ = ("networks", key)
-        body = reading.mapping(value, path)
-        for word in body:
-            if word not in known and not word.startswith("x-"):
-                reading.unknown((*path, word), known)
-        driver = body.get("driver") or ""
-        if driver not in ("", "bridge", "default", "overlay", "host", "none"):
-            reading.check((*path, "driver"), f"driver {driver!r} is not there yet", "bridge, overlay, host or none")
-        opts = merge.as_mapping(body.get("driver_opts"))
-        if "encrypted" in opts and rows.scalar(opts["encrypted"]).lower() not in ("false", "0"):
-            # traffic that somebody believes to be secret must not go out in the clear
-            reading.check((*path, "driver_opts", "encrypted"), "encrypted overlays are not there yet",
-                          "take it out where the wire between the hosts is trusted")
-        subnets: list[Subnet] = []
-        ipam = reading.mapping(body.get("ipam"), (*path, "ipam"))
-        for number, pool in enumerate(reading.sequence(ipam.get("config"), (*path, "ipam", "config"))):
-            at = (*path, "ipam", "config", number)
-            try:
-                cidr = ipaddress.ip_network(str(reading.mapping(pool, at).get("subnet")))
-            except ValueError as error:
-                reading.problem(at, f"the subnet is not CIDR: {error}", "write it like 172.30.0.0/24")
-                continue
-            gateway = str(pool.get("gateway") or cidr[1])
-            try:
-                inside = ipaddress.ip_address(gateway) in cidr
-            except ValueError:
-                inside = False
-            if not inside:
-                reading.problem((*at, "gateway"), f"{gateway} is not an address of {cidr}")
-                continue
-            found = _pool(reading, pool, at, cidr, gateway)
-            if found:
-                subnets.append(found)
-        external = body.get("external")
-        if external is True:
-            _external_alone(reading, body, path)
-        given = body.get("name") or (external.get("name") if isinstance(external, dict) else None)
-        name = str(given or (key if external else f"{reading.name}_{key}"))
-        out[key] = StackNetwork(
-            key=key, name=name, driver="" if driver == "default" else driver, subnets=tuple(subnets),
-            internal=bool(body.get("internal")), ipv6=bool(body.get("enable_ipv6")), external=bool(external),
-            options=_pairs(reading, body.get("driver_opts"), (*path, "driver_opts")),
-            labels=_pairs(reading, body.get("labels"), (*path, "labels")), where=str(reading.mark(path)),
-        )
-    return out
-
-
-def _pool(
-    reading: Reading, pool: dict[str, Any], at: Path_, cidr: ipaddress.IPv4Network | ipaddress.IPv6Network, gateway: str
-) -> Subnet | None:
-    """One entry of ipam.config, its range and reserved addresses checked."""
-    span, reserved = str(pool.get("ip_range") or ""), []
-    if span:
-        try:
-            inner = ipaddress.ip_network(span, strict=False)
-            if inner.version != cidr.version or not inner.subnet_of(cidr):  # type: ignore[arg-type]
-                raise ValueError(f"it is not inside {cidr}")
-            span = str(inner)
-        except ValueError as error:
-            reading.problem((*at, "ip_range"), f"{span} is no range of this subnet: {error}")
-            return None
-    for name, address in reading.mapping(pool.get("aux_addresses"), (*at, "aux_addresses")).items():
-        try:
-            if ipaddress.ip_address(str(address)) not in cidr:
-                raise ValueError
-            reserved.append(str(address))
-        except ValueError:
-            reading.problem((*at, "aux_addresses", name), f"{address} is not an address of {cidr}")
-    return Subnet(cidr=str(cidr), gateway=gateway, ip_range=span, reserved=tuple(reserved))
-
-
-def _volumes(reading: Reading, document: dict[str, Any]) -> dict[str, StackVolume]:
-    out = {}
-    known = ("name", "driver", "driver_opts", "external", "labels")
-    for key, value in reading.mapping(document.get("volumes"), ("volumes",)).items():
-        path: Path_ = ("volumes", key)
-        body = reading.mapping(value, path)
-        for word in body:
-            if word not in known and not word.startswith("x-"):
-                reading.unknown((*path, word), known)
-        if body.get("driver", "local") not in ("local", "default"):
-            reading.check((*path, "driver"), f"driver {body['driver']!r} is not there yet", "local")
-        external = body.get("external")
-        if external is True:
-            _external_alone(reading, body, path)
-        given = body.get("name") or (external.get("name") if isinstance(external, dict) else None)
-        out[key] = StackVolume(
-            key=key, name=str(given or (key if external else f"{reading.name}_{key}")), external=bool(external),
-            options=_pairs(reading, body.get("driver_opts"), (*path, "driver_opts")),
-            labels=_pairs(reading, body.get("labels"), (*path, "labels")), where=str(reading.mark(path)),
-        )
-    return out
-
-
-def _external_alone(reading: Reading, body: Mapping[str, Any], path: Path_) -> None:
-    """What somebody else made is taken as it is."""
-    for key in body:
-        if key not in ("external", "name") and not key.startswith("x-"):
-            reading.problem((*path, key), "conflicts with external: it exists already, as it is", "remove one of the two")
-
-
-def _pairs(reading: Reading, value: Any, path: Path_) -> tuple[tuple[str, str], ...]:
-    if value is not None and not isinstance(value, (dict, list)):
-        reading.problem(path, "must be a mapping or a list of NAME=VALUE")
-        return ()
-    return tuple(sorted((k, rows.scalar(v)) for k, v in merge.as_mapping(value).items()))
 
 
 def _attach(

@@ -67,6 +67,11 @@ class Service(Record, frozen=True, kw_only=True):
     reserves: Reserves = Reserves()
 
 
+DRIVERS = ("bridge", "overlay", "macvlan", "ipvlan", "host", "none")
+LAN_DRIVERS = ("macvlan", "ipvlan")
+"""Network drivers that every node has; with those of the second kind containers stand on a LAN of the hosts."""
+
+
 class StackNetwork(Record, frozen=True, kw_only=True):
     """*key* is its name in the file, *name* its name on the node. *driver* "" is overlay where there are several nodes."""
 
@@ -80,6 +85,16 @@ class StackNetwork(Record, frozen=True, kw_only=True):
     labels: tuple[tuple[str, str], ...] = ()
     external: bool = False
     where: str = ""
+
+    @property
+    def parent(self) -> str:
+        """The link of each host that it is made on, "" for none."""
+        return dict(self.options).get("parent", "") if self.driver not in ("", "bridge", "overlay") else ""
+
+    @property
+    def one_host(self) -> bool:
+        """Whether it can join containers of one host only: a bridge, or a LAN with no wire to it."""
+        return self.driver == "bridge" or (self.driver in LAN_DRIVERS and not self.parent)
 
 
 class StackVolume(Record, frozen=True, kw_only=True):

@@ -1,0 +1,106 @@
+"""The macvlan and ipvlan drivers: containers with addresses of the LAN that a link of the host, the parent, is on.
+
+`parent` may name a VLAN (`eth0.20`): where the host has no link of that name, one is made on `eth0`, under a name of
+ours. Without a parent the network joins only the containers of one host. The kernel keeps a host and the children of its
+own link apart: what the host must reach goes over another network. Source: ip-link(8); Documentation/networking/ipvlan.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from collections.abc import Sequence
+
+from netplugins.bridge import OPTION, address_mac
+from netplugins.driver import Bridge, Child, Description, Endpoint, Host, KernelObject, Network, Vlan
+from netplugins.netlink import IPVLAN_FLAGS, IPVLAN_MODES, MACVLAN_MODES
+from netplugins.parents import has_parent, vlan_of
+
+
+class ParentDriver:
+    """What macvlan and ipvlan have in common: children of a parent link."""
+
+    name: str
+    modes: dict[str, int]
+
+    def __init__(self, prefix: str = "ps") -> None:
+        self.prefix = prefix
+
+    def mode(self, network: Network) -> str:
+        options = network.options
+        return options.get(f"{self.name}_mode") or options.get("mode") or next(iter(self.modes))
+
+    def missing(self, network: Network, host: Host) -> Sequence[str]:
+        parent = network.options.get("parent", "")
+        lacks = []
+        if self.name not in host.features:
+            lacks.append(f"the kernel has no {self.name} (CONFIG_{self.name.upper()})")
+        if self.mode(network) not in self.modes:
+            lacks.append(f"{self.name} has no mode {self.mode(network)!r}: there is {', '.join(self.modes)}")
+        if not has_parent(parent, host.links):
+            lacks.append(f"the parent link {parent} is not there: the host has {', '.join(sorted(host.links)) or 'none'}")
+        return lacks
+
+    def describe(self, network: Network, endpoints: Sequence[Endpoint], host: Host) -> Description:
+        objects: set[KernelObject] = set()
+        parent, vlan = network.options.get("parent", ""), vlan_of(network.options.get("parent", ""))
+        if not endpoints:  # the host's links are touched only while somebody needs it
+            return Description()
+        if not parent:
+            parent = network.link
+            objects.add(Bridge(parent, address_mac("", network.name), 1500, ()))
+        elif vlan and parent not in host.links:
+            mark = hashlib.sha256(vlan[0].encode()).hexdigest()[:5]
+            made = Vlan(name=f"{self.prefix}l{vlan[1]}{mark}", parent=vlan[0], vid=vlan[1])
+            objects.add(made)
+            parent = made.name
+        for endpoint in endpoints:
+            objects.add(self._child(network, endpoint, parent))
+        return Description(frozenset(objects))
+
+    def _child(self, network: Network, endpoint: Endpoint, parent: str) -> Child:
+        own = {4: endpoint.ipv4, 6: endpoint.ipv6}
+        mine = {
+            net.version: (net.prefixlen, s.gateway) for s in network.subnets
+            if own[(net := ipaddress.ip_network(s.cidr)).version] and ipaddress.ip_address(own[net.version]) in net
+        }
+        routed = endpoint.default and not network.internal and bool(network.options.get("parent"))
+        mode = self.mode(network)
+        onlink = routed and self.name == "ipvlan" and mode != "l2"
+        return Child(
+            name=f"{self.prefix}m{endpoint.id[:16]}.{endpoint.order}", kind=self.name, mode=mode,
+            flag=network.options.get("ipvlan_flag", "bridge") if self.name == "ipvlan" else "",
+            parent=parent, netns=endpoint.netns, interface=endpoint.interface or f"eth{endpoint.order}",
+            order=endpoint.order, mac=self._mac(endpoint, mode), mtu=int(network.options.get(OPTION + "driver.mtu", 0)),
+            addresses=tuple(f"{own[v]}/{mine[v][0]}" for v in (4, 6) if v in mine),
+            gateways=() if onlink else tuple(mine[v][1] for v in (4, 6) if routed and v in mine and mine[v][1]),
+            onlink=onlink, probed=not (self.name == "ipvlan" and mode != "l2"),
+        )
+
+    def _mac(self, endpoint: Endpoint, mode: str) -> str:
+        raise NotImplementedError
+
+
+class MacvlanDriver(ParentDriver):
+    name = "macvlan"
+    modes = {"bridge": MACVLAN_MODES["bridge"], **MACVLAN_MODES}
+
+    def _mac(self, endpoint: Endpoint, mode: str) -> str:
+        if mode == "passthru":  # the parent itself would get it
+            return endpoint.mac
+        return endpoint.mac or address_mac(endpoint.ipv4, endpoint.ipv6)
+
+
+class IpvlanDriver(ParentDriver):
+    name = "ipvlan"
+    modes = IPVLAN_MODES
+
+    def missing(self, network: Network, host: Host) -> Sequence[str]:
+        lacks = list(super().missing(network, host))
+        flag = network.options.get("ipvlan_flag", "bridge")
+        if flag not in IPVLAN_FLAGS:
+            lacks.append(f"ipvlan has no flag {flag!r}: there is {', '.join(IPVLAN_FLAGS)}")
+        return lacks
+
+    def _mac(self, endpoint: Endpoint, mode: str) -> str:
+        return ""  # all children speak with the parent's

@@ -1,0 +1,30 @@
+"""Which drivers there are: ours, and those that installed distributions name as entry points `pystack.netplugins`."""
+
+from __future__ import annotations
+
+import logging
+from importlib.metadata import entry_points
+
+from netplugins.bridge import BridgeDriver
+from netplugins.driver import Driver
+from netplugins.macvlan import IpvlanDriver, MacvlanDriver
+from netplugins.overlay import OverlayDriver
+
+GROUP = "pystack.netplugins"
+OWN = (BridgeDriver, OverlayDriver, MacvlanDriver, IpvlanDriver)
+NAMES = tuple(d.name for d in OWN)
+log = logging.getLogger(__name__)
+
+
+def load(prefix: str) -> dict[str, Driver]:
+    """All drivers by name, each made with the *prefix* that this instance's links begin with.
+
+    One that cannot be loaded is left out, and the log says why: it must not keep a node from its other work."""
+    out: dict[str, Driver] = {}
+    for point in entry_points(group=GROUP):
+        try:
+            driver: Driver = point.load()(prefix)
+            out[driver.name] = driver
+        except Exception:
+            log.exception("network driver %s (%s) cannot be loaded", point.name, point.value)
+    return out | {d.name: d(prefix) for d in OWN}

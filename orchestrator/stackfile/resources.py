@@ -1,0 +1,145 @@
+"""The top-level networks and volumes of a stack file."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from typing import Any
+
+from agent.manifest import Subnet
+from orchestrator.stackfile import merge, rows
+from orchestrator.stackfile.model import StackNetwork, StackVolume
+from orchestrator.stackfile.reading import Reading
+from orchestrator.stackfile.tree import Path_
+
+MTU = "com.docker.network.driver.mtu"
+MACVLAN, IPVLAN = ("bridge", "private", "vepa", "passthru"), ("l2", "l3", "l3s")
+LAN_OPTIONS: dict[str, dict[str, tuple[str, ...]]] = {
+    "macvlan": {"parent": (), MTU: (), "macvlan_mode": MACVLAN, "mode": MACVLAN},
+    "ipvlan": {"parent": (), MTU: (), "ipvlan_mode": IPVLAN, "mode": IPVLAN, "ipvlan_flag": ("bridge", "private", "vepa")},
+}
+"""The options of networks on a LAN, with the words that each may be; () is anything."""
+
+
+def networks_of(reading: Reading, document: dict[str, Any]) -> dict[str, StackNetwork]:
+    out = {}
+    known = ("name", "driver", "driver_opts", "ipam", "internal", "external", "labels", "enable_ipv6", "enable_ipv4",
+             "attachable")
+    for key, value in reading.mapping(document.get("networks"), ("networks",)).items():
+        path: Path_ = ("networks", key)
+        body = reading.mapping(value, path)
+        for word in body:
+            if word not in known and not word.startswith("x-"):
+                reading.unknown((*path, word), known)
+        driver = body.get("driver") or ""
+        opts = merge.as_mapping(body.get("driver_opts"))
+        if "encrypted" in opts and rows.scalar(opts["encrypted"]).lower() not in ("false", "0"):
+            # traffic that somebody believes to be secret must not go out in the clear
+            reading.check((*path, "driver_opts", "encrypted"), "encrypted overlays are not there yet",
+                          "take it out where the wire between the hosts is trusted")
+        if driver in LAN_OPTIONS:
+            _check_lan(reading, driver, opts, path)
+        subnets: list[Subnet] = []
+        ipam = reading.mapping(body.get("ipam"), (*path, "ipam"))
+        for number, pool in enumerate(reading.sequence(ipam.get("config"), (*path, "ipam", "config"))):
+            at = (*path, "ipam", "config", number)
+            try:
+                cidr = ipaddress.ip_network(str(reading.mapping(pool, at).get("subnet")))
+            except ValueError as error:
+                reading.problem(at, f"the subnet is not CIDR: {error}", "write it like 172.30.0.0/24")
+                continue
+            # on a LAN it is somebody's who is there already, or nobody's
+            gateway = str(pool.get("gateway") or ("" if driver in LAN_OPTIONS else cidr[1]))
+            try:
+                inside = not gateway or ipaddress.ip_address(gateway) in cidr
+            except ValueError:
+                inside = False
+            if not inside:
+                reading.problem((*at, "gateway"), f"{gateway} is not an address of {cidr}")
+                continue
+            found = _pool(reading, pool, at, cidr, gateway)
+            if found:
+                subnets.append(found)
+        external = body.get("external")
+        if external is True:
+            _external_alone(reading, body, path)
+        given = body.get("name") or (external.get("name") if isinstance(external, dict) else None)
+        name = str(given or (key if external else f"{reading.name}_{key}"))
+        out[key] = StackNetwork(
+            key=key, name=name, driver="" if driver == "default" else driver, subnets=tuple(subnets),
+            internal=bool(body.get("internal")), ipv6=bool(body.get("enable_ipv6")), external=bool(external),
+            options=_pairs(reading, body.get("driver_opts"), (*path, "driver_opts")),
+            labels=_pairs(reading, body.get("labels"), (*path, "labels")), where=str(reading.mark(path)),
+        )
+    return out
+
+
+def _check_lan(reading: Reading, driver: str, options: Mapping[str, Any], path: Path_) -> None:
+    known = LAN_OPTIONS[driver]
+    for key, value in options.items():
+        at = (*path, "driver_opts", key)
+        if key not in known:
+            reading.unknown(at, known)
+        elif known[key] and value not in known[key]:
+            reading.problem(at, f"{driver} has no {key} {value!r}", f"one of {', '.join(known[key])}")
+
+
+def _pool(
+    reading: Reading, pool: dict[str, Any], at: Path_, cidr: ipaddress.IPv4Network | ipaddress.IPv6Network, gateway: str
+) -> Subnet | None:
+    """One entry of ipam.config, its range and reserved addresses checked."""
+    span, reserved = str(pool.get("ip_range") or ""), []
+    if span:
+        try:
+            inner = ipaddress.ip_network(span, strict=False)
+            if inner.version != cidr.version or not inner.subnet_of(cidr):  # type: ignore[arg-type]
+                raise ValueError(f"it is not inside {cidr}")
+            span = str(inner)
+        except ValueError as error:
+            reading.problem((*at, "ip_range"), f"{span} is no range of this subnet: {error}")
+            return None
+    for name, address in reading.mapping(pool.get("aux_addresses"), (*at, "aux_addresses")).items():
+        try:
+            if ipaddress.ip_address(str(address)) not in cidr:
+                raise ValueError
+            reserved.append(str(address))
+        except ValueError:
+            reading.problem((*at, "aux_addresses", name), f"{address} is not an address of {cidr}")
+    return Subnet(cidr=str(cidr), gateway=gateway, ip_range=span, reserved=tuple(reserved))
+
+
+def volumes_of(reading: Reading, document: dict[str, Any]) -> dict[str, StackVolume]:
+    out = {}
+    known = ("name", "driver", "driver_opts", "external", "labels")
+    for key, value in reading.mapping(document.get("volumes"), ("volumes",)).items():
+        path: Path_ = ("volumes", key)
+        body = reading.mapping(value, path)
+        for word in body:
+            if word not in known and not word.startswith("x-"):
+                reading.unknown((*path, word), known)
+        if body.get("driver", "local") not in ("local", "default"):
+            reading.check((*path, "driver"), f"driver {body['driver']!r} is not there yet", "local")
+        external = body.get("external")
+        if external is True:
+            _external_alone(reading, body, path)
+        given = body.get("name") or (external.get("name") if isinstance(external, dict) else None)
+        out[key] = StackVolume(
+            key=key, name=str(given or (key if external else f"{reading.name}_{key}")), external=bool(external),
+            options=_pairs(reading, body.get("driver_opts"), (*path, "driver_opts")),
+            labels=_pairs(reading, body.get("labels"), (*path, "labels")), where=str(reading.mark(path)),
+        )
+    return out
+
+
+def _external_alone(reading: Reading, body: Mapping[str, Any], path: Path_) -> None:
+    """What somebody else made is taken as it is."""
+    for key in body:
+        if key not in ("external", "name") and not key.startswith("x-"):
+            reading.problem((*path, key), "conflicts with external: it exists already, as it is", "remove one of the two")
+
+
+def _pairs(reading: Reading, value: Any, path: Path_) -> tuple[tuple[str, str], ...]:
+    if value is not None and not isinstance(value, (dict, list)):
+        reading.problem(path, "must be a mapping or a list of NAME=VALUE")
+        return ()
+    return tuple(sorted((k, rows.scalar(v)) for k, v in merge.as_mapping(value).items()))
