@@ -390,7 +390,7 @@ class Facts(Record, frozen=True, kw_only=True):
 
     def offers(self, parent: str) -> bool:
         """Whether networks can be made on the link *parent* here."""
-        return has_parent(parent, self.links)
+        return parent in self.links or ("vlan" in self.features and has_parent(parent, self.links))
 
 
 class LayerCargo(Record, frozen=True, kw_only=True):

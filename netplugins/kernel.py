@@ -422,7 +422,7 @@ def features() -> frozenset[str]:
 
     def probe() -> None:
         with netlink.Socket() as sock:
-            for kind in ("bridge", "veth", "vxlan", "macvlan", "ipvlan", "wireguard"):
+            for kind in ("bridge", "veth", "vxlan", "vlan", "macvlan", "ipvlan", "wireguard"):
                 info = netlink.attribute(netlink.IFLA_LINKINFO, netlink.text(netlink.IFLA_INFO_KIND, kind))
                 payload = netlink.ifinfo() + netlink.text(netlink.IFLA_IFNAME, f"probe{kind}"[:15]) + info
                 try:

@@ -37,7 +37,9 @@ class ParentDriver:
             lacks.append(f"the kernel has no {self.name} (CONFIG_{self.name.upper()})")
         if self.mode(network) not in self.modes:
             lacks.append(f"{self.name} has no mode {self.mode(network)!r}: there is {', '.join(self.modes)}")
-        if not has_parent(parent, host.links):
+        if parent and parent not in host.links and vlan_of(parent) and "vlan" not in host.features:
+            lacks.append(f"the parent link {parent} is not there, and the kernel has no VLANs (CONFIG_VLAN_8021Q) to make it")
+        elif not has_parent(parent, host.links):
             lacks.append(f"the parent link {parent} is not there: the host has {', '.join(sorted(host.links)) or 'none'}")
         return lacks
 

@@ -87,9 +87,16 @@ def _demand(stack: Stack, service: Service, ground: Ground) -> Demand:
 
 
 def eligible(stack: Stack, service: Service, ground: Ground) -> list[str]:
-    """The nodes that a service of mode global has a task on."""
-    board = Board(ground.nodes, ground.ready)
-    fit = board.static(_demand(stack, service, ground))
+    """The nodes that a service of mode global has a task on; none while all that would do are down or drained.
+
+    Raises Impossible where no node would do even then."""
+    demand = _demand(stack, service, ground)
+    fit = Board(ground.nodes, ground.ready).static(demand)
+    if not fit.any():
+        nodes = [msgspec.structs.replace(n, availability="active") for n in ground.nodes]
+        best = Board(nodes, {n.name for n in nodes})
+        if not best.static(demand).any():
+            raise Impossible(_refusal(best, demand, f"service {service.name}", service.where))
     return [n.name for n, ok in zip(ground.nodes, fit, strict=True) if ok]
 
 
@@ -119,7 +126,7 @@ def assign(stack: Stack, tasks: Sequence[Task], current: Sequence[Task], ground:
                 impossible.append((wish.demand, members[0]))
     if impossible:
         chosen |= _exactly(stack, tasks, units, where, ground, own, lambda: "\n".join(
-            _refusal(board, demand, task) for demand, task in impossible
+            _refusal(board, demand, task.name, task.where) for demand, task in impossible
         ))
     return [msgspec.structs.replace(t, node=chosen[t.name]) for t in tasks]
 
@@ -247,8 +254,8 @@ def _together(parts: Sequence[Demand]) -> Demand:
     )
 
 
-def _refusal(board: Board, demand: Demand, task: Task) -> str:
-    lines = [f"{task.where}: no node can take {task.name}:"]
+def _refusal(board: Board, demand: Demand, name: str, where: str) -> str:
+    lines = [f"{where}: no node can take {name}:"]
     for number, node in enumerate(board.nodes):
         why = "; ".join(f"{v.filter}: {v.detail}" for v in board.verdicts(demand, number) if not v.ok)
         lines.append(f"    {node.name}: {why or 'was fit, but others that must share a node with it were not'}")
@@ -272,7 +279,7 @@ def place_guest(stack: Stack, guest: Task, tasks: Sequence[Task], ground: Ground
     demand = msgspec.structs.replace(own[f"{stack.name}/{guest.service}"], ports=frozenset())
     [nodes] = place(board, [Unit(demand, 1)])
     if not nodes:
-        raise Impossible(_refusal(board, demand, guest))
+        raise Impossible(_refusal(board, demand, guest.name, guest.where))
     return msgspec.structs.replace(guest, node=board.nodes[nodes[0]].name)
 
 

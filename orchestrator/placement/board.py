@@ -175,6 +175,8 @@ class Board:
         for parent, network in demand.parents:
             there = one.facts.offers(parent)
             has = "" if there else f"; it has {', '.join(one.facts.links) or 'no link'}"
+            if not there and "." in parent and "vlan" not in one.facts.features:
+                has += ", and a kernel without VLANs (CONFIG_VLAN_8021Q)"
             out.append(Verdict("parent", there, f"network {network} is on {parent}{has}"))
         for driver, network in demand.drivers:
             out.append(Verdict("driver", driver in one.facts.drivers, f"network {network} needs the driver {driver}"))

@@ -103,6 +103,11 @@ class Cluster:
             return f"node {name} is gone from the cluster"
         return "" if member.ready else f"node {name} does not answer: {member.problem}"
 
+    async def look(self) -> None:
+        """Ask every node that answers what it is now: links come and go without a word. One that fails is seen to be
+        down by others."""
+        await asyncio.gather(*(m.look() for m in self.members.values() if m.ready), return_exceptions=True)
+
     async def deliver(self, nodes: Iterable[str] | None = None) -> None:
         """Bring the nodes what changed for them, side by side."""
         chosen = [self.members[n] for n in (self.members if nodes is None else nodes) if n in self.members]

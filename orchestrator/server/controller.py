@@ -247,6 +247,8 @@ class Controller:
 
     async def plan(self, stack: Stack, options: UpOptions) -> Plan:
         """What `up` would do. Reads only: nothing in here can write."""
+        if any(n.parent for n in stack.networks):
+            await self.cluster.look()
         current = self.state(stack.name)
         desired = expand(
             stack, current, others=await self._foreign_networks(stack.name), images=await self.images.ids(stack),

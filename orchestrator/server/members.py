@@ -82,11 +82,15 @@ class Member:
     async def _returned(self) -> None:
         """The node answers: learn what it is, and tell it what it must be."""
         self.heard_at = asyncio.get_running_loop().time()
-        facts = msgspec.convert(await self.courier.call("GET", "/pystack/facts"), Facts)
-        self.node = msgspec.structs.replace(self.node, facts=facts)
+        await self.look()
         self.problem = ""
         self.synced.set()
         self._greeting = asyncio.create_task(self._deliver_quietly())
+
+    async def look(self) -> None:
+        """Learn what the node is now. Raises Unreachable, Refused."""
+        facts = msgspec.convert(await self.courier.call("GET", "/pystack/facts"), Facts)
+        self.node = msgspec.structs.replace(self.node, facts=facts)
 
     async def _deliver_quietly(self) -> None:
         try:
