@@ -37,7 +37,7 @@ class BridgeDriver:
         mtu = int(network.options.get(OPTION + "driver.mtu", host.mtu))
         pools = [(ipaddress.ip_network(s.cidr), s.gateway) for s in network.subnets]
         gateways = {net.version: gateway for net, gateway in reversed(pools)}
-        addresses = tuple(f"{s.gateway}/{s.cidr.split('/')[1]}" for s in network.subnets)
+        addresses = tuple(f"{s.gateway}/{s.cidr.split('/')[1]}" for s in network.subnets if s.gateway)
         objects: set[KernelObject] = {
             Bridge(network.link, address_mac(gateways.get(4, ""), gateways.get(6, "")), mtu, addresses)
         }

@@ -145,12 +145,11 @@ class Far(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Vlan(msgspec.Struct, frozen=True, kw_only=True):
-    """An 802.1Q sub-interface of *parent*, a link of the host; *master* is the bridge that it is a port of, or ""."""
+    """An 802.1Q sub-interface of *parent*, a link of the host."""
 
     name: str
     parent: str
     vid: int
-    master: str = ""
 
 
 class Child(msgspec.Struct, frozen=True, kw_only=True):

@@ -33,6 +33,9 @@ class Kernel:
         self._children: dict[str, tuple[Child, int]] = {}
         """Links that were made in namespaces of containers, with the index of their parent: no dump here shows them."""
 
+    def close(self) -> None:
+        self._socket.close()
+
     def observe(self) -> dict[str, KernelObject | None]:
         """Names of this instance's links → what made them, None where only the name is known."""
         if self._present is None:
@@ -193,8 +196,7 @@ class Kernel:
 
     def _vlan(self, vlan: Vlan) -> None:
         parent = self._parent(vlan.parent)
-        master = self._link(vlan.master) if vlan.master else 0
-        self._socket.run([netlink.add_vlan(vlan.name, parent=parent, vid=vlan.vid, master=master)])
+        self._socket.run([netlink.add_vlan(vlan.name, parent=parent, vid=vlan.vid)])
         self._index[vlan.name] = self._socket.index(vlan.name)
 
     def _parent(self, name: str) -> int:

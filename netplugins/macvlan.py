@@ -1,8 +1,9 @@
 """The macvlan and ipvlan drivers: containers with addresses of the LAN that a link of the host, the parent, is on.
 
 `parent` may name a VLAN (`eth0.20`): where the host has no link of that name, one is made on `eth0`, under a name of
-ours. Without a parent the network joins only the containers of one host. The kernel keeps a host and the children of its
-own link apart: what the host must reach goes over another network. Source: ip-link(8); Documentation/networking/ipvlan.
+ours. Without a parent the network is a bridge that joins the containers of one host, and nothing else. The kernel keeps a
+host and the children of its own link apart: what the host must reach goes over another network.
+Source: ip-link(8); Documentation/networking/ipvlan.rst of Linux.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import hashlib
 import ipaddress
 from collections.abc import Sequence
 
-from netplugins.bridge import OPTION, address_mac
-from netplugins.driver import Bridge, Child, Description, Endpoint, Host, KernelObject, Network, Vlan
+import msgspec
+
+from netplugins.bridge import OPTION, BridgeDriver, address_mac
+from netplugins.driver import Child, Description, Endpoint, Host, KernelObject, Network, Subnet, Vlan
 from netplugins.netlink import IPVLAN_FLAGS, IPVLAN_MODES, MACVLAN_MODES
 from netplugins.parents import has_parent, vlan_of
 
@@ -25,6 +28,7 @@ class ParentDriver:
 
     def __init__(self, prefix: str = "ps") -> None:
         self.prefix = prefix
+        self._bridge = BridgeDriver(prefix)
 
     def mode(self, network: Network) -> str:
         options = network.options
@@ -44,14 +48,14 @@ class ParentDriver:
         return lacks
 
     def describe(self, network: Network, endpoints: Sequence[Endpoint], host: Host) -> Description:
+        if not network.options.get("parent"):
+            alone = tuple(Subnet(s.cidr, "") for s in network.subnets)
+            return self._bridge.describe(msgspec.structs.replace(network, internal=True, subnets=alone), endpoints, host)
         objects: set[KernelObject] = set()
         parent, vlan = network.options.get("parent", ""), vlan_of(network.options.get("parent", ""))
         if not endpoints:  # the host's links are touched only while somebody needs it
             return Description()
-        if not parent:
-            parent = network.link
-            objects.add(Bridge(parent, address_mac("", network.name), 1500, ()))
-        elif vlan and parent not in host.links:
+        if vlan and parent not in host.links:
             mark = hashlib.sha256(vlan[0].encode()).hexdigest()[:5]
             made = Vlan(name=f"{self.prefix}l{vlan[1]}{mark}", parent=vlan[0], vid=vlan[1])
             objects.add(made)
@@ -66,7 +70,7 @@ class ParentDriver:
             net.version: (net.prefixlen, s.gateway) for s in network.subnets
             if own[(net := ipaddress.ip_network(s.cidr)).version] and ipaddress.ip_address(own[net.version]) in net
         }
-        routed = endpoint.default and not network.internal and bool(network.options.get("parent"))
+        routed = endpoint.default and not network.internal
         mode = self.mode(network)
         onlink = routed and self.name == "ipvlan" and mode != "l2"
         return Child(

@@ -111,12 +111,10 @@ def add_vxlan(name: str, *, vni: int, port: int, local: str, mtu: int, master: i
     return Message(RTM_NEWLINK, F_CREATE | F_EXCL, payload, f"create vxlan {name} (VNI {vni})")
 
 
-def add_vlan(name: str, *, parent: int, vid: int, master: int) -> Message:
+def add_vlan(name: str, *, parent: int, vid: int) -> Message:
     data = attribute(IFLA_INFO_DATA, attribute(IFLA_VLAN_ID, struct.pack("=H", vid)))
     info = attribute(IFLA_LINKINFO, text(IFLA_INFO_KIND, "vlan") + data)
     payload = ifinfo(up=True) + text(IFLA_IFNAME, name) + u32(IFLA_LINK, parent) + info
-    if master:
-        payload += u32(IFLA_MASTER, master)
     return Message(RTM_NEWLINK, F_CREATE | F_EXCL, payload, f"create VLAN link {name} (802.1Q ID {vid})")
 
 

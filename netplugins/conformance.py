@@ -1,0 +1,258 @@
+"""What every network driver must do, tried on the real kernel in network namespaces made for it.
+
+    python -m netplugins.conformance MODULE:CLASS [OPTION=VALUE ...]
+
+A driver on a parent link finds `lan0` (give `parent=lan0`), whose other end is a machine of its own. Root is needed.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from netplugins import netlink, netns
+from netplugins.driver import Description, Driver, Endpoint, Host, Network, Subnet
+from netplugins.errors import NetworkError
+from netplugins.kernel import Kernel, features, links, prepare_namespace
+
+PREFIX = "cf"
+SUBNETS = (Subnet("10.77.0.0/24", "10.77.0.1"), Subnet("fd77::/64", "fd77::1"))
+
+
+class Result(msgspec.Struct, frozen=True):
+    """*problem* "" where the case holds."""
+
+    case: str
+    problem: str
+
+
+class Broken(Exception):
+    """The driver does not do what the case asks for; the text says what."""
+
+
+class Ground:
+    """A host in a namespace of its own, with a wire (`lan0`), and three endpoints to put on a network."""
+
+    def __init__(self, make: Callable[[str], Driver], options: Mapping[str, str], directory: Path) -> None:
+        self.driver = make(PREFIX)
+        self.directory = directory
+        self.host = Host(features=features(), links=frozenset({"lan0"}))
+        self.network = Network(
+            name="conform", link=f"{PREFIX}b1", driver=self.driver.name, subnets=SUBNETS, options=dict(options)
+        )
+        self.endpoints = [
+            Endpoint(id=f"{n:x}" * 16, network="conform", netns=str(directory / f"e{n}"), ipv4=f"10.77.0.{n}",
+                     ipv6=f"fd77::{n}")
+            for n in (2, 3, 4)
+        ]
+        self.kernel = Kernel(PREFIX)
+
+    def describe(self, *numbers: int) -> Description:
+        return self.driver.describe(self.network, [self.endpoints[n] for n in numbers], self.host)
+
+    def make(self, *numbers: int) -> None:
+        described = self.describe(*numbers)
+        problems = self.kernel.converge(described.objects, described.far)
+        if problems:
+            raise Broken("; ".join(problems.values()))
+
+    def own(self) -> dict[str, int]:
+        """Links of the host that were not there before, with their indices."""
+        return {name: index for index, name in socket.if_nameindex() if name not in ("lo", "lan0")}
+
+    def reach(self, one: int, other: int, size: int = 1200) -> None:
+        """A datagram of *size* bytes from each of two endpoints to the other, in both families."""
+        for field in ("ipv4", "ipv6"):
+            for a, b in ((one, other), (other, one)):
+                source, target = self.endpoints[a], self.endpoints[b]
+                if not _datagram(source.netns, target.netns, getattr(target, field), size):
+                    raise Broken(f"a datagram from {getattr(source, field)} to {getattr(target, field)} does not arrive")
+
+
+def _datagram(source: str, target: str, address: str, size: int) -> bool:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+
+    def opened() -> socket.socket:
+        return socket.socket(family, socket.SOCK_DGRAM)
+
+    with netns.enter(target, opened) as receiver, netns.enter(source, opened) as sender:
+        receiver.settimeout(2)
+        try:
+            receiver.bind((address, 7777))
+            sender.sendto(b"x" * size, (address, 7777))
+            return len(receiver.recv(size + 1)) == size
+        except OSError:  # a timeout among them
+            return False
+
+
+def says_the_same_twice(ground: Ground) -> None:
+    """describe is a function: the same network and endpoints, in any order, are described equally."""
+    if not ground.describe(0, 1) == ground.describe(0, 1) == ground.describe(1, 0):
+        raise Broken("two calls of describe with the same endpoints differ")
+
+
+def names_its_links_rightly(ground: Ground) -> None:
+    """Links that a driver makes on the host begin with the prefix, and none is longer than IFNAMSIZ allows."""
+    for item in ground.describe(0, 1, 2).objects:
+        if not item.name.startswith(PREFIX):
+            raise Broken(f"link {item.name} does not begin with the prefix {PREFIX!r}: nobody would take it away")
+        if hasattr(item, "master") and len(item.name) > 15:
+            raise Broken(f"link name {item.name} is longer than 15 bytes")
+
+
+def joins_its_endpoints(ground: Ground) -> None:
+    """All endpoints of a network reach each other, by both families."""
+    ground.make(0, 1, 2)
+    for one, other in ((0, 1), (1, 2), (0, 2)):
+        ground.reach(one, other)
+
+
+def changes_nothing_twice(ground: Ground) -> None:
+    """Converging again leaves each link as it is."""
+    ground.make(0, 1)
+    before = ground.own()
+    ground.make(0, 1)
+    if ground.own() != before:
+        raise Broken("links were made again, though nothing had changed")
+    ground.reach(0, 1)
+
+
+def is_adopted_after_a_restart(ground: Ground) -> None:
+    """An agent that starts again takes what is there: connections live on."""
+    ground.make(0, 1)
+    before, inside = ground.own(), _indices(ground)
+    ground.kernel.close()
+    ground.kernel = Kernel(PREFIX)
+    ground.kernel.adopt(ground.describe(0, 1).objects)
+    ground.make(0, 1)
+    if ground.own() != before or _indices(ground) != inside:
+        raise Broken("links were made again after a restart")
+    ground.reach(0, 1)
+
+
+def _indices(ground: Ground) -> list[list[tuple[int, str]]]:
+    return [netns.enter(e.netns, socket.if_nameindex) for e in ground.endpoints]
+
+
+def lets_one_go(ground: Ground) -> None:
+    """An endpoint that leaves takes nothing of the others along."""
+    ground.make(0, 1, 2)
+    ground.make(0, 2)
+    ground.reach(0, 2)
+    if [name for _, name in netns.enter(ground.endpoints[1].netns, socket.if_nameindex)] != ["lo"]:
+        raise Broken("the endpoint that left still has its link")
+
+
+def comes_back(ground: Ground) -> None:
+    """What somebody deletes by hand is found to be missing, and is made again."""
+    ground.make(0, 1)
+    with netlink.Socket() as sock:
+        for name in ground.own():
+            sock.run(netlink.delete_links([name]), ignore=frozenset({errno.ENODEV}))
+    ground.kernel.audit()
+    ground.make(0, 1)
+    ground.reach(0, 1)
+
+
+def leaves_nothing(ground: Ground) -> None:
+    """Nothing of a network stays, on the host or in namespaces, once it is described no more."""
+    ground.make(0, 1, 2)
+    ground.kernel.converge(frozenset())
+    if left := ground.own():
+        raise Broken(f"left on the host: {', '.join(left)}")
+    if any(len(names) > 1 for names in _indices(ground)):
+        raise Broken("links are left in the endpoints' namespaces")
+
+
+def says_what_is_missing(ground: Ground) -> None:
+    """On a kernel that can make no links at all, the driver says so in words, and does not try."""
+    lacks = ground.driver.missing(ground.network, Host())
+    if not lacks or not all(isinstance(line, str) and line for line in lacks):
+        raise Broken("missing() has nothing to say about a kernel that lacks everything")
+    if now := ground.driver.missing(ground.network, ground.host):
+        raise Broken(f"missing() on a host that has all: {'; '.join(now)}")
+
+
+CASES = (
+    says_the_same_twice, names_its_links_rightly, joins_its_endpoints, changes_nothing_twice, is_adopted_after_a_restart,
+    lets_one_go, comes_back, leaves_nothing, says_what_is_missing,
+)
+
+
+def run(make: Callable[[str], Driver], options: Mapping[str, str]) -> Iterator[Result]:
+    """Each case on a host of its own."""
+    for case in CASES:
+        with _host() as directory:
+            def body(case: Callable[[Ground], None] = case, directory: Path = directory) -> str:
+                ground = Ground(make, options, directory)
+                try:
+                    case(ground)
+                except (Broken, NetworkError) as error:
+                    return str(error)
+                finally:
+                    ground.kernel.close()
+                return ""
+
+            yield Result(case.__name__, netns.enter(directory / "host", body))
+
+
+@contextmanager
+def _host() -> Iterator[Path]:
+    """Namespaces `host`, `wire` and those of the endpoints, in a folder that goes again."""
+    with tempfile.TemporaryDirectory(prefix="pystack-conformance-") as name:
+        directory = Path(name)
+        paths = [directory / part for part in ("host", "wire", "e2", "e3", "e4")]
+        try:
+            for path in paths:
+                netns.create(path, prepare_namespace)
+            netns.enter(directory / "host", lambda: _wire(directory / "wire"))
+            yield directory
+        finally:
+            for path in paths:
+                netns.delete(path)
+
+
+def _wire(far: Path) -> None:
+    """`lan0`, whose other end is in *far*."""
+    handle = os.open(far, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        subprocess.run(
+            ["ip", "link", "add", "lan0", "type", "veth", "peer", "name", "lan0", "netns", f"/proc/self/fd/{handle}"],
+            check=True, pass_fds=(handle,),
+        )
+    finally:
+        os.close(handle)
+    with netlink.Socket() as sock:
+        sock.run([netlink.link_up(sock.index("lan0"), "lan0")])
+    netns.enter(far, lambda: subprocess.run(["ip", "link", "set", "lan0", "up"], check=True))
+    assert "lan0" in links()
+
+
+def main(arguments: list[str]) -> int:
+    if not arguments or ":" not in arguments[0]:
+        print(__doc__)
+        return 2
+    module, _, name = arguments[0].partition(":")
+    sys.path.insert(0, os.getcwd())
+    make = getattr(importlib.import_module(module), name)
+    failed = 0
+    for result in run(make, dict(a.split("=", 1) for a in arguments[1:])):
+        failed += bool(result.problem)
+        print(f"{'FAIL' if result.problem else 'ok  '} {result.case.replace('_', ' ')}"
+              + (f": {result.problem}" if result.problem else ""))
+    print(f"{len(CASES) - failed} of {len(CASES)} hold")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
