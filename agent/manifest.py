@@ -373,7 +373,8 @@ class TaskStatus(Record, frozen=True, kw_only=True):
 
 class Facts(Record, frozen=True, kw_only=True):
     """What a node is, as it says itself. *cpus* counts cores, *memory* bytes; *lacks* names what its kernel or its
-    installed programs are missing; *links* are those of the host itself, *drivers* the network drivers."""
+    installed programs are missing; *links* are those of the host itself, *drivers* the network drivers; *mtu* is that of
+    its underlay."""
 
     hostname: str = ""
     os: str = "linux"
@@ -386,6 +387,7 @@ class Facts(Record, frozen=True, kw_only=True):
     lacks: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
     drivers: tuple[str, ...] = ()
+    mtu: int = 1500
     clock: float = 0.0
 
     def offers(self, parent: str) -> bool:

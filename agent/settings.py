@@ -29,6 +29,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     labels: dict[str, str] = {}
     """The engine's own labels, for `engine.labels.…` in placement constraints."""
     log_max_size: str = ""
+    heal: bool = True
+    """Whether what somebody else changes of our links, entries and rules is put right at once. Off, `pystack doctor` shows
+    it, and `--repair` puts it right."""
     docker_config: str = ""
     """Folder of Docker's config.json with the registry credentials; DOCKER_CONFIG or ~/.docker where it is not said."""
 

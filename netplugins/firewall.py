@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import json
 import subprocess
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from typing import Any
 
 import msgspec
 
+from netplugins import netns
 from netplugins.driver import Balanced, Isolation, Published
 from netplugins.errors import NetworkError
 
@@ -248,6 +251,56 @@ def apply(script: str) -> None:
     done = subprocess.run(["nft", "-f", "-"], input=script, capture_output=True, text=True, timeout=30, check=False)
     if done.returncode:
         raise NetworkError(f"nftables refused the ruleset: {done.stderr.strip().splitlines()[0]}")
+
+
+def differences(wanted: Ruleset) -> list[str]:
+    """What of *wanted* the kernel does not have, or has otherwise; empty where its table is the same.
+
+    The text that nft prints is not the text that it was given. So *wanted* is loaded into a namespace of its own, and
+    both tables are asked for in the same words."""
+    is_there = _listed(wanted.table)
+    if is_there is None:
+        return [f"table inet {wanted.table} is not there"]
+
+    def expected() -> dict[str, str] | None:
+        netns._check(netns._libc.unshare(netns.CLONE_NEWNET), "unshare the network namespace")
+        apply(wanted.whole(0))
+        return _listed(wanted.table)
+
+    should = netns.in_thread(expected) or {}
+    return [
+        f"{name} {'is not there' if name not in is_there else 'is not ours' if name not in should else 'differs'}"
+        for name in sorted(should.keys() | is_there.keys()) if should.get(name) != is_there.get(name)
+    ]
+
+
+def _listed(table: str) -> dict[str, str] | None:
+    """Each chain, map and set of *table* with what is in it; None where there is no such table."""
+    command = ["nft", "-j", "list", "table", "inet", table]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    if done.returncode:
+        return None
+    out: dict[str, list[str]] = {}
+    for entry in json.loads(done.stdout)["nftables"]:
+        for kind, body in entry.items():
+            if kind in ("chain", "map", "set"):
+                elements = sorted(_plain(e) for e in body.pop("elem", ()))
+                out[f"{kind} {body['name']}"] = [_plain(body), *elements]
+            elif kind == "rule":
+                out.setdefault(f"chain {body['chain']}", []).append(_plain(body))
+    return {name: "\n".join(lines) for name, lines in out.items()}
+
+
+def _plain(item: Any) -> str:
+    """*item* as text, without what differs from load to load: handles, and the order of hashed sets."""
+
+    def strip(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {k: sorted(map(_plain, v)) if k == "set" and isinstance(v, list) else strip(v)
+                    for k, v in part.items() if k != "handle"}
+        return [strip(p) for p in part] if isinstance(part, list) else part
+
+    return json.dumps(strip(item), sort_keys=True)
 
 
 def delete(table: str) -> None:

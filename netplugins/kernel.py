@@ -49,6 +49,18 @@ class Kernel:
         self._present = None
         self._far = None
 
+    def doubt(self, names: Iterable[str]) -> None:
+        """The objects of these names, and all far endpoints, are not what they should be: the next `converge` sets bridges
+        anew and makes the others again."""
+        present = self.observe()
+        for name in names:
+            if name in self._children:
+                self._remove_child(self._children[name][0])
+                present.pop(name, None)
+            elif name in present:
+                present[name] = None
+        self._far = None
+
     def audit(self) -> None:
         """Look whether the kernel still has what was made; what it lacks is forgotten, so that `converge` makes it anew."""
         present = self.observe()
@@ -407,15 +419,22 @@ def prepare_namespace() -> None:
     _sysctl("net/ipv4/ping_group_range", "0 2147483647")
 
 
-def allow_forwarding() -> list[str]:
-    """Turn forwarding on where it is off; the sentences say what was changed on the host."""
+def allow_forwarding(links: Iterable[str] = ()) -> list[str]:
+    """Turn forwarding on where it is off, for the host and *links*; the sentences say what was changed on the host."""
     changed = []
-    for name in ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"):
+    per_link = (f"net/ipv4/conf/{link}/forwarding" for link in links)
+    for name in ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding", *per_link):
         path = Path("/proc/sys") / name
         if path.exists() and path.read_text().strip() == "0":
             path.write_text("1")
             changed.append(f"{name.replace('/', '.')} was 0 and is now 1: containers need the host to forward")
     return changed
+
+
+def forwarding_off(links: Iterable[str]) -> list[str]:
+    """Sysctls that keep the host, or one of *links*, from forwarding."""
+    names = ["net/ipv4/ip_forward", *(f"net/ipv4/conf/{link}/forwarding" for link in links)]
+    return [n for n in names if (path := Path("/proc/sys") / n).exists() and path.read_text().strip() == "0"]
 
 
 def features() -> frozenset[str]:

@@ -14,6 +14,8 @@ import socket
 import struct
 from collections.abc import Sequence
 
+import msgspec
+
 from netplugins.errors import NetworkError
 
 NLMSG_ERROR, NLMSG_DONE = 2, 3
@@ -249,6 +251,20 @@ def add_route(index: int, cidr: str, gateway: str, what: str) -> Message:
     return Message(RTM_NEWROUTE, F_CREATE | F_REPLACE, payload + u32(RTA_OIF, index), what)
 
 
+class Link(msgspec.Struct, frozen=True, kw_only=True):
+    """A link as the kernel shows it: *master* is an index, 0 for none; the last three are a VXLAN device's."""
+
+    index: int
+    name: str
+    up: bool
+    mtu: int
+    master: int
+    kind: str
+    vni: int = 0
+    port: int = 0
+    local: bytes = b""
+
+
 class Socket:
     """A route socket of the network namespace of the thread that makes it. Blocking, for use in worker threads."""
 
@@ -329,6 +345,10 @@ class Socket:
             payload = bytes([AF_BRIDGE]) + ifinfo()[1:]
         return [_parse_neighbour(answer) for answer in self._dump(RTM_GETNEIGH, payload)]
 
+    def links(self) -> list[Link]:
+        """All links of this namespace."""
+        return [_parse_link(answer) for answer in self._dump(RTM_GETLINK, ifinfo())]
+
     def addresses(self) -> set[tuple[int, bytes]]:
         """(link index, packed address) of all addresses."""
         out = set()
@@ -340,13 +360,14 @@ class Socket:
         return out
 
     def routes(self) -> set[tuple[int, bytes, int]]:
-        """(link index, packed destination, prefix length) of all routes of the main table."""
+        """(link index, packed destination, prefix length) of all routes of the main table; a default route's destination
+        is b""."""
         out = set()
         for answer in self._dump(RTM_GETROUTE, struct.pack("=BBBBBBBBI", 0, 0, 0, 0, 0, 0, 0, 0, 0)):
             length, table = answer[1], answer[4]
             found = _attributes(answer[12:])
-            if table == RT_TABLE_MAIN and RTA_DST in found and RTA_OIF in found:
-                out.add((struct.unpack("=I", found[RTA_OIF])[0], found[RTA_DST], length))
+            if table == RT_TABLE_MAIN and RTA_OIF in found:
+                out.add((struct.unpack("=I", found[RTA_OIF])[0], found.get(RTA_DST, b""), length))
         return out
 
     def index(self, name: str) -> int:
@@ -368,6 +389,22 @@ def _attributes(data: bytes) -> dict[int, bytes]:
         out[kind] = data[offset + 4 : offset + length]
         offset += (length + 3) & ~3
     return out
+
+
+def _parse_link(data: bytes) -> Link:
+    index, flags = struct.unpack_from("=iI", data, 4)
+    found = _attributes(data[16:])
+    info = _attributes(found.get(IFLA_LINKINFO, b""))
+    kind = info.get(IFLA_INFO_KIND, b"").rstrip(b"\0").decode()
+    own = _attributes(info.get(IFLA_INFO_DATA, b"")) if kind == "vxlan" else {}
+    return Link(
+        index=index, name=found[IFLA_IFNAME].rstrip(b"\0").decode(), up=bool(flags & IFF_UP),
+        mtu=struct.unpack("=I", found[IFLA_MTU])[0], kind=kind,
+        master=struct.unpack("=I", found[IFLA_MASTER])[0] if IFLA_MASTER in found else 0,
+        vni=struct.unpack("=I", own[IFLA_VXLAN_ID])[0] if own else 0,
+        port=struct.unpack("!H", own[IFLA_VXLAN_PORT])[0] if own else 0,
+        local=own.get(IFLA_VXLAN_LOCAL) or own.get(IFLA_VXLAN_LOCAL6) or b"",
+    )
 
 
 def _parse_neighbour(data: bytes) -> tuple[int, int, int, str, bytes]:

@@ -22,6 +22,10 @@ class Dataplane:
         self._connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._last = b""
 
+    def doubt(self) -> None:
+        """Hand the next document over even where it is the last one."""
+        self._last = b""
+
     async def update(self, document: Document) -> dict[str, str]:
         """Make the data path serve *document*; returns what it cannot serve: name → why."""
         data = msgspec.json.encode(document)

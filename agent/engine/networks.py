@@ -13,8 +13,9 @@ import json
 import logging
 import socket
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import msgspec
 
@@ -32,6 +33,7 @@ from netplugins.errors import NetworkError
 from netplugins.kernel import Kernel, allow_forwarding, features, links, prepare_namespace
 from netplugins.resolver.table import Document, Forward, View
 
+T = TypeVar("T")
 DEFAULT = "bridge"
 log = logging.getLogger(__name__)
 HEAL_AFTER_S = 0.25
@@ -77,7 +79,7 @@ class Networks:
         self.peers, self.virtuals, self.node = manifest.peers, manifest.virtuals, manifest.node
         if self.underlay != manifest.underlay:
             self.underlay = manifest.underlay
-            self.host = msgspec.structs.replace(self.host, mtu=_mtu_of(self.underlay))
+            self.host = msgspec.structs.replace(self.host, mtu=mtu_of(self.underlay))
 
     # --- what exists -------------------------------------------------------------------------------------------
 
@@ -262,7 +264,7 @@ class Networks:
 
     def _find_again(self, name: str) -> None:
         """A network that containers use and no document knows: what its bridge holds says what it was."""
-        link = f"{self.prefix}b{self.identity(name)[: 14 - len(self.prefix)]}"
+        link = self.link(name)
         done = subprocess.run(["ip", "-json", "address", "show", "dev", link], capture_output=True, text=True, check=False)
         held = [a for entry in json.loads(done.stdout or "[]") for a in entry.get("addr_info", ()) if a["scope"] == "global"]
         subnets = tuple(
@@ -334,23 +336,25 @@ class Networks:
         """Links that are not ours: those that others can be made on."""
         return frozenset(name for name in links() if not name.startswith(self.prefix) and name != "lo")
 
+    def link(self, name: str) -> str:
+        """The name of the main link of the network *name*."""
+        wish = dict(self.all[name].options).get("com.docker.network.bridge.name", "") if name in self.all else ""
+        return wish if wish.startswith(self.prefix) else f"{self.prefix}b{self.identity(name)[: 14 - len(self.prefix)]}"
+
     def _driver_network(self, network: Network) -> drivers.Network:
         options = dict(network.options)
-        link = options.get("com.docker.network.bridge.name", "")
-        if not link.startswith(self.prefix):
-            link = f"{self.prefix}b{self.identity(network.name)[: 14 - len(self.prefix)]}"
         subnets = tuple(
             drivers.Subnet(s.cidr, s.gateway or ("" if network.on_lan else str(ipaddress.ip_network(s.cidr)[1])))
             for s in network.subnets
         )
         return drivers.Network(
-            name=network.name, link=link, driver=network.driver, subnets=subnets, internal=network.internal,
+            name=network.name, link=self.link(network.name), driver=network.driver, subnets=subnets, internal=network.internal,
             options=options, vni=network.vni, underlay=self.underlay, services=network.service_pools,
             own=tuple(a for h in network.hosts if h.name == self.node for a in (h.ipv4, h.ipv6) if a),
             balanced=bool(network.vips),
         )
 
-    def _published(self) -> list[drivers.Published]:
+    def published(self) -> list[drivers.Published]:
         out = []
         for record in self.attached.values():
             # a container on a LAN is reached there, by its own address
@@ -435,7 +439,7 @@ class Networks:
         if not self.told:
             return
         objects, isolation, far = self._describe()
-        published = self._published()
+        published = self.published()
         loop = asyncio.get_running_loop()
         self._problems = await loop.run_in_executor(
             self._worker, self._apply, objects, far, isolation, published, self._balanced()
@@ -453,8 +457,6 @@ class Networks:
         self, objects: frozenset[drivers.KernelObject], far: frozenset[drivers.Far], isolation: list[drivers.Isolation],
         published: list[drivers.Published], balanced: list[drivers.Balanced],
     ) -> dict[str, str]:
-        local = sorted(self._local())
-        peers = sorted({p.underlay for p in self.peers if p.underlay})
         try:
             if self._kernel is None:
                 self._kernel = Kernel(self.prefix)
@@ -464,7 +466,7 @@ class Networks:
                 self._suspect = False
                 self._kernel.audit()
             problems = self._kernel.converge(objects, far)
-            wanted = firewall.render(self.paths.table, isolation, published, balanced, local, peers)
+            wanted = self._rules(isolation, published, balanced)
             if wanted != self._firewall and (isolation or self._firewall):
                 failpoint("network.firewall")
                 self._enforce(wanted)
@@ -472,6 +474,31 @@ class Networks:
             return problems
         except NetworkError as error:
             raise AgentError(str(error)) from error
+
+    def _rules(
+        self, isolation: list[drivers.Isolation], published: list[drivers.Published], balanced: list[drivers.Balanced]
+    ) -> firewall.Ruleset:
+        peers = sorted({p.underlay for p in self.peers if p.underlay})
+        return firewall.render(self.paths.table, isolation, published, balanced, sorted(self._local()), peers)
+
+    # --- for the doctor ----------------------------------------------------------------------------------------
+
+    async def held_against(
+        self, look: Callable[[frozenset[drivers.KernelObject], frozenset[drivers.Far], firewall.Ruleset | None], T]
+    ) -> T:
+        """The result of *look*, which is given all that must exist, on the thread that else changes the kernel."""
+        objects, isolation, far = self._describe()
+        rules = self._rules(isolation, self.published(), self._balanced()) if isolation else None
+        return await asyncio.get_running_loop().run_in_executor(self._worker, look, objects, far, rules)
+
+    async def again(self, items: Iterable[str]) -> None:
+        """Make the kernel objects called *items* anew, and write entries, rules, names and ports once more."""
+        allow_forwarding(self.link(n) for n in self.all)
+        if self._kernel:
+            await asyncio.get_running_loop().run_in_executor(self._worker, self._kernel.doubt, list(items))
+        self._firewall = None
+        self.dataplane.doubt()
+        await self.sync()
 
     # --- what others do to it ----------------------------------------------------------------------------------
 
@@ -498,7 +525,7 @@ class Networks:
             self._raise_alarm()
 
     def _raise_alarm(self) -> None:
-        if self._alarm is None:
+        if self._alarm is None and self.settings.heal:
             self._alarm = asyncio.get_running_loop().call_later(HEAL_AFTER_S, self._heal)
 
     def _heal(self) -> None:
@@ -535,7 +562,7 @@ class Networks:
         self.dataplane.close()
 
 
-def _mtu_of(address: str) -> int:
+def mtu_of(address: str) -> int:
     """The MTU of the link that holds *address*; 1500 where none does."""
     if not address:
         return 1500

@@ -21,6 +21,7 @@ from orchestrator.planning.state import Plan
 from orchestrator.server import proxy
 from orchestrator.server.cluster import NodeChange, NodeWish
 from orchestrator.server.controller import Controller, SavedPlan, UpOptions, events
+from orchestrator.server.doctor import Check, diagnose
 from orchestrator.stackfile.model import Stack
 
 CONTROLLER = web.AppKey("controller", Controller)
@@ -402,6 +403,13 @@ async def rebalance(request: web.Request) -> web.StreamResponse:
     return await _stream(request, lambda tell: request.app[CONTROLLER].rebalance(limit, tell))
 
 
+async def doctor(request: web.Request) -> web.Response:
+    """Every layer of the networks on every node; with *repair*, after what can be put right was."""
+    controller = request.app[CONTROLLER]
+    checks = await diagnose(controller.cluster, controller.networks, repair=request.query.get("repair") == "1")
+    return _json([_row(c) for c in checks])
+
+
 async def why(request: web.Request) -> web.Response:
     """Every node's verdict on a task, or on one more task of a service."""
     name, service = request.match_info["stack"], request.match_info["service"]
@@ -416,6 +424,7 @@ ROUTES: tuple[tuple[str, str, Handler, type | None, Any], ...] = (
     ("GET", "/v1/stacks", list_stacks, None, list[StackRow]),
     ("GET", "/v1/stacks/{stack}", get_stack, None, None),
     ("GET", "/v1/stacks/{stack}/tasks", list_tasks, None, list[TaskRow]),
+    ("GET", "/v1/doctor", doctor, None, list[Check]),
     ("POST", "/v1/plan", plan, UpRequest, Plan),
     ("POST", "/v1/up", up, UpRequest, None),
     ("POST", "/v1/apply", apply, SavedPlan, None),

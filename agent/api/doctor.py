@@ -1,0 +1,32 @@
+"""What is wrong with this node's networks, and whether it reaches the others."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+from aiohttp import web
+
+from agent.api.keys import ENGINE, flag
+from agent.engine.doctor import diagnose, repair
+from netplugins import ping
+
+routes = web.RouteTableDef()
+
+
+@routes.get("/pystack/doctor")
+async def doctor(request: web.Request) -> web.Response:
+    """A list of Findings; with *repair*, after what can be put right was."""
+    networks = request.app[ENGINE].networks
+    found = await diagnose(networks)
+    if flag(request, "repair"):
+        found = await repair(networks, found)
+    return web.Response(body=msgspec.json.encode(found), content_type="application/json")
+
+
+@routes.post("/pystack/probe")
+async def probe(request: web.Request) -> web.Response:
+    """Echoes asked of other hosts. Takes a list of Probe, gives a list of Echo in the same order."""
+    probes = msgspec.json.decode(await request.read(), type=list[ping.Probe])
+    echoes = await asyncio.to_thread(ping.ask, probes)
+    return web.Response(body=msgspec.json.encode(echoes), content_type="application/json")

@@ -1,0 +1,174 @@
+"""Every layer of this node's networks, looked at: kernel, rules, names, ports, sysctls, programs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import struct
+from collections.abc import Iterable
+
+from agent.engine.networks import Networks, mtu_of
+from netplugins import firewall, netlink, netns
+from netplugins.doctor import REPAIR, Finding, examine
+from netplugins.driver import Far, KernelObject
+from netplugins.kernel import forwarding_off
+from netplugins.resolver import message
+
+PROGRAMS = {"runc": "containers are made with it", "conmon": "containers are watched by it", "nft": "rules are loaded with it"}
+ANSWER_S = 2.0
+
+
+async def diagnose(networks: Networks) -> list[Finding]:
+    """All findings of this node, those that are well included."""
+    labels = {networks.netns(r): f"container {r.name}" for r in networks.attached.values()}
+    labels |= {networks.link(n.name): f"network {n.name}" for n in networks.all.values()}
+
+    def look(objects: frozenset[KernelObject], far: frozenset[Far], rules: firewall.Ruleset | None) -> list[Finding]:
+        for item in objects:
+            if path := getattr(item, "netns", ""):
+                labels.setdefault(item.name, labels.get(path, path))
+        return examine(objects, far, labels) + _firewall(rules)
+
+    kernel = await networks.held_against(look)
+    return [
+        *_programs(), *_sysctls(networks), *_underlay(networks), *kernel, *await asyncio.to_thread(_names, networks),
+        *await _ports(networks), *_services(networks),
+    ]
+
+
+async def repair(networks: Networks, findings: Iterable[Finding]) -> list[Finding]:
+    """Put right what can be. Returns what a second look finds, with those that are gone marked as put right."""
+    bad = [f for f in findings if not f.ok]
+    if not bad:
+        return list(findings)
+    await networks.again({f.item for f in bad if f.item})
+    after = await diagnose(networks)
+    still = {(f.check, f.target) for f in after if not f.ok}
+    mended = [
+        Finding(check=f.check, target=f.target, ok=True, detail=f"put right: {f.detail}")
+        for f in bad if (f.check, f.target) not in still
+    ]
+    checks = {f.check for f in mended}
+    return [*mended, *(f for f in after if not (f.ok and f.check in checks))]
+
+
+def _one(check: str, target: str, wrong: list[Finding], well: str) -> list[Finding]:
+    return wrong or [Finding(check=check, target=target, ok=True, detail=well)]
+
+
+def _programs() -> list[Finding]:
+    wrong = [
+        Finding(check="program", target=name, detail=f"it is not installed: {why}", fix=f"install {name}")
+        for name, why in PROGRAMS.items() if not shutil.which(name)
+    ]
+    return _one("program", "node", wrong, f"{', '.join(PROGRAMS)} are installed")
+
+
+def _sysctls(networks: Networks) -> list[Finding]:
+    if not any(r.endpoints for r in networks.attached.values()):
+        return []
+    wrong = [
+        Finding(check="sysctl", target=name.replace("/", "."), detail="it is 0: the host forwards nothing", fix=REPAIR)
+        for name in forwarding_off(networks.link(n.name) for n in networks.all.values())
+    ]
+    return _one("sysctl", "node", wrong, "the host forwards")
+
+
+def _underlay(networks: Networks) -> list[Finding]:
+    if not networks.underlay:
+        return []
+    with netlink.Socket() as sock:
+        held = {address for _, address in sock.addresses()}
+    if netlink.packed(networks.underlay) not in held:
+        return [Finding(
+            check="underlay", target=networks.underlay, detail="no link has the address by which other nodes reach this one",
+            fix="give it back to its link, or add the node again under its new address",
+        )]
+    now = mtu_of(networks.underlay)
+    wrong = [
+        Finding(check="mtu", target=f"underlay {networks.underlay}", detail=f"its MTU is {now}, and networks were made for "
+                f"{networks.host.mtu}", fix=f"set it to {networks.host.mtu}, or start the agent again")
+    ] if now < networks.host.mtu else []
+    return _one("underlay", networks.underlay, wrong, f"MTU {now}")
+
+
+def _firewall(rules: firewall.Ruleset | None) -> list[Finding]:
+    if rules is None:
+        return []
+    wrong = [Finding(check="firewall", target=f"table inet {rules.table}", detail=line, fix=REPAIR)
+             for line in firewall.differences(rules)]
+    return _one("firewall", f"table inet {rules.table}", wrong, "as wanted")
+
+
+def _names(networks: Networks) -> list[Finding]:
+    """Each container asks for its own name, as its programs would."""
+    asked: dict[socket.socket, tuple[str, str]] = {}
+    wrong: list[Finding] = []
+    records = [r for r in networks.attached.values() if r.endpoints]
+    try:
+        for record in records:
+            endpoint = record.endpoints[0]
+            kind, address = (message.A, endpoint.ipv4) if endpoint.ipv4 else (message.AAAA, endpoint.ipv6)
+            query = struct.pack("!6H", 7, 0x0100, 1, 0, 0, 0) + message.encode_name(record.name) + struct.pack("!HH", kind, 1)
+
+            def opened(query: bytes = query) -> socket.socket:
+                sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+                sock.connect(("127.0.0.11", 53))
+                sock.settimeout(ANSWER_S)
+                sock.send(query)
+                return sock
+
+            try:
+                asked[netns.enter(networks.netns(record), opened)] = record.name, address
+            except OSError as error:
+                wrong.append(_dumb(record.name, error.strerror or str(error)))
+        for sock, (name, address) in asked.items():
+            packed = socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+            try:
+                if packed not in sock.recv(4096):
+                    wrong.append(_dumb(name, f"the answer has not its address {address}"))
+            except OSError as error:
+                wrong.append(_dumb(name, "no answer" if isinstance(error, TimeoutError) else error.strerror or str(error)))
+    finally:
+        for sock in asked:
+            sock.close()
+    return _one("dns", "containers", wrong, f"{len(records)} containers find their own names") if records else []
+
+
+def _dumb(name: str, why: str) -> Finding:
+    return Finding(check="dns", target=f"container {name}", detail=f"127.0.0.11 does not tell its name: {why}", fix=REPAIR)
+
+
+async def _ports(networks: Networks) -> list[Finding]:
+    """Each published TCP port of this host takes a connection."""
+    ports = {(p.host_ip or "127.0.0.1", p.port) for p in networks.published() if p.protocol == "tcp"}
+    ports |= {("127.0.0.1", p.published) for v in networks.virtuals if v.backends for p in v.ports if p.protocol == "tcp"}
+
+    async def closed(host: str, port: int) -> str:
+        try:
+            _, writer = await asyncio.wait_for(asyncio.open_connection(host, port), ANSWER_S)
+        except (OSError, TimeoutError) as error:
+            return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "no answer"
+        writer.close()
+        return ""
+
+    found = sorted(ports)
+    answers = await asyncio.gather(*(closed(*p) for p in found))
+    wrong = [
+        Finding(check="port", target=f"{host}:{port}", detail=f"the published port takes no connection: {why}", fix=REPAIR)
+        for (host, port), why in zip(found, answers, strict=True) if why
+    ]
+    return _one("port", "published", wrong, f"{len(ports)} ports take connections") if ports else []
+
+
+def _services(networks: Networks) -> list[Finding]:
+    wrong = [
+        Finding(check="vip", target=f"service {v.service}", detail=f"{v.ipv4 or v.ipv6} leads to no task: none is running and "
+                "healthy", fix=f"look at `pystack ps` and `pystack logs {v.service.partition('/')[2]}`")
+        for v in networks.virtuals if (v.ipv4 or v.ipv6) and not v.backends
+    ]
+    served = sum(bool(v.ipv4 or v.ipv6) for v in networks.virtuals)
+    return _one("vip", "services", wrong, f"{served} services have tasks behind their addresses") if served else []
+

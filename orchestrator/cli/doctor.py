@@ -1,0 +1,33 @@
+"""`pystack doctor`"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+
+from orchestrator.cli.options import format_option
+
+
+@click.command()
+@click.option("--repair", is_flag=True, help="Put back what was changed behind pystack's back.")
+@click.option("-a", "--all", "everything", is_flag=True, help="Show what is well too.")
+@format_option
+def doctor(repair: bool, everything: bool, shape: str) -> None:
+    """Look at every layer of the networks on every node, and say which one is broken."""
+    from orchestrator.cli.client import Client
+
+    rows = Client(start=True).json("GET", "/v1/doctor", query={"repair": "1"} if repair else {})
+    wrong = [r for r in rows if not r["ok"]]
+    if shape == "json":
+        click.echo(json.dumps([{k: r[k] for k in ("check", "target", "ok", "detail", "fix")} for r in rows], indent=2))
+        sys.exit(1 if wrong else 0)
+    mended = [r for r in rows if r["ok"] and r["detail"].startswith("put right: ")]
+    for row in [*wrong, *(rows[len(wrong):] if everything else mended)]:
+        click.secho(f"{'✓' if row['ok'] else '✗'} {row['check']}: {row['target']}: {row['detail']}",
+                    fg="green" if row["ok"] else "red")
+        if row["fix"] and not row["ok"]:
+            click.echo(f"    {row['fix']}")
+    click.echo(f"{len(rows) - len(wrong)} checks are well" + (f", {len(wrong)} are not" if wrong else ""))
+    sys.exit(1 if wrong else 0)

@@ -1,0 +1,147 @@
+"""What is wrong with the cluster's networks: each node looks at itself, and they ask each other."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from agent.manifest import Facts, Network, Record
+from orchestrator.errors import PystackError
+from orchestrator.server.cluster import MAX_SKEW_S, Cluster
+from orchestrator.server.members import Member
+
+SMALL = 84  # bytes of an ordinary ping
+OVERHEAD = {4: 50, 6: 70}  # what VXLAN adds to a frame
+FEW = 20  # nodes, among which each asks each
+NEIGHBOURS = 5  # whom each asks where there are more
+
+
+class Check(Record, frozen=True, kw_only=True):
+    """A row of `pystack doctor`: *check* is the layer, *target* the node and what of it."""
+
+    check: str
+    target: str
+    ok: bool
+    detail: str
+    fix: str = ""
+
+
+class _Found(msgspec.Struct):
+    check: str
+    target: str
+    ok: bool
+    detail: str
+    fix: str = ""
+
+
+class _Echo(msgspec.Struct):
+    seconds: float = 0.0
+    problem: str = ""
+
+
+async def diagnose(cluster: Cluster, networks: Mapping[str, Network], *, repair: bool) -> list[Check]:
+    """All checks of all nodes; those that are wrong come first."""
+    members = [m for _, m in sorted(cluster.members.items())]
+    ready = [m for m in members if m.ready]
+    out = [
+        Check(check="node", target=m.node.name, ok=False, detail=f"it does not answer: {m.problem or 'no reason was heard'}",
+              fix=f"see that {m.node.target or 'its agent'} is up and reachable")
+        for m in members if not m.ready
+    ]
+    for part in await asyncio.gather(*(_node(m, repair=repair) for m in ready)):
+        out += part
+    out += await _reach(ready, networks)
+    return sorted(out, key=lambda c: c.ok)
+
+
+async def _node(member: Member, *, repair: bool) -> list[Check]:
+    """What the node finds of itself, and its clock."""
+    name = member.node.name
+    try:
+        before = time.time()
+        facts = msgspec.convert(await member.courier.call("GET", "/pystack/facts"), Facts)
+        skew = facts.clock - (before + time.time()) / 2
+        found = msgspec.convert(
+            await member.courier.call("GET", "/pystack/doctor", params={"repair": "1"} if repair else {}), list[_Found]
+        )
+    except PystackError as error:
+        return [Check(check="node", target=name, ok=False, detail=str(error), fix=f"look into the log of the agent of {name}")]
+    out = [Check(check=f.check, target=f"{name}: {f.target}", ok=f.ok, detail=f.detail, fix=f.fix) for f in found]
+    late = abs(skew) > MAX_SKEW_S
+    return [*out, Check(check="clock", target=name, ok=not late, detail=f"{skew:+.1f} s from the server's",
+                        fix="let both follow a time server" if late else "")]
+
+
+class _Question(msgspec.Struct, frozen=True):
+    """What one node asks another: small and full, over the wire between them, and over an overlay that both carry."""
+
+    asker: str
+    asked: str
+    probes: tuple[tuple[str, str, str, int], ...]
+    """(kind, source, target, bytes)."""
+
+
+async def _reach(members: Sequence[Member], networks: Mapping[str, Network]) -> list[Check]:
+    members = [m for m in members if m.node.underlay]
+    if len(members) < 2:
+        return []
+
+    async def ask(number: int) -> list[Check]:
+        asker = members[number]
+        others = [m for m in members if m is not asker]
+        if len(members) > FEW:  # a ring: every node is asked, and none asks all
+            others = [members[(number + step) % len(members)] for step in range(1, NEIGHBOURS + 1)]
+        questions = [_question(asker, other, networks) for other in others]
+        probes = [{"source": s, "target": t, "size": size} for q in questions for _, s, t, size in q.probes]
+        try:
+            echoes = iter(msgspec.convert(await asker.courier.call("POST", "/pystack/probe", json=probes), list[_Echo]))
+        except PystackError as error:
+            return [Check(check="node", target=asker.node.name, ok=False, detail=str(error), fix="look into its agent's log")]
+        return [_verdict(q, {kind: next(echoes) for kind, *_ in q.probes}) for q in questions]
+
+    found = [check for part in await asyncio.gather(*map(ask, range(len(members)))) for check in part]
+    wrong = [c for c in found if not c.ok]
+    return wrong or [Check(check="underlay", target="nodes", ok=True, detail=f"{len(found)} paths carry small and full frames")]
+
+
+def _question(asker: Member, asked: Member, networks: Mapping[str, Network]) -> _Question:
+    own, far = asker.node, asked.node
+    mtu = min(own.facts.mtu, far.facts.mtu)
+    probes = [("small", own.underlay, far.underlay, SMALL), ("full", own.underlay, far.underlay, mtu)]
+    for network in networks.values():
+        hosts = {h.name: h for h in network.hosts}
+        if network.driver == "overlay" and own.name in hosts and far.name in hosts and hosts[own.name].ipv4:
+            a, b = hosts[own.name].ipv4, hosts[far.name].ipv4
+            asked_mtu = int(dict(network.options).get("com.docker.network.driver.mtu", 0))
+            full = asked_mtu or mtu - OVERHEAD[6 if ":" in own.underlay else 4]
+            probes += [("overlay-small", a, b, SMALL), ("overlay-full", a, b, full)]
+            break
+    return _Question(own.name, far.name, tuple(probes))
+
+
+def _verdict(question: _Question, echoes: Mapping[str, _Echo]) -> Check:
+    target = f"{question.asker} → {question.asked}"
+    size = {kind: number for kind, _, _, number in question.probes}
+    fine = {kind for kind, echo in echoes.items() if not echo.problem}
+    if "overlay-small" in echoes and "overlay-small" not in fine:
+        if "small" in fine:
+            detail = "the nodes reach each other, the overlay does not: UDP port 4789 is blocked on the way"
+            return Check(check="vxlan-port", target=target, ok=False, detail=detail, fix="let UDP 4789 through both ways")
+        return Check(check="underlay", target=target, ok=False, detail=f"no way between the nodes: {echoes['small'].problem}",
+                     fix="see to the network between them")
+    if "overlay-full" in echoes and "overlay-full" not in fine:
+        return Check(check="path-mtu", target=target, ok=False, detail=f"small frames pass on the overlay, those of "
+                     f"{size['overlay-full']} bytes do not: {echoes['overlay-full'].problem}",
+                     fix="raise the MTU on the way, or give the network com.docker.network.driver.mtu")
+    if "overlay-full" in fine:  # what counts passes; a wire that answers no ping is nobody's trouble
+        return Check(check="underlay", target=target, ok=True, detail=f"{echoes['overlay-full'].seconds * 1000:.2f} ms")
+    if "small" not in fine:
+        return Check(check="underlay", target=target, ok=False, detail=f"no way between the nodes: {echoes['small'].problem}",
+                     fix="see to the network between them")
+    if "full" not in fine:
+        return Check(check="path-mtu", target=target, ok=False, detail=f"small packets pass, those of {size['full']} bytes do "
+                     f"not: {echoes['full'].problem}", fix="raise the MTU on the way")
+    return Check(check="underlay", target=target, ok=True, detail=f"{echoes['full'].seconds * 1000:.2f} ms")
