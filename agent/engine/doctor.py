@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import struct
+import time
 from collections.abc import Iterable
 
 from agent.engine.networks import Networks, mtu_of
@@ -17,7 +18,7 @@ from netplugins.kernel import forwarding_off
 from netplugins.resolver import message
 
 PROGRAMS = {"runc": "containers are made with it", "conmon": "containers are watched by it", "nft": "rules are loaded with it"}
-ANSWER_S = 2.0
+ANSWER_S = 1.0
 
 
 async def diagnose(networks: Networks) -> list[Finding]:
@@ -116,7 +117,6 @@ def _names(networks: Networks) -> list[Finding]:
             def opened(query: bytes = query) -> socket.socket:
                 sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
                 sock.connect(("127.0.0.11", 53))
-                sock.settimeout(ANSWER_S)
                 sock.send(query)
                 return sock
 
@@ -124,7 +124,9 @@ def _names(networks: Networks) -> list[Finding]:
                 asked[netns.enter(networks.netns(record), opened)] = record.name, address
             except OSError as error:
                 wrong.append(_dumb(record.name, error.strerror or str(error)))
+        until = time.monotonic() + ANSWER_S  # for all together
         for sock, (name, address) in asked.items():
+            sock.settimeout(max(0.001, until - time.monotonic()))
             packed = socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
             try:
                 if packed not in sock.recv(4096):
