@@ -7,6 +7,7 @@ RFC 3339 strings in UTC.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
@@ -211,8 +212,48 @@ class Network(Record, frozen=True, kw_only=True):
         return self.driver in ("macvlan", "ipvlan")
 
 
+VOLUME_DRIVERS: dict[str, frozenset[str]] = {
+    "local": frozenset({"type", "device", "o"}),
+    "nfs": frozenset({"server", "path", "device", "o"}),
+    "cifs": frozenset({"device", "o"}),
+    "glusterfs": frozenset({"servers", "volume", "device", "o"}),
+    "sshfs": frozenset({"sshcmd", "port", "identity_file", "o"}),
+}
+"""Volume drivers, with the options that each has."""
+ON_ONE_NODE = ("", "none", "bind", "tmpfs", "ext4", "xfs", "btrfs", "overlay")
+"""Values of `type` with which a local volume is one node's own."""
+
+
+def volume_driver(name: str) -> str:
+    """A volume driver's own name: some are known by those of plugins too (`vieux/sshfs:latest`)."""
+    return {"vieux/sshfs": "sshfs", "": "local", "default": "local"}.get(name.partition(":")[0], name)
+
+
+def is_shared(driver: str, options: Iterable[tuple[str, str]]) -> bool:
+    """Whether tasks on several nodes see one volume, rather than each node its own."""
+    return driver != "local" or dict(options).get("type", "") not in ON_ONE_NODE
+
+
+class Home(Record, frozen=True, kw_only=True):
+    """The node that exports a volume, and how its SSH server is reached and known (*host_key* in OpenSSH's form)."""
+
+    node: str
+    address: str = ""
+    port: int = 22
+    user: str = "root"
+    host_key: str = ""
+
+
+class Guest(Record, frozen=True, kw_only=True):
+    """A node that mounts a volume of another, with the public SSH key that it comes with."""
+
+    node: str
+    key: str
+
+
 class Volume(Record, frozen=True, kw_only=True):
-    """*node* is where a local volume's data lie, "" before its first user was placed."""
+    """*node* is where a local volume's data lie, "" before its first user was placed. For a volume that its home exports,
+    the home's manifest has *guests*, and those of the others its *home*."""
 
     name: str
     driver: str = "local"
@@ -222,6 +263,24 @@ class Volume(Record, frozen=True, kw_only=True):
     stack: str = ""
     key: str = ""
     node: str = ""
+    home: Home | None = None
+    guests: tuple[Guest, ...] = ()
+
+    @property
+    def shared(self) -> bool:
+        """Whether tasks on several nodes see one volume."""
+        return is_shared(self.driver, self.options)
+
+    @property
+    def own_labels(self) -> dict[str, str]:
+        """Its labels, and those by which it is known to be its stack's."""
+        marks = {"com.docker.compose.project": self.stack, "com.docker.compose.volume": self.key} if self.stack else {}
+        return dict(self.labels) | marks
+
+    @property
+    def exported(self) -> bool:
+        """Whether its home node exports it to the others."""
+        return self.driver == "sshfs" and "sshcmd" not in dict(self.options)
 
 
 Desired = Literal["running", "stopped", "hold", "guest"]
@@ -374,7 +433,7 @@ class TaskStatus(Record, frozen=True, kw_only=True):
 class Facts(Record, frozen=True, kw_only=True):
     """What a node is, as it says itself. *cpus* counts cores, *memory* bytes; *lacks* names what its kernel or its
     installed programs are missing; *links* are those of the host itself, *drivers* the network drivers; *mtu* is that of
-    its underlay."""
+    its underlay, *ssh_key* the public key that it comes with to the others' SSH servers."""
 
     hostname: str = ""
     os: str = "linux"
@@ -388,6 +447,7 @@ class Facts(Record, frozen=True, kw_only=True):
     links: tuple[str, ...] = ()
     drivers: tuple[str, ...] = ()
     mtu: int = 1500
+    ssh_key: str = ""
     clock: float = 0.0
 
     def offers(self, parent: str) -> bool:

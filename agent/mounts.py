@@ -11,7 +11,7 @@ from agent.errors import AgentError
 
 _libc = ctypes.CDLL(None, use_errno=True)
 MNT_DETACH = 2
-MS_PRIVATE, CLONE_NEWNS = 1 << 18, 0x00020000
+MS_REC, MS_PRIVATE, MS_SLAVE, CLONE_NEWNS = 16384, 1 << 18, 1 << 19, 0x00020000
 PAGE = 4096
 
 
@@ -63,6 +63,13 @@ def is_shared(path: Path) -> bool:
             if inside and len(point) >= len(best):
                 best, shared = point, any(f.startswith("shared:") for f in fields[6:])
     return shared
+
+
+def own_namespace() -> None:
+    """From now on this process sees what is mounted elsewhere, and its own mounts are seen by nobody. Raises AgentError."""
+    if _libc.unshare(CLONE_NEWNS) < 0:
+        raise AgentError(f"a mount namespace: {os.strerror(ctypes.get_errno())}")
+    mount("none", Path("/"), "none", MS_REC | MS_SLAVE)
 
 
 def hide(point: Path) -> None:

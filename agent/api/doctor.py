@@ -17,10 +17,10 @@ routes = web.RouteTableDef()
 @routes.get("/pystack/doctor")
 async def doctor(request: web.Request) -> web.Response:
     """A list of Findings; with *repair*, after what can be put right was."""
-    networks = request.app[ENGINE].networks
-    found = await diagnose(networks)
+    engine = request.app[ENGINE]
+    found = await diagnose(engine)
     if flag(request, "repair"):
-        found = await repair(networks, found)
+        found = await repair(engine, found)
     return web.Response(body=msgspec.json.encode(found), content_type="application/json")
 
 

@@ -35,7 +35,7 @@ async def facts(request: web.Request) -> web.Response:
         memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), labels=tuple(sorted(engine.settings.labels.items())),
         features=tuple(sorted(engine.networks.host.features)), clock=time.time(),
         links=tuple(sorted(engine.networks.host_links())), drivers=tuple(sorted(engine.networks.drivers)),
-        mtu=engine.networks.host.mtu,
+        mtu=engine.networks.host.mtu, ssh_key=await asyncio.to_thread(engine.volumes.key),
         lacks=tuple(p for p in ("runc", "conmon", "nft") if not shutil.which(p)),
     )
     return web.Response(body=msgspec.json.encode(found), content_type="application/json")

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from agent.api.keys import ENGINE, body
 from agent.engine.engine import Engine
-from agent.volumes.local import Stored
+from agent.volumes.volumes import Stored
 
 routes = web.RouteTableDef()
 

@@ -16,6 +16,7 @@ from agent.errors import AgentError, ImageNotFound, NotModified
 from agent.failpoints import failpoint
 from agent.manifest import Manifest, NodeStatus, Task, TaskStatus, digest
 from agent.reconcile import Action, Create, Prepare, Remove, Restart, Seen, Start, Stop, next_action
+from agent.volumes.guests import admit
 
 PARALLEL = 8
 log = logging.getLogger(__name__)
@@ -61,6 +62,17 @@ class Converger:
         self.engine.manifest_volumes = {v.name: v for v in manifest.volumes}
         self.engine.networks.take(manifest)
 
+    def _export(self) -> None:
+        """Let the nodes that mount volumes of this one in."""
+        for volume in self.manifest.volumes:
+            if volume.guests:
+                self.engine.volumes.create(volume.name, driver=volume.driver, options=dict(volume.options),
+                                           labels=volume.own_labels)
+        try:
+            admit(self.engine.paths, self.manifest.volumes)
+        except OSError as error:
+            log.warning("other nodes cannot mount volumes of this one: %s", error)
+
     async def apply(self, manifest: Manifest) -> None:
         """Take over *manifest*; returns when it is kept on disk and work has begun, not when it is done."""
         before = self.tasks
@@ -68,6 +80,7 @@ class Converger:
         failpoint("manifest.keep")
         files.write_atomically(self._file, msgspec.json.encode(manifest), 0o600)
         self._take(manifest)
+        self._export()
         for name in set(before) | set(self.tasks):
             if before.get(name) != self.tasks.get(name):
                 self._errors.pop(name, None)

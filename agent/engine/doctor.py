@@ -1,4 +1,4 @@
-"""Every layer of this node's networks, looked at: kernel, rules, names, ports, sysctls, programs."""
+"""Every layer of this node's networks, looked at: kernel, rules, names, ports, sysctls, programs; and its volumes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import struct
 import time
 from collections.abc import Iterable
 
+from agent.engine.engine import Engine
 from agent.engine.networks import Networks, mtu_of
 from netplugins import firewall, netlink, netns
 from netplugins.doctor import REPAIR, Finding, examine
@@ -21,8 +22,9 @@ PROGRAMS = {"runc": "containers are made with it", "conmon": "containers are wat
 ANSWER_S = 1.0
 
 
-async def diagnose(networks: Networks) -> list[Finding]:
+async def diagnose(engine: Engine) -> list[Finding]:
     """All findings of this node, those that are well included."""
+    networks = engine.networks
     labels = {networks.netns(r): f"container {r.name}" for r in networks.attached.values()}
     labels |= {networks.link(n.name): f"network {n.name}" for n in networks.all.values()}
 
@@ -35,17 +37,17 @@ async def diagnose(networks: Networks) -> list[Finding]:
     kernel = await networks.held_against(look)
     return [
         *_programs(), *_sysctls(networks), *_underlay(networks), *kernel, *await asyncio.to_thread(_names, networks),
-        *await _ports(networks), *_services(networks),
+        *await _ports(networks), *_services(networks), *await asyncio.to_thread(_volumes, engine),
     ]
 
 
-async def repair(networks: Networks, findings: Iterable[Finding]) -> list[Finding]:
+async def repair(engine: Engine, findings: Iterable[Finding]) -> list[Finding]:
     """Put right what can be. Returns what a second look finds, with those that are gone marked as put right."""
     bad = [f for f in findings if not f.ok]
     if not bad:
         return list(findings)
-    await networks.again({f.item for f in bad if f.item})
-    after = await diagnose(networks)
+    await engine.networks.again({f.item for f in bad if f.item})
+    after = await diagnose(engine)
     still = {(f.check, f.target) for f in after if not f.ok}
     mended = [
         Finding(check=f.check, target=f.target, ok=True, detail=f"put right: {f.detail}")
@@ -174,3 +176,14 @@ def _services(networks: Networks) -> list[Finding]:
     served = sum(bool(v.ipv4 or v.ipv6) for v in networks.virtuals)
     return _one("vip", "services", wrong, f"{served} services have tasks behind their addresses") if served else []
 
+
+def _volumes(engine: Engine) -> list[Finding]:
+    """Volumes that others serve, and that containers here use, answer."""
+    used = {name: users for name in engine.volumes.all if (users := engine.users_of(name))}
+    served = {name: users for name, users in used.items() if engine.volumes.is_served(name)}
+    wrong = [
+        Finding(check="volume", target=f"volume {name}", detail="what serves it does not answer, or is not mounted",
+                fix=f"see to its server, then restart {', '.join(users)}")
+        for name, users in served.items() if not engine.volumes.answers(name)
+    ]
+    return _one("volume", "volumes", wrong, f"{len(served)} volumes that others serve answer") if served else []

@@ -34,7 +34,7 @@ from agent.images.types import RunConfig
 from agent.manifest import Container, Volume
 from agent.paths import Paths
 from agent.settings import Settings
-from agent.volumes.local import Volumes
+from agent.volumes.volumes import Volumes
 from netplugins import netns
 
 RESTART_MAX_S = 60.0
@@ -426,6 +426,7 @@ class Engine:
                 for name in record.anonymous.values():
                     with contextlib.suppress(AgentError):
                         self.volumes.remove(name, self.users_of(name))
+            self.volumes.release(self.users_of)
         self.events.emit("container", "destroy", record.id, {"name": record.name})
         self._wake(record)
         self.changed(record)

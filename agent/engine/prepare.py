@@ -160,13 +160,11 @@ async def _volume(engine: Engine, record: Record, mount: Mount, rootfs: Path) ->
         declared = engine.manifest_volumes.get(name)
         if declared and declared.external and name not in engine.volumes.all:
             raise NotFound(f"volume {name} is declared external but does not exist: `pystack volume create {name}`")
-        labels = dict(declared.labels) if declared else {}
-        if declared and declared.stack:
-            labels |= {"com.docker.compose.project": declared.stack, "com.docker.compose.volume": declared.key}
         engine.volumes.create(
-            name, driver=declared.driver if declared else "local", labels=labels,
+            name, driver=declared.driver if declared else "local", labels=declared.own_labels if declared else {},
             options=dict(declared.options) if declared else {},
         )
+    await engine.volumes.mount(name, declared.home if (declared := engine.manifest_volumes.get(name)) else None)
     if not mount.nocopy:
         await engine.volumes.fill(name, rootfs, mount.target)
     data = engine.volumes.data(name)

@@ -10,7 +10,7 @@ from pathlib import Path
 CONFIG = """\
 ListenAddress {address}
 HostKey {directory}/ssh_host_key
-AuthorizedKeysFile {directory}/authorized_keys
+AuthorizedKeysFile {directory}/authorized_keys {directory}/home/.ssh/authorized_keys
 PidFile none
 UsePAM no
 StrictModes no

@@ -193,7 +193,7 @@ def _units(stack: Stack, tasks: Sequence[Task], own: Mapping[str, Demand]) -> li
     by_name = {s.name: s for s in stack.services}
     graph.add_nodes_from(by_name)
     sharing: dict[str, str] = {}
-    volumes = {v.name for v in stack.volumes if v.driver == "local"}
+    volumes = {v.name for v in stack.volumes if not v.shared}
     bound: set[str] = set()
     one_host = {n.name for n in stack.networks if n.one_host}
     for service in stack.services:

@@ -144,12 +144,14 @@ def _networks(
 
 
 def _volumes(stack: Stack, current: State, tasks: Sequence[Task], ground: Ground) -> tuple[Volume, ...]:
-    """A local volume lives where its first user was placed, and its users follow it from then on."""
+    """A volume of one node lives where its first user was placed, and its users follow it; one that its home exports has
+    its home there. A service of mode global has such a volume on each of its nodes."""
+    exported = {v.name for v in stack.volumes if v.shared}
     homes = {v.name: v.node for v in current.volumes if v.node}
     everywhere = {s.name for s in stack.services if s.mode in ("global", "global-job")}
     for task in tasks:
         for mount in task.container.mounts:
-            if mount.kind == "volume" and mount.source and task.service not in everywhere:
+            if mount.kind == "volume" and mount.source and (task.service not in everywhere or mount.source in exported):
                 homes.setdefault(mount.source, ground.homes.get(mount.source, task.node))
     return tuple(
         Volume(name=v.name, driver=v.driver, options=v.options, labels=v.labels, external=v.external,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 
-from agent.manifest import Holder, Manifest, Network, Peer, Port, Task, Virtual, Volume
+import msgspec
+
+from agent.manifest import Guest, Holder, Home, Manifest, Network, Peer, Port, Task, Virtual, Volume
 from orchestrator.placement.node import Node
 
 
@@ -27,10 +29,33 @@ def manifest_of(
     return Manifest(
         revision=revision, node=node, underlay="" if alone else underlays.get(node, ""),
         networks=tuple(n for n in networks.values() if alone or n.name in used),
-        volumes=tuple(v for v in volumes.values() if alone or v.name in mounted), tasks=mine,
+        volumes=tuple(
+            _seen_from(node, v, nodes, everything) for v in volumes.values()
+            if alone or v.name in mounted or (v.exported and v.node == node)
+        ), tasks=mine,
         peers=() if alone else tuple(_peers(node, underlays, networks, used, everything)),
         virtuals=tuple(_virtuals(networks, used, everything, serving, alone=alone)),
     )
+
+
+def _seen_from(node: str, volume: Volume, nodes: Sequence[Node], tasks: Iterable[Task]) -> Volume:
+    """*volume* with its home, or on its home with its guests, where that node exports it."""
+    home = next((n for n in nodes if n.name == volume.node), None)
+    if not volume.exported or home is None:
+        return volume
+    if home.name != node:
+        user, _, rest = home.target.rpartition("@")
+        port = rest.rpartition(":")[2] if ":" in rest.rpartition("]")[2] else ""
+        return msgspec.structs.replace(volume, home=Home(
+            node=home.name, address=home.underlay if home.host_key else "", port=int(port or 22), user=user or "root",
+            host_key=home.host_key,
+        ))
+    users = {
+        t.node for t in tasks if t.node != node
+        and any(m.kind == "volume" and m.source == volume.name for m in t.container.mounts)
+    }
+    keys = {n.name: n.facts.ssh_key for n in nodes}
+    return msgspec.structs.replace(volume, guests=tuple(Guest(node=n, key=keys[n]) for n in sorted(users) if keys.get(n)))
 
 
 def _peers(

@@ -141,7 +141,7 @@ class Cluster:
             self._refuse_twin(node)
             own = self.members[self.local]
             if not own.node.underlay and not mine.startswith("127.") and mine != "::1":
-                own.node = msgspec.structs.replace(own.node, underlay=mine)
+                own.node = msgspec.structs.replace(own.node, underlay=mine, host_key=await _own_host_key(mine))
                 await self._keep(own.node)
             member = self._take(node)
         try:
@@ -203,3 +203,13 @@ class Cluster:
 
     async def close(self) -> None:
         await asyncio.gather(*(m.close() for m in self.members.values()))
+
+
+async def _own_host_key(address: str) -> str:
+    """The key of this host's own SSH server, by which other nodes know it; "" where it has none."""
+    from orchestrator.couriers import ssh
+
+    try:
+        return await ssh.host_key_of(f"root@{address}")
+    except PystackError:
+        return ""

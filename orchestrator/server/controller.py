@@ -200,7 +200,7 @@ class Controller:
                 known |= demands(record.stack, empty)
         return msgspec.structs.replace(
             empty, others=tuple(t for t in self.tasks.values() if t.stack != stack), demands=known,
-            homes={v.name: v.node for v in self.volumes.values() if v.node in self.cluster.members},
+            homes={v.name: v.node for v in self.volumes.values() if v.node in self.cluster.members and not v.shared},
         )
 
     def reserved(self, tasks: Sequence[Task]) -> tuple[float, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.manifest import Container, Record, Subnet
+from agent.manifest import Container, Record, Subnet, is_shared
 
 
 class Dependency(Record, frozen=True, kw_only=True):
@@ -105,6 +105,12 @@ class StackVolume(Record, frozen=True, kw_only=True):
     labels: tuple[tuple[str, str], ...] = ()
     external: bool = False
     where: str = ""
+
+    @property
+    def shared(self) -> bool:
+        """Whether tasks on several nodes see one volume."""
+        return is_shared(self.driver, self.options)
+
 
 
 class Stack(Record, frozen=True, kw_only=True):

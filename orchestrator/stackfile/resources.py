@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Mapping
 from typing import Any
 
-from agent.manifest import Subnet
+from agent.manifest import VOLUME_DRIVERS, Subnet, volume_driver
 from orchestrator.stackfile import merge, rows
 from orchestrator.stackfile.model import StackNetwork, StackVolume
 from orchestrator.stackfile.reading import Reading
@@ -117,15 +117,21 @@ def volumes_of(reading: Reading, document: dict[str, Any]) -> dict[str, StackVol
         for word in body:
             if word not in known and not word.startswith("x-"):
                 reading.unknown((*path, word), known)
-        if body.get("driver", "local") not in ("local", "default"):
-            reading.check((*path, "driver"), f"driver {body['driver']!r} is not there yet", "local")
+        driver = volume_driver(str(body.get("driver") or ""))
+        if driver not in VOLUME_DRIVERS:
+            reading.check((*path, "driver"), f"there is no driver {driver!r}", f"one of {', '.join(VOLUME_DRIVERS)}")
+        else:
+            for word in merge.as_mapping(body.get("driver_opts")):
+                if word not in VOLUME_DRIVERS[driver]:
+                    reading.check((*path, "driver_opts", word), f"the driver {driver} has no such option",
+                                  f"it has {', '.join(sorted(VOLUME_DRIVERS[driver]))}")
         external = body.get("external")
         if external is True:
             _external_alone(reading, body, path)
         given = body.get("name") or (external.get("name") if isinstance(external, dict) else None)
         out[key] = StackVolume(
             key=key, name=str(given or (key if external else f"{reading.name}_{key}")), external=bool(external),
-            options=_pairs(reading, body.get("driver_opts"), (*path, "driver_opts")),
+            driver=driver, options=_pairs(reading, body.get("driver_opts"), (*path, "driver_opts")),
             labels=_pairs(reading, body.get("labels"), (*path, "labels")), where=str(reading.mark(path)),
         )
     return out

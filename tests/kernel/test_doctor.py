@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Pystack, Stack, cluster_of, eventually
+from tests.conftest import Stack, cluster_of, eventually
 
 STACK = """
 services:

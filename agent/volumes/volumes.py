@@ -1,0 +1,215 @@
+"""Volumes: a folder each below the state folder, with its description beside it.
+
+Data of a local volume lie in that folder; what others serve is mounted on it while a container uses it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from agent import files, mounts
+from agent.errors import AgentError, BadRequest, Conflict, NotFound
+from agent.failpoints import failpoint
+from agent.manifest import Home, volume_driver
+from agent.paths import Paths
+from agent.volumes import drivers
+
+MOUNT_S, TRIES = 30, 10
+
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}\Z")
+
+
+class Stored(msgspec.Struct, frozen=True, kw_only=True):
+    """A volume of this node. *fresh* until its first user has filled it from the image."""
+
+    name: str
+    driver: str = "local"
+    labels: dict[str, str] = {}
+    options: dict[str, str] = {}
+    anonymous: bool = False
+    fresh: bool = True
+    created: str = ""
+
+
+class Volumes:
+    def __init__(self, paths: Paths) -> None:
+        self.root = paths.volumes
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o711)
+        self.keys = paths.root / "ssh"
+        self._mounting: dict[str, asyncio.Lock] = {}
+        self.all: dict[str, Stored] = {}
+        for path in self.root.glob("*/volume.json"):
+            try:
+                stored = msgspec.json.decode(path.read_bytes(), type=Stored)
+            except msgspec.DecodeError:
+                # the data is what counts: a damaged description is written anew, and never filled over
+                stored = Stored(name=path.parent.name, fresh=False)
+            self.all[stored.name] = stored
+        for path in self.root.glob("*.tmp"):
+            for point in mounts.below(path):
+                mounts.unmount(point)
+            files.remove_tree(path)
+
+    def data(self, name: str) -> Path:
+        return self.root / name / "_data"
+
+    def create(
+        self, name: str, *, driver: str = "local", labels: dict[str, str] | None = None,
+        options: dict[str, str] | None = None, anonymous: bool = False,
+    ) -> Stored:
+        """Make a volume; one that is there already is returned as it is."""
+        if not _NAME.match(name):
+            raise BadRequest(f"volume name {name!r}: letters, digits and _ . - only, beginning with a letter or digit")
+        if name in self.all:
+            return self.all[name]
+        driver = volume_driver(driver)
+        drivers.check(name, driver, options or {})
+        failpoint("volume.create")
+        (self.root / name / "_data").mkdir(parents=True, mode=0o755, exist_ok=True)
+        stored = Stored(
+            name=name, driver=driver, labels=labels or {}, options=options or {}, anonymous=anonymous,
+            created=datetime.datetime.now(datetime.UTC).isoformat(),
+        )
+        self._save(stored)
+        return stored
+
+    def _save(self, stored: Stored) -> None:
+        files.write_atomically(self.root / stored.name / "volume.json", msgspec.json.encode(stored))
+        self.all[stored.name] = stored
+
+    def get(self, name: str) -> Stored:
+        if name not in self.all:
+            raise NotFound(f"no such volume: {name}")
+        return self.all[name]
+
+    async def mount(self, name: str, home: Home | None) -> None:
+        """Mount what serves the volume, where it is not mounted; a folder of this node needs nothing. *home* is the node
+        that exports it, None where that is this one. Raises AgentError, after 30 s at the latest."""
+        stored = self.get(name)
+        how = drivers.mounting(name, stored.driver, stored.options, home, str(self.keys))
+        if how is None:
+            return
+        async with self._mounting.setdefault(name, asyncio.Lock()):
+            data = self.data(name)
+            if await asyncio.to_thread(_alive, data):
+                return
+            if not shutil.which(how.needs):
+                raise AgentError(f"volume {name}: {how.needs} is not installed on this node: it comes with {how.package}")
+            if home and home.host_key:
+                self._know(home)
+            mounts.unmount(data)  # a dead one
+            failpoint("volume.mount")
+            for left in reversed(range(TRIES if home else 1)):
+                problem = await _run(*how.command, str(data), *how.after)
+                if not problem:
+                    return
+                if left:  # its home may hear of this node a moment later
+                    await asyncio.sleep(0.5)
+            raise AgentError(f"volume {name}: {how.command[-1]} cannot be mounted: {problem}")
+
+    def is_served(self, name: str) -> bool:
+        """Whether the volume was mounted from somewhere, rather than being a folder of this node."""
+        return name in self._mounting
+
+    def answers(self, name: str) -> bool:
+        """Blocks until what serves the volume answers, or is known not to."""
+        return _alive(self.data(name))
+
+    def _know(self, home: Home) -> None:
+        """Keep the host key of *home*: only a server that shows it is spoken to."""
+        known = self.keys / "known_hosts"
+        line = f"{home.node} {home.host_key}"
+        lines = known.read_text().splitlines() if known.exists() else []
+        if line not in lines:
+            kept = [one for one in lines if not one.startswith(f"{home.node} ")]
+            files.write_atomically(known, "\n".join([*kept, line, ""]).encode())
+
+    def key(self) -> str:
+        """The public SSH key of this node, made at the first call; "" where there is no ssh-keygen."""
+        private = self.keys / "id_ed25519"
+        public = private.with_suffix(".pub")
+        if not public.exists():
+            if not shutil.which("ssh-keygen"):
+                return ""
+            self.keys.mkdir(mode=0o700, exist_ok=True)
+            private.unlink(missing_ok=True)
+            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "pystack", "-f", str(private)], check=True)
+        return " ".join(public.read_text().split()[:2])
+
+    def release(self, users: Callable[[str], list[str]]) -> None:
+        """Unmount what no container uses; *users* names those of a volume."""
+        for name in self.all:
+            if mounts.is_mounted(self.data(name)) and not users(name):
+                mounts.unmount(self.data(name))
+
+    async def fill(self, name: str, rootfs: Path, target: str) -> None:
+        """Copy what the image has at *target* into a fresh volume, owners and attributes kept, as Docker does."""
+        stored = self.get(name)
+        if not stored.fresh:
+            return
+        try:
+            source = files.resolve_in_root(rootfs, target)
+        except OSError:
+            source = None
+        data = self.data(name)
+        if source and source.is_dir() and not any(data.iterdir()):
+            failpoint("volume.fill")
+            child = await asyncio.create_subprocess_exec(
+                "cp", "-a", "--", f"{source}/.", str(data), stderr=asyncio.subprocess.PIPE
+            )
+            _, err = await child.communicate()
+            if child.returncode:
+                raise AgentError(f"volume {name}: cannot be filled from the image: {err.decode().strip()}")
+        self._save(msgspec.structs.replace(stored, fresh=False))
+
+    def remove(self, name: str, users: list[str]) -> None:
+        """Delete a volume and its data. Raises Conflict while a container uses it."""
+        self.get(name)
+        if users:
+            raise Conflict(f"volume {name} is in use by {', '.join(users)}: remove that first")
+        if mounts.below(self.root / name):
+            mounts.unmount(self.data(name))
+            if mounts.below(self.root / name):  # what others serve is not ours to delete
+                raise Conflict(f"volume {name} is still mounted: see what uses {self.data(name)}")
+        failpoint("volume.remove")
+        doomed = self.root / f"{name}.tmp"
+        (self.root / name).rename(doomed)
+        del self.all[name]
+        files.remove_tree(doomed)
+
+
+async def _run(*command: str) -> str:
+    """Run *command*; what it says where it fails, or does not end in time."""
+    with tempfile.TemporaryFile() as said:  # a pipe would stay open with the server that mounting may leave behind
+        child = await asyncio.create_subprocess_exec(
+            *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=said, start_new_session=True
+        )
+        try:
+            code = await asyncio.wait_for(child.wait(), MOUNT_S)
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                child.kill()
+            await child.wait()
+            return f"no answer within {MOUNT_S} s"
+        said.seek(0)
+        lines = said.read().decode(errors="replace").strip().splitlines() or [f"exit status {code}"]
+        return "; ".join(lines[:2]) if code else ""
+
+
+def _alive(data: Path) -> bool:
+    """Whether something is mounted at *data* that answers; a FUSE server that died leaves a mount that does not."""
+    try:
+        return mounts.is_mounted(data) and bool(os.statvfs(data))
+    except OSError:
+        return False

@@ -1,0 +1,188 @@
+"""Volumes of all drivers, over three nodes where they are shared. sshfs and sshd are real."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Pystack, Stack, cluster_of, eventually
+
+SHARED = """
+services:
+  writer:
+    image: busybox
+    command: sleep 10000
+    stop_signal: SIGKILL
+    volumes: ["data:/data"]
+    deploy: {mode: global}
+volumes:
+  data: {driver: sshfs}
+"""
+ONE = """
+services:
+  app: {image: busybox, command: sleep 10000, stop_signal: SIGKILL, volumes: ["data:/data"]}
+volumes:
+  data: {%s}
+"""
+needs_sshfs = pytest.mark.skipif(not shutil.which("sshfs"), reason="sshfs is not installed")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Pystack]:
+    with cluster_of(3) as pystack:
+        yield pystack
+
+
+@pytest.fixture
+def stack(cluster: Pystack, tmp_path: Path) -> Iterator[Stack]:
+    made = Stack(cluster, tmp_path)
+    yield made
+    made.down()
+
+
+def on(stack: Stack, index: int, command: str, *, check: bool = True) -> str:
+    return stack.run("exec", "-T", "--index", str(index), "writer", "sh", "-c", command, check=check).stdout
+
+
+def mounted(cluster: Pystack) -> str:
+    return "".join(cluster.on(node, "grep", "sshfs", "/proc/mounts", check=False) for node in ("n1", "n2", "n3"))
+
+
+@needs_sshfs
+def test_tasks_on_several_nodes_write_one_volume(stack: Stack, cluster: Pystack) -> None:
+    stack.up(SHARED)
+    for index in (1, 2, 3):
+        on(stack, index, f"echo from-{index} >> /data/log; mkdir /data/d{index}; "
+                         f"for i in $(seq 100); do echo $i > /data/d{index}/$i; done; "
+                         f"dd if=/dev/urandom of=/data/big{index} bs=64k count=16 conv=fsync 2>/dev/null")
+
+    def seen_whole() -> None:  # a file that was closed on one node is whole on another, a second later at most
+        for index in (1, 2, 3):
+            assert on(stack, index, "cat /data/log").split() == ["from-1", "from-2", "from-3"]
+            assert on(stack, index, "ls /data/d1 /data/d2 /data/d3 | grep -c '^[0-9]'").strip() == "300"
+
+    eventually(seen_whole, 3)
+    assert len({on(stack, index, "cat /data/big1 /data/big2 /data/big3 | md5sum") for index in (1, 2, 3)}) == 1
+    on(stack, 2, "mv /data/log /data/moved")
+    eventually(lambda: _there(stack, 3, "moved"), 3)
+    home = next(n for n in ("n1", "n2", "n3") if (_folder(stack, n) / "moved").exists() and not _is_mount(stack, n))
+    assert "pystack:" in Path(f"/var/lib/pystack-lab/{cluster.lab}/{home}/home/.ssh/authorized_keys").read_text()
+    stack.down()
+    assert mounted(cluster) == ""
+    assert Path(f"/var/lib/pystack-lab/{cluster.lab}/{home}/home/.ssh/authorized_keys").read_text() == ""
+    assert not any(_folder(stack, n).exists() for n in ("n1", "n2", "n3"))
+
+
+def _folder(stack: Stack, node: str) -> Path:
+    return Path(f"/var/lib/pystack-lab/{stack.pystack.lab}/{node}/volumes/{stack.name}_data/_data")
+
+
+def _is_mount(stack: Stack, node: str) -> bool:
+    return str(_folder(stack, node)) in stack.pystack.on(node, "cat", "/proc/mounts")
+
+
+def _there(stack: Stack, index: int, name: str) -> None:
+    assert name in on(stack, index, "ls /data").split()
+
+
+@needs_sshfs
+def test_a_guest_sees_the_volume_and_nothing_else(stack: Stack, cluster: Pystack) -> None:
+    stack.up(SHARED)
+    home = next(n for n in ("n1", "n2", "n3") if not _is_mount(stack, n))
+    guest = next(n for n in ("n1", "n2", "n3") if n != home)
+    keys = f"/var/lib/pystack-lab/{cluster.lab}/{guest}/ssh"
+    ssh = (f"-i {keys}/id_ed25519 -o UserKnownHostsFile={keys}/known_hosts -o HostKeyAlias={home} -o BatchMode=yes "
+           "-o IdentitiesOnly=yes")
+    address = f"root@10.99.0.{home[1]}"
+    listed = cluster.on(guest, "sh", "-c", f"echo 'ls /' | sftp -s /x {ssh} {address} 2>/dev/null")
+    assert set(listed.replace("sftp> ls /", "").split()) == {"/dev", "/etc", "/lib", "/lib64", "/usr", "/volume"}
+    shell = cluster.on(guest, "sh", "-c", f"ssh {ssh} {address} touch /volume/proof </dev/null", check=False)
+    assert shell == ""
+    assert not (_folder(stack, home) / "proof").exists()
+    forwarded = cluster("lab", "exec", "--name", cluster.lab, guest, "--", "sh", "-c",
+                        f"ssh {ssh} -W {home}:22 {address} </dev/null", check=False)
+    assert forwarded.returncode != 0
+
+
+AT_TWO = """
+services:
+  home:
+    image: busybox
+    command: sleep 10000
+    stop_signal: SIGKILL
+    volumes: ["data:/data"]
+    deploy: {placement: {constraints: [node.name == n2]}}
+  writer:
+    image: busybox
+    command: sleep 10000
+    stop_signal: SIGKILL
+    volumes: ["data:/data"]
+    deploy: {placement: {constraints: [node.name == n3]}}
+volumes:
+  data: {driver: sshfs}
+"""
+
+
+@needs_sshfs
+def test_a_home_that_goes_away_gives_errors_and_no_hangs(stack: Stack, cluster: Pystack) -> None:
+    stack.up(AT_TWO)
+    cluster.on("n2", "sh", "-c", "nft add table inet cut; nft add chain inet cut c '{ type filter hook input priority -300; }'; "
+                                 "nft add rule inet cut c ip saddr 10.99.0.3 drop")
+    try:
+        def fails() -> None:
+            said = stack.run("exec", "-T", "writer", "sh", "-c", "echo x > /data/x", check=False)
+            assert said.returncode != 0
+
+        eventually(fails, 40)
+        rows = cluster("doctor", "--format", "json", check=False)
+        assert '"check": "volume"' in rows.stdout
+        stack.run("kill", "writer")
+
+        def ended() -> None:
+            assert stack.ps()["writer-1"]["state"] == "exited"
+
+        eventually(ended, 20)
+    finally:
+        cluster.on("n2", "nft", "delete", "table", "inet", "cut")
+
+
+def test_a_local_volume_takes_dockers_options(stack: Stack, cluster: Pystack, tmp_path: Path) -> None:
+    stack.up(ONE % "driver_opts: {type: tmpfs, device: tmpfs, o: 'size=1m,mode=1777'}")
+    assert "tmpfs on /data type tmpfs" in stack.exec("app", "mount")
+    assert "1.0M" in stack.exec("app", "df", "-h", "/data")
+    stack.down()
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "file").write_text("mine")
+    stack.up(ONE % f"driver_opts: {{type: none, device: {tmp_path}/kept, o: bind}}")
+    assert stack.exec("app", "cat", "/data/file") == "mine"
+    stack.down()
+    assert (tmp_path / "kept" / "file").read_text() == "mine"  # it was not ours to delete
+    assert str(tmp_path) not in cluster.on("n1", "cat", "/proc/mounts")
+
+
+@pytest.mark.parametrize(("body", "said"), [
+    ("driver: nonesuch", "there is no driver 'nonesuch'"),
+    ("driver: nfs, driver_opts: {server: 10.99.0.254, pth: /x}", "the driver nfs has no such option"),
+    ("driver: nfs, driver_opts: {server: 10.99.0.254}", "driver_opts.path is missing"),
+    ("driver: sshfs, driver_opts: {sshcmd: 'root@10.99.0.77:/x'}", "cannot be mounted"),
+    ("driver_opts: {type: none, device: /nowhere/at/all, o: bind}", "cannot be mounted"),
+])
+def test_a_volume_that_cannot_be_is_said(stack: Stack, body: str, said: str) -> None:
+    refused = stack.up(ONE % body, check=False)
+    assert refused.returncode == 1
+    assert said in refused.stderr
+
+
+def test_nfs_that_the_kernel_has_not_is_said(stack: Stack) -> None:
+    if "nfs" in Path("/proc/filesystems").read_text() or not shutil.which("mount.nfs"):
+        pytest.skip("the kernel has NFS, or nfs-common is not installed")
+    done = subprocess.run(["modprobe", "-n", "nfs"], capture_output=True, check=False) if shutil.which("modprobe") else None
+    if done and done.returncode == 0:
+        pytest.skip("the kernel can load NFS")
+    refused = stack.up(ONE % "driver: nfs, driver_opts: {server: 10.99.0.254, path: /srv}", check=False)
+    assert refused.returncode == 1
+    assert "10.99.0.254:/srv cannot be mounted" in refused.stderr
