@@ -24,7 +24,7 @@ def admit(paths: Paths, volumes: Iterable[Volume]) -> None:
     before = file.read_text().splitlines() if file.exists() else []
     after = [line for line in before if mark not in line] + wanted
     if after != before:
-        file.parent.mkdir(mode=0o700, exist_ok=True)
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         files.write_atomically(file, "".join(f"{line}\n" for line in after).encode(), 0o600)
 
 

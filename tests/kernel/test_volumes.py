@@ -130,8 +130,9 @@ volumes:
 @needs_sshfs
 def test_a_home_that_goes_away_gives_errors_and_no_hangs(stack: Stack, cluster: Pystack) -> None:
     stack.up(AT_TWO)
-    cluster.on("n2", "sh", "-c", "nft add table inet cut; nft add chain inet cut c '{ type filter hook input priority -300; }'; "
-                                 "nft add rule inet cut c ip saddr 10.99.0.3 drop")
+    cluster.on("n2", "sh", "-c",
+               "nft add table inet cut; nft add chain inet cut c '{ type filter hook input priority -300; }'; "
+               "nft add rule inet cut c ip saddr 10.99.0.3 drop")
     try:
         def fails() -> None:
             said = stack.run("exec", "-T", "writer", "sh", "-c", "echo x > /data/x", check=False)
