@@ -283,6 +283,16 @@ class Volume(Record, frozen=True, kw_only=True):
         return self.driver == "sshfs" and "sshcmd" not in dict(self.options)
 
 
+class Survey(Record, frozen=True, kw_only=True):
+    """What a tree holds: *digest* is of all names, modes, owners, times, links, attributes and contents; *entries* maps
+    each path to its own part."""
+
+    digest: str
+    files: int
+    bytes: int
+    entries: dict[str, str] = {}
+
+
 Desired = Literal["running", "stopped", "hold", "guest"]
 
 

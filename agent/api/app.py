@@ -10,7 +10,21 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from aiohttp import web
 
-from agent.api import build, containers, dial, doctor, execs, images, inside, manifest, networks, shipping, system, volumes
+from agent.api import (
+    build,
+    containers,
+    dial,
+    doctor,
+    execs,
+    images,
+    inside,
+    manifest,
+    moving,
+    networks,
+    shipping,
+    system,
+    volumes,
+)
 from agent.api.keys import CONVERGER, ENGINE
 from agent.engine.converge import Converger
 from agent.errors import AgentError, NotModified
@@ -44,7 +58,9 @@ def make(converger: Converger) -> web.Application:
     app = web.Application(middlewares=[errors], client_max_size=1 << 40)
     app[CONVERGER] = converger
     app[ENGINE] = converger.engine
-    for module in (system, images, containers, inside, execs, networks, volumes, build, manifest, shipping, dial, doctor):
+    for module in (
+        system, images, containers, inside, execs, networks, volumes, build, manifest, shipping, dial, doctor, moving,
+    ):
         for route in module.routes:
             method, path, handler = route.method, route.path, route.handler
             app.router.add_route(method, path, handler)

@@ -34,6 +34,7 @@ from agent.images.types import RunConfig
 from agent.manifest import Container, Volume
 from agent.paths import Paths
 from agent.settings import Settings
+from agent.volumes.moving import Moving
 from agent.volumes.volumes import Volumes
 from netplugins import netns
 
@@ -59,6 +60,7 @@ class Engine:
         self.images = ImageStore(paths)
         self.images.users = self.images_in_use
         self.volumes = Volumes(paths)
+        self.moving = Moving(self.volumes, paths.run)
         self.networks = Networks(paths, settings)
         self.runtime = Runtime(paths, runtime.choose(settings.runtime, paths.containers))
         self.events = Events()

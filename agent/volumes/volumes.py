@@ -56,7 +56,7 @@ class Volumes:
                 # the data is what counts: a damaged description is written anew, and never filled over
                 stored = Stored(name=path.parent.name, fresh=False)
             self.all[stored.name] = stored
-        for path in self.root.glob("*.tmp"):
+        for path in (*self.root.glob("*.tmp"), *self.root.glob(".incoming-*")):
             for point in mounts.below(path):
                 mounts.unmount(point)
             files.remove_tree(path)
@@ -146,6 +146,16 @@ class Volumes:
             private.unlink(missing_ok=True)
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "pystack", "-f", str(private)], check=True)
         return " ".join(public.read_text().split()[:2])
+
+    def adopt(self, arrived: Path, stored: Stored) -> None:
+        """The folder *arrived*, of this same file system, becomes a volume."""
+        files.write_atomically(arrived / "volume.json", msgspec.json.encode(stored))
+        arrived.rename(self.root / stored.name)
+        self.all[stored.name] = stored
+
+    def drop(self, folder: Path) -> None:
+        """Delete a folder that did not become a volume; not there is fine."""
+        files.remove_tree(folder)
 
     def release(self, users: Callable[[str], list[str]]) -> None:
         """Unmount what no container uses; *users* names those of a volume."""

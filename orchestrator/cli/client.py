@@ -115,8 +115,10 @@ class Client:
         return json.loads(raw) if raw else None
 
     def lines(self, method: str, path: str, **options: Any) -> Iterator[dict[str, Any]]:
-        """An answer of one JSON object a line. Raises Refused for one that is an error."""
+        """An answer of one JSON object a line. Raises Refused for one that is an error, Unreachable where the server goes away
+        before it says that it is done."""
         reply = self.request(method, path, **options)
+        ends = method == "POST" and path.startswith("/v1/") and not path.startswith(f"{self.base}/")
         try:
             while line := reply.readline():
                 event = json.loads(line)
@@ -125,6 +127,10 @@ class Client:
                 if "error" in event and "event" not in event:
                     raise Refused(str(event["error"]))
                 yield event
+                if event.get("event") == "done":
+                    return
+            if ends:
+                raise Unreachable("the server went away before this was done: run the command again, it goes on from there")
         except (http.client.HTTPException, OSError) as error:
             raise Unreachable(f"the server at {self.path} went away: {error or type(error).__name__}") from error
 

@@ -88,9 +88,28 @@ def volume_inspect(names: tuple[str, ...]) -> None:
 
 @volume.command("create")
 @click.argument("name", required=False, default="")
-def volume_create(name: str) -> None:
+@click.option("-d", "--driver", default="local", help="local, nfs, cifs, glusterfs or sshfs.")
+@click.option("-o", "--opt", "options", multiple=True, metavar="KEY=VALUE", help="An option of the driver.")
+@click.option("--label", "labels", multiple=True, metavar="KEY=VALUE")
+def volume_create(name: str, driver: str, options: tuple[str, ...], labels: tuple[str, ...]) -> None:
     """Make a volume."""
-    click.echo(Client(start=True).engine("POST", "/volumes/create", body={"Name": name})["Name"])
+    wish = {"Name": name, "Driver": driver, "DriverOpts": dict(o.partition("=")[::2] for o in options),
+            "Labels": dict(label.partition("=")[::2] for label in labels)}
+    click.echo(Client(start=True).engine("POST", "/volumes/create", body=wish)["Name"])
+
+
+@volume.command("move")
+@click.argument("name")
+@click.argument("node")
+@click.option("--progress", type=click.Choice(("auto", "plain", "json", "quiet")), default="auto")
+def volume_move(name: str, node: str, progress: str) -> None:
+    """Take a local volume to another node, with those who use it.
+
+    They run on while its data go over, stand still for the last of it, and start on the other node. The old copy is deleted
+    once they run."""
+    from orchestrator.cli.output import Progress, drive
+
+    drive(Client().lines("POST", f"/v1/volumes/{name}/move", body={"node": node}), Progress(progress))
 
 
 @volume.command("rm")

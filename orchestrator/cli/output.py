@@ -77,6 +77,8 @@ class Progress:
             click.echo(f"move {tasks} from {event['source']} to {event['target']}: {event['reason']}", err=True)
         elif event["event"] == "ship":
             click.echo(f"ship image {event['image']} from {event['from']} to {event['to']}", err=True)
+        elif event["event"] == "volume":
+            click.echo(f"volume {event['volume']} from {event['from']} to {event['to']}: {event['message']}", err=True)
         elif event["event"] == "warning":
             click.echo(f"warning: {event['message']}", err=True)
 

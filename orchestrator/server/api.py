@@ -22,6 +22,7 @@ from orchestrator.server import proxy
 from orchestrator.server.cluster import NodeChange, NodeWish
 from orchestrator.server.controller import Controller, SavedPlan, UpOptions, events
 from orchestrator.server.doctor import Check, diagnose
+from orchestrator.server.moving import move_volume
 from orchestrator.stackfile.model import Stack
 
 CONTROLLER = web.AppKey("controller", Controller)
@@ -403,6 +404,17 @@ async def rebalance(request: web.Request) -> web.StreamResponse:
     return await _stream(request, lambda tell: request.app[CONTROLLER].rebalance(limit, tell))
 
 
+class MoveWish(Record, frozen=True, kw_only=True):
+    node: str
+
+
+async def move_a_volume(request: web.Request) -> web.StreamResponse:
+    """Take a volume and its users to another node; a stream of events."""
+    controller, name = request.app[CONTROLLER], request.match_info["volume"]
+    wish = msgspec.json.decode(await request.read(), type=MoveWish)
+    return await _stream(request, lambda tell: move_volume(controller, name, wish.node, tell))
+
+
 async def doctor(request: web.Request) -> web.Response:
     """Every layer of the networks on every node; with *repair*, after what can be put right was."""
     controller = request.app[CONTROLLER]
@@ -425,6 +437,7 @@ ROUTES: tuple[tuple[str, str, Handler, type | None, Any], ...] = (
     ("GET", "/v1/stacks/{stack}", get_stack, None, None),
     ("GET", "/v1/stacks/{stack}/tasks", list_tasks, None, list[TaskRow]),
     ("GET", "/v1/doctor", doctor, None, list[Check]),
+    ("POST", "/v1/volumes/{volume}/move", move_a_volume, MoveWish, None),
     ("POST", "/v1/plan", plan, UpRequest, Plan),
     ("POST", "/v1/up", up, UpRequest, None),
     ("POST", "/v1/apply", apply, SavedPlan, None),

@@ -22,6 +22,7 @@ from orchestrator.planning.diff import plan as make_plan
 from orchestrator.planning.expand import address_guest, expand
 from orchestrator.planning.manifests import ingress_ports, manifest_of
 from orchestrator.planning.state import Plan, State
+from orchestrator.server import moving
 from orchestrator.server.cluster import Cluster, NodeChange
 from orchestrator.server.images import Images
 from orchestrator.server.rollout import Failure, Rollout
@@ -85,6 +86,7 @@ class Controller:
         self._locks: dict[str, asyncio.Lock] = {}
         self._telling: set[str] = set()
         self._teller: asyncio.Task[None] | None = None
+        self._recovery: asyncio.Task[None] | None = None
         self._revision = 0
 
     @property
@@ -113,6 +115,7 @@ class Controller:
         self._revision = await self.store.revision()
         # gates that a killed server left closed are opened again by nobody: those tasks wait for the next `up`
         await self.cluster.start()
+        self._recovery = asyncio.create_task(moving.recover(self))
 
     def _heard(self, node: str, status: TaskStatus) -> None:
         before = self.statuses.by_task.get(status.task)
@@ -146,7 +149,7 @@ class Controller:
             self.tasks.values(), {n for n, s in self.statuses.by_task.items() if serves(s)},
         )
 
-    async def _transact(self, operations: Sequence[Op], compare: Sequence[Compare] = ()) -> None:
+    async def transact(self, operations: Sequence[Op], compare: Sequence[Compare] = ()) -> None:
         for start in range(0, len(operations), MAX_OPERATIONS):
             outcome = await self.store.transact(compare, operations[start : start + MAX_OPERATIONS])
             self._revision = outcome.revision
@@ -156,12 +159,12 @@ class Controller:
 
     async def _write_tasks(self, tasks: Sequence[Task]) -> None:
         operations: list[Op] = [Put(_key(t), msgspec.json.encode(t)) for t in tasks]
-        await self._transact(operations)
+        await self.transact(operations)
         self.tasks.update({t.name: t for t in tasks})
         await self.cluster.deliver()
 
     async def _remove_tasks(self, names: Sequence[str]) -> None:
-        await self._transact([Delete(_key(self.tasks[n])) for n in names if n in self.tasks])
+        await self.transact([Delete(_key(self.tasks[n])) for n in names if n in self.tasks])
         for name in names:
             self.tasks.pop(name, None)
         await self.cluster.deliver()
@@ -224,11 +227,11 @@ class Controller:
         """Make the proposed moves, one after the other, each up before the next begins."""
         for move in self.proposed_moves(limit):
             tell({"event": "move", **msgspec.to_builtins(move)})
-            if failures := await self._again(move.stack, tell, dict.fromkeys(move.tasks, move.target)):
+            if failures := await self.again(move.stack, tell, dict.fromkeys(move.tasks, move.target)):
                 return failures
         return []
 
-    async def _again(self, name: str, tell: Any, wishes: Mapping[str, str] = {}) -> list[Failure]:
+    async def again(self, name: str, tell: Any, wishes: Mapping[str, str] = {}) -> list[Failure]:
         """Bring a stack up as it is, with as many replicas as it has, on the nodes that are right for it now."""
         scale: dict[str, int] = {}
         for task in self.state(name).tasks:
@@ -394,7 +397,7 @@ class Controller:
         operations.insert(1, Put(f"history/{stack.name}/{record.revision:08d}", raw))
         if record.revision > HISTORY:
             operations.append(Delete(f"history/{stack.name}/{record.revision - HISTORY:08d}"))
-        await self._transact(operations)
+        await self.transact(operations)
         self.stacks[stack.name] = record
         self.networks.update({n.name: n for n in plan.desired.networks})
         self.volumes.update({v.name: v for v in plan.desired.volumes})
@@ -444,7 +447,7 @@ class Controller:
             if volumes:
                 operations += [Delete(f"volumes/{v.name}") for v in state.volumes]
             operations.append(Delete(f"stacks/{name}"))
-            await self._transact(operations)
+            await self.transact(operations)
             for network in networks:
                 self.networks.pop(network, None)
             self.stacks.pop(name, None)
@@ -482,7 +485,7 @@ class Controller:
         node = await self.cluster.change(name, NodeChange(availability="drain"))
         failures: list[Failure] = []
         for stack in sorted({t.stack for t in self.tasks.values() if t.node == node.name}):
-            failures += await self._again(stack, tell)
+            failures += await self.again(stack, tell)
         return failures
 
     async def act(self, name: str, verb: str, services: Sequence[str], tell: Any) -> list[Failure]:
@@ -531,7 +534,7 @@ class Controller:
             if failures := await self.images.ship([task], lambda _: None):
                 raise Refused(failures[0].reason, 409)
             operations: list[Op] = [Put(f"networks/{n.name}", msgspec.json.encode(n)) for n in networks]
-            await self._transact([*operations, Put(_key(task), msgspec.json.encode(task))])
+            await self.transact([*operations, Put(_key(task), msgspec.json.encode(task))])
             self.networks.update({n.name: n for n in networks})
             self.tasks[task.name] = task
             await self.cluster.deliver()
@@ -576,8 +579,9 @@ class Controller:
         return [await self._with_log(f) for f in await rollout.run()]
 
     async def close(self) -> None:
-        if self._teller:
-            self._teller.cancel()
+        for task in (self._teller, self._recovery):
+            if task:
+                task.cancel()
         await self.cluster.close()
         await self.store.close()
 

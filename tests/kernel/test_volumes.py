@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -187,3 +190,137 @@ def test_nfs_that_the_kernel_has_not_is_said(stack: Stack) -> None:
     refused = stack.up(ONE % "driver: nfs, driver_opts: {server: 10.99.0.254, path: /srv}", check=False)
     assert refused.returncode == 1
     assert "10.99.0.254:/srv cannot be mounted" in refused.stderr
+
+
+LOGGER = """
+services:
+  db:
+    image: busybox
+    command:
+      - sh
+      - -c
+      - i=$$(cat /data/log 2>/dev/null | wc -l); while true; do i=$$((i+1)); echo $$i >> /data/log; sleep 0.02; done
+    stop_signal: SIGKILL
+    volumes: ["data:/data"]
+    deploy: {placement: {constraints: [node.name != n2]}}
+volumes:
+  data: {}
+"""
+TREE = """
+import os, random, sys
+root, dice = sys.argv[1], random.Random(3)
+os.makedirs(root, exist_ok=True)
+for d in range(20):
+    os.makedirs(f"{root}/d{d}/deep/er", exist_ok=True)
+    for f in range(100):
+        path = f"{root}/d{d}/{f}"
+        open(path, "wb").write(dice.randbytes(dice.randrange(3000)))
+        os.chown(path, dice.randrange(70000), dice.randrange(70000))
+        os.chmod(path, dice.choice([0o644, 0o600, 0o4755, 0o1777, 0o000]))
+        os.utime(path, ns=(1, dice.randrange(10**18)))
+os.link(f"{root}/d1/1", f"{root}/d2/hard"); os.link(f"{root}/d1/1", f"{root}/d3/deep/hard too")
+os.symlink("../d1/1", f"{root}/d4/soft"); os.symlink("/nowhere", f"{root}/d4/broken")
+os.mkfifo(f"{root}/pipe"); os.mknod(f"{root}/null", 0o20666, os.makedev(1, 3))
+with open(f"{root}/sparse", "wb") as f:
+    f.seek(1 << 28); f.write(b"end"); f.seek(1 << 20); f.write(b"x" * 5000)
+os.setxattr(f"{root}/d1/1", "user.note", b"kept \\x00 whole"); os.setxattr(f"{root}/d5", "user.dir", b"1")
+os.setxattr(f"{root}/d1/2", "security.capability", bytes.fromhex("0100000200040000000000000000000000000000"))
+open(os.fsencode(root) + b"/odd \\xff\\n name", "w").write("odd")
+os.utime(root + "/d6", ns=(1, 12345))
+"""
+
+
+def home_of(stack: Stack) -> str:
+    return next(n for n in ("n1", "n2", "n3") if _folder(stack, n).exists())
+
+
+def tree(root: Path) -> dict[str, tuple[object, ...]]:
+    """Every file with all that must be kept; hard links by the first name of their group."""
+    out: dict[str, tuple[object, ...]] = {}
+    groups: dict[int, str] = {}
+    for path in sorted(root.rglob("*")):
+        found = path.lstat()
+        content: object = b""
+        if path.is_symlink():
+            content = os.readlink(path)
+        elif path.is_file():
+            with path.open("rb") as file:
+                content = file.read(1 << 22)
+        names = sorted(os.listxattr(path, follow_symlinks=False))
+        out[str(path.relative_to(root))] = (
+            found.st_mode, found.st_uid, found.st_gid, found.st_rdev, content,
+            found.st_mtime_ns if not path.is_symlink() else 0,
+            found.st_size if path.is_file() else 0, groups.setdefault(found.st_ino, str(path.relative_to(root))),
+            [(n, os.getxattr(path, n, follow_symlinks=False)) for n in names],
+        )
+    return out
+
+
+def test_a_volume_moves_with_all_that_it_holds(stack: Stack, cluster: Pystack) -> None:
+    stack.up(ONE % "")
+    source = home_of(stack)
+    target = "n3" if source != "n3" else "n2"
+    subprocess.run([sys.executable, "-c", TREE, str(_folder(stack, source) / "tree")], check=True)
+    before = tree(_folder(stack, source))
+    assert len(before) > 2000
+    cluster("volume", "move", f"{stack.name}_data", target)
+    assert home_of(stack) == target
+    assert tree(_folder(stack, target)) == before
+    assert (_folder(stack, target) / "tree/sparse").stat().st_blocks < 1000  # its holes are holes
+    assert stack.ps()["app-1"]["node"] == target
+    assert stack.exec("app", "ls", "/data/tree/d4/soft").strip() == "/data/tree/d4/soft"
+    stack.run("up")
+    assert stack.ps()["app-1"]["node"] == target
+
+
+def numbers(stack: Stack) -> list[int]:
+    return [int(line) for line in stack.exec("db", "cat", "/data/log").split()]
+
+
+def test_a_writer_loses_nothing_when_its_volume_moves(stack: Stack, cluster: Pystack) -> None:
+    stack.up(LOGGER)
+    source = home_of(stack)
+    for target in ("n3", "n1") if source == "n1" else ("n1", "n3"):
+        cluster("volume", "move", f"{stack.name}_data", target)
+        found = numbers(stack)
+        assert found == list(range(1, len(found) + 1))
+        assert home_of(stack) == target
+    refused = cluster("volume", "move", f"{stack.name}_data", "n2", check=False)
+    assert refused.returncode == 1
+    assert "cannot go to n2: constraint: node.name != n2" in refused.stderr
+
+
+@pytest.mark.parametrize(("machine", "point"), [
+    ("n3", "move.take"), ("n3", "move.adopt"), ("n1", "move.begun"), ("n1", "move.stopped"), ("n1", "move.arrived"),
+    ("n1", "move.switched"), ("n1", "move.settled"),
+])
+def test_a_move_survives_a_kill_at(stack: Stack, cluster: Pystack, machine: str, point: str) -> None:
+    stack.up(LOGGER)
+    if home_of(stack) != "n1":
+        cluster("volume", "move", f"{stack.name}_data", "n1")
+    Path(f"/var/lib/pystack-lab/{cluster.lab}/{machine}/failpoint").write_text(point)
+    cluster("lab", "fault", "--name", cluster.lab, "kill", machine, "agent")
+    eventually(lambda: _all_ready(cluster), 20)
+    done = cluster("volume", "move", f"{stack.name}_data", "n3", check=False)
+    assert done.returncode == 1
+    eventually(lambda: _all_ready(cluster), 20)
+
+    def runs_on() -> None:
+        task = stack.ps()["db-1"]
+        assert task["state"] == "running"
+        found = numbers(stack)
+        assert found == list(range(1, len(found) + 1))
+        assert [n for n in ("n1", "n2", "n3") if _folder(stack, n).exists()] == [task["node"]]
+        assert not list(Path(f"/var/lib/pystack-lab/{cluster.lab}").glob("*/volumes/.incoming*"))
+
+    eventually(runs_on, 20)
+    there = stack.ps()["db-1"]["node"]
+    assert there == ("n3" if point in ("move.switched", "move.settled") else "n1")
+    cluster("volume", "move", f"{stack.name}_data", "n1" if there == "n3" else "n3")
+    runs_on()
+
+
+def _all_ready(cluster: Pystack) -> None:
+    done = cluster("node", "ls", "--format", "json", check=False)
+    assert done.returncode == 0
+    assert [row["state"] for row in json.loads(done.stdout)] == ["ready"] * 3

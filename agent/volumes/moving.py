@@ -1,0 +1,163 @@
+"""A volume's data on their way to another node: passes of tar, each with what changed since the last, and surveys.
+
+GNU tar keeps owners, times, modes, ACLs, extended attributes, hard links and holes, and its incremental dumps say what was
+deleted too. A survey is everything that must be equal on both sides; contents are read again only where a file changed.
+Source: tar(1), "Using tar to Perform Incremental Dumps" in its manual.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+
+from agent.errors import AgentError, Conflict, NotFound
+from agent.failpoints import failpoint
+from agent.manifest import Survey
+from agent.volumes.volumes import Stored, Volumes
+
+CHUNK = 1 << 20
+KEEP = ("--numeric-owner", "--acls", "--xattrs", "--xattrs-include=*", "--sparse")
+Seen = dict[str, tuple[tuple[int, ...], str]]
+"""Path → (what tells whether the file changed, the hash of its content)."""
+
+
+class Moving:
+    """Volumes that leave this node or arrive here."""
+
+    def __init__(self, volumes: Volumes, run: Path) -> None:
+        self.volumes = volumes
+        self._snapshots = run / "moves"
+        self._seen: dict[Path, Seen] = {}
+
+    def incoming(self, name: str) -> Path:
+        return self.volumes.root / f".incoming-{name}"
+
+    async def dump(self, name: str, *, first: bool) -> AsyncIterator[bytes]:
+        """A tar of the volume: all of it the *first* time, then what changed since the last call. Raises AgentError."""
+        self.volumes.get(name)
+        self._snapshots.mkdir(mode=0o700, exist_ok=True)
+        snapshot = self._snapshots / name
+        if first:
+            snapshot.unlink(missing_ok=True)
+        child = await asyncio.create_subprocess_exec(
+            "tar", "--create", "--file=-", "--format=posix", f"--listed-incremental={snapshot}", *KEEP, "--one-file-system",
+            f"--directory={self.volumes.data(name)}", ".", stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, limit=CHUNK,
+        )
+        assert child.stdout
+        assert child.stderr
+        said = asyncio.create_task(child.stderr.read())
+        try:
+            while chunk := await child.stdout.read(CHUNK):
+                yield chunk
+            # 1: a file changed while it was read; the next pass has it
+            if await child.wait() not in (0, 1):
+                raise AgentError(f"volume {name}: {(await said).decode(errors='replace').strip()}")
+        finally:
+            if child.returncode is None:
+                child.kill()
+                await child.wait()
+            await said
+
+    async def take(self, name: str, chunks: AsyncIterator[bytes], *, first: bool) -> None:
+        """Write a dump to where the volume arrives. Raises AgentError, Conflict where there is a volume of that name."""
+        if name in self.volumes.all:
+            raise Conflict(f"there is a volume {name} on this node already: remove it first, if nothing needs it")
+        data = self.incoming(name) / "_data"
+        if first:
+            await self.discard(name)
+        data.mkdir(parents=True, exist_ok=True, mode=0o755)
+        failpoint("move.take")
+        child = await asyncio.create_subprocess_exec(
+            "tar", "--extract", "--file=-", "--listed-incremental=/dev/null", *KEEP, "--same-owner", "--preserve-permissions",
+            "--delay-directory-restore", f"--directory={data}",
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+        )
+        assert child.stdin
+        assert child.stderr
+        said = asyncio.create_task(child.stderr.read())
+        try:
+            async for chunk in chunks:
+                child.stdin.write(chunk)
+                await child.stdin.drain()
+            child.stdin.close()
+            if await child.wait():
+                raise AgentError(f"volume {name}: {(await said).decode(errors='replace').strip()}")
+        except (BrokenPipeError, ConnectionResetError):
+            raise AgentError(f"volume {name}: {(await said).decode(errors='replace').strip()}") from None
+        finally:
+            if child.returncode is None:
+                child.kill()
+                await child.wait()
+            await said
+
+    async def survey(self, name: str, *, arriving: bool) -> Survey:
+        """What there is, of the volume or of what arrived of it."""
+        data = self.incoming(name) / "_data" if arriving else self.volumes.data(name)
+        if not data.is_dir():
+            raise NotFound(f"no such volume: {name}")
+        seen = self._seen.setdefault(data, {})
+        return await asyncio.to_thread(_survey, data, seen)
+
+    def adopt(self, stored: Stored) -> None:
+        """What arrived becomes the volume."""
+        if stored.name in self.volumes.all:
+            raise Conflict(f"there is a volume {stored.name} on this node already")
+        failpoint("move.adopt")
+        self._seen.pop(self.incoming(stored.name) / "_data", None)
+        self.volumes.adopt(self.incoming(stored.name), stored)
+
+    async def discard(self, name: str) -> None:
+        """Forget the move: what arrived goes, the volume itself stays."""
+        self._seen.pop(self.incoming(name) / "_data", None)
+        self._seen.pop(self.volumes.data(name), None)
+        (self._snapshots / name).unlink(missing_ok=True)
+        await asyncio.to_thread(self.volumes.drop, self.incoming(name))
+
+
+def _survey(root: Path, seen: Seen) -> Survey:
+    entries: dict[str, str] = {}
+    groups: dict[tuple[int, int], str] = {}
+    now: Seen = {}
+    total = 0
+    pending = [""]
+    while pending:
+        folder = pending.pop()
+        for entry in sorted(os.scandir(root / folder), key=lambda e: e.name):
+            path = f"{folder}{entry.name}"
+            found = entry.stat(follow_symlinks=False)
+            parts: list[object] = [found.st_mode, found.st_uid, found.st_gid]
+            if stat.S_ISDIR(found.st_mode):
+                pending.append(f"{path}/")
+                parts.append(found.st_mtime_ns)
+            elif stat.S_ISREG(found.st_mode):
+                key = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+                old = seen.get(path)
+                now[path] = key, old[1] if old and old[0] == key else _content(root / path)
+                parts += [found.st_size, found.st_mtime_ns, now[path][1]]
+                total += found.st_size
+            elif stat.S_ISLNK(found.st_mode):
+                parts.append(os.readlink(root / path))
+            else:
+                parts.append(found.st_rdev)
+            if found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode):
+                parts.append(groups.setdefault((found.st_dev, found.st_ino), path))
+            names = sorted(os.listxattr(root / path, follow_symlinks=False))
+            parts += [(name, os.getxattr(root / path, name, follow_symlinks=False)) for name in names]
+            entries[path] = hashlib.blake2b(repr(parts).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+    seen.clear()
+    seen.update(now)
+    whole = hashlib.blake2b(msgspec.msgpack.encode(sorted((os.fsencode(p), h) for p, h in entries.items())), digest_size=32)
+    safe = {os.fsencode(p).decode(errors="backslashreplace"): h for p, h in entries.items()}
+    return Survey(digest=whole.hexdigest(), files=len(entries), bytes=total, entries=safe)
+
+
+def _content(path: Path) -> str:
+    with path.open("rb", buffering=0) as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=32)).hexdigest()
