@@ -252,8 +252,9 @@ class Guest(Record, frozen=True, kw_only=True):
 
 
 class Volume(Record, frozen=True, kw_only=True):
-    """*node* is where a local volume's data lie, "" before its first user was placed. For a volume that its home exports,
-    the home's manifest has *guests*, and those of the others its *home*."""
+    """*node* is where a local volume's data lie, "" before its first user was placed; with *follow* they go where their
+    users must go. For a volume that its home exports, the home's manifest has *guests*, and those of the others its
+    *home*."""
 
     name: str
     driver: str = "local"
@@ -263,6 +264,7 @@ class Volume(Record, frozen=True, kw_only=True):
     stack: str = ""
     key: str = ""
     node: str = ""
+    follow: bool = False
     home: Home | None = None
     guests: tuple[Guest, ...] = ()
 

@@ -155,7 +155,7 @@ def _volumes(stack: Stack, current: State, tasks: Sequence[Task], ground: Ground
                 homes.setdefault(mount.source, ground.homes.get(mount.source, task.node))
     return tuple(
         Volume(name=v.name, driver=v.driver, options=v.options, labels=v.labels, external=v.external,
-               stack="" if v.external else stack.name, key=v.key, node=homes.get(v.name, ""))
+               stack="" if v.external else stack.name, key=v.key, node=homes.get(v.name, ""), follow=v.follow)
         for v in stack.volumes
     )
 

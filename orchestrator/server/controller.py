@@ -483,7 +483,7 @@ class Controller:
     async def drain(self, name: str, tell: Any) -> list[Failure]:
         """Take a node out of use; each stack that has tasks there is brought up again without it."""
         node = await self.cluster.change(name, NodeChange(availability="drain"))
-        failures: list[Failure] = []
+        failures = await moving.follow(self, node.name, tell)
         for stack in sorted({t.stack for t in self.tasks.values() if t.node == node.name}):
             failures += await self.again(stack, tell)
         return failures

@@ -20,7 +20,7 @@ from agent.failpoints import failpoint
 from agent.manifest import Record, Survey, Task, Volume
 from orchestrator.couriers.courier import Courier
 from orchestrator.errors import PystackError, Refused
-from orchestrator.placement.assign import explain
+from orchestrator.placement.assign import Candidate, explain
 from orchestrator.server.rollout import Failure
 from orchestrator.store.interface import Delete, Put
 
@@ -59,6 +59,21 @@ async def move_volume(controller: Controller, name: str, target: str, tell: Any)
         return await _settle(controller, move, tell)
 
 
+async def follow(controller: Controller, node: str, tell: Any) -> list[Failure]:
+    """Take the volumes that follow their users off *node*, each to the best node for all who use it."""
+    failures: list[Failure] = []
+    for volume in [v for v in controller.volumes.values() if v.follow and v.node == node and not v.shared]:
+        users = [t for t in controller.tasks.values() if _uses(t, volume) and t.stack in controller.stacks]
+        scores: dict[str, int] = {}
+        for task in users:
+            fit = {c.node: c.score for c in _candidates(controller, task) if not _against(c) and c.node != node}
+            scores = {n: scores.get(n, 0) + s for n, s in fit.items() if n in scores or task is users[0]}
+        if scores:
+            best = max(sorted(scores), key=lambda n: scores[n])
+            failures += await move_volume(controller, volume.name, best, tell)
+    return failures
+
+
 def find(volumes: Mapping[str, Volume], name: str) -> Volume:
     """The volume called so, in full or by its key in the only stack that has such a one."""
     hits = [volumes[name]] if name in volumes else [v for v in volumes.values() if v.key == name]
@@ -80,14 +95,21 @@ def _refuse(controller: Controller, volume: Volume, users: Sequence[Task], move:
     if member.node.availability != "active":
         raise Refused(f"node {move.target} is {member.node.availability}: it takes nothing", 409)
     for task in users:
-        stack = controller.stacks.get(task.stack)
-        if stack is None:
+        if task.stack not in controller.stacks:
             continue
-        why = explain(stack.stack, task.service, task.name, controller.state(task.stack).tasks, controller.ground(task.stack))
-        verdict = next(c for c in why.candidates if c.node == move.target)
-        against = [f"{r.filter}: {r.detail}" for r in verdict.reasons if not r.ok and r.filter != "bound"]
-        if against:
+        if against := _against(next(c for c in _candidates(controller, task) if c.node == move.target)):
             raise Refused(f"{task.name} cannot go to {move.target}: {'; '.join(against)}", 409)
+
+
+def _candidates(controller: Controller, task: Task) -> tuple[Candidate, ...]:
+    """Every node as *task* sees it."""
+    stack = controller.stacks[task.stack].stack
+    return explain(stack, task.service, task.name, controller.state(task.stack).tasks, controller.ground(task.stack)).candidates
+
+
+def _against(candidate: Candidate) -> list[str]:
+    """What speaks against a node, but that the volume is elsewhere."""
+    return [f"{r.filter}: {r.detail}" for r in candidate.reasons if not r.ok and r.filter != "bound"]
 
 
 def _uses(task: Task, volume: Volume) -> bool:

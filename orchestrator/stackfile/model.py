@@ -103,6 +103,7 @@ class StackVolume(Record, frozen=True, kw_only=True):
     driver: str = "local"
     options: tuple[tuple[str, str], ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
+    follow: bool = False
     external: bool = False
     where: str = ""
 

@@ -128,10 +128,15 @@ def volumes_of(reading: Reading, document: dict[str, Any]) -> dict[str, StackVol
         external = body.get("external")
         if external is True:
             _external_alone(reading, body, path)
+        wish = reading.mapping(body.get("x-volume"), (*path, "x-volume"))
+        for word in wish:
+            if word != "follow":
+                reading.problem((*path, "x-volume", word), "x-volume has no such key", "it has follow")
         given = body.get("name") or (external.get("name") if isinstance(external, dict) else None)
         out[key] = StackVolume(
             key=key, name=str(given or (key if external else f"{reading.name}_{key}")), external=bool(external),
-            driver=driver, options=_pairs(reading, body.get("driver_opts"), (*path, "driver_opts")),
+            follow=bool(wish.get("follow")), driver=driver,
+            options=_pairs(reading, body.get("driver_opts"), (*path, "driver_opts")),
             labels=_pairs(reading, body.get("labels"), (*path, "labels")), where=str(reading.mark(path)),
         )
     return out

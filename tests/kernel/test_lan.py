@@ -92,6 +92,31 @@ def test_a_vlan_is_made_where_it_is_not_there(stack: Stack, cluster: Pystack) ->
     assert all(not link.startswith("pst") for n in ("n1", "n2", "n3") for link in links(cluster, n))
 
 
+@pytest.mark.parametrize("mode", ["l2", "l3"])
+def test_ipvlan_containers_share_their_parents_hardware_address(stack: Stack, cluster: Pystack, mode: str) -> None:
+    text = STACK.replace("macvlan", "ipvlan") % {
+        "parent": "eth0", "mode": mode, "subnet": "10.99.0.0/24", "range": "10.99.0.64/26"}
+    if "ipvlan" not in features():
+        refused = stack.up(text, check=False)
+        assert refused.returncode == 1
+        assert "the kernel has no ipvlan (CONFIG_IPVLAN)" in refused.stderr
+        pytest.skip("the kernel has no ipvlan (CONFIG_IPVLAN): that it is refused was tested")
+    stack.up(text)
+    found = addresses(stack)
+    for name, address in found.items():
+        if mode == "l3":  # it answers no ARP: who sends to it must know the way
+            cluster.on("outside", "ip", "route", "replace", f"{address}/32", "via", f"10.99.0.{name[-1]}")
+        assert cluster.on("outside", "curl", "-s", "-m", "5", f"http://{address}").strip()
+    macs = {line.split()[1] for line in stack.run("exec", "-T", "--index", "1", "web", "ip", "link", "show", "eth0").stdout
+            .splitlines() if "link/ether" in line}
+    node = str(stack.ps()["web-n1"]["node"])
+    assert macs == {json.loads(cluster.on(node, "ip", "-json", "link", "show", "eth0"))[0]["address"]}
+    if mode == "l2":
+        assert ask(stack, 1, found["web-n2"])
+    for address in found.values():
+        cluster.on("outside", "ip", "route", "delete", f"{address}/32", check=False)
+
+
 def test_passthru_takes_a_parent_for_one_container(stack: Stack, cluster: Pystack) -> None:
     for machine in ("n1", "n2", "n3"):
         cluster.on(machine, "sh", "-c",

@@ -181,6 +181,36 @@ def test_a_volume_that_cannot_be_is_said(stack: Stack, body: str, said: str) -> 
     assert said in refused.stderr
 
 
+SERVE_NFS = """
+mkdir -p /run/nfs/srv && mount -t tmpfs tmpfs /run/nfs/srv && mkdir -p /run/rpc_pipefs /var/lib/nfs
+mountpoint -q /proc/fs/nfsd || mount -t nfsd nfsd /proc/fs/nfsd
+exportfs -o rw,no_root_squash,fsid=0,insecure '*:/run/nfs/srv' && rpc.mountd && rpc.nfsd -N 3 4
+"""
+
+
+def test_an_nfs_server_holds_one_volume_for_all_nodes(stack: Stack, cluster: Pystack) -> None:
+    if not _has_nfs():
+        pytest.skip("the kernel has no NFS (CONFIG_NFS_FS, CONFIG_NFSD)")
+    cluster.on("outside", "sh", "-c", SERVE_NFS)
+    try:
+        stack.up(SHARED.replace("{driver: sshfs}", "{driver: nfs, driver_opts: {server: 10.99.0.254, path: /, o: vers=4.2}}"))
+        for index in (1, 2, 3):
+            on(stack, index, f"echo from-{index} >> /data/log; mount | grep '10.99.0.254:/ on /data type nfs4'")
+        assert on(stack, 1, "cat /data/log").split() == ["from-1", "from-2", "from-3"]
+        stack.down()
+        assert cluster.on("outside", "cat", "/run/nfs/srv/log").split() == ["from-1", "from-2", "from-3"]  # not ours to delete
+    finally:
+        cluster.on("outside", "sh", "-c", "rpc.nfsd 0; exportfs -ua; umount /run/nfs/srv", check=False)
+
+
+def _has_nfs() -> bool:
+    if not shutil.which("rpc.nfsd") or not shutil.which("mount.nfs"):
+        return False
+    subprocess.run(["modprobe", "-a", "nfs", "nfsd"], capture_output=True, check=False) if shutil.which("modprobe") else None
+    known = Path("/proc/filesystems").read_text()
+    return "nfsd" in known and "nfs4" in known
+
+
 def test_nfs_that_the_kernel_has_not_is_said(stack: Stack) -> None:
     if "nfs" in Path("/proc/filesystems").read_text() or not shutil.which("mount.nfs"):
         pytest.skip("the kernel has NFS, or nfs-common is not installed")
@@ -288,6 +318,20 @@ def test_a_writer_loses_nothing_when_its_volume_moves(stack: Stack, cluster: Pys
     refused = cluster("volume", "move", f"{stack.name}_data", "n2", check=False)
     assert refused.returncode == 1
     assert "cannot go to n2: constraint: node.name != n2" in refused.stderr
+
+
+def test_a_volume_that_follows_leaves_a_drained_node_with_its_users(stack: Stack, cluster: Pystack) -> None:
+    stack.up(LOGGER.replace("data: {}", "data: {x-volume: {follow: true}}"))
+    source = home_of(stack)
+    try:
+        cluster("node", "drain", source)
+        target = home_of(stack)
+        assert target not in (source, "n2")
+        assert stack.ps()["db-1"]["node"] == target
+        found = numbers(stack)
+        assert found == list(range(1, len(found) + 1))
+    finally:
+        cluster("node", "activate", source)
 
 
 @pytest.mark.parametrize(("machine", "point"), [
