@@ -153,7 +153,7 @@ class Vlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Child(msgspec.Struct, frozen=True, kw_only=True):
-    """A macvlan or ipvlan link (*kind*) on *parent*, born in *netns* as *interface*. *name* is ours alone, no link's.
+    """A macvlan or ipvlan link (*kind*) on *parent*, called *interface* in *netns*. It is born as *name*.
 
     *mac* "" and *mtu* 0 are the parent's. *onlink*: the default route leads through the link, with no gateway.
     *probed*: the LAN is asked whether somebody has the addresses already, before they are taken."""

@@ -235,13 +235,15 @@ class Kernel:
         return netns.enter(child.netns, look)
 
     def _bear(self, child: Child) -> None:
-        """Make the link and bring it up, with no address yet."""
+        """Make the link and bring it up, with no address yet.
+
+        Its name in the container is given there: older kernels (6.1) refuse a name that the host has too."""
         self._remove_child(child)
         parent = self._parent(child.parent)
         handle = os.open(child.netns, os.O_RDONLY | os.O_CLOEXEC)
         try:
             self._socket.run([netlink.add_child(
-                child.kind, parent=parent, netns=handle, name=child.interface, mode=child.mode, flag=child.flag,
+                child.kind, parent=parent, netns=handle, name=child.name, mode=child.mode, flag=child.flag,
                 mac=child.mac, mtu=child.mtu, what=child.parent,
             )])
         finally:
@@ -249,9 +251,10 @@ class Kernel:
         self._children[child.name] = child, parent
 
         def start() -> None:
-            _sysctl(f"net/ipv6/conf/{child.interface}/disable_ipv6", "0" if any(":" in a for a in child.addresses) else "1")
+            _sysctl(f"net/ipv6/conf/{child.name}/disable_ipv6", "0" if any(":" in a for a in child.addresses) else "1")
             with netlink.Socket() as sock:
-                sock.run([netlink.link_up(sock.index(child.interface), child.interface)])
+                index = sock.index(child.name)
+                sock.run([netlink.rename(index, child.interface), netlink.link_up(index, child.interface)])
 
         netns.enter(child.netns, start)
 
@@ -284,7 +287,8 @@ class Kernel:
 
         def remove() -> None:
             with netlink.Socket() as sock:
-                sock.run(netlink.delete_links([child.interface]), ignore=frozenset({errno.ENODEV}))
+                for name in (child.interface, child.name):  # half made before a crash it has the other name
+                    sock.run(netlink.delete_links([name]), ignore=frozenset({errno.ENODEV}))
 
         if netns.is_namespace(Path(child.netns)):
             netns.enter(child.netns, remove)

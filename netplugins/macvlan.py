@@ -74,7 +74,7 @@ class ParentDriver:
         mode = self.mode(network)
         onlink = routed and self.name == "ipvlan" and mode != "l2"
         return Child(
-            name=f"{self.prefix}m{endpoint.id[:16]}.{endpoint.order}", kind=self.name, mode=mode,
+            name=f"{self.prefix}m{endpoint.id[:10 - len(self.prefix)]}{endpoint.order}", kind=self.name, mode=mode,
             flag=network.options.get("ipvlan_flag", "bridge") if self.name == "ipvlan" else "",
             parent=parent, netns=endpoint.netns, interface=endpoint.interface or f"eth{endpoint.order}",
             order=endpoint.order, mac=self._mac(endpoint, mode), mtu=int(network.options.get(OPTION + "driver.mtu", 0)),

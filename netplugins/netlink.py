@@ -193,6 +193,10 @@ def link_up(index: int, what: str) -> Message:
     return Message(RTM_NEWLINK, 0, ifinfo(index, up=True), f"bring {what} up")
 
 
+def rename(index: int, name: str) -> Message:
+    return Message(RTM_NEWLINK, 0, ifinfo(index) + text(IFLA_IFNAME, name), f"call a link {name}")
+
+
 def add_address(index: int, cidr: str, what: str) -> Message:
     """Duplicate address detection is off: the plan has seen to it that an address is given once."""
     interface = ipaddress.ip_interface(cidr)

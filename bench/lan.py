@@ -1,0 +1,137 @@
+"""macvlan against one made by hand, sshfs against one mounted by hand, and a volume's move against copying it."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from bench.bed import LAB, Bed, bed
+from bench.overlay import Side
+from bench.up import Row, row
+from orchestrator.lab import lab as labs
+
+ROUNDS = 5
+STACK = """
+services:
+  a:
+    image: busybox
+    command: sleep 1000
+    networks: [lan]
+    volumes: ["shared:/shared"]
+    deploy: {placement: {constraints: [node.hostname == n1]}}
+  b:
+    image: busybox
+    command: sleep 1000
+    networks: [lan]
+    volumes: ["shared:/shared"]
+    deploy: {placement: {constraints: [node.hostname == n2]}}
+  c: {image: busybox, command: sleep 1000, volumes: ["big:/big"], stop_grace_period: 0s}
+networks:
+  lan:
+    driver: macvlan
+    driver_opts: {parent: eth0}
+    ipam: {config: [{subnet: 10.99.0.0/24, ip_range: 10.99.0.64/26}]}
+volumes:
+  shared: {driver: sshfs}
+  big: {}
+"""
+HAND = """
+ip netns add hand
+ip link add link eth0 name hv netns hand type macvlan mode bridge
+ip -n hand addr add 10.99.0.{number}/24 dev hv
+ip -n hand link set hv up
+"""
+SIZE = 256 << 20
+COPY = "import os,sys,time\nf=open(sys.argv[1],sys.argv[2]);b=os.urandom(1<<20) if 'w' in sys.argv[2] else None\n" \
+       "t=time.perf_counter()\nif b:\n for _ in range(256): f.write(b)\n f.flush(); os.fsync(f.fileno())\nelse:\n" \
+       " while f.read(1<<20): pass\nprint(256/(time.perf_counter()-t))"
+FILES = 50_000
+
+
+def measure() -> dict[str, Row]:
+    with bed(nodes=2) as made:
+        file = made.root / "stack.yml"
+        file.write_text(STACK)
+        made.pystack("-f", str(file), "-p", "lan", "up")
+        done = subprocess.run([".venv/bin/pystack", "-f", str(file), "-p", "lan", "ps", "--format", "json"],
+                              capture_output=True, text=True, check=True, env=made.environment)
+        tasks = {r["service"]: r for r in json.loads(done.stdout)}
+        return {"macvlan_throughput": _macvlan(made, tasks), **_sshfs(made), **_move(made, tasks["c"]["node"])}
+
+
+def _macvlan(made: Bed, tasks: dict[str, dict[str, object]]) -> Row:
+    root = Path(made.root).parent
+    ours = [Side(n, f"{root}/{n}/run/netns/{str(tasks[s]['id'])[:16]}") for s, n in (("a", "n1"), ("b", "n2"))]
+    for node, number in (("n1", 201), ("n2", 202)):
+        script = HAND.format(number=number)
+        subprocess.run([*labs.enter(labs.find(LAB), node), "sh", "-ec", script], check=True, capture_output=True)
+    hand = [Side("n1", "/run/netns/hand"), Side("n2", "/run/netns/hand")]
+    address = str(next(iter(tasks["b"]["addresses"].values())))  # type: ignore[attr-defined]
+    servers = [side.start("iperf3", "-s") for side in (ours[1], hand[1])]
+    found: dict[str, list[float]] = {"ours": [], "hand": []}
+    try:
+        for _ in range(ROUNDS):
+            for name, sides, goal in (("ours", ours, address), ("hand", hand, "10.99.0.202")):
+                report = json.loads(sides[0].run("iperf3", "-J", "-t", "2", "-c", goal))
+                found[name].append(report["end"]["sum_received"]["bits_per_second"] / 1e9)
+    finally:
+        for server in servers:
+            server.kill()
+            server.wait()
+    return row(statistics.median(found["ours"]), statistics.median(found["hand"]), "Gbit/s", "higher")
+
+
+def _sshfs(made: Bed) -> dict[str, Row]:
+    """One large file written and read on the node that is not the home, through our mount and through one made by hand."""
+    root = Path(made.root).parent
+    node = labs.enter(labs.find(LAB), "n2")
+    key = root / "n1/home/.ssh/id_ed25519"
+    source, target = made.root / "by-hand", root / "n2/by-hand"
+    source.mkdir()
+    target.mkdir()
+    words = ["sshfs", f"root@10.99.0.1:{source}", str(target), "-o", f"IdentityFile={key},StrictHostKeyChecking=no,"
+             "UserKnownHostsFile=/dev/null,sftp_server=/usr/lib/openssh/sftp-server"]
+    subprocess.run([*node, *words], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    mine = root / "n2/volumes/lan_shared/_data"
+    found: dict[tuple[str, str], list[float]] = {}
+    try:
+        for number in range(3):
+            for name, folder in (("ours", mine), ("hand", target)):
+                for mode in ("wb", "rb"):
+                    done = subprocess.run([*node, sys.executable, "-c", COPY, f"{folder}/{number}", mode], check=True,
+                                          capture_output=True, text=True)
+                    found.setdefault((name, mode), []).append(float(done.stdout))
+    finally:
+        subprocess.run([*node, "umount", str(target)], check=True)
+    mid = {key: statistics.median(values) for key, values in found.items()}
+    return {
+        "sshfs_write": row(mid["ours", "wb"], mid["hand", "wb"], "MB/s", "higher"),
+        "sshfs_read": row(mid["ours", "rb"], mid["hand", "rb"], "MB/s", "higher"),
+    }
+
+
+def _move(made: Bed, node: object) -> dict[str, Row]:
+    """1 GB in 50,000 files to the other node, against `cp -a`; how long its user stood still, against one comparing pass."""
+    root = Path(made.root).parent
+    data = root / str(node) / "volumes/lan_big/_data"
+    dice = random.Random(1)
+    for number in range(FILES):
+        folder = data / str(number // 500)
+        folder.mkdir(exist_ok=True)
+        (folder / str(number)).write_bytes(dice.randbytes(20_000))
+    began = time.perf_counter()
+    subprocess.run(["cp", "-a", str(data), str(made.root / "copied")], check=True)
+    copied = time.perf_counter() - began
+    other = "n2" if node == "n1" else "n1"
+    began = time.perf_counter()
+    done = subprocess.run([".venv/bin/pystack", "volume", "move", "lan_big", other], capture_output=True, text=True,
+                          check=True, env=made.environment)
+    moved = time.perf_counter() - began
+    took = [float(t) for t in re.findall(r"took ([0-9.]+) s", done.stderr)]
+    return {"volume_move": row(moved, copied), "volume_move_stopped": row(took[-1], took[-2])}
