@@ -28,7 +28,7 @@ from orchestrator.server.images import Images
 from orchestrator.server.rollout import Failure, Rollout
 from orchestrator.server.statuses import Statuses, serves
 from orchestrator.stackfile.model import Stack
-from orchestrator.store.interface import MAX_OPERATIONS, Compare, Delete, Op, Put, Store
+from orchestrator.store.interface import Compare, Delete, Op, Put, Store, batches
 
 Event = dict[str, Any]
 
@@ -150,8 +150,9 @@ class Controller:
         )
 
     async def transact(self, operations: Sequence[Op], compare: Sequence[Compare] = ()) -> None:
-        for start in range(0, len(operations), MAX_OPERATIONS):
-            outcome = await self.store.transact(compare, operations[start : start + MAX_OPERATIONS])
+        """Write *operations*, in as few revisions as the store allows. Raises Refused where a comparison does not hold."""
+        for batch in batches(operations):
+            outcome = await self.store.transact(compare, batch)
             self._revision = outcome.revision
             if not outcome.succeeded:
                 raise Refused("the state moved while this was planned: try again", 409)

@@ -6,7 +6,7 @@ Source: etcd API reference (KV, Watch).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -14,7 +14,7 @@ import msgspec
 from orchestrator.errors import PystackError
 
 MAX_OPERATIONS = 64
-MAX_VALUE = 1 << 20
+MAX_VALUE = 1 << 20  # bytes, of one value and of all in a transaction
 
 
 class StoreError(PystackError):
@@ -58,6 +58,35 @@ class Delete(msgspec.Struct, frozen=True, tag=True):
 Op = Put | Delete
 
 
+def checked(then: Sequence[Op]) -> None:
+    """Raises StoreError where no backend would take *then*."""
+    if len(then) > MAX_OPERATIONS:
+        raise StoreError(f"a transaction has at most {MAX_OPERATIONS} operations, this one {len(then)}")
+    if len({op.key for op in then}) != len(then):
+        raise StoreError("a transaction names each key once")
+    for op in then:
+        if isinstance(op, Put) and len(op.value) > MAX_VALUE:
+            raise StoreError(f"{op.key}: a value has at most {MAX_VALUE} bytes, this one {len(op.value)}")
+    size = sum(len(op.value) for op in then if isinstance(op, Put))
+    if size > MAX_VALUE:
+        raise StoreError(f"a transaction's values have at most {MAX_VALUE} bytes together, these {size}")
+
+
+def batches(operations: Sequence[Op]) -> Iterator[Sequence[Op]]:
+    """*operations* in order, in parts that one transaction takes each."""
+    part: list[Op] = []
+    size = 0
+    for op in operations:
+        length = len(op.value) if isinstance(op, Put) else 0
+        if part and (len(part) == MAX_OPERATIONS or size + length > MAX_VALUE):
+            yield part
+            part, size = [], 0
+        part.append(op)
+        size += length
+    if part:
+        yield part
+
+
 class Outcome(msgspec.Struct, frozen=True):
     """*succeeded* is false where a comparison did not hold: then nothing was done. *revision* is the store's now."""
 
@@ -83,7 +112,7 @@ class Store(Protocol):
         ...
 
     async def transact(self, compare: Sequence[Compare], then: Sequence[Op]) -> Outcome:
-        """*then* as one revision if every comparison holds, otherwise nothing. At most 64 operations."""
+        """*then* as one revision if every comparison holds, otherwise nothing; each key once, at most 64 operations."""
         ...
 
     def watch(self, prefix: str, *, after: int) -> AsyncIterator[Sequence[Change]]:

@@ -19,8 +19,6 @@ from typing import Any, TypeVar
 
 from agent.manifest import Record
 from orchestrator.store.interface import (
-    MAX_OPERATIONS,
-    MAX_VALUE,
     Change,
     Compacted,
     Compare,
@@ -28,8 +26,8 @@ from orchestrator.store.interface import (
     Entry,
     Op,
     Outcome,
-    Put,
     StoreError,
+    checked,
 )
 
 T = TypeVar("T")
@@ -129,11 +127,7 @@ class SqliteStore:
             raise Compacted(oldest)
 
     async def transact(self, compare: Sequence[Compare], then: Sequence[Op]) -> Outcome:
-        if len(then) > MAX_OPERATIONS:
-            raise StoreError(f"a transaction has at most {MAX_OPERATIONS} operations, this one {len(then)}")
-        for op in then:
-            if isinstance(op, Put) and len(op.value) > MAX_VALUE:
-                raise StoreError(f"{op.key}: a value has at most {MAX_VALUE} bytes, this one {len(op.value)}")
+        checked(then)
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._pending.append((_Write(compare=tuple(compare), then=tuple(then)), future))
         if self._committer is None or self._committer.done():
@@ -177,8 +171,9 @@ class SqliteStore:
                 if not all(self._holds(compare) for compare in write.compare):
                     outcomes.append(Outcome(False, revision))
                     continue
-                if self._do(write.then, revision + 1):
+                if write.then:
                     revision += 1
+                    self._do(write.then, revision)
                 outcomes.append(Outcome(True, revision))
             connection.execute("UPDATE meta SET value = ? WHERE name = 'revision'", (revision,))
             connection.execute("COMMIT")
@@ -192,9 +187,7 @@ class SqliteStore:
         row = self._connection.execute("SELECT modified FROM current WHERE key = ?", (compare.key,)).fetchone()
         return (row[0] if row else 0) == compare.modified
 
-    def _do(self, operations: Sequence[Op], revision: int) -> bool:
-        """True where something changed: deleting what is not there makes no revision, as in etcd."""
-        changed = False
+    def _do(self, operations: Sequence[Op], revision: int) -> None:
         for op in operations:
             old = self._get(op.key)
             if isinstance(op, Delete):
@@ -209,8 +202,6 @@ class SqliteStore:
                 self._connection.execute(
                     "INSERT OR REPLACE INTO log VALUES (?, ?, ?, ?, ?)", (revision, op.key, op.value, created, version)
                 )
-            changed = True
-        return changed
 
     async def watch(self, prefix: str, *, after: int) -> AsyncIterator[Sequence[Change]]:
         event = asyncio.Event()

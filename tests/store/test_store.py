@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from orchestrator.store.interface import Compacted, Compare, Delete, Put, Store, StoreError
 from orchestrator.store.sqlite import SqliteStore
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    made = await SqliteStore.open(tmp_path / "store.db")
-    yield made
-    await made.close()
 
 
 async def test_one_revision_a_transaction(store: Store) -> None:
@@ -76,9 +68,11 @@ async def test_writes_side_by_side_are_all_kept(store: Store) -> None:
     assert await store.revision() == before + 200
 
 
-async def test_a_second_server_is_refused(store: Store, tmp_path: Path) -> None:
+async def test_a_second_server_is_refused(tmp_path: Path) -> None:
+    first = await SqliteStore.open(tmp_path / "store.db")
     with pytest.raises(StoreError, match="in use by another server"):
         await SqliteStore.open(tmp_path / "store.db")
+    await first.close()
 
 
 async def test_a_damaged_file_is_said(tmp_path: Path) -> None:
