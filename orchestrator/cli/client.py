@@ -30,17 +30,30 @@ else:
 
 
 def control_socket() -> Path:
-    """Where the server listens: PYSTACK_HOST, or the instance's own place."""
+    """Where the server listens: PYSTACK_HOST, the one that leads where that names several (unix://a,unix://b), or the
+    instance's own place."""
     host = os.environ.get("PYSTACK_HOST", "")
-    if host.startswith("unix://"):
-        return Path(host[7:])
-    if host:
+    places = [Path(word[7:]) for word in host.split(",") if word.startswith("unix://")]
+    if host and len(places) != len(host.split(",")):
         raise PystackError(f"PYSTACK_HOST={host}: only unix:// is supported yet")
+    if places:
+        return places[0] if len(places) == 1 else next(filter(_leads, places), places[0])
     if root := os.environ.get("PYSTACK_ROOT"):
         return Path(root) / "run" / "pystack.sock"
     if os.geteuid() == 0:
         return Path("/run/pystack/pystack.sock")
     return Path(os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.geteuid()}")) / "pystack/pystack.sock"
+
+
+def _leads(path: Path) -> bool:
+    connection = _Connection(path)
+    try:
+        connection.request("GET", "/v1/version")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 class _Connection(http.client.HTTPConnection):

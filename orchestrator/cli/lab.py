@@ -20,7 +20,9 @@ def lab() -> None:
 @name_option
 @click.option("--nodes", default=1)
 @click.option("--label", "wanted", multiple=True, metavar="NODE:K=V")
-def up(name: str, nodes: int, wanted: tuple[str, ...]) -> None:
+@click.option("--servers", default=1, help="How many of the nodes have a server.")
+@click.option("--store", type=click.Choice(("sqlite", "etcd")), default="sqlite", help="Where the servers keep the state.")
+def up(name: str, nodes: int, wanted: tuple[str, ...], servers: int, store: str) -> None:
     """Make a lab; returns when it is ready."""
     from orchestrator.lab import lab as labs
 
@@ -31,7 +33,7 @@ def up(name: str, nodes: int, wanted: tuple[str, ...]) -> None:
         if not (colon and sep and key):
             raise click.UsageError(f"--label {item!r}: write NODE:KEY=VALUE")
         labels.setdefault(node, {})[key] = value
-    made = labs.up(name, nodes, labels)
+    made = labs.up(name, max(nodes, servers), labels, servers=servers, etcd=store == "etcd")
     click.echo(f"lab {name}: {', '.join(m for m in made.machines if m != 'switch')}; "
                f'use it with: eval "$(pystack lab env --name {name})"')
 
@@ -54,7 +56,8 @@ def env(name: str) -> None:
     from orchestrator.lab import lab as labs
 
     found = labs.find(name)
-    click.echo(f"export PYSTACK_HOST=unix://{found.socket()} PYSTACK_ROOT={found.directory / 'n1'}")
+    sockets = ",".join(f"unix://{found.socket(m.name)}" for m in found.servers)
+    click.echo(f"export PYSTACK_HOST={sockets} PYSTACK_ROOT={found.directory / 'n1'}")
 
 
 @lab.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})

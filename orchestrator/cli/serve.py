@@ -6,10 +6,23 @@ import click
 
 
 @click.command()
-def server() -> None:
-    """Run the server in the foreground: control plane and this host's agent in one process."""
+@click.option("--store", envvar="PYSTACK_STORE", default="", metavar="URL", help="etcd://a,b,c/prefix; SQLite without it.")
+@click.option("--ca", envvar="PYSTACK_STORE_CA", default="", help="PEM file of the CA of etcd's certificates.")
+@click.option("--cert", envvar="PYSTACK_STORE_CERT", default="", help="PEM file of this server's certificate for etcd.")
+@click.option("--key", envvar="PYSTACK_STORE_KEY", default="", help="PEM file of its key.")
+@click.option("--advertise", envvar="PYSTACK_ADVERTISE", default="", metavar="USER@HOST[:PORT]",
+              help="How the other servers reach this host over SSH.")
+def server(store: str, ca: str, cert: str, key: str, advertise: str) -> None:
+    """Run the server in the foreground: control plane and this host's agent in one process.
+
+    With --store, several servers share a cluster: one leads, the others wait to take over."""
+    import os
+
     from orchestrator.server.embedded import main
 
+    words = {"PYSTACK_STORE": store, "PYSTACK_STORE_CA": ca, "PYSTACK_STORE_CERT": cert, "PYSTACK_STORE_KEY": key,
+             "PYSTACK_ADVERTISE": advertise}
+    os.environ.update({k: v for k, v in words.items() if v})
     main()
 
 

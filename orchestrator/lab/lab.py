@@ -9,6 +9,7 @@ the bridge.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import http.client
 import json
@@ -58,11 +59,16 @@ class Relay(msgspec.Struct, kw_only=True):
 class Lab(msgspec.Struct, kw_only=True):
     name: str
     machines: dict[str, Machine] = {}
+    etcd: bool = False
     relays: list[Relay] = []
 
     @property
     def directory(self) -> Path:
         return LABS / self.name
+
+    @property
+    def servers(self) -> list[Machine]:
+        return [m for m in self.machines.values() if m.role == "server"]
 
     def machine(self, name: str) -> Machine:
         if name not in self.machines or name == "switch":
@@ -112,8 +118,11 @@ def _locked(name: str) -> Iterator[None]:
         os.close(lock)
 
 
-def up(name: str, nodes: int = 1, labels: Mapping[str, Mapping[str, str]] = {}) -> Lab:
-    """Make a lab and return when its server answers and has all nodes; *labels* is node → labels.
+def up(
+    name: str, nodes: int = 1, labels: Mapping[str, Mapping[str, str]] = {}, *, servers: int = 1, etcd: bool = False
+) -> Lab:
+    """Make a lab and return when its server answers and has all nodes; *labels* is node → labels. The first *servers* of
+    them have a server each; with *etcd* a member of their store too.
 
     Raises PystackError; nothing is left then."""
     if os.geteuid() != 0:
@@ -124,7 +133,9 @@ def up(name: str, nodes: int = 1, labels: Mapping[str, Mapping[str, str]] = {}) 
         raise PystackError(f"--nodes {nodes}: a lab has 1 to {MAX_NODES} nodes")
     if unknown := labels.keys() - {f"n{i}" for i in range(1, nodes + 1)}:
         raise PystackError(f"--label {', '.join(sorted(unknown))}: there is no such node in a lab of {nodes}")
-    for program in ("ip", "nsenter", "runc", "conmon", "nft", "sshd", "ssh-keygen"):
+    if not 1 <= servers <= nodes or (servers > 1 and not etcd):
+        raise PystackError(f"--servers {servers}: from 1 to the number of nodes, and more than one with --store etcd alone")
+    for program in (*(("etcd",) if etcd else ()), "ip", "nsenter", "runc", "conmon", "nft", "sshd", "ssh-keygen"):
         if not shutil.which(program):
             raise PystackError(f"{program} is not installed: run `make setup`")
     with _locked(name):
@@ -134,15 +145,16 @@ def up(name: str, nodes: int = 1, labels: Mapping[str, Mapping[str, str]] = {}) 
                 _wait_for_server(lab)
                 return lab
             _remove(lab)
-        lab = Lab(name=name)
+        lab = Lab(name=name, etcd=etcd)
         lab.directory.mkdir(parents=True, exist_ok=True)
         try:
             lab.machines["switch"] = Machine(name="switch", role="switch", address="127.0.0.1")
             lab.machines["outside"] = Machine(name="outside", role="outside", address=f"{NETWORK4}.{OUTSIDE}")
             for number in range(1, nodes + 1):
-                role = "server" if number == 1 else "node"
+                role = "server" if number <= servers else "node"
                 lab.machines[f"n{number}"] = Machine(name=f"n{number}", role=role, address=f"{NETWORK4}.{number}")
-            secure.prepare(lab.directory, {m.name: m.address for m in lab.machines.values() if m.role != "switch"})
+            secure.prepare(lab.directory, {m.name: m.address for m in lab.machines.values() if m.role != "switch"},
+                           [m.name for m in lab.servers])
             for machine in lab.machines.values():
                 _boot(lab, machine)
             _wait_for_server(lab)
@@ -163,6 +175,7 @@ def _boot(lab: Lab, machine: Machine) -> None:
     spec.write_text(json.dumps({
         "lab": lab.name, "name": machine.name, "role": machine.role, "directory": str(directory),
         "address": machine.address, "nameserver": f"{NETWORK4}.{OUTSIDE}",
+        "members": {m.name: m.address for m in lab.servers} if lab.etcd else {},
     }))
     done = subprocess.run(
         [sys.executable, "-E", "-s", "-m", "orchestrator.lab.machine", str(spec)], capture_output=True, text=True,
@@ -215,15 +228,15 @@ def _wire(lab: Lab, machine: Machine) -> None:
         _ip(machine.pid, f"route add default via {NETWORK4}.{OUTSIDE}\n")
 
 
-def _wait_for_server(lab: Lab) -> None:
+def _wait_for_server(lab: Lab) -> Machine:
+    """The machine whose server leads, once one does."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        with socket.socket(socket.AF_UNIX) as probe:
-            try:
-                probe.connect(str(lab.socket()))
-                return
-            except OSError:
-                time.sleep(0.01)
+        for machine in lab.servers:
+            with contextlib.suppress(OSError, http.client.HTTPException, PystackError):
+                _ask(lab, machine, "GET", "/v1/version", None)
+                return machine
+        time.sleep(0.01)
         if not lab.machines["n1"].alive():
             break
     log = lab.directory / "n1" / "server.log"
@@ -235,14 +248,17 @@ def _join(lab: Lab, labels: Mapping[str, Mapping[str, str]]) -> None:
     """Make the machines nodes of the cluster, over SSH, side by side, as `node add` does."""
     from concurrent.futures import ThreadPoolExecutor
 
+    leader = _wait_for_server(lab)
+
     def join(machine: Machine) -> None:
         wanted = sorted(labels.get(machine.name, {}).items())
-        if machine.role == "server":
+        if machine is leader:
             if wanted:
-                _ask(lab, "PATCH", f"/v1/nodes/{machine.name}", {"labels": wanted})
+                _ask(lab, leader, "PATCH", f"/v1/nodes/{machine.name}", {"labels": wanted})
         else:
             _listening(lab, machine)
-            _ask(lab, "POST", "/v1/nodes", {"target": f"root@{machine.address}", "name": machine.name, "labels": wanted})
+            wish = {"target": f"root@{machine.address}", "name": machine.name, "labels": wanted}
+            _ask(lab, leader, "POST", "/v1/nodes", wish)
 
     machines = [m for m in lab.machines.values() if m.role in ("node", "server")]
     with ThreadPoolExecutor(20) as pool:
@@ -261,10 +277,10 @@ def _listening(lab: Lab, machine: Machine) -> None:
     raise PystackError(f"the agent of {machine.name} does not come up: see {lab.directory / machine.name / 'agent.log'}")
 
 
-def _ask(lab: Lab, method: str, path: str, body: object) -> None:
+def _ask(lab: Lab, server: Machine, method: str, path: str, body: object) -> None:
     connection = http.client.HTTPConnection("pystack", timeout=60)
     connection.sock = socket.socket(socket.AF_UNIX)
-    connection.sock.connect(str(lab.socket()))
+    connection.sock.connect(str(lab.socket(server.name)))
     connection.request(method, path, body=json.dumps(body))
     reply = connection.getresponse()
     raw = reply.read()

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from orchestrator.lab import cgroups
 
@@ -35,7 +36,7 @@ def _unshare(flags: int) -> None:
         raise OSError(code, f"unshare: {os.strerror(code)}")
 
 
-def _furnish(spec: dict[str, str], mounted: list[cgroups.Hierarchy]) -> None:
+def _furnish(spec: dict[str, Any], mounted: list[cgroups.Hierarchy]) -> None:
     """The machine's own /proc, /sys, /run, cgroups, name and resolv.conf."""
     _mount("none", "/", "none", MS_REC | MS_PRIVATE)
     _mount("proc", "/proc", "proc")
@@ -63,7 +64,7 @@ def _furnish(spec: dict[str, str], mounted: list[cgroups.Hierarchy]) -> None:
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 
 
-def _init(spec: dict[str, str]) -> None:
+def _init(spec: dict[str, Any]) -> None:
     """Reap children for ever; start a service again when it ends, as systemd would."""
     directory = Path(spec["directory"])
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYSTACK_")}
@@ -72,6 +73,10 @@ def _init(spec: dict[str, str]) -> None:
     services = {}
     if spec["role"] != "switch":
         services["sshd"] = ["/usr/sbin/sshd", "-D", "-e", "-f", str(directory / "sshd_config")]
+    if members := spec.get("members"):
+        environment |= {"PYSTACK_STORE": f"etcd://{','.join(members.values())}", "PYSTACK_ADVERTISE": f"root@{spec['address']}"}
+    if members and spec["role"] == "server":
+        services["etcd"] = _etcd(spec, members)
     if spec["role"] == "server":
         services["server"] = [*python, "orchestrator.server.embedded"]
     elif spec["role"] == "node":
@@ -102,7 +107,18 @@ def _init(spec: dict[str, str]) -> None:
             time.sleep(0.1)
 
 
-def main(spec: dict[str, str]) -> None:
+def _etcd(spec: dict[str, Any], members: dict[str, str]) -> list[str]:
+    """One member of the store; in a lab nobody else is on the wire, so it has no TLS."""
+    own = spec["address"]
+    return [
+        "etcd", "--name", spec["name"], "--data-dir", f"{spec['directory']}/etcd", "--logger", "zap",
+        "--listen-client-urls", f"http://{own}:2379", "--advertise-client-urls", f"http://{own}:2379",
+        "--listen-peer-urls", f"http://{own}:2380", "--initial-advertise-peer-urls", f"http://{own}:2380",
+        "--initial-cluster", ",".join(f"{name}=http://{address}:2380" for name, address in members.items()),
+    ]
+
+
+def main(spec: dict[str, Any]) -> None:
     mounted = cgroups.hierarchies()
     cgroups.enter(spec["lab"], spec["name"])
     _unshare(CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWPID)

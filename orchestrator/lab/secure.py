@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 CONFIG = """\
@@ -21,11 +22,15 @@ SetEnv PYSTACK_ROOT={directory}
 """
 
 
-def prepare(lab: Path, machines: Mapping[str, str]) -> None:
-    """*machines* is name → address. The first node's home holds the key and knows all the hosts."""
-    home = lab / "n1" / "home" / ".ssh"
-    home.mkdir(parents=True, mode=0o700)
-    client = _key(home / "id_ed25519", "lab")
+def prepare(lab: Path, machines: Mapping[str, str], servers: Sequence[str]) -> None:
+    """*machines* is name → address. The homes of *servers* hold the key and know all the hosts."""
+    homes = [lab / name / "home" / ".ssh" for name in servers]
+    for home in homes:
+        home.mkdir(parents=True, mode=0o700)
+    client = _key(homes[0] / "id_ed25519", "lab")
+    for home in homes[1:]:
+        for name in ("id_ed25519", "id_ed25519.pub"):
+            shutil.copy2(homes[0] / name, home / name)
     known = []
     for name, address in machines.items():
         directory = lab / name
@@ -33,7 +38,8 @@ def prepare(lab: Path, machines: Mapping[str, str]) -> None:
         known.append(f"{address} {_key(directory / 'ssh_host_key', name)}\n")
         (directory / "authorized_keys").write_text(f"{client}\n")
         (directory / "sshd_config").write_text(CONFIG.format(address=address, directory=directory))
-    (home / "known_hosts").write_text("".join(known))
+    for home in homes:
+        (home / "known_hosts").write_text("".join(known))
 
 
 def _key(path: Path, comment: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -488,4 +488,16 @@ def make(controller: Controller, stop: asyncio.Event) -> web.Application:
     app[STOP] = stop
     for method, path, handler, _, _ in ROUTES:
         app.router.add_route(method, path, handler)
+    return app
+
+
+def waiting(reason: Sequence[str]) -> web.Application:
+    """The answers of a server that does not lead: 503, and the first of *reason*."""
+
+    async def refuse(request: web.Request) -> web.Response:
+        del request
+        return web.json_response({"message": reason[0]}, status=503)
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", refuse)
     return app

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -40,10 +40,12 @@ class NodeChange(Record, frozen=True, kw_only=True):
 
 
 class Cluster:
-    """*run* is the folder for forwarded sockets; *manifest* says what a node must be."""
+    """*run* is the folder for forwarded sockets; *manifest* says what a node must be; *advertise* is how other servers reach
+    this host over SSH, "" where there are none."""
 
     def __init__(
-        self, store: Store, local: str, socket: Path, run: Path, manifest: Callable[[str], Manifest], heard: Heard
+        self, store: Store, local: str, socket: Path, run: Path, manifest: Callable[[str], Manifest], heard: Heard,
+        advertise: str = "",
     ) -> None:
         self.store = store
         self.local = local
@@ -52,23 +54,41 @@ class Cluster:
         self._run = run
         self._manifest = manifest
         self._heard = heard
+        self._advertise = advertise
         self._adding = asyncio.Lock()
 
     async def start(self) -> None:
         """Take up the nodes of the store, this host among them, and wait for this host's own agent."""
         nodes = [msgspec.json.decode(e.value, type=Node) for e in await self.store.scan("nodes/")]
-        if all(n.target for n in nodes):
+        if self._advertise:
+            nodes = await self._among_servers(nodes)
+        elif all(n.target for n in nodes):
             own = Node(name=self.local, id=os.urandom(8).hex())
             await self._keep(own)
             nodes.append(own)
-        self.local = next(n.name for n in nodes if not n.target)
+        if not self._advertise:
+            self.local = next(n.name for n in nodes if not n.target)
         for node in nodes:
             self._take(node)
         await asyncio.wait_for(self.members[self.local].synced.wait(), 30)
 
+    async def _among_servers(self, nodes: Sequence[Node]) -> list[Node]:
+        """*nodes* with this host as the other servers must know it: by name, and with the way to it."""
+        from orchestrator.couriers.ssh import Target
+
+        known = next((n for n in nodes if n.name == self.local), Node(name=self.local, id=os.urandom(8).hex()))
+        address = Target.parse(self._advertise).host
+        own = msgspec.structs.replace(
+            known, target=self._advertise, root=str(self._run), underlay=known.underlay or address,
+            host_key=await _own_host_key(address),
+        )
+        if own != known or known not in nodes:
+            await self._keep(own)
+        return [*(n for n in nodes if n.name != own.name), own]
+
     def _take(self, node: Node) -> Member:
         tunnel, socket = None, self._socket
-        if node.target:
+        if node.target and node.name != self.local:
             from orchestrator.couriers.ssh import Tunnel
 
             folder = self._run / "nodes"

@@ -74,9 +74,9 @@ HISTORY = 100
 
 
 class Controller:
-    def __init__(self, store: Store, node: str, socket: Path, run: Path) -> None:
+    def __init__(self, store: Store, node: str, socket: Path, run: Path, advertise: str = "") -> None:
         self.store = store
-        self.cluster = Cluster(store, node, socket, run, self.manifest, self._heard)
+        self.cluster = Cluster(store, node, socket, run, self.manifest, self._heard, advertise)
         self.images = Images(self.cluster)
         self.statuses = Statuses()
         self.stacks: dict[str, StackRecord] = {}

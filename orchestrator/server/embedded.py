@@ -1,40 +1,139 @@
-"""The all-in-one server: control plane and agent in one process, with the embedded store."""
+"""The all-in-one server: control plane and agent in one process, with the embedded store or one on etcd.
+
+On etcd several servers, each on a host of its own, know the same cluster: one leads, and the others wait to take over.
+Their agents work on all the while, whoever leads and whether etcd answers or not.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import os
 import platform
+from collections.abc import Awaitable
 
+import msgspec
 from aiohttp import web
 
 from agent.daemon import Agent, bind, prepared, run, stop_event
 from agent.errors import AgentError
+from agent.paths import Paths
 from orchestrator.errors import PystackError
 from orchestrator.server import api
 from orchestrator.server.controller import Controller
+from orchestrator.store.interface import Store, StoreError
 from orchestrator.store.sqlite import SqliteStore
+
+AGAIN_S = 1.0
+log = logging.getLogger(__name__)
+
+
+class Wish(msgspec.Struct, frozen=True, kw_only=True):
+    """What the environment asks for: *store* is an etcd:// address, "" for the embedded one; *advertise* is how other servers
+    reach this host over SSH (`root@10.0.0.1`)."""
+
+    store: str = ""
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+    advertise: str = ""
+
+    @classmethod
+    def read(cls) -> Wish:
+        get = os.environ.get
+        return cls(store=get("PYSTACK_STORE", ""), ca=get("PYSTACK_STORE_CA", ""), cert=get("PYSTACK_STORE_CERT", ""),
+                   key=get("PYSTACK_STORE_KEY", ""), advertise=get("PYSTACK_ADVERTISE", ""))
 
 
 async def serve() -> None:
     """Run until SIGTERM, SIGINT or a request to shut down. Containers run on afterwards."""
-    paths = prepared()
-    store = await SqliteStore.open(paths.root / "store.db")
+    paths, wish = prepared(), Wish.read()
+    embedded = None if wish.store else await SqliteStore.open(paths.root / "store.db")
     try:
         agent = Agent(paths)
     except AgentError as error:
-        await store.close()
+        if embedded:
+            await embedded.close()
         raise PystackError(str(error)) from error
-    await agent.start()
-    controller = Controller(store, platform.node().split(".")[0] or "local", paths.docker_socket, paths.run)
-    await controller.start()
-    stop = stop_event()
-    runner = web.AppRunner(api.make(controller, stop), access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
+    stop = asyncio.Event()
+    try:
+        await agent.start()
+        stop = stop_event()
+        if embedded:
+            await _lead(embedded, paths, wish, stop, stop)
+        else:
+            await _take_turns(paths, wish, stop)
+    finally:
+        paths.control_socket.unlink(missing_ok=True)
+        await agent.stop()
+
+
+async def _take_turns(paths: Paths, wish: Wish, stop: asyncio.Event) -> None:
+    """Wait to lead, lead, and wait again when that is over."""
+    from orchestrator.store.etcd import Address, EtcdStore
+
+    address = Address.parse(wish.store, ca=wish.ca, cert=wish.cert, key=wish.key)
+    while not stop.is_set():
+        reason = ["this server is not ready yet"]
+        waiting = await _listen(paths, api.waiting(reason))
+        store = None
+        try:
+            store = await EtcdStore.open(address)
+            reason[0] = "another server leads: ask that one (PYSTACK_HOST may name several)"
+            await _unless(stop, store.lead(_name()))
+        except StoreError as error:
+            reason[0] = f"the store does not answer, so nothing can be said or changed; containers run on: {error}"
+            log.warning("%s", error)
+            if store:
+                await store.close()
+                store = None
+            await _unless(stop, asyncio.sleep(AGAIN_S))
+        finally:
+            await waiting.cleanup()
+        if store and not stop.is_set():
+            await _lead(store, paths, wish, stop, store.lost)
+            if store.lost.is_set():
+                log.warning("this server does not lead any more")
+        elif store:
+            await store.close()
+
+
+async def _lead(store: Store, paths: Paths, wish: Wish, stop: asyncio.Event, over: asyncio.Event) -> None:
+    """Be the control plane until *stop* or *over*."""
+    controller = Controller(store, _name(), paths.docker_socket, paths.run, advertise=wish.advertise)
+    try:
+        await controller.start()
+        runner = await _listen(paths, api.make(controller, stop))
+        await _unless(stop, over.wait())
+        await runner.cleanup()
+    except StoreError as error:
+        log.warning("%s", error)
+    finally:
+        await controller.close()
+
+
+async def _listen(paths: Paths, app: web.Application) -> web.AppRunner:
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
     await runner.setup()
     await web.SockSite(runner, bind(paths.control_socket)).start()
-    await stop.wait()
-    paths.control_socket.unlink(missing_ok=True)
-    await runner.cleanup()
-    await controller.close()
-    await agent.stop()
+    return runner
+
+
+async def _unless(stop: asyncio.Event, work: Awaitable[object]) -> None:
+    """Wait for *work*, or for *stop*, whichever is first."""
+    tasks = [asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if tasks[0].done():
+            await tasks[0]
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _name() -> str:
+    return platform.node().split(".")[0] or "local"
 
 
 def main() -> None:

@@ -17,6 +17,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+# its handlers run at each fork of this process, of which every container is one, and not all forks survive them
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
 import grpc
 import grpc.aio
 import msgspec
@@ -110,13 +114,27 @@ class EtcdStore:
             if await self._campaign(granted.ID, name):
                 break
             await self._call("LeaseRevoke", MESSAGES["LeaseRevokeRequest"](ID=granted.ID))
-            with contextlib.suppress(Compacted):
-                async for changes in self._watch(LEADER, LEADER + "\0", revision):
-                    if any(c.entry is None for c in changes):
-                        break
+            await self._gone(LEADER, revision)
         self._lease = granted.ID
         self._keeper = asyncio.create_task(self._keep(), name="etcd lease")
         await self._take_marks()
+
+    async def _gone(self, key: str, after: int) -> None:
+        """Return once *key* was deleted since revision *after*. Raises StoreError where nobody can say that any more."""
+
+        async def heard() -> None:
+            with contextlib.suppress(Compacted):
+                async for changes in self._watch(key, key + "\0", after):
+                    if any(c.entry is None for c in changes):
+                        return
+
+        task = asyncio.create_task(heard())
+        try:
+            while not (await asyncio.wait({task}, timeout=SILENT_S))[0]:
+                await self.revision()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     async def _campaign(self, lease: int, name: str) -> bool:
         request = MESSAGES["TxnRequest"]()

@@ -1,0 +1,113 @@
+"""Three servers on three real etcd members: one leads, another takes over, and the containers never notice."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Pystack, Stack, cluster_of, eventually
+
+MANY = "services:\n" + "".join(
+    f"  s{n}: {{image: busybox, command: sleep 10000, stop_signal: SIGKILL}}\n" for n in range(24)
+)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Pystack]:
+    if not shutil.which("etcd"):
+        pytest.skip("etcd is not installed (etcd-server)")
+    with cluster_of(3, servers=3) as pystack:
+        yield pystack
+
+
+@pytest.fixture
+def stack(cluster: Pystack, tmp_path: Path) -> Iterator[Stack]:
+    made = Stack(cluster, tmp_path)
+    yield made
+    eventually(lambda: led(cluster), 30)
+    made.down()
+
+
+def led(cluster: Pystack) -> None:
+    """Somebody leads, and has all nodes."""
+    done = cluster("node", "ls", "--format", "json", check=False)
+    assert done.returncode == 0, done.stderr
+    assert [row["state"] for row in json.loads(done.stdout)] == ["ready"] * 3
+
+
+def leader(cluster: Pystack) -> str:
+    for node in ("n1", "n2", "n3"):
+        host = f"unix:///var/lib/pystack-lab/{cluster.lab}/{node}/run/pystack.sock"
+        one = Pystack(cluster.lab)
+        one.environment = {**cluster.environment, "PYSTACK_HOST": host}
+        if one("node", "ls", check=False).returncode == 0:
+            return node
+    raise AssertionError("nobody leads")
+
+
+def containers(cluster: Pystack) -> dict[str, set[str]]:
+    """Runtime processes' containers, as the machines themselves know them."""
+    root = Path(f"/var/lib/pystack-lab/{cluster.lab}")
+    return {n: {p.name for p in (root / n / "containers").iterdir()} for n in ("n1", "n2", "n3")}
+
+
+def test_another_server_ends_an_up_and_starts_nothing_twice(stack: Stack, cluster: Pystack) -> None:
+    first = leader(cluster)
+    Path(f"/var/lib/pystack-lab/{cluster.lab}/{first}/failpoint").write_text("network.attach:5")
+    cluster("lab", "fault", "--name", cluster.lab, "kill", first, "server")  # the next one there dies in the middle of it
+    eventually(lambda: led(cluster), 30)
+    stack.write(MANY)
+    stack.run("up", check=False)
+    eventually(lambda: led(cluster), 30)
+    before = containers(cluster)
+    stack.run("up")
+    rows = stack.ps()
+    assert len(rows) == 24
+    assert {row["state"] for row in rows.values()} == {"running"}
+    after = containers(cluster)
+    assert sum(map(len, after.values())) == 24
+    assert all(before[n] <= after[n] for n in after)  # what ran is what runs
+
+
+def test_the_leaders_machine_goes_and_the_others_go_on(stack: Stack, cluster: Pystack) -> None:
+    stack.up("services:\n  a: {image: busybox, command: sleep 10000, stop_signal: SIGKILL, deploy: {mode: global}}\n")
+    first = leader(cluster)
+    ids = {name: row["id"] for name, row in stack.ps().items()}
+    cluster("lab", "fault", "--name", cluster.lab, "crash", first)
+    try:
+        def taken_over() -> None:
+            done = cluster("node", "ls", "--format", "json", check=False)
+            assert done.returncode == 0
+            assert sum(row["state"] == "ready" for row in json.loads(done.stdout)) == 2
+
+        eventually(taken_over, 40)
+        assert leader(cluster) != first
+        rows = stack.ps()
+        assert {n: r["id"] for n, r in rows.items() if r["state"] == "running"} == {
+            n: i for n, i in ids.items() if not n.endswith(first)}
+    finally:
+        cluster("lab", "fault", "--name", cluster.lab, "boot", first)
+    eventually(lambda: led(cluster), 40)
+
+
+def test_without_a_quorum_nothing_is_said_and_nothing_stops(stack: Stack, cluster: Pystack) -> None:
+    stack.up("services:\n  a: {image: busybox, command: sleep 10000, stop_signal: SIGKILL, deploy: {mode: global}}\n")
+    ids = {name: row["id"] for name, row in stack.ps().items()}
+    for node in ("n2", "n3"):
+        cluster.on(node, "pkill", "-STOP", "-x", "etcd")
+    try:
+        def said() -> None:
+            done = cluster("node", "ls", check=False)
+            assert done.returncode == 1
+            assert "containers run on" in done.stderr
+
+        eventually(said, 40)
+    finally:
+        for node in ("n2", "n3"):
+            cluster.on(node, "pkill", "-CONT", "-x", "etcd")
+    eventually(lambda: led(cluster), 40)
+    assert {name: row["id"] for name, row in stack.ps().items()} == ids
