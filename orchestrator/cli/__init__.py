@@ -17,7 +17,7 @@ COMMANDS = {
     "network": "objects", "volume": "objects", "system": "system", "version": "system", "lab": "lab",
     "server": "serve", "kill": "tasks", "pause": "tasks", "unpause": "tasks", "wait": "tasks", "rm": "tasks",
     "top": "tasks", "stats": "tasks", "port": "tasks", "attach": "tasks", "cp": "tasks", "create": "up",
-    "scale": "up", "run": "run", "node": "node", "agent": "serve", "doctor": "doctor",
+    "scale": "up", "run": "run", "node": "node", "agent": "serve", "doctor": "doctor", "store": "store",
     "why": "why", "why-not": "why", "rebalance": "rebalance",
     "port-forward": "forward", "apply": "plan", "history": "history", "rollback": "history",
 }

@@ -24,6 +24,7 @@ from orchestrator.server.controller import Controller, SavedPlan, UpOptions, eve
 from orchestrator.server.doctor import Check, diagnose
 from orchestrator.server.moving import move_volume
 from orchestrator.stackfile.model import Stack
+from orchestrator.store.transfer import dump
 
 CONTROLLER = web.AppKey("controller", Controller)
 STOP = web.AppKey("stop", asyncio.Event)
@@ -404,6 +405,15 @@ async def rebalance(request: web.Request) -> web.StreamResponse:
     return await _stream(request, lambda tell: request.app[CONTROLLER].rebalance(limit, tell))
 
 
+async def dump_store(request: web.Request) -> web.StreamResponse:
+    """All that the store holds, as of one revision: a backup, for `pystack store restore`."""
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+    await response.prepare(request)
+    for line in await dump(request.app[CONTROLLER].store):
+        await response.write(line)
+    return response
+
+
 class MoveWish(Record, frozen=True, kw_only=True):
     node: str
 
@@ -437,6 +447,7 @@ ROUTES: tuple[tuple[str, str, Handler, type | None, Any], ...] = (
     ("GET", "/v1/stacks/{stack}", get_stack, None, None),
     ("GET", "/v1/stacks/{stack}/tasks", list_tasks, None, list[TaskRow]),
     ("GET", "/v1/doctor", doctor, None, list[Check]),
+    ("GET", "/v1/store", dump_store, None, None),
     ("POST", "/v1/volumes/{volume}/move", move_a_volume, MoveWish, None),
     ("POST", "/v1/plan", plan, UpRequest, Plan),
     ("POST", "/v1/up", up, UpRequest, None),

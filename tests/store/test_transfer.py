@@ -1,0 +1,61 @@
+"""Backups and migrations, between both backends, compared key by key."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+
+import pytest
+
+from orchestrator.store.interface import Delete, Put, Store, StoreError
+from orchestrator.store.sqlite import SqliteStore
+from orchestrator.store.transfer import as_puts, dump, fill, open_store, read
+from tests.store.members import Members
+
+
+async def content(store: Store) -> list[tuple[str, bytes]]:
+    return [(e.key, e.value) for e in await store.scan("")]
+
+
+@pytest.fixture
+async def full(tmp_path: Path) -> SqliteStore:
+    made = await SqliteStore.open(tmp_path / "full.db")
+    for number in range(150):
+        await made.transact((), [Put(f"k/{number}", os.urandom(number * 50)), Put(f"ü/{number}", b"")])
+    await made.transact((), [Delete("k/3")])
+    return made
+
+
+async def test_from_one_backend_to_the_other_and_back(full: SqliteStore, members: Members, tmp_path: Path) -> None:
+    address = members.address(uuid.uuid4().hex[:8])
+    url = f"etcd://{','.join(address.members)}/{address.prefix}"
+    other = await open_store(url, ca=address.ca, cert=address.cert, key=address.key)
+    before = await content(full)
+    assert await fill(other, as_puts(await full.scan(""))) == 299
+    assert await content(other) == before
+    third = await open_store(str(tmp_path / "third.db"))
+    assert await fill(third, as_puts(await other.scan(""))) == 299
+    assert await content(third) == before
+    with pytest.raises(StoreError, match="is not empty"):
+        await fill(third, [Put("a", b"")])
+    for one in (full, other, third):
+        await one.close()
+
+
+async def test_a_backup_is_restored_whole_or_refused(full: SqliteStore, tmp_path: Path) -> None:
+    lines = list(await dump(full))
+    before = await content(full)
+    await full.close()
+    fresh = await SqliteStore.open(tmp_path / "fresh.db")
+    await fill(fresh, read(lines, "backup"))
+    assert await content(fresh) == before
+    await fresh.close()
+    with pytest.raises(StoreError, match="cut short: it holds 298 of 299"):
+        read(lines[:-1], "backup")
+    with pytest.raises(StoreError, match="is no backup"):
+        read([b"hello\n"], "backup")
+    with pytest.raises(StoreError, match="is no backup"):
+        read([*lines[:5], lines[5][: len(lines[5]) // 2]], "backup")
+    with pytest.raises(StoreError, match="newer pystack"):
+        read([lines[0].replace(b'"pystack-store":1', b'"pystack-store":9')], "backup")
