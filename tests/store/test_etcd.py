@@ -128,11 +128,15 @@ def test_what_is_no_address_is_said(url: str) -> None:
 
 async def test_wrong_certificates_and_nobody_there_are_said(members: Members, tmp_path: Path) -> None:
     good = members.address("x")
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-                    "-subj", "/CN=another", "-keyout", "k", "-out", "ca.pem"], cwd=tmp_path, check=True, capture_output=True)
+    await asyncio.to_thread(another_ca, tmp_path)
     with pytest.raises(StoreError, match="--ca"):
         await EtcdStore.open(msgspec.structs.replace(good, ca=str(tmp_path / "ca.pem")))
     with pytest.raises(StoreError, match="No such file"):
         await EtcdStore.open(msgspec.structs.replace(good, ca="/nowhere/ca.pem"))
     with pytest.raises(StoreError, match="does not answer"):
         await EtcdStore.open(msgspec.structs.replace(good, members=("127.0.0.1:1",)))
+
+
+def another_ca(directory: Path) -> None:
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+                    "-subj", "/CN=another", "-keyout", "k", "-out", "ca.pem"], cwd=directory, check=True, capture_output=True)
