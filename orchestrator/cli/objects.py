@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import click
 
 from orchestrator.cli.client import Client
 from orchestrator.cli.options import format_option
+from orchestrator.errors import PystackError, Refused
 
 
 @click.group()
@@ -64,26 +66,48 @@ def network_rm(names: tuple[str, ...]) -> None:
 
 @click.group()
 def volume() -> None:
-    """Volumes of the node."""
+    """Volumes of all nodes."""
+
+
+def _nodes(client: Client) -> list[tuple[str, Client]]:
+    """Each node that answers, by name."""
+    return [(r["name"], client.at(r["name"])) for r in client.json("GET", "/v1/nodes") if r["state"] == "ready"]
+
+
+def _holders(client: Client, name: str) -> list[tuple[str, Client, Any]]:
+    """The nodes that have volume *name*, with what they say of it. Raises PystackError where none has."""
+    out = []
+    for node, there in _nodes(client):
+        try:
+            out.append((node, there, there.engine("GET", f"/volumes/{name}")))
+        except Refused as error:
+            if error.status != 404:
+                raise
+    if not out:
+        raise PystackError(f"there is no volume {name} on any node that answers: `pystack volume ls`")
+    return out
 
 
 @volume.command("ls")
 @format_option
 def volume_ls(shape: str) -> None:
-    """List volumes."""
+    """List volumes, and the nodes that have them."""
     from orchestrator.cli.output import show
 
-    found = Client(start=True).engine("GET", "/volumes")["Volumes"]
-    rows = [{"name": v["Name"], "driver": v["Driver"], "mountpoint": v["Mountpoint"]} for v in found]
-    show(rows, ("name", "driver", "mountpoint"), shape)
+    rows = [
+        {"name": v["Name"], "driver": v["Driver"], "node": node, "mountpoint": v["Mountpoint"]}
+        for node, there in _nodes(Client(start=True)) for v in there.engine("GET", "/volumes")["Volumes"]
+    ]
+    show(sorted(rows, key=lambda r: (r["name"], r["node"])), ("name", "driver", "node", "mountpoint"), shape)
 
 
 @volume.command("inspect")
 @click.argument("names", nargs=-1, required=True)
 def volume_inspect(names: tuple[str, ...]) -> None:
-    """Everything about volumes, as JSON."""
+    """Everything about volumes, as JSON: an object for each node that has one."""
     client = Client(start=True)
-    click.echo(json.dumps([client.engine("GET", f"/volumes/{n}") for n in names], indent=2))
+    found = [{**body, "Node": node} for name in names for node, _, body in _holders(client, name)]
+    click.echo(json.dumps(found, indent=2))
 
 
 @volume.command("create")
@@ -115,10 +139,11 @@ def volume_move(name: str, node: str, progress: str) -> None:
 @volume.command("rm")
 @click.argument("names", nargs=-1, required=True)
 def volume_rm(names: tuple[str, ...]) -> None:
-    """Remove volumes and their data."""
+    """Remove volumes and their data, on each node that has them."""
     client = Client(start=True)
     for name in names:
-        client.engine("DELETE", f"/volumes/{name}")
+        for _, there, _ in _holders(client, name):
+            there.engine("DELETE", f"/volumes/{name}")
         click.echo(name)
 
 
@@ -127,5 +152,6 @@ def volume_rm(names: tuple[str, ...]) -> None:
 def volume_prune(everything: bool) -> None:
     """Remove anonymous volumes that nothing uses."""
     filters = json.dumps({"all": ["true"]} if everything else {})
-    for name in Client(start=True).engine("POST", "/volumes/prune", query={"filters": filters})["VolumesDeleted"]:
-        click.echo(name)
+    for _, there in _nodes(Client(start=True)):
+        for name in there.engine("POST", "/volumes/prune", query={"filters": filters})["VolumesDeleted"]:
+            click.echo(name)
