@@ -40,8 +40,11 @@ def plan(
         if volume.external:
             continue
         new = volume.name not in old_volumes
-        steps.append(Step(action="create" if new else "none", kind="volume", name=volume.name,
-                          reason="not there yet" if new else "unchanged"))
+        bound = volume.node and not volume.shared
+        steps.append(Step(
+            action="create" if new else "none", kind="volume", name=volume.name, node=volume.node if bound else "",
+            reason="unchanged" if not new else "not there yet; its users stay where it is" if bound else "not there yet",
+        ))
     old_tasks = {t.name: t for t in current.tasks}
     restarted: set[str] = set()
     tasks: list[Task] = []

@@ -164,6 +164,24 @@ def test_a_parent_that_is_missing_is_said_before_anything_starts(stack: Stack) -
     assert stack.ps() == {}
 
 
+@pytest.mark.parametrize(("change", "said"), [
+    (("driver: macvlan", "driver: mcvlan"), "networks.lan.driver: 'mcvlan' is on no node; there is bridge"),
+    (("macvlan_mode: bridge", "macvlan_mode: brigde"), "macvlan has no macvlan_mode 'brigde'"),
+    (("macvlan_mode:", "mode_of_macvlan:"), "mode_of_macvlan"),
+    (("10.150.0.0/30}]}", "10.150.0.0/30}]}\n  two: {driver: macvlan, driver_opts: {parent: eth0}, ipam: {config: "
+      "[{subnet: 10.150.0.0/24}]}}\nx-a: {}"), "subnet 10.150.0.0/24 overlaps 10.150.0.0/24 of another network"),
+    (("mode: global", "replicas: 9"), "subnet 10.150.0.0/30 of network"),
+])
+def test_a_lan_that_cannot_be_is_said_before_anything_starts(stack: Stack, change: tuple[str, str], said: str) -> None:
+    text = STACK % {"parent": "eth0", "mode": "bridge", "subnet": "10.150.0.0/24", "range": "10.150.0.0/30"}
+    text = text.replace("networks: [lan]", "networks: [lan, two]") if "two:" in change[1] else text
+    refused = stack.up(text.replace(*change), check=False)
+    assert refused.returncode == 1
+    assert said in refused.stderr
+    assert stack.pystack.json("volume", "ls", "--format", "json") == []
+    assert stack.name not in stack.pystack("ls").stdout
+
+
 def test_containers_keep_their_addresses_over_a_restart_of_the_agent(stack: Stack, cluster: Pystack) -> None:
     stack.up(STACK % {"parent": "eth0", "mode": "bridge", "subnet": "10.99.0.0/24", "range": "10.99.0.64/26"})
     before = {name: task["id"] for name, task in stack.ps().items()}

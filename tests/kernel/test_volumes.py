@@ -60,13 +60,13 @@ def test_tasks_on_several_nodes_write_one_volume(stack: Stack, cluster: Pystack)
     stack.up(SHARED)
     for index in (1, 2, 3):
         on(stack, index, f"echo from-{index} >> /data/log; mkdir /data/d{index}; "
-                         f"for i in $(seq 100); do echo $i > /data/d{index}/$i; done; "
+                         f"i=0; while [ $i -lt 3400 ]; do i=$((i+1)); echo $i > /data/d{index}/$i; done; "
                          f"dd if=/dev/urandom of=/data/big{index} bs=64k count=16 conv=fsync 2>/dev/null")
 
     def seen_whole() -> None:  # a file that was closed on one node is whole on another, a second later at most
         for index in (1, 2, 3):
             assert on(stack, index, "cat /data/log").split() == ["from-1", "from-2", "from-3"]
-            assert on(stack, index, "ls /data/d1 /data/d2 /data/d3 | grep -c '^[0-9]'").strip() == "300"
+            assert on(stack, index, "ls /data/d1 /data/d2 /data/d3 | grep -c '^[0-9]'").strip() == "10200"
 
     eventually(seen_whole, 3)
     assert len({on(stack, index, "cat /data/big1 /data/big2 /data/big3 | md5sum") for index in (1, 2, 3)}) == 1
@@ -179,6 +179,31 @@ def test_a_volume_that_cannot_be_is_said(stack: Stack, body: str, said: str) -> 
     refused = stack.up(ONE % body, check=False)
     assert refused.returncode == 1
     assert said in refused.stderr
+
+
+SERVE_GLUSTER = """
+mkdir -p /run/gl/state /run/gl/log /run/brick /run/gluster && mount -t tmpfs tmpfs /run/brick
+mount --bind /run/gl/state /var/lib/glusterd && mount --bind /run/gl/log /var/log/glusterfs && glusterd
+for i in $(seq 50); do gluster volume list >/dev/null 2>&1 && break; sleep 0.1; done
+gluster --mode=script volume create gv 10.99.0.254:/run/brick/b force && gluster volume start gv
+"""
+
+
+def test_gluster_holds_one_volume_for_all_nodes(stack: Stack, cluster: Pystack) -> None:
+    if not shutil.which("glusterd") or not shutil.which("mount.glusterfs"):
+        pytest.skip("glusterfs is not installed (glusterfs-server, glusterfs-client)")
+    cluster.on("outside", "sh", "-ec", SERVE_GLUSTER)
+    stack.up(SHARED.replace("{driver: sshfs}", "{driver: glusterfs, driver_opts: {servers: 10.99.0.254, volume: gv}}"))
+    for index in (1, 2, 3):
+        on(stack, index, f"echo from-{index} >> /data/log; mount | grep '10.99.0.254:gv on /data type fuse.glusterfs'")
+
+    def seen() -> None:  # its client keeps what it knows for a second
+        assert on(stack, 1, "cat /data/log").split() == ["from-1", "from-2", "from-3"]
+
+    eventually(seen, 5)
+    stack.down()
+    assert cluster.on("outside", "cat", "/run/brick/b/log").split() == ["from-1", "from-2", "from-3"]  # not ours to delete
+    assert all("glusterfs" not in cluster.on(n, "cat", "/proc/mounts") for n in ("n1", "n2", "n3"))
 
 
 SERVE_NFS = """
@@ -308,6 +333,15 @@ def test_a_volume_moves_with_all_that_it_holds(stack: Stack, cluster: Pystack) -
 
 def numbers(stack: Stack) -> list[int]:
     return [int(line) for line in stack.exec("db", "cat", "/data/log").split()]
+
+
+def test_the_plan_says_where_a_volume_keeps_its_users(stack: Stack) -> None:
+    stack.write(ONE % "")
+    plan = json.loads(stack.run("plan", "--json").stdout)
+    volume = next(s for s in plan["steps"] if s["kind"] == "volume")
+    task = next(s for s in plan["steps"] if s["kind"] == "task")
+    assert volume["node"] == task["node"] != ""
+    assert "its users stay where it is" in volume["reason"]
 
 
 def test_a_writer_loses_nothing_when_its_volume_moves(stack: Stack, cluster: Pystack) -> None:
