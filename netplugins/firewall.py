@@ -263,11 +263,10 @@ def differences(wanted: Ruleset) -> list[str]:
         return [f"table inet {wanted.table} is not there"]
 
     def expected() -> dict[str, str] | None:
-        netns._check(netns._libc.unshare(netns.CLONE_NEWNET), "unshare the network namespace")
         apply(wanted.whole(0))
         return _listed(wanted.table)
 
-    should = netns.in_thread(expected) or {}
+    should = netns.isolated(expected) or {}
     return [
         f"{name} {'is not there' if name not in is_there else 'is not ours' if name not in should else 'differs'}"
         for name in sorted(should.keys() | is_there.keys()) if should.get(name) != is_there.get(name)

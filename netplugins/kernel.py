@@ -458,11 +458,7 @@ def features() -> frozenset[str]:
                     if not any(code in str(error) for code in ("ENOTSUP", "EOPNOTSUPP")):
                         found.add(kind)
 
-    def body() -> None:
-        netns._check(netns._libc.unshare(netns.CLONE_NEWNET), "unshare the network namespace")
-        probe()
-
-    netns.in_thread(body)
+    netns.isolated(probe)
     return frozenset(found)
 
 

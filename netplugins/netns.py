@@ -46,6 +46,16 @@ def in_thread(work: Callable[[], T]) -> T:
     return outcome[0]
 
 
+def isolated(work: Callable[[], T]) -> T:
+    """Run *work* inside a new namespace that goes with it."""
+
+    def body() -> T:
+        _check(_libc.unshare(CLONE_NEWNET), "unshare the network namespace")
+        return work()
+
+    return in_thread(body)
+
+
 def create(path: Path, setup: Callable[[], T]) -> T:
     """Make a namespace that *path* keeps alive, and run *setup* inside it. A namespace already there is replaced."""
 

@@ -37,15 +37,11 @@ def check(name: str, driver: str, options: Mapping[str, str]) -> None:
     known = VOLUME_DRIVERS[driver]
     if unknown := sorted(set(options) - known):
         raise BadRequest(f"volume {name}: {driver} has no option {', '.join(unknown)}; it has {', '.join(sorted(known))}")
-    _mounting(name, driver, options, Home(node="", address="check"), "")
+    mounting(name, driver, options, Home(node="", address="check"), "")
 
 
 def mounting(name: str, driver: str, options: Mapping[str, str], home: Home | None, keys: str) -> Mounting | None:
     """How to mount the volume; None for a folder of this node. *keys* is the folder of this node's SSH key."""
-    return _mounting(name, driver, options, home, keys)
-
-
-def _mounting(name: str, driver: str, options: Mapping[str, str], home: Home | None, keys: str) -> Mounting | None:
     extra = options.get("o", "")
     if driver == "local":
         return _local(name, options)

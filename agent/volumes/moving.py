@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from agent import files
 from agent.errors import AgentError, Conflict, NotFound
 from agent.failpoints import failpoint
 from agent.manifest import Survey
@@ -118,7 +119,7 @@ class Moving:
         self._seen.pop(self.incoming(name) / "_data", None)
         self._seen.pop(self.volumes.data(name), None)
         (self._snapshots / name).unlink(missing_ok=True)
-        await asyncio.to_thread(self.volumes.drop, self.incoming(name))
+        await asyncio.to_thread(files.remove_tree, self.incoming(name))
 
 
 def _survey(root: Path, seen: Seen) -> Survey:

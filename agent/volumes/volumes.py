@@ -153,10 +153,6 @@ class Volumes:
         arrived.rename(self.root / stored.name)
         self.all[stored.name] = stored
 
-    def drop(self, folder: Path) -> None:
-        """Delete a folder that did not become a volume; not there is fine."""
-        files.remove_tree(folder)
-
     def release(self, users: Callable[[str], list[str]]) -> None:
         """Unmount what no container uses; *users* names those of a volume."""
         for name in self.all:

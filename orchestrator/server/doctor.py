@@ -29,14 +29,6 @@ class Check(Record, frozen=True, kw_only=True):
     fix: str = ""
 
 
-class _Found(msgspec.Struct):
-    check: str
-    target: str
-    ok: bool
-    detail: str
-    fix: str = ""
-
-
 class _Echo(msgspec.Struct):
     seconds: float = 0.0
     problem: str = ""
@@ -65,11 +57,11 @@ async def _node(member: Member, *, repair: bool) -> list[Check]:
         facts = msgspec.convert(await member.courier.call("GET", "/pystack/facts"), Facts)
         skew = facts.clock - (before + time.time()) / 2
         found = msgspec.convert(
-            await member.courier.call("GET", "/pystack/doctor", params={"repair": "1"} if repair else {}), list[_Found]
+            await member.courier.call("GET", "/pystack/doctor", params={"repair": "1"} if repair else {}), list[Check]
         )
     except PystackError as error:
         return [Check(check="node", target=name, ok=False, detail=str(error), fix=f"look into the log of the agent of {name}")]
-    out = [Check(check=f.check, target=f"{name}: {f.target}", ok=f.ok, detail=f.detail, fix=f.fix) for f in found]
+    out = [msgspec.structs.replace(f, target=f"{name}: {f.target}") for f in found]
     late = abs(skew) > MAX_SKEW_S
     return [*out, Check(check="clock", target=name, ok=not late, detail=f"{skew:+.1f} s from the server's",
                         fix="let both follow a time server" if late else "")]

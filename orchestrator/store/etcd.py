@@ -26,7 +26,7 @@ import grpc.aio
 import msgspec
 
 from orchestrator.store.etcdrpc import MESSAGES, PROGRESS, method
-from orchestrator.store.interface import Change, Compacted, Compare, Entry, Op, Outcome, Put, Store, StoreError, checked
+from orchestrator.store.interface import Change, Compacted, Compare, Entry, Op, Outcome, Put, StoreError, checked
 
 T = TypeVar("T")
 CALL_S, GIVE_UP_S = 2.0, 6.0
@@ -415,6 +415,3 @@ def _after(prefix: str) -> str:
     """The first key behind all that begin with *prefix*."""
     return prefix[:-1] + chr(ord(prefix[-1]) + 1) if prefix else "\U0010ffff"
 
-
-def _conforms(store: EtcdStore) -> Store:
-    return store

@@ -35,11 +35,10 @@ def cluster() -> Iterator[Pystack]:
         yield pystack
 
 
-@pytest.fixture
-def stack(cluster: Pystack, tmp_path: Path) -> Iterator[Stack]:
-    made = Stack(cluster, tmp_path)
-    yield made
-    made.down()
+@pytest.fixture(scope="module")
+def lab(cluster: Pystack) -> Pystack:
+    """Where `stack` makes its stacks."""
+    return cluster
 
 
 def answers(text: str) -> set[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -33,11 +32,10 @@ def cluster() -> Iterator[Pystack]:
         yield pystack
 
 
-@pytest.fixture
-def stack(cluster: Pystack, tmp_path: Path) -> Iterator[Stack]:
-    made = Stack(cluster, tmp_path)
-    yield made
-    made.down()
+@pytest.fixture(scope="module")
+def lab(cluster: Pystack) -> Pystack:
+    """Where `stack` makes its stacks."""
+    return cluster
 
 
 def addresses(stack: Stack) -> dict[str, str]:

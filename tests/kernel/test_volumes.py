@@ -40,11 +40,10 @@ def cluster() -> Iterator[Pystack]:
         yield pystack
 
 
-@pytest.fixture
-def stack(cluster: Pystack, tmp_path: Path) -> Iterator[Stack]:
-    made = Stack(cluster, tmp_path)
-    yield made
-    made.down()
+@pytest.fixture(scope="module")
+def lab(cluster: Pystack) -> Pystack:
+    """Where `stack` makes its stacks."""
+    return cluster
 
 
 def on(stack: Stack, index: int, command: str, *, check: bool = True) -> str:
