@@ -378,11 +378,20 @@ def test_a_move_survives_a_kill_at(stack: Stack, cluster: Pystack, machine: str,
     stack.up(LOGGER)
     if home_of(stack) != "n1":
         cluster("volume", "move", f"{stack.name}_data", "n1")
-    Path(f"/var/lib/pystack-lab/{cluster.lab}/{machine}/failpoint").write_text(point)
+    home = Path(f"/var/lib/pystack-lab/{cluster.lab}/{machine}")
+    process = home / ("server.pid" if machine == "n1" else "agent.pid")
+    (home / "failpoint").write_text(point)
+    before = process.read_text()
     cluster("lab", "fault", "--name", cluster.lab, "kill", machine, "agent")
-    eventually(lambda: _all_ready(cluster), 20)
-    done = cluster("volume", "move", f"{stack.name}_data", "n3", check=False)
-    assert done.returncode == 1
+    eventually(lambda: _another(process, before), 20)
+    armed = process.read_text()
+
+    def falls() -> None:  # the server may not have seen yet that the agent is another: such a move fails before the point
+        eventually(lambda: _all_ready(cluster), 20)
+        assert cluster("volume", "move", f"{stack.name}_data", "n3", check=False).returncode == 1
+        eventually(lambda: _another(process, armed), 2)
+
+    eventually(falls, 20)
     eventually(lambda: _all_ready(cluster), 20)
 
     def runs_on() -> None:
@@ -398,6 +407,11 @@ def test_a_move_survives_a_kill_at(stack: Stack, cluster: Pystack, machine: str,
     assert there == ("n3" if point in ("move.switched", "move.settled") else "n1")
     cluster("volume", "move", f"{stack.name}_data", "n1" if there == "n3" else "n3")
     runs_on()
+
+
+def _another(process: Path, before: str) -> None:
+    """The machine's init wrote down another process."""
+    assert process.read_text() not in (before, "")
 
 
 def _all_ready(cluster: Pystack) -> None:
