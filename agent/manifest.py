@@ -47,10 +47,12 @@ class Mount(Record, frozen=True, kw_only=True):
 
 
 class File(Record, frozen=True, kw_only=True):
-    """A config or secret as the container sees it: *content* at *target*."""
+    """A config or secret as the container sees it: the content with that *digest* at *target*. *source* is what the stack
+    file calls it."""
 
     target: str
-    content: bytes
+    source: str
+    digest: str = ""
     mode: int = 0o444
     uid: int = 0
     gid: int = 0
@@ -342,6 +344,14 @@ class Virtual(Record, frozen=True, kw_only=True):
     backends: tuple[Holder, ...] = ()
 
 
+class Content(Record, frozen=True, kw_only=True):
+    """What a config contains, or, *sealed* to the node's key for the purpose of its digest, what a secret contains."""
+
+    digest: str
+    data: bytes
+    sealed: bool = False
+
+
 class Manifest(Record, frozen=True, kw_only=True):
     """What *node* must be. *serial* tells one delivery from another. *underlay* is the address under which other nodes
     reach it, "" on a node that is alone. *peers* are the endpoints on other nodes of the networks that this one has.
@@ -358,9 +368,10 @@ class Manifest(Record, frozen=True, kw_only=True):
     tasks: tuple[Task, ...] = ()
     peers: tuple[Peer, ...] = ()
     virtuals: tuple[Virtual, ...] = ()
+    contents: tuple[Content, ...] = ()
 
 
-PARTS = ("networks", "volumes", "tasks", "peers", "virtuals")
+PARTS = ("networks", "volumes", "tasks", "peers", "virtuals", "contents")
 
 
 class Delta(Record, frozen=True, kw_only=True):
@@ -372,12 +383,14 @@ class Delta(Record, frozen=True, kw_only=True):
     drop: dict[str, tuple[str, ...]] = {}
 
 
-def entry_key(part: str, entry: Network | Volume | Task | Peer | Virtual) -> str:
+def entry_key(part: str, entry: Network | Volume | Task | Peer | Virtual | Content) -> str:
     """What an entry is known by within its part of a manifest."""
     if isinstance(entry, Peer):
         return f"{entry.network} {entry.ipv4} {entry.ipv6}"
     if isinstance(entry, Virtual):
         return f"{entry.service} {entry.network}"
+    if isinstance(entry, Content):
+        return entry.digest
     return entry.name
 
 
@@ -445,7 +458,8 @@ class TaskStatus(Record, frozen=True, kw_only=True):
 class Facts(Record, frozen=True, kw_only=True):
     """What a node is, as it says itself. *cpus* counts cores, *memory* bytes; *lacks* names what its kernel or its
     installed programs are missing; *links* are those of the host itself, *drivers* the network drivers; *mtu* is that of
-    its underlay, *ssh_key* the public key that it comes with to the others' SSH servers."""
+    its underlay, *ssh_key* the public key that it comes with to the others' SSH servers, *seal_key* the one that secrets are
+    sealed to, "" where none was sent yet."""
 
     hostname: str = ""
     os: str = "linux"
@@ -460,6 +474,7 @@ class Facts(Record, frozen=True, kw_only=True):
     drivers: tuple[str, ...] = ()
     mtu: int = 1500
     ssh_key: str = ""
+    seal_key: str = ""
     clock: float = 0.0
 
     def offers(self, parent: str) -> bool:

@@ -12,6 +12,7 @@ from agent.errors import AgentError
 _libc = ctypes.CDLL(None, use_errno=True)
 MNT_DETACH = 2
 MS_REC, MS_PRIVATE, MS_SLAVE, CLONE_NEWNS = 16384, 1 << 18, 1 << 19, 0x00020000
+MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
 PAGE = 4096
 
 

@@ -57,6 +57,11 @@ class Paths(msgspec.Struct, frozen=True):
         return self.run / "containers"
 
     @property
+    def keys(self) -> Path:
+        """The key to what is sealed to this host."""
+        return self.root / "keys"
+
+    @property
     def volumes(self) -> Path:
         return self.root / "volumes"
 

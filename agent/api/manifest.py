@@ -17,6 +17,7 @@ from agent.engine.records import Record
 from agent.errors import Conflict
 from agent.images.pull import architecture
 from agent.manifest import Container, Delta, Facts, Manifest, TaskStatus, patched
+from agent.sealing import known_key, make_key
 
 routes = web.RouteTableDef()
 
@@ -36,9 +37,16 @@ async def facts(request: web.Request) -> web.Response:
         features=tuple(sorted(engine.networks.host.features)), clock=time.time(),
         links=tuple(sorted(engine.networks.host_links())), drivers=tuple(sorted(engine.networks.drivers)),
         mtu=engine.networks.host.mtu, ssh_key=await asyncio.to_thread(engine.volumes.key),
-        lacks=tuple(p for p in ("runc", "conmon", "nft") if not shutil.which(p)),
+        seal_key=known_key(engine.paths.keys), lacks=tuple(p for p in ("runc", "conmon", "nft") if not shutil.which(p)),
     )
     return web.Response(body=msgspec.json.encode(found), content_type="application/json")
+
+
+@routes.post("/pystack/seal-key")
+async def seal_key(request: web.Request) -> web.Response:
+    """The public key that secrets for this node are sealed to, made at the first call."""
+    made = await asyncio.to_thread(make_key, request.app[CONVERGER].engine.paths.keys)
+    return web.json_response({"key": made})
 
 
 @routes.patch("/pystack/manifest")

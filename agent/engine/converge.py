@@ -60,6 +60,7 @@ class Converger:
         self.manifest = manifest
         self.tasks = {task.name: task for task in manifest.tasks}
         self.engine.manifest_volumes = {v.name: v for v in manifest.volumes}
+        self.engine.contents = {c.digest: c for c in manifest.contents}
         self.engine.networks.take(manifest)
 
     def _export(self) -> None:

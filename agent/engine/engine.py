@@ -31,7 +31,7 @@ from agent.images import pull as puller
 from agent.images.reference import parse
 from agent.images.store import Image, ImageStore
 from agent.images.types import RunConfig
-from agent.manifest import Container, Volume
+from agent.manifest import Container, Content, Volume
 from agent.paths import Paths
 from agent.settings import Settings
 from agent.volumes.moving import Moving
@@ -67,6 +67,7 @@ class Engine:
         self.rotation = Rotation()
         self.records: dict[str, Record] = {}
         self.manifest_volumes: dict[str, Volume] = {}
+        self.contents: dict[str, Content] = {}
         self.changed: Callable[[Record], None] = lambda _: None
         self.cgroup2 = cgroups.unified()
         self.attaching: dict[str, list[Attaching]] = {}
@@ -320,7 +321,8 @@ class Engine:
         with contextlib.suppress(AgentError):
             await self.networks.detach(record)
         failpoint("container.unmount")
-        mounts.unmount(self.bundle(record) / "rootfs")
+        for point in (prepare.SECRETS, "rootfs"):
+            mounts.unmount(self.bundle(record) / point)
 
     def _wake(self, record: Record) -> None:
         for waiter in self._waiters.pop(record.id, ()):

@@ -8,17 +8,20 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from agent import files
+from agent import files, mounts
 from agent.containers import bundle, users
 from agent.engine import etcfiles
 from agent.engine.records import Record
 from agent.errors import BadRequest, NotFound
 from agent.images.types import Config, RunConfig
-from agent.manifest import Healthcheck, Mount
+from agent.manifest import File, Healthcheck, Mount
+from agent.sealing import Unsealable, unseal
 
 if TYPE_CHECKING:
     from agent.engine.engine import Engine
 
+SECRETS = "secrets"
+"""The folder of a bundle that is never on a disk."""
 INIT = ("/usr/bin/tini-static", "/usr/bin/catatonit", "/usr/libexec/podman/catatonit", "/usr/bin/docker-init")
 
 
@@ -138,15 +141,31 @@ async def _mounts(engine: Engine, record: Record, image: RunConfig, rootfs: Path
         files.make_in_root(rootfs, target, directory=not is_file)
         out.append((mount, source))
     for number, file in enumerate(c.files):
-        directory = engine.bundle(record) / "files"
+        directory = engine.bundle(record) / (SECRETS if file.secret else "files")
         directory.mkdir(mode=0o700, exist_ok=True)
+        if file.secret and not mounts.is_mounted(directory):
+            mounts.mount("tmpfs", directory, "tmpfs", mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC, "mode=0700")
         source = directory / str(number)
-        files.write_atomically(source, file.content, file.mode)
+        files.write_atomically(source, _content(engine, file), file.mode)
         os.chown(source, file.uid, file.gid)
         source.chmod(file.mode)
         files.make_in_root(rootfs, file.target, directory=False)
         out.append((Mount(kind="bind", target=file.target, source=str(source), read_only=True), source))
     return out
+
+
+def _content(engine: Engine, file: File) -> bytes:
+    """Raises BadRequest where it did not come with the manifest, or is sealed to another host."""
+    kind = "secret" if file.secret else "config"
+    there = engine.contents.get(file.digest)
+    if there is None:
+        raise BadRequest(f"the content of {kind} {file.source} did not come with the manifest: `pystack up` again sends it")
+    if not there.sealed:
+        return there.data
+    try:
+        return unseal(engine.paths.keys, there.data, file.digest)
+    except Unsealable as error:
+        raise BadRequest(f"{kind} {file.source} cannot be opened: {error}; `pystack up` again seals it anew") from error
 
 
 async def _volume(engine: Engine, record: Record, mount: Mount, rootfs: Path) -> Path:

@@ -46,14 +46,16 @@ def plan(
                                "summary": summary}))
     else:
         for step in todo:
-            click.secho(f"{step['action']} {step['kind']} {step['name']}: {step['reason']}",
+            at = f" on {step['node']}" if step["node"] else ""
+            click.secho(f"{step['action']} {step['kind']} {step['name']}{at}: {step['reason']}",
                         fg=COLOURS.get(step["action"]))
             for change in step["changes"]:
-                click.echo(f"    {change['path']}: {_text(change['from'])} → {_text(change['to'])}")
+                if change["from"] != change["to"]:  # both masked: the reason says it all
+                    click.echo(f"    {change['path']}: {_text(change['from'])} → {_text(change['to'])}")
         for warning in result.get("warnings", []):
             click.echo(f"warning: {warning}", err=True)
-        if not todo:
-            click.echo("nothing to do")
+        counts = {w: sum(s["action"] == w for s in todo) for w in ("create", "update", "replace", "remove")}
+        click.echo(", ".join(f"{n} to {w}" for w, n in counts.items() if n) or "nothing to do")
     if exit_code and todo:
         raise SystemExit(2)
 

@@ -46,7 +46,7 @@ EOF
 true
 """
 PACKAGES = ("agent", "netplugins")
-NEEDS = ("aiohttp", "msgspec", "pyyaml", "uvloop", "zstandard")
+NEEDS = ("aiohttp", "cryptography", "msgspec", "pyyaml", "uvloop", "zstandard")
 
 
 class Found(msgspec.Struct, kw_only=True):

@@ -219,7 +219,9 @@ def _wire(lab: Lab, machine: Machine) -> None:
         return
     number = machine.address.rsplit(".", 1)[1]
     port = f"p-{machine.name}"
-    _ip(switch.pid, f"link add {port} type veth peer name eth0 netns {machine.pid}\n"
+    # a machine that comes back has the network card that it had: its neighbours remember the address
+    mac = f"02:99:00:00:{int(number) >> 8:02x}:{int(number) & 255:02x}"
+    _ip(switch.pid, f"link add {port} type veth peer name eth0 address {mac} netns {machine.pid}\n"
                     f"link set {port} master sw0 up\n")
     _ip(machine.pid, f"addr add {machine.address}/24 dev eth0\n"
                      f"addr add {NETWORK6}{int(number):x}/64 dev eth0 nodad\n"

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from agent.manifest import Container, Network, Task, TaskStatus, digest
+from agent.manifest import Container, File, Network, Task, TaskStatus, digest
 from orchestrator.planning import graph
 from orchestrator.planning.state import Change, Plan, State, Step
-from orchestrator.stackfile.model import Stack
+from orchestrator.stackfile.model import Stack, StackContent
 
 _SECRET = re.compile(r"pass|secret|token|key|credential", re.IGNORECASE)
 MASK = "•••"
@@ -45,6 +45,7 @@ def plan(
             action="create" if new else "none", kind="volume", name=volume.name, node=volume.node if bound else "",
             reason="unchanged" if not new else "not there yet; its users stay where it is" if bound else "not there yet",
         ))
+    steps += _content_steps(desired.contents, current.contents)
     old_tasks = {t.name: t for t in current.tasks}
     restarted: set[str] = set()
     tasks: list[Task] = []
@@ -86,8 +87,10 @@ def plan(
         n for n in current.networks if n.name not in new_networks and n.name in used
     )
     volumes = {v.name: v for v in (*current.volumes, *desired.volumes)}
-    state = State(networks=networks, volumes=tuple(volumes.values()), tasks=(*tasks, *left, *kept_tasks, *guests))
-    ground = [sorted(part, key=lambda one: one.name) for part in (current.networks, current.volumes, current.tasks)]
+    state = State(networks=networks, volumes=tuple(volumes.values()), tasks=(*tasks, *left, *kept_tasks, *guests),
+                  contents=desired.contents)
+    parts = (current.networks, current.volumes, current.tasks, current.contents)
+    ground = [sorted(part, key=lambda one: one.name) for part in parts]
     basis = hashlib.sha256(msgspec.json.encode(ground, order="deterministic")).hexdigest()[:16]
     return Plan(stack=stack.name, revision=revision, basis=basis, steps=tuple(steps), desired=state, waves=order,
                 warnings=tuple(warnings))
@@ -102,6 +105,21 @@ def _network_step(network: Network, old: Network | None) -> Step:
     if changes:
         return Step(action="replace", kind="network", name=network.name, changes=changes, reason=summarize(changes))
     return Step(action="none", kind="network", name=network.name, reason="unchanged")
+
+
+def _content_steps(new: Sequence[StackContent], old: Sequence[StackContent]) -> list[Step]:
+    """One step a config or secret; what it contains is told to nobody."""
+    before = {(c.kind, c.name): c.digest for c in old}
+    steps = []
+    for one in new:
+        known = before.pop((one.kind, one.name), None)
+        action, reason = ("none", "unchanged") if known == one.digest else ("update", "its content changed")
+        if known is None:
+            action, reason = "create", "not there yet"
+        steps.append(Step(action=action, kind=one.kind, name=one.name, reason=reason))  # type: ignore[arg-type]
+    return steps + [
+        Step(action="remove", kind=kind, name=name, reason="nothing in the file uses it") for kind, name in before
+    ]
 
 
 def _task_step(task: Task, old: Task | None, status: TaskStatus | None, force: bool) -> tuple[Step, Task]:
@@ -140,7 +158,7 @@ def differences(old: Container | Network, new: Container | Network) -> tuple[Cha
         if before[field] == after[field]:
             continue
         if field == "files":
-            out.append(Change(path="configs and secrets", before=MASK, after=MASK))
+            out += _files(before[field], after[field])
         elif field in ("environment", "labels", "sysctls", "options", "log_options"):
             one, two = dict(before[field]), dict(after[field])
             for key in sorted(one.keys() | two.keys()):
@@ -154,10 +172,27 @@ def differences(old: Container | Network, new: Container | Network) -> tuple[Cha
     return tuple(out)
 
 
+def _files(before: Sequence[File], after: Sequence[File]) -> list[Change]:
+    one = {(f.secret, f.source): f for f in before}
+    two = {(f.secret, f.source): f for f in after}
+    out = []
+    for key in sorted(one.keys() | two.keys()):
+        old, new = one.get(key), two.get(key)
+        if old != new:
+            path = f"{'secrets' if key[0] else 'configs'}.{key[1]}"
+            if old and new and old.digest == new.digest:
+                path += ".target"  # where, whose or how, but not what
+            out.append(Change(path=path, before=MASK if old else None, after=MASK if new else None))
+    return out
+
+
 def summarize(changes: tuple[Change, ...]) -> str:
     parts = []
     for change in changes[:3]:
-        if change.path == "image_id":
+        section, _, name = change.path.partition(".")
+        if section in ("configs", "secrets") and change.before and change.after and not name.endswith(".target"):
+            parts.append(f"the content of {section[:-1]} {name} changed")
+        elif change.path == "image_id":
             parts.append("the image's content moved")
         elif isinstance(change.before, (str, int, float, type(None))) and isinstance(
             change.after, (str, int, float, type(None))

@@ -61,7 +61,7 @@ def expand(
     _refuse_doubles(tasks)
     _refuse_ports(tasks, ground)
     networks = tuple(_shared(stack, n, tasks, ground, addresses) if n.driver == "overlay" else n for n in networks)
-    return State(networks=networks, volumes=volumes, tasks=tasks)
+    return State(networks=networks, volumes=volumes, tasks=tasks, contents=stack.contents)
 
 
 def address_guest(

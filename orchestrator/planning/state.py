@@ -7,17 +7,19 @@ from typing import Any, Literal
 import msgspec
 
 from agent.manifest import Network, Record, Task, Volume
+from orchestrator.stackfile.model import StackContent
 
 Kind = Literal["service", "task", "network", "volume", "secret", "config"]
 Verb = Literal["create", "update", "replace", "remove", "none"]
 
 
 class State(Record, frozen=True, kw_only=True):
-    """Networks, volumes and tasks of one stack, by name."""
+    """Networks, volumes, tasks, configs and secrets of one stack, by name."""
 
     networks: tuple[Network, ...] = ()
     volumes: tuple[Volume, ...] = ()
     tasks: tuple[Task, ...] = ()
+    contents: tuple[StackContent, ...] = ()
 
 
 class Change(Record, frozen=True, kw_only=True):

@@ -20,6 +20,7 @@ from orchestrator.planning.manifests import ingress_ports
 from orchestrator.planning.state import Plan
 from orchestrator.server import proxy
 from orchestrator.server.cluster import NodeChange, NodeWish
+from orchestrator.server.contents import Named
 from orchestrator.server.controller import Controller, SavedPlan, UpOptions, events
 from orchestrator.server.doctor import Check, diagnose
 from orchestrator.server.moving import move_volume
@@ -425,6 +426,59 @@ async def move_a_volume(request: web.Request) -> web.StreamResponse:
     return await _stream(request, lambda tell: move_volume(controller, name, wish.node, tell))
 
 
+class ContentRow(Record, frozen=True, kw_only=True):
+    """A config or secret that was made by hand, and the stacks that use it; never what a secret contains."""
+
+    name: str
+    digest: str
+    created: str
+    updated: str
+    stacks: list[str]
+
+
+def _content_row(controller: Controller, one: Named) -> ContentRow:
+    return ContentRow(name=one.name, digest=one.digest, created=one.created, updated=one.updated,
+                      stacks=sorted(_users_of(controller, one.kind, one.name)))
+
+
+def _users_of(controller: Controller, kind: str, name: str) -> set[str]:
+    return {
+        r.stack.name for r in controller.stacks.values() for c in r.stack.contents
+        if c.external and (c.kind, c.name) == (kind, name)
+    }
+
+
+async def list_contents(request: web.Request) -> web.Response:
+    """Configs, or secrets, that were made by hand."""
+    controller, kind = request.app[CONTROLLER], request.match_info["kind"]
+    found = [one for _, one in sorted(controller.contents.named.items()) if one.kind == kind]
+    return _json([_row(_content_row(controller, one)) for one in found])
+
+
+async def get_contents(request: web.Request) -> web.Response:
+    """One of them."""
+    controller = request.app[CONTROLLER]
+    one = controller.contents.find(request.match_info["kind"], request.match_info["name"])
+    return _json(_row(_content_row(controller, one)))
+
+
+async def put_contents(request: web.Request) -> web.Response:
+    """Make one of the request's body."""
+    controller = request.app[CONTROLLER]
+    made = await controller.contents.create(
+        request.match_info["kind"], request.match_info["name"], await request.read(),
+        replace=request.query.get("replace") == "1",
+    )
+    return _json(_row(_content_row(controller, made)))
+
+
+async def remove_contents(request: web.Request) -> web.Response:
+    """Remove one that no stack uses."""
+    controller, kind, name = request.app[CONTROLLER], request.match_info["kind"], request.match_info["name"]
+    await controller.contents.remove(kind, name, _users_of(controller, kind, name))
+    return web.Response(status=204)
+
+
 async def doctor(request: web.Request) -> web.Response:
     """Every layer of the networks on every node; with *repair*, after what can be put right was."""
     controller = request.app[CONTROLLER]
@@ -449,6 +503,10 @@ ROUTES: tuple[tuple[str, str, Handler, type | None, Any], ...] = (
     ("GET", "/v1/doctor", doctor, None, list[Check]),
     ("GET", "/v1/store", dump_store, None, None),
     ("POST", "/v1/volumes/{volume}/move", move_a_volume, MoveWish, None),
+    ("GET", "/v1/{kind:config|secret}s", list_contents, None, list[ContentRow]),
+    ("GET", "/v1/{kind:config|secret}s/{name}", get_contents, None, ContentRow),
+    ("PUT", "/v1/{kind:config|secret}s/{name}", put_contents, None, ContentRow),
+    ("DELETE", "/v1/{kind:config|secret}s/{name}", remove_contents, None, None),
     ("POST", "/v1/plan", plan, UpRequest, Plan),
     ("POST", "/v1/up", up, UpRequest, None),
     ("POST", "/v1/apply", apply, SavedPlan, None),

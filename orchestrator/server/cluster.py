@@ -128,6 +128,11 @@ class Cluster:
         down by others."""
         await asyncio.gather(*(m.look() for m in self.members.values() if m.ready), return_exceptions=True)
 
+    async def seal_keys(self, nodes: Iterable[str]) -> None:
+        """Have the key that secrets for *nodes* are sealed to; a node that does not answer is asked when it is back."""
+        members = [self.members[n] for n in nodes if n in self.members]
+        await asyncio.gather(*(m.ask_seal_key() for m in members if m.ready and not m.node.facts.seal_key))
+
     async def deliver(self, nodes: Iterable[str] | None = None) -> None:
         """Bring the nodes what changed for them, side by side."""
         chosen = [self.members[n] for n in (self.members if nodes is None else nodes) if n in self.members]

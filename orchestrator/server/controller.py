@@ -24,6 +24,7 @@ from orchestrator.planning.manifests import ingress_ports, manifest_of
 from orchestrator.planning.state import Plan, State
 from orchestrator.server import moving
 from orchestrator.server.cluster import Cluster, NodeChange
+from orchestrator.server.contents import Contents, with_digests
 from orchestrator.server.images import Images
 from orchestrator.server.rollout import Failure, Rollout
 from orchestrator.server.statuses import Statuses, serves
@@ -74,9 +75,10 @@ HISTORY = 100
 
 
 class Controller:
-    def __init__(self, store: Store, node: str, socket: Path, run: Path, advertise: str = "") -> None:
+    def __init__(self, store: Store, node: str, socket: Path, run: Path, keys: Path, advertise: str = "") -> None:
         self.store = store
         self.cluster = Cluster(store, node, socket, run, self.manifest, self._heard, advertise)
+        self.contents = Contents(store, keys, node)
         self.images = Images(self.cluster)
         self.statuses = Statuses()
         self.stacks: dict[str, StackRecord] = {}
@@ -112,10 +114,19 @@ class Controller:
         for entry in await self.store.scan("volumes/"):
             volume = msgspec.json.decode(entry.value, type=Volume)
             self.volumes[volume.name] = volume
+        await self.contents.start()
+        await self._sweep_contents()
         self._revision = await self.store.revision()
         # gates that a killed server left closed are opened again by nobody: those tasks wait for the next `up`
         await self.cluster.start()
         self._recovery = asyncio.create_task(moving.recover(self))
+
+    async def _sweep_contents(self) -> None:
+        if self.contents.empty:
+            return
+        records = [msgspec.json.decode(e.value, type=StackRecord) for e in await self.store.scan("history/")]
+        used = {c.digest for r in (*records, *self.stacks.values()) for c in r.stack.contents}
+        await self.contents.sweep(used | {f.digest for t in self.tasks.values() for f in t.container.files})
 
     def _heard(self, node: str, status: TaskStatus) -> None:
         before = self.statuses.by_task.get(status.task)
@@ -144,10 +155,14 @@ class Controller:
 
     def manifest(self, node: str) -> Manifest:
         """All that *node* must be."""
-        return manifest_of(
+        manifest = manifest_of(
             node, [m.node for m in self.cluster.members.values()], self._revision, self.networks, self.volumes,
             self.tasks.values(), {n for n, s in self.statuses.by_task.items() if serves(s)},
         )
+        files = {f.digest: f for t in self.tasks.values() if t.node == node for f in t.container.files}
+        key = self.cluster.members[node].node.facts.seal_key
+        contents = (self.contents.sent(f, key) for f in files.values())
+        return msgspec.structs.replace(manifest, contents=tuple(c for c in contents if c)) if files else manifest
 
     async def transact(self, operations: Sequence[Op], compare: Sequence[Compare] = ()) -> None:
         """Write *operations*, in as few revisions as the store allows. Raises Refused where a comparison does not hold."""
@@ -177,6 +192,7 @@ class Controller:
             networks=tuple(n for n in self.networks.values() if n.stack == stack),
             volumes=tuple(v for v in self.volumes.values() if v.stack == stack),
             tasks=tuple(t for t in self.tasks.values() if t.stack == stack),
+            contents=self.stacks[stack].stack.contents if stack in self.stacks else (),
         )
 
     def known(self, stack: str) -> StackRecord:
@@ -251,6 +267,7 @@ class Controller:
 
     async def plan(self, stack: Stack, options: UpOptions) -> Plan:
         """What `up` would do. Reads only: nothing in here can write."""
+        stack = self.contents.settled(stack)
         if any(n.parent for n in stack.networks):
             await self.cluster.look()
         current = self.state(stack.name)
@@ -308,9 +325,10 @@ class Controller:
                     f"the state moved since this plan was made (revision {saved.plan.revision} then, {now.revision} now)"
                     f"{first}: make a new plan", 409
                 )
+            await self.contents.keep(saved.stack.contents)
             for step in now.changes:
                 tell({"event": "step", **msgspec.to_builtins(step)})
-            return await self._apply(saved.stack, now, saved.options, tell)
+            return await self._apply(self.contents.settled(saved.stack), now, saved.options, tell)
 
     # --- doing -------------------------------------------------------------------------------------------------
 
@@ -326,13 +344,15 @@ class Controller:
             plan = await self.plan(stack, options)
             if options.no_tasks:
                 plan = plan.without_tasks(self.state(stack.name))
+            await self.contents.keep(stack.contents)
             for warning in plan.warnings:
                 tell({"event": "warning", "message": warning})
             for step in plan.changes:
                 tell({"event": "step", **msgspec.to_builtins(step)})
-            return await self._apply(stack, plan, options, tell)
+            return await self._apply(self.contents.settled(stack), plan, options, tell)
 
     async def _apply(self, stack: Stack, plan: Plan, options: UpOptions, tell: Any) -> list[Failure]:
+        await self.cluster.seal_keys({t.node for t in plan.desired.tasks if any(f.secret for f in t.container.files)})
         changed = {s.name for s in plan.changes if s.kind == "task"}
         if failures := await self.images.ship([t for t in plan.desired.tasks if t.name in changed], tell):
             return failures
@@ -368,7 +388,7 @@ class Controller:
 
         self.statuses.listeners.add(hear)
         try:
-            failures = [] if options.no_start else await rollout.run()
+            failures = [] if options.no_start or options.no_tasks else await rollout.run()
         finally:
             self.statuses.listeners.discard(hear)
         return [await self._with_log(f) for f in failures]
@@ -526,12 +546,15 @@ class Controller:
             if guest in self.tasks:
                 raise Refused(f"the name {guest} is in use: choose another with --name", 409)
             images = await self.images.ids(stack)
-            made = msgspec.structs.replace(container, image_id=images.get(container.image, ""))
+            made = msgspec.structs.replace(container, image_id=images.get(container.image, ""),
+                                           files=with_digests(container.files, stack.contents))
             draft = Task(name=guest, stack=name, service=service, container=made, desired="guest", where=one.where)
             ground = self.ground(name)
             state = self.state(name)
             task = place_guest(stack, draft, state.tasks, ground)
             task, networks = address_guest(task, state, list(self.networks.values()), ground)
+            if any(f.secret for f in made.files):
+                await self.cluster.seal_keys({task.node})
             if failures := await self.images.ship([task], lambda _: None):
                 raise Refused(failures[0].reason, 409)
             operations: list[Op] = [Put(f"networks/{n.name}", msgspec.json.encode(n)) for n in networks]

@@ -18,6 +18,7 @@ from aiohttp import web
 from agent.daemon import Agent, bind, prepared, run, stop_event
 from agent.errors import AgentError
 from agent.paths import Paths
+from agent.sealing import make_key
 from orchestrator.errors import PystackError
 from orchestrator.server import api
 from orchestrator.server.controller import Controller
@@ -79,6 +80,7 @@ async def _take_turns(paths: Paths, wish: Wish, stop: asyncio.Event) -> None:
         store = None
         try:
             store = await EtcdStore.open(address)
+            await store.announce(f"servers/{_name()}", make_key(paths.keys).encode())
             reason[0] = "another server leads: ask that one (PYSTACK_HOST may name several)"
             await _unless(stop, store.lead(_name()))
         except StoreError as error:
@@ -100,7 +102,9 @@ async def _take_turns(paths: Paths, wish: Wish, stop: asyncio.Event) -> None:
 
 async def _lead(store: Store, paths: Paths, wish: Wish, stop: asyncio.Event, over: asyncio.Event) -> None:
     """Be the control plane until *stop* or *over*."""
-    controller = Controller(store, _name(), paths.docker_socket, paths.run, advertise=wish.advertise)
+    controller = Controller(
+        store, _name(), paths.docker_socket, paths.run, paths.keys, advertise=wish.advertise
+    )
     try:
         await controller.start()
         runner = await _listen(paths, api.make(controller, stop))

@@ -72,7 +72,7 @@ class Member:
                         self._heard(status)
             except (Unreachable, Refused) as error:
                 if self.tunnel is None or self.ready:
-                    self.problem = str(error)
+                    self.problem = str(error).removeprefix(f"node {self.node.name} does not answer: ")
             if self.ready:
                 self.synced.clear()
                 self._delivered = None
@@ -89,8 +89,16 @@ class Member:
 
     async def look(self) -> None:
         """Learn what the node is now. Raises Unreachable, Refused."""
+        before = self.node.facts.seal_key
         facts = msgspec.convert(await self.courier.call("GET", "/pystack/facts"), Facts)
         self.node = msgspec.structs.replace(self.node, facts=facts)
+        if before and not facts.seal_key:  # its disk is another, and secrets are sent to it
+            await self.ask_seal_key()
+
+    async def ask_seal_key(self) -> None:
+        """Have the node's key for secrets. Raises Unreachable, Refused."""
+        made = await self.courier.call("POST", "/pystack/seal-key")
+        self.node = msgspec.structs.replace(self.node, facts=msgspec.structs.replace(self.node.facts, seal_key=made["key"]))
 
     async def _deliver_quietly(self) -> None:
         try:

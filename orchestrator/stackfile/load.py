@@ -19,7 +19,7 @@ from orchestrator.stackfile import naming, service, sources
 from orchestrator.stackfile.graph import check_dependencies
 from orchestrator.stackfile.model import Service, Stack, StackNetwork, StackVolume
 from orchestrator.stackfile.reading import Reading
-from orchestrator.stackfile.resources import networks_of, volumes_of
+from orchestrator.stackfile.resources import contents_of, networks_of, volumes_of
 from orchestrator.stackfile.tree import Path_, Tree
 
 TOP = ("name", "version", "services", "networks", "volumes", "configs", "secrets", "include", "models")
@@ -110,10 +110,11 @@ def _stack(reading: Reading, options: Options, environment: Mapping[str, str]) -
     check_dependencies(reading, active, services)
     _check_ports(reading, resolved)
     used = {a.network for s in resolved for a in s.container.attachments}
+    granted = {("secret" if f.secret else "config", f.source) for s in resolved for f in s.container.files}
     return Stack(
         name=reading.name, services=tuple(resolved),
         networks=tuple(n for n in networks.values() if n.name in used),
-        volumes=tuple(volumes.values()),
+        volumes=tuple(volumes.values()), contents=contents_of(reading, document, granted),
     )
 
 

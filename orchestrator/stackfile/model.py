@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from agent.manifest import Container, Record, Subnet, is_shared
 
 
@@ -113,9 +115,22 @@ class StackVolume(Record, frozen=True, kw_only=True):
         return is_shared(self.driver, self.options)
 
 
+class StackContent(Record, frozen=True, kw_only=True):
+    """A config or secret. Its *content* is what the client read; the server knows it by its *digest* alone. An *external*
+    one was made by hand and is called *name*."""
+
+    kind: Literal["config", "secret"]
+    key: str
+    name: str
+    content: bytes | None = None
+    digest: str = ""
+    external: bool = False
+    where: str = ""
+
 
 class Stack(Record, frozen=True, kw_only=True):
     name: str
     services: tuple[Service, ...] = ()
     networks: tuple[StackNetwork, ...] = ()
     volumes: tuple[StackVolume, ...] = ()
+    contents: tuple[StackContent, ...] = ()

@@ -1,14 +1,14 @@
-"""The top-level networks and volumes of a stack file."""
+"""The top-level networks, volumes, configs and secrets of a stack file."""
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 from agent.manifest import VOLUME_DRIVERS, Subnet, volume_driver
 from orchestrator.stackfile import merge, rows
-from orchestrator.stackfile.model import StackNetwork, StackVolume
+from orchestrator.stackfile.model import StackContent, StackNetwork, StackVolume
 from orchestrator.stackfile.reading import Reading
 from orchestrator.stackfile.tree import Path_
 
@@ -140,6 +140,56 @@ def volumes_of(reading: Reading, document: dict[str, Any]) -> dict[str, StackVol
             labels=_pairs(reading, body.get("labels"), (*path, "labels")), where=str(reading.mark(path)),
         )
     return out
+
+
+_DRIVER = {"config": (), "secret": ("driver", "driver_opts")}
+SOURCES = {"config": ("file", "environment", "content"), "secret": ("file", "environment")}
+
+
+def contents_of(reading: Reading, document: dict[str, Any], used: Set[tuple[str, str]]) -> tuple[StackContent, ...]:
+    """Configs and secrets that services use, *used* by kind and key; the client reads what they contain."""
+    out = []
+    for kind in ("config", "secret"):
+        section = f"{kind}s"
+        for key, value in reading.mapping(document.get(section), (section,)).items():
+            path: Path_ = (section, key)
+            body = reading.mapping(value, path)
+            known = ("name", "external", "labels", "template_driver", *SOURCES[kind], *_DRIVER[kind])
+            for word in body:
+                if word in ("template_driver", *_DRIVER[kind]):
+                    reading.warn((*path, word), "has no effect: contents are kept by pystack itself, as they are")
+                elif word not in known and not word.startswith("x-"):
+                    reading.unknown((*path, word), known)
+            external = body.get("external")
+            if external is True:
+                _external_alone(reading, body, path)
+            given = [s for s in SOURCES[kind] if s in body]
+            if not external and len(given) != 1:
+                what = f"says both {' and '.join(given)}" if given else "does not say where its content is"
+                reading.problem(path, what, f"use one of {', '.join(f'{s}:' for s in SOURCES[kind])} or external: true")
+            elif (kind, key) in used:
+                name = body.get("name") or (external.get("name") if isinstance(external, dict) else None)
+                out.append(StackContent(
+                    kind=kind, key=key, external=bool(external), where=str(reading.mark(path)),
+                    name=str(name or (key if external else f"{reading.name}_{key}")),
+                    content=None if external else _read(reading, given[0], rows.scalar(body[given[0]]), path),
+                ))
+    return tuple(out)
+
+
+def _read(reading: Reading, source: str, value: str, path: Path_) -> bytes:
+    if source == "content":
+        return value.encode()
+    if source == "environment":
+        if value not in reading.environment:
+            reading.check((*path, source), f"variable {value} is not set")
+        return reading.environment.get(value, "").encode()
+    file = reading.host_path(value)
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        reading.check((*path, source), f"{file} cannot be read: {error.strerror}")
+        return b""
 
 
 def _external_alone(reading: Reading, body: Mapping[str, Any], path: Path_) -> None:

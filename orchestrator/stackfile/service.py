@@ -446,7 +446,7 @@ def pull_policy(draft: Draft, value: Any, path: Path_) -> Fields:
 
 
 def granted(kind_: str, folder: str) -> Row:
-    """`configs:` and `secrets:` of a service: files whose content the client reads, given to the container."""
+    """`configs:` and `secrets:` of a service: what the file declares under that name, as files of the container."""
 
     def row(draft: Draft, value: Any, path: Path_) -> Fields:
         out = []
@@ -454,8 +454,8 @@ def granted(kind_: str, folder: str) -> Row:
             at = (*path, number)
             body = item if isinstance(item, dict) else {"source": scalar(item)}
             source = scalar(body.get("source"))
-            content = _content(draft, kind_, source, at)
-            if content is None:
+            if source not in draft.reading.mapping(draft.reading.tree.value.get(kind_), (kind_,)):
+                draft.reading.check(at, f"{kind_[:-1]} {source!r} is not declared", f"declare it under {kind_}:")
                 continue
             target = scalar(body.get("target")) or (f"{folder}/{source}" if folder else f"/{source}")
             target = target if target.startswith("/") else f"{folder}/{target}"
@@ -466,39 +466,10 @@ def granted(kind_: str, folder: str) -> Row:
             except ValueError:
                 draft.problem(at, "mode, uid and gid are numbers")
                 continue
-            out.append(File(target=target, content=content, mode=mode, uid=uid, gid=gid, secret=kind_ == "secrets"))
+            out.append(File(target=target, source=source, mode=mode, uid=uid, gid=gid, secret=kind_ == "secrets"))
         return {f"files_{kind_}": tuple(out)}
 
     return row
-
-
-def _content(draft: Draft, kind_: str, name: str, at: Path_) -> bytes | None:
-    """The content that the file's top level declares for *name*."""
-    reading = draft.reading
-    declared = reading.mapping(reading.tree.value.get(kind_), (kind_,))
-    if name not in declared:
-        reading.check(at, f"{kind_[:-1]} {name!r} is not declared", f"declare it under {kind_}:")
-        return None
-    body = reading.mapping(declared[name], (kind_, name))
-    where: Path_ = (kind_, name)
-    if body.get("external"):
-        reading.check(where, "external ones are not supported yet", "use file:, content: or environment:")
-    elif "content" in body:
-        return scalar(body["content"]).encode()
-    elif "environment" in body:
-        variable = scalar(body["environment"])
-        if variable in reading.environment:
-            return reading.environment[variable].encode()
-        reading.check((*where, "environment"), f"variable {variable} is not set")
-    elif "file" in body:
-        source = reading.host_path(scalar(body["file"]))
-        try:
-            return source.read_bytes()
-        except OSError as error:
-            reading.check((*where, "file"), f"{source} cannot be read: {error.strerror}")
-    else:
-        reading.problem(where, "says not where its content is", "use file:, content: or environment:")
-    return None
 
 
 def label_file(draft: Draft, value: Any, path: Path_) -> Fields:

@@ -119,6 +119,10 @@ class EtcdStore:
         self._keeper = asyncio.create_task(self._keep(), name="etcd lease")
         await self._take_marks()
 
+    async def announce(self, key: str, value: bytes) -> None:
+        """Write what this server alone says, leading or not: the same however often it is written, and not fenced."""
+        await self._call("Put", MESSAGES["PutRequest"](key=self._key(key), value=value))
+
     async def _gone(self, key: str, after: int) -> None:
         """Return once *key* was deleted since revision *after*. Raises StoreError where nobody can say that any more."""
 

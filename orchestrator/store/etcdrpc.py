@@ -15,7 +15,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 _FILES = ("kv_pb2.py", "auth_pb2.py", "rpc_pb2.py")  # each after those that it imports
 _SERVICES = {
-    "Range": "KV", "Txn": "KV", "Compact": "KV", "Watch": "Watch", "LeaseGrant": "Lease", "LeaseRevoke": "Lease",
+    "Range": "KV", "Put": "KV", "Txn": "KV", "Compact": "KV", "Watch": "Watch", "LeaseGrant": "Lease", "LeaseRevoke": "Lease",
     "LeaseKeepAlive": "Lease", "Status": "Maintenance",
 }
 

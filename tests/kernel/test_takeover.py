@@ -74,7 +74,11 @@ def test_another_server_ends_an_up_and_starts_nothing_twice(stack: Stack, cluste
 
 
 def test_the_leaders_machine_goes_and_the_others_go_on(stack: Stack, cluster: Pystack) -> None:
-    stack.up("services:\n  a: {image: busybox, command: sleep 10000, stop_signal: SIGKILL, deploy: {mode: global}}\n")
+    (stack.directory / "pw").write_text("sesame")
+    stack.up(
+        "services:\n  a: {image: busybox, command: sleep 10000, stop_signal: SIGKILL, deploy: {mode: global}, secrets: [pw]}\n"
+        "secrets: {pw: {file: pw}}\n"
+    )
     first = leader(cluster)
     ids = {name: row["id"] for name, row in stack.ps().items()}
     cluster("lab", "fault", "--name", cluster.lab, "crash", first)
@@ -89,6 +93,9 @@ def test_the_leaders_machine_goes_and_the_others_go_on(stack: Stack, cluster: Py
         rows = stack.ps()
         assert {n: r["id"] for n, r in rows.items() if r["state"] == "running"} == {
             n: i for n, i in ids.items() if not n.endswith(first)}
+        # another server, on another host, can open what the first one sealed
+        seen = stack.run("run", "--rm", "-T", "--no-deps", "a", "cat", "/run/secrets/pw")
+        assert seen.stdout == "sesame"
     finally:
         cluster("lab", "fault", "--name", cluster.lab, "boot", first)
     eventually(lambda: led(cluster), 40)

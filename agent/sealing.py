@@ -1,0 +1,68 @@
+"""What only one node can read: sealed to its public key by whoever sends it, opened there.
+
+The private key never leaves the node's state folder. Part of the contract: the control plane seals with this module too.
+Source: RFC 9180 (HPKE), base mode, with X25519, HKDF-SHA256 and ChaCha20-Poly1305.
+"""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.hpke import Suite
+
+
+class Unsealable(Exception):
+    """It was sealed to another key, for another purpose, or was changed on its way."""
+
+
+def known_key(folder: Path) -> str:
+    """The public key of this node in Base64, "" where it has none yet."""
+    public = folder / "seal.pub"
+    return public.read_text().strip() if public.exists() else ""
+
+
+def make_key(folder: Path) -> str:
+    """The public key of this node, made at the first call, kept in *folder* beside the private one."""
+    # not at the top: who has no secrets does not pay for the import, 36 ms and 9 MB
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+    from agent.files import write_atomically
+
+    if not (folder / "seal.key").exists():
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_atomically(folder / "seal.key", X25519PrivateKey.generate().private_bytes_raw(), 0o600, sync=True)
+    private = X25519PrivateKey.from_private_bytes((folder / "seal.key").read_bytes())
+    public = base64.b64encode(private.public_key().public_bytes_raw()).decode()
+    if known_key(folder) != public:
+        write_atomically(folder / "seal.pub", public.encode() + b"\n")
+    return public
+
+
+def seal(public: str, data: bytes, purpose: str) -> bytes:
+    """*data* for the node whose key *public* is; it opens for the same *purpose* alone."""
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+
+    return _suite().encrypt(data, X25519PublicKey.from_public_bytes(base64.b64decode(public)), purpose.encode())
+
+
+def unseal(folder: Path, sealed: bytes, purpose: str) -> bytes:
+    """What was sealed to this node. Raises Unsealable."""
+    from cryptography.exceptions import InvalidTag
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+    try:
+        private = X25519PrivateKey.from_private_bytes((folder / "seal.key").read_bytes())
+        return _suite().decrypt(sealed, private, purpose.encode())
+    except FileNotFoundError:
+        raise Unsealable(f"this host has no key in {folder}") from None
+    except (InvalidTag, ValueError):
+        raise Unsealable("it was sealed to another key than this host's, or is damaged") from None
+
+
+def _suite() -> Suite:
+    from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
+
+    return Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.CHACHA20_POLY1305)

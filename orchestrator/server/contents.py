@@ -1,0 +1,238 @@
+"""Configs and secrets, addressed by content: what changed is a changed task, and exactly its users roll.
+
+    contents/<digest>        what one contains; of a secret only a box that the cluster's key opens
+    named/<kind>/<name>      one that was made by hand, for stacks that call it external
+    servers/<name>           the public key of a host that may lead
+    seals/<name>             the cluster's key, sealed to that host
+
+So neither the store, nor a copy of it, nor a node's disk has a secret in the clear, and any server can take over. A secret's
+digest is keyed: it cannot be guessed from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import hashlib
+import hmac
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from agent.manifest import Content, File, Record
+from agent.sealing import Unsealable, make_key, seal, unseal
+from orchestrator.errors import PystackError, Refused
+from orchestrator.stackfile.model import Stack, StackContent
+from orchestrator.store.interface import Delete, Op, Put, Store
+
+NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}")
+LARGEST = 700 << 10
+"""Bytes of one config or secret: a value of the store is at most 1 MiB, and Base64 makes four bytes of three."""
+PURPOSE = "pystack cluster key"
+NONCE = 12
+
+
+class Kept(Record, frozen=True, kw_only=True):
+    """What a digest stands for; *secret* says that *data* is a box of the cluster's key: a nonce of 12 bytes, then
+    ChaCha20-Poly1305 (RFC 8439) with the digest as associated data."""
+
+    data: bytes
+    secret: bool = False
+
+
+class Seal(Record, frozen=True, kw_only=True):
+    """The cluster's key in a *box* that the private key to *public* opens (RFC 9180)."""
+
+    public: str
+    box: bytes
+
+
+class Named(Record, frozen=True, kw_only=True):
+    """A config or secret that was made by hand."""
+
+    kind: str
+    name: str
+    digest: str
+    created: str
+    updated: str
+
+
+class Contents:
+    """*folder* has the key of this host, *server* is what it is called among those that may lead."""
+
+    def __init__(self, store: Store, folder: Path, server: str) -> None:
+        self.named: dict[tuple[str, str], Named] = {}
+        self._store = store
+        self._folder = folder
+        self._server = server
+        self._kept: dict[str, Kept] = {}
+        self._sealed: dict[tuple[str, str], Content] = {}
+        self._key = b""
+        self._locked = ""
+        self._seals: dict[str, Seal] = {}
+
+    async def start(self) -> None:
+        """Read what there is, open the cluster's key, and let every other server open it too."""
+        for entry in await self._store.scan("contents/"):
+            self._kept[entry.key.removeprefix("contents/")] = msgspec.json.decode(entry.value, type=Kept)
+        for entry in await self._store.scan("named/"):
+            one = msgspec.json.decode(entry.value, type=Named)
+            self.named[one.kind, one.name] = one
+        for entry in await self._store.scan("seals/"):
+            self._seals[entry.key.removeprefix("seals/")] = msgspec.json.decode(entry.value, type=Seal)
+        if not self._seals:
+            self._key = os.urandom(32)  # written down with the first secret
+            return
+        try:
+            if self._server not in self._seals:
+                raise Unsealable("the cluster's key was not sealed to it")
+            self._key = unseal(self._folder, self._seals[self._server].box, PURPOSE)
+        except Unsealable as error:
+            self._locked = (
+                f"server {self._server} cannot open the cluster's secrets: {error}. Start a server that can "
+                f"({', '.join(sorted(self._seals))}) once, or put this one's {self._folder} back"
+            )
+            return
+        if operations := await self._share():
+            await self._store.transact((), operations)
+
+    async def _share(self) -> list[Op]:
+        """The cluster's key for each server that has not got it yet."""
+        keys = {e.key.removeprefix("servers/"): e.value.decode() for e in await self._store.scan("servers/")}
+        keys[self._server] = await asyncio.to_thread(make_key, self._folder)
+        there = {name: one.public for name, one in self._seals.items()}
+        fresh = {n: Seal(public=k, box=seal(k, self._key, PURPOSE)) for n, k in sorted(keys.items()) if there.get(n) != k}
+        self._seals |= fresh
+        return [Put(f"seals/{name}", msgspec.json.encode(one)) for name, one in fresh.items()]
+
+    # --- what a stack says -------------------------------------------------------------------------------------
+
+    def settled(self, stack: Stack) -> Stack:
+        """*stack* with digests in place of contents. Raises PystackError with each external one that is missing."""
+        missing, out = [], []
+        for one in stack.contents:
+            if one.external and not one.digest:
+                found = self.named.get((one.kind, one.name))
+                if found is None:
+                    command = "secret" if one.kind == "secret" else "configs"
+                    missing.append(f"{one.where}: {one.kind}s.{one.key}: external {one.kind} {one.name} does not exist: "
+                                   f"`pystack {command} create {one.name} FILE`")
+                    continue
+                one = msgspec.structs.replace(one, digest=found.digest)
+            elif one.content is not None:
+                one = msgspec.structs.replace(one, content=None, digest=self._digest(one.kind, one.content, one.where))
+            out.append(one)
+        if missing:
+            raise PystackError("\n".join(missing))
+        services = tuple(
+            msgspec.structs.replace(s, container=msgspec.structs.replace(
+                s.container, files=with_digests(s.container.files, out)
+            )) if s.container.files else s for s in stack.services
+        )
+        return msgspec.structs.replace(stack, contents=tuple(out), services=services)
+
+    def _digest(self, kind: str, content: bytes, where: str) -> str:
+        if len(content) > LARGEST:
+            raise PystackError(f"{where}: a {kind} has at most {LARGEST >> 10} KiB, this one {len(content) >> 10}: "
+                               "use a volume or put it into the image")
+        if kind == "config":
+            return hashlib.sha256(content).hexdigest()[:32]
+        self._unlocked()
+        return hmac.new(self._key, content, hashlib.sha256).hexdigest()[:32]
+
+    def _unlocked(self) -> None:
+        if self._locked:
+            raise Refused(self._locked, 409)
+
+    async def keep(self, given: Iterable[StackContent]) -> None:
+        """Write down what *given*, with contents, contain: before any task asks for it."""
+        fresh: dict[str, Kept] = {}
+        for one in given:
+            if one.content is not None:
+                digest = self._digest(one.kind, one.content, one.where)
+                if digest not in self._kept:
+                    data = self._box(one.content, digest) if one.kind == "secret" else one.content
+                    fresh[digest] = Kept(data=data, secret=one.kind == "secret")
+        operations: list[Op] = await self._share() if any(k.secret for k in fresh.values()) else []
+        for op in (*operations, *(Put(f"contents/{d}", msgspec.json.encode(k)) for d, k in fresh.items())):
+            await self._store.transact((), [op])
+        self._kept |= fresh
+
+    def _box(self, content: bytes, digest: str) -> bytes:
+        from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+        nonce = os.urandom(NONCE)
+        return nonce + ChaCha20Poly1305(self._key).encrypt(nonce, content, digest.encode())
+
+    # --- what a node gets --------------------------------------------------------------------------------------
+
+    def sent(self, file: File, public: str) -> Content | None:
+        """What *file* contains, for the node with the key *public*; None where it cannot be had: the node says so then."""
+        kept = self._kept.get(file.digest)
+        if kept is None or (kept.secret and (self._locked or not public)):
+            return None
+        if not kept.secret:
+            return Content(digest=file.digest, data=kept.data)
+        known = self._sealed.get((file.digest, public))
+        if known is None:
+            from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+            nonce, box = kept.data[:NONCE], kept.data[NONCE:]
+            plain = ChaCha20Poly1305(self._key).decrypt(nonce, box, file.digest.encode())
+            known = Content(digest=file.digest, data=seal(public, plain, file.digest), sealed=True)
+            self._sealed[file.digest, public] = known  # sealing twice gives two boxes: the node would hear of a change
+        return known
+
+    # --- those made by hand ------------------------------------------------------------------------------------
+
+    async def create(self, kind: str, name: str, content: bytes, *, replace: bool) -> Named:
+        """Raises Refused where there is one and it is not to be replaced."""
+        if not NAME.fullmatch(name):
+            raise Refused(f"{name!r} is no name of a {kind}: up to 64 letters, digits, _, . and -", 400)
+        old = self.named.get((kind, name))
+        if old and not replace:
+            raise Refused(f"there is a {kind} {name} already: --replace gives it new content, and `pystack up` rolls its users",
+                          409)
+        given = StackContent(kind="secret" if kind == "secret" else "config", key=name, name=name, content=content, where=name)
+        await self.keep([given])
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        made = Named(kind=kind, name=name, digest=self._digest(kind, content, name), created=old.created if old else now,
+                     updated=now)
+        await self._store.transact((), [Put(f"named/{kind}/{name}", msgspec.json.encode(made))])
+        self.named[kind, name] = made
+        return made
+
+    def find(self, kind: str, name: str) -> Named:
+        if (kind, name) not in self.named:
+            there = ", ".join(n for k, n in sorted(self.named) if k == kind) or "none"
+            raise Refused(f"there is no {kind} {name}; there is: {there}", 404)
+        return self.named[kind, name]
+
+    async def remove(self, kind: str, name: str, users: Iterable[str]) -> None:
+        self.find(kind, name)
+        if by := sorted(users):
+            raise Refused(f"{kind} {name} is used by stack {', '.join(by)}: take it down, or out of its file, first", 409)
+        await self._store.transact((), [Delete(f"named/{kind}/{name}")])
+        del self.named[kind, name]
+
+    async def sweep(self, used: set[str]) -> None:
+        """Forget what no stack, no revision in a history and nothing made by hand refers to."""
+        used = used | {n.digest for n in self.named.values()}
+        for digest in self._kept.keys() - used:
+            await self._store.transact((), [Delete(f"contents/{digest}")])
+            del self._kept[digest]
+
+    @property
+    def empty(self) -> bool:
+        return not self._kept
+
+
+def with_digests(files: Iterable[File], contents: Iterable[StackContent]) -> tuple[File, ...]:
+    """*files*, each with the digest of what the stack calls so."""
+    digests = {(c.kind, c.key): c.digest for c in contents}
+    return tuple(
+        msgspec.structs.replace(f, digest=digests.get(("secret" if f.secret else "config", f.source), "")) for f in files
+    )
