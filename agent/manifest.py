@@ -119,6 +119,7 @@ class Container(Record, frozen=True, kw_only=True):
     hostname: str = ""
     domainname: str = ""
     labels: tuple[tuple[str, str], ...] = ()
+    annotations: tuple[tuple[str, str], ...] = ()
     tty: bool = False
     stdin_open: bool = False
     stdin_once: bool = False
@@ -305,7 +306,8 @@ class Task(Record, frozen=True, kw_only=True):
 
     *desired* "hold" means: be ready (image pulled), do not start yet; "guest" is a container that somebody runs by hand
     (`pystack run`) on the stack's networks: it has addresses, and no node keeps it going. *generation* counts ordered
-    restarts: a node restarts a task whose generation it has not seen. *where* is the service's place in the stack file."""
+    restarts: a node restarts a task whose generation it has not seen. One that is to *renew* leaves its predecessor's anonymous
+    volumes behind. *where* is the service's place in the stack file."""
 
     name: str
     stack: str
@@ -316,6 +318,7 @@ class Task(Record, frozen=True, kw_only=True):
     index: int = 1
     desired: Desired = "running"
     generation: int = 0
+    renew: bool = False
     where: str = ""
 
 

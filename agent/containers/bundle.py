@@ -247,9 +247,14 @@ def sysctls(p: Parts) -> None:
         p.document["linux"]["sysctl"] = dict(p.container.sysctls)
 
 
+def oci_annotations(p: Parts) -> None:
+    if p.container.annotations:
+        p.document["annotations"] = dict(p.container.annotations)
+
+
 KEYS: tuple[Callable[[Parts], None], ...] = (
     process, root, ulimits, namespaces, standard_mounts, own_mounts, propagation, hidden_paths, system_calls, limits, devices,
-    sysctls,
+    sysctls, oci_annotations,
 )
 
 

@@ -165,7 +165,7 @@ class Converger:
                 await engine.stop(engine.records[ident])
             case Remove(id=ident, replaced=replaced):
                 record = engine.records[ident]
-                if replaced:
+                if replaced and not (name in self.tasks and self.tasks[name].renew):
                     self._inherit[name] = dict(record.anonymous)
                 with contextlib.suppress(NotModified):
                     await engine.stop(record)

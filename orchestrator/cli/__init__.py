@@ -19,7 +19,7 @@ COMMANDS = {
     "server": "serve", "kill": "tasks", "pause": "tasks", "unpause": "tasks", "wait": "tasks", "rm": "tasks",
     "top": "tasks", "stats": "tasks", "port": "tasks", "attach": "tasks", "cp": "tasks", "create": "up",
     "scale": "up", "run": "run", "node": "node", "agent": "serve", "doctor": "doctor", "store": "store",
-    "why": "why", "why-not": "why", "rebalance": "rebalance",
+    "why": "why", "why-not": "why", "rebalance": "rebalance", "schema": "schema",
     "port-forward": "forward", "apply": "plan", "history": "history", "rollback": "history",
 }
 

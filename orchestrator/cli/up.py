@@ -68,7 +68,13 @@ def scale(stack: StackOptions, no_deps: bool, replicas: dict[str, int]) -> None:
 @stack_options
 @click.argument("services", nargs=-1)
 @click.option("-d", "--detach", is_flag=True, help="Do not follow the output (the default).")
-@click.option("--attach", is_flag=True, help="Follow the output until interrupted; then stop the stack.")
+@click.option("--attach", is_flag=True, help="Follow the output until all has ended; when interrupted stop the stack.")
+@click.option("--no-attach", multiple=True, metavar="SERVICE", help="Do not show the output of this one.")
+@click.option("--abort-on-container-exit", "on_exit", is_flag=True, help="Attach, and stop all when one container ends.")
+@click.option("--abort-on-container-failure", "on_failure", is_flag=True, help="Attach, and stop all when one fails.")
+@click.option("--exit-code-from", metavar="SERVICE", default="", help="As --abort-on-container-exit; end with that exit code.")
+@click.option("-V", "--renew-anon-volumes", is_flag=True, help="Replaced tasks do not keep their anonymous volumes.")
+@click.option("--no-start", is_flag=True, help="Make everything, start nothing.")
 @click.option("--build", is_flag=True, help="Build images even where they are there.")
 @click.option("--pull", type=click.Choice(["always", "missing", "never"]), default=None)
 @click.option("--no-deps", is_flag=True, help="Do not wait for depends_on conditions.")
@@ -81,28 +87,40 @@ def scale(stack: StackOptions, no_deps: bool, replicas: dict[str, int]) -> None:
 @click.option("--strict", is_flag=True, help="Refuse keys that have no effect.")
 @click.option("--progress", type=click.Choice(["auto", "plain", "json", "quiet"]), default="auto")
 def up(
-    stack: StackOptions, services: tuple[str, ...], detach: bool, attach: bool, build: bool, pull: str | None,
+    stack: StackOptions, services: tuple[str, ...], detach: bool, attach: bool, no_attach: tuple[str, ...], on_exit: bool,
+    on_failure: bool, exit_code_from: str, renew_anon_volumes: bool, no_start: bool, build: bool, pull: str | None,
     no_deps: bool, force_recreate: bool, remove_orphans: bool, scale: dict[str, int], timeout: float | None, wait: bool,
     message: str, strict: bool, progress: str,
 ) -> None:
     """Make the stack of the file true: build, pull, start, and wait until it runs."""
+    import datetime
+
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import Progress
 
-    del detach
     loaded = stack.load(strict=strict)
+    known = {s.name for s in loaded.stack.services}
+    if strangers := sorted({*no_attach, *([exit_code_from] if exit_code_from else [])} - known):
+        raise click.UsageError(f"there is no service {', '.join(strangers)}")
+    ends = "any" if on_exit or exit_code_from else "failure" if on_failure else "all"
+    attach = attach or ends != "all"
+    if attach and (detach or no_start):
+        raise click.UsageError("to detach, or to start nothing, leaves nothing to attach to")
     client = Client(start=True)
     shown = Progress(progress)
+    since = datetime.datetime.now(datetime.UTC).isoformat()
     apply(client, loaded, shown, build=build, services=services, scale=scale, force_recreate=force_recreate,
-          remove_orphans=remove_orphans, no_deps=no_deps, wait=wait, timeout_s=timeout, pull=pull or "",
-          message=message)
+          remove_orphans=remove_orphans, no_deps=no_deps, wait=wait and not attach, attached=attach, timeout_s=timeout,
+          pull=pull or "", message=message, renew_volumes=renew_anon_volumes, no_start=no_start)
     if attach:
-        from orchestrator.cli.logs import follow_stack
+        from orchestrator.cli.attached import attend
 
-        try:
-            follow_stack(client, loaded.stack.name, services, follow=True, tail="all")
-        except KeyboardInterrupt:
-            click.echo("stopping", err=True)
+        def stop() -> None:
             for event in client.lines("POST", f"/v1/stacks/{loaded.stack.name}/stop", body={}):
                 shown.event(event)
-            raise
+
+        seen = tuple(s.name for s in loaded.stack.services if s.attach and s.name not in no_attach)
+        raise SystemExit(attend(
+            client, loaded.stack.name, services, shown=tuple(s for s in services or seen if s in seen), stop=stop, since=since,
+            ends=ends, code_from=exit_code_from,
+        ))

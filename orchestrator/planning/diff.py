@@ -143,7 +143,7 @@ def _task_step(task: Task, old: Task | None, status: TaskStatus | None, force: b
     if old.desired == "hold":
         return step("create", "was never started: an earlier `up` ended before its turn"), task
     if old.desired == "stopped":
-        return step("update", "stopped by hand: starts again"), task
+        return step("update", "stopped by hand: starts again"), again
     if status is not None and status.state in ("exited", "failed") and (status.exit_code or status.error):
         reason = f"exited with {status.exit_code}" if not status.error else f"failed: {status.error}"
         return step("update", f"{reason}: starts again"), again
@@ -159,7 +159,7 @@ def differences(old: Container | Network, new: Container | Network) -> tuple[Cha
             continue
         if field == "files":
             out += _files(before[field], after[field])
-        elif field in ("environment", "labels", "sysctls", "options", "log_options"):
+        elif field in ("environment", "labels", "annotations", "sysctls", "options", "log_options"):
             one, two = dict(before[field]), dict(after[field])
             for key in sorted(one.keys() | two.keys()):
                 if one.get(key) != two.get(key):

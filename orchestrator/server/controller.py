@@ -45,7 +45,8 @@ class StackRecord(Record, frozen=True, kw_only=True):
 
 
 class UpOptions(Record, frozen=True, kw_only=True):
-    """Options of `up` and `plan`. *no_start* makes all but starts nothing; *no_tasks* makes networks and volumes alone."""
+    """Options of `up` and `plan`. *wait* for all to be up, or, *attached*, only until all has begun.
+    *no_start* makes all but starts nothing; *no_tasks* makes networks and volumes alone."""
 
     services: tuple[str, ...] = ()
     scale: dict[str, int] = {}
@@ -53,10 +54,12 @@ class UpOptions(Record, frozen=True, kw_only=True):
     remove_orphans: bool = False
     no_deps: bool = False
     wait: bool = True
+    attached: bool = False
     timeout_s: float | None = None
     pull: str = ""
     no_start: bool = False
     no_tasks: bool = False
+    renew_volumes: bool = False
     user: str = ""
     message: str = ""
     moves: dict[str, str] = {}
@@ -364,8 +367,8 @@ class Controller:
         rollout = Rollout(
             stack.services,
             [t for t in plan.desired.tasks if t.service in {s.name for s in stack.services} and t.desired != "guest"],
-            self.statuses, lambda tasks: asyncio.ensure_future(self._write_tasks(tasks)), wait=options.wait,
-            timeout_s=options.timeout_s, lost=self._lost,
+            self.statuses, lambda tasks: asyncio.ensure_future(self._write_tasks(tasks)),
+            want="up" if options.wait else "begun" if options.attached else "", timeout_s=options.timeout_s, lost=self._lost,
         )
         tasks = []
         for task in plan.desired.tasks:
@@ -373,7 +376,9 @@ class Controller:
                 continue
             if task.name in changed:
                 hold = options.no_start or (not options.no_deps and rollout.gated(task.service))
-                tasks.append(msgspec.structs.replace(task, desired="hold" if hold else "running"))
+                tasks.append(msgspec.structs.replace(
+                    task, desired="hold" if hold else "running", renew=options.renew_volumes
+                ))
             else:
                 tasks.append(self.tasks.get(task.name, task))
         rollout.tasks = {}
@@ -598,7 +603,7 @@ class Controller:
             ) else None)
             return []
         rollout = Rollout(self.known(tasks[0].stack).stack.services, tasks, self.statuses,
-                          lambda t: asyncio.ensure_future(self._write_tasks(t)), wait=True, timeout_s=60,
+                          lambda t: asyncio.ensure_future(self._write_tasks(t)), want="up", timeout_s=60,
                           lost=self._lost)
         return [await self._with_log(f) for f in await rollout.run()]
 

@@ -43,14 +43,16 @@ def is_current(task: Task, status: TaskStatus | None) -> bool:
 def verdict(task: Task, status: TaskStatus | None, *, now: float, want: str) -> str | None:
     """None while undecided, "" when *want* holds, or the reason why it never will.
 
-    *want*: "up" (running and staying so, healthy where there is a check, or done with exit 0), or a condition of
-    depends_on. *now* is seconds since the epoch."""
+    *want*: "up" (running and staying so, healthy where there is a check, or done with exit 0), "begun" (started, whatever came
+    of it), or a condition of depends_on. *now* is seconds since the epoch."""
     if status is None:
         return None
     if status.error and (status.state == "failed" or not status.container):
         return status.error
     if not is_current(task, status):
         return None
+    if want == "begun" and status.state in ("running", "paused", "restarting", "exited", "failed"):
+        return ""
     if status.state in ("exited", "failed"):
         if status.exit_code == 0 and want in ("up", "service_completed_successfully", "service_started"):
             return ""
@@ -83,11 +85,12 @@ def _epoch(stamp: str) -> float:
 
 
 class Rollout:
-    """One `up`. *write* changes tasks in the store and on their nodes, in one go."""
+    """One `up`. *want* is what every task is waited for: "up", "begun", or "" for nothing. *write* changes tasks in the store
+    and on their nodes, in one go."""
 
     def __init__(
         self, services: Sequence[Service], tasks: Sequence[Task], statuses: Statuses,
-        write: Callable[[Sequence[Task]], asyncio.Future[None]], *, wait: bool, timeout_s: float | None,
+        write: Callable[[Sequence[Task]], asyncio.Future[None]], *, want: str, timeout_s: float | None,
         lost: Callable[[Task], str] = lambda _: "",
     ) -> None:
         self.services = {s.name: s for s in services}
@@ -96,7 +99,7 @@ class Rollout:
             self.tasks.setdefault(task.service, []).append(task)
         self.statuses = statuses
         self.write = write
-        self.wait = wait
+        self.want = want
         self.timeout_s = timeout_s
         self.lost = lost
         self.failures: list[Failure] = []
@@ -142,7 +145,7 @@ class Rollout:
             released = [msgspec.structs.replace(t, desired="running") for t in held]
             await self.write(released)
             self.tasks[name] = [next((r for r in released if r.name == t.name), t) for t in self.tasks[name]]
-        if self.wait:
+        if self.want:
             for task in self.tasks[name]:
                 await self._up(task)
 
@@ -171,7 +174,7 @@ class Rollout:
 
     async def _up(self, task: Task) -> None:
         def answer() -> str | None:
-            return self.lost(task) or verdict(task, self.statuses.by_task.get(task.name), now=time.time(), want="up")
+            return self.lost(task) or verdict(task, self.statuses.by_task.get(task.name), now=time.time(), want=self.want)
 
         try:
             reason = await self.statuses.until(answer, within_s=self.timeout_s)

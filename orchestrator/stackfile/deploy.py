@@ -10,8 +10,6 @@ from orchestrator.stackfile.rows import Draft, Fields, decimal, integer, scalar,
 from orchestrator.stackfile.tree import Path_
 
 MODES = ("replicated", "global", "replicated-job", "global-job")
-KNOWN = ("mode", "replicas", "endpoint_mode", "labels", "update_config", "rollback_config", "resources",
-         "restart_policy", "placement")
 
 
 def deploy(draft: Draft, value: Any, path: Path_) -> Fields:
@@ -31,10 +29,6 @@ def deploy(draft: Draft, value: Any, path: Path_) -> Fields:
             fields["endpoint_mode"] = _one_of(draft, item, at, ("vip", "dnsrr"))
         elif key == "placement":
             fields["placement"] = _placement(draft, item, at)
-        elif key not in KNOWN and not key.startswith("x-"):
-            draft.reading.unknown(at, KNOWN)
-        elif key in ("update_config", "rollback_config"):
-            draft.reading.warn(at, "has no effect yet: all replicas are updated at once")
     if fields.get("mode") in ("replicated-job", "global-job"):
         fields["restart"] = "no" if fields.get("restart") != "on-failure" else "on-failure"
     return fields
@@ -54,15 +48,12 @@ def _restart_policy(draft: Draft, value: Any, path: Path_) -> Fields:
     if word is None:
         draft.problem((*path, "condition"), "must be none, on-failure or any")
         return {}
-    return {"restart": word, "restart_max": int(policy.get("max_attempts") or 0)}
+    return {"restart": word, **integer("restart_max", 0)(draft, policy.get("max_attempts", 0), (*path, "max_attempts"))}
 
 
 def _resources(draft: Draft, value: Any, path: Path_) -> Fields:
     fields: Fields = {}
     body = draft.reading.mapping(value, path)
-    for key in body:
-        if key not in ("limits", "reservations"):
-            draft.reading.unknown((*path, key), ("limits", "reservations"))
     for key, row in (("cpus", decimal("cpus")), ("memory", size("memory")), ("pids", integer("pids"))):
         item = draft.reading.mapping(body.get("limits"), (*path, "limits")).get(key)
         if item is not None:
@@ -78,7 +69,6 @@ def _resources(draft: Draft, value: Any, path: Path_) -> Fields:
     if "generic_resources" in reserved:
         wish["generic"] = _generic(draft, reserved["generic_resources"], (*at, "generic_resources"))
     if "devices" in reserved:
-        draft.reading.warn((*at, "devices"), "is not supported yet and has no effect")
         _devices(draft, reserved["devices"], (*at, "devices"))
     fields["reserves"] = Reserves(**wish)
     return fields
@@ -89,8 +79,6 @@ def _devices(draft: Draft, value: Any, path: Path_) -> None:
     for number, item in enumerate(draft.reading.sequence(value, path)):
         at = (*path, number)
         body = draft.reading.mapping(item, at)
-        if "capabilities" not in body:
-            draft.problem(at, "needs capabilities", "capabilities: [gpu]")
         if "count" in body and "device_ids" in body:
             draft.problem(at, "count and device_ids exclude each other", "keep one of them")
         if body.get("count") not in (None, "all") and not str(body["count"]).isdigit():
@@ -111,10 +99,6 @@ def _generic(draft: Draft, value: Any, path: Path_) -> tuple[tuple[str, int], ..
 
 def _placement(draft: Draft, value: Any, path: Path_) -> Placement:
     body = draft.reading.mapping(value, path)
-    known = ("constraints", "preferences", "max_replicas_per_node")
-    for key in body:
-        if key not in known and not key.startswith("x-"):
-            draft.reading.unknown((*path, key), known)
     constraints = []
     for number, item in enumerate(draft.reading.sequence(body.get("constraints"), (*path, "constraints"))):
         try:
@@ -142,9 +126,6 @@ def _placement(draft: Draft, value: Any, path: Path_) -> Placement:
 def x_placement(draft: Draft, value: Any, path: Path_) -> Fields:
     """What Swarm's grammar cannot say: `constraints` with in, exists, matches and comparisons; services `near` and `away`."""
     body = draft.reading.mapping(value, path)
-    for key in body:
-        if key not in ("constraints", "near", "away"):
-            draft.reading.unknown((*path, key), ("constraints", "near", "away"))
     extended = []
     for number, item in enumerate(draft.reading.sequence(body.get("constraints"), (*path, "constraints"))):
         try:

@@ -6,7 +6,6 @@ together, each with its file, line and column.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,12 @@ import msgspec
 
 from agent.manifest import Attachment, Mount
 from orchestrator.errors import Mark, Problem, StackFileError
-from orchestrator.stackfile import naming, service, sources
+from orchestrator.stackfile import naming, service, shape, sources
 from orchestrator.stackfile.graph import check_dependencies
 from orchestrator.stackfile.model import Service, Stack, StackNetwork, StackVolume
 from orchestrator.stackfile.reading import Reading
 from orchestrator.stackfile.resources import contents_of, networks_of, volumes_of
 from orchestrator.stackfile.tree import Path_, Tree
-
-TOP = ("name", "version", "services", "networks", "volumes", "configs", "secrets", "include", "models")
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -87,24 +84,19 @@ def _project_name(
 
 def _stack(reading: Reading, options: Options, environment: Mapping[str, str]) -> Stack:
     document = reading.tree.value
-    for key in document:
-        if key == "models":
-            reading.warn((key,), "is not supported yet and has no effect")
-        elif key not in TOP and not key.startswith("x-"):
-            reading.unknown((key,), TOP)
+    shape.check(reading, document)
     bodies = reading.mapping(document.get("services"), ("services",))
     services = {}
     for name, body in bodies.items():
-        if not re.fullmatch(r"[a-zA-Z0-9._-]+", name):
-            reading.problem(("services", name), "a service's name is letters, digits, . _ and -")
-            continue
-        services[name] = service.read(reading, name, body)
+        if ("services", name) not in reading.bad:
+            services[name] = service.read(reading, name, body)
     networks = networks_of(reading, document)
     volumes = volumes_of(reading, document)
     wanted = {*options.profiles, *environment.get("COMPOSE_PROFILES", "").split(",")} - {""}
     active = {
         name: s for name, s in services.items()
-        if "*" in wanted or not (p := (bodies[name] or {}).get("profiles")) or wanted & set(p)
+        if "*" in wanted or not (p := bodies[name].get("profiles")) or not reading.sound(("services", name, "profiles"))
+        or wanted & set(p)
     }
     resolved = [_attach(reading, s, networks, volumes, services) for s in active.values()]
     check_dependencies(reading, active, services)

@@ -59,6 +59,7 @@ class Service(Record, frozen=True, kw_only=True):
     name: str
     container: Container
     where: str
+    attach: bool = True
     replicas: int = 1
     container_name: str = ""
     depends_on: tuple[Dependency, ...] = ()

@@ -12,7 +12,8 @@ from orchestrator.stackfile.tree import Path_, Tree
 
 
 class Reading:
-    """*directory* is the project's folder; *environment* the variables of the client and of .env files."""
+    """*directory* is the project's folder; *environment* the variables of the client and of .env files. *bad* are the places
+    of values that have another shape than they must: nobody reads them further."""
 
     def __init__(
         self, tree: Tree, directory: Path, environment: Mapping[str, str], name: str, *, consistent: bool = True
@@ -24,6 +25,7 @@ class Reading:
         self.consistent = consistent
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
+        self.bad: set[Path_] = set()
 
     def mark(self, path: Path_) -> Mark:
         return self.tree.mark(path)
@@ -31,6 +33,10 @@ class Reading:
     def problem(self, path: Path_, why: str, fix: str = "") -> None:
         """Something is wrong at *path*."""
         self.problems.append(Problem(where=self.mark(path), what=dotted(path), why=why, fix=fix))
+
+    def sound(self, path: Path_) -> bool:
+        """Nothing at or below *path* has another shape than it must."""
+        return all(b[: len(path)] != path for b in self.bad)
 
     def check(self, path: Path_, why: str, fix: str = "") -> None:
         """Well-formed, but it cannot work here: a problem, unless only the form is asked for."""

@@ -23,14 +23,11 @@ LAN_OPTIONS: dict[str, dict[str, tuple[str, ...]]] = {
 
 def networks_of(reading: Reading, document: dict[str, Any]) -> dict[str, StackNetwork]:
     out = {}
-    known = ("name", "driver", "driver_opts", "ipam", "internal", "external", "labels", "enable_ipv6", "enable_ipv4",
-             "attachable")
     for key, value in reading.mapping(document.get("networks"), ("networks",)).items():
         path: Path_ = ("networks", key)
         body = reading.mapping(value, path)
-        for word in body:
-            if word not in known and not word.startswith("x-"):
-                reading.unknown((*path, word), known)
+        if not reading.sound(path):
+            continue
         driver = body.get("driver") or ""
         opts = merge.as_mapping(body.get("driver_opts"))
         if "encrypted" in opts and rows.scalar(opts["encrypted"]).lower() not in ("false", "0"):
@@ -64,12 +61,12 @@ def networks_of(reading: Reading, document: dict[str, Any]) -> dict[str, StackNe
         if external is True:
             _external_alone(reading, body, path)
         given = body.get("name") or (external.get("name") if isinstance(external, dict) else None)
-        name = str(given or (key if external else f"{reading.name}_{key}"))
+        name = str(given or (key if rows.flag(external) else f"{reading.name}_{key}"))
         out[key] = StackNetwork(
             key=key, name=name, driver="" if driver == "default" else driver, subnets=tuple(subnets),
-            internal=bool(body.get("internal")), ipv6=bool(body.get("enable_ipv6")), external=bool(external),
-            options=_pairs(reading, body.get("driver_opts"), (*path, "driver_opts")),
-            labels=_pairs(reading, body.get("labels"), (*path, "labels")), where=str(reading.mark(path)),
+            internal=rows.flag(body.get("internal")), ipv6=rows.flag(body.get("enable_ipv6")), external=rows.flag(external),
+            options=_pairs(body.get("driver_opts")),
+            labels=_pairs(body.get("labels")), where=str(reading.mark(path)),
         )
     return out
 
@@ -110,13 +107,11 @@ def _pool(
 
 def volumes_of(reading: Reading, document: dict[str, Any]) -> dict[str, StackVolume]:
     out = {}
-    known = ("name", "driver", "driver_opts", "external", "labels")
     for key, value in reading.mapping(document.get("volumes"), ("volumes",)).items():
         path: Path_ = ("volumes", key)
         body = reading.mapping(value, path)
-        for word in body:
-            if word not in known and not word.startswith("x-"):
-                reading.unknown((*path, word), known)
+        if not reading.sound(path):
+            continue
         driver = volume_driver(str(body.get("driver") or ""))
         if driver not in VOLUME_DRIVERS:
             reading.check((*path, "driver"), f"there is no driver {driver!r}", f"one of {', '.join(VOLUME_DRIVERS)}")
@@ -129,20 +124,16 @@ def volumes_of(reading: Reading, document: dict[str, Any]) -> dict[str, StackVol
         if external is True:
             _external_alone(reading, body, path)
         wish = reading.mapping(body.get("x-volume"), (*path, "x-volume"))
-        for word in wish:
-            if word != "follow":
-                reading.problem((*path, "x-volume", word), "x-volume has no such key", "it has follow")
         given = body.get("name") or (external.get("name") if isinstance(external, dict) else None)
         out[key] = StackVolume(
-            key=key, name=str(given or (key if external else f"{reading.name}_{key}")), external=bool(external),
-            follow=bool(wish.get("follow")), driver=driver,
-            options=_pairs(reading, body.get("driver_opts"), (*path, "driver_opts")),
-            labels=_pairs(reading, body.get("labels"), (*path, "labels")), where=str(reading.mark(path)),
+            key=key, name=str(given or (key if rows.flag(external) else f"{reading.name}_{key}")), external=rows.flag(external),
+            follow=rows.flag(wish.get("follow")), driver=driver,
+            options=_pairs(body.get("driver_opts")),
+            labels=_pairs(body.get("labels")), where=str(reading.mark(path)),
         )
     return out
 
 
-_DRIVER = {"config": (), "secret": ("driver", "driver_opts")}
 SOURCES = {"config": ("file", "environment", "content"), "secret": ("file", "environment")}
 
 
@@ -154,25 +145,21 @@ def contents_of(reading: Reading, document: dict[str, Any], used: Set[tuple[str,
         for key, value in reading.mapping(document.get(section), (section,)).items():
             path: Path_ = (section, key)
             body = reading.mapping(value, path)
-            known = ("name", "external", "labels", "template_driver", *SOURCES[kind], *_DRIVER[kind])
-            for word in body:
-                if word in ("template_driver", *_DRIVER[kind]):
-                    reading.warn((*path, word), "has no effect: contents are kept by pystack itself, as they are")
-                elif word not in known and not word.startswith("x-"):
-                    reading.unknown((*path, word), known)
+            if not reading.sound(path):
+                continue
             external = body.get("external")
             if external is True:
                 _external_alone(reading, body, path)
             given = [s for s in SOURCES[kind] if s in body]
-            if not external and len(given) != 1:
+            if not rows.flag(external) and len(given) != 1:
                 what = f"says both {' and '.join(given)}" if given else "does not say where its content is"
                 reading.problem(path, what, f"use one of {', '.join(f'{s}:' for s in SOURCES[kind])} or external: true")
             elif (kind, key) in used:
                 name = body.get("name") or (external.get("name") if isinstance(external, dict) else None)
                 out.append(StackContent(
-                    kind=kind, key=key, external=bool(external), where=str(reading.mark(path)),
-                    name=str(name or (key if external else f"{reading.name}_{key}")),
-                    content=None if external else _read(reading, given[0], rows.scalar(body[given[0]]), path),
+                    kind=kind, key=key, external=rows.flag(external), where=str(reading.mark(path)),
+                    name=str(name or (key if rows.flag(external) else f"{reading.name}_{key}")),
+                    content=None if rows.flag(external) else _read(reading, given[0], rows.scalar(body[given[0]]), path),
                 ))
     return tuple(out)
 
@@ -199,8 +186,5 @@ def _external_alone(reading: Reading, body: Mapping[str, Any], path: Path_) -> N
             reading.problem((*path, key), "conflicts with external: it exists already, as it is", "remove one of the two")
 
 
-def _pairs(reading: Reading, value: Any, path: Path_) -> tuple[tuple[str, str], ...]:
-    if value is not None and not isinstance(value, (dict, list)):
-        reading.problem(path, "must be a mapping or a list of NAME=VALUE")
-        return ()
+def _pairs(value: Any) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((k, rows.scalar(v)) for k, v in merge.as_mapping(value).items()))

@@ -1,7 +1,7 @@
 """A service of the file becomes a Service: one row a key, one function a shape.
 
 Each row's function reads the key's value and answers with fields of Container (or of Service, where SERVICE_FIELDS says
-so). A key of the specification without a row is in NOT_HONOURED with the reason, and warns with its line.
+so). `schema.py` says which shape each value has, and why a key without a row has no effect.
 Source: Compose Specification, 05-services.md.
 """
 
@@ -19,19 +19,20 @@ from orchestrator.stackfile.deploy import deploy, x_placement
 from orchestrator.stackfile.interpolate import Invalid
 from orchestrator.stackfile.merge import as_mapping
 from orchestrator.stackfile.model import Build, Dependency, Placement, Service
-from orchestrator.stackfile.reading import Reading, kind
+from orchestrator.stackfile.reading import Reading
 from orchestrator.stackfile.rows import (
     Draft,
     Fields,
     Row,
     boolean,
-    cgroup,
     command_line,
     decimal,
     duration,
+    flag,
     integer,
     microseconds,
     pairs,
+    permissions,
     scalar,
     size,
     text,
@@ -40,9 +41,10 @@ from orchestrator.stackfile.rows import (
 from orchestrator.stackfile.tree import Path_
 from orchestrator.stackfile.units import parse_duration
 
-SERVICE_FIELDS = ("replicas", "container_name", "depends_on", "build", "mode", "endpoint_mode", "placement", "reserves")
+SERVICE_FIELDS = (
+    "attach", "replicas", "container_name", "depends_on", "build", "mode", "endpoint_mode", "placement", "reserves",
+)
 _MAC = re.compile(r"([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}")
-CONDITIONS = ("service_started", "service_healthy", "service_completed_successfully")
 
 
 # --- keys with a shape of their own ----------------------------------------------------------------------------
@@ -53,6 +55,8 @@ def environment(draft: Draft, value: Any, path: Path_) -> Fields:
     del value, path
     reading = draft.reading
     found: dict[str, str | None] = {}
+    if not (reading.sound((*draft.path, "env_file")) and reading.sound((*draft.path, "environment"))):
+        return {}
     listed = draft.body.get("env_file")
     entries = listed if isinstance(listed, list) else [listed] if listed is not None else []
     for number, entry in enumerate(entries):
@@ -62,19 +66,12 @@ def environment(draft: Draft, value: Any, path: Path_) -> Fields:
         try:
             found.update(envfile.read(target, reading.environment))
         except FileNotFoundError:
-            if long.get("required", True):
+            if flag(long.get("required", True)):
                 draft.problem(where, f"{target} does not exist", "create it, or set required: false")
         except (Invalid, OSError) as error:
             draft.problem(where, f"{target}: {error}")
-    own = draft.body.get("environment")
-    if own is not None and not isinstance(own, (dict, list)):
-        draft.problem((*draft.path, "environment"), f"must be a mapping or a list of NAME=VALUE, not {kind(own)}")
-        own = None
-    for key, item in as_mapping(own).items():
-        if isinstance(item, (dict, list)):
-            draft.problem((*draft.path, "environment", key), f"must be text, not {kind(item)}")
-        else:
-            found[key] = reading.environment.get(key) if item is None else scalar(item)
+    for key, item in as_mapping(draft.body.get("environment")).items():
+        found[key] = reading.environment.get(key) if item is None else scalar(item)
     return {"environment": tuple((k, v) for k, v in found.items() if v is not None)}
 
 
@@ -99,15 +96,12 @@ def healthcheck(draft: Draft, value: Any, path: Path_) -> Fields:
                 fields["test"] = tuple(scalar(i) for i in item)
             else:
                 fields["test"] = ("CMD-SHELL", scalar(item))
-        elif key == "disable":
-            if item is True:
-                fields["test"] = ("NONE",)
         elif key == "retries":
             fields |= integer("retries", 1)(draft, item, at)
         elif key in ("interval", "timeout", "start_period", "start_interval"):
             fields |= duration(f"{key}_s")(draft, item, at)
-        elif not key.startswith("x-"):
-            draft.reading.unknown(at, ("test", "interval", "timeout", "retries", "start_period", "start_interval"))
+    if flag(body.get("disable")):
+        fields["test"] = ("NONE",)
     return {"healthcheck": Healthcheck(**fields)}
 
 
@@ -123,9 +117,6 @@ def ports(draft: Draft, value: Any, path: Path_) -> Fields:
         at = (*path, number)
         mode: Literal["ingress", "host"] = "ingress"
         if isinstance(item, dict):
-            for key in item:
-                if key not in ("target", "published", "host_ip", "protocol", "mode", "name", "app_protocol"):
-                    draft.reading.unknown((*at, key), ("target", "published", "host_ip", "protocol", "mode"))
             short = f"{item['published']}:" if item.get("published") not in (None, "") else ""
             host = scalar(item.get("host_ip"))
             host = f"[{host}]:" if ":" in host else f"{host}:" if host else ""
@@ -202,14 +193,8 @@ def _short_mount(draft: Draft, item: str, at: Path_) -> Mount | None:
 
 
 def _long_mount(draft: Draft, item: dict[str, Any], at: Path_) -> Mount | None:
-    known = ("type", "source", "target", "read_only", "bind", "volume", "tmpfs", "consistency", "image", "cluster")
-    for key in item:
-        if key not in known and not key.startswith("x-"):
-            draft.reading.unknown((*at, key), known)
     shape, target = item.get("type", "volume"), scalar(item.get("target"))
     if shape not in ("bind", "volume", "tmpfs"):
-        if shape not in ("npipe", "cluster", "image"):
-            draft.problem((*at, "type"), f"type {shape!r} is not known", "bind, volume or tmpfs")
         draft.reading.check((*at, "type"), f"type {shape!r} is not supported", "bind, volume or tmpfs")
         return None
     if not target.startswith("/"):
@@ -217,15 +202,15 @@ def _long_mount(draft: Draft, item: dict[str, Any], at: Path_) -> Mount | None:
         return None
     source = scalar(item.get("source"))
     bind, volume, tmpfs = (draft.reading.mapping(item.get(k), (*at, k)) for k in ("bind", "volume", "tmpfs"))
-    fields: Fields = {"kind": shape, "target": target.rstrip("/") or "/", "read_only": bool(item.get("read_only"))}
+    fields: Fields = {"kind": shape, "target": target.rstrip("/") or "/", "read_only": flag(item.get("read_only"))}
     if shape == "bind":
         if not source:
             draft.problem(at, "a bind mount needs its source")
             return None
         fields |= {"source": str(draft.reading.host_path(source)), "propagation": bind.get("propagation", "rprivate"),
-                   "create_host_path": bool(bind.get("create_host_path", True))}
+                   "create_host_path": flag(bind.get("create_host_path", True))}
     elif shape == "volume":
-        fields |= {"source": source, "nocopy": bool(volume.get("nocopy")), "subpath": scalar(volume.get("subpath"))}
+        fields |= {"source": source, "nocopy": flag(volume.get("nocopy")), "subpath": scalar(volume.get("subpath"))}
     else:
         if "size" in tmpfs:
             if str(tmpfs["size"]).startswith("-"):
@@ -234,7 +219,10 @@ def _long_mount(draft: Draft, item: dict[str, Any], at: Path_) -> Mount | None:
                 draft.problem((*at, "tmpfs", "size"), "must be whole bytes, or a size such as 64m")
             fields |= size("size")(draft, tmpfs["size"], (*at, "tmpfs", "size"))
         if "mode" in tmpfs:
-            fields["mode"] = int(tmpfs["mode"])
+            try:
+                fields["mode"] = permissions(tmpfs["mode"])
+            except ValueError:
+                draft.problem((*at, "tmpfs", "mode"), f"{tmpfs['mode']!r} are no permission bits", "write 0755")
     return Mount(**fields)
 
 
@@ -301,16 +289,9 @@ def extra_hosts(draft: Draft, value: Any, path: Path_) -> Fields:
 def networks(draft: Draft, value: Any, path: Path_) -> Fields:
     body = dict.fromkeys(value) if isinstance(value, list) else draft.reading.mapping(value, path)
     out: list[Attachment] = []
-    known = ("aliases", "ipv4_address", "ipv6_address", "mac_address", "priority", "gw_priority", "interface_name",
-             "link_local_ips", "driver_opts")
     for name, item in body.items():
         at = (*path, name)
         settings = draft.reading.mapping(item, at)
-        for key in settings:
-            if key not in known and not key.startswith("x-"):
-                draft.reading.unknown((*at, key), known)
-            elif key == "driver_opts":
-                draft.reading.warn((*at, key), "is not supported yet and has no effect")
         for number, address in enumerate(draft.reading.sequence(settings.get("link_local_ips"), (*at, "link_local_ips"))):
             try:
                 if not ipaddress.ip_address(scalar(address)).is_link_local:
@@ -329,7 +310,7 @@ def networks(draft: Draft, value: Any, path: Path_) -> Fields:
             network=name, ipv4=scalar(settings.get("ipv4_address")), ipv6=scalar(settings.get("ipv6_address")),
             mac=scalar(settings.get("mac_address")) or first, aliases=tuple(map(scalar, settings.get("aliases") or ())),
             link_local=tuple(map(scalar, settings.get("link_local_ips") or ())),
-            gw_priority=int(settings.get("gw_priority") or 0), interface=scalar(settings.get("interface_name")),
+            gw_priority=int(float(settings.get("gw_priority") or 0)), interface=scalar(settings.get("interface_name")),
         ))
     return {"attachments": tuple(out)}
 
@@ -379,14 +360,9 @@ def depends_on(draft: Draft, value: Any, path: Path_) -> Fields:
         at = (*path, name)
         settings = draft.reading.mapping(item, at)
         condition = settings.get("condition", "service_started")
-        if condition not in CONDITIONS:
-            draft.problem((*at, "condition"), f"{condition!r} is no condition", "one of " + ", ".join(CONDITIONS))
-        for key in settings:
-            if key not in ("condition", "restart", "required"):
-                draft.reading.unknown((*at, key), ("condition", "restart", "required"))
         out.append(Dependency(
-            service=scalar(name), condition=condition, restart=bool(settings.get("restart")),
-            required=bool(settings.get("required", True)), where=str(draft.reading.mark(at)),
+            service=scalar(name), condition=condition, restart=flag(settings.get("restart")),
+            required=flag(settings.get("required", True)), where=str(draft.reading.mark(at)),
         ))
     return {"depends_on": tuple(out)}
 
@@ -394,19 +370,6 @@ def depends_on(draft: Draft, value: Any, path: Path_) -> Fields:
 def build(draft: Draft, value: Any, path: Path_) -> Fields:
     body = {"context": value} if isinstance(value, str) else draft.reading.mapping(value, path)
     context = scalar(body.get("context", "."))
-    if "ssh" in body and not isinstance(body["ssh"], (list, dict)):
-        draft.problem((*path, "ssh"), f"must be a list or a mapping, not {kind(body['ssh'])}", "ssh: [default]")
-    refused = (
-        "no_cache_filter", "additional_contexts", "cache_from", "cache_to", "entitlements", "extra_hosts", "isolation",
-        "platforms", "privileged", "provenance", "sbom", "secrets", "shm_size", "ssh", "ulimits", "attestations",
-    )
-    known = ("context", "dockerfile", "dockerfile_inline", "args", "target", "labels", "tags", "no_cache", "pull",
-             "network", *refused)
-    for key in body:
-        if key in refused:
-            draft.reading.warn((*path, key), "is not supported yet and has no effect")
-        elif key not in known and not key.startswith("x-"):
-            draft.reading.unknown((*path, key), known)
     remote = "://" in context or context.startswith("git@")
     if remote:
         draft.problem((*path, "context"), f"{context}: remote contexts are not supported yet", "use a local folder")
@@ -418,8 +381,8 @@ def build(draft: Draft, value: Any, path: Path_) -> Fields:
         dockerfile_inline=scalar(body.get("dockerfile_inline")), args=tuple(sorted(args.items())),
         target=scalar(body.get("target")), labels=tuple(sorted(
             (k, scalar(v)) for k, v in as_mapping(body.get("labels")).items())),
-        tags=tuple(map(scalar, body.get("tags") or ())), no_cache=bool(body.get("no_cache")),
-        pull=bool(body.get("pull")), network=scalar(body.get("network")),
+        tags=tuple(map(scalar, body.get("tags") or ())), no_cache=flag(body.get("no_cache")),
+        pull=flag(body.get("pull")), network=scalar(body.get("network")),
     )}
 
 
@@ -433,8 +396,11 @@ def logging(draft: Draft, value: Any, path: Path_) -> Fields:
 
 
 def pull_policy(draft: Draft, value: Any, path: Path_) -> Fields:
-    policy = {"if_not_present": "missing"}.get(scalar(value), scalar(value))
     known = ("always", "never", "missing", "build", "daily", "weekly")
+    policy = {"if_not_present": "missing"}.get(scalar(value), scalar(value))
+    if policy == "refresh":
+        after = draft.body.get("pull_refresh_after")
+        policy, path = (f"every_{scalar(after)}", (*path[:-1], "pull_refresh_after")) if after else ("daily", path)
     if policy.startswith("every_"):
         try:
             parse_duration(policy[6:])
@@ -459,9 +425,8 @@ def granted(kind_: str, folder: str) -> Row:
                 continue
             target = scalar(body.get("target")) or (f"{folder}/{source}" if folder else f"/{source}")
             target = target if target.startswith("/") else f"{folder}/{target}"
-            mode = body.get("mode", 0o444)
             try:
-                mode = int(mode, 8) if isinstance(mode, str) else int(mode)
+                mode = permissions(body.get("mode", 0o444))
                 uid, gid = int(body.get("uid") or 0), int(body.get("gid") or 0)
             except ValueError:
                 draft.problem(at, "mode, uid and gid are numbers")
@@ -550,7 +515,8 @@ KEYS: dict[str, Row] = {
     "labels": pairs("labels"),
     "label_file": label_file,
     "develop": develop,
-    "annotations": nothing,
+    "annotations": pairs("annotations"),
+    "attach": boolean("attach"),
     "tty": boolean("tty"),
     "stdin_open": boolean("stdin_open"),
     "init": boolean("init"),
@@ -568,7 +534,7 @@ KEYS: dict[str, Row] = {
     "cpuset": text("cpuset"),
     "cpu_period": microseconds("cpu_period"),
     "cpu_quota": microseconds("cpu_quota"),
-    "cgroup": cgroup,
+    "cgroup": text("cgroup_mode"),
     "mem_limit": size("memory"),
     "memswap_limit": size("memory_swap"),
     "mem_reservation": size("memory_reservation"),
@@ -609,16 +575,6 @@ KEYS: dict[str, Row] = {
     "configs": granted("configs", ""),
     "secrets": granted("secrets", "/run/secrets"),
 }
-NOT_HONOURED: dict[str, str] = dict.fromkeys(
-    (
-        "attach", "blkio_config", "cgroup_parent", "cpu_count", "cpu_percent", "cpu_rt_period", "cpu_rt_runtime",
-        "credential_spec",
-        "external_links", "gpus", "isolation", "models",
-        "oom_kill_disable", "pre_start", "provider", "runtime",
-        "storage_opt", "use_api_socket", "userns_mode",
-    ),
-    "is not supported yet and has no effect",
-)
 
 
 def read(reading: Reading, name: str, value: Any) -> Service:
@@ -629,15 +585,9 @@ def read(reading: Reading, name: str, value: Any) -> Service:
     fields: Fields = environment(draft, None, path)
     for key, item in body.items():
         at = (*path, key)
-        if key.startswith("x-") and key not in KEYS:
-            continue
-        if key in NOT_HONOURED:
-            reading.warn(at, NOT_HONOURED[key])
-        elif key not in KEYS:
-            reading.unknown(at, (*KEYS, *NOT_HONOURED))
-        elif item is not None or key in ("entrypoint", "command"):
+        if key in KEYS and reading.sound(at):
             fields |= KEYS[key](draft, item, at)
-    if "label_file" in body:
+    if "label_file" in body and reading.sound((*path, "label_file")):
         fields |= label_file(draft, body["label_file"], (*path, "label_file"))
     fields["mounts"] = (*fields.get("mounts", ()), *fields.pop("tmpfs_mounts", ()))
     fields["files"] = (*fields.pop("files_configs", ()), *fields.pop("files_secrets", ()))

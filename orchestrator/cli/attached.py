@@ -1,0 +1,70 @@
+"""`up --attach`: the stack's output, until it is interrupted or its containers end."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestrator.cli.logs import follow_stack
+from orchestrator.cli.tasks import of_stack
+from orchestrator.errors import PystackError
+
+if TYPE_CHECKING:
+    from orchestrator.cli.client import Client
+
+LAST_WORDS_S = 5.0
+"""How long output that is still on its way is waited for."""
+
+
+def attend(
+    client: Client, name: str, services: tuple[str, ...], *, shown: tuple[str, ...], stop: Callable[[], None], since: str,
+    ends: str = "all", code_from: str = "",
+) -> int:
+    """Show the output of *shown* since then until the containers of *services* end; the exit status of the command.
+
+    *ends* is what ends it all: "all" of them, "any" one, or a "failure"; the rest is stopped then. *code_from* names the
+    service whose exit code it is."""
+    rows = of_stack(client, name, services)
+    wish = {"follow": True, "tail": "all", "since": since}
+    talker = threading.Thread(target=follow_stack, args=(client, name, shown), kwargs=wish, daemon=True)
+    if shown:
+        talker.start()
+    ended: queue.Queue[tuple[dict[str, Any], int]] = queue.Queue()
+    for row in rows:
+        threading.Thread(target=_await, args=(client, row, ended), daemon=True).start()
+    codes: dict[str, int] = {}
+    try:
+        while len(codes) < len(rows):
+            row, code = ended.get()
+            codes[row["task"]] = code
+            if ends == "any" or (ends == "failure" and code):
+                click.echo(f"{row['task']} ended with {code}: stopping the rest", err=True)
+                stop()
+                break
+    except KeyboardInterrupt:
+        click.echo("stopping", err=True)
+        stop()
+        raise
+    if shown:
+        talker.join(LAST_WORDS_S)
+    if ends == "all":
+        return 0
+    if not code_from:
+        return code
+    while missing := [r for r in rows if r["service"] == code_from and r["task"] not in codes]:
+        row, code = ended.get()
+        codes[row["task"]] = code
+        del missing
+    return next((codes[r["task"]] for r in rows if r["service"] == code_from), 0)
+
+
+def _await(client: Client, row: dict[str, Any], ended: queue.Queue[tuple[dict[str, Any], int]]) -> None:
+    try:
+        code = int(client.at(row["node"]).engine("POST", f"/containers/{row['id']}/wait")["StatusCode"])
+    except PystackError:
+        code = 1  # it went away with its node, or was removed
+    ended.put((row, code))

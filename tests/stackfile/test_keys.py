@@ -1,0 +1,243 @@
+"""Each key of the specification: known here, and where it is said to be honoured, something becomes of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+
+from orchestrator.stackfile import schema
+from orchestrator.stackfile.keys import keys, markdown
+from orchestrator.stackfile.load import Loaded, Options, load
+from tests.conftest import SHARED
+
+ROOT = Path(__file__).resolve().parents[2]
+UPSTREAM = SHARED / "corpora" / "compose-go" / "compose-spec.json"
+S, N, V = "services.*.", "networks.*.", "volumes.*."
+"""What a key is tried with, and where it stands then: ITEM is replaced by {the key: the value}."""
+VALUES: dict[str, Any] = {
+    f"{S}build.dockerfile_inline": "FROM scratch", f"{S}build.args": {"A": "1"}, f"{S}build.labels": {"A": "1"},
+    f"{S}build.tags": ["t"], f"{S}pull_policy": "always", f"{S}environment": {"A": "1"}, f"{S}platform": "linux/arm64",
+    f"{S}env_file": "vars.env", f"{S}env_file[].path": "vars.env", f"{S}env_file[].required": False,
+    f"{S}group_add": ["wheel"], f"{S}labels": {"A": "1"}, f"{S}label_file": "vars.env", f"{S}annotations": {"A": "1"},
+    f"{S}stop_grace_period": "3s", f"{S}restart": "always", f"{S}healthcheck.test": "false", f"{S}healthcheck.retries": 9,
+    f"{S}depends_on": ["b"], f"{S}links": ["b:c"], f"{S}cpus": 0.5, f"{S}cpu_shares": 5, f"{S}cpu_period": 5000,
+    f"{S}cpu_quota": 5000, f"{S}mem_limit": "5m", f"{S}mem_reservation": "5m", f"{S}memswap_limit": "50m",
+    f"{S}mem_swappiness": 5, f"{S}pids_limit": 5, f"{S}oom_score_adj": 5, f"{S}shm_size": "5m", f"{S}cgroup": "host",
+    f"{S}ulimits": {"nofile": 5}, f"{S}sysctls": {"net.core.somaxconn": 5}, f"{S}devices": ["/dev/null"],
+    f"{S}volumes": ["v:/v"], f"{S}volumes_from": ["b"], f"{S}tmpfs": "/t", f"{S}configs": ["c"], f"{S}secrets": ["s"],
+    f"{S}network_mode": "host", f"{S}networks": ["n"], f"{S}mac_address": "02:42:ac:11:00:02", f"{S}ports": ["80"],
+    f"{S}extra_hosts": ["x:10.0.0.1"], f"{S}logging.driver": "none", f"{S}logging.options": {"max-size": "5m"},
+    f"{S}pid": "host", f"{S}deploy.mode": "global", f"{S}deploy.endpoint_mode": "dnsrr", f"{S}profiles": ["p"],
+    f"{S}deploy.resources.limits.memory": "5m", f"{S}deploy.resources.reservations.memory": "5m",
+    f"{S}deploy.restart_policy.condition": "any", f"{S}deploy.placement.constraints": ["node.role == worker"],
+    f"{S}deploy.placement.preferences[].spread": "node.labels.zone", f"{S}scale": 3, f"{S}deploy.replicas": 3,
+    f"{S}extends": {"service": "b"}, f"{S}x-placement.constraints": ["node.labels.a exists"],
+    f"{S}depends_on.*.condition": "service_healthy", f"{S}healthcheck.disable": True, f"{S}command": "x y",
+    f"{N}driver": "macvlan", f"{N}ipam.config[].subnet": "10.5.0.0/24", f"{N}ipam.config[].ip_range": "10.5.0.0/25",
+    f"{N}ipam.config[].gateway": "10.5.0.9", f"{N}ipam.config[].aux_addresses": {"x": "10.5.0.7"},
+    f"{V}driver": "sshfs", f"{V}driver_opts": {"type": "tmpfs", "o": "size=1m", "device": "tmpfs"},
+    f"{S}networks.*.ipv4_address": "10.5.0.5", f"{S}networks.*.ipv6_address": "fd00::5", f"{S}networks.*.gw_priority": 5,
+    f"{S}networks.*.link_local_ips": ["169.254.1.1"], f"{S}networks.*.mac_address": "02:42:ac:11:00:02",
+    f"{S}ports[].target": 81, f"{S}ports[].published": 81, f"{S}ports[].host_ip": "10.0.0.1", f"{S}ports[].protocol": "udp",
+    f"{S}ports[].mode": "host", f"{S}volumes[].type": "tmpfs", f"{S}volumes[].source": "v2", f"{S}volumes[].target": "/w",
+    f"{S}volumes[].bind.propagation": "rslave", f"{S}volumes[].bind.create_host_path": False, f"{S}devices[].target": "/dev/x",
+    f"{S}volumes[].tmpfs.size": "5m", f"{S}volumes[].tmpfs.mode": 0o700, f"{S}devices[].permissions": "r",
+    f"{S}configs[].mode": 0o400, f"{S}secrets[].mode": 0o400, f"{S}configs[].source": "c2", f"{S}secrets[].source": "s2",
+    f"{S}configs[].uid": "5", f"{S}configs[].gid": "5", f"{S}secrets[].uid": "5", f"{S}secrets[].gid": "5",
+    f"{S}deploy.resources.reservations.generic_resources[].discrete_resource_spec.kind": "fpga",
+    f"{S}deploy.resources.reservations.generic_resources[].discrete_resource_spec.value": 7,
+    f"{S}build.context": "./other", "configs.*.file": "vars.env", "secrets.*.file": "vars.env",
+    "configs.*.environment": "HOME_OF_TEST", "secrets.*.environment": "HOME_OF_TEST", "configs.*.content": "other",
+    "include[].path": "more.yml", "include": ["more.yml"], "include[].project_directory": "sub",
+    "include[].env_file": "vars.env", f"{S}extends.file": "more.yml", f"{S}extends.service": "c",
+    f"{S}depends_on.*.required": False, f"{S}post_start[].environment": {"A": "1"}, f"{S}pre_stop[].environment": {"A": "1"},
+    f"{N}driver_opts": {"com.docker.network.bridge.name": "x"}, f"{N}labels": {"A": "1"}, f"{V}labels": {"A": "1"},
+    f"{S}attach": False, f"{S}cap_add": ["NET_ADMIN"], f"{S}cap_drop": ["CHOWN"],
+}
+"""What must stand around a key for it to count, at its parent."""
+AROUND: dict[str, dict[str, Any]] = {
+    f"{S}build": {"context": "."}, f"{S}env_file[]": {"path": "missing.env"}, f"{S}devices[]": {"source": "/dev/null"},
+    f"{S}ports[]": {"target": 80, "published": 80}, f"{S}volumes[]": {"type": "volume", "source": "v", "target": "/v"},
+    f"{S}volumes[].bind": {}, f"{S}volumes[].tmpfs": {},
+    f"{S}networks.*": {}, f"{S}deploy.restart_policy": {"condition": "on-failure"},
+    f"{S}configs[]": {"source": "c", "target": "/c"}, f"{S}secrets[]": {"source": "s", "target": "/s"},
+    f"{S}healthcheck": {"test": "true"}, f"{S}depends_on.*": {"condition": "service_started"},
+    f"{S}ulimits.*": {"soft": 3, "hard": 7}, f"{S}post_start[]": {"command": "a"}, f"{S}pre_stop[]": {"command": "a"},
+    f"{N}ipam.config[]": {"subnet": "10.5.0.0/16"}, f"{S}extends": {"service": "b"}, "include[]": {"path": "other.yml"},
+    f"{S}deploy.resources.reservations.generic_resources[].discrete_resource_spec": {"kind": "gpu", "value": 1},
+}
+ELSEWHERE = {
+    "version": "of old files", "services": "the whole", "networks": "the whole", "volumes": "the whole",
+    "configs": "the whole", "secrets": "the whole", f"{S}expose": "nothing on Linux depends on it",
+    f"{S}ports[].name": "for people", f"{S}ports[].app_protocol": "for people", f"{N}attachable": "every network is",
+    "include[].env_file": "tried in test_sources", "include[].project_directory": "tried in test_sources",
+    f"{S}extends.file": "tried in test_sources", f"{S}volumes[].image": "an error", f"{S}volumes[].image.subpath": "an error",
+}
+
+
+def encoded(loaded: Loaded) -> Any:
+    plain = msgspec.to_builtins(loaded.stack)
+
+    def bare(value: Any) -> Any:  # where a thing stands in the file is no effect
+        if isinstance(value, dict):
+            return {k: bare(v) for k, v in value.items() if k != "where"}
+        return [bare(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+    return bare(plain)
+
+
+def around(path: str, value: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A document with the key, and the same without it."""
+    parts = path.replace("[]", ".[]").split(".")
+
+    def build(at: int, present: bool) -> Any:
+        if at == len(parts):
+            return value
+        here = ".".join(parts[:at]).replace(".[]", "[]")
+        beside = json.loads(json.dumps(AROUND.get(here, {})))
+        if here == "services.*" and parts[at] == "pull_refresh_after":
+            beside = {"pull_policy": "refresh"}
+        for kind in ("bind", "tmpfs"):
+            if f"volumes[].{kind}." in path and here.endswith("volumes[]"):
+                beside |= {"type": kind, "source": "/"} if kind == "bind" else {"type": kind, "source": ""}
+        part = parts[at]
+        if part == "[]":
+            return [build(at + 1, present)]
+        if part == "*":
+            name = {"services": "a", "networks": "n", "volumes": "v", "configs": "c", "secrets": "s"}.get(parts[at - 1], "x")
+            if at > 1:
+                name = {"networks": "n", "depends_on": "b", "ulimits": "nofile"}.get(parts[at - 1], "x")
+            return {name: build(at + 1, present)}
+        if at == len(parts) - 1:
+            if present:
+                beside[part] = value
+            else:
+                beside.pop(part, None) if here not in AROUND or part not in AROUND[here] else None
+            return beside
+        return {**beside, part: build(at + 1, present)}
+
+    return build(0, True), build(0, False)
+
+
+def whole(part: dict[str, Any]) -> dict[str, Any]:
+    """*part* with all that it may refer to."""
+    base: dict[str, Any] = {
+        "services": {"a": {"image": "i"}, "b": {"image": "j", "hostname": "from-b"}, "c": {"image": "k", "hostname": "from-c"}},
+        "networks": {"n": {}}, "volumes": {"v": {}, "v2": {}},
+        "configs": {"c": {"content": "c"}, "c2": {"content": "c2"}},
+        "secrets": {"s": {"file": "secret"}, "s2": {"file": "vars.env"}},
+    }
+    for section, body in part.items():
+        if not isinstance(body, dict) or section not in base:
+            base[section] = body
+            continue
+        for name, inner in body.items():
+            base[section][name] = {**base[section].get(name, {}), **inner} if isinstance(inner, dict) else inner
+    a = base["services"]["a"]
+    users = {"networks": {"networks": ["n"]}, "volumes": {"volumes": ["v:/v"]}, "configs": {"configs": ["c"]},
+             "secrets": {"secrets": ["s"]}}
+    for section in part:
+        for key, item in users.get(section, {}).items():
+            a.setdefault(key, item)
+    for section in ("configs", "secrets"):
+        for body in base[section].values():  # one source each
+            if len(body.keys() & {"file", "content", "environment", "external"}) > 1:
+                body.pop("content" if section == "configs" else "file")
+    return base
+
+
+def loaded(folder: Path, document: dict[str, Any]) -> Loaded:
+    (folder / "stack.yml").write_text(yaml.safe_dump(document))
+    return load(Options(files=(str(folder / "stack.yml"),), project_name=""), {"HOME_OF_TEST": "set"})
+
+
+def sample(path: str) -> Any:
+    if path in VALUES:
+        return VALUES[path]
+    shape: Any = {"properties": schema.FILE["properties"]}
+    for part in path.replace("[]", ".[]").split("."):
+        shape = step(shape, part)
+    while "oneOf" in shape:
+        shape = next((s for s in shape["oneOf"] if s.get("type") != "null"), shape["oneOf"][0])
+    types = shape.get("type", "string")
+    first = types if isinstance(types, str) else types[0]
+    if "enum" in shape:
+        return shape["enum"][-1]
+    return {"string": "5s" if "duration" in shape.get("title", "") else "text", "boolean": True, "integer": 5, "number": 5,
+            "array": ["text"], "object": {}}[first]
+
+
+def step(shape: Any, part: str) -> Any:
+    if "$ref" in shape:
+        shape = schema.DEFS[shape["$ref"].rpartition("/")[2]]
+    for one in shape.get("oneOf", ()):
+        found = step(one, part)
+        if found:
+            return found
+    if part == "[]":
+        return shape.get("items")
+    if part == "*":
+        named = [s for p, s in shape.get("patternProperties", {}).items() if p != "^x-"]
+        rest = shape.get("additionalProperties")
+        return named[0] if named else rest if isinstance(rest, dict) else None
+    return shape.get("properties", {}).get(part)
+
+
+def is_group(path: str) -> bool:
+    """Its parts are tried by themselves."""
+    return any(k.path.startswith((f"{path}.", f"{path}[]")) for k in keys()) and path not in VALUES
+
+
+HONOURED = [k.path for k in keys() if k.honoured and k.path not in ELSEWHERE and not is_group(k.path)]
+
+
+@pytest.mark.parametrize("path", HONOURED)
+def test_a_key_that_is_honoured_changes_what_is_asked_for(path: str, tmp_path: Path) -> None:
+    (tmp_path / "vars.env").write_text("FROM_FILE=1\n")
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "more.yml").write_text("services: {more: {image: m}}\n")
+    (tmp_path / "other.yml").write_text("services: {other: {image: m}}\n")
+    tried, without = around(path, sample(path))
+    found = loaded(tmp_path, whole(tried))
+    try:
+        before = encoded(loaded(tmp_path, whole(without)))
+    except Exception:
+        before = None  # it is needed: without it the file is no stack
+    assert encoded(found) != before, f"{sample(path)!r} changes nothing"
+    assert not any(w.what.startswith(path.split("*")[0]) and path.rpartition(".")[2] in w.what for w in found.warnings)
+
+
+def test_the_table_is_what_the_code_says() -> None:
+    assert (ROOT / "docs" / "compose.md").read_text() == markdown(), "`pystack schema --table > docs/compose.md`"
+
+
+def upstream_paths(shape: Any, root: Any, path: str, out: set[str]) -> set[str]:
+    if "$ref" in shape:
+        shape = root["$defs"][shape["$ref"].rpartition("/")[2]]
+    for one in (*shape.get("oneOf", ()), *shape.get("anyOf", ())):
+        upstream_paths(one, root, path, out)
+    for name, inner in shape.get("properties", {}).items():
+        out.add(f"{path}.{name}")
+        upstream_paths(inner, root, f"{path}.{name}", out)
+    rest = shape.get("additionalProperties")
+    for inner in (*(s for p, s in shape.get("patternProperties", {}).items() if p != "^x-"),
+                  *([rest] if isinstance(rest, dict) else [])):
+        upstream_paths(inner, root, f"{path}.*", out)
+    if "items" in shape:
+        upstream_paths(shape["items"], root, f"{path}[]", out)
+    return out
+
+
+def test_every_key_of_the_specifications_schema_is_known() -> None:
+    if not UPSTREAM.exists():
+        pytest.skip("the shared corpora are not here")
+    theirs = json.loads(UPSTREAM.read_text())
+    wanted = upstream_paths(theirs, theirs, "", set())
+    known = upstream_paths(schema.document(), schema.document(), "", set())
+    assert wanted - known == set()
+    assert {p for p in known - wanted if ".x-" not in p} == set()
