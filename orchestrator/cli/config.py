@@ -25,7 +25,7 @@ def config(
     stack: StackOptions, shape: str, services: bool, volumes: bool, images: bool, hashed: bool, no_interpolate: bool,
     no_consistency: bool, quiet: bool, strict: bool,
 ) -> None:
-    """Show the stack file as it is understood: merged, variables put in."""
+    """Show the stack file in its normal form: merged, variables put in, every key written out."""
     loaded = stack.load(strict=strict, interpolate=not no_interpolate, consistency=not no_consistency)
     if quiet:
         return
@@ -41,6 +41,10 @@ def config(
             click.echo(f"{name} {hashlib.sha256(raw).hexdigest()}")
     else:
         document = {"name": loaded.stack.name, **{k: v for k, v in loaded.document.items() if k != "name"}}
+        if not (no_interpolate or no_consistency):
+            from orchestrator.stackfile.normal import normal
+
+            document = normal(loaded)
         if shape == "json":
             click.echo(json.dumps(document, default=str, indent=2))
         else:

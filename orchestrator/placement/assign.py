@@ -14,7 +14,6 @@ from orchestrator.placement.exact import NoSolver, Undecided, solve
 from orchestrator.placement.node import Node
 from orchestrator.placement.rebalance import Placed
 from orchestrator.placement.solve import Unit, place
-from orchestrator.stackfile.graph import links
 from orchestrator.stackfile.model import DRIVERS, Placement, Reserves, Service, Stack
 
 EVERYWHERE = ("/var/run", "/run", "/proc", "/sys", "/dev", "/etc/localtime", "/etc/timezone", "/lib/modules", "/var/log")
@@ -197,7 +196,7 @@ def _units(stack: Stack, tasks: Sequence[Task], own: Mapping[str, Demand]) -> li
     bound: set[str] = set()
     one_host = {n.name for n in stack.networks if n.one_host}
     for service in stack.services:
-        shared = {n for n, _ in links(service)} - {d.service for d in service.depends_on} | _namespaces(service)
+        shared = _shares_with(service)
         for other in shared & by_name.keys():
             graph.add_edge(service.name, other)
         for attachment in service.container.attachments:
@@ -223,9 +222,12 @@ def _units(stack: Stack, tasks: Sequence[Task], own: Mapping[str, Demand]) -> li
     return out
 
 
-def _namespaces(service: Service) -> set[str]:
+def _shares_with(service: Service) -> set[str]:
+    """The services whose host it must be on: it has their namespaces or mounts, or links to them."""
     c = service.container
-    return {m[8:] for m in (c.network_mode, c.pid_mode, c.ipc_mode) if m.startswith("service:")}
+    donors = {v.split(":")[0] for v in c.volumes_from if not v.startswith("container:")}
+    spaces = {m[8:] for m in (c.network_mode, c.pid_mode, c.ipc_mode) if m.startswith("service:")}
+    return donors | {target for _, target in c.links} | spaces
 
 
 def _together(parts: Sequence[Demand]) -> Demand:

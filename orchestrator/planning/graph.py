@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import networkx as nx
 
-from orchestrator.stackfile.graph import links
 from orchestrator.stackfile.model import Stack
 
 
@@ -12,7 +11,7 @@ def dependencies(stack: Stack) -> nx.DiGraph[str]:
     graph: nx.DiGraph[str] = nx.DiGraph()
     names = {s.name for s in stack.services}
     graph.add_nodes_from(s.name for s in stack.services)
-    graph.add_edges_from((name, s.name) for s in stack.services for name, _ in links(s) if name in names)
+    graph.add_edges_from((name, s.name) for s in stack.services for d in s.depends_on if (name := d.service) in names)
     return graph
 
 

@@ -111,11 +111,7 @@ class Rollout:
         return one is not None and any(not self._met(d) for d in self._needs(one))
 
     def _needs(self, one: Service) -> list[Dependency]:
-        known = {d.service for d in one.depends_on}
-        from orchestrator.stackfile.graph import links
-
-        extra = [Dependency(service=n) for n, _ in links(one) if n not in known]
-        return [d for d in (*one.depends_on, *extra) if d.service in self.tasks]
+        return [d for d in one.depends_on if d.service in self.tasks]
 
     def _met(self, dependency: Dependency) -> bool:
         now = time.time()

@@ -8,26 +8,14 @@ from orchestrator.stackfile.model import Service
 from orchestrator.stackfile.reading import Reading
 
 
-def links(one: Service) -> list[tuple[str, bool]]:
-    """(service, required) of everything that *one* needs: depends_on, links, shared namespaces, volumes_from."""
-    out = [(d.service, d.required) for d in one.depends_on]
-    c = one.container
-    for mode in (c.network_mode, c.pid_mode, c.ipc_mode):
-        if mode.startswith("service:"):
-            out.append((mode[8:], True))
-    out += [(target, True) for _, target in c.links if target not in {d.service for d in one.depends_on}]
-    out += [(v.split(":")[0], True) for v in c.volumes_from if not v.startswith("container:")]
-    return out
-
-
 def check_dependencies(reading: Reading, active: Mapping[str, Service], known: Mapping[str, Service]) -> None:
     """Names that do not exist, services that a profile leaves out, and cycles."""
     for one in active.values():
-        for name, required in links(one):
-            path = ("services", one.name, "depends_on", name)
+        for dependency in one.depends_on:
+            name, path = dependency.service, ("services", one.name, "depends_on", dependency.service)
             if name not in known:
                 reading.check(path, f"service {name!r} is not in the file", f"there is: {', '.join(known)}")
-            elif name not in active and required:
+            elif name not in active and dependency.required:
                 reading.check(path, f"service {name!r} is left out by its profile", "activate it with --profile")
     cycle = find_cycle(active)
     if cycle:
@@ -44,7 +32,7 @@ def find_cycle(services: Mapping[str, Service]) -> list[str]:
     done: set[str] = set()
     for start in services:
         trail: list[str] = []
-        stack = [(start, iter([n for n, _ in links(services[start])]))]
+        stack = [(start, iter([d.service for d in services[start].depends_on]))]
         while stack:
             name, rest = stack[-1]
             if name not in trail:
@@ -57,5 +45,5 @@ def find_cycle(services: Mapping[str, Service]) -> list[str]:
             elif following in trail:
                 return trail[trail.index(following) :]
             else:
-                stack.append((following, iter([n for n, _ in links(services[following])])))
+                stack.append((following, iter([d.service for d in services[following].depends_on])))
     return []

@@ -184,7 +184,8 @@ ATTACHMENT = record({
     "mac_address": key(TEXT, "A fixed MAC address."),
     "interface_name": key(TEXT, "What the interface is called inside."),
     "gw_priority": key({"type": "number"}, "The highest has the default route."),
-    "priority": key({"type": "number"}, "The order of attaching.", refused="has no effect: gw_priority chooses the default route"),
+    "priority": key({"type": "number"}, "The order of attaching.",
+                    refused="has no effect: gw_priority chooses the default route"),
     "driver_opts": key(OPTIONS, "What the driver is told of this endpoint.", refused=LATER),
 }, empty=True)
 PORT = either({"type": ["number", "string"]}, record({

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
@@ -126,33 +127,38 @@ def ports(draft: Draft, value: Any, path: Path_) -> Fields:
             item = f"{host}{short}{item.get('target', '')}/{item.get('protocol', 'tcp')}"
             if host and not short:
                 item = f"{host}:" + item[len(host) :]
-        match = _PORT.match(scalar(item))
-        if not match:
-            draft.problem(at, f"{scalar(item)!r} is no port", "[HOST_IP:][PUBLISHED:]TARGET[/tcp|udp]")
-            continue
-        host = match["v6"] or match["v4"] or ""
-        if host:
-            try:
-                host = str(ipaddress.ip_address(host))
-            except ValueError:
-                draft.problem(at, f"{host} is no IP address")
-                continue
-        target, published = _range(match["target"]), _range(match["pub"] or "")
-        if published and len(published) != len(target) and len(target) != 1:
-            draft.problem(at, f"{len(published)} published ports for {len(target)} container ports")
-            continue
-        bad = [p for p in (*target, *published) if not (0 < p < 65536)]
-        if bad and not (bad == [0] and not published):
-            draft.problem(at, f"port {bad[0]} does not exist: TCP and UDP ports end at 65535", "choose 1 to 65535")
-            continue
-        if published and len(target) == 1 and len(published) > 1:
-            published = published[:1]  # a range for one container port means "one of these"
-        for index, inside in enumerate(target):
-            out.append(Port(
-                target=inside, published=published[index] if published else 0, protocol=match["proto"] or "tcp",
-                host_ip=host, mode=mode,
-            ))
+        try:
+            out += split_port(scalar(item), mode)
+        except ValueError as error:
+            what, _, fix = str(error).partition("\n")
+            draft.problem(at, what, fix)
     return {"ports": tuple(dict.fromkeys(out))}
+
+
+def split_port(text: str, mode: Literal["ingress", "host"] = "ingress") -> list[Port]:
+    """[HOST_IP:][PUBLISHED:]TARGET[/PROTOCOL], a port each. Raises ValueError: what is wrong, and on a second line the fix."""
+    match = _PORT.match(text)
+    if not match:
+        raise ValueError(f"{text!r} is no port\n[HOST_IP:][PUBLISHED:]TARGET[/tcp|udp]")
+    host = match["v6"] or match["v4"] or ""
+    if host:
+        try:
+            host = str(ipaddress.ip_address(host))
+        except ValueError:
+            raise ValueError(f"{host} is no IP address") from None
+    target, published = _range(match["target"]), _range(match["pub"] or "")
+    if published and len(published) != len(target) and len(target) != 1:
+        raise ValueError(f"{len(published)} published ports for {len(target)} container ports")
+    bad = [p for p in (*target, *published) if not (0 < p < 65536)]
+    if bad and not (bad == [0] and not published):
+        raise ValueError(f"port {bad[0]} does not exist: TCP and UDP ports end at 65535\nchoose 1 to 65535")
+    if published and len(target) == 1 and len(published) > 1:
+        published = published[:1]  # a range for one container port means "one of these"
+    return [
+        Port(target=inside, published=published[index] if published else 0, protocol=match["proto"] or "tcp", host_ip=host,
+             mode=mode)
+        for index, inside in enumerate(target)
+    ]
 
 
 def _range(span: str) -> list[int]:
@@ -173,22 +179,30 @@ def volumes(draft: Draft, value: Any, path: Path_) -> Fields:
 
 
 def _short_mount(draft: Draft, item: str, at: Path_) -> Mount | None:
-    parts = item.split(":")
+    try:
+        return split_mount(item, lambda text: str(draft.reading.host_path(text)))
+    except ValueError as error:
+        what, _, fix = str(error).partition("\n")
+        draft.problem(at, what, fix)
+        return None
+
+
+def split_mount(text: str, host_path: Callable[[str], str]) -> Mount:
+    """[SOURCE:]TARGET[:OPTIONS]. Raises ValueError: what is wrong, and on a second line the fix."""
+    parts = text.split(":")
     source, target = (parts[0], parts[1]) if len(parts) > 1 else ("", parts[0])
     options = parts[2].split(",") if len(parts) > 2 else []
     if len(parts) > 3 or not target.startswith("/"):
-        draft.problem(at, f"{item!r} is no mount: the target must be an absolute path", "[SOURCE:]TARGET[:OPTIONS]")
-        return None
+        raise ValueError(f"{text!r} is no mount: the target must be an absolute path\n[SOURCE:]TARGET[:OPTIONS]")
     known = {"ro", "rw", "z", "Z", "nocopy", "cached", "delegated", "consistent",
              "private", "rprivate", "shared", "rshared", "slave", "rslave"}
-    for option in options:
-        if option not in known:
-            draft.problem(at, f"mount option {option!r} is not known", "one of " + ", ".join(sorted(known)))
+    if strange := [o for o in options if o not in known]:
+        raise ValueError(f"mount option {strange[0]!r} is not known\none of {', '.join(sorted(known))}")
     propagation = next((o for o in options if o.lstrip("r") in ("private", "shared", "slave")), "rprivate")
     target = target.rstrip("/") or "/"
     if source.startswith(("/", ".", "~")):
-        return Mount(kind="bind", source=str(draft.reading.host_path(source)), target=target,
-                     read_only="ro" in options, propagation=propagation, create_host_path=True)
+        return Mount(kind="bind", source=host_path(source), target=target, read_only="ro" in options, propagation=propagation,
+                     create_host_path=True)
     return Mount(kind="volume", source=source, target=target, read_only="ro" in options, nocopy="nocopy" in options)
 
 
@@ -365,6 +379,19 @@ def depends_on(draft: Draft, value: Any, path: Path_) -> Fields:
             required=flag(settings.get("required", True)), where=str(draft.reading.mark(at)),
         ))
     return {"depends_on": tuple(out)}
+
+
+def implied(fields: Fields, where: str) -> list[Dependency]:
+    """Who shares something with a service, or has a name of its own for it, starts after it. Source: Compose Specification,
+    network_mode, ipc, pid, links, volumes_from."""
+    written = {d.service for d in fields.get("depends_on", ())}
+    shared = [fields.get(k, "")[8:] for k in ("network_mode", "pid_mode", "ipc_mode", "uts_mode")
+              if fields.get(k, "").startswith("service:")]
+    wanted = dict.fromkeys((*shared, *(target for _, target in fields.get("links", ()))), True)
+    for donor in fields.get("volumes_from", ()):
+        if not donor.startswith("container:"):
+            wanted.setdefault(donor.split(":")[0], False)
+    return [Dependency(service=n, restart=again, where=where) for n, again in wanted.items() if n not in written]
 
 
 def build(draft: Draft, value: Any, path: Path_) -> Fields:
@@ -600,6 +627,7 @@ def read(reading: Reading, name: str, value: Any) -> Service:
     if draft.platform:
         before = fields.get("placement", Placement())
         fields["placement"] = msgspec.structs.replace(before, constraints=(*before.constraints, *draft.platform))
+    fields["depends_on"] = (*fields.get("depends_on", ()), *implied(fields, str(reading.mark(path))))
     own = {key: fields.pop(key) for key in SERVICE_FIELDS if key in fields}
     if own.get("container_name") and own.get("replicas", 1) > 1:
         reading.problem((*path, "container_name"), "several replicas cannot share one name", "remove it")
