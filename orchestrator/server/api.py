@@ -14,6 +14,8 @@ from aiohttp import web
 from agent.manifest import Container, Record, Task
 from orchestrator import __version__
 from orchestrator.errors import PystackError, Refused
+from orchestrator.gitops import api as repositories
+from orchestrator.gitops.gitops import Gitops
 from orchestrator.placement.assign import Why
 from orchestrator.placement.rebalance import Move
 from orchestrator.planning.manifests import ingress_ports
@@ -527,6 +529,7 @@ ROUTES: tuple[tuple[str, str, Handler, type | None, Any], ...] = (
     ("PATCH", "/v1/nodes/{node}", change_node, NodeChange, NodeRow),
     ("DELETE", "/v1/nodes/{node}", remove_node, None, None),
     ("POST", "/v1/nodes/{node}/drain", drain_node, None, None),
+    *repositories.ROUTES,
     ("*", "/v1/nodes/{node}/engine/{path:.*}", engine, None, None),
 )
 
@@ -551,9 +554,10 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return web.json_response({"message": f"{type(error).__name__}: {error}"}, status=500)
 
 
-def make(controller: Controller, stop: asyncio.Event) -> web.Application:
+def make(controller: Controller, gitops: Gitops, stop: asyncio.Event) -> web.Application:
     app = web.Application(middlewares=[errors], client_max_size=64 << 20)
     app[CONTROLLER] = controller
+    app[repositories.GITOPS] = gitops
     app[STOP] = stop
     for method, path, handler, _, _ in ROUTES:
         app.router.add_route(method, path, handler)

@@ -35,13 +35,14 @@ Event = dict[str, Any]
 
 
 class StackRecord(Record, frozen=True, kw_only=True):
-    """A stack as it was applied: when, by whom, and why if they said so."""
+    """A stack as it was applied: when, by whom, and why if they said so; *source* is REPOSITORY@COMMIT where it is from one."""
 
     stack: Stack
     revision: int
     updated: str
     user: str = ""
     message: str = ""
+    source: str = ""
 
 
 class UpOptions(Record, frozen=True, kw_only=True):
@@ -62,6 +63,7 @@ class UpOptions(Record, frozen=True, kw_only=True):
     renew_volumes: bool = False
     user: str = ""
     message: str = ""
+    source: str = ""
     moves: dict[str, str] = {}
 
 
@@ -415,7 +417,7 @@ class Controller:
             return
         last = old.revision if old else max((r.revision for r in await self.history(stack.name)), default=0)
         record = StackRecord(
-            stack=stack, revision=last + 1, user=options.user, message=options.message,
+            stack=stack, revision=last + 1, user=options.user, message=options.message, source=options.source,
             updated=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
         raw = msgspec.json.encode(record)

@@ -20,6 +20,7 @@ from agent.errors import AgentError
 from agent.paths import Paths
 from agent.sealing import make_key
 from orchestrator.errors import PystackError
+from orchestrator.gitops.gitops import Gitops
 from orchestrator.server import api
 from orchestrator.server.controller import Controller
 from orchestrator.store.interface import Store, StoreError
@@ -105,14 +106,17 @@ async def _lead(store: Store, paths: Paths, wish: Wish, stop: asyncio.Event, ove
     controller = Controller(
         store, _name(), paths.docker_socket, paths.run, paths.keys, advertise=wish.advertise
     )
+    gitops = Gitops(controller, paths.root / "gitops", paths.run / "gitops")
     try:
         await controller.start()
-        runner = await _listen(paths, api.make(controller, stop))
+        await gitops.start()
+        runner = await _listen(paths, api.make(controller, gitops, stop))
         await _unless(stop, over.wait())
         await runner.cleanup()
     except StoreError as error:
         log.warning("%s", error)
     finally:
+        await gitops.close()
         await controller.close()
 
 
