@@ -48,11 +48,14 @@ class Difference(Record, frozen=True, kw_only=True, omit_defaults=False):
 def _row(follower: Follower) -> RepoRow:
     repo, state = follower.repo, follower.state
     newest, good = state.newest, state.good
-    phase = "paused" if repo.paused else "unreachable" if state.problem else newest.phase if newest else "new"
-    if phase == "good" and state.drift and repo.drift == "report":
+    phase: str = newest.phase if newest else "new"
+    if repo.paused or state.problem:
+        phase = "paused" if repo.paused else "unreachable"
+    elif phase == "good" and state.drift and repo.drift == "report":
         phase = "drifted"
     return RepoRow(
-        name=repo.name, url=repo.url, branch=repo.branch, path=repo.path, state=phase, commit=newest.commit.id if newest else "", subject=newest.commit.subject if newest else "",
+        name=repo.name, url=repo.url, branch=repo.branch, path=repo.path, state=phase,
+        commit=newest.commit.id if newest else "", subject=newest.commit.subject if newest else "",
         author=newest.commit.author if newest else "", good=good.commit.id if good else "", problem=state.problem,
         since=state.since, checked=state.checked, drift=state.drift, message=newest.message if newest else "",
         plan=newest.plan if newest else (), stacks=good.stacks if good else {}, history=state.history,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import re
 import resource
 import shutil
 import signal
@@ -37,6 +38,10 @@ CONFIG = """[safe]
 [gpg]
 \tformat = ssh
 """
+
+
+TELLING = re.compile(r"^(fatal|error|ssh|remote): |^Host key|denied|failed", re.IGNORECASE)
+"""Lines of git and ssh that say what is wrong, among those that are long about it."""
 
 
 class GitError(PystackError):
@@ -189,7 +194,7 @@ class Mirror:
             grew = any("File size limit" in s or "signal 25" in s or "File too large" in s for s in said)
             if largest and (process.returncode == -signal.SIGXFSZ or grew):
                 raise GitError(f"the repository is larger than {largest >> 20} MiB (--max-size)")
-            told = [s for s in said if s.startswith(("fatal:", "error:", "Host key", "ssh:"))] or said
+            told = [s for s in said if TELLING.search(s)] or said[-3:]
             first = "; ".join(dict.fromkeys(s.removeprefix("fatal: ").removeprefix("error: ") for s in told[:3]))
             raise GitError(f"git {words[0] if words[0] != '-c' else words[2]}: {first or f'exit status {process.returncode}'}")
         return out.decode(errors="replace")

@@ -63,9 +63,10 @@ class Index(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 async def stacks_of(wish: Wish) -> tuple[tuple[Stack, ...], tuple[str, ...]]:
     """The stacks, and warnings. Raises PystackError with every problem."""
+    python = [sys.executable, "-E", "-s", "-m", "orchestrator.gitops.load"]
+    pipe = asyncio.subprocess.PIPE
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-E", "-s", "-m", "orchestrator.gitops.load", stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}, cwd="/",
+        *python, stdin=pipe, stdout=pipe, stderr=pipe, env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}, cwd="/"
     )
     try:
         out, err = await asyncio.wait_for(child.communicate(msgspec.json.encode(wish)), LIMIT_S + 10)
@@ -107,7 +108,7 @@ def _warm_up() -> None:
     """Import all that loading imports late: the child's root has no Python."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "stack.yml"
-        file.write_text("name: warm\nservices: {a: {image: i, command: 'a b', env_file: []}, b: {extends: a, ports: ['80:80']}}\n")
+        file.write_text("name: warm\nservices: {a: {image: i, command: 'a b'}, b: {extends: a, ports: ['80:80']}}\n")
         load(Options(files=(str(file),)), {})
         file.write_text("services: {a: {imagee: é}}\n")
         with contextlib.suppress(PystackError):
