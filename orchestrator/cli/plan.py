@@ -21,9 +21,11 @@ from orchestrator.cli.up import scales
 @click.option("--force-recreate", is_flag=True)
 @click.option("--remove-orphans", is_flag=True)
 @click.option("--strict", is_flag=True, help="Refuse keys that have no effect.")
+@click.option("--from-git", "ref", default="", metavar="REF", help="Plan the files as a commit has them.")
+@click.option("--markdown", is_flag=True, help="The plan as Markdown, for a pull request.")
 def plan(
     stack: StackOptions, services: tuple[str, ...], output: str | None, as_json: bool, exit_code: bool, scale: dict[str, int],
-    force_recreate: bool, remove_orphans: bool, strict: bool,
+    force_recreate: bool, remove_orphans: bool, strict: bool, ref: str, markdown: bool,
 ) -> None:
     """Show each step that `up` would take, and why. Changes nothing."""
     import msgspec
@@ -31,7 +33,14 @@ def plan(
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import COLOURS
 
-    loaded = stack.load(strict=strict)
+    if ref:
+        from orchestrator.cli.fromgit import as_if_here, checked_out
+
+        with checked_out(ref) as (tree, top):
+            loaded = stack.load(strict=strict)
+        loaded = msgspec.structs.replace(loaded, stack=as_if_here(loaded.stack, tree, top))
+    else:
+        loaded = stack.load(strict=strict)
     options = {"services": services, "scale": scale, "force_recreate": force_recreate, "remove_orphans": remove_orphans}
     body = msgspec.json.encode({"stack": loaded.stack, "options": options})
     result = Client(start=True).json("POST", "/v1/plan", body=body)
@@ -44,6 +53,8 @@ def plan(
         summary = {word: sum(s["action"] == word for s in steps) for word in words}
         click.echo(json.dumps({"revision": result["revision"], "stack": result["stack"], "steps": steps,
                                "summary": summary}))
+    elif markdown:
+        click.echo(_markdown(result["stack"], ref, todo, result.get("warnings", [])))
     else:
         for step in todo:
             at = f" on {step['node']}" if step["node"] else ""
@@ -54,10 +65,26 @@ def plan(
                     click.echo(f"    {change['path']}: {_text(change['from'])} → {_text(change['to'])}")
         for warning in result.get("warnings", []):
             click.echo(f"warning: {warning}", err=True)
-        counts = {w: sum(s["action"] == w for s in todo) for w in ("create", "update", "replace", "remove")}
-        click.echo(", ".join(f"{n} to {w}" for w, n in counts.items() if n) or "nothing to do")
+        click.echo(_summary(todo))
     if exit_code and todo:
         raise SystemExit(2)
+
+
+def _summary(todo: list[dict[str, Any]]) -> str:
+    counts = {w: sum(s["action"] == w for s in todo) for w in ("create", "update", "replace", "remove")}
+    return ", ".join(f"{n} to {w}" for w, n in counts.items() if n) or "nothing to do"
+
+
+def _markdown(stack: str, ref: str, todo: list[dict[str, Any]], warnings: list[str]) -> str:
+    """A heading, the sum, and a table of the steps with what changes."""
+    lines = [f"### Plan for stack `{stack}`{f' from `{ref}`' if ref else ''}", "", f"**{_summary(todo)}**"]
+    if todo:
+        lines += ["", "| | what | on | why |", "|---|---|---|---|"]
+    for step in todo:
+        changes = [f"`{c['path']}`: {_text(c['from'])} → {_text(c['to'])}" for c in step["changes"] if c["from"] != c["to"]]
+        why = "<br>".join([step["reason"], *changes]).replace("|", "\\|").replace("\n", " ")
+        lines.append(f"| {step['action']} | {step['kind']} `{step['name']}` | {step['node']} | {why} |")
+    return "\n".join([*lines, *(f"\n> warning: {w}" for w in warnings)])
 
 
 def _save(path: str, saved: dict[str, Any]) -> None:

@@ -351,6 +351,40 @@ def test_a_paused_one_is_left_alone(repository: Repository) -> None:
     eventually(lambda: _says(repository, "two"), 15)
 
 
+def test_a_pull_request_can_be_seen_before_it_lands(repository: Repository) -> None:
+    live, plan = repository.push("good", {"compose.yml": GOOD, "text": "one"}), ("plan", "-p", repository.name, "--from-git")
+    repository.add()
+    repository.git("checkout", "-q", "-b", "proposal")
+    (repository.copy / "text").write_text("two")
+    repository.git("commit", "-q", "-a", "-m", "proposal")
+    (repository.copy / "compose.yml").write_text("what lies in the working copy is no matter")
+    same = repository.pystack(*plan, live, "--exit-code", cwd=repository.copy, check=False)
+    assert (same.returncode, same.stdout) == (0, "nothing to do\n")
+    seen = repository.pystack(*plan, "proposal", "--exit-code", "--markdown", cwd=repository.copy, check=False)
+    assert seen.returncode == 2
+    assert "**1 to update, 1 to replace**" in seen.stdout
+    assert f"| replace | task `{repository.name}-web-1` | n1 | the content of config text changed |" in seen.stdout
+    assert repository.text() == "one"
+    for ref, why in (("nowhere", "there is no commit nowhere"), ("proposal", "")):
+        where = repository.copy if ref == "nowhere" else repository.copy.parent
+        failed = repository.pystack(*plan, ref, cwd=where, check=False)
+        assert failed.returncode == 1
+        assert why in failed.stderr
+
+
+def test_the_example_repository_works(repository: Repository) -> None:
+    example = Path(__file__).resolve().parents[2] / "examples" / "gitops"
+    name = repository.name
+    repository.push("the example", {
+        str(p.relative_to(example)): p.read_text().replace("name: shop", f"name: {name}-shop").replace(
+            "name: status", f"name: {name}-status") for p in example.rglob("*") if p.is_file()
+    })
+    repository.add("--prune", "--target", "production")
+    row = repository.row()
+    assert row["state"] == "good", row["message"]
+    assert set(row["stacks"]) == {f"{name}-shop", f"{name}-status"}
+
+
 def test_any_row_of_commits_and_kills_ends_at_the_newest_good_one(repository: Repository) -> None:
     """Good, broken, crashing, reverted, renamed, force-pushed; the server is killed in between."""
     lab, rng = repository.pystack, random.Random(7)
