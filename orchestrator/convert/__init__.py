@@ -1,0 +1,1 @@
+"""Stack files made of what people have: `docker run` command lines, Kubernetes manifests. What has no counterpart is said."""
