@@ -31,8 +31,9 @@ def loaded(document: Document, folder: Path) -> Loaded:
 @pytest.mark.parametrize(("line", "service", "body"), [
     ("docker run nginx", "nginx", {"image": "nginx"}),
     ("sudo docker container run -d --name web -p 8080:80/tcp -p 53:53/udp registry.local:5000/a/nginx:1.2 "
-     "nginx -g 'daemon off;'", "web", {"image": "registry.local:5000/a/nginx:1.2", "container_name": "web", "ports": ["8080:80/tcp", "53:53/udp"],
-             "command": ["nginx", "-g", "daemon off;"]}),
+     "nginx -g 'daemon off;'", "web",
+     {"image": "registry.local:5000/a/nginx:1.2", "container_name": "web", "ports": ["8080:80/tcp", "53:53/udp"],
+      "command": ["nginx", "-g", "daemon off;"]}),
     ("podman run -it --rm -e A=1 -eB='x y' --env C --env-file=.env alpine sh -c 'echo $HOME'", "alpine",
      {"stdin_open": True, "tty": True, "environment": {"A": "1", "B": "x y", "C": None}, "env_file": [".env"],
       "command": ["sh", "-c", "echo $$HOME"]}),
