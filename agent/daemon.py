@@ -40,12 +40,28 @@ class Agent:
         await web.SockSite(self._runner, bind(self.paths.docker_socket)).start()
 
     async def stop(self) -> None:
-        """Stop serving; containers run on."""
+        """Stop serving. Containers run on, unless the host itself goes down: then each is asked to end, and given its time."""
         if self._runner:
             await self._runner.cleanup()
         await self.converger.close()
+        if await _host_goes_down():
+            await self.engine.shut_down()
         self.paths.docker_socket.unlink(missing_ok=True)
         os.close(self._lock)
+
+
+async def _host_goes_down() -> bool:
+    """Source: systemctl(1), is-system-running."""
+    if not Path("/run/systemd/system").is_dir():
+        return False
+    try:
+        asked = await asyncio.create_subprocess_exec(
+            "systemctl", "is-system-running", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+        )
+        said, _ = await asyncio.wait_for(asked.communicate(), 10)
+    except (OSError, TimeoutError):
+        return False
+    return said.strip() == b"stopping"
 
 
 def _only_one(root: Path) -> int:

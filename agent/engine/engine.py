@@ -363,6 +363,28 @@ class Engine:
                 await self.wait(record)
             self._set(record, "stop", state="exited")
 
+    async def shut_down(self) -> None:
+        """The host goes down: every container ends by its own signal, hook and grace period, all at once.
+
+        Records stay as they are: when the host is back it is as after a power cut, and what ran runs again."""
+        for watcher in self._watchers.values():
+            watcher.cancel()
+
+        async def end(record: Record) -> None:
+            if record.container.pre_stop:
+                with contextlib.suppress(AgentError, OSError):
+                    await hooks.run(self, record, "pre_stop", record.container.pre_stop, record.container.stop_grace_s)
+            assert record.process
+            record.process.signal(self.stop_signal(record))
+            deadline = asyncio.get_running_loop().time() + record.container.stop_grace_s
+            while record.process.alive() and asyncio.get_running_loop().time() < deadline:
+                await asyncio.sleep(0.05)
+            if record.process.alive():
+                await self.kill_all(record)
+
+        running = [r for r in self.records.values() if r.process and r.process.alive()]
+        await asyncio.gather(*(end(r) for r in running), return_exceptions=True)
+
     def stop_signal(self, record: Record) -> int:
         name = record.container.stop_signal or self.image_config(record).stop_signal or "SIGTERM"
         return signal_number(name)

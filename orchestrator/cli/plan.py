@@ -22,17 +22,21 @@ from orchestrator.cli.up import scales
 @click.option("--remove-orphans", is_flag=True)
 @click.option("--strict", is_flag=True, help="Refuse keys that have no effect.")
 @click.option("--from-git", "ref", default="", metavar="REF", help="Plan the files as a commit has them.")
+@click.option("--to", "revision", type=int, default=0, metavar="REV", help="Plan a rollback to that revision of the history.")
 @click.option("--markdown", is_flag=True, help="The plan as Markdown, for a pull request.")
 def plan(
     stack: StackOptions, services: tuple[str, ...], output: str | None, as_json: bool, exit_code: bool, scale: dict[str, int],
-    force_recreate: bool, remove_orphans: bool, strict: bool, ref: str, markdown: bool,
+    force_recreate: bool, remove_orphans: bool, strict: bool, ref: str, markdown: bool, revision: int,
 ) -> None:
     """Show each step that `up` would take, and why. Changes nothing."""
     import msgspec
 
     from orchestrator.cli.client import Client
-    from orchestrator.cli.output import COLOURS
 
+    if revision:
+        wish = {"revision": revision}
+        result = Client(start=True).json("POST", f"/v1/stacks/{stack.name()}/plan", body=wish)
+        return _end(show(result, shape="json" if as_json else "markdown" if markdown else "text"), exit_code)
     if ref:
         from orchestrator.cli.fromgit import as_if_here, checked_out
 
@@ -46,28 +50,39 @@ def plan(
     result = Client(start=True).json("POST", "/v1/plan", body=body)
     if output:
         _save(output, {"stack": msgspec.to_builtins(loaded.stack), "options": options, "plan": result})
+    _end(show(result, shape="json" if as_json else "markdown" if markdown else "text", ref=ref), exit_code)
+
+
+def _end(changes: bool, exit_code: bool) -> None:
+    if exit_code and changes:
+        raise SystemExit(2)
+
+
+def show(result: dict[str, Any], *, shape: str = "text", ref: str = "") -> bool:
+    """Print a plan; whether there is something to do."""
+    from orchestrator.cli.output import COLOURS
+
     steps = [_whole(step) for step in result.get("steps", [])]
     todo = [step for step in steps if step["action"] != "none"]
-    if as_json:
+    if shape == "json":
         words = ("create", "update", "replace", "remove")
         summary = {word: sum(s["action"] == word for s in steps) for word in words}
         click.echo(json.dumps({"revision": result["revision"], "stack": result["stack"], "steps": steps,
                                "summary": summary}))
-    elif markdown:
+        return bool(todo)
+    if shape == "markdown":
         click.echo(_markdown(result["stack"], ref, todo, result.get("warnings", [])))
-    else:
-        for step in todo:
-            at = f" on {step['node']}" if step["node"] else ""
-            click.secho(f"{step['action']} {step['kind']} {step['name']}{at}: {step['reason']}",
-                        fg=COLOURS.get(step["action"]))
-            for change in step["changes"]:
-                if change["from"] != change["to"]:  # both masked: the reason says it all
-                    click.echo(f"    {change['path']}: {_text(change['from'])} → {_text(change['to'])}")
-        for warning in result.get("warnings", []):
-            click.echo(f"warning: {warning}", err=True)
-        click.echo(_summary(todo))
-    if exit_code and todo:
-        raise SystemExit(2)
+        return bool(todo)
+    for step in todo:
+        at = f" on {step['node']}" if step["node"] else ""
+        click.secho(f"{step['action']} {step['kind']} {step['name']}{at}: {step['reason']}", fg=COLOURS.get(step["action"]))
+        for change in step["changes"]:
+            if change["from"] != change["to"]:  # both masked: the reason says it all
+                click.echo(f"    {change['path']}: {_text(change['from'])} → {_text(change['to'])}")
+    for warning in result.get("warnings", []):
+        click.echo(f"warning: {warning}", err=True)
+    click.echo(_summary(todo))
+    return bool(todo)
 
 
 def _summary(todo: list[dict[str, Any]]) -> str:

@@ -74,6 +74,7 @@ def scale(stack: StackOptions, no_deps: bool, replicas: dict[str, int]) -> None:
 @click.option("--abort-on-container-failure", "on_failure", is_flag=True, help="Attach, and stop all when one fails.")
 @click.option("--exit-code-from", metavar="SERVICE", default="", help="As --abort-on-container-exit; end with that exit code.")
 @click.option("-V", "--renew-anon-volumes", is_flag=True, help="Replaced tasks do not keep their anonymous volumes.")
+@click.option("--dry-run", is_flag=True, help="Show the plan alone.")
 @click.option("--no-start", is_flag=True, help="Make everything, start nothing.")
 @click.option("--build", is_flag=True, help="Build images even where they are there.")
 @click.option("--pull", type=click.Choice(["always", "missing", "never"]), default=None)
@@ -88,7 +89,8 @@ def scale(stack: StackOptions, no_deps: bool, replicas: dict[str, int]) -> None:
 @click.option("--progress", type=click.Choice(["auto", "plain", "json", "quiet"]), default="auto")
 def up(
     stack: StackOptions, services: tuple[str, ...], detach: bool, attach: bool, no_attach: tuple[str, ...], on_exit: bool,
-    on_failure: bool, exit_code_from: str, renew_anon_volumes: bool, no_start: bool, build: bool, pull: str | None,
+    on_failure: bool, exit_code_from: str, renew_anon_volumes: bool, dry_run: bool, no_start: bool, build: bool,
+    pull: str | None,
     no_deps: bool, force_recreate: bool, remove_orphans: bool, scale: dict[str, int], timeout: float | None, wait: bool,
     message: str, strict: bool, progress: str,
 ) -> None:
@@ -107,6 +109,14 @@ def up(
     if attach and (detach or no_start):
         raise click.UsageError("to detach, or to start nothing, leaves nothing to attach to")
     client = Client(start=True)
+    if dry_run:
+        import msgspec
+
+        from orchestrator.cli.plan import show
+
+        options = {"services": services, "scale": scale, "force_recreate": force_recreate, "remove_orphans": remove_orphans}
+        show(client.json("POST", "/v1/plan", body=msgspec.json.encode({"stack": loaded.stack, "options": options})))
+        return
     shown = Progress(progress)
     since = datetime.datetime.now(datetime.UTC).isoformat()
     apply(client, loaded, shown, build=build, services=services, scale=scale, force_recreate=force_recreate,

@@ -156,6 +156,7 @@ After=network-online.target
 {environment}ExecStart={python} -E -s -m agent
 Restart=always
 KillMode=process
+TimeoutStopSec=5min
 Delegate=yes
 LimitNOFILE=1048576
 

@@ -262,6 +262,13 @@ async def rollback(request: web.Request) -> web.StreamResponse:
     return await _stream(request, lambda tell: controller.rollback(name, wish.revision, wish.options, tell))
 
 
+async def plan_rollback(request: web.Request) -> web.Response:
+    """What a rollback would do. Changes nothing."""
+    wish = msgspec.json.decode(await request.read() or b"{}", type=RollbackRequest)
+    controller, name = request.app[CONTROLLER], request.match_info["stack"]
+    return _json(await controller.plan_rollback(name, wish.revision, wish.options))
+
+
 async def down(request: web.Request) -> web.StreamResponse:
     """Stop and remove a stack; a stream of events."""
     wish = msgspec.json.decode(await request.read() or b"{}", type=DownRequest)
@@ -513,6 +520,7 @@ ROUTES: tuple[tuple[str, str, Handler, type | None, Any], ...] = (
     ("POST", "/v1/up", up, UpRequest, None),
     ("POST", "/v1/apply", apply, SavedPlan, None),
     ("GET", "/v1/stacks/{stack}/history", history, None, list[RevisionRow]),
+    ("POST", "/v1/stacks/{stack}/plan", plan_rollback, RollbackRequest, Plan),
     ("POST", "/v1/stacks/{stack}/rollback", rollback, RollbackRequest, None),
     ("POST", "/v1/stacks/{stack}/down", down, DownRequest, None),
     ("POST", "/v1/stacks/{stack}/{verb:stop|start|restart}", act, ActRequest, None),

@@ -302,8 +302,8 @@ class Controller:
         entries = await self.store.scan(f"history/{name}/")
         return [msgspec.json.decode(e.value, type=StackRecord) for e in entries]
 
-    async def rollback(self, name: str, revision: int, options: UpOptions, tell: Any) -> list[Failure]:
-        """Apply an earlier *revision* again, as a new one; 0 is the one before the present."""
+    async def _earlier(self, name: str, revision: int) -> StackRecord:
+        """Revision *revision* of a stack; 0 is the one before the present. Raises Refused."""
         known = await self.history(name)
         if not known:
             raise Refused(f"stack {name} has no history", 404)
@@ -313,10 +313,19 @@ class Controller:
         if found is None:
             there = ", ".join(str(r.revision) for r in known)
             raise Refused(f"stack {name} has no revision {wanted or 'before this one'}; there is: {there}", 404)
-        message = options.message or f"rollback to revision {wanted}"
+        return found
+
+    async def rollback(self, name: str, revision: int, options: UpOptions, tell: Any) -> list[Failure]:
+        """Apply an earlier *revision* again, as a new one; 0 is the one before the present."""
+        found = await self._earlier(name, revision)
+        message = options.message or f"rollback to revision {found.revision}"
         # the stack as a whole: what the later revision added goes too
-        whole = msgspec.structs.replace(options, message=message, remove_orphans=True)
-        return await self.up(found.stack, whole, tell)
+        return await self.up(found.stack, msgspec.structs.replace(options, message=message, remove_orphans=True), tell)
+
+    async def plan_rollback(self, name: str, revision: int, options: UpOptions) -> Plan:
+        """What `rollback` would do. Reads only."""
+        found = await self._earlier(name, revision)
+        return await self.plan(found.stack, msgspec.structs.replace(options, remove_orphans=True))
 
     async def apply(self, saved: SavedPlan, tell: Any) -> list[Failure]:
         """Do exactly what *saved* says. Raises Refused where the same question has another answer by now."""

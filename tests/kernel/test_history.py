@@ -24,6 +24,12 @@ def test_a_rollback_brings_back_the_whole_stack(stack: Stack) -> None:
     rows = json.loads(stack.run("history", "--format", "json").stdout)
     assert [(r["revision"], r["message"], r["current"]) for r in rows] == [(1, "first light", False), (2, "louder", True)]
     assert all(r["user"] and r["updated"] for r in rows)
+    before = stack.ps()
+    plan = json.loads(stack.run("plan", "--to", "1", "--json").stdout)
+    todo = {(s["action"], s["kind"], s["name"].removeprefix(f"{stack.name}-")) for s in plan["steps"] if s["action"] != "none"}
+    assert {("replace", "task", "web-1"), ("remove", "task", "more-1")} <= todo
+    assert stack.run("up", "--dry-run", "--force-recreate").stdout.splitlines()[-1] == "2 to replace"
+    assert stack.ps() == before
     stack.run("rollback")
     assert stack.exec("web", "sh", "-c", "echo $LEVEL; cat /greeting") == "info\nhello"
     assert set(stack.ps()) == {"web-1"}

@@ -34,7 +34,13 @@ services:
     pids_limit: 50
     deploy: {mode: global}
     ports: ["8080:80"]
-  near: {image: busybox, command: [sleep, "100000"], stop_signal: SIGKILL, restart: always}
+  near:
+    image: busybox
+    command: [sh, -c, "trap 'echo bye >> /data/said; exit 0' TERM; while :; do sleep 0.2; done"]
+    restart: always
+    volumes: [data:/data]
+    deploy: {placement: {constraints: [node.hostname == vm3]}}
+volumes: {data: {}}
 """
 LAN = """
 services:
@@ -249,6 +255,7 @@ def tried(machines: list[Machine]) -> dict[str, float | str]:
     assert fetch(f"http://{first.address}:8080/") == "web"
     until(whole, "all is back after a reboot")
     took("reboot of a node until all answers again", since)
+    assert first.run("cd app && pystack exec -T near cat /data/said") == "bye\n", "a reboot asks containers to end"
     since = time.monotonic()
     second.cut()
     until(lambda: _down(first, "vm2"), "the power cut is seen")
