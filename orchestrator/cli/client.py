@@ -29,6 +29,10 @@ else:
 
 
 
+STALE = "X-Pystack-Stale"
+"""A server that nobody leads answers from memory: seconds since then, and why."""
+
+
 def control_socket() -> Path:
     """Where the server listens: PYSTACK_HOST, the one that leads where that names several (unix://a,unix://b), or the
     instance's own place."""
@@ -37,7 +41,7 @@ def control_socket() -> Path:
     if host and len(places) != len(host.split(",")):
         raise PystackError(f"PYSTACK_HOST={host}: only unix:// is supported yet")
     if places:
-        return places[0] if len(places) == 1 else next(filter(_leads, places), places[0])
+        return places[0] if len(places) == 1 else max(places, key=_standing)
     if root := os.environ.get("PYSTACK_ROOT"):
         return Path(root) / "run" / "pystack.sock"
     if os.geteuid() == 0:
@@ -45,13 +49,15 @@ def control_socket() -> Path:
     return Path(os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.geteuid()}")) / "pystack/pystack.sock"
 
 
-def _leads(path: Path) -> bool:
+def _standing(path: Path) -> int:
+    """2 where the server leads, 1 where it remembers what was, while nobody can lead; otherwise 0."""
     connection = _Connection(path)
     try:
         connection.request("GET", "/v1/version")
-        return connection.getresponse().status == 200
+        reply = connection.getresponse()
+        return 0 if reply.status != 200 else 1 if reply.getheader(STALE) else 2
     except (OSError, http.client.HTTPException):
-        return False
+        return 0
     finally:
         connection.close()
 
@@ -121,6 +127,9 @@ class Client:
             except (ValueError, KeyError):
                 message = raw.decode(errors="replace") or f"status {reply.status}"
             raise Refused(message, reply.status)
+        if stale := reply.getheader(STALE):
+            seconds, _, why = stale.partition(" ")
+            print(f"as it was {seconds} s ago: {why}", file=sys.stderr)
         return reply
 
     def json(self, method: str, path: str, **options: Any) -> Any:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -572,13 +573,52 @@ def make(controller: Controller, gitops: Gitops, stop: asyncio.Event) -> web.App
     return app
 
 
-def waiting(reason: Sequence[str]) -> web.Application:
-    """The answers of a server that does not lead: 503, and the first of *reason*."""
+class Waiting:
+    """A server that does not lead: *reason* is why, *away* says that nobody can lead, as the store does not answer. *last* is
+    what this server knew when it led last, if it did, *since* when that was, in monotonic seconds."""
+
+    def __init__(self) -> None:
+        self.reason = "this server is not ready yet"
+        self.away = False
+        self.last: Controller | None = None
+        self.repositories: Gitops | None = None
+        self.since = 0.0
+
+
+STALE = "X-Pystack-Stale"
+"""A header: the seconds since an answer was true, and why there is no newer one."""
+REMEMBERED = frozenset({
+    "/v1/version", "/v1/stacks", "/v1/stacks/{stack}", "/v1/stacks/{stack}/tasks", "/v1/nodes", "/v1/nodes/{node}",
+    "/v1/gitops", "/v1/gitops/{name}", "/v1/{kind:config|secret}s", "/v1/{kind:config|secret}s/{name}",
+    "/v1/stacks/{stack}/services/{service}/why",
+})
+"""What can be read from memory alone."""
+
+
+def waiting(state: Waiting) -> web.Application:
+    """The answers of a server that does not lead: 503 with the reason; while the store is away what it knew, and how old that
+    is."""
 
     async def refuse(request: web.Request) -> web.Response:
         del request
-        return web.json_response({"message": reason[0]}, status=503)
+        return web.json_response({"message": state.reason}, status=503)
 
-    app = web.Application()
+    def remembered(handler: Handler) -> Handler:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            if not state.away or state.last is None:
+                return await refuse(request)
+            response = await handler(request)
+            response.headers[STALE] = f"{time.monotonic() - state.since:.0f} {state.reason.partition(':')[0]}"
+            return response
+
+        return answer
+
+    app = web.Application(middlewares=[errors])
+    if state.last and state.repositories:
+        app[CONTROLLER] = state.last
+        app[repositories.GITOPS] = state.repositories
+        for method, path, handler, _, _ in ROUTES:
+            if method == "GET" and path in REMEMBERED:
+                app.router.add_route(method, path, remembered(handler))
     app.router.add_route("*", "/{path:.*}", refuse)
     return app

@@ -95,6 +95,8 @@ class Controller:
         self._teller: asyncio.Task[None] | None = None
         self._recovery: asyncio.Task[None] | None = None
         self._revision = 0
+        self.known_once = False
+        """All of the store was read: what is remembered is whole."""
 
     @property
     def node(self) -> str:
@@ -124,6 +126,7 @@ class Controller:
         self._revision = await self.store.revision()
         # gates that a killed server left closed are opened again by nobody: those tasks wait for the next `up`
         await self.cluster.start()
+        self.known_once = True
         self._recovery = asyncio.create_task(moving.recover(self))
 
     async def _sweep_contents(self) -> None:

@@ -10,7 +10,9 @@ import asyncio
 import logging
 import os
 import platform
+import time
 from collections.abc import Awaitable
+from typing import TYPE_CHECKING
 
 import msgspec
 from aiohttp import web
@@ -25,6 +27,9 @@ from orchestrator.server import api
 from orchestrator.server.controller import Controller
 from orchestrator.store.interface import Store, StoreError
 from orchestrator.store.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from orchestrator.store.etcd import Address, EtcdStore
 
 AGAIN_S = 1.0
 log = logging.getLogger(__name__)
@@ -72,37 +77,52 @@ async def serve() -> None:
 
 async def _take_turns(paths: Paths, wish: Wish, stop: asyncio.Event) -> None:
     """Wait to lead, lead, and wait again when that is over."""
-    from orchestrator.store.etcd import Address, EtcdStore
+    from orchestrator.store.etcd import Address
 
     address = Address.parse(wish.store, ca=wish.ca, cert=wish.cert, key=wish.key)
+    state = api.Waiting()
     while not stop.is_set():
-        reason = ["this server is not ready yet"]
-        waiting = await _listen(paths, api.waiting(reason))
+        waiting = await _listen(paths, api.waiting(state))
         store = None
         try:
-            store = await EtcdStore.open(address)
-            await store.announce(f"servers/{_name()}", make_key(paths.keys).encode())
-            reason[0] = "another server leads: ask that one (PYSTACK_HOST may name several)"
-            await _unless(stop, store.lead(_name()))
-        except StoreError as error:
-            reason[0] = f"the store does not answer, so nothing can be said or changed; containers run on: {error}"
-            log.warning("%s", error)
-            if store:
-                await store.close()
-                store = None
-            await _unless(stop, asyncio.sleep(AGAIN_S))
+            while store is None and not stop.is_set():
+                store = await _campaign(address, paths, state, stop)
         finally:
             await waiting.cleanup()
         if store and not stop.is_set():
-            await _lead(store, paths, wish, stop, store.lost)
+            await _lead(store, paths, wish, stop, store.lost, state)
             if store.lost.is_set():
                 log.warning("this server does not lead any more")
         elif store:
             await store.close()
 
 
-async def _lead(store: Store, paths: Paths, wish: Wish, stop: asyncio.Event, over: asyncio.Event) -> None:
-    """Be the control plane until *stop* or *over*."""
+async def _campaign(address: Address, paths: Paths, state: api.Waiting, stop: asyncio.Event) -> EtcdStore | None:
+    """A store that this server leads, or None where it does not answer; *state* says what it is at."""
+    from orchestrator.store.etcd import EtcdStore
+
+    store = None
+    try:
+        store = await EtcdStore.open(address)
+        await store.announce(f"servers/{_name()}", make_key(paths.keys).encode())
+        state.reason, state.away = "another server leads: ask that one (PYSTACK_HOST may name several)", False
+        await _unless(stop, store.lead(_name()))
+        return store
+    except StoreError as error:
+        state.reason = f"the store does not answer, so nothing can be said or changed; containers run on: {error}"
+        if not state.away:
+            log.warning("%s", state.reason)
+        state.away = True
+        if store:
+            await store.close()
+        await _unless(stop, asyncio.sleep(AGAIN_S))
+        return None
+
+
+async def _lead(
+    store: Store, paths: Paths, wish: Wish, stop: asyncio.Event, over: asyncio.Event, state: api.Waiting | None = None
+) -> None:
+    """Be the control plane until *stop* or *over*; *state* keeps what was known then."""
     controller = Controller(
         store, _name(), paths.docker_socket, paths.run, paths.keys, advertise=wish.advertise
     )
@@ -116,6 +136,8 @@ async def _lead(store: Store, paths: Paths, wish: Wish, stop: asyncio.Event, ove
     except StoreError as error:
         log.warning("%s", error)
     finally:
+        if state and controller.known_once:
+            state.last, state.repositories, state.since = controller, gitops, time.monotonic()
         await gitops.close()
         await controller.close()
 

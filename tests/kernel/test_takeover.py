@@ -36,6 +36,7 @@ def led(cluster: Pystack) -> None:
     """Somebody leads, and has all nodes."""
     done = cluster("node", "ls", "--format", "json", check=False)
     assert done.returncode == 0, done.stderr
+    assert "s ago" not in done.stderr
     assert [row["state"] for row in json.loads(done.stdout)] == ["ready"] * 3
 
 
@@ -44,7 +45,8 @@ def leader(cluster: Pystack) -> str:
         host = f"unix:///var/lib/pystack-lab/{cluster.lab}/{node}/run/pystack.sock"
         one = Pystack(cluster.lab)
         one.environment = {**cluster.environment, "PYSTACK_HOST": host}
-        if one("node", "ls", check=False).returncode == 0:
+        done = one("node", "ls", check=False)
+        if done.returncode == 0 and "s ago" not in done.stderr:
             return node
     raise AssertionError("nobody leads")
 
@@ -86,6 +88,7 @@ def test_the_leaders_machine_goes_and_the_others_go_on(stack: Stack, cluster: Py
         def taken_over() -> None:
             done = cluster("node", "ls", "--format", "json", check=False)
             assert done.returncode == 0
+            assert "s ago" not in done.stderr
             assert sum(row["state"] == "ready" for row in json.loads(done.stdout)) == 2
 
         eventually(taken_over, 40)
@@ -108,11 +111,22 @@ def test_without_a_quorum_nothing_is_said_and_nothing_stops(stack: Stack, cluste
         cluster.on(node, "pkill", "-STOP", "-x", "etcd")
     try:
         def said() -> None:
-            done = cluster("node", "ls", check=False)
+            done = cluster("up", "-p", "another", "-f", str(stack.file), check=False)
             assert done.returncode == 1
             assert "containers run on" in done.stderr
 
         eventually(said, 40)
+        # what was known is told, with its age; nothing is changed
+        def remembered() -> None:
+            seen = stack.run("ps", "--format", "json", check=False)
+            assert "s ago: the store does not answer" in seen.stderr
+            known = {row["task"]: row["id"] for row in json.loads(seen.stdout)}
+            assert known == {f"{stack.name}-{n}": i for n, i in ids.items()}
+
+        eventually(remembered, 20)
+        refused = stack.run("stop", check=False)
+        assert refused.returncode == 1
+        assert "nothing can be said or changed" in refused.stderr
     finally:
         for node in ("n2", "n3"):
             cluster.on(node, "pkill", "-CONT", "-x", "etcd")
