@@ -33,13 +33,18 @@ STALE = "X-Pystack-Stale"
 """A server that nobody leads answers from memory: seconds since then, and why."""
 
 
-def control_socket() -> Path:
-    """Where the server listens: PYSTACK_HOST, the one that leads where that names several (unix://a,unix://b), or the
+Place = Path | str
+"""A socket of this host, or ssh://user@host."""
+
+
+def control_socket() -> Place:
+    """Where the server listens: PYSTACK_HOST, the one that leads where that names several (unix://a,ssh://root@b), or the
     instance's own place."""
     host = os.environ.get("PYSTACK_HOST", "")
-    places = [Path(word[7:]) for word in host.split(",") if word.startswith("unix://")]
-    if host and len(places) != len(host.split(",")):
-        raise PystackError(f"PYSTACK_HOST={host}: only unix:// is supported yet")
+    words = host.split(",") if host else []
+    places: list[Place] = [Path(w[7:]) if w.startswith("unix://") else w for w in words]
+    if strange := [w for w in words if not w.startswith(("unix://", "ssh://"))]:
+        raise PystackError(f"PYSTACK_HOST={strange[0]}: write unix:///path or ssh://user@host")
     if places:
         return places[0] if len(places) == 1 else max(places, key=_standing)
     if root := os.environ.get("PYSTACK_ROOT"):
@@ -49,25 +54,30 @@ def control_socket() -> Path:
     return Path(os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.geteuid()}")) / "pystack/pystack.sock"
 
 
-def _standing(path: Path) -> int:
+def _standing(path: Place) -> int:
     """2 where the server leads, 1 where it remembers what was, while nobody can lead; otherwise 0."""
     connection = _Connection(path)
     try:
         connection.request("GET", "/v1/version")
         reply = connection.getresponse()
         return 0 if reply.status != 200 else 1 if reply.getheader(STALE) else 2
-    except (OSError, http.client.HTTPException):
+    except (OSError, http.client.HTTPException, Unreachable):
         return 0
     finally:
         connection.close()
 
 
 class _Connection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         super().__init__("pystack")
         self._path = path
 
     def connect(self) -> None:
+        if isinstance(self._path, str):
+            from orchestrator.cli.remote import dial
+
+            self.sock = dial(self._path)
+            return
         self.sock = socket.socket(socket.AF_UNIX)
         try:
             self.sock.connect(str(self._path))
@@ -99,6 +109,7 @@ class Client:
                 raise Unreachable(
                     f"no pystack server answers at {self.path}: `pystack up` or `pystack server` starts one"
                 ) from None
+            assert isinstance(self.path, Path)
             start_server(self.path)
             connection.connect()
         return connection

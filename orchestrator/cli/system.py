@@ -24,6 +24,22 @@ def info() -> None:
     click.echo(json.dumps(Client(start=True).engine("GET", "/info"), indent=2))
 
 
+@system.command("dial-stdio", hidden=True)
+def dial_stdio() -> None:
+    """Connect standard input and output to the server: the far end of PYSTACK_HOST=ssh://…"""
+    from pathlib import Path
+
+    from orchestrator.cli.client import control_socket, start_server
+    from orchestrator.cli.remote import dial_stdio as pump
+
+    path = control_socket()
+    if not isinstance(path, Path):
+        raise Unreachable("PYSTACK_HOST of that host leads on to another one: name that one yourself")
+    if not path.exists():
+        start_server(path)
+    pump(path)
+
+
 @system.command()
 @format_option
 def df(shape: str) -> None:

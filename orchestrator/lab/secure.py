@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,7 +19,7 @@ StrictModes no
 PermitRootLogin prohibit-password
 PasswordAuthentication no
 MaxStartups 200
-SetEnv PYSTACK_ROOT={directory}
+SetEnv PYSTACK_ROOT={directory} PATH={programs}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 """
 
 
@@ -37,7 +38,9 @@ def prepare(lab: Path, machines: Mapping[str, str], servers: Sequence[str]) -> N
         directory.mkdir(exist_ok=True)
         known.append(f"{address} {_key(directory / 'ssh_host_key', name)}\n")
         (directory / "authorized_keys").write_text(f"{client}\n")
-        (directory / "sshd_config").write_text(CONFIG.format(address=address, directory=directory))
+        (directory / "sshd_config").write_text(CONFIG.format(
+            address=address, directory=directory, programs=Path(sys.executable).parent
+        ))
     for home in homes:
         (home / "known_hosts").write_text("".join(known))
 
