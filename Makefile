@@ -11,6 +11,7 @@ test: setup
 	$(PYTEST) -n 2 tests
 
 test-vm: setup
+	.venv/bin/python tests/vm/cluster.py
 	bash tests/vm/run
 
 lint: setup

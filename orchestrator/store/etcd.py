@@ -30,7 +30,8 @@ from orchestrator.store.interface import Change, Compacted, Compare, Entry, Op, 
 
 T = TypeVar("T")
 CALL_S, GIVE_UP_S = 2.0, 6.0
-PAGE = 1000
+PAGE, PAGE_BYTES = 1000, 16 << 20
+"""Keys of the first page of a list, and bytes of the later ones."""
 SLOTS = 8  # transactions under way at the same time
 LEASE_S, KEEP_S, SILENT_S = 6, 1.0, 5.0
 MARKS, LEADER = "\0mark/", "\0leader"  # before all keys of ours
@@ -215,18 +216,24 @@ class EtcdStore:
 
     async def scan(self, prefix: str, *, at: int = 0) -> Sequence[Entry]:
         out: list[Entry] = []
-        start, end = prefix or "\x01", _after(prefix)
+        start, end, limit = prefix or "\x01", _after(prefix), PAGE
         while True:
             try:
-                answer = await self._call("Range", self._range(start, end, revision=at, limit=PAGE))
+                answer = await self._call("Range", self._range(start, end, revision=at, limit=limit))
             except _Status as error:
                 if error.code == grpc.StatusCode.OUT_OF_RANGE and "compacted" in str(error):
                     raise Compacted(await self._oldest()) from None
+                if error.code == grpc.StatusCode.RESOURCE_EXHAUSTED and limit > 1:
+                    limit = max(1, limit // 16)  # some values are much larger than those before
+                    continue
                 raise
             out += map(self._entry, answer.kvs)
             if not answer.more:
                 return out
             start, at = out[-1].key + "\0", at or int(answer.header.revision)
+            # etcd counts the whole range for each page: the larger the pages may be, the better
+            average = sum(len(kv.value) + len(kv.key) for kv in answer.kvs) // len(answer.kvs) + 100
+            limit = max(PAGE, PAGE_BYTES // average)
 
     async def _oldest(self) -> int:
         """The first revision that is still known: a watch of an older one is told."""

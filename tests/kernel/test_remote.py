@@ -15,10 +15,11 @@ def far(
 ) -> subprocess.CompletedProcess[str]:
     home = Path(f"/var/lib/pystack-lab/{lab.lab}/n1/home/.ssh")
     # no shared connection: its process would outlive the test
-    ssh = f"ssh -F none -o ControlMaster=no -o ControlPersist=no -i {home}/id_ed25519 -o UserKnownHostsFile={home}/known_hosts"
+    alone = "-F none -o ControlMaster=no -o ControlPersist=no"
+    ssh = f"ssh {alone} -i {home}/id_ed25519 -o UserKnownHostsFile={home}/known_hosts"
     return subprocess.run(
-        ["nsenter", "-t", lab.pid("n1"), "-n", "env", f"PYSTACK_HOST={host}", f"PYSTACK_SSH_COMMAND={ssh}", sys.executable, "-m",
-         "orchestrator", *words], capture_output=True, text=True, timeout=90, check=False, input=stdin,
+        ["nsenter", "-t", lab.pid("n1"), "-n", "env", f"PYSTACK_HOST={host}", f"PYSTACK_SSH_COMMAND={ssh}",
+         sys.executable, "-m", "orchestrator", *words], capture_output=True, text=True, timeout=90, check=False, input=stdin,
     )
 
 

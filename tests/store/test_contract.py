@@ -87,6 +87,16 @@ async def test_a_value_comes_back_as_it_was(store: Store, value: bytes) -> None:
     assert [e.value for e in await store.scan("v")] == [value]
 
 
+async def test_a_list_of_large_values_and_small_ones(store: Store) -> None:
+    for start in range(0, 1280, 64):
+        await store.transact([], [Put(f"p/{n:05d}", b"") for n in range(start, start + 64)])
+    for number in range(80):
+        await store.transact([], [Put(f"p/{9000 + number:05d}", b"x" * (1 << 20))])
+    found = await store.scan("p/")
+    assert [len(e.value) for e in found] == [0] * 1280 + [1 << 20] * 80
+    assert [e.key for e in found] == sorted(e.key for e in found)
+
+
 @pytest.mark.parametrize(("operations", "why"), [
     ([Put(f"n/{i}", b"") for i in range(65)], "at most 64 operations"), ([A, A], "each key once"),
     ([A, Delete("k/a")], "each key once"),
