@@ -20,7 +20,7 @@ COMMANDS = {
     "top": "tasks", "stats": "tasks", "port": "tasks", "attach": "tasks", "cp": "tasks", "create": "up",
     "scale": "up", "run": "run", "node": "node", "agent": "serve", "doctor": "doctor", "store": "store",
     "why": "why", "why-not": "why", "rebalance": "rebalance", "schema": "schema",
-    "gitops": "gitops", "convert": "convert",
+    "gitops": "gitops", "convert": "convert", "watch": "watch",
     "port-forward": "forward", "apply": "plan", "history": "history", "rollback": "history",
 }
 

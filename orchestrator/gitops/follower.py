@@ -51,6 +51,7 @@ class Follower:
         self._poke = asyncio.Event()
         self._done = asyncio.Condition()
         self._rounds = 0
+        self._busy = False
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -68,12 +69,10 @@ class Follower:
     async def sync(self) -> State:
         """Look now, and return when that is done."""
         async with self._done:
-            mine = self._rounds + (2 if self._poke.is_set() or self._busy else 1)
+            mine = self._rounds + (2 if self._busy else 1)  # a round that goes on may have fetched already
             self._poke.set()
             await self._done.wait_for(lambda: self._rounds >= mine)
         return self.state
-
-    _busy = False
 
     async def _follow(self) -> None:
         while True:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from agent.manifest import Container, Record, Subnet, is_shared
+from agent.manifest import Container, Hook, Record, Subnet, is_shared
 
 
 class Dependency(Record, frozen=True, kw_only=True):
@@ -52,6 +52,19 @@ class Reserves(Record, frozen=True, kw_only=True):
     generic: tuple[tuple[str, int], ...] = ()
 
 
+class WatchRule(Record, frozen=True, kw_only=True):
+    """What a change below *path*, of the client, leads to. *target* is the path in the container; *ignore* and *include* are
+    patterns as .dockerignore has them; *command* is run after a sync."""
+
+    path: str
+    action: Literal["rebuild", "sync", "restart", "sync+restart", "sync+exec"]
+    target: str = ""
+    ignore: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    command: Hook | None = None
+    initial_sync: bool = False
+
+
 class Service(Record, frozen=True, kw_only=True):
     """*container* is resolved but for addresses and the image's identity, which the plan decides. *where* is the
     service's place in the file, `stack.yml:3:5`."""
@@ -68,6 +81,7 @@ class Service(Record, frozen=True, kw_only=True):
     endpoint_mode: str = ""
     placement: Placement = Placement()
     reserves: Reserves = Reserves()
+    watch: tuple[WatchRule, ...] = ()
 
 
 DRIVERS = ("bridge", "overlay", "macvlan", "ipvlan", "host", "none")

@@ -194,8 +194,13 @@ def _devices(place: Place, value: Any) -> Any:
     ]
 
 
+def _develop(place: Place, value: Any) -> Any:
+    return {**value, "watch": [{**r, "path": place.path(scalar(r["path"]))} for r in value.get("watch") or ()]}
+
+
 FORMS: dict[str, Form] = {
-    "build": _build, "command": _command, "entrypoint": _command, "ports": _ports, "volumes": _volumes, "networks": _networks,
+    "build": _build, "develop": _develop,
+    "command": _command, "entrypoint": _command, "ports": _ports, "volumes": _volumes, "networks": _networks,
     "configs": _granted, "secrets": _granted, "healthcheck": _healthcheck, "extra_hosts": _hosts, "post_start": _hooks,
     "pre_stop": _hooks, "pre_start": _before, "devices": _devices, "annotations": _pairs, "sysctls": _pairs, "dns": _listed,
     "dns_search": _listed, "tmpfs": _listed, "mem_limit": lambda _, v: scalar(v), "memswap_limit": lambda _, v: scalar(v),

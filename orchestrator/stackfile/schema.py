@@ -346,7 +346,7 @@ SERVICE = record({
     "pre_stop": key(listed(record(HOOK, "command")), "What is run before a stop."),
     "deploy": key(DEPLOY, "How many tasks, where, and with what."),
     "scale": key(WHOLE, "How many tasks."),
-    "develop": key(WATCH, "Rules of `watch`.", refused=LATER),
+    "develop": key(WATCH, "For who works on it."),
     "profiles": key(UNIQUE_TEXTS, "Only with one of these profiles."),
     "extends": key(either(TEXT, record({
         "service": key(TEXT, "The service that it is like."), "file": key(TEXT, "The file that has it."),

@@ -19,7 +19,7 @@ from orchestrator.stackfile import envfile
 from orchestrator.stackfile.deploy import deploy, x_placement
 from orchestrator.stackfile.interpolate import Invalid
 from orchestrator.stackfile.merge import as_mapping
-from orchestrator.stackfile.model import Build, Dependency, Placement, Service
+from orchestrator.stackfile.model import Build, Dependency, Placement, Service, WatchRule
 from orchestrator.stackfile.reading import Reading
 from orchestrator.stackfile.rows import (
     Draft,
@@ -44,6 +44,7 @@ from orchestrator.stackfile.units import parse_duration
 
 SERVICE_FIELDS = (
     "attach", "replicas", "container_name", "depends_on", "build", "mode", "endpoint_mode", "placement", "reserves",
+    "watch",
 )
 _MAC = re.compile(r"([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}")
 
@@ -478,19 +479,23 @@ def label_file(draft: Draft, value: Any, path: Path_) -> Fields:
 
 
 def develop(draft: Draft, value: Any, path: Path_) -> Fields:
-    """Checked; `pystack watch` is not there yet."""
-    body = draft.reading.mapping(value, path)
-    for number, item in enumerate(draft.reading.sequence(body.get("watch"), (*path, "watch"))):
+    """Rules of `pystack watch`."""
+    out = []
+    for number, rule in enumerate(draft.reading.mapping(value, path).get("watch") or ()):
         at = (*path, "watch", number)
-        rule = draft.reading.mapping(item, at)
-        for key in ("path", "action"):
-            if key not in rule:
-                draft.problem(at, f"{key} is missing", "a rule has path and action")
-        actions = ("rebuild", "sync", "restart", "sync+restart", "sync+exec")
-        if rule.get("action", "sync") not in actions:
-            draft.problem((*at, "action"), f"{scalar(rule['action'])!r} is no action", "one of " + ", ".join(actions))
-    draft.reading.warn(path, "is not supported yet and has no effect")
-    return {}
+        if "sync" in rule["action"] and not scalar(rule.get("target")).startswith("/"):
+            draft.problem(at, f"{rule['action']} needs target, an absolute path in the container", "target: /app")
+            continue
+        if rule["action"] == "sync+exec" and not rule.get("exec"):
+            draft.problem(at, "sync+exec needs exec", "exec: {command: …}")
+            continue
+        found = hooks("hook")(draft, [rule["exec"]], (*at, "exec"))["hook"] if rule.get("exec") else ()
+        lists = {k: words(k)(draft, rule[k], (*at, k))[k] for k in ("ignore", "include") if k in rule}
+        out.append(WatchRule(
+            path=str(draft.reading.host_path(scalar(rule["path"]))), action=rule["action"], target=scalar(rule.get("target")),
+            command=found[0] if found else None, initial_sync=flag(rule.get("initial_sync")), **lists,
+        ))
+    return {"watch": tuple(out)}
 
 
 def hooks(field: str) -> Row:

@@ -56,6 +56,8 @@ VALUES: dict[str, Any] = {
     "include[].path": "more.yml", "include": ["more.yml"], "include[].project_directory": "sub",
     "include[].env_file": "vars.env", f"{S}extends.file": "more.yml", f"{S}extends.service": "c",
     f"{S}depends_on.*.required": False, f"{S}post_start[].environment": {"A": "1"}, f"{S}pre_stop[].environment": {"A": "1"},
+    f"{S}develop.watch[].action": "restart", f"{S}develop.watch[].path": "other", f"{S}develop.watch[].target": "/other",
+    f"{S}develop.watch[].exec.environment": {"A": "1"}, f"{S}develop.watch[].exec.command": "other",
     f"{N}driver_opts": {"com.docker.network.bridge.name": "x"}, f"{N}labels": {"A": "1"}, f"{V}labels": {"A": "1"},
     f"{S}attach": False, f"{S}cap_add": ["NET_ADMIN"], f"{S}cap_drop": ["CHOWN"],
 }
@@ -66,6 +68,8 @@ AROUND: dict[str, dict[str, Any]] = {
     f"{S}volumes[].bind": {}, f"{S}volumes[].tmpfs": {},
     f"{S}networks.*": {}, f"{S}deploy.restart_policy": {"condition": "on-failure"},
     f"{S}configs[]": {"source": "c", "target": "/c"}, f"{S}secrets[]": {"source": "s", "target": "/s"},
+    f"{S}develop.watch[]": {"path": ".", "action": "sync", "target": "/app"},
+    f"{S}develop.watch[].exec": {"command": "a"},
     f"{S}healthcheck": {"test": "true"}, f"{S}depends_on.*": {"condition": "service_started"},
     f"{S}ulimits.*": {"soft": 3, "hard": 7}, f"{S}post_start[]": {"command": "a"}, f"{S}pre_stop[]": {"command": "a"},
     f"{N}ipam.config[]": {"subnet": "10.5.0.0/16"}, f"{S}extends": {"service": "b"}, "include[]": {"path": "other.yml"},

@@ -1,0 +1,161 @@
+"""`pystack watch`: what changes here reaches the containers. Source: Compose Specification, develop.md."""
+
+from __future__ import annotations
+
+import io
+import re
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestrator.cli.options import StackOptions, stack_options
+from orchestrator.errors import PystackError
+
+if TYPE_CHECKING:
+    from orchestrator.cli.client import Client
+    from orchestrator.cli.output import Progress
+    from orchestrator.stackfile.load import Loaded
+    from orchestrator.stackfile.model import Service, WatchRule
+
+ALWAYS = "**/.git\n**/*~\n**/*.swp\n**/*.swx\n**/.#*\n**/4913\n**/.DS_Store\n**/__pycache__\n"
+"""What editors and git leave behind while they write."""
+
+
+@click.command()
+@stack_options
+@click.option("--no-up", is_flag=True, help="Do not bring the stack up first.")
+@click.argument("services", nargs=-1)
+def watch(stack: StackOptions, no_up: bool, services: tuple[str, ...]) -> None:
+    """Sync, restart or rebuild services as their files change here, until interrupted."""
+    from watchfiles import watch as follow
+
+    from orchestrator.cli.client import Client
+    from orchestrator.cli.output import Progress
+    from orchestrator.cli.up import apply
+
+    loaded = stack.load()
+    watched = [s for s in loaded.stack.services if s.watch and (not services or s.name in services)]
+    if strangers := sorted(set(services) - {s.name for s in watched}):
+        raise PystackError(f"{', '.join(strangers)}: there is no such service with develop.watch in the file")
+    if not watched:
+        raise PystackError("no service has develop.watch: say there what a change leads to")
+    for service in watched:
+        for rule in service.watch:
+            if not Path(rule.path).exists():
+                raise PystackError(f"{service.where}: {service.name}: develop.watch: {rule.path} does not exist")
+            if rule.action == "rebuild" and not service.build:
+                raise PystackError(f"{service.where}: {service.name}: develop.watch: rebuild needs build:")
+    client, shown = Client(start=True), Progress()
+    if not no_up:
+        apply(client, loaded, shown)
+    work = Work(client, loaded, shown)
+    for service in watched:
+        for rule in service.watch:
+            if rule.initial_sync and "sync" in rule.action:
+                work.sync(service, rule, [p for p in sorted(Path(rule.path).rglob("*")) if p.is_file()] or [Path(rule.path)])
+    # a file is watched by its folder: editors put another one in its place
+    roots = {r.path if Path(r.path).is_dir() else str(Path(r.path).parent) for s in watched for r in s.watch}
+    click.echo(f"watching {', '.join(sorted(roots))}", err=True)
+    for changes in follow(*roots, debounce=300, step=50, watch_filter=None, raise_interrupt=True):
+        paths = sorted({file for _, path in changes for file in _files(Path(path))})
+        for service in watched:
+            try:
+                work.changed(service, paths)
+            except PystackError as error:  # the next change may mend it
+                click.secho(f"{service.name}: {error}", fg="red", err=True)
+
+
+def _files(path: Path) -> list[Path]:
+    """A folder that is new may have had its files before it was watched."""
+    return [p for p in path.rglob("*") if not p.is_dir()] if path.is_dir() and not path.is_symlink() else [path]
+
+
+class Work:
+    def __init__(self, client: Client, loaded: Loaded, shown: Progress) -> None:
+        self.client = client
+        self.loaded = loaded
+        self.shown = shown
+
+    def changed(self, service: Service, paths: list[Path]) -> None:
+        """Do what the rules of *service* say about *paths*: a rebuild takes all else along."""
+        hits = [(rule, found) for rule in service.watch if (found := [p for p in paths if concerns(rule, p)])]
+        if any(rule.action == "rebuild" for rule, _ in hits):
+            from orchestrator.cli.up import apply
+
+            click.echo(f"{service.name}: rebuild", err=True)
+            return apply(self.client, self.loaded, self.shown, build=True, services=(service.name,), no_deps=True)
+        for rule, found in hits:
+            if "sync" in rule.action:
+                self.sync(service, rule, found)
+        if any("restart" in rule.action for rule, _ in hits):
+            click.echo(f"{service.name}: restart", err=True)
+            body = {"services": [service.name]}
+            for event in self.client.lines("POST", f"/v1/stacks/{self.loaded.stack.name}/restart", body=body):
+                self.shown.event(event)
+
+    def sync(self, service: Service, rule: WatchRule, paths: list[Path]) -> None:
+        """Copy *paths* into every task of *service*; those that are gone here go there too."""
+        from orchestrator.cli import execute
+        from orchestrator.cli.tasks import of_stack
+
+        there = [p for p in paths if p.exists()]
+        gone = [inside(rule, p) for p in paths if not p.exists()]
+        rows = [r for r in of_stack(self.client, self.loaded.stack.name, (service.name,)) if r["state"] == "running"]
+        cargo = packed(rule, there)
+        for row in rows:
+            node, base = self.client.at(row["node"]), f"/containers/{row['id']}"
+            if there:
+                node.request("PUT", f"{node.base}{base}/archive", query={"path": "/"}, body=cargo).read()
+            if gone:
+                execute.run(node, row["id"], {"Cmd": ["rm", "-rf", "--", *gone]}, tty=False, stdin=False)
+            if rule.command and rule.action == "sync+exec":
+                hook = rule.command
+                wish: dict[str, Any] = {
+                    "Cmd": list(hook.command), "User": hook.user, "WorkingDir": hook.working_dir, "Privileged": hook.privileged,
+                    "Env": [f"{k}={v}" for k, v in hook.environment],
+                }
+                if code := execute.run(node, row["id"], wish, tty=False, stdin=False):
+                    click.secho(f"{row['task']}: {' '.join(hook.command)} ended with {code}", fg="red", err=True)
+        names = ", ".join(inside(rule, p) for p in paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
+        click.echo(f"{service.name}: synced {names} to {len(rows)} task{'' if len(rows) == 1 else 's'}", err=True)
+
+
+def concerns(rule: WatchRule, path: Path) -> bool:
+    """Whether a change of *path* is the rule's business."""
+    from orchestrator.cli.context import is_ignored, patterns
+
+    root = Path(rule.path)
+    if path == root:
+        return not root.is_dir()
+    if not path.is_relative_to(root):
+        return False
+    name = str(path.relative_to(root))
+    if is_ignored(name, patterns(ALWAYS)) or is_ignored(name, patterns("\n".join(rule.ignore))):
+        return False
+    ignored: list[tuple[re.Pattern[str], bool]] = []
+    if (root / ".dockerignore").is_file():
+        ignored = patterns((root / ".dockerignore").read_text(errors="replace"))
+    if is_ignored(name, ignored) or path.is_dir():
+        return False
+    return not rule.include or is_ignored(name, patterns("\n".join(rule.include)))
+
+
+def inside(rule: WatchRule, path: Path) -> str:
+    """Where *path* lies in the container."""
+    root = Path(rule.path)
+    return rule.target if path == root else f"{rule.target.rstrip('/')}/{path.relative_to(root)}"
+
+
+def packed(rule: WatchRule, paths: Iterable[Path]) -> bytes:
+    """*paths* as a tar, named as they are to lie in the container."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for path in paths:
+            try:
+                archive.add(path, arcname=inside(rule, path).lstrip("/"), recursive=False)
+            except FileNotFoundError:
+                continue  # gone again: the next change says so
+    return out.getvalue()

@@ -1,0 +1,137 @@
+"""`pystack watch`: files that change here change in the containers, or lead to a restart or another image."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Stack, eventually
+
+FILE = """
+services:
+  web:
+    image: busybox
+    command: [sh, -c, "mkdir -p /app; exec sleep 1000"]
+    stop_signal: SIGKILL
+    deploy: {replicas: 2}
+    develop:
+      watch:
+      - {path: src, action: sync, target: /app, ignore: ["*.log"], initial_sync: true}
+      - {path: one.conf, action: sync+restart, target: /etc/one.conf}
+      - path: lib
+        action: sync+exec
+        target: /lib/own
+        include: ["*.txt"]
+        exec: {command: [sh, -c, "echo done >> /hooked"]}
+  other: {image: busybox, command: [sleep, "1000"], stop_signal: SIGKILL}
+"""
+
+
+@contextmanager
+def watching(stack: Stack, *options: str) -> Iterator[list[str]]:
+    """`pystack watch` in the background; the lines that it said so far."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "orchestrator", "-f", str(stack.file), "watch", "-p", stack.name, *options],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=stack.pystack.environment,
+    )
+    said: list[str] = []
+
+    def listen() -> None:
+        assert process.stdout
+        for line in process.stdout:
+            said.append(line)
+
+    listener = threading.Thread(target=listen)
+    listener.start()
+    try:
+        eventually(lambda: _has(said, "watching"), 30)
+        yield said
+    finally:
+        process.send_signal(signal.SIGINT)
+        code = process.wait(20)
+        listener.join()
+        assert process.stdout
+        process.stdout.close()
+        assert code == 130
+
+
+def _has(said: list[str], word: str) -> None:
+    assert any(word in line for line in said), said
+
+
+def _both(stack: Stack, command: str, want: str) -> None:
+    for index in ("1", "2"):
+        seen = stack.run("exec", "-T", "--index", index, "web", "sh", "-c", command, check=False)
+        assert seen.stdout == want
+
+
+@pytest.fixture
+def folder(stack: Stack) -> Path:
+    for name, text in (("src/a.txt", "first"), ("src/deep/b.txt", "deep"), ("one.conf", "1"), ("lib/x.txt", "x")):
+        path = stack.directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    stack.write(FILE)
+    return stack.directory
+
+
+def test_files_are_synced_to_every_task(stack: Stack, folder: Path) -> None:
+    with watching(stack):
+        eventually(lambda: _both(stack, "cat /app/a.txt /app/deep/b.txt", "firstdeep"), 20)
+        (folder / "src/a.txt").write_text("second")
+        (folder / "src/new").mkdir()
+        (folder / "src/new/c.txt").write_text("new")
+        (folder / "src/noise.log").write_text("no")
+        eventually(lambda: _both(stack, "cat /app/a.txt /app/new/c.txt; ls /app/noise.log 2>/dev/null", "secondnew"), 20)
+        (folder / "src/deep/b.txt").unlink()
+        eventually(lambda: _both(stack, "ls /app/deep", ""), 20)
+        (folder / "lib/y.md").write_text("not included")
+        (folder / "lib/x.txt").write_text("y")
+        eventually(lambda: _both(stack, "cat /lib/own/x.txt /hooked; ls /lib/own", "ydone\nx.txt\n"), 20)
+        before = stack.ps()
+        # an editor writes another file, and puts it in the place of the first
+        (folder / "one.conf~").write_text("2")
+        (folder / "one.conf~").rename(folder / "one.conf")
+        eventually(lambda: _both(stack, "cat /etc/one.conf", "2"), 20)
+        eventually(lambda: _restarted(stack, before), 20)
+
+
+def _restarted(stack: Stack, before: dict[str, dict[str, object]]) -> None:
+    now = stack.ps()
+    assert {n: now[n]["id"] for n in now} == {n: before[n]["id"] for n in before}
+    assert all(now[f"web-{i}"]["started"] != before[f"web-{i}"]["started"] for i in (1, 2))
+    assert now["other-1"]["started"] == before["other-1"]["started"]
+
+
+def test_a_rebuild_replaces_exactly_its_service(stack: Stack, folder: Path) -> None:
+    (folder / "Dockerfile").write_text("FROM busybox\nCOPY src/a.txt /a.txt\nCMD [\"sleep\", \"1000\"]\n")
+    stack.write("services:\n  web: {build: ., stop_signal: SIGKILL, develop: {watch: [{path: src, action: rebuild}]}}\n"
+                "  other: {image: busybox, command: [sleep, '1000'], stop_signal: SIGKILL}\n")
+    with watching(stack):
+        other = stack.ps()["other-1"]["id"]
+        (folder / "src/a.txt").write_text("rebuilt")
+        eventually(lambda: _says(stack, "rebuilt"), 60)
+        assert stack.ps()["other-1"]["id"] == other
+
+
+def _says(stack: Stack, text: str) -> None:
+    assert stack.run("exec", "-T", "web", "cat", "/a.txt", check=False).stdout == text
+
+
+@pytest.mark.parametrize(("rule", "why"), [
+    ("{path: nowhere, action: sync, target: /x}", "nowhere does not exist"), ("{path: src, action: sync}", "sync needs target"),
+    ("{path: src, action: rebuild}", "rebuild needs build:"), ("{path: src, action: sync+exec, target: /x}", "needs exec"),
+])
+def test_a_rule_that_cannot_work_is_refused(stack: Stack, folder: Path, rule: str, why: str) -> None:
+    del folder
+    stack.write(f"services: {{a: {{image: busybox, develop: {{watch: [{rule}]}}}}}}\n")
+    refused = stack.run("watch", check=False)
+    assert refused.returncode == 1
+    assert why in refused.stderr
