@@ -14,6 +14,8 @@ class Node(Record, frozen=True, kw_only=True):
     address under which the other nodes reach it, for overlay networks. *host_key* is the SSH host key that was accepted
     when it was added, in OpenSSH's one-line form. *facts* are what it last said of itself.
 
+    A *server* may lead the cluster: its role is manager.
+
     active takes tasks; pause keeps what it has and takes none; drain gives its tasks away."""
 
     name: str
@@ -22,6 +24,7 @@ class Node(Record, frozen=True, kw_only=True):
     underlay: str = ""
     host_key: str = ""
     root: str = ""
+    server: bool = False
     labels: tuple[tuple[str, str], ...] = ()
     availability: Availability = "active"
     facts: Facts = Facts()

@@ -68,9 +68,14 @@ class Cluster:
             nodes.append(own)
         if not self._advertise:
             self.local = next(n.name for n in nodes if not n.target)
-        for node in nodes:
+        for node in await self._with_roles(nodes):
             self._take(node)
         await asyncio.wait_for(self.members[self.local].synced.wait(), 30)
+
+    async def _with_roles(self, nodes: Sequence[Node]) -> list[Node]:
+        """*nodes*, those that may lead marked so: such hosts say it in the store."""
+        servers = {e.key.removeprefix("servers/") for e in await self.store.scan("servers/")}
+        return [msgspec.structs.replace(n, server=n.name in servers or n.name == self.local) for n in nodes]
 
     async def _among_servers(self, nodes: Sequence[Node]) -> list[Node]:
         """*nodes* with this host as the other servers must know it: by name, and with the way to it."""
@@ -162,6 +167,7 @@ class Cluster:
                 host_key=accepted.export_public_key().decode().strip(),
             )
             mine = str(connection.get_extra_info("sockname")[0])
+        node = (await self._with_roles([node]))[0]
         async with self._adding:
             self._refuse_twin(node)
             own = self.members[self.local]

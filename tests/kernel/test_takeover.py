@@ -104,6 +104,12 @@ def test_the_leaders_machine_goes_and_the_others_go_on(stack: Stack, cluster: Py
     eventually(lambda: led(cluster), 40)
 
 
+def test_every_server_is_a_manager(stack: Stack, cluster: Pystack) -> None:
+    stack.up("services:\n  a: {image: busybox, command: sleep 10000, stop_signal: SIGKILL, deploy: {mode: global, "
+             "placement: {constraints: [node.role == manager]}}}\n")
+    assert {row["node"] for row in stack.ps().values()} == {"n1", "n2", "n3"}
+
+
 def test_without_a_quorum_nothing_is_said_and_nothing_stops(stack: Stack, cluster: Pystack) -> None:
     stack.up("services:\n  a: {image: busybox, command: sleep 10000, stop_signal: SIGKILL, deploy: {mode: global}}\n")
     ids = {name: row["id"] for name, row in stack.ps().items()}
