@@ -85,7 +85,12 @@ class SqliteStore:
         return cls(connection, path, thread, lock)
 
     async def _on_thread(self, work: Callable[..., T], *arguments: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+        except sqlite3.OperationalError:
+            raise  # the disk, not the file: who writes knows what to say
+        except sqlite3.DatabaseError as error:
+            raise _damaged(self._path, error) from error
 
     async def revision(self) -> int:
         return await self._on_thread(self._revision)
@@ -274,6 +279,8 @@ def _open(path: Path) -> sqlite3.Connection:
                 os.posix_fallocate(file.fileno(), 0, BALLAST_BYTES)
         return connection
     except sqlite3.DatabaseError as error:
-        raise StoreError(
-            f"{path} is damaged ({error}): restore a backup, or move it away to begin anew (containers run on)"
-        ) from error
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> StoreError:
+    return StoreError(f"{path} is damaged ({error}): restore a backup, or move it away to begin anew (containers run on)")

@@ -84,3 +84,18 @@ async def test_a_damaged_file_is_said(tmp_path: Path) -> None:
 async def test_too_large_is_refused(store: Store) -> None:
     with pytest.raises(StoreError, match="at most 64 operations"):
         await store.transact([], [Put(str(n), b"") for n in range(65)])
+
+
+async def test_damage_inside_the_file_is_said_when_it_is_met(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    store = await SqliteStore.open(path)
+    for number in range(200):
+        await store.transact([], [Put(f"k/{number}", b"x" * 5000)])
+    await store.close()
+    raw = bytearray(path.read_bytes())
+    raw[8192:400_000] = bytes((b * 7 + 13) % 256 for b in raw[8192:400_000])
+    path.write_bytes(raw)
+    store = await SqliteStore.open(path)
+    with pytest.raises(StoreError, match=r"store.db is damaged \(.*\): restore a backup"):
+        await store.scan("")
+    await store.close()
