@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
@@ -33,7 +34,7 @@ CALL_S, GIVE_UP_S = 2.0, 6.0
 PAGE, PAGE_BYTES = 1000, 16 << 20
 """Keys of the first page of a list, and bytes of the later ones."""
 SLOTS = 8  # transactions under way at the same time
-LEASE_S, KEEP_S, SILENT_S = 6, 1.0, 5.0
+LEASE_S, KEEP_S, SILENT_S = 4, 0.7, 5.0
 MARKS, LEADER = "\0mark/", "\0leader"  # before all keys of ours
 CHANNEL = (
     ("grpc.keepalive_time_ms", 5000), ("grpc.keepalive_timeout_ms", 3000), ("grpc.keepalive_permit_without_calls", 1),
@@ -75,7 +76,8 @@ class EtcdStore:
     def __init__(self, address: Address, channels: Sequence[grpc.aio.Channel]) -> None:
         self.address = address
         self._channels = list(channels)
-        self._first = 0
+        # one on this host goes when this host goes: a watch of it never waits for a machine that crashed
+        self._first = next((n for n, member in enumerate(address.members) if _is_here(member)), 0)
         """The member that answered last."""
         self._root = f"/{address.prefix}/"
         self._slots: asyncio.Queue[tuple[str, int]] = asyncio.Queue()
@@ -426,3 +428,13 @@ def _after(prefix: str) -> str:
     """The first key behind all that begin with *prefix*."""
     return prefix[:-1] + chr(ord(prefix[-1]) + 1) if prefix else "\U0010ffff"
 
+
+def _is_here(member: str) -> bool:
+    """Whether the address of HOST:PORT is one of this host's own."""
+    host = member.rpartition(":")[0].strip("[]")
+    with contextlib.suppress(OSError, UnicodeError):
+        for family, kind, _, _, place in socket.getaddrinfo(host, 0, type=socket.SOCK_DGRAM):
+            with contextlib.suppress(OSError), socket.socket(family, kind) as probe:
+                probe.bind(place)
+                return True
+    return False
