@@ -34,7 +34,7 @@ CALL_S, GIVE_UP_S = 2.0, 6.0
 PAGE, PAGE_BYTES = 1000, 16 << 20
 """Keys of the first page of a list, and bytes of the later ones."""
 SLOTS = 8  # transactions under way at the same time
-LEASE_S, KEEP_S, SILENT_S = 4, 0.7, 5.0
+LEASE_S, KEEP_S, SILENT_S = 6, 1.0, 5.0
 MARKS, LEADER = "\0mark/", "\0leader"  # before all keys of ours
 CHANNEL = (
     ("grpc.keepalive_time_ms", 5000), ("grpc.keepalive_timeout_ms", 3000), ("grpc.keepalive_permit_without_calls", 1),
