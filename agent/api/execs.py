@@ -131,7 +131,7 @@ def _runner(engine: Engine, found: Exec) -> Run:
         engine.runtime.exec, found.record.id, directory, found.command, tty=found.tty,
         identity=users.resolve(directory / "rootfs", found.user) if found.user else None,
         environment=[*(["TERM=xterm"] if found.tty else []), *found.environment],
-        cwd=found.cwd, privileged=found.privileged,
+        cwd=found.cwd, privileged=found.privileged, size=found.size,
     )
 
 
@@ -195,6 +195,7 @@ async def _with_terminal(found: Exec, run: Run, client: Hijacked) -> None:
                     await asyncio.sleep(0.01)
                 except OSError:
                     return
+        child.send_signal(signal.SIGHUP)  # nobody is at the terminal any more; the runtime passes it on
 
     feeder = asyncio.create_task(feed())
     try:

@@ -203,11 +203,12 @@ class Runtime:
     async def exec(
         self, ident: str, bundle: Path, command: Sequence[str], *, tty: bool = False,
         identity: users.Identity | None = None, environment: Sequence[str] = (), cwd: str = "", privileged: bool = False,
-        **streams: Any,
+        size: tuple[int, int] = (0, 0), **streams: Any,
     ) -> asyncio.subprocess.Process:
         """Start *command* inside a running container, as its own process was started but for what is given.
 
-        *streams* go to `asyncio.create_subprocess_exec`; the process returned ends as *command* does."""
+        *size* is rows and columns of its terminal, which it sees from its first instruction on. *streams* go to
+        `asyncio.create_subprocess_exec`; the process returned ends as *command* does."""
         process: dict[str, Any] = json.loads((bundle / "config.json").read_bytes())["process"]
         pairs = dict(pair.partition("=")[::2] for pair in process["env"])
         pairs |= dict(pair.partition("=")[::2] for pair in environment)
@@ -224,6 +225,8 @@ class Runtime:
             "args": list(command), "env": [f"{k}={v}" for k, v in pairs.items()], "terminal": tty,
             "cwd": cwd or process["cwd"],
         }
+        if tty and size != (0, 0):
+            process["consoleSize"] = {"height": size[0], "width": size[1]}
         fd = os.memfd_create("process")
         try:
             os.write(fd, msgspec.json.encode(process))

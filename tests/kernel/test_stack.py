@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import pty
 import re
+import select
+import struct
 import subprocess
+import sys
+import termios
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Pystack, Stack
+from tests.conftest import PATIENCE, Pystack, Stack, eventually
 
 pytestmark = pytest.mark.kernel
 SLEEP = "command: sleep 1000\n    stop_grace_period: 0s"
@@ -247,32 +255,62 @@ def test_the_openapi_document_names_every_route(lab: Pystack) -> None:
     assert {"/v1/up", "/v1/plan", "/v1/stacks/{stack}/tasks"} <= document["paths"].keys()
 
 
-def test_exec_with_a_terminal(lab: Pystack) -> None:
-    """The client runs on a real pseudo-terminal; the process inside sees one of its own, with this one's size."""
-    import fcntl
-    import os
-    import pty
-    import struct
-    import subprocess
-    import sys
-    import termios
+class Terminal:
+    """`pystack container exec -t` on a real pseudo-terminal of 33 rows and 77 columns."""
 
-    lab("container", "run", "-d", "--name", "terminal", "busybox", "sleep", "1000")
-    master, slave = pty.openpty()
-    fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 77, 0, 0))
-    words = [sys.executable, "-m", "orchestrator", "container", "exec", "-t", "-i", "terminal", "sh", "-c",
-             "stty size; read word; echo got $word; exit 9"]
-    process = subprocess.Popen(words, stdin=slave, stdout=slave, stderr=slave, env=lab.environment, start_new_session=True)
-    os.close(slave)
-    seen = b""
+    def __init__(self, lab: Pystack, container: str, script: str) -> None:
+        self.master, slave = pty.openpty()
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 77, 0, 0))
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "orchestrator", "container", "exec", "-t", "-i", container, "sh", "-c", script],
+            stdin=slave, stdout=slave, stderr=slave, env=lab.environment, start_new_session=True,
+        )
+        os.close(slave)
+        self.seen = b""
+
+    def see(self, word: bytes) -> None:
+        while word not in self.seen:
+            ready, _, _ = select.select([self.master], [], [], 30 * PATIENCE)
+            assert ready, self.seen
+            try:
+                self.seen += os.read(self.master, 1024)
+            except OSError:  # the client ended
+                raise AssertionError(self.seen.decode()) from None
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self.master)
+
+
+@pytest.fixture
+def sleeper(lab: Pystack) -> Iterator[str]:
+    lab("container", "run", "-d", "--name", "sleeper", "busybox", "sleep", "1000")
+    yield "sleeper"
+    lab("container", "rm", "-f", "sleeper")
+
+
+def test_exec_with_a_terminal(lab: Pystack, sleeper: str) -> None:
+    """The process inside sees a terminal of its own, with the size of the client's."""
+    # crun hands the size over beside the start of the process, which may be first to look: SIGWINCH tells it then
+    terminal = Terminal(lab, sleeper, "until stty size 2>/dev/null; do :; done; read word; echo got $word; exit 9")
     try:
-        while b"33 77" not in seen:
-            seen += os.read(master, 1024)
-        os.write(master, b"typed\r")
-        while b"got typed" not in seen:
-            seen += os.read(master, 1024)
-        assert process.wait(20) == 9
+        terminal.see(b"33 77")
+        os.write(terminal.master, b"typed\r")
+        terminal.see(b"got typed")
+        assert terminal.process.wait(20) == 9
     finally:
-        process.kill()
-        os.close(master)
-        lab("container", "rm", "-f", "terminal")
+        terminal.close()
+
+
+def test_who_hangs_up_leaves_no_process_behind(lab: Pystack, sleeper: str) -> None:
+    terminal = Terminal(lab, sleeper, "echo ready; exec sleep 1234")
+    try:
+        terminal.see(b"ready")
+    finally:
+        terminal.close()
+
+    def gone() -> None:
+        assert "1234" not in lab("container", "exec", sleeper, "ps").stdout
+
+    eventually(gone)

@@ -38,7 +38,9 @@ services:
 def watching(stack: Stack, *options: str) -> Iterator[list[str]]:
     """`pystack watch` in the background; the lines that it said so far."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "orchestrator", "-f", str(stack.file), "watch", "-p", stack.name, *options],
+        # who runs the tests in the background may have SIGINT ignored, and children inherit that
+        ["env", "--default-signal=INT", sys.executable, "-m", "orchestrator", "-f", str(stack.file), "watch",
+         "-p", stack.name, *options],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=stack.pystack.environment,
     )
     said: list[str] = []
