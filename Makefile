@@ -1,6 +1,6 @@
 # Targets of the contract; each works on a fresh Debian machine with root and package registries.
-PACKAGES = runc crun conmon nftables iproute2 buildah docker-registry curl busybox-static mmdebstrap util-linux procps tar openssh-server openssh-client openssl etcd-server etcd-client sshfs git python3-venv
-PROGRAMS = runc crun conmon nft ip buildah docker-registry curl busybox mmdebstrap nsenter ps tar sshd ssh-keygen sshfs etcd etcdctl openssl
+PACKAGES = runc crun conmon nftables iproute2 buildah docker-registry curl busybox-static mmdebstrap util-linux procps tar openssh-server openssh-client openssl etcd-server etcd-client sshfs git tini python3-venv
+PROGRAMS = runc crun conmon nft ip buildah docker-registry curl busybox mmdebstrap nsenter ps tar sshd ssh-keygen sshfs etcd etcdctl openssl tini
 PYTEST = .venv/bin/python -m pytest
 
 .PHONY: setup test test-vm lint bench quickstart
@@ -8,7 +8,7 @@ setup:
 	@bash tools/setup "$(PACKAGES)" "$(PROGRAMS)"
 
 test: setup
-	$(PYTEST) -n 2 tests
+	$(PYTEST) -n 3 --dist loadfile tests
 
 test-vm: setup
 	.venv/bin/python tests/vm/cluster.py

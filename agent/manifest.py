@@ -31,19 +31,22 @@ class Healthcheck(Record, frozen=True, kw_only=True):
 
 
 class Mount(Record, frozen=True, kw_only=True):
-    """One entry below a container's root. For a volume, *source* is the volume's name, or "" for an anonymous one."""
+    """One entry below a container's root. For a volume, *source* is the volume's name, or "" for an anonymous one; for an
+    image, its name, and *image_id* its identity."""
 
-    kind: Literal["bind", "volume", "tmpfs"]
+    kind: Literal["bind", "volume", "tmpfs", "image"]
     target: str
     source: str = ""
     read_only: bool = False
     propagation: str = "rprivate"
     create_host_path: bool = False
+    recursive: bool = True
     nocopy: bool = False
     subpath: str = ""
     size: int = 0
     mode: int = 0o1777
     options: tuple[str, ...] = ()
+    image_id: str = ""
 
 
 class File(Record, frozen=True, kw_only=True):
@@ -93,6 +96,15 @@ class Device(Record, frozen=True, kw_only=True):
     source: str
     target: str
     permissions: str = "rwm"
+
+
+class DeviceRate(Record, frozen=True, kw_only=True):
+    """What I/O on the block device *path* of the node is held to: *what* is weight, read_bps, write_bps, read_iops or
+    write_iops; *rate* bytes or operations a second."""
+
+    what: str
+    path: str
+    rate: int
 
 
 class Hook(Record, frozen=True, kw_only=True):
@@ -146,6 +158,13 @@ class Container(Record, frozen=True, kw_only=True):
     memory_reservation: int = 0
     pids: int = 0
     oom_score_adj: int = 0
+    oom_kill_disable: bool = False
+    cpu_rt_period: int = 0
+    cpu_rt_runtime: int = 0
+    blkio_weight: int = 0
+    blkio: tuple[DeviceRate, ...] = ()
+    cgroup_parent: str = ""
+    api_socket: bool = False
     shm_size: int = 64 << 20
     ulimits: tuple[Ulimit, ...] = ()
     sysctls: tuple[tuple[str, str], ...] = ()
@@ -170,6 +189,11 @@ class Container(Record, frozen=True, kw_only=True):
     pull_policy: str = "missing"
     post_start: tuple[Hook, ...] = ()
     pre_stop: tuple[Hook, ...] = ()
+
+    @property
+    def images(self) -> dict[str, str]:
+        """Every image that it needs, by name, with its identity: its own, and those that it mounts."""
+        return {self.image: self.image_id} | {m.source: m.image_id for m in self.mounts if m.kind == "image"}
 
 
 class Subnet(Record, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ from agent.errors import AgentError
 _libc = ctypes.CDLL(None, use_errno=True)
 MNT_DETACH = 2
 MS_REC, MS_PRIVATE, MS_SLAVE, CLONE_NEWNS = 16384, 1 << 18, 1 << 19, 0x00020000
-MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND = 1, 2, 4, 8, 32, 4096
 PAGE = 4096
 
 
@@ -29,6 +29,14 @@ def overlay(target: Path, lower: Sequence[Path], upper: Path, work: Path) -> Non
     if len(data) >= PAGE:
         raise AgentError(f"the image has {len(lower)} layers, more than one mount call can name: flatten it")
     mount("overlay", target, "overlay", 0, data)
+
+
+def layers(target: Path, lower: Sequence[Path]) -> None:
+    """Mount *lower*, from the bottom layer to the top one, as one tree that nobody can write to."""
+    if len(lower) == 1:  # an overlay without an upper layer wants two
+        mount(str(lower[0]), target, "none", MS_BIND)
+        return mount("none", target, "none", MS_BIND | MS_REMOUNT | MS_RDONLY)
+    mount("overlay", target, "overlay", MS_RDONLY, "lowerdir=" + ":".join(str(path) for path in reversed(lower)))
 
 
 def unmount(target: Path) -> None:

@@ -13,6 +13,7 @@ from aiohttp import web
 from agent.api import (
     build,
     containers,
+    contents,
     dial,
     doctor,
     execs,
@@ -59,7 +60,7 @@ def make(converger: Converger) -> web.Application:
     app[CONVERGER] = converger
     app[ENGINE] = converger.engine
     for module in (
-        system, images, containers, inside, execs, networks, volumes, build, manifest, shipping, dial, doctor, moving,
+        system, images, containers, contents, inside, execs, networks, volumes, build, manifest, shipping, dial, doctor, moving,
     ):
         for route in module.routes:
             method, path, handler = route.method, route.path, route.handler

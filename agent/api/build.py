@@ -18,10 +18,13 @@ async def build(request: web.Request) -> web.StreamResponse:
     engine = request.app[ENGINE]
     query = request.query
     wish = builder.Wish(
-        dockerfile=query.get("dockerfile") or "Dockerfile", tags=tuple(query.getall("t", [])),
+        dockerfile=query.get("dockerfile") or "Dockerfile", tags=tuple(t for t in query.getall("t", []) if t),
         args=json.loads(query.get("buildargs") or "{}"), target=query.get("target", ""),
         labels=json.loads(query.get("labels") or "{}"), no_cache=flag(request, "nocache"), pull=flag(request, "pull"),
-        network=query.get("networkmode", ""),
+        network=query.get("networkmode", ""), platform=query.get("platform", ""), shm_size=int(query.get("shmsize") or 0),
+        extra_hosts=tuple(query.getall("extrahosts", [])), contexts=json.loads(query.get("contexts") or "{}"),
+        ulimits=tuple(f"{u['Name']}={u['Soft']}:{u['Hard']}" for u in json.loads(query.get("ulimits") or "[]")),
+        privileged=flag(request, "privileged"),
     )
     stream = Stream(request)
 

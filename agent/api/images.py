@@ -117,7 +117,7 @@ async def create(request: web.Request) -> web.StreamResponse:
 
         async def take() -> dict[str, object]:
             image = await archive.import_rootfs(
-                engine.images, request.content.iter_any(), parse(name), _changes(request.query.getall("changes", []))
+                engine.images, request.content.iter_any(), parse(name), changes(request.query.getall("changes", []))
             )
             return {"status": image.id}
 
@@ -136,7 +136,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     return await stream.run(fetch())
 
 
-def _changes(lines: list[str]) -> RunConfig:
+def changes(lines: list[str]) -> RunConfig:
     """Dockerfile instructions that set the image's config: CMD, ENTRYPOINT, ENV, USER, WORKDIR, LABEL."""
     fields: dict[str, Any] = {}
     for line in lines:

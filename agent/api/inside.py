@@ -39,7 +39,7 @@ def _running(request: web.Request) -> tuple[Engine, Record]:
 
 
 def _group(engine: Engine, record: Record) -> str:
-    return f"{engine.paths.cgroup_parent}/{record.id}"
+    return f"{engine.cgroup_parent(record)}/{record.id}"
 
 
 @routes.get("/containers/{name}/top")

@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import re
 import resource
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from agent.containers import cgroups
 from agent.containers.users import Identity
 from agent.errors import BadRequest
 from agent.isolation import capabilities, paths, seccomp
@@ -135,7 +137,7 @@ def own_mounts(p: Parts) -> None:
             options += list(mount.options)
             entry = {"destination": mount.target, "type": "tmpfs", "source": "tmpfs", "options": options}
         else:
-            options = ["rbind", access, mount.propagation]
+            options = ["rbind" if mount.recursive else "bind", access, mount.propagation]
             entry = {"destination": mount.target, "type": "bind", "source": str(source), "options": options}
         p.document["mounts"].append(entry)
 
@@ -163,9 +165,21 @@ def system_calls(p: Parts) -> None:
 
 
 def limits(p: Parts) -> None:
-    """runc translates these cgroup v1 terms to v2 where the host has it."""
-    c = p.container
-    out: Document = p.document["linux"].setdefault("resources", {})
+    p.document["linux"].setdefault("resources", {}).update(resources(p.container, p.notes, cgroup2=p.cgroup2))
+    p.document["linux"]["cgroupsPath"] = f"{p.cgroup_parent}/{p.id}"
+
+
+def resources(c: Container, notes: list[str], *, cgroup2: bool) -> Document:
+    """What the container may use; *notes* hears of what this host cannot do. runc translates these terms of cgroup v1 to v2."""
+    out: Document = {}
+    for part, values in (("cpu", _cpu(c, notes, cgroup2)), ("memory", _memory(c, notes, cgroup2)),
+                         ("blockIO", _block_io(c, notes, cgroup2)), ("pids", {"limit": c.pids} if c.pids else {})):
+        if values:
+            out[part] = values
+    return out
+
+
+def _cpu(c: Container, notes: list[str], cgroup2: bool) -> Document:
     cpu: Document = {}
     if c.cpus:
         cpu |= {"period": 100_000, "quota": max(1000, int(c.cpus * 100_000))}
@@ -177,25 +191,56 @@ def limits(p: Parts) -> None:
         cpu["shares"] = c.cpu_shares
     if c.cpuset:
         cpu["cpus"] = c.cpuset
-    if cpu:
-        out["cpu"] = cpu
+    if c.cpu_rt_period or c.cpu_rt_runtime:
+        if not cgroup2 and (cgroups.ROOT / "cpu" / "cpu.rt_runtime_us").exists():
+            cpu |= {k: v for k, v in (("realtimePeriod", c.cpu_rt_period), ("realtimeRuntime", c.cpu_rt_runtime)) if v}
+        else:
+            notes.append("cpu_rt_period and cpu_rt_runtime need a kernel with CONFIG_RT_GROUP_SCHED and cgroup version 1")
+    return cpu
+
+
+def _memory(c: Container, notes: list[str], cgroup2: bool) -> Document:
     memory: Document = {}
     if c.memory:
         memory["limit"] = c.memory
-        if p.cgroup2 or _swap_is_accounted():
+        if cgroup2 or _swap_is_accounted():
             memory["swap"] = c.memory_swap or c.memory * 2
     if c.memory_reservation:
         memory["reservation"] = c.memory_reservation
-    if c.swappiness is not None:
-        if p.cgroup2:
-            p.notes.append("mem_swappiness has no counterpart in cgroup version 2: it has no effect on this node")
-        else:
-            memory["swappiness"] = c.swappiness
-    if memory:
-        out["memory"] = memory
-    if c.pids:
-        out["pids"] = {"limit": c.pids}
-    p.document["linux"]["cgroupsPath"] = f"{p.cgroup_parent}/{p.id}"
+    for wanted, key, value, name in ((c.swappiness is not None, "swappiness", c.swappiness, "mem_swappiness"),
+                                     (c.oom_kill_disable, "disableOOMKiller", True, "oom_kill_disable")):
+        if wanted and cgroup2:
+            notes.append(f"{name} has no counterpart in cgroup version 2: it has no effect on this node")
+        elif wanted:
+            memory[key] = value
+    return memory
+
+
+_THROTTLES = {"read_bps": "throttleReadBpsDevice", "write_bps": "throttleWriteBpsDevice",
+              "read_iops": "throttleReadIOPSDevice", "write_iops": "throttleWriteIOPSDevice"}
+
+
+def _block_io(c: Container, notes: list[str], cgroup2: bool) -> Document:
+    """Raises BadRequest for a device that is none."""
+    out: Document = {}
+    if c.blkio_weight or any(d.what == "weight" for d in c.blkio):
+        if not cgroup2 and not (cgroups.ROOT / "blkio" / "blkio.weight").exists():
+            notes.append("blkio weights have no effect on this node: its kernel has no BFQ scheduler")
+        elif c.blkio_weight:
+            out["weight"] = c.blkio_weight
+    for device in c.blkio:
+        try:
+            status = os.stat(device.path)
+        except OSError as error:
+            raise BadRequest(f"blkio_config: device {device.path}: {error.strerror}") from error
+        if not stat.S_ISBLK(status.st_mode):
+            raise BadRequest(f"blkio_config: {device.path} is no block device")
+        number = {"major": os.major(status.st_rdev), "minor": os.minor(status.st_rdev)}
+        if device.what != "weight":
+            out.setdefault(_THROTTLES[device.what], []).append({**number, "rate": device.rate})
+        elif "weight" in out:
+            out.setdefault("weightDevice", []).append({**number, "weight": device.rate})
+    return out
 
 
 def _swap_is_accounted() -> bool:

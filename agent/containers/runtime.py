@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -191,11 +191,16 @@ class Runtime:
     async def resume(self, ident: str) -> None:
         await self._run("resume", ident)
 
-    async def delete(self, ident: str) -> None:
-        """Take away what the runtime keeps of a container, its processes included; nothing there is fine."""
+    async def update(self, ident: str, resources: Mapping[str, Any]) -> None:
+        """Give a running container other limits; *resources* as in the OCI document."""
+        await self._run("update", "--resources", "-", ident, stdin=msgspec.json.encode(resources))
+
+    async def delete(self, ident: str, parent: str = "") -> None:
+        """Take away what the runtime keeps of a container, its processes included; nothing there is fine. *parent* is the
+        cgroup above its own, where that is not the agent's."""
         if (self.root / ident).exists():
             failpoint("container.delete")
-            if not cgroups.remove(f"{self.parent}/{ident}"):
+            if not cgroups.remove(f"{parent or self.parent}/{ident}"):
                 with contextlib.suppress(RuntimeFailure):
                     await self._run("delete", "--force", ident)
             shutil.rmtree(self.root / ident, ignore_errors=True)
@@ -237,12 +242,13 @@ class Runtime:
         finally:
             os.close(fd)
 
-    async def _run(self, *arguments: str) -> None:
+    async def _run(self, *arguments: str, stdin: bytes | None = None) -> None:
         child = await asyncio.create_subprocess_exec(
-            self.program, f"--root={self.root}", *arguments, stdin=asyncio.subprocess.DEVNULL,
+            self.program, f"--root={self.root}", *arguments,
+            stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
         )
-        _, err = await child.communicate()
+        _, err = await child.communicate(stdin)
         if child.returncode:
             raise RuntimeFailure(_reason(err.decode(errors="replace").strip(), None))
 

@@ -14,11 +14,13 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from agent import files, mounts
 from agent.containers import cgroups, runtime
+from agent.containers.bundle import resources
 from agent.containers.rotation import Limits, Rotation
 from agent.containers.runtime import Runtime
 from agent.engine import health, hooks, prepare
@@ -86,6 +88,11 @@ class Engine:
     def bundle(self, record: Record) -> Path:
         """What does not: the OCI bundle, the mounted root, conmon's files, secrets in the clear."""
         return self.paths.bundles / record.id
+
+    def cgroup_parent(self, record: Record) -> str:
+        """The cgroup that the container's own lies in, from the root of each hierarchy."""
+        own = record.container.cgroup_parent.strip("/")
+        return f"/{own}" if own else self.paths.cgroup_parent
 
     def find(self, name: str) -> Record:
         """By name, ID, or the beginning of one. Raises NotFound."""
@@ -317,11 +324,12 @@ class Engine:
 
     async def _release(self, record: Record) -> None:
         """Take away all that a running container holds on the host: runtime state, namespace, links, root mount."""
-        await self.runtime.delete(record.id)
+        await self.runtime.delete(record.id, self.cgroup_parent(record))
         with contextlib.suppress(AgentError):
             await self.networks.detach(record)
         failpoint("container.unmount")
-        for point in (prepare.SECRETS, "rootfs"):
+        images = [prepare.image_point(m) for m in record.container.mounts if m.kind == "image"]
+        for point in (prepare.SECRETS, *images, "rootfs"):
             mounts.unmount(self.bundle(record) / point)
 
     def _wake(self, record: Record) -> None:
@@ -427,6 +435,20 @@ class Engine:
         await self.runtime.resume(record.id)
         self._set(record, "unpause", state="running")
 
+    def rename(self, record: Record, name: str) -> None:
+        """Raises Conflict where *name* is taken."""
+        if any(r.name == name for r in self.records.values()):
+            raise Conflict(f"the name {name} is in use by another container: choose another name")
+        self._set(record, "rename", name=name)
+
+    async def update(self, record: Record, fields: dict[str, Any]) -> None:
+        """Change limits and restart policy; *fields* are those of a Container. Raises AgentError where the kernel refuses."""
+        async with self._lock(record):
+            changed = msgspec.structs.replace(record.container, **fields)
+            if record.running:
+                await self.runtime.update(record.id, resources(changed, record.notes, cgroup2=self.cgroup2))
+            self._set(record, "update", container=changed)
+
     async def remove(self, record: Record, *, force: bool = False, volumes: bool = False) -> None:
         """Delete a container and its writable layer; its anonymous volumes too where asked."""
         if record.running or record.state == "restarting":
@@ -465,7 +487,12 @@ class Engine:
         ]
 
     def images_in_use(self) -> set[str]:
-        return {r.image_id for r in self.records.values()}
+        """Manifests of the images that containers are made of, or mount."""
+        used = {r.image_id for r in self.records.values()}
+        for mount in (m for r in self.records.values() for m in r.container.mounts if m.kind == "image"):
+            with contextlib.suppress(AgentError):
+                used.add(self.images.find(mount.image_id or mount.source).digest)
+        return used
 
     # --- coming back -------------------------------------------------------------------------------------------
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +24,10 @@ if TYPE_CHECKING:
 
 SECRETS = "secrets"
 """The folder of a bundle that is never on a disk."""
-INIT = ("/usr/bin/tini-static", "/usr/bin/catatonit", "/usr/libexec/podman/catatonit", "/usr/bin/docker-init")
+DOCKER_SOCKETS = ("/var/run/docker.sock", "/run/docker.sock")
+INIT = (f"{sys.prefix}/bin/tini-static", "/usr/bin/tini-static", "/usr/bin/catatonit", "/usr/libexec/podman/catatonit",
+        "/usr/bin/docker-init")
+"""Programs that can be a container's first process; the first was sent over with the agent."""
 
 
 def arguments(record: Record, image: RunConfig) -> list[str]:
@@ -131,13 +136,17 @@ async def _mounts(engine: Engine, record: Record, image: RunConfig, rootfs: Path
         source = Path()
         if mount.kind == "volume":
             source = await _volume(engine, record, mount, rootfs)
+        elif mount.kind == "image":
+            source = _image(engine, record, mount)
         elif mount.kind == "bind":
             source = Path(mount.source)
+            if mount.source in DOCKER_SOCKETS and not source.exists():
+                source = engine.paths.docker_socket  # who asks for Docker's API is given it
             if not source.exists():
                 if not mount.create_host_path:
                     raise BadRequest(f"bind mount source {source} does not exist on this node")
                 source.mkdir(parents=True)
-        is_file = mount.kind == "bind" and not source.is_dir()
+        is_file = mount.kind in ("bind", "image") and not source.is_dir()
         files.make_in_root(rootfs, target, directory=not is_file)
         out.append((mount, source))
     for number, file in enumerate(c.files):
@@ -152,6 +161,25 @@ async def _mounts(engine: Engine, record: Record, image: RunConfig, rootfs: Path
         files.make_in_root(rootfs, file.target, directory=False)
         out.append((Mount(kind="bind", target=file.target, source=str(source), read_only=True), source))
     return out
+
+
+def image_point(mount: Mount) -> str:
+    """Where in the bundle an image is mounted that the container sees below one of its paths."""
+    return f"image-{hashlib.sha256(mount.target.encode()).hexdigest()[:12]}"
+
+
+def _image(engine: Engine, record: Record, mount: Mount) -> Path:
+    image = engine.images.find(mount.image_id or mount.source)
+    point = engine.bundle(record) / image_point(mount)
+    point.mkdir(exist_ok=True)
+    if not mounts.is_mounted(point):
+        mounts.layers(point, engine.images.lower(image))
+    if not mount.subpath:
+        return point
+    try:
+        return files.resolve_in_root(point, mount.subpath)
+    except OSError as error:
+        raise BadRequest(f"image {mount.source} has no {mount.subpath}: {error.strerror}") from error
 
 
 def _content(engine: Engine, file: File) -> bytes:
@@ -213,6 +241,9 @@ async def write_bundle(engine: Engine, record: Record, config: Config, rootfs: P
             directory, record, name, gateway=engine.networks_gateway(record),
             shared_host_network=c.network_mode == "host",
         )
+    if c.api_socket:
+        files.make_in_root(rootfs, DOCKER_SOCKETS[0], directory=False)
+        mounts.append((Mount(kind="bind", target=DOCKER_SOCKETS[0]), engine.paths.docker_socket))
     taken = {m.target for m, _ in mounts}
     system_files = {t: p for t, p in system_files.items() if t not in taken}
     for target in system_files:
@@ -234,7 +265,7 @@ async def write_bundle(engine: Engine, record: Record, config: Config, rootfs: P
     environment.update(dict(c.environment))
     parts = bundle.Parts(
         id=record.id, container=c, args=args, environment=environment, working_dir=working_dir, identity=identity,
-        rootfs=rootfs, hostname=name, cgroup_parent=engine.paths.cgroup_parent,
+        rootfs=rootfs, hostname=name, cgroup_parent=engine.cgroup_parent(record),
         namespaces=_namespaces(engine, record), mounts=mounts, system_files=system_files, cgroup2=engine.cgroup2,
     )
     document = bundle.build(parts)

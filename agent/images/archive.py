@@ -11,7 +11,7 @@ import json
 import tarfile
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -20,6 +20,7 @@ from agent.images import types
 from agent.images.pull import architecture, choose
 from agent.images.reference import Reference, parse
 from agent.images.store import Image, ImageStore
+from agent.manifest import Container
 
 
 class _Layout:
@@ -169,6 +170,33 @@ async def import_rootfs(
     digest = _commit(store, json.dumps(config).encode(), [layer])
     store.tag(reference, digest)
     return store.image(digest)
+
+
+async def commit(
+    store: ImageStore, base: Image, container: Container, layer: AsyncIterator[bytes], changes: types.RunConfig | None, *,
+    author: str = "", comment: str = "",
+) -> Image:
+    """An image of *base* and one more *layer*, run as *container* is where *changes* say nothing else."""
+    reply = await store.unpack(layer, digest="", diff_id="")
+    size = store.blob(str(reply["digest"])).stat().st_size
+    document = json.loads(store.blob(base.id).read_bytes())
+    now = datetime.datetime.now(datetime.UTC).isoformat()
+    config = document.get("config") or {}
+    own: dict[str, Any] = {
+        "Env": [f"{k}={v}" for k, v in container.environment], "User": container.user, "WorkingDir": container.working_dir,
+        "Cmd": container.command, "Entrypoint": container.entrypoint,
+    }
+    given = {k: v for k, v in msgspec.to_builtins(changes or types.RunConfig()).items() if v}
+    merged = {**config, **{k: v for k, v in own.items() if v}, **given}
+    pairs = (*(config.get("Env") or ()), *(own["Env"] or ()), *given.get("Env", ()))
+    merged["Env"] = list({pair.partition("=")[0]: pair for pair in pairs}.values())
+    document |= {
+        "config": merged, "created": now, "author": author,
+        "rootfs": {"type": "layers", "diff_ids": [*document["rootfs"]["diff_ids"], reply["diff_id"]]},
+        "history": [*document.get("history", ()), {"created": now, "created_by": "pystack commit", "comment": comment}],
+    }
+    layers = [*store.manifest(base.digest).layers, types.Descriptor(types.OCI_LAYER, str(reply["digest"]), size)]
+    return store.image(_commit(store, json.dumps(document).encode(), layers))
 
 
 async def save(store: ImageStore, names: Sequence[str]) -> AsyncIterator[bytes]:

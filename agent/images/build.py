@@ -8,6 +8,7 @@ names are handed to buildah first.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import shutil
 import tempfile
@@ -24,7 +25,8 @@ from agent.images.store import Image, ImageStore
 
 
 class Wish(msgspec.Struct, kw_only=True):
-    """What to build: *dockerfile* is a path inside the context; *tags* are names for the result."""
+    """What to build: *dockerfile* is a path inside the context; *tags* are names for the result. *contexts* are further ones by
+    name: `docker-image://NAME`, a URL, or a folder of the context's ALONG. *ulimits* are NAME=SOFT:HARD, *shm_size* bytes."""
 
     dockerfile: str = "Dockerfile"
     tags: tuple[str, ...] = ()
@@ -34,6 +36,16 @@ class Wish(msgspec.Struct, kw_only=True):
     no_cache: bool = False
     pull: bool = False
     network: str = ""
+    platform: str = ""
+    shm_size: int = 0
+    extra_hosts: tuple[str, ...] = ()
+    ulimits: tuple[str, ...] = ()
+    contexts: dict[str, str] = {}
+    privileged: bool = False
+
+
+ALONG = ".pystack-build"
+"""The folder of a context in which a client sends secrets (`secrets/ID`) and further contexts along."""
 
 
 async def build(
@@ -48,6 +60,9 @@ async def build(
     with tempfile.TemporaryDirectory(dir=root, prefix="context-") as name:
         directory = Path(name)
         await _unpack(context, directory)
+        along = directory.parent / f"{directory.name}.along"
+        with contextlib.suppress(FileNotFoundError):
+            (directory / ALONG).rename(along)  # no COPY shall see what only RUN may
         dockerfile = files.resolve_in_root(directory, wish.dockerfile) if _exists(directory, wish.dockerfile) else None
         if dockerfile is None:
             raise BadRequest(f"the build context has no {wish.dockerfile}")
@@ -61,6 +76,7 @@ async def build(
             "--format", "oci", "--iidfile", str(iid),
             "-f", str(dockerfile), "--pull=true" if wish.pull else "--pull=false", "--tls-verify=false",
         ]
+        arguments += _further(wish, along)
         arguments += ["--no-cache"] if wish.no_cache else []
         arguments += ["--target", wish.target] if wish.target else []
         arguments += [f"--network={wish.network}"] if wish.network else ["--network=host"]
@@ -73,6 +89,7 @@ async def build(
             ident = iid.read_text().strip()
         finally:
             iid.unlink(missing_ok=True)
+            files.remove_tree(along)
         output = directory / ".pystack-image"
         await _run([program, *storage, "push", "-q", ident, f"oci:{output}:built"], lambda _: None)
         await archive.load(store, output)
@@ -84,6 +101,24 @@ async def build(
         if not wish.tags:
             store.keep_untagged(image.digest)
         return store.image(image.digest)
+
+
+def _further(wish: Wish, along: Path) -> list[str]:
+    """What buildah is told of a wish beside the Dockerfile's own affairs."""
+    out = ["--platform", wish.platform] if wish.platform else []
+    out += ["--shm-size", str(wish.shm_size)] if wish.shm_size else []
+    out += ["--cap-add", "all"] if wish.privileged else []
+    for host in wish.extra_hosts:
+        out += ["--add-host", host]
+    for limit in wish.ulimits:
+        out += ["--ulimit", limit]
+    for name, value in wish.contexts.items():
+        local = value.startswith(f"{ALONG}/")
+        out += ["--build-context", f"{name}={along / value.removeprefix(f'{ALONG}/') if local else value}"]
+    if (along / "secrets").is_dir():
+        for path in sorted((along / "secrets").iterdir()):
+            out += ["--secret", f"id={path.name},src={path}"]
+    return out
 
 
 def _exists(directory: Path, name: str) -> bool:
@@ -142,7 +177,10 @@ async def _provide_bases(
     say: Callable[[str], None],
 ) -> None:
     """Hand this node's images to buildah under the names that the Dockerfile uses."""
-    for name in bases(dockerfile.read_text(errors="replace"), wish.args):
+    named = [v.removeprefix("docker-image://") for v in wish.contexts.values() if v.startswith("docker-image://")]
+    for name in dict.fromkeys([*bases(dockerfile.read_text(errors="replace"), wish.args), *named]):
+        if name in wish.contexts:
+            continue
         try:
             image = store.find(name)
         except AgentError:

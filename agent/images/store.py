@@ -217,7 +217,8 @@ class ImageStore:
         """By name, by manifest digest, or by (the beginning of) its ID. Raises ImageNotFound."""
         bare = text.removeprefix("sha256:")
         if len(bare) >= 6 and all(c in "0123456789abcdef" for c in bare):
-            hits = {i.digest: i for i in self.everything() if bare == i.id[7 : 7 + len(bare)] or i.digest == text}
+            # several manifests may have one config, as after a build that added nothing: they are one image
+            hits = {i.id: i for i in self.everything() if bare == i.id[7 : 7 + len(bare)] or i.digest == text}
             if len(hits) == 1:
                 return next(iter(hits.values()))
             if len(hits) > 1:

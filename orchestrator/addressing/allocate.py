@@ -126,7 +126,9 @@ class Addresses:
 
     def fill(self, attachment: Attachment, kept: Attachment | None) -> Attachment:
         """*attachment* with an address in each of its network's families: its own, the one it had, or a free one."""
-        network = self._networks[attachment.network]
+        network = self._networks.get(attachment.network)
+        if network is None:  # one that somebody else has still to make; only services that are left alone may be on it
+            return attachment
         values: dict[str, str] = {}
         families: dict[str, list[Subnet]] = {}
         for subnet in network.subnets:

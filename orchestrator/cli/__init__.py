@@ -8,6 +8,7 @@ import click
 
 from orchestrator import __version__
 from orchestrator.cli.lazy import LazyGroup
+from orchestrator.cli.options import selects_stack
 from orchestrator.errors import PystackError
 
 COMMANDS = {
@@ -20,17 +21,29 @@ COMMANDS = {
     "top": "tasks", "stats": "tasks", "port": "tasks", "attach": "tasks", "cp": "tasks", "create": "up",
     "scale": "up", "run": "run", "node": "node", "agent": "serve", "doctor": "doctor", "store": "store",
     "why": "why", "why-not": "why", "rebalance": "rebalance", "schema": "schema",
-    "gitops": "gitops", "convert": "convert", "watch": "watch",
+    "gitops": "gitops", "convert": "convert", "watch": "watch", "export": "export", "commit": "export", "push": "push",
     "port-forward": "forward", "apply": "plan", "history": "history", "rollback": "history",
 }
 
 
 @click.command(cls=LazyGroup, commands_from=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="pystack")
-@click.option("-f", "--file", multiple=True, type=click.Path(dir_okay=False), help="Stack file, for the command.")
+@selects_stack
+@click.option("--dry-run", is_flag=True, help="Show what `up` or `create` would do, as `plan` does.")
+@click.option("--all-resources", is_flag=True, help="Networks that no service is on are made too.")
+@click.option("--progress", type=click.Choice(["auto", "plain", "json", "quiet", "tty"]), help="How progress is shown.")
+@click.option("--ansi", type=click.Choice(["auto", "never", "always"]), hidden=True)
+@click.option("--verbose", is_flag=True, hidden=True)
+@click.option("--compatibility", is_flag=True, hidden=True)
+@click.option("--parallel", type=int, hidden=True)
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
-def cli(file: tuple[str, ...], debug: bool) -> None:
-    """Run stacks of containers from Compose files, on one host or many."""
+@click.pass_context
+def cli(context: click.Context, /, dry_run: bool, **for_the_command: object) -> None:
+    """Run stacks of containers from Compose files, on one host or many.
+
+    Options that name a stack may stand here or behind the command."""
+    if dry_run and context.invoked_subcommand not in ("up", "create", "plan", "config"):
+        raise click.UsageError(f"{context.invoked_subcommand} has no dry run: `pystack plan` shows what `up` would do")
 
 
 def main() -> None:

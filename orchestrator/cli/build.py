@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,7 +13,10 @@ from orchestrator.cli.options import StackOptions, stack_options
 if TYPE_CHECKING:
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import Progress
-    from orchestrator.stackfile.model import Service, Stack
+    from orchestrator.stackfile.model import Build, Service, Stack
+
+ALONG = ".pystack-build"
+"""The folder of a build context in which secrets and further contexts travel; the node takes it out before it builds."""
 
 
 @click.command()
@@ -46,23 +50,71 @@ def build_services(
     from orchestrator.cli.client import name_in_path
     from orchestrator.errors import Refused
 
-    for service in stack.services:
-        if service.build is None or (services and service.name not in services):
-            continue
+    for service in _in_order(stack, services):
+        assert service.build
         if not always and service.container.pull_policy != "build":
             try:
                 client.engine("GET", f"/images/{name_in_path(service.container.image)}/json")
                 continue
             except Refused:
                 pass
-        build_one(client, service, progress, no_cache=no_cache, pull=pull, args=args or {})
+        build_one(client, stack, service, progress, no_cache=no_cache, pull=pull, args=args or {})
+
+
+def _in_order(stack: Stack, chosen: tuple[str, ...]) -> list[Service]:
+    """What is to be built: *chosen*, or all, each after those whose images it is built from. Raises PystackError."""
+    from orchestrator.errors import PystackError
+
+    there = {s.name: s for s in stack.services if s.build}
+    out: dict[str, Service] = {}
+
+    def add(name: str, trail: tuple[str, ...]) -> None:
+        if name in trail:
+            raise PystackError(f"{there[name].where}: images are built from each other: {' → '.join((*trail, name))}")
+        one = there[name]
+        assert one.build
+        for other in one.build.after:
+            if other not in there:
+                at = f"{one.where}: services.{name}.build.additional_contexts"
+                raise PystackError(f"{at}: service {other!r} has no build: of its own")
+            add(other, (*trail, name))
+        out[name] = one
+
+    for name in there:
+        if not chosen or name in chosen:
+            add(name, ())
+    return list(out.values())
+
+
+def _provided(stack: Stack, wish: Build) -> tuple[dict[str, str], dict[str, bytes], dict[str, Path]]:
+    """Of a build: its further contexts as the node names them, contents that go along, and folders that do."""
+    import os
+
+    from orchestrator.errors import PystackError
+
+    images = {s.name: s.container.image for s in stack.services}
+    contexts, folders, files = {}, {}, {}
+    for number, (name, value) in enumerate(wish.contexts):
+        if value.startswith("service:"):
+            contexts[name] = f"docker-image://{images[value[8:]]}"
+        elif "://" in value:
+            contexts[name] = value
+        else:
+            folders[f"{ALONG}/context-{number}"] = Path(value)
+            contexts[name] = f"{ALONG}/context-{number}"
+    for secret in wish.secrets:
+        try:
+            content = Path(secret.file).read_bytes() if secret.file else os.environb[secret.environment.encode()]
+        except (OSError, KeyError) as error:
+            whence = secret.file or f"variable {secret.environment}"
+            raise PystackError(f"build secret {secret.id}: {whence} cannot be read: {error}") from None
+        files[f"{ALONG}/secrets/{secret.id}"] = content
+    return contexts, files, folders
 
 
 def build_one(
-    client: Client, service: Service, progress: Progress, *, no_cache: bool, pull: bool, args: dict[str, str]
+    client: Client, stack: Stack, service: Service, progress: Progress, *, no_cache: bool, pull: bool, args: dict[str, str]
 ) -> None:
-    from pathlib import Path
-
     from orchestrator.cli.context import pack
     from orchestrator.errors import PystackError
 
@@ -76,14 +128,19 @@ def build_one(
         raise PystackError(
             f"{service.where}: services.{service.name}.build: {context / dockerfile} does not exist"
         )
+    contexts, files, folders = _provided(stack, wish)
     query: dict[str, Any] = {
         "dockerfile": dockerfile, "t": [service.container.image, *wish.tags],
         "buildargs": json.dumps(dict(wish.args) | args), "target": wish.target,
         "labels": json.dumps(dict(wish.labels)), "nocache": int(no_cache or wish.no_cache),
-        "pull": int(pull or wish.pull), "networkmode": wish.network,
+        "pull": int(pull or wish.pull), "networkmode": wish.network, "platform": wish.platform, "shmsize": wish.shm_size,
+        "extrahosts": [f"{k}:{v}" for k, v in wish.extra_hosts], "contexts": json.dumps(contexts),
+        "ulimits": json.dumps([{"Name": u.name, "Soft": u.soft, "Hard": u.hard} for u in wish.ulimits]),
+        "privileged": int(wish.privileged),
     }
-    extra = {dockerfile: wish.dockerfile_inline.encode()} if wish.dockerfile_inline else {}
-    body = pack(context, dockerfile, extra)
+    if wish.dockerfile_inline:
+        files[dockerfile] = wish.dockerfile_inline.encode()
+    body = pack(context, dockerfile, files, folders)
     if progress.mode == "plain":
         click.echo(f"build {service.container.image}", err=True)
     for event in client.lines("POST", f"{client.base}/build", query=query, body=body):

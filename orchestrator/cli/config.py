@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
 
 import click
 
 from orchestrator.cli.options import StackOptions, stack_options
+from orchestrator.errors import PystackError
 
 
 @click.command()
@@ -16,27 +21,47 @@ from orchestrator.cli.options import StackOptions, stack_options
 @click.option("--services", is_flag=True, help="Names of services, one a line.")
 @click.option("--volumes", is_flag=True, help="Names of volumes, one a line.")
 @click.option("--images", is_flag=True, help="Names of images, one a line.")
+@click.option("--networks", is_flag=True, help="Names of networks, one a line.")
+@click.option("--profiles", is_flag=True, help="Names of profiles, one a line.")
+@click.option("--variables", is_flag=True, help="Variables that the file names, with their defaults.")
+@click.option("--environment", is_flag=True, help="Variables that the file can name, with their values.")
 @click.option("--hash", "hashed", is_flag=True, help="Each service with a hash of what it says.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write it to a file.")
 @click.option("--no-interpolate", is_flag=True, help="Leave variables as they are.")
 @click.option("--no-consistency", is_flag=True, help="Check only the form, not what refers to what.")
 @click.option("-q", "--quiet", is_flag=True, help="Only check.")
 @click.option("--strict", is_flag=True, help="Refuse keys that have no effect.")
+@click.argument("only", nargs=-1, metavar="[SERVICE]…")
 def config(
-    stack: StackOptions, shape: str, services: bool, volumes: bool, images: bool, hashed: bool, no_interpolate: bool,
-    no_consistency: bool, quiet: bool, strict: bool,
+    stack: StackOptions, shape: str, services: bool, volumes: bool, images: bool, networks: bool, profiles: bool,
+    variables: bool, environment: bool, hashed: bool, output: str | None, no_interpolate: bool, no_consistency: bool,
+    quiet: bool, strict: bool, only: tuple[str, ...],
 ) -> None:
-    """Show the stack file in its normal form: merged, variables put in, every key written out."""
+    """Show the stack file in its normal form: merged, variables put in, every key written out.
+
+    With services named, of the services these alone, and what they need."""
+    if variables or environment:
+        return _variables(stack, shape, only, values=environment)
     loaded = stack.load(strict=strict, interpolate=not no_interpolate, consistency=not no_consistency)
     if quiet:
         return
+    bodies = loaded.document.get("services", {})
+    if unknown := set(only) - bodies.keys():
+        raise PystackError(f"there is no service {', '.join(sorted(unknown))} in the file")
     if services:
-        click.echo("\n".join(s.name for s in loaded.stack.services))
+        _lines(bodies if no_interpolate else (s.name for s in loaded.services))
     elif volumes:
-        click.echo("\n".join(v.key for v in loaded.stack.volumes))
+        _lines(loaded.document.get("volumes") or ())
+    elif networks:
+        _lines((loaded.document.get("networks") or ()) if no_interpolate else (n.key for n in loaded.stack.networks))
     elif images:
-        click.echo("\n".join(dict.fromkeys(s.container.image for s in loaded.stack.services)))
+        given = {n: b.get("image") or f"{loaded.stack.name}-{n}" for n, b in bodies.items()} if no_interpolate else {
+            s.name: s.container.image for s in loaded.services}
+        _lines(image for name, image in given.items() if not only or name in only)
+    elif profiles:
+        _lines(sorted({p for s in bodies.values() for p in s.get("profiles") or ()}))
     elif hashed:
-        for name, body in loaded.document.get("services", {}).items():
+        for name, body in bodies.items():
             raw = json.dumps(body, sort_keys=True, default=str).encode()
             click.echo(f"{name} {hashlib.sha256(raw).hexdigest()}")
     else:
@@ -45,9 +70,72 @@ def config(
             from orchestrator.stackfile.normal import normal
 
             document = normal(loaded)
+        if only:
+            document = _part(document, only)
         if shape == "json":
-            click.echo(json.dumps(document, default=str, indent=2))
+            text = json.dumps(document, default=str, indent=2) + "\n"
         else:
             import yaml
 
-            click.echo(yaml.safe_dump(document, sort_keys=False, allow_unicode=True), nl=False)
+            text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+        if output:
+            Path(output).write_text(text)
+        else:
+            click.echo(text, nl=False)
+
+
+def _lines(names: Iterable[str]) -> None:
+    for name in dict.fromkeys(names):
+        click.echo(name)
+
+
+def _part(document: dict[str, Any], only: tuple[str, ...]) -> dict[str, Any]:
+    """*document* with the services *only*, and those that they depend on."""
+    there = document.get("services", {})
+    wanted, todo = set[str](), list(only)
+    while todo:
+        name = todo.pop()
+        if name in there and name not in wanted:
+            wanted.add(name)
+            todo += there[name].get("depends_on") or ()
+    return {**document, "services": {k: v for k, v in there.items() if k in wanted}}
+
+
+def _variables(stack: StackOptions, shape: str, only: tuple[str, ...], *, values: bool) -> None:
+    """What the file can name, with values; or what it does name, with defaults, for *only* some services."""
+    from orchestrator.stackfile import naming, sources
+    from orchestrator.stackfile.interpolate import Named, named
+
+    options = stack.options()
+    start = Path(options.project_directory or ".").resolve()
+    if values:
+        near = sources.variables_of(start, options.env_files, os.environ)
+        directory = naming.stack_files(options.files, near, start)[0].parent
+        for key, value in sorted(sources.variables_of(directory, options.env_files, os.environ, start).items()):
+            click.echo(f"{key}={value}")
+        return
+    document = stack.load(interpolate=False, consistency=False, quiet=True).document
+    if only:
+        document = _part(document, only)
+    found: dict[str, Named] = {}
+    for text in _texts(document):
+        for one in named(text):
+            found.setdefault(one.name, one)
+    rows = [{"name": n.name, "required": n.required, "default": n.default, "alternate": n.alternate} for n in found.values()]
+    if shape == "json":
+        click.echo(json.dumps({row["name"]: row for row in rows}))
+    else:
+        from orchestrator.cli.output import show
+
+        show(rows, ("name", "required", "default", "alternate"), "table")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for item in value.values():
+            yield from _texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
+    elif isinstance(value, str):
+        yield value

@@ -10,7 +10,7 @@ import io
 import os
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 
@@ -64,46 +64,55 @@ class _Sink(io.RawIOBase):
 
     def __init__(self) -> None:
         self.parts: list[bytes] = []
+        self.size = 0
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: bytes) -> int:  # type: ignore[override]
         self.parts.append(bytes(data))
+        self.size += len(data)
         return len(data)
 
     def take(self) -> bytes:
-        out, self.parts = b"".join(self.parts), []
+        out, self.parts, self.size = b"".join(self.parts), [], 0
         return out
 
 
-def pack(context: Path, dockerfile: str, extra: dict[str, bytes]) -> Iterator[bytes]:
-    """The tar, in pieces. *extra* are files made up on the way."""
+def pack(context: Path, dockerfile: str, extra: Mapping[str, bytes], folders: Mapping[str, Path]) -> Iterator[bytes]:
+    """The tar, in pieces. *extra* are files made up on the way, *folders* further ones by where they are to lie in it."""
+    sink = _Sink()
+    with tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+        for prefix, folder in {"": context, **{f"{where}/": path for where, path in folders.items()}}.items():
+            for name, path in _kept(folder, dockerfile):
+                archive.add(path, prefix + name, recursive=False)
+                if sink.size > 1 << 18:
+                    yield sink.take()
+        for name, data in extra.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mode = len(data), 0o600
+            archive.addfile(info, io.BytesIO(data))
+    yield sink.take()
+
+
+def _kept(context: Path, dockerfile: str) -> Iterator[tuple[str, str]]:
+    """Files and folders that .dockerignore leaves in: (name in the context, path)."""
     own = context / f"{dockerfile}.dockerignore"
     ignore = own if own.is_file() else context / ".dockerignore"
     rules = patterns(ignore.read_text()) if ignore.is_file() else []
     may_return = any(not ignored for _, ignored in rules)
-    sink = _Sink()
-    with tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT) as archive:
-        for directory, folders, files in os.walk(context):
-            base = os.path.relpath(directory, context)
-            prefix = "" if base == "." else f"{base}/"
-            kept = []
-            for folder in sorted(folders):
-                if is_ignored(prefix + folder, rules) and not may_return:
-                    continue
-                kept.append(folder)
-                if not is_ignored(prefix + folder, rules):
-                    archive.add(os.path.join(directory, folder), prefix + folder, recursive=False)
-            folders[:] = kept
-            for file in sorted(files):
-                name = prefix + file
-                if is_ignored(name, rules) and name not in (dockerfile, ".dockerignore"):
-                    continue
-                archive.add(os.path.join(directory, file), name, recursive=False)
-                yield sink.take()
-        for name, data in extra.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    yield sink.take()
+    for directory, folders, files in os.walk(context):
+        base = os.path.relpath(directory, context)
+        prefix = "" if base == "." else f"{base}/"
+        kept = []
+        for folder in sorted(folders):
+            if is_ignored(prefix + folder, rules) and not may_return:
+                continue
+            kept.append(folder)
+            if not is_ignored(prefix + folder, rules):
+                yield prefix + folder, os.path.join(directory, folder)
+        folders[:] = kept
+        for file in sorted(files):
+            name = prefix + file
+            if not is_ignored(name, rules) or name in (dockerfile, ".dockerignore"):
+                yield name, os.path.join(directory, file)

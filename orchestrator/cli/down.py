@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import click
 
 from orchestrator.cli.options import StackOptions, stack_options
@@ -11,28 +13,58 @@ from orchestrator.cli.options import StackOptions, stack_options
 @stack_options
 @click.option("-v", "--volumes", is_flag=True, help="Remove the stack's volumes, with their data.")
 @click.option("--rmi", type=click.Choice(["all", "local"]), help="Remove images: all, or those that were built.")
+@click.option("--remove-orphans", is_flag=True, hidden=True)  # nothing of a stack stays anyhow
+@click.option("-t", "--timeout", type=float, default=None, help="Seconds that containers have to end, instead of their own.")
+@click.argument("services", nargs=-1)
 @click.option("--progress", type=click.Choice(["auto", "plain", "json", "quiet"]), default="auto")
-def down(stack: StackOptions, volumes: bool, rmi: str | None, progress: str) -> None:
-    """Stop and remove the stack, in reverse order. Volumes stay unless -v is given."""
+def down(
+    stack: StackOptions, volumes: bool, rmi: str | None, timeout: float | None, services: tuple[str, ...], progress: str,
+    remove_orphans: bool,
+) -> None:
+    """Stop and remove the stack, or some of its services, in reverse order. Volumes stay unless -v is given."""
     from orchestrator.cli.client import Client, name_in_path
     from orchestrator.cli.output import Progress
     from orchestrator.errors import Refused
 
+    del remove_orphans
     client = Client(start=True)
     name = stack.name()
+    if timeout is not None:
+        for event in client.lines("POST", f"/v1/stacks/{name}/stop", body={"services": services, "timeout_s": timeout}):
+            del event
+    if services:
+        from orchestrator.cli.tasks import of_stack
+
+        tasks = [row["task"] for row in of_stack(client, name, services)]
+        for event in client.lines("POST", f"/v1/stacks/{name}/rm", body={"tasks": tasks}):
+            Progress(progress).event(event)
+        return
     shown = Progress(progress)
     images: list[str] = []
     if rmi:
-        try:
-            services = client.json("GET", f"/v1/stacks/{name}")["stack"].get("services", [])
-        except Refused:
-            services = []
-        images = [s["container"]["image"] for s in services if rmi == "all" or "build" in s]
+        with contextlib.suppress(Refused):
+            known = client.json("GET", f"/v1/stacks/{name}")["stack"].get("services", [])
+            images = [s["container"]["image"] for s in known if rmi == "all" or "build" in s]
     for event in client.lines("POST", f"/v1/stacks/{name}/down", body={"volumes": volumes}):
         shown.event(event)
+    _withdraw(stack)
     for image in dict.fromkeys(images):
         try:
             client.json("DELETE", f"{client.base}/images/{name_in_path(image)}")
             click.echo(f"remove image {image}", err=True)
         except Refused as error:
             click.echo(f"image {image} stays: {error}", err=True)
+
+
+def _withdraw(stack: StackOptions) -> None:
+    """Tell providers that their services went; who names the stack by -p alone may have no file to say which they are."""
+    from orchestrator.errors import PystackError
+
+    try:
+        loaded = stack.load(quiet=True)
+    except PystackError:
+        return
+    if loaded.providers:
+        from orchestrator.cli.provide import withdraw
+
+        withdraw(loaded)

@@ -7,22 +7,35 @@ import json
 import click
 
 from orchestrator.cli.options import StackOptions, format_option, stack_options
+from orchestrator.errors import PystackError
 
 
 @click.command()
 @stack_options
 @format_option
+@click.option("-a", "--all", "everything", is_flag=True, help="Those that do not run too (the default).")
+@click.option("--status", multiple=True, metavar="STATE", help="Only tasks in this state; may be repeated.")
+@click.option("--services", "names", is_flag=True, help="Only names of services, one a line.")
 @click.option("-q", "--quiet", is_flag=True, help="Only container IDs.")
 @click.argument("services", nargs=-1)
-def ps(stack: StackOptions, shape: str, quiet: bool, services: tuple[str, ...]) -> None:
+def ps(
+    stack: StackOptions, shape: str, everything: bool, status: tuple[str, ...], names: bool, quiet: bool,
+    services: tuple[str, ...],
+) -> None:
     """The tasks of the stack."""
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import show
 
-    rows = Client().json("GET", f"/v1/stacks/{stack.name()}/tasks")
-    rows = [row for row in rows if not services or row["service"] in services]
-    if quiet:
-        click.echo("\n".join(row["id"] for row in rows if row["id"]))
+    del everything
+    name = stack.name()
+    rows = Client().json("GET", f"/v1/stacks/{name}/tasks")
+    if strangers := set(services) - {row["service"] for row in rows}:
+        raise PystackError(f"stack {name} has no service {', '.join(sorted(strangers))}")
+    rows = [r for r in rows if (not services or r["service"] in services) and (not status or r["state"] in status)]
+    if names or quiet:
+        found = dict.fromkeys(row["service"] for row in rows) if names else [row["id"] for row in rows if row["id"]]
+        if found:
+            click.echo("\n".join(found))
         return
     if shape == "table":
         for row in rows:
@@ -33,11 +46,18 @@ def ps(stack: StackOptions, shape: str, quiet: bool, services: tuple[str, ...]) 
 
 @click.command()
 @format_option
-def ls(shape: str) -> None:
+@click.option("-a", "--all", "everything", is_flag=True, help="Those of which nothing runs too (the default).")
+@click.option("-q", "--quiet", is_flag=True, help="Only names.")
+def ls(shape: str, everything: bool, quiet: bool) -> None:
     """All stacks."""
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import show
 
+    del everything
+    if quiet:
+        for row in Client().json("GET", "/v1/stacks"):
+            click.echo(row["stack"])
+        return
     show(Client().json("GET", "/v1/stacks"), ("stack", "revision", "running", "wanted", "nodes", "updated"), shape)
 
 
@@ -67,10 +87,21 @@ def images(stack: StackOptions, shape: str) -> None:
 
 
 @click.command()
+@stack_options
 @click.option("--json", "as_json", is_flag=True)
-def events(as_json: bool) -> None:
-    """Changes of tasks, as they come."""
+@click.argument("services", nargs=-1)
+def events(stack: StackOptions, as_json: bool, services: tuple[str, ...]) -> None:
+    """Changes of tasks, as they come: of a stack's where one is named, or of some of its services; else of all."""
     from orchestrator.cli.client import Client
 
-    for event in Client().lines("GET", "/v1/events"):
+    client = Client()
+    named = services or any(stack.given[k] for k in ("file", "project_name", "project_directory"))
+    name = stack.name() if named else ""
+    if services:
+        known = {s["name"] for s in client.json("GET", f"/v1/stacks/{name}")["stack"].get("services", [])}
+        if strangers := set(services) - known:
+            raise PystackError(f"stack {name} has no service {', '.join(sorted(strangers))}")
+    for event in client.lines("GET", "/v1/events"):
+        if (name and event.get("stack") != name) or (services and event.get("service") not in services):
+            continue
         click.echo(json.dumps(event) if as_json else f"{event['task']}: {event['state']} {event.get('health', '')}")

@@ -29,6 +29,7 @@ class StackOptions:
             files=self.given["file"], project_name=self.given["project_name"] or "",
             project_directory=self.given["project_directory"] or "", env_files=self.given["env_file"],
             profiles=self.given["profile"], interpolate=interpolate, consistency=consistency,
+            unused=bool(before_the_command("all_resources")),
         )
 
     def load(
@@ -53,21 +54,27 @@ class StackOptions:
             return os.environ["COMPOSE_PROJECT_NAME"]
         from orchestrator.stackfile import naming
 
-        paths = naming.stack_files(self.given["file"], os.environ)
+        start = Path(self.given["project_directory"] or ".").resolve()
+        if not self.given["file"] and ((start / ".env").is_file() or self.given["env_file"]):
+            from orchestrator.stackfile.sources import variables_of
+
+            paths = naming.stack_files((), variables_of(start, self.given["env_file"], os.environ), start)
+        else:
+            paths = naming.stack_files(self.given["file"], os.environ, start)
         directory = Path(self.given["project_directory"] or paths[0].parent).resolve()
         return naming.plain_name(paths, directory, self.given["env_file"]) or self.load(quiet=True).stack.name
 
 
-def stack_options(function: F, *, short: bool = True) -> F:
-    """Adds the options; the command gets them as its first argument. *short* False leaves -f to the command itself."""
+def before_the_command(name: str) -> Any:
+    """What was given for option *name* before the command's own name, None where nothing was."""
+    return click.get_current_context().find_root().params.get(name)
 
-    @functools.wraps(function)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        names = ("file", "project_name", "project_directory", "env_file", "profile")
-        given = {name: kwargs.pop(name) for name in names}
-        given["file"] = given["file"] or click.get_current_context().find_root().params.get("file") or ()
-        return function(StackOptions(**given), *args, **kwargs)
 
+NAMES = ("file", "project_name", "project_directory", "env_file", "profile")
+
+
+def selects_stack(function: F, *, short: bool = True) -> F:
+    """The options that name a stack. *short* False leaves -f to the command itself."""
     for option in (
         click.option(*(("-f",) if short else ()), "--file", multiple=True,
                      type=click.Path(dir_okay=False), help="Stack file; may be repeated."),
@@ -76,12 +83,21 @@ def stack_options(function: F, *, short: bool = True) -> F:
         click.option("--env-file", multiple=True, type=click.Path(dir_okay=False), help="Instead of .env."),
         click.option("--project-directory", type=click.Path(file_okay=False), help="What relative paths begin at."),
     ):
-        wrapper = option(wrapper)
-    return wrapper  # type: ignore[return-value]
+        function = option(function)
+    return function
+
+
+def stack_options(function: F, *, short: bool = True) -> F:
+    """Adds them to a command, which gets them as its first argument; those before the command's name count too."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        given = {name: kwargs.pop(name) or before_the_command(name) or () for name in NAMES}
+        return function(StackOptions(**given), *args, **kwargs)
+
+    return selects_stack(wrapper, short=short)  # type: ignore[return-value]
 
 
 format_option = click.option(
     "--format", "shape", type=click.Choice(["table", "json"]), default="table", help="A table, or one JSON array."
 )
-
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import time
@@ -10,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import click
+
+from orchestrator.cli.options import before_the_command
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x9b]")
 COLOURS = {"create": "green", "update": "yellow", "replace": "yellow", "remove": "red"}
@@ -53,7 +56,9 @@ class Progress:
     """Events of an `up` or a pull: redrawn in place on a terminal, one plain line each without, or JSON."""
 
     def __init__(self, mode: str = "auto") -> None:
-        self.mode = mode if mode != "auto" else "tty" if sys.stderr.isatty() else "plain"
+        if mode == "auto":
+            mode = before_the_command("progress") or os.environ.get("COMPOSE_PROGRESS", "auto")
+        self.mode = mode if mode in ("plain", "json", "quiet", "tty") else "tty" if sys.stderr.isatty() else "plain"
         self._states: dict[str, str] = {}
         self._bars: dict[str, tuple[int, int]] = {}
         self._drawn = 0.0

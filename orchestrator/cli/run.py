@@ -61,6 +61,8 @@ def follow(client: Client, ident: str, *, tty: bool, stdin: bool) -> int:
 @click.option("--service-ports", is_flag=True, help="Publish the service's ports.")
 @click.option("--use-aliases", is_flag=True, help="Answer to the service's names.")
 @click.option("--build", is_flag=True, help="Build its image even where it is there.")
+@click.option("--quiet-pull", is_flag=True, hidden=True)
+@click.option("--remove-orphans", is_flag=True, hidden=True)
 @click.option("--name", default="", help="Name of the container.")
 @click.option("--entrypoint", default=None)
 @click.option("-e", "--env", multiple=True)
@@ -71,7 +73,7 @@ def follow(client: Client, ident: str, *, tty: bool, stdin: bool) -> int:
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def run(
     stack: StackOptions, service: str, command: tuple[str, ...], remove: bool, detach: bool, no_tty: bool,
-    interactive: bool, no_deps: bool, build: bool, name: str, **given: Any,
+    interactive: bool, no_deps: bool, build: bool, name: str, quiet_pull: bool, remove_orphans: bool, **given: Any,
 ) -> None:
     """Run a command in a new container of a service; its exit status is this one's."""
     import msgspec
@@ -86,10 +88,16 @@ def run(
     if wanted is None:
         there = ", ".join(s.name for s in loaded.stack.services)
         raise PystackError(f"stack {loaded.stack.name} has no service {service}; there is: {there}")
-    client, shown = Client(start=True), Progress()
-    needs = tuple(d.service for d in wanted.depends_on)
+    del remove_orphans
+    client, shown = Client(start=True), Progress("quiet" if quiet_pull else "auto")
+    needs = tuple(d.service for d in wanted.depends_on if any(s.name == d.service for s in loaded.stack.services))
+    if loaded.providers:
+        from orchestrator.cli.provide import provided
+
+        loaded = msgspec.structs.replace(provided(loaded, (service,)), providers=())
+        wanted = next(s for s in loaded.stack.services if s.name == service)
     if needs and not no_deps:
-        apply(client, loaded, shown, services=needs)
+        apply(client, loaded, shown, build=build, services=needs)
     apply(client, loaded, shown, build=build, services=(service,), no_tasks=True)
     tty = not (no_tty or detach) and sys.stdin.isatty() and sys.stdout.isatty()
     container = one_off(wanted, command, tty=tty, stdin=interactive and not detach, **given)

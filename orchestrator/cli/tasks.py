@@ -51,7 +51,11 @@ def _each(stack: StackOptions, services: tuple[str, ...], verb: str, states: tup
     from orchestrator.cli.client import Client
 
     client = Client()
-    for row in chosen(client, stack, services):
+    rows = chosen(client, stack, services)
+    if services and rows and not any(row["state"] in states for row in rows):
+        said = ", ".join(f"{row['task']} is {row['state']}" for row in rows)
+        raise PystackError(f"nothing to {verb}: {said}")
+    for row in rows:
         if row["state"] in states:
             client.at(row["node"]).engine("POST", f"/containers/{row['id']}/{verb}", query=query or None)
             click.echo(row["task"])
@@ -84,15 +88,28 @@ def unpause(stack: StackOptions, services: tuple[str, ...]) -> None:
 
 @click.command()
 @stack_options
+@click.option("--down-project", is_flag=True, help="Take the stack down when the first of them has ended.")
 @click.argument("services", nargs=-1, required=True)
-def wait(stack: StackOptions, services: tuple[str, ...]) -> None:
+def wait(stack: StackOptions, down_project: bool, services: tuple[str, ...]) -> None:
     """Wait for tasks to end, print their exit codes, and end with the last of them."""
+    from concurrent.futures import ThreadPoolExecutor, as_completed
+
     from orchestrator.cli.client import Client
 
     client, code = Client(), 0
-    for row in chosen(client, stack, services):
-        code = int(client.at(row["node"]).engine("POST", f"/containers/{row['id']}/wait")["StatusCode"])
-        click.echo(code)
+    rows = chosen(client, stack, services)
+
+    def end_of(row: Row) -> int:
+        return int(client.at(row["node"]).engine("POST", f"/containers/{row['id']}/wait")["StatusCode"])
+
+    with ThreadPoolExecutor(max(1, len(rows))) as pool:
+        for done in as_completed([pool.submit(end_of, row) for row in rows]):
+            code = done.result()
+            click.echo(code)
+            if down_project:
+                for event in client.lines("POST", f"/v1/stacks/{stack.name()}/down", body={}):
+                    del event
+                break
     raise SystemExit(code)
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import StackOptions, stack_options
+from orchestrator.cli.options import StackOptions, before_the_command, stack_options
 
 if TYPE_CHECKING:
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import Progress
     from orchestrator.stackfile.load import Loaded
+    from orchestrator.stackfile.model import Service
 
 
 def scales(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, int]:
@@ -33,9 +35,41 @@ def apply(client: Client, loaded: Loaded, shown: Progress, *, build: bool = Fals
     from orchestrator.cli.build import build_services
     from orchestrator.cli.output import drive
 
-    build_services(client, loaded.stack, options.get("services", ()), always=build, progress=shown)
+    chosen = options.get("services", ())
+    if loaded.providers:
+        from orchestrator.cli.provide import provided
+
+        loaded = provided(loaded, chosen)
+        others = {p.service.name for p in loaded.providers}
+        options["services"] = tuple(s for s in chosen if s not in others)
+        if chosen and not options["services"]:
+            return
+    wanted = options.get("services", ())
+    if wanted and not options.get("no_deps"):
+        wanted = needed(loaded.stack.services, wanted)
+    build_services(client, loaded.stack, wanted, always=build, progress=shown)
     body = msgspec.json.encode({"stack": loaded.stack, "options": {"user": getpass.getuser(), **options}})
     drive(client.lines("POST", "/v1/up", body=body), shown)
+
+
+def needed(services: Sequence[Service], chosen: Iterable[str]) -> tuple[str, ...]:
+    """*chosen* and all services that they depend on."""
+    there = {s.name: s for s in services}
+    out, todo = dict[str, None](), list(chosen)
+    while todo:
+        if (name := todo.pop()) in there and name not in out:
+            out[name] = None
+            todo += [d.service for d in there[name].depends_on]
+    return tuple(out)
+
+
+def show_plan(client: Client, loaded: Loaded, **options: Any) -> None:
+    """What `apply` would do; nothing is asked of providers."""
+    import msgspec
+
+    from orchestrator.cli.plan import show
+
+    show(client.json("POST", "/v1/plan", body=msgspec.json.encode({"stack": loaded.stack, "options": options})))
 
 
 @click.command()
@@ -48,8 +82,10 @@ def create(stack: StackOptions, services: tuple[str, ...], build: bool, force_re
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import Progress
 
-    apply(Client(start=True), stack.load(), Progress(), build=build, services=services, force_recreate=force_recreate,
-          no_start=True)
+    client, loaded = Client(start=True), stack.load()
+    if before_the_command("dry_run"):
+        return show_plan(client, loaded, services=services, force_recreate=force_recreate)
+    apply(client, loaded, Progress(), build=build, services=services, force_recreate=force_recreate, no_start=True)
 
 
 @click.command()
@@ -87,12 +123,16 @@ def scale(stack: StackOptions, no_deps: bool, replicas: dict[str, int]) -> None:
 @click.option("-m", "--message", default="", help="Why, for the stack's history.")
 @click.option("--strict", is_flag=True, help="Refuse keys that have no effect.")
 @click.option("--progress", type=click.Choice(["auto", "plain", "json", "quiet"]), default="auto")
+@click.option("--quiet-pull", is_flag=True, hidden=True)
+@click.option("--menu", type=bool, is_flag=False, flag_value=True, default=False, hidden=True)
+@click.option("--no-color", is_flag=True, hidden=True)
+@click.option("-y", "--yes", is_flag=True, hidden=True)
 def up(
     stack: StackOptions, services: tuple[str, ...], detach: bool, attach: bool, no_attach: tuple[str, ...], on_exit: bool,
     on_failure: bool, exit_code_from: str, renew_anon_volumes: bool, dry_run: bool, no_start: bool, build: bool,
     pull: str | None,
     no_deps: bool, force_recreate: bool, remove_orphans: bool, scale: dict[str, int], timeout: float | None, wait: bool,
-    message: str, strict: bool, progress: str,
+    message: str, strict: bool, progress: str, **of_compose: Any,
 ) -> None:
     """Make the stack of the file true: build, pull, start, and wait until it runs."""
     import datetime
@@ -109,14 +149,9 @@ def up(
     if attach and (detach or no_start):
         raise click.UsageError("to detach, or to start nothing, leaves nothing to attach to")
     client = Client(start=True)
-    if dry_run:
-        import msgspec
-
-        from orchestrator.cli.plan import show
-
-        options = {"services": services, "scale": scale, "force_recreate": force_recreate, "remove_orphans": remove_orphans}
-        show(client.json("POST", "/v1/plan", body=msgspec.json.encode({"stack": loaded.stack, "options": options})))
-        return
+    if dry_run or before_the_command("dry_run"):
+        return show_plan(client, loaded, services=services, scale=scale, force_recreate=force_recreate,
+                         remove_orphans=remove_orphans)
     shown = Progress(progress)
     since = datetime.datetime.now(datetime.UTC).isoformat()
     apply(client, loaded, shown, build=build, services=services, scale=scale, force_recreate=force_recreate,

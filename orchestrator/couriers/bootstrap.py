@@ -45,6 +45,8 @@ EOF
 )"
 true
 """
+INITS = (Path(sys.prefix) / "bin/tini-static", Path("/usr/bin/tini-static"), Path("/usr/bin/catatonit"))
+"""Programs for `init: true`, statically linked; nodes need not have one."""
 PACKAGES = ("agent", "netplugins")
 NEEDS = ("aiohttp", "cryptography", "msgspec", "pyyaml", "uvloop", "zstandard")
 
@@ -185,6 +187,8 @@ def payload() -> bytes:
                 source = Path(str(entry.locate()))
                 if ".." not in entry.parts and source.is_file() and source.suffix != ".pyc":
                     _file(tar, f"{site}/{entry}", source)
+        if init := next((p for p in INITS if p.is_file()), None):
+            _file(tar, "bin/tini-static", init, 0o755)
     return gzip.compress(out.getvalue(), 3, mtime=0)
 
 
@@ -211,9 +215,9 @@ def _text(tar: tarfile.TarFile, name: str, text: str) -> None:
     tar.addfile(info, io.BytesIO(text.encode()))
 
 
-def _file(tar: tarfile.TarFile, name: str, path: Path) -> None:
+def _file(tar: tarfile.TarFile, name: str, path: Path, mode: int = 0) -> None:
     info = tarfile.TarInfo(name)
     info.size = path.stat().st_size
-    info.mode = 0o755 if path.suffix == ".so" else 0o644
+    info.mode = mode or (0o755 if path.suffix == ".so" else 0o644)
     with path.open("rb") as file:
         tar.addfile(info, file)

@@ -19,7 +19,7 @@ import msgspec
 import yaml
 
 from orchestrator.errors import PystackError
-from orchestrator.stackfile.load import Options, load
+from orchestrator.stackfile.load import Loaded, Options, load
 from orchestrator.stackfile.model import Stack
 from orchestrator.stackfile.naming import NAMES
 
@@ -125,7 +125,7 @@ def _all(wish: Wish) -> Found:
         except PystackError as error:
             problems.append(str(error))
             continue
-        problems += _refused(loaded.stack)
+        problems += _refused(loaded)
         if twin := next((s for s in stacks if s.name == loaded.stack.name), None):
             problems.append(f"{options.files[0]}: another file has a stack {twin.name} already: give one of them `name:`")
         stacks.append(loaded.stack)
@@ -188,10 +188,10 @@ def _of_index(index: Path, wish: Wish) -> list[Options]:
     return out
 
 
-def _refused(stack: Stack) -> list[str]:
+def _refused(loaded: Loaded) -> list[str]:
     """What a stack of a repository cannot have."""
-    out = []
-    for service in stack.services:
+    out = [f"{p.service.where}: {p.service.name}: provider: no program is run for a repository" for p in loaded.providers]
+    for service in loaded.stack.services:
         if service.build:
             out.append(f"{service.where}: {service.name}: build: nobody builds for a repository: push the image, and name it")
         out += [

@@ -21,11 +21,12 @@ MASK = "•••"
 def plan(
     stack: Stack, desired: State, current: State, *, revision: int, statuses: Mapping[str, TaskStatus] = {},
     remove_orphans: bool = False, force: frozenset[str] = frozenset(), only: frozenset[str] = frozenset(),
+    starting: bool = True,
 ) -> Plan:
     """The steps from *current* to *desired*; all of them "none" where they are equal.
 
     *force* names services whose tasks are replaced without a change; *only* limits the plan to some services (with what
-    they need). The same arguments give the same plan, byte for byte."""
+    they need); without *starting* it is enough that all is made. The same arguments give the same plan, byte for byte."""
     steps: list[Step] = []
     warnings: list[str] = []
     mine = {s.name for s in stack.services}
@@ -54,7 +55,7 @@ def plan(
     for task in sorted(desired.tasks, key=lambda t: (rank[t.service], t.service, t.index)):
         if task.service not in wanted:
             continue
-        step, made = _task_step(task, old_tasks.get(task.name), statuses.get(task.name), task.service in force)
+        step, made = _task_step(task, old_tasks.get(task.name), statuses.get(task.name), task.service in force, starting)
         cause = next((d.service for s in stack.services if s.name == task.service for d in s.depends_on
                       if d.restart and d.service in restarted), None)
         if cause and step.action == "none":
@@ -122,7 +123,9 @@ def _content_steps(new: Sequence[StackContent], old: Sequence[StackContent]) -> 
     ]
 
 
-def _task_step(task: Task, old: Task | None, status: TaskStatus | None, force: bool) -> tuple[Step, Task]:
+def _task_step(
+    task: Task, old: Task | None, status: TaskStatus | None, force: bool, starting: bool
+) -> tuple[Step, Task]:
     """The step for one task, and the task as it will be written."""
     def step(action: Any, reason: str, changes: tuple[Change, ...] = ()) -> Step:
         return Step(action=action, kind="task", name=task.name, node=task.node, reason=reason, changes=changes)
@@ -141,6 +144,8 @@ def _task_step(task: Task, old: Task | None, status: TaskStatus | None, force: b
         container = msgspec.structs.replace(task.container, labels=tuple(sorted(labels.items())))
         return step("replace", "asked for"), msgspec.structs.replace(again, container=container)
     if old.desired == "hold":
+        if not starting:
+            return step("none", "unchanged"), old
         return step("create", "was never started: an earlier `up` ended before its turn"), task
     if old.desired == "stopped":
         return step("update", "stopped by hand: starts again"), again

@@ -22,19 +22,21 @@ ALONE = Ground(nodes=(Node(name="local", id="local"),), ready=frozenset({"local"
 def expand(
     stack: Stack, current: State, *, others: Sequence[Network] = (), images: Mapping[str, str] = {},
     scale: Mapping[str, int] = {}, reserved: Sequence[str] = (), volumes_there: Sequence[str] = (),
-    ground: Ground = ALONE,
+    ground: Ground = ALONE, only: Set[str] | None = None,
 ) -> State:
     """The state that *stack* asks for.
 
     *current* is the stack's state now, so that what exists keeps its addresses; *others* are networks of other stacks;
     *images* maps image names to the identity that the node has; *reserved* are subnets of the host; *volumes_there*
-    are the volumes that exist, *ground* the nodes. Raises Impossible where a task fits nowhere, PystackError where
-    pools are exhausted, or with every external network and volume
-    that is missing."""
+    are the volumes that exist, *ground* the nodes; *only* are the services that something shall be done for, None for all.
+    Raises Impossible where a task fits nowhere, PystackError where pools are exhausted, or with every external network and
+    volume that is missing."""
     for name in scale:
         if name not in {s.name for s in stack.services}:
             raise PystackError(f"--scale {name}: there is no such service in the stack")
-    _refuse_missing(stack, {n.name for n in others}, set(volumes_there))
+    if problems := [s.problem for s in stack.services if s.problem and (only is None or s.name in only)]:
+        raise PystackError("\n".join(problems))
+    _refuse_missing(stack, {n.name for n in others}, set(volumes_there), only)
     _refuse_networks(stack, ground)
     networks = _networks(stack, current, others, reserved, overlay=len(ground.nodes) > 1)
     by_name = {n.name: n for n in (*others, *networks)}
@@ -79,11 +81,14 @@ def address_guest(
     return placed, changed
 
 
-def _refuse_missing(stack: Stack, networks: Set[str], volumes: Set[str]) -> None:
+def _refuse_missing(stack: Stack, networks: Set[str], volumes: Set[str], only: Set[str] | None) -> None:
+    chosen = [s.container for s in stack.services if only is None or s.name in only]
+    used = {a.network for c in chosen for a in c.attachments}
+    used |= {m.source for c in chosen for m in c.mounts if m.kind == "volume"}
     missing = [
         f"{wish.where}: {kind}s.{wish.key}: external {kind} {wish.name} does not exist: `pystack {kind} create {wish.name}`"
         for kind, wishes, there in (("network", stack.networks, networks), ("volume", stack.volumes, volumes))
-        for wish in wishes if wish.external and wish.name not in there
+        for wish in wishes if wish.external and wish.name not in there and (only is None or wish.name in used)
     ]
     if missing:
         raise PystackError("\n".join(missing))
@@ -201,6 +206,10 @@ def _task(
     container = service.container
     if identity := images.get(container.image):
         container = msgspec.structs.replace(container, image_id=identity)
+    if any(m.kind == "image" for m in container.mounts):
+        mounts = (msgspec.structs.replace(m, image_id=images.get(m.source, "")) if m.kind == "image" else m
+                  for m in container.mounts)
+        container = msgspec.structs.replace(container, mounts=tuple(mounts))
     old = known.get(name)
     return Task(
         name=name, stack=stack.name, service=service.name, container=container, index=index,

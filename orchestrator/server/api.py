@@ -45,7 +45,10 @@ class DownRequest(Record, frozen=True, kw_only=True):
 
 
 class ActRequest(Record, frozen=True, kw_only=True):
+    """*timeout_s* is how long containers may take to end, instead of their own stop_grace_period."""
+
     services: tuple[str, ...] = ()
+    timeout_s: float | None = None
 
 
 class RemoveRequest(Record, frozen=True, kw_only=True):
@@ -311,7 +314,8 @@ async def act(request: web.Request) -> web.StreamResponse:
     wish = msgspec.json.decode(await request.read() or b"{}", type=ActRequest)
     name, verb = request.match_info["stack"], request.match_info["verb"]
     request.app[CONTROLLER].known(name)
-    return await _stream(request, lambda tell: request.app[CONTROLLER].act(name, verb, wish.services, tell))
+    return await _stream(request, lambda tell: request.app[CONTROLLER].act(
+        name, verb, wish.services, tell, timeout_s=wish.timeout_s))
 
 
 async def stream_events(request: web.Request) -> web.StreamResponse:

@@ -281,6 +281,7 @@ class Controller:
         current = self.state(stack.name)
         desired = expand(
             stack, current, others=await self._foreign_networks(stack.name), images=await self.images.ids(stack),
+            only=graph.closure(stack, frozenset(options.services)) if options.services else None,
             scale=options.scale, volumes_there=await self._volume_names(stack),
             ground=msgspec.structs.replace(self.ground(stack.name), wishes=options.moves),
         )
@@ -291,7 +292,7 @@ class Controller:
         force = frozenset(s.name for s in stack.services if options.force_recreate and (not chosen or s.name in chosen))
         return make_plan(
             stack, desired, current, revision=self._revision, statuses=self.statuses.by_task,
-            remove_orphans=options.remove_orphans, force=force, only=chosen,
+            remove_orphans=options.remove_orphans, force=force, only=chosen, starting=not options.no_start,
         )
 
     async def _volume_names(self, stack: Stack) -> list[str]:
@@ -528,8 +529,11 @@ class Controller:
             failures += await self.again(stack, tell)
         return failures
 
-    async def act(self, name: str, verb: str, services: Sequence[str], tell: Any) -> list[Failure]:
-        """stop, start or restart the tasks of a stack, in the order that depends_on asks for."""
+    async def act(
+        self, name: str, verb: str, services: Sequence[str], tell: Any, *, timeout_s: float | None = None
+    ) -> list[Failure]:
+        """stop, start or restart the tasks of a stack, in the order that depends_on asks for. *timeout_s* is how long a
+        container may take to end, instead of its own stop_grace_period."""
         async with self.lock(name):
             stack = self.known(name).stack
             unknown = set(services) - {s.name for s in stack.services}
@@ -548,10 +552,22 @@ class Controller:
                 for task in tasks:
                     tell({"event": "step", "action": "update", "kind": "task", "name": task.name, "reason": verb})
                 await self._write_tasks(changed)
+                hurry = asyncio.create_task(self._hurry(changed, timeout_s)) if timeout_s is not None else None
                 failures = await self._settled(changed, verb)
+                if hurry:
+                    hurry.cancel()
                 if failures:
                     return failures
         return []
+
+    async def _hurry(self, tasks: Sequence[Task], timeout_s: float) -> None:
+        """End what has not ended by itself after so long."""
+        await asyncio.sleep(timeout_s)
+        for task in tasks:
+            status, member = self.statuses.by_task.get(task.name), self.cluster.members.get(task.node)
+            if status and status.container and status.state == "stopping" and member and member.ready:
+                with contextlib.suppress(PystackError):
+                    await member.courier.call("POST", f"/containers/{status.container}/kill")
 
     async def invite(self, name: str, service: str, guest: str, container: Container) -> Task:
         """Give a container that is run by hand a node and addresses on the stack's networks, and let its peers know.
@@ -644,6 +660,9 @@ async def events(controller: Controller) -> AsyncIterator[Event]:
     controller.statuses.listeners.add(hear)
     try:
         while True:
-            yield msgspec.to_builtins(await queue.get())
+            status = await queue.get()
+            task = controller.tasks.get(status.task)
+            whose = {"stack": task.stack, "service": task.service, "node": task.node} if task else {}
+            yield {**msgspec.to_builtins(status), **whose}
     finally:
         controller.statuses.listeners.discard(hear)

@@ -45,7 +45,7 @@ class Images:
 
     async def ids(self, stack: Stack) -> dict[str, str]:
         """Image names of *stack* → identity, for those that a node has; this host's word counts before the others'."""
-        names = sorted({s.container.image for s in stack.services})
+        names = sorted({name for s in stack.services for name in s.container.images})
         out: dict[str, str] = {}
         for node in [self.cluster.local, *sorted(self.cluster.ready - {self.cluster.local})]:
             if left := [n for n in names if n not in out]:
@@ -63,27 +63,28 @@ class Images:
         """Bring the images of *tasks* to their nodes, from a node that has them."""
         if len(self.cluster.members) < 2:
             return []
-        wanted: dict[str, dict[str, Task]] = {}
+        wanted: dict[str, dict[str, tuple[str, Task]]] = {}
         for task in tasks:
-            if task.container.image_id and not self.cluster.silent(task.node):
-                wanted.setdefault(task.node, {})[task.container.image_id] = task
+            for name, identity in task.container.images.items():
+                if identity and not self.cluster.silent(task.node):
+                    wanted.setdefault(task.node, {})[identity] = (name, task)
         have = {node: await self._on(node, list(images)) for node, images in wanted.items()}
         failures: list[Failure] = []
 
-        async def bring(node: str, image: str, task: Task) -> None:
+        async def bring(node: str, image: str, name: str, task: Task) -> None:
             try:
                 source = await self._holder(image)
-                tell({"event": "ship", "image": task.container.image, "from": source, "to": node})
+                tell({"event": "ship", "image": name, "from": source, "to": node})
                 await ship(image, self.cluster.get(source).courier, self.cluster.get(node).courier)
             except PystackError as error:
-                reason = f"image {task.container.image} cannot be brought to {node}: {error}"
+                reason = f"image {name} cannot be brought to {node}: {error}"
                 failures.append(Failure(task=task.name, where=task.where, reason=reason))
 
         async with asyncio.TaskGroup() as group:
             for node, images in wanted.items():
-                for image, task in images.items():
+                for image, (name, task) in images.items():
                     if image not in have[node]:
-                        group.create_task(bring(node, image, task))
+                        group.create_task(bring(node, image, name, task))
         return failures
 
     async def _holder(self, image: str) -> str:
@@ -98,16 +99,18 @@ class Images:
         have = await self.ids(stack)
         wanted: dict[str, str] = {}
         limits: dict[str, tuple[float, str]] = {}
+        built = {s.container.image for s in stack.services if s.build}
         for service in stack.services:
             if services and service.name not in graph.closure(stack, frozenset(services)):
                 continue
-            image, rule = service.container.image, policy or service.container.pull_policy
-            if service.build is not None or rule == "never":
-                continue
-            if image not in have or rule == "always":
-                wanted.setdefault(image, service.name)
-            elif oldest := max_age_s(rule):
-                limits.setdefault(image, (oldest, service.name))
+            rule = policy or service.container.pull_policy
+            for image in service.container.images:
+                if image in built or rule == "never":
+                    continue
+                if image not in have or rule == "always":
+                    wanted.setdefault(image, service.name)
+                elif oldest := max_age_s(rule):
+                    limits.setdefault(image, (oldest, service.name))
         for image, age in (await self._ages(list(limits))).items():
             if age is None or age > limits[image][0]:
                 wanted.setdefault(image, limits[image][1])

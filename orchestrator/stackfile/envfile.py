@@ -54,6 +54,19 @@ def parse(text: str, outer: Mapping[str, str]) -> dict[str, str | None]:
     return out
 
 
+def parse_raw(text: str, outer: Mapping[str, str]) -> dict[str, str | None]:
+    """As `docker run --env-file` reads: a value is all behind the first =, quotes, $ and # included."""
+    out: dict[str, str | None] = {}
+    for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
+        name, sep, value = line.lstrip().partition("=")
+        if not name or name.startswith("#"):
+            continue
+        if re.search(r"\s", name):
+            raise Invalid(f"line {number}: {line.strip()[:40]!r} is not NAME=VALUE")
+        out[name] = value if sep else outer.get(name)
+    return out
+
+
 def _closing(text: str, quote: str) -> int:
     at = 1
     while at < len(text):
@@ -66,15 +79,15 @@ def _closing(text: str, quote: str) -> int:
     return -1
 
 
-def read(path: Path, outer: Mapping[str, str]) -> dict[str, str | None]:
-    """Raises Invalid, OSError."""
+def read(path: Path, outer: Mapping[str, str], *, raw: bool = False) -> dict[str, str | None]:
+    """*raw* takes values as they stand. Raises Invalid, OSError."""
     if not path.is_file():
         raise FileNotFoundError(2, "no such file", str(path))
     with path.open("rb") as file:
-        raw = file.read(MAX_BYTES + 1)
-    if len(raw) > MAX_BYTES:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
         raise Invalid(f"larger than {MAX_BYTES >> 20} MiB")
     try:
-        return parse(raw.decode(), outer)
+        return (parse_raw if raw else parse)(content.decode(), outer)
     except UnicodeDecodeError:
         raise Invalid("not UTF-8") from None

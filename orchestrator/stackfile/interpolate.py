@@ -1,12 +1,15 @@
 """`$NAME`, `${NAME}` and their operators. Source: Compose Specification, 12-interpolation.md.
 
-${V:-d} ${V-d} default; ${V:?e} ${V?e} required; ${V:+r} ${V+r} replacement; $$ a dollar sign; nesting inside braces.
+${V:-d} ${V-d} default; ${V:?e} ${V?e} required; ${V:+r} ${V+r} replacement; $$ a dollar sign; nesting inside braces. A $ before
+anything else is one.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+
+import msgspec
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -48,8 +51,9 @@ def _until(
                 unset(match[0])
             out.append(variables.get(match[0], ""))
             at = match.end()
-        else:
-            raise Invalid(f"a lone $ at {text[at : at + 10]!r}: write $$ for a dollar sign")
+        else:  # no name can begin so: it stands for itself, as in `$(date)`
+            out.append("$")
+            at += 1
     if end:
         raise Invalid("${ without its closing }")
     return "".join(out), at
@@ -79,3 +83,34 @@ def _braced(
     if not present:
         raise Invalid(f"variable {name} is required: {word or 'it is not set'}")
     return value or "", at + 1
+
+
+class Named(msgspec.Struct, frozen=True, kw_only=True):
+    """A variable that a text names, and what stands there where it has no value, or where it has one (*alternate*)."""
+
+    name: str
+    required: bool = False
+    default: str = ""
+    alternate: str = ""
+
+
+_NAMED = re.compile(r"\$(?:(?P<dollar>\$)|(?P<plain>[A-Za-z_]\w*)|\{(?P<braced>[A-Za-z_]\w*)(?P<op>:?[-?+])?)")
+
+
+def named(text: str) -> Iterator[Named]:
+    """The variables of *text*, in order; those within a default too."""
+    for match in _NAMED.finditer(text):
+        if match["dollar"]:
+            continue
+        name, operator = match["plain"] or match["braced"], (match["op"] or "")[-1:]
+        word = ""
+        if operator:
+            depth, at = 1, match.end()
+            while at < len(text) and depth:
+                depth += (text[at] == "{") - (text[at] == "}")
+                at += 1
+            word = text[match.end() : at - 1]
+        yield Named(
+            name=name, required=operator == "?", default=word if operator == "-" else "",
+            alternate=word if operator == "+" else "",
+        )

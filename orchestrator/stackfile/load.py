@@ -15,6 +15,7 @@ import msgspec
 from agent.manifest import Attachment, Mount
 from orchestrator.errors import Mark, Problem, StackFileError
 from orchestrator.stackfile import naming, service, shape, sources
+from orchestrator.stackfile.derived import Provided, split_provided, with_preparations
 from orchestrator.stackfile.graph import check_dependencies
 from orchestrator.stackfile.model import Service, Stack, StackNetwork, StackVolume
 from orchestrator.stackfile.reading import Reading
@@ -23,12 +24,15 @@ from orchestrator.stackfile.tree import Path_, Tree
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """*document* is the merged, interpolated file; *warnings* are keys that have no effect here."""
+    """*document* is the merged, interpolated file; *warnings* are keys that have no effect here; *providers* are the services
+    that are no containers; *services* are those of the file as they stand there."""
 
     stack: Stack
     document: dict[str, Any]
     warnings: tuple[Problem, ...]
     directory: Path
+    services: tuple[Service, ...]
+    providers: tuple[Provided, ...] = ()
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,13 +43,16 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     profiles: tuple[str, ...] = ()
     interpolate: bool = True
     consistency: bool = True
+    unused: bool = False
+    """Networks that no service is on are made too."""
 
 
 def load(options: Options, environment: Mapping[str, str]) -> Loaded:
     """Raises StackFileError with every problem, PystackError where there is no file."""
-    paths = naming.stack_files(options.files, environment)
+    start = Path(options.project_directory or ".").resolve()
+    paths = naming.stack_files(options.files, sources.variables_of(start, options.env_files, environment), start)
     directory = Path(options.project_directory or paths[0].parent).resolve()
-    variables = sources.variables_of(directory, options.env_files, environment)
+    variables = sources.variables_of(directory, options.env_files, environment, start)
     problems: list[Problem] = []
     merged = sources.read(paths, sources.Place(directory, variables, interpolate=options.interpolate), problems)
     name = _project_name(options, environment, variables, merged, directory, problems)
@@ -53,10 +60,21 @@ def load(options: Options, environment: Mapping[str, str]) -> Loaded:
         raise StackFileError([Problem(where=Mark(str(paths[0]), 0, 0), what="the file is empty", fix="begin with `services:`")])
     reading = Reading(merged, directory, variables, name, consistent=options.consistency)
     reading.problems += problems
-    stack = _stack(reading, options, environment)
+    if not options.interpolate:  # what variables stand for is not known: nothing can be said of a value
+        if problems:
+            raise StackFileError(problems)
+        return Loaded(Stack(name=name), merged.value, (), directory, ())
+    services, networks, volumes = _read(reading, options, variables)
+    granted = {("secret" if f.secret else "config", f.source) for s in services for f in s.container.files}
+    contents = contents_of(reading, merged.value, granted)
     if reading.problems:
         raise StackFileError(reading.problems)
-    return Loaded(stack, merged.value, tuple(sorted(reading.warnings, key=lambda p: p.where)), directory)
+    containers, providers = split_provided(services)
+    stack = Stack(
+        name=name, services=tuple(with_preparations(containers)), networks=networks, volumes=volumes, contents=contents
+    )
+    warnings = tuple(sorted(reading.warnings, key=lambda p: p.where))
+    return Loaded(stack, merged.value, warnings, directory, services, providers)
 
 
 def _project_name(
@@ -82,7 +100,10 @@ def _project_name(
     return name
 
 
-def _stack(reading: Reading, options: Options, environment: Mapping[str, str]) -> Stack:
+def _read(
+    reading: Reading, options: Options, variables: Mapping[str, str]
+) -> tuple[tuple[Service, ...], tuple[StackNetwork, ...], tuple[StackVolume, ...]]:
+    """Services, those that no profile leaves out, with the networks and volumes that there are; cross-checked."""
     document = reading.tree.value
     shape.check(reading, document)
     bodies = reading.mapping(document.get("services"), ("services",))
@@ -92,22 +113,18 @@ def _stack(reading: Reading, options: Options, environment: Mapping[str, str]) -
             services[name] = service.read(reading, name, body)
     networks = networks_of(reading, document)
     volumes = volumes_of(reading, document)
-    wanted = {*options.profiles, *environment.get("COMPOSE_PROFILES", "").split(",")} - {""}
+    wanted = {*options.profiles, *variables.get("COMPOSE_PROFILES", "").split(",")} - {""}
     active = {
         name: s for name, s in services.items()
         if "*" in wanted or not (p := bodies[name].get("profiles")) or not reading.sound(("services", name, "profiles"))
         or wanted & set(p)
     }
-    resolved = [_attach(reading, s, networks, volumes, services) for s in active.values()]
+    resolved = [s if s.provider else _attach(reading, s, networks, volumes, services) for s in active.values()]
     check_dependencies(reading, active, services)
     _check_ports(reading, resolved)
     used = {a.network for s in resolved for a in s.container.attachments}
-    granted = {("secret" if f.secret else "config", f.source) for s in resolved for f in s.container.files}
-    return Stack(
-        name=reading.name, services=tuple(resolved),
-        networks=tuple(n for n in networks.values() if n.name in used),
-        volumes=tuple(volumes.values()), contents=contents_of(reading, document, granted),
-    )
+    wanted_networks = tuple(n for n in networks.values() if options.unused or n.name in used)
+    return tuple(resolved), wanted_networks, tuple(volumes.values())
 
 
 def _attach(

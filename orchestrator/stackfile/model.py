@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from agent.manifest import Container, Hook, Record, Subnet, is_shared
+from agent.manifest import Container, Hook, Record, Subnet, Ulimit, is_shared
 
 
 class Dependency(Record, frozen=True, kw_only=True):
@@ -17,8 +17,17 @@ class Dependency(Record, frozen=True, kw_only=True):
     where: str = ""
 
 
+class BuildSecret(Record, frozen=True, kw_only=True):
+    """A file, or a variable of the client, that RUN sees as /run/secrets/*id*."""
+
+    id: str
+    file: str = ""
+    environment: str = ""
+
+
 class Build(Record, frozen=True, kw_only=True):
-    """How to build a service's image. *context* is a folder on the client."""
+    """How to build a service's image. *context* is a folder on the client. *contexts* are further ones by name: a folder,
+    `service:NAME`, or what buildah takes (`docker-image://`, `https://`)."""
 
     context: str
     dockerfile: str = "Dockerfile"
@@ -30,6 +39,32 @@ class Build(Record, frozen=True, kw_only=True):
     no_cache: bool = False
     pull: bool = False
     network: str = ""
+    contexts: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[BuildSecret, ...] = ()
+    extra_hosts: tuple[tuple[str, str], ...] = ()
+    shm_size: int = 0
+    ulimits: tuple[Ulimit, ...] = ()
+    platform: str = ""
+    privileged: bool = False
+
+    @property
+    def after(self) -> tuple[str, ...]:
+        """Services whose images it is built from."""
+        return tuple(value[8:] for _, value in self.contexts if value.startswith("service:"))
+
+
+class Provider(Record, frozen=True, kw_only=True):
+    """Who provides a service in place of a container: a program of the client. *options* are given to it in this order."""
+
+    type: str
+    options: tuple[tuple[str, str], ...] = ()
+
+
+class StartHook(Record, frozen=True, kw_only=True):
+    """A container that runs to its end before a service starts. *image* "" is the service's own."""
+
+    hook: Hook
+    image: str = ""
 
 
 class Placement(Record, frozen=True, kw_only=True):
@@ -67,7 +102,8 @@ class WatchRule(Record, frozen=True, kw_only=True):
 
 class Service(Record, frozen=True, kw_only=True):
     """*container* is resolved but for addresses and the image's identity, which the plan decides. *where* is the
-    service's place in the file, `stack.yml:3:5`."""
+    service's place in the file, `stack.yml:3:5`. One that *prepares* another was made of its `pre_start`. A *problem* keeps it,
+    and it alone, from being brought up."""
 
     name: str
     container: Container
@@ -82,6 +118,10 @@ class Service(Record, frozen=True, kw_only=True):
     placement: Placement = Placement()
     reserves: Reserves = Reserves()
     watch: tuple[WatchRule, ...] = ()
+    pre_start: tuple[StartHook, ...] = ()
+    prepares: str = ""
+    problem: str = ""
+    provider: Provider | None = None
 
 
 DRIVERS = ("bridge", "overlay", "macvlan", "ipvlan", "host", "none")

@@ -37,10 +37,15 @@ def _with_override(path: Path) -> list[Path]:
     return [path]
 
 
-def stack_files(given: Sequence[str], environment: Mapping[str, str]) -> list[Path]:
-    """-f, COMPOSE_FILE, or the file that is found. Raises PystackError where there is none."""
-    named = [*given] or [f for f in environment.get("COMPOSE_FILE", "").split(os.pathsep) if f]
-    return [Path(f) for f in named] or _with_override(find(Path.cwd()))
+def stack_files(given: Sequence[str], environment: Mapping[str, str], start: Path) -> list[Path]:
+    """-f, COMPOSE_FILE (below *start*, as that variable can stand in its .env), or the file that is found from *start* upwards.
+
+    Raises PystackError where there is none."""
+    if given:
+        return [Path(f) for f in given]
+    separator = environment.get("COMPOSE_PATH_SEPARATOR") or os.pathsep
+    named = [start / f for f in environment.get("COMPOSE_FILE", "").split(separator) if f]
+    return named or _with_override(find(start))
 
 
 def folder_name(directory: Path) -> str:
@@ -50,7 +55,7 @@ def folder_name(directory: Path) -> str:
 
 def plain_name(paths: Sequence[Path], directory: Path, env_files: Sequence[str]) -> str | None:
     """The name, or None where only a reading of the files tells it: a value that is computed, an unusual layout."""
-    for env_file in env_files or (str(directory / ".env"),):
+    for env_file in env_files or (str(directory / ".env"), ".env"):
         try:
             if "COMPOSE_PROJECT_NAME" in Path(env_file).read_text():
                 return None

@@ -36,7 +36,7 @@ class Place:
 def normal(loaded: Loaded) -> dict[str, Any]:
     """The normal form, its keys in alphabetical order; a $ is written $$, as in every stack file."""
     document = loaded.document
-    active = {s.name: s for s in loaded.stack.services}
+    active = {s.name: s for s in loaded.services}
     out: dict[str, Any] = {"name": loaded.stack.name, "services": {}}
     for name, body in (document.get("services") or {}).items():
         if name in active:
@@ -104,8 +104,15 @@ def _build(place: Place, value: Any) -> Any:
         body.setdefault("dockerfile", "Dockerfile")
     if place.service.build and "args" in body:
         body["args"] = dict(place.service.build.args)
-    if "labels" in body:
-        body["labels"] = _pairs(place, body["labels"])
+    for key in ("labels", "additional_contexts"):
+        if key in body:
+            body[key] = _pairs(place, body[key])
+    if place.service.build and "additional_contexts" in body:
+        body["additional_contexts"] = dict(place.service.build.contexts)
+    if "secrets" in body:
+        body["secrets"] = _granted(place, body["secrets"])
+    if "extra_hosts" in body and place.service.build:
+        body["extra_hosts"] = [f"{name}={address}" for name, address in place.service.build.extra_hosts]
     return body
 
 

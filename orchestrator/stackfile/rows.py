@@ -113,14 +113,14 @@ def duration(field: str) -> Row:
     return row
 
 
-def microseconds(field: str) -> Row:
-    """A number of microseconds, or a duration as text."""
+def microseconds(field: str, low: int = 1000) -> Row:
+    """A number of microseconds, at least *low*, or a duration as text."""
 
     def row(draft: Draft, value: Any, path: Path_) -> Fields:
         try:
             number = int(value) if str(scalar(value)).lstrip("-").isdigit() else round(parse_duration(value) * 1e6)
-            if not 1000 <= number <= 10**9 and not (field == "cpu_quota" and number <= 0):
-                raise ValueError("must be at least 1000 microseconds (1ms)")
+            if not low <= number <= 10**9 and not (field == "cpu_quota" and number <= 0):
+                raise ValueError(f"must be at least {low} microseconds")
         except (TypeError, ValueError) as error:
             draft.problem(path, str(error))
             return {}

@@ -14,12 +14,21 @@ from typing import Any, Literal
 
 import msgspec
 
-from agent.manifest import Attachment, Container, Device, File, Healthcheck, Hook, Mount, Port, Ulimit
+from agent.manifest import Attachment, Container, Device, DeviceRate, File, Healthcheck, Hook, Mount, Port, Ulimit
 from orchestrator.stackfile import envfile
 from orchestrator.stackfile.deploy import deploy, x_placement
 from orchestrator.stackfile.interpolate import Invalid
 from orchestrator.stackfile.merge import as_mapping
-from orchestrator.stackfile.model import Build, Dependency, Placement, Service, WatchRule
+from orchestrator.stackfile.model import (
+    Build,
+    BuildSecret,
+    Dependency,
+    Placement,
+    Provider,
+    Service,
+    StartHook,
+    WatchRule,
+)
 from orchestrator.stackfile.reading import Reading
 from orchestrator.stackfile.rows import (
     Draft,
@@ -44,7 +53,7 @@ from orchestrator.stackfile.units import parse_duration
 
 SERVICE_FIELDS = (
     "attach", "replicas", "container_name", "depends_on", "build", "mode", "endpoint_mode", "placement", "reserves",
-    "watch",
+    "watch", "pre_start", "provider", "problem",
 )
 _MAC = re.compile(r"([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}")
 
@@ -65,8 +74,10 @@ def environment(draft: Draft, value: Any, path: Path_) -> Fields:
         where = (*draft.path, "env_file", number)
         long = entry if isinstance(entry, dict) else {"path": entry}
         target = reading.host_path(scalar(long.get("path")))
+        if long.get("format") not in (None, "raw"):
+            draft.problem((*where, "format"), f"{scalar(long['format'])!r} is no format", "raw, or leave it out")
         try:
-            found.update(envfile.read(target, reading.environment))
+            found.update(envfile.read(target, reading.environment, raw=long.get("format") == "raw"))
         except FileNotFoundError:
             if flag(long.get("required", True)):
                 draft.problem(where, f"{target} does not exist", "create it, or set required: false")
@@ -104,7 +115,11 @@ def healthcheck(draft: Draft, value: Any, path: Path_) -> Fields:
             fields |= duration(f"{key}_s")(draft, item, at)
     if flag(body.get("disable")):
         fields["test"] = ("NONE",)
-    return {"healthcheck": Healthcheck(**fields)}
+    problem: Fields = {}
+    if "start_interval" in body and "start_period" not in body:
+        place = draft.reading.mark((*path, "start_interval"))
+        problem["problem"] = f"{place}: services.{draft.name}.healthcheck.start_interval has no meaning without start_period"
+    return {"healthcheck": Healthcheck(**fields), **problem}
 
 
 _PORT = re.compile(
@@ -209,8 +224,8 @@ def split_mount(text: str, host_path: Callable[[str], str]) -> Mount:
 
 def _long_mount(draft: Draft, item: dict[str, Any], at: Path_) -> Mount | None:
     shape, target = item.get("type", "volume"), scalar(item.get("target"))
-    if shape not in ("bind", "volume", "tmpfs"):
-        draft.reading.check((*at, "type"), f"type {shape!r} is not supported", "bind, volume or tmpfs")
+    if shape not in ("bind", "volume", "tmpfs", "image"):
+        draft.reading.check((*at, "type"), f"type {shape!r} is not supported", "bind, volume, tmpfs or image")
         return None
     if not target.startswith("/"):
         draft.problem((*at, "target"), "must be an absolute path")
@@ -223,7 +238,14 @@ def _long_mount(draft: Draft, item: dict[str, Any], at: Path_) -> Mount | None:
             draft.problem(at, "a bind mount needs its source")
             return None
         fields |= {"source": str(draft.reading.host_path(source)), "propagation": bind.get("propagation", "rprivate"),
-                   "create_host_path": flag(bind.get("create_host_path", True))}
+                   "create_host_path": flag(bind.get("create_host_path", True)),
+                   "recursive": bind.get("recursive", "enabled") != "disabled"}
+    elif shape == "image":
+        if not source:
+            draft.problem(at, "an image mount needs its source")
+            return None
+        image = draft.reading.mapping(item.get("image"), (*at, "image"))
+        fields |= {"source": source, "subpath": scalar(image.get("subpath")), "read_only": True}
     elif shape == "volume":
         fields |= {"source": source, "nocopy": flag(volume.get("nocopy")), "subpath": scalar(volume.get("subpath"))}
     else:
@@ -399,6 +421,16 @@ def build(draft: Draft, value: Any, path: Path_) -> Fields:
     body = {"context": value} if isinstance(value, str) else draft.reading.mapping(value, path)
     context = scalar(body.get("context", "."))
     remote = "://" in context or context.startswith("git@")
+    platforms = [scalar(p) for p in body.get("platforms") or ()]
+    if len(platforms) > 1:
+        draft.reading.warn((*path, "platforms"), f"an image is built for one platform at a time: {platforms[0]}")
+    more: Fields = {}
+    if "shm_size" in body:
+        more |= size("shm_size")(draft, body["shm_size"], (*path, "shm_size"))
+    if "ulimits" in body:
+        more |= ulimits(draft, body["ulimits"], (*path, "ulimits"))
+    if "extra_hosts" in body:
+        more |= extra_hosts(draft, body["extra_hosts"], (*path, "extra_hosts"))
     if remote:
         draft.problem((*path, "context"), f"{context}: remote contexts are not supported yet", "use a local folder")
     directory = draft.reading.host_path(context)
@@ -411,7 +443,81 @@ def build(draft: Draft, value: Any, path: Path_) -> Fields:
             (k, scalar(v)) for k, v in as_mapping(body.get("labels")).items())),
         tags=tuple(map(scalar, body.get("tags") or ())), no_cache=flag(body.get("no_cache")),
         pull=flag(body.get("pull")), network=scalar(body.get("network")),
+        contexts=tuple(sorted(
+            (k, _context(draft, scalar(v))) for k, v in as_mapping(body.get("additional_contexts")).items())),
+        secrets=_build_secrets(draft, body.get("secrets"), (*path, "secrets")), platform=platforms[0] if platforms else "",
+        privileged=flag(body.get("privileged")), **more,
     )}
+
+
+def _context(draft: Draft, text: str) -> str:
+    return text if text.startswith("service:") or "://" in text else str(draft.reading.host_path(text))
+
+
+def _build_secrets(draft: Draft, value: Any, path: Path_) -> tuple[BuildSecret, ...]:
+    out = []
+    declared = draft.reading.mapping(draft.reading.tree.value.get("secrets"), ("secrets",))
+    for number, item in enumerate(draft.reading.sequence(value, path)):
+        body = item if isinstance(item, dict) else {"source": scalar(item)}
+        source = scalar(body.get("source"))
+        if source not in declared:
+            draft.reading.check((*path, number), f"secret {source!r} is not declared", "declare it under secrets:")
+            continue
+        known = draft.reading.mapping(declared[source], ("secrets", source))
+        if not known.get("file") and not known.get("environment"):
+            draft.reading.check((*path, number), f"secret {source!r} has no content that the client can read",
+                                "give it file: or environment:")
+            continue
+        out.append(BuildSecret(
+            id=scalar(body.get("target")) or source, environment=scalar(known.get("environment")),
+            file=str(draft.reading.host_path(scalar(known["file"]))) if known.get("file") else "",
+        ))
+    return tuple(out)
+
+
+_RATES = {"device_read_bps": "read_bps", "device_write_bps": "write_bps", "device_read_iops": "read_iops",
+          "device_write_iops": "write_iops"}
+
+
+def blkio_config(draft: Draft, value: Any, path: Path_) -> Fields:
+    body = draft.reading.mapping(value, path)
+    fields: Fields = integer("blkio_weight", 10, 1000)(draft, body["weight"], (*path, "weight")) if "weight" in body else {}
+    rates = []
+    for key, what in {"weight_device": "weight", **_RATES}.items():
+        for number, item in enumerate(draft.reading.sequence(body.get(key), (*path, key))):
+            at = (*path, key, number)
+            entry = draft.reading.mapping(item, at)
+            amount = "weight" if what == "weight" else "rate"
+            if not entry.get("path") or amount not in entry:
+                draft.problem(at, f"needs path and {amount}")
+                continue
+            read = size("rate") if what.endswith("bps") else integer("rate", 1)
+            found = read(draft, entry[amount], (*at, amount))
+            if "rate" in found:
+                rates.append(DeviceRate(what=what, path=scalar(entry["path"]), rate=found["rate"]))
+    return {**fields, "blkio": tuple(rates)}
+
+
+def provider(draft: Draft, value: Any, path: Path_) -> Fields:
+    body = draft.reading.mapping(value, path)
+    given = draft.reading.mapping(body.get("options"), (*path, "options"))
+    options = [(k, scalar(i)) for k, v in given.items() for i in (v if isinstance(v, list) else [v])]
+    if "/" in scalar(body["type"]):
+        draft.problem((*path, "type"), "must be the name of a program, not a path")
+    return {"provider": Provider(type=scalar(body["type"]), options=tuple(options))}
+
+
+def pre_start(draft: Draft, value: Any, path: Path_) -> Fields:
+    """Containers that run to their ends, one after the other, before the service starts."""
+    out = []
+    for number, item in enumerate(draft.reading.sequence(value, path)):
+        at = (*path, number)
+        body = draft.reading.mapping(item, at)
+        words = command_line("command")(draft, body.get("command"), (*at, "command")).get("command") or ()
+        image = scalar(body.get("image"))
+        out.append(StartHook(
+            hook=_hook(draft, body, words), image="" if image == scalar(draft.body.get("image")) else image))
+    return {"pre_start": tuple(out)}
 
 
 def logging(draft: Draft, value: Any, path: Path_) -> Fields:
@@ -514,15 +620,19 @@ def hooks(field: str) -> Row:
             if not words:
                 draft.problem(at, "needs a command", "command: [program, argument]")
                 continue
-            variables = {k: draft.reading.environment.get(k, "") if v is None else scalar(v)
-                         for k, v in as_mapping(body.get("environment")).items()}
-            out.append(Hook(
-                command=words, user=scalar(body.get("user")), privileged=body.get("privileged") is True,
-                working_dir=scalar(body.get("working_dir")), environment=tuple(sorted(variables.items())),
-            ))
+            out.append(_hook(draft, body, words))
         return {field: tuple(out)}
 
     return row
+
+
+def _hook(draft: Draft, body: dict[str, Any], words: tuple[str, ...]) -> Hook:
+    variables = {k: draft.reading.environment.get(k, "") if v is None else scalar(v)
+                 for k, v in as_mapping(body.get("environment")).items()}
+    return Hook(
+        command=words, user=scalar(body.get("user")), privileged=flag(body.get("privileged")),
+        working_dir=scalar(body.get("working_dir")), environment=tuple(sorted(variables.items())),
+    )
 
 
 def nothing(draft: Draft, value: Any, path: Path_) -> Fields:
@@ -534,6 +644,7 @@ def nothing(draft: Draft, value: Any, path: Path_) -> Fields:
 KEYS: dict[str, Row] = {
     "image": text("image"),
     "build": build,
+    "provider": provider,
     "entrypoint": command_line("entrypoint"),
     "command": command_line("command"),
     "environment": nothing,  # read together with env_file, below
@@ -573,6 +684,12 @@ KEYS: dict[str, Row] = {
     "mem_swappiness": integer("swappiness", 0, 100),
     "pids_limit": integer("pids"),
     "oom_score_adj": integer("oom_score_adj", -1000, 1000),
+    "oom_kill_disable": boolean("oom_kill_disable"),
+    "cpu_rt_period": microseconds("cpu_rt_period", 0),
+    "cpu_rt_runtime": microseconds("cpu_rt_runtime", 0),
+    "blkio_config": blkio_config,
+    "cgroup_parent": text("cgroup_parent"),
+    "use_api_socket": boolean("api_socket"),
     "shm_size": size("shm_size"),
     "ulimits": ulimits,
     "sysctls": pairs("sysctls"),
@@ -597,6 +714,7 @@ KEYS: dict[str, Row] = {
     "dns_opt": words("dns_opt"),
     "logging": logging,
     "pull_policy": pull_policy,
+    "pre_start": pre_start,
     "post_start": hooks("post_start"),
     "pre_stop": hooks("pre_stop"),
     "depends_on": depends_on,
@@ -623,11 +741,8 @@ def read(reading: Reading, name: str, value: Any) -> Service:
         fields |= label_file(draft, body["label_file"], (*path, "label_file"))
     fields["mounts"] = (*fields.get("mounts", ()), *fields.pop("tmpfs_mounts", ()))
     fields["files"] = (*fields.pop("files_configs", ()), *fields.pop("files_secrets", ()))
-    if "image" not in fields and "build" not in fields:
-        if "provider" in body:
-            reading.check((*path, "provider"), "providers are not supported yet", "run what it provides as a service")
-        else:
-            reading.check(path, "has neither image nor build", "add image: NAME or build: FOLDER")
+    if not fields.keys() & {"image", "build", "provider"}:
+        reading.check(path, "has neither image nor build", "add image: NAME or build: FOLDER")
     fields.setdefault("image", f"{reading.name}-{name}")
     if draft.platform:
         before = fields.get("placement", Placement())

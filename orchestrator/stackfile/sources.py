@@ -75,10 +75,15 @@ def interpolate(document: Tree, variables: Mapping[str, str]) -> list[Problem]:
     return problems
 
 
-def variables_of(directory: Path, env_files: Sequence[str], environment: Mapping[str, str]) -> dict[str, str]:
-    """.env of *directory* (or *env_files*) below *environment*, which wins. Raises StackFileError."""
+def variables_of(
+    directory: Path, env_files: Sequence[str], environment: Mapping[str, str], nearer: Path | None = None
+) -> dict[str, str]:
+    """.env of *directory*, and over it that of *nearer*, or else *env_files*, all below *environment*, which wins.
+
+    Raises StackFileError."""
     out: dict[str, str] = {}
-    for path in [Path(f) for f in env_files] or [directory / ".env"]:
+    own = dict.fromkeys((directory / ".env", nearer / ".env") if nearer else (directory / ".env",))
+    for path in [Path(f) for f in env_files] or own:
         if not env_files and not path.is_file():
             continue
         try:

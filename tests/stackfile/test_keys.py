@@ -59,6 +59,12 @@ VALUES: dict[str, Any] = {
     f"{S}develop.watch[].action": "restart", f"{S}develop.watch[].path": "other", f"{S}develop.watch[].target": "/other",
     f"{S}develop.watch[].exec.environment": {"A": "1"}, f"{S}develop.watch[].exec.command": "other",
     f"{N}driver_opts": {"com.docker.network.bridge.name": "x"}, f"{N}labels": {"A": "1"}, f"{V}labels": {"A": "1"},
+    f"{S}build.additional_contexts": {"x": "."}, f"{S}build.extra_hosts": ["x:10.0.0.1"], f"{S}env_file[].format": "raw",
+    f"{S}build.secrets[].source": "s2", f"{S}build.ulimits.*.soft": 5, f"{S}build.ulimits.*.hard": 9,
+    f"{S}volumes[].bind.recursive": "disabled", f"{S}cpu_rt_period": 5000, f"{S}cpu_rt_runtime": 5000,
+    f"{S}blkio_config.weight": 50, f"{S}provider.options": {"a": "b"}, f"{S}volumes[].image.subpath": "usr",
+    **{f"{S}blkio_config.device_{k}[].rate": 7 for k in ("read_bps", "read_iops", "write_bps", "write_iops")},
+    f"{S}pre_start[].environment": {"A": "1"}, f"{S}pre_start[].command": "other",
     f"{S}attach": False, f"{S}cap_add": ["NET_ADMIN"], f"{S}cap_drop": ["CHOWN"],
 }
 """What must stand around a key for it to count, at its parent."""
@@ -70,7 +76,11 @@ AROUND: dict[str, dict[str, Any]] = {
     f"{S}configs[]": {"source": "c", "target": "/c"}, f"{S}secrets[]": {"source": "s", "target": "/s"},
     f"{S}develop.watch[]": {"path": ".", "action": "sync", "target": "/app"},
     f"{S}develop.watch[].exec": {"command": "a"},
-    f"{S}healthcheck": {"test": "true"}, f"{S}depends_on.*": {"condition": "service_started"},
+    f"{S}healthcheck": {"test": "true", "start_period": "9s"}, f"{S}pre_start[]": {"command": "a"},
+    f"{S}build.secrets[]": {"source": "s"}, f"{S}build.ulimits.*": {"soft": 3, "hard": 7}, f"{S}provider": {"type": "t"},
+    f"{S}blkio_config.weight_device[]": {"path": "/dev/a", "weight": 9}, f"{S}volumes[].image": {},
+    **{f"{S}blkio_config.device_{k}[]": {"path": "/dev/a", "rate": 9}
+       for k in ("read_bps", "read_iops", "write_bps", "write_iops")}, f"{S}depends_on.*": {"condition": "service_started"},
     f"{S}ulimits.*": {"soft": 3, "hard": 7}, f"{S}post_start[]": {"command": "a"}, f"{S}pre_stop[]": {"command": "a"},
     f"{N}ipam.config[]": {"subnet": "10.5.0.0/16"}, f"{S}extends": {"service": "b"}, "include[]": {"path": "other.yml"},
     f"{S}deploy.resources.reservations.generic_resources[].discrete_resource_spec": {"kind": "gpu", "value": 1},
@@ -80,12 +90,12 @@ ELSEWHERE = {
     "configs": "the whole", "secrets": "the whole", f"{S}expose": "nothing on Linux depends on it",
     f"{S}ports[].name": "for people", f"{S}ports[].app_protocol": "for people", f"{N}attachable": "every network is",
     "include[].env_file": "tried in test_sources", "include[].project_directory": "tried in test_sources",
-    f"{S}extends.file": "tried in test_sources", f"{S}volumes[].image": "an error", f"{S}volumes[].image.subpath": "an error",
+    f"{S}extends.file": "tried in test_sources",
 }
 
 
 def encoded(loaded: Loaded) -> Any:
-    plain = msgspec.to_builtins(loaded.stack)
+    plain = msgspec.to_builtins((loaded.stack, [p.service for p in loaded.providers]))
 
     def bare(value: Any) -> Any:  # where a thing stands in the file is no effect
         if isinstance(value, dict):
@@ -104,11 +114,13 @@ def around(path: str, value: Any) -> tuple[dict[str, Any], dict[str, Any]]:
             return value
         here = ".".join(parts[:at]).replace(".[]", "[]")
         beside = json.loads(json.dumps(AROUND.get(here, {})))
+        if path.endswith("env_file[].format") and here.endswith("env_file[]"):
+            beside = {"path": "vars.env"}
         if here == "services.*" and parts[at] == "pull_refresh_after":
             beside = {"pull_policy": "refresh"}
-        for kind in ("bind", "tmpfs"):
+        for kind, source in (("bind", "/"), ("tmpfs", ""), ("image", "i")):
             if f"volumes[].{kind}." in path and here.endswith("volumes[]"):
-                beside |= {"type": kind, "source": "/"} if kind == "bind" else {"type": kind, "source": ""}
+                beside |= {"type": kind, "source": source}
         part = parts[at]
         if part == "[]":
             return [build(at + 1, present)]
@@ -202,7 +214,7 @@ HONOURED = [k.path for k in keys() if k.honoured and k.path not in ELSEWHERE and
 
 @pytest.mark.parametrize("path", HONOURED)
 def test_a_key_that_is_honoured_changes_what_is_asked_for(path: str, tmp_path: Path) -> None:
-    (tmp_path / "vars.env").write_text("FROM_FILE=1\n")
+    (tmp_path / "vars.env").write_text("FROM_FILE='1'\n")
     (tmp_path / "secret").write_text("secret")
     (tmp_path / "more.yml").write_text("services: {more: {image: m}}\n")
     (tmp_path / "other.yml").write_text("services: {other: {image: m}}\n")

@@ -1,0 +1,142 @@
+"""Engine API: what a container holds and what it wrote, taken out whole: export, changes, commit; and rename, update.
+
+Source: Docker Engine API v1.43, ContainerExport, ContainerChanges, ImageCommit, ContainerRename, ContainerUpdate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from aiohttp import web
+
+from agent import mounts
+from agent.api.images import changes as dockerfile_changes
+from agent.api.keys import ENGINE, body, flag
+from agent.containers import layer
+from agent.engine.engine import Engine
+from agent.engine.records import Record
+from agent.errors import AgentError, BadRequest, Conflict
+from agent.images import archive
+from agent.images.reference import parse
+
+routes = web.RouteTableDef()
+
+
+@contextlib.asynccontextmanager
+async def _mounted(engine: Engine, record: Record) -> AsyncIterator[Path]:
+    """The container's layers as one tree, without what is mounted inside."""
+    async with engine._lock(record):
+        there = mounts.is_mounted(engine.bundle(record) / "rootfs")
+        rootfs = engine.mount_root(record)
+        try:
+            yield rootfs
+        finally:
+            if not there:
+                mounts.unmount(rootfs)
+
+
+async def _output(*words: str) -> AsyncIterator[bytes]:
+    """What a module of ours writes to its standard output. Raises AgentError where it fails."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-E", "-s", "-m", *words, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE, cwd=Path(__file__).parents[2],
+    )
+    assert child.stdout and child.stderr
+    try:
+        while data := await child.stdout.read(1 << 18):
+            yield data
+        said = (await child.stderr.read()).decode(errors="replace").strip().splitlines()
+        if await child.wait():
+            raise AgentError(said[-1] if said else "the copy ended without a word")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            child.kill()
+        await child.wait()
+
+
+@routes.get("/containers/{name}/export")
+async def export(request: web.Request) -> web.StreamResponse:
+    engine = request.app[ENGINE]
+    record = engine.find(request.match_info["name"])
+    response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
+    async with _mounted(engine, record) as rootfs:
+        await response.prepare(request)
+        async for data in _output("agent.containers.layer", str(rootfs)):
+            await response.write(data)
+    return response
+
+
+@routes.get("/containers/{name}/changes")
+async def changes(request: web.Request) -> web.Response:
+    engine = request.app[ENGINE]
+    record = engine.find(request.match_info["name"])
+    point = engine.bundle(record) / "diff"
+    point.mkdir(parents=True, exist_ok=True)
+    mounts.layers(point, engine.images.lower(engine.images.image(record.image_id)))
+    try:
+        found = await asyncio.to_thread(lambda: list(layer.changes(engine.directory(record) / "upper", point)))
+    finally:
+        mounts.unmount(point)
+        point.rmdir()
+    return web.json_response([{"Path": path, "Kind": kind} for path, kind in found])
+
+
+@routes.post("/commit")
+async def commit(request: web.Request) -> web.Response:
+    """An image of what the container is now: its image's layers, and what it wrote as one more."""
+    engine, query = request.app[ENGINE], request.query
+    record = engine.find(query.get("container", ""))
+    pausing = record.state == "running" and (flag(request, "pause") or "pause" not in query)
+    if pausing:
+        await engine.pause(record)
+    try:
+        image = await archive.commit(
+            engine.images, engine.images.image(record.image_id), record.container,
+            _output("agent.containers.layer", str(engine.directory(record) / "upper")),
+            dockerfile_changes(query.getall("changes", [])), author=query.get("author", ""), comment=query.get("comment", ""),
+        )
+    finally:
+        if pausing:
+            await engine.resume(record)
+    if name := query.get("repo"):
+        engine.images.tag(parse(f"{name}:{query['tag']}" if query.get("tag") else name), image.digest)
+    else:
+        engine.images.keep_untagged(image.digest)
+    engine.events.emit("container", "commit", record.id, {"name": record.name})
+    return web.json_response({"Id": image.id}, status=201)
+
+
+@routes.post("/containers/{name}/rename")
+async def rename(request: web.Request) -> web.Response:
+    engine, name = request.app[ENGINE], request.query.get("name", "").lstrip("/")
+    record = engine.find(request.match_info["name"])
+    if not name:
+        raise BadRequest("name is missing: what shall it be called?")
+    if record.task:
+        raise Conflict(f"container {record.name} is a task of stack {record.stack}: its file says what it is called")
+    engine.rename(record, name)
+    return web.Response(status=204)
+
+
+UPDATES = {"CpuShares": "cpu_shares", "CpuPeriod": "cpu_period", "CpuQuota": "cpu_quota", "CpusetCpus": "cpuset",
+           "Memory": "memory", "MemorySwap": "memory_swap", "MemoryReservation": "memory_reservation", "PidsLimit": "pids"}
+
+
+@routes.post("/containers/{name}/update")
+async def update(request: web.Request) -> web.Response:
+    """Other limits and another restart policy, at once where it runs."""
+    engine, wish = request.app[ENGINE], await body(request)
+    record = engine.find(request.match_info["name"])
+    if record.task:
+        raise Conflict(f"container {record.name} is a task of stack {record.stack}: change its file, and `pystack up`")
+    fields: dict[str, object] = {ours: wish[theirs] for theirs, ours in UPDATES.items() if wish.get(theirs)}
+    if wish.get("NanoCpus"):
+        fields["cpus"] = wish["NanoCpus"] / 1e9
+    if policy := wish.get("RestartPolicy"):
+        fields |= {"restart": policy.get("Name") or "no", "restart_max": policy.get("MaximumRetryCount") or 0}
+    await engine.update(record, fields)
+    return web.json_response({"Warnings": record.notes})

@@ -1,0 +1,81 @@
+"""`pystack export`, `commit`, `push`: what a task holds as a tar or an image; a stack's images to their registries."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+
+import click
+
+from orchestrator.cli.options import StackOptions, stack_options
+
+
+@click.command()
+@stack_options
+@click.option("-o", "--output", type=click.Path(dir_okay=False), default="-", help="The file; - for standard output.")
+@click.option("--index", default=1, help="Which replica.")
+@click.argument("service")
+def export(stack: StackOptions, output: str, index: int, service: str) -> None:
+    """Write a task's file system as a tar: its image and what it wrote, without volumes."""
+    from orchestrator.cli.client import Client
+    from orchestrator.cli.tasks import only
+
+    if output == "-" and sys.stdout.isatty():
+        raise click.UsageError("a tar is nothing for a terminal: give a file with -o")
+    client = Client()
+    row = only(client, stack, service, index)
+    at = client.at(row["node"])
+    reply = at.request("GET", f"{at.base}/containers/{row['id']}/export")
+    with click.open_file(output, "wb") as file:
+        shutil.copyfileobj(reply, file, 1 << 20)
+
+
+@click.command()
+@stack_options
+@click.option("-a", "--author", default="")
+@click.option("-m", "--message", default="", help="Why, for the image's history.")
+@click.option("-c", "--change", multiple=True, metavar="INSTRUCTION", help="CMD, ENTRYPOINT, ENV, USER, WORKDIR, LABEL.")
+@click.option("--pause/--no-pause", default=True, help="Freeze it meanwhile.")
+@click.option("--index", default=1, help="Which replica.")
+@click.argument("service")
+@click.argument("name", required=False, default="")
+def commit(
+    stack: StackOptions, author: str, message: str, change: tuple[str, ...], pause: bool, index: int, service: str, name: str
+) -> None:
+    """Make an image, on the task's node, of what a task is now."""
+    from orchestrator.cli.client import Client
+    from orchestrator.cli.tasks import only
+
+    client = Client()
+    row = only(client, stack, service, index)
+    query = {"container": row["id"], "repo": name, "author": author, "comment": message, "changes": change, "pause": int(pause)}
+    click.echo(client.at(row["node"]).engine("POST", "/commit", query=query)["Id"])
+
+
+@click.command()
+@stack_options
+@click.option("--ignore-push-failures", is_flag=True, help="Go on with the others.")
+@click.option("-q", "--quiet", is_flag=True)
+@click.argument("services", nargs=-1)
+def push(stack: StackOptions, ignore_push_failures: bool, quiet: bool, services: tuple[str, ...]) -> None:
+    """Send the images of services that have `build:` to their registries."""
+    from orchestrator.cli.client import Client, name_in_path
+    from orchestrator.errors import PystackError
+
+    client, loaded = Client(start=True), stack.load()
+    if unknown := set(services) - {s.name for s in loaded.stack.services}:
+        raise PystackError(f"there is no service {', '.join(sorted(unknown))} in the file")
+    named = {s.name for s in loaded.stack.services if s.container.image != f"{loaded.stack.name}-{s.name}"}
+    wanted = [s for s in loaded.stack.services if s.build and s.name in named and (not services or s.name in services)]
+    if not wanted:
+        click.echo("nothing to push: no service has both build: and image:", err=True)
+    for service in wanted:
+        for name in dict.fromkeys((service.container.image, *(service.build.tags if service.build else ()))):
+            try:
+                for event in client.lines("POST", f"{client.base}/images/{name_in_path(name)}/push"):
+                    if not quiet and event.get("status"):
+                        click.echo(f"{name}: {event.get('id', '')} {event['status']}", err=True)
+            except PystackError as error:
+                if not ignore_push_failures:
+                    raise
+                click.secho(f"{name}: {error}", fg="red", err=True)
