@@ -16,18 +16,14 @@ from orchestrator.errors import PystackError
 if TYPE_CHECKING:
     from orchestrator.cli.client import Client
 
-LAST_WORDS_S = 5.0
-"""How long output that is still on its way is waited for."""
-
-
 def attend(
     client: Client, name: str, services: tuple[str, ...], *, shown: tuple[str, ...], stop: Callable[[], None], since: str,
-    ends: str = "all", code_from: str = "",
+    ends: str = "all", code_from: str = "", first: dict[str, Any] | None = None,
 ) -> int:
     """Show the output of *shown* since then until the containers of *services* end; the exit status of the command.
 
-    *ends* is what ends it all: "all" of them, "any" one, or a "failure"; the rest is stopped then. *code_from* names the
-    service whose exit code it is."""
+    *ends* is what ends it all: "all" of them, "any" one, or a "failure"; the rest is stopped then. *first* is the status of one
+    that ended already, before all had begun. *code_from* names the service whose exit code it is."""
     rows = of_stack(client, name, services)
     wish = {"follow": True, "tail": "all", "since": since}
     talker = threading.Thread(target=follow_stack, args=(client, name, shown), kwargs=wish, daemon=True)
@@ -37,8 +33,12 @@ def attend(
     for row in rows:
         threading.Thread(target=_await, args=(client, row, ended), daemon=True).start()
     codes: dict[str, int] = {}
+    code = int((first or {}).get("exit_code") or 0)
     try:
-        while len(codes) < len(rows):
+        if first:
+            click.echo(f"{first['task']} ended with {code}: stopping the rest", err=True)
+            stop()
+        while not first and len(codes) < len(rows):
             row, code = ended.get()
             codes[row["task"]] = code
             if ends == "any" or (ends == "failure" and code):
@@ -50,7 +50,7 @@ def attend(
         stop()
         raise
     if shown:
-        talker.join(LAST_WORDS_S)
+        talker.join()  # it ends with the last line of the last container
     if ends == "all":
         return 0
     if not code_from:

@@ -34,7 +34,7 @@ def build(
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import Progress
 
-    loaded = stack.load()
+    loaded = stack.load(named=services)
     extra = dict(arg.partition("=")[::2] for arg in build_arg)
     build_services(
         Client(start=True), loaded.stack, services, always=True, progress=Progress(progress), no_cache=no_cache,

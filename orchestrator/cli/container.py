@@ -284,7 +284,7 @@ def cp(source: str, target: str) -> None:
     from orchestrator.cli import copy
 
     client = Client()
-    copy.copy(lambda name: (client, name), source, target)
+    copy.copy(lambda name: [(client, name)], source, target)
 
 
 @container.command()

@@ -6,7 +6,7 @@ import io
 import os
 import sys
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -22,15 +22,20 @@ def _split(text: str) -> tuple[str, str]:
     return (name, path) if colon and not text.startswith(("/", ".")) else ("", text)
 
 
-def copy(find: Callable[[str], tuple[Client, str]], source: str, target: str) -> None:
-    """Exactly one side is NAME:PATH; *find* gives a name's container, and who asks for it. Raises PystackError."""
+def copy(find: Callable[[str], Sequence[tuple[Client, str]]], source: str, target: str) -> None:
+    """Exactly one side is NAME:PATH; *find* gives a name's containers, each with who asks for it. Into all of them, or out of
+    the first. Raises PystackError."""
     (giver, path), (taker, goal) = _split(source), _split(target)
     if bool(giver) == bool(taker):
         raise PystackError("one of the two must be NAME:PATH, the other a path here or -")
     if giver:
-        _out(*find(giver), path, goal)
-    else:
-        _in(*find(taker), path, goal)
+        _out(*find(giver)[0], path, goal)
+        return
+    found = find(taker)
+    if path == "-" and len(found) > 1:
+        raise PystackError("standard input can go into one container alone: say which with --index")
+    for client, container in found:
+        _in(client, container, path, goal)
 
 
 def _url(client: Client, container: str) -> str:

@@ -30,8 +30,9 @@ def down(
     client = Client(start=True)
     name = stack.name()
     if timeout is not None:
-        for event in client.lines("POST", f"/v1/stacks/{name}/stop", body={"services": services, "timeout_s": timeout}):
-            del event
+        with contextlib.suppress(Refused):  # it may not be there
+            for event in client.lines("POST", f"/v1/stacks/{name}/stop", body={"services": services, "timeout_s": timeout}):
+                del event
     if services:
         from orchestrator.cli.tasks import of_stack
 

@@ -62,7 +62,7 @@ def push(stack: StackOptions, ignore_push_failures: bool, quiet: bool, services:
     from orchestrator.cli.client import Client, name_in_path
     from orchestrator.errors import PystackError
 
-    client, loaded = Client(start=True), stack.load()
+    client, loaded = Client(start=True), stack.load(named=services)
     if unknown := set(services) - {s.name for s in loaded.stack.services}:
         raise PystackError(f"there is no service {', '.join(sorted(unknown))} in the file")
     named = {s.name for s in loaded.stack.services if s.container.image != f"{loaded.stack.name}-{s.name}"}

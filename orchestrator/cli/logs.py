@@ -53,54 +53,120 @@ def follow_stack(
     client: Client, name: str, services: tuple[str, ...], *, follow: bool, tail: str, since: str = "", until: str = "",
     timestamps: bool = False, prefix: bool = True,
 ) -> None:
+    """Output of a stack's tasks: what there is, in the order of time; and, to *follow*, what comes until all have ended, of
+    tasks that begin meanwhile too."""
     from orchestrator.cli.tasks import of_stack
 
+    talk = _Talk(prefix=prefix, timestamps=timestamps)
+    arrived: queue.SimpleQueue[tuple[str, int, bytes] | dict[str, Any] | None] = queue.SimpleQueue()
+    if follow:
+        threading.Thread(target=_hear, args=(client, name, services, arrived), daemon=True).start()
     rows = of_stack(client, name, services)
-    width = max((len(row["task"]) for row in rows), default=0)
-    options = {"tail": tail, "since": since, "until": until, "follow": int(follow)}
-
-    def head(number: int) -> str:
-        if not prefix:
-            return ""
-        return click.style(rows[number]["task"].ljust(width) + " | ", fg=COLOURS[number % len(COLOURS)])
-
-    running = list(enumerate(rows))
+    for row in rows:
+        talk.head(row["task"])
+    found: list[tuple[str, str, int, bytes]] = []
+    last: dict[str, str] = {}
+    for row in rows:
+        for stream, text in read(client.at(row["node"]), row["id"], tail=tail, since=since, until=until, timestamps=1):
+            for line in text.splitlines(keepends=True):
+                stamp, _, rest = line.partition(b" ")
+                found.append((stamp.decode(errors="replace"), row["task"], stream, rest))
+                last[row["task"]] = found[-1][0]
+    for stamp, task, stream, text in sorted(found, key=lambda item: item[0]):
+        talk.line(task, stamp, text, stream)
     if not follow:
-        found: list[tuple[str, int, int, bytes]] = []
-        for number, row in running:
-            for stream, text in read(client.at(row["node"]), row["id"], **options, timestamps=1):
-                for line in text.splitlines(keepends=True):
-                    stamp, _, rest = line.partition(b" ")
-                    found.append((stamp.decode(errors="replace"), number, stream, rest))
-        for stamp, number, stream, text in sorted(found, key=lambda item: item[0]):
-            _write(head(number), stamp + " " if timestamps else "", text, stream)
-        return
-    arrived: queue.Queue[tuple[int, int, bytes] | None] = queue.Queue()
+        return talk.finish()
+    talk.flush()
 
-    def pump(number: int, client: Client, container: str) -> None:
+    def pump(task: str, node: Client, container: str, after: str) -> None:
         try:
-            for stream, text in read(client, container, **options, timestamps=int(timestamps)):
-                arrived.put((number, stream, text))
+            for stream, text in read(node, container, tail="all", since=after or since, until=until, follow=1, timestamps=1):
+                for line in text.splitlines(keepends=True):
+                    if line.partition(b" ")[0].decode(errors="replace") > after:
+                        arrived.put((task, stream, line))
         except PystackError:
             pass
         arrived.put(None)
 
-    for number, row in running:
-        threading.Thread(target=pump, args=(number, client.at(row["node"]), row["id"]), daemon=True).start()
-    left = len(running)
+    known, left = set[str](), 0
+
+    def begin(task: str, node: str, container: str) -> None:
+        nonlocal left
+        if container not in known:
+            known.add(container)
+            left += 1
+            threading.Thread(target=pump, args=(task, client.at(node), container, last.get(task, "")), daemon=True).start()
+
+    for row in rows:
+        begin(row["task"], row["node"], row["id"])
     while left:
         item = arrived.get()
         if item is None:
             left -= 1
-            continue
-        number, stream, text = item
-        for line in text.splitlines(keepends=True):
-            _write(head(number), "", line, stream)
+        elif isinstance(item, dict):
+            begin(item["task"], item["node"], item["container"])
+        else:
+            stamp, _, rest = item[2].partition(b" ")
+            talk.line(item[0], stamp.decode(errors="replace"), rest, item[1])
+        if arrived.empty():
+            talk.flush()
+    talk.finish()
 
 
-def _write(prefix: str, stamp: str, text: bytes, stream: int) -> None:
-    out = sys.stdout if stream == 1 else sys.stderr
-    click.echo(prefix + stamp, nl=False, file=out)
-    out.flush()
-    out.buffer.write(text if text.endswith(b"\n") else text + b"\n")
-    out.buffer.flush()
+def _hear(client: Client, name: str, services: tuple[str, ...], arrived: queue.SimpleQueue[Any]) -> None:
+    """Tell of each container of the stack that runs."""
+    try:
+        for event in client.lines("GET", "/v1/events"):
+            mine = event.get("stack") == name and (not services or event["service"] in services)
+            if mine and event.get("container") and event["state"] in ("running", "exited"):
+                arrived.put(event)
+    except PystackError:
+        pass  # the server went: what is followed goes on as long as it can
+
+
+class _Talk:
+    """Lines on their way out, each under its task's name; written in large pieces."""
+
+    def __init__(self, *, prefix: bool, timestamps: bool) -> None:
+        self._prefix, self._timestamps = prefix, timestamps
+        self._names: dict[str, str] = {}
+        self._pending: list[tuple[int, bytes]] = []
+        self._begun: dict[tuple[str, int], tuple[str, bytes]] = {}
+        self._size = 0
+
+    def head(self, task: str) -> str:
+        if task not in self._names:
+            self._names[task] = COLOURS[len(self._names) % len(COLOURS)]
+        return task
+
+    def line(self, task: str, stamp: str, text: bytes, stream: int) -> None:
+        """A line, or a part of one: a long line, or one that was on its way when the log was read, comes in pieces."""
+        stamp, before = self._begun.pop((task, stream), (stamp, b""))
+        text = before + text
+        if not text.endswith(b"\n"):
+            self._begun[task, stream] = stamp, text
+            return
+        width = max(len(name) for name in (*self._names, task))
+        colour = self._names[self.head(task)]
+        head = click.style(task.ljust(width) + " | ", fg=colour) if self._prefix else ""
+        if not (sys.stdout if stream == 1 else sys.stderr).isatty():
+            head = click.unstyle(head)
+        self._pending.append((stream, (head + (f"{stamp} " if self._timestamps else "")).encode() + text))
+        self._size += len(text)
+        if self._size > 1 << 16:
+            self.flush()
+
+    def finish(self) -> None:
+        """The last lines, which nothing ended."""
+        for task, stream in list(self._begun):
+            self.line(task, "", b"\n", stream)
+        self.flush()
+
+    def flush(self) -> None:
+        for stream in (1, 2):
+            if data := b"".join(text for of, text in self._pending if of == stream):
+                out = sys.stdout if stream == 1 else sys.stderr
+                out.flush()
+                out.buffer.write(data)
+                out.buffer.flush()
+        self._pending, self._size = [], 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,24 +22,25 @@ class StackOptions:
     def __init__(self, **given: Any) -> None:
         self.given = given
 
-    def options(self, *, interpolate: bool = True, consistency: bool = True) -> Options:
+    def options(self, *, interpolate: bool = True, consistency: bool = True, named: Sequence[str] = ()) -> Options:
         from orchestrator.stackfile.load import Options
 
         return Options(
             files=self.given["file"], project_name=self.given["project_name"] or "",
             project_directory=self.given["project_directory"] or "", env_files=self.given["env_file"],
             profiles=self.given["profile"], interpolate=interpolate, consistency=consistency,
-            unused=bool(before_the_command("all_resources")),
+            unused=bool(before_the_command("all_resources")), named=tuple(named),
         )
 
     def load(
-        self, *, strict: bool = False, interpolate: bool = True, quiet: bool = False, consistency: bool = True
+        self, *, strict: bool = False, interpolate: bool = True, quiet: bool = False, consistency: bool = True,
+        named: Sequence[str] = (),
     ) -> Loaded:
-        """Read the stack; keys without effect are warned of, or refused with *strict*."""
+        """Read the stack; keys without effect are warned of, or refused with *strict*. No profile leaves out who is *named*."""
         from orchestrator.errors import StackFileError
         from orchestrator.stackfile.load import load
 
-        loaded = load(self.options(interpolate=interpolate, consistency=consistency), os.environ)
+        loaded = load(self.options(interpolate=interpolate, consistency=consistency, named=named), os.environ)
         if strict and loaded.warnings:
             raise StackFileError(loaded.warnings)
         for warning in loaded.warnings if not quiet else ():

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +84,7 @@ def run(
     from orchestrator.cli.output import Progress
     from orchestrator.cli.up import apply
 
-    loaded = stack.load()
+    loaded = stack.load(named=(service,))
     wanted = next((s for s in loaded.stack.services if s.name == service), None)
     if wanted is None:
         there = ", ".join(s.name for s in loaded.stack.services)
@@ -98,9 +99,9 @@ def run(
         wanted = next(s for s in loaded.stack.services if s.name == service)
     if needs and not no_deps:
         apply(client, loaded, shown, build=build, services=needs)
-    apply(client, loaded, shown, build=build, services=(service,), no_tasks=True)
+    apply(client, loaded, shown, build=build, services=(service,), no_tasks=True, no_deps=True)
     tty = not (no_tty or detach) and sys.stdin.isatty() and sys.stdout.isatty()
-    container = one_off(wanted, command, tty=tty, stdin=interactive and not detach, **given)
+    container = one_off(wanted, command, loaded.environment, tty=tty, stdin=interactive and not detach, **given)
     name = name or f"{loaded.stack.name}-{service}-run-{os.urandom(4).hex()}"
     guests = f"/v1/stacks/{loaded.stack.name}/guests"
     wish = {"name": name, "service": service, "container": msgspec.to_builtins(container)}
@@ -121,10 +122,11 @@ def run(
 
 
 def one_off(
-    service: Service, command: tuple[str, ...], *, tty: bool, stdin: bool, service_ports: bool, use_aliases: bool,
-    entrypoint: str | None, env: tuple[str, ...], user: str, workdir: str, volume: tuple[str, ...],
+    service: Service, command: tuple[str, ...], environment: Mapping[str, str], *, tty: bool, stdin: bool, service_ports: bool,
+    use_aliases: bool, entrypoint: str | None, env: tuple[str, ...], user: str, workdir: str, volume: tuple[str, ...],
 ) -> Container:
-    """The service's container as `run` has it: no addresses, names and ports of the service's own, no restarts."""
+    """The service's container as `run` has it: no addresses, names and ports of the service's own, no restarts. Variables that
+    are given without a value are those of *environment*."""
     import shlex
 
     import msgspec
@@ -135,7 +137,7 @@ def one_off(
     variables = dict(c.environment)
     for pair in env:
         key, sep, value = pair.partition("=")
-        variables[key] = value if sep else os.environ.get(key, "")
+        variables[key] = value if sep else environment.get(key, "")
     mounts = list(c.mounts)
     for text in volume:
         source, _, rest = text.partition(":")

@@ -260,7 +260,7 @@ def attach_to(client: Client, container: str, *, stdin: bool) -> int:
 
 @click.command()
 @stack_options
-@click.option("--index", default=1, help="Which replica.")
+@click.option("--index", default=0, help="Which replica; into all of them, or out of the first, if not said.")
 @click.argument("source", metavar="[SERVICE:]SOURCE")
 @click.argument("target", metavar="[SERVICE:]TARGET")
 def cp(stack: StackOptions, index: int, source: str, target: str) -> None:
@@ -270,8 +270,10 @@ def cp(stack: StackOptions, index: int, source: str, target: str) -> None:
 
     client = Client()
 
-    def find(service: str) -> tuple[Client, str]:
-        row = only(client, stack, service, index)
-        return client.at(row["node"]), row["id"]
+    def find(service: str) -> list[tuple[Client, str]]:
+        rows = chosen(client, stack, (service,), index)
+        if not rows:
+            raise PystackError(f"service {service} has no container number {index}: `pystack ps` lists what there is")
+        return [(client.at(row["node"]), row["id"]) for row in rows]
 
     copy.copy(find, source, target)

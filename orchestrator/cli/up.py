@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,8 +26,12 @@ def scales(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, int]:
     return out
 
 
-def apply(client: Client, loaded: Loaded, shown: Progress, *, build: bool = False, **options: Any) -> None:
-    """Build what must be built, and let the server make the stack true; *options* are UpOptions."""
+def apply(
+    client: Client, loaded: Loaded, shown: Progress, *, build: bool = False,
+    enough: Callable[[dict[str, Any]], bool] = lambda _: False, **options: Any,
+) -> dict[str, Any] | None:
+    """Build what must be built, and let the server make the stack true; *options* are UpOptions. Returns early, with the event
+    that was *enough*, None where none was."""
     import getpass
 
     import msgspec
@@ -43,13 +47,31 @@ def apply(client: Client, loaded: Loaded, shown: Progress, *, build: bool = Fals
         others = {p.service.name for p in loaded.providers}
         options["services"] = tuple(s for s in chosen if s not in others)
         if chosen and not options["services"]:
-            return
+            return None
     wanted = options.get("services", ())
     if wanted and not options.get("no_deps"):
         wanted = needed(loaded.stack.services, wanted)
     build_services(client, loaded.stack, wanted, always=build, progress=shown)
+    if before_the_command("all_resources"):
+        used = {m.source for s in loaded.stack.services for m in s.container.mounts}
+        for volume in loaded.stack.volumes:
+            if volume.name not in used and not volume.external:
+                labels = {**dict(volume.labels), "com.docker.compose.project": loaded.stack.name}
+                client.engine("POST", "/volumes/create", body={"Name": volume.name, "Driver": volume.driver, "Labels": labels,
+                                                               "DriverOpts": dict(volume.options)})
     body = msgspec.json.encode({"stack": loaded.stack, "options": {"user": getpass.getuser(), **options}})
-    drive(client.lines("POST", "/v1/up", body=body), shown)
+    last: dict[str, Any] | None = None
+
+    def events() -> Iterator[dict[str, Any]]:
+        nonlocal last
+        for event in client.lines("POST", "/v1/up", body=body):
+            yield event
+            if enough(event):
+                last = event
+                return
+
+    drive(events(), shown)
+    return last
 
 
 def needed(services: Sequence[Service], chosen: Iterable[str]) -> tuple[str, ...]:
@@ -82,7 +104,7 @@ def create(stack: StackOptions, services: tuple[str, ...], build: bool, force_re
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import Progress
 
-    client, loaded = Client(start=True), stack.load()
+    client, loaded = Client(start=True), stack.load(named=services)
     if before_the_command("dry_run"):
         return show_plan(client, loaded, services=services, force_recreate=force_recreate)
     apply(client, loaded, Progress(), build=build, services=services, force_recreate=force_recreate, no_start=True)
@@ -97,7 +119,8 @@ def scale(stack: StackOptions, no_deps: bool, replicas: dict[str, int]) -> None:
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import Progress
 
-    apply(Client(start=True), stack.load(), Progress(), services=tuple(replicas), scale=replicas, no_deps=no_deps)
+    loaded = stack.load(named=tuple(replicas))
+    apply(Client(start=True), loaded, Progress(), services=tuple(replicas), scale=replicas, no_deps=no_deps)
 
 
 @click.command()
@@ -140,7 +163,7 @@ def up(
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import Progress
 
-    loaded = stack.load(strict=strict)
+    loaded = stack.load(strict=strict, named=services)
     known = {s.name for s in loaded.stack.services}
     if strangers := sorted({*no_attach, *([exit_code_from] if exit_code_from else [])} - known):
         raise click.UsageError(f"there is no service {', '.join(strangers)}")
@@ -154,9 +177,16 @@ def up(
                          remove_orphans=remove_orphans)
     shown = Progress(progress)
     since = datetime.datetime.now(datetime.UTC).isoformat()
-    apply(client, loaded, shown, build=build, services=services, scale=scale, force_recreate=force_recreate,
-          remove_orphans=remove_orphans, no_deps=no_deps, wait=wait and not attach, attached=attach, timeout_s=timeout,
-          pull=pull or "", message=message, renew_volumes=renew_anon_volumes, no_start=no_start)
+
+    def ends_it(event: dict[str, Any]) -> bool:
+        over = event["event"] == "task" and event["state"] == "exited"
+        return over and (ends == "any" or (ends == "failure" and bool(event.get("exit_code"))))
+
+    ended = apply(
+        client, loaded, shown, build=build, enough=ends_it, services=services, scale=scale, force_recreate=force_recreate,
+        remove_orphans=remove_orphans, no_deps=no_deps, wait=wait and not attach, attached=attach, timeout_s=timeout,
+        pull=pull or "", message=message, renew_volumes=renew_anon_volumes, no_start=no_start,
+    )
     if attach:
         from orchestrator.cli.attached import attend
 
@@ -167,5 +197,5 @@ def up(
         seen = tuple(s.name for s in loaded.stack.services if s.attach and s.name not in no_attach)
         raise SystemExit(attend(
             client, loaded.stack.name, services, shown=tuple(s for s in services or seen if s in seen), stop=stop, since=since,
-            ends=ends, code_from=exit_code_from,
+            ends=ends, code_from=exit_code_from, first=ended,
         ))

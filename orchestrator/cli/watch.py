@@ -36,7 +36,7 @@ def watch(stack: StackOptions, no_up: bool, services: tuple[str, ...]) -> None:
     from orchestrator.cli.output import Progress
     from orchestrator.cli.up import apply
 
-    loaded = stack.load()
+    loaded = stack.load(named=services)
     watched = [s for s in loaded.stack.services if s.watch and (not services or s.name in services)]
     if strangers := sorted(set(services) - {s.name for s in watched}):
         raise PystackError(f"{', '.join(strangers)}: there is no such service with develop.watch in the file")
@@ -86,7 +86,8 @@ class Work:
             from orchestrator.cli.up import apply
 
             click.echo(f"{service.name}: rebuild", err=True)
-            return apply(self.client, self.loaded, self.shown, build=True, services=(service.name,), no_deps=True)
+            apply(self.client, self.loaded, self.shown, build=True, services=(service.name,), no_deps=True)
+            return
         for rule, found in hits:
             if "sync" in rule.action:
                 self.sync(service, rule, found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import msgspec
@@ -20,17 +20,17 @@ MASK = "•••"
 
 def plan(
     stack: Stack, desired: State, current: State, *, revision: int, statuses: Mapping[str, TaskStatus] = {},
-    remove_orphans: bool = False, force: frozenset[str] = frozenset(), only: frozenset[str] = frozenset(),
+    remove_orphans: bool = False, force: frozenset[str] = frozenset(), only: Set[str] | None = None,
     starting: bool = True,
 ) -> Plan:
     """The steps from *current* to *desired*; all of them "none" where they are equal.
 
-    *force* names services whose tasks are replaced without a change; *only* limits the plan to some services (with what
-    they need); without *starting* it is enough that all is made. The same arguments give the same plan, byte for byte."""
+    *force* names services whose tasks are replaced without a change; *only* limits the plan to some services;
+    without *starting* it is enough that all is made. The same arguments give the same plan, byte for byte."""
     steps: list[Step] = []
     warnings: list[str] = []
     mine = {s.name for s in stack.services}
-    wanted = graph.closure(stack, only) if only else mine
+    wanted = mine if only is None else only
     old_networks = {n.name: n for n in current.networks}
     new_networks = {n.name: n for n in desired.networks}
     kept_tasks = [t for t in current.tasks if t.service in mine and t.service not in wanted and t.desired != "guest"]

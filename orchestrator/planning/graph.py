@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import networkx as nx
 
 from orchestrator.stackfile.model import Stack
@@ -24,3 +26,11 @@ def closure(stack: Stack, services: frozenset[str]) -> set[str]:
     """*services* and all that they need."""
     graph = dependencies(stack)
     return set(services).union(*(nx.ancestors(graph, s) for s in services if s in graph))
+
+
+def restarted_with(stack: Stack, services: Iterable[str]) -> set[str]:
+    """*services* and all that ask, in depends_on, to be restarted with one of them."""
+    out = set(services)
+    while more := {s.name for s in stack.services if any(d.restart and d.service in out for d in s.depends_on)} - out:
+        out |= more
+    return out

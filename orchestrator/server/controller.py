@@ -279,20 +279,20 @@ class Controller:
         if any(n.parent for n in stack.networks):
             await self.cluster.look()
         current = self.state(stack.name)
+        chosen = frozenset(options.services)
+        if unknown := chosen - {s.name for s in stack.services}:
+            raise Refused(f"no such service: {', '.join(sorted(unknown))}", 404)
+        wanted = _wanted(stack, options)
         desired = expand(
             stack, current, others=await self._foreign_networks(stack.name), images=await self.images.ids(stack),
-            only=graph.closure(stack, frozenset(options.services)) if options.services else None,
+            only=wanted,
             scale=options.scale, volumes_there=await self._volume_names(stack),
             ground=msgspec.structs.replace(self.ground(stack.name), wishes=options.moves),
         )
-        chosen = frozenset(options.services)
-        unknown = chosen - {s.name for s in stack.services}
-        if unknown:
-            raise Refused(f"no such service: {', '.join(sorted(unknown))}", 404)
         force = frozenset(s.name for s in stack.services if options.force_recreate and (not chosen or s.name in chosen))
         return make_plan(
             stack, desired, current, revision=self._revision, statuses=self.statuses.by_task,
-            remove_orphans=options.remove_orphans, force=force, only=chosen, starting=not options.no_start,
+            remove_orphans=options.remove_orphans, force=force, only=wanted, starting=not options.no_start,
         )
 
     async def _volume_names(self, stack: Stack) -> list[str]:
@@ -356,7 +356,7 @@ class Controller:
     async def up(self, stack: Stack, options: UpOptions, tell: Any) -> list[Failure]:
         """Make *stack* true; *tell* hears each event. Returns what failed."""
         async with self.lock(stack.name):
-            failures = await self.images.pull(stack, options.services, options.pull, tell)
+            failures = await self.images.pull(stack, _wanted(stack, options), options.pull, tell)
             if failures:
                 return failures
             plan = await self.plan(stack, options)
@@ -532,7 +532,8 @@ class Controller:
     async def act(
         self, name: str, verb: str, services: Sequence[str], tell: Any, *, timeout_s: float | None = None
     ) -> list[Failure]:
-        """stop, start or restart the tasks of a stack, in the order that depends_on asks for. *timeout_s* is how long a
+        """stop, start or restart the tasks of a stack, in the order that depends_on asks for; start takes along what the
+        services need, restart those whose depends_on asks for it. *timeout_s* is how long a
         container may take to end, instead of its own stop_grace_period."""
         async with self.lock(name):
             stack = self.known(name).stack
@@ -540,6 +541,10 @@ class Controller:
             if unknown:
                 raise Refused(f"stack {name} has no service {', '.join(sorted(unknown))}", 404)
             chosen = set(services) or {s.name for s in stack.services}
+            if verb == "start":
+                chosen = graph.closure(stack, frozenset(chosen))
+            elif verb == "restart":
+                chosen = graph.restarted_with(stack, chosen)
             order = list(graph.waves(stack))
             for wave in reversed(order) if verb == "stop" else order:
                 tasks = [
@@ -643,6 +648,12 @@ class Controller:
                 task.cancel()
         await self.cluster.close()
         await self.store.close()
+
+
+def _wanted(stack: Stack, options: UpOptions) -> frozenset[str] | None:
+    """The services that something is to be done for: those named, and what they need; None is all of them."""
+    named = frozenset(options.services)
+    return None if not named else named if options.no_deps else frozenset(graph.closure(stack, named))
 
 
 def _key(task: Task) -> str:

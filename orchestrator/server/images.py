@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 import msgspec
@@ -13,7 +13,6 @@ from agent.manifest import Task
 from orchestrator.couriers.courier import Courier
 from orchestrator.couriers.shipping import ship
 from orchestrator.errors import PystackError, Refused, Unreachable
-from orchestrator.planning import graph
 from orchestrator.server.cluster import Cluster
 from orchestrator.server.rollout import Failure
 from orchestrator.stackfile.model import Stack
@@ -94,14 +93,15 @@ class Images:
                 return node
         raise Refused("no node has it any more: pull or load it again")
 
-    async def pull(self, stack: Stack, services: Sequence[str], policy: str, tell: Any) -> list[Failure]:
-        """Bring every image that is missing, or that the policy wants anew. A failure ends `up` before it began."""
+    async def pull(self, stack: Stack, wanted_for: Set[str] | None, policy: str, tell: Any) -> list[Failure]:
+        """Bring every image that is missing, or that the policy wants anew, *wanted_for* some services or all. A failure ends it
+        before anything began."""
         have = await self.ids(stack)
         wanted: dict[str, str] = {}
         limits: dict[str, tuple[float, str]] = {}
         built = {s.container.image for s in stack.services if s.build}
         for service in stack.services:
-            if services and service.name not in graph.closure(stack, frozenset(services)):
+            if wanted_for is not None and service.name not in wanted_for:
                 continue
             rule = policy or service.container.pull_policy
             for image in service.container.images:

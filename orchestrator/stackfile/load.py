@@ -25,13 +25,15 @@ from orchestrator.stackfile.tree import Path_, Tree
 
 class Loaded(msgspec.Struct, frozen=True):
     """*document* is the merged, interpolated file; *warnings* are keys that have no effect here; *providers* are the services
-    that are no containers; *services* are those of the file as they stand there."""
+    that are no containers; *services* are those of the file as they stand there, *environment* has the variables that it
+    was read with."""
 
     stack: Stack
     document: dict[str, Any]
     warnings: tuple[Problem, ...]
     directory: Path
     services: tuple[Service, ...]
+    environment: Mapping[str, str]
     providers: tuple[Provided, ...] = ()
 
 
@@ -45,6 +47,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     consistency: bool = True
     unused: bool = False
     """Networks that no service is on are made too."""
+    named: tuple[str, ...] = ()
+    """Services that are asked for by name: no profile leaves them out."""
 
 
 def load(options: Options, environment: Mapping[str, str]) -> Loaded:
@@ -63,7 +67,7 @@ def load(options: Options, environment: Mapping[str, str]) -> Loaded:
     if not options.interpolate:  # what variables stand for is not known: nothing can be said of a value
         if problems:
             raise StackFileError(problems)
-        return Loaded(Stack(name=name), merged.value, (), directory, ())
+        return Loaded(Stack(name=name), merged.value, (), directory, (), variables)
     services, networks, volumes = _read(reading, options, variables)
     granted = {("secret" if f.secret else "config", f.source) for s in services for f in s.container.files}
     contents = contents_of(reading, merged.value, granted)
@@ -74,7 +78,7 @@ def load(options: Options, environment: Mapping[str, str]) -> Loaded:
         name=name, services=tuple(with_preparations(containers)), networks=networks, volumes=volumes, contents=contents
     )
     warnings = tuple(sorted(reading.warnings, key=lambda p: p.where))
-    return Loaded(stack, merged.value, warnings, directory, services, providers)
+    return Loaded(stack, merged.value, warnings, directory, services, variables, providers)
 
 
 def _project_name(
@@ -114,11 +118,13 @@ def _read(
     networks = networks_of(reading, document)
     volumes = volumes_of(reading, document)
     wanted = {*options.profiles, *variables.get("COMPOSE_PROFILES", "").split(",")} - {""}
-    active = {
-        name: s for name, s in services.items()
-        if "*" in wanted or not (p := bodies[name].get("profiles")) or not reading.sound(("services", name, "profiles"))
-        or wanted & set(p)
-    }
+    def is_asked_for(name: str) -> bool:
+        profiles = bodies[name].get("profiles")
+        if "*" in wanted or name in options.named or not profiles or not reading.sound(("services", name, "profiles")):
+            return True
+        return bool(wanted & set(profiles))
+
+    active = {name: s for name, s in services.items() if is_asked_for(name)}
     resolved = [s if s.provider else _attach(reading, s, networks, volumes, services) for s in active.values()]
     check_dependencies(reading, active, services)
     _check_ports(reading, resolved)

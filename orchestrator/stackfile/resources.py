@@ -168,9 +168,10 @@ def _read(reading: Reading, source: str, value: str, path: Path_) -> bytes:
     if source == "content":
         return value.encode()
     if source == "environment":
-        if value not in reading.environment:
+        variables = reading.tree.variables.get(path, reading.environment)
+        if value not in variables:
             reading.check((*path, source), f"variable {value} is not set")
-        return reading.environment.get(value, "").encode()
+        return variables.get(value, "").encode()
     file = reading.host_path(value)
     try:
         return file.read_bytes()

@@ -231,7 +231,10 @@ def _included(body: dict[str, Any], where: Mark, main: Path, place: Place, probl
         return None
     if directory != place.directory:
         _absolute(found.value, directory)
-    return found
+    own: dict[Path_, Mapping[str, str]] = {
+        (section, name): variables for section in ("configs", "secrets") for name in found.value.get(section) or ()
+    }
+    return Tree(found.value, found.marks, variables={**own, **found.variables})
 
 
 def _joined(base: Tree, included: Tree, where: Mark, problems: list[Problem]) -> Tree:
@@ -253,7 +256,7 @@ def _joined(base: Tree, included: Tree, where: Mark, problems: list[Problem]) ->
             there[name] = body
             marks.update({p: m for p, m in included.marks.items() if p[:2] == (section, name)})
         value[section] = there
-    return Tree(value, marks)
+    return Tree(value, marks, variables={**base.variables, **included.variables})
 
 
 # --- paths -------------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ Source: YAML 1.1 as PyYAML reads it, with the duplicate keys, tabs and bombs tha
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,16 +47,17 @@ class Tree:
     """*value* is the document as dicts, lists and scalars; `mark(path)` says where a path stands.
 
     *resets* are paths tagged `!reset`, which take away what lies below; *overrides* those tagged `!override`, which
-    replace it instead of merging with it."""
+    replace it instead of merging with it. *variables* are those that an included part was read with, by its place."""
 
     def __init__(
         self, value: Any, marks: dict[Path_, Mark], resets: frozenset[Path_] = frozenset(),
-        overrides: frozenset[Path_] = frozenset(),
+        overrides: frozenset[Path_] = frozenset(), variables: Mapping[Path_, Mapping[str, str]] = {},
     ) -> None:
         self.value = value
         self.marks = marks
         self.resets = resets
         self.overrides = overrides
+        self.variables = variables
 
     def without_tags(self) -> Tree:
         """The document with what it resets taken out, as a file on its own is understood."""
