@@ -63,7 +63,8 @@ class File(Record, frozen=True, kw_only=True):
 
 
 class Attachment(Record, frozen=True, kw_only=True):
-    """A container on a network. Addresses are decided by the plan; where one is empty the agent takes a free one."""
+    """A container on a network. Addresses are decided by the plan; where one is empty the agent takes a free one. IFNAME in
+    the names of *sysctls* stands for the interface."""
 
     network: str
     ipv4: str = ""
@@ -73,6 +74,7 @@ class Attachment(Record, frozen=True, kw_only=True):
     gw_priority: int = 0
     interface: str = ""
     link_local: tuple[str, ...] = ()
+    sysctls: tuple[tuple[str, str], ...] = ()
 
 
 class Port(Record, frozen=True, kw_only=True):
@@ -118,7 +120,10 @@ class Hook(Record, frozen=True, kw_only=True):
 
 
 class Container(Record, frozen=True, kw_only=True):
-    """Everything that decides how a container runs: the resolved form of a Compose service, or of `container run`."""
+    """Everything that decides how a container runs: the resolved form of a Compose service, or of `container run`.
+
+    *restart_delay_s* 0 backs off from 0.1 s to a minute; a start that lasted *restart_window_s*, or 10 s where that is 0, was
+    good."""
 
     image: str
     image_id: str = ""
@@ -145,6 +150,8 @@ class Container(Record, frozen=True, kw_only=True):
     stop_grace_s: float = 10.0
     restart: str = "no"
     restart_max: int = 0
+    restart_delay_s: float = 0.0
+    restart_window_s: float = 0.0
     healthcheck: Healthcheck | None = None
     cpus: float = 0.0
     cpu_shares: int = 0

@@ -45,6 +45,7 @@ class Parts(msgspec.Struct, kw_only=True):
     mounts: list[tuple[Mount, Path]]
     system_files: dict[str, Path]
     cgroup2: bool
+    sysctls: dict[str, str] = {}
     document: Document = {}
     notes: list[str] = []
 
@@ -288,8 +289,8 @@ def _device_rule(text: str) -> Document:
 
 
 def sysctls(p: Parts) -> None:
-    if p.container.sysctls:
-        p.document["linux"]["sysctl"] = dict(p.container.sysctls)
+    if p.sysctls:
+        p.document["linux"]["sysctl"] = p.sysctls
 
 
 def oci_annotations(p: Parts) -> None:

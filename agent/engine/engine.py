@@ -304,8 +304,9 @@ class Engine:
             if record.state in ("restarting", "exited"):
                 await self._release(record)
         if again:
-            quick = 0 if uptime >= STABLE_S else record.restarts
-            await asyncio.sleep(min(RESTART_MAX_S, 0.1 * 2**min(quick, 10)))
+            c = record.container
+            quick = 0 if uptime >= (c.restart_window_s or STABLE_S) else record.restarts
+            await asyncio.sleep(c.restart_delay_s or min(RESTART_MAX_S, 0.1 * 2**min(quick, 10)))
             if record.state == "restarting" and not record.stopped and record.id in self.records:
                 record.restarts = quick + 1
                 with contextlib.suppress(AgentError, OSError):

@@ -218,6 +218,13 @@ async def _volume(engine: Engine, record: Record, mount: Mount, rootfs: Path) ->
     return files.resolve_in_root(data, mount.subpath) if mount.subpath else data
 
 
+def _sysctls(record: Record) -> dict[str, str]:
+    """The container's own, and those of its interfaces by their names in there."""
+    names = {e.network: e.interface for e in record.endpoints}
+    own = {k.replace("IFNAME", names.get(a.network, "")): v for a in record.container.attachments for k, v in a.sysctls}
+    return {**own, **dict(record.container.sysctls)}
+
+
 async def write_bundle(engine: Engine, record: Record, config: Config, rootfs: Path) -> None:
     """Everything that the runtime needs, below the container's folder. Raises BadRequest, NotFound."""
     c = record.container
@@ -267,6 +274,7 @@ async def write_bundle(engine: Engine, record: Record, config: Config, rootfs: P
         id=record.id, container=c, args=args, environment=environment, working_dir=working_dir, identity=identity,
         rootfs=rootfs, hostname=name, cgroup_parent=engine.cgroup_parent(record),
         namespaces=_namespaces(engine, record), mounts=mounts, system_files=system_files, cgroup2=engine.cgroup2,
+        sysctls=_sysctls(record),
     )
     document = bundle.build(parts)
     if "uts" not in parts.namespaces:

@@ -94,8 +94,8 @@ class Images:
         raise Refused("no node has it any more: pull or load it again")
 
     async def pull(self, stack: Stack, wanted_for: Set[str] | None, policy: str, tell: Any) -> list[Failure]:
-        """Bring every image that is missing, or that the policy wants anew, *wanted_for* some services or all. A failure ends it
-        before anything began."""
+        """Bring every image that is missing, or that the policy wants anew, *wanted_for* some services or all. A failure
+        ends it before anything began."""
         have = await self.ids(stack)
         wanted: dict[str, str] = {}
         limits: dict[str, tuple[float, str]] = {}

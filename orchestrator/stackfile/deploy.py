@@ -6,7 +6,7 @@ from typing import Any
 
 from orchestrator.placement.constraints import Malformed, parse, parse_extended
 from orchestrator.stackfile.model import Placement, Reserves
-from orchestrator.stackfile.rows import Draft, Fields, decimal, integer, scalar, size
+from orchestrator.stackfile.rows import Draft, Fields, decimal, duration, integer, scalar, size
 from orchestrator.stackfile.tree import Path_
 
 MODES = ("replicated", "global", "replicated-job", "global-job")
@@ -48,7 +48,12 @@ def _restart_policy(draft: Draft, value: Any, path: Path_) -> Fields:
     if word is None:
         draft.problem((*path, "condition"), "must be none, on-failure or any")
         return {}
-    return {"restart": word, **integer("restart_max", 0)(draft, policy.get("max_attempts", 0), (*path, "max_attempts"))}
+    fields: Fields = {"restart": word}
+    for key, row in (("max_attempts", integer("restart_max", 0)), ("delay", duration("restart_delay_s")),
+                     ("window", duration("restart_window_s"))):
+        if key in policy:
+            fields |= row(draft, policy[key], (*path, key))
+    return fields
 
 
 def _resources(draft: Draft, value: Any, path: Path_) -> Fields:

@@ -138,9 +138,8 @@ DEPLOY = record({
     "restart_policy": key(record({
         "condition": key(TEXT, "none, on-failure or any."),
         "max_attempts": key(WHOLE, "After so many it is left as it is."),
-        "delay": key(DURATION, "Time before a restart.", refused="has no effect: restarts back off from 0.1 s to 1 min"),
-        "window": key(DURATION, "Time after which a start counts as good.",
-                      refused="has no effect: a container that ran for 10 s counts as started"),
+        "delay": key(DURATION, "Time before a restart.", differs="if not said, restarts back off from 0.1 s to 1 min"),
+        "window": key(DURATION, "Time after which a start counts as good.", differs="10 s if not said"),
     }), "When a task that ended is started again."),
     "placement": key(record({
         "constraints": key(TEXTS, "What a node must be, in Swarm's grammar."),
@@ -189,9 +188,9 @@ ATTACHMENT = record({
     "mac_address": key(TEXT, "A fixed MAC address."),
     "interface_name": key(TEXT, "What the interface is called inside."),
     "gw_priority": key({"type": "number"}, "The highest has the default route."),
-    "priority": key({"type": "number"}, "The order of attaching.",
-                    refused="has no effect: gw_priority chooses the default route"),
-    "driver_opts": key(OPTIONS, "What the driver is told of this endpoint.", refused=LATER),
+    "priority": key({"type": "number"}, "The highest is attached first.", differs="the default route is gw_priority's alone"),
+    "driver_opts": key(OPTIONS, "What the driver is told of this endpoint.",
+                       differs="com.docker.network.endpoint.ifname and .sysctls"),
 }, empty=True)
 PORT = either({"type": ["number", "string"]}, record({
     "target": key(WHOLE, "The container's port."),

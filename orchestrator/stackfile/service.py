@@ -55,6 +55,7 @@ SERVICE_FIELDS = (
     "attach", "replicas", "container_name", "depends_on", "build", "mode", "endpoint_mode", "placement", "reserves",
     "watch", "pre_start", "provider", "problem",
 )
+ENDPOINT = "com.docker.network.endpoint"
 _MAC = re.compile(r"([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}")
 
 
@@ -326,6 +327,7 @@ def extra_hosts(draft: Draft, value: Any, path: Path_) -> Fields:
 def networks(draft: Draft, value: Any, path: Path_) -> Fields:
     body = dict.fromkeys(value) if isinstance(value, list) else draft.reading.mapping(value, path)
     out: list[Attachment] = []
+    order: list[float] = []
     for name, item in body.items():
         at = (*path, name)
         settings = draft.reading.mapping(item, at)
@@ -347,9 +349,27 @@ def networks(draft: Draft, value: Any, path: Path_) -> Fields:
             network=name, ipv4=scalar(settings.get("ipv4_address")), ipv6=scalar(settings.get("ipv6_address")),
             mac=scalar(settings.get("mac_address")) or first, aliases=tuple(map(scalar, settings.get("aliases") or ())),
             link_local=tuple(map(scalar, settings.get("link_local_ips") or ())),
-            gw_priority=int(float(settings.get("gw_priority") or 0)), interface=scalar(settings.get("interface_name")),
+            gw_priority=int(float(settings.get("gw_priority") or 0)), **_endpoint(draft, settings, at),
         ))
-    return {"attachments": tuple(out)}
+        order.append(-float(settings.get("priority") or 0))
+    return {"attachments": tuple(a for _, a in sorted(zip(order, out, strict=True), key=lambda pair: pair[0]))}
+
+
+def _endpoint(draft: Draft, settings: dict[str, Any], path: Path_) -> Fields:
+    """The interface's name and kernel parameters: keys of their own, or options as Docker has them."""
+    options = {k: scalar(v) for k, v in draft.reading.mapping(settings.get("driver_opts"), (*path, "driver_opts")).items()}
+    name = scalar(settings.get("interface_name")) or options.pop(f"{ENDPOINT}.ifname", "")
+    sysctls = []
+    for pair in filter(None, options.pop(f"{ENDPOINT}.sysctls", "").split(",")):
+        key, sep, value = pair.partition("=")
+        if not sep or "IFNAME" not in key:
+            draft.problem((*path, "driver_opts", f"{ENDPOINT}.sysctls"), f"{pair!r} is no parameter of an interface",
+                          "write net.ipv4.conf.IFNAME.log_martians=1")
+            continue
+        sysctls.append((key, value))
+    for key in options:
+        draft.reading.warn((*path, "driver_opts", key), "is not known to any driver here and has no effect")
+    return {"interface": name, "sysctls": tuple(sysctls)}
 
 
 def mac_address(draft: Draft, value: Any, path: Path_) -> Fields:

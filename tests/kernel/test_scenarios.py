@@ -521,7 +521,7 @@ def test_the_whole_way(scenario: Scenario) -> None:
     scenario.file = "sentences/compose.yaml"
     scenario("up -d")
     port = scenario("port web 80").stdout.strip().rpartition(":")[2]
-    assert "nginx" in scenario.lab.on("n1", "busybox", "wget", "-q", "-O", "-", f"http://127.0.0.1:{port}/")
+    assert "nginx" in scenario.lab.on("n1", "curl", "-s", f"http://127.0.0.1:{port}/")
     labels = scenario.inspected("web-1")["Config"]["Labels"]
     assert labels["com.docker.compose.project"] == scenario.name
     assert labels["com.docker.compose.service"] == "web"

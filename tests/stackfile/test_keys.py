@@ -59,6 +59,7 @@ VALUES: dict[str, Any] = {
     f"{S}develop.watch[].action": "restart", f"{S}develop.watch[].path": "other", f"{S}develop.watch[].target": "/other",
     f"{S}develop.watch[].exec.environment": {"A": "1"}, f"{S}develop.watch[].exec.command": "other",
     f"{N}driver_opts": {"com.docker.network.bridge.name": "x"}, f"{N}labels": {"A": "1"}, f"{V}labels": {"A": "1"},
+    f"{S}networks.*.driver_opts": {"com.docker.network.endpoint.sysctls": "net.ipv4.conf.IFNAME.log_martians=1"},
     f"{S}build.additional_contexts": {"x": "."}, f"{S}build.extra_hosts": ["x:10.0.0.1"], f"{S}env_file[].format": "raw",
     f"{S}build.secrets[].source": "s2", f"{S}build.ulimits.*.soft": 5, f"{S}build.ulimits.*.hard": 9,
     f"{S}volumes[].bind.recursive": "disabled", f"{S}cpu_rt_period": 5000, f"{S}cpu_rt_runtime": 5000,
@@ -90,7 +91,7 @@ ELSEWHERE = {
     "configs": "the whole", "secrets": "the whole", f"{S}expose": "nothing on Linux depends on it",
     f"{S}ports[].name": "for people", f"{S}ports[].app_protocol": "for people", f"{N}attachable": "every network is",
     "include[].env_file": "tried in test_sources", "include[].project_directory": "tried in test_sources",
-    f"{S}extends.file": "tried in test_sources",
+    f"{S}extends.file": "tried in test_sources", f"{S}networks.*.priority": "tried in test_load",
 }
 
 

@@ -113,3 +113,11 @@ REAL = sorted((SHARED / "corpora" / "awesome-compose").glob("*/compose.y*ml"))
 def test_a_real_file_loads(path: Path) -> None:
     loaded = load(Options(files=(str(path),)), {"HOME": "/root", "TUNNEL_TOKEN": "x"})
     assert loaded.stack.services
+
+
+def test_the_network_with_the_highest_priority_is_attached_first(tmp_path: Path) -> None:
+    (tmp_path / "stack.yml").write_text(
+        "services: {a: {image: i, networks: {low: {priority: 1}, none: , high: {priority: 9}}}}\n"
+        "networks: {low: , none: , high: }\n")
+    loaded = load(Options(files=(str(tmp_path / "stack.yml"),), project_name="p"), {})
+    assert [a.network for a in loaded.stack.services[0].container.attachments] == ["p_high", "p_low", "p_none"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.errors import PystackError
+from orchestrator.placement.assign import Ground
+from orchestrator.placement.node import Node
+from orchestrator.planning.diff import plan
+from orchestrator.planning.expand import ALONE, expand
+from orchestrator.planning.state import Plan, State
 from orchestrator.stackfile.load import Loaded, Options, load
+from orchestrator.stackfile.model import Stack
 from orchestrator.stackfile.normal import normal
 from tests.stackfile.test_corpora import LOADER, cases, real_stacks
 
@@ -96,7 +103,11 @@ SERVICE = st.fixed_dictionaries({"image": st.sampled_from(["i", "i:1", "r/i@sha2
 STACK = st.fixed_dictionaries({"services": st.dictionaries(NAMES, SERVICE, min_size=1)})
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+EXAMPLES = int(os.environ.get("PYSTACK_EXAMPLES", "200"))
+"""10000 in a nightly run."""
+
+
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(document=STACK, later=st.booleans())
 def test_random_stacks(document: dict[str, Any], later: bool, tmp_path: Path) -> None:
     names = list(document["services"])
@@ -111,3 +122,23 @@ def test_random_stacks(document: dict[str, Any], later: bool, tmp_path: Path) ->
     except PystackError:
         return  # two that do not go together, such as a target that is mounted twice
     same_again(loaded, tmp_path)
+    for ground in (ALONE, THREE):
+        nothing_is_left_to_do(loaded.stack, ground)
+
+
+THREE = Ground(nodes=tuple(Node(name=f"n{i}", id=f"{i}", underlay=f"10.9.9.{i}") for i in (1, 2, 3)),
+               ready=frozenset({"n1", "n2", "n3"}), local="n1")
+
+
+def nothing_is_left_to_do(stack: Stack, ground: Ground) -> None:
+    """What a plan leads to needs no plan: applied, it is empty; and the way back to nothing and here again is the same."""
+    def planned(current: State) -> Plan:
+        return plan(stack, expand(stack, current, ground=ground), current, revision=1)
+
+    try:
+        first = planned(State())
+    except PystackError:
+        return  # ports or names that cannot stand together
+    done = first.desired
+    assert not list(planned(done).changes), "a second up has something to do"
+    assert planned(State()).desired == done

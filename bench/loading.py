@@ -1,0 +1,54 @@
+"""Loading and planning: a stack of 1,000 services and one of 10, against the YAML parser alone and the interpreter's start."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+
+from bench.bed import Bed
+from bench.up import Row, row
+from orchestrator.stackfile.load import Options, load
+
+ROUNDS = 5
+
+
+def document(services: int) -> str:
+    lines = ["services:"]
+    for n in range(services):
+        lines += [
+            f"  s{n}:", "    image: busybox", "    command: sleep 1000",
+            f"    environment: {{NUMBER: '{n}', PEER: '${{PEER:-none}}'}}",
+            f"    depends_on: [s{n - 1}]" if n % 10 else "    restart: always", "    networks: [front]",
+            "    deploy: {replicas: 1, resources: {limits: {memory: 64m}}}",
+        ]
+    return "\n".join([*lines, "networks: {front: {ipam: {config: [{subnet: 10.40.0.0/16}]}}}"]) + "\n"
+
+
+def _middle(work: Callable[[], object]) -> float:
+    took = []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        work()
+        took.append(time.perf_counter() - start)
+    return statistics.median(took)
+
+
+def loading(bed: Bed) -> dict[str, Row]:
+    rows = {}
+    python = _middle(lambda: subprocess.run([sys.executable, "-c", "pass"], check=True))
+    for services in (1000, 10):
+        file = Path(bed.root) / f"of{services}.yml"
+        text = document(services)
+        file.write_text(text)
+        parser = _middle(lambda text=text: yaml.load(text, Loader=yaml.CSafeLoader))
+        options = Options(files=(str(file),), project_name="bench")
+        rows[f"load{services}"] = row(_middle(lambda options=options: load(options, {})), parser)
+        whole = _middle(lambda file=file: bed.pystack("-f", str(file), "plan", "-p", f"of{file.stem}", "--json"))
+        rows[f"plan{services}"] = row(whole, python if services == 10 else parser)
+    return rows
