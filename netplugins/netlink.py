@@ -270,10 +270,10 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Socket:
-    """A route socket of the network namespace of the thread that makes it. Blocking, for use in worker threads."""
+    """A netlink socket of the network namespace of the thread that makes it. Blocking, for use in worker threads."""
 
-    def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+    def __init__(self, protocol: int = socket.NETLINK_ROUTE) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
         self._socket.setsockopt(270, 11, 1)  # SOL_NETLINK, NETLINK_EXT_ACK: errors come with a sentence
         self._socket.bind((0, 0))
@@ -325,7 +325,7 @@ class Socket:
                         return failure
                 offset += (length + 3) & ~3
 
-    def _dump(self, kind: int, payload: bytes) -> list[bytes]:
+    def dump(self, kind: int, payload: bytes) -> list[bytes]:
         """The payloads of all answers to a dump request of *kind*."""
         self._sequence += 1
         head = struct.pack("=IHHII", 16 + len(payload), kind, F_REQUEST | F_DUMP, self._sequence, 0)
@@ -347,18 +347,18 @@ class Socket:
         payload = struct.pack("=BxxxiHBB", family, 0, 0, 0, 0)
         if family == AF_BRIDGE:  # a dump of the FDB is asked for with an ifinfomsg
             payload = bytes([AF_BRIDGE]) + ifinfo()[1:]
-        return [_parse_neighbour(answer) for answer in self._dump(RTM_GETNEIGH, payload)]
+        return [_parse_neighbour(answer) for answer in self.dump(RTM_GETNEIGH, payload)]
 
     def links(self) -> list[Link]:
         """All links of this namespace."""
-        return [_parse_link(answer) for answer in self._dump(RTM_GETLINK, ifinfo())]
+        return [_parse_link(answer) for answer in self.dump(RTM_GETLINK, ifinfo())]
 
     def addresses(self) -> set[tuple[int, bytes]]:
         """(link index, packed address) of all addresses."""
         out = set()
-        for answer in self._dump(RTM_GETADDR, struct.pack("=BBBBI", 0, 0, 0, 0, 0)):
+        for answer in self.dump(RTM_GETADDR, struct.pack("=BBBBI", 0, 0, 0, 0, 0)):
             (index,) = struct.unpack_from("=I", answer, 4)
-            found = _attributes(answer[8:])
+            found = attributes(answer[8:])
             if address := found.get(IFA_LOCAL) or found.get(IFA_ADDRESS):
                 out.add((index, address))
         return out
@@ -367,9 +367,9 @@ class Socket:
         """(link index, packed destination, prefix length) of all routes of the main table; a default route's destination
         is b""."""
         out = set()
-        for answer in self._dump(RTM_GETROUTE, struct.pack("=BBBBBBBBI", 0, 0, 0, 0, 0, 0, 0, 0, 0)):
+        for answer in self.dump(RTM_GETROUTE, struct.pack("=BBBBBBBBI", 0, 0, 0, 0, 0, 0, 0, 0, 0)):
             length, table = answer[1], answer[4]
-            found = _attributes(answer[12:])
+            found = attributes(answer[12:])
             if table == RT_TABLE_MAIN and RTA_OIF in found:
                 out.add((struct.unpack("=I", found[RTA_OIF])[0], found.get(RTA_DST, b""), length))
         return out
@@ -384,23 +384,24 @@ class Socket:
         return 0 if kind == NLMSG_ERROR else int(struct.unpack_from("=i", data, 20)[0])
 
 
-def _attributes(data: bytes) -> dict[int, bytes]:
+def attributes(data: bytes) -> dict[int, bytes]:
+    """Attributes by kind; the bits that say "nested" and "network order" are left off."""
     out, offset = {}, 0
     while offset + 4 <= len(data):
         length, kind = struct.unpack_from("=HH", data, offset)
         if length < 4:
             break
-        out[kind] = data[offset + 4 : offset + length]
+        out[kind & 0x3FFF] = data[offset + 4 : offset + length]
         offset += (length + 3) & ~3
     return out
 
 
 def _parse_link(data: bytes) -> Link:
     index, flags = struct.unpack_from("=iI", data, 4)
-    found = _attributes(data[16:])
-    info = _attributes(found.get(IFLA_LINKINFO, b""))
+    found = attributes(data[16:])
+    info = attributes(found.get(IFLA_LINKINFO, b""))
     kind = info.get(IFLA_INFO_KIND, b"").rstrip(b"\0").decode()
-    own = _attributes(info.get(IFLA_INFO_DATA, b"")) if kind == "vxlan" else {}
+    own = attributes(info.get(IFLA_INFO_DATA, b"")) if kind == "vxlan" else {}
     return Link(
         index=index, name=found[IFLA_IFNAME].rstrip(b"\0").decode(), up=bool(flags & IFF_UP),
         mtu=struct.unpack("=I", found[IFLA_MTU])[0], kind=kind,
@@ -413,7 +414,7 @@ def _parse_link(data: bytes) -> Link:
 
 def _parse_neighbour(data: bytes) -> tuple[int, int, int, str, bytes]:
     index, state, flags = struct.unpack_from("=iHB", data, 4)
-    found = _attributes(data[12:])
+    found = attributes(data[12:])
     hardware = found.get(NDA_LLADDR, b"")
     return index, state, flags, hardware.hex(":") if len(hardware) == 6 else "", found.get(NDA_DST, b"")
 

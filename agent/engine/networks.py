@@ -27,8 +27,8 @@ from agent.failpoints import failpoint
 from agent.manifest import Manifest, Network, Peer, Port, PublishedPort, Subnet, Virtual
 from agent.paths import Paths
 from agent.settings import Settings
+from netplugins import conntrack, firewall, netlink, netns, registry
 from netplugins import driver as drivers
-from netplugins import firewall, netlink, netns, registry
 from netplugins.errors import NetworkError
 from netplugins.kernel import Kernel, allow_forwarding, features, links, prepare_namespace
 from netplugins.resolver.table import Document, Forward, View
@@ -61,6 +61,7 @@ class Networks:
         self._worker = ThreadPoolExecutor(1, "netlink")
         self._kernel: Kernel | None = None
         self._firewall: firewall.Ruleset | None = None
+        self._targets = conntrack.Targets()
         self._revision = 0
         self._problems: dict[str, str] = {}
         """What the last pass could not make for single containers: namespace → why."""
@@ -471,9 +472,21 @@ class Networks:
                 failpoint("network.firewall")
                 self._enforce(wanted)
                 self._firewall = wanted
+            self._forget_flows(_targets(published, balanced))
             return problems
         except NetworkError as error:
             raise AgentError(str(error)) from error
+
+    def _forget_flows(self, now: conntrack.Targets) -> None:
+        """Connections that the last ruleset sent where this one does not, so that their next packets begin anew."""
+        before, self._targets = self._targets, now
+        alive = {a for r in self.attached.values() for e in r.endpoints for a in (e.ipv4, e.ipv6)}
+        alive |= {a for p in self.peers for a in (p.ipv4, p.ipv6)}
+        if is_stale := conntrack.outdated(before, now, alive):
+            try:
+                conntrack.forget(is_stale)
+            except NetworkError as error:
+                log.warning("connections of what was there before stay as they are: %s", error)
 
     def _rules(
         self, isolation: list[drivers.Isolation], published: list[drivers.Published], balanced: list[drivers.Balanced]
@@ -560,6 +573,16 @@ class Networks:
             await asyncio.gather(self._runner, return_exceptions=True)
         self._worker.shutdown()
         self.dataplane.close()
+
+
+def _targets(published: Iterable[drivers.Published], balanced: Iterable[drivers.Balanced]) -> conntrack.Targets:
+    out: dict[tuple[str, int], set[str]] = {}
+    for port in published:
+        out.setdefault((port.protocol, port.port), set()).update(a for a in (port.ipv4, port.ipv6) if a)
+    for one in balanced:
+        for key in [(protocol, port) for port, protocol, _ in one.ports] or [("", 0)]:
+            out.setdefault(key, set()).update(one.backends)
+    return conntrack.Targets({key: frozenset(addresses) for key, addresses in out.items()})
 
 
 def mtu_of(address: str) -> int:

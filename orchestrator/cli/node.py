@@ -70,7 +70,7 @@ def ls(shape: str) -> None:
             row["cpus"] = f"{row['reserved']['cpus']:g}/{row['capacity']['cpus']:g}"
             row["memory"] = f"{bytes_text(row['reserved']['memory'])}/{bytes_text(row['capacity']['memory'])}"
             row["state"] += f": {row['error']}" if row["error"] else ""
-            row["labels"] = [f"{k}={v}" for k, v in row["labels"].items()]
+            row["labels"] = [f"{k}={v}" for k, v in row["labels"].items()] + row["taints"]
     columns = ("name", "address", "state", "availability", "labels", "cpus", "memory", "tasks", "version")
     show(rows, columns, shape)
 
@@ -96,6 +96,18 @@ def label(name: str, wanted: tuple[str, ...]) -> None:
     unset = [w[:-1] for w in wanted if w.endswith("-") and "=" not in w]
     body = {"labels": labels(None, None, tuple(w for w in wanted if not w.endswith("-") or "=" in w)), "unset": unset}
     Client().json("PATCH", f"/v1/nodes/{name}", body=body)
+
+
+@node.command()
+@click.argument("name")
+@click.argument("wanted", nargs=-1, required=True, metavar="KEY[=VALUE]:EFFECT|KEY-…")
+def taint(name: str, wanted: tuple[str, ...]) -> None:
+    """Keep tasks off that do not tolerate it: NoSchedule new ones, NoExecute those that are there too. KEY- takes it off."""
+    from orchestrator.cli.client import Client
+    from orchestrator.cli.output import Progress, drive
+
+    body = {"taints": [w for w in wanted if not w.endswith("-")], "untaint": [w[:-1] for w in wanted if w.endswith("-")]}
+    drive(Client().lines("POST", f"/v1/nodes/{name}/taint", body=body), Progress())
 
 
 @node.command()

@@ -183,7 +183,7 @@ def _stays(board: Board, demand: Demand, node: int) -> bool:
     one = board.nodes[node]
     if one.availability == "pause" and one.name in board.ready:
         return True
-    return bool(board.fit(demand)[node])
+    return bool(board.fit(demand, staying=True)[node])
 
 
 def _units(stack: Stack, tasks: Sequence[Task], own: Mapping[str, Demand]) -> list[tuple[Demand, list[Task]]]:

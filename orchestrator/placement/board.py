@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from agent.manifest import Task
 from orchestrator.placement import constraints
 from orchestrator.placement.node import Node
+from orchestrator.placement.taints import against
 from orchestrator.stackfile.model import Placement, Reserves
 
 Mask = NDArray[np.bool_]
@@ -96,9 +97,11 @@ class Board:
     def holds(self, port: PortKey, node: int) -> bool:
         return bool(self._port(port)[node])
 
-    def static(self, demand: Demand) -> Mask:
-        """Nodes that no placement of others can make unfit: they take tasks, and the constraints hold there."""
-        key = (demand.placement.constraints, demand.placement.extended, demand.pinned, demand.parents, demand.drivers)
+    def static(self, demand: Demand, *, staying: bool = False) -> Mask:
+        """Nodes that no placement of others can make unfit: they take tasks, and the constraints hold there. *staying* asks for
+        a task that is there already, which some taints leave alone."""
+        p = demand.placement
+        key = (p.constraints, p.extended, demand.pinned, demand.parents, demand.drivers, p.tolerations, staying)
         if key not in self._static:
             rules = [constraints.parse(c) for c in key[0]] + [constraints.parse_extended(c) for c in key[1]]
             fit = self.open.copy()
@@ -113,12 +116,14 @@ class Board:
                 fit &= np.array([n.facts.offers(parent) for n in self.nodes], dtype=bool)
             for driver, _ in demand.drivers:
                 fit &= np.array([driver in n.facts.drivers for n in self.nodes], dtype=bool)
+            if any(n.taints for n in self.nodes):
+                fit &= np.array([not against(n.taints, p.tolerations, staying=staying) for n in self.nodes], dtype=bool)
             self._static[key] = fit
         return self._static[key]
 
-    def fit(self, demand: Demand) -> Mask:
-        """Nodes that can take one more unit of *demand* now."""
-        fit = self.static(demand).copy()
+    def fit(self, demand: Demand, *, staying: bool = False) -> Mask:
+        """Nodes that can take one more unit of *demand* now, or, where it is *staying*, keep one."""
+        fit = self.static(demand, staying=staying).copy()
         reserves = demand.reserves
         if reserves.cpus:
             fit &= self.cpus >= reserves.cpus - 1e-9
@@ -170,6 +175,9 @@ class Board:
                 rule = read(text)
                 has = one.underlay if rule.key.lower() == "node.ip" else constraints.value_of(rule.key, one)
                 out.append(Verdict(kind, constraints.matches(rule, one), f"{text} (it has {has or 'none'})"))
+        if one.taints:
+            left = against(one.taints, demand.placement.tolerations)
+            out.append(Verdict("taint", not left, ", ".join(left) if left else f"tolerates {', '.join(one.taints)}"))
         if demand.pinned:
             out.append(Verdict("bound", one.name == demand.pinned, f"{demand.pinned_by} on {demand.pinned}"))
         for parent, network in demand.parents:

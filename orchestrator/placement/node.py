@@ -14,6 +14,8 @@ class Node(Record, frozen=True, kw_only=True):
     address under which the other nodes reach it, for overlay networks. *host_key* is the SSH host key that was accepted
     when it was added, in OpenSSH's one-line form. *facts* are what it last said of itself.
 
+    *taints* keep tasks off (`taints.py`).
+
     A *server* may lead the cluster: its role is manager.
 
     active takes tasks; pause keeps what it has and takes none; drain gives its tasks away."""
@@ -26,5 +28,6 @@ class Node(Record, frozen=True, kw_only=True):
     root: str = ""
     server: bool = False
     labels: tuple[tuple[str, str], ...] = ()
+    taints: tuple[str, ...] = ()
     availability: Availability = "active"
     facts: Facts = Facts()

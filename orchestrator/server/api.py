@@ -345,6 +345,7 @@ class NodeRow(Record, frozen=True, kw_only=True):
     state: str
     availability: str
     labels: dict[str, str]
+    taints: list[str]
     capacity: dict[str, float]
     reserved: dict[str, float]
     tasks: int
@@ -361,6 +362,7 @@ def _node_row(controller: Controller, name: str) -> dict[str, Any]:
     return _row(NodeRow(
         name=node.name, id=node.id, address=node.target or "local", underlay=node.underlay,
         state="ready" if member.ready else "down", availability=node.availability, labels=dict(node.labels),
+        taints=list(node.taints),
         capacity={"cpus": node.facts.cpus, "memory": node.facts.memory}, reserved={"cpus": asked[0], "memory": asked[1]},
         tasks=len(tasks), version=node.facts.version, platform=f"{node.facts.os}/{node.facts.arch}", error=member.problem,
     ))
@@ -397,6 +399,14 @@ async def drain_node(request: web.Request) -> web.StreamResponse:
     controller, name = request.app[CONTROLLER], request.match_info["node"]
     controller.cluster.get(name)
     return await _stream(request, lambda tell: controller.drain(name, tell))
+
+
+async def taint_node(request: web.Request) -> web.StreamResponse:
+    """Set or remove taints; tasks that do not tolerate a NoExecute one move. A stream of events."""
+    controller, name = request.app[CONTROLLER], request.match_info["node"]
+    wish = msgspec.json.decode(await request.read(), type=NodeChange)
+    controller.cluster.get(name)
+    return await _stream(request, lambda tell: controller.taint(name, wish, tell))
 
 
 async def remove_node(request: web.Request) -> web.Response:
@@ -542,6 +552,7 @@ ROUTES: tuple[tuple[str, str, Handler, type | None, Any], ...] = (
     ("PATCH", "/v1/nodes/{node}", change_node, NodeChange, NodeRow),
     ("DELETE", "/v1/nodes/{node}", remove_node, None, None),
     ("POST", "/v1/nodes/{node}/drain", drain_node, None, None),
+    ("POST", "/v1/nodes/{node}/taint", taint_node, NodeChange, None),
     *repositories.ROUTES,
     ("*", "/v1/nodes/{node}/engine/{path:.*}", engine, None, None),
 )

@@ -11,6 +11,7 @@ import msgspec
 
 from agent.manifest import Manifest, Record, TaskStatus
 from orchestrator.errors import PystackError, Refused, Unreachable
+from orchestrator.placement import taints
 from orchestrator.placement.node import Availability, Node
 from orchestrator.server.members import Member
 from orchestrator.store.interface import Delete, Put, Store
@@ -32,10 +33,13 @@ class NodeWish(Record, frozen=True, kw_only=True):
 
 
 class NodeChange(Record, frozen=True, kw_only=True):
-    """*labels* are set, those of *unset* removed; *availability* "" leaves it."""
+    """*labels* are set, those of *unset* removed; *taints* are set, one a key and effect, those with a key of *untaint*
+    removed; *availability* "" leaves it."""
 
     labels: tuple[tuple[str, str], ...] = ()
     unset: tuple[str, ...] = ()
+    taints: tuple[str, ...] = ()
+    untaint: tuple[str, ...] = ()
     availability: Availability | None = None
 
 
@@ -205,8 +209,13 @@ class Cluster:
     async def change(self, name: str, wish: NodeChange) -> Node:
         member = self.get(name)
         labels = {k: v for k, v in member.node.labels if k not in wish.unset} | dict(wish.labels)
+        if wrong := [why for t in wish.taints if (why := taints.refused(t))]:
+            raise Refused("; ".join(wrong))
+        kept = {taints.kind(t): t for t in member.node.taints if taints.kind(t)[0] not in wish.untaint}
+        kept |= {taints.kind(t): t for t in wish.taints}
         member.node = msgspec.structs.replace(
-            member.node, labels=tuple(sorted(labels.items())), availability=wish.availability or member.node.availability
+            member.node, labels=tuple(sorted(labels.items())), taints=tuple(sorted(kept.values())),
+            availability=wish.availability or member.node.availability,
         )
         await self._keep(member.node)
         return member.node

@@ -529,6 +529,15 @@ class Controller:
             failures += await self.again(stack, tell)
         return failures
 
+    async def taint(self, name: str, wish: NodeChange, tell: Any) -> list[Failure]:
+        """Change a node's taints; what it may not keep any more is brought up elsewhere."""
+        node = await self.cluster.change(name, wish)
+        failures: list[Failure] = []
+        if any(t.endswith(":NoExecute") for t in wish.taints):
+            for stack in sorted({t.stack for t in self.tasks.values() if t.node == node.name}):
+                failures += await self.again(stack, tell)
+        return failures
+
     async def act(
         self, name: str, verb: str, services: Sequence[str], tell: Any, *, timeout_s: float | None = None
     ) -> list[Failure]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from orchestrator.placement.constraints import Malformed, parse, parse_extended
+from orchestrator.placement.taints import is_toleration
 from orchestrator.stackfile.model import Placement, Reserves
 from orchestrator.stackfile.rows import Draft, Fields, decimal, duration, integer, scalar, size
 from orchestrator.stackfile.tree import Path_
@@ -123,13 +126,14 @@ def _placement(draft: Draft, value: Any, path: Path_) -> Placement:
     before = draft.placement
     draft.placement = Placement(
         constraints=tuple(constraints), spread=tuple(spread), max_per_node=limit.get("max", 0), extended=before.extended,
-        near=before.near, away=before.away,
+        near=before.near, away=before.away, tolerations=before.tolerations,
     )
     return draft.placement
 
 
 def x_placement(draft: Draft, value: Any, path: Path_) -> Fields:
-    """What Swarm's grammar cannot say: `constraints` with in, exists, matches and comparisons; services `near` and `away`."""
+    """What Swarm's grammar cannot say: `constraints` with in, exists, matches and comparisons; services `near` and `away`;
+    `tolerations` of taints."""
     body = draft.reading.mapping(value, path)
     extended = []
     for number, item in enumerate(draft.reading.sequence(body.get("constraints"), (*path, "constraints"))):
@@ -142,7 +146,13 @@ def x_placement(draft: Draft, value: Any, path: Path_) -> Fields:
     for key in ("near", "away"):
         given = body.get(key) or ()
         names[key] = tuple(map(scalar, [given] if isinstance(given, str) else given))
-    import msgspec
-
-    draft.placement = msgspec.structs.replace(draft.placement, extended=tuple(extended), **names)
+    tolerations = []
+    for number, item in enumerate(draft.reading.sequence(body.get("tolerations"), (*path, "tolerations"))):
+        if is_toleration(scalar(item)):
+            tolerations.append(scalar(item))
+        else:
+            draft.problem((*path, "tolerations", number), f"{scalar(item)!r} is no toleration", "write KEY, KEY=VALUE or *")
+    draft.placement = msgspec.structs.replace(
+        draft.placement, extended=tuple(extended), tolerations=tuple(tolerations), **names
+    )
     return {"placement": draft.placement}

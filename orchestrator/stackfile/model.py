@@ -69,7 +69,8 @@ class StartHook(Record, frozen=True, kw_only=True):
 
 class Placement(Record, frozen=True, kw_only=True):
     """Where replicas may and should go. *constraints* are Swarm's, *extended* those of `x-placement`; *spread* are
-    labels over whose values replicas are spread, outermost first; *near* and *away* name services."""
+    labels over whose values replicas are spread, outermost first; *near* and *away* name services; *tolerations* are of
+    taints that nodes have."""
 
     constraints: tuple[str, ...] = ()
     extended: tuple[str, ...] = ()
@@ -77,6 +78,7 @@ class Placement(Record, frozen=True, kw_only=True):
     max_per_node: int = 0
     near: tuple[str, ...] = ()
     away: tuple[str, ...] = ()
+    tolerations: tuple[str, ...] = ()
 
 
 class Reserves(Record, frozen=True, kw_only=True):

@@ -369,6 +369,7 @@ SERVICE = record({
         "constraints": key(TEXTS, "What Swarm's grammar cannot say: in, exists, matches, <, >=."),
         "near": key(ONE_OR_MORE, "Services that must be on the same node."),
         "away": key(ONE_OR_MORE, "Services that must not be."),
+        "tolerations": key(TEXTS, "Taints of nodes that do not keep it off: KEY, KEY=VALUE, or * for all."),
     }), "Where tasks go, further than deploy.placement."),
 })
 

@@ -188,6 +188,27 @@ services:
     assert int(stack.exec("first", "cat", "/tmp/ready")) <= int(stack.exec("second", "cat", "/tmp/started"))
 
 
+def test_a_taint_keeps_tasks_off_and_sends_them_away(stack: Stack) -> None:
+    lab = stack.pystack
+    text = "services:\n  web: {image: busybox, command: sleep 1000, stop_signal: SIGKILL, deploy: {replicas: 3}%s}\n"
+    try:
+        lab("node", "taint", "n2", "gpu=h100:NoSchedule")
+        stack.up(text % "")
+        assert {row["node"] for row in stack.ps().values()} == {"n1", "n3"}
+        reasons = lab.json("why-not", "-p", stack.name, "web", "n2", "--format", "json")
+        assert "gpu=h100:NoSchedule" in json.dumps(reasons)
+        stack.up(text % ", x-placement: {tolerations: [gpu]}", "--force-recreate", "--scale", "web=6")
+        assert {row["node"] for row in stack.ps().values()} == {"n1", "n2", "n3"}
+        lab("node", "taint", "n3", "old:NoExecute")
+        assert {row["node"] for row in stack.ps().values()} == {"n1", "n2"}
+        refused = lab("node", "taint", "n3", "old:Never", check=False)
+        assert refused.returncode == 1
+        assert "NoExecute" in refused.stderr
+    finally:
+        lab("node", "taint", "n2", "gpu-")
+        lab("node", "taint", "n3", "old-")
+
+
 def test_a_drained_node_gives_its_tasks_away(stack: Stack) -> None:
     stack.up("services: {a: {image: busybox, command: sleep 10000, stop_signal: SIGKILL, deploy: {replicas: 3}}}")
     lab = stack.pystack

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from tests.conftest import Stack
@@ -72,3 +74,43 @@ services:
 """)
     seen = {stack.pystack.on("outside", "curl", "-s", "-m", "5", "http://10.99.0.1:18099").strip() for _ in range(40)}
     assert seen == {str(t["id"])[:12] for t in stack.ps().values()}
+
+
+def test_a_udp_client_that_never_pauses_reaches_the_container_that_took_anothers_place(stack: Stack) -> None:
+    """Its flow is known to the kernel as one to the first container; no packet of it would ever meet a rule again."""
+    text = """
+services:
+  echo:
+    image: busybox
+    entrypoint: [/usr/bin/python3, -c]
+    command:
+    - |
+      import socket
+      s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+      s.bind(("", 5353))
+      while True:
+          s.sendto(b"%s", s.recvfrom(99)[1])
+    volumes: ["/usr:/usr:ro", "/lib:/lib:ro", "/lib64:/lib64:ro"]
+    stop_signal: SIGKILL
+    ports: ["15353:5353/udp"]
+    networks: {default: {ipv4_address: 10.77.0.%d}}
+networks: {default: {ipam: {config: [{subnet: 10.77.0.0/24}]}}}
+"""
+    lab = stack.pystack
+    client = ("import socket, time\n"
+              "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', 40404)); s.settimeout(0.2)\n"
+              "heard = ''\n"
+              "end = time.monotonic() + 10\n"
+              "while time.monotonic() < end and WORD not in heard:\n"
+              "    s.sendto(b'x\\n', ('10.99.0.1', 15353))\n"
+              "    try: heard += s.recv(99).decode()\n"
+              "    except OSError: pass\n"
+              "print(heard)\n")
+
+    def hears(word: str) -> None:
+        assert word in lab.on("outside", sys.executable, "-c", client.replace("WORD", repr(word)))
+
+    stack.up(text % ("first", 10))
+    hears("first")
+    stack.up(text % ("second", 20))
+    hears("second")

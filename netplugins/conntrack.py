@@ -1,0 +1,105 @@
+"""Connection tracking: flows that an earlier ruleset translated, and that no packet may follow any more.
+
+A rule decides for the first packet of a flow alone; the kernel does with the others as it did with that one for as long as they
+come. So a UDP client that sends on would never reach the container that took another's place, or a port that was published
+after its first packet. Source: linux/netfilter/nfnetlink_conntrack.h; conntrack(8), whose program is not needed.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Callable, Set
+
+import msgspec
+
+from netplugins import netlink
+
+CT_GET, CT_DELETE = (1 << 8) | 1, (1 << 8) | 2  # NFNL_SUBSYS_CTNETLINK
+TUPLE_ORIG, TUPLE_REPLY, ID, ZONE = 1, 2, 12, 18
+TUPLE_IP, TUPLE_PROTO = 1, 2
+V4_SRC, V4_DST, V6_SRC, V6_DST = 1, 2, 3, 4
+PROTO_NUM, PROTO_DST_PORT = 1, 3
+ENOENT = 2
+
+
+class Flow(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry: where its first packet went, and who answers. *protocol* as in IP headers; *port* 0 where it has none."""
+
+    family: int
+    protocol: int
+    destination: str
+    port: int
+    answers: str
+    key: bytes
+
+
+def flows(sock: netlink.Socket) -> list[Flow]:
+    """All flows of this network namespace."""
+    out = []
+    for family in (socket.AF_INET, socket.AF_INET6):
+        for data in sock.dump(CT_GET, struct.pack("=BBH", family, 0, 0)):
+            found = netlink.attributes(data[4:])
+            if TUPLE_ORIG in found and TUPLE_REPLY in found:
+                out.append(_flow(family, found))
+    return out
+
+
+def _flow(family: int, found: dict[int, bytes]) -> Flow:
+    first, answer = netlink.attributes(found[TUPLE_ORIG]), netlink.attributes(found[TUPLE_REPLY])
+    to, back = netlink.attributes(first[TUPLE_IP]), netlink.attributes(answer[TUPLE_IP])
+    proto = netlink.attributes(first[TUPLE_PROTO])
+    port = proto.get(PROTO_DST_PORT)
+    key = netlink.attribute(TUPLE_ORIG | 0x8000, found[TUPLE_ORIG])
+    for kind in (ID, ZONE):
+        if kind in found:
+            key += netlink.attribute(kind, found[kind])
+    source, goal = (V4_SRC, V4_DST) if family == socket.AF_INET else (V6_SRC, V6_DST)
+    return Flow(
+        family=family, protocol=proto[PROTO_NUM][0], destination=socket.inet_ntop(family, to[goal]),
+        port=struct.unpack("!H", port)[0] if port else 0, answers=socket.inet_ntop(family, back[source]), key=key,
+    )
+
+
+def forget(is_stale: Callable[[Flow], bool]) -> int:
+    """Delete the flows that are stale; how many there were. Raises NetworkError."""
+    with netlink.Socket(netlink.NETLINK_NETFILTER) as sock:
+        doomed = [flow for flow in flows(sock) if is_stale(flow)]
+        sock.run([
+            netlink.Message(CT_DELETE, 0, struct.pack("=BBH", flow.family, 0, 0) + flow.key, "forget a connection")
+            for flow in doomed
+        ], ignore=frozenset({ENOENT}))
+    return len(doomed)
+
+
+class Targets(msgspec.Struct, frozen=True):
+    """Where a ruleset sends what: (protocol, port) → addresses, port 0 for a service's own address."""
+
+    by_port: dict[tuple[str, int], frozenset[str]] = {}
+
+    @property
+    def addresses(self) -> Set[str]:
+        return frozenset().union(*self.by_port.values())
+
+
+def outdated(before: Targets, now: Targets, alive: Set[str]) -> Callable[[Flow], bool] | None:
+    """Which flows the change from *before* to *now* makes stale; None where it makes none.
+
+    Those that an address answers which is no endpoint's any more; and, over UDP, which nothing ends, those that lead where
+    nothing is sent now. A connection over TCP to an endpoint that is *alive* may end by itself: no new ones go there."""
+    gone = before.addresses - now.addresses
+    moved = {
+        port for protocol, port in before.by_port.keys() | now.by_port.keys()
+        if protocol == "udp" and port and before.by_port.get((protocol, port)) != now.by_port.get((protocol, port))
+    }
+    if not gone and not moved:
+        return None
+
+    def is_stale(flow: Flow) -> bool:
+        if flow.answers in gone and flow.answers not in alive:
+            return True
+        if flow.protocol != socket.IPPROTO_UDP:
+            return False
+        return flow.answers in gone or (flow.port in moved and flow.answers not in now.by_port.get(("udp", flow.port), ()))
+
+    return is_stale
