@@ -19,6 +19,7 @@ from agent.api import app
 from agent.engine.converge import Converger
 from agent.engine.engine import Engine
 from agent.errors import AgentError
+from agent.mailbox import Mailbox
 from agent.paths import Paths, locate
 
 
@@ -30,17 +31,20 @@ class Agent:
         self._lock = _only_one(paths.root)
         self.engine = Engine(paths, settings.load(paths))
         self.converger = Converger(self.engine)
+        self.mailbox = Mailbox(paths.root, self.converger.apply)
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
         """Recover what was there, then listen on the Docker socket."""
         await self.converger.recover()
-        self._runner = web.AppRunner(app.make(self.converger), access_log=None, handler_cancellation=True)
+        self._runner = web.AppRunner(app.make(self.converger, self.mailbox), access_log=None, handler_cancellation=True)
         await self._runner.setup()
         await web.SockSite(self._runner, bind(self.paths.docker_socket)).start()
+        self.mailbox.start()
 
     async def stop(self) -> None:
         """Stop serving. Containers run on, unless the host itself goes down: then each is asked to end, and given its time."""
+        await self.mailbox.stop()
         if self._runner:
             await self._runner.cleanup()
         await self.converger.close()

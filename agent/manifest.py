@@ -7,7 +7,7 @@ RFC 3339 strings in UTC.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import msgspec
@@ -453,6 +453,35 @@ def patched(old: Manifest, delta: Delta) -> Manifest:
         entries.update({entry_key(part, e): e for e in getattr(delta.put, part)})
         parts[part] = tuple(entries.values())
     return msgspec.structs.replace(delta.put, **parts)
+
+
+class Access(Record, frozen=True, kw_only=True):
+    """How a node reads its manifest from etcd: the *members* (HOST:PORT), the *prefix* that is its own, its credentials.
+    *ca* is PEM text."""
+
+    members: tuple[str, ...]
+    prefix: str
+    user: str
+    password: str
+    ca: str = ""
+    tls: bool = False
+
+
+class Head(Record, frozen=True, kw_only=True):
+    """What lies beside a manifest's entries where they lie one by one: the *manifest* without them, and the *digest* of all."""
+
+    manifest: Manifest
+    digest: str
+
+
+def digest_of(entries: Mapping[str, bytes]) -> str:
+    """Of the entries of a manifest, by `<part>/<key>`."""
+    import hashlib
+
+    found = hashlib.sha256()
+    for key in sorted(entries):
+        found.update(f"{key} {len(entries[key])} ".encode() + entries[key])
+    return found.hexdigest()
 
 
 State = Literal[

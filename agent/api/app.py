@@ -19,6 +19,7 @@ from agent.api import (
     execs,
     images,
     inside,
+    mailbox,
     manifest,
     moving,
     networks,
@@ -26,9 +27,10 @@ from agent.api import (
     system,
     volumes,
 )
-from agent.api.keys import CONVERGER, ENGINE
+from agent.api.keys import CONVERGER, ENGINE, MAILBOX
 from agent.engine.converge import Converger
 from agent.errors import AgentError, NotModified
+from agent.mailbox import Mailbox
 
 log = logging.getLogger(__name__)
 
@@ -55,12 +57,14 @@ async def errors(
         return web.json_response({"message": f"{type(error).__name__}: {error}"}, status=500)
 
 
-def make(converger: Converger) -> web.Application:
+def make(converger: Converger, box: Mailbox) -> web.Application:
     app = web.Application(middlewares=[errors], client_max_size=1 << 40)
     app[CONVERGER] = converger
     app[ENGINE] = converger.engine
+    app[MAILBOX] = box
     for module in (
         system, images, containers, contents, inside, execs, networks, volumes, build, manifest, shipping, dial, doctor, moving,
+        mailbox,
     ):
         for route in module.routes:
             method, path, handler = route.method, route.path, route.handler

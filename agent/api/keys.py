@@ -8,9 +8,11 @@ from aiohttp import web
 
 from agent.engine.converge import Converger
 from agent.engine.engine import Engine
+from agent.mailbox import Mailbox
 
 ENGINE = web.AppKey("engine", Engine)
 CONVERGER = web.AppKey("converger", Converger)
+MAILBOX = web.AppKey("mailbox", Mailbox)
 API_VERSION = "1.43"
 
 

@@ -22,7 +22,9 @@ def lab() -> None:
 @click.option("--label", "wanted", multiple=True, metavar="NODE:K=V")
 @click.option("--servers", default=1, help="How many of the nodes have a server.")
 @click.option("--store", type=click.Choice(("sqlite", "etcd")), default="sqlite", help="Where the servers keep the state.")
-def up(name: str, nodes: int, wanted: tuple[str, ...], servers: int, store: str) -> None:
+@click.option("--courier", type=click.Choice(("ssh", "etcd", "local")), default=None,
+              help="How manifests reach the nodes: over SSH, read from etcd by themselves, or, with one node, in place.")
+def up(name: str, nodes: int, wanted: tuple[str, ...], servers: int, store: str, courier: str | None) -> None:
     """Make a lab; returns when it is ready."""
     from orchestrator.lab import lab as labs
 
@@ -33,7 +35,11 @@ def up(name: str, nodes: int, wanted: tuple[str, ...], servers: int, store: str)
         if not (colon and sep and key):
             raise click.UsageError(f"--label {item!r}: write NODE:KEY=VALUE")
         labels.setdefault(node, {})[key] = value
-    made = labs.up(name, max(nodes, servers), labels, servers=servers, etcd=store == "etcd")
+    if courier == "local" and nodes > 1:
+        raise click.UsageError("--courier local: with one node alone")
+    if courier == "etcd" and store != "etcd":
+        raise click.UsageError("--courier etcd needs --store etcd")
+    made = labs.up(name, max(nodes, servers), labels, servers=servers, etcd=store == "etcd", readers=courier == "etcd")
     click.echo(f"lab {name}: {', '.join(m for m in made.machines if m != 'switch')}; "
                f'use it with: eval "$(pystack lab env --name {name})"')
 

@@ -30,7 +30,11 @@ def node() -> None:
 @click.option("--label", "wanted", multiple=True, callback=labels, metavar="K=V")
 @click.option("--host-key", default="", metavar="SHA256:…", help="Accept this host key, where known_hosts has none.")
 @click.option("--underlay", default="", help="The address under which the other nodes reach it.")
-def add(targets: tuple[str, ...], name: str, wanted: list[tuple[str, str]], host_key: str, underlay: str) -> None:
+@click.option("--courier", type=click.Choice(["ssh", "etcd"]), default="ssh",
+              help="etcd: it reads its manifest from there itself, with credentials of its own.")
+def add(
+    targets: tuple[str, ...], name: str, wanted: list[tuple[str, str]], host_key: str, underlay: str, courier: str
+) -> None:
     """Install an agent over SSH and make the host a node; several hosts side by side."""
     from concurrent.futures import ThreadPoolExecutor
 
@@ -43,7 +47,8 @@ def add(targets: tuple[str, ...], name: str, wanted: list[tuple[str, str]], host
     client.json("GET", "/v1/version")
 
     def one(target: str) -> str:
-        body = {"target": target, "name": name, "labels": wanted, "host_key": host_key, "underlay": underlay}
+        body = {"target": target, "name": name, "labels": wanted, "host_key": host_key, "underlay": underlay,
+                "courier": courier}
         try:
             row = client.json("POST", "/v1/nodes", body=body)
         except PystackError as error:

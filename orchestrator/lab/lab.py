@@ -60,6 +60,8 @@ class Lab(msgspec.Struct, kw_only=True):
     name: str
     machines: dict[str, Machine] = {}
     etcd: bool = False
+    password: str = ""
+    """Of etcd's user root, where it has users."""
     relays: list[Relay] = []
 
     @property
@@ -119,10 +121,11 @@ def _locked(name: str) -> Iterator[None]:
 
 
 def up(
-    name: str, nodes: int = 1, labels: Mapping[str, Mapping[str, str]] = {}, *, servers: int = 1, etcd: bool = False
+    name: str, nodes: int = 1, labels: Mapping[str, Mapping[str, str]] = {}, *, servers: int = 1, etcd: bool = False,
+    readers: bool = False,
 ) -> Lab:
     """Make a lab and return when its server answers and has all nodes; *labels* is node → labels. The first *servers* of
-    them have a server each; with *etcd* a member of their store too.
+    them have a server each; with *etcd* a member of their store too, and with *readers* the nodes read it themselves.
 
     Raises PystackError; nothing is left then."""
     if os.geteuid() != 0:
@@ -145,7 +148,7 @@ def up(
                 _wait_for_server(lab)
                 return lab
             _remove(lab)
-        lab = Lab(name=name, etcd=etcd)
+        lab = Lab(name=name, etcd=etcd, password=os.urandom(12).hex() if readers else "")
         lab.directory.mkdir(parents=True, exist_ok=True)
         try:
             lab.machines["switch"] = Machine(name="switch", role="switch", address="127.0.0.1")
@@ -158,6 +161,8 @@ def up(
             for machine in lab.machines.values():
                 _boot(lab, machine)
             _wait_for_server(lab)
+            if readers:
+                _give_users(lab)
             _join(lab, labels)
             return lab
         except BaseException:
@@ -175,7 +180,7 @@ def _boot(lab: Lab, machine: Machine) -> None:
     spec.write_text(json.dumps({
         "lab": lab.name, "name": machine.name, "role": machine.role, "directory": str(directory),
         "address": machine.address, "nameserver": f"{NETWORK4}.{OUTSIDE}",
-        "members": {m.name: m.address for m in lab.servers} if lab.etcd else {},
+        "members": {m.name: m.address for m in lab.servers} if lab.etcd else {}, "password": lab.password,
     }))
     done = subprocess.run(
         [sys.executable, "-E", "-s", "-m", "orchestrator.lab.machine", str(spec)], capture_output=True, text=True,
@@ -246,6 +251,16 @@ def _wait_for_server(lab: Lab) -> Machine:
     raise PystackError("the lab's server does not answer: " + ("; ".join(tail) or "it said nothing"))
 
 
+def _give_users(lab: Lab) -> None:
+    """From now on etcd asks who is there; the servers have the password."""
+    words = ["etcdctl", "--endpoints", f"http://{lab.servers[0].address}:2379"]
+    for command in (["user", "add", f"root:{lab.password}"], ["user", "grant-role", "root", "root"], ["auth", "enable"]):
+        done = subprocess.run([*enter(lab, lab.servers[0].name), *words, *command], capture_output=True, text=True, check=False,
+                              env={**os.environ, "ETCDCTL_API": "3"})
+        if done.returncode:
+            raise PystackError(f"etcd's users cannot be made: {done.stderr.strip()}")
+
+
 def _join(lab: Lab, labels: Mapping[str, Mapping[str, str]]) -> None:
     """Make the machines nodes of the cluster, over SSH, side by side, as `node add` does."""
     from concurrent.futures import ThreadPoolExecutor
@@ -259,7 +274,8 @@ def _join(lab: Lab, labels: Mapping[str, Mapping[str, str]]) -> None:
                 _ask(lab, leader, "PATCH", f"/v1/nodes/{machine.name}", {"labels": wanted})
         else:
             _listening(lab, machine)
-            wish = {"target": f"root@{machine.address}", "name": machine.name, "labels": wanted}
+            wish = {"target": f"root@{machine.address}", "name": machine.name, "labels": wanted,
+                    "courier": "etcd" if lab.password else "ssh"}
             _ask(lab, leader, "POST", "/v1/nodes", wish)
 
     machines = [m for m in lab.machines.values() if m.role in ("node", "server")]

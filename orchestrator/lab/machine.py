@@ -74,7 +74,9 @@ def _init(spec: dict[str, Any]) -> None:
     if spec["role"] != "switch":
         services["sshd"] = ["/usr/sbin/sshd", "-D", "-e", "-f", str(directory / "sshd_config")]
     if members := spec.get("members"):
-        environment |= {"PYSTACK_STORE": f"etcd://{','.join(members.values())}", "PYSTACK_ADVERTISE": f"root@{spec['address']}"}
+        login = f"root:{spec['password']}@" if spec.get("password") else ""
+        environment["PYSTACK_STORE"] = f"etcd://{login}{','.join(members.values())}"
+        environment["PYSTACK_ADVERTISE"] = f"root@{spec['address']}"
     if members and spec["role"] == "server":
         services["etcd"] = _etcd(spec, members)
     if spec["role"] == "server":

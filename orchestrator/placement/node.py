@@ -16,6 +16,8 @@ class Node(Record, frozen=True, kw_only=True):
 
     *taints* keep tasks off (`taints.py`).
 
+    By *courier* etcd it reads its manifest from the store itself; streams go over SSH all the same.
+
     A *server* may lead the cluster: its role is manager.
 
     active takes tasks; pause keeps what it has and takes none; drain gives its tasks away."""
@@ -26,6 +28,7 @@ class Node(Record, frozen=True, kw_only=True):
     underlay: str = ""
     host_key: str = ""
     root: str = ""
+    courier: Literal["ssh", "etcd"] = "ssh"
     server: bool = False
     labels: tuple[tuple[str, str], ...] = ()
     taints: tuple[str, ...] = ()

@@ -351,6 +351,7 @@ class NodeRow(Record, frozen=True, kw_only=True):
     tasks: int
     version: str
     platform: str
+    courier: str
     error: str
 
 
@@ -365,6 +366,7 @@ def _node_row(controller: Controller, name: str) -> dict[str, Any]:
         taints=list(node.taints),
         capacity={"cpus": node.facts.cpus, "memory": node.facts.memory}, reserved={"cpus": asked[0], "memory": asked[1]},
         tasks=len(tasks), version=node.facts.version, platform=f"{node.facts.os}/{node.facts.arch}", error=member.problem,
+        courier=node.courier,
     ))
 
 

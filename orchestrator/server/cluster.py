@@ -6,15 +6,17 @@ import asyncio
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
 from agent.manifest import Manifest, Record, TaskStatus
+from orchestrator.couriers.mailbox import Mailbox, prefix_of
 from orchestrator.errors import PystackError, Refused, Unreachable
 from orchestrator.placement import taints
 from orchestrator.placement.node import Availability, Node
 from orchestrator.server.members import Member
-from orchestrator.store.interface import Delete, Put, Store
+from orchestrator.store.interface import Delete, Put, Store, StoreError
 
 Heard = Callable[[str, TaskStatus], None]
 MAX_SKEW_S = 5.0
@@ -30,6 +32,7 @@ class NodeWish(Record, frozen=True, kw_only=True):
     labels: tuple[tuple[str, str], ...] = ()
     host_key: str = ""
     underlay: str = ""
+    courier: Literal["ssh", "etcd"] = "ssh"
 
 
 class NodeChange(Record, frozen=True, kw_only=True):
@@ -104,7 +107,8 @@ class Cluster:
             folder.mkdir(mode=0o700, exist_ok=True)
             socket = folder / f"{node.id}.sock"
             tunnel = Tunnel(node.target, node.host_key, f"{node.root}/docker.sock", socket)
-        member = Member(node, socket, self._manifest, lambda status: self._heard(node.name, status), tunnel)
+        mailbox = Mailbox(self.store, node.name) if node.courier == "etcd" and node.name != self.local else None
+        member = Member(node, socket, self._manifest, lambda status: self._heard(node.name, status), tunnel, mailbox)
         self.members[node.name] = member
         member.start()
         return member
@@ -192,9 +196,24 @@ class Cluster:
                 f"the clock of {wish.target} is {abs(skew):.0f} s {'ahead' if skew > 0 else 'behind'}: set it (chrony, "
                 "systemd-timesyncd) and add the node again", 409
             )
+        if wish.courier == "etcd":
+            await self._open_mailbox(member)
         await self._keep(member.node)
         await self.deliver()
         return member.node
+
+    async def _open_mailbox(self, member: Member) -> None:
+        """From now on the node reads its manifest itself. Raises Refused where the store lets nobody in."""
+        name = member.node.name
+        try:
+            access = await self.store.admit(name, prefix_of(name))
+        except StoreError as error:
+            await self._forget(member)
+            raise Refused(f"--courier etcd: {error}", 409) from error
+        member.mailbox = Mailbox(self.store, name)
+        member.node = msgspec.structs.replace(member.node, courier="etcd")
+        await member.mailbox.put(self._manifest(name))
+        await member.courier.call("PUT", "/pystack/mailbox", data=msgspec.json.encode(access))
 
     def _refuse_twin(self, node: Node) -> None:
         for other in self.members.values():
@@ -229,6 +248,9 @@ class Cluster:
             raise Refused(f"node {name} has {tasks} tasks: `pystack node drain {name}` first, or --force", 409)
         await self._forget(member)
         await self.store.transact((), [Delete(f"nodes/{member.node.name}")])
+        if member.mailbox:
+            await member.mailbox.clear()
+            await self.store.dismiss(member.node.name)
         await self.deliver()
 
     async def _forget(self, member: Member) -> None:
@@ -236,6 +258,8 @@ class Cluster:
             del self.members[member.node.name]
         if member.ready:
             try:
+                if member.mailbox:
+                    await member.courier.call("DELETE", "/pystack/mailbox")
                 await member.courier.deliver(Manifest())
             except PystackError:
                 pass  # it was the user's wish that it goes, reached or not

@@ -13,6 +13,7 @@ import msgspec
 
 from agent.manifest import Facts, Manifest, TaskStatus, difference
 from orchestrator.couriers.courier import Courier
+from orchestrator.couriers.mailbox import Mailbox
 from orchestrator.errors import PystackError, Refused, Unreachable
 from orchestrator.placement.node import Node
 
@@ -27,9 +28,10 @@ class Member:
 
     def __init__(
         self, node: Node, socket: Path, manifest: Callable[[str], Manifest], heard: Callable[[TaskStatus], None],
-        tunnel: Tunnel | None = None,
+        tunnel: Tunnel | None = None, mailbox: Mailbox | None = None,
     ) -> None:
         self.node = node
+        self.mailbox = mailbox
         self.courier = Courier(node.name, socket)
         self.tunnel = tunnel
         self.problem = "not connected yet"
@@ -110,7 +112,7 @@ class Member:
         """Return when a manifest at least as new as this moment's is with the node; many calls share one delivery.
 
         A node that does not answer gets it when it is back: that is no error."""
-        if not self.ready:
+        if not self.ready and self.mailbox is None:
             return
         if self._delivery is None:
             self._delivery = asyncio.get_running_loop().create_future()
@@ -139,6 +141,12 @@ class Member:
 
     async def _hand_over(self, manifest: Manifest) -> None:
         """What changed since the last delivery, or the whole where the node knows of no last one."""
+        if self.mailbox:
+            digest = await self.mailbox.put(manifest)
+            self._delivered = manifest
+            if self.ready:
+                await self.courier.call("POST", f"/pystack/mailbox/{digest}")
+            return
         self._count += 1
         named = msgspec.structs.replace(manifest, serial=f"{self._epoch}.{self._count}")
         before, self._delivered = self._delivered, None

@@ -16,7 +16,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 # its handlers run at each fork of this process, of which every container is one, and not all forks survive them
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
@@ -26,6 +26,7 @@ import grpc
 import grpc.aio
 import msgspec
 
+from agent.manifest import Access
 from orchestrator.store.etcdrpc import MESSAGES, PROGRESS, method
 from orchestrator.store.interface import Change, Compacted, Compare, Entry, Op, Outcome, Put, StoreError, checked
 
@@ -41,6 +42,8 @@ CHANNEL = (
     ("grpc.http2.max_pings_without_data", 0), ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2000), ("grpc.max_receive_message_length", 64 << 20),
 )
+NO_TOKEN = ("invalid auth token", "user name is empty", "auth token is not provided", "revision of auth store is old")
+"""What etcd says where it wants to know again, or for the first time, who is asking; a token is void once users change."""
 RETRIED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN,
            grpc.StatusCode.INTERNAL)
 
@@ -50,24 +53,29 @@ class Fenced(StoreError):
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):
-    """`etcd://host:port,host:port/prefix`; *ca*, *cert* and *key* are PEM files, for TLS."""
+    """`etcd://[user:password@]host:port,host:port/prefix`; *ca*, *cert* and *key* are PEM files, for TLS."""
 
     members: tuple[str, ...]
     prefix: str
     ca: str = ""
     cert: str = ""
     key: str = ""
+    user: str = ""
+    password: str = ""
 
     @classmethod
     def parse(cls, url: str, *, ca: str = "", cert: str = "", key: str = "") -> Address:
         """Raises StoreError where *url* is none."""
         parts = urlsplit(url)
-        members = tuple(m if ":" in m.rpartition("]")[2] else f"{m}:2379" for m in parts.netloc.split(",") if m)
+        login, _, hosts = parts.netloc.rpartition("@")
+        user, _, password = login.partition(":")
+        members = tuple(m if ":" in m.rpartition("]")[2] else f"{m}:2379" for m in hosts.split(",") if m)
         if parts.scheme != "etcd" or not members or parts.query or parts.fragment:
             raise StoreError(f"{url!r} is no store: it is written etcd://host:port,host:port/prefix")
         if bool(cert) != bool(key):
             raise StoreError("--cert and --key go together")
-        return cls(members=members, prefix=parts.path.strip("/") or "pystack", ca=ca, cert=cert, key=key)
+        return cls(members=members, prefix=parts.path.strip("/") or "pystack", ca=ca, cert=cert, key=key,
+                   user=unquote(user), password=unquote(password))
 
 
 class EtcdStore:
@@ -81,6 +89,7 @@ class EtcdStore:
         """The member that answered last."""
         self._root = f"/{address.prefix}/"
         self._slots: asyncio.Queue[tuple[str, int]] = asyncio.Queue()
+        self._token = ""
         self._lease = 0
         self._keeper: asyncio.Task[None] | None = None
         self.lost = asyncio.Event()
@@ -101,6 +110,7 @@ class EtcdStore:
         ]
         store = cls(address, channels)
         try:
+            await store._log_in()
             await store.revision()
         except StoreError:
             await store.close()
@@ -193,7 +203,7 @@ class EtcdStore:
 
     async def _keep_by(self, channel: grpc.aio.Channel) -> int | None:
         """The seconds that the lease lives on, as one member says; 0 where it is gone, None where that one does not know."""
-        call = method(channel, "LeaseKeepAlive", stream=True)(timeout=KEEP_S)
+        call = method(channel, "LeaseKeepAlive", stream=True)(timeout=KEEP_S, metadata=self._metadata)
         try:
             await call.write(MESSAGES["LeaseKeepAliveRequest"](ID=self._lease))
             answer = await call.read()
@@ -328,7 +338,9 @@ class EtcdStore:
         member = self._first
         while True:
             channel = self._channels[member % len(self._channels)]
-            call = method(channel, "Watch", stream=True)(metadata=(("hasleader", "true"),))
+            with contextlib.suppress(StoreError):
+                await self._log_in()  # a token does not live as long as a watch
+            call = method(channel, "Watch", stream=True)(metadata=self._metadata)
             request = MESSAGES["WatchRequest"]()
             request.create_request.MergeFrom(MESSAGES["WatchCreateRequest"](
                 key=self._key(start), range_end=self._key(end), start_revision=after + 1, progress_notify=True,
@@ -376,9 +388,67 @@ class EtcdStore:
 
     async def _call(self, name: str, request: Any) -> Any:
         async def once(channel: grpc.aio.Channel) -> Any:
-            return await method(channel, name)(request, timeout=CALL_S, metadata=(("hasleader", "true"),))
+            return await method(channel, name)(request, timeout=CALL_S, metadata=self._metadata)
 
-        return await self._try(once)
+        for tries_left in range(8, -1, -1):
+            try:
+                return await self._try(once)
+            except _Status as error:
+                if not self.address.user or not any(word in str(error) for word in NO_TOKEN) or not tries_left:
+                    raise
+            await self._log_in()
+        raise AssertionError
+
+    @property
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        return (("hasleader", "true"), *((("token", self._token),) if self._token else ()))
+
+    async def _log_in(self) -> None:
+        """Get a token, where there is a user. Raises StoreError; a store that asks for none is fine."""
+        if not self.address.user:
+            return
+        request = MESSAGES["AuthenticateRequest"](name=self.address.user, password=self.address.password)
+
+        async def once(channel: grpc.aio.Channel) -> Any:
+            return await method(channel, "Authenticate")(request, timeout=CALL_S)
+
+        try:
+            self._token = str((await self._try(once)).token)
+        except _Status as error:
+            if "not enabled" not in str(error):
+                raise
+
+    # --- readers -----------------------------------------------------------------------------------------------
+
+    async def admit(self, reader: str, prefix: str) -> Access:
+        if not self._token:
+            raise StoreError(
+                "etcd asks nobody who he is, so a node could read what is others': give it users (`etcdctl user add root`, "
+                "`etcdctl auth enable`), and --store etcd://root:PASSWORD@…"
+            )
+        name, password = f"{self.address.prefix}-{reader}", os.urandom(24).hex()
+        begin, end = self._key(prefix), self._key(_after(prefix))
+        await self._unless("already exists", "RoleAdd", MESSAGES["AuthRoleAddRequest"](name=name))
+        grant = MESSAGES["AuthRoleGrantPermissionRequest"](name=name)
+        grant.perm.permType, grant.perm.key, grant.perm.range_end = 0, begin, end  # READ
+        await self._call("RoleGrantPermission", grant)
+        await self._unless("already exists", "UserAdd", MESSAGES["AuthUserAddRequest"](name=name, password=password))
+        await self._call("UserChangePassword", MESSAGES["AuthUserChangePasswordRequest"](name=name, password=password))
+        await self._call("UserGrantRole", MESSAGES["AuthUserGrantRoleRequest"](user=name, role=name))
+        ca = Path(self.address.ca).read_text() if self.address.ca else ""
+        return Access(members=self.address.members, prefix=begin.decode(), user=name, password=password, ca=ca, tls=bool(ca))
+
+    async def dismiss(self, reader: str) -> None:
+        name = f"{self.address.prefix}-{reader}"
+        await self._unless("not found", "UserDelete", MESSAGES["AuthUserDeleteRequest"](name=name))
+        await self._unless("not found", "RoleDelete", MESSAGES["AuthRoleDeleteRequest"](role=name))
+
+    async def _unless(self, words: str, name: str, request: Any) -> None:
+        try:
+            await self._call(name, request)
+        except _Status as error:
+            if words not in str(error):
+                raise
 
     async def _try(self, once: Callable[[grpc.aio.Channel], Coroutine[Any, Any, T]]) -> T:
         """*once* on one member after the other, until one answers. Raises StoreError after six seconds, at once where the

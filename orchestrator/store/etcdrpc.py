@@ -16,7 +16,9 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 _FILES = ("kv_pb2.py", "auth_pb2.py", "rpc_pb2.py")  # each after those that it imports
 _SERVICES = {
     "Range": "KV", "Put": "KV", "Txn": "KV", "Compact": "KV", "Watch": "Watch", "LeaseGrant": "Lease", "LeaseRevoke": "Lease",
-    "LeaseKeepAlive": "Lease", "Status": "Maintenance",
+    "LeaseKeepAlive": "Lease", "Status": "Maintenance", "Authenticate": "Auth", "UserAdd": "Auth", "UserDelete": "Auth",
+    "UserChangePassword": "Auth", "UserGrantRole": "Auth", "RoleAdd": "Auth", "RoleDelete": "Auth",
+    "RoleGrantPermission": "Auth",
 }
 
 
@@ -45,7 +47,8 @@ PROGRESS = b"\x1a\x00"
 def method(channel: Any, name: str, *, stream: bool = False) -> Any:
     """The call *name* of etcd's API on a grpc.aio channel."""
     make = channel.stream_stream if stream else channel.unary_unary
-    kind = "Compaction" if name == "Compact" else name
+    about_users = _SERVICES[name] == "Auth" and name != "Authenticate"
+    kind = "Compaction" if name == "Compact" else f"Auth{name}" if about_users else name
     return make(
         f"/etcdserverpb.{_SERVICES[name]}/{name}",
         request_serializer=lambda m: m if isinstance(m, bytes) else m.SerializeToString(),

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import msgspec
 
+from agent.manifest import Access
 from orchestrator.errors import PystackError
 
 MAX_OPERATIONS = 64
@@ -121,6 +122,15 @@ class Store(Protocol):
 
     async def compact(self, before: int) -> None:
         """Forget what was only true before revision *before*."""
+        ...
+
+    async def admit(self, reader: str, prefix: str) -> Access:
+        """Let *reader* read what lies below *prefix*, and nothing else, with credentials of its own. Raises StoreError where
+        the store has no users."""
+        ...
+
+    async def dismiss(self, reader: str) -> None:
+        """Take back what `admit` gave; nothing there is fine."""
         ...
 
     async def close(self) -> None: ...

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from agent.manifest import Record
+from agent.manifest import Access, Record
 from orchestrator.store.interface import (
     Change,
     Compacted,
@@ -237,6 +237,12 @@ class SqliteStore:
         if len(rows) == 1000 and len(groups) > 1:
             groups.popitem()  # its other half may lie behind the limit
         return list(groups.values())
+
+    async def admit(self, reader: str, prefix: str) -> Access:
+        raise StoreError("the embedded store is this server's alone: agents that read it themselves need --store etcd://…")
+
+    async def dismiss(self, reader: str) -> None:
+        """Nobody was let in."""
 
     async def compact(self, before: int) -> None:
         await self._on_thread(self._compact, before)
