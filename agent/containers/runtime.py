@@ -127,7 +127,7 @@ class Runtime:
             self.conmon, "--api-version", "1", "-c", ident, "-u", ident, "-n", ident, "-r", self.program,
             "-b", str(bundle), "-p", str(bundle / "pid"), "--conmon-pidfile", str(bundle / "conmon.pid"),
             "--exit-dir", str(bundle / "exits"), "--persist-dir", str(bundle), "--socket-dir-path", str(bundle),
-            "-l", "none" if log_driver == "none" else f"k8s-file:{log}", "--log-level", "error", "--full-attach",
+            *_log_paths(log_driver, log), "--log-level", "error", "--full-attach",
             "--runtime-arg", f"--root={self.root}", "--runtime-arg", f"--log={bundle / 'runc.log'}",
         ]
         if log_max:
@@ -251,6 +251,13 @@ class Runtime:
         _, err = await child.communicate(stdin)
         if child.returncode:
             raise RuntimeFailure(_reason(err.decode(errors="replace").strip(), None))
+
+
+def _log_paths(driver: str, log: Path) -> list[str]:
+    """Where conmon writes: the file that `logs` reads, and beside it the journal where that is asked for."""
+    if driver == "none":
+        return ["-l", "none"]
+    return ["-l", f"k8s-file:{log}", *(["-l", "journald:"] if driver == "journald" else [])]
 
 
 def exit_code(bundle: Path, ident: str) -> int | None:

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from agent import files, mounts
-from agent.containers import cgroups, runtime
+from agent.containers import cgroups, runtime, syslog
 from agent.containers.bundle import resources
 from agent.containers.rotation import Limits, Rotation
 from agent.containers.runtime import Runtime
@@ -43,6 +43,7 @@ from netplugins import netns
 RESTART_MAX_S = 60.0
 STABLE_S = 10.0
 ATTACH_S = 5.0
+JOURNAL = Path("/run/systemd/journal/socket")
 
 
 class Attaching:
@@ -67,6 +68,7 @@ class Engine:
         self.runtime = Runtime(paths, runtime.choose(settings.runtime, paths.containers))
         self.events = Events()
         self.rotation = Rotation()
+        self.syslog = syslog.Shipping()
         self.records: dict[str, Record] = {}
         self.manifest_volumes: dict[str, Volume] = {}
         self.contents: dict[str, Content] = {}
@@ -227,6 +229,7 @@ class Engine:
             await self.networks.attach(record)
         await prepare.write_bundle(self, record, image.config, rootfs)
         limits = self.log_limits(record)
+        self._log_target(record)  # what is wrong with it is said before anything runs
         monitor, process = await self.runtime.create(
             record.id, bundle, directory / "log", tty=c.tty, stdin=c.stdin_open, stdin_once=c.stdin_once, log_max=limits.guard,
             log_driver=c.log_driver,
@@ -264,7 +267,17 @@ class Engine:
             raise BadRequest(f"log option max-file {files!r}: a number from 1")
         return Limits(_size(options.get("max-size", "") or self.settings.log_max_size), int(files))
 
+    def _log_target(self, record: Record) -> syslog.Target | None:
+        """Where its lines are sent on to, None for nowhere. Raises BadRequest."""
+        c = record.container
+        if c.log_driver == "journald" and not JOURNAL.exists():
+            raise BadRequest(f"logging driver journald: there is no journal on this node ({JOURNAL})")
+        return syslog.Target.of(dict(c.log_options), record.name) if c.log_driver == "syslog" else None
+
     def _watch(self, record: Record) -> None:
+        with contextlib.suppress(AgentError):
+            if target := self._log_target(record):
+                self.syslog.add(record.id, self.directory(record) / "log", target, lambda: not record.running)
         with contextlib.suppress(AgentError):
             log, ctl = self.directory(record) / "log", self.bundle(record) / "ctl"
             self.rotation.add(record.id, log, ctl, self.log_limits(record))
@@ -557,6 +570,7 @@ class Engine:
     async def close(self) -> None:
         """Let go without touching a container: they run on, and the next agent finds them."""
         self.rotation.close()
+        await self.syslog.close()
         for watcher in self._watchers.values():
             watcher.cancel()
         await asyncio.gather(*self._watchers.values(), return_exceptions=True)

@@ -339,9 +339,10 @@ SERVICE = record({
     "isolation": key(TEXT, "How it is isolated.", refused=WINDOWS),
     "runtime": key(TEXT, "The OCI runtime.", refused="has no effect: the node's settings choose the runtime"),
     "logging": key(record({
-        "driver": key(TEXT, "json-file, local or none.", differs="others are kept as json-file does, with a warning"),
+        "driver": key(TEXT, "json-file, local, none, syslog or journald.",
+                      differs="others are kept as json-file does, with a warning; `logs` reads those of all"),
         "options": key(named({"type": ["string", "number", "null"], "title": "text"}, any_name=True),
-                       "max-size, max-file."),
+                       "max-size, max-file; of syslog also syslog-address, -facility, -format and tag."),
     }), "How its output is kept."),
     "pre_start": key(listed(record({
         **HOOK, "image": key(TEXT, "In which image; the service's own if not said."),

@@ -543,7 +543,7 @@ def pre_start(draft: Draft, value: Any, path: Path_) -> Fields:
 def logging(draft: Draft, value: Any, path: Path_) -> Fields:
     body = draft.reading.mapping(value, path)
     driver = scalar(body.get("driver", "json-file"))
-    if driver not in ("json-file", "local", "none"):
+    if driver not in ("json-file", "local", "none", "syslog", "journald"):
         draft.reading.warn((*path, "driver"), f"driver {driver!r} is not supported yet: logs are kept as json-file does")
     options = draft.reading.mapping(body.get("options"), (*path, "options"))
     return {"log_driver": driver, "log_options": tuple(sorted((k, scalar(v)) for k, v in options.items()))}

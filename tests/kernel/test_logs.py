@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import PATIENCE, Stack
+from tests.conftest import PATIENCE, Stack, eventually
 
 pytestmark = pytest.mark.kernel
 
@@ -94,3 +97,92 @@ services:
     done = stack.run("logs", check=False)
     assert "keeps no log" in done.stderr
     assert not list(folder(stack, "a-1").glob("log*"))
+
+
+RECEIVER = """
+import os, socket, sys, threading
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); udp.bind(("", 5514))
+tcp = socket.create_server(("", 5514))
+print("ready", flush=True)
+if sys.argv[1] == "udp":
+    while True:
+        print(udp.recv(65536).decode(), flush=True)
+wire = tcp.accept()[0].makefile("rb")
+while size := b"".join(iter(lambda: wire.read(1), b" ")):
+    print(wire.read(int(size)).decode(), flush=True)
+"""
+
+
+@contextmanager
+def syslog_server(stack: Stack, protocol: str) -> Iterator[Callable[[str], str]]:
+    """A syslog server on the LAN; what it gives waits for a message with a word in it."""
+    words = [sys.executable, "-m", "orchestrator", "lab", "exec", "--name", stack.pystack.lab, "outside", "--",
+             sys.executable, "-c", RECEIVER, protocol]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin
+        assert process.stdout
+        guard = threading.Timer(60 * PATIENCE, process.kill)
+        guard.start()
+
+        def hear(word: str) -> str:
+            assert process.stdout
+            for line in process.stdout:
+                if word in line:
+                    return line
+            raise AssertionError(f"nothing with {word!r} came")
+
+        try:
+            hear("ready")
+            yield hear
+        finally:
+            guard.cancel()
+            process.stdin.close()  # the receiver on the other machine ends with it
+            process.wait(10)
+
+
+@pytest.mark.parametrize("protocol", ["udp", "tcp"])
+def test_lines_go_to_a_syslog_server_too(stack: Stack, protocol: str) -> None:
+    with syslog_server(stack, protocol) as hear:
+        stack.up(f"""
+services:
+  a:
+    image: busybox
+    command: [sh, -c, "echo out; echo err >&2; while [ ! -e /go ]; do sleep 0.1; done; echo late; sleep 1000"]
+    stop_signal: SIGKILL
+    logging:
+      driver: syslog
+      options: {{syslog-address: "{protocol}://10.99.0.254:5514", tag: mine, syslog-facility: local0}}
+""")
+        assert re.match(r"<134>1 \d{4}-\d\d-\d\dT[\d:.]+\+00:00 n1 mine - - - out\n", hear("out"))
+        assert hear("err").startswith("<131>1 ")
+        assert stack.run("logs").stdout.endswith("| out\n")
+        stack.exec("a", "touch", "/go")
+        hear("late")
+
+
+def test_what_was_said_while_the_agent_was_away_is_sent_afterwards(stack: Stack) -> None:
+    with syslog_server(stack, "udp") as hear:
+        stack.up("""
+services:
+  a:
+    image: busybox
+    command: [sh, -c, "i=0; while sleep 0.1; do i=$$((i+1)); echo line $$i.; done"]
+    stop_signal: SIGKILL
+    logging: {driver: syslog, options: {syslog-address: "udp://10.99.0.254:5514"}}
+""")
+        hear("line 3.")
+        stack.pystack("lab", "fault", "--name", stack.pystack.lab, "kill", "n1", "server")
+        seen = [int(hear("line").rpartition("line ")[2].strip(". \n")) for _ in range(60)]
+        assert set(range(min(seen), max(seen) + 1)) == set(seen), "none is lost"
+        eventually(lambda: stack.run("ps"))
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    ("{driver: syslog, options: {syslog-address: 'ftp://x'}}", "udp://HOST:PORT"),
+    ("{driver: syslog, options: {syslog-facility: mine}}", "one of kern"), ("{driver: journald}", "no journal on this node"),
+])
+def test_a_logging_driver_that_cannot_work_is_said(stack: Stack, options: str, said: str) -> None:
+    refused = stack.up(f"services: {{a: {{image: busybox, command: 'true', logging: {options}}}}}", check=False)
+    assert refused.returncode == 1
+    assert said in refused.stderr

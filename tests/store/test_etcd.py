@@ -58,7 +58,10 @@ async def test_no_write_is_lost_and_no_event_missed(etcd: EtcdStore, members: Me
     assert there == [f"n/{n:06d}" for n in acknowledged]
     for one in seen:
         assert [c.key for c in one] == there  # each once, in order
-    assert not etcd.lost.is_set()
+    if etcd.lost.is_set():
+        # on a machine so busy that an election takes longer than a lease, it may lead no more: then it says so
+        with pytest.raises(Fenced):
+            await etcd.transact((), [Put("n/after", b"")])
 
 
 async def test_no_quorum_is_said_and_ends(members: Members, etcd: EtcdStore) -> None:
