@@ -19,6 +19,7 @@ from agent.api import app
 from agent.engine.converge import Converger
 from agent.engine.engine import Engine
 from agent.errors import AgentError
+from agent.images import garbage
 from agent.mailbox import Mailbox
 from agent.paths import Paths, locate
 
@@ -32,6 +33,7 @@ class Agent:
         self.engine = Engine(paths, settings.load(paths))
         self.converger = Converger(self.engine)
         self.mailbox = Mailbox(paths.root, self.converger.apply)
+        self._garbage: asyncio.Task[None] | None = None
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -41,10 +43,15 @@ class Agent:
         await self._runner.setup()
         await web.SockSite(self._runner, bind(self.paths.docker_socket)).start()
         self.mailbox.start()
+        rule = self.engine.settings.image_gc
+        if rule.age or rule.disk:
+            self._garbage = asyncio.create_task(garbage.watch(self.engine.images, rule), name="garbage")
 
     async def stop(self) -> None:
         """Stop serving. Containers run on, unless the host itself goes down: then each is asked to end, and given its time."""
         await self.mailbox.stop()
+        if self._garbage:
+            self._garbage.cancel()
         if self._runner:
             await self._runner.cleanup()
         await self.converger.close()

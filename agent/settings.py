@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +22,24 @@ class Registry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     insecure: bool = False
 
 
+class ImageGc(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """*age*: hours, days or weeks (`240h`, `10d`, `2w`) that an image may lie unused; *disk*: the percentage of the disk from
+    which on the longest unused ones go. "" and 0 are never."""
+
+    age: str = ""
+    disk: int = 0
+
+    @property
+    def age_s(self) -> float:
+        return float(self.age[:-1]) * {"h": 3600, "d": 86_400, "w": 604_800}[self.age[-1]] if self.age else 0.0
+
+    def __post_init__(self) -> None:
+        if self.age and not re.fullmatch(r"\d+[hdw]", self.age):
+            raise ValueError(f"image_gc.age {self.age!r}: a number with h, d or w")
+        if not 0 <= self.disk <= 100:
+            raise ValueError(f"image_gc.disk {self.disk}: a percentage")
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     registries: dict[str, Registry] = {}
     address_pools: tuple[str, ...] = ("172.16.0.0/12", "192.168.0.0/16")
@@ -29,6 +48,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     labels: dict[str, str] = {}
     """The engine's own labels, for `engine.labels.…` in placement constraints."""
     log_max_size: str = ""
+    image_gc: ImageGc = ImageGc()
     heal: bool = True
     """Whether what somebody else changes of our links, entries and rules is put right at once. Off, `pystack doctor` shows
     it, and `--repair` puts it right."""

@@ -217,12 +217,16 @@ async def remove(request: web.Request) -> web.Response:
 
 @routes.post("/images/prune")
 async def prune(request: web.Request) -> web.Response:
-    """Delete images without a name; with filters dangling=false every image that no container uses."""
+    """Delete images without a name; with filters dangling=false every image that no container uses; with until=SECONDS those
+    alone that were last used before."""
     engine = request.app[ENGINE]
     filters = json.loads(request.query.get("filters", "{}"))
     everything = str(next(iter(filters.get("dangling", ["true"])))).lower() in ("false", "0")
     gone: list[dict[str, str]] = []
+    until = float(next(iter(filters.get("until", ["inf"]))))
     for image in engine.images.everything():
+        if engine.images.last_used(image.digest) > until:
+            continue
         if image.digest not in engine.images_in_use() and (everything or not image.names):
             gone += engine.images.remove(image.id, in_use=set())
     return web.json_response({"ImagesDeleted": gone, "SpaceReclaimed": engine.images.collect()})

@@ -186,6 +186,7 @@ class Engine:
             base, id=ident, name=name, container=container, created=now(), image=container.image,
             image_id=image.digest, auto_remove=auto_remove,
         )
+        self.images.mark_used(image.digest)
         self.networks.assign(made)
         directory = self.paths.containers / ident
         failpoint("container.record")

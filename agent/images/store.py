@@ -56,6 +56,7 @@ class ImageStore:
         self.layers.mkdir(parents=True, exist_ok=True)
         self._names_file = self.root / "names.json"
         self._pulls = self.root / "pulls"
+        self._used = self.root / "used"
         self.names: dict[str, str] = self._read_names()
         self._cache: dict[str, Image] = {}
         self._locks: dict[str, asyncio.Lock] = {}
@@ -183,6 +184,18 @@ class ImageStore:
             return None
         return max(0.0, time.time() - at)
 
+    def mark_used(self, digest: str) -> None:
+        """Remember that a container is made of the image now."""
+        self._used.mkdir(exist_ok=True)
+        (self._used / digest[7:]).touch()
+
+    def last_used(self, digest: str) -> float:
+        """When a container was last made of the image, or else when it came, in seconds since the epoch."""
+        for path in (self._used / digest[7:], self.blob(digest)):
+            with contextlib.suppress(FileNotFoundError):
+                return path.stat().st_mtime
+        return 0.0
+
     def keep_untagged(self, digest: str) -> None:
         """An image known by its digest alone (`name@sha256:…`, or a build without a tag)."""
         self.names[f"@{digest}"] = digest
@@ -261,6 +274,7 @@ class ImageStore:
         self._save_names()
         if last:
             gone.append({"Deleted": image.id})
+            (self._used / image.digest[7:]).unlink(missing_ok=True)
             self.collect()
         return gone
 

@@ -92,11 +92,21 @@ def rm(names: tuple[str, ...], force: bool) -> None:
 
 @image.command()
 @click.option("-a", "--all", "everything", is_flag=True, help="Every image that no container uses.")
-def prune(everything: bool) -> None:
+@click.option("--unused-for", default="", metavar="240h", help="Only those that no container was made of for so long.")
+def prune(everything: bool, unused_for: str) -> None:
     """Remove images without a name."""
-    from orchestrator.cli.output import bytes_text
+    import time
 
-    filters = json.dumps({"dangling": ["false" if everything else "true"]})
+    from orchestrator.cli.output import bytes_text
+    from orchestrator.stackfile.units import parse_duration
+
+    wanted = {"dangling": ["false" if everything else "true"]}
+    if unused_for:
+        try:
+            wanted["until"] = [str(time.time() - parse_duration(unused_for))]
+        except ValueError as error:
+            raise click.BadParameter(f"--unused-for: {error}") from None
+    filters = json.dumps(wanted)
     result = Client(start=True).engine("POST", "/images/prune", query={"filters": filters})
     for row in result["ImagesDeleted"] or []:
         click.echo(": ".join(next(iter(row.items()))))
