@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from orchestrator.cli.options import StackOptions, stack_options
-from orchestrator.cli.up import scales
+from orchestrator.cli.up import scales, with_files
 
 
 @click.command()
@@ -46,10 +46,12 @@ def plan(
     else:
         loaded = stack.load(strict=strict)
     options = {"services": services, "scale": scale, "force_recreate": force_recreate, "remove_orphans": remove_orphans}
-    body = msgspec.json.encode({"stack": loaded.stack, "options": options})
-    result = Client(start=True).json("POST", "/v1/plan", body=body)
+    client = Client(start=True)
+    sent = loaded.stack if ref else with_files(client, loaded)
+    body = msgspec.json.encode({"stack": sent, "options": options})
+    result = client.json("POST", "/v1/plan", body=body)
     if output:
-        _save(output, {"stack": msgspec.to_builtins(loaded.stack), "options": options, "plan": result})
+        _save(output, {"stack": msgspec.to_builtins(sent), "options": options, "plan": result})
     _end(show(result, shape="json" if as_json else "markdown" if markdown else "text", ref=ref), exit_code)
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import Progress
     from orchestrator.stackfile.load import Loaded
-    from orchestrator.stackfile.model import Service
+    from orchestrator.stackfile.model import Service, Stack
 
 
 def scales(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, int]:
@@ -59,7 +59,7 @@ def apply(
                 labels = {**dict(volume.labels), "com.docker.compose.project": loaded.stack.name}
                 client.engine("POST", "/volumes/create", body={"Name": volume.name, "Driver": volume.driver, "Labels": labels,
                                                                "DriverOpts": dict(volume.options)})
-    body = msgspec.json.encode({"stack": loaded.stack, "options": {"user": getpass.getuser(), **options}})
+    body = msgspec.json.encode({"stack": with_files(client, loaded), "options": {"user": getpass.getuser(), **options}})
     last: dict[str, Any] | None = None
 
     def events() -> Iterator[dict[str, Any]]:
@@ -72,6 +72,18 @@ def apply(
 
     drive(events(), shown)
     return last
+
+
+def with_files(client: Client, loaded: Loaded) -> Stack:
+    """The stack for the server, with the project's small files that it mounts where there are other nodes than this host."""
+    from orchestrator.stackfile.carried import eligible, with_cargo
+
+    if not eligible(loaded.stack, loaded.directory) or len(client.json("GET", "/v1/nodes")) < 2:
+        return loaded.stack
+    stack, said = with_cargo(loaded.stack, loaded.directory)
+    for line in said:
+        click.echo(line, err=True)
+    return stack
 
 
 def needed(services: Sequence[Service], chosen: Iterable[str]) -> tuple[str, ...]:
@@ -91,7 +103,7 @@ def show_plan(client: Client, loaded: Loaded, **options: Any) -> None:
 
     from orchestrator.cli.plan import show
 
-    show(client.json("POST", "/v1/plan", body=msgspec.json.encode({"stack": loaded.stack, "options": options})))
+    show(client.json("POST", "/v1/plan", body=msgspec.json.encode({"stack": with_files(client, loaded), "options": options})))
 
 
 @click.command()

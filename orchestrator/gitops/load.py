@@ -19,6 +19,7 @@ import msgspec
 import yaml
 
 from orchestrator.errors import PystackError
+from orchestrator.stackfile.carried import with_cargo
 from orchestrator.stackfile.load import Loaded, Options, load
 from orchestrator.stackfile.model import Stack
 from orchestrator.stackfile.naming import NAMES
@@ -125,6 +126,9 @@ def _all(wish: Wish) -> Found:
         except PystackError as error:
             problems.append(str(error))
             continue
+        stack, said = with_cargo(loaded.stack, Path(TOP))  # nobody's host has the repository's files
+        loaded = msgspec.structs.replace(loaded, stack=stack)
+        warnings += said
         problems += _refused(loaded)
         if twin := next((s for s in stacks if s.name == loaded.stack.name), None):
             problems.append(f"{options.files[0]}: another file has a stack {twin.name} already: give one of them `name:`")
@@ -196,7 +200,8 @@ def _refused(loaded: Loaded) -> list[str]:
             out.append(f"{service.where}: {service.name}: build: nobody builds for a repository: push the image, and name it")
         out += [
             f"{service.where}: {service.name}: {m.source.removeprefix(TOP)} is a file of the repository, and no node has it: "
-            "use configs:" for m in service.container.mounts if m.kind == "bind" and m.source.startswith(f"{TOP}")
+            "make it smaller, mount it read-only, or use configs:"
+            for m in service.container.mounts if m.kind == "bind" and m.source.startswith(f"{TOP}")
         ]
     return out
 

@@ -380,3 +380,33 @@ def test_rebalance_evens_out_after_a_node_returns(stack: Stack) -> None:
     assert sorted(str(t["node"]) for t in tasks.values()) == ["n1", "n1", "n2", "n2", "n3", "n3"]
     assert all(t["state"] == "running" for t in tasks.values())
     assert lab.json("rebalance", "--plan", "--format", "json") == []
+
+
+def test_small_files_of_the_project_reach_every_node(stack: Stack) -> None:
+    (stack.directory / "app.conf").write_text("one")
+    (stack.directory / "conf.d").mkdir()
+    (stack.directory / "conf.d" / "more").write_text("more")
+    text = """
+services:
+  web:
+    image: busybox
+    command: sleep 1000
+    stop_signal: SIGKILL
+    deploy: {replicas: 3}
+    volumes: ["./app.conf:/etc/app.conf", "./conf.d:/etc/conf.d:ro"]
+  other: {image: busybox, command: sleep 1000, stop_signal: SIGKILL}
+"""
+    said = stack.up(text).stderr
+    assert "app.conf is sent along as it is now (3 bytes)" in said
+    assert {row["node"] for row in stack.ps().values()} == {"n1", "n2", "n3"}
+    for index in ("1", "2", "3"):
+        seen = stack.run("exec", "-T", "--index", index, "web", "cat", "/etc/app.conf", "/etc/conf.d/more").stdout
+        assert seen == "onemore"
+    before = stack.ps()
+    stack.run("up")
+    assert {t: r["id"] for t, r in stack.ps().items()} == {t: r["id"] for t, r in before.items()}
+    (stack.directory / "app.conf").write_text("two")
+    stack.run("up")
+    after = stack.ps()
+    assert after["other-1"]["id"] == before["other-1"]["id"]
+    assert stack.run("exec", "-T", "--index", "3", "web", "cat", "/etc/app.conf").stdout == "two"

@@ -103,6 +103,18 @@ def test_a_commit_becomes_the_cluster_and_the_history_says_whose(repository: Rep
     assert repository.tasks() == before
 
 
+def test_a_stack_mounts_small_files_of_its_repository(repository: Repository) -> None:
+    text = ("services: {web: {image: busybox, command: sleep 1000, stop_signal: SIGKILL, "
+            "volumes: ['./greeting:/text', './conf:/conf:ro']}}\n")
+    repository.push("with files", {"compose.yml": text, "greeting": "one", "conf/deep/more": "more"})
+    repository.add()
+    assert repository.text() == "one"
+    assert repository.pystack("exec", "-p", repository.name, "-T", "web", "cat", "/conf/deep/more").stdout == "more"
+    repository.push("another greeting", {"greeting": "two"})
+    repository.sync()
+    assert repository.text() == "two"
+
+
 def test_a_commit_that_is_no_stack_changes_nothing(repository: Repository) -> None:
     repository.push("good", {"compose.yml": GOOD, "text": "one"})
     repository.add()
@@ -200,7 +212,7 @@ def test_stacks_are_found_by_folder_or_listed_with_targets_and_pruned(repository
     ({"compose.yml": GOOD, "text": "->../../../../../etc/shadow"}, "cannot be read"),
     ({"compose.yml": "include: [/etc/passwd]\n" + GOOD, "text": "x"}, "does not exist"),
     ({"compose.yml": "services: {web: {image: busybox, env_file: ../../etc/environment}}"}, "does not exist"),
-    ({"compose.yml": "services: {web: {image: busybox, volumes: ['./data:/data']}}"}, "no node has it: use configs:"),
+    ({"compose.yml": "services: {web: {image: busybox, volumes: ['./data:/data']}}"}, "no node has it: make it smaller"),
     ({"compose.yml": "services: {web: {build: .}}"}, "nobody builds for a repository"),
     ({"compose.yml": GOOD, "text": "x", ".gitattributes": "*.bin filter=lfs\n"}, "Git LFS"),
     ({"compose.yml": "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
