@@ -24,9 +24,12 @@ def put(key: str) -> Take:
 
 
 def add(key: str) -> Take:
+    """One more of a list; what is there already says nothing new."""
     def take(document: Document, body: Body, value: str) -> None:
         del document
-        body.setdefault(key, []).append(literal(value))
+        there = body.setdefault(key, [])
+        if literal(value) not in there:
+            there.append(literal(value))
 
     return take
 

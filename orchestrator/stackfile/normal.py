@@ -15,8 +15,9 @@ from typing import Any
 from orchestrator.stackfile.load import Loaded
 from orchestrator.stackfile.merge import as_mapping
 from orchestrator.stackfile.model import Service
+from orchestrator.stackfile.mounts import split_mount
+from orchestrator.stackfile.ports import split_port
 from orchestrator.stackfile.rows import flag, scalar
-from orchestrator.stackfile.service import split_mount, split_port
 
 Form = Callable[["Place", Any], Any]
 

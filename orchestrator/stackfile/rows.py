@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 import shlex
 from collections.abc import Callable
 from typing import Any
 
+from agent.manifest import Ulimit
 from orchestrator.stackfile.merge import as_mapping
 from orchestrator.stackfile.model import Placement
 from orchestrator.stackfile.reading import Reading, kind
@@ -165,3 +167,36 @@ def command_line(field: str) -> Row:
             return {}
 
     return row
+
+
+def ulimits(draft: Draft, value: Any, path: Path_) -> Fields:
+    out = []
+    for name, item in draft.reading.mapping(value, path).items():
+        body = item if isinstance(item, dict) else {"soft": item, "hard": item}
+        try:
+            out.append(Ulimit(name=name, soft=int(body["soft"]), hard=int(body["hard"])))
+        except (KeyError, TypeError, ValueError):
+            draft.problem((*path, name), "must be a number, or soft: and hard: numbers")
+    return {"ulimits": tuple(sorted(out, key=lambda u: u.name))}
+
+
+def extra_hosts(draft: Draft, value: Any, path: Path_) -> Fields:
+    out: list[tuple[str, str]] = []
+    if isinstance(value, dict):
+        for name, item in value.items():
+            out += [(name, scalar(i)) for i in (item if isinstance(item, list) else [item])]
+    else:
+        for number, item in enumerate(draft.reading.sequence(value, path)):
+            name, sep, address = scalar(item).replace("=", ":", 1).partition(":")
+            if not sep:
+                draft.problem((*path, number), f"{item!r} must be NAME:ADDRESS")
+                continue
+            out.append((name, address))
+    for name, address in out:
+        plain = address.strip("[]")
+        if plain != "host-gateway":
+            try:
+                ipaddress.ip_address(plain)
+            except ValueError:
+                draft.problem(path, f"{name}: {address!r} is no IP address")
+    return {"extra_hosts": tuple((n, a.strip("[]")) for n, a in out)}

@@ -7,28 +7,20 @@ Source: Compose Specification, 05-services.md.
 
 from __future__ import annotations
 
-import ipaddress
-import re
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
-from agent.manifest import Attachment, Container, Device, DeviceRate, File, Healthcheck, Hook, Mount, Port, Ulimit
+from agent.manifest import Container, Device, DeviceRate, File, Healthcheck, Hook
 from orchestrator.stackfile import envfile
+from orchestrator.stackfile.attaching import mac_address, network_mode, networks, service_links
+from orchestrator.stackfile.building import build
 from orchestrator.stackfile.deploy import deploy, x_placement
 from orchestrator.stackfile.interpolate import Invalid
 from orchestrator.stackfile.merge import as_mapping
-from orchestrator.stackfile.model import (
-    Build,
-    BuildSecret,
-    Dependency,
-    Placement,
-    Provider,
-    Service,
-    StartHook,
-    WatchRule,
-)
+from orchestrator.stackfile.model import Dependency, Placement, Provider, Service, StartHook, WatchRule
+from orchestrator.stackfile.mounts import tmpfs, volumes
+from orchestrator.stackfile.ports import ports
 from orchestrator.stackfile.reading import Reading
 from orchestrator.stackfile.rows import (
     Draft,
@@ -38,6 +30,7 @@ from orchestrator.stackfile.rows import (
     command_line,
     decimal,
     duration,
+    extra_hosts,
     flag,
     integer,
     microseconds,
@@ -46,6 +39,7 @@ from orchestrator.stackfile.rows import (
     scalar,
     size,
     text,
+    ulimits,
     words,
 )
 from orchestrator.stackfile.tree import Path_
@@ -55,8 +49,6 @@ SERVICE_FIELDS = (
     "attach", "replicas", "container_name", "depends_on", "build", "mode", "endpoint_mode", "placement", "reserves",
     "watch", "pre_start", "provider", "problem",
 )
-ENDPOINT = "com.docker.network.endpoint"
-_MAC = re.compile(r"([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}")
 
 
 # --- keys with a shape of their own ----------------------------------------------------------------------------
@@ -123,169 +115,6 @@ def healthcheck(draft: Draft, value: Any, path: Path_) -> Fields:
     return {"healthcheck": Healthcheck(**fields), **problem}
 
 
-_PORT = re.compile(
-    r"(?:(?:\[(?P<v6>[0-9a-fA-F:]+)\]|(?P<v4>[0-9]+(?:\.[0-9]+){1,3})):)?(?:(?P<pub>\d+(?:-\d+)?)?:)?(?P<target>\d+(?:-\d+)?)"
-    r"(?:/(?P<proto>tcp|udp|sctp))?\Z"
-)
-
-
-def ports(draft: Draft, value: Any, path: Path_) -> Fields:
-    out: list[Port] = []
-    for number, item in enumerate(draft.reading.sequence(value, path)):
-        at = (*path, number)
-        mode: Literal["ingress", "host"] = "ingress"
-        if isinstance(item, dict):
-            short = f"{item['published']}:" if item.get("published") not in (None, "") else ""
-            host = scalar(item.get("host_ip"))
-            host = f"[{host}]:" if ":" in host else f"{host}:" if host else ""
-            if item.get("mode", "ingress") not in ("ingress", "host"):
-                draft.problem((*at, "mode"), f"{scalar(item['mode'])!r} is no mode", "ingress or host")
-            mode = "host" if item.get("mode") == "host" else "ingress"
-            item = f"{host}{short}{item.get('target', '')}/{item.get('protocol', 'tcp')}"
-            if host and not short:
-                item = f"{host}:" + item[len(host) :]
-        try:
-            out += split_port(scalar(item), mode)
-        except ValueError as error:
-            what, _, fix = str(error).partition("\n")
-            draft.problem(at, what, fix)
-    return {"ports": tuple(dict.fromkeys(out))}
-
-
-def split_port(text: str, mode: Literal["ingress", "host"] = "ingress") -> list[Port]:
-    """[HOST_IP:][PUBLISHED:]TARGET[/PROTOCOL], a port each. Raises ValueError: what is wrong, and on a second line the fix."""
-    match = _PORT.match(text)
-    if not match:
-        raise ValueError(f"{text!r} is no port\n[HOST_IP:][PUBLISHED:]TARGET[/tcp|udp]")
-    host = match["v6"] or match["v4"] or ""
-    if host:
-        try:
-            host = str(ipaddress.ip_address(host))
-        except ValueError:
-            raise ValueError(f"{host} is no IP address") from None
-    target, published = _range(match["target"]), _range(match["pub"] or "")
-    if published and len(published) != len(target) and len(target) != 1:
-        raise ValueError(f"{len(published)} published ports for {len(target)} container ports")
-    bad = [p for p in (*target, *published) if not (0 < p < 65536)]
-    if bad and not (bad == [0] and not published):
-        raise ValueError(f"port {bad[0]} does not exist: TCP and UDP ports end at 65535\nchoose 1 to 65535")
-    if published and len(target) == 1 and len(published) > 1:
-        published = published[:1]  # a range for one container port means "one of these"
-    return [
-        Port(target=inside, published=published[index] if published else 0, protocol=match["proto"] or "tcp", host_ip=host,
-             mode=mode)
-        for index, inside in enumerate(target)
-    ]
-
-
-def _range(span: str) -> list[int]:
-    if not span:
-        return []
-    low, _, high = span.partition("-")
-    return list(range(int(low), min(int(high or low), int(low) + 65535) + 1))
-
-
-def volumes(draft: Draft, value: Any, path: Path_) -> Fields:
-    out = []
-    for number, item in enumerate(draft.reading.sequence(value, path)):
-        at = (*path, number)
-        mount = _long_mount(draft, item, at) if isinstance(item, dict) else _short_mount(draft, scalar(item), at)
-        if mount:
-            out.append(mount)
-    return {"mounts": tuple(out)}
-
-
-def _short_mount(draft: Draft, item: str, at: Path_) -> Mount | None:
-    try:
-        return split_mount(item, lambda text: str(draft.reading.host_path(text)))
-    except ValueError as error:
-        what, _, fix = str(error).partition("\n")
-        draft.problem(at, what, fix)
-        return None
-
-
-def split_mount(text: str, host_path: Callable[[str], str]) -> Mount:
-    """[SOURCE:]TARGET[:OPTIONS]. Raises ValueError: what is wrong, and on a second line the fix."""
-    parts = text.split(":")
-    source, target = (parts[0], parts[1]) if len(parts) > 1 else ("", parts[0])
-    options = parts[2].split(",") if len(parts) > 2 else []
-    if len(parts) > 3 or not target.startswith("/"):
-        raise ValueError(f"{text!r} is no mount: the target must be an absolute path\n[SOURCE:]TARGET[:OPTIONS]")
-    known = {"ro", "rw", "z", "Z", "nocopy", "cached", "delegated", "consistent",
-             "private", "rprivate", "shared", "rshared", "slave", "rslave"}
-    if strange := [o for o in options if o not in known]:
-        raise ValueError(f"mount option {strange[0]!r} is not known\none of {', '.join(sorted(known))}")
-    propagation = next((o for o in options if o.lstrip("r") in ("private", "shared", "slave")), "rprivate")
-    target = target.rstrip("/") or "/"
-    if source.startswith(("/", ".", "~")):
-        return Mount(kind="bind", source=host_path(source), target=target, read_only="ro" in options, propagation=propagation,
-                     create_host_path=True)
-    return Mount(kind="volume", source=source, target=target, read_only="ro" in options, nocopy="nocopy" in options)
-
-
-def _long_mount(draft: Draft, item: dict[str, Any], at: Path_) -> Mount | None:
-    shape, target = item.get("type", "volume"), scalar(item.get("target"))
-    if shape not in ("bind", "volume", "tmpfs", "image"):
-        draft.reading.check((*at, "type"), f"type {shape!r} is not supported", "bind, volume, tmpfs or image")
-        return None
-    if not target.startswith("/"):
-        draft.problem((*at, "target"), "must be an absolute path")
-        return None
-    source = scalar(item.get("source"))
-    bind, volume, tmpfs = (draft.reading.mapping(item.get(k), (*at, k)) for k in ("bind", "volume", "tmpfs"))
-    fields: Fields = {"kind": shape, "target": target.rstrip("/") or "/", "read_only": flag(item.get("read_only"))}
-    if shape == "bind":
-        if not source:
-            draft.problem(at, "a bind mount needs its source")
-            return None
-        fields |= {"source": str(draft.reading.host_path(source)), "propagation": bind.get("propagation", "rprivate"),
-                   "create_host_path": flag(bind.get("create_host_path", True)),
-                   "recursive": bind.get("recursive", "enabled") != "disabled"}
-    elif shape == "image":
-        if not source:
-            draft.problem(at, "an image mount needs its source")
-            return None
-        image = draft.reading.mapping(item.get("image"), (*at, "image"))
-        fields |= {"source": source, "subpath": scalar(image.get("subpath")), "read_only": True}
-    elif shape == "volume":
-        fields |= {"source": source, "nocopy": flag(volume.get("nocopy")), "subpath": scalar(volume.get("subpath"))}
-    else:
-        if "size" in tmpfs:
-            if str(tmpfs["size"]).startswith("-"):
-                draft.problem((*at, "tmpfs", "size"), "must not be below 0")
-            elif isinstance(tmpfs["size"], float):
-                draft.problem((*at, "tmpfs", "size"), "must be whole bytes, or a size such as 64m")
-            fields |= size("size")(draft, tmpfs["size"], (*at, "tmpfs", "size"))
-        if "mode" in tmpfs:
-            try:
-                fields["mode"] = permissions(tmpfs["mode"])
-            except ValueError:
-                draft.problem((*at, "tmpfs", "mode"), f"{tmpfs['mode']!r} are no permission bits", "write 0755")
-    return Mount(**fields)
-
-
-def tmpfs(draft: Draft, value: Any, path: Path_) -> Fields:
-    out = []
-    for number, item in enumerate(value if isinstance(value, list) else [value]):
-        target, _, options = scalar(item).partition(":")
-        if not target.startswith("/"):
-            draft.problem((*path, number), f"{target!r} must be an absolute path")
-            continue
-        out.append(Mount(kind="tmpfs", target=target, options=tuple(o for o in options.split(",") if o)))
-    return {"tmpfs_mounts": tuple(out)}
-
-
-def ulimits(draft: Draft, value: Any, path: Path_) -> Fields:
-    out = []
-    for name, item in draft.reading.mapping(value, path).items():
-        body = item if isinstance(item, dict) else {"soft": item, "hard": item}
-        try:
-            out.append(Ulimit(name=name, soft=int(body["soft"]), hard=int(body["hard"])))
-        except (KeyError, TypeError, ValueError):
-            draft.problem((*path, name), "must be a number, or soft: and hard: numbers")
-    return {"ulimits": tuple(sorted(out, key=lambda u: u.name))}
-
-
 def devices(draft: Draft, value: Any, path: Path_) -> Fields:
     out = []
     for number, item in enumerate(draft.reading.sequence(value, path)):
@@ -302,95 +131,6 @@ def devices(draft: Draft, value: Any, path: Path_) -> Fields:
     return {"devices": tuple(out)}
 
 
-def extra_hosts(draft: Draft, value: Any, path: Path_) -> Fields:
-    out: list[tuple[str, str]] = []
-    if isinstance(value, dict):
-        for name, item in value.items():
-            out += [(name, scalar(i)) for i in (item if isinstance(item, list) else [item])]
-    else:
-        for number, item in enumerate(draft.reading.sequence(value, path)):
-            name, sep, address = scalar(item).replace("=", ":", 1).partition(":")
-            if not sep:
-                draft.problem((*path, number), f"{item!r} must be NAME:ADDRESS")
-                continue
-            out.append((name, address))
-    for name, address in out:
-        plain = address.strip("[]")
-        if plain != "host-gateway":
-            try:
-                ipaddress.ip_address(plain)
-            except ValueError:
-                draft.problem(path, f"{name}: {address!r} is no IP address")
-    return {"extra_hosts": tuple((n, a.strip("[]")) for n, a in out)}
-
-
-def networks(draft: Draft, value: Any, path: Path_) -> Fields:
-    body = dict.fromkeys(value) if isinstance(value, list) else draft.reading.mapping(value, path)
-    out: list[Attachment] = []
-    order: list[float] = []
-    for name, item in body.items():
-        at = (*path, name)
-        settings = draft.reading.mapping(item, at)
-        for number, address in enumerate(draft.reading.sequence(settings.get("link_local_ips"), (*at, "link_local_ips"))):
-            try:
-                if not ipaddress.ip_address(scalar(address)).is_link_local:
-                    raise ValueError
-            except ValueError:
-                draft.problem((*at, "link_local_ips", number), f"{scalar(address)!r} is no link-local address")
-        for key, version in (("ipv4_address", 4), ("ipv6_address", 6)):
-            if key in settings:
-                try:
-                    if ipaddress.ip_address(scalar(settings[key])).version != version:
-                        raise ValueError
-                except ValueError:
-                    draft.problem((*at, key), f"{scalar(settings[key])!r} is no IPv{version} address")
-        first = "" if out else scalar(draft.body.get("mac_address"))
-        out.append(Attachment(
-            network=name, ipv4=scalar(settings.get("ipv4_address")), ipv6=scalar(settings.get("ipv6_address")),
-            mac=scalar(settings.get("mac_address")) or first, aliases=tuple(map(scalar, settings.get("aliases") or ())),
-            link_local=tuple(map(scalar, settings.get("link_local_ips") or ())),
-            gw_priority=int(float(settings.get("gw_priority") or 0)), **_endpoint(draft, settings, at),
-        ))
-        order.append(-float(settings.get("priority") or 0))
-    return {"attachments": tuple(a for _, a in sorted(zip(order, out, strict=True), key=lambda pair: pair[0]))}
-
-
-def _endpoint(draft: Draft, settings: dict[str, Any], path: Path_) -> Fields:
-    """The interface's name and kernel parameters: keys of their own, or options as Docker has them."""
-    options = {k: scalar(v) for k, v in draft.reading.mapping(settings.get("driver_opts"), (*path, "driver_opts")).items()}
-    name = scalar(settings.get("interface_name")) or options.pop(f"{ENDPOINT}.ifname", "")
-    sysctls = []
-    for pair in filter(None, options.pop(f"{ENDPOINT}.sysctls", "").split(",")):
-        key, sep, value = pair.partition("=")
-        if not sep or "IFNAME" not in key:
-            draft.problem((*path, "driver_opts", f"{ENDPOINT}.sysctls"), f"{pair!r} is no parameter of an interface",
-                          "write net.ipv4.conf.IFNAME.log_martians=1")
-            continue
-        sysctls.append((key, value))
-    for key in options:
-        draft.reading.warn((*path, "driver_opts", key), "is not known to any driver here and has no effect")
-    return {"interface": name, "sysctls": tuple(sysctls)}
-
-
-def mac_address(draft: Draft, value: Any, path: Path_) -> Fields:
-    """The address on the first network; one of `networks` may say its own."""
-    if not _MAC.fullmatch(scalar(value)):
-        draft.problem(path, f"{scalar(value)!r} is no MAC address", "write 02:42:ac:11:00:02")
-        return {}
-    if draft.body.get("networks"):
-        return {}
-    return {"attachments": (Attachment(network="default", mac=scalar(value).lower()),)}
-
-
-def service_links(draft: Draft, value: Any, path: Path_) -> Fields:
-    """SERVICE or SERVICE:ALIAS: an own name for a service, which is started first."""
-    out = []
-    for item in draft.reading.sequence(value, path):
-        target, _, alias = scalar(item).partition(":")
-        out.append(((alias or target).lower(), target))
-    return {"links": tuple(out)}
-
-
 def platform(draft: Draft, value: Any, path: Path_) -> Fields:
     """os[/arch[/variant]]: where the service can run."""
     system, _, rest = scalar(value).partition("/")
@@ -399,15 +139,6 @@ def platform(draft: Draft, value: Any, path: Path_) -> Fields:
     wanted = [f"node.platform.os == {system}"] + ([f"node.platform.arch == {arch}"] if arch else [])
     draft.platform = tuple(wanted)
     return {}
-
-
-def network_mode(draft: Draft, value: Any, path: Path_) -> Fields:
-    mode = scalar(value)
-    if draft.body.get("networks"):
-        draft.problem(path, "cannot stand beside networks", "keep one of them")
-    if mode not in ("host", "none", "bridge") and not mode.startswith(("service:", "container:")):
-        draft.problem(path, f"{mode!r} is not known", "host, none, bridge, service:NAME or container:NAME")
-    return {"network_mode": mode}
 
 
 def depends_on(draft: Draft, value: Any, path: Path_) -> Fields:
@@ -435,64 +166,6 @@ def implied(fields: Fields, where: str) -> list[Dependency]:
         if not donor.startswith("container:"):
             wanted.setdefault(donor.split(":")[0], False)
     return [Dependency(service=n, restart=again, where=where) for n, again in wanted.items() if n not in written]
-
-
-def build(draft: Draft, value: Any, path: Path_) -> Fields:
-    body = {"context": value} if isinstance(value, str) else draft.reading.mapping(value, path)
-    context = scalar(body.get("context", "."))
-    remote = "://" in context or context.startswith("git@")
-    platforms = [scalar(p) for p in body.get("platforms") or ()]
-    if len(platforms) > 1:
-        draft.reading.warn((*path, "platforms"), f"an image is built for one platform at a time: {platforms[0]}")
-    more: Fields = {}
-    if "shm_size" in body:
-        more |= size("shm_size")(draft, body["shm_size"], (*path, "shm_size"))
-    if "ulimits" in body:
-        more |= ulimits(draft, body["ulimits"], (*path, "ulimits"))
-    if "extra_hosts" in body:
-        more |= extra_hosts(draft, body["extra_hosts"], (*path, "extra_hosts"))
-    if remote:
-        draft.problem((*path, "context"), f"{context}: remote contexts are not supported yet", "use a local folder")
-    directory = draft.reading.host_path(context)
-    args = {k: draft.reading.environment.get(k, "") if v is None else scalar(v)
-            for k, v in as_mapping(body.get("args")).items()}
-    return {"build": Build(
-        context=str(directory), dockerfile=scalar(body.get("dockerfile", "Dockerfile")),
-        dockerfile_inline=scalar(body.get("dockerfile_inline")), args=tuple(sorted(args.items())),
-        target=scalar(body.get("target")), labels=tuple(sorted(
-            (k, scalar(v)) for k, v in as_mapping(body.get("labels")).items())),
-        tags=tuple(map(scalar, body.get("tags") or ())), no_cache=flag(body.get("no_cache")),
-        pull=flag(body.get("pull")), network=scalar(body.get("network")),
-        contexts=tuple(sorted(
-            (k, _context(draft, scalar(v))) for k, v in as_mapping(body.get("additional_contexts")).items())),
-        secrets=_build_secrets(draft, body.get("secrets"), (*path, "secrets")), platform=platforms[0] if platforms else "",
-        privileged=flag(body.get("privileged")), **more,
-    )}
-
-
-def _context(draft: Draft, text: str) -> str:
-    return text if text.startswith("service:") or "://" in text else str(draft.reading.host_path(text))
-
-
-def _build_secrets(draft: Draft, value: Any, path: Path_) -> tuple[BuildSecret, ...]:
-    out = []
-    declared = draft.reading.mapping(draft.reading.tree.value.get("secrets"), ("secrets",))
-    for number, item in enumerate(draft.reading.sequence(value, path)):
-        body = item if isinstance(item, dict) else {"source": scalar(item)}
-        source = scalar(body.get("source"))
-        if source not in declared:
-            draft.reading.check((*path, number), f"secret {source!r} is not declared", "declare it under secrets:")
-            continue
-        known = draft.reading.mapping(declared[source], ("secrets", source))
-        if not known.get("file") and not known.get("environment"):
-            draft.reading.check((*path, number), f"secret {source!r} has no content that the client can read",
-                                "give it file: or environment:")
-            continue
-        out.append(BuildSecret(
-            id=scalar(body.get("target")) or source, environment=scalar(known.get("environment")),
-            file=str(draft.reading.host_path(scalar(known["file"]))) if known.get("file") else "",
-        ))
-    return tuple(out)
 
 
 _RATES = {"device_read_bps": "read_bps", "device_write_bps": "write_bps", "device_read_iops": "read_iops",
