@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -41,6 +42,38 @@ def test_a_rollback_brings_back_the_whole_stack(stack: Stack) -> None:
     missing = stack.run("rollback", "77", check=False)
     assert missing.returncode == 1
     assert "has no revision 77" in missing.stderr
+
+
+def test_a_rollback_leads_back_to_the_same_kernel(stack: Stack) -> None:
+    """Links, addresses, routes, rules, published ports and limits are what they were, whatever came between."""
+    first = """
+services:
+  web: {image: busybox, command: sleep 1000, stop_signal: SIGKILL, ports: ["18099:80"], networks: [a, b], mem_limit: 64m}
+networks: {a: {}, b: {internal: true}}
+"""
+    second = """
+services:
+  web: {image: busybox, command: sleep 1000, stop_signal: SIGKILL, ports: ["18100:80"], networks: [b, c], mem_limit: 32m}
+  more: {image: busybox, command: sleep 1000, stop_signal: SIGKILL, networks: [c]}
+networks: {b: {internal: true}, c: {}}
+"""
+
+    def kernel() -> dict[str, list[str]]:
+        rules = stack.pystack.on("n1", "nft", "list", "ruleset")
+        bridges = stack.pystack.on("n1", "ip", "-br", "addr", "show", "type", "bridge")
+        inside = stack.exec("web", "sh", "-c", "ip -o -4 addr; ip route; cat /proc/net/dev | wc -l")
+        v1, v2 = "/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory.max"
+        limit = stack.exec("web", "sh", "-c", f"cat {v1} {v2} 2>/dev/null || true")
+        inside = re.sub(r"@if\d+|^\d+: ", "", inside, flags=re.M)
+        lines = {"rules": rules, "bridges": bridges, "inside": inside, "limit": limit}
+        return {k: sorted(line for line in v.splitlines() if "revision" not in line) for k, v in lines.items()}
+
+    stack.up(first)
+    before = kernel()
+    stack.up(second, "--remove-orphans")
+    assert kernel() != before
+    stack.run("rollback")
+    assert kernel() == before
 
 
 def test_a_stack_that_is_down_keeps_its_history(stack: Stack) -> None:
