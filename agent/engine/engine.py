@@ -369,6 +369,7 @@ class Engine:
             self._set(record, stopped=True)
             raise NotModified(f"container {record.name} does not run")
         async with self._lock(record):
+            await self._thaw(record)
             self._set(record, state="stopping", stopped=True)
             grace = record.container.stop_grace_s if grace_s is None else grace_s
             number = number or self.stop_signal(record)
@@ -394,6 +395,7 @@ class Engine:
             watcher.cancel()
 
         async def end(record: Record) -> None:
+            await self._thaw(record)
             if record.container.pre_stop:
                 with contextlib.suppress(AgentError, OSError):
                     await hooks.run(self, record, "pre_stop", record.container.pre_stop, record.container.stop_grace_s)
@@ -424,6 +426,8 @@ class Engine:
         """Send a signal. One that ends the container leaves its restart policy in force, as in Docker."""
         if not record.running or not record.process:
             raise Conflict(f"container {record.name} is not running")
+        if number in (signal.SIGKILL, self.stop_signal(record)):
+            await self._thaw(record)
         if number == signal.SIGKILL:
             record.stopped = True
             await self.kill_all(record)
@@ -449,6 +453,12 @@ class Engine:
             raise Conflict(f"container {record.name} is not paused")
         await self.runtime.resume(record.id)
         self._set(record, "unpause", state="running")
+
+    async def _thaw(self, record: Record) -> None:
+        """Before a container is to end: a paused one takes no signal, on cgroup v1 not even SIGKILL."""
+        if record.state == "paused":
+            with contextlib.suppress(AgentError):  # one that was let run behind our back
+                await self.resume(record)
 
     def rename(self, record: Record, name: str) -> None:
         """Raises Conflict where *name* is taken."""

@@ -21,7 +21,7 @@ COMMANDS = {
     "top": "tasks", "stats": "tasks", "port": "tasks", "attach": "tasks", "cp": "tasks", "create": "up",
     "scale": "up", "run": "run", "node": "node", "agent": "serve", "doctor": "doctor", "store": "store",
     "why": "why", "why-not": "why", "rebalance": "rebalance", "schema": "schema",
-    "gitops": "gitops", "convert": "convert", "watch": "watch", "export": "export", "commit": "export", "push": "push",
+    "gitops": "gitops", "convert": "convert", "watch": "watch", "export": "export", "commit": "export", "push": "export",
     "port-forward": "forward", "apply": "plan", "history": "history", "rollback": "history",
 }
 

@@ -5,21 +5,19 @@ from __future__ import annotations
 import queue
 import sys
 import threading
-from functools import partial
 from typing import Any
 
 import click
 
 from orchestrator.cli.client import Client, demultiplex
-from orchestrator.cli.options import StackOptions, stack_options
+from orchestrator.cli.options import StackOptions, long_stack_options
 from orchestrator.errors import PystackError
 
-follow_options = partial(stack_options, short=False)  # here -f is --follow, as everywhere
 COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "bright_cyan", "bright_yellow", "bright_green")
 
 
 @click.command()
-@follow_options
+@long_stack_options
 @click.argument("services", nargs=-1)
 @click.option("-f", "--follow", is_flag=True, help="Go on with new output.")
 @click.option("-n", "--tail", default="all", help="Lines from the end.")

@@ -99,6 +99,9 @@ def stack_options(function: F, *, short: bool = True) -> F:
     return selects_stack(wrapper, short=short)  # type: ignore[return-value]
 
 
+long_stack_options = functools.partial(stack_options, short=False)  # where -f is the command's own, as in Docker's
+
+
 format_option = click.option(
     "--format", "shape", type=click.Choice(["table", "json"]), default="table", help="A table, or one JSON array."
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import StackOptions, format_option, stack_options
+from orchestrator.cli.options import StackOptions, format_option, long_stack_options, stack_options
 from orchestrator.errors import PystackError
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def wait(stack: StackOptions, down_project: bool, services: tuple[str, ...]) -> 
 
 
 @click.command()
-@stack_options
+@long_stack_options
 @click.option("-s", "--stop", is_flag=True, help="Stop them first.")
 @click.option("-f", "--force", is_flag=True, help="Do not ask.")
 @click.argument("services", nargs=-1)

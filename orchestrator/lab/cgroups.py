@@ -71,6 +71,14 @@ def settle(root: Path) -> None:
         _enable(root)
 
 
+def thaw(lab: str, machine: str) -> None:
+    """Wake what is paused there: a frozen process of v1 takes no signal, SIGKILL included (v1's freezer-subsystem.rst)."""
+    for h in hierarchies():
+        for state in (h.path / PARENT / lab / machine).rglob("freezer.state"):
+            with contextlib.suppress(OSError):
+                state.write_text("THAWED")
+
+
 def remove(lab: str) -> None:
     """Take the lab's subtrees away, deepest first; what is busy for a moment longer is tried again."""
     import time

@@ -317,7 +317,7 @@ def _remove(lab: Lab) -> None:
         if _start_time(relay.pid) == relay.started:
             os.kill(relay.pid, signal.SIGKILL)
     for machine in reversed(list(lab.machines.values())):
-        _kill(machine)
+        _kill(lab, machine)
         _unmount(lab.directory / machine.name / "run")
     cgroups.remove(lab.name)
     shutil.rmtree(lab.directory, ignore_errors=True)
@@ -327,12 +327,13 @@ def _remove(lab: Lab) -> None:
         LABS.rmdir()
 
 
-def _kill(machine: Machine) -> None:
+def _kill(lab: Lab, machine: Machine) -> None:
     """End a machine's first process, and with it, by the kernel, all of its others."""
     if machine.alive():
         fd = os.pidfd_open(machine.pid)
         try:
             signal.pidfd_send_signal(fd, signal.SIGKILL)
+            cgroups.thaw(lab.name, machine.name)
             import select
 
             poll = select.poll()
@@ -420,7 +421,7 @@ def fault(lab: Lab, kind: str, target: str = "", *more: str) -> None:
         pid = path.read_text()
         subprocess.run([*enter(lab, target), "kill", f"-{number}", pid], check=True)
     elif kind == "crash":
-        _kill(machine)
+        _kill(lab, machine)
         lab.save()
     elif kind == "boot":
         if machine.alive():

@@ -51,6 +51,8 @@ def test_down_leaves_nothing(tmp_path: Path) -> None:
         page = subprocess.run(["busybox", "wget", "-qO-", f"http://{port}/"], capture_output=True, text=True, check=True)
         assert page.stdout == "it works\n"
         assert traces(name)["links"] == before["links"]
+        pystack("container", "run", "-d", "--name", "asleep", "busybox", "sleep", "1000")
+        pystack("container", "pause", "asleep")  # cgroup v1 keeps SIGKILL from a frozen process
     finally:
         pystack("lab", "down", "--name", name)
     assert traces(name) == before

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Pystack
+from tests.conftest import Pystack, Stack
 from tests.images import archive, tar_of
 
 pytestmark = pytest.mark.kernel
@@ -54,6 +54,9 @@ def registry(lab: Pystack) -> Iterator[str]:
                                                 "-qO-", f"http://{host}/v2/", check=False).stderr:
                 break
             time.sleep(0.02)
+    for _ in range(100):  # the agent comes back with its new settings
+        if lab("image", "ls", check=False).returncode == 0:
+            break
     yield HOST
     for process in processes:
         process.kill()
@@ -65,9 +68,7 @@ def test_push_and_pull(lab: Pystack, registry: str, tmp_path: Path, compress: st
     name = f"{registry}/some/{compress}:1"
     layers = [tar_of({"a": b"one" * 1000}), tar_of({"b": compress.encode()})]
     path = archive(tmp_path / "i.tar", layers, name=name, compress=compress)
-    for _ in range(100):
-        if lab("image", "load", "-i", str(path), check=False).returncode == 0:
-            break
+    lab("image", "load", "-i", str(path))
     lab("image", "push", name)
     lab("image", "rm", name)
     assert "Digest: sha256:" in lab("image", "pull", name).stderr
@@ -81,6 +82,33 @@ def test_a_name_of_the_hub_comes_through_the_mirror(lab: Pystack, registry: str,
     lab("image", "push", name)
     lab("image", "pull", "mirrored:1")
     assert "mirrored:1" in lab("image", "ls").stdout
+
+
+def test_what_a_stack_builds_is_pushed_with_all_its_tags(stack: Stack, registry: str) -> None:
+    (stack.directory / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
+    stack.write(f"""
+services:
+  a: {{image: {registry}/built:1, build: {{context: ., tags: ["{registry}/built:also"]}}}}
+  b: {{build: .}}
+  c: {{image: {registry}/not-ours:1}}
+""")
+    stack.run("build")
+    said = stack.run("push").stderr
+    assert f"{registry}/built:1: " in said
+    assert "not-ours" not in said
+    for tag in ("1", "also"):
+        stack.pystack("image", "rm", f"{registry}/built:{tag}")
+        stack.pystack("image", "pull", f"{registry}/built:{tag}")
+    assert "nothing to push" in stack.run("push", "b").stderr
+    assert "no service d" in stack.run("push", "d", check=False).stderr
+    stack.write(f"""
+services:
+  a: {{image: "10.99.0.254:4999/built:1", build: .}}
+  b: {{image: "{registry}/b:1", build: .}}
+""")
+    stack.run("build")
+    assert stack.run("push", check=False).returncode == 1
+    assert f"{registry}/b:1: " in stack.run("push", "--ignore-push-failures").stderr
 
 
 def test_a_tag_that_is_not_there(lab: Pystack, registry: str) -> None:

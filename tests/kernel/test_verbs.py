@@ -51,6 +51,21 @@ def test_kill_pause_wait_and_rm(stack: Stack) -> None:
     assert "no stopped tasks" in stack.run("rm", "-f").stderr
 
 
+@pytest.mark.parametrize(("verb", "left"), [
+    ("stop", "exited"), ("restart", "running"), ("kill", "exited"), ("kill --signal SIGTERM", "running"), ("rm -f -s", ""),
+    ("up --force-recreate", "running"), ("down", ""),
+])
+def test_what_is_paused_can_be_ended(stack: Stack, verb: str, left: str) -> None:
+    """cgroup v1 keeps even SIGKILL from a frozen process: it has to run to end."""
+    stack.up(ONE)
+    stack.run("pause")
+    stack.run(*verb.split())
+    row = stack.ps().get("a-1", {})
+    assert row.get("state", "") == left or (not left and not row["id"])
+    if left == "running":
+        stack.run("exec", "a", "true")
+
+
 def test_create_starts_nothing_and_scale_changes_the_number(stack: Stack) -> None:
     stack.write(ONE)
     stack.run("create")
