@@ -54,6 +54,8 @@ EXECS: dict[str, Exec] = {}
 @routes.post("/containers/{name}/exec")
 async def create(request: web.Request) -> web.Response:
     record = request.app[ENGINE].find(request.match_info["name"])
+    if record.state == "paused":
+        raise Conflict(f"container {record.name} is paused: unpause it first")
     if record.state != "running":
         raise Conflict(f"container {record.name} is not running")
     wish = await body(request)

@@ -186,9 +186,12 @@ def _each(names: tuple[str, ...], verb: str, **query: Any) -> None:
         click.echo(name)
 
 
+grace_option = click.option("-t", "--time", "grace", type=float, default=None, help="Seconds until SIGKILL.")
+
+
 @container.command()
 @click.argument("names", nargs=-1, required=True)
-@click.option("-t", "--time", "grace", type=float, default=None, help="Seconds until SIGKILL.")
+@grace_option
 def stop(names: tuple[str, ...], grace: float | None) -> None:
     """Stop containers."""
     _each(names, "stop", **({} if grace is None else {"t": grace}))
@@ -203,9 +206,10 @@ def start(names: tuple[str, ...]) -> None:
 
 @container.command()
 @click.argument("names", nargs=-1, required=True)
-def restart(names: tuple[str, ...]) -> None:
+@grace_option
+def restart(names: tuple[str, ...], grace: float | None) -> None:
     """Restart containers."""
-    _each(names, "restart")
+    _each(names, "restart", **({} if grace is None else {"t": grace}))
 
 
 @container.command()

@@ -39,6 +39,7 @@ def test_kill_pause_wait_and_rm(stack: Stack) -> None:
     stack.up(ONE)
     stack.run("pause")
     assert stack.ps()["a-1"]["state"] == "paused"
+    assert "is paused" in stack.run("exec", "a", "true", check=False).stderr
     stack.run("unpause")
     assert stack.ps()["a-1"]["state"] == "running"
     stack.run("kill")
