@@ -48,6 +48,8 @@ class Networks:
         self.drivers = registry.load(self.prefix)
         self.dataplane = Dataplane(paths.run)
         self.manifest: dict[str, Network] = {}
+        self.leaving: dict[str, Network] = {}
+        """Out of the manifest, and in use by containers that are on their way out."""
         self.peers: tuple[Peer, ...] = ()
         self.virtuals: tuple[Virtual, ...] = ()
         self.node = ""
@@ -76,6 +78,8 @@ class Networks:
     def take(self, manifest: Manifest) -> None:
         """From now on this is what the control plane wants; `sync` makes it so."""
         self.told = True
+        # a container that is still stopping keeps its networks, though nobody else is to have them any more
+        self.leaving |= self.manifest
         self.manifest = {n.name: n for n in manifest.networks}
         self.peers, self.virtuals, self.node = manifest.peers, manifest.virtuals, manifest.node
         if self.underlay != manifest.underlay:
@@ -100,7 +104,7 @@ class Networks:
 
     @property
     def all(self) -> dict[str, Network]:
-        return {**self.local, **self.manifest}
+        return {**self.local, **self.leaving, **self.manifest}
 
     def get(self, name: str) -> Network:
         if name in self.all:
@@ -439,6 +443,8 @@ class Networks:
     async def _pass(self) -> None:
         if not self.told:
             return
+        held = {e.network for r in self.attached.values() for e in r.endpoints}
+        self.leaving = {name: network for name, network in self.leaving.items() if name in held}
         objects, isolation, far = self._describe()
         published = self.published()
         loop = asyncio.get_running_loop()

@@ -105,6 +105,40 @@ def test_names_aliases_isolation_and_published_ports(stack: Stack, lab: Pystack)
     assert lab.on("outside", "busybox", "wget", "-T2", "-qO-", f"http://{address}/", check=False) == ""
 
 
+def test_a_container_keeps_its_networks_until_it_has_stopped(stack: Stack) -> None:
+    """Its network goes with it; others that start meanwhile are not held up by that."""
+    def bridges() -> int:
+        return len(stack.pystack.on("n1", "ip", "-br", "link", "show", "type", "bridge").splitlines())
+
+    before = bridges()
+    stack.up("""
+services:
+  web:
+    image: busybox
+    networks: [a, b]
+    volumes: [said:/said]
+    command:
+      - sh
+      - -c
+      - |
+        set -- $$(ip route | grep default)
+        trap 'sleep 2; ping -c1 -W2 $$3 >/said/ping; exit' TERM
+        while :; do sleep 0.1; done
+networks: {a: {}, b: {}}
+volumes: {said: {}}
+""")
+    stack.up("""
+services:
+  web: {image: busybox, command: sleep 1000, stop_signal: SIGKILL, networks: [b], volumes: ["said:/said"]}
+  more: {image: busybox, command: sleep 1000, stop_signal: SIGKILL, networks: [b]}
+networks: {b: {}}
+volumes: {said: {}}
+""")
+    assert "1 packets received" in stack.exec("web", "cat", "/said/ping")
+    assert f"{stack.name}_a" not in stack.pystack("network", "ls").stdout
+    assert bridges() == before + 1
+
+
 def test_volumes_are_filled_outlive_down_and_go_with_v(stack: Stack, lab: Pystack, tmp_path: Path) -> None:
     (tmp_path / "conf").write_text("from the host\n")
     stack.up(

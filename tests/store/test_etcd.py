@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import subprocess
 import uuid
@@ -14,6 +15,8 @@ import pytest
 from orchestrator.store.etcd import Address, EtcdStore, Fenced
 from orchestrator.store.interface import Change, Compacted, Delete, Put, StoreError
 from tests.store.members import Members
+
+WRITES = int(os.environ.get("PYSTACK_WRITES", "400"))  # 10,000 by night
 
 
 async def write(store: EtcdStore, count: int, pause_s: float = 0.0) -> list[int]:
@@ -36,17 +39,17 @@ async def follow(store: EtcdStore, after: int, until: str, seen: list[Change]) -
 @pytest.mark.parametrize("what", ["kill a follower", "kill the leader", "stop the leader"])
 async def test_no_write_is_lost_and_no_event_missed(etcd: EtcdStore, members: Members, what: str) -> None:
     after = await etcd.revision()
-    last = "n/000399"
+    last = f"n/{WRITES - 1:06d}"
     seen: list[list[Change]] = [[] for _ in range(10)]
     watchers = [asyncio.create_task(follow(etcd, after, last, one)) for one in seen]
-    writer = asyncio.create_task(write(etcd, 400, 0.002))
+    writer = asyncio.create_task(write(etcd, WRITES, 0.002))
     await asyncio.sleep(0.3)
     leader = await asyncio.to_thread(members.leader)
     victim = leader if "leader" in what else (leader + 1) % 3
     how = signal.SIGSTOP if what.startswith("stop") else signal.SIGKILL
     members.signal(victim, how)
     try:
-        acknowledged = await asyncio.wait_for(writer, 60)
+        acknowledged = await asyncio.wait_for(writer, 60 + WRITES / 50)
         await asyncio.wait_for(asyncio.gather(*watchers), 30)
     finally:
         if how == signal.SIGSTOP:
