@@ -19,6 +19,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Base of all that crosses the wire: immutable, and silent about what is left at its default."""
 
 
+BUILD_EXTRAS = ".pystack-build"
+"""The folder of a build context in which secrets (`secrets/ID`) and further contexts travel: the node takes it out before it
+builds."""
+
+
 class Healthcheck(Record, frozen=True, kw_only=True):
     """`healthcheck:` resolved. *test* begins with CMD or CMD-SHELL; an empty test switches an image's check off."""
 

@@ -32,24 +32,28 @@ def changes(upper: Path, lower: Path | None = None) -> Iterator[tuple[str, int]]
     """Paths below the container's root with Docker's kind of change: 0 modified, 1 added, 2 deleted.
 
     *lower* is the image's root, by which modified is told from added."""
-    for directory, folders, files in os.walk(upper):
-        base = "/" + os.path.relpath(directory, upper).removeprefix(".").lstrip("/")
-        for name in sorted((*folders, *files)):
-            path = f"{base.rstrip('/')}/{name}"
+    for directory, prefix, names in _walk(upper):
+        for name in names:
+            path = f"/{prefix}{name}"
             if is_whiteout(os.lstat(os.path.join(directory, name))):
                 yield path, 2
             else:
                 yield path, 0 if lower is not None and os.path.lexists(f"{lower}{path}") else 1
 
 
-def write(upper: str, out: tarfile.TarFile) -> None:
+def _walk(upper: str | Path) -> Iterator[tuple[str, str, list[str]]]:
+    """Each folder, the beginning of its entries' names below *upper* ("" or "a/b/"), and the entries, in order."""
     for directory, folders, files in os.walk(upper):
         folders.sort()
         base = os.path.relpath(directory, upper)
-        prefix = "" if base == "." else f"{base}/"
+        yield directory, "" if base == "." else f"{base}/", sorted((*folders, *files))
+
+
+def write(upper: str, out: tarfile.TarFile) -> None:
+    for directory, prefix, names in _walk(upper):
         if prefix and is_opaque(directory):
             out.addfile(tarfile.TarInfo(f"{prefix}.wh..wh..opq"))
-        for name in sorted((*folders, *files)):
+        for name in names:
             path = os.path.join(directory, name)
             status = os.lstat(path)
             if is_whiteout(status):

@@ -22,11 +22,12 @@ from agent.errors import AgentError, BadRequest
 from agent.images import archive
 from agent.images.reference import parse
 from agent.images.store import Image, ImageStore
+from agent.manifest import BUILD_EXTRAS
 
 
 class Wish(msgspec.Struct, kw_only=True):
     """What to build: *dockerfile* is a path inside the context; *tags* are names for the result. *contexts* are further ones by
-    name: `docker-image://NAME`, a URL, or a folder of the context's ALONG. *ulimits* are NAME=SOFT:HARD, *shm_size* bytes."""
+    name: `docker-image://NAME`, a URL, or a folder below BUILD_EXTRAS. *ulimits* are NAME=SOFT:HARD, *shm_size* bytes."""
 
     dockerfile: str = "Dockerfile"
     tags: tuple[str, ...] = ()
@@ -44,10 +45,6 @@ class Wish(msgspec.Struct, kw_only=True):
     privileged: bool = False
 
 
-ALONG = ".pystack-build"
-"""The folder of a context in which a client sends secrets (`secrets/ID`) and further contexts along."""
-
-
 async def build(
     store: ImageStore, runtime: str, root: Path, context: AsyncIterator[bytes], wish: Wish,
     say: Callable[[str], None],
@@ -58,11 +55,11 @@ async def build(
         raise AgentError("build needs buildah on the node: `apt-get install buildah`")
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root, prefix="context-") as name:
-        directory = Path(name)
+        directory, along, iid = (Path(name) / part for part in ("context", "along", "iid"))
+        directory.mkdir()
         await _unpack(context, directory)
-        along = directory.parent / f"{directory.name}.along"
         with contextlib.suppress(FileNotFoundError):
-            (directory / ALONG).rename(along)  # no COPY shall see what only RUN may
+            (directory / BUILD_EXTRAS).rename(along)  # no COPY shall see what only RUN may
         dockerfile = files.resolve_in_root(directory, wish.dockerfile) if _exists(directory, wish.dockerfile) else None
         if dockerfile is None:
             raise BadRequest(f"the build context has no {wish.dockerfile}")
@@ -70,7 +67,6 @@ async def build(
             "--root", str(root / "storage"), "--runroot", str(root / "run"), "--storage-driver", "overlay",
         ]
         await _provide_bases(store, program, storage, dockerfile, wish, root, say)
-        iid = directory.parent / f"{directory.name}.iid"
         arguments = [
             program, *storage, "build", "--isolation", "oci", "--runtime", runtime, "--layers",
             "--format", "oci", "--iidfile", str(iid),
@@ -84,13 +80,9 @@ async def build(
             arguments += ["--build-arg", f"{key}={value}"]
         for key, value in wish.labels.items():
             arguments += ["--label", f"{key}={value}"]
-        try:
-            await _run([*arguments, str(directory)], say)
-            ident = iid.read_text().strip()
-        finally:
-            iid.unlink(missing_ok=True)
-            files.remove_tree(along)
-        output = directory / ".pystack-image"
+        await _run([*arguments, str(directory)], say)
+        ident = iid.read_text().strip()
+        output = Path(name) / "image"
         await _run([program, *storage, "push", "-q", ident, f"oci:{output}:built"], lambda _: None)
         await archive.load(store, output)
         index = msgspec.json.decode((output / "index.json").read_bytes())
@@ -113,8 +105,8 @@ def _further(wish: Wish, along: Path) -> list[str]:
     for limit in wish.ulimits:
         out += ["--ulimit", limit]
     for name, value in wish.contexts.items():
-        local = value.startswith(f"{ALONG}/")
-        out += ["--build-context", f"{name}={along / value.removeprefix(f'{ALONG}/') if local else value}"]
+        local = value.startswith(f"{BUILD_EXTRAS}/")
+        out += ["--build-context", f"{name}={along / value.removeprefix(f'{BUILD_EXTRAS}/') if local else value}"]
     if (along / "secrets").is_dir():
         for path in sorted((along / "secrets").iterdir()):
             out += ["--secret", f"id={path.name},src={path}"]

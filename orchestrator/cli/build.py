@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from orchestrator.cli.output import Progress
     from orchestrator.stackfile.model import Build, Service, Stack
 
-ALONG = ".pystack-build"
-"""The folder of a build context in which secrets and further contexts travel; the node takes it out before it builds."""
-
 
 @click.command()
 @stack_options
@@ -90,6 +87,7 @@ def _provided(stack: Stack, wish: Build) -> tuple[dict[str, str], dict[str, byte
     """Of a build: its further contexts as the node names them, contents that go along, and folders that do."""
     import os
 
+    from agent.manifest import BUILD_EXTRAS
     from orchestrator.errors import PystackError
 
     images = {s.name: s.container.image for s in stack.services}
@@ -100,15 +98,15 @@ def _provided(stack: Stack, wish: Build) -> tuple[dict[str, str], dict[str, byte
         elif "://" in value:
             contexts[name] = value
         else:
-            folders[f"{ALONG}/context-{number}"] = Path(value)
-            contexts[name] = f"{ALONG}/context-{number}"
+            folders[f"{BUILD_EXTRAS}/context-{number}"] = Path(value)
+            contexts[name] = f"{BUILD_EXTRAS}/context-{number}"
     for secret in wish.secrets:
         try:
             content = Path(secret.file).read_bytes() if secret.file else os.environb[secret.environment.encode()]
         except (OSError, KeyError) as error:
             whence = secret.file or f"variable {secret.environment}"
             raise PystackError(f"build secret {secret.id}: {whence} cannot be read: {error}") from None
-        files[f"{ALONG}/secrets/{secret.id}"] = content
+        files[f"{BUILD_EXTRAS}/secrets/{secret.id}"] = content
     return contexts, files, folders
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Stack
+from agent.manifest import BUILD_EXTRAS
+from tests.conftest import Pystack, Stack
+from tests.images import tar_of
 
 pytestmark = [pytest.mark.kernel, pytest.mark.skipif(shutil.which("buildah") is None, reason="buildah is not installed")]
 
@@ -46,3 +48,13 @@ def test_a_build_that_fails_and_a_missing_context(stack: Stack, tmp_path: Path) 
     done = stack.up("services:\n  a: {build: .}\n", check=False)
     assert done.returncode == 1
     assert "build failed" in done.stderr
+
+
+def test_what_a_refused_build_brought_along_does_not_stay(lab: Pystack, tmp_path: Path) -> None:
+    """Secrets travel in the context: they are no longer on the node when the build has ended, however it did."""
+    root = Path(lab.environment["PYSTACK_ROOT"])
+    (tmp_path / "context.tar").write_bytes(tar_of({f"{BUILD_EXTRAS}/secrets/token": b"hush", "a": b"x"}))
+    said = lab.on("n1", "curl", "-s", "--unix-socket", str(root / "run/docker.sock"), "-X", "POST", "--data-binary",
+                  f"@{tmp_path}/context.tar", "http://node/build")
+    assert "the build context has no Dockerfile" in said
+    assert not list((root / "build").rglob("token"))

@@ -163,3 +163,15 @@ def test_system_df_and_prune_tell_use_from_waste(lab: Pystack, tmp_path: Path) -
     lab("container", "rm", "-f", "used")
     after = {row["type"]: row for row in lab.json("system", "df", "--format", "json")}  # type: ignore[attr-defined]
     assert after["images"]["size"] < before["images"]["size"] - 290_000
+
+
+def test_the_changes_of_a_container_have_their_whole_names(lab: Pystack) -> None:
+    """GET /containers/NAME/changes, which `docker diff` asks: 1 is added, 2 deleted."""
+    lab("container", "run", "--name", "changed", "busybox", "sh", "-c", "mkdir /.hidden; touch /.hidden/.a; rm /bin/vi")
+    try:
+        socket = f"{lab.environment['PYSTACK_ROOT']}/run/docker.sock"
+        rows = json.loads(lab.on("n1", "curl", "-s", "--unix-socket", socket, "http://node/containers/changed/changes"))
+        found = {row["Path"]: row["Kind"] for row in rows}
+        assert {"/.hidden": 1, "/.hidden/.a": 1, "/bin/vi": 2}.items() <= found.items()
+    finally:
+        lab("container", "rm", "changed")
