@@ -13,7 +13,7 @@ from aiohttp import web
 
 from agent.api.keys import ENGINE, flag
 from agent.errors import AgentError, BadRequest
-from agent.images import archive, pull
+from agent.images import archive, garbage, pull
 from agent.images.reference import parse
 from agent.images.store import Image
 from agent.images.types import RunConfig
@@ -224,9 +224,7 @@ async def prune(request: web.Request) -> web.Response:
     everything = str(next(iter(filters.get("dangling", ["true"])))).lower() in ("false", "0")
     gone: list[dict[str, str]] = []
     until = float(next(iter(filters.get("until", ["inf"]))))
-    for image in engine.images.everything():
-        if engine.images.last_used(image.digest) > until:
-            continue
-        if image.digest not in engine.images_in_use() and (everything or not image.names):
+    for image in garbage.unused(engine.images):
+        if (everything or not image.names) and engine.images.last_used(image.digest) <= until:
             gone += engine.images.remove(image.id, in_use=set())
     return web.json_response({"ImagesDeleted": gone, "SpaceReclaimed": engine.images.collect()})

@@ -478,7 +478,7 @@ class Networks:
                 failpoint("network.firewall")
                 self._enforce(wanted)
                 self._firewall = wanted
-            self._forget_flows(_targets(published, balanced))
+                self._forget_flows(_targets(published, balanced))
             return problems
         except NetworkError as error:
             raise AgentError(str(error)) from error

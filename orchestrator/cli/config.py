@@ -91,13 +91,10 @@ def _lines(names: Iterable[str]) -> None:
 
 def _part(document: dict[str, Any], only: tuple[str, ...]) -> dict[str, Any]:
     """*document* with the services *only*, and those that they depend on."""
+    from orchestrator.stackfile.graph import reached
+
     there = document.get("services", {})
-    wanted, todo = set[str](), list(only)
-    while todo:
-        name = todo.pop()
-        if name in there and name not in wanted:
-            wanted.add(name)
-            todo += there[name].get("depends_on") or ()
+    wanted = reached({name: body.get("depends_on") or () for name, body in there.items()}, only)
     return {**document, "services": {k: v for k, v in there.items() if k in wanted}}
 
 

@@ -181,8 +181,9 @@ def exec_(
 
 def _each(names: tuple[str, ...], verb: str, **query: Any) -> None:
     client = Client(start=True)
+    given = {k: v for k, v in query.items() if v is not None}
     for name in names:
-        client.engine("POST", f"/containers/{name}/{verb}", query=query or None)
+        client.engine("POST", f"/containers/{name}/{verb}", query=given or None)
         click.echo(name)
 
 
@@ -194,7 +195,7 @@ grace_option = click.option("-t", "--time", "grace", type=float, default=None, h
 @grace_option
 def stop(names: tuple[str, ...], grace: float | None) -> None:
     """Stop containers."""
-    _each(names, "stop", **({} if grace is None else {"t": grace}))
+    _each(names, "stop", t=grace)
 
 
 @container.command()
@@ -209,7 +210,7 @@ def start(names: tuple[str, ...]) -> None:
 @grace_option
 def restart(names: tuple[str, ...], grace: float | None) -> None:
     """Restart containers."""
-    _each(names, "restart", **({} if grace is None else {"t": grace}))
+    _each(names, "restart", t=grace)
 
 
 @container.command()

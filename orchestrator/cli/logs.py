@@ -61,7 +61,7 @@ def follow_stack(
         threading.Thread(target=_hear, args=(client, name, services, arrived), daemon=True).start()
     rows = of_stack(client, name, services)
     for row in rows:
-        talk.head(row["task"])
+        talk.expect(row["task"])
     found: list[tuple[str, str, int, bytes]] = []
     last: dict[str, str] = {}
     for row in rows:
@@ -127,15 +127,17 @@ class _Talk:
 
     def __init__(self, *, prefix: bool, timestamps: bool) -> None:
         self._prefix, self._timestamps = prefix, timestamps
-        self._names: dict[str, str] = {}
+        self._colours: dict[str, str] = {}
+        self._width = 0
         self._pending: list[tuple[int, bytes]] = []
         self._begun: dict[tuple[str, int], tuple[str, bytes]] = {}
         self._size = 0
 
-    def head(self, task: str) -> str:
-        if task not in self._names:
-            self._names[task] = COLOURS[len(self._names) % len(COLOURS)]
-        return task
+    def expect(self, task: str) -> None:
+        """Give it a colour, and its name room."""
+        if task not in self._colours:
+            self._colours[task] = COLOURS[len(self._colours) % len(COLOURS)]
+            self._width = max(self._width, len(task))
 
     def line(self, task: str, stamp: str, text: bytes, stream: int) -> None:
         """A line, or a part of one: a long line, or one that was on its way when the log was read, comes in pieces."""
@@ -144,9 +146,8 @@ class _Talk:
         if not text.endswith(b"\n"):
             self._begun[task, stream] = stamp, text
             return
-        width = max(len(name) for name in (*self._names, task))
-        colour = self._names[self.head(task)]
-        head = click.style(task.ljust(width) + " | ", fg=colour) if self._prefix else ""
+        self.expect(task)
+        head = click.style(task.ljust(self._width) + " | ", fg=self._colours[task]) if self._prefix else ""
         if not (sys.stdout if stream == 1 else sys.stderr).isatty():
             head = click.unstyle(head)
         self._pending.append((stream, (head + (f"{stamp} " if self._timestamps else "")).encode() + text))

@@ -19,9 +19,9 @@ import click
 import msgspec
 
 from orchestrator.errors import PystackError
+from orchestrator.stackfile.graph import needed
 
 if TYPE_CHECKING:
-    from orchestrator.stackfile.derived import Provided
     from orchestrator.stackfile.load import Loaded
     from orchestrator.stackfile.model import Service
 
@@ -30,10 +30,11 @@ def provided(loaded: Loaded, services: Iterable[str]) -> Loaded:
     """*loaded* with the variables that its providers give; those whose users are not among *services* are left alone.
 
     Raises PystackError where a provider is missing or fails."""
-    wanted = set(services)
+    named = set(services)
+    wanted = named | needed(loaded.stack.services, named)
     stack = loaded.stack
     for one in loaded.providers:
-        if wanted and one.service.name not in wanted and not wanted & _users(loaded, one):
+        if named and one.service.name not in wanted and not wanted.intersection(one.users):
             continue
         variables = _run(loaded, one.service, "up")
         changed = [_with(s, variables) if s.name in one.users else s for s in stack.services]
@@ -45,14 +46,6 @@ def withdraw(loaded: Loaded) -> None:
     """Tell the providers, the last first, that nobody needs them any more. Raises PystackError."""
     for one in reversed(loaded.providers):
         _run(loaded, one.service, "down")
-
-
-def _users(loaded: Loaded, one: Provided) -> set[str]:
-    """Services that need *one*, at first or at second hand."""
-    out = set(one.users)
-    while more := {s.name for s in loaded.stack.services if any(d.service in out for d in s.depends_on)} - out:
-        out |= more
-    return out
 
 
 def _with(service: Service, variables: dict[str, str]) -> Service:

@@ -23,14 +23,14 @@ def pull(
     from orchestrator.cli.client import Client
     from orchestrator.cli.image import fetch
     from orchestrator.cli.output import Progress
-    from orchestrator.cli.up import needed
     from orchestrator.errors import PystackError, Refused
+    from orchestrator.stackfile.graph import needed
 
     loaded = stack.load(named=services)
     client, shown = Client(start=True), Progress("quiet" if quiet else "auto")
     failed = []
     if include_deps:
-        services = needed(loaded.stack.services, services)
+        services = tuple(needed(loaded.stack.services, services))
     wanted = {
         s.container.image: s for s in loaded.stack.services
         if (not services or s.name in services) and not (s.build and ignore_buildable)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import Progress
     from orchestrator.stackfile.load import Loaded
-    from orchestrator.stackfile.model import Service, Stack
+    from orchestrator.stackfile.model import Stack
 
 
 def scales(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, int]:
@@ -38,6 +38,7 @@ def apply(
 
     from orchestrator.cli.build import build_services
     from orchestrator.cli.output import drive
+    from orchestrator.stackfile.graph import needed
 
     chosen = options.get("services", ())
     if loaded.providers:
@@ -50,7 +51,7 @@ def apply(
             return None
     wanted = options.get("services", ())
     if wanted and not options.get("no_deps"):
-        wanted = needed(loaded.stack.services, wanted)
+        wanted = tuple(needed(loaded.stack.services, wanted))
     build_services(client, loaded.stack, wanted, always=build, progress=shown)
     if before_the_command("all_resources"):
         used = {m.source for s in loaded.stack.services for m in s.container.mounts}
@@ -84,17 +85,6 @@ def with_files(client: Client, loaded: Loaded) -> Stack:
     for line in said:
         click.echo(line, err=True)
     return stack
-
-
-def needed(services: Sequence[Service], chosen: Iterable[str]) -> tuple[str, ...]:
-    """*chosen* and all services that they depend on."""
-    there = {s.name: s for s in services}
-    out, todo = dict[str, None](), list(chosen)
-    while todo:
-        if (name := todo.pop()) in there and name not in out:
-            out[name] = None
-            todo += [d.service for d in there[name].depends_on]
-    return tuple(out)
 
 
 def show_plan(client: Client, loaded: Loaded, **options: Any) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import networkx as nx
 
+from orchestrator.stackfile.graph import reached
 from orchestrator.stackfile.model import Stack
 
 
@@ -22,15 +23,11 @@ def waves(stack: Stack) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(sorted(wave)) for wave in nx.topological_generations(dependencies(stack)))
 
 
-def closure(stack: Stack, services: frozenset[str]) -> set[str]:
-    """*services* and all that they need."""
-    graph = dependencies(stack)
-    return set(services).union(*(nx.ancestors(graph, s) for s in services if s in graph))
-
-
 def restarted_with(stack: Stack, services: Iterable[str]) -> set[str]:
     """*services* and all that ask, in depends_on, to be restarted with one of them."""
-    out = set(services)
-    while more := {s.name for s in stack.services if any(d.restart and d.service in out for d in s.depends_on)} - out:
-        out |= more
-    return out
+    followers: dict[str, list[str]] = {s.name: [] for s in stack.services}
+    for one in stack.services:
+        for dependency in one.depends_on:
+            if dependency.restart and dependency.service in followers:
+                followers[dependency.service].append(one.name)
+    return reached(followers, services)

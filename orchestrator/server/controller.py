@@ -28,6 +28,7 @@ from orchestrator.server.contents import Contents, with_digests
 from orchestrator.server.images import Images
 from orchestrator.server.rollout import Failure, Rollout
 from orchestrator.server.statuses import Statuses, serves
+from orchestrator.stackfile.graph import needed
 from orchestrator.stackfile.model import Stack
 from orchestrator.store.interface import Compare, Delete, Op, Put, Store, batches
 
@@ -551,7 +552,7 @@ class Controller:
                 raise Refused(f"stack {name} has no service {', '.join(sorted(unknown))}", 404)
             chosen = set(services) or {s.name for s in stack.services}
             if verb == "start":
-                chosen = graph.closure(stack, frozenset(chosen))
+                chosen = needed(stack.services, chosen)
             elif verb == "restart":
                 chosen = graph.restarted_with(stack, chosen)
             order = list(graph.waves(stack))
@@ -662,7 +663,7 @@ class Controller:
 def _wanted(stack: Stack, options: UpOptions) -> frozenset[str] | None:
     """The services that something is to be done for: those named, and what they need; None is all of them."""
     named = frozenset(options.services)
-    return None if not named else named if options.no_deps else frozenset(graph.closure(stack, named))
+    return None if not named else named if options.no_deps else frozenset(needed(stack.services, named))
 
 
 def _key(task: Task) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from orchestrator.stackfile.model import Service
 from orchestrator.stackfile.reading import Reading
@@ -25,6 +25,21 @@ def check_dependencies(reading: Reading, active: Mapping[str, Service], known: M
         ]
         reading.problem(("services", cycle[0], "depends_on"), "the services wait for each other: " + ", ".join(places),
                         "take one of these out")
+
+
+def reached(edges: Mapping[str, Iterable[str]], start: Iterable[str]) -> set[str]:
+    """Those of *start*, and of what *edges* lead to from there, that *edges* know."""
+    out, todo = set[str](), list(start)
+    while todo:
+        if (name := todo.pop()) in edges and name not in out:
+            out.add(name)
+            todo += edges[name]
+    return out
+
+
+def needed(services: Iterable[Service], chosen: Iterable[str]) -> set[str]:
+    """*chosen* and all services that they depend on."""
+    return reached({s.name: [d.service for d in s.depends_on] for s in services}, chosen)
 
 
 def find_cycle(services: Mapping[str, Service]) -> list[str]:
