@@ -246,9 +246,19 @@ class Network(Record, frozen=True, kw_only=True):
     vips: tuple[Holder, ...] = ()
 
     @property
+    def encrypted(self) -> bool:
+        """Whether what its nodes say to each other on it must be secret."""
+        return self.driver == "overlay" and is_encrypted(self.options)
+
+    @property
     def on_lan(self) -> bool:
         """Whether its containers stand on a LAN of the hosts, with addresses of that."""
         return self.driver in ("macvlan", "ipvlan")
+
+
+def is_encrypted(options: Iterable[tuple[str, str]]) -> bool:
+    """Whether the options of an overlay ask for encryption: in Docker the bare key does, whatever its value."""
+    return dict(options).get("encrypted", "false").lower() not in ("false", "0")
 
 
 VOLUME_DRIVERS: dict[str, frozenset[str]] = {
@@ -370,6 +380,14 @@ class Peer(Record, frozen=True, kw_only=True):
     names: tuple[str, ...] = ()
 
 
+class Tunnel(Record, frozen=True, kw_only=True):
+    """The far end of this node's WireGuard tunnel on node *name*: reached at *underlay*, known by its public *key*."""
+
+    name: str
+    underlay: str
+    key: str
+
+
 class Virtual(Record, frozen=True, kw_only=True):
     """A service as one: connections to its address, or to its *ports* on any node, go to one of *backends*, the tasks
     that can serve now. *names* lead to the address."""
@@ -393,7 +411,8 @@ class Content(Record, frozen=True, kw_only=True):
 
 class Manifest(Record, frozen=True, kw_only=True):
     """What *node* must be. *serial* tells one delivery from another. *underlay* is the address under which other nodes
-    reach it, "" on a node that is alone. *peers* are the endpoints on other nodes of the networks that this one has.
+    reach it, "" on a node that is alone. *peers* are the endpoints on other nodes of the networks that this one has, *tunnels*
+    the nodes with which it has encrypted ones.
 
     Whatever of pystack's the node has and the manifest does not name is removed, except volumes (data goes only when asked
     for) and containers made through the Docker Engine API."""
@@ -408,9 +427,10 @@ class Manifest(Record, frozen=True, kw_only=True):
     peers: tuple[Peer, ...] = ()
     virtuals: tuple[Virtual, ...] = ()
     contents: tuple[Content, ...] = ()
+    tunnels: tuple[Tunnel, ...] = ()
 
 
-PARTS = ("networks", "volumes", "tasks", "peers", "virtuals", "contents")
+PARTS = ("networks", "volumes", "tasks", "peers", "virtuals", "contents", "tunnels")
 
 
 class Delta(Record, frozen=True, kw_only=True):
@@ -422,7 +442,7 @@ class Delta(Record, frozen=True, kw_only=True):
     drop: dict[str, tuple[str, ...]] = {}
 
 
-def entry_key(part: str, entry: Network | Volume | Task | Peer | Virtual | Content) -> str:
+def entry_key(part: str, entry: Network | Volume | Task | Peer | Virtual | Content | Tunnel) -> str:
     """What an entry is known by within its part of a manifest."""
     if isinstance(entry, Peer):
         return f"{entry.network} {entry.ipv4} {entry.ipv6}"
@@ -527,7 +547,7 @@ class Facts(Record, frozen=True, kw_only=True):
     """What a node is, as it says itself. *cpus* counts cores, *memory* bytes; *lacks* names what its kernel or its
     installed programs are missing; *links* are those of the host itself, *drivers* the network drivers; *mtu* is that of
     its underlay, *ssh_key* the public key that it comes with to the others' SSH servers, *seal_key* the one that secrets are
-    sealed to, "" where none was sent yet."""
+    sealed to, *tunnel_key* the one of its WireGuard tunnel, each "" where none was asked for yet."""
 
     hostname: str = ""
     os: str = "linux"
@@ -543,6 +563,7 @@ class Facts(Record, frozen=True, kw_only=True):
     mtu: int = 1500
     ssh_key: str = ""
     seal_key: str = ""
+    tunnel_key: str = ""
     clock: float = 0.0
 
     def offers(self, parent: str) -> bool:

@@ -1,6 +1,6 @@
-"""What only one node can read: sealed to its public key by whoever sends it, opened there.
+"""A node's keys, and what only that node can read: sealed to its public key by whoever sends it, opened there.
 
-The private key never leaves the node's state folder. Part of the contract: the control plane seals with this module too.
+A private key never leaves the node's state folder. Part of the contract: the control plane seals with this module too.
 Source: RFC 9180 (HPKE), base mode, with X25519, HKDF-SHA256 and ChaCha20-Poly1305.
 """
 
@@ -18,26 +18,36 @@ class Unsealable(Exception):
     """It was sealed to another key, for another purpose, or was changed on its way."""
 
 
-def known_key(folder: Path) -> str:
-    """The public key of this node in Base64, "" where it has none yet."""
-    public = folder / "seal.pub"
+PURPOSES = ("seal", "tunnel")
+"""What a node has X25519 keys for: `seal` is what secrets are sealed to, `tunnel` is WireGuard's."""
+
+
+def private_key(folder: Path, purpose: str) -> Path:
+    """The file of the private key: 32 bytes."""
+    return folder / f"{purpose}.key"
+
+
+def known_key(folder: Path, purpose: str) -> str:
+    """The public key of this node for *purpose* in Base64, "" where it has none yet."""
+    public = folder / f"{purpose}.pub"
     return public.read_text().strip() if public.exists() else ""
 
 
-def make_key(folder: Path) -> str:
-    """The public key of this node, made at the first call, kept in *folder* beside the private one."""
+def make_key(folder: Path, purpose: str) -> str:
+    """The public key of this node for *purpose*, made at the first call, kept in *folder* beside the private one."""
     # not at the top: who has no secrets does not pay for the import, 36 ms and 9 MB
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
     from agent.files import write_atomically
 
-    if not (folder / "seal.key").exists():
+    path = private_key(folder, purpose)
+    if not path.exists():
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomically(folder / "seal.key", X25519PrivateKey.generate().private_bytes_raw(), 0o600, sync=True)
-    private = X25519PrivateKey.from_private_bytes((folder / "seal.key").read_bytes())
+        write_atomically(path, X25519PrivateKey.generate().private_bytes_raw(), 0o600, sync=True)
+    private = X25519PrivateKey.from_private_bytes(path.read_bytes())
     public = base64.b64encode(private.public_key().public_bytes_raw()).decode()
-    if known_key(folder) != public:
-        write_atomically(folder / "seal.pub", public.encode() + b"\n")
+    if known_key(folder, purpose) != public:
+        write_atomically(folder / f"{purpose}.pub", public.encode() + b"\n")
     return public
 
 
@@ -54,7 +64,7 @@ def unseal(folder: Path, sealed: bytes, purpose: str) -> bytes:
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
     try:
-        private = X25519PrivateKey.from_private_bytes((folder / "seal.key").read_bytes())
+        private = X25519PrivateKey.from_private_bytes(private_key(folder, "seal").read_bytes())
         return _suite().decrypt(sealed, private, purpose.encode())
     except FileNotFoundError:
         raise Unsealable(f"this host has no key in {folder}") from None

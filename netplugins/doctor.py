@@ -13,8 +13,10 @@ from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
-from netplugins import lan, netlink, netns
-from netplugins.driver import Bridge, Child, Far, KernelObject, Veth, Vlan, Vxlan
+from netplugins import lan, netlink, netns, wireguard
+from netplugins.driver import Bridge, Child, Far, KernelObject, Tunnel, Veth, Vlan, Vxlan
+from netplugins.errors import NetworkError
+from netplugins.kernel import tunnel_cidr
 
 REPAIR = "pystack doctor --repair puts it back"
 
@@ -62,7 +64,7 @@ def examine(objects: Iterable[KernelObject], far: Collection[Far], labels: Mappi
     return found + _well(found, objects, far)
 
 
-def _host_link(item: Bridge | Veth | Vxlan | Vlan, host: _View, label: str) -> Iterable[Finding]:
+def _host_link(item: Bridge | Veth | Vxlan | Vlan | Tunnel, host: _View, label: str) -> Iterable[Finding]:
     where = f"{item.name} ({label})"
     link = host.links.get(item.name)
     if link is None:
@@ -86,14 +88,34 @@ def _host_link(item: Bridge | Veth | Vxlan | Vlan, host: _View, label: str) -> I
             detail = f"it has VNI {link.vni}, port {link.port} and speaks from {local}: VNI {item.vni}, port {item.port} and " \
                      f"{item.local} are wanted"
             yield Finding(check="vxlan", target=where, detail=detail, fix=REPAIR, item=item.name)
-    if isinstance(item, Bridge):
-        for cidr in item.addresses:
+    if isinstance(item, Tunnel):
+        yield from _peers(item, where)
+    if isinstance(item, Bridge | Tunnel):
+        for cidr in item.addresses if isinstance(item, Bridge) else (tunnel_cidr(item),):
             one = ipaddress.ip_interface(cidr)
             if (link.index, one.ip.packed) not in host.addresses:
                 yield Finding(check="address", target=where, detail=f"{one} is not there", fix=REPAIR, item=item.name)
             elif (link.index, one.network.network_address.packed, one.network.prefixlen) not in host.routes:
                 detail = f"the route to {one.network} is not there"
                 yield Finding(check="route", target=where, detail=detail, fix=REPAIR, item=item.name)
+
+
+def _peers(tunnel: Tunnel, where: str) -> Iterable[Finding]:
+    """Whether the tunnel knows just those whom it should."""
+    wrong = functools.partial(Finding, check="tunnel", target=where, fix=REPAIR, item=tunnel.name)
+    try:
+        has = wireguard.peers(tunnel.name)
+    except NetworkError as error:
+        yield wrong(detail=str(error))
+        return
+    wanted = {p.key: p for p in tunnel.peers}
+    for key in sorted(wanted.keys() | has.keys()):
+        if key not in has:
+            yield wrong(detail=f"it does not know {wanted[key].endpoint}")
+        elif key not in wanted:
+            yield wrong(detail=f"it lets {has[key].endpoint or 'a stranger'} in, whom it should not know")
+        elif has[key] != wanted[key]:
+            yield wrong(detail=f"it looks for {wanted[key].address} at {has[key].endpoint} and not at {wanted[key].endpoint}")
 
 
 def _interior(path: str, items: list[Veth | Child], label: str) -> Iterable[Finding]:
@@ -193,6 +215,7 @@ def _well(found: list[Finding], objects: list[KernelObject], far: Collection[Far
     counts = {
         "link": sum(not isinstance(o, Child) for o in objects),
         "vxlan": sum(isinstance(o, Vxlan) for o in objects),
+        "tunnel": sum(isinstance(o, Tunnel) for o in objects),
         "address": sum(isinstance(o, Bridge) for o in objects),
         "container-link": sum(isinstance(o, Veth | Child) for o in objects),
         "fdb": len(far),

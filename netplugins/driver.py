@@ -28,12 +28,32 @@ class Remote(msgspec.Struct, frozen=True, kw_only=True):
     mac: str = ""
 
 
+class WireguardPeer(msgspec.Struct, frozen=True, kw_only=True):
+    """The far end of a tunnel: its public *key* in Base64, where it listens, and its *address* in the tunnel."""
+
+    key: str
+    endpoint: str
+    port: int
+    address: str
+
+
+class Tunnel(msgspec.Struct, frozen=True, kw_only=True):
+    """The node's WireGuard device, one for all of its encrypted networks. *private_key* is the path of a file of 32 bytes."""
+
+    name: str
+    private_key: str
+    address: str
+    port: int
+    mtu: int
+    peers: frozenset[WireguardPeer] = frozenset()
+
+
 class Network(msgspec.Struct, frozen=True, kw_only=True):
     """A network as drivers see it. *link* is the name of its main link, at most 15 bytes (IFNAMSIZ).
 
     For an overlay: *vni* (24 bits), *underlay* (this node's address for the others), *own* (addresses that this node
     has on the network, the gateway's apart), *services* (CIDRs of services' addresses; *balanced* where a service has one),
-    *remotes*."""
+    *remotes*. With a *tunnel*, addresses of the underlay are those in the tunnel."""
 
     name: str
     link: str
@@ -47,6 +67,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     services: tuple[str, ...] = ()
     balanced: bool = False
     remotes: tuple[Remote, ...] = ()
+    tunnel: Tunnel | None = None
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,7 +195,7 @@ class Child(msgspec.Struct, frozen=True, kw_only=True):
     probed: bool = True
 
 
-KernelObject = Bridge | Veth | Vxlan | Vlan | Child
+KernelObject = Bridge | Veth | Vxlan | Vlan | Child | Tunnel
 
 
 class Isolation(msgspec.Struct, frozen=True, kw_only=True):

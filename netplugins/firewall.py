@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from netplugins import netns
-from netplugins.driver import Balanced, Isolation, Published
+from netplugins.driver import Balanced, Isolation, Published, Tunnel
 from netplugins.errors import NetworkError
 
 VXLAN_PORT = 4789
@@ -147,12 +147,12 @@ def _balancing(script: _Script, balanced: Sequence[Balanced]) -> tuple[list[str]
 
 def render(
     table: str, networks: Sequence[Isolation], published: Sequence[Published],
-    balanced: Sequence[Balanced] = (), local: Sequence[str] = (), peers: Sequence[str] = (),
+    balanced: Sequence[Balanced] = (), local: Sequence[str] = (), peers: Sequence[str] = (), tunnel: Tunnel | None = None,
 ) -> Ruleset:
     """Table inet *table* for the given state.
 
     *local* are the addresses of this node's own endpoints on networks with several nodes, *peers* the other nodes, which
-    alone may send VXLAN packets."""
+    alone may send VXLAN packets; to the address in the *tunnel* they come out of the tunnel alone."""
     script = _Script()
     out = script.lines
     out += [f"table inet {table}", f"delete table inet {table}", f"table inet {table} {{"]
@@ -239,6 +239,10 @@ def render(
         out += ["  chain input {", "    type filter hook input priority filter; policy accept;"]
         for version, family in ((4, "ip"), (6, "ip6")):
             known = ", ".join(sorted(p for p in peers if (":" in p) == (version == 6)))
+            if tunnel and version == 6:
+                out.append(f'    udp dport {VXLAN_PORT} ip6 daddr {tunnel.address} iifname != "{tunnel.name}" drop')
+                out.append(f'    iifname "{tunnel.name}" udp dport {VXLAN_PORT} accept')
+                out.append(f'    iifname "{tunnel.name}" meta l4proto != ipv6-icmp drop')
             if known:
                 out.append(f"    udp dport {VXLAN_PORT} meta nfproto ipv{version} {family} saddr != {{ {known} }} drop")
         out.append("  }")

@@ -15,8 +15,8 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-from netplugins import lan, netlink, netns
-from netplugins.driver import Bridge, Child, Far, KernelObject, Veth, Vlan, Vxlan
+from netplugins import lan, netlink, netns, wireguard
+from netplugins.driver import Bridge, Child, Far, KernelObject, Tunnel, Veth, Vlan, Vxlan
 from netplugins.errors import NetworkError
 
 
@@ -74,20 +74,20 @@ class Kernel:
             if self._index_of(child.parent) != parent:  # it went with its parent
                 present.pop(name, None)
                 del self._children[name]
-        bridges = [b for b in present.values() if isinstance(b, Bridge)]
-        if bridges:
+        addressed = [i for i in present.values() if isinstance(i, Bridge | Tunnel)]
+        if addressed:
             addresses, routes = self._socket.addresses(), self._socket.routes()
-            for bridge in bridges:
-                if not self._addressed(bridge, addresses, routes):
-                    present[bridge.name] = None
+            for item in addressed:
+                if not self._addressed(item, addresses, routes):
+                    present[item.name] = None
         if self._far:
             self._far = self._confirmed(self._far)
 
     def _addressed(
-        self, bridge: Bridge, addresses: set[tuple[int, bytes]], routes: set[tuple[int, bytes, int]]
+        self, item: Bridge | Tunnel, addresses: set[tuple[int, bytes]], routes: set[tuple[int, bytes, int]]
     ) -> bool:
-        index = self._link(bridge.name)
-        for cidr in bridge.addresses:
+        index = self._link(item.name)
+        for cidr in item.addresses if isinstance(item, Bridge) else (tunnel_cidr(item),):
             one = ipaddress.ip_interface(cidr)
             route = (index, one.network.network_address.packed, one.network.prefixlen)
             if (index, one.ip.packed) not in addresses or route not in routes:
@@ -95,11 +95,11 @@ class Kernel:
         return True
 
     def adopt(self, described: Iterable[KernelObject]) -> None:
-        """Take links that are already there for what is described, after a restart: the names decide. Bridges are not
-        taken: they are set once more, in place."""
+        """Take links that are already there for what is described, after a restart: the names decide. Bridges and tunnels are
+        not taken: they are set once more, in place."""
         present = self.observe()
         for item in described:
-            if item.name in present and present[item.name] is None and not isinstance(item, Bridge):
+            if item.name in present and present[item.name] is None and not isinstance(item, Bridge | Tunnel):
                 present[item.name] = item
 
     def converge(self, described: frozenset[KernelObject], far: frozenset[Far] = frozenset()) -> dict[str, str]:
@@ -113,7 +113,7 @@ class Kernel:
         try:
             stale = [
                 n for n, was in present.items() if n not in wanted
-                or (was is not None and was != wanted[n] and not isinstance(was, Bridge))
+                or (was is not None and was != wanted[n] and not isinstance(was, Bridge | Tunnel))
             ]
             children = [n for n in stale if n in self._children]
             for name in children:
@@ -128,6 +128,10 @@ class Kernel:
             for item in wanted.values():
                 if isinstance(item, Bridge) and present.get(item.name) != item:
                     self._bridge(item, present.get(item.name), existing=item.name in present)
+                    present[item.name] = item
+            for item in wanted.values():
+                if isinstance(item, Tunnel) and present.get(item.name) != item:
+                    self._tunnel(item, existing=item.name in present)
                     present[item.name] = item
             for item in wanted.values():
                 if isinstance(item, Vxlan) and present.get(item.name) is None:
@@ -205,6 +209,23 @@ class Kernel:
         )])
         self._index[vxlan.name] = self._socket.index(vxlan.name)
         self._socket.run([netlink.quiet_port(self._index[vxlan.name], vxlan.name)])
+
+    def _tunnel(self, tunnel: Tunnel, *, existing: bool) -> None:
+        """Make a WireGuard device, or change it in place: sessions with other nodes go on."""
+        if not existing:
+            if "wireguard" in _kinds():
+                self._socket.run([netlink.add_wireguard(tunnel.name)])
+            else:
+                wireguard.start_program(tunnel.name)
+        index = self._socket.index(tunnel.name)
+        self._index[tunnel.name] = index
+        wireguard.configure(tunnel)
+        _sysctl(f"net/ipv6/conf/{tunnel.name}/disable_ipv6", "0")  # a host may have it off for new links
+        cidr = tunnel_cidr(tunnel)
+        self._socket.run([
+            netlink.set_mtu(index, tunnel.mtu, tunnel.name), netlink.link_up(index, tunnel.name),
+            netlink.add_address(index, cidr, tunnel.name), netlink.add_connected_route(index, cidr, tunnel.name),
+        ])
 
     def _vlan(self, vlan: Vlan) -> None:
         parent = self._parent(vlan.parent)
@@ -410,6 +431,10 @@ def _address_child(child: Child) -> None:
         sock.run(messages)
 
 
+def tunnel_cidr(tunnel: Tunnel) -> str:
+    return f"{tunnel.address}/{wireguard.PREFIX.prefixlen}"
+
+
 def links() -> frozenset[str]:
     """The names of all links of this network namespace."""
     return frozenset(name for _, name in _links())
@@ -442,6 +467,12 @@ def forwarding_off(links: Iterable[str]) -> list[str]:
 
 
 def features() -> frozenset[str]:
+    """Link kinds that can be made here: by the kernel, or, of WireGuard, by a program."""
+    return _kinds() | ({"wireguard"} if wireguard.has_program() else set())
+
+
+@functools.cache
+def _kinds() -> frozenset[str]:
     """Link kinds that this kernel can make, found by asking it (nothing is left behind)."""
     found: set[str] = set()
 

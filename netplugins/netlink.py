@@ -113,6 +113,15 @@ def add_vxlan(name: str, *, vni: int, port: int, local: str, mtu: int, master: i
     return Message(RTM_NEWLINK, F_CREATE | F_EXCL, payload, f"create vxlan {name} (VNI {vni})")
 
 
+def add_wireguard(name: str) -> Message:
+    info = attribute(IFLA_LINKINFO, text(IFLA_INFO_KIND, "wireguard"))
+    return Message(RTM_NEWLINK, F_CREATE | F_EXCL, ifinfo() + text(IFLA_IFNAME, name) + info, f"create WireGuard device {name}")
+
+
+def set_mtu(index: int, mtu: int, what: str) -> Message:
+    return Message(RTM_NEWLINK, 0, ifinfo(index) + u32(IFLA_MTU, mtu), f"set the MTU of {what}")
+
+
 def add_vlan(name: str, *, parent: int, vid: int) -> Message:
     data = attribute(IFLA_INFO_DATA, attribute(IFLA_VLAN_ID, struct.pack("=H", vid)))
     info = attribute(IFLA_LINKINFO, text(IFLA_INFO_KIND, "vlan") + data)

@@ -3,7 +3,8 @@
 Who is where is decided by the plan: each far endpoint is an FDB entry (frames to its MAC go to its node) and a neighbour
 entry (the bridge itself answers ARP and ND for it), written before a container starts. `nolearning` and `local` are both
 set: learning would hide a missing entry until the learned one ages (moby#52661), and without `local` every connection
-dies once a peer's source address differs (moby#53004). Source: RFC 7348; ip-link(8); bridge(8).
+dies once a peer's source address differs (moby#53004). An encrypted network's packets go through a WireGuard device.
+Source: RFC 7348; ip-link(8); bridge(8).
 """
 
 from __future__ import annotations
@@ -28,14 +29,17 @@ class OverlayDriver:
         self._bridge = BridgeDriver(prefix)
 
     def missing(self, network: Network, host: Host) -> Sequence[str]:
-        del network
         lacks = [kind for kind in ("bridge", "vxlan") if kind not in host.features]
-        return [f"the kernel has no {kind} (CONFIG_{kind.upper()})" for kind in lacks]
+        out = [f"the kernel has no {kind} (CONFIG_{kind.upper()})" for kind in lacks]
+        if network.tunnel and "wireguard" not in host.features:
+            out.append("it is to be encrypted, and there is no WireGuard: `modprobe wireguard`, or install wireguard-go")
+        return out
 
     def describe(self, network: Network, endpoints: Sequence[Endpoint], host: Host) -> Description:
         """As a bridge network, with the VXLAN device and every far endpoint."""
         family = ipaddress.ip_address(network.underlay).version if network.underlay else 4
-        wish = network.options.get(OPTION + "driver.mtu") or str(host.mtu - OVERHEAD[family])
+        room = network.tunnel.mtu if network.tunnel else host.mtu
+        wish = network.options.get(OPTION + "driver.mtu") or str(room - OVERHEAD[family])
         inner = msgspec.structs.replace(network, options=network.options | {OPTION + "driver.mtu": wish})
         local = self._bridge.describe(inner, endpoints, host)
         if not network.underlay:  # a node that is alone has nobody to reach
@@ -59,4 +63,5 @@ class OverlayDriver:
                 addresses=tuple(a for a in (r.ipv4, r.ipv6) if a))
             for r in network.remotes if r.underlay and r.underlay != network.underlay
         )
-        return Description(objects | {vxlan}, local.isolation, far)
+        tunnels = {network.tunnel} if network.tunnel else set()
+        return Description(objects | {vxlan} | tunnels, local.isolation, far)

@@ -37,15 +37,16 @@ async def facts(request: web.Request) -> web.Response:
         features=tuple(sorted(engine.networks.host.features)), clock=time.time(),
         links=tuple(sorted(engine.networks.host_links())), drivers=tuple(sorted(engine.networks.drivers)),
         mtu=engine.networks.host.mtu, ssh_key=await asyncio.to_thread(engine.volumes.key),
-        seal_key=known_key(engine.paths.keys), lacks=tuple(p for p in ("runc", "conmon", "nft") if not shutil.which(p)),
+        seal_key=known_key(engine.paths.keys, "seal"), tunnel_key=known_key(engine.paths.keys, "tunnel"),
+        lacks=tuple(p for p in ("runc", "conmon", "nft") if not shutil.which(p)),
     )
     return web.Response(body=msgspec.json.encode(found), content_type="application/json")
 
 
-@routes.post("/pystack/seal-key")
-async def seal_key(request: web.Request) -> web.Response:
-    """The public key that secrets for this node are sealed to, made at the first call."""
-    made = await asyncio.to_thread(make_key, request.app[CONVERGER].engine.paths.keys)
+@routes.post("/pystack/keys/{purpose:seal|tunnel}")
+async def key(request: web.Request) -> web.Response:
+    """This node's public key for a purpose, made at the first call."""
+    made = await asyncio.to_thread(make_key, request.app[CONVERGER].engine.paths.keys, request.match_info["purpose"])
     return web.json_response({"key": made})
 
 

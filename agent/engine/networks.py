@@ -24,10 +24,11 @@ from agent.engine.dataplane import Dataplane
 from agent.engine.records import Endpoint, Record
 from agent.errors import AgentError, BadRequest, Conflict, NotFound
 from agent.failpoints import failpoint
-from agent.manifest import Manifest, Network, Peer, Port, PublishedPort, Subnet, Virtual
+from agent.manifest import Manifest, Network, Peer, Port, PublishedPort, Subnet, Tunnel, Virtual
 from agent.paths import Paths
+from agent.sealing import known_key, private_key
 from agent.settings import Settings
-from netplugins import conntrack, firewall, netlink, netns, registry
+from netplugins import conntrack, firewall, netlink, netns, registry, wireguard
 from netplugins import driver as drivers
 from netplugins.errors import NetworkError
 from netplugins.kernel import Kernel, allow_forwarding, features, links, prepare_namespace
@@ -52,6 +53,7 @@ class Networks:
         """Out of the manifest, and in use by containers that are on their way out."""
         self.peers: tuple[Peer, ...] = ()
         self.virtuals: tuple[Virtual, ...] = ()
+        self.tunnels: tuple[Tunnel, ...] = ()
         self.node = ""
         self.told = False
         """Whether a manifest was heard: before that nothing is changed in the kernel."""
@@ -82,6 +84,7 @@ class Networks:
         self.leaving |= self.manifest
         self.manifest = {n.name: n for n in manifest.networks}
         self.peers, self.virtuals, self.node = manifest.peers, manifest.virtuals, manifest.node
+        self.tunnels = manifest.tunnels
         if self.underlay != manifest.underlay:
             self.underlay = manifest.underlay
             self.host = msgspec.structs.replace(self.host, mtu=mtu_of(self.underlay))
@@ -309,10 +312,15 @@ class Networks:
         objects: set[drivers.KernelObject] = set()
         far: set[drivers.Far] = set()
         remotes: dict[str, list[drivers.Remote]] = {}
+        inside = {t.underlay: wireguard.address_of(t.key) for t in self.tunnels}
         for peer in self.peers:
+            # an endpoint whose node is not in the tunnel yet is not reached in the clear either
+            secret = peer.network in self.all and self.all[peer.network].encrypted
+            underlay = inside.get(peer.underlay, "") if secret else peer.underlay
             remotes.setdefault(peer.network, []).append(
-                drivers.Remote(underlay=peer.underlay, ipv4=peer.ipv4, ipv6=peer.ipv6, mac=peer.mac)
+                drivers.Remote(underlay=underlay, ipv4=peer.ipv4, ipv6=peer.ipv6, mac=peer.mac)
             )
+        tunnel = self._tunnel()
         isolation = []
         for network in self.all.values():
             endpoints = [
@@ -324,6 +332,8 @@ class Networks:
                 for r in self.attached.values() for e in r.endpoints if e.network == network.name
             ]
             wish = msgspec.structs.replace(self._driver_network(network), remotes=tuple(remotes.get(network.name, ())))
+            if network.encrypted:
+                wish = msgspec.structs.replace(wish, tunnel=tunnel, underlay=tunnel.address if tunnel else "")
             driver = self.drivers.get(network.driver)
             lacks = driver.missing(wish, self.host) if driver else (f"driver {network.driver!r} is not known on this node",)
             if driver is None or lacks:
@@ -336,6 +346,22 @@ class Networks:
             if described.isolation:
                 isolation.append(described.isolation)
         return frozenset(objects), isolation, frozenset(far)
+
+    def _tunnel(self) -> drivers.Tunnel | None:
+        """The WireGuard device that the encrypted networks of this node need; None where it has none, or nobody to reach."""
+        if not self.underlay or not any(n.encrypted for n in self.all.values()):
+            return None
+        if not (own := known_key(self.paths.keys, "tunnel")):
+            return None
+        version = ipaddress.ip_address(self.underlay).version
+        return drivers.Tunnel(
+            name=f"{self.prefix}wg", private_key=str(private_key(self.paths.keys, "tunnel")), address=wireguard.address_of(own),
+            port=wireguard.PORT, mtu=self.host.mtu - wireguard.OVERHEAD[version],
+            peers=frozenset(
+                drivers.WireguardPeer(key=t.key, endpoint=t.underlay, port=wireguard.PORT, address=wireguard.address_of(t.key))
+                for t in self.tunnels
+            ),
+        )
 
     def host_links(self) -> frozenset[str]:
         """Links that are not ours: those that others can be made on."""
@@ -498,7 +524,7 @@ class Networks:
         self, isolation: list[drivers.Isolation], published: list[drivers.Published], balanced: list[drivers.Balanced]
     ) -> firewall.Ruleset:
         peers = sorted({p.underlay for p in self.peers if p.underlay})
-        return firewall.render(self.paths.table, isolation, published, balanced, sorted(self._local()), peers)
+        return firewall.render(self.paths.table, isolation, published, balanced, sorted(self._local()), peers, self._tunnel())
 
     # --- for the doctor ----------------------------------------------------------------------------------------
 

@@ -48,7 +48,7 @@ true
 INITS = (Path(sys.prefix) / "bin/tini-static", Path("/usr/bin/tini-static"), Path("/usr/bin/catatonit"))
 """Programs for `init: true`, statically linked; nodes need not have one."""
 PACKAGES = ("agent", "netplugins")
-NEEDS = ("aiohttp", "cryptography", "msgspec", "pyyaml", "uvloop", "zstandard")
+NEEDS = ("aiohttp", "cryptography", "msgspec", "pyroute2", "pyyaml", "uvloop", "zstandard")
 
 
 class Found(msgspec.Struct, kw_only=True):

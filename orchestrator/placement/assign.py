@@ -75,13 +75,15 @@ def _demand(stack: Stack, service: Service, ground: Ground) -> Demand:
     ports = frozenset((p.published, p.protocol) for p in service.container.ports if p.published and p.mode == "host")
     p = service.placement
     used = {a.network for a in service.container.attachments}
-    networks = [n for n in stack.networks if n.name in used and n.driver]
+    networks = [n for n in stack.networks if n.name in used]
     return Demand(
         service=f"{stack.name}/{service.name}", placement=p, reserves=service.reserves, ports=ports,
         near=tuple(f"{stack.name}/{n}" for n in p.near), away=tuple(f"{stack.name}/{n}" for n in p.away),
         pinned=pinned, pinned_by=by,
         parents=tuple((n.parent, n.name) for n in networks if n.parent),
-        drivers=tuple((n.driver, n.name) for n in networks if n.driver not in DRIVERS),
+        drivers=tuple((n.driver, n.name) for n in networks if n.driver and n.driver not in DRIVERS),
+        # on a node that is alone nothing leaves the host
+        encrypted=tuple(n.name for n in networks if n.encrypted) if len(ground.nodes) > 1 else (),
     )
 
 
@@ -252,7 +254,7 @@ def _together(parts: Sequence[Demand]) -> Demand:
         near=tuple(n for n in joined(p.near for p in parts) if n not in services), away=joined(p.away for p in parts),
         pinned=first.pinned, pinned_by=first.pinned_by,
         parents=tuple(dict.fromkeys(x for p in parts for x in p.parents)),
-        drivers=tuple(dict.fromkeys(x for p in parts for x in p.drivers)),
+        drivers=tuple(dict.fromkeys(x for p in parts for x in p.drivers)), encrypted=joined(p.encrypted for p in parts),
     )
 
 

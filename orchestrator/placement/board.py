@@ -26,7 +26,8 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
 
     *service* is `<stack>/<service>`, counted for spreading; *ports* are those that the node itself must hold;
     *pinned* maps nodes to nothing but a reason: where it is not empty, only its nodes will do. *parents* are the links
-    that its networks are made on, *drivers* what they need besides ours: (link or driver, network)."""
+    that its networks are made on, *drivers* what they need besides ours: (link or driver, network); *encrypted* are networks
+    that need WireGuard."""
 
     service: str
     placement: Placement = _NEVER
@@ -39,6 +40,7 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     pinned_by: str = ""
     parents: tuple[tuple[str, str], ...] = ()
     drivers: tuple[tuple[str, str], ...] = ()
+    encrypted: tuple[str, ...] = ()
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -101,7 +103,10 @@ class Board:
         """Nodes that no placement of others can make unfit: they take tasks, and the constraints hold there. *staying* asks for
         a task that is there already, which some taints leave alone."""
         p = demand.placement
-        key = (p.constraints, p.extended, demand.pinned, demand.parents, demand.drivers, p.tolerations, staying)
+        key = (
+            p.constraints, p.extended, p.tolerations, staying, demand.pinned, demand.parents, demand.drivers,
+            bool(demand.encrypted),
+        )
         if key not in self._static:
             rules = [constraints.parse(c) for c in key[0]] + [constraints.parse_extended(c) for c in key[1]]
             fit = self.open.copy()
@@ -116,6 +121,8 @@ class Board:
                 fit &= np.array([n.facts.offers(parent) for n in self.nodes], dtype=bool)
             for driver, _ in demand.drivers:
                 fit &= np.array([driver in n.facts.drivers for n in self.nodes], dtype=bool)
+            if demand.encrypted:
+                fit &= np.array(["wireguard" in n.facts.features for n in self.nodes], dtype=bool)
             if any(n.taints for n in self.nodes):
                 fit &= np.array([not against(n.taints, p.tolerations, staying=staying) for n in self.nodes], dtype=bool)
             self._static[key] = fit
@@ -188,6 +195,10 @@ class Board:
             out.append(Verdict("parent", there, f"network {network} is on {parent}{has}"))
         for driver, network in demand.drivers:
             out.append(Verdict("driver", driver in one.facts.drivers, f"network {network} needs the driver {driver}"))
+        for network in demand.encrypted:
+            there = "wireguard" in one.facts.features
+            has = "" if there else ": it is neither in the kernel nor is wireguard-go installed"
+            out.append(Verdict("encryption", there, f"network {network} needs WireGuard{has}"))
         reserves = demand.reserves
         if reserves.cpus:
             out.append(Verdict("cpus", bool(self.cpus[node] >= reserves.cpus - 1e-9),

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 
 import msgspec
 
-from agent.manifest import Guest, Holder, Home, Manifest, Network, Peer, Port, Task, Virtual, Volume
+from agent.manifest import Guest, Holder, Home, Manifest, Network, Peer, Port, Task, Tunnel, Virtual, Volume
 from orchestrator.placement.node import Node
 
 
@@ -35,7 +35,17 @@ def manifest_of(
         ), tasks=mine,
         peers=() if alone else tuple(_peers(node, underlays, networks, used, everything)),
         virtuals=tuple(_virtuals(networks, used, everything, serving, alone=alone)),
+        tunnels=() if alone else tuple(_tunnels(node, nodes, networks, used)),
     )
+
+
+def _tunnels(node: str, nodes: Sequence[Node], networks: Mapping[str, Network], used: Set[str]) -> list[Tunnel]:
+    """The other nodes of the encrypted networks *used*; one whose key is not known yet has nothing there either."""
+    carriers = {h.name for n in used if n in networks and networks[n].encrypted for h in networks[n].hosts} - {node}
+    return [
+        Tunnel(name=n.name, underlay=n.underlay, key=n.facts.tunnel_key) for n in nodes
+        if n.name in carriers and n.underlay and n.facts.tunnel_key
+    ]
 
 
 def _seen_from(node: str, volume: Volume, nodes: Sequence[Node], tasks: Iterable[Task]) -> Volume:

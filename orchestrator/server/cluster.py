@@ -15,7 +15,7 @@ from orchestrator.couriers.mailbox import Mailbox, prefix_of
 from orchestrator.errors import PystackError, Refused, Unreachable
 from orchestrator.placement import taints
 from orchestrator.placement.node import Availability, Node
-from orchestrator.server.members import Member
+from orchestrator.server.members import Member, key_of
 from orchestrator.store.interface import Delete, Put, Store, StoreError
 
 Heard = Callable[[str, TaskStatus], None]
@@ -141,10 +141,10 @@ class Cluster:
         down by others."""
         await asyncio.gather(*(m.look() for m in self.members.values() if m.ready), return_exceptions=True)
 
-    async def seal_keys(self, nodes: Iterable[str]) -> None:
-        """Have the key that secrets for *nodes* are sealed to; a node that does not answer is asked when it is back."""
+    async def ask_keys(self, nodes: Iterable[str], purpose: str) -> None:
+        """Have the public keys of *nodes* for *purpose*, which those that have none make now."""
         members = [self.members[n] for n in nodes if n in self.members]
-        await asyncio.gather(*(m.ask_seal_key() for m in members if m.ready and not m.node.facts.seal_key))
+        await asyncio.gather(*(m.ask_key(purpose) for m in members if m.ready and not key_of(m.node.facts, purpose)))
 
     async def deliver(self, nodes: Iterable[str] | None = None) -> None:
         """Bring the nodes what changed for them, side by side."""

@@ -102,7 +102,7 @@ class Contents:
     async def _share(self) -> list[Op]:
         """The cluster's key for each server that has not got it yet."""
         keys = {e.key.removeprefix("servers/"): e.value.decode() for e in await self._store.scan("servers/")}
-        keys[self._server] = await asyncio.to_thread(make_key, self._folder)
+        keys[self._server] = await asyncio.to_thread(make_key, self._folder, "seal")
         there = {name: one.public for name, one in self._seals.items()}
         fresh = {n: Seal(public=k, box=seal(k, self._key, PURPOSE)) for n, k in sorted(keys.items()) if there.get(n) != k}
         self._seals |= fresh

@@ -371,7 +371,8 @@ class Controller:
             return await self._apply(self.contents.settled(stack), plan, options, tell)
 
     async def _apply(self, stack: Stack, plan: Plan, options: UpOptions, tell: Any) -> list[Failure]:
-        await self.cluster.seal_keys({t.node for t in plan.desired.tasks if any(f.secret for f in t.container.files)})
+        await self.cluster.ask_keys({t.node for t in plan.desired.tasks if any(f.secret for f in t.container.files)}, "seal")
+        await self.cluster.ask_keys({h.name for n in plan.desired.networks if n.encrypted for h in n.hosts}, "tunnel")
         changed = {s.name for s in plan.changes if s.kind == "task"}
         if failures := await self.images.ship([t for t in plan.desired.tasks if t.name in changed], tell):
             return failures
@@ -604,7 +605,8 @@ class Controller:
             task = place_guest(stack, draft, state.tasks, ground)
             task, networks = address_guest(task, state, list(self.networks.values()), ground)
             if any(f.secret for f in made.files):
-                await self.cluster.seal_keys({task.node})
+                await self.cluster.ask_keys({task.node}, "seal")
+            await self.cluster.ask_keys({h.name for n in networks if n.encrypted for h in n.hosts}, "tunnel")
             if failures := await self.images.ship([task], lambda _: None):
                 raise Refused(failures[0].reason, 409)
             operations: list[Op] = [Put(f"networks/{n.name}", msgspec.json.encode(n)) for n in networks]

@@ -15,6 +15,7 @@ from orchestrator.server.members import Member
 
 SMALL = 84  # bytes of an ordinary ping
 OVERHEAD = {4: 50, 6: 70}  # what VXLAN adds to a frame
+TUNNEL_OVERHEAD = {4: 130, 6: 150}  # over IPv6 inside WireGuard
 FEW = 20  # nodes, among which each asks each
 NEIGHBOURS = 5  # whom each asks where there are more
 
@@ -108,7 +109,7 @@ def _question(asker: Member, asked: Member, networks: Mapping[str, Network]) -> 
         if network.driver == "overlay" and own.name in hosts and far.name in hosts and hosts[own.name].ipv4:
             a, b = hosts[own.name].ipv4, hosts[far.name].ipv4
             asked_mtu = int(dict(network.options).get("com.docker.network.driver.mtu", 0))
-            full = asked_mtu or mtu - OVERHEAD[6 if ":" in own.underlay else 4]
+            full = asked_mtu or mtu - (TUNNEL_OVERHEAD if network.encrypted else OVERHEAD)[6 if ":" in own.underlay else 4]
             probes += [("overlay-small", a, b, SMALL), ("overlay-full", a, b, full)]
             break
     return _Question(own.name, far.name, tuple(probes))

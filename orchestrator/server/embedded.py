@@ -104,7 +104,7 @@ async def _campaign(address: Address, paths: Paths, state: api.Waiting, stop: as
     store = None
     try:
         store = await EtcdStore.open(address)
-        await store.announce(f"servers/{_name()}", make_key(paths.keys).encode())
+        await store.announce(f"servers/{_name()}", make_key(paths.keys, "seal").encode())
         state.reason, state.away = "another server leads: ask that one (PYSTACK_HOST may name several)", False
         await _unless(stop, store.lead(_name()))
         return store

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from agent.manifest import Facts, Manifest, TaskStatus, difference
+from agent.sealing import PURPOSES
 from orchestrator.couriers.courier import Courier
 from orchestrator.couriers.mailbox import Mailbox
 from orchestrator.errors import PystackError, Refused, Unreachable
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from orchestrator.couriers.ssh import Tunnel
 
 log = logging.getLogger(__name__)
+
+
+def key_of(facts: Facts, purpose: str) -> str:
+    return facts.seal_key if purpose == "seal" else facts.tunnel_key
 
 
 class Member:
@@ -91,16 +96,18 @@ class Member:
 
     async def look(self) -> None:
         """Learn what the node is now. Raises Unreachable, Refused."""
-        before = self.node.facts.seal_key
+        before = self.node.facts
         facts = msgspec.convert(await self.courier.call("GET", "/pystack/facts"), Facts)
         self.node = msgspec.structs.replace(self.node, facts=facts)
-        if before and not facts.seal_key:  # its disk is another, and secrets are sent to it
-            await self.ask_seal_key()
+        for purpose in PURPOSES:
+            if key_of(before, purpose) and not key_of(facts, purpose):  # its disk is another, and it is in use
+                await self.ask_key(purpose)
 
-    async def ask_seal_key(self) -> None:
-        """Have the node's key for secrets. Raises Unreachable, Refused."""
-        made = await self.courier.call("POST", "/pystack/seal-key")
-        self.node = msgspec.structs.replace(self.node, facts=msgspec.structs.replace(self.node.facts, seal_key=made["key"]))
+    async def ask_key(self, purpose: str) -> None:
+        """Have the node's public key for *purpose* made. Raises Unreachable, Refused."""
+        made = await self.courier.call("POST", f"/pystack/keys/{purpose}")
+        facts = msgspec.structs.replace(self.node.facts, **{f"{purpose}_key": made["key"]})
+        self.node = msgspec.structs.replace(self.node, facts=facts)
 
     async def _deliver_quietly(self) -> None:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from agent.manifest import Container, Hook, Record, Subnet, Ulimit, is_shared
+from agent.manifest import Container, Hook, Record, Subnet, Ulimit, is_encrypted, is_shared
 
 
 class Dependency(Record, frozen=True, kw_only=True):
@@ -149,6 +149,11 @@ class StackNetwork(Record, frozen=True, kw_only=True):
     def parent(self) -> str:
         """The link of each host that it is made on, "" for none."""
         return dict(self.options).get("parent", "") if self.driver not in ("", "bridge", "overlay") else ""
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether what several nodes say to each other on it must be secret."""
+        return self.driver in ("", "overlay") and is_encrypted(self.options)
 
     @property
     def one_host(self) -> bool:

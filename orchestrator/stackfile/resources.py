@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Mapping, Set
 from typing import Any
 
-from agent.manifest import VOLUME_DRIVERS, Subnet, volume_driver
+from agent.manifest import VOLUME_DRIVERS, Subnet, is_encrypted, volume_driver
 from orchestrator.stackfile import merge, rows
 from orchestrator.stackfile.model import StackContent, StackNetwork, StackVolume
 from orchestrator.stackfile.reading import Reading
@@ -30,10 +30,10 @@ def networks_of(reading: Reading, document: dict[str, Any]) -> dict[str, StackNe
             continue
         driver = body.get("driver") or ""
         opts = merge.as_mapping(body.get("driver_opts"))
-        if "encrypted" in opts and rows.scalar(opts["encrypted"]).lower() not in ("false", "0"):
+        if driver not in ("", "overlay") and is_encrypted((k, rows.scalar(v)) for k, v in opts.items()):
             # traffic that somebody believes to be secret must not go out in the clear
-            reading.check((*path, "driver_opts", "encrypted"), "encrypted overlays are not there yet",
-                          "take it out where the wire between the hosts is trusted")
+            reading.check((*path, "driver_opts", "encrypted"), f"a network with the driver {driver} cannot be encrypted",
+                          "take the option out, or the driver: it is overlay where nothing else is said")
         if driver in LAN_OPTIONS:
             _check_lan(reading, driver, opts, path)
         subnets: list[Subnet] = []

@@ -42,9 +42,9 @@ def secret(content: bytes | None, *, external: bool = False, name: str = "s_db")
 
 
 def test_only_the_node_opens_what_was_sealed_to_it(tmp_path: Path) -> None:
-    key = make_key(tmp_path / "a")
-    assert make_key(tmp_path / "a") == key
-    make_key(tmp_path / "b")
+    key = make_key(tmp_path / "a", "seal")
+    assert make_key(tmp_path / "a", "seal") == key
+    make_key(tmp_path / "b", "seal")
     sealed = seal(key, b"plain", "purpose")
     assert unseal(tmp_path / "a", sealed, "purpose") == b"plain"
     for folder, data, purpose in (
@@ -65,7 +65,7 @@ async def test_the_store_has_no_secret_in_the_clear_and_the_node_has(store: Sqli
     assert file.digest
     assert b"hunter2" not in msgspec.json.encode(settled)
     assert all(b"hunter2" not in e.value for e in await store.scan(""))
-    public = make_key(tmp_path / "node")
+    public = make_key(tmp_path / "node", "seal")
     sent = contents.sent(file, public)
     assert sent
     assert unseal(tmp_path / "node", sent.data, file.digest) == b"hunter2"
@@ -83,7 +83,7 @@ async def test_a_digest_of_a_secret_is_no_hash_of_it(store: SqliteStore, tmp_pat
 
 
 async def test_a_server_that_starts_again_or_takes_over_can_open_them(store: SqliteStore, tmp_path: Path) -> None:
-    await store.transact((), [Put("servers/n2", make_key(tmp_path / "n2").encode())])
+    await store.transact((), [Put("servers/n2", make_key(tmp_path / "n2", "seal").encode())])
     first = await opened(store, tmp_path / "n1")
     given = stack(secret(b"hunter2"))
     await first.keep(given.contents)
@@ -92,7 +92,7 @@ async def test_a_server_that_starts_again_or_takes_over_can_open_them(store: Sql
     for folder, name in (("n1", "n1"), ("n2", "n2")):
         later = await opened(store, tmp_path / folder, name)
         assert later.settled(given) == settled
-        sent = later.sent(file, make_key(tmp_path / "node"))
+        sent = later.sent(file, make_key(tmp_path / "node", "seal"))
         assert sent
         assert unseal(tmp_path / "node", sent.data, file.digest) == b"hunter2"
 
@@ -104,11 +104,11 @@ async def test_one_that_joins_later_gets_the_key_from_who_leads(store: SqliteSto
     with pytest.raises(Refused, match=r"server n2 cannot open the cluster's secrets: .*Start a server that can"):
         stranger.settled(stack(secret(b"hunter2")))
     assert stranger.sent(msgspec.structs.replace(FILE, digest="0" * 32), "") is None
-    await store.transact((), [Put("servers/n2", make_key(tmp_path / "n2").encode())])
+    await store.transact((), [Put("servers/n2", make_key(tmp_path / "n2", "seal").encode())])
     await opened(store, tmp_path / "n1")
     assert (await opened(store, tmp_path / "n2", "n2")).settled(stack(secret(b"hunter2"))).contents[0].digest
     # a host whose disk was replaced has another key: it gets the cluster's anew
-    await store.transact((), [Put("servers/n2", make_key(tmp_path / "n2-new").encode())])
+    await store.transact((), [Put("servers/n2", make_key(tmp_path / "n2-new", "seal").encode())])
     await opened(store, tmp_path / "n1")
     assert (await opened(store, tmp_path / "n2-new", "n2")).settled(stack(secret(b"hunter2"))).contents[0].digest
 

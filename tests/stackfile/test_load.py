@@ -15,9 +15,9 @@ from orchestrator.stackfile.units import parse_bytes, parse_duration
 from tests.conftest import SHARED
 
 PROBLEMS = {
-    "an overlay that would not be encrypted": (
-        "services: {a: {image: x}}\nnetworks:\n  n:\n    driver_opts: {encrypted: ''}\n",
-        "4:19: networks.n.driver_opts.encrypted: encrypted overlays are not there yet"),
+    "a network that would not be encrypted": (
+        "services: {a: {image: x}}\nnetworks:\n  n:\n    driver: bridge\n    driver_opts: {encrypted: ''}\n",
+        "5:19: networks.n.driver_opts.encrypted: a network with the driver bridge cannot be encrypted"),
     "an unknown key names the nearest one": (
         "services:\n  web:\n    image: a\n    depnds_on: [b]\n", "4:5: services.web.depnds_on: no such key"),
     "a port that does not exist": (

@@ -1,0 +1,181 @@
+"""The WireGuard device under encrypted overlays: the kernel's, or one that wireguard-go keeps in a process of its own.
+
+A node has one device for all of its encrypted networks. Its address in the tunnel follows from its public key, so nobody
+has to give addresses out, and a packet from an address can only come from the holder of that key (cryptokey routing).
+Source: wg(8); the cross-platform configuration protocol at wireguard.com/xplatform; RFC 4193 for the addresses.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import ipaddress
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from netplugins.driver import Tunnel, WireguardPeer
+from netplugins.errors import NetworkError
+
+PORT = 51871
+OVERHEAD = {4: 60, 6: 80}
+"""What a packet grows by, in bytes, over an underlay of IPv4 or IPv6."""
+PREFIX = ipaddress.IPv6Network("fd70:7973:7461:636b::/64")
+_PROGRAM, _SOCKETS = "wireguard-go", Path("/var/run/wireguard")
+
+
+def address_of(key: str) -> str:
+    """A node's address in the tunnel, by its public *key* in Base64."""
+    host = hashlib.sha256(base64.b64decode(key)).digest()[:8]
+    return str(PREFIX[int.from_bytes(host, "big")])
+
+
+def has_program() -> bool:
+    """Whether a device can be made without the kernel's help."""
+    return shutil.which(_PROGRAM) is not None and os.path.exists("/dev/net/tun")
+
+
+def start_program(name: str) -> None:
+    """Make the device *name*: the process stays for as long as the link does. Raises NetworkError."""
+    command = [_PROGRAM, name]
+    # with LOG_LEVEL set it would hold on to our pipe for as long as it lives
+    environment = {"PATH": os.environ.get("PATH", os.defpath)}
+    done = subprocess.run(
+        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        timeout=20, check=False,
+    )
+    if done.returncode:
+        said = [line for line in done.stderr.splitlines() if line.strip(" │┌└─┐┘")]
+        raise NetworkError(f"{_PROGRAM} could not make {name}: {said[-1] if said else done.returncode}")
+
+
+def configure(tunnel: Tunnel) -> None:
+    """Make port, key and peers of the device equal to *tunnel*; sessions with peers that stay go on. Raises NetworkError."""
+    private = Path(tunnel.private_key).read_bytes()
+    has = peers(tunnel.name)
+    wanted = {p.key: p for p in tunnel.peers}
+    gone = [key for key in has if key not in wanted]
+    changed = [p for key, p in wanted.items() if has.get(key) != p]
+    device = _Program(tunnel.name) if _is_program(tunnel.name) else _InKernel(tunnel.name)
+    device.set(private, tunnel.port, gone, changed)
+
+
+def peers(name: str) -> Mapping[str, WireguardPeer]:
+    """The peers that the device *name* has, by public key. Raises NetworkError."""
+    return (_Program(name) if _is_program(name) else _InKernel(name)).peers()
+
+
+def _is_program(name: str) -> bool:
+    return (_SOCKETS / f"{name}.sock").exists()
+
+
+class _Program:
+    """A device of wireguard-go, spoken to over its socket."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def _ask(self, request: str) -> list[tuple[str, str]]:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(10)
+            try:
+                sock.connect(str(_SOCKETS / f"{self.name}.sock"))
+                sock.sendall(request.encode() + b"\n")
+                answer = b""
+                while not answer.endswith(b"\n\n"):
+                    piece = sock.recv(1 << 16)
+                    if not piece:
+                        break
+                    answer += piece
+            except OSError as error:
+                raise NetworkError(f"{_PROGRAM} of {self.name} does not answer: {error.strerror or error}") from error
+        lines = [(k, v) for line in answer.decode().splitlines() if line for k, _, v in [line.partition("=")]]
+        if ("errno", "0") not in lines:
+            raise NetworkError(f"{_PROGRAM} of {self.name} refused what it was told: {answer.decode().strip()}")
+        return lines
+
+    def set(self, private: bytes, port: int, gone: list[str], changed: list[WireguardPeer]) -> None:
+        lines = ["set=1", f"private_key={private.hex()}", f"listen_port={port}"]
+        for key in gone:
+            lines += [f"public_key={_hex(key)}", "remove=true"]
+        for peer in changed:
+            lines += [
+                f"public_key={_hex(peer.key)}", f"endpoint={_joined(peer.endpoint, peer.port)}", "replace_allowed_ips=true",
+                f"allowed_ip={peer.address}/128",
+            ]
+        self._ask("\n".join(lines) + "\n")
+
+    def peers(self) -> dict[str, WireguardPeer]:
+        out: list[dict[str, str]] = []
+        for name, value in self._ask("get=1\n"):
+            if name == "public_key":
+                out.append({})
+            if out:
+                out[-1][name] = value
+        return {
+            key: WireguardPeer(key=key, endpoint=host, port=port, address=entry.get("allowed_ip", "").partition("/")[0])
+            for entry in out for key in [base64.b64encode(bytes.fromhex(entry["public_key"])).decode()]
+            for host, port in [_parted(entry.get("endpoint", ""))]
+        }
+
+
+class _InKernel:
+    """A device of the kernel, spoken to over generic netlink (pyroute2: it is asked rarely)."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def set(self, private: bytes, port: int, gone: list[str], changed: list[WireguardPeer]) -> None:
+        from pyroute2 import WireGuard  # type: ignore[import-untyped]
+        from pyroute2.netlink.exceptions import NetlinkError  # type: ignore[import-untyped]
+
+        try:
+            with WireGuard() as wireguard:
+                wireguard.set(self.name, private_key=base64.b64encode(private).decode(), listen_port=port)
+                for key in gone:
+                    wireguard.set(self.name, peer={"public_key": key, "remove": True})
+                for peer in changed:
+                    wireguard.set(self.name, peer={
+                        "public_key": peer.key, "endpoint_addr": peer.endpoint, "endpoint_port": peer.port,
+                        "replace_allowed_ips": True, "allowed_ips": [f"{peer.address}/128"],
+                    })
+        except (NetlinkError, OSError) as error:
+            raise NetworkError(f"WireGuard device {self.name} could not be set up: {error}") from error
+
+    def peers(self) -> dict[str, WireguardPeer]:
+        from pyroute2 import WireGuard
+        from pyroute2.netlink.exceptions import NetlinkError
+
+        try:
+            with WireGuard() as wireguard:
+                answers = wireguard.info(self.name)
+        except (NetlinkError, OSError) as error:
+            raise NetworkError(f"WireGuard device {self.name} does not answer: {error}") from error
+        out = {}
+        for answer in answers:
+            for entry in answer.get_attr("WGDEVICE_A_PEERS") or ():
+                key = entry.get_attr("WGPEER_A_PUBLIC_KEY")
+                key = key.decode() if isinstance(key, bytes) else key
+                where = entry.get_attr("WGPEER_A_ENDPOINT") or {}
+                allowed = entry.get_attr("WGPEER_A_ALLOWEDIPS") or ()
+                out[key] = WireguardPeer(
+                    key=key, endpoint=str(where.get("addr", "")), port=int(where.get("port", 0)),
+                    address=str(allowed[0]["addr"]).partition("/")[0] if allowed else "",
+                )
+        return out
+
+
+def _hex(key: str) -> str:
+    return base64.b64decode(key).hex()
+
+
+def _joined(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _parted(endpoint: str) -> tuple[str, int]:
+    host, _, port = endpoint.rpartition(":")
+    return host.strip("[]"), int(port or 0)
