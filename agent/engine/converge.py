@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 def _around(manifest: Manifest) -> tuple[object, ...]:
     """What of *manifest* concerns the network beyond the tasks themselves."""
-    return manifest.networks, manifest.peers, manifest.virtuals, manifest.underlay
+    return manifest.networks, manifest.peers, manifest.virtuals, manifest.underlay, manifest.tunnels
 
 
 class Converger:
@@ -91,6 +91,9 @@ class Converger:
             # before this returns: the control plane starts a task elsewhere once its peers know of it
             with contextlib.suppress(AgentError):
                 await self.engine.networks.sync()
+            for record in self.engine.records.values():
+                if record.task and record.ports:  # a port may have become its whole service's, or its own
+                    self._report(record.task)
 
     def _remove_orphans(self) -> None:
         for record in list(self.engine.records.values()):
@@ -213,7 +216,7 @@ class Converger:
             state="failed" if failed else "pending" if record.state == "failed" else record.state,
             container=record.id, digest=record.digest, generation=record.generation, image=record.image,
             image_id=record.image_id, health=record.health, exit_code=record.exit_code,
-            oom_killed=record.oom_killed, restarts=record.restarts, ports=tuple(record.ports),
+            oom_killed=record.oom_killed, restarts=record.restarts, ports=tuple(self.engine.networks.own_ports(record)),
             addresses=tuple((e.network, e.ipv4 or e.ipv6) for e in record.endpoints),
             created=record.created, started=record.started, finished=record.finished,
             error=error or ("" if past else record.error),

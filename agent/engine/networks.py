@@ -204,24 +204,23 @@ class Networks:
         }
 
     def assign_ports(self, record: Record) -> None:
-        """Fix the published ports. Raises Conflict where one is held by another container."""
-        taken = {
-            (p.protocol, p.published): r.name for r in self.attached.values() if r.id != record.id
-            for p in r.ports
-        }
+        """Fix the published ports. Raises Conflict where one is held by another container, but not by one of the same service:
+        of those the service as a whole has the port, or the one that stays."""
+        others = [
+            r for r in self.attached.values()
+            if r.id != record.id and not (record.task and (r.stack, r.service) == (record.stack, record.service))
+        ]
+        taken = {(p.protocol, p.published): r.name for r in others for p in r.ports}
         held = {(p.target, p.protocol, p.host_ip): p.published for p in record.ports}
-        shared = {(p.published, p.protocol) for v in self.virtuals for p in v.ports}
         ports = []
         for port in record.container.ports:
-            if record.task and port.mode == "ingress" and (port.published, port.protocol) in shared:
-                continue  # the service's: any node answers it
             published = port.published or held.get((port.target, port.protocol, port.host_ip), 0)
             if not published:
                 published = _free_port(port, taken)
             owner = taken.get((port.protocol, published))
             clash = owner and any(
                 p.published == published and p.protocol == port.protocol and _overlap(p.host_ip, port.host_ip)
-                for r in self.attached.values() if r.id != record.id for p in r.ports
+                for r in others for p in r.ports
             )
             if clash:
                 raise Conflict(f"port {published}/{port.protocol} is already published by {owner}")
@@ -230,6 +229,12 @@ class Networks:
                 PublishedPort(target=port.target, published=published, protocol=port.protocol, host_ip=port.host_ip)
             )
         record.ports = ports
+
+    def own_ports(self, record: Record) -> list[PublishedPort]:
+        """The ports that lead to *record* alone; those of its whole service are balanced, and it may get or lose them while it
+        runs, as replicas come and go."""
+        shared = {(p.published, p.protocol) for v in self.virtuals for p in v.ports} if record.task else set()
+        return [p for p in record.ports if (p.published, p.protocol) not in shared]
 
     async def attach(self, record: Record) -> None:
         """Give *record* its namespace, links, addresses, names and ports. Raises AgentError; nothing stays then."""
@@ -386,20 +391,19 @@ class Networks:
         )
 
     def published(self) -> list[drivers.Published]:
-        out = []
-        for record in self.attached.values():
+        out: dict[tuple[str, int, str], drivers.Published] = {}
+        for record in sorted(self.attached.values(), key=lambda r: (len(r.name), r.name)):
             # a container on a LAN is reached there, by its own address
             behind = [e for e in record.endpoints if not self.get(e.network).on_lan]
             endpoint = next((e for e in behind if e.default), next(iter(behind), None))
             if endpoint and not self.get(endpoint.network).internal:
-                out += [
-                    drivers.Published(
+                for p in self.own_ports(record):
+                    # of two replicas the later one is on its way out
+                    out.setdefault((p.host_ip, p.published, p.protocol), drivers.Published(
                         endpoint=record.id, host_ip=p.host_ip, port=p.published, protocol=p.protocol,
                         ipv4=endpoint.ipv4, ipv6=endpoint.ipv6, target=p.target,
-                    )
-                    for p in record.ports
-                ]
-        return out
+                    ))
+        return list(out.values())
 
     def _balanced(self) -> list[drivers.Balanced]:
         """Services' addresses, and ports that any node answers: local tasks first, so that they see their clients."""

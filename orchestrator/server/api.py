@@ -21,7 +21,7 @@ from orchestrator.placement.assign import Why
 from orchestrator.placement.rebalance import Move
 from orchestrator.planning.manifests import ingress_ports
 from orchestrator.planning.state import Plan
-from orchestrator.server import proxy
+from orchestrator.server import guests, proxy
 from orchestrator.server.cluster import NodeChange, NodeWish
 from orchestrator.server.contents import Named
 from orchestrator.server.controller import Controller, SavedPlan, UpOptions, events
@@ -300,12 +300,12 @@ async def invite(request: web.Request) -> web.Response:
     """A node and addresses for a container that is run by hand; the answer is its Task."""
     wish = msgspec.json.decode(await request.read(), type=GuestRequest)
     stack = request.match_info["stack"]
-    return _json(await request.app[CONTROLLER].invite(stack, wish.service, wish.name, wish.container))
+    return _json(await guests.invite(request.app[CONTROLLER], stack, wish.service, wish.name, wish.container))
 
 
 async def part(request: web.Request) -> web.Response:
     """Take back what a container that was run by hand had."""
-    await request.app[CONTROLLER].part(request.match_info["stack"], request.match_info["guest"])
+    await guests.part(request.app[CONTROLLER], request.match_info["stack"], request.match_info["guest"])
     return web.Response(status=204)
 
 

@@ -5,26 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from agent.manifest import Container, Manifest, Network, Record, Subnet, Task, TaskStatus, Volume
+from agent.manifest import Manifest, Network, Record, Subnet, Task, TaskStatus, Volume
 from orchestrator.couriers.courier import Courier
-from orchestrator.errors import PystackError, Refused, Unreachable
-from orchestrator.placement.assign import Ground, Why, demands, explain, place_guest, placed_units
+from orchestrator.errors import PystackError, Refused
+from orchestrator.placement.assign import Ground, Why, demands, explain, placed_units
 from orchestrator.placement.board import Board, Demand, demand_of_others
 from orchestrator.placement.rebalance import Move, moves
 from orchestrator.planning import graph
 from orchestrator.planning.diff import plan as make_plan
-from orchestrator.planning.expand import address_guest, expand
+from orchestrator.planning.expand import expand
 from orchestrator.planning.manifests import ingress_ports, manifest_of
 from orchestrator.planning.state import Plan, State
-from orchestrator.server import moving
+from orchestrator.server import guests, keys, moving
 from orchestrator.server.cluster import Cluster, NodeChange
-from orchestrator.server.contents import Contents, with_digests
+from orchestrator.server.contents import Contents
+from orchestrator.server.exchange import Exchange
 from orchestrator.server.images import Images
 from orchestrator.server.rollout import Failure, Rollout
 from orchestrator.server.statuses import Statuses, serves
@@ -92,6 +93,8 @@ class Controller:
         self.networks: dict[str, Network] = {}
         self.volumes: dict[str, Volume] = {}
         self._locks: dict[str, asyncio.Lock] = {}
+        self.resting: set[str] = set()
+        """Tasks that no new connection is sent to, for they are about to end or to be exchanged."""
         self._telling: set[str] = set()
         self._teller: asyncio.Task[None] | None = None
         self._recovery: asyncio.Task[None] | None = None
@@ -166,7 +169,7 @@ class Controller:
         """All that *node* must be."""
         manifest = manifest_of(
             node, [m.node for m in self.cluster.members.values()], self._revision, self.networks, self.volumes,
-            self.tasks.values(), {n for n, s in self.statuses.by_task.items() if serves(s)},
+            self.tasks.values(), {n for n, s in self.statuses.by_task.items() if serves(s)} - self.resting,
         )
         files = {f.digest: f for t in self.tasks.values() if t.node == node for f in t.container.files}
         key = self.cluster.members[node].node.facts.seal_key
@@ -182,16 +185,17 @@ class Controller:
                 raise Refused("the state moved while this was planned: try again", 409)
             compare = ()
 
-    async def _write_tasks(self, tasks: Sequence[Task]) -> None:
-        operations: list[Op] = [Put(_key(t), msgspec.json.encode(t)) for t in tasks]
+    async def write_tasks(self, tasks: Sequence[Task]) -> None:
+        operations: list[Op] = [Put(keys.of_task(t), msgspec.json.encode(t)) for t in tasks]
         await self.transact(operations)
         self.tasks.update({t.name: t for t in tasks})
         await self.cluster.deliver()
 
-    async def _remove_tasks(self, names: Sequence[str]) -> None:
-        await self.transact([Delete(_key(self.tasks[n])) for n in names if n in self.tasks])
+    async def remove_tasks(self, names: Sequence[str]) -> None:
+        await self.transact([Delete(keys.of_task(self.tasks[n])) for n in names if n in self.tasks])
         for name in names:
             self.tasks.pop(name, None)
+        self.resting -= set(names)
         await self.cluster.deliver()
 
     # --- looking -----------------------------------------------------------------------------------------------
@@ -284,16 +288,18 @@ class Controller:
         if unknown := chosen - {s.name for s in stack.services}:
             raise Refused(f"no such service: {', '.join(sorted(unknown))}", 404)
         wanted = _wanted(stack, options)
-        desired = expand(
-            stack, current, others=await self._foreign_networks(stack.name), images=await self.images.ids(stack),
-            only=wanted,
-            scale=options.scale, volumes_there=await self._volume_names(stack),
-            ground=msgspec.structs.replace(self.ground(stack.name), wishes=options.moves),
-        )
+        desired = await self.desired(stack, options)
         force = frozenset(s.name for s in stack.services if options.force_recreate and (not chosen or s.name in chosen))
         return make_plan(
             stack, desired, current, revision=self._revision, statuses=self.statuses.by_task,
             remove_orphans=options.remove_orphans, force=force, only=wanted, starting=not options.no_start,
+        )
+
+    async def desired(self, stack: Stack, options: UpOptions) -> State:
+        return expand(
+            stack, self.state(stack.name), others=await self._foreign_networks(stack.name), images=await self.images.ids(stack),
+            only=_wanted(stack, options), scale=options.scale, volumes_there=await self._volume_names(stack),
+            ground=msgspec.structs.replace(self.ground(stack.name), wishes=options.moves),
         )
 
     async def _volume_names(self, stack: Stack) -> list[str]:
@@ -371,27 +377,37 @@ class Controller:
             return await self._apply(self.contents.settled(stack), plan, options, tell)
 
     async def _apply(self, stack: Stack, plan: Plan, options: UpOptions, tell: Any) -> list[Failure]:
+        before = self.stacks[stack.name].stack if stack.name in self.stacks else stack
         await self.cluster.ask_keys({t.node for t in plan.desired.tasks if any(f.secret for f in t.container.files)}, "seal")
         await self.cluster.ask_keys({h.name for n in plan.desired.networks if n.encrypted for h in n.hosts}, "tunnel")
         changed = {s.name for s in plan.changes if s.kind == "task"}
         if failures := await self.images.ship([t for t in plan.desired.tasks if t.name in changed], tell):
             return failures
+        rolling = {} if options.no_start else self._rolling(stack, plan)
+        at_once = {name for tasks in rolling.values() for name in tasks}
         removed = [s.name for s in plan.steps if s.action == "remove" and s.kind == "task"]
-        moved = [t.name for t in plan.desired.tasks if t.name in self.tasks and self.tasks[t.name].node != t.node]
+        moved = [
+            t.name for t in plan.desired.tasks
+            if t.name in self.tasks and t.name not in at_once and self.tasks[t.name].node != t.node
+        ]
         if leaving := [*removed, *moved]:
-            await self._remove_tasks(leaving)
-            await self._gone(leaving)
+            await self.rest(leaving)
+            await self.remove_tasks(leaving)
+            await self.gone(leaving)
         rollout = Rollout(
             stack.services,
             [t for t in plan.desired.tasks if t.service in {s.name for s in stack.services} and t.desired != "guest"],
-            self.statuses, lambda tasks: asyncio.ensure_future(self._write_tasks(tasks)),
+            self.statuses, lambda tasks: asyncio.ensure_future(self.write_tasks(tasks)),
             want="up" if options.wait else "begun" if options.attached else "", timeout_s=options.timeout_s, lost=self._lost,
+            hands=Exchange(self, stack, options, plan, tell),
         )
         tasks = []
         for task in plan.desired.tasks:
             if task.desired == "guest":
                 continue
-            if task.name in changed:
+            if task.name in at_once:
+                tasks.append(task)
+            elif task.name in changed:
                 hold = options.no_start or (not options.no_deps and rollout.gated(task.service))
                 tasks.append(msgspec.structs.replace(
                     task, desired="hold" if hold else "running", renew=options.renew_volumes
@@ -401,7 +417,10 @@ class Controller:
         rollout.tasks = {}
         for task in tasks:
             rollout.tasks.setdefault(task.service, []).append(task)
-        await self._write_plan(stack, plan, [t for t in tasks if self.tasks.get(t.name) != t], options)
+        rollout.rolling = rolling
+        await self._write_plan(
+            stack, plan, [t for t in tasks if t.name not in at_once and self.tasks.get(t.name) != t], options
+        )
         names = {t.name for t in tasks}
 
         def hear(status: TaskStatus) -> None:
@@ -413,7 +432,37 @@ class Controller:
             failures = [] if options.no_start or options.no_tasks else await rollout.run()
         finally:
             self.statuses.listeners.discard(hear)
+        if rollout.reverted:
+            await self._note_reverted(stack, rollout.reverted, before, options)
         return [await self._with_log(f) for f in failures]
+
+    def _rolling(self, stack: Stack, plan: Plan) -> dict[str, dict[str, Task]]:
+        """Tasks that are there and are exchanged by and by: service → name → the task as it is."""
+        paced = {s.name for s in stack.services if s.update}
+        replaced = {s.name for s in plan.steps if s.kind == "task" and s.action == "replace"}
+        out: dict[str, dict[str, Task]] = {}
+        for task in plan.desired.tasks:
+            if task.service in paced and task.name in replaced and self.tasks[task.name].desired == "running":
+                out.setdefault(task.service, {})[task.name] = self.tasks[task.name]
+        return out
+
+    async def _note_reverted(self, stack: Stack, services: Set[str], before: Stack, options: UpOptions) -> None:
+        """From now on the stack is the one from before where *services* are concerned."""
+        old = {s.name: s for s in before.services if s.name in services}
+        known = {(c.kind, c.name) for c in stack.contents}
+        merged = msgspec.structs.replace(
+            stack, services=tuple(old.get(s.name, s) for s in stack.services),
+            contents=(*stack.contents, *(c for c in before.contents if (c.kind, c.name) not in known)),
+        )
+        message = f"the update of {', '.join(sorted(services))} failed and was taken back"
+        record, operations = await self._revision_of(merged, msgspec.structs.replace(options, message=message))
+        await self.transact(operations)
+        self.stacks[stack.name] = record
+
+    async def rest(self, names: Iterable[str]) -> None:
+        """No new connection is sent to these tasks, which are about to end."""
+        self.resting |= set(names)
+        await self.cluster.deliver()
 
     async def _write_plan(self, stack: Stack, plan: Plan, tasks: Sequence[Task], options: UpOptions) -> None:
         """Everything of the plan in as few revisions as the store allows; nothing where nothing changed."""
@@ -421,26 +470,17 @@ class Controller:
         gone = [s.name for s in plan.steps if s.action == "remove" and s.kind == "network"]
         for network in plan.desired.networks:
             if self.networks.get(network.name) != network:
-                operations.append(Put(f"networks/{network.name}", msgspec.json.encode(network)))
+                operations.append(Put(keys.of_network(network), msgspec.json.encode(network)))
         for volume in plan.desired.volumes:
             if self.volumes.get(volume.name) != volume:
                 operations.append(Put(f"volumes/{volume.name}", msgspec.json.encode(volume)))
-        operations += [Put(_key(t), msgspec.json.encode(t)) for t in tasks]
-        operations += [Delete(f"networks/{name}") for name in gone]
+        operations += [Put(keys.of_task(t), msgspec.json.encode(t)) for t in tasks]
+        operations += [Delete(keys.of_network(name)) for name in gone]
         old = self.stacks.get(stack.name)
         if not operations and old and old.stack == stack:
             return
-        last = old.revision if old else max((r.revision for r in await self.history(stack.name)), default=0)
-        record = StackRecord(
-            stack=stack, revision=last + 1, user=options.user, message=options.message, source=options.source,
-            updated=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        )
-        raw = msgspec.json.encode(record)
-        operations.insert(0, Put(f"stacks/{stack.name}", raw))
-        operations.insert(1, Put(f"history/{stack.name}/{record.revision:08d}", raw))
-        if record.revision > HISTORY:
-            operations.append(Delete(f"history/{stack.name}/{record.revision - HISTORY:08d}"))
-        await self.transact(operations)
+        record, revision = await self._revision_of(stack, options)
+        await self.transact([*revision, *operations])
         self.stacks[stack.name] = record
         self.networks.update({n.name: n for n in plan.desired.networks})
         self.volumes.update({v.name: v for v in plan.desired.volumes})
@@ -448,6 +488,22 @@ class Controller:
         for name in gone:
             self.networks.pop(name, None)
         await self.cluster.deliver()
+
+    async def _revision_of(self, stack: Stack, options: UpOptions) -> tuple[StackRecord, list[Op]]:
+        """*stack* as the next revision, and what writes it."""
+        old = self.stacks.get(stack.name)
+        last = old.revision if old else max((r.revision for r in await self.history(stack.name)), default=0)
+        record = StackRecord(
+            stack=stack, revision=last + 1, user=options.user, message=options.message, source=options.source,
+            updated=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        )
+        raw = msgspec.json.encode(record)
+        operations: list[Op] = [
+            Put(f"stacks/{stack.name}", raw), Put(f"history/{stack.name}/{record.revision:08d}", raw),
+        ]
+        if record.revision > HISTORY:
+            operations.append(Delete(f"history/{stack.name}/{record.revision - HISTORY:08d}"))
+        return record, operations
 
     async def _with_log(self, failure: Failure) -> Failure:
         status = self.statuses.by_task.get(failure.task)
@@ -459,7 +515,7 @@ class Controller:
     def _lost(self, task: Task) -> str:
         return self.cluster.silent(task.node)
 
-    async def _gone(self, names: Sequence[str]) -> None:
+    async def gone(self, names: Sequence[str]) -> None:
         """Wait until the nodes have taken *names* away; one that does not answer does so when it is back."""
         def answer() -> bool | None:
             self.statuses.forget({n for n in names if self.statuses.nodes.get(n, self.node) not in self.cluster.ready})
@@ -471,7 +527,7 @@ class Controller:
         """Stop and remove in reverse order; networks go, volumes where asked. Nothing there is fine."""
         async with self.lock(name):
             record = self.stacks.get(name)
-            await self._send_away([t for t in self.state(name).tasks if t.desired == "guest"], tell)
+            await guests.send_away(self, [t for t in self.state(name).tasks if t.desired == "guest"], tell)
             state = self.state(name)
             order = [set(wave) for wave in graph.waves(record.stack)] if record else []
             placed = set().union(*order) if order else set()
@@ -481,12 +537,12 @@ class Controller:
                 if names:
                     for task in names:
                         tell({"event": "step", "action": "remove", "kind": "task", "name": task, "reason": "down"})
-                    await self._remove_tasks(names)
-                    await self._gone(names)
+                    await self.remove_tasks(names)
+                    await self.gone(names)
             networks = [n.name for n in state.networks]
             for network in networks:
                 tell({"event": "step", "action": "remove", "kind": "network", "name": network, "reason": "down"})
-            operations: list[Op] = [Delete(f"networks/{n}") for n in networks]
+            operations: list[Op] = [Delete(keys.of_network(n)) for n in networks]
             if volumes:
                 operations += [Delete(f"volumes/{v.name}") for v in state.volumes]
             operations.append(Delete(f"stacks/{name}"))
@@ -500,18 +556,6 @@ class Controller:
             await self.cluster.deliver()
             if volumes:
                 await self._remove_volumes(name, tell)
-
-    async def _send_away(self, guests: Sequence[Task], tell: Any) -> None:
-        """Remove containers that were run by hand, and take back what they had."""
-        for guest in guests:
-            tell({"event": "step", "action": "remove", "kind": "task", "name": guest.name, "node": guest.node,
-                  "reason": "down"})
-            member = self.cluster.members.get(guest.node)
-            if member and member.ready:
-                with contextlib.suppress(Refused, Unreachable):
-                    await member.courier.call("DELETE", f"/containers/{guest.name}", params={"force": "1", "v": "1"})
-        if guests:
-            await self._remove_tasks([g.name for g in guests])
 
     async def _remove_volumes(self, stack: str, tell: Any) -> None:
         filters = msgspec.json.encode({"label": [f"com.docker.compose.project={stack}"]}).decode()
@@ -567,7 +611,7 @@ class Controller:
                     continue
                 for task in tasks:
                     tell({"event": "step", "action": "update", "kind": "task", "name": task.name, "reason": verb})
-                await self._write_tasks(changed)
+                await self.write_tasks(changed)
                 hurry = asyncio.create_task(self._hurry(changed, timeout_s)) if timeout_s is not None else None
                 failures = await self._settled(changed, verb)
                 if hurry:
@@ -585,43 +629,6 @@ class Controller:
                 with contextlib.suppress(PystackError):
                     await member.courier.call("POST", f"/containers/{status.container}/kill")
 
-    async def invite(self, name: str, service: str, guest: str, container: Container) -> Task:
-        """Give a container that is run by hand a node and addresses on the stack's networks, and let its peers know.
-
-        It is the caller's to make it there; `part` takes it all back. Raises Refused, Impossible."""
-        async with self.lock(name):
-            stack = self.known(name).stack
-            one = next((s for s in stack.services if s.name == service), None)
-            if one is None:
-                raise Refused(f"stack {name} has no service {service}", 404)
-            if guest in self.tasks:
-                raise Refused(f"the name {guest} is in use: choose another with --name", 409)
-            images = await self.images.ids(stack)
-            made = msgspec.structs.replace(container, image_id=images.get(container.image, ""),
-                                           files=with_digests(container.files, stack.contents))
-            draft = Task(name=guest, stack=name, service=service, container=made, desired="guest", where=one.where)
-            ground = self.ground(name)
-            state = self.state(name)
-            task = place_guest(stack, draft, state.tasks, ground)
-            task, networks = address_guest(task, state, list(self.networks.values()), ground)
-            if any(f.secret for f in made.files):
-                await self.cluster.ask_keys({task.node}, "seal")
-            await self.cluster.ask_keys({h.name for n in networks if n.encrypted for h in n.hosts}, "tunnel")
-            if failures := await self.images.ship([task], lambda _: None):
-                raise Refused(failures[0].reason, 409)
-            operations: list[Op] = [Put(f"networks/{n.name}", msgspec.json.encode(n)) for n in networks]
-            await self.transact([*operations, Put(_key(task), msgspec.json.encode(task))])
-            self.networks.update({n.name: n for n in networks})
-            self.tasks[task.name] = task
-            await self.cluster.deliver()
-            return task
-
-    async def part(self, name: str, guest: str) -> None:
-        """Take back what `invite` gave; not there is fine."""
-        async with self.lock(name):
-            if guest in self.tasks and self.tasks[guest].desired == "guest":
-                await self._remove_tasks([guest])
-
     async def remove(self, name: str, tasks: Sequence[str], tell: Any) -> None:
         """Take tasks out of what the stack is now; its file still asks for them."""
         async with self.lock(name):
@@ -630,8 +637,8 @@ class Controller:
                 raise Refused(f"stack {name} has no task {', '.join(sorted(unknown))}", 404)
             for task in tasks:
                 tell({"event": "step", "action": "remove", "kind": "task", "name": task, "reason": "rm"})
-            await self._remove_tasks(tasks)
-            await self._gone(tasks)
+            await self.remove_tasks(tasks)
+            await self.gone(tasks)
 
     def _changed(self, task: Task, verb: str) -> Task:
         if verb == "stop":
@@ -650,7 +657,7 @@ class Controller:
             ) else None)
             return []
         rollout = Rollout(self.known(tasks[0].stack).stack.services, tasks, self.statuses,
-                          lambda t: asyncio.ensure_future(self._write_tasks(t)), want="up", timeout_s=60,
+                          lambda t: asyncio.ensure_future(self.write_tasks(t)), want="up", timeout_s=60,
                           lost=self._lost)
         return [await self._with_log(f) for f in await rollout.run()]
 
@@ -666,10 +673,6 @@ def _wanted(stack: Stack, options: UpOptions) -> frozenset[str] | None:
     """The services that something is to be done for: those named, and what they need; None is all of them."""
     named = frozenset(options.services)
     return None if not named else named if options.no_deps else frozenset(needed(stack.services, named))
-
-
-def _key(task: Task) -> str:
-    return f"tasks/{task.node}/{task.name}"
 
 
 async def events(controller: Controller) -> AsyncIterator[Event]:

@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from agent.manifest import Record, Task, TaskStatus, digest
-from orchestrator.server.statuses import Statuses
+from orchestrator.server.statuses import Statuses, serves
+from orchestrator.server.updating import Hands, update
 from orchestrator.stackfile.model import Dependency, Service
 
 SETTLE_S = 0.1
@@ -86,12 +87,12 @@ def _epoch(stamp: str) -> float:
 
 class Rollout:
     """One `up`. *want* is what every task is waited for: "up", "begun", or "" for nothing. *write* changes tasks in the store
-    and on their nodes, in one go."""
+    and on their nodes, in one go. What `rolling` lists is exchanged a few at a time, by *hands*."""
 
     def __init__(
         self, services: Sequence[Service], tasks: Sequence[Task], statuses: Statuses,
         write: Callable[[Sequence[Task]], asyncio.Future[None]], *, want: str, timeout_s: float | None,
-        lost: Callable[[Task], str] = lambda _: "",
+        lost: Callable[[Task], str] = lambda _: "", hands: Hands | None = None,
     ) -> None:
         self.services = {s.name: s for s in services}
         self.tasks: dict[str, list[Task]] = {}
@@ -102,8 +103,13 @@ class Rollout:
         self.want = want
         self.timeout_s = timeout_s
         self.lost = lost
+        self.hands = hands
         self.failures: list[Failure] = []
-        self._held: dict[str, bool] = {}
+        self.rolling: dict[str, dict[str, Task]] = {}
+        """Tasks of services that are updated by and by, as they are now: service → name → task."""
+        self.reverted: set[str] = set()
+        """Services whose update failed, and which have their old definition again."""
+        self._kept: set[str] = set()
 
     def gated(self, service: str) -> bool:
         """Something that *service* needs must first get somewhere. What is in place already holds nobody up."""
@@ -131,19 +137,74 @@ class Rollout:
         if one is None:
             return
         held = [t for t in self.tasks[name] if t.desired == "hold"]
-        if held:
+        rolling = self.rolling.get(name, {})
+        if held or rolling:
             for dependency in self._needs(one):
                 try:
                     await self._gate(dependency)
                 except Gone:
                     if dependency.required:
+                        self._kept |= rolling.keys()
                         return self._give_up(one, dependency)
+        if held:
             released = [msgspec.structs.replace(t, desired="running") for t in held]
             await self.write(released)
             self.tasks[name] = [next((r for r in released if r.name == t.name), t) for t in self.tasks[name]]
+        if rolling:
+            await self._update(one, rolling)
         if self.want:
             for task in self.tasks[name]:
-                await self._up(task)
+                if task.name not in rolling:
+                    await self._up(task)
+
+    async def _update(self, one: Service, before: dict[str, Task]) -> None:
+        assert self.hands
+        # what does not serve anyway goes first: nothing is lost by it
+        after = sorted((t for t in self.tasks[one.name] if t.name in before), key=lambda t: (self._serves(t.name), t.index))
+        outcome = await update(one, before, after, self.hands, self._lasts)
+        self._kept |= set(outcome.kept)
+        for name, reason in outcome.reasons.items():
+            self._fail(next((t for t in after if t.name == name), msgspec.structs.replace(after[0], name=name)), reason)
+        if outcome.reverted:
+            self.reverted.add(one.name)
+            self._fail(msgspec.structs.replace(after[0], name=f"{after[0].stack}/{one.name}"),
+                       "the update failed and was taken back: all tasks have the definition from before")
+        elif outcome.kept:
+            self._fail(
+                msgspec.structs.replace(after[0], name=f"{after[0].stack}/{one.name}"),
+                f"the update stops here: {len(outcome.kept)} of {len(after)} tasks keep the definition from before; mend the "
+                "file and `pystack up`, or `pystack rollback`",
+            )
+        self.statuses.wake()
+
+    def _serves(self, task: str) -> bool:
+        status = self.statuses.by_task.get(task)
+        return status is not None and serves(status)
+
+    async def _lasts(self, task: Task, seconds: float) -> str:
+        """"" once *task* is up and has stayed so for *seconds*, or why not."""
+        def up() -> str | None:
+            return self.lost(task) or verdict(task, self.statuses.by_task.get(task.name), now=time.time(), want="up")
+
+        def down() -> str | None:
+            status = self.statuses.by_task.get(task.name)
+            if status is None or not is_current(task, status):
+                return None
+            if status.health == "unhealthy":
+                return "is unhealthy"
+            if status.state == "restarting" or (status.state in ("exited", "failed") and status.exit_code):
+                return "out of memory" if status.oom_killed else f"exited with {status.exit_code}"
+            return status.error or None
+
+        try:
+            if reason := await self.statuses.until(up, within_s=self.timeout_s):
+                return reason
+        except TimeoutError:
+            return f"is not up after {self.timeout_s:g} s"
+        try:
+            return await self.statuses.until(down, within_s=seconds) if seconds else ""
+        except TimeoutError:
+            return ""
 
     def _give_up(self, one: Service, dependency: Dependency) -> None:
         self.failures.append(Failure(
@@ -154,7 +215,7 @@ class Rollout:
     async def _gate(self, dependency: Dependency) -> None:
         for task in self.tasks[dependency.service]:
             def answer(task: Task = task) -> str | None:
-                if any(f.task == task.name for f in self.failures):
+                if task.name in self._kept or any(f.task == task.name for f in self.failures):
                     return "failed"
                 current = next((t for t in self.tasks[task.service] if t.name == task.name), task)
                 status = self.statuses.by_task.get(task.name)
@@ -165,7 +226,8 @@ class Rollout:
             except TimeoutError:
                 reason = f"not {dependency.condition} after {self.timeout_s:g} s"
             if reason:
-                self._fail(task, reason)
+                if task.name not in self._kept:
+                    self._fail(task, reason)
                 raise Gone
 
     async def _up(self, task: Task) -> None:

@@ -8,7 +8,7 @@ import msgspec
 
 from orchestrator.placement.constraints import Malformed, parse, parse_extended
 from orchestrator.placement.taints import is_toleration
-from orchestrator.stackfile.model import Placement, Reserves
+from orchestrator.stackfile.model import Placement, Reserves, UpdateConfig
 from orchestrator.stackfile.rows import Draft, Fields, decimal, duration, integer, scalar, size
 from orchestrator.stackfile.tree import Path_
 
@@ -32,6 +32,8 @@ def deploy(draft: Draft, value: Any, path: Path_) -> Fields:
             fields["endpoint_mode"] = _one_of(draft, item, at, ("vip", "dnsrr"))
         elif key == "placement":
             fields["placement"] = _placement(draft, item, at)
+        elif key in ("update_config", "rollback_config"):
+            fields[key.removesuffix("_config")] = _update_config(draft, item, at)
     if fields.get("mode") in ("replicated-job", "global-job"):
         fields["restart"] = "no" if fields.get("restart") != "on-failure" else "on-failure"
     return fields
@@ -43,6 +45,31 @@ def _one_of(draft: Draft, value: Any, path: Path_, words: tuple[str, ...]) -> st
         draft.problem(path, f"{word!r} is not known", "one of " + ", ".join(words))
         return words[0]
     return word
+
+
+def _update_config(draft: Draft, value: Any, path: Path_) -> UpdateConfig:
+    body = draft.reading.mapping(value, path)
+    actions = ("pause", "continue", "rollback") if path[-1] == "update_config" else ("pause", "continue")
+    fields: Fields = {}
+    for key, row in (("parallelism", integer("parallelism", 0)), ("delay", duration("delay_s")),
+                     ("monitor", duration("monitor_s"))):
+        if key in body:
+            fields |= row(draft, body[key], (*path, key))
+    for key, allowed in (("failure_action", actions), ("order", ("stop-first", "start-first"))):
+        if key in body:
+            fields[key] = _one_of(draft, body[key], (*path, key), allowed)
+    if "max_failure_ratio" in body:
+        try:
+            fields["max_failure_ratio"] = ratio = float(scalar(body["max_failure_ratio"]))
+            if not 0 <= ratio <= 1:
+                raise ValueError
+        except ValueError:
+            draft.problem((*path, "max_failure_ratio"), f"{scalar(body['max_failure_ratio'])} is no number from 0 to 1")
+            fields.pop("max_failure_ratio", None)
+    if path[-1] == "rollback_config" and fields.get("order") == "start-first":
+        draft.reading.check((*path, "order"), "what is taken back is exchanged in its place, stopped before the next starts",
+                            "leave it out, or write stop-first")
+    return UpdateConfig(**fields)
 
 
 def _restart_policy(draft: Draft, value: Any, path: Path_) -> Fields:

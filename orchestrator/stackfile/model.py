@@ -102,6 +102,18 @@ class WatchRule(Record, frozen=True, kw_only=True):
     initial_sync: bool = False
 
 
+class UpdateConfig(Record, frozen=True, kw_only=True):
+    """`deploy.update_config` or `rollback_config`: how the tasks of a service are exchanged for others. *parallelism* 0 is all
+    at once; *max_failure_ratio* is the part of them that may fail before *failure_action* is taken."""
+
+    parallelism: int = 1
+    delay_s: float = 0.0
+    failure_action: str = "pause"
+    monitor_s: float = 0.0
+    max_failure_ratio: float = 0.0
+    order: str = "stop-first"
+
+
 class Service(Record, frozen=True, kw_only=True):
     """*container* is resolved but for addresses and the image's identity, which the plan decides. *where* is the
     service's place in the file, `stack.yml:3:5`. One that *prepares* another was made of its `pre_start`. A *problem* keeps it,
@@ -119,6 +131,8 @@ class Service(Record, frozen=True, kw_only=True):
     endpoint_mode: str = ""
     placement: Placement = Placement()
     reserves: Reserves = Reserves()
+    update: UpdateConfig | None = None
+    rollback: UpdateConfig | None = None
     watch: tuple[WatchRule, ...] = ()
     pre_start: tuple[StartHook, ...] = ()
     prepares: str = ""

@@ -119,9 +119,8 @@ DEPLOY = record({
     "endpoint_mode": key(TEXT, "vip: one address for the service; dnsrr: those of all tasks.",
                          differs="a service with one task has no address of its own unless vip is asked for"),
     "labels": key(PAIRS, "Labels of the service.", refused="containers carry `labels:`; a service has none beside them"),
-    "update_config": key(UPDATE, "How replicas are exchanged.", refused="has no effect yet: all replicas are updated at once"),
-    "rollback_config": key(UPDATE, "How replicas are changed back.",
-                           refused="has no effect yet: all replicas are updated at once"),
+    "update_config": key(UPDATE, "How replicas are exchanged; without it, all at once."),
+    "rollback_config": key(UPDATE, "How they are changed back where an update failed."),
     "resources": key(record({
         "limits": key(record({
             "cpus": key(NUMBER, "CPUs that a task may use."), "memory": key(TEXT, "Memory that a task may use."),

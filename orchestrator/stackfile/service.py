@@ -47,7 +47,7 @@ from orchestrator.stackfile.units import parse_duration
 
 SERVICE_FIELDS = (
     "attach", "replicas", "container_name", "depends_on", "build", "mode", "endpoint_mode", "placement", "reserves",
-    "watch", "pre_start", "provider", "problem",
+    "update", "rollback", "watch", "pre_start", "provider", "problem",
 )
 
 

@@ -66,6 +66,8 @@ VALUES: dict[str, Any] = {
     f"{S}blkio_config.weight": 50, f"{S}provider.options": {"a": "b"}, f"{S}volumes[].image.subpath": "usr",
     **{f"{S}blkio_config.device_{k}[].rate": 7 for k in ("read_bps", "read_iops", "write_bps", "write_iops")},
     f"{S}pre_start[].environment": {"A": "1"}, f"{S}pre_start[].command": "other",
+    f"{S}deploy.update_config.failure_action": "rollback", f"{S}deploy.update_config.max_failure_ratio": 0.5,
+    f"{S}deploy.rollback_config.failure_action": "continue", f"{S}deploy.rollback_config.max_failure_ratio": 0.5,
     f"{S}attach": False, f"{S}cap_add": ["NET_ADMIN"], f"{S}cap_drop": ["CHOWN"],
 }
 """What must stand around a key for it to count, at its parent."""

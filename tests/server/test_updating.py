@@ -1,0 +1,99 @@
+"""The order of an update, over a model of a cluster: who is there, who takes connections, what is left when tasks fail."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.manifest import Container, Task
+from orchestrator.errors import PystackError
+from orchestrator.server.updating import Outcome, update
+from orchestrator.stackfile.model import Service, UpdateConfig
+
+CONFIGS = st.builds(
+    UpdateConfig, parallelism=st.integers(0, 4), failure_action=st.sampled_from(["pause", "continue", "rollback"]),
+    max_failure_ratio=st.sampled_from([0.0, 0.3, 0.5, 1.0]), order=st.sampled_from(["stop-first", "start-first"]),
+)
+
+
+def task(index: int, image: str) -> Task:
+    return Task(name=f"w-{index}", stack="s", service="w", index=index, container=Container(image=image))
+
+
+class Model:
+    """A cluster in which the tasks *broken* never get up with the new definition."""
+
+    def __init__(self, count: int, broken: frozenset[int], room: bool) -> None:
+        self.there = {t.name: t for t in (task(i, "old") for i in range(1, count + 1))}
+        self.broken, self.room = broken, room
+        self.resting: set[str] = set()
+        self.fewest = count
+        self.most_at_once = 0
+
+    def look(self) -> None:
+        serving = [t for n, t in self.there.items() if n not in self.resting and self.works(t)]
+        self.fewest = min(self.fewest, len(serving))
+
+    def works(self, one: Task) -> bool:
+        return one.container.image == "old" or one.index not in self.broken
+
+    async def exchange(self, tasks: Sequence[Task]) -> None:
+        assert all(t.name in self.there for t in tasks)
+        self.most_at_once = max(self.most_at_once, len(tasks))
+        self.resting |= {t.name for t in tasks}
+        self.look()
+        self.there |= {t.name: t for t in tasks}
+
+    async def settled(self, tasks: Sequence[Task]) -> None:
+        self.resting -= {t.name for t in tasks}
+        self.look()
+
+    async def spare(self, service: str, count: int) -> list[Task]:
+        if not self.room:
+            raise PystackError("no node has room")
+        spares = [task(len(self.there) + i, "new") for i in range(1, count + 1)]
+        self.there |= {t.name: t for t in spares}
+        return spares
+
+    async def dismiss(self, tasks: Sequence[Task]) -> None:
+        for one in tasks:
+            del self.there[one.name]
+
+    def warn(self, sentence: str) -> None:
+        assert sentence
+
+    async def lasts(self, one: Task, seconds: float) -> str:
+        del seconds
+        return "" if self.works(one) else "exited with 1"
+
+
+@given(CONFIGS, st.integers(1, 6), st.frozensets(st.integers(1, 10)), st.booleans())
+def test_what_an_update_leaves(pace: UpdateConfig, count: int, broken: frozenset[int], room: bool) -> None:
+    model = Model(count, broken, room)
+    before = dict(model.there)
+    after = [msgspec.structs.replace(t, container=Container(image="new")) for t in before.values()]
+    service = Service(name="w", container=Container(image="new"), where="f:1", update=pace)
+    outcome: Outcome = asyncio.run(update(service, before, after, model, model.lasts))
+    images = {n: t.container.image for n, t in model.there.items()}
+    assert images.keys() == before.keys()  # no spare is left, nobody is lost
+    assert not model.resting
+    assert model.most_at_once <= (pace.parallelism or count)
+    assert {n for n, image in images.items() if image == "old"} == set(outcome.kept)
+    if outcome.reverted:
+        assert set(outcome.kept) == set(before)
+        assert pace.failure_action == "rollback"
+    if not broken:
+        assert not outcome.reasons
+        assert not outcome.kept
+        if pace.order == "start-first" and room:
+            assert model.fewest == count  # there were never fewer than before
+    if pace.failure_action == "continue" or pace.max_failure_ratio == 1:
+        assert not outcome.kept
+    elif not pace.max_failure_ratio and pace.failure_action == "pause" and outcome.reasons:
+        # nobody was exchanged after the first failure was seen
+        assert sum(n in images and images[n] == "new" and t.index in broken for n, t in model.there.items()) <= (
+            pace.parallelism or count)
