@@ -54,6 +54,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     it, and `--repair` puts it right."""
     docker_config: str = ""
     """Folder of Docker's config.json with the registry credentials; DOCKER_CONFIG or ~/.docker where it is not said."""
+    reschedule_after: str = "30s"
+    """How long a node may be silent before its tasks go to others, as far as they can; `never` leaves them to somebody."""
+
+    def __post_init__(self) -> None:
+        if self.reschedule_after != "never" and not re.fullmatch(r"\d+[smh]", self.reschedule_after):
+            raise ValueError(f"reschedule_after {self.reschedule_after!r}: a number with s, m or h, or never")
+
+    @property
+    def reschedule_after_s(self) -> float | None:
+        word = self.reschedule_after
+        return None if word == "never" else float(word[:-1]) * {"s": 1, "m": 60, "h": 3600}[word[-1]]
 
 
 def load(paths: Paths) -> Settings:

@@ -132,6 +132,18 @@ def assign(stack: Stack, tasks: Sequence[Task], current: Sequence[Task], ground:
     return [msgspec.structs.replace(t, node=chosen[t.name]) for t in tasks]
 
 
+def reassign(stack: Stack, tasks: Sequence[Task], ground: Ground, lost: Set[str]) -> dict[str, str]:
+    """Nodes for those of *tasks* that are named in *lost*, the others staying where they are; who fits nowhere has none."""
+    own = demands(stack, ground)
+    board = _board(ground, [t for t in tasks if t.name not in lost], own)
+    grouped, wishes = _grouped(_units(stack, [t for t in tasks if t.name in lost], own))
+    out: dict[str, str] = {}
+    for copies, nodes in zip(grouped.values(), place(board, wishes), strict=True):
+        for members, node in zip(copies, nodes, strict=False):
+            out |= dict.fromkeys((t.name for t in members), board.nodes[node].name)
+    return out
+
+
 def _board(ground: Ground, tasks: Sequence[Task], own: Mapping[str, Demand]) -> Board:
     """The nodes with what other stacks have there, and with *tasks* of this one."""
     board = Board(ground.nodes, ground.ready)

@@ -73,12 +73,28 @@ def address_guest(
     by_name = {n.name: n for n in networks}
     addresses = Addresses(by_name, [*held(current.tasks), *held(ground.others), *held_by_hosts(networks)])
     placed = _address(task, None, addresses)
-    changed = []
-    for attachment in placed.container.attachments:
-        network = by_name[attachment.network]
-        if network.driver == "overlay" and len(ground.nodes) > 1 and all(h.name != task.node for h in network.hosts):
-            changed.append(msgspec.structs.replace(network, hosts=(*network.hosts, addresses.host(network, task.node))))
-    return placed, changed
+    return placed, _carried([placed], by_name, addresses, ground)
+
+
+def rehome(tasks: Sequence[Task], current: State, networks: Sequence[Network], ground: Ground) -> list[Network]:
+    """Those of *networks* that nodes must carry now because *tasks*, which keep their addresses, went there."""
+    by_name = {n.name: n for n in networks}
+    addresses = Addresses(by_name, [*held(current.tasks), *held(ground.others), *held_by_hosts(networks)])
+    return _carried(tasks, by_name, addresses, ground)
+
+
+def _carried(
+    tasks: Sequence[Task], networks: Mapping[str, Network], addresses: Addresses, ground: Ground
+) -> list[Network]:
+    """The overlays of *tasks* that their nodes did not carry, with an address for each such node."""
+    changed: dict[str, Network] = {}
+    for task in tasks:
+        for attachment in task.container.attachments:
+            network = changed.get(attachment.network, networks[attachment.network])
+            if network.driver == "overlay" and len(ground.nodes) > 1 and all(h.name != task.node for h in network.hosts):
+                hosts = (*network.hosts, addresses.host(network, task.node))
+                changed[network.name] = msgspec.structs.replace(network, hosts=hosts)
+    return list(changed.values())
 
 
 def _refuse_missing(stack: Stack, networks: Set[str], volumes: Set[str], only: Set[str] | None) -> None:

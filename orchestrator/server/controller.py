@@ -22,7 +22,7 @@ from orchestrator.planning.diff import plan as make_plan
 from orchestrator.planning.expand import expand
 from orchestrator.planning.manifests import ingress_ports, manifest_of
 from orchestrator.planning.state import Plan, State
-from orchestrator.server import guests, keys, moving
+from orchestrator.server import guests, keys, moving, rescue
 from orchestrator.server.cluster import Cluster, NodeChange
 from orchestrator.server.contents import Contents
 from orchestrator.server.exchange import Exchange
@@ -82,7 +82,10 @@ HISTORY = 100
 
 
 class Controller:
-    def __init__(self, store: Store, node: str, socket: Path, run: Path, keys: Path, advertise: str = "") -> None:
+    def __init__(
+        self, store: Store, node: str, socket: Path, run: Path, keys: Path, advertise: str = "",
+        reschedule_after_s: float | None = None,
+    ) -> None:
         self.store = store
         self.cluster = Cluster(store, node, socket, run, self.manifest, self._heard, advertise)
         self.contents = Contents(store, keys, node)
@@ -98,6 +101,8 @@ class Controller:
         self._telling: set[str] = set()
         self._teller: asyncio.Task[None] | None = None
         self._recovery: asyncio.Task[None] | None = None
+        self._rescue: asyncio.Task[None] | None = None
+        self._reschedule_after_s = reschedule_after_s
         self._revision = 0
         self.known_once = False
         """All of the store was read: what is remembered is whole."""
@@ -132,6 +137,8 @@ class Controller:
         await self.cluster.start()
         self.known_once = True
         self._recovery = asyncio.create_task(moving.recover(self))
+        if self._reschedule_after_s is not None:
+            self._rescue = asyncio.create_task(rescue.watch(self, self._reschedule_after_s), name="rescue")
 
     async def _sweep_contents(self) -> None:
         if self.contents.empty:
@@ -141,6 +148,8 @@ class Controller:
         await self.contents.sweep(used | {f.digest for t in self.tasks.values() for f in t.container.files})
 
     def _heard(self, node: str, status: TaskStatus) -> None:
+        if status.task in self.tasks and self.tasks[status.task].node != node:
+            return  # of a node that was silent and does not know yet that its task is another's
         before = self.statuses.by_task.get(status.task)
         self.statuses.update(node, status)
         if (before is not None and serves(before)) != serves(status) and status.task in self.tasks:
@@ -662,7 +671,7 @@ class Controller:
         return [await self._with_log(f) for f in await rollout.run()]
 
     async def close(self) -> None:
-        for task in (self._teller, self._recovery):
+        for task in (self._teller, self._recovery, self._rescue):
             if task:
                 task.cancel()
         await self.cluster.close()

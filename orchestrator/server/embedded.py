@@ -67,16 +67,17 @@ async def serve() -> None:
         await agent.start()
         stop = stop_event()
         if embedded:
-            await _lead(embedded, paths, wish, stop, stop)
+            await _lead(embedded, agent, wish, stop, stop)
         else:
-            await _take_turns(paths, wish, stop)
+            await _take_turns(agent, wish, stop)
     finally:
         paths.control_socket.unlink(missing_ok=True)
         await agent.stop()
 
 
-async def _take_turns(paths: Paths, wish: Wish, stop: asyncio.Event) -> None:
+async def _take_turns(agent: Agent, wish: Wish, stop: asyncio.Event) -> None:
     """Wait to lead, lead, and wait again when that is over."""
+    paths = agent.paths
     from orchestrator.store.etcd import Address
 
     address = Address.parse(wish.store, ca=wish.ca, cert=wish.cert, key=wish.key)
@@ -90,7 +91,7 @@ async def _take_turns(paths: Paths, wish: Wish, stop: asyncio.Event) -> None:
         finally:
             await waiting.cleanup()
         if store and not stop.is_set():
-            await _lead(store, paths, wish, stop, store.lost, state)
+            await _lead(store, agent, wish, stop, store.lost, state)
             if store.lost.is_set():
                 log.warning("this server does not lead any more")
         elif store:
@@ -120,11 +121,13 @@ async def _campaign(address: Address, paths: Paths, state: api.Waiting, stop: as
 
 
 async def _lead(
-    store: Store, paths: Paths, wish: Wish, stop: asyncio.Event, over: asyncio.Event, state: api.Waiting | None = None
+    store: Store, agent: Agent, wish: Wish, stop: asyncio.Event, over: asyncio.Event, state: api.Waiting | None = None
 ) -> None:
     """Be the control plane until *stop* or *over*; *state* keeps what was known then."""
+    paths = agent.paths
     controller = Controller(
-        store, _name(), paths.docker_socket, paths.run, paths.keys, advertise=wish.advertise
+        store, _name(), paths.docker_socket, paths.run, paths.keys, advertise=wish.advertise,
+        reschedule_after_s=agent.engine.settings.reschedule_after_s,
     )
     gitops = Gitops(controller, paths.root / "gitops", paths.run / "gitops")
     try:

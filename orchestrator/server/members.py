@@ -42,6 +42,8 @@ class Member:
         self.problem = "not connected yet"
         self.synced = asyncio.Event()
         self.heard_at = 0.0
+        self.silent_since: float | None = asyncio.get_running_loop().time()
+        """By the loop's clock; None while it answers."""
         self._manifest = manifest
         self._heard = heard
         self._delivery: asyncio.Future[None] | None = None
@@ -81,6 +83,7 @@ class Member:
                 if self.tunnel is None or self.ready:
                     self.problem = str(error).removeprefix(f"node {self.node.name} does not answer: ")
             if self.ready:
+                self.silent_since = asyncio.get_running_loop().time()
                 self.synced.clear()
                 self._delivered = None
             await asyncio.sleep(pause)
@@ -91,6 +94,7 @@ class Member:
         self.heard_at = asyncio.get_running_loop().time()
         await self.look()
         self.problem = ""
+        self.silent_since = None
         self.synced.set()
         self._greeting = asyncio.create_task(self._deliver_quietly())
 

@@ -1,0 +1,112 @@
+"""A node dies: what can run elsewhere does, with the same names and addresses; what cannot waits for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Pystack, Stack, cluster_of, eventually
+
+FILE = """
+services:
+  web:
+    image: busybox
+    command: sh -c "mkdir /w; hostname > /w/index.html; exec httpd -f -p 80 -h /w"
+    stop_signal: SIGKILL
+    hostname: web
+    deploy: {replicas: 3, placement: {max_replicas_per_node: 2}}
+    ports: ["18070:80"]
+  pinned:
+    image: busybox
+    command: sleep 10000
+    stop_signal: SIGKILL
+    restart: always
+    deploy: {placement: {constraints: [node.hostname == n3]}}
+  everywhere:
+    image: busybox
+    command: sleep 10000
+    stop_signal: SIGKILL
+    deploy: {mode: global}
+  done:
+    image: busybox
+    command: "true"
+    deploy: {replicas: 3, placement: {max_replicas_per_node: 1}}
+"""
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Pystack]:
+    with cluster_of(3) as pystack:
+        Path(f"{pystack.environment['PYSTACK_ROOT']}/config.yml").write_text("reschedule_after: 1s\n")
+        pystack("lab", "fault", "--name", pystack.lab, "kill", "n1", "server")
+        eventually(lambda: ready(pystack, {"n1", "n2", "n3"}), 20)
+        yield pystack
+
+
+def ready(lab: Pystack, names: set[str]) -> None:
+    done = lab("node", "ls", "--format", "json", check=False)
+    assert done.returncode == 0
+    rows = lab.json("node", "ls", "--format", "json")
+    assert {r["name"] for r in rows if r["state"] == "ready"} == names  # type: ignore[union-attr,index]
+
+
+def test_tasks_of_a_dead_node_go_to_others_and_stay(lab: Pystack, stack: Stack) -> None:
+    stack.up(FILE)
+    before = stack.ps()
+    (moving,) = (name for name, t in before.items() if t["node"] == "n3" and t["service"] == "web")
+    lab("lab", "fault", "--name", lab.lab, "crash", "n3")
+
+    def moved() -> None:
+        now = stack.ps()
+        assert now[moving]["node"] in ("n1", "n2")
+        assert now[moving]["state"] == "running"
+
+    eventually(moved, 25)
+    now = stack.ps()
+    assert now[moving]["addresses"] == before[moving]["addresses"]
+    assert now["pinned-1"]["state"] == "unknown"  # nobody else may have it
+    assert now["everywhere-n3"]["node"] == "n3"
+    assert {n: t["node"] for n, t in now.items() if t["service"] == "done"} == {
+        n: t["node"] for n, t in before.items() if t["service"] == "done"}  # it had ended
+    others = {n: t["id"] for n, t in before.items() if t["node"] != "n3"}
+    assert {n: now[n]["id"] for n in others} == others  # nothing else was touched
+
+    def all_answer() -> None:
+        address = next(iter(now[moving]["addresses"].values()))  # type: ignore[attr-defined]
+        for index in ("n1", "n2"):
+            ask = ("exec", "-T", "--index", str(1 if index == "n1" else 2), "everywhere", "timeout", "3", "wget", "-qO-")
+            assert stack.run(*ask, f"http://{address}/", check=False).stdout.strip() == "web"
+
+    eventually(all_answer, 10)
+    assert stack.run("plan", "--exit-code", check=False).returncode in (1, 2)  # the pinned one is missed, and said
+    lab("lab", "fault", "--name", lab.lab, "boot", "n3")
+    eventually(lambda: ready(lab, {"n1", "n2", "n3"}), 30)
+
+    def settled() -> None:
+        back = stack.ps()
+        assert back["pinned-1"]["state"] == "running"
+        assert back[moving]["id"] == now[moving]["id"]  # it stays where it went
+        assert f"{stack.name}-{moving}" not in lab.on(
+            "n3", "curl", "-s", "--unix-socket", "/var/lib/pystack-lab/" + lab.lab + "/n3/run/docker.sock",
+            "http://d/containers/json?all=1")
+
+    eventually(settled, 30)
+
+
+def test_a_server_that_hears_nobody_moves_nothing(lab: Pystack, stack: Stack) -> None:
+    stack.up(FILE)
+    before = {n: t["node"] for n, t in stack.ps().items()}
+    lab("lab", "fault", "--name", lab.lab, "partition", "n1", "n2,n3,outside")
+    try:
+        eventually(lambda: ready(lab, {"n1"}), 25)
+
+        def said() -> None:
+            assert "more than half of all nodes are silent" in Path(f"/var/lib/pystack-lab/{lab.lab}/n1/server.log").read_text()
+
+        eventually(said, 10)
+        assert {n: t["node"] for n, t in stack.ps().items()} == before
+    finally:
+        lab("lab", "fault", "--name", lab.lab, "heal")
+    eventually(lambda: ready(lab, {"n1", "n2", "n3"}), 30)
