@@ -46,11 +46,26 @@ def checked_out(ref: str) -> Iterator[tuple[Path, Path]]:
         inside = tree / here.relative_to(top)
         if not inside.is_dir():
             raise PystackError(f"commit {commit[:12]} has no folder {here.relative_to(top)}")
+        _unlock(tree)
         os.chdir(inside)
         try:
             yield tree, top
         finally:
             os.chdir(here)
+
+
+def _unlock(tree: Path) -> None:
+    """Open the tree's encrypted files where there is a key, named as sops has it named; the server does so with its own."""
+    content = os.environ.get("SOPS_AGE_KEY", "").encode()
+    if not content and (file := os.environ.get("SOPS_AGE_KEY_FILE", "")):
+        try:
+            content = Path(file).read_bytes()
+        except OSError as error:
+            raise PystackError(f"SOPS_AGE_KEY_FILE: {file}: {error.strerror}") from None
+    if content:
+        from orchestrator.gitops.unlock import unlock
+
+        unlock(tree, content)
 
 
 def as_if_here(stack: Stack, tree: Path, top: Path) -> Stack:

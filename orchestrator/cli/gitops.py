@@ -55,6 +55,7 @@ FILE = click.Path(exists=True, dir_okay=False)
 @click.option("--deploy-key", type=FILE, help="Private SSH key.")
 @click.option("--known-hosts", type=FILE, help="The host's keys; ~/.ssh/known_hosts if not said.")
 @click.option("--token", type=FILE, help="File with a token for HTTPS.")
+@click.option("--age-key", type=FILE, help="File with the age identity that opens the repository's age and sops files.")
 @click.option("--signed-by", type=FILE, help="Allowed signers (ssh-keygen(1)); commits of others are refused.")
 @click.option("--webhook", default="", metavar="HOST:PORT", help="Listen there for signed POSTs to /NAME.")
 @click.option("--webhook-secret", type=FILE, help="File with the secret that they are signed with.")
@@ -63,8 +64,8 @@ FILE = click.Path(exists=True, dir_okay=False)
 @click.argument("url")
 def add(
     url: str, name: str, branch: str, path: str, interval: float, targets: tuple[str, ...], prune: bool, auto: bool, drift: str,
-    deploy_key: str | None, known_hosts: str | None, token: str | None, signed_by: str | None, webhook: str,
-    webhook_secret: str | None, status_command: str, max_size: int,
+    deploy_key: str | None, known_hosts: str | None, token: str | None, age_key: str | None, signed_by: str | None,
+    webhook: str, webhook_secret: str | None, status_command: str, max_size: int,
 ) -> None:
     """Follow a git repository (https, ssh or a path of the server's host) from now on."""
     if webhook and not webhook_secret:
@@ -77,7 +78,7 @@ def add(
         "approve": not auto, "drift": drift, "webhook": webhook, "status_command": status_command, "largest": max_size,
         "known_hosts": _text(known_hosts) if known_hosts else _known(url), "signers": _text(signed_by),
     }
-    secrets = {"key": deploy_key, "token": token, "webhook_secret": webhook_secret}
+    secrets = {"key": deploy_key, "token": token, "webhook_secret": webhook_secret, "age_key": age_key}
     encoded = {k: base64.b64encode(_secret(f)).decode() for k, f in secrets.items() if f}
     _tell(Client(start=True).json("POST", "/v1/gitops", body={"repo": repo, **encoded}))
 

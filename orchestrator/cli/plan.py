@@ -39,9 +39,11 @@ def plan(
         return _end(show(result, shape="json" if as_json else "markdown" if markdown else "text"), exit_code)
     if ref:
         from orchestrator.cli.fromgit import as_if_here, checked_out
+        from orchestrator.gitops.unlock import refuse_locked
 
         with checked_out(ref) as (tree, top):
             loaded = stack.load(strict=strict)
+        refuse_locked((loaded.stack,), {}, "say with SOPS_AGE_KEY_FILE which age key opens it")
         loaded = msgspec.structs.replace(loaded, stack=as_if_here(loaded.stack, tree, top))
     else:
         loaded = stack.load(strict=strict)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from orchestrator.errors import PystackError
-from orchestrator.gitops import git, load
+from orchestrator.gitops import git, load, unlock
 from orchestrator.gitops.model import Commit, Outcome, Phase, Repo, State, encoded
 from orchestrator.planning.state import Step
 from orchestrator.server.controller import StackRecord, UpOptions
@@ -39,6 +39,9 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
+TREES = "gitops-trees"
+
+
 class Follower:
     """*folder* keeps what is fetched, *run* is on no disk."""
 
@@ -47,7 +50,8 @@ class Follower:
         self.repo = repo
         self.state = state
         self._mirror = git.Mirror(folder / repo.name / "git", run / repo.name)
-        self._trees = folder / repo.name
+        # what was encrypted is in the clear on no disk
+        self._trees = (run.with_name(TREES) if repo.age_key else folder) / repo.name
         self._poke = asyncio.Event()
         self._done = asyncio.Condition()
         self._rounds = 0
@@ -164,9 +168,16 @@ class Follower:
             await self._mirror.verify(commit, self.repo.signers)
         root = self._trees / f"tree-{commit.short}"
         try:
-            await self._mirror.checkout(commit, root / load.TOP.lstrip("/"), self.repo.largest)
+            top = root / load.TOP.lstrip("/")
+            await self._mirror.checkout(commit, top, self.repo.largest)
             root.chmod(0o755)
-            return await load.stacks_of(load.Wish(str(root), self.repo.name, self.repo.path, self.repo.targets))
+            closed: dict[str, str] = {}
+            if self.repo.age_key:
+                key = self.controller.contents.read("secret", self.repo.age_key)
+                closed = await asyncio.to_thread(unlock.unlock, top, key)
+            stacks, warnings = await load.stacks_of(load.Wish(str(root), self.repo.name, self.repo.path, self.repo.targets))
+            unlock.refuse_locked(stacks, closed, "give the age key with `pystack gitops add --age-key FILE`")
+            return stacks, warnings
         finally:
             await asyncio.to_thread(shutil.rmtree, root, ignore_errors=True)
 

@@ -14,13 +14,16 @@ from aiohttp import web
 
 from agent.manifest import Record
 from orchestrator.errors import PystackError, Refused
-from orchestrator.gitops.follower import Follower
+from orchestrator.gitops.follower import TREES, Follower
 from orchestrator.gitops.model import Repo, State, encoded
 from orchestrator.server.contents import NAME
 from orchestrator.store.interface import Delete, Put
 
 if TYPE_CHECKING:
     from orchestrator.server.controller import Controller
+
+
+SECRETS = ("key", "token", "webhook_secret", "age_key")
 
 
 class NewRepo(Record, frozen=True, kw_only=True):
@@ -30,6 +33,7 @@ class NewRepo(Record, frozen=True, kw_only=True):
     key: bytes = b""
     token: bytes = b""
     webhook_secret: bytes = b""
+    age_key: bytes = b""
 
 
 class Gitops:
@@ -52,6 +56,7 @@ class Gitops:
                 shutil.rmtree(left, ignore_errors=True)
             for tree in left.glob("tree-*"):
                 shutil.rmtree(tree, ignore_errors=True)
+        shutil.rmtree(self._run.with_name(TREES), ignore_errors=True)
 
     async def _take(self, repo: Repo, state: State) -> Follower:
         made = self.followers[repo.name] = Follower(self.controller, repo, state, self._folder, self._run)
@@ -79,8 +84,8 @@ class Gitops:
             except (OSError, ValueError) as error:
                 raise Refused(f"--webhook {repo.webhook}: {error}", 409) from None
         named = {}
-        for field, content in (("key", wish.key), ("token", wish.token), ("webhook_secret", wish.webhook_secret)):
-            if content:
+        for field in SECRETS:
+            if content := getattr(wish, field):
                 named[field] = f"gitops.{repo.name}.{field}"
                 await self.controller.contents.create("secret", named[field], content, replace=True)
         repo = msgspec.structs.replace(repo, **named)
@@ -111,8 +116,8 @@ class Gitops:
         await follower.stop()
         await self.controller.store.transact((), [Delete(f"gitops/{name}"), Delete(f"gitops-state/{name}")])
         del self.followers[name]
-        for secret in (follower.repo.key, follower.repo.token, follower.repo.webhook_secret):
-            if secret:
+        for field in SECRETS:
+            if secret := getattr(follower.repo, field):
                 with contextlib.suppress(PystackError):
                     await self.controller.contents.remove("secret", secret, ())
         shutil.rmtree(self._folder / name, ignore_errors=True)

@@ -15,8 +15,9 @@ LARGEST = 256 << 20
 
 class Repo(Record, frozen=True, kw_only=True):
     """A repository as it was added. *branch* "" is its default; *path* is a stack file, or the folder that has some. The names
-    of secrets with what opens it: *key* (SSH), *token* (HTTPS), *webhook_secret*; *known_hosts* and *signers* are the files'
-    texts. *webhook* is an address HOST:PORT of this server. *status_command* is run after each outcome."""
+    of secrets with what opens it: *key* (SSH), *token* (HTTPS), *webhook_secret*, *age_key* (encrypted files);
+    *known_hosts* and *signers* are the files' texts. *webhook* is an address HOST:PORT of this server. *status_command* is run
+    after each outcome."""
 
     name: str
     url: str
@@ -34,6 +35,7 @@ class Repo(Record, frozen=True, kw_only=True):
     signers: str = ""
     webhook: str = ""
     webhook_secret: str = ""
+    age_key: str = ""
     status_command: str = ""
     largest: int = LARGEST
 

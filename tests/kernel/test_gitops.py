@@ -8,6 +8,7 @@ import json
 import os
 import random
 import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -293,6 +294,82 @@ def test_only_signed_commits_are_taken(repository: Repository, tmp_path: Path) -
         repository.git("push", "-q", "origin", "HEAD:main")
         assert (repository.sync(check=False).returncode == 0) is fine
     assert repository.text() == "one"
+
+
+SECRETS = """
+services:
+  web:
+    image: busybox
+    command: [sleep, "10000"]
+    stop_signal: SIGKILL
+    env_file: web.env
+    secrets: [password, settings]
+    configs: [text]
+secrets: {password: {file: ./password.age}, settings: {file: ./settings.yaml}}
+configs: {text: {file: ./text}}
+"""
+
+
+def encrypted(repository: Repository, recipient: str, password: str) -> dict[str, str | None]:
+    """The files of a stack with secrets, encrypted by the real age and sops."""
+    sops = Path(sys.executable).parent / "sops"
+    files: dict[str, str | None] = {"compose.yml": SECRETS, "text": "open"}
+    age = ["age", "--armor", "--recipient", recipient]
+    files["password.age"] = subprocess.run(age, input=password, capture_output=True, text=True, check=True).stdout
+    for name, kind, text in (("settings.yaml", "yaml", f"db:\n  password: {password}\n  port: 5432\n"),
+                             ("web.env", "dotenv", f"API_KEY={password}\n")):
+        command = [str(sops), "encrypt", "--age", recipient, "--input-type", kind, "--output-type", kind, "/dev/stdin"]
+        files[name] = subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout
+        assert password not in str(files[name])
+    return files
+
+
+def test_secrets_lie_encrypted_in_the_repository(repository: Repository, tmp_path: Path, lab: Pystack) -> None:
+    keys = tmp_path / "age.key"
+    subprocess.run(["age-keygen", "-o", str(keys)], check=True, capture_output=True)
+    recipient = subprocess.run(["age-keygen", "-y", str(keys)], check=True, capture_output=True, text=True).stdout.strip()
+    first = repository.push("secrets", encrypted(repository, recipient, "hunter-two"))
+    done = repository.add(check=False)  # with no key, nothing that is still encrypted is handed out
+    assert done.returncode == 1
+    assert "secret password is encrypted" in done.stderr + done.stdout
+    assert "--age-key" in done.stderr + done.stdout
+    repository.pystack("gitops", "rm", repository.name)
+    repository.add("--age-key", str(keys))
+    assert repository.row()["good"] == first
+
+    def inside(*command: str) -> str:
+        return lab("exec", "-p", repository.name, "-T", "web", *command).stdout
+
+    assert inside("cat", "/run/secrets/password") == "hunter-two"
+    assert inside("cat", "/run/secrets/settings") == "db:\n    password: hunter-two\n    port: 5432\n"
+    assert inside("sh", "-c", "echo $API_KEY").strip() == "hunter-two"
+    root = lab.environment["PYSTACK_ROOT"]
+    found = subprocess.run(["grep", "-rl", "hunter-two", f"{root}/gitops"], capture_output=True, text=True, check=False).stdout
+    assert found == ""  # on no disk in the clear
+    assert not list(Path(f"{root}/run").glob("gitops-trees/*/*"))
+
+    other = tmp_path / "other.key"
+    subprocess.run(["age-keygen", "-o", str(other)], check=True, capture_output=True)
+    stranger = subprocess.run(["age-keygen", "-y", str(other)], check=True, capture_output=True, text=True).stdout.strip()
+    repository.push("for somebody else", encrypted(repository, stranger, "not-for-us"))
+    said = repository.sync(check=False)
+    assert said.returncode == 1
+    assert "password.age: the age key does not open it" in said.stdout
+    assert "settings.yaml: sops does not open it" in said.stdout
+    assert inside("cat", "/run/secrets/password") == "hunter-two"
+    last = repository.push("changed", encrypted(repository, recipient, "hunter-three"))
+    repository.sync()
+    assert repository.row()["good"] == last
+    assert inside("cat", "/run/secrets/password") == "hunter-three"
+    plan = ("plan", "-p", repository.name, "--exit-code", "--from-git", "HEAD")
+    blind = repository.pystack(*plan, cwd=repository.copy, check=False)
+    assert "SOPS_AGE_KEY_FILE" in blind.stderr
+    repository.pystack.environment["SOPS_AGE_KEY_FILE"] = str(keys)
+    try:
+        seen = repository.pystack(*plan, cwd=repository.copy, check=False)
+    finally:
+        del repository.pystack.environment["SOPS_AGE_KEY_FILE"]
+    assert (seen.returncode, seen.stdout) == (0, "nothing to do\n"), seen.stderr
 
 
 def test_ssh_with_a_deploy_key_and_a_host_key_that_must_be_right(repository: Repository, tmp_path: Path) -> None:
