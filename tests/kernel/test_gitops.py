@@ -475,15 +475,17 @@ def test_the_example_repository_works(repository: Repository) -> None:
 
 
 def test_any_row_of_commits_and_kills_ends_at_the_newest_good_one(repository: Repository) -> None:
-    """Good, broken, crashing, reverted, renamed, force-pushed; the server is killed in between."""
+    """Good, broken, crashing, huge, reverted, renamed, force-pushed; the server is killed in between. PYSTACK_COMMITS says how
+    many."""
     lab, rng = repository.pystack, random.Random(7)
     repository.push("first", {"compose.yml": GOOD, "text": "0"})
     repository.add("--interval", "1s", "--prune")
-    good = "0"
-    file = "compose.yml"
-    for number in range(1, 26):
-        kind = rng.choice(["good", "good", "broken", "crash", "rename", "force"])
-        files: dict[str, str | None] = {file: GOOD}
+    file, good, count = "compose.yml", ["0"], int(os.environ.get("PYSTACK_COMMITS", "25"))
+    was: tuple[bool, str] = True, "0"
+    for number in range(1, count + 1):
+        kind = rng.choice(["good", "good", "broken", "crash", "rename", "force", "huge", "revert"])
+        files: dict[str, str | None] = {file: GOOD, "text": str(number)}
+        works = kind not in ("broken", "crash")
         if kind == "broken":
             files[file] = "services: {web: {imagee: x}}"
         elif kind == "crash":
@@ -492,24 +494,38 @@ def test_any_row_of_commits_and_kills_ends_at_the_newest_good_one(repository: Re
             files[file] = None
             file = "stack.yml" if file == "compose.yml" else "compose.yml"
             files[file] = GOOD
+        elif kind == "huge":
+            files["blob"] = f"{rng.random()}" * 200_000
         if kind == "force":
             repository.git("commit", "-q", "--amend", "-m", "another past")
-        if kind not in ("broken", "crash"):
-            good = str(number)
-        repository.push(kind, {**files, "text": str(number)}, force=kind == "force")
+        if kind == "revert":  # the files are as the commit before had them
+            repository.push("to be reverted", {"text": f"{number} reverted"})
+            repository.git("revert", "--no-edit", "HEAD")
+            repository.git("push", "-q", "origin", "HEAD:main")
+            works, text = was
+        else:
+            repository.push(kind, files, force=kind == "force")
+            text = str(number)
+        was = works, text
+        if works:
+            good.append(text)
         if rng.random() < 0.3:
             lab("lab", "fault", "--name", lab.lab, "kill", "n1", "server")
-        elif rng.random() < 0.6:
-            repository.sync(check=False)
+        elif rng.random() < 0.6 and repository.sync(check=False).returncode == 0:
+            assert repository.text() == good[-1]
     repository.push("last", {file: GOOD, "text": "last"})
     eventually(lambda: _says(repository, "last"), 30)
-    repository.push("broken at last", {file: "services: 5"})
+    broken = repository.push("broken at last", {file: "services: 5"})
     eventually(lambda: _failed(repository), 30)
-    assert good
     assert repository.text() == "last"
     assert len(repository.tasks()) == 1
     folder = Path(lab.environment["PYSTACK_ROOT"]) / "gitops" / repository.name
     assert sorted(p.name for p in folder.iterdir()) == ["git", "gitconfig"]
+    size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+    assert size < 64 << 20  # what only older commits need goes
+    revisions = json.loads(lab("history", "-p", repository.name, "--format", "json").stdout)
+    assert [r["revision"] for r in revisions] == list(range(revisions[0]["revision"], revisions[-1]["revision"] + 1))
+    assert repository.row()["history"][-1]["commit"]["id"] == broken
 
 
 def _failed(repository: Repository) -> None:
