@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from agent.manifest import Access, Record
+from agent.failpoints import failpoint
 from orchestrator.store.interface import (
     Change,
     Compacted,
@@ -142,6 +143,7 @@ class SqliteStore:
     async def _commit_all(self) -> None:
         while self._pending:
             batch, self._pending = self._pending, []
+            failpoint("store.commit")
             try:
                 outcomes = await self._on_thread(self._commit, [write for write, _ in batch])
             except (sqlite3.Error, StoreError) as error:
@@ -150,6 +152,7 @@ class SqliteStore:
                     if not future.done():
                         future.set_exception(problem)
                 continue
+            failpoint("store.committed")
             for (_, future), outcome in zip(batch, outcomes, strict=True):
                 if not future.done():
                     future.set_result(outcome)

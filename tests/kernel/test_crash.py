@@ -98,6 +98,32 @@ def test_stack_survives_a_kill_at(stack: Stack, lab: Pystack, point: str) -> Non
     until(lambda: not any(leftovers(lab).values()), f"nothing left: {leftovers(lab)}", 5)
 
 
+def test_a_stack_survives_a_kill_at_each_write_of_the_store(stack: Stack, lab: Pystack) -> None:
+    """Before or after the N-th write of an `up` of something new, of a change and of a `down`, for every N: nothing is there
+    by halves."""
+    stack.write(STACK)
+    changed = stack.directory / "changed.yml"
+    changed.write_text(STACK.replace("sleep 1000", "sleep 2000"))
+    verbs = (("-f", str(stack.file), "up"), ("-f", str(changed), "up", "--scale", "b=2"), ("down", "-v"))
+    number = 0
+    while True:
+        number += 1
+        assert number < 40
+        arm(lab, f"{'store.commit' if number % 2 else 'store.committed'}:{number}")
+        for words in verbs:
+            lab(*words, "-p", stack.name, check=False)
+        if not fired(lab):
+            arm(lab, "")  # it would still, later
+            break
+        retry(lab, *verbs[0], "-p", stack.name)
+        assert {name: row["state"] for name, row in stack.ps().items()} == {"a-1": "running", "b-1": "running"}
+        assert stack.exec("b", "wget", "-qO-", "http://a/") == "it works\n"
+        retry(lab, "down", "-p", stack.name, "-v")
+        until(lambda: not any(leftovers(lab).values()), f"nothing left: {leftovers(lab)}", 5)
+        assert stack.name not in lab("network", "ls").stdout + lab("volume", "ls").stdout + lab("ls").stdout
+    assert number > 5  # there are that many writes
+
+
 @pytest.mark.parametrize("point", IMAGE)
 def test_images_survive_a_kill_at(lab: Pystack, registry: str, tmp_path: Path, point: str) -> None:
     name = f"{registry}/crash/{point}:1"
