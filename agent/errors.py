@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 
 class AgentError(Exception):
     """Base; *status* is the HTTP status that the Docker Engine API uses for the kind."""
@@ -37,3 +39,11 @@ class NotModified(AgentError):
     """Already in the state that was asked for."""
 
     status = 304
+
+
+def told(error: BaseException) -> str:
+    """What a user is told of *error*; of a fault of ours its kind too."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        at = f" ({error.filename})" if error.filename else ""
+        return f"the disk is full{at}: make room, with `pystack image prune` for instance, and do this again"
+    return str(error) if isinstance(error, AgentError | OSError) else f"{type(error).__name__}: {error}"

@@ -13,19 +13,24 @@ _RESOLVE_NO_MAGICLINKS, _RESOLVE_IN_ROOT = 0x02, 0x10
 
 
 def write_atomically(path: Path, data: bytes, mode: int = 0o644, *, sync: bool = False) -> None:
-    """Replace *path* by *data* in one step. *sync* makes it survive a power cut too, at the cost of an fsync."""
+    """Replace *path* by *data* in one step, or, where that raises OSError, not at all. *sync* makes it survive a power cut too,
+    at the cost of an fsync."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     try:
-        os.write(fd, data) if len(data) < 1 << 20 else _write_all(fd, data)
+        _write_all(fd, data)
         if sync:
             os.fsync(fd)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink()
+        raise
     finally:
         os.close(fd)
-    temporary.replace(path)
 
 
 def _write_all(fd: int, data: bytes) -> None:
+    """A disk that becomes full takes a part of what it is given, and says so only when asked to take the rest."""
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]

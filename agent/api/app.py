@@ -29,7 +29,7 @@ from agent.api import (
 )
 from agent.api.keys import CONVERGER, ENGINE, MAILBOX
 from agent.engine.converge import Converger
-from agent.errors import AgentError, NotModified
+from agent.errors import AgentError, NotModified, told
 from agent.mailbox import Mailbox
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ async def errors(
         raise
     except Exception as error:
         log.exception("%s %s", request.method, request.path)
-        return web.json_response({"message": f"{type(error).__name__}: {error}"}, status=500)
+        return web.json_response({"message": told(error)}, status=500)
 
 
 def make(converger: Converger, box: Mailbox) -> web.Application:

@@ -12,7 +12,7 @@ from typing import Any
 from aiohttp import web
 
 from agent.api.keys import ENGINE, flag
-from agent.errors import AgentError, BadRequest
+from agent.errors import AgentError, BadRequest, told
 from agent.images import archive, garbage, pull
 from agent.images.reference import parse
 from agent.images.store import Image
@@ -93,7 +93,7 @@ class Stream:
                 if isinstance(result, dict):
                     await self._line(result)
             except (AgentError, OSError) as error:
-                await self._line({"error": str(error), "errorDetail": {"message": str(error)}})
+                await self._line({"error": told(error), "errorDetail": {"message": told(error)}})
         finally:
             if not task.done():
                 task.cancel()

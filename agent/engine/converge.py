@@ -12,7 +12,7 @@ import msgspec
 from agent import files
 from agent.engine.engine import Engine
 from agent.engine.records import Record
-from agent.errors import AgentError, ImageNotFound, NotModified
+from agent.errors import AgentError, ImageNotFound, NotModified, told
 from agent.failpoints import failpoint
 from agent.manifest import Manifest, NodeStatus, Task, TaskStatus, digest
 from agent.reconcile import Action, Create, Prepare, Remove, Restart, Seen, Start, Stop, next_action
@@ -141,8 +141,10 @@ class Converger:
                                 await self._do(name, action)
                     except NotModified:
                         continue
-                    except (AgentError, OSError) as error:
-                        self._errors[name] = str(error)
+                    except Exception as error:
+                        if not isinstance(error, (AgentError, OSError)):  # a fault of ours must not leave anybody waiting
+                            log.exception("task %s", name)
+                        self._errors[name] = told(error)
                         self._report(name)
                         break  # tried again when the manifest changes: the control plane decides
                 self._report(name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import time
@@ -27,7 +28,7 @@ from agent.engine import health, hooks, prepare
 from agent.engine.events import Events
 from agent.engine.networks import Networks
 from agent.engine.records import Record, load, now, save
-from agent.errors import AgentError, BadRequest, Conflict, ImageNotFound, NotFound, NotModified
+from agent.errors import AgentError, BadRequest, Conflict, ImageNotFound, NotFound, NotModified, told
 from agent.failpoints import failpoint
 from agent.images import pull as puller
 from agent.images.reference import parse
@@ -44,6 +45,7 @@ RESTART_MAX_S = 60.0
 STABLE_S = 10.0
 ATTACH_S = 5.0
 JOURNAL = Path("/run/systemd/journal/socket")
+log = logging.getLogger(__name__)
 
 
 class Attaching:
@@ -131,7 +133,13 @@ class Engine:
         """Change a record, keep it, and tell who listens."""
         for key, value in fields.items():
             setattr(record, key, value)
-        save(self.directory(record), record)
+        try:
+            save(self.directory(record), record)
+        except OSError as error:
+            if action == "create":
+                raise
+            # what became of a container must be acted on; the next agent finds it out again
+            log.warning("container %s: what became of it is not written down: %s", record.name, told(error))
         if action:
             attributes = {"name": record.name, "image": record.container.image, **dict(record.container.labels)}
             if action == "die":
@@ -190,10 +198,15 @@ class Engine:
         self.networks.assign(made)
         directory = self.paths.containers / ident
         failpoint("container.record")
-        for part in ("", "upper", "work"):
-            (directory / part).mkdir(mode=0o711 if not part else 0o755)
-        self.records[ident] = made
-        self._set(made, "create")
+        try:
+            for part in ("", "upper", "work"):
+                (directory / part).mkdir(mode=0o711 if not part else 0o755)
+            self.records[ident] = made
+            self._set(made, "create")
+        except OSError:  # a full disk
+            self.records.pop(ident, None)
+            files.remove_tree(directory)
+            raise
         return made
 
     async def start(self, record: Record, *, generation: int | None = None) -> None:
@@ -214,8 +227,7 @@ class Engine:
                 await self._start(record)
             except BaseException as error:
                 await asyncio.shield(self._release(record))
-                message = str(error) if isinstance(error, AgentError) else f"{type(error).__name__}: {error}"
-                self._set(record, "die", state="failed", error=message, exit_code=128, finished=now())
+                self._set(record, "die", state="failed", error=told(error), exit_code=128, finished=now())
                 raise
 
     async def _start(self, record: Record) -> None:

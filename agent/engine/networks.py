@@ -102,8 +102,10 @@ class Networks:
             path.rename(path.with_suffix(".damaged"))
             return {}
 
-    def _save_local(self) -> None:
-        files.write_atomically(self.paths.root / "networks.json", msgspec.json.encode(self.local))
+    def _save_local(self, networks: dict[str, Network]) -> None:
+        """From now on these are the networks made by hand; where they cannot be written down, nothing changes."""
+        files.write_atomically(self.paths.root / "networks.json", msgspec.json.encode(networks))
+        self.local = networks
 
     @property
     def all(self) -> dict[str, Network]:
@@ -132,8 +134,7 @@ class Networks:
             raise BadRequest(f"network {network.name}: driver {network.driver!r} is not known on this node")
         if not network.subnets:
             network = msgspec.structs.replace(network, subnets=(self._free_subnet(),))
-        self.local[network.name] = network
-        self._save_local()
+        self._save_local(self.local | {network.name: network})
         return network
 
     def remove(self, name: str) -> None:
@@ -143,8 +144,7 @@ class Networks:
             raise Conflict(f"network {name} has active endpoints: {', '.join(users)}")
         if network.name in self.manifest:
             raise Conflict(f"network {name} belongs to stack {network.stack}: use `pystack down`")
-        del self.local[network.name]
-        self._save_local()
+        self._save_local({n: one for n, one in self.local.items() if n != network.name})
 
     def _free_subnet(self) -> Subnet:
         taken = [ipaddress.ip_network(s.cidr) for n in self.all.values() for s in n.subnets]
@@ -284,8 +284,7 @@ class Networks:
             Subnet(cidr=str(ipaddress.ip_network(f"{a['local']}/{a['prefixlen']}", strict=False)), gateway=a["local"])
             for a in held
         )
-        self.local[name] = Network(name=name, subnets=subnets or (self._free_subnet(),))
-        self._save_local()
+        self._save_local(self.local | {name: Network(name=name, subnets=subnets or (self._free_subnet(),))})
 
     # --- the kernel made to agree ------------------------------------------------------------------------------
 

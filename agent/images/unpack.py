@@ -10,6 +10,7 @@ Source: OCI Image Specification, layer.md (whiteouts); kernel Documentation/file
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -19,6 +20,8 @@ import sys
 import tarfile
 import zlib
 from typing import BinaryIO, Protocol
+
+from agent.errors import told
 
 MAX_ENTRIES = 2_000_000
 MAX_BYTES = 64 << 30
@@ -249,7 +252,9 @@ def _main(target: str, blob: str, diff_id: str, keep: str) -> int:
     except Refused as error:
         reply = {"error": str(error)}
     except OSError as error:
-        reply = {"error": f"the layer cannot be written: {error.strerror}: {error.filename or ''}".rstrip(": ")}
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        why = told(error) if full else f"{error.strerror}: {error.filename or ''}".rstrip(": ")
+        reply = {"error": f"the layer cannot be written: {why}"}
     out.write(json.dumps(reply) + "\n")
     return 1 if "error" in reply else 0
 

@@ -22,11 +22,13 @@ def lab() -> None:
 @click.option("--label", "wanted", multiple=True, metavar="NODE:K=V")
 @click.option("--servers", default=1, help="How many of the nodes have a server.")
 @click.option("--store", type=click.Choice(("sqlite", "etcd")), default="sqlite", help="Where the servers keep the state.")
+@click.option("--disk", default="", metavar="SIZE", help="A disk for each node, such as 1g, that `fault fill-disk` fills.")
 @click.option("--courier", type=click.Choice(("ssh", "etcd", "local")), default=None,
               help="How manifests reach the nodes: over SSH, read from etcd by themselves, or, with one node, in place.")
-def up(name: str, nodes: int, wanted: tuple[str, ...], servers: int, store: str, courier: str | None) -> None:
+def up(name: str, nodes: int, wanted: tuple[str, ...], servers: int, store: str, disk: str, courier: str | None) -> None:
     """Make a lab; returns when it is ready."""
     from orchestrator.lab import lab as labs
+    from orchestrator.stackfile.units import parse_bytes
 
     labels: dict[str, dict[str, str]] = {}
     for item in wanted:
@@ -39,7 +41,13 @@ def up(name: str, nodes: int, wanted: tuple[str, ...], servers: int, store: str,
         raise click.UsageError("--courier local: with one node alone")
     if courier == "etcd" and store != "etcd":
         raise click.UsageError("--courier etcd needs --store etcd")
-    made = labs.up(name, max(nodes, servers), labels, servers=servers, etcd=store == "etcd", readers=courier == "etcd")
+    try:
+        size = parse_bytes(disk) if disk else 0
+    except ValueError as error:
+        raise click.UsageError(f"--disk {disk}: {error}") from None
+    made = labs.up(
+        name, max(nodes, servers), labels, servers=servers, etcd=store == "etcd", readers=courier == "etcd", disk_size=size
+    )
     click.echo(f"lab {name}: {', '.join(m for m in made.machines if m != 'switch')}; "
                f'use it with: eval "$(pystack lab env --name {name})"')
 
@@ -101,9 +109,10 @@ def forward(name: str, target: str, local: int) -> None:
 @click.argument("kind")
 @click.argument("targets", nargs=-1)
 def fault(name: str, kind: str, targets: tuple[str, ...]) -> None:
-    """cut, heal, partition, kill, pause, resume, crash or boot machines.
+    """cut, heal, partition, kill, pause, resume, crash or boot machines, or fill-disk.
 
-    `partition n1,n2 n3` parts them into groups; `kill n2 agent`; `heal` alone heals all.
+    `partition n1,n2 n3` parts them into groups; `kill n2 agent`; `fill-disk n2 4096` leaves that many bytes free; `heal`
+    alone heals all.
     """
     from orchestrator.lab import lab as labs
 

@@ -28,7 +28,7 @@ from pathlib import Path
 import msgspec
 
 from orchestrator.errors import PystackError
-from orchestrator.lab import cgroups, secure
+from orchestrator.lab import cgroups, disk, secure
 
 LABS = Path("/var/lib/pystack-lab")
 NETWORK4, NETWORK6 = "10.99.0", "fd99::"
@@ -63,6 +63,8 @@ class Lab(msgspec.Struct, kw_only=True):
     password: str = ""
     """Of etcd's user root, where it has users."""
     relays: list[Relay] = []
+    disk_size: int = 0
+    """Bytes of each node's own disk, 0 where they are on the host's."""
 
     @property
     def directory(self) -> Path:
@@ -122,10 +124,11 @@ def _locked(name: str) -> Iterator[None]:
 
 def up(
     name: str, nodes: int = 1, labels: Mapping[str, Mapping[str, str]] = {}, *, servers: int = 1, etcd: bool = False,
-    readers: bool = False,
+    readers: bool = False, disk_size: int = 0,
 ) -> Lab:
     """Make a lab and return when its server answers and has all nodes; *labels* is node → labels. The first *servers* of
-    them have a server each; with *etcd* a member of their store too, and with *readers* the nodes read it themselves.
+    them have a server each; with *etcd* a member of their store too, and with *readers* the nodes read it themselves. Each
+    has a disk of *disk_size* bytes of its own, or, 0, is on the host's.
 
     Raises PystackError; nothing is left then."""
     if os.geteuid() != 0:
@@ -138,6 +141,8 @@ def up(
         raise PystackError(f"--label {', '.join(sorted(unknown))}: there is no such node in a lab of {nodes}")
     if not 1 <= servers <= nodes or (servers > 1 and not etcd):
         raise PystackError(f"--servers {servers}: from 1 to the number of nodes, and more than one with --store etcd alone")
+    if disk_size and disk_size < disk.SMALLEST:
+        raise PystackError(f"--disk {disk_size}: at least {disk.SMALLEST >> 20}m")
     for program in (*(("etcd",) if etcd else ()), "ip", "nsenter", "runc", "conmon", "nft", "sshd", "ssh-keygen"):
         if not shutil.which(program):
             raise PystackError(f"{program} is not installed: run `make setup`")
@@ -148,7 +153,7 @@ def up(
                 _wait_for_server(lab)
                 return lab
             _remove(lab)
-        lab = Lab(name=name, etcd=etcd, password=os.urandom(12).hex() if readers else "")
+        lab = Lab(name=name, etcd=etcd, password=os.urandom(12).hex() if readers else "", disk_size=disk_size)
         lab.directory.mkdir(parents=True, exist_ok=True)
         try:
             lab.machines["switch"] = Machine(name="switch", role="switch", address="127.0.0.1")
@@ -173,6 +178,8 @@ def up(
 def _boot(lab: Lab, machine: Machine) -> None:
     directory = lab.directory / machine.name
     directory.mkdir(exist_ok=True)
+    if lab.disk_size and machine.role in ("server", "node"):
+        disk.insert(lab.directory / f"{machine.name}.disk", lab.disk_size, directory)
     (directory / "wired").unlink(missing_ok=True)
     _fresh_run(directory / "run")
     cgroups.create(lab.name, machine.name)
@@ -319,6 +326,7 @@ def _remove(lab: Lab) -> None:
     for machine in reversed(list(lab.machines.values())):
         _kill(lab, machine)
         _unmount(lab.directory / machine.name / "run")
+        disk.eject(lab.directory / machine.name)
     cgroups.remove(lab.name)
     shutil.rmtree(lab.directory, ignore_errors=True)
     if LABS.exists() and not any(p for p in LABS.iterdir() if not p.name.endswith(".lock")):
@@ -401,10 +409,12 @@ def _heal(lab: Lab, names: list[str]) -> None:
 
 
 def fault(lab: Lab, kind: str, target: str = "", *more: str) -> None:
-    """cut, heal, partition, kill, pause, resume, crash or boot machines. `heal` alone heals all."""
+    """cut, heal, partition, kill, pause, resume, crash or boot machines, or fill their disks. `heal` alone heals all."""
     what = more[0] if more else "agent"
     plugged = [m.name for m in lab.machines.values() if m.role != "switch" and m.alive()]
     if kind == "heal":
+        for name in [target] if target else plugged:
+            disk.free(lab.directory / name)
         return _heal(lab, [target] if target else plugged)
     machine = lab.machine(target.split(",")[0])
     if kind == "cut":
@@ -415,7 +425,7 @@ def fault(lab: Lab, kind: str, target: str = "", *more: str) -> None:
             raise PystackError(f"{what!r}: agent, server or sshd")
         if what in ("agent", "server"):  # the first node has both in one process
             what = {"server": "server", "node": "agent"}.get(machine.role, what)
-        path = lab.directory / target / f"{what}.pid"
+        path = lab.directory / target / "run" / f"{what}.pid"
         if not path.exists():
             raise PystackError(f"machine {target} has no {what}")
         pid = path.read_text()
@@ -429,7 +439,11 @@ def fault(lab: Lab, kind: str, target: str = "", *more: str) -> None:
         _boot(lab, machine)
         if machine.role == "server":
             _wait_for_server(lab)
+    elif kind == "fill-disk":
+        if more and not more[0].isdigit():
+            raise PystackError(f"fill-disk {target} {more[0]}: how many bytes are to be left free, a whole number")
+        disk.fill(lab.directory / target, int(more[0]) if more else 0)
     elif kind == "partition":
         _partition(lab, [part.split(",") for part in (target, *more)])
     else:
-        raise PystackError(f"fault {kind!r}: cut, heal, partition, kill, pause, resume, crash or boot")
+        raise PystackError(f"fault {kind!r}: cut, heal, partition, kill, pause, resume, crash, boot or fill-disk")

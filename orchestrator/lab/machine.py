@@ -98,7 +98,7 @@ def _init(spec: dict[str, Any]) -> None:
                     services[name], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment | extra, cwd="/",
                     start_new_session=True,
                 )
-            (directory / f"{name}.pid").write_text(str(running[name].pid))
+            (directory / "run" / f"{name}.pid").write_text(str(running[name].pid))  # on no disk, which may be full
         try:
             pid, _ = os.waitpid(-1, 0)
         except ChildProcessError:

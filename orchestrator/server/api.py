@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from agent.errors import told
 from agent.manifest import Container, Record, Task
 from orchestrator import __version__
 from orchestrator.errors import PystackError, Refused
@@ -121,7 +122,7 @@ async def _stream(request: web.Request, work: Work) -> web.StreamResponse:
             queue.put_nowait({"event": "error", "message": "; ".join(str(e) for e in group.exceptions)})
         except Exception as error:
             log.exception("%s %s", request.method, request.path)
-            queue.put_nowait({"event": "error", "message": f"{type(error).__name__}: {error}"})
+            queue.put_nowait({"event": "error", "message": told(error)})
 
     task = asyncio.create_task(run())
     try:
@@ -577,7 +578,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         raise
     except Exception as error:
         log.exception("%s %s", request.method, request.path)
-        return web.json_response({"message": f"{type(error).__name__}: {error}"}, status=500)
+        return web.json_response({"message": told(error)}, status=500)
 
 
 def make(controller: Controller, gitops: Gitops, stop: asyncio.Event) -> web.Application:

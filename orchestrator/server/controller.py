@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import logging
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from orchestrator.server.rollout import Failure, Rollout
 from orchestrator.server.statuses import Statuses, serves
 from orchestrator.stackfile.graph import needed
 from orchestrator.stackfile.model import Stack
-from orchestrator.store.interface import Compare, Delete, Op, Put, Store, batches
+from orchestrator.store.interface import Compare, Delete, Op, Put, Store, StoreError, batches
 
 Event = dict[str, Any]
 
@@ -77,6 +78,7 @@ class SavedPlan(Record, frozen=True, kw_only=True):
     plan: Plan
 
 
+log = logging.getLogger(__name__)
 HISTORY = 100
 """Revisions of a stack that are kept."""
 
@@ -145,7 +147,10 @@ class Controller:
             return
         records = [msgspec.json.decode(e.value, type=StackRecord) for e in await self.store.scan("history/")]
         used = {c.digest for r in (*records, *self.stacks.values()) for c in r.stack.contents}
-        await self.contents.sweep(used | {f.digest for t in self.tasks.values() for f in t.container.files})
+        try:
+            await self.contents.sweep(used | {f.digest for t in self.tasks.values() for f in t.container.files})
+        except StoreError as error:  # a full disk: what nobody uses can wait, the cluster cannot
+            log.warning("what no stack uses any more is still kept: %s", error)
 
     def _heard(self, node: str, status: TaskStatus) -> None:
         if status.task in self.tasks and self.tasks[status.task].node != node:

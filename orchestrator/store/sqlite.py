@@ -17,8 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from agent.manifest import Access, Record
 from agent.failpoints import failpoint
+from agent.manifest import Access, Record
 from orchestrator.store.interface import (
     Change,
     Compacted,
@@ -284,8 +284,11 @@ def _open(path: Path) -> sqlite3.Connection:
             script = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION};"
             connection.executescript(f"BEGIN; {SCHEMA} {script} COMMIT;")
         if not ballast.exists():
-            with contextlib.suppress(OSError), ballast.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, BALLAST_BYTES)
+            try:
+                with ballast.open("wb") as file:
+                    os.posix_fallocate(file.fileno(), 0, BALLAST_BYTES)
+            except OSError:  # an empty one would pass for one that was never given up
+                ballast.unlink(missing_ok=True)
         return connection
     except sqlite3.DatabaseError as error:
         raise _damaged(path, error) from error

@@ -32,10 +32,10 @@ STACK = (
 def arm(lab: Pystack, point: str) -> None:
     """The server starts anew, and ends at *point*."""
     root = Path(lab.environment["PYSTACK_ROOT"])
-    before = (root / "server.pid").read_text()
+    before = (root / "run/server.pid").read_text()
     (root / "failpoint").write_text(point)
     lab("lab", "fault", "--name", lab.lab, "kill", "n1", "agent")
-    until(lambda: (root / "server.pid").read_text() != before and not (root / "failpoint").exists(), "a new server")
+    until(lambda: (root / "run/server.pid").read_text() != before and not (root / "failpoint").exists(), "a new server")
     until(lambda: lab("ls", check=False).returncode == 0, "an answer")
 
 
@@ -48,7 +48,7 @@ def until(holds: object, what: str, seconds: float = 30) -> None:
 
 def fired(lab: Pystack) -> bool:
     """The armed server is gone: the init has started another since, without a failpoint."""
-    pid = (Path(lab.environment["PYSTACK_ROOT"]) / "server.pid").read_text()
+    pid = (Path(lab.environment["PYSTACK_ROOT"]) / "run/server.pid").read_text()
     done = lab("lab", "exec", "--name", lab.lab, "n1", "--", "cat", f"/proc/{pid}/environ", check=False)
     return done.returncode != 0 or "PYSTACK_FAILPOINT" not in done.stdout
 
@@ -178,7 +178,8 @@ def test_containers_names_and_logs_do_not_notice_that_the_server_is_killed_again
     )
     before = {name: (row["id"], row["started"], row["restarts"]) for name, row in stack.ps().items()}
     root = Path(lab.environment["PYSTACK_ROOT"])
-    inside = ["nsenter", "-t", lab.pid("n1"), "-m", "-n", "--", "nsenter", f"--net={root}/run/netns/{str(before['b-1'][0])[:16]}"]
+    namespace = f"{root}/run/netns/{str(before['b-1'][0])[:16]}"
+    inside = ["nsenter", "-t", lab.pid("n1"), "-m", "-n", "--", "nsenter", f"--net={namespace}"]
     with subprocess.Popen(
         [*inside, "python3", "-c", ASK], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as resolver:
@@ -186,9 +187,9 @@ def test_containers_names_and_logs_do_not_notice_that_the_server_is_killed_again
         assert resolver.stdin
         assert resolver.stdout.readline() == "on\n"
         for _ in range(int(os.environ.get("PYSTACK_RESTARTS", "10"))):
-            pid = (root / "server.pid").read_text()
+            pid = (root / "run/server.pid").read_text()
             lab("lab", "fault", "--name", lab.lab, "kill", "n1", "agent")
-            until(lambda pid=pid: (root / "server.pid").read_text() != pid, "a new server")  # type: ignore[misc]
+            until(lambda pid=pid: (root / "run/server.pid").read_text() != pid, "a new server")  # type: ignore[misc]
             until(lambda: lab("ls", check=False).returncode == 0, "an answer")
         resolver.stdin.write("end\n")
         resolver.stdin.flush()

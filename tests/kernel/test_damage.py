@@ -25,11 +25,11 @@ def restart(stack: Stack) -> str:
     """Kill the server; what the next one said, once it answers."""
     log = root(stack) / "server.log"
     begin = log.stat().st_size
-    pid = (root(stack) / "server.pid").read_text()
+    pid = (root(stack) / "run/server.pid").read_text()
     stack.pystack("lab", "fault", "--name", stack.pystack.lab, "kill", "n1", "server")
 
     def back() -> None:
-        assert (root(stack) / "server.pid").read_text() != pid
+        assert (root(stack) / "run/server.pid").read_text() != pid
         assert stack.pystack("ls", check=False).returncode == 0
 
     eventually(back, 20)

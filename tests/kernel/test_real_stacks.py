@@ -210,4 +210,4 @@ def test_a_plan_touches_nothing(one: Pystack, tmp_path: Path) -> None:
 
 
 def _server(lab: Pystack) -> str:
-    return lab.on("n1", "sh", "-c", f"cat {lab.environment['PYSTACK_ROOT']}/server.pid").strip()
+    return lab.on("n1", "sh", "-c", f"cat {lab.environment['PYSTACK_ROOT']}/run/server.pid").strip()

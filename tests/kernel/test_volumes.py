@@ -379,7 +379,7 @@ def test_a_move_survives_a_kill_at(stack: Stack, cluster: Pystack, machine: str,
     if home_of(stack) != "n1":
         cluster("volume", "move", f"{stack.name}_data", "n1")
     home = Path(f"/var/lib/pystack-lab/{cluster.lab}/{machine}")
-    process = home / ("server.pid" if machine == "n1" else "agent.pid")
+    process = home / ("run/server.pid" if machine == "n1" else "run/agent.pid")
     (home / "failpoint").write_text(point)
     before = process.read_text()
     cluster("lab", "fault", "--name", cluster.lab, "kill", machine, "agent")
