@@ -7,7 +7,7 @@ RFC 3339 strings in UTC.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -105,6 +105,49 @@ class Device(Record, frozen=True, kw_only=True):
     permissions: str = "rwm"
 
 
+class DeviceRequest(Record, frozen=True, kw_only=True):
+    """Devices by what they are: *count* of those that *driver* has (-1 is all) or those with the *ids*, which can do what
+    *capabilities* say. An ID with "=" is a device's full name in the Container Device Interface."""
+
+    driver: str = ""
+    count: int = 1
+    ids: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ()
+
+    def choose(self, there: Sequence[str]) -> tuple[str, ...] | None:
+        """The devices of a node that has those *there*, by full names; None where it has not got them."""
+        if self.ids:
+            kinds = self._kinds(there)
+            full = [i if "=" in i else next((f"{k}={i}" for k in kinds if f"{k}={i}" in there), "") for i in self.ids]
+            return tuple(full) if all(f in there for f in full) else None
+        for kind in self._kinds(there):
+            own = [n for n in there if device_kind(n) == kind]
+            if self.count < 0 and f"{kind}=all" in own:
+                return (f"{kind}=all",)
+            # a device may have a second name, its serial number: those that are numbers count, where there are some
+            single = [n for n in own if not n.endswith("=all")]
+            single = sorted((n for n in single if n.partition("=")[2].isdigit()), key=lambda n: (len(n), n)) or single
+            if single and len(single) >= self.count:
+                return tuple(single if self.count < 0 else single[: self.count])
+        return None
+
+    def _kinds(self, there: Sequence[str]) -> list[str]:
+        known = list(dict.fromkeys(device_kind(n) for n in there))
+        if self.driver in ("", "cdi"):
+            return [k for k in known if not self.capabilities or k.partition("/")[2] in self.capabilities]
+        return [k for k in known if k.split(".")[0].split("/")[0] == self.driver or k == self.driver]
+
+    def __str__(self) -> str:
+        what = " ".join(filter(None, (self.driver, "/".join(self.capabilities)))) or "device"
+        number = "all" if self.count < 0 else str(self.count)
+        return f"{what} {', '.join(self.ids)}" if self.ids else f"{what} ({number} asked for)"
+
+
+def device_kind(name: str) -> str:
+    """`vendor.com/class` of a device's full name."""
+    return name.partition("=")[0]
+
+
 class DeviceRate(Record, frozen=True, kw_only=True):
     """What I/O on the block device *path* of the node is held to: *what* is weight, read_bps, write_bps, read_iops or
     write_iops; *rate* bytes or operations a second."""
@@ -182,6 +225,7 @@ class Container(Record, frozen=True, kw_only=True):
     sysctls: tuple[tuple[str, str], ...] = ()
     devices: tuple[Device, ...] = ()
     device_rules: tuple[str, ...] = ()
+    device_requests: tuple[DeviceRequest, ...] = ()
     mounts: tuple[Mount, ...] = ()
     volumes_from: tuple[str, ...] = ()
     links: tuple[tuple[str, str], ...] = ()
@@ -545,9 +589,10 @@ class TaskStatus(Record, frozen=True, kw_only=True):
 
 class Facts(Record, frozen=True, kw_only=True):
     """What a node is, as it says itself. *cpus* counts cores, *memory* bytes; *lacks* names what its kernel or its
-    installed programs are missing; *links* are those of the host itself, *drivers* the network drivers; *mtu* is that of
-    its underlay, *ssh_key* the public key that it comes with to the others' SSH servers, *seal_key* the one that secrets are
-    sealed to, *tunnel_key* the one of its WireGuard tunnel, each "" where none was asked for yet."""
+    installed programs are missing; *links* are those of the host itself, *drivers* the network drivers, *devices* those that
+    can be asked for by name; *mtu* is that of its underlay, *ssh_key* the public key that it comes with to the others' SSH
+    servers, *seal_key* the one that secrets are sealed to, *tunnel_key* the one of its WireGuard tunnel, each "" where none was
+    asked for yet."""
 
     hostname: str = ""
     os: str = "linux"
@@ -562,6 +607,7 @@ class Facts(Record, frozen=True, kw_only=True):
     drivers: tuple[str, ...] = ()
     mtu: int = 1500
     ssh_key: str = ""
+    devices: tuple[str, ...] = ()
     seal_key: str = ""
     tunnel_key: str = ""
     clock: float = 0.0

@@ -13,9 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.images import archive, busybox_rootfs, tar_of
 
+settings.register_profile("pystack", deadline=None)  # how long an example takes is the machine's mood
+settings.load_profile("pystack")
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 
 PATIENCE = float(os.environ.get("PYSTACK_TEST_PATIENCE", "1"))  # a machine under emulation is slower by this factor

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from agent.api.keys import CONVERGER, flag
 from agent.api.system import VERSION
+from agent.containers import cdi
 from agent.engine.records import Record
 from agent.errors import Conflict
 from agent.images.pull import architecture
@@ -38,6 +39,7 @@ async def facts(request: web.Request) -> web.Response:
         links=tuple(sorted(engine.networks.host_links())), drivers=tuple(sorted(engine.networks.drivers)),
         mtu=engine.networks.host.mtu, ssh_key=await asyncio.to_thread(engine.volumes.key),
         seal_key=known_key(engine.paths.keys, "seal"), tunnel_key=known_key(engine.paths.keys, "tunnel"),
+        devices=tuple(sorted(await asyncio.to_thread(cdi.found))),
         lacks=tuple(p for p in ("runc", "conmon", "nft") if not shutil.which(p)),
     )
     return web.Response(body=msgspec.json.encode(found), content_type="application/json")

@@ -9,7 +9,7 @@ from agent.engine.records import Record
 from agent.errors import BadRequest
 from agent.images.store import Image
 from agent.images.types import RunConfig
-from agent.manifest import Attachment, Container, Device, Healthcheck, Mount, Port, Ulimit
+from agent.manifest import Attachment, Container, Device, DeviceRequest, Healthcheck, Mount, Port, Ulimit
 
 Document = dict[str, Any]
 
@@ -128,6 +128,12 @@ def container(body: Document) -> Container:
         devices=tuple(
             Device(source=d["PathOnHost"], target=d["PathInContainer"], permissions=d.get("CgroupPermissions", "rwm"))
             for d in host.get("Devices") or ()
+        ),
+        device_requests=tuple(
+            DeviceRequest(driver=d.get("Driver") or "", count=d.get("Count") or (0 if d.get("DeviceIDs") else 1),
+                          ids=tuple(d.get("DeviceIDs") or ()),
+                          capabilities=tuple(w for some in d.get("Capabilities") or () for w in some))
+            for d in host.get("DeviceRequests") or ()
         ),
         mounts=_mounts(body, host),
         volumes_from=tuple(host.get("VolumesFrom") or ()),

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from agent.containers import cgroups
+from agent.containers import cdi, cgroups
 from agent.containers.users import Identity
 from agent.errors import BadRequest
 from agent.isolation import capabilities, paths, seccomp
@@ -288,6 +288,12 @@ def _device_rule(text: str) -> Document:
     return rule | {key: int(number) for key, number in (("major", match[2]), ("minor", match[3])) if number != "*"}
 
 
+def requested_devices(p: Parts) -> None:
+    """Last of all that mounts: a vendor's files lie on what the user mounts."""
+    if p.container.device_requests:
+        cdi.apply(p.container.device_requests, p.document, cdi.found())
+
+
 def sysctls(p: Parts) -> None:
     if p.sysctls:
         p.document["linux"]["sysctl"] = p.sysctls
@@ -300,7 +306,7 @@ def oci_annotations(p: Parts) -> None:
 
 KEYS: tuple[Callable[[Parts], None], ...] = (
     process, root, ulimits, namespaces, standard_mounts, own_mounts, propagation, hidden_paths, system_calls, limits, devices,
-    sysctls, oci_annotations,
+    requested_devices, sysctls, oci_annotations,
 )
 
 

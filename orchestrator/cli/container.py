@@ -19,7 +19,7 @@ def container() -> None:
     """Single containers, outside any stack."""
 
 
-@container.command("run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@container.command("run", context_settings={"allow_interspersed_args": False})
 @click.option("-d", "--detach", is_flag=True, help="Print the ID and return.")
 @click.option("--rm", "remove", is_flag=True, help="Remove it when it ends.")
 @click.option("--name", default="")
@@ -43,6 +43,15 @@ def container() -> None:
 @click.option("-t", "--tty", is_flag=True)
 @click.option("-i", "--interactive", is_flag=True, help="Keep its standard input open, for `attach`.")
 @click.option("--init", is_flag=True)
+@click.option("--device", multiple=True, metavar="DEVICE[:TARGET[:rwm]]", help="A device node, or VENDOR/CLASS=NAME.")
+@click.option("--gpus", default="", metavar="N|all|device=ID,…")
+@click.option("--tmpfs", multiple=True, metavar="TARGET[:OPTIONS]")
+@click.option("--ulimit", multiple=True, metavar="NAME=SOFT[:HARD]")
+@click.option("--sysctl", multiple=True, metavar="NAME=VALUE")
+@click.option("--security-opt", multiple=True)
+@click.option("--add-host", multiple=True, metavar="NAME:ADDRESS")
+@click.option("--dns", multiple=True)
+@click.option("--shm-size", default="")
 @click.option("--pull", type=click.Choice(["always", "missing", "never"]), default="missing")
 @click.argument("image")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
@@ -91,10 +100,14 @@ def _document(image: str, command: tuple[str, ...], given: dict[str, Any]) -> di
         key = f"{match[3]}/{match[4] or 'tcp'}"
         host = {"HostIp": (match[1] or "").strip("[]"), "HostPort": match[2] or ""}
         bindings.setdefault(key, []).append(host)
-    try:
-        memory = parse_bytes(given["memory"]) if given["memory"] else 0
-    except ValueError as error:
-        raise click.UsageError(f"--memory {given['memory']}: {error}") from None
+    sizes = {}
+    for option in ("memory", "shm_size"):
+        try:
+            sizes[option] = parse_bytes(given[option]) if given[option] else 0
+        except ValueError as error:
+            raise click.UsageError(f"--{option.replace('_', '-')} {given[option]}: {error}") from None
+    requests = [_gpus(given["gpus"])] if given["gpus"] else []
+    requests += [{"Driver": "cdi", "DeviceIDs": [d]} for d in given["device"] if not d.startswith("/")]
     policy, _, count = given["restart"].partition(":")
     return {
         "Image": image, "Cmd": list(command) or None, "Env": list(given["env"]), "User": given["user"],
@@ -104,13 +117,39 @@ def _document(image: str, command: tuple[str, ...], given: dict[str, Any]) -> di
         "Labels": dict(label.partition("=")[::2] for label in given["label"]),
         "HostConfig": {
             "Binds": list(given["volume"]), "PortBindings": bindings, "NetworkMode": given["network"],
-            "Memory": memory, "NanoCpus": int(given["cpus"] * 1e9), "PidsLimit": given["pids_limit"],
+            "Memory": sizes["memory"], "ShmSize": sizes["shm_size"], "NanoCpus": int(given["cpus"] * 1e9),
+            "PidsLimit": given["pids_limit"],
             "RestartPolicy": {"Name": policy, "MaximumRetryCount": int(count or 0)},
             "CapAdd": list(given["cap_add"]), "CapDrop": list(given["cap_drop"]),
             "ReadonlyRootfs": given["read_only"], "Privileged": given["privileged"], "Init": given["init"],
-            "AutoRemove": given["remove"],
+            "AutoRemove": given["remove"], "SecurityOpt": list(given["security_opt"]), "Dns": list(given["dns"]),
+            "DeviceRequests": requests, "Devices": [_device(d) for d in given["device"] if d.startswith("/")],
+            "Tmpfs": dict(t.partition(":")[::2] for t in given["tmpfs"]), "ExtraHosts": list(given["add_host"]),
+            "Sysctls": dict(s.partition("=")[::2] for s in given["sysctl"]), "Ulimits": [_ulimit(u) for u in given["ulimit"]],
         },
     }
+
+
+def _device(text: str) -> dict[str, str]:
+    source, _, rest = text.partition(":")
+    target, _, permissions = rest.partition(":")
+    return {"PathOnHost": source, "PathInContainer": target or source, "CgroupPermissions": permissions or "rwm"}
+
+
+def _gpus(text: str) -> dict[str, Any]:
+    """Source: docker-run(1), --gpus."""
+    if text.startswith("device="):
+        return {"DeviceIDs": text.removeprefix("device=").split(","), "Capabilities": [["gpu"]]}
+    if text != "all" and not text.isdigit():
+        raise click.UsageError(f"--gpus {text}: a number, all, or device=ID,…")
+    return {"Count": -1 if text == "all" else int(text), "Capabilities": [["gpu"]]}
+
+
+def _ulimit(text: str) -> dict[str, Any]:
+    match = re.fullmatch(r"([a-z]+)=(-?\d+)(?::(-?\d+))?", text)
+    if not match:
+        raise click.UsageError(f"--ulimit {text}: write NAME=SOFT[:HARD]")
+    return {"Name": match[1], "Soft": int(match[2]), "Hard": int(match[3] or match[2])}
 
 
 @container.command()
@@ -157,7 +196,7 @@ def logs(name: str, follow: bool, tail: str) -> None:
         out.flush()
 
 
-@container.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@container.command("exec", context_settings={"allow_interspersed_args": False})
 @click.option("-t", "--tty", is_flag=True)
 @click.option("-i", "--interactive", is_flag=True)
 @click.option("-u", "--user", default="")

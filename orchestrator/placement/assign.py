@@ -82,6 +82,7 @@ def _demand(stack: Stack, service: Service, ground: Ground) -> Demand:
         pinned=pinned, pinned_by=by,
         parents=tuple((n.parent, n.name) for n in networks if n.parent),
         drivers=tuple((n.driver, n.name) for n in networks if n.driver and n.driver not in DRIVERS),
+        devices=service.container.device_requests,
         # on a node that is alone nothing leaves the host
         encrypted=tuple(n.name for n in networks if n.encrypted) if len(ground.nodes) > 1 else (),
     )
@@ -267,6 +268,7 @@ def _together(parts: Sequence[Demand]) -> Demand:
         pinned=first.pinned, pinned_by=first.pinned_by,
         parents=tuple(dict.fromkeys(x for p in parts for x in p.parents)),
         drivers=tuple(dict.fromkeys(x for p in parts for x in p.drivers)), encrypted=joined(p.encrypted for p in parts),
+        devices=tuple(dict.fromkeys(x for p in parts for x in p.devices)),
     )
 
 

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.manifest import Task
+from agent.manifest import DeviceRequest, Task, device_kind
 from orchestrator.placement import constraints
 from orchestrator.placement.node import Node
 from orchestrator.placement.taints import against
@@ -27,7 +27,7 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     *service* is `<stack>/<service>`, counted for spreading; *ports* are those that the node itself must hold;
     *pinned* maps nodes to nothing but a reason: where it is not empty, only its nodes will do. *parents* are the links
     that its networks are made on, *drivers* what they need besides ours: (link or driver, network); *encrypted* are networks
-    that need WireGuard."""
+    that need WireGuard; *devices* must be there, and are nobody's alone."""
 
     service: str
     placement: Placement = _NEVER
@@ -41,6 +41,7 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     parents: tuple[tuple[str, str], ...] = ()
     drivers: tuple[tuple[str, str], ...] = ()
     encrypted: tuple[str, ...] = ()
+    devices: tuple[DeviceRequest, ...] = ()
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -105,7 +106,7 @@ class Board:
         p = demand.placement
         key = (
             p.constraints, p.extended, p.tolerations, staying, demand.pinned, demand.parents, demand.drivers,
-            bool(demand.encrypted),
+            bool(demand.encrypted), demand.devices,
         )
         if key not in self._static:
             rules = [constraints.parse(c) for c in key[0]] + [constraints.parse_extended(c) for c in key[1]]
@@ -123,6 +124,8 @@ class Board:
                 fit &= np.array([driver in n.facts.drivers for n in self.nodes], dtype=bool)
             if demand.encrypted:
                 fit &= np.array(["wireguard" in n.facts.features for n in self.nodes], dtype=bool)
+            for request in demand.devices:
+                fit &= np.array([request.choose(n.facts.devices) is not None for n in self.nodes], dtype=bool)
             if any(n.taints for n in self.nodes):
                 fit &= np.array([not against(n.taints, p.tolerations, staying=staying) for n in self.nodes], dtype=bool)
             self._static[key] = fit
@@ -199,6 +202,11 @@ class Board:
             there = "wireguard" in one.facts.features
             has = "" if there else ": it is neither in the kernel nor is wireguard-go installed"
             out.append(Verdict("encryption", there, f"network {network} needs WireGuard{has}"))
+        for request in demand.devices:
+            chosen = request.choose(one.facts.devices)
+            kinds = sorted({device_kind(d) for d in one.facts.devices})
+            has = f"has {', '.join(chosen)}" if chosen else f"has {', '.join(kinds) or 'none'}"
+            out.append(Verdict("devices", chosen is not None, f"asks for {request}; it {has} (CDI files in /etc/cdi)"))
         reserves = demand.reserves
         if reserves.cpus:
             out.append(Verdict("cpus", bool(self.cpus[node] >= reserves.cpus - 1e-9),

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from agent.manifest import DeviceRequest
 from orchestrator.placement.constraints import Malformed, parse, parse_extended
 from orchestrator.placement.taints import is_toleration
 from orchestrator.stackfile.model import Placement, Reserves, UpdateConfig
@@ -60,12 +61,12 @@ def _update_config(draft: Draft, value: Any, path: Path_) -> UpdateConfig:
             fields[key] = _one_of(draft, body[key], (*path, key), allowed)
     if "max_failure_ratio" in body:
         try:
-            fields["max_failure_ratio"] = ratio = float(scalar(body["max_failure_ratio"]))
+            ratio = float(scalar(body["max_failure_ratio"]))
+            fields["max_failure_ratio"] = max(0.0, min(1.0, ratio))
             if not 0 <= ratio <= 1:
-                raise ValueError
+                draft.reading.check((*path, "max_failure_ratio"), f"{ratio:g} is not from 0 to 1", "0.2 lets one in five fail")
         except ValueError:
-            draft.problem((*path, "max_failure_ratio"), f"{scalar(body['max_failure_ratio'])} is no number from 0 to 1")
-            fields.pop("max_failure_ratio", None)
+            draft.problem((*path, "max_failure_ratio"), f"{scalar(body['max_failure_ratio'])!r} is no number")
     if path[-1] == "rollback_config" and fields.get("order") == "start-first":
         draft.reading.check((*path, "order"), "what is taken back is exchanged in its place, stopped before the next starts",
                             "leave it out, or write stop-first")
@@ -104,20 +105,29 @@ def _resources(draft: Draft, value: Any, path: Path_) -> Fields:
     if "generic_resources" in reserved:
         wish["generic"] = _generic(draft, reserved["generic_resources"], (*at, "generic_resources"))
     if "devices" in reserved:
-        _devices(draft, reserved["devices"], (*at, "devices"))
+        fields |= device_requests(draft, reserved["devices"], (*at, "devices"))
     fields["reserves"] = Reserves(**wish)
     return fields
 
 
-def _devices(draft: Draft, value: Any, path: Path_) -> None:
-    """Device requests are checked, and not given yet."""
+def device_requests(draft: Draft, value: Any, path: Path_, capability: str = "") -> Fields:
+    """Devices by what they can do. Without count and device_ids it is all of them."""
     for number, item in enumerate(draft.reading.sequence(value, path)):
         at = (*path, number)
         body = draft.reading.mapping(item, at)
         if "count" in body and "device_ids" in body:
             draft.problem(at, "count and device_ids exclude each other", "keep one of them")
-        if body.get("count") not in (None, "all") and not str(body["count"]).isdigit():
-            draft.problem((*at, "count"), f"{scalar(body['count'])!r} is neither a number nor all")
+        count = body.get("count", "all")
+        if count in ("all", -1):
+            count = -1
+        elif not str(count).isdigit():
+            draft.problem((*at, "count"), f"{scalar(count)!r} is neither a number nor all")
+            continue
+        draft.requests.append(DeviceRequest(
+            driver=scalar(body.get("driver")), count=int(count), ids=tuple(map(scalar, body.get("device_ids") or ())),
+            capabilities=tuple(dict.fromkeys(filter(None, (capability, *map(scalar, body.get("capabilities") or ()))))),
+        ))
+    return {"device_requests": tuple(draft.requests)}
 
 
 def _generic(draft: Draft, value: Any, path: Path_) -> tuple[tuple[str, int], ...]:

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable
 from typing import Any
 
-from agent.manifest import Ulimit
+from agent.manifest import DeviceRequest, Ulimit
 from orchestrator.stackfile.merge import as_mapping
 from orchestrator.stackfile.model import Placement
 from orchestrator.stackfile.reading import Reading, kind
@@ -28,6 +28,7 @@ class Draft:
         self.path: Path_ = ("services", name)
         self.platform: tuple[str, ...] = ()
         self.placement = Placement()  # `deploy` and `x-placement` both speak of it
+        self.requests: list[DeviceRequest] = []  # so do `devices`, `gpus` and `deploy`
 
     def problem(self, path: Path_, why: str, fix: str = "") -> None:
         self.reading.problem(path, why, fix)

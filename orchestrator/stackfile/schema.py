@@ -87,7 +87,7 @@ HOOK = {
 REQUESTS = listed(record({
     "capabilities": key(UNIQUE_TEXTS, "What the device can do."), "count": key(WHOLE, "How many."),
     "device_ids": key(UNIQUE_TEXTS, "Which ones."), "driver": key(TEXT, "By which driver."),
-    "options": key(PAIRS, "What the driver is told."),
+    "options": key(PAIRS, "What the driver is told.", refused="a CDI file says all that there is to say"),
 }, "capabilities"))
 HEALTHCHECK = record({
     "test": key(either(TEXT, TEXTS), "The command: text for a shell, or a list that begins with CMD, CMD-SHELL or NONE."),
@@ -131,7 +131,7 @@ DEPLOY = record({
             "generic_resources": key(listed(record({"discrete_resource_spec": key(record({
                 "kind": key(TEXT, "What is counted."), "value": key(NUMBER, "How many."),
             }), "A counted thing.")})), "Things that nodes have by label and tasks use up."),
-            "devices": key(REQUESTS, "Devices that a task needs.", refused=LATER),
+            "devices": key(REQUESTS, "Devices that a task needs; nodes describe theirs in CDI files."),
         }), "What a node must have left."),
     }), "Limits and reservations."),
     "restart_policy": key(record({
@@ -314,7 +314,7 @@ SERVICE = record({
     "device_cgroup_rules": key(UNIQUE_TEXTS, "Rules of the device cgroup."),
     "gpus": key(either(words("all"), listed({
         **REQUESTS["items"], "required": [], "additionalProperties": True,
-    })), "GPUs.", refused=LATER),
+    })), "GPUs that it needs; nodes describe theirs in CDI files."),
     "volumes": key(listed(MOUNT, unique=True), "What is mounted."),
     "volumes_from": key(UNIQUE_TEXTS, "The mounts of another service or container."),
     "tmpfs": key(ONE_OR_MORE, "Where memory is mounted."),

@@ -7,15 +7,16 @@ Source: Compose Specification, 05-services.md.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
 
-from agent.manifest import Container, Device, DeviceRate, File, Healthcheck, Hook
+from agent.manifest import Container, Device, DeviceRate, DeviceRequest, File, Healthcheck, Hook
 from orchestrator.stackfile import envfile
 from orchestrator.stackfile.attaching import mac_address, network_mode, networks, service_links
 from orchestrator.stackfile.building import build
-from orchestrator.stackfile.deploy import deploy, x_placement
+from orchestrator.stackfile.deploy import deploy, device_requests, x_placement
 from orchestrator.stackfile.interpolate import Invalid
 from orchestrator.stackfile.merge import as_mapping
 from orchestrator.stackfile.model import Dependency, Placement, Provider, Service, StartHook, WatchRule
@@ -45,6 +46,8 @@ from orchestrator.stackfile.rows import (
 from orchestrator.stackfile.tree import Path_
 from orchestrator.stackfile.units import parse_duration
 
+CDI_NAME = re.compile(r"[A-Za-z][\w.-]*/[A-Za-z][\w.-]*=[A-Za-z0-9][\w.:-]*")
+"""A device's full name in the Container Device Interface: VENDOR/CLASS=NAME."""
 SERVICE_FIELDS = (
     "attach", "replicas", "container_name", "depends_on", "build", "mode", "endpoint_mode", "placement", "reserves",
     "update", "rollback", "watch", "pre_start", "provider", "problem",
@@ -122,13 +125,24 @@ def devices(draft: Draft, value: Any, path: Path_) -> Fields:
             out.append(Device(source=scalar(item.get("source")), target=scalar(item.get("target", item.get("source"))),
                               permissions=scalar(item.get("permissions", "rwm"))))
             continue
+        if CDI_NAME.fullmatch(scalar(item)):
+            draft.requests.append(DeviceRequest(driver="cdi", ids=(scalar(item),)))
+            continue
         parts = scalar(item).split(":")
         if not parts[0].startswith("/"):
             draft.problem((*path, number), f"{item!r} is no device path")
             continue
         out.append(Device(source=parts[0], target=parts[1] if len(parts) > 1 else parts[0],
                           permissions=parts[2] if len(parts) > 2 else "rwm"))
-    return {"devices": tuple(out)}
+    return {"devices": tuple(out), "device_requests": tuple(draft.requests)}
+
+
+def gpus(draft: Draft, value: Any, path: Path_) -> Fields:
+    """`all`, or what `deploy.resources.reservations.devices` has, with the capability gpu."""
+    if value == "all":
+        draft.requests.append(DeviceRequest(count=-1, capabilities=("gpu",)))
+        return {"device_requests": tuple(draft.requests)}
+    return device_requests(draft, value, path, "gpu")
 
 
 def platform(draft: Draft, value: Any, path: Path_) -> Fields:
@@ -387,6 +401,7 @@ KEYS: dict[str, Row] = {
     "ulimits": ulimits,
     "sysctls": pairs("sysctls"),
     "devices": devices,
+    "gpus": gpus,
     "device_cgroup_rules": words("device_rules"),
     "volumes": volumes,
     "volumes_from": words("volumes_from"),

@@ -72,6 +72,7 @@ VALUES: dict[str, Any] = {
 }
 """What must stand around a key for it to count, at its parent."""
 AROUND: dict[str, dict[str, Any]] = {
+    f"{S}deploy.resources.reservations.devices[]": {"capabilities": ["gpu"]},
     f"{S}build": {"context": "."}, f"{S}env_file[]": {"path": "missing.env"}, f"{S}devices[]": {"source": "/dev/null"},
     f"{S}ports[]": {"target": 80, "published": 80}, f"{S}volumes[]": {"type": "volume", "source": "v", "target": "/v"},
     f"{S}volumes[].bind": {}, f"{S}volumes[].tmpfs": {},

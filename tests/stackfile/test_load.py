@@ -29,8 +29,8 @@ PROBLEMS = {
     "an update that does not know where to go": (
         "services:\n  w: {image: a, deploy: {update_config: {order: sideways}}}\n",
         "2:42: services.w.deploy.update_config.order: 'sideways' is not known"),
-    "a share of more than all": (
-        "services:\n  w: {image: a, deploy: {update_config: {max_failure_ratio: 2}}}\n", "2 is no number from 0 to 1"),
+    "a share that is none": (
+        "services:\n  w: {image: a, deploy: {update_config: {max_failure_ratio: two}}}\n", "'two' is no"),
     "an undeclared volume": ("services:\n  w: {image: a, volumes: ['d:/x']}\n", "volume 'd' is not declared"),
     "an undeclared network": ("services:\n  w: {image: a, networks: [n]}\n", "network 'n' is not declared"),
     "a size without sense": ("services:\n  w: {image: a, mem_limit: 10q}\n", "2:17: services.w.mem_limit"),

@@ -1,0 +1,160 @@
+"""Devices by name: GPUs and other hardware whose vendor describes what a container needs of them.
+
+Source: Container Device Interface specification 0.8 (cncf-tags/container-device-interface, SPEC.md). A spec file in /etc/cdi or
+/var/run/cdi says for each device of a kind which nodes, mounts, variables and hooks a container gets.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from agent.errors import BadRequest
+from agent.manifest import DeviceRequest, device_kind
+
+FOLDERS = (Path("/etc/cdi"), Path("/var/run/cdi"))
+HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
+Document = dict[str, Any]
+log = logging.getLogger(__name__)
+
+
+class DeviceNode(msgspec.Struct, rename="camel"):
+    path: str
+    host_path: str = ""
+    type: str = ""
+    major: int = 0
+    minor: int = 0
+    file_mode: int | None = None
+    permissions: str = "rwm"
+    uid: int = 0
+    gid: int = 0
+
+
+class CdiMount(msgspec.Struct, rename="camel"):
+    host_path: str
+    container_path: str
+    options: list[str] = []
+    type: str = ""
+
+
+class CdiHook(msgspec.Struct, rename="camel"):
+    hook_name: str
+    path: str
+    args: list[str] = []
+    env: list[str] = []
+    timeout: int | None = None
+
+
+class Edits(msgspec.Struct, rename="camel"):
+    env: list[str] = []
+    device_nodes: list[DeviceNode] = []
+    mounts: list[CdiMount] = []
+    hooks: list[CdiHook] = []
+    additional_gids: list[int] = msgspec.field(default_factory=list, name="additionalGIDs")
+
+
+class CdiDevice(msgspec.Struct, rename="camel"):
+    name: str
+    container_edits: Edits = msgspec.field(default_factory=Edits)
+
+
+class Spec(msgspec.Struct, rename="camel"):
+    """A spec file; what later versions of the format add is not looked at."""
+
+    kind: str
+    devices: list[CdiDevice]
+    container_edits: Edits = msgspec.field(default_factory=Edits)
+
+
+def found(folders: Iterable[Path] = FOLDERS) -> dict[str, tuple[Spec, CdiDevice]]:
+    """Every device by its full name (`vendor.com/class=name`); of two with one name the later folder's counts."""
+    out: dict[str, tuple[Spec, CdiDevice]] = {}
+    for folder in folders:
+        for path in sorted(folder.glob("*")) if folder.is_dir() else ():
+            if path.suffix not in (".json", ".yaml", ".yml"):
+                continue
+            try:
+                spec = msgspec.convert(_read(path), Spec)
+            except (OSError, ValueError, msgspec.ValidationError) as error:
+                log.warning("%s describes no devices: %s", path, error)
+                continue
+            out |= {f"{spec.kind}={d.name}": (spec, d) for d in spec.devices}
+    return out
+
+
+def _read(path: Path) -> Any:
+    if path.suffix == ".json":
+        return json.loads(path.read_bytes())
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_bytes())
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+
+
+def apply(requests: Sequence[DeviceRequest], document: Document, there: Mapping[str, tuple[Spec, CdiDevice]]) -> None:
+    """Give the container of *document* (config.json) what it asks for. Raises BadRequest with what this node has."""
+    done: set[int] = set()
+    for request in requests:
+        names = request.choose(sorted(there))
+        if names is None:
+            kinds = ", ".join(sorted({device_kind(n) for n in there})) or "none"
+            raise BadRequest(
+                f"there is no {request} on this node; devices that CDI describes in {FOLDERS[0]}: {kinds} (of NVIDIA's: "
+                "`nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`)"
+            )
+        for name in names:
+            spec, device = there[name]
+            for edits in (spec.container_edits, device.container_edits):
+                if id(edits) not in done:
+                    done.add(id(edits))
+                    _edit(edits, document, name)
+
+
+def _edit(edits: Edits, document: Document, name: str) -> None:
+    process, linux = document["process"], document["linux"]
+    told = {v.partition("=")[0] for v in edits.env}
+    process["env"] = [v for v in process["env"] if v.partition("=")[0] not in told] + edits.env
+    process["user"].setdefault("additionalGids", []).extend(g for g in edits.additional_gids if g)
+    for node in edits.device_nodes:
+        entry = _node(node, name)
+        linux.setdefault("devices", []).append(entry)
+        rules = linux.setdefault("resources", {}).setdefault("devices", [])
+        rules.append({"allow": True, "access": node.permissions, **{k: entry[k] for k in ("type", "major", "minor")}})
+    for mount in edits.mounts:
+        options = mount.options or ["ro", "nosuid", "nodev", "rbind", "rprivate"]
+        if not {"bind", "rbind"} & set(options) and mount.type in ("", "bind"):
+            options = [*options, "rbind"]
+        document["mounts"].append({
+            "destination": mount.container_path, "source": mount.host_path, "type": mount.type or "bind", "options": options,
+        })
+    for hook in edits.hooks:
+        if hook.hook_name not in HOOKS:
+            raise BadRequest(f"device {name}: its CDI file has a hook {hook.hook_name!r}, which the runtime does not know")
+        entry = {"path": hook.path, "args": hook.args, "env": hook.env} | ({"timeout": hook.timeout} if hook.timeout else {})
+        document.setdefault("hooks", {}).setdefault(hook.hook_name, []).append(entry)
+
+
+def _node(node: DeviceNode, name: str) -> Document:
+    """What the file leaves out is read from the node's own device."""
+    kind, major, minor, mode = node.type, node.major, node.minor, node.file_mode
+    if not kind or not (major or minor):
+        try:
+            status = os.stat(node.host_path or node.path)
+        except OSError as error:
+            raise BadRequest(f"device {name}: {node.host_path or node.path}: {error.strerror}") from error
+        kind = "b" if stat.S_ISBLK(status.st_mode) else "c"
+        major, minor = os.major(status.st_rdev), os.minor(status.st_rdev)
+        mode = stat.S_IMODE(status.st_mode) if mode is None else mode
+    return {
+        "path": node.path, "type": kind, "major": major, "minor": minor, "fileMode": 0o666 if mode is None else mode,
+        "uid": node.uid, "gid": node.gid,
+    }

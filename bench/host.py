@@ -1,0 +1,215 @@
+"""One host beside dockerd on the same node: pulls, published ports, bridges, names; and one more container among 500."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from bench.bed import LAB, Bed, docker
+from bench.up import Row, row
+from orchestrator.lab import lab as labs
+from tests.images import archive, busybox_rootfs, tar_of
+
+REGISTRY = "127.0.0.1:5055"
+IMAGE = f"{REGISTRY}/large:1"
+CROWD = 500
+GOAL_ANSWERS, GOAL_P99_MS, GOAL_ATTACH_MS = 60_000.0, 1.0, 4.0
+ASK = """
+import socket, struct, sys, time
+name = b"".join(bytes([len(p)]) + p for p in sys.argv[1].encode().split(b".")) + b"\\0"
+tail = struct.pack("!HHHHH", 0x100, 1, 0, 0, 0) + name + struct.pack("!HH", 1, 1)
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sock.settimeout(3)
+sock.connect(("127.0.0.11", 53))
+window, waits, count = 32, [], 0
+questions = [struct.pack("!H", n) + tail for n in range(window)]
+send, recv, now = sock.send, sock.recv, time.perf_counter
+begin = now()
+while now() - begin < 3:
+    sent = now()
+    for question in questions:
+        send(question)
+    for _ in range(window):
+        assert recv(512)[7] == 1
+    waits.append(now() - sent)
+    count += window
+took = now() - begin
+waits.sort()
+print(count / took, waits[len(waits) * 99 // 100] * 1e3)
+"""
+
+
+def measure(bed: Bed) -> dict[str, Row]:
+    with docker(bed) as there:
+        rows = {**_traffic(bed, there), **(_pull(bed) if there else {})}
+    return {**rows, **_attach(bed), **_crowd(bed)}
+
+
+def _said(bed: Bed, *command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=bed.environment)
+    return done.stdout
+
+
+# --- pull -------------------------------------------------------------------------------------------------------
+
+
+def _pull(bed: Bed) -> dict[str, Row]:
+    """200 MB in eight layers, half of it noise and half words, from a registry on the same node."""
+    rng = random.Random(1)
+    words = [bytes(rng.randrange(97, 123) for _ in range(rng.randrange(3, 9))) for _ in range(5000)]
+    layers = [busybox_rootfs()]
+    for number in range(8):
+        text = b" ".join(rng.choices(words, k=1 << 20))[: 6 << 20]
+        files: dict[str, bytes | str | None] = {f"l{number}": None}
+        files |= {f"l{number}/noise{n}": rng.randbytes(1 << 20) for n in range(12)}
+        files |= {f"l{number}/words{n}": text for n in range(2)}
+        layers.append(tar_of(files))
+    home = bed.root / "registry"
+    home.mkdir()
+    config = home / "config.yml"
+    config.write_text(f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {home}/data}}}}\n"
+                      f"http: {{addr: '{REGISTRY}'}}\nlog: {{level: error}}\n")
+    server = subprocess.Popen([*labs.enter(labs.find(LAB), "n1"), "docker-registry", "serve", str(config)],
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        tar = archive(home / "large.tar", layers, name=IMAGE)
+        bed.pystack("image", "load", "-i", str(tar))
+        bed.pystack("image", "push", IMAGE)
+        tar.unlink()
+        bed.pystack("image", "rm", IMAGE)
+        ours, theirs = [], []
+        for _ in range(3):
+            ours.append(bed.pystack("image", "pull", IMAGE))
+            bed.pystack("image", "rm", IMAGE)
+            theirs.append(bed.docker("/usr/bin/docker", "pull", IMAGE))
+            bed.docker("/usr/bin/docker", "rmi", IMAGE)
+    finally:
+        server.kill()
+        server.wait()
+        shutil.rmtree(home)
+    return {"pull_200mb_vs_docker": row(statistics.median(ours), statistics.median(theirs))}
+
+
+# --- ports, bridges, names --------------------------------------------------------------------------------------
+
+
+class Inside:
+    """The network namespace of a container, by a process in it or by its path on the node."""
+
+    def __init__(self, *words: str) -> None:
+        self.words = [*labs.enter(labs.find(LAB), "n1"), "nsenter", *words, "--"]
+
+    def run(self, *command: str) -> str:
+        return subprocess.run([*self.words, *command], capture_output=True, text=True, check=True, timeout=90).stdout
+
+    def start(self, *command: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([*self.words, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _bits(*client: str) -> float:
+    done = subprocess.run([*client, "-J", "-t", "2"], capture_output=True, text=True, check=True, timeout=60)
+    return float(json.loads(done.stdout)["end"]["sum_received"]["bits_per_second"]) / 1e9
+
+
+def _traffic(bed: Bed, rival: bool) -> dict[str, Row]:
+    """iperf3 from another machine to a published port, and from container to container; questions of one for the other."""
+    folder = bed.root / "traffic"
+    folder.mkdir()
+    file = folder / "stack.yml"
+    file.write_text("services:\n"
+                    "  server: {image: busybox, command: sleep 1000, ports: ['5201:5201'], stop_grace_period: 0s}\n"
+                    "  client: {image: busybox, command: sleep 1000, stop_grace_period: 0s}\n")
+    bed.pystack("-f", str(file), "up")
+    rows = {r["service"]: r for r in json.loads(_said(bed, ".venv/bin/pystack", "-f", str(file), "ps", "--format", "json"))}
+    sides = {"ours": [Inside(f"--net={bed.root}/run/netns/{rows[s]['id'][:16]}") for s in ("server", "client")]}
+    goals = {"ours": ("5201", next(iter(rows["server"]["addresses"].values())), "server")}
+    if rival:
+        dock = ("/usr/bin/docker", "-H", f"unix://{bed.docker_socket}")
+        _said(bed, *dock, "network", "create", "bench")
+        for name, more in (("server", ("-p", "5301:5201")), ("client", ())):
+            _said(bed, *dock, "run", "-d", "--name", name, "--network", "bench", *more, "busybox", "sleep", "1000")
+        pids = [_said(bed, *dock, "inspect", "-f", "{{.State.Pid}}", n).strip() for n in ("server", "client")]
+        address = _said(bed, *dock, "inspect", "-f", "{{.NetworkSettings.Networks.bench.IPAddress}}", "server").strip()
+        sides["theirs"] = [Inside("-n", f"--target={pid}") for pid in pids]
+        goals["theirs"] = ("5301", address, "server")
+    found: dict[str, dict[str, list[float]]] = {}
+    servers = [side[0].start("iperf3", "-s") for side in sides.values()]
+    outside = labs.enter(labs.find(LAB), "outside")
+    try:
+        time.sleep(0.5)
+        for _ in range(5):
+            for name, (server, client) in sides.items():
+                del server
+                port, address, word = goals[name]
+                mine = found.setdefault(name, {"port": [], "bridge": [], "rate": [], "p99": []})
+                mine["port"].append(_bits(*outside, "iperf3", "-c", "10.99.0.1", "-p", port))
+                mine["bridge"].append(_bits(*client.words, "iperf3", "-c", address))
+                rate, p99 = map(float, client.run(sys.executable, "-c", ASK, word).split())
+                mine["rate"].append(rate)
+                mine["p99"].append(p99)
+    finally:
+        for one in servers:
+            one.kill()
+            one.wait()
+        bed.pystack("-f", str(file), "down")
+    mid = {n: {k: statistics.median(v) for k, v in m.items()} for n, m in found.items()}
+    ours = mid["ours"]
+    out = {
+        "dns_answers": row(ours["rate"], GOAL_ANSWERS, "1/s", "higher"),
+        "dns_window32_p99": row(ours["p99"], GOAL_P99_MS, "ms"),
+    }
+    if rival:
+        theirs = mid["theirs"]
+        out |= {
+            "port_throughput_vs_docker": row(ours["port"], theirs["port"], "Gbit/s", "higher"),
+            "bridge_throughput_vs_docker": row(ours["bridge"], theirs["bridge"], "Gbit/s", "higher"),
+            "dns_answers_vs_docker": row(ours["rate"], theirs["rate"], "1/s", "higher"),
+        }
+    return out
+
+
+# --- one more ---------------------------------------------------------------------------------------------------
+
+
+def _attach(bed: Bed) -> dict[str, Row]:
+    """One endpoint more on a network of 50: the agent's own processor time, data path process apart."""
+    command = [*labs.enter(labs.find(LAB), "outside"), sys.executable, "-m", "bench.attach", str(bed.root / "attach")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
+    found = json.loads(done.stdout)
+    return {"attach_cpu": row(found["cpu"], GOAL_ATTACH_MS, "ms"), "attach_wall": row(found["wall"], GOAL_ATTACH_MS, "ms")}
+
+
+def _crowd(bed: Bed) -> dict[str, Row]:
+    """`container run -d` on an empty host, and on one with 500 containers."""
+    folder = bed.root / "crowd"
+    folder.mkdir()
+    file = folder / "stack.yml"
+    lines = [f"  s{n}: {{image: busybox, command: sleep 10000, stop_grace_period: 0s}}" for n in range(CROWD)]
+    file.write_text("services:\n" + "\n".join(lines) + "\n")
+
+    def one() -> float:
+        took = bed.pystack("container", "run", "-d", "--name", "late", "busybox", "sleep", "100")
+        bed.pystack("container", "rm", "-f", "late")
+        return took
+
+    empty = statistics.median(one() for _ in range(9))
+    bed.pystack("-f", str(file), "up", "--progress", "quiet")
+    crowded = statistics.median(one() for _ in range(9))
+    bed.pystack("-f", str(file), "down", "--progress", "quiet")
+    return {"one_more_among_500": row(crowded, empty)}
+
+
+if __name__ == "__main__":
+    from bench.bed import bed
+    from bench.up import write
+
+    os.chdir(Path(__file__).parents[1])
+    with bed() as made:
+        write(measure(made))
