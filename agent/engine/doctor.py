@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from agent.engine.engine import Engine
 from agent.engine.networks import Networks, mtu_of
-from netplugins import firewall, netlink, netns
+from netplugins import coexist, firewall, netlink, netns
 from netplugins.doctor import REPAIR, Finding, examine
 from netplugins.driver import Far, KernelObject
 from netplugins.kernel import forwarding_off
@@ -32,7 +32,7 @@ async def diagnose(engine: Engine) -> list[Finding]:
         for item in objects:
             if path := getattr(item, "netns", ""):
                 labels.setdefault(item.name, labels.get(path, path))
-        return examine(objects, far, labels) + _firewall(rules)
+        return examine(objects, far, labels) + _firewall(rules) + _others(networks, rules)
 
     kernel = await networks.held_against(look)
     return [
@@ -103,6 +103,17 @@ def _firewall(rules: firewall.Ruleset | None) -> list[Finding]:
     wrong = [Finding(check="firewall", target=f"table inet {rules.table}", detail=line, fix=REPAIR)
              for line in firewall.differences(rules)]
     return _one("firewall", f"table inet {rules.table}", wrong, "as wanted")
+
+
+def _others(networks: Networks, rules: firewall.Ruleset | None) -> list[Finding]:
+    """Firewalls that are not ours."""
+    if rules is None:
+        return []
+    wrong = [
+        Finding(check="forward", target=program, detail="its FORWARD chain drops what containers send and get", fix=REPAIR)
+        for program in coexist.shut(networks.prefix)
+    ]
+    return _one("forward", "other firewalls", wrong, "let through what is forwarded")
 
 
 def _names(networks: Networks) -> list[Finding]:

@@ -28,7 +28,7 @@ from agent.manifest import Manifest, Network, Peer, Port, PublishedPort, Subnet,
 from agent.paths import Paths
 from agent.sealing import known_key, private_key
 from agent.settings import Settings
-from netplugins import conntrack, firewall, netlink, netns, registry, wireguard
+from netplugins import coexist, conntrack, firewall, netlink, netns, registry, wireguard
 from netplugins import driver as drivers
 from netplugins.errors import NetworkError
 from netplugins.kernel import Kernel, allow_forwarding, features, links, prepare_namespace
@@ -69,6 +69,8 @@ class Networks:
         self._revision = 0
         self._problems: dict[str, str] = {}
         """What the last pass could not make for single containers: namespace → why."""
+        self._passable = False
+        """Whether other firewalls of the host let through what we forward, as far as is known."""
         self._suspect = False
         self._own_rules = 0
         self._monitors: list[socket.socket] = []
@@ -508,6 +510,14 @@ class Networks:
                 self._enforce(wanted)
                 self._firewall = wanted
                 self._forget_flows(_targets(published, balanced))
+            if isolation and not self._passable:
+                self._passable = True
+                for note in coexist.let_through(self.prefix):
+                    self.notes.append(note)
+                    log.warning("%s", note)
+            elif self._passable and not isolation:
+                self._passable = False
+                coexist.withdraw(self.prefix)
             return problems
         except NetworkError as error:
             raise AgentError(str(error)) from error
@@ -545,6 +555,7 @@ class Networks:
         if self._kernel:
             await asyncio.get_running_loop().run_in_executor(self._worker, self._kernel.doubt, list(items))
         self._firewall = None
+        self._passable = False
         self.dataplane.doubt()
         await self.sync()
 
@@ -570,6 +581,7 @@ class Networks:
         if self._own_rules < 0:  # more than we made ourselves
             self._own_rules = 0
             self._firewall = None
+            self._passable = False
             self._raise_alarm()
 
     def _raise_alarm(self) -> None:
