@@ -24,9 +24,10 @@ class Exhausted(PystackError):
 
 def subnets(
     wanted: Sequence[Subnet], *, ipv6: bool, taken: Iterable[str], name: str,
-    pools: Sequence[str] = POOLS, reserved: Iterable[str] = (),
+    pools: Sequence[str] = POOLS, reserved: Iterable[str] = (), endpoints: int = 0,
 ) -> tuple[Subnet, ...]:
-    """The address pools of a network: those it asks for, or a free /24 of *pools* (and a ULA /64 with *ipv6*).
+    """The address pools of a network: those it asks for, or a free one of *pools* (and a ULA /64 with *ipv6*): a /24, or
+    what has twice the addresses that *endpoints* need.
 
     *taken* are CIDRs of other networks, *reserved* those of the host. Raises Exhausted, or PystackError for an overlap."""
     others = [ipaddress.ip_network(c) for c in taken]
@@ -38,7 +39,7 @@ def subnets(
     avoid = others + [ipaddress.ip_network(c) for c in reserved]
     versions = {ipaddress.ip_network(s.cidr).version for s in out}
     if 4 not in versions:
-        out.insert(0, _free_v4(avoid, pools, name))
+        out.insert(0, _free_v4(avoid, pools, name, prefix_for(endpoints)))
     if ipv6 and 6 not in versions:
         used = {o for o in avoid if o.version == 6}
         free = next((n for n in ULA.subnets(new_prefix=64) if not any(n.overlaps(u) for u in used)), None)
@@ -48,35 +49,40 @@ def subnets(
     return tuple(out)
 
 
-def _free_v4(avoid: Sequence[object], pools: Sequence[str], name: str) -> Subnet:
+def prefix_for(addresses: int) -> int:
+    """The prefix length of a subnet that has twice as many *addresses*, and is a /24 at least and a /15 at most."""
+    return max(15, min(SUBNET_PREFIX, 32 - (2 * addresses + 2).bit_length()))
+
+
+def _free_v4(avoid: Sequence[object], pools: Sequence[str], name: str, prefix: int) -> Subnet:
     busy = sorted(
         (int(n.network_address), int(n.broadcast_address)) for n in avoid if isinstance(n, ipaddress.IPv4Network)
     )
-    size = 1 << (32 - SUBNET_PREFIX)
+    size = 1 << (32 - prefix)
     for pool in pools:
         network = ipaddress.IPv4Network(pool)
-        start, end = int(network.network_address), int(network.broadcast_address)
+        start, end = -(-int(network.network_address) // size) * size, int(network.broadcast_address)
         for low, high in busy:
             if start + size - 1 < low:
                 break
             if high >= start:
                 start = (high // size + 1) * size
         if start + size - 1 <= end:
-            found = ipaddress.IPv4Network((start, SUBNET_PREFIX))
+            found = ipaddress.IPv4Network((start, prefix))
             return Subnet(cidr=str(found), gateway=str(found[1]))
     raise Exhausted(f"network {name}: the address pools {', '.join(pools)} are used up: free a network or add a pool")
 
 
-def service_pools(taken: Iterable[str], *, ipv6: bool, name: str) -> tuple[str, ...]:
-    """A pool of service addresses for a network, for each family; *taken* are those of other networks.
+def service_pools(taken: Iterable[str], *, ipv6: bool, name: str, services: int = 0) -> tuple[str, ...]:
+    """A pool of addresses of so many *services* for a network, for each family; *taken* are those of other networks.
 
     They are outside of the network's subnet, so that packets to them come to the gateway, and none needs a trick with
     ARP. 198.18.0.0/15 is for benchmarks alone (RFC 2544): nobody meets it on a wire."""
-    used = set(taken)
+    used = [ipaddress.ip_network(c) for c in taken]
     out = []
     for pool in (SERVICES4, SERVICES6) if ipv6 else (SERVICES4,):
-        candidates = pool.subnets(new_prefix=24 if pool.version == 4 else 64)
-        found = next((str(n) for n in candidates if str(n) not in used), "")
+        candidates = pool.subnets(new_prefix=prefix_for(services) if pool.version == 4 else 64)
+        found = next((str(n) for n in candidates if not any(n.overlaps(u) for u in used if u.version == n.version)), "")
         if not found:
             raise Exhausted(f"network {name}: no pool of service addresses is left in {pool}")
         out.append(found)
@@ -164,7 +170,8 @@ class Addresses:
                 self._next[name, subnet.cidr] = offset
                 used.add(candidate)
                 return candidate
-        raise Exhausted(f"subnet {cidr} of network {name} has no free address left")
+        raise Exhausted(f"subnet {cidr} of network {name} has no free address left: give it a larger one (networks: … ipam: "
+                        "config: [{subnet: 172.20.0.0/16}]) and bring the stack down and up")
 
 
     def host(self, network: Network, node: str) -> Holder:

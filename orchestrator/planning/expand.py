@@ -38,7 +38,7 @@ def expand(
         raise PystackError("\n".join(problems))
     _refuse_missing(stack, {n.name for n in others}, set(volumes_there), only)
     _refuse_networks(stack, ground)
-    networks = _networks(stack, current, others, reserved, overlay=len(ground.nodes) > 1)
+    networks = _networks(stack, current, others, reserved, _sizes(stack, scale, ground), overlay=len(ground.nodes) > 1)
     by_name = {n.name: n for n in (*others, *networks)}
     known = {t.name: t for t in current.tasks}
     drafts = []
@@ -130,8 +130,21 @@ def _refuse_networks(stack: Stack, ground: Ground) -> None:
         raise PystackError("\n".join(wrong))
 
 
+def _sizes(stack: Stack, scale: Mapping[str, int], ground: Ground) -> dict[str, tuple[int, int]]:
+    """How many endpoints and services each network will have: its nodes and tasks, by name."""
+    out: dict[str, tuple[int, int]] = {}
+    for service in stack.services:
+        everywhere = service.mode in ("global", "global-job")
+        tasks = len(ground.nodes) if everywhere else scale.get(service.name, service.replicas)
+        for attachment in service.container.attachments:
+            endpoints, services = out.get(attachment.network, (len(ground.nodes), 0))
+            out[attachment.network] = endpoints + tasks, services + 1
+    return out
+
+
 def _networks(
-    stack: Stack, current: State, others: Sequence[Network], reserved: Sequence[str], *, overlay: bool
+    stack: Stack, current: State, others: Sequence[Network], reserved: Sequence[str], sizes: Mapping[str, tuple[int, int]],
+    *, overlay: bool,
 ) -> tuple[Network, ...]:
     out: list[Network] = []
     known = {n.name: n for n in current.networks}
@@ -146,14 +159,17 @@ def _networks(
         families = {":" in s.cidr for s in old.subnets} if old else set()
         same = old is not None and all(s in old.subnets for s in asked) and (True in families) >= wish.ipv6
         pools = old.subnets if old is not None and same else subnets(
-            wish.subnets, ipv6=wish.ipv6, taken=taken, name=wish.name, reserved=reserved
+            wish.subnets, ipv6=wish.ipv6, taken=taken, name=wish.name, reserved=reserved,
+            endpoints=sizes.get(wish.name, (0, 0))[0],
         )
         driver = wish.driver or (old.driver if old and old.driver == "overlay" else "overlay" if overlay else "bridge")
         vni, services = 0, old.service_pools if old else ()
         if driver == "overlay":
             if not services:
                 used = [c for n in (*others, *out, *known.values()) for c in n.service_pools]
-                services = service_pools(used, ipv6=any(":" in s.cidr for s in pools), name=wish.name)
+                services = service_pools(
+                    used, ipv6=any(":" in s.cidr for s in pools), name=wish.name, services=sizes.get(wish.name, (0, 0))[1]
+                )
             vni = old.vni if old and old.vni else free_vni(n.vni for n in (*others, *out, *known.values()))
         out.append(Network(
             name=wish.name, driver=driver, subnets=pools, vni=vni,

@@ -97,10 +97,13 @@ def test_a_wave_needs_only_what_came_before(one: Stack) -> None:
         seen |= set(wave)
 
 
-@given(st.lists(st.integers(0, 300), unique=True, max_size=40))
-def test_a_free_subnet_overlaps_none_that_is_taken(taken: list[int]) -> None:
+@given(st.lists(st.integers(0, 300), unique=True, max_size=40), st.integers(0, 20000))
+def test_a_free_subnet_overlaps_none_that_is_taken(taken: list[int], endpoints: int) -> None:
     cidrs = [str(ipaddress.ip_network((int(ipaddress.ip_address("172.18.0.0")) + (n << 8), 24))) for n in taken]
-    found = subnets((), ipv6=True, taken=cidrs, name="n")
+    found = subnets((), ipv6=True, taken=cidrs, name="n", endpoints=endpoints)
+    size = ipaddress.ip_network(found[0].cidr).num_addresses
+    assert size >= max(256, 2 * endpoints)
+    assert size <= max(256, 8 * endpoints)
     assert not any(ipaddress.ip_network(found[0].cidr).overlaps(ipaddress.ip_network(c)) for c in cidrs)
     assert ":" in found[1].cidr
 
