@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import ipaddress
 import socket
 from collections.abc import Sequence
 
-from netplugins.driver import Bridge, Description, Endpoint, Host, Isolation, KernelObject, Network, Veth
+from netplugins.driver import Bridge, Description, Endpoint, Host, Isolation, KernelObject, Network, Subnet, Veth
 
 OPTION = "com.docker.network."
 
@@ -35,39 +36,14 @@ class BridgeDriver:
 
     def describe(self, network: Network, endpoints: Sequence[Endpoint], host: Host) -> Description:
         mtu = int(network.options.get(OPTION + "driver.mtu", host.mtu))
-        pools = [(ipaddress.ip_network(s.cidr), s.gateway) for s in network.subnets]
-        gateways = {net.version: gateway for net, gateway in reversed(pools)}
+        gateways = {6 if ":" in s.cidr else 4: s.gateway for s in reversed(network.subnets)}
         addresses = tuple(f"{s.gateway}/{s.cidr.split('/')[1]}" for s in network.subnets if s.gateway)
         objects: set[KernelObject] = {
             Bridge(network.link, address_mac(gateways.get(4, ""), gateways.get(6, "")), mtu, addresses)
         }
-        for endpoint in endpoints:
-            own = {4: endpoint.ipv4, 6: endpoint.ipv6}
-            mine = {  # of several pools of a family, the one that the address is from
-                net.version: (net.prefixlen, gateway) for net, gateway in pools
-                if own[net.version] and ipaddress.ip_address(own[net.version]) in net
-            }
-            routed = endpoint.default and not network.internal
-            objects.add(
-                Veth(
-                    name=veth_name(self.prefix, endpoint),
-                    master=network.link,
-                    netns=endpoint.netns,
-                    peer=endpoint.interface or f"eth{endpoint.order}",
-                    order=endpoint.order,
-                    mac=endpoint.mac or address_mac(endpoint.ipv4, endpoint.ipv6),
-                    mtu=mtu,
-                    addresses=(
-                        *(f"{own[v]}/{mine[v][0]}" for v in (4, 6) if v in mine),
-                        *(f"{a}/{64 if ':' in a else 16}" for a in endpoint.link_local),
-                    ),
-                    gateways=tuple(mine[v][1] for v in (4, 6) if routed and v in mine and mine[v][1]),
-                    routes=tuple(
-                        (cidr, mine[v][1]) for cidr in network.services
-                        if (v := ipaddress.ip_network(cidr).version) in mine and mine[v][1]
-                    ),
-                )
-            )
+        objects.update(
+            _veth(self.prefix, e, network.link, mtu, network.subnets, network.services, network.internal) for e in endpoints
+        )
         isolation = Isolation(
             link=network.link,
             subnets=tuple(s.cidr for s in network.subnets),
@@ -78,3 +54,30 @@ class BridgeDriver:
             icc=network.options.get(OPTION + "bridge.enable_icc", "true") != "false",
         )
         return Description(frozenset(objects), isolation)
+
+
+@functools.lru_cache(1 << 14)
+def _veth(
+    prefix: str, endpoint: Endpoint, link: str, mtu: int, subnets: tuple[Subnet, ...], services: tuple[str, ...], internal: bool
+) -> Veth:
+    """Remembered, for all are described whenever one changes."""
+    pools = [(ipaddress.ip_network(s.cidr), s.gateway) for s in subnets]
+    own = {4: endpoint.ipv4, 6: endpoint.ipv6}
+    mine = {  # of several pools of a family, the one that the address is from
+        net.version: (net.prefixlen, gateway) for net, gateway in pools
+        if own[net.version] and ipaddress.ip_address(own[net.version]) in net
+    }
+    routed = endpoint.default and not internal
+    return Veth(
+        name=veth_name(prefix, endpoint), master=link, netns=endpoint.netns,
+        peer=endpoint.interface or f"eth{endpoint.order}", order=endpoint.order,
+        mac=endpoint.mac or address_mac(endpoint.ipv4, endpoint.ipv6), mtu=mtu,
+        addresses=(
+            *(f"{own[v]}/{mine[v][0]}" for v in (4, 6) if v in mine),
+            *(f"{a}/{64 if ':' in a else 16}" for a in endpoint.link_local),
+        ),
+        gateways=tuple(mine[v][1] for v in (4, 6) if routed and v in mine and mine[v][1]),
+        routes=tuple(
+            (cidr, mine[v][1]) for cidr in services if (v := ipaddress.ip_network(cidr).version) in mine and mine[v][1]
+        ),
+    )

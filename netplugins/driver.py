@@ -70,7 +70,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     tunnel: Tunnel | None = None
 
 
-class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     """A container on a network: *order* counts its interfaces (eth0, eth1 …); *default* marks the one that holds the
     default route. Addresses are without prefix length; "" where a family is not in use."""
 
@@ -128,7 +128,7 @@ class Bridge(msgspec.Struct, frozen=True):
     filtered: bool = False
 
 
-class Veth(msgspec.Struct, frozen=True, kw_only=True):
+class Veth(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     """A veth pair: *name* on the host, enslaved to *master*; *peer* in *netns* with addresses, default gateways
     and *routes* (CIDR, gateway)."""
 

@@ -111,9 +111,10 @@ class Kernel:
         problems: dict[str, str] = {}
         wanted = {item.name: item for item in described}
         try:
+            # most objects are the very ones of the last time, which needs no look at their parts
             stale = [
-                n for n, was in present.items() if n not in wanted
-                or (was is not None and was != wanted[n] and not isinstance(was, Bridge | Tunnel))
+                n for n, was in present.items() if (now := wanted.get(n)) is None
+                or (was is not None and was is not now and was != now and not isinstance(was, Bridge | Tunnel))
             ]
             children = [n for n in stale if n in self._children]
             for name in children:
@@ -125,16 +126,17 @@ class Kernel:
                 self._index.pop(name, None)
             if self._far and stale:  # entries go with their device
                 self._far -= {f for f in self._far if f.vxlan in stale or f.bridge in stale}
-            for item in wanted.values():
-                if isinstance(item, Bridge) and present.get(item.name) != item:
+            todo = [item for item in wanted.values() if (was := present.get(item.name)) is not item and was != item]
+            for item in todo:
+                if isinstance(item, Bridge):
                     self._bridge(item, present.get(item.name), existing=item.name in present)
                     present[item.name] = item
-            for item in wanted.values():
-                if isinstance(item, Tunnel) and present.get(item.name) != item:
+            for item in todo:
+                if isinstance(item, Tunnel):
                     self._tunnel(item, existing=item.name in present)
                     present[item.name] = item
-            for item in wanted.values():
-                if isinstance(item, Vxlan) and present.get(item.name) is None:
+            for item in todo:
+                if isinstance(item, Vxlan):
                     if item.name in present:
                         self._socket.run(netlink.delete_links([item.name]), ignore=frozenset({errno.ENODEV}))
                     self._vxlan(item)
@@ -142,16 +144,15 @@ class Kernel:
                     if self._far is not None:  # its entries went with the old device
                         self._far -= {f for f in self._far if f.vxlan == item.name}
             self._reach(far)
-            for item in wanted.values():
-                if isinstance(item, Vlan) and present.get(item.name) is None:
+            for item in todo:
+                if isinstance(item, Vlan):
                     if item.name in present:
                         self._socket.run(netlink.delete_links([item.name]), ignore=frozenset({errno.ENODEV}))
                     self._vlan(item)
                     present[item.name] = item
             born: list[Child] = []
-            for item in sorted(wanted.values(), key=lambda o: (getattr(o, "order", 0), o.name)):
-                if not isinstance(item, Veth | Child) or present.get(item.name) is not None:
-                    continue
+            ends = [item for item in todo if isinstance(item, Veth | Child)]
+            for item in sorted(ends, key=lambda o: (o.order, o.name)):
                 try:
                     if isinstance(item, Child):
                         if not self._has_child(item):

@@ -13,6 +13,8 @@ from netplugins.overlay import OverlayDriver
 GROUP = "pystack.netplugins"
 OWN = (BridgeDriver, OverlayDriver, MacvlanDriver, IpvlanDriver)
 NAMES = tuple(d.name for d in OWN)
+SELF_CONTAINED = (BridgeDriver.name, OverlayDriver.name)
+"""Drivers that make nothing on links of the host."""
 log = logging.getLogger(__name__)
 
 

@@ -13,6 +13,7 @@ import json
 import logging
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -21,6 +22,7 @@ import msgspec
 
 from agent import files
 from agent.engine.dataplane import Dataplane
+from agent.engine.presence import Presences
 from agent.engine.records import Endpoint, Record
 from agent.errors import AgentError, BadRequest, Conflict, NotFound
 from agent.failpoints import failpoint
@@ -32,12 +34,14 @@ from netplugins import coexist, conntrack, firewall, netlink, netns, registry, w
 from netplugins import driver as drivers
 from netplugins.errors import NetworkError
 from netplugins.kernel import Kernel, allow_forwarding, features, links, prepare_namespace
-from netplugins.resolver.table import Document, Forward, View
+from netplugins.resolver.table import Document, Forward
 
 T = TypeVar("T")
 DEFAULT = "bridge"
 log = logging.getLogger(__name__)
 HEAL_AFTER_S = 0.25
+FORWARDS_S = 1.0
+"""How long the host is taken to forward, once it was looked at."""
 EPHEMERAL = range(32768, 61000)
 
 
@@ -60,6 +64,8 @@ class Networks:
         self.underlay = ""
         self.local: dict[str, Network] = self._load_local()
         self.attached: dict[str, Record] = {}
+        self._presences = Presences()
+        self._netns = str(paths.netns)
         self.host = drivers.Host(features=features())
         self.notes: list[str] = []
         self._worker = ThreadPoolExecutor(1, "netlink")
@@ -69,6 +75,7 @@ class Networks:
         self._revision = 0
         self._problems: dict[str, str] = {}
         """What the last pass could not make for single containers: namespace → why."""
+        self._forwards_until = 0.0
         self._passable = False
         """Whether other firewalls of the host let through what we forward, as far as is known."""
         self._suspect = False
@@ -165,7 +172,7 @@ class Networks:
     # --- who is on it ------------------------------------------------------------------------------------------
 
     def netns(self, record: Record) -> str:
-        return str(self.paths.netns / record.id[:16])
+        return f"{self._netns}/{record.id[:16]}"
 
     def assign(self, record: Record) -> None:
         """Fix the endpoints of *record*: the plan's addresses, or free ones where the plan gave none."""
@@ -244,7 +251,8 @@ class Networks:
         path = self.paths.netns / record.id[:16]
         await asyncio.to_thread(netns.create, path, prepare_namespace)
         try:
-            if record.endpoints:
+            if record.endpoints and time.monotonic() > self._forwards_until:
+                self._forwards_until = time.monotonic() + FORWARDS_S
                 for note in allow_forwarding():
                     self.notes.append(note)
             self.attached[record.id] = record
@@ -258,6 +266,7 @@ class Networks:
     def leave(self, record: Record) -> None:
         """From now on *record*'s addresses and ports are free; the kernel hears of it with the next `sync`."""
         self.attached.pop(record.id, None)
+        self._presences.forget(record)
 
     async def detach(self, record: Record) -> None:
         """Take *record* off all networks; not attached is fine."""
@@ -314,39 +323,38 @@ class Networks:
                     current.set_result(None)
 
     def _describe(self) -> tuple[frozenset[drivers.KernelObject], list[drivers.Isolation], frozenset[drivers.Far]]:
-        self.host = msgspec.structs.replace(self.host, links=self.host_links())
+        networks = self.all
+        if any(n.driver not in registry.SELF_CONTAINED for n in networks.values()):  # others are made on links of the host
+            self.host = msgspec.structs.replace(self.host, links=self.host_links())
+        endpoints: dict[str, list[drivers.Endpoint]] = {name: [] for name in networks}
+        for record in self.attached.values():
+            for endpoint in self._presences.of(record, self.netns(record)).endpoints:
+                endpoints.setdefault(endpoint.network, []).append(endpoint)
         objects: set[drivers.KernelObject] = set()
         far: set[drivers.Far] = set()
         remotes: dict[str, list[drivers.Remote]] = {}
         inside = {t.underlay: wireguard.address_of(t.key) for t in self.tunnels}
         for peer in self.peers:
             # an endpoint whose node is not in the tunnel yet is not reached in the clear either
-            secret = peer.network in self.all and self.all[peer.network].encrypted
+            secret = peer.network in networks and networks[peer.network].encrypted
             underlay = inside.get(peer.underlay, "") if secret else peer.underlay
             remotes.setdefault(peer.network, []).append(
                 drivers.Remote(underlay=underlay, ipv4=peer.ipv4, ipv6=peer.ipv6, mac=peer.mac)
             )
         tunnel = self._tunnel()
         isolation = []
-        for network in self.all.values():
-            endpoints = [
-                drivers.Endpoint(
-                    id=r.id, network=network.name, netns=self.netns(r), order=e.order, interface=e.interface,
-                    ipv4=e.ipv4, ipv6=e.ipv6, mac=e.mac, default=e.default,
-                    link_local=e.link_local,
-                )
-                for r in self.attached.values() for e in r.endpoints if e.network == network.name
-            ]
+        for network in networks.values():
+            here = endpoints[network.name]
             wish = msgspec.structs.replace(self._driver_network(network), remotes=tuple(remotes.get(network.name, ())))
             if network.encrypted:
                 wish = msgspec.structs.replace(wish, tunnel=tunnel, underlay=tunnel.address if tunnel else "")
             driver = self.drivers.get(network.driver)
             lacks = driver.missing(wish, self.host) if driver else (f"driver {network.driver!r} is not known on this node",)
             if driver is None or lacks:
-                if endpoints:
+                if here:
                     raise AgentError(f"network {network.name}: {'; '.join(lacks)}")
                 continue
-            described = driver.describe(wish, endpoints, self.host)
+            described = driver.describe(wish, here, self.host)
             objects |= described.objects
             far |= described.far
             if described.isolation:
@@ -393,11 +401,12 @@ class Networks:
 
     def published(self) -> list[drivers.Published]:
         out: dict[tuple[str, int, str], drivers.Published] = {}
-        for record in sorted(self.attached.values(), key=lambda r: (len(r.name), r.name)):
+        networks = self.all
+        for record in sorted((r for r in self.attached.values() if r.ports), key=lambda r: (len(r.name), r.name)):
             # a container on a LAN is reached there, by its own address
-            behind = [e for e in record.endpoints if not self.get(e.network).on_lan]
+            behind = [e for e in record.endpoints if not networks[e.network].on_lan]
             endpoint = next((e for e in behind if e.default), next(iter(behind), None))
-            if endpoint and not self.get(endpoint.network).internal:
+            if endpoint and not networks[endpoint.network].internal:
                 for p in self.own_ports(record):
                     # of two replicas the later one is on its way out
                     out.setdefault((p.host_ip, p.published, p.protocol), drivers.Published(
@@ -430,21 +439,11 @@ class Networks:
         names: dict[str, dict[str, list[str]]] = {}
         views = {}
         for record in self.attached.values():
-            if not record.endpoints:
-                continue
-            views[record.id] = View(
-                netns=self.netns(record), networks=tuple(e.network for e in record.endpoints),
-                upstreams=record.container.dns, links=dict(record.container.links),
-            )
-            for endpoint in record.endpoints:
-                table = names.setdefault(endpoint.network, {})
-                own = [record.name, record.short, *endpoint.aliases]
-                if record.container.hostname:
-                    own.append(record.container.hostname)
-                if record.service:
-                    own += [record.service, f"tasks.{record.service}"]
-                for name in dict.fromkeys(n.lower() for n in own):
-                    table.setdefault(name, []).extend(a for a in (endpoint.ipv4, endpoint.ipv6) if a)
+            presence = self._presences.of(record, self.netns(record))
+            if presence.view:
+                views[record.id] = presence.view
+            for network, name, addresses in presence.names:
+                names.setdefault(network, {}).setdefault(name, []).extend(addresses)
         for peer in self.peers:
             table = names.setdefault(peer.network, {})
             for name in peer.names:

@@ -19,6 +19,7 @@ from netplugins.resolver.table import Names, View
 ADDRESS = ("127.0.0.11", 53)
 UPSTREAM_TIMEOUT_S = 4.0
 PENDING_LIMIT = 1024
+REMEMBERED, VARIANTS = 1024, 16
 
 
 def host_upstreams() -> tuple[str, ...]:
@@ -31,6 +32,42 @@ def host_upstreams() -> tuple[str, ...]:
     return tuple(w[1] for w in words if len(w) > 1 and w[0] == "nameserver")[:3]
 
 
+class Said:
+    """Answers that were given, by the question without its ID: most questions are asked again and again.
+
+    Of an answer with several addresses VARIANTS are kept, each in an order of its own, and given in turn."""
+
+    def __init__(self) -> None:
+        self._answers: dict[bytes, list[bytes]] = {}
+        self._about: tuple[object, object] = (None, None)
+        self._turn = 0
+
+    def about(self, names: Names, view: View) -> None:
+        """From now on these are what answers come from; others are forgotten."""
+        if self._about[0] is not names or self._about[1] is not view:
+            self._about = names, view
+            self._answers.clear()
+
+    def again(self, packet: bytes) -> bytes | None:
+        known = self._answers.get(packet[2:])
+        if known is None:
+            return None
+        if len(known) == 1:
+            return packet[:2] + known[0]
+        if len(known) < VARIANTS:
+            return None
+        self._turn += 1
+        return packet[:2] + known[self._turn % VARIANTS]
+
+    def keep(self, packet: bytes, answer: bytes) -> None:
+        if len(self._answers) >= REMEMBERED:  # every question another: a client's cookies, or its mischief
+            self._answers.clear()
+        known = self._answers.setdefault(packet[2:], [])
+        known.append(answer[2:])
+        if len(known) == 1 and answer[7] > 1:
+            known.append(answer[2:])  # a list of one is an answer with no order
+
+
 class Listener:
     """The two sockets of one container."""
 
@@ -38,6 +75,7 @@ class Listener:
         self.server = server
         self.view = view
         self.udp, self.tcp = netns.enter(view.netns, _open)
+        self._said = Said()
         self._tcp_server: asyncio.Server | None = None
         loop = asyncio.get_running_loop()
         loop.add_reader(self.udp.fileno(), self._readable)
@@ -52,11 +90,16 @@ class Listener:
             self._tcp_server.close()
 
     def _readable(self) -> None:
+        self._said.about(self.server.names, self.view)
         for _ in range(64):  # drain in one wake-up, but let other containers have their turn
             try:
                 packet, peer = self.udp.recvfrom(4096)
             except (BlockingIOError, OSError):
                 return
+            if known := self._said.again(packet):
+                with contextlib.suppress(OSError):
+                    self.udp.sendto(known, peer)
+                continue
             try:
                 question = message.parse(packet)
             except message.Malformed:
@@ -67,6 +110,7 @@ class Listener:
             if reply is None:
                 self.server.spawn(self._forward(packet, question, peer))
             else:
+                self._said.keep(packet, reply)
                 with contextlib.suppress(OSError):
                     self.udp.sendto(reply, peer)
 

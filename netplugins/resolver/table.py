@@ -49,16 +49,21 @@ class Names:
     """Answers questions for views over one document; made anew when the document changes."""
 
     def __init__(self, names: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
-        self._names = {net: {k.lower(): tuple(v) for k, v in table.items()} for net, table in names.items()}
+        """*names* are in lower case."""
+        self._names = names
         self._reverse: dict[str, dict[str, str]] = {}
-        for net, table in self._names.items():
-            for name, addresses in table.items():
+
+    def _pointers(self, network: str) -> dict[str, str]:
+        """Names by address, made when the first asks: most never do, and all of it is made anew with each change."""
+        if network not in self._reverse:
+            known = self._reverse[network] = {}
+            for name, addresses in self._names.get(network, {}).items():
                 for address in addresses:
                     pointer = message.reverse_name(address)
-                    known = self._reverse.setdefault(net, {})
                     # the longest name is the container's own; services and aliases are shared
                     if len(name) > len(known.get(pointer, "")) and not name.startswith("tasks."):
                         known[pointer] = name
+        return self._reverse[network]
 
     def addresses(self, name: str, networks: Sequence[str]) -> tuple[str, ...] | None:
         """All addresses of *name* on *networks*; None where nobody is called so."""
@@ -79,7 +84,7 @@ class Names:
 
     def pointer(self, name: str, networks: Sequence[str]) -> str | None:
         for network in networks:
-            if hit := self._reverse.get(network, {}).get(name):
+            if hit := self._pointers(network).get(name):
                 return f"{hit}.{network}"
         return None
 

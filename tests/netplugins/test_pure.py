@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 
 from hypothesis import given
@@ -11,7 +12,8 @@ from netplugins import firewall
 from netplugins.bridge import BridgeDriver
 from netplugins.driver import Endpoint, Host, Network, Published, Subnet, Veth
 from netplugins.resolver import message
-from netplugins.resolver.table import Names
+from netplugins.resolver.server import Said
+from netplugins.resolver.table import Names, View
 
 NETWORK = Network(name="n", link="psb1", subnets=(Subnet("10.1.0.0/24", "10.1.0.1"),))
 
@@ -40,7 +42,7 @@ def test_published_ports_are_map_elements() -> None:
 
 
 def test_names_answer_by_family() -> None:
-    names = Names({"net": {"Web": ("10.1.0.2", "fd00::2")}})
+    names = Names({"net": {"web": ("10.1.0.2", "fd00::2")}})
     for kind, count in ((message.A, 1), (message.AAAA, 1), (message.MX, 0)):
         packet = query("WEB", kind)
         reply = names.answer(packet, message.parse(packet), ["net"], ttl=0, tcp=False)
@@ -59,3 +61,28 @@ def test_any_packet_is_parsed_or_refused(packet: bytes) -> None:
         message.parse(packet)
     except message.Malformed:
         pass
+
+
+def test_what_was_answered_is_said_again_until_something_changes() -> None:
+    view = View(netns="/n", networks=("net",))
+    many = tuple(f"172.18.0.{n}" for n in range(2, 8))
+    said = Said()
+    for names in (Names({"net": {"web": many, "db": ("172.18.0.9",)}}), Names({"net": {"web": ("172.18.0.77",)}})):
+        said.about(names, view)
+        assert said.again(query("web")) is None  # what others said before is forgotten
+        orders = set()
+        for ident in range(200):
+            packet = struct.pack("!H", ident) + query("web")[2:]
+            answer = said.again(packet)
+            if answer is None:
+                answer = names.answer(packet, message.parse(packet), view.networks, ttl=0, tcp=False)
+                assert answer
+                said.keep(packet, answer)
+            assert struct.unpack_from("!H", answer)[0] == ident
+            found = [answer[n - 4 : n] for n in range(len(answer), len(packet), -16)]
+            orders.add(tuple(found))
+            assert {socket.inet_ntoa(a) for a in found} == set(names.addresses("web", ("net",)) or ())
+        assert len(orders) > 3 or len(found) == 1
+    for number in range(3000):  # every question another
+        said.keep(query(f"x{number}"), b"\0" * 12)
+    assert len(said._answers) <= 1024
