@@ -455,8 +455,8 @@ class Content(Record, frozen=True, kw_only=True):
 
 class Manifest(Record, frozen=True, kw_only=True):
     """What *node* must be. *serial* tells one delivery from another. *underlay* is the address under which other nodes
-    reach it, "" on a node that is alone. *peers* are the endpoints on other nodes of the networks that this one has, *tunnels*
-    the nodes with which it has encrypted ones.
+    reach it, "" on a node that is alone; *mtu* is what every path between nodes carries, 0 where that is not known. *peers* are
+    the endpoints on other nodes of the networks that this one has, *tunnels* the nodes with which it has encrypted ones.
 
     Whatever of pystack's the node has and the manifest does not name is removed, except volumes (data goes only when asked
     for) and containers made through the Docker Engine API."""
@@ -465,6 +465,7 @@ class Manifest(Record, frozen=True, kw_only=True):
     serial: str = ""
     node: str = ""
     underlay: str = ""
+    mtu: int = 0
     networks: tuple[Network, ...] = ()
     volumes: tuple[Volume, ...] = ()
     tasks: tuple[Task, ...] = ()

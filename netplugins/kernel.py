@@ -15,6 +15,8 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
+import msgspec
+
 from netplugins import lan, netlink, netns, wireguard
 from netplugins.driver import Bridge, Child, Far, KernelObject, Tunnel, Veth, Vlan, Vxlan
 from netplugins.errors import NetworkError
@@ -61,17 +63,21 @@ class Kernel:
                 present[name] = None
         self._far = None
 
-    def audit(self) -> None:
-        """Look whether the kernel still has what was made; what it lacks is forgotten, so that `converge` makes it anew."""
+    def audit(self) -> bool:
+        """Look whether the kernel still has what was made; what it lacks is forgotten, so that `converge` makes it anew.
+        Whether something is lacking."""
         present = self.observe()
-        there = {name for _, name in _links()}
+        whole = True
+        there = {name: index for index, name in _links()}
         for name in [n for n in present if n not in there]:
             if name not in self._children:
+                whole = False
                 del present[name]
                 self._index.pop(name, None)
-        self._index = {name: index for index, name in _links() if name in self._index}
+        self._index = {name: index for name, index in there.items() if name in self._index}
         for name, (child, parent) in list(self._children.items()):
             if self._index_of(child.parent) != parent:  # it went with its parent
+                whole = False
                 present.pop(name, None)
                 del self._children[name]
         addressed = [i for i in present.values() if isinstance(i, Bridge | Tunnel)]
@@ -79,9 +85,13 @@ class Kernel:
             addresses, routes = self._socket.addresses(), self._socket.routes()
             for item in addressed:
                 if not self._addressed(item, addresses, routes):
+                    whole = False
                     present[item.name] = None
         if self._far:
-            self._far = self._confirmed(self._far)
+            confirmed = self._confirmed(self._far)
+            whole &= confirmed == self._far
+            self._far = confirmed
+        return not whole
 
     def _addressed(
         self, item: Bridge | Tunnel, addresses: set[tuple[int, bytes]], routes: set[tuple[int, bytes, int]]
@@ -114,7 +124,7 @@ class Kernel:
             # most objects are the very ones of the last time, which needs no look at their parts
             stale = [
                 n for n, was in present.items() if (now := wanted.get(n)) is None
-                or (was is not None and was is not now and was != now and not isinstance(was, Bridge | Tunnel))
+                or (was is not None and was is not now and was != now and not _in_place(was, now))
             ]
             children = [n for n in stale if n in self._children]
             for name in children:
@@ -135,6 +145,11 @@ class Kernel:
                 if isinstance(item, Tunnel):
                     self._tunnel(item, existing=item.name in present)
                     present[item.name] = item
+            for item in todo:
+                if isinstance(item, Vxlan | Veth) and present.get(item.name) is not None:
+                    self._set_mtu(item)
+                    present[item.name] = item
+            todo = [item for item in todo if present.get(item.name) is not item]
             for item in todo:
                 if isinstance(item, Vxlan):
                     if item.name in present:
@@ -227,6 +242,16 @@ class Kernel:
             netlink.set_mtu(index, tunnel.mtu, tunnel.name), netlink.link_up(index, tunnel.name),
             netlink.add_address(index, cidr, tunnel.name), netlink.add_connected_route(index, cidr, tunnel.name),
         ])
+
+    def _set_mtu(self, item: Vxlan | Veth) -> None:
+        """Change it while it is in use: connections go on."""
+        self._socket.run([netlink.set_mtu(self._link(item.name), item.mtu, item.name)])
+        if isinstance(item, Veth):
+            def inside() -> None:
+                with netlink.Socket() as sock:
+                    sock.run([netlink.set_mtu(sock.index(item.peer), item.mtu, item.peer)])
+
+            netns.enter(item.netns, inside)
 
     def _vlan(self, vlan: Vlan) -> None:
         parent = self._parent(vlan.parent)
@@ -418,6 +443,13 @@ class Kernel:
                 sock.run(messages)
 
         netns.enter(veth.netns, configure)
+
+
+def _in_place(was: KernelObject, now: KernelObject) -> bool:
+    """Whether *was* can become *now* without being made anew."""
+    if isinstance(was, Veth | Vxlan) and isinstance(now, Veth | Vxlan):
+        return type(was) is type(now) and msgspec.structs.replace(was, mtu=now.mtu) == now
+    return isinstance(was, Bridge | Tunnel)
 
 
 def _address_child(child: Child) -> None:

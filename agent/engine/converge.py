@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 def _around(manifest: Manifest) -> tuple[object, ...]:
     """What of *manifest* concerns the network beyond the tasks themselves."""
-    return manifest.networks, manifest.peers, manifest.virtuals, manifest.underlay, manifest.tunnels
+    return manifest.networks, manifest.peers, manifest.virtuals, manifest.underlay, manifest.mtu, manifest.tunnels
 
 
 class Converger:

@@ -62,6 +62,7 @@ class Networks:
         self.told = False
         """Whether a manifest was heard: before that nothing is changed in the kernel."""
         self.underlay = ""
+        self._paths_mtu = 0
         self.local: dict[str, Network] = self._load_local()
         self.attached: dict[str, Record] = {}
         self._presences = Presences()
@@ -94,9 +95,14 @@ class Networks:
         self.manifest = {n.name: n for n in manifest.networks}
         self.peers, self.virtuals, self.node = manifest.peers, manifest.virtuals, manifest.node
         self.tunnels = manifest.tunnels
-        if self.underlay != manifest.underlay:
-            self.underlay = manifest.underlay
-            self.host = msgspec.structs.replace(self.host, mtu=mtu_of(self.underlay))
+        self.underlay, self._paths_mtu = manifest.underlay, manifest.mtu
+        self._learn_mtu()
+
+    def _learn_mtu(self) -> None:
+        """What can be sent to other nodes: no more than the own link takes, nor than the paths carry."""
+        now = min(mtu_of(self.underlay), self._paths_mtu or 1 << 16)
+        if now != self.host.mtu:
+            self.host = msgspec.structs.replace(self.host, mtu=now)
 
     # --- what exists -------------------------------------------------------------------------------------------
 
@@ -592,6 +598,14 @@ class Networks:
         self._healing = asyncio.create_task(self._heal_now())
 
     async def _heal_now(self) -> None:
+        if self._suspect and self._firewall is not None and self._kernel is not None:
+            # most changes of links are our own: then there is nothing to do
+            self._suspect = False
+            before = self.host.mtu
+            self._learn_mtu()
+            lacking = await asyncio.get_running_loop().run_in_executor(self._worker, self._kernel.audit)
+            if not lacking and before == self.host.mtu:
+                return
         with contextlib.suppress(AgentError):  # it is said where a task needs it
             await self.sync()
 
@@ -633,12 +647,11 @@ def _targets(published: Iterable[drivers.Published], balanced: Iterable[drivers.
 
 def mtu_of(address: str) -> int:
     """The MTU of the link that holds *address*; 1500 where none does."""
-    if not address:
-        return 1500
-    done = subprocess.run(["ip", "-json", "address", "show"], capture_output=True, text=True, check=False)
-    for link in json.loads(done.stdout or "[]"):
-        if any(a.get("local") == address for a in link.get("addr_info", ())):
-            return int(link["mtu"])
+    if address:
+        with netlink.Socket() as sock:
+            index = next((i for i, held in sock.addresses() if held == netlink.packed(address)), 0)
+            if link := next((link for link in sock.links() if link.index == index), None):
+                return link.mtu
     return 1500
 
 

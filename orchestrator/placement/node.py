@@ -20,6 +20,8 @@ class Node(Record, frozen=True, kw_only=True):
 
     A *server* may lead the cluster: its role is manager.
 
+    *path_mtu* is what the paths to it were found to carry, 0 where its link's MTU says it.
+
     active takes tasks; pause keeps what it has and takes none; drain gives its tasks away."""
 
     name: str
@@ -33,4 +35,10 @@ class Node(Record, frozen=True, kw_only=True):
     labels: tuple[tuple[str, str], ...] = ()
     taints: tuple[str, ...] = ()
     availability: Availability = "active"
+    path_mtu: int = 0
     facts: Facts = Facts()
+
+    @property
+    def mtu(self) -> int:
+        """The largest packet that can be sent to it and from it, in bytes."""
+        return min(self.path_mtu or self.facts.mtu, self.facts.mtu)

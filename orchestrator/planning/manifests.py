@@ -28,6 +28,7 @@ def manifest_of(
     underlays = {n.name: n.underlay for n in nodes}
     return Manifest(
         revision=revision, node=node, underlay="" if alone else underlays.get(node, ""),
+        mtu=0 if alone else min(n.mtu for n in nodes),
         networks=tuple(n for n in networks.values() if alone or n.name in used),
         volumes=tuple(
             _seen_from(node, v, nodes, everything) for v in volumes.values()

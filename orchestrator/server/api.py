@@ -337,12 +337,15 @@ async def engine(request: web.Request) -> web.StreamResponse:
 
 
 class NodeRow(Record, frozen=True, kw_only=True):
-    """One row of `pystack node ls`. *capacity* and *reserved* count cores and bytes."""
+    """One row of `pystack node ls`. *capacity* and *reserved* count cores and bytes; *mtu* is what paths to it carry, *devices*
+    what CDI names there."""
 
     name: str
     id: str
     address: str
     underlay: str
+    mtu: int
+    devices: list[str]
     state: str
     availability: str
     labels: dict[str, str]
@@ -362,8 +365,8 @@ def _node_row(controller: Controller, name: str) -> dict[str, Any]:
     tasks = [t for t in controller.tasks.values() if t.node == node.name]
     asked = controller.reserved(tasks)
     return _row(NodeRow(
-        name=node.name, id=node.id, address=node.target or "local", underlay=node.underlay,
-        state="ready" if member.ready else "down", availability=node.availability, labels=dict(node.labels),
+        name=node.name, id=node.id, address=node.target or "local", underlay=node.underlay, mtu=node.mtu,
+        devices=list(node.facts.devices), state="ready" if member.ready else "down", availability=node.availability, labels=dict(node.labels),
         taints=list(node.taints),
         capacity={"cpus": node.facts.cpus, "memory": node.facts.memory}, reserved={"cpus": asked[0], "memory": asked[1]},
         tasks=len(tasks), version=node.facts.version, platform=f"{node.facts.os}/{node.facts.arch}", error=member.problem,

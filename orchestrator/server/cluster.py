@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -21,6 +22,10 @@ from orchestrator.store.interface import Delete, Put, Store, StoreError
 Heard = Callable[[str, TaskStatus], None]
 MAX_SKEW_S = 5.0
 ANSWER_S = 15.0
+SMALLEST_MTU = 1280  # IPv6 has no smaller one
+MEASURED = 4
+"""To how many others the paths of a node are measured."""
+log = logging.getLogger(__name__)
 
 
 class NodeWish(Record, frozen=True, kw_only=True):
@@ -198,9 +203,36 @@ class Cluster:
             )
         if wish.courier == "etcd":
             await self._open_mailbox(member)
+        await self.measure([member])
         await self._keep(member.node)
         await self.deliver()
         return member.node
+
+    async def measure(self, members: Iterable[Member]) -> None:
+        """Find what the paths between *members* and the others carry, where that is less than their links do. What cannot be
+        asked (an echo that nobody answers) is taken to carry what the links say."""
+        for member in members:
+            others = [m for m in self.members.values() if m.ready and m.node.underlay and m is not member][:MEASURED]
+            if not member.node.underlay or not others:
+                continue
+            link = min(member.node.facts.mtu, *(m.node.facts.mtu for m in others))
+            sizes = [*range(SMALLEST_MTU, min(link, 1500), 4), *range(1500, link, 100), link]
+            probes = [(other, size) for other in others for size in sizes]
+            asked = [{"source": member.node.underlay, "target": o.node.underlay, "size": s} for o, s in probes]
+            try:
+                echoes = await member.courier.call("POST", "/pystack/probe", json=asked)
+            except PystackError:
+                continue
+            largest: dict[str, int] = {}
+            for (other, size), echo in zip(probes, echoes, strict=True):
+                if not echo["problem"]:
+                    largest[other.node.name] = max(largest.get(other.node.name, 0), size)
+            found = min(largest.values(), default=link)
+            path_mtu = found if found < link else 0
+            if path_mtu != member.node.path_mtu:
+                log.warning("paths to node %s carry %d bytes, its link %d", member.node.name, found, link)
+                member.node = msgspec.structs.replace(member.node, path_mtu=path_mtu)
+                await self._keep(member.node)
 
     async def _open_mailbox(self, member: Member) -> None:
         """From now on the node reads its manifest itself. Raises Refused where the store lets nobody in."""

@@ -46,6 +46,9 @@ async def diagnose(cluster: Cluster, networks: Mapping[str, Network], *, repair:
     ]
     for part in await asyncio.gather(*(_node(m, repair=repair) for m in ready)):
         out += part
+    if repair:
+        await cluster.measure(ready)
+        await cluster.deliver()
     out += await _reach(ready, networks)
     return sorted(out, key=lambda c: c.ok)
 
@@ -102,7 +105,7 @@ async def _reach(members: Sequence[Member], networks: Mapping[str, Network]) -> 
 
 def _question(asker: Member, asked: Member, networks: Mapping[str, Network]) -> _Question:
     own, far = asker.node, asked.node
-    mtu = min(own.facts.mtu, far.facts.mtu)
+    mtu = min(own.mtu, far.mtu)
     probes = [("small", own.underlay, far.underlay, SMALL), ("full", own.underlay, far.underlay, mtu)]
     for network in networks.values():
         hosts = {h.name: h for h in network.hosts}
@@ -128,7 +131,7 @@ def _verdict(question: _Question, echoes: Mapping[str, _Echo]) -> Check:
     if "overlay-full" in echoes and "overlay-full" not in fine:
         return Check(check="path-mtu", target=target, ok=False, detail=f"small frames pass on the overlay, those of "
                      f"{size['overlay-full']} bytes do not: {echoes['overlay-full'].problem}",
-                     fix="raise the MTU on the way, or give the network com.docker.network.driver.mtu")
+                     fix="raise the MTU on the way, or `pystack doctor --repair` makes the networks' smaller")
     if "overlay-full" in fine:  # what counts passes; a wire that answers no ping is nobody's trouble
         return Check(check="underlay", target=target, ok=True, detail=f"{echoes['overlay-full'].seconds * 1000:.2f} ms")
     if "small" not in fine:

@@ -101,7 +101,8 @@ class Member:
     async def look(self) -> None:
         """Learn what the node is now. Raises Unreachable, Refused."""
         before = self.node.facts
-        facts = msgspec.convert(await self.courier.call("GET", "/pystack/facts"), Facts)
+        where = {"underlay": self.node.underlay}
+        facts = msgspec.convert(await self.courier.call("GET", "/pystack/facts", params=where), Facts)
         self.node = msgspec.structs.replace(self.node, facts=facts)
         for purpose in PURPOSES:
             if key_of(before, purpose) and not key_of(facts, purpose):  # its disk is another, and it is in use
