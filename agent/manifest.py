@@ -591,9 +591,9 @@ class TaskStatus(Record, frozen=True, kw_only=True):
 class Facts(Record, frozen=True, kw_only=True):
     """What a node is, as it says itself. *cpus* counts cores, *memory* bytes; *lacks* names what its kernel or its
     installed programs are missing; *links* are those of the host itself, *drivers* the network drivers, *devices* those that
-    can be asked for by name; *mtu* is that of its underlay, *ssh_key* the public key that it comes with to the others' SSH
-    servers, *seal_key* the one that secrets are sealed to, *tunnel_key* the one of its WireGuard tunnel, each "" where none was
-    asked for yet."""
+    can be asked for by name; *mtu* is that of its underlay, which it is *addressed* by or is not (any more), *ssh_key* the
+    public key that it comes with to the others' SSH servers, *seal_key* the one that secrets are sealed to, *tunnel_key* the
+    one of its WireGuard tunnel, each "" where none was asked for yet."""
 
     hostname: str = ""
     os: str = "linux"
@@ -607,6 +607,7 @@ class Facts(Record, frozen=True, kw_only=True):
     links: tuple[str, ...] = ()
     drivers: tuple[str, ...] = ()
     mtu: int = 1500
+    addressed: bool = False
     ssh_key: str = ""
     devices: tuple[str, ...] = ()
     seal_key: str = ""

@@ -12,7 +12,7 @@ from bench.up import Row, row
 SECONDS = 15.0
 
 
-def _ours(bed: Bed) -> list[int]:
+def ours(bed: Bed) -> list[int]:
     """PIDs of this bench's server and data path, told by their environment."""
     found = []
     for path in Path("/proc").iterdir():
@@ -35,7 +35,8 @@ def _memory(pid: int) -> float:
     return 0.0
 
 
-def _cpu(pid: int) -> float:
+def cpu_of(pid: int) -> float:
+    """Seconds of processor time that it has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -46,10 +47,10 @@ def idle(bed: Bed) -> dict[str, Row]:
     bed.pystack("-f", str(folder / "docker-compose.yml"), "up", "--progress", "quiet")
     try:
         time.sleep(3)
-        pids = _ours(bed)
-        before = sum(_cpu(pid) for pid in pids)
+        pids = ours(bed)
+        before = sum(cpu_of(pid) for pid in pids)
         time.sleep(SECONDS)
-        used = (sum(_cpu(pid) for pid in pids) - before) / SECONDS * 100
+        used = (sum(cpu_of(pid) for pid in pids) - before) / SECONDS * 100
         return {
             "idle50_memory": row(sum(_memory(pid) for pid in pids), 60.0, "MB"),
             "idle50_cpu": row(used, 0.5, "%"),

@@ -14,7 +14,7 @@ from aiohttp import web
 from agent.api.keys import CONVERGER, flag
 from agent.api.system import VERSION
 from agent.containers import cdi
-from agent.engine.networks import mtu_of
+from agent.engine.networks import DEFAULT_MTU, mtu_of
 from agent.engine.records import Record
 from agent.errors import Conflict
 from agent.images.pull import architecture
@@ -32,14 +32,15 @@ async def put(request: web.Request) -> web.Response:
 
 @routes.get("/pystack/facts")
 async def facts(request: web.Request) -> web.Response:
-    """What the node is; its MTU is that of the link with the address *underlay*."""
+    """What the node is. Query: *underlay*, the address that the others think it has."""
+    mtu = await asyncio.to_thread(mtu_of, request.query.get("underlay", ""))
     engine = request.app[CONVERGER].engine
     found = Facts(
         hostname=platform.node(), arch=architecture(), cpus=float(os.cpu_count() or 1), version=VERSION,
         memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), labels=tuple(sorted(engine.settings.labels.items())),
         features=tuple(sorted(engine.networks.host.features)), clock=time.time(),
         links=tuple(sorted(engine.networks.host_links())), drivers=tuple(sorted(engine.networks.drivers)),
-        mtu=await asyncio.to_thread(mtu_of, request.query.get("underlay", "")),
+        mtu=mtu or DEFAULT_MTU, addressed=bool(mtu),
         ssh_key=await asyncio.to_thread(engine.volumes.key),
         seal_key=known_key(engine.paths.keys, "seal"), tunnel_key=known_key(engine.paths.keys, "tunnel"),
         devices=tuple(sorted(await asyncio.to_thread(cdi.found))),

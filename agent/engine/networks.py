@@ -40,6 +40,7 @@ T = TypeVar("T")
 DEFAULT = "bridge"
 log = logging.getLogger(__name__)
 HEAL_AFTER_S = 0.25
+DEFAULT_MTU = 1500
 FORWARDS_S = 1.0
 """How long the host is taken to forward, once it was looked at."""
 EPHEMERAL = range(32768, 61000)
@@ -100,7 +101,7 @@ class Networks:
 
     def _learn_mtu(self) -> None:
         """What can be sent to other nodes: no more than the own link takes, nor than the paths carry."""
-        now = min(mtu_of(self.underlay), self._paths_mtu or 1 << 16)
+        now = min(mtu_of(self.underlay) or DEFAULT_MTU, self._paths_mtu or 1 << 16)
         if now != self.host.mtu:
             self.host = msgspec.structs.replace(self.host, mtu=now)
 
@@ -646,13 +647,13 @@ def _targets(published: Iterable[drivers.Published], balanced: Iterable[drivers.
 
 
 def mtu_of(address: str) -> int:
-    """The MTU of the link that holds *address*; 1500 where none does."""
+    """The MTU of the link that holds *address*; 0 where none does."""
     if address:
         with netlink.Socket() as sock:
             index = next((i for i, held in sock.addresses() if held == netlink.packed(address)), 0)
             if link := next((link for link in sock.links() if link.index == index), None):
                 return link.mtu
-    return 1500
+    return 0
 
 
 def _free_address(subnet: Subnet, used: set[str]) -> str:

@@ -105,6 +105,17 @@ def label(name: str, wanted: tuple[str, ...]) -> None:
 
 @node.command()
 @click.argument("name")
+@click.option("--address", required=True, metavar="USER@HOST[:PORT]", help="How it is reached over SSH from now on.")
+def update(name: str, address: str) -> None:
+    """Reach a node that moved at its new address; its containers run on, and the others follow."""
+    from orchestrator.cli.client import Client
+
+    row = Client().json("PATCH", f"/v1/nodes/{name}", body={"address": address})
+    click.echo(f"{row['name']}: {row['state']} at {row['address']}, {row['underlay']} for the others")
+
+
+@node.command()
+@click.argument("name")
 @click.argument("wanted", nargs=-1, required=True, metavar="KEY[=VALUE]:EFFECT|KEY-…")
 def taint(name: str, wanted: tuple[str, ...]) -> None:
     """Keep tasks off that do not tolerate it: NoSchedule new ones, NoExecute those that are there too. KEY- takes it off."""

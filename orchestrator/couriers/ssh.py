@@ -115,6 +115,8 @@ class Tunnel:
         self.remote = remote
         self.local = local
         self.said: Callable[[str], None] = lambda _: None
+        self.ends = ("", "")
+        """The addresses of this host and of the node, as the node sees the connection."""
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -126,6 +128,8 @@ class Tunnel:
             try:
                 async with await connect(self.target, self.host_key) as connection:
                     self.local.unlink(missing_ok=True)
+                    words = str((await connection.run("echo $SSH_CONNECTION")).stdout).split()  # sshd(8), ENVIRONMENT
+                    self.ends = (words[0], words[2]) if len(words) == 4 else ("", "")
                     await connection.forward_local_path(str(self.local), self.remote)
                     self.local.chmod(0o600)
                     self.said("")

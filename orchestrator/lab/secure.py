@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 CONFIG = """\
-ListenAddress {address}
+ListenAddress 0.0.0.0
 HostKey {directory}/ssh_host_key
 AuthorizedKeysFile {directory}/authorized_keys {directory}/home/.ssh/authorized_keys
 PidFile none

@@ -366,7 +366,8 @@ def _node_row(controller: Controller, name: str) -> dict[str, Any]:
     asked = controller.reserved(tasks)
     return _row(NodeRow(
         name=node.name, id=node.id, address=node.target or "local", underlay=node.underlay, mtu=node.mtu,
-        devices=list(node.facts.devices), state="ready" if member.ready else "down", availability=node.availability, labels=dict(node.labels),
+        state="ready" if member.ready else "down", availability=node.availability, labels=dict(node.labels),
+        devices=list(node.facts.devices),
         taints=list(node.taints),
         capacity={"cpus": node.facts.cpus, "memory": node.facts.memory}, reserved={"cpus": asked[0], "memory": asked[1]},
         tasks=len(tasks), version=node.facts.version, platform=f"{node.facts.os}/{node.facts.arch}", error=member.problem,

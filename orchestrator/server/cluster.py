@@ -42,13 +42,14 @@ class NodeWish(Record, frozen=True, kw_only=True):
 
 class NodeChange(Record, frozen=True, kw_only=True):
     """*labels* are set, those of *unset* removed; *taints* are set, one a key and effect, those with a key of *untaint*
-    removed; *availability* "" leaves it."""
+    removed; *availability* None leaves it; *address* is how it is reached over SSH from now on, "" as before."""
 
     labels: tuple[tuple[str, str], ...] = ()
     unset: tuple[str, ...] = ()
     taints: tuple[str, ...] = ()
     untaint: tuple[str, ...] = ()
     availability: Availability | None = None
+    address: str = ""
 
 
 class Cluster:
@@ -68,6 +69,7 @@ class Cluster:
         self._heard = heard
         self._advertise = advertise
         self._adding = asyncio.Lock()
+        self._spreading: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Take up the nodes of the store, this host among them, and wait for this host's own agent."""
@@ -115,8 +117,29 @@ class Cluster:
         mailbox = Mailbox(self.store, node.name) if node.courier == "etcd" and node.name != self.local else None
         member = Member(node, socket, self._manifest, lambda status: self._heard(node.name, status), tunnel, mailbox)
         self.members[node.name] = member
+        member.returned = self._follow_addresses
         member.start()
         return member
+
+    async def _follow_addresses(self, member: Member) -> None:
+        """A node that lost the address by which the others know it is reached at the one at which SSH arrives; so is this
+        host."""
+        mine, theirs = member.tunnel.ends if member.tunnel else ("", "")
+        moved = []
+        if theirs and not member.node.facts.addressed and theirs != member.node.underlay:
+            moved.append((member, theirs))
+        own = self.members.get(self.local)
+        if own and own.ready and own.node.underlay and not self._advertise and mine not in ("", own.node.underlay):
+            await own.look()
+            if not own.node.facts.addressed:
+                moved.append((own, mine))
+        for one, address in moved:
+            log.warning("node %s is at %s now, and not at %s", one.node.name, address, one.node.underlay)
+            one.node = msgspec.structs.replace(one.node, underlay=address)
+            await self._keep(one.node)
+            await one.look()
+        if moved:
+            self._spreading = asyncio.create_task(self.deliver())
 
     async def _keep(self, node: Node) -> None:
         await self.store.transact((), [Put(f"nodes/{node.name}", msgspec.json.encode(node))])
@@ -257,8 +280,27 @@ class Cluster:
                     "say with --underlay under which address the others reach this one", 409
                 )
 
+    async def _readdress(self, member: Member, target: str) -> Member:
+        """Reach a node at *target* from now on. Raises Refused, Unreachable; it is then reached as before."""
+        from orchestrator.couriers import ssh
+
+        if member.tunnel is None:
+            raise Refused("the server runs on this node: it is reached without SSH", 409)
+        async with await ssh.connect(target, member.node.host_key):
+            pass  # the same host key: it is the same node
+        await member.close()
+        new = self._take(msgspec.structs.replace(member.node, target=target))
+        await self._keep(new.node)
+        try:
+            await asyncio.wait_for(new.synced.wait(), ANSWER_S)
+        except TimeoutError:
+            raise Unreachable(f"{target} is the node {new.node.name}, and its agent does not answer: {new.problem}") from None
+        return new
+
     async def change(self, name: str, wish: NodeChange) -> Node:
         member = self.get(name)
+        if wish.address:
+            member = await self._readdress(member, wish.address)
         labels = {k: v for k, v in member.node.labels if k not in wish.unset} | dict(wish.labels)
         if wrong := [why for t in wish.taints if (why := taints.refused(t))]:
             raise Refused("; ".join(wrong))

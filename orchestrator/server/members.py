@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,10 @@ def key_of(facts: Facts, purpose: str) -> str:
     return facts.seal_key if purpose == "seal" else facts.tunnel_key
 
 
+async def _nobody(member: Member) -> None:
+    del member
+
+
 class Member:
     """One node: delivers its manifest when it changed, and follows its statuses for as long as it lives."""
 
@@ -41,6 +45,8 @@ class Member:
         self.tunnel = tunnel
         self.problem = "not connected yet"
         self.synced = asyncio.Event()
+        self.returned: Callable[[Member], Awaitable[None]] = _nobody
+        """Called when the node answers, and what it is now is known."""
         self.heard_at = 0.0
         self.silent_since: float | None = asyncio.get_running_loop().time()
         """By the loop's clock; None while it answers."""
@@ -93,6 +99,7 @@ class Member:
         """The node answers: learn what it is, and tell it what it must be."""
         self.heard_at = asyncio.get_running_loop().time()
         await self.look()
+        await self.returned(self)
         self.problem = ""
         self.silent_since = None
         self.synced.set()

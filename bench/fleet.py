@@ -1,0 +1,36 @@
+"""A server with 100 nodes that have nothing new to say: real agents behind real SSH connections, in a lab."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+
+from bench.bed import LAB, Bed
+from bench.idle import cpu_of, ours
+from bench.up import Row, row
+from orchestrator.lab import lab as labs
+
+NODES, SECONDS, GOAL_PERCENT = 100, 20.0, 5.0
+
+
+def measure() -> dict[str, Row]:
+    begin = time.perf_counter()
+    subprocess.run([".venv/bin/pystack", "lab", "up", "--name", LAB, "--nodes", str(NODES)], check=True, capture_output=True)
+    took = time.perf_counter() - begin
+    try:
+        bed = Bed(labs.LABS / LAB / "n1")
+        time.sleep(5)
+        pids = ours(bed)
+        before = sum(cpu_of(pid) for pid in pids)
+        time.sleep(SECONDS)
+        used = (sum(cpu_of(pid) for pid in pids) - before) / SECONDS * 100
+    finally:
+        subprocess.run([".venv/bin/pystack", "lab", "down", "--name", LAB], check=True, capture_output=True)
+    print(f"a lab of {NODES} nodes was up after {took:.0f} s")
+    return {"server_with_100_nodes": row(used, GOAL_PERCENT, "%")}
+
+
+if __name__ == "__main__":
+    from bench.up import write
+
+    write(measure())
