@@ -8,7 +8,7 @@ setup:
 	@bash tools/setup "$(PACKAGES)" "$(PROGRAMS)"
 
 test: setup
-	$(PYTEST) -n 3 --dist loadfile tests
+	$(PYTEST) -n 4 --dist loadfile --no-loadscope-reorder tests
 
 test-vm: setup
 	.venv/bin/python tests/vm/cluster.py

@@ -19,7 +19,7 @@ import msgspec
 from agent.containers import cdi, cgroups
 from agent.containers.users import Identity
 from agent.errors import BadRequest
-from agent.isolation import capabilities, paths, seccomp
+from agent.isolation import apparmor, capabilities, paths, seccomp
 from agent.manifest import Container, Mount
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -165,6 +165,11 @@ def system_calls(p: Parts) -> None:
         p.document["linux"]["seccomp"] = profile
 
 
+def mandatory_access(p: Parts) -> None:
+    if profile := apparmor.resolve(p.container.security_opt, p.notes, privileged=p.container.privileged):
+        p.document["process"]["apparmorProfile"] = profile
+
+
 def limits(p: Parts) -> None:
     p.document["linux"].setdefault("resources", {}).update(resources(p.container, p.notes, cgroup2=p.cgroup2))
     p.document["linux"]["cgroupsPath"] = f"{p.cgroup_parent}/{p.id}"
@@ -305,8 +310,8 @@ def oci_annotations(p: Parts) -> None:
 
 
 KEYS: tuple[Callable[[Parts], None], ...] = (
-    process, root, ulimits, namespaces, standard_mounts, own_mounts, propagation, hidden_paths, system_calls, limits, devices,
-    requested_devices, sysctls, oci_annotations,
+    process, root, ulimits, namespaces, standard_mounts, own_mounts, propagation, hidden_paths, system_calls,
+    mandatory_access, limits, devices, requested_devices, sysctls, oci_annotations,
 )
 
 

@@ -226,6 +226,7 @@ class Runtime:
             process["capabilities"] = capabilities.sets(process["capabilities"]["bounding"], identity.uid)
         if privileged:
             process["capabilities"] = capabilities.sets(list(capabilities.resolve((), (), privileged=True)), 0)
+            process.pop("apparmorProfile", None)
         process |= {
             "args": list(command), "env": [f"{k}={v}" for k, v in pairs.items()], "terminal": tty,
             "cwd": cwd or process["cwd"],

@@ -6,6 +6,7 @@ keeps the server running (as systemd would) and reaps whatever is orphaned to it
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -42,6 +43,8 @@ def _furnish(spec: dict[str, Any], mounted: list[cgroups.Hierarchy]) -> None:
     _mount("proc", "/proc", "proc")
     _libc.umount2(b"/sys", MNT_DETACH)
     _mount("sysfs", "/sys", "sysfs")
+    with contextlib.suppress(OSError):  # a kernel without security modules has none
+        _mount("securityfs", "/sys/kernel/security", "securityfs")
     if any(not h.unified for h in mounted):
         _mount("tmpfs", "/sys/fs/cgroup", "tmpfs", 0, "mode=755")
         for h in mounted:

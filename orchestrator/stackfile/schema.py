@@ -263,7 +263,8 @@ SERVICE = record({
     "privileged": key(FLAG, "With all capabilities and devices."),
     "cap_add": key(UNIQUE_TEXTS, "Further capabilities."),
     "cap_drop": key(UNIQUE_TEXTS, "Capabilities that it has not."),
-    "security_opt": key(UNIQUE_TEXTS, "no-new-privileges, seccomp=…, apparmor=…, label=…"),
+    "security_opt": key(UNIQUE_TEXTS, "no-new-privileges, seccomp=…, apparmor=…, label=…",
+                        differs="label=… has no effect: SELinux labels are not set"),
     "userns_mode": key(TEXT, "Its user namespace.", refused=LATER),
     "credential_spec": key(record({
         "config": key(TEXT, "A config."), "file": key(TEXT, "A file."), "registry": key(TEXT, "A registry key."),
