@@ -226,7 +226,8 @@ class Runtime:
             process["capabilities"] = capabilities.sets(process["capabilities"]["bounding"], identity.uid)
         if privileged:
             process["capabilities"] = capabilities.sets(list(capabilities.resolve((), (), privileged=True)), 0)
-            process.pop("apparmorProfile", None)
+            if "apparmorProfile" in process:  # a runtime takes the container's own where none is said
+                process["apparmorProfile"] = "unconfined"
         process |= {
             "args": list(command), "env": [f"{k}={v}" for k, v in pairs.items()], "terminal": tty,
             "cwd": cwd or process["cwd"],

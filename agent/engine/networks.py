@@ -21,17 +21,18 @@ from typing import TypeVar
 import msgspec
 
 from agent import files
+from agent.engine import ports, rules
 from agent.engine.dataplane import Dataplane
 from agent.engine.presence import Presences
 from agent.engine.records import Endpoint, Record
 from agent.errors import AgentError, BadRequest, Conflict, NotFound
 from agent.failpoints import failpoint
-from agent.manifest import Manifest, Network, Peer, Port, PublishedPort, Subnet, Tunnel, Virtual
+from agent.manifest import Manifest, Network, Peer, PublishedPort, Subnet, Tunnel, Virtual
 from agent.paths import Paths
 from agent.sealing import known_key, private_key
 from agent.settings import Settings
-from netplugins import coexist, conntrack, firewall, netlink, netns, registry, wireguard
 from netplugins import driver as drivers
+from netplugins import firewall, netlink, netns, registry, wireguard
 from netplugins.errors import NetworkError
 from netplugins.kernel import Kernel, allow_forwarding, features, links, prepare_namespace
 from netplugins.resolver.table import Document, Forward
@@ -43,7 +44,6 @@ HEAL_AFTER_S = 0.25
 DEFAULT_MTU = 1500
 FORWARDS_S = 1.0
 """How long the host is taken to forward, once it was looked at."""
-EPHEMERAL = range(32768, 61000)
 
 
 class Networks:
@@ -72,16 +72,11 @@ class Networks:
         self.notes: list[str] = []
         self._worker = ThreadPoolExecutor(1, "netlink")
         self._kernel: Kernel | None = None
-        self._firewall: firewall.Ruleset | None = None
-        self._targets = conntrack.Targets()
-        self._revision = 0
+        self._rules = rules.Rules(self.prefix)
         self._problems: dict[str, str] = {}
         """What the last pass could not make for single containers: namespace → why."""
         self._forwards_until = 0.0
-        self._passable = False
-        """Whether other firewalls of the host let through what we forward, as far as is known."""
         self._suspect = False
-        self._own_rules = 0
         self._monitors: list[socket.socket] = []
         self._alarm: asyncio.TimerHandle | None = None
         self._healing: asyncio.Task[None] | None = None
@@ -220,31 +215,8 @@ class Networks:
         }
 
     def assign_ports(self, record: Record) -> None:
-        """Fix the published ports. Raises Conflict where one is held by another container, but not by one of the same service:
-        of those the service as a whole has the port, or the one that stays."""
-        others = [
-            r for r in self.attached.values()
-            if r.id != record.id and not (record.task and (r.stack, r.service) == (record.stack, record.service))
-        ]
-        taken = {(p.protocol, p.published): r.name for r in others for p in r.ports}
-        held = {(p.target, p.protocol, p.host_ip): p.published for p in record.ports}
-        ports = []
-        for port in record.container.ports:
-            published = port.published or held.get((port.target, port.protocol, port.host_ip), 0)
-            if not published:
-                published = _free_port(port, taken)
-            owner = taken.get((port.protocol, published))
-            clash = owner and any(
-                p.published == published and p.protocol == port.protocol and _overlap(p.host_ip, port.host_ip)
-                for r in others for p in r.ports
-            )
-            if clash:
-                raise Conflict(f"port {published}/{port.protocol} is already published by {owner}")
-            taken[port.protocol, published] = record.name
-            ports.append(
-                PublishedPort(target=port.target, published=published, protocol=port.protocol, host_ip=port.host_ip)
-            )
-        record.ports = ports
+        """Fix the published ports. Raises Conflict."""
+        ports.assign(record, [r for r in self.attached.values() if r.id != record.id])
 
     def own_ports(self, record: Record) -> list[PublishedPort]:
         """The ports that lead to *record* alone; those of its whole service are balanced, and it may get or lose them while it
@@ -510,36 +482,20 @@ class Networks:
                 self._suspect = False
                 self._kernel.audit()
             problems = self._kernel.converge(objects, far)
-            wanted = self._rules(isolation, published, balanced)
-            if wanted != self._firewall and (isolation or self._firewall):
+            wanted = self._ruleset(isolation, published, balanced)
+            if wanted != self._rules.made and (isolation or self._rules.made):
                 failpoint("network.firewall")
-                self._enforce(wanted)
-                self._firewall = wanted
-                self._forget_flows(_targets(published, balanced))
-            if isolation and not self._passable:
-                self._passable = True
-                for note in coexist.let_through(self.prefix):
-                    self.notes.append(note)
-                    log.warning("%s", note)
-            elif self._passable and not isolation:
-                self._passable = False
-                coexist.withdraw(self.prefix)
+                alive = {a for r in self.attached.values() for e in r.endpoints for a in (e.ipv4, e.ipv6)}
+                alive |= {a for p in self.peers for a in (p.ipv4, p.ipv6)}
+                self._rules.enforce(wanted, rules.targets(published, balanced), alive)
+            for note in self._rules.let_through(forwarding=bool(isolation)):
+                self.notes.append(note)
+                log.warning("%s", note)
             return problems
         except NetworkError as error:
             raise AgentError(str(error)) from error
 
-    def _forget_flows(self, now: conntrack.Targets) -> None:
-        """Connections that the last ruleset sent where this one does not, so that their next packets begin anew."""
-        before, self._targets = self._targets, now
-        alive = {a for r in self.attached.values() for e in r.endpoints for a in (e.ipv4, e.ipv6)}
-        alive |= {a for p in self.peers for a in (p.ipv4, p.ipv6)}
-        if is_stale := conntrack.outdated(before, now, alive):
-            try:
-                conntrack.forget(is_stale)
-            except NetworkError as error:
-                log.warning("connections of what was there before stay as they are: %s", error)
-
-    def _rules(
+    def _ruleset(
         self, isolation: list[drivers.Isolation], published: list[drivers.Published], balanced: list[drivers.Balanced]
     ) -> firewall.Ruleset:
         peers = sorted({p.underlay for p in self.peers if p.underlay})
@@ -552,7 +508,7 @@ class Networks:
     ) -> T:
         """The result of *look*, which is given all that must exist, on the thread that else changes the kernel."""
         objects, isolation, far = self._describe()
-        rules = self._rules(isolation, self.published(), self._balanced()) if isolation else None
+        rules = self._ruleset(isolation, self.published(), self._balanced()) if isolation else None
         return await asyncio.get_running_loop().run_in_executor(self._worker, look, objects, far, rules)
 
     async def again(self, items: Iterable[str]) -> None:
@@ -560,8 +516,7 @@ class Networks:
         allow_forwarding(self.link(n) for n in self.all)
         if self._kernel:
             await asyncio.get_running_loop().run_in_executor(self._worker, self._kernel.doubt, list(items))
-        self._firewall = None
-        self._passable = False
+        self._rules.doubt()
         self.dataplane.doubt()
         await self.sync()
 
@@ -583,11 +538,7 @@ class Networks:
         self._raise_alarm()
 
     def _rules_changed(self, monitor: socket.socket) -> None:
-        self._own_rules -= netlink.transactions(monitor)
-        if self._own_rules < 0:  # more than we made ourselves
-            self._own_rules = 0
-            self._firewall = None
-            self._passable = False
+        if self._rules.heard(monitor):
             self._raise_alarm()
 
     def _raise_alarm(self) -> None:
@@ -599,7 +550,7 @@ class Networks:
         self._healing = asyncio.create_task(self._heal_now())
 
     async def _heal_now(self) -> None:
-        if self._suspect and self._firewall is not None and self._kernel is not None:
+        if self._suspect and self._rules.made is not None and self._kernel is not None:
             # most changes of links are our own: then there is nothing to do
             self._suspect = False
             before = self.host.mtu
@@ -609,20 +560,6 @@ class Networks:
                 return
         with contextlib.suppress(AgentError):  # it is said where a task needs it
             await self.sync()
-
-    def _enforce(self, wanted: firewall.Ruleset) -> None:
-        """One transaction: of what differs where the shape stayed, else of all."""
-        self._revision += 1
-        script = wanted.changes(self._firewall) if self._firewall else None
-        self._own_rules += 1  # before it is made: its event may come at once
-        try:
-            firewall.apply(wanted.whole(self._revision) if script is None else script)
-        except NetworkError:
-            self._own_rules -= 1
-            if script is None:
-                raise
-            self._firewall = None  # somebody changed what the difference was made from
-            self._enforce(wanted)
 
     async def close(self) -> None:
         if self._alarm:
@@ -634,16 +571,6 @@ class Networks:
             await asyncio.gather(self._runner, return_exceptions=True)
         self._worker.shutdown()
         self.dataplane.close()
-
-
-def _targets(published: Iterable[drivers.Published], balanced: Iterable[drivers.Balanced]) -> conntrack.Targets:
-    out: dict[tuple[str, int], set[str]] = {}
-    for port in published:
-        out.setdefault((port.protocol, port.port), set()).update(a for a in (port.ipv4, port.ipv6) if a)
-    for one in balanced:
-        for key in [(protocol, port) for port, protocol, _ in one.ports] or [("", 0)]:
-            out.setdefault(key, set()).update(one.backends)
-    return conntrack.Targets({key: frozenset(addresses) for key, addresses in out.items()})
 
 
 def mtu_of(address: str) -> int:
@@ -666,24 +593,3 @@ def _free_address(subnet: Subnet, used: set[str]) -> str:
         if candidate not in used and candidate != gateway and candidate not in subnet.reserved:
             return candidate
     raise AgentError(f"subnet {subnet.cidr} has no free address left")
-
-
-def _overlap(one: str, other: str) -> bool:
-    wild = ("", "0.0.0.0", "::")
-    return one in wild or other in wild or one == other
-
-
-def _free_port(port: Port, taken: dict[tuple[str, int], str]) -> int:
-    """A port that nobody holds now; the data path binds it at once, so the window is small and a loss is said."""
-    kind = socket.SOCK_DGRAM if port.protocol == "udp" else socket.SOCK_STREAM
-    family = socket.AF_INET6 if ":" in port.host_ip else socket.AF_INET
-    for _ in range(64):
-        with socket.socket(family, kind) as probe:
-            try:
-                probe.bind((port.host_ip, 0))
-            except OSError as error:
-                raise BadRequest(f"address {port.host_ip} cannot be published on: {error.strerror}") from error
-            number = int(probe.getsockname()[1])
-        if (port.protocol, number) not in taken:
-            return number
-    raise AgentError("no free port was found on the host")

@@ -1,0 +1,54 @@
+"""Published ports of a node: who has which."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+
+from agent.engine.records import Record
+from agent.errors import AgentError, BadRequest, Conflict
+from agent.manifest import Port, PublishedPort
+
+
+def assign(record: Record, others: Sequence[Record]) -> None:
+    """Fix the published ports of *record*. Raises Conflict where one of *others* holds one, unless both are of one service:
+    that has the port as a whole, or the one that stays has it."""
+    rivals = [r for r in others if not (record.task and (r.stack, r.service) == (record.stack, record.service))]
+    taken = {(p.protocol, p.published): r.name for r in rivals for p in r.ports}
+    held = {(p.target, p.protocol, p.host_ip): p.published for p in record.ports}
+    ports = []
+    for port in record.container.ports:
+        published = port.published or held.get((port.target, port.protocol, port.host_ip), 0)
+        if not published:
+            published = _free_port(port, taken)
+        owner = taken.get((port.protocol, published))
+        clash = owner and any(
+            p.published == published and p.protocol == port.protocol and _overlap(p.host_ip, port.host_ip)
+            for r in rivals for p in r.ports
+        )
+        if clash:
+            raise Conflict(f"port {published}/{port.protocol} is already published by {owner}")
+        taken[port.protocol, published] = record.name
+        ports.append(PublishedPort(target=port.target, published=published, protocol=port.protocol, host_ip=port.host_ip))
+    record.ports = ports
+
+
+def _overlap(one: str, other: str) -> bool:
+    wild = ("", "0.0.0.0", "::")
+    return one in wild or other in wild or one == other
+
+
+def _free_port(port: Port, taken: dict[tuple[str, int], str]) -> int:
+    """A port that nobody holds now; the data path binds it at once, so the window is small and a loss is said."""
+    kind = socket.SOCK_DGRAM if port.protocol == "udp" else socket.SOCK_STREAM
+    family = socket.AF_INET6 if ":" in port.host_ip else socket.AF_INET
+    for _ in range(64):
+        with socket.socket(family, kind) as probe:
+            try:
+                probe.bind((port.host_ip, 0))
+            except OSError as error:
+                raise BadRequest(f"address {port.host_ip} cannot be published on: {error.strerror}") from error
+            number = int(probe.getsockname()[1])
+        if (port.protocol, number) not in taken:
+            return number
+    raise AgentError("no free port was found on the host")

@@ -1,0 +1,92 @@
+"""The node's nftables table as it was last made: what differs is changed, what others changed is noticed."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Iterable, Set
+
+from netplugins import coexist, conntrack, firewall, netlink
+from netplugins import driver as drivers
+from netplugins.errors import NetworkError
+
+log = logging.getLogger(__name__)
+
+
+class Rules:
+    """Blocking, but for `heard`; used from the thread that changes the kernel."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self.made: firewall.Ruleset | None = None
+        """None: what the kernel has is not known."""
+        self._targets = conntrack.Targets()
+        self._passable = False
+        """Whether other firewalls of the host let through what we forward, as far as is known."""
+        self._revision = 0
+        self._own = 0
+
+    def doubt(self) -> None:
+        """Somebody may have changed rules: ours are made anew, and others' are looked at."""
+        self.made = None
+        self._passable = False
+
+    def heard(self, monitor: socket.socket) -> bool:
+        """Read what the *monitor* heard: whether there were more transactions than ours."""
+        self._own -= netlink.transactions(monitor)
+        if self._own >= 0:
+            return False
+        self._own = 0
+        self.doubt()
+        return True
+
+    def enforce(self, wanted: firewall.Ruleset, targets: conntrack.Targets, alive: Set[str]) -> None:
+        """Make the table *wanted*; connections that it sends elsewhere than the last one begin anew, but to those *alive*.
+        Raises NetworkError."""
+        if wanted != self.made:
+            self._change(wanted)
+            self.made = wanted
+            self._forget_flows(targets, alive)
+
+    def _change(self, wanted: firewall.Ruleset) -> None:
+        """One transaction: of what differs where the shape stayed, else of all."""
+        self._revision += 1
+        script = wanted.changes(self.made) if self.made else None
+        self._own += 1  # before it is made: its event may come at once
+        try:
+            firewall.apply(wanted.whole(self._revision) if script is None else script)
+        except NetworkError:
+            self._own -= 1
+            if script is None:
+                raise
+            self.made = None  # somebody changed what the difference was made from
+            self._change(wanted)
+
+    def _forget_flows(self, now: conntrack.Targets, alive: Set[str]) -> None:
+        before, self._targets = self._targets, now
+        if is_stale := conntrack.outdated(before, now, alive):
+            try:
+                conntrack.forget(is_stale)
+            except NetworkError as error:
+                log.warning("connections of what was there before stay as they are: %s", error)
+
+    def let_through(self, *, forwarding: bool) -> list[str]:
+        """See that other firewalls do not drop what is forwarded, while anything is; what was changed of theirs, in words."""
+        if forwarding == self._passable:
+            return []
+        self._passable = forwarding
+        if not forwarding:
+            coexist.withdraw(self.prefix)
+            return []
+        return coexist.let_through(self.prefix)
+
+
+def targets(published: Iterable[drivers.Published], balanced: Iterable[drivers.Balanced]) -> conntrack.Targets:
+    """Where a ruleset for these sends connections."""
+    out: dict[tuple[str, int], set[str]] = {}
+    for port in published:
+        out.setdefault((port.protocol, port.port), set()).update(a for a in (port.ipv4, port.ipv6) if a)
+    for one in balanced:
+        for key in [(protocol, port) for port, protocol, _ in one.ports] or [("", 0)]:
+            out.setdefault(key, set()).update(one.backends)
+    return conntrack.Targets({key: frozenset(addresses) for key, addresses in out.items()})
