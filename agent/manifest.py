@@ -432,7 +432,7 @@ class Tunnel(Record, frozen=True, kw_only=True):
     key: str
 
 
-class Virtual(Record, frozen=True, kw_only=True):
+class Virtual(Record, frozen=True, kw_only=True, cache_hash=True):
     """A service as one: connections to its address, or to its *ports* on any node, go to one of *backends*, the tasks
     that can serve now. *names* lead to the address."""
 

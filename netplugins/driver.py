@@ -98,7 +98,7 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
     target: int
 
 
-class Balanced(msgspec.Struct, frozen=True, kw_only=True):
+class Balanced(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     """Connections to *address* (a service's own, "" for none) or to *ports* of the host (published, protocol, target)
     go to one of *backends*, addresses of one family."""
 

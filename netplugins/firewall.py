@@ -25,16 +25,18 @@ VXLAN_PORT = 4789
 
 class Ruleset(msgspec.Struct, frozen=True):
     """A table in two parts: *skeleton*, its text with a `@NAME@` where the elements of each map and set go, and those
-    *elements*. As long as the skeleton stays, a change costs what changed."""
+    *elements*. As long as the skeleton stays, a change costs what changed: elements come in parts, one a service, which are the
+    very same objects as before where nothing changed."""
 
     table: str
     skeleton: str
-    elements: dict[str, frozenset[str]]
+    elements: dict[str, tuple[frozenset[str], ...]]
 
     def whole(self, revision: int) -> str:
         """The nft script that makes the table so, whatever it was before."""
         out = self.skeleton.replace("@@REVISION@@", str(revision))
-        for name, items in self.elements.items():
+        for name, parts in self.elements.items():
+            items = frozenset().union(*parts)
             out = out.replace(f"@@{name}@@", f" elements = {{ {', '.join(sorted(items))} }};" if items else "")
         return out
 
@@ -43,12 +45,22 @@ class Ruleset(msgspec.Struct, frozen=True):
         if before.skeleton != self.skeleton:
             return None
         out = []
-        for name, items in self.elements.items():
-            old = before.elements[name]
+        for name, parts in self.elements.items():
+            old, items = _differing(before.elements[name], parts)
             for verb, some in (("delete", old - items), ("add", items - old)):
                 if some:
                     out.append(f"{verb} element inet {self.table} {name} {{ {', '.join(sorted(some))} }}\n")
         return "".join(out)
+
+
+Parts = tuple[frozenset[str], ...]
+
+
+def _differing(before: Parts, now: Parts) -> tuple[frozenset[str], frozenset[str]]:
+    """The elements of those parts that are not in both."""
+    ours, theirs = set(map(id, now)), set(map(id, before))
+    return (frozenset().union(*(p for p in before if id(p) not in ours)),
+            frozenset().union(*(p for p in now if id(p) not in theirs)))
 
 
 class _Script:
@@ -56,11 +68,14 @@ class _Script:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
-        self.elements: dict[str, frozenset[str]] = {}
+        self.elements: dict[str, Parts] = {}
 
     def declare(self, kind: str, name: str, type_: str, items: Iterable[str]) -> None:
+        self.declare_parts(kind, name, type_, (frozenset(items),))
+
+    def declare_parts(self, kind: str, name: str, type_: str, parts: Parts) -> None:
         self.lines.append(f"  {kind} {name} {{ {type_};@@{name}@@ }}")
-        self.elements[name] = frozenset(items)
+        self.elements[name] = parts
 
 
 def _maps(published: Sequence[Published], protocol: str, version: int) -> tuple[list[str], list[str]]:
@@ -126,21 +141,23 @@ def _balancing(script: _Script, balanced: Sequence[Balanced]) -> tuple[list[str]
     Flat maps of buckets: a change costs its own elements, where a chain for each service would cost all of them."""
     addressed: list[str] = []
     ported: list[str] = []
-    for version, count in ((v, c) for v in (4, 6) for c in (SMALL, LARGE)):
+    kinds: dict[tuple[int, int], list[Balanced]] = {}
+    for one in balanced:
+        kinds.setdefault((one.version, LARGE if len(one.backends) > SMALL // 2 else SMALL), []).append(one)
+    for (version, count), mine in sorted(kinds.items()):
         family = "ip" if version == 4 else "ip6"
-        mine = [b for b in balanced if b.version == version and (len(b.backends) > SMALL // 2) == (count == LARGE)]
         number = f"numgen random mod {count}"
-        if any(b.address for b in mine):
+        if parts := tuple(_of_address(b, count) for b in mine if b.address):
             name = f"service{version}_{count}"
-            items = frozenset().union(*(_of_address(b, count) for b in mine if b.address))
-            script.declare("map", name, f"typeof {family} daddr . {number} : {family} daddr", items)
+            script.declare_parts("map", name, f"typeof {family} daddr . {number} : {family} daddr", parts)
             addressed.append(f"    dnat {family} to {family} daddr . {number} map @{name}")
+        with_ports = [b for b in mine if b.ports]
         for protocol in ("tcp", "udp", "sctp"):
-            items = frozenset().union(*(_of_ports(b, count, protocol) for b in mine))
-            if items:
+            parts = tuple(p for b in with_ports if (p := _of_ports(b, count, protocol)))
+            if parts:
                 name = f"ingress_{protocol}{version}_{count}"
                 key = f"{protocol} dport . {number} : {family} daddr . {protocol} dport"
-                script.declare("map", name, f"typeof {key}", items)
+                script.declare_parts("map", name, f"typeof {key}", parts)
                 ported.append(f"    meta nfproto ipv{version} dnat {family} to {protocol} dport . {number} map @{name}")
     return addressed, ported
 

@@ -397,16 +397,11 @@ class Networks:
     def _balanced(self) -> list[drivers.Balanced]:
         """Services' addresses, and ports that any node answers: local tasks first, so that they see their clients."""
         here = self._local()
-        out = []
+        out: list[drivers.Balanced] = []
         for virtual in self.virtuals:
-            ports = tuple((p.published, p.protocol, p.target) for p in virtual.ports)
-            for version, address in ((4, virtual.ipv4), (6, virtual.ipv6)):
-                backends = [b for v in virtual.backends if (b := v.ipv4 if version == 4 else v.ipv6)]
-                if address:
-                    out.append(drivers.Balanced(version=version, address=address, ports=(), backends=tuple(backends)))
-                if ports and backends:
-                    near = [b for b in backends if b in here] or backends
-                    out.append(drivers.Balanced(version=version, address="", ports=ports, backends=tuple(near)))
+            out += rules.addressed(virtual)
+            if virtual.ports:
+                out += rules.ported(virtual, frozenset(a for b in virtual.backends for a in (b.ipv4, b.ipv6) if a in here))
         return out
 
     def _local(self) -> set[str]:

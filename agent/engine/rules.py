@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import socket
 from collections.abc import Iterable, Set
 
+from agent.manifest import Virtual
 from netplugins import coexist, conntrack, firewall, netlink
 from netplugins import driver as drivers
 from netplugins.errors import NetworkError
@@ -79,6 +81,31 @@ class Rules:
             coexist.withdraw(self.prefix)
             return []
         return coexist.let_through(self.prefix)
+
+
+@functools.lru_cache(1 << 14)
+def addressed(virtual: Virtual) -> tuple[drivers.Balanced, ...]:
+    """A service's own addresses. Remembered, for all are asked for whenever one changes."""
+    return tuple(
+        drivers.Balanced(version=version, address=address, ports=(), backends=_backends(virtual, version))
+        for version, address in ((4, virtual.ipv4), (6, virtual.ipv6)) if address
+    )
+
+
+@functools.lru_cache(1 << 12)
+def ported(virtual: Virtual, near: frozenset[str]) -> tuple[drivers.Balanced, ...]:
+    """The ports of a service: to backends that are *near*, where there are some."""
+    ports = tuple((p.published, p.protocol, p.target) for p in virtual.ports)
+    out = []
+    for version in (4, 6):
+        if backends := _backends(virtual, version):
+            chosen = tuple(b for b in backends if b in near) or backends
+            out.append(drivers.Balanced(version=version, address="", ports=ports, backends=chosen))
+    return tuple(out)
+
+
+def _backends(virtual: Virtual, version: int) -> tuple[str, ...]:
+    return tuple(b for v in virtual.backends if (b := v.ipv4 if version == 4 else v.ipv6))
 
 
 def targets(published: Iterable[drivers.Published], balanced: Iterable[drivers.Balanced]) -> conntrack.Targets:

@@ -21,6 +21,7 @@ from orchestrator.gitops.model import Commit, Repo
 FETCH_S = 300.0
 QUICK_S = 60.0
 TIP = "refs/pystack/tip"
+OPENPGP = "BEGIN PGP PUBLIC KEY BLOCK"
 CONFIG = """[safe]
 \tdirectory = *
 [core]
@@ -90,17 +91,38 @@ class Mirror:
         return Commit(id=ident, author=author, date=date, subject=subject[:200])
 
     async def verify(self, commit: Commit, signers: str) -> None:
-        """Raises GitError where *commit* bears no signature of one of *signers* (ssh-keygen(1), ALLOWED SIGNERS)."""
+        """Raises GitError where *commit* bears no signature of one of *signers*: an ALLOWED SIGNERS file (ssh-keygen(1)), or
+        OpenPGP public keys in ASCII armour."""
         self.run.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = self.run / "signers"
+        file, ring = self.run / "signers", self.run / "gnupg"
         file.write_text(signers)
+        ring.mkdir(mode=0o700, exist_ok=True)
         try:
-            await self._git("-c", f"gpg.ssh.allowedSignersFile={file}", "verify-commit", commit.id)
+            if OPENPGP in signers:
+                await self._import(file, ring)
+                file.write_text("")  # none of them signs by SSH
+            await self._git(
+                "-c", f"gpg.ssh.allowedSignersFile={file}", "verify-commit", commit.id, extra={"GNUPGHOME": str(ring)}
+            )
         except GitError as error:
             why = (str(error).partition(": ")[2].splitlines() or ["no signature"])[0]
             raise GitError(f"commit {commit.short} is not signed by anybody who may: {why}") from None
         finally:
             file.unlink(missing_ok=True)
+            shutil.rmtree(ring, ignore_errors=True)
+
+    async def _import(self, keys: Path, ring: Path) -> None:
+        """Let *ring*, an empty folder, know the public *keys* and no others."""
+        try:
+            process = await asyncio.create_subprocess_exec(
+                "gpg", "--homedir", str(ring), "--batch", "--quiet", "--import", str(keys), stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+            )
+        except FileNotFoundError:
+            raise GitError("gpg: there is no gpg on the server to verify OpenPGP signatures with: install gnupg") from None
+        _, err = await asyncio.wait_for(process.communicate(), QUICK_S)
+        if process.returncode:
+            raise GitError(f"gpg: the keys of --signed-by cannot be read: {err.decode(errors='replace').strip()}")
 
     async def checkout(self, commit: Commit, goal: Path, largest: int) -> None:
         """The files of *commit* below *goal*. Raises GitError for what a tree must not have, with the path."""

@@ -137,6 +137,12 @@ def devices(draft: Draft, value: Any, path: Path_) -> Fields:
     return {"devices": tuple(out), "device_requests": tuple(draft.requests)}
 
 
+def userns_mode(draft: Draft, value: Any, path: Path_) -> Fields:
+    if scalar(value) != "host":
+        draft.reading.check(path, f"{scalar(value)!r} has no effect: containers are in the node's user namespace", "write host")
+    return {}
+
+
 def gpus(draft: Draft, value: Any, path: Path_) -> Fields:
     """`all`, or what `deploy.resources.reservations.devices` has, with the capability gpu."""
     if value == "all":
@@ -400,6 +406,7 @@ KEYS: dict[str, Row] = {
     "shm_size": size("shm_size"),
     "ulimits": ulimits,
     "sysctls": pairs("sysctls"),
+    "userns_mode": userns_mode,
     "devices": devices,
     "gpus": gpus,
     "device_cgroup_rules": words("device_rules"),

@@ -296,6 +296,29 @@ def test_only_signed_commits_are_taken(repository: Repository, tmp_path: Path) -
     assert repository.text() == "one"
 
 
+def test_openpgp_signatures_count_too(repository: Repository, tmp_path: Path) -> None:
+    home = tmp_path / "gnupg"
+    home.mkdir(mode=0o700)
+    gpg = ["gpg", "--homedir", str(home), "--batch", "--quiet", "--passphrase", ""]
+    for who in ("ann", "eve"):
+        subprocess.run([*gpg, "--quick-generate-key", f"{who}@example.org", "ed25519", "sign"], check=True, capture_output=True)
+    public = subprocess.run([*gpg, "--armor", "--export", "ann@example.org"], check=True, capture_output=True, text=True).stdout
+    (tmp_path / "keys.asc").write_text(public)
+    repository.push("not signed", {"compose.yml": GOOD, "text": "one"})
+    try:
+        failed = repository.add("--signed-by", str(tmp_path / "keys.asc"), check=False)
+        assert "is not signed by anybody who may" in failed.stdout
+        for who, fine in (("eve", False), ("ann", True)):
+            key = ("-c", f"user.signingkey={who}@example.org")
+            sign = ["git", *PERSON, *key, "commit", "-q", "-S", "--allow-empty", "-m", who]
+            subprocess.run(sign, cwd=repository.copy, check=True, env=os.environ | {"GNUPGHOME": str(home)})
+            repository.git("push", "-q", "origin", "HEAD:main")
+            assert (repository.sync(check=False).returncode == 0) is fine
+        assert repository.text() == "one"
+    finally:
+        subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "all"], check=False)
+
+
 SECRETS = """
 services:
   web:

@@ -94,6 +94,7 @@ ELSEWHERE = {
     "configs": "the whole", "secrets": "the whole", f"{S}expose": "nothing on Linux depends on it",
     f"{S}ports[].name": "for people", f"{S}ports[].app_protocol": "for people", f"{N}attachable": "every network is",
     "include[].env_file": "tried in test_sources", "include[].project_directory": "tried in test_sources",
+    f"{S}userns_mode": "host is what every container has",
     f"{S}extends.file": "tried in test_sources", f"{S}networks.*.priority": "tried in test_load",
 }
 
