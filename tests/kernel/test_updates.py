@@ -64,7 +64,8 @@ def test_a_port_is_the_services_or_the_last_replicas(stack: Stack, lab: Pystack)
     assert stack.ps()["web-1"]["ports"]
     for count in (3, 1, 2, 1):
         stack.run("up", "--scale", f"web={count}")
-        seen = {answer(lab) for _ in range(40)}
+        again = "for n in $(seq 40); do curl -s -m 3 http://10.99.0.1:18090/; done"
+        seen = set(lab.on("outside", "sh", "-c", again).split())
         assert len(seen) == count
         assert alone in seen
         assert bool(stack.ps()["web-1"]["ports"]) is True
