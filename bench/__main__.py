@@ -8,10 +8,13 @@ from bench.bed import bed
 
 def main() -> None:
     with bed() as made:
-        rows = {**up.one(made), **up.stack(made), **loading.loading(made), **idle.idle(made), **host.measure(made)}
+        rows: dict[str, up.Row] = {}
+        for measure in (up.one, up.stack, loading.loading, idle.idle, host.measure):
+            rows |= measure(made)
+            up.write(rows)  # what was measured is kept, whatever comes after
     for part in (overlay, placement, netplane, lan, store, fleet):
         rows |= part.measure()
-    up.write(rows)
+        up.write(rows)
 
 
 if __name__ == "__main__":

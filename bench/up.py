@@ -71,7 +71,14 @@ def one(bed: Bed) -> dict[str, Row]:
 
 
 def write(rows: dict[str, Row]) -> None:
-    Path("build").mkdir(exist_ok=True)
-    Path("build/bench.json").write_text(json.dumps(rows, indent=2) + "\n")
+    """Keep *rows* in build/bench.json, and print those that are new there."""
+    path = Path("build/bench.json")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(rows, indent=2) + "\n")
     for name, r in rows.items():
-        print(f"{name}: {r['value']:.3f} {r['unit']}, baseline {r['baseline']:.3f}, ratio {r['ratio']:.2f}")
+        if name not in _printed:
+            _printed.add(name)
+            print(f"{name}: {r['value']:.3f} {r['unit']}, baseline {r['baseline']:.3f}, ratio {r['ratio']:.2f}", flush=True)
+
+
+_printed: set[str] = set()
