@@ -37,8 +37,8 @@ class StackOptions:
         named: Sequence[str] = (),
     ) -> Loaded:
         """Read the stack; keys without effect are warned of, or refused with *strict*. No profile leaves out who is *named*."""
-        from orchestrator.errors import StackFileError
         from orchestrator.stackfile.load import load
+        from orchestrator.stackfile.problem import StackFileError
 
         loaded = load(self.options(interpolate=interpolate, consistency=consistency, named=named), os.environ)
         if strict and loaded.warnings:

@@ -13,11 +13,11 @@ from typing import Any
 import msgspec
 
 from agent.manifest import Attachment, Mount
-from orchestrator.errors import Mark, Problem, StackFileError
 from orchestrator.stackfile import naming, service, shape, sources
 from orchestrator.stackfile.derived import Provided, split_provided, with_preparations
 from orchestrator.stackfile.graph import check_dependencies
 from orchestrator.stackfile.model import Service, Stack, StackNetwork, StackVolume
+from orchestrator.stackfile.problem import Mark, Problem, StackFileError
 from orchestrator.stackfile.reading import Reading
 from orchestrator.stackfile.resources import contents_of, networks_of, volumes_of
 from orchestrator.stackfile.tree import Path_, Tree

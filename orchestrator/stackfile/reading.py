@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import Mark, Problem
+from orchestrator.stackfile.problem import Mark, Problem
 from orchestrator.stackfile.tree import Path_, Tree
 
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import msgspec
 
-from orchestrator.errors import Mark, Problem, StackFileError
 from orchestrator.stackfile import envfile, merge, tree
 from orchestrator.stackfile.interpolate import Invalid, substitute
+from orchestrator.stackfile.problem import Mark, Problem, StackFileError
 from orchestrator.stackfile.reading import dotted
 from orchestrator.stackfile.tree import Path_, Tree
 

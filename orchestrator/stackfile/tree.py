@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from orchestrator.errors import Mark, Problem, StackFileError
+from orchestrator.stackfile.problem import Mark, Problem, StackFileError
 
 try:
     from yaml import CSafeLoader as Loader

@@ -39,10 +39,10 @@ def test_others_follow_a_node_to_its_new_address(lab: Pystack, stack: Stack) -> 
 
     def all_answer() -> None:
         goals = [(a, str(r["id"])[:12]) for r in stack.ps().values() for a in r["addresses"].values()]  # type: ignore[attr-defined]
-        script = "; ".join(f"timeout 2 wget -qO- http://{address}/" for address, _ in goals)
+        script = "; ".join(f"timeout 4 wget -qO- http://{address}/" for address, _ in goals)
         for index in ("1", "2", "3"):
             pages = stack.run("exec", "-T", "--index", index, "web", "sh", "-c", script, check=False).stdout.split()
-            assert pages == [name for _, name in goals]
+            assert pages == [name for _, name in goals], f"from task {index}"
 
     all_answer()
     move(lab, "n2", "10.99.0.2", "10.99.0.77")
@@ -51,7 +51,7 @@ def test_others_follow_a_node_to_its_new_address(lab: Pystack, stack: Stack) -> 
     assert "host key" in refused.stderr
     said = lab("node", "update", "n2", "--address", "root@10.99.0.77").stdout
     assert said == "n2: ready at root@10.99.0.77, 10.99.0.77 for the others\n"
-    eventually(all_answer, 15)
+    eventually(all_answer, 60)
     assert {name: row["id"] for name, row in stack.ps().items()} == before
     assert lab("doctor", check=False).returncode == 0, lab("doctor", check=False).stdout
     move(lab, "n1", "10.99.0.1", "10.99.0.78")  # the server's own host: its nodes see whence it comes
@@ -63,5 +63,5 @@ def test_others_follow_a_node_to_its_new_address(lab: Pystack, stack: Stack) -> 
         assert rows["n1"]["underlay"] == "10.99.0.78"
         all_answer()
 
-    eventually(back, 30)
+    eventually(back, 90)  # a handshake of WireGuard that was lost is tried again after 5 s, and more than one may be
     assert {name: row["id"] for name, row in stack.ps().items()} == before

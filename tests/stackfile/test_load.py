@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.errors import StackFileError
 from orchestrator.stackfile.interpolate import Invalid, substitute
 from orchestrator.stackfile.load import Options, load
+from orchestrator.stackfile.problem import StackFileError
 from orchestrator.stackfile.units import parse_bytes, parse_duration
 from tests.conftest import SHARED
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.errors import PystackError, StackFileError
+from orchestrator.errors import PystackError
 from orchestrator.stackfile import schema
 from orchestrator.stackfile.load import Options, load
+from orchestrator.stackfile.problem import StackFileError
 from tests.conftest import SHARED
 
 UPSTREAM = SHARED / "corpora" / "compose-go" / "compose-spec.json"

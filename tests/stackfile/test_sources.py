@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import StackFileError
 from orchestrator.stackfile.load import Loaded, Options, load
+from orchestrator.stackfile.problem import StackFileError
 
 
 def write(folder: Path, **files: str) -> Path:
