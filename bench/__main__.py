@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench import fleet, host, idle, lan, loading, netplane, overlay, placement, store, up
+from bench import fleet, gitops, host, idle, lan, loading, netplane, overlay, placement, store, up
 from bench.bed import bed
 
 
@@ -12,7 +12,7 @@ def main() -> None:
         for measure in (up.one, up.stack, loading.loading, idle.idle, host.measure):
             rows |= measure(made)
             up.write(rows)  # what was measured is kept, whatever comes after
-    for part in (overlay, placement, netplane, lan, store, fleet):
+    for part in (overlay, placement, netplane, lan, store, gitops, fleet):
         rows |= part.measure()
         up.write(rows)
 

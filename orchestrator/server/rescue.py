@@ -41,8 +41,10 @@ async def watch(controller: Controller, after_s: float) -> None:
         if not stacks or ground == tried:
             continue
         tried = ground
-        if len(silent) * 2 > len(controller.cluster.members):
-            log.warning("more than half of all nodes are silent, so nothing is moved: %s", ", ".join(sorted(silent)))
+        # also those that fell silent only now: the ends of a cut are not noticed all at once
+        away = set(controller.cluster.members) - controller.cluster.ready
+        if len(away) * 2 > len(controller.cluster.members):
+            log.warning("more than half of all nodes are silent, so nothing is moved: %s", ", ".join(sorted(away)))
             continue
         for stack in stacks:
             try:

@@ -39,7 +39,7 @@ services:
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Pystack]:
     with cluster_of(3) as pystack:
-        Path(f"{pystack.environment['PYSTACK_ROOT']}/config.yml").write_text("reschedule_after: 1s\n")
+        Path(f"{pystack.environment['PYSTACK_ROOT']}/config.yml").write_text("reschedule_after: 8s\n")
         pystack("lab", "fault", "--name", pystack.lab, "kill", "n1", "server")
         eventually(lambda: ready(pystack, {"n1", "n2", "n3"}), 20)
         yield pystack
@@ -63,7 +63,7 @@ def test_tasks_of_a_dead_node_go_to_others_and_stay(lab: Pystack, stack: Stack) 
         assert now[moving]["node"] in ("n1", "n2")
         assert now[moving]["state"] == "running"
 
-    eventually(moved, 25)
+    eventually(moved, 40)
     now = stack.ps()
     assert now[moving]["addresses"] == before[moving]["addresses"]
     assert now["pinned-1"]["state"] == "unknown"  # nobody else may have it
@@ -105,7 +105,7 @@ def test_a_server_that_hears_nobody_moves_nothing(lab: Pystack, stack: Stack) ->
         def said() -> None:
             assert "more than half of all nodes are silent" in Path(f"/var/lib/pystack-lab/{lab.lab}/n1/server.log").read_text()
 
-        eventually(said, 10)
+        eventually(said, 30)
         assert {n: t["node"] for n, t in stack.ps().items()} == before
     finally:
         lab("lab", "fault", "--name", lab.lab, "heal")
