@@ -45,6 +45,19 @@ class Bed:
         return took
 
 
+class Side:
+    """A network namespace on a node, named as nsenter(1) has it: commands run inside it."""
+
+    def __init__(self, node: str, *which: str) -> None:
+        self.words = [*labs.enter(labs.find(LAB), node), "nsenter", *which, "--"]
+
+    def run(self, *command: str) -> str:
+        return subprocess.run([*self.words, *command], capture_output=True, text=True, check=True, timeout=90).stdout
+
+    def start(self, *command: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([*self.words, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
 @contextlib.contextmanager
 def bed(nodes: int = 1) -> Iterator[Bed]:
     subprocess.run([".venv/bin/pystack", "lab", "up", "--name", LAB, "--nodes", str(nodes)], check=True, capture_output=True)

@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench.bed import LAB, Bed, docker
+from bench.bed import LAB, Bed, Side, docker
 from bench.up import Row, row
 from orchestrator.lab import lab as labs
 from tests.images import archive, busybox_rootfs, tar_of
@@ -100,19 +100,6 @@ def _pull(bed: Bed) -> dict[str, Row]:
 # --- ports, bridges, names --------------------------------------------------------------------------------------
 
 
-class Inside:
-    """The network namespace of a container, by a process in it or by its path on the node."""
-
-    def __init__(self, *words: str) -> None:
-        self.words = [*labs.enter(labs.find(LAB), "n1"), "nsenter", *words, "--"]
-
-    def run(self, *command: str) -> str:
-        return subprocess.run([*self.words, *command], capture_output=True, text=True, check=True, timeout=90).stdout
-
-    def start(self, *command: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([*self.words, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
 def _bits(*client: str) -> float:
     done = subprocess.run([*client, "-J", "-t", "2"], capture_output=True, text=True, check=True, timeout=60)
     return float(json.loads(done.stdout)["end"]["sum_received"]["bits_per_second"]) / 1e9
@@ -128,7 +115,7 @@ def _traffic(bed: Bed, rival: bool) -> dict[str, Row]:
                     "  client: {image: busybox, command: sleep 1000, stop_grace_period: 0s}\n")
     bed.pystack("-f", str(file), "up")
     rows = {r["service"]: r for r in json.loads(_said(bed, ".venv/bin/pystack", "-f", str(file), "ps", "--format", "json"))}
-    sides = {"ours": [Inside(f"--net={bed.root}/run/netns/{rows[s]['id'][:16]}") for s in ("server", "client")]}
+    sides = {"ours": [Side("n1", f"--net={bed.root}/run/netns/{rows[s]['id'][:16]}") for s in ("server", "client")]}
     goals = {"ours": ("5201", next(iter(rows["server"]["addresses"].values())), "server")}
     if rival:
         dock = ("/usr/bin/docker", "-H", f"unix://{bed.docker_socket}")
@@ -137,7 +124,7 @@ def _traffic(bed: Bed, rival: bool) -> dict[str, Row]:
             _said(bed, *dock, "run", "-d", "--name", name, "--network", "bench", *more, "busybox", "sleep", "1000")
         pids = [_said(bed, *dock, "inspect", "-f", "{{.State.Pid}}", n).strip() for n in ("server", "client")]
         address = _said(bed, *dock, "inspect", "-f", "{{.NetworkSettings.Networks.bench.IPAddress}}", "server").strip()
-        sides["theirs"] = [Inside("-n", f"--target={pid}") for pid in pids]
+        sides["theirs"] = [Side("n1", "-n", f"--target={pid}") for pid in pids]
         goals["theirs"] = ("5301", address, "server")
     found: dict[str, dict[str, list[float]]] = {}
     servers = [side[0].start("iperf3", "-s") for side in sides.values()]

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench.bed import LAB, Bed, bed, floor
+from bench.bed import LAB, Bed, Side, bed, floor
 from bench.up import Row, row
 from orchestrator.lab import lab as labs
 
@@ -59,20 +59,6 @@ print(1500 / (time.perf_counter() - b))
 """
 
 
-class Side:
-    """A network namespace on a node: commands run inside it."""
-
-    def __init__(self, node: str, path: str) -> None:
-        self.words = [*labs.enter(labs.find(LAB), node), "nsenter", f"--net={path}", "--"]
-
-    def run(self, *command: str) -> str:
-        done = subprocess.run([*self.words, *command], capture_output=True, text=True, check=True, timeout=60)
-        return done.stdout
-
-    def start(self, *command: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([*self.words, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
 def _up_of_150(made: Bed) -> Row:
     """150 services over three nodes, against the same work in shell on one of them; the machine is the same."""
     folder = made.root / "many"
@@ -96,7 +82,7 @@ def measure() -> dict[str, Row]:
         for node, own, far, number in (("n1", "10.99.0.1", "10.99.0.2", 1), ("n2", "10.99.0.2", "10.99.0.1", 2)):
             script = HAND.format(own=own, far=far, number=number)
             subprocess.run([*labs.enter(labs.find(LAB), node), "sh", "-ec", script], check=True, capture_output=True)
-        hand = [Side("n1", "/run/netns/hand"), Side("n2", "/run/netns/hand")]
+        hand = [Side("n1", "--net=/run/netns/hand"), Side("n2", "--net=/run/netns/hand")]
         vip = _vip(made)
         address = str(next(iter(rows["b"]["addresses"].values())))  # type: ignore[attr-defined]
         found: dict[str, dict[str, list[float]]] = {}
@@ -152,4 +138,4 @@ def _vip(made: Bed) -> str:
 
 def _side(made: Bed, rows: dict[str, dict[str, object]], service: str, node: str) -> Side:
     root = Path(made.root).parent / node
-    return Side(node, f"{root}/run/netns/{str(rows[service]['id'])[:16]}")
+    return Side(node, f"--net={root}/run/netns/{str(rows[service]['id'])[:16]}")

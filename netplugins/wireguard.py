@@ -55,21 +55,21 @@ def start_program(name: str) -> None:
 def configure(tunnel: Tunnel) -> None:
     """Make port, key and peers of the device equal to *tunnel*; sessions with peers that stay go on. Raises NetworkError."""
     private = Path(tunnel.private_key).read_bytes()
-    has = peers(tunnel.name)
+    device = _device(tunnel.name)
+    has = device.peers()
     wanted = {p.key: p for p in tunnel.peers}
     gone = [key for key in has if key not in wanted]
     changed = [p for key, p in wanted.items() if has.get(key) != p]
-    device = _Program(tunnel.name) if _is_program(tunnel.name) else _InKernel(tunnel.name)
     device.set(private, tunnel.port, gone, changed)
 
 
 def peers(name: str) -> Mapping[str, WireguardPeer]:
     """The peers that the device *name* has, by public key. Raises NetworkError."""
-    return (_Program(name) if _is_program(name) else _InKernel(name)).peers()
+    return _device(name).peers()
 
 
-def _is_program(name: str) -> bool:
-    return (_SOCKETS / f"{name}.sock").exists()
+def _device(name: str) -> _Program | _InKernel:
+    return _Program(name) if (_SOCKETS / f"{name}.sock").exists() else _InKernel(name)
 
 
 class _Program:

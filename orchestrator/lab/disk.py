@@ -26,7 +26,8 @@ def insert(image: Path, size: int, goal: Path) -> None:
     _run("mount", "-o", "loop", str(image), str(goal))
 
 
-def eject(goal: Path) -> None:
+def unmount(goal: Path) -> None:
+    """Take away whatever is mounted at *goal*; nothing there is fine."""
     while os.path.ismount(goal):
         _run("umount", "-l", str(goal))
 

@@ -205,14 +205,9 @@ def _boot(lab: Lab, machine: Machine) -> None:
 
 def _fresh_run(run: Path) -> None:
     """An empty tmpfs, as /run is on a machine that has just been switched on."""
-    _unmount(run)
+    disk.unmount(run)
     run.mkdir(exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", str(run)], check=True)
-
-
-def _unmount(run: Path) -> None:
-    while os.path.ismount(run):
-        subprocess.run(["umount", "-l", str(run)], check=True)
 
 
 def _ip(pid: int, script: str) -> None:
@@ -325,8 +320,8 @@ def _remove(lab: Lab) -> None:
             os.kill(relay.pid, signal.SIGKILL)
     for machine in reversed(list(lab.machines.values())):
         _kill(lab, machine)
-        _unmount(lab.directory / machine.name / "run")
-        disk.eject(lab.directory / machine.name)
+        disk.unmount(lab.directory / machine.name / "run")
+        disk.unmount(lab.directory / machine.name)
     cgroups.remove(lab.name)
     shutil.rmtree(lab.directory, ignore_errors=True)
     if LABS.exists() and not any(p for p in LABS.iterdir() if not p.name.endswith(".lock")):
