@@ -93,7 +93,7 @@ def test_what_has_no_counterpart_is_said() -> None:
 VALUE = {
     "--mount": "type=bind,src=/a,dst=/b,readonly", "--ulimit": "nofile=5", "--stop-timeout": "5", "--health-retries": "5",
     "--blkio-weight": "50", "--blkio-weight-device": "/dev/a:5", "--env": "A=b", "--label": "a=b", "--annotation": "a=b",
-    "--sysctl": "a=b", "--storage-opt": "a=b", "--log-opt": "max-size=5m", "--publish": "80:80", "--volume": "/a:/b",
+    "--sysctl": "a=b", "--storage-opt": "a=b", "--log-opt": "max-size=5m", "--publish": "80:80", "--volume": "/a:/c",
     "--restart": "always", "--pull": "always", "--tmpfs": "/x", "--device": "/dev/null", "--add-host": "a:1.2.3.4",
     "--memory": "64m", "--memory-swap": "64m", "--memory-reservation": "64m", "--shm-size": "64m", "--cpus": "0.5",
     "--health-interval": "5s", "--health-timeout": "5s", "--health-start-period": "5s", "--health-start-interval": "5s",
