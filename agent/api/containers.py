@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 
 from aiohttp import web
@@ -119,10 +118,10 @@ async def wait(request: web.Request) -> web.StreamResponse:
     await response.prepare(request)
     if request.query.get("condition") in ("next-exit", "removed"):
         while record.state in ("created",):
-            waiter = asyncio.get_running_loop().create_future()
-            engine._waiters.setdefault(record.id, []).append(waiter)
-            await waiter
+            await engine.stirred(record)
     code = await engine.wait(record)
+    if request.query.get("condition") == "removed" and record.auto_remove and record.id in engine.records:
+        await engine.stirred(record)
     await response.write(json.dumps({"StatusCode": code}).encode())
     return response
 

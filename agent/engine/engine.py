@@ -340,6 +340,7 @@ class Engine:
         elif record.auto_remove:
             with contextlib.suppress(AgentError):
                 await self.remove(record, volumes=True)
+            self._wake(record)  # gone, or not to be had away: nobody shall wait for it
 
     def _restarts(self, record: Record, code: int) -> bool:
         policy, limit = record.container.restart, record.container.restart_max
@@ -367,10 +368,14 @@ class Engine:
     async def wait(self, record: Record) -> int:
         """The exit code, once the container does not run any more."""
         while record.running or record.state in ("starting",):
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiters.setdefault(record.id, []).append(waiter)
-            await waiter
+            await self.stirred(record)
         return record.exit_code or 0
+
+    async def stirred(self, record: Record) -> None:
+        """Wait until the container starts, ends or goes."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.setdefault(record.id, []).append(waiter)
+        await waiter
 
     async def stop(self, record: Record, *, grace_s: float | None = None, number: int = 0) -> None:
         """Ask the container to end, and end it after its grace period. Its restart policy rests until `start`."""

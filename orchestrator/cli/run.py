@@ -21,13 +21,15 @@ if TYPE_CHECKING:
     from orchestrator.stackfile.model import Service
 
 
-def follow(client: Client, ident: str, *, tty: bool, stdin: bool) -> int:
-    """Start the created container *ident* with this process's streams lent to it; its exit status.
+def follow(client: Client, ident: str, *, tty: bool, stdin: bool, removed: bool = False) -> int:
+    """Start the created container *ident* with this process's streams lent to it; its exit status, once it ended or, where it
+    is to be *removed* then, once it is gone.
 
     Attached and waited for before it starts, so that no byte and no end is missed. Interrupted, it is stopped."""
     from orchestrator.cli.execute import raw_terminal, relay
 
-    end = client.request("POST", f"{client.base}/containers/{ident}/wait", query={"condition": "next-exit"})
+    condition = {"condition": "removed" if removed else "next-exit"}
+    end = client.request("POST", f"{client.base}/containers/{ident}/wait", query=condition)
     connection = client.hijack(f"{client.base}/containers/{ident}/attach", {})
     try:
         client.engine("POST", f"/containers/{ident}/start")
@@ -114,7 +116,7 @@ def run(
             at.engine("POST", f"/containers/{ident}/start")
             click.echo(name)
             return
-        code = follow(at, ident, tty=tty, stdin=interactive)
+        code = follow(at, ident, tty=tty, stdin=interactive, removed=remove)
     finally:
         if remove and not detach:
             client.json("DELETE", f"{guests}/{name}")
