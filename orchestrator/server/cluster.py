@@ -16,7 +16,7 @@ from orchestrator.couriers.mailbox import Mailbox, prefix_of
 from orchestrator.errors import PystackError, Refused, Unreachable
 from orchestrator.placement import taints
 from orchestrator.placement.node import Availability, Node
-from orchestrator.server.members import Member, key_of
+from orchestrator.server.members import Member, key_of, shared
 from orchestrator.store.interface import Delete, Put, Store, StoreError
 
 Heard = Callable[[str, TaskStatus], None]
@@ -70,10 +70,12 @@ class Cluster:
         self._advertise = advertise
         self._adding = asyncio.Lock()
         self._spreading: asyncio.Task[None] | None = None
+        self._kept: dict[str, tuple[object, ...]] = {}
 
     async def start(self) -> None:
         """Take up the nodes of the store, this host among them, and wait for this host's own agent."""
         nodes = [msgspec.json.decode(e.value, type=Node) for e in await self.store.scan("nodes/")]
+        self._kept = {n.name: shared(n.facts) for n in nodes}
         if self._advertise:
             nodes = await self._among_servers(nodes)
         elif all(n.target for n in nodes):
@@ -117,13 +119,27 @@ class Cluster:
         mailbox = Mailbox(self.store, node.name) if node.courier == "etcd" and node.name != self.local else None
         member = Member(node, socket, self._manifest, lambda status: self._heard(node.name, status), tunnel, mailbox)
         self.members[node.name] = member
-        member.returned = self._follow_addresses
+        member.returned = self._welcome
         member.start()
         return member
 
-    async def _follow_addresses(self, member: Member) -> None:
+    async def _welcome(self, member: Member) -> None:
+        """A node that answers again may be another than the others were told."""
+        moved, told = await self._follow_addresses(member), await self._tell([member])
+        if moved or told:
+            self._spreading = asyncio.create_task(self.deliver())
+
+    async def _tell(self, members: Iterable[Member]) -> bool:
+        """Keep of *members* what the others must know, before they are heard after a start of the server; True where that is
+        news. One that is not kept yet is not a node of the cluster yet."""
+        news = [m for m in members if self._kept.get(m.node.name, shared(m.node.facts)) != shared(m.node.facts)]
+        for member in news:
+            await self._keep(member.node)
+        return bool(news)
+
+    async def _follow_addresses(self, member: Member) -> bool:
         """A node that lost the address by which the others know it is reached at the one at which SSH arrives; so is this
-        host."""
+        host. True where one moved."""
         mine, theirs = member.tunnel.ends if member.tunnel else ("", "")
         moved = []
         if theirs and not member.node.facts.addressed and theirs != member.node.underlay:
@@ -138,10 +154,10 @@ class Cluster:
             one.node = msgspec.structs.replace(one.node, underlay=address)
             await self._keep(one.node)
             await one.look()
-        if moved:
-            self._spreading = asyncio.create_task(self.deliver())
+        return bool(moved)
 
     async def _keep(self, node: Node) -> None:
+        self._kept[node.name] = shared(node.facts)
         await self.store.transact((), [Put(f"nodes/{node.name}", msgspec.json.encode(node))])
 
     def get(self, name: str) -> Member:
@@ -168,11 +184,14 @@ class Cluster:
         """Ask every node that answers what it is now: links come and go without a word. One that fails is seen to be
         down by others."""
         await asyncio.gather(*(m.look() for m in self.members.values() if m.ready), return_exceptions=True)
+        if await self._tell(self.members.values()):
+            self._spreading = asyncio.create_task(self.deliver())
 
     async def ask_keys(self, nodes: Iterable[str], purpose: str) -> None:
         """Have the public keys of *nodes* for *purpose*, which those that have none make now."""
         members = [self.members[n] for n in nodes if n in self.members]
         await asyncio.gather(*(m.ask_key(purpose) for m in members if m.ready and not key_of(m.node.facts, purpose)))
+        await self._tell(members)
 
     async def deliver(self, nodes: Iterable[str] | None = None) -> None:
         """Bring the nodes what changed for them, side by side."""
@@ -321,6 +340,7 @@ class Cluster:
         if tasks and not force:
             raise Refused(f"node {name} has {tasks} tasks: `pystack node drain {name}` first, or --force", 409)
         await self._forget(member)
+        self._kept.pop(member.node.name, None)
         await self.store.transact((), [Delete(f"nodes/{member.node.name}")])
         if member.mailbox:
             await member.mailbox.clear()

@@ -28,6 +28,11 @@ def key_of(facts: Facts, purpose: str) -> str:
     return facts.seal_key if purpose == "seal" else facts.tunnel_key
 
 
+def shared(facts: Facts) -> tuple[object, ...]:
+    """What of a node's facts stands in the manifests of others: these must be right before all nodes were heard again."""
+    return facts.mtu, facts.ssh_key, facts.seal_key, facts.tunnel_key
+
+
 async def _nobody(member: Member) -> None:
     del member
 

@@ -63,5 +63,5 @@ def test_others_follow_a_node_to_its_new_address(lab: Pystack, stack: Stack) -> 
         assert rows["n1"]["underlay"] == "10.99.0.78"
         all_answer()
 
-    eventually(back, 90)  # a handshake of WireGuard that was lost is tried again after 5 s, and more than one may be
+    eventually(back, 60)
     assert {name: row["id"] for name, row in stack.ps().items()} == before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -123,3 +124,35 @@ def test_a_tunnel_is_healed_kept_and_taken_away(lab: Pystack, stack: Stack) -> N
         assert "wireguard-go" not in lab.on("n2", "ps", "-eo", "args")
 
     eventually(gone, 5)
+
+
+def test_a_server_that_starts_keeps_the_tunnels_to_nodes_that_say_nothing(lab: Pystack, stack: Stack, tmp_path: Path) -> None:
+    """n2's agent stands still while the server is exchanged; its containers run, and n1 goes on talking to them."""
+    stack.up(FILE % {"word": "sealed-letter", "options": "encrypted: ''"})
+    far = next(r for r in stack.ps().values() if r["node"] == "n2" and r["service"] == "web")
+    (address,) = far["addresses"].values()  # type: ignore[attr-defined]
+    other = Stack(lab, tmp_path / "other")
+    other.directory.mkdir()
+
+    def states() -> dict[str, str]:
+        nodes = json.loads(lab("node", "ls", "--format", "json", check=False).stdout or "[]")
+        return {n["name"]: n["state"] for n in nodes}
+
+    def server_is_back() -> None:
+        assert states() == {"n1": "ready", "n2": "down"}
+
+    def all_are_back() -> None:
+        assert states() == {"n1": "ready", "n2": "ready"}
+
+    lab("lab", "fault", "--name", lab.lab, "pause", "n2", "agent")
+    try:
+        lab("lab", "fault", "--name", lab.lab, "kill", "n1", "server")
+        eventually(server_is_back, 20)
+        only_n1 = "deploy: {placement: {constraints: [node.hostname == n1]}}"
+        other.up("services: {a: {image: busybox, command: sleep 1000, stop_signal: SIGKILL, " + only_n1 + "}}")
+        page = stack.run("exec", "-T", "--index", "1", "client", "timeout", "5", "wget", "-qO-", f"http://{address}/")
+        assert page.stdout == "sealed-letter\n"
+    finally:
+        lab("lab", "fault", "--name", lab.lab, "resume", "n2", "agent")
+    eventually(all_are_back, 20)
+    other.down()
