@@ -13,7 +13,7 @@ from aiohttp import web
 
 from agent.api.keys import CONVERGER, flag
 from agent.api.system import VERSION
-from agent.containers import cdi
+from agent.containers import hardware
 from agent.engine.networks import DEFAULT_MTU, mtu_of
 from agent.engine.records import Record
 from agent.errors import Conflict
@@ -43,7 +43,7 @@ async def facts(request: web.Request) -> web.Response:
         mtu=mtu or DEFAULT_MTU, addressed=bool(mtu),
         ssh_key=await asyncio.to_thread(engine.volumes.key),
         seal_key=known_key(engine.paths.keys, "seal"), tunnel_key=known_key(engine.paths.keys, "tunnel"),
-        devices=tuple(sorted(await asyncio.to_thread(cdi.found))),
+        devices=tuple(sorted(await asyncio.to_thread(hardware.found))),
         lacks=tuple(p for p in ("runc", "conmon", "nft") if not shutil.which(p)),
     )
     return web.Response(body=msgspec.json.encode(found), content_type="application/json")

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from agent.containers import cdi, cgroups
+from agent.containers import cdi, cgroups, hardware
 from agent.containers.users import Identity
 from agent.errors import BadRequest
 from agent.isolation import apparmor, capabilities, paths, seccomp
@@ -296,7 +296,7 @@ def _device_rule(text: str) -> Document:
 def requested_devices(p: Parts) -> None:
     """Last of all that mounts: a vendor's files lie on what the user mounts."""
     if p.container.device_requests:
-        cdi.apply(p.container.device_requests, p.document, cdi.found())
+        cdi.apply(p.container.device_requests, p.document, hardware.found(p.rootfs))
 
 
 def sysctls(p: Parts) -> None:

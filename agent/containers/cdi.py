@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,24 +72,31 @@ class Spec(msgspec.Struct, rename="camel"):
     devices: list[CdiDevice]
     container_edits: Edits = msgspec.field(default_factory=Edits)
 
+    def named(self) -> Named:
+        """Its devices by their full names, `vendor.com/class=name`."""
+        return {f"{self.kind}={d.name}": (self, d) for d in self.devices}
 
-def found(folders: Iterable[Path] = FOLDERS) -> dict[str, tuple[Spec, CdiDevice]]:
-    """Every device by its full name (`vendor.com/class=name`); of two with one name the later folder's counts."""
-    out: dict[str, tuple[Spec, CdiDevice]] = {}
+
+Named = dict[str, tuple[Spec, CdiDevice]]
+
+
+def read(folders: Iterable[Path] = FOLDERS) -> Named:
+    """Every device of the files in *folders*; of two with one name the later folder's counts."""
+    out: Named = {}
     for folder in folders:
         for path in sorted(folder.glob("*")) if folder.is_dir() else ():
             if path.suffix not in (".json", ".yaml", ".yml"):
                 continue
             try:
-                spec = msgspec.convert(_read(path), Spec)
+                spec = msgspec.convert(_parsed(path), Spec)
             except (OSError, ValueError, msgspec.ValidationError) as error:
                 log.warning("%s describes no devices: %s", path, error)
                 continue
-            out |= {f"{spec.kind}={d.name}": (spec, d) for d in spec.devices}
+            out |= spec.named()
     return out
 
 
-def _read(path: Path) -> Any:
+def _parsed(path: Path) -> Any:
     if path.suffix == ".json":
         return json.loads(path.read_bytes())
     import yaml
@@ -100,7 +107,7 @@ def _read(path: Path) -> Any:
         raise ValueError(str(error)) from error
 
 
-def apply(requests: Sequence[DeviceRequest], document: Document, there: Mapping[str, tuple[Spec, CdiDevice]]) -> None:
+def apply(requests: Sequence[DeviceRequest], document: Document, there: Named) -> None:
     """Give the container of *document* (config.json) what it asks for. Raises BadRequest with what this node has."""
     done: set[int] = set()
     for request in requests:
