@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 
 import msgspec
-import networkx as nx
 
 from agent.manifest import Record, Task
 from orchestrator.errors import PystackError
@@ -108,7 +107,7 @@ def assign(stack: Stack, tasks: Sequence[Task], current: Sequence[Task], ground:
     board = _board(ground, [t for t in tasks if t.node], own)  # of mode global: its node is part of what it is
     where = {t.name: ground.wishes.get(t.name, t.node) for t in current}
     chosen = {t.name: t.node for t in tasks if t.node}
-    units = _units(stack, [t for t in tasks if not t.node], own)
+    units = _units(stack, [t for t in tasks if not t.node], own, ground)
     open_units: list[tuple[Demand, list[Task]]] = []
     for demand, members in units:
         homes = {where[t.name] for t in members if t.name in where}
@@ -137,7 +136,7 @@ def reassign(stack: Stack, tasks: Sequence[Task], ground: Ground, lost: Set[str]
     """Nodes for those of *tasks* that are named in *lost*, the others staying where they are; who fits nowhere has none."""
     own = demands(stack, ground)
     board = _board(ground, [t for t in tasks if t.name not in lost], own)
-    grouped, wishes = _grouped(_units(stack, [t for t in tasks if t.name in lost], own))
+    grouped, wishes = _grouped(_units(stack, [t for t in tasks if t.name in lost], own, ground))
     out: dict[str, str] = {}
     for copies, nodes in zip(grouped.values(), place(board, wishes), strict=True):
         for members, node in zip(copies, nodes, strict=False):
@@ -201,8 +200,13 @@ def _stays(board: Board, demand: Demand, node: int) -> bool:
     return bool(board.fit(demand, staying=True)[node])
 
 
-def _units(stack: Stack, tasks: Sequence[Task], own: Mapping[str, Demand]) -> list[tuple[Demand, list[Task]]]:
-    """Tasks that must share a node, as one unit with what all of them ask for."""
+def _units(stack: Stack, tasks: Sequence[Task], own: Mapping[str, Demand], ground: Ground) -> list[tuple[Demand, list[Task]]]:
+    """Tasks that must share a node, as one unit with what all of them ask for; on a node that is alone they do anyway."""
+    if len(ground.nodes) < 2:
+        return [(own[f"{stack.name}/{t.service}"], [t]) for t in tasks]
+    # not at the top: 13 MB and 0.1 s that a host which is alone never needs
+    import networkx as nx
+
     graph: nx.Graph[str] = nx.Graph()
     by_name = {s.name: s for s in stack.services}
     graph.add_nodes_from(by_name)
@@ -286,7 +290,7 @@ def placed_units(stack: Stack, tasks: Sequence[Task], ground: Ground) -> list[Pl
     mine = [t for t in tasks if t.desired != "guest" and t.service not in fixed]
     return [
         Placed(demand, tuple(t.name for t in members), members[0].node, stack.name)
-        for demand, members in _units(stack, mine, demands(stack, ground))
+        for demand, members in _units(stack, mine, demands(stack, ground), ground)
     ]
 
 
@@ -306,7 +310,7 @@ def explain(stack: Stack, service: str, task: str, tasks: Sequence[Task], ground
     own = demands(stack, ground)
     board = _board(ground, [t for t in tasks if t.name != task], own)
     one = next((t for t in tasks if t.name == task), None)
-    unit = next((d for d, members in _units(stack, [t for t in tasks if t.service == service or t.name == task], own)
+    unit = next((d for d, members in _units(stack, [t for t in tasks if t.service == service or t.name == task], own, ground)
                  if any(t.name == task for t in members)), own[f"{stack.name}/{service}"])
     cost = board.cost(unit)
     candidates = []

@@ -1,26 +1,25 @@
-"""The order of services, as a networkx graph: an edge leads from what is needed to who needs it."""
+"""The order of services: what is needed comes before who needs it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-
-import networkx as nx
+from graphlib import TopologicalSorter
 
 from orchestrator.stackfile.graph import reached
 from orchestrator.stackfile.model import Stack
 
 
-def dependencies(stack: Stack) -> nx.DiGraph[str]:
-    graph: nx.DiGraph[str] = nx.DiGraph()
-    names = {s.name for s in stack.services}
-    graph.add_nodes_from(s.name for s in stack.services)
-    graph.add_edges_from((name, s.name) for s in stack.services for d in s.depends_on if (name := d.service) in names)
-    return graph
-
-
 def waves(stack: Stack) -> tuple[tuple[str, ...], ...]:
     """Services that can start side by side, wave after wave; stopping goes the other way."""
-    return tuple(tuple(sorted(wave)) for wave in nx.topological_generations(dependencies(stack)))
+    names = {s.name for s in stack.services}
+    order = TopologicalSorter({s.name: {d.service for d in s.depends_on} & names for s in stack.services})
+    order.prepare()
+    out = []
+    while order.is_active():
+        wave = order.get_ready()
+        out.append(tuple(sorted(wave)))
+        order.done(*wave)
+    return tuple(out)
 
 
 def restarted_with(stack: Stack, services: Iterable[str]) -> set[str]:
