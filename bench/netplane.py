@@ -51,7 +51,7 @@ def _far() -> float:
 
 
 def _change() -> float:
-    from netplugins import firewall
+    from netplugins import firewall, netlink
     from netplugins.driver import Balanced
 
     balanced = [
@@ -62,15 +62,17 @@ def _change() -> float:
     before = firewall.render("bench", [], [], balanced)
     firewall.apply(before.whole(1))
     took = []
+    sock = netlink.Socket(netlink.NETLINK_NETFILTER)
     for number in range(9):
         balanced[7] = msgspec.structs.replace(balanced[7], backends=(f"172.22.0.{number + 2}", "172.21.0.9"))
         start = time.perf_counter()
         after = firewall.render("bench", [], [], balanced)
-        script = after.changes(before)
-        assert script
-        firewall.apply(script)
+        changes = after.changes(before)
+        assert changes
+        after.amend(changes, sock)
         took.append((time.perf_counter() - start) * 1e3)
         before = after
+    sock.close()
     return statistics.median(took)
 
 

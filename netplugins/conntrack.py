@@ -61,14 +61,13 @@ def _flow(family: int, found: dict[int, bytes]) -> Flow:
     )
 
 
-def forget(is_stale: Callable[[Flow], bool]) -> int:
-    """Delete the flows that are stale; how many there were. Raises NetworkError."""
-    with netlink.Socket(netlink.NETLINK_NETFILTER) as sock:
-        doomed = [flow for flow in flows(sock) if is_stale(flow)]
-        sock.run([
-            netlink.Message(CT_DELETE, 0, struct.pack("=BBH", flow.family, 0, 0) + flow.key, "forget a connection")
-            for flow in doomed
-        ], ignore=frozenset({ENOENT}))
+def forget(sock: netlink.Socket, is_stale: Callable[[Flow], bool]) -> int:
+    """Delete the flows that are stale over *sock*, of NETLINK_NETFILTER; how many there were. Raises NetworkError."""
+    doomed = [flow for flow in flows(sock) if is_stale(flow)]
+    sock.run([
+        netlink.Message(CT_DELETE, 0, struct.pack("=BBH", flow.family, 0, 0) + flow.key, "forget a connection")
+        for flow in doomed
+    ], ignore=frozenset({ENOENT}))
     return len(doomed)
 
 

@@ -10,17 +10,32 @@ import hashlib
 import ipaddress
 import json
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import chain, compress
+from operator import is_not
 from typing import Any
 
 import msgspec
 
-from netplugins import netns
+from netplugins import elements, netlink, netns
 from netplugins.driver import Balanced, Isolation, Published, Tunnel
+from netplugins.elements import Shape
 from netplugins.errors import NetworkError
 
 VXLAN_PORT = 4789
+MOST = 2000
+"""Elements that are changed over netlink: more do not fit a socket's buffer, and then nft's start is no matter."""
+Parts = tuple[frozenset[str], ...]
+
+
+class Change(msgspec.Struct, frozen=True):
+    """What goes out of one map or set, and then comes into it."""
+
+    name: str
+    out: frozenset[str]
+    into: frozenset[str]
 
 
 class Ruleset(msgspec.Struct, frozen=True):
@@ -30,7 +45,8 @@ class Ruleset(msgspec.Struct, frozen=True):
 
     table: str
     skeleton: str
-    elements: dict[str, tuple[frozenset[str], ...]]
+    elements: dict[str, Parts]
+    shapes: dict[str, Shape]
 
     def whole(self, revision: int) -> str:
         """The nft script that makes the table so, whatever it was before."""
@@ -40,24 +56,36 @@ class Ruleset(msgspec.Struct, frozen=True):
             out = out.replace(f"@@{name}@@", f" elements = {{ {', '.join(sorted(items))} }};" if items else "")
         return out
 
-    def changes(self, before: Ruleset) -> str | None:
-        """The nft script that leads here from *before*; None where only the whole will do."""
+    def changes(self, before: Ruleset) -> list[Change] | None:
+        """What leads here from *before*; None where only the whole will do."""
         if before.skeleton != self.skeleton:
             return None
         out = []
         for name, parts in self.elements.items():
-            old, items = _differing(before.elements[name], parts)
-            for verb, some in (("delete", old - items), ("add", items - old)):
-                if some:
-                    out.append(f"{verb} element inet {self.table} {name} {{ {', '.join(sorted(some))} }}\n")
-        return "".join(out)
+            if (was := before.elements[name]) is not parts:
+                old, items = _differing(was, parts)
+                if old != items:
+                    out.append(Change(name, old - items, items - old))
+        return out
 
-
-Parts = tuple[frozenset[str], ...]
+    def amend(self, changes: Sequence[Change], sock: netlink.Socket) -> None:
+        """Make *changes*, some, which lead here, in one transaction over *sock*, of NETLINK_NETFILTER. Raises NetworkError;
+        nothing of it holds then."""
+        if sum(len(c.out) + len(c.into) for c in changes) > MOST:
+            return apply("".join(
+                f"{verb} element inet {self.table} {c.name} {{ {', '.join(sorted(some))} }}\n"
+                for c in changes for verb, some in (("delete", c.out), ("add", c.into)) if some
+            ))
+        messages = [m for c in changes for m in elements.delete(self.table, c.name, self.shapes[c.name], sorted(c.out))]
+        messages += [m for c in changes for m in elements.add(self.table, c.name, self.shapes[c.name], sorted(c.into))]
+        sock.transact(messages)
 
 
 def _differing(before: Parts, now: Parts) -> tuple[frozenset[str], frozenset[str]]:
     """The elements of those parts that are not in both."""
+    if len(before) == len(now):  # nearly always: a service changed, in its place
+        others = tuple(map(is_not, before, now))
+        before, now = tuple(compress(before, others)), tuple(compress(now, others))
     ours, theirs = set(map(id, now)), set(map(id, before))
     return (frozenset().union(*(p for p in before if id(p) not in ours)),
             frozenset().union(*(p for p in now if id(p) not in theirs)))
@@ -69,13 +97,15 @@ class _Script:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.elements: dict[str, Parts] = {}
+        self.shapes: dict[str, Shape] = {}
 
-    def declare(self, kind: str, name: str, type_: str, items: Iterable[str]) -> None:
-        self.declare_parts(kind, name, type_, (frozenset(items),))
+    def declare(self, kind: str, name: str, shape: Shape, items: Iterable[str]) -> None:
+        type_ = " : ".join(" . ".join(part) for part in (shape.key, shape.value) if part)
+        self.declare_parts(kind, name, f"type {type_}", shape, (frozenset(items),))
 
-    def declare_parts(self, kind: str, name: str, type_: str, parts: Parts) -> None:
+    def declare_parts(self, kind: str, name: str, type_: str, shape: Shape, parts: Parts) -> None:
         self.lines.append(f"  {kind} {name} {{ {type_};@@{name}@@ }}")
-        self.elements[name] = parts
+        self.elements[name], self.shapes[name] = parts, shape
 
 
 def _maps(published: Sequence[Published], protocol: str, version: int) -> tuple[list[str], list[str]]:
@@ -97,6 +127,8 @@ def _maps(published: Sequence[Published], protocol: str, version: int) -> tuple[
 
 SMALL, LARGE = 16, 256
 """Buckets of a service with up to eight backends, and of one with more."""
+FORGOTTEN = 1 << 15
+"""Services of which no more is remembered."""
 
 
 @lru_cache(1 << 14)
@@ -122,44 +154,71 @@ def buckets(backends: tuple[str, ...], count: int) -> tuple[str, ...]:
         chosen[moved] = low
 
 
-@lru_cache(1 << 14)
-def _of_address(one: Balanced, count: int) -> frozenset[str]:
-    return frozenset(f"{one.address} . {n} : {to}" for n, to in enumerate(buckets(one.backends, count)))
+class _Map(msgspec.Struct, frozen=True, order=True, cache_hash=True):
+    """A map from buckets to backends: of services' own addresses, or of published ports of one *protocol*."""
+
+    version: int
+    count: int
+    protocol: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{f'ingress_{self.protocol}' if self.protocol else 'service'}{self.version}_{self.count}"
+
+    def rule(self) -> str:
+        family, number = "ip" if self.version == 4 else "ip6", f"numgen random mod {self.count}"
+        if self.protocol:
+            return f"    meta nfproto ipv{self.version} dnat {family} to {self.protocol} dport . {number} map @{self.name}"
+        return f"    dnat {family} to {family} daddr . {number} map @{self.name}"
+
+    def declare(self, script: _Script, parts: Parts) -> None:
+        family, kind = ("ip", "ipv4_addr") if self.version == 4 else ("ip6", "ipv6_addr")
+        shape, key, value = Shape((kind, "integer"), (kind,)), f"{family} daddr", f"{family} daddr"
+        if self.protocol:
+            port = f"{self.protocol} dport"
+            shape, key, value = Shape(("inet_service", "integer"), (kind, "inet_service")), port, f"{value} . {port}"
+        script.declare_parts("map", self.name, f"typeof {key} . numgen random mod {self.count} : {value}", shape, parts)
 
 
-@lru_cache(1 << 14)
-def _of_ports(one: Balanced, count: int, protocol: str) -> frozenset[str]:
-    return frozenset(
-        f"{port} . {n} : {to} . {target}" for port, kind, target in one.ports if kind == protocol
-        for n, to in enumerate(buckets(one.backends, count))
-    )
+_map = lru_cache(_Map)
+_known: dict[Balanced, tuple[tuple[_Map, frozenset[str]], ...]] = {}
+"""What was made of each service, as long as it stays as it is: all are asked for whenever one changes."""
+
+
+def _elements(balanced: Sequence[Balanced]) -> Iterator[tuple[_Map, frozenset[str]]]:
+    """Of each service the elements of the maps that it is in."""
+    found = list(map(_known.get, balanced))
+    if None in found:
+        if len(_known) > FORGOTTEN:
+            _known.clear()
+        for number, one in enumerate(balanced):
+            found[number] = found[number] or _known.setdefault(one, tuple(_made(one)))
+    return chain.from_iterable(filter(None, found))
+
+
+def _made(one: Balanced) -> Iterator[tuple[_Map, frozenset[str]]]:
+    count = LARGE if len(one.backends) > SMALL // 2 else SMALL
+    to = tuple(enumerate(buckets(one.backends, count)))
+    if one.address:
+        yield _map(one.version, count), frozenset(f"{one.address} . {n} : {backend}" for n, backend in to)
+    for protocol in dict.fromkeys(protocol for _, protocol, _ in one.ports):
+        yield _map(one.version, count, protocol), frozenset(
+            f"{port} . {n} : {backend} . {target}"
+            for port, kind, target in one.ports if kind == protocol for n, backend in to
+        )
 
 
 def _balancing(script: _Script, balanced: Sequence[Balanced]) -> tuple[list[str], list[str]]:
     """Declares the maps; returns (rules for services' addresses, rules for published ports).
 
     Flat maps of buckets: a change costs its own elements, where a chain for each service would cost all of them."""
-    addressed: list[str] = []
-    ported: list[str] = []
-    kinds: dict[tuple[int, int], list[Balanced]] = {}
-    for one in balanced:
-        kinds.setdefault((one.version, LARGE if len(one.backends) > SMALL // 2 else SMALL), []).append(one)
-    for (version, count), mine in sorted(kinds.items()):
-        family = "ip" if version == 4 else "ip6"
-        number = f"numgen random mod {count}"
-        if parts := tuple(_of_address(b, count) for b in mine if b.address):
-            name = f"service{version}_{count}"
-            script.declare_parts("map", name, f"typeof {family} daddr . {number} : {family} daddr", parts)
-            addressed.append(f"    dnat {family} to {family} daddr . {number} map @{name}")
-        with_ports = [b for b in mine if b.ports]
-        for protocol in ("tcp", "udp", "sctp"):
-            parts = tuple(p for b in with_ports if (p := _of_ports(b, count, protocol)))
-            if parts:
-                name = f"ingress_{protocol}{version}_{count}"
-                key = f"{protocol} dport . {number} : {family} daddr . {protocol} dport"
-                script.declare_parts("map", name, f"typeof {key}", parts)
-                ported.append(f"    meta nfproto ipv{version} dnat {family} to {protocol} dport . {number} map @{name}")
-    return addressed, ported
+    maps: defaultdict[_Map, list[frozenset[str]]] = defaultdict(list)
+    for which, part in _elements(balanced):
+        maps[which].append(part)
+    for which, parts in sorted(maps.items(), key=lambda item: item[0]):
+        which.declare(script, tuple(parts))
+    rules = [(which.protocol, which.rule()) for which in sorted(maps)]
+    return [rule for protocol, rule in rules if not protocol], [rule for protocol, rule in rules if protocol]
 
 
 def render(
@@ -180,11 +239,11 @@ def render(
             exact, anywhere = _maps(published, protocol, version)
             if exact:
                 name = f"{protocol}{version}_exact"
-                script.declare("map", name, f"type {kind} . inet_service : {kind} . inet_service", exact)
+                script.declare("map", name, Shape((kind, "inet_service"), (kind, "inet_service")), exact)
                 jumps.append(f"    dnat {family} to {family} daddr . {protocol} dport map @{name}")
             if anywhere:
                 name = f"{protocol}{version}_any"
-                script.declare("map", name, f"type inet_service : {kind} . inet_service", anywhere)
+                script.declare("map", name, Shape(("inet_service",), (kind, "inet_service")), anywhere)
                 jumps.append(
                     f"    meta nfproto ipv{version} dnat {family} to {protocol} dport map @{name}"
                 )
@@ -192,8 +251,8 @@ def render(
     for version, kind in ((4, "ipv4_addr"), (6, "ipv6_addr")):
         addresses = [a for a in local if (":" in a) == (version == 6)]
         selves = [f"{a} . {a}" for a in addresses]
-        script.declare("set", f"local{version}", f"type {kind}", addresses)
-        script.declare("set", f"self{version}", f"type {kind} . {kind}", selves)
+        script.declare("set", f"local{version}", Shape((kind,)), addresses)
+        script.declare("set", f"self{version}", Shape((kind, kind)), selves)
     out += ["  chain published {", *jumps, *ported, "  }"]
     out += [
         "  chain prerouting {",
@@ -264,7 +323,7 @@ def render(
                 out.append(f"    udp dport {VXLAN_PORT} meta nfproto ipv{version} {family} saddr != {{ {known} }} drop")
         out.append("  }")
     out += ["}", ""]
-    return Ruleset(table, "\n".join(out), script.elements)
+    return Ruleset(table, "\n".join(out), script.elements, script.shapes)
 
 
 def apply(script: str) -> None:

@@ -7,6 +7,7 @@ Source: rtnetlink(7), linux/if_link.h, linux/rtnetlink.h.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import os
@@ -42,6 +43,8 @@ AF_BRIDGE = 7
 RTMGRP_LINK, RTMGRP_NEIGH, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE = 0x1, 0x4, 0x10, 0x40
 RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE = 0x100, 0x400
 NETLINK_NETFILTER, NFNLGRP_NFTABLES, NFT_MSG_NEWGEN = 12, 7, 0x0A0F
+SO_RCVBUFFORCE = 33
+NFNL_SUBSYS_NFTABLES, BATCH_BEGIN, BATCH_END = 10, 0x10, 0x11
 RTM_GETADDR, RTM_GETROUTE, RTPROT_KERNEL, RTA_PREFSRC = 22, 26, 2, 7
 IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS = 1, 2, 8
 IFA_F_NODAD = 0x02
@@ -306,10 +309,19 @@ class Socket:
         if failure:
             raise failure
 
-    def _batch(self, messages: Sequence[Message], ignore: frozenset[int]) -> NetworkError | None:
+    def transact(self, messages: Sequence[Message]) -> None:
+        """Send messages of nf_tables as one transaction. Raises NetworkError, and nothing of it holds then.
+
+        Source: linux/netfilter/nfnetlink.h, NFNL_MSG_BATCH_BEGIN."""
+        if failure := self._batch(messages, frozenset(), *(_batch_end(kind) for kind in (BATCH_BEGIN, BATCH_END))):
+            raise failure
+
+    def _batch(
+        self, messages: Sequence[Message], ignore: frozenset[int], begin: bytes = b"", end: bytes = b""
+    ) -> NetworkError | None:
         """Only the last asks for an acknowledgement: the kernel works in order, and failures are always said."""
         sent: dict[int, str] = {}
-        packet = b""
+        packet = begin
         last = len(messages) - 1
         for number, (kind, flags, payload, what) in enumerate(messages):
             self._sequence += 1
@@ -317,7 +329,7 @@ class Socket:
             flags |= F_REQUEST | (F_ACK if number == last else 0)
             packet += struct.pack("=IHHII", 16 + len(payload), kind, flags, self._sequence, 0)
             packet += payload
-        self._socket.send(packet)
+        self._socket.send(packet + end)
         failure = None
         while True:
             data = self._socket.recv(1 << 18)
@@ -441,6 +453,9 @@ def ruleset_monitor() -> socket.socket:
     """A non-blocking socket that hears of each change of nftables rules; `transactions` reads it."""
     kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
     sock = socket.socket(socket.AF_NETLINK, kind, NETLINK_NETFILTER)
+    with contextlib.suppress(PermissionError):
+        # each element of a transaction is told: those of 5,000 services at once are not to be taken for ones that were missed
+        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
     sock.bind((0, 1 << (NFNLGRP_NFTABLES - 1)))
     return sock
 
@@ -463,6 +478,11 @@ def transactions(sock: socket.socket) -> int:
             length, kind = struct.unpack_from("=IH", data, offset)
             count += kind == NFT_MSG_NEWGEN
             offset += max(16, (length + 3) & ~3)
+
+
+def _batch_end(kind: int) -> bytes:
+    """The message before or behind a transaction of nf_tables."""
+    return struct.pack("=IHHII", 20, kind, F_REQUEST, 0, 0) + struct.pack("!BBH", socket.AF_UNSPEC, 0, NFNL_SUBSYS_NFTABLES)
 
 
 def _extended(message: bytes, flags: int) -> str:

@@ -565,6 +565,7 @@ class Networks:
         if self._runner:
             await asyncio.gather(self._runner, return_exceptions=True)
         self._worker.shutdown()
+        self._rules.close()
         self.dataplane.close()
 
 
