@@ -14,6 +14,7 @@ import os
 import socket
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 
 import msgspec
 
@@ -156,27 +157,38 @@ def quiet_port(index: int, what: str) -> Message:
     return Message(RTM_NEWLINK, 0, ifinfo(index, up=True) + attribute(IFLA_LINKINFO, slave), f"set up port {what}")
 
 
+_NDMSG = struct.Struct("=BxxxiHBB").pack
+
+
+@lru_cache(64)
+def _hardware(mac: str) -> bytes:
+    return attribute(NDA_LLADDR, mac_bytes(mac))
+
+
+@lru_cache(1024)
+def _at(underlay: str) -> bytes:
+    return attribute(NDA_DST, packed(underlay))
+
+
 def _neighbour(kind: int, family: int, index: int, state: int, flags: int, attributes: bytes, what: str) -> Message:
-    head = struct.pack("=BxxxiHBB", family, index, state, flags, 0)
     mode = F_CREATE | F_REPLACE if kind == RTM_NEWNEIGH else 0
-    return Message(kind, mode, head + attributes, what)
+    return Message(kind, mode, _NDMSG(family, index, state, flags, 0) + attributes, what)
 
 
 def forwarding(index: int, mac: str, underlay: str, *, add: bool) -> list[Message]:
     """Frames to *mac* leave by the VXLAN device *index* for *underlay*: an entry of the device, and one of its bridge."""
     kind = RTM_NEWNEIGH if add else RTM_DELNEIGH
-    hardware = attribute(NDA_LLADDR, mac_bytes(mac))
-    far = hardware + attribute(NDA_DST, packed(underlay))
+    hardware = _hardware(mac)
     what = f"{'add' if add else 'delete'} FDB entry {mac} at {underlay}"
     return [
-        _neighbour(kind, AF_BRIDGE, index, NUD_NOARP | NUD_PERMANENT, NTF_SELF, far, what),
+        _neighbour(kind, AF_BRIDGE, index, NUD_NOARP | NUD_PERMANENT, NTF_SELF, hardware + _at(underlay), what),
         _neighbour(kind, AF_BRIDGE, index, NUD_NOARP, NTF_MASTER, hardware, what),
     ]
 
 
 def neighbour(index: int, address: str, mac: str, *, add: bool) -> Message:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    attributes = attribute(NDA_DST, packed(address)) + attribute(NDA_LLADDR, mac_bytes(mac))
+    attributes = attribute(NDA_DST, packed(address)) + _hardware(mac)
     kind = RTM_NEWNEIGH if add else RTM_DELNEIGH
     return _neighbour(kind, family, index, NUD_PERMANENT, 0, attributes, f"{'add' if add else 'delete'} neighbour {address}")
 
@@ -281,6 +293,11 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
     local: bytes = b""
 
 
+_NLMSGHDR = struct.Struct("=IHHII").pack
+AT_ONCE = 200
+"""Messages in a batch: even if each were refused, the answers fit the receive buffer."""
+
+
 class Socket:
     """A netlink socket of the network namespace of the thread that makes it. Blocking, for use in worker threads."""
 
@@ -304,8 +321,8 @@ class Socket:
     def run(self, messages: Sequence[Message], *, ignore: frozenset[int] = frozenset()) -> None:
         """Send all, wait for every acknowledgement, and raise the first failure whose errno is not in *ignore*."""
         failure: NetworkError | None = None
-        for start in range(0, len(messages), 100):  # a hundred acknowledgements fit any receive buffer
-            failure = self._batch(messages[start : start + 100], ignore) or failure
+        for start in range(0, len(messages), AT_ONCE):
+            failure = self._batch(messages[start : start + AT_ONCE], ignore) or failure
         if failure:
             raise failure
 
@@ -320,16 +337,13 @@ class Socket:
         self, messages: Sequence[Message], ignore: frozenset[int], begin: bytes = b"", end: bytes = b""
     ) -> NetworkError | None:
         """Only the last asks for an acknowledgement: the kernel works in order, and failures are always said."""
-        sent: dict[int, str] = {}
-        packet = begin
-        last = len(messages) - 1
-        for number, (kind, flags, payload, what) in enumerate(messages):
-            self._sequence += 1
-            sent[self._sequence] = what
-            flags |= F_REQUEST | (F_ACK if number == last else 0)
-            packet += struct.pack("=IHHII", 16 + len(payload), kind, flags, self._sequence, 0)
-            packet += payload
-        self._socket.send(packet + end)
+        first, last = self._sequence + 1, self._sequence + len(messages)
+        self._sequence = last
+        packet = [begin]
+        for number, (kind, flags, payload, _) in enumerate(messages, first):
+            flags |= F_REQUEST | F_ACK if number == last else F_REQUEST
+            packet += _NLMSGHDR(16 + len(payload), kind, flags, number, 0), payload
+        self._socket.send(b"".join([*packet, end]))
         failure = None
         while True:
             data = self._socket.recv(1 << 18)
@@ -340,9 +354,9 @@ class Socket:
                     (code,) = struct.unpack_from("=i", data, offset + 16)
                     if code and -code not in ignore and failure is None:
                         reason = _extended(data[offset : offset + length], flags) or os.strerror(-code)
-                        what = sent.get(sequence, "")
+                        what = messages[sequence - first][3] if first <= sequence <= last else ""
                         failure = NetworkError(f"{what}: {reason} ({errno.errorcode.get(-code, -code)})")
-                    if sequence == self._sequence:
+                    if sequence == last:
                         return failure
                 offset += (length + 3) & ~3
 
