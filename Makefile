@@ -12,7 +12,7 @@ test: setup
 
 test-vm: setup
 	.venv/bin/python tests/vm/cluster.py
-	bash tests/vm/run tests/kernel/test_stack.py tests/kernel/test_encrypted.py tests/kernel/test_apparmor.py tests/kernel/test_coexist.py
+	bash tests/vm/run tests/kernel/test_stack.py tests/kernel/test_encrypted.py tests/kernel/test_apparmor.py tests/kernel/test_coexist.py tests/kernel/test_userns.py
 	bash tests/vm/run tests/kernel/test_lan.py tests/kernel/test_volumes.py -k "ipvlan or vlan or nfs"
 
 lint: setup

@@ -234,6 +234,8 @@ class Container(Record, frozen=True, kw_only=True):
     pid_mode: str = ""
     ipc_mode: str = ""
     uts_mode: str = ""
+    userns_mode: Literal["", "host", "auto"] = ""
+    """auto: a user namespace of its own; "": as the node's settings say."""
     attachments: tuple[Attachment, ...] = ()
     ports: tuple[Port, ...] = ()
     extra_hosts: tuple[tuple[str, str], ...] = ()

@@ -70,6 +70,10 @@ class Paths(msgspec.Struct, frozen=True):
         return self.run / "netns"
 
     @property
+    def userns(self) -> Path:
+        return self.run / "userns"
+
+    @property
     def runc(self) -> Path:
         return self.run / "runc"
 

@@ -54,6 +54,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     it, and `--repair` puts it right."""
     docker_config: str = ""
     """Folder of Docker's config.json with the registry credentials; DOCKER_CONFIG or ~/.docker where it is not said."""
+    userns: Literal["host", "auto"] = "host"
+    """The user namespace of containers that name none: the node's, or one each of their own."""
     reschedule_after: str = "30s"
     """How long a node may be silent before its tasks go to others, as far as they can; `never` leaves them to somebody."""
 

@@ -65,7 +65,7 @@ async def export(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
     async with _mounted(engine, record) as rootfs:
         await response.prepare(request)
-        async for data in _output("agent.containers.layer", str(rootfs)):
+        async for data in _output("agent.containers.layer", str(rootfs), str(record.ids)):
             await response.write(data)
     return response
 

@@ -93,15 +93,17 @@ async def stats(request: web.Request) -> web.StreamResponse:
 
 
 @contextlib.asynccontextmanager
-async def _root(engine: Engine, record: Record) -> AsyncIterator[str]:
-    """The container's "/" on the host: as its processes see it, or its layers alone while it does not run."""
+async def _root(engine: Engine, record: Record) -> AsyncIterator[tuple[str, str]]:
+    """The container's "/" on the host: as its processes see it, with their user namespace where that is another, or its layers
+    alone while it does not run."""
     if record.running and record.process:
-        yield f"/proc/{record.process.pid}/root"
+        process = f"/proc/{record.process.pid}"
+        yield f"{process}/root", f"{process}/ns/user" if record.ids else ""
         return
     async with engine._lock(record):
         rootfs = engine.mount_root(record)
         try:
-            yield str(rootfs)
+            yield str(rootfs), ""
         finally:
             mounts.unmount(rootfs)
 
@@ -116,9 +118,9 @@ async def _copier(
     path = request.query.get("path", "")
     if not path:
         raise BadRequest("path is missing: which file of the container?")
-    async with _root(engine, record) as root:
+    async with _root(engine, record) as (root, user):
         child = await asyncio.create_subprocess_exec(
-            sys.executable, "-E", "-s", "-m", "agent.containers.copier", verb, root, path, stdin=stdin,
+            sys.executable, "-E", "-s", "-m", "agent.containers.copier", verb, root, path, user, stdin=stdin,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL, cwd=Path(__file__).parents[2],
             limit=1 << 18,
         )

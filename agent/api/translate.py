@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from typing import Any
+from typing import Any, Literal
 
 from agent.engine.records import Record
 from agent.errors import BadRequest
@@ -20,6 +20,15 @@ def _words(value: object) -> tuple[str, ...] | None:
     if isinstance(value, str):
         return tuple(shlex.split(value))
     return tuple(str(v) for v in value)  # type: ignore[attr-defined]
+
+
+def _userns_mode(word: str) -> Literal["", "host", "auto"]:
+    """Docker's words, and Podman's. Raises BadRequest."""
+    if word in ("", "host"):
+        return "host" if word else ""
+    if word in ("auto", "private"):
+        return "auto"
+    raise BadRequest(f"UsernsMode {word!r}: host, or auto for a user namespace of its own")
 
 
 def _ports(host: Document) -> tuple[Port, ...]:
@@ -141,6 +150,7 @@ def container(body: Document) -> Container:
         pid_mode=host.get("PidMode") or "",
         ipc_mode="host" if host.get("IpcMode") == "host" else "",
         uts_mode=host.get("UTSMode") or "",
+        userns_mode=_userns_mode(host.get("UsernsMode") or ""),
         group_add=tuple(host.get("GroupAdd") or ()),
         attachments=tuple(attachments),
         ports=_ports(host),
@@ -247,7 +257,7 @@ def inspected(record: Record, image: Image | None) -> Document:
         },
         "HostConfig": {
             "NetworkMode": c.network_mode or "bridge", "Memory": c.memory, "NanoCpus": int(c.cpus * 1e9),
-            "PidsLimit": c.pids, "Privileged": c.privileged, "ReadonlyRootfs": c.read_only,
+            "PidsLimit": c.pids, "UsernsMode": c.userns_mode, "Privileged": c.privileged, "ReadonlyRootfs": c.read_only,
             "RestartPolicy": {"Name": c.restart, "MaximumRetryCount": c.restart_max},
             "PortBindings": _bindings(record), "AutoRemove": record.auto_remove,
             "LogConfig": {"Type": c.log_driver, "Config": dict(c.log_options)},

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from agent.containers import cdi, cgroups, hardware
+from agent.containers import cdi, cgroups, hardware, userns
 from agent.containers.users import Identity
 from agent.errors import BadRequest
 from agent.isolation import apparmor, capabilities, paths, seccomp
@@ -46,6 +46,8 @@ class Parts(msgspec.Struct, kw_only=True):
     system_files: dict[str, Path]
     cgroup2: bool
     sysctls: dict[str, str] = {}
+    ids: int = 0
+    """The host's ID that is 0 in its user namespace; 0 for the node's own."""
     document: Document = {}
     notes: list[str] = []
 
@@ -100,6 +102,9 @@ def ulimits(p: Parts) -> None:
 def namespaces(p: Parts) -> None:
     out = [{"type": kind, "path": path} if path else {"type": kind} for kind, path in p.namespaces.items()]
     p.document["linux"]["namespaces"] = out
+    if p.ids:
+        mapping = [{"containerID": 0, "hostID": p.ids, "size": userns.IDS}]
+        p.document["linux"] |= {"uidMappings": mapping, "gidMappings": mapping}
 
 
 def standard_mounts(p: Parts) -> None:
@@ -138,9 +143,17 @@ def own_mounts(p: Parts) -> None:
             options += list(mount.options)
             entry = {"destination": mount.target, "type": "tmpfs", "source": "tmpfs", "options": options}
         else:
-            options = ["rbind" if mount.recursive else "bind", access, mount.propagation]
+            options = ["rbind" if mount.recursive else "bind", access, mount.propagation, *(_locked(source) if p.ids else ())]
             entry = {"destination": mount.target, "type": "bind", "source": str(source), "options": options}
         p.document["mounts"].append(entry)
+
+
+def _locked(source: Path) -> list[str]:
+    """Options of the mount that *source* is on, which nobody in another user namespace can take off. Source:
+    mount_namespaces(7), "Restrictions on mount namespaces"."""
+    flags = os.statvfs(source).f_flag
+    locked = {"ro": os.ST_RDONLY, "nosuid": os.ST_NOSUID, "nodev": os.ST_NODEV, "noexec": os.ST_NOEXEC}
+    return [option for option, flag in locked.items() if flags & flag]
 
 
 def propagation(p: Parts) -> None:

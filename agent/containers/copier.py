@@ -1,6 +1,7 @@
-"""Files into and out of a container's root: `python -m agent.containers.copier stat|get|put ROOT PATH`.
+"""Files into and out of a container's root: `python -m agent.containers.copier stat|get|put ROOT PATH [USERNS]`.
 
-A process of its own, because it changes its root to the container's: no symlink and no name in an archive leads out.
+A process of its own, because it changes its root to the container's: no symlink and no name in an archive leads out. Owners are
+those of the user namespace USERNS, where there is one.
 stat and get print one line of JSON about PATH; get then writes a tar of it, put reads one from stdin and unpacks it in
 PATH. A failure is one line `{"error": …, "status": …}`. Source: Docker Engine API v1.43, ContainerArchive.
 """
@@ -13,6 +14,7 @@ import stat
 import sys
 import tarfile
 
+CLONE_NEWUSER = 0x1000_0000
 # Go's os.FileMode keeps the kind of a file in bits of its own
 _KINDS = {stat.S_IFDIR: 1 << 31, stat.S_IFLNK: 1 << 27, stat.S_IFIFO: 1 << 25, stat.S_IFSOCK: 1 << 24,
           stat.S_IFBLK: 1 << 26, stat.S_IFCHR: (1 << 26) | (1 << 21)}
@@ -31,16 +33,31 @@ def describe(path: str) -> dict[str, object]:
     }
 
 
-def main(verb: str, root: str, path: str) -> None:
+def _become_root_in(user: int) -> None:
+    """Root of the user namespace that *user* is open on."""
+    import ctypes
+
+    if ctypes.CDLL(None, use_errno=True).setns(user, CLONE_NEWUSER):
+        raise OSError(ctypes.get_errno(), "the container's user namespace")
+    os.setgroups([])
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+
+
+def main(verb: str, root: str, path: str, userns: str = "") -> None:
     path = "/" + path.lstrip("/")
+    import ctypes
     import datetime
     import grp
     import pwd
 
-    del datetime, grp, pwd  # loaded before the root changes
+    del ctypes, datetime, grp, pwd  # loaded before the root changes
     try:
+        user = os.open(userns, os.O_RDONLY | os.O_CLOEXEC) if userns else -1
         os.chroot(root)
         os.chdir("/")
+        if userns:
+            _become_root_in(user)
         if verb == "put":
             if not os.path.isdir(path):
                 missing = not os.path.lexists(path)

@@ -1,4 +1,5 @@
-"""What a container wrote, as an OCI layer: `python -m agent.containers.layer UPPER` writes a tar of it to standard output.
+"""What a container wrote, as an OCI layer: `python -m agent.containers.layer UPPER [FIRST]` writes a tar of it to standard
+output; FIRST is the owner that is root there.
 
 A process of its own, since it can be long. overlayfs notes a deletion as a character device 0:0 and a replaced folder by
 an attribute; a layer has files `.wh.NAME` and `.wh..wh..opq` for these. Source: OCI Image Format Specification, layer.md,
@@ -49,7 +50,7 @@ def _walk(upper: str | Path) -> Iterator[tuple[str, str, list[str]]]:
         yield directory, "" if base == "." else f"{base}/", sorted((*folders, *files))
 
 
-def write(upper: str, out: tarfile.TarFile) -> None:
+def write(upper: str, out: tarfile.TarFile, first: int = 0) -> None:
     for directory, prefix, names in _walk(upper):
         if prefix and is_opaque(directory):
             out.addfile(tarfile.TarInfo(f"{prefix}.wh..wh..opq"))
@@ -60,6 +61,7 @@ def write(upper: str, out: tarfile.TarFile) -> None:
                 out.addfile(tarfile.TarInfo(f"{prefix}.wh.{name}"))
             elif not stat.S_ISSOCK(status.st_mode):
                 info = out.gettarinfo(path, f"{prefix}{name}")
+                info.uid, info.gid = info.uid - first, info.gid - first
                 info.pax_headers = {
                     f"SCHILY.xattr.{key}": os.getxattr(path, key, follow_symlinks=False).decode("utf-8", "surrogateescape")
                     for key in os.listxattr(path, follow_symlinks=False) if not key.startswith("trusted.overlay.")
@@ -73,4 +75,4 @@ def write(upper: str, out: tarfile.TarFile) -> None:
 
 if __name__ == "__main__":
     with tarfile.open(fileobj=sys.stdout.buffer, mode="w|", format=tarfile.PAX_FORMAT) as archive:
-        write(sys.argv[1], archive)
+        write(sys.argv[1], archive, int(sys.argv[2]) if len(sys.argv) > 2 else 0)

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from agent import files, mounts
-from agent.containers import cgroups, runtime, syslog
+from agent.containers import cgroups, runtime, syslog, userns
 from agent.containers.bundle import resources
 from agent.containers.rotation import Limits, Rotation
 from agent.containers.runtime import Runtime
@@ -238,9 +238,18 @@ class Engine:
         if not record.endpoints:
             self.networks.assign(record)
         self.networks.assign_ports(record)
+        record.ids, user = prepare.user_namespace(self, record)
+        if owns := user == self.userns_path(record):
+            await asyncio.to_thread(userns.create, user, Path(self.networks.netns(record)), record.ids)
         if c.network_mode != "host" and not prepare.shares_network(record):
-            await self.networks.attach(record)
-        await prepare.write_bundle(self, record, image.config, rootfs)
+            await self.networks.attach(record, made=owns)
+        await prepare.write_bundle(self, record, image.config, rootfs, user)
+        if user:
+            # what was made in it until now was made by the host's root, whom the mapping does not know
+            mounts.unmount(rootfs)
+            await asyncio.to_thread(
+                userns.root, rootfs, self.images.lower(image), directory, user, record.ids, bundle / prepare.MAPPED
+            )
         limits = self.log_limits(record)
         self._log_target(record)  # what is wrong with it is said before anything runs
         monitor, process = await self.runtime.create(
@@ -257,6 +266,10 @@ class Engine:
         check = prepare.healthcheck(record, image.config.config or RunConfig())
         self._set(record, "start", state="running", started=now(), finished="", health="starting" if check else "")
         self._watch(record)
+
+    def userns_path(self, record: Record) -> Path:
+        """Where a user namespace of *record*'s own is kept alive."""
+        return self.paths.userns / record.id[:16]
 
     def mount_root(self, record: Record) -> Path:
         """The container's root, its image's layers below its own writable one; mounted already is fine."""
@@ -359,6 +372,11 @@ class Engine:
         images = [prepare.image_point(m) for m in record.container.mounts if m.kind == "image"]
         for point in (prepare.SECRETS, *images, "rootfs"):
             mounts.unmount(self.bundle(record) / point)
+        if (mapped := self.bundle(record) / prepare.MAPPED).is_dir():
+            for inner in mounts.below(mapped):
+                mounts.unmount(inner)
+        userns.delete(self.userns_path(record))
+        record.ids = 0
 
     def _wake(self, record: Record) -> None:
         for waiter in self._waiters.pop(record.id, ()):
@@ -591,6 +609,10 @@ class Engine:
             for path in self.paths.netns.iterdir():
                 if path.name not in known:
                     netns.delete(path)
+        if self.paths.userns.is_dir():
+            for path in self.paths.userns.iterdir():
+                if path.name not in known:
+                    userns.delete(path)
         for path in self.paths.runc.iterdir():
             if path.name not in self.records:
                 files.remove_tree(path)

@@ -224,11 +224,12 @@ class Networks:
         shared = {(p.published, p.protocol) for v in self.virtuals for p in v.ports} if record.task else set()
         return [p for p in record.ports if (p.published, p.protocol) not in shared]
 
-    async def attach(self, record: Record) -> None:
-        """Give *record* its namespace, links, addresses, names and ports. Raises AgentError; nothing stays then."""
+    async def attach(self, record: Record, *, made: bool = False) -> None:
+        """Give *record* its namespace, where that is not *made* yet, links, addresses, names and ports. Raises AgentError;
+        nothing stays then."""
         failpoint("network.attach")
         path = self.paths.netns / record.id[:16]
-        await asyncio.to_thread(netns.create, path, prepare_namespace)
+        await asyncio.to_thread(netns.enter if made else netns.create, path, prepare_namespace)
         try:
             if record.endpoints and time.monotonic() > self._forwards_until:
                 self._forwards_until = time.monotonic() + FORWARDS_S

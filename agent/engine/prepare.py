@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from agent import files, mounts
-from agent.containers import bundle, users
+from agent.containers import bundle, userns, users
 from agent.engine import etcfiles
 from agent.engine.records import Record
 from agent.errors import BadRequest, NotFound
@@ -22,6 +22,8 @@ from agent.sealing import Unsealable, unseal
 if TYPE_CHECKING:
     from agent.engine.engine import Engine
 
+MAPPED = "mapped"
+"""The folder of a bundle for what is mounted with the owners of another user namespace."""
 SECRETS = "secrets"
 """The folder of a bundle that is never on a disk."""
 DOCKER_SOCKETS = ("/var/run/docker.sock", "/run/docker.sock")
@@ -91,6 +93,31 @@ def _namespaces(engine: Engine, record: Record) -> dict[str, str]:
     return out
 
 
+def user_namespace(engine: Engine, record: Record) -> tuple[int, Path | None]:
+    """The user namespace that *record* is going to be in: the host's ID of its root, and its path; (0, None) is the node's own.
+
+    Who shares a namespace with another container shares that one's user namespace too: nobody else may use it. Raises
+    BadRequest."""
+    c = record.container
+    mode = c.userns_mode or engine.settings.userns
+    donors = [d for d in (_other(engine, record, m) for m in (c.network_mode, c.pid_mode, c.ipc_mode)) if d]
+    if donors:
+        if len({d.ids for d in donors}) > 1:
+            raise BadRequest("it shares namespaces of containers in different user namespaces: give all userns_mode: host")
+        donor = donors[0]
+        if c.userns_mode and (mode == "host") != (donor.ids == 0):
+            raise BadRequest(f"userns_mode: {mode}: it shares namespaces of {donor.name}, and must have the same userns_mode")
+        path = next((Path(f"/proc/{d.process.pid}/ns/user") for d in donors if d.ids and d.process), None)
+        return donor.ids, path
+    if mode == "host":
+        return 0, None
+    modes = {"network_mode": c.network_mode, "pid": c.pid_mode, "ipc": c.ipc_mode}
+    wants = ["privileged"] if c.privileged else [f"{key}: host" for key, value in modes.items() if value == "host"]
+    if wants:
+        raise BadRequest(f"{' and '.join(wants)}: a container in a user namespace has nothing of the host: userns_mode: host")
+    return userns.free(r.ids for r in engine.records.values()), engine.userns_path(record)
+
+
 def _other(engine: Engine, record: Record, mode: str) -> Record | None:
     """The running container that `container:X` or `service:X` names; None where *mode* names none."""
     kind, _, name = mode.partition(":")
@@ -109,7 +136,9 @@ def shares_network(record: Record) -> bool:
     return record.container.network_mode.partition(":")[0] in ("service", "container")
 
 
-async def _mounts(engine: Engine, record: Record, image: RunConfig, rootfs: Path) -> list[tuple[Mount, Path]]:
+async def _mounts(
+    engine: Engine, record: Record, image: RunConfig, rootfs: Path, user: Path | None
+) -> list[tuple[Mount, Path]]:
     """Every mount with its source on the host; volumes are made and filled on the way."""
     c = record.container
     wanted: dict[str, Mount] = {}
@@ -129,13 +158,17 @@ async def _mounts(engine: Engine, record: Record, image: RunConfig, rootfs: Path
         wanted[mount.target.rstrip("/") or "/"] = mount
     for target in image.volumes or {}:
         wanted.setdefault(target.rstrip("/"), Mount(kind="volume", target=target))
-    out = []
+    out: list[tuple[Mount, Path]] = []
     for target, mount in wanted.items():
         if not target.startswith("/") or target == "/" or ".." in target.split("/"):
             raise BadRequest(f"mount target {target!r} must be an absolute path below /")
         source = Path()
         if mount.kind == "volume":
             source = await _volume(engine, record, mount, rootfs)
+            if user:
+                point = engine.bundle(record) / MAPPED / f"volume{len(out)}"
+                userns.mapped(source, point, user)
+                source = point
         elif mount.kind == "image":
             source = _image(engine, record, mount)
         elif mount.kind == "bind":
@@ -156,7 +189,7 @@ async def _mounts(engine: Engine, record: Record, image: RunConfig, rootfs: Path
             mounts.mount("tmpfs", directory, "tmpfs", mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC, "mode=0700")
         source = directory / str(number)
         files.write_atomically(source, _content(engine, file), file.mode)
-        os.chown(source, file.uid, file.gid)
+        os.chown(source, record.ids + file.uid, record.ids + file.gid)
         source.chmod(file.mode)
         files.make_in_root(rootfs, file.target, directory=False)
         out.append((Mount(kind="bind", target=file.target, source=str(source), read_only=True), source))
@@ -225,8 +258,10 @@ def _sysctls(record: Record) -> dict[str, str]:
     return {**own, **dict(record.container.sysctls)}
 
 
-async def write_bundle(engine: Engine, record: Record, config: Config, rootfs: Path) -> None:
-    """Everything that the runtime needs, below the container's folder. Raises BadRequest, NotFound."""
+async def write_bundle(engine: Engine, record: Record, config: Config, rootfs: Path, user: Path | None) -> None:
+    """Everything that the runtime needs, below the container's folder, for the user namespace *user*, None for the node's.
+
+    Raises BadRequest, NotFound."""
     c = record.container
     image = config.config or RunConfig()
     directory = engine.bundle(record)
@@ -236,7 +271,7 @@ async def write_bundle(engine: Engine, record: Record, config: Config, rootfs: P
             # an image whose /dev or /proc is a link could lead the runtime's mounts elsewhere (CVE-2025-31133 and kin)
             raise BadRequest(f"image {c.image}: /{top} is a symbolic link: refused")
         path.mkdir(exist_ok=True)
-    mounts = await _mounts(engine, record, image, rootfs)
+    mounts = await _mounts(engine, record, image, rootfs, user)
     name = hostname(record)
     if shares_network(record):
         other = _other(engine, record, c.network_mode)
@@ -248,6 +283,8 @@ async def write_bundle(engine: Engine, record: Record, config: Config, rootfs: P
             directory, record, name, gateway=engine.networks_gateway(record),
             shared_host_network=c.network_mode == "host",
         )
+        for path in system_files.values():
+            os.chown(path, record.ids, record.ids)
     if c.api_socket:
         files.make_in_root(rootfs, DOCKER_SOCKETS[0], directory=False)
         mounts.append((Mount(kind="bind", target=DOCKER_SOCKETS[0]), engine.paths.docker_socket))
@@ -273,8 +310,8 @@ async def write_bundle(engine: Engine, record: Record, config: Config, rootfs: P
     parts = bundle.Parts(
         id=record.id, container=c, args=args, environment=environment, working_dir=working_dir, identity=identity,
         rootfs=rootfs, hostname=name, cgroup_parent=engine.cgroup_parent(record),
-        namespaces=_namespaces(engine, record), mounts=mounts, system_files=system_files, cgroup2=engine.cgroup2,
-        sysctls=_sysctls(record),
+        namespaces=_namespaces(engine, record) | ({"user": str(user)} if user else {}), ids=record.ids, mounts=mounts,
+        system_files=system_files, cgroup2=engine.cgroup2, sysctls=_sysctls(record),
     )
     document = bundle.build(parts)
     if "uts" not in parts.namespaces:

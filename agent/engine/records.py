@@ -67,6 +67,8 @@ class Record(msgspec.Struct, kw_only=True):
     ports: list[PublishedPort] = []
     anonymous: dict[str, str] = {}
     notes: list[str] = []
+    ids: int = 0
+    """The host's ID that is 0 inside, while it runs; 0 in the node's own user namespace."""
 
     @property
     def running(self) -> bool:

@@ -49,6 +49,7 @@ def container() -> None:
 @click.option("--ulimit", multiple=True, metavar="NAME=SOFT[:HARD]")
 @click.option("--sysctl", multiple=True, metavar="NAME=VALUE")
 @click.option("--security-opt", multiple=True)
+@click.option("--userns", type=click.Choice(["host", "auto", "private"]), help="auto: a user namespace of its own.")
 @click.option("--add-host", multiple=True, metavar="NAME:ADDRESS")
 @click.option("--dns", multiple=True)
 @click.option("--shm-size", default="")
@@ -122,7 +123,8 @@ def _document(image: str, command: tuple[str, ...], given: dict[str, Any]) -> di
             "RestartPolicy": {"Name": policy, "MaximumRetryCount": int(count or 0)},
             "CapAdd": list(given["cap_add"]), "CapDrop": list(given["cap_drop"]),
             "ReadonlyRootfs": given["read_only"], "Privileged": given["privileged"], "Init": given["init"],
-            "AutoRemove": given["remove"], "SecurityOpt": list(given["security_opt"]), "Dns": list(given["dns"]),
+            "AutoRemove": given["remove"], "SecurityOpt": list(given["security_opt"]), "UsernsMode": given["userns"] or "",
+            "Dns": list(given["dns"]),
             "DeviceRequests": requests, "Devices": [_device(d) for d in given["device"] if d.startswith("/")],
             "Tmpfs": dict(t.partition(":")[::2] for t in given["tmpfs"]), "ExtraHosts": list(given["add_host"]),
             "Sysctls": dict(s.partition("=")[::2] for s in given["sysctl"]), "Ulimits": [_ulimit(u) for u in given["ulimit"]],

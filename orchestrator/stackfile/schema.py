@@ -265,7 +265,7 @@ SERVICE = record({
     "cap_drop": key(UNIQUE_TEXTS, "Capabilities that it has not."),
     "security_opt": key(UNIQUE_TEXTS, "no-new-privileges, seccomp=…, apparmor=…, label=…",
                         differs="label=… has no effect: SELinux labels are not set"),
-    "userns_mode": key(TEXT, "host: the node's user namespace, which is every container's.", differs="there is no other yet"),
+    "userns_mode": key(TEXT, "auto: a user namespace of its own; host: the node's."),
     "credential_spec": key(record({
         "config": key(TEXT, "A config."), "file": key(TEXT, "A file."), "registry": key(TEXT, "A registry key."),
     }), "Credentials of a managed account.", refused=WINDOWS),

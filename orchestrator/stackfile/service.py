@@ -138,9 +138,11 @@ def devices(draft: Draft, value: Any, path: Path_) -> Fields:
 
 
 def userns_mode(draft: Draft, value: Any, path: Path_) -> Fields:
-    if scalar(value) != "host":
-        draft.reading.check(path, f"{scalar(value)!r} has no effect: containers are in the node's user namespace", "write host")
-    return {}
+    mode = {"private": "auto"}.get(scalar(value), scalar(value))
+    if mode not in ("", "host", "auto"):
+        draft.reading.check(path, f"{scalar(value)!r} has no effect", "write auto, for a user namespace of its own, or host")
+        return {}
+    return {"userns_mode": mode}
 
 
 def gpus(draft: Draft, value: Any, path: Path_) -> Fields:

@@ -1,0 +1,110 @@
+"""User namespaces: who is root in a container is nobody on its host.
+
+A container that asks for one has 65,536 IDs of the host for itself. On disk its files keep the owners that they have in the
+image: they are mapped where they are mounted, so layers stay shared, and a volume goes from one container to the next. Source:
+user_namespaces(7); mount_setattr(2), ID-mapped mounts; Linux, Documentation/filesystems/idmappings.rst.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+import subprocess
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from agent import mounts
+from agent.errors import AgentError
+from netplugins.netns import in_thread
+
+IDS = 1 << 16
+FIRST, LAST = 0x2000_0000, 0x6000_0000
+"""Above what useradd(8) gives users as subordinate IDs, below what systemd calls foreign."""
+WITHIN_S = 10.0
+CAPABILITY_VERSION_3 = 0x2008_0522
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def free(taken: Iterable[int]) -> int:
+    """The first host ID of a range that none of the ranges *taken* has. Raises AgentError."""
+    used = set(taken)
+    found = next((first for first in range(FIRST, LAST, IDS) if first not in used), 0)
+    if not found:
+        raise AgentError("all ranges of IDs for user namespaces are in use on this node")
+    return found
+
+
+def create(user: Path, net: Path, first: int) -> None:
+    """A user namespace whose IDs are those of the host from *first* on, kept alive by *user*, and a network namespace that is
+    its own, kept alive by *net*. Raises AgentError."""
+    for path in (user, net):
+        mounts.unmount(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o444)
+    with subprocess.Popen(
+        ["unshare", "--user", "--net", "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as holder:
+        assert holder.stdin and holder.stdout and holder.stderr
+        try:
+            holder.stdin.write(b"\n")
+            holder.stdin.flush()
+            if not holder.stdout.read(1):  # it answers once it is in its namespaces
+                raise AgentError(f"no user namespace: {holder.stderr.read().decode(errors='replace').strip()}")
+            for kind in ("uid", "gid"):
+                Path(f"/proc/{holder.pid}/{kind}_map").write_text(f"0 {first} {IDS}")
+            for kind, path in (("user", user), ("net", net)):
+                mounts.mount(f"/proc/{holder.pid}/ns/{kind}", path, "none", mounts.MS_BIND)
+        except OSError as error:
+            raise AgentError(f"no user namespace: {error.strerror}") from error
+        finally:
+            holder.kill()
+
+
+def delete(user: Path) -> None:
+    """Let go of a user namespace; nothing there is fine."""
+    if user.exists():
+        mounts.unmount(user)
+        user.unlink()
+
+
+def mapped(source: Path, target: Path, user: Path) -> None:
+    """Mount *source* at *target* for those in the namespace *user*: what belongs to root belongs to their root there."""
+    if source.is_dir():
+        target.mkdir(parents=True, exist_ok=True)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.touch()
+    mounts.idmapped(source, target, user)
+
+
+def root(target: Path, lower: Sequence[Path], own: Path, user: Path, first: int, stage: Path) -> None:
+    """Mount an overlay of the layers *lower* and the folder *own*, which has `upper` and `work`, for the namespace *user*;
+    *stage* is a folder for its parts while that is done."""
+    parts = [stage / f"layer{n}" for n in range(len(lower))]
+    written = stage / "own"
+    try:
+        for source, part in zip([*lower, own], [*parts, written], strict=True):
+            mapped(source, part, user)
+
+        def work() -> None:
+            _act_as(first)
+            mounts.overlay(target, parts, written / "upper", written / "work")
+
+        in_thread(work)
+    finally:
+        for part in (*parts, written):
+            mounts.unmount(part)
+
+
+def _act_as(first: int) -> None:
+    """This thread makes files as *first*, and may all that it might before: overlayfs does its own work as who mounted it, and
+    whoever the mapping does not know cannot make a file."""
+    head, data = struct.pack("=II", CAPABILITY_VERSION_3, 0), ctypes.create_string_buffer(24)
+    _libc.setfsgid(first)
+    _libc.setfsuid(first)  # takes capabilities over files away
+    if _libc.capget(head, data) == 0:
+        _, low, low_kept, _, high, high_kept = struct.unpack("=6I", data.raw)
+        if _libc.capset(head, struct.pack("=6I", low, low, low_kept, high, high, high_kept)) == 0:
+            return
+    raise AgentError(f"capabilities of a thread: {os.strerror(ctypes.get_errno())}")
