@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,11 @@ class Process(msgspec.Struct, frozen=True):
 
     pid: int
     started: int
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since it was started, whatever became of the clock on the wall."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - self.started / os.sysconf("SC_CLK_TCK")
 
     def alive(self) -> bool:
         return self.pid > 0 and start_time(self.pid) == self.started

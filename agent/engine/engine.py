@@ -12,7 +12,6 @@ import contextlib
 import logging
 import os
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -329,7 +328,7 @@ class Engine:
         code = runtime.exit_code(bundle, record.id)
         oom = runtime.was_oom_killed(bundle)
         self.networks.leave(record)
-        uptime = time.time() - _seconds(record.started)
+        uptime = record.process.age_s if record.process else 0.0
         again = self._restarts(record, code if code is not None else 255)
         self._set(
             record, "die", state="restarting" if again else "exited", exit_code=code if code is not None else 255,
@@ -651,9 +650,3 @@ def _size(text: str) -> int:
     if not digits.isdigit():
         raise BadRequest(f"log size {text!r}: use a number with k, m or g")
     return int(digits) << shift
-
-
-def _seconds(stamp: str) -> float:
-    import datetime
-
-    return datetime.datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp() if stamp else 0.0
