@@ -1,6 +1,6 @@
 # Targets of the contract; each works on a fresh Debian machine with root and package registries.
-PACKAGES = runc crun conmon nftables iptables iproute2 buildah docker-registry curl busybox-static mmdebstrap util-linux procps tar openssh-server openssh-client openssl etcd-server etcd-client sshfs git gnupg age tini iperf3 wireguard-go python3-venv
-PROGRAMS = runc crun conmon nft ip buildah docker-registry curl busybox mmdebstrap nsenter ps tar sshd ssh-keygen sshfs etcd etcdctl openssl tini age wireguard-go iptables gpg
+PACKAGES = runc crun conmon nftables iptables iproute2 buildah docker-registry curl busybox-static mmdebstrap util-linux procps tar openssh-server openssh-client openssl etcd-server etcd-client sshfs git gnupg age tini iperf3 wireguard-go uidmap slirp4netns python3-venv
+PROGRAMS = runc crun conmon nft ip buildah docker-registry curl busybox mmdebstrap nsenter ps tar sshd ssh-keygen sshfs etcd etcdctl openssl tini age wireguard-go iptables gpg newuidmap slirp4netns
 PYTEST = .venv/bin/python -m pytest
 
 .PHONY: setup test test-vm lint bench quickstart
@@ -12,7 +12,7 @@ test: setup
 
 test-vm: setup
 	.venv/bin/python tests/vm/cluster.py
-	bash tests/vm/run tests/kernel/test_stack.py tests/kernel/test_encrypted.py tests/kernel/test_apparmor.py tests/kernel/test_coexist.py tests/kernel/test_userns.py
+	bash tests/vm/run tests/kernel/test_stack.py tests/kernel/test_encrypted.py tests/kernel/test_apparmor.py tests/kernel/test_coexist.py tests/kernel/test_userns.py tests/kernel/test_rootless.py tests/kernel/test_time.py
 	bash tests/vm/run tests/kernel/test_lan.py tests/kernel/test_volumes.py -k "ipvlan or vlan or nfs"
 
 lint: setup

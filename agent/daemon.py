@@ -14,7 +14,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from agent import settings
+from agent import rootless, settings
 from agent.api import app
 from agent.engine.converge import Converger
 from agent.engine.engine import Engine
@@ -22,6 +22,7 @@ from agent.errors import AgentError
 from agent.images import garbage
 from agent.mailbox import Mailbox
 from agent.paths import Paths, locate
+from agent.rootless.namespaces import enter, leave
 
 
 class Agent:
@@ -59,6 +60,8 @@ class Agent:
             await self.engine.shut_down()
         self.paths.docker_socket.unlink(missing_ok=True)
         os.close(self._lock)
+        if rootless.inside() and not any(r.running for r in self.engine.records.values()):
+            leave(self.paths.run)
 
 
 async def _host_goes_down() -> bool:
@@ -122,8 +125,9 @@ def run(serve: Callable[[], Coroutine[None, None, None]], name: str, refusal: ty
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     os.environ.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
     try:
+        enter(locate().run)  # before there is a second thread
         uvloop.run(serve())
-    except refusal as error:
+    except (refusal, AgentError) as error:
         print(f"pystack {name}: {error}", file=sys.stderr)
         raise SystemExit(1) from None
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import errno
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aiohttp import web
 
 
 class AgentError(Exception):
@@ -47,3 +51,14 @@ def told(error: BaseException) -> str:
         at = f" ({error.filename})" if error.filename else ""
         return f"the disk is full{at}: make room, with `pystack image prune` for instance, and do this again"
     return str(error) if isinstance(error, AgentError | OSError) else f"{type(error).__name__}: {error}"
+
+
+async def not_twice(request: web.Request, response: web.StreamResponse) -> None:
+    """For `on_response_prepare` of an aiohttp application: an answer that has begun cannot become an error, and the connection
+    ends, which is one for whoever reads. Raises ConnectionResetError."""
+    del response
+    if request.get("begun"):
+        if request.transport:
+            request.transport.abort()
+        raise ConnectionResetError(f"{request.method} {request.path} failed when its answer had begun")
+    request["begun"] = True

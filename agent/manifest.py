@@ -569,7 +569,8 @@ class PublishedPort(Record, frozen=True, kw_only=True):
 
 
 class TaskStatus(Record, frozen=True, kw_only=True):
-    """What one task is. *error* is set where a task cannot be made or started: what failed, why, what to do."""
+    """What one task is. *error* is set where a task cannot be made or started: what failed, why, what to do. *notes* say what
+    its node had to do differently from what was asked."""
 
     task: str
     state: State
@@ -588,6 +589,7 @@ class TaskStatus(Record, frozen=True, kw_only=True):
     started: str = ""
     finished: str = ""
     error: str = ""
+    notes: tuple[str, ...] = ()
 
 
 class Facts(Record, frozen=True, kw_only=True):

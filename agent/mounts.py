@@ -8,6 +8,7 @@ import struct
 from collections.abc import Sequence
 from pathlib import Path
 
+from agent import rootless
 from agent.errors import AgentError
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -29,7 +30,7 @@ def mount(source: str, target: Path, kind: str, flags: int = 0, data: str = "") 
 def overlay(target: Path, lower: Sequence[Path], upper: Path, work: Path) -> None:
     """Mount an overlay: *lower* from the bottom layer to the top one, writes to *upper*."""
     layers = ":".join(str(path) for path in reversed(lower))
-    data = f"lowerdir={layers},upperdir={upper},workdir={work}"
+    data = f"lowerdir={layers},upperdir={upper},workdir={work}{_attributes()}"
     if len(data) >= PAGE:
         raise AgentError(f"the image has {len(lower)} layers, more than one mount call can name: flatten it")
     mount("overlay", target, "overlay", 0, data)
@@ -40,7 +41,18 @@ def layers(target: Path, lower: Sequence[Path]) -> None:
     if len(lower) == 1:  # an overlay without an upper layer wants two
         mount(str(lower[0]), target, "none", MS_BIND)
         return mount("none", target, "none", MS_BIND | MS_REMOUNT | MS_RDONLY)
-    mount("overlay", target, "overlay", MS_RDONLY, "lowerdir=" + ":".join(str(path) for path in reversed(lower)))
+    data = "lowerdir=" + ":".join(str(path) for path in reversed(lower)) + _attributes()
+    mount("overlay", target, "overlay", MS_RDONLY, data)
+
+
+def _attributes() -> str:
+    """Where overlayfs keeps its notes: without root it cannot have them in `trusted.`. Source: overlayfs.rst, "User xattr"."""
+    return ",userxattr" if rootless.inside() else ""
+
+
+def overlay_attribute(name: str) -> str:
+    """The extended attribute that overlayfs calls *name*."""
+    return f"{'user' if rootless.inside() else 'trusted'}.overlay.{name}"
 
 
 def idmapped(source: Path, target: Path, user: Path) -> None:

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import msgspec
 
+from agent import rootless
+from agent.containers import cgroups
+
 DEFAULT_ROOT = Path("/var/lib/pystack")
 
 
@@ -29,6 +32,9 @@ class Paths(msgspec.Struct, frozen=True):
 
     @property
     def cgroup_parent(self) -> str:
+        """The cgroup of all containers, from the root of each hierarchy; "" where this user may make none."""
+        if rootless.inside():
+            return f"{own}/pystack" if (own := cgroups.delegated()) else ""
         return f"/pystack{'-' + self.tag if self.tag else ''}"
 
     @property
@@ -83,8 +89,9 @@ def locate() -> Paths:
     if asked := os.environ.get("PYSTACK_ROOT"):
         root = Path(asked).resolve()
         return Paths(root, root / "run", hashlib.sha256(str(root).encode()).hexdigest()[:3])
-    if os.geteuid() == 0:
+    if os.geteuid() == 0 and not rootless.inside():
         return Paths(DEFAULT_ROOT, Path("/run/pystack"), "")
     data = Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local/share")) / "pystack"
-    run = Path(os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.geteuid()}")) / "pystack"
+    user = os.environ.get(rootless.MARK, os.geteuid())
+    run = Path(os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{user}")) / "pystack"
     return Paths(data, run, "")

@@ -478,7 +478,7 @@ def prepare_namespace() -> None:
     with netlink.Socket() as sock:
         sock.run([netlink.link_up(1, "lo")])
     _sysctl("net/ipv4/ip_unprivileged_port_start", "0")
-    _sysctl("net/ipv4/ping_group_range", "0 2147483647")
+    _sysctl("net/ipv4/ping_group_range", f"0 {_last_group()}")
 
 
 def allow_forwarding(links: Iterable[str] = ()) -> list[str]:
@@ -528,6 +528,13 @@ def _kinds() -> frozenset[str]:
 
 def _links() -> list[tuple[int, str]]:
     return socket.if_nameindex()
+
+
+@functools.cache
+def _last_group() -> int:
+    """The highest group ID that there is in this process's user namespace. Source: user_namespaces(7), gid_map."""
+    rows = [line.split() for line in Path("/proc/self/gid_map").read_text().splitlines()]
+    return min(max(int(inside) + int(count) for inside, _, count in rows) - 1, 0x7FFF_FFFF)
 
 
 def _sysctl(name: str, value: str) -> None:

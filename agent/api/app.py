@@ -29,7 +29,7 @@ from agent.api import (
 )
 from agent.api.keys import CONVERGER, ENGINE, MAILBOX
 from agent.engine.converge import Converger
-from agent.errors import AgentError, NotModified, told
+from agent.errors import AgentError, NotModified, not_twice, told
 from agent.mailbox import Mailbox
 
 log = logging.getLogger(__name__)
@@ -59,6 +59,7 @@ async def errors(
 
 def make(converger: Converger, box: Mailbox) -> web.Application:
     app = web.Application(middlewares=[errors], client_max_size=1 << 40)
+    app.on_response_prepare.append(not_twice)
     app[CONVERGER] = converger
     app[ENGINE] = converger.engine
     app[MAILBOX] = box

@@ -141,11 +141,12 @@ async def read_logs(request: web.Request) -> web.StreamResponse:
     wanted = {n for n, name in ((1, "stdout"), (2, "stderr")) if flag(request, name)} or {1, 2}
     stamps, raw = flag(request, "timestamps"), record.container.tty
     kind = "raw" if raw else "multiplexed"
+    since, until = _since(request, "since"), _since(request, "until")
     response = web.StreamResponse(headers={"Content-Type": f"application/vnd.docker.{kind}-stream"})
     await response.prepare(request)
     lines = logs.read(
         engine.directory(record) / "log", follow=flag(request, "follow"),
-        tail=int(tail) if tail.isdigit() else None, since=_since(request, "since"), until=_since(request, "until"),
+        tail=int(tail) if tail.isdigit() else None, since=since, until=until,
         ended=lambda: record.state in ("exited", "failed", "created") or record.id not in engine.records,
     )
     pending = b""
@@ -163,7 +164,13 @@ async def read_logs(request: web.Request) -> web.StreamResponse:
 
 def _since(request: web.Request, name: str) -> str:
     value = request.query.get(name, "")
-    return "" if value in ("", "0") else value
+    if value in ("", "0"):
+        return ""
+    try:
+        logs.instant(value)
+    except ValueError:
+        raise BadRequest(f"{name}={value}: an RFC 3339 time, or seconds since the epoch") from None
+    return value
 
 
 @routes.post("/containers/prune")

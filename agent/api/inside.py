@@ -56,7 +56,8 @@ async def top(request: web.Request) -> web.Response:
     titles = head.split()
     if "PID" not in titles:
         raise BadRequest("ps_args must ask for the column PID")
-    column, inside = titles.index("PID"), usage.processes(_group(engine, record))
+    assert record.process
+    column, inside = titles.index("PID"), usage.processes(_group(engine, record), record.process.pid)
     rows = [line.split(None, len(titles) - 1) for line in lines]
     return web.json_response({"Titles": titles, "Processes": [r for r in rows if int(r[column]) in inside]})
 

@@ -11,6 +11,7 @@ import time
 import msgspec
 from aiohttp import web
 
+from agent import rootless
 from agent.api.keys import CONVERGER, flag
 from agent.api.system import VERSION
 from agent.containers import hardware
@@ -35,10 +36,11 @@ async def facts(request: web.Request) -> web.Response:
     """What the node is. Query: *underlay*, the address that the others think it has."""
     mtu = await asyncio.to_thread(mtu_of, request.query.get("underlay", ""))
     engine = request.app[CONVERGER].engine
+    features = engine.networks.host.features | ({"rootless"} if rootless.inside() else set())
     found = Facts(
         hostname=platform.node(), arch=architecture(), cpus=float(os.cpu_count() or 1), version=VERSION,
         memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), labels=tuple(sorted(engine.settings.labels.items())),
-        features=tuple(sorted(engine.networks.host.features)), clock=time.time(),
+        features=tuple(sorted(features)), clock=time.time(),
         links=tuple(sorted(engine.networks.host_links())), drivers=tuple(sorted(engine.networks.drivers)),
         mtu=mtu or DEFAULT_MTU, addressed=bool(mtu),
         ssh_key=await asyncio.to_thread(engine.volumes.key),

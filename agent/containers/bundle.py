@@ -184,7 +184,13 @@ def mandatory_access(p: Parts) -> None:
 
 
 def limits(p: Parts) -> None:
-    p.document["linux"].setdefault("resources", {}).update(resources(p.container, p.notes, cgroup2=p.cgroup2))
+    wanted = resources(p.container, p.notes, cgroup2=p.cgroup2)
+    if not p.cgroup_parent:
+        if wanted:
+            p.notes.append(f"limits ({', '.join(sorted(wanted))}) are not kept: this user has no control group of their own; "
+                           "`systemd-run --user --scope -p Delegate=yes pystack server` starts one that has")
+        return
+    p.document["linux"].setdefault("resources", {}).update(wanted)
     p.document["linux"]["cgroupsPath"] = f"{p.cgroup_parent}/{p.id}"
 
 

@@ -34,6 +34,21 @@ def hybrid() -> bool:
     return not unified() and (ROOT / "unified" / "cgroup.procs").exists()
 
 
+@functools.cache
+def delegated() -> str:
+    """The topmost group above this process that its user may change, "" where there is none. Source: cgroups(7), delegation;
+    systemd hands a user the groups below user@UID.service."""
+    if not unified():
+        return ""
+    own = next((line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::")), "/")
+    found = ""
+    for group in (Path(own), *Path(own).parents):
+        if not os.access(ROOT / str(group).lstrip("/") / "cgroup.procs", os.W_OK):
+            break
+        found = str(group)
+    return found
+
+
 def directory(controller: str, group: str) -> Path:
     """Where *controller* keeps *group* (a path from the root of the hierarchy)."""
     return (ROOT if unified() else ROOT / controller) / group.lstrip("/")

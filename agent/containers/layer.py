@@ -15,8 +15,9 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-OPAQUE = "trusted.overlay.opaque"
+from agent.mounts import overlay_attribute
 
+NOTES = ("trusted.overlay.", "user.overlay.")
 
 def is_whiteout(status: os.stat_result) -> bool:
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
@@ -24,7 +25,7 @@ def is_whiteout(status: os.stat_result) -> bool:
 
 def is_opaque(path: str) -> bool:
     try:
-        return os.getxattr(path, OPAQUE, follow_symlinks=False) == b"y"
+        return os.getxattr(path, overlay_attribute("opaque"), follow_symlinks=False) == b"y"
     except OSError:
         return False
 
@@ -64,7 +65,7 @@ def write(upper: str, out: tarfile.TarFile, first: int = 0) -> None:
                 info.uid, info.gid = info.uid - first, info.gid - first
                 info.pax_headers = {
                     f"SCHILY.xattr.{key}": os.getxattr(path, key, follow_symlinks=False).decode("utf-8", "surrogateescape")
-                    for key in os.listxattr(path, follow_symlinks=False) if not key.startswith("trusted.overlay.")
+                    for key in os.listxattr(path, follow_symlinks=False) if not key.startswith(NOTES)
                 }
                 if info.isreg():
                     with open(path, "rb") as file:

@@ -19,6 +19,8 @@ from agent.containers.watch import FolderWatch
 
 BLOCK = 1 << 16
 YIELD_EVERY = 1024
+COARSE_S = 0.1
+"""By how much a file may look older than its last line: the kernel stamps files with the last tick of its clock."""
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -121,7 +123,7 @@ def _start(path: Path, tail: int | None, since: str) -> tuple[Path, int]:
     begin = files[0], 0
     if since:
         wanted = instant(since)
-        late = [f for f in files if f.stat().st_mtime >= wanted]
+        late = [f for f in files if f.stat().st_mtime + COARSE_S >= wanted]
         begin = (late[0], time_offset(late[0], since)) if late else (files[-1], files[-1].stat().st_size)
     if tail is None:
         return begin

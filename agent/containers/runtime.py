@@ -136,6 +136,8 @@ class Runtime:
             *_log_paths(log_driver, log), "--log-level", "error", "--full-attach",
             "--runtime-arg", f"--root={self.root}", "--runtime-arg", f"--log={bundle / 'runc.log'}",
         ]
+        if not self.parent and self.name == "crun":
+            arguments += ["--runtime-arg", "--cgroup-manager=disabled"]
         if log_max:
             arguments += ["--log-size-max", str(log_max)]
         if tty:

@@ -1,4 +1,4 @@
-"""What a container uses, from its control groups and its network namespace.
+"""What a container uses, from its control groups and its network namespace; from its processes where it has no group.
 
 Source: kernel Documentation/admin-guide/cgroup-v1, cgroup-v2.rst; proc(5); Docker Engine API v1.43, ContainerStats.
 """
@@ -14,21 +14,31 @@ from agent.containers import cgroups
 
 def read(group: str, pid: int) -> dict[str, Any]:
     """Docker's statistics: CPU in nanoseconds, memory in bytes, pids, block I/O in bytes, network by interface."""
-    cpu, memory = _cpu(group), _memory(group)
+    cpu, memory, pids = _cpu(group), _memory(group), _number(cgroups.directory("pids", group) / "pids.current")
+    if not has_group(group):
+        living = [p for n in processes(group, pid) if (p := _process(n))]
+        cpu, memory["usage"], pids = sum(c for c, _ in living), sum(m for _, m in living), len(living)
     return {
         "cpu_stats": {
             "cpu_usage": {"total_usage": cpu}, "system_cpu_usage": _host_cpu(), "online_cpus": os.cpu_count() or 1,
             "throttling_data": {"periods": 0, "throttled_periods": 0, "throttled_time": 0},
         },
         "memory_stats": memory,
-        "pids_stats": {"current": _number(cgroups.directory("pids", group) / "pids.current")},
+        "pids_stats": {"current": pids},
         "blkio_stats": {"io_service_bytes_recursive": _blocks(group)},
         "networks": _networks(pid),
     }
 
 
-def processes(group: str) -> set[int]:
-    """PIDs (of the host) of a container, groups below its own included."""
+def has_group(group: str) -> bool:
+    return cgroups.directory("pids", group).is_dir()
+
+
+def processes(group: str, pid: int) -> set[int]:
+    """PIDs (of the host) of a container with the first process *pid*, groups below its own included; without a group, those in
+    that one's PID namespace."""
+    if not has_group(group):
+        return {int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and _space(int(p.name)) == _space(pid)}
     found: set[int] = set()
     for path, _, _ in os.walk(cgroups.directory("pids", group)):
         try:
@@ -36,6 +46,23 @@ def processes(group: str) -> set[int]:
         except OSError:
             continue
     return found
+
+
+def _space(pid: int) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/pid")
+    except OSError:
+        return ""
+
+
+def _process(pid: int) -> tuple[int, int] | None:
+    """Nanoseconds of CPU time and resident bytes of a process; None where it is gone. Source: proc(5), stat."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return None
+    ticks, pages = int(fields[11]) + int(fields[12]), int(fields[21])
+    return ticks * 10**9 // os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _number(path: Path) -> int:

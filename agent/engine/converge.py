@@ -221,7 +221,7 @@ class Converger:
             oom_killed=record.oom_killed, restarts=record.restarts, ports=tuple(self.engine.networks.own_ports(record)),
             addresses=tuple((e.network, e.ipv4 or e.ipv6) for e in record.endpoints),
             created=record.created, started=record.started, finished=record.finished,
-            error=error or ("" if past else record.error),
+            error=error or ("" if past else record.error), notes=tuple(record.notes),
         )
 
     def status(self) -> NodeStatus:

@@ -595,7 +595,10 @@ class Engine:
                     task = asyncio.create_task(self._again(record))
                     self._watchers[record.id] = task
         self._sweep()
-        await self.networks.sync()
+        try:
+            await self.networks.sync()
+        except AgentError as error:  # what ran goes on; whoever starts or changes something is told
+            log.warning("networks: %s", error)
 
     async def _again(self, record: Record) -> None:
         with contextlib.suppress(AgentError, OSError):

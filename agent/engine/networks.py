@@ -20,7 +20,7 @@ from typing import TypeVar
 
 import msgspec
 
-from agent import files
+from agent import files, rootless
 from agent.engine import ports, rules
 from agent.engine.dataplane import Dataplane
 from agent.engine.presence import Presences
@@ -29,6 +29,7 @@ from agent.errors import AgentError, BadRequest, Conflict, NotFound
 from agent.failpoints import failpoint
 from agent.manifest import Manifest, Network, Peer, PublishedPort, Subnet, Tunnel, Virtual
 from agent.paths import Paths
+from agent.rootless.doors import Door, Doors
 from agent.sealing import known_key, private_key
 from agent.settings import Settings
 from netplugins import driver as drivers
@@ -73,6 +74,7 @@ class Networks:
         self._worker = ThreadPoolExecutor(1, "netlink")
         self._kernel: Kernel | None = None
         self._rules = rules.Rules(self.prefix)
+        self._doors = Doors(paths.run) if rootless.inside() else None
         self._problems: dict[str, str] = {}
         """What the last pass could not make for single containers: namespace → why."""
         self._forwards_until = 0.0
@@ -380,6 +382,11 @@ class Networks:
         )
 
     def published(self) -> list[drivers.Published]:
+        """Ports of containers, as this network namespace has them: without root an address of the host's is none in here."""
+        ports = self._published()
+        return [msgspec.structs.replace(p, host_ip="") for p in ports] if self._doors else ports
+
+    def _published(self) -> list[drivers.Published]:
         out: dict[tuple[str, int, str], drivers.Published] = {}
         networks = self.all
         for record in sorted((r for r in self.attached.values() if r.ports), key=lambda r: (len(r.name), r.name)):
@@ -451,7 +458,7 @@ class Networks:
         held = {e.network for r in self.attached.values() for e in r.endpoints}
         self.leaving = {name: network for name, network in self.leaving.items() if name in held}
         objects, isolation, far = self._describe()
-        published = self.published()
+        published, doors = self.published(), self._wanted_doors() if self._doors else set()
         loop = asyncio.get_running_loop()
         self._problems = await loop.run_in_executor(
             self._worker, self._apply, objects, far, isolation, published, self._balanced()
@@ -464,6 +471,22 @@ class Networks:
                 raise Conflict(f"port {name.split(' ', 1)[1]} ({name.split(' ')[0]}) cannot be published: {why}")
             if name in self.attached:
                 raise AgentError(f"container {self.attached[name].name}: {why}")
+        if self._doors:
+            for (protocol, _, port), why in (await loop.run_in_executor(self._worker, self._doors.keep, doors)).items():
+                raise Conflict(f"port {port} ({protocol}) cannot be published: {why}")
+
+    def _wanted_doors(self) -> set[Door]:
+        """Ports of the host that lead to containers and services. Raises Conflict where two want one port in here."""
+        wanted = [(p.protocol, p.host_ip or "0.0.0.0", p.port) for p in self._published()]
+        wanted += [(p.protocol, "0.0.0.0", p.published) for v in self.virtuals for p in v.ports]
+        seen: set[tuple[str, int]] = set()
+        for protocol, host, port in wanted:
+            if protocol == "sctp" or ":" in host:
+                raise Conflict(f"port {port} ({protocol}) of {host} cannot be published without root: TCP and UDP on IPv4 can")
+            if (protocol, port) in seen:
+                raise Conflict(f"port {port} ({protocol}) is published at two addresses: without root, a port has one use")
+            seen.add((protocol, port))
+        return set(wanted)
 
     def _apply(
         self, objects: frozenset[drivers.KernelObject], far: frozenset[drivers.Far], isolation: list[drivers.Isolation],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from agent import files, mounts
+from agent import files, mounts, rootless
 from agent.containers import bundle, userns, users
 from agent.engine import etcfiles
 from agent.engine.records import Record
@@ -115,6 +115,8 @@ def user_namespace(engine: Engine, record: Record) -> tuple[int, Path | None]:
     wants = ["privileged"] if c.privileged else [f"{key}: host" for key, value in modes.items() if value == "host"]
     if wants:
         raise BadRequest(f"{' and '.join(wants)}: a container in a user namespace has nothing of the host: userns_mode: host")
+    if rootless.inside():
+        raise BadRequest("userns_mode: auto: a server without root has one user namespace for all its containers")
     return userns.free(r.ids for r in engine.records.values()), engine.userns_path(record)
 
 

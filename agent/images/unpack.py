@@ -21,7 +21,9 @@ import tarfile
 import zlib
 from typing import BinaryIO, Protocol
 
+from agent import rootless
 from agent.errors import told
+from agent.mounts import overlay_attribute
 
 MAX_ENTRIES = 2_000_000
 MAX_BYTES = 64 << 30
@@ -148,7 +150,7 @@ def extract(stream: BinaryIO) -> int:
                 made.add(parent)
             if base.startswith(".wh."):
                 if base == ".wh..wh..opq":
-                    os.setxattr(parent, "trusted.overlay.opaque", b"y")
+                    os.setxattr(parent, overlay_attribute("opaque"), b"y")
                 elif base[4:] not in ("", ".", "..") and not base.startswith(".wh..wh."):
                     hidden = os.path.join(parent, base[4:])
                     _clear(hidden)
@@ -203,6 +205,8 @@ def _entry(
         elif entry.isfifo():
             os.mkfifo(path)
         elif entry.ischr() or entry.isblk():
+            if rootless.inside():
+                return 0  # a user cannot make devices, and containers get theirs from the runtime
             kind = stat.S_IFCHR if entry.ischr() else stat.S_IFBLK
             os.mknod(path, 0o600 | kind, os.makedev(entry.devmajor, entry.devminor))
         else:
@@ -210,7 +214,7 @@ def _entry(
     os.chown(path, entry.uid, entry.gid, follow_symlinks=False)
     for key, value in entry.pax_headers.items():
         name = key.removeprefix("SCHILY.xattr.")
-        if name != key and not name.startswith("trusted.overlay."):
+        if name != key and not name.startswith(("trusted.overlay.", "user.overlay.")):
             try:
                 os.setxattr(path, name, value.encode(errors="surrogateescape"), follow_symlinks=False)
             except OSError as error:

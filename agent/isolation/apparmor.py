@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from agent import rootless
 from agent.errors import BadRequest
 
 ENABLED = Path("/sys/module/apparmor/parameters/enabled")
@@ -62,7 +63,7 @@ def resolve(security_opt: Sequence[str], notes: list[str], *, privileged: bool) 
     wish = next((o.replace(":", "=", 1).partition("=")[2] for o in security_opt if o.startswith("apparmor")), "")
     if wish == "unconfined" or (privileged and not wish):
         return ""
-    if not is_active():
+    if not is_active() or rootless.inside():  # to load a profile is root's
         if wish:
             raise BadRequest(f"security_opt apparmor={wish}: AppArmor is not active on this node")
         return ""

@@ -220,8 +220,11 @@ def start_server(path: Path) -> None:
         if process.poll() is not None:
             with log.open("rb") as file:
                 file.seek(begin)
-                said = file.read().decode(errors="replace").strip().splitlines()
-            raise Unreachable(f"the server did not start: {said[-1] if said else 'it said nothing'} (see {log})")
+                said = file.read().decode(errors="replace").strip()
+            # its own last words, in all their lines; of a fault of ours the last one tells most
+            _, own, words = said.rpartition("pystack server: ")
+            last = words if own else next(reversed(said.splitlines()), "it said nothing")
+            raise Unreachable(f"the server did not start: {last} (see {log})")
     raise Unreachable(f"the server does not answer after 30 s: see {log}")
 
 

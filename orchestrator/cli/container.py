@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from orchestrator.cli.client import Client, name_in_path
-from orchestrator.cli.options import format_option
+from orchestrator.cli.options import Moment, format_option
 from orchestrator.errors import PystackError, Refused
 
 
@@ -188,11 +188,15 @@ def inspect(names: tuple[str, ...]) -> None:
 @click.argument("name")
 @click.option("-f", "--follow", is_flag=True)
 @click.option("-n", "--tail", default="all")
-def logs(name: str, follow: bool, tail: str) -> None:
+@click.option("--since", type=Moment(), default="", help="How long ago (10m), RFC 3339 time, or seconds since the epoch.")
+@click.option("--until", type=Moment(), default="", help="The same.")
+@click.option("-t", "--timestamps", is_flag=True)
+def logs(name: str, follow: bool, tail: str, since: str, until: str, timestamps: bool) -> None:
     """Output of a container."""
     from orchestrator.cli.logs import read
 
-    for stream, text in read(Client(start=True), name, follow=int(follow), tail=tail):
+    query = {"follow": int(follow), "tail": tail, "since": since, "until": until, "timestamps": int(timestamps)}
+    for stream, text in read(Client(start=True), name, **query):
         out = sys.stderr.buffer if stream == 2 else sys.stdout.buffer
         out.write(text)
         out.flush()

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from orchestrator.cli.client import Client, demultiplex
-from orchestrator.cli.options import StackOptions, long_stack_options
+from orchestrator.cli.options import Moment, StackOptions, long_stack_options
 from orchestrator.errors import PystackError
 
 COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "bright_cyan", "bright_yellow", "bright_green")
@@ -21,8 +21,8 @@ COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "bright_cyan", "bright_
 @click.argument("services", nargs=-1)
 @click.option("-f", "--follow", is_flag=True, help="Go on with new output.")
 @click.option("-n", "--tail", default="all", help="Lines from the end.")
-@click.option("--since", default="", help="RFC 3339 time, or seconds since the epoch.")
-@click.option("--until", default="")
+@click.option("--since", type=Moment(), default="", help="How long ago (10m), RFC 3339 time, or seconds since the epoch.")
+@click.option("--until", type=Moment(), default="", help="The same.")
 @click.option("-t", "--timestamps", is_flag=True)
 @click.option("--no-log-prefix", is_flag=True)
 def logs(

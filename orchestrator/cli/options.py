@@ -105,3 +105,27 @@ long_stack_options = functools.partial(stack_options, short=False)  # where -f i
 format_option = click.option(
     "--format", "shape", type=click.Choice(["table", "json"]), default="table", help="A table, or one JSON array."
 )
+
+
+class Moment(click.ParamType):  # type: ignore[type-arg]
+    """A time as docker-logs(1) takes it, for the server: seconds since the epoch, or RFC 3339."""
+
+    name = "time"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        import datetime
+        import time
+
+        from orchestrator.stackfile.units import parse_duration
+
+        if not value or value.replace(".", "", 1).isdigit():
+            return value
+        try:
+            return f"{time.time() - parse_duration(value):.6f}"
+        except ValueError:
+            pass
+        try:
+            # without a zone it is this machine's
+            return str(datetime.datetime.fromisoformat(value.replace("Z", "+00:00")).astimezone().timestamp())
+        except ValueError:
+            self.fail(f"{value!r}: write how long ago (10m, 1h30m), a time (2026-11-26T14:00:00), or seconds since the epoch")

@@ -95,6 +95,8 @@ class Progress:
         self._end_bar()
         colour = "green" if event["state"] == "running" else "red" if event["state"] == "failed" else None
         click.secho(f"{event['task']}: {word}", fg=colour, err=True)
+        for note in event.get("notes", ()) if event["state"] == "running" else ():
+            click.echo(f"warning: {event['task']}: {note}", err=True)
 
     def pull(self, event: dict[str, Any], image: str) -> None:
         """Layers of all pulls in one line on a terminal; without one, a line when a layer is done."""

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from agent.errors import told
+from agent.errors import not_twice, told
 from agent.manifest import Container, Record, Task
 from orchestrator import __version__
 from orchestrator.errors import PystackError, Refused
@@ -587,6 +587,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 def make(controller: Controller, gitops: Gitops, stop: asyncio.Event) -> web.Application:
     app = web.Application(middlewares=[errors], client_max_size=64 << 20)
+    app.on_response_prepare.append(not_twice)
     app[CONTROLLER] = controller
     app[repositories.GITOPS] = gitops
     app[STOP] = stop

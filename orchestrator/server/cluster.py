@@ -205,6 +205,8 @@ class Cluster:
         cluster is then as it was."""
         from orchestrator.couriers import bootstrap, ssh
 
+        if "rootless" in self.members[self.local].node.facts.features:
+            raise Refused("this server runs without root, where no other host reaches it: `node add` needs one of root's", 409)
         host_key = ""
         if wish.host_key:
             host_key = await ssh.host_key_of(wish.target)

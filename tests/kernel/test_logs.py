@@ -186,3 +186,37 @@ def test_a_logging_driver_that_cannot_work_is_said(stack: Stack, options: str, s
     refused = stack.up(f"services: {{a: {{image: busybox, command: 'true', logging: {options}}}}}", check=False)
     assert refused.returncode == 1
     assert said in refused.stderr
+
+
+def test_since_and_until_are_times_or_how_long_ago(stack: Stack) -> None:
+    stack.up("""
+services:
+  a:
+    image: busybox
+    command: sh -c "echo first; until test -e /go; do sleep 0.05; done; echo second; sleep 1000"
+    stop_signal: SIGKILL
+""")
+
+    def said(word: str) -> str:
+        text = stack.run("logs", "--no-log-prefix", "-t", "a").stdout
+        assert word in text
+        return str(next(line for line in text.splitlines() if word in line).split()[0])
+
+    eventually(lambda: said("first") and None, 10)
+    between = said("first")
+    stack.exec("a", "touch", "/go")
+    eventually(lambda: said("second") and None, 10)
+    words = ("logs", "--no-log-prefix")
+    assert stack.run(*words, "--since", "1h", "a").stdout.split() == ["first", "second"]
+    assert stack.run(*words, "--until", "1h30m", "a").stdout == ""
+    assert stack.run(*words, "--since", said("second"), "a").stdout.split() == ["second"]
+    assert stack.run(*words, "--until", between, "a").stdout.split() == ["first"]
+    assert stack.run(*words, "--since", "2100-01-01", "a").stdout == ""
+    wrong = stack.run(*words, "--since", "yesterday", check=False)
+    assert wrong.returncode == 2
+    assert "'yesterday': write how long ago (10m, 1h30m), a time" in wrong.stderr
+    ident = stack.ps()["a-1"]["id"]
+    docker = f"{stack.pystack.environment['PYSTACK_ROOT']}/run/docker.sock"
+    url = f"http://node/containers/{ident}/logs?stdout=1&since=yesterday"
+    asked = stack.pystack.on("n1", "curl", "-s", "--unix-socket", docker, url)
+    assert asked == '{"message": "since=yesterday: an RFC 3339 time, or seconds since the epoch"}'

@@ -1,0 +1,12 @@
+"""pystack without root: the user is root of a user namespace, in which the agent, its networks and its containers live."""
+
+from __future__ import annotations
+
+import os
+
+MARK = "PYSTACK_ROOTLESS"
+"""In the environment of what runs in there: who the user is outside."""
+
+
+def inside() -> bool:
+    return MARK in os.environ
