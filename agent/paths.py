@@ -43,7 +43,7 @@ class Paths(msgspec.Struct, frozen=True):
 
     @property
     def docker_socket(self) -> Path:
-        return self.run / "docker.sock"
+        return Path(os.environ.get("PYSTACK_DOCKER_SOCKET", "") or self.run / "docker.sock")
 
     @property
     def images(self) -> Path:

@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 import yaml
 
+from agent import rootless
 from agent.errors import BadRequest
 from agent.paths import Paths
 
@@ -71,7 +72,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 def load(paths: Paths) -> Settings:
     """Read the settings; an absent file is all defaults. Raises BadRequest with the file and the fault."""
-    fallback = Path("/etc/pystack/config.yml") if paths.tag == "" else paths.root / "config.yml"
+    fallback = paths.root / "config.yml"
+    if not paths.tag:
+        own = Path(os.environ.get("XDG_CONFIG_HOME", Path.home() / ".config")) / "pystack"
+        fallback = (own if rootless.inside() else Path("/etc/pystack")) / "config.yml"
     path = Path(os.environ.get("PYSTACK_CONFIG", fallback))
     if not path.exists():
         return Settings()

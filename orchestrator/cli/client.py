@@ -34,7 +34,7 @@ STALE = "X-Pystack-Stale"
 
 
 Place = Path | str
-"""A socket of this host, or ssh://user@host."""
+"""A socket of this host, or ssh://user@host, or tcp://host:port."""
 
 
 def control_socket() -> Place:
@@ -43,8 +43,8 @@ def control_socket() -> Place:
     host = os.environ.get("PYSTACK_HOST", "")
     words = host.split(",") if host else []
     places: list[Place] = [Path(w[7:]) if w.startswith("unix://") else w for w in words]
-    if strange := [w for w in words if not w.startswith(("unix://", "ssh://"))]:
-        raise PystackError(f"PYSTACK_HOST={strange[0]}: write unix:///path or ssh://user@host")
+    if strange := [w for w in words if not w.startswith(("unix://", "ssh://", "tcp://"))]:
+        raise PystackError(f"PYSTACK_HOST={strange[0]}: write unix:///path, ssh://user@host or tcp://host:port")
     if places:
         return places[0] if len(places) == 1 else max(places, key=_standing)
     if root := os.environ.get("PYSTACK_ROOT"):
@@ -74,9 +74,11 @@ class _Connection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         if isinstance(self._path, str):
-            from orchestrator.cli.remote import dial
-
-            self.sock = dial(self._path)
+            if self._path.startswith("tcp://"):
+                from orchestrator import tls as way
+            else:
+                from orchestrator.cli import remote as way  # type: ignore[no-redef]
+            self.sock = way.dial(self._path)
             return
         self.sock = socket.socket(socket.AF_UNIX)
         try:

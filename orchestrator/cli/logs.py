@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import queue
 import sys
 import threading
@@ -10,8 +12,8 @@ from typing import Any
 import click
 
 from orchestrator.cli.client import Client, demultiplex
-from orchestrator.cli.options import Moment, StackOptions, long_stack_options
-from orchestrator.errors import PystackError
+from orchestrator.cli.options import Moment, StackOptions, long_stack_options, stream_format_option
+from orchestrator.errors import PystackError, Unreachable
 
 COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "bright_cyan", "bright_yellow", "bright_green")
 
@@ -25,14 +27,15 @@ COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "bright_cyan", "bright_
 @click.option("--until", type=Moment(), default="", help="The same.")
 @click.option("-t", "--timestamps", is_flag=True)
 @click.option("--no-log-prefix", is_flag=True)
+@stream_format_option
 def logs(
     stack: StackOptions, services: tuple[str, ...], follow: bool, tail: str, since: str, until: str, timestamps: bool,
-    no_log_prefix: bool,
+    no_log_prefix: bool, shape: str,
 ) -> None:
     """Output of the stack's tasks; without -f merged in the order of time."""
     follow_stack(
         Client(), stack.name(), services, follow=follow, tail=tail, since=since, until=until, timestamps=timestamps,
-        prefix=not no_log_prefix,
+        prefix=not no_log_prefix, shape=shape,
     )
 
 
@@ -40,38 +43,43 @@ def read(client: Client, container: str, **query: Any) -> Any:
     """(stream, text) of one container's output."""
     path = f"{client.base}/containers/{container}/logs"
     reply = client.request("GET", path, query={"stdout": 1, "stderr": 1, **query})
-    if "raw" in (reply.getheader("Content-Type") or ""):
-        while data := reply.read1(1 << 16):
-            yield 1, data
-    else:
-        yield from demultiplex(reply.read)
+    try:
+        if "raw" in (reply.getheader("Content-Type") or ""):
+            while data := reply.read1(1 << 16):
+                yield 1, data
+        else:
+            yield from demultiplex(reply.read)
+    except (http.client.HTTPException, OSError) as error:
+        raise Unreachable(f"the output of {container} ended too soon: {error or type(error).__name__}") from error
 
 
 def follow_stack(
     client: Client, name: str, services: tuple[str, ...], *, follow: bool, tail: str, since: str = "", until: str = "",
-    timestamps: bool = False, prefix: bool = True,
+    timestamps: bool = False, prefix: bool = True, shape: str = "table",
 ) -> None:
     """Output of a stack's tasks: what there is, in the order of time; and, to *follow*, what comes until all have ended, of
-    tasks that begin meanwhile too."""
+    tasks that begin meanwhile too. As lines, or, in the *shape* json, as objects with task, time, stream and line."""
     from orchestrator.cli.tasks import of_stack
 
-    talk = _Talk(prefix=prefix, timestamps=timestamps)
+    talk = _Objects() if shape == "json" else _Talk(prefix=prefix, timestamps=timestamps)
     arrived: queue.SimpleQueue[tuple[str, int, bytes] | dict[str, Any] | None] = queue.SimpleQueue()
     if follow:
         threading.Thread(target=_hear, args=(client, name, services, arrived), daemon=True).start()
     rows = of_stack(client, name, services)
     for row in rows:
         talk.expect(row["task"])
-    found: list[tuple[str, str, int, bytes]] = []
+    found: list[tuple[str, str, int, str, bytes]] = []
     last: dict[str, str] = {}
     for row in rows:
+        latest = ""
         for stream, text in read(client.at(row["node"]), row["id"], tail=tail, since=since, until=until, timestamps=1):
             for line in text.splitlines(keepends=True):
                 stamp, _, rest = line.partition(b" ")
-                found.append((stamp.decode(errors="replace"), row["task"], stream, rest))
-                last[row["task"]] = found[-1][0]
-    for stamp, task, stream, text in sorted(found, key=lambda item: item[0]):
-        talk.line(task, stamp, text, stream)
+                last[row["task"]] = stamp.decode(errors="replace")
+                latest = max(latest, last[row["task"]])  # a clock that was set back does not change a task's own order
+                found.append((latest, row["task"], stream, last[row["task"]], rest))
+    for _, task, stream, when, text in sorted(found, key=lambda item: item[0]):
+        talk.line(task, when, text, stream)
     if not follow:
         return talk.finish()
     talk.flush()
@@ -146,11 +154,18 @@ class _Talk:
         if not text.endswith(b"\n"):
             self._begun[task, stream] = stamp, text
             return
+        self.whole(task, stamp, text, stream)
+
+    def whole(self, task: str, stamp: str, text: bytes, stream: int) -> None:
+        """A line that has its end."""
         self.expect(task)
         head = click.style(task.ljust(self._width) + " | ", fg=self._colours[task]) if self._prefix else ""
         if not (sys.stdout if stream == 1 else sys.stderr).isatty():
             head = click.unstyle(head)
-        self._pending.append((stream, (head + (f"{stamp} " if self._timestamps else "")).encode() + text))
+        self.send(stream, (head + (f"{stamp} " if self._timestamps else "")).encode() + text)
+
+    def send(self, stream: int, text: bytes) -> None:
+        self._pending.append((stream, text))
         self._size += len(text)
         if self._size > 1 << 16:
             self.flush()
@@ -169,3 +184,15 @@ class _Talk:
                 out.buffer.write(data)
                 out.buffer.flush()
         self._pending, self._size = [], 0
+
+
+class _Objects(_Talk):
+    """Lines as one JSON object each, all of them on the standard output."""
+
+    def __init__(self) -> None:
+        super().__init__(prefix=False, timestamps=True)
+
+    def whole(self, task: str, stamp: str, text: bytes, stream: int) -> None:
+        line = text.decode(errors="replace").removesuffix("\n")
+        what = {"task": task, "time": stamp, "stream": "stdout" if stream == 1 else "stderr", "line": line}
+        self.send(1, json.dumps(what, ensure_ascii=False).encode() + b"\n")

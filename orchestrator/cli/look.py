@@ -6,7 +6,7 @@ import json
 
 import click
 
-from orchestrator.cli.options import StackOptions, format_option, stack_options
+from orchestrator.cli.options import StackOptions, format_option, stack_options, stream_format_option
 from orchestrator.errors import PystackError
 
 
@@ -88,9 +88,10 @@ def images(stack: StackOptions, shape: str) -> None:
 
 @click.command()
 @stack_options
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--json", "as_json", is_flag=True, help="--format json.")
+@stream_format_option
 @click.argument("services", nargs=-1)
-def events(stack: StackOptions, as_json: bool, services: tuple[str, ...]) -> None:
+def events(stack: StackOptions, as_json: bool, shape: str, services: tuple[str, ...]) -> None:
     """Changes of tasks, as they come: of a stack's where one is named, or of some of its services; else of all."""
     from orchestrator.cli.client import Client
 
@@ -104,4 +105,5 @@ def events(stack: StackOptions, as_json: bool, services: tuple[str, ...]) -> Non
     for event in client.lines("GET", "/v1/events"):
         if (name and event.get("stack") != name) or (services and event.get("service") not in services):
             continue
-        click.echo(json.dumps(event) if as_json else f"{event['task']}: {event['state']} {event.get('health', '')}")
+        words = f"{event['task']}: {event['state']} {event.get('health', '')}"
+        click.echo(json.dumps(event) if as_json or shape == "json" else words)

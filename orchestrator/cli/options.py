@@ -107,6 +107,11 @@ format_option = click.option(
 )
 
 
+stream_format_option = click.option(
+    "--format", "shape", type=click.Choice(["table", "json"]), default="table", help="For people, or one JSON object a line."
+)
+
+
 class Moment(click.ParamType):  # type: ignore[type-arg]
     """A time as docker-logs(1) takes it, for the server: seconds since the epoch, or RFC 3339."""
 

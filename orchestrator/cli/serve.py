@@ -12,16 +12,21 @@ import click
 @click.option("--key", envvar="PYSTACK_STORE_KEY", default="", help="PEM file of its key.")
 @click.option("--advertise", envvar="PYSTACK_ADVERTISE", default="", metavar="USER@HOST[:PORT]",
               help="How the other servers reach this host over SSH.")
-def server(store: str, ca: str, cert: str, key: str, advertise: str) -> None:
+@click.option("--listen", envvar="PYSTACK_LISTEN", default="", metavar="tcp://ADDRESS[:PORT]",
+              help="Answer there too, over TLS, to those with a certificate of the CA in PYSTACK_CERT_PATH.")
+@click.option("--docker-socket", envvar="PYSTACK_DOCKER_SOCKET", default="", metavar="PATH",
+              help="Where Docker's API is answered, if not beside the control socket.")
+def server(store: str, ca: str, cert: str, key: str, advertise: str, listen: str, docker_socket: str) -> None:
     """Run the server in the foreground: control plane and this host's agent in one process.
 
-    With --store, several servers share a cluster: one leads, the others wait to take over."""
+    With --store, several servers share a cluster: one leads, the others wait to take over. --listen is TLS with certificates on
+    both sides: ca.pem, cert.pem and key.pem in the folder PYSTACK_CERT_PATH, ~/.pystack where it is not said."""
     import os
 
     from orchestrator.server.embedded import main
 
     words = {"PYSTACK_STORE": store, "PYSTACK_STORE_CA": ca, "PYSTACK_STORE_CERT": cert, "PYSTACK_STORE_KEY": key,
-             "PYSTACK_ADVERTISE": advertise}
+             "PYSTACK_ADVERTISE": advertise, "PYSTACK_LISTEN": listen, "PYSTACK_DOCKER_SOCKET": docker_socket}
     os.environ.update({k: v for k, v in words.items() if v})
     main()
 

@@ -212,9 +212,10 @@ def stats(stack: StackOptions, shape: str, no_stream: bool, services: tuple[str,
 @stack_options
 @click.option("--protocol", type=click.Choice(["tcp", "udp"]), default="tcp")
 @click.option("--index", default=1, help="Which replica.")
+@format_option
 @click.argument("service")
 @click.argument("private_port", type=int)
-def port(stack: StackOptions, protocol: str, index: int, service: str, private_port: int) -> None:
+def port(stack: StackOptions, protocol: str, index: int, shape: str, service: str, private_port: int) -> None:
     """Where a task's port is published."""
     from orchestrator.cli.client import Client
 
@@ -225,8 +226,11 @@ def port(stack: StackOptions, protocol: str, index: int, service: str, private_p
     if not published:
         there = ", ".join(key for key, value in found.items() if value) or "nothing"
         raise PystackError(f"{row['task']} does not publish {private_port}/{protocol}; it publishes: {there}")
-    for one in published:
-        click.echo(f"{one['HostIp'] or '0.0.0.0'}:{one['HostPort']}")
+    rows = [{"host_ip": one["HostIp"] or "0.0.0.0", "host_port": int(one["HostPort"])} for one in published]
+    if shape == "json":
+        return click.echo(json.dumps(rows))
+    for row in rows:
+        click.echo(f"{row['host_ip']}:{row['host_port']}")
 
 
 @click.command()

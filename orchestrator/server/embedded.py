@@ -37,19 +37,20 @@ log = logging.getLogger(__name__)
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
     """What the environment asks for: *store* is an etcd:// address, "" for the embedded one; *advertise* is how other servers
-    reach this host over SSH (`root@10.0.0.1`)."""
+    reach this host over SSH (`root@10.0.0.1`); *listen* is a tcp:// address to answer at, "" for none."""
 
     store: str = ""
     ca: str = ""
     cert: str = ""
     key: str = ""
     advertise: str = ""
+    listen: str = ""
 
     @classmethod
     def read(cls) -> Wish:
         get = os.environ.get
         return cls(store=get("PYSTACK_STORE", ""), ca=get("PYSTACK_STORE_CA", ""), cert=get("PYSTACK_STORE_CERT", ""),
-                   key=get("PYSTACK_STORE_KEY", ""), advertise=get("PYSTACK_ADVERTISE", ""))
+                   key=get("PYSTACK_STORE_KEY", ""), advertise=get("PYSTACK_ADVERTISE", ""), listen=get("PYSTACK_LISTEN", ""))
 
 
 async def serve() -> None:
@@ -62,15 +63,21 @@ async def serve() -> None:
         if embedded:
             await embedded.close()
         raise PystackError(str(error)) from error
-    stop = asyncio.Event()
+    stop, listener = asyncio.Event(), None
     try:
         await agent.start()
+        if wish.listen:
+            from orchestrator.tls import Listener
+
+            listener = Listener(wish.listen, paths.control_socket)
         stop = stop_event()
         if embedded:
             await _lead(embedded, agent, wish, stop, stop)
         else:
             await _take_turns(agent, wish, stop)
     finally:
+        if listener:
+            listener.close()
         paths.control_socket.unlink(missing_ok=True)
         await agent.stop()
 

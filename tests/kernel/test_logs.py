@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -220,3 +221,26 @@ services:
     url = f"http://node/containers/{ident}/logs?stdout=1&since=yesterday"
     asked = stack.pystack.on("n1", "curl", "-s", "--unix-socket", docker, url)
     assert asked == '{"message": "since=yesterday: an RFC 3339 time, or seconds since the epoch"}'
+
+
+def test_what_scripts_read(stack: Stack) -> None:
+    stack.up("""
+services:
+  a:
+    image: busybox
+    command: sh -c "echo 'one \\"é'; echo two >&2; sleep 1000"
+    ports: ["127.0.0.1:18083:80"]
+    stop_signal: SIGKILL
+""")
+
+    def written() -> None:
+        assert stack.run("logs", "--format", "json").stdout.count("\n") == 2
+
+    eventually(written, 10)
+    found = [json.loads(line) for line in stack.run("logs", "--format", "json").stdout.splitlines()]
+    assert [{k: v for k, v in o.items() if k != "time"} for o in sorted(found, key=lambda o: o["stream"])] == [
+        {"task": f"{stack.name}-a-1", "stream": "stderr", "line": "two"},
+        {"task": f"{stack.name}-a-1", "stream": "stdout", "line": 'one "é'},
+    ]
+    published = json.loads(stack.run("port", "--format", "json", "a", "80").stdout)
+    assert published == [{"host_ip": "127.0.0.1", "host_port": 18083}]

@@ -36,7 +36,7 @@ def test_a_stack_is_run_and_looked_at_from_elsewhere(lab: Pystack, stack: Stack)
 
 def test_what_is_wrong_is_said_in_sshs_words(lab: Pystack) -> None:
     for host, why in (("ssh://root@10.99.0.1:1", "Connection refused"), ("ssh:///x", "write ssh://"),
-                      ("tcp://10.99.0.1", "write unix:///path or ssh://")):
+                      ("http://10.99.0.1", "write unix:///path, ssh://user@host or tcp://")):
         failed = far(lab, "ls", host=host)
         assert failed.returncode == 1
         assert why in failed.stderr
