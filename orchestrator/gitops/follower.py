@@ -21,7 +21,8 @@ from orchestrator.errors import PystackError
 from orchestrator.gitops import git, load, unlock
 from orchestrator.gitops.model import Commit, Outcome, Phase, Repo, State, encoded
 from orchestrator.planning.state import Step
-from orchestrator.server.controller import StackRecord, UpOptions
+from orchestrator.server import lifecycle, revisions
+from orchestrator.server.records import StackRecord, UpOptions
 from orchestrator.stackfile.model import Stack
 from orchestrator.store.interface import Put
 
@@ -145,21 +146,21 @@ class Follower:
             note = "waits for `pystack gitops approve`"
             return await self._end(self._outcome(commit, "waiting", f"{note}\n{message}".strip(), lines))
         await self._say(newest=self._outcome(commit, "applying", plan=lines))
-        revisions: dict[str, int] = {}
+        applied: dict[str, int] = {}
         failures: list[str] = []
         for stack, plan in plans:
             if plan.changes or stack.name not in self.controller.stacks:
                 failures = await self._up(stack, self._options(commit))
             if failures:
                 break
-            revisions[stack.name] = self.controller.stacks[stack.name].revision
+            applied[stack.name] = self.controller.stacks[stack.name].revision
         if failures:
             return await self._take_back(commit, lines, failures, [s.name for s, _ in plans])
         for name in gone if self.repo.prune else ():
-            await self.controller.down(name, volumes=False, tell=nobody)
+            await lifecycle.down(self.controller, name, volumes=False, tell=nobody)
         if gone and not self.repo.prune:
             message += f"\nno file has {', '.join(gone)} any more: --prune would remove them"
-        good = self._outcome(commit, "good", message.strip(), lines, revisions)
+        good = self._outcome(commit, "good", message.strip(), lines, applied)
         await self._end(good, good=good, drift=())
 
     async def read(self, commit: Commit) -> tuple[tuple[Stack, ...], tuple[str, ...]]:
@@ -209,15 +210,15 @@ class Follower:
                 try:
                     options = UpOptions(user="gitops", message=f"{self.repo.name}: {commit.short} is taken back",
                                         source=f"{self.repo.name}@{good.commit.id}" if good else "")
-                    again = await self.controller.rollback(name, back[name], options, nobody)
+                    again = await revisions.rollback(self.controller, name, back[name], options, nobody)
                     said += [f"{name} at revision {back[name]}: {f.task} {f.reason}" for f in again]
                 except PystackError as error:
                     said.append(f"{name} cannot go back to revision {back[name]}: {error}")
             elif good and name in self.controller.stacks:
-                await self.controller.down(name, volumes=False, tell=nobody)
+                await lifecycle.down(self.controller, name, volumes=False, tell=nobody)
         if good:
-            revisions = {n: self.controller.stacks[n].revision for n in back if n in self.controller.stacks}
-            good = msgspec.structs.replace(good, stacks=revisions)
+            applied = {n: self.controller.stacks[n].revision for n in back if n in self.controller.stacks}
+            good = msgspec.structs.replace(good, stacks=applied)
             said.append(f"the cluster is as commit {good.commit.short} has it again")
         else:
             said.append("there is no good commit before it: it stays as it came")
@@ -235,7 +236,7 @@ class Follower:
         if good is None:
             return
         drift: list[str] = []
-        revisions = dict(good.stacks)
+        applied = dict(good.stacks)
         for name, revision in good.stacks.items():
             record = await self._record(name, revision)
             if record is None:
@@ -252,13 +253,13 @@ class Follower:
                 options = msgspec.structs.replace(options, message=f"{options.message} (drift repaired)")
                 lines = await self._up(record.stack, options)
                 if name in self.controller.stacks:
-                    revisions[name] = self.controller.stacks[name].revision
+                    applied[name] = self.controller.stacks[name].revision
             drift += lines
-        good = msgspec.structs.replace(good, stacks=revisions)
+        good = msgspec.structs.replace(good, stacks=applied)
         await self._say(drift=tuple(drift), good=good)
 
     async def _record(self, name: str, revision: int) -> StackRecord | None:
-        return next((r for r in await self.controller.history(name) if r.revision == revision), None)
+        return next((r for r in await revisions.history(self.controller, name) if r.revision == revision), None)
 
     # --- words -------------------------------------------------------------------------------------------------
 

@@ -22,12 +22,13 @@ from orchestrator.placement.assign import Why
 from orchestrator.placement.rebalance import Move
 from orchestrator.planning.manifests import ingress_ports
 from orchestrator.planning.state import Plan
-from orchestrator.server import guests, proxy
+from orchestrator.server import guests, lifecycle, placing, proxy, revisions
 from orchestrator.server.cluster import NodeChange, NodeWish
 from orchestrator.server.contents import Named
-from orchestrator.server.controller import Controller, SavedPlan, UpOptions, events
+from orchestrator.server.controller import Controller, events
 from orchestrator.server.doctor import Check, diagnose
 from orchestrator.server.moving import move_volume
+from orchestrator.server.records import SavedPlan, UpOptions
 from orchestrator.stackfile.model import Stack
 from orchestrator.store.transfer import dump
 
@@ -226,7 +227,7 @@ async def up(request: web.Request) -> web.StreamResponse:
 async def apply(request: web.Request) -> web.StreamResponse:
     """Do exactly what a saved plan says, or refuse; a stream of events."""
     saved = msgspec.json.decode(await request.read(), type=SavedPlan)
-    return await _stream(request, lambda tell: request.app[CONTROLLER].apply(saved, tell))
+    return await _stream(request, lambda tell: revisions.apply(request.app[CONTROLLER], saved, tell))
 
 
 class RollbackRequest(Record, frozen=True, kw_only=True):
@@ -256,7 +257,7 @@ async def history(request: web.Request) -> web.Response:
             revision=r.revision, updated=r.updated, user=r.user, message=r.message,
             services=[s.name for s in r.stack.services], current=r.revision == present,
         ))
-        for r in await controller.history(name)
+        for r in await revisions.history(controller, name)
     ])
 
 
@@ -264,21 +265,21 @@ async def rollback(request: web.Request) -> web.StreamResponse:
     """Apply an earlier revision again; a stream of events."""
     wish = msgspec.json.decode(await request.read() or b"{}", type=RollbackRequest)
     controller, name = request.app[CONTROLLER], request.match_info["stack"]
-    return await _stream(request, lambda tell: controller.rollback(name, wish.revision, wish.options, tell))
+    return await _stream(request, lambda tell: revisions.rollback(controller, name, wish.revision, wish.options, tell))
 
 
 async def plan_rollback(request: web.Request) -> web.Response:
     """What a rollback would do. Changes nothing."""
     wish = msgspec.json.decode(await request.read() or b"{}", type=RollbackRequest)
     controller, name = request.app[CONTROLLER], request.match_info["stack"]
-    return _json(await controller.plan_rollback(name, wish.revision, wish.options))
+    return _json(await revisions.plan_rollback(controller, name, wish.revision, wish.options))
 
 
 async def down(request: web.Request) -> web.StreamResponse:
     """Stop and remove a stack; a stream of events."""
     wish = msgspec.json.decode(await request.read() or b"{}", type=DownRequest)
     name = request.match_info["stack"]
-    return await _stream(request, lambda tell: request.app[CONTROLLER].down(name, volumes=wish.volumes, tell=tell))
+    return await _stream(request, lambda tell: lifecycle.down(request.app[CONTROLLER], name, volumes=wish.volumes, tell=tell))
 
 
 async def remove(request: web.Request) -> web.StreamResponse:
@@ -286,7 +287,7 @@ async def remove(request: web.Request) -> web.StreamResponse:
     controller, name = request.app[CONTROLLER], request.match_info["stack"]
     wish = msgspec.json.decode(await request.read(), type=RemoveRequest)
     controller.known(name)
-    return await _stream(request, lambda tell: controller.remove(name, wish.tasks, tell))
+    return await _stream(request, lambda tell: lifecycle.remove(controller, name, wish.tasks, tell))
 
 
 class GuestRequest(Record, frozen=True, kw_only=True):
@@ -315,8 +316,8 @@ async def act(request: web.Request) -> web.StreamResponse:
     wish = msgspec.json.decode(await request.read() or b"{}", type=ActRequest)
     name, verb = request.match_info["stack"], request.match_info["verb"]
     request.app[CONTROLLER].known(name)
-    return await _stream(request, lambda tell: request.app[CONTROLLER].act(
-        name, verb, wish.services, tell, timeout_s=wish.timeout_s))
+    return await _stream(request, lambda tell: lifecycle.act(
+        request.app[CONTROLLER], name, verb, wish.services, tell, timeout_s=wish.timeout_s))
 
 
 async def stream_events(request: web.Request) -> web.StreamResponse:
@@ -405,7 +406,7 @@ async def drain_node(request: web.Request) -> web.StreamResponse:
     """Take a node out of use and move its tasks to others; a stream of events."""
     controller, name = request.app[CONTROLLER], request.match_info["node"]
     controller.cluster.get(name)
-    return await _stream(request, lambda tell: controller.drain(name, tell))
+    return await _stream(request, lambda tell: placing.drain(controller, name, tell))
 
 
 async def taint_node(request: web.Request) -> web.StreamResponse:
@@ -413,7 +414,7 @@ async def taint_node(request: web.Request) -> web.StreamResponse:
     controller, name = request.app[CONTROLLER], request.match_info["node"]
     wish = msgspec.json.decode(await request.read(), type=NodeChange)
     controller.cluster.get(name)
-    return await _stream(request, lambda tell: controller.taint(name, wish, tell))
+    return await _stream(request, lambda tell: placing.taint(controller, name, wish, tell))
 
 
 async def remove_node(request: web.Request) -> web.Response:
@@ -428,13 +429,13 @@ async def remove_node(request: web.Request) -> web.Response:
 async def proposed_moves(request: web.Request) -> web.Response:
     """Moves that would even out the cluster. Changes nothing."""
     limit = int(request.query.get("limit", "10"))
-    return _json([_row(m) for m in request.app[CONTROLLER].proposed_moves(limit)])
+    return _json([_row(m) for m in placing.proposed_moves(request.app[CONTROLLER], limit)])
 
 
 async def rebalance(request: web.Request) -> web.StreamResponse:
     """Make those moves; a stream of events."""
     limit = int(request.query.get("limit", "10"))
-    return await _stream(request, lambda tell: request.app[CONTROLLER].rebalance(limit, tell))
+    return await _stream(request, lambda tell: placing.rebalance(request.app[CONTROLLER], limit, tell))
 
 
 async def dump_store(request: web.Request) -> web.StreamResponse:

@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Iterable, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from agent.manifest import Manifest, Network, Record, Subnet, Task, TaskStatus, Volume
+from agent.manifest import Manifest, Network, Subnet, Task, TaskStatus, Volume
 from orchestrator.couriers.courier import Courier
 from orchestrator.errors import PystackError, Refused
-from orchestrator.placement.assign import Ground, Why, demands, explain, placed_units
-from orchestrator.placement.board import Board, Demand, demand_of_others
-from orchestrator.placement.rebalance import Move, moves
-from orchestrator.planning import graph
+from orchestrator.placement.assign import Ground, Why, demands, explain
+from orchestrator.placement.board import Demand
 from orchestrator.planning.diff import plan as make_plan
 from orchestrator.planning.expand import expand
 from orchestrator.planning.manifests import ingress_ports, manifest_of
 from orchestrator.planning.state import Plan, State
-from orchestrator.server import guests, keys, moving, rescue
-from orchestrator.server.cluster import Cluster, NodeChange
+from orchestrator.server import keys, moving, rescue, revisions
+from orchestrator.server.cluster import Cluster
 from orchestrator.server.contents import Contents
 from orchestrator.server.exchange import Exchange
 from orchestrator.server.images import Images
+from orchestrator.server.records import StackRecord, UpOptions
 from orchestrator.server.rollout import Failure, Rollout
 from orchestrator.server.statuses import Statuses, serves
 from orchestrator.stackfile.graph import needed
@@ -37,50 +35,7 @@ from orchestrator.store.interface import Compare, Delete, Op, Put, Store, StoreE
 Event = dict[str, Any]
 
 
-class StackRecord(Record, frozen=True, kw_only=True):
-    """A stack as it was applied: when, by whom, and why if they said so; *source* is REPOSITORY@COMMIT where it is from one."""
-
-    stack: Stack
-    revision: int
-    updated: str
-    user: str = ""
-    message: str = ""
-    source: str = ""
-
-
-class UpOptions(Record, frozen=True, kw_only=True):
-    """Options of `up` and `plan`. *wait* for all to be up, or, *attached*, only until all has begun.
-    *no_start* makes all but starts nothing; *no_tasks* makes networks and volumes alone."""
-
-    services: tuple[str, ...] = ()
-    scale: dict[str, int] = {}
-    force_recreate: bool = False
-    remove_orphans: bool = False
-    no_deps: bool = False
-    wait: bool = True
-    attached: bool = False
-    timeout_s: float | None = None
-    pull: str = ""
-    no_start: bool = False
-    no_tasks: bool = False
-    renew_volumes: bool = False
-    user: str = ""
-    message: str = ""
-    source: str = ""
-    moves: dict[str, str] = {}
-
-
-class SavedPlan(Record, frozen=True, kw_only=True):
-    """A plan with all that it was made from."""
-
-    stack: Stack
-    options: UpOptions
-    plan: Plan
-
-
 log = logging.getLogger(__name__)
-HISTORY = 100
-"""Revisions of a stack that are kept."""
 
 
 class Controller:
@@ -256,35 +211,6 @@ class Controller:
         asked = [r for t in tasks if (r := services.get((t.stack, t.service)))]
         return sum(r.cpus for r in asked), sum(r.memory for r in asked)
 
-    def proposed_moves(self, limit: int) -> list[Move]:
-        """Moves that would even out the cluster. Reads only."""
-        ground = self.ground("")
-        board = Board(ground.nodes, ground.ready)
-        demand_of_others(board, [t for t in self.tasks.values() if t.desired != "guest"], ground.demands)
-        units = [
-            unit for name, record in sorted(self.stacks.items())
-            for unit in placed_units(record.stack, self.state(name).tasks, self.ground(name))
-        ]
-        return moves(board, units, limit=limit)
-
-    async def rebalance(self, limit: int, tell: Any) -> list[Failure]:
-        """Make the proposed moves, one after the other, each up before the next begins."""
-        for move in self.proposed_moves(limit):
-            tell({"event": "move", **msgspec.to_builtins(move)})
-            if failures := await self.again(move.stack, tell, dict.fromkeys(move.tasks, move.target)):
-                return failures
-        return []
-
-    async def again(self, name: str, tell: Any, wishes: Mapping[str, str] = {}) -> list[Failure]:
-        """Bring a stack up as it is, with as many replicas as it has, on the nodes that are right for it now."""
-        scale: dict[str, int] = {}
-        for task in self.state(name).tasks:
-            scale[task.service] = scale.get(task.service, 0) + (task.desired != "guest")
-        record = self.known(name).stack
-        fixed = {s.name for s in record.services if s.mode.startswith("replicated")}
-        options = UpOptions(scale={k: v for k, v in scale.items() if k in fixed}, moves=dict(wishes))
-        return await self.up(record, options, tell)
-
     def why(self, stack: str, service: str, task: str) -> Why:
         """Every node's verdict on a task of *stack*, or on one more of *service* where *task* is not there."""
         known = self.known(stack).stack
@@ -322,53 +248,6 @@ class Controller:
             return []
         return [v["Name"] for v in (await self.courier.call("GET", "/volumes"))["Volumes"]]
 
-    async def history(self, name: str) -> list[StackRecord]:
-        """Every revision of a stack that is kept, the oldest first; also of one that is down."""
-        entries = await self.store.scan(f"history/{name}/")
-        return [msgspec.json.decode(e.value, type=StackRecord) for e in entries]
-
-    async def _earlier(self, name: str, revision: int) -> StackRecord:
-        """Revision *revision* of a stack; 0 is the one before the present. Raises Refused."""
-        known = await self.history(name)
-        if not known:
-            raise Refused(f"stack {name} has no history", 404)
-        present = self.stacks[name].revision if name in self.stacks else known[-1].revision + 1
-        wanted = revision or max((r.revision for r in known if r.revision < present), default=0)
-        found = next((r for r in known if r.revision == wanted), None)
-        if found is None:
-            there = ", ".join(str(r.revision) for r in known)
-            raise Refused(f"stack {name} has no revision {wanted or 'before this one'}; there is: {there}", 404)
-        return found
-
-    async def rollback(self, name: str, revision: int, options: UpOptions, tell: Any) -> list[Failure]:
-        """Apply an earlier *revision* again, as a new one; 0 is the one before the present."""
-        found = await self._earlier(name, revision)
-        message = options.message or f"rollback to revision {found.revision}"
-        # the stack as a whole: what the later revision added goes too
-        return await self.up(found.stack, msgspec.structs.replace(options, message=message, remove_orphans=True), tell)
-
-    async def plan_rollback(self, name: str, revision: int, options: UpOptions) -> Plan:
-        """What `rollback` would do. Reads only."""
-        found = await self._earlier(name, revision)
-        return await self.plan(found.stack, msgspec.structs.replace(options, remove_orphans=True))
-
-    async def apply(self, saved: SavedPlan, tell: Any) -> list[Failure]:
-        """Do exactly what *saved* says. Raises Refused where the same question has another answer by now."""
-        async with self.lock(saved.stack.name):
-            now = await self.plan(saved.stack, saved.options)
-            if (now.basis, now.steps, now.desired) != (saved.plan.basis, saved.plan.steps, saved.plan.desired):
-                moved = [s for s in now.steps if s not in saved.plan.steps]
-                moved = moved or [s for s in saved.plan.steps if s not in now.steps]
-                first = f": {moved[0].action} {moved[0].kind} {moved[0].name} ({moved[0].reason})" if moved else ""
-                raise Refused(
-                    f"the state moved since this plan was made (revision {saved.plan.revision} then, {now.revision} now)"
-                    f"{first}: make a new plan", 409
-                )
-            await self.contents.keep(saved.stack.contents)
-            for step in now.changes:
-                tell({"event": "step", **msgspec.to_builtins(step)})
-            return await self._apply(self.contents.settled(saved.stack), now, saved.options, tell)
-
     # --- doing -------------------------------------------------------------------------------------------------
 
     def lock(self, stack: str) -> asyncio.Lock:
@@ -388,9 +267,9 @@ class Controller:
                 tell({"event": "warning", "message": warning})
             for step in plan.changes:
                 tell({"event": "step", **msgspec.to_builtins(step)})
-            return await self._apply(self.contents.settled(stack), plan, options, tell)
+            return await self.carry_out(self.contents.settled(stack), plan, options, tell)
 
-    async def _apply(self, stack: Stack, plan: Plan, options: UpOptions, tell: Any) -> list[Failure]:
+    async def carry_out(self, stack: Stack, plan: Plan, options: UpOptions, tell: Any) -> list[Failure]:
         before = self.stacks[stack.name].stack if stack.name in self.stacks else stack
         await self.cluster.ask_keys({t.node for t in plan.desired.tasks if any(f.secret for f in t.container.files)}, "seal")
         await self.cluster.ask_keys({h.name for n in plan.desired.networks if n.encrypted for h in n.hosts}, "tunnel")
@@ -412,7 +291,7 @@ class Controller:
             stack.services,
             [t for t in plan.desired.tasks if t.service in {s.name for s in stack.services} and t.desired != "guest"],
             self.statuses, lambda tasks: asyncio.ensure_future(self.write_tasks(tasks)),
-            want="up" if options.wait else "begun" if options.attached else "", timeout_s=options.timeout_s, lost=self._lost,
+            want="up" if options.wait else "begun" if options.attached else "", timeout_s=options.timeout_s, lost=self.lost,
             hands=Exchange(self, stack, options, plan, tell),
         )
         tasks = []
@@ -448,7 +327,7 @@ class Controller:
             self.statuses.listeners.discard(hear)
         if rollout.reverted:
             await self._note_reverted(stack, rollout.reverted, before, options)
-        return [await self._with_log(f) for f in failures]
+        return [await self.with_log(f) for f in failures]
 
     def _rolling(self, stack: Stack, plan: Plan) -> dict[str, dict[str, Task]]:
         """Tasks that are there and are exchanged by and by: service → name → the task as it is."""
@@ -469,7 +348,7 @@ class Controller:
             contents=(*stack.contents, *(c for c in before.contents if (c.kind, c.name) not in known)),
         )
         message = f"the update of {', '.join(sorted(services))} failed and was taken back"
-        record, operations = await self._revision_of(merged, msgspec.structs.replace(options, message=message))
+        record, operations = await revisions.next_of(self, merged, msgspec.structs.replace(options, message=message))
         await self.transact(operations)
         self.stacks[stack.name] = record
 
@@ -493,7 +372,7 @@ class Controller:
         old = self.stacks.get(stack.name)
         if not operations and old and old.stack == stack:
             return
-        record, revision = await self._revision_of(stack, options)
+        record, revision = await revisions.next_of(self, stack, options)
         await self.transact([*revision, *operations])
         self.stacks[stack.name] = record
         self.networks.update({n.name: n for n in plan.desired.networks})
@@ -503,30 +382,14 @@ class Controller:
             self.networks.pop(name, None)
         await self.cluster.deliver()
 
-    async def _revision_of(self, stack: Stack, options: UpOptions) -> tuple[StackRecord, list[Op]]:
-        """*stack* as the next revision, and what writes it."""
-        old = self.stacks.get(stack.name)
-        last = old.revision if old else max((r.revision for r in await self.history(stack.name)), default=0)
-        record = StackRecord(
-            stack=stack, revision=last + 1, user=options.user, message=options.message, source=options.source,
-            updated=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        )
-        raw = msgspec.json.encode(record)
-        operations: list[Op] = [
-            Put(f"stacks/{stack.name}", raw), Put(f"history/{stack.name}/{record.revision:08d}", raw),
-        ]
-        if record.revision > HISTORY:
-            operations.append(Delete(f"history/{stack.name}/{record.revision - HISTORY:08d}"))
-        return record, operations
-
-    async def _with_log(self, failure: Failure) -> Failure:
+    async def with_log(self, failure: Failure) -> Failure:
         status = self.statuses.by_task.get(failure.task)
         if status is None or not status.container:
             return failure
         courier = self.cluster.get(self.statuses.nodes.get(failure.task, self.node)).courier
         return msgspec.structs.replace(failure, log=tuple(await courier.tail(status.container, 10)))
 
-    def _lost(self, task: Task) -> str:
+    def lost(self, task: Task) -> str:
         return self.cluster.silent(task.node)
 
     async def gone(self, names: Sequence[str]) -> None:
@@ -536,144 +399,6 @@ class Controller:
             return True if all(n not in self.statuses.by_task for n in names) else None
 
         await self.statuses.until(answer)
-
-    async def down(self, name: str, *, volumes: bool, tell: Any) -> None:
-        """Stop and remove in reverse order; networks go, volumes where asked. Nothing there is fine."""
-        async with self.lock(name):
-            record = self.stacks.get(name)
-            await guests.send_away(self, [t for t in self.state(name).tasks if t.desired == "guest"], tell)
-            state = self.state(name)
-            order = [set(wave) for wave in graph.waves(record.stack)] if record else []
-            placed = set().union(*order) if order else set()
-            rest = {t.service for t in state.tasks} - placed
-            for wave in [rest, *reversed(order)]:
-                names = [t.name for t in state.tasks if t.service in wave and t.name in self.tasks]
-                if names:
-                    for task in names:
-                        tell({"event": "step", "action": "remove", "kind": "task", "name": task, "reason": "down"})
-                    await self.remove_tasks(names)
-                    await self.gone(names)
-            networks = [n.name for n in state.networks]
-            for network in networks:
-                tell({"event": "step", "action": "remove", "kind": "network", "name": network, "reason": "down"})
-            operations: list[Op] = [Delete(keys.of_network(n)) for n in networks]
-            if volumes:
-                operations += [Delete(f"volumes/{v.name}") for v in state.volumes]
-            operations.append(Delete(f"stacks/{name}"))
-            await self.transact(operations)
-            for network in networks:
-                self.networks.pop(network, None)
-            self.stacks.pop(name, None)
-            if volumes:
-                for volume in state.volumes:
-                    self.volumes.pop(volume.name, None)
-            await self.cluster.deliver()
-            if volumes:
-                await self._remove_volumes(name, tell)
-
-    async def _remove_volumes(self, stack: str, tell: Any) -> None:
-        filters = msgspec.json.encode({"label": [f"com.docker.compose.project={stack}"]}).decode()
-        for name in sorted(self.cluster.ready):
-            courier = self.cluster.members[name].courier
-            found = await courier.call("GET", "/volumes", params={"filters": filters})
-            for volume in found["Volumes"]:
-                tell({"event": "step", "action": "remove", "kind": "volume", "name": volume["Name"], "node": name,
-                      "reason": "down -v"})
-                await courier.call("DELETE", f"/volumes/{volume['Name']}")
-
-    async def drain(self, name: str, tell: Any) -> list[Failure]:
-        """Take a node out of use; each stack that has tasks there is brought up again without it."""
-        node = await self.cluster.change(name, NodeChange(availability="drain"))
-        failures = await moving.follow(self, node.name, tell)
-        for stack in sorted({t.stack for t in self.tasks.values() if t.node == node.name}):
-            failures += await self.again(stack, tell)
-        return failures
-
-    async def taint(self, name: str, wish: NodeChange, tell: Any) -> list[Failure]:
-        """Change a node's taints; what it may not keep any more is brought up elsewhere."""
-        node = await self.cluster.change(name, wish)
-        failures: list[Failure] = []
-        if any(t.endswith(":NoExecute") for t in wish.taints):
-            for stack in sorted({t.stack for t in self.tasks.values() if t.node == node.name}):
-                failures += await self.again(stack, tell)
-        return failures
-
-    async def act(
-        self, name: str, verb: str, services: Sequence[str], tell: Any, *, timeout_s: float | None = None
-    ) -> list[Failure]:
-        """stop, start or restart the tasks of a stack, in the order that depends_on asks for; start takes along what the
-        services need, restart those whose depends_on asks for it. *timeout_s* is how long a
-        container may take to end, instead of its own stop_grace_period."""
-        async with self.lock(name):
-            stack = self.known(name).stack
-            unknown = set(services) - {s.name for s in stack.services}
-            if unknown:
-                raise Refused(f"stack {name} has no service {', '.join(sorted(unknown))}", 404)
-            chosen = set(services) or {s.name for s in stack.services}
-            if verb == "start":
-                chosen = needed(stack.services, chosen)
-            elif verb == "restart":
-                chosen = graph.restarted_with(stack, chosen)
-            order = list(graph.waves(stack))
-            for wave in reversed(order) if verb == "stop" else order:
-                tasks = [
-                    t for t in self.state(name).tasks
-                    if t.service in wave and t.service in chosen and t.desired != "guest"
-                ]
-                changed = [self._changed(t, verb) for t in tasks]
-                if not tasks:
-                    continue
-                for task in tasks:
-                    tell({"event": "step", "action": "update", "kind": "task", "name": task.name, "reason": verb})
-                await self.write_tasks(changed)
-                hurry = asyncio.create_task(self._hurry(changed, timeout_s)) if timeout_s is not None else None
-                failures = await self._settled(changed, verb)
-                if hurry:
-                    hurry.cancel()
-                if failures:
-                    return failures
-        return []
-
-    async def _hurry(self, tasks: Sequence[Task], timeout_s: float) -> None:
-        """End what has not ended by itself after so long."""
-        await asyncio.sleep(timeout_s)
-        for task in tasks:
-            status, member = self.statuses.by_task.get(task.name), self.cluster.members.get(task.node)
-            if status and status.container and status.state == "stopping" and member and member.ready:
-                with contextlib.suppress(PystackError):
-                    await member.courier.call("POST", f"/containers/{status.container}/kill")
-
-    async def remove(self, name: str, tasks: Sequence[str], tell: Any) -> None:
-        """Take tasks out of what the stack is now; its file still asks for them."""
-        async with self.lock(name):
-            there = {t.name for t in self.state(name).tasks}
-            if unknown := set(tasks) - there:
-                raise Refused(f"stack {name} has no task {', '.join(sorted(unknown))}", 404)
-            for task in tasks:
-                tell({"event": "step", "action": "remove", "kind": "task", "name": task, "reason": "rm"})
-            await self.remove_tasks(tasks)
-            await self.gone(tasks)
-
-    def _changed(self, task: Task, verb: str) -> Task:
-        if verb == "stop":
-            return msgspec.structs.replace(task, desired="stopped")
-        # one that ended by itself is started by a new generation too; one that runs is left alone by `start`
-        status = self.statuses.by_task.get(task.name)
-        runs = status is not None and status.state in ("running", "paused", "starting", "restarting")
-        again = verb == "restart" or not runs
-        return msgspec.structs.replace(task, desired="running", generation=task.generation + (1 if again else 0))
-
-    async def _settled(self, tasks: Sequence[Task], verb: str) -> list[Failure]:
-        if verb == "stop":
-            up = ("running", "stopping", "restarting", "paused", "starting")
-            await self.statuses.until(lambda: True if not any(
-                (s := self.statuses.by_task.get(t.name)) and s.state in up for t in tasks
-            ) else None)
-            return []
-        rollout = Rollout(self.known(tasks[0].stack).stack.services, tasks, self.statuses,
-                          lambda t: asyncio.ensure_future(self.write_tasks(t)), want="up", timeout_s=60,
-                          lost=self._lost)
-        return [await self._with_log(f) for f in await rollout.run()]
 
     async def close(self) -> None:
         for task in (self._teller, self._recovery, self._rescue):

@@ -15,7 +15,8 @@ from orchestrator.stackfile.model import Stack
 from orchestrator.store.interface import Put
 
 if TYPE_CHECKING:
-    from orchestrator.server.controller import Controller, UpOptions
+    from orchestrator.server.controller import Controller
+    from orchestrator.server.records import UpOptions
 
 
 class Exchange:

@@ -21,6 +21,7 @@ from agent.manifest import Record, Survey, Task, Volume
 from orchestrator.couriers.courier import Courier
 from orchestrator.errors import PystackError, Refused
 from orchestrator.placement.assign import Candidate, explain
+from orchestrator.server import lifecycle
 from orchestrator.server.rollout import Failure
 from orchestrator.store.interface import Delete, Put
 
@@ -136,7 +137,7 @@ async def _carry(controller: Controller, move: Move, users: Sequence[Task], tell
     await _write(controller, move)
     began = time.monotonic()
     for stack, names in _by_stack(services).items():
-        await controller.act(stack, "stop", names, tell)
+        await lifecycle.act(controller, stack, "stop", names, tell)
     failpoint("move.stopped")
     await _pass(source, target, move.volume, first=False)
     differs, survey = await _compare(source, target, move.volume)
@@ -183,7 +184,7 @@ async def _settle(controller: Controller, move: Move, tell: Any) -> list[Failure
     """The users start where the volume is now; once they run, the old copy goes."""
     failures: list[Failure] = []
     for stack in _by_stack(move.stopped):
-        failures += await controller.again(stack, tell)
+        failures += await lifecycle.again(controller, stack, tell)
     if failures:
         return failures  # the old copy stays: somebody will want to look
     source = controller.cluster.members.get(move.source)
@@ -216,7 +217,7 @@ async def _take_back(controller: Controller, name: str) -> None:
             await target.courier.call("DELETE", f"/volumes/{name}")
     for stack, services in _by_stack(move.stopped).items():
         with contextlib.suppress(PystackError):
-            await controller.act(stack, "start", services, _nobody)
+            await lifecycle.act(controller, stack, "start", services, _nobody)
     await controller.transact([Delete(f"moves/{name}")])
 
 

@@ -1,0 +1,48 @@
+"""What is asked of the controller, and what it keeps of a stack."""
+
+from __future__ import annotations
+
+from agent.manifest import Record
+from orchestrator.planning.state import Plan
+from orchestrator.stackfile.model import Stack
+
+
+class StackRecord(Record, frozen=True, kw_only=True):
+    """A stack as it was applied: when, by whom, and why if they said so; *source* is REPOSITORY@COMMIT where it is from one."""
+
+    stack: Stack
+    revision: int
+    updated: str
+    user: str = ""
+    message: str = ""
+    source: str = ""
+
+
+class UpOptions(Record, frozen=True, kw_only=True):
+    """Options of `up` and `plan`. *wait* for all to be up, or, *attached*, only until all has begun.
+    *no_start* makes all but starts nothing; *no_tasks* makes networks and volumes alone."""
+
+    services: tuple[str, ...] = ()
+    scale: dict[str, int] = {}
+    force_recreate: bool = False
+    remove_orphans: bool = False
+    no_deps: bool = False
+    wait: bool = True
+    attached: bool = False
+    timeout_s: float | None = None
+    pull: str = ""
+    no_start: bool = False
+    no_tasks: bool = False
+    renew_volumes: bool = False
+    user: str = ""
+    message: str = ""
+    source: str = ""
+    moves: dict[str, str] = {}
+
+
+class SavedPlan(Record, frozen=True, kw_only=True):
+    """A plan with all that it was made from."""
+
+    stack: Stack
+    options: UpOptions
+    plan: Plan
