@@ -23,6 +23,10 @@ class Conflict(AgentError):
     status = 409
 
 
+class Forbidden(AgentError):
+    status = 403
+
+
 class BadRequest(AgentError):
     status = 400
 
@@ -33,6 +37,10 @@ class ImageError(AgentError):
 
 class ImageNotFound(ImageError):
     status = 404
+
+
+class NoSwarm(AgentError):
+    status = 503
 
 
 class RuntimeFailure(AgentError):

@@ -102,3 +102,18 @@ def remove_tree(path: Path) -> None:
         path.unlink()
     elif path.exists():
         shutil.rmtree(path, onerror=on_error)
+
+
+def used(path: Path) -> int:
+    """Bytes that a tree takes on disk; what vanishes meanwhile counts for nothing."""
+    total, seen = 0, set()
+    for folder, _, names in os.walk(path):
+        for name in names:
+            try:
+                status = os.lstat(os.path.join(folder, name))
+            except OSError:
+                continue
+            if (status.st_dev, status.st_ino) not in seen:
+                seen.add((status.st_dev, status.st_ino))
+                total += status.st_blocks * 512
+    return total

@@ -282,6 +282,7 @@ class Network(Record, frozen=True, kw_only=True):
     driver: str = "bridge"
     subnets: tuple[Subnet, ...] = ()
     internal: bool = False
+    attachable: bool = False
     options: tuple[tuple[str, str], ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     stack: str = ""

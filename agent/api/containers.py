@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 
 from aiohttp import web
 
-from agent.api import translate
+from agent.api import describe, translate
+from agent.api.filters import Filters, labelled, moment, truth
 from agent.api.hijack import frame
 from agent.api.keys import ENGINE, body, flag
 from agent.containers import logs
 from agent.engine.engine import Engine, signal_number
 from agent.engine.records import Record
-from agent.errors import AgentError, BadRequest
-from agent.images.store import Image
+from agent.errors import BadRequest
+from agent.files import used
+from agent.images.reference import parse
 
 routes = web.RouteTableDef()
 
@@ -22,34 +26,58 @@ def _record(request: web.Request) -> Record:
     return request.app[ENGINE].find(request.match_info["name"])
 
 
-def _image(engine: Engine, record: Record) -> Image | None:
-    try:
-        return engine.images.image(record.image_id)
-    except AgentError:
-        return None
-
-
 @routes.get("/containers/json")
 async def listing(request: web.Request) -> web.Response:
     engine = request.app[ENGINE]
-    filters = json.loads(request.query.get("filters") or "{}")
-    everything = flag(request, "all")
-    out = []
-    for record in sorted(engine.records.values(), key=lambda r: r.created, reverse=True):
-        labels = translate.labels(record)
-        wanted = filters.get("label", [])
-        pairs = [w.partition("=") for w in (wanted if isinstance(wanted, list) else list(wanted))]
-        if any(labels.get(k) is None or (eq and labels[k] != v) for k, eq, v in pairs):
-            continue
-        if filters.get("name") and not any(n.strip("^/$") in record.name for n in filters["name"]):
-            continue
-        if filters.get("status"):
-            if translate.state_word(record) not in filters["status"]:
-                continue
-        elif not everything and not record.running:
-            continue
-        out.append(translate.summary(record, _image(engine, record)))
-    return web.json_response(out)
+    filters = Filters(request)
+    records = sorted(engine.records.values(), key=lambda r: r.created, reverse=True)
+    if not (flag(request, "all") or filters["status"] or filters["exited"] or request.query.get("limit", "-1") != "-1"):
+        records = [r for r in records if r.running]
+    names = {r.id: engine.images.image(r.image_id).names for r in records if describe.image_of(engine, r)}
+
+    def derived(record: Record, image: str) -> bool:
+        wanted = image.removeprefix("sha256:")
+        if known := describe.image_of(engine, record):
+            return known.id.removeprefix("sha256:").startswith(wanted) or parse(image).name in names[record.id]
+        return record.image == image
+
+    def earlier(record: Record, name: str) -> bool:
+        return record.created < engine.find(name).created
+
+    def published(record: Record, wanted: str) -> bool:
+        port, _, protocol = wanted.partition("/")
+        return any(str(p.published) == port and p.protocol == (protocol or "tcp") for p in record.ports)
+
+    chosen = filters.chosen(records, {
+        "id": lambda r, v: r.id.startswith(v),
+        "name": lambda r, v: re.search(v, r.name) is not None or re.search(v, f"/{r.name}") is not None,
+        "label": lambda r, v: labelled(describe.labels(r), v),
+        "status": lambda r, v: describe.state_word(r) == v,
+        "exited": lambda r, v: not r.running and r.exit_code is not None and str(r.exit_code) == v,
+        "ancestor": derived, "before": earlier, "since": lambda r, v: r.created > engine.find(v).created,
+        "volume": lambda r, v: any(v in (m["Name"], m["Destination"]) for m in describe.mounts(engine, r)),
+        "network": lambda r, v: any(v in (e.network, engine.networks.identity(e.network)) for e in r.endpoints),
+        "health": lambda r, v: (r.health or "none") == v,
+        "publish": published, "expose": lambda r, v: any(f"{p.target}/{p.protocol}" == v for p in r.container.ports),
+        "is-task": lambda r, v: not truth(v), "isolation": lambda r, v: v == "default",
+    })
+    for key, keep in (("before", earlier), ("since", lambda r, v: r.created > engine.find(v).created)):
+        if name := request.query.get(key):
+            chosen = [r for r in chosen if keep(r, name)]
+    if (limit := int(request.query.get("limit") or -1)) > 0:
+        chosen = chosen[:limit]
+    rows = [describe.summary(engine, r) for r in chosen]
+    if flag(request, "size"):
+        for row, record in zip(rows, chosen, strict=True):
+            row |= await asyncio.to_thread(_sizes, engine, record)
+    return web.json_response(rows)
+
+
+def _sizes(engine: Engine, record: Record) -> dict[str, int]:
+    """Bytes of what it wrote, and of that with its image."""
+    image = describe.image_of(engine, record)
+    written = used(engine.directory(record) / "upper")
+    return {"SizeRw": written, "SizeRootFs": written + (image.size if image else 0)}
 
 
 @routes.post("/containers/create")
@@ -65,8 +93,11 @@ async def create(request: web.Request) -> web.Response:
 
 @routes.get("/containers/{name}/json")
 async def inspect(request: web.Request) -> web.Response:
-    record = _record(request)
-    return web.json_response(translate.inspected(record, _image(request.app[ENGINE], record)))
+    engine, record = request.app[ENGINE], _record(request)
+    document = describe.inspected(engine, record)
+    if flag(request, "size"):
+        document |= await asyncio.to_thread(_sizes, engine, record)
+    return web.json_response(document)
 
 
 @routes.post("/containers/{name}/start")
@@ -141,7 +172,7 @@ async def read_logs(request: web.Request) -> web.StreamResponse:
     wanted = {n for n, name in ((1, "stdout"), (2, "stderr")) if flag(request, name)} or {1, 2}
     stamps, raw = flag(request, "timestamps"), record.container.tty
     kind = "raw" if raw else "multiplexed"
-    since, until = _since(request, "since"), _since(request, "until")
+    since, until = (request.query[name] if moment(request, name) else "" for name in ("since", "until"))
     response = web.StreamResponse(headers={"Content-Type": f"application/vnd.docker.{kind}-stream"})
     await response.prepare(request)
     lines = logs.read(
@@ -162,23 +193,17 @@ async def read_logs(request: web.Request) -> web.StreamResponse:
     return response
 
 
-def _since(request: web.Request, name: str) -> str:
-    value = request.query.get(name, "")
-    if value in ("", "0"):
-        return ""
-    try:
-        logs.instant(value)
-    except ValueError:
-        raise BadRequest(f"{name}={value}: an RFC 3339 time, or seconds since the epoch") from None
-    return value
-
-
 @routes.post("/containers/prune")
 async def prune(request: web.Request) -> web.Response:
+    """Delete containers that do not run, but for tasks of stacks."""
     engine = request.app[ENGINE]
+    idle = [r for r in engine.records.values()
+            if not r.task and not r.running and r.state not in ("starting", "restarting")]
     gone = []
-    for record in list(engine.records.values()):
-        if not record.task and not record.running and record.state not in ("starting", "restarting"):
-            await engine.remove(record)
-            gone.append(record.id)
+    for record in Filters(request).chosen(idle, {
+        "label": lambda r, v: labelled(describe.labels(r), v), "label!": lambda r, v: not labelled(describe.labels(r), v),
+        "until": lambda r, v: logs.instant(r.created) < logs.instant(v),
+    }):
+        await engine.remove(record)
+        gone.append(record.id)
     return web.json_response({"ContainersDeleted": gone, "SpaceReclaimed": 0})

@@ -24,6 +24,8 @@ from agent.images import archive
 from agent.images.reference import parse
 
 routes = web.RouteTableDef()
+MOUNT_POINTS = {"/dev", "/proc", "/sys", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/sbin/pystack-init"}
+FOLDERS = {"/etc", "/sbin"}
 
 
 @contextlib.asynccontextmanager
@@ -82,7 +84,10 @@ async def changes(request: web.Request) -> web.Response:
     finally:
         mounts.unmount(point)
         point.rmdir()
-    return web.json_response([{"Path": path, "Kind": kind} for path, kind in found])
+    # what we put there to mount on is no change of the container's; nor is a folder, for that alone
+    own = [(path, kind) for path, kind in found if path not in MOUNT_POINTS]
+    kept = {path.rpartition("/")[0] for path, _ in own}
+    return web.json_response([{"Path": p, "Kind": k} for p, k in own if k != 0 or p not in FOLDERS or p in kept])
 
 
 @routes.post("/commit")

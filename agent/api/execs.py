@@ -80,8 +80,10 @@ async def inspect(request: web.Request) -> web.Response:
     found = _exec(request)
     return web.json_response({
         "ID": found.id, "Running": found.running, "ExitCode": found.exit_code, "Pid": found.pid,
-        "ContainerID": found.record.id, "OpenStdin": found.stdin,
-        "ProcessConfig": {"tty": found.tty, "entrypoint": found.command[0], "arguments": found.command[1:]},
+        "ContainerID": found.record.id, "OpenStdin": found.stdin, "OpenStdout": True, "OpenStderr": True, "CanRemove": False,
+        "DetachKeys": "",
+        "ProcessConfig": {"tty": found.tty, "entrypoint": found.command[0], "arguments": found.command[1:], "user": found.user,
+                          "privileged": found.privileged},
     })
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fnmatch
 import json
 import tempfile
 from collections.abc import AsyncIterator
@@ -11,11 +12,13 @@ from typing import Any
 
 from aiohttp import web
 
+from agent.api.filters import Filters, labelled, truth
 from agent.api.keys import ENGINE, flag
 from agent.errors import AgentError, BadRequest, told
+from agent.files import used
 from agent.images import archive, garbage, pull
 from agent.images.reference import parse
-from agent.images.store import Image
+from agent.images.store import Image, layer_directory
 from agent.images.types import RunConfig
 
 routes = web.RouteTableDef()
@@ -43,6 +46,8 @@ def _epoch(stamp: str) -> int:
 def inspected(image: Image) -> dict[str, Any]:
     c = image.config.config or RunConfig()
     return summary(image) | {
+        "Parent": "", "Comment": "", "Author": image.config.author or "", "DockerVersion": "", "OsVersion": "",
+        "Metadata": {"LastTagTime": "0001-01-01T00:00:00Z"},
         "Created": image.created, "Architecture": image.config.architecture, "Os": image.config.os,
         "Config": {
             "User": c.user, "Env": list(c.env or ()), "Entrypoint": list(c.entrypoint) if c.entrypoint else None,
@@ -56,7 +61,50 @@ def inspected(image: Image) -> dict[str, Any]:
 
 @routes.get("/images/json")
 async def listing(request: web.Request) -> web.Response:
-    return web.json_response([summary(i) for i in request.app[ENGINE].images.everything()])
+    store = request.app[ENGINE].images
+    filters = Filters(request)
+
+    def created(name: str) -> str:
+        return store.find(name).created
+
+    def refers(image: Image, pattern: str) -> bool:
+        names = [parse(n).familiar for n in image.names]
+        return any(fnmatch.fnmatchcase(n, pattern) or fnmatch.fnmatchcase(n.rpartition(":")[0], pattern) for n in names)
+
+    images = filters.chosen(store.everything(), {
+        "reference": refers, "dangling": lambda i, v: (not i.names) == truth(v),
+        "label": lambda i, v: labelled((i.config.config or RunConfig()).labels or {}, v),
+        "before": lambda i, v: i.created < created(v), "since": lambda i, v: i.created > created(v),
+        "until": lambda i, v: _epoch(i.created) < float(v),
+    })
+    if name := request.query.get("filter"):  # of clients before 1.41
+        images = [i for i in images if refers(i, name)]
+    return web.json_response([summary(i) for i in images])
+
+
+@routes.get("/images/{name:.+}/history")
+async def history(request: web.Request) -> web.Response:
+    """The steps that made it, the newest first; each that made a layer with what the layer has, in bytes."""
+    store = request.app[ENGINE].images
+    image = store.find(request.match_info["name"])
+    sizes = iter(image.layers)
+    steps = []
+    for step in image.config.history or ():
+        layer = None if step.empty_layer else next(sizes, None)
+        size = await asyncio.to_thread(used, layer_directory(store.layers, layer)) if layer else 0
+        steps.append({"Id": "<missing>", "Created": _epoch(step.created or ""), "CreatedBy": step.created_by or "",
+                      "Comment": step.comment or "", "Size": size, "Tags": None})
+    steps.reverse()
+    if steps:
+        steps[0] |= {"Id": image.id, "Tags": summary(image)["RepoTags"]}
+    return web.json_response(steps)
+
+
+@routes.get("/images/{name:.+}/get")
+async def save_one(request: web.Request) -> web.StreamResponse:
+    store, name = request.app[ENGINE].images, request.match_info["name"]
+    store.find(name)
+    return await _send(request, archive.save(store, [name]))
 
 
 @routes.get("/images/{name:.+}/json")

@@ -5,11 +5,8 @@ from __future__ import annotations
 import shlex
 from typing import Any, Literal
 
-from agent.engine.records import Record
 from agent.errors import BadRequest
-from agent.images.store import Image
-from agent.images.types import RunConfig
-from agent.manifest import Attachment, Container, Device, DeviceRequest, Healthcheck, Mount, Port, Ulimit
+from agent.manifest import Attachment, Container, Device, DeviceRate, DeviceRequest, Healthcheck, Mount, Port, Ulimit
 
 Document = dict[str, Any]
 
@@ -47,8 +44,9 @@ def _mounts(body: Document, host: Document) -> tuple[Mount, ...]:
     out = []
     for bind in host.get("Binds") or ():
         parts = bind.split(":")
-        if len(parts) < 2:
-            raise BadRequest(f"bind {bind!r}: SOURCE:TARGET[:OPTIONS]")
+        if len(parts) < 2:  # a place alone is one for an anonymous volume
+            out.append(Mount(kind="volume", target=bind))
+            continue
         options = parts[2].split(",") if len(parts) > 2 else []
         is_path = parts[0].startswith("/")
         out.append(Mount(
@@ -82,6 +80,28 @@ def _health(document: Document | None) -> Healthcheck | None:
     )
 
 
+RATES = {"BlkioWeightDevice": ("weight", "Weight"), "BlkioDeviceReadBps": ("read_bps", "Rate"),
+         "BlkioDeviceWriteBps": ("write_bps", "Rate"), "BlkioDeviceReadIOps": ("read_iops", "Rate"),
+         "BlkioDeviceWriteIOps": ("write_iops", "Rate")}
+
+
+def _rates(host: Document) -> tuple[DeviceRate, ...]:
+    return tuple(
+        DeviceRate(what=what, path=one["Path"], rate=int(one[field]))
+        for key, (what, field) in RATES.items() for one in host.get(key) or ()
+    )
+
+
+def attachment(name: str, settings: Document, mac: str = "") -> Attachment:
+    """A network of a create or connect request, with its endpoint's settings."""
+    ipam = settings.get("IPAMConfig") or {}
+    return Attachment(
+        network=name, ipv4=ipam.get("IPv4Address") or "", ipv6=ipam.get("IPv6Address") or "",
+        mac=settings.get("MacAddress") or mac, aliases=tuple(settings.get("Aliases") or ()),
+        link_local=tuple(ipam.get("LinkLocalIPs") or ()), gw_priority=settings.get("GwPriority") or 0,
+    )
+
+
 def container(body: Document) -> Container:
     """The Container that a create request describes. Raises BadRequest, ValueError."""
     host: Document = body.get("HostConfig") or {}
@@ -96,12 +116,10 @@ def container(body: Document) -> Container:
         if name in ("host", "none"):
             continue
         settings = endpoints.get(name) or {}
-        ipam = settings.get("IPAMConfig") or {}
-        attachments.append(Attachment(
-            network=name, ipv4=ipam.get("IPv4Address", ""), ipv6=ipam.get("IPv6Address", ""),
-            aliases=tuple(settings.get("Aliases") or ()),
-        ))
-    policy = host.get("RestartPolicy") or {}
+        attachments.append(attachment(name, settings, mac=body.get("MacAddress") or "" if len(names) == 1 else ""))
+    if not attachments and body.get("MacAddress") and mode in ("", "default", "bridge"):
+        attachments.append(attachment("bridge", {}, mac=body["MacAddress"]))
+    policy, logging = host.get("RestartPolicy") or {}, host.get("LogConfig") or {}
     return Container(
         image=body["Image"],
         entrypoint=_words(body.get("Entrypoint")),
@@ -126,10 +144,16 @@ def container(body: Document) -> Container:
         restart=policy.get("Name") or "no",
         restart_max=policy.get("MaximumRetryCount") or 0,
         cpus=(host.get("NanoCpus") or 0) / 1e9,
-        cpu_shares=host.get("CpuShares") or 0,
+        cpu_shares=host.get("CpuShares") or 0, cpu_period=host.get("CpuPeriod") or 0, cpu_quota=host.get("CpuQuota") or 0,
+        cpu_rt_period=host.get("CpuRealtimePeriod") or 0, cpu_rt_runtime=host.get("CpuRealtimeRuntime") or 0,
         cpuset=host.get("CpusetCpus") or "",
         memory=host.get("Memory") or 0,
-        memory_swap=host.get("MemorySwap") or 0,
+        memory_swap=host.get("MemorySwap") or 0, memory_reservation=host.get("MemoryReservation") or 0,
+        swappiness=s if (s := host.get("MemorySwappiness")) is not None and s >= 0 else None,
+        oom_score_adj=host.get("OomScoreAdj") or 0, oom_kill_disable=bool(host.get("OomKillDisable")),
+        blkio_weight=host.get("BlkioWeight") or 0, blkio=_rates(host), cgroup_parent=host.get("CgroupParent") or "",
+        cgroup_mode=host.get("CgroupnsMode") or "", annotations=tuple(sorted((host.get("Annotations") or {}).items())),
+        device_rules=tuple(host.get("DeviceCgroupRules") or ()),
         pids=host.get("PidsLimit") or 0,
         shm_size=host.get("ShmSize") or 64 << 20,
         ulimits=tuple(Ulimit(name=u["Name"], soft=u["Soft"], hard=u["Hard"]) for u in host.get("Ulimits") or ()),
@@ -148,7 +172,7 @@ def container(body: Document) -> Container:
         volumes_from=tuple(host.get("VolumesFrom") or ()),
         network_mode=mode if mode in ("host", "none") or ":" in mode else "",
         pid_mode=host.get("PidMode") or "",
-        ipc_mode="host" if host.get("IpcMode") == "host" else "",
+        ipc_mode=ipc if (ipc := host.get("IpcMode") or "") == "host" or ipc.startswith("container:") else "",
         uts_mode=host.get("UTSMode") or "",
         userns_mode=_userns_mode(host.get("UsernsMode") or ""),
         group_add=tuple(host.get("GroupAdd") or ()),
@@ -158,118 +182,6 @@ def container(body: Document) -> Container:
         dns=tuple(host.get("Dns") or ()),
         dns_search=tuple(host.get("DnsSearch") or ()),
         dns_opt=tuple(host.get("DnsOptions") or ()),
-        log_options=tuple(sorted(((host.get("LogConfig") or {}).get("Config") or {}).items())),
+        links=tuple((alias or source, source) for source, _, alias in (w.partition(":") for w in host.get("Links") or ())),
+        log_driver=logging.get("Type") or "json-file", log_options=tuple(sorted((logging.get("Config") or {}).items())),
     )
-
-
-DOCKER_STATES = {
-    "pending": "created", "pulling": "created", "starting": "created", "stopping": "running", "failed": "exited",
-}
-
-
-def state_word(record: Record) -> str:
-    return DOCKER_STATES.get(record.state, record.state)
-
-
-def _bindings(record: Record) -> Document:
-    out: dict[str, list[Document]] = {}
-    for port in record.ports:
-        for host in (port.host_ip,) if port.host_ip else ("0.0.0.0", "::"):
-            out.setdefault(f"{port.target}/{port.protocol}", []).append(
-                {"HostIp": host, "HostPort": str(port.published)}
-            )
-    return out
-
-
-def labels(record: Record) -> dict[str, str]:
-    """The container's labels, with those of Docker Compose for the tools that look for them."""
-    out = dict(record.container.labels)
-    if record.stack:
-        out |= {
-            "com.docker.compose.project": record.stack, "com.docker.compose.service": record.service,
-            "com.docker.compose.container-number": record.task.rsplit("-", 1)[-1],
-        }
-    return out
-
-
-def summary(record: Record, image: Image | None) -> Document:
-    from agent.containers.logs import instant
-
-    return {
-        "Id": record.id, "Names": [f"/{record.name}"], "Image": record.image,
-        "ImageID": image.id if image else "", "Command": " ".join(record.container.command or ()),
-        "Created": int(instant(record.created)), "State": state_word(record), "Status": status_words(record),
-        "Ports": [
-            {"IP": p.host_ip or "0.0.0.0", "PrivatePort": p.target, "PublicPort": p.published, "Type": p.protocol}
-            for p in record.ports if record.running
-        ],
-        "Labels": labels(record), "Mounts": [],
-        "HostConfig": {"NetworkMode": record.container.network_mode or "bridge"},
-        "NetworkSettings": {"Networks": networks(record)},
-    }
-
-
-def status_words(record: Record) -> str:
-    if record.state in ("running", "stopping"):
-        return "Up" + (f" ({record.health})" if record.health else "")
-    if record.state == "paused":
-        return "Up (Paused)"
-    if record.state == "restarting":
-        return f"Restarting ({record.exit_code})"
-    return f"Exited ({record.exit_code})" if record.exit_code is not None else "Created"
-
-
-def networks(record: Record) -> Document:
-    return {
-        e.network: {
-            "IPAddress": e.ipv4, "GlobalIPv6Address": e.ipv6, "MacAddress": e.mac, "Aliases": list(e.aliases),
-            "EndpointID": record.id, "NetworkID": "",
-        }
-        for e in record.endpoints
-    }
-
-
-def inspected(record: Record, image: Image | None) -> Document:
-    c = record.container
-    config = (image.config.config if image else None) or RunConfig()
-    state: Document = {
-        "Status": state_word(record), "Running": record.running, "Paused": record.state == "paused",
-        "Restarting": record.state == "restarting", "OOMKilled": record.oom_killed, "Dead": False,
-        "Pid": record.process.pid if record.process else 0, "ExitCode": record.exit_code or 0, "Error": record.error,
-        "StartedAt": record.started or "0001-01-01T00:00:00Z", "FinishedAt": record.finished or "0001-01-01T00:00:00Z",
-    }
-    if record.health:
-        state["Health"] = {
-            "Status": record.health, "FailingStreak": record.failing_streak, "Log": record.health_log,
-        }
-    entrypoint = c.entrypoint if c.entrypoint is not None else config.entrypoint
-    command = c.command if c.command is not None else config.cmd
-    return {
-        "Id": record.id, "Name": f"/{record.name}", "Created": record.created, "State": state,
-        "Image": image.id if image else "", "RestartCount": record.restarts, "Driver": "overlay2",
-        "Platform": "linux", "Path": (entrypoint or command or ("",))[0], "Args": [],
-        "Config": {
-            "Hostname": c.hostname or record.short, "Image": record.image, "Tty": c.tty, "OpenStdin": c.stdin_open,
-            "Env": [f"{k}={v}" for k, v in c.environment], "User": c.user or config.user,
-            "Entrypoint": list(entrypoint) if entrypoint else None, "Cmd": list(command) if command else None,
-            "WorkingDir": c.working_dir or config.working_dir, "Labels": labels(record),
-            "StopSignal": c.stop_signal or config.stop_signal or "SIGTERM", "AttachStdout": True,
-        },
-        "HostConfig": {
-            "NetworkMode": c.network_mode or "bridge", "Memory": c.memory, "NanoCpus": int(c.cpus * 1e9),
-            "PidsLimit": c.pids, "UsernsMode": c.userns_mode, "Privileged": c.privileged, "ReadonlyRootfs": c.read_only,
-            "RestartPolicy": {"Name": c.restart, "MaximumRetryCount": c.restart_max},
-            "PortBindings": _bindings(record), "AutoRemove": record.auto_remove,
-            "LogConfig": {"Type": c.log_driver, "Config": dict(c.log_options)},
-        },
-        "Mounts": [
-            {"Type": m.kind, "Source": m.source or record.anonymous.get(m.target, ""), "Destination": m.target,
-             "RW": not m.read_only, "Name": m.source if m.kind == "volume" else ""}
-            for m in c.mounts
-        ],
-        "NetworkSettings": {
-            "Networks": networks(record), "Ports": _bindings(record),
-            "IPAddress": next((e.ipv4 for e in record.endpoints if e.default), ""),
-        },
-        "Notes": record.notes,
-    }

@@ -7,6 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
+from agent.api.filters import Filters, labelled, truth
 from agent.api.keys import ENGINE, body
 from agent.engine.engine import Engine
 from agent.volumes.volumes import Stored
@@ -24,11 +25,11 @@ def _document(engine: Engine, stored: Stored) -> dict[str, Any]:
 @routes.get("/volumes")
 async def listing(request: web.Request) -> web.Response:
     engine = request.app[ENGINE]
-    wanted = [w.partition("=") for w in json.loads(request.query.get("filters") or "{}").get("label", [])]
-    volumes = [
-        _document(engine, v) for v in engine.volumes.all.values()
-        if all(k in v.labels and (not eq or v.labels[k] == value) for k, eq, value in wanted)
-    ]
+    chosen = Filters(request).chosen(engine.volumes.all.values(), {
+        "label": lambda v, w: labelled(v.labels, w), "name": lambda v, w: w in v.name, "driver": lambda v, w: v.driver == w,
+        "dangling": lambda v, w: (not engine.users_of(v.name)) == truth(w),
+    })
+    volumes = [_document(engine, v) for v in chosen]
     return web.json_response({"Volumes": volumes, "Warnings": []})
 
 

@@ -252,13 +252,16 @@ class Runtime:
         finally:
             os.close(fd)
 
-    async def _run(self, *arguments: str, stdin: bytes | None = None) -> None:
-        child = await asyncio.create_subprocess_exec(
-            self.program, f"--root={self.root}", *arguments,
-            stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
-        )
-        _, err = await child.communicate(stdin)
+    async def _run(self, *arguments: str, stdin: bytes = b"") -> None:
+        # a file in memory: crun opens /dev/stdin by its name, which a socket, uvloop's pipe, has none for
+        with os.fdopen(os.memfd_create("stdin"), "w+b") as file:
+            file.write(stdin)
+            file.seek(0)
+            child = await asyncio.create_subprocess_exec(
+                self.program, f"--root={self.root}", *arguments, stdin=file, stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+            )
+        _, err = await child.communicate()
         if child.returncode:
             raise RuntimeFailure(_reason(err.decode(errors="replace").strip(), None))
 

@@ -33,7 +33,7 @@ from agent.images import pull as puller
 from agent.images.reference import parse
 from agent.images.store import Image, ImageStore
 from agent.images.types import RunConfig
-from agent.manifest import Container, Content, Volume
+from agent.manifest import Attachment, Container, Content, Volume
 from agent.paths import Paths
 from agent.settings import Settings
 from agent.volumes.moving import Moving
@@ -507,6 +507,38 @@ class Engine:
             if record.running:
                 await self.runtime.update(record.id, resources(changed, record.notes, cgroup2=self.cgroup2))
             self._set(record, "update", container=changed)
+
+    async def connect(self, record: Record, attachment: Attachment) -> None:
+        """Put a container on one network more. Raises AgentError."""
+        async with self._lock(record):
+            self._movable(record)
+            own = record.container.attachments or tuple(Attachment(network=e.network) for e in record.endpoints)
+            await self.networks.connect(record, attachment)
+            name = self.networks.get(attachment.network).name
+            self._attach(record, (*own, msgspec.structs.replace(attachment, network=name)), "connect", name)
+
+    async def disconnect(self, record: Record, name: str) -> None:
+        """Take a container off a network. Raises AgentError."""
+        async with self._lock(record):
+            self._movable(record)
+            network = self.networks.get(name)
+            own = record.container.attachments or tuple(Attachment(network=e.network) for e in record.endpoints)
+            await self.networks.disconnect(record, network)
+            rest = tuple(a for a in own if self.networks.get(a.network).name != network.name)
+            self._attach(record, rest, "disconnect", network.name)
+
+    def _movable(self, record: Record) -> None:
+        mode = record.container.network_mode
+        if record.task:
+            raise Conflict(f"container {record.name} is a task of stack {record.stack}: its file says which networks it is on")
+        if mode in ("host", "none") or ":" in mode:
+            raise Conflict(f"container {record.name} has network mode {mode}: it cannot be on networks")
+
+    def _attach(self, record: Record, attachments: tuple[Attachment, ...], verb: str, network: str) -> None:
+        mode = record.container.network_mode if attachments else "none"  # off all networks it stays off all when started again
+        self._set(record, container=msgspec.structs.replace(record.container, attachments=attachments, network_mode=mode))
+        attributes = {"container": record.id, "name": network, "type": "bridge"}
+        self.events.emit("network", verb, self.networks.identity(network), attributes)
 
     async def remove(self, record: Record, *, force: bool = False, volumes: bool = False) -> None:
         """Delete a container and its writable layer; its anonymous volumes too where asked."""

@@ -27,11 +27,25 @@ class Events:
                 queue.get_nowait()
             queue.put_nowait(event)
 
-    async def listen(self) -> AsyncIterator[dict[str, object]]:
+    async def listen(self, since: float | None = None, until: float | None = None) -> AsyncIterator[dict[str, object]]:
+        """Events from now on, or from *since* on, as far as they are remembered; to the end of time, or *until*: seconds since
+        the epoch."""
         queue: asyncio.Queue[dict[str, object]] = asyncio.Queue(1024)
         self._listeners.add(queue)
         try:
+            for event in list(self.recent) if since is not None else ():
+                if since is not None and _instant(event) >= since and (until is None or _instant(event) <= until):
+                    yield event
             while True:
-                yield await queue.get()
+                left = None if until is None else until - time.time()
+                try:
+                    event = await asyncio.wait_for(queue.get(), None if left is None else max(0.0, left))
+                except TimeoutError:
+                    return
+                yield event
         finally:
             self._listeners.discard(queue)
+
+
+def _instant(event: Mapping[str, object]) -> float:
+    return int(str(event["timeNano"])) / 1e9

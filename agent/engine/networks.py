@@ -27,7 +27,7 @@ from agent.engine.presence import Presences
 from agent.engine.records import Endpoint, Record
 from agent.errors import AgentError, BadRequest, Conflict, NotFound
 from agent.failpoints import failpoint
-from agent.manifest import Manifest, Network, Peer, PublishedPort, Subnet, Tunnel, Virtual
+from agent.manifest import Attachment, Manifest, Network, Peer, PublishedPort, Subnet, Tunnel, Virtual
 from agent.paths import Paths
 from agent.rootless.doors import Door, Doors
 from agent.sealing import known_key, private_key
@@ -182,26 +182,8 @@ class Networks:
         """Fix the endpoints of *record*: the plan's addresses, or free ones where the plan gave none."""
         wanted = record.container.attachments
         if not wanted and record.container.network_mode in ("", "bridge", "default") and not record.task:
-            from agent.manifest import Attachment
-
             wanted = (Attachment(network=DEFAULT),)
-        endpoints = []
-        for order, attachment in enumerate(wanted):
-            network = self.get(attachment.network)
-            old = next((e for e in record.endpoints if e.network == network.name), None)
-            endpoint = Endpoint(
-                network=network.name, ipv4=attachment.ipv4, ipv6=attachment.ipv6, mac=attachment.mac,
-                aliases=attachment.aliases, order=order, interface=attachment.interface,
-                link_local=attachment.link_local,
-            )
-            for subnet in network.subnets:
-                field = "ipv6" if ":" in subnet.cidr else "ipv4"
-                if not getattr(endpoint, field):
-                    kept = getattr(old, field) if old else ""
-                    used = self._used(network.name, field, record.id)
-                    value = kept if kept and kept not in used else _free_address(subnet, used)
-                    setattr(endpoint, field, value)
-            endpoints.append(endpoint)
+        endpoints = [self._endpoint(record, attachment, order) for order, attachment in enumerate(wanted)]
         ranked = sorted(
             zip(endpoints, wanted, strict=True),
             key=lambda pair: (-pair[1].gw_priority, self.get(pair[0].network).internal, pair[0].network),
@@ -209,6 +191,53 @@ class Networks:
         if ranked:
             ranked[0][0].default = True
         record.endpoints = endpoints
+
+    def _endpoint(self, record: Record, attachment: Attachment, order: int) -> Endpoint:
+        network = self.get(attachment.network)
+        old = next((e for e in record.endpoints if e.network == network.name), None)
+        endpoint = Endpoint(
+            network=network.name, ipv4=attachment.ipv4, ipv6=attachment.ipv6, mac=attachment.mac,
+            aliases=attachment.aliases, order=order, interface=attachment.interface, link_local=attachment.link_local,
+        )
+        for subnet in network.subnets:
+            field = "ipv6" if ":" in subnet.cidr else "ipv4"
+            if not getattr(endpoint, field):
+                kept = getattr(old, field) if old else ""
+                used = self._used(network.name, field, record.id)
+                value = kept if kept and kept not in used else _free_address(subnet, used)
+                setattr(endpoint, field, value)
+        return endpoint
+
+    async def connect(self, record: Record, attachment: Attachment) -> None:
+        """Put *record*, running or not, on one network more. Raises AgentError, and it is then where it was."""
+        network = self.get(attachment.network)
+        if any(e.network == network.name for e in record.endpoints):
+            raise Conflict(f"container {record.name} is on network {network.name} already")
+        before = record.endpoints
+        endpoint = self._endpoint(record, attachment, max((e.order for e in before), default=-1) + 1)
+        endpoint.default = not any(e.default for e in before)
+        try:
+            await self._become(record, [*before, endpoint])
+        except BaseException:
+            await self._become(record, before)
+            raise
+
+    async def disconnect(self, record: Record, network: Network) -> None:
+        """Take *record* off a network. Raises Conflict where it is not on it."""
+        rest = [e for e in record.endpoints if e.network != network.name]
+        if len(rest) == len(record.endpoints):
+            raise Conflict(f"container {record.name} is not on network {network.name}")
+        if rest and not any(e.default for e in rest):
+            rest[0].default = True
+        await self._become(record, rest)
+
+    async def _become(self, record: Record, endpoints: list[Endpoint]) -> None:
+        record.endpoints = endpoints
+        if record.id in self.attached:
+            self._presences.forget(record)
+            await self.sync()
+            if problem := self._problems.get(self.netns(record)):
+                raise AgentError(f"container {record.name}: {problem}")
 
     def _used(self, network: str, field: str, except_for: str) -> set[str]:
         return {

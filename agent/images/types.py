@@ -70,9 +70,20 @@ class RootFs(msgspec.Struct, frozen=True):
     type: str = "layers"
 
 
+class Step(msgspec.Struct, frozen=True):
+    """One of those that made the image; one with an *empty_layer* changed its configuration alone."""
+
+    created: str | None = None
+    created_by: str | None = None
+    comment: str | None = None
+    empty_layer: bool = False
+
+
 class Config(msgspec.Struct, frozen=True):
     rootfs: RootFs
     architecture: str = ""
     os: str = ""
     created: str | None = None
     config: RunConfig | None = None
+    author: str | None = None
+    history: tuple[Step, ...] | None = None

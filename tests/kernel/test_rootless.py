@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.conftest import PATIENCE, eventually
@@ -93,7 +94,7 @@ def ada() -> Iterator[User]:
     version = subprocess.check_output([PYTHON, "-c", "import sys; print(*sys.version_info[:2])"], text=True).split()
     if version != [str(n) for n in sys.version_info[:2]]:
         pytest.skip(f"{PYTHON} is {'.'.join(version)}: what is installed here is for another")
-    site = next(p for p in sys.path if p.endswith("-packages") and (Path(p) / "msgspec").is_dir())
+    site = str(Path(msgspec.__file__).parents[1])
     place = Path(tempfile.mkdtemp(prefix="pystack-ada"))
     place.chmod(0o755)
     for name in ("home", "home/run", "code", "site", "etc"):

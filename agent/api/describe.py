@@ -1,0 +1,262 @@
+"""Containers as the Engine API shows them, from what the engine knows. Source: Docker Engine API v1.43, ContainerInspect,
+ContainerList."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from agent.api.translate import RATES
+from agent.containers.logs import instant
+from agent.engine.engine import Engine
+from agent.engine.records import Record
+from agent.errors import AgentError
+from agent.images.store import Image
+from agent.images.types import RunConfig
+from agent.isolation import paths
+from agent.manifest import Container
+from netplugins.bridge import address_mac
+
+Document = dict[str, Any]
+
+DOCKER_STATES = {
+    "pending": "created", "pulling": "created", "starting": "created", "stopping": "running", "failed": "exited",
+}
+
+
+def state_word(record: Record) -> str:
+    return DOCKER_STATES.get(record.state, record.state)
+
+
+def _bindings(record: Record) -> Document:
+    out: dict[str, list[Document]] = {}
+    for port in record.ports:
+        for host in (port.host_ip,) if port.host_ip else ("0.0.0.0", "::"):
+            out.setdefault(f"{port.target}/{port.protocol}", []).append(
+                {"HostIp": host, "HostPort": str(port.published)}
+            )
+    return out
+
+
+def labels(record: Record) -> dict[str, str]:
+    """The container's labels, with those of Docker Compose for the tools that look for them."""
+    out = dict(record.container.labels)
+    if record.stack:
+        out |= {
+            "com.docker.compose.project": record.stack, "com.docker.compose.service": record.service,
+            "com.docker.compose.container-number": record.task.rsplit("-", 1)[-1],
+        }
+    return out
+
+
+def image_of(engine: Engine, record: Record) -> Image | None:
+    try:
+        return engine.images.image(record.image_id)
+    except AgentError:
+        return None
+
+
+def summary(engine: Engine, record: Record) -> Document:
+    image = image_of(engine, record)
+    config = (image.config.config if image else None) or RunConfig()
+    command, arguments = _command(record.container, config)
+    return {
+        "Id": record.id, "Names": [f"/{record.name}"], "Image": record.image,
+        "ImageID": image.id if image else "", "Command": " ".join([command, *arguments]).strip(),
+        "Created": int(instant(record.created)), "State": state_word(record), "Status": status_words(record),
+        "Ports": [
+            {"IP": p.host_ip or "0.0.0.0", "PrivatePort": p.target, "PublicPort": p.published, "Type": p.protocol}
+            for p in record.ports if record.running
+        ],
+        "Labels": labels(record), "Mounts": mounts(engine, record),
+        "HostConfig": {"NetworkMode": record.container.network_mode or "default"},
+        "NetworkSettings": {"Networks": networks(engine, record)},
+    }
+
+
+def status_words(record: Record) -> str:
+    if record.state in ("running", "stopping"):
+        return f"Up {_age(record.started)}" + (f" ({record.health})" if record.health else "")
+    if record.state == "paused":
+        return f"Up {_age(record.started)} (Paused)"
+    if record.state == "restarting":
+        return f"Restarting ({record.exit_code})"
+    if record.exit_code is None:
+        return "Created"
+    return f"Exited ({record.exit_code}) {_age(record.finished)} ago"
+
+
+def _age(stamp: str) -> str:
+    """How long ago, in Docker's words."""
+    seconds = max(0, int(time.time() - instant(stamp))) if stamp else 0
+    for size, one, unit in ((86_400, "a day", "days"), (3600, "an hour", "hours"), (60, "a minute", "minutes")):
+        if seconds >= size:
+            return f"About {one}" if seconds < 2 * size else f"{seconds // size} {unit}"
+    return f"{seconds} seconds" if seconds else "Less than a second"
+
+
+def networks(engine: Engine, record: Record) -> Document:
+    out = {}
+    for e in record.endpoints:
+        known = engine.networks.all.get(e.network)
+        subnets = {":" in s.cidr: s for s in known.subnets} if known else {}
+        v4, v6 = subnets.get(False), subnets.get(True)
+        wish = next((a for a in record.container.attachments if a.network == e.network), None)
+        asked = {"IPv4Address": wish.ipv4, "IPv6Address": wish.ipv6} if wish and (wish.ipv4 or wish.ipv6) else None
+        mac = e.mac or ("" if known and known.on_lan else address_mac(e.ipv4, e.ipv6))
+        out[e.network] = {
+            "IPAMConfig": {k: v for k, v in asked.items() if v} if asked else None, "Links": None, "DriverOpts": None,
+            "Aliases": [*e.aliases, record.short], "NetworkID": engine.networks.identity(e.network),
+            "EndpointID": record.id if record.running else "", "MacAddress": mac,
+            "IPAddress": e.ipv4, "IPPrefixLen": _length(v4.cidr) if v4 and e.ipv4 else 0, "Gateway": v4.gateway if v4 else "",
+            "GlobalIPv6Address": e.ipv6, "GlobalIPv6PrefixLen": _length(v6.cidr) if v6 and e.ipv6 else 0,
+            "IPv6Gateway": v6.gateway if v6 else "",
+        }
+    return out
+
+
+def _length(cidr: str) -> int:
+    return int(cidr.rpartition("/")[2])
+
+
+def mounts(engine: Engine, record: Record) -> list[Document]:
+    out = []
+    named = {m.target: m for m in record.container.mounts if m.kind != "tmpfs"}  # which HostConfig has
+    for target, m in named.items():
+        name = m.source or record.anonymous.get(target, "")
+        is_volume = m.kind == "volume"
+        source = str(engine.volumes.data(name)) if is_volume and name in engine.volumes.all else "" if is_volume else m.source
+        out.append({
+            "Type": m.kind, "Name": name if is_volume else "", "Source": source, "Destination": target,
+            "Driver": engine.volumes.all[name].driver if is_volume and name in engine.volumes.all else "",
+            "Mode": "", "RW": not m.read_only, "Propagation": m.propagation if m.kind == "bind" else "",
+        })
+    for target, name in record.anonymous.items():
+        if target not in named:
+            out.append({"Type": "volume", "Name": name, "Source": str(engine.volumes.data(name)), "Destination": target,
+                        "Driver": "local", "Mode": "", "RW": True, "Propagation": ""})
+    return out
+
+
+def _command(c: Container, config: RunConfig) -> tuple[str, list[str]]:
+    """The program and its arguments, as the container is started."""
+    entrypoint = c.entrypoint if c.entrypoint is not None else config.entrypoint
+    command = c.command if c.command is not None else () if c.entrypoint is not None else config.cmd
+    words = [*(entrypoint or ()), *(command or ())]
+    return (words[0], words[1:]) if words else ("", [])
+
+
+def inspected(engine: Engine, record: Record) -> Document:
+    c, image = record.container, image_of(engine, record)
+    config = (image.config.config if image else None) or RunConfig()
+    path, arguments = _command(c, config)
+    bundle, directory = engine.bundle(record), engine.directory(record)
+    attached = networks(engine, record)
+    default: Document = next((attached[e.network] for e in record.endpoints if e.default), {})
+    flat = ("IPAddress", "IPPrefixLen", "Gateway", "MacAddress", "GlobalIPv6Address", "GlobalIPv6PrefixLen", "IPv6Gateway",
+            "EndpointID")
+    return {
+        "Id": record.id, "Name": f"/{record.name}", "Created": record.created, "State": _state(record),
+        "Image": image.id if image else "", "RestartCount": record.restarts, "Driver": "overlay2", "Platform": "linux",
+        "Path": path, "Args": arguments, "ResolvConfPath": str(bundle / "resolv.conf"),
+        "HostnamePath": str(bundle / "hostname"), "HostsPath": str(bundle / "hosts"), "LogPath": str(directory / "log"),
+        "MountLabel": "", "ProcessLabel": "", "AppArmorProfile": "", "ExecIDs": None,
+        "GraphDriver": {"Name": "overlay2", "Data": {
+            "UpperDir": str(directory / "upper"), "WorkDir": str(directory / "work"), "MergedDir": str(bundle / "rootfs"),
+        }},
+        "Config": _config(record, config), "HostConfig": host_config(record), "Mounts": mounts(engine, record),
+        "NetworkSettings": {
+            "Bridge": "", "SandboxID": record.id if record.running else "", "HairpinMode": False,
+            "SandboxKey": engine.networks.netns(record) if record.running else "",
+            "Ports": _exposed(record, config), "Networks": attached,
+            **{k: default.get(k, 0 if "Len" in k else "") for k in flat},
+        },
+        "Notes": record.notes,
+    }
+
+
+def _state(record: Record) -> Document:
+    state: Document = {
+        "Status": state_word(record), "Running": record.running, "Paused": record.state == "paused",
+        "Restarting": record.state == "restarting", "OOMKilled": record.oom_killed, "Dead": False,
+        "Pid": record.process.pid if record.process else 0, "ExitCode": record.exit_code or 0, "Error": record.error,
+        "StartedAt": record.started or "0001-01-01T00:00:00Z", "FinishedAt": record.finished or "0001-01-01T00:00:00Z",
+    }
+    if record.health:
+        state["Health"] = {"Status": record.health, "FailingStreak": record.failing_streak, "Log": record.health_log}
+    return state
+
+
+def _exposed(record: Record, config: RunConfig) -> dict[str, list[Document] | None]:
+    """Published ports with where, and those that the image names and nobody published."""
+    names = [*(config.exposed_ports or {}), *(f"{p.target}/{p.protocol}" for p in record.container.ports)]
+    bindings = _bindings(record) if record.running else {}
+    return {name: bindings.get(name) for name in dict.fromkeys([*names, *bindings])}
+
+
+def _config(record: Record, config: RunConfig) -> Document:
+    c = record.container
+    entrypoint = c.entrypoint if c.entrypoint is not None else config.entrypoint
+    command = c.command if c.command is not None else () if c.entrypoint is not None else config.cmd
+    own = dict(c.environment)
+    environment = dict(pair.partition("=")[::2] for pair in config.env or ()) | own
+    document: Document = {
+        "Hostname": c.hostname or record.short, "Domainname": c.domainname, "User": c.user or config.user,
+        "AttachStdin": c.stdin_once, "AttachStdout": True, "AttachStderr": True, "Tty": c.tty, "OpenStdin": c.stdin_open,
+        "StdinOnce": c.stdin_once, "Env": [f"{k}={v}" for k, v in environment.items()],
+        "Cmd": list(command) if command else None, "Image": record.image,
+        "Volumes": {m.target: {} for m in c.mounts if m.kind == "volume" and not m.source} | (config.volumes or {}) or None,
+        "WorkingDir": c.working_dir or config.working_dir, "Entrypoint": list(entrypoint) if entrypoint else None,
+        "OnBuild": None, "Labels": (config.labels or {}) | labels(record),
+        "StopSignal": c.stop_signal or config.stop_signal or "SIGTERM", "StopTimeout": int(c.stop_grace_s),
+        "ExposedPorts": {name: {} for name in _exposed(record, config)},
+    }
+    if c.healthcheck:
+        second = 10**9
+        document["Healthcheck"] = {
+            "Test": list(c.healthcheck.test), "Interval": int(c.healthcheck.interval_s * second),
+            "Timeout": int(c.healthcheck.timeout_s * second), "Retries": c.healthcheck.retries,
+            "StartPeriod": int(c.healthcheck.start_period_s * second),
+        }
+    return document
+
+
+def host_config(record: Record) -> Document:
+    """What was asked for, in the words of a create request."""
+    c = record.container
+    ports: dict[str, list[Document]] = {}
+    for p in c.ports:
+        ports.setdefault(f"{p.target}/{p.protocol}", []).append({
+            "HostIp": p.host_ip, "HostPort": str(p.published) if p.published else ""})
+    binds = [f"{m.source}:{m.target}{':ro' if m.read_only else ''}" for m in c.mounts
+             if m.kind == "bind" or (m.kind == "volume" and m.source)]
+    rates = {key: [{"Path": r.path, field: r.rate} for r in c.blkio if r.what == what] or None
+             for key, (what, field) in RATES.items()}
+    return {
+        "Binds": binds or None, "ContainerIDFile": "", "LogConfig": {"Type": c.log_driver, "Config": dict(c.log_options)},
+        "NetworkMode": c.network_mode or (c.attachments[0].network if c.attachments else "default"), "PortBindings": ports,
+        "RestartPolicy": {"Name": c.restart, "MaximumRetryCount": c.restart_max}, "AutoRemove": record.auto_remove,
+        "VolumeDriver": "", "VolumesFrom": list(c.volumes_from) or None, "CapAdd": list(c.cap_add) or None,
+        "CapDrop": list(c.cap_drop) or None, "CgroupnsMode": c.cgroup_mode or "host", "Dns": list(c.dns),
+        "DnsOptions": list(c.dns_opt), "DnsSearch": list(c.dns_search),
+        "ExtraHosts": [f"{name}:{address}" for name, address in c.extra_hosts] or None, "GroupAdd": list(c.group_add) or None,
+        "IpcMode": c.ipc_mode or "private", "Cgroup": "", "Links": [f"{source}:{alias}" for alias, source in c.links] or None,
+        "OomScoreAdj": c.oom_score_adj, "PidMode": c.pid_mode, "Privileged": c.privileged, "PublishAllPorts": False,
+        "ReadonlyRootfs": c.read_only, "SecurityOpt": list(c.security_opt) or None, "UTSMode": c.uts_mode,
+        "UsernsMode": c.userns_mode, "ShmSize": c.shm_size, "Runtime": "runc", "Isolation": "", "Init": c.init,
+        "Sysctls": dict(c.sysctls) or None, "CpuShares": c.cpu_shares, "Memory": c.memory, "NanoCpus": int(c.cpus * 1e9),
+        "CgroupParent": c.cgroup_parent, "BlkioWeight": c.blkio_weight, "CpuPeriod": c.cpu_period, "CpuQuota": c.cpu_quota,
+        "CpuRealtimePeriod": c.cpu_rt_period, "CpuRealtimeRuntime": c.cpu_rt_runtime, "CpusetCpus": c.cpuset, "CpusetMems": "",
+        "Devices": [{"PathOnHost": d.source, "PathInContainer": d.target, "CgroupPermissions": d.permissions}
+                    for d in c.devices],
+        "DeviceCgroupRules": list(c.device_rules) or None,
+        "DeviceRequests": [{"Driver": r.driver, "Count": 0 if r.ids else r.count, "DeviceIDs": list(r.ids) or None,
+                            "Capabilities": [list(r.capabilities)], "Options": {}} for r in c.device_requests] or None,
+        "MemoryReservation": c.memory_reservation, "MemorySwap": c.memory_swap, "MemorySwappiness": c.swappiness,
+        "OomKillDisable": c.oom_kill_disable, "PidsLimit": c.pids or None,
+        "Ulimits": [{"Name": u.name, "Soft": u.soft, "Hard": u.hard} for u in c.ulimits] or None,
+        "Tmpfs": {m.target: ",".join(m.options) for m in c.mounts if m.kind == "tmpfs"} or None,
+        "MaskedPaths": [] if c.privileged else list(paths.MASKED),
+        "ReadonlyPaths": [] if c.privileged else list(paths.READ_ONLY),
+        "Annotations": dict(c.annotations) or None, **rates,
+    }
