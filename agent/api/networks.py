@@ -57,8 +57,9 @@ def _builtin(engine: Engine, name: str) -> Document:
 @routes.get("/networks")
 async def listing(request: web.Request) -> web.Response:
     engine = request.app[ENGINE]
-    engine.networks.get(DEFAULT)
-    out = [_document(engine, n) for n in engine.networks.all.values()] + [_builtin(engine, n) for n in BUILTIN]
+    # the default one is there for whoever asks, and is made when the first container is on it
+    known = {DEFAULT: Network(name=DEFAULT)} | engine.networks.all
+    out = [_document(engine, n) for n in known.values()] + [_builtin(engine, n) for n in BUILTIN]
     return web.json_response(Filters(request).chosen(out, {
         "name": lambda n, v: v in n["Name"], "id": lambda n, v: n["Id"].startswith(v), "driver": lambda n, v: n["Driver"] == v,
         "label": lambda n, v: labelled(n["Labels"], v), "scope": lambda n, v: n["Scope"] == v,

@@ -134,7 +134,10 @@ class Cluster:
         news. One that is not kept yet is not a node of the cluster yet."""
         news = [m for m in members if self._kept.get(m.node.name, shared(m.node.facts)) != shared(m.node.facts)]
         for member in news:
-            await self._keep(member.node)
+            try:
+                await self._keep(member.node)
+            except StoreError as error:  # a full disk: what is known is known, for as long as this server lives
+                log.warning("what node %s is now is not kept: %s", member.node.name, error)
         return bool(news)
 
     async def _follow_addresses(self, member: Member) -> bool:
@@ -157,8 +160,8 @@ class Cluster:
         return bool(moved)
 
     async def _keep(self, node: Node) -> None:
-        self._kept[node.name] = shared(node.facts)
         await self.store.transact((), [Put(f"nodes/{node.name}", msgspec.json.encode(node))])
+        self._kept[node.name] = shared(node.facts)
 
     def get(self, name: str) -> Member:
         """By name or ID; `local` is the server's own host. Raises Refused."""
