@@ -238,6 +238,8 @@ class Container(Record, frozen=True, kw_only=True):
     """auto: a user namespace of its own; "": as the node's settings say."""
     attachments: tuple[Attachment, ...] = ()
     ports: tuple[Port, ...] = ()
+    expose: tuple[str, ...] = ()
+    """Ports (`80/tcp`) that it listens on; nothing follows from that."""
     extra_hosts: tuple[tuple[str, str], ...] = ()
     dns: tuple[str, ...] = ()
     dns_search: tuple[str, ...] = ()

@@ -83,11 +83,18 @@ def _sizes(engine: Engine, record: Record) -> dict[str, int]:
 @routes.post("/containers/create")
 async def create(request: web.Request) -> web.Response:
     engine = request.app[ENGINE]
-    document = await body(request)
+    document, name = await body(request), request.query.get("name", "").removeprefix("/")
+    if name and not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", name):
+        raise BadRequest(f"Invalid container name ({name}): only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
     auto_remove = bool((document.get("HostConfig") or {}).get("AutoRemove"))
-    record = await engine.create(
-        translate.container(document), name=request.query.get("name", ""), auto_remove=auto_remove
-    )
+    wish = translate.container(document)
+    if (document.get("HostConfig") or {}).get("PublishAllPorts"):
+        image = engine.images.find(wish.image).config.config
+        wish = translate.all_published(wish, (*wish.expose, *((image and image.exposed_ports) or ())))
+    record = await engine.create(wish, name=name, auto_remove=auto_remove)
+    for mount in record.container.mounts:
+        if mount.kind == "volume" and mount.source:
+            engine.volumes.create(mount.source)  # as in Docker it is there from now on
     return web.json_response({"Id": record.id, "Warnings": record.notes}, status=201)
 
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 from aiohttp import web
 
 from agent import mounts
@@ -95,6 +96,14 @@ async def commit(request: web.Request) -> web.Response:
     """An image of what the container is now: its image's layers, and what it wrote as one more."""
     engine, query = request.app[ENGINE], request.query
     record = engine.find(query.get("container", ""))
+    wish = await body(request)  # a container's configuration, of which what it says counts
+    given = dockerfile_changes(query.getall("changes", []))
+    fields = {"Cmd": "cmd", "Entrypoint": "entrypoint", "Env": "env", "User": "user", "WorkingDir": "working_dir",
+              "Labels": "labels", "Volumes": "volumes", "ExposedPorts": "exposed_ports", "StopSignal": "stop_signal"}
+    said = {ours: tuple(v) if isinstance(v, list) else v for theirs, ours in fields.items() if (v := wish.get(theirs))}
+    for key, value in said.items():
+        if not getattr(given, key):
+            given = msgspec.structs.replace(given, **{key: value})
     pausing = record.state == "running" and (flag(request, "pause") or "pause" not in query)
     if pausing:
         await engine.pause(record)
@@ -102,7 +111,7 @@ async def commit(request: web.Request) -> web.Response:
         image = await archive.commit(
             engine.images, engine.images.image(record.image_id), record.container,
             _output("agent.containers.layer", str(engine.directory(record) / "upper")),
-            dockerfile_changes(query.getall("changes", [])), author=query.get("author", ""), comment=query.get("comment", ""),
+            given, author=query.get("author", ""), comment=query.get("comment", ""),
         )
     finally:
         if pausing:

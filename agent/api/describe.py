@@ -189,7 +189,8 @@ def _state(record: Record) -> Document:
 
 def _exposed(record: Record, config: RunConfig) -> dict[str, list[Document] | None]:
     """Published ports with where, and those that the image names and nobody published."""
-    names = [*(config.exposed_ports or {}), *(f"{p.target}/{p.protocol}" for p in record.container.ports)]
+    asked = [f"{p.target}/{p.protocol}" for p in record.container.ports]
+    names = [*(config.exposed_ports or {}), *record.container.expose, *asked]
     bindings = _bindings(record) if record.running else {}
     return {name: bindings.get(name) for name in dict.fromkeys([*names, *bindings])}
 

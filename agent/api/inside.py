@@ -22,12 +22,15 @@ from aiohttp import web
 from agent import mounts
 from agent.api.hijack import Hijacked, frame
 from agent.api.keys import ENGINE, flag
-from agent.containers import usage
+from agent.containers import logs, usage
 from agent.engine.engine import Attaching, Engine
 from agent.engine.records import Record
 from agent.errors import AgentError, BadRequest, Conflict, NotFound
 
 routes = web.RouteTableDef()
+APART_S = 0.05
+"""Between the head of an answer that takes its connection over and what is there at once: docker-py reads the head through a
+buffer, and goes on without that."""
 
 
 def _running(request: web.Request) -> tuple[Engine, Record]:
@@ -178,14 +181,22 @@ async def put(request: web.Request) -> web.Response:
 
 @routes.post("/containers/{name}/attach")
 async def attach(request: web.Request) -> web.StreamResponse:
-    """The container's own streams, from their first byte where it was not started yet; input where it has one."""
+    """The container's own streams, from their first byte where it was not started yet; input where it has one. With *logs*
+    what it said before comes first, and without *stream* nothing else."""
     engine = request.app[ENGINE]
     record = engine.find(request.match_info["name"])
     await request.read()  # what follows the request is the container's input
     kind = "raw" if record.container.tty else "multiplexed"
-    if record.running:
-        conmon = _conmon(engine, record)
+    over = record.state in ("exited", "failed") or ("stream" in request.query and not flag(request, "stream"))
+    if record.running or over:
+        conmon = None if over else _conmon(engine, record)
         client = Hijacked(request, f"application/vnd.docker.{kind}-stream")
+        if flag(request, "logs"):
+            await asyncio.sleep(APART_S)
+            async for line in logs.read(engine.directory(record) / "log"):
+                await client.send(line.text if record.container.tty else frame(line.stream, line.text))
+        if conmon is None:
+            return client
     else:
         waiting = Attaching()
         engine.attaching.setdefault(record.id, []).append(waiting)

@@ -84,7 +84,7 @@ async def create(request: web.Request) -> web.Response:
         ),
         options=tuple(sorted((wish.get("Options") or {}).items())),
         labels=tuple(sorted((wish.get("Labels") or {}).items())),
-    ))
+    ), ipv6=bool(wish.get("EnableIPv6")))
     return web.json_response({"Id": engine.networks.identity(network.name), "Warning": ""}, status=201)
 
 

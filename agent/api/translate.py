@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 from typing import Any, Literal
+
+import msgspec
 
 from agent.errors import BadRequest
 from agent.manifest import Attachment, Container, Device, DeviceRate, DeviceRequest, Healthcheck, Mount, Port, Ulimit
 
 Document = dict[str, Any]
+LOG_DRIVERS = ("json-file", "local", "none", "syslog", "journald")
 
 
 def _words(value: object) -> tuple[str, ...] | None:
@@ -120,11 +124,13 @@ def container(body: Document) -> Container:
     if not attachments and body.get("MacAddress") and mode in ("", "default", "bridge"):
         attachments.append(attachment("bridge", {}, mac=body["MacAddress"]))
     policy, logging = host.get("RestartPolicy") or {}, host.get("LogConfig") or {}
+    if (driver := logging.get("Type") or "json-file") not in LOG_DRIVERS:
+        raise BadRequest(f"logging driver {driver!r} is not known; there is {', '.join(LOG_DRIVERS)}")
     return Container(
         image=body["Image"],
         entrypoint=_words(body.get("Entrypoint")),
         command=_words(body.get("Cmd")),
-        environment=tuple((k, v) for k, _, v in (e.partition("=") for e in body.get("Env") or ())),
+        environment=tuple((k, v) for k, _, v in (e.partition("=") for e in body.get("Env") or () if "=" in e)),
         user=body.get("User") or "",
         working_dir=body.get("WorkingDir") or "",
         hostname=body.get("Hostname") or "",
@@ -177,11 +183,19 @@ def container(body: Document) -> Container:
         userns_mode=_userns_mode(host.get("UsernsMode") or ""),
         group_add=tuple(host.get("GroupAdd") or ()),
         attachments=tuple(attachments),
-        ports=_ports(host),
+        ports=_ports(host), expose=tuple(body.get("ExposedPorts") or ()),
         extra_hosts=tuple((n, a) for n, _, a in (e.partition(":") for e in host.get("ExtraHosts") or ())),
         dns=tuple(host.get("Dns") or ()),
         dns_search=tuple(host.get("DnsSearch") or ()),
         dns_opt=tuple(host.get("DnsOptions") or ()),
         links=tuple((alias or source, source) for source, _, alias in (w.partition(":") for w in host.get("Links") or ())),
-        log_driver=logging.get("Type") or "json-file", log_options=tuple(sorted((logging.get("Config") or {}).items())),
+        log_driver=driver, log_options=tuple(sorted((logging.get("Config") or {}).items())),
     )
+
+
+def all_published(wish: Container, exposed: Iterable[str]) -> Container:
+    """*wish* with each of the ports *exposed* (`80/tcp`) published somewhere, but for those that are published already."""
+    taken = {f"{p.target}/{p.protocol}" for p in wish.ports}
+    more = [name.partition("/") for name in dict.fromkeys(exposed) if name not in taken]
+    ports = tuple(Port(target=int(target), protocol=protocol or "tcp") for target, _, protocol in more)
+    return msgspec.structs.replace(wish, ports=(*wish.ports, *ports))

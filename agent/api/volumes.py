@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from agent.api.filters import Filters, labelled, truth
-from agent.api.keys import ENGINE, body
+from agent.api.keys import ENGINE, body, flag
 from agent.engine.engine import Engine
 from agent.volumes.volumes import Stored
 
@@ -54,7 +54,8 @@ async def inspect(request: web.Request) -> web.Response:
 @routes.delete("/volumes/{name}")
 async def remove(request: web.Request) -> web.Response:
     engine, name = request.app[ENGINE], request.match_info["name"]
-    engine.volumes.remove(name, engine.users_of(name))
+    if not (flag(request, "force") and name not in engine.volumes.all):
+        engine.volumes.remove(name, engine.users_of(name))
     return web.Response(status=204)
 
 

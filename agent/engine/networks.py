@@ -25,7 +25,7 @@ from agent.engine import ports, rules
 from agent.engine.dataplane import Dataplane
 from agent.engine.presence import Presences
 from agent.engine.records import Endpoint, Record
-from agent.errors import AgentError, BadRequest, Conflict, NotFound
+from agent.errors import AgentError, BadRequest, Conflict, Forbidden, NotFound
 from agent.failpoints import failpoint
 from agent.manifest import Attachment, Manifest, Network, Peer, PublishedPort, Subnet, Tunnel, Virtual
 from agent.paths import Paths
@@ -139,14 +139,25 @@ class Networks:
         """A network's ID in the Engine API."""
         return hashlib.sha256(f"network {name}".encode()).hexdigest()
 
-    def create(self, network: Network) -> Network:
-        """A network made on this node alone (Engine API); one without a subnet gets a free one."""
+    def create(self, network: Network, *, ipv6: bool = False) -> Network:
+        """A network made on this node alone (Engine API); one without a subnet gets a free one, and one of *ipv6* too. Raises
+        BadRequest, Conflict, Forbidden: what is wrong with one must never come to what all are made of."""
         if network.name in self.all:
             raise Conflict(f"network with name {network.name} already exists")
         if network.driver not in self.drivers:
             raise BadRequest(f"network {network.name}: driver {network.driver!r} is not known on this node")
-        if not network.subnets:
-            network = msgspec.structs.replace(network, subnets=(self._free_subnet(),))
+        subnets = tuple(_sound(network.name, s) for s in network.subnets)
+        for one in subnets:
+            for other in (o for n in self.all.values() for o in n.subnets):
+                if _overlap(one.cidr, other.cidr):
+                    raise Forbidden(f"network {network.name}: pool {one.cidr} overlaps with {other.cidr} of another network")
+        if not any(":" not in s.cidr for s in subnets):
+            subnets = (self._free_subnet(), *subnets)
+        if ipv6 and not any(":" in s.cidr for s in subnets):
+            # a prefix of one's own, by chance in Docker and by name here. Source: RFC 4193
+            prefix = ipaddress.IPv6Address(bytes([0xFD, *hashlib.sha256(network.name.encode()).digest()[:7], *bytes(8)]))
+            subnets = (*subnets, Subnet(cidr=f"{prefix}/64", gateway=str(prefix + 1)))
+        network = msgspec.structs.replace(network, subnets=subnets)
         self._save_local(self.local | {network.name: network})
         return network
 
@@ -630,6 +641,26 @@ def mtu_of(address: str) -> int:
             if link := next((link for link in sock.links() if link.index == index), None):
                 return link.mtu
     return 0
+
+
+def _sound(name: str, subnet: Subnet) -> Subnet:
+    """*subnet* of a new network, with its gateway. Raises BadRequest."""
+    try:
+        net = ipaddress.ip_network(subnet.cidr, strict=False)
+        gateway = ipaddress.ip_address(subnet.gateway) if subnet.gateway else net[1]
+        within = ipaddress.ip_network(subnet.ip_range, strict=False) if subnet.ip_range else net
+        reserved = [ipaddress.ip_address(r) for r in subnet.reserved]
+    except (ValueError, IndexError) as error:
+        raise BadRequest(f"network {name}: {error}") from None
+    outside = [str(a) for a in (gateway, within.network_address, *reserved) if a not in net]
+    if outside or within.prefixlen < net.prefixlen:
+        raise BadRequest(f"network {name}: {', '.join(outside) or within} is not within {net}")
+    return msgspec.structs.replace(subnet, cidr=str(net), gateway=str(gateway), ip_range=str(within) if subnet.ip_range else "")
+
+
+def _overlap(one: str, other: str) -> bool:
+    a, b = ipaddress.ip_network(one), ipaddress.ip_network(other)
+    return a.version == b.version and a.overlaps(b)
 
 
 def _free_address(subnet: Subnet, used: set[str]) -> str:

@@ -21,7 +21,7 @@ from pathlib import Path
 import msgspec
 
 from agent import files
-from agent.errors import ImageError, ImageNotFound
+from agent.errors import Conflict, ImageError, ImageNotFound
 from agent.failpoints import failpoint
 from agent.images import types
 from agent.images.reference import DIGEST, Reference, parse
@@ -268,7 +268,7 @@ class ImageStore:
         gone = [{"Untagged": parse(n).familiar} for n in names if not n.startswith("@")]
         last = set(names) >= {n for n, d in self.names.items() if d == image.digest}
         if last and image.digest in in_use:
-            raise ImageError(f"image {text} is used by a container: remove that first")
+            raise Conflict(f"image {text} is used by a container: remove that first")
         for name in names:
             self.names.pop(name, None)
         self._save_names()

@@ -206,6 +206,39 @@ def test_a_mount_of_each_kind(client: docker.DockerClient) -> None:
         volume.remove()
 
 
+def test_what_is_wrong_is_refused_and_spoils_nothing(client: docker.DockerClient) -> None:
+    """One bad network among those of a node would be in the way of all containers."""
+    for pool, said in (
+        (IPAMPool(subnet="300.1.1.0/24"), "300.1.1.0/24"), (IPAMPool(subnet="10.91.0.0/24", gateway="10.92.0.1"), "not within"),
+        (IPAMPool(subnet="10.91.0.0/24", iprange="10.91.0.0/16"), "not within"),
+    ):
+        with pytest.raises(docker.errors.APIError, match=said):
+            client.networks.create("wrong", ipam=IPAMConfig(pool_configs=[pool]))
+    first = client.networks.create("first", ipam=IPAMConfig(pool_configs=[IPAMPool(subnet="10.91.0.0/24")]), enable_ipv6=True)
+    assert "10.91.0.1" in [p["Gateway"] for p in first.attrs["IPAM"]["Config"]]
+    assert first.attrs["EnableIPv6"]
+    with pytest.raises(docker.errors.APIError, match=r"overlaps with 10\.91\.0\.0/24"):
+        client.networks.create("second", ipam=IPAMConfig(pool_configs=[IPAMPool(subnet="10.91.0.0/16")]))
+    first.remove()
+    for wish, said in (
+        ({"name": "a b"}, "Invalid container name"), ({"log_config": LogConfig(type="nosuch")}, "logging driver 'nosuch'"),
+    ):
+        with pytest.raises(docker.errors.APIError, match=said):
+            client.containers.create("busybox", "true", **wish)
+    assert client.containers.run("busybox", "echo well", remove=True) == b"well\n"
+
+
+def test_an_ended_container_says_again_what_it_said(client: docker.DockerClient) -> None:
+    ended = client.containers.run("busybox", ["sh", "-c", "echo o; echo e >&2"], detach=True, ports={"81/tcp": None})
+    ended.wait()
+    assert ended.attach(stdout=True, stderr=True, logs=True, demux=True) == (b"o\n", b"e\n")
+    ended.commit("pycommit", "1", conf={"Cmd": ["echo", "committed"], "Labels": {"l": "1"}})
+    assert client.containers.run("pycommit:1", remove=True) == b"committed\n"
+    client.images.remove("pycommit:1")
+    assert "81/tcp" in ended.attrs["Config"]["ExposedPorts"]
+    ended.remove()
+
+
 def test_what_it_is_not(client: docker.DockerClient) -> None:
     for ask in (client.services.list, client.nodes.list, client.secrets.list):
         with pytest.raises(docker.errors.APIError, match="not a swarm manager"):
