@@ -19,6 +19,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from agent.containers import cgroups
+from agent.paths import locate
 from orchestrator import tls
 from tests.conftest import Pystack, eventually
 
@@ -126,11 +128,14 @@ def far(lab: Pystack, folders: Path, tmp_path_factory: pytest.TempPathFactory) -
         path = Path(lab.environment["PYSTACK_ROOT"]) / "busybox.tar"
         assert run(lab, folders / "client", "image", "load", "-i", str(path)).returncode == 0
         yield SERVER
-        run(lab, folders / "client", "container", "prune", "-f")
     finally:
         server.terminate()
         server.wait(20)
         subprocess.run(["nsenter", "-t", lab.pid("outside"), "-n", "pkill", "-f", f"netplugins.dataplane {root}"], check=False)
+        monkeypatch = pytest.MonkeyPatch()
+        monkeypatch.setenv("PYSTACK_ROOT", str(root))
+        assert cgroups.remove(locate().cgroup_parent)  # a lab takes its nodes' away itself
+        monkeypatch.undo()
 
 
 def run(lab: Pystack, certificates: Path, *words: str, stdin: str = "", host: str = SERVER) -> subprocess.CompletedProcess[str]:
