@@ -2,6 +2,8 @@
 
 uvloop's pipe transports close the descriptor under a file object that closes it again; between the two, another thread
 can be given the same number, and loses it. So nothing here hands a descriptor over: who opened it closes it, once.
+
+Its pipes for child processes are sockets besides, which no program can open as /dev/stdout: what runs in containers gets pipes.
 """
 
 from __future__ import annotations
@@ -10,16 +12,16 @@ import asyncio
 import os
 
 
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
 async def readable(fd: int) -> None:
     """Return when *fd* can be read (or is at its end)."""
     loop = asyncio.get_running_loop()
-    ready = loop.create_future()
-
-    def wake() -> None:
-        if not ready.done():
-            ready.set_result(None)
-
-    loop.add_reader(fd, wake)
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(fd, _wake, ready)
     try:
         await ready
     finally:
@@ -44,3 +46,27 @@ async def read_line(fd: int) -> bytes:
     while not line.endswith(b"\n") and (data := await read(fd, 4096)):
         line += data
     return line
+
+
+async def read_all(fd: int) -> bytes:
+    """All up to the end."""
+    out = b""
+    while data := await read(fd, 1 << 16):
+        out += data
+    return out
+
+
+async def write(fd: int, data: bytes) -> None:
+    """All of *data* into a pipe. Raises BrokenPipeError where nobody reads it."""
+    os.set_blocking(fd, False)
+    loop, view = asyncio.get_running_loop(), memoryview(data)
+    while view:
+        try:
+            view = view[os.write(fd, view) :]
+        except BlockingIOError:
+            room: asyncio.Future[None] = loop.create_future()
+            loop.add_writer(fd, _wake, room)
+            try:
+                await room
+            finally:
+                loop.remove_writer(fd)

@@ -148,30 +148,45 @@ async def _detached(found: Exec, run: Run) -> None:
 
 
 async def _with_pipes(found: Exec, run: Run, client: Hijacked) -> None:
-    pipe = asyncio.subprocess.PIPE
-    child = await run(
-        stdin=pipe if found.stdin else asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe
-    )
+    (theirs, mine), (out, their_out), (err, their_err) = os.pipe(), os.pipe(), os.pipe()
+    try:
+        child = await run(stdin=theirs if found.stdin else asyncio.subprocess.DEVNULL, stdout=their_out, stderr=their_err)
+    except BaseException:
+        for fd in (mine, out, err):
+            os.close(fd)
+        raise
+    finally:
+        for fd in (theirs, their_out, their_err):
+            os.close(fd)
     found.running, found.pid = True, child.pid
-    assert child.stdout and child.stderr
 
-    async def forward(reader: asyncio.StreamReader, stream: int) -> None:
-        while data := await reader.read(1 << 15):
+    last = b""
+
+    async def forward(fd: int, stream: int) -> None:
+        nonlocal last
+        while data := await descriptors.read(fd, 1 << 15):
+            last = data
             await client.send(frame(stream, data))
 
-    async def feed(writer: asyncio.StreamWriter) -> None:
+    async def feed() -> None:
+        nonlocal mine
         with contextlib.suppress(ConnectionError):
             while data := await client.reader.read(1 << 15):
-                writer.write(data)
-                await writer.drain()
-            writer.close()
+                await descriptors.write(mine, data)
+        os.close(mine)
+        mine = -1
 
-    feeder = asyncio.create_task(feed(child.stdin)) if child.stdin else None
+    feeder = asyncio.create_task(feed()) if found.stdin else None
     try:
-        await asyncio.gather(forward(child.stdout, 1), forward(child.stderr, 2))
+        await asyncio.gather(forward(out, 1), forward(err, 2))
         found.exit_code = await child.wait()
     finally:
         await _settle(found, child, feeder)
+        if found.exit_code == 255 and b"not found in $PATH" in last:  # the runtime's word, for which a shell has a status
+            found.exit_code = 127
+        for fd in (out, err, mine):
+            if fd >= 0:
+                os.close(fd)
 
 
 async def _with_terminal(found: Exec, run: Run, client: Hijacked) -> None:
@@ -215,6 +230,7 @@ async def _with_terminal(found: Exec, run: Run, client: Hijacked) -> None:
 async def _settle(found: Exec, child: asyncio.subprocess.Process, feeder: asyncio.Task[None] | None) -> None:
     if feeder:
         feeder.cancel()
+        await asyncio.gather(feeder, return_exceptions=True)
     if child.returncode is None:
         child.kill()
         await child.wait()

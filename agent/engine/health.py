@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from typing import TYPE_CHECKING
 
+from agent import descriptors
 from agent.engine.records import Record, now
 
 if TYPE_CHECKING:
@@ -55,12 +57,18 @@ async def watch(engine: Engine, record: Record, check: object) -> None:
 
 async def run(engine: Engine, record: Record, command: list[str], timeout_s: float) -> tuple[int, str]:
     """Exit status and output of *command* inside the container; -1 where it took too long."""
-    child = await engine.runtime.exec(
-        record.id, engine.bundle(record), command, stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-    )
+    said, write = os.pipe()
     try:
-        out, _ = await asyncio.wait_for(child.communicate(), timeout_s)
+        child = await engine.runtime.exec(
+            record.id, engine.bundle(record), command, stdin=asyncio.subprocess.DEVNULL, stdout=write, stderr=write,
+        )
+    except BaseException:
+        os.close(said)
+        raise
+    finally:
+        os.close(write)
+    try:
+        out, _ = await asyncio.wait_for(asyncio.gather(descriptors.read_all(said), child.wait()), timeout_s)
         return child.returncode or 0, out[:OUTPUT_LIMIT].decode(errors="replace")
     except TimeoutError:
         child.kill()
@@ -71,3 +79,5 @@ async def run(engine: Engine, record: Record, command: list[str], timeout_s: flo
             child.kill()
             await child.wait()
         raise
+    finally:
+        os.close(said)

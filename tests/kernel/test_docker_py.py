@@ -137,6 +137,8 @@ def test_networks_are_joined_and_left_while_a_container_runs(client: docker.Dock
 def test_streams_and_files(one: Container) -> None:
     one.exec_run("true")
     assert one.exec_run(["sh", "-c", "echo o; echo e >&2"], demux=True).output == (b"o\n", b"e\n")
+    assert one.exec_run(["sh", "-c", "echo o > /dev/stdout; echo e > /dev/stderr"], demux=True).output == (b"o\n", b"e\n")
+    assert one.exec_run("nosuchprogram").exit_code == 127
     assert b"Q=9" in one.exec_run("env", environment={"Q": "9"}, user="root", workdir="/").output
     started = one.client.api.exec_create(one.id, "sh -c 'exit 4'", user="app")
     one.client.api.exec_start(started)

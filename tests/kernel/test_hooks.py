@@ -37,3 +37,17 @@ volumes: {data: {}}
     assert stack.exec("later", "cat", "/data/order") == "started as 0 in /tmp with hello\n"
     stack.run("stop", "a")
     assert stack.exec("later", "cat", "/data/seen").splitlines()[-1] == "stopping"
+
+
+def test_what_is_run_inside_can_name_its_streams(stack: Stack) -> None:
+    """As pipes have names, which sockets have not: for checks, hooks and `exec` alike."""
+    stack.up("""
+services:
+  a:
+    image: busybox
+    command: sleep 1000
+    stop_signal: SIGKILL
+    healthcheck: {test: "echo fine > /dev/stdout", interval: 0.2s}
+    post_start: [{command: [sh, -c, "echo started > /dev/stderr"]}]
+""", "--wait")
+    assert stack.run("exec", "-T", "a", "sh", "-c", "cat /dev/stdin > /dev/stdout", stdin="in and out").stdout == "in and out"
