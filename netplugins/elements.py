@@ -12,12 +12,12 @@ from itertools import islice
 
 import msgspec
 
-from netplugins.netlink import Message, attribute, packed, text
+from netplugins.netlink import F_CREATE, Message, attribute, packed, text
 
 NEWSETELEM, DELSETELEM = 0x0A0C, 0x0A0E  # NFNL_SUBSYS_NFTABLES, NFT_MSG_*
 LIST_TABLE, LIST_SET, LIST_ELEMENTS = 1, 2, 3
 ELEMENT, KEY, DATA, VALUE = 1, 1, 2, 1
-NESTED, NFPROTO_INET, F_CREATE = 0x8000, 1, 0x400
+NESTED, NFPROTO_INET = 0x8000, 1
 AT_ONCE = 500
 """Elements in one message: a list of them has 64 KiB."""
 

@@ -33,16 +33,18 @@ async def listing(request: web.Request) -> web.Response:
     records = sorted(engine.records.values(), key=lambda r: r.created, reverse=True)
     if not (flag(request, "all") or filters["status"] or filters["exited"] or request.query.get("limit", "-1") != "-1"):
         records = [r for r in records if r.running]
-    names = {r.id: engine.images.image(r.image_id).names for r in records if describe.image_of(engine, r)}
 
     def derived(record: Record, image: str) -> bool:
         wanted = image.removeprefix("sha256:")
         if known := describe.image_of(engine, record):
-            return known.id.removeprefix("sha256:").startswith(wanted) or parse(image).name in names[record.id]
+            return known.id.removeprefix("sha256:").startswith(wanted) or parse(image).name in known.names
         return record.image == image
 
     def earlier(record: Record, name: str) -> bool:
         return record.created < engine.find(name).created
+
+    def later(record: Record, name: str) -> bool:
+        return record.created > engine.find(name).created
 
     def published(record: Record, wanted: str) -> bool:
         port, _, protocol = wanted.partition("/")
@@ -54,14 +56,14 @@ async def listing(request: web.Request) -> web.Response:
         "label": lambda r, v: labelled(describe.labels(r), v),
         "status": lambda r, v: describe.state_word(r) == v,
         "exited": lambda r, v: not r.running and r.exit_code is not None and str(r.exit_code) == v,
-        "ancestor": derived, "before": earlier, "since": lambda r, v: r.created > engine.find(v).created,
+        "ancestor": derived, "before": earlier, "since": later,
         "volume": lambda r, v: any(v in (m["Name"], m["Destination"]) for m in describe.mounts(engine, r)),
         "network": lambda r, v: any(v in (e.network, engine.networks.identity(e.network)) for e in r.endpoints),
         "health": lambda r, v: (r.health or "none") == v,
         "publish": published, "expose": lambda r, v: any(f"{p.target}/{p.protocol}" == v for p in r.container.ports),
         "is-task": lambda r, v: not truth(v), "isolation": lambda r, v: v == "default",
     })
-    for key, keep in (("before", earlier), ("since", lambda r, v: r.created > engine.find(v).created)):
+    for key, keep in (("before", earlier), ("since", later)):
         if name := request.query.get(key):
             chosen = [r for r in chosen if keep(r, name)]
     if (limit := int(request.query.get("limit") or -1)) > 0:

@@ -268,10 +268,10 @@ async def prune(request: web.Request) -> web.Response:
     """Delete images without a name; with filters dangling=false every image that no container uses; with until=SECONDS those
     alone that were last used before."""
     engine = request.app[ENGINE]
-    filters = json.loads(request.query.get("filters", "{}"))
-    everything = str(next(iter(filters.get("dangling", ["true"])))).lower() in ("false", "0")
+    filters = Filters(request)
+    everything = next(iter(filters["dangling"]), "true").lower() in ("false", "0")
     gone: list[dict[str, str]] = []
-    until = float(next(iter(filters.get("until", ["inf"]))))
+    until = float(next(iter(filters["until"]), "inf"))
     for image in garbage.unused(engine.images):
         if (everything or not image.names) and engine.images.last_used(image.digest) <= until:
             gone += engine.images.remove(image.id, in_use=set())

@@ -18,6 +18,7 @@ from agent import files, mounts, rootless
 from agent.api.filters import Filters, labelled, moment
 from agent.api.images import summary
 from agent.api.keys import API_VERSION, ENGINE
+from agent.api.translate import LOG_DRIVERS
 from agent.errors import NoSwarm
 from agent.files import used
 from agent.images.pull import architecture
@@ -64,7 +65,7 @@ async def info(request: web.Request) -> web.Response:
         "DefaultRuntime": engine.runtime.name, "Runtimes": {n: {"path": n} for n in ("runc", "crun") if shutil.which(n)},
         "Labels": [f"{k}={v}" for k, v in engine.settings.labels.items()],
         "Plugins": {"Volume": ["local"], "Network": sorted(engine.networks.drivers), "Authorization": None,
-                    "Log": ["json-file", "local", "journald", "syslog", "none"]},
+                    "Log": list(LOG_DRIVERS)},
         "Swarm": {"NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": False, "Error": "",
                   "RemoteManagers": None},
         "LoggingDriver": "json-file", "IndexServerAddress": "https://index.docker.io/v1/",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from aiohttp import web
@@ -63,7 +62,7 @@ async def remove(request: web.Request) -> web.Response:
 async def prune(request: web.Request) -> web.Response:
     """Delete anonymous volumes that no container uses; with filters all=true named ones too."""
     engine = request.app[ENGINE]
-    everything = "true" in json.loads(request.query.get("filters") or "{}").get("all", [])
+    everything = "true" in Filters(request)["all"]
     gone = []
     for stored in list(engine.volumes.all.values()):
         if (stored.anonymous or everything) and not engine.users_of(stored.name):

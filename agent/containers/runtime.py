@@ -252,6 +252,31 @@ class Runtime:
         finally:
             os.close(fd)
 
+    async def output_of(
+        self, ident: str, bundle: Path, command: Sequence[str], within_s: float | None, **how: Any,
+    ) -> tuple[int, bytes]:
+        """Exit status and all output of *command*, run inside a running container as `exec` has it with *how*.
+
+        It is killed where it is given up, by the caller or after *within_s* seconds. Raises TimeoutError."""
+        said, write = os.pipe()
+        try:
+            try:
+                child = await self.exec(
+                    ident, bundle, command, stdin=asyncio.subprocess.DEVNULL, stdout=write, stderr=write, **how,
+                )
+            finally:
+                os.close(write)
+            try:
+                output, code = await asyncio.wait_for(asyncio.gather(descriptors.read_all(said), child.wait()), within_s)
+            except BaseException:
+                if child.returncode is None:  # it may have ended, and what it left behind hold the pipe
+                    child.kill()
+                    await child.wait()
+                raise
+            return code, output
+        finally:
+            os.close(said)
+
     async def _run(self, *arguments: str, stdin: bytes = b"") -> None:
         # a file in memory: crun opens /dev/stdin by its name, which a socket, uvloop's pipe, has none for
         with os.fdopen(os.memfd_create("stdin"), "w+b") as file:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from typing import TYPE_CHECKING
 
-from agent import descriptors
 from agent.engine.records import Record, now
 
 if TYPE_CHECKING:
@@ -57,27 +55,8 @@ async def watch(engine: Engine, record: Record, check: object) -> None:
 
 async def run(engine: Engine, record: Record, command: list[str], timeout_s: float) -> tuple[int, str]:
     """Exit status and output of *command* inside the container; -1 where it took too long."""
-    said, write = os.pipe()
     try:
-        child = await engine.runtime.exec(
-            record.id, engine.bundle(record), command, stdin=asyncio.subprocess.DEVNULL, stdout=write, stderr=write,
-        )
-    except BaseException:
-        os.close(said)
-        raise
-    finally:
-        os.close(write)
-    try:
-        out, _ = await asyncio.wait_for(asyncio.gather(descriptors.read_all(said), child.wait()), timeout_s)
-        return child.returncode or 0, out[:OUTPUT_LIMIT].decode(errors="replace")
+        code, output = await engine.runtime.output_of(record.id, engine.bundle(record), command, timeout_s)
     except TimeoutError:
-        child.kill()
-        await child.wait()
         return -1, f"the check took longer than {timeout_s:g} s"
-    except asyncio.CancelledError:
-        if child.returncode is None:
-            child.kill()
-            await child.wait()
-        raise
-    finally:
-        os.close(said)
+    return code, output[:OUTPUT_LIMIT].decode(errors="replace")

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from agent import descriptors
 from agent.containers import users
 from agent.engine.records import Record
 from agent.errors import AgentError
@@ -23,30 +20,15 @@ async def run(engine: Engine, record: Record, kind: str, hooks: Sequence[Hook], 
     """Run *hooks* one after the other. Raises AgentError with the output of the first that fails, or takes too long."""
     bundle = engine.bundle(record)
     for hook in hooks:
-        said_there, write = os.pipe()
+        what = f"{kind} hook {' '.join(hook.command)!r}"
         try:
-            child = await engine.runtime.exec(
-                record.id, bundle, hook.command, identity=users.resolve(bundle / "rootfs", hook.user) if hook.user else None,
+            code, output = await engine.runtime.output_of(
+                record.id, bundle, hook.command, within_s,
+                identity=users.resolve(bundle / "rootfs", hook.user) if hook.user else None,
                 environment=[f"{k}={v}" for k, v in hook.environment], cwd=hook.working_dir, privileged=hook.privileged,
-                stdin=asyncio.subprocess.DEVNULL, stdout=write, stderr=write,
             )
-        except BaseException:
-            os.close(said_there)
-            raise
-        finally:
-            os.close(write)
-        try:
-            output, _ = await asyncio.wait_for(asyncio.gather(descriptors.read_all(said_there), child.wait()), within_s)
-        except BaseException as error:
-            if child.returncode is None:
-                child.kill()
-                await child.wait()
-            if isinstance(error, TimeoutError):
-                raise AgentError(f"{kind} hook {' '.join(hook.command)!r} took longer than {within_s:g} s") from None
-            raise
-        finally:
-            os.close(said_there)
-        if child.returncode:
+        except TimeoutError:
+            raise AgentError(f"{what} took longer than {within_s:g} s") from None
+        if code:
             said = output[-OUTPUT_LIMIT:].decode(errors="replace").strip()
-            what = f"{kind} hook {' '.join(hook.command)!r}"
-            raise AgentError(f"{what} exited with {child.returncode}: {said or 'it said nothing'}")
+            raise AgentError(f"{what} exited with {code}: {said or 'it said nothing'}")

@@ -16,10 +16,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
+from agent.containers.runtime import start_time
 from agent.errors import AgentError
 from agent.files import write_atomically
 from agent.rootless import MARK
@@ -43,11 +45,11 @@ def enter(run: Path) -> None:
             _run("nsenter", f"--target={lost[0]}", "--user", "--preserve-credentials", "--", "kill", "-KILL", *map(str, lost))
         keeper = _make()
         _resolve(run, keeper)
-        kept = Kept({"keeper": (keeper, _started(keeper))}, _space(keeper))
+        kept = Kept({"keeper": (keeper, start_time(keeper))}, _space(keeper))
         kept.write(run)
     if not kept.living("way out"):
         way_out = _connect(run, keeper)
-        kept.processes["way out"] = way_out, _started(way_out)
+        kept.processes["way out"] = way_out, start_time(way_out)
         kept.write(run)
     # exec lets go of the lock
     os.execvpe("nsenter", [*_into(keeper), sys.executable, *sys.orig_argv[1:]], {**os.environ, MARK: str(os.geteuid())})
@@ -75,7 +77,7 @@ class Kept(msgspec.Struct):
     def living(self, name: str) -> int:
         """The PID, 0 where it is gone."""
         pid, started = self.processes.get(name, (0, 0))
-        return pid if pid and _started(pid) == started else 0
+        return pid if pid and start_time(pid) == started else 0
 
     def write(self, run: Path) -> None:
         write_atomically(run / "rootless.json", msgspec.json.encode(self), 0o600)
@@ -98,15 +100,6 @@ def _space(pid: int) -> str:
 
 def _those_in(space: str) -> list[int]:
     return [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and space and _space(int(p.name)) == space]
-
-
-def _started(pid: int) -> int:
-    """Start time in ticks, 0 where there is no such process. Source: proc(5), stat field 22."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except OSError:
-        return 0
-    return 0 if fields[0] in "ZX" else int(fields[19])
 
 
 def _make() -> int:
@@ -186,9 +179,9 @@ def _run(*command: str) -> None:
         raise AgentError(f"{command[0]}: {done.stderr.strip() or f'exit status {done.returncode}'}")
 
 
-def _wait_for(holds: object, process: subprocess.Popen[bytes]) -> None:
+def _wait_for(holds: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + WITHIN_S
-    while not holds():  # type: ignore[operator]
+    while not holds():
         if process.poll() is not None or time.monotonic() > deadline:
             assert process.stderr
             said = process.stderr.read().decode(errors="replace").strip() if process.poll() is not None else ""

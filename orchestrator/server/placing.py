@@ -41,17 +41,18 @@ async def rebalance(controller: Controller, limit: int, tell: Any) -> list[Failu
 async def drain(controller: Controller, name: str, tell: Any) -> list[Failure]:
     """Take a node out of use; each stack that has tasks there is brought up again without it."""
     node = await controller.cluster.change(name, NodeChange(availability="drain"))
-    failures = await moving.follow(controller, node.name, tell)
-    for stack in sorted({t.stack for t in controller.tasks.values() if t.node == node.name}):
-        failures += await lifecycle.again(controller, stack, tell)
-    return failures
+    return [*await moving.follow(controller, node.name, tell), *await _leave(controller, node.name, tell)]
 
 
 async def taint(controller: Controller, name: str, wish: NodeChange, tell: Any) -> list[Failure]:
     """Change a node's taints; what it may not keep any more is brought up elsewhere."""
     node = await controller.cluster.change(name, wish)
+    return await _leave(controller, node.name, tell) if any(t.endswith(":NoExecute") for t in wish.taints) else []
+
+
+async def _leave(controller: Controller, node: str, tell: Any) -> list[Failure]:
+    """Bring each stack that has tasks on *node* up again: placement decides what may stay there."""
     failures: list[Failure] = []
-    if any(t.endswith(":NoExecute") for t in wish.taints):
-        for stack in sorted({t.stack for t in controller.tasks.values() if t.node == node.name}):
-            failures += await lifecycle.again(controller, stack, tell)
+    for stack in sorted({t.stack for t in controller.tasks.values() if t.node == node}):
+        failures += await lifecycle.again(controller, stack, tell)
     return failures

@@ -41,6 +41,15 @@ def fault(lab: Pystack, *words: str) -> None:
     lab("lab", "fault", "--name", lab.lab, *words)
 
 
+def whole(stack: Stack, before: dict[str, str]) -> None:
+    """Every container is the one it was, runs and is well; the one that was let die was started once more."""
+    rows = stack.ps()
+    assert {name: row["id"] for name, row in rows.items()} == before
+    assert {row["state"] for row in rows.values()} == {"running"}
+    assert rows["web-1"]["health"] == "healthy"
+    assert stack.run("logs", "--no-log-prefix", "mortal").stdout.split() == ["born", "born"]
+
+
 def test_an_agent_that_stood_still_goes_on_where_it_was(lab: Pystack, stack: Stack) -> None:
     stack.up(FILE, "--wait")
     before = {name: row["id"] for name, row in stack.ps().items()}
@@ -63,14 +72,7 @@ def test_an_agent_that_stood_still_goes_on_where_it_was(lab: Pystack, stack: Sta
     finally:
         fault(lab, "resume", "n1", "server")
 
-    def whole() -> None:
-        rows = stack.ps()
-        assert {name: row["id"] for name, row in rows.items()} == before
-        assert {row["state"] for row in rows.values()} == {"running"}
-        assert rows["web-1"]["health"] == "healthy"
-        assert stack.run("logs", "--no-log-prefix", "mortal").stdout.split() == ["born", "born"]
-
-    eventually(whole, 15)
+    eventually(lambda: whole(stack, before), 15)
     lines = stack.run("logs", "--no-log-prefix", "count").stdout.split()
     assert lines == [f"line-{n}" for n in range(len(lines))]
     assert len(lines) > 60
@@ -84,15 +86,7 @@ def test_a_clock_that_is_set_changes_nothing(lab: Pystack, stack: Stack, jump_s:
     time.clock_settime(time.CLOCK_REALTIME, time.time() + jump_s)
     try:
         stack.exec("mortal", "touch", "/die")
-
-        def whole() -> None:
-            rows = stack.ps()
-            assert {name: row["id"] for name, row in rows.items()} == before
-            assert {row["state"] for row in rows.values()} == {"running"}
-            assert rows["web-1"]["health"] == "healthy"
-            assert stack.run("logs", "--no-log-prefix", "mortal").stdout.split() == ["born", "born"]
-
-        eventually(whole, 15)
+        eventually(lambda: whole(stack, before), 15)
         stack.up(FILE.replace("echo page", "echo other").replace("18081", "18082"), "--wait")
         assert lab.on("outside", "busybox", "wget", "-qO-", "http://10.99.0.1:18082/") == "other\n"
         lines = stack.run("logs", "--no-log-prefix", "count").stdout.split()
