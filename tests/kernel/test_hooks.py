@@ -51,3 +51,16 @@ services:
     post_start: [{command: [sh, -c, "echo started > /dev/stderr"]}]
 """, "--wait")
     assert stack.run("exec", "-T", "a", "sh", "-c", "cat /dev/stdin > /dev/stdout", stdin="in and out").stdout == "in and out"
+
+
+def test_a_check_that_leaves_something_behind_fails_and_is_tried_again(stack: Stack) -> None:
+    """What it started holds its output when it has ended itself: nothing is left to kill, and the checks go on."""
+    stack.up("""
+services:
+  a:
+    image: busybox
+    command: sleep 1000
+    stop_signal: SIGKILL
+    healthcheck: {test: "test -e /once || { touch /once; sleep 1000 & }", interval: 0.2s, timeout: 0.5s, retries: 9}
+""", "--wait")
+    assert stack.ps()["a-1"]["health"] == "healthy"
