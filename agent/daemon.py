@@ -22,6 +22,7 @@ from agent.errors import AgentError
 from agent.images import garbage
 from agent.mailbox import Mailbox
 from agent.paths import Paths, locate
+from agent.processes import heed_signals
 from agent.rootless.namespaces import enter, leave
 
 
@@ -124,6 +125,7 @@ def run(serve: Callable[[], Coroutine[None, None, None]], name: str, refusal: ty
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     os.environ.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+    heed_signals()
     try:
         enter(locate().run)  # before there is a second thread
         uvloop.run(serve())

@@ -14,7 +14,8 @@ import pty
 import signal
 import struct
 import termios
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
+from subprocess import DEVNULL
 from typing import Any
 
 import msgspec
@@ -27,6 +28,7 @@ from agent.containers import users
 from agent.engine.engine import Engine
 from agent.engine.records import Record
 from agent.errors import Conflict, NotFound
+from agent.processes import Child
 
 routes = web.RouteTableDef()
 
@@ -125,7 +127,7 @@ async def start(request: web.Request) -> web.StreamResponse:
 
 
 DETACHED: set[asyncio.Task[None]] = set()
-Run = Callable[..., Coroutine[Any, Any, asyncio.subprocess.Process]]
+Run = Callable[..., Child]
 
 
 def _runner(engine: Engine, found: Exec) -> Run:
@@ -140,8 +142,7 @@ def _runner(engine: Engine, found: Exec) -> Run:
 
 
 async def _detached(found: Exec, run: Run) -> None:
-    quiet = asyncio.subprocess.DEVNULL
-    child = await run(stdin=quiet, stdout=quiet, stderr=quiet)
+    child = run(stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL)
     found.running, found.pid = True, child.pid
     found.exit_code = await child.wait()
     found.running = False
@@ -150,7 +151,7 @@ async def _detached(found: Exec, run: Run) -> None:
 async def _with_pipes(found: Exec, run: Run, client: Hijacked) -> None:
     (theirs, mine), (out, their_out), (err, their_err) = os.pipe(), os.pipe(), os.pipe()
     try:
-        child = await run(stdin=theirs if found.stdin else asyncio.subprocess.DEVNULL, stdout=their_out, stderr=their_err)
+        child = run(stdin=theirs if found.stdin else DEVNULL, stdout=their_out, stderr=their_err)
     except BaseException:
         for fd in (mine, out, err):
             os.close(fd)
@@ -200,7 +201,7 @@ async def _with_terminal(found: Exec, run: Run, client: Hijacked) -> None:
     found.terminal = master
     if found.size != (0, 0):
         fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", *found.size, 0, 0))
-    child = await run(stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
+    child = run(stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
     os.close(slave)
     found.running, found.pid = True, child.pid
 
@@ -227,12 +228,11 @@ async def _with_terminal(found: Exec, run: Run, client: Hijacked) -> None:
         os.close(master)
 
 
-async def _settle(found: Exec, child: asyncio.subprocess.Process, feeder: asyncio.Task[None] | None) -> None:
+async def _settle(found: Exec, child: Child, feeder: asyncio.Task[None] | None) -> None:
     if feeder:
         feeder.cancel()
         await asyncio.gather(feeder, return_exceptions=True)
-    if child.returncode is None:
-        child.kill()
-        await child.wait()
+    child.kill()
+    await child.wait()
     found.exit_code = child.returncode
     found.running = False

@@ -17,16 +17,19 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from subprocess import DEVNULL
 from typing import Any
 
 import msgspec
 
-from agent import descriptors, mounts
+from agent import descriptors, files, mounts
 from agent.containers import cgroups, users
 from agent.errors import RuntimeFailure
 from agent.failpoints import failpoint
 from agent.isolation import capabilities
+from agent.isolation.filters import Filters
 from agent.paths import Paths
+from agent.processes import Child
 
 
 class Process(msgspec.Struct, frozen=True):
@@ -117,6 +120,13 @@ class Runtime:
         self.name = name
         self.program = _program(name)
         self.parent = paths.cgroup_parent
+        self.filters = Filters()
+
+    def write(self, ident: str, bundle: Path, document: dict[str, Any]) -> None:
+        """The bundle's `config.json`."""
+        if self.name == "crun":
+            self.filters.offer(ident, document)
+        files.write_atomically(bundle / "config.json", msgspec.json.encode(document), 0o600)
 
     async def create(
         self, ident: str, bundle: Path, log: Path, *, tty: bool, stdin: bool, stdin_once: bool, log_max: int,
@@ -147,12 +157,13 @@ class Runtime:
         (bundle / "exits").mkdir(exist_ok=True)
         (bundle / "exits" / ident).unlink(missing_ok=True)
         failpoint("container.create")
+        asyncio.get_running_loop().run_in_executor(None, cgroups.anticipate)
         environment = {"_OCI_SYNCPIPE": str(write), "PATH": os.environ.get("PATH", os.defpath)}
         # a file and not a pipe: conmon stays, and would hold the pipe's other end open
         with (bundle / "conmon.err").open("wb") as complaints:
-            child = await asyncio.create_subprocess_exec(
-                *arguments, pass_fds=(write,), env=environment, cwd=bundle, start_new_session=True,
-                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=complaints,
+            child = Child(
+                *arguments, pass_fds=(write,), env=environment, cwd=bundle, start_new_session=True, stdin=DEVNULL,
+                stdout=DEVNULL, stderr=complaints,
             )
         os.close(write)
         try:
@@ -164,7 +175,9 @@ class Runtime:
         reply: dict[str, Any] = json.loads(line) if line else {"pid": -1, "message": complaint}
         pid = int(reply.get("data", reply.get("pid", -1)))  # the key changed with conmon API version 1
         if pid <= 0:
+            self.filters.forget(ident)
             raise RuntimeFailure(_reason(str(reply.get("message", "")) or complaint, bundle / "runc.log"))
+        self.filters.learn(ident, self.root / ident)
         monitor = int((bundle / "conmon.pid").read_text())
         failpoint("container.created")
         return Process(monitor, start_time(monitor)), Process(pid, start_time(pid))
@@ -213,15 +226,15 @@ class Runtime:
                     await self._run("delete", "--force", ident)
             shutil.rmtree(self.root / ident, ignore_errors=True)
 
-    async def exec(
+    def exec(
         self, ident: str, bundle: Path, command: Sequence[str], *, tty: bool = False,
         identity: users.Identity | None = None, environment: Sequence[str] = (), cwd: str = "", privileged: bool = False,
         size: tuple[int, int] = (0, 0), **streams: Any,
-    ) -> asyncio.subprocess.Process:
+    ) -> Child:
         """Start *command* inside a running container, as its own process was started but for what is given.
 
-        *size* is rows and columns of its terminal, which it sees from its first instruction on. *streams* go to
-        `asyncio.create_subprocess_exec`; the process returned ends as *command* does."""
+        *size* is rows and columns of its terminal, which it sees from its first instruction on. *streams* go to Child; the
+        process returned ends as *command* does."""
         process: dict[str, Any] = json.loads((bundle / "config.json").read_bytes())["process"]
         pairs = dict(pair.partition("=")[::2] for pair in process["env"])
         pairs |= dict(pair.partition("=")[::2] for pair in environment)
@@ -245,10 +258,8 @@ class Runtime:
         fd = os.memfd_create("process")
         try:
             os.write(fd, msgspec.json.encode(process))
-            return await asyncio.create_subprocess_exec(
-                self.program, f"--root={self.root}", "exec", "--process", f"/proc/self/fd/{fd}", ident,
-                pass_fds=(fd,), **streams,
-            )
+            words = [self.program, f"--root={self.root}", "exec", "--process", f"/proc/self/fd/{fd}", ident]
+            return Child(*words, pass_fds=(fd,), **streams)
         finally:
             os.close(fd)
 
@@ -261,34 +272,28 @@ class Runtime:
         said, write = os.pipe()
         try:
             try:
-                child = await self.exec(
-                    ident, bundle, command, stdin=asyncio.subprocess.DEVNULL, stdout=write, stderr=write, **how,
-                )
+                child = self.exec(ident, bundle, command, stdin=DEVNULL, stdout=write, stderr=write, **how)
             finally:
                 os.close(write)
             try:
                 output, code = await asyncio.wait_for(asyncio.gather(descriptors.read_all(said), child.wait()), within_s)
             except BaseException:
-                if child.returncode is None:  # it may have ended, and what it left behind hold the pipe
-                    child.kill()
-                    await child.wait()
+                child.kill()  # it may have ended, and what it left behind hold the pipe
+                await child.wait()
                 raise
             return code, output
         finally:
             os.close(said)
 
     async def _run(self, *arguments: str, stdin: bytes = b"") -> None:
-        # a file in memory: crun opens /dev/stdin by its name, which a socket, uvloop's pipe, has none for
-        with os.fdopen(os.memfd_create("stdin"), "w+b") as file:
+        # files in memory: crun opens /dev/stdin by its name
+        with os.fdopen(os.memfd_create("stdin"), "w+b") as file, os.fdopen(os.memfd_create("stderr"), "w+b") as said:
             file.write(stdin)
             file.seek(0)
-            child = await asyncio.create_subprocess_exec(
-                self.program, f"--root={self.root}", *arguments, stdin=file, stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE,
-            )
-        _, err = await child.communicate()
-        if child.returncode:
-            raise RuntimeFailure(_reason(err.decode(errors="replace").strip(), None))
+            child = Child(self.program, f"--root={self.root}", *arguments, stdin=file, stdout=DEVNULL, stderr=said)
+            if await child.wait():
+                said.seek(0)
+                raise RuntimeFailure(_reason(said.read().decode(errors="replace").strip(), None))
 
 
 def _log_paths(driver: str, log: Path) -> list[str]:

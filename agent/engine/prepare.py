@@ -319,4 +319,4 @@ async def write_bundle(engine: Engine, record: Record, config: Config, rootfs: P
     if "uts" not in parts.namespaces:
         del document["hostname"]
     record.notes = parts.notes
-    files.write_atomically(directory / "config.json", msgspec.json.encode(document), 0o600)
+    engine.runtime.write(record.id, directory, document)

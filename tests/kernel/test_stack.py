@@ -183,6 +183,23 @@ def test_limits_capabilities_seccomp_and_namespaces_hold(stack: Stack, lab: Pyst
     assert not set(own.split()) & set(host.split())
 
 
+def test_a_seccomp_profile_holds_each_time_it_is_used(stack: Stack) -> None:
+    """crun is given a program that it compiled before: the second container of each profile, and of no other."""
+    calls = {"mkdir": ["mkdir", "mkdirat"], "link": ["link", "linkat"]}
+    for name, forbidden in calls.items():
+        profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": forbidden, "action": "SCMP_ACT_ERRNO"}]}
+        (stack.directory / f"{name}.json").write_text(json.dumps(profile))
+    for number in (1, 2):
+        stack.up("services:\n" + "".join(
+            f"  {name}: {{image: busybox, command: sleep 1000, stop_grace_period: 0s, environment: {{N: '{number}'}},\n"
+            f"    security_opt: ['seccomp:{stack.directory}/{name}.json']}}\n" for name in calls
+        ))
+        for name in calls:
+            assert "Seccomp:\t2" in stack.exec(name, "cat", "/proc/1/status")
+            tried = "touch /f; mkdir /d 2>/dev/null || echo mkdir; ln /f /l 2>/dev/null || echo link"
+            assert stack.exec(name, "sh", "-c", tried).split() == [name]
+
+
 def test_less_common_limits_reach_the_kernel(stack: Stack, lab: Pystack) -> None:
     stack.up(
         "services:\n  a:\n    image: busybox\n    command: sleep 1000\n    stop_grace_period: 0s\n"
