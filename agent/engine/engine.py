@@ -194,7 +194,7 @@ class Engine:
             image_id=image.digest, auto_remove=auto_remove,
         )
         self.images.mark_used(image.digest)
-        self.networks.assign(made)
+        self.networks.assign(made, free=False)
         directory = self.paths.containers / ident
         failpoint("container.record")
         try:
@@ -225,8 +225,9 @@ class Engine:
             try:
                 await self._start(record)
             except BaseException as error:
-                await asyncio.shield(self._release(record))
-                self._set(record, "die", state="failed", error=told(error), exit_code=128, finished=now())
+                await asyncio.shield(self._give_up(record))
+                self._set(record, "die", state="failed", error=told(error), exit_code=128, finished=now(), process=None,
+                          monitor=None)
                 raise
 
     async def _start(self, record: Record) -> None:
@@ -234,14 +235,14 @@ class Engine:
         image = self.images.image(record.image_id)
         rootfs = self.mount_root(record)
         c = record.container
-        if not record.endpoints:
-            self.networks.assign(record)
-        self.networks.assign_ports(record)
+        networked = c.network_mode != "host" and not prepare.shares_network(record)
+        if networked:
+            self.networks.reserve(record)
         record.ids, user = prepare.user_namespace(self, record)
         if owns := user == self.userns_path(record):
             await asyncio.to_thread(userns.create, user, Path(self.networks.netns(record)), record.ids)
-        if c.network_mode != "host" and not prepare.shares_network(record):
-            await self.networks.attach(record, made=owns)
+        if networked:
+            await self.networks.open(record, made=owns)
         await prepare.write_bundle(self, record, image.config, rootfs, user)
         if user:
             # what was made in it until now was made by the host's root, whom the mapping does not know
@@ -251,11 +252,20 @@ class Engine:
             )
         limits = self.log_limits(record)
         self._log_target(record)  # what is wrong with it is said before anything runs
-        monitor, process = await self.runtime.create(
+        # at once: until it is started its process needs no link, unless its sysctls say how one is to be
+        attach = asyncio.create_task(self.networks.attach(record) if networked else asyncio.sleep(0))
+        if prepare.sysctls(record):
+            await attach
+        create = self.runtime.create(
             record.id, bundle, directory / "log", tty=c.tty, stdin=c.stdin_open, stdin_once=c.stdin_once, log_max=limits.guard,
             log_driver=c.log_driver,
         )
-        record.monitor, record.process = monitor, process
+        created, attached = await asyncio.gather(create, attach, return_exceptions=True)
+        if not isinstance(created, BaseException):
+            record.monitor, record.process = created
+        for outcome in (attached, created):
+            if isinstance(outcome, BaseException):
+                raise outcome
         for one in self.attaching.pop(record.id, ()):
             one.ready.set()
             with contextlib.suppress(TimeoutError):
@@ -376,6 +386,13 @@ class Engine:
                 mounts.unmount(inner)
         userns.delete(self.userns_path(record))
         record.ids = 0
+
+    async def _give_up(self, record: Record) -> None:
+        """Take away what a start that failed had made; its monitor must not note an end when the next one runs."""
+        await self._release(record)
+        if record.monitor:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(runtime.ended(record.monitor), ATTACH_S)
 
     def _wake(self, record: Record) -> None:
         for waiter in self._waiters.pop(record.id, ()):

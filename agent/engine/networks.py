@@ -67,6 +67,9 @@ class Networks:
         self._paths_mtu = 0
         self.local: dict[str, Network] = self._load_local()
         self.attached: dict[str, Record] = {}
+        """Those whose links, names and ports the kernel and the data path are to have."""
+        self._starting: dict[str, Record] = {}
+        """Those that have their addresses and ports, and are not attached yet."""
         self._presences = Presences()
         self._netns = str(paths.netns)
         self.host = drivers.Host(features=features())
@@ -189,12 +192,30 @@ class Networks:
     def netns(self, record: Record) -> str:
         return f"{self._netns}/{record.id[:16]}"
 
-    def assign(self, record: Record) -> None:
-        """Fix the endpoints of *record*: the plan's addresses, or free ones where the plan gave none."""
+    def reserve(self, record: Record) -> None:
+        """Fix endpoints and published ports of *record*, which is going to be attached: nobody else gets the same until it
+        leaves. Raises Conflict."""
+        self.assign(record)
+        others = [r for r in self._holders() if r.id != record.id]
+        ports.assign(record, others)
+        if not record.task:  # of a stack's addresses the planner knows who has them, and who is on the way out
+            mine = {(e.network, address): e for e in record.endpoints for address in (e.ipv4, e.ipv6) if address}
+            for other in others:
+                for e in other.endpoints:
+                    for address in (e.ipv4, e.ipv6):
+                        if (e.network, address) in mine:
+                            raise Conflict(f"address {address} of network {e.network} is in use by container {other.name}")
+        self._starting[record.id] = record
+
+    def _holders(self) -> list[Record]:
+        return [*self._starting.values(), *(r for r in self.attached.values() if r.id not in self._starting)]
+
+    def assign(self, record: Record, *, free: bool = True) -> None:
+        """Say on which networks *record* is, with the plan's addresses; with *free* ones where the plan gave none."""
         wanted = record.container.attachments
         if not wanted and record.container.network_mode in ("", "bridge", "default") and not record.task:
             wanted = (Attachment(network=DEFAULT),)
-        endpoints = [self._endpoint(record, attachment, order) for order, attachment in enumerate(wanted)]
+        endpoints = [self._endpoint(record, attachment, order, free=free) for order, attachment in enumerate(wanted)]
         ranked = sorted(
             zip(endpoints, wanted, strict=True),
             key=lambda pair: (-pair[1].gw_priority, self.get(pair[0].network).internal, pair[0].network),
@@ -203,14 +224,14 @@ class Networks:
             ranked[0][0].default = True
         record.endpoints = endpoints
 
-    def _endpoint(self, record: Record, attachment: Attachment, order: int) -> Endpoint:
+    def _endpoint(self, record: Record, attachment: Attachment, order: int, *, free: bool = True) -> Endpoint:
         network = self.get(attachment.network)
         old = next((e for e in record.endpoints if e.network == network.name), None)
         endpoint = Endpoint(
             network=network.name, ipv4=attachment.ipv4, ipv6=attachment.ipv6, mac=attachment.mac,
             aliases=attachment.aliases, order=order, interface=attachment.interface, link_local=attachment.link_local,
         )
-        for subnet in network.subnets:
+        for subnet in network.subnets if free else ():
             field = "ipv6" if ":" in subnet.cidr else "ipv4"
             if not getattr(endpoint, field):
                 kept = getattr(old, field) if old else ""
@@ -251,14 +272,7 @@ class Networks:
                 raise AgentError(f"container {record.name}: {problem}")
 
     def _used(self, network: str, field: str, except_for: str) -> set[str]:
-        return {
-            getattr(e, field) for r in self.attached.values() if r.id != except_for
-            for e in r.endpoints if e.network == network
-        }
-
-    def assign_ports(self, record: Record) -> None:
-        """Fix the published ports. Raises Conflict."""
-        ports.assign(record, [r for r in self.attached.values() if r.id != record.id])
+        return {getattr(e, field) for r in self._holders() if r.id != except_for for e in r.endpoints if e.network == network}
 
     def own_ports(self, record: Record) -> list[PublishedPort]:
         """The ports that lead to *record* alone; those of its whole service are balanced, and it may get or lose them while it
@@ -266,18 +280,21 @@ class Networks:
         shared = {(p.published, p.protocol) for v in self.virtuals for p in v.ports} if record.task else set()
         return [p for p in record.ports if (p.published, p.protocol) not in shared]
 
-    async def attach(self, record: Record, *, made: bool = False) -> None:
-        """Give *record* its namespace, where that is not *made* yet, links, addresses, names and ports. Raises AgentError;
-        nothing stays then."""
+    async def open(self, record: Record, *, made: bool = False) -> None:
+        """Give *record* its namespace, where that is not *made* yet: empty, but for its loopback device."""
         failpoint("network.attach")
         path = self.paths.netns / record.id[:16]
         await asyncio.to_thread(netns.enter if made else netns.create, path, prepare_namespace)
+
+    async def attach(self, record: Record) -> None:
+        """Give *record* links, addresses, names and ports in its namespace. Raises AgentError; nothing stays then."""
         try:
             if record.endpoints and time.monotonic() > self._forwards_until:
                 self._forwards_until = time.monotonic() + FORWARDS_S
                 for note in allow_forwarding():
                     self.notes.append(note)
             self.attached[record.id] = record
+            self._starting.pop(record.id, None)
             await self.sync()
             if problem := self._problems.get(self.netns(record)):
                 raise AgentError(f"container {record.name}: {problem}")
@@ -288,6 +305,7 @@ class Networks:
     def leave(self, record: Record) -> None:
         """From now on *record*'s addresses and ports are free; the kernel hears of it with the next `sync`."""
         self.attached.pop(record.id, None)
+        self._starting.pop(record.id, None)
         self._presences.forget(record)
 
     async def detach(self, record: Record) -> None:

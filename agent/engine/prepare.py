@@ -253,7 +253,7 @@ async def _volume(engine: Engine, record: Record, mount: Mount, rootfs: Path) ->
     return files.resolve_in_root(data, mount.subpath) if mount.subpath else data
 
 
-def _sysctls(record: Record) -> dict[str, str]:
+def sysctls(record: Record) -> dict[str, str]:
     """The container's own, and those of its interfaces by their names in there."""
     names = {e.network: e.interface for e in record.endpoints}
     own = {k.replace("IFNAME", names.get(a.network, "")): v for a in record.container.attachments for k, v in a.sysctls}
@@ -313,7 +313,7 @@ async def write_bundle(engine: Engine, record: Record, config: Config, rootfs: P
         id=record.id, container=c, args=args, environment=environment, working_dir=working_dir, identity=identity,
         rootfs=rootfs, hostname=name, cgroup_parent=engine.cgroup_parent(record),
         namespaces=_namespaces(engine, record) | ({"user": str(user)} if user else {}), ids=record.ids, mounts=mounts,
-        system_files=system_files, cgroup2=engine.cgroup2, sysctls=_sysctls(record),
+        system_files=system_files, cgroup2=engine.cgroup2, sysctls=sysctls(record),
     )
     document = bundle.build(parts)
     if "uts" not in parts.namespaces:

@@ -1,91 +1,73 @@
-"""The client's end of the REST API: HTTP over the control socket, with nothing but the standard library.
-
-aiohttp takes 150 ms to import, which is more than `pystack ps` may take in all.
-"""
+"""The client's end of the REST API: requests to a server, wherever it is, and its answers."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import socket
 import sys
-import time
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode
 
+from orchestrator.cli.wire import Connection, Reply
 from orchestrator.errors import PystackError, Refused, Unreachable
-
-# http.client works without TLS, which a unix socket does not need: half of its import time is OpenSSL's
-if "ssl" in sys.modules:
-    import http.client
-else:
-    sys.modules["ssl"] = None  # type: ignore[assignment]
-    try:
-        import http.client
-    finally:
-        del sys.modules["ssl"]
-
-
 
 STALE = "X-Pystack-Stale"
 """A server that nobody leads answers from memory: seconds since then, and why."""
 
 
-Place = Path | str
-"""A socket of this host, or ssh://user@host, or tcp://host:port."""
+REMOTE = ("ssh://", "tcp://")
 
 
-def control_socket() -> Place:
-    """Where the server listens: PYSTACK_HOST, the one that leads where that names several (unix://a,ssh://root@b), or the
-    instance's own place."""
+def control_socket() -> str:
+    """Where the server listens, the path of a socket or ssh://user@host or tcp://host:port: PYSTACK_HOST, the one that leads
+    where that names several (unix://a,ssh://root@b), or the instance's own place."""
     host = os.environ.get("PYSTACK_HOST", "")
     words = host.split(",") if host else []
-    places: list[Place] = [Path(w[7:]) if w.startswith("unix://") else w for w in words]
-    if strange := [w for w in words if not w.startswith(("unix://", "ssh://", "tcp://"))]:
+    places = [w.removeprefix("unix://") for w in words]
+    if strange := [w for w in words if not w.startswith(("unix://", *REMOTE))]:
         raise PystackError(f"PYSTACK_HOST={strange[0]}: write unix:///path, ssh://user@host or tcp://host:port")
     if places:
         return places[0] if len(places) == 1 else max(places, key=_standing)
     if root := os.environ.get("PYSTACK_ROOT"):
-        return Path(root) / "run" / "pystack.sock"
+        return f"{root}/run/pystack.sock"
     if os.geteuid() == 0:
-        return Path("/run/pystack/pystack.sock")
-    return Path(os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.geteuid()}")) / "pystack/pystack.sock"
+        return "/run/pystack/pystack.sock"
+    return f"{os.environ.get('XDG_RUNTIME_DIR', f'/run/user/{os.geteuid()}')}/pystack/pystack.sock"
 
 
-def _standing(path: Place) -> int:
+def _standing(place: str) -> int:
     """2 where the server leads, 1 where it remembers what was, while nobody can lead; otherwise 0."""
-    connection = _Connection(path)
     try:
-        connection.request("GET", "/v1/version")
-        reply = connection.getresponse()
+        connection = Connection(dial(place), [])
+    except (OSError, Unreachable):
+        return 0
+    try:
+        reply = connection.request("GET", "/v1/version", {}, None)
         return 0 if reply.status != 200 else 1 if reply.getheader(STALE) else 2
-    except (OSError, http.client.HTTPException, Unreachable):
+    except OSError:
         return 0
     finally:
         connection.close()
 
 
-class _Connection(http.client.HTTPConnection):
-    def __init__(self, path: Place) -> None:
-        super().__init__("pystack")
-        self._path = path
-
-    def connect(self) -> None:
-        if isinstance(self._path, str):
-            if self._path.startswith("tcp://"):
-                from orchestrator import tls as way
-            else:
-                from orchestrator.cli import remote as way  # type: ignore[no-redef]
-            self.sock = way.dial(self._path)
-            return
-        self.sock = socket.socket(socket.AF_UNIX)
-        try:
-            self.sock.connect(str(self._path))
-        except OSError:
-            self.sock.close()
-            raise
+def dial(place: str) -> socket.socket:
+    """A connection to the server there. Raises OSError, PystackError, Unreachable."""
+    if place.startswith(REMOTE):
+        if place.startswith("tcp://"):
+            from orchestrator import tls as way
+        else:
+            from orchestrator.cli import remote as way  # type: ignore[no-redef]
+        return way.dial(place)
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.connect(place)
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 class Client:
@@ -95,15 +77,15 @@ class Client:
         self.path = control_socket()
         self.start = start
         self.base = f"/v1/nodes/{node}/engine"
+        self._idle: list[Connection] = []
 
     def at(self, node: str) -> Client:
         """The same server, with Engine API calls for *node*."""
         return Client(start=self.start, node=node)
 
-    def _connect(self) -> _Connection:
-        connection = _Connection(self.path)
+    def _dial(self) -> socket.socket:
         try:
-            connection.connect()
+            return dial(self.path)
         except PermissionError:
             raise Unreachable(f"no permission to use {self.path}: run as root, or join its group") from None
         except OSError:
@@ -111,35 +93,39 @@ class Client:
                 raise Unreachable(
                     f"no pystack server answers at {self.path}: `pystack up` or `pystack server` starts one"
                 ) from None
-            assert isinstance(self.path, Path)
+            from orchestrator.cli.starting import start_server
+
             start_server(self.path)
-            connection.connect()
-        return connection
+            return dial(self.path)
+
+    def _connection(self) -> Connection:
+        while self._idle:
+            with contextlib.suppress(IndexError):  # another thread may have it
+                known = self._idle.pop()
+                if known.fresh():
+                    return known
+                known.close()
+        return Connection(self._dial(), self._idle)
 
     def request(
         self, method: str, path: str, *, query: dict[str, Any] | None = None, body: Any = None,
         headers: dict[str, str] | None = None,
-    ) -> http.client.HTTPResponse:
-        """The answer, its body unread. *body*: something for JSON, bytes, or an iterable of bytes. Raises Refused."""
-        connection = self._connect()
+    ) -> Reply:
+        """The answer, its body unread. *body*: something for JSON, bytes, or an iterator of bytes. Raises Refused."""
+        connection = self._connection()
         sent = dict(headers or {})
         data: Any = body
         if body is not None and not isinstance(body, bytes) and not hasattr(body, "__next__"):
             data = json.dumps(body).encode()
             sent["Content-Type"] = "application/json"
-        target = path + (f"?{urlencode(query, doseq=True)}" if query else "")
+        target = _quoted(path) + (f"?{_encoded(query)}" if query else "")
         try:
-            connection.request(method, target, body=data, headers=sent, encode_chunked=hasattr(body, "__next__"))
-            reply = connection.getresponse()
-        except (http.client.HTTPException, OSError) as error:
+            reply = connection.request(method, target, sent, data)
+            if reply.status >= 400:
+                raise _refusal(reply)
+        except OSError as error:
+            connection.close()
             raise Unreachable(f"the server at {self.path} went away: {error}") from error
-        if reply.status >= 400:
-            raw = reply.read()
-            try:
-                message = str(json.loads(raw)["message"])
-            except (ValueError, KeyError):
-                message = raw.decode(errors="replace") or f"status {reply.status}"
-            raise Refused(message, reply.status)
         if stale := reply.getheader(STALE):
             seconds, _, why = stale.partition(" ")
             print(f"as it was {seconds} s ago: {why}", file=sys.stderr)
@@ -166,75 +152,33 @@ class Client:
                     return
             if ends:
                 raise Unreachable("the server went away before this was done: run the command again, it goes on from there")
-        except (http.client.HTTPException, OSError) as error:
-            raise Unreachable(f"the server at {self.path} went away: {error or type(error).__name__}") from error
+        except OSError as error:
+            raise Unreachable(f"the server at {self.path} went away: {error}") from error
 
     def engine(self, method: str, path: str, **options: Any) -> Any:
         return self.json(method, self.base + path, **options)
 
     def hijack(self, path: str, body: Any) -> socket.socket:
-        """POST and take the connection over."""
-        connection = self._connect()
+        """POST and take the connection over. Raises Refused."""
+        sock = self._dial()
         headers = {"Connection": "Upgrade", "Upgrade": "tcp", "Content-Type": "application/json"}
-        connection.request("POST", path, body=json.dumps(body).encode(), headers=headers)
-        raw = connection.sock
-        assert raw is not None
-        head = b""
-        while not head.endswith(b"\r\n\r\n"):
-            byte = raw.recv(1)
-            if not byte:
-                break
-            head += byte
-        status = int(head.split(b" ", 2)[1]) if b" " in head else 0
-        if status not in (101, 200):
-            length = next((int(line.split(b":")[1]) for line in head.split(b"\r\n")
-                           if line.lower().startswith(b"content-length")), 0)
-            text = raw.recv(length) if length else b""
-            try:
-                message = str(json.loads(text)["message"])
-            except (ValueError, KeyError):
-                message = f"status {status}"
-            raise Refused(message, status)
-        return raw
-
-
-def start_server(path: Path) -> None:
-    """Start the all-in-one server in the background, and wait until it answers."""
-    state = _log_directory(path)
-    log = state / "server.log"
-    with log.open("ab") as out:
-        import subprocess
-
-        process = subprocess.Popen(
-            [sys.executable, "-E", "-s", "-m", "orchestrator.server.embedded"], stdin=subprocess.DEVNULL, stdout=out,
-            stderr=out, start_new_session=True, cwd="/",
-        )
-        begin = out.tell()
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        probe = _Connection(path)
         try:
-            probe.connect()
-            probe.close()
-            return
-        except OSError:
-            time.sleep(0.01)
-        if process.poll() is not None:
-            with log.open("rb") as file:
-                file.seek(begin)
-                said = file.read().decode(errors="replace").strip()
-            # its own last words, in all their lines; of a fault of ours the last one tells most
-            _, own, words = said.rpartition("pystack server: ")
-            last = words if own else next(reversed(said.splitlines()), "it said nothing")
-            raise Unreachable(f"the server did not start: {last} (see {log})")
-    raise Unreachable(f"the server does not answer after 30 s: see {log}")
+            reply = Connection(sock).request("POST", path, headers, json.dumps(body).encode())
+            if reply.status not in (101, 200):
+                raise _refusal(reply)
+        except OSError as error:
+            sock.close()
+            raise Unreachable(f"the server at {self.path} went away: {error}") from error
+        return sock
 
 
-def _log_directory(path: Path) -> Path:
-    root = os.environ.get("PYSTACK_ROOT")
-    directory = Path(root) if root else Path("/var/log/pystack") if os.geteuid() == 0 else path.parent
-    directory.mkdir(parents=True, exist_ok=True)
-    return directory
+def _refusal(reply: Reply) -> Refused:
+    raw = reply.read()
+    try:
+        message = str(json.loads(raw)["message"])
+    except (ValueError, KeyError, TypeError):
+        message = raw.decode(errors="replace") or f"status {reply.status}"
+    return Refused(message, reply.status)
 
 
 def demultiplex(read: Any) -> Iterator[tuple[int, bytes]]:
@@ -244,11 +188,36 @@ def demultiplex(read: Any) -> Iterator[tuple[int, bytes]]:
         yield head[0], read(length)
 
 
+PLAIN = re.compile(r"[\w.~/:@-]*", re.ASCII)
+"""What needs no quoting in a path, nor in a query: then the module that quotes is not loaded. Source: RFC 3986, section 3."""
+
+
 def name_in_path(name: str) -> str:
+    if PLAIN.fullmatch(name):
+        return name
+    from urllib.parse import quote
+
     return quote(name, safe="/:@")
 
 
+def _quoted(path: str) -> str:
+    """*path*, in which names are quoted already where they must be."""
+    if PLAIN.fullmatch(path):
+        return path
+    from urllib.parse import quote
+
+    return quote(path, safe="/:@%?=&+,;~!$'()*[]")
+
+
+def _encoded(query: dict[str, Any]) -> str:
+    if all(isinstance(value, str | int | float) and PLAIN.fullmatch(str(value)) for value in query.values()):
+        return "&".join(f"{name}={value}" for name, value in query.items())
+    from urllib.parse import urlencode
+
+    return urlencode(query, doseq=True)
+
+
 def chunks(file: Any) -> Iterable[bytes]:
-    """A file in pieces, as a generator that http.client sends chunked."""
+    """A file in pieces."""
     while data := file.read(1 << 18):
         yield data

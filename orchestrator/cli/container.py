@@ -59,9 +59,7 @@ def container() -> None:
 def run(image: str, command: tuple[str, ...], **given: Any) -> None:
     """Run a container: pull the image if it is missing, create, start; without -d, follow it to its end."""
     client = Client(start=True)
-    _ensure(client, image, given["pull"])
-    ident = client.engine("POST", "/containers/create", query={"name": given["name"]} if given["name"] else None,
-                          body=_document(image, command, given))["Id"]
+    ident = _create(client, image, _document(image, command, given), given["name"], given["pull"])
     from orchestrator.cli.run import follow
 
     if given["detach"]:
@@ -75,24 +73,42 @@ def run(image: str, command: tuple[str, ...], **given: Any) -> None:
     raise SystemExit(follow(client, ident, tty=given["tty"], stdin=given["interactive"]))
 
 
-def _ensure(client: Client, image: str, policy: str) -> None:
+def _create(client: Client, image: str, document: dict[str, Any], name: str, policy: str) -> str:
+    """A new container's ID; its image is pulled where the policy says so."""
+
+    def create() -> str:
+        return str(client.engine("POST", "/containers/create", query={"name": name} if name else None, body=document)["Id"])
+
+    if policy == "always":
+        _fetch(client, image)
+    try:
+        return create()
+    except Refused as error:
+        if error.status != 404 or policy != "missing" or _is_there(client, image):
+            raise
+    _fetch(client, image)
+    return create()
+
+
+def _is_there(client: Client, image: str) -> bool:
+    try:
+        client.engine("GET", f"/images/{name_in_path(image)}/json")
+    except Refused as error:
+        if error.status == 404:
+            return False
+        raise
+    return True
+
+
+def _fetch(client: Client, image: str) -> None:
     from orchestrator.cli.image import fetch
     from orchestrator.cli.output import Progress
 
-    if policy != "always":
-        try:
-            client.engine("GET", f"/images/{name_in_path(image)}/json")
-            return
-        except Refused as error:
-            if error.status != 404 or policy == "never":
-                raise
     fetch(client, image, Progress())
 
 
 def _document(image: str, command: tuple[str, ...], given: dict[str, Any]) -> dict[str, Any]:
     """The Engine API's create request."""
-    from orchestrator.stackfile.units import parse_bytes
-
     bindings: dict[str, list[dict[str, str]]] = {}
     for text in given["publish"]:
         match = re.fullmatch(r"(?:(\[[^]]+\]|\d+(?:\.\d+){3}):)?(?:(\d*):)?(\d+)(?:/(tcp|udp|sctp))?", text)
@@ -104,7 +120,7 @@ def _document(image: str, command: tuple[str, ...], given: dict[str, Any]) -> di
     sizes = {}
     for option in ("memory", "shm_size"):
         try:
-            sizes[option] = parse_bytes(given[option]) if given[option] else 0
+            sizes[option] = _bytes(given[option]) if given[option] else 0
         except ValueError as error:
             raise click.UsageError(f"--{option.replace('_', '-')} {given[option]}: {error}") from None
     requests = [_gpus(given["gpus"])] if given["gpus"] else []
@@ -130,6 +146,12 @@ def _document(image: str, command: tuple[str, ...], given: dict[str, Any]) -> di
             "Sysctls": dict(s.partition("=")[::2] for s in given["sysctl"]), "Ulimits": [_ulimit(u) for u in given["ulimit"]],
         },
     }
+
+
+def _bytes(text: str) -> int:
+    from orchestrator.stackfile.units import parse_bytes
+
+    return parse_bytes(text)
 
 
 def _device(text: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ import sys
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from orchestrator.errors import PystackError, Refused
 
@@ -43,7 +43,7 @@ def _url(client: Client, container: str) -> str:
 
 
 def _out(client: Client, container: str, path: str, goal: str) -> None:
-    reply = client.request("GET", _url(client, container), query={"path": path.rstrip("/") or "/"})
+    reply: Any = client.request("GET", _url(client, container), query={"path": path.rstrip("/") or "/"})
     if goal == "-":
         while data := reply.read(1 << 16):
             sys.stdout.buffer.write(data)

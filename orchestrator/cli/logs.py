@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import queue
 import sys
@@ -44,13 +43,13 @@ def read(client: Client, container: str, **query: Any) -> Any:
     path = f"{client.base}/containers/{container}/logs"
     reply = client.request("GET", path, query={"stdout": 1, "stderr": 1, **query})
     try:
-        if "raw" in (reply.getheader("Content-Type") or ""):
+        if "raw" in reply.getheader("Content-Type"):
             while data := reply.read1(1 << 16):
                 yield 1, data
         else:
             yield from demultiplex(reply.read)
-    except (http.client.HTTPException, OSError) as error:
-        raise Unreachable(f"the output of {container} ended too soon: {error or type(error).__name__}") from error
+    except OSError as error:
+        raise Unreachable(f"the output of {container} ended too soon: {error}") from error
 
 
 def follow_stack(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -53,6 +52,8 @@ class StackOptions:
             return str(self.given["project_name"])
         if os.environ.get("COMPOSE_PROJECT_NAME") and not self.given["file"]:
             return os.environ["COMPOSE_PROJECT_NAME"]
+        from pathlib import Path
+
         from orchestrator.stackfile import naming
 
         start = Path(self.given["project_directory"] or ".").resolve()

@@ -48,11 +48,11 @@ def dial(host: str) -> socket.socket:
     raise Unreachable(f"{host}: {'; '.join(lines[-2:]) or 'ssh ended at once'}")
 
 
-def dial_stdio(path: Path) -> None:
+def dial_stdio(path: str) -> None:
     """Be the other end: standard input and output are the connection to the socket at *path*."""
     server = socket.socket(socket.AF_UNIX)
     try:
-        server.connect(str(path))
+        server.connect(path)
     except OSError as error:
         raise Unreachable(f"no pystack server answers at {path}: {error.strerror}") from None
     os.write(1, b"\0")

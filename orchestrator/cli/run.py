@@ -7,7 +7,6 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -130,6 +129,7 @@ def one_off(
     """The service's container as `run` has it: no addresses, names and ports of the service's own, no restarts. Variables that
     are given without a value are those of *environment*."""
     import shlex
+    from pathlib import Path
 
     import msgspec
 

@@ -27,15 +27,16 @@ def info() -> None:
 @system.command("dial-stdio", hidden=True)
 def dial_stdio() -> None:
     """Connect standard input and output to the server: the far end of PYSTACK_HOST=ssh://…"""
-    from pathlib import Path
+    import os
 
-    from orchestrator.cli.client import control_socket, start_server
+    from orchestrator.cli.client import REMOTE, control_socket
     from orchestrator.cli.remote import dial_stdio as pump
+    from orchestrator.cli.starting import start_server
 
     path = control_socket()
-    if not isinstance(path, Path):
+    if path.startswith(REMOTE):
         raise Unreachable("PYSTACK_HOST of that host leads on to another one: name that one yourself")
-    if not path.exists():
+    if not os.path.exists(path):
         start_server(path)
     pump(path)
 

@@ -6,6 +6,7 @@ import io
 import tarfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import docker
@@ -249,3 +250,54 @@ def test_what_it_is_not(client: docker.DockerClient) -> None:
     info = client.info()
     assert info["Swarm"]["LocalNodeState"] == "inactive"
     assert "bridge" in info["Plugins"]["Network"]
+
+
+def test_containers_that_start_together_have_addresses_of_their_own(client: docker.DockerClient) -> None:
+    """An address is a container's from its start to its end, as in Docker: none while it is only created."""
+    made = [client.containers.create("busybox", ["sleep", "1000"], name=f"twin{n}", stop_signal="SIGKILL") for n in range(6)]
+    try:
+        assert [c.attrs["NetworkSettings"]["IPAddress"] for c in made] == [""] * 6
+        with ThreadPoolExecutor(6) as pool:
+            list(pool.map(Container.start, made))
+        for c in made:
+            c.reload()
+        addresses = [c.attrs["NetworkSettings"]["IPAddress"] for c in made]
+        assert len(set(addresses)) == 6
+        inside = [c.exec_run(["ip", "-4", "-o", "addr", "show", "eth0"]).output.decode() for c in made]
+        assert all(f"inet {address}/" in said for address, said in zip(addresses, inside, strict=True))
+        made[0].restart(timeout=0)
+        made[0].reload()
+        assert made[0].attrs["NetworkSettings"]["IPAddress"] == addresses[0]
+    finally:
+        for c in made:
+            c.remove(force=True)
+
+
+def test_one_of_two_that_want_the_same_port_or_address_starts(client: docker.DockerClient) -> None:
+    network = client.networks.create("fixed", ipam=IPAMConfig(pool_configs=[IPAMPool(subnet="172.29.7.0/24")]))
+    made, api = [], client.api
+    endpoint = api.create_networking_config({"fixed": api.create_endpoint_config(ipv4_address="172.29.7.9")})
+    try:
+        for number in range(2):
+            made.append(client.containers.create("busybox", ["sleep", "1000"], name=f"port{number}", ports={"80/tcp": 8097}))
+            host = api.create_host_config(network_mode="fixed")
+            how = {"name": f"fixed{number}", "host_config": host, "networking_config": endpoint}
+            made.append(client.containers.get(api.create_container("busybox", "sleep 1000", **how)["Id"]))
+
+        def start(one: Container) -> str:
+            try:
+                one.start()
+            except docker.errors.APIError as error:
+                assert error.status_code == 409
+                return str(error.explanation)
+            return ""
+
+        with ThreadPoolExecutor(4) as pool:
+            said = sorted(filter(None, pool.map(start, made)))
+        assert len(said) == 2
+        assert "address 172.29.7.9 of network fixed is in use by container fixed" in said[0]
+        assert "port 8097/tcp is already published by port" in said[1]
+    finally:
+        for c in made:
+            c.remove(force=True)
+        network.remove()

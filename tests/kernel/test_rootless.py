@@ -108,7 +108,7 @@ def ada() -> Iterator[User]:
     packages = next((place / "venv/lib").glob("python*/site-packages"))
     (packages / "pystack.pth").write_text(f"{place}/code\n{place}/site\n")
     command = place / "venv/bin/pystack"
-    command.write_text(f"#!{place}/venv/bin/python3\nfrom orchestrator.cli import main\nmain()\n")
+    command.write_text(f"#!{place}/venv/bin/python3\nfrom orchestrator.__main__ import main\nmain()\n")
     command.chmod(0o755)
     archive(place / "home/busybox.tar", [busybox_rootfs()], name="docker.io/library/busybox:latest")
     (place / "home/word").write_text("sesame")

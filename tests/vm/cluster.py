@@ -156,7 +156,7 @@ def _with_pystack(root: Path, folder: Path, known: str) -> None:
     shutil.copytree(site, root / "srv/site", ignore=shutil.ignore_patterns("__pycache__", "*pystack_orchestrator*", "ortools*"))
     (root / "usr/lib/python3/dist-packages/pystack.pth").write_text("/srv/pystack\n/srv/site\n")
     program = root / "usr/local/bin/pystack"
-    program.write_text("#!/usr/bin/python3\nfrom orchestrator.cli import main\nmain()\n")
+    program.write_text("#!/usr/bin/python3\nfrom orchestrator.__main__ import main\nmain()\n")
     program.chmod(0o755)
     unit = root / "etc/systemd/system/pystack.service"
     shutil.copy(ROOT / "tools/pystack.service", unit)

@@ -1,0 +1,47 @@
+"""A server started by the first command that needs one, in the background."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from orchestrator.cli.client import dial
+from orchestrator.errors import Unreachable
+
+
+def start_server(path: str) -> None:
+    """Start the all-in-one server in the background, and wait until it answers."""
+    state = _log_directory(path)
+    log = state / "server.log"
+    with log.open("ab") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-E", "-s", "-m", "orchestrator.server.embedded"], stdin=subprocess.DEVNULL, stdout=out,
+            stderr=out, start_new_session=True, cwd="/",
+        )
+        begin = out.tell()
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            dial(path).close()
+            return
+        except OSError:
+            time.sleep(0.01)
+        if process.poll() is not None:
+            with log.open("rb") as file:
+                file.seek(begin)
+                said = file.read().decode(errors="replace").strip()
+            # its own last words, in all their lines; of a fault of ours the last one tells most
+            _, own, words = said.rpartition("pystack server: ")
+            last = words if own else next(reversed(said.splitlines()), "it said nothing")
+            raise Unreachable(f"the server did not start: {last} (see {log})")
+    raise Unreachable(f"the server does not answer after 30 s: see {log}")
+
+
+def _log_directory(path: str) -> Path:
+    root = os.environ.get("PYSTACK_ROOT")
+    directory = Path(root) if root else Path("/var/log/pystack") if os.geteuid() == 0 else Path(path).parent
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
