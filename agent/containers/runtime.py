@@ -122,6 +122,10 @@ class Runtime:
         self.parent = paths.cgroup_parent
         self.filters = Filters()
 
+    def anticipate(self) -> None:
+        """Call when it becomes likely that one is going to be created, and again when that is certain."""
+        asyncio.get_running_loop().run_in_executor(None, cgroups.anticipate)
+
     def write(self, ident: str, bundle: Path, document: dict[str, Any]) -> None:
         """The bundle's `config.json`."""
         if self.name == "crun":
@@ -157,7 +161,7 @@ class Runtime:
         (bundle / "exits").mkdir(exist_ok=True)
         (bundle / "exits" / ident).unlink(missing_ok=True)
         failpoint("container.create")
-        asyncio.get_running_loop().run_in_executor(None, cgroups.anticipate)
+        self.anticipate()
         environment = {"_OCI_SYNCPIPE": str(write), "PATH": os.environ.get("PATH", os.defpath)}
         # a file and not a pipe: conmon stays, and would hold the pipe's other end open
         with (bundle / "conmon.err").open("wb") as complaints:

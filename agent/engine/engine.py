@@ -231,6 +231,7 @@ class Engine:
                 raise
 
     async def _start(self, record: Record) -> None:
+        self.runtime.anticipate()
         directory, bundle = self.directory(record), self.bundle(record)
         image = self.images.image(record.image_id)
         rootfs = self.mount_root(record)
