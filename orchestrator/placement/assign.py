@@ -8,8 +8,7 @@ import msgspec
 
 from agent.manifest import Record, Task
 from orchestrator.errors import PystackError
-from orchestrator.placement.board import Board, Demand, demand_of_others
-from orchestrator.placement.exact import NoSolver, Undecided, solve
+from orchestrator.placement.board import Board, Demand, board_of, demand_of_others
 from orchestrator.placement.node import Node
 from orchestrator.placement.rebalance import Placed
 from orchestrator.placement.solve import Unit, place
@@ -92,11 +91,11 @@ def eligible(stack: Stack, service: Service, ground: Ground) -> list[str]:
 
     Raises Impossible where no node would do even then."""
     demand = _demand(stack, service, ground)
-    fit = Board(ground.nodes, ground.ready).static(demand)
-    if not fit.any():
+    fit = board_of(ground.nodes, ground.ready).static(demand)
+    if not any(fit):
         nodes = [msgspec.structs.replace(n, availability="active") for n in ground.nodes]
-        best = Board(nodes, {n.name for n in nodes})
-        if not best.static(demand).any():
+        best = board_of(nodes, {n.name for n in nodes})
+        if not best.width(demand):
             raise Impossible(_refusal(best, demand, f"service {service.name}", service.where))
     return [n.name for n, ok in zip(ground.nodes, fit, strict=True) if ok]
 
@@ -146,7 +145,7 @@ def reassign(stack: Stack, tasks: Sequence[Task], ground: Ground, lost: Set[str]
 
 def _board(ground: Ground, tasks: Sequence[Task], own: Mapping[str, Demand]) -> Board:
     """The nodes with what other stacks have there, and with *tasks* of this one."""
-    board = Board(ground.nodes, ground.ready)
+    board = board_of(ground.nodes, ground.ready)
     demand_of_others(board, ground.others, ground.demands)
     demand_of_others(board, tasks, own)
     return board
@@ -165,6 +164,11 @@ def _exactly(
     ground: Ground, own: Mapping[str, Demand], refusal: Callable[[], str],
 ) -> dict[str, str]:
     """All of the stack placed anew by the exact solver, moving as little as it can. Raises Impossible."""
+    proven = "proven: no placement of the whole stack exists"
+    if len(ground.nodes) < 2:
+        raise Impossible(f"{refusal()}\n    ({proven})")
+    from orchestrator.placement.exact import NoSolver, Undecided, solve
+
     board = _board(ground, [t for t in tasks if t.node], own)
     grouped, wishes = _grouped(units)
     homes = [
@@ -175,7 +179,7 @@ def _exactly(
     except (NoSolver, Undecided) as error:
         raise Impossible(f"{refusal()}\n    ({error})") from None
     if found is None:
-        raise Impossible(f"{refusal()}\n    (proven: no placement of the whole stack exists)")
+        raise Impossible(f"{refusal()}\n    ({proven})")
     out: dict[str, str] = {}
     for copies, nodes in zip(grouped.values(), found, strict=True):
         free = [board.nodes[n].name for n in nodes]

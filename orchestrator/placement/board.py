@@ -1,12 +1,14 @@
-"""The nodes as arrays: what is free on each, and how many tasks of what it has. Pure but for its own counters."""
+"""The nodes as placement sees them: what is free on each, how many tasks of what it has, and what speaks against one more.
+
+Board says all that of one node after the other. Arrays (`orchestrator.placement.arrays`) says the same of thousands at once.
+Pure but for their own counters."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
+from typing import Any
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from agent.manifest import DeviceRequest, Task, device_kind
 from orchestrator.placement import constraints
@@ -14,11 +16,13 @@ from orchestrator.placement.node import Node
 from orchestrator.placement.taints import against
 from orchestrator.stackfile.model import Placement, Reserves
 
-Mask = NDArray[np.bool_]
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 PortKey = tuple[int, str]
+Figures = Any
+"""One figure for each node: a list, or an array of numpy's."""
 _NEVER = Placement()
+LASTING = frozenset({"ready", "availability", "constraint", "x-placement", "taint", "bound", "parent", "driver", "encryption",
+                     "devices"})
+"""Filters that no placement of other tasks changes."""
 
 
 class Demand(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,21 +61,21 @@ class Board:
         self.nodes = tuple(nodes)
         self.ready = ready
         self.at = {n.name: i for i, n in enumerate(nodes)}
-        size = len(nodes)
-        self.open: Mask = np.array([n.availability == "active" and n.name in ready for n in nodes], dtype=bool)
-        self.cpus: Floats = np.array([n.facts.cpus for n in nodes], dtype=float)
-        self.memory: Floats = np.array([n.facts.memory for n in nodes], dtype=float)
-        self.total: Ints = np.zeros(size, dtype=np.int64)
-        self.generic: dict[str, Floats] = {}
-        self._of: dict[str, Ints] = {}
-        self._ports: dict[PortKey, Mask] = {}
-        self._static: dict[object, Mask] = {}
-        self._labels: dict[str, tuple[Ints, int]] = {}
+        self.cpus: Figures = [n.facts.cpus for n in nodes]
+        self.memory: Figures = [n.facts.memory for n in nodes]
+        self.total: Figures = self.zeros()
+        self._free: dict[str, Figures] = {}
+        self._of: dict[str, Figures] = {}
+        self._ports: dict[PortKey, Figures] = {}
 
-    def of(self, service: str) -> Ints:
+    def zeros(self) -> Figures:
+        """A counter for each node."""
+        return [0] * len(self.nodes)
+
+    def of(self, service: str) -> Figures:
         """How many tasks of *service* each node has."""
         if service not in self._of:
-            self._of[service] = np.zeros(len(self.nodes), dtype=np.int64)
+            self._of[service] = self.zeros()
         return self._of[service]
 
     def put(self, demand: Demand, node: int, count: int = 1) -> None:
@@ -83,97 +87,82 @@ class Board:
         for kind, number in demand.reserves.generic:
             self.free(kind)[node] -= number * count
         for port in demand.ports:
-            self._port(port)[node] = count > 0
+            self.port(port)[node] = int(count > 0)
 
-    def free(self, kind: str) -> Floats:
+    def free(self, kind: str) -> Figures:
         """How many things of *kind* each node has free; nodes declare them as the label `resource.<kind>`."""
-        if kind not in self.generic:
+        if kind not in self._free:
             labels = [dict(n.labels).get(f"resource.{kind}", "0") for n in self.nodes]
-            self.generic[kind] = np.array([float(v) if v.isdigit() else 0.0 for v in labels])
-        return self.generic[kind]
+            self._free[kind] = self.floats(float(v) if v.isdigit() else 0.0 for v in labels)
+        return self._free[kind]
 
-    def _port(self, key: PortKey) -> Mask:
+    def floats(self, values: Iterable[float]) -> Figures:
+        return list(values)
+
+    def port(self, key: PortKey) -> Figures:
+        """1 where the node has given that port away."""
         if key not in self._ports:
-            self._ports[key] = np.zeros(len(self.nodes), dtype=bool)
+            self._ports[key] = self.zeros()
         return self._ports[key]
 
-    def holds(self, port: PortKey, node: int) -> bool:
-        return bool(self._port(port)[node])
-
-    def static(self, demand: Demand, *, staying: bool = False) -> Mask:
+    def static(self, demand: Demand, *, staying: bool = False) -> Figures:
         """Nodes that no placement of others can make unfit: they take tasks, and the constraints hold there. *staying* asks for
         a task that is there already, which some taints leave alone."""
-        p = demand.placement
-        key = (
-            p.constraints, p.extended, p.tolerations, staying, demand.pinned, demand.parents, demand.drivers,
-            bool(demand.encrypted), demand.devices,
-        )
-        if key not in self._static:
-            rules = [constraints.parse(c) for c in key[0]] + [constraints.parse_extended(c) for c in key[1]]
-            fit = self.open.copy()
-            for rule in rules:
-                fit &= np.array([constraints.matches(rule, n) for n in self.nodes], dtype=bool)
-            if demand.pinned:
-                only = np.zeros_like(fit)
-                if demand.pinned in self.at:
-                    only[self.at[demand.pinned]] = True
-                fit &= only
-            for parent, _ in demand.parents:
-                fit &= np.array([n.facts.offers(parent) for n in self.nodes], dtype=bool)
-            for driver, _ in demand.drivers:
-                fit &= np.array([driver in n.facts.drivers for n in self.nodes], dtype=bool)
-            if demand.encrypted:
-                fit &= np.array(["wireguard" in n.facts.features for n in self.nodes], dtype=bool)
-            for request in demand.devices:
-                fit &= np.array([request.choose(n.facts.devices) is not None for n in self.nodes], dtype=bool)
-            if any(n.taints for n in self.nodes):
-                fit &= np.array([not against(n.taints, p.tolerations, staying=staying) for n in self.nodes], dtype=bool)
-            self._static[key] = fit
-        return self._static[key]
+        return [
+            all(v.ok for v in self.verdicts(demand, node, staying=staying) if v.filter in LASTING)
+            for node in range(len(self.nodes))
+        ]
 
-    def fit(self, demand: Demand, *, staying: bool = False) -> Mask:
+    def fit(self, demand: Demand, *, staying: bool = False) -> Figures:
         """Nodes that can take one more unit of *demand* now, or, where it is *staying*, keep one."""
-        fit = self.static(demand, staying=staying).copy()
-        reserves = demand.reserves
-        if reserves.cpus:
-            fit &= self.cpus >= reserves.cpus - 1e-9
-        if reserves.memory:
-            fit &= self.memory >= reserves.memory
-        for kind, number in reserves.generic:
-            fit &= self.free(kind) >= number
-        for port in demand.ports:
-            fit &= ~self._port(port)
-        if demand.placement.max_per_node:
-            fit &= self.of(demand.service) < demand.placement.max_per_node
-        for service in demand.near:
-            fit &= self.of(service) > 0
-        for service in demand.away:
-            fit &= self.of(service) == 0
-        return fit
+        return [all(v.ok for v in self.verdicts(demand, node, staying=staying)) for node in range(len(self.nodes))]
 
-    def values(self, label: str) -> tuple[Ints, int]:
+    def width(self, demand: Demand) -> int:
+        """How many nodes no placement of others can make unfit."""
+        return sum(map(int, self.static(demand)))
+
+    def best(self, demand: Demand, but: int = -1) -> int | None:
+        """The cheapest node that can take one more, other than *but*; the first of equal ones."""
+        cost, fit = self.cost(demand), self.fit(demand)
+        return min((n for n, ok in enumerate(fit) if ok and n != but), key=lambda n: cost[n], default=None)
+
+    def values(self, label: str) -> tuple[Figures, int]:
         """Each node's value of *label* as a number, and how many values there are."""
-        if label not in self._labels:
-            words = [constraints.value_of(label, n) or "" for n in self.nodes]
-            numbers = {word: i for i, word in enumerate(sorted(set(words)))}
-            self._labels[label] = np.array([numbers[w] for w in words], dtype=np.int64), len(numbers)
-        return self._labels[label]
+        words = [constraints.value_of(label, n) or "" for n in self.nodes]
+        numbers = {word: i for i, word in enumerate(sorted(set(words)))}
+        return [numbers[w] for w in words], len(numbers)
 
-    def cost(self, demand: Demand) -> Ints:
+    def cost(self, demand: Demand) -> Figures:
         """Lower is better: fewest of the service in each label value (outermost first), then on the node, then fewest
         tasks at all."""
         own = self.of(demand.service)
-        cost = np.minimum(own, 0xFFFF) * (1 << 20) + np.minimum(self.total, 0xFFFFF)
+        cost = [min(mine, 0xFFFF) * (1 << 20) + min(all_, 0xFFFFF) for mine, all_ in zip(own, self.total, strict=True)]
         shift = 36
         for label in reversed(demand.placement.spread):
             numbers, size = self.values(label)
-            counts = np.bincount(numbers, weights=own, minlength=size).astype(np.int64)
-            cost = cost + (np.minimum(counts[numbers], 0xFF) << shift)
+            counts = [0] * size
+            for number, mine in zip(numbers, own, strict=True):
+                counts[number] += mine
+            cost = [one + (min(counts[number], 0xFF) << shift) for one, number in zip(cost, numbers, strict=True)]
             shift += 8
         return cost
 
-    def verdicts(self, demand: Demand, node: int) -> list[Verdict]:
-        """Every filter's word on *node*, in words."""
+    def room(self, demand: Demand) -> Figures:
+        """How many more copies of *demand* each node can take, for what it has free."""
+        reserves, limit = demand.reserves, demand.placement.max_per_node
+        out = []
+        for node in range(len(self.nodes)):
+            left = [1 << 40, *([1] if demand.ports else []), *([limit - self.of(demand.service)[node]] if limit else [])]
+            if reserves.cpus:
+                left.append(int((self.cpus[node] + 1e-9) // reserves.cpus))
+            if reserves.memory:
+                left.append(int(self.memory[node] // reserves.memory))
+            left += [int(self.free(kind)[node] // number) for kind, number in reserves.generic]
+            out.append(min(left))
+        return out
+
+    def verdicts(self, demand: Demand, node: int, *, staying: bool = False) -> list[Verdict]:
+        """Every filter's word on *node*, in words; for a task that is *staying* there, or for one more."""
         one = self.nodes[node]
         out = [
             Verdict("ready", one.name in self.ready, "answers" if one.name in self.ready else "does not answer"),
@@ -186,7 +175,7 @@ class Board:
                 has = one.underlay if rule.key.lower() == "node.ip" else constraints.value_of(rule.key, one)
                 out.append(Verdict(kind, constraints.matches(rule, one), f"{text} (it has {has or 'none'})"))
         if one.taints:
-            left = against(one.taints, demand.placement.tolerations)
+            left = against(one.taints, demand.placement.tolerations, staying=staying)
             out.append(Verdict("taint", not left, ", ".join(left) if left else f"tolerates {', '.join(one.taints)}"))
         if demand.pinned:
             out.append(Verdict("bound", one.name == demand.pinned, f"{demand.pinned_by} on {demand.pinned}"))
@@ -218,7 +207,7 @@ class Board:
             free = self.free(kind)[node]
             out.append(Verdict("resource", bool(free >= number), f"asks {number} {kind}, {free:g} free"))
         for port in sorted(demand.ports):
-            taken = bool(self._port(port)[node])
+            taken = bool(self.port(port)[node])
             out.append(Verdict("port", not taken, f"{port[0]}/{port[1]} is {'taken' if taken else 'free'}"))
         if demand.placement.max_per_node:
             has_now = int(self.of(demand.service)[node])
@@ -231,6 +220,15 @@ class Board:
             there = bool(self.of(service)[node] > 0)
             out.append(Verdict("away", not there, f"{service.split('/')[-1]} is {'' if there else 'not '}there"))
         return out
+
+
+def board_of(nodes: Sequence[Node], ready: Set[str]) -> Board:
+    """Of many nodes as arrays. numpy is 12 MB that a host which is alone need not have."""
+    if len(nodes) < 2:
+        return Board(nodes, ready)
+    from orchestrator.placement.arrays import Arrays
+
+    return Arrays(nodes, ready)
 
 
 def _size(number: float) -> str:

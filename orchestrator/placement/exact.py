@@ -71,7 +71,7 @@ def solve(
             asked = [(dict(units[i].demand.reserves.generic).get(kind, 0), v) for i, v in here]
             _limit(model, asked, int(board.free(kind)[n]))
         for port in ports:
-            taken = int(board.holds(port, n))
+            taken = int(board.port(port)[n])
             _limit(model, [(1, v) for i, v in here if port in units[i].demand.ports], 1 - taken)
         for i, _ in here:
             for service in units[i].demand.away:
@@ -85,7 +85,7 @@ def solve(
                         model.add_implication(is_there(i, n), is_there(of[service], n))
                     else:
                         model.add(x[i][n] == 0)
-    top = model.new_int_var(0, int(board.total.max(initial=0)) + sum(u.count * u.demand.tasks for u in units), "top")
+    top = model.new_int_var(0, int(max(board.total, default=0)) + sum(u.count * u.demand.tasks for u in units), "top")
     for n in nodes:
         model.add(int(board.total[n]) + sum(units[i].demand.tasks * x[i][n] for i in range(len(units)) if n in x[i]) <= top)
     stayed = _stayed(model, x, homes)

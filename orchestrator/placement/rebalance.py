@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
-import numpy as np
 
 from agent.manifest import Record
 from orchestrator.placement.board import Board, Demand
@@ -60,11 +59,8 @@ def _best(board: Board, placed: Sequence[Placed], where: dict[tuple[str, ...], i
         if source is None or unit.demand.pinned:
             continue
         board.put(unit.demand, source, -1)
-        fit = board.fit(unit.demand)
-        fit[source] = False
-        cost = board.cost(unit.demand)
-        if fit.any():
-            target = int(np.where(fit, cost, np.iinfo(np.int64).max).argmin())
+        target = board.best(unit.demand, but=source)
+        if target is not None:
             gap = int(board.total[source] - board.total[target])
             own = int(board.of(unit.demand.service)[source] - board.of(unit.demand.service)[target])
             if gap >= 1 and own >= 0 and (best is None or gap > best[0]):

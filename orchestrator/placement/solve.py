@@ -6,7 +6,6 @@ import heapq
 from collections.abc import Sequence
 
 import msgspec
-import numpy as np
 
 from orchestrator.placement.board import Board, Demand
 
@@ -37,17 +36,12 @@ def place(board: Board, units: Sequence[Unit]) -> list[list[int]]:
 
 def _hardness(board: Board, demand: Demand) -> tuple[bool, int, float]:
     share = demand.reserves.cpus + demand.reserves.memory / (1 << 30)
-    return bool(demand.near), int(np.count_nonzero(board.static(demand))) if board.nodes else 0, -share
+    return bool(demand.near), board.width(demand), -share
 
 
 def _each(board: Board, unit: Unit) -> list[int]:
     chosen: list[int] = []
-    for _ in range(unit.count):
-        fit = board.fit(unit.demand)
-        if not fit.any():
-            break
-        cost = np.where(fit, board.cost(unit.demand), np.iinfo(np.int64).max)
-        node = int(cost.argmin())
+    while len(chosen) < unit.count and (node := board.best(unit.demand)) is not None:
         board.put(unit.demand, node)
         chosen.append(node)
     return chosen
@@ -57,9 +51,9 @@ def _many(board: Board, unit: Unit) -> list[int]:
     """Equal copies over one heap of nodes: only the chosen node's cost changes."""
     demand = unit.demand
     fit, cost = board.fit(demand), board.cost(demand)
-    heap = [(int(cost[i]), int(i)) for i in np.flatnonzero(fit)]
+    heap = [(int(cost[i]), i) for i, ok in enumerate(fit) if ok]
     heapq.heapify(heap)
-    left = _copies_left(board, demand)
+    left = [int(n) for n in board.room(demand)]
     step = (1 << 20) + demand.tasks
     taken: dict[int, int] = {}
     chosen: list[int] = []
@@ -74,20 +68,3 @@ def _many(board: Board, unit: Unit) -> list[int]:
     for node, count in taken.items():
         board.put(demand, node, count)
     return chosen
-
-
-def _copies_left(board: Board, demand: Demand) -> list[int]:
-    """How many more copies of *demand* each node can take."""
-    left = np.full(len(board.nodes), 1 << 40, dtype=np.int64)
-    reserves = demand.reserves
-    if reserves.cpus:
-        left = np.minimum(left, ((board.cpus + 1e-9) // reserves.cpus).astype(np.int64))
-    if reserves.memory:
-        left = np.minimum(left, (board.memory // reserves.memory).astype(np.int64))
-    for kind, number in reserves.generic:
-        left = np.minimum(left, (board.free(kind) // number).astype(np.int64))
-    if demand.ports:
-        left = np.minimum(left, 1)
-    if demand.placement.max_per_node:
-        left = np.minimum(left, demand.placement.max_per_node - board.of(demand.service))
-    return [int(n) for n in left]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from orchestrator.placement.assign import placed_units
-from orchestrator.placement.board import Board, demand_of_others
+from orchestrator.placement.board import board_of, demand_of_others
 from orchestrator.placement.rebalance import Move, moves
 from orchestrator.server import lifecycle, moving
 from orchestrator.server.cluster import NodeChange
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def proposed_moves(controller: Controller, limit: int) -> list[Move]:
     """Moves that would even out the cluster. Reads only."""
     ground = controller.ground("")
-    board = Board(ground.nodes, ground.ready)
+    board = board_of(ground.nodes, ground.ready)
     demand_of_others(board, [t for t in controller.tasks.values() if t.desired != "guest"], ground.demands)
     units = [
         unit for name, record in sorted(controller.stacks.items())

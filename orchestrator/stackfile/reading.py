@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -50,6 +49,8 @@ class Reading:
         """A key that no version of the specification has; x- ones are everybody's."""
         if str(path[-1]).startswith("x-"):
             return
+        import difflib
+
         near = difflib.get_close_matches(str(path[-1]), list(known), 1)
         self.problem(path, "no such key", f"did you mean {near[0]}?" if near else "remove it, or prefix it with x-")
 

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.manifest import Facts
+from orchestrator.placement.arrays import Arrays
 from orchestrator.placement.board import Board, Demand
 from orchestrator.placement.constraints import matches, parse
 from orchestrator.placement.node import Node
@@ -22,7 +23,7 @@ def node(number: int, *, cpus: float = 4, memory: int = 8 << 30, zone: str = "a"
 
 
 def board_of(*nodes: Node) -> Board:
-    return Board(nodes, {n.name for n in nodes})
+    return Arrays(nodes, {n.name for n in nodes})
 
 
 def counts(chosen: list[int], size: int) -> list[int]:
@@ -102,6 +103,12 @@ def test_no_constraint_is_ever_violated(nodes: list[Node], units: list[Unit]) ->
     named = [msgspec.structs.replace(n, name=f"n{i}", id=str(i)) for i, n in enumerate(nodes)]
     first = place(board_of(*named), units)
     assert first == place(board_of(*named), units), "the same input gives the same answer"
+    words, arrays = Board(named, {n.name for n in named}), board_of(*named)
+    assert first == place(words, units), "node by node, as on a host that is alone, it is the same"
+    place(arrays, units)
+    for unit in units:
+        for look in (Board.fit, Board.static, Board.cost, Board.room):
+            assert [*look(words, unit.demand)] == [*getattr(arrays, look.__name__)(unit.demand)]
     cpus, memory = [n.facts.cpus for n in named], [n.facts.memory for n in named]
     ports: set[tuple[int, tuple[int, str]]] = set()
     there: dict[str, set[int]] = {}
@@ -132,7 +139,7 @@ def test_moves_even_out_and_stop() -> None:
         board.put(demand, 0)
     placed = [Placed(free, (f"a{i}",), "n0", "s") for i in range(5)] + [Placed(held, ("b0",), "n0", "s")]
     found = moves(board, placed, limit=50)
-    assert sorted(board.total.tolist()) == [2, 2, 2]
+    assert sorted(board.total) == [2, 2, 2]
     assert len(found) == 4
     assert {m.target for m in found} == {"n1", "n2"}
     assert all("b0" not in m.tasks for m in found)

@@ -1,11 +1,4 @@
-"""The data path's own process: DNS for containers and the sockets of published ports.
-
-It outlives the agent, so names and ports go on while the agent is down or being upgraded. Its state is one document,
-`dataplane.json`, which the agent replaces atomically; a line on the unix socket beside it says "read it again" and is
-answered once that is done. Killed and started again it serves the same document.
-
-    python -m netplugins.dataplane DIRECTORY
-"""
+"""The process: its one document read, what it says served, and read again when the agent asks."""
 
 from __future__ import annotations
 
@@ -14,7 +7,6 @@ import fcntl
 import json
 import os
 import signal
-import sys
 from pathlib import Path
 
 import msgspec
@@ -81,7 +73,3 @@ async def main(directory: Path) -> None:
     await stop.wait()
     server.close()
     dataplane.socket.unlink(missing_ok=True)
-
-
-if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1])))
