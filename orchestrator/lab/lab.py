@@ -34,6 +34,8 @@ LABS = Path("/var/lib/pystack-lab")
 NETWORK4, NETWORK6 = "10.99.0", "fd99::"
 OUTSIDE = 254
 MAX_NODES = 200
+AGAIN_S = 10.0
+"""In which a server or an agent that was killed runs again."""
 
 
 class Machine(msgspec.Struct, kw_only=True):
@@ -403,6 +405,11 @@ def _heal(lab: Lab, names: list[str]) -> None:
                        capture_output=True, check=False)
 
 
+def _signal(lab: Lab, target: str, name: str, pid: str) -> int:
+    """kill(1)'s exit status; *pid* is one of that machine."""
+    return subprocess.run([*enter(lab, target), "kill", f"-{name}", pid], capture_output=True, check=False).returncode
+
+
 def fault(lab: Lab, kind: str, target: str = "", *more: str) -> None:
     """cut, heal, partition, kill, pause, resume, crash or boot machines, or fill their disks. `heal` alone heals all."""
     what = more[0] if more else "agent"
@@ -423,8 +430,11 @@ def fault(lab: Lab, kind: str, target: str = "", *more: str) -> None:
         path = lab.directory / target / "run" / f"{what}.pid"
         if not path.exists():
             raise PystackError(f"machine {target} has no {what}")
-        pid = path.read_text()
-        subprocess.run([*enter(lab, target), "kill", f"-{number}", pid], check=True)
+        deadline = time.monotonic() + AGAIN_S
+        while _signal(lab, target, number, path.read_text()):  # one that was killed a moment ago is started again
+            if time.monotonic() > deadline:
+                raise PystackError(f"machine {target}: its {what} does not run")
+            time.sleep(0.02)
     elif kind == "crash":
         _kill(lab, machine)
         lab.save()
