@@ -14,7 +14,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from agent import rootless, settings
+from agent import memory, rootless, settings
 from agent.api import app
 from agent.engine.converge import Converger
 from agent.engine.engine import Engine
@@ -35,7 +35,7 @@ class Agent:
         self.engine = Engine(paths, settings.load(paths))
         self.converger = Converger(self.engine)
         self.mailbox = Mailbox(paths.root, self.converger.apply)
-        self._garbage: asyncio.Task[None] | None = None
+        self._chores: list[asyncio.Task[None]] = []
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -47,13 +47,14 @@ class Agent:
         self.mailbox.start()
         rule = self.engine.settings.image_gc
         if rule.age or rule.disk:
-            self._garbage = asyncio.create_task(garbage.watch(self.engine.images, rule), name="garbage")
+            self._chores.append(asyncio.create_task(garbage.watch(self.engine.images, rule), name="garbage"))
+        self._chores.append(asyncio.create_task(memory.give_back(), name="memory"))
 
     async def stop(self) -> None:
         """Stop serving. Containers run on, unless the host itself goes down: then each is asked to end, and given its time."""
         await self.mailbox.stop()
-        if self._garbage:
-            self._garbage.cancel()
+        for chore in self._chores:
+            chore.cancel()
         if self._runner:
             await self._runner.cleanup()
         await self.converger.close()

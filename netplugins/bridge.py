@@ -8,6 +8,7 @@ import ipaddress
 import socket
 from collections.abc import Sequence
 
+from netplugins import remembered
 from netplugins.driver import Bridge, Description, Endpoint, Host, Isolation, KernelObject, Network, Subnet, Veth
 
 OPTION = "com.docker.network."
@@ -56,7 +57,12 @@ class BridgeDriver:
         return Description(frozenset(objects), isolation)
 
 
-@functools.lru_cache(1 << 14)
+def shed(endpoints: int) -> None:
+    """Forget those that are gone, when there are only that many."""
+    remembered.shed(_veth, endpoints)
+
+
+@functools.lru_cache(None)
 def _veth(
     prefix: str, endpoint: Endpoint, link: str, mtu: int, subnets: tuple[Subnet, ...], services: tuple[str, ...], internal: bool
 ) -> Veth:

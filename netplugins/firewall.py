@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from netplugins import elements, netlink, netns
+from netplugins import elements, netlink, netns, remembered
 from netplugins.driver import Balanced, Isolation, Published, Tunnel
 from netplugins.elements import Shape
 from netplugins.errors import NetworkError
@@ -127,11 +127,9 @@ def _maps(published: Sequence[Published], protocol: str, version: int) -> tuple[
 
 SMALL, LARGE = 16, 256
 """Buckets of a service with up to eight backends, and of one with more."""
-FORGOTTEN = 1 << 15
-"""Services of which no more is remembered."""
 
 
-@lru_cache(1 << 14)
+@lru_cache(None)
 def buckets(backends: tuple[str, ...], count: int) -> tuple[str, ...]:
     """Who serves each of *count* buckets, by rendezvous hashing: a backend that goes moves its own buckets alone.
 
@@ -189,7 +187,8 @@ def _elements(balanced: Sequence[Balanced]) -> Iterator[tuple[_Map, frozenset[st
     """Of each service the elements of the maps that it is in."""
     found = list(map(_known.get, balanced))
     if None in found:
-        if len(_known) > FORGOTTEN:
+        remembered.shed(buckets, len(balanced))
+        if len(_known) > 2 * len(balanced) + remembered.SLACK:
             _known.clear()
         for number, one in enumerate(balanced):
             found[number] = found[number] or _known.setdefault(one, tuple(_made(one)))

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import signal
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,8 @@ class Engine:
         self.changed: Callable[[Record], None] = lambda _: None
         self.cgroup2 = cgroups.unified()
         self.attaching: dict[str, list[Attaching]] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        """Those that somebody holds or waits for."""
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._waiters: dict[str, list[asyncio.Future[None]]] = {}
         self._pulls: dict[str, asyncio.Task[Image]] = {}
@@ -572,7 +574,6 @@ class Engine:
             with contextlib.suppress(FileNotFoundError):
                 self.directory(record).rename(doomed)
             self.records.pop(record.id, None)
-            self._locks.pop(record.id, None)
             self.attaching.pop(record.id, None)
             if watcher := self._watchers.pop(record.id, None):
                 if watcher is not asyncio.current_task():

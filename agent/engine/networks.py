@@ -32,8 +32,8 @@ from agent.paths import Paths
 from agent.rootless.doors import Door, Doors
 from agent.sealing import known_key, private_key
 from agent.settings import Settings
+from netplugins import bridge, firewall, netlink, netns, registry, wireguard
 from netplugins import driver as drivers
-from netplugins import firewall, netlink, netns, registry, wireguard
 from netplugins.errors import NetworkError
 from netplugins.kernel import Kernel, allow_forwarding, features, links, prepare_namespace
 from netplugins.resolver.table import Document, Forward
@@ -515,6 +515,8 @@ class Networks:
             return
         held = {e.network for r in self.attached.values() for e in r.endpoints}
         self.leaving = {name: network for name, network in self.leaving.items() if name in held}
+        bridge.shed(sum(len(r.endpoints) for r in self.attached.values()))
+        rules.shed(len(self.virtuals))
         objects, isolation, far = self._describe()
         published, doors = self.published(), self._wanted_doors() if self._doors else set()
         loop = asyncio.get_running_loop()

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence, Set
 from itertools import chain
 
 from agent.manifest import Virtual
-from netplugins import coexist, conntrack, firewall, netlink
+from netplugins import coexist, conntrack, firewall, netlink, remembered
 from netplugins import driver as drivers
 from netplugins.errors import NetworkError
 
@@ -100,7 +100,13 @@ class Rules:
         return coexist.let_through(self.prefix)
 
 
-@functools.lru_cache(1 << 14)
+def shed(services: int) -> None:
+    """Forget those that are gone, when there are only that many."""
+    remembered.shed(addressed, services)
+    remembered.shed(ported, services)
+
+
+@functools.lru_cache(None)
 def addressed(virtual: Virtual) -> tuple[drivers.Balanced, ...]:
     """A service's own addresses. Remembered, for all are asked for whenever one changes."""
     return tuple(
@@ -109,7 +115,7 @@ def addressed(virtual: Virtual) -> tuple[drivers.Balanced, ...]:
     )
 
 
-@functools.lru_cache(1 << 12)
+@functools.lru_cache(None)
 def ported(virtual: Virtual, near: frozenset[str]) -> tuple[drivers.Balanced, ...]:
     """The ports of a service: to backends that are *near*, where there are some."""
     ports = tuple((p.published, p.protocol, p.target) for p in virtual.ports)

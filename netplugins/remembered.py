@@ -1,0 +1,16 @@
+"""What is remembered of things that come and go: no more than there is use for."""
+
+from __future__ import annotations
+
+from functools import _lru_cache_wrapper
+from typing import Any
+
+SLACK = 256
+
+
+def shed(cache: _lru_cache_wrapper[Any], used: int) -> None:
+    """Forget all of *cache* when most of it must be about what is gone; *used* is how much of it can be asked for now.
+
+    What is used is made anew then, which is less work than it took to fill the rest."""
+    if cache.cache_info().currsize > 2 * used + SLACK:
+        cache.cache_clear()
