@@ -41,14 +41,16 @@ class Kernel:
     def observe(self) -> dict[str, KernelObject | None]:
         """Names of this instance's links → what made them, None where only the name is known."""
         if self._present is None:
-            names = [name for _, name in _links() if name.startswith(self.prefix)]
-            self._index = {name: self._socket.index(name) for name in names}
-            self._present = dict.fromkeys((*names, *self._children))
+            self._look_again()
+            assert self._present is not None
         return self._present
 
-    def forget(self) -> None:
-        """Somebody else may have changed the kernel: look again before the next difference."""
-        self._present = None
+    def _look_again(self) -> None:
+        """What is there, when it is not known how far the last change came. What was made before it stays what it is: to make a
+        container's link anew breaks its connections off."""
+        self._index = {name: index for index, name in _links() if name.startswith(self.prefix)}
+        known = self._present or {}
+        self._present = {name: known.get(name) for name in (*self._index, *self._children)}
         self._far = None
 
     def doubt(self, names: Iterable[str]) -> None:
@@ -82,7 +84,8 @@ class Kernel:
                 del self._children[name]
         addressed = [i for i in present.values() if isinstance(i, Bridge | Tunnel)]
         if addressed:
-            addresses, routes = self._socket.addresses(), self._socket.routes()
+            versions = {6 if ":" in cidr else 4 for item in addressed for cidr in _cidrs(item)}
+            addresses, routes = self._socket.addresses(versions), self._socket.routes(versions)
             for item in addressed:
                 if not self._addressed(item, addresses, routes):
                     whole = False
@@ -97,7 +100,7 @@ class Kernel:
         self, item: Bridge | Tunnel, addresses: set[tuple[int, bytes]], routes: set[tuple[int, bytes, int]]
     ) -> bool:
         index = self._link(item.name)
-        for cidr in item.addresses if isinstance(item, Bridge) else (tunnel_cidr(item),):
+        for cidr in _cidrs(item):
             one = ipaddress.ip_interface(cidr)
             route = (index, one.network.network_address.packed, one.network.prefixlen)
             if (index, one.ip.packed) not in addresses or route not in routes:
@@ -182,9 +185,11 @@ class Kernel:
                     present[item.name] = item
                 except (NetworkError, OSError) as error:
                     problems.setdefault(item.netns, str(error))
+                    if isinstance(item, Veth):
+                        present[item.name] = None  # as far as it came
             problems |= self._raise_children(born, present)
         except (NetworkError, OSError):
-            self.forget()
+            self._look_again()
             raise
         return problems
 
@@ -462,6 +467,10 @@ def _address_child(child: Child) -> None:
             versions = {ipaddress.ip_interface(a).version for a in child.addresses}
             messages += [netlink.add_link_route(index, version, child.interface) for version in sorted(versions)]
         sock.run(messages)
+
+
+def _cidrs(item: Bridge | Tunnel) -> tuple[str, ...]:
+    return item.addresses if isinstance(item, Bridge) else (tunnel_cidr(item),)
 
 
 def tunnel_cidr(tunnel: Tunnel) -> str:

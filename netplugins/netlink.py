@@ -13,7 +13,7 @@ import ipaddress
 import os
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 
 import msgspec
@@ -21,6 +21,7 @@ import msgspec
 from netplugins.errors import NetworkError
 
 NLMSG_ERROR, NLMSG_DONE = 2, 3
+FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_DELADDR = 20, 21
 RTM_NEWROUTE = 24
@@ -224,7 +225,7 @@ def rename(index: int, name: str) -> Message:
 def add_address(index: int, cidr: str, what: str) -> Message:
     """Duplicate address detection is off: the plan has seen to it that an address is given once."""
     interface = ipaddress.ip_interface(cidr)
-    family = socket.AF_INET if interface.version == 4 else socket.AF_INET6
+    family = FAMILIES[interface.version]
     raw = interface.ip.packed
     head = struct.pack("=BBBBI", family, interface.network.prefixlen, IFA_F_NODAD, RT_SCOPE_UNIVERSE, index)
     payload = head + attribute(IFA_LOCAL, raw) + attribute(IFA_ADDRESS, raw)
@@ -234,7 +235,7 @@ def add_address(index: int, cidr: str, what: str) -> Message:
 def add_connected_route(index: int, cidr: str, what: str) -> Message:
     """The route that the kernel itself makes with an address; for putting it back."""
     interface = ipaddress.ip_interface(cidr)
-    family = socket.AF_INET if interface.version == 4 else socket.AF_INET6
+    family = FAMILIES[interface.version]
     head = struct.pack(
         "=BBBBBBBBI", family, interface.network.prefixlen, 0, 0, RT_TABLE_MAIN, RTPROT_KERNEL, RT_SCOPE_LINK, RTN_UNICAST, 0
     )
@@ -246,14 +247,14 @@ def add_connected_route(index: int, cidr: str, what: str) -> Message:
 
 def delete_address(index: int, cidr: str, what: str) -> Message:
     interface = ipaddress.ip_interface(cidr)
-    family = socket.AF_INET if interface.version == 4 else socket.AF_INET6
+    family = FAMILIES[interface.version]
     head = struct.pack("=BBBBI", family, interface.network.prefixlen, 0, 0, index)
     return Message(RTM_DELADDR, 0, head + attribute(IFA_LOCAL, interface.ip.packed), f"take {cidr} from {what}")
 
 
 def add_default_route(index: int, gateway: str, what: str) -> Message:
     address = ipaddress.ip_address(gateway)
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    family = FAMILIES[address.version]
     head = struct.pack(
         "=BBBBBBBBI", family, 0, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0
     )
@@ -263,14 +264,14 @@ def add_default_route(index: int, gateway: str, what: str) -> Message:
 
 def add_link_route(index: int, version: int, what: str) -> Message:
     """The default route through the link itself, as on one that asks nobody for hardware addresses."""
-    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    family = FAMILIES[version]
     head = struct.pack("=BBBBBBBBI", family, 0, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_LINK, RTN_UNICAST, 0)
     return Message(RTM_NEWROUTE, F_CREATE | F_REPLACE, head + u32(RTA_OIF, index), f"route {what} through its link")
 
 
 def add_route(index: int, cidr: str, gateway: str, what: str) -> Message:
     network, via = ipaddress.ip_network(cidr), ipaddress.ip_address(gateway)
-    family = socket.AF_INET if via.version == 4 else socket.AF_INET6
+    family = FAMILIES[via.version]
     head = struct.pack(
         "=BBBBBBBBI", family, network.prefixlen, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0
     )
@@ -388,25 +389,27 @@ class Socket:
         """All links of this namespace."""
         return [_parse_link(answer) for answer in self.dump(RTM_GETLINK, ifinfo())]
 
-    def addresses(self) -> set[tuple[int, bytes]]:
-        """(link index, packed address) of all addresses."""
+    def addresses(self, versions: Collection[int] = (4, 6)) -> set[tuple[int, bytes]]:
+        """(link index, packed address) of all addresses of these versions of IP: each link has one of version 6."""
         out = set()
-        for answer in self.dump(RTM_GETADDR, struct.pack("=BBBBI", 0, 0, 0, 0, 0)):
-            (index,) = struct.unpack_from("=I", answer, 4)
-            found = attributes(answer[8:])
-            if address := found.get(IFA_LOCAL) or found.get(IFA_ADDRESS):
-                out.add((index, address))
+        for version in versions:
+            for answer in self.dump(RTM_GETADDR, struct.pack("=BBBBI", FAMILIES[version], 0, 0, 0, 0)):
+                (index,) = struct.unpack_from("=I", answer, 4)
+                found = attributes(answer[8:])
+                if address := found.get(IFA_LOCAL) or found.get(IFA_ADDRESS):
+                    out.add((index, address))
         return out
 
-    def routes(self) -> set[tuple[int, bytes, int]]:
-        """(link index, packed destination, prefix length) of all routes of the main table; a default route's destination
-        is b""."""
+    def routes(self, versions: Collection[int] = (4, 6)) -> set[tuple[int, bytes, int]]:
+        """(link index, packed destination, prefix length) of all routes of the main table, for these versions of IP; a default
+        route's destination is b""."""
         out = set()
-        for answer in self.dump(RTM_GETROUTE, struct.pack("=BBBBBBBBI", 0, 0, 0, 0, 0, 0, 0, 0, 0)):
-            length, table = answer[1], answer[4]
-            found = attributes(answer[12:])
-            if table == RT_TABLE_MAIN and RTA_OIF in found:
-                out.add((struct.unpack("=I", found[RTA_OIF])[0], found.get(RTA_DST, b""), length))
+        for version in versions:
+            for answer in self.dump(RTM_GETROUTE, struct.pack("=BBBBBBBBI", FAMILIES[version], 0, 0, 0, 0, 0, 0, 0, 0)):
+                length, table = answer[1], answer[4]
+                found = attributes(answer[12:])
+                if table == RT_TABLE_MAIN and RTA_OIF in found:
+                    out.add((struct.unpack("=I", found[RTA_OIF])[0], found.get(RTA_DST, b""), length))
         return out
 
     def index(self, name: str) -> int:

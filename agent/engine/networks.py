@@ -312,10 +312,12 @@ class Networks:
         """Take *record* off all networks; not attached is fine."""
         failpoint("network.detach")
         self.leave(record)
-        try:
-            await self.sync()
-        finally:
-            await asyncio.to_thread(netns.delete, self.paths.netns / record.id[:16])
+        path = self.paths.netns / record.id[:16]
+        if path.exists():  # else it was not attached, or is not any more
+            try:
+                await self.sync()
+            finally:
+                await asyncio.to_thread(netns.delete, path)
 
     def adopt(self, records: Iterable[Record]) -> None:
         """Take over containers that ran on while the agent was away."""
@@ -557,10 +559,7 @@ class Networks:
                 self._kernel = Kernel(self.prefix)
                 self._kernel.adopt(objects)
             failpoint("network.converge")
-            if self._suspect:
-                self._suspect = False
-                self._kernel.audit()
-            problems = self._kernel.converge(objects, far)
+            problems = self._converge(self._kernel, objects, far)
             wanted = self._ruleset(isolation, published, balanced)
             if wanted != self._rules.made and (isolation or self._rules.made):
                 failpoint("network.firewall")
@@ -573,6 +572,22 @@ class Networks:
             return problems
         except NetworkError as error:
             raise AgentError(str(error)) from error
+
+    def _converge(
+        self, kernel: Kernel, objects: frozenset[drivers.KernelObject], far: frozenset[drivers.Far]
+    ) -> dict[str, str]:
+        """What somebody may have taken away is looked for only where something fails: `watch` does it soon anyway, and on a
+        host with hundreds of links nobody is to wait for it."""
+        try:
+            problems = kernel.converge(objects, far)
+            if not (problems and self._suspect):
+                return problems
+        except NetworkError:
+            if not self._suspect:
+                raise
+        self._suspect = False
+        kernel.audit()
+        return kernel.converge(objects, far)
 
     def _ruleset(
         self, isolation: list[drivers.Isolation], published: list[drivers.Published], balanced: list[drivers.Balanced]
