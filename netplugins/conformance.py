@@ -130,17 +130,18 @@ def changes_nothing_twice(ground: Ground) -> None:
 def is_adopted_after_a_restart(ground: Ground) -> None:
     """An agent that starts again takes what is there: connections live on."""
     ground.make(0, 1)
-    before, inside = ground.own(), _indices(ground)
+    before, inside = ground.own(), indices(ground)
     ground.kernel.close()
     ground.kernel = Kernel(PREFIX)
     ground.kernel.adopt(ground.describe(0, 1).objects)
     ground.make(0, 1)
-    if ground.own() != before or _indices(ground) != inside:
+    if ground.own() != before or indices(ground) != inside:
         raise Broken("links were made again after a restart")
     ground.reach(0, 1)
 
 
-def _indices(ground: Ground) -> list[list[tuple[int, str]]]:
+def indices(ground: Ground) -> list[list[tuple[int, str]]]:
+    """The links in the endpoints' namespaces."""
     return [netns.enter(e.netns, socket.if_nameindex) for e in ground.endpoints]
 
 
@@ -170,7 +171,7 @@ def leaves_nothing(ground: Ground) -> None:
     ground.kernel.converge(frozenset())
     if left := ground.own():
         raise Broken(f"left on the host: {', '.join(left)}")
-    if any(len(names) > 1 for names in _indices(ground)):
+    if any(len(names) > 1 for names in indices(ground)):
         raise Broken("links are left in the endpoints' namespaces")
 
 
@@ -192,18 +193,24 @@ CASES = (
 def run(make: Callable[[str], Driver], options: Mapping[str, str]) -> Iterator[Result]:
     """Each case on a host of its own."""
     for case in CASES:
-        with _host() as directory:
-            def body(case: Callable[[Ground], None] = case, directory: Path = directory) -> str:
-                ground = Ground(make, options, directory)
-                try:
-                    case(ground)
-                except (Broken, NetworkError) as error:
-                    return str(error)
-                finally:
-                    ground.kernel.close()
-                return ""
+        yield Result(case.__name__, tried(case, make, options))
 
-            yield Result(case.__name__, netns.enter(directory / "host", body))
+
+def tried(case: Callable[[Ground], None], make: Callable[[str], Driver], options: Mapping[str, str]) -> str:
+    """What is wrong, "" where *case* holds."""
+
+    def body() -> str:
+        ground = Ground(make, options, directory)
+        try:
+            case(ground)
+        except (Broken, NetworkError) as error:
+            return str(error)
+        finally:
+            ground.kernel.close()
+        return ""
+
+    with _host() as directory:
+        return netns.enter(directory / "host", body)
 
 
 @contextmanager
