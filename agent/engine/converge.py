@@ -12,6 +12,7 @@ import msgspec
 from agent import files
 from agent.engine.engine import Engine
 from agent.engine.records import Record
+from agent.engine.recovery import recover
 from agent.errors import AgentError, ImageNotFound, NotModified, told
 from agent.failpoints import failpoint
 from agent.manifest import Manifest, NodeStatus, Task, TaskStatus, digest
@@ -52,7 +53,7 @@ class Converger:
             # what it said is not known, so nothing may be taken away for not being in it
             log.warning("%s is damaged (%s): what runs is left as it is until the control plane says more", self._file, error)
             self._file.rename(self._file.with_suffix(".damaged"))
-        await self.engine.recover()
+        await recover(self.engine)
         if self.engine.networks.told:
             self._wake_all()
 

@@ -1,8 +1,8 @@
 """The engine: the life of every container of this node.
 
 created → running → exited, by way of `start`, `stop`, a process that ends, and restart policies. Each container has one
-lock; what outlives the agent (record, mounts, namespace, conmon) is found again by `recover`, and what nobody owns is
-swept there.
+lock; what outlives the agent (record, mounts, namespace, conmon) is found again by `recovery`, and what nobody owns
+is swept there. `starting` is the way to its first instruction.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from agent.containers import cgroups, runtime, syslog, userns
 from agent.containers.bundle import resources
 from agent.containers.rotation import Limits, Rotation
 from agent.containers.runtime import Runtime
-from agent.engine import health, hooks, prepare
+from agent.engine import health, hooks, prepare, starting
 from agent.engine.events import Events
 from agent.engine.networks import Networks
-from agent.engine.records import Record, load, now, save
+from agent.engine.records import Record, now, save
 from agent.errors import AgentError, BadRequest, Conflict, ImageNotFound, NotFound, NotModified, told
 from agent.failpoints import failpoint
 from agent.images import pull as puller
@@ -39,7 +39,6 @@ from agent.paths import Paths
 from agent.settings import Settings
 from agent.volumes.moving import Moving
 from agent.volumes.volumes import Volumes
-from netplugins import netns
 
 RESTART_MAX_S = 60.0
 STABLE_S = 10.0
@@ -225,59 +224,12 @@ class Engine:
             record.generation = record.generation if generation is None else generation
             self.changed(record)
             try:
-                await self._start(record)
+                await starting.start(self, record)
             except BaseException as error:
                 await asyncio.shield(self._give_up(record))
                 self._set(record, "die", state="failed", error=told(error), exit_code=128, finished=now(), process=None,
                           monitor=None)
                 raise
-
-    async def _start(self, record: Record) -> None:
-        self.runtime.anticipate()
-        directory, bundle = self.directory(record), self.bundle(record)
-        image = self.images.image(record.image_id)
-        rootfs = self.mount_root(record)
-        c = record.container
-        networked = c.network_mode != "host" and not prepare.shares_network(record)
-        if networked:
-            self.networks.reserve(record)
-        record.ids, user = prepare.user_namespace(self, record)
-        if owns := user == self.userns_path(record):
-            await asyncio.to_thread(userns.create, user, Path(self.networks.netns(record)), record.ids)
-        if networked:
-            await self.networks.open(record, made=owns)
-        await prepare.write_bundle(self, record, image.config, rootfs, user)
-        if user:
-            # what was made in it until now was made by the host's root, whom the mapping does not know
-            mounts.unmount(rootfs)
-            await asyncio.to_thread(
-                userns.root, rootfs, self.images.lower(image), directory, user, record.ids, bundle / prepare.MAPPED
-            )
-        limits = self.log_limits(record)
-        self._log_target(record)  # what is wrong with it is said before anything runs
-        # at once: until it is started its process needs no link, unless its sysctls say how one is to be
-        attach = asyncio.create_task(self.networks.attach(record) if networked else asyncio.sleep(0))
-        if prepare.sysctls(record):
-            await attach
-        create = self.runtime.create(
-            record.id, bundle, directory / "log", tty=c.tty, stdin=c.stdin_open, stdin_once=c.stdin_once, log_max=limits.guard,
-            log_driver=c.log_driver,
-        )
-        created, attached = await asyncio.gather(create, attach, return_exceptions=True)
-        if not isinstance(created, BaseException):
-            record.monitor, record.process = created
-        for outcome in (attached, created):
-            if isinstance(outcome, BaseException):
-                raise outcome
-        for one in self.attaching.pop(record.id, ()):
-            one.ready.set()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(one.connected.wait(), ATTACH_S)
-        await self.runtime.start(record.id)
-        await hooks.run(self, record, "post_start", c.post_start)
-        check = prepare.healthcheck(record, image.config.config or RunConfig())
-        self._set(record, "start", state="running", started=now(), finished="", health="starting" if check else "")
-        self._watch(record)
 
     def userns_path(self, record: Record) -> Path:
         """Where a user namespace of *record*'s own is kept alive."""
@@ -603,72 +555,6 @@ class Engine:
             with contextlib.suppress(AgentError):
                 used.add(self.images.find(mount.image_id or mount.source).digest)
         return used
-
-    # --- coming back -------------------------------------------------------------------------------------------
-
-    async def recover(self) -> None:
-        """Take over what runs, note what ended meanwhile, and sweep what nobody owns."""
-        self.images.sweep()
-        for path in list(self.paths.containers.iterdir()):
-            record = load(path) if not path.name.endswith(".tmp") else None
-            if record is None:
-                await self.runtime.delete(path.name.removesuffix(".tmp"))
-                await asyncio.to_thread(files.remove_tree, path)
-            else:
-                self.records[record.id] = record
-        for path in list(self.paths.bundles.iterdir()):
-            if path.name not in self.records:
-                for point in mounts.below(path):
-                    mounts.unmount(point)
-                await asyncio.to_thread(files.remove_tree, path)
-        alive = [r for r in self.records.values() if r.process and r.process.alive() and r.started and r.running]
-        self.networks.adopt(alive)
-        self.networks.watch()
-        for record in alive:
-            if record.state == "stopping":
-                record.state = "running"
-            self._watch(record)
-        for record in self.records.values():
-            if record in alive:
-                continue
-            was_up = record.running or record.state in ("starting", "restarting")
-            code = runtime.exit_code(self.bundle(record), record.id)
-            await self._release(record)
-            if was_up:
-                half = record.state == "starting"
-                code = code if code is not None else 255
-                self._set(
-                    record, state="created" if half else "exited", process=None, monitor=None,
-                    exit_code=None if half else code, finished="" if half else record.finished or now(),
-                )
-                if not half and self._restarts(record, code):
-                    record.state = "restarting"
-                    task = asyncio.create_task(self._again(record))
-                    self._watchers[record.id] = task
-        self._sweep()
-        try:
-            await self.networks.sync()
-        except AgentError as error:  # what ran goes on; whoever starts or changes something is told
-            log.warning("networks: %s", error)
-
-    async def _again(self, record: Record) -> None:
-        with contextlib.suppress(AgentError, OSError):
-            await self.start(record)
-
-    def _sweep(self) -> None:
-        """Namespaces and runtime state that belong to no container of ours."""
-        known = {ident[:16] for ident in self.records}
-        if self.paths.netns.is_dir():
-            for path in self.paths.netns.iterdir():
-                if path.name not in known:
-                    netns.delete(path)
-        if self.paths.userns.is_dir():
-            for path in self.paths.userns.iterdir():
-                if path.name not in known:
-                    userns.delete(path)
-        for path in self.paths.runc.iterdir():
-            if path.name not in self.records:
-                files.remove_tree(path)
 
     async def close(self) -> None:
         """Let go without touching a container: they run on, and the next agent finds them."""

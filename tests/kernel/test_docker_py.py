@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import socket
 import tarfile
 import time
 from collections.abc import Iterator
@@ -301,3 +302,23 @@ def test_one_of_two_that_want_the_same_port_or_address_starts(client: docker.Doc
         for c in made:
             c.remove(force=True)
         network.remove()
+
+
+def test_the_head_of_a_stream_comes_alone(client: docker.DockerClient, one: Container, lab: Pystack) -> None:
+    """docker-py reads the head through a buffer and the stream behind it: what comes with the head would be lost."""
+    ident = client.api.exec_create(one.id, ["sh", "-c", "echo out; echo err >&2; touch /t/said"])["Id"]
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(f"{lab.environment['PYSTACK_ROOT']}/run/docker.sock")
+        body = b'{"Detach": false, "Tty": false}'
+        head = f"POST /exec/{ident}/start HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+        sock.sendall(head.encode() + b"\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n" + body)
+
+        def said() -> None:
+            assert one.exec_run("test -f /t/said").exit_code == 0
+
+        eventually(said)
+        assert sock.recv(1 << 16).endswith(b"\r\n\r\n")
+        stream = b""
+        while data := sock.recv(1 << 16):
+            stream += data
+    assert sorted(stream.split(b"\n")) == [b"", b"\x01\0\0\0\0\0\0\x04out", b"\x02\0\0\0\0\0\0\x04err"]

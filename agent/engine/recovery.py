@@ -1,0 +1,86 @@
+"""What the agent finds when it starts: containers that run on, what became of the others, and what nobody owns."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING
+
+from agent import files, mounts
+from agent.containers import runtime, userns
+from agent.engine.records import Record, load, now
+from agent.errors import AgentError
+from netplugins import netns
+
+if TYPE_CHECKING:
+    from agent.engine.engine import Engine
+
+log = logging.getLogger(__name__)
+
+
+async def recover(engine: Engine) -> None:
+    """Take over what runs, note what ended meanwhile, and sweep what nobody owns."""
+    engine.images.sweep()
+    for path in list(engine.paths.containers.iterdir()):
+        record = load(path) if not path.name.endswith(".tmp") else None
+        if record is None:
+            await engine.runtime.delete(path.name.removesuffix(".tmp"))
+            await asyncio.to_thread(files.remove_tree, path)
+        else:
+            engine.records[record.id] = record
+    for path in list(engine.paths.bundles.iterdir()):
+        if path.name not in engine.records:
+            for point in mounts.below(path):
+                mounts.unmount(point)
+            await asyncio.to_thread(files.remove_tree, path)
+    alive = [r for r in engine.records.values() if r.process and r.process.alive() and r.started and r.running]
+    engine.networks.adopt(alive)
+    engine.networks.watch()
+    for record in alive:
+        if record.state == "stopping":
+            record.state = "running"
+        engine._watch(record)
+    for record in engine.records.values():
+        if record in alive:
+            continue
+        was_up = record.running or record.state in ("starting", "restarting")
+        code = runtime.exit_code(engine.bundle(record), record.id)
+        await engine._release(record)
+        if was_up:
+            half = record.state == "starting"
+            code = code if code is not None else 255
+            engine._set(
+                record, state="created" if half else "exited", process=None, monitor=None,
+                exit_code=None if half else code, finished="" if half else record.finished or now(),
+            )
+            if not half and engine._restarts(record, code):
+                record.state = "restarting"
+                task = asyncio.create_task(_again(engine, record))
+                engine._watchers[record.id] = task
+    _sweep(engine)
+    try:
+        await engine.networks.sync()
+    except AgentError as error:  # what ran goes on; whoever starts or changes something is told
+        log.warning("networks: %s", error)
+
+
+async def _again(engine: Engine, record: Record) -> None:
+    with contextlib.suppress(AgentError, OSError):
+        await engine.start(record)
+
+
+def _sweep(engine: Engine) -> None:
+    """Namespaces and runtime state that belong to no container of ours."""
+    known = {ident[:16] for ident in engine.records}
+    if engine.paths.netns.is_dir():
+        for path in engine.paths.netns.iterdir():
+            if path.name not in known:
+                netns.delete(path)
+    if engine.paths.userns.is_dir():
+        for path in engine.paths.userns.iterdir():
+            if path.name not in known:
+                userns.delete(path)
+    for path in engine.paths.runc.iterdir():
+        if path.name not in engine.records:
+            files.remove_tree(path)

@@ -1,0 +1,86 @@
+"""How a container starts: root, namespaces and bundle, then runtime and networks at once, then its first instruction."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent import mounts
+from agent.containers import userns
+from agent.engine import hooks, prepare
+from agent.engine.records import Record, now
+from agent.images.types import RunConfig
+from agent.manifest import Healthcheck
+
+if TYPE_CHECKING:
+    from agent.engine.engine import Engine
+
+ATTACH_S = 5.0
+
+
+async def start(engine: Engine, record: Record) -> None:
+    """Everything between the order and the first instruction, and the hooks after it; whoever calls takes away what it leaves
+    where it raises."""
+    engine.runtime.anticipate()
+    c = record.container
+    networked = c.network_mode != "host" and not prepare.shares_network(record)
+    if networked:
+        engine.networks.reserve(record)
+    check = await _lay_out(engine, record, networked=networked)
+    if networked and prepare.sysctls(record):  # one of them may say how a link is to be
+        await engine.networks.attach(record)
+        await _create(engine, record)
+    elif networked:
+        await _settled(engine.networks.attach(record), _create(engine, record))
+    else:
+        await _create(engine, record)
+    for one in engine.attaching.pop(record.id, ()):
+        one.ready.set()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(one.connected.wait(), ATTACH_S)
+    await engine.runtime.start(record.id)
+    await hooks.run(engine, record, "post_start", c.post_start)
+    engine._set(record, "start", state="running", started=now(), finished="", health="starting" if check else "")
+    engine._watch(record)
+
+
+async def _lay_out(engine: Engine, record: Record, *, networked: bool) -> Healthcheck | None:
+    """All that the runtime needs to create a container: its root, its namespaces, its bundle. Returns its healthcheck."""
+    image = engine.images.image(record.image_id)
+    rootfs = engine.mount_root(record)
+    record.ids, user = prepare.user_namespace(engine, record)
+    if owns := user == engine.userns_path(record):
+        await asyncio.to_thread(userns.create, user, Path(engine.networks.netns(record)), record.ids)
+    write = prepare.write_bundle(engine, record, image.config, rootfs, user)
+    if networked:
+        await _settled(engine.networks.open(record, made=owns), write)
+    else:
+        await write
+    if user:
+        # what was made in it until now was made by the host's root, whom the mapping does not know
+        mounts.unmount(rootfs)
+        await asyncio.to_thread(
+            userns.root, rootfs, engine.images.lower(image), engine.directory(record), user, record.ids,
+            engine.bundle(record) / prepare.MAPPED,
+        )
+    engine.log_limits(record)
+    engine._log_target(record)  # what is wrong with them is said before anything runs
+    return prepare.healthcheck(record, image.config.config or RunConfig())
+
+
+async def _create(engine: Engine, record: Record) -> None:
+    c = record.container
+    record.monitor, record.process = await engine.runtime.create(
+        record.id, engine.bundle(record), engine.directory(record) / "log", tty=c.tty, stdin=c.stdin_open,
+        stdin_once=c.stdin_once, log_max=engine.log_limits(record).guard, log_driver=c.log_driver,
+    )
+
+
+async def _settled(*work: Awaitable[None]) -> None:
+    """Wait for all of *work*, whatever becomes of one; then raise what the first of them that failed raises."""
+    for outcome in await asyncio.gather(*work, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome
