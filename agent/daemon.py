@@ -50,6 +50,10 @@ class Agent:
             self._chores.append(asyncio.create_task(garbage.watch(self.engine.images, rule), name="garbage"))
         self._chores.append(asyncio.create_task(memory.give_back(), name="memory"))
 
+    def answer_in(self, application: web.Application, prefix: str) -> None:
+        """Have another application of this process answer for the node too, below *prefix*."""
+        app.answer_in(application, prefix, self.converger, self.mailbox)
+
     async def stop(self) -> None:
         """Stop serving. Containers run on, unless the host itself goes down: then each is asked to end, and given its time."""
         await self.mailbox.stop()

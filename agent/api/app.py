@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -32,13 +33,11 @@ from agent.engine.converge import Converger
 from agent.errors import AgentError, NotModified, not_twice, told
 from agent.mailbox import Mailbox
 
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 log = logging.getLogger(__name__)
 
 
-@web.middleware
-async def errors(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
+async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Every error in Docker's form: {"message": …} and its status."""
     try:
         return await handler(request)
@@ -57,19 +56,37 @@ async def errors(
         return web.json_response({"message": told(error)}, status=500)
 
 
+MODULES = (
+    system, images, containers, contents, inside, execs, networks, volumes, build, manifest, shipping, dial, doctor, moving,
+    mailbox,
+)
+
+
 def make(converger: Converger, box: Mailbox) -> web.Application:
-    app = web.Application(middlewares=[errors], client_max_size=1 << 40)
+    app = web.Application(middlewares=[web.middleware(errors)], client_max_size=1 << 40)
     app.on_response_prepare.append(not_twice)
+    for prefix in ("", r"/v{version:1\.\d+}"):  # every Docker client sends a version of its own
+        _add(app, prefix, converger, box, lambda handler: handler)
+    return app
+
+
+def answer_in(app: web.Application, prefix: str, converger: Converger, box: Mailbox) -> None:
+    """Have another application answer for the node below *prefix*, with the node's own words for errors."""
+
+    def guarded(handler: Handler) -> Handler:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            return await errors(request, handler)
+
+        return answer
+
+    _add(app, prefix, converger, box, guarded)
+
+
+def _add(app: web.Application, prefix: str, converger: Converger, box: Mailbox, wrap: Callable[[Any], Handler]) -> None:
     app[CONVERGER] = converger
     app[ENGINE] = converger.engine
     app[MAILBOX] = box
-    for module in (
-        system, images, containers, contents, inside, execs, networks, volumes, build, manifest, shipping, dial, doctor, moving,
-        mailbox,
-    ):
+    for module in MODULES:
         for route in module.routes:
-            method, path, handler = route.method, route.path, route.handler
-            app.router.add_route(method, path, handler)
-            # every Docker client sends a version of its own
-            app.router.add_route(method, r"/v{version:1\.\d+}" + path, handler)
-    return app
+            assert isinstance(route, web.RouteDef)
+            app.router.add_route(route.method, prefix + route.path, wrap(route.handler))

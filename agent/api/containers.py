@@ -179,7 +179,8 @@ async def read_logs(request: web.Request) -> web.StreamResponse:
         raise BadRequest(f"container {record.name} keeps no log: its logging driver is none")
     tail = request.query.get("tail", "all")
     wanted = {n for n, name in ((1, "stdout"), (2, "stderr")) if flag(request, name)} or {1, 2}
-    stamps, raw = flag(request, "timestamps"), record.container.tty
+    stamps, marks = flag(request, "timestamps"), flag(request, "marks")
+    raw = record.container.tty and not marks
     kind = "raw" if raw else "multiplexed"
     since, until = (request.query[name] if moment(request, name) else "" for name in ("since", "until"))
     response = web.StreamResponse(headers={"Content-Type": f"application/vnd.docker.{kind}-stream"})
@@ -191,12 +192,15 @@ async def read_logs(request: web.Request) -> web.StreamResponse:
     )
     pending = b""
     async for line in lines:
-        if line.stream in wanted:
+        if line is logs.IDLE:
+            pending += frame(0, b"") if marks else b""  # Docker has no frame of that kind: ours say where the past ends
+            marks = False
+        elif line.stream in wanted:
             text = (f"{line.time} ".encode() if stamps else b"") + line.text
             pending += text if raw else frame(line.stream, text)
-            if len(pending) > 1 << 14 or flag(request, "follow"):
-                await response.write(pending)
-                pending = b""
+        if pending and (line is logs.IDLE or len(pending) > 1 << 14):
+            await response.write(pending)
+            pending = b""
     if pending:
         await response.write(pending)
     return response

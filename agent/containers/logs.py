@@ -31,6 +31,10 @@ class Line(msgspec.Struct, frozen=True):
     text: bytes
 
 
+IDLE = Line("", 0, b"")
+"""No line: all that there is was given, and the next one is waited for."""
+
+
 def parse(raw: bytes) -> Line | None:
     """None for what is no log line, such as the torn last one of a full disk."""
     parts = raw.split(b" ", 3)
@@ -105,13 +109,15 @@ async def read(
     path: Path, *, follow: bool = False, tail: int | None = None, since: str = "", until: str = "",
     ended: Callable[[], bool] = lambda: True,
 ) -> AsyncIterator[Line]:
-    """Lines of the log at *path*, from its oldest file on; with *follow* until *ended* says that no more will come."""
+    """Lines of the log at *path*, from its oldest file on; with *follow* until *ended* says that no more will come, and IDLE
+    each time before more is waited for."""
     if not path.exists() and not follow:
         return
     with FolderWatch(path.parent) as watch:
         while not path.exists():
             if ended():
                 return
+            yield IDLE
             await watch.changed()
         async for line in _read(path, watch, follow, tail, since, until, ended):
             yield line
@@ -200,6 +206,7 @@ async def _read(
                 continue
             if not follow or finished:
                 return
+            yield IDLE
             await watch.changed()
     finally:
         file.close()

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 from pathlib import Path
 
 import msgspec
 
-POLL_S, BUSY_S = 0.25, 0.05
+from agent.containers.watch import Alarms
+
+SOON_S, LATE_S = 0.01, 0.25
+"""How soon a log that grows is looked at again, at the least and at the most."""
 REOPEN = b"2 0 0\n"
 
 
@@ -58,30 +62,83 @@ def rotate(log: Path, ctl: Path, files: int) -> bool:
         os.close(fifo)
 
 
+class _Log:
+    """One log that is looked after; *due* is when it is looked at next, in seconds of the loop's clock."""
+
+    def __init__(self, path: Path, ctl: Path, limits: Limits, now: float) -> None:
+        self.path, self.ctl, self.limits = path, ctl, limits
+        self.size, self.seen, self.due, self.missed = 0, now, now, 0
+
+    def look(self, now: float) -> bool:
+        """Rotate it where it is full, and say when it is due again, by how fast it grows. False where it does not."""
+        try:
+            size = self.path.stat().st_size
+        except OSError:  # conmon is about to open it, or, where there is no log, never will
+            self.missed += 1
+            self.due = now + min(LATE_S, SOON_S * 2**self.missed)
+            return True
+        self.missed = 0
+        if size >= self.limits.size and rotate(self.path, self.ctl, self.limits.files):
+            self.size, self.seen, self.due = 0, now, now + SOON_S
+            return True
+        grown, since = size - self.size, max(now - self.seen, SOON_S)
+        self.size, self.seen = size, now
+        full = (self.limits.size - size) * since / grown if grown > 0 else math.inf
+        self.due = now + min(LATE_S, max(SOON_S, full / 2))  # halfway: it may grow faster by then
+        return grown > 0
+
+
 class Rotation:
-    """Looks after the logs of all running containers that have limits."""
+    """Looks after the logs of all running containers that have limits: those that grow as often as it takes, the others when
+    they do."""
 
     def __init__(self) -> None:
-        self._logs: dict[str, tuple[Path, Path, Limits]] = {}
+        self._logs: dict[str, _Log] = {}
+        self._alarms: Alarms | None = None
+        self._armed: dict[int, _Log] = {}
         self._task: asyncio.Task[None] | None = None
+        self._stirred = asyncio.Event()
 
     def add(self, container: str, log: Path, ctl: Path, limits: Limits) -> None:
         if limits.size and limits.files > 1:
-            self._logs[container] = log, ctl, limits
+            self._logs[container] = _Log(log, ctl, limits, asyncio.get_running_loop().time())
+            self._stirred.set()
             if self._task is None or self._task.done():
                 self._task = asyncio.create_task(self._look(), name="log rotation")
 
     def drop(self, container: str) -> None:
-        self._logs.pop(container, None)
+        if log := self._logs.pop(container, None):
+            self._armed = {number: one for number, one in self._armed.items() if one is not log}
 
     async def _look(self) -> None:
-        while self._logs:
-            busy = False
-            for log, ctl, limits in list(self._logs.values()):
-                with contextlib.suppress(OSError):
-                    if log.stat().st_size >= limits.size:
-                        busy |= rotate(log, ctl, limits.files)
-            await asyncio.sleep(BUSY_S if busy else POLL_S)
+        loop = asyncio.get_running_loop()
+        self._alarms = Alarms()
+        if self._alarms.fd >= 0:
+            loop.add_reader(self._alarms.fd, self._ring)
+        try:
+            while self._logs:
+                self._stirred.clear()
+                now = loop.time()
+                for log in [one for one in self._logs.values() if one.due <= now]:
+                    if not log.look(now) and (number := self._alarms.arm(log.path)) is not None:
+                        self._armed[number] = log
+                        # what was written just before it was armed would not ring
+                        log.due = now + SOON_S if log.look(now) else math.inf
+                due = min((one.due for one in self._logs.values()), default=now)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stirred.wait(), None if due == math.inf else max(0.0, due - loop.time()))
+        finally:
+            if self._alarms.fd >= 0:
+                loop.remove_reader(self._alarms.fd)
+            self._alarms.close()
+            self._armed.clear()
+
+    def _ring(self) -> None:
+        assert self._alarms
+        for number in self._alarms.rung():
+            if log := self._armed.pop(number, None):
+                log.due = asyncio.get_running_loop().time() + SOON_S
+                self._stirred.set()
 
     def close(self) -> None:
         if self._task:

@@ -105,6 +105,8 @@ async def _ship(log_file: Path, target: Target, ended: Callable[[], bool]) -> No
     count = 0
     try:
         async for line in logs.read(log_file, follow=True, since=sent, ended=ended):
+            if line is logs.IDLE:
+                continue
             if line.time <= sent:
                 continue
             if not line.text.endswith(b"\n"):  # a part of a long line

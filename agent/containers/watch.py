@@ -1,16 +1,19 @@
-"""inotify(7) on one folder: wakes who waits for a file in it to change."""
+"""inotify(7): wakes who waits for a folder to change, or for the next write to one of many files."""
 
 from __future__ import annotations
 
 import asyncio
 import ctypes
 import os
+import struct
 from pathlib import Path
 
 from agent import descriptors
 
 _libc = ctypes.CDLL(None, use_errno=True)
 IN_MODIFY, IN_MOVED_TO, IN_CREATE, IN_DELETE_SELF, IN_MOVE_SELF = 0x2, 0x80, 0x100, 0x400, 0x800
+IN_ONESHOT = 0x8000_0000
+EVENT = struct.Struct("=iIII")
 SAFETY_S = 1.0
 
 
@@ -39,3 +42,35 @@ class FolderWatch:
             os.read(self._fd, 1 << 16)
         except (TimeoutError, BlockingIOError):
             pass
+
+
+class Alarms:
+    """Each file that was armed rings once, at the next write to it: however much is written, it costs one event."""
+
+    def __init__(self) -> None:
+        self.fd: int = _libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
+
+    def arm(self, file: Path) -> int | None:
+        """A number for it, None where it cannot be watched (the host's limits)."""
+        if self.fd < 0:
+            return None
+        number: int = _libc.inotify_add_watch(self.fd, str(file).encode(), IN_MODIFY | IN_ONESHOT)
+        return number if number >= 0 else None
+
+    def rung(self) -> set[int]:
+        """Which have rung since the last call."""
+        try:
+            data = os.read(self.fd, 1 << 16)
+        except BlockingIOError:
+            return set()
+        out, at = set(), 0
+        while at < len(data):
+            number, mask, _, length = EVENT.unpack_from(data, at)
+            at += EVENT.size + length
+            if mask & IN_MODIFY:
+                out.add(number)
+        return out
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)

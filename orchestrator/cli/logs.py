@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import heapq
 import json
 import queue
 import sys
 import threading
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import click
 
@@ -38,8 +41,8 @@ def logs(
     )
 
 
-def read(client: Client, container: str, **query: Any) -> Any:
-    """(stream, text) of one container's output."""
+def read(client: Client, container: str, **query: Any) -> Iterator[tuple[int, bytes]]:
+    """(stream, text) of one container's output, a line or a part of one each; with marks=1, (0, b"") where the past ends."""
     path = f"{client.base}/containers/{container}/logs"
     reply = client.request("GET", path, query={"stdout": 1, "stderr": 1, **query})
     try:
@@ -52,6 +55,45 @@ def read(client: Client, container: str, **query: Any) -> Any:
         raise Unreachable(f"the output of {container} ended too soon: {error}") from error
 
 
+class _Said(NamedTuple):
+    """A line or a part of one. *order* is the latest time that its task's lines had so far: a clock that was set back does not
+    change a task's own order."""
+
+    order: str
+    task: str
+    stamp: str
+    stream: int
+    text: bytes
+
+
+class _Source:
+    """The output of one container: what it said until now, and what it says from then on."""
+
+    def __init__(self, task: str, stream: Iterator[tuple[int, bytes]]) -> None:
+        self.task = task
+        self.ended = False
+        self._stream = stream
+        self._latest = ""
+
+    def past(self) -> Iterator[_Said]:
+        for stream, text in self._stream:
+            if not stream:
+                return
+            yield self._said(stream, text)
+        self.ended = True
+
+    def future(self) -> Iterator[_Said]:
+        for stream, text in self._stream:
+            if stream:
+                yield self._said(stream, text)
+
+    def _said(self, stream: int, text: bytes) -> _Said:
+        stamp, _, rest = text.partition(b" ")
+        when = stamp.decode(errors="replace")
+        self._latest = max(self._latest, when)
+        return _Said(self._latest, self.task, when, stream, rest)
+
+
 def follow_stack(
     client: Client, name: str, services: tuple[str, ...], *, follow: bool, tail: str, since: str = "", until: str = "",
     timestamps: bool = False, prefix: bool = True, shape: str = "table",
@@ -61,58 +103,51 @@ def follow_stack(
     from orchestrator.cli.tasks import of_stack
 
     talk = _Objects() if shape == "json" else _Talk(prefix=prefix, timestamps=timestamps)
-    arrived: queue.SimpleQueue[tuple[str, int, bytes] | dict[str, Any] | None] = queue.SimpleQueue()
+    arrived: queue.SimpleQueue[_Said | dict[str, Any] | None] = queue.SimpleQueue()
     if follow:
         threading.Thread(target=_hear, args=(client, name, services, arrived), daemon=True).start()
+    query: dict[str, Any] = {"tail": tail, "since": since, "until": until, "timestamps": 1}
+    if follow:
+        query |= {"follow": 1, "marks": 1}
+
+    def source(row: dict[str, Any], container: str) -> _Source:
+        return _Source(row["task"], read(client.at(row["node"]), container, **query))
+
     rows = of_stack(client, name, services)
     for row in rows:
         talk.expect(row["task"])
-    found: list[tuple[str, str, int, str, bytes]] = []
-    last: dict[str, str] = {}
-    for row in rows:
-        latest = ""
-        for stream, text in read(client.at(row["node"]), row["id"], tail=tail, since=since, until=until, timestamps=1):
-            for line in text.splitlines(keepends=True):
-                stamp, _, rest = line.partition(b" ")
-                last[row["task"]] = stamp.decode(errors="replace")
-                latest = max(latest, last[row["task"]])  # a clock that was set back does not change a task's own order
-                found.append((latest, row["task"], stream, last[row["task"]], rest))
-    for _, task, stream, when, text in sorted(found, key=lambda item: item[0]):
-        talk.line(task, when, text, stream)
+    sources = [source(row, row["id"]) for row in rows]
+    for said in heapq.merge(*(s.past() for s in sources), key=lambda said: said.order):
+        talk.line(said.task, said.stamp, said.text, said.stream)
     if not follow:
         return talk.finish()
     talk.flush()
 
-    def pump(task: str, node: Client, container: str, after: str) -> None:
-        try:
-            for stream, text in read(node, container, tail="all", since=after or since, until=until, follow=1, timestamps=1):
-                for line in text.splitlines(keepends=True):
-                    if line.partition(b" ")[0].decode(errors="replace") > after:
-                        arrived.put((task, stream, line))
-        except PystackError:
-            pass
+    def pump(one: _Source) -> None:
+        with contextlib.suppress(PystackError):  # its node or the server went: the others are followed on
+            for said in one.future():
+                arrived.put(said)
         arrived.put(None)
 
-    known, left = set[str](), 0
+    def begin(one: _Source) -> None:
+        threading.Thread(target=pump, args=(one,), daemon=True).start()
 
-    def begin(task: str, node: str, container: str) -> None:
-        nonlocal left
-        if container not in known:
-            known.add(container)
+    known, left = {row["id"] for row in rows}, 0
+    for one in sources:
+        if not one.ended:
             left += 1
-            threading.Thread(target=pump, args=(task, client.at(node), container, last.get(task, "")), daemon=True).start()
-
-    for row in rows:
-        begin(row["task"], row["node"], row["id"])
+            begin(one)
     while left:
         item = arrived.get()
         if item is None:
             left -= 1
         elif isinstance(item, dict):
-            begin(item["task"], item["node"], item["container"])
+            if item["container"] not in known:
+                known.add(item["container"])
+                left += 1
+                begin(source(item, item["container"]))
         else:
-            stamp, _, rest = item[2].partition(b" ")
-            talk.line(item[0], stamp.decode(errors="replace"), rest, item[1])
+            talk.line(item.task, item.stamp, item.text, item.stream)
         if arrived.empty():
             talk.flush()
     talk.finish()

@@ -586,6 +586,10 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return web.json_response({"message": told(error)}, status=500)
 
 
+OWN_ENGINE = "/v1/nodes/local/engine"
+"""The path of the server's own node."""
+
+
 def make(controller: Controller, gitops: Gitops, stop: asyncio.Event) -> web.Application:
     app = web.Application(middlewares=[errors], client_max_size=64 << 20)
     app.on_response_prepare.append(not_twice)

@@ -140,7 +140,9 @@ async def _lead(
     try:
         await controller.start()
         await gitops.start()
-        runner = await _listen(paths, api.make(controller, gitops, stop))
+        application = api.make(controller, gitops, stop)
+        agent.answer_in(application, api.OWN_ENGINE)  # what goes to another node by the proxy needs no detour for this one
+        runner = await _listen(paths, application)
         await _unless(stop, over.wait())
         await runner.cleanup()
     except StoreError as error:
