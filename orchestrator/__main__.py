@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import sys
@@ -21,12 +22,24 @@ def main() -> None:
         threads = sys.modules.get("threading")
         if not isinstance(end.code, int | None) or (threads and threads.active_count() > 1):
             raise  # there are words to print, or others to wait for
-        try:
-            sys.stdout.flush()
-            sys.stderr.flush()
-        except (OSError, ValueError):
-            raise end from None  # the interpreter says what becomes of it
-        os._exit(end.code or 0)
+        os._exit(_flushed(end.code or 0))
+
+
+def _flushed(code: int) -> int:
+    """The exit status, 1 where the last of the output does not get out."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return 1
+    except OSError as error:
+        if not code:  # else the command has said it already
+            print(f"pystack: standard output: {error.strerror}", file=sys.stderr, flush=True)
+        return 1
+    except ValueError:
+        pass  # closed already: whoever did has said why
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.flush()
+    return code
 
 
 if __name__ == "__main__":

@@ -66,3 +66,8 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         raise SystemExit(1) from None
+    except OSError as error:  # a file of the user's, or where the output goes: the server's own errors come as answers
+        if debug:
+            raise
+        print(f"pystack: {error.filename + ': ' if error.filename else ''}{error.strerror or error}", file=sys.stderr)
+        raise SystemExit(1) from None
