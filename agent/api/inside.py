@@ -28,9 +28,6 @@ from agent.engine.records import Record
 from agent.errors import AgentError, BadRequest, Conflict, NotFound
 
 routes = web.RouteTableDef()
-APART_S = 0.05
-"""Between the head of an answer that takes its connection over and what is there at once: docker-py reads the head through a
-buffer, and goes on without that."""
 
 
 def _running(request: web.Request) -> tuple[Engine, Record]:
@@ -192,7 +189,6 @@ async def attach(request: web.Request) -> web.StreamResponse:
         conmon = None if over else _conmon(engine, record)
         client = Hijacked(request, f"application/vnd.docker.{kind}-stream")
         if flag(request, "logs"):
-            await asyncio.sleep(APART_S)
             async for line in logs.read(engine.directory(record) / "log"):
                 await client.send(line.text if record.container.tty else frame(line.stream, line.text))
         if conmon is None:

@@ -42,13 +42,13 @@ from agent.volumes.volumes import Volumes
 
 RESTART_MAX_S = 60.0
 STABLE_S = 10.0
-ATTACH_S = 5.0
+END_S = 5.0
 JOURNAL = Path("/run/systemd/journal/socket")
 log = logging.getLogger(__name__)
 
 
 class Attaching:
-    """Somebody who wants a container's streams from their first byte: the start waits for them, a moment at most."""
+    """Somebody who wants a container's streams from their first byte: the start waits for them."""
 
     def __init__(self) -> None:
         self.ready = asyncio.Event()
@@ -347,7 +347,7 @@ class Engine:
         await self._release(record)
         if record.monitor:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(runtime.ended(record.monitor), ATTACH_S)
+                await asyncio.wait_for(runtime.ended(record.monitor), END_S)
 
     def _wake(self, record: Record) -> None:
         for waiter in self._waiters.pop(record.id, ()):

@@ -18,7 +18,8 @@ from agent.manifest import Healthcheck
 if TYPE_CHECKING:
     from agent.engine.engine import Engine
 
-ATTACH_S = 5.0
+ATTACH_S = 60.0
+"""How long whoever attached is waited for: a host under load takes its time, and who has gone is not waited for at all."""
 
 
 async def start(engine: Engine, record: Record) -> None:
