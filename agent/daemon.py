@@ -131,6 +131,7 @@ def run(serve: Callable[[], Coroutine[None, None, None]], name: str, refusal: ty
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     os.environ.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
     heed_signals()
+    memory.frugal()
     try:
         enter(locate().run)  # before there is a second thread
         uvloop.run(serve())

@@ -7,11 +7,14 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 
+KEPT = 256
+"""How many are told to those who ask for the past. Source: docker-system-events(1), which keeps as many."""
+
 
 class Events:
     def __init__(self) -> None:
         self._listeners: set[asyncio.Queue[dict[str, object]]] = set()
-        self.recent: deque[dict[str, object]] = deque(maxlen=1024)
+        self.recent: deque[dict[str, object]] = deque(maxlen=KEPT)
 
     def emit(self, kind: str, action: str, ident: str, attributes: Mapping[str, str]) -> None:
         instant = time.time_ns()
