@@ -573,7 +573,8 @@ class PublishedPort(Record, frozen=True, kw_only=True):
 
 class TaskStatus(Record, frozen=True, kw_only=True):
     """What one task is. *error* is set where a task cannot be made or started: what failed, why, what to do. *notes* say what
-    its node had to do differently from what was asked."""
+    its node had to do differently from what was asked. *listens* is false as long as its program has yet to open the TCP ports
+    that the task has, for a moment at most."""
 
     task: str
     state: State
@@ -583,6 +584,7 @@ class TaskStatus(Record, frozen=True, kw_only=True):
     image: str = ""
     image_id: str = ""
     health: str = ""
+    listens: bool = True
     exit_code: int | None = None
     oom_killed: bool = False
     restarts: int = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.engine.records import Record, now
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 LOG_ENTRIES = 5
 OUTPUT_LIMIT = 4096
+LISTEN_S = 5.0
+LISTEN = "0A"
 
 
 def verdict(health: str, *, ok: bool, streak: int, retries: int, in_start_period: bool) -> tuple[str, int]:
@@ -51,6 +54,32 @@ async def watch(engine: Engine, record: Record, check: object) -> None:
         record.health_log = [*record.health_log[1 - LOG_ENTRIES :], entry]
         if health != record.health and record.state == "running":
             engine._set(record, f"health_status: {health}", health=health)
+
+
+async def listen(engine: Engine, record: Record) -> None:
+    """Until its program listens at all TCP ports that it has, or LISTEN_S have passed, *record* is one of the engine's `deaf`:
+    who has no healthcheck can be asked that much, and connections that others can take are not refused meanwhile."""
+    process, until, pause = record.process, time.monotonic() + LISTEN_S, 0.01
+    wanted = {p.target for p in record.container.ports if p.protocol == "tcp"}
+    while process and process.alive() and time.monotonic() < until and not wanted <= listening(process.pid):
+        await asyncio.sleep(pause)
+        pause = min(0.2, pause * 1.5)
+    engine.deaf.discard(record.id)
+    if record.process is process:
+        engine.changed(record)
+
+
+def listening(pid: int) -> set[int]:
+    """The TCP ports at which somebody listens in the network namespace of *pid*. Source: proc(5), /proc/net/tcp."""
+    out = set()
+    for name in ("tcp", "tcp6"):
+        try:
+            lines = Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]
+        except OSError:
+            continue
+        fields = (line.split() for line in lines)
+        out |= {int(f[1].rpartition(":")[2], 16) for f in fields if f[3] == LISTEN}
+    return out
 
 
 async def run(engine: Engine, record: Record, command: list[str], timeout_s: float) -> tuple[int, str]:

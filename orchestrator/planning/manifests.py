@@ -12,12 +12,12 @@ from orchestrator.placement.node import Node
 
 def manifest_of(
     node: str, nodes: Sequence[Node], revision: int, networks: Mapping[str, Network], volumes: Mapping[str, Volume],
-    tasks: Iterable[Task], serving: Set[str],
+    tasks: Iterable[Task], serving: Set[str], running: Set[str],
 ) -> Manifest:
     """The manifest of *node*: its own tasks, the networks and volumes that they use, and the far ends of its overlays.
 
-    *serving* names the tasks that can take connections now. A node that is alone has all networks and volumes, used or
-    not."""
+    *serving* names the tasks that can take connections now, *running* those that are to where no other of their service can.
+    A node that is alone has all networks and volumes, used or not."""
     everything = list(tasks)
     here = [t for t in everything if t.node == node]
     mine = tuple(t for t in here if t.desired != "guest")
@@ -35,7 +35,7 @@ def manifest_of(
             if alone or v.name in mounted or (v.exported and v.node == node)
         ), tasks=mine,
         peers=() if alone else tuple(_peers(node, underlays, networks, used, everything)),
-        virtuals=tuple(_virtuals(networks, used, everything, serving, alone=alone)),
+        virtuals=tuple(_virtuals(networks, used, everything, serving, running, alone=alone)),
         tunnels=() if alone else tuple(_tunnels(node, nodes, networks, used)),
     )
 
@@ -88,7 +88,7 @@ def _peers(
 
 
 def _virtuals(
-    networks: Mapping[str, Network], used: Set[str], tasks: Iterable[Task], serving: Set[str], *, alone: bool
+    networks: Mapping[str, Network], used: Set[str], tasks: Iterable[Task], serving: Set[str], running: Set[str], *, alone: bool
 ) -> list[Virtual]:
     """Services with an address of their own on one of the networks *used*, or with ports that any node answers."""
     groups: dict[tuple[str, str], list[Task]] = {}
@@ -101,6 +101,7 @@ def _virtuals(
         if alone and len(members) < 2:
             ports = ()  # the one task holds its ports itself
         way_in = ingress_network(members[0], networks) if ports else ""
+        ready = [t for t in members if t.name in serving] or [t for t in members if t.name in running]
         for attachment in members[0].container.attachments:
             network = networks.get(attachment.network)
             if network is None or network.name not in used:
@@ -114,7 +115,7 @@ def _virtuals(
                 ipv6=vip.ipv6 if vip else "", ports=mine,
                 names=tuple(dict.fromkeys(n.lower() for n in (service, *attachment.aliases))) if vip else (),
                 backends=tuple(
-                    Holder(name=t.name, ipv4=a.ipv4, ipv6=a.ipv6) for t in members if t.name in serving
+                    Holder(name=t.name, ipv4=a.ipv4, ipv6=a.ipv6) for t in ready
                     for a in t.container.attachments if a.network == network.name
                 ),
             ))

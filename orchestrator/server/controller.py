@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterable, Sequence, Set
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from orchestrator.server.exchange import Exchange
 from orchestrator.server.images import Images
 from orchestrator.server.records import StackRecord, UpOptions
 from orchestrator.server.rollout import Failure, Rollout
-from orchestrator.server.statuses import Statuses, serves
+from orchestrator.server.statuses import Statuses, may_serve, serves
 from orchestrator.stackfile.graph import needed
 from orchestrator.stackfile.model import Stack
 from orchestrator.store.interface import Compare, Delete, Op, Put, Store, StoreError, batches
@@ -112,7 +112,8 @@ class Controller:
             return  # of a node that was silent and does not know yet that its task is another's
         before = self.statuses.by_task.get(status.task)
         self.statuses.update(node, status)
-        if (before is not None and serves(before)) != serves(status) and status.task in self.tasks:
+        was = (may_serve(before), serves(before)) if before else (False, False)
+        if was != (may_serve(status), serves(status)) and status.task in self.tasks:
             self._tell_peers(self.tasks[status.task])
 
     def _tell_peers(self, task: Task) -> None:
@@ -132,13 +133,17 @@ class Controller:
             with contextlib.suppress(PystackError):
                 await self.cluster.deliver(nodes)
 
+    def _that(self, can: Callable[[TaskStatus], bool]) -> set[str]:
+        """The tasks of which it holds, but for those that are to take no more connections."""
+        return {name for name, status in self.statuses.by_task.items() if can(status)} - self.resting
+
     # --- delivering --------------------------------------------------------------------------------------------
 
     def manifest(self, node: str) -> Manifest:
         """All that *node* must be."""
         manifest = manifest_of(
             node, [m.node for m in self.cluster.members.values()], self._revision, self.networks, self.volumes,
-            self.tasks.values(), {n for n, s in self.statuses.by_task.items() if serves(s)} - self.resting,
+            self.tasks.values(), self._that(serves), self._that(may_serve),
         )
         files = {f.digest: f for t in self.tasks.values() if t.node == node for f in t.container.files}
         key = self.cluster.members[node].node.facts.seal_key

@@ -183,9 +183,11 @@ class Rollout:
         return status is not None and serves(status)
 
     async def _lasts(self, task: Task, seconds: float) -> str:
-        """"" once *task* is up and has stayed so for *seconds*, or why not."""
+        """"" once *task* is up, takes connections, and has stayed so for *seconds*, or why not."""
         def up() -> str | None:
-            return self.lost(task) or verdict(task, self.statuses.by_task.get(task.name), now=time.time(), want="up")
+            status = self.statuses.by_task.get(task.name)
+            found = self.lost(task) or verdict(task, status, now=time.time(), want="up")
+            return None if found == "" and status and not status.listens else found
 
         def down() -> str | None:
             status = self.statuses.by_task.get(task.name)

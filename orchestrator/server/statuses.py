@@ -12,7 +12,12 @@ T = TypeVar("T")
 
 
 def serves(status: TaskStatus) -> bool:
-    """The task can take connections: it runs, and is healthy where it has a check."""
+    """The task can take connections: it runs, is healthy where it has a check, and listens where it is to."""
+    return may_serve(status) and status.listens
+
+
+def may_serve(status: TaskStatus) -> bool:
+    """The task is to take connections where no other can."""
     return status.state == "running" and status.health in ("", "healthy")
 
 
