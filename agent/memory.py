@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 
 EVERY_S = 10.0
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
@@ -14,8 +15,10 @@ LARGE = 1 << 16
 
 
 def frugal() -> None:
-    """Call before there is a second thread. One heap for all threads, of which Python lets one allocate at a time anyway, and
-    what is large apart from it, so that it leaves no hole. Source: mallopt(3), which other C libraries lack."""
+    """Call before there is a second thread. Garbage is collected as often as by the interpreter itself, whatever the command
+    that led here has set, which thought to end soon. All threads have one heap, of which Python lets one allocate at a time
+    anyway, and what is large lies apart, so that it leaves no hole. Source: mallopt(3), which other C libraries lack."""
+    gc.set_threshold(700, 10, 10)
     if option := getattr(ctypes.CDLL(None), "mallopt", None):
         option(M_ARENA_MAX, 1)
         option(M_MMAP_THRESHOLD, LARGE)

@@ -188,7 +188,7 @@ def _elements(balanced: Sequence[Balanced]) -> Iterator[tuple[_Map, frozenset[st
     found = list(map(_known.get, balanced))
     if None in found:
         remembered.shed(buckets, len(balanced))
-        if len(_known) > 2 * len(balanced) + remembered.SLACK:
+        if remembered.mostly_gone(len(_known), len(balanced)):
             _known.clear()
         for number, one in enumerate(balanced):
             found[number] = found[number] or _known.setdefault(one, tuple(_made(one)))

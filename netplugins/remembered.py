@@ -12,5 +12,9 @@ def shed(cache: _lru_cache_wrapper[Any], used: int) -> None:
     """Forget all of *cache* when most of it must be about what is gone; *used* is how much of it can be asked for now.
 
     What is used is made anew then, which is less work than it took to fill the rest."""
-    if cache.cache_info().currsize > 2 * used + SLACK:
+    if mostly_gone(cache.cache_info().currsize, used):
         cache.cache_clear()
+
+
+def mostly_gone(count: int, used: int) -> bool:
+    return count > 2 * used + SLACK

@@ -179,7 +179,6 @@ class Runtime:
         reply: dict[str, Any] = json.loads(line) if line else {"pid": -1, "message": complaint}
         pid = int(reply.get("data", reply.get("pid", -1)))  # the key changed with conmon API version 1
         if pid <= 0:
-            self.filters.forget(ident)
             raise RuntimeFailure(_reason(str(reply.get("message", "")) or complaint, bundle / "runc.log"))
         self.filters.learn(ident, self.root / ident)
         monitor = int((bundle / "conmon.pid").read_text())
@@ -223,6 +222,7 @@ class Runtime:
     async def delete(self, ident: str, parent: str = "") -> None:
         """Take away what the runtime keeps of a container, its processes included; nothing there is fine. *parent* is the
         cgroup above its own, where that is not the agent's."""
+        self.filters.forget(ident)
         if (self.root / ident).exists():
             failpoint("container.delete")
             if not cgroups.remove(f"{parent or self.parent}/{ident}"):

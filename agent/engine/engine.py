@@ -266,21 +266,21 @@ class Engine:
             raise BadRequest(f"logging driver journald: there is no journal on this node ({JOURNAL})")
         return syslog.Target.of(dict(c.log_options), record.name) if c.log_driver == "syslog" else None
 
-    def _watch(self, record: Record, *, deaf: bool = False) -> None:
+    def _watch(self, record: Record) -> None:
         with contextlib.suppress(AgentError):
             if target := self._log_target(record):
                 self.syslog.add(record.id, self.directory(record) / "log", target, lambda: not record.running)
         with contextlib.suppress(AgentError):
             log, ctl = self.directory(record) / "log", self.bundle(record) / "ctl"
             self.rotation.add(record.id, log, ctl, self.log_limits(record))
-        task = asyncio.create_task(self._watched(record, deaf=deaf), name=f"watch {record.name}")
+        task = asyncio.create_task(self._watched(record), name=f"watch {record.name}")
         self._watchers[record.id] = task
 
-    async def _watched(self, record: Record, *, deaf: bool) -> None:
+    async def _watched(self, record: Record) -> None:
         """Wait for the end of a container, keep its health, and do what its restart policy says."""
         check = self.healthcheck_of(record)
         pulse = asyncio.create_task(health.watch(self, record, check)) if check else None
-        if deaf:
+        if record.id in self.deaf:
             pulse = asyncio.create_task(health.listen(self, record))
         try:
             assert record.monitor and record.process

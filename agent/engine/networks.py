@@ -199,16 +199,14 @@ class Networks:
         others = [r for r in self._holders() if r.id != record.id]
         ports.assign(record, others)
         if not record.task:  # of a stack's addresses the planner knows who has them, and who is on the way out
-            mine = {(e.network, address): e for e in record.endpoints for address in (e.ipv4, e.ipv6) if address}
             for other in others:
-                for e in other.endpoints:
-                    for address in (e.ipv4, e.ipv6):
-                        if (e.network, address) in mine:
-                            raise Conflict(f"address {address} of network {e.network} is in use by container {other.name}")
+                if twice := _addresses(record) & _addresses(other):
+                    network, address = min(twice)
+                    raise Conflict(f"address {address} of network {network} is in use by container {other.name}")
         self._starting[record.id] = record
 
     def _holders(self) -> list[Record]:
-        return [*self._starting.values(), *(r for r in self.attached.values() if r.id not in self._starting)]
+        return [*self._starting.values(), *self.attached.values()]
 
     def assign(self, record: Record, *, free: bool = True) -> None:
         """Say on which networks *record* is, with the plan's addresses; with *free* ones where the plan gave none."""
@@ -666,6 +664,11 @@ class Networks:
         self._worker.shutdown()
         self._rules.close()
         self.dataplane.close()
+
+
+def _addresses(record: Record) -> set[tuple[str, str]]:
+    """(network, address) of all its endpoints."""
+    return {(e.network, address) for e in record.endpoints for address in (e.ipv4, e.ipv6) if address}
 
 
 def mtu_of(address: str) -> int:

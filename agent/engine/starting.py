@@ -44,10 +44,10 @@ async def start(engine: Engine, record: Record) -> None:
             await asyncio.wait_for(one.connected.wait(), ATTACH_S)
     await engine.runtime.start(record.id)
     await hooks.run(engine, record, "post_start", c.post_start)
-    if deaf := networked and not check and any(p.protocol == "tcp" for p in c.ports):
+    if record.task and networked and not check and any(p.protocol == "tcp" for p in c.ports):
         engine.deaf.add(record.id)
     engine._set(record, "start", state="running", started=now(), finished="", health="starting" if check else "")
-    engine._watch(record, deaf=deaf)
+    engine._watch(record)
 
 
 async def _lay_out(engine: Engine, record: Record, *, networked: bool) -> Healthcheck | None:

@@ -51,5 +51,5 @@ class Filters:
             self._programs[key] = base64.b64encode(program).decode()
 
     def forget(self, ident: str) -> None:
-        """It was not created after all."""
+        """It is gone, created or not."""
         self._awaited.pop(ident, None)

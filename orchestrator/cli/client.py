@@ -8,7 +8,7 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from orchestrator.cli.wire import Connection, Reply
@@ -217,7 +217,7 @@ def _encoded(query: dict[str, Any]) -> str:
     return urlencode(query, doseq=True)
 
 
-def chunks(file: Any) -> Iterable[bytes]:
+def chunks(file: Any) -> Iterator[bytes]:
     """A file in pieces."""
     while data := file.read(1 << 18):
         yield data

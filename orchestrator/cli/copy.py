@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
+from orchestrator.cli.client import chunks
 from orchestrator.errors import PystackError, Refused
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _out(client: Client, container: str, path: str, goal: str) -> None:
 
 def _in(client: Client, container: str, path: str, goal: str) -> None:
     if path == "-":
-        client.request("PUT", _url(client, container), query={"path": goal}, body=_chunks(sys.stdin.buffer))
+        client.request("PUT", _url(client, container), query={"path": goal}, body=chunks(sys.stdin.buffer))
         return
     source = Path(path)
     if not source.exists():
@@ -85,7 +85,7 @@ def _in(client: Client, container: str, path: str, goal: str) -> None:
         with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
             archive.add(source, arcname=name)
         packed.seek(0)
-        client.request("PUT", _url(client, container), query={"path": folder or "/"}, body=_chunks(packed))
+        client.request("PUT", _url(client, container), query={"path": folder or "/"}, body=chunks(packed))
 
 
 def _is_folder(client: Client, container: str, path: str) -> bool:
@@ -102,8 +102,3 @@ def _is_folder(client: Client, container: str, path: str) -> bool:
     if found["linkTarget"]:
         return _is_folder(client, container, os.path.join(os.path.dirname(path), found["linkTarget"]))
     return bool(found["mode"] & 1 << 31)
-
-
-def _chunks(file: IO[bytes] | io.BufferedIOBase) -> Iterator[bytes]:
-    while data := file.read(1 << 18):
-        yield data

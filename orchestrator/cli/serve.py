@@ -21,12 +21,9 @@ def server(store: str, ca: str, cert: str, key: str, advertise: str, listen: str
 
     With --store, several servers share a cluster: one leads, the others wait to take over. --listen is TLS with certificates on
     both sides: ca.pem, cert.pem and key.pem in the folder PYSTACK_CERT_PATH, ~/.pystack where it is not said."""
-    import gc
     import os
 
     from orchestrator.server.embedded import main
-
-    gc.set_threshold(700, 10, 10)  # the interpreter's own: this one stays
 
     words = {"PYSTACK_STORE": store, "PYSTACK_STORE_CA": ca, "PYSTACK_STORE_CERT": cert, "PYSTACK_STORE_KEY": key,
              "PYSTACK_ADVERTISE": advertise, "PYSTACK_LISTEN": listen, "PYSTACK_DOCKER_SOCKET": docker_socket}

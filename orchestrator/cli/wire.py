@@ -89,22 +89,25 @@ class Reply:
                 self._end()
         return self._left
 
+    def _taken(self, data: bytes, room: int | None) -> bytes:
+        """*data*, of the *room* that there was for it, is off the connection."""
+        if room is None:
+            if not data:
+                self._end()
+        elif not data:
+            raise Broken("the connection ended")
+        else:
+            self._left = room - len(data)
+            if self._left == 0 and not self._chunked:
+                self._end()
+        return data
+
     def read1(self, limit: int) -> bytes:
         """What there is, at most *limit* bytes; b"" at the end alone."""
         room = self._room()
         if room == 0:
             return b""
-        data: bytes = self._file.read1(limit if room is None else min(limit, room))
-        if room is None:
-            if not data:
-                self._end()
-            return data
-        if not data:
-            raise Broken("the connection ended")
-        self._left = room - len(data)
-        if self._left == 0 and not self._chunked:
-            self._end()
-        return data
+        return self._taken(self._file.read1(limit if room is None else min(limit, room)), room)
 
     def read(self, count: int | None = None) -> bytes:
         """*count* bytes, or fewer at the end; all without a count."""
@@ -122,16 +125,7 @@ class Reply:
         """Up to and including the next newline, or to the end."""
         parts: list[bytes] = []
         while (room := self._room()) != 0:
-            part: bytes = self._file.readline(-1 if room is None else room)
-            if not part:
-                if room is not None:
-                    raise Broken("the connection ended")
-                self._end()
-                break
-            if room is not None:
-                self._left = room - len(part)
-                if self._left == 0 and not self._chunked:
-                    self._end()
+            part = self._taken(self._file.readline(-1 if room is None else room), room)
             parts.append(part)
             if part.endswith(b"\n"):
                 break

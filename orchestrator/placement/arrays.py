@@ -93,9 +93,8 @@ class Arrays(Board):
 
     def values(self, label: str) -> tuple[Ints, int]:
         if label not in self._labels:
-            words = [constraints.value_of(label, n) or "" for n in self.nodes]
-            numbers = {word: i for i, word in enumerate(sorted(set(words)))}
-            self._labels[label] = np.array([numbers[w] for w in words], dtype=np.int64), len(numbers)
+            numbers, size = super().values(label)
+            self._labels[label] = np.array(numbers, dtype=np.int64), size
         return self._labels[label]
 
     def cost(self, demand: Demand) -> Ints:

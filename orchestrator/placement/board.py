@@ -119,7 +119,7 @@ class Board:
 
     def width(self, demand: Demand) -> int:
         """How many nodes no placement of others can make unfit."""
-        return sum(map(int, self.static(demand)))
+        return sum(self.static(demand))
 
     def best(self, demand: Demand, but: int = -1) -> int | None:
         """The cheapest node that can take one more, other than *but*; the first of equal ones."""

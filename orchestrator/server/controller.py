@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence, Set
+from collections.abc import AsyncIterator, Iterable, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -133,17 +133,15 @@ class Controller:
             with contextlib.suppress(PystackError):
                 await self.cluster.deliver(nodes)
 
-    def _that(self, can: Callable[[TaskStatus], bool]) -> set[str]:
-        """The tasks of which it holds, but for those that are to take no more connections."""
-        return {name for name, status in self.statuses.by_task.items() if can(status)} - self.resting
-
     # --- delivering --------------------------------------------------------------------------------------------
 
     def manifest(self, node: str) -> Manifest:
         """All that *node* must be."""
+        statuses = self.statuses.by_task
+        running = {name for name, status in statuses.items() if may_serve(status)} - self.resting
         manifest = manifest_of(
             node, [m.node for m in self.cluster.members.values()], self._revision, self.networks, self.volumes,
-            self.tasks.values(), self._that(serves), self._that(may_serve),
+            self.tasks.values(), {name for name in running if serves(statuses[name])}, running,
         )
         files = {f.digest: f for t in self.tasks.values() if t.node == node for f in t.container.files}
         key = self.cluster.members[node].node.facts.seal_key
