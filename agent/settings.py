@@ -41,6 +41,31 @@ class ImageGc(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             raise ValueError(f"image_gc.disk {self.disk}: a percentage")
 
 
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is taken from an image that others made; whatever is larger is refused while it is read, not after it."""
+
+    layers: int = 500
+    """Layers of one image (overlayfs mounts at most 500)."""
+    manifest_bytes: int = 4 << 20
+    """A manifest, index or token answer."""
+    config_bytes: int = 8 << 20
+    entries: int = 2_000_000
+    """Entries of one layer."""
+    bytes: int = 64 << 30
+    """One layer unpacked; what a sparse file claims counts."""
+    path_bytes: int = 4096
+    path_depth: int = 255
+    """Parts of one entry's path."""
+    stall_s: float = 60.0
+    """Seconds without a byte after which a sender is given up."""
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if not 0 < value < 1 << 53:  # false for a float that is no number, too
+                raise ValueError(f"limits.{name} {value}: a number above 0")
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     registries: dict[str, Registry] = {}
     address_pools: tuple[str, ...] = ("172.16.0.0/12", "192.168.0.0/16")
@@ -57,6 +82,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Folder of Docker's config.json with the registry credentials; DOCKER_CONFIG or ~/.docker where it is not said."""
     userns: Literal["host", "auto"] = "host"
     """The user namespace of containers that name none: the node's, or one each of their own."""
+    limits: Limits = Limits()
     reschedule_after: str = "30s"
     """How long a node may be silent before its tasks go to others, as far as they can; `never` leaves them to somebody."""
 
