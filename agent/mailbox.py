@@ -23,10 +23,25 @@ import msgspec
 
 from agent import files
 from agent.errors import AgentError, Conflict
-from agent.manifest import PARTS, Access, Content, Head, Manifest, Network, Peer, Task, Virtual, Volume, digest_of
+from agent.manifest import (
+    PARTS,
+    Access,
+    ClusterNode,
+    Content,
+    Head,
+    Manifest,
+    Network,
+    Peer,
+    Task,
+    Tunnel,
+    Virtual,
+    Volume,
+    digest_of,
+)
 
 KINDS: dict[str, Any] = {
     "networks": Network, "volumes": Volume, "tasks": Task, "peers": Peer, "virtuals": Virtual, "contents": Content,
+    "tunnels": Tunnel, "nodes": ClusterNode,
 }
 CALL_S, SILENT_S, AGAIN_S, RING_S = 5.0, 20.0, 0.5, 20.0
 log = logging.getLogger(__name__)

@@ -437,6 +437,23 @@ class Tunnel(Record, frozen=True, kw_only=True):
     key: str
 
 
+class OpenPort(Record, frozen=True, kw_only=True):
+    """A port that a node publishes at its address *host_ip*, or at all of them."""
+
+    port: int
+    protocol: str = "tcp"
+    host_ip: str = ""
+
+
+class ClusterNode(Record, frozen=True, kw_only=True):
+    """A node of the cluster, this one among them, as its neighbours' firewalls must know it: all its *addresses*, and the
+    *ports* published there alone."""
+
+    name: str
+    addresses: tuple[str, ...] = ()
+    ports: tuple[OpenPort, ...] = ()
+
+
 class Virtual(Record, frozen=True, kw_only=True, cache_hash=True):
     """A service as one: connections to its address, or to its *ports* on any node, go to one of *backends*, the tasks
     that can serve now. *names* lead to the address."""
@@ -461,7 +478,8 @@ class Content(Record, frozen=True, kw_only=True):
 class Manifest(Record, frozen=True, kw_only=True):
     """What *node* must be. *serial* tells one delivery from another. *underlay* is the address under which other nodes
     reach it, "" on a node that is alone; *mtu* is what every path between nodes carries, 0 where that is not known. *peers* are
-    the endpoints on other nodes of the networks that this one has, *tunnels* the nodes with which it has encrypted ones.
+    the endpoints on other nodes of the networks that this one has, *tunnels* the nodes with which it has encrypted ones,
+    *nodes* all nodes of the cluster, none where there is but one.
 
     Whatever of pystack's the node has and the manifest does not name is removed, except volumes (data goes only when asked
     for) and containers made through the Docker Engine API."""
@@ -478,9 +496,10 @@ class Manifest(Record, frozen=True, kw_only=True):
     virtuals: tuple[Virtual, ...] = ()
     contents: tuple[Content, ...] = ()
     tunnels: tuple[Tunnel, ...] = ()
+    nodes: tuple[ClusterNode, ...] = ()
 
 
-PARTS = ("networks", "volumes", "tasks", "peers", "virtuals", "contents", "tunnels")
+PARTS = ("networks", "volumes", "tasks", "peers", "virtuals", "contents", "tunnels", "nodes")
 
 
 class Delta(Record, frozen=True, kw_only=True):
@@ -492,7 +511,7 @@ class Delta(Record, frozen=True, kw_only=True):
     drop: dict[str, tuple[str, ...]] = {}
 
 
-def entry_key(part: str, entry: Network | Volume | Task | Peer | Virtual | Content | Tunnel) -> str:
+def entry_key(part: str, entry: Network | Volume | Task | Peer | Virtual | Content | Tunnel | ClusterNode) -> str:
     """What an entry is known by within its part of a manifest."""
     if isinstance(entry, Peer):
         return f"{entry.network} {entry.ipv4} {entry.ipv6}"
@@ -602,7 +621,7 @@ class Facts(Record, frozen=True, kw_only=True):
     installed programs are missing; *links* are those of the host itself, *drivers* the network drivers, *devices* those that
     can be asked for by name; *mtu* is that of its underlay, which it is *addressed* by or is not (any more), *ssh_key* the
     public key that it comes with to the others' SSH servers, *seal_key* the one that secrets are sealed to, *tunnel_key* the
-    one of its WireGuard tunnel, each "" where none was asked for yet."""
+    one of its WireGuard tunnel, each "" where none was asked for yet; *addresses* are those of all its links but pystack's."""
 
     hostname: str = ""
     os: str = "linux"
@@ -622,6 +641,7 @@ class Facts(Record, frozen=True, kw_only=True):
     seal_key: str = ""
     tunnel_key: str = ""
     clock: float = 0.0
+    addresses: tuple[str, ...] = ()
 
     def offers(self, parent: str) -> bool:
         """Whether networks can be made on the link *parent* here."""

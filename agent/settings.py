@@ -83,12 +83,24 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     userns: Literal["host", "auto"] = "host"
     """The user namespace of containers that name none: the node's, or one each of their own."""
     limits: Limits = Limits()
+    open_to_containers: tuple[str, ...] = ()
+    """Ports of nodes (`9100/tcp`) that containers of this one reach, here and on the other nodes; nothing else is open to them
+    but what is published."""
     reschedule_after: str = "30s"
     """How long a node may be silent before its tasks go to others, as far as they can; `never` leaves them to somebody."""
 
     def __post_init__(self) -> None:
+        for word in self.open_to_containers:
+            found = re.fullmatch(r"(\d{1,5})/(tcp|udp|sctp)", word)
+            if not found or not 0 < int(found[1]) < 65536:
+                raise ValueError(f"open_to_containers {word!r}: a port with its protocol, such as 9100/tcp")
         if self.reschedule_after != "never" and not re.fullmatch(r"\d+[smh]", self.reschedule_after):
             raise ValueError(f"reschedule_after {self.reschedule_after!r}: a number with s, m or h, or never")
+
+    @property
+    def opened(self) -> frozenset[tuple[str, int]]:
+        """(protocol, port) of `open_to_containers`."""
+        return frozenset((protocol, int(port)) for port, _, protocol in (w.partition("/") for w in self.open_to_containers))
 
     @property
     def reschedule_after_s(self) -> float | None:

@@ -21,8 +21,11 @@ NESTED, NFPROTO_INET = 0x8000, 1
 AT_ONCE = 500
 """Elements in one message: a list of them has 64 KiB."""
 
+PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
+
 FIELDS: dict[str, Callable[[str], bytes]] = {
     "ipv4_addr": packed, "ipv6_addr": packed,
+    "inet_proto": lambda name: bytes([PROTOCOLS[name]]),
     "inet_service": lambda port: struct.pack("!H", int(port)),
     "integer": lambda number: struct.pack("=I", int(number)),  # of `numgen`, in the host's order
 }

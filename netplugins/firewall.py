@@ -21,13 +21,31 @@ import msgspec
 
 from netplugins import elements, netlink, netns, remembered
 from netplugins.driver import Balanced, Isolation, Published, Tunnel
-from netplugins.elements import Shape
+from netplugins.elements import PROTOCOLS, Shape
 from netplugins.errors import NetworkError
 
 VXLAN_PORT = 4789
+PORT = "meta l4proto . th dport"
+REFUSE = ("    meta l4proto tcp reject with tcp reset", "    reject with icmpx admin-prohibited")
+"""Said at once, where silence would be a time-out; the kernel limits how often it says the second."""
+ECHO = ("    icmp type echo-request {verdict}", "    icmpv6 type echo-request {verdict}")
 MOST = 2000
 """Elements that are changed over netlink: more do not fit a socket's buffer, and then nft's start is no matter."""
 Parts = tuple[frozenset[str], ...]
+
+
+class Nodes(msgspec.Struct, frozen=True, kw_only=True):
+    """What the rules know of the cluster's nodes. *peers*: the underlay addresses of those that may send VXLAN packets, None
+    where this node has no overlay; to the address in the *tunnel* they come out of the tunnel alone.
+
+    Of all *addresses* of all nodes containers reach the ports published there, *doors* (address, protocol, port), and what
+    is *opened* to them (protocol, port) on every node."""
+
+    peers: frozenset[str] | None = None
+    tunnel: Tunnel | None = None
+    addresses: frozenset[str] = frozenset()
+    doors: frozenset[tuple[str, str, int]] = frozenset()
+    opened: frozenset[tuple[str, int]] = frozenset()
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -222,12 +240,10 @@ def _balancing(script: _Script, balanced: Sequence[Balanced]) -> tuple[list[str]
 
 def render(
     table: str, networks: Sequence[Isolation], published: Sequence[Published],
-    balanced: Sequence[Balanced] = (), local: Sequence[str] = (), peers: Sequence[str] = (), tunnel: Tunnel | None = None,
+    balanced: Sequence[Balanced] = (), local: Sequence[str] = (), nodes: Nodes = Nodes(),
 ) -> Ruleset:
-    """Table inet *table* for the given state.
-
-    *local* are the addresses of this node's own endpoints on networks with several nodes, *peers* the other nodes, which
-    alone may send VXLAN packets; to the address in the *tunnel* they come out of the tunnel alone."""
+    """Table inet *table* for the given state. *local* are the addresses of this node's own endpoints on networks with several
+    nodes."""
     script = _Script()
     out = script.lines
     out += [f"table inet {table}", f"delete table inet {table}", f"table inet {table} {{"]
@@ -300,7 +316,11 @@ def render(
         if not network.internal:
             out.append("    ct status dnat accept")
         out += ["    drop", "  }"]
+    out += _closed(script, published, balanced, nodes) if networks else []
     out += ["  chain forward {", "    type filter hook forward priority filter; policy accept;"]
+    bridges = "{ " + ", ".join(f'"{n.link}"' for n in networks) + " }"
+    if networks and nodes.addresses:
+        out.append(f"    iifname {bridges} oifname != {bridges} jump to_nodes")
     for pool in sorted({p for n in networks for p in n.services}):
         # a service with nobody to serve: said at once, where silence would be a time-out
         out.append(f"    {'ip6' if ':' in pool else 'ip'} daddr {pool} reject")
@@ -310,19 +330,76 @@ def render(
     if networks:
         out.append("    oifname vmap { " + ", ".join(f'"{n.link}" : jump to_{n.link}' for n in networks) + " }")
     out.append("  }")
-    if peers:
+    if networks:
         out += ["  chain input {", "    type filter hook input priority filter; policy accept;"]
-        for version, family in ((4, "ip"), (6, "ip6")):
-            known = ", ".join(sorted(p for p in peers if (":" in p) == (version == 6)))
-            if tunnel and version == 6:
-                out.append(f'    udp dport {VXLAN_PORT} ip6 daddr {tunnel.address} iifname != "{tunnel.name}" drop')
-                out.append(f'    iifname "{tunnel.name}" udp dport {VXLAN_PORT} accept')
-                out.append(f'    iifname "{tunnel.name}" meta l4proto != ipv6-icmp drop')
-            if known:
-                out.append(f"    udp dport {VXLAN_PORT} meta nfproto ipv{version} {family} saddr != {{ {known} }} drop")
-        out.append("  }")
+        out += _vxlan(script, nodes)
+        out += [f"    iifname {bridges} jump from_containers", "  }"]
     out += ["}", ""]
     return Ruleset(table, "\n".join(out), script.elements, script.shapes)
+
+
+def _vxlan(script: _Script, nodes: Nodes) -> list[str]:
+    """Rules of the input chain: who may send VXLAN packets."""
+    if nodes.peers is None:
+        return []
+    out = []
+    if tunnel := nodes.tunnel:
+        out += [
+            f'    udp dport {VXLAN_PORT} ip6 daddr {tunnel.address} iifname != "{tunnel.name}" drop',
+            f'    iifname "{tunnel.name}" udp dport {VXLAN_PORT} accept',
+            f'    iifname "{tunnel.name}" meta l4proto != ipv6-icmp drop',
+        ]
+    known = ", ".join(sorted(p for p in nodes.peers if ":" not in p))
+    out += [f"    udp dport {VXLAN_PORT} ip saddr != {{ {known} }} drop"] if known else []
+    known = ", ".join(sorted(p for p in nodes.peers if ":" in p))
+    return out + ([f"    udp dport {VXLAN_PORT} ip6 saddr != {{ {known} }} drop"] if known else [])
+
+
+def _closed(script: _Script, published: Sequence[Published], balanced: Sequence[Balanced], nodes: Nodes) -> list[str]:
+    """Chains for what containers send to nodes: to this one (`from_containers`), and through it to others (`to_nodes`).
+
+    The way to another node's published ports leads past here, so that they must be known; those of services with balanced
+    ports are the same on all."""
+    everywhere = {(protocol, port) for one in balanced for port, protocol, _ in one.ports} | nodes.opened
+    # one that no rule translates is taken by the forwarder: an IPv6 client of a container that has IPv4 alone
+    here = {(p.protocol, p.port) for p in published if p.host_ip in ("", "0.0.0.0", "::")}
+    shape = Shape(("inet_proto", "inet_service"))
+    script.declare("set", "open_everywhere", shape, _ports(everywhere))
+    script.declare("set", "open_here", shape, _ports(here))
+    out = [
+        "  chain from_containers {",
+        "    ct state established,related accept",
+        f"    {PORT} @open_everywhere accept",
+        f"    {PORT} @open_here accept",
+        *(line.format(verdict="accept") for line in ECHO),
+        "    icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept",
+        *REFUSE, "  }",
+    ]
+    if not nodes.addresses:
+        return out
+    for version, kind in ((4, "ipv4_addr"), (6, "ipv6_addr")):
+        mine = [a for a in nodes.addresses if (":" in a) == (version == 6)]
+        doors = [f"{a} . {protocol} . {port}" for a, protocol, port in nodes.doors if (":" in a) == (version == 6)]
+        script.declare("set", f"nodes{version}", Shape((kind,)), mine)
+        script.declare("set", f"doors{version}", Shape((kind, "inet_proto", "inet_service")), doors)
+    return [
+        *out,
+        "  chain to_node {",
+        "    ct state established,related return",
+        f"    {PORT} @open_everywhere return",
+        f"    ip daddr . {PORT} @doors4 return",
+        f"    ip6 daddr . {PORT} @doors6 return",
+        *(line.format(verdict="return") for line in ECHO),
+        *REFUSE, "  }",
+        "  chain to_nodes {",
+        "    ip daddr @nodes4 jump to_node",
+        "    ip6 daddr @nodes6 jump to_node",
+        "  }",
+    ]
+
+
+def _ports(ports: Iterable[tuple[str, int]]) -> list[str]:
+    return [f"{protocol} . {port}" for protocol, port in ports if protocol in PROTOCOLS]
 
 
 def apply(script: str) -> None:

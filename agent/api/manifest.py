@@ -15,7 +15,7 @@ from agent import rootless
 from agent.api.keys import CONVERGER, flag
 from agent.api.system import VERSION
 from agent.containers import hardware
-from agent.engine.networks import DEFAULT_MTU, mtu_of
+from agent.engine.networks import DEFAULT_MTU, addresses_of_host, mtu_of
 from agent.engine.records import Record
 from agent.errors import Conflict
 from agent.images.pull import architecture
@@ -43,6 +43,7 @@ async def facts(request: web.Request) -> web.Response:
         features=tuple(sorted(features)), clock=time.time(),
         links=tuple(sorted(engine.networks.host_links())), drivers=tuple(sorted(engine.networks.drivers)),
         mtu=mtu or DEFAULT_MTU, addressed=bool(mtu),
+        addresses=tuple(sorted(await asyncio.to_thread(addresses_of_host, engine.networks.prefix))),
         ssh_key=await asyncio.to_thread(engine.volumes.key),
         seal_key=known_key(engine.paths.keys, "seal"), tunnel_key=known_key(engine.paths.keys, "tunnel"),
         devices=tuple(sorted(await asyncio.to_thread(hardware.found))),
@@ -90,9 +91,10 @@ async def get(request: web.Request) -> web.Response:
 
 @routes.get("/pystack/status/stream")
 async def stream(request: web.Request) -> web.StreamResponse:
-    """One TaskStatus a line: first those of all tasks, then each that changes."""
+    """One TaskStatus a line: first those of all tasks, then each that changes. `{}` says that the node's facts are to be read:
+    after those of all tasks, and when they changed."""
     converger = request.app[CONVERGER]
-    queue: asyncio.Queue[TaskStatus] = asyncio.Queue()
+    queue: asyncio.Queue[TaskStatus | None] = asyncio.Queue()
     converger.listeners.add(queue.put_nowait)
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
     try:
@@ -102,6 +104,6 @@ async def stream(request: web.Request) -> web.StreamResponse:
             batch = [await queue.get()]
             while not queue.empty():
                 batch.append(queue.get_nowait())
-            await response.write(b"".join(msgspec.json.encode(s) + b"\n" for s in batch))
+            await response.write(b"".join((msgspec.json.encode(s) if s else b"{}") + b"\n" for s in batch))
     finally:
         converger.listeners.discard(queue.put_nowait)

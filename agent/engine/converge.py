@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 
 def _around(manifest: Manifest) -> tuple[object, ...]:
     """What of *manifest* concerns the network beyond the tasks themselves."""
-    return manifest.networks, manifest.peers, manifest.virtuals, manifest.underlay, manifest.mtu, manifest.tunnels
+    return (manifest.networks, manifest.peers, manifest.virtuals, manifest.underlay, manifest.mtu, manifest.tunnels,
+            manifest.nodes)
 
 
 class Converger:
@@ -33,7 +34,8 @@ class Converger:
         self.engine = engine
         self.manifest = Manifest()
         self.tasks: dict[str, Task] = {}
-        self.listeners: set[Callable[[TaskStatus], None]] = set()
+        self.listeners: set[Callable[[TaskStatus | None], None]] = set()
+        """Each is told what a task became, and, None, that the node itself is another than before: its facts are to be read."""
         self._file = engine.paths.root / "manifest.json"
         self._workers: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
@@ -42,6 +44,11 @@ class Converger:
         self._pulling: set[str] = set()
         self._slots = asyncio.Semaphore(PARALLEL)
         engine.changed = self._changed
+        engine.networks.moved = self._moved
+
+    def _moved(self) -> None:
+        for listen in self.listeners:
+            listen(None)
 
     async def recover(self) -> None:
         """Go on with the manifest of the last agent: a node needs no control plane to keep what it was told."""

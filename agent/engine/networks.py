@@ -27,7 +27,7 @@ from agent.engine.presence import Presences
 from agent.engine.records import Endpoint, Record
 from agent.errors import AgentError, BadRequest, Conflict, Forbidden, NotFound
 from agent.failpoints import failpoint
-from agent.manifest import Attachment, Manifest, Network, Peer, PublishedPort, Subnet, Tunnel, Virtual
+from agent.manifest import Attachment, ClusterNode, Manifest, Network, Peer, PublishedPort, Subnet, Tunnel, Virtual
 from agent.paths import Paths
 from agent.rootless.doors import Door, Doors
 from agent.sealing import known_key, private_key
@@ -60,6 +60,7 @@ class Networks:
         self.peers: tuple[Peer, ...] = ()
         self.virtuals: tuple[Virtual, ...] = ()
         self.tunnels: tuple[Tunnel, ...] = ()
+        self.nodes: tuple[ClusterNode, ...] = ()
         self.node = ""
         self.told = False
         """Whether a manifest was heard: before that nothing is changed in the kernel."""
@@ -82,6 +83,9 @@ class Networks:
         """What the last pass could not make for single containers: namespace → why."""
         self._forwards_until = 0.0
         self._suspect = False
+        self.moved: Callable[[], None] = lambda: None
+        """Called when the host's own addresses are others than before."""
+        self._held: set[str] = set()
         self._monitors: list[socket.socket] = []
         self._alarm: asyncio.TimerHandle | None = None
         self._healing: asyncio.Task[None] | None = None
@@ -95,7 +99,7 @@ class Networks:
         self.leaving |= self.manifest
         self.manifest = {n.name: n for n in manifest.networks}
         self.peers, self.virtuals, self.node = manifest.peers, manifest.virtuals, manifest.node
-        self.tunnels = manifest.tunnels
+        self.tunnels, self.nodes = manifest.tunnels, manifest.nodes
         self.underlay, self._paths_mtu = manifest.underlay, manifest.mtu
         self._learn_mtu()
 
@@ -590,8 +594,20 @@ class Networks:
     def _ruleset(
         self, isolation: list[drivers.Isolation], published: list[drivers.Published], balanced: list[drivers.Balanced]
     ) -> firewall.Ruleset:
-        peers = sorted({p.underlay for p in self.peers if p.underlay})
-        return firewall.render(self.paths.table, isolation, published, balanced, sorted(self._local()), peers, self._tunnel())
+        return firewall.render(self.paths.table, isolation, published, balanced, sorted(self._local()), self._cluster())
+
+    def _cluster(self) -> firewall.Nodes:
+        wide = self.underlay and any(n.driver == "overlay" for n in self.all.values())
+        inside = {wireguard.address_of(t.key) for t in self.tunnels}
+        return firewall.Nodes(
+            peers=frozenset(p.underlay for p in self.peers if p.underlay) if wide else None, tunnel=self._tunnel(),
+            addresses=frozenset(a for n in self.nodes for a in n.addresses) | inside,
+            doors=frozenset(
+                (address, p.protocol, p.port) for n in self.nodes for p in n.ports
+                for address in (n.addresses if p.host_ip in ("", "0.0.0.0", "::") else (p.host_ip,))
+            ),
+            opened=self.settings.opened,
+        )
 
     # --- for the doctor ----------------------------------------------------------------------------------------
 
@@ -618,6 +634,7 @@ class Networks:
         """From now on, what somebody else takes away or changes of ours is put right, within a second."""
         links, rules = netlink.monitor(), netlink.ruleset_monitor()
         self._monitors = [links, rules]
+        self._held = addresses_of_host(self.prefix)
         loop = asyncio.get_running_loop()
         loop.add_reader(links, self._links_changed, links)
         loop.add_reader(rules, self._rules_changed, rules)
@@ -642,6 +659,12 @@ class Networks:
         self._healing = asyncio.create_task(self._heal_now())
 
     async def _heal_now(self) -> None:
+        before, self._held = self._held, await asyncio.to_thread(addresses_of_host, self.prefix)
+        if before != self._held:
+            self.moved()
+        await self._mend()
+
+    async def _mend(self) -> None:
         if self._suspect and self._rules.made is not None and self._kernel is not None:
             # most changes of links are our own: then there is nothing to do
             self._suspect = False
@@ -669,6 +692,14 @@ class Networks:
 def _addresses(record: Record) -> set[tuple[str, str]]:
     """(network, address) of all its endpoints."""
     return {(e.network, address) for e in record.endpoints for address in (e.ipv4, e.ipv6) if address}
+
+
+def addresses_of_host(prefix: str) -> set[str]:
+    """All addresses of this host's links, but for those that begin with *prefix*, loopback and link-local ones."""
+    with netlink.Socket() as sock:
+        ours = {link.index for link in sock.links() if link.name.startswith(prefix)}
+        held = {ipaddress.ip_address(packed) for index, packed in sock.addresses() if index not in ours}
+    return {str(a) for a in held if not a.is_loopback and not a.is_link_local}
 
 
 def mtu_of(address: str) -> int:

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 from collections.abc import Iterable, Mapping, Sequence, Set
 
 import msgspec
 
-from agent.manifest import Guest, Holder, Home, Manifest, Network, Peer, Port, Task, Tunnel, Virtual, Volume
+from agent.manifest import (
+    ClusterNode,
+    Guest,
+    Holder,
+    Home,
+    Manifest,
+    Network,
+    OpenPort,
+    Peer,
+    Port,
+    Task,
+    Tunnel,
+    Virtual,
+    Volume,
+)
 from orchestrator.placement.node import Node
 
 
@@ -37,7 +53,36 @@ def manifest_of(
         peers=() if alone else tuple(_peers(node, underlays, networks, used, everything)),
         virtuals=tuple(_virtuals(networks, used, everything, serving, running, alone=alone)),
         tunnels=() if alone else tuple(_tunnels(node, nodes, networks, used)),
+        nodes=() if alone else tuple(_cluster_nodes(nodes, networks, everything)),
     )
+
+
+def _cluster_nodes(nodes: Sequence[Node], networks: Mapping[str, Network], tasks: Iterable[Task]) -> list[ClusterNode]:
+    """All *nodes*, with what is published on one of them alone."""
+    published: dict[str, set[tuple[int, str, str]]] = {}
+    for task in (t for t in tasks if t.container.ports):
+        way_in = networks.get(ingress_network(task, networks))
+        shared = ingress_ports(task) if way_in and way_in.driver == "overlay" else ()
+        published.setdefault(task.node, set()).update(
+            (p.published, p.protocol, p.host_ip) for p in task.container.ports if p.published and p not in shared
+        )
+    return [
+        ClusterNode(
+            name=n.name, addresses=tuple(sorted(addresses_of(n))),
+            ports=tuple(OpenPort(port=p, protocol=kind, host_ip=host) for p, kind, host in sorted(published.get(n.name, ()))),
+        ) for n in nodes
+    ]
+
+
+def addresses_of(node: Node) -> set[str]:
+    """All addresses of *node* that are known: what it says itself, and what it is reached at from elsewhere."""
+    outside = node.target.rpartition("@")[2]
+    target = outside[1:].partition("]")[0] if outside.startswith("[") else outside.partition(":")[0]
+    found = set()
+    for word in (*node.facts.addresses, node.underlay, target):  # a target may be a name, and a node may say anything
+        with contextlib.suppress(ValueError):
+            found.add(str(ipaddress.ip_address(word)))
+    return found
 
 
 def _tunnels(node: str, nodes: Sequence[Node], networks: Mapping[str, Network], used: Set[str]) -> list[Tunnel]:

@@ -30,7 +30,7 @@ def key_of(facts: Facts, purpose: str) -> str:
 
 def shared(facts: Facts) -> tuple[object, ...]:
     """What of a node's facts stands in the manifests of others: these must be right before all nodes were heard again."""
-    return facts.mtu, facts.ssh_key, facts.seal_key, facts.tunnel_key
+    return facts.mtu, facts.ssh_key, facts.seal_key, facts.tunnel_key, facts.addresses
 
 
 async def _nobody(member: Member) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from agent.manifest import Attachment, Container, Facts, Manifest, difference, patched
 from netplugins.driver import Far, Host, Network, Remote, Tunnel, Vxlan
-from netplugins.firewall import render
+from netplugins.firewall import Nodes, render
 from netplugins.overlay import OverlayDriver
 from netplugins.wireguard import address_of
 from orchestrator.placement.assign import Ground, Impossible, explain
@@ -79,11 +79,12 @@ def test_what_is_described_stays_in_the_tunnel() -> None:
     assert len(lacks) == 1
     assert "WireGuard" in lacks[0]
     description = OverlayDriver().describe(network, (), Host(mtu=1500))
+    assert description.isolation
     (vxlan,) = (o for o in description.objects if isinstance(o, Vxlan))
     assert (vxlan.local, vxlan.mtu) == (tunnel.address, 1370)
     assert tunnel in description.objects
     assert description.far == frozenset({Far(
         bridge="psb1", vxlan=vxlan.name, mac="02:42:ac:12:00:09", underlay=address_of(KEYS["2"]), addresses=("172.18.0.9",)
     )})
-    rules = render("t", [], [], peers=["10.9.0.2"], tunnel=tunnel).whole(1)
+    rules = render("t", [description.isolation], [], nodes=Nodes(peers=frozenset({"10.9.0.2"}), tunnel=tunnel)).whole(1)
     assert f'udp dport 4789 ip6 daddr {tunnel.address} iifname != "pswg" drop' in rules
