@@ -28,6 +28,8 @@ VXLAN_PORT = 4789
 PORT = "meta l4proto . th dport"
 REFUSE = ("    meta l4proto tcp reject with tcp reset", "    reject with icmpx admin-prohibited")
 """Said at once, where silence would be a time-out; the kernel limits how often it says the second."""
+_FORGED = (f"    udp dport {VXLAN_PORT} drop",)
+"""A container has nothing to say there, whatever is opened: such a packet would be a frame on any overlay."""
 ECHO = ("    icmp type echo-request {verdict}", "    icmpv6 type echo-request {verdict}")
 MOST = 2000
 """Elements that are changed over netlink: more do not fit a socket's buffer, and then nft's start is no matter."""
@@ -331,28 +333,28 @@ def render(
         out.append("    oifname vmap { " + ", ".join(f'"{n.link}" : jump to_{n.link}' for n in networks) + " }")
     out.append("  }")
     if networks:
+        if nodes.peers is not None:
+            script.declare("set", "peers4", Shape(("ipv4_addr",)), [p for p in nodes.peers if ":" not in p])
+            script.declare("set", "peers6", Shape(("ipv6_addr",)), [p for p in nodes.peers if ":" in p])
         out += ["  chain input {", "    type filter hook input priority filter; policy accept;"]
-        out += _vxlan(script, nodes)
+        out += _vxlan(nodes)
         out += [f"    iifname {bridges} jump from_containers", "  }"]
     out += ["}", ""]
     return Ruleset(table, "\n".join(out), script.elements, script.shapes)
 
 
-def _vxlan(script: _Script, nodes: Nodes) -> list[str]:
+def _vxlan(nodes: Nodes) -> list[str]:
     """Rules of the input chain: who may send VXLAN packets."""
+    out: list[str] = []
     if nodes.peers is None:
-        return []
-    out = []
+        return out
     if tunnel := nodes.tunnel:
         out += [
             f'    udp dport {VXLAN_PORT} ip6 daddr {tunnel.address} iifname != "{tunnel.name}" drop',
             f'    iifname "{tunnel.name}" udp dport {VXLAN_PORT} accept',
             f'    iifname "{tunnel.name}" meta l4proto != ipv6-icmp drop',
         ]
-    known = ", ".join(sorted(p for p in nodes.peers if ":" not in p))
-    out += [f"    udp dport {VXLAN_PORT} ip saddr != {{ {known} }} drop"] if known else []
-    known = ", ".join(sorted(p for p in nodes.peers if ":" in p))
-    return out + ([f"    udp dport {VXLAN_PORT} ip6 saddr != {{ {known} }} drop"] if known else [])
+    return out + [f"    udp dport {VXLAN_PORT} {family} saddr != @peers{v} drop" for v, family in ((4, "ip"), (6, "ip6"))]
 
 
 def _closed(script: _Script, published: Sequence[Published], balanced: Sequence[Balanced], nodes: Nodes) -> list[str]:
@@ -368,6 +370,7 @@ def _closed(script: _Script, published: Sequence[Published], balanced: Sequence[
     script.declare("set", "open_here", shape, _ports(here))
     out = [
         "  chain from_containers {",
+        *_FORGED,
         "    ct state established,related accept",
         f"    {PORT} @open_everywhere accept",
         f"    {PORT} @open_here accept",
@@ -385,6 +388,7 @@ def _closed(script: _Script, published: Sequence[Published], balanced: Sequence[
     return [
         *out,
         "  chain to_node {",
+        *_FORGED,
         "    ct state established,related return",
         f"    {PORT} @open_everywhere return",
         f"    ip daddr . {PORT} @doors4 return",

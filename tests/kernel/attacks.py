@@ -24,10 +24,13 @@ class Attacker:
 
     def run(self, script: str, *arguments: str) -> str:
         """What the Python *script* prints, run there with CAP_NET_RAW alone; its last line of complaint where it fails."""
-        words = [*labs.enter(labs.find(self.lab.lab), self.node), "nsenter", f"--net={self.namespace}", "setpriv",
-                 "--bounding-set=-all,+net_raw", "--inh-caps=-all", "python3", "-c", script, *arguments]
-        done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(self.words(script, *arguments), capture_output=True, text=True, timeout=30, check=False)
         return (done.stdout or "".join(done.stderr.splitlines()[-1:])).strip()
+
+    def words(self, script: str, *arguments: str) -> list[str]:
+        """The command that runs *script* there so."""
+        return [*labs.enter(labs.find(self.lab.lab), self.node), "nsenter", f"--net={self.namespace}", "setpriv",
+                "--bounding-set=-all,+net_raw", "--inh-caps=-all", "python3", "-c", script, *arguments]
 
     def reaches(self, address: str, port: int = 22) -> bool:
         """Whether a service of a node speaks to it: sshd says who it is."""

@@ -161,5 +161,60 @@ def test_a_nodes_new_address_is_closed_too(lab: Pystack, stack: Stack) -> None:
         lab.on("n2", "ip", "address", "del", "10.98.0.77/24", "dev", "eth0")
 
 
+VXLAN = """
+import socket, struct, sys
+victim, vni, lie, mac, node = sys.argv[1:]
+def total(data):
+    n = sum(struct.unpack("!%dH" % (len(data) // 2), data)); n = (n >> 16) + (n & 0xffff)
+    return ~(n + (n >> 16)) & 0xffff
+def ip(source, to, body):
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), 1, 0, 64, 17, 0) + socket.inet_aton(source) + socket.inet_aton(to)
+    return head[:10] + struct.pack("!H", total(head)) + head[12:] + body
+def udp(port, body): return struct.pack("!4H", port, port, 8 + len(body), 0) + body
+def hw(text): return bytes.fromhex(text.replace(":", ""))
+inner = hw(mac) + hw("02:42:00:00:00:09") + b"\\x08\\0" + ip(lie, victim, udp(7000, b"forged"))
+packet = udp(4789, struct.pack("!BxxxI", 8, int(vni) << 8) + inner)
+socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(packet[8:], (node, 4789))
+"""
+LISTEN = "import socket; s = socket.socket(2, 2); s.bind(('', 7000)); s.settimeout(1.5); print('on', flush=True); " \
+         "print(s.recv(99).decode())"
+
+
+@contextmanager
+def listening(at: Attacker) -> Iterator[subprocess.Popen[str]]:
+    """UDP port 7000 of a container, for 1.5 s; what comes first is what the process prints."""
+    with subprocess.Popen(at.words(LISTEN), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as ear:
+        assert ear.stdout
+        assert ear.stdout.readline() == "on\n"
+        yield ear
+
+
+def test_forged_vxlan_packets_reach_nobody(lab: Pystack, stack: Stack) -> None:
+    stack.up(FILE)
+    attacker, victim = Attacker(stack, "a-n1"), Attacker(stack, "a-n2")
+    wide = f"{stack.name}_wide"
+    target = victim.addresses[wide]
+    mac = "02:42:" + ":".join(f"{int(part):02x}" for part in target.split("."))
+    links = json.loads(lab.on("n2", "ip", "-json", "-d", "link", "show", "type", "vxlan"))
+    vni = str(next(one["linkinfo"]["info_data"]["id"] for one in links))
+
+    def send(machine: str) -> bool:
+        words = (target, vni, "172.18.0.200", mac, "10.99.0.2")
+        with listening(victim) as ear:
+            if machine:
+                lab.on(machine, "python3", "-c", VXLAN, *words)
+            else:
+                attacker.run(VXLAN, *words)
+            assert ear.stdout
+            return ear.stdout.read() == "forged\n"
+
+    assert not send("")
+    assert not send("outside")
+    with without(lab, "n1", *off("to_node", "return")):
+        assert send("")  # it leaves with n1's address, a peer's
+    with without(lab, "n2", *off("input")):
+        assert send("outside")
+
+
 def closed(attacker: Attacker, address: str) -> None:
     assert not attacker.reaches(address)
