@@ -42,9 +42,10 @@ class BridgeDriver:
         objects: set[KernelObject] = {
             Bridge(network.link, address_mac(gateways.get(4, ""), gateways.get(6, "")), mtu, addresses)
         }
-        objects.update(
+        veths = tuple(
             _veth(self.prefix, e, network.link, mtu, network.subnets, network.services, network.internal) for e in endpoints
         )
+        objects.update(veths)
         isolation = Isolation(
             link=network.link,
             subnets=tuple(s.cidr for s in network.subnets),
@@ -53,6 +54,7 @@ class BridgeDriver:
             own=network.own,
             masquerade=network.options.get(OPTION + "bridge.enable_ip_masquerade", "true") != "false",
             icc=network.options.get(OPTION + "bridge.enable_icc", "true") != "false",
+            senders=frozenset(veths) if network.options.get("anti_spoofing", "true") != "false" else None,
         )
         return Description(frozenset(objects), isolation)
 

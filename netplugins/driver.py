@@ -208,6 +208,8 @@ class Isolation(msgspec.Struct, frozen=True, kw_only=True):
     own: tuple[str, ...] = ()
     masquerade: bool = True
     icc: bool = True
+    senders: frozenset[Veth] | None = None
+    """Who may send on the bridge from its own addresses alone; None: nobody is held to them."""
 
 
 class Description(msgspec.Struct, frozen=True):

@@ -12,12 +12,13 @@ from itertools import islice
 
 import msgspec
 
-from netplugins.netlink import F_CREATE, Message, attribute, packed, text
+from netplugins.netlink import F_CREATE, Message, attribute, mac_bytes, packed, text
 
 NEWSETELEM, DELSETELEM = 0x0A0C, 0x0A0E  # NFNL_SUBSYS_NFTABLES, NFT_MSG_*
 LIST_TABLE, LIST_SET, LIST_ELEMENTS = 1, 2, 3
 ELEMENT, KEY, DATA, VALUE = 1, 1, 2, 1
-NESTED, NFPROTO_INET = 0x8000, 1
+NESTED = 0x8000
+FAMILIES = {"inet": 1, "bridge": 7}  # NFPROTO_*
 AT_ONCE = 500
 """Elements in one message: a list of them has 64 KiB."""
 
@@ -25,6 +26,9 @@ PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 
 FIELDS: dict[str, Callable[[str], bytes]] = {
     "ipv4_addr": packed, "ipv6_addr": packed,
+    "ifname": lambda name: name.strip('"').encode().ljust(16, b"\0"),
+    "ether_addr": mac_bytes,
+    "bytes16": lambda number: int(number, 16).to_bytes(16, "big"),
     "inet_proto": lambda name: bytes([PROTOCOLS[name]]),
     "inet_service": lambda port: struct.pack("!H", int(port)),
     "integer": lambda number: struct.pack("=I", int(number)),  # of `numgen`, in the host's order
@@ -32,10 +36,12 @@ FIELDS: dict[str, Callable[[str], bytes]] = {
 
 
 class Shape(msgspec.Struct, frozen=True):
-    """What the keys and the values of a map consist of, by nft's names of types; a set has no values."""
+    """What the keys and the values of a map consist of, by nft's names of types (`bytes16` is ours); a set has no values."""
 
     key: tuple[str, ...]
     value: tuple[str, ...] = ()
+    family: str = "inet"
+    """Of the table that it is in."""
 
     def encode(self, element: str) -> bytes:
         """`1.2.3.4 . 80 : 10.0.0.2 . 8080`, as nft writes it, for the kernel."""
@@ -52,7 +58,7 @@ def _data(kind: int, fields: tuple[str, ...], words: str) -> bytes:
 
 
 def add(table: str, name: str, shape: Shape, elements: Iterable[str]) -> Iterator[Message]:
-    """Messages that put *elements* into the set or map *name* of table inet *table*; parts of a transaction."""
+    """Messages that put *elements* into the set or map *name* of *table*; parts of a transaction."""
     return _messages(NEWSETELEM, F_CREATE, table, name, shape, elements)
 
 
@@ -61,7 +67,7 @@ def delete(table: str, name: str, shape: Shape, elements: Iterable[str]) -> Iter
 
 
 def _messages(kind: int, flags: int, table: str, name: str, shape: Shape, elements: Iterable[str]) -> Iterator[Message]:
-    head = struct.pack("=BBH", NFPROTO_INET, 0, 0) + text(LIST_TABLE, table) + text(LIST_SET, name)
+    head = struct.pack("=BBH", FAMILIES[shape.family], 0, 0) + text(LIST_TABLE, table) + text(LIST_SET, name)
     rest = iter(elements)
     while some := b"".join(map(shape.encode, islice(rest, AT_ONCE))):
         yield Message(kind, flags, head + attribute(LIST_ELEMENTS | NESTED, some), f"elements of {name}")

@@ -19,10 +19,11 @@ from typing import Any
 
 import msgspec
 
-from netplugins import elements, netlink, netns, remembered
+from netplugins import elements, guard, netlink, netns, remembered
 from netplugins.driver import Balanced, Isolation, Published, Tunnel
 from netplugins.elements import PROTOCOLS, Shape
 from netplugins.errors import NetworkError
+from netplugins.script import Parts, Script
 
 VXLAN_PORT = 4789
 PORT = "meta l4proto . th dport"
@@ -33,7 +34,6 @@ _FORGED = (f"    udp dport {VXLAN_PORT} drop",)
 ECHO = ("    icmp type echo-request {verdict}", "    icmpv6 type echo-request {verdict}")
 MOST = 2000
 """Elements that are changed over netlink: more do not fit a socket's buffer, and then nft's start is no matter."""
-Parts = tuple[frozenset[str], ...]
 
 
 class Nodes(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,7 +93,7 @@ class Ruleset(msgspec.Struct, frozen=True):
         nothing of it holds then."""
         if sum(len(c.out) + len(c.into) for c in changes) > MOST:
             return apply("".join(
-                f"{verb} element inet {self.table} {c.name} {{ {', '.join(sorted(some))} }}\n"
+                f"{verb} element {self.shapes[c.name].family} {self.table} {c.name} {{ {', '.join(sorted(some))} }}\n"
                 for c in changes for verb, some in (("delete", c.out), ("add", c.into)) if some
             ))
         messages = [m for c in changes for m in elements.delete(self.table, c.name, self.shapes[c.name], sorted(c.out))]
@@ -109,23 +109,6 @@ def _differing(before: Parts, now: Parts) -> tuple[frozenset[str], frozenset[str
     ours, theirs = set(map(id, now)), set(map(id, before))
     return (frozenset().union(*(p for p in before if id(p) not in ours)),
             frozenset().union(*(p for p in now if id(p) not in theirs)))
-
-
-class _Script:
-    """Lines of a table, and the elements that are kept beside them."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.elements: dict[str, Parts] = {}
-        self.shapes: dict[str, Shape] = {}
-
-    def declare(self, kind: str, name: str, shape: Shape, items: Iterable[str]) -> None:
-        type_ = " : ".join(" . ".join(part) for part in (shape.key, shape.value) if part)
-        self.declare_parts(kind, name, f"type {type_}", shape, (frozenset(items),))
-
-    def declare_parts(self, kind: str, name: str, type_: str, shape: Shape, parts: Parts) -> None:
-        self.lines.append(f"  {kind} {name} {{ {type_};@@{name}@@ }}")
-        self.elements[name], self.shapes[name] = parts, shape
 
 
 def _maps(published: Sequence[Published], protocol: str, version: int) -> tuple[list[str], list[str]]:
@@ -189,7 +172,7 @@ class _Map(msgspec.Struct, frozen=True, order=True, cache_hash=True):
             return f"    meta nfproto ipv{self.version} dnat {family} to {self.protocol} dport . {number} map @{self.name}"
         return f"    dnat {family} to {family} daddr . {number} map @{self.name}"
 
-    def declare(self, script: _Script, parts: Parts) -> None:
+    def declare(self, script: Script, parts: Parts) -> None:
         family, kind = ("ip", "ipv4_addr") if self.version == 4 else ("ip6", "ipv6_addr")
         shape, key, value = Shape((kind, "integer"), (kind,)), f"{family} daddr", f"{family} daddr"
         if self.protocol:
@@ -227,7 +210,7 @@ def _made(one: Balanced) -> Iterator[tuple[_Map, frozenset[str]]]:
         )
 
 
-def _balancing(script: _Script, balanced: Sequence[Balanced]) -> tuple[list[str], list[str]]:
+def _balancing(script: Script, balanced: Sequence[Balanced]) -> tuple[list[str], list[str]]:
     """Declares the maps; returns (rules for services' addresses, rules for published ports).
 
     Flat maps of buckets: a change costs its own elements, where a chain for each service would cost all of them."""
@@ -246,7 +229,7 @@ def render(
 ) -> Ruleset:
     """Table inet *table* for the given state. *local* are the addresses of this node's own endpoints on networks with several
     nodes."""
-    script = _Script()
+    script = Script()
     out = script.lines
     out += [f"table inet {table}", f"delete table inet {table}", f"table inet {table} {{"]
     out.append('  comment "pystack revision @@REVISION@@";')
@@ -340,6 +323,8 @@ def render(
         out += _vxlan(nodes)
         out += [f"    iifname {bridges} jump from_containers", "  }"]
     out += ["}", ""]
+    if guard.possible():
+        guard.render(script, table, networks)
     return Ruleset(table, "\n".join(out), script.elements, script.shapes)
 
 
@@ -357,7 +342,7 @@ def _vxlan(nodes: Nodes) -> list[str]:
     return out + [f"    udp dport {VXLAN_PORT} {family} saddr != @peers{v} drop" for v, family in ((4, "ip"), (6, "ip6"))]
 
 
-def _closed(script: _Script, published: Sequence[Published], balanced: Sequence[Balanced], nodes: Nodes) -> list[str]:
+def _closed(script: Script, published: Sequence[Published], balanced: Sequence[Balanced], nodes: Nodes) -> list[str]:
     """Chains for what containers send to nodes: to this one (`from_containers`), and through it to others (`to_nodes`).
 
     The way to another node's published ports leads past here, so that they must be known; those of services with balanced
@@ -439,14 +424,19 @@ def _listed(table: str) -> dict[str, str] | None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     if done.returncode:
         return None
+    listed = json.loads(done.stdout)["nftables"]
+    command[command.index("inet")] = "bridge"
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    listed += json.loads(done.stdout)["nftables"] if done.returncode == 0 else []  # there is one where anybody is guarded
     out: dict[str, list[str]] = {}
-    for entry in json.loads(done.stdout)["nftables"]:
+    for entry in listed:
         for kind, body in entry.items():
+            where = "bridge " if body.get("family") == "bridge" else ""
             if kind in ("chain", "map", "set"):
                 elements = sorted(_plain(e) for e in body.pop("elem", ()))
-                out[f"{kind} {body['name']}"] = [_plain(body), *elements]
+                out[f"{where}{kind} {body['name']}"] = [_plain(body), *elements]
             elif kind == "rule":
-                out.setdefault(f"chain {body['chain']}", []).append(_plain(body))
+                out.setdefault(f"{where}chain {body['chain']}", []).append(_plain(body))
     return {name: "\n".join(lines) for name, lines in out.items()}
 
 
@@ -463,4 +453,5 @@ def _plain(item: Any) -> str:
 
 
 def delete(table: str) -> None:
-    apply(f"table inet {table}\ndelete table inet {table}\n")
+    families = ("inet", "bridge") if guard.possible() else ("inet",)
+    apply("".join(f"table {family} {table}\ndelete table {family} {table}\n" for family in families))

@@ -439,6 +439,8 @@ class Kernel:
 
         def configure() -> None:
             _sysctl(f"net/ipv6/conf/{veth.peer}/disable_ipv6", "0" if has_v6 else "1")
+            if has_v6:  # its link-local address follows from its MAC, as `guard` expects
+                _sysctl(f"net/ipv6/conf/{veth.peer}/addr_gen_mode", "0")
             with netlink.Socket() as sock:
                 index = sock.index(veth.peer)
                 messages = [netlink.add_address(index, cidr, veth.peer) for cidr in veth.addresses]

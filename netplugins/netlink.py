@@ -36,7 +36,7 @@ IPVLAN_FLAGS = {"bridge": 0, "private": 1, "vepa": 2}
 IFLA_GROUP, DOOMED = 27, 0x70736b64  # our group number: "pskd"
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
 IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 4, 5
-IFLA_BR_NF_CALL_IPTABLES, IFLA_BR_NF_CALL_IP6TABLES = 36, 37
+IFLA_BR_NF_CALL_IPTABLES, IFLA_BR_NF_CALL_IP6TABLES, IFLA_BR_MULTI_BOOLOPT, NO_LINK_LOCAL_LEARNING = 36, 37, 46, 1
 IFLA_BRPORT_LEARNING, IFLA_BRPORT_UNICAST_FLOOD, IFLA_BRPORT_NEIGH_SUPPRESS = 8, 9, 32
 IFLA_VXLAN_ID, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LEARNING, IFLA_VXLAN_PORT, IFLA_VXLAN_LOCAL6 = 1, 4, 7, 15, 17
 NDA_DST, NDA_LLADDR = 1, 2
@@ -90,8 +90,12 @@ class Message(tuple[int, int, bytes, str]):
         return super().__new__(cls, (kind, flags, payload, what))
 
 
+_UNLEARNED = attribute(IFLA_BR_MULTI_BOOLOPT, struct.pack("=II", NO_LINK_LOCAL_LEARNING, NO_LINK_LOCAL_LEARNING))
+"""A bridge learns nothing from frames to 01:80:c2:00:00:0X, some of which no hook of netfilter sees (net/bridge/br_input.c)."""
+
+
 def add_bridge(name: str, mtu: int, mac: str) -> Message:
-    info = attribute(IFLA_LINKINFO, text(IFLA_INFO_KIND, "bridge"))
+    info = attribute(IFLA_LINKINFO, text(IFLA_INFO_KIND, "bridge") + attribute(IFLA_INFO_DATA, _UNLEARNED))
     payload = ifinfo(up=True) + text(IFLA_IFNAME, name) + u32(IFLA_MTU, mtu) + attribute(IFLA_ADDRESS, mac_bytes(mac))
     return Message(RTM_NEWLINK, F_CREATE | F_EXCL, payload + info, f"create bridge {name}")
 
@@ -209,6 +213,7 @@ def set_bridge(index: int, mtu: int, mac: str, what: str, *, filtered: bool) -> 
     """*filtered*: bridged packets pass the IP hooks of netfilter (br_netfilter), on this bridge alone."""
     flag = bytes([filtered])
     data = attribute(IFLA_BR_NF_CALL_IPTABLES, flag) + attribute(IFLA_BR_NF_CALL_IP6TABLES, flag)
+    data += _UNLEARNED
     info = attribute(IFLA_LINKINFO, text(IFLA_INFO_KIND, "bridge") + attribute(IFLA_INFO_DATA, data))
     payload = ifinfo(index) + u32(IFLA_MTU, mtu) + attribute(IFLA_ADDRESS, mac_bytes(mac)) + info
     return Message(RTM_NEWLINK, 0, payload, f"set up bridge {what}")

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from agent.engine.engine import Engine
 from agent.engine.networks import Networks, mtu_of
-from netplugins import coexist, firewall, netlink, netns
+from netplugins import coexist, firewall, guard, netlink, netns
 from netplugins.doctor import REPAIR, Finding, examine
 from netplugins.driver import Far, KernelObject
 from netplugins.kernel import forwarding_off
@@ -102,6 +102,11 @@ def _firewall(rules: firewall.Ruleset | None) -> list[Finding]:
         return []
     wrong = [Finding(check="firewall", target=f"table inet {rules.table}", detail=line, fix=REPAIR)
              for line in firewall.differences(rules)]
+    if not guard.possible():
+        wrong.append(Finding(
+            check="firewall", target=f"table bridge {rules.table}", fix="use a kernel that has it",
+            detail="the kernel has no nftables for bridges (CONFIG_NF_TABLES_BRIDGE): containers can forge addresses",
+        ))
     return _one("firewall", f"table inet {rules.table}", wrong, "as wanted")
 
 
