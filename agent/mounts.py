@@ -41,7 +41,7 @@ def most_layers() -> int:
 
 
 def takes_layers_singly() -> bool:
-    """This kernel takes an overlay's layers one by one: `lowerdir+`, Linux 6.8. Source: overlayfs.rst, "Multiple lower layers"."""
+    """This kernel takes layers one by one: `lowerdir+`, Linux 6.8. Source: overlayfs.rst, "Multiple lower layers"."""
     try:
         with _opened("overlay") as context:
             _set(context, FSCONFIG_SET_STRING, "lowerdir+", "/")

@@ -54,7 +54,7 @@ def mountable(name: str, layers: Sequence[str]) -> None:
         raise ImageError(f"image {name} has no layers, so that there is nothing to run in: build it with a file at least")
     if count > most:
         raise ImageError(f"image {name} has {count} layers, and this kernel mounts at most {most}: flatten it, "
-                         "with `container export` and `image import` where it still runs or with fewer steps in its Dockerfile")
+                         "or build it in fewer steps")
 
 
 class ImageStore:
