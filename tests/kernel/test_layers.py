@@ -14,7 +14,8 @@ from agent import mounts
 from agent.containers import userns
 from agent.errors import AgentError
 from agent.rootless import MARK
-from tests.conftest import Pystack, Stack
+from orchestrator.lab import lab as labs
+from tests.conftest import Pystack, Stack, eventually
 from tests.images import archive, busybox_rootfs, tar_of
 
 pytestmark = [pytest.mark.kernel, pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")]
@@ -173,6 +174,24 @@ def test_the_same_layer_may_come_again(lab: Pystack) -> None:
     archive(path, [busybox_rootfs(), twice, between, twice], name="docker.io/library/twice:1")
     lab("image", "load", "-i", str(path))
     assert lab("container", "run", "--rm", "twice:1", "sh", "-c", "cat /srv/a; ls /srv").stdout == "firsta\n"
+
+
+def test_a_state_folder_of_any_name(lab: Pystack, tmp_path: Path) -> None:
+    """A second instance on the machine `outside`, whose paths have what overlayfs would take for its own."""
+    root = Path(lab.environment["PYSTACK_ROOT"]).parent / "a:b,c\\d"
+    path = archive(tmp_path / "few.tar", [busybox_rootfs(), tar_of({"srv/a": b"a"})], name="docker.io/library/few:1")
+    here = ("env", f"PYSTACK_ROOT={root}", f"PYSTACK_HOST=unix://{root}/run/pystack.sock", sys.executable, "-m", "orchestrator")
+    enter = (*labs.enter(labs.find(lab.lab), "outside"), *here)
+    server = subprocess.Popen([*enter, "server"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        eventually(lambda: lab.on("outside", "test", "-S", f"{root}/run/pystack.sock"), 20)
+        lab.on("outside", *here, "image", "load", "-i", str(path))
+        for mode in ("host", "auto"):
+            said = lab.on("outside", *here, "container", "run", "--rm", "--network", "none", "--userns", mode, "few:1", "cat", "/srv/a")
+            assert said == "a"
+    finally:
+        server.terminate()
+        server.wait(20)
 
 
 def test_built_upon(stack: Stack, images: dict[int, str]) -> None:
