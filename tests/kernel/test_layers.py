@@ -180,14 +180,15 @@ def test_a_state_folder_of_any_name(lab: Pystack, tmp_path: Path) -> None:
     """A second instance on the machine `outside`, whose paths have what overlayfs would take for its own."""
     root = Path(lab.environment["PYSTACK_ROOT"]).parent / "a:b,c\\d"
     path = archive(tmp_path / "few.tar", [busybox_rootfs(), tar_of({"srv/a": b"a"})], name="docker.io/library/few:1")
-    here = ("env", f"PYSTACK_ROOT={root}", f"PYSTACK_HOST=unix://{root}/run/pystack.sock", sys.executable, "-m", "orchestrator")
+    here = ("env", "-u", "PYSTACK_HOST", f"PYSTACK_ROOT={root}", sys.executable, "-m", "orchestrator")
     enter = (*labs.enter(labs.find(lab.lab), "outside"), *here)
     server = subprocess.Popen([*enter, "server"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         eventually(lambda: lab.on("outside", "test", "-S", f"{root}/run/pystack.sock"), 20)
         lab.on("outside", *here, "image", "load", "-i", str(path))
         for mode in ("host", "auto"):
-            said = lab.on("outside", *here, "container", "run", "--rm", "--network", "none", "--userns", mode, "few:1", "cat", "/srv/a")
+            words = ("container", "run", "--rm", "--network", "none", "--userns", mode, "few:1", "cat", "/srv/a")
+            said = lab.on("outside", *here, *words)
             assert said == "a"
     finally:
         server.terminate()
