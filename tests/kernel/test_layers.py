@@ -176,9 +176,10 @@ def test_the_same_layer_may_come_again(lab: Pystack) -> None:
     assert lab("container", "run", "--rm", "twice:1", "sh", "-c", "cat /srv/a; ls /srv").stdout == "firsta\n"
 
 
-def test_a_state_folder_of_any_name(lab: Pystack, tmp_path: Path) -> None:
+@pytest.mark.parametrize("folder", ["a,b\\c", "a:b,c\\d"])
+def test_a_state_folder_of_any_name(lab: Pystack, tmp_path: Path, folder: str) -> None:
     """A second instance on the machine `outside`, whose paths have what overlayfs would take for its own."""
-    root = Path(lab.environment["PYSTACK_ROOT"]).parent / "a:b,c\\d"
+    root = Path(lab.environment["PYSTACK_ROOT"]).parent / folder
     path = archive(tmp_path / "few.tar", [busybox_rootfs(), tar_of({"srv/a": b"a"})], name="docker.io/library/few:1")
     here = ("env", "-u", "PYSTACK_HOST", f"PYSTACK_ROOT={root}", sys.executable, "-m", "orchestrator")
     enter = (*labs.enter(labs.find(lab.lab), "outside"), *here)
@@ -190,6 +191,9 @@ def test_a_state_folder_of_any_name(lab: Pystack, tmp_path: Path) -> None:
             words = ("container", "run", "--rm", "--network", "none", "--userns", mode, "few:1", "cat", "/srv/a")
             said = lab.on("outside", *here, *words)
             assert said == "a"
+        lab.on("outside", *here, "container", "run", "--name", "kept", "--network", "none", "few:1", "echo", "logged")
+        if ":" not in folder:  # conmon ends a log's path at the next colon
+            assert lab.on("outside", *here, "container", "logs", "kept") == "logged\n"
     finally:
         server.terminate()
         server.wait(20)
