@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from agent import rootless
 from agent.errors import AgentError
+from netplugins.netns import in_thread
 
 _libc = ctypes.CDLL(None, use_errno=True)
 MNT_DETACH = 2
-MS_REC, MS_PRIVATE, MS_SLAVE, CLONE_NEWNS = 16384, 1 << 18, 1 << 19, 0x00020000
+MS_REC, MS_PRIVATE, MS_SLAVE, CLONE_NEWNS, CLONE_FS = 16384, 1 << 18, 1 << 19, 0x00020000, 0x00000200
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND = 1, 2, 4, 8, 32, 4096
 PAGE = 4096
 # the same numbers on every architecture: they came after these were made equal
-OPEN_TREE, MOVE_MOUNT, MOUNT_SETATTR = 428, 429, 442
+OPEN_TREE, MOVE_MOUNT, FSOPEN, FSCONFIG, FSMOUNT, MOUNT_SETATTR = 428, 429, 430, 431, 432, 442
+FSOPEN_CLOEXEC, FSMOUNT_CLOEXEC, FSCONFIG_SET_FLAG, FSCONFIG_SET_STRING, FSCONFIG_CMD_CREATE = 1, 1, 0, 1, 6
 AT_FDCWD, AT_EMPTY_PATH, OPEN_TREE_CLONE, MOVE_MOUNT_F_EMPTY_PATH, MOUNT_ATTR_IDMAP = -100, 0x1000, 1, 4, 0x0010_0000
+MOST_LAYERS = 500
+"""As many as an overlay can have below. Source: Linux, fs/overlayfs/params.h, OVL_MAX_STACK."""
+PAGE_LAYERS = 190
+"""As many names of 20 characters as one page of mount options holds beside `upperdir`, `workdir` and `userxattr`."""
 
 
 def mount(source: str, target: Path, kind: str, flags: int = 0, data: str = "") -> None:
@@ -27,22 +35,103 @@ def mount(source: str, target: Path, kind: str, flags: int = 0, data: str = "") 
         raise AgentError(f"mount {kind} at {target}: {os.strerror(code)}")
 
 
-def overlay(target: Path, lower: Sequence[Path], upper: Path, work: Path) -> None:
-    """Mount an overlay: *lower* from the bottom layer to the top one, writes to *upper*."""
-    layers = ":".join(str(path) for path in reversed(lower))
-    data = f"lowerdir={layers},upperdir={upper},workdir={work}{_attributes()}"
-    if len(data) >= PAGE:
-        raise AgentError(f"the image has {len(lower)} layers, more than one mount call can name: flatten it")
-    mount("overlay", target, "overlay", 0, data)
+def most_layers() -> int:
+    """As many layers as this kernel mounts in one overlay."""
+    return MOST_LAYERS if takes_layers_singly() else PAGE_LAYERS
 
 
-def layers(target: Path, lower: Sequence[Path]) -> None:
-    """Mount *lower*, from the bottom layer to the top one, as one tree that nobody can write to."""
+def takes_layers_singly() -> bool:
+    """This kernel takes layers one by one: `lowerdir+`, Linux 6.8. Source: overlayfs.rst, "Multiple lower layers"."""
+    try:
+        with _opened("overlay") as context:
+            _set(context, FSCONFIG_SET_STRING, "lowerdir+", "/")
+    except AgentError:
+        return False
+    return True
+
+
+def overlay(target: Path, lower: Sequence[Path], own: Path, *, singly: bool | None = None) -> None:
+    """Mount an overlay: *lower*, neighbours in one folder, from the bottom layer to the top one; writes go to the folder *own*,
+    which has `upper` and `work`. *singly*: name layers one by one; unsaid, if this kernel can. Raises AgentError."""
+    _overlay(target, lower, own, takes_layers_singly() if singly is None else singly)
+
+
+def layers(target: Path, lower: Sequence[Path], *, singly: bool | None = None) -> None:
+    """Mount *lower*, as `overlay` has it, as one tree that nobody can write to. Raises AgentError."""
     if len(lower) == 1:  # an overlay without an upper layer wants two
         mount(str(lower[0]), target, "none", MS_BIND)
         return mount("none", target, "none", MS_BIND | MS_REMOUNT | MS_RDONLY)
-    data = "lowerdir=" + ":".join(str(path) for path in reversed(lower)) + _attributes()
-    mount("overlay", target, "overlay", MS_RDONLY, data)
+    _overlay(target, lower, None, takes_layers_singly() if singly is None else singly)
+
+
+def _overlay(target: Path, lower: Sequence[Path], own: Path | None, singly: bool) -> None:
+    """All folders are named from open ones: short, so that many fit, and without the characters of the way there, of which
+    overlayfs would take `:`, `,` and `\\` for its own."""
+
+    def work() -> None:
+        with contextlib.ExitStack() as opened:
+            if _libc.unshare(CLONE_FS) < 0:  # this thread's working directory alone is another
+                raise AgentError(f"a working directory of a thread's own: {os.strerror(ctypes.get_errno())}")
+            os.chdir(lower[0].parent)
+            options = []
+            if own:
+                folder = os.open(own, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                opened.callback(os.close, folder)
+                options = [("upperdir", f"/proc/self/fd/{folder}/upper"), ("workdir", f"/proc/self/fd/{folder}/work")]
+            names = [path.name for path in reversed(lower)]
+            (_name_singly if singly else _name_at_once)(target, names, options)
+
+    try:
+        in_thread(work)
+    except OSError as error:
+        raise AgentError(f"mount overlay at {target}: {error}") from error
+
+
+def _name_at_once(target: Path, names: Sequence[str], options: Sequence[tuple[str, str]]) -> None:
+    pairs = [("lowerdir", ":".join(names)), *options]
+    data = ",".join(f"{key}={value}" for key, value in pairs) + _attributes()
+    if len(data) >= PAGE:  # mount(2) would cut it off
+        raise AgentError(f"mount overlay at {target}: the names of {len(names)} layers do not fit one mount call")
+    mount("overlay", target, "overlay", 0 if options else MS_RDONLY, data)
+
+
+def _name_singly(target: Path, names: Sequence[str], options: Sequence[tuple[str, str]]) -> None:
+    """Source: fsopen(2), fsconfig(2), fsmount(2)."""
+    with _opened("overlay") as context:
+        try:
+            for key, value in (("source", "overlay"), *(("lowerdir+", name) for name in names), *options):
+                _set(context, FSCONFIG_SET_STRING, key, value)
+            for flag in (*_attributes().split(",")[1:], *(() if options else ("ro",))):
+                _set(context, FSCONFIG_SET_FLAG, flag)
+            _call("fsconfig", FSCONFIG, context, FSCONFIG_CMD_CREATE, None, None, 0)
+        except AgentError as error:
+            raise AgentError(f"mount overlay at {target}: {_said(context) or error}") from error
+        tree = _call("fsmount", FSMOUNT, context, FSMOUNT_CLOEXEC, 0)
+        try:
+            _call("move_mount", MOVE_MOUNT, tree, b"", AT_FDCWD, os.fsencode(target), MOVE_MOUNT_F_EMPTY_PATH)
+        finally:
+            os.close(tree)
+
+
+@contextlib.contextmanager
+def _opened(kind: str) -> Iterator[int]:
+    context = _call("fsopen", FSOPEN, kind.encode(), FSOPEN_CLOEXEC)
+    try:
+        yield context
+    finally:
+        os.close(context)
+
+
+def _set(context: int, how: int, key: str, value: str | None = None) -> None:
+    _call(f"fsconfig {key}", FSCONFIG, context, how, key.encode(), os.fsencode(value) if value is not None else None, 0)
+
+
+def _said(context: int) -> str:
+    """What the kernel says went wrong, "" where it says nothing. Source: fsopen(2), "Message retrieval interface"."""
+    try:
+        return os.read(context, PAGE).decode(errors="replace").removeprefix("e ").strip()
+    except OSError:
+        return ""
 
 
 def _attributes() -> str:
@@ -95,10 +184,15 @@ def below(path: Path) -> list[Path]:
     found = []
     with open("/proc/self/mountinfo") as file:
         for line in file:
-            point = line.split(" ", 5)[4].replace("\\040", " ")
+            point = _unescaped(line.split(" ", 5)[4])
             if point == prefix or point.startswith(prefix + "/"):
                 found.append(Path(point))
     return sorted(found, key=lambda p: len(str(p)), reverse=True)
+
+
+def _unescaped(field: str) -> str:
+    """Source: proc(5), mountinfo: a blank, a backslash and the like are octal numbers."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), field)
 
 
 def is_mounted(path: Path) -> bool:
@@ -112,7 +206,7 @@ def is_shared(path: Path) -> bool:
     with open("/proc/self/mountinfo") as file:
         for line in file:
             fields = line.split(" - ", 1)[0].split(" ")
-            point = fields[4].replace("\\040", " ")
+            point = _unescaped(fields[4])
             inside = real == point or real.startswith(point.rstrip("/") + "/")
             if inside and len(point) >= len(best):
                 best, shared = point, any(f.startswith("shared:") for f in fields[6:])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from bench import fleet, gitops, host, idle, lan, loading, netplane, overlay, placement, store, up
+from bench import fleet, gitops, host, idle, lan, layers, loading, netplane, overlay, placement, store, up
 from bench.bed import bed
 
 
 def main() -> None:
     with bed() as made:
         rows: dict[str, up.Row] = {}
-        for measure in (up.one, up.stack, loading.loading, idle.idle, host.measure):
+        for measure in (up.one, up.stack, layers.start, loading.loading, idle.idle, host.measure):
             rows |= measure(made)
             up.write(rows)  # what was measured is kept, whatever comes after
     for part in (overlay, placement, netplane, lan, store, gitops, fleet):

@@ -148,7 +148,9 @@ class Runtime:
             "-b", str(bundle), "-p", str(bundle / "pid"), "--conmon-pidfile", str(bundle / "conmon.pid"),
             "--exit-dir", str(bundle / "exits"), "--persist-dir", str(bundle), "--socket-dir-path", str(bundle),
             *_log_paths(log_driver, log), "--log-level", "error", "--full-attach",
-            "--runtime-arg", f"--root={self.root}", "--runtime-arg", f"--log={bundle / 'runc.log'}",
+            "--runtime-arg", f"--root={self.root}",
+            # what stands before a colon is a kind of log to crun, which a path may have too; runc knows no kinds
+            "--runtime-arg", f"--log={'file:' if self.name == 'crun' else ''}{bundle / 'runc.log'}",
         ]
         if not self.parent and self.name == "crun":
             arguments += ["--runtime-arg", "--cgroup-manager=disabled"]

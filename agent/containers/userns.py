@@ -81,19 +81,19 @@ def mapped(source: Path, target: Path, user: Path) -> None:
 def root(target: Path, lower: Sequence[Path], own: Path, user: Path, first: int, stage: Path) -> None:
     """Mount an overlay of the layers *lower* and the folder *own*, which has `upper` and `work`, for the namespace *user*;
     *stage* is a folder for its parts while that is done."""
-    parts = [stage / f"layer{n}" for n in range(len(lower))]
-    written = stage / "own"
+    layers, written = stage / "layers", stage / "own"
     try:
-        for source, part in zip([*lower, own], [*parts, written], strict=True):
-            mapped(source, part, user)
+        # all layers by one mount: overlayfs takes the mapping of the mount that a folder is seen through
+        mapped(lower[0].parent, layers, user)
+        mapped(own, written, user)
 
         def work() -> None:
             _act_as(first)
-            mounts.overlay(target, parts, written / "upper", written / "work")
+            mounts.overlay(target, [layers / path.name for path in lower], written)
 
         in_thread(work)
     finally:
-        for part in (*parts, written):
+        for part in (layers, written):
             mounts.unmount(part)
 
 

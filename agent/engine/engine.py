@@ -246,7 +246,7 @@ class Engine:
         failpoint("container.mount")
         if not mounts.is_mounted(rootfs):
             lower = self.images.lower(self.images.image(record.image_id))
-            mounts.overlay(rootfs, lower, directory / "upper", directory / "work")
+            mounts.overlay(rootfs, lower, directory)
         return rootfs
 
     def log_limits(self, record: Record) -> Limits:

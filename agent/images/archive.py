@@ -19,7 +19,7 @@ from agent.errors import BadRequest, ImageError
 from agent.images import types
 from agent.images.pull import architecture, choose
 from agent.images.reference import Reference, parse
-from agent.images.store import Image, ImageStore
+from agent.images.store import Image, ImageStore, mountable
 from agent.manifest import Container
 
 
@@ -176,7 +176,9 @@ async def commit(
     store: ImageStore, base: Image, container: Container, layer: AsyncIterator[bytes], changes: types.RunConfig | None, *,
     author: str = "", comment: str = "",
 ) -> Image:
-    """An image of *base* and one more *layer*, run as *container* is where *changes* say nothing else."""
+    """An image of *base* and one more *layer*, run as *container* is where *changes* say nothing else. Raises ImageError where
+    that is one layer too many."""
+    mountable("of this commit", [*base.layers, "one more"])
     reply = await store.unpack(layer, digest="", diff_id="")
     size = store.blob(str(reply["digest"])).stat().st_size
     document = json.loads(store.blob(base.id).read_bytes())

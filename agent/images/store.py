@@ -15,12 +15,12 @@ import logging
 import os
 import sys
 import time
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
-from agent import files
+from agent import files, mounts
 from agent.errors import Conflict, ImageError, ImageNotFound
 from agent.failpoints import failpoint
 from agent.images import types
@@ -43,8 +43,18 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def layer_directory(layers: Path, diff_id: str) -> Path:
-    """Twenty hex digits are unique enough on a node, and let a hundred layers fit one mount call."""
+    """Twenty hex digits are unique enough on a node, and let 190 layers fit one mount call."""
     return layers / diff_id.removeprefix("sha256:")[:20]
+
+
+def mountable(name: str, layers: Sequence[str]) -> None:
+    """An image called *name* with the layers *layers*, DiffIDs, can run here. Raises ImageError."""
+    most, count = mounts.most_layers(), len(set(layers))
+    if not count:
+        raise ImageError(f"image {name} has no layers, so that there is nothing to run in: build it with a file at least")
+    if count > most:
+        raise ImageError(f"image {name} has {count} layers, and this kernel mounts at most {most}: flatten it, "
+                         "or build it in fewer steps")
 
 
 class ImageStore:
@@ -255,8 +265,11 @@ class ImageStore:
         return all(self.has_layer(diff_id) for diff_id in image.layers)
 
     def lower(self, image: Image) -> list[Path]:
-        """The image's layers as directories, bottom first."""
-        return [layer_directory(self.layers, diff_id) for diff_id in image.layers]
+        """The image's layers as directories, bottom first. Raises ImageError where they cannot be mounted together."""
+        mountable(parse(image.names[0]).familiar if image.names else image.digest, image.layers)
+        # overlayfs takes no folder twice; what a layer says that comes again is all said by the upper one
+        names = dict.fromkeys(reversed(image.layers))
+        return [layer_directory(self.layers, diff_id) for diff_id in reversed(names)]
 
     def remove(self, text: str, *, in_use: set[str]) -> list[dict[str, str]]:
         """Untag, and delete what no name needs any more. *in_use* are manifest digests of containers' images.
@@ -290,7 +303,7 @@ class ImageStore:
         for image in kept.values():
             manifest = self.manifest(image.digest)
             blobs |= {image.digest[7:], image.id[7:], *(layer.digest[7:] for layer in manifest.layers)}
-            layers |= {path.name for path in self.lower(image)}
+            layers |= {layer_directory(self.layers, diff_id).name for diff_id in image.layers}
         freed = 0
         busy = {key.removeprefix("sha256:")[:20] for key, lock in self._locks.items() if lock.locked()}
         for path in list(self.blobs.iterdir()):

@@ -1,0 +1,38 @@
+"""A container of an image with many layers beside one of an image with a single one. `python -m bench.layers` runs it alone."""
+
+from __future__ import annotations
+
+import statistics
+
+from bench.bed import Bed
+from bench.up import Row, row
+from tests.images import archive, busybox_rootfs, tar_of
+
+COUNTS = (1, 127, 500)
+ROUNDS = 15
+
+
+def start(bed: Bed) -> dict[str, Row]:
+    """`container run --rm`, in turns, with the node's user namespace and with one of the container's own."""
+    for count in COUNTS:
+        layers = [busybox_rootfs(), *(tar_of({f"srv/f{n}": b"x"}) for n in range(1, count))]
+        path = archive(bed.root / "layers.tar", layers, name=f"docker.io/library/layers:{count}")
+        bed.pystack("image", "load", "-i", str(path))
+        path.unlink()
+    took: dict[tuple[int, str], list[float]] = {(count, mode): [] for count in COUNTS for mode in ("host", "auto")}
+    for _ in range(ROUNDS):  # in turns: the machine's mood is the same for all
+        for (count, mode), times in took.items():
+            times.append(bed.pystack("container", "run", "--rm", "--userns", mode, f"layers:{count}", "true"))
+    middle = {case: statistics.median(times) for case, times in took.items()}
+    return {
+        f"run_{count}_layers{'_userns' if mode == 'auto' else ''}": row(middle[count, mode], middle[1, mode])
+        for count, mode in took if count > 1
+    }
+
+
+if __name__ == "__main__":
+    from bench.bed import bed
+    from bench.up import write
+
+    with bed() as made:
+        write(start(made))
