@@ -15,7 +15,7 @@ from pathlib import Path
 from orchestrator.lab import lab as labs
 from tests.images import archive, busybox_rootfs
 
-LAB = "bench"
+LAB = f"bench-{os.getpid()}"
 
 
 class Bed:

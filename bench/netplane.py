@@ -12,10 +12,10 @@ import time
 
 import msgspec
 
-from bench.up import Row, row
+from bench.rows import Row, row, size
 
 CLONE_NEWNET = 0x40000000
-FAR, SERVICES = 10_000, 5_000
+FAR, SERVICES, ROUNDS = size(10_000, 100), size(5_000, 100), size(9, 2)
 GOAL_FAR_S, GOAL_CHANGE_MS = 0.2, 1.0
 
 
@@ -63,7 +63,7 @@ def _change() -> float:
     firewall.apply(before.whole(1))
     took = []
     sock = netlink.Socket(netlink.NETLINK_NETFILTER)
-    for number in range(9):
+    for number in range(ROUNDS):
         balanced[7] = msgspec.structs.replace(balanced[7], backends=(f"172.22.0.{number + 2}", "172.21.0.9"))
         start = time.perf_counter()
         after = firewall.render("bench", [], [], balanced)

@@ -16,14 +16,14 @@ from typing import Any
 
 import grpc
 
-from bench.up import Row, row
+from bench.rows import Row, row, size
 from orchestrator.store.etcd import CHANNEL, Address, EtcdStore
 from orchestrator.store.etcdrpc import MESSAGES, method
 from orchestrator.store.interface import Put, Store
 from orchestrator.store.sqlite import SqliteStore
 from tests.store.members import Members
 
-COMMITS, WRITERS, KEYS, ROUNDS = 2000, 8, 50_000, 3
+COMMITS, WRITERS, KEYS, ROUNDS, WATCHED = size(2000, 64), 8, size(50_000, 200), size(3, 1), size(500, 20)
 VALUE = b"x" * 200
 
 
@@ -61,10 +61,10 @@ async def delivery(store: Store) -> float:
     task = asyncio.create_task(follow())
     await asyncio.sleep(0.2)
     written = {}
-    for number in range(500):
+    for number in range(WATCHED):
         began = time.perf_counter()
         written[(await store.transact([], [Put("w/a", str(number).encode())])).revision] = began
-    while len(seen) < 500:
+    while len(seen) < WATCHED:
         await asyncio.sleep(0.01)
     task.cancel()
     return _p99([seen[r] - written[r] for r in written])
@@ -121,10 +121,10 @@ class Bare:
         task = asyncio.create_task(follow())
         await asyncio.sleep(0.2)
         written = {}
-        for _ in range(500):
+        for _ in range(WATCHED):
             began = time.perf_counter()
             written[await self.put("w/a")] = began
-        while len(seen) < 500:
+        while len(seen) < WATCHED:
             await asyncio.sleep(0.01)
         task.cancel()
         stream.cancel()
