@@ -16,18 +16,17 @@ import logging
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import aiohttp
 import msgspec
 
 from agent import files
 from agent.errors import AgentError, Conflict
-from agent.manifest import PARTS, Access, Content, Head, Manifest, Network, Peer, Task, Virtual, Volume, digest_of
+from agent.manifest import PARTS, Access, Head, Manifest, digest_of
 
-KINDS: dict[str, Any] = {
-    "networks": Network, "volumes": Volume, "tasks": Task, "peers": Peer, "virtuals": Virtual, "contents": Content,
-}
+KINDS: dict[str, Any] = {f.name: get_args(f.type)[0] for f in msgspec.structs.fields(Manifest) if f.name in PARTS}
+"""The type of an entry, by part."""
 CALL_S, SILENT_S, AGAIN_S, RING_S = 5.0, 20.0, 0.5, 20.0
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from agent.manifest import Manifest, Record, TaskStatus
+from agent.manifest import Manifest, Network, Record, Task, TaskStatus
 from orchestrator.couriers.mailbox import Mailbox, prefix_of
 from orchestrator.errors import PystackError, Refused, Unreachable
 from orchestrator.placement import taints
@@ -195,6 +195,12 @@ class Cluster:
         members = [self.members[n] for n in nodes if n in self.members]
         await asyncio.gather(*(m.ask_key(purpose) for m in members if m.ready and not key_of(m.node.facts, purpose)))
         await self._tell(members)
+
+    async def ask_keys_for(self, tasks: Iterable[Task], networks: Iterable[Network]) -> None:
+        """Have the public keys that the manifests of *tasks* and *networks* need: of nodes that get a secret, and of those
+        that an encrypted network spans. To be called before either is stored: a manifest leaves out what it has no key for."""
+        await self.ask_keys({t.node for t in tasks if any(f.secret for f in t.container.files)}, "seal")
+        await self.ask_keys({h.name for n in networks if n.encrypted for h in n.hosts}, "tunnel")
 
     async def deliver(self, nodes: Iterable[str] | None = None) -> None:
         """Bring the nodes what changed for them, side by side."""

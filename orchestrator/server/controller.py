@@ -274,8 +274,7 @@ class Controller:
 
     async def carry_out(self, stack: Stack, plan: Plan, options: UpOptions, tell: Any) -> list[Failure]:
         before = self.stacks[stack.name].stack if stack.name in self.stacks else stack
-        await self.cluster.ask_keys({t.node for t in plan.desired.tasks if any(f.secret for f in t.container.files)}, "seal")
-        await self.cluster.ask_keys({h.name for n in plan.desired.networks if n.encrypted for h in n.hosts}, "tunnel")
+        await self.cluster.ask_keys_for(plan.desired.tasks, plan.desired.networks)
         changed = {s.name for s in plan.changes if s.kind == "task"}
         if failures := await self.images.ship([t for t in plan.desired.tasks if t.name in changed], tell):
             return failures

@@ -39,9 +39,7 @@ async def invite(controller: Controller, name: str, service: str, guest: str, co
         state = controller.state(name)
         task = place_guest(stack, draft, state.tasks, ground)
         task, networks = address_guest(task, state, list(controller.networks.values()), ground)
-        if any(f.secret for f in made.files):
-            await controller.cluster.ask_keys({task.node}, "seal")
-        await controller.cluster.ask_keys({h.name for n in networks if n.encrypted for h in n.hosts}, "tunnel")
+        await controller.cluster.ask_keys_for([task], networks)
         if failures := await controller.images.ship([task], lambda _: None):
             raise Refused(failures[0].reason, 409)
         operations: list[Op] = [Put(keys.of_network(n), msgspec.json.encode(n)) for n in networks]
