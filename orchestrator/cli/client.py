@@ -11,10 +11,10 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from orchestrator import STALE
 from orchestrator.cli.wire import Connection, Reply
 from orchestrator.errors import PystackError, Refused, Unreachable
 
-STALE = "X-Pystack-Stale"
 """A server that nobody leads answers from memory: seconds since then, and why."""
 
 

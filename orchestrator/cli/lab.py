@@ -111,14 +111,16 @@ def forward(name: str, target: str, local: int) -> None:
 def fault(name: str, kind: str, targets: tuple[str, ...]) -> None:
     """cut, heal, partition, kill, pause, resume, crash or boot machines, or fill-disk.
 
-    `partition n1,n2 n3` parts them into groups; `kill n2 agent`; `fill-disk n2 4096` leaves that many bytes free; `heal`
-    alone heals all.
+    `partition n1,n2 n3` parts them into groups; `kill n2 agent`; `kill leader` kills the server that leads, and prints its
+    machine; `fill-disk n2 4096` leaves that many bytes free; `heal` alone heals all.
     """
     from orchestrator.lab import lab as labs
 
     if not targets and kind != "heal":
         raise click.UsageError(f"{kind} what? name a machine")
-    labs.fault(labs.find(name), kind, *targets)
+    hit = labs.fault(labs.find(name), kind, *targets)
+    if "leader" in targets:
+        click.echo(hit)
 
 
 @lab.command()

@@ -38,7 +38,7 @@ OF_EVERYTHING: dict[str, tuple[Any, ...]] = {
 
 def test_every_part_is_one_of_entries() -> None:
     """What a manifest has several of, and no more, goes entry by entry."""
-    assert PARTS == tuple(f.name for f in msgspec.structs.fields(Manifest) if get_origin(f.type) is tuple)
+    assert tuple(f.name for f in msgspec.structs.fields(Manifest) if get_origin(f.type) is tuple) == PARTS
     assert OF_EVERYTHING.keys() == set(PARTS)
 
 
