@@ -41,8 +41,17 @@ def _pushes(made: Bed, name: str, *options: str, hook: bool = False) -> list[flo
         _push(copy, bare, 2000 + number)
         if hook:
             signature = hmac.new(secret.read_bytes(), b"{}", hashlib.sha256).hexdigest()
-            made.on_node("curl", "-sf", "-X", "POST", "-d", "{}", "-H", f"X-Hub-Signature-256: sha256={signature}",
-                         f"http://127.0.0.1:9099/{name}")
+            made.on_node(
+                "curl",
+                "-sf",
+                "-X",
+                "POST",
+                "-d",
+                "{}",
+                "-H",
+                f"X-Hub-Signature-256: sha256={signature}",
+                f"http://127.0.0.1:9099/{name}",
+            )
         while not _runs(str(2000 + number)):
             time.sleep(0.05)
         took.append(time.perf_counter() - begin)

@@ -74,10 +74,15 @@ def _pull(bed: Bed) -> dict[str, Row]:
     home = bed.root / "registry"
     home.mkdir()
     config = home / "config.yml"
-    config.write_text(f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {home}/data}}}}\n"
-                      f"http: {{addr: '{REGISTRY}'}}\nlog: {{level: error}}\n")
-    server = subprocess.Popen([*labs.enter(labs.find(LAB), "n1"), "docker-registry", "serve", str(config)],
-                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    config.write_text(
+        f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {home}/data}}}}\n"
+        f"http: {{addr: '{REGISTRY}'}}\nlog: {{level: error}}\n"
+    )
+    server = subprocess.Popen(
+        [*labs.enter(labs.find(LAB), "n1"), "docker-registry", "serve", str(config)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         tar = archive(home / "large.tar", layers, name=IMAGE)
         bed.pystack("image", "load", "-i", str(tar))
@@ -110,9 +115,11 @@ def _traffic(bed: Bed, rival: bool) -> dict[str, Row]:
     folder = bed.root / "traffic"
     folder.mkdir()
     file = folder / "stack.yml"
-    file.write_text("services:\n"
-                    "  server: {image: busybox, command: sleep 1000, ports: ['5201:5201'], stop_grace_period: 0s}\n"
-                    "  client: {image: busybox, command: sleep 1000, stop_grace_period: 0s}\n")
+    file.write_text(
+        "services:\n"
+        "  server: {image: busybox, command: sleep 1000, ports: ['5201:5201'], stop_grace_period: 0s}\n"
+        "  client: {image: busybox, command: sleep 1000, stop_grace_period: 0s}\n"
+    )
     bed.pystack("-f", str(file), "up")
     rows = {r["service"]: r for r in json.loads(_said(bed, ".venv/bin/pystack", "-f", str(file), "ps", "--format", "json"))}
     sides = {"ours": [Side("n1", f"--net={bed.root}/run/netns/{rows[s]['id'][:16]}") for s in ("server", "client")]}

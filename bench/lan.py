@@ -71,8 +71,13 @@ def measure() -> dict[str, Row]:
         file = made.root / "stack.yml"
         file.write_text(STACK)
         made.pystack("-f", str(file), "up")
-        done = subprocess.run([".venv/bin/pystack", "-f", str(file), "ps", "--format", "json"],
-                              capture_output=True, text=True, check=True, env=made.environment)
+        done = subprocess.run(
+            [".venv/bin/pystack", "-f", str(file), "ps", "--format", "json"],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=made.environment,
+        )
         tasks = {r["service"]: r for r in json.loads(done.stdout)}
         return {"macvlan_throughput": _macvlan(made, tasks), **_sshfs(made), **_move(made, tasks["c"]["node"])}
 
@@ -115,8 +120,13 @@ def _sshfs(made: Bed) -> dict[str, Row]:
     source, target = made.root / "by-hand", root / "n2/by-hand"
     source.mkdir()
     target.mkdir()
-    words = ["sshfs", f"root@10.99.0.1:{source}", str(target), "-o", f"IdentityFile={key},StrictHostKeyChecking=no,"
-             "UserKnownHostsFile=/dev/null,sftp_server=/usr/lib/openssh/sftp-server"]
+    words = [
+        "sshfs",
+        f"root@10.99.0.1:{source}",
+        str(target),
+        "-o",
+        f"IdentityFile={key},StrictHostKeyChecking=no,UserKnownHostsFile=/dev/null,sftp_server=/usr/lib/openssh/sftp-server",
+    ]
     subprocess.run([*node, *words], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     mine = root / "n2/volumes/lan_shared/_data"
     found: dict[tuple[str, str], list[float]] = {}
@@ -151,8 +161,13 @@ def _move(made: Bed, node: object) -> dict[str, Row]:
     copied = time.perf_counter() - began
     other = "n2" if node == "n1" else "n1"
     began = time.perf_counter()
-    done = subprocess.run([".venv/bin/pystack", "volume", "move", "lan_big", other], capture_output=True, text=True,
-                          check=True, env=made.environment)
+    done = subprocess.run(
+        [".venv/bin/pystack", "volume", "move", "lan_big", other],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=made.environment,
+    )
     moved = time.perf_counter() - began
     took = [float(t) for t in re.findall(r"took ([0-9.]+) s", done.stderr)]
     return {"volume_move": row(moved, copied), "volume_move_stopped": row(took[-1], took[-2])}

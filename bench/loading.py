@@ -23,9 +23,12 @@ def document(services: int) -> str:
     lines = ["services:"]
     for n in range(services):
         lines += [
-            f"  s{n}:", "    image: busybox", "    command: sleep 1000",
+            f"  s{n}:",
+            "    image: busybox",
+            "    command: sleep 1000",
             f"    environment: {{NUMBER: '{n}', PEER: '${{PEER:-none}}'}}",
-            f"    depends_on: [s{n - 1}]" if n % 10 else "    restart: always", "    networks: [front]",
+            f"    depends_on: [s{n - 1}]" if n % 10 else "    restart: always",
+            "    networks: [front]",
             "    deploy: {replicas: 1, resources: {limits: {memory: 64m}}}",
         ]
     return "\n".join([*lines, "networks: {front: {ipam: {config: [{subnet: 10.40.0.0/16}]}}}"]) + "\n"

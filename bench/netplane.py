@@ -38,8 +38,14 @@ def _far() -> float:
     for number in range(3):
         prefix = f"ps{number}"
         network = Network(
-            name="x", link=f"{prefix}b1", driver="overlay", subnets=(Subnet("172.20.0.0/16", "172.20.0.1"),),
-            vni=5000 + number, underlay="10.9.0.1", own=("172.20.255.1",), remotes=remotes,
+            name="x",
+            link=f"{prefix}b1",
+            driver="overlay",
+            subnets=(Subnet("172.20.0.0/16", "172.20.0.1"),),
+            vni=5000 + number,
+            underlay="10.9.0.1",
+            own=("172.20.255.1",),
+            remotes=remotes,
         )
         kernel = Kernel(prefix)
         start = time.perf_counter()
@@ -55,8 +61,12 @@ def _change() -> float:
     from netplugins.driver import Balanced
 
     balanced = [
-        Balanced(version=4, address=f"198.18.{i // 250}.{i % 250 + 1}", ports=(),
-                 backends=(f"172.20.{i // 250}.{i % 250 + 2}", f"172.21.{i // 250}.{i % 250 + 2}"))
+        Balanced(
+            version=4,
+            address=f"198.18.{i // 250}.{i % 250 + 1}",
+            ports=(),
+            backends=(f"172.20.{i // 250}.{i % 250 + 2}", f"172.21.{i // 250}.{i % 250 + 2}"),
+        )
         for i in range(SERVICES)
     ]
     before = firewall.render("bench", [], [], balanced)

@@ -89,8 +89,9 @@ def measure() -> dict[str, Row]:
         found: dict[str, dict[str, list[float]]] = {}
         served = _side(made, rows, "c", "n2")
         direct = str(next(iter(rows["c"]["addresses"].values())))  # type: ignore[attr-defined]
-        servers = [s.start(*words) for s in (ours[1], hand[1], served) for words in (
-            (sys.executable, "-c", SERVE), ("iperf3", "-s"))]
+        servers = [
+            s.start(*words) for s in (ours[1], hand[1], served) for words in ((sys.executable, "-c", SERVE), ("iperf3", "-s"))
+        ]
         try:
             for _ in range(ROUNDS):
                 for name, sides, goal in (("ours", ours, address), ("hand", hand, "192.168.250.2")):
@@ -125,8 +126,13 @@ def _tasks(made: Bed) -> dict[str, dict[str, object]]:
     file = folder / "stack.yml"
     file.write_text(STACK)
     made.pystack("-f", str(file), "up")
-    done = subprocess.run([".venv/bin/pystack", "-f", str(file), "ps", "--format", "json"], capture_output=True, text=True,
-                          check=True, env=made.environment)
+    done = subprocess.run(
+        [".venv/bin/pystack", "-f", str(file), "ps", "--format", "json"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=made.environment,
+    )
     return {r["service"]: r for r in json.loads(done.stdout)}
 
 

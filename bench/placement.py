@@ -24,8 +24,12 @@ NODES, TASKS, REPLICAS, ROUNDS, LOST = size(5_000, 100), size(100_000, 1_000), 1
 
 def _nodes() -> list[Node]:
     return [
-        Node(name=f"n{i}", id=str(i), labels=(("zone", f"z{i % 10}"), ("disk", "ssd" if i % 2 else "hdd")),
-             facts=Facts(hostname=f"n{i}", cpus=64, memory=256 << 30))
+        Node(
+            name=f"n{i}",
+            id=str(i),
+            labels=(("zone", f"z{i % 10}"), ("disk", "ssd" if i % 2 else "hdd")),
+            facts=Facts(hostname=f"n{i}", cpus=64, memory=256 << 30),
+        )
         for i in range(NODES)
     ]
 
@@ -36,12 +40,21 @@ def _units() -> list[Unit]:
     for i in range(TASKS // REPLICAS):
         wish = Placement(
             constraints=rnd.choice([(), ("node.labels.disk == ssd",), ("node.labels.zone != z3",)]),
-            spread=rnd.choice([(), ("node.labels.zone",)]), max_per_node=rnd.choice([0, 0, 1]),
+            spread=rnd.choice([(), ("node.labels.zone",)]),
+            max_per_node=rnd.choice([0, 0, 1]),
         )
-        out.append(Unit(Demand(
-            service=f"s/{i}", placement=wish, reserves=Reserves(cpus=rnd.choice([0, 0.5, 1]), memory=rnd.choice([0, 1 << 30])),
-            away=(f"s/{i - 1}",) if i % 5 == 1 else (), near=(f"s/{i - 2}",) if i % 10 == 7 else (),
-        ), REPLICAS))
+        out.append(
+            Unit(
+                Demand(
+                    service=f"s/{i}",
+                    placement=wish,
+                    reserves=Reserves(cpus=rnd.choice([0, 0.5, 1]), memory=rnd.choice([0, 1 << 30])),
+                    away=(f"s/{i - 1}",) if i % 5 == 1 else (),
+                    near=(f"s/{i - 2}",) if i % 10 == 7 else (),
+                ),
+                REPLICAS,
+            )
+        )
     return out
 
 

@@ -29,6 +29,7 @@ VALUE = b"x" * 200
 
 async def commits(store: Store) -> float:
     """Transactions a second, of WRITERS at once."""
+
     async def write(writer: int) -> None:
         for number in range(COMMITS // WRITERS):
             await store.transact([], [Put(f"c/{writer}/{number % 50}", VALUE)])
@@ -138,8 +139,11 @@ async def on_etcd(members: Members) -> dict[str, Row]:
     await filled(store)
     took: dict[str, list[float]] = {}
     for _ in range(ROUNDS):
-        for name, ours, theirs in (("commits", commits(store), bare.commits()), ("list", listing(store), bare.listing()),
-                                   ("watch", delivery(store), bare.delivery())):
+        for name, ours, theirs in (
+            ("commits", commits(store), bare.commits()),
+            ("list", listing(store), bare.listing()),
+            ("watch", delivery(store), bare.delivery()),
+        ):
             took.setdefault(name, []).append(await ours)
             took.setdefault(f"bare {name}", []).append(await theirs)
     await store.close()
@@ -194,7 +198,7 @@ async def on_sqlite(folder: Path) -> dict[str, Row]:
 def measure() -> dict[str, Row]:
     """In a namespace of its own: three members talk a lot."""
     if os.environ.get("PYSTACK_BENCH_INSIDE") != "store":
-        command = ["unshare", "-n", "sh", "-c", "ip link set lo up; exec \"$@\"", "sh", sys.executable, "-m", "bench.store"]
+        command = ["unshare", "-n", "sh", "-c", 'ip link set lo up; exec "$@"', "sh", sys.executable, "-m", "bench.store"]
         inside = {**os.environ, "PYSTACK_BENCH_INSIDE": "store"}
         done = subprocess.run(command, env=inside, capture_output=True, text=True, check=True)
         rows: dict[str, Row] = json.loads(done.stdout.splitlines()[-1])

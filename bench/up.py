@@ -60,8 +60,10 @@ def one(bed: Bed) -> dict[str, Row]:
         (work / part).mkdir(parents=True)
     (work / "config.json").write_text(json.dumps(runc_config(str(work / "rootfs"), "", ["true"])))
     layer = next((bed.root / "layers").iterdir())
-    mount = (f"mount -t overlay overlay -o lowerdir={layer},upperdir={work}/upper,workdir={work}/work {work}/rootfs"
-             f" && runc run --bundle {work} bare </dev/null; umount {work}/rootfs")
+    mount = (
+        f"mount -t overlay overlay -o lowerdir={layer},upperdir={work}/upper,workdir={work}/work {work}/rootfs"
+        f" && runc run --bundle {work} bare </dev/null; umount {work}/rootfs"
+    )
     bare = statistics.median(bed.on_node("bash", "-c", mount) for _ in range(RUNS))
     ours = statistics.median(bed.pystack("container", "run", "--rm", "busybox", "true") for _ in range(RUNS))
     shutil.rmtree(work)

@@ -40,8 +40,9 @@ def test_it_runs(names: tuple[str, ...], tmp_path: Path) -> None:
 
 
 def test_one_that_is_run_by_its_own_name_runs() -> None:
-    done = subprocess.run([sys.executable, "-m", "bench.placement", "--smoke"], capture_output=True, text=True, cwd=ROOT,
-                          timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.placement", "--smoke"], capture_output=True, text=True, cwd=ROOT, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "placement_mixed" in done.stdout
 
