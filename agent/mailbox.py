@@ -22,7 +22,7 @@ import aiohttp
 import msgspec
 
 from agent import files
-from agent.errors import AgentError, Conflict
+from agent.errors import AgentError, ConflictError
 from agent.manifest import PARTS, Access, Head, Manifest, digest_of
 
 KINDS: dict[str, Any] = {f.name: get_args(f.type)[0] for f in msgspec.structs.fields(Manifest) if f.name in PARTS}
@@ -80,7 +80,7 @@ class Mailbox:
             self._task = None
 
     async def until(self, digest: str) -> None:
-        """Return when the manifest with *digest* was taken. Raises Conflict where it does not come."""
+        """Return when the manifest with *digest* was taken. Raises ConflictError where it does not come."""
         async def came() -> None:
             while self._applied != digest:
                 self._changed.clear()
@@ -89,7 +89,7 @@ class Mailbox:
         try:
             await asyncio.wait_for(came(), RING_S)
         except TimeoutError:
-            raise Conflict(f"this node has not read its manifest from etcd within {RING_S:g} s") from None
+            raise ConflictError(f"this node has not read its manifest from etcd within {RING_S:g} s") from None
 
     async def _follow(self, access: Access) -> None:
         """From member to member, for ever."""

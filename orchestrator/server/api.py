@@ -15,7 +15,7 @@ from aiohttp import web
 from agent.errors import not_twice, told
 from agent.manifest import Container, Record, Task
 from orchestrator import STALE, __version__
-from orchestrator.errors import PystackError, Refused
+from orchestrator.errors import PystackError, RefusedError
 from orchestrator.gitops import api as repositories
 from orchestrator.gitops.gitops import Gitops
 from orchestrator.placement.assign import Why
@@ -571,7 +571,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Every error as {"message": …} with Docker's status codes."""
     try:
         return await handler(request)
-    except Refused as error:
+    except RefusedError as error:
         return web.json_response({"message": str(error)}, status=error.status)
     except PystackError as error:
         return web.json_response({"message": str(error)}, status=409)
