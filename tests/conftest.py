@@ -91,7 +91,7 @@ def cluster_of(nodes: int, *labels: str, servers: int = 1, courier: str = "ssh",
         pytest.skip("labs need root")
     name = f"t{uuid.uuid4().hex[:6]}"
     pystack = Pystack(name)
-    store = ("--servers", str(servers), "--store", "etcd", "--courier", courier) if servers > 1 or courier == "etcd" else ()
+    store = ("--servers", str(servers), "--store", "etcd", "--transport", courier) if servers > 1 or courier == "etcd" else ()
     store += ("--disk", disk) if disk else ()
     pystack("lab", "up", "--name", name, "--nodes", str(nodes), *store, *(w for label in labels for w in ("--label", label)))
     try:

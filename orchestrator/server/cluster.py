@@ -296,7 +296,7 @@ class Cluster:
             access = await self.store.admit(name, prefix_of(name))
         except StoreError as error:
             await self._forget(member)
-            raise RefusedError(f"--courier etcd: {error}", 409) from error
+            raise RefusedError(f"--transport etcd: {error}", 409) from error
         member.mailbox = Mailbox(self.store, name)
         member.node = msgspec.structs.replace(member.node, courier="etcd")
         await member.mailbox.put(self._manifest(name))
