@@ -1,4 +1,4 @@
-"""`--courier etcd`: nodes read their manifests themselves, each its own alone, whether a server reaches them or not."""
+"""`--transport etcd`: nodes read their manifests themselves, each its own alone, whether a server reaches them or not."""
 
 from __future__ import annotations
 
