@@ -15,19 +15,19 @@ class AgentError(Exception):
     status = 500
 
 
-class NotFound(AgentError):
+class NotFoundError(AgentError):
     status = 404
 
 
-class Conflict(AgentError):
+class ConflictError(AgentError):
     status = 409
 
 
-class Forbidden(AgentError):
+class ForbiddenError(AgentError):
     status = 403
 
 
-class BadRequest(AgentError):
+class BadRequestError(AgentError):
     status = 400
 
 
@@ -35,19 +35,19 @@ class ImageError(AgentError):
     """An image could not be pulled, read or unpacked."""
 
 
-class ImageNotFound(ImageError):
+class ImageNotFoundError(ImageError):
     status = 404
 
 
-class NoSwarm(AgentError):
+class NoSwarmError(AgentError):
     status = 503
 
 
-class RuntimeFailure(AgentError):
+class RuntimeFailureError(AgentError):
     """The OCI runtime refused a container."""
 
 
-class NotModified(AgentError):
+class NotModifiedError(AgentError):
     """Already in the state that was asked for."""
 
     status = 304

@@ -16,33 +16,17 @@ import logging
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import aiohttp
 import msgspec
 
 from agent import files
-from agent.errors import AgentError, Conflict
-from agent.manifest import (
-    PARTS,
-    Access,
-    ClusterNode,
-    Content,
-    Head,
-    Manifest,
-    Network,
-    Peer,
-    Task,
-    Tunnel,
-    Virtual,
-    Volume,
-    digest_of,
-)
+from agent.errors import AgentError, ConflictError
+from agent.manifest import PARTS, Access, Head, Manifest, digest_of
 
-KINDS: dict[str, Any] = {
-    "networks": Network, "volumes": Volume, "tasks": Task, "peers": Peer, "virtuals": Virtual, "contents": Content,
-    "tunnels": Tunnel, "nodes": ClusterNode,
-}
+KINDS: dict[str, Any] = {f.name: get_args(f.type)[0] for f in msgspec.structs.fields(Manifest) if f.name in PARTS}
+"""The type of an entry, by part."""
 CALL_S, SILENT_S, AGAIN_S, RING_S = 5.0, 20.0, 0.5, 20.0
 log = logging.getLogger(__name__)
 
@@ -96,7 +80,7 @@ class Mailbox:
             self._task = None
 
     async def until(self, digest: str) -> None:
-        """Return when the manifest with *digest* was taken. Raises Conflict where it does not come."""
+        """Return when the manifest with *digest* was taken. Raises ConflictError where it does not come."""
         async def came() -> None:
             while self._applied != digest:
                 self._changed.clear()
@@ -105,7 +89,7 @@ class Mailbox:
         try:
             await asyncio.wait_for(came(), RING_S)
         except TimeoutError:
-            raise Conflict(f"this node has not read its manifest from etcd within {RING_S:g} s") from None
+            raise ConflictError(f"this node has not read its manifest from etcd within {RING_S:g} s") from None
 
     async def _follow(self, access: Access) -> None:
         """From member to member, for ever."""

@@ -1,8 +1,9 @@
 """Manifest and Status: the contract between the control plane and a node.
 
-A Manifest says all that a node must be; a Status says what it is. Both are plain data, immutable, and with
-`agent.takeover` the only thing of `agent` that the control plane imports. Sizes are bytes, durations seconds, times
-RFC 3339 strings in UTC.
+A Manifest says all that a node must be; a Status says what it is. Both are plain data and immutable. Beside them the control
+plane imports of `agent` only what both sides do alike: `agent.sealing`, `agent.takeover`, `agent.failpoints`; the all-in-one
+server also starts the agent (import contracts in pyproject.toml). Sizes are bytes, durations seconds, times RFC 3339 strings
+in UTC.
 """
 
 from __future__ import annotations

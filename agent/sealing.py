@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.hpke import Suite
 
 
-class Unsealable(Exception):
+class UnsealableError(Exception):
     """It was sealed to another key, for another purpose, or was changed on its way."""
 
 
@@ -59,7 +59,7 @@ def seal(public: str, data: bytes, purpose: str) -> bytes:
 
 
 def unseal(folder: Path, sealed: bytes, purpose: str) -> bytes:
-    """What was sealed to this node. Raises Unsealable."""
+    """What was sealed to this node. Raises UnsealableError."""
     from cryptography.exceptions import InvalidTag
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -67,9 +67,9 @@ def unseal(folder: Path, sealed: bytes, purpose: str) -> bytes:
         private = X25519PrivateKey.from_private_bytes(private_key(folder, "seal").read_bytes())
         return _suite().decrypt(sealed, private, purpose.encode())
     except FileNotFoundError:
-        raise Unsealable(f"this host has no key in {folder}") from None
+        raise UnsealableError(f"this host has no key in {folder}") from None
     except (InvalidTag, ValueError):
-        raise Unsealable("it was sealed to another key than this host's, or is damaged") from None
+        raise UnsealableError("it was sealed to another key than this host's, or is damaged") from None
 
 
 def _suite() -> Suite:

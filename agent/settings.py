@@ -11,7 +11,7 @@ import msgspec
 import yaml
 
 from agent import rootless
-from agent.errors import BadRequest
+from agent.errors import BadRequestError
 from agent.paths import Paths
 
 
@@ -109,7 +109,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def load(paths: Paths) -> Settings:
-    """Read the settings; an absent file is all defaults. Raises BadRequest with the file and the fault."""
+    """Read the settings; an absent file is all defaults. Raises BadRequestError with the file and the fault."""
     fallback = paths.root / "config.yml"
     if not paths.tag:
         own = Path(os.environ.get("XDG_CONFIG_HOME", Path.home() / ".config")) / "pystack"
@@ -120,4 +120,4 @@ def load(paths: Paths) -> Settings:
     try:
         return msgspec.convert(yaml.safe_load(path.read_text()) or {}, Settings)
     except (yaml.YAMLError, msgspec.ValidationError, OSError) as error:
-        raise BadRequest(f"{path}: {error}") from error
+        raise BadRequestError(f"{path}: {error}") from error

@@ -1,21 +1,66 @@
-"""`make bench`: all benchmarks, side by side in a lab; writes build/bench.json. `python -m bench.host` and the like run one."""
+"""`make bench`: all benchmarks, side by side in a lab; writes build/bench.json. `python -m bench [--smoke] [NAME…]` runs some.
+
+A benchmark that fails is reported, and the others run; the exit status is 1 then."""
 
 from __future__ import annotations
 
-from bench import fleet, gitops, host, idle, lan, layers, loading, netplane, overlay, placement, store, up
-from bench.bed import bed
+import argparse
+import contextlib
+import importlib
+import os
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench import rows
+
+IN_ONE_LAB = ("up", "layers", "loading", "idle", "host")
+"""One after the other on the same node: `idle` is measured after heavy use."""
+ALONE = ("overlay", "placement", "netplane", "lan", "store", "gitops", "fleet")
 
 
-def main() -> None:
-    with bed() as made:
-        rows: dict[str, up.Row] = {}
-        for measure in (up.one, up.stack, layers.start, loading.loading, idle.idle, host.measure):
-            rows |= measure(made)
-            up.write(rows)  # what was measured is kept, whatever comes after
-    for part in (overlay, placement, netplane, lan, store, gitops, fleet):
-        rows |= part.measure()
-        up.write(rows)
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench")
+    parser.add_argument("--smoke", action="store_true", help="as little as shows that each runs; the figures mean nothing")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join((*IN_ONE_LAB, *ALONE))}; none: all")
+    parser.add_argument("-o", type=Path, metavar="FILE", help="where the figures go; without, build/bench.json if all run")
+    wanted = parser.parse_args(arguments)
+    if unknown := [n for n in wanted.names if n not in (*IN_ONE_LAB, *ALONE)]:
+        parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join((*IN_ONE_LAB, *ALONE))}")
+    os.chdir(Path(__file__).parents[1])  # they call .venv/bin/pystack
+    if wanted.smoke:
+        os.environ[rows.SMOKE] = "1"  # before they are imported: they read it as they define their sizes
+    names = wanted.names or [*IN_ONE_LAB, *ALONE]
+    path = wanted.o or (None if wanted.smoke or wanted.names else Path("build/bench.json"))
+    kept: dict[str, rows.Row] = {}
+    failed: list[str] = []
+
+    def run(name: str, *lab: object) -> None:
+        try:
+            found = importlib.import_module(f"bench.{name}").measure(*lab)
+        except Exception:  # the others are to run all the same
+            traceback.print_exc()
+            failed.append(name)
+            return
+        rows.show(found)
+        kept.update(found)
+        if path:
+            rows.write(kept, path)  # at once: what was measured is kept, whatever comes after
+
+    with contextlib.ExitStack() as stack:
+        together = [n for n in IN_ONE_LAB if n in names]
+        if together:
+            from bench.bed import bed
+
+            made = stack.enter_context(bed())
+        for name in together:
+            run(name, made)
+    for name in (n for n in ALONE if n in names):
+        run(name)
+    if failed:
+        print(f"failed: {', '.join(failed)}")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -15,7 +15,7 @@ from pathlib import Path
 from orchestrator.lab import lab as labs
 from tests.images import archive, busybox_rootfs
 
-LAB = "bench"
+LAB = f"bench-{os.getpid()}"
 
 
 class Bed:
@@ -80,8 +80,18 @@ def docker(bed: Bed) -> Iterator[bool]:
         return
     home = bed.root / "docker"
     home.mkdir(exist_ok=True)  # it may have been here before
-    command = [*labs.enter(labs.find(LAB), "n1"), "dockerd", "--data-root", str(home / "data"), "--exec-root",
-               "/run/dockerd", "--pidfile", "/run/dockerd.pid", "-H", f"unix://{bed.docker_socket}"]
+    command = [
+        *labs.enter(labs.find(LAB), "n1"),
+        "dockerd",
+        "--data-root",
+        str(home / "data"),
+        "--exec-root",
+        "/run/dockerd",
+        "--pidfile",
+        "/run/dockerd.pid",
+        "-H",
+        f"unix://{bed.docker_socket}",
+    ]
     with (home / "log").open("wb") as log:
         daemon = subprocess.Popen(command, stdout=log, stderr=log)
     try:

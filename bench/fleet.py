@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import time
 
 from bench.bed import LAB, Bed
 from bench.idle import cpu_of, ours
-from bench.up import Row, row
+from bench.rows import Row, row, size
 from orchestrator.lab import lab as labs
 
-NODES, SECONDS, GOAL_PERCENT = 100, 20.0, 5.0
+NODES, SECONDS, SETTLE_S, GOAL_PERCENT = size(100, 2), size(20, 1), size(5, 0), 5.0
 
 
 def measure() -> dict[str, Row]:
@@ -19,7 +20,7 @@ def measure() -> dict[str, Row]:
     took = time.perf_counter() - begin
     try:
         bed = Bed(labs.LABS / LAB / "n1")
-        time.sleep(5)
+        time.sleep(SETTLE_S)
         pids = ours(bed)
         before = sum(cpu_of(pid) for pid in pids)
         time.sleep(SECONDS)
@@ -31,6 +32,6 @@ def measure() -> dict[str, Row]:
 
 
 if __name__ == "__main__":
-    from bench.up import write
+    from bench.__main__ import main
 
-    write(measure())
+    raise SystemExit(main(["fleet", *sys.argv[1:]]))

@@ -5,21 +5,22 @@ from __future__ import annotations
 import hashlib
 import hmac
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 from bench.bed import LAB, Bed, bed
-from bench.up import Row, row
+from bench.rows import Row, row, size
 from orchestrator.lab import lab as labs
 
-GOAL_WEBHOOK_S, GOAL_POLL_S, ROUNDS = 3.0, 13.0, 3
+GOAL_WEBHOOK_S, GOAL_POLL_S, ROUNDS, POLL_S = 3.0, 13.0, size(3, 1), size(10, 1)
 FILE = "services: {{web: {{image: busybox, command: [sleep, '{}'], stop_grace_period: 0s}}}}\n"
 
 
 def measure() -> dict[str, Row]:
     with bed() as made:
         hooked = _pushes(made, "hooked", "--interval", "1h", "--webhook", "127.0.0.1:9099", hook=True)
-        polled = _pushes(made, "polled", "--interval", "10s")
+        polled = _pushes(made, "polled", "--interval", f"{POLL_S}s")
     # the slowest: a push waits for anything from nothing to the whole interval
     return {"push_webhook": row(max(hooked), GOAL_WEBHOOK_S), "push_poll_10s": row(max(polled), GOAL_POLL_S)}
 
@@ -40,8 +41,17 @@ def _pushes(made: Bed, name: str, *options: str, hook: bool = False) -> list[flo
         _push(copy, bare, 2000 + number)
         if hook:
             signature = hmac.new(secret.read_bytes(), b"{}", hashlib.sha256).hexdigest()
-            made.on_node("curl", "-sf", "-X", "POST", "-d", "{}", "-H", f"X-Hub-Signature-256: sha256={signature}",
-                         f"http://127.0.0.1:9099/{name}")
+            made.on_node(
+                "curl",
+                "-sf",
+                "-X",
+                "POST",
+                "-d",
+                "{}",
+                "-H",
+                f"X-Hub-Signature-256: sha256={signature}",
+                f"http://127.0.0.1:9099/{name}",
+            )
         while not _runs(str(2000 + number)):
             time.sleep(0.05)
         took.append(time.perf_counter() - begin)
@@ -64,6 +74,6 @@ def _runs(word: str) -> bool:
 
 
 if __name__ == "__main__":
-    from bench.up import write
+    from bench.__main__ import main
 
-    write(measure())
+    raise SystemExit(main(["gitops", *sys.argv[1:]]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import statistics
@@ -13,13 +12,14 @@ import time
 from pathlib import Path
 
 from bench.bed import LAB, Bed, Side, docker
-from bench.up import Row, row
+from bench.rows import Row, row, size
 from orchestrator.lab import lab as labs
 from tests.images import archive, busybox_rootfs, tar_of
 
 REGISTRY = "127.0.0.1:5055"
 IMAGE = f"{REGISTRY}/large:1"
-CROWD = 500
+CROWD, ROUNDS, RUNS, ASK_S = size(500, 2), size(5, 1), size(9, 1), size(3, 1)
+IPERF_S = str(size(2, 1))
 GOAL_ANSWERS, GOAL_P99_MS, GOAL_ATTACH_MS = 60_000.0, 1.0, 4.0
 ASK = """
 import socket, struct, sys, time
@@ -32,7 +32,7 @@ window, waits, count = 32, [], 0
 questions = [struct.pack("!H", n) + tail for n in range(window)]
 send, recv, now = sock.send, sock.recv, time.perf_counter
 begin = now()
-while now() - begin < 3:
+while now() - begin < float(sys.argv[2]):
     sent = now()
     for question in questions:
         send(question)
@@ -74,10 +74,15 @@ def _pull(bed: Bed) -> dict[str, Row]:
     home = bed.root / "registry"
     home.mkdir()
     config = home / "config.yml"
-    config.write_text(f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {home}/data}}}}\n"
-                      f"http: {{addr: '{REGISTRY}'}}\nlog: {{level: error}}\n")
-    server = subprocess.Popen([*labs.enter(labs.find(LAB), "n1"), "docker-registry", "serve", str(config)],
-                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    config.write_text(
+        f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {home}/data}}}}\n"
+        f"http: {{addr: '{REGISTRY}'}}\nlog: {{level: error}}\n"
+    )
+    server = subprocess.Popen(
+        [*labs.enter(labs.find(LAB), "n1"), "docker-registry", "serve", str(config)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         tar = archive(home / "large.tar", layers, name=IMAGE)
         bed.pystack("image", "load", "-i", str(tar))
@@ -101,7 +106,7 @@ def _pull(bed: Bed) -> dict[str, Row]:
 
 
 def _bits(*client: str) -> float:
-    done = subprocess.run([*client, "-J", "-t", "2"], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([*client, "-J", "-t", IPERF_S], capture_output=True, text=True, check=True, timeout=60)
     return float(json.loads(done.stdout)["end"]["sum_received"]["bits_per_second"]) / 1e9
 
 
@@ -110,9 +115,11 @@ def _traffic(bed: Bed, rival: bool) -> dict[str, Row]:
     folder = bed.root / "traffic"
     folder.mkdir()
     file = folder / "stack.yml"
-    file.write_text("services:\n"
-                    "  server: {image: busybox, command: sleep 1000, ports: ['5201:5201'], stop_grace_period: 0s}\n"
-                    "  client: {image: busybox, command: sleep 1000, stop_grace_period: 0s}\n")
+    file.write_text(
+        "services:\n"
+        "  server: {image: busybox, command: sleep 1000, ports: ['5201:5201'], stop_grace_period: 0s}\n"
+        "  client: {image: busybox, command: sleep 1000, stop_grace_period: 0s}\n"
+    )
     bed.pystack("-f", str(file), "up")
     rows = {r["service"]: r for r in json.loads(_said(bed, ".venv/bin/pystack", "-f", str(file), "ps", "--format", "json"))}
     sides = {"ours": [Side("n1", f"--net={bed.root}/run/netns/{rows[s]['id'][:16]}") for s in ("server", "client")]}
@@ -131,14 +138,14 @@ def _traffic(bed: Bed, rival: bool) -> dict[str, Row]:
     outside = labs.enter(labs.find(LAB), "outside")
     try:
         time.sleep(0.5)
-        for _ in range(5):
+        for _ in range(ROUNDS):
             for name, (server, client) in sides.items():
                 del server
                 port, address, word = goals[name]
                 mine = found.setdefault(name, {"port": [], "bridge": [], "rate": [], "p99": []})
                 mine["port"].append(_bits(*outside, "iperf3", "-c", "10.99.0.1", "-p", port))
                 mine["bridge"].append(_bits(*client.words, "iperf3", "-c", address))
-                rate, p99 = map(float, client.run(sys.executable, "-c", ASK, word).split())
+                rate, p99 = map(float, client.run(sys.executable, "-c", ASK, word, str(ASK_S)).split())
                 mine["rate"].append(rate)
                 mine["p99"].append(p99)
     finally:
@@ -186,17 +193,14 @@ def _crowd(bed: Bed) -> dict[str, Row]:
         bed.pystack("container", "rm", "-f", "late")
         return took
 
-    empty = statistics.median(one() for _ in range(9))
+    empty = statistics.median(one() for _ in range(RUNS))
     bed.pystack("-f", str(file), "up", "--progress", "quiet")
-    crowded = statistics.median(one() for _ in range(9))
+    crowded = statistics.median(one() for _ in range(RUNS))
     bed.pystack("-f", str(file), "down", "--progress", "quiet")
     return {"one_more_among_500": row(crowded, empty)}
 
 
 if __name__ == "__main__":
-    from bench.bed import bed
-    from bench.up import write
+    from bench.__main__ import main
 
-    os.chdir(Path(__file__).parents[1])
-    with bed() as made:
-        write(measure(made))
+    raise SystemExit(main(["host", *sys.argv[1:]]))

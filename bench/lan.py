@@ -12,12 +12,12 @@ import sys
 import time
 from pathlib import Path
 
-from bench.bed import LAB, Bed, bed
-from bench.overlay import Side
-from bench.up import Row, row
+from bench.bed import LAB, Bed, Side, bed
+from bench.rows import Row, row, size
 from orchestrator.lab import lab as labs
 
-ROUNDS = 5
+ROUNDS, COPIES, FILES, MEGABYTES = size(5, 1), size(6, 1), size(50_000, 50), size(256, 4)
+IPERF_S = str(size(2, 1))
 STACK = """
 name: lan
 services:
@@ -49,11 +49,21 @@ ip link add link eth0 name hv netns hand type macvlan mode bridge
 ip -n hand addr add 10.99.0.{number}/24 dev hv
 ip -n hand link set hv up
 """
-SIZE = 256 << 20
-COPY = "import os,sys,time\nf=open(sys.argv[1],sys.argv[2]);b=os.urandom(1<<20) if 'w' in sys.argv[2] else None\n" \
-       "t=time.perf_counter()\nif b:\n for _ in range(256): f.write(b)\n f.flush(); os.fsync(f.fileno())\nelse:\n" \
-       " while f.read(1<<20): pass\nprint(256/(time.perf_counter()-t))"
-FILES = 50_000
+COPY = """
+import os, sys, time
+path, mode, megabytes = sys.argv[1], sys.argv[2], int(sys.argv[3])
+file, block = open(path, mode), os.urandom(1 << 20)
+begin = time.perf_counter()
+if mode == "wb":
+    for _ in range(megabytes):
+        file.write(block)
+    file.flush()
+    os.fsync(file.fileno())
+else:
+    while file.read(1 << 20):
+        pass
+print(megabytes / (time.perf_counter() - begin))
+"""
 
 
 def measure() -> dict[str, Row]:
@@ -61,19 +71,24 @@ def measure() -> dict[str, Row]:
         file = made.root / "stack.yml"
         file.write_text(STACK)
         made.pystack("-f", str(file), "up")
-        done = subprocess.run([".venv/bin/pystack", "-f", str(file), "ps", "--format", "json"],
-                              capture_output=True, text=True, check=True, env=made.environment)
+        done = subprocess.run(
+            [".venv/bin/pystack", "-f", str(file), "ps", "--format", "json"],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=made.environment,
+        )
         tasks = {r["service"]: r for r in json.loads(done.stdout)}
         return {"macvlan_throughput": _macvlan(made, tasks), **_sshfs(made), **_move(made, tasks["c"]["node"])}
 
 
 def _macvlan(made: Bed, tasks: dict[str, dict[str, object]]) -> Row:
     root = Path(made.root).parent
-    ours = [Side(n, f"{root}/{n}/run/netns/{str(tasks[s]['id'])[:16]}") for s, n in (("a", "n1"), ("b", "n2"))]
+    ours = [Side(n, f"--net={root}/{n}/run/netns/{str(tasks[s]['id'])[:16]}") for s, n in (("a", "n1"), ("b", "n2"))]
     for node, number in (("n1", 201), ("n2", 202)):
         script = HAND.format(number=number)
         subprocess.run([*labs.enter(labs.find(LAB), node), "sh", "-ec", script], check=True, capture_output=True)
-    hand = [Side("n1", "/run/netns/hand"), Side("n2", "/run/netns/hand")]
+    hand = [Side("n1", "--net=/run/netns/hand"), Side("n2", "--net=/run/netns/hand")]
     address = str(next(iter(tasks["b"]["addresses"].values())))  # type: ignore[attr-defined]
     servers = [side.start("iperf3", "-s") for side in (ours[1], hand[1])]
     found: dict[str, list[float]] = {"ours": [], "hand": []}
@@ -90,7 +105,7 @@ def _macvlan(made: Bed, tasks: dict[str, dict[str, object]]) -> Row:
 
 def _gigabits(side: Side, goal: str) -> float:
     for _ in range(50):  # until its server listens
-        report = json.loads(side.run("iperf3", "-J", "-t", "2", "-c", goal))
+        report = json.loads(side.run("iperf3", "-J", "-t", IPERF_S, "-c", goal))
         if "error" not in report:
             return float(report["end"]["sum_received"]["bits_per_second"]) / 1e9
         time.sleep(0.1)
@@ -105,17 +120,22 @@ def _sshfs(made: Bed) -> dict[str, Row]:
     source, target = made.root / "by-hand", root / "n2/by-hand"
     source.mkdir()
     target.mkdir()
-    words = ["sshfs", f"root@10.99.0.1:{source}", str(target), "-o", f"IdentityFile={key},StrictHostKeyChecking=no,"
-             "UserKnownHostsFile=/dev/null,sftp_server=/usr/lib/openssh/sftp-server"]
+    words = [
+        "sshfs",
+        f"root@10.99.0.1:{source}",
+        str(target),
+        "-o",
+        f"IdentityFile={key},StrictHostKeyChecking=no,UserKnownHostsFile=/dev/null,sftp_server=/usr/lib/openssh/sftp-server",
+    ]
     subprocess.run([*node, *words], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     mine = root / "n2/volumes/lan_shared/_data"
     found: dict[tuple[str, str], list[float]] = {}
     try:
-        for number in range(6):
+        for number in range(COPIES):
             for name, folder in (("ours", mine), ("hand", target))[:: 1 if number % 2 else -1]:
                 for mode in ("wb", "rb"):
-                    done = subprocess.run([*node, sys.executable, "-c", COPY, f"{folder}/file", mode], check=True,
-                                          capture_output=True, text=True)
+                    words = [sys.executable, "-c", COPY, f"{folder}/file", mode, str(MEGABYTES)]
+                    done = subprocess.run([*node, *words], check=True, capture_output=True, text=True)
                     os.sync()  # or the next one meets these pages on their way to the disk
                     found.setdefault((name, mode), []).append(float(done.stdout))
     finally:
@@ -141,8 +161,19 @@ def _move(made: Bed, node: object) -> dict[str, Row]:
     copied = time.perf_counter() - began
     other = "n2" if node == "n1" else "n1"
     began = time.perf_counter()
-    done = subprocess.run([".venv/bin/pystack", "volume", "move", "lan_big", other], capture_output=True, text=True,
-                          check=True, env=made.environment)
+    done = subprocess.run(
+        [".venv/bin/pystack", "volume", "move", "lan_big", other],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=made.environment,
+    )
     moved = time.perf_counter() - began
     took = [float(t) for t in re.findall(r"took ([0-9.]+) s", done.stderr)]
     return {"volume_move": row(moved, copied), "volume_move_stopped": row(took[-1], took[-2])}
+
+
+if __name__ == "__main__":
+    from bench.__main__ import main
+
+    raise SystemExit(main(["lan", *sys.argv[1:]]))

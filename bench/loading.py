@@ -7,24 +7,28 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import yaml
 
 from bench.bed import Bed
-from bench.up import Row, row
+from bench.rows import Row, row, size
 from orchestrator.stackfile.load import Options, load
 
-ROUNDS = 5
+ROUNDS, LARGE = size(5, 1), size(1000, 20)
 
 
 def document(services: int) -> str:
     lines = ["services:"]
     for n in range(services):
         lines += [
-            f"  s{n}:", "    image: busybox", "    command: sleep 1000",
+            f"  s{n}:",
+            "    image: busybox",
+            "    command: sleep 1000",
             f"    environment: {{NUMBER: '{n}', PEER: '${{PEER:-none}}'}}",
-            f"    depends_on: [s{n - 1}]" if n % 10 else "    restart: always", "    networks: [front]",
+            f"    depends_on: [s{n - 1}]" if n % 10 else "    restart: always",
+            "    networks: [front]",
             "    deploy: {replicas: 1, resources: {limits: {memory: 64m}}}",
         ]
     return "\n".join([*lines, "networks: {front: {ipam: {config: [{subnet: 10.40.0.0/16}]}}}"]) + "\n"
@@ -39,16 +43,22 @@ def _middle(work: Callable[[], object]) -> float:
     return statistics.median(took)
 
 
-def loading(bed: Bed) -> dict[str, Row]:
+def measure(bed: Bed) -> dict[str, Row]:
     rows = {}
     python = _middle(lambda: subprocess.run([sys.executable, "-c", "pass"], check=True))
-    for services in (1000, 10):
+    for services in (LARGE, 10):
         file = Path(bed.root) / f"of{services}.yml"
         text = document(services)
         file.write_text(text)
-        parser = _middle(lambda text=text: yaml.load(text, Loader=yaml.CSafeLoader))
+        parser = _middle(partial(yaml.load, text, Loader=yaml.CSafeLoader))
         options = Options(files=(str(file),), project_name="bench")
-        rows[f"load{services}"] = row(_middle(lambda options=options: load(options, {})), parser)
-        whole = _middle(lambda file=file: bed.pystack("-f", str(file), "plan", "-p", f"of{file.stem}", "--json"))
+        rows[f"load{services}"] = row(_middle(partial(load, options, {})), parser)
+        whole = _middle(partial(bed.pystack, "-f", str(file), "plan", "-p", f"of{file.stem}", "--json"))
         rows[f"plan{services}"] = row(whole, python if services == 10 else parser)
     return rows
+
+
+if __name__ == "__main__":
+    from bench.__main__ import main
+
+    raise SystemExit(main(["loading", *sys.argv[1:]]))

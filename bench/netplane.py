@@ -12,10 +12,10 @@ import time
 
 import msgspec
 
-from bench.up import Row, row
+from bench.rows import Row, row, size
 
 CLONE_NEWNET = 0x40000000
-FAR, SERVICES = 10_000, 5_000
+FAR, SERVICES, ROUNDS = size(10_000, 100), size(5_000, 100), size(9, 2)
 GOAL_FAR_S, GOAL_CHANGE_MS = 0.2, 1.0
 
 
@@ -38,8 +38,14 @@ def _far() -> float:
     for number in range(3):
         prefix = f"ps{number}"
         network = Network(
-            name="x", link=f"{prefix}b1", driver="overlay", subnets=(Subnet("172.20.0.0/16", "172.20.0.1"),),
-            vni=5000 + number, underlay="10.9.0.1", own=("172.20.255.1",), remotes=remotes,
+            name="x",
+            link=f"{prefix}b1",
+            driver="overlay",
+            subnets=(Subnet("172.20.0.0/16", "172.20.0.1"),),
+            vni=5000 + number,
+            underlay="10.9.0.1",
+            own=("172.20.255.1",),
+            remotes=remotes,
         )
         kernel = Kernel(prefix)
         start = time.perf_counter()
@@ -55,15 +61,19 @@ def _change() -> float:
     from netplugins.driver import Balanced
 
     balanced = [
-        Balanced(version=4, address=f"198.18.{i // 250}.{i % 250 + 1}", ports=(),
-                 backends=(f"172.20.{i // 250}.{i % 250 + 2}", f"172.21.{i // 250}.{i % 250 + 2}"))
+        Balanced(
+            version=4,
+            address=f"198.18.{i // 250}.{i % 250 + 1}",
+            ports=(),
+            backends=(f"172.20.{i // 250}.{i % 250 + 2}", f"172.21.{i // 250}.{i % 250 + 2}"),
+        )
         for i in range(SERVICES)
     ]
     before = firewall.render("bench", [], [], balanced)
     firewall.apply(before.whole(1))
     took = []
     sock = netlink.Socket(netlink.NETLINK_NETFILTER)
-    for number in range(9):
+    for number in range(ROUNDS):
         balanced[7] = msgspec.structs.replace(balanced[7], backends=(f"172.22.0.{number + 2}", "172.21.0.9"))
         start = time.perf_counter()
         after = firewall.render("bench", [], [], balanced)

@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 from bench.bed import LAB, Bed, Side, bed, floor
-from bench.up import Row, row
+from bench.rows import Row, row, size
 from orchestrator.lab import lab as labs
 
-ROUNDS = 5
+ROUNDS, MANY, UPS, ASKED, CONNECTIONS = size(5, 1), size(150, 3), size(3, 1), size(4000, 100), size(1500, 50)
+IPERF_S = str(size(2, 1))
 STACK = """
 services:
   a: {image: busybox, command: sleep 1000, networks: [plain, served], deploy: {placement: {constraints: [node.hostname == n1]}}}
@@ -46,16 +47,16 @@ ASK = """
 import socket, sys, time
 c = socket.create_connection((sys.argv[1], 7000)); c.setsockopt(6, 1, 1)
 t = []
-for _ in range(4000):
+for _ in range(int(sys.argv[2])):
     b = time.perf_counter(); c.send(b"x"); c.recv(1); t.append(time.perf_counter() - b)
 t.sort(); print(t[len(t) // 2], t[len(t) * 99 // 100])
 """
 CONNECT = """
 import socket, sys, time
 b = time.perf_counter()
-for _ in range(1500):
+for _ in range(int(sys.argv[2])):
     c = socket.create_connection((sys.argv[1], 7000)); c.send(b"x"); c.recv(1); c.close()
-print(1500 / (time.perf_counter() - b))
+print(int(sys.argv[2]) / (time.perf_counter() - b))
 """
 
 
@@ -64,11 +65,11 @@ def _up_of_150(made: Bed) -> Row:
     folder = made.root / "many"
     folder.mkdir()
     file = folder / "stack.yml"
-    lines = [f"  s{n}: {{image: busybox, command: sleep 1000, stop_grace_period: 0s}}" for n in range(150)]
+    lines = [f"  s{n}: {{image: busybox, command: sleep 1000, stop_grace_period: 0s}}" for n in range(MANY)]
     file.write_text("services:\n" + "\n".join(lines) + "\n")
     ours, shell = [], []
-    for _ in range(3):
-        shell.append(floor(made, 150))
+    for _ in range(UPS):
+        shell.append(floor(made, MANY))
         ours.append(made.pystack("-f", str(file), "up"))
         made.pystack("-f", str(file), "down")
     return row(statistics.median(ours), statistics.median(shell))
@@ -88,20 +89,21 @@ def measure() -> dict[str, Row]:
         found: dict[str, dict[str, list[float]]] = {}
         served = _side(made, rows, "c", "n2")
         direct = str(next(iter(rows["c"]["addresses"].values())))  # type: ignore[attr-defined]
-        servers = [s.start(*words) for s in (ours[1], hand[1], served) for words in (
-            (sys.executable, "-c", SERVE), ("iperf3", "-s"))]
+        servers = [
+            s.start(*words) for s in (ours[1], hand[1], served) for words in ((sys.executable, "-c", SERVE), ("iperf3", "-s"))
+        ]
         try:
             for _ in range(ROUNDS):
                 for name, sides, goal in (("ours", ours, address), ("hand", hand, "192.168.250.2")):
                     mine = found.setdefault(name, {"bits": [], "p50": [], "p99": [], "rate": []})
-                    report = json.loads(sides[0].run("iperf3", "-J", "-t", "2", "-c", goal))
+                    report = json.loads(sides[0].run("iperf3", "-J", "-t", IPERF_S, "-c", goal))
                     mine["bits"].append(report["end"]["sum_received"]["bits_per_second"] / 1e9)
-                    p50, p99 = map(float, sides[0].run(sys.executable, "-c", ASK, goal).split())
+                    p50, p99 = map(float, sides[0].run(sys.executable, "-c", ASK, goal, str(ASKED)).split())
                     mine["p50"].append(p50 * 1e6)
                     mine["p99"].append(p99 * 1e6)
-                    mine["rate"].append(float(sides[0].run(sys.executable, "-c", CONNECT, goal)))
+                    mine["rate"].append(float(sides[0].run(sys.executable, "-c", CONNECT, goal, str(CONNECTIONS))))
                 for name, goal in (("vip", vip), ("direct", direct)):
-                    rate = float(ours[0].run(sys.executable, "-c", CONNECT, goal))
+                    rate = float(ours[0].run(sys.executable, "-c", CONNECT, goal, str(CONNECTIONS)))
                     found.setdefault(name, {"rate": []})["rate"].append(rate)
         finally:
             for server in servers:
@@ -124,8 +126,13 @@ def _tasks(made: Bed) -> dict[str, dict[str, object]]:
     file = folder / "stack.yml"
     file.write_text(STACK)
     made.pystack("-f", str(file), "up")
-    done = subprocess.run([".venv/bin/pystack", "-f", str(file), "ps", "--format", "json"], capture_output=True, text=True,
-                          check=True, env=made.environment)
+    done = subprocess.run(
+        [".venv/bin/pystack", "-f", str(file), "ps", "--format", "json"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=made.environment,
+    )
     return {r["service"]: r for r in json.loads(done.stdout)}
 
 
@@ -139,3 +146,9 @@ def _vip(made: Bed) -> str:
 def _side(made: Bed, rows: dict[str, dict[str, object]], service: str, node: str) -> Side:
     root = Path(made.root).parent / node
     return Side(node, f"--net={root}/run/netns/{str(rows[service]['id'])[:16]}")
+
+
+if __name__ == "__main__":
+    from bench.__main__ import main
+
+    raise SystemExit(main(["overlay", *sys.argv[1:]]))

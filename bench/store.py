@@ -16,19 +16,20 @@ from typing import Any
 
 import grpc
 
-from bench.up import Row, row
+from bench.rows import Row, row, size
 from orchestrator.store.etcd import CHANNEL, Address, EtcdStore
 from orchestrator.store.etcdrpc import MESSAGES, method
 from orchestrator.store.interface import Put, Store
 from orchestrator.store.sqlite import SqliteStore
 from tests.store.members import Members
 
-COMMITS, WRITERS, KEYS, ROUNDS = 2000, 8, 50_000, 3
+COMMITS, WRITERS, KEYS, ROUNDS, WATCHED = size(2000, 64), 8, size(50_000, 200), size(3, 1), size(500, 20)
 VALUE = b"x" * 200
 
 
 async def commits(store: Store) -> float:
     """Transactions a second, of WRITERS at once."""
+
     async def write(writer: int) -> None:
         for number in range(COMMITS // WRITERS):
             await store.transact([], [Put(f"c/{writer}/{number % 50}", VALUE)])
@@ -61,10 +62,10 @@ async def delivery(store: Store) -> float:
     task = asyncio.create_task(follow())
     await asyncio.sleep(0.2)
     written = {}
-    for number in range(500):
+    for number in range(WATCHED):
         began = time.perf_counter()
         written[(await store.transact([], [Put("w/a", str(number).encode())])).revision] = began
-    while len(seen) < 500:
+    while len(seen) < WATCHED:
         await asyncio.sleep(0.01)
     task.cancel()
     return _p99([seen[r] - written[r] for r in written])
@@ -121,10 +122,10 @@ class Bare:
         task = asyncio.create_task(follow())
         await asyncio.sleep(0.2)
         written = {}
-        for _ in range(500):
+        for _ in range(WATCHED):
             began = time.perf_counter()
             written[await self.put("w/a")] = began
-        while len(seen) < 500:
+        while len(seen) < WATCHED:
             await asyncio.sleep(0.01)
         task.cancel()
         stream.cancel()
@@ -138,8 +139,11 @@ async def on_etcd(members: Members) -> dict[str, Row]:
     await filled(store)
     took: dict[str, list[float]] = {}
     for _ in range(ROUNDS):
-        for name, ours, theirs in (("commits", commits(store), bare.commits()), ("list", listing(store), bare.listing()),
-                                   ("watch", delivery(store), bare.delivery())):
+        for name, ours, theirs in (
+            ("commits", commits(store), bare.commits()),
+            ("list", listing(store), bare.listing()),
+            ("watch", delivery(store), bare.delivery()),
+        ):
             took.setdefault(name, []).append(await ours)
             took.setdefault(f"bare {name}", []).append(await theirs)
     await store.close()
@@ -194,7 +198,7 @@ async def on_sqlite(folder: Path) -> dict[str, Row]:
 def measure() -> dict[str, Row]:
     """In a namespace of its own: three members talk a lot."""
     if os.environ.get("PYSTACK_BENCH_INSIDE") != "store":
-        command = ["unshare", "-n", "sh", "-c", "ip link set lo up; exec \"$@\"", "sh", sys.executable, "-m", "bench.store"]
+        command = ["unshare", "-n", "sh", "-c", 'ip link set lo up; exec "$@"', "sh", sys.executable, "-m", "bench.store"]
         inside = {**os.environ, "PYSTACK_BENCH_INSIDE": "store"}
         done = subprocess.run(command, env=inside, capture_output=True, text=True, check=True)
         rows: dict[str, Row] = json.loads(done.stdout.splitlines()[-1])

@@ -6,17 +6,15 @@ import json
 import shutil
 import statistics
 import sys
-from pathlib import Path
 
 from bench.bed import Bed, docker, floor, runc_config
+from bench.rows import Row, row, size
 
-COUNT = 50
-ROUNDS = 5
-Row = dict[str, float | str]
+COUNT, ROUNDS, RUNS = size(50, 2), size(5, 1), size(9, 1)
 
 
-def row(value: float, baseline: float, unit: str = "s", better: str = "lower") -> Row:
-    return {"value": value, "unit": unit, "baseline": baseline, "ratio": value / baseline, "better": better}
+def measure(bed: Bed) -> dict[str, Row]:
+    return {**one(bed), **stack(bed)}
 
 
 def stack(bed: Bed) -> dict[str, Row]:
@@ -49,7 +47,7 @@ def stack(bed: Bed) -> dict[str, Row]:
             rows["up50_vs_compose"] = row(middle["up"], min(ups))
             rows["down50_vs_compose"] = row(middle["down"], min(downs))
             rows["run_rm_vs_docker"] = row(
-                statistics.median(bed.pystack("container", "run", "--rm", "busybox", "true") for _ in range(9)),
+                statistics.median(bed.pystack("container", "run", "--rm", "busybox", "true") for _ in range(RUNS)),
                 statistics.median(bed.docker("/usr/bin/docker", "run", "--rm", "busybox", "true") for _ in range(5)),
             )
     return rows
@@ -62,23 +60,17 @@ def one(bed: Bed) -> dict[str, Row]:
         (work / part).mkdir(parents=True)
     (work / "config.json").write_text(json.dumps(runc_config(str(work / "rootfs"), "", ["true"])))
     layer = next((bed.root / "layers").iterdir())
-    mount = (f"mount -t overlay overlay -o lowerdir={layer},upperdir={work}/upper,workdir={work}/work {work}/rootfs"
-             f" && runc run --bundle {work} bare </dev/null; umount {work}/rootfs")
-    bare = statistics.median(bed.on_node("bash", "-c", mount) for _ in range(9))
-    ours = statistics.median(bed.pystack("container", "run", "--rm", "busybox", "true") for _ in range(9))
+    mount = (
+        f"mount -t overlay overlay -o lowerdir={layer},upperdir={work}/upper,workdir={work}/work {work}/rootfs"
+        f" && runc run --bundle {work} bare </dev/null; umount {work}/rootfs"
+    )
+    bare = statistics.median(bed.on_node("bash", "-c", mount) for _ in range(RUNS))
+    ours = statistics.median(bed.pystack("container", "run", "--rm", "busybox", "true") for _ in range(RUNS))
     shutil.rmtree(work)
     return {"run_rm_vs_runc": row(ours, bare)}
 
 
-def write(rows: dict[str, Row]) -> None:
-    """Keep *rows* in build/bench.json, and print those that are new there."""
-    path = Path("build/bench.json")
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(rows, indent=2) + "\n")
-    for name, r in rows.items():
-        if name not in _printed:
-            _printed.add(name)
-            print(f"{name}: {r['value']:.3f} {r['unit']}, baseline {r['baseline']:.3f}, ratio {r['ratio']:.2f}", flush=True)
+if __name__ == "__main__":
+    from bench.__main__ import main
 
-
-_printed: set[str] = set()
+    raise SystemExit(main(["up", *sys.argv[1:]]))

@@ -36,7 +36,7 @@ class Result(msgspec.Struct, frozen=True):
     problem: str
 
 
-class Broken(Exception):
+class BrokenError(Exception):
     """The driver does not do what the case asks for; the text says what."""
 
 
@@ -64,7 +64,7 @@ class Ground:
         described = self.describe(*numbers)
         problems = self.kernel.converge(described.objects, described.far)
         if problems:
-            raise Broken("; ".join(problems.values()))
+            raise BrokenError("; ".join(problems.values()))
 
     def own(self) -> dict[str, int]:
         """Links of the host that were not there before, with their indices."""
@@ -76,7 +76,7 @@ class Ground:
             for a, b in ((one, other), (other, one)):
                 source, target = self.endpoints[a], self.endpoints[b]
                 if not _datagram(source.netns, target.netns, getattr(target, field), size):
-                    raise Broken(f"a datagram from {getattr(source, field)} to {getattr(target, field)} does not arrive")
+                    raise BrokenError(f"a datagram from {getattr(source, field)} to {getattr(target, field)} does not arrive")
 
 
 def _datagram(source: str, target: str, address: str, size: int) -> bool:
@@ -98,16 +98,16 @@ def _datagram(source: str, target: str, address: str, size: int) -> bool:
 def says_the_same_twice(ground: Ground) -> None:
     """describe is a function: the same network and endpoints, in any order, are described equally."""
     if not ground.describe(0, 1) == ground.describe(0, 1) == ground.describe(1, 0):
-        raise Broken("two calls of describe with the same endpoints differ")
+        raise BrokenError("two calls of describe with the same endpoints differ")
 
 
 def names_its_links_rightly(ground: Ground) -> None:
     """Links that a driver makes on the host begin with the prefix, and none is longer than IFNAMSIZ allows."""
     for item in ground.describe(0, 1, 2).objects:
         if not item.name.startswith(PREFIX):
-            raise Broken(f"link {item.name} does not begin with the prefix {PREFIX!r}: nobody would take it away")
+            raise BrokenError(f"link {item.name} does not begin with the prefix {PREFIX!r}: nobody would take it away")
         if hasattr(item, "master") and len(item.name) > 15:
-            raise Broken(f"link name {item.name} is longer than 15 bytes")
+            raise BrokenError(f"link name {item.name} is longer than 15 bytes")
 
 
 def joins_its_endpoints(ground: Ground) -> None:
@@ -123,7 +123,7 @@ def changes_nothing_twice(ground: Ground) -> None:
     before = ground.own()
     ground.make(0, 1)
     if ground.own() != before:
-        raise Broken("links were made again, though nothing had changed")
+        raise BrokenError("links were made again, though nothing had changed")
     ground.reach(0, 1)
 
 
@@ -136,7 +136,7 @@ def is_adopted_after_a_restart(ground: Ground) -> None:
     ground.kernel.adopt(ground.describe(0, 1).objects)
     ground.make(0, 1)
     if ground.own() != before or indices(ground) != inside:
-        raise Broken("links were made again after a restart")
+        raise BrokenError("links were made again after a restart")
     ground.reach(0, 1)
 
 
@@ -151,7 +151,7 @@ def lets_one_go(ground: Ground) -> None:
     ground.make(0, 2)
     ground.reach(0, 2)
     if [name for _, name in netns.enter(ground.endpoints[1].netns, socket.if_nameindex)] != ["lo"]:
-        raise Broken("the endpoint that left still has its link")
+        raise BrokenError("the endpoint that left still has its link")
 
 
 def comes_back(ground: Ground) -> None:
@@ -170,18 +170,18 @@ def leaves_nothing(ground: Ground) -> None:
     ground.make(0, 1, 2)
     ground.kernel.converge(frozenset())
     if left := ground.own():
-        raise Broken(f"left on the host: {', '.join(left)}")
+        raise BrokenError(f"left on the host: {', '.join(left)}")
     if any(len(names) > 1 for names in indices(ground)):
-        raise Broken("links are left in the endpoints' namespaces")
+        raise BrokenError("links are left in the endpoints' namespaces")
 
 
 def says_what_is_missing(ground: Ground) -> None:
     """On a kernel that can make no links at all, the driver says so in words, and does not try."""
     lacks = ground.driver.missing(ground.network, Host())
     if not lacks or not all(isinstance(line, str) and line for line in lacks):
-        raise Broken("missing() has nothing to say about a kernel that lacks everything")
+        raise BrokenError("missing() has nothing to say about a kernel that lacks everything")
     if now := ground.driver.missing(ground.network, ground.host):
-        raise Broken(f"missing() on a host that has all: {'; '.join(now)}")
+        raise BrokenError(f"missing() on a host that has all: {'; '.join(now)}")
 
 
 CASES = (
@@ -203,7 +203,7 @@ def tried(case: Callable[[Ground], None], make: Callable[[str], Driver], options
         ground = Ground(make, options, directory)
         try:
             case(ground)
-        except (Broken, NetworkError) as error:
+        except (BrokenError, NetworkError) as error:
             return str(error)
         finally:
             ground.kernel.close()

@@ -7,5 +7,5 @@ class NetworkError(Exception):
     """A network object could not be made: the text says which, why, and what to do."""
 
 
-class Unsupported(NetworkError):
+class UnsupportedError(NetworkError):
     """The kernel, or the host, lacks what a driver needs."""

@@ -16,7 +16,7 @@ class PystackError(Exception):
     exit_status = 1
 
 
-class Refused(PystackError):
+class RefusedError(PystackError):
     """The server's own answer; *status* is HTTP's."""
 
     def __init__(self, message: str, status: int = 500) -> None:
@@ -24,9 +24,9 @@ class Refused(PystackError):
         self.status = status
 
 
-class Unreachable(PystackError):
+class UnreachableError(PystackError):
     pass
 
 
-class Interrupted(PystackError):
+class InterruptedByUserError(PystackError):
     exit_status = 130

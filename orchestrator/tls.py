@@ -16,7 +16,7 @@ import threading
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from orchestrator.errors import PystackError, Unreachable
+from orchestrator.errors import PystackError, UnreachableError
 
 PORT = 2376
 WITHIN_S = 15.0
@@ -150,20 +150,20 @@ class _Tunnel:
 
 
 def dial(url: str) -> socket.socket:
-    """A connection to the server at tcp://… Raises PystackError, Unreachable."""
+    """A connection to the server at tcp://… Raises PystackError, UnreachableError."""
     host, port = _address(url)
     context = _context(certificates(), server=False)
     try:
         far = socket.create_connection((host, port), WITHIN_S)
     except OSError as error:
-        raise Unreachable(f"{url}: {error.strerror or error}") from error
+        raise UnreachableError(f"{url}: {error.strerror or error}") from error
     mine, near = socket.socketpair()
     tunnel = _Tunnel(near, far, context, host)
     try:
         tunnel.shake_hands()
     except OSError as error:
         far.close()
-        raise Unreachable(f"{url}: {_reason(error)}") from error
+        raise UnreachableError(f"{url}: {_reason(error)}") from error
     threading.Thread(target=tunnel.run, daemon=True).start()
     return mine
 

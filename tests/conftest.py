@@ -24,6 +24,22 @@ SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 PATIENCE = float(os.environ.get("PYSTACK_TEST_PATIENCE", "1"))  # a machine under emulation is slower by this factor
 
 
+ROOTS = ("kernel/", "imagestore/test_unpack.py", "netplugins/test_elements.py", "netplugins/test_kernel.py",
+         "netplugins/test_conformance.py")
+"""What of the tests needs root and namespaces as a whole."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by what they need, so that `make check` can leave out what is not there for everybody."""
+    top = Path(__file__).parent
+    for item in items:
+        if str(item.path.relative_to(top)).startswith(ROOTS):
+            item.add_marker(pytest.mark.kernel)
+        parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        if {"members", "etcd"} & set(getattr(item, "fixturenames", ())) or "etcd" in parameters:
+            item.add_marker(pytest.mark.etcd)
+
+
 def eventually(check: object, within_s: float = 10.0) -> None:
     """*check* holds within that time; what it last failed with is the failure."""
     deadline = time.monotonic() + within_s * PATIENCE
@@ -75,7 +91,7 @@ def cluster_of(nodes: int, *labels: str, servers: int = 1, courier: str = "ssh",
         pytest.skip("labs need root")
     name = f"t{uuid.uuid4().hex[:6]}"
     pystack = Pystack(name)
-    store = ("--servers", str(servers), "--store", "etcd", "--courier", courier) if servers > 1 or courier == "etcd" else ()
+    store = ("--servers", str(servers), "--store", "etcd", "--transport", courier) if servers > 1 or courier == "etcd" else ()
     store += ("--disk", disk) if disk else ()
     pystack("lab", "up", "--name", name, "--nodes", str(nodes), *store, *(w for label in labels for w in ("--label", label)))
     try:

@@ -30,7 +30,7 @@ from agent.api import (
 )
 from agent.api.keys import CONVERGER, ENGINE, MAILBOX
 from agent.engine.converge import Converger
-from agent.errors import AgentError, NotModified, not_twice, told
+from agent.errors import AgentError, NotModifiedError, not_twice, told
 from agent.mailbox import Mailbox
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -41,7 +41,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Every error in Docker's form: {"message": …} and its status."""
     try:
         return await handler(request)
-    except NotModified:
+    except NotModifiedError:
         return web.Response(status=304)
     except AgentError as error:
         return web.json_response({"message": str(error)}, status=error.status)

@@ -15,7 +15,7 @@ from agent.api.keys import ENGINE, body, flag
 from agent.containers import logs
 from agent.engine.engine import Engine, signal_number
 from agent.engine.records import Record
-from agent.errors import BadRequest
+from agent.errors import BadRequestError
 from agent.files import used
 from agent.images.reference import parse
 
@@ -87,7 +87,7 @@ async def create(request: web.Request) -> web.Response:
     engine = request.app[ENGINE]
     document, name = await body(request), request.query.get("name", "").removeprefix("/")
     if name and not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", name):
-        raise BadRequest(f"Invalid container name ({name}): only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
+        raise BadRequestError(f"Invalid container name ({name}): only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
     auto_remove = bool((document.get("HostConfig") or {}).get("AutoRemove"))
     wish = translate.container(document)
     if (document.get("HostConfig") or {}).get("PublishAllPorts"):
@@ -176,7 +176,7 @@ async def remove(request: web.Request) -> web.Response:
 async def read_logs(request: web.Request) -> web.StreamResponse:
     engine, record = request.app[ENGINE], _record(request)
     if record.container.log_driver == "none":
-        raise BadRequest(f"container {record.name} keeps no log: its logging driver is none")
+        raise BadRequestError(f"container {record.name} keeps no log: its logging driver is none")
     tail = request.query.get("tail", "all")
     wanted = {n for n, name in ((1, "stdout"), (2, "stderr")) if flag(request, name)} or {1, 2}
     stamps, marks = flag(request, "timestamps"), flag(request, "marks")

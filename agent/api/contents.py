@@ -20,7 +20,7 @@ from agent.api.keys import ENGINE, body, flag
 from agent.containers import layer
 from agent.engine.engine import Engine
 from agent.engine.records import Record
-from agent.errors import AgentError, BadRequest, Conflict
+from agent.errors import AgentError, BadRequestError, ConflictError
 from agent.images import archive
 from agent.images.reference import parse
 
@@ -129,9 +129,9 @@ async def rename(request: web.Request) -> web.Response:
     engine, name = request.app[ENGINE], request.query.get("name", "").lstrip("/")
     record = engine.find(request.match_info["name"])
     if not name:
-        raise BadRequest("name is missing: what shall it be called?")
+        raise BadRequestError("name is missing: what shall it be called?")
     if record.task:
-        raise Conflict(f"container {record.name} is a task of stack {record.stack}: its file says what it is called")
+        raise ConflictError(f"container {record.name} is a task of stack {record.stack}: its file says what it is called")
     engine.rename(record, name)
     return web.Response(status=204)
 
@@ -146,7 +146,7 @@ async def update(request: web.Request) -> web.Response:
     engine, wish = request.app[ENGINE], await body(request)
     record = engine.find(request.match_info["name"])
     if record.task:
-        raise Conflict(f"container {record.name} is a task of stack {record.stack}: change its file, and `pystack up`")
+        raise ConflictError(f"container {record.name} is a task of stack {record.stack}: change its file, and `pystack up`")
     fields: dict[str, object] = {ours: wish[theirs] for theirs, ours in UPDATES.items() if wish.get(theirs)}
     if wish.get("NanoCpus"):
         fields["cpus"] = wish["NanoCpus"] / 1e9

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from agent.api.hijack import Hijacked
 from agent.api.keys import ENGINE
-from agent.errors import BadRequest, Conflict
+from agent.errors import BadRequestError, ConflictError
 from netplugins import netns
 
 routes = web.RouteTableDef()
@@ -24,9 +24,9 @@ async def dial(request: web.Request) -> web.StreamResponse:
     record = engine.find(request.match_info["name"])
     port = request.query.get("port", "")
     if not port.isdigit() or not 0 < int(port) < 65536:
-        raise BadRequest(f"port {port!r} does not exist: 1 to 65535")
+        raise BadRequestError(f"port {port!r} does not exist: 1 to 65535")
     if not record.running or not record.process:
-        raise Conflict(f"container {record.name} is not running")
+        raise ConflictError(f"container {record.name} is not running")
     await request.read()
     namespace = f"/proc/{record.process.pid}/ns/net"
 
@@ -39,7 +39,7 @@ async def dial(request: web.Request) -> web.StreamResponse:
     try:
         inner = await asyncio.to_thread(netns.enter, namespace, connect)
     except OSError as error:
-        raise Conflict(f"nothing answers at port {port} in {record.name}: {error.strerror or error}") from error
+        raise ConflictError(f"nothing answers at port {port} in {record.name}: {error.strerror or error}") from error
     inner.setblocking(False)
     reader, writer = await asyncio.open_connection(sock=inner)
     client = Hijacked(request, "application/octet-stream")

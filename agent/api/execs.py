@@ -27,7 +27,7 @@ from agent.api.keys import ENGINE, body
 from agent.containers import users
 from agent.engine.engine import Engine
 from agent.engine.records import Record
-from agent.errors import Conflict, NotFound
+from agent.errors import ConflictError, NotFoundError
 from agent.processes import Child
 
 routes = web.RouteTableDef()
@@ -57,9 +57,9 @@ EXECS: dict[str, Exec] = {}
 async def create(request: web.Request) -> web.Response:
     record = request.app[ENGINE].find(request.match_info["name"])
     if record.state == "paused":
-        raise Conflict(f"container {record.name} is paused: unpause it first")
+        raise ConflictError(f"container {record.name} is paused: unpause it first")
     if record.state != "running":
-        raise Conflict(f"container {record.name} is not running")
+        raise ConflictError(f"container {record.name} is not running")
     wish = await body(request)
     made = Exec(
         id=os.urandom(32).hex(), record=record, command=list(wish.get("Cmd") or ()), tty=bool(wish.get("Tty")),
@@ -74,7 +74,7 @@ def _exec(request: web.Request) -> Exec:
     try:
         return EXECS[request.match_info["id"]]
     except KeyError:
-        raise NotFound(f"No such exec instance: {request.match_info['id']}") from None
+        raise NotFoundError(f"No such exec instance: {request.match_info['id']}") from None
 
 
 @routes.get("/exec/{id}/json")

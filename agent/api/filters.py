@@ -13,27 +13,27 @@ from typing import TypeVar
 from aiohttp import web
 
 from agent.containers.logs import instant
-from agent.errors import BadRequest
+from agent.errors import BadRequestError
 
 T = TypeVar("T")
 
 
 class Filters:
     def __init__(self, request: web.Request) -> None:
-        """Raises BadRequest."""
+        """Raises BadRequestError."""
         try:
             given = json.loads(request.query.get("filters") or "{}")
             self._values = {k: [v] if isinstance(v, str) else [str(word) for word in v] for k, v in given.items()}
         except (ValueError, TypeError, AttributeError):
-            raise BadRequest(f"filters={request.query['filters']}: an object of lists") from None
+            raise BadRequestError(f"filters={request.query['filters']}: an object of lists") from None
 
     def __getitem__(self, key: str) -> list[str]:
         return self._values.get(key, [])
 
     def chosen(self, items: Iterable[T], tests: Mapping[str, Callable[[T, str], bool]]) -> list[T]:
-        """Those of *items* for which every key's test holds for one of its values. Raises BadRequest for a key with no test."""
+        """Those of *items* for which every key's test holds for one of its values. Raises BadRequestError for one without."""
         if unknown := self._values.keys() - tests.keys():
-            raise BadRequest(f"invalid filter '{min(unknown)}': there is {', '.join(sorted(tests))}")
+            raise BadRequestError(f"invalid filter '{min(unknown)}': there is {', '.join(sorted(tests))}")
         return [i for i in items if all(
             all(test(i, v) for v in values) if key == "label" else any(test(i, v) for v in values)
             for key, test in tests.items() if (values := self[key])
@@ -47,20 +47,20 @@ def labelled(labels: Mapping[str, str], wanted: str) -> bool:
 
 
 def truth(word: str) -> bool:
-    """Raises BadRequest."""
+    """Raises BadRequestError."""
     if word.lower() in ("1", "true", "t"):
         return True
     if word.lower() in ("0", "false", "f"):
         return False
-    raise BadRequest(f"{word!r} is neither true nor false")
+    raise BadRequestError(f"{word!r} is neither true nor false")
 
 
 def moment(request: web.Request, name: str) -> float | None:
-    """A time of the query in seconds since the epoch; None where there is none. Raises BadRequest."""
+    """A time of the query in seconds since the epoch; None where there is none. Raises BadRequestError."""
     value = request.query.get(name, "")
     if value in ("", "0"):
         return None
     try:
         return instant(value)
     except ValueError:
-        raise BadRequest(f"{name}={value}: an RFC 3339 time, or seconds since the epoch") from None
+        raise BadRequestError(f"{name}={value}: an RFC 3339 time, or seconds since the epoch") from None

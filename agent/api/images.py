@@ -14,7 +14,7 @@ from aiohttp import web
 
 from agent.api.filters import Filters, labelled, truth
 from agent.api.keys import ENGINE, flag
-from agent.errors import AgentError, BadRequest, told
+from agent.errors import AgentError, BadRequestError, told
 from agent.files import used
 from agent.images import archive, garbage, pull
 from agent.images.reference import parse
@@ -160,7 +160,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     stream = Stream(request)
     if request.query.get("fromSrc"):
         if request.query["fromSrc"] != "-":
-            raise BadRequest("images are imported from the request's body alone: fromSrc=-")
+            raise BadRequestError("images are imported from the request's body alone: fromSrc=-")
         name = request.query.get("repo", "") + (f":{request.query['tag']}" if request.query.get("tag") else "")
 
         async def take() -> dict[str, object]:
@@ -200,7 +200,7 @@ def changes(lines: list[str]) -> RunConfig:
         elif word in ("USER", "WORKDIR"):
             fields[{"USER": "user", "WORKDIR": "working_dir"}[word]] = rest
         else:
-            raise BadRequest(f"change {line!r}: CMD, ENTRYPOINT, ENV, USER, WORKDIR and LABEL are known")
+            raise BadRequestError(f"change {line!r}: CMD, ENTRYPOINT, ENV, USER, WORKDIR and LABEL are known")
     return RunConfig(**fields)
 
 

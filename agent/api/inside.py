@@ -25,7 +25,7 @@ from agent.api.keys import ENGINE, flag
 from agent.containers import logs, usage
 from agent.engine.engine import Attaching, Engine
 from agent.engine.records import Record
-from agent.errors import AgentError, BadRequest, Conflict, NotFound
+from agent.errors import AgentError, BadRequestError, ConflictError, NotFoundError
 
 routes = web.RouteTableDef()
 
@@ -34,7 +34,7 @@ def _running(request: web.Request) -> tuple[Engine, Record]:
     engine = request.app[ENGINE]
     record = engine.find(request.match_info["name"])
     if not record.running or not record.process:
-        raise Conflict(f"container {record.name} is not running")
+        raise ConflictError(f"container {record.name} is not running")
     return engine, record
 
 
@@ -51,11 +51,11 @@ async def top(request: web.Request) -> web.Response:
     )
     out, err = await child.communicate()
     if child.returncode:
-        raise BadRequest(f"ps: {err.decode(errors='replace').strip()}")
+        raise BadRequestError(f"ps: {err.decode(errors='replace').strip()}")
     head, *lines = out.decode(errors="replace").splitlines()
     titles = head.split()
     if "PID" not in titles:
-        raise BadRequest("ps_args must ask for the column PID")
+        raise BadRequestError("ps_args must ask for the column PID")
     assert record.process
     column, inside = titles.index("PID"), usage.processes(_group(engine, record), record.process.pid)
     rows = [line.split(None, len(titles) - 1) for line in lines]
@@ -118,7 +118,7 @@ async def _copier(
     record = engine.find(request.match_info["name"])
     path = request.query.get("path", "")
     if not path:
-        raise BadRequest("path is missing: which file of the container?")
+        raise BadRequestError("path is missing: which file of the container?")
     async with _root(engine, record) as (root, user):
         child = await asyncio.create_subprocess_exec(
             sys.executable, "-E", "-s", "-m", "agent.containers.copier", verb, root, path, user, stdin=stdin,
@@ -138,7 +138,7 @@ async def _answer(child: asyncio.subprocess.Process) -> dict[str, str]:
     assert child.stdout
     said: dict[str, Any] = json.loads(await child.stdout.readline() or b'{"error": "the copy ended at once"}')
     if "error" in said:
-        kind = {404: NotFound, 400: BadRequest}.get(said.get("status", 500), AgentError)
+        kind = {404: NotFoundError, 400: BadRequestError}.get(said.get("status", 500), AgentError)
         raise kind(said["error"])
     return {"X-Docker-Container-Path-Stat": base64.b64encode(json.dumps(said).encode()).decode()}
 

@@ -17,7 +17,7 @@ from agent.api.system import VERSION
 from agent.containers import hardware
 from agent.engine.networks import DEFAULT_MTU, addresses_of_host, mtu_of
 from agent.engine.records import Record
-from agent.errors import Conflict
+from agent.errors import ConflictError
 from agent.images.pull import architecture
 from agent.manifest import Container, Delta, Facts, Manifest, TaskStatus, patched
 from agent.sealing import known_key, make_key
@@ -66,7 +66,7 @@ async def change(request: web.Request) -> web.Response:
     try:
         manifest = patched(converger.manifest, msgspec.json.decode(await request.read(), type=Delta))
     except ValueError as error:
-        raise Conflict(str(error)) from None
+        raise ConflictError(str(error)) from None
     await converger.apply(manifest)
     return web.Response(status=204)
 

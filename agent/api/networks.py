@@ -11,7 +11,7 @@ from agent.api.keys import ENGINE, body
 from agent.api.translate import attachment
 from agent.engine.engine import Engine
 from agent.engine.networks import DEFAULT
-from agent.errors import BadRequest, Forbidden
+from agent.errors import BadRequestError, ForbiddenError
 from agent.manifest import Network, Subnet
 
 routes = web.RouteTableDef()
@@ -73,7 +73,7 @@ async def create(request: web.Request) -> web.Response:
     engine, wish = request.app[ENGINE], await body(request)
     pools = (wish.get("IPAM") or {}).get("Config") or ()
     if not wish.get("Name"):
-        raise BadRequest("Name is missing: what shall the network be called?")
+        raise BadRequestError("Name is missing: what shall the network be called?")
     network = engine.networks.create(Network(
         name=wish["Name"], driver=wish.get("Driver") or "bridge", internal=bool(wish.get("Internal")),
         attachable=bool(wish.get("Attachable")),
@@ -100,7 +100,7 @@ async def inspect(request: web.Request) -> web.Response:
 async def remove(request: web.Request) -> web.Response:
     engine, name = request.app[ENGINE], request.match_info["name"]
     if builtin := next((b for b in (*BUILTIN, DEFAULT) if name in (b, engine.networks.identity(b))), ""):
-        raise Forbidden(f"{builtin} is a pre-defined network and cannot be removed")
+        raise ForbiddenError(f"{builtin} is a pre-defined network and cannot be removed")
     engine.networks.remove(name)
     return web.Response(status=204)
 

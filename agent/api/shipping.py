@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 
 from agent.api.keys import ENGINE
-from agent.errors import ImageError, ImageNotFound
+from agent.errors import ImageError, ImageNotFoundError
 from agent.images import types
 from agent.images.reference import parse
 from agent.manifest import ImageCargo, LayerCargo
@@ -24,7 +24,7 @@ async def ids(request: web.Request) -> web.Response:
     for name in msgspec.json.decode(await request.read(), type=list[str]):
         try:
             image = store.find(name)
-        except (ImageError, ImageNotFound):
+        except (ImageError, ImageNotFoundError):
             continue
         if store.is_complete(image):
             out[name] = image.id
@@ -65,7 +65,7 @@ async def lacks(request: web.Request) -> web.Response:
 async def give(request: web.Request) -> web.StreamResponse:
     path = request.app[ENGINE].images.blob(request.match_info["digest"])
     if not path.exists():
-        raise ImageNotFound(f"blob {request.match_info['digest']} is not on this node")
+        raise ImageNotFoundError(f"blob {request.match_info['digest']} is not on this node")
     return web.FileResponse(path)
 
 

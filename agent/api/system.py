@@ -19,7 +19,7 @@ from agent.api.filters import Filters, labelled, moment
 from agent.api.images import summary
 from agent.api.keys import API_VERSION, ENGINE
 from agent.api.translate import LOG_DRIVERS
-from agent.errors import NoSwarm
+from agent.errors import NoSwarmError
 from agent.files import used
 from agent.images.pull import architecture
 from agent.isolation import apparmor
@@ -155,6 +155,6 @@ async def plugins(request: web.Request) -> web.Response:
 
 @routes.get("/{part:swarm|services|nodes|tasks|secrets|configs}")
 async def swarm(request: web.Request) -> web.Response:
-    """Raises NoSwarm: what Docker has a swarm for is the control plane's here."""
-    raise NoSwarm("This node is not a swarm manager. pystack's control plane has services, nodes, secrets and configs: "
+    """Raises NoSwarmError: what Docker has a swarm for is the control plane's here."""
+    raise NoSwarmError("This node is not a swarm manager. pystack's control plane has services, nodes, secrets and configs: "
                   "`pystack node ls`, `pystack secret ls`")

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from agent.errors import BadRequest
+from agent.errors import BadRequestError
 from agent.manifest import Attachment, Container, Device, DeviceRate, DeviceRequest, Healthcheck, Mount, Port, Ulimit
 
 Document = dict[str, Any]
@@ -24,12 +24,12 @@ def _words(value: object) -> tuple[str, ...] | None:
 
 
 def _userns_mode(word: str) -> Literal["", "host", "auto"]:
-    """Docker's words, and Podman's. Raises BadRequest."""
+    """Docker's words, and Podman's. Raises BadRequestError."""
     if word in ("", "host"):
         return "host" if word else ""
     if word in ("auto", "private"):
         return "auto"
-    raise BadRequest(f"UsernsMode {word!r}: host, or auto for a user namespace of its own")
+    raise BadRequestError(f"UsernsMode {word!r}: host, or auto for a user namespace of its own")
 
 
 def _ports(host: Document) -> tuple[Port, ...]:
@@ -107,10 +107,10 @@ def attachment(name: str, settings: Document, mac: str = "") -> Attachment:
 
 
 def container(body: Document) -> Container:
-    """The Container that a create request describes. Raises BadRequest, ValueError."""
+    """The Container that a create request describes. Raises BadRequestError, ValueError."""
     host: Document = body.get("HostConfig") or {}
     if not body.get("Image"):
-        raise BadRequest("Image is missing")
+        raise BadRequestError("Image is missing")
     mode = host.get("NetworkMode") or ""
     endpoints = (body.get("NetworkingConfig") or {}).get("EndpointsConfig") or {}
     own_network = mode in ("", "default", "bridge", "host", "none") or ":" in mode
@@ -125,7 +125,7 @@ def container(body: Document) -> Container:
         attachments.append(attachment("bridge", {}, mac=body["MacAddress"]))
     policy, logging = host.get("RestartPolicy") or {}, host.get("LogConfig") or {}
     if (driver := logging.get("Type") or "json-file") not in LOG_DRIVERS:
-        raise BadRequest(f"logging driver {driver!r} is not known; there is {', '.join(LOG_DRIVERS)}")
+        raise BadRequestError(f"logging driver {driver!r} is not known; there is {', '.join(LOG_DRIVERS)}")
     return Container(
         image=body["Image"],
         entrypoint=_words(body.get("Entrypoint")),

@@ -18,7 +18,7 @@ import msgspec
 
 from agent.containers import cdi, cgroups, hardware, userns
 from agent.containers.users import Identity
-from agent.errors import BadRequest
+from agent.errors import BadRequestError
 from agent.isolation import apparmor, capabilities, paths, seccomp
 from agent.manifest import Container, Mount
 
@@ -85,7 +85,7 @@ def ulimits(p: Parts) -> None:
         kind = f"RLIMIT_{limit.name.upper()}"
         number = getattr(resource, kind, None)
         if number is None:
-            raise BadRequest(f"ulimit {limit.name!r} does not exist: see getrlimit(2)")
+            raise BadRequestError(f"ulimit {limit.name!r} does not exist: see getrlimit(2)")
         _, ceiling = resource.getrlimit(number)
         soft, hard = (value if value >= 0 else resource.RLIM_INFINITY for value in (limit.soft, limit.hard))
         if not may_raise and ceiling != resource.RLIM_INFINITY:
@@ -246,7 +246,7 @@ _THROTTLES = {"read_bps": "throttleReadBpsDevice", "write_bps": "throttleWriteBp
 
 
 def _block_io(c: Container, notes: list[str], cgroup2: bool) -> Document:
-    """Raises BadRequest for a device that is none."""
+    """Raises BadRequestError for a device that is none."""
     out: Document = {}
     if c.blkio_weight or any(d.what == "weight" for d in c.blkio):
         if not cgroup2 and not (cgroups.ROOT / "blkio" / "blkio.weight").exists():
@@ -257,9 +257,9 @@ def _block_io(c: Container, notes: list[str], cgroup2: bool) -> Document:
         try:
             status = os.stat(device.path)
         except OSError as error:
-            raise BadRequest(f"blkio_config: device {device.path}: {error.strerror}") from error
+            raise BadRequestError(f"blkio_config: device {device.path}: {error.strerror}") from error
         if not stat.S_ISBLK(status.st_mode):
-            raise BadRequest(f"blkio_config: {device.path} is no block device")
+            raise BadRequestError(f"blkio_config: {device.path} is no block device")
         number = {"major": os.major(status.st_rdev), "minor": os.minor(status.st_rdev)}
         if device.what != "weight":
             out.setdefault(_THROTTLES[device.what], []).append({**number, "rate": device.rate})
@@ -291,10 +291,10 @@ def devices(p: Parts) -> None:
         try:
             status = os.stat(device.source)
         except OSError as error:
-            raise BadRequest(f"device {device.source}: {error.strerror}") from error
+            raise BadRequestError(f"device {device.source}: {error.strerror}") from error
         kind = {0o020000: "c", 0o060000: "b"}.get(status.st_mode & 0o170000)
         if kind is None:
-            raise BadRequest(f"device {device.source} is no device node")
+            raise BadRequestError(f"device {device.source} is no device node")
         number = {"type": kind, "major": os.major(status.st_rdev), "minor": os.minor(status.st_rdev)}
         nodes.append({**number, "path": device.target, "fileMode": status.st_mode & 0o777, "uid": 0, "gid": 0})
         if not p.container.privileged:
@@ -307,7 +307,7 @@ def _device_rule(text: str) -> Document:
     """`c 1:3 rwm`, with * for any number. Source: docker-run(1), --device-cgroup-rule."""
     match = re.fullmatch(r"([abc]) (\d+|\*):(\d+|\*) ([rwm]{1,3})", text.strip())
     if not match:
-        raise BadRequest(f"device_cgroup_rules: {text!r} is written like 'c 1:3 rwm'")
+        raise BadRequestError(f"device_cgroup_rules: {text!r} is written like 'c 1:3 rwm'")
     rule: Document = {"allow": True, "type": match[1], "access": match[4]}
     return rule | {key: int(number) for key, number in (("major", match[2]), ("minor", match[3])) if number != "*"}
 
@@ -335,7 +335,7 @@ KEYS: tuple[Callable[[Parts], None], ...] = (
 
 
 def build(parts: Parts) -> Document:
-    """The document for config.json. Raises BadRequest for a wish that no kernel can grant."""
+    """The document for config.json. Raises BadRequestError for a wish that no kernel can grant."""
     parts.document = {"ociVersion": "1.0.2", "linux": {}}
     for key in KEYS:
         key(parts)

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from agent.errors import BadRequest
+from agent.errors import BadRequestError
 from agent.manifest import DeviceRequest, device_kind
 
 FOLDERS = (Path("/etc/cdi"), Path("/var/run/cdi"))
@@ -108,13 +108,13 @@ def _parsed(path: Path) -> Any:
 
 
 def apply(requests: Sequence[DeviceRequest], document: Document, there: Named) -> None:
-    """Give the container of *document* (config.json) what it asks for. Raises BadRequest with what this node has."""
+    """Give the container of *document* (config.json) what it asks for. Raises BadRequestError with what this node has."""
     done: set[int] = set()
     for request in requests:
         names = request.choose(sorted(there))
         if names is None:
             kinds = ", ".join(sorted({device_kind(n) for n in there})) or "none"
-            raise BadRequest(
+            raise BadRequestError(
                 f"there is no {request} on this node; devices that CDI describes in {FOLDERS[0]}: {kinds} (of NVIDIA's: "
                 "`nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`)"
             )
@@ -145,7 +145,7 @@ def _edit(edits: Edits, document: Document, name: str) -> None:
         })
     for hook in edits.hooks:
         if hook.hook_name not in HOOKS:
-            raise BadRequest(f"device {name}: its CDI file has a hook {hook.hook_name!r}, which the runtime does not know")
+            raise BadRequestError(f"device {name}: its CDI file has a hook {hook.hook_name!r}, which the runtime does not know")
         entry = {"path": hook.path, "args": hook.args, "env": hook.env} | ({"timeout": hook.timeout} if hook.timeout else {})
         document.setdefault("hooks", {}).setdefault(hook.hook_name, []).append(entry)
 
@@ -157,7 +157,7 @@ def _node(node: DeviceNode, name: str) -> Document:
         try:
             status = os.stat(node.host_path or node.path)
         except OSError as error:
-            raise BadRequest(f"device {name}: {node.host_path or node.path}: {error.strerror}") from error
+            raise BadRequestError(f"device {name}: {node.host_path or node.path}: {error.strerror}") from error
         kind = "b" if stat.S_ISBLK(status.st_mode) else "c"
         major, minor = os.major(status.st_rdev), os.minor(status.st_rdev)
         mode = stat.S_IMODE(status.st_mode) if mode is None else mode

@@ -24,7 +24,7 @@ import msgspec
 
 from agent import descriptors, files, mounts
 from agent.containers import cgroups, users
-from agent.errors import RuntimeFailure
+from agent.errors import RuntimeFailureError
 from agent.failpoints import failpoint
 from agent.isolation import capabilities
 from agent.isolation.filters import Filters
@@ -92,7 +92,7 @@ async def ended(process: Process) -> None:
 
 
 def choose(asked: str, state: Path) -> str:
-    """The runtime for this host: "runc" or "crun". Raises RuntimeFailure where the one asked for cannot work here.
+    """The runtime for this host: "runc" or "crun". Raises RuntimeFailureError where the one asked for cannot work here.
 
     crun starts a container in about half of runc's time. It refuses a hybrid host as long as it sees the version 2
     hierarchy, so that is hidden from this process and its children, in a mount namespace of its own that still shares
@@ -108,7 +108,7 @@ def choose(asked: str, state: Path) -> str:
         else:
             reason = f"crun needs the mount that holds {state} to be shared on a hybrid cgroup host"
     if reason and asked == "crun":
-        raise RuntimeFailure(reason)
+        raise RuntimeFailureError(reason)
     return "runc" if reason else "crun"
 
 
@@ -181,7 +181,7 @@ class Runtime:
         reply: dict[str, Any] = json.loads(line) if line else {"pid": -1, "message": complaint}
         pid = int(reply.get("data", reply.get("pid", -1)))  # the key changed with conmon API version 1
         if pid <= 0:
-            raise RuntimeFailure(_reason(str(reply.get("message", "")) or complaint, bundle / "runc.log"))
+            raise RuntimeFailureError(_reason(str(reply.get("message", "")) or complaint, bundle / "runc.log"))
         self.filters.learn(ident, self.root / ident)
         monitor = int((bundle / "conmon.pid").read_text())
         failpoint("container.created")
@@ -228,7 +228,7 @@ class Runtime:
         if (self.root / ident).exists():
             failpoint("container.delete")
             if not cgroups.remove(f"{parent or self.parent}/{ident}"):
-                with contextlib.suppress(RuntimeFailure):
+                with contextlib.suppress(RuntimeFailureError):
                     await self._run("delete", "--force", ident)
             shutil.rmtree(self.root / ident, ignore_errors=True)
 
@@ -299,7 +299,7 @@ class Runtime:
             child = Child(self.program, f"--root={self.root}", *arguments, stdin=file, stdout=DEVNULL, stderr=said)
             if await child.wait():
                 said.seek(0)
-                raise RuntimeFailure(_reason(said.read().decode(errors="replace").strip(), None))
+                raise RuntimeFailureError(_reason(said.read().decode(errors="replace").strip(), None))
 
 
 def _log_paths(driver: str, log: Path) -> list[str]:
@@ -341,5 +341,5 @@ def _find(name: str) -> str | None:
 def _program(name: str) -> str:
     found = _find(name)
     if not found:
-        raise RuntimeFailure(f"{name} is not installed: `apt-get install {name}`")
+        raise RuntimeFailureError(f"{name} is not installed: `apt-get install {name}`")
     return found

@@ -19,7 +19,7 @@ import msgspec
 
 from agent import files
 from agent.containers import logs
-from agent.errors import BadRequest
+from agent.errors import BadRequestError
 
 FACILITIES = (
     "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp", "ntp", "audit",
@@ -43,7 +43,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, options: Mapping[str, str], name: str) -> Target:
-        """Raises BadRequest with the option that is wrong."""
+        """Raises BadRequestError with the option that is wrong."""
         address = options.get("syslog-address") or "unix:///dev/log"
         parts = urlsplit(address)
         try:
@@ -51,13 +51,13 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         except ValueError:
             port = 0
         if parts.scheme not in ("udp", "tcp", "unix", "unixgram") or not port or not (parts.hostname or parts.path):
-            raise BadRequest(f"log option syslog-address {address!r}: udp://HOST:PORT, tcp://HOST:PORT or unix:///PATH")
+            raise BadRequestError(f"log option syslog-address {address!r}: udp://HOST:PORT, tcp://HOST:PORT or unix:///PATH")
         facility = options.get("syslog-facility", "daemon")
         if facility not in FACILITIES:
-            raise BadRequest(f"log option syslog-facility {facility!r}: one of {', '.join(FACILITIES)}")
+            raise BadRequestError(f"log option syslog-facility {facility!r}: one of {', '.join(FACILITIES)}")
         format_ = options.get("syslog-format", "rfc5424")
         if format_ not in ("rfc5424", "rfc5424micro", "rfc3164"):
-            raise BadRequest(f"log option syslog-format {format_!r}: rfc5424 or rfc3164")
+            raise BadRequestError(f"log option syslog-format {format_!r}: rfc5424 or rfc3164")
         local = parts.scheme.startswith("unix")
         return cls(
             scheme="unix" if local else parts.scheme, place=parts.path if local else (parts.hostname or "", port),

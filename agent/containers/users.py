@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from agent import files
-from agent.errors import BadRequest
+from agent.errors import BadRequestError
 
 LIMIT = (1 << 31) - 1
 
@@ -28,12 +28,12 @@ def _rows(rootfs: Path, name: str, fields: int) -> list[list[str]]:
 def _number(text: str, what: str) -> int:
     value = int(text)
     if value > LIMIT:
-        raise BadRequest(f"{what} {text} is out of range: at most {LIMIT}")
+        raise BadRequestError(f"{what} {text} is out of range: at most {LIMIT}")
     return value
 
 
 def resolve(rootfs: Path, user: str, group_add: Sequence[str] = ()) -> Identity:
-    """`name|uid[:group|gid]`; the empty user is root. Raises BadRequest for a name that the image does not have."""
+    """`name|uid[:group|gid]`; the empty user is root. Raises BadRequestError for a name that the image does not have."""
     name, _, group = user.partition(":")
     passwd = _rows(rootfs, "/etc/passwd", 6)
     table = _rows(rootfs, "/etc/group", 4)
@@ -45,7 +45,7 @@ def resolve(rootfs: Path, user: str, group_add: Sequence[str] = ()) -> Identity:
     elif not name or name.isdigit():
         uid, gid, home = _number(name or "0", "user"), 0, "/"
     else:
-        raise BadRequest(f"user {name!r} is not in the image's /etc/passwd")
+        raise BadRequestError(f"user {name!r} is not in the image's /etc/passwd")
 
     def gid_of(text: str) -> int:
         hit = next((r for r in table if r[0] == text), None)
@@ -53,7 +53,7 @@ def resolve(rootfs: Path, user: str, group_add: Sequence[str] = ()) -> Identity:
             return _number(hit[2], "group")
         if text.isdigit():
             return _number(text, "group")
-        raise BadRequest(f"group {text!r} is not in the image's /etc/group")
+        raise BadRequestError(f"group {text!r} is not in the image's /etc/group")
 
     groups = [int(r[2]) for r in table if row and row[0] in r[3].split(",")] if not group else []
     if group:

@@ -13,7 +13,7 @@ from agent import files
 from agent.engine.engine import Engine
 from agent.engine.records import Record
 from agent.engine.recovery import recover
-from agent.errors import AgentError, ImageNotFound, NotModified, told
+from agent.errors import AgentError, ImageNotFoundError, NotModifiedError, told
 from agent.failpoints import failpoint
 from agent.manifest import Manifest, NodeStatus, Task, TaskStatus, digest
 from agent.reconcile import Action, Create, Prepare, Remove, Restart, Seen, Start, Stop, next_action
@@ -147,7 +147,7 @@ class Converger:
                             action = self._next(name)  # the world may have changed in the queue
                             if action is not None:
                                 await self._do(name, action)
-                    except NotModified:
+                    except NotModifiedError:
                         continue
                     except Exception as error:
                         if not isinstance(error, (AgentError, OSError)):  # a fault of ours must not leave anybody waiting
@@ -180,7 +180,7 @@ class Converger:
                 record = engine.records[ident]
                 if replaced and not (name in self.tasks and self.tasks[name].renew):
                     self._inherit[name] = dict(record.anonymous)
-                with contextlib.suppress(NotModified):
+                with contextlib.suppress(NotModifiedError):
                     await engine.stop(record)
                 await engine.remove(record)
 
@@ -190,7 +190,7 @@ class Converger:
         self._report(task.name)
         try:
             await self.engine.ensure_image(c.image_id or c.image, "never" if c.image_id else c.pull_policy)
-        except ImageNotFound as error:
+        except ImageNotFoundError as error:
             raise AgentError(str(error)) from error
         finally:
             self._pulling.discard(task.name)

@@ -28,7 +28,7 @@ from agent.engine import health, hooks, prepare, starting
 from agent.engine.events import Events
 from agent.engine.networks import Networks
 from agent.engine.records import Record, now, save
-from agent.errors import AgentError, BadRequest, Conflict, ImageNotFound, NotFound, NotModified, told
+from agent.errors import AgentError, BadRequestError, ConflictError, ImageNotFoundError, NotFoundError, NotModifiedError, told
 from agent.failpoints import failpoint
 from agent.images import pull as puller
 from agent.images.reference import parse
@@ -101,14 +101,14 @@ class Engine:
         return f"/{own}" if own else self.paths.cgroup_parent
 
     def find(self, name: str) -> Record:
-        """By name, ID, or the beginning of one. Raises NotFound."""
+        """By name, ID, or the beginning of one. Raises NotFoundError."""
         name = name.lstrip("/")
         hits = [r for r in self.records.values() if r.name == name or r.id == name]
         hits = hits or [r for r in self.records.values() if len(name) >= 2 and r.id.startswith(name)]
         if not hits:
-            raise NotFound(f"No such container: {name}")
+            raise NotFoundError(f"No such container: {name}")
         if len(hits) > 1:
-            raise BadRequest(f"{len(hits)} containers' IDs begin with {name}: give more digits")
+            raise BadRequestError(f"{len(hits)} containers' IDs begin with {name}: give more digits")
         return hits[0]
 
     def image_config(self, record: Record) -> RunConfig:
@@ -175,9 +175,9 @@ class Engine:
                 image = self.images.find(name)
                 if self.images.is_complete(image):
                     return image
-            except ImageNotFound:
+            except ImageNotFoundError:
                 if policy in ("never", "build"):
-                    raise ImageNotFound(f"image {name} is not on this node and pull_policy is {policy}") from None
+                    raise ImageNotFoundError(f"image {name} is not on this node and pull_policy is {policy}") from None
         return await self.pull(name)
 
     # --- life --------------------------------------------------------------------------------------------------
@@ -185,11 +185,11 @@ class Engine:
     async def create(
         self, container: Container, *, name: str = "", record: Record | None = None, auto_remove: bool = False
     ) -> Record:
-        """A new container, not started. Raises Conflict where the name is taken, and what images and networks raise."""
+        """A new container, not started. Raises ConflictError where the name is taken, and what images and networks raise."""
         ident = os.urandom(32).hex()
         name = name or f"container-{ident[:8]}"
         if any(r.name == name for r in self.records.values()):
-            raise Conflict(f"the name {name} is in use by another container: remove it or choose another name")
+            raise ConflictError(f"the name {name} is in use by another container: remove it or choose another name")
         image = self.images.find(container.image_id or container.image)
         base = record or Record(id="", name="", container=container, created="")
         made = msgspec.structs.replace(
@@ -217,7 +217,7 @@ class Engine:
         *generation* is the ordered restart that this start answers: the record says so from its first moment on."""
         async with self._lock(record):
             if record.running:
-                raise NotModified(f"container {record.name} runs already")
+                raise NotModifiedError(f"container {record.name} runs already")
             # kept in memory alone: a start that is cut off leaves a record that says "created" or "exited", and
             # whatever it had begun is taken away by the next agent
             for key, value in {"state": "starting", "stopped": False, "error": "", "exit_code": None, "health": "",
@@ -250,20 +250,20 @@ class Engine:
         return rootfs
 
     def log_limits(self, record: Record) -> Limits:
-        """How large its log may grow. Raises BadRequest."""
+        """How large its log may grow. Raises BadRequestError."""
         options = dict(record.container.log_options)
         if record.container.log_driver == "local":
             options = {"max-size": "20m", "max-file": "5", **options}
         files = options.get("max-file", "1")
         if not files.isdigit() or not 0 < int(files) < 1000:
-            raise BadRequest(f"log option max-file {files!r}: a number from 1")
+            raise BadRequestError(f"log option max-file {files!r}: a number from 1")
         return Limits(_size(options.get("max-size", "") or self.settings.log_max_size), int(files))
 
     def _log_target(self, record: Record) -> syslog.Target | None:
-        """Where its lines are sent on to, None for nowhere. Raises BadRequest."""
+        """Where its lines are sent on to, None for nowhere. Raises BadRequestError."""
         c = record.container
         if c.log_driver == "journald" and not JOURNAL.exists():
-            raise BadRequest(f"logging driver journald: there is no journal on this node ({JOURNAL})")
+            raise BadRequestError(f"logging driver journald: there is no journal on this node ({JOURNAL})")
         return syslog.Target.of(dict(c.log_options), record.name) if c.log_driver == "syslog" else None
 
     def _watch(self, record: Record) -> None:
@@ -378,7 +378,7 @@ class Engine:
                 self._set(record, state="exited", stopped=True)
                 return
             self._set(record, stopped=True)
-            raise NotModified(f"container {record.name} does not run")
+            raise NotModifiedError(f"container {record.name} does not run")
         async with self._lock(record):
             await self._thaw(record)
             self._set(record, state="stopping", stopped=True)
@@ -436,7 +436,7 @@ class Engine:
     async def kill(self, record: Record, number: int) -> None:
         """Send a signal. One that ends the container leaves its restart policy in force, as in Docker."""
         if not record.running or not record.process:
-            raise Conflict(f"container {record.name} is not running")
+            raise ConflictError(f"container {record.name} is not running")
         if number in (signal.SIGKILL, self.stop_signal(record)):
             await self._thaw(record)
         if number == signal.SIGKILL:
@@ -448,20 +448,20 @@ class Engine:
         self.events.emit("container", "kill", record.id, {"name": record.name, "signal": str(number)})
 
     async def restart(self, record: Record, *, grace_s: float | None = None, generation: int | None = None) -> None:
-        with contextlib.suppress(NotModified):
+        with contextlib.suppress(NotModifiedError):
             await self.stop(record, grace_s=grace_s)
         await self.start(record, generation=generation)
         self._set(record, "restart")
 
     async def pause(self, record: Record) -> None:
         if record.state != "running":
-            raise Conflict(f"container {record.name} is not running")
+            raise ConflictError(f"container {record.name} is not running")
         await self.runtime.pause(record.id)
         self._set(record, "pause", state="paused")
 
     async def resume(self, record: Record) -> None:
         if record.state != "paused":
-            raise Conflict(f"container {record.name} is not paused")
+            raise ConflictError(f"container {record.name} is not paused")
         await self.runtime.resume(record.id)
         self._set(record, "unpause", state="running")
 
@@ -472,9 +472,9 @@ class Engine:
                 await self.resume(record)
 
     def rename(self, record: Record, name: str) -> None:
-        """Raises Conflict where *name* is taken."""
+        """Raises ConflictError where *name* is taken."""
         if any(r.name == name for r in self.records.values()):
-            raise Conflict(f"the name {name} is in use by another container: choose another name")
+            raise ConflictError(f"the name {name} is in use by another container: choose another name")
         self._set(record, "rename", name=name)
 
     async def update(self, record: Record, fields: dict[str, Any]) -> None:
@@ -507,9 +507,11 @@ class Engine:
     def _movable(self, record: Record) -> None:
         mode = record.container.network_mode
         if record.task:
-            raise Conflict(f"container {record.name} is a task of stack {record.stack}: its file says which networks it is on")
+            raise ConflictError(
+                f"container {record.name} is a task of stack {record.stack}: its file says which networks it is on"
+            )
         if mode in ("host", "none") or ":" in mode:
-            raise Conflict(f"container {record.name} has network mode {mode}: it cannot be on networks")
+            raise ConflictError(f"container {record.name} has network mode {mode}: it cannot be on networks")
 
     def _attach(self, record: Record, attachments: tuple[Attachment, ...], verb: str, network: str) -> None:
         mode = record.container.network_mode if attachments else "none"  # off all networks it stays off all when started again
@@ -521,8 +523,8 @@ class Engine:
         """Delete a container and its writable layer; its anonymous volumes too where asked."""
         if record.running or record.state == "restarting":
             if not force:
-                raise Conflict(f"container {record.name} is running: stop it before removal, or use force")
-            with contextlib.suppress(NotModified):
+                raise ConflictError(f"container {record.name} is running: stop it before removal, or use force")
+            with contextlib.suppress(NotModifiedError):
                 await self.stop(record, grace_s=0)
         async with self._lock(record):
             await self._release(record)
@@ -572,7 +574,7 @@ class Engine:
 
 
 def signal_number(name: str) -> int:
-    """SIGTERM, TERM or 15. Raises BadRequest."""
+    """SIGTERM, TERM or 15. Raises BadRequestError."""
     if name.isdigit() and 0 < int(name) < 65:
         return int(name)
     text = name.upper().removeprefix("SIG")
@@ -581,7 +583,7 @@ def signal_number(name: str) -> int:
     try:
         return int(signal.Signals[f"SIG{text}"])
     except KeyError:
-        raise BadRequest(f"signal {name!r} does not exist: see signal(7)") from None
+        raise BadRequestError(f"signal {name!r} does not exist: see signal(7)") from None
 
 
 def _size(text: str) -> int:
@@ -593,5 +595,5 @@ def _size(text: str) -> int:
     shift = units.get(text[-1], 0)
     digits = text[:-1] if shift else text
     if not digits.isdigit():
-        raise BadRequest(f"log size {text!r}: use a number with k, m or g")
+        raise BadRequestError(f"log size {text!r}: use a number with k, m or g")
     return int(digits) << shift

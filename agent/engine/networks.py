@@ -25,7 +25,7 @@ from agent.engine import ports, rules
 from agent.engine.dataplane import Dataplane
 from agent.engine.presence import Presences
 from agent.engine.records import Endpoint, Record
-from agent.errors import AgentError, BadRequest, Conflict, Forbidden, NotFound
+from agent.errors import AgentError, BadRequestError, ConflictError, ForbiddenError, NotFoundError
 from agent.failpoints import failpoint
 from agent.manifest import Attachment, ClusterNode, Manifest, Network, Peer, PublishedPort, Subnet, Tunnel, Virtual
 from agent.paths import Paths
@@ -139,7 +139,7 @@ class Networks:
         hits = [n for n in self.all.values() if len(name) >= 6 and self.identity(n.name).startswith(name)]
         if len(hits) == 1:
             return hits[0]
-        raise NotFound(f"network {name} not found")
+        raise NotFoundError(f"network {name} not found")
 
     @staticmethod
     def identity(name: str) -> str:
@@ -148,16 +148,18 @@ class Networks:
 
     def create(self, network: Network, *, ipv6: bool = False) -> Network:
         """A network made on this node alone (Engine API); one without a subnet gets a free one, and one of *ipv6* too. Raises
-        BadRequest, Conflict, Forbidden: what is wrong with one must never come to what all are made of."""
+        BadRequestError, ConflictError, ForbiddenError: what is wrong with one must never come to what all are made of."""
         if network.name in self.all:
-            raise Conflict(f"network with name {network.name} already exists")
+            raise ConflictError(f"network with name {network.name} already exists")
         if network.driver not in self.drivers:
-            raise BadRequest(f"network {network.name}: driver {network.driver!r} is not known on this node")
+            raise BadRequestError(f"network {network.name}: driver {network.driver!r} is not known on this node")
         subnets = tuple(_sound(network.name, s) for s in network.subnets)
         for one in subnets:
             for other in (o for n in self.all.values() for o in n.subnets):
                 if _overlap(one.cidr, other.cidr):
-                    raise Forbidden(f"network {network.name}: pool {one.cidr} overlaps with {other.cidr} of another network")
+                    raise ForbiddenError(
+                        f"network {network.name}: pool {one.cidr} overlaps with {other.cidr} of another network"
+                    )
         if not any(":" not in s.cidr for s in subnets):
             subnets = (self._free_subnet(), *subnets)
         if ipv6 and not any(":" in s.cidr for s in subnets):
@@ -172,9 +174,9 @@ class Networks:
         network = self.get(name)
         users = [r.name for r in self.attached.values() if any(e.network == network.name for e in r.endpoints)]
         if users:
-            raise Conflict(f"network {name} has active endpoints: {', '.join(users)}")
+            raise ConflictError(f"network {name} has active endpoints: {', '.join(users)}")
         if network.name in self.manifest:
-            raise Conflict(f"network {name} belongs to stack {network.stack}: use `pystack down`")
+            raise ConflictError(f"network {name} belongs to stack {network.stack}: use `pystack down`")
         self._save_local({n: one for n, one in self.local.items() if n != network.name})
 
     def _free_subnet(self) -> Subnet:
@@ -198,7 +200,7 @@ class Networks:
 
     def reserve(self, record: Record) -> None:
         """Fix endpoints and published ports of *record*, which is going to be attached: nobody else gets the same until it
-        leaves. Raises Conflict."""
+        leaves. Raises ConflictError."""
         self.assign(record)
         others = [r for r in self._holders() if r.id != record.id]
         ports.assign(record, others)
@@ -206,7 +208,7 @@ class Networks:
             for other in others:
                 if twice := _addresses(record) & _addresses(other):
                     network, address = min(twice)
-                    raise Conflict(f"address {address} of network {network} is in use by container {other.name}")
+                    raise ConflictError(f"address {address} of network {network} is in use by container {other.name}")
         self._starting[record.id] = record
 
     def _holders(self) -> list[Record]:
@@ -246,7 +248,7 @@ class Networks:
         """Put *record*, running or not, on one network more. Raises AgentError, and it is then where it was."""
         network = self.get(attachment.network)
         if any(e.network == network.name for e in record.endpoints):
-            raise Conflict(f"container {record.name} is on network {network.name} already")
+            raise ConflictError(f"container {record.name} is on network {network.name} already")
         before = record.endpoints
         endpoint = self._endpoint(record, attachment, max((e.order for e in before), default=-1) + 1)
         endpoint.default = not any(e.default for e in before)
@@ -257,10 +259,10 @@ class Networks:
             raise
 
     async def disconnect(self, record: Record, network: Network) -> None:
-        """Take *record* off a network. Raises Conflict where it is not on it."""
+        """Take *record* off a network. Raises ConflictError where it is not on it."""
         rest = [e for e in record.endpoints if e.network != network.name]
         if len(rest) == len(record.endpoints):
-            raise Conflict(f"container {record.name} is not on network {network.name}")
+            raise ConflictError(f"container {record.name} is not on network {network.name}")
         if rest and not any(e.default for e in rest):
             rest[0].default = True
         await self._become(record, rest)
@@ -532,23 +534,25 @@ class Networks:
             if name.split(" ")[0] in ("tcp", "udp"):
                 if "::" in name:
                     continue  # an IPv6 listener is a courtesy: a host without IPv6 has none
-                raise Conflict(f"port {name.split(' ', 1)[1]} ({name.split(' ')[0]}) cannot be published: {why}")
+                raise ConflictError(f"port {name.split(' ', 1)[1]} ({name.split(' ')[0]}) cannot be published: {why}")
             if name in self.attached:
                 raise AgentError(f"container {self.attached[name].name}: {why}")
         if self._doors:
             for (protocol, _, port), why in (await loop.run_in_executor(self._worker, self._doors.keep, doors)).items():
-                raise Conflict(f"port {port} ({protocol}) cannot be published: {why}")
+                raise ConflictError(f"port {port} ({protocol}) cannot be published: {why}")
 
     def _wanted_doors(self) -> set[Door]:
-        """Ports of the host that lead to containers and services. Raises Conflict where two want one port in here."""
+        """Ports of the host that lead to containers and services. Raises ConflictError where two want one port in here."""
         wanted = [(p.protocol, p.host_ip or "0.0.0.0", p.port) for p in self._published()]
         wanted += [(p.protocol, "0.0.0.0", p.published) for v in self.virtuals for p in v.ports]
         seen: set[tuple[str, int]] = set()
         for protocol, host, port in wanted:
             if protocol == "sctp" or ":" in host:
-                raise Conflict(f"port {port} ({protocol}) of {host} cannot be published without root: TCP and UDP on IPv4 can")
+                raise ConflictError(
+                    f"port {port} ({protocol}) of {host} cannot be published without root: TCP and UDP on IPv4 can"
+                )
             if (protocol, port) in seen:
-                raise Conflict(f"port {port} ({protocol}) is published at two addresses: without root, a port has one use")
+                raise ConflictError(f"port {port} ({protocol}) is published at two addresses: without root, a port has one use")
             seen.add((protocol, port))
         return set(wanted)
 
@@ -713,17 +717,17 @@ def mtu_of(address: str) -> int:
 
 
 def _sound(name: str, subnet: Subnet) -> Subnet:
-    """*subnet* of a new network, with its gateway. Raises BadRequest."""
+    """*subnet* of a new network, with its gateway. Raises BadRequestError."""
     try:
         net = ipaddress.ip_network(subnet.cidr, strict=False)
         gateway = ipaddress.ip_address(subnet.gateway) if subnet.gateway else net[1]
         within = ipaddress.ip_network(subnet.ip_range, strict=False) if subnet.ip_range else net
         reserved = [ipaddress.ip_address(r) for r in subnet.reserved]
     except (ValueError, IndexError) as error:
-        raise BadRequest(f"network {name}: {error}") from None
+        raise BadRequestError(f"network {name}: {error}") from None
     outside = [str(a) for a in (gateway, within.network_address, *reserved) if a not in net]
     if outside or within.prefixlen < net.prefixlen:
-        raise BadRequest(f"network {name}: {', '.join(outside) or within} is not within {net}")
+        raise BadRequestError(f"network {name}: {', '.join(outside) or within} is not within {net}")
     return msgspec.structs.replace(subnet, cidr=str(net), gateway=str(gateway), ip_range=str(within) if subnet.ip_range else "")
 
 

@@ -6,13 +6,13 @@ import socket
 from collections.abc import Sequence
 
 from agent.engine.records import Record
-from agent.errors import AgentError, BadRequest, Conflict
+from agent.errors import AgentError, BadRequestError, ConflictError
 from agent.manifest import Port, PublishedPort
 
 
 def assign(record: Record, others: Sequence[Record]) -> None:
-    """Fix the published ports of *record*. Raises Conflict where one of *others* holds one, unless both are of one service:
-    that has the port as a whole, or the one that stays has it."""
+    """Fix the published ports of *record*. Raises ConflictError where one of *others* holds one, unless both are of one
+    service: that has the port as a whole, or the one that stays has it."""
     rivals = [r for r in others if not (record.task and (r.stack, r.service) == (record.stack, record.service))]
     taken = {(p.protocol, p.published): r.name for r in rivals for p in r.ports}
     held = {(p.target, p.protocol, p.host_ip): p.published for p in record.ports}
@@ -27,7 +27,7 @@ def assign(record: Record, others: Sequence[Record]) -> None:
             for r in rivals for p in r.ports
         )
         if clash:
-            raise Conflict(f"port {published}/{port.protocol} is already published by {owner}")
+            raise ConflictError(f"port {published}/{port.protocol} is already published by {owner}")
         taken[port.protocol, published] = record.name
         ports.append(PublishedPort(target=port.target, published=published, protocol=port.protocol, host_ip=port.host_ip))
     record.ports = ports
@@ -47,7 +47,7 @@ def _free_port(port: Port, taken: dict[tuple[str, int], str]) -> int:
             try:
                 probe.bind((port.host_ip, 0))
             except OSError as error:
-                raise BadRequest(f"address {port.host_ip} cannot be published on: {error.strerror}") from error
+                raise BadRequestError(f"address {port.host_ip} cannot be published on: {error.strerror}") from error
             number = int(probe.getsockname()[1])
         if (port.protocol, number) not in taken:
             return number

@@ -14,10 +14,10 @@ from agent import files, mounts, rootless
 from agent.containers import bundle, userns, users
 from agent.engine import etcfiles
 from agent.engine.records import Record
-from agent.errors import BadRequest, NotFound
+from agent.errors import BadRequestError, NotFoundError
 from agent.images.types import Config, RunConfig
 from agent.manifest import File, Healthcheck, Mount
-from agent.sealing import Unsealable, unseal
+from agent.sealing import UnsealableError, unseal
 
 if TYPE_CHECKING:
     from agent.engine.engine import Engine
@@ -41,7 +41,7 @@ def arguments(record: Record, image: RunConfig) -> list[str]:
     else:
         command = list(image.cmd or ()) if c.entrypoint is None else []
     if not entrypoint + command:
-        raise BadRequest(f"image {c.image} names no command to run: give one (command: …)")
+        raise BadRequestError(f"image {c.image} names no command to run: give one (command: …)")
     return entrypoint + command
 
 
@@ -97,16 +97,18 @@ def user_namespace(engine: Engine, record: Record) -> tuple[int, Path | None]:
     """The user namespace that *record* is going to be in: the host's ID of its root, and its path; (0, None) is the node's own.
 
     Who shares a namespace with another container shares that one's user namespace too: nobody else may use it. Raises
-    BadRequest."""
+    BadRequestError."""
     c = record.container
     mode = c.userns_mode or engine.settings.userns
     donors = [d for d in (_other(engine, record, m) for m in (c.network_mode, c.pid_mode, c.ipc_mode)) if d]
     if donors:
         if len({d.ids for d in donors}) > 1:
-            raise BadRequest("it shares namespaces of containers in different user namespaces: give all userns_mode: host")
+            raise BadRequestError("it shares namespaces of containers in different user namespaces: give all userns_mode: host")
         donor = donors[0]
         if c.userns_mode and (mode == "host") != (donor.ids == 0):
-            raise BadRequest(f"userns_mode: {mode}: it shares namespaces of {donor.name}, and must have the same userns_mode")
+            raise BadRequestError(
+                f"userns_mode: {mode}: it shares namespaces of {donor.name}, and must have the same userns_mode"
+            )
         path = next((Path(f"/proc/{d.process.pid}/ns/user") for d in donors if d.ids and d.process), None)
         return donor.ids, path
     if mode == "host":
@@ -114,9 +116,11 @@ def user_namespace(engine: Engine, record: Record) -> tuple[int, Path | None]:
     modes = {"network_mode": c.network_mode, "pid": c.pid_mode, "ipc": c.ipc_mode}
     wants = ["privileged"] if c.privileged else [f"{key}: host" for key, value in modes.items() if value == "host"]
     if wants:
-        raise BadRequest(f"{' and '.join(wants)}: a container in a user namespace has nothing of the host: userns_mode: host")
+        raise BadRequestError(
+            f"{' and '.join(wants)}: a container in a user namespace has nothing of the host: userns_mode: host"
+        )
     if rootless.inside():
-        raise BadRequest("userns_mode: auto: a server without root has one user namespace for all its containers")
+        raise BadRequestError("userns_mode: auto: a server without root has one user namespace for all its containers")
     return userns.free(r.ids for r in engine.records.values()), engine.userns_path(record)
 
 
@@ -130,7 +134,7 @@ def _other(engine: Engine, record: Record, mode: str) -> Record | None:
     else:
         return None
     if found is None or not found.running:
-        raise NotFound(f"{mode}: that container does not run, so its namespace cannot be joined")
+        raise NotFoundError(f"{mode}: that container does not run, so its namespace cannot be joined")
     return found
 
 
@@ -163,7 +167,7 @@ async def _mounts(
     out: list[tuple[Mount, Path]] = []
     for target, mount in wanted.items():
         if not target.startswith("/") or target == "/" or ".." in target.split("/"):
-            raise BadRequest(f"mount target {target!r} must be an absolute path below /")
+            raise BadRequestError(f"mount target {target!r} must be an absolute path below /")
         source = Path()
         if mount.kind == "volume":
             source = await _volume(engine, record, mount, rootfs)
@@ -179,7 +183,7 @@ async def _mounts(
                 source = engine.paths.docker_socket  # who asks for Docker's API is given it
             if not source.exists():
                 if not mount.create_host_path:
-                    raise BadRequest(f"bind mount source {source} does not exist on this node")
+                    raise BadRequestError(f"bind mount source {source} does not exist on this node")
                 source.mkdir(parents=True)
         is_file = mount.kind in ("bind", "image") and not source.is_dir()
         files.make_in_root(rootfs, target, directory=not is_file)
@@ -214,21 +218,23 @@ def _image(engine: Engine, record: Record, mount: Mount) -> Path:
     try:
         return files.resolve_in_root(point, mount.subpath)
     except OSError as error:
-        raise BadRequest(f"image {mount.source} has no {mount.subpath}: {error.strerror}") from error
+        raise BadRequestError(f"image {mount.source} has no {mount.subpath}: {error.strerror}") from error
 
 
 def _content(engine: Engine, file: File) -> bytes:
-    """Raises BadRequest where it did not come with the manifest, or is sealed to another host."""
+    """Raises BadRequestError where it did not come with the manifest, or is sealed to another host."""
     kind = "secret" if file.secret else "config"
     there = engine.contents.get(file.digest)
     if there is None:
-        raise BadRequest(f"the content of {kind} {file.source} did not come with the manifest: `pystack up` again sends it")
+        raise BadRequestError(
+            f"the content of {kind} {file.source} did not come with the manifest: `pystack up` again sends it"
+        )
     if not there.sealed:
         return there.data
     try:
         return unseal(engine.paths.keys, there.data, file.digest)
-    except Unsealable as error:
-        raise BadRequest(f"{kind} {file.source} cannot be opened: {error}; `pystack up` again seals it anew") from error
+    except UnsealableError as error:
+        raise BadRequestError(f"{kind} {file.source} cannot be opened: {error}; `pystack up` again seals it anew") from error
 
 
 async def _volume(engine: Engine, record: Record, mount: Mount, rootfs: Path) -> Path:
@@ -241,7 +247,7 @@ async def _volume(engine: Engine, record: Record, mount: Mount, rootfs: Path) ->
     else:
         declared = engine.manifest_volumes.get(name)
         if declared and declared.external and name not in engine.volumes.all:
-            raise NotFound(f"volume {name} is declared external but does not exist: `pystack volume create {name}`")
+            raise NotFoundError(f"volume {name} is declared external but does not exist: `pystack volume create {name}`")
         engine.volumes.create(
             name, driver=declared.driver if declared else "local", labels=declared.own_labels if declared else {},
             options=dict(declared.options) if declared else {},
@@ -263,7 +269,7 @@ def sysctls(record: Record) -> dict[str, str]:
 async def write_bundle(engine: Engine, record: Record, config: Config, rootfs: Path, user: Path | None) -> None:
     """Everything that the runtime needs, below the container's folder, for the user namespace *user*, None for the node's.
 
-    Raises BadRequest, NotFound."""
+    Raises BadRequestError, NotFoundError."""
     c = record.container
     image = config.config or RunConfig()
     directory = engine.bundle(record)
@@ -271,7 +277,7 @@ async def write_bundle(engine: Engine, record: Record, config: Config, rootfs: P
         path = rootfs / top
         if path.is_symlink():
             # an image whose /dev or /proc is a link could lead the runtime's mounts elsewhere (CVE-2025-31133 and kin)
-            raise BadRequest(f"image {c.image}: /{top} is a symbolic link: refused")
+            raise BadRequestError(f"image {c.image}: /{top} is a symbolic link: refused")
         path.mkdir(exist_ok=True)
     mounts = await _mounts(engine, record, image, rootfs, user)
     name = hostname(record)
@@ -297,13 +303,13 @@ async def write_bundle(engine: Engine, record: Record, config: Config, rootfs: P
     identity = users.resolve(rootfs, c.user or image.user, c.group_add)
     working_dir = c.working_dir or image.working_dir or "/"
     if not working_dir.startswith("/") or working_dir.startswith("/proc/"):
-        raise BadRequest(f"working_dir {working_dir!r} must be an absolute path outside /proc")
+        raise BadRequestError(f"working_dir {working_dir!r} must be an absolute path outside /proc")
     files.make_in_root(rootfs, working_dir, directory=True)
     args = arguments(record, image)
     if c.init:
         program = next((Path(p) for p in INIT if Path(p).exists()), None)
         if program is None:
-            raise BadRequest("init: true needs an init program on the node: `apt-get install tini`")
+            raise BadRequestError("init: true needs an init program on the node: `apt-get install tini`")
         files.make_in_root(rootfs, "/sbin/pystack-init", directory=False)
         mounts.append((Mount(kind="bind", target="/sbin/pystack-init", read_only=True), program))
         args = ["/sbin/pystack-init", "--", *args]

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from agent.errors import BadRequest, ImageError
+from agent.errors import BadRequestError, ImageError
 from agent.images import types
 from agent.images.pull import architecture, choose
 from agent.images.reference import Reference, parse
@@ -34,7 +34,7 @@ class _Layout:
                 self._tar = tarfile.open(path)  # noqa: SIM115 - closed by close()
                 self._members = {m.name.removeprefix("./"): m for m in self._tar.getmembers()}
             except (tarfile.TarError, EOFError, OSError) as error:
-                raise BadRequest(f"{path.name} is no image archive: {error}") from error
+                raise BadRequestError(f"{path.name} is no image archive: {error}") from error
 
     def close(self) -> None:
         if self._tar:
@@ -87,10 +87,10 @@ async def load(store: ImageStore, path: Path) -> list[str]:
         if layout.has("manifest.json"):
             return await _load_docker(store, layout)
     except (msgspec.MsgspecError, ValueError, KeyError) as error:
-        raise BadRequest(f"{path.name} is damaged: {error}") from error
+        raise BadRequestError(f"{path.name} is damaged: {error}") from error
     finally:
         layout.close()
-    raise BadRequest(f"{path.name} is no image archive: it has neither index.json (OCI) nor manifest.json (Docker)")
+    raise BadRequestError(f"{path.name} is no image archive: it has neither index.json (OCI) nor manifest.json (Docker)")
 
 
 async def _load_oci(store: ImageStore, layout: _Layout) -> list[str]:

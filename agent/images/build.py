@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from agent import files
-from agent.errors import AgentError, BadRequest
+from agent.errors import AgentError, BadRequestError
 from agent.images import archive
 from agent.images.reference import parse
 from agent.images.store import Image, ImageStore
@@ -62,7 +62,7 @@ async def build(
             (directory / BUILD_EXTRAS).rename(along)  # no COPY shall see what only RUN may
         dockerfile = files.resolve_in_root(directory, wish.dockerfile) if _exists(directory, wish.dockerfile) else None
         if dockerfile is None:
-            raise BadRequest(f"the build context has no {wish.dockerfile}")
+            raise BadRequestError(f"the build context has no {wish.dockerfile}")
         storage = [
             "--root", str(root / "storage"), "--runroot", str(root / "run"), "--storage-driver", "overlay",
         ]
@@ -135,7 +135,7 @@ async def _unpack(context: AsyncIterator[bytes], directory: Path) -> None:
         pass
     _, err = await child.communicate()
     if child.returncode:
-        raise BadRequest(f"the build context is no valid tar: {err.decode(errors='replace').strip()}")
+        raise BadRequestError(f"the build context is no valid tar: {err.decode(errors='replace').strip()}")
 
 
 def bases(dockerfile: str, args: dict[str, str]) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from agent.errors import ImageError, ImageNotFound
+from agent.errors import ImageError, ImageNotFoundError
 from agent.images import auth, types
 from agent.images.reference import Reference
 from agent.settings import Settings
@@ -26,7 +26,7 @@ MANIFEST_LIMIT = 4 << 20
 ACCEPT = ", ".join((*types.MANIFESTS, *types.INDEXES))
 
 
-class Unavailable(Exception):
+class UnavailableError(Exception):
     """This endpoint failed in a way that another try, or another endpoint, may mend."""
 
 
@@ -62,7 +62,7 @@ class Registry:
         await self._session.close()
 
     async def _request(self, method: str, endpoint: str, path: str, **options: Any) -> aiohttp.ClientResponse:
-        """One request, logged in where the endpoint asks for it. Raises Unavailable, ImageNotFound or ImageError."""
+        """One request, logged in where the endpoint asks for it. Raises UnavailableError, ImageNotFoundError or ImageError."""
         assert self._session
         action = "pull,push" if method in ("POST", "PUT", "PATCH") else "pull"
         url = path if path.startswith("http") else f"{endpoint}/v2/{self.reference.repository}/{path}"
@@ -73,7 +73,7 @@ class Registry:
             try:
                 reply = await self._session.request(method, url, headers=headers, **options)
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                raise Unavailable(f"{endpoint}: {error or type(error).__name__}") from error
+                raise UnavailableError(f"{endpoint}: {error or type(error).__name__}") from error
             if reply.status == 401 and attempt == 1:
                 challenge = reply.headers.get("WWW-Authenticate", "")
                 reply.release()
@@ -85,11 +85,11 @@ class Registry:
         reply.release()
         name = self.reference.familiar
         if reply.status == 404:
-            raise ImageNotFound(f"image {name} does not exist at {endpoint}: check its name and tag")
+            raise ImageNotFoundError(f"image {name} does not exist at {endpoint}: check its name and tag")
         if reply.status in (401, 403):
             raise ImageError(f"{endpoint} denies {action} of {name} ({reply.status}): log in with `docker login`")
         if reply.status == 429 or reply.status >= 500:
-            raise Unavailable(f"{endpoint} answered {reply.status}")
+            raise UnavailableError(f"{endpoint} answered {reply.status}")
         raise ImageError(f"{endpoint} answered {reply.status} for {name}")
 
     async def _login(self, endpoint: str, action: str, challenge: str) -> None:
@@ -103,11 +103,11 @@ class Registry:
             try:
                 won = await auth.token(self._session, parameters, scope, credentials, endpoint)
             except (aiohttp.ClientError, TimeoutError) as error:
-                raise Unavailable(f"{endpoint}: the token server does not answer: {error}") from error
+                raise UnavailableError(f"{endpoint}: the token server does not answer: {error}") from error
             self._authorization[endpoint, action] = f"Bearer {won}"
 
     async def manifest(self, target: str) -> tuple[bytes, str, str]:
-        """(document, digest, media type) of a tag or digest. Raises ImageNotFound, ImageError."""
+        """(document, digest, media type) of a tag or digest. Raises ImageNotFoundError, ImageError."""
         failures: list[str] = []
         for attempt in range(ATTEMPTS):
             for endpoint in self.endpoints:
@@ -117,12 +117,12 @@ class Registry:
                         data = await reply.content.read(MANIFEST_LIMIT)
                         while not reply.content.at_eof() and len(data) < MANIFEST_LIMIT:
                             data += await reply.content.read(MANIFEST_LIMIT - len(data))
-                except ImageNotFound as error:
+                except ImageNotFoundError as error:
                     if endpoint == self.endpoints[-1]:
                         raise
                     failures.append(str(error))  # a mirror need not have everything
                     continue
-                except (Unavailable, aiohttp.ClientError, TimeoutError) as error:
+                except (UnavailableError, aiohttp.ClientError, TimeoutError) as error:
                     failures.append(str(error))
                     continue
                 digest = "sha256:" + hashlib.sha256(data).hexdigest()
@@ -154,9 +154,9 @@ class Registry:
                     if received == size:
                         return
                     failures.append(f"{endpoint}: the connection ended after {received} of {size} bytes")
-                except ImageNotFound as error:
+                except ImageNotFoundError as error:
                     failures.append(str(error))
-                except (Unavailable, aiohttp.ClientError, TimeoutError) as error:
+                except (UnavailableError, aiohttp.ClientError, TimeoutError) as error:
                     failures.append(str(error) or f"{endpoint}: silent for {STALL_S:.0f} s")
             await _pause(attempt)
         unique = "; ".join(dict.fromkeys(failures))
@@ -165,9 +165,9 @@ class Registry:
     async def has_blob(self, digest: str) -> bool:
         try:
             (await self._request("HEAD", self.endpoints[-1], f"blobs/{digest}")).release()
-        except ImageNotFound:
+        except ImageNotFoundError:
             return False
-        except Unavailable as error:
+        except UnavailableError as error:
             raise ImageError(str(error)) from error
         return True
 
@@ -183,7 +183,7 @@ class Registry:
             headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
             url = f"{location}{joint}digest={digest}"
             (await self._request("PUT", self.endpoints[-1], url, data=data, headers=headers)).release()
-        except Unavailable as error:
+        except UnavailableError as error:
             raise ImageError(f"push of {self.reference.familiar}: {error}") from error
 
     async def put_manifest(self, target: str, data: bytes, media_type: str) -> None:
@@ -191,7 +191,7 @@ class Registry:
         try:
             path = f"manifests/{target}"
             (await self._request("PUT", self.endpoints[-1], path, data=data, headers=headers)).release()
-        except Unavailable as error:
+        except UnavailableError as error:
             raise ImageError(f"push of {self.reference.familiar}: {error}") from error
 
 

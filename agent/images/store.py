@@ -21,7 +21,7 @@ from pathlib import Path
 import msgspec
 
 from agent import files, mounts
-from agent.errors import Conflict, ImageError, ImageNotFound
+from agent.errors import ConflictError, ImageError, ImageNotFoundError
 from agent.failpoints import failpoint
 from agent.images import types
 from agent.images.reference import DIGEST, Reference, parse
@@ -237,7 +237,7 @@ class ImageStore:
         return msgspec.json.decode(self.blob(digest).read_bytes(), type=types.Manifest)
 
     def find(self, text: str) -> Image:
-        """By name, by manifest digest, or by (the beginning of) its ID. Raises ImageNotFound."""
+        """By name, by manifest digest, or by (the beginning of) its ID. Raises ImageNotFoundError."""
         bare = text.removeprefix("sha256:")
         if len(bare) >= 6 and all(c in "0123456789abcdef" for c in bare):
             # several manifests may have one config, as after a build that added nothing: they are one image
@@ -249,7 +249,7 @@ class ImageStore:
         reference = parse(text)
         digest = reference.digest or self.names.get(reference.name, "")
         if not digest or digest not in self.names.values():
-            raise ImageNotFound(f"No such image: {text}")
+            raise ImageNotFoundError(f"No such image: {text}")
         return self.image(digest)
 
     def everything(self) -> tuple[Image, ...]:
@@ -281,7 +281,7 @@ class ImageStore:
         gone = [{"Untagged": parse(n).familiar} for n in names if not n.startswith("@")]
         last = set(names) >= {n for n, d in self.names.items() if d == image.digest}
         if last and image.digest in in_use:
-            raise Conflict(f"image {text} is used by a container: remove that first")
+            raise ConflictError(f"image {text} is used by a container: remove that first")
         for name in names:
             self.names.pop(name, None)
         self._save_names()

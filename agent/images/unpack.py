@@ -30,7 +30,7 @@ MAX_BYTES = 64 << 30
 CHUNK = 1 << 18
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The layer is broken or hostile; the text is for the user."""
 
 
@@ -98,11 +98,11 @@ class Verified(io.RawIOBase):
             try:
                 self._ready = self._decoder.decompress(data)
             except Exception as error:
-                raise Refused(f"the layer does not decompress: {error}") from error
+                raise RefusedError(f"the layer does not decompress: {error}") from error
             self.diff.update(self._ready)
             self.size += len(self._ready)
             if self.size > MAX_BYTES:
-                raise Refused(f"the layer is larger than {MAX_BYTES >> 30} GiB when unpacked")
+                raise RefusedError(f"the layer is larger than {MAX_BYTES >> 30} GiB when unpacked")
         count = min(len(buffer), len(self._ready))
         buffer[:count] = self._ready[:count]
         self._ready = self._ready[count:]
@@ -110,12 +110,12 @@ class Verified(io.RawIOBase):
 
 
 def _inside(name: str) -> str:
-    """*name* relative to the layer's root. Raises Refused where it has a `..` part."""
+    """*name* relative to the layer's root. Raises RefusedError where it has a `..` part."""
     parts = [p for p in name.split("/") if p not in ("", ".")]
     if ".." in parts:
-        raise Refused(f"the layer's entry {name!r} leaves its root")
+        raise RefusedError(f"the layer's entry {name!r} leaves its root")
     if any(len(p.encode(errors="surrogateescape")) > 255 for p in parts):
-        raise Refused(f"the layer's entry {name[:60]!r}… has a name longer than 255 bytes")
+        raise RefusedError(f"the layer's entry {name[:60]!r}… has a name longer than 255 bytes")
     return "/" + "/".join(parts)
 
 
@@ -142,7 +142,7 @@ def extract(stream: BinaryIO) -> int:
         archive = tarfile.open(fileobj=stream, mode="r|", errorlevel=2)  # noqa: SIM115
         for count, entry in enumerate(archive):
             if count >= MAX_ENTRIES:
-                raise Refused(f"the layer has more than {MAX_ENTRIES} entries")
+                raise RefusedError(f"the layer has more than {MAX_ENTRIES} entries")
             path = _inside(entry.name)
             parent, base = os.path.split(path)
             if parent not in made:
@@ -161,9 +161,9 @@ def extract(stream: BinaryIO) -> int:
         while stream.read(CHUNK):
             pass
     except tarfile.TarError as error:
-        raise Refused(f"the layer is no valid tar archive: {error}") from error
+        raise RefusedError(f"the layer is no valid tar archive: {error}") from error
     except (FileExistsError, NotADirectoryError, FileNotFoundError, IsADirectoryError, OverflowError) as error:
-        raise Refused(f"the layer contradicts itself: {error}") from error
+        raise RefusedError(f"the layer contradicts itself: {error}") from error
     for path, when in directories:
         os.utime(path, (when, when))
     return total
@@ -176,7 +176,7 @@ def _entry(
     size = 0
     when = max(0.0, min(float(entry.mtime), 4e9))
     if entry.uid >= 1 << 31 or entry.gid >= 1 << 31 or min(entry.uid, entry.gid) < 0:
-        raise Refused(f"the layer's entry {entry.name!r} has an owner out of range")
+        raise RefusedError(f"the layer's entry {entry.name!r} has an owner out of range")
     if entry.isdir():
         if not os.path.isdir(path) or os.path.islink(path):
             _clear(path)
@@ -210,7 +210,7 @@ def _entry(
             kind = stat.S_IFCHR if entry.ischr() else stat.S_IFBLK
             os.mknod(path, 0o600 | kind, os.makedev(entry.devmajor, entry.devminor))
         else:
-            raise Refused(f"the layer's entry {entry.name!r} is of unknown type {entry.type!r}")
+            raise RefusedError(f"the layer's entry {entry.name!r} is of unknown type {entry.type!r}")
     os.chown(path, entry.uid, entry.gid, follow_symlinks=False)
     for key, value in entry.pax_headers.items():
         name = key.removeprefix("SCHILY.xattr.")
@@ -245,15 +245,15 @@ def _main(target: str, blob: str, diff_id: str, keep: str) -> int:
         reply["size"] = extract(io.BufferedReader(stream, CHUNK))  # type: ignore[type-var]
         got = "sha256:" + stream.blob.hexdigest()
         if blob and got != blob:
-            raise Refused(f"the layer has digest {got}, the manifest says {blob}")
+            raise RefusedError(f"the layer has digest {got}, the manifest says {blob}")
         diff = "sha256:" + stream.diff.hexdigest()
         if diff_id and diff != diff_id:
-            raise Refused(f"the unpacked layer has digest {diff}, the image's config says {diff_id}")
+            raise RefusedError(f"the unpacked layer has digest {diff}, the image's config says {diff_id}")
         reply |= {"digest": got, "diff_id": diff, "blob_size": stream.blob_size}
         if kept:
             kept.flush()
             os.fsync(kept.fileno())
-    except Refused as error:
+    except RefusedError as error:
         reply = {"error": str(error)}
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agent import rootless
-from agent.errors import BadRequest
+from agent.errors import BadRequestError
 
 ENABLED = Path("/sys/module/apparmor/parameters/enabled")
 LOADED = Path("/sys/kernel/security/apparmor/profiles")
@@ -59,17 +59,19 @@ def is_active() -> bool:
 def resolve(security_opt: Sequence[str], notes: list[str], *, privileged: bool) -> str:
     """The profile that a container runs under, "" for none. *notes* hears of what this node cannot do.
 
-    Raises BadRequest for a profile that is not loaded: running without it would pass for running with it."""
+    Raises BadRequestError for a profile that is not loaded: running without it would pass for running with it."""
     wish = next((o.replace(":", "=", 1).partition("=")[2] for o in security_opt if o.startswith("apparmor")), "")
     if wish == "unconfined" or (privileged and not wish):
         return ""
     if not is_active() or rootless.inside():  # to load a profile is root's
         if wish:
-            raise BadRequest(f"security_opt apparmor={wish}: AppArmor is not active on this node")
+            raise BadRequestError(f"security_opt apparmor={wish}: AppArmor is not active on this node")
         return ""
     if wish and wish != DEFAULT:
         if wish not in _loaded():
-            raise BadRequest(f"security_opt apparmor={wish}: no such profile is loaded: `apparmor_parser -r FILE` loads one")
+            raise BadRequestError(
+                f"security_opt apparmor={wish}: no such profile is loaded: `apparmor_parser -r FILE` loads one"
+            )
         return wish
     if problem := _load_default():
         notes.append(f"containers are not confined by AppArmor: {problem}")

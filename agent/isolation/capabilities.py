@@ -6,7 +6,7 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-from agent.errors import BadRequest
+from agent.errors import BadRequestError
 
 ALL = (
     "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
@@ -26,7 +26,7 @@ def _names(asked: Sequence[str]) -> list[str]:
     names = [name.upper().removeprefix("CAP_") for name in asked]
     for name in names:
         if name != "ALL" and name not in ALL:
-            raise BadRequest(f"capability {name!r} does not exist: see capabilities(7)")
+            raise BadRequestError(f"capability {name!r} does not exist: see capabilities(7)")
     return names
 
 

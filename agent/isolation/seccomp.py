@@ -11,7 +11,7 @@ import platform
 from collections.abc import Sequence
 from pathlib import Path
 
-from agent.errors import BadRequest
+from agent.errors import BadRequestError
 
 ALLOWED = """
 accept accept4 access adjtimex alarm bind brk cachestat capget capset chdir chmod chown chown32 clock_adjtime
@@ -116,6 +116,6 @@ def resolve(
             try:
                 profile: dict[str, object] = json.loads(Path(value).read_text())
             except (OSError, ValueError) as error:
-                raise BadRequest(f"security_opt seccomp: profile {value}: {error}") from error
+                raise BadRequestError(f"security_opt seccomp: profile {value}: {error}") from error
             return profile
     return None if privileged else default(capabilities)

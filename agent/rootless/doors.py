@@ -19,7 +19,7 @@ WITHIN_S = 10.0
 LOWEST = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 
 
-class Refused(AgentError):
+class RefusedError(AgentError):
     """slirp4netns does not forward a port."""
 
 
@@ -48,7 +48,7 @@ class Doors:
                 self._open[door] = self._ask("add_hostfwd", {
                     "proto": protocol, "host_addr": host, "host_port": port, "guest_addr": HERE, "guest_port": port,
                 })["id"]
-            except Refused as error:
+            except RefusedError as error:
                 low = int(LOWEST.read_text())
                 failed[door] = f"ports below {low} are root's" if port < low else f"it is in use ({error})"
         return failed
@@ -72,5 +72,5 @@ class Doors:
                 raise AgentError(f"slirp4netns does not answer: {error}") from error
         answer = json.loads(said)
         if "error" in answer:
-            raise Refused(str(answer["error"].get("desc", answer["error"])))
+            raise RefusedError(str(answer["error"].get("desc", answer["error"])))
         return dict(answer.get("return", {}))

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from agent.errors import BadRequest
+from agent.errors import BadRequestError
 from agent.manifest import VOLUME_DRIVERS, Home
 
 PATIENT_S = 15
@@ -31,12 +31,12 @@ class Mounting(msgspec.Struct, frozen=True):
 
 
 def check(name: str, driver: str, options: Mapping[str, str]) -> None:
-    """Raises BadRequest where there is no such driver, or it has no such option, or one is missing."""
+    """Raises BadRequestError where there is no such driver, or it has no such option, or one is missing."""
     if driver not in VOLUME_DRIVERS:
-        raise BadRequest(f"volume {name}: driver {driver!r} is not known; there is {', '.join(VOLUME_DRIVERS)}")
+        raise BadRequestError(f"volume {name}: driver {driver!r} is not known; there is {', '.join(VOLUME_DRIVERS)}")
     known = VOLUME_DRIVERS[driver]
     if unknown := sorted(set(options) - known):
-        raise BadRequest(f"volume {name}: {driver} has no option {', '.join(unknown)}; it has {', '.join(sorted(known))}")
+        raise BadRequestError(f"volume {name}: {driver} has no option {', '.join(unknown)}; it has {', '.join(sorted(known))}")
     mounting(name, driver, options, Home(node="", address="check"), "")
 
 
@@ -64,7 +64,7 @@ def _local(name: str, options: Mapping[str, str]) -> Mounting | None:
     if "bind" in extra.split(","):
         return Mounting(("mount", "--bind", _given(name, options, "device")), "mount", "util-linux")
     if not kind:
-        raise BadRequest(f"volume {name}: driver_opts needs `type` with `device` and `o`")
+        raise BadRequestError(f"volume {name}: driver_opts needs `type` with `device` and `o`")
     if kind == "tmpfs":
         return _mount("tmpfs", "tmpfs", extra)
     address = dict(part.partition("=")[::2] for part in extra.split(",")).get("addr", "")
@@ -92,7 +92,7 @@ def _sshfs(name: str, options: Mapping[str, str], home: Home | None, keys: str) 
         if home is None:
             return None  # this node is the home
         if not home.address:
-            raise BadRequest(f"volume {name}: its home {home.node} has no SSH server that other nodes could reach")
+            raise BadRequestError(f"volume {name}: its home {home.node} has no SSH server that other nodes could reach")
         host = f"[{home.address}]" if ":" in home.address else home.address
         source, port = f"{home.user}@{host}:/volume", str(home.port)
         words += [f"IdentityFile={keys}/id_ed25519", f"UserKnownHostsFile={keys}/known_hosts", "GlobalKnownHostsFile=/dev/null",
@@ -104,7 +104,7 @@ def _sshfs(name: str, options: Mapping[str, str], home: Home | None, keys: str) 
 
 def _given(name: str, options: Mapping[str, str], key: str) -> str:
     if not options.get(key):
-        raise BadRequest(f"volume {name}: driver_opts.{key} is missing")
+        raise BadRequestError(f"volume {name}: driver_opts.{key} is missing")
     return options[key]
 
 

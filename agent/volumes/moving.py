@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from agent import files
-from agent.errors import AgentError, Conflict, NotFound
+from agent.errors import AgentError, ConflictError, NotFoundError
 from agent.failpoints import failpoint
 from agent.manifest import Survey
 from agent.volumes.volumes import Stored, Volumes
@@ -69,9 +69,9 @@ class Moving:
             await said
 
     async def take(self, name: str, chunks: AsyncIterator[bytes], *, first: bool) -> None:
-        """Write a dump to where the volume arrives. Raises AgentError, Conflict where there is a volume of that name."""
+        """Write a dump to where the volume arrives. Raises AgentError, ConflictError where there is a volume of that name."""
         if name in self.volumes.all:
-            raise Conflict(f"there is a volume {name} on this node already: remove it first, if nothing needs it")
+            raise ConflictError(f"there is a volume {name} on this node already: remove it first, if nothing needs it")
         data = self.incoming(name) / "_data"
         if first:
             await self.discard(name)
@@ -104,14 +104,14 @@ class Moving:
         """What there is, of the volume or of what arrived of it."""
         data = self.incoming(name) / "_data" if arriving else self.volumes.data(name)
         if not data.is_dir():
-            raise NotFound(f"no such volume: {name}")
+            raise NotFoundError(f"no such volume: {name}")
         seen = self._seen.setdefault(data, {})
         return await asyncio.to_thread(_survey, data, seen)
 
     def adopt(self, stored: Stored) -> None:
         """What arrived becomes the volume."""
         if stored.name in self.volumes.all:
-            raise Conflict(f"there is a volume {stored.name} on this node already")
+            raise ConflictError(f"there is a volume {stored.name} on this node already")
         failpoint("move.adopt")
         self._seen.pop(self.incoming(stored.name) / "_data", None)
         self.volumes.adopt(self.incoming(stored.name), stored)

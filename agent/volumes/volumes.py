@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from agent import files, mounts
-from agent.errors import AgentError, BadRequest, Conflict, NotFound
+from agent.errors import AgentError, BadRequestError, ConflictError, NotFoundError
 from agent.failpoints import failpoint
 from agent.manifest import Home, volume_driver
 from agent.paths import Paths
@@ -70,7 +70,7 @@ class Volumes:
     ) -> Stored:
         """Make a volume; one that is there already is returned as it is."""
         if not _NAME.match(name):
-            raise BadRequest(f"volume name {name!r}: letters, digits and _ . - only, beginning with a letter or digit")
+            raise BadRequestError(f"volume name {name!r}: letters, digits and _ . - only, beginning with a letter or digit")
         if name in self.all:
             return self.all[name]
         driver = volume_driver(driver)
@@ -90,7 +90,7 @@ class Volumes:
 
     def get(self, name: str) -> Stored:
         if name not in self.all:
-            raise NotFound(f"no such volume: {name}")
+            raise NotFoundError(f"no such volume: {name}")
         return self.all[name]
 
     async def mount(self, name: str, home: Home | None) -> None:
@@ -180,14 +180,14 @@ class Volumes:
         self._save(msgspec.structs.replace(stored, fresh=False))
 
     def remove(self, name: str, users: list[str]) -> None:
-        """Delete a volume and its data. Raises Conflict while a container uses it."""
+        """Delete a volume and its data. Raises ConflictError while a container uses it."""
         self.get(name)
         if users:
-            raise Conflict(f"volume {name} is in use by {', '.join(users)}: remove that first")
+            raise ConflictError(f"volume {name} is in use by {', '.join(users)}: remove that first")
         if mounts.below(self.root / name):
             mounts.unmount(self.data(name))
             if mounts.below(self.root / name):  # what others serve is not ours to delete
-                raise Conflict(f"volume {name} is still mounted: see what uses {self.data(name)}")
+                raise ConflictError(f"volume {name} is still mounted: see what uses {self.data(name)}")
         failpoint("volume.remove")
         doomed = self.root / f"{name}.tmp"
         (self.root / name).rename(doomed)

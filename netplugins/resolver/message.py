@@ -17,7 +17,7 @@ NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = 0, 1, 2, 3, 4, 5
 IN = 1
 
 
-class Malformed(Exception):
+class MalformedError(Exception):
     """Not a query that can be answered, not even with an error."""
 
 
@@ -34,16 +34,16 @@ class Question(msgspec.Struct, frozen=True):
 
 
 def parse(packet: bytes) -> Question:
-    """The first question of *packet*. Raises Malformed."""
+    """The first question of *packet*. Raises MalformedError."""
     try:
         ident, flags, questions, _, _, additional = struct.unpack_from("!6H", packet)
         if questions != 1 or flags & 0x8000:
-            raise Malformed("not a query with one question")
+            raise MalformedError("not a query with one question")
         labels = []
         offset = 12
         while length := packet[offset]:
             if length > 63:
-                raise Malformed("a compressed name in a question")
+                raise MalformedError("a compressed name in a question")
             labels.append(packet[offset + 1 : offset + 1 + length])
             offset += length + 1
         kind, klass = struct.unpack_from("!HH", packet, offset + 1)
@@ -54,9 +54,9 @@ def parse(packet: bytes) -> Question:
             if code == OPT:
                 size = max(512, payload)
     except (struct.error, IndexError) as error:
-        raise Malformed(str(error)) from error
+        raise MalformedError(str(error)) from error
     if klass not in (IN, 255):
-        raise Malformed("a class that is not IN")
+        raise MalformedError("a class that is not IN")
     name = b".".join(labels).decode("ascii", "replace").lower()
     return Question(ident, flags, name, kind, end, size)
 

@@ -102,7 +102,7 @@ class Listener:
                 continue
             try:
                 question = message.parse(packet)
-            except message.Malformed:
+            except message.MalformedError:
                 continue
             reply = self.server.names.answer(
                 packet, question, self.view.networks, ttl=self.server.ttl, tcp=False, links=self.view.links
@@ -132,7 +132,7 @@ class Listener:
                     reply = await self.server.ask_upstream(packet, question, self.view, tcp=True)
                 writer.write(struct.pack("!H", len(reply)) + reply)
                 await writer.drain()
-        except (asyncio.IncompleteReadError, TimeoutError, ConnectionError, message.Malformed):
+        except (asyncio.IncompleteReadError, TimeoutError, ConnectionError, message.MalformedError):
             pass
         finally:
             writer.close()

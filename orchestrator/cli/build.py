@@ -43,9 +43,9 @@ def build_services(
     client: Client, stack: Stack, services: tuple[str, ...], *, always: bool, progress: Progress,
     no_cache: bool = False, pull: bool = False, args: dict[str, str] | None = None,
 ) -> None:
-    """Build what has `build:`, all of it or where the image is missing. Raises Refused with the builder's words."""
+    """Build what has `build:`, all of it or where the image is missing. Raises RefusedError with the builder's words."""
     from orchestrator.cli.client import name_in_path
-    from orchestrator.errors import Refused
+    from orchestrator.errors import RefusedError
 
     for service in _in_order(stack, services):
         assert service.build
@@ -53,7 +53,7 @@ def build_services(
             try:
                 client.engine("GET", f"/images/{name_in_path(service.container.image)}/json")
                 continue
-            except Refused:
+            except RefusedError:
                 pass
         build_one(client, stack, service, progress, no_cache=no_cache, pull=pull, args=args or {})
 

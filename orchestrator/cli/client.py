@@ -11,10 +11,10 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from orchestrator import STALE
 from orchestrator.cli.wire import Connection, Reply
-from orchestrator.errors import PystackError, Refused, Unreachable
+from orchestrator.errors import PystackError, RefusedError, UnreachableError
 
-STALE = "X-Pystack-Stale"
 """A server that nobody leads answers from memory: seconds since then, and why."""
 
 
@@ -42,7 +42,7 @@ def _standing(place: str) -> int:
     """2 where the server leads, 1 where it remembers what was, while nobody can lead; otherwise 0."""
     try:
         connection = Connection(dial(place), [])
-    except (OSError, Unreachable):
+    except (OSError, UnreachableError):
         return 0
     try:
         reply = connection.request("GET", "/v1/version", {}, None)
@@ -54,7 +54,7 @@ def _standing(place: str) -> int:
 
 
 def dial(place: str) -> socket.socket:
-    """A connection to the server there. Raises OSError, PystackError, Unreachable."""
+    """A connection to the server there. Raises OSError, PystackError, UnreachableError."""
     if place.startswith(REMOTE):
         if place.startswith("tcp://"):
             from orchestrator import tls as way
@@ -87,10 +87,10 @@ class Client:
         try:
             return dial(self.path)
         except PermissionError:
-            raise Unreachable(f"no permission to use {self.path}: run as root, or join its group") from None
+            raise UnreachableError(f"no permission to use {self.path}: run as root, or join its group") from None
         except OSError:
             if not self.start or os.environ.get("PYSTACK_HOST"):
-                raise Unreachable(
+                raise UnreachableError(
                     f"no pystack server answers at {self.path}: `pystack up` or `pystack server` starts one"
                 ) from None
             from orchestrator.cli.starting import start_server
@@ -111,7 +111,7 @@ class Client:
         self, method: str, path: str, *, query: dict[str, Any] | None = None, body: Any = None,
         headers: dict[str, str] | None = None,
     ) -> Reply:
-        """The answer, its body unread. *body*: something for JSON, bytes, or an iterator of bytes. Raises Refused."""
+        """The answer, its body unread. *body*: something for JSON, bytes, or an iterator of bytes. Raises RefusedError."""
         connection = self._connection()
         sent = dict(headers or {})
         data: Any = body
@@ -125,7 +125,7 @@ class Client:
                 raise _refusal(reply)
         except OSError as error:
             connection.close()
-            raise Unreachable(f"the server at {self.path} went away: {error}") from error
+            raise UnreachableError(f"the server at {self.path} went away: {error}") from error
         if stale := reply.getheader(STALE):
             seconds, _, why = stale.partition(" ")
             print(f"as it was {seconds} s ago: {why}", file=sys.stderr)
@@ -136,30 +136,32 @@ class Client:
         return json.loads(raw) if raw else None
 
     def lines(self, method: str, path: str, **options: Any) -> Iterator[dict[str, Any]]:
-        """An answer of one JSON object a line. Raises Refused for one that is an error, Unreachable where the server goes away
-        before it says that it is done."""
+        """An answer of one JSON object a line. Raises RefusedError for one that is an error, UnreachableError where the server
+        goes away before it says that it is done."""
         reply = self.request(method, path, **options)
         ends = method == "POST" and path.startswith("/v1/") and not path.startswith(f"{self.base}/")
         try:
             while line := reply.readline():
                 event = json.loads(line)
                 if event.get("event") == "error":
-                    raise Refused(str(event["message"]))
+                    raise RefusedError(str(event["message"]))
                 if "error" in event and "event" not in event:
-                    raise Refused(str(event["error"]))
+                    raise RefusedError(str(event["error"]))
                 yield event
                 if event.get("event") == "done":
                     return
             if ends:
-                raise Unreachable("the server went away before this was done: run the command again, it goes on from there")
+                raise UnreachableError(
+                    "the server went away before this was done: run the command again, it goes on from there"
+                )
         except OSError as error:
-            raise Unreachable(f"the server at {self.path} went away: {error}") from error
+            raise UnreachableError(f"the server at {self.path} went away: {error}") from error
 
     def engine(self, method: str, path: str, **options: Any) -> Any:
         return self.json(method, self.base + path, **options)
 
     def hijack(self, path: str, body: Any) -> socket.socket:
-        """POST and take the connection over. Raises Refused."""
+        """POST and take the connection over. Raises RefusedError."""
         sock = self._dial()
         headers = {"Connection": "Upgrade", "Upgrade": "tcp", "Content-Type": "application/json"}
         try:
@@ -168,17 +170,17 @@ class Client:
                 raise _refusal(reply)
         except OSError as error:
             sock.close()
-            raise Unreachable(f"the server at {self.path} went away: {error}") from error
+            raise UnreachableError(f"the server at {self.path} went away: {error}") from error
         return sock
 
 
-def _refusal(reply: Reply) -> Refused:
+def _refusal(reply: Reply) -> RefusedError:
     raw = reply.read()
     try:
         message = str(json.loads(raw)["message"])
     except (ValueError, KeyError, TypeError):
         message = raw.decode(errors="replace") or f"status {reply.status}"
-    return Refused(message, reply.status)
+    return RefusedError(message, reply.status)
 
 
 def demultiplex(read: Any) -> Iterator[tuple[int, bytes]]:

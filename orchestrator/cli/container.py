@@ -11,7 +11,7 @@ import click
 
 from orchestrator.cli.client import Client, name_in_path
 from orchestrator.cli.options import Moment, format_option
-from orchestrator.errors import PystackError, Refused
+from orchestrator.errors import PystackError, RefusedError
 
 
 @click.group()
@@ -65,7 +65,7 @@ def run(image: str, command: tuple[str, ...], **given: Any) -> None:
     if given["detach"]:
         try:
             client.engine("POST", f"/containers/{ident}/start")
-        except Refused:
+        except RefusedError:
             client.engine("DELETE", f"/containers/{ident}", query={"force": 1, "v": 1})
             raise
         click.echo(ident)
@@ -83,7 +83,7 @@ def _create(client: Client, image: str, document: dict[str, Any], name: str, pol
         _fetch(client, image)
     try:
         return create()
-    except Refused as error:
+    except RefusedError as error:
         if error.status != 404 or policy != "missing" or _is_there(client, image):
             raise
     _fetch(client, image)
@@ -93,7 +93,7 @@ def _create(client: Client, image: str, document: dict[str, Any], name: str, pol
 def _is_there(client: Client, image: str) -> bool:
     try:
         client.engine("GET", f"/images/{name_in_path(image)}/json")
-    except Refused as error:
+    except RefusedError as error:
         if error.status == 404:
             return False
         raise

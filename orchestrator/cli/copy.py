@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.client import chunks
-from orchestrator.errors import PystackError, Refused
+from orchestrator.errors import PystackError, RefusedError
 
 if TYPE_CHECKING:
     from orchestrator.cli.client import Client
@@ -94,7 +94,7 @@ def _is_folder(client: Client, container: str, path: str) -> bool:
 
     try:
         head = client.request("HEAD", _url(client, container), query={"path": path}).getheader("X-Docker-Container-Path-Stat")
-    except Refused as error:
+    except RefusedError as error:
         if error.status == 404:
             return False
         raise

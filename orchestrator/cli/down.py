@@ -24,13 +24,13 @@ def down(
     """Stop and remove the stack, or some of its services, in reverse order. Volumes stay unless -v is given."""
     from orchestrator.cli.client import Client, name_in_path
     from orchestrator.cli.output import Progress
-    from orchestrator.errors import Refused
+    from orchestrator.errors import RefusedError
 
     del remove_orphans
     client = Client(start=True)
     name = stack.name()
     if timeout is not None:
-        with contextlib.suppress(Refused):  # it may not be there
+        with contextlib.suppress(RefusedError):  # it may not be there
             for event in client.lines("POST", f"/v1/stacks/{name}/stop", body={"services": services, "timeout_s": timeout}):
                 del event
     if services:
@@ -43,7 +43,7 @@ def down(
     shown = Progress(progress)
     images: list[str] = []
     if rmi:
-        with contextlib.suppress(Refused):
+        with contextlib.suppress(RefusedError):
             known = client.json("GET", f"/v1/stacks/{name}")["stack"].get("services", [])
             images = [s["container"]["image"] for s in known if rmi == "all" or "build" in s]
     for event in client.lines("POST", f"/v1/stacks/{name}/down", body={"volumes": volumes}):
@@ -53,7 +53,7 @@ def down(
         try:
             client.json("DELETE", f"{client.base}/images/{name_in_path(image)}")
             click.echo(f"remove image {image}", err=True)
-        except Refused as error:
+        except RefusedError as error:
             click.echo(f"image {image} stays: {error}", err=True)
 
 

@@ -6,7 +6,7 @@ import os
 
 import click
 
-from orchestrator.cli.options import format_option
+from orchestrator.cli.options import format_option, transport_option
 
 name_option = click.option("--name", default="lab", help="Which lab.")
 
@@ -23,9 +23,9 @@ def lab() -> None:
 @click.option("--servers", default=1, help="How many of the nodes have a server.")
 @click.option("--store", type=click.Choice(("sqlite", "etcd")), default="sqlite", help="Where the servers keep the state.")
 @click.option("--disk", default="", metavar="SIZE", help="A disk for each node, such as 1g, that `fault fill-disk` fills.")
-@click.option("--courier", type=click.Choice(("ssh", "etcd", "local")), default=None,
-              help="How manifests reach the nodes: over SSH, read from etcd by themselves, or, with one node, in place.")
-def up(name: str, nodes: int, wanted: tuple[str, ...], servers: int, store: str, disk: str, courier: str | None) -> None:
+@transport_option("ssh", "etcd", "local",
+                  help="How manifests reach the nodes: over SSH, read from etcd by themselves, or, with one node, in place.")
+def up(name: str, nodes: int, wanted: tuple[str, ...], servers: int, store: str, disk: str, transport: str | None) -> None:
     """Make a lab; returns when it is ready."""
     from orchestrator.lab import lab as labs
     from orchestrator.stackfile.units import parse_bytes
@@ -37,16 +37,16 @@ def up(name: str, nodes: int, wanted: tuple[str, ...], servers: int, store: str,
         if not (colon and sep and key):
             raise click.UsageError(f"--label {item!r}: write NODE:KEY=VALUE")
         labels.setdefault(node, {})[key] = value
-    if courier == "local" and nodes > 1:
-        raise click.UsageError("--courier local: with one node alone")
-    if courier == "etcd" and store != "etcd":
-        raise click.UsageError("--courier etcd needs --store etcd")
+    if transport == "local" and nodes > 1:
+        raise click.UsageError("--transport local: with one node alone")
+    if transport == "etcd" and store != "etcd":
+        raise click.UsageError("--transport etcd needs --store etcd")
     try:
         size = parse_bytes(disk) if disk else 0
     except ValueError as error:
         raise click.UsageError(f"--disk {disk}: {error}") from None
     made = labs.up(
-        name, max(nodes, servers), labels, servers=servers, etcd=store == "etcd", readers=courier == "etcd", disk_size=size
+        name, max(nodes, servers), labels, servers=servers, etcd=store == "etcd", readers=transport == "etcd", disk_size=size
     )
     click.echo(f"lab {name}: {', '.join(m for m in made.machines if m != 'switch')}; "
                f'use it with: eval "$(pystack lab env --name {name})"')
@@ -111,14 +111,16 @@ def forward(name: str, target: str, local: int) -> None:
 def fault(name: str, kind: str, targets: tuple[str, ...]) -> None:
     """cut, heal, partition, kill, pause, resume, crash or boot machines, or fill-disk.
 
-    `partition n1,n2 n3` parts them into groups; `kill n2 agent`; `fill-disk n2 4096` leaves that many bytes free; `heal`
-    alone heals all.
+    `partition n1,n2 n3` parts them into groups; `kill n2 agent`; `kill leader` kills the server that leads, and prints its
+    machine; `fill-disk n2 4096` leaves that many bytes free; `heal` alone heals all.
     """
     from orchestrator.lab import lab as labs
 
     if not targets and kind != "heal":
         raise click.UsageError(f"{kind} what? name a machine")
-    labs.fault(labs.find(name), kind, *targets)
+    hit = labs.fault(labs.find(name), kind, *targets)
+    if "leader" in targets:
+        click.echo(hit)
 
 
 @lab.command()

@@ -15,7 +15,7 @@ import click
 
 from orchestrator.cli.client import Client, demultiplex
 from orchestrator.cli.options import Moment, StackOptions, long_stack_options, stream_format_option
-from orchestrator.errors import PystackError, Unreachable
+from orchestrator.errors import PystackError, UnreachableError
 
 COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "bright_cyan", "bright_yellow", "bright_green")
 
@@ -52,7 +52,7 @@ def read(client: Client, container: str, **query: Any) -> Iterator[tuple[int, by
         else:
             yield from demultiplex(reply.read)
     except OSError as error:
-        raise Unreachable(f"the output of {container} ended too soon: {error}") from error
+        raise UnreachableError(f"the output of {container} ended too soon: {error}") from error
 
 
 class _Said(NamedTuple):

@@ -68,7 +68,7 @@ def images(stack: StackOptions, shape: str) -> None:
     """Images that the stack's services use."""
     from orchestrator.cli.client import Client, name_in_path
     from orchestrator.cli.output import bytes_text, show
-    from orchestrator.errors import Refused
+    from orchestrator.errors import RefusedError
 
     client = Client()
     record = client.json("GET", f"/v1/stacks/{stack.name()}")
@@ -78,7 +78,7 @@ def images(stack: StackOptions, shape: str) -> None:
         try:
             found = client.engine("GET", f"/images/{name_in_path(name)}/json")
             row = {"id": found["Id"], "size": found["Size"]}
-        except Refused:
+        except RefusedError:
             row = {"id": "", "size": 0}
         rows.append({"service": service["name"], "image": name, **row})
     if shape == "table":

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from orchestrator.cli.options import format_option
+from orchestrator.cli.options import format_option, transport_option
 
 
 def labels(_: Any, __: Any, values: tuple[str, ...]) -> list[tuple[str, str]]:
@@ -30,10 +30,9 @@ def node() -> None:
 @click.option("--label", "wanted", multiple=True, callback=labels, metavar="K=V")
 @click.option("--host-key", default="", metavar="SHA256:…", help="Accept this host key, where known_hosts has none.")
 @click.option("--underlay", default="", help="The address under which the other nodes reach it.")
-@click.option("--courier", type=click.Choice(["ssh", "etcd"]), default="ssh",
-              help="etcd: it reads its manifest from there itself, with credentials of its own.")
+@transport_option("ssh", "etcd", help="etcd: it reads its manifest from there itself, with credentials of its own.")
 def add(
-    targets: tuple[str, ...], name: str, wanted: list[tuple[str, str]], host_key: str, underlay: str, courier: str
+    targets: tuple[str, ...], name: str, wanted: list[tuple[str, str]], host_key: str, underlay: str, transport: str | None
 ) -> None:
     """Install an agent over SSH and make the host a node; several hosts side by side."""
     from concurrent.futures import ThreadPoolExecutor
@@ -48,7 +47,7 @@ def add(
 
     def one(target: str) -> str:
         body = {"target": target, "name": name, "labels": wanted, "host_key": host_key, "underlay": underlay,
-                "courier": courier}
+                "courier": transport or "ssh"}
         try:
             row = client.json("POST", "/v1/nodes", body=body)
         except PystackError as error:

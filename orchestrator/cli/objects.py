@@ -9,7 +9,7 @@ import click
 
 from orchestrator.cli.client import Client
 from orchestrator.cli.options import format_option
-from orchestrator.errors import PystackError, Refused
+from orchestrator.errors import PystackError, RefusedError
 
 
 @click.group()
@@ -80,7 +80,7 @@ def _holders(client: Client, name: str) -> list[tuple[str, Client, Any]]:
     for node, there in _nodes(client):
         try:
             out.append((node, there, there.engine("GET", f"/volumes/{name}")))
-        except Refused as error:
+        except RefusedError as error:
             if error.status != 404:
                 raise
     if not out:

@@ -108,6 +108,24 @@ format_option = click.option(
 )
 
 
+def transport_option(*known: str, help: str) -> Callable[[F], F]:
+    """`--transport`, None where it is not given; and for one release its former name, hidden and with a warning."""
+
+    def former(context: click.Context, _: click.Parameter, value: str | None) -> None:
+        if value:
+            click.echo(f"warning: --courier is now --transport: write --transport {value}", err=True)
+            context.meta["transport"] = value  # what is given is read before what is not
+
+    def either(context: click.Context, _: click.Parameter, value: str | None) -> str | None:
+        return value or context.meta.get("transport")
+
+    def decorate(command: F) -> F:
+        old = click.option("--courier", type=click.Choice(known), hidden=True, expose_value=False, callback=former)
+        return click.option("--transport", type=click.Choice(known), callback=either, help=help)(old(command))
+
+    return decorate
+
+
 stream_format_option = click.option(
     "--format", "shape", type=click.Choice(["table", "json"]), default="table", help="For people, or one JSON object a line."
 )

@@ -23,7 +23,7 @@ def pull(
     from orchestrator.cli.client import Client
     from orchestrator.cli.image import fetch
     from orchestrator.cli.output import Progress
-    from orchestrator.errors import PystackError, Refused
+    from orchestrator.errors import PystackError, RefusedError
     from orchestrator.stackfile.graph import needed
 
     loaded = stack.load(named=services)
@@ -41,7 +41,7 @@ def pull(
             continue
         try:
             fetch(client, image, shown)
-        except Refused as error:
+        except RefusedError as error:
             if service.build is None:
                 failed.append(f"{service.where}: image {image}: {error}")
     if failed and ignore_pull_failures:

@@ -16,11 +16,11 @@ import threading
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from orchestrator.errors import PystackError, Unreachable
+from orchestrator.errors import PystackError, UnreachableError
 
 
 def dial(host: str) -> socket.socket:
-    """A connection to the server at ssh://… Raises PystackError, Unreachable with what ssh says."""
+    """A connection to the server at ssh://… Raises PystackError, UnreachableError with what ssh says."""
     parts = urlsplit(host)
     if not parts.hostname or parts.path not in ("", "/"):
         raise PystackError(f"PYSTACK_HOST={host}: write ssh://user@host or ssh://user@host:port")
@@ -45,7 +45,7 @@ def dial(host: str) -> socket.socket:
         process.wait()
         said.seek(0)
         lines = [line for line in said.read().decode(errors="replace").splitlines() if line.strip()]
-    raise Unreachable(f"{host}: {'; '.join(lines[-2:]) or 'ssh ended at once'}")
+    raise UnreachableError(f"{host}: {'; '.join(lines[-2:]) or 'ssh ended at once'}")
 
 
 def dial_stdio(path: str) -> None:
@@ -54,7 +54,7 @@ def dial_stdio(path: str) -> None:
     try:
         server.connect(path)
     except OSError as error:
-        raise Unreachable(f"no pystack server answers at {path}: {error.strerror}") from None
+        raise UnreachableError(f"no pystack server answers at {path}: {error.strerror}") from None
     os.write(1, b"\0")
 
     def inward() -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.options import StackOptions, stack_options
-from orchestrator.errors import PystackError, Refused
+from orchestrator.errors import PystackError, RefusedError
 
 if TYPE_CHECKING:
     from agent.manifest import Container
@@ -32,13 +32,13 @@ def follow(client: Client, ident: str, *, tty: bool, stdin: bool, removed: bool 
     connection = client.hijack(f"{client.base}/containers/{ident}/attach", {})
     try:
         client.engine("POST", f"/containers/{ident}/start")
-    except Refused:
+    except RefusedError:
         client.engine("DELETE", f"/containers/{ident}", query={"force": 1, "v": 1})
         raise
 
     def resize() -> None:
         columns, rows = os.get_terminal_size()
-        with contextlib.suppress(Refused):  # it may have ended meanwhile
+        with contextlib.suppress(RefusedError):  # it may have ended meanwhile
             client.engine("POST", f"/containers/{ident}/resize", query={"h": rows, "w": columns})
 
     try:
@@ -48,7 +48,7 @@ def follow(client: Client, ident: str, *, tty: bool, stdin: bool, removed: bool 
             relay(connection, tty=tty, stdin=stdin)
         return int(json.loads(end.read())["StatusCode"])
     except KeyboardInterrupt:
-        with contextlib.suppress(Refused):
+        with contextlib.suppress(RefusedError):
             client.engine("POST", f"/containers/{ident}/stop")
         return 130
 

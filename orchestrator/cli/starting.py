@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from orchestrator.cli.client import dial
-from orchestrator.errors import Unreachable
+from orchestrator.errors import UnreachableError
 
 
 def start_server(path: str) -> None:
@@ -36,8 +36,8 @@ def start_server(path: str) -> None:
             # its own last words, in all their lines; of a fault of ours the last one tells most
             _, own, words = said.rpartition("pystack server: ")
             last = words if own else next(reversed(said.splitlines()), "it said nothing")
-            raise Unreachable(f"the server did not start: {last} (see {log})")
-    raise Unreachable(f"the server does not answer after 30 s: see {log}")
+            raise UnreachableError(f"the server did not start: {last} (see {log})")
+    raise UnreachableError(f"the server does not answer after 30 s: see {log}")
 
 
 def _log_directory(path: str) -> Path:

@@ -10,7 +10,7 @@ import click
 from orchestrator import __version__
 from orchestrator.cli.client import Client
 from orchestrator.cli.options import format_option
-from orchestrator.errors import Unreachable
+from orchestrator.errors import UnreachableError
 
 
 @click.group()
@@ -35,7 +35,7 @@ def dial_stdio() -> None:
 
     path = control_socket()
     if path.startswith(REMOTE):
-        raise Unreachable("PYSTACK_HOST of that host leads on to another one: name that one yourself")
+        raise UnreachableError("PYSTACK_HOST of that host leads on to another one: name that one yourself")
     if not os.path.exists(path):
         start_server(path)
     pump(path)
@@ -108,5 +108,5 @@ def version() -> None:
     try:
         found = Client().json("GET", "/v1/version")
         click.echo(f"server {found['version']} on {found['node']}")
-    except Unreachable:
+    except UnreachableError:
         click.echo("server: none answers")

@@ -14,7 +14,7 @@ LINE_MAX = 1 << 16
 HEADERS_MAX = 200
 
 
-class Broken(ConnectionError):
+class BrokenError(ConnectionError):
     """The other side ended before its answer did, or does not speak HTTP."""
 
 
@@ -47,7 +47,7 @@ class Reply:
     def _status_line(self) -> tuple[int, bool]:
         words = self._line().split(None, 2)
         if len(words) < 2 or not words[0].startswith(b"HTTP/1."):
-            raise Broken("what answers does not speak HTTP")
+            raise BrokenError("what answers does not speak HTTP")
         return _number(words[1].decode("latin-1"), 10), words[0] != b"HTTP/1.0"
 
     def _headers(self) -> dict[str, str]:
@@ -58,12 +58,12 @@ class Reply:
                 return out
             name, _, value = line.decode("latin-1").partition(":")
             out[name.lower()] = value.strip()
-        raise Broken("the answer has too many headers")
+        raise BrokenError("the answer has too many headers")
 
     def _line(self) -> bytes:
         line: bytes = self._file.readline(LINE_MAX)
         if not line.endswith(b"\n"):
-            raise Broken("the connection ended")
+            raise BrokenError("the connection ended")
         return line.rstrip(b"\r\n")
 
     def getheader(self, name: str, default: str = "") -> str:
@@ -95,7 +95,7 @@ class Reply:
             if not data:
                 self._end()
         elif not data:
-            raise Broken("the connection ended")
+            raise BrokenError("the connection ended")
         else:
             self._left = room - len(data)
             if self._left == 0 and not self._chunked:
@@ -136,7 +136,7 @@ def _number(text: str, base: int) -> int:
     digits = "0123456789abcdef"[:base]
     text = text.strip().lower()
     if not text or text.strip(digits):
-        raise Broken(f"the answer has no number where one must be: {text!r}")
+        raise BrokenError(f"the answer has no number where one must be: {text!r}")
     return int(text, base)
 
 
@@ -185,7 +185,7 @@ class Connection:
         self.sock.close()
 
     def request(self, method: str, target: str, headers: Mapping[str, str], body: bytes | Iterator[bytes] | None) -> Reply:
-        """Raises OSError, of which Broken is one."""
+        """Raises OSError, of which BrokenError is one."""
         framed = dict(headers)
         if isinstance(body, bytes):
             framed["Content-Length"] = str(len(body))

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from orchestrator import __version__
-from orchestrator.errors import Refused, Unreachable
+from orchestrator.errors import RefusedError, UnreachableError
 
 if TYPE_CHECKING:
     import asyncssh
@@ -68,7 +68,7 @@ class Found(msgspec.Struct, kw_only=True):
 
 
 async def prepare(connection: asyncssh.SSHClientConnection, target: str) -> Found:
-    """Return when an agent of this version runs on the host. Raises Refused with all that is missing there."""
+    """Return when an agent of this version runs on the host. Raises RefusedError with all that is missing there."""
     found = await _probe(connection, target)
     problems = []
     if found.uid != 0:
@@ -78,14 +78,14 @@ async def prepare(connection: asyncssh.SSHClientConnection, target: str) -> Foun
     if found.lacks:
         problems.append(f"{', '.join(found.lacks)} not installed (Debian: apt install runc conmon nftables)")
     if problems:
-        raise Refused(f"{target} cannot be a node: {'; '.join(problems)}", 409)
+        raise RefusedError(f"{target} cannot be a node: {'; '.join(problems)}", 409)
     if found.answers == __version__:
         return found
     mine = f"{sys.version_info.major}.{sys.version_info.minor}"
     import platform
 
     if found.python != mine or found.machine != platform.machine():
-        raise Refused(
+        raise RefusedError(
             f"{target} has Python {found.python or 'not at all'} on {found.machine}: the agent is sent over for Python "
             f"{mine} on {platform.machine()}; install that Python there, or `pip install pystack-orchestrator` and run "
             "`pystack agent`", 409
@@ -105,7 +105,7 @@ async def _probe(connection: asyncssh.SSHClientConnection, target: str) -> Found
         elif sep and key in Found.__struct_fields__:
             fields[key] = int(value) if key == "uid" else value
     if "uid" not in fields:
-        raise Unreachable(f"{target} runs no commands: {str(done.stderr or '').strip() or 'it answered nothing'}")
+        raise UnreachableError(f"{target} runs no commands: {str(done.stderr or '').strip() or 'it answered nothing'}")
     return Found(**fields, lacks=lacks)  # type: ignore[arg-type]
 
 
@@ -119,10 +119,10 @@ async def _install(connection: asyncssh.SSHClientConnection, found: Found) -> No
         unpack = f"rm -rf {quoted} && mkdir -p {quoted} && tar -xzf - -C {quoted} && touch {quoted}/ready"
         sent = await connection.run(unpack, input=data, encoding=None)
         if sent.exit_status != 0:
-            raise Refused(f"the agent cannot be written to {home}: {_text_of(sent.stderr)}", 409)
+            raise RefusedError(f"the agent cannot be written to {home}: {_text_of(sent.stderr)}", 409)
     done = await connection.run("sh", input=_start_script(found, home))
     if done.exit_status != 0:
-        raise Refused(f"the agent does not start: {str(done.stdout or '').strip()} {str(done.stderr or '').strip()}", 409)
+        raise RefusedError(f"the agent does not start: {str(done.stdout or '').strip()} {str(done.stderr or '').strip()}", 409)
 
 
 def _text_of(said: bytes | str | None) -> str:

@@ -12,7 +12,7 @@ import aiohttp
 import msgspec
 
 from agent.manifest import Delta, Manifest, TaskStatus
-from orchestrator.errors import Refused, Unreachable
+from orchestrator.errors import RefusedError, UnreachableError
 
 
 class Courier:
@@ -35,21 +35,21 @@ class Courier:
         await self.call("PUT", "/pystack/manifest", data=msgspec.json.encode(manifest))
 
     async def change(self, delta: Delta) -> None:
-        """Hand over what changed. Raises Refused with status 409 where the node has another manifest than its base."""
+        """Hand over what changed. Raises RefusedError with status 409 where the node has another manifest than its base."""
         await self.call("PATCH", "/pystack/manifest", data=msgspec.json.encode(delta))
 
     async def statuses(self) -> AsyncIterator[TaskStatus | None]:
-        """Every task's status, then None, then each change, and None when the node itself changed. Raises Unreachable when the
+        """Every task's status, then None, then each change, and None when the node itself changed. Raises UnreachableError when the
         node is lost."""
         try:
             async with self.session().get("http://node/pystack/status/stream") as reply:
                 async for line in reply.content:
                     yield None if line == b"{}\n" else msgspec.json.decode(line, type=TaskStatus)
         except (aiohttp.ClientError, OSError) as error:
-            raise Unreachable(f"node {self.node} does not answer: {error}") from error
+            raise UnreachableError(f"node {self.node} does not answer: {error}") from error
 
     async def call(self, method: str, path: str, **options: Any) -> Any:
-        """One Engine API call; its JSON, or None. Raises Refused with the agent's words, Unreachable."""
+        """One Engine API call; its JSON, or None. Raises RefusedError with the agent's words, UnreachableError."""
         try:
             async with self.session().request(method, f"http://node{path}", **options) as reply:
                 raw = await reply.read()
@@ -58,32 +58,32 @@ class Courier:
                         message = str(json.loads(raw)["message"])
                     except (ValueError, KeyError):
                         message = raw.decode(errors="replace")
-                    raise Refused(message, reply.status)
+                    raise RefusedError(message, reply.status)
                 return json.loads(raw) if raw and "json" in reply.content_type else None
         except (aiohttp.ClientConnectionError, OSError) as error:
-            raise Unreachable(f"node {self.node} does not answer: {error}") from error
+            raise UnreachableError(f"node {self.node} does not answer: {error}") from error
 
     async def stream(self, method: str, path: str, **options: Any) -> AsyncIterator[dict[str, Any]]:
-        """An Engine API call that answers with one JSON object a line. Raises Refused where one of them is an error."""
+        """An Engine API call that answers with one JSON object a line. Raises RefusedError where one of them is an error."""
         async with self.session().request(method, f"http://node{path}", **options) as reply:
             if reply.status >= 400:
-                raise Refused(str((await reply.json(content_type=None)).get("message")), reply.status)
+                raise RefusedError(str((await reply.json(content_type=None)).get("message")), reply.status)
             async for line in reply.content:
                 event = json.loads(line)
                 if "error" in event:
-                    raise Refused(str(event["error"]))
+                    raise RefusedError(str(event["error"]))
                 yield event
 
     async def chunks(self, path: str) -> AsyncIterator[bytes]:
-        """The body of a GET, as it comes. Raises Refused, Unreachable."""
+        """The body of a GET, as it comes. Raises RefusedError, UnreachableError."""
         try:
             async with self.session().get(f"http://node{path}") as reply:
                 if reply.status >= 400:
-                    raise Refused((await reply.read()).decode(errors="replace"), reply.status)
+                    raise RefusedError((await reply.read()).decode(errors="replace"), reply.status)
                 async for chunk in reply.content.iter_any():
                     yield chunk
         except (aiohttp.ClientError, OSError) as error:
-            raise Unreachable(f"node {self.node} does not answer: {error}") from error
+            raise UnreachableError(f"node {self.node} does not answer: {error}") from error
 
     async def tail(self, container: str, lines: int) -> list[str]:
         """The last lines of a container's output, without what tells the streams apart."""

@@ -13,8 +13,8 @@ PARALLEL = 4
 
 
 async def ship(image: str, source: Courier, target: Courier) -> int:
-    """Bring *image* to *target*; returns the bytes that went over. Raises Refused or Unreachable; a second try goes on
-    where this one ended, layer by layer."""
+    """Bring *image* to *target*; returns the bytes that went over. Raises RefusedError or UnreachableError; a second try
+    goes on where this one ended, layer by layer."""
     cargo = msgspec.convert(await source.call("GET", f"/pystack/images/{image}/cargo"), ImageCargo)
     lacks = set(await target.call("POST", "/pystack/images/lacks", data=msgspec.json.encode(cargo)))
     slots = asyncio.Semaphore(PARALLEL)

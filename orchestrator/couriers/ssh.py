@@ -15,7 +15,7 @@ from pathlib import Path
 import asyncssh
 import msgspec
 
-from orchestrator.errors import PystackError, Refused, Unreachable
+from orchestrator.errors import PystackError, RefusedError, UnreachableError
 
 KEEPALIVE_S = 3
 BACKOFF_S = (0.2, 10.0)
@@ -39,14 +39,14 @@ class Target(msgspec.Struct, frozen=True):
         elif rest.count(":") == 1:
             host, _, port = rest.partition(":")
         if not host or (port and not port.isdigit()) or host.startswith("-"):
-            raise Refused(f"{text!r} is no SSH target: write [user@]host[:port]", 400)
+            raise RefusedError(f"{text!r} is no SSH target: write [user@]host[:port]", 400)
         return cls(host, user, int(port or 0))
 
 
 async def connect(text: str, host_key: str = "") -> asyncssh.SSHClientConnection:
     """Connect to *text*, authenticated by agent or key file, ~/.ssh/config honoured.
 
-    *host_key* is the only key that is taken; without one, known_hosts decides. Raises Unreachable, or Refused with
+    *host_key* is the only key that is taken; without one, known_hosts decides. Raises UnreachableError, or RefusedError with
     what to do about a key that is unknown or has changed."""
     target = Target.parse(text)
     options: dict[str, object] = {}
@@ -67,20 +67,20 @@ async def connect(text: str, host_key: str = "") -> asyncssh.SSHClientConnection
     except asyncssh.HostKeyNotVerifiable:
         seen = fingerprint(await host_key_of(text))
         if host_key:
-            raise Refused(
+            raise RefusedError(
                 f"the host key of {text} changed: it was {fingerprint(host_key)}, it is {seen}: somebody may sit in "
                 "between; where the host was made anew, `pystack node rm` it and add it again", 409
             ) from None
-        raise Refused(
+        raise RefusedError(
             f"the host key of {text} is not known: it is {seen}: compare it with `ssh-keygen -lf "
             f"/etc/ssh/ssh_host_ed25519_key.pub` on that host, then add it to known_hosts or pass --host-key {seen}", 409
         ) from None
     except asyncssh.PermissionDenied as error:
-        raise Refused(
+        raise RefusedError(
             f"{text} refuses the login: {error.reason}: load a key into ssh-agent, or name one in ~/.ssh/config", 403
         ) from None
     except (asyncssh.Error, OSError, TimeoutError) as error:
-        raise Unreachable(f"{text} does not answer over SSH: {_words(error)}") from None
+        raise UnreachableError(f"{text} does not answer over SSH: {_words(error)}") from None
 
 
 def _words(error: BaseException) -> str:
@@ -90,15 +90,15 @@ def _words(error: BaseException) -> str:
 
 
 async def host_key_of(text: str) -> str:
-    """The key that the host shows now, in OpenSSH's form. Raises Unreachable."""
+    """The key that the host shows now, in OpenSSH's form. Raises UnreachableError."""
     target = Target.parse(text)
     options = {"port": target.port} if target.port else {}
     try:
         key = await asyncio.wait_for(asyncssh.get_server_host_key(target.host, **options), CONNECT_S)  # type: ignore[arg-type]
     except (asyncssh.Error, OSError, TimeoutError) as error:
-        raise Unreachable(f"{text} does not answer over SSH: {_words(error)}") from None
+        raise UnreachableError(f"{text} does not answer over SSH: {_words(error)}") from None
     if key is None:
-        raise Unreachable(f"{text} shows no host key")
+        raise UnreachableError(f"{text} shows no host key")
     return key.export_public_key().decode().strip()
 
 

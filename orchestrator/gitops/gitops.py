@@ -13,7 +13,7 @@ import msgspec
 from aiohttp import web
 
 from agent.manifest import Record
-from orchestrator.errors import PystackError, Refused
+from orchestrator.errors import PystackError, RefusedError
 from orchestrator.gitops.follower import TREES, Follower
 from orchestrator.gitops.model import Repo, State, encoded
 from orchestrator.server.contents import NAME
@@ -67,22 +67,22 @@ class Gitops:
 
     def find(self, name: str) -> Follower:
         if name not in self.followers:
-            raise Refused(f"no repository is called {name}; there is: {', '.join(sorted(self.followers)) or 'none'}", 404)
+            raise RefusedError(f"no repository is called {name}; there is: {', '.join(sorted(self.followers)) or 'none'}", 404)
         return self.followers[name]
 
     async def add(self, wish: NewRepo) -> State:
-        """Follow a repository from now on. Raises Refused; returns once its newest commit was looked at."""
+        """Follow a repository from now on. Raises RefusedError; returns once its newest commit was looked at."""
         repo = wish.repo
         if not NAME.fullmatch(repo.name):
-            raise Refused(f"{repo.name!r} is no name: up to 64 letters, digits, _, . and -: choose one with --name", 400)
+            raise RefusedError(f"{repo.name!r} is no name: up to 64 letters, digits, _, . and -: choose one with --name", 400)
         if repo.name in self.followers:
-            raise Refused(f"a repository is called {repo.name} already: choose another name with --name", 409)
+            raise RefusedError(f"a repository is called {repo.name} already: choose another name with --name", 409)
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o711)
         if repo.webhook:
             try:
                 await self._listen(repo.webhook)
             except (OSError, ValueError) as error:
-                raise Refused(f"--webhook {repo.webhook}: {error}", 409) from None
+                raise RefusedError(f"--webhook {repo.webhook}: {error}", 409) from None
         named = {}
         for field in SECRETS:
             if content := getattr(wish, field):
@@ -102,11 +102,11 @@ class Gitops:
         return await self._take(repo, old.state)
 
     async def approve(self, name: str) -> State:
-        """Let the commit that waits be applied. Raises Refused where none waits."""
+        """Let the commit that waits be applied. Raises RefusedError where none waits."""
         follower = self.find(name)
         newest = follower.state.newest
         if newest is None or newest.phase != "waiting":
-            raise Refused(f"no commit of {name} waits: `pystack gitops status {name}`", 409)
+            raise RefusedError(f"no commit of {name} waits: `pystack gitops status {name}`", 409)
         follower.state = msgspec.structs.replace(follower.state, approved=newest.commit.id)
         return await follower.sync()
 

@@ -28,7 +28,7 @@ NOBODY = 65534
 CLONE_NEWNET, PR_SET_DUMPABLE = 0x40000000, 4
 
 
-class Locked(PystackError):
+class DecryptionError(PystackError):
     """A file cannot be opened: why."""
 
 
@@ -43,12 +43,12 @@ def unlock(root: Path, identities: bytes) -> dict[str, str]:
     for number, path in enumerate(_locked(root)):
         try:
             if number >= MOST:
-                raise Locked(f"there are more than {MOST} encrypted files")
+                raise DecryptionError(f"there are more than {MOST} encrypted files")
             content = path.read_bytes()
             opener = _age if content.startswith(AGE) else _sops
             plain = opener(content, identities, FORMATS.get(path.suffix.lower(), "binary"))
             path.write_bytes(plain)
-        except Locked as error:
+        except DecryptionError as error:
             closed[str(path.relative_to(root))] = str(error)
     return closed
 
@@ -68,21 +68,21 @@ def _age(content: bytes, identities: bytes, form: str) -> bytes:
     try:
         import pyrage  # type: ignore[import-untyped,import-not-found,unused-ignore]
     except ImportError:
-        raise Locked("the server has no pyrage to open it with: `pip install pystack-orchestrator[sops]`") from None
+        raise DecryptionError("the server has no pyrage to open it with: `pip install pystack-orchestrator[sops]`") from None
     words = [w for line in identities.decode(errors="replace").splitlines() if (w := line.strip()) and not w.startswith("#")]
     try:
         keys = [pyrage.x25519.Identity.from_str(w) for w in words]
         return bytes(pyrage.decrypt(content, keys))
     except pyrage.IdentityError as error:
-        raise Locked(f"the age key is none: {error}") from None
+        raise DecryptionError(f"the age key is none: {error}") from None
     except pyrage.DecryptError as error:
-        raise Locked(f"the age key does not open it: {error}") from None
+        raise DecryptionError(f"the age key does not open it: {error}") from None
 
 
 def _sops(content: bytes, identities: bytes, form: str) -> bytes:
     program = _program()
     if not program:
-        raise Locked("the server has no sops to open it with: `pip install pystack-orchestrator[sops]`, or install it")
+        raise DecryptionError("the server has no sops to open it with: `pip install pystack-orchestrator[sops]`, or install it")
     # both by a descriptor: whoever is nobody may not walk to where the program is installed, nor open root's pipe
     handle, file = os.open(program, os.O_RDONLY | os.O_CLOEXEC), os.memfd_create("sops")
     environment = {"SOPS_AGE_KEY": identities.decode(errors="replace"), "HOME": "/nonexistent", "PATH": "/usr/bin:/bin"}
@@ -94,13 +94,13 @@ def _sops(content: bytes, identities: bytes, form: str) -> bytes:
             timeout=WITHIN_S, check=False, preexec_fn=_alone(), cwd="/", pass_fds=(handle, file),
         )
     except (OSError, subprocess.SubprocessError) as error:
-        raise Locked(f"sops did not end well: {error}") from None
+        raise DecryptionError(f"sops did not end well: {error}") from None
     finally:
         os.close(handle)
         os.close(file)
     if done.returncode:
         said = [line.strip() for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
-        raise Locked(f"sops does not open it: {'; '.join(said[:3]) or f'exit status {done.returncode}'}"[:500])
+        raise DecryptionError(f"sops does not open it: {'; '.join(said[:3]) or f'exit status {done.returncode}'}"[:500])
     return done.stdout
 
 
@@ -130,7 +130,7 @@ def _alone() -> Callable[[], None] | None:
 
 
 def refuse_locked(stacks: tuple[Stack, ...], closed: dict[str, str], fix: str) -> None:
-    """Raises Locked where a stack would hand out what is still encrypted, with the files and why, or else the *fix*."""
+    """Raises DecryptionError where a stack would hand out what is still encrypted, with the files and why, or the *fix*."""
     found = [
         f"{stack.name}: {content.kind} {content.key} is encrypted" for stack in stacks for content in stack.contents
         if content.content and is_locked(content.content)
@@ -141,4 +141,4 @@ def refuse_locked(stacks: tuple[Stack, ...], closed: dict[str, str], fix: str) -
     ]
     if found:
         why = "\n".join(f"{path}: {reason}" for path, reason in closed.items())
-        raise Locked("\n".join(found) + f"\n{why or fix}")
+        raise DecryptionError("\n".join(found) + f"\n{why or fix}")

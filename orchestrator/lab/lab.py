@@ -27,6 +27,7 @@ from pathlib import Path
 
 import msgspec
 
+from orchestrator import STALE
 from orchestrator.errors import PystackError
 from orchestrator.lab import cgroups, disk, secure
 
@@ -36,6 +37,8 @@ OUTSIDE = 254
 MAX_NODES = 200
 AGAIN_S = 10.0
 """In which a server or an agent that was killed runs again."""
+ANSWER_S = 2.0
+"""In which a server that leads says so; one that is stopped says nothing."""
 
 
 class Machine(msgspec.Struct, kw_only=True):
@@ -239,14 +242,21 @@ def _wire(lab: Lab, machine: Machine) -> None:
         _ip(machine.pid, f"route add default via {NETWORK4}.{OUTSIDE}\n")
 
 
+def leader(lab: Lab) -> Machine | None:
+    """The machine whose server leads; None while none does. One that answers from memory, as its store is away, does not."""
+    for machine in lab.servers:
+        with contextlib.suppress(OSError, http.client.HTTPException, PystackError):
+            if STALE not in _ask(lab, machine, "GET", "/v1/version", None, timeout_s=ANSWER_S):
+                return machine
+    return None
+
+
 def _wait_for_server(lab: Lab) -> Machine:
     """The machine whose server leads, once one does."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        for machine in lab.servers:
-            with contextlib.suppress(OSError, http.client.HTTPException, PystackError):
-                _ask(lab, machine, "GET", "/v1/version", None)
-                return machine
+        if found := leader(lab):
+            return found
         time.sleep(0.01)
         if not lab.machines["n1"].alive():
             break
@@ -299,15 +309,19 @@ def _listening(lab: Lab, machine: Machine) -> None:
     raise PystackError(f"the agent of {machine.name} does not come up: see {lab.directory / machine.name / 'agent.log'}")
 
 
-def _ask(lab: Lab, server: Machine, method: str, path: str, body: object) -> None:
-    connection = http.client.HTTPConnection("pystack", timeout=60)
+def _ask(lab: Lab, server: Machine, method: str, path: str, body: object, timeout_s: float = 60) -> http.client.HTTPMessage:
+    """The headers of the server's answer. Raises PystackError with its message where it refuses."""
+    connection = http.client.HTTPConnection("pystack", timeout=timeout_s)
     connection.sock = socket.socket(socket.AF_UNIX)
-    connection.sock.connect(str(lab.socket(server.name)))
-    connection.request(method, path, body=json.dumps(body))
-    reply = connection.getresponse()
-    raw = reply.read()
+    with contextlib.closing(connection):
+        connection.sock.settimeout(timeout_s)
+        connection.sock.connect(str(lab.socket(server.name)))
+        connection.request(method, path, body=json.dumps(body))
+        reply = connection.getresponse()
+        raw = reply.read()
     if reply.status >= 400:
         raise PystackError(str(json.loads(raw).get("message")))
+    return reply.headers
 
 
 def down(name: str) -> None:
@@ -410,8 +424,22 @@ def _signal(lab: Lab, target: str, name: str, pid: str) -> int:
     return subprocess.run([*enter(lab, target), "kill", f"-{name}", pid], capture_output=True, check=False).returncode
 
 
-def fault(lab: Lab, kind: str, target: str = "", *more: str) -> None:
-    """cut, heal, partition, kill, pause, resume, crash or boot machines, or fill their disks. `heal` alone heals all."""
+def fault(lab: Lab, kind: str, target: str = "", *more: str) -> str:
+    """cut, heal, partition, kill, pause, resume, crash or boot machines, or fill their disks. `heal` alone heals all. The
+    target `leader` is the machine whose server leads, and to kill or pause that is to kill or pause its server. Returns the
+    target's name."""
+    if target == "leader":
+        found = leader(lab)
+        if found is None:
+            raise PystackError(f"lab {lab.name}: no server leads now: name a machine, or wait until one does")
+        target = found.name
+        if kind in ("kill", "pause"):
+            more = more or ("server",)
+    _fault(lab, kind, target, *more)
+    return target
+
+
+def _fault(lab: Lab, kind: str, target: str, *more: str) -> None:
     what = more[0] if more else "agent"
     plugged = [m.name for m in lab.machines.values() if m.role != "switch" and m.alive()]
     if kind == "heal":

@@ -54,7 +54,7 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True):
     wishes: Mapping[str, str] = {}
 
 
-class Impossible(PystackError):
+class ImpossibleError(PystackError):
     """Tasks that no node can take, each with every node's reasons."""
 
 
@@ -89,19 +89,19 @@ def _demand(stack: Stack, service: Service, ground: Ground) -> Demand:
 def eligible(stack: Stack, service: Service, ground: Ground) -> list[str]:
     """The nodes that a service of mode global has a task on; none while all that would do are down or drained.
 
-    Raises Impossible where no node would do even then."""
+    Raises ImpossibleError where no node would do even then."""
     demand = _demand(stack, service, ground)
     fit = board_of(ground.nodes, ground.ready).static(demand)
     if not any(fit):
         nodes = [msgspec.structs.replace(n, availability="active") for n in ground.nodes]
         best = board_of(nodes, {n.name for n in nodes})
         if not best.width(demand):
-            raise Impossible(_refusal(best, demand, f"service {service.name}", service.where))
+            raise ImpossibleError(_refusal(best, demand, f"service {service.name}", service.where))
     return [n.name for n, ok in zip(ground.nodes, fit, strict=True) if ok]
 
 
 def assign(stack: Stack, tasks: Sequence[Task], current: Sequence[Task], ground: Ground) -> list[Task]:
-    """*tasks* with their nodes. Raises Impossible with every reason, where one cannot be placed."""
+    """*tasks* with their nodes. Raises ImpossibleError with every reason, where one cannot be placed."""
     own = demands(stack, ground)
     board = _board(ground, [t for t in tasks if t.node], own)  # of mode global: its node is part of what it is
     where = {t.name: ground.wishes.get(t.name, t.node) for t in current}
@@ -163,11 +163,11 @@ def _exactly(
     stack: Stack, tasks: Sequence[Task], units: Sequence[tuple[Demand, list[Task]]], where: Mapping[str, str],
     ground: Ground, own: Mapping[str, Demand], refusal: Callable[[], str],
 ) -> dict[str, str]:
-    """All of the stack placed anew by the exact solver, moving as little as it can. Raises Impossible."""
+    """All of the stack placed anew by the exact solver, moving as little as it can. Raises ImpossibleError."""
     proven = "proven: no placement of the whole stack exists"
     if len(ground.nodes) < 2:
-        raise Impossible(f"{refusal()}\n    ({proven})")
-    from orchestrator.placement.exact import NoSolver, Undecided, solve
+        raise ImpossibleError(f"{refusal()}\n    ({proven})")
+    from orchestrator.placement.exact import NoSolverError, UndecidedError, solve
 
     board = _board(ground, [t for t in tasks if t.node], own)
     grouped, wishes = _grouped(units)
@@ -176,10 +176,10 @@ def _exactly(
     ]
     try:
         found = solve(board, wishes, homes)
-    except (NoSolver, Undecided) as error:
-        raise Impossible(f"{refusal()}\n    ({error})") from None
+    except (NoSolverError, UndecidedError) as error:
+        raise ImpossibleError(f"{refusal()}\n    ({error})") from None
     if found is None:
-        raise Impossible(f"{refusal()}\n    ({proven})")
+        raise ImpossibleError(f"{refusal()}\n    ({proven})")
     out: dict[str, str] = {}
     for copies, nodes in zip(grouped.values(), found, strict=True):
         free = [board.nodes[n].name for n in nodes]
@@ -299,13 +299,13 @@ def placed_units(stack: Stack, tasks: Sequence[Task], ground: Ground) -> list[Pl
 
 
 def place_guest(stack: Stack, guest: Task, tasks: Sequence[Task], ground: Ground) -> Task:
-    """*guest* on the node that a further task of its service would get. Raises Impossible."""
+    """*guest* on the node that a further task of its service would get. Raises ImpossibleError."""
     own = demands(stack, ground)
     board = _board(ground, tasks, own)
     demand = msgspec.structs.replace(own[f"{stack.name}/{guest.service}"], ports=frozenset())
     [nodes] = place(board, [Unit(demand, 1)])
     if not nodes:
-        raise Impossible(_refusal(board, demand, guest.name, guest.where))
+        raise ImpossibleError(_refusal(board, demand, guest.name, guest.where))
     return msgspec.structs.replace(guest, node=board.nodes[nodes[0]].name)
 
 

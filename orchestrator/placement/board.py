@@ -29,7 +29,7 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     """What one unit asks of its node. A unit is one task, or the tasks of services that must share a node.
 
     *service* is `<stack>/<service>`, counted for spreading; *ports* are those that the node itself must hold;
-    *pinned* maps nodes to nothing but a reason: where it is not empty, only its nodes will do. *parents* are the links
+    *pinned* names the only node that will do, "" for any; *pinned_by* is why, as in "volume db is". *parents* are the links
     that its networks are made on, *drivers* what they need besides ours: (link or driver, network); *encrypted* are networks
     that need WireGuard; *devices* must be there, and are nobody's alone."""
 

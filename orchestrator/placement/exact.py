@@ -17,11 +17,11 @@ SECONDS = 10.0
 MILLI = 1000
 
 
-class NoSolver(PystackError):
+class NoSolverError(PystackError):
     """OR-Tools is not installed."""
 
 
-class Undecided(PystackError):
+class UndecidedError(PystackError):
     """The time was too short for an answer."""
 
 
@@ -31,11 +31,11 @@ def solve(
     """For each unit the nodes of its copies, all of them; None where that is proven impossible.
 
     *board* has in it what cannot move; *homes* says for each unit where its copies are now. Deterministic. Raises
-    NoSolver, Undecided."""
+    NoSolverError, UndecidedError."""
     try:
         from ortools.sat.python import cp_model
     except ImportError:
-        raise NoSolver("the exact solver is not installed: pip install 'pystack-orchestrator[exact]'") from None
+        raise NoSolverError("the exact solver is not installed: pip install 'pystack-orchestrator[exact]'") from None
     model = cp_model.CpModel()
     nodes = range(len(board.nodes))
     static = [board.static(u.demand) for u in units]
@@ -98,7 +98,7 @@ def solve(
     if status == cp_model.INFEASIBLE:
         return None
     if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
-        raise Undecided(f"whether all tasks fit was not decided within {seconds:g} s")
+        raise UndecidedError(f"whether all tasks fit was not decided within {seconds:g} s")
     return [[n for n, var in x[i].items() for _ in range(solver.value(var))] for i in range(len(units))]
 
 

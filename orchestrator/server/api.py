@@ -14,8 +14,8 @@ from aiohttp import web
 
 from agent.errors import not_twice, told
 from agent.manifest import Container, Record, Task
-from orchestrator import __version__
-from orchestrator.errors import PystackError, Refused
+from orchestrator import STALE, __version__
+from orchestrator.errors import PystackError, RefusedError
 from orchestrator.gitops import api as repositories
 from orchestrator.gitops.gitops import Gitops
 from orchestrator.placement.assign import Why
@@ -571,7 +571,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Every error as {"message": …} with Docker's status codes."""
     try:
         return await handler(request)
-    except Refused as error:
+    except RefusedError as error:
         return web.json_response({"message": str(error)}, status=error.status)
     except PystackError as error:
         return web.json_response({"message": str(error)}, status=409)
@@ -613,8 +613,6 @@ class Waiting:
         self.since = 0.0
 
 
-STALE = "X-Pystack-Stale"
-"""A header: the seconds since an answer was true, and why there is no newer one."""
 REMEMBERED = frozenset({
     "/v1/version", "/v1/stacks", "/v1/stacks/{stack}", "/v1/stacks/{stack}/tasks", "/v1/nodes", "/v1/nodes/{node}",
     "/v1/gitops", "/v1/gitops/{name}", "/v1/{kind:config|secret}s", "/v1/{kind:config|secret}s/{name}",

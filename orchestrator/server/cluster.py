@@ -11,9 +11,9 @@ from typing import Literal
 
 import msgspec
 
-from agent.manifest import Manifest, Record, TaskStatus
+from agent.manifest import Manifest, Network, Record, Task, TaskStatus
 from orchestrator.couriers.mailbox import Mailbox, prefix_of
-from orchestrator.errors import PystackError, Refused, Unreachable
+from orchestrator.errors import PystackError, RefusedError, UnreachableError
 from orchestrator.placement import taints
 from orchestrator.placement.node import Availability, Node
 from orchestrator.server.members import Member, key_of, shared
@@ -164,13 +164,13 @@ class Cluster:
         self._kept[node.name] = shared(node.facts)
 
     def get(self, name: str) -> Member:
-        """By name or ID; `local` is the server's own host. Raises Refused."""
+        """By name or ID; `local` is the server's own host. Raises RefusedError."""
         if name == "local":
             return self.members[self.local]
         for member in self.members.values():
             if name in (member.node.name, member.node.id):
                 return member
-        raise Refused(f"there is no node {name}; there is: {', '.join(sorted(self.members))}", 404)
+        raise RefusedError(f"there is no node {name}; there is: {', '.join(sorted(self.members))}", 404)
 
     @property
     def ready(self) -> set[str]:
@@ -196,6 +196,12 @@ class Cluster:
         await asyncio.gather(*(m.ask_key(purpose) for m in members if m.ready and not key_of(m.node.facts, purpose)))
         await self._tell(members)
 
+    async def ask_keys_for(self, tasks: Iterable[Task], networks: Iterable[Network]) -> None:
+        """Have the public keys that the manifests of *tasks* and *networks* need: of nodes that get a secret, and of those
+        that an encrypted network spans. To be called before either is stored: a manifest leaves out what it has no key for."""
+        await self.ask_keys({t.node for t in tasks if any(f.secret for f in t.container.files)}, "seal")
+        await self.ask_keys({h.name for n in networks if n.encrypted for h in n.hosts}, "tunnel")
+
     async def deliver(self, nodes: Iterable[str] | None = None) -> None:
         """Bring the nodes what changed for them, side by side."""
         chosen = [self.members[n] for n in (self.members if nodes is None else nodes) if n in self.members]
@@ -204,17 +210,19 @@ class Cluster:
         await asyncio.gather(*(m.deliver() for m in chosen))
 
     async def add(self, wish: NodeWish) -> Node:
-        """Check the host, install and start its agent, and make it a member. Raises Refused or Unreachable, and the
+        """Check the host, install and start its agent, and make it a member. Raises RefusedError or UnreachableError, and the
         cluster is then as it was."""
         from orchestrator.couriers import bootstrap, ssh
 
         if "rootless" in self.members[self.local].node.facts.features:
-            raise Refused("this server runs without root, where no other host reaches it: `node add` needs one of root's", 409)
+            raise RefusedError(
+                "this server runs without root, where no other host reaches it: `node add` needs one of root's", 409
+            )
         host_key = ""
         if wish.host_key:
             host_key = await ssh.host_key_of(wish.target)
             if ssh.fingerprint(host_key) != wish.host_key:
-                raise Refused(
+                raise RefusedError(
                     f"{wish.target} shows the host key {ssh.fingerprint(host_key)}, not {wish.host_key}: nothing was done", 409
                 )
         async with await ssh.connect(wish.target, host_key) as connection:
@@ -239,12 +247,12 @@ class Cluster:
             await asyncio.wait_for(member.synced.wait(), ANSWER_S)
         except TimeoutError:
             await self._forget(member)
-            raise Unreachable(f"the agent of {wish.target} was started and does not answer: {member.problem}") from None
+            raise UnreachableError(f"the agent of {wish.target} was started and does not answer: {member.problem}") from None
         own = self.members[self.local]
         skew = member.node.facts.clock - own.node.facts.clock - (member.heard_at - own.heard_at)
         if abs(skew) > MAX_SKEW_S:
             await self._forget(member)
-            raise Refused(
+            raise RefusedError(
                 f"the clock of {wish.target} is {abs(skew):.0f} s {'ahead' if skew > 0 else 'behind'}: set it (chrony, "
                 "systemd-timesyncd) and add the node again", 409
             )
@@ -282,13 +290,13 @@ class Cluster:
                 await self._keep(member.node)
 
     async def _open_mailbox(self, member: Member) -> None:
-        """From now on the node reads its manifest itself. Raises Refused where the store lets nobody in."""
+        """From now on the node reads its manifest itself. Raises RefusedError where the store lets nobody in."""
         name = member.node.name
         try:
             access = await self.store.admit(name, prefix_of(name))
         except StoreError as error:
             await self._forget(member)
-            raise Refused(f"--courier etcd: {error}", 409) from error
+            raise RefusedError(f"--transport etcd: {error}", 409) from error
         member.mailbox = Mailbox(self.store, name)
         member.node = msgspec.structs.replace(member.node, courier="etcd")
         await member.mailbox.put(self._manifest(name))
@@ -297,19 +305,19 @@ class Cluster:
     def _refuse_twin(self, node: Node) -> None:
         for other in self.members.values():
             if other.node.name == node.name:
-                raise Refused(f"a node is called {node.name} already: choose another name with --name", 409)
+                raise RefusedError(f"a node is called {node.name} already: choose another name with --name", 409)
             if node.underlay and other.node.underlay == node.underlay:
-                raise Refused(
+                raise RefusedError(
                     f"node {other.node.name} has the address {node.underlay} already: two nodes behind one address? "
                     "say with --underlay under which address the others reach this one", 409
                 )
 
     async def _readdress(self, member: Member, target: str) -> Member:
-        """Reach a node at *target* from now on. Raises Refused, Unreachable; it is then reached as before."""
+        """Reach a node at *target* from now on. Raises RefusedError, UnreachableError; it is then reached as before."""
         from orchestrator.couriers import ssh
 
         if member.tunnel is None:
-            raise Refused("the server runs on this node: it is reached without SSH", 409)
+            raise RefusedError("the server runs on this node: it is reached without SSH", 409)
         async with await ssh.connect(target, member.node.host_key):
             pass  # the same host key: it is the same node
         await member.close()
@@ -318,7 +326,9 @@ class Cluster:
         try:
             await asyncio.wait_for(new.synced.wait(), ANSWER_S)
         except TimeoutError:
-            raise Unreachable(f"{target} is the node {new.node.name}, and its agent does not answer: {new.problem}") from None
+            raise UnreachableError(
+                f"{target} is the node {new.node.name}, and its agent does not answer: {new.problem}"
+            ) from None
         return new
 
     async def change(self, name: str, wish: NodeChange) -> Node:
@@ -327,7 +337,7 @@ class Cluster:
             member = await self._readdress(member, wish.address)
         labels = {k: v for k, v in member.node.labels if k not in wish.unset} | dict(wish.labels)
         if wrong := [why for t in wish.taints if (why := taints.refused(t))]:
-            raise Refused("; ".join(wrong))
+            raise RefusedError("; ".join(wrong))
         kept = {taints.kind(t): t for t in member.node.taints if taints.kind(t)[0] not in wish.untaint}
         kept |= {taints.kind(t): t for t in wish.taints}
         member.node = msgspec.structs.replace(
@@ -341,9 +351,9 @@ class Cluster:
         """Let a node go. One that has tasks goes only with *force*; its agent then takes them away, if it is reached."""
         member = self.get(name)
         if member.node.name == self.local:
-            raise Refused("the server runs on this node: it cannot leave its own cluster; drain it instead", 409)
+            raise RefusedError("the server runs on this node: it cannot leave its own cluster; drain it instead", 409)
         if tasks and not force:
-            raise Refused(f"node {name} has {tasks} tasks: `pystack node drain {name}` first, or --force", 409)
+            raise RefusedError(f"node {name} has {tasks} tasks: `pystack node drain {name}` first, or --force", 409)
         await self._forget(member)
         self._kept.pop(member.node.name, None)
         await self.store.transact((), [Delete(f"nodes/{member.node.name}")])

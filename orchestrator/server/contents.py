@@ -23,8 +23,8 @@ from pathlib import Path
 import msgspec
 
 from agent.manifest import Content, File, Record
-from agent.sealing import Unsealable, make_key, seal, unseal
-from orchestrator.errors import PystackError, Refused
+from agent.sealing import UnsealableError, make_key, seal, unseal
+from orchestrator.errors import PystackError, RefusedError
 from orchestrator.stackfile.model import Stack, StackContent
 from orchestrator.store.interface import Delete, Op, Put, Store
 
@@ -88,9 +88,9 @@ class Contents:
             return
         try:
             if self._server not in self._seals:
-                raise Unsealable("the cluster's key was not sealed to it")
+                raise UnsealableError("the cluster's key was not sealed to it")
             self._key = unseal(self._folder, self._seals[self._server].box, PURPOSE)
-        except Unsealable as error:
+        except UnsealableError as error:
             self._locked = (
                 f"server {self._server} cannot open the cluster's secrets: {error}. Start a server that can "
                 f"({', '.join(sorted(self._seals))}) once, or put this one's {self._folder} back"
@@ -145,7 +145,7 @@ class Contents:
 
     def _unlocked(self) -> None:
         if self._locked:
-            raise Refused(self._locked, 409)
+            raise RefusedError(self._locked, 409)
 
     async def keep(self, given: Iterable[StackContent]) -> None:
         """Write down what *given*, with contents, contain: before any task asks for it."""
@@ -194,13 +194,14 @@ class Contents:
     # --- those made by hand ------------------------------------------------------------------------------------
 
     async def create(self, kind: str, name: str, content: bytes, *, replace: bool) -> Named:
-        """Raises Refused where there is one and it is not to be replaced."""
+        """Raises RefusedError where there is one and it is not to be replaced."""
         if not NAME.fullmatch(name):
-            raise Refused(f"{name!r} is no name of a {kind}: up to 64 letters, digits, _, . and -", 400)
+            raise RefusedError(f"{name!r} is no name of a {kind}: up to 64 letters, digits, _, . and -", 400)
         old = self.named.get((kind, name))
         if old and not replace:
-            raise Refused(f"there is a {kind} {name} already: --replace gives it new content, and `pystack up` rolls its users",
-                          409)
+            raise RefusedError(
+                f"there is a {kind} {name} already: --replace gives it new content, and `pystack up` rolls its users", 409
+            )
         given = StackContent(kind="secret" if kind == "secret" else "config", key=name, name=name, content=content, where=name)
         await self.keep([given])
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -213,17 +214,17 @@ class Contents:
     def find(self, kind: str, name: str) -> Named:
         if (kind, name) not in self.named:
             there = ", ".join(n for k, n in sorted(self.named) if k == kind) or "none"
-            raise Refused(f"there is no {kind} {name}; there is: {there}", 404)
+            raise RefusedError(f"there is no {kind} {name}; there is: {there}", 404)
         return self.named[kind, name]
 
     def read(self, kind: str, name: str) -> bytes:
-        """What one contains. Raises Refused."""
+        """What one contains. Raises RefusedError."""
         return self._plain(self.find(kind, name).digest)
 
     async def remove(self, kind: str, name: str, users: Iterable[str]) -> None:
         self.find(kind, name)
         if by := sorted(users):
-            raise Refused(f"{kind} {name} is used by stack {', '.join(by)}: take it down, or out of its file, first", 409)
+            raise RefusedError(f"{kind} {name} is used by stack {', '.join(by)}: take it down, or out of its file, first", 409)
         await self._store.transact((), [Delete(f"named/{kind}/{name}")])
         del self.named[kind, name]
 

@@ -13,7 +13,7 @@ import msgspec
 
 from agent.manifest import Manifest, Network, Subnet, Task, TaskStatus, Volume
 from orchestrator.couriers.courier import Courier
-from orchestrator.errors import PystackError, Refused
+from orchestrator.errors import PystackError, RefusedError
 from orchestrator.placement.assign import Ground, Why, demands, explain
 from orchestrator.placement.board import Demand
 from orchestrator.planning.diff import plan as make_plan
@@ -149,12 +149,12 @@ class Controller:
         return msgspec.structs.replace(manifest, contents=tuple(c for c in contents if c)) if files else manifest
 
     async def transact(self, operations: Sequence[Op], compare: Sequence[Compare] = ()) -> None:
-        """Write *operations*, in as few revisions as the store allows. Raises Refused where a comparison does not hold."""
+        """Write *operations*, in as few revisions as the store allows. Raises RefusedError where a comparison does not hold."""
         for batch in batches(operations):
             outcome = await self.store.transact(compare, batch)
             self._revision = outcome.revision
             if not outcome.succeeded:
-                raise Refused("the state moved while this was planned: try again", 409)
+                raise RefusedError("the state moved while this was planned: try again", 409)
             compare = ()
 
     async def write_tasks(self, tasks: Sequence[Task]) -> None:
@@ -182,7 +182,7 @@ class Controller:
 
     def known(self, stack: str) -> StackRecord:
         if stack not in self.stacks:
-            raise Refused(f"there is no stack {stack}: `pystack ls` lists them, `pystack up` makes one", 404)
+            raise RefusedError(f"there is no stack {stack}: `pystack ls` lists them, `pystack up` makes one", 404)
         return self.stacks[stack]
 
     async def _foreign_networks(self, stack: str) -> list[Network]:
@@ -218,7 +218,7 @@ class Controller:
         """Every node's verdict on a task of *stack*, or on one more of *service* where *task* is not there."""
         known = self.known(stack).stack
         if service not in {s.name for s in known.services}:
-            raise Refused(f"stack {stack} has no service {service}", 404)
+            raise RefusedError(f"stack {stack} has no service {service}", 404)
         return explain(known, service, task, self.state(stack).tasks, self.ground(stack))
 
     async def plan(self, stack: Stack, options: UpOptions) -> Plan:
@@ -229,7 +229,7 @@ class Controller:
         current = self.state(stack.name)
         chosen = frozenset(options.services)
         if unknown := chosen - {s.name for s in stack.services}:
-            raise Refused(f"no such service: {', '.join(sorted(unknown))}", 404)
+            raise RefusedError(f"no such service: {', '.join(sorted(unknown))}", 404)
         wanted = _wanted(stack, options)
         desired = await self.desired(stack, options)
         force = frozenset(s.name for s in stack.services if options.force_recreate and (not chosen or s.name in chosen))
@@ -274,8 +274,7 @@ class Controller:
 
     async def carry_out(self, stack: Stack, plan: Plan, options: UpOptions, tell: Any) -> list[Failure]:
         before = self.stacks[stack.name].stack if stack.name in self.stacks else stack
-        await self.cluster.ask_keys({t.node for t in plan.desired.tasks if any(f.secret for f in t.container.files)}, "seal")
-        await self.cluster.ask_keys({h.name for n in plan.desired.networks if n.encrypted for h in n.hosts}, "tunnel")
+        await self.cluster.ask_keys_for(plan.desired.tasks, plan.desired.networks)
         changed = {s.name for s in plan.changes if s.kind == "task"}
         if failures := await self.images.ship([t for t in plan.desired.tasks if t.name in changed], tell):
             return failures

@@ -53,7 +53,7 @@ class Exchange:
             msgspec.structs.replace(c.networks[n.name], hosts=n.hosts) for n in desired.networks
             if n.name in c.networks and c.networks[n.name].hosts != n.hosts
         ]
-        await c.cluster.ask_keys({h.name for n in carried if n.encrypted for h in n.hosts}, "tunnel")
+        await c.cluster.ask_keys_for(spares, carried)
         await c.transact([Put(keys.of_network(n), msgspec.json.encode(n)) for n in carried])
         c.networks.update({n.name: n for n in carried})
         for task in spares:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from agent.manifest import Container, Task
-from orchestrator.errors import Refused, Unreachable
+from orchestrator.errors import RefusedError, UnreachableError
 from orchestrator.placement.assign import place_guest
 from orchestrator.planning.expand import address_guest
 from orchestrator.server import keys
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 async def invite(controller: Controller, name: str, service: str, guest: str, container: Container) -> Task:
     """Give a container that is run by hand a node and addresses on the stack's networks, and let its peers know.
 
-    It is the caller's to make it there; `part` takes it all back. Raises Refused, Impossible."""
+    It is the caller's to make it there; `part` takes it all back. Raises RefusedError, ImpossibleError."""
     async with controller.lock(name):
         stack = controller.known(name).stack
         one = next((s for s in stack.services if s.name == service), None)
         if one is None:
-            raise Refused(f"stack {name} has no service {service}", 404)
+            raise RefusedError(f"stack {name} has no service {service}", 404)
         if guest in controller.tasks:
-            raise Refused(f"the name {guest} is in use: choose another with --name", 409)
+            raise RefusedError(f"the name {guest} is in use: choose another with --name", 409)
         images = await controller.images.ids(stack)
         made = msgspec.structs.replace(container, image_id=images.get(container.image, ""),
                                        files=with_digests(container.files, stack.contents))
@@ -39,11 +39,9 @@ async def invite(controller: Controller, name: str, service: str, guest: str, co
         state = controller.state(name)
         task = place_guest(stack, draft, state.tasks, ground)
         task, networks = address_guest(task, state, list(controller.networks.values()), ground)
-        if any(f.secret for f in made.files):
-            await controller.cluster.ask_keys({task.node}, "seal")
-        await controller.cluster.ask_keys({h.name for n in networks if n.encrypted for h in n.hosts}, "tunnel")
+        await controller.cluster.ask_keys_for([task], networks)
         if failures := await controller.images.ship([task], lambda _: None):
-            raise Refused(failures[0].reason, 409)
+            raise RefusedError(failures[0].reason, 409)
         operations: list[Op] = [Put(keys.of_network(n), msgspec.json.encode(n)) for n in networks]
         await controller.transact([*operations, Put(keys.of_task(task), msgspec.json.encode(task))])
         controller.networks.update({n.name: n for n in networks})
@@ -66,7 +64,7 @@ async def send_away(controller: Controller, guests: Sequence[Task], tell: Any) -
               "reason": "down"})
         member = controller.cluster.members.get(guest.node)
         if member and member.ready:
-            with contextlib.suppress(Refused, Unreachable):
+            with contextlib.suppress(RefusedError, UnreachableError):
                 await member.courier.call("DELETE", f"/containers/{guest.name}", params={"force": "1", "v": "1"})
     if guests:
         await controller.remove_tasks([g.name for g in guests])

@@ -12,7 +12,7 @@ import msgspec
 from agent.manifest import Task
 from orchestrator.couriers.courier import Courier
 from orchestrator.couriers.shipping import ship
-from orchestrator.errors import PystackError, Refused, Unreachable
+from orchestrator.errors import PystackError, RefusedError, UnreachableError
 from orchestrator.server.cluster import Cluster
 from orchestrator.server.rollout import Failure
 from orchestrator.stackfile.model import Stack
@@ -48,7 +48,7 @@ class Images:
         out: dict[str, str] = {}
         for node in [self.cluster.local, *sorted(self.cluster.ready - {self.cluster.local})]:
             if left := [n for n in names if n not in out]:
-                with contextlib.suppress(Unreachable):
+                with contextlib.suppress(UnreachableError):
                     out |= await self._on(node, left)
         return out
 
@@ -87,11 +87,11 @@ class Images:
         return failures
 
     async def _holder(self, image: str) -> str:
-        """A node that has *image*. Raises Refused."""
+        """A node that has *image*. Raises RefusedError."""
         for node in [self.cluster.local, *sorted(self.cluster.ready - {self.cluster.local})]:
             if await self._on(node, [image]):
                 return node
-        raise Refused("no node has it any more: pull or load it again")
+        raise RefusedError("no node has it any more: pull or load it again")
 
     async def pull(self, stack: Stack, wanted_for: Set[str] | None, policy: str, tell: Any) -> list[Failure]:
         """Bring every image that is missing, or that the policy wants anew, *wanted_for* some services or all. A failure
@@ -121,7 +121,7 @@ class Images:
             try:
                 async for event in self._local.stream("POST", "/images/create", params={"fromImage": image}):
                     tell({"event": "pull", "image": image, **event})
-            except Refused as error:
+            except RefusedError as error:
                 failures.append(Failure(task=service, where=where, reason=f"image {image}: {error}"))
 
         async with asyncio.TaskGroup() as group:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from agent.manifest import Task
-from orchestrator.errors import PystackError, Refused
+from orchestrator.errors import PystackError, RefusedError
 from orchestrator.planning import graph
 from orchestrator.server import guests, keys
 from orchestrator.server.records import UpOptions
@@ -78,7 +78,7 @@ async def act(
         stack = controller.known(name).stack
         unknown = set(services) - {s.name for s in stack.services}
         if unknown:
-            raise Refused(f"stack {name} has no service {', '.join(sorted(unknown))}", 404)
+            raise RefusedError(f"stack {name} has no service {', '.join(sorted(unknown))}", 404)
         chosen = set(services) or {s.name for s in stack.services}
         if verb == "start":
             chosen = needed(stack.services, chosen)
@@ -131,7 +131,7 @@ async def remove(controller: Controller, name: str, tasks: Sequence[str], tell: 
     async with controller.lock(name):
         there = {t.name for t in controller.state(name).tasks}
         if unknown := set(tasks) - there:
-            raise Refused(f"stack {name} has no task {', '.join(sorted(unknown))}", 404)
+            raise RefusedError(f"stack {name} has no task {', '.join(sorted(unknown))}", 404)
         for task in tasks:
             tell({"event": "step", "action": "remove", "kind": "task", "name": task, "reason": "rm"})
         await controller.remove_tasks(tasks)

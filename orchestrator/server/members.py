@@ -15,7 +15,7 @@ from agent.manifest import Facts, Manifest, TaskStatus, difference
 from agent.sealing import PURPOSES
 from orchestrator.couriers.courier import Courier
 from orchestrator.couriers.mailbox import Mailbox
-from orchestrator.errors import PystackError, Refused, Unreachable
+from orchestrator.errors import PystackError, RefusedError, UnreachableError
 from orchestrator.placement.node import Node
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Member:
                         await self._returned()
                     else:
                         self._heard(status)
-            except (Unreachable, Refused) as error:
+            except (UnreachableError, RefusedError) as error:
                 if self.tunnel is None or self.ready:
                     self.problem = str(error).removeprefix(f"node {self.node.name} does not answer: ")
             if self.ready:
@@ -111,7 +111,7 @@ class Member:
         self._greeting = asyncio.create_task(self._deliver_quietly())
 
     async def look(self) -> None:
-        """Learn what the node is now. Raises Unreachable, Refused."""
+        """Learn what the node is now. Raises UnreachableError, RefusedError."""
         before = self.node.facts
         where = {"underlay": self.node.underlay}
         facts = msgspec.convert(await self.courier.call("GET", "/pystack/facts", params=where), Facts)
@@ -121,7 +121,7 @@ class Member:
                 await self.ask_key(purpose)
 
     async def ask_key(self, purpose: str) -> None:
-        """Have the node's public key for *purpose* made. Raises Unreachable, Refused."""
+        """Have the node's public key for *purpose* made. Raises UnreachableError, RefusedError."""
         made = await self.courier.call("POST", f"/pystack/keys/{purpose}")
         facts = msgspec.structs.replace(self.node.facts, **{f"{purpose}_key": made["key"]})
         self.node = msgspec.structs.replace(self.node, facts=facts)
@@ -155,7 +155,7 @@ class Member:
                 ) == manifest
                 if not same:
                     await self._hand_over(manifest)
-            except Unreachable:
+            except UnreachableError:
                 current.set_result(None)
             except PystackError as error:
                 current.set_exception(error)
@@ -179,7 +179,7 @@ class Member:
                 await self.courier.deliver(named)
             else:
                 await self.courier.change(difference(before, named))
-        except Refused as error:
+        except RefusedError as error:
             if before is None or error.status != 409:
                 raise
             await self.courier.deliver(named)

@@ -19,7 +19,7 @@ import msgspec
 from agent.failpoints import failpoint
 from agent.manifest import Record, Survey, Task, Volume
 from orchestrator.couriers.courier import Courier
-from orchestrator.errors import PystackError, Refused
+from orchestrator.errors import PystackError, RefusedError
 from orchestrator.placement.assign import Candidate, explain
 from orchestrator.server import lifecycle
 from orchestrator.server.rollout import Failure
@@ -44,7 +44,7 @@ class Move(Record, frozen=True, kw_only=True):
 
 
 async def move_volume(controller: Controller, name: str, target: str, tell: Any) -> list[Failure]:
-    """Take volume *name* to node *target*. Raises Refused; whatever happens, one whole copy is in use."""
+    """Take volume *name* to node *target*. Raises RefusedError; whatever happens, one whole copy is in use."""
     volume = find(controller.volumes, name)
     users = [t for t in controller.tasks.values() if _uses(t, volume)]
     move = Move(volume=volume.name, source=volume.node, target=target)
@@ -80,26 +80,28 @@ def find(volumes: Mapping[str, Volume], name: str) -> Volume:
     hits = [volumes[name]] if name in volumes else [v for v in volumes.values() if v.key == name]
     if len(hits) != 1:
         known = ", ".join(sorted(volumes)) or "none"
-        raise Refused(f"there is {'more than one' if hits else 'no'} volume {name}; there is: {known}", 404)
+        raise RefusedError(f"there is {'more than one' if hits else 'no'} volume {name}; there is: {known}", 404)
     return hits[0]
 
 
 def _refuse(controller: Controller, volume: Volume, users: Sequence[Task], move: Move) -> None:
     member = controller.cluster.get(move.target)
     if volume.shared:
-        raise Refused(f"volume {volume.name} ({volume.driver}) is not on one node: its users can be moved as they are", 409)
+        raise RefusedError(
+            f"volume {volume.name} ({volume.driver}) is not on one node: its users can be moved as they are", 409
+        )
     if not volume.node:
-        raise Refused(f"volume {volume.name} is on no node yet, or on each: there is nothing to move", 409)
+        raise RefusedError(f"volume {volume.name} is on no node yet, or on each: there is nothing to move", 409)
     for name in {volume.node, move.target}:
         if not controller.cluster.get(name).ready:
-            raise Refused(f"node {name} does not answer: {controller.cluster.get(name).problem}", 409)
+            raise RefusedError(f"node {name} does not answer: {controller.cluster.get(name).problem}", 409)
     if member.node.availability != "active":
-        raise Refused(f"node {move.target} is {member.node.availability}: it takes nothing", 409)
+        raise RefusedError(f"node {move.target} is {member.node.availability}: it takes nothing", 409)
     for task in users:
         if task.stack not in controller.stacks:
             continue
         if against := _against(next(c for c in _candidates(controller, task) if c.node == move.target)):
-            raise Refused(f"{task.name} cannot go to {move.target}: {'; '.join(against)}", 409)
+            raise RefusedError(f"{task.name} cannot go to {move.target}: {'; '.join(against)}", 409)
 
 
 def _candidates(controller: Controller, task: Task) -> tuple[Candidate, ...]:
@@ -143,7 +145,7 @@ async def _carry(controller: Controller, move: Move, users: Sequence[Task], tell
     differs, survey = await _compare(source, target, move.volume)
     if differs:
         some = ", ".join(differs[:5])
-        raise Refused(f"volume {move.volume} did not arrive as it left: {some}; it stays on {move.source}", 409)
+        raise RefusedError(f"volume {move.volume} did not arrive as it left: {some}; it stays on {move.source}", 409)
     described = await source.call("GET", f"/pystack/volumes/{move.volume}/stored")
     await target.call("POST", f"/pystack/volumes/{move.volume}/adopt", json=described)
     failpoint("move.arrived")
@@ -190,7 +192,7 @@ async def _settle(controller: Controller, move: Move, tell: Any) -> list[Failure
     source = controller.cluster.members.get(move.source)
     if source and source.ready:
         await source.courier.call("DELETE", f"/pystack/volumes/{move.volume}/dump")
-        with contextlib.suppress(Refused):
+        with contextlib.suppress(RefusedError):
             await source.courier.call("DELETE", f"/volumes/{move.volume}")
     failpoint("move.settled")
     await controller.transact([Delete(f"moves/{move.volume}")])

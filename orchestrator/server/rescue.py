@@ -79,8 +79,7 @@ async def _rescue(controller: Controller, name: str, silent: Set[str]) -> None:
         if not moved:
             return
         networks = rehome(moved, state, list(controller.networks.values()), ground)
-        await controller.cluster.ask_keys({h.name for n in networks if n.encrypted for h in n.hosts}, "tunnel")
-        await controller.cluster.ask_keys({t.node for t in moved if any(f.secret for f in t.container.files)}, "seal")
+        await controller.cluster.ask_keys_for(moved, networks)
         # the two of one task stay in one transaction, however many there are: their number is even
         operations: list[Op] = [
             op for t in moved

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from orchestrator.errors import Refused
+from orchestrator.errors import RefusedError
 from orchestrator.planning.state import Plan
 from orchestrator.server.records import SavedPlan, StackRecord, UpOptions
 from orchestrator.server.rollout import Failure
@@ -45,16 +45,16 @@ async def next_of(controller: Controller, stack: Stack, options: UpOptions) -> t
 
 
 async def _earlier(controller: Controller, name: str, revision: int) -> StackRecord:
-    """Revision *revision* of a stack; 0 is the one before the present. Raises Refused."""
+    """Revision *revision* of a stack; 0 is the one before the present. Raises RefusedError."""
     known = await history(controller, name)
     if not known:
-        raise Refused(f"stack {name} has no history", 404)
+        raise RefusedError(f"stack {name} has no history", 404)
     present = controller.stacks[name].revision if name in controller.stacks else known[-1].revision + 1
     wanted = revision or max((r.revision for r in known if r.revision < present), default=0)
     found = next((r for r in known if r.revision == wanted), None)
     if found is None:
         there = ", ".join(str(r.revision) for r in known)
-        raise Refused(f"stack {name} has no revision {wanted or 'before this one'}; there is: {there}", 404)
+        raise RefusedError(f"stack {name} has no revision {wanted or 'before this one'}; there is: {there}", 404)
     return found
 
 
@@ -73,14 +73,14 @@ async def plan_rollback(controller: Controller, name: str, revision: int, option
 
 
 async def apply(controller: Controller, saved: SavedPlan, tell: Any) -> list[Failure]:
-    """Do exactly what *saved* says. Raises Refused where the same question has another answer by now."""
+    """Do exactly what *saved* says. Raises RefusedError where the same question has another answer by now."""
     async with controller.lock(saved.stack.name):
         now = await controller.plan(saved.stack, saved.options)
         if (now.basis, now.steps, now.desired) != (saved.plan.basis, saved.plan.steps, saved.plan.desired):
             moved = [s for s in now.steps if s not in saved.plan.steps]
             moved = moved or [s for s in saved.plan.steps if s not in now.steps]
             first = f": {moved[0].action} {moved[0].kind} {moved[0].name} ({moved[0].reason})" if moved else ""
-            raise Refused(
+            raise RefusedError(
                 f"the state moved since this plan was made (revision {saved.plan.revision} then, {now.revision} now)"
                 f"{first}: make a new plan", 409
             )

@@ -32,7 +32,7 @@ class Failure(Record, frozen=True, kw_only=True):
     log: tuple[str, ...] = ()
 
 
-class Gone(Exception):
+class GoneError(Exception):
     """Something that is waited for failed already and is told elsewhere."""
 
 
@@ -143,7 +143,7 @@ class Rollout:
             for dependency in self._needs(one):
                 try:
                     await self._gate(dependency)
-                except Gone:
+                except GoneError:
                     if dependency.required:
                         self._kept |= rolling.keys()
                         return self._give_up(one, dependency)
@@ -231,7 +231,7 @@ class Rollout:
             if reason:
                 if task.name not in self._kept:
                     self._fail(task, reason)
-                raise Gone
+                raise GoneError
 
     async def _up(self, task: Task) -> None:
         def answer() -> str | None:

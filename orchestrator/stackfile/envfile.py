@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from orchestrator.stackfile.interpolate import Invalid, substitute
+from orchestrator.stackfile.interpolate import InvalidError, substitute
 
 MAX_BYTES = 1 << 20
 _LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_.-]*)\s*(?:[=:]\s*(.*))?\Z", re.DOTALL)
@@ -14,7 +14,7 @@ _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\", '"': '"', "$": "$$"}
 
 
 def parse(text: str, outer: Mapping[str, str]) -> dict[str, str | None]:
-    """Names → values; None for a bare NAME, whose value comes from outside. Raises Invalid with the line."""
+    """Names → values; None for a bare NAME, whose value comes from outside. Raises InvalidError with the line."""
     out: dict[str, str | None] = {}
     lines = text.removeprefix("\ufeff").split("\n")
     number = 0
@@ -25,7 +25,7 @@ def parse(text: str, outer: Mapping[str, str]) -> dict[str, str | None]:
             continue
         match = _LINE.match(line)
         if not match:
-            raise Invalid(f"line {number}: {line.strip()[:40]!r} is not NAME=VALUE")
+            raise InvalidError(f"line {number}: {line.strip()[:40]!r} is not NAME=VALUE")
         name, raw = match[1], match[2]
         if raw is None:
             out[name] = outer.get(name)
@@ -35,7 +35,7 @@ def parse(text: str, outer: Mapping[str, str]) -> dict[str, str | None]:
         if quote in ("'", '"'):
             while (end := _closing(raw, quote)) < 0:
                 if number >= len(lines):
-                    raise Invalid(f"line {first}: a quote is not closed")
+                    raise InvalidError(f"line {first}: a quote is not closed")
                 raw += "\n" + lines[number].rstrip("\r")
                 number += 1
             value = raw[1:end]
@@ -49,8 +49,8 @@ def parse(text: str, outer: Mapping[str, str]) -> dict[str, str | None]:
         known = {**{k: v for k, v in out.items() if v is not None}, **outer}
         try:
             out[name] = substitute(value, known)
-        except Invalid as error:
-            raise Invalid(f"line {first}: {error}") from error
+        except InvalidError as error:
+            raise InvalidError(f"line {first}: {error}") from error
     return out
 
 
@@ -62,7 +62,7 @@ def parse_raw(text: str, outer: Mapping[str, str]) -> dict[str, str | None]:
         if not name or name.startswith("#"):
             continue
         if re.search(r"\s", name):
-            raise Invalid(f"line {number}: {line.strip()[:40]!r} is not NAME=VALUE")
+            raise InvalidError(f"line {number}: {line.strip()[:40]!r} is not NAME=VALUE")
         out[name] = value if sep else outer.get(name)
     return out
 
@@ -80,14 +80,14 @@ def _closing(text: str, quote: str) -> int:
 
 
 def read(path: Path, outer: Mapping[str, str], *, raw: bool = False) -> dict[str, str | None]:
-    """*raw* takes values as they stand. Raises Invalid, OSError."""
+    """*raw* takes values as they stand. Raises InvalidError, OSError."""
     if not path.is_file():
         raise FileNotFoundError(2, "no such file", str(path))
     with path.open("rb") as file:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
-        raise Invalid(f"larger than {MAX_BYTES >> 20} MiB")
+        raise InvalidError(f"larger than {MAX_BYTES >> 20} MiB")
     try:
         return (parse_raw if raw else parse)(content.decode(), outer)
     except UnicodeDecodeError:
-        raise Invalid("not UTF-8") from None
+        raise InvalidError("not UTF-8") from None

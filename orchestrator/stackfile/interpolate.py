@@ -14,12 +14,12 @@ import msgspec
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-class Invalid(Exception):
+class InvalidError(Exception):
     """The text is malformed, or a required variable is missing."""
 
 
 def substitute(text: str, variables: Mapping[str, str], unset: Callable[[str], None] = lambda _: None) -> str:
-    """*text* with its variables put in. *unset* hears of each plain variable that has no value. Raises Invalid."""
+    """*text* with its variables put in. *unset* hears of each plain variable that has no value. Raises InvalidError."""
     out, at = _until(text, 0, "", variables, unset, 0)
     assert at == len(text)
     return out
@@ -30,7 +30,7 @@ def _until(
 ) -> tuple[str, int]:
     """Expand from *at* to the closing *end* brace, or to the end of the text. Returns what came out, and where."""
     if depth > 20:
-        raise Invalid("variables are nested more than 20 deep")
+        raise InvalidError("variables are nested more than 20 deep")
     out: list[str] = []
     while at < len(text):
         char = text[at]
@@ -55,7 +55,7 @@ def _until(
             out.append("$")
             at += 1
     if end:
-        raise Invalid("${ without its closing }")
+        raise InvalidError("${ without its closing }")
     return "".join(out), at
 
 
@@ -64,7 +64,7 @@ def _braced(
 ) -> tuple[str, int]:
     match = _NAME.match(text, at)
     if not match:
-        raise Invalid(f"${{{text[at : at + 10]} names no variable")
+        raise InvalidError(f"${{{text[at : at + 10]} names no variable")
     name, at = match[0], match.end()
     value = variables.get(name)
     if text.startswith("}", at):
@@ -73,7 +73,7 @@ def _braced(
         return value or "", at + 1
     operator = next((op for op in (":-", ":?", ":+", "-", "?", "+") if text.startswith(op, at)), "")
     if not operator:
-        raise Invalid(f"${{{name}{text[at : at + 5]}: an operator is one of :- - :? ? :+ +")
+        raise InvalidError(f"${{{name}{text[at : at + 5]}: an operator is one of :- - :? ? :+ +")
     word, at = _until(text, at + len(operator), "}", variables, lambda _: None, depth + 1)
     present = value is not None and (value != "" or ":" not in operator)
     if operator[-1] == "-":
@@ -81,7 +81,7 @@ def _braced(
     if operator[-1] == "+":
         return word if present else "", at + 1
     if not present:
-        raise Invalid(f"variable {name} is required: {word or 'it is not set'}")
+        raise InvalidError(f"variable {name} is required: {word or 'it is not set'}")
     return value or "", at + 1
 
 

@@ -17,7 +17,7 @@ from orchestrator.stackfile import envfile
 from orchestrator.stackfile.attaching import mac_address, network_mode, networks, service_links
 from orchestrator.stackfile.building import build
 from orchestrator.stackfile.deploy import deploy, device_requests, x_placement
-from orchestrator.stackfile.interpolate import Invalid
+from orchestrator.stackfile.interpolate import InvalidError
 from orchestrator.stackfile.merge import as_mapping
 from orchestrator.stackfile.model import Dependency, Placement, Provider, Service, StartHook, WatchRule
 from orchestrator.stackfile.mounts import tmpfs, volumes
@@ -77,7 +77,7 @@ def environment(draft: Draft, value: Any, path: Path_) -> Fields:
         except FileNotFoundError:
             if flag(long.get("required", True)):
                 draft.problem(where, f"{target} does not exist", "create it, or set required: false")
-        except (Invalid, OSError) as error:
+        except (InvalidError, OSError) as error:
             draft.problem(where, f"{target}: {error}")
     for key, item in as_mapping(draft.body.get("environment")).items():
         found[key] = reading.environment.get(key) if item is None else scalar(item)
@@ -293,7 +293,7 @@ def label_file(draft: Draft, value: Any, path: Path_) -> Fields:
         file = draft.reading.host_path(scalar(item))
         try:
             found |= {k: v or "" for k, v in envfile.read(file, {}).items()}
-        except (Invalid, OSError) as error:
+        except (InvalidError, OSError) as error:
             draft.reading.check((*path, number), f"{file} cannot be read: {getattr(error, 'strerror', None) or error}")
     own = {k: scalar(v) for k, v in as_mapping(draft.body.get("labels")).items()}
     return {"labels": tuple(sorted({**found, **own}.items()))}

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from orchestrator.stackfile import envfile, merge, tree
-from orchestrator.stackfile.interpolate import Invalid, substitute
+from orchestrator.stackfile.interpolate import InvalidError, substitute
 from orchestrator.stackfile.problem import Mark, Problem, StackFileError
 from orchestrator.stackfile.reading import dotted
 from orchestrator.stackfile.tree import Path_, Tree
@@ -67,7 +67,7 @@ def interpolate(document: Tree, variables: Mapping[str, str]) -> list[Problem]:
         if isinstance(value, str) and "$" in value:
             try:
                 return substitute(value, variables)
-            except Invalid as error:
+            except InvalidError as error:
                 problems.append(Problem(where=document.mark(path), what=str(error)))
         return value
 
@@ -88,7 +88,7 @@ def variables_of(
             continue
         try:
             values = envfile.read(path, {**out, **environment})
-        except (Invalid, OSError) as error:
+        except (InvalidError, OSError) as error:
             raise StackFileError([Problem(where=Mark(str(path), 0, 0), what="cannot be read", why=str(error))]) from error
         out.update({k: v for k, v in values.items() if v is not None})
     return {**out, **environment}

@@ -28,7 +28,7 @@ import msgspec
 
 from agent.manifest import Access
 from orchestrator.store.etcdrpc import MESSAGES, PROGRESS, method
-from orchestrator.store.interface import Change, Compacted, Compare, Entry, Op, Outcome, Put, StoreError, checked
+from orchestrator.store.interface import Change, CompactedError, Compare, Entry, Op, Outcome, Put, StoreError, checked
 
 T = TypeVar("T")
 CALL_S, GIVE_UP_S = 2.0, 6.0
@@ -48,7 +48,7 @@ RETRIED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.
            grpc.StatusCode.INTERNAL)
 
 
-class Fenced(StoreError):
+class FencedError(StoreError):
     """Another server leads now; nothing of this one's is written any more."""
 
 
@@ -140,7 +140,7 @@ class EtcdStore:
         """Return once *key* was deleted since revision *after*. Raises StoreError where nobody can say that any more."""
 
         async def heard() -> None:
-            with contextlib.suppress(Compacted):
+            with contextlib.suppress(CompactedError):
                 async for changes in self._watch(key, key + "\0", after):
                     if any(c.entry is None for c in changes):
                         return
@@ -232,9 +232,9 @@ class EtcdStore:
         while True:
             try:
                 answer = await self._call("Range", self._range(start, end, revision=at, limit=limit))
-            except _Status as error:
+            except _StatusError as error:
                 if error.code == grpc.StatusCode.OUT_OF_RANGE and "compacted" in str(error):
-                    raise Compacted(await self._oldest()) from None
+                    raise CompactedError(await self._oldest()) from None
                 if error.code == grpc.StatusCode.RESOURCE_EXHAUSTED and limit > 1:
                     limit = max(1, limit // 16)  # some values are much larger than those before
                     continue
@@ -252,7 +252,7 @@ class EtcdStore:
         try:
             async for _ in self._watch("\0", "\x01", 0):
                 break
-        except Compacted as error:
+        except CompactedError as error:
             return error.oldest
         return 1
 
@@ -265,7 +265,7 @@ class EtcdStore:
     async def transact(self, compare: Sequence[Compare], then: Sequence[Op]) -> Outcome:
         checked(then)
         if self.lost.is_set():
-            raise Fenced("this server does not lead any more: another one does, or etcd was away for too long")
+            raise FencedError("this server does not lead any more: another one does, or etcd was away for too long")
         if not then:  # nothing to do once: it may as well be asked twice
             return await self._holds(compare)
         mark = await self._slots.get()
@@ -297,7 +297,7 @@ class EtcdStore:
             return (mark[0], held.modified), Outcome(True, held.modified)
         if held is None or held.modified != mark[1]:
             self.lost.set()
-            raise Fenced("another server writes to this store")
+            raise FencedError("another server writes to this store")
         return mark, Outcome(False, revision)
 
     async def _write(
@@ -323,7 +323,7 @@ class EtcdStore:
     async def compact(self, before: int) -> None:
         try:
             await self._call("Compact", MESSAGES["CompactionRequest"](revision=before))
-        except _Status as error:
+        except _StatusError as error:
             if error.code != grpc.StatusCode.OUT_OF_RANGE:  # it is compacted already
                 raise
 
@@ -350,7 +350,7 @@ class EtcdStore:
                 answer = await asyncio.wait_for(call.read(), CALL_S)  # that it was created
                 while answer is not grpc.aio.EOF:
                     if answer.compact_revision:
-                        raise Compacted(int(answer.compact_revision))
+                        raise CompactedError(int(answer.compact_revision))
                     if answer.canceled:
                         break
                     for group in self._groups(answer.events):
@@ -393,7 +393,7 @@ class EtcdStore:
         for tries_left in range(8, -1, -1):
             try:
                 return await self._try(once)
-            except _Status as error:
+            except _StatusError as error:
                 if not self.address.user or not any(word in str(error) for word in NO_TOKEN) or not tries_left:
                     raise
             await self._log_in()
@@ -414,7 +414,7 @@ class EtcdStore:
 
         try:
             self._token = str((await self._try(once)).token)
-        except _Status as error:
+        except _StatusError as error:
             if "not enabled" not in str(error):
                 raise
 
@@ -446,7 +446,7 @@ class EtcdStore:
     async def _unless(self, words: str, name: str, request: Any) -> None:
         try:
             await self._call(name, request)
-        except _Status as error:
+        except _StatusError as error:
             if words not in str(error):
                 raise
 
@@ -460,7 +460,7 @@ class EtcdStore:
                 return await once(self._channels[member])
             except grpc.aio.AioRpcError as error:
                 if error.code() not in RETRIED:
-                    raise _Status(error.code(), _words(error, self.address)) from None
+                    raise _StatusError(error.code(), _words(error, self.address)) from None
                 if time.monotonic() >= until:
                     raise StoreError(f"etcd at {self.address.members[member]} does not answer: {_words(error, self.address)}") \
                         from None
@@ -476,7 +476,7 @@ class EtcdStore:
             await channel.close(None)
 
 
-class _Status(StoreError):
+class _StatusError(StoreError):
     def __init__(self, code: grpc.StatusCode, text: str) -> None:
         super().__init__(text)
         self.code = code

@@ -22,7 +22,7 @@ class StoreError(PystackError):
     """The store cannot do what was asked: it is full, damaged, or too new."""
 
 
-class Compacted(StoreError):
+class CompactedError(StoreError):
     """The revision asked for is gone; *oldest* is the first that is still known."""
 
     def __init__(self, oldest: int) -> None:
@@ -109,7 +109,7 @@ class Store(Protocol):
     async def get(self, key: str) -> Entry | None: ...
 
     async def scan(self, prefix: str, *, at: int = 0) -> Sequence[Entry]:
-        """All entries below *prefix*, by key; as they were at revision *at* where given. Raises Compacted."""
+        """All entries below *prefix*, by key; as they were at revision *at* where given. Raises CompactedError."""
         ...
 
     async def transact(self, compare: Sequence[Compare], then: Sequence[Op]) -> Outcome:
@@ -117,7 +117,7 @@ class Store(Protocol):
         ...
 
     def watch(self, prefix: str, *, after: int) -> AsyncIterator[Sequence[Change]]:
-        """Each later revision once and in order. Raises Compacted."""
+        """Each later revision once and in order. Raises CompactedError."""
         ...
 
     async def compact(self, before: int) -> None:

@@ -21,7 +21,7 @@ from agent.failpoints import failpoint
 from agent.manifest import Access, Record
 from orchestrator.store.interface import (
     Change,
-    Compacted,
+    CompactedError,
     Compare,
     Delete,
     Entry,
@@ -130,7 +130,7 @@ class SqliteStore:
     def _check_compacted(self, revision: int) -> None:
         oldest = int(self._connection.execute("SELECT value FROM meta WHERE name = 'compacted'").fetchone()[0])
         if revision < oldest:
-            raise Compacted(oldest)
+            raise CompactedError(oldest)
 
     async def transact(self, compare: Sequence[Compare], then: Sequence[Op]) -> Outcome:
         checked(then)

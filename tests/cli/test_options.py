@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 
@@ -30,3 +32,12 @@ def test_no_option_stands_for_two_things(words: tuple[str, ...]) -> None:
         done = CliRunner().invoke(cli, [*words, "--help"], catch_exceptions=False)
     assert done.exit_code == 0
     assert done.output.startswith("Usage: ")
+
+
+@pytest.mark.parametrize(("option", "warns"), [("--transport", False), ("--courier", True)])
+def test_the_transport_has_a_former_name_that_warns(option: str, warns: bool) -> None:
+    words = [sys.executable, "-m", "orchestrator", "lab", "up", "--nodes", "2", option, "local"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "--transport local: with one node alone" in done.stderr
+    assert ("--courier is now --transport: write --transport local" in done.stderr) is warns

@@ -15,7 +15,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.cli.wire import Broken, Connection, Reply
+from orchestrator.cli.wire import BrokenError, Connection, Reply
 
 
 @contextlib.contextmanager
@@ -71,7 +71,7 @@ def test_a_body_is_read_whole_however_it_is_framed_and_asked_for(parts: list[byt
     b"HTTP/1.1 200 " + b"a" * 99999,
 ])
 def test_what_is_no_answer_is_said_to_be_none(sent: bytes) -> None:
-    with pytest.raises(Broken), answer(sent):
+    with pytest.raises(BrokenError), answer(sent):
         pass
 
 
@@ -83,7 +83,7 @@ def test_what_is_no_answer_is_said_to_be_none(sent: bytes) -> None:
 def test_a_body_that_is_cut_off_is_no_whole_one(sent: bytes) -> None:
     for read in (Reply.read, Reply.readline):
         with answer(sent) as (reply, idle):
-            with pytest.raises(Broken):
+            with pytest.raises(BrokenError):
                 [*iter(functools.partial(read, reply), b"")]
             assert not idle
 

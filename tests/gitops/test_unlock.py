@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.manifest import Container
-from orchestrator.gitops.unlock import Locked, _program, refuse_locked, unlock
+from orchestrator.gitops.unlock import DecryptionError, _program, refuse_locked, unlock
 from orchestrator.stackfile.model import Service, Stack, StackContent
 
 pytestmark = pytest.mark.skipif(not shutil.which("age"), reason="age is not installed")
@@ -86,9 +86,9 @@ def test_links_are_not_followed(tmp_path: Path, key: tuple[bytes, str]) -> None:
 def test_what_is_still_encrypted_is_handed_to_nobody(key: tuple[bytes, str]) -> None:
     closed = sealed("e.bin", "x", key[1])
     content = StackContent(kind="secret", key="db", name="s_db", content=closed)
-    with pytest.raises(Locked, match=r"secret db is encrypted(.|\n)*give a key"):
+    with pytest.raises(DecryptionError, match=r"secret db is encrypted(.|\n)*give a key"):
         refuse_locked((Stack(name="s", services=(), contents=(content,)),), {}, "give a key")
     web = Service(name="web", where="f:1", container=Container(image="i", environment=(("KEY", "ENC[AES256_GCM,data:x"),)))
-    with pytest.raises(Locked, match=r"web: environment KEY is encrypted(.|\n)*key.env: no key fits"):
+    with pytest.raises(DecryptionError, match=r"web: environment KEY is encrypted(.|\n)*key.env: no key fits"):
         refuse_locked((Stack(name="s", services=(web,)),), {"key.env": "no key fits"}, "")
     refuse_locked((Stack(name="s", services=()),), {"elsewhere.env": "no key fits"}, "")  # nobody uses it

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.errors import BadRequest
+from agent.errors import BadRequestError
 from agent.images.reference import parse
 from orchestrator.cli.context import is_ignored, patterns
 from tests.images import tar_of
@@ -93,7 +93,7 @@ def test_names(text: str, full: str) -> None:
 
 @pytest.mark.parametrize("text", ["UPPER", "a b", "x:!", "a@sha256:1", "../x", ""])
 def test_wrong_names(text: str) -> None:
-    with pytest.raises(BadRequest):
+    with pytest.raises(BadRequestError):
         parse(text)
 
 

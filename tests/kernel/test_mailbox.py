@@ -1,4 +1,4 @@
-"""`--courier etcd`: nodes read their manifests themselves, each its own alone, whether a server reaches them or not."""
+"""`--transport etcd`: nodes read their manifests themselves, each its own alone, whether a server reaches them or not."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from netplugins.kernel import features
 from tests.conftest import Pystack, Stack, cluster_of, eventually
 
 pytestmark = pytest.mark.kernel
@@ -49,6 +50,17 @@ def test_a_stack_runs_on_nodes_that_read_it_themselves(stack: Stack, cluster: Py
     stack.up(TEXT % "two")
     for index in ("1", "2", "3"):
         assert stack.run("exec", "-T", "--index", index, "a", "sh", "-c", "echo $V").stdout == "two\n"
+
+
+def test_an_encrypted_network_reaches_nodes_that_read_it_themselves(stack: Stack, cluster: Pystack) -> None:
+    """Its tunnels are a part of the manifest like any other."""
+    if "wireguard" not in features():
+        pytest.skip("no WireGuard, neither in the kernel nor wireguard-go")
+    stack.up(TEXT.rstrip() % "one" + "\nnetworks: {default: {driver: overlay, driver_opts: {encrypted: ''}}}\n")
+    assert {r["node"] for r in stack.ps().values()} == {"n1", "n2", "n3"}
+    for index in ("1", "2", "3"):
+        for other in ("1", "2", "3"):
+            stack.run("exec", "-T", "--index", index, "a", "ping", "-c", "1", "-W", "5", f"{stack.name}-a-{other}")
 
 
 def test_a_node_reads_its_own_and_nothing_else(stack: Stack, cluster: Pystack) -> None:

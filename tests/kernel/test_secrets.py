@@ -24,6 +24,18 @@ secrets: {pw: {file: pw.txt}, ext: {external: true, name: %s}}
 configs: {conf: {content: "%s"}}
 """
 
+SPARE = """
+services:
+  a:
+    image: busybox
+    command: sleep 1000
+    stop_signal: SIGKILL
+    environment: {V: "%s"}
+    deploy: {replicas: 1, update_config: {order: start-first, monitor: 100ms}}
+    secrets: [pw]
+secrets: {pw: {file: pw.txt}}
+"""
+
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Pystack]:
@@ -100,6 +112,17 @@ def test_exactly_the_users_of_a_changed_content_roll(stack: Stack, cluster: Pyst
     assert stack.exec("a", "cat", "/run/secrets/other") == "two"
     stack.run("rollback")  # to the revision before: what an external one contained then
     assert stack.exec("a", "sh", "-c", "cat /run/secrets/pw /run/secrets/other") == "hunter3one"
+
+
+def test_a_spare_task_has_its_secrets_on_a_node_that_never_had_one(tmp_path: Path) -> None:
+    """With order start-first the new task comes before the old one goes, and here beside it on the other node."""
+    (tmp_path / "pw.txt").write_text("hunter2-plain")
+    with cluster_of(2) as fresh:
+        made = Stack(fresh, tmp_path)
+        for value in ("one", "two"):
+            made.up(SPARE % value)
+            assert made.exec("a", "sh", "-c", "cat /run/secrets/pw; echo $V") == f"hunter2-plain{value}\n"
+        made.down()
 
 
 def test_a_container_run_by_hand_has_the_services_secrets(stack: Stack, cluster: Pystack) -> None:

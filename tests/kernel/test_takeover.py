@@ -104,6 +104,31 @@ def test_the_leaders_machine_goes_and_the_others_go_on(stack: Stack, cluster: Py
     eventually(lambda: led(cluster), 40)
 
 
+def test_the_server_that_leads_can_be_killed_by_that_name(cluster: Pystack) -> None:
+    eventually(lambda: led(cluster), 40)
+    first = leader(cluster)
+    pid = Path(f"/var/lib/pystack-lab/{cluster.lab}/{first}/run/server.pid")
+    before = pid.read_text()
+    assert cluster("lab", "fault", "--name", cluster.lab, "kill", "leader").stdout == f"{first}\n"
+    eventually(lambda: led(cluster), 40)
+    assert pid.read_text() != before  # it was that one which ended, and runs again
+
+
+def test_no_server_that_leads_is_said(cluster: Pystack) -> None:
+    paused = cluster("lab", "fault", "--name", cluster.lab, "pause", "leader").stdout.strip()
+    others = {"n1", "n2", "n3"} - {paused}
+    for other in others:
+        cluster("lab", "fault", "--name", cluster.lab, "pause", other, "server")
+    try:
+        done = cluster("lab", "fault", "--name", cluster.lab, "kill", "leader", check=False)
+        assert done.returncode == 1
+        assert "no server leads now" in done.stderr
+    finally:
+        for node in (paused, *others):
+            cluster("lab", "fault", "--name", cluster.lab, "resume", node, "server")
+    eventually(lambda: led(cluster), 40)
+
+
 def test_every_server_is_a_manager(stack: Stack, cluster: Pystack) -> None:
     stack.up("services:\n  a: {image: busybox, command: sleep 10000, stop_signal: SIGKILL, deploy: {mode: global, "
              "placement: {constraints: [node.role == manager]}}}\n")

@@ -59,7 +59,7 @@ def test_names_answer_by_family() -> None:
 def test_any_packet_is_parsed_or_refused(packet: bytes) -> None:
     try:
         message.parse(packet)
-    except message.Malformed:
+    except message.MalformedError:
         pass
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agent.manifest import Facts
-from orchestrator.placement.constraints import Malformed, matches, parse, parse_extended
+from orchestrator.placement.constraints import MalformedError, matches, parse, parse_extended
 from orchestrator.placement.node import Node
 
 NODE = Node(
@@ -21,7 +21,7 @@ NODE = Node(
     "node.labels.zone == a == b",
 ])
 def test_malformed(text: str) -> None:
-    with pytest.raises(Malformed):
+    with pytest.raises(MalformedError):
         parse(text)
 
 
@@ -56,7 +56,7 @@ def test_extended(text: str, verdict: bool) -> None:
 
 
 def test_a_broken_expression_is_said() -> None:
-    with pytest.raises(Malformed, match="regular expression"):
+    with pytest.raises(MalformedError, match="regular expression"):
         parse_extended("node.hostname matches (")
 
 

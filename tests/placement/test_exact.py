@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.manifest import Container, Task
-from orchestrator.placement.assign import Ground, Impossible, assign
+from orchestrator.placement.assign import Ground, ImpossibleError, assign
 from orchestrator.placement.board import Demand
 from orchestrator.placement.exact import solve
 from orchestrator.placement.solve import Unit, place
@@ -66,7 +66,7 @@ def test_a_stack_moves_only_what_must_move() -> None:
     over = Stack(name="s", services=(service("small", 1, 2), service("big", 4, 2)))
     try:
         assign(over, tasks(over), first, ground)
-    except Impossible as error:
+    except ImpossibleError as error:
         assert "proven" in str(error)
     else:
         raise AssertionError("nine cores do not fit eight")

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from agent.manifest import Container, File
-from agent.sealing import Unsealable, make_key, seal, unseal
-from orchestrator.errors import PystackError, Refused
+from agent.sealing import UnsealableError, make_key, seal, unseal
+from orchestrator.errors import PystackError, RefusedError
 from orchestrator.server.contents import LARGEST, Contents
 from orchestrator.stackfile.model import Service, Stack, StackContent
 from orchestrator.store.interface import Put
@@ -51,7 +51,7 @@ def test_only_the_node_opens_what_was_sealed_to_it(tmp_path: Path) -> None:
         ("b", sealed, "purpose"), ("a", sealed, "other"), ("a", sealed[:-1] + b"\0", "purpose"), ("a", b"", "purpose"),
         ("none", sealed, "purpose"),
     ):
-        with pytest.raises(Unsealable):
+        with pytest.raises(UnsealableError):
             unseal(tmp_path / folder, data, purpose)
     assert (tmp_path / "a" / "seal.key").stat().st_mode & 0o777 == 0o600
 
@@ -101,7 +101,7 @@ async def test_one_that_joins_later_gets_the_key_from_who_leads(store: SqliteSto
     first = await opened(store, tmp_path / "n1")
     await first.keep([secret(b"hunter2")])
     stranger = await opened(store, tmp_path / "n2", "n2")
-    with pytest.raises(Refused, match=r"server n2 cannot open the cluster's secrets: .*Start a server that can"):
+    with pytest.raises(RefusedError, match=r"server n2 cannot open the cluster's secrets: .*Start a server that can"):
         stranger.settled(stack(secret(b"hunter2")))
     assert stranger.sent(msgspec.structs.replace(FILE, digest="0" * 32), "") is None
     await store.transact((), [Put("servers/n2", make_key(tmp_path / "n2", "seal").encode())])
@@ -120,23 +120,23 @@ async def test_one_made_by_hand_is_found_replaced_and_removed(store: SqliteStore
         contents.settled(asked)
     await contents.create("secret", "db", b"one", replace=False)
     before = contents.settled(asked)
-    with pytest.raises(Refused, match="--replace"):
+    with pytest.raises(RefusedError, match="--replace"):
         await contents.create("secret", "db", b"two", replace=False)
     await contents.create("secret", "db", b"two", replace=True)
     contents = await opened(store, tmp_path / "n1")
     after = contents.settled(asked)
     assert before.contents[0].digest != after.contents[0].digest
     assert contents.settled(before) == before, "what was applied with the old content stays so until the next up"
-    with pytest.raises(Refused, match="used by stack s"):
+    with pytest.raises(RefusedError, match="used by stack s"):
         await contents.remove("secret", "db", ["s"])
     await contents.remove("secret", "db", [])
-    with pytest.raises(Refused, match="there is: none"):
+    with pytest.raises(RefusedError, match="there is: none"):
         contents.find("secret", "db")
 
 
 @pytest.mark.parametrize("name", ["", "-a", "a/b", "a b", "x" * 65, "ä"])
 async def test_a_name_that_is_none_is_refused(store: SqliteStore, tmp_path: Path, name: str) -> None:
-    with pytest.raises(Refused, match="is no name of a config"):
+    with pytest.raises(RefusedError, match="is no name of a config"):
         await (await opened(store, tmp_path / "n1")).create("config", name, b"", replace=False)
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.stackfile.interpolate import Invalid, substitute
+from orchestrator.stackfile.interpolate import InvalidError, substitute
 from orchestrator.stackfile.load import Options, load
 from orchestrator.stackfile.problem import StackFileError
 from orchestrator.stackfile.units import parse_bytes, parse_duration
@@ -82,7 +82,7 @@ def test_interpolation(text: str, expected: str) -> None:
 
 
 def test_a_required_variable_says_what_it_wants() -> None:
-    with pytest.raises(Invalid, match="variable X is required: set it"):
+    with pytest.raises(InvalidError, match="variable X is required: set it"):
         substitute("${X:?set it}", {})
 
 
@@ -90,7 +90,7 @@ def test_a_required_variable_says_what_it_wants() -> None:
 def test_interpolation_ends_with_text_or_a_clear_refusal(text: str, variables: dict[str, str]) -> None:
     try:
         assert isinstance(substitute(text, variables), str)
-    except Invalid as error:
+    except InvalidError as error:
         assert str(error)
 
 

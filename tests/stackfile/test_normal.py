@@ -107,6 +107,7 @@ EXAMPLES = int(os.environ.get("PYSTACK_EXAMPLES", "200"))
 """10000 in a nightly run."""
 
 
+@pytest.mark.slow
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(document=STACK, later=st.booleans())
 def test_random_stacks(document: dict[str, Any], later: bool, tmp_path: Path) -> None:

@@ -78,6 +78,7 @@ def document(path: tuple[str, ...], value: Any, at: int = 0) -> Any:
             name: document(path, value, at + 1)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("section", ["service", "network", "volume", "config", "secret", "top"])
 def test_what_the_specifications_schema_refuses_is_refused_and_nothing_crashes(section: str, tmp_path: Path) -> None:
     jsonschema = pytest.importorskip("jsonschema")

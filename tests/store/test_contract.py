@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.store.interface import Compacted, Compare, Delete, Op, Put, Store, StoreError
+from orchestrator.store.interface import CompactedError, Compare, Delete, Op, Put, Store, StoreError
 
 A, B, C = Put("k/a", b"1"), Put("k/b", b"2"), Put("k/c", b"3")
 
@@ -156,9 +156,9 @@ async def test_what_was_compacted_is_gone_and_the_rest_is_not(store: Store, upto
     now = [(e.key, e.value, e.created, e.modified, e.version) for e in await store.scan("k/")]
     await store.compact(base + upto)
     assert [(e.key, e.value, e.created, e.modified, e.version) for e in await store.scan("k/")] == now
-    with pytest.raises(Compacted):
+    with pytest.raises(CompactedError):
         await store.scan("k/", at=base + upto - 1)
-    with pytest.raises(Compacted):
+    with pytest.raises(CompactedError):
         await anext(aiter(store.watch("k/", after=base)))
     assert await store.scan("k/", at=base + 6)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from orchestrator.store.etcd import Address, EtcdStore, Fenced
-from orchestrator.store.interface import Change, Compacted, Delete, Put, StoreError
+from orchestrator.store.etcd import Address, EtcdStore, FencedError
+from orchestrator.store.interface import Change, CompactedError, Delete, Put, StoreError
 from tests.store.members import Members
 
 WRITES = int(os.environ.get("PYSTACK_WRITES", "400"))  # 10,000 by night
@@ -63,7 +63,7 @@ async def test_no_write_is_lost_and_no_event_missed(etcd: EtcdStore, members: Me
         assert [c.key for c in one] == there  # each once, in order
     if etcd.lost.is_set():
         # on a machine so busy that an election takes longer than a lease, it may lead no more: then it says so
-        with pytest.raises(Fenced):
+        with pytest.raises(FencedError):
             await etcd.transact((), [Put("n/after", b"")])
 
 
@@ -77,7 +77,7 @@ async def test_no_quorum_is_said_and_ends(members: Members, etcd: EtcdStore) -> 
         with pytest.raises(StoreError, match="does not answer"):
             await asyncio.wait_for(etcd.transact([], [Put("a", b"2")]), 12)
         await asyncio.wait_for(etcd.lost.wait(), 15)  # nobody may believe that it leads still
-        with pytest.raises(Fenced):
+        with pytest.raises(FencedError):
             await etcd.transact([], [Put("a", b"3")])
     finally:
         for number in others:
@@ -98,7 +98,7 @@ async def test_one_leads_and_the_other_takes_over(members: Members) -> None:
     first._keeper.cancel()  # as if it hung: the lease runs out
     await asyncio.wait_for(waiting, 20)
     await second.transact([], [Put("a", b"2")])
-    with pytest.raises(Fenced):  # it does not know yet, and yet writes nothing
+    with pytest.raises(FencedError):  # it does not know yet, and yet writes nothing
         await first.transact([], [Put("a", b"3")])
     entry = await second.get("a")
     assert entry
@@ -111,7 +111,7 @@ async def test_a_watch_over_a_compaction_is_told(etcd: EtcdStore) -> None:
     first = (await etcd.transact([], [Put("n/a", b"1")])).revision
     last = (await etcd.transact([], [Put("n/a", b"2")])).revision
     await etcd.compact(last)
-    with pytest.raises(Compacted) as told:
+    with pytest.raises(CompactedError) as told:
         async for _ in etcd.watch("n/", after=first - 1):
             pass
     assert told.value.oldest == last

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.store.interface import Compacted, Compare, Delete, Put, Store, StoreError
+from orchestrator.store.interface import CompactedError, Compare, Delete, Put, Store, StoreError
 from orchestrator.store.sqlite import SqliteStore
 
 
@@ -56,7 +56,7 @@ async def test_compacted_is_an_answer(store: Store) -> None:
     first = (await store.transact([], [Put("a", b"1")])).revision
     last = (await store.transact([], [Put("a", b"2")])).revision
     await store.compact(last)
-    with pytest.raises(Compacted):
+    with pytest.raises(CompactedError):
         await store.scan("a", at=first)
     assert [e.value for e in await store.scan("a", at=last)] == [b"2"]
 

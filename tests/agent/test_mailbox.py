@@ -1,0 +1,63 @@
+"""A manifest that goes by way of etcd arrives as it was, whatever is in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_origin
+
+import msgspec
+
+from agent.mailbox import assembled
+from agent.manifest import (
+    PARTS,
+    Container,
+    Content,
+    Manifest,
+    Network,
+    Peer,
+    Task,
+    Tunnel,
+    Virtual,
+    Volume,
+    difference,
+    patched,
+)
+from orchestrator.couriers.mailbox import Mailbox, prefix_of
+from orchestrator.store.sqlite import SqliteStore
+
+OF_EVERYTHING: dict[str, tuple[Any, ...]] = {
+    "networks": (Network(name="s_default", internal=True), Network(name="s_other")),
+    "volumes": (Volume(name="s_data"),),
+    "tasks": (Task(name="s-web-1", stack="s", service="web", container=Container(image="busybox")),),
+    "peers": (Peer(network="s_default", underlay="10.0.0.2", ipv4="10.1.0.3"),),
+    "virtuals": (Virtual(service="web", network="s_default"),),
+    "contents": (Content(digest="sha256:0a", data=b"said in confidence"),),
+    "tunnels": (Tunnel(name="n2", underlay="10.0.0.2", key="AAAA"),),
+}
+
+
+def test_every_part_is_one_of_entries() -> None:
+    """What a manifest has several of, and no more, goes entry by entry."""
+    assert tuple(f.name for f in msgspec.structs.fields(Manifest) if get_origin(f.type) is tuple) == PARTS
+    assert OF_EVERYTHING.keys() == set(PARTS)
+
+
+async def test_it_arrives_as_it_was(tmp_path: Path) -> None:
+    store = await SqliteStore.open(tmp_path / "store.db")
+    mailbox = Mailbox(store, "n1")
+    whole = Manifest(revision=7, node="n1", underlay="10.0.0.1", mtu=1400, **OF_EVERYTHING)
+    bare = Manifest(revision=8, node="n1")
+    try:
+        for manifest in (whole, bare, whole):  # with entries, without any, and with them again
+            digest = await mailbox.put(manifest)
+            entries = {e.key.removeprefix(prefix_of("n1")): e.value for e in await store.scan(prefix_of("n1"))}
+            assert assembled(entries) == (digest, manifest)
+    finally:
+        await store.close()
+
+
+def test_what_changes_of_it_leads_to_the_same() -> None:
+    whole = Manifest(serial="2", **OF_EVERYTHING)
+    bare = Manifest(serial="1")
+    assert patched(bare, difference(bare, whole)) == whole
+    assert patched(whole, difference(whole, bare)) == bare
