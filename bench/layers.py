@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import statistics
+import sys
 
 from bench.bed import Bed
-from bench.up import Row, row
+from bench.rows import Row, row, size
 from tests.images import archive, busybox_rootfs, tar_of
 
-COUNTS = (1, 127, 500)
-ROUNDS = 15
+COUNTS = (1, size(127, 2), size(500, 3))
+ROUNDS = size(15, 1)
 
 
-def start(bed: Bed) -> dict[str, Row]:
+def measure(bed: Bed) -> dict[str, Row]:
     """`container run --rm`, in turns, with the node's user namespace and with one of the container's own."""
     for count in COUNTS:
         layers = [busybox_rootfs(), *(tar_of({f"srv/f{n}": b"x"}) for n in range(1, count))]
@@ -26,13 +27,12 @@ def start(bed: Bed) -> dict[str, Row]:
     middle = {case: statistics.median(times) for case, times in took.items()}
     return {
         f"run_{count}_layers{'_userns' if mode == 'auto' else ''}": row(middle[count, mode], middle[1, mode])
-        for count, mode in took if count > 1
+        for count, mode in took
+        if count > 1
     }
 
 
 if __name__ == "__main__":
-    from bench.bed import bed
-    from bench.up import write
+    from bench.__main__ import main
 
-    with bed() as made:
-        write(start(made))
+    raise SystemExit(main(["layers", *sys.argv[1:]]))

@@ -39,8 +39,9 @@ class Courier:
         await self.call("PATCH", "/pystack/manifest", data=msgspec.json.encode(delta))
 
     async def statuses(self) -> AsyncIterator[TaskStatus | None]:
-        """Every task's status, then None, then each change, and None when the node itself changed. Raises UnreachableError when the
-        node is lost."""
+        """Every task's status, then None, then each change, and None when the node itself changed.
+
+        Raises UnreachableError when the node is lost."""
         try:
             async with self.session().get("http://node/pystack/status/stream") as reply:
                 async for line in reply.content:
