@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
+import errno
 import os
-import struct
 from pathlib import Path
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_SYS_OPENAT2 = 437
-_RESOLVE_NO_MAGICLINKS, _RESOLVE_IN_ROOT = 0x02, 0x10
+from agent.errors import BadRequestError
+from agent.trees.removal import remove_tree
+from agent.trees.tree import Tree
+
+__all__ = ["make_in_root", "read_in_root", "remove_tree", "resolve_in_root", "used", "write_atomically"]
 
 
 def write_atomically(path: Path, data: bytes, mode: int = 0o644, *, sync: bool = False) -> None:
@@ -36,72 +37,34 @@ def _write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def open_in_root(root: Path, path: str, flags: int = os.O_RDONLY, mode: int = 0) -> int:
-    """Open *path* with *root* as its "/": no symlink leads out (openat2(2), RESOLVE_IN_ROOT). Returns a descriptor."""
-    directory = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        how = struct.pack("=QQQ", flags | os.O_CLOEXEC, mode, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
-        fd = _libc.syscall(_SYS_OPENAT2, directory, path.encode(), how, len(how))
-        if fd < 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code), path)
-        return int(fd)
-    finally:
-        os.close(directory)
-
-
-def read_in_root(root: Path, path: str, limit: int = 1 << 20) -> str:
-    """Text of a regular file inside *root*, at most *limit* bytes; "" where there is none."""
-    try:
-        fd = open_in_root(root, path)
-    except OSError:
-        return ""
-    with os.fdopen(fd, "rb") as file:
-        return file.read(limit).decode(errors="replace")
+def read_in_root(root: Path, path: str, limit: int = 8 << 20) -> str:
+    """Text of the regular file *path* inside *root*; "" where there is none. Raises BadRequestError for one that is no regular
+    file, or has more than *limit* bytes."""
+    with Tree.at(root) as tree:
+        try:
+            return tree.read(path, limit).decode(errors="replace")
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.EISDIR, errno.EFBIG):
+                raise BadRequestError(f"the image's {path} cannot be read: {error.strerror}") from None
+            return ""
 
 
 def resolve_in_root(root: Path, path: str) -> Path:
     """Where *path* really is on the host, symlinks resolved inside *root*. Raises OSError where it does not exist."""
-    fd = open_in_root(root, path, os.O_PATH)
-    try:
-        return Path(os.readlink(f"/proc/self/fd/{fd}"))
-    finally:
-        os.close(fd)
+    with Tree.at(root) as tree:
+        return tree.host_path(path)
 
 
-def make_in_root(root: Path, path: str, *, directory: bool) -> Path:
-    """Make *path* and its parents inside *root* where they are missing, and say where it is on the host."""
-    current = root
-    parts = [p for p in path.split("/") if p not in ("", ".")]
-    walked = ""
-    for number, part in enumerate(parts):
-        walked += f"/{part}"
-        last = number == len(parts) - 1
+def make_in_root(root: Path, path: str, *, directory: bool) -> None:
+    """Make *path* and its parents inside *root* where they are missing; links are followed inside. Raises BadRequestError."""
+    with Tree.at(root) as tree:
         try:
-            current = resolve_in_root(root, walked)
-        except FileNotFoundError:
-            current = current / part
-            if last and not directory:
-                current.touch()
-            else:
-                current.mkdir(mode=0o755)
-    return current
-
-
-def remove_tree(path: Path) -> None:
-    """Remove *path* and all below; nothing there is fine. Never follows a symlink and never leaves its file system."""
-    import shutil
-
-    def on_error(function: object, name: str, info: object) -> None:
-        del function, info
-        if os.path.lexists(name) and not os.path.ismount(name):
-            os.chmod(os.path.dirname(name), 0o700)
-            os.rmdir(name) if os.path.isdir(name) and not os.path.islink(name) else os.unlink(name)
-
-    if os.path.islink(path):
-        path.unlink()
-    elif path.exists():
-        shutil.rmtree(path, onerror=on_error)
+            tree.make(path, directory=directory)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+                raise
+            shown = path if len(path) <= 120 else f"{path[:100]}…"
+            raise BadRequestError(f"{shown} cannot be made in the container: {error.strerror}") from error
 
 
 def used(path: Path) -> int:

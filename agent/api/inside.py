@@ -94,17 +94,15 @@ async def stats(request: web.Request) -> web.StreamResponse:
 
 
 @contextlib.asynccontextmanager
-async def _root(engine: Engine, record: Record) -> AsyncIterator[tuple[str, str]]:
-    """The container's "/" on the host: as its processes see it, with their user namespace where that is another, or its layers
-    alone while it does not run."""
+async def _root(engine: Engine, record: Record) -> AsyncIterator[str]:
+    """The container's "/" on the host: as its processes see it, or its layers alone while it does not run."""
     if record.running and record.process:
-        process = f"/proc/{record.process.pid}"
-        yield f"{process}/root", f"{process}/ns/user" if record.ids else ""
+        yield f"/proc/{record.process.pid}/root"
         return
     async with engine._lock(record):
         rootfs = engine.mount_root(record)
         try:
-            yield str(rootfs), ""
+            yield str(rootfs)
         finally:
             mounts.unmount(rootfs)
 
@@ -113,15 +111,15 @@ async def _root(engine: Engine, record: Record) -> AsyncIterator[tuple[str, str]
 async def _copier(
     request: web.Request, verb: str, stdin: int = asyncio.subprocess.DEVNULL
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """`agent.containers.copier` at work on the request's container and path; it does not outlive the request."""
+    """`agent.trees.copying` at work on the request's container and path; it does not outlive the request."""
     engine = request.app[ENGINE]
     record = engine.find(request.match_info["name"])
     path = request.query.get("path", "")
     if not path:
         raise BadRequestError("path is missing: which file of the container?")
-    async with _root(engine, record) as (root, user):
+    async with _root(engine, record) as root:
         child = await asyncio.create_subprocess_exec(
-            sys.executable, "-E", "-s", "-m", "agent.containers.copier", verb, root, path, user, stdin=stdin,
+            sys.executable, "-E", "-s", "-m", "agent.trees.copying", verb, root, path, str(record.ids), stdin=stdin,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL, cwd=Path(__file__).parents[2],
             limit=1 << 18,
         )
@@ -134,7 +132,7 @@ async def _copier(
 
 
 async def _answer(child: asyncio.subprocess.Process) -> dict[str, str]:
-    """What the copier says of the path, as the header that Docker's clients read it from."""
+    """What the worker says of the path, as the header that Docker's clients read it from."""
     assert child.stdout
     said: dict[str, Any] = json.loads(await child.stdout.readline() or b'{"error": "the copy ended at once"}')
     if "error" in said:

@@ -22,7 +22,12 @@ class Identity(msgspec.Struct, frozen=True):
 
 def _rows(rootfs: Path, name: str, fields: int) -> list[list[str]]:
     rows = [line.split(":") for line in files.read_in_root(rootfs, name).splitlines() if not line.startswith("#")]
-    return [row for row in rows if len(row) >= fields and row[2].isdigit()]
+    return [row for row in rows if len(row) >= fields and _is_number(row[2])]
+
+
+def _is_number(text: str) -> bool:
+    """Digits of ASCII, and no more of them than an ID can have."""
+    return text.isascii() and text.isdigit() and len(text) <= 20
 
 
 def _number(text: str, what: str) -> int:
@@ -38,11 +43,11 @@ def resolve(rootfs: Path, user: str, group_add: Sequence[str] = ()) -> Identity:
     passwd = _rows(rootfs, "/etc/passwd", 6)
     table = _rows(rootfs, "/etc/group", 4)
     row = next((r for r in passwd if r[0] == name), None) if name else None
-    if row is None and (not name or name.isdigit()):
+    if row is None and (not name or _is_number(name)):
         row = next((r for r in passwd if int(r[2]) == int(name or 0)), None)
     if row:
-        uid, gid, home = _number(row[2], "user"), int(row[3]) if row[3].isdigit() else 0, row[5] or "/"
-    elif not name or name.isdigit():
+        uid, gid, home = _number(row[2], "user"), _number(row[3], "group") if _is_number(row[3]) else 0, row[5] or "/"
+    elif not name or _is_number(name):
         uid, gid, home = _number(name or "0", "user"), 0, "/"
     else:
         raise BadRequestError(f"user {name!r} is not in the image's /etc/passwd")
@@ -51,11 +56,11 @@ def resolve(rootfs: Path, user: str, group_add: Sequence[str] = ()) -> Identity:
         hit = next((r for r in table if r[0] == text), None)
         if hit:
             return _number(hit[2], "group")
-        if text.isdigit():
+        if _is_number(text):
             return _number(text, "group")
         raise BadRequestError(f"group {text!r} is not in the image's /etc/group")
 
-    groups = [int(r[2]) for r in table if row and row[0] in r[3].split(",")] if not group else []
+    groups = [_number(r[2], "group") for r in table if row and row[0] in r[3].split(",")] if not group else []
     if group:
         gid = gid_of(group)
     groups += [gid_of(extra) for extra in group_add]

@@ -153,8 +153,8 @@ class ImageStore:
         progress: Callable[[int], None],
     ) -> dict[str, object]:
         child = await asyncio.create_subprocess_exec(
-            sys.executable, "-E", "-s", "-m", "agent.images.unpack", str(directory), digest, diff_id, str(blob or ""),
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 20,
+            sys.executable, "-E", "-s", "-m", "agent.trees.layer", str(directory), digest, diff_id, str(blob or ""),
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 20, cwd=Path(__file__).parents[2],
         )
         assert child.stdin and child.stdout
         try:

@@ -1,0 +1,125 @@
+"""Files into and out of a container's root: `python -m agent.trees.copying stat|get|put ROOT PATH FIRST_ID`.
+
+FIRST_ID is the host's ID that is root in the container, 0 where it has no user namespace. stat and get print one line of JSON
+about PATH, links in it followed inside the root; get then writes a tar of it, put reads one from standard input and unpacks it
+in PATH. A failure is one line `{"error": …, "status": …}`. Source: Docker Engine API v1.43, ContainerArchive.
+"""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import os
+import stat
+import sys
+from typing import Any
+
+from agent.trees import confine, sandbox
+from agent.trees.errors import TreeError
+from agent.trees.extract import Bounds, Policy, extract, quoted
+from agent.trees.layer import finish
+from agent.trees.pack import Packer, Seen, walk
+from agent.trees.streams import Decompressed, Source
+from agent.trees.tree import Tree
+
+# Go's os.FileMode keeps the kind of a file in bits of its own
+_KINDS = {stat.S_IFDIR: 1 << 31, stat.S_IFLNK: 1 << 27, stat.S_IFIFO: 1 << 25, stat.S_IFSOCK: 1 << 24,
+          stat.S_IFBLK: 1 << 26, stat.S_IFCHR: (1 << 26) | (1 << 21)}
+
+
+def describe(seen: Seen, name: str) -> dict[str, Any]:
+    """Docker's path statistics: name, size, mode (of Go), mtime, linkTarget."""
+    status = seen.status
+    mode = stat.S_IMODE(status.st_mode) & 0o777 | _KINDS.get(stat.S_IFMT(status.st_mode), 0)
+    stamp = datetime.datetime.fromtimestamp(status.st_mtime, datetime.UTC).isoformat().replace("+00:00", "Z")
+    return {
+        "name": name, "size": status.st_size, "mode": mode, "mtime": stamp,
+        "linkTarget": os.readlink(seen.name, dir_fd=seen.directory) if stat.S_ISLNK(status.st_mode) else "",
+    }
+
+
+def find(tree: Tree, path: str) -> tuple[Seen, str]:
+    """What *path* is, and its name; its last part is followed only where a slash or "." stands behind it. Raises TreeError."""
+    try:
+        if path.endswith(("/", "/.", "/..")):
+            parent, base = tree.open(path, os.O_PATH | os.O_DIRECTORY), "."
+        else:
+            parent, base = tree.parent(path)
+        seen = Seen(path, base, parent, os.stat(base, dir_fd=parent, follow_symlinks=False))
+    except OSError as error:
+        raise _told(error, path) from error
+    return seen, os.path.basename(path.rstrip("/")) or "/"
+
+
+def _told(error: OSError, path: str) -> TreeError:
+    shown = quoted(path)
+    if error.errno == errno.ENOENT:
+        return TreeError(f"{shown} does not exist in the container", 404)
+    if error.errno == errno.ENOTDIR:
+        return TreeError(f"{shown} leads through a file that is not a directory", 400)
+    if error.errno == errno.ELOOP:
+        return TreeError(f"{shown} has too many symbolic links in it", 400)
+    return TreeError(f"{shown}: {error.strerror}", 400 if error.errno in (errno.EINVAL, errno.ENAMETOOLONG) else 500)
+
+
+def get(tree: Tree, path: str) -> dict[str, Any]:
+    """Write the line about *path*, and the archive."""
+    seen, name = find(tree, path)
+    confine.answer(describe(seen, name))
+    out = sys.stdout.buffer
+    packer = Packer(out)
+    name = name.lstrip("/") or "."
+    packer.entry(seen, name)
+    if stat.S_ISDIR(seen.status.st_mode):
+        for one in walk(tree, path):
+            packer.entry(one, f"{name}/{one.path}")
+    packer.end()
+    return {}
+
+
+def put(tree: Tree, path: str) -> dict[str, Any]:
+    """Unpack standard input in the directory *path*. The reply holds devices, for `finish`."""
+    try:
+        fd = tree.open(path, os.O_PATH | os.O_DIRECTORY)
+    except OSError as error:
+        if error.errno == errno.ENOTDIR:
+            raise TreeError(f"{quoted(path)} is not a directory", 400) from error
+        raise _told(error, path) from error
+    os.close(fd)
+    bounds = Bounds()
+    plain = Decompressed(Source(sys.stdin.buffer, None), bounds.bytes)
+    result = extract(plain, tree, Policy(what="archive"), bounds, into=path)
+    plain.drain()
+    return {"devices": result.devices, "opaque": []}
+
+
+def main(verb: str, root: str, path: str, first_id: str) -> int:
+    first = int(first_id)
+    path = "/" + path.lstrip("/")
+    try:
+        tree = confine.open_tree(root, read_only=verb != "put", nested=True)
+    except OSError as error:
+        return confine.answer({"error": f"the container's files cannot be reached: {error.strerror}", "status": 500})
+    if verb == "put":
+        reply = confine.run(
+            lambda opened: put(opened, path), tree, calls=sandbox.WRITE_CALLS, capabilities=sandbox.OWNERS, first_id=first
+        )
+        if "error" not in reply:
+            if first:
+                reply["devices"] = {}  # the runtime would refuse their use there
+            finish(root, reply)
+        return confine.answer(reply)
+    if verb == "stat":
+        reply = confine.run(
+            lambda opened: describe(*find(opened, path)), tree, calls=sandbox.READ_CALLS, capabilities=sandbox.READER,
+            first_id=first,
+        )
+        return confine.answer(reply)
+    reply = confine.run(
+        lambda opened: get(opened, path), tree, calls=sandbox.READ_CALLS, capabilities=sandbox.READER, first_id=first
+    )
+    return confine.answer(reply) if "error" in reply else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:5]))

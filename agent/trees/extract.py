@@ -1,0 +1,441 @@
+"""A tar stream into a tree: layers of images, archives copied into containers, build contexts, archives out of containers.
+
+`tarfile` parses headers; nothing of its extraction is used. Source: POSIX.1-2008 pax; GNU tar manual, "Sparse Formats"; OCI
+Image Specification, layer.md (whiteouts); kernel Documentation/filesystems/overlayfs.rst.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import stat
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from agent.trees import removal
+from agent.trees.errors import TreeError
+from agent.trees.streams import CHUNK
+from agent.trees.tree import Tree, parts_of
+
+MAX_FIXUPS = 100_000
+"""Devices and opaque directories of one layer: more than any real one has."""
+_NAME_BYTES = 255
+_MAX_OWNER = (1 << 31) - 1
+_MAX_TIME = 1 << 32
+_LOST = (errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM)
+"""A file system, or a user, without a kind of attribute loses it, as in Docker."""
+_WHITEOUT, _OPAQUE = ".wh.", ".wh..wh..opq"
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What one archive may hold: entries, bytes of all files (holes count), bytes and parts of a path."""
+
+    entries: int = 2_000_000
+    bytes: int = 64 << 30
+    path_bytes: int = 4096
+    path_depth: int = 255
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How an archive becomes files. *whiteouts* are made as overlayfs has them, under the attribute *opaque*, or, where that is
+    "", left to the caller as devices are; *owners* are kept; *attributes* are kept."""
+
+    what: str = "archive"
+    """What messages call the archive."""
+    whiteouts: bool = False
+    opaque: str = ""
+    owners: bool = True
+    attributes: bool = True
+    devices: bool = True
+    """Off: devices are left out, since whoever runs this can make none."""
+
+
+@dataclass
+class Result:
+    """What was done: bytes in files; and what only the host's root can do, in this order."""
+
+    size: int = 0
+    devices: dict[str, tuple[int, int, int, int, int, float]] = field(default_factory=dict)
+    """Path → mode with its kind, major, minor, owner, group, time."""
+    opaque: set[str] = field(default_factory=set)
+
+
+class Stream(Protocol):
+    """What an archive is read from."""
+
+    def read(self, size: int = ..., /) -> bytes: ...
+
+
+def extract(
+    stream: Stream, tree: Tree, policy: Policy, bounds: Bounds, *, into: str = "", rename: Callable[[str], str | None] | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Result:
+    """Unpack the tar *stream* below the directory *into* of *tree*. *rename* gives each entry its name, None to leave it out;
+    *progress* hears of bytes written.
+
+    Raises TreeError, OSError where the disk or the tree refuses."""
+    return _Extraction(stream, tree, policy, bounds, into, rename, progress).run()
+
+
+class _Extraction:
+    def __init__(
+        self, stream: Stream, tree: Tree, policy: Policy, bounds: Bounds, into: str,
+        rename: Callable[[str], str | None] | None, progress: Callable[[int], None],
+    ) -> None:
+        self.source, self.tree, self.policy, self.bounds = _Forward(stream), tree, policy, bounds
+        self.into = "/".join(parts_of(into))
+        self.rename, self.progress = rename, progress
+        self.result = Result()
+        self.directories: list[tuple[str, tarfile.TarInfo]] = []
+        self.claimed = 0
+        self.entry = ""
+
+    def run(self) -> Result:
+        archive = self._open()
+        count = 0
+        while (entry := self._next(archive)) is not None:
+            count += 1
+            if count > self.bounds.entries:
+                raise TreeError(f"the {self.policy.what} has more than {self.bounds.entries} entries")
+            try:
+                self._one(entry)
+            except OSError as error:
+                raise self._told(error) from error
+        self._settle_directories()
+        return self.result
+
+    def _open(self) -> tarfile.TarFile:
+        try:
+            return tarfile.TarFile(
+                fileobj=self.source, mode="r", errorlevel=2, encoding="utf-8", errors="surrogateescape"  # type: ignore[arg-type]
+            )
+        except (TreeError, OSError):
+            raise
+        except Exception as error:
+            raise self._invalid(error) from error
+
+    def _next(self, archive: tarfile.TarFile) -> tarfile.TarInfo | None:
+        """The next header. Whatever `tarfile` raises for garbage (ValueError, IndexError, …) is a fault of the archive."""
+        try:
+            entry = archive.next()
+        except (TreeError, OSError, MemoryError):
+            raise
+        except Exception as error:
+            raise self._invalid(error) from error
+        archive.members = []  # or all headers would stay in memory
+        if entry is None and self.source.last.strip(b"\0"):
+            raise self._invalid(tarfile.ReadError("a header is damaged"))  # which `tarfile` takes for the end
+        return entry
+
+    def _invalid(self, error: Exception) -> TreeError:
+        after = f" after {self.entry}" if self.entry else ""
+        return TreeError(f"the {self.policy.what} is not a valid tar archive{after}: {quoted(str(error)) or type(error).__name__}")
+
+    def _told(self, error: OSError) -> Exception:
+        """An error of the system at an entry, in words that name the entry; a full disk stays what it is."""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS):
+            return OSError(error.errno, os.strerror(error.errno), quoted(self.entry))
+        if error.errno == errno.EFBIG:
+            return TreeError(f"the {self.policy.what}'s entry {quoted(self.entry)} is larger than a file may be")
+        why = {
+            errno.ELOOP: "leads through a symbolic link", errno.EXDEV: "leads out of the directory",
+            errno.ENOTDIR: "lies below a file", errno.EEXIST: "contradicts an earlier entry",
+            errno.ENOENT: "names a file that is not there", errno.EBUSY: "is in use: something is mounted there",
+        }.get(error.errno or 0, f"cannot be written: {error.strerror}")
+        return TreeError(f"the {self.policy.what}'s entry {quoted(self.entry)} {why}")
+
+    def _path(self, name: str) -> str:
+        """*name* relative to the tree's root. Raises TreeError where it leaves it or is out of bounds."""
+        what = f"the {self.policy.what}'s entry {quoted(name)}"
+        if "\0" in name:
+            raise TreeError(f"{what} has a zero byte in its name")
+        parts = parts_of(name)
+        if ".." in parts:
+            raise TreeError(f"{what} leaves its root")
+        if len(parts) > self.bounds.path_depth:
+            raise TreeError(f"{what} is more than {self.bounds.path_depth} directories deep")
+        if len(os.fsencode(name)) > self.bounds.path_bytes:
+            raise TreeError(f"{what} has a path longer than {self.bounds.path_bytes} bytes")
+        if any(len(os.fsencode(part)) > _NAME_BYTES for part in parts):
+            raise TreeError(f"{what} has a name longer than {_NAME_BYTES} bytes")
+        return "/".join([self.into, *parts] if self.into else parts)
+
+    def _one(self, entry: tarfile.TarInfo) -> None:
+        name: str | None = entry.name
+        self.entry = entry.name
+        if self.rename and (name := self.rename(entry.name)) is None:
+            return
+        path = self._path(name or "")
+        base = path.rpartition("/")[2]
+        if self.policy.whiteouts and base.startswith(_WHITEOUT):
+            self._whiteout(path, base)
+            return
+        if not (0 <= entry.uid <= _MAX_OWNER and 0 <= entry.gid <= _MAX_OWNER):
+            raise TreeError(f"the {self.policy.what}'s entry {quoted(entry.name)} has an owner out of range")
+        if entry.isdir():
+            self._directory(path, entry)
+            return
+        if not path or path == self.into:
+            raise TreeError(f"the {self.policy.what}'s entry {quoted(entry.name)} would replace its root")
+        parent, base = self._room(path)
+        if entry.isreg():
+            self._file(entry, parent, base)
+        elif entry.islnk():
+            self._hard_link(entry, parent, base, path)
+        elif entry.issym():
+            self._symbolic_link(entry, parent, base)
+        elif entry.isfifo():
+            os.mkfifo(base, stat.S_IMODE(entry.mode), dir_fd=parent)
+            self._attributes_of(entry, parent, base)
+            os.chmod(base, entry.mode & 0o7777, dir_fd=parent)
+        elif entry.ischr() or entry.isblk():
+            self._device(entry, path)
+        else:
+            raise TreeError(f"the {self.policy.what}'s entry {quoted(entry.name)} is of unknown type {entry.type!r}")
+
+    def _room(self, path: str) -> tuple[int, str]:
+        """The directory for *path*, made where it is missing, and its name there, free of what an earlier entry put there."""
+        parent, base = self._parent(path)
+        return self._parent(path) if self._clear(parent, base, path) else (parent, base)
+
+    def _parent(self, path: str) -> tuple[int, str]:
+        try:
+            return self.tree.parent(path)
+        except FileNotFoundError:
+            self.tree.make(path.rpartition("/")[0], directory=True)
+            return self.tree.parent(path)
+
+    def _clear(self, parent: int, base: str, path: str) -> bool:
+        """Take away what is at *path*; True where that was a directory, so that others must be looked up anew."""
+        directory = False
+        try:
+            os.unlink(base, dir_fd=parent)
+        except FileNotFoundError:
+            pass
+        except (IsADirectoryError, PermissionError):  # POSIX names the second for a directory
+            directory = True
+            removal.remove(parent, base)
+            self.tree.forget_parents()
+        if self.result.devices or self.result.opaque:
+            self.result.devices.pop(path, None)
+            below = f"{path}/"
+            for gone in [p for p in self.result.opaque if p == path or p.startswith(below)]:
+                self.result.opaque.discard(gone)
+            for gone in [p for p in self.result.devices if p.startswith(below)]:
+                del self.result.devices[gone]
+        return directory
+
+    def _whiteout(self, path: str, base: str) -> None:
+        above = path.rpartition("/")[0]
+        if base == _OPAQUE:
+            self.tree.make(above, directory=True)
+            if self.policy.opaque:
+                fd = self.tree.open(above or ".", os.O_RDONLY | os.O_DIRECTORY)
+                try:
+                    os.setxattr(fd, self.policy.opaque, b"y")
+                finally:
+                    os.close(fd)
+            else:
+                self.result.opaque.add(above)
+                self._bound_fixups()
+        elif base[len(_WHITEOUT):] not in ("", ".", "..") and not base.startswith(".wh..wh."):
+            hidden = f"{above}/{base[len(_WHITEOUT):]}".lstrip("/")
+            parent, name = self._room(hidden)
+            os.mknod(name, 0o600 | stat.S_IFCHR, os.makedev(0, 0), dir_fd=parent)
+
+    def _directory(self, path: str, entry: tarfile.TarInfo) -> None:
+        if path and path != self.into:
+            parent, base = self._parent(path)
+            try:
+                os.mkdir(base, 0o700, dir_fd=parent)
+            except FileExistsError:
+                if not stat.S_ISDIR(os.stat(base, dir_fd=parent, follow_symlinks=False).st_mode):
+                    parent, base = self._room(path)
+                    os.mkdir(base, 0o700, dir_fd=parent)
+        # owner and mode at once, time in the end; both by descriptor
+        fd = self.tree.open(path or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            self._dress(fd, entry, times=False)
+        finally:
+            os.close(fd)
+        self.directories.append((path, entry))
+
+    def _settle_directories(self) -> None:
+        for path, entry in self.directories:
+            try:
+                parent, base = self.tree.parent(path)
+                if stat.S_ISDIR(os.stat(base, dir_fd=parent, follow_symlinks=False).st_mode):
+                    when = _seconds(entry)
+                    os.utime(base, (when, when), dir_fd=parent, follow_symlinks=False)
+            except OSError:
+                continue  # a later entry took it away
+
+    def _file(self, entry: tarfile.TarInfo, parent: int, base: str) -> None:
+        self.claimed += entry.size
+        if entry.size < 0 or self.claimed > self.bounds.bytes:
+            raise TreeError(
+                f"the {self.policy.what}'s entry {quoted(entry.name)} claims {entry.size} bytes, which makes more than "
+                f"{self.bounds.bytes} in all"
+            )
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(base, flags, 0o600, dir_fd=parent)
+        try:
+            if entry.sparse is None:
+                self._copy(fd, entry.size)
+            else:
+                self._holes(fd, entry)
+            self._dress(fd, entry)
+        finally:
+            os.close(fd)
+        self.result.size += entry.size
+
+    def _copy(self, fd: int, size: int) -> None:
+        while size > 0:
+            data = self.source.read(min(size, CHUNK))
+            if not data:
+                raise TreeError(f"the {self.policy.what} ends within its entry {quoted(self.entry)}")
+            size -= len(data)
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view):]
+            self.progress(len(data))
+
+    def _holes(self, fd: int, entry: tarfile.TarInfo) -> None:
+        """A sparse file: its data stand one after the other in the archive, what lies between are holes, and stay so."""
+        end = 0
+        for offset, size in entry.sparse or ():
+            if offset < end or size < 0 or offset + size > entry.size:
+                raise TreeError(f"the {self.policy.what}'s entry {quoted(entry.name)} has a map of holes that contradicts itself")
+            end = offset + size
+            os.lseek(fd, offset, os.SEEK_SET)
+            self._copy(fd, size)
+        os.ftruncate(fd, entry.size)
+
+    def _dress(self, fd: int, entry: tarfile.TarInfo, *, times: bool = True) -> None:
+        """Owner, attributes, mode and time of an open file, in the order in which one does not undo the other."""
+        if self.policy.owners:
+            os.fchown(fd, entry.uid, entry.gid)
+        for name, value in self._xattrs(entry):
+            try:
+                os.setxattr(fd, name, value)
+            except OSError as error:
+                if error.errno not in _LOST:
+                    raise
+        os.fchmod(fd, entry.mode & 0o7777)
+        if times:
+            when = _seconds(entry)
+            os.utime(fd, (when, when))
+
+    def _xattrs(self, entry: tarfile.TarInfo) -> list[tuple[str, bytes]]:
+        if not self.policy.attributes:
+            return []
+        out = []
+        for key, value in entry.pax_headers.items():
+            name = key.removeprefix("SCHILY.xattr.")
+            if name == key or name.startswith(("trusted.overlay.", "user.overlay.")):
+                continue
+            if "\0" in name:
+                raise TreeError(f"the {self.policy.what}'s entry {quoted(entry.name)} has an attribute with a zero byte in its name")
+            out.append((name, value.encode(errors="surrogateescape")))
+        return out
+
+    def _attributes_of(self, entry: tarfile.TarInfo, parent: int, base: str) -> None:
+        """Owner, attributes and time of what can only be named: links and FIFOs."""
+        if self.policy.owners:
+            os.chown(base, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
+        if attributes := self._xattrs(entry):
+            os.fchdir(parent)  # there is no call that takes a directory too (before Linux 6.13)
+            for name, value in attributes:
+                try:
+                    os.setxattr(base, name, value, follow_symlinks=False)
+                except OSError as error:
+                    if error.errno not in _LOST:
+                        raise
+        when = _seconds(entry)
+        os.utime(base, (when, when), dir_fd=parent, follow_symlinks=False)
+
+    def _symbolic_link(self, entry: tarfile.TarInfo, parent: int, base: str) -> None:
+        if not entry.linkname or "\0" in entry.linkname:
+            raise TreeError(f"the {self.policy.what}'s entry {quoted(entry.name)} is a link to an impossible name")
+        os.symlink(entry.linkname, base, dir_fd=parent)
+        self._attributes_of(entry, parent, base)
+
+    def _hard_link(self, entry: tarfile.TarInfo, parent: int, base: str, path: str) -> None:
+        target: str | None = entry.linkname
+        if self.rename and (target := self.rename(entry.linkname)) is None:
+            raise TreeError(f"the {self.policy.what}'s entry {quoted(entry.name)} is a link to {quoted(entry.linkname)}, which is left out")
+        source = self._path(target or "")
+        if source in self.result.devices:
+            self.result.devices[path] = self.result.devices[source]
+            return
+        kept = os.dup(parent)  # the next look-up may close it
+        try:
+            above, name = self.tree.parent(source)
+            os.link(name, base, src_dir_fd=above, dst_dir_fd=kept, follow_symlinks=False)
+        finally:
+            os.close(kept)
+
+    def _device(self, entry: tarfile.TarInfo, path: str) -> None:
+        if not self.policy.devices:
+            return
+        kind = stat.S_IFCHR if entry.ischr() else stat.S_IFBLK
+        self.result.devices[path] = (kind | entry.mode & 0o7777, entry.devmajor, entry.devminor, entry.uid, entry.gid, _seconds(entry))
+        self._bound_fixups()
+
+    def _bound_fixups(self) -> None:
+        if len(self.result.devices) + len(self.result.opaque) > MAX_FIXUPS:
+            raise TreeError(f"the {self.policy.what} has more than {MAX_FIXUPS} devices and replaced directories")
+
+
+class _Raw(io.RawIOBase):
+    """A stream as the raw side of a buffered reader."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+        data = self._stream.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+class _Forward:
+    """The file that `tarfile` reads headers from: it can only go forward, and knows the block that was read last."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._file = io.BufferedReader(_Raw(stream), CHUNK)
+        self._at = 0
+        self.last = b""
+
+    def read(self, size: int) -> bytes:
+        self.last = self._file.read(size)
+        self._at += len(self.last)
+        return self.last
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, position: int) -> None:
+        if position < self._at:
+            raise tarfile.ReadError("a header leads back")
+        while self._at < position and self.read(min(position - self._at, CHUNK)):
+            pass
+
+
+def _seconds(entry: tarfile.TarInfo) -> float:
+    when = float(entry.mtime)
+    return when if 0 <= when < _MAX_TIME else 0.0  # also where it is no number
+
+
+def quoted(name: str) -> str:
+    """A name of an archive's in a message: short, and of characters that a terminal can be trusted with."""
+    text = name if len(name) <= 120 else f"{name[:100]}…"
+    return "".join(c if c.isprintable() and not 0xD800 <= ord(c) < 0xE000 else ascii(c)[1:-1] for c in text)

@@ -1,0 +1,88 @@
+"""Unpacks one layer while it streams in: `python -m agent.trees.layer TARGET DIGEST DIFF_ID KEEP`.
+
+The compressed blob comes on standard input, is checked, copied to the file KEEP where one is named, decompressed, checked
+against DIFF_ID and extracted below TARGET by a confined process; one line of JSON on standard output says how it went.
+Source: OCI Image Specification, layer.md.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+from dataclasses import asdict
+from typing import Any, BinaryIO
+
+from agent.errors import told
+from agent.mounts import overlay_attribute
+from agent.trees import confine, sandbox
+from agent.trees.errors import TreeError
+from agent.trees.extract import Bounds, Policy, extract
+from agent.trees.streams import Decompressed, Source
+from agent.trees.tree import Tree
+
+
+def unpack(tree: Tree, source: BinaryIO, keep: BinaryIO | None, digest: str, diff_id: str, *, rootless: bool) -> dict[str, Any]:
+    """The work itself; what the worker may not do (devices, trusted attributes) is in the reply, for `finish`."""
+    bounds = Bounds()
+    compressed = Source(source, keep)
+    plain = Decompressed(compressed, bounds.bytes)
+    policy = Policy(what="layer", whiteouts=True, opaque=overlay_attribute("opaque") if rootless else "", devices=not rootless)
+    result = extract(plain, tree, policy, bounds)
+    plain.drain()
+    blob, diff = f"sha256:{compressed.hash.hexdigest()}", f"sha256:{plain.hash.hexdigest()}"
+    if digest and blob != digest:
+        raise TreeError(f"the layer has digest {blob}, the manifest says {digest}")
+    if diff_id and diff != diff_id:
+        raise TreeError(f"the unpacked layer has digest {diff}, the image's config says {diff_id}")
+    if keep:
+        keep.flush()
+        os.fsync(keep.fileno())
+    return {"digest": blob, "diff_id": diff, "blob_size": compressed.size} | asdict(result) | {"opaque": sorted(result.opaque)}
+
+
+def finish(target: str, reply: dict[str, Any]) -> None:
+    """What only the host's root can do for a layer: devices, and directories that replace those below. Raises OSError."""
+    with Tree.at(target) as tree:
+        for path, (mode, major, minor, uid, gid, when) in reply.pop("devices").items():
+            parent, name = tree.parent(path)
+            above = os.stat(parent)
+            if not (stat.S_ISCHR(mode) or stat.S_ISBLK(mode)):
+                continue
+            os.mknod(name, stat.S_IFMT(mode) | 0o600, os.makedev(major, minor), dir_fd=parent)
+            os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
+            os.chmod(name, stat.S_IMODE(mode), dir_fd=parent)
+            os.utime(name, (when, when), dir_fd=parent, follow_symlinks=False)
+            os.utime(f"/proc/self/fd/{parent}", ns=(above.st_atime_ns, above.st_mtime_ns))
+        for path in reply.pop("opaque"):
+            fd = tree.open(path or ".", os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.setxattr(fd, overlay_attribute("opaque"), b"y")
+            finally:
+                os.close(fd)
+
+
+def main(target: str, digest: str, diff_id: str, keep: str) -> int:
+    from agent import rootless
+
+    user = rootless.inside()
+    try:
+        kept = open(keep, "wb") if keep else None  # noqa: SIM115 - the child writes it
+        tree = confine.open_tree(target, read_only=False, nested=False)
+        reply = confine.run(
+            lambda opened: unpack(opened, sys.stdin.buffer, kept, digest, diff_id, rootless=user), tree,
+            calls=sandbox.WRITE_CALLS, capabilities=sandbox.OWNERS,
+        )
+        if "error" not in reply:
+            finish(target, reply)
+    except OSError as error:
+        reply = {"error": error.strerror or str(error), "errno": error.errno}
+    if code := reply.get("errno"):
+        full = code in (errno.ENOSPC, errno.EDQUOT)
+        reply["error"] = f"the layer cannot be written: {told(OSError(code, '')) if full else reply['error']}"
+    return confine.answer(reply)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:5]))

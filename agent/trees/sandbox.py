@@ -1,0 +1,246 @@
+"""Confines a worker before it touches what is foreign: an empty root, namespaces, few capabilities, seccomp, Landlock, limits.
+
+What a worker may use afterwards are the descriptors that it was given. Its root is an empty, read-only directory; the tree that
+it works on is a mount of its own, cloned from the host's and in no namespace, without devices, programs or set-user-ID. So even
+code of an attacker's, run in there, finds nothing but this tree: no other file, process, network or device.
+
+Source: open_tree(2), mount_setattr(2), pivot_root(2), user_namespaces(7), capabilities(7), seccomp(2), landlock(7).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import resource
+import signal
+import struct
+from collections.abc import Callable, Sequence
+
+_libc = ctypes.CDLL(None, use_errno=True)
+# system calls: the same numbers on every architecture that these kernels know
+_OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
+_LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
+_AT_EMPTY_PATH, _AT_RECURSIVE, _OPEN_TREE_CLONE, _MOVE_MOUNT_F_EMPTY_PATH = 0x1000, 0x8000, 1, 4
+_ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV, _ATTR_NOEXEC = 1, 2, 4, 8
+_MS_REC, _MS_PRIVATE, _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REMOUNT = 16384, 1 << 18, 1, 2, 4, 8, 32
+_MNT_DETACH = 2
+_NEWNS, _NEWCGROUP, _NEWUTS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET = (
+    0x0002_0000, 0x0200_0000, 0x0400_0000, 0x0800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000
+)
+_PR_SET_PDEATHSIG, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_SET_DUMPABLE = 1, 24, 38, 4
+_CAPABILITY_VERSION_3 = 0x2008_0522
+_LAST_CAPABILITY = 40
+_ALL_IDS = (1 << 32) - 1
+IDS = 1 << 16
+"""How many owners a container in a user namespace has."""
+ERRNO_EPERM = 0x0005_0000 | errno.EPERM
+ALLOW = 0x7FFF_0000
+
+CAPABILITIES = {"CHOWN": 0, "DAC_OVERRIDE": 1, "DAC_READ_SEARCH": 2, "FOWNER": 3, "FSETID": 4, "MKNOD": 27, "SETFCAP": 31,
+                "SYS_ADMIN": 21}
+OWNERS = ("CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "SETFCAP")
+"""What it takes to write files with owners, modes and capabilities of others."""
+READER = ("DAC_OVERRIDE", "DAC_READ_SEARCH")
+"""What it takes to read all files of a tree."""
+
+_RUNNING = (
+    "read readv pread64 write writev pwrite64 close fstat newfstatat fstatfs statx lseek brk mmap munmap mremap mprotect madvise "
+    "rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack getpid gettid getuid geteuid getgid getegid exit exit_group futex "
+    "getrandom clock_gettime clock_nanosleep gettimeofday poll ppoll fcntl dup restart_syscall rseq sched_yield "
+    "prlimit64 getrlimit"
+).split()
+"""What a running interpreter needs."""
+_LOOKING = "openat openat2 getdents64 readlinkat faccessat faccessat2 getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr " \
+    "fchdir".split()
+_CHANGING = (
+    "mkdirat mknodat unlinkat renameat renameat2 linkat symlinkat fchown fchownat fchmod fchmodat fchmodat2 utimensat setxattr "
+    "lsetxattr fsetxattr lremovexattr ftruncate fallocate fsync fdatasync copy_file_range umask"
+).split()
+WRITE_CALLS = (*_RUNNING, *_LOOKING, *_CHANGING)
+READ_CALLS = (*_RUNNING, *_LOOKING)
+
+
+def _check(result: int, what: str) -> int:
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{what}: {os.strerror(code)}")
+    return result
+
+
+def clone_tree(fd: int, *, read_only: bool, nested: bool) -> int:
+    """A mount of the directory *fd* that is in no namespace, for this process alone, where neither a device can be opened nor a
+    program be run; *nested* takes what is mounted below along. Raises OSError: EPERM or ENOSYS where it cannot be had."""
+    flags = _AT_EMPTY_PATH | _OPEN_TREE_CLONE | os.O_CLOEXEC | (_AT_RECURSIVE if nested else 0)
+    tree = _check(_libc.syscall(_OPEN_TREE, fd, b"", flags), "open_tree")
+    attributes = _ATTR_NOSUID | _ATTR_NODEV | _ATTR_NOEXEC | (_ATTR_RDONLY if read_only else 0)
+    how = struct.pack("=QQQQ", attributes, 0, 0, 0)
+    try:
+        _check(_libc.syscall(_MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH | (_AT_RECURSIVE if nested else 0), how, len(how)),
+               "mount_setattr")
+    except OSError:
+        os.close(tree)
+        raise
+    return tree
+
+
+def confined(work: Callable[[], int], *, first_id: int, user: bool) -> int:
+    """Run *work* in a child that has namespaces of its own, and return its exit status. *first_id* is the host's ID that is 0 in
+    there, with 65,536 IDs from it on; 0 keeps all IDs as they are. Without *user* it stays in this user namespace, as it does
+    where none can be had.
+
+    The child is the first process of its PID namespace, and dies with this one."""
+    flags = _NEWNS | _NEWCGROUP | _NEWUTS | _NEWIPC | _NEWPID | _NEWNET
+    start, started = os.pipe2(os.O_CLOEXEC)
+    pid = -1
+    if user:
+        pid = _clone(flags | _NEWUSER)
+    if pid < 0:
+        if first_id:
+            raise OSError(ctypes.get_errno(), "a user namespace for the owners of the container cannot be had")
+        user = False
+        pid = _check(_clone(flags), "clone")
+    if pid == 0:
+        os.close(started)
+        if os.read(start, 1) != b"+":
+            os._exit(70)  # whoever started this is gone
+        try:
+            os._exit(work())
+        finally:
+            os._exit(70)
+    os.close(start)
+    if user:
+        _map_ids(pid, first_id)
+    os.write(started, b"+")
+    while True:
+        _, status = os.waitpid(pid, 0)
+        if os.WIFEXITED(status) or os.WIFSIGNALED(status):
+            return os.waitstatus_to_exitcode(status)
+
+
+def _clone(flags: int) -> int:
+    """fork(2) with new namespaces; this process has one thread, and the child execs nothing. -1 with errno where refused."""
+    numbers = {"x86_64": 56, "aarch64": 220}
+    number = numbers[os.uname().machine]
+    return int(_libc.syscall(number, flags | signal.SIGCHLD, 0, 0, 0, 0))
+
+
+def _map_ids(pid: int, first_id: int) -> None:
+    for kind in ("uid", "gid"):
+        if first_id:
+            text = f"0 {first_id} {IDS}\n"
+        else:  # all that this process has itself, each as it is
+            with open(f"/proc/self/{kind}_map") as own:
+                rows = [line.split() for line in own]
+            text = "".join(f"{inside} {inside} {count}\n" for inside, _, count in rows)
+        with open(f"/proc/{pid}/{kind}_map", "w") as file:
+            file.write(text)
+
+
+def enter_empty_root() -> None:
+    """From now on "/" is an empty directory that nobody can write to, and the host's files are out of reach by any path."""
+    _mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
+    _mount(b"tmpfs", b"/tmp", b"tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, b"mode=0555,size=4k,nr_inodes=16")
+    os.chdir("/tmp")
+    _pivot()
+
+
+def _pivot() -> None:
+    """The working directory, a mount, becomes the root; the old one goes. Source: pivot_root(2), NOTES."""
+    numbers = {"x86_64": 155, "aarch64": 41}
+    _check(_libc.syscall(numbers[os.uname().machine], b".", b"."), "pivot_root")
+    _check(_libc.umount2(b".", _MNT_DETACH), "umount2")
+    os.chdir("/")
+
+
+def attach(tree: int, name: str) -> None:
+    """Mount the cloned *tree* at /*name* of the root that `enter_empty_root` has made."""
+    os.mkdir(f"/{name}", 0o555)
+    _check(_libc.syscall(_MOVE_MOUNT, tree, b"", -100, f"/{name}".encode(), _MOVE_MOUNT_F_EMPTY_PATH), "move_mount")
+
+
+def seal_root() -> None:
+    """Nothing more can be made in the empty root."""
+    _mount(b"none", b"/", None, _MS_REMOUNT | _MS_RDONLY | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, b"mode=0555,size=4k,nr_inodes=16")
+
+
+def _mount(source: bytes, target: bytes, kind: bytes | None, flags: int, data: bytes | None) -> None:
+    _check(_libc.mount(source, target, kind, flags, data), f"mount {target.decode()}")
+
+
+def limit(*, memory: int, cpu_s: int, file_bytes: int) -> None:
+    """Bounds of this process: bytes of address space, seconds of CPU, bytes of one file; no core dumps."""
+    bounds = {resource.RLIMIT_AS: memory, resource.RLIMIT_CPU: cpu_s, resource.RLIMIT_FSIZE: file_bytes, resource.RLIMIT_CORE: 0}
+    for kind, value in bounds.items():
+        hard = resource.getrlimit(kind)[1]
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(kind, (value, value))
+
+
+def drop_capabilities(keep: Sequence[str]) -> None:
+    """Keep the capabilities *keep* and no way to others."""
+    numbers = {CAPABILITIES[name] for name in keep}
+    for number in range(_LAST_CAPABILITY + 1):
+        if number not in numbers:
+            _libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0)  # EINVAL above the kernel's last, EPERM without SETPCAP
+    low = sum(1 << n for n in numbers if n < 32)
+    high = sum(1 << (n - 32) for n in numbers if n >= 32)
+    head = struct.pack("=II", _CAPABILITY_VERSION_3, 0)
+    _check(_libc.capset(head, struct.pack("=6I", low, low, 0, high, high, 0)), "capset")
+    _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
+
+
+def restrict_files(trees: Sequence[int]) -> None:
+    """Landlock: of all files only those below the directories *trees*. Nothing where the kernel has none of it."""
+    version = int(_libc.syscall(_LANDLOCK_CREATE, None, 0, 1))
+    if version < 1:
+        return
+    rights = (1 << 13) - 1  # ABI 1: everything but links and renames between directories
+    rights |= (1 << 13 if version >= 2 else 0) | (1 << 14 if version >= 3 else 0)
+    attributes = struct.pack("=Q", rights)
+    rules = _check(_libc.syscall(_LANDLOCK_CREATE, attributes, len(attributes), 0), "landlock_create_ruleset")
+    allowed = rights & ~1  # no execution
+    try:
+        for fd in trees:
+            beneath = struct.pack("=Qi", allowed, fd)
+            _check(_libc.syscall(_LANDLOCK_ADD, rules, 1, beneath, 0), "landlock_add_rule")
+        _check(_libc.syscall(_LANDLOCK_RESTRICT, rules, 0), "landlock_restrict_self")
+    finally:
+        os.close(rules)
+
+
+def load_seccomp() -> ctypes.CDLL | None:
+    """libseccomp, which runc and crun need too; None where it is not installed. To be called while files can be opened."""
+    try:
+        library = ctypes.CDLL("libseccomp.so.2", use_errno=True)
+    except OSError:
+        return None
+    library.seccomp_init.restype = ctypes.c_void_p
+    library.seccomp_init.argtypes = [ctypes.c_uint32]
+    library.seccomp_rule_add.argtypes = [ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint]
+    library.seccomp_load.argtypes = [ctypes.c_void_p]
+    library.seccomp_release.argtypes = [ctypes.c_void_p]
+    library.seccomp_release.restype = None
+    return library
+
+
+def allow_calls(library: ctypes.CDLL | None, names: Sequence[str]) -> None:
+    """Of all system calls only *names*; others fail with EPERM. Raises OSError where the kernel refuses the filter."""
+    if library is None:
+        return
+    context = library.seccomp_init(ERRNO_EPERM)
+    try:
+        for name in names:
+            number = library.seccomp_syscall_resolve_name(name.encode())
+            if number != -1:  # a call that this library or architecture does not know cannot be made either
+                library.seccomp_rule_add(context, ALLOW, number, 0)
+        if code := library.seccomp_load(context):
+            raise OSError(-code, f"seccomp: {os.strerror(-code)}")
+    finally:
+        library.seccomp_release(context)
+
+
+def die_with_parent() -> None:
+    """SIGKILL for this process when the one that started it ends. Credentials must not change afterwards."""
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "PDEATHSIG")
+    _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)

@@ -1,0 +1,162 @@
+"""A compressed stream as a file to read from, with the digests of both its sides, and never more in memory than was asked for.
+
+Source: RFC 1952 §2.2 (gzip members), RFC 8878 (zstd frames), OCI Image Specification, layer.md.
+"""
+
+from __future__ import annotations
+
+import bz2
+import hashlib
+import io
+import lzma
+import zlib
+from typing import BinaryIO, Protocol
+
+import zstandard
+
+from agent.trees.errors import TreeError
+
+CHUNK = 1 << 18
+WINDOW = 1 << 27
+"""The largest zstd window, and so memory, that is accepted: what `zstd --ultra --long=27` makes."""
+
+
+class _Decompressor(Protocol):
+    """What bz2 and lzma call a decompressor."""
+
+    eof: bool
+    unused_data: bytes
+    needs_input: bool
+
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
+
+
+class _Gzip:
+    """zlib's own object with that protocol."""
+
+    def __init__(self) -> None:
+        self._object = zlib.decompressobj(31)
+
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes:
+        return self._object.decompress(self._object.unconsumed_tail + data, max(max_length, 0))
+
+    @property
+    def eof(self) -> bool:
+        return self._object.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._object.unused_data
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._object.unconsumed_tail
+
+
+class _Members(io.RawIOBase):
+    """Decompressed data of any number of streams one after the other; zeros after the last are padding."""
+
+    def __init__(self, source: Source, make: type[_Gzip | bz2.BZ2Decompressor | lzma.LZMADecompressor]) -> None:
+        self._source, self._make = source, make
+        self._object: _Decompressor = make()
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        while True:
+            if self._object.eof:
+                self._rest = self._object.unused_data
+                if not (self._rest or self._fill()) or not self._rest.lstrip(b"\0"):
+                    return b""
+                self._object = self._make()
+            if self._object.needs_input and not self._rest and not self._fill():
+                raise TreeError("the compressed data end too early")
+            data, self._rest = self._rest, b""
+            out = self._object.decompress(data, max(size, 1))
+            if out:
+                return out
+
+    def _fill(self) -> bool:
+        self._rest = self._source.read(CHUNK)
+        return bool(self._rest)
+
+
+class Source:
+    """The compressed side: counted, hashed, and copied to *keep* where asked."""
+
+    def __init__(self, stream: BinaryIO, keep: BinaryIO | None) -> None:
+        self._stream, self._keep = stream, keep
+        self._head = b""
+        self.hash = hashlib.sha256()
+        self.size = 0
+
+    def head(self) -> bytes:
+        """The first bytes, which stay to be read."""
+        self._head = self._take(CHUNK)
+        return self._head
+
+    def read(self, size: int = -1) -> bytes:
+        if self._head:
+            data, self._head = self._head[:size] if size >= 0 else self._head, self._head[size:] if size >= 0 else b""
+            return data
+        return self._take(size if size > 0 else CHUNK)
+
+    def _take(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        self.hash.update(data)
+        self.size += len(data)
+        if self._keep:
+            self._keep.write(data)
+        return data
+
+
+class Decompressed:
+    """The plain side of *source*, by its first bytes, since media types are wrong in the wild.
+
+    Raises TreeError where it does not decompress, or gives more than *limit* bytes."""
+
+    def __init__(self, source: Source, limit: int) -> None:
+        self._source, self._limit = source, limit
+        self._plain = _plain(source)
+        self.hash = hashlib.sha256()
+        self.size = 0
+
+    def read(self, size: int = CHUNK) -> bytes:
+        try:
+            data: bytes = self._plain.read(min(size, CHUNK) if size > 0 else CHUNK)
+        except (zlib.error, OSError, lzma.LZMAError, zstandard.ZstdError, EOFError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno:
+                raise  # the pipe or the disk
+            raise TreeError(f"the data do not decompress: {error}") from error
+        self.hash.update(data)
+        self.size += len(data)
+        if self.size > self._limit:
+            raise TreeError(f"more than {self._limit} bytes when unpacked")
+        return data
+
+    def drain(self) -> None:
+        """Read what is left on both sides: padding counts in digests."""
+        while self.read(CHUNK):
+            pass
+        while self._source.read(CHUNK):
+            pass
+
+
+class _Readable(Protocol):
+    def read(self, size: int = -1, /) -> bytes: ...
+
+
+def _plain(source: Source) -> _Readable:
+    head = source.head()
+    if head[:2] == b"\x1f\x8b":
+        return _Members(source, _Gzip)
+    if head[:4] == b"\x28\xb5\x2f\xfd":
+        decompressor = zstandard.ZstdDecompressor(max_window_size=WINDOW)
+        return decompressor.stream_reader(source, read_size=CHUNK, read_across_frames=True)  # type: ignore[arg-type]
+    if head[:3] == b"BZh":
+        return _Members(source, bz2.BZ2Decompressor)
+    if head[:6] == b"\xfd7zXZ\0":
+        return _Members(source, lzma.LZMADecompressor)
+    return source
