@@ -11,16 +11,20 @@ import shutil
 import struct
 import subprocess
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 INSIDE = Path(__file__).with_name("inside.py")
 PYTHON = "/usr/bin/python3"
 """Debian's own, which tools/setup installs: its libraries are few."""
 LOOK = """
-import sys, ctypes, socket, json, struct, resource, mmap, fcntl, signal, errno, os, time, select, traceback, platform, stat
+import sys, ctypes, errno, fcntl, json, mmap, os, re, resource, select, signal, socket, struct, time, traceback
 print(json.dumps([os.path.realpath(sys.executable), *{m.__file__ for m in sys.modules.values() if getattr(m, "__file__", None)}]))
 """
+OBSOLETE = ("_sysctl", "create_module", "get_kernel_syms", "query_module", "uselib", "ustat", "sysfs")
+DESCRIPTORS = range(3, 12)
+"""Those that a runtime may leave open; /srv/fdN of the image leads to each."""
 AT_FDCWD = -100
 MAX_HANDLE = 128
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -44,9 +48,9 @@ def entry(name: str, content: bytes = b"", **fields: object) -> tuple[tarfile.Ta
     return info, content
 
 
-def python_layer() -> bytes:
-    """The interpreter, the modules that `inside.py` imports and the libraries of both; a set-user-ID copy of it in /srv, and one
-    with a file capability."""
+def python_layer(block: tuple[int, int] = (7, 0)) -> bytes:
+    """The interpreter, the modules that `inside.py` imports and the libraries of both. In /srv a set-user-ID copy of it, one
+    with a file capability, the block device *block*, and links to descriptors."""
     named = json.loads(subprocess.run([PYTHON, "-E", "-s", "-c", LOOK], capture_output=True, text=True, check=True).stdout)
     files = {name: Path(name).read_bytes() for name in named}
     for name in named:
@@ -61,14 +65,18 @@ def python_layer() -> bytes:
     # PAX text is UTF-8: surrogateescape carries what is none
     capable.pax_headers = {"SCHILY.xattr.security.capability": admin.decode("utf-8", "surrogateescape")}
     entries[capable] = program
-    entries |= dict([entry("inside.py", INSIDE.read_bytes())])
+    entries |= dict([
+        entry("inside.py", INSIDE.read_bytes()),
+        entry("srv/disk", type=tarfile.BLKTYPE, devmajor=block[0], devminor=block[1], mode=0o666),
+        *(entry(f"srv/fd{number}", type=tarfile.SYMTYPE, linkname=f"/proc/self/fd/{number}") for number in DESCRIPTORS),
+    ])
     return pack(entries)
 
 
 def numbers() -> dict[str, int]:
     """The number of every system call that `inside.py` names, on this machine; below 0 where it has none."""
     library = ctypes.CDLL("libseccomp.so.2")
-    names = set(re.findall(r'(?:call|reach)\("(\w+)"', INSIDE.read_text()))
+    names = {*re.findall(r'(?:call|reach)\("(\w+)"', INSIDE.read_text()), *OBSOLETE}
     return {name: library.seccomp_syscall_resolve_name(name.encode()) for name in names}
 
 
@@ -82,11 +90,17 @@ def handle(path: Path) -> str:
     return buffer.raw[: 8 + struct.unpack_from("=I", buffer)[0]].hex()
 
 
-def block_device() -> tuple[int, int]:
-    """Major and minor number of a block device of this machine, the largest."""
-    found = [((block / "size").read_text(), (block / "dev").read_text()) for block in Path("/sys/block").iterdir()]
-    major, minor = max((int(size), dev) for size, dev in found)[1].split(":")
-    return int(major), int(minor)
+@contextmanager
+def disk(path: Path, content: bytes) -> Iterator[tuple[int, int]]:
+    """Major and minor number of a block device of this machine, made of the file *path*, that begins with *content*."""
+    path.write_bytes(content.ljust(1 << 20, b"\0"))
+    words = [program("losetup"), "--find", "--show", "--read-only", str(path)]
+    device = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    try:
+        number = os.stat(device).st_rdev
+        yield os.major(number), os.minor(number)
+    finally:
+        subprocess.run([program("losetup"), "--detach", device], check=True)
 
 
 def program(name: str) -> str:
