@@ -94,15 +94,16 @@ async def stats(request: web.Request) -> web.StreamResponse:
 
 
 @contextlib.asynccontextmanager
-async def _root(engine: Engine, record: Record) -> AsyncIterator[str]:
-    """The container's "/" on the host: as its processes see it, or its layers alone while it does not run."""
+async def _root(engine: Engine, record: Record) -> AsyncIterator[tuple[str, int]]:
+    """The container's "/" on the host, and the host's ID that is root there: as its processes see it, or its layers alone, with
+    owners as they are on the disk, while it does not run."""
     if record.running and record.process:
-        yield f"/proc/{record.process.pid}/root"
+        yield f"/proc/{record.process.pid}/root", record.ids
         return
     async with engine._lock(record):
         rootfs = engine.mount_root(record)
         try:
-            yield str(rootfs)
+            yield str(rootfs), 0
         finally:
             mounts.unmount(rootfs)
 
@@ -117,9 +118,9 @@ async def _copier(
     path = request.query.get("path", "")
     if not path:
         raise BadRequestError("path is missing: which file of the container?")
-    async with _root(engine, record) as root:
+    async with _root(engine, record) as (root, first_id):
         child = await asyncio.create_subprocess_exec(
-            sys.executable, "-E", "-s", "-m", "agent.trees.copying", verb, root, path, str(record.ids), stdin=stdin,
+            sys.executable, "-E", "-s", "-m", "agent.trees.copying", verb, root, path, str(first_id), stdin=stdin,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL, cwd=Path(__file__).parents[2],
             limit=1 << 18,
         )

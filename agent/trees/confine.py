@@ -35,7 +35,7 @@ def run(
     work: Callable[[Tree], Reply], tree: int, *, calls: Sequence[str], capabilities: Sequence[str], first_id: int = 0,
     user: bool = True,
 ) -> Reply:
-    """What *work* replies, run in a confined child on the directory *tree*. Its errors are replies with "error" and "status"."""
+    """What *work* replies, run in a confined child on the directory *tree*; errors are replies with "error" and "status"."""
     sandbox.die_with_parent()
     library = sandbox.load_seccomp()
     report = os.memfd_create("reply")
@@ -65,7 +65,8 @@ def run(
     try:
         reply: Reply = json.loads(data)
     except ValueError:
-        return {"error": f"the worker process ended with status {status} and no answer: this is a fault of pystack's", "status": 500}
+        told = f"the worker process ended with status {status} and no answer: this is a fault of pystack's"
+        return {"error": told, "status": 500}
     return reply
 
 

@@ -45,14 +45,16 @@ READER = ("DAC_OVERRIDE", "DAC_READ_SEARCH")
 """What it takes to read all files of a tree."""
 
 _RUNNING = (
-    "read readv pread64 write writev pwrite64 close fstat newfstatat fstatfs statx lseek brk mmap munmap mremap mprotect madvise "
-    "rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack getpid gettid getuid geteuid getgid getegid exit exit_group futex "
-    "getrandom clock_gettime clock_nanosleep gettimeofday poll ppoll fcntl dup restart_syscall rseq sched_yield "
+    "read readv pread64 write writev pwrite64 close fstat newfstatat fstatfs statx lseek brk mmap munmap mremap mprotect "
+    "madvise rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack getpid gettid getuid geteuid getgid getegid exit exit_group "
+    "futex getrandom clock_gettime clock_nanosleep gettimeofday poll ppoll fcntl dup restart_syscall rseq sched_yield "
     "prlimit64 getrlimit"
 ).split()
 """What a running interpreter needs."""
-_LOOKING = "openat openat2 getdents64 readlinkat faccessat faccessat2 getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr " \
-    "fchdir".split()
+_LOOKING = (
+    "openat openat2 getdents64 readlinkat faccessat faccessat2 getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr "
+    "fchdir"
+).split()
 _CHANGING = (
     "mkdirat mknodat unlinkat renameat renameat2 linkat symlinkat fchown fchownat fchmod fchmodat fchmodat2 utimensat setxattr "
     "lsetxattr fsetxattr lremovexattr ftruncate fallocate fsync fdatasync copy_file_range umask"
@@ -85,9 +87,9 @@ def clone_tree(fd: int, *, read_only: bool, nested: bool) -> int:
 
 
 def confined(work: Callable[[], int], *, first_id: int, user: bool) -> int:
-    """Run *work* in a child that has namespaces of its own, and return its exit status. *first_id* is the host's ID that is 0 in
-    there, with 65,536 IDs from it on; 0 keeps all IDs as they are. Without *user* it stays in this user namespace, as it does
-    where none can be had.
+    """Run *work* in a child that has namespaces of its own, and return its exit status. *first_id* is the host's ID that is 0
+    in there, with 65,536 IDs from it on; 0 keeps all IDs as they are. Without *user* it stays in this user namespace,
+    as it does where none can be had.
 
     The child is the first process of its PID namespace, and dies with this one."""
     flags = _NEWNS | _NEWCGROUP | _NEWUTS | _NEWIPC | _NEWPID | _NEWNET
@@ -105,6 +107,10 @@ def confined(work: Callable[[], int], *, first_id: int, user: bool) -> int:
         if os.read(start, 1) != b"+":
             os._exit(70)  # whoever started this is gone
         try:
+            if first_id:  # until now it is still the user who started it, with all rights
+                os.setgroups([])
+                os.setresgid(0, 0, 0)
+                os.setresuid(0, 0, 0)
             os._exit(work())
         finally:
             os._exit(70)
@@ -137,10 +143,13 @@ def _map_ids(pid: int, first_id: int) -> None:
             file.write(text)
 
 
+_EMPTY = b"mode=0555,size=4k,nr_inodes=16"
+
+
 def enter_empty_root() -> None:
     """From now on "/" is an empty directory that nobody can write to, and the host's files are out of reach by any path."""
     _mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
-    _mount(b"tmpfs", b"/tmp", b"tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, b"mode=0555,size=4k,nr_inodes=16")
+    _mount(b"tmpfs", b"/tmp", b"tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, _EMPTY)
     os.chdir("/tmp")
     _pivot()
 
@@ -161,7 +170,7 @@ def attach(tree: int, name: str) -> None:
 
 def seal_root() -> None:
     """Nothing more can be made in the empty root."""
-    _mount(b"none", b"/", None, _MS_REMOUNT | _MS_RDONLY | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, b"mode=0555,size=4k,nr_inodes=16")
+    _mount(b"none", b"/", None, _MS_REMOUNT | _MS_RDONLY | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, _EMPTY)
 
 
 def _mount(source: bytes, target: bytes, kind: bytes | None, flags: int, data: bytes | None) -> None:
@@ -170,7 +179,9 @@ def _mount(source: bytes, target: bytes, kind: bytes | None, flags: int, data: b
 
 def limit(*, memory: int, cpu_s: int, file_bytes: int) -> None:
     """Bounds of this process: bytes of address space, seconds of CPU, bytes of one file; no core dumps."""
-    bounds = {resource.RLIMIT_AS: memory, resource.RLIMIT_CPU: cpu_s, resource.RLIMIT_FSIZE: file_bytes, resource.RLIMIT_CORE: 0}
+    bounds = {
+        resource.RLIMIT_AS: memory, resource.RLIMIT_CPU: cpu_s, resource.RLIMIT_FSIZE: file_bytes, resource.RLIMIT_CORE: 0,
+    }
     for kind, value in bounds.items():
         hard = resource.getrlimit(kind)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)

@@ -10,6 +10,7 @@ import hashlib
 import io
 import lzma
 import zlib
+from collections.abc import Callable
 from typing import BinaryIO, Protocol
 
 import zstandard
@@ -24,9 +25,14 @@ WINDOW = 1 << 27
 class _Decompressor(Protocol):
     """What bz2 and lzma call a decompressor."""
 
-    eof: bool
-    unused_data: bytes
-    needs_input: bool
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    @property
+    def needs_input(self) -> bool: ...
 
     def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
 
@@ -56,7 +62,7 @@ class _Gzip:
 class _Members(io.RawIOBase):
     """Decompressed data of any number of streams one after the other; zeros after the last are padding."""
 
-    def __init__(self, source: Source, make: type[_Gzip | bz2.BZ2Decompressor | lzma.LZMADecompressor]) -> None:
+    def __init__(self, source: Source, make: Callable[[], _Decompressor]) -> None:
         self._source, self._make = source, make
         self._object: _Decompressor = make()
         self._rest = b""
