@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import os
 import stat
 import tarfile
@@ -38,6 +39,11 @@ class Bounds:
     bytes: int = 64 << 30
     path_bytes: int = 4096
     path_depth: int = 255
+
+    @classmethod
+    def of(cls, text: str) -> Bounds:
+        """What a worker is told: a JSON object with these names, "" for the defaults."""
+        return cls(**json.loads(text)) if text else cls()
 
 
 @dataclass(frozen=True)

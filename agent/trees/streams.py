@@ -154,6 +154,14 @@ class _Readable(Protocol):
     def read(self, size: int = -1, /) -> bytes: ...
 
 
+_MAGIC = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ\0")
+
+
+def is_compressed(head: bytes) -> bool:
+    """Whether data that begin like this are of a compression that is known here."""
+    return head.startswith(_MAGIC)
+
+
 def _plain(source: Source) -> _Readable:
     head = source.head()
     if head[:2] == b"\x1f\x8b":
