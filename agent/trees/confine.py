@@ -17,6 +17,7 @@ MEMORY = 2 << 30
 CPU_S = 3600
 FILE_BYTES = 64 << 30
 MAX_PLACES = 50
+NOBODY = 65534
 Reply = dict[str, Any]
 
 
@@ -33,10 +34,13 @@ def open_tree(path: str, *, read_only: bool, nested: bool) -> int:
 
 def run(
     work: Callable[[], Reply], trees: Sequence[int], *, calls: Sequence[str], capabilities: Sequence[str], first_id: int = 0,
-    user: bool = True,
+    user: bool = True, place: str = "", nobody: bool = False, memory: int = MEMORY, cpu_s: int = CPU_S,
 ) -> Reply:
-    """What *work* replies, run in a confined child that reaches the directories *trees* and its own open
-    files alone; errors are replies with "error" and "status"."""
+    """What *work* replies, run in a confined child that reaches the directories *trees* and its own open files alone; errors
+    are replies with "error" and "status".
+
+    The first tree can have a *place*, for work that needs a path: a name in the empty root, and its working directory.
+    As *nobody* it has no rights of its user's. *memory* is in bytes of address space, *cpu_s* in seconds."""
     sandbox.die_with_parent()
     library = sandbox.load_seccomp()
     report = os.memfd_create("reply")
@@ -44,9 +48,15 @@ def run(
     def child() -> int:
         try:
             sandbox.enter_empty_root()
+            if place:
+                sandbox.attach(trees[0], place)
             sandbox.seal_root()
+            if place:
+                os.chdir(f"/{place}")
             os.umask(0)
-            sandbox.limit(memory=MEMORY, cpu_s=CPU_S, file_bytes=FILE_BYTES)
+            sandbox.limit(memory=memory, cpu_s=cpu_s, file_bytes=FILE_BYTES)
+            if nobody:
+                sandbox.become(NOBODY)
             sandbox.drop_capabilities(capabilities)
             sandbox.restrict_files(trees)
             sandbox.die_with_parent()

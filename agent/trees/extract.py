@@ -59,6 +59,10 @@ class Policy:
     attributes: bool = True
     devices: bool = True
     """Off: devices are left out, since whoever runs this can make none."""
+    modes: int = 0o7777
+    """The bits of a mode that are kept."""
+    keep_directories: bool = False
+    """On: a directory that is there is not replaced by something else."""
 
 
 @dataclass
@@ -203,7 +207,7 @@ class _Extraction:
         elif entry.isfifo():
             os.mkfifo(base, stat.S_IMODE(entry.mode), dir_fd=parent)
             self._attributes_of(entry, parent, base)
-            os.chmod(base, entry.mode & 0o7777, dir_fd=parent)
+            os.chmod(base, entry.mode & self.policy.modes, dir_fd=parent)
         elif entry.ischr() or entry.isblk():
             self._device(entry, path)
         else:
@@ -229,6 +233,8 @@ class _Extraction:
         except FileNotFoundError:
             pass
         except (IsADirectoryError, PermissionError):  # POSIX names the second for a directory
+            if self.policy.keep_directories:
+                raise TreeError(f"the {self.policy.what}'s entry {quoted(self.entry)} would replace a directory") from None
             directory = True
             removal.remove(parent, base)
             self.tree.forget_parents()
@@ -335,7 +341,7 @@ class _Extraction:
             except OSError as error:
                 if error.errno not in _LOST:
                     raise
-        os.fchmod(fd, entry.mode & 0o7777)
+        os.fchmod(fd, entry.mode & self.policy.modes)
         if times:
             when = _seconds(entry)
             os.utime(fd, (when, when))

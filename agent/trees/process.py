@@ -24,9 +24,14 @@ ENDING = 10
 Reply = dict[str, Any]
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """All that a worker is told: no locale, no path of ours, no secret."""
     return {"LC_ALL": "C.UTF-8", **({MARK: os.environ[MARK]} if MARK in os.environ else {})}
+
+
+def command(module: str, arguments: Sequence[str]) -> list[str]:
+    """What starts `agent.trees.MODULE`, in the directory PROGRAMS."""
+    return [sys.executable, "-E", "-s", "-m", f"agent.trees.{module}", *arguments]
 
 
 @contextlib.asynccontextmanager
@@ -35,8 +40,8 @@ async def started(
 ) -> AsyncIterator[Process]:
     """The worker `agent.trees.MODULE`, which does not outlive this."""
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-E", "-s", "-m", f"agent.trees.{module}", *arguments, stdin=stdin, stdout=PIPE, stderr=stderr,
-        cwd=PROGRAMS, env=_environment(), limit=REPLY_BYTES,
+        *command(module, arguments), stdin=stdin, stdout=PIPE, stderr=stderr, cwd=PROGRAMS, env=environment(),
+        limit=REPLY_BYTES,
     )
     try:
         yield child
