@@ -37,6 +37,8 @@ class Field:
     """A file of root's that has it."""
     block: tuple[int, int]
     """A block device of the machine that begins with it."""
+    base: bytes
+    """The layer of busybox."""
     facts: dict[str, Any]
     """What an attacker knows: of the canary, and the numbers of system calls."""
 
@@ -62,8 +64,9 @@ def field_of(runtime: str) -> Iterator[Field]:
             path = root / "escape-secret"
             path.write_text(secret)
             path.chmod(0o600)
-            made = Field(pystack, root, secret, path, block, {})
-            layers = [busybox_rootfs(), kit.python_layer(block)]
+            base = busybox_rootfs()
+            made = Field(pystack, root, secret, path, block, base, {})
+            layers = [base, kit.python_layer(block)]
             image = archive(root / "attacker.tar", layers, name="docker.io/library/attacker:latest")
             pystack("image", "load", "-i", str(image))
             words = made.enter(kit.PYTHON, "-E", "-s", str(CANARY), token, str(path))
