@@ -145,13 +145,13 @@ import os, sys
 root, *words = sys.argv[1:]
 os.dup2(os.open("/", os.O_RDONLY), 7)  # left open, as a runtime might
 os.chroot(root)
-os.chdir("/")
+os.chdir(os.environ["WORKING_DIRECTORY"])
 os.execv(words[0], words)
 """
 
 
-def in_chroot(field: Field, folder: Path, attacks: Sequence[str]) -> str:
-    """What *attacks* print in the image's files, with chroot(2) alone in place of a runtime."""
+def in_chroot(field: Field, folder: Path, attacks: Sequence[str], working_directory: str = "/") -> str:
+    """What *attacks* print in the image's files, with chroot(2) alone in place of a runtime. Descriptor 7 is the host's root."""
     root = folder / "root"
     root.mkdir()
     for data in (busybox_rootfs(), kit.python_layer(field.block)):
@@ -162,7 +162,8 @@ def in_chroot(field: Field, folder: Path, attacks: Sequence[str]) -> str:
     words += ("unshare", "-m", "sh", "-c", 'mount -t proc proc "$0/proc" && exec "$@"', str(root))
     done = subprocess.run(
         [*words, kit.PYTHON, "-c", CHROOT, str(root), "/usr/bin/python3", "/inside.py", *attacks], capture_output=True, text=True,
-        timeout=60, env={**os.environ, "FIELD": json.dumps(field.facts)}, check=True,
+        timeout=60, check=True,
+        env={**os.environ, "FIELD": json.dumps(field.facts), "WORKING_DIRECTORY": working_directory},
     )
     return done.stdout
 

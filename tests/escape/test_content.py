@@ -9,12 +9,12 @@ from pathlib import Path
 import docker
 import pytest
 
-from tests.escape import layers
+from tests.escape import contents, layers
 from tests.escape.conftest import Field
 from tests.escape.ground import Content, Ground
 
 pytestmark = [pytest.mark.kernel, pytest.mark.parametrize("field", ["runc"], indirect=True)]
-ROWS = layers.ROWS
+ROWS = (*layers.ROWS, *contents.ROWS)
 
 
 @pytest.fixture
