@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,6 +56,9 @@ async def _lay_out(engine: Engine, record: Record, *, networked: bool) -> Health
     image = engine.images.image(record.image_id)
     rootfs = engine.mount_root(record)
     record.ids, user = prepare.user_namespace(engine, record)
+    if record.ids:  # the runtime enters as its root, who is in this group, and nobody else is
+        os.chown(engine.bundle(record), 0, record.ids)
+        engine.bundle(record).chmod(0o710)
     if owns := user == engine.userns_path(record):
         await asyncio.to_thread(userns.create, user, Path(engine.networks.netns(record)), record.ids)
     write = prepare.write_bundle(engine, record, image.config, rootfs, user)

@@ -1072,31 +1072,40 @@ def working_directory_outside():
 # programs of the host that enter the container: `inside.py --watch` until /tmp/stop is there
 
 
+def foreign():
+    """Descriptors of programs in /proc that are none of this container's, and what they are called."""
+    own_device = os.stat("/usr/bin/python3").st_dev
+    for name in os.listdir("/proc"):
+        try:
+            if name.isdigit() and os.stat(f"/proc/{name}/exe").st_dev != own_device:
+                fd = os.open(f"/proc/{name}/exe", os.O_PATH)
+                yield fd, os.readlink(f"/proc/self/fd/{fd}")
+        except OSError:
+            continue
+
+
 def watch():
     """Wait for processes whose program is none of this container's, and open it for writing once it can be (CVE-2019-5736).
     Nothing is written. The answer is one line of JSON; /tmp/seen is there once a program was."""
-    own_device = os.stat("/usr/bin/python3").st_dev
-    programs, tries = {}, {}
+    programs = {}
     while not os.path.exists("/tmp/stop"):
-        for name in os.listdir("/proc"):
-            path = f"/proc/{name}/exe"
-            try:
-                if name.isdigit() and os.stat(path).st_dev != own_device:
-                    fd = os.open(path, os.O_PATH)
-                    where = os.readlink(f"/proc/self/fd/{fd}")
-                    if programs.setdefault((where, os.fstat(fd).st_ino), fd) != fd:
-                        os.close(fd)
-                    open("/tmp/seen", "w").close()
-            except OSError:
-                continue
-        for (where, _), fd in programs.items():
+        for fd, where in foreign():
+            status = os.fstat(fd)
+            if programs.setdefault((status.st_dev, status.st_ino), (fd, where))[0] != fd:
+                os.close(fd)
+            open("/tmp/seen", "w").close()
+    answers = {}
+    until = time.monotonic() + PATIENCE_S
+    for fd, where in programs.values():
+        answer = "ETXTBSY"
+        while answer == "ETXTBSY" and time.monotonic() < until:  # it runs still
             try:
                 os.close(os.open(f"/proc/self/fd/{fd}", os.O_WRONLY))
-                tries[where] = "gained"
+                answer = "gained"
             except OSError as error:
-                if tries.get(where) != "gained":
-                    tries[where] = errno.errorcode[error.errno]
-    print(json.dumps(tries), flush=True)
+                answer = errno.errorcode[error.errno]
+        answers[f"{where} {fd}"] = answer
+    print(json.dumps(answers), flush=True)
 
 
 def main(names):
