@@ -13,7 +13,9 @@ from agent import mounts
 from agent.containers import userns
 from agent.engine import hooks, prepare
 from agent.engine.records import Record, now
+from agent.errors import BadRequestError
 from agent.images.types import RunConfig
+from agent.isolation import paths
 from agent.manifest import Healthcheck
 
 if TYPE_CHECKING:
@@ -84,6 +86,9 @@ async def _create(engine: Engine, record: Record) -> None:
         record.id, engine.bundle(record), engine.directory(record) / "log", tty=c.tty, stdin=c.stdin_open,
         stdin_once=c.stdin_once, log_max=engine.log_limits(record).guard, log_driver=c.log_driver,
     )
+    if point := paths.covered(record.process.pid):
+        raise BadRequestError(f"a mount of {record.name} lies on {point}: /proc is the kernel's own; mount it elsewhere, and where "
+                              "its path leads through a symbolic link, give the path itself")
 
 
 async def _settled(*work: Awaitable[None]) -> None:

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tarfile
 import textwrap
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -150,16 +151,27 @@ def make_directories_by_recursion(g: Ground) -> None:
 
 
 def image_volume(path: str) -> Attack:
-    """VOLUME *path*: what must be the kernel's file system there is another one, if anything is gained."""
+    """VOLUME *path*, after which /proc is another file system than the kernel's, if anything is gained."""
 
     def attack(g: Ground) -> str:
-        config = {"Cmd": ["sh", "-c", f"cat {path}/self/status /proc/self/mounts; stat -f -c 'kind %T' {path}"], "Volumes": {path: {}}}
-        text = g.load(dict([folder("srv")]), config) or g.run()
+        config = {"Cmd": ["stat", "-f", "-c", "kind %T", "/proc"], "Volumes": {path: {}}}
+        text = g.load(dict([link("srv/kernel", "/proc")]), config) or g.run()
         if "kind" in text and "kind proc" not in text:
-            g.gains.append(f"{path} is a volume")
+            g.gains.append("/proc is a volume")
         return text
 
     return attack
+
+
+def mount_at_link_of_volume(g: Ground) -> str:
+    box = g.start(SLEEP, mounts=[Mount("/v", g.name, type="volume")])
+    g.copy_in(box, "/v", kit.pack(dict([link("x", "/proc")])))
+    g.remove()
+    mounts = [Mount("/v", g.name, type="volume"), Mount("/v/x", None, type="tmpfs")]
+    text = g.run(["stat", "-f", "-c", "kind %T", "/proc"], image="busybox", mounts=mounts)
+    if "kind" in text and "kind proc" not in text:
+        g.gains.append("/proc is a tmpfs")
+    return text
 
 
 def volume_over_proc_by_hand(g: Ground) -> None:
@@ -219,7 +231,7 @@ def runtime_program(g: Ground) -> str:
     script = dict([entry("srv/evil", b"#!/proc/self/exe --version\n"), link("srv/exe", "/proc/self/exe")])
     box = g.start(["python3", "/inside.py", "--watch"])
     box.put_archive("/", kit.pack(script))
-    for words in (["/srv/evil"], ["/srv/exe"], ["/proc/self/exe"], ["true"]) * 5:
+    for words in (["/srv/evil"], ["/srv/exe"], ["/proc/self/exe"], ["true"]) * 2:
         with suppress(Exception):
             box.exec_run(words)
         with suppress(Exception):
@@ -381,7 +393,8 @@ def flipping(a: str, b: str) -> list[str]:
     return [kit.PYTHON, "-c", FLIP % {"x86_64": 316, "aarch64": 276}[os.uname().machine], a, b]
 
 
-ROUNDS = 40
+ROUNDS = 12
+PATIENCE_S = 60.0
 
 
 @contextmanager
@@ -423,22 +436,20 @@ def racing_here(g: Ground) -> Iterator[Path]:
 def copy_out_race_lost(g: Ground) -> None:
     """Who looks whether a path is inside, and opens it then."""
     with racing_here(g) as path:
-        for _ in range(20_000):
+        until = time.monotonic() + PATIENCE_S
+        while not g.gains and time.monotonic() < until:
             with suppress(OSError):
                 if not path.is_symlink():
                     g.take((path / "file").read_text())
-            if g.gains:
-                return
 
 
 def copy_in_race_lost(g: Ground) -> None:
     with racing_here(g) as path:
-        for _ in range(20_000):
+        until = time.monotonic() + PATIENCE_S
+        while not (g.outside / "folder/new").exists() and time.monotonic() < until:
             with suppress(OSError):
                 if not path.is_symlink():
                     (path / "new").write_text("evil")
-            if (g.outside / "folder/new").exists():
-                return
 
 
 def client_copy(g: Ground) -> str:
@@ -723,7 +734,11 @@ ROWS = (
     Content("config_workdir_long", "WORKDIR of 3,000 parts", "bounds of a path", "made by recursion", working_directory_long,
             make_directories_by_recursion, "directories deep"),
     Content("config_volume_proc", "VOLUME /proc: what writes security labels there writes to a file (CVE-2019-16884)",
-            "refused", "mounted as it is told", image_volume("/proc"), volume_over_proc_by_hand),
+            "refused", "mounted as it is told", image_volume("/proc"), volume_over_proc_by_hand, "/proc"),
+    Content("config_volume_proc_link", "VOLUME at a link to /proc", "refused", "mounted as it is told", image_volume("/srv/kernel"),
+            volume_over_proc_by_hand, "/proc"),
+    Content("runtime_mount_swapped", "a link in a volume, to /proc, is the place of another mount (CVE-2023-27561)", "refused",
+            "mounted as it is told", mount_at_link_of_volume, volume_over_proc_by_hand),
     Content("config_volume_link", "VOLUME at a link out (CVE-2021-30465)", LOOKED, "mounted as it is told", volume_at_link,
             volume_at_link_followed),
     Content("config_hooks", "hooks and annotations of runtimes in labels and documents of the image",

@@ -155,6 +155,11 @@ class Content:
     says: str = ""
     """A part of what is said, "" where the content is taken, and harmless."""
 
+    @property
+    def runtime(self) -> bool:
+        """Whether a runtime has a part in holding it, so that each of them must be tried."""
+        return self.name.startswith(("root_", "config_", "runtime_"))
+
 
 def shell(*words: str, **options: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload,no-any-return]

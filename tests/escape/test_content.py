@@ -13,8 +13,9 @@ from tests.escape import contents, layers
 from tests.escape.conftest import Field
 from tests.escape.ground import Content, Ground
 
-pytestmark = [pytest.mark.kernel, pytest.mark.parametrize("field", ["runc"], indirect=True)]
+pytestmark = pytest.mark.kernel
 ROWS = (*layers.ROWS, *contents.ROWS)
+TRIED = [("runc", row) for row in ROWS] + [("crun", row) for row in ROWS if row.runtime]
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def grounds(field: Field, tmp_path: Path) -> Iterator[Callable[[str], Ground]]:
     client.close()
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize(("field", "row"), TRIED, ids=[f"{runtime}-{row.name}" for runtime, row in TRIED], indirect=["field"])
 def test_attack(row: Content, grounds: Callable[[str], Ground]) -> None:
     guarded = grounds("guarded")
     said = row.attack(guarded) or ""
