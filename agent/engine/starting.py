@@ -87,8 +87,8 @@ async def _create(engine: Engine, record: Record) -> None:
         stdin_once=c.stdin_once, log_max=engine.log_limits(record).guard, log_driver=c.log_driver,
     )
     if point := paths.covered(record.process.pid):
-        raise BadRequestError(f"a mount of {record.name} lies on {point}: /proc is the kernel's own; mount it elsewhere, and where "
-                              "its path leads through a symbolic link, give the path itself")
+        raise BadRequestError(f"a mount of {record.name} lies on {point}, and /proc is the kernel's own: mount it elsewhere; "
+                              "where its path leads through a symbolic link, give the path itself")
 
 
 async def _settled(*work: Awaitable[None]) -> None:

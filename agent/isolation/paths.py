@@ -18,7 +18,7 @@ REPLACED = frozenset(f"/proc/{name}" for name in (
 
 
 def covered(pid: int) -> str:
-    """Where in the /proc that the process *pid* sees something lies that is neither the kernel's nor hides a path; "" for nowhere.
+    """Where in the /proc of the process *pid* something lies that is neither the kernel's nor hides a path; "" for nowhere.
 
     Whoever has another /proc there decides what a runtime reads and writes in it, labels of AppArmor and SELinux among them
     (CVE-2019-16884, CVE-2023-27561). A link, in an image or in a volume that others change, can lead a mount there, so it is

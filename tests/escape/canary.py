@@ -39,8 +39,19 @@ for listener in (abstract, loopback):
     threading.Thread(target=serve, args=(listener,), daemon=True).start()
 with open("/sys/class/net/eth0/address") as file:
     mac = file.read().strip()
-print(json.dumps({"address": ctypes.addressof(memory), "fd": fd, "shm": segment, "port": loopback.getsockname()[1], "mac": mac,
-                  "host": os.uname().nodename}), flush=True)
+print(
+    json.dumps(
+        {
+            "address": ctypes.addressof(memory),
+            "fd": fd,
+            "shm": segment,
+            "port": loopback.getsockname()[1],
+            "mac": mac,
+            "host": os.uname().nodename,
+        }
+    ),
+    flush=True,
+)
 try:
     sys.stdin.read()
 finally:

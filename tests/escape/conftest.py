@@ -70,15 +70,25 @@ def field_of(runtime: str) -> Iterator[Field]:
             image = archive(root / "attacker.tar", layers, name="docker.io/library/attacker:latest")
             pystack("image", "load", "-i", str(image))
             words = made.enter(kit.PYTHON, "-E", "-s", str(CANARY), token, str(path))
-            with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                  env={"ESCAPE_SECRET": secret}) as canary:
+            with subprocess.Popen(
+                words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={"ESCAPE_SECRET": secret}
+            ) as canary:
                 assert canary.stdin and canary.stdout
                 try:
                     made.facts = json.loads(canary.stdout.readline()) | {
-                        "token": token, "path": str(path), "handle": kit.handle(path), "block": block,
-                        "numbers": kit.numbers(), "obsolete": {n: kit.numbers()[n] for n in kit.OBSOLETE},
-                        "sockets": ["/run/docker.sock", "/var/run/docker.sock", "/run/pystack/pystack.sock",
-                                    "/run/pystack/docker.sock", *map(str, (root / "run").glob("*.sock"))],
+                        "token": token,
+                        "path": str(path),
+                        "handle": kit.handle(path),
+                        "block": block,
+                        "numbers": kit.numbers(),
+                        "obsolete": {n: kit.numbers()[n] for n in kit.OBSOLETE},
+                        "sockets": [
+                            "/run/docker.sock",
+                            "/var/run/docker.sock",
+                            "/run/pystack/pystack.sock",
+                            "/run/pystack/docker.sock",
+                            *map(str, (root / "run").glob("*.sock")),
+                        ],
                     }
                     yield made
                 finally:
@@ -103,6 +113,7 @@ def outcomes(field: Field, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     stack = Stack(field.pystack, tmp_path_factory.mktemp("escape"))
     stack.up(stack_of(field, tries), "--no-wait")
     try:
+
         def ended() -> None:
             assert {row["state"] for row in stack.ps().values()} == {"exited"}
 
@@ -130,8 +141,11 @@ def stack_of(field: Field, tries: Mapping[str, Sequence[str]]) -> str:
         keys = dict(CONTAINERS[container])
         environment = {"FIELD": json.dumps(field.facts).replace("$", "$$"), **keys.pop("environment", {})}
         services[service(container)] = {
-            "image": "attacker", "command": ["python3", "/inside.py", *attacks], "environment": environment,
-            "stop_signal": "SIGKILL", **keys,
+            "image": "attacker",
+            "command": ["python3", "/inside.py", *attacks],
+            "environment": environment,
+            "stop_signal": "SIGKILL",
+            **keys,
         }
     text = json.dumps({"services": services})
     replaced = {"@kept": str(kept), "@socket": str(field.root / "run/docker.sock"), "@secret": field.secret}
@@ -151,7 +165,7 @@ os.execv(words[0], words)
 
 
 def in_chroot(field: Field, folder: Path, attacks: Sequence[str], working_directory: str = "/") -> str:
-    """What *attacks* print in the image's files, with chroot(2) alone in place of a runtime. Descriptor 7 is the host's root."""
+    """What *attacks* print in the image's files, with chroot(2) alone for a runtime; descriptor 7 is the host's root."""
     root = folder / "root"
     root.mkdir()
     for data in (busybox_rootfs(), kit.python_layer(field.block)):
@@ -161,8 +175,11 @@ def in_chroot(field: Field, folder: Path, attacks: Sequence[str], working_direct
     words = [word for word in field.enter() if word != "-C"]
     words += ("unshare", "-m", "sh", "-c", 'mount -t proc proc "$0/proc" && exec "$@"', str(root))
     done = subprocess.run(
-        [*words, kit.PYTHON, "-c", CHROOT, str(root), "/usr/bin/python3", "/inside.py", *attacks], capture_output=True, text=True,
-        timeout=60, check=True,
+        [*words, kit.PYTHON, "-c", CHROOT, str(root), "/usr/bin/python3", "/inside.py", *attacks],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
         env={**os.environ, "FIELD": json.dumps(field.facts), "WORKING_DIRECTORY": working_directory},
     )
     return done.stdout

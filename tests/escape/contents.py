@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import io
 import json
 import os
 import shutil
@@ -21,7 +20,7 @@ from docker.types import LogConfig, Mount
 
 from tests.conftest import eventually
 from tests.escape import kit
-from tests.escape.conftest import in_chroot, said
+from tests.escape.conftest import in_chroot
 from tests.escape.ground import Content, Ground, shell
 from tests.escape.kit import entry
 from tests.escape.layers import folder, link
@@ -189,8 +188,16 @@ def volume_at_link(g: Ground) -> str:
 
 def volume_at_link_followed(g: Ground) -> None:
     (g.place / "data").symlink_to(g.outside)
-    words = ("unshare", "-m", "sh", "-c", 'mount -t tmpfs tmpfs "$1"/data && ls -A "$1"/data/ && mountpoint -q "$2" && echo mounted',
-             "sh", str(g.place), str(g.outside))
+    words = (
+        "unshare",
+        "-m",
+        "sh",
+        "-c",
+        'mount -t tmpfs tmpfs "$1"/data && mountpoint -q "$2" && echo mounted',
+        "sh",
+        str(g.place),
+        str(g.outside),
+    )
     if "mounted" in shell(*words).stdout:
         g.gains.append("the mount lies outside")
 
@@ -198,10 +205,16 @@ def volume_at_link_followed(g: Ground) -> None:
 def hooks(g: Ground) -> str:
     """Programs for the runtime, wherever an image's documents have room for words."""
     program = {"path": "/bin/sh", "args": ["sh", "-c", f"touch {g.outside}/ran"]}
-    order = {name: [program] for name in ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")}
+    order = {
+        name: [program] for name in ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
+    }
     words = {f"run.oci.hooks.{name}": json.dumps(value) for name, value in order.items()}
-    words |= {"run.oci.hooks.stdout": f"{g.outside}/ran", "run.oci.handler": "wasm", "run.oci.seccomp_bpf_data": "AAAA",
-              "org.criu.config": f"{g.outside}/file"}
+    words |= {
+        "run.oci.hooks.stdout": f"{g.outside}/ran",
+        "run.oci.handler": "wasm",
+        "run.oci.seccomp_bpf_data": "AAAA",
+        "org.criu.config": f"{g.outside}/file",
+    }
     config = {"Cmd": SLEEP, "Labels": words, "Annotations": words, "hooks": order, "Hooks": order}
     if text := g.load(dict([folder("srv")]), config):
         return text
@@ -240,7 +253,9 @@ def runtime_program(g: Ground) -> str:
     box.wait()
     text = box.logs().decode()
     found = json.loads(text.splitlines()[-1])
-    g.gains += [f"{where} can be written" for where, answer in found.items() if answer == "gained" and not where.startswith("/memfd:")]
+    g.gains += [
+        f"{where} can be written" for where, answer in found.items() if answer == "gained" and not where.startswith("/memfd:")
+    ]
     return text
 
 
@@ -262,7 +277,7 @@ if os.fork() == 0:
     os.execv("/proc/self/exe", ["evil", "-c", "import sys; sys.stdin.read()"])
 os.wait()
 """
-"""A runtime that is not careful: it enters a container and runs what it is told, as the program on the host's disk that it is."""
+"""A runtime that is not careful: it enters a container as the program of the host that it is, and runs what it is told."""
 
 
 def careless_runtime(g: Ground) -> None:
@@ -522,13 +537,14 @@ def volume_filled_through(g: Ground) -> None:
 
 
 SUID = "import os; print('uid', os.geteuid())"
+RUN = '"$0" -E -s -S -c "$1"'
 
 
 def host_user_runs(g: Ground, paths: Sequence[Path]) -> None:
     """A user of the host without rights runs set-user-ID programs, whose paths it knows."""
     for path in paths:
         # by a shell: setpriv(1) itself finds its program with rights that it still has
-        words = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", '"$0" -E -s -S -c "$1"', str(path), SUID)
+        words = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", RUN, str(path), SUID)
         if "uid 0" in shell(*g.field.enter(*words)).stdout:
             g.gains.append(f"{path} makes a user of the host root")
 
@@ -538,8 +554,12 @@ def programs_of_root(g: Ground) -> Iterator[list[Path]]:
     """Paths on the host of set-user-ID programs: in a layer, in a container's root and its own layer, and in a volume."""
     box = g.start(SLEEP, mounts=[Mount("/v", g.name, type="volume")])
     box.exec_run(["sh", "-c", "for at in /root /v; do cp /srv/suid-python $at/evil; chmod 4755 $at/evil; done"])
-    paths = [*(g.field.root / "layers").glob("*/srv/suid-python"), bundle(g, box.id) / "rootfs/srv/suid-python",
-             g.field.root / "containers" / box.id / "upper/root/evil", *(g.field.root / "volumes" / g.name).glob("*/evil")]
+    paths = [
+        *(g.field.root / "layers").glob("*/srv/suid-python"),
+        bundle(g, box.id) / "rootfs/srv/suid-python",
+        g.field.root / "containers" / box.id / "upper/root/evil",
+        *(g.field.root / "volumes" / g.name).glob("*/evil"),
+    ]
     assert len(paths) == 4
     yield paths
 
@@ -600,15 +620,17 @@ def yaml_tag_run(g: Ground) -> None:
 
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
-    f"{chr(98 + n)}: &{chr(98 + n)} [{', '.join(['*' + chr(97 + n)] * 9)}]\n" for n in range(9))
+    f"{chr(98 + n)}: &{chr(98 + n)} [{', '.join(['*' + chr(97 + n)] * 9)}]\n" for n in range(9)
+)
 
 
 def yaml_bomb(g: Ground) -> str:
-    return stack_file(g, f"x-bomb:\n{textwrap.indent(BOMB, '  ')}services: {{a: {{image: busybox, labels: {{a: *j}}}}}}\n", "config")
+    service = "services: {a: {image: busybox, labels: {a: *j}}}\n"
+    return stack_file(g, f"x-bomb:\n{textwrap.indent(BOMB, '  ')}{service}", "config")
 
 
 def yaml_bomb_counted(g: Ground) -> None:
-    count = {letter: 9 for letter in "a"}
+    count = dict.fromkeys("a", 9)
     loaded = yaml.safe_load(BOMB)
     for letter, above in zip("bcdefghij", "abcdefghi", strict=True):
         count[letter] = sum(count[above] for _ in loaded[letter])
@@ -712,81 +734,302 @@ ROWS = (
     Content("root_hosts_link", "/etc/hosts is a link out", LOOKED, "opened by its path", *linked("etc/hosts")),
     Content("root_hostname_link", "/etc/hostname is a link out", LOOKED, "opened by its path", *linked("etc/hostname")),
     Content("root_resolv_link", "/etc/resolv.conf is a link out", LOOKED, "opened by its path", *linked("etc/resolv.conf")),
-    Content("root_etc_link", "/etc is a link out", "refused", "opened by its path", *linked_folder("etc"), "is a symbolic link"),
-    Content("root_proc_link", "/proc is a link out", "refused", "opened by its path", *linked_folder("proc"), "is a symbolic link"),
-    Content("root_sys_link", "/sys is a link out", "refused", "opened by its path", *linked_folder("sys"), "is a symbolic link"),
-    Content("root_dev_link", "/dev is a link out", "refused", "opened by its path", *linked_folder("dev"), "is a symbolic link"),
-    Content("root_run_link", "/run, which secrets are mounted below, is a link out", LOOKED, "opened by its path",
-            *linked_folder("run", tmpfs={"/run/secrets": ""})),
-    Content("root_workdir_link", "the working directory lies behind a link out", LOOKED, "opened by its path",
-            *linked_folder("work", working_dir="/work/new")),
-    Content("root_tmpfs_link", "the place of a tmpfs is a link out", LOOKED, "opened by its path",
-            *linked_folder("data", command=["touch", "/data/new"], tmpfs={"/data": ""})),
-    Content("root_passwd_link", "/etc/passwd is a link to a file of the host", LOOKED, "opened by its path", passwd_link,
-            passwd_link_followed, "is not in the image's /etc/passwd"),
-    Content("root_passwd_fifo", "/etc/passwd is a FIFO that nobody writes", "only regular files are read", "opened by its path",
-            passwd_fifo, passwd_fifo_opened, "cannot be read"),
-    Content("config_workdir_descriptor", "WORKDIR or exec's directory is a descriptor of the runtime's (CVE-2024-21626)",
-            "closed before anything runs; checked by the runtime", "a runtime that leaves a descriptor open", working_directory,
-            working_directory_followed),
-    Content("config_workdir_proc", "WORKDIR /proc/self/fd/8", "refused", "a runtime that leaves a descriptor open",
-            working_directory_of_image, working_directory_followed, "must be an absolute path outside /proc"),
-    Content("config_workdir_long", "WORKDIR of 3,000 parts", "bounds of a path", "made by recursion", working_directory_long,
-            make_directories_by_recursion, "directories deep"),
-    Content("config_volume_proc", "VOLUME /proc: what writes security labels there writes to a file (CVE-2019-16884)",
-            "refused", "mounted as it is told", image_volume("/proc"), volume_over_proc_by_hand, "/proc"),
-    Content("config_volume_proc_link", "VOLUME at a link to /proc", "refused", "mounted as it is told", image_volume("/srv/kernel"),
-            volume_over_proc_by_hand, "/proc"),
-    Content("runtime_mount_swapped", "a link in a volume, to /proc, is the place of another mount (CVE-2023-27561)", "refused",
-            "mounted as it is told", mount_at_link_of_volume, volume_over_proc_by_hand),
-    Content("config_volume_link", "VOLUME at a link out (CVE-2021-30465)", LOOKED, "mounted as it is told", volume_at_link,
-            volume_at_link_followed),
-    Content("config_hooks", "hooks and annotations of runtimes in labels and documents of the image",
-            "config.json has nothing of an image but what is known", "a hook in config.json", hooks, hooks_in_a_bundle),
-    Content("runtime_program", "the program of the runtime is opened for writing through /proc/PID/exe (CVE-2019-5736)",
-            "the runtime runs from a sealed copy", "a runtime that does not", runtime_program, careless_runtime),
-    Content("archive_link", "the config of an archive is a link to a file of the host", "names are members of the archive alone",
-            "unpacked, then opened", archive_link, read_unpacked(lambda g: "config.json", lambda g: str(g.outside / "file")),
-            "lacks"),
-    Content("archive_path", "the config of an archive is a path of the host", "names are members of the archive alone",
-            "unpacked, then opened", archive_path, read_unpacked(lambda g: str(g.outside / "file"), lambda g: ""), "lacks"),
-    Content("archive_digest", "a layer is another than the manifest says", "digests are checked", "the digest is right",
-            wrong_digest, lambda g: wrong_digest(g, honest=True), "digest"),
-    Content("copy_in_at_link", "cp to a path that is a link out", LOOKED, "opened by its path", copy_in_at_link,
-            copy_in_at_link_followed),
-    Content("copy_in_archive", "an archive with a link out, and a file behind it", LOOKED, "tarfile without a filter",
-            copy_in_archive, copy_in_archive_unpacked),
-    Content("copy_out_link", "cp of a link to a file of the host", LOOKED, "opened by its path", copy_out_link,
-            copy_out_link_followed, "does not exist in the container"),
-    Content("copy_out_proc", "cp by links of /proc", "magic links are not followed", "opened by its path", copy_out_proc,
-            copy_out_proc_followed),
-    Content("copy_out_race", "cp out while a folder and a link change places (CVE-2018-15664)", LOOKED, "looked at, then opened",
-            copy_out_race, copy_out_race_lost),
-    Content("copy_in_race", "cp in while a folder and a link change places (CVE-2018-15664)", LOOKED, "looked at, then opened",
-            copy_in_race, copy_in_race_lost),
-    Content("client_copy", "cp twice: the first brings a link, the second writes behind it", "no link is followed",
-            "tarfile without a filter", client_copy, client_copy_unpacked),
-    Content("volume_subpath", "subpath is a link out, or ../", LOOKED, "opened by its path", volume_subpath,
-            volume_subpath_followed),
-    Content("volume_name", "a volume's name is a path", "names are checked", "joined to the folder of volumes", volume_name,
-            volume_name_joined),
-    Content("volume_filled", "a link in what a volume is first filled with", "links are copied as links",
-            "copied by what they lead to", volume_filled, volume_filled_through),
-    Content("set_user_id", "a user of the host runs a set-user-ID program of a layer, container or volume (CVE-2021-41091)",
-            "their folders are closed to other users", "folders open to all", set_user_id, set_user_id_in_the_open),
+    Content(
+        "root_etc_link", "/etc is a link out", "refused", "opened by its path", *linked_folder("etc"), "is a symbolic link"
+    ),
+    Content(
+        "root_proc_link", "/proc is a link out", "refused", "opened by its path", *linked_folder("proc"), "is a symbolic link"
+    ),
+    Content(
+        "root_sys_link", "/sys is a link out", "refused", "opened by its path", *linked_folder("sys"), "is a symbolic link"
+    ),
+    Content(
+        "root_dev_link", "/dev is a link out", "refused", "opened by its path", *linked_folder("dev"), "is a symbolic link"
+    ),
+    Content(
+        "root_run_link",
+        "/run, which secrets are mounted below, is a link out",
+        LOOKED,
+        "opened by its path",
+        *linked_folder("run", tmpfs={"/run/secrets": ""}),
+    ),
+    Content(
+        "root_workdir_link",
+        "the working directory lies behind a link out",
+        LOOKED,
+        "opened by its path",
+        *linked_folder("work", working_dir="/work/new"),
+    ),
+    Content(
+        "root_tmpfs_link",
+        "the place of a tmpfs is a link out",
+        LOOKED,
+        "opened by its path",
+        *linked_folder("data", command=["touch", "/data/new"], tmpfs={"/data": ""}),
+    ),
+    Content(
+        "root_passwd_link",
+        "/etc/passwd is a link to a file of the host",
+        LOOKED,
+        "opened by its path",
+        passwd_link,
+        passwd_link_followed,
+        "is not in the image's /etc/passwd",
+    ),
+    Content(
+        "root_passwd_fifo",
+        "/etc/passwd is a FIFO that nobody writes",
+        "only regular files are read",
+        "opened by its path",
+        passwd_fifo,
+        passwd_fifo_opened,
+        "cannot be read",
+    ),
+    Content(
+        "config_workdir_descriptor",
+        "WORKDIR or exec's directory is a descriptor of the runtime's (CVE-2024-21626)",
+        "closed before anything runs; checked by the runtime",
+        "a runtime that leaves a descriptor open",
+        working_directory,
+        working_directory_followed,
+    ),
+    Content(
+        "config_workdir_proc",
+        "WORKDIR /proc/self/fd/8",
+        "refused",
+        "a runtime that leaves a descriptor open",
+        working_directory_of_image,
+        working_directory_followed,
+        "must be an absolute path outside /proc",
+    ),
+    Content(
+        "config_workdir_long",
+        "WORKDIR of 3,000 parts",
+        "bounds of a path",
+        "made by recursion",
+        working_directory_long,
+        make_directories_by_recursion,
+        "directories deep",
+    ),
+    Content(
+        "config_volume_proc",
+        "VOLUME /proc: what writes security labels there writes to a file (CVE-2019-16884)",
+        "refused",
+        "mounted as it is told",
+        image_volume("/proc"),
+        volume_over_proc_by_hand,
+        "/proc",
+    ),
+    Content(
+        "config_volume_proc_link",
+        "VOLUME at a link to /proc",
+        "refused",
+        "mounted as it is told",
+        image_volume("/srv/kernel"),
+        volume_over_proc_by_hand,
+        "/proc",
+    ),
+    Content(
+        "runtime_mount_swapped",
+        "a link in a volume, to /proc, is the place of another mount (CVE-2023-27561)",
+        "refused",
+        "mounted as it is told",
+        mount_at_link_of_volume,
+        volume_over_proc_by_hand,
+    ),
+    Content(
+        "config_volume_link",
+        "VOLUME at a link out (CVE-2021-30465)",
+        LOOKED,
+        "mounted as it is told",
+        volume_at_link,
+        volume_at_link_followed,
+    ),
+    Content(
+        "config_hooks",
+        "hooks and annotations of runtimes in labels and documents of the image",
+        "config.json has nothing of an image but what is known",
+        "a hook in config.json",
+        hooks,
+        hooks_in_a_bundle,
+    ),
+    Content(
+        "runtime_program",
+        "the program of the runtime is opened for writing through /proc/PID/exe (CVE-2019-5736)",
+        "the runtime runs from a sealed copy",
+        "a runtime that does not",
+        runtime_program,
+        careless_runtime,
+    ),
+    Content(
+        "archive_link",
+        "the config of an archive is a link to a file of the host",
+        "names are members of the archive alone",
+        "unpacked, then opened",
+        archive_link,
+        read_unpacked(lambda g: "config.json", lambda g: str(g.outside / "file")),
+        "lacks",
+    ),
+    Content(
+        "archive_path",
+        "the config of an archive is a path of the host",
+        "names are members of the archive alone",
+        "unpacked, then opened",
+        archive_path,
+        read_unpacked(lambda g: str(g.outside / "file"), lambda g: ""),
+        "lacks",
+    ),
+    Content(
+        "archive_digest",
+        "a layer is another than the manifest says",
+        "digests are checked",
+        "the digest is right",
+        wrong_digest,
+        lambda g: wrong_digest(g, honest=True),
+        "digest",
+    ),
+    Content(
+        "copy_in_at_link",
+        "cp to a path that is a link out",
+        LOOKED,
+        "opened by its path",
+        copy_in_at_link,
+        copy_in_at_link_followed,
+    ),
+    Content(
+        "copy_in_archive",
+        "an archive with a link out, and a file behind it",
+        LOOKED,
+        "tarfile without a filter",
+        copy_in_archive,
+        copy_in_archive_unpacked,
+    ),
+    Content(
+        "copy_out_link",
+        "cp of a link to a file of the host",
+        LOOKED,
+        "opened by its path",
+        copy_out_link,
+        copy_out_link_followed,
+        "does not exist in the container",
+    ),
+    Content(
+        "copy_out_proc",
+        "cp by links of /proc",
+        "magic links are not followed",
+        "opened by its path",
+        copy_out_proc,
+        copy_out_proc_followed,
+    ),
+    Content(
+        "copy_out_race",
+        "cp out while a folder and a link change places (CVE-2018-15664)",
+        LOOKED,
+        "looked at, then opened",
+        copy_out_race,
+        copy_out_race_lost,
+    ),
+    Content(
+        "copy_in_race",
+        "cp in while a folder and a link change places (CVE-2018-15664)",
+        LOOKED,
+        "looked at, then opened",
+        copy_in_race,
+        copy_in_race_lost,
+    ),
+    Content(
+        "client_copy",
+        "cp twice: the first brings a link, the second writes behind it",
+        "no link is followed",
+        "tarfile without a filter",
+        client_copy,
+        client_copy_unpacked,
+    ),
+    Content(
+        "volume_subpath", "subpath is a link out, or ../", LOOKED, "opened by its path", volume_subpath, volume_subpath_followed
+    ),
+    Content(
+        "volume_name",
+        "a volume's name is a path",
+        "names are checked",
+        "joined to the folder of volumes",
+        volume_name,
+        volume_name_joined,
+    ),
+    Content(
+        "volume_filled",
+        "a link in what a volume is first filled with",
+        "links are copied as links",
+        "copied by what they lead to",
+        volume_filled,
+        volume_filled_through,
+    ),
+    Content(
+        "set_user_id",
+        "a user of the host runs a set-user-ID program of a layer, container or volume (CVE-2021-41091)",
+        "their folders are closed to other users",
+        "folders open to all",
+        set_user_id,
+        set_user_id_in_the_open,
+    ),
     Content("log_bomb", "log without end", "max-size and max-file", "a larger limit", log_bomb, lambda g: log_bomb(g, "100m")),
-    Content("yaml_tag", "a tag of YAML that calls a function", "tags are not known", "yaml.unsafe_load",
-            lambda g: stack_file(g, tag(g), "config"), yaml_tag_run, "stack.yml:1"),
-    Content("yaml_bomb", "aliases that make 10^9 words of a few bytes", "a bound of what aliases make", "loaded and counted",
-            yaml_bomb, yaml_bomb_counted),
-    Content("repository_link", "a file of a repository is a link out", "read in a jail that holds the commit alone",
-            "cloned and opened", repository_link, repository_link_followed, "cannot be read"),
-    Content("repository_path", "a stack file names ../../…/file", "read in a jail that holds the commit alone",
-            "cloned and opened", repository_path, repository_path_followed, "cannot be read"),
-    Content("repository_environment", "a stack file asks for the server's environment", "an environment of its own",
-            "read by the command line, which has it", repository_environment, environment_interpolated),
-    Content("repository_program", "ext::, an address that names a program", "addresses are checked; protocol.allow",
-            "protocol.ext.allow=always", repository_program, repository_program_run),
-    Content("repository_option", "an address that is an option of git's", "addresses are checked", "given to git as it is",
-            repository_option, repository_option_taken),
+    Content(
+        "yaml_tag",
+        "a tag of YAML that calls a function",
+        "tags are not known",
+        "yaml.unsafe_load",
+        lambda g: stack_file(g, tag(g), "config"),
+        yaml_tag_run,
+        "stack.yml:1",
+    ),
+    Content(
+        "yaml_bomb",
+        "aliases that make 10^9 words of a few bytes",
+        "a bound of what aliases make",
+        "loaded and counted",
+        yaml_bomb,
+        yaml_bomb_counted,
+    ),
+    Content(
+        "repository_link",
+        "a file of a repository is a link out",
+        "read in a jail that holds the commit alone",
+        "cloned and opened",
+        repository_link,
+        repository_link_followed,
+        "cannot be read",
+    ),
+    Content(
+        "repository_path",
+        "a stack file names ../../…/file",
+        "read in a jail that holds the commit alone",
+        "cloned and opened",
+        repository_path,
+        repository_path_followed,
+        "cannot be read",
+    ),
+    Content(
+        "repository_environment",
+        "a stack file asks for the server's environment",
+        "an environment of its own",
+        "read by the command line, which has it",
+        repository_environment,
+        environment_interpolated,
+    ),
+    Content(
+        "repository_program",
+        "ext::, an address that names a program",
+        "addresses are checked; protocol.allow",
+        "protocol.ext.allow=always",
+        repository_program,
+        repository_program_run,
+    ),
+    Content(
+        "repository_option",
+        "an address that is an option of git's",
+        "addresses are checked",
+        "given to git as it is",
+        repository_option,
+        repository_option_taken,
+    ),
 )

@@ -80,7 +80,9 @@ class Ground:
     def run(self, command: Sequence[str] | None = None, *, image: str = "", **options: object) -> str:
         """What a container prints, or what the agent says where it does not start one."""
         try:
-            return str(self.client.containers.run(image or self.name, command, name=self.name, stop_signal="KILL", **options), "utf-8")
+            return str(
+                self.client.containers.run(image or self.name, command, name=self.name, stop_signal="KILL", **options), "utf-8"
+            )
         except DockerException as error:
             return str(error)
         finally:

