@@ -112,7 +112,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "a file below a file":
         (header("a", size=1) + padded(b"x") + header("a/b", size=1) + padded(b"x"), "a/b lies below a file"),
     "links in a circle":
-        (header("l", type=tarfile.SYMTYPE, linkname="l") + header("l/f", size=1) + padded(b"x"), "leads through a symbolic link"),
+        (header("l", type=tarfile.SYMTYPE, linkname="l") + header("l/f", size=1) + padded(b"x"), "through a symbolic link"),
     "a gzip bomb's beginning": (gzip.compress(b"\0" * 100_000)[:-20], "data end too early"),
     "zstd garbage": (b"\x28\xb5\x2f\xfd" + b"\xff" * 100, "do not decompress"),
     "xz garbage": (b"\xfd7zXZ\0" + b"\xff" * 100, "do not decompress"),
