@@ -324,6 +324,8 @@ class _Extraction:
         end = 0
         holes = cast("list[tuple[int, int]]", entry.sparse)
         for offset, size in holes:
+            if not size:
+                continue  # an unused place of the map
             if offset < end or size < 0 or offset + size > entry.size:
                 raise self._wrong(entry, "has a map of holes that contradicts itself")
             end = offset + size

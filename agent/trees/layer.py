@@ -14,6 +14,7 @@ import sys
 from dataclasses import asdict
 from typing import BinaryIO
 
+from agent import rootless
 from agent.errors import told
 from agent.mounts import overlay_attribute
 from agent.trees import confine, sandbox
@@ -65,8 +66,6 @@ def finish(target: str, reply: confine.Reply) -> None:
 
 
 def main(target: str, digest: str, diff_id: str, keep: str, limits: str) -> int:
-    from agent import rootless
-
     user = rootless.inside()
     try:
         kept = open(keep, "wb") if keep else None  # noqa: SIM115 - the child writes it
