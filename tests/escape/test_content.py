@@ -9,12 +9,12 @@ from pathlib import Path
 import docker
 import pytest
 
-from tests.escape import contents, layers
+from tests.escape import copies, images, layers, repositories, volumes
 from tests.escape.conftest import Field
 from tests.escape.ground import Content, Ground
 
 pytestmark = pytest.mark.kernel
-ROWS = (*layers.ROWS, *contents.ROWS)
+ROWS: tuple[Content, ...] = (*layers.ROWS, *images.ROWS, *copies.ROWS, *volumes.ROWS, *repositories.ROWS)
 TRIED = [("runc", row) for row in ROWS] + [("crun", row) for row in ROWS if row.runtime]
 
 
