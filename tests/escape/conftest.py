@@ -6,9 +6,10 @@ import json
 import os
 import subprocess
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -95,14 +96,20 @@ def field_of(runtime: str) -> Iterator[Field]:
                     canary.stdin.close()
 
 
-@pytest.fixture(scope="session", params=["runc", "crun"])
-def field(request: pytest.FixtureRequest) -> Iterator[Field]:
-    with field_of(request.param) as made:
-        yield made
+@pytest.fixture(scope="session")
+def fields() -> Iterator[Callable[[str], Field]]:
+    """The field of a runtime; made when it is first asked for, and kept, in whatever order tests come."""
+    with ExitStack() as stack:
+        yield cache(lambda runtime: stack.enter_context(field_of(runtime)))
 
 
 @pytest.fixture(scope="session")
-def outcomes(field: Field, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcomes]:
+def outcomes(fields: Callable[[str], Field], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Outcomes]:
+    """What all attacks of ROWS came to over a runtime."""
+    return cache(lambda runtime: tried(fields(runtime), tmp_path_factory.mktemp("escape")))
+
+
+def tried(field: Field, folder: Path) -> Outcomes:
     """All attacks of ROWS, tried in all containers that they name: one `up` for all."""
     tries: dict[str, list[str]] = {}
     for row in ROWS:
@@ -110,7 +117,7 @@ def outcomes(field: Field, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             attacks = tries.setdefault(container, [])
             attacks += [row.attack] if row.attack not in attacks else []
     chrooted = tries.pop("chroot")
-    stack = Stack(field.pystack, tmp_path_factory.mktemp("escape"))
+    stack = Stack(field.pystack, folder)
     stack.up(stack_of(field, tries), "--no-wait")
     try:
 
@@ -119,7 +126,7 @@ def outcomes(field: Field, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
         eventually(ended, 90)
         found = {c: said(stack.run("logs", "--no-log-prefix", service(c)).stdout) for c in tries}
-        yield found | {"chroot": said(in_chroot(field, stack.directory, chrooted))}
+        return found | {"chroot": said(in_chroot(field, folder, chrooted))}
     finally:
         stack.down()
 
