@@ -23,6 +23,8 @@ from tests.images import archive, busybox_rootfs
 
 Outcomes = Mapping[str, Mapping[str, Mapping[str, str]]]
 """Container → attack → one of gained, held and broken → words."""
+ADDRESS = "10.99.0.1"
+"""Of the lab's node n1."""
 CANARY = Path(__file__).with_name("canary.py")
 
 
@@ -70,7 +72,7 @@ def field_of(runtime: str) -> Iterator[Field]:
             layers = [base, kit.python_layer(block)]
             image = archive(root / "attacker.tar", layers, name="docker.io/library/attacker:latest")
             pystack("image", "load", "-i", str(image))
-            words = made.enter(kit.PYTHON, "-E", "-s", str(CANARY), token, str(path))
+            words = made.enter(kit.PYTHON, "-E", "-s", str(CANARY), token, str(path), ADDRESS)
             with subprocess.Popen(
                 words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={"ESCAPE_SECRET": secret}
             ) as canary:
@@ -155,7 +157,12 @@ def stack_of(field: Field, tries: Mapping[str, Sequence[str]]) -> str:
             **keys,
         }
     text = json.dumps({"services": services})
-    replaced = {"@kept": str(kept), "@socket": str(field.root / "run/docker.sock"), "@secret": field.secret}
+    replaced = {
+        "@kept": str(kept),
+        "@socket": str(field.root / "run/docker.sock"),
+        "@secret": field.secret,
+        "@address": ADDRESS,
+    }
     for word, value in replaced.items():
         text = text.replace(word, value)
     return text

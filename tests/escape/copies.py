@@ -125,7 +125,7 @@ PATIENCE_S = 60.0
 def racing(g: Ground) -> Iterator[object]:
     """A container in which /srv/d is now a folder with a file, now a link out."""
     (g.outside / "folder/file").write_text(g.field.secret)
-    g._before = g._look()
+    g.begin()
     box = g.start(["/usr/bin/python3", *flipping("/srv/d", "/srv/l")[1:]])
     entries = dict([folder("d"), entry("d/file", b"own"), link("l", g.outside / "folder")])
     g.copy_in(box, "/srv", kit.pack(entries))
@@ -145,7 +145,7 @@ def copy_in_race(g: Ground) -> str:
 @contextmanager
 def racing_here(g: Ground) -> Iterator[Path]:
     (g.outside / "folder/file").write_text(g.field.secret)
-    g._before = g._look()
+    g.begin()
     (g.place / "d").mkdir()
     (g.place / "d/file").write_text("own")
     (g.place / "l").symlink_to(g.outside / "folder")

@@ -43,6 +43,10 @@ class Ground:
         self.place.mkdir()
         (self.outside / "file").write_text(SECRET)
         (self.outside / "file").chmod(0o600)
+        self.begin()
+
+    def begin(self) -> None:
+        """What is outside now is how it should stay."""
         self._before = self._look()
 
     def _look(self) -> Mapping[str, object]:

@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+from docker.errors import APIError
+from docker.models.containers import Container
 from docker.types import Mount
 
 from tests.conftest import eventually
@@ -66,7 +68,7 @@ def linked_folder(name: str, **options: object) -> tuple[Attack, Attack]:
 def passwd_link(g: Ground) -> str:
     """The host's file would make `evil` a user that there is."""
     (g.outside / "file").write_text("evil:x:4242:4242::/:/bin/sh\n")
-    g._before = g._look()
+    g.begin()
     text = g.load(dict([link("etc/passwd", g.outside / "file")])) or g.run(["id", "-u"], user="evil")
     if "4242" in text:
         g.gains.append("a user of the host's file")
@@ -230,30 +232,45 @@ def hooks_in_a_bundle(g: Ground) -> None:
     shell(*g.field.enter(kit.program("runc"), "--root", str(g.place / "state"), "run", "-b", str(g.place), g.name))
 
 
+def watched(g: Ground, container: Container) -> dict[str, str]:
+    """What `inside.py --watch` in *container* found."""
+    container.exec_run(["touch", "/tmp/stop"])
+    container.wait()
+    found: dict[str, str] = json.loads(container.logs().decode().splitlines()[-1])
+    return found
+
+
 def runtime_program(g: Ground) -> str:
     """A process in the container opens the program of the runtime that enters it, for writing (CVE-2019-5736)."""
     script = dict([entry("srv/evil", b"#!/proc/self/exe --version\n"), link("srv/exe", "/proc/self/exe")])
-    box = g.start(["python3", "/inside.py", "--watch"])
+    box = g.start(["python3", "/inside.py", "--watch"], environment=environment(g))
     box.put_archive("/", kit.pack(script))
     for words in (["/srv/evil"], ["/srv/exe"], ["/proc/self/exe"], ["true"]) * 2:
-        with suppress(Exception):
-            box.exec_run(words)
-        with suppress(Exception):
-            box.exec_run(words, privileged=True)
-    box.exec_run(["touch", "/tmp/stop"])
-    box.wait()
-    text = box.logs().decode()
-    found = json.loads(text.splitlines()[-1])
-    g.gains += [
-        f"{where} can be written" for where, answer in found.items() if answer == "gained" and not where.startswith("/memfd:")
-    ]
-    return text
+        for privileged in (False, True):
+            with suppress(APIError):  # that it runs at all is not asked
+                box.exec_run(words, privileged=privileged)
+    found = watched(g, box)
+    g.gains += [f"{where} can be written" for where, answer in found.items() if answer == "gained"]
+    return str(found)
+
+
+def runtime_descriptors(g: Ground) -> str:
+    """The same, after the descriptors of whoever enters."""
+    box = g.start(["python3", "/inside.py", "--watch"], environment=environment(g))
+    for words in (["/proc/self/exe"], ["true"]) * 2:
+        for privileged in (False, True):
+            with suppress(APIError):
+                box.exec_run(words, privileged=privileged)
+    found = watched(g, box)
+    g.take(found.get("descriptors", ""))
+    return str(found)
 
 
 RUNTIME = """
 import ctypes, json, os, sys
 libc = ctypes.CDLL(None)
 pid, keep = sys.argv[1], int(sys.argv[2], 16)
+os.dup2(os.open("/", os.O_RDONLY), 7)
 for kind, flag in (("mnt", 0x20000), ("pid", 0x20000000)):
     namespace = os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY)
     if kind == "pid":
@@ -272,10 +289,19 @@ os.wait()
 
 
 def careless_runtime(g: Ground) -> None:
+    found = careless(g)
+    g.gains += [f"{where} can be written" for where, answer in found.items() if answer == "gained"]
+
+
+def careless_runtime_with_descriptor(g: Ground) -> None:
+    g.take(careless(g).get("descriptors", ""))
+
+
+def careless(g: Ground) -> dict[str, str]:
     program = g.outside / "runtime"
     shutil.copy(os.path.realpath(kit.PYTHON), program)
-    g._before = g._look()
-    box = g.start(["python3", "/inside.py", "--watch"])
+    g.begin()
+    box = g.start(["python3", "/inside.py", "--watch"], environment=environment(g))
     box.reload()
     pid = int(box.attrs["State"]["Pid"])
     status = shell(*g.field.enter("cat", f"/proc/{pid}/status")).stdout
@@ -292,10 +318,7 @@ def careless_runtime(g: Ground) -> None:
         finally:
             runtime.stdin.close()
             runtime.wait(20)
-    box.exec_run(["touch", "/tmp/stop"])
-    box.wait()
-    found = json.loads(box.logs().decode().splitlines()[-1])
-    g.gains += [f"{where} can be written" for where, answer in found.items() if answer == "gained"]
+    return watched(g, box)
 
 
 ROWS = (
@@ -420,6 +443,14 @@ ROWS = (
         "a hook in config.json",
         hooks,
         hooks_in_a_bundle,
+    ),
+    Content(
+        "runtime_descriptors",
+        "the descriptors of a runtime that enters are opened through /proc/PID/fd (CVE-2016-9962)",
+        "it cannot be traced; its descriptors are closed",
+        "a runtime that leaves one open, and can be traced",
+        runtime_descriptors,
+        careless_runtime_with_descriptor,
     ),
     Content(
         "runtime_program",
