@@ -510,10 +510,14 @@ def rebound_name():
 @attack
 def sniff_host_link():
     """A packet socket on a link that has the host's address."""
-    if FIELD["mac"] not in {content(f"/sys/class/net/{name}/address").strip() for name in os.listdir("/sys/class/net")}:
-        raise Held("no such link")
-    socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)).close()
-    return "packets of the host"
+    for name in os.listdir("/sys/class/net"):
+        try:
+            if content(f"/sys/class/net/{name}/address").strip() == FIELD["mac"]:
+                socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)).close()
+                return "packets of the host"
+        except OSError:  # it went away
+            continue
+    raise Held("no such link")
 
 
 @attack
@@ -1042,6 +1046,20 @@ def fill(path, size, parts):
 @attack
 def shared_memory_bomb():
     return fill("/dev/shm/bomb", 80 << 20, 1)
+
+
+@attack
+def hosts_bomb():
+    """By /etc/hosts, which its host has in memory."""
+    with open("/etc/hosts", "ab", buffering=0) as file:
+        size = file.tell()
+        try:
+            for _ in range(128):
+                if file.write(bytes(65536)) < 65536:  # the next would say why
+                    file.write(b"x")
+        finally:
+            file.truncate(size)
+    return "8 MiB in /etc/hosts"
 
 
 @attack
