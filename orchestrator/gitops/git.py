@@ -67,7 +67,7 @@ class Mirror:
         try:
             await self._git(
                 "fetch", "--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head", "--force",
-                repo.url, f"+{wanted}:{TIP}", extra=environment, within_s=FETCH_S, largest=repo.largest,
+                "--", repo.url, f"+{wanted}:{TIP}", extra=environment, within_s=FETCH_S, largest=repo.largest,
             )
         finally:
             for file in self.run.glob("*"):
