@@ -1,8 +1,8 @@
 """Documents of images as strangers send them: bounded, of the types that they must have, and told of in one sentence.
 
-Nothing here does I/O. What is returned holds: digests are well-formed, sizes are sizes, and a manifest has no more layers than are
-allowed. Source: OCI Image Specification 1.1, descriptor.md, manifest.md, config.md; Docker Image Specification v1.2 (manifest.json);
-CVE-2021-41190.
+Nothing here does I/O. What is returned holds: digests are well-formed, sizes are sizes, and a manifest has no more layers than
+are allowed. Source: OCI Image Specification 1.1, descriptor.md, manifest.md, config.md; Docker Image Specification v1.2
+(manifest.json); CVE-2021-41190.
 """
 
 from __future__ import annotations

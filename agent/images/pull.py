@@ -113,7 +113,7 @@ async def push(store: ImageStore, image: Image, reference: Reference, settings: 
 
 async def _read(store: ImageStore, digest: str) -> AsyncIterator[bytes]:
     with store.blob(digest).open("rb") as file:
-        while chunk := file.read(1 << 20):
+        while chunk := file.read(1 << 16):  # small enough that each that is taken is progress
             yield chunk
 
 
