@@ -33,7 +33,8 @@ class Fault(msgspec.Struct, frozen=True):
     what: str
 
     def __str__(self) -> str:
-        return f"{self.area}: {self.what}\n    again: python -m tests.fuzz --only {self.area} --seed {self.seed} --index {self.index}"
+        again = f"python -m tests.fuzz --only {self.area} --seed {self.seed} --index {self.index}"
+        return f"{self.area}: {self.what}\n    again: {again}"
 
 
 class Outcome(msgspec.Struct, frozen=True):
