@@ -9,7 +9,7 @@ import time
 
 from tests.fuzz.area import MOST, Area, Fault, drive
 
-AREAS = {"documents": "Documents", "registry": "Registries"}
+AREAS = {"documents": "Documents", "registry": "Registries", "dns": "Packets"}
 """Area → its class in the module of that name."""
 INPUTS = 200_000
 
