@@ -62,7 +62,7 @@ class Engine:
             directory.mkdir(parents=True, exist_ok=True, mode=0o711)
         self.paths = paths
         self.settings = settings
-        self.images = ImageStore(paths)
+        self.images = ImageStore(paths, settings.limits)
         self.images.users = self.images_in_use
         self.volumes = Volumes(paths)
         self.moving = Moving(self.volumes, paths.run)

@@ -1,4 +1,4 @@
-"""Unpacks one layer while it streams in: `python -m agent.trees.layer TARGET DIGEST DIFF_ID KEEP`.
+"""Unpacks one layer while it streams in: `python -m agent.trees.layer TARGET DIGEST DIFF_ID KEEP LIMITS`.
 
 The compressed blob comes on standard input, is checked, copied to the file KEEP where one is named, decompressed, checked
 against DIFF_ID and extracted below TARGET by a confined process; one line of JSON on standard output says how it went.
@@ -12,7 +12,7 @@ import os
 import stat
 import sys
 from dataclasses import asdict
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from agent.errors import told
 from agent.mounts import overlay_attribute
@@ -23,9 +23,10 @@ from agent.trees.streams import Decompressed, Source
 from agent.trees.tree import Tree
 
 
-def unpack(tree: Tree, source: BinaryIO, keep: BinaryIO | None, digest: str, diff_id: str, *, rootless: bool) -> dict[str, Any]:
+def unpack(
+    tree: Tree, source: BinaryIO, keep: BinaryIO | None, digest: str, diff_id: str, bounds: Bounds, *, rootless: bool
+) -> confine.Reply:
     """The work itself; what the worker may not do (devices, trusted attributes) is in the reply, for `finish`."""
-    bounds = Bounds()
     compressed = Source(source, keep)
     plain = Decompressed(compressed, bounds.bytes)
     policy = Policy(what="layer", whiteouts=True, opaque=overlay_attribute("opaque") if rootless else "", devices=not rootless)
@@ -42,7 +43,7 @@ def unpack(tree: Tree, source: BinaryIO, keep: BinaryIO | None, digest: str, dif
     return {"digest": blob, "diff_id": diff, "blob_size": compressed.size} | asdict(result) | {"opaque": sorted(result.opaque)}
 
 
-def finish(target: str, reply: dict[str, Any]) -> None:
+def finish(target: str, reply: confine.Reply) -> None:
     """What only the host's root can do for a layer: devices, and directories that replace those below. Raises OSError."""
     with Tree.at(target) as tree:
         for path, (mode, major, minor, uid, gid, when) in reply.pop("devices").items():
@@ -63,7 +64,7 @@ def finish(target: str, reply: dict[str, Any]) -> None:
                 os.close(fd)
 
 
-def main(target: str, digest: str, diff_id: str, keep: str) -> int:
+def main(target: str, digest: str, diff_id: str, keep: str, limits: str) -> int:
     from agent import rootless
 
     user = rootless.inside()
@@ -71,7 +72,7 @@ def main(target: str, digest: str, diff_id: str, keep: str) -> int:
         kept = open(keep, "wb") if keep else None  # noqa: SIM115 - the child writes it
         tree = confine.open_tree(target, read_only=False, nested=False)
         reply = confine.run(
-            lambda opened: unpack(opened, sys.stdin.buffer, kept, digest, diff_id, rootless=user), tree,
+            lambda: unpack(Tree(tree), sys.stdin.buffer, kept, digest, diff_id, Bounds.of(limits), rootless=user), [tree],
             calls=sandbox.WRITE_CALLS, capabilities=sandbox.OWNERS,
         )
         if "error" not in reply:
@@ -85,4 +86,4 @@ def main(target: str, digest: str, diff_id: str, keep: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:5]))
+    sys.exit(main(*sys.argv[1:6]))

@@ -180,7 +180,7 @@ def pack_path(tree: Tree, path: str, packer: Packer) -> None:
 
 
 def pack_layer(tree: Tree, packer: Packer, opaque: str) -> None:
-    """All of the tree as a layer: deletions become whiteouts; *opaque* is overlayfs' attribute of a directory that replaces one."""
+    """All of the tree as a layer: deletions become whiteouts; *opaque* is overlayfs' attribute of what replaces a directory."""
     for seen in walk(tree):
         if is_whiteout(seen.status):
             above = seen.path[: -len(seen.name)]
