@@ -5,12 +5,14 @@ from __future__ import annotations
 import mmap
 import os
 import random
+import re
 import resource
 import select
 import signal
 import struct
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
@@ -20,8 +22,10 @@ HANG_S = 10.0
 """An input that takes longer is a fault."""
 MEMORY = 4 << 30
 """Address space of a worker: who takes more than that for an input of some kilobytes does not bound its memory."""
-MOST = 20
-"""Faults of an area that are told one by one."""
+MOST = 2000
+"""Faults of an area after which it ends."""
+ALIKE = 2
+"""Faults that are told of those that differ in their numbers alone."""
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -121,11 +125,15 @@ def told(error: BaseException) -> str:
 
 def drive(area: Area, seed: int, inputs: range, say: Callable[[Fault], None]) -> Outcome:
     """Run *area* in workers; one that hangs or dies is told, and the next goes on behind it."""
-    started, faults, refused, peak, total = time.monotonic(), [], 0, 0, 0
+    started, refused, peak, total = time.monotonic(), 0, 0, 0
+    faults: list[Fault] = []
+    alike: Counter[str] = Counter()
 
     def heard(fault: Fault) -> None:
         faults.append(fault)
-        if len(faults) <= MOST:
+        kind = re.sub(r"\d+", "#", fault.what)[:160]
+        alike[kind] += 1
+        if alike[kind] <= ALIKE:
             say(fault)
 
     rest = inputs
