@@ -12,7 +12,7 @@ import msgspec
 from aiohttp import web
 
 from agent import rootless
-from agent.api.keys import CONVERGER, flag
+from agent.api.keys import CONVERGER, flag, given
 from agent.api.system import VERSION
 from agent.containers import hardware
 from agent.engine.networks import DEFAULT_MTU, addresses_of_host, mtu_of
@@ -27,7 +27,7 @@ routes = web.RouteTableDef()
 
 @routes.put("/pystack/manifest")
 async def put(request: web.Request) -> web.Response:
-    await request.app[CONVERGER].apply(msgspec.json.decode(await request.read(), type=Manifest))
+    await request.app[CONVERGER].apply(await given(request, Manifest))
     return web.Response(status=204)
 
 
@@ -64,7 +64,7 @@ async def change(request: web.Request) -> web.Response:
     """A Delta; 409 where it is none of the manifest that is here: the whole is wanted then."""
     converger = request.app[CONVERGER]
     try:
-        manifest = patched(converger.manifest, msgspec.json.decode(await request.read(), type=Delta))
+        manifest = patched(converger.manifest, await given(request, Delta))
     except ValueError as error:
         raise ConflictError(str(error)) from None
     await converger.apply(manifest)
@@ -75,7 +75,7 @@ async def change(request: web.Request) -> web.Response:
 async def create(request: web.Request) -> web.Response:
     """A container that is no task of the manifest, from a whole Container. Query: name, stack, auto_remove."""
     engine = request.app[CONVERGER].engine
-    container = msgspec.json.decode(await request.read(), type=Container)
+    container = await given(request, Container)
     base = Record(id="", name="", container=container, created="", stack=request.query.get("stack", ""))
     record = await engine.create(
         container, name=request.query.get("name", ""), record=base, auto_remove=flag(request, "auto_remove")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from aiohttp import web
 
-from agent.api.keys import ENGINE, flag
+from agent.api.keys import ENGINE, flag, given
 from agent.volumes.volumes import Stored
 
 routes = web.RouteTableDef()
@@ -50,7 +50,7 @@ async def stored(request: web.Request) -> web.Response:
 @routes.post("/pystack/volumes/{name}/adopt")
 async def adopt(request: web.Request) -> web.Response:
     """What has come becomes the volume, with the description in the body."""
-    request.app[ENGINE].moving.adopt(msgspec.json.decode(await request.read(), type=Stored))
+    request.app[ENGINE].moving.adopt(await given(request, Stored))
     return web.Response(status=204)
 
 

@@ -7,7 +7,7 @@ import asyncio
 import msgspec
 from aiohttp import web
 
-from agent.api.keys import ENGINE
+from agent.api.keys import ENGINE, given
 from agent.errors import ImageError, ImageNotFoundError
 from agent.images import types
 from agent.images.reference import parse
@@ -21,7 +21,7 @@ async def ids(request: web.Request) -> web.Response:
     """A list of names or IDs → those that are whole on this node, with their IDs."""
     store = request.app[ENGINE].images
     out = {}
-    for name in msgspec.json.decode(await request.read(), type=list[str]):
+    for name in await given(request, list[str]):
         try:
             image = store.find(name)
         except (ImageError, ImageNotFoundError):
@@ -35,7 +35,7 @@ async def ids(request: web.Request) -> web.Response:
 async def ages(request: web.Request) -> web.Response:
     """A list of names → seconds since each was last pulled, null for one that never was."""
     store = request.app[ENGINE].images
-    names = msgspec.json.decode(await request.read(), type=list[str])
+    names = await given(request, list[str])
     return web.json_response({name: store.age_s(parse(name)) for name in names})
 
 
@@ -57,7 +57,7 @@ async def cargo(request: web.Request) -> web.Response:
 async def lacks(request: web.Request) -> web.Response:
     """An ImageCargo → the digests of its layers that this node does not have."""
     store = request.app[ENGINE].images
-    wanted = msgspec.json.decode(await request.read(), type=ImageCargo)
+    wanted = await given(request, ImageCargo)
     return web.json_response([x.digest for x in wanted.layers if not (store.has_layer(x.diff_id) and store.has_blob(x.digest))])
 
 
@@ -85,7 +85,7 @@ async def take(request: web.Request) -> web.Response:
 async def landed(request: web.Request) -> web.Response:
     """All blobs of an ImageCargo are here: from now on the image exists under its names."""
     store = request.app[ENGINE].images
-    done = msgspec.json.decode(await request.read(), type=ImageCargo)
+    done = await given(request, ImageCargo)
     manifest = msgspec.json.decode(store.blob(done.digest).read_bytes(), type=types.Manifest)
     missing = [d.digest for d in (manifest.config, *manifest.layers) if not store.has_blob(d.digest)]
     if missing:

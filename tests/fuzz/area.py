@@ -158,7 +158,7 @@ def drive(area: Area, seed: int, inputs: range, say: Callable[[Fault], None]) ->
             break
         heard(Fault(area.name, seed, index, why or f"the worker ended with status {code}"))
         rest = range(index + 1, inputs.stop)
-        if len(faults) > MOST:
+        if len(faults) > MOST or not done:
             break
     return Outcome(total, refused, time.monotonic() - started, peak, tuple(faults))
 
