@@ -17,6 +17,7 @@ import msgspec
 
 from netplugins.parents import has_parent
 
+MTU_OPTION = "com.docker.network.driver.mtu"
 _MAC = re.compile(r"(?:[0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}")
 
 
@@ -320,6 +321,14 @@ class Network(Record, frozen=True, kw_only=True):
     service_pools: tuple[str, ...] = ()
     hosts: tuple[Holder, ...] = ()
     vips: tuple[Holder, ...] = ()
+
+    def __post_init__(self) -> None:
+        # one network that cannot be computed would keep a node from all of them
+        if len(self.name) > 255:
+            raise ValueError(f"network {self.name[:60]}…: its name has more than 255 characters")
+        mtu = dict(self.options).get(MTU_OPTION, "1500")
+        if not (re.fullmatch(r"[0-9]{1,5}", mtu) and 68 <= int(mtu) < 1 << 16):
+            raise ValueError(f"network {self.name[:60]}: {MTU_OPTION} {mtu[:60]!r}: a number from 68 to 65535")
 
     @property
     def encrypted(self) -> bool:

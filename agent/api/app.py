@@ -54,6 +54,8 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return web.json_response({"message": shown(str(error))}, status=error.status)
     except (msgspec.MsgspecError, json.JSONDecodeError, ValueError) as error:
         return web.json_response({"message": shown(f"malformed request: {error}")}, status=400)
+    except web.RequestPayloadError as error:
+        return web.json_response({"message": shown(f"malformed request: {error}")}, status=400)
     except RecursionError:
         return web.json_response({"message": "malformed request: it is nested too deeply"}, status=400)
     except web.HTTPException as error:
@@ -84,11 +86,11 @@ def shown(text: str) -> str:
 
 
 class OneLine(logging.Filter):
-    """Whoever connects can send what is no HTTP: they are told so, and it is no fault of ours with a traceback in the log."""
+    """Whoever connects can send what is no HTTP, or go away: that is no fault of ours, with a traceback in the log."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
-        return not isinstance(error, HttpProcessingError)
+        return not isinstance(error, HttpProcessingError | web.RequestPayloadError | ConnectionError)
 
 
 MODULES = (

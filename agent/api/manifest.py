@@ -17,10 +17,11 @@ from agent.api.system import VERSION
 from agent.containers import hardware
 from agent.engine.networks import DEFAULT_MTU, addresses_of_host, mtu_of
 from agent.engine.records import Record
-from agent.errors import ConflictError
+from agent.errors import BadRequestError, ConflictError
 from agent.images.pull import architecture
 from agent.manifest import Container, Delta, Facts, Manifest, TaskStatus, patched
 from agent.sealing import known_key, make_key
+from agent.trees.extract import quoted
 
 routes = web.RouteTableDef()
 
@@ -34,7 +35,11 @@ async def put(request: web.Request) -> web.Response:
 @routes.get("/pystack/facts")
 async def facts(request: web.Request) -> web.Response:
     """What the node is. Query: *underlay*, the address that the others think it has."""
-    mtu = await asyncio.to_thread(mtu_of, request.query.get("underlay", ""))
+    underlay = request.query.get("underlay", "")
+    try:
+        mtu = await asyncio.to_thread(mtu_of, underlay)
+    except OSError:
+        raise BadRequestError(f"underlay={quoted(underlay)}: an IP address") from None
     engine = request.app[CONVERGER].engine
     features = engine.networks.host.features | ({"rootless"} if rootless.inside() else set())
     found = Facts(

@@ -23,10 +23,10 @@ from tests.fuzz import mutate
 from tests.fuzz.area import HANG_S, Run, unfit
 from tests.images import archive, busybox_rootfs
 
-STREAM_S = 0.15
+STREAM_S = 0.04
 """How long an answer that may go on for ever is listened to."""
 FAULT = re.compile(r"^(?:malformed request: )?[A-Z]\w*(Error|Exception)\b|invalid literal|object has no attribute|not subscriptable|unhashable|NoneType|"
-                   r"positional argument|unexpected keyword|not supported between|cannot unpack|embedded null|must be str|argument of type")  # fmt: skip
+                   r"positional argument|unexpected keyword|not supported between|cannot unpack|embedded null|must be str, not|argument of type")  # fmt: skip
 """Words of Python, which say nothing to who sent the request."""
 
 CREATE: dict[str, Any] = {
@@ -242,7 +242,7 @@ def wrong(status: int, body: bytes) -> str:
         message = json.loads(body)["message"]
     except (ValueError, TypeError, KeyError):
         # aiohttp's own words about what is no HTTP at all
-        return "" if status in (400, 404, 405, 413, 417) and len(body) < 2000 else "an error without a message"
+        return "" if status in (400, 404, 405, 413, 417) and b"Traceback" not in body else "an error without a message"
     if found := FAULT.search(message):
         return f"Python's words {found[0]!r}"
     return unfit(message)
