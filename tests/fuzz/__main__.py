@@ -9,7 +9,14 @@ import time
 
 from tests.fuzz.area import Area, Fault, drive
 
-AREAS = {"documents": "Documents", "registry": "Registries", "dns": "Packets", "archives": "Archives", "api": "Requests"}
+AREAS = {
+    "documents": "Documents",
+    "registry": "Registries",
+    "dns": "Packets",
+    "archives": "Archives",
+    "api": "Requests",
+    "git": "Repositories",
+}
 """Area → its class in the module of that name."""
 INPUTS = 200_000
 
