@@ -159,7 +159,8 @@ async def _load_oci(store: ImageStore, layout: _Layout) -> list[str]:
             data = layout.read(_blob(digest), limits.manifest_bytes)
         manifest = documents.manifest(data, f"the manifest {digest} of the archive", limits)
         raw = layout.read(_blob(manifest.config.digest), limits.config_bytes)
-        config = documents.config(raw, f"the config {manifest.config.digest} of the archive", limits, layers=len(manifest.layers))
+        what = f"the config {manifest.config.digest} of the archive"
+        config = documents.config(raw, what, limits, layers=len(manifest.layers))
         await _each(unpack, [layer.digest for layer in manifest.layers], config.rootfs.diff_ids)
         store.put_blob(raw, manifest.config.digest)
         store.put_blob(data, digest)
