@@ -28,9 +28,9 @@ from tests.images import archive, busybox_rootfs
 STREAM_S = 0.04
 """How long an answer that may go on for ever is listened to."""
 FAULT = re.compile(
-    r"^(?:malformed request: )?[A-Z]\w*(Error|Exception)\b|invalid literal|object has no attribute|not subscriptable|unhashable|"
-    r"NoneType|positional argument|unexpected keyword|not supported between|cannot unpack|embedded null|must be str, not|"
-    r"argument of type"
+    r"^(?:malformed request: )?[A-Z]\w*(Error|Exception)\b|invalid literal|object has no attribute|not subscriptable|"
+    r"unhashable|NoneType|positional argument|unexpected keyword|not supported between|cannot unpack|embedded null|"
+    r"must be str, not|argument of type"
 )
 """Words of Python, which say nothing to who sent the request."""
 
@@ -303,8 +303,9 @@ def startable(rng: random.Random) -> bytes:
         return data
     if isinstance(body, dict):
         body["Image"], host = "busybox", body.get("HostConfig")
-        for key in OF_THE_HOST if isinstance(host, dict) else ():
-            host.pop(key, None)
+        if isinstance(host, dict):
+            for key in OF_THE_HOST:
+                host.pop(key, None)
     return json.dumps(body).encode()
 
 

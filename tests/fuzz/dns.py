@@ -37,7 +37,7 @@ ASKED = (
     "y" * 63,
     "",
 )
-NAMES = {
+NAMES: dict[str, dict[str, tuple[str, ...]]] = {
     "net": {
         "web": ("10.0.0.9", "fd00::9"),
         "tasks.web": ("10.0.0.9",),

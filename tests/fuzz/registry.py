@@ -295,7 +295,8 @@ class Registries:
             await free.acquire()
             task = asyncio.create_task(self._try(index, run, server, store, settings, host))
             tasks.add(task)
-            task.add_done_callback(lambda t: (tasks.discard(t), free.release()))
+            task.add_done_callback(tasks.discard)
+            task.add_done_callback(lambda _: free.release())
         await asyncio.gather(*tasks)
         await server.close()
         if left := [p.name for f in (store.layers, store.blobs) for p in f.iterdir() if p.suffix == ".tmp"]:
