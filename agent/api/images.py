@@ -40,7 +40,7 @@ def _epoch(stamp: str) -> int:
 
     try:
         return int(instant(stamp)) if stamp else 0
-    except ValueError:
+    except (ValueError, OverflowError):  # a date of no calendar, or "inf"
         return 0
 
 

@@ -327,7 +327,7 @@ class Registries:
         try:
             async with asyncio.timeout(HANG_S):
                 if chance < 0.75:
-                    await pull.pull(store, reference, settings, lambda _: None)
+                    await pull.pull(store, reference, settings, lambda _: None, pause_s=0.01)
                 elif chance < 0.88:
                     async with Registry(reference, settings, pause_s=0.01) as registry:
                         size = sum([len(c) async for c in registry.blob(sha(blobs.layer), len(blobs.layer))])
