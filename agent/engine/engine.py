@@ -58,8 +58,12 @@ class Attaching:
 
 class Engine:
     def __init__(self, paths: Paths, settings: Settings) -> None:
-        for directory in (paths.root, paths.run, paths.containers, paths.bundles):
+        for directory in (paths.root, paths.run, paths.bundles):
             directory.mkdir(parents=True, exist_ok=True, mode=0o711)
+        # images and containers hold set-user-ID programs: no other user of this host may reach them (CVE-2021-41091)
+        for directory in (paths.images, paths.layers, paths.containers, paths.volumes):
+            directory.mkdir(parents=True, exist_ok=True)
+            directory.chmod(0o700)
         self.paths = paths
         self.settings = settings
         self.images = ImageStore(paths, settings.limits)
@@ -243,7 +247,7 @@ class Engine:
         directory, bundle = self.directory(record), self.bundle(record)
         rootfs = bundle / "rootfs"
         rootfs.mkdir(parents=True, exist_ok=True)
-        bundle.chmod(0o711)
+        bundle.chmod(0o700)
         failpoint("container.mount")
         if not mounts.is_mounted(rootfs):
             lower = self.images.lower(self.images.image(record.image_id))

@@ -143,7 +143,7 @@ class ImageStore:
             directory.mkdir(mode=0o755)
             failpoint("layer.unpack")
             try:
-                words = (str(directory), digest, diff_id, str(blob or ""), self.bounds)
+                words = (str(directory), digest, diff_id, str(blob or ""), mounts.overlay_attribute("opaque"), self.bounds)
                 reply = await process.fed("layer", words, source, stall_s=self.limits.stall_s, progress=progress)
                 if "error" in reply:
                     raise ImageError(str(reply["error"]))
