@@ -20,7 +20,7 @@ from orchestrator.gitops import load
 from orchestrator.gitops.git import Mirror
 from orchestrator.gitops.model import Repo
 from tests.fuzz import mutate
-from tests.fuzz.area import HANG_S, Run, told, unfit
+from tests.fuzz.area import HANG_S, Area, Run, told, unfit
 
 STACK = b"services:\n  web: {image: busybox, command: [sleep, '1'], configs: [text]}\nconfigs: {text: {file: ./text}}\n"
 NAMES = tuple(
@@ -178,12 +178,12 @@ def address(rng: random.Random, repository: Path) -> tuple[str, str]:
     return url, branch
 
 
-class Repositories:
+class Repositories(Area):
     name = "git"
     share = 0.0075
 
     def run(self, inputs: Iterable[int], run: Run) -> None:
-        with tempfile.TemporaryDirectory(prefix="fuzz-git-", dir="/dev/shm") as folder:
+        with tempfile.TemporaryDirectory(prefix="fuzz-git-") as folder:
             asyncio.run(self._all(inputs, run, Path(folder)))
 
     async def _all(self, inputs: Iterable[int], run: Run, folder: Path) -> None:
@@ -216,7 +216,7 @@ class Repositories:
             if bad := unfit(f"{commit.author}{commit.subject}-"):
                 run.fault(index, f"the commit {bad}: {commit}")
         except TimeoutError:
-            run.fault(index, f"it was not done after {HANG_S:.0f} s: {url!r} {branch!r}")
+            run.fault(index, f"it was not done after {HANG_S:.0f} s: {url!r} {branch!r}", late=True)
         except PystackError as error:
             if bad := unfit(str(error)):
                 run.fault(index, f"{type(error).__name__} {bad}: {str(error)[:300]!r}")

@@ -24,7 +24,7 @@ from agent.images.store import ImageStore
 from agent.paths import Paths
 from agent.settings import Limits, Settings
 from tests.fuzz import documents, mutate
-from tests.fuzz.area import HANG_S, Run, told, unfit
+from tests.fuzz.area import HANG_S, Area, Run, told, unfit
 from tests.images import tar_of
 
 AT_ONCE = 96
@@ -267,7 +267,7 @@ class Server:
         )
 
 
-class Registries:
+class Registries(Area):
     name = "registry"
     share = 0.07
 
@@ -336,7 +336,7 @@ class Registries:
                     await pull.push(store, store.everything()[0], reference, settings, lambda _: None)
             refused = False
         except TimeoutError:
-            run.fault(index, f"it was not done after {HANG_S:.0f} s")
+            run.fault(index, f"it was not done after {HANG_S:.0f} s", late=True)
         except AgentError as error:
             if bad := unfit(str(error)):
                 run.fault(index, f"{type(error).__name__} {bad}: {str(error)[:300]!r}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-SHARE = {"documents": 4000, "dns": 3000, "archives": 1500, "registry": 200, "api": 80, "git": 20}
+SHARE = {"documents": 20_000, "dns": 3000, "archives": 1500, "registry": 200, "api": 200, "git": 30}
 """Inputs of each area: some seconds together."""
 
 
@@ -33,7 +33,7 @@ def test_a_fault_is_told_with_how_to_have_it_again(tmp_path: Path) -> None:
         "sys.path.insert(0, os.getcwd())\n"
         "from tests.fuzz import area\n"
         "area.HANG_S = 1.0\n"
-        "class Broken:\n"
+        "class Broken(area.Area):\n"
         "    name, share = 'broken', 1.0\n"
         "    def run(self, inputs, run):\n"
         "        for i in inputs:\n"
