@@ -144,8 +144,8 @@ class Stream:
             except (AgentError, OSError) as error:
                 await self._line({"error": told(error), "errorDetail": {"message": told(error)}})
         finally:
-            if not task.done():
-                task.cancel()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)  # whoever asked may be gone before it failed
             if getter and not getter.done():
                 getter.cancel()
         return self.response
