@@ -67,7 +67,7 @@ TELLING = re.compile(r"^(fatal|error|ssh|remote): |^Host key|denied|failed", re.
 """Lines of git and ssh that say what is wrong, among those that are long about it."""
 
 
-_URL = re.compile(r"(?:https?|ssh|file)://[^\s-]\S*|/[^\0]*|[A-Za-z0-9._~][\w.~-]*(?:@[A-Za-z0-9\[][\w.:\[\]-]*)?:(?!:)[^\s\0]+")
+_URL = re.compile(r"(?:https?|ssh|file)://[^\s-]\S*|/[^\0]*|[A-Za-z0-9._~][\w.~-]*(?:@[A-Za-z0-9\[][\w.:\[\]-]*)?:(?!:|//)[^\s\0]+")
 """What git is given: a URL, a path, or HOST:PATH; none that it takes for an option or for a program (ext::)."""
 _NO_BRANCH = re.compile(r"[\x00-\x20~^:?*\[\\\x7f]|\.\.|@\{|//|/\.|\.lock(?:/|$)|^[-/.]|[/.]$|^@$")
 """Source: git-check-ref-format(1)."""
