@@ -96,7 +96,7 @@ PATHS: dict[str, tuple[str, str, object, int, str]] = {
     "a blob that is a path": ("PUT", "/pystack/blobs/..%2F..%2F..%2Ftmp%2Fx?diff_id=x", b"", 404, "there is no digest"),
     "a blob of no digest": ("PUT", "/pystack/blobs/x?diff_id=..", b"", 500, "is not sha256:"),
     "a layer of no digest": ("PUT", f"/pystack/blobs/sha256:{'0' * 64}?diff_id=../../x", b"", 500, "is not sha256:"),
-    "a volume that has not come": ("POST", "/pystack/volumes/x/adopt", {"name": "x" * 300, "driver": "local"}, 404, "nothing has"),
+    "a volume that has not come": ("POST", "/pystack/volumes/x/adopt", {"name": "x" * 300, "driver": "local"}, 404, "nothing"),
     "a number that is none": ("GET", "/containers/json?limit=x", None, 400, "limit=x: a whole number"),
     "a number of other digits": ("GET", "/containers/json?limit=٣".encode().decode("latin-1"), None, 400, ""),
     "filters that are none": ("GET", "/volumes?filters=%5B%5D", None, 400, "an object of lists"),
