@@ -8,16 +8,17 @@ import re
 
 from aiohttp import web
 
-from agent.api import describe, translate
-from agent.api.filters import Filters, labelled, moment, truth
+from agent.api import describe, shapes, translate
+from agent.api.filters import Filters, labelled, moment, pattern, stamp, truth
 from agent.api.hijack import frame
-from agent.api.keys import ENGINE, body, flag
+from agent.api.keys import ENGINE, body, flag, number, seconds
 from agent.containers import logs
 from agent.engine.engine import Engine, signal_number
 from agent.engine.records import Record
 from agent.errors import BadRequestError
 from agent.files import used
 from agent.images.reference import parse
+from agent.trees.extract import quoted
 
 routes = web.RouteTableDef()
 
@@ -50,9 +51,11 @@ async def listing(request: web.Request) -> web.Response:
         port, _, protocol = wanted.partition("/")
         return any(str(p.published) == port and p.protocol == (protocol or "tcp") for p in record.ports)
 
+    for text in filters["name"]:
+        pattern(text)  # one that is none is told also where there is nothing to compare
     chosen = filters.chosen(records, {
         "id": lambda r, v: r.id.startswith(v),
-        "name": lambda r, v: re.search(v, r.name) is not None or re.search(v, f"/{r.name}") is not None,
+        "name": lambda r, v: any(pattern(v).search(name) for name in (r.name, f"/{r.name}")),
         "label": lambda r, v: labelled(describe.labels(r), v),
         "status": lambda r, v: describe.state_word(r) == v,
         "exited": lambda r, v: not r.running and r.exit_code is not None and str(r.exit_code) == v,
@@ -66,7 +69,7 @@ async def listing(request: web.Request) -> web.Response:
     for key, keep in (("before", earlier), ("since", later)):
         if name := request.query.get(key):
             chosen = [r for r in chosen if keep(r, name)]
-    if (limit := int(request.query.get("limit") or -1)) > 0:
+    if (limit := number(request, "limit", -1)) > 0:
         chosen = chosen[:limit]
     rows = [describe.summary(engine, r) for r in chosen]
     if flag(request, "size"):
@@ -85,9 +88,9 @@ def _sizes(engine: Engine, record: Record) -> dict[str, int]:
 @routes.post("/containers/create")
 async def create(request: web.Request) -> web.Response:
     engine = request.app[ENGINE]
-    document, name = await body(request), request.query.get("name", "").removeprefix("/")
-    if name and not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", name):
-        raise BadRequestError(f"Invalid container name ({name}): only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
+    document, name = await body(request, shapes.Create), request.query.get("name", "").removeprefix("/")
+    if name and not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}", name):
+        raise BadRequestError(f"Invalid container name ({quoted(name)}): only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
     auto_remove = bool((document.get("HostConfig") or {}).get("AutoRemove"))
     wish = translate.container(document)
     if (document.get("HostConfig") or {}).get("PublishAllPorts"):
@@ -115,20 +118,16 @@ async def start(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
-def _grace(request: web.Request) -> float | None:
-    return float(request.query["t"]) if request.query.get("t") else None
-
-
 @routes.post("/containers/{name}/stop")
 async def stop(request: web.Request) -> web.Response:
     number = signal_number(request.query["signal"]) if request.query.get("signal") else 0
-    await request.app[ENGINE].stop(_record(request), grace_s=_grace(request), number=number)
+    await request.app[ENGINE].stop(_record(request), grace_s=seconds(request, "t"), number=number)
     return web.Response(status=204)
 
 
 @routes.post("/containers/{name}/restart")
 async def restart(request: web.Request) -> web.Response:
-    await request.app[ENGINE].restart(_record(request), grace_s=_grace(request))
+    await request.app[ENGINE].restart(_record(request), grace_s=seconds(request, "t"))
     return web.Response(status=204)
 
 
@@ -187,7 +186,7 @@ async def read_logs(request: web.Request) -> web.StreamResponse:
     await response.prepare(request)
     lines = logs.read(
         engine.directory(record) / "log", follow=flag(request, "follow"),
-        tail=int(tail) if tail.isdigit() else None, since=since, until=until,
+        tail=int(tail) if re.fullmatch(r"[0-9]{1,9}", tail) else None, since=since, until=until,
         ended=lambda: record.state in ("exited", "failed", "created") or record.id not in engine.records,
     )
     pending = b""
@@ -215,7 +214,7 @@ async def prune(request: web.Request) -> web.Response:
     gone = []
     for record in Filters(request).chosen(idle, {
         "label": lambda r, v: labelled(describe.labels(r), v), "label!": lambda r, v: not labelled(describe.labels(r), v),
-        "until": lambda r, v: logs.instant(r.created) < logs.instant(v),
+        "until": lambda r, v: logs.instant(r.created) < stamp(v),
     }):
         await engine.remove(record)
         gone.append(record.id)

@@ -13,6 +13,7 @@ import msgspec
 from aiohttp import web
 
 from agent import mounts
+from agent.api import shapes
 from agent.api.images import changes as dockerfile_changes
 from agent.api.keys import ENGINE, body, flag
 from agent.engine.engine import Engine
@@ -83,7 +84,7 @@ async def commit(request: web.Request) -> web.Response:
     """An image of what the container is now: its image's layers, and what it wrote as one more."""
     engine, query = request.app[ENGINE], request.query
     record = engine.find(query.get("container", ""))
-    wish = await body(request)  # a container's configuration, of which what it says counts
+    wish = await body(request, shapes.Configuration)  # a container's configuration, of which what it says counts
     given = dockerfile_changes(query.getall("changes", []))
     fields = {"Cmd": "cmd", "Entrypoint": "entrypoint", "Env": "env", "User": "user", "WorkingDir": "working_dir",
               "Labels": "labels", "Volumes": "volumes", "ExposedPorts": "exposed_ports", "StopSignal": "stop_signal"}
@@ -130,7 +131,7 @@ UPDATES = {"CpuShares": "cpu_shares", "CpuPeriod": "cpu_period", "CpuQuota": "cp
 @routes.post("/containers/{name}/update")
 async def update(request: web.Request) -> web.Response:
     """Other limits and another restart policy, at once where it runs."""
-    engine, wish = request.app[ENGINE], await body(request)
+    engine, wish = request.app[ENGINE], await body(request, shapes.Update)
     record = engine.find(request.match_info["name"])
     if record.task:
         raise ConflictError(f"container {record.name} is a task of stack {record.stack}: change its file, and `pystack up`")

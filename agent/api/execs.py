@@ -22,12 +22,13 @@ import msgspec
 from aiohttp import web
 
 from agent import descriptors
+from agent.api import shapes
 from agent.api.hijack import Hijacked, frame
-from agent.api.keys import ENGINE, body
+from agent.api.keys import ENGINE, body, terminal_size
 from agent.containers import users
 from agent.engine.engine import Engine
 from agent.engine.records import Record
-from agent.errors import ConflictError, NotFoundError
+from agent.errors import BadRequestError, ConflictError, NotFoundError
 from agent.processes import Child
 
 routes = web.RouteTableDef()
@@ -60,7 +61,9 @@ async def create(request: web.Request) -> web.Response:
         raise ConflictError(f"container {record.name} is paused: unpause it first")
     if record.state != "running":
         raise ConflictError(f"container {record.name} is not running")
-    wish = await body(request)
+    wish = await body(request, shapes.Exec)
+    if not wish.get("Cmd"):
+        raise BadRequestError("Cmd is missing: what shall be run?")
     made = Exec(
         id=os.urandom(32).hex(), record=record, command=list(wish.get("Cmd") or ()), tty=bool(wish.get("Tty")),
         stdin=bool(wish.get("AttachStdin")), environment=list(wish.get("Env") or ()), user=wish.get("User") or "",
@@ -92,7 +95,7 @@ async def inspect(request: web.Request) -> web.Response:
 @routes.post("/exec/{id}/resize")
 async def resize(request: web.Request) -> web.Response:
     found = _exec(request)
-    found.size = int(request.query.get("h") or 0), int(request.query.get("w") or 0)
+    found.size = terminal_size(request)
     _apply_size(found)
     return web.Response(status=200)
 
@@ -108,7 +111,7 @@ def _apply_size(found: Exec) -> None:
 @routes.post("/exec/{id}/start")
 async def start(request: web.Request) -> web.StreamResponse:
     engine, found = request.app[ENGINE], _exec(request)
-    wish = await body(request)
+    wish = await body(request, shapes.ExecStart)
     if size := wish.get("ConsoleSize"):
         found.size = size[0], size[1]
     run = _runner(engine, found)

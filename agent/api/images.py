@@ -12,14 +12,15 @@ from typing import Any
 
 from aiohttp import web
 
-from agent.api.filters import Filters, labelled, truth
-from agent.api.keys import ENGINE, flag
+from agent.api.filters import Filters, labelled, stamp, truth
+from agent.api.keys import ENGINE, decoded, flag
 from agent.errors import AgentError, BadRequestError, told
 from agent.files import used
 from agent.images import archive, garbage, pull
 from agent.images.reference import parse
 from agent.images.store import Image, layer_directory
 from agent.images.types import RunConfig
+from agent.trees.extract import quoted
 
 routes = web.RouteTableDef()
 
@@ -39,7 +40,7 @@ def _epoch(stamp: str) -> int:
 
     try:
         return int(instant(stamp)) if stamp else 0
-    except ValueError:
+    except (ValueError, OverflowError):  # a date of no calendar, or "inf"
         return 0
 
 
@@ -75,7 +76,7 @@ async def listing(request: web.Request) -> web.Response:
         "reference": refers, "dangling": lambda i, v: (not i.names) == truth(v),
         "label": lambda i, v: labelled((i.config.config or RunConfig()).labels or {}, v),
         "before": lambda i, v: i.created < created(v), "since": lambda i, v: i.created > created(v),
-        "until": lambda i, v: _epoch(i.created) < float(v),
+        "until": lambda i, v: _epoch(i.created) < stamp(v),
     })
     if name := request.query.get("filter"):  # of clients before 1.41
         images = [i for i in images if refers(i, name)]
@@ -143,8 +144,8 @@ class Stream:
             except (AgentError, OSError) as error:
                 await self._line({"error": told(error), "errorDetail": {"message": told(error)}})
         finally:
-            if not task.done():
-                task.cancel()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)  # whoever asked may be gone before it failed
             if getter and not getter.done():
                 getter.cancel()
         return self.response
@@ -191,7 +192,7 @@ def changes(lines: list[str]) -> RunConfig:
         word, _, rest = line.strip().partition(" ")
         word = word.upper()
         if word in ("CMD", "ENTRYPOINT"):
-            fields[word.lower()] = tuple(json.loads(rest)) if rest.startswith("[") else ("/bin/sh", "-c", rest)
+            fields[word.lower()] = decoded(rest.encode(), tuple[str, ...]) if rest.startswith("[") else ("/bin/sh", "-c", rest)
         elif word == "ENV":
             fields["env"] = (*fields.get("env", ()), rest)
         elif word == "LABEL":
@@ -200,7 +201,7 @@ def changes(lines: list[str]) -> RunConfig:
         elif word in ("USER", "WORKDIR"):
             fields[{"USER": "user", "WORKDIR": "working_dir"}[word]] = rest
         else:
-            raise BadRequestError(f"change {line!r}: CMD, ENTRYPOINT, ENV, USER, WORKDIR and LABEL are known")
+            raise BadRequestError(f"change {quoted(line)!r}: CMD, ENTRYPOINT, ENV, USER, WORKDIR and LABEL are known")
     return RunConfig(**fields)
 
 
@@ -252,6 +253,8 @@ async def push(request: web.Request) -> web.StreamResponse:
 async def tag(request: web.Request) -> web.Response:
     store = request.app[ENGINE].images
     image = store.find(request.match_info["name"])
+    if not request.query.get("repo"):
+        raise BadRequestError("repo is missing: what shall the image be called?")
     store.tag(parse(f"{request.query['repo']}:{request.query.get('tag') or 'latest'}"), image.digest)
     return web.Response(status=201)
 
@@ -271,7 +274,7 @@ async def prune(request: web.Request) -> web.Response:
     filters = Filters(request)
     everything = next(iter(filters["dangling"]), "true").lower() in ("false", "0")
     gone: list[dict[str, str]] = []
-    until = float(next(iter(filters["until"]), "inf"))
+    until = stamp(next(iter(filters["until"]), "inf"))
     for image in garbage.unused(engine.images):
         if (everything or not image.names) and engine.images.last_used(image.digest) <= until:
             gone += engine.images.remove(image.id, in_use=set())

@@ -19,7 +19,7 @@ from aiohttp import web
 
 from agent import mounts
 from agent.api.hijack import Hijacked, frame
-from agent.api.keys import ENGINE, flag
+from agent.api.keys import ENGINE, flag, terminal_size
 from agent.containers import logs, usage
 from agent.engine.engine import Attaching, Engine
 from agent.engine.records import Record
@@ -242,7 +242,7 @@ async def _exchange(record: Record, conmon: socket.socket, client: Hijacked) -> 
 async def resize(request: web.Request) -> web.Response:
     """Tell the container's terminal its size, by way of conmon's control fifo."""
     engine, record = _running(request)
-    order = f"1 {int(request.query.get('h') or 0)} {int(request.query.get('w') or 0)}\n".encode()
+    order = "1 {} {}\n".format(*terminal_size(request)).encode()
     try:
         fd = os.open(engine.bundle(record) / "ctl", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import msgspec
 from aiohttp import web
 
-from agent.api.keys import ENGINE, flag
+from agent.api.keys import ENGINE, flag, given
+from agent.errors import NotFoundError
+from agent.trees.extract import quoted
 from agent.volumes.volumes import Stored
 
 routes = web.RouteTableDef()
@@ -50,7 +54,10 @@ async def stored(request: web.Request) -> web.Response:
 @routes.post("/pystack/volumes/{name}/adopt")
 async def adopt(request: web.Request) -> web.Response:
     """What has come becomes the volume, with the description in the body."""
-    request.app[ENGINE].moving.adopt(msgspec.json.decode(await request.read(), type=Stored))
+    moving, stored = request.app[ENGINE].moving, await given(request, Stored)
+    if "/" in stored.name or not os.path.isdir(moving.incoming(stored.name)):  # also where no file can be called so
+        raise NotFoundError(f"nothing has come of a volume {quoted(stored.name)}")
+    moving.adopt(stored)
     return web.Response(status=204)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
+from agent.api import shapes
 from agent.api.filters import Filters, labelled, truth
 from agent.api.keys import ENGINE, body
 from agent.api.translate import attachment
@@ -70,7 +71,7 @@ async def listing(request: web.Request) -> web.Response:
 
 @routes.post("/networks/create")
 async def create(request: web.Request) -> web.Response:
-    engine, wish = request.app[ENGINE], await body(request)
+    engine, wish = request.app[ENGINE], await body(request, shapes.Network)
     pools = (wish.get("IPAM") or {}).get("Config") or ()
     if not wish.get("Name"):
         raise BadRequestError("Name is missing: what shall the network be called?")
@@ -107,7 +108,7 @@ async def remove(request: web.Request) -> web.Response:
 
 @routes.post("/networks/{name}/connect")
 async def connect(request: web.Request) -> web.Response:
-    engine, wish = request.app[ENGINE], await body(request)
+    engine, wish = request.app[ENGINE], await body(request, shapes.Connect)
     network = engine.networks.get(request.match_info["name"])
     settings = wish.get("EndpointConfig") or {}
     await engine.connect(engine.find(wish.get("Container") or ""), attachment(network.name, settings))
@@ -116,7 +117,7 @@ async def connect(request: web.Request) -> web.Response:
 
 @routes.post("/networks/{name}/disconnect")
 async def disconnect(request: web.Request) -> web.Response:
-    engine, wish = request.app[ENGINE], await body(request)
+    engine, wish = request.app[ENGINE], await body(request, shapes.Connect)
     await engine.disconnect(engine.find(wish.get("Container") or ""), request.match_info["name"])
     return web.Response(status=200)
 

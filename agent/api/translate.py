@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -10,6 +11,7 @@ import msgspec
 
 from agent.errors import BadRequestError
 from agent.manifest import Attachment, Container, Device, DeviceRate, DeviceRequest, Healthcheck, Mount, Port, Ulimit
+from agent.trees.extract import quoted
 
 Document = dict[str, Any]
 LOG_DRIVERS = ("json-file", "local", "none", "syslog", "journald")
@@ -19,7 +21,10 @@ def _words(value: object) -> tuple[str, ...] | None:
     if value is None:
         return None
     if isinstance(value, str):
-        return tuple(shlex.split(value))
+        try:
+            return tuple(shlex.split(value))
+        except ValueError as error:
+            raise BadRequestError(f"{quoted(value)!r} is no command line: {error}") from None
     return tuple(str(v) for v in value)  # type: ignore[attr-defined]
 
 
@@ -32,13 +37,20 @@ def _userns_mode(word: str) -> Literal["", "host", "auto"]:
     raise BadRequestError(f"UsernsMode {word!r}: host, or auto for a user namespace of its own")
 
 
+def _port(text: str) -> int:
+    """Raises BadRequestError."""
+    if not re.fullmatch(r"[0-9]{1,5}", text):
+        raise BadRequestError(f"port {quoted(text)!r}: a number from 1 to 65535")
+    return int(text)
+
+
 def _ports(host: Document) -> tuple[Port, ...]:
     out = []
     for key, bindings in (host.get("PortBindings") or {}).items():
         target, _, protocol = key.partition("/")
         for binding in bindings or [{}]:
             out.append(Port(
-                target=int(target), published=int(binding.get("HostPort") or 0), protocol=protocol or "tcp",
+                target=_port(target), published=_port(binding.get("HostPort") or "0"), protocol=protocol or "tcp",
                 host_ip=binding.get("HostIp") or "",
             ))
     return tuple(out)
@@ -197,5 +209,5 @@ def all_published(wish: Container, exposed: Iterable[str]) -> Container:
     """*wish* with each of the ports *exposed* (`80/tcp`) published somewhere, but for those that are published already."""
     taken = {f"{p.target}/{p.protocol}" for p in wish.ports}
     more = [name.partition("/") for name in dict.fromkeys(exposed) if name not in taken]
-    ports = tuple(Port(target=int(target), protocol=protocol or "tcp") for target, _, protocol in more)
+    ports = tuple(Port(target=_port(target), protocol=protocol or "tcp") for target, _, protocol in more)
     return msgspec.structs.replace(wish, ports=(*wish.ports, *ports))

@@ -6,6 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
+from agent.api import shapes
 from agent.api.filters import Filters, labelled, truth
 from agent.api.keys import ENGINE, body, flag
 from agent.engine.engine import Engine
@@ -36,7 +37,7 @@ async def listing(request: web.Request) -> web.Response:
 async def create(request: web.Request) -> web.Response:
     import os
 
-    engine, wish = request.app[ENGINE], await body(request)
+    engine, wish = request.app[ENGINE], await body(request, shapes.Volume)
     stored = engine.volumes.create(
         wish.get("Name") or os.urandom(32).hex(), driver=wish.get("Driver") or "local",
         labels=wish.get("Labels") or {}, options=wish.get("DriverOpts") or {},

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import signal
 import weakref
 from collections.abc import Callable
@@ -426,8 +427,12 @@ class Engine:
         await asyncio.gather(*(end(r) for r in running), return_exceptions=True)
 
     def stop_signal(self, record: Record) -> int:
-        name = record.container.stop_signal or self.image_config(record).stop_signal or "SIGTERM"
-        return signal_number(name)
+        if record.container.stop_signal:
+            return signal_number(record.container.stop_signal)
+        try:
+            return signal_number(self.image_config(record).stop_signal or "SIGTERM")
+        except BadRequestError:
+            return signal.SIGTERM  # an image that names no signal is not for ever: its containers can be stopped
 
     async def kill_all(self, record: Record) -> None:
         """SIGKILL; the kernel ends every process of the PID namespace with its init."""
@@ -579,15 +584,15 @@ class Engine:
 
 def signal_number(name: str) -> int:
     """SIGTERM, TERM or 15. Raises BadRequestError."""
-    if name.isdigit() and 0 < int(name) < 65:
+    if re.fullmatch(r"[0-9]{1,2}", name) and 0 < int(name) < 65:
         return int(name)
     text = name.upper().removeprefix("SIG")
-    if text.startswith("RTMIN+") and text[6:].isdigit():
-        return int(signal.SIGRTMIN) + int(text[6:])
+    if (above := re.fullmatch(r"RTMIN\+([0-9]{1,2})", text)) and int(above[1]) <= signal.SIGRTMAX - signal.SIGRTMIN:
+        return int(signal.SIGRTMIN) + int(above[1])
     try:
         return int(signal.Signals[f"SIG{text}"])
     except KeyError:
-        raise BadRequestError(f"signal {name!r} does not exist: see signal(7)") from None
+        raise BadRequestError(f"signal {name[:40]!r} does not exist: see signal(7)") from None
 
 
 def _size(text: str) -> int:

@@ -139,11 +139,11 @@ class ImageStore:
             key = (digest or diff_id or os.urandom(32).hex()).removeprefix("sha256:")[:20]
             directory = self.layers / f"{key}.tmp"
             blob = self.blobs / f"{key}.tmp" if keep else None
-            files.remove_tree(directory)
+            await asyncio.to_thread(files.remove_tree, directory)
             directory.mkdir(mode=0o755)
             failpoint("layer.unpack")
             try:
-                words = (str(directory), digest, diff_id, str(blob or ""), self.bounds)
+                words = (str(directory), digest, diff_id, str(blob or ""), mounts.overlay_attribute("opaque"), self.bounds)
                 reply = await process.fed("layer", words, source, stall_s=self.limits.stall_s, progress=progress)
                 if "error" in reply:
                     raise ImageError(str(reply["error"]))
@@ -155,7 +155,8 @@ class ImageStore:
                     directory.rename(final)
                 return reply
             finally:
-                files.remove_tree(directory)
+                if directory.exists():
+                    await asyncio.to_thread(files.remove_tree, directory)
                 if blob:
                     blob.unlink(missing_ok=True)
 

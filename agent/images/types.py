@@ -29,7 +29,7 @@ def _no_zero(value: object, where: str) -> None:
     elif isinstance(value, dict):
         for key, item in value.items():
             _no_zero(key, where)
-            _no_zero(item, where)
+            _no_zero(item if isinstance(item, str) else None, where)
     elif isinstance(value, tuple):
         for item in value:
             _no_zero(item, where)

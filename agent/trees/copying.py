@@ -109,7 +109,7 @@ def main(verb: str, root: str, path: str, first_id: str, limits: str) -> int:
         if "error" not in reply:
             if first:
                 reply["devices"] = {}  # the runtime would refuse their use there
-            finish(root, reply)
+            finish(root, reply, "")
         return confine.answer(reply)
     if verb == "stat":
         reply = confine.run(

@@ -13,8 +13,7 @@ import os
 import stat
 import tarfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 from agent.trees import removal
 from agent.trees.errors import TreeError
@@ -31,8 +30,7 @@ _LOST = (errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM)
 _WHITEOUT, _OPAQUE = ".wh.", ".wh..wh..opq"
 
 
-@dataclass(frozen=True)
-class Bounds:
+class Bounds(NamedTuple):
     """What one archive may hold: entries, bytes of all files (holes count), bytes and parts of a path."""
 
     entries: int = 2_000_000
@@ -46,8 +44,7 @@ class Bounds:
         return cls(**json.loads(text)) if text else cls()
 
 
-@dataclass(frozen=True)
-class Policy:
+class Policy(NamedTuple):
     """How an archive becomes files. *whiteouts* are made as overlayfs has them, under the attribute *opaque*, or, where that is
     "", left to the caller as devices are; *owners* are kept; *attributes* are kept."""
 
@@ -65,14 +62,14 @@ class Policy:
     """On: a directory that is there is not replaced by something else."""
 
 
-@dataclass
 class Result:
-    """What was done: bytes in files; and what only the host's root can do, in this order."""
+    """What was done: bytes in files; and what only the host's root can do, in this order: *devices*, path → mode with its kind,
+    major, minor, owner, group, time; and *opaque* directories."""
 
-    size: int = 0
-    devices: dict[str, tuple[int, int, int, int, int, float]] = field(default_factory=dict)
-    """Path → mode with its kind, major, minor, owner, group, time."""
-    opaque: set[str] = field(default_factory=set)
+    def __init__(self) -> None:
+        self.size = 0
+        self.devices: dict[str, tuple[int, int, int, int, int, float]] = {}
+        self.opaque: set[str] = set()
 
 
 class Stream(Protocol):

@@ -10,8 +10,7 @@ import os
 import stat
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from agent.trees.streams import CHUNK
 from agent.trees.tree import Tree
@@ -24,8 +23,7 @@ _TYPES = {
 }
 
 
-@dataclass(frozen=True)
-class Seen:
+class Seen(NamedTuple):
     """One entry of a walk: *directory* is open on what holds it, *path* counts from the walk's start."""
 
     path: str
