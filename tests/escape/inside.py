@@ -641,7 +641,7 @@ def first(*paths):
 
 
 def setting():
-    return first("/sys/kernel/uevent_helper", "/sys/power/state", "/sys/kernel/profiling")
+    return first("/sys/kernel/uevent_helper", "/sys/power/state", "/sys/kernel/profiling", "/sys/kernel/rcu_expedited")
 
 
 @attack
@@ -681,7 +681,7 @@ def write_uevent():
 
 @attack
 def write_memory_settings():
-    return opens("/sys/kernel/mm/ksm/run")
+    return opens(first("/sys/kernel/mm/ksm/run", "/sys/kernel/mm/transparent_hugepage/enabled"))
 
 
 @attack
@@ -706,7 +706,7 @@ def read_timers():
 
 @attack
 def list_acpi():
-    if not os.listdir("/proc/acpi") and not os.listdir("/sys/firmware"):
+    if not any(os.listdir(path) for path in ("/proc/acpi", "/sys/firmware") if os.path.exists(path)):
         raise Held("it is empty")
     return "what the firmware says"
 
