@@ -117,9 +117,13 @@ def value_of(key: str, node: Node) -> str | None:
     if lower.startswith("engine.labels."):
         return dict(node.facts.labels).get(key[14:], "")
     plain = {
-        "node.id": node.id, "node.hostname": node.facts.hostname or node.name, "node.name": node.name,
-        "node.role": "manager" if node.server or not node.target else "worker", "node.platform.os": node.facts.os,
-        "node.platform.arch": _MACHINES.get(node.facts.arch, node.facts.arch), "node.cpus": f"{node.facts.cpus:g}",
+        "node.id": node.id,
+        "node.hostname": node.facts.hostname or node.name,
+        "node.name": node.name,
+        "node.role": "manager" if node.server or not node.target else "worker",
+        "node.platform.os": node.facts.os,
+        "node.platform.arch": _MACHINES.get(node.facts.arch, node.facts.arch),
+        "node.cpus": f"{node.facts.cpus:g}",
         "node.memory": str(node.facts.memory),
     }
     found = plain.get(lower)

@@ -29,8 +29,8 @@ def expand(
     *current* is the stack's state now, so that what exists keeps its addresses; *others* are networks of other stacks;
     *images* maps image names to the identity that the node has; *reserved* are subnets of the host; *volumes_there*
     are the volumes that exist, *ground* the nodes; *only* are the services that something shall be done for, None for all.
-    Raises ImpossibleError where a task fits nowhere, PystackError where pools are exhausted, or with every external network and
-    volume that is missing."""
+    Raises UnschedulableError where a task fits nowhere, PystackError where pools are exhausted, or with every external network
+    and volume that is missing."""
     for name in scale:
         if name not in {s.name for s in stack.services}:
             raise PystackError(f"--scale {name}: there is no such service in the stack")

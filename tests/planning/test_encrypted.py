@@ -9,7 +9,8 @@ from netplugins.driver import Far, Host, Network, Remote, Tunnel, Vxlan
 from netplugins.firewall import Nodes, render
 from netplugins.overlay import OverlayDriver
 from netplugins.wireguard import address_of
-from orchestrator.placement.assign import Ground, ImpossibleError, explain
+from orchestrator.placement.assign import Ground
+from orchestrator.placement.explain import UnschedulableError, explain
 from orchestrator.placement.node import Node
 from orchestrator.planning.expand import expand
 from orchestrator.planning.manifests import manifest_of
@@ -43,7 +44,7 @@ def test_only_nodes_with_wireguard_carry_it() -> None:
     why = explain(STACK, "w", "", (), ground(*nodes))
     said = [r.detail for c in why.candidates if c.node == "n2" for r in c.reasons if r.filter == "encryption"]
     assert said == ["network s_net needs WireGuard: it is neither in the kernel nor is wireguard-go installed"]
-    with pytest.raises(ImpossibleError, match="needs WireGuard"):
+    with pytest.raises(UnschedulableError, match="needs WireGuard"):
         expand(STACK, State(), ground=ground(node("1"), node("2")))
 
 
