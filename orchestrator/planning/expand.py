@@ -16,13 +16,13 @@ from orchestrator.planning.manifests import ingress_network, ingress_ports
 from orchestrator.planning.state import State
 from orchestrator.stackfile.model import DRIVERS, LAN_DRIVERS, Service, Stack
 
-ALONE = Ground(nodes=(Node(name="local", id="local"),), ready=frozenset({"local"}), local="local")
+SINGLE_NODE = Ground(nodes=(Node(name="local", id="local"),), ready=frozenset({"local"}), local="local")
 
 
 def expand(
     stack: Stack, current: State, *, others: Sequence[Network] = (), images: Mapping[str, str] = {},
     scale: Mapping[str, int] = {}, reserved: Sequence[str] = (), volumes_there: Sequence[str] = (),
-    ground: Ground = ALONE, only: Set[str] | None = None,
+    ground: Ground = SINGLE_NODE, only: Set[str] | None = None,
 ) -> State:
     """The state that *stack* asks for.
 
@@ -36,8 +36,8 @@ def expand(
             raise PystackError(f"--scale {name}: there is no such service in the stack")
     if problems := [s.problem for s in stack.services if s.problem and (only is None or s.name in only)]:
         raise PystackError("\n".join(problems))
-    _refuse_missing(stack, {n.name for n in others}, set(volumes_there), only)
-    _refuse_networks(stack, ground)
+    _check_externals(stack, {n.name for n in others}, set(volumes_there), only)
+    _check_networks(stack, ground)
     networks = _networks(stack, current, others, reserved, _sizes(stack, scale, ground), overlay=len(ground.nodes) > 1)
     by_name = {n.name: n for n in (*others, *networks)}
     known = {t.name: t for t in current.tasks}
@@ -60,8 +60,8 @@ def expand(
         *held(current.tasks), *held(ground.others), *held(drafts), *held_by_hosts(by_name.values()), *hosts,
     ])
     tasks = tuple(_address(task, known.get(task.name), addresses) for task in drafts)
-    _refuse_doubles(tasks)
-    _refuse_ports(tasks, ground)
+    _check_duplicate_addresses(tasks)
+    _check_ports(tasks, ground)
     networks = tuple(_shared(stack, n, tasks, ground, addresses) if n.driver == "overlay" else n for n in networks)
     return State(networks=networks, volumes=volumes, tasks=tasks, contents=stack.contents)
 
@@ -97,7 +97,7 @@ def _carried(
     return list(changed.values())
 
 
-def _refuse_missing(stack: Stack, networks: Set[str], volumes: Set[str], only: Set[str] | None) -> None:
+def _check_externals(stack: Stack, networks: Set[str], volumes: Set[str], only: Set[str] | None) -> None:
     chosen = [s.container for s in stack.services if only is None or s.name in only]
     used = {a.network for c in chosen for a in c.attachments}
     used |= {m.source for c in chosen for m in c.mounts if m.kind == "volume"}
@@ -110,7 +110,7 @@ def _refuse_missing(stack: Stack, networks: Set[str], volumes: Set[str], only: S
         raise PystackError("\n".join(missing))
 
 
-def _refuse_networks(stack: Stack, ground: Ground) -> None:
+def _check_networks(stack: Stack, ground: Ground) -> None:
     """Drivers that no node has, and subnets that hide the way to a node."""
     wrong = []
     there = sorted({d for n in ground.nodes for d in n.facts.drivers} | set(DRIVERS))
@@ -216,7 +216,7 @@ def _shared(stack: Stack, network: Network, tasks: Sequence[Task], ground: Groun
     )
 
 
-def _refuse_ports(tasks: Sequence[Task], ground: Ground) -> None:
+def _check_ports(tasks: Sequence[Task], ground: Ground) -> None:
     """A port that any node answers belongs to one service of the cluster."""
     if len(ground.nodes) < 2:
         return
@@ -255,7 +255,7 @@ def _address(task: Task, old: Task | None, addresses: Addresses) -> Task:
     return msgspec.structs.replace(task, container=msgspec.structs.replace(task.container, attachments=filled))
 
 
-def _refuse_doubles(tasks: Sequence[Task]) -> None:
+def _check_duplicate_addresses(tasks: Sequence[Task]) -> None:
     seen: dict[tuple[str, str], str] = {}
     for task in tasks:
         for key in held([task]):

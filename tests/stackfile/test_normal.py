@@ -17,7 +17,7 @@ from orchestrator.errors import PystackError
 from orchestrator.placement.assign import Ground
 from orchestrator.placement.node import Node
 from orchestrator.planning.diff import plan
-from orchestrator.planning.expand import ALONE, expand
+from orchestrator.planning.expand import SINGLE_NODE, expand
 from orchestrator.planning.state import Plan, State
 from orchestrator.stackfile.load import Loaded, Options, load
 from orchestrator.stackfile.model import Stack
@@ -123,7 +123,7 @@ def test_random_stacks(document: dict[str, Any], later: bool, tmp_path: Path) ->
     except PystackError:
         return  # two that do not go together, such as a target that is mounted twice
     same_again(loaded, tmp_path)
-    for ground in (ALONE, THREE):
+    for ground in (SINGLE_NODE, THREE):
         nothing_is_left_to_do(loaded.stack, ground)
 
 
