@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence, Set
 
 import msgspec
@@ -42,11 +43,12 @@ def assign(stack: Stack, tasks: Sequence[Task], current: Sequence[Task], context
     where = {t.name: context.wishes.get(t.name, t.node) for t in current}
     colocated = colocate(stack, [t for t in tasks if not t.node], requests, context)
     chosen = {t.name: t.node for t in fixed}
+    staying = functools.cache(lambda request: Feasibility(msgspec.structs.replace(request, staying=True), table))
     to_place: list[Colocated] = []
     for request, members in colocated:
         homes = {where[t.name] for t in members if t.name in where}
         home = homes.pop() if len(homes) == 1 else ""
-        if home in table.row and _may_stay(table, request, table.row[home]):
+        if home in table.row and (_is_paused(table, table.row[home]) or staying(request).mask()[table.row[home]]):
             table.commit(request, table.row[home])
             chosen |= dict.fromkeys((t.name for t in members), home)
         else:
@@ -89,11 +91,9 @@ def place_oneoff(stack: Stack, oneoff: Task, tasks: Sequence[Task], context: Pla
     return msgspec.structs.replace(oneoff, node=table.nodes[rows[0]].name)
 
 
-def _may_stay(table: NodeTable, request: PlacementRequest, row: int) -> bool:
-    """A task stays on a node that takes no new ones; not on one that is drained or no longer fits."""
-    if table.nodes[row].availability == "pause" and table.ready[row]:
-        return True
-    return bool(Feasibility(msgspec.structs.replace(request, staying=True), table).mask()[row])
+def _is_paused(table: NodeTable, row: int) -> bool:
+    """Tasks stay on a node that takes no new ones, whatever it has free; not on one that is silent."""
+    return table.nodes[row].availability == "pause" and bool(table.ready[row])
 
 
 def _place_exactly(

@@ -48,8 +48,8 @@ class PlainColumn:
     __slots__ = ("values",)
     __hash__ = None  # type: ignore[assignment]  # like numpy's: == compares row by row
 
-    def __init__(self, values: Iterable[Any]) -> None:
-        self.values = [*values]
+    def __init__(self, values: list[Any]) -> None:
+        self.values = values
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.values)
@@ -64,15 +64,15 @@ class PlainColumn:
         self.values[row] = value
 
     def copy(self) -> PlainColumn:
-        return PlainColumn(self.values)
+        return PlainColumn([*self.values])
 
     def tolist(self) -> list[Any]:
         return [*self.values]
 
     def _map(self, function: Callable[[Any, Any], Any], other: Any) -> PlainColumn:
         if isinstance(other, PlainColumn):
-            return PlainColumn(map(function, self.values, other.values))
-        return PlainColumn(function(value, other) for value in self.values)
+            return PlainColumn([*map(function, self.values, other.values)])
+        return PlainColumn([function(value, other) for value in self.values])
 
     def __eq__(self, other: object) -> PlainColumn:  # type: ignore[override]
         return self._map(operator.eq, other)
@@ -93,7 +93,7 @@ class PlainColumn:
         return self._map(operator.add, other)
 
     def __rsub__(self, other: float) -> PlainColumn:
-        return PlainColumn(other - value for value in self.values)
+        return PlainColumn([other - value for value in self.values])
 
     def __mul__(self, other: Any) -> PlainColumn:
         return self._map(operator.mul, other)
@@ -112,10 +112,10 @@ class PlainColumns:
         return PlainColumn([value] * rows)
 
     def ints(self, values: Iterable[int]) -> PlainColumn:
-        return PlainColumn(map(int, values))
+        return PlainColumn([int(v) for v in values])
 
     def floats(self, values: Iterable[float]) -> PlainColumn:
-        return PlainColumn(map(float, values))
+        return PlainColumn([float(v) for v in values])
 
     def mask(self, values: list[bool]) -> PlainColumn:
         return PlainColumn(values)
@@ -127,7 +127,7 @@ class PlainColumns:
         sums = [0] * size
         for group, value in zip(groups, values, strict=True):
             sums[group] += value
-        return PlainColumn(sums[group] for group in groups)
+        return PlainColumn([sums[group] for group in groups])
 
     def count(self, mask: Iterable[bool]) -> int:
         return sum(mask)

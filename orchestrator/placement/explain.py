@@ -1,4 +1,4 @@
-"""Why a task is where it is, and why it can go nowhere: the filters' own findings, in words."""
+"""Why a task is where it is, and why it can go nowhere: the filters' own words."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from orchestrator.errors import PystackError
 from orchestrator.placement.colocation import colocate
 from orchestrator.placement.context import PlacementContext, service_requests, table_with
 from orchestrator.placement.cost import cost, score
-from orchestrator.placement.feasibility import explain_node
+from orchestrator.placement.feasibility import explain_nodes
+from orchestrator.placement.filters.base import Reason
 from orchestrator.placement.node_table import NodeTable
 from orchestrator.placement.request import PlacementRequest
 from orchestrator.stackfile.model import Stack
@@ -17,14 +18,6 @@ from orchestrator.stackfile.model import Stack
 
 class UnschedulableError(PystackError):
     """Tasks that no node can take, each with every node's reasons."""
-
-
-class Reason(Record, frozen=True, kw_only=True):
-    """One finding of a filter on one node."""
-
-    filter: str
-    ok: bool
-    detail: str
 
 
 class Candidate(Record, frozen=True, kw_only=True):
@@ -46,7 +39,8 @@ class Why(Record, frozen=True, kw_only=True):
 
 
 def explain(stack: Stack, service: str, task: str, tasks: Sequence[Task], context: PlacementContext) -> Why:
-    """Every node's findings on *task*, or on one more of *service* where there is no such task; the other *tasks* in place."""
+    """Every node with its reasons for and against *task*, or one more of *service* where there is no such task; the other
+    *tasks* are in place."""
     requests = service_requests(stack, context)
     table = table_with(context, [t for t in tasks if t.name != task], requests)
     known = next((t for t in tasks if t.name == task), None)
@@ -66,24 +60,22 @@ def explain(stack: Stack, service: str, task: str, tasks: Sequence[Task], contex
 
 
 def _candidates(request: PlacementRequest, table: NodeTable) -> list[Candidate]:
-    costs, out = cost(request, table), []
-    for row, node in enumerate(table.nodes):
-        found = explain_node(request, table, row)
-        out.append(
-            Candidate(
-                node=node.name,
-                feasible=all(f.ok for f in found),
-                score=score(int(costs[row]), int(table.tasks[row])),
-                reasons=tuple(Reason(filter=f.filter, ok=f.ok, detail=f.detail) for f in found),
-            )
+    rows = zip(table.nodes, explain_nodes(request, table), cost(request, table).tolist(), table.tasks.tolist(), strict=True)
+    return [
+        Candidate(
+            node=node.name,
+            feasible=all(r.ok for r in reasons),
+            score=score(total, tasks),
+            reasons=tuple(reasons),
         )
-    return out
+        for node, reasons, total, tasks in rows
+    ]
 
 
 def refusal(table: NodeTable, request: PlacementRequest, name: str, where: str) -> str:
     """Why no node of *table* can take *name*, which *where* in the stack file asks for: a line for each node."""
     lines = [f"{where}: no node can take {name}:"]
-    for row, node in enumerate(table.nodes):
-        why = "; ".join(f"{f.filter}: {f.detail}" for f in explain_node(request, table, row) if not f.ok)
+    for node, reasons in zip(table.nodes, explain_nodes(request, table), strict=True):
+        why = "; ".join(f"{r.filter}: {r.detail}" for r in reasons if not r.ok)
         lines.append(f"    {node.name}: {why or 'was fit, but others that must share a node with it were not'}")
     return "\n".join(lines)

@@ -6,7 +6,7 @@ from typing import Any
 
 from orchestrator.placement.columns import Column, Mask
 from orchestrator.placement.filters import FILTERS
-from orchestrator.placement.filters.base import Finding, ResourceFilter, StaticFilter
+from orchestrator.placement.filters.base import Reason, ResourceFilter, StaticFilter
 from orchestrator.placement.node_table import NodeTable
 from orchestrator.placement.request import PlacementRequest
 
@@ -65,6 +65,8 @@ def capacity_for(request: PlacementRequest, table: NodeTable) -> Column:
     return left
 
 
-def explain_node(request: PlacementRequest, table: NodeTable, row: int) -> list[Finding]:
-    """Every filter's findings on one node; it is feasible if all are ok."""
-    return [finding for one in FILTERS for finding in one.explain(request, table, row)]
+def explain_nodes(request: PlacementRequest, table: NodeTable) -> list[list[Reason]]:
+    """Every filter's reasons on each node, in the order of the rows; a node is feasible if all of its are ok."""
+    masks = [(one, [(c, one.mask(c, table).tolist()) for c in one.conditions(request)]) for one in FILTERS]
+    asked = [(one, known) for one, known in masks if known]
+    return [[f for one, known in asked for f in one.reasons(known, table, row)] for row in range(len(table))]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -43,6 +45,43 @@ def test_it_agrees_with_trying_everything(sizes: list[int], nodes: list[int]) ->
     )
     table = table_of(*(node(i, cpus=c) for i, c in enumerate(nodes)))
     assert (solve(table, [group(str(i), s) for i, s in enumerate(sizes)]) is not None) is possible
+
+
+TWO = (node(0, cpus=4, memory=4 << 30), node(1, cpus=4, memory=4 << 30))
+PORT = frozenset({(80, "tcp")})
+LIMITS = {
+    "cores": ({"reserves": Reserves(cpus=2.5)}, None, 2),
+    "cores that others have": ({"reserves": Reserves(cpus=2.5)}, {"reserves": Reserves(cpus=1.6)}, 1),
+    "memory": ({"reserves": Reserves(memory=(2 << 30) + 1)}, None, 2),
+    "memory that others have": ({"reserves": Reserves(memory=1 << 30)}, {"reserves": Reserves(memory=1)}, 7),
+    "things": ({"reserves": Reserves(generic=(("gpu", 1),))}, None, 0),
+    "ports": ({"ports": PORT}, None, 2),
+    "ports that others have": ({"ports": PORT}, {"ports": PORT}, 1),
+    "most on a node": ({"placement": Placement(max_per_node=3)}, None, 6),
+    "away from what is there": ({"away": ("s/there",), "placement": Placement(max_per_node=1)}, {}, 1),
+    "near what is there": ({"near": ("s/there",), "placement": Placement(max_per_node=2)}, {}, 2),
+}
+
+
+@pytest.mark.parametrize(("asked", "there", "most"), LIMITS.values(), ids=LIMITS)
+def test_it_keeps_the_limit_of(asked: dict[str, Any], there: dict[str, Any] | None, most: int) -> None:
+    """On two nodes, something on the first: so many copies fit, and not one more."""
+    table = table_of(*TWO)
+    if there is not None:
+        table.commit(PlacementRequest(service="s/there", **there), 0)
+    request = PlacementRequest(service="s/web", **asked)
+    if most:
+        assert solve(table, [TaskGroup(request, most)]) is not None
+    assert solve(table, [TaskGroup(request, most + 1)]) is None
+
+
+@pytest.mark.parametrize(("asked", "apart"), [({"away": ("s/db",)}, True), ({"near": ("s/db",)}, False)], ids=["away", "near"])
+def test_it_keeps_what_it_places_together_or_apart(asked: dict[str, Any], apart: bool) -> None:
+    db = TaskGroup(PlacementRequest(service="s/db", reserves=Reserves(cpus=1)), 1)
+    found = solve(table_of(*TWO), [TaskGroup(PlacementRequest(service="s/web", **asked), 2), db])
+    assert found is not None
+    assert set(found[0]).isdisjoint(found[1]) is apart
+    assert apart or set(found[0]) == set(found[1])
 
 
 def test_a_stack_moves_only_what_must_move() -> None:

@@ -20,11 +20,11 @@ from orchestrator.placement.feasibility import (
     UNLIMITED,
     Feasibility,
     capacity_for,
-    explain_node,
+    explain_nodes,
     static_mask,
 )
 from orchestrator.placement.filters import FILTERS
-from orchestrator.placement.filters.base import AffinityFilter, Filter, Finding, ResourceFilter
+from orchestrator.placement.filters.base import AffinityFilter, Filter, Reason, ResourceFilter
 from orchestrator.placement.greedy import TaskGroup
 from orchestrator.placement.node import Node
 from orchestrator.placement.node_table import NodeTable
@@ -261,7 +261,7 @@ def test_filter(
     name: str, one: PlacementRequest, where: Node, there: list[PlacementRequest], ok: bool, detail: str, columns: Columns
 ) -> None:
     table = table_of([where], columns, [(other, 0) for other in there])
-    assert BY_NAME[name].explain(one, table, 0) == [Finding(name, ok, detail)]
+    assert BY_NAME[name].explain(one, table, 0) == [Reason(filter=name, ok=ok, detail=detail)]
     assert [*BY_NAME[name].passes(one, table)] == [ok]
 
 
@@ -347,7 +347,7 @@ def test_a_node_passes_if_and_only_if_nothing_is_said_against_it(
         for each in FILTERS:
             against = [[f for f in each.explain(one, table, row) if not f.ok] for row in range(len(nodes))]
             assert [bool(ok) for ok in each.passes(one, table)] == [not a for a in against], each.name
-        words = [explain_node(one, table, row) for row in range(len(nodes))]
+        words = explain_nodes(one, table)
         assert [bool(ok) for ok in Feasibility(one, table).mask()] == [all(f.ok for f in w) for w in words]
         static = {f.name for f in STATIC_FILTERS}
         assert [bool(ok) for ok in static_mask(one, table)] == [all(f.ok for f in w if f.filter in static) for w in words]
@@ -413,7 +413,7 @@ def test_each_copy_of_an_exact_placement_passes_beside_the_others(nodes: list[No
     for group, rows in zip(groups, found, strict=True):
         for row in rows:
             table.commit(group.request, row, -1)
-            against = [f for f in explain_node(group.request, table, row) if not f.ok]
+            against = [f for f in explain_nodes(group.request, table)[row] if not f.ok]
             assert against == []
             table.commit(group.request, row)
 

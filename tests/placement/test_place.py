@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +19,8 @@ from orchestrator.placement.node_table import NodeTable
 from orchestrator.placement.request import PlacementRequest
 from orchestrator.placement.vectors import VectorColumns
 from orchestrator.stackfile.model import Placement, Reserves
+
+ROOT = Path(__file__).parents[2]
 
 
 def node(number: int, *, cpus: float = 4, memory: int = 8 << 30, zone: str = "a", availability: str = "active") -> Node:
@@ -51,11 +57,45 @@ def test_the_emptier_node_comes_first() -> None:
     assert chosen == 1
 
 
+def test_a_host_on_its_own_loads_neither_numpy_nor_networkx() -> None:
+    """They cost it 25 MB and 0.2 s."""
+    code = """
+import sys
+from agent.manifest import Container, Facts, Task
+from orchestrator.placement.assign import assign
+from orchestrator.placement.context import PlacementContext
+from orchestrator.placement.node import Node
+from orchestrator.stackfile.model import Reserves, Service, Stack
+
+web = Service(name="web", container=Container(image="x"), where="f:1:1", reserves=Reserves(cpus=1, memory=1))
+context = PlacementContext(nodes=[Node(name="n", id="n", facts=Facts(cpus=2, memory=2))], ready={"n"}, local="n")
+task = Task(name="s-web-1", stack="s", service="web", container=web.container)
+[placed] = assign(Stack(name="s", services=(web,)), [task], [], context)
+print(placed.node, *sorted({"numpy", "networkx", "ortools"} & sys.modules.keys()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.split() == ["n"]
+
+
 def test_labels_are_spread_over_before_nodes() -> None:
     nodes = [node(0, zone="a"), node(1, zone="a"), node(2, zone="a"), node(3, zone="b")]
     request = PlacementRequest(service="s", placement=Placement(spread=("node.labels.zone",)))
     [chosen] = place(table_of(*nodes), [TaskGroup(request, 6)])
     assert counts(chosen, 4) == [1, 1, 1, 3]
+
+
+def test_the_first_label_goes_before_the_second() -> None:
+    """Zone a has most of the nodes and racks: it gets no more than its half for that."""
+    nodes = [
+        Node(name=f"n{i}", id=str(i), labels=(("zone", zone), ("rack", rack)), facts=Facts(cpus=4))
+        for i, (zone, rack) in enumerate([("a", "1"), ("a", "2"), ("a", "3"), ("b", "4")])
+    ]
+    request = PlacementRequest(service="s", placement=Placement(spread=("node.labels.zone", "node.labels.rack")))
+    [chosen] = place(table_of(*nodes), [TaskGroup(request, 6)])
+    assert counts(chosen, 4) == [1, 1, 1, 3]
+    request = PlacementRequest(service="s", placement=Placement(spread=("node.labels.rack", "node.labels.zone")))
+    [chosen] = place(table_of(*nodes), [TaskGroup(request, 8)])
+    assert counts(chosen, 4) == [2, 2, 2, 2]
 
 
 def test_drained_and_paused_nodes_take_nothing() -> None:
@@ -157,6 +197,15 @@ def test_moves_even_out_and_stop() -> None:
     assert {m.target for m in found} == {"n1", "n2"}
     assert all("b0" not in m.tasks for m in found)
     assert moves(table_of(node(0), node(1)), [], limit=5) == []
+
+
+def test_a_move_that_only_swaps_the_fuller_node_is_not_made() -> None:
+    from orchestrator.placement.rebalance import Placed, moves
+
+    table, request = table_of(node(0), node(1)), PlacementRequest(service="s/a")
+    for row in (0, 0, 0, 1, 1):
+        table.commit(request, row)
+    assert moves(table, [Placed(request, (f"a{i}",), "n0", "s") for i in range(3)], limit=5) == []
 
 
 def test_the_budget_of_moves_is_kept() -> None:

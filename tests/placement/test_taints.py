@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agent.manifest import Facts
-from orchestrator.placement.filters.base import Finding
+from orchestrator.placement.filters.base import Reason
 from orchestrator.placement.filters.taint import Taint
 from orchestrator.placement.greedy import TaskGroup, place
 from orchestrator.placement.node import Node
@@ -57,4 +57,4 @@ def test_tasks_go_where_they_tolerate_and_the_reason_is_said() -> None:
     assert set(chosen) == {1}
     [chosen] = place(table, [TaskGroup(fit, 3)])
     assert 0 in chosen
-    assert Taint().explain(plain, table, 0) == [Finding("taint", False, "gpu:NoSchedule")]
+    assert Taint().explain(plain, table, 0) == [Reason(filter="taint", ok=False, detail="gpu:NoSchedule")]

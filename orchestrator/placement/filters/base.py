@@ -11,8 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 from typing import ClassVar, Generic, TypeVar
 
-import msgspec
-
+from agent.manifest import Record
 from orchestrator.placement.columns import Column, Mask
 from orchestrator.placement.node_table import NodeTable
 from orchestrator.placement.request import PlacementRequest
@@ -24,7 +23,7 @@ ALWAYS: tuple[tuple[()], ...] = ((),)
 """The conditions of a filter that concerns every request: one, that has nothing to it."""
 
 
-class Finding(msgspec.Struct, frozen=True):
+class Reason(Record, frozen=True, kw_only=True):
     """One condition of the filter called *filter* on one node: whether it holds, and the words for it."""
 
     filter: str
@@ -57,13 +56,18 @@ class Filter(ABC, Generic[C]):
             mask = mask & self.mask(condition, table)
         return mask
 
-    def explain(self, request: PlacementRequest, table: NodeTable, row: int) -> list[Finding]:
+    def explain(self, request: PlacementRequest, table: NodeTable, row: int) -> list[Reason]:
         """Every condition of *request* on one node; the node passes if all of them are ok."""
+        masks = [(condition, self.mask(condition, table)) for condition in self.conditions(request)]
+        return self.reasons(masks, table, row)
+
+    def reasons(self, masks: Sequence[tuple[C, Mask]], table: NodeTable, row: int) -> list[Reason]:
+        """`explain` where each condition's mask is known already, as when many rows are asked for."""
         found = []
-        for condition in self.conditions(request):
-            ok = bool(self.mask(condition, table)[row])
+        for condition, mask in masks:
+            ok = bool(mask[row])
             if detail := self.describe(condition, table, row, ok=ok):
-                found.append(Finding(self.name, ok, detail))
+                found.append(Reason(filter=self.name, ok=ok, detail=detail))
         return found
 
 
