@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agent.manifest import Facts
-from orchestrator.placement.constraints import MalformedError, matches, parse, parse_extended
+from orchestrator.placement.constraints import ConstraintSyntaxError, matches, parse, parse_extended
 from orchestrator.placement.node import Node
 
 NODE = Node(
@@ -37,7 +37,7 @@ NODE = Node(
     ],
 )
 def test_malformed(text: str) -> None:
-    with pytest.raises(MalformedError):
+    with pytest.raises(ConstraintSyntaxError):
         parse(text)
 
 
@@ -104,7 +104,7 @@ def test_extended(text: str, verdict: bool) -> None:
 
 
 def test_a_broken_expression_is_said() -> None:
-    with pytest.raises(MalformedError, match="regular expression"):
+    with pytest.raises(ConstraintSyntaxError, match="regular expression"):
         parse_extended("node.hostname matches (")
 
 
