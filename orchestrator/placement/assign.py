@@ -10,11 +10,10 @@ import msgspec
 from agent.manifest import Task
 from orchestrator.placement.colocation import Colocated, colocate, group_equal
 from orchestrator.placement.context import PlacementContext, request_of, service_requests, table_with
-from orchestrator.placement.explain import Candidate, UnschedulableError, Why, explain, refusal
+from orchestrator.placement.explain import UnschedulableError, refusal
 from orchestrator.placement.feasibility import Feasibility, count_static_candidates, static_mask
 from orchestrator.placement.greedy import TaskGroup, place
 from orchestrator.placement.node_table import NodeTable
-from orchestrator.placement.rebalance import placed_groups
 from orchestrator.placement.request import PlacementRequest
 from orchestrator.stackfile.model import Service, Stack
 
@@ -40,7 +39,7 @@ def assign(stack: Stack, tasks: Sequence[Task], current: Sequence[Task], context
     requests = service_requests(stack, context)
     fixed = [t for t in tasks if t.node]  # of mode global: its node is part of what it is
     table = table_with(context, fixed, requests)
-    where = {t.name: context.wishes.get(t.name, t.node) for t in current}
+    where = {t.name: context.moves.get(t.name, t.node) for t in current}
     colocated = colocate(stack, [t for t in tasks if not t.node], requests, context)
     chosen = {t.name: t.node for t in fixed}
     staying = functools.cache(lambda request: Feasibility(msgspec.structs.replace(request, staying=True), table))
@@ -129,11 +128,3 @@ def _place_exactly(
         for members, node in zip(waiting, free, strict=True):
             out |= dict.fromkeys((t.name for t in members), node)
     return out
-
-
-# earlier names, for callers that still use them
-Ground = PlacementContext
-demands = service_requests
-place_guest = place_oneoff
-placed_units = placed_groups
-__all__ = ["Candidate", "Ground", "Why", "assign", "demands", "eligible", "explain", "place_guest", "placed_units", "reassign"]

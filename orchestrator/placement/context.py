@@ -35,9 +35,9 @@ class PlacementContext(msgspec.Struct, frozen=True, kw_only=True):
     ready: Set[str]
     local: str
     others: Sequence[Task] = ()
-    demands: Mapping[str, PlacementRequest] = {}
+    requests: Mapping[str, PlacementRequest] = {}
     homes: Mapping[str, str] = {}
-    wishes: Mapping[str, str] = {}
+    moves: Mapping[str, str] = {}
 
 
 def service_requests(stack: Stack, context: PlacementContext) -> dict[str, PlacementRequest]:
@@ -84,6 +84,6 @@ def _pinned(service: Service, context: PlacementContext) -> tuple[str, str]:
 def table_with(context: PlacementContext, tasks: Sequence[Task], requests: Mapping[str, PlacementRequest]) -> NodeTable:
     """The nodes with the tasks of other stacks counted in, and with *tasks* of this one, whose *requests* are given."""
     table = NodeTable(context.nodes, context.ready)
-    table.commit_tasks(context.others, context.demands)
+    table.commit_tasks(context.others, context.requests)
     table.commit_tasks(tasks, requests)
     return table

@@ -77,7 +77,7 @@ def test_a_task_stays(one: Service, there: Node, stays: bool) -> None:
 
 def test_a_task_goes_where_it_shall_move() -> None:
     wanted = stack(BIG)
-    moving = context(wishes={"s-web-1": "n1"})
+    moving = context(moves={"s-web-1": "n1"})
     assert nodes_of(assign(wanted, tasks(wanted), on("n0", tasks(wanted)), moving)) == {"web-1": "n1"}
 
 
@@ -168,10 +168,10 @@ def test_tasks_of_other_stacks_take_room() -> None:
     wanted = stack(BIG)
     other = Task(name="t-x-1", stack="t", service="x", container=Container(image="x"), index=1, node="n0")
     heavy = PlacementRequest(service="t/x", reserves=Reserves(cpus=2))
-    placed = assign(wanted, tasks(wanted), [], context(others=[other], demands={"t/x": heavy}))
+    placed = assign(wanted, tasks(wanted), [], context(others=[other], requests={"t/x": heavy}))
     assert nodes_of(placed) == {"web-1": "n1"}
     with pytest.raises(UnschedulableError) as refused:
-        assign(wanted, tasks(wanted), [], context(node(0), others=[other], demands={"t/x": heavy}))
+        assign(wanted, tasks(wanted), [], context(node(0), others=[other], requests={"t/x": heavy}))
     assert str(refused.value).splitlines() == [
         "f:1:1: no node can take s-web-1:",
         "    n0: cpus: asks 3, 2 of 4 free",
