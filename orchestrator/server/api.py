@@ -18,7 +18,7 @@ from orchestrator import STALE, __version__
 from orchestrator.errors import PystackError, RefusedError
 from orchestrator.gitops import api as repositories
 from orchestrator.gitops.gitops import Gitops
-from orchestrator.placement.assign import Why
+from orchestrator.placement.explain import Why
 from orchestrator.placement.rebalance import Move
 from orchestrator.planning.manifests import ingress_ports
 from orchestrator.planning.state import Plan
