@@ -91,7 +91,7 @@ async def pull(
                 for layer, diff_id in zip(manifest.layers, config.rootfs.diff_ids, strict=True):
                     group.create_task(fetch(layer, diff_id))
         except* (AgentError, OSError) as errors:
-            raise _first(errors) from None
+            raise first(errors) from None
         store.put_blob(data, digest)
         if reference.tag:
             store.tag(reference, digest)
@@ -125,7 +125,7 @@ async def _read(store: ImageStore, digest: str) -> AsyncIterator[bytes]:
             yield chunk
 
 
-def _first(group: BaseExceptionGroup[AgentError | OSError]) -> AgentError | OSError:
+def first(group: BaseExceptionGroup[AgentError | OSError]) -> AgentError | OSError:
     """Of several layers that failed, why the first did."""
     error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+    return first(error) if isinstance(error, BaseExceptionGroup) else error
