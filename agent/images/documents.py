@@ -1,7 +1,8 @@
 """Documents of images as strangers send them: bounded, of the types that they must have, and told of in one sentence.
 
 Nothing here does I/O. What is returned holds: digests are well-formed, sizes are sizes, and a manifest has no more layers than
-are allowed. Source: OCI Image Specification 1.1, descriptor.md, manifest.md, config.md; CVE-2021-41190.
+are allowed. Source: OCI Image Specification 1.1, descriptor.md, manifest.md, config.md; Docker Image Specification v1.2
+(manifest.json); CVE-2021-41190.
 """
 
 from __future__ import annotations
@@ -16,6 +17,14 @@ from agent.settings import Limits
 from agent.trees.extract import quoted
 
 T = TypeVar("T")
+
+
+class Saved(msgspec.Struct, frozen=True, rename="pascal"):
+    """One entry of the manifest.json of `docker save`: names of members of the archive."""
+
+    config: str
+    layers: tuple[str, ...]
+    repo_tags: tuple[str, ...] | None = None
 
 
 def read(data: bytes, kind: type[T], what: str, limit: int) -> T:
@@ -71,4 +80,13 @@ def config(data: bytes, what: str, limits: Limits, *, layers: int) -> types.Conf
     found = read(data, types.Config, what, limits.config_bytes)
     if len(found.rootfs.diff_ids) != layers:
         raise ImageError(f"{what} names {len(found.rootfs.diff_ids)} layers, the manifest {layers}")
+    return found
+
+
+def saved(data: bytes, what: str, limits: Limits) -> tuple[Saved, ...]:
+    """The manifest.json of a `docker save` archive. Raises ImageError."""
+    found = read(data, tuple[Saved, ...], what, limits.manifest_bytes)
+    for entry in found:
+        if len(entry.layers) > limits.layers:
+            raise ImageError(f"{what} has an image of {len(entry.layers)} layers; {limits.layers} are allowed (limits.layers)")
     return found

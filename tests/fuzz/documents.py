@@ -1,4 +1,4 @@
-"""What is read of images: configs, manifests, indexes, names."""
+"""What is read of images: configs, manifests, indexes, archives' tables, registries' tokens and challenges, names."""
 
 from __future__ import annotations
 
@@ -70,6 +70,7 @@ INDEX = json.dumps(
         ],
     }
 )
+SAVED = json.dumps([{"Config": "blobs/sha256/" + _HEX, "RepoTags": ["a:1", "b/c:2"], "Layers": ["x/layer.tar", "y/layer.tar"]}])
 LIMITS = Limits(layers=500, manifest_bytes=1 << 19, config_bytes=1 << 19)
 NAMES = ("nginx", "a/b:1", "localhost:5000/x", "h.example/p/q@" + DIGESTS[0], "[::1]:5000/x:y", "docker.io/library/a")
 
@@ -105,6 +106,12 @@ def _index(rng: random.Random) -> None:
     choose(documents.index(data, "the index of image a:1", LIMITS), rng.choice(("amd64", "arm64", "riscv64")))
 
 
+def _saved(rng: random.Random) -> None:
+    for entry in documents.saved(mutate.document(rng, SAVED), "manifest.json", LIMITS):
+        for name in entry.repo_tags or ():
+            parse(name)
+
+
 def _name(rng: random.Random) -> None:
     text = (
         mutate.some(rng, rng.choice(NAMES).encode()).decode(errors="replace")
@@ -116,7 +123,7 @@ def _name(rng: random.Random) -> None:
     assert parse(found.name).name == found.name, "its full name is another"
 
 
-KINDS: tuple[Callable[[random.Random], None], ...] = (_config, _config, _manifest, _index, _name)
+KINDS: tuple[Callable[[random.Random], None], ...] = (_config, _config, _manifest, _index, _saved, _name)
 
 
 class Documents(Area):
