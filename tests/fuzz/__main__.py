@@ -15,6 +15,7 @@ AREAS = {
     "dns": "Packets",
     "archives": "Archives",
     "api": "Requests",
+    "server": "Server",
     "git": "Repositories",
 }
 """Area → its class in the module of that name."""
