@@ -14,6 +14,7 @@ AREAS = {
     "registry": "Registries",
     "dns": "Packets",
     "archives": "Archives",
+    "images": "Images",
     "api": "Requests",
     "server": "Server",
     "git": "Repositories",
