@@ -166,7 +166,7 @@ CALLS: tuple[Call, ...] = (
     ("GET", "/containers/json", {"all": "1", "limit": "3", "size": "1", "filters": json.dumps(FILTERS)}, None),
     ("GET", "/containers/c1/json", {"size": "1"}, None),
     ("GET", "/containers/c1/top", {"ps_args": "-ef"}, None),
-    ("GET", "/containers/c1/stats", {"stream": "0", "one-shot": "1"}, None),
+    ("~GET", "/containers/c1/stats", {"stream": "0", "one-shot": "1"}, None),
     (
         "~GET",
         "/containers/c1/logs",
