@@ -75,6 +75,8 @@ class Script:
         self.rng = rng
         self.blobs = blobs
         self.turns = [_turn(rng) for _ in range(rng.choice((1, 1, 2, 2, 3, 6)))]
+        if rng.random() < 0.3:  # from then on it knows the password, and is sent elsewhere sooner or later
+            self.turns = ["login", *rng.choice((self.turns, ["redirect", *self.turns]))]
 
     def next(self) -> str:
         return self.turns.pop(0) if self.turns else "right"
@@ -173,6 +175,8 @@ class Server:
             headers = [f"Location: {self._elsewhere(rng, number, path)}"]
         elif how == "challenge":
             status, headers = 401, [f"WWW-Authenticate: {self._challenge(rng, number)}"]
+        elif how == "login":
+            status, headers = 401, ['WWW-Authenticate: Basic realm="x"']
         elif how == "range":
             status = 206
             headers = [f"Content-Range: bytes {rng.choice(('0-', '1-5/9', '-', '99999999999999999999-', 'x'))}"]
