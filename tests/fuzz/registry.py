@@ -163,6 +163,8 @@ class Server:
     ) -> None:
         rng, how = script.rng, script.next()
         status, headers, body = self._right(script, path)
+        if method == "HEAD" and rng.random() < 0.7:
+            status = 404  # so that something is pushed
         length: int | str = len(body)
         if how == "spoiled":
             body = rng.choice((mutate.some(rng, body), mutate.document(rng, documents.MANIFEST), mutate.deep(rng, body)))
@@ -326,7 +328,9 @@ class Registries(Area):
             blobs = Blobs(mutate.document(rng, GOOD.manifest.decode()), GOOD.config, GOOD.layer)
         elif chance < 0.51:
             blobs = image(None, mutate.some(rng, tar_of({f"f{index}": b"new"})))
-        server.scripts[index] = Script(rng, blobs)
+        script = server.scripts[index] = Script(rng, blobs)
+        if chance >= 0.88 and rng.random() < 0.5:
+            script.turns = ["right", "login", "right", *script.turns]  # asked what is there, where to, and then sent there
         reference = parse(f"{host}/f{index}:1")
         refused = True
         try:
