@@ -154,7 +154,7 @@ class Server:
             if path.split("?")[0].endswith(sha(data)):
                 return 200, [], data
         if "uploads" in path:
-            host = f"http://127.0.0.1:{self.other}" if script.rng.random() < 0.3 else ""
+            host = f"http://127.0.0.1:{self.other}" if script.rng.random() < 0.5 else ""
             return 202, [f"Location: {host}{path}x"], b""
         return 404, [], b"{}"
 
@@ -163,7 +163,7 @@ class Server:
     ) -> None:
         rng, how = script.rng, script.next()
         status, headers, body = self._right(script, path)
-        if method == "HEAD" and rng.random() < 0.7:
+        if method == "HEAD" and rng.random() < 0.9:
             status = 404  # so that something is pushed
         length: int | str = len(body)
         if how == "spoiled":
@@ -329,7 +329,7 @@ class Registries(Area):
         elif chance < 0.51:
             blobs = image(None, mutate.some(rng, tar_of({f"f{index}": b"new"})))
         script = server.scripts[index] = Script(rng, blobs)
-        if chance >= 0.88 and rng.random() < 0.5:
+        if chance >= 0.88 and rng.random() < 0.8:
             script.turns = ["right", "login", "right", *script.turns]  # asked what is there, where to, and then sent there
         reference = parse(f"{host}/f{index}:1")
         refused = True
