@@ -138,7 +138,7 @@ class Server:
                 if script is None:
                     return
                 await self._answer(script, number, method.decode(), path.decode(), reader, writer)
-                if method in (b"POST", b"PUT"):
+                if method == b"PUT":  # whose body is not read
                     return
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass
