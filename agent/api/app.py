@@ -31,14 +31,12 @@ from agent.api import (
 )
 from agent.api.keys import CONVERGER, ENGINE, MAILBOX
 from agent.engine.converge import Converger
-from agent.errors import AgentError, BadRequestError, NotFoundError, NotModifiedError, not_twice, told
+from agent.errors import AgentError, BadRequestError, NotFoundError, NotModifiedError, not_twice, shown, told
 from agent.mailbox import Mailbox
 from agent.trees.extract import quoted
 
 LARGEST = 64 << 20
 """Bytes of a request's body that is read as a whole; images, archives and build contexts stream."""
-LONGEST = 1900
-"""Characters of an error's message."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 log = logging.getLogger(__name__)
 
@@ -76,13 +74,6 @@ def _plain(request: web.Request) -> None:
     for key, value in request.match_info.items():
         if "/" in value and "/images/" not in request.path:
             raise NotFoundError(f"there is no {key} {quoted(value)}")
-
-
-def shown(text: str) -> str:
-    """*text* as it may go to a terminal: what a stranger called something does not move its cursor, nor fill it."""
-    if len(text) > LONGEST:
-        text = f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
-    return "".join(c if (c.isprintable() and not 0xD800 <= ord(c) < 0xE000) or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
 class OneLine(logging.Filter):

@@ -52,6 +52,8 @@ class Exec(msgspec.Struct, kw_only=True):
 
 
 EXECS: dict[str, Exec] = {}
+KEPT = 2048
+"""What is remembered of them, the newest; those that run in any case."""
 
 
 @routes.post("/containers/{name}/exec")
@@ -70,6 +72,8 @@ async def create(request: web.Request) -> web.Response:
         cwd=wish.get("WorkingDir") or "", privileged=bool(wish.get("Privileged")),
     )
     EXECS[made.id] = made
+    for old in [e.id for e in EXECS.values() if not e.running][: max(0, len(EXECS) - KEPT)]:
+        del EXECS[old]
     return web.json_response({"Id": made.id}, status=201)
 
 
