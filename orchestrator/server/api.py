@@ -22,13 +22,13 @@ from orchestrator.placement.assign import Why
 from orchestrator.placement.rebalance import Move
 from orchestrator.planning.manifests import ingress_ports
 from orchestrator.planning.state import Plan
-from orchestrator.server import guests, lifecycle, placing, proxy, revisions
-from orchestrator.server.cluster import NodeChange, NodeWish
-from orchestrator.server.contents import Named
+from orchestrator.server import drain, lifecycle, oneoff, proxy, revisions
+from orchestrator.server.cluster import NodeAddRequest, NodeUpdateRequest
+from orchestrator.server.contents import ExternalContent
 from orchestrator.server.controller import Controller, events
 from orchestrator.server.doctor import Check, diagnose
-from orchestrator.server.moving import move_volume
 from orchestrator.server.records import SavedPlan, UpOptions
+from orchestrator.server.volume_migration import move_volume
 from orchestrator.stackfile.model import Stack
 from orchestrator.store.transfer import dump
 
@@ -302,12 +302,12 @@ async def invite(request: web.Request) -> web.Response:
     """A node and addresses for a container that is run by hand; the answer is its Task."""
     wish = msgspec.json.decode(await request.read(), type=GuestRequest)
     stack = request.match_info["stack"]
-    return _json(await guests.invite(request.app[CONTROLLER], stack, wish.service, wish.name, wish.container))
+    return _json(await oneoff.invite(request.app[CONTROLLER], stack, wish.service, wish.name, wish.container))
 
 
 async def part(request: web.Request) -> web.Response:
     """Take back what a container that was run by hand had."""
-    await guests.part(request.app[CONTROLLER], request.match_info["stack"], request.match_info["guest"])
+    await oneoff.part(request.app[CONTROLLER], request.match_info["stack"], request.match_info["guest"])
     return web.Response(status=204)
 
 
@@ -390,14 +390,14 @@ async def get_node(request: web.Request) -> web.Response:
 async def add_node(request: web.Request) -> web.Response:
     """Bring a host into the cluster: its agent is installed and started over SSH."""
     controller = request.app[CONTROLLER]
-    node = await controller.cluster.add(msgspec.json.decode(await request.read(), type=NodeWish))
+    node = await controller.cluster.add(msgspec.json.decode(await request.read(), type=NodeAddRequest))
     return _json(_node_row(controller, node.name))
 
 
 async def change_node(request: web.Request) -> web.Response:
     """Set or remove labels, or change what the node takes."""
     controller = request.app[CONTROLLER]
-    wish = msgspec.json.decode(await request.read(), type=NodeChange)
+    wish = msgspec.json.decode(await request.read(), type=NodeUpdateRequest)
     node = await controller.cluster.change(request.match_info["node"], wish)
     return _json(_node_row(controller, node.name))
 
@@ -406,15 +406,15 @@ async def drain_node(request: web.Request) -> web.StreamResponse:
     """Take a node out of use and move its tasks to others; a stream of events."""
     controller, name = request.app[CONTROLLER], request.match_info["node"]
     controller.cluster.get(name)
-    return await _stream(request, lambda tell: placing.drain(controller, name, tell))
+    return await _stream(request, lambda tell: drain.drain(controller, name, tell))
 
 
 async def taint_node(request: web.Request) -> web.StreamResponse:
     """Set or remove taints; tasks that do not tolerate a NoExecute one move. A stream of events."""
     controller, name = request.app[CONTROLLER], request.match_info["node"]
-    wish = msgspec.json.decode(await request.read(), type=NodeChange)
+    wish = msgspec.json.decode(await request.read(), type=NodeUpdateRequest)
     controller.cluster.get(name)
-    return await _stream(request, lambda tell: placing.taint(controller, name, wish, tell))
+    return await _stream(request, lambda tell: drain.taint(controller, name, wish, tell))
 
 
 async def remove_node(request: web.Request) -> web.Response:
@@ -429,13 +429,13 @@ async def remove_node(request: web.Request) -> web.Response:
 async def proposed_moves(request: web.Request) -> web.Response:
     """Moves that would even out the cluster. Changes nothing."""
     limit = int(request.query.get("limit", "10"))
-    return _json([_row(m) for m in placing.proposed_moves(request.app[CONTROLLER], limit)])
+    return _json([_row(m) for m in drain.proposed_moves(request.app[CONTROLLER], limit)])
 
 
 async def rebalance(request: web.Request) -> web.StreamResponse:
     """Make those moves; a stream of events."""
     limit = int(request.query.get("limit", "10"))
-    return await _stream(request, lambda tell: placing.rebalance(request.app[CONTROLLER], limit, tell))
+    return await _stream(request, lambda tell: drain.rebalance(request.app[CONTROLLER], limit, tell))
 
 
 async def dump_store(request: web.Request) -> web.StreamResponse:
@@ -447,14 +447,14 @@ async def dump_store(request: web.Request) -> web.StreamResponse:
     return response
 
 
-class MoveWish(Record, frozen=True, kw_only=True):
+class MoveVolumeRequest(Record, frozen=True, kw_only=True):
     node: str
 
 
 async def move_a_volume(request: web.Request) -> web.StreamResponse:
     """Take a volume and its users to another node; a stream of events."""
     controller, name = request.app[CONTROLLER], request.match_info["volume"]
-    wish = msgspec.json.decode(await request.read(), type=MoveWish)
+    wish = msgspec.json.decode(await request.read(), type=MoveVolumeRequest)
     return await _stream(request, lambda tell: move_volume(controller, name, wish.node, tell))
 
 
@@ -468,7 +468,7 @@ class ContentRow(Record, frozen=True, kw_only=True):
     stacks: list[str]
 
 
-def _content_row(controller: Controller, one: Named) -> ContentRow:
+def _content_row(controller: Controller, one: ExternalContent) -> ContentRow:
     return ContentRow(name=one.name, digest=one.digest, created=one.created, updated=one.updated,
                       stacks=sorted(_users_of(controller, one.kind, one.name)))
 
@@ -534,7 +534,7 @@ ROUTES: tuple[tuple[str, str, Handler, type | None, Any], ...] = (
     ("GET", "/v1/stacks/{stack}/tasks", list_tasks, None, list[TaskRow]),
     ("GET", "/v1/doctor", doctor, None, list[Check]),
     ("GET", "/v1/store", dump_store, None, None),
-    ("POST", "/v1/volumes/{volume}/move", move_a_volume, MoveWish, None),
+    ("POST", "/v1/volumes/{volume}/move", move_a_volume, MoveVolumeRequest, None),
     ("GET", "/v1/{kind:config|secret}s", list_contents, None, list[ContentRow]),
     ("GET", "/v1/{kind:config|secret}s/{name}", get_contents, None, ContentRow),
     ("PUT", "/v1/{kind:config|secret}s/{name}", put_contents, None, ContentRow),
@@ -555,12 +555,12 @@ ROUTES: tuple[tuple[str, str, Handler, type | None, Any], ...] = (
     ("GET", "/v1/rebalance", proposed_moves, None, list[Move]),
     ("POST", "/v1/rebalance", rebalance, None, None),
     ("GET", "/v1/nodes", list_nodes, None, list[NodeRow]),
-    ("POST", "/v1/nodes", add_node, NodeWish, NodeRow),
+    ("POST", "/v1/nodes", add_node, NodeAddRequest, NodeRow),
     ("GET", "/v1/nodes/{node}", get_node, None, NodeRow),
-    ("PATCH", "/v1/nodes/{node}", change_node, NodeChange, NodeRow),
+    ("PATCH", "/v1/nodes/{node}", change_node, NodeUpdateRequest, NodeRow),
     ("DELETE", "/v1/nodes/{node}", remove_node, None, None),
     ("POST", "/v1/nodes/{node}/drain", drain_node, None, None),
-    ("POST", "/v1/nodes/{node}/taint", taint_node, NodeChange, None),
+    ("POST", "/v1/nodes/{node}/taint", taint_node, NodeUpdateRequest, None),
     *repositories.ROUTES,
     ("*", "/v1/nodes/{node}/engine/{path:.*}", engine, None, None),
 )
@@ -601,19 +601,19 @@ def make(controller: Controller, gitops: Gitops, stop: asyncio.Event) -> web.App
     return app
 
 
-class Waiting:
+class StandbyState:
     """A server that does not lead: *reason* is why, *away* says that nobody can lead, as the store does not answer. *last* is
     what this server knew when it led last, if it did, *since* when that was, in monotonic seconds."""
 
     def __init__(self) -> None:
         self.reason = "this server is not ready yet"
-        self.away = False
+        self.store_unreachable = False
         self.last: Controller | None = None
         self.repositories: Gitops | None = None
         self.since = 0.0
 
 
-REMEMBERED = frozenset({
+READABLE_WHEN_STALE = frozenset({
     "/v1/version", "/v1/stacks", "/v1/stacks/{stack}", "/v1/stacks/{stack}/tasks", "/v1/nodes", "/v1/nodes/{node}",
     "/v1/gitops", "/v1/gitops/{name}", "/v1/{kind:config|secret}s", "/v1/{kind:config|secret}s/{name}",
     "/v1/stacks/{stack}/services/{service}/why",
@@ -621,7 +621,7 @@ REMEMBERED = frozenset({
 """What can be read from memory alone."""
 
 
-def waiting(state: Waiting) -> web.Application:
+def waiting(state: StandbyState) -> web.Application:
     """The answers of a server that does not lead: 503 with the reason; while the store is away what it knew, and how old that
     is."""
 
@@ -631,7 +631,7 @@ def waiting(state: Waiting) -> web.Application:
 
     def remembered(handler: Handler) -> Handler:
         async def answer(request: web.Request) -> web.StreamResponse:
-            if not state.away or state.last is None:
+            if not state.store_unreachable or state.last is None:
                 return await refuse(request)
             response = await handler(request)
             response.headers[STALE] = f"{time.monotonic() - state.since:.0f} {state.reason.partition(':')[0]}"
@@ -644,7 +644,7 @@ def waiting(state: Waiting) -> web.Application:
         app[CONTROLLER] = state.last
         app[repositories.GITOPS] = state.repositories
         for method, path, handler, _, _ in ROUTES:
-            if method == "GET" and path in REMEMBERED:
+            if method == "GET" and path in READABLE_WHEN_STALE:
                 app.router.add_route(method, path, remembered(handler))
     app.router.add_route("*", "/{path:.*}", refuse)
     return app

@@ -16,7 +16,7 @@ from orchestrator.couriers.mailbox import Mailbox, prefix_of
 from orchestrator.errors import PystackError, RefusedError, UnreachableError
 from orchestrator.placement import taints
 from orchestrator.placement.node import Availability, Node
-from orchestrator.server.members import Member, key_of, shared
+from orchestrator.server.members import NodeConnection, key_of, shared
 from orchestrator.store.interface import Delete, Put, Store, StoreError
 
 Heard = Callable[[str, TaskStatus], None]
@@ -28,7 +28,7 @@ MEASURED = 4
 log = logging.getLogger(__name__)
 
 
-class NodeWish(Record, frozen=True, kw_only=True):
+class NodeAddRequest(Record, frozen=True, kw_only=True):
     """`node add`. *host_key* is the fingerprint that the user accepts; *underlay* says which address the other nodes
     shall use, where it is not the one that SSH arrives at."""
 
@@ -40,7 +40,7 @@ class NodeWish(Record, frozen=True, kw_only=True):
     courier: Literal["ssh", "etcd"] = "ssh"
 
 
-class NodeChange(Record, frozen=True, kw_only=True):
+class NodeUpdateRequest(Record, frozen=True, kw_only=True):
     """*labels* are set, those of *unset* removed; *taints* are set, one a key and effect, those with a key of *untaint*
     removed; *availability* None leaves it; *address* is how it is reached over SSH from now on, "" as before."""
 
@@ -62,7 +62,7 @@ class Cluster:
     ) -> None:
         self.store = store
         self.local = local
-        self.members: dict[str, Member] = {}
+        self.members: dict[str, NodeConnection] = {}
         self._socket = socket
         self._run = run
         self._manifest = manifest
@@ -107,7 +107,7 @@ class Cluster:
             await self._keep(own)
         return [*(n for n in nodes if n.name != own.name), own]
 
-    def _take(self, node: Node) -> Member:
+    def _take(self, node: Node) -> NodeConnection:
         tunnel, socket = None, self._socket
         if node.target and node.name != self.local:
             from orchestrator.couriers.ssh import Tunnel
@@ -117,19 +117,19 @@ class Cluster:
             socket = folder / f"{node.id}.sock"
             tunnel = Tunnel(node.target, node.host_key, f"{node.root}/docker.sock", socket)
         mailbox = Mailbox(self.store, node.name) if node.courier == "etcd" and node.name != self.local else None
-        member = Member(node, socket, self._manifest, lambda status: self._heard(node.name, status), tunnel, mailbox)
+        member = NodeConnection(node, socket, self._manifest, lambda status: self._heard(node.name, status), tunnel, mailbox)
         self.members[node.name] = member
         member.returned = self._welcome
         member.start()
         return member
 
-    async def _welcome(self, member: Member) -> None:
+    async def _welcome(self, member: NodeConnection) -> None:
         """A node that answers again may be another than the others were told."""
         moved, told = await self._follow_addresses(member), await self._tell([member])
         if moved or told:
             self._spreading = asyncio.create_task(self.deliver())
 
-    async def _tell(self, members: Iterable[Member]) -> bool:
+    async def _tell(self, members: Iterable[NodeConnection]) -> bool:
         """Keep of *members* what the others must know, before they are heard after a start of the server; True where that is
         news. One that is not kept yet is not a node of the cluster yet."""
         news = [m for m in members if self._kept.get(m.node.name, shared(m.node.facts)) != shared(m.node.facts)]
@@ -140,7 +140,7 @@ class Cluster:
                 log.warning("what node %s is now is not kept: %s", member.node.name, error)
         return bool(news)
 
-    async def _follow_addresses(self, member: Member) -> bool:
+    async def _follow_addresses(self, member: NodeConnection) -> bool:
         """A node that lost the address by which the others know it is reached at the one at which SSH arrives; so is this
         host. True where one moved."""
         mine, theirs = member.tunnel.ends if member.tunnel else ("", "")
@@ -163,7 +163,7 @@ class Cluster:
         await self.store.transact((), [Put(f"nodes/{node.name}", msgspec.json.encode(node))])
         self._kept[node.name] = shared(node.facts)
 
-    def get(self, name: str) -> Member:
+    def get(self, name: str) -> NodeConnection:
         """By name or ID; `local` is the server's own host. Raises RefusedError."""
         if name == "local":
             return self.members[self.local]
@@ -209,7 +209,7 @@ class Cluster:
             return await chosen[0].deliver()
         await asyncio.gather(*(m.deliver() for m in chosen))
 
-    async def add(self, wish: NodeWish) -> Node:
+    async def add(self, wish: NodeAddRequest) -> Node:
         """Check the host, install and start its agent, and make it a member. Raises RefusedError or UnreachableError, and the
         cluster is then as it was."""
         from orchestrator.couriers import bootstrap, ssh
@@ -263,7 +263,7 @@ class Cluster:
         await self.deliver()
         return member.node
 
-    async def measure(self, members: Iterable[Member]) -> None:
+    async def measure(self, members: Iterable[NodeConnection]) -> None:
         """Find what the paths between *members* and the others carry, where that is less than their links do. What cannot be
         asked (an echo that nobody answers) is taken to carry what the links say."""
         for member in members:
@@ -289,7 +289,7 @@ class Cluster:
                 member.node = msgspec.structs.replace(member.node, path_mtu=path_mtu)
                 await self._keep(member.node)
 
-    async def _open_mailbox(self, member: Member) -> None:
+    async def _open_mailbox(self, member: NodeConnection) -> None:
         """From now on the node reads its manifest itself. Raises RefusedError where the store lets nobody in."""
         name = member.node.name
         try:
@@ -312,7 +312,7 @@ class Cluster:
                     "say with --underlay under which address the others reach this one", 409
                 )
 
-    async def _readdress(self, member: Member, target: str) -> Member:
+    async def _readdress(self, member: NodeConnection, target: str) -> NodeConnection:
         """Reach a node at *target* from now on. Raises RefusedError, UnreachableError; it is then reached as before."""
         from orchestrator.couriers import ssh
 
@@ -331,7 +331,7 @@ class Cluster:
             ) from None
         return new
 
-    async def change(self, name: str, wish: NodeChange) -> Node:
+    async def change(self, name: str, wish: NodeUpdateRequest) -> Node:
         member = self.get(name)
         if wish.address:
             member = await self._readdress(member, wish.address)
@@ -362,7 +362,7 @@ class Cluster:
             await self.store.dismiss(member.node.name)
         await self.deliver()
 
-    async def _forget(self, member: Member) -> None:
+    async def _forget(self, member: NodeConnection) -> None:
         if self.members.get(member.node.name) is member:
             del self.members[member.node.name]
         if member.ready:

@@ -35,7 +35,7 @@ PURPOSE = "pystack cluster key"
 NONCE = 12
 
 
-class Kept(Record, frozen=True, kw_only=True):
+class StoredContent(Record, frozen=True, kw_only=True):
     """What a digest stands for; *secret* says that *data* is a box of the cluster's key: a nonce of 12 bytes, then
     ChaCha20-Poly1305 (RFC 8439) with the digest as associated data."""
 
@@ -50,7 +50,7 @@ class Seal(Record, frozen=True, kw_only=True):
     box: bytes
 
 
-class Named(Record, frozen=True, kw_only=True):
+class ExternalContent(Record, frozen=True, kw_only=True):
     """A config or secret that was made by hand."""
 
     kind: str
@@ -64,11 +64,11 @@ class Contents:
     """*folder* has the key of this host, *server* is what it is called among those that may lead."""
 
     def __init__(self, store: Store, folder: Path, server: str) -> None:
-        self.named: dict[tuple[str, str], Named] = {}
+        self.named: dict[tuple[str, str], ExternalContent] = {}
         self._store = store
         self._folder = folder
         self._server = server
-        self._kept: dict[str, Kept] = {}
+        self._kept: dict[str, StoredContent] = {}
         self._sealed: dict[tuple[str, str], Content] = {}
         self._key = b""
         self._locked = ""
@@ -77,9 +77,9 @@ class Contents:
     async def start(self) -> None:
         """Read what there is, open the cluster's key, and let every other server open it too."""
         for entry in await self._store.scan("contents/"):
-            self._kept[entry.key.removeprefix("contents/")] = msgspec.json.decode(entry.value, type=Kept)
+            self._kept[entry.key.removeprefix("contents/")] = msgspec.json.decode(entry.value, type=StoredContent)
         for entry in await self._store.scan("named/"):
-            one = msgspec.json.decode(entry.value, type=Named)
+            one = msgspec.json.decode(entry.value, type=ExternalContent)
             self.named[one.kind, one.name] = one
         for entry in await self._store.scan("seals/"):
             self._seals[entry.key.removeprefix("seals/")] = msgspec.json.decode(entry.value, type=Seal)
@@ -96,10 +96,10 @@ class Contents:
                 f"({', '.join(sorted(self._seals))}) once, or put this one's {self._folder} back"
             )
             return
-        if operations := await self._share():
+        if operations := await self._seal_for_other_servers():
             await self._store.transact((), operations)
 
-    async def _share(self) -> list[Op]:
+    async def _seal_for_other_servers(self) -> list[Op]:
         """The cluster's key for each server that has not got it yet."""
         keys = {e.key.removeprefix("servers/"): e.value.decode() for e in await self._store.scan("servers/")}
         keys[self._server] = await asyncio.to_thread(make_key, self._folder, "seal")
@@ -110,7 +110,7 @@ class Contents:
 
     # --- what a stack says -------------------------------------------------------------------------------------
 
-    def settled(self, stack: Stack) -> Stack:
+    def with_digests(self, stack: Stack) -> Stack:
         """*stack* with digests in place of contents. Raises PystackError with each external one that is missing."""
         missing, out = [], []
         for one in stack.contents:
@@ -129,7 +129,7 @@ class Contents:
             raise PystackError("\n".join(missing))
         services = tuple(
             msgspec.structs.replace(s, container=msgspec.structs.replace(
-                s.container, files=with_digests(s.container.files, out)
+                s.container, files=files_with_digests(s.container.files, out)
             )) if s.container.files else s for s in stack.services
         )
         return msgspec.structs.replace(stack, contents=tuple(out), services=services)
@@ -149,14 +149,14 @@ class Contents:
 
     async def keep(self, given: Iterable[StackContent]) -> None:
         """Write down what *given*, with contents, contain: before any task asks for it."""
-        fresh: dict[str, Kept] = {}
+        fresh: dict[str, StoredContent] = {}
         for one in given:
             if one.content is not None:
                 digest = self._digest(one.kind, one.content, one.where)
                 if digest not in self._kept:
                     data = self._box(one.content, digest) if one.kind == "secret" else one.content
-                    fresh[digest] = Kept(data=data, secret=one.kind == "secret")
-        operations: list[Op] = await self._share() if any(k.secret for k in fresh.values()) else []
+                    fresh[digest] = StoredContent(data=data, secret=one.kind == "secret")
+        operations: list[Op] = await self._seal_for_other_servers() if any(k.secret for k in fresh.values()) else []
         for op in (*operations, *(Put(f"contents/{d}", msgspec.json.encode(k)) for d, k in fresh.items())):
             await self._store.transact((), [op])
         self._kept |= fresh
@@ -169,7 +169,7 @@ class Contents:
 
     # --- what a node gets --------------------------------------------------------------------------------------
 
-    def sent(self, file: File, public: str) -> Content | None:
+    def content_for_node(self, file: File, public: str) -> Content | None:
         """What *file* contains, for the node with the key *public*; None where it cannot be had: the node says so then."""
         kept = self._kept.get(file.digest)
         if kept is None or (kept.secret and (self._locked or not public)):
@@ -193,7 +193,7 @@ class Contents:
 
     # --- those made by hand ------------------------------------------------------------------------------------
 
-    async def create(self, kind: str, name: str, content: bytes, *, replace: bool) -> Named:
+    async def create(self, kind: str, name: str, content: bytes, *, replace: bool) -> ExternalContent:
         """Raises RefusedError where there is one and it is not to be replaced."""
         if not NAME.fullmatch(name):
             raise RefusedError(f"{name!r} is no name of a {kind}: up to 64 letters, digits, _, . and -", 400)
@@ -205,13 +205,13 @@ class Contents:
         given = StackContent(kind="secret" if kind == "secret" else "config", key=name, name=name, content=content, where=name)
         await self.keep([given])
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        made = Named(kind=kind, name=name, digest=self._digest(kind, content, name), created=old.created if old else now,
-                     updated=now)
+        made = ExternalContent(kind=kind, name=name, digest=self._digest(kind, content, name),
+                               created=old.created if old else now, updated=now)
         await self._store.transact((), [Put(f"named/{kind}/{name}", msgspec.json.encode(made))])
         self.named[kind, name] = made
         return made
 
-    def find(self, kind: str, name: str) -> Named:
+    def find(self, kind: str, name: str) -> ExternalContent:
         if (kind, name) not in self.named:
             there = ", ".join(n for k, n in sorted(self.named) if k == kind) or "none"
             raise RefusedError(f"there is no {kind} {name}; there is: {there}", 404)
@@ -240,7 +240,7 @@ class Contents:
         return not self._kept
 
 
-def with_digests(files: Iterable[File], contents: Iterable[StackContent]) -> tuple[File, ...]:
+def files_with_digests(files: Iterable[File], contents: Iterable[StackContent]) -> tuple[File, ...]:
     """*files*, each with the digest of what the stack calls so."""
     digests = {(c.kind, c.key): c.digest for c in contents}
     return tuple(

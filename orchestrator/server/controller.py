@@ -20,14 +20,14 @@ from orchestrator.planning.diff import plan as make_plan
 from orchestrator.planning.expand import expand
 from orchestrator.planning.manifests import ingress_ports, manifest_of
 from orchestrator.planning.state import Plan, State
-from orchestrator.server import keys, moving, rescue, revisions
+from orchestrator.server import reschedule, revisions, store_keys, volume_migration
 from orchestrator.server.cluster import Cluster
 from orchestrator.server.contents import Contents
-from orchestrator.server.exchange import Exchange
 from orchestrator.server.images import Images
 from orchestrator.server.records import StackRecord, UpOptions
 from orchestrator.server.rollout import Failure, Rollout
 from orchestrator.server.statuses import Statuses, may_serve, serves
+from orchestrator.server.update_executor import UpdateExecutor
 from orchestrator.stackfile.graph import needed
 from orchestrator.stackfile.model import Stack
 from orchestrator.store.interface import Compare, Delete, Op, Put, Store, StoreError, batches
@@ -93,9 +93,9 @@ class Controller:
         # gates that a killed server left closed are opened again by nobody: those tasks wait for the next `up`
         await self.cluster.start()
         self.known_once = True
-        self._recovery = asyncio.create_task(moving.recover(self))
+        self._recovery = asyncio.create_task(volume_migration.recover(self))
         if self._reschedule_after_s is not None:
-            self._rescue = asyncio.create_task(rescue.watch(self, self._reschedule_after_s), name="rescue")
+            self._rescue = asyncio.create_task(reschedule.watch(self, self._reschedule_after_s), name="rescue")
 
     async def _sweep_contents(self) -> None:
         if self.contents.empty:
@@ -145,7 +145,7 @@ class Controller:
         )
         files = {f.digest: f for t in self.tasks.values() if t.node == node for f in t.container.files}
         key = self.cluster.members[node].node.facts.seal_key
-        contents = (self.contents.sent(f, key) for f in files.values())
+        contents = (self.contents.content_for_node(f, key) for f in files.values())
         return msgspec.structs.replace(manifest, contents=tuple(c for c in contents if c)) if files else manifest
 
     async def transact(self, operations: Sequence[Op], compare: Sequence[Compare] = ()) -> None:
@@ -158,13 +158,13 @@ class Controller:
             compare = ()
 
     async def write_tasks(self, tasks: Sequence[Task]) -> None:
-        operations: list[Op] = [Put(keys.of_task(t), msgspec.json.encode(t)) for t in tasks]
+        operations: list[Op] = [Put(store_keys.of_task(t), msgspec.json.encode(t)) for t in tasks]
         await self.transact(operations)
         self.tasks.update({t.name: t for t in tasks})
         await self.cluster.deliver()
 
     async def remove_tasks(self, names: Sequence[str]) -> None:
-        await self.transact([Delete(keys.of_task(self.tasks[n])) for n in names if n in self.tasks])
+        await self.transact([Delete(store_keys.of_task(self.tasks[n])) for n in names if n in self.tasks])
         for name in names:
             self.tasks.pop(name, None)
         self.resting -= set(names)
@@ -223,7 +223,7 @@ class Controller:
 
     async def plan(self, stack: Stack, options: UpOptions) -> Plan:
         """What `up` would do. Reads only: nothing in here can write."""
-        stack = self.contents.settled(stack)
+        stack = self.contents.with_digests(stack)
         if any(n.parent for n in stack.networks):
             await self.cluster.look()
         current = self.state(stack.name)
@@ -270,7 +270,7 @@ class Controller:
                 tell({"event": "warning", "message": warning})
             for step in plan.changes:
                 tell({"event": "step", **msgspec.to_builtins(step)})
-            return await self.carry_out(self.contents.settled(stack), plan, options, tell)
+            return await self.carry_out(self.contents.with_digests(stack), plan, options, tell)
 
     async def carry_out(self, stack: Stack, plan: Plan, options: UpOptions, tell: Any) -> list[Failure]:
         before = self.stacks[stack.name].stack if stack.name in self.stacks else stack
@@ -294,7 +294,7 @@ class Controller:
             [t for t in plan.desired.tasks if t.service in {s.name for s in stack.services} and t.desired != "guest"],
             self.statuses, lambda tasks: asyncio.ensure_future(self.write_tasks(tasks)),
             want="up" if options.wait else "begun" if options.attached else "", timeout_s=options.timeout_s, lost=self.lost,
-            hands=Exchange(self, stack, options, plan, tell),
+            actions=UpdateExecutor(self, stack, options, plan, tell),
         )
         tasks = []
         for task in plan.desired.tasks:
@@ -303,7 +303,7 @@ class Controller:
             if task.name in at_once:
                 tasks.append(task)
             elif task.name in changed:
-                hold = options.no_start or (not options.no_deps and rollout.gated(task.service))
+                hold = options.no_start or (not options.no_deps and rollout.must_wait(task.service))
                 tasks.append(msgspec.structs.replace(
                     task, desired="hold" if hold else "running", renew=options.renew_volumes
                 ))
@@ -365,12 +365,12 @@ class Controller:
         gone = [s.name for s in plan.steps if s.action == "remove" and s.kind == "network"]
         for network in plan.desired.networks:
             if self.networks.get(network.name) != network:
-                operations.append(Put(keys.of_network(network), msgspec.json.encode(network)))
+                operations.append(Put(store_keys.of_network(network), msgspec.json.encode(network)))
         for volume in plan.desired.volumes:
             if self.volumes.get(volume.name) != volume:
                 operations.append(Put(f"volumes/{volume.name}", msgspec.json.encode(volume)))
-        operations += [Put(keys.of_task(t), msgspec.json.encode(t)) for t in tasks]
-        operations += [Delete(keys.of_network(name)) for name in gone]
+        operations += [Put(store_keys.of_task(t), msgspec.json.encode(t)) for t in tasks]
+        operations += [Delete(store_keys.of_network(name)) for name in gone]
         old = self.stacks.get(stack.name)
         if not operations and old and old.stack == stack:
             return

@@ -11,7 +11,7 @@ import msgspec
 from agent.manifest import Facts, Network, Record
 from orchestrator.errors import PystackError
 from orchestrator.server.cluster import MAX_SKEW_S, Cluster
-from orchestrator.server.members import Member
+from orchestrator.server.members import NodeConnection
 
 SMALL = 84  # bytes of an ordinary ping
 OVERHEAD = {4: 50, 6: 70}  # what VXLAN adds to a frame
@@ -53,7 +53,7 @@ async def diagnose(cluster: Cluster, networks: Mapping[str, Network], *, repair:
     return sorted(out, key=lambda c: c.ok)
 
 
-async def _node(member: Member, *, repair: bool) -> list[Check]:
+async def _node(member: NodeConnection, *, repair: bool) -> list[Check]:
     """What the node finds of itself, and its clock."""
     name = member.node.name
     try:
@@ -80,7 +80,7 @@ class _Question(msgspec.Struct, frozen=True):
     """(kind, source, target, bytes)."""
 
 
-async def _reach(members: Sequence[Member], networks: Mapping[str, Network]) -> list[Check]:
+async def _reach(members: Sequence[NodeConnection], networks: Mapping[str, Network]) -> list[Check]:
     members = [m for m in members if m.node.underlay]
     if len(members) < 2:
         return []
@@ -103,7 +103,7 @@ async def _reach(members: Sequence[Member], networks: Mapping[str, Network]) -> 
     return wrong or [Check(check="underlay", target="nodes", ok=True, detail=f"{len(found)} paths carry small and full frames")]
 
 
-def _question(asker: Member, asked: Member, networks: Mapping[str, Network]) -> _Question:
+def _question(asker: NodeConnection, asked: NodeConnection, networks: Mapping[str, Network]) -> _Question:
     own, far = asker.node, asked.node
     mtu = min(own.mtu, far.mtu)
     probes = [("small", own.underlay, far.underlay, SMALL), ("full", own.underlay, far.underlay, mtu)]

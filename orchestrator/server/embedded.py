@@ -31,11 +31,11 @@ from orchestrator.store.sqlite import SqliteStore
 if TYPE_CHECKING:
     from orchestrator.store.etcd import Address, EtcdStore
 
-AGAIN_S = 1.0
+RETRY_S = 1.0
 log = logging.getLogger(__name__)
 
 
-class Wish(msgspec.Struct, frozen=True, kw_only=True):
+class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What the environment asks for: *store* is an etcd:// address, "" for the embedded one; *advertise* is how other servers
     reach this host over SSH (`root@10.0.0.1`); *listen* is a tcp:// address to answer at, "" for none."""
 
@@ -47,7 +47,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     listen: str = ""
 
     @classmethod
-    def read(cls) -> Wish:
+    def read(cls) -> ServerConfig:
         get = os.environ.get
         return cls(store=get("PYSTACK_STORE", ""), ca=get("PYSTACK_STORE_CA", ""), cert=get("PYSTACK_STORE_CERT", ""),
                    key=get("PYSTACK_STORE_KEY", ""), advertise=get("PYSTACK_ADVERTISE", ""), listen=get("PYSTACK_LISTEN", ""))
@@ -55,8 +55,8 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
 
 async def serve() -> None:
     """Run until SIGTERM, SIGINT or a request to shut down. Containers run on afterwards."""
-    paths, wish = prepared(), Wish.read()
-    embedded = None if wish.store else await SqliteStore.open(paths.root / "store.db")
+    paths, config = prepared(), ServerConfig.read()
+    embedded = None if config.store else await SqliteStore.open(paths.root / "store.db")
     try:
         agent = Agent(paths)
     except AgentError as error:
@@ -66,15 +66,15 @@ async def serve() -> None:
     stop, listener = asyncio.Event(), None
     try:
         await agent.start()
-        if wish.listen:
+        if config.listen:
             from orchestrator.tls import Listener
 
-            listener = Listener(wish.listen, paths.control_socket)
+            listener = Listener(config.listen, paths.control_socket)
         stop = stop_event()
         if embedded:
-            await _lead(embedded, agent, wish, stop, stop)
+            await _lead(embedded, agent, config, stop, stop)
         else:
-            await _take_turns(agent, wish, stop)
+            await _run_ha(agent, config, stop)
     finally:
         if listener:
             listener.close()
@@ -82,13 +82,13 @@ async def serve() -> None:
         await agent.stop()
 
 
-async def _take_turns(agent: Agent, wish: Wish, stop: asyncio.Event) -> None:
+async def _run_ha(agent: Agent, config: ServerConfig, stop: asyncio.Event) -> None:
     """Wait to lead, lead, and wait again when that is over."""
     paths = agent.paths
     from orchestrator.store.etcd import Address
 
-    address = Address.parse(wish.store, ca=wish.ca, cert=wish.cert, key=wish.key)
-    state = api.Waiting()
+    address = Address.parse(config.store, ca=config.ca, cert=config.cert, key=config.key)
+    state = api.StandbyState()
     while not stop.is_set():
         waiting = await _listen(paths, api.waiting(state))
         store = None
@@ -98,14 +98,14 @@ async def _take_turns(agent: Agent, wish: Wish, stop: asyncio.Event) -> None:
         finally:
             await waiting.cleanup()
         if store and not stop.is_set():
-            await _lead(store, agent, wish, stop, store.lost, state)
+            await _lead(store, agent, config, stop, store.lost, state)
             if store.lost.is_set():
                 log.warning("this server does not lead any more")
         elif store:
             await store.close()
 
 
-async def _campaign(address: Address, paths: Paths, state: api.Waiting, stop: asyncio.Event) -> EtcdStore | None:
+async def _campaign(address: Address, paths: Paths, state: api.StandbyState, stop: asyncio.Event) -> EtcdStore | None:
     """A store that this server leads, or None where it does not answer; *state* says what it is at."""
     from orchestrator.store.etcd import EtcdStore
 
@@ -113,27 +113,28 @@ async def _campaign(address: Address, paths: Paths, state: api.Waiting, stop: as
     try:
         store = await EtcdStore.open(address)
         await store.announce(f"servers/{_name()}", make_key(paths.keys, "seal").encode())
-        state.reason, state.away = "another server leads: ask that one (PYSTACK_HOST may name several)", False
-        await _unless(stop, store.lead(_name()))
+        state.reason, state.store_unreachable = "another server leads: ask that one (PYSTACK_HOST may name several)", False
+        await wait_or_stop(stop, store.lead(_name()))
         return store
     except StoreError as error:
         state.reason = f"the store does not answer, so nothing can be said or changed; containers run on: {error}"
-        if not state.away:
+        if not state.store_unreachable:
             log.warning("%s", state.reason)
-        state.away = True
+        state.store_unreachable = True
         if store:
             await store.close()
-        await _unless(stop, asyncio.sleep(AGAIN_S))
+        await wait_or_stop(stop, asyncio.sleep(RETRY_S))
         return None
 
 
 async def _lead(
-    store: Store, agent: Agent, wish: Wish, stop: asyncio.Event, over: asyncio.Event, state: api.Waiting | None = None
+    store: Store, agent: Agent, config: ServerConfig, stop: asyncio.Event, over: asyncio.Event,
+    state: api.StandbyState | None = None,
 ) -> None:
     """Be the control plane until *stop* or *over*; *state* keeps what was known then."""
     paths = agent.paths
     controller = Controller(
-        store, _name(), paths.docker_socket, paths.run, paths.keys, advertise=wish.advertise,
+        store, _name(), paths.docker_socket, paths.run, paths.keys, advertise=config.advertise,
         reschedule_after_s=agent.engine.settings.reschedule_after_s,
     )
     gitops = Gitops(controller, paths.root / "gitops", paths.run / "gitops")
@@ -143,7 +144,7 @@ async def _lead(
         application = api.make(controller, gitops, stop)
         agent.answer_in(application, api.OWN_ENGINE)  # what goes to another node by the proxy needs no detour for this one
         runner = await _listen(paths, application)
-        await _unless(stop, over.wait())
+        await wait_or_stop(stop, over.wait())
         await runner.cleanup()
     except StoreError as error:
         log.warning("%s", error)
@@ -161,7 +162,7 @@ async def _listen(paths: Paths, app: web.Application) -> web.AppRunner:
     return runner
 
 
-async def _unless(stop: asyncio.Event, work: Awaitable[object]) -> None:
+async def wait_or_stop(stop: asyncio.Event, work: Awaitable[object]) -> None:
     """Wait for *work*, or for *stop*, whichever is first."""
     tasks = [asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())]
     try:

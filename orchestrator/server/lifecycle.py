@@ -12,7 +12,7 @@ import msgspec
 from agent.manifest import Task
 from orchestrator.errors import PystackError, RefusedError
 from orchestrator.planning import graph
-from orchestrator.server import guests, keys
+from orchestrator.server import oneoff, store_keys
 from orchestrator.server.records import UpOptions
 from orchestrator.server.rollout import Failure, Rollout
 from orchestrator.stackfile.graph import needed
@@ -26,7 +26,7 @@ async def down(controller: Controller, name: str, *, volumes: bool, tell: Any) -
     """Stop and remove in reverse order; networks go, volumes where asked. Nothing there is fine."""
     async with controller.lock(name):
         record = controller.stacks.get(name)
-        await guests.send_away(controller, [t for t in controller.state(name).tasks if t.desired == "guest"], tell)
+        await oneoff.send_away(controller, [t for t in controller.state(name).tasks if t.desired == "guest"], tell)
         state = controller.state(name)
         order = [set(wave) for wave in graph.waves(record.stack)] if record else []
         placed = set().union(*order) if order else set()
@@ -41,7 +41,7 @@ async def down(controller: Controller, name: str, *, volumes: bool, tell: Any) -
         networks = [n.name for n in state.networks]
         for network in networks:
             tell({"event": "step", "action": "remove", "kind": "network", "name": network, "reason": "down"})
-        operations: list[Op] = [Delete(keys.of_network(n)) for n in networks]
+        operations: list[Op] = [Delete(store_keys.of_network(n)) for n in networks]
         if volumes:
             operations += [Delete(f"volumes/{v.name}") for v in state.volumes]
         operations.append(Delete(f"stacks/{name}"))

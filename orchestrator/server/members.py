@@ -33,11 +33,11 @@ def shared(facts: Facts) -> tuple[object, ...]:
     return facts.mtu, facts.ssh_key, facts.seal_key, facts.tunnel_key, facts.addresses
 
 
-async def _nobody(member: Member) -> None:
+async def _nobody(member: NodeConnection) -> None:
     del member
 
 
-class Member:
+class NodeConnection:
     """One node: delivers its manifest when it changed, and follows its statuses for as long as it lives."""
 
     def __init__(
@@ -50,7 +50,7 @@ class Member:
         self.tunnel = tunnel
         self.problem = "not connected yet"
         self.synced = asyncio.Event()
-        self.returned: Callable[[Member], Awaitable[None]] = _nobody
+        self.returned: Callable[[NodeConnection], Awaitable[None]] = _nobody
         """Called when the node answers, and what it is now is known."""
         self.heard_at = 0.0
         self.silent_since: float | None = asyncio.get_running_loop().time()

@@ -87,4 +87,4 @@ async def apply(controller: Controller, saved: SavedPlan, tell: Any) -> list[Fai
         await controller.contents.keep(saved.stack.contents)
         for step in now.changes:
             tell({"event": "step", **msgspec.to_builtins(step)})
-        return await controller.carry_out(controller.contents.settled(saved.stack), now, saved.options, tell)
+        return await controller.carry_out(controller.contents.with_digests(saved.stack), now, saved.options, tell)

@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from agent.manifest import Record, Task, TaskStatus, digest
+from orchestrator.server.rolling_update import UpdateActions, update
 from orchestrator.server.statuses import Statuses, serves
-from orchestrator.server.updating import Hands, update
 from orchestrator.stackfile.model import Dependency, Service
 
 SETTLE_S = 0.1
@@ -32,7 +32,7 @@ class Failure(Record, frozen=True, kw_only=True):
     log: tuple[str, ...] = ()
 
 
-class GoneError(Exception):
+class DependencyFailedError(Exception):
     """Something that is waited for failed already and is told elsewhere."""
 
 
@@ -88,12 +88,12 @@ def _epoch(stamp: str) -> float:
 
 class Rollout:
     """One `up`. *want* is what every task is waited for: "up", "begun", or "" for nothing. *write* changes tasks in the store
-    and on their nodes, in one go. What `rolling` lists is exchanged a few at a time, by *hands*."""
+    and on their nodes, in one go. What `rolling` lists is exchanged a few at a time, by *actions*."""
 
     def __init__(
         self, services: Sequence[Service], tasks: Sequence[Task], statuses: Statuses,
         write: Callable[[Sequence[Task]], asyncio.Future[None]], *, want: str, timeout_s: float | None,
-        lost: Callable[[Task], str] = lambda _: "", hands: Hands | None = None,
+        lost: Callable[[Task], str] = lambda _: "", actions: UpdateActions | None = None,
     ) -> None:
         self.services = {s.name: s for s in services}
         self.tasks: dict[str, list[Task]] = {}
@@ -104,7 +104,7 @@ class Rollout:
         self.want = want
         self.timeout_s = timeout_s
         self.lost = lost
-        self.hands = hands
+        self.actions = actions
         self.failures: list[Failure] = []
         self.rolling: dict[str, dict[str, Task]] = {}
         """Tasks of services that are updated by and by, as they are now: service → name → task."""
@@ -112,7 +112,7 @@ class Rollout:
         """Services whose update failed, and which have their old definition again."""
         self._kept: set[str] = set()
 
-    def gated(self, service: str) -> bool:
+    def must_wait(self, service: str) -> bool:
         """Something that *service* needs must first get somewhere. What is in place already holds nobody up."""
         one = self.services.get(service)
         return one is not None and any(not self._met(d) for d in self._needs(one))
@@ -143,7 +143,7 @@ class Rollout:
             for dependency in self._needs(one):
                 try:
                     await self._gate(dependency)
-                except GoneError:
+                except DependencyFailedError:
                     if dependency.required:
                         self._kept |= rolling.keys()
                         return self._give_up(one, dependency)
@@ -159,10 +159,10 @@ class Rollout:
                     await self._up(task)
 
     async def _update(self, one: Service, before: dict[str, Task]) -> None:
-        assert self.hands
+        assert self.actions
         # what does not serve anyway goes first: nothing is lost by it
         after = sorted((t for t in self.tasks[one.name] if t.name in before), key=lambda t: (self._serves(t.name), t.index))
-        outcome = await update(one, before, after, self.hands, self._lasts)
+        outcome = await update(one, before, after, self.actions, self._wait_stable)
         self._kept |= set(outcome.kept)
         for name, reason in outcome.reasons.items():
             self._fail(next((t for t in after if t.name == name), msgspec.structs.replace(after[0], name=name)), reason)
@@ -182,7 +182,7 @@ class Rollout:
         status = self.statuses.by_task.get(task)
         return status is not None and serves(status)
 
-    async def _lasts(self, task: Task, seconds: float) -> str:
+    async def _wait_stable(self, task: Task, seconds: float) -> str:
         """"" once *task* is up, takes connections, and has stayed so for *seconds*, or why not."""
         def up() -> str | None:
             status = self.statuses.by_task.get(task.name)
@@ -231,7 +231,7 @@ class Rollout:
             if reason:
                 if task.name not in self._kept:
                     self._fail(task, reason)
-                raise GoneError
+                raise DependencyFailedError
 
     async def _up(self, task: Task) -> None:
         def answer() -> str | None:

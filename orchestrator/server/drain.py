@@ -9,8 +9,8 @@ import msgspec
 from orchestrator.placement.assign import placed_units
 from orchestrator.placement.board import board_of, demand_of_others
 from orchestrator.placement.rebalance import Move, moves
-from orchestrator.server import lifecycle, moving
-from orchestrator.server.cluster import NodeChange
+from orchestrator.server import lifecycle, volume_migration
+from orchestrator.server.cluster import NodeUpdateRequest
 from orchestrator.server.rollout import Failure
 
 if TYPE_CHECKING:
@@ -40,11 +40,11 @@ async def rebalance(controller: Controller, limit: int, tell: Any) -> list[Failu
 
 async def drain(controller: Controller, name: str, tell: Any) -> list[Failure]:
     """Take a node out of use; each stack that has tasks there is brought up again without it."""
-    node = await controller.cluster.change(name, NodeChange(availability="drain"))
-    return [*await moving.follow(controller, node.name, tell), *await _leave(controller, node.name, tell)]
+    node = await controller.cluster.change(name, NodeUpdateRequest(availability="drain"))
+    return [*await volume_migration.follow(controller, node.name, tell), *await _leave(controller, node.name, tell)]
 
 
-async def taint(controller: Controller, name: str, wish: NodeChange, tell: Any) -> list[Failure]:
+async def taint(controller: Controller, name: str, wish: NodeUpdateRequest, tell: Any) -> list[Failure]:
     """Change a node's taints; what it may not keep any more is brought up elsewhere."""
     node = await controller.cluster.change(name, wish)
     return await _leave(controller, node.name, tell) if any(t.endswith(":NoExecute") for t in wish.taints) else []

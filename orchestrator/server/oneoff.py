@@ -12,8 +12,8 @@ from agent.manifest import Container, Task
 from orchestrator.errors import RefusedError, UnreachableError
 from orchestrator.placement.assign import place_guest
 from orchestrator.planning.expand import address_guest
-from orchestrator.server import keys
-from orchestrator.server.contents import with_digests
+from orchestrator.server import store_keys
+from orchestrator.server.contents import files_with_digests
 from orchestrator.store.interface import Op, Put
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ async def invite(controller: Controller, name: str, service: str, guest: str, co
             raise RefusedError(f"the name {guest} is in use: choose another with --name", 409)
         images = await controller.images.ids(stack)
         made = msgspec.structs.replace(container, image_id=images.get(container.image, ""),
-                                       files=with_digests(container.files, stack.contents))
+                                       files=files_with_digests(container.files, stack.contents))
         draft = Task(name=guest, stack=name, service=service, container=made, desired="guest", where=one.where)
         ground = controller.ground(name)
         state = controller.state(name)
@@ -42,8 +42,8 @@ async def invite(controller: Controller, name: str, service: str, guest: str, co
         await controller.cluster.ask_keys_for([task], networks)
         if failures := await controller.images.ship([task], lambda _: None):
             raise RefusedError(failures[0].reason, 409)
-        operations: list[Op] = [Put(keys.of_network(n), msgspec.json.encode(n)) for n in networks]
-        await controller.transact([*operations, Put(keys.of_task(task), msgspec.json.encode(task))])
+        operations: list[Op] = [Put(store_keys.of_network(n), msgspec.json.encode(n)) for n in networks]
+        await controller.transact([*operations, Put(store_keys.of_task(task), msgspec.json.encode(task))])
         controller.networks.update({n.name: n for n in networks})
         controller.tasks[task.name] = task
         await controller.cluster.deliver()

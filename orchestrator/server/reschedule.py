@@ -18,7 +18,7 @@ from agent.manifest import Task
 from orchestrator.errors import PystackError
 from orchestrator.placement.assign import reassign
 from orchestrator.planning.expand import rehome
-from orchestrator.server import keys
+from orchestrator.server import store_keys
 from orchestrator.server.statuses import serves
 from orchestrator.store.interface import Delete, Op, Put
 
@@ -83,9 +83,9 @@ async def _rescue(controller: Controller, name: str, silent: Set[str]) -> None:
         # the two of one task stay in one transaction, however many there are: their number is even
         operations: list[Op] = [
             op for t in moved
-            for op in (Delete(keys.of_task(controller.tasks[t.name])), Put(keys.of_task(t), msgspec.json.encode(t)))
+            for op in (Delete(store_keys.of_task(controller.tasks[t.name])), Put(store_keys.of_task(t), msgspec.json.encode(t)))
         ]
-        operations += [Put(keys.of_network(n), msgspec.json.encode(n)) for n in networks]
+        operations += [Put(store_keys.of_network(n), msgspec.json.encode(n)) for n in networks]
         await controller.transact(operations)
         controller.statuses.forget({t.name for t in moved})
         controller.networks.update({n.name: n for n in networks})
