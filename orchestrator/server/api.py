@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -25,14 +24,16 @@ from orchestrator.planning.state import Plan
 from orchestrator.server import drain, lifecycle, oneoff, proxy, revisions
 from orchestrator.server.cluster import NodeAddRequest, NodeUpdateRequest
 from orchestrator.server.contents import ExternalContent
-from orchestrator.server.controller import Controller, events
 from orchestrator.server.doctor import Check, diagnose
+from orchestrator.server.events import DoneEvent, ErrorEvent, Event, Failure, Tell
+from orchestrator.server.plane import ControlPlane
+from orchestrator.server.rebalance import proposed_moves as find_moves
+from orchestrator.server.rebalance import rebalance as make_moves
 from orchestrator.server.records import SavedPlan, UpOptions
-from orchestrator.server.volume_migration import move_volume
 from orchestrator.stackfile.model import Stack
 from orchestrator.store.transfer import dump
 
-CONTROLLER = web.AppKey("controller", Controller)
+PLANE = web.AppKey("plane", ControlPlane)
 STOP = web.AppKey("stop", asyncio.Event)
 log = logging.getLogger(__name__)
 
@@ -102,28 +103,28 @@ def _json(value: Any) -> web.Response:
     return web.Response(body=msgspec.json.encode(value), content_type="application/json")
 
 
-Work = Callable[[Callable[[dict[str, Any]], None]], Awaitable[Any]]
+Work = Callable[[Tell], Awaitable[Sequence[Failure] | None]]
 
 
 async def _stream(request: web.Request, work: Work) -> web.StreamResponse:
     """One JSON object a line while *work* goes on; the last one is {"event": "done", "failures": […]} or an error.
 
     A client that goes away ends the work where it is: what was written stays, and the next `up` goes on from there."""
-    queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    queue: asyncio.Queue[Event] = asyncio.Queue()
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
     await response.prepare(request)
 
     async def run() -> None:
         try:
             failures = await work(queue.put_nowait)
-            queue.put_nowait({"event": "done", "failures": msgspec.to_builtins(failures or [])})
+            queue.put_nowait(DoneEvent(failures=tuple(failures or ())))
         except PystackError as error:
-            queue.put_nowait({"event": "error", "message": str(error)})
+            queue.put_nowait(ErrorEvent(message=str(error)))
         except ExceptionGroup as group:
-            queue.put_nowait({"event": "error", "message": "; ".join(str(e) for e in group.exceptions)})
+            queue.put_nowait(ErrorEvent(message="; ".join(str(e) for e in group.exceptions)))
         except Exception as error:
             log.exception("%s %s", request.method, request.path)
-            queue.put_nowait({"event": "error", "message": told(error)})
+            queue.put_nowait(ErrorEvent(message=told(error)))
 
     task = asyncio.create_task(run())
     try:
@@ -132,7 +133,7 @@ async def _stream(request: web.Request, work: Work) -> web.StreamResponse:
             while not queue.empty():
                 lines.append(queue.get_nowait())
             await response.write(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
-            if lines[-1]["event"] in ("done", "error"):
+            if isinstance(lines[-1], DoneEvent | ErrorEvent):
                 return response
     finally:
         task.cancel()
@@ -143,7 +144,7 @@ async def version(request: web.Request) -> web.Response:
     """Who answers here."""
     import os
 
-    return _json(Version(version=__version__, api="v1", node=request.app[CONTROLLER].node, pid=os.getpid()))
+    return _json(Version(version=__version__, api="v1", node=request.app[PLANE].node, pid=os.getpid()))
 
 
 async def openapi(request: web.Request) -> web.Response:
@@ -162,11 +163,11 @@ async def shutdown(request: web.Request) -> web.Response:
 
 async def list_stacks(request: web.Request) -> web.Response:
     """All stacks."""
-    controller = request.app[CONTROLLER]
+    plane = request.app[PLANE]
     rows = []
-    for name, record in sorted(controller.stacks.items()):
-        tasks = controller.state(name).tasks
-        states = [s.state for t in tasks if (s := controller.statuses.by_task.get(t.name))]
+    for name, record in sorted(plane.state.stacks.items()):
+        tasks = plane.state.of_stack(name).tasks
+        states = [s.state for t in tasks if (s := plane.statuses.by_task.get(t.name))]
         rows.append(StackRow(
             stack=name, revision=record.revision, running=states.count("running"), wanted=len(tasks),
             nodes=len({t.node for t in tasks}), updated=record.updated,
@@ -180,18 +181,18 @@ def _row(row: Record) -> dict[str, Any]:
 
 async def get_stack(request: web.Request) -> web.Response:
     """A stack as it was last applied."""
-    return _json(request.app[CONTROLLER].known(request.match_info["stack"]))
+    return _json(request.app[PLANE].state.get_stack(request.match_info["stack"]))
 
 
 async def list_tasks(request: web.Request) -> web.Response:
     """The tasks of a stack."""
-    controller = request.app[CONTROLLER]
+    plane = request.app[PLANE]
     name = request.match_info["stack"]
     rows = []
-    tasks = [t for t in controller.state(name).tasks if t.desired != "guest"]
+    tasks = [t for t in plane.state.of_stack(name).tasks if t.desired != "guest"]
     for task in sorted(tasks, key=lambda t: (t.service, t.index)):
-        status = controller.statuses.by_task.get(task.name)
-        lost = controller.cluster.silent(task.node)
+        status = plane.statuses.by_task.get(task.name)
+        lost = plane.cluster.unreachable_reason(task.node)
         c = task.container
         ports = [
             f"{p.host_ip or '0.0.0.0'}:{p.published}->{p.target}/{p.protocol}" for p in (status.ports if status else ())
@@ -214,20 +215,21 @@ async def list_tasks(request: web.Request) -> web.Response:
 async def plan(request: web.Request) -> web.Response:
     """What `up` would do, and why. Changes nothing."""
     wish = msgspec.json.decode(await request.read(), type=UpRequest)
-    return _json(await request.app[CONTROLLER].plan(wish.stack, wish.options))
+    return _json(await request.app[PLANE].planner.plan(wish.stack, wish.options))
 
 
 async def up(request: web.Request) -> web.StreamResponse:
     """Make a stack true; a stream of events."""
     wish = msgspec.json.decode(await request.read(), type=UpRequest)
-    controller = request.app[CONTROLLER]
-    return await _stream(request, lambda tell: controller.up(wish.stack, wish.options, tell))
+    plane = request.app[PLANE]
+    return await _stream(request, lambda tell: plane.executor.up(wish.stack, wish.options, tell))
 
 
 async def apply(request: web.Request) -> web.StreamResponse:
     """Do exactly what a saved plan says, or refuse; a stream of events."""
+    plane = request.app[PLANE]
     saved = msgspec.json.decode(await request.read(), type=SavedPlan)
-    return await _stream(request, lambda tell: revisions.apply(request.app[CONTROLLER], saved, tell))
+    return await _stream(request, lambda tell: revisions.apply(plane.state, plane.executor, saved, tell))
 
 
 class RollbackRequest(Record, frozen=True, kw_only=True):
@@ -250,47 +252,48 @@ class RevisionRow(Record, frozen=True, kw_only=True):
 
 async def history(request: web.Request) -> web.Response:
     """The revisions of a stack."""
-    controller, name = request.app[CONTROLLER], request.match_info["stack"]
-    present = controller.stacks[name].revision if name in controller.stacks else 0
+    plane, name = request.app[PLANE], request.match_info["stack"]
+    present = plane.state.stacks[name].revision if name in plane.state.stacks else 0
     return _json([
         _row(RevisionRow(
             revision=r.revision, updated=r.updated, user=r.user, message=r.message,
             services=[s.name for s in r.stack.services], current=r.revision == present,
         ))
-        for r in await revisions.history(controller, name)
+        for r in await plane.state.history(name)
     ])
 
 
 async def rollback(request: web.Request) -> web.StreamResponse:
     """Apply an earlier revision again; a stream of events."""
     wish = msgspec.json.decode(await request.read() or b"{}", type=RollbackRequest)
-    controller, name = request.app[CONTROLLER], request.match_info["stack"]
-    return await _stream(request, lambda tell: revisions.rollback(controller, name, wish.revision, wish.options, tell))
+    plane, name = request.app[PLANE], request.match_info["stack"]
+    return await _stream(request, lambda tell: revisions.rollback(
+        plane.state, plane.executor, name, wish.revision, wish.options, tell))
 
 
 async def plan_rollback(request: web.Request) -> web.Response:
     """What a rollback would do. Changes nothing."""
     wish = msgspec.json.decode(await request.read() or b"{}", type=RollbackRequest)
-    controller, name = request.app[CONTROLLER], request.match_info["stack"]
-    return _json(await revisions.plan_rollback(controller, name, wish.revision, wish.options))
+    plane, name = request.app[PLANE], request.match_info["stack"]
+    return _json(await revisions.plan_rollback(plane.state, plane.planner, name, wish.revision, wish.options))
 
 
 async def down(request: web.Request) -> web.StreamResponse:
     """Stop and remove a stack; a stream of events."""
     wish = msgspec.json.decode(await request.read() or b"{}", type=DownRequest)
-    name = request.match_info["stack"]
-    return await _stream(request, lambda tell: lifecycle.down(request.app[CONTROLLER], name, volumes=wish.volumes, tell=tell))
+    dispatcher, name = request.app[PLANE].dispatcher, request.match_info["stack"]
+    return await _stream(request, lambda tell: lifecycle.down(dispatcher, name, volumes=wish.volumes, tell=tell))
 
 
 async def remove(request: web.Request) -> web.StreamResponse:
     """Remove tasks; the next `up` makes them anew."""
-    controller, name = request.app[CONTROLLER], request.match_info["stack"]
+    plane, name = request.app[PLANE], request.match_info["stack"]
     wish = msgspec.json.decode(await request.read(), type=RemoveRequest)
-    controller.known(name)
-    return await _stream(request, lambda tell: lifecycle.remove(controller, name, wish.tasks, tell))
+    plane.state.get_stack(name)
+    return await _stream(request, lambda tell: lifecycle.remove(plane.dispatcher, name, wish.tasks, tell))
 
 
-class GuestRequest(Record, frozen=True, kw_only=True):
+class OneoffRequest(Record, frozen=True, kw_only=True):
     """A container that is run by hand as *service* would be, under *name*."""
 
     name: str
@@ -298,16 +301,17 @@ class GuestRequest(Record, frozen=True, kw_only=True):
     container: Container
 
 
-async def invite(request: web.Request) -> web.Response:
+async def create_oneoff(request: web.Request) -> web.Response:
     """A node and addresses for a container that is run by hand; the answer is its Task."""
-    wish = msgspec.json.decode(await request.read(), type=GuestRequest)
-    stack = request.match_info["stack"]
-    return _json(await oneoff.invite(request.app[CONTROLLER], stack, wish.service, wish.name, wish.container))
+    wish = msgspec.json.decode(await request.read(), type=OneoffRequest)
+    plane, stack = request.app[PLANE], request.match_info["stack"]
+    return _json(await oneoff.create_oneoff(
+        plane.dispatcher, plane.images, plane.inputs, stack, wish.service, wish.name, wish.container))
 
 
-async def part(request: web.Request) -> web.Response:
+async def delete_oneoff(request: web.Request) -> web.Response:
     """Take back what a container that was run by hand had."""
-    await oneoff.part(request.app[CONTROLLER], request.match_info["stack"], request.match_info["guest"])
+    await oneoff.delete_oneoff(request.app[PLANE].dispatcher, request.match_info["stack"], request.match_info["guest"])
     return web.Response(status=204)
 
 
@@ -315,24 +319,24 @@ async def act(request: web.Request) -> web.StreamResponse:
     """stop, start or restart; a stream of events."""
     wish = msgspec.json.decode(await request.read() or b"{}", type=ActRequest)
     name, verb = request.match_info["stack"], request.match_info["verb"]
-    request.app[CONTROLLER].known(name)
-    return await _stream(request, lambda tell: lifecycle.act(
-        request.app[CONTROLLER], name, verb, wish.services, tell, timeout_s=wish.timeout_s))
+    request.app[PLANE].state.get_stack(name)
+    return await _stream(request, lambda tell: lifecycle.change_desired_state(
+        request.app[PLANE].dispatcher, name, verb, wish.services, tell, timeout_s=wish.timeout_s))
 
 
 async def stream_events(request: web.Request) -> web.StreamResponse:
     """Changes of tasks' statuses, one JSON object a line."""
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
     await response.prepare(request)
-    async for event in events(request.app[CONTROLLER]):
-        await response.write(json.dumps(event).encode() + b"\n")
+    async for event in request.app[PLANE].dispatcher.follow():
+        await response.write(msgspec.json.encode(event) + b"\n")
     return response
 
 
 async def engine(request: web.Request) -> web.StreamResponse:
     """A node's Docker Engine API."""
-    controller = request.app[CONTROLLER]
-    member = controller.cluster.get(request.match_info["node"])
+    plane = request.app[PLANE]
+    member = plane.cluster.get(request.match_info["node"])
     path = request.rel_url.raw_path.split("/engine", 1)[1]
     return await proxy.forward(request, member.courier.socket, path)
 
@@ -360,11 +364,11 @@ class NodeRow(Record, frozen=True, kw_only=True):
     error: str
 
 
-def _node_row(controller: Controller, name: str) -> dict[str, Any]:
-    member = controller.cluster.get(name)
+def _node_row(plane: ControlPlane, name: str) -> dict[str, Any]:
+    member = plane.cluster.get(name)
     node = member.node
-    tasks = [t for t in controller.tasks.values() if t.node == node.name]
-    asked = controller.reserved(tasks)
+    tasks = [t for t in plane.state.tasks.values() if t.node == node.name]
+    asked = plane.inputs.reserved(tasks)
     return _row(NodeRow(
         name=node.name, id=node.id, address=node.target or "local", underlay=node.underlay, mtu=node.mtu,
         state="ready" if member.ready else "down", availability=node.availability, labels=dict(node.labels),
@@ -378,71 +382,74 @@ def _node_row(controller: Controller, name: str) -> dict[str, Any]:
 
 async def list_nodes(request: web.Request) -> web.Response:
     """The nodes of the cluster."""
-    controller = request.app[CONTROLLER]
-    return _json([_node_row(controller, name) for name in sorted(controller.cluster.members)])
+    plane = request.app[PLANE]
+    return _json([_node_row(plane, name) for name in sorted(plane.cluster.members)])
 
 
 async def get_node(request: web.Request) -> web.Response:
     """One node."""
-    return _json(_node_row(request.app[CONTROLLER], request.match_info["node"]))
+    return _json(_node_row(request.app[PLANE], request.match_info["node"]))
 
 
 async def add_node(request: web.Request) -> web.Response:
     """Bring a host into the cluster: its agent is installed and started over SSH."""
-    controller = request.app[CONTROLLER]
-    node = await controller.cluster.add(msgspec.json.decode(await request.read(), type=NodeAddRequest))
-    return _json(_node_row(controller, node.name))
+    plane = request.app[PLANE]
+    node = await plane.cluster.add(msgspec.json.decode(await request.read(), type=NodeAddRequest))
+    return _json(_node_row(plane, node.name))
 
 
 async def change_node(request: web.Request) -> web.Response:
     """Set or remove labels, or change what the node takes."""
-    controller = request.app[CONTROLLER]
+    plane = request.app[PLANE]
     wish = msgspec.json.decode(await request.read(), type=NodeUpdateRequest)
-    node = await controller.cluster.change(request.match_info["node"], wish)
-    return _json(_node_row(controller, node.name))
+    node = await plane.cluster.change(request.match_info["node"], wish)
+    return _json(_node_row(plane, node.name))
 
 
 async def drain_node(request: web.Request) -> web.StreamResponse:
     """Take a node out of use and move its tasks to others; a stream of events."""
-    controller, name = request.app[CONTROLLER], request.match_info["node"]
-    controller.cluster.get(name)
-    return await _stream(request, lambda tell: drain.drain(controller, name, tell))
+    plane, name = request.app[PLANE], request.match_info["node"]
+    plane.cluster.get(name)
+    return await _stream(request, lambda tell: drain.drain(
+        plane.state, plane.cluster, plane.executor, plane.migrator, name, tell))
 
 
 async def taint_node(request: web.Request) -> web.StreamResponse:
     """Set or remove taints; tasks that do not tolerate a NoExecute one move. A stream of events."""
-    controller, name = request.app[CONTROLLER], request.match_info["node"]
+    plane, name = request.app[PLANE], request.match_info["node"]
     wish = msgspec.json.decode(await request.read(), type=NodeUpdateRequest)
-    controller.cluster.get(name)
-    return await _stream(request, lambda tell: drain.taint(controller, name, wish, tell))
+    plane.cluster.get(name)
+    return await _stream(request, lambda tell: drain.taint(plane.state, plane.cluster, plane.executor, name, wish, tell))
 
 
 async def remove_node(request: web.Request) -> web.Response:
     """Let a node go."""
-    controller, name = request.app[CONTROLLER], request.match_info["node"]
-    node = controller.cluster.get(name).node
-    tasks = sum(t.node == node.name for t in controller.tasks.values())
-    await controller.cluster.remove(name, tasks, force=request.query.get("force") == "1")
+    plane, name = request.app[PLANE], request.match_info["node"]
+    node = plane.cluster.get(name).node
+    tasks = sum(t.node == node.name for t in plane.state.tasks.values())
+    await plane.cluster.remove(name, tasks, force=request.query.get("force") == "1")
     return web.Response(status=204)
 
 
 async def proposed_moves(request: web.Request) -> web.Response:
     """Moves that would even out the cluster. Changes nothing."""
+    plane = request.app[PLANE]
     limit = int(request.query.get("limit", "10"))
-    return _json([_row(m) for m in drain.proposed_moves(request.app[CONTROLLER], limit)])
+    return _json([_row(m) for m in find_moves(plane.state, plane.inputs, limit)])
 
 
 async def rebalance(request: web.Request) -> web.StreamResponse:
     """Make those moves; a stream of events."""
+    plane = request.app[PLANE]
     limit = int(request.query.get("limit", "10"))
-    return await _stream(request, lambda tell: drain.rebalance(request.app[CONTROLLER], limit, tell))
+    return await _stream(request, lambda tell: make_moves(plane.state, plane.inputs, plane.executor, limit, tell))
 
 
 async def dump_store(request: web.Request) -> web.StreamResponse:
     """All that the store holds, as of one revision: a backup, for `pystack store restore`."""
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
     await response.prepare(request)
-    for line in await dump(request.app[CONTROLLER].store):
+    for line in await dump(request.app[PLANE].store):
         await response.write(line)
     return response
 
@@ -453,9 +460,9 @@ class MoveVolumeRequest(Record, frozen=True, kw_only=True):
 
 async def move_a_volume(request: web.Request) -> web.StreamResponse:
     """Take a volume and its users to another node; a stream of events."""
-    controller, name = request.app[CONTROLLER], request.match_info["volume"]
+    plane, name = request.app[PLANE], request.match_info["volume"]
     wish = msgspec.json.decode(await request.read(), type=MoveVolumeRequest)
-    return await _stream(request, lambda tell: move_volume(controller, name, wish.node, tell))
+    return await _stream(request, lambda tell: plane.migrator.move(name, wish.node, tell))
 
 
 class ContentRow(Record, frozen=True, kw_only=True):
@@ -468,60 +475,60 @@ class ContentRow(Record, frozen=True, kw_only=True):
     stacks: list[str]
 
 
-def _content_row(controller: Controller, one: ExternalContent) -> ContentRow:
+def _content_row(plane: ControlPlane, one: ExternalContent) -> ContentRow:
     return ContentRow(name=one.name, digest=one.digest, created=one.created, updated=one.updated,
-                      stacks=sorted(_users_of(controller, one.kind, one.name)))
+                      stacks=sorted(_users_of(plane, one.kind, one.name)))
 
 
-def _users_of(controller: Controller, kind: str, name: str) -> set[str]:
+def _users_of(plane: ControlPlane, kind: str, name: str) -> set[str]:
     return {
-        r.stack.name for r in controller.stacks.values() for c in r.stack.contents
+        r.stack.name for r in plane.state.stacks.values() for c in r.stack.contents
         if c.external and (c.kind, c.name) == (kind, name)
     }
 
 
 async def list_contents(request: web.Request) -> web.Response:
     """Configs, or secrets, that were made by hand."""
-    controller, kind = request.app[CONTROLLER], request.match_info["kind"]
-    found = [one for _, one in sorted(controller.contents.named.items()) if one.kind == kind]
-    return _json([_row(_content_row(controller, one)) for one in found])
+    plane, kind = request.app[PLANE], request.match_info["kind"]
+    found = [one for _, one in sorted(plane.contents.named.items()) if one.kind == kind]
+    return _json([_row(_content_row(plane, one)) for one in found])
 
 
 async def get_contents(request: web.Request) -> web.Response:
     """One of them."""
-    controller = request.app[CONTROLLER]
-    one = controller.contents.find(request.match_info["kind"], request.match_info["name"])
-    return _json(_row(_content_row(controller, one)))
+    plane = request.app[PLANE]
+    one = plane.contents.find(request.match_info["kind"], request.match_info["name"])
+    return _json(_row(_content_row(plane, one)))
 
 
 async def put_contents(request: web.Request) -> web.Response:
     """Make one of the request's body."""
-    controller = request.app[CONTROLLER]
-    made = await controller.contents.create(
+    plane = request.app[PLANE]
+    made = await plane.contents.create(
         request.match_info["kind"], request.match_info["name"], await request.read(),
         replace=request.query.get("replace") == "1",
     )
-    return _json(_row(_content_row(controller, made)))
+    return _json(_row(_content_row(plane, made)))
 
 
 async def remove_contents(request: web.Request) -> web.Response:
     """Remove one that no stack uses."""
-    controller, kind, name = request.app[CONTROLLER], request.match_info["kind"], request.match_info["name"]
-    await controller.contents.remove(kind, name, _users_of(controller, kind, name))
+    plane, kind, name = request.app[PLANE], request.match_info["kind"], request.match_info["name"]
+    await plane.contents.remove(kind, name, _users_of(plane, kind, name))
     return web.Response(status=204)
 
 
 async def doctor(request: web.Request) -> web.Response:
     """Every layer of the networks on every node; with *repair*, after what can be put right was."""
-    controller = request.app[CONTROLLER]
-    checks = await diagnose(controller.cluster, controller.networks, repair=request.query.get("repair") == "1")
+    plane = request.app[PLANE]
+    checks = await diagnose(plane.cluster, plane.state.networks, repair=request.query.get("repair") == "1")
     return _json([_row(c) for c in checks])
 
 
 async def why(request: web.Request) -> web.Response:
     """Every node's verdict on a task, or on one more task of a service."""
     name, service = request.match_info["stack"], request.match_info["service"]
-    return _json(msgspec.to_builtins(request.app[CONTROLLER].why(name, service, request.query.get("task", ""))))
+    return _json(msgspec.to_builtins(request.app[PLANE].planner.why(name, service, request.query.get("task", ""))))
 
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -548,8 +555,8 @@ ROUTES: tuple[tuple[str, str, Handler, type | None, Any], ...] = (
     ("POST", "/v1/stacks/{stack}/down", down, DownRequest, None),
     ("POST", "/v1/stacks/{stack}/{verb:stop|start|restart}", act, ActRequest, None),
     ("POST", "/v1/stacks/{stack}/rm", remove, RemoveRequest, None),
-    ("POST", "/v1/stacks/{stack}/guests", invite, GuestRequest, Task),
-    ("DELETE", "/v1/stacks/{stack}/guests/{guest}", part, None, None),
+    ("POST", "/v1/stacks/{stack}/guests", create_oneoff, OneoffRequest, Task),
+    ("DELETE", "/v1/stacks/{stack}/guests/{guest}", delete_oneoff, None, None),
     ("GET", "/v1/stacks/{stack}/services/{service}/why", why, None, Why),
     ("GET", "/v1/events", stream_events, None, None),
     ("GET", "/v1/rebalance", proposed_moves, None, list[Move]),
@@ -590,10 +597,10 @@ OWN_ENGINE = "/v1/nodes/local/engine"
 """The path of the server's own node."""
 
 
-def make(controller: Controller, gitops: Gitops, stop: asyncio.Event) -> web.Application:
+def make(plane: ControlPlane, gitops: Gitops, stop: asyncio.Event) -> web.Application:
     app = web.Application(middlewares=[errors], client_max_size=64 << 20)
     app.on_response_prepare.append(not_twice)
-    app[CONTROLLER] = controller
+    app[PLANE] = plane
     app[repositories.GITOPS] = gitops
     app[STOP] = stop
     for method, path, handler, _, _ in ROUTES:
@@ -602,13 +609,14 @@ def make(controller: Controller, gitops: Gitops, stop: asyncio.Event) -> web.App
 
 
 class StandbyState:
-    """A server that does not lead: *reason* is why, *away* says that nobody can lead, as the store does not answer. *last* is
-    what this server knew when it led last, if it did, *since* when that was, in monotonic seconds."""
+    """A server that does not lead, and *reason* says why. *store_unreachable*: no server can lead, since the store does not
+    answer. *last_plane* is what this server knew when it last led, None if it never did; *since* is when that was, in
+    monotonic seconds."""
 
     def __init__(self) -> None:
         self.reason = "this server is not ready yet"
         self.store_unreachable = False
-        self.last: Controller | None = None
+        self.last_plane: ControlPlane | None = None
         self.repositories: Gitops | None = None
         self.since = 0.0
 
@@ -631,7 +639,7 @@ def waiting(state: StandbyState) -> web.Application:
 
     def remembered(handler: Handler) -> Handler:
         async def answer(request: web.Request) -> web.StreamResponse:
-            if not state.store_unreachable or state.last is None:
+            if not state.store_unreachable or state.last_plane is None:
                 return await refuse(request)
             response = await handler(request)
             response.headers[STALE] = f"{time.monotonic() - state.since:.0f} {state.reason.partition(':')[0]}"
@@ -640,8 +648,8 @@ def waiting(state: StandbyState) -> web.Application:
         return answer
 
     app = web.Application(middlewares=[errors])
-    if state.last and state.repositories:
-        app[CONTROLLER] = state.last
+    if state.last_plane and state.repositories:
+        app[PLANE] = state.last_plane
         app[repositories.GITOPS] = state.repositories
         for method, path, handler, _, _ in ROUTES:
             if method == "GET" and path in READABLE_WHEN_STALE:

@@ -149,14 +149,14 @@ class Cluster:
             moved.append((member, theirs))
         own = self.members.get(self.local)
         if own and own.ready and own.node.underlay and not self._advertise and mine not in ("", own.node.underlay):
-            await own.look()
+            await own.refresh_facts()
             if not own.node.facts.addressed:
                 moved.append((own, mine))
         for one, address in moved:
             log.warning("node %s is at %s now, and not at %s", one.node.name, address, one.node.underlay)
             one.node = msgspec.structs.replace(one.node, underlay=address)
             await self._keep(one.node)
-            await one.look()
+            await one.refresh_facts()
         return bool(moved)
 
     async def _keep(self, node: Node) -> None:
@@ -176,17 +176,17 @@ class Cluster:
     def ready(self) -> set[str]:
         return {name for name, member in self.members.items() if member.ready}
 
-    def silent(self, name: str) -> str:
+    def unreachable_reason(self, name: str) -> str:
         """Why nothing is heard of node *name* now, "" where it answers."""
         member = self.members.get(name)
         if member is None:
             return f"node {name} is gone from the cluster"
         return "" if member.ready else f"node {name} does not answer: {member.problem}"
 
-    async def look(self) -> None:
+    async def refresh_facts(self) -> None:
         """Ask every node that answers what it is now: links come and go without a word. One that fails is seen to be
         down by others."""
-        await asyncio.gather(*(m.look() for m in self.members.values() if m.ready), return_exceptions=True)
+        await asyncio.gather(*(m.refresh_facts() for m in self.members.values() if m.ready), return_exceptions=True)
         if await self._tell(self.members.values()):
             self._spreading = asyncio.create_task(self.deliver())
 

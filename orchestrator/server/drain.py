@@ -1,58 +1,36 @@
-"""Tasks that go to other nodes: since a node is taken out of use, or to even out the cluster."""
+"""Moves tasks off a node that is drained or tainted."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-import msgspec
-
-from orchestrator.placement.assign import placed_units
-from orchestrator.placement.board import board_of, demand_of_others
-from orchestrator.placement.rebalance import Move, moves
-from orchestrator.server import lifecycle, volume_migration
-from orchestrator.server.cluster import NodeUpdateRequest
-from orchestrator.server.rollout import Failure
-
-if TYPE_CHECKING:
-    from orchestrator.server.controller import Controller
+from orchestrator.server.cluster import Cluster, NodeUpdateRequest
+from orchestrator.server.events import Failure, Tell
+from orchestrator.server.execute import PlanExecutor
+from orchestrator.server.state import ClusterState
+from orchestrator.server.volume_migration import VolumeMigrator
 
 
-def proposed_moves(controller: Controller, limit: int) -> list[Move]:
-    """Moves that would even out the cluster. Reads only."""
-    ground = controller.ground("")
-    board = board_of(ground.nodes, ground.ready)
-    demand_of_others(board, [t for t in controller.tasks.values() if t.desired != "guest"], ground.demands)
-    units = [
-        unit for name, record in sorted(controller.stacks.items())
-        for unit in placed_units(record.stack, controller.state(name).tasks, controller.ground(name))
-    ]
-    return moves(board, units, limit=limit)
+async def drain(
+    state: ClusterState, cluster: Cluster, executor: PlanExecutor, migrator: VolumeMigrator, name: str, tell: Tell
+) -> list[Failure]:
+    """Take node *name* out of use: move the volumes that follow their users, then redeploy each stack that has tasks there."""
+    node = await cluster.change(name, NodeUpdateRequest(availability="drain"))
+    failures = await migrator.evacuate(node.name, tell)
+    return [*failures, *await _redeploy(state, executor, node.name, tell)]
 
 
-async def rebalance(controller: Controller, limit: int, tell: Any) -> list[Failure]:
-    """Make the proposed moves, one after the other, each up before the next begins."""
-    for move in proposed_moves(controller, limit):
-        tell({"event": "move", **msgspec.to_builtins(move)})
-        if failures := await lifecycle.again(controller, move.stack, tell, dict.fromkeys(move.tasks, move.target)):
-            return failures
+async def taint(
+    state: ClusterState, cluster: Cluster, executor: PlanExecutor, name: str, request: NodeUpdateRequest, tell: Tell
+) -> list[Failure]:
+    """Change the taints of node *name*, and move the tasks that do not tolerate a new `NoExecute` taint."""
+    node = await cluster.change(name, request)
+    if any(t.endswith(":NoExecute") for t in request.taints):
+        return await _redeploy(state, executor, node.name, tell)
     return []
 
 
-async def drain(controller: Controller, name: str, tell: Any) -> list[Failure]:
-    """Take a node out of use; each stack that has tasks there is brought up again without it."""
-    node = await controller.cluster.change(name, NodeUpdateRequest(availability="drain"))
-    return [*await volume_migration.follow(controller, node.name, tell), *await _leave(controller, node.name, tell)]
-
-
-async def taint(controller: Controller, name: str, wish: NodeUpdateRequest, tell: Any) -> list[Failure]:
-    """Change a node's taints; what it may not keep any more is brought up elsewhere."""
-    node = await controller.cluster.change(name, wish)
-    return await _leave(controller, node.name, tell) if any(t.endswith(":NoExecute") for t in wish.taints) else []
-
-
-async def _leave(controller: Controller, node: str, tell: Any) -> list[Failure]:
-    """Bring each stack that has tasks on *node* up again: placement decides what may stay there."""
+async def _redeploy(state: ClusterState, executor: PlanExecutor, node: str, tell: Tell) -> list[Failure]:
+    """Redeploy each stack that has tasks on *node*; placement decides which of them may stay."""
     failures: list[Failure] = []
-    for stack in sorted({t.stack for t in controller.tasks.values() if t.node == node}):
-        failures += await lifecycle.again(controller, stack, tell)
+    for stack in sorted({t.stack for t in state.tasks.values() if t.node == node}):
+        failures += await executor.redeploy(stack, tell)
     return failures

@@ -24,7 +24,7 @@ from agent.sealing import make_key
 from orchestrator.errors import PystackError
 from orchestrator.gitops.gitops import Gitops
 from orchestrator.server import api
-from orchestrator.server.controller import Controller
+from orchestrator.server.plane import ControlPlane
 from orchestrator.store.interface import Store, StoreError
 from orchestrator.store.sqlite import SqliteStore
 
@@ -133,15 +133,15 @@ async def _lead(
 ) -> None:
     """Be the control plane until *stop* or *over*; *state* keeps what was known then."""
     paths = agent.paths
-    controller = Controller(
+    plane = ControlPlane(
         store, _name(), paths.docker_socket, paths.run, paths.keys, advertise=config.advertise,
         reschedule_after_s=agent.engine.settings.reschedule_after_s,
     )
-    gitops = Gitops(controller, paths.root / "gitops", paths.run / "gitops")
+    gitops = Gitops(plane, paths.root / "gitops", paths.run / "gitops")
     try:
-        await controller.start()
+        await plane.start()
         await gitops.start()
-        application = api.make(controller, gitops, stop)
+        application = api.make(plane, gitops, stop)
         agent.answer_in(application, api.OWN_ENGINE)  # what goes to another node by the proxy needs no detour for this one
         runner = await _listen(paths, application)
         await wait_or_stop(stop, over.wait())
@@ -149,10 +149,10 @@ async def _lead(
     except StoreError as error:
         log.warning("%s", error)
     finally:
-        if state and controller.known_once:
-            state.last, state.repositories, state.since = controller, gitops, time.monotonic()
+        if state and plane.loaded:
+            state.last_plane, state.repositories, state.since = plane, gitops, time.monotonic()
         await gitops.close()
-        await controller.close()
+        await plane.close()
 
 
 async def _listen(paths: Paths, app: web.Application) -> web.AppRunner:

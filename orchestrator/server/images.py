@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence, Set
-from typing import Any
 
 import msgspec
 
@@ -14,7 +13,7 @@ from orchestrator.couriers.courier import Courier
 from orchestrator.couriers.shipping import ship
 from orchestrator.errors import PystackError, RefusedError, UnreachableError
 from orchestrator.server.cluster import Cluster
-from orchestrator.server.rollout import Failure
+from orchestrator.server.events import Failure, PullEvent, ShipEvent, Tell
 from orchestrator.stackfile.model import Stack
 from orchestrator.stackfile.units import parse_duration
 
@@ -58,14 +57,14 @@ class Images:
         found: dict[str, str] = await courier.call("POST", "/pystack/images/ids", data=msgspec.json.encode(images))
         return found
 
-    async def ship(self, tasks: Sequence[Task], tell: Any) -> list[Failure]:
+    async def ship(self, tasks: Sequence[Task], tell: Tell) -> list[Failure]:
         """Bring the images of *tasks* to their nodes, from a node that has them."""
         if len(self.cluster.members) < 2:
             return []
         wanted: dict[str, dict[str, tuple[str, Task]]] = {}
         for task in tasks:
             for name, identity in task.container.images.items():
-                if identity and not self.cluster.silent(task.node):
+                if identity and not self.cluster.unreachable_reason(task.node):
                     wanted.setdefault(task.node, {})[identity] = (name, task)
         have = {node: await self._on(node, list(images)) for node, images in wanted.items()}
         failures: list[Failure] = []
@@ -73,7 +72,7 @@ class Images:
         async def bring(node: str, image: str, name: str, task: Task) -> None:
             try:
                 source = await self._holder(image)
-                tell({"event": "ship", "image": name, "from": source, "to": node})
+                tell(ShipEvent(image=name, source=source, target=node))
                 await ship(image, self.cluster.get(source).courier, self.cluster.get(node).courier)
             except PystackError as error:
                 reason = f"image {name} cannot be brought to {node}: {error}"
@@ -93,7 +92,7 @@ class Images:
                 return node
         raise RefusedError("no node has it any more: pull or load it again")
 
-    async def pull(self, stack: Stack, wanted_for: Set[str] | None, policy: str, tell: Any) -> list[Failure]:
+    async def pull(self, stack: Stack, wanted_for: Set[str] | None, policy: str, tell: Tell) -> list[Failure]:
         """Bring every image that is missing, or that the policy wants anew, *wanted_for* some services or all. A failure
         ends it before anything began."""
         have = await self.ids(stack)
@@ -120,7 +119,7 @@ class Images:
             where = next(s.where for s in stack.services if s.name == service)
             try:
                 async for event in self._local.stream("POST", "/images/create", params={"fromImage": image}):
-                    tell({"event": "pull", "image": image, **event})
+                    tell(msgspec.convert({"event": "pull", "image": image, **event}, PullEvent))
             except RefusedError as error:
                 failures.append(Failure(task=service, where=where, reason=f"image {image}: {error}"))
 

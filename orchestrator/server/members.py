@@ -103,14 +103,14 @@ class NodeConnection:
     async def _returned(self) -> None:
         """The node answers: learn what it is, and tell it what it must be."""
         self.heard_at = asyncio.get_running_loop().time()
-        await self.look()
+        await self.refresh_facts()
         await self.returned(self)
         self.problem = ""
         self.silent_since = None
         self.synced.set()
         self._greeting = asyncio.create_task(self._deliver_quietly())
 
-    async def look(self) -> None:
+    async def refresh_facts(self) -> None:
         """Learn what the node is now. Raises UnreachableError, RefusedError."""
         before = self.node.facts
         where = {"underlay": self.node.underlay}

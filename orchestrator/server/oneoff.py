@@ -1,10 +1,12 @@
-"""Containers that somebody runs by hand on a stack's networks (`pystack run`): what the cluster does for them."""
+"""One-off containers (`pystack run`): the cluster gives them a node and addresses on the stack's networks.
+
+Compose's term: the label `com.docker.compose.oneoff`. The client makes the container itself, through the node's Engine API.
+"""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -12,59 +14,55 @@ from agent.manifest import Container, Task
 from orchestrator.errors import RefusedError, UnreachableError
 from orchestrator.placement.assign import place_guest
 from orchestrator.planning.expand import address_guest
-from orchestrator.server import store_keys
 from orchestrator.server.contents import files_with_digests
-from orchestrator.store.interface import Op, Put
+from orchestrator.server.dispatcher import Dispatcher
+from orchestrator.server.events import StepEvent, Tell, ignore
+from orchestrator.server.images import Images
+from orchestrator.server.inputs import Inputs
+from orchestrator.server.prepare import prepare_nodes
 
-if TYPE_CHECKING:
-    from orchestrator.server.controller import Controller
 
+async def create_oneoff(
+    dispatcher: Dispatcher, images: Images, inputs: Inputs, stack: str, service: str, name: str, container: Container
+) -> Task:
+    """Register the one-off container *name*, which runs like *service* of *stack*. Returns its task, with node and addresses.
 
-async def invite(controller: Controller, name: str, service: str, guest: str, container: Container) -> Task:
-    """Give a container that is run by hand a node and addresses on the stack's networks, and let its peers know.
-
-    It is the caller's to make it there; `part` takes it all back. Raises RefusedError, ImpossibleError."""
-    async with controller.lock(name):
-        stack = controller.known(name).stack
-        one = next((s for s in stack.services if s.name == service), None)
-        if one is None:
-            raise RefusedError(f"stack {name} has no service {service}", 404)
-        if guest in controller.tasks:
-            raise RefusedError(f"the name {guest} is in use: choose another with --name", 409)
-        images = await controller.images.ids(stack)
-        made = msgspec.structs.replace(container, image_id=images.get(container.image, ""),
-                                       files=files_with_digests(container.files, stack.contents))
-        draft = Task(name=guest, stack=name, service=service, container=made, desired="guest", where=one.where)
-        ground = controller.ground(name)
-        state = controller.state(name)
-        task = place_guest(stack, draft, state.tasks, ground)
-        task, networks = address_guest(task, state, list(controller.networks.values()), ground)
-        await controller.cluster.ask_keys_for([task], networks)
-        if failures := await controller.images.ship([task], lambda _: None):
+    `delete_oneoff` takes it back. Raises RefusedError, and ImpossibleError if no node can take it."""
+    state = dispatcher.state
+    async with state.lock(stack):
+        one = state.get_service(stack, service)
+        record = state.stacks[stack].stack
+        if name in state.tasks:
+            raise RefusedError(f"the name {name} is in use: choose another with --name", 409)
+        ids = await images.ids(record)
+        container = msgspec.structs.replace(container, image_id=ids.get(container.image, ""),
+                                            files=files_with_digests(container.files, record.contents))
+        draft = Task(name=name, stack=stack, service=service, container=container, desired="guest", where=one.where)
+        placement, current = inputs.placement(stack), state.of_stack(stack)
+        task = place_guest(record, draft, current.tasks, placement)
+        task, networks = address_guest(task, current, list(state.networks.values()), placement)
+        if failures := await prepare_nodes(dispatcher.cluster, images, [task], networks, ignore):
             raise RefusedError(failures[0].reason, 409)
-        operations: list[Op] = [Put(store_keys.of_network(n), msgspec.json.encode(n)) for n in networks]
-        await controller.transact([*operations, Put(store_keys.of_task(task), msgspec.json.encode(task))])
-        controller.networks.update({n.name: n for n in networks})
-        controller.tasks[task.name] = task
-        await controller.cluster.deliver()
+        await state.put(tasks=[task], networks=networks)
+        await dispatcher.cluster.deliver()
         return task
 
 
-async def part(controller: Controller, name: str, guest: str) -> None:
-    """Take back what `invite` gave; not there is fine."""
-    async with controller.lock(name):
-        if guest in controller.tasks and controller.tasks[guest].desired == "guest":
-            await controller.remove_tasks([guest])
+async def delete_oneoff(dispatcher: Dispatcher, stack: str, name: str) -> None:
+    """Take back what `create_oneoff` gave. Does nothing if there is no such container."""
+    async with dispatcher.state.lock(stack):
+        task = dispatcher.state.tasks.get(name)
+        if task and task.desired == "guest":
+            await dispatcher.remove_tasks([name])
 
 
-async def send_away(controller: Controller, guests: Sequence[Task], tell: Any) -> None:
-    """Remove containers that were run by hand, and take back what they had."""
-    for guest in guests:
-        tell({"event": "step", "action": "remove", "kind": "task", "name": guest.name, "node": guest.node,
-              "reason": "down"})
-        member = controller.cluster.members.get(guest.node)
+async def remove_oneoffs(dispatcher: Dispatcher, tasks: Sequence[Task], tell: Tell) -> None:
+    """Remove the one-off containers *tasks* from their nodes, and take back what they had."""
+    for task in tasks:
+        tell(StepEvent(action="remove", kind="task", name=task.name, node=task.node, reason="down"))
+        member = dispatcher.cluster.members.get(task.node)
         if member and member.ready:
             with contextlib.suppress(RefusedError, UnreachableError):
-                await member.courier.call("DELETE", f"/containers/{guest.name}", params={"force": "1", "v": "1"})
-    if guests:
-        await controller.remove_tasks([g.name for g in guests])
+                await member.courier.call("DELETE", f"/containers/{task.name}", params={"force": "1", "v": "1"})
+    if tasks:
+        await dispatcher.remove_tasks([t.name for t in tasks])

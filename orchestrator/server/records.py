@@ -1,4 +1,4 @@
-"""What is asked of the controller, and what it keeps of a stack."""
+"""What `up` and `plan` are asked, and what the store keeps of a stack."""
 
 from __future__ import annotations
 

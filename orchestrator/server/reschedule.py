@@ -1,8 +1,8 @@
-"""Tasks of a node that fell silent go to others, as far as they can.
+"""Moves the tasks of nodes that fell silent to other nodes (`reschedule_after` in the configuration).
 
-Only where they are changes: they keep their definition, names and addresses, so nothing else of a stack is touched, and an
-update that waits for somebody goes on waiting. What is bound to the node (a volume, a port, a constraint) stays its own. A
-server that hears nothing from more than half of the nodes takes itself for the one that is cut off, and leaves all as it is.
+Only the node changes: a task keeps its definition, name and addresses. So nothing else of a stack is touched, and an update
+that waits for something goes on waiting. A task that is bound to its node (by a volume, a port, a constraint) stays there. A
+server that does not reach more than half of the nodes assumes that it is cut off itself, and moves nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Set
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -18,84 +17,86 @@ from agent.manifest import Task
 from orchestrator.errors import PystackError
 from orchestrator.placement.assign import reassign
 from orchestrator.planning.expand import rehome
-from orchestrator.server import store_keys
+from orchestrator.server.dispatcher import Dispatcher
+from orchestrator.server.events import ignore
+from orchestrator.server.images import Images
+from orchestrator.server.inputs import Inputs
+from orchestrator.server.prepare import prepare_nodes
 from orchestrator.server.statuses import serves
-from orchestrator.store.interface import Delete, Op, Put
 
-if TYPE_CHECKING:
-    from orchestrator.server.controller import Controller
-
-LOOK_S = 0.5
+POLL_INTERVAL_S = 0.5
 log = logging.getLogger(__name__)
 
 
-async def watch(controller: Controller, after_s: float) -> None:
-    """For ever: rescue the tasks of nodes that are silent for *after_s* seconds."""
-    tried: object = None
-    while True:
-        await asyncio.sleep(LOOK_S)
-        silent = _silent(controller, after_s)
-        stacks = sorted({t.stack for t in controller.tasks.values() if t.node in silent})
-        # what could not go anywhere is tried again when something is different
-        ground = (silent, frozenset(controller.cluster.ready), frozenset(controller.tasks))
-        if not stacks or ground == tried:
-            continue
-        tried = ground
-        # also those that fell silent only now: the ends of a cut are not noticed all at once
-        away = set(controller.cluster.members) - controller.cluster.ready
-        if len(away) * 2 > len(controller.cluster.members):
-            log.warning("more than half of all nodes are silent, so nothing is moved: %s", ", ".join(sorted(away)))
-            continue
-        for stack in stacks:
-            try:
-                await _rescue(controller, stack, silent)
-            except PystackError as error:
-                log.warning("tasks of stack %s stay on nodes that are silent: %s", stack, error)
+class Rescheduler:
+    """The loop that moves tasks away from nodes that have been silent for *after_s* seconds."""
 
+    def __init__(self, dispatcher: Dispatcher, images: Images, inputs: Inputs, after_s: float) -> None:
+        self._dispatcher, self._state, self._cluster = dispatcher, dispatcher.state, dispatcher.cluster
+        self._images = images
+        self._inputs = inputs
+        self._after_s = after_s
 
-def _silent(controller: Controller, after_s: float) -> frozenset[str]:
-    now = asyncio.get_running_loop().time()
-    return frozenset(
-        name for name, m in controller.cluster.members.items() if m.silent_since is not None and now - m.silent_since >= after_s
-    )
+    async def run(self) -> None:
+        """Never returns."""
+        tried: object = None
+        while True:
+            await asyncio.sleep(POLL_INTERVAL_S)
+            silent = self._silent()
+            stacks = sorted({t.stack for t in self._state.tasks.values() if t.node in silent})
+            # tasks that no node could take are tried again when something is different
+            situation = (silent, frozenset(self._cluster.ready), frozenset(self._state.tasks))
+            if not stacks or situation == tried:
+                continue
+            tried = situation
+            # nodes that fell silent only now count too: a partition is not noticed on all connections at once
+            away = set(self._cluster.members) - self._cluster.ready
+            if len(away) * 2 > len(self._cluster.members):
+                log.warning("more than half of all nodes are silent, so nothing is moved: %s", ", ".join(sorted(away)))
+                continue
+            for stack in stacks:
+                try:
+                    await self._reschedule(stack, silent)
+                except PystackError as error:
+                    log.warning("tasks of stack %s stay on nodes that are silent: %s", stack, error)
 
+    def _silent(self) -> frozenset[str]:
+        """The nodes that have been silent for long enough."""
+        now = asyncio.get_running_loop().time()
+        return frozenset(
+            name for name, m in self._cluster.members.items()
+            if m.silent_since is not None and now - m.silent_since >= self._after_s
+        )
 
-async def _rescue(controller: Controller, name: str, silent: Set[str]) -> None:
-    async with controller.lock(name):
-        if name not in controller.stacks:
-            return
-        stack, state, ground = controller.stacks[name].stack, controller.state(name), controller.ground(name)
-        mobile = {s.name for s in stack.services if s.mode.startswith("replicated")}
-        lost = {
-            t.name for t in state.tasks
-            if t.node in silent - controller.cluster.ready and t.service in mobile and t.desired == "running"
-            and not _is_done(controller, t)
-        }
-        nodes = reassign(stack, [t for t in state.tasks if t.desired != "guest"], ground, lost)
-        moved = [msgspec.structs.replace(t, node=nodes[t.name]) for t in state.tasks if t.name in nodes]
-        failures = await controller.images.ship(moved, lambda _: None)
-        stuck = {f.task for f in failures}
-        moved = [t for t in moved if t.name not in stuck]
-        if not moved:
-            return
-        networks = rehome(moved, state, list(controller.networks.values()), ground)
-        await controller.cluster.ask_keys_for(moved, networks)
-        # the two of one task stay in one transaction, however many there are: their number is even
-        operations: list[Op] = [
-            op for t in moved
-            for op in (Delete(store_keys.of_task(controller.tasks[t.name])), Put(store_keys.of_task(t), msgspec.json.encode(t)))
-        ]
-        operations += [Put(store_keys.of_network(n), msgspec.json.encode(n)) for n in networks]
-        await controller.transact(operations)
-        controller.statuses.forget({t.name for t in moved})
-        controller.networks.update({n.name: n for n in networks})
-        controller.tasks.update({t.name: t for t in moved})
-        for task in moved:
-            log.warning("%s goes to %s: its node is silent", task.name, task.node)
-        await controller.cluster.deliver()
+    async def _reschedule(self, name: str, silent: Set[str]) -> None:
+        """Move the tasks of stack *name* away from the nodes *silent*, as far as other nodes can take them."""
+        state = self._state
+        async with state.lock(name):
+            if name not in state.stacks:
+                return
+            stack, current, placement = state.stacks[name].stack, state.of_stack(name), self._inputs.placement(name)
+            mobile = {s.name for s in stack.services if s.mode.startswith("replicated")}
+            lost = {
+                t.name for t in current.tasks
+                if t.node in silent - self._cluster.ready and t.service in mobile and t.desired == "running"
+                and not self._is_done(t)
+            }
+            nodes = reassign(stack, [t for t in current.tasks if t.desired != "guest"], placement, lost)
+            moved = [msgspec.structs.replace(t, node=nodes[t.name]) for t in current.tasks if t.name in nodes]
+            networks = rehome(moved, current, list(state.networks.values()), placement)
+            failures = await prepare_nodes(self._cluster, self._images, moved, networks, ignore)
+            if stuck := {f.task for f in failures}:
+                moved = [t for t in moved if t.name not in stuck]
+                networks = rehome(moved, current, list(state.networks.values()), placement)
+            if not moved:
+                return
+            await state.put(tasks=moved, networks=networks)
+            self._dispatcher.statuses.forget({t.name for t in moved})
+            for task in moved:
+                log.warning("%s goes to %s: its node is silent", task.name, task.node)
+            await self._cluster.deliver()
 
-
-def _is_done(controller: Controller, task: Task) -> bool:
-    """It had ended by itself, for good, when it was last heard of."""
-    status = controller.statuses.by_task.get(task.name)
-    return status is not None and not serves(status) and status.state == "exited" and status.exit_code == 0
+    def _is_done(self, task: Task) -> bool:
+        """Whether *task* had ended with exit code 0 when its node was last heard."""
+        status = self._dispatcher.statuses.by_task.get(task.name)
+        return status is not None and not serves(status) and status.state == "exited" and status.exit_code == 0
