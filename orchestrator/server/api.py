@@ -25,7 +25,8 @@ from orchestrator.server import drain, lifecycle, oneoff, proxy, revisions
 from orchestrator.server.cluster import NodeAddRequest, NodeUpdateRequest
 from orchestrator.server.contents import ExternalContent
 from orchestrator.server.doctor import Check, diagnose
-from orchestrator.server.events import DoneEvent, ErrorEvent, Event, Failure, Tell
+from orchestrator.server.events import DoneEvent, ErrorEvent, Event, Failure, TaskChange, Tell
+from orchestrator.server.openapi import Stream
 from orchestrator.server.plane import ControlPlane
 from orchestrator.server.rebalance import proposed_moves as find_moves
 from orchestrator.server.rebalance import rebalance as make_moves
@@ -541,33 +542,33 @@ ROUTES: tuple[tuple[str, str, Handler, type | None, Any], ...] = (
     ("GET", "/v1/stacks/{stack}/tasks", list_tasks, None, list[TaskRow]),
     ("GET", "/v1/doctor", doctor, None, list[Check]),
     ("GET", "/v1/store", dump_store, None, None),
-    ("POST", "/v1/volumes/{volume}/move", move_a_volume, MoveVolumeRequest, None),
+    ("POST", "/v1/volumes/{volume}/move", move_a_volume, MoveVolumeRequest, Stream(Event)),
     ("GET", "/v1/{kind:config|secret}s", list_contents, None, list[ContentRow]),
     ("GET", "/v1/{kind:config|secret}s/{name}", get_contents, None, ContentRow),
     ("PUT", "/v1/{kind:config|secret}s/{name}", put_contents, None, ContentRow),
     ("DELETE", "/v1/{kind:config|secret}s/{name}", remove_contents, None, None),
     ("POST", "/v1/plan", plan, UpRequest, Plan),
-    ("POST", "/v1/up", up, UpRequest, None),
-    ("POST", "/v1/apply", apply, SavedPlan, None),
+    ("POST", "/v1/up", up, UpRequest, Stream(Event)),
+    ("POST", "/v1/apply", apply, SavedPlan, Stream(Event)),
     ("GET", "/v1/stacks/{stack}/history", history, None, list[RevisionRow]),
     ("POST", "/v1/stacks/{stack}/plan", plan_rollback, RollbackRequest, Plan),
-    ("POST", "/v1/stacks/{stack}/rollback", rollback, RollbackRequest, None),
-    ("POST", "/v1/stacks/{stack}/down", down, DownRequest, None),
-    ("POST", "/v1/stacks/{stack}/{verb:stop|start|restart}", act, ActRequest, None),
-    ("POST", "/v1/stacks/{stack}/rm", remove, RemoveRequest, None),
+    ("POST", "/v1/stacks/{stack}/rollback", rollback, RollbackRequest, Stream(Event)),
+    ("POST", "/v1/stacks/{stack}/down", down, DownRequest, Stream(Event)),
+    ("POST", "/v1/stacks/{stack}/{verb:stop|start|restart}", act, ActRequest, Stream(Event)),
+    ("POST", "/v1/stacks/{stack}/rm", remove, RemoveRequest, Stream(Event)),
     ("POST", "/v1/stacks/{stack}/guests", create_oneoff, OneoffRequest, Task),
     ("DELETE", "/v1/stacks/{stack}/guests/{guest}", delete_oneoff, None, None),
     ("GET", "/v1/stacks/{stack}/services/{service}/why", why, None, Why),
-    ("GET", "/v1/events", stream_events, None, None),
+    ("GET", "/v1/events", stream_events, None, Stream(TaskChange)),
     ("GET", "/v1/rebalance", proposed_moves, None, list[Move]),
-    ("POST", "/v1/rebalance", rebalance, None, None),
+    ("POST", "/v1/rebalance", rebalance, None, Stream(Event)),
     ("GET", "/v1/nodes", list_nodes, None, list[NodeRow]),
     ("POST", "/v1/nodes", add_node, NodeAddRequest, NodeRow),
     ("GET", "/v1/nodes/{node}", get_node, None, NodeRow),
     ("PATCH", "/v1/nodes/{node}", change_node, NodeUpdateRequest, NodeRow),
     ("DELETE", "/v1/nodes/{node}", remove_node, None, None),
-    ("POST", "/v1/nodes/{node}/drain", drain_node, None, None),
-    ("POST", "/v1/nodes/{node}/taint", taint_node, NodeUpdateRequest, None),
+    ("POST", "/v1/nodes/{node}/drain", drain_node, None, Stream(Event)),
+    ("POST", "/v1/nodes/{node}/taint", taint_node, NodeUpdateRequest, Stream(Event)),
     *repositories.ROUTES,
     ("*", "/v1/nodes/{node}/engine/{path:.*}", engine, None, None),
 )

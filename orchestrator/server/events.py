@@ -5,7 +5,7 @@ The server sends them, the CLI decodes them, and the OpenAPI document describes 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -65,6 +65,11 @@ class PullEvent(Record, frozen=True, kw_only=True, tag_field="event", tag="pull"
     status: str = ""
     id: str = ""
     detail: dict[str, int] | None = msgspec.field(default=None, name="progressDetail")
+
+    @classmethod
+    def of(cls, image: str, line: Mapping[str, Any]) -> PullEvent:
+        """The event for one *line* of a node's answer."""
+        return msgspec.convert({**line, "event": "pull", "image": image}, cls)
 
 
 class ShipEvent(Record, frozen=True, kw_only=True, tag_field="event", tag="ship"):

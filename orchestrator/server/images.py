@@ -118,8 +118,8 @@ class Images:
         async def fetch(image: str, service: str) -> None:
             where = next(s.where for s in stack.services if s.name == service)
             try:
-                async for event in self._local.stream("POST", "/images/create", params={"fromImage": image}):
-                    tell(msgspec.convert({"event": "pull", "image": image, **event}, PullEvent))
+                async for line in self._local.stream("POST", "/images/create", params={"fromImage": image}):
+                    tell(PullEvent.of(image, line))
             except RefusedError as error:
                 failures.append(Failure(task=service, where=where, reason=f"image {image}: {error}"))
 
