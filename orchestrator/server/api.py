@@ -22,10 +22,11 @@ from orchestrator.placement.rebalance import Move
 from orchestrator.planning.manifests import ingress_ports
 from orchestrator.planning.state import Plan
 from orchestrator.server import drain, lifecycle, oneoff, proxy, revisions
-from orchestrator.server.cluster import NodeAddRequest, NodeUpdateRequest
+from orchestrator.server.cluster import NodeUpdateRequest
 from orchestrator.server.contents import ExternalContent
 from orchestrator.server.doctor import Check, diagnose
 from orchestrator.server.events import DoneEvent, ErrorEvent, Event, Failure, TaskChange, Tell
+from orchestrator.server.node_add import NodeAddRequest
 from orchestrator.server.openapi import Stream
 from orchestrator.server.plane import ControlPlane
 from orchestrator.server.rebalance import proposed_moves as find_moves

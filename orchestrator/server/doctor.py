@@ -47,7 +47,7 @@ async def diagnose(cluster: Cluster, networks: Mapping[str, Network], *, repair:
     for part in await asyncio.gather(*(_node(m, repair=repair) for m in ready)):
         out += part
     if repair:
-        await cluster.measure(ready)
+        await cluster.measure_paths(ready)
         await cluster.deliver()
     out += await _reach(ready, networks)
     return sorted(out, key=lambda c: c.ok)
