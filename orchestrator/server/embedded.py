@@ -1,7 +1,7 @@
-"""The all-in-one server: control plane and agent in one process, with the embedded store or one on etcd.
+"""The all-in-one server: control plane and agent in one process, with the embedded store or with etcd.
 
-On etcd several servers, each on a host of its own, know the same cluster: one leads, and the others wait to take over.
-Their agents work on all the while, whoever leads and whether etcd answers or not.
+With etcd there are several servers, each on its own host, for one cluster: one leads, and the others wait to take over. Their
+agents keep working, whichever server leads and whether etcd answers or not.
 """
 
 from __future__ import annotations
@@ -32,12 +32,14 @@ if TYPE_CHECKING:
     from orchestrator.store.etcd import Address, EtcdStore
 
 RETRY_S = 1.0
+"""How long to wait after the store did not answer."""
 log = logging.getLogger(__name__)
 
 
 class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What the environment asks for: *store* is an etcd:// address, "" for the embedded one; *advertise* is how other servers
-    reach this host over SSH (`root@10.0.0.1`); *listen* is a tcp:// address to answer at, "" for none."""
+    """The configuration from the environment. *store* is an etcd:// address, "" for the embedded store; *ca*, *cert* and *key*
+    are files for TLS to etcd. *advertise* is how other servers reach this host over SSH (`root@10.0.0.1`). *listen* is a
+    tcp:// address at which the server also answers, "" for none."""
 
     store: str = ""
     ca: str = ""
@@ -48,6 +50,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def read(cls) -> ServerConfig:
+        """Read the PYSTACK_* variables."""
         get = os.environ.get
         return cls(store=get("PYSTACK_STORE", ""), ca=get("PYSTACK_STORE_CA", ""), cert=get("PYSTACK_STORE_CERT", ""),
                    key=get("PYSTACK_STORE_KEY", ""), advertise=get("PYSTACK_ADVERTISE", ""), listen=get("PYSTACK_LISTEN", ""))
@@ -83,7 +86,7 @@ async def serve() -> None:
 
 
 async def _run_ha(agent: Agent, config: ServerConfig, stop: asyncio.Event) -> None:
-    """Wait to lead, lead, and wait again when that is over."""
+    """High availability: wait to become the leader, lead, and wait again when the leadership is lost."""
     paths = agent.paths
     from orchestrator.store.etcd import Address
 
@@ -106,7 +109,7 @@ async def _run_ha(agent: Agent, config: ServerConfig, stop: asyncio.Event) -> No
 
 
 async def _campaign(address: Address, paths: Paths, state: api.StandbyState, stop: asyncio.Event) -> EtcdStore | None:
-    """A store that this server leads, or None where it does not answer; *state* says what it is at."""
+    """The store, once this server leads; None if the store does not answer. Keeps *state* up to date."""
     from orchestrator.store.etcd import EtcdStore
 
     store = None
@@ -114,7 +117,7 @@ async def _campaign(address: Address, paths: Paths, state: api.StandbyState, sto
         store = await EtcdStore.open(address)
         await store.announce(f"servers/{_name()}", make_key(paths.keys, "seal").encode())
         state.reason, state.store_unreachable = "another server leads: ask that one (PYSTACK_HOST may name several)", False
-        await wait_or_stop(stop, store.lead(_name()))
+        await _wait_or_stop(stop, store.lead(_name()))
         return store
     except StoreError as error:
         state.reason = f"the store does not answer, so nothing can be said or changed; containers run on: {error}"
@@ -123,7 +126,7 @@ async def _campaign(address: Address, paths: Paths, state: api.StandbyState, sto
         state.store_unreachable = True
         if store:
             await store.close()
-        await wait_or_stop(stop, asyncio.sleep(RETRY_S))
+        await _wait_or_stop(stop, asyncio.sleep(RETRY_S))
         return None
 
 
@@ -131,7 +134,7 @@ async def _lead(
     store: Store, agent: Agent, config: ServerConfig, stop: asyncio.Event, over: asyncio.Event,
     state: api.StandbyState | None = None,
 ) -> None:
-    """Be the control plane until *stop* or *over*; *state* keeps what was known then."""
+    """Be the control plane until *stop* or *over*. Leaves in *state* what a stand-by can answer from."""
     paths = agent.paths
     plane = ControlPlane(
         store, _name(), paths.docker_socket, paths.run, paths.keys, advertise=config.advertise,
@@ -142,9 +145,9 @@ async def _lead(
         await plane.start()
         await gitops.start()
         application = api.make(plane, gitops, stop)
-        agent.answer_in(application, api.OWN_ENGINE)  # what goes to another node by the proxy needs no detour for this one
+        agent.answer_in(application, api.OWN_ENGINE)  # requests for this node need no proxy
         runner = await _listen(paths, application)
-        await wait_or_stop(stop, over.wait())
+        await _wait_or_stop(stop, over.wait())
         await runner.cleanup()
     except StoreError as error:
         log.warning("%s", error)
@@ -162,8 +165,8 @@ async def _listen(paths: Paths, app: web.Application) -> web.AppRunner:
     return runner
 
 
-async def wait_or_stop(stop: asyncio.Event, work: Awaitable[object]) -> None:
-    """Wait for *work*, or for *stop*, whichever is first."""
+async def _wait_or_stop(stop: asyncio.Event, work: Awaitable[object]) -> None:
+    """Wait for *work* or for *stop*, whichever is first; cancel the other. Raises what *work* raises."""
     tasks = [asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -180,6 +183,7 @@ def _name() -> str:
 
 
 def main() -> None:
+    """Run the server."""
     run(serve, "server", PystackError)
 
 

@@ -1,4 +1,4 @@
-"""Images on the cluster: which node has what, what must be pulled, and what is carried from node to node."""
+"""The images of the cluster: which node has which, what must be pulled, and what is copied from node to node."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ from orchestrator.stackfile.units import parse_duration
 
 
 def max_age_s(policy: str) -> float:
-    """How old the last pull may be under *policy*: daily, weekly, every_DURATION; 0 where age does not count."""
+    """The age in seconds after which *policy* pulls again: daily, weekly or every_DURATION; 0 for any other policy."""
     if policy.startswith("every_"):
         return parse_duration(policy[6:])
     return {"daily": 86_400.0, "weekly": 604_800.0}.get(policy, 0.0)
 
 
 class Images:
+    """Pulls happen on the server's node; the other nodes get images from a node that has them."""
+
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
 
@@ -34,7 +36,7 @@ class Images:
         return self.cluster.members[self.cluster.local].courier
 
     async def _ages(self, images: Sequence[str]) -> dict[str, float | None]:
-        """Seconds since each of *images* was last pulled here, None for one that never was."""
+        """Seconds since the server's node last pulled each of *images*, None for one that it never pulled."""
         if not images:
             return {}
         data = msgspec.json.encode(images)
@@ -42,7 +44,7 @@ class Images:
         return found
 
     async def ids(self, stack: Stack) -> dict[str, str]:
-        """Image names of *stack* → identity, for those that a node has; this host's word counts before the others'."""
+        """The identities of the images of *stack* that a node has, by name. This host goes before the others."""
         names = sorted({name for s in stack.services for name in s.container.images})
         out: dict[str, str] = {}
         for node in [self.cluster.local, *sorted(self.cluster.ready - {self.cluster.local})]:
@@ -52,13 +54,13 @@ class Images:
         return out
 
     async def _on(self, node: str, images: Sequence[str]) -> dict[str, str]:
-        """Which of *images* (names or identities) a node has whole → their identities."""
+        """The identities of those of *images* (names or identities) that *node* has completely."""
         courier = self.cluster.get(node).courier
         found: dict[str, str] = await courier.call("POST", "/pystack/images/ids", data=msgspec.json.encode(images))
         return found
 
     async def ship(self, tasks: Sequence[Task], tell: Tell) -> list[Failure]:
-        """Bring the images of *tasks* to their nodes, from a node that has them."""
+        """Copy the images of *tasks* to their nodes, from a node that has them. Returns a failure for each that fails."""
         if len(self.cluster.members) < 2:
             return []
         wanted: dict[str, dict[str, tuple[str, Task]]] = {}
@@ -86,15 +88,15 @@ class Images:
         return failures
 
     async def _holder(self, image: str) -> str:
-        """A node that has *image*. Raises RefusedError."""
+        """The name of a node that has *image*. Raises RefusedError if there is none."""
         for node in [self.cluster.local, *sorted(self.cluster.ready - {self.cluster.local})]:
             if await self._on(node, [image]):
                 return node
         raise RefusedError("no node has it any more: pull or load it again")
 
     async def pull(self, stack: Stack, wanted_for: Set[str] | None, policy: str, tell: Tell) -> list[Failure]:
-        """Bring every image that is missing, or that the policy wants anew, *wanted_for* some services or all. A failure
-        ends it before anything began."""
+        """Pull the images that no node has, or that *policy* (or their service's own) wants anew: for the services
+        *wanted_for*, None for all. Returns a failure for each image that cannot be pulled."""
         have = await self.ids(stack)
         wanted: dict[str, str] = {}
         limits: dict[str, tuple[float, str]] = {}

@@ -36,7 +36,7 @@ CONNECT_TIMEOUT_S = 30.0
 log = logging.getLogger(__name__)
 
 
-class Move(Record, frozen=True, kw_only=True):
+class VolumeMove(Record, frozen=True, kw_only=True):
     """A move as the store has it. *stopped* lists the services, as `stack/service`, that were stopped for it; *switched* is
     true once *target* is the volume's node."""
 
@@ -59,7 +59,7 @@ class VolumeMigrator:
         """Move volume *name* to node *target*. Returns the users that do not come up there. Raises RefusedError."""
         volume = find(self._state.volumes, name)
         users = [t for t in self._state.tasks.values() if _uses(t, volume)]
-        move = Move(volume=volume.name, source=volume.node, target=target)
+        move = VolumeMove(volume=volume.name, source=volume.node, target=target)
         self._check(volume, users, move)
         if volume.node == target:
             return []
@@ -88,7 +88,7 @@ class VolumeMigrator:
     async def recover(self) -> None:
         """After a start of the server: finish the moves that it was at, or take them back."""
         for entry in await self._state.store.scan("moves/"):
-            move = msgspec.json.decode(entry.value, type=Move)
+            move = msgspec.json.decode(entry.value, type=VolumeMove)
             for node in (move.source, move.target):
                 if member := self._cluster.members.get(node):
                     with contextlib.suppress(TimeoutError):
@@ -98,7 +98,7 @@ class VolumeMigrator:
             except PystackError as error:
                 log.warning("the move of volume %s to %s is not ended: %s", move.volume, move.target, error)
 
-    def _check(self, volume: Volume, users: Sequence[Task], move: Move) -> None:
+    def _check(self, volume: Volume, users: Sequence[Task], move: VolumeMove) -> None:
         """Raises RefusedError if the volume cannot go to the target of *move*."""
         member = self._cluster.get(move.target)
         if volume.shared:
@@ -123,7 +123,7 @@ class VolumeMigrator:
         stack, current = self._state.stacks[task.stack].stack, self._state.of_stack(task.stack)
         return explain(stack, task.service, task.name, current.tasks, self._inputs.placement(task.stack)).candidates
 
-    async def _migrate(self, move: Move, users: Sequence[Task], tell: Tell) -> Move:
+    async def _migrate(self, move: VolumeMove, users: Sequence[Task], tell: Tell) -> VolumeMove:
         """Everything until the target is the volume's node."""
         source, target = self._cluster.get(move.source).courier, self._cluster.get(move.target).courier
         await self._write(move)
@@ -156,7 +156,7 @@ class VolumeMigrator:
             f"{time.monotonic() - began:.3f} s")))
         return move
 
-    async def _copy_while_in_use(self, move: Move, source: Courier, target: Courier, tell: Tell) -> None:
+    async def _copy_while_in_use(self, move: VolumeMove, source: Courier, target: Courier, tell: Tell) -> None:
         """Passes over the volume, until one is short."""
         for number in range(MAX_PASSES):
             began = time.monotonic()
@@ -168,7 +168,7 @@ class VolumeMigrator:
             if took <= SHORT_PASS_S:
                 return
 
-    async def _finish(self, move: Move, tell: Tell) -> list[Failure]:
+    async def _finish(self, move: VolumeMove, tell: Tell) -> list[Failure]:
         """Start the users on the new node, and delete the old copy once they run. Returns the users that failed."""
         failures: list[Failure] = []
         for stack in _by_stack(move.stopped):
@@ -189,7 +189,7 @@ class VolumeMigrator:
         found = await self._state.store.get(f"moves/{name}")
         if found is None:
             return
-        move = msgspec.json.decode(found.value, type=Move)
+        move = msgspec.json.decode(found.value, type=VolumeMove)
         if move.switched:
             await self._finish(move, ignore)
             return
@@ -207,7 +207,7 @@ class VolumeMigrator:
                 await change_desired_state(self._dispatcher, stack, "start", services, ignore)
         await self._state.transact([Delete(f"moves/{name}")])
 
-    async def _write(self, move: Move) -> None:
+    async def _write(self, move: VolumeMove) -> None:
         await self._state.transact([Put(f"moves/{move.volume}", msgspec.json.encode(move))])
 
 
