@@ -51,6 +51,8 @@ async def listing(request: web.Request) -> web.Response:
         port, _, protocol = wanted.partition("/")
         return any(str(p.published) == port and p.protocol == (protocol or "tcp") for p in record.ports)
 
+    for text in filters["name"]:
+        pattern(text)  # one that is none is told also where there is nothing to compare
     chosen = filters.chosen(records, {
         "id": lambda r, v: r.id.startswith(v),
         "name": lambda r, v: any(pattern(v).search(name) for name in (r.name, f"/{r.name}")),

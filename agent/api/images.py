@@ -40,7 +40,7 @@ def _epoch(stamp: str) -> int:
 
     try:
         return int(instant(stamp)) if stamp else 0
-    except ValueError:
+    except (ValueError, OverflowError):  # a date of no calendar, or "inf"
         return 0
 
 
@@ -144,8 +144,8 @@ class Stream:
             except (AgentError, OSError) as error:
                 await self._line({"error": told(error), "errorDetail": {"message": told(error)}})
         finally:
-            if not task.done():
-                task.cancel()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)  # whoever asked may be gone before it failed
             if getter and not getter.done():
                 getter.cancel()
         return self.response

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import msgspec
 from aiohttp import web
 
@@ -53,7 +55,7 @@ async def stored(request: web.Request) -> web.Response:
 async def adopt(request: web.Request) -> web.Response:
     """What has come becomes the volume, with the description in the body."""
     moving, stored = request.app[ENGINE].moving, await given(request, Stored)
-    if "/" in stored.name or "\0" in stored.name or not moving.incoming(stored.name).is_dir():
+    if "/" in stored.name or not os.path.isdir(moving.incoming(stored.name)):  # also where no file can be called so
         raise NotFoundError(f"nothing has come of a volume {quoted(stored.name)}")
     moving.adopt(stored)
     return web.Response(status=204)

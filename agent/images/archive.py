@@ -12,15 +12,15 @@ import os
 import posixpath
 import secrets
 import tarfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
-from agent.errors import BadRequestError, ImageError
-from agent.images import types
-from agent.images.pull import architecture, choose
+from agent.errors import AgentError, BadRequestError, ImageError
+from agent.images import documents, types
+from agent.images.pull import architecture, choose, first
 from agent.images.reference import DIGEST, Reference, parse
 from agent.images.store import Image, ImageStore, mountable
 from agent.manifest import Container
@@ -29,6 +29,8 @@ from agent.trees.extract import quoted
 from agent.trees.tree import Tree
 
 T = TypeVar("T")
+AT_ONCE = 4
+"""Layers that are unpacked side by side, as in a pull."""
 
 
 class _Layout:
@@ -47,7 +49,7 @@ class _Layout:
             return
         reply = await process.asked("members", (str(self._path), str(self._plain), bounds))
         if "error" in reply:
-            raise BadRequestError(f"{self._path.name} is no image archive: {reply['error']}")
+            raise BadRequestError(f"this is not an image archive: {reply['error']}")
         self._members = reply["members"]
         self._file = self._plain if reply["plain"] else self._path
 
@@ -98,14 +100,6 @@ async def _stream(file: BinaryIO) -> AsyncIterator[bytes]:
         yield chunk
 
 
-class _Saved(msgspec.Struct, frozen=True, rename={"config": "Config", "tags": "RepoTags", "layers": "Layers"}):
-    """An entry of Docker's manifest.json; paths are names in the archive."""
-
-    config: str
-    layers: tuple[str, ...]
-    tags: tuple[str, ...] | None = None
-
-
 async def load(store: ImageStore, path: Path) -> list[str]:
     """Take every image of an archive or layout into the store; returns their familiar names (or digests)."""
     layout = _Layout(path, store.root / f"plain-{secrets.token_hex(8)}.tmp")
@@ -116,11 +110,9 @@ async def load(store: ImageStore, path: Path) -> list[str]:
             return await _load_oci(store, layout)
         if layout.has("manifest.json"):
             return await _load_docker(store, layout)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise BadRequestError(f"{path.name} is damaged: {error}") from error
     finally:
         layout.close()
-    raise BadRequestError(f"{path.name} is no image archive: it has neither index.json (OCI) nor manifest.json (Docker)")
+    raise BadRequestError("this is not an image archive: it has neither index.json (OCI) nor manifest.json (Docker)")
 
 
 def _blob(digest: str) -> str:
@@ -129,19 +121,31 @@ def _blob(digest: str) -> str:
     return f"blobs/sha256/{digest[7:]}"
 
 
-def _paired(store: ImageStore, layers: Sequence[T], config: types.Config) -> list[tuple[T, str]]:
-    """Each layer with its DiffID. Raises ImageError where they are not as many, or more than are allowed."""
-    ids = config.rootfs.diff_ids
-    if len(layers) != len(ids):
-        raise ImageError(f"the manifest lists {len(layers)} layers, the config {len(ids)}")
-    if len(ids) > store.limits.layers:
-        raise ImageError(f"the image has {len(ids)} layers: the agent's settings allow {store.limits.layers} (limits.layers)")
-    return list(zip(layers, ids, strict=True))
+async def _each(work: Callable[[str, str], Awaitable[T]], layers: Sequence[str], diff_ids: Sequence[str]) -> list[T]:
+    """What *work* gives of each layer and its DiffID, in their order, a few at a time. Raises what the first of them raises."""
+    limit = asyncio.Semaphore(AT_ONCE)
+
+    async def one(layer: str, diff_id: str) -> T:
+        async with limit:
+            return await work(layer, diff_id)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(*pair)) for pair in zip(layers, diff_ids, strict=True)]
+    except* (AgentError, OSError) as errors:
+        raise first(errors) from None
+    return [task.result() for task in tasks]
 
 
 async def _load_oci(store: ImageStore, layout: _Layout) -> list[str]:
-    index = msgspec.json.decode(layout.read("index.json", store.limits.manifest_bytes), type=types.Index)
+    limits = store.limits
+    index = documents.index(layout.read("index.json", limits.manifest_bytes), "the index.json of the archive", limits)
     loaded = []
+
+    async def unpack(digest: str, diff_id: str) -> None:
+        if not (store.has_layer(diff_id) and store.has_blob(digest)):
+            await store.unpack(layout.stream(_blob(digest)), digest=digest, diff_id=diff_id)
+
     for entry in index.manifests:
         name = entry.annotations.get("io.containerd.image.name") or entry.annotations.get(
             "org.opencontainers.image.ref.name", ""
@@ -149,16 +153,15 @@ async def _load_oci(store: ImageStore, layout: _Layout) -> list[str]:
         # an annotation may be a bare tag, which names nothing
         reference = parse(name if ":" in name or "/" in name else f"loaded:{name}") if name else None
         digest = entry.digest
-        data = layout.read(_blob(digest), store.limits.manifest_bytes)
+        data = layout.read(_blob(digest), limits.manifest_bytes)
         if entry.media_type in types.INDEXES:
-            digest = choose(msgspec.json.decode(data, type=types.Index), architecture()).digest
-            data = layout.read(_blob(digest), store.limits.manifest_bytes)
-        manifest = msgspec.json.decode(data, type=types.Manifest)
-        raw = layout.read(_blob(manifest.config.digest), store.limits.config_bytes)
-        config = msgspec.json.decode(raw, type=types.Config)
-        for layer, diff_id in _paired(store, manifest.layers, config):
-            if not (store.has_layer(diff_id) and store.has_blob(layer.digest)):
-                await store.unpack(layout.stream(_blob(layer.digest)), digest=layer.digest, diff_id=diff_id)
+            digest = choose(documents.index(data, f"the index {digest} of the archive", limits), architecture()).digest
+            data = layout.read(_blob(digest), limits.manifest_bytes)
+        manifest = documents.manifest(data, f"the manifest {digest} of the archive", limits)
+        raw = layout.read(_blob(manifest.config.digest), limits.config_bytes)
+        what = f"the config {manifest.config.digest} of the archive"
+        config = documents.config(raw, what, limits, layers=len(manifest.layers))
+        await _each(unpack, [layer.digest for layer in manifest.layers], config.rootfs.diff_ids)
         store.put_blob(raw, manifest.config.digest)
         store.put_blob(data, digest)
         if reference:
@@ -171,17 +174,20 @@ async def _load_oci(store: ImageStore, layout: _Layout) -> list[str]:
 
 
 async def _load_docker(store: ImageStore, layout: _Layout) -> list[str]:
+    limits = store.limits
     loaded = []
-    entries = msgspec.json.decode(layout.read("manifest.json", store.limits.manifest_bytes), type=list[_Saved])
-    for entry in entries:
-        references = [parse(name) for name in entry.tags or ()]
-        raw = layout.read(entry.config, store.limits.config_bytes)
-        config = msgspec.json.decode(raw, type=types.Config)
-        layers = []
-        for name, diff_id in _paired(store, entry.layers, config):
-            reply = await store.unpack(layout.stream(name), digest="", diff_id=diff_id)
-            digest = str(reply["digest"]) or diff_id
-            layers.append(types.Descriptor(types.OCI_LAYER, digest, store.blob(digest).stat().st_size))
+
+    async def unpack(name: str, diff_id: str) -> types.Descriptor:
+        reply = await store.unpack(layout.stream(name), digest="", diff_id=diff_id)
+        digest = str(reply["digest"]) or diff_id
+        return types.Descriptor(types.OCI_LAYER, digest, store.blob(digest).stat().st_size)
+
+    data = layout.read("manifest.json", limits.manifest_bytes)
+    for entry in documents.saved(data, "the manifest.json of the archive", limits):
+        references = [parse(name) for name in entry.repo_tags or ()]
+        raw = layout.read(entry.config, limits.config_bytes)
+        config = documents.config(raw, f"the config {quoted(entry.config)} of the archive", limits, layers=len(entry.layers))
+        layers = await _each(unpack, entry.layers, config.rootfs.diff_ids)
         digest = _commit(store, raw, layers)
         for reference in references:
             store.tag(reference, digest)

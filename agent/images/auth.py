@@ -88,7 +88,7 @@ async def find(host: str, folder: str = "") -> Credentials | None:
             return Credentials("<token>", entry.identitytoken)
         if entry.auth:
             try:
-                user, _, secret = base64.b64decode(entry.auth).decode().partition(":")
+                user, _, secret = base64.b64decode(entry.auth, validate=True).decode().partition(":")
             except (binascii.Error, ValueError) as error:
                 raise ImageError(f"{path}: the entry for {name} is not base64 of user:password") from error
             return Credentials(user, secret.rstrip("\0"))

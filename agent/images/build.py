@@ -61,6 +61,7 @@ async def build(
         await _unpack(context, directory, store)
         with contextlib.suppress(FileNotFoundError):
             (directory / BUILD_EXTRAS).rename(along)  # no COPY shall see what only RUN may
+        _refuse_links(along)
         dockerfile = files.resolve_in_root(directory, wish.dockerfile) if _exists(directory, wish.dockerfile) else None
         if dockerfile is None:
             raise BadRequestError(f"the build context has no {wish.dockerfile}")
@@ -94,6 +95,13 @@ async def build(
         if not wish.tags:
             store.keep_untagged(image.digest)
         return store.image(image.digest)
+
+
+def _refuse_links(along: Path) -> None:
+    """buildah would follow them to files of this host. Raises BadRequestError."""
+    for path in (along, *along.glob("*"), *(along / "secrets").glob("*")):
+        if path.is_symlink():
+            raise BadRequestError(f"the build context's {BUILD_EXTRAS}/{path.relative_to(along)} is a symbolic link: refused")
 
 
 def _further(wish: Wish, along: Path) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from agent.errors import AgentError, ImageError
 from agent.images import documents, types
 from agent.images.reference import DIGEST, Reference
-from agent.images.registry import Registry
+from agent.images.registry import PAUSE_S, Registry
 from agent.images.store import Image, ImageStore
 from agent.settings import Settings
 from agent.trees.extract import quoted
@@ -37,12 +37,15 @@ def choose(index: types.Index, wanted: str, name: str = "") -> types.Descriptor:
     raise ImageError(f"the image {name}".rstrip() + f" has no version for linux/{wanted}, only for {some or 'nothing'}")
 
 
-async def pull(store: ImageStore, reference: Reference, settings: Settings, progress: Progress) -> Image:
+async def pull(
+    store: ImageStore, reference: Reference, settings: Settings, progress: Progress, *, pause_s: float = PAUSE_S
+) -> Image:
     """Fetch *reference* whole, within `settings.limits`. Layers arrive side by side; what is here already is not fetched again.
+    *pause_s* is as in Registry.
 
     Raises ImageError, OSError where the disk refuses."""
     name, limits = reference.familiar, settings.limits
-    async with Registry(reference, settings) as registry:
+    async with Registry(reference, settings, pause_s=pause_s) as registry:
         data, digest, kind = await registry.manifest(reference.target)
         if kind in types.INDEXES:
             entry = choose(documents.index(data, f"the index of image {name}", limits), architecture(), name)
@@ -83,7 +86,7 @@ async def pull(store: ImageStore, reference: Reference, settings: Settings, prog
                 for layer, diff_id in zip(manifest.layers, config.rootfs.diff_ids, strict=True):
                     group.create_task(fetch(layer, diff_id))
         except* (AgentError, OSError) as errors:
-            raise _first(errors) from None
+            raise first(errors) from None
         store.put_blob(data, digest)
         if reference.tag:
             store.tag(reference, digest)
@@ -117,7 +120,7 @@ async def _read(store: ImageStore, digest: str) -> AsyncIterator[bytes]:
             yield chunk
 
 
-def _first(group: BaseExceptionGroup[AgentError | OSError]) -> AgentError | OSError:
+def first(group: BaseExceptionGroup[AgentError | OSError]) -> AgentError | OSError:
     """Of several layers that failed, why the first did."""
     error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+    return first(error) if isinstance(error, BaseExceptionGroup) else error

@@ -139,7 +139,7 @@ class ImageStore:
             key = (digest or diff_id or os.urandom(32).hex()).removeprefix("sha256:")[:20]
             directory = self.layers / f"{key}.tmp"
             blob = self.blobs / f"{key}.tmp" if keep else None
-            files.remove_tree(directory)
+            await asyncio.to_thread(files.remove_tree, directory)
             directory.mkdir(mode=0o755)
             failpoint("layer.unpack")
             try:
@@ -155,7 +155,8 @@ class ImageStore:
                     directory.rename(final)
                 return reply
             finally:
-                files.remove_tree(directory)
+                if directory.exists():
+                    await asyncio.to_thread(files.remove_tree, directory)
                 if blob:
                     blob.unlink(missing_ok=True)
 

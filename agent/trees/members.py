@@ -77,7 +77,10 @@ def _entries(file: BinaryIO) -> list[tarfile.TarInfo]:
             at = entry.offset
             found.append(entry)
             if len(found) > MAX_MEMBERS:
-                break
+                return found
+        file.seek(archive.offset)
+        if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
+            raise tarfile.ReadError("a header is damaged")  # which `tarfile` takes for the end
     except (MemoryError, OSError):
         raise
     except Exception as error:  # whatever `tarfile` raises for garbage (ValueError, IndexError, …) is a fault of the archive

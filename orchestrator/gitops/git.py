@@ -24,7 +24,7 @@ QUICK_S = 60.0
 MEMORY = 4 << 30
 """Address space of a git: an object can claim any size."""
 ENTRIES, LISTING = 100_000, 64 << 20
-"""Files of a commit, and bytes of what git says: a few trees that hold each other many times over are billions of files."""
+"""Files and folders of a commit, and bytes of their list: a few trees that hold each other many times over are billions."""
 TIP = "refs/pystack/tip"
 OPENPGP = "BEGIN PGP PUBLIC KEY BLOCK"
 CONFIG = """[safe]
@@ -67,7 +67,7 @@ TELLING = re.compile(r"^(fatal|error|ssh|remote): |^Host key|denied|failed", re.
 """Lines of git and ssh that say what is wrong, among those that are long about it."""
 
 
-_URL = re.compile(r"(?:https?|ssh|file)://[^\s-]\S*|/[^\0]*|[A-Za-z0-9._~][\w.~-]*(?:@[A-Za-z0-9\[][\w.:\[\]-]*)?:(?!:)[^\s\0]+")
+_URL = re.compile(r"(?:https?|ssh|file)://[^\s-]\S*|/[^\0]*|[A-Za-z0-9._~][\w.~-]*(?:@[A-Za-z0-9\[][\w.:\[\]-]*)?:(?!:|//)[^\s\0]+")
 """What git is given: a URL, a path, or HOST:PATH; none that it takes for an option or for a program (ext::)."""
 _NO_BRANCH = re.compile(r"[\x00-\x20~^:?*\[\\\x7f]|\.\.|@\{|//|/\.|\.lock(?:/|$)|^[-/.]|[/.]$|^@$")
 """Source: git-check-ref-format(1)."""
@@ -172,15 +172,13 @@ class Mirror:
     async def checkout(self, commit: Commit, goal: Path, largest: int) -> None:
         """The files of *commit* below *goal*. Raises GitError for what a tree must not have, with the path."""
         total = 0
-        listing = await self._git("ls-tree", "-r", "-l", "-z", "--full-tree", commit.id)
-        for number, entry in enumerate(filter(None, listing.split("\0"))):
+        listing = await self._git("ls-tree", "-r", "-t", "-l", "-z", "--full-tree", commit.id)
+        for entry in filter(None, listing.split("\0")):
             facts, _, path = entry.partition("\t")
             mode, _, _, size = facts.split()
             if mode == "160000":
                 raise GitError(f"{_plain(path)} is a submodule: submodules are not followed; put its files into the repository")
             total += int(size) if size.isdigit() else 0
-            if number >= ENTRIES:
-                raise GitError(f"commit {commit.short} has more than {ENTRIES} files")
         if total > largest:
             raise GitError(f"the files of commit {commit.short} have {total >> 20} MiB, more than the {largest >> 20} MiB "
                            "allowed (--max-size)")
@@ -261,7 +259,8 @@ class Mirror:
             if isinstance(error, asyncio.CancelledError):
                 raise
             if isinstance(error, _TooMuchError):
-                raise GitError(f"git {words[0]}: the commit has more files than can be listed in {LISTING >> 20} MiB") from None
+                most = f"{ENTRIES} files and folders, or {LISTING >> 20} MiB of their names"
+                raise GitError(f"the commit has more than {most}") from None
             raise GitError(f"git {words[0]}: it was not done after {within_s:.0f} s") from None
         if process.returncode:
             said = [line for line in err.decode(errors="replace").splitlines() if line.strip()]
@@ -275,7 +274,7 @@ class Mirror:
 
 
 class _TooMuchError(Exception):
-    """More than LISTING on standard output."""
+    """More than LISTING, or than ENTRIES files, on standard output."""
 
 
 async def _said(process: asyncio.subprocess.Process) -> tuple[bytes, bytes]:
@@ -283,10 +282,11 @@ async def _said(process: asyncio.subprocess.Process) -> tuple[bytes, bytes]:
     assert process.stdout and process.stderr
 
     async def all_of(stream: asyncio.StreamReader, most: int, *, cut: bool) -> bytes:
-        found = bytearray()
+        found, files = bytearray(), 0
         while data := await stream.read(1 << 16):
             found += data
-            if len(found) > most:
+            files += data.count(0)
+            if len(found) > most or files > ENTRIES:
                 if not cut:
                     raise _TooMuchError
                 del found[:-most]

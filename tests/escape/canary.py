@@ -1,4 +1,5 @@
-"""A process of the host's that has a secret everywhere where one can be: `python3 canary.py TOKEN PATH`, the file PATH has it.
+"""A process of the host's that has a secret everywhere where one can be: `python3 canary.py TOKEN PATH ADDRESS`: the file PATH
+has it, and it listens at ADDRESS, which is the host's.
 
 It prints where, as one line of JSON, and ends when its standard input does."""
 
@@ -10,7 +11,7 @@ import socket
 import sys
 import threading
 
-token, path = sys.argv[1:]
+token, path, address = sys.argv[1:]
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 libc = ctypes.CDLL(None, use_errno=True)
 fd = os.open(path, os.O_RDONLY)
@@ -34,8 +35,8 @@ def serve(listener: socket.socket) -> None:
 abstract = socket.socket(socket.AF_UNIX)
 abstract.bind(f"\0{token}")
 abstract.listen()
-loopback = socket.create_server(("127.0.0.1", 0))
-for listener in (abstract, loopback):
+loopback, lan = socket.create_server(("127.0.0.1", 0)), socket.create_server((address, 0))
+for listener in (abstract, loopback, lan):
     threading.Thread(target=serve, args=(listener,), daemon=True).start()
 with open("/sys/class/net/eth0/address") as file:
     mac = file.read().strip()
@@ -46,6 +47,7 @@ print(
             "fd": fd,
             "shm": segment,
             "port": loopback.getsockname()[1],
+            "lan": lan.getsockname()[1],
             "mac": mac,
             "host": os.uname().nodename,
         }

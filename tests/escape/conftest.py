@@ -6,9 +6,10 @@ import json
 import os
 import subprocess
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from tests.images import archive, busybox_rootfs
 
 Outcomes = Mapping[str, Mapping[str, Mapping[str, str]]]
 """Container → attack → one of gained, held and broken → words."""
+ADDRESS = "10.99.0.1"
+"""Of the lab's node n1."""
 CANARY = Path(__file__).with_name("canary.py")
 
 
@@ -69,7 +72,7 @@ def field_of(runtime: str) -> Iterator[Field]:
             layers = [base, kit.python_layer(block)]
             image = archive(root / "attacker.tar", layers, name="docker.io/library/attacker:latest")
             pystack("image", "load", "-i", str(image))
-            words = made.enter(kit.PYTHON, "-E", "-s", str(CANARY), token, str(path))
+            words = made.enter(kit.PYTHON, "-E", "-s", str(CANARY), token, str(path), ADDRESS)
             with subprocess.Popen(
                 words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={"ESCAPE_SECRET": secret}
             ) as canary:
@@ -95,14 +98,20 @@ def field_of(runtime: str) -> Iterator[Field]:
                     canary.stdin.close()
 
 
-@pytest.fixture(scope="session", params=["runc", "crun"])
-def field(request: pytest.FixtureRequest) -> Iterator[Field]:
-    with field_of(request.param) as made:
-        yield made
+@pytest.fixture(scope="session")
+def fields() -> Iterator[Callable[[str], Field]]:
+    """The field of a runtime; made when it is first asked for, and kept, in whatever order tests come."""
+    with ExitStack() as stack:
+        yield cache(lambda runtime: stack.enter_context(field_of(runtime)))
 
 
 @pytest.fixture(scope="session")
-def outcomes(field: Field, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcomes]:
+def outcomes(fields: Callable[[str], Field], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Outcomes]:
+    """What all attacks of ROWS came to over a runtime."""
+    return cache(lambda runtime: tried(fields(runtime), tmp_path_factory.mktemp("escape")))
+
+
+def tried(field: Field, folder: Path) -> Outcomes:
     """All attacks of ROWS, tried in all containers that they name: one `up` for all."""
     tries: dict[str, list[str]] = {}
     for row in ROWS:
@@ -110,7 +119,7 @@ def outcomes(field: Field, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             attacks = tries.setdefault(container, [])
             attacks += [row.attack] if row.attack not in attacks else []
     chrooted = tries.pop("chroot")
-    stack = Stack(field.pystack, tmp_path_factory.mktemp("escape"))
+    stack = Stack(field.pystack, folder)
     stack.up(stack_of(field, tries), "--no-wait")
     try:
 
@@ -119,7 +128,7 @@ def outcomes(field: Field, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
         eventually(ended, 90)
         found = {c: said(stack.run("logs", "--no-log-prefix", service(c)).stdout) for c in tries}
-        yield found | {"chroot": said(in_chroot(field, stack.directory, chrooted))}
+        return found | {"chroot": said(in_chroot(field, folder, chrooted))}
     finally:
         stack.down()
 
@@ -148,7 +157,12 @@ def stack_of(field: Field, tries: Mapping[str, Sequence[str]]) -> str:
             **keys,
         }
     text = json.dumps({"services": services})
-    replaced = {"@kept": str(kept), "@socket": str(field.root / "run/docker.sock"), "@secret": field.secret}
+    replaced = {
+        "@kept": str(kept),
+        "@socket": str(field.root / "run/docker.sock"),
+        "@secret": field.secret,
+        "@address": ADDRESS,
+    }
     for word, value in replaced.items():
         text = text.replace(word, value)
     return text

@@ -22,6 +22,8 @@ from tests.escape.conftest import Field
 from tests.images import layout, tar_of
 
 SECRET = "secret of the host"
+SLEEP = ["sleep", "1000"]
+LOOKED = "looked up below the root by the kernel"
 
 
 @dataclass
@@ -41,6 +43,10 @@ class Ground:
         self.place.mkdir()
         (self.outside / "file").write_text(SECRET)
         (self.outside / "file").chmod(0o600)
+        self.begin()
+
+    def begin(self) -> None:
+        """What is outside now is how it should stay."""
         self._before = self._look()
 
     def _look(self) -> Mapping[str, object]:
@@ -143,6 +149,9 @@ class Ground:
                 self.unpack(kit.pack({info: content}))
 
 
+Attack = Callable[[Ground], str | None]
+
+
 @dataclass(frozen=True)
 class Content:
     """An attack by what an image, an archive, a volume, a stack file or a repository holds. *attack* goes through pystack and
@@ -165,3 +174,11 @@ class Content:
 
 def shell(*words: str, **options: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload,no-any-return]
+
+
+def stack_file(g: Ground, text: str, *words: str) -> str:
+    """What pystack says to *words* about a stack file of this text."""
+    (g.place / "stack.yml").write_text(text)
+    done = g.field.pystack("-f", str(g.place / "stack.yml"), *words, check=False)
+    g.take(done.stdout + done.stderr)
+    return done.stdout + done.stderr

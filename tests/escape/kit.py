@@ -19,7 +19,7 @@ INSIDE = Path(__file__).with_name("inside.py")
 PYTHON = "/usr/bin/python3"
 """Debian's own, which tools/setup installs: its libraries are few."""
 LOOK = """
-import sys, ctypes, errno, fcntl, json, mmap, os, re, resource, select, signal, socket, struct, time, traceback
+import sys, ctypes, encodings.idna, errno, fcntl, json, mmap, os, re, resource, select, signal, socket, struct, time, traceback
 files = {getattr(module, "__file__", None) for module in sys.modules.values()} - {None}
 print(json.dumps([os.path.realpath(sys.executable), *sorted(files)]))
 """

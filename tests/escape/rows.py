@@ -20,6 +20,18 @@ class Row:
     answers: tuple[str, ...] = ("EPERM",)
 
 
+@dataclass(frozen=True)
+class Reference:
+    """An attack that another test makes, with its guard and without."""
+
+    name: str
+    what: str
+    guard: str
+    off: str
+    test: str
+    """As pytest names it."""
+
+
 CAPABILITIES = (
     "SYS_BOOT",
     "SYS_TIME",
@@ -51,6 +63,8 @@ CONTAINERS: Mapping[str, Mapping[str, Any]] = {
     "host ipc": {"ipc": "host"},
     "host uts": {"uts": "host"},
     "host network": {"network_mode": "host"},
+    "rebound": {"extra_hosts": ["rebound.example:@address"]},
+    "rebound host network": {"extra_hosts": ["rebound.example:@address"], "network_mode": "host"},
     "with socket": {"volumes": ["@socket:/run/docker.sock"]},
     "bound": {"volumes": ["@kept:/kept:ro"]},
     "bound admin": {"volumes": ["@kept:/kept:ro"], "cap_add": ["SYS_ADMIN"]},
@@ -71,7 +85,7 @@ CONTAINERS: Mapping[str, Mapping[str, Any]] = {
     "told": {"environment": {"TOKEN": "@secret"}},
 }
 """Containers by the keys of a stack file that differ from the default; "chroot" besides, which is none. @kept is a folder of
-the host, with a file of everybody's and one of root's; @socket is the agent's; @secret is the host's secret."""
+the host, with a file of everybody's and one of root's; @socket is the agent's; @address and @secret are the host's."""
 
 ADMIN = "no CAP_SYS_ADMIN; seccomp"
 ROWS = (
@@ -203,6 +217,14 @@ ROWS = (
         "connects to a service on the host's 127.0.0.1",
         "network namespace",
         "host network",
+        answers=("ECONNREFUSED",),
+    ),
+    Row(
+        "rebound_name",
+        "connects to a service of the host by a name that leads there",
+        "nodes are closed to containers",
+        "rebound host network",
+        on="rebound",
         answers=("ECONNREFUSED",),
     ),
     Row("sniff_host_link", "reads packets of the host", "network namespace", "host network", answers=("no such link",)),
@@ -349,5 +371,47 @@ ROWS = (
         "mount namespace, pivot_root",
         "chroot",
         answers=("no such file",),
+    ),
+)
+_SPOOFING = "tests/kernel/test_spoofing.py::test_lies_reach_nobody"
+_CLOSED = "tests/kernel/test_nodes_closed.py"
+_FRAMES = "a table of the bridge family sees each frame"
+REFERENCES = (
+    Reference("frame_foreign_mac", "sends with another MAC", _FRAMES, '`anti_spoofing: "false"`', _SPOOFING),
+    Reference("frame_foreign_ipv4", "sends with another IPv4 address", _FRAMES, '`anti_spoofing: "false"`', _SPOOFING),
+    Reference("frame_foreign_ipv6", "sends with another IPv6 address", _FRAMES, '`anti_spoofing: "false"`', _SPOOFING),
+    Reference("frame_foreign_arp", "says by ARP that it is the gateway", _FRAMES, '`anti_spoofing: "false"`', _SPOOFING),
+    Reference(
+        "frame_foreign_nd", "says by neighbour discovery that it is the gateway", _FRAMES, '`anti_spoofing: "false"`', _SPOOFING
+    ),
+    Reference("frame_router_advertisement", "says that it is a router", _FRAMES, '`anti_spoofing: "false"`', _SPOOFING),
+    Reference("frame_vlan", "hides a packet behind a VLAN tag", _FRAMES, '`anti_spoofing: "false"`', _SPOOFING),
+    Reference(
+        "frame_lldp",
+        "teaches the bridge a MAC by a frame that no hook sees",
+        "`no_linklocal_learn`",
+        "the flag is off",
+        _SPOOFING,
+    ),
+    Reference(
+        "vxlan_forged",
+        "sends VXLAN packets to a node, for an overlay that is not its own",
+        "nftables, on both nodes",
+        "a rule that accepts",
+        f"{_CLOSED}::test_forged_vxlan_packets_reach_nobody",
+    ),
+    Reference(
+        "node_services",
+        "connects to sshd, agents and servers of all nodes, at all their addresses",
+        "nftables",
+        "a rule that accepts",
+        f"{_CLOSED}::test_no_service_of_any_node_is_reached_at_any_address",
+    ),
+    Reference(
+        "node_new_address",
+        "connects to an address that a node has only now",
+        "nodes tell their addresses at once",
+        "a rule that accepts",
+        f"{_CLOSED}::test_a_nodes_new_address_is_closed_too",
     ),
 )

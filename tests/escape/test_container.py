@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from tests.escape.conftest import Outcomes
@@ -11,7 +13,9 @@ pytestmark = pytest.mark.kernel
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.attack)
-def test_attack(row: Row, outcomes: Outcomes) -> None:
-    guarded, open_ = outcomes[row.on][row.attack], outcomes[row.off][row.attack]
+@pytest.mark.parametrize("runtime", ["runc", "crun"])
+def test_attack(runtime: str, row: Row, outcomes: Callable[[str], Outcomes]) -> None:
+    found = outcomes(runtime)
+    guarded, bare = found[row.on][row.attack], found[row.off][row.attack]
     assert guarded.get("held") in row.answers, f"{row.what}: {guarded}"
-    assert "gained" in open_, f"{row.what}, without its guard ({row.guard}): {open_}"
+    assert "gained" in bare, f"{row.what}, without its guard ({row.guard}): {bare}"

@@ -50,7 +50,7 @@ def main() -> int:
         faults += len(done.faults)
         print(
             f"{area.name:10} {done.inputs:8,} inputs, {done.refused:8,} refused, {done.seconds:7.1f} s, "
-            f"peak {done.peak >> 20:4} MiB, {len(done.faults)} faults",
+            f"peak {done.peak >> 20:4} MiB, {done.late} late, {len(done.faults)} faults",
             flush=True,
         )
     print(f"{'all':10} {total:8,} inputs, seed {wish.seed}, {time.monotonic() - started:.1f} s, {faults} faults")

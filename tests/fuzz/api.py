@@ -13,8 +13,7 @@ import sys
 import tempfile
 import urllib.parse
 import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +21,16 @@ import msgspec
 
 from agent.manifest import Container, Manifest
 from tests.fuzz import mutate
-from tests.fuzz.area import HANG_S, Run, unfit
+from tests.fuzz.area import HANG_S, Area, Run, unfit
 from tests.images import archive, busybox_rootfs
 
+LABS = Path("/var/lib/pystack-lab")
 STREAM_S = 0.04
 """How long an answer that may go on for ever is listened to."""
 FAULT = re.compile(
-    r"^(?:malformed request: )?[A-Z]\w*(Error|Exception)\b|invalid literal|object has no attribute|not subscriptable|unhashable|"
-    r"NoneType|positional argument|unexpected keyword|not supported between|cannot unpack|embedded null|must be str, not|"
-    r"argument of type"
+    r"^(?:malformed request: )?[A-Z]\w*(Error|Exception)\b|invalid literal|object has no attribute|not subscriptable|"
+    r"unhashable|NoneType|positional argument|unexpected keyword|not supported between|cannot unpack|embedded null|"
+    r"must be str, not|argument of type"
 )
 """Words of Python, which say nothing to who sent the request."""
 
@@ -303,8 +303,9 @@ def startable(rng: random.Random) -> bytes:
         return data
     if isinstance(body, dict):
         body["Image"], host = "busybox", body.get("HostConfig")
-        for key in OF_THE_HOST if isinstance(host, dict) else ():
-            host.pop(key, None)
+        if isinstance(host, dict):
+            for key in OF_THE_HOST:
+                host.pop(key, None)
     return json.dumps(body).encode()
 
 
@@ -358,36 +359,34 @@ def archive_bytes() -> bytes:
     return _ARCHIVE[0]
 
 
-@contextmanager
-def lab() -> Iterator[Path]:
-    """A machine with a daemon; its folder."""
-    name = f"f{uuid.uuid4().hex[:6]}"
-    command = [sys.executable, "-m", "orchestrator", "lab"]
-    quiet = {k: v for k, v in os.environ.items() if not k.startswith(("PYSTACK_", "COMPOSE_", "DOCKER_"))}
-    subprocess.run([*command, "up", "--name", name, "--nodes", "1"], check=True, env=quiet, stdout=subprocess.DEVNULL)
-    try:
-        yield Path("/var/lib/pystack-lab") / name / "n1"
-    finally:
-        subprocess.run([*command, "down", "--name", name], check=True, env=quiet, stdout=subprocess.DEVNULL)
-
-
-class Requests:
+class Requests(Area):
     name = "api"
     share = 0.08
 
+    def __init__(self) -> None:
+        self._lab = f"f{uuid.uuid4().hex[:6]}"
+
+    def _labs(self, *words: str) -> None:
+        quiet = {k: v for k, v in os.environ.items() if not k.startswith(("PYSTACK_", "COMPOSE_", "DOCKER_"))}
+        command = [sys.executable, "-m", "orchestrator", "lab", words[0], "--name", self._lab, *words[1:]]
+        subprocess.run(command, check=True, env=quiet, stdout=subprocess.DEVNULL)
+
+    def tidy(self) -> None:
+        if (LABS / self._lab).exists():
+            self._labs("down")
+
     def run(self, inputs: Iterable[int], run: Run) -> None:
-        with lab() as machine:
-            node = Node(machine)
-            node.furnish()
-            for number, index in enumerate(inputs):
-                if number % 400 == 399:
-                    run.begin(index)
-                    node.furnish()
-                self._try(index, run, node)
-            if left := [
-                p.name for p in (*(machine / "layers").glob("*.tmp"), *(machine / "images/blobs/sha256").glob("*.tmp"))
-            ]:
-                run.fault(-1, f"half-made things are left: {left[:5]}")
+        machine = LABS / self._lab / "n1"
+        self._labs("up", "--nodes", "1")
+        node = Node(machine)
+        node.furnish()
+        for number, index in enumerate(inputs):
+            if number % 400 == 399:
+                run.begin(index)
+                node.furnish()
+            self._try(index, run, node)
+        if left := [p.name for p in (*(machine / "layers").glob("*.tmp"), *(machine / "images/blobs/sha256").glob("*.tmp"))]:
+            run.fault(-1, f"half-made things are left: {left[:5]}")
 
     def _try(self, index: int, run: Run, node: Node) -> None:
         rng = run.rng(index)
@@ -401,7 +400,7 @@ class Requests:
             status, body = node.ask(data, STREAM_S if endless else HANG_S - 1)
         except TimeoutError:
             status, body = 0, b""
-            run.fault(index, f"no answer within {HANG_S - 1:.0f} s: {data[:200]!r}")
+            run.fault(index, f"no answer within {HANG_S - 1:.0f} s: {data[:200]!r}", late=True)
         except OSError as error:
             status, body = 0, b""
             run.fault(index, f"the daemon does not take it: {error}: {data[:200]!r}")
@@ -420,7 +419,7 @@ class Requests:
             try:
                 status, body = node.ask(head(method, path, len(content)) + content, HANG_S - 1)
             except OSError as error:
-                run.fault(index, f"{path}: {type(error).__name__}: {error}")
+                run.fault(index, f"{path}: {type(error).__name__}: {error}", late=isinstance(error, TimeoutError))
                 continue
             self._judge(index, run, node, before, status, body, data)
             if status >= 400 and "create" in path:

@@ -1,8 +1,9 @@
 """Archives for the room of trees: layers, what is copied into containers, and tables of image archives. A batch is unpacked by
-one confined worker, each archive below a directory of its own; a share goes through the whole program that unpacks a layer."""
+one confined worker, each archive below a directory of its own; a share goes all the way into a store of images."""
 
 from __future__ import annotations
 
+import asyncio
 import bz2
 import gzip
 import io
@@ -12,29 +13,33 @@ import mmap
 import os
 import random
 import struct
-import subprocess
-import sys
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from collections.abc import AsyncIterator, Callable, Iterable
 from itertools import islice
 from pathlib import Path
 
 import zstandard
 
+from agent.errors import AgentError
+from agent.images.archive import load
+from agent.images.store import ImageStore
+from agent.paths import Paths
+from agent.settings import Limits
 from agent.trees import confine, layer, members, sandbox
 from agent.trees.extract import Bounds, Policy, extract
 from agent.trees.removal import remove_tree
 from agent.trees.streams import Decompressed, Source
 from agent.trees.tree import Tree
 from tests.fuzz import mutate
-from tests.fuzz.area import HANG_S, Run, told, unfit
+from tests.fuzz.area import HANG_S, Area, Run, told, unfit
+from tests.images import archive
 
 BATCH = 64
-WHOLE = 500
-"""One of so many goes through the program."""
+WHOLE = 200
+"""One of so many goes all the way into a store."""
 BOUNDS = Bounds(entries=2000, bytes=1 << 28)
+LIMITS = Limits(entries=BOUNDS.entries, bytes=BOUNDS.bytes)
 CANARY = "canary"
 NAMES = tuple(
     "a|d/b|d|./d/|/abs|..|../out|d/../../out|../canary|d/l/x|l|l/x|.wh.a|d/.wh..wh..opq|.wh...|.wh.||.|/|a\0b|é|\udc80|dev/null|"
@@ -131,7 +136,19 @@ SEEDS = (
         (_entry("o", b"2", link="index.json"), b""),
     ),
 )
-_FIELDS = ((0, 100), (100, 8), (108, 8), (116, 8), (124, 12), (136, 12), (156, 1), (157, 100), (257, 8), (329, 8), (337, 8))
+_FIELDS: tuple[tuple[int, int], ...] = (
+    (0, 100),
+    (100, 8),
+    (108, 8),
+    (116, 8),
+    (124, 12),
+    (136, 12),
+    (156, 1),
+    (157, 100),
+    (257, 8),
+    (329, 8),
+    (337, 8),
+)
 _FIELDS += ((345, 155), (386, 96), (482, 1), (483, 12))
 _NUMBERS = tuple(b"0|7777777|77777777777|-1| |9|00000000144|4000000000|\0|0x10|1e3".split(b"|"))
 _NUMBERS += (b"\x80" + bytes(3) + b"\1\0\0\0", b"\xff" * 12, b"\x80" + b"\xff" * 11)
@@ -213,18 +230,18 @@ def _made(rng: random.Random) -> bytes:
         return SEEDS[0]
 
 
-class Archives:
+class Archives(Area):
     name = "archives"
     share = 0.2
 
     def run(self, inputs: Iterable[int], run: Run) -> None:
-        with tempfile.TemporaryDirectory(prefix="fuzz-archives-", dir="/dev/shm") as folder:
+        with tempfile.TemporaryDirectory(prefix="fuzz-archives-") as folder:
             numbers = iter(inputs)
             while batch := list(islice(numbers, BATCH)):
                 self._batch(batch, run, Path(folder))
                 for index in batch:
                     if index % WHOLE == WHOLE - 1:
-                        self._program(index, run, Path(folder))
+                        self._whole(index, run, Path(folder))
 
     def _batch(self, batch: list[int], run: Run, folder: Path) -> None:
         target = folder / "target"
@@ -262,7 +279,7 @@ class Archives:
                 run.fault(index, f"{said['error']} {said.get('trace', '')} {unfit(said['error'])}")
         for index, reply in done.get("kept", {}).items():
             try:
-                layer.finish(str(target / index), reply)
+                layer.finish(str(target / index), reply, "trusted.overlay.opaque")
             except Exception as error:
                 run.fault(int(index), f"what the host does for it failed: {told(error)}")
         there = {*map(str, batch), CANARY}
@@ -275,33 +292,37 @@ class Archives:
             run.fault(batch[0], "a tree of this batch cannot be removed")
         replies.close()
 
-    def _program(self, index: int, run: Run, folder: Path) -> None:
-        """The program that unpacks layers, as the daemon starts it."""
-        target = folder / "target"
-        target.mkdir()
-        command = [
-            sys.executable,
-            "-E",
-            "-s",
-            "-m",
-            "agent.trees.layer",
-            str(target),
-            "",
-            "",
-            str(folder / "kept"),
-            json.dumps(asdict(BOUNDS)),
-        ]
+    def _whole(self, index: int, run: Run, folder: Path) -> None:
+        """A layer, or an archive of an image, into a store, as the daemon takes it: with a program for each."""
+        rng, root = run.rng(index), folder / "root"
+        store = ImageStore(Paths(root, root / "run", "t"), LIMITS)
         try:
-            done = subprocess.run(command, input=spoiled(run.rng(index)), capture_output=True, timeout=HANG_S, check=False)
-            reply = json.loads(done.stdout)
-            if done.stderr or reply.get("trace") or unfit(str(reply.get("error", "-"))):
-                run.fault(index, f"the program says {done.stdout[:500]!r} {done.stderr[-500:]!r}")
-        except (subprocess.TimeoutExpired, ValueError) as error:
-            run.fault(index, f"the program: {error}")
-        remove_tree(target)
-        (folder / "kept").unlink(missing_ok=True)
-        if left := set(os.listdir(folder)) - {CANARY}:
-            run.fault(index, f"the program left {left}")
+            asyncio.run(asyncio.wait_for(_taken(rng, store, root), HANG_S))
+        except AgentError as error:
+            if "fault of pystack" in str(error) or unfit(str(error)):
+                run.fault(index, f"the program says {str(error)[:500]!r} {unfit(str(error))}")
+        except TimeoutError:
+            run.fault(index, f"the program was not done after {HANG_S:.0f} s", late=True)
+        except BaseException as error:
+            run.fault(index, f"the program: {told(error)}")
+        left = {p.name for d in (root, store.root, store.layers, store.blobs) for p in d.iterdir() if ".tmp" in p.name}
+        if left or set(os.listdir(folder)) != {CANARY, "root"}:
+            run.fault(index, f"the program left {left} {os.listdir(folder)}")
+        remove_tree(root)
+
+
+async def _taken(rng: random.Random, store: ImageStore, root: Path) -> None:
+    data = spoiled(rng)
+    if rng.random() < 0.5:
+
+        async def source() -> AsyncIterator[bytes]:
+            yield data
+
+        await store.unpack(source(), digest="", diff_id="")
+    else:
+        path = archive(root / "image", [data], name="docker.io/library/a:1", compress=rng.choice(("gzip", "zstd", "none")))
+        path.write_bytes(mutate.some(rng, path.read_bytes()) if rng.random() < 0.7 else path.read_bytes())
+        await load(store, path)
 
 
 def _unpack(top: Tree, index: int, rng: random.Random) -> confine.Reply:
@@ -310,7 +331,8 @@ def _unpack(top: Tree, index: int, rng: random.Random) -> confine.Reply:
     tree = Tree(top.open(str(index), os.O_PATH | os.O_DIRECTORY))
     try:
         if chance < 0.7:
-            return layer.unpack(tree, io.BytesIO(data), None, "", "", BOUNDS, rootless=chance < 0.1)
+            attribute = f"{'user' if chance < 0.1 else 'trusted'}.overlay.opaque"
+            return layer.unpack(tree, io.BytesIO(data), None, "", "", attribute, BOUNDS)
         if chance < 0.85:
             result = extract(
                 Decompressed(Source(io.BytesIO(data), None), BOUNDS.bytes), tree, Policy(), BOUNDS, into="here/it/is"

@@ -10,18 +10,24 @@ import resource
 import select
 import signal
 import struct
+import tempfile
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
+
+from agent.trees.removal import remove_tree
 
 HANG_S = 10.0
 """An input that takes longer is a fault."""
 MEMORY = 4 << 30
 """Address space of a worker: who takes more than that for an input of some kilobytes does not bound its memory."""
+BROKEN = 97
+"""Exit status of a worker whose area is broken itself."""
 MOST = 2000
 """Faults of an area after which it ends."""
 ALIKE = 2
@@ -35,6 +41,8 @@ class Fault(msgspec.Struct, frozen=True):
     seed: int
     index: int
     what: str
+    late: bool = False
+    """It did not end in time."""
 
     def __str__(self) -> str:
         again = f"python -m tests.fuzz --only {self.area} --seed {self.seed} --index {self.index}"
@@ -42,10 +50,11 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """*refused* of the *inputs* ended in an error sentence; *peak* is in bytes."""
+    """*refused* of the *inputs* ended in an error sentence, *late* were not in time at first; *peak* is in bytes."""
 
     inputs: int
     refused: int
+    late: int
     seconds: float
     peak: int
     faults: tuple[Fault, ...]
@@ -57,7 +66,10 @@ class Area(Protocol):
     """Of all inputs."""
 
     def run(self, inputs: Iterable[int], run: Run) -> None:
-        """Try the inputs of these numbers. Called once in a process."""
+        """Try the inputs of these numbers. Called once in a process, whose temporary files are in memory."""
+
+    def tidy(self) -> None:
+        """Take away what a process that was killed has left, but for temporary files."""
 
 
 _STATE = struct.Struct("qdqq")
@@ -81,8 +93,8 @@ class Run:
         index, _, done, before = _STATE.unpack_from(self._state)
         _STATE.pack_into(self._state, 0, index, time.monotonic(), done + 1, before + refused)
 
-    def fault(self, index: int, what: str) -> None:
-        os.write(self._out, msgspec.json.encode(Fault(self.area, self.seed, index, what[:3000])) + b"\n")
+    def fault(self, index: int, what: str, *, late: bool = False) -> None:
+        os.write(self._out, msgspec.json.encode(Fault(self.area, self.seed, index, what[:3000], late)) + b"\n")
 
     def judge(self, index: int, work: Callable[[], object], allowed: tuple[type[BaseException], ...]) -> object:
         """What *work* returns. An *allowed* error must be one short sentence; any other is a fault."""
@@ -124,47 +136,75 @@ def told(error: BaseException) -> str:
 
 
 def drive(area: Area, seed: int, inputs: range, say: Callable[[Fault], None]) -> Outcome:
-    """Run *area* in workers; one that hangs or dies is told, and the next goes on behind it."""
-    started, refused, peak, total = time.monotonic(), 0, 0, 0
+    """Run *area* in workers; one that hangs or dies is told, and the next goes on behind it.
+
+    An input that was late is tried once more by itself: only if it is late again it is a fault, and not the machine's mood."""
+    started = time.monotonic()
     faults: list[Fault] = []
+    late: list[Fault] = []
     alike: Counter[str] = Counter()
 
-    def heard(fault: Fault) -> None:
+    def tell(fault: Fault) -> None:
         faults.append(fault)
         kind = re.sub(r"\d+", "#", fault.what)[:160]
         alike[kind] += 1
         if alike[kind] <= ALIKE:
             say(fault)
 
-    rest = inputs
-    while rest:
-        state = mmap.mmap(-1, mmap.PAGESIZE)
-        _STATE.pack_into(state, 0, rest[0], time.monotonic(), 0, 0)
-        reader, writer = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            _work(area, Run(area.name, seed, state, writer), rest)
-        os.close(writer)
-        why = _watch(pid, reader, state, heard)
-        os.close(reader)
-        _, status, used = os.wait4(pid, 0)
-        peak = max(peak, used.ru_maxrss << 10)
-        index, _, done, no = _STATE.unpack_from(state)
-        state.close()
-        total += done
-        refused += no
-        code = os.waitstatus_to_exitcode(status)
-        if not why and code == 0:
+    total, refused, peak, rest = 0, 0, 0, inputs
+    while rest and len(faults) <= MOST:
+        one = _once(area, seed, rest, lambda fault: (late.append if fault.late else tell)(fault))
+        total, refused, peak = total + one.done, refused + one.refused, max(peak, one.peak)
+        if one.code in (0, BROKEN):
             break
-        heard(Fault(area.name, seed, index, why or f"the worker ended with status {code}"))
-        rest = range(index + 1, inputs.stop)
-        if len(faults) > MOST or not done:
-            break
-    return Outcome(total, refused, time.monotonic() - started, peak, tuple(faults))
+        rest = range(one.index + 1, inputs.stop)
+    for fault in late:
+        again: list[Fault] = []
+        if fault.index >= 0:
+            _once(area, seed, range(fault.index, fault.index + 1), again.append)
+        if again or fault.index < 0:
+            tell(fault)
+    return Outcome(total, refused, len(late), time.monotonic() - started, peak, tuple(faults))
+
+
+class _Worked(msgspec.Struct):
+    """How a worker ended: at *index*, with exit status *code*."""
+
+    index: int
+    done: int
+    refused: int
+    peak: int
+    code: int
+
+
+def _once(area: Area, seed: int, inputs: range, heard: Callable[[Fault], None]) -> _Worked:
+    """One worker, until it has done all *inputs*, or ends for another reason, which is a fault."""
+    state = mmap.mmap(-1, mmap.PAGESIZE)
+    _STATE.pack_into(state, 0, inputs[0], time.monotonic(), 0, 0)
+    reader, writer = os.pipe()
+    folder = Path(tempfile.mkdtemp(prefix="fuzz-", dir="/dev/shm"))
+    pid = os.fork()
+    if pid == 0:
+        tempfile.tempdir = str(folder)
+        _work(area, Run(area.name, seed, state, writer), inputs)
+    os.close(writer)
+    why = _watch(pid, reader, state, heard)
+    os.close(reader)
+    _, status, used = os.wait4(pid, 0)
+    index, _, done, refused = _STATE.unpack_from(state)
+    state.close()
+    area.tidy()
+    remove_tree(folder)
+    code = os.waitstatus_to_exitcode(status)
+    if why:
+        heard(Fault(area.name, seed, index, why, late=True))
+    elif code:
+        heard(Fault(area.name, seed, index, f"the worker ended with status {code}"))
+    return _Worked(index, done, refused, used.ru_maxrss << 10, code)
 
 
 def _work(area: Area, run: Run, inputs: Iterable[int]) -> None:
-    code = 1
+    code = BROKEN
     try:
         os.setsid()
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))

@@ -18,7 +18,7 @@ from netplugins.resolver import message
 from netplugins.resolver.server import ADDRESS, Resolver
 from netplugins.resolver.table import Names, View
 from tests.fuzz import mutate
-from tests.fuzz.area import HANG_S, Run
+from tests.fuzz.area import HANG_S, Area, Run
 
 UPSTREAM = ("127.0.0.1", 5300)
 KINDS = (message.A, message.A, message.AAAA, message.PTR, message.ANY, message.SRV, message.TXT, 0, 65535)
@@ -37,7 +37,7 @@ ASKED = (
     "y" * 63,
     "",
 )
-NAMES = {
+NAMES: dict[str, dict[str, tuple[str, ...]]] = {
     "net": {
         "web": ("10.0.0.9", "fd00::9"),
         "tasks.web": ("10.0.0.9",),
@@ -72,7 +72,7 @@ class _Upstream(asyncio.DatagramProtocol):
             self.transport.sendto(answer if rng.random() < 0.5 else mutate.some(rng, answer), address)
 
 
-class Packets:
+class Packets(Area):
     name = "dns"
     share = 0.2
 

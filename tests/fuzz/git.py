@@ -1,6 +1,6 @@
 """Repositories that somebody else has made: objects with the right names and the wrong content, refs, configuration, hooks and
-attributes that would run a program, and addresses that git takes for something else. Fetched, checked out and read as the server
-does it; a program of theirs, or a file outside of the checkout, is a fault."""
+attributes that would run a program, and addresses that git takes for something else. Fetched, checked out and read as the
+server does it; a program of theirs, or a file outside of the checkout, is a fault."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import hashlib
 import os
 import random
 import shutil
+import subprocess
 import tempfile
 import zlib
 from collections.abc import Iterable
@@ -19,13 +20,13 @@ from orchestrator.gitops import load
 from orchestrator.gitops.git import Mirror
 from orchestrator.gitops.model import Repo
 from tests.fuzz import mutate
-from tests.fuzz.area import HANG_S, Run, told, unfit
+from tests.fuzz.area import HANG_S, Area, Run, told, unfit
 
 STACK = b"services:\n  web: {image: busybox, command: [sleep, '1'], configs: [text]}\nconfigs: {text: {file: ./text}}\n"
-NAMES = (
-    *("stack.yml", "compose.yaml", "pystack.yml", "text", "a", "d", "..", ".", ".git", ".GIT", "git~1", ".git.", ".gitattributes", ".gitmodules"),
-    *("a/b", "/abs", "-x", "--upload-pack=x", "a\\b", "C:", "con", "\x1b[2J", "\n", "\udcff", "é", ".\u200cgit", "x" * 255, "x" * 5000, ""),
-)  # fmt: skip
+NAMES = tuple(
+    "stack.yml|compose.yaml|pystack.yml|text|a|d|..|.|.git|.GIT|git~1|.git.|.gitattributes|.gitmodules|a/b|/abs|-x|--upload-pack=x|"
+    "a\\b|C:|con|\x1b[2J|\n|\udcff|é|.\u200cgit|".split("|")
+) + ("x" * 255, "x" * 5000)
 MODES = ("100644", "100644", "100755", "120000", "40000", "40000", "160000", "0", "100664", "777777777", "0100644", "", "x")
 LINKS = (
     b"..",
@@ -38,14 +39,15 @@ LINKS = (
     b"/repository/../../canary",
     b"",
 )
-MARK = "executed"
+MARK = Path("/dev/shm/fuzz-git-executed")
+"""What programs of theirs would make; always of the same name, since it is part of what is spoiled."""
 
 
 class Made:
     """A bare repository, object by object."""
 
-    def __init__(self, folder: Path, mark: Path) -> None:
-        self.folder, self.mark = folder, mark
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         for part in ("objects", "refs/heads", "hooks", "info"):
             (folder / part).mkdir(parents=True)
         (folder / "HEAD").write_text("ref: refs/heads/main\n")
@@ -67,7 +69,7 @@ class Made:
         return self.put("tree", b"".join(rows))
 
     def build(self, rng: random.Random) -> None:
-        run = f"touch {self.mark}"
+        run = f"touch {MARK}"
         blobs = {
             "stack.yml": STACK,
             "text": b"hello",
@@ -83,7 +85,7 @@ class Made:
         entries = [
             ("100644", name, self.put("blob", data)) for name, data in blobs.items() if name[0] != "." or rng.random() < 0.3
         ]
-        for _ in range(rng.choice((0, 0, 1, 2, 5))):
+        for _ in range(rng.choice((0, 0, 0, 1, 2))):
             mode, name = rng.choice(MODES), rng.choice(NAMES)
             data = rng.choice(LINKS) if mode == "120000" else mutate.some(rng, STACK)
             ident = self.put("blob", data)
@@ -99,7 +101,7 @@ class Made:
             for _ in range(40):  # a few objects, and more files than there are atoms
                 top = self.tree([("40000", f"d{i}", top) for i in range(8)])
         commit = f"tree {top}\nauthor A <a@b> 1700000000 +0000\ncommitter A <a@b> 1700000000 +0000\n\nsubject\n".encode()
-        if rng.random() < 0.35:
+        if rng.random() < 0.2:
             commit = mutate.some(rng, commit)
         ident = self.put("commit", commit)
         self._refs(rng, rng.choice((ident, ident, ident, ident, ident, top, self.put("tag", commit), "0" * 40)))
@@ -125,13 +127,20 @@ class Made:
 
     def _surroundings(self, rng: random.Random, run: str) -> None:
         """Configuration and hooks that would run something."""
-        if rng.random() < 0.4:
+        if rng.random() < 0.3:
             lines = (
-                *(f"[core]\n\tfsmonitor = {run}", f"[core]\n\thooksPath = {self.folder}/hooks", f"[core]\n\tsshCommand = {run}"),
-                *(f'[filter "evil"]\n\tsmudge = {run}\n\tprocess = {run}\n\trequired = true', f"[uploadpack]\n\tpackObjectsHook = {run}"),
-                *(f"[core]\n\talternateRefsCommand = {run}", f"[include]\n\tpath = {self.folder}/more", "[extensions]\n\tpartialClone = origin"),
-                *(f'[remote "origin"]\n\tpromisor = true\n\turl = ext::sh -c "{run}"', f"[gpg]\n\tprogram = {run}", "[core]\n\tworktree = /"),
-            )  # fmt: skip
+                f"[core]\n\tfsmonitor = {run}",
+                f"[core]\n\thooksPath = {self.folder}/hooks",
+                f"[core]\n\tsshCommand = {run}",
+                f"[core]\n\talternateRefsCommand = {run}",
+                f'[filter "evil"]\n\tsmudge = {run}\n\tprocess = {run}\n\trequired = true',
+                f"[uploadpack]\n\tpackObjectsHook = {run}",
+                f"[include]\n\tpath = {self.folder}/more",
+                "[extensions]\n\tpartialClone = origin",
+                f'[remote "origin"]\n\tpromisor = true\n\turl = ext::sh -c "{run}"',
+                f"[gpg]\n\tprogram = {run}",
+                "[core]\n\tworktree = /",
+            )
             with (self.folder / "config").open("a") as file:
                 file.write("\n".join(rng.sample(lines, 3)) + "\n")
         for name in rng.sample(
@@ -146,54 +155,56 @@ class Made:
             )
 
 
-def address(rng: random.Random, repository: Path, mark: Path) -> tuple[str, str]:
+def address(rng: random.Random, repository: Path) -> tuple[str, str]:
     """(URL, branch): mostly the repository's."""
-    url = rng.choice((
-        *(str(repository),) * 12, *(f"file://{repository}",) * 6, f"--upload-pack=touch {mark}", f"ext::sh -c touch% {mark}", "-u", f"file://{repository}/.",
-        f"ssh://-oProxyCommand=touch {mark}/x", f"-oProxyCommand=touch {mark}:x", "http://127.0.0.1:1/x", "ssh://127.0.0.1:1/x", "fd::7", "", "\0", "ftp://x/",
-        f"{repository}\n", "file:///dev/zero", "file://localhost/etc", *rng.sample(mutate.TEXTS, 2),
-    ))  # fmt: skip
-    branch = rng.choice(
-        (
-            "",
-            "",
-            "",
-            "",
-            "main",
-            "main",
-            "other",
-            "../main",
-            "*",
-            "main:x",
-            "-x",
-            "a b",
-            "main^{tree}",
-            *rng.sample(mutate.TEXTS, 1),
+    url = str(repository) if rng.random() < 0.7 else f"file://{repository}"
+    branch = rng.choice(("", "", "", "main", "main", "main", "main", "other"))
+    chance = rng.random()
+    if chance < 0.1:
+        url = rng.choice(
+            (
+                f"--upload-pack=touch {MARK}",
+                f"ext::sh -c touch% {MARK}",
+                f"ssh://-oProxyCommand=touch {MARK}/x",
+                f"-oProxyCommand=touch {MARK}:x",
+                f"{repository}\n",
+                f"file://{repository}/.",
+                *("-u", "http://127.0.0.1:1/x", "ssh://127.0.0.1:1/x", "fd::7", "", "\0", "ftp://x/", "file:///dev/zero"),
+                *rng.sample(mutate.TEXTS, 2),
+            )
         )
-    )
+    elif chance < 0.15:
+        branch = rng.choice(("../main", "*", "main:x", "-x", "a b", "main^{tree}", *rng.sample(mutate.TEXTS, 2)))
     return url, branch
 
 
-class Repositories:
+class Repositories(Area):
     name = "git"
     share = 0.0075
 
     def run(self, inputs: Iterable[int], run: Run) -> None:
-        with tempfile.TemporaryDirectory(prefix="fuzz-git-", dir="/dev/shm") as folder:
-            for index in inputs:
-                run.begin(index)
-                asyncio.run(self._try(index, run, Path(folder)))
+        with tempfile.TemporaryDirectory(prefix="fuzz-git-") as folder:
+            asyncio.run(self._all(inputs, run, Path(folder)))
+
+    async def _all(self, inputs: Iterable[int], run: Run, folder: Path) -> None:
+        for index in inputs:
+            run.begin(index)
+            await self._try(index, run, folder)
 
     async def _try(self, index: int, run: Run, top: Path) -> None:
         rng = run.rng(index)
-        mark, refused = top / MARK, True
+        refused = True
         work = top / "work"
         (top / "canary").write_text("sings")
-        repository = Made(work / "theirs.git", mark)
+        repository = Made(work / "theirs.git")
         repository.build(rng)
-        url, branch = address(rng, repository.folder, mark)
+        url, branch = address(rng, repository.folder)
         mirror = Mirror(work / "ours" / "git", work / "run")
         (work / "ours").mkdir()
+        if rng.random() < 0.5:  # a git that does not know what is wrong with them
+            subprocess.run(["git", "init", "-q", "--bare", "--template=", mirror.folder], check=True)  # noqa: ASYNC221
+            with (mirror.folder / "config").open("a") as file:
+                file.write("[fetch]\n\tfsckObjects = false\n")
         goal = work / "tree" / load.TOP.lstrip("/")
         try:
             async with asyncio.timeout(HANG_S):
@@ -205,15 +216,15 @@ class Repositories:
             if bad := unfit(f"{commit.author}{commit.subject}-"):
                 run.fault(index, f"the commit {bad}: {commit}")
         except TimeoutError:
-            run.fault(index, f"it was not done after {HANG_S:.0f} s: {url!r} {branch!r}")
+            run.fault(index, f"it was not done after {HANG_S:.0f} s: {url!r} {branch!r}", late=True)
         except PystackError as error:
             if bad := unfit(str(error)):
                 run.fault(index, f"{type(error).__name__} {bad}: {str(error)[:300]!r}")
         except BaseException as error:
             run.fault(index, f"{told(error)}: {url!r} {branch!r}")
-        if mark.exists():
+        if MARK.exists():
             run.fault(index, f"a program of the repository's was run: {url!r} {branch!r}")
-            mark.unlink()
+            MARK.unlink()
         if set(os.listdir(top)) != {"work", "canary"} or (top / "canary").read_text() != "sings":
             run.fault(index, f"something outside of the checkout was made: {os.listdir(top)}")
         if (goal / ".git").exists() or not set(os.listdir(work)) <= {"theirs.git", "ours", "run", "tree"}:

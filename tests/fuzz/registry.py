@@ -24,7 +24,7 @@ from agent.images.store import ImageStore
 from agent.paths import Paths
 from agent.settings import Limits, Settings
 from tests.fuzz import documents, mutate
-from tests.fuzz.area import HANG_S, Run, told, unfit
+from tests.fuzz.area import HANG_S, Area, Run, told, unfit
 from tests.images import tar_of
 
 AT_ONCE = 96
@@ -267,7 +267,7 @@ class Server:
         )
 
 
-class Registries:
+class Registries(Area):
     name = "registry"
     share = 0.07
 
@@ -295,7 +295,8 @@ class Registries:
             await free.acquire()
             task = asyncio.create_task(self._try(index, run, server, store, settings, host))
             tasks.add(task)
-            task.add_done_callback(lambda t: (tasks.discard(t), free.release()))
+            task.add_done_callback(tasks.discard)
+            task.add_done_callback(lambda _: free.release())
         await asyncio.gather(*tasks)
         await server.close()
         if left := [p.name for f in (store.layers, store.blobs) for p in f.iterdir() if p.suffix == ".tmp"]:
@@ -326,7 +327,7 @@ class Registries:
         try:
             async with asyncio.timeout(HANG_S):
                 if chance < 0.75:
-                    await pull.pull(store, reference, settings, lambda _: None)
+                    await pull.pull(store, reference, settings, lambda _: None, pause_s=0.01)
                 elif chance < 0.88:
                     async with Registry(reference, settings, pause_s=0.01) as registry:
                         size = sum([len(c) async for c in registry.blob(sha(blobs.layer), len(blobs.layer))])
@@ -335,7 +336,7 @@ class Registries:
                     await pull.push(store, store.everything()[0], reference, settings, lambda _: None)
             refused = False
         except TimeoutError:
-            run.fault(index, f"it was not done after {HANG_S:.0f} s")
+            run.fault(index, f"it was not done after {HANG_S:.0f} s", late=True)
         except AgentError as error:
             if bad := unfit(str(error)):
                 run.fault(index, f"{type(error).__name__} {bad}: {str(error)[:300]!r}")
