@@ -23,7 +23,8 @@ from agent.paths import Paths
 from agent.sealing import make_key
 from orchestrator.errors import PystackError
 from orchestrator.gitops.gitops import Gitops
-from orchestrator.server import api
+from orchestrator.server.api.app import OWN_ENGINE, make_app
+from orchestrator.server.api.standby import StandbyState, make_standby_app
 from orchestrator.server.plane import ControlPlane
 from orchestrator.store.interface import Store, StoreError
 from orchestrator.store.sqlite import SqliteStore
@@ -91,9 +92,9 @@ async def _run_ha(agent: Agent, config: ServerConfig, stop: asyncio.Event) -> No
     from orchestrator.store.etcd import Address
 
     address = Address.parse(config.store, ca=config.ca, cert=config.cert, key=config.key)
-    state = api.StandbyState()
+    state = StandbyState()
     while not stop.is_set():
-        waiting = await _listen(paths, api.waiting(state))
+        waiting = await _listen(paths, make_standby_app(state))
         store = None
         try:
             while store is None and not stop.is_set():
@@ -108,7 +109,7 @@ async def _run_ha(agent: Agent, config: ServerConfig, stop: asyncio.Event) -> No
             await store.close()
 
 
-async def _campaign(address: Address, paths: Paths, state: api.StandbyState, stop: asyncio.Event) -> EtcdStore | None:
+async def _campaign(address: Address, paths: Paths, state: StandbyState, stop: asyncio.Event) -> EtcdStore | None:
     """The store, once this server leads; None if the store does not answer. Keeps *state* up to date."""
     from orchestrator.store.etcd import EtcdStore
 
@@ -132,7 +133,7 @@ async def _campaign(address: Address, paths: Paths, state: api.StandbyState, sto
 
 async def _lead(
     store: Store, agent: Agent, config: ServerConfig, stop: asyncio.Event, over: asyncio.Event,
-    state: api.StandbyState | None = None,
+    state: StandbyState | None = None,
 ) -> None:
     """Be the control plane until *stop* or *over*. Leaves in *state* what a stand-by can answer from."""
     paths = agent.paths
@@ -144,8 +145,8 @@ async def _lead(
     try:
         await plane.start()
         await gitops.start()
-        application = api.make(plane, gitops, stop)
-        agent.answer_in(application, api.OWN_ENGINE)  # requests for this node need no proxy
+        application = make_app(plane, gitops, stop)
+        agent.answer_in(application, OWN_ENGINE)  # requests for this node need no proxy
         runner = await _listen(paths, application)
         await _wait_or_stop(stop, over.wait())
         await runner.cleanup()

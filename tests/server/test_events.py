@@ -11,7 +11,7 @@ import pytest
 
 from agent.manifest import Container, Task, TaskStatus
 from orchestrator.planning.state import Change, Step
-from orchestrator.server.api import ROUTES
+from orchestrator.server.api.routes import ROUTES
 from orchestrator.server.events import (
     EVENTS,
     DoneEvent,
