@@ -140,7 +140,8 @@ class PlanExecutor:
             for n in plan.desired.networks if state.networks.get(n.name) != n
         ]
         operations += [
-            Put(f"volumes/{v.name}", msgspec.json.encode(v)) for v in plan.desired.volumes if state.volumes.get(v.name) != v
+            Put(store_keys.of_volume(v.name), msgspec.json.encode(v))
+            for v in plan.desired.volumes if state.volumes.get(v.name) != v
         ]
         operations += [Put(store_keys.of_task(t), msgspec.json.encode(t)) for t in tasks]
         operations += [Delete(store_keys.of_network(name)) for name in removed]

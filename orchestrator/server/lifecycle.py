@@ -47,8 +47,8 @@ async def down(dispatcher: Dispatcher, name: str, *, volumes: bool, tell: Tell) 
             tell(StepEvent(action="remove", kind="network", name=network, reason="down"))
         operations: list[Op] = [Delete(store_keys.of_network(n)) for n in networks]
         if volumes:
-            operations += [Delete(f"volumes/{v.name}") for v in current.volumes]
-        operations.append(Delete(f"stacks/{name}"))
+            operations += [Delete(store_keys.of_volume(v.name)) for v in current.volumes]
+        operations.append(Delete(store_keys.of_stack(name)))
         await state.transact(operations)
         for network in networks:
             state.networks.pop(network, None)

@@ -129,8 +129,8 @@ class ClusterState:
         )
         raw = msgspec.json.encode(record)
         operations: list[Op] = [
-            Put(f"stacks/{stack.name}", raw), Put(f"history/{stack.name}/{record.revision:08d}", raw),
+            Put(store_keys.of_stack(stack.name), raw), Put(store_keys.of_revision(stack.name, record.revision), raw),
         ]
         if record.revision > HISTORY:
-            operations.append(Delete(f"history/{stack.name}/{record.revision - HISTORY:08d}"))
+            operations.append(Delete(store_keys.of_revision(stack.name, record.revision - HISTORY)))
         return record, operations

@@ -20,6 +20,7 @@ from agent.manifest import Record, Survey, Task, Volume
 from orchestrator.couriers.courier import Courier
 from orchestrator.errors import PystackError, RefusedError
 from orchestrator.placement.assign import Candidate, explain
+from orchestrator.server import store_keys
 from orchestrator.server.dispatcher import Dispatcher
 from orchestrator.server.events import Failure, Tell, VolumeEvent, ignore
 from orchestrator.server.execute import PlanExecutor
@@ -147,7 +148,8 @@ class VolumeMigrator:
         moved = msgspec.structs.replace(self._state.volumes[move.volume], node=move.target)
         move = msgspec.structs.replace(move, switched=True)
         await self._state.transact([
-            Put(f"volumes/{moved.name}", msgspec.json.encode(moved)), Put(f"moves/{moved.name}", msgspec.json.encode(move)),
+            Put(store_keys.of_volume(moved.name), msgspec.json.encode(moved)),
+            Put(store_keys.of_volume_move(moved.name), msgspec.json.encode(move)),
         ])
         failpoint("move.switched")
         self._state.volumes[moved.name] = moved
@@ -181,12 +183,12 @@ class VolumeMigrator:
             with contextlib.suppress(RefusedError):
                 await source.courier.call("DELETE", f"/volumes/{move.volume}")
         failpoint("move.settled")
-        await self._state.transact([Delete(f"moves/{move.volume}")])
+        await self._state.transact([Delete(store_keys.of_volume_move(move.volume))])
         return []
 
     async def _take_back(self, name: str) -> None:
         """Undo the move of volume *name*; finish it if the volume's node has changed already."""
-        found = await self._state.store.get(f"moves/{name}")
+        found = await self._state.store.get(store_keys.of_volume_move(name))
         if found is None:
             return
         move = msgspec.json.decode(found.value, type=VolumeMove)
@@ -205,10 +207,10 @@ class VolumeMigrator:
         for stack, services in _by_stack(move.stopped).items():
             with contextlib.suppress(PystackError):
                 await change_desired_state(self._dispatcher, stack, "start", services, ignore)
-        await self._state.transact([Delete(f"moves/{name}")])
+        await self._state.transact([Delete(store_keys.of_volume_move(name))])
 
     async def _write(self, move: VolumeMove) -> None:
-        await self._state.transact([Put(f"moves/{move.volume}", msgspec.json.encode(move))])
+        await self._state.transact([Put(store_keys.of_volume_move(move.volume), msgspec.json.encode(move))])
 
 
 def find(volumes: Mapping[str, Volume], name: str) -> Volume:
