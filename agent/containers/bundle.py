@@ -130,7 +130,8 @@ def standard_mounts(p: Parts) -> None:
         # sysfs of a network namespace that is not ours cannot be mounted anew
         mounts[3] = {"destination": "/sys", "type": "bind", "source": "/sys", "options": ["rbind", mode, *safe]}
     for target, source in p.system_files.items():
-        mounts.append({"destination": target, "type": "bind", "source": str(source), "options": ["rbind", "rprivate"]})
+        mounts.append({"destination": target, "type": "bind", "source": str(source),
+                       "options": ["rbind", "rprivate", *(_locked(source) if p.ids else ())]})
     p.document["mounts"] = mounts
 
 

@@ -325,8 +325,10 @@ class Engine:
                 with contextlib.suppress(AgentError, OSError):
                     await self.start(record)
         elif record.auto_remove:
-            with contextlib.suppress(AgentError):
+            try:
                 await self.remove(record, volumes=True)
+            except AgentError as error:
+                log.warning("container %s cannot be removed, now that it ended: %s", record.name, error)
             self._wake(record)  # gone, or not to be had away: nobody shall wait for it
 
     def _restarts(self, record: Record, code: int) -> bool:
@@ -344,7 +346,7 @@ class Engine:
             await self.networks.detach(record)
         failpoint("container.unmount")
         images = [prepare.image_point(m) for m in record.container.mounts if m.kind == "image"]
-        for point in (prepare.SECRETS, *images, "rootfs"):
+        for point in (prepare.SECRETS, prepare.ETC, *images, "rootfs"):
             mounts.unmount(self.bundle(record) / point)
         if (mapped := self.bundle(record) / prepare.MAPPED).is_dir():
             for inner in mounts.below(mapped):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from orchestrator.server.events import Event, Failure, PullEvent, TaskEvent
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x9b]")
+"""What a terminal takes for an order; it may come from an image or a container."""
 COLOURS = {"create": "green", "update": "yellow", "replace": "yellow", "remove": "red"}
 
 
@@ -34,9 +35,9 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, dict):
-        return ", ".join(str(v) for v in value.values())
+        value = ", ".join(str(v) for v in value.values())
     if isinstance(value, list):
-        return ", ".join(str(v) for v in value)
+        value = ", ".join(str(v) for v in value)
     return CONTROL.sub("", str(value))
 
 
@@ -95,7 +96,7 @@ class Progress:
             case events.VolumeEvent():
                 click.echo(f"volume {event.volume} from {event.source} to {event.target}: {event.message}", err=True)
             case events.WarningEvent():
-                click.echo(f"warning: {event.message}", err=True)
+                click.echo(f"warning: {CONTROL.sub('', event.message)}", err=True)
             case events.DoneEvent() | events.ErrorEvent():
                 pass  # for whoever reads the stream to its end
             case _:
@@ -110,7 +111,7 @@ class Progress:
         colour = "green" if event.state == "running" else "red" if event.state == "failed" else None
         click.secho(f"{event.task}: {word}", fg=colour, err=True)
         for note in event.notes if event.state == "running" else ():
-            click.echo(f"warning: {event.task}: {note}", err=True)
+            click.echo(f"warning: {event.task}: {CONTROL.sub('', note)}", err=True)
 
     def pull(self, event: PullEvent) -> None:
         """Layers of all pulls in one line on a terminal; without one, a line when a layer is done."""
@@ -148,7 +149,8 @@ def failures(found: Sequence[Failure]) -> None:
     """One screen for what went wrong; the last thing on stderr."""
     for failure in found:
         code = failure.exit_code
-        click.secho(f"\n{failure.where}: {failure.task}: {failure.reason}", fg="red", err=True)
+        reason = CONTROL.sub("", failure.reason)
+        click.secho(f"\n{failure.where}: {failure.task}: {reason}", fg="red", err=True)
         if code is not None and f"exited with {code}" not in failure.reason:
             click.echo(f"    exit code {code}", err=True)
         for line in failure.log:
