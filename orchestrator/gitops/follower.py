@@ -158,7 +158,7 @@ class Follower:
         if failures:
             return await self._take_back(commit, lines, failures, [s.name for s, _ in plans])
         for name in gone if self.repo.prune else ():
-            await lifecycle.down(self.plane.dispatcher, name, volumes=False, tell=ignore)
+            await lifecycle.down(self.plane.dispatcher, name, volumes=False, emit=ignore)
         if gone and not self.repo.prune:
             message += f"\nno file has {', '.join(gone)} any more: --prune would remove them"
         good = self._outcome(commit, "good", message.strip(), lines, applied)
@@ -216,7 +216,7 @@ class Follower:
                 except PystackError as error:
                     said.append(f"{name} cannot go back to revision {back[name]}: {error}")
             elif good and name in self.plane.state.stacks:
-                await lifecycle.down(self.plane.dispatcher, name, volumes=False, tell=ignore)
+                await lifecycle.down(self.plane.dispatcher, name, volumes=False, emit=ignore)
         if good:
             applied = {n: self.plane.state.stacks[n].revision for n in back if n in self.plane.state.stacks}
             good = msgspec.structs.replace(good, stacks=applied)

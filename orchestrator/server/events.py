@@ -115,7 +115,7 @@ Event = (
     StepEvent | TaskEvent | WarningEvent | PullEvent | ShipEvent | MoveEvent | VolumeEvent | DoneEvent | ErrorEvent
 )
 EVENTS: tuple[type[msgspec.Struct], ...] = Event.__args__
-Tell = Callable[[Event], None]
+Emit = Callable[[Event], None]
 """Takes the events of one request, in order."""
 
 
@@ -135,7 +135,7 @@ class TaskChange(TaskStatus, frozen=True, kw_only=True):
 
 
 def ignore(event: Event) -> None:
-    """A `Tell` for work that nobody follows."""
+    """A `Emit` for work that nobody follows."""
     del event
 
 

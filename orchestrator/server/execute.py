@@ -12,7 +12,7 @@ from orchestrator.planning.state import Plan
 from orchestrator.server import store_keys
 from orchestrator.server.contents import Contents
 from orchestrator.server.dispatcher import Dispatcher
-from orchestrator.server.events import Failure, StepEvent, TaskEvent, Tell, WarningEvent
+from orchestrator.server.events import Emit, Failure, StepEvent, TaskEvent, WarningEvent
 from orchestrator.server.images import Images
 from orchestrator.server.plan import Planner, chosen_services
 from orchestrator.server.prepare import prepare_nodes
@@ -33,20 +33,20 @@ class PlanExecutor:
         self._contents = contents
         self._images = images
 
-    async def up(self, stack: Stack, options: UpOptions, tell: Tell) -> list[Failure]:
+    async def up(self, stack: Stack, options: UpOptions, emit: Emit) -> list[Failure]:
         """Make *stack* true. Returns the tasks that failed. Raises RefusedError, PystackError."""
         async with self._state.lock(stack.name):
-            failures = await self._images.pull(stack, chosen_services(stack, options), options.pull, tell)
+            failures = await self._images.pull(stack, chosen_services(stack, options), options.pull, emit)
             if failures:
                 return failures
             plan = await self.planner.plan(stack, options)
             if options.no_tasks:
                 plan = plan.without_tasks(self._state.of_stack(stack.name))
             for warning in plan.warnings:
-                tell(WarningEvent(message=warning))
-            return await self.execute_plan(stack, plan, options, tell)
+                emit(WarningEvent(message=warning))
+            return await self.execute_plan(stack, plan, options, emit)
 
-    async def redeploy(self, name: str, tell: Tell, moves: Mapping[str, str] = {}) -> list[Failure]:
+    async def redeploy(self, name: str, emit: Emit, moves: Mapping[str, str] = {}) -> list[Failure]:
         """Bring stack *name* up as it is, with as many replicas as it has, on the nodes that are best for it now.
 
         *moves* maps names of tasks to the nodes that they shall go to."""
@@ -56,45 +56,45 @@ class PlanExecutor:
         record = self._state.get_stack(name).stack
         fixed = {s.name for s in record.services if s.mode.startswith("replicated")}
         options = UpOptions(scale={k: v for k, v in scale.items() if k in fixed}, moves=dict(moves))
-        return await self.up(record, options, tell)
+        return await self.up(record, options, emit)
 
-    async def execute_plan(self, stack: Stack, plan: Plan, options: UpOptions, tell: Tell) -> list[Failure]:
+    async def execute_plan(self, stack: Stack, plan: Plan, options: UpOptions, emit: Emit) -> list[Failure]:
         """Do exactly what *plan* says; the caller holds the stack's lock. Returns the tasks that failed."""
         await self._contents.keep(stack.contents)
         for step in plan.changes:
-            tell(StepEvent.of(step))
+            emit(StepEvent.of(step))
         stack = self._contents.with_digests(stack)
         before = self._state.stacks[stack.name].stack if stack.name in self._state.stacks else stack
         changed = {s.name for s in plan.changes if s.kind == "task"}
         failures = await prepare_nodes(
-            self._dispatcher.cluster, self._images, plan.desired.tasks, plan.desired.networks, tell,
+            self._dispatcher.cluster, self._images, plan.desired.tasks, plan.desired.networks, emit,
             unchanged={t.name for t in plan.desired.tasks} - changed,
         )
         if failures:
             return failures
         rolling = {} if options.no_start else self._rolling(stack, plan)
         await self._remove_leaving(plan, rolling)
-        rollout = self._rollout(stack, plan, options, rolling, tell)
+        rollout = self._rollout(stack, plan, options, rolling, emit)
         in_place = {name for tasks in rolling.values() for name in tasks}
         tasks = [self._task(t, rollout, options, in_place, changed) for t in plan.desired.tasks if t.desired != "guest"]
         rollout.set_tasks(tasks)
         new = [t for t in tasks if t.name not in in_place and self._state.tasks.get(t.name) != t]
         await self._write_plan(stack, plan, new, options)
-        with self._reported(tasks, tell):
+        with self._reported(tasks, emit):
             failures = [] if options.no_start or options.no_tasks else await rollout.run()
         if rollout.reverted:
             await self._write_reverted(stack, rollout.reverted, before, options)
         return [await self._dispatcher.with_log(f) for f in failures]
 
     def _rollout(
-        self, stack: Stack, plan: Plan, options: UpOptions, rolling: Mapping[str, Mapping[str, Task]], tell: Tell
+        self, stack: Stack, plan: Plan, options: UpOptions, rolling: Mapping[str, Mapping[str, Task]], emit: Emit
     ) -> Rollout:
         services = {s.name for s in stack.services}
         return Rollout(
             stack.services, [t for t in plan.desired.tasks if t.service in services and t.desired != "guest"],
             self._dispatcher, want="up" if options.wait else "begun" if options.attached else "",
             timeout_s=options.timeout_s, rolling=rolling,
-            actions=UpdateExecutor(self._dispatcher, self.planner, self._images, stack, options, plan, tell),
+            actions=UpdateExecutor(self._dispatcher, self.planner, self._images, stack, options, plan, emit),
         )
 
     def _rolling(self, stack: Stack, plan: Plan) -> dict[str, dict[str, Task]]:
@@ -172,13 +172,13 @@ class PlanExecutor:
         self._state.stacks[stack.name] = record
 
     @contextmanager
-    def _reported(self, tasks: Sequence[Task], tell: Tell) -> Iterator[None]:
+    def _reported(self, tasks: Sequence[Task], emit: Emit) -> Iterator[None]:
         """Meanwhile every change of the status of *tasks* is an event."""
         names = {t.name for t in tasks}
 
         def listen(status: TaskStatus) -> None:
             if status.task in names:
-                tell(TaskEvent.of(status))
+                emit(TaskEvent.of(status))
 
         self._dispatcher.statuses.listeners.add(listen)
         try:

@@ -13,7 +13,7 @@ from orchestrator.couriers.courier import Courier
 from orchestrator.couriers.shipping import ship
 from orchestrator.errors import PystackError, RefusedError, UnreachableError
 from orchestrator.server.cluster import Cluster
-from orchestrator.server.events import Failure, PullEvent, ShipEvent, Tell
+from orchestrator.server.events import Emit, Failure, PullEvent, ShipEvent
 from orchestrator.stackfile.model import Stack
 from orchestrator.stackfile.units import parse_duration
 
@@ -59,7 +59,7 @@ class Images:
         found: dict[str, str] = await courier.call("POST", "/pystack/images/ids", data=msgspec.json.encode(images))
         return found
 
-    async def ship(self, tasks: Sequence[Task], tell: Tell) -> list[Failure]:
+    async def ship(self, tasks: Sequence[Task], emit: Emit) -> list[Failure]:
         """Copy the images of *tasks* to their nodes, from a node that has them. Returns a failure for each that fails."""
         if len(self.cluster.members) < 2:
             return []
@@ -74,7 +74,7 @@ class Images:
         async def bring(node: str, image: str, name: str, task: Task) -> None:
             try:
                 source = await self._holder(image)
-                tell(ShipEvent(image=name, source=source, target=node))
+                emit(ShipEvent(image=name, source=source, target=node))
                 await ship(image, self.cluster.get(source).courier, self.cluster.get(node).courier)
             except PystackError as error:
                 reason = f"image {name} cannot be brought to {node}: {error}"
@@ -94,7 +94,7 @@ class Images:
                 return node
         raise RefusedError("no node has it any more: pull or load it again")
 
-    async def pull(self, stack: Stack, wanted_for: Set[str] | None, policy: str, tell: Tell) -> list[Failure]:
+    async def pull(self, stack: Stack, wanted_for: Set[str] | None, policy: str, emit: Emit) -> list[Failure]:
         """Pull the images that no node has, or that *policy* (or their service's own) wants anew: for the services
         *wanted_for*, None for all. Returns a failure for each image that cannot be pulled."""
         have = await self.ids(stack)
@@ -121,7 +121,7 @@ class Images:
             where = next(s.where for s in stack.services if s.name == service)
             try:
                 async for line in self._local.stream("POST", "/images/create", params={"fromImage": image}):
-                    tell(PullEvent.of(image, line))
+                    emit(PullEvent.of(image, line))
             except RefusedError as error:
                 failures.append(Failure(task=service, where=where, reason=f"image {image}: {error}"))
 

@@ -13,7 +13,7 @@ from orchestrator.errors import PystackError, RefusedError
 from orchestrator.planning import graph
 from orchestrator.server import store_keys
 from orchestrator.server.dispatcher import Dispatcher
-from orchestrator.server.events import Failure, StepEvent, Tell
+from orchestrator.server.events import Emit, Failure, StepEvent
 from orchestrator.server.oneoff import remove_oneoffs
 from orchestrator.server.rollout import Rollout
 from orchestrator.stackfile.graph import needed
@@ -26,12 +26,12 @@ ACTIVE = ("running", "stopping", "restarting", "paused", "starting")
 """The states of a task that still has a process."""
 
 
-async def down(dispatcher: Dispatcher, name: str, *, volumes: bool, tell: Tell) -> None:
+async def down(dispatcher: Dispatcher, name: str, *, volumes: bool, emit: Emit) -> None:
     """Stop and remove all of stack *name* in reverse order, its volumes only with *volumes*. Does nothing if there is none."""
     state = dispatcher.state
     async with state.lock(name):
         record = state.stacks.get(name)
-        await remove_oneoffs(dispatcher, [t for t in state.of_stack(name).tasks if t.desired == "guest"], tell)
+        await remove_oneoffs(dispatcher, [t for t in state.of_stack(name).tasks if t.desired == "guest"], emit)
         current = state.of_stack(name)
         order = [set(wave) for wave in graph.waves(record.stack)] if record else []
         orphans = {t.service for t in current.tasks} - (set().union(*order) if order else set())
@@ -39,12 +39,12 @@ async def down(dispatcher: Dispatcher, name: str, *, volumes: bool, tell: Tell) 
             names = [t.name for t in current.tasks if t.service in wave and t.name in state.tasks]
             if names:
                 for task in names:
-                    tell(StepEvent(action="remove", kind="task", name=task, reason="down"))
+                    emit(StepEvent(action="remove", kind="task", name=task, reason="down"))
                 await dispatcher.remove_tasks(names)
                 await dispatcher.wait_removed(names)
         networks = [n.name for n in current.networks]
         for network in networks:
-            tell(StepEvent(action="remove", kind="network", name=network, reason="down"))
+            emit(StepEvent(action="remove", kind="network", name=network, reason="down"))
         operations: list[Op] = [Delete(store_keys.of_network(n)) for n in networks]
         if volumes:
             operations += [Delete(store_keys.of_volume(v.name)) for v in current.volumes]
@@ -58,22 +58,22 @@ async def down(dispatcher: Dispatcher, name: str, *, volumes: bool, tell: Tell) 
                 state.volumes.pop(volume.name, None)
         await dispatcher.cluster.deliver()
         if volumes:
-            await _remove_volumes(dispatcher, name, tell)
+            await _remove_volumes(dispatcher, name, emit)
 
 
-async def _remove_volumes(dispatcher: Dispatcher, stack: str, tell: Tell) -> None:
+async def _remove_volumes(dispatcher: Dispatcher, stack: str, emit: Emit) -> None:
     """Remove the stack's volumes from every node that answers."""
     filters = msgspec.json.encode({"label": [f"com.docker.compose.project={stack}"]}).decode()
     for name in sorted(dispatcher.cluster.ready):
         courier = dispatcher.cluster.members[name].courier
         found = await courier.call("GET", "/volumes", params={"filters": filters})
         for volume in found["Volumes"]:
-            tell(StepEvent(action="remove", kind="volume", name=volume["Name"], node=name, reason="down -v"))
+            emit(StepEvent(action="remove", kind="volume", name=volume["Name"], node=name, reason="down -v"))
             await courier.call("DELETE", f"/volumes/{volume['Name']}")
 
 
 async def change_desired_state(
-    dispatcher: Dispatcher, name: str, verb: str, services: Sequence[str], tell: Tell, *, timeout_s: float | None = None
+    dispatcher: Dispatcher, name: str, verb: str, services: Sequence[str], emit: Emit, *, timeout_s: float | None = None
 ) -> list[Failure]:
     """Stop, start or restart (*verb*) the tasks of stack *name*, in the order that depends_on asks for; all if *services* is
     empty. `start` includes the services that they depend on, `restart` those whose depends_on asks to be restarted.
@@ -94,7 +94,7 @@ async def change_desired_state(
                 continue
             changed = [_changed(dispatcher, t, verb) for t in tasks]
             for task in tasks:
-                tell(StepEvent(action="update", kind="task", name=task.name, reason=verb))
+                emit(StepEvent(action="update", kind="task", name=task.name, reason=verb))
             await dispatcher.write_tasks(changed)
             killer = asyncio.create_task(_kill_after(dispatcher, changed, timeout_s)) if timeout_s is not None else None
             failures = await _wait(dispatcher, stack, changed, verb)
@@ -126,14 +126,14 @@ async def _kill_after(dispatcher: Dispatcher, tasks: Sequence[Task], timeout_s: 
                 await member.courier.call("POST", f"/containers/{status.container}/kill")
 
 
-async def remove(dispatcher: Dispatcher, name: str, tasks: Sequence[str], tell: Tell) -> None:
+async def remove(dispatcher: Dispatcher, name: str, tasks: Sequence[str], emit: Emit) -> None:
     """Remove *tasks* of stack *name*; the next `up` makes them anew. Raises RefusedError (404) if one is not there."""
     async with dispatcher.state.lock(name):
         there = {t.name for t in dispatcher.state.of_stack(name).tasks}
         if unknown := set(tasks) - there:
             raise RefusedError(f"stack {name} has no task {', '.join(sorted(unknown))}", 404)
         for task in tasks:
-            tell(StepEvent(action="remove", kind="task", name=task, reason="rm"))
+            emit(StepEvent(action="remove", kind="task", name=task, reason="rm"))
         await dispatcher.remove_tasks(tasks)
         await dispatcher.wait_removed(tasks)
 

@@ -16,7 +16,7 @@ from orchestrator.placement.assign import place_oneoff
 from orchestrator.planning.expand import address_oneoff
 from orchestrator.server.contents import files_with_digests
 from orchestrator.server.dispatcher import Dispatcher
-from orchestrator.server.events import StepEvent, Tell, ignore
+from orchestrator.server.events import Emit, StepEvent, ignore
 from orchestrator.server.images import Images
 from orchestrator.server.inputs import Inputs
 from orchestrator.server.prepare import prepare_nodes
@@ -56,10 +56,10 @@ async def delete_oneoff(dispatcher: Dispatcher, stack: str, name: str) -> None:
             await dispatcher.remove_tasks([name])
 
 
-async def remove_oneoffs(dispatcher: Dispatcher, tasks: Sequence[Task], tell: Tell) -> None:
+async def remove_oneoffs(dispatcher: Dispatcher, tasks: Sequence[Task], emit: Emit) -> None:
     """Remove the one-off containers *tasks* from their nodes, and take back what they had."""
     for task in tasks:
-        tell(StepEvent(action="remove", kind="task", name=task.name, node=task.node, reason="down"))
+        emit(StepEvent(action="remove", kind="task", name=task.name, node=task.node, reason="down"))
         member = dispatcher.cluster.members.get(task.node)
         if member and member.ready:
             with contextlib.suppress(RefusedError, UnreachableError):

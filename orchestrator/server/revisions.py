@@ -6,7 +6,7 @@ import msgspec
 
 from orchestrator.errors import RefusedError
 from orchestrator.planning.state import Plan
-from orchestrator.server.events import Failure, Tell
+from orchestrator.server.events import Emit, Failure
 from orchestrator.server.execute import PlanExecutor
 from orchestrator.server.plan import Planner
 from orchestrator.server.records import SavedPlan, StackRecord, UpOptions
@@ -28,13 +28,13 @@ async def _earlier(state: ClusterState, name: str, revision: int) -> StackRecord
 
 
 async def rollback(
-    state: ClusterState, executor: PlanExecutor, name: str, revision: int, options: UpOptions, tell: Tell
+    state: ClusterState, executor: PlanExecutor, name: str, revision: int, options: UpOptions, emit: Emit
 ) -> list[Failure]:
     """Apply an earlier *revision* of stack *name* again, as a new revision; 0 is the one before the present."""
     found = await _earlier(state, name, revision)
     message = options.message or f"rollback to revision {found.revision}"
     # the stack as a whole: services that a later revision added are removed too
-    return await executor.up(found.stack, msgspec.structs.replace(options, message=message, remove_orphans=True), tell)
+    return await executor.up(found.stack, msgspec.structs.replace(options, message=message, remove_orphans=True), emit)
 
 
 async def plan_rollback(state: ClusterState, planner: Planner, name: str, revision: int, options: UpOptions) -> Plan:
@@ -43,7 +43,7 @@ async def plan_rollback(state: ClusterState, planner: Planner, name: str, revisi
     return await planner.plan(found.stack, msgspec.structs.replace(options, remove_orphans=True))
 
 
-async def apply(state: ClusterState, executor: PlanExecutor, saved: SavedPlan, tell: Tell) -> list[Failure]:
+async def apply(state: ClusterState, executor: PlanExecutor, saved: SavedPlan, emit: Emit) -> list[Failure]:
     """Do exactly what *saved* says. Raises RefusedError (409) if the same stack and options give another plan by now."""
     async with state.lock(saved.stack.name):
         now = await executor.planner.plan(saved.stack, saved.options)
@@ -55,4 +55,4 @@ async def apply(state: ClusterState, executor: PlanExecutor, saved: SavedPlan, t
                 f"the state moved since this plan was made (revision {saved.plan.revision} then, {now.revision} now)"
                 f"{first}: make a new plan", 409
             )
-        return await executor.execute_plan(saved.stack, now, saved.options, tell)
+        return await executor.execute_plan(saved.stack, now, saved.options, emit)

@@ -10,7 +10,7 @@ from agent.manifest import Task
 from orchestrator.errors import PystackError
 from orchestrator.planning.state import Plan
 from orchestrator.server.dispatcher import Dispatcher
-from orchestrator.server.events import StepEvent, Tell, WarningEvent
+from orchestrator.server.events import Emit, StepEvent, WarningEvent
 from orchestrator.server.images import Images
 from orchestrator.server.plan import Planner
 from orchestrator.server.prepare import prepare_nodes
@@ -22,11 +22,11 @@ class UpdateExecutor:
     """The `UpdateActions` for the rolling updates of one plan."""
 
     def __init__(
-        self, dispatcher: Dispatcher, planner: Planner, images: Images, stack: Stack, options: UpOptions, plan: Plan, tell: Tell
+        self, dispatcher: Dispatcher, planner: Planner, images: Images, stack: Stack, options: UpOptions, plan: Plan, emit: Emit
     ) -> None:
         self._dispatcher, self._state, self._cluster = dispatcher, dispatcher.state, dispatcher.cluster
         self._planner, self._images = planner, images
-        self._stack, self._options, self._plan, self._tell = stack, options, plan, tell
+        self._stack, self._options, self._plan, self._emit = stack, options, plan, emit
 
     async def exchange(self, tasks: Sequence[Task]) -> None:
         """Drain the tasks that have the names of *tasks*, then replace them. The new ones stay drained until `mark_ready`."""
@@ -57,10 +57,10 @@ class UpdateExecutor:
             msgspec.structs.replace(known[n.name], hosts=n.hosts) for n in desired.networks
             if n.name in known and known[n.name].hosts != n.hosts
         ]
-        if failures := await prepare_nodes(self._cluster, self._images, surge, carried, self._tell):
+        if failures := await prepare_nodes(self._cluster, self._images, surge, carried, self._emit):
             raise PystackError(failures[0].reason)
         for task in surge:
-            self._tell(StepEvent(action="create", kind="task", name=task.name, node=task.node,
+            self._emit(StepEvent(action="create", kind="task", name=task.name, node=task.node,
                                  reason="start-first: a spare while the others are exchanged"))
         await self._state.put(tasks=surge, networks=carried)
         await self._cluster.deliver()
@@ -79,4 +79,4 @@ class UpdateExecutor:
 
     def warn(self, sentence: str) -> None:
         """Report *sentence* to the user."""
-        self._tell(WarningEvent(message=sentence))
+        self._emit(WarningEvent(message=sentence))

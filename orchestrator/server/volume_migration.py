@@ -22,7 +22,7 @@ from orchestrator.errors import PystackError, RefusedError
 from orchestrator.placement.explain import Candidate, explain
 from orchestrator.server import store_keys
 from orchestrator.server.dispatcher import Dispatcher
-from orchestrator.server.events import Failure, Tell, VolumeEvent, ignore
+from orchestrator.server.events import Emit, Failure, VolumeEvent, ignore
 from orchestrator.server.execute import PlanExecutor
 from orchestrator.server.inputs import Inputs
 from orchestrator.server.lifecycle import change_desired_state
@@ -56,7 +56,7 @@ class VolumeMigrator:
         self._executor = executor
         self._inputs = inputs
 
-    async def move(self, name: str, target: str, tell: Tell) -> list[Failure]:
+    async def move(self, name: str, target: str, emit: Emit) -> list[Failure]:
         """Move volume *name* to node *target*. Returns the users that do not come up there. Raises RefusedError."""
         volume = find(self._state.volumes, name)
         users = [t for t in self._state.tasks.values() if _uses(t, volume)]
@@ -66,13 +66,13 @@ class VolumeMigrator:
             return []
         async with self._state.lock(f"volume {volume.name}"):
             try:
-                move = await self._migrate(move, users, tell)
+                move = await self._migrate(move, users, emit)
             except BaseException:
                 await asyncio.shield(self._take_back(move.volume))
                 raise
-            return await self._finish(move, tell)
+            return await self._finish(move, emit)
 
-    async def evacuate(self, node: str, tell: Tell) -> list[Failure]:
+    async def evacuate(self, node: str, emit: Emit) -> list[Failure]:
         """Move the volumes that follow their users away from *node*, each to the node that is best for all its users."""
         failures: list[Failure] = []
         for volume in [v for v in self._state.volumes.values() if v.follow and v.node == node and not v.shared]:
@@ -83,7 +83,7 @@ class VolumeMigrator:
                 scores = {n: scores.get(n, 0) + s for n, s in fit.items() if n in scores or task is users[0]}
             if scores:
                 best = max(sorted(scores), key=lambda n: scores[n])
-                failures += await self.move(volume.name, best, tell)
+                failures += await self.move(volume.name, best, emit)
         return failures
 
     async def recover(self) -> None:
@@ -124,18 +124,18 @@ class VolumeMigrator:
         stack, current = self._state.stacks[task.stack].stack, self._state.of_stack(task.stack)
         return explain(stack, task.service, task.name, current.tasks, self._inputs.placement(task.stack)).candidates
 
-    async def _migrate(self, move: VolumeMove, users: Sequence[Task], tell: Tell) -> VolumeMove:
+    async def _migrate(self, move: VolumeMove, users: Sequence[Task], emit: Emit) -> VolumeMove:
         """Everything until the target is the volume's node."""
         source, target = self._cluster.get(move.source).courier, self._cluster.get(move.target).courier
         await self._write(move)
         failpoint("move.begun")
-        await self._copy_while_in_use(move, source, target, tell)
+        await self._copy_while_in_use(move, source, target, emit)
         services = {f"{t.stack}/{t.service}" for t in users if t.desired == "running" and t.stack in self._state.stacks}
         move = msgspec.structs.replace(move, stopped=tuple(sorted(services)))
         await self._write(move)
         began = time.monotonic()
         for stack, names in _by_stack(move.stopped).items():
-            await change_desired_state(self._dispatcher, stack, "stop", names, tell)
+            await change_desired_state(self._dispatcher, stack, "stop", names, emit)
         failpoint("move.stopped")
         await _copy(source, target, move.volume, first=False)
         differs, survey = await _compare(source, target, move.volume)
@@ -153,28 +153,28 @@ class VolumeMigrator:
         ])
         failpoint("move.switched")
         self._state.volumes[moved.name] = moved
-        tell(VolumeEvent(volume=move.volume, source=move.source, target=move.target, message=(
+        emit(VolumeEvent(volume=move.volume, source=move.source, target=move.target, message=(
             f"{survey.files} files of {survey.bytes} bytes are the same on both; stopping, the last pass and comparing took "
             f"{time.monotonic() - began:.3f} s")))
         return move
 
-    async def _copy_while_in_use(self, move: VolumeMove, source: Courier, target: Courier, tell: Tell) -> None:
+    async def _copy_while_in_use(self, move: VolumeMove, source: Courier, target: Courier, emit: Emit) -> None:
         """Passes over the volume, until one is short."""
         for number in range(MAX_PASSES):
             began = time.monotonic()
             await _copy(source, target, move.volume, first=number == 0)
             await _compare(source, target, move.volume)
             took = time.monotonic() - began
-            tell(VolumeEvent(volume=move.volume, source=move.source, target=move.target,
+            emit(VolumeEvent(volume=move.volume, source=move.source, target=move.target,
                              message=f"pass {number + 1} took {took:.3f} s"))
             if took <= SHORT_PASS_S:
                 return
 
-    async def _finish(self, move: VolumeMove, tell: Tell) -> list[Failure]:
+    async def _finish(self, move: VolumeMove, emit: Emit) -> list[Failure]:
         """Start the users on the new node, and delete the old copy once they run. Returns the users that failed."""
         failures: list[Failure] = []
         for stack in _by_stack(move.stopped):
-            failures += await self._executor.redeploy(stack, tell)
+            failures += await self._executor.redeploy(stack, emit)
         if failures:
             return failures  # the old copy stays: somebody will want to look at it
         source = self._cluster.members.get(move.source)

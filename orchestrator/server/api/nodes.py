@@ -87,8 +87,8 @@ async def drain_node(request: web.Request) -> web.StreamResponse:
     """Drain a node: move its tasks to others. A stream of events."""
     plane, name = request.app[PLANE], request.match_info["node"]
     plane.cluster.get(name)
-    return await stream(request, lambda tell: drain.drain(
-        plane.state, plane.cluster, plane.executor, plane.migrator, name, tell))
+    return await stream(request, lambda emit: drain.drain(
+        plane.state, plane.cluster, plane.executor, plane.migrator, name, emit))
 
 
 async def taint_node(request: web.Request) -> web.StreamResponse:
@@ -96,7 +96,7 @@ async def taint_node(request: web.Request) -> web.StreamResponse:
     plane, name = request.app[PLANE], request.match_info["node"]
     body = msgspec.json.decode(await request.read(), type=NodeUpdateRequest)
     plane.cluster.get(name)
-    return await stream(request, lambda tell: drain.taint(plane.state, plane.cluster, plane.executor, name, body, tell))
+    return await stream(request, lambda emit: drain.taint(plane.state, plane.cluster, plane.executor, name, body, emit))
 
 
 async def remove_node(request: web.Request) -> web.Response:
@@ -119,7 +119,7 @@ async def rebalance(request: web.Request) -> web.StreamResponse:
     """Make those moves; a stream of events."""
     plane = request.app[PLANE]
     limit = int(request.query.get("limit", "10"))
-    return await stream(request, lambda tell: make_moves(plane.state, plane.inputs, plane.executor, limit, tell))
+    return await stream(request, lambda emit: make_moves(plane.state, plane.inputs, plane.executor, limit, emit))
 
 
 async def engine(request: web.Request) -> web.StreamResponse:

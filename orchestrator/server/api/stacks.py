@@ -155,14 +155,14 @@ async def up(request: web.Request) -> web.StreamResponse:
     """Make a stack true; a stream of events."""
     body = msgspec.json.decode(await request.read(), type=UpRequest)
     plane = request.app[PLANE]
-    return await stream(request, lambda tell: plane.executor.up(body.stack, body.options, tell))
+    return await stream(request, lambda emit: plane.executor.up(body.stack, body.options, emit))
 
 
 async def apply(request: web.Request) -> web.StreamResponse:
     """Do exactly what a saved plan says, or refuse; a stream of events."""
     plane = request.app[PLANE]
     saved = msgspec.json.decode(await request.read(), type=SavedPlan)
-    return await stream(request, lambda tell: revisions.apply(plane.state, plane.executor, saved, tell))
+    return await stream(request, lambda emit: revisions.apply(plane.state, plane.executor, saved, emit))
 
 
 async def history(request: web.Request) -> web.Response:
@@ -182,8 +182,8 @@ async def rollback(request: web.Request) -> web.StreamResponse:
     """Apply an earlier revision again; a stream of events."""
     body = msgspec.json.decode(await request.read() or b"{}", type=RollbackRequest)
     plane, name = request.app[PLANE], request.match_info["stack"]
-    return await stream(request, lambda tell: revisions.rollback(
-        plane.state, plane.executor, name, body.revision, body.options, tell))
+    return await stream(request, lambda emit: revisions.rollback(
+        plane.state, plane.executor, name, body.revision, body.options, emit))
 
 
 async def plan_rollback(request: web.Request) -> web.Response:
@@ -197,7 +197,7 @@ async def down(request: web.Request) -> web.StreamResponse:
     """Stop and remove a stack; a stream of events."""
     body = msgspec.json.decode(await request.read() or b"{}", type=DownRequest)
     dispatcher, name = request.app[PLANE].dispatcher, request.match_info["stack"]
-    return await stream(request, lambda tell: lifecycle.down(dispatcher, name, volumes=body.volumes, tell=tell))
+    return await stream(request, lambda emit: lifecycle.down(dispatcher, name, volumes=body.volumes, emit=emit))
 
 
 async def remove(request: web.Request) -> web.StreamResponse:
@@ -205,7 +205,7 @@ async def remove(request: web.Request) -> web.StreamResponse:
     plane, name = request.app[PLANE], request.match_info["stack"]
     body = msgspec.json.decode(await request.read(), type=RemoveRequest)
     plane.state.get_stack(name)
-    return await stream(request, lambda tell: lifecycle.remove(plane.dispatcher, name, body.tasks, tell))
+    return await stream(request, lambda emit: lifecycle.remove(plane.dispatcher, name, body.tasks, emit))
 
 
 async def act(request: web.Request) -> web.StreamResponse:
@@ -213,8 +213,8 @@ async def act(request: web.Request) -> web.StreamResponse:
     body = msgspec.json.decode(await request.read() or b"{}", type=ActRequest)
     name, verb = request.match_info["stack"], request.match_info["verb"]
     request.app[PLANE].state.get_stack(name)
-    return await stream(request, lambda tell: lifecycle.change_desired_state(
-        request.app[PLANE].dispatcher, name, verb, body.services, tell, timeout_s=body.timeout_s))
+    return await stream(request, lambda emit: lifecycle.change_desired_state(
+        request.app[PLANE].dispatcher, name, verb, body.services, emit, timeout_s=body.timeout_s))
 
 
 async def create_oneoff(request: web.Request) -> web.Response:

@@ -11,10 +11,10 @@ from aiohttp import web
 
 from agent.errors import told
 from orchestrator.errors import PystackError
-from orchestrator.server.events import DoneEvent, ErrorEvent, Event, Failure, Tell
+from orchestrator.server.events import DoneEvent, Emit, ErrorEvent, Event, Failure
 
 log = logging.getLogger(__name__)
-Work = Callable[[Tell], Awaitable[Sequence[Failure] | None]]
+Work = Callable[[Emit], Awaitable[Sequence[Failure] | None]]
 """What a request does; it returns the tasks that failed."""
 
 

@@ -20,4 +20,4 @@ async def move_a_volume(request: web.Request) -> web.StreamResponse:
     """Move a volume and its users to another node; a stream of events."""
     plane, name = request.app[PLANE], request.match_info["volume"]
     body = msgspec.json.decode(await request.read(), type=MoveVolumeRequest)
-    return await stream(request, lambda tell: plane.migrator.move(name, body.node, tell))
+    return await stream(request, lambda emit: plane.migrator.move(name, body.node, emit))
