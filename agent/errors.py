@@ -39,12 +39,24 @@ class ImageNotFoundError(ImageError):
     status = 404
 
 
+class UnauthorizedError(ImageError):
+    """A registry does not take the name and password."""
+
+    status = 401
+
+
 class NoSwarmError(AgentError):
     status = 503
 
 
 class RuntimeFailureError(AgentError):
     """The OCI runtime refused a container."""
+
+
+class NoProgramError(RuntimeFailureError):
+    """What a container is to run is not there, or is no program."""
+
+    status = 400
 
 
 class NotModifiedError(AgentError):

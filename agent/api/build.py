@@ -11,7 +11,6 @@ from agent.api.images import Stream
 from agent.api.keys import ENGINE, flag
 from agent.images import build as builder
 
-routes = web.RouteTableDef()
 T = TypeVar("T")
 
 
@@ -20,7 +19,6 @@ def _given(request: web.Request, name: str, default: T) -> T:
     return cast(T, json.loads(request.query.get(name) or "null") or default)
 
 
-@routes.post("/build")
 async def build(request: web.Request) -> web.StreamResponse:
     engine = request.app[ENGINE]
     query = request.query

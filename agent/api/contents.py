@@ -15,8 +15,8 @@ import msgspec
 from aiohttp import web
 
 from agent import mounts
-from agent.api.images import changes as dockerfile_changes
-from agent.api.keys import ENGINE, body, flag
+from agent.api.instructions import changes as dockerfile_changes
+from agent.api.keys import ENGINE, answer, body, flag
 from agent.containers import layer
 from agent.engine.engine import Engine
 from agent.engine.records import Record
@@ -24,7 +24,6 @@ from agent.errors import AgentError, BadRequestError, ConflictError
 from agent.images import archive
 from agent.images.reference import parse
 
-routes = web.RouteTableDef()
 MOUNT_POINTS = {"/dev", "/proc", "/sys", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/sbin/pystack-init"}
 FOLDERS = {"/etc", "/sbin"}
 
@@ -61,7 +60,6 @@ async def _output(*words: str) -> AsyncIterator[bytes]:
         await child.wait()
 
 
-@routes.get("/containers/{name}/export")
 async def export(request: web.Request) -> web.StreamResponse:
     engine = request.app[ENGINE]
     record = engine.find(request.match_info["name"])
@@ -73,7 +71,6 @@ async def export(request: web.Request) -> web.StreamResponse:
     return response
 
 
-@routes.get("/containers/{name}/changes")
 async def changes(request: web.Request) -> web.Response:
     engine = request.app[ENGINE]
     record = engine.find(request.match_info["name"])
@@ -88,15 +85,14 @@ async def changes(request: web.Request) -> web.Response:
     # what we put there to mount on is no change of the container's; nor is a folder, for that alone
     own = [(path, kind) for path, kind in found if path not in MOUNT_POINTS]
     kept = {path.rpartition("/")[0] for path, _ in own}
-    return web.json_response([{"Path": p, "Kind": k} for p, k in own if k != 0 or p not in FOLDERS or p in kept])
+    return answer([{"Path": p, "Kind": k} for p, k in own if k != 0 or p not in FOLDERS or p in kept])
 
 
-@routes.post("/commit")
 async def commit(request: web.Request) -> web.Response:
     """An image of what the container is now: its image's layers, and what it wrote as one more."""
     engine, query = request.app[ENGINE], request.query
     record = engine.find(query.get("container", ""))
-    wish = await body(request)  # a container's configuration, of which what it says counts
+    wish = body(request)  # a container's configuration, of which what it says counts
     given = dockerfile_changes(query.getall("changes", []))
     fields = {"Cmd": "cmd", "Entrypoint": "entrypoint", "Env": "env", "User": "user", "WorkingDir": "working_dir",
               "Labels": "labels", "Volumes": "volumes", "ExposedPorts": "exposed_ports", "StopSignal": "stop_signal"}
@@ -121,10 +117,9 @@ async def commit(request: web.Request) -> web.Response:
     else:
         engine.images.keep_untagged(image.digest)
     engine.events.emit("container", "commit", record.id, {"name": record.name})
-    return web.json_response({"Id": image.id}, status=201)
+    return answer({"Id": image.id}, status=201)
 
 
-@routes.post("/containers/{name}/rename")
 async def rename(request: web.Request) -> web.Response:
     engine, name = request.app[ENGINE], request.query.get("name", "").lstrip("/")
     record = engine.find(request.match_info["name"])
@@ -140,10 +135,9 @@ UPDATES = {"CpuShares": "cpu_shares", "CpuPeriod": "cpu_period", "CpuQuota": "cp
            "Memory": "memory", "MemorySwap": "memory_swap", "MemoryReservation": "memory_reservation", "PidsLimit": "pids"}
 
 
-@routes.post("/containers/{name}/update")
 async def update(request: web.Request) -> web.Response:
     """Other limits and another restart policy, at once where it runs."""
-    engine, wish = request.app[ENGINE], await body(request)
+    engine, wish = request.app[ENGINE], body(request)
     record = engine.find(request.match_info["name"])
     if record.task:
         raise ConflictError(f"container {record.name} is a task of stack {record.stack}: change its file, and `pystack up`")
@@ -153,4 +147,4 @@ async def update(request: web.Request) -> web.Response:
     if policy := wish.get("RestartPolicy"):
         fields |= {"restart": policy.get("Name") or "no", "restart_max": policy.get("MaximumRetryCount") or 0}
     await engine.update(record, fields)
-    return web.json_response({"Warnings": record.notes})
+    return answer({"Warnings": record.notes})

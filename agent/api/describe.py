@@ -11,6 +11,8 @@ from agent.containers.logs import instant
 from agent.engine.engine import Engine
 from agent.engine.records import Record
 from agent.errors import AgentError
+from agent.files import used
+from agent.images.reference import parse
 from agent.images.store import Image
 from agent.images.types import RunConfig
 from agent.isolation import paths
@@ -19,12 +21,18 @@ from netplugins.bridge import address_mac
 
 Document = dict[str, Any]
 
+FILLED = ("Binds", "LogConfig", "RestartPolicy", "IpcMode", "CgroupnsMode", "ShmSize", "MemorySwap", "PidsLimit", "Runtime",
+          "MaskedPaths", "ReadonlyPaths", "Init", "ConsoleSize", "OomKillDisable", "Isolation")
+"""Fields of HostConfig that a client may leave empty, and that an answer has the daemon's value of."""
 DOCKER_STATES = {
-    "pending": "created", "pulling": "created", "starting": "created", "stopping": "running", "failed": "exited",
+    "pending": "created", "pulling": "created", "starting": "created", "stopping": "running",
 }
 
 
 def state_word(record: Record) -> str:
+    """Docker's word: one that never ran is no more than created, whatever became of its start."""
+    if record.state == "failed":
+        return "exited" if record.started else "created"
     return DOCKER_STATES.get(record.state, record.state)
 
 
@@ -49,6 +57,13 @@ def labels(record: Record) -> dict[str, str]:
     return out
 
 
+def sizes(engine: Engine, record: Record) -> dict[str, int]:
+    """Bytes of what it wrote, and of that with its image. Blocks."""
+    image = image_of(engine, record)
+    written = used(engine.directory(record) / "upper")
+    return {"SizeRw": written, "SizeRootFs": written + (engine.sizes.image(image) if image else 0)}
+
+
 def image_of(engine: Engine, record: Record) -> Image | None:
     try:
         return engine.images.image(record.image_id)
@@ -60,18 +75,48 @@ def summary(engine: Engine, record: Record) -> Document:
     image = image_of(engine, record)
     config = (image.config.config if image else None) or RunConfig()
     command, arguments = _command(record.container, config)
+    asked = record.asked.get("HostConfig") or {}
     return {
-        "Id": record.id, "Names": [f"/{record.name}"], "Image": record.image,
-        "ImageID": image.id if image else "", "Command": " ".join([command, *arguments]).strip(),
+        "Id": record.id, "Names": [f"/{record.name}"], "Image": _shown_image(record, image),
+        "ImageID": image.id if image else record.image_id, "Command": " ".join([command, *map(_quoted, arguments)]).strip(),
         "Created": int(instant(record.created)), "State": state_word(record), "Status": status_words(record),
-        "Ports": [
-            {"IP": p.host_ip or "0.0.0.0", "PrivatePort": p.target, "PublicPort": p.published, "Type": p.protocol}
-            for p in record.ports if record.running
-        ],
-        "Labels": labels(record), "Mounts": mounts(engine, record),
-        "HostConfig": {"NetworkMode": record.container.network_mode or "default"},
+        "Ports": _ports(record, config), "Labels": (config.labels or {}) | labels(record), "Mounts": mounts(engine, record),
+        "HostConfig": {"NetworkMode": asked.get("NetworkMode") or record.container.network_mode or "bridge"},
         "NetworkSettings": {"Networks": networks(engine, record)},
     }
+
+
+def _shown_image(record: Record, image: Image | None) -> str:
+    """What it was made of by the name that was used, its ID where that name means another image by now."""
+    if image is None or not image.names or parse_or_none(record.image) in image.names:
+        return record.image if image is None or image.names else image.id
+    return image.id
+
+
+def parse_or_none(text: str) -> str | None:
+    try:
+        return parse(text).name
+    except AgentError:
+        return None
+
+
+def _quoted(word: str) -> str:
+    return f"'{word}'" if " " in word else word
+
+
+def _ports(record: Record, config: RunConfig) -> list[Document]:
+    """What is published, once for each family of addresses, and what is exposed alone."""
+    if not record.running:
+        return []
+    rows: list[Document] = []
+    for name, bindings in _exposed(record, config).items():
+        span, _, protocol = name.partition("/")
+        target, protocol = span.partition("-")[0], protocol or "tcp"
+        for one in bindings or ():
+            rows.append({"IP": one["HostIp"], "PrivatePort": int(target), "PublicPort": int(one["HostPort"]), "Type": protocol})
+        if not bindings:
+            rows.append({"PrivatePort": int(target), "Type": protocol})
+    return rows
 
 
 def status_words(record: Record) -> str:
@@ -81,7 +126,7 @@ def status_words(record: Record) -> str:
         return f"Up {_age(record.started)} (Paused)"
     if record.state == "restarting":
         return f"Restarting ({record.exit_code})"
-    if record.exit_code is None:
+    if record.exit_code is None or state_word(record) == "created":
         return "Created"
     return f"Exited ({record.exit_code}) {_age(record.finished)} ago"
 
@@ -187,6 +232,17 @@ def _state(record: Record) -> Document:
     return state
 
 
+def all_labels(engine: Engine, record: Record) -> dict[str, str]:
+    """Its own, and those of its image."""
+    image = image_of(engine, record)
+    return (((image.config.config if image else None) or RunConfig()).labels or {}) | labels(record)
+
+
+def exposed(engine: Engine, record: Record) -> list[str]:
+    image = image_of(engine, record)
+    return list(_exposed(record, (image.config.config if image else None) or RunConfig()))
+
+
 def _exposed(record: Record, config: RunConfig) -> dict[str, list[Document] | None]:
     """Published ports with where, and those that the image names and nobody published."""
     asked = [f"{p.target}/{p.protocol}" for p in record.container.ports]
@@ -223,12 +279,14 @@ def _config(record: Record, config: RunConfig) -> Document:
 
 
 def host_config(record: Record) -> Document:
-    """What was asked for, in the words of a create request."""
+    """What was asked for, in the words of a create request: those that were used, where it was one."""
     c = record.container
+    asked: Document = record.asked.get("HostConfig") or {}
     ports: dict[str, list[Document]] = {}
     for p in c.ports:
         ports.setdefault(f"{p.target}/{p.protocol}", []).append({
             "HostIp": p.host_ip, "HostPort": str(p.published) if p.published else ""})
+    swap = c.memory_swap or c.memory * 2
     binds = [f"{m.source}:{m.target}{':ro' if m.read_only else ''}" for m in c.mounts
              if m.kind == "bind" or (m.kind == "volume" and m.source)]
     rates = {key: [{"Path": r.path, field: r.rate} for r in c.blkio if r.what == what] or None
@@ -253,11 +311,13 @@ def host_config(record: Record) -> Document:
         "DeviceCgroupRules": list(c.device_rules) or None,
         "DeviceRequests": [{"Driver": r.driver, "Count": 0 if r.ids else r.count, "DeviceIDs": list(r.ids) or None,
                             "Capabilities": [list(r.capabilities)], "Options": {}} for r in c.device_requests] or None,
-        "MemoryReservation": c.memory_reservation, "MemorySwap": c.memory_swap, "MemorySwappiness": c.swappiness,
+        "MemoryReservation": c.memory_reservation, "MemorySwap": swap, "MemorySwappiness": c.swappiness,
         "OomKillDisable": c.oom_kill_disable, "PidsLimit": c.pids or None,
         "Ulimits": [{"Name": u.name, "Soft": u.soft, "Hard": u.hard} for u in c.ulimits] or None,
         "Tmpfs": {m.target: ",".join(m.options) for m in c.mounts if m.kind == "tmpfs"} or None,
         "MaskedPaths": [] if c.privileged else list(paths.MASKED),
         "ReadonlyPaths": [] if c.privileged else list(paths.READ_ONLY),
-        "Annotations": dict(c.annotations) or None, **rates,
+        "Annotations": dict(c.annotations) or None, "KernelMemory": 0, "CpuCount": 0, "CpuPercent": 0, "IOMaximumIOps": 0,
+        "IOMaximumBandwidth": 0, "ConsoleSize": [0, 0], **rates,
+        **{key: value for key, value in asked.items() if key not in FILLED or value},
     }

@@ -23,14 +23,12 @@ from aiohttp import web
 
 from agent import descriptors
 from agent.api.hijack import Hijacked, frame
-from agent.api.keys import ENGINE, body
+from agent.api.keys import ENGINE, answer, body
 from agent.containers import users
 from agent.engine.engine import Engine
 from agent.engine.records import Record
 from agent.errors import ConflictError, NotFoundError
 from agent.processes import Child
-
-routes = web.RouteTableDef()
 
 
 class Exec(msgspec.Struct, kw_only=True):
@@ -53,21 +51,20 @@ class Exec(msgspec.Struct, kw_only=True):
 EXECS: dict[str, Exec] = {}
 
 
-@routes.post("/containers/{name}/exec")
 async def create(request: web.Request) -> web.Response:
     record = request.app[ENGINE].find(request.match_info["name"])
     if record.state == "paused":
         raise ConflictError(f"container {record.name} is paused: unpause it first")
     if record.state != "running":
         raise ConflictError(f"container {record.name} is not running")
-    wish = await body(request)
+    wish = body(request)
     made = Exec(
         id=os.urandom(32).hex(), record=record, command=list(wish.get("Cmd") or ()), tty=bool(wish.get("Tty")),
         stdin=bool(wish.get("AttachStdin")), environment=list(wish.get("Env") or ()), user=wish.get("User") or "",
         cwd=wish.get("WorkingDir") or "", privileged=bool(wish.get("Privileged")),
     )
     EXECS[made.id] = made
-    return web.json_response({"Id": made.id}, status=201)
+    return answer({"Id": made.id}, status=201)
 
 
 def _exec(request: web.Request) -> Exec:
@@ -77,10 +74,9 @@ def _exec(request: web.Request) -> Exec:
         raise NotFoundError(f"No such exec instance: {request.match_info['id']}") from None
 
 
-@routes.get("/exec/{id}/json")
 async def inspect(request: web.Request) -> web.Response:
     found = _exec(request)
-    return web.json_response({
+    return answer({
         "ID": found.id, "Running": found.running, "ExitCode": found.exit_code, "Pid": found.pid,
         "ContainerID": found.record.id, "OpenStdin": found.stdin, "OpenStdout": True, "OpenStderr": True, "CanRemove": False,
         "DetachKeys": "",
@@ -89,7 +85,6 @@ async def inspect(request: web.Request) -> web.Response:
     })
 
 
-@routes.post("/exec/{id}/resize")
 async def resize(request: web.Request) -> web.Response:
     found = _exec(request)
     found.size = int(request.query.get("h") or 0), int(request.query.get("w") or 0)
@@ -105,10 +100,9 @@ def _apply_size(found: Exec) -> None:
             os.kill(found.pid, signal.SIGWINCH)
 
 
-@routes.post("/exec/{id}/start")
 async def start(request: web.Request) -> web.StreamResponse:
     engine, found = request.app[ENGINE], _exec(request)
-    wish = await body(request)
+    wish = body(request)
     if size := wish.get("ConsoleSize"):
         found.size = size[0], size[1]
     run = _runner(engine, found)

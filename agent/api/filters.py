@@ -7,6 +7,8 @@ and of keys all.
 from __future__ import annotations
 
 import json
+import re
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
@@ -16,13 +18,16 @@ from agent.containers.logs import instant
 from agent.errors import BadRequestError
 
 T = TypeVar("T")
+ALL_OF = ("label", "label!")
+"""Keys under which every value must hold."""
+UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 class Filters:
     def __init__(self, request: web.Request) -> None:
         """Raises BadRequestError."""
         try:
-            given = json.loads(request.query.get("filters") or "{}")
+            given = json.loads(request.query.get("filters") or "{}") or {}
             self._values = {k: [v] if isinstance(v, str) else [str(word) for word in v] for k, v in given.items()}
         except (ValueError, TypeError, AttributeError):
             raise BadRequestError(f"filters={request.query['filters']}: an object of lists") from None
@@ -35,7 +40,7 @@ class Filters:
         if unknown := self._values.keys() - tests.keys():
             raise BadRequestError(f"invalid filter '{min(unknown)}': there is {', '.join(sorted(tests))}")
         return [i for i in items if all(
-            all(test(i, v) for v in values) if key == "label" else any(test(i, v) for v in values)
+            all(test(i, v) for v in values) if key in ALL_OF else any(test(i, v) for v in values)
             for key, test in tests.items() if (values := self[key])
         )]
 
@@ -52,15 +57,45 @@ def truth(word: str) -> bool:
         return True
     if word.lower() in ("0", "false", "f"):
         return False
-    raise BadRequestError(f"{word!r} is neither true nor false")
+    raise BadRequestError(f"invalid filter value {word!r}: it is neither true nor false")
+
+
+def whole(word: str) -> int:
+    """Raises BadRequestError."""
+    try:
+        return int(word)
+    except ValueError:
+        raise BadRequestError(f"invalid filter value {word!r}: a whole number is wanted here") from None
+
+
+def one_of(*words: str) -> Callable[[str], str]:
+    """A check of a filter's value: one of *words*. Raises BadRequestError."""
+
+    def check(value: str) -> str:
+        if value not in words:
+            raise BadRequestError(f"invalid filter value {value!r}: there is {', '.join(words)}")
+        return value
+
+    return check
+
+
+def moment_of(value: str) -> float:
+    """Seconds since the epoch of an RFC 3339 time, of a number of them, or of a duration before now (`24h`, `1h30m`).
+
+    Raises BadRequestError."""
+    parts = re.findall(r"(\d+(?:\.\d*)?)(ns|us|µs|ms|s|m|h)", value)
+    if parts and "".join(n + u for n, u in parts) == value.removeprefix("-").removeprefix("+"):
+        before = sum(float(n) * UNITS[u] for n, u in parts)
+        return time.time() + (before if value.startswith("-") else -before)
+    try:
+        return instant(value)
+    except ValueError:
+        raise BadRequestError(
+            f"{value!r} is no time: it is written like 2024-01-02T15:04:05Z, as seconds since the epoch, or like 24h"
+        ) from None
 
 
 def moment(request: web.Request, name: str) -> float | None:
     """A time of the query in seconds since the epoch; None where there is none. Raises BadRequestError."""
     value = request.query.get(name, "")
-    if value in ("", "0"):
-        return None
-    try:
-        return instant(value)
-    except ValueError:
-        raise BadRequestError(f"{name}={value}: an RFC 3339 time, or seconds since the epoch") from None
+    return None if value in ("", "0") else moment_of(value)

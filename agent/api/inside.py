@@ -21,13 +21,11 @@ from aiohttp import web
 
 from agent import mounts
 from agent.api.hijack import Hijacked, frame
-from agent.api.keys import ENGINE, flag
+from agent.api.keys import ENGINE, answer, flag
 from agent.containers import logs, usage
 from agent.engine.engine import Attaching, Engine
 from agent.engine.records import Record
 from agent.errors import AgentError, BadRequestError, ConflictError, NotFoundError
-
-routes = web.RouteTableDef()
 
 
 def _running(request: web.Request) -> tuple[Engine, Record]:
@@ -42,7 +40,6 @@ def _group(engine: Engine, record: Record) -> str:
     return f"{engine.cgroup_parent(record)}/{record.id}"
 
 
-@routes.get("/containers/{name}/top")
 async def top(request: web.Request) -> web.Response:
     engine, record = _running(request)
     child = await asyncio.create_subprocess_exec(
@@ -59,10 +56,9 @@ async def top(request: web.Request) -> web.Response:
     assert record.process
     column, inside = titles.index("PID"), usage.processes(_group(engine, record), record.process.pid)
     rows = [line.split(None, len(titles) - 1) for line in lines]
-    return web.json_response({"Titles": titles, "Processes": [r for r in rows if int(r[column]) in inside]})
+    return answer({"Titles": titles, "Processes": [r for r in rows if int(r[column]) in inside]})
 
 
-@routes.get("/containers/{name}/stats")
 async def stats(request: web.Request) -> web.StreamResponse:
     """One document, or one a second with `stream`; each carries the one before it, so that rates can be told."""
     engine, record = _running(request)
@@ -78,7 +74,7 @@ async def stats(request: web.Request) -> web.StreamResponse:
         if not flag(request, "one-shot"):
             before = look()
             await asyncio.sleep(1)
-        return web.json_response({**look(), "preread": before["read"], "precpu_stats": before["cpu_stats"]})
+        return answer({**look(), "preread": before["read"], "precpu_stats": before["cpu_stats"]})
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     await response.prepare(request)
     while record.running and record.process:
@@ -141,13 +137,11 @@ async def _answer(child: asyncio.subprocess.Process) -> dict[str, str]:
     return {"X-Docker-Container-Path-Stat": base64.b64encode(json.dumps(said).encode()).decode()}
 
 
-@routes.head("/containers/{name}/archive")
 async def describe(request: web.Request) -> web.Response:
     async with _copier(request, "stat") as child:
         return web.Response(headers=await _answer(child))
 
 
-@routes.get("/containers/{name}/archive")
 async def get(request: web.Request) -> web.StreamResponse:
     async with _copier(request, "get") as child:
         response = web.StreamResponse(headers={"Content-Type": "application/x-tar", **await _answer(child)})
@@ -158,7 +152,6 @@ async def get(request: web.Request) -> web.StreamResponse:
     return response
 
 
-@routes.put("/containers/{name}/archive")
 async def put(request: web.Request) -> web.Response:
     async with _copier(request, "put", asyncio.subprocess.PIPE) as child:
         assert child.stdin
@@ -174,7 +167,6 @@ async def put(request: web.Request) -> web.Response:
 # --- attach ----------------------------------------------------------------------------------------------------------
 
 
-@routes.post("/containers/{name}/attach")
 async def attach(request: web.Request) -> web.StreamResponse:
     """The container's own streams, from their first byte where it was not started yet; input where it has one. With *logs*
     what it said before comes first, and without *stream* nothing else."""
@@ -244,7 +236,6 @@ async def _exchange(record: Record, conmon: socket.socket, client: Hijacked) -> 
         conmon.close()
 
 
-@routes.post("/containers/{name}/resize")
 async def resize(request: web.Request) -> web.Response:
     """Tell the container's terminal its size, by way of conmon's control fifo."""
     engine, record = _running(request)

@@ -7,14 +7,13 @@ from typing import Any
 from aiohttp import web
 
 from agent.api.filters import Filters, labelled, truth
-from agent.api.keys import ENGINE, body
+from agent.api.keys import ENGINE, answer, body
 from agent.api.translate import attachment
 from agent.engine.engine import Engine
 from agent.engine.networks import DEFAULT
 from agent.errors import BadRequestError, ForbiddenError
 from agent.manifest import Network, Subnet
 
-routes = web.RouteTableDef()
 BUILTIN = ("host", "none")
 Document = dict[str, Any]
 
@@ -54,13 +53,12 @@ def _builtin(engine: Engine, name: str) -> Document:
     }
 
 
-@routes.get("/networks")
 async def listing(request: web.Request) -> web.Response:
     engine = request.app[ENGINE]
     # the default one is there for whoever asks, and is made when the first container is on it
     known = {DEFAULT: Network(name=DEFAULT)} | engine.networks.all
     out = [_document(engine, n) for n in known.values()] + [_builtin(engine, n) for n in BUILTIN]
-    return web.json_response(Filters(request).chosen(out, {
+    return answer(Filters(request).chosen(out, {
         "name": lambda n, v: v in n["Name"], "id": lambda n, v: n["Id"].startswith(v), "driver": lambda n, v: n["Driver"] == v,
         "label": lambda n, v: labelled(n["Labels"], v), "scope": lambda n, v: n["Scope"] == v,
         "type": lambda n, v: (n["Name"] in (*BUILTIN, DEFAULT)) == (v == "builtin"),
@@ -68,9 +66,8 @@ async def listing(request: web.Request) -> web.Response:
     }))
 
 
-@routes.post("/networks/create")
 async def create(request: web.Request) -> web.Response:
-    engine, wish = request.app[ENGINE], await body(request)
+    engine, wish = request.app[ENGINE], body(request)
     pools = (wish.get("IPAM") or {}).get("Config") or ()
     if not wish.get("Name"):
         raise BadRequestError("Name is missing: what shall the network be called?")
@@ -85,18 +82,16 @@ async def create(request: web.Request) -> web.Response:
         options=tuple(sorted((wish.get("Options") or {}).items())),
         labels=tuple(sorted((wish.get("Labels") or {}).items())),
     ), ipv6=bool(wish.get("EnableIPv6")))
-    return web.json_response({"Id": engine.networks.identity(network.name), "Warning": ""}, status=201)
+    return answer({"Id": engine.networks.identity(network.name), "Warning": ""}, status=201)
 
 
-@routes.get("/networks/{name}")
 async def inspect(request: web.Request) -> web.Response:
     engine, name = request.app[ENGINE], request.match_info["name"]
     if builtin := next((b for b in BUILTIN if name in (b, engine.networks.identity(b))), ""):
-        return web.json_response(_builtin(engine, builtin))
-    return web.json_response(_document(engine, engine.networks.get(name)))
+        return answer(_builtin(engine, builtin))
+    return answer(_document(engine, engine.networks.get(name)))
 
 
-@routes.delete("/networks/{name}")
 async def remove(request: web.Request) -> web.Response:
     engine, name = request.app[ENGINE], request.match_info["name"]
     if builtin := next((b for b in (*BUILTIN, DEFAULT) if name in (b, engine.networks.identity(b))), ""):
@@ -105,23 +100,20 @@ async def remove(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
-@routes.post("/networks/{name}/connect")
 async def connect(request: web.Request) -> web.Response:
-    engine, wish = request.app[ENGINE], await body(request)
+    engine, wish = request.app[ENGINE], body(request)
     network = engine.networks.get(request.match_info["name"])
     settings = wish.get("EndpointConfig") or {}
     await engine.connect(engine.find(wish.get("Container") or ""), attachment(network.name, settings))
     return web.Response(status=200)
 
 
-@routes.post("/networks/{name}/disconnect")
 async def disconnect(request: web.Request) -> web.Response:
-    engine, wish = request.app[ENGINE], await body(request)
+    engine, wish = request.app[ENGINE], body(request)
     await engine.disconnect(engine.find(wish.get("Container") or ""), request.match_info["name"])
     return web.Response(status=200)
 
 
-@routes.post("/networks/prune")
 async def prune(request: web.Request) -> web.Response:
     """Delete networks that no container is on and no stack has."""
     engine = request.app[ENGINE]
@@ -130,4 +122,4 @@ async def prune(request: web.Request) -> web.Response:
     gone = Filters(request).chosen(spare, {"label": lambda n, v: labelled(dict(n.labels), v), "until": lambda n, v: True})
     for network in gone:
         engine.networks.remove(network.name)
-    return web.json_response({"NetworksDeleted": [n.name for n in gone]})
+    return answer({"NetworksDeleted": [n.name for n in gone]})

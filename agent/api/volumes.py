@@ -7,50 +7,44 @@ from typing import Any
 from aiohttp import web
 
 from agent.api.filters import Filters, labelled, truth
-from agent.api.keys import ENGINE, body, flag
+from agent.api.keys import ENGINE, answer, body, flag
 from agent.engine.engine import Engine
 from agent.volumes.volumes import Stored
 
-routes = web.RouteTableDef()
 
-
-def _document(engine: Engine, stored: Stored) -> dict[str, Any]:
+def document(engine: Engine, stored: Stored) -> dict[str, Any]:
     return {
         "Name": stored.name, "Driver": stored.driver, "Mountpoint": str(engine.volumes.data(stored.name)),
         "CreatedAt": stored.created, "Labels": stored.labels, "Options": stored.options, "Scope": "local",
     }
 
 
-@routes.get("/volumes")
 async def listing(request: web.Request) -> web.Response:
     engine = request.app[ENGINE]
     chosen = Filters(request).chosen(engine.volumes.all.values(), {
         "label": lambda v, w: labelled(v.labels, w), "name": lambda v, w: w in v.name, "driver": lambda v, w: v.driver == w,
         "dangling": lambda v, w: (not engine.users_of(v.name)) == truth(w),
     })
-    volumes = [_document(engine, v) for v in chosen]
-    return web.json_response({"Volumes": volumes, "Warnings": []})
+    volumes = [document(engine, v) for v in chosen]
+    return answer({"Volumes": volumes, "Warnings": []})
 
 
-@routes.post("/volumes/create")
 async def create(request: web.Request) -> web.Response:
     import os
 
-    engine, wish = request.app[ENGINE], await body(request)
+    engine, wish = request.app[ENGINE], body(request)
     stored = engine.volumes.create(
         wish.get("Name") or os.urandom(32).hex(), driver=wish.get("Driver") or "local",
         labels=wish.get("Labels") or {}, options=wish.get("DriverOpts") or {},
     )
-    return web.json_response(_document(engine, stored), status=201)
+    return answer(document(engine, stored), status=201)
 
 
-@routes.get("/volumes/{name}")
 async def inspect(request: web.Request) -> web.Response:
     engine = request.app[ENGINE]
-    return web.json_response(_document(engine, engine.volumes.get(request.match_info["name"])))
+    return answer(document(engine, engine.volumes.get(request.match_info["name"])))
 
 
-@routes.delete("/volumes/{name}")
 async def remove(request: web.Request) -> web.Response:
     engine, name = request.app[ENGINE], request.match_info["name"]
     if not (flag(request, "force") and name not in engine.volumes.all):
@@ -58,7 +52,6 @@ async def remove(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
-@routes.post("/volumes/prune")
 async def prune(request: web.Request) -> web.Response:
     """Delete anonymous volumes that no container uses; with filters all=true named ones too."""
     engine = request.app[ENGINE]
@@ -68,4 +61,4 @@ async def prune(request: web.Request) -> web.Response:
         if (stored.anonymous or everything) and not engine.users_of(stored.name):
             engine.volumes.remove(stored.name, [])
             gone.append(stored.name)
-    return web.json_response({"VolumesDeleted": gone, "SpaceReclaimed": 0})
+    return answer({"VolumesDeleted": gone, "SpaceReclaimed": 0})

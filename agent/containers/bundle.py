@@ -166,7 +166,7 @@ def propagation(p: Parts) -> None:
 
 
 def hidden_paths(p: Parts) -> None:
-    if not p.container.privileged:
+    if not p.container.privileged and "systempaths=unconfined" not in p.container.security_opt:
         p.document["linux"]["maskedPaths"] = list(paths.MASKED)
         p.document["linux"]["readonlyPaths"] = list(paths.READ_ONLY)
 

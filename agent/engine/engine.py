@@ -31,7 +31,9 @@ from agent.engine.records import Record, now, save
 from agent.errors import AgentError, BadRequestError, ConflictError, ImageNotFoundError, NotFoundError, NotModifiedError, told
 from agent.failpoints import failpoint
 from agent.images import pull as puller
+from agent.images.auth import Credentials
 from agent.images.reference import parse
+from agent.images.sizes import Sizes
 from agent.images.store import Image, ImageStore
 from agent.images.types import RunConfig
 from agent.manifest import Attachment, Container, Content, Volume
@@ -63,6 +65,7 @@ class Engine:
         self.settings = settings
         self.images = ImageStore(paths)
         self.images.users = self.images_in_use
+        self.sizes = Sizes(self.images)
         self.volumes = Volumes(paths)
         self.moving = Moving(self.volumes, paths.run)
         self.networks = Networks(paths, settings)
@@ -78,6 +81,8 @@ class Engine:
         self.deaf: set[str] = set()
         """Containers whose programs do not listen yet where they are going to."""
         self.attaching: dict[str, list[Attaching]] = {}
+        self.stuck: set[str] = set()
+        """Containers that were to go by themselves, and cannot."""
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         """Those that somebody holds or waits for."""
         self._watchers: dict[str, asyncio.Task[None]] = {}
@@ -151,17 +156,19 @@ class Engine:
 
     # --- images ------------------------------------------------------------------------------------------------
 
-    async def pull(self, name: str, progress: puller.Progress = lambda _: None) -> Image:
-        """Pull *name*; callers who ask for the same image at the same time share one pull."""
+    async def pull(
+        self, name: str, progress: puller.Progress = lambda _: None, credentials: Credentials | None = None,
+    ) -> Image:
+        """Pull *name*; callers who ask for the same image in the same name at the same time share one pull."""
         reference = parse(name)
-        key = f"{reference.name}@{reference.digest}"
+        key = f"{reference.name}@{reference.digest} {credentials.basic if credentials else ''}"
         self._pull_listeners.setdefault(key, []).append(progress)
         if key not in self._pulls:
             def tell(event: dict[str, object]) -> None:
                 for listener in self._pull_listeners.get(key, ()):
                     listener(event)
 
-            task = asyncio.create_task(puller.pull(self.images, reference, self.settings, tell))
+            task = asyncio.create_task(puller.pull(self.images, reference, self.settings, tell, credentials))
             self._pulls[key] = task
             task.add_done_callback(lambda _: (self._pulls.pop(key, None), self._pull_listeners.pop(key, None)))
         image = await asyncio.shield(self._pulls[key])
@@ -183,7 +190,8 @@ class Engine:
     # --- life --------------------------------------------------------------------------------------------------
 
     async def create(
-        self, container: Container, *, name: str = "", record: Record | None = None, auto_remove: bool = False
+        self, container: Container, *, name: str = "", record: Record | None = None, auto_remove: bool = False,
+        asked: dict[str, Any] | None = None,
     ) -> Record:
         """A new container, not started. Raises ConflictError where the name is taken, and what images and networks raise."""
         ident = os.urandom(32).hex()
@@ -194,7 +202,7 @@ class Engine:
         base = record or Record(id="", name="", container=container, created="")
         made = msgspec.structs.replace(
             base, id=ident, name=name, container=container, created=now(), image=container.image,
-            image_id=image.digest, auto_remove=auto_remove,
+            image_id=image.digest, auto_remove=auto_remove, asked=asked or {},
         )
         self.images.mark_used(image.digest)
         self.networks.assign(made, free=False)
@@ -224,14 +232,21 @@ class Engine:
                                "oom_killed": False}.items():
                 setattr(record, key, value)
             record.generation = record.generation if generation is None else generation
+            failed: BaseException
             self.changed(record)
             try:
                 await starting.start(self, record)
             except BaseException as error:
                 await asyncio.shield(self._give_up(record))
-                self._set(record, "die", state="failed", error=told(error), exit_code=128, finished=now(), process=None,
-                          monitor=None)
-                raise
+                self._set(record, state="failed", ends=record.ends + 1, error=told(error), exit_code=starting.status_of(error),
+                          finished=now(), process=None, monitor=None)
+                self._wake(record)  # who waits for its end waits no more
+                failed = error
+            else:
+                return
+        if record.auto_remove:
+            await asyncio.shield(self._remove_itself(record))
+        raise failed
 
     def userns_path(self, record: Record) -> Path:
         """Where a user namespace of *record*'s own is kept alive."""
@@ -301,8 +316,8 @@ class Engine:
         uptime = record.process.age_s if record.process else 0.0
         again = self._restarts(record, code if code is not None else 255)
         self._set(
-            record, "die", state="restarting" if again else "exited", exit_code=code if code is not None else 255,
-            oom_killed=oom, finished=now(), process=None, monitor=None,
+            record, "die", ends=record.ends + 1, state="restarting" if again else "exited",
+            exit_code=code if code is not None else 255, oom_killed=oom, finished=now(), process=None, monitor=None,
             health="" if not record.health else "unhealthy",
         )
         if record.oom_killed:
@@ -320,9 +335,16 @@ class Engine:
                 with contextlib.suppress(AgentError, OSError):
                     await self.start(record)
         elif record.auto_remove:
-            with contextlib.suppress(AgentError):
-                await self.remove(record, volumes=True)
-            self._wake(record)  # gone, or not to be had away: nobody shall wait for it
+            await self._remove_itself(record)
+
+    async def _remove_itself(self, record: Record) -> None:
+        """What `auto_remove` asks for; one that is not to be had away is noted, so that nobody waits for it."""
+        try:
+            await self.remove(record, volumes=True)
+        except (AgentError, OSError) as error:
+            log.warning("container %s cannot be removed: %s", record.name, told(error))
+            self.stuck.add(record.id)
+            self._wake(record)
 
     def _restarts(self, record: Record, code: int) -> bool:
         policy, limit = record.container.restart, record.container.restart_max
@@ -534,6 +556,7 @@ class Engine:
                 self.directory(record).rename(doomed)
             self.records.pop(record.id, None)
             self.attaching.pop(record.id, None)
+            self.stuck.discard(record.id)
             if watcher := self._watchers.pop(record.id, None):
                 if watcher is not asyncio.current_task():
                     watcher.cancel()

@@ -16,6 +16,10 @@ class Events:
         self._listeners: set[asyncio.Queue[dict[str, object]]] = set()
         self.recent: deque[dict[str, object]] = deque(maxlen=KEPT)
 
+    @property
+    def listeners(self) -> int:
+        return len(self._listeners)
+
     def emit(self, kind: str, action: str, ident: str, attributes: Mapping[str, str]) -> None:
         instant = time.time_ns()
         event: dict[str, object] = {

@@ -50,6 +50,14 @@ async def start(engine: Engine, record: Record) -> None:
     engine._watch(record)
 
 
+def status_of(error: BaseException) -> int:
+    """What a shell would say of a program that could not be run, which Docker says too: 127, 126, and 128 of all else."""
+    text = str(error).lower()
+    if "executable file" in text or "no such file or directory" in text:
+        return 127
+    return 126 if "permission denied" in text or "is a directory" in text else 128
+
+
 async def _lay_out(engine: Engine, record: Record, *, networked: bool) -> Healthcheck | None:
     """All that the runtime needs to create a container: its root, its namespaces, its bundle. Returns its healthcheck."""
     image = engine.images.image(record.image_id)

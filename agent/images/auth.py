@@ -17,15 +17,16 @@ from urllib.parse import urlsplit
 import aiohttp
 import msgspec
 
-from agent.errors import ImageError
+from agent.errors import ImageError, UnauthorizedError
 
 HUB_KEY = "https://index.docker.io/v1/"
+TOKEN = "<token>"
 
 
 class Credentials(msgspec.Struct, frozen=True):
     username: str
     password: str
-    """The secret, or an identity token where *username* is "<token>"."""
+    """The secret, or an identity token where *username* is TOKEN."""
 
     @property
     def basic(self) -> str:
@@ -51,7 +52,7 @@ async def find(host: str, folder: str = "") -> Credentials | None:
     for name in (key, f"https://{host}", f"http://{host}", f"https://{host}/v2/"):
         entry = config.get("auths", {}).get(name, {})
         if entry.get("identitytoken"):
-            return Credentials("<token>", entry["identitytoken"])
+            return Credentials(TOKEN, entry["identitytoken"])
         if entry.get("auth"):
             try:
                 user, _, secret = base64.b64decode(entry["auth"]).decode().partition(":")
@@ -92,14 +93,16 @@ async def token(
     parts = urlsplit(realm)
     if parts.scheme not in ("http", "https") or (parts.scheme == "http" and base.startswith("https:")):
         raise ImageError(f"the registry sends clients to {realm!r} for a token: refused")
-    query = {"service": parameters.get("service", ""), "scope": scope}
-    if credentials and credentials.username == "<token>":
+    query = {"service": parameters.get("service", "")} | ({"scope": scope} if scope else {})
+    if credentials and credentials.username == TOKEN:
         form = {**query, "grant_type": "refresh_token", "refresh_token": credentials.password, "client_id": "pystack"}
         request = session.post(realm, data=form)
     else:
         headers = {"Authorization": credentials.basic} if credentials else {}
         request = session.get(realm, params=query, headers=headers)
     async with request as reply:
+        if reply.status in (401, 403) and not scope:
+            raise UnauthorizedError(f"{parts.netloc} does not take this name and password ({reply.status})")
         if reply.status != 200:
             raise ImageError(f"the token server {parts.netloc} refused ({reply.status}): check `docker login`")
         body = await reply.json(content_type=None)

@@ -11,6 +11,7 @@ import msgspec
 
 from agent.errors import ImageError
 from agent.images import types
+from agent.images.auth import Credentials
 from agent.images.reference import Reference
 from agent.images.registry import Registry
 from agent.images.store import Image, ImageStore
@@ -39,9 +40,11 @@ def choose(index: types.Index, wanted: str) -> types.Descriptor:
     raise ImageError(f"the image has no version for linux/{wanted}, only for {there or 'nothing'}")
 
 
-async def pull(store: ImageStore, reference: Reference, settings: Settings, progress: Progress) -> Image:
+async def pull(
+    store: ImageStore, reference: Reference, settings: Settings, progress: Progress, credentials: Credentials | None = None,
+) -> Image:
     """Fetch *reference* whole. Layers arrive side by side; what is here already is not fetched again."""
-    async with Registry(reference, settings) as registry:
+    async with Registry(reference, settings, credentials) as registry:
         data, digest, kind = await registry.manifest(reference.target)
         if kind in types.INDEXES:
             index = _decode(data, types.Index, "index")
@@ -97,10 +100,13 @@ async def pull(store: ImageStore, reference: Reference, settings: Settings, prog
         return store.image(digest)
 
 
-async def push(store: ImageStore, image: Image, reference: Reference, settings: Settings, progress: Progress) -> str:
+async def push(
+    store: ImageStore, image: Image, reference: Reference, settings: Settings, progress: Progress,
+    credentials: Credentials | None = None,
+) -> str:
     """Send *image* to its registry under *reference*; returns the manifest's digest."""
     manifest = store.manifest(image.digest)
-    async with Registry(reference, settings) as registry:
+    async with Registry(reference, settings, credentials) as registry:
         for blob in (*manifest.layers, manifest.config):
             short = blob.digest[7:19]
             if await registry.has_blob(blob.digest):

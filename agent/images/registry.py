@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from agent.errors import ImageError, ImageNotFoundError
+from agent.errors import ImageError, ImageNotFoundError, UnauthorizedError
 from agent.images import auth, types
 from agent.images.reference import Reference
 from agent.settings import Settings
@@ -23,7 +23,12 @@ from agent.settings import Settings
 ATTEMPTS = 4
 STALL_S = 30.0
 MANIFEST_LIMIT = 4 << 20
+TAG_PAGES = 100
 ACCEPT = ", ".join((*types.MANIFESTS, *types.INDEXES))
+
+
+class _Tags(msgspec.Struct):
+    tags: tuple[str, ...] | None = None
 
 
 class UnavailableError(Exception):
@@ -33,7 +38,8 @@ class UnavailableError(Exception):
 class Registry:
     """One registry as one pull or push sees it: endpoints in order, and the tokens won so far."""
 
-    def __init__(self, reference: Reference, settings: Settings) -> None:
+    def __init__(self, reference: Reference, settings: Settings, credentials: auth.Credentials | None = None) -> None:
+        """*credentials* go before those that the node itself has, and to the registry alone, not to its mirrors."""
         host = reference.host
         configured = settings.registries.get(host)
         self._docker_config = settings.docker_config
@@ -41,9 +47,10 @@ class Registry:
         local = host.split(":")[0] in ("localhost", "127.0.0.1") or host.startswith("[::1]")
         insecure = bool(configured and configured.insecure)
         mirrors = configured.mirrors if configured else ()
-        self.endpoints = [m.rstrip("/") for m in mirrors]
-        self.endpoints += [f"http://{own}"] if local else [f"https://{own}"] + ([f"http://{own}"] if insecure else [])
+        self._own = [f"http://{own}"] if local else [f"https://{own}"] + ([f"http://{own}"] if insecure else [])
+        self.endpoints = [*(m.rstrip("/") for m in mirrors), *self._own]
         self.reference = reference
+        self._credentials = credentials
         self._insecure = insecure
         self._authorization: dict[tuple[str, str], str] = {}
         self._session: aiohttp.ClientSession | None = None
@@ -77,7 +84,7 @@ class Registry:
             if reply.status == 401 and attempt == 1:
                 challenge = reply.headers.get("WWW-Authenticate", "")
                 reply.release()
-                await self._login(endpoint, action, challenge)
+                await self._login(endpoint, action, challenge, path)
                 continue
             break
         if reply.status < 300 or reply.status == 416:
@@ -87,24 +94,55 @@ class Registry:
         if reply.status == 404:
             raise ImageNotFoundError(f"image {name} does not exist at {endpoint}: check its name and tag")
         if reply.status in (401, 403):
+            if path == f"{endpoint}/v2/":
+                raise UnauthorizedError(f"{endpoint} does not take this name and password ({reply.status})")
             raise ImageError(f"{endpoint} denies {action} of {name} ({reply.status}): log in with `docker login`")
         if reply.status == 429 or reply.status >= 500:
             raise UnavailableError(f"{endpoint} answered {reply.status}")
         raise ImageError(f"{endpoint} answered {reply.status} for {name}")
 
-    async def _login(self, endpoint: str, action: str, challenge: str) -> None:
+    async def _login(self, endpoint: str, action: str, challenge: str, path: str) -> None:
         scheme, parameters = auth.parse_challenge(challenge)
-        credentials = await auth.find(self.reference.host, self._docker_config)
+        own = self._credentials if endpoint in self._own else None
+        credentials = own or await auth.find(self.reference.host, self._docker_config)
         if scheme == "basic" and credentials:
             self._authorization[endpoint, action] = credentials.basic
         elif scheme == "bearer":
             assert self._session
-            scope = f"repository:{self.reference.repository}:{action}"
+            # a login asks for nothing but to be known
+            scope = "" if path == f"{endpoint}/v2/" else f"repository:{self.reference.repository}:{action}"
             try:
                 won = await auth.token(self._session, parameters, scope, credentials, endpoint)
             except (aiohttp.ClientError, TimeoutError) as error:
                 raise UnavailableError(f"{endpoint}: the token server does not answer: {error}") from error
             self._authorization[endpoint, action] = f"Bearer {won}"
+
+    async def greet(self) -> None:
+        """The registry answers, and knows who asks. Raises UnauthorizedError, ImageError."""
+        failures: list[str] = []
+        for endpoint in self._own:
+            try:
+                (await self._request("GET", endpoint, f"{endpoint}/v2/")).release()
+                return
+            except UnavailableError as error:
+                failures.append(str(error))
+        raise ImageError(f"registry {self.reference.host} does not answer: {'; '.join(failures)}")
+
+    async def tags(self) -> list[str]:
+        """All tags of the repository. Raises ImageNotFoundError, ImageError."""
+        found: list[str] = []
+        path = "tags/list"
+        for _ in range(TAG_PAGES):
+            try:
+                async with await self._request("GET", self._own[0], path) as reply:
+                    found += msgspec.json.decode(await reply.read(), type=_Tags).tags or ()
+                    more = reply.links.get("next")
+            except (UnavailableError, aiohttp.ClientError, msgspec.MsgspecError) as error:
+                raise ImageError(f"no registry could be asked for {self.reference.familiar}: {error}") from error
+            if not more:
+                return found
+            path = str(more["url"])
+        raise ImageError(f"{self.reference.familiar} has more tags than can be listed: name one")
 
     async def manifest(self, target: str) -> tuple[bytes, str, str]:
         """(document, digest, media type) of a tag or digest. Raises ImageNotFoundError, ImageError."""

@@ -63,6 +63,8 @@ class RunConfig(msgspec.Struct, frozen=True, rename="pascal"):
     labels: dict[str, str] | None = None
     stop_signal: str = ""
     healthcheck: HealthConfig | None = None
+    on_build: tuple[str, ...] | None = None
+    shell: tuple[str, ...] | None = None
 
 
 class RootFs(msgspec.Struct, frozen=True):

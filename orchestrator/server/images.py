@@ -13,6 +13,7 @@ from agent.manifest import Task
 from orchestrator.couriers.courier import Courier
 from orchestrator.couriers.shipping import ship
 from orchestrator.errors import PystackError, RefusedError, UnreachableError
+from orchestrator.references import tagged
 from orchestrator.server.cluster import Cluster
 from orchestrator.server.rollout import Failure
 from orchestrator.stackfile.model import Stack
@@ -119,7 +120,7 @@ class Images:
         async def fetch(image: str, service: str) -> None:
             where = next(s.where for s in stack.services if s.name == service)
             try:
-                async for event in self._local.stream("POST", "/images/create", params={"fromImage": image}):
+                async for event in self._local.stream("POST", "/images/create", params={"fromImage": tagged(image)}):
                     tell({"event": "pull", "image": image, **event})
             except RefusedError as error:
                 failures.append(Failure(task=service, where=where, reason=f"image {image}: {error}"))

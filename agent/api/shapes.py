@@ -1,0 +1,162 @@
+"""What the bodies of the Engine API look like, and the one place where a body is compared with that.
+
+A shape is `str`, `int`, `bool` or `float`, `[shape]` for a list, `Map(shape)` for an object with free keys, a dict for one
+with named fields, or WORDS. As in Docker's own decoder a field's name may be in any case, null is as good as absent, and fields
+that nobody knows are passed over. Source: Docker Engine API v1.48, definitions; Go, encoding/json (Unmarshal).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, TypeAlias
+
+import msgspec
+
+from agent.errors import BadRequestError
+
+
+class Map(NamedTuple):
+    """An object whose keys are free, and whose values are alike."""
+
+    of: Any
+
+
+Shape: TypeAlias = Any
+WORDS = "words"
+"""A command: a list of words, or one string."""
+NAMES = {dict: "an object", list: "a list", str: "a string", bool: "true or false", int: "a whole number", float: "a number"}
+LABELS = Map(str)
+EMPTY: dict[str, Shape] = {}
+_HEALTH = {"Test": [str], "Interval": int, "Timeout": int, "StartPeriod": int, "StartInterval": int, "Retries": int}
+_RATES = [{"Path": str, "Rate": int}]
+_POLICY = {"Name": str, "MaximumRetryCount": int}
+RESOURCES: dict[str, Shape] = {
+    "CpuShares": int, "Memory": int, "NanoCpus": int, "CgroupParent": str, "BlkioWeight": int,
+    "BlkioWeightDevice": [{"Path": str, "Weight": int}], "BlkioDeviceReadBps": _RATES, "BlkioDeviceWriteBps": _RATES,
+    "BlkioDeviceReadIOps": _RATES, "BlkioDeviceWriteIOps": _RATES, "CpuPeriod": int, "CpuQuota": int,
+    "CpuRealtimePeriod": int, "CpuRealtimeRuntime": int, "CpusetCpus": str, "CpusetMems": str,
+    "Devices": [{"PathOnHost": str, "PathInContainer": str, "CgroupPermissions": str}], "DeviceCgroupRules": [str],
+    "DeviceRequests": [
+        {"Driver": str, "Count": int, "DeviceIDs": [str], "Capabilities": [[str]], "Options": Map(str)}],
+    "KernelMemory": int, "KernelMemoryTCP": int, "MemoryReservation": int, "MemorySwap": int, "MemorySwappiness": int,
+    "OomKillDisable": bool, "PidsLimit": int, "Ulimits": [{"Name": str, "Soft": int, "Hard": int}],
+    "CpuCount": int, "CpuPercent": int, "IOMaximumIOps": int, "IOMaximumBandwidth": int,
+}
+MOUNT = {
+    "Type": str, "Source": str, "Target": str, "ReadOnly": bool, "Consistency": str,
+    "BindOptions": {"Propagation": str, "NonRecursive": bool, "CreateMountpoint": bool, "ReadOnlyNonRecursive": bool,
+                    "ReadOnlyForceRecursive": bool},
+    "VolumeOptions": {"NoCopy": bool, "Labels": LABELS, "Subpath": str,
+                      "DriverConfig": {"Name": str, "Options": Map(str)}},
+    "ImageOptions": {"Subpath": str}, "ClusterOptions": EMPTY,
+    "TmpfsOptions": {"SizeBytes": int, "Mode": int, "Options": [[str]]},
+}
+HOST_CONFIG: dict[str, Shape] = RESOURCES | {
+    "Binds": [str], "ContainerIDFile": str, "LogConfig": {"Type": str, "Config": Map(str)}, "NetworkMode": str,
+    "PortBindings": Map([{"HostIp": str, "HostPort": str}]), "RestartPolicy": _POLICY, "AutoRemove": bool,
+    "VolumeDriver": str, "VolumesFrom": [str], "ConsoleSize": [int], "Annotations": LABELS, "CapAdd": WORDS, "CapDrop": WORDS,
+    "CgroupnsMode": str, "Dns": [str], "DnsOptions": [str], "DnsSearch": [str], "ExtraHosts": [str], "GroupAdd": [str],
+    "IpcMode": str, "Cgroup": str, "Links": [str], "OomScoreAdj": int, "PidMode": str, "Privileged": bool,
+    "PublishAllPorts": bool, "ReadonlyRootfs": bool, "SecurityOpt": [str], "StorageOpt": Map(str), "Tmpfs": Map(str),
+    "UTSMode": str, "UsernsMode": str, "ShmSize": int, "Sysctls": Map(str), "Runtime": str, "Isolation": str, "Mounts": [MOUNT],
+    "MaskedPaths": [str], "ReadonlyPaths": [str], "Init": bool,
+}
+CONFIG: dict[str, Shape] = {
+    "Hostname": str, "Domainname": str, "User": str, "AttachStdin": bool, "AttachStdout": bool, "AttachStderr": bool,
+    "ExposedPorts": Map(EMPTY), "Tty": bool, "OpenStdin": bool, "StdinOnce": bool, "Env": [str], "Cmd": WORDS,
+    "Healthcheck": _HEALTH, "ArgsEscaped": bool, "Image": str, "Volumes": Map(EMPTY), "WorkingDir": str, "Entrypoint": WORDS,
+    "NetworkDisabled": bool, "MacAddress": str, "OnBuild": [str], "Labels": LABELS, "StopSignal": str, "StopTimeout": int,
+    "Shell": WORDS,
+}
+ENDPOINT = {
+    "IPAMConfig": {"IPv4Address": str, "IPv6Address": str, "LinkLocalIPs": [str]}, "Links": [str], "Aliases": [str],
+    "MacAddress": str, "DriverOpts": Map(str), "GwPriority": int, "NetworkID": str, "EndpointID": str, "Gateway": str,
+    "IPAddress": str, "IPPrefixLen": int, "IPv6Gateway": str, "GlobalIPv6Address": str, "GlobalIPv6PrefixLen": int,
+    "DNSNames": [str],
+}
+CREATE = CONFIG | {"HostConfig": HOST_CONFIG, "NetworkingConfig": {"EndpointsConfig": Map(ENDPOINT)}}
+UPDATE = RESOURCES | {"RestartPolicy": _POLICY}
+EXEC = {
+    "User": str, "Privileged": bool, "Tty": bool, "ConsoleSize": [int], "AttachStdin": bool, "AttachStderr": bool,
+    "AttachStdout": bool, "DetachKeys": str, "Env": [str], "WorkingDir": str, "Cmd": WORDS,
+}
+EXEC_START = {"Detach": bool, "Tty": bool, "ConsoleSize": [int]}
+NETWORK = {
+    "Name": str, "Driver": str, "Scope": str, "Internal": bool, "Attachable": bool, "Ingress": bool, "ConfigOnly": bool,
+    "ConfigFrom": {"Network": str}, "EnableIPv4": bool, "EnableIPv6": bool, "Options": Map(str), "Labels": LABELS,
+    "IPAM": {"Driver": str, "Options": Map(str),
+             "Config": [{"Subnet": str, "IPRange": str, "Gateway": str, "AuxiliaryAddresses": Map(str)}]},
+}
+CONNECT = {"Container": str, "EndpointConfig": ENDPOINT}
+DISCONNECT = {"Container": str, "Force": bool}
+VOLUME = {"Name": str, "Driver": str, "DriverOpts": Map(str), "Labels": LABELS, "ClusterVolumeSpec": EMPTY}
+LOGIN = {
+    "username": str, "password": str, "auth": str, "email": str, "serveraddress": str, "identitytoken": str,
+    "registrytoken": str,
+}
+
+
+def read(raw: bytes, shape: Shape) -> dict[str, Any]:
+    """The body *raw* with the fields of *shape* that it has, spelled as there. Raises BadRequestError."""
+    if not raw.strip():
+        return {}
+    try:
+        value = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise BadRequestError(f"the request's body is no JSON: {error}") from None
+    document: dict[str, Any] = fitting(value, shape, "") or {}
+    return document
+
+
+def fitting(value: Any, shape: Shape, where: str) -> Any:
+    """*value* as *shape* has it, None for null. Raises BadRequestError with the field that is something else."""
+    if value is None:
+        return None
+    if shape == WORDS:
+        if isinstance(value, str):
+            return [value]
+        shape = [str]
+    if isinstance(shape, Map):
+        _must(isinstance(value, dict), value, dict, where)
+        return {k: _or_zero(fitting(v, shape.of, _below(where, k)), shape.of) for k, v in value.items()}
+    if isinstance(shape, dict):
+        _must(isinstance(value, dict), value, dict, where)
+        return _fields(value, shape, where)
+    if isinstance(shape, list):
+        _must(isinstance(value, list), value, list, where)
+        return [_or_zero(fitting(v, shape[0], f"{where}[{i}]"), shape[0]) for i, v in enumerate(value)]
+    kind = float if shape is float and type(value) is int else shape
+    _must(type(value) is kind or (shape is float and type(value) is int), value, shape, where)
+    if shape is int and not -(1 << 63) <= value < 1 << 63:
+        raise BadRequestError(f"{where}: {value} is too large: at most {(1 << 63) - 1}")
+    return value
+
+
+def _fields(value: dict[str, Any], shape: dict[str, Shape], where: str) -> dict[str, Any]:
+    by_lower = {name.lower(): name for name in shape}
+    out: dict[str, Any] = {}
+    for key, inner in value.items():
+        name = key if key in shape else by_lower.get(key.lower(), "")
+        if not name or (name != key and name in value):
+            continue
+        found = fitting(inner, shape[name], _below(where, name))
+        if found is not None:
+            out[name] = found
+    return out
+
+
+def _below(where: str, name: str) -> str:
+    return f"{where}.{name}" if where else name
+
+
+def _or_zero(value: Any, shape: Shape) -> Any:
+    if value is not None:
+        return value
+    if isinstance(shape, Map | dict):
+        return {}
+    return [] if isinstance(shape, list) or shape == WORDS else shape()
+
+
+def _must(holds: bool, value: Any, wanted: type, where: str) -> None:
+    if not holds:
+        found = NAMES.get(type(value), type(value).__name__)
+        raise BadRequestError(f"{where or 'the body'}: {NAMES[wanted]} is wanted here, and this is {found}")
