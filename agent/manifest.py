@@ -294,6 +294,8 @@ class Network(Record, frozen=True, kw_only=True):
     service_pools: tuple[str, ...] = ()
     hosts: tuple[Holder, ...] = ()
     vips: tuple[Holder, ...] = ()
+    created: str = ""
+    """When it was made by hand; "" for a stack's."""
 
     @property
     def encrypted(self) -> bool:

@@ -25,6 +25,8 @@ class Taken(asyncio.Protocol):
         self._server = request.protocol
         self._writable = asyncio.Event()
         self._writable.set()
+        self.lost = asyncio.Event()
+        """Set when the client goes away as a whole."""
         self.transport.set_protocol(self)
 
     def data_received(self, data: bytes) -> None:
@@ -44,6 +46,7 @@ class Taken(asyncio.Protocol):
         if not self.reader.at_eof():
             self.reader.feed_eof()
         self._writable.set()
+        self.lost.set()
         self._server.connection_lost(exc)
 
     async def send(self, data: bytes) -> None:

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable
 import msgspec
 from aiohttp import web
 
-from agent.api import checks, describe, images, translate
+from agent.api import checks, describe, execs, images, translate
 from agent.api.filters import Filters, labelled, moment, moment_of, one_of, truth, whole
 from agent.api.hijack import frame
-from agent.api.keys import ENGINE, answer, body, flag, number
+from agent.api.keys import ENGINE, answer, body, flag, minor, number
 from agent.containers import logs
 from agent.engine.engine import Engine, signal_number
 from agent.engine.records import Record
@@ -130,7 +130,7 @@ async def create(request: web.Request) -> web.Response:
 
 async def inspect(request: web.Request) -> web.Response:
     engine, record = request.app[ENGINE], _record(request)
-    document = describe.inspected(engine, record)
+    document = describe.inspected(engine, record, execs.of(record), minor(request))
     if flag(request, "size"):
         if image := describe.image_of(engine, record):
             await engine.sizes.learn([image])
@@ -259,4 +259,4 @@ async def prune(request: web.Request) -> web.Response:
             gone.append(record.id)
             freed += size
     engine.events.emit("container", "prune", "", {"reclaimed": str(freed)})
-    return answer({"ContainersDeleted": gone or None, "SpaceReclaimed": freed})
+    return answer({"ContainersDeleted": gone, "SpaceReclaimed": freed})

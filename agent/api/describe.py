@@ -3,8 +3,12 @@ ContainerList."""
 
 from __future__ import annotations
 
+import hashlib
 import time
+from collections.abc import Sequence
 from typing import Any
+
+import msgspec
 
 from agent.api.translate import RATES
 from agent.containers.logs import instant
@@ -16,7 +20,7 @@ from agent.images.reference import parse
 from agent.images.store import Image
 from agent.images.types import RunConfig
 from agent.isolation import paths
-from agent.manifest import Container
+from agent.manifest import Attachment, Container
 from netplugins.bridge import address_mac
 
 Document = dict[str, Any]
@@ -140,24 +144,58 @@ def _age(stamp: str) -> str:
     return f"{seconds} seconds" if seconds else "Less than a second"
 
 
-def networks(engine: Engine, record: Record) -> Document:
-    out = {}
+def networks(engine: Engine, record: Record, version: int = 48) -> Document:
+    """Its endpoints by network; where it does not run they have no addresses, and a network need not be there yet."""
+    c = record.container
+    out: Document = {}
     for e in record.endpoints:
         known = engine.networks.all.get(e.network)
         subnets = {":" in s.cidr: s for s in known.subnets} if known else {}
         v4, v6 = subnets.get(False), subnets.get(True)
-        wish = next((a for a in record.container.attachments if a.network == e.network), None)
-        asked = {"IPv4Address": wish.ipv4, "IPv6Address": wish.ipv6} if wish and (wish.ipv4 or wish.ipv6) else None
+        wish = next((a for a in c.attachments if a.network == e.network), Attachment(network=e.network))
         mac = e.mac or ("" if known and known.on_lan else address_mac(e.ipv4, e.ipv6))
-        out[e.network] = {
-            "IPAMConfig": {k: v for k, v in asked.items() if v} if asked else None, "Links": None, "DriverOpts": None,
-            "Aliases": [*e.aliases, record.short], "NetworkID": engine.networks.identity(e.network),
-            "EndpointID": record.id if record.running else "", "MacAddress": mac,
-            "IPAddress": e.ipv4, "IPPrefixLen": _length(v4.cidr) if v4 and e.ipv4 else 0, "Gateway": v4.gateway if v4 else "",
-            "GlobalIPv6Address": e.ipv6, "GlobalIPv6PrefixLen": _length(v6.cidr) if v6 and e.ipv6 else 0,
-            "IPv6Gateway": v6.gateway if v6 else "",
+        ipv4, ipv6 = (e.ipv4, e.ipv6) if record.running else ("", "")
+        out[e.network] = _endpoint(record, wish, e.aliases, version) | {
+            "NetworkID": engine.networks.identity(e.network),
+            "EndpointID": endpoint_id(record, e.network) if record.running else "",
+            "MacAddress": mac if record.running or e.mac else "",
+            "IPAddress": ipv4, "IPPrefixLen": _length(v4.cidr) if v4 and ipv4 else 0,
+            "Gateway": v4.gateway if v4 and ipv4 and known and not known.internal else "",
+            "GlobalIPv6Address": ipv6, "GlobalIPv6PrefixLen": _length(v6.cidr) if v6 and ipv6 else 0,
+            "IPv6Gateway": v6.gateway if v6 and ipv6 else "",
         }
+    named = [(a.network, a) for a in c.attachments]
+    if c.network_mode in ("host", "none"):
+        named.append((c.network_mode, Attachment(network=c.network_mode)))
+    for name, wish in named:
+        if name not in out:
+            builtin = name in ("host", "none")
+            out[name] = _endpoint(record, wish, wish.aliases, version) | {
+                "NetworkID": engine.networks.identity(name) if builtin else "",
+                "EndpointID": endpoint_id(record, name) if builtin and record.running else "",
+                "MacAddress": "", "IPAddress": "", "IPPrefixLen": 0, "Gateway": "", "GlobalIPv6Address": "",
+                "GlobalIPv6PrefixLen": 0, "IPv6Gateway": "",
+            }
     return out
+
+
+def endpoint_id(record: Record, network: str) -> str:
+    return hashlib.sha256(f"{record.id} {network}".encode()).hexdigest()
+
+
+def _endpoint(record: Record, wish: Attachment, aliases: Sequence[str], version: int) -> Document:
+    """What was asked of an endpoint, and the names that lead to it."""
+    addresses = {"IPv4Address": wish.ipv4, "IPv6Address": wish.ipv6, "LinkLocalIPs": list(wish.link_local)}
+    asked = {k: v for k, v in addresses.items() if v}
+    links = [f"{source}:{alias}" for alias, source in record.container.links]
+    document: Document = {
+        "IPAMConfig": asked or None, "Links": links or None, "DriverOpts": None,
+        # clients before 1.45 look for the short ID among the aliases
+        "Aliases": ([*aliases, record.short] if version < 45 else list(aliases)) or None,
+    }
+    if version >= 44:
+        document["DNSNames"] = list(dict.fromkeys([record.name, *aliases, record.short]))
+    return document | ({"GwPriority": wish.gw_priority} if version >= 48 else {})
 
 
 def _length(cidr: str) -> int:
@@ -191,12 +229,12 @@ def _command(c: Container, config: RunConfig) -> tuple[str, list[str]]:
     return (words[0], words[1:]) if words else ("", [])
 
 
-def inspected(engine: Engine, record: Record) -> Document:
+def inspected(engine: Engine, record: Record, execs: Sequence[str] = (), version: int = 48) -> Document:
     c, image = record.container, image_of(engine, record)
     config = (image.config.config if image else None) or RunConfig()
     path, arguments = _command(c, config)
     bundle, directory = engine.bundle(record), engine.directory(record)
-    attached = networks(engine, record)
+    attached = networks(engine, record, version)
     default: Document = next((attached[e.network] for e in record.endpoints if e.default), {})
     flat = ("IPAddress", "IPPrefixLen", "Gateway", "MacAddress", "GlobalIPv6Address", "GlobalIPv6PrefixLen", "IPv6Gateway",
             "EndpointID")
@@ -205,7 +243,7 @@ def inspected(engine: Engine, record: Record) -> Document:
         "Image": image.id if image else "", "RestartCount": record.restarts, "Driver": "overlay2", "Platform": "linux",
         "Path": path, "Args": arguments, "ResolvConfPath": str(bundle / "resolv.conf"),
         "HostnamePath": str(bundle / "hostname"), "HostsPath": str(bundle / "hosts"), "LogPath": str(directory / "log"),
-        "MountLabel": "", "ProcessLabel": "", "AppArmorProfile": "", "ExecIDs": None,
+        "MountLabel": "", "ProcessLabel": "", "AppArmorProfile": "", "ExecIDs": execs or None,
         "GraphDriver": {"Name": "overlay2", "Data": {
             "UpperDir": str(directory / "upper"), "WorkDir": str(directory / "work"), "MergedDir": str(bundle / "rootfs"),
         }},
@@ -222,9 +260,11 @@ def inspected(engine: Engine, record: Record) -> Document:
 
 def _state(record: Record) -> Document:
     state: Document = {
-        "Status": state_word(record), "Running": record.running, "Paused": record.state == "paused",
-        "Restarting": record.state == "restarting", "OOMKilled": record.oom_killed, "Dead": False,
-        "Pid": record.process.pid if record.process else 0, "ExitCode": record.exit_code or 0, "Error": record.error,
+        "Status": state_word(record), "Running": record.running or record.state == "restarting",
+        "Paused": record.state == "paused", "Restarting": record.state == "restarting",
+        "OOMKilled": record.oom_killed, "Dead": False, "Pid": record.process.pid if record.process else 0,
+        "ExitCode": record.exit_code or 0,
+        "Error": record.error,
         "StartedAt": record.started or "0001-01-01T00:00:00Z", "FinishedAt": record.finished or "0001-01-01T00:00:00Z",
     }
     if record.health:
@@ -252,22 +292,28 @@ def _exposed(record: Record, config: RunConfig) -> dict[str, list[Document] | No
 
 
 def _config(record: Record, config: RunConfig) -> Document:
-    c = record.container
+    c, asked = record.container, record.asked
     entrypoint = c.entrypoint if c.entrypoint is not None else config.entrypoint
     command = c.command if c.command is not None else () if c.entrypoint is not None else config.cmd
-    own = dict(c.environment)
-    environment = dict(pair.partition("=")[::2] for pair in config.env or ()) | own
+    own = asked.get("Env") or [f"{k}={v}" for k, v in c.environment]
+    names = {pair.partition("=")[0] for pair in own}
+    inherited = [pair for pair in config.env or () if pair.partition("=")[0] not in names]
+    volumes = {m.target: {} for m in c.mounts if m.kind == "volume" and not m.source} | (config.volumes or {})
     document: Document = {
         "Hostname": c.hostname or record.short, "Domainname": c.domainname, "User": c.user or config.user,
-        "AttachStdin": c.stdin_once, "AttachStdout": True, "AttachStderr": True, "Tty": c.tty, "OpenStdin": c.stdin_open,
-        "StdinOnce": c.stdin_once, "Env": [f"{k}={v}" for k, v in environment.items()],
-        "Cmd": list(command) if command else None, "Image": record.image,
-        "Volumes": {m.target: {} for m in c.mounts if m.kind == "volume" and not m.source} | (config.volumes or {}) or None,
+        "AttachStdin": asked.get("AttachStdin", c.stdin_once), "AttachStdout": asked.get("AttachStdout", True),
+        "AttachStderr": asked.get("AttachStderr", True), "Tty": c.tty, "OpenStdin": c.stdin_open,
+        "StdinOnce": c.stdin_once, "Env": [*own, *inherited],
+        "Cmd": list(command) if command else None, "Image": record.image, "Volumes": volumes or None,
         "WorkingDir": c.working_dir or config.working_dir, "Entrypoint": list(entrypoint) if entrypoint else None,
-        "OnBuild": None, "Labels": (config.labels or {}) | labels(record),
-        "StopSignal": c.stop_signal or config.stop_signal or "SIGTERM", "StopTimeout": int(c.stop_grace_s),
+        "OnBuild": config.on_build, "Labels": (config.labels or {}) | labels(record),
+        "StopSignal": c.stop_signal or config.stop_signal or "SIGTERM",
         "ExposedPorts": {name: {} for name in _exposed(record, config)},
     }
+    if asked.get("MacAddress"):
+        document["MacAddress"] = asked["MacAddress"]
+    if "StopTimeout" in asked or not asked:
+        document["StopTimeout"] = asked.get("StopTimeout", int(c.stop_grace_s))
     if c.healthcheck:
         second = 10**9
         document["Healthcheck"] = {
@@ -275,6 +321,8 @@ def _config(record: Record, config: RunConfig) -> Document:
             "Timeout": int(c.healthcheck.timeout_s * second), "Retries": c.healthcheck.retries,
             "StartPeriod": int(c.healthcheck.start_period_s * second),
         }
+    elif config.healthcheck:
+        document["Healthcheck"] = {k: v for k, v in msgspec.to_builtins(config.healthcheck).items() if v}
     return document
 
 

@@ -17,7 +17,7 @@ from aiohttp import web
 from agent.api import login
 from agent.api.filters import Filters, labelled, moment_of, truth
 from agent.api.instructions import changes
-from agent.api.keys import ENGINE, answer, flag, number, since
+from agent.api.keys import ENGINE, answer, flag, minor, number
 from agent.containers.logs import instant
 from agent.engine.engine import Engine
 from agent.errors import AgentError, BadRequestError, ConflictError, ImageError, ImageNotFoundError, told
@@ -32,17 +32,17 @@ SEARCH, SEARCH_S = "https://index.docker.io/v1/search", 15
 NEVER = "0001-01-01T00:00:00Z"
 
 
-def summary(engine: Engine, image: Image, minor: int = 48) -> dict[str, Any]:
-    """An image of a list, as API version 1.*minor* has it."""
+def summary(engine: Engine, image: Image, version: int = 48) -> dict[str, Any]:
+    """An image of a list, as API version 1.*version* has it."""
     config = image.config.config or RunConfig()
     size = engine.sizes.image(image)
     tags = [parse(n).familiar for n in image.names if "@" not in n]
     digests = sorted({f"{parse(n).familiar.rpartition(':')[0].partition('@')[0]}@{image.digest}" for n in image.names})
-    if minor < 43:
+    if version < 43:
         tags, digests = tags or ["<none>:<none>"], digests or ["<none>@<none>"]
     return {
         "Id": image.id, "RepoTags": tags, "RepoDigests": digests, "ParentId": "", "Created": epoch(image.created), "Size": size,
-        "SharedSize": -1, "Containers": -1, "Labels": config.labels, **({"VirtualSize": size} if minor < 44 else {}),
+        "SharedSize": -1, "Containers": -1, "Labels": config.labels, **({"VirtualSize": size} if version < 44 else {}),
     }
 
 
@@ -66,9 +66,9 @@ def run_config(c: RunConfig) -> dict[str, Any]:
     }
 
 
-def inspected(engine: Engine, image: Image, minor: int = 48) -> dict[str, Any]:
+def inspected(engine: Engine, image: Image, version: int = 48) -> dict[str, Any]:
     steps = image.config.history or ()
-    document = summary(engine, image, minor) | {
+    document = summary(engine, image, version) | {
         "Parent": "", "Comment": (steps[-1].comment or "") if steps else "", "Author": image.config.author or "",
         "DockerVersion": "", "Metadata": {"LastTagTime": NEVER}, "Created": image.created or NEVER,
         "Architecture": image.config.architecture, "Os": image.config.os,
@@ -78,15 +78,11 @@ def inspected(engine: Engine, image: Image, minor: int = 48) -> dict[str, Any]:
         "Descriptor": {"mediaType": types.OCI_MANIFEST, "digest": image.digest,
                        "size": engine.images.blob(image.digest).stat().st_size},
     }
-    if minor < 45:  # docker-compose 1 reads the volumes of what it makes anew from here
+    if version < 45:  # docker-compose 1 reads the volumes of what it makes anew from here
         document |= {"Container": "", "ContainerConfig": run_config(RunConfig())}
     for key in ("ParentId", "SharedSize", "Containers", "Labels"):
         del document[key]
     return document
-
-
-def _minor(request: web.Request) -> int:
-    return next(m for m in (48, 44, 43, 42, 0) if since(request, m))
 
 
 async def listing(request: web.Request) -> web.Response:
@@ -113,7 +109,7 @@ async def listing(request: web.Request) -> web.Response:
         images = [i for i in narrowed if i.names]
     await engine.sizes.learn(images)
     images.sort(key=lambda i: epoch(i.created), reverse=True)
-    rows = [summary(engine, i, _minor(request)) for i in images]
+    rows = [summary(engine, i, minor(request)) for i in images]
     if flag(request, "shared-size"):
         for row, image in zip(rows, images, strict=True):
             row["SharedSize"] = shared(engine, image)
@@ -147,7 +143,7 @@ async def inspect(request: web.Request) -> web.Response:
     engine = request.app[ENGINE]
     image = engine.images.find(request.match_info["name"])
     await engine.sizes.learn([image])
-    return answer(inspected(engine, image, _minor(request)))
+    return answer(inspected(engine, image, minor(request)))
 
 
 async def distribution(request: web.Request) -> web.Response:
@@ -487,4 +483,4 @@ async def prune(request: web.Request) -> web.Response:
         gone += rows
     freed = engine.images.collect()
     engine.events.emit("image", "prune", "", {"reclaimed": str(freed)})
-    return answer({"ImagesDeleted": gone or None, "SpaceReclaimed": freed})
+    return answer({"ImagesDeleted": gone, "SpaceReclaimed": freed})

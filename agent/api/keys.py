@@ -48,6 +48,12 @@ def since(request: web.Request, minor: int) -> bool:
     return version >= (1, minor)
 
 
+def minor(request: web.Request) -> int:
+    """The second number of the version that the request is written in."""
+    version: tuple[int, int] = request[VERSION]
+    return version[1]
+
+
 def answer(document: Any, status: int = 200) -> web.Response:
     """*document* as JSON. Docker's command reads the message of an error only where the type is this one to the letter."""
     return web.Response(body=msgspec.json.encode(document), status=status, headers={"Content-Type": "application/json"})

@@ -86,6 +86,7 @@ ROUTES = (
     Route("GET", "/containers/{name}/archive", inside.get),
     Route("PUT", "/containers/{name}/archive", inside.put),
     Route("POST", "/containers/{name}/attach", inside.attach),
+    Route("GET", "/containers/{name}/attach/ws", inside.attach_by_websocket),
     Route("POST", "/containers/{name}/resize", inside.resize),
     Route("POST", "/containers/{name}/exec", execs.create, shapes.EXEC),
     Route("GET", "/exec/{id}/json", execs.inspect),

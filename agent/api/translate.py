@@ -23,14 +23,16 @@ def _entrypoint(words: list[str] | None) -> tuple[str, ...] | None:
 
 
 def named(body: Document) -> Document:
-    """*body* with the network that clients call `default` by its name. Whoever names none is on it too."""
+    """*body* with what is left out of it, and the network that clients call `default` by its name; who names none is on it."""
     host: Document = body.get("HostConfig") or {}
     mode = host.get("NetworkMode") or "default"
     endpoints = ((body.get("NetworkingConfig") or {}).get("EndpointsConfig")) or {}
     if body.get("NetworkDisabled"):
         mode, endpoints = "none", {}
+    log: Document = {"Config": {}} | host.get("LogConfig", {})
     return body | {
-        "HostConfig": host | {"NetworkMode": BRIDGE if mode == "default" else mode},
+        "HostConfig": host | {"NetworkMode": BRIDGE if mode == "default" else mode,
+                              "LogConfig": log | {"Type": log.get("Type") or "json-file"}},
         "NetworkingConfig": {"EndpointsConfig": {BRIDGE if k == "default" else k: v for k, v in endpoints.items()}},
     }
 

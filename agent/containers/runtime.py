@@ -237,12 +237,13 @@ class Runtime:
     def exec(
         self, ident: str, bundle: Path, command: Sequence[str], *, tty: bool = False,
         identity: users.Identity | None = None, environment: Sequence[str] = (), cwd: str = "", privileged: bool = False,
-        size: tuple[int, int] = (0, 0), **streams: Any,
+        size: tuple[int, int] = (0, 0), complaints: int = -1, **streams: Any,
     ) -> Child:
         """Start *command* inside a running container, as its own process was started but for what is given.
 
-        *size* is rows and columns of its terminal, which it sees from its first instruction on. *streams* go to Child; the
-        process returned ends as *command* does."""
+        *size* is rows and columns of its terminal, which it sees from its first instruction on. What the runtime itself has to
+        say is written to the file open at *complaints* too. *streams* go to Child; the process returned ends as *command*
+        does."""
         process: dict[str, Any] = json.loads((bundle / "config.json").read_bytes())["process"]
         pairs = dict(pair.partition("=")[::2] for pair in process["env"])
         pairs |= dict(pair.partition("=")[::2] for pair in environment)
@@ -266,8 +267,10 @@ class Runtime:
         fd = os.memfd_create("process")
         try:
             os.write(fd, msgspec.json.encode(process))
-            words = [self.program, f"--root={self.root}", "exec", "--process", f"/proc/self/fd/{fd}", ident]
-            return Child(*words, pass_fds=(fd,), **streams)
+            kind = "file:" if self.name == "crun" else ""
+            log = [f"--log={kind}/proc/self/fd/{complaints}"] if complaints >= 0 else []
+            words = [self.program, f"--root={self.root}", *log, "exec", "--process", f"/proc/self/fd/{fd}", ident]
+            return Child(*words, pass_fds=(fd, complaints) if log else (fd,), **streams)
         finally:
             os.close(fd)
 
@@ -341,10 +344,17 @@ def _reason(text: str, log: Path | None) -> str:
     return _plain(text.strip()) or "the runtime failed without a word"
 
 
+def exec_status(complaint: str) -> int:
+    """The exit status of a command that the runtime could not run, in Docker's numbers, from what the runtime said of it."""
+    words = _plain(complaint)
+    return 127 if "executable file not found" in words or "no such file or directory" in words else 126
+
+
 def _plain(text: str) -> str:
     """*text* in runc's words where crun has others: Docker's clients tell by them what kind of failure it was."""
     text = re.sub(r"executable file `([^`]*)` not found in \$PATH(: No such file or directory)?",
                   r'exec: "\1": executable file not found in $PATH', text)
+    text = text.replace("open executable: Operation not permitted", "open executable: permission denied")
     for error in (errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR):
         text = text.replace(os.strerror(error), os.strerror(error).lower())
     return text

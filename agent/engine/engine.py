@@ -13,8 +13,9 @@ import logging
 import os
 import signal
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -54,6 +55,8 @@ class Attaching:
 
     def __init__(self) -> None:
         self.ready = asyncio.Event()
+        self.failed = False
+        """Set before *ready* where the start came to nothing: there are no streams."""
         self.connected = asyncio.Event()
 
 
@@ -148,11 +151,23 @@ class Engine:
             # what became of a container must be acted on; the next agent finds it out again
             log.warning("container %s: what became of it is not written down: %s", record.name, told(error))
         if action:
-            attributes = {"name": record.name, "image": record.container.image, **dict(record.container.labels)}
-            if action == "die":
-                attributes["exitCode"] = str(record.exit_code)
-            self.events.emit("container", action, record.id, attributes)
+            self.tell(record, action, {"exitCode": str(record.exit_code)} if action == "die" else {})
         self.changed(record)
+
+    def note(self, record: Record, **fields: object) -> None:
+        """Change of a record what is nobody's event."""
+        self._set(record, "", **fields)
+
+    def tell(self, record: Record, action: str, more: Mapping[str, str] = MappingProxyType({})) -> None:
+        """An event of a container, with what every one of them says of it."""
+        own = {"image": record.image or record.container.image, "name": record.name}
+        self.events.emit("container", action, record.id, {**dict(record.container.labels), **own, **more})
+
+    def tell_network(self, record: Record, verb: str, network: str) -> None:
+        """A container came onto a network, or left it."""
+        known = self.networks.all.get(network)
+        self.events.emit("network", verb, self.networks.identity(network), {
+            "container": record.id, "name": network, "type": known.driver if known else "bridge"})
 
     # --- images ------------------------------------------------------------------------------------------------
 
@@ -241,6 +256,9 @@ class Engine:
                 self._set(record, state="failed", ends=record.ends + 1, error=told(error), exit_code=starting.status_of(error),
                           finished=now(), process=None, monitor=None)
                 self._wake(record)  # who waits for its end waits no more
+                for one in self.attaching.pop(record.id, ()):
+                    one.failed = True
+                    one.ready.set()
                 failed = error
             else:
                 return
@@ -320,8 +338,10 @@ class Engine:
             exit_code=code if code is not None else 255, oom_killed=oom, finished=now(), process=None, monitor=None,
             health="" if not record.health else "unhealthy",
         )
+        for endpoint in record.endpoints:
+            self.tell_network(record, "disconnect", endpoint.network)
         if record.oom_killed:
-            self.events.emit("container", "oom", record.id, {"name": record.name})
+            self.tell(record, "oom")
         self._wake(record)  # its end is known before the host is tidy: that takes longer than many a container runs
         async with self._lock(record):
             if record.state in ("restarting", "exited"):
@@ -411,11 +431,13 @@ class Engine:
                 with contextlib.suppress(AgentError, OSError):  # what fails must not keep a container from stopping
                     await hooks.run(self, record, "pre_stop", record.container.pre_stop, grace)
             if record.process:
+                self.tell(record, "kill", {"signal": str(int(number))})
                 record.process.signal(number)
             done = self.wait(record)
             try:
                 await asyncio.wait_for(done, grace)
             except TimeoutError:
+                self.tell(record, "kill", {"signal": str(int(signal.SIGKILL))})
                 await self.kill_all(record)
                 await self.wait(record)
             self._set(record, "stop", state="exited")
@@ -461,13 +483,13 @@ class Engine:
             raise ConflictError(f"container {record.name} is not running")
         if number in (signal.SIGKILL, self.stop_signal(record)):
             await self._thaw(record)
+        self.tell(record, "kill", {"signal": str(int(number))})
         if number == signal.SIGKILL:
             record.stopped = True
             await self.kill_all(record)
             await self.wait(record)
         else:
             record.process.signal(number)
-        self.events.emit("container", "kill", record.id, {"name": record.name, "signal": str(number)})
 
     async def restart(self, record: Record, *, grace_s: float | None = None, generation: int | None = None) -> None:
         with contextlib.suppress(NotModifiedError):
@@ -497,7 +519,9 @@ class Engine:
         """Raises ConflictError where *name* is taken."""
         if any(r.name == name for r in self.records.values()):
             raise ConflictError(f"the name {name} is in use by another container: choose another name")
-        self._set(record, "rename", name=name)
+        before = record.name
+        self._set(record, name=name)
+        self.tell(record, "rename", {"oldName": f"/{before}"})
 
     async def update(self, record: Record, fields: dict[str, Any]) -> None:
         """Change limits and restart policy; *fields* are those of a Container. Raises AgentError where the kernel refuses."""
@@ -538,8 +562,7 @@ class Engine:
     def _attach(self, record: Record, attachments: tuple[Attachment, ...], verb: str, network: str) -> None:
         mode = record.container.network_mode if attachments else "none"  # off all networks it stays off all when started again
         self._set(record, container=msgspec.structs.replace(record.container, attachments=attachments, network_mode=mode))
-        attributes = {"container": record.id, "name": network, "type": "bridge"}
-        self.events.emit("network", verb, self.networks.identity(network), attributes)
+        self.tell_network(record, verb, network)
 
     async def remove(self, record: Record, *, force: bool = False, volumes: bool = False) -> None:
         """Delete a container and its writable layer; its anonymous volumes too where asked."""
@@ -567,7 +590,7 @@ class Engine:
                     with contextlib.suppress(AgentError):
                         self.volumes.remove(name, self.users_of(name))
             self.volumes.release(self.users_of)
-        self.events.emit("container", "destroy", record.id, {"name": record.name})
+        self.tell(record, "destroy")
         self._wake(record)
         self.changed(record)
 
