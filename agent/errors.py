@@ -10,9 +10,11 @@ if TYPE_CHECKING:
 
 
 class AgentError(Exception):
-    """Base; *status* is the HTTP status that the Docker Engine API uses for the kind."""
+    """Base; *status* is the HTTP status that the Docker Engine API uses for the kind, *code* the exit status of the program
+    whose failure it is, 0 where it is none's."""
 
     status = 500
+    code = 0
 
 
 class NotFoundError(AgentError):

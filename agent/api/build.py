@@ -12,7 +12,7 @@ from aiohttp import web
 from agent.api.context import plain
 from agent.api.images import Stream, event, platform_of
 from agent.api.keys import ENGINE, flag, number
-from agent.errors import BadRequestError
+from agent.errors import AgentError, BadRequestError
 from agent.images import build as builder
 from agent.images.reference import parse
 
@@ -59,21 +59,49 @@ def _wish(request: web.Request) -> builder.Wish:
     )
 
 
+class BuildFailureError(AgentError):
+    """*code* is the exit status of the command that failed, where it was one."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class Steps:
     """What the builder says, in the words that Docker's clients look for."""
 
     STEP = re.compile(r"(?:\[\d+/\d+\] )?STEP (\d+)/(\d+): (.*)", re.S)
+    CACHED, MADE = re.compile(r"--> Using cache ([0-9a-f]{12})"), re.compile(r"--> ([0-9a-f]{11,12})")
+    NOISE = re.compile(r'time="|Error: |COMMIT|using \S+ of this node|Getting image source|Copying |Writing manifest|Storing ')
+    """What is for the builder's own users: warnings of formats, its last word, and which image is written where."""
 
     def __init__(self, stream: Stream, *, quiet: bool) -> None:
         self._stream = stream
         self._quiet = quiet
+        self._command = ""
 
     def say(self, text: str) -> None:
-        if self._quiet:
-            return
         if match := self.STEP.match(text):
             text = f"Step {match[1]}/{match[2]} : {match[3]}"
-        self._stream.tell({"stream": text})
+            self._command = match[3].strip()
+        elif match := self.CACHED.match(text):
+            text = f" ---> Using cache\n ---> {match[1]}\n"
+        elif match := self.MADE.match(text):
+            text = f" ---> {match[1]}\n"
+        if not self._quiet and not self.NOISE.match(text):
+            self._stream.tell({"stream": text})
+
+    def failure(self, error: AgentError) -> AgentError:
+        """What *error* of the builder's means to somebody who knows Docker's."""
+        said = [line.removeprefix("Error: ") for line in str(error).splitlines() if line.startswith("Error: ")]
+        if not said:
+            return error
+        if match := re.search(r"while running runtime: exit status (\d+)", said[-1]):
+            command = re.sub(r"^RUN\s+(--\S+\s+)*", "", self._command)
+            return BuildFailureError(
+                f"The command '/bin/sh -c {command}' returned a non-zero code: {match[1]}", int(match[1]))
+        text = re.sub(r" &?imagebuilder\.Step\{.*", "", said[-1])  # a dump of the builder's own
+        return BuildFailureError(text, 0)
 
 
 async def build(request: web.Request) -> web.StreamResponse:
@@ -86,14 +114,16 @@ async def build(request: web.Request) -> web.StreamResponse:
     steps = Steps(stream, quiet=quiet)
 
     async def work() -> None:
-        before = {name.name: engine.images.names.get(name.name, "") for name in names}
+        before = {engine.images.names.get(name.name, "") for name in names}
         context: AsyncIterator[bytes] = plain(request.content.iter_any())
-        image = await builder.build(
-            engine.images, engine.runtime.program, engine.paths.root / "build", context, wish, steps.say)
-        for name, digest in before.items():
+        try:
+            image = await builder.build(
+                engine.images, engine.runtime.program, engine.paths.root / "build", context, wish, steps.say)
+        except AgentError as error:
+            raise steps.failure(error) from error
+        for digest in before:
             if digest and digest != image.digest and not engine.images.image(digest).names:
                 engine.images.keep_untagged(digest)  # as in Docker it stays, without a name, until it is pruned
-            del name
         stream.tell({"aux": {"ID": image.id}})
         if quiet:
             stream.tell({"stream": f"{image.id}\n"})

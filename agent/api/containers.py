@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Callable, Iterable
+from urllib.parse import quote
 
 import msgspec
 from aiohttp import web
 
 from agent.api import checks, describe, execs, images, translate
 from agent.api.filters import Filters, labelled, moment, moment_of, one_of, truth, whole
-from agent.api.hijack import frame
+from agent.api.hijack import MULTIPLEXED, RAW, frame
 from agent.api.keys import ENGINE, answer, body, flag, minor, number
 from agent.containers import logs
 from agent.engine.engine import Engine, signal_number
@@ -208,17 +209,44 @@ async def remove(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
+def _when(request: web.Request, name: str) -> str:
+    """A time of the query, to the nanosecond where it is one rather than a duration; "" where there is none."""
+    at = moment(request, name)
+    if at is None:
+        return ""
+    try:
+        logs.instant(request.query[name])
+    except ValueError:
+        return str(at)
+    return request.query[name]
+
+
+def _details(record: Record) -> str:
+    """Labels and variables of the container that its log options name. Source: Docker, "JSON File logging driver"."""
+    c, options = record.container, dict(record.container.log_options)
+    found = []
+    for option, known in (("labels", dict(c.labels)), ("env", dict(c.environment))):
+        wanted = [w for w in options.get(option, "").split(",") if w]
+        found += [(key, known[key]) for key in wanted if key in known]
+        if pattern := options.get(f"{option}-regex", ""):
+            found += [(key, value) for key, value in known.items() if re.search(pattern, key)]
+    return ",".join(f"{quote(key)}={quote(value)}" for key, value in sorted(found))
+
+
 async def read_logs(request: web.Request) -> web.StreamResponse:
     engine, record = request.app[ENGINE], _record(request)
     if record.container.log_driver == "none":
         raise BadRequestError(f"container {record.name} keeps no log: its logging driver is none")
-    tail = request.query.get("tail", "all")
-    wanted = {n for n, name in ((1, "stdout"), (2, "stderr")) if flag(request, name)} or {1, 2}
+    tail = request.query.get("tail") or "all"
+    wanted = {n for n, name in ((1, "stdout"), (2, "stderr")) if flag(request, name)}
+    if not wanted and "version" in request.match_info:
+        raise BadRequestError("Bad parameters: you must choose at least one stream: stdout or stderr")
+    wanted = wanted or {1, 2}
     stamps, marks = flag(request, "timestamps"), flag(request, "marks")
+    details = f"{_details(record)} ".encode() if flag(request, "details") else b""
     raw = record.container.tty and not marks
-    kind = "raw" if raw else "multiplexed"
-    since, until = (request.query[name] if moment(request, name) else "" for name in ("since", "until"))
-    response = web.StreamResponse(headers={"Content-Type": f"application/vnd.docker.{kind}-stream"})
+    since, until = (_when(request, name) for name in ("since", "until"))
+    response = web.StreamResponse(headers={"Content-Type": MULTIPLEXED if not raw and minor(request) >= 42 else RAW})
     await response.prepare(request)
     lines = logs.read(
         engine.directory(record) / "log", follow=flag(request, "follow"),
@@ -231,7 +259,7 @@ async def read_logs(request: web.Request) -> web.StreamResponse:
             pending += frame(0, b"") if marks else b""  # Docker has no frame of that kind: ours say where the past ends
             marks = False
         elif line.stream in wanted:
-            text = (f"{line.time} ".encode() if stamps else b"") + line.text
+            text = (f"{line.time.replace('+00:00', 'Z')} ".encode() if stamps else b"") + details + line.text
             pending += text if raw else frame(line.stream, text)
         if pending and (line is logs.IDLE or len(pending) > 1 << 14):
             await response.write(pending)

@@ -213,7 +213,8 @@ class Stream:
             except (AgentError, OSError) as error:
                 if not self.response.prepared:
                     raise
-                await self._line({"errorDetail": {"message": told(error)}, "error": told(error)})
+                code = {"code": error.code} if isinstance(error, AgentError) and error.code else {}
+                await self._line({"errorDetail": {**code, "message": told(error)}, "error": told(error)})
         finally:
             if not task.done():
                 task.cancel()

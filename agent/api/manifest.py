@@ -13,7 +13,7 @@ from aiohttp import web
 
 from agent import rootless
 from agent.api.keys import CONVERGER, answer, flag
-from agent.api.system import VERSION
+from agent.api.versions import VERSION
 from agent.containers import hardware
 from agent.engine.networks import DEFAULT_MTU, addresses_of_host, mtu_of
 from agent.engine.records import Record

@@ -20,14 +20,13 @@ from agent.api import describe, images, versions, volumes
 from agent.api.checks import LOG_OPTIONS
 from agent.api.filters import Filters, labelled, moment
 from agent.api.keys import ENGINE, answer
+from agent.api.versions import VERSION
 from agent.engine.engine import Engine
 from agent.errors import BadRequestError
 from agent.files import used
 from agent.images.pull import architecture
 from agent.isolation import apparmor
 from agent.manifest import VOLUME_DRIVERS
-
-VERSION = "0.1.0"
 
 
 async def ping(request: web.Request) -> web.Response:

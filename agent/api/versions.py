@@ -12,7 +12,11 @@ from aiohttp import web
 
 from agent.errors import BadRequestError
 
+VERSION = "0.1.0"
+"""Of the engine itself."""
+
 NEWEST, OLDEST = (1, 48), (1, 24)
+SERVER = f"pystack/{VERSION} (linux)"
 PREFIX = "/v{version:[0-9][0-9.]*}"
 
 
@@ -42,3 +46,4 @@ async def stamp(request: web.Request, response: web.StreamResponse) -> None:
     del request
     for name, value in (("Api-Version", text(NEWEST)), ("Docker-Experimental", "false"), ("Ostype", "linux")):
         response.headers.setdefault(name, value)
+    response.headers["Server"] = SERVER

@@ -20,7 +20,8 @@ from agent.volumes.volumes import Stored
 def document(engine: Engine, stored: Stored) -> dict[str, Any]:
     return {
         "Name": stored.name, "Driver": stored.driver, "Mountpoint": str(engine.volumes.data(stored.name)),
-        "CreatedAt": stored.created, "Labels": stored.labels or None, "Options": stored.options or None, "Scope": "local",
+        "CreatedAt": stored.created.replace("+00:00", "Z"), "Labels": stored.labels or None,
+        "Options": stored.options or None, "Scope": "local",
     }
 
 

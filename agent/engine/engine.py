@@ -430,12 +430,13 @@ class Engine:
             if record.container.pre_stop and grace > 0:
                 with contextlib.suppress(AgentError, OSError):  # what fails must not keep a container from stopping
                     await hooks.run(self, record, "pre_stop", record.container.pre_stop, grace)
-            if record.process:
-                self.tell(record, "kill", {"signal": str(int(number))})
-                record.process.signal(number)
-            done = self.wait(record)
             try:
-                await asyncio.wait_for(done, grace)
+                if number == signal.SIGKILL:
+                    raise TimeoutError
+                if record.process:
+                    self.tell(record, "kill", {"signal": str(number)})
+                    record.process.signal(number)
+                await asyncio.wait_for(self.wait(record), grace)
             except TimeoutError:
                 self.tell(record, "kill", {"signal": str(int(signal.SIGKILL))})
                 await self.kill_all(record)
@@ -570,7 +571,7 @@ class Engine:
             if not force:
                 raise ConflictError(f"container {record.name} is running: stop it before removal, or use force")
             with contextlib.suppress(NotModifiedError):
-                await self.stop(record, grace_s=0)
+                await self.stop(record, grace_s=0, number=signal.SIGKILL)
         async with self._lock(record):
             await self._release(record)
             failpoint("container.remove")
