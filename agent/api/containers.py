@@ -34,9 +34,7 @@ async def listing(request: web.Request) -> web.Response:
     engine, filters = request.app[ENGINE], Filters(request)
     limit = number(request, "limit", -1)
     records = sorted(engine.records.values(), key=lambda r: r.created, reverse=True)
-    for check, key in ((STATES, "status"), (HEALTH, "health")):
-        for value in filters[key]:
-            check(value)
+    filters.check(status=STATES, health=HEALTH, exited=whole, before=engine.find, since=engine.find)
     # who asks for one state, for ends or for the last ones, asks for containers that do not run too
     if not (flag(request, "all") or filters["status"] or filters["exited"] or limit > 0 or any(
             filters[k] or request.query.get(k) for k in ("before", "since"))):
@@ -112,9 +110,6 @@ async def create(request: web.Request) -> web.Response:
     wish = translate.container(document)
     image = engine.images.find(wish.image)
     images.platform_of(request.query.get("platform", ""))
-    for mode in (wish.network_mode, wish.pid_mode, wish.ipc_mode):
-        if mode.startswith("container:"):
-            engine.find(mode.partition(":")[2])
     if document["HostConfig"].get("PublishAllPorts"):
         config = image.config.config
         wish = translate.all_published(wish, (*wish.expose, *((config and config.exposed_ports) or ())))
@@ -274,7 +269,9 @@ async def prune(request: web.Request) -> web.Response:
     engine = request.app[ENGINE]
     idle = [r for r in engine.records.values()
             if not r.task and not r.running and r.state not in ("starting", "restarting")]
-    doomed = Filters(request).chosen(idle, {
+    filters = Filters(request)
+    filters.check(until=moment_of)
+    doomed = filters.chosen(idle, {
         "label": lambda r, v: labelled(describe.all_labels(engine, r), v),
         "label!": lambda r, v: not labelled(describe.all_labels(engine, r), v),
         "until": lambda r, v: logs.instant(r.created) < moment_of(v),

@@ -35,6 +35,12 @@ class Filters:
     def __getitem__(self, key: str) -> list[str]:
         return self._values.get(key, [])
 
+    def check(self, **checks: Callable[[str], object]) -> None:
+        """Have *checks*, by key, look at each value, be there anything to choose from or not. Raises what they raise."""
+        for key, check in checks.items():
+            for value in self[key]:
+                check(value)
+
     def chosen(self, items: Iterable[T], tests: Mapping[str, Callable[[T, str], bool]]) -> list[T]:
         """Those of *items* for which every key's test holds for one of its values. Raises BadRequestError for one without."""
         if unknown := self._values.keys() - tests.keys():
@@ -49,6 +55,16 @@ def labelled(labels: Mapping[str, str], wanted: str) -> bool:
     """`key`, or `key=value`."""
     key, eq, value = wanted.partition("=")
     return key in labels and (not eq or labels[key] == value)
+
+
+def path_matches(pattern: str, path: str) -> bool:
+    """Whether the shell pattern, in which a star stands for anything but a slash, is all of *path*. Source: Go, path.Match."""
+    parts = re.split(r"(\*|\?|\[[^\]]*\])", pattern)
+    special = {"*": "[^/]*", "?": "[^/]"}
+    try:
+        return re.fullmatch("".join(special.get(p, p if p.startswith("[") else re.escape(p)) for p in parts), path) is not None
+    except re.error:
+        raise BadRequestError(f"invalid filter value {pattern!r}: it is no pattern") from None
 
 
 def truth(word: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fnmatch
 import json
 import tempfile
 from collections.abc import AsyncIterator, Coroutine
@@ -15,7 +14,7 @@ import msgspec
 from aiohttp import web
 
 from agent.api import login
-from agent.api.filters import Filters, labelled, moment_of, truth
+from agent.api.filters import Filters, labelled, moment_of, path_matches, truth
 from agent.api.instructions import changes
 from agent.api.keys import ENGINE, answer, flag, minor, number
 from agent.containers.logs import instant
@@ -94,8 +93,9 @@ async def listing(request: web.Request) -> web.Response:
 
     def fits(name: str, pattern: str) -> bool:
         familiar = parse(name).familiar
-        return fnmatch.fnmatchcase(familiar, pattern) or fnmatch.fnmatchcase(familiar.rpartition(":")[0], pattern)
+        return path_matches(pattern, familiar) or path_matches(pattern, familiar.rpartition(":")[0])
 
+    filters.check(dangling=truth, until=moment_of, before=created, since=created)
     patterns = [*filters["reference"], *([name] if (name := request.query.get("filter")) else [])]
     images = filters.chosen(store.everything(), {
         "reference": lambda i, v: any(fits(n, v) for n in i.names), "dangling": lambda i, v: (not i.names) == truth(v),
@@ -468,6 +468,7 @@ async def prune(request: web.Request) -> web.Response:
     that were made before, with `unused-until` those that no container was made of since."""
     engine = request.app[ENGINE]
     filters = Filters(request)
+    filters.check(dangling=truth, until=moment_of)
     everything = filters["dangling"] and not truth(filters["dangling"][0])
     spare = [i for i in garbage.unused(engine.images) if everything or not i.names]
     gone: list[dict[str, str]] = []

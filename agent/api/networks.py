@@ -69,10 +69,12 @@ SCOPES = one_of("local", "swarm", "global")
 
 
 async def listing(request: web.Request) -> web.Response:
-    return answer(Filters(request).chosen(_everything(request.app[ENGINE]), {
+    filters = Filters(request)
+    filters.check(type=KINDS, scope=SCOPES, dangling=truth)
+    return answer(filters.chosen(_everything(request.app[ENGINE]), {
         "name": lambda n, v: v in n["Name"], "id": lambda n, v: n["Id"].startswith(v), "driver": lambda n, v: n["Driver"] == v,
-        "label": lambda n, v: labelled(n["Labels"], v), "scope": lambda n, v: n["Scope"] == SCOPES(v),
-        "type": lambda n, v: (n["Name"] in (*BUILTIN, DEFAULT)) == (KINDS(v) == "builtin"),
+        "label": lambda n, v: labelled(n["Labels"], v), "scope": lambda n, v: n["Scope"] == v,
+        "type": lambda n, v: (n["Name"] in (*BUILTIN, DEFAULT)) == (v == "builtin"),
         "dangling": lambda n, v: (not n["Containers"] and n["Name"] not in (*BUILTIN, DEFAULT)) == truth(v),
     }))
 
@@ -181,7 +183,9 @@ async def prune(request: web.Request) -> web.Response:
     on = {e.network for r in engine.records.values() for e in r.endpoints}
     on |= {a.network for r in engine.records.values() for a in r.container.attachments}
     spare = [n for n in engine.networks.all.values() if not n.stack and n.name not in on and n.name != DEFAULT]
-    gone = Filters(request).chosen(spare, {
+    filters = Filters(request)
+    filters.check(until=moment_of)
+    gone = filters.chosen(spare, {
         "label": lambda n, v: labelled(dict(n.labels), v), "label!": lambda n, v: not labelled(dict(n.labels), v),
         "until": lambda n, v: bool(n.created) and instant(n.created) < moment_of(v),
     })

@@ -174,24 +174,42 @@ async def _images_usage(engine: Engine) -> dict[str, Any]:
 
 def _concerns(kind: str, event: dict[str, Any], name: str) -> bool:
     actor = event["Actor"]
-    return bool(event["Type"] == kind and (actor["ID"].startswith(name) or actor["Attributes"].get("name") == name))
+    return bool(event["Type"] == kind and name and (actor["ID"].startswith(name) or actor["Attributes"].get("name") == name))
+
+
+def _of_image(event: dict[str, Any], name: str) -> bool:
+    """Of an image itself, or of a container that is made of it; with its tag or without."""
+    attributes = event["Actor"]["Attributes"]
+    called = attributes.get("name" if event["Type"] == "image" else "image", "")
+    if event["Type"] not in ("image", "container"):
+        return False
+    return name in (event["Actor"]["ID"], called) or (_bare(called) == _bare(name) and name in (called, _bare(called)))
+
+
+def _bare(name: str) -> str:
+    """A name without its tag."""
+    head, colon, tag = name.rpartition(":")
+    return head if colon and "/" not in tag else name
+
+
+TESTS: dict[str, Callable[[Any, str], bool]] = {
+    "type": lambda e, v: e["Type"] == v, "event": lambda e, v: v in (e["Action"], e["Action"].split(":")[0]),
+    "label": lambda e, v: labelled(e["Actor"]["Attributes"], v), "scope": lambda e, v: e["scope"] == v,
+    "daemon": lambda e, v: True, "node": lambda e, v: False, "service": lambda e, v: False, "image": _of_image,
+    **{kind: functools.partial(_concerns, kind) for kind in ("container", "network", "volume", "plugin", "secret", "config")},
+}
 
 
 async def events(request: web.Request) -> web.StreamResponse:
     filters = Filters(request)
     since, until = (moment(request, name) for name in ("since", "until"))
-    tests: dict[str, Callable[[Any, str], bool]] = {
-        "type": lambda e, v: e["Type"] == v, "event": lambda e, v: e["Action"].split(":")[0] == v,
-        "label": lambda e, v: labelled(e["Actor"]["Attributes"], v), "scope": lambda e, v: e["scope"] == v,
-        "daemon": lambda e, v: True, "node": lambda e, v: False, "service": lambda e, v: False,
-    }
-    for kind in ("container", "image", "network", "volume", "plugin", "secret", "config"):
-        tests[kind] = functools.partial(_concerns, kind)
-    filters.chosen((), tests)
+    if since is not None and until is not None and since > until:
+        raise BadRequestError("`since` time cannot be after `until` time")
+    filters.chosen((), TESTS)
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     await response.prepare(request)
     async for event in request.app[ENGINE].events.listen(since, until):
-        if filters.chosen([event], tests):
+        if filters.chosen([event], TESTS):
             await response.write(json.dumps(event).encode() + b"\n")
     return response
 

@@ -26,8 +26,9 @@ def document(engine: Engine, stored: Stored) -> dict[str, Any]:
 
 
 async def listing(request: web.Request) -> web.Response:
-    engine = request.app[ENGINE]
-    chosen = Filters(request).chosen(engine.volumes.all.values(), {
+    engine, filters = request.app[ENGINE], Filters(request)
+    filters.check(dangling=truth)
+    chosen = filters.chosen(engine.volumes.all.values(), {
         "label": lambda v, w: labelled(v.labels, w), "label!": lambda v, w: not labelled(v.labels, w),
         "name": lambda v, w: w in v.name, "driver": lambda v, w: v.driver == w,
         "dangling": lambda v, w: (not engine.users_of(v.name)) == truth(w),
@@ -72,6 +73,7 @@ async def remove(request: web.Request) -> web.Response:
 async def prune(request: web.Request) -> web.Response:
     """Delete anonymous volumes that no container uses; with filters all=true, and for clients before 1.42, named ones too."""
     engine, filters = request.app[ENGINE], Filters(request)
+    filters.check(until=moment_of)
     everything = any(truth(v) for v in filters["all"]) or minor(request) < 42
     spare = [v for v in engine.volumes.all.values() if (v.anonymous or everything) and not engine.users_of(v.name)]
     gone, freed = [], 0

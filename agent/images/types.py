@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
+
+from agent.images.reference import DIGEST
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -12,6 +16,23 @@ DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 INDEXES = (OCI_INDEX, DOCKER_LIST)
 MANIFESTS = (OCI_MANIFEST, DOCKER_MANIFEST)
+_ANY_DIGEST = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]{1,256}\Z")
+_LARGEST = 1 << 53
+"""Sizes, counts and durations beyond what a JSON number holds exactly are lies."""
+
+
+def _no_zero(value: object, where: str) -> None:
+    """Raises ValueError where text of *value* holds a zero byte, which neither a path nor a variable can."""
+    if isinstance(value, str):
+        if "\0" in value:
+            raise ValueError(f"{where} holds a zero byte")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _no_zero(key, where)
+            _no_zero(item, where)
+    elif isinstance(value, tuple):
+        for item in value:
+            _no_zero(item, where)
 
 
 class Platform(msgspec.Struct, frozen=True):
@@ -27,6 +48,12 @@ class Descriptor(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
     platform: Platform | None = None
     annotations: dict[str, str] = {}
 
+    def __post_init__(self) -> None:
+        if not _ANY_DIGEST.match(self.digest):
+            raise ValueError("a digest is ALGORITHM:HEX")
+        if not 0 <= self.size < _LARGEST:
+            raise ValueError(f"size {self.size} is no size")
+
 
 class Index(msgspec.Struct, frozen=True, rename="camel"):
     manifests: tuple[Descriptor, ...]
@@ -40,6 +67,11 @@ class Manifest(msgspec.Struct, frozen=True, rename="camel"):
     schema_version: int = 2
     media_type: str = OCI_MANIFEST
 
+    def __post_init__(self) -> None:
+        for part in (self.config, *self.layers):
+            if not DIGEST.match(part.digest):
+                raise ValueError(f"digest {part.digest[:80]!r} is not sha256: and 64 hex digits")
+
 
 class HealthConfig(msgspec.Struct, frozen=True, rename="pascal"):
     """Durations in nanoseconds, as Docker writes them."""
@@ -50,6 +82,13 @@ class HealthConfig(msgspec.Struct, frozen=True, rename="pascal"):
     retries: int = 0
     start_period: int = 0
     start_interval: int = 0
+
+    def __post_init__(self) -> None:
+        _no_zero(self.test, "Healthcheck")
+        if not all(0 <= n < 1 << 63 for n in (self.interval, self.timeout, self.start_period, self.start_interval)):
+            raise ValueError("a duration of Healthcheck is out of range")
+        if not 0 <= self.retries < 1 << 31:
+            raise ValueError("Retries of Healthcheck is out of range")
 
 
 class RunConfig(msgspec.Struct, frozen=True, rename="pascal"):
@@ -70,6 +109,11 @@ class RunConfig(msgspec.Struct, frozen=True, rename="pascal"):
 class RootFs(msgspec.Struct, frozen=True):
     diff_ids: tuple[str, ...]
     type: str = "layers"
+
+    def __post_init__(self) -> None:
+        for digest in self.diff_ids:  # a layer's folder is called after it
+            if not DIGEST.match(digest):
+                raise ValueError(f"diff_id {digest[:80]!r} is not sha256: and 64 hex digits")
 
 
 class Step(msgspec.Struct, frozen=True):
