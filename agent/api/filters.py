@@ -114,4 +114,7 @@ def moment_of(value: str) -> float:
 def moment(request: web.Request, name: str) -> float | None:
     """A time of the query in seconds since the epoch; None where there is none. Raises BadRequestError."""
     value = request.query.get(name, "")
-    return None if value in ("", "0") else moment_of(value)
+    try:
+        return None if value in ("", "0") else moment_of(value)
+    except BadRequestError as error:
+        raise BadRequestError(f"{name}: {error}") from None

@@ -183,7 +183,7 @@ def _of_image(event: dict[str, Any], name: str) -> bool:
     called = attributes.get("name" if event["Type"] == "image" else "image", "")
     if event["Type"] not in ("image", "container"):
         return False
-    return name in (event["Actor"]["ID"], called) or (_bare(called) == _bare(name) and name in (called, _bare(called)))
+    return name in (event["Actor"]["ID"], called, _bare(called)) or (name == f"{called}:latest" and _bare(called) == called)
 
 
 def _bare(name: str) -> str:

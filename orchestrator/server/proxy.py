@@ -64,7 +64,11 @@ async def forward(request: web.Request, socket: Path, path: str) -> web.StreamRe
                 if writer.can_write_eof():
                     writer.write_eof()
 
-            tasks.append(asyncio.create_task(onward()))
+            async def hang_up() -> None:
+                await client.lost.wait()
+                writer.close()
+
+            tasks += [asyncio.create_task(onward()), asyncio.create_task(hang_up())]
             while data := await reader.read(1 << 16):
                 await client.send(data)
         else:

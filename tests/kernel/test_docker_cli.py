@@ -370,7 +370,8 @@ def test_ps_narrows(docker: Docker, name: str) -> None:
 
 def test_inspect_says_what_was_asked(docker: Docker, name: str) -> None:
     docker("run", "-d", "--name", name, "-v", f"{name}:/data:rw", "--mount", "type=tmpfs,target=/t,tmpfs-mode=1770",
-           "-e", "B=2", "-e", "A=1", "-m", "64m", "--ipc", "shareable", "--restart", "on-failure:3", "-p", "80", "busybox", "sleep", "1000")
+           "-e", "B=2", "-e", "A=1", "-m", "64m", "--ipc", "shareable", "--restart", "on-failure:3", "-p", "80",
+           "busybox", "sleep", "1000")
     found = docker.inspect(name)
     host = found["HostConfig"]
     assert host["Binds"] == [f"{name}:/data:rw"]
@@ -572,7 +573,8 @@ def test_what_the_node_is(docker: Docker, sleeper: str) -> None:
 
 @pytest.mark.parametrize("words", [
     ("node", "ls"), ("service", "ls"), ("stack", "ls"), ("secret", "ls"), ("config", "ls"), ("swarm", "join-token", "worker"),
-    ("service", "create", "--name", "x1", "busybox"), ("secret", "create", "x1", "/etc/hostname"), ("swarm", "update", "--task-history-limit", "3"),
+    ("service", "create", "--name", "x1", "busybox"), ("secret", "create", "x1", "/etc/hostname"),
+    ("swarm", "update", "--task-history-limit", "3"),
 ], ids=" ".join)
 def test_outside_a_swarm(docker: Docker, words: tuple[str, ...]) -> None:
     assert "not a swarm manager" in docker.refused(*words, code=1)
