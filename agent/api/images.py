@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import tempfile
 from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
@@ -28,6 +29,7 @@ from agent.images.store import Image
 from agent.images.types import RunConfig
 
 SEARCH, SEARCH_S = "https://index.docker.io/v1/search", 15
+UNNAMED_IN_ARCHIVE = re.compile(r"sha256:[0-9a-f]{64}")
 NEVER = "0001-01-01T00:00:00Z"
 
 
@@ -76,9 +78,11 @@ def inspected(engine: Engine, image: Image, version: int = 48) -> dict[str, Any]
         "GraphDriver": {"Name": "overlay2", "Data": {}},
         "Descriptor": {"mediaType": types.OCI_MANIFEST, "digest": image.digest,
                        "size": engine.images.blob(image.digest).stat().st_size},
+        # Docker dropped it in 1.45, and with that docker-compose 1, which reads from here whatever the version
+        "ContainerConfig": run_config(RunConfig()),
     }
-    if version < 45:  # docker-compose 1 reads the volumes of what it makes anew from here
-        document |= {"Container": "", "ContainerConfig": run_config(RunConfig())}
+    if version < 45:
+        document["Container"] = ""
     for key in ("ParentId", "SharedSize", "Containers", "Labels"):
         del document[key]
     return document
@@ -341,6 +345,9 @@ async def load(request: web.Request) -> web.StreamResponse:
             names = await archive.load(engine.images, Path(file.name))
         for name in names:
             image = engine.images.find(name)
+            if UNNAMED_IN_ARCHIVE.fullmatch(name):  # saved by its ID, it comes without a name
+                engine.images.keep_untagged(image.digest)
+                engine.images.untag(parse(name).name)
             event(engine, "load", image, name)
             told_as = f" ID: {image.id}" if name.startswith("sha256:") else f": {name}"
             stream.tell({"stream": f"Loaded image{told_as}\n"})

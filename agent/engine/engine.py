@@ -557,11 +557,13 @@ class Engine:
             raise ConflictError(
                 f"container {record.name} is a task of stack {record.stack}: its file says which networks it is on"
             )
-        if mode in ("host", "none") or ":" in mode:
+        left = mode == "none" and record.asked.get("HostConfig", {}).get("NetworkMode", mode) != mode
+        if (mode in ("host", "none") and not left) or ":" in mode:
             raise ConflictError(f"container {record.name} has network mode {mode}: it cannot be on networks")
 
     def _attach(self, record: Record, attachments: tuple[Attachment, ...], verb: str, network: str) -> None:
-        mode = record.container.network_mode if attachments else "none"  # off all networks it stays off all when started again
+        # off all networks it stays off all when started again, until it is put on one
+        mode = "none" if not attachments else "" if record.container.network_mode == "none" else record.container.network_mode
         self._set(record, container=msgspec.structs.replace(record.container, attachments=attachments, network_mode=mode))
         self.tell_network(record, verb, network)
 
