@@ -16,6 +16,8 @@ VERSION = "0.1.0"
 """Of the engine itself."""
 
 NEWEST, OLDEST = (1, 48), (1, 24)
+TOLERATED = (1, 22)
+"""What skopeo and its kin ask in, whatever they are told (containers/image before 5.25); they ask for what never changed."""
 SERVER = f"pystack/{VERSION} (linux)"
 PREFIX = "/v{version:[0-9][0-9.]*}"
 
@@ -33,7 +35,7 @@ def asked(request: web.Request) -> tuple[int, int]:
     if match is None:
         raise BadRequestError(f"API version {written!r}: a version is written like {text(NEWEST)}")
     version = int(match[1]), int(match[2])
-    if version < OLDEST:
+    if version < TOLERATED:
         raise BadRequestError(f"client version {written} is too old. Minimum supported API version is {text(OLDEST)}, "
                               "please upgrade your client to a newer version")
     if version > NEWEST:
