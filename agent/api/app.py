@@ -20,6 +20,9 @@ from agent.mailbox import Mailbox
 from agent.takeover import Written
 
 log = logging.getLogger(__name__)
+WIRE = logging.getLogger(f"{__name__}.wire")
+"""What the HTTP library has to say: of requests that are none, with a traceback each. Whoever sent one was told 400."""
+WIRE.setLevel(logging.CRITICAL)
 
 
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -274,8 +274,16 @@ def endpoint(network: str, one: Document, mode: str = "") -> Iterator[str]:
             yield f"{where}: invalid link-local IP address: {text}"
 
 
+def places(body: Document, host: Document) -> Iterator[str]:
+    for target in (*(body.get("Volumes") or ()), *(host.get("Tmpfs") or ())):
+        if not target.startswith("/"):
+            yield f"invalid volume specification: '{target}': invalid mount path: '{target}' mount path must be absolute"
+        elif target.rstrip("/") == "":
+            yield "invalid volume specification: destination can't be '/'"
+
+
 OF_HOST: tuple[Callable[[Document], Iterator[str]], ...] = (policy, memory, cpu, modes, security, logging, mounts)
-OF_BOTH: tuple[Callable[[Document, Document], Iterator[str]], ...] = (joined, ports, endpoints)
+OF_BOTH: tuple[Callable[[Document, Document], Iterator[str]], ...] = (joined, ports, endpoints, places)
 
 
 def create(body: Document) -> None:

@@ -28,7 +28,7 @@ from agent.images.reference import parse
 from agent.images.types import HealthConfig, RunConfig
 from agent.manifest import Container
 
-MOUNT_POINTS = {"/dev", "/proc", "/sys", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/sbin/pystack-init"}
+MOUNT_POINTS = {"/.dockerenv", "/dev", "/proc", "/sys", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/sbin/pystack-init"}
 FOLDERS = {"/etc", "/sbin"}
 
 

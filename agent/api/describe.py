@@ -205,6 +205,8 @@ def _length(cidr: str) -> int:
 def mounts(engine: Engine, record: Record) -> list[Document]:
     out = []
     named = {m.target: m for m in record.container.mounts if m.kind != "tmpfs"}  # which HostConfig has
+    binds = (b.split(":") for b in (record.asked.get("HostConfig") or {}).get("Binds") or ())
+    modes = {words[1]: words[2] for words in binds if len(words) > 2}
     for target, m in named.items():
         name = m.source or record.anonymous.get(target, "")
         is_volume = m.kind == "volume"
@@ -212,7 +214,8 @@ def mounts(engine: Engine, record: Record) -> list[Document]:
         out.append({
             "Type": m.kind, "Name": name if is_volume else "", "Source": source, "Destination": target,
             "Driver": engine.volumes.all[name].driver if is_volume and name in engine.volumes.all else "",
-            "Mode": "", "RW": not m.read_only, "Propagation": m.propagation if m.kind == "bind" else "",
+            "Mode": modes.get(target, ""), "RW": not m.read_only,
+            "Propagation": m.propagation if m.kind == "bind" else "",
         })
     for target, name in record.anonymous.items():
         if target not in named:
@@ -334,7 +337,7 @@ def host_config(record: Record) -> Document:
     for p in c.ports:
         ports.setdefault(f"{p.target}/{p.protocol}", []).append({
             "HostIp": p.host_ip, "HostPort": str(p.published) if p.published else ""})
-    swap = c.memory_swap or c.memory * 2
+    swap = c.memory_swap or min(c.memory * 2, (1 << 63) - 1)
     binds = [f"{m.source}:{m.target}{':ro' if m.read_only else ''}" for m in c.mounts
              if m.kind == "bind" or (m.kind == "volume" and m.source)]
     rates = {key: [{"Path": r.path, field: r.rate} for r in c.blkio if r.what == what] or None

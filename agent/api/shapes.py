@@ -1,8 +1,9 @@
 """What the bodies of the Engine API look like, and the one place where a body is compared with that.
 
-A shape is `str`, `int`, `bool` or `float`, `[shape]` for a list, `Map(shape)` for an object with free keys, a dict for one
-with named fields, or WORDS. As in Docker's own decoder a field's name may be in any case, null is as good as absent, and fields
-that nobody knows are passed over. Source: Docker Engine API v1.48, definitions; Go, encoding/json (Unmarshal).
+A shape is `str`, `int`, `bool` or `float`, `Range(low, high)`, `[shape]` for a list, `Map(shape)` for an object with free
+keys, a dict for one with named fields, or WORDS. As in Docker's own decoder a field's name may be in any case, null is as good
+as absent, and fields that nobody knows are passed over. Source: Docker Engine API v1.48, definitions; Go, encoding/json
+(Unmarshal).
 """
 
 from __future__ import annotations
@@ -20,18 +21,26 @@ class Map(NamedTuple):
     of: Any
 
 
+class Range(NamedTuple):
+    """A whole number from *low* to *high*."""
+
+    low: int
+    high: int
+
+
 Shape: TypeAlias = Any
+INT64, UINT16, UINT32 = Range(-(1 << 63), (1 << 63) - 1), Range(0, (1 << 16) - 1), Range(0, (1 << 32) - 1)
 WORDS = "words"
 """A command: a list of words, or one string."""
 NAMES = {dict: "an object", list: "a list", str: "a string", bool: "true or false", int: "a whole number", float: "a number"}
 LABELS = Map(str)
 EMPTY: dict[str, Shape] = {}
 _HEALTH = {"Test": [str], "Interval": int, "Timeout": int, "StartPeriod": int, "StartInterval": int, "Retries": int}
-_RATES = [{"Path": str, "Rate": int}]
+_RATES = [{"Path": str, "Rate": Range(0, INT64.high)}]
 _POLICY = {"Name": str, "MaximumRetryCount": int}
 RESOURCES: dict[str, Shape] = {
-    "CpuShares": int, "Memory": int, "NanoCpus": int, "CgroupParent": str, "BlkioWeight": int,
-    "BlkioWeightDevice": [{"Path": str, "Weight": int}], "BlkioDeviceReadBps": _RATES, "BlkioDeviceWriteBps": _RATES,
+    "CpuShares": int, "Memory": int, "NanoCpus": int, "CgroupParent": str, "BlkioWeight": UINT16,
+    "BlkioWeightDevice": [{"Path": str, "Weight": UINT16}], "BlkioDeviceReadBps": _RATES, "BlkioDeviceWriteBps": _RATES,
     "BlkioDeviceReadIOps": _RATES, "BlkioDeviceWriteIOps": _RATES, "CpuPeriod": int, "CpuQuota": int,
     "CpuRealtimePeriod": int, "CpuRealtimeRuntime": int, "CpusetCpus": str, "CpusetMems": str,
     "Devices": [{"PathOnHost": str, "PathInContainer": str, "CgroupPermissions": str}], "DeviceCgroupRules": [str],
@@ -48,14 +57,14 @@ MOUNT = {
     "VolumeOptions": {"NoCopy": bool, "Labels": LABELS, "Subpath": str,
                       "DriverConfig": {"Name": str, "Options": Map(str)}},
     "ImageOptions": {"Subpath": str}, "ClusterOptions": EMPTY,
-    "TmpfsOptions": {"SizeBytes": int, "Mode": int, "Options": [[str]]},
+    "TmpfsOptions": {"SizeBytes": int, "Mode": UINT32, "Options": [[str]]},
 }
 HOST_CONFIG: dict[str, Shape] = RESOURCES | {
     "Binds": [str], "ContainerIDFile": str, "LogConfig": {"Type": str, "Config": Map(str)}, "NetworkMode": str,
     "PortBindings": Map([{"HostIp": str, "HostPort": str}]), "RestartPolicy": _POLICY, "AutoRemove": bool,
-    "VolumeDriver": str, "VolumesFrom": [str], "ConsoleSize": [int], "Annotations": LABELS, "CapAdd": WORDS, "CapDrop": WORDS,
-    "CgroupnsMode": str, "Dns": [str], "DnsOptions": [str], "DnsSearch": [str], "ExtraHosts": [str], "GroupAdd": [str],
-    "IpcMode": str, "Cgroup": str, "Links": [str], "OomScoreAdj": int, "PidMode": str, "Privileged": bool,
+    "VolumeDriver": str, "VolumesFrom": [str], "ConsoleSize": [UINT32], "Annotations": LABELS, "CapAdd": WORDS,
+    "CapDrop": WORDS, "CgroupnsMode": str, "Dns": [str], "DnsOptions": [str], "DnsSearch": [str], "ExtraHosts": [str],
+    "GroupAdd": [str], "IpcMode": str, "Cgroup": str, "Links": [str], "OomScoreAdj": int, "PidMode": str, "Privileged": bool,
     "PublishAllPorts": bool, "ReadonlyRootfs": bool, "SecurityOpt": [str], "StorageOpt": Map(str), "Tmpfs": Map(str),
     "UTSMode": str, "UsernsMode": str, "ShmSize": int, "Sysctls": Map(str), "Runtime": str, "Isolation": str, "Mounts": [MOUNT],
     "MaskedPaths": [str], "ReadonlyPaths": [str], "Init": bool,
@@ -76,10 +85,10 @@ ENDPOINT = {
 CREATE = CONFIG | {"HostConfig": HOST_CONFIG, "NetworkingConfig": {"EndpointsConfig": Map(ENDPOINT)}}
 UPDATE = RESOURCES | {"RestartPolicy": _POLICY}
 EXEC = {
-    "User": str, "Privileged": bool, "Tty": bool, "ConsoleSize": [int], "AttachStdin": bool, "AttachStderr": bool,
+    "User": str, "Privileged": bool, "Tty": bool, "ConsoleSize": [UINT32], "AttachStdin": bool, "AttachStderr": bool,
     "AttachStdout": bool, "DetachKeys": str, "Env": [str], "WorkingDir": str, "Cmd": WORDS,
 }
-EXEC_START = {"Detach": bool, "Tty": bool, "ConsoleSize": [int]}
+EXEC_START = {"Detach": bool, "Tty": bool, "ConsoleSize": [UINT32]}
 NETWORK = {
     "Name": str, "Driver": str, "Scope": str, "Internal": bool, "Attachable": bool, "Ingress": bool, "ConfigOnly": bool,
     "ConfigFrom": {"Network": str}, "EnableIPv4": bool, "EnableIPv6": bool, "Options": Map(str), "Labels": LABELS,
@@ -124,10 +133,14 @@ def fitting(value: Any, shape: Shape, where: str) -> Any:
     if isinstance(shape, list):
         _must(isinstance(value, list), value, list, where)
         return [_or_zero(fitting(v, shape[0], f"{where}[{i}]"), shape[0]) for i, v in enumerate(value)]
-    kind = float if shape is float and type(value) is int else shape
-    _must(type(value) is kind or (shape is float and type(value) is int), value, shape, where)
-    if shape is int and not -(1 << 63) <= value < 1 << 63:
-        raise BadRequestError(f"{where}: {value} is too large: at most {(1 << 63) - 1}")
+    if shape is int:
+        shape = INT64
+    if isinstance(shape, Range):
+        _must(type(value) is int, value, int, where)
+        if not shape.low <= value <= shape.high:
+            raise BadRequestError(f"{where}: {value} is out of range: from {shape.low} to {shape.high}")
+        return value
+    _must(type(value) is shape or (shape is float and type(value) is int), value, shape, where)
     return value
 
 
@@ -153,6 +166,8 @@ def _or_zero(value: Any, shape: Shape) -> Any:
         return value
     if isinstance(shape, Map | dict):
         return {}
+    if isinstance(shape, Range):
+        return 0
     return [] if isinstance(shape, list) or shape == WORDS else shape()
 
 

@@ -328,7 +328,8 @@ def was_oom_killed(bundle: Path) -> bool:
 
 def failure(text: str) -> RuntimeFailureError:
     """The error of a runtime that says *text*: the user's, where there is no such program, or none that can be run."""
-    theirs = ("executable file not found", "no such file or directory", "permission denied", "is a directory")
+    theirs = ("executable file not found", "no such file or directory", "permission denied", "is a directory",
+              "not a directory")
     return NoProgramError(text) if any(words in text for words in theirs) else RuntimeFailureError(text)
 
 

@@ -27,6 +27,8 @@ MAPPED = "mapped"
 SECRETS = "secrets"
 """The folder of a bundle that is never on a disk."""
 DOCKER_SOCKETS = ("/var/run/docker.sock", "/run/docker.sock")
+DOCKER_MARK = "/.dockerenv"
+"""The file by which programs know that they are in a container of Docker's kind."""
 INIT = (f"{sys.prefix}/bin/tini-static", "/usr/bin/tini-static", "/usr/bin/catatonit", "/usr/libexec/podman/catatonit",
         "/usr/bin/docker-init")
 """Programs that can be a container's first process; the first was sent over with the agent."""
@@ -298,7 +300,7 @@ async def write_bundle(engine: Engine, record: Record, config: Config, rootfs: P
         mounts.append((Mount(kind="bind", target=DOCKER_SOCKETS[0]), engine.paths.docker_socket))
     taken = {m.target for m, _ in mounts}
     system_files = {t: p for t, p in system_files.items() if t not in taken}
-    for target in system_files:
+    for target in (DOCKER_MARK, *system_files):
         files.make_in_root(rootfs, target, directory=False)
     identity = users.resolve(rootfs, c.user or image.user, c.group_add)
     working_dir = c.working_dir or image.working_dir or "/"

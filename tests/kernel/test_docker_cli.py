@@ -387,6 +387,21 @@ def test_inspect_says_what_was_asked(docker: Docker, name: str) -> None:
     assert "unknown policy" in docker.refused("update", "--restart", "bogus", name, code=1)
 
 
+def test_programs_know_where_they_are(docker: Docker, name: str) -> None:
+    """By a file, and by their own name and their name server, which a volume over /etc does not hide."""
+    own = f"{name}-etc"
+    said = docker.out("run", "--rm", "--hostname", "me", "-v", f"{own}:/etc", "busybox", "sh", "-c",
+                      "ls /.dockerenv; cat /etc/hostname; grep -c nameserver /etc/resolv.conf; grep -c me /etc/hosts")
+    assert said.split() == ["/.dockerenv", "me", "1", "1"]
+    assert docker.out("run", "--rm", "-v", f"{own}:/etc:ro", "busybox", "cat", "/etc/passwd")
+    docker("volume", "rm", own)
+    docker("volume", "create", own)
+    docker("run", "--name", name, "-v", f"{own}:/etc:nocopy", "busybox", "ls", "/etc/passwd", code=1)
+    assert docker.inspect(name)["Mounts"][0]["Mode"] == "nocopy"
+    docker("rm", name)
+    docker("volume", "rm", own)
+
+
 def test_stats_and_top(docker: Docker, sleeper: str, name: str) -> None:
     row = json.loads(docker.out("stats", "--no-stream", "--format", "json", sleeper))
     assert (row["Name"], row["PIDs"]) == (sleeper, "1")
@@ -612,7 +627,7 @@ MALFORMED: dict[str, tuple[str, object, str]] = {
     "a string for a number": ("/containers/create", {"Image": "busybox", "HostConfig": {"Memory": "64m"}},
                               "HostConfig.Memory: a whole number is wanted"),
     "an object for a list": ("/containers/create", {"Image": "busybox", "Env": {"A": "1"}}, "Env: a list is wanted"),
-    "a number beyond 64 bits": ("/containers/create", {"Image": "busybox", "HostConfig": {"Memory": 1 << 64}}, "too large"),
+    "a number beyond 64 bits": ("/containers/create", {"Image": "busybox", "HostConfig": {"Memory": 1 << 64}}, "out of range"),
     "no JSON": ("/containers/create", "{", "no JSON"),
     "a list": ("/containers/create", [], "an object is wanted"),
     "labels of a volume": ("/volumes/create", {"Name": "v1", "Labels": {"a": 1}}, "Labels.a: a string is wanted"),
