@@ -259,12 +259,13 @@ class Container(Record, frozen=True, kw_only=True):
 
 class Subnet(Record, frozen=True, kw_only=True):
     """One address pool of a network, CIDR, with the address that the host holds in it. Addresses are given out of
-    *ip_range* (CIDR, "" is all of it), but for those *reserved*."""
+    *ip_range* (CIDR, "" is all of it), but for those *reserved*, whose *reserved_names* they are where they have some."""
 
     cidr: str
     gateway: str = ""
     ip_range: str = ""
     reserved: tuple[str, ...] = ()
+    reserved_names: tuple[str, ...] = ()
 
 
 class Holder(Record, frozen=True, kw_only=True):

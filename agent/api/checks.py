@@ -126,7 +126,7 @@ def logging(host: Document) -> Iterator[str]:
     said = host.get("LogConfig") or {}
     driver = said.get("Type") or "json-file"
     if driver not in LOG_OPTIONS:
-        yield f"logging driver {driver!r}: no driver of that name is registered; there is {', '.join(LOG_OPTIONS)}"
+        yield f"logger: no log driver named '{driver}' is registered"
         return
     for key in said.get("Config") or {}:
         if key not in LOG_OPTIONS[driver]:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import msgspec
 from aiohttp import web
 
-from agent.api import checks, describe, execs, images, translate
+from agent.api import checks, describe, execs, images, translate, volumes
 from agent.api.filters import Filters, labelled, moment, moment_of, one_of, truth, whole
 from agent.api.hijack import MULTIPLEXED, RAW, frame
 from agent.api.keys import ENGINE, answer, body, flag, minor, number
@@ -118,9 +118,10 @@ async def create(request: web.Request) -> web.Response:
     wish = msgspec.structs.replace(wish, attachments=tuple(known))
     auto_remove = bool(document["HostConfig"].get("AutoRemove"))
     record = await engine.create(wish, name=name, auto_remove=auto_remove, asked=document)
+    options = {m["Source"]: m.get("VolumeOptions", {}) for m in document["HostConfig"].get("Mounts", ()) if m.get("Source")}
     for mount in record.container.mounts:
-        if mount.kind == "volume" and mount.source:
-            engine.volumes.create(mount.source)  # as in Docker it is there from now on
+        if mount.kind == "volume" and mount.source:  # as in Docker it is there from now on
+            volumes.make(engine, mount.source, options.get(mount.source, {}))
     return answer({"Id": record.id, "Warnings": record.notes}, 201)
 
 

@@ -113,6 +113,7 @@ async def commit(request: web.Request) -> web.Response:
     finally:
         if pausing:
             await engine.resume(record)
+    engine.committed[image.id] = record
     if reference:
         engine.images.tag(reference, image.digest)
     else:

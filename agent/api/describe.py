@@ -187,9 +187,9 @@ def _endpoint(record: Record, wish: Attachment, aliases: Sequence[str], version:
     """What was asked of an endpoint, and the names that lead to it."""
     addresses = {"IPv4Address": wish.ipv4, "IPv6Address": wish.ipv6, "LinkLocalIPs": list(wish.link_local)}
     asked = {k: v for k, v in addresses.items() if v}
-    links = [f"{source}:{alias}" for alias, source in record.container.links]
+    sent = record.asked.get("NetworkingConfig", {}).get("EndpointsConfig", {}).get(wish.network, {})
     document: Document = {
-        "IPAMConfig": asked or None, "Links": links or None, "DriverOpts": None,
+        "IPAMConfig": asked or None, "Links": sent.get("Links"), "DriverOpts": sent.get("DriverOpts"),
         # clients before 1.45 look for the short ID among the aliases
         "Aliases": ([*aliases, record.short] if version < 45 else list(aliases)) or None,
     }
@@ -371,4 +371,5 @@ def host_config(record: Record) -> Document:
         "Annotations": dict(c.annotations) or None, "KernelMemory": 0, "CpuCount": 0, "CpuPercent": 0, "IOMaximumIOps": 0,
         "IOMaximumBandwidth": 0, "ConsoleSize": [0, 0], **rates,
         **{key: value for key, value in asked.items() if key not in FILLED or value},
+        **({"Links": [f"/{source}:/{record.name}/{alias}" for alias, source in c.links]} if asked.get("Links") else {}),
     }

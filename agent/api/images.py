@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import tempfile
@@ -30,6 +31,8 @@ from agent.images.types import RunConfig
 
 SEARCH, SEARCH_S = "https://index.docker.io/v1/search", 15
 UNNAMED_IN_ARCHIVE = re.compile(r"sha256:[0-9a-f]{64}")
+SYSTEMS = ("linux", "windows", "darwin", "freebsd")
+MACHINES = ("amd64", "arm64", "arm", "386", "ppc64le", "s390x", "riscv64", "mips64le", "mips64", "loong64", "x86_64", "aarch64")
 NEVER = "0001-01-01T00:00:00Z"
 
 
@@ -68,7 +71,7 @@ def run_config(c: RunConfig) -> dict[str, Any]:
 
 
 def inspected(engine: Engine, image: Image, version: int = 48) -> dict[str, Any]:
-    steps = image.config.history or ()
+    steps, made_of = image.config.history or (), engine.committed.get(image.id)
     document = summary(engine, image, version) | {
         "Parent": "", "Comment": (steps[-1].comment or "") if steps else "", "Author": image.config.author or "",
         "DockerVersion": "", "Metadata": {"LastTagTime": NEVER}, "Created": image.created or NEVER,
@@ -78,11 +81,12 @@ def inspected(engine: Engine, image: Image, version: int = 48) -> dict[str, Any]
         "GraphDriver": {"Name": "overlay2", "Data": {}},
         "Descriptor": {"mediaType": types.OCI_MANIFEST, "digest": image.digest,
                        "size": engine.images.blob(image.digest).stat().st_size},
-        # Docker dropped it in 1.45, and with that docker-compose 1, which reads from here whatever the version
-        "ContainerConfig": run_config(RunConfig()),
+        # Docker dropped these two in 1.45, and with that docker-compose 1, which reads them whatever the version
+        "Container": made_of.id if made_of else "",
+        "ContainerConfig": run_config(RunConfig()) | ({"Image": made_of.image} if made_of else {}),
     }
-    if version < 45:
-        document["Container"] = ""
+    with contextlib.suppress(ImageError):  # it may have gone
+        document["Parent"] = engine.images.image(made_of.image_id).id if made_of else ""
     for key in ("ParentId", "SharedSize", "Containers", "Labels"):
         del document[key]
     return document
@@ -189,11 +193,12 @@ async def search(request: web.Request) -> web.Response:
 
 
 class Stream:
-    """An answer of one JSON object a line while work goes on. An error before the first line is an HTTP error, one after it
-    the last line."""
+    """An answer of one JSON object a line while work goes on. An error before the first line is an HTTP error, but for
+    *always* 200, and one after it the last line."""
 
-    def __init__(self, request: web.Request) -> None:
+    def __init__(self, request: web.Request, *, always: bool = False) -> None:
         self.request = request
+        self._always = always
         self.response = web.StreamResponse(headers={"Content-Type": "application/json"})
         self._queue: asyncio.Queue[dict[str, object]] = asyncio.Queue()
 
@@ -215,7 +220,7 @@ class Stream:
             try:
                 task.result()
             except (AgentError, OSError) as error:
-                if not self.response.prepared:
+                if not self.response.prepared and not self._always:
                     raise
                 code = {"code": error.code} if isinstance(error, AgentError) and error.code else {}
                 await self._line({"errorDetail": {**code, "message": told(error)}, "error": told(error)})
@@ -261,6 +266,8 @@ def platform_of(text: str) -> None:
     system, _, machine = text.lower().partition("/")
     machine = machine.partition("/")[0] or (system if system != "linux" else pull.architecture())
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
+    if (system not in SYSTEMS and system not in MACHINES) or machine not in MACHINES:
+        raise BadRequestError(f"{text!r}: unknown operating system or architecture: invalid argument")
     if system in ("windows", "darwin") or machine != pull.architecture():
         raise ImageNotFoundError(f"platform {text}: this node runs linux/{pull.architecture()}")
 
@@ -335,7 +342,7 @@ def event(engine: Engine, action: str, image: Image, name: str) -> None:
 async def load(request: web.Request) -> web.StreamResponse:
     engine = request.app[ENGINE]
     platform_of(request.query.get("platform", ""))
-    stream = Stream(request)
+    stream = Stream(request, always=True)  # clients look for the error of a damaged archive among the lines
 
     async def take() -> None:
         with tempfile.NamedTemporaryFile(dir=engine.paths.root, prefix="load-", suffix=".tar") as file:

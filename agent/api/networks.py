@@ -10,7 +10,7 @@ from agent.api import checks
 from agent.api.describe import endpoint_id
 from agent.api.filters import Filters, labelled, moment_of, one_of, truth
 from agent.api.keys import ENGINE, answer, body
-from agent.api.translate import attachment
+from agent.api.translate import attachment, links_of
 from agent.containers.logs import instant
 from agent.engine.engine import Engine
 from agent.engine.networks import DEFAULT
@@ -32,7 +32,9 @@ def _document(engine: Engine, network: Network) -> Document:
     labels = dict(network.labels)
     if network.stack:
         labels |= {"com.docker.compose.project": network.stack, "com.docker.compose.network": network.key}
-    pools = [{k: v for k, v in (("Subnet", s.cidr), ("Gateway", s.gateway), ("IPRange", s.ip_range)) if v}
+    pools = [{k: v for k, v in (
+        ("Subnet", s.cidr), ("Gateway", s.gateway), ("IPRange", s.ip_range),
+        ("AuxiliaryAddresses", dict(zip(s.reserved_names, s.reserved, strict=False)))) if v}
              for s in network.subnets]
     return {
         "Name": network.name, "Id": engine.networks.identity(network.name), "Driver": network.driver,
@@ -107,7 +109,8 @@ async def create(request: web.Request) -> web.Response:
         attachable=wish.get("Attachable", False),
         subnets=tuple(
             Subnet(cidr=p["Subnet"], gateway=p.get("Gateway", ""), ip_range=p.get("IPRange", ""),
-                   reserved=tuple(p.get("AuxiliaryAddresses", {}).values()))
+                   reserved=tuple(p.get("AuxiliaryAddresses", {}).values()),
+                   reserved_names=tuple(p.get("AuxiliaryAddresses", {})))
             for p in wish.get("IPAM", {}).get("Config", ()) if p.get("Subnet")
         ),
         options=tuple(sorted(wish.get("Options", {}).items())), labels=tuple(sorted(wish.get("Labels", {}).items())),
@@ -164,7 +167,10 @@ async def connect(request: web.Request) -> web.Response:
     if name in BUILTIN:
         raise ForbiddenError(f"container {record.name} cannot be connected to {name} network: it must be created with it")
     checks.refuse([*checks.endpoint(name, settings)])
-    await engine.connect(record, attachment(name, settings))
+    await engine.connect(record, attachment(name, settings), links_of(settings))
+    if record.asked:
+        endpoints = record.asked["NetworkingConfig"]["EndpointsConfig"] | {name: settings}
+        engine.note(record, asked=record.asked | {"NetworkingConfig": {"EndpointsConfig": endpoints}})
     return web.Response(status=200)
 
 

@@ -153,6 +153,12 @@ def _paths(host: Document) -> tuple[str, ...]:
     return ("systempaths=unconfined",) if host.get("MaskedPaths") == [] and host.get("ReadonlyPaths") == [] else ()
 
 
+def links_of(document: Document) -> tuple[tuple[str, str], ...]:
+    """(alias, container) of `Links`, written container:alias."""
+    pairs = (w.partition(":") for w in document.get("Links") or ())
+    return tuple((alias or source, source) for source, _, alias in pairs)
+
+
 def container(body: Document) -> Container:
     """The Container that a create request describes, after `named`. Raises BadRequestError."""
     host: Document = body["HostConfig"]
@@ -237,7 +243,7 @@ def container(body: Document) -> Container:
         dns=tuple(host.get("Dns") or ()),
         dns_search=tuple(host.get("DnsSearch") or ()),
         dns_opt=tuple(host.get("DnsOptions") or ()),
-        links=tuple((alias or source, source) for source, _, alias in (w.partition(":") for w in host.get("Links") or ())),
+        links=tuple(dict.fromkeys((*links_of(host), *(link for one in endpoints.values() for link in links_of(one))))),
         log_driver=logging.get("Type") or "json-file", log_options=tuple(sorted((logging.get("Config") or {}).items())),
     )
 

@@ -52,6 +52,14 @@ async def create(request: web.Request) -> web.Response:
     return answer(document(engine, stored), 201)
 
 
+def make(engine: Engine, name: str, options: dict[str, Any]) -> None:
+    """The volume of a container's mount, with the VolumeOptions of that, where it is not there yet."""
+    driver = options.get("DriverConfig", {})
+    if name not in engine.volumes.all:
+        _tell(engine, "create", engine.volumes.create(
+            name, driver=driver.get("Name") or "local", labels=options.get("Labels", {}), options=driver.get("Options", {})))
+
+
 def _tell(engine: Engine, action: str, stored: Stored) -> None:
     engine.events.emit("volume", action, stored.name, {"driver": stored.driver})
 

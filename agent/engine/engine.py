@@ -84,6 +84,8 @@ class Engine:
         self.deaf: set[str] = set()
         """Containers whose programs do not listen yet where they are going to."""
         self.attaching: dict[str, list[Attaching]] = {}
+        self.committed: dict[str, Record] = {}
+        """Images that were made of containers since this agent runs, by ID, with the container."""
         self.stuck: set[str] = set()
         """Containers that were to go by themselves, and cannot."""
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
@@ -532,10 +534,13 @@ class Engine:
                 await self.runtime.update(record.id, resources(changed, record.notes, cgroup2=self.cgroup2))
             self._set(record, "update", container=changed)
 
-    async def connect(self, record: Record, attachment: Attachment) -> None:
-        """Put a container on one network more. Raises AgentError."""
+    async def connect(self, record: Record, attachment: Attachment, links: tuple[tuple[str, str], ...] = ()) -> None:
+        """Put a container on one network more, with *links* as a Container has them. Raises AgentError."""
         async with self._lock(record):
             self._movable(record)
+            if links:
+                own_links = (*record.container.links, *links)
+                self._set(record, container=msgspec.structs.replace(record.container, links=own_links))
             own = record.container.attachments or tuple(Attachment(network=e.network) for e in record.endpoints)
             await self.networks.connect(record, attachment)
             name = self.networks.get(attachment.network).name
@@ -571,7 +576,8 @@ class Engine:
         """Delete a container and its writable layer; its anonymous volumes too where asked."""
         if record.running or record.state == "restarting":
             if not force:
-                raise ConflictError(f"container {record.name} is running: stop it before removal, or use force")
+                raise ConflictError(f"You cannot remove a running container {record.name}: stop the container before "
+                                    "removing it, or force that")
             with contextlib.suppress(NotModifiedError):
                 await self.stop(record, grace_s=0, number=signal.SIGKILL)
         async with self._lock(record):

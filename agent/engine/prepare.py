@@ -261,6 +261,28 @@ async def _volume(engine: Engine, record: Record, mount: Mount, rootfs: Path) ->
     return files.resolve_in_root(data, mount.subpath) if mount.subpath else data
 
 
+def linked(engine: Engine, record: Record) -> dict[str, str]:
+    """What a container of the default bridge is told of those that it is linked with. Source: Docker, "Legacy container
+    links", environment variables."""
+    found: dict[str, str] = {}
+    if record.stack or not any(e.network == "bridge" for e in record.endpoints):
+        return found
+    for alias, name in record.container.links:
+        other = engine.find(name)
+        prefix, address = alias.upper().replace("-", "_"), next((e.ipv4 for e in other.endpoints if e.network == "bridge"), "")
+        found[f"{prefix}_NAME"] = f"/{record.name}/{alias}"
+        own = {**dict(p.partition("=")[::2] for p in engine.image_config(other).env or ()), **dict(other.container.environment)}
+        found |= {f"{prefix}_ENV_{k}": v for k, v in own.items() if k not in ("PATH", "HOME")}
+        exposed = (*(engine.image_config(other).exposed_ports or ()), *other.container.expose)
+        ports = sorted({(int(n), kind or "tcp") for n, _, kind in (p.partition("/") for p in exposed) if n.isdigit()})
+        for number, (port, kind) in enumerate(ports):
+            url, key = f"{kind}://{address}:{port}", f"{prefix}_PORT_{port}_{kind.upper()}"
+            found |= {key: url, f"{key}_ADDR": address, f"{key}_PORT": str(port), f"{key}_PROTO": kind}
+            if not number:
+                found[f"{prefix}_PORT"] = url
+    return found
+
+
 def sysctls(record: Record) -> dict[str, str]:
     """The container's own, and those of its interfaces by their names in there."""
     names = {e.network: e.interface for e in record.endpoints}
@@ -315,7 +337,7 @@ async def write_bundle(engine: Engine, record: Record, config: Config, rootfs: P
         files.make_in_root(rootfs, "/sbin/pystack-init", directory=False)
         mounts.append((Mount(kind="bind", target="/sbin/pystack-init", read_only=True), program))
         args = ["/sbin/pystack-init", "--", *args]
-    environment = dict(pair.partition("=")[::2] for pair in image.env or ())
+    environment = linked(engine, record) | dict(pair.partition("=")[::2] for pair in image.env or ())
     environment.update(dict(c.environment))
     parts = bundle.Parts(
         id=record.id, container=c, args=args, environment=environment, working_dir=working_dir, identity=identity,

@@ -106,7 +106,8 @@ def test_networks_are_joined_and_left_while_a_container_runs(client: docker.Dock
     b = client.containers.run("busybox", "sleep 1000", detach=True, name="bb", network="first", stop_signal="SIGKILL")
     try:
         assert first.attrs["IPAM"]["Config"] == [
-            {"Subnet": "172.28.0.0/16", "Gateway": "172.28.0.254", "IPRange": "172.28.5.0/24"}]
+            {"Subnet": "172.28.0.0/16", "Gateway": "172.28.0.254", "IPRange": "172.28.5.0/24",
+             "AuxiliaryAddresses": {"x": "172.28.5.5"}}]
         assert (first.attrs["Attachable"], first.attrs["Labels"]) == (True, {"q": "r"})
         assert [n.name for n in client.networks.list(filters={"label": "q=r"})] == ["first"]
         second.connect(a)
@@ -225,7 +226,7 @@ def test_what_is_wrong_is_refused_and_spoils_nothing(client: docker.DockerClient
         client.networks.create("second", ipam=IPAMConfig(pool_configs=[IPAMPool(subnet="10.91.0.0/16")]))
     first.remove()
     for wish, said in (
-        ({"name": "a b"}, "Invalid container name"), ({"log_config": LogConfig(type="nosuch")}, "logging driver 'nosuch'"),
+        ({"name": "a b"}, "Invalid container name"), ({"log_config": LogConfig(type="nosuch")}, "logger: no log driver named 'nosuch'"),
     ):
         with pytest.raises(docker.errors.APIError, match=said):
             client.containers.create("busybox", "true", **wish)
