@@ -264,7 +264,7 @@ def platform_of(text: str) -> None:
         except (ValueError, AttributeError):
             raise BadRequestError(f"platform {text}: it is written like linux/amd64") from None
     system, _, machine = text.lower().partition("/")
-    machine = machine.partition("/")[0] or (system if system != "linux" else pull.architecture())
+    machine = machine.partition("/")[0] or (pull.architecture() if system in SYSTEMS else system)
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
     if (system not in SYSTEMS and system not in MACHINES) or machine not in MACHINES:
         raise BadRequestError(f"{text!r}: unknown operating system or architecture: invalid argument")
