@@ -146,6 +146,8 @@ def mounts(host: Document) -> Iterator[str]:
             yield f"invalid volume specification: '{bind}': invalid mode: {','.join(bad)}"
         if not target.startswith("/"):
             yield f"invalid volume specification: '{bind}': invalid mount path: '{target}' mount path must be absolute"
+        if rest and not source.startswith("/"):
+            yield from volume(source)
         if source.startswith("/") and "nocopy" in words and rest:
             yield f"invalid volume specification: '{bind}': nocopy is for volumes"
     for mount in host.get("Mounts") or ():
@@ -160,6 +162,13 @@ def mounts(host: Document) -> Iterator[str]:
         seen.add(target)
     if host.get("StorageOpt"):
         yield "--storage-opt is supported only for overlay over xfs with 'pquota' mount option"
+
+
+def volume(text: str) -> Iterator[str]:
+    """A volume's own name."""
+    if not NAME.match(text):
+        yield (f"volume name {text!r}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, two of them at least; a folder of the host "
+               "is written with its whole path")
 
 
 def _mount(mount: Document) -> Iterator[str]:
@@ -178,6 +187,8 @@ def _mount(mount: Document) -> Iterator[str]:
         yield f"{where}: invalid mount path: '{source}' mount path must be absolute"
     elif kind == "bind" and not (mount.get("BindOptions") or {}).get("CreateMountpoint") and not os.path.lexists(source):
         yield f"{where}: bind source path does not exist: {source}"
+    elif kind == "volume" and source:
+        yield from volume(source)
     elif kind == "tmpfs" and source:
         yield f"{where}: field Source must not be specified"
     owners = {"BindOptions": "bind", "VolumeOptions": "volume", "TmpfsOptions": "tmpfs", "ImageOptions": "image"}

@@ -22,7 +22,7 @@ from agent.api.filters import Filters, labelled, moment
 from agent.api.keys import ENGINE, answer
 from agent.api.versions import VERSION
 from agent.engine.engine import Engine
-from agent.errors import BadRequestError
+from agent.errors import BadRequestError, NotFoundError
 from agent.files import used
 from agent.images.pull import architecture
 from agent.isolation import apparmor
@@ -223,6 +223,18 @@ async def prune_builds(request: web.Request) -> web.Response:
         mounts.unmount(point)
     await asyncio.to_thread(files.remove_tree, folder)
     return answer({"CachesDeleted": [], "SpaceReclaimed": before})
+
+
+async def no_plugin(request: web.Request) -> web.StreamResponse:
+    """Raises NotFoundError."""
+    name = request.match_info["rest"].partition("/")[0]
+    raise NotFoundError(f'plugin "{name}" not found: drivers of networks and volumes are Python packages here, and no plug-ins')
+
+
+async def no_checkpoint(request: web.Request) -> web.StreamResponse:
+    """Raises BadRequestError."""
+    name = request.app[ENGINE].find(request.match_info["name"]).name
+    raise BadRequestError(f"container {name}: checkpoints are not known here: `docker commit` keeps what it wrote")
 
 
 async def plugins(request: web.Request) -> web.Response:

@@ -8,6 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
+from agent.api import checks
 from agent.api.filters import Filters, labelled, moment_of, truth
 from agent.api.keys import ENGINE, answer, body, flag, minor
 from agent.containers.logs import instant
@@ -40,6 +41,7 @@ async def create(request: web.Request) -> web.Response:
     engine, wish = request.app[ENGINE], body(request)
     name, driver = wish.get("Name") or os.urandom(32).hex(), wish.get("Driver") or "local"
     anonymous = not wish.get("Name")
+    checks.refuse([*checks.volume(name)])
     if wish.get("ClusterVolumeSpec"):
         raise BadRequestError("ClusterVolumeSpec: cluster volumes are the control plane's: `pystack volume create`")
     known = engine.volumes.all.get(name)

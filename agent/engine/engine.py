@@ -73,7 +73,7 @@ class Engine:
         self.moving = Moving(self.volumes, paths.run)
         self.networks = Networks(paths, settings)
         self.runtime = Runtime(paths, runtime.choose(settings.runtime, paths.containers))
-        self.events = Events()
+        self.events = Events(paths.run / "events.jsonl")
         self.rotation = Rotation()
         self.syslog = syslog.Shipping()
         self.records: dict[str, Record] = {}

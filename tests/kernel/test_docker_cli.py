@@ -333,6 +333,17 @@ def test_events_tell_the_whole_story(docker: Docker, name: str) -> None:
         assert len(docker.out(*ask, "--filter", narrow).splitlines()) >= count, narrow
 
 
+def test_events_outlive_the_agent(docker: Docker, lab: Pystack) -> None:
+    word, begin = f"v{uuid.uuid4().hex[:8]}", str(time.time())
+    docker("volume", "create", word)
+    lab("lab", "fault", "--name", lab.lab, "kill", "n1", "agent")
+    eventually(lambda: docker("version") and None, 30)
+    docker("volume", "rm", word)
+    told = docker.out("events", "--since", begin, "--until", str(time.time() + 0.1), "--filter", f"volume={word}",
+                      "--format", "{{.Action}}")
+    assert told.split() == ["create", "destroy"]
+
+
 def test_wait_knows_its_conditions(docker: Docker, name: str) -> None:
     docker("run", "-d", "--rm", "--name", name, "busybox", "sleep", "1000")
     waiting = subprocess.Popen(["docker", "wait", name], env=docker.environment, stdout=subprocess.PIPE, text=True)
