@@ -11,7 +11,7 @@ from urllib.parse import quote
 import msgspec
 from aiohttp import web
 
-from agent.api import checks, describe, execs, images, translate, volumes
+from agent.api import checks, describe, execs, images, networks, translate, volumes
 from agent.api.filters import Filters, labelled, moment, moment_of, one_of, truth, whole
 from agent.api.hijack import MULTIPLEXED, RAW, frame
 from agent.api.keys import ENGINE, answer, body, flag, minor, number
@@ -116,6 +116,8 @@ async def create(request: web.Request) -> web.Response:
     known = (msgspec.structs.replace(a, network=engine.networks.get(a.network).name) if engine.networks.has(a.network) else a
              for a in wish.attachments)
     wish = msgspec.structs.replace(wish, attachments=tuple(known))
+    for one in wish.attachments:
+        networks.addressable(engine, one)
     auto_remove = bool(document["HostConfig"].get("AutoRemove"))
     record = await engine.create(wish, name=name, auto_remove=auto_remove, asked=document)
     options = {m["Source"]: m.get("VolumeOptions", {}) for m in document["HostConfig"].get("Mounts", ()) if m.get("Source")}
@@ -195,8 +197,12 @@ async def wait(request: web.Request) -> web.StreamResponse:
     else:
         while (record.running or record.state in ("starting", "restarting")) and record.id in engine.records:
             await engine.stirred(record)
-    error = {"Message": record.error} if record.error and record.state == "failed" else None
-    await response.write(msgspec.json.encode({"StatusCode": record.exit_code or 0, **({"Error": error} if error else {})}))
+    said: dict[str, object] = {"StatusCode": record.exit_code or 0}
+    if condition == "removed" and record.id in engine.stuck:
+        said["Error"] = {"Message": f"container {record.name} cannot be removed"}
+    elif minor(request) < 42:  # whose clients look whether it is null
+        said["Error"] = None
+    await response.write(msgspec.json.encode(said))
     return response
 
 

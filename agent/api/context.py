@@ -15,6 +15,7 @@ from agent.errors import BadRequestError
 
 MAGIC = 6
 BLOCK = 512
+END = bytes(2 * BLOCK)
 
 
 class _Decompressor(Protocol):
@@ -45,11 +46,13 @@ async def plain(source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """The tar in *source*, with the padding and the two empty blocks at its end that Go's writers may leave out.
 
     Raises BadRequestError where it is compressed, and damaged."""
-    total = 0
+    total, tail = 0, b""
     async for data in _decompressed(source):
         total += len(data)
+        tail = (tail + data)[-len(END) :]
         yield data
-    yield b"\0" * (-total % BLOCK + 2 * BLOCK)
+    if tail != END:  # who reads it may have gone once it saw the end
+        yield b"\0" * (-total % BLOCK) + END
 
 
 async def _decompressed(source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Any
 
 from aiohttp import web
@@ -16,7 +17,7 @@ from agent.engine.engine import Engine
 from agent.engine.networks import DEFAULT
 from agent.engine.records import now
 from agent.errors import BadRequestError, ConflictError, ForbiddenError, NoSwarmError, NotFoundError
-from agent.manifest import Network, Subnet
+from agent.manifest import Attachment, Network, Subnet
 
 BUILTIN = ("host", "none")
 NEVER = "0001-01-01T00:00:00Z"
@@ -160,14 +161,28 @@ async def remove(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
+def addressable(engine: Engine, wish: Attachment) -> None:
+    """The addresses that *wish* asks for are those of its network, where that is there. Raises BadRequestError."""
+    asked = [address for address in (wish.ipv4, wish.ipv6) if address]
+    if asked and wish.network == DEFAULT:
+        raise BadRequestError("user specified IP address is supported on user defined networks only")
+    network = engine.networks.all.get(wish.network)
+    for address in asked if network else ():
+        assert network
+        if not any(ipaddress.ip_address(address) in ipaddress.ip_network(s.cidr) for s in network.subnets):
+            raise BadRequestError(f"invalid endpoint settings: no configured subnet contains the IP address {address}")
+
+
 async def connect(request: web.Request) -> web.Response:
-    engine, wish = request.app[ENGINE], body(request)
-    name, settings = _found(engine, request.match_info["name"]), wish.get("EndpointConfig", {})
-    record = engine.find(wish.get("Container", ""))
+    engine, said = request.app[ENGINE], body(request)
+    name, settings = _found(engine, request.match_info["name"]), said.get("EndpointConfig", {})
+    record = engine.find(said.get("Container", ""))
     if name in BUILTIN:
         raise ForbiddenError(f"container {record.name} cannot be connected to {name} network: it must be created with it")
     checks.refuse([*checks.endpoint(name, settings)])
-    await engine.connect(record, attachment(name, settings), links_of(settings))
+    wish = attachment(name, settings)
+    addressable(engine, wish)
+    await engine.connect(record, wish, links_of(settings))
     if record.asked:
         endpoints = record.asked["NetworkingConfig"]["EndpointsConfig"] | {name: settings}
         engine.note(record, asked=record.asked | {"NetworkingConfig": {"EndpointsConfig": endpoints}})

@@ -258,7 +258,12 @@ async def _volume(engine: Engine, record: Record, mount: Mount, rootfs: Path) ->
     if not mount.nocopy:
         await engine.volumes.fill(name, rootfs, mount.target)
     data = engine.volumes.data(name)
-    return files.resolve_in_root(data, mount.subpath) if mount.subpath else data
+    if not mount.subpath:
+        return data
+    try:
+        return files.resolve_in_root(data, mount.subpath)
+    except OSError as error:
+        raise BadRequestError(f"volume {name} has no {mount.subpath}: {error.strerror}") from error
 
 
 def linked(engine: Engine, record: Record) -> dict[str, str]:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import bz2
+import gzip
+import io
 import json
+import lzma
+import tarfile
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -10,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.api import shapes
+from agent.api.context import plain
 from agent.api.filters import moment_of, path_matches
 from agent.api.hijack import Keys
 from agent.api.instructions import changes, nanoseconds
@@ -117,3 +125,41 @@ def test_times_and_patterns() -> None:
     assert not path_matches("*box", "some/box")
     assert path_matches("some/b?x", "some/box")
     assert not path_matches("a.c", "abc")
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress], ids=["plain", "gzip", "bzip2", "xz"])
+def test_a_context_is_plain_and_whole_in_the_end(pack: Any) -> None:
+    """However it is compressed, in whatever pieces it comes, and whether its end is there or not."""
+    whole = io.BytesIO()
+    with tarfile.open(fileobj=whole, mode="w") as archive:
+        entry = tarfile.TarInfo("Dockerfile")
+        entry.size = 700
+        archive.addfile(entry, io.BytesIO(b"x" * 700))
+    cut = whole.getvalue()[: 512 + 700]
+
+    async def read(raw: bytes, step: int) -> bytes:
+        async def pieces() -> AsyncIterator[bytes]:
+            for at in range(0, len(raw), step):
+                yield raw[at : at + step]
+
+        return b"".join([piece async for piece in plain(pieces())])
+
+    for raw in (whole.getvalue(), cut):
+        for step in (1, 100, 1 << 20):
+            found = asyncio.run(read(pack(raw), step))
+            assert found.startswith(cut)
+            assert found.rstrip(b"\0") == cut
+            assert found.endswith(bytes(1024))
+            assert len(found) % 512 == 0
+
+
+def test_a_damaged_context_is_refused() -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield gzip.compress(b"x" * 99)[:12] + b"junk junk junk junk"
+
+    async def read() -> None:
+        async for _ in plain(pieces()):
+            pass
+
+    with pytest.raises(BadRequestError, match="damaged"):
+        asyncio.run(read())

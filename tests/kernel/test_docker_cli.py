@@ -154,7 +154,9 @@ NO_START: dict[str, tuple[list[str], int, str]] = {
 @pytest.mark.parametrize(("words", "code", "said"), NO_START.values(), ids=NO_START)
 def test_a_start_that_fails_leaves_nothing_of_rm(docker: Docker, words: list[str], code: int, said: str) -> None:
     before = docker.out("ps", "-aq")
-    assert said in docker.refused("run", "--rm", *words, code=code)
+    told = docker.refused("run", "--rm", *words, code=code)
+    assert said in told
+    assert "Error waiting" not in told
     assert docker.out("ps", "-aq") == before
 
 
@@ -189,6 +191,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "bind mount of what is not there": (["--mount", "type=bind,source=/no/such,target=/b"], "does not exist"),
     "blkio weight": (["--blkio-weight", "5"], "10 to 1000"),
     "IP address": (["--network", "bridge", "--ip", "1.2.3.400"], "1.2.3.400"),
+    "IP address on the default bridge": (["--network", "bridge", "--ip", "1.2.3.4"], "user defined networks only"),
 }
 
 
@@ -546,6 +549,7 @@ def test_networks(docker: Docker, sleeper: str) -> None:
     assert docker.inspect(sleeper)["NetworkSettings"]["Networks"][word]["IPAddress"] == "10.93.7.9"
     assert docker.out("run", "--rm", "--network", word, "busybox", "ping", "-c", "1", "also")
     assert "active endpoints" in docker.refused("network", "rm", word, code=1)
+    assert "no configured subnet" in docker.refused("run", "--rm", "--network", word, "--ip", "10.94.0.9", "busybox", "true")
     docker("network", "disconnect", word, sleeper)
     docker("network", "disconnect", "bridge", sleeper)
     docker("network", "connect", "bridge", sleeper)
