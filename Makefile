@@ -4,9 +4,9 @@ PROGRAMS = runc crun conmon nft ip buildah docker-registry curl busybox mmdebstr
 PYTEST = .venv/bin/python -m pytest
 
 # what `ruff format` lays out; a room that joins stays in
-FORMATTED = bench tests/bench tests/docs
+FORMATTED = bench tests/bench tests/docs tests/escape tests/fuzz
 
-.PHONY: setup check test test-vm lint bench quickstart
+.PHONY: setup check test test-vm lint bench fuzz quickstart
 setup:
 	@bash tools/setup "$(PACKAGES)" "$(PROGRAMS)"
 
@@ -38,3 +38,6 @@ quickstart: setup
 
 bench: setup
 	.venv/bin/python -m bench
+
+fuzz: setup
+	.venv/bin/python -m tests.fuzz

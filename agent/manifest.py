@@ -8,12 +8,17 @@ in UTC.
 
 from __future__ import annotations
 
+import re
+import socket
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
 
 from netplugins.parents import has_parent
+
+MTU_OPTION = "com.docker.network.driver.mtu"
+_MAC = re.compile(r"(?:[0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}")
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -23,6 +28,15 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 BUILD_EXTRAS = ".pystack-build"
 """The folder of a build context in which secrets (`secrets/ID`) and further contexts travel: the node takes it out before it
 builds."""
+
+
+def _check_address(text: str, where: str) -> None:
+    """Raises ValueError where *text* is neither empty nor an IP address."""
+    try:
+        if text:
+            socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
+    except (OSError, ValueError):
+        raise ValueError(f"{where} {text[:60]!r} is no IP address") from None
 
 
 class Healthcheck(Record, frozen=True, kw_only=True):
@@ -82,6 +96,12 @@ class Attachment(Record, frozen=True, kw_only=True):
     link_local: tuple[str, ...] = ()
     sysctls: tuple[tuple[str, str], ...] = ()
 
+    def __post_init__(self) -> None:
+        for address in (self.ipv4, self.ipv6, *self.link_local):
+            _check_address(address, f"network {self.network[:60]}: address")
+        if self.mac and not _MAC.fullmatch(self.mac):
+            raise ValueError(f"network {self.network[:60]}: MAC address {self.mac[:60]!r} is not of the form 02:42:ac:11:00:02")
+
 
 class Port(Record, frozen=True, kw_only=True):
     """A published port. *published* 0 asks for a free one; *host_ip* "" means every address of the host. *mode* ingress:
@@ -92,6 +112,13 @@ class Port(Record, frozen=True, kw_only=True):
     protocol: str = "tcp"
     host_ip: str = ""
     mode: Literal["ingress", "host"] = "ingress"
+
+    def __post_init__(self) -> None:
+        if not (0 < self.target < 1 << 16 and 0 <= self.published < 1 << 16):
+            raise ValueError(f"port {self.published or self.target} does not exist: 1 to 65535")
+        if self.protocol not in ("tcp", "udp", "sctp"):
+            raise ValueError(f"port {self.target}: protocol {self.protocol[:20]!r}: tcp, udp or sctp")
+        _check_address(self.host_ip, f"port {self.target}: host address")
 
 
 class Ulimit(Record, frozen=True, kw_only=True):
@@ -297,6 +324,14 @@ class Network(Record, frozen=True, kw_only=True):
     vips: tuple[Holder, ...] = ()
     created: str = ""
     """When it was made by hand; "" for a stack's."""
+
+    def __post_init__(self) -> None:
+        # one network that cannot be computed would keep a node from all of them
+        if len(self.name) > 255:
+            raise ValueError(f"network {self.name[:60]}…: its name has more than 255 characters")
+        mtu = dict(self.options).get(MTU_OPTION, "1500")
+        if not (re.fullmatch(r"[0-9]{1,5}", mtu) and 68 <= int(mtu) < 1 << 16):
+            raise ValueError(f"network {self.name[:60]}: {MTU_OPTION} {mtu[:60]!r}: a number from 68 to 65535")
 
     @property
     def encrypted(self) -> bool:

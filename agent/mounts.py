@@ -213,13 +213,6 @@ def is_shared(path: Path) -> bool:
     return shared
 
 
-def own_namespace() -> None:
-    """From now on this process sees what is mounted elsewhere, and its own mounts are seen by nobody. Raises AgentError."""
-    if _libc.unshare(CLONE_NEWNS) < 0:
-        raise AgentError(f"a mount namespace: {os.strerror(ctypes.get_errno())}")
-    mount("none", Path("/"), "none", MS_REC | MS_SLAVE)
-
-
 def hide(point: Path) -> None:
     """Unmount *point* for this process and its children alone, in a mount namespace of their own."""
     if _libc.unshare(CLONE_NEWNS) < 0:

@@ -25,7 +25,7 @@ PATIENCE = float(os.environ.get("PYSTACK_TEST_PATIENCE", "1"))  # a machine unde
 
 
 ROOTS = ("kernel/", "imagestore/test_unpack.py", "netplugins/test_elements.py", "netplugins/test_kernel.py",
-         "netplugins/test_conformance.py")
+         "netplugins/test_conformance.py", "netplugins/test_resolver.py")
 """What of the tests needs root and namespaces as a whole."""
 
 

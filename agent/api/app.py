@@ -10,32 +10,40 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from agent.api import dial, doctor, mailbox, manifest, moving, shipping, table, versions
 from agent.api.keys import CONVERGER, ENGINE, MAILBOX, VERSION, answer
 from agent.api.table import Handler
 from agent.engine.converge import Converger
-from agent.errors import AgentError, NotModifiedError, not_twice, told
+from agent.errors import AgentError, BadRequestError, NotFoundError, NotModifiedError, not_twice, told
 from agent.mailbox import Mailbox
 from agent.takeover import Written
+from agent.trees.extract import quoted
 
 log = logging.getLogger(__name__)
-WIRE = logging.getLogger(f"{__name__}.wire")
-"""What the HTTP library has to say: of requests that are none, with a traceback each. Whoever sent one was told 400."""
-WIRE.setLevel(logging.CRITICAL)
+LARGEST = 64 << 20
+"""Bytes of a request's body that is read as a whole; images, archives and build contexts stream."""
+LONGEST = 1900
+"""Characters of an error's message."""
 
 
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Every error in Docker's form: {"message": …} and its status."""
     try:
+        _plain(request)
         request[VERSION] = versions.asked(request)
         return await handler(request)
     except NotModifiedError:
         return web.Response(status=304)
     except AgentError as error:
-        return answer({"message": str(error)}, error.status)
+        return answer({"message": shown(str(error))}, error.status)
     except (msgspec.MsgspecError, json.JSONDecodeError, ValueError) as error:
-        return answer({"message": f"malformed request: {error}"}, 400)
+        return answer({"message": shown(f"malformed request: {error}")}, 400)
+    except web.RequestPayloadError as error:
+        return answer({"message": shown(f"malformed request: {error}")}, 400)
+    except RecursionError:
+        return answer({"message": "malformed request: it is nested too deeply"}, 400)
     except web.HTTPNotFound:
         return answer({"message": "page not found"}, 404)
     except web.HTTPException as error:
@@ -46,7 +54,37 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         raise
     except Exception as error:
         log.exception("%s %s", request.method, request.path)
-        return answer({"message": told(error)}, 500)
+        return answer({"message": shown(told(error))}, 500)
+
+
+PATHS = ("rest",)
+"""Parts of a route that may have slashes, beside the names of images."""
+
+
+def _plain(request: web.Request) -> None:
+    """Raises BadRequestError for what no name, path or argument can hold, and NotFoundError for a name that is a path."""
+    for where, values in (("path", request.match_info), ("query", request.query)):
+        for key, value in values.items():
+            if "\0" in value:
+                raise BadRequestError(f"{key} in the {where} holds a zero byte")
+    for key, value in request.match_info.items():
+        if "/" in value and key not in PATHS and not any(part in request.path for part in ("/images/", "/distribution/")):
+            raise NotFoundError(f"there is no {key} {quoted(value)}")
+
+
+def shown(text: str) -> str:
+    """*text* as it may go to a terminal: what a stranger called something does not move its cursor, nor fill it."""
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
+    return "".join(c if (c.isprintable() and not 0xD800 <= ord(c) < 0xE000) or c in "\n\t" else ascii(c)[1:-1] for c in text)
+
+
+class OneLine(logging.Filter):
+    """Whoever connects can send what is no HTTP, or go away: that is no fault of ours, with a traceback in the log."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, HttpProcessingError | web.RequestPayloadError | ConnectionError)
 
 
 OURS = (manifest, shipping, dial, doctor, moving, mailbox)
@@ -62,7 +100,7 @@ def _rows() -> Iterator[tuple[str, str, Handler]]:
 
 
 def make(converger: Converger, box: Mailbox) -> web.Application:
-    app = web.Application(middlewares=[web.middleware(errors)], client_max_size=1 << 40)
+    app = web.Application(middlewares=[web.middleware(errors)], client_max_size=LARGEST)
     app.on_response_prepare.extend((not_twice, versions.stamp))
     for prefix in ("", versions.PREFIX):
         _add(app, prefix, converger, box, lambda handler: handler)

@@ -14,12 +14,13 @@ from typing import Any
 
 from agent.engine.engine import signal_number
 from agent.errors import BadRequestError
+from agent.trees.extract import quoted
 
 Document = dict[str, Any]
 MIB = 1 << 20
 POLICIES = ("", "no", "always", "on-failure", "unless-stopped")
 RUNTIMES = ("", "runc", "crun", "io.containerd.runc.v2")
-NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z")
+NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,254}\Z")
 MAC = re.compile(r"([0-9a-fA-F]{2}[:-]){5}[0-9a-fA-F]{2}\Z")
 PROPAGATIONS = {"shared", "rshared", "slave", "rslave", "private", "rprivate"}
 MODES = PROPAGATIONS | {"ro", "rw", "z", "Z", "nocopy", "consistent", "cached", "delegated"}
@@ -38,8 +39,8 @@ LOG_OPTIONS = {
 def name(text: str) -> None:
     """A container's own name. Raises BadRequestError."""
     if not NAME.match(text):
-        raise BadRequestError(f"Invalid container name ({text}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, two of them at "
-                              "least")
+        raise BadRequestError(f"Invalid container name ({quoted(text)}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, "
+                              "two of them at least")
 
 
 def policy(host: Document) -> Iterator[str]:
@@ -90,9 +91,9 @@ def cpu(host: Document) -> Iterator[str]:
     if host.get("CpuShares", 0) < 0:
         yield f"invalid CPU shares ({host['CpuShares']}): value must be a positive integer"
     for key in ("CpusetCpus", "CpusetMems"):
-        if (text := host.get(key, "")) and not re.fullmatch(r"\d{1,5}(-\d{1,5})?(,\d{1,5}(-\d{1,5})?)*", text):
+        if (text := host.get(key, "")) and not re.fullmatch(r"[0-9]{1,5}(-[0-9]{1,5})?(,[0-9]{1,5}(-[0-9]{1,5})?)*", text):
             yield f"Invalid value {text} for {'cpuset cpus' if key == 'CpusetCpus' else 'cpuset mems'}"
-        elif key == "CpusetCpus" and text and max(map(int, re.findall(r"\d+", text))) >= most:
+        elif key == "CpusetCpus" and text and max(map(int, re.findall(r"[0-9]+", text))) >= most:
             yield f"Requested CPUs are not available - requested {text}, available: 0-{most - 1}"
     if (weight := host.get("BlkioWeight", 0)) and not 10 <= weight <= 1000:
         yield "Range of blkio weight is from 10 to 1000"
@@ -223,15 +224,15 @@ def joined(body: Document, host: Document) -> Iterator[str]:
 
 def ports(body: Document, host: Document) -> Iterator[str]:
     for key in (*(body.get("ExposedPorts") or ()), *(host.get("PortBindings") or ())):
-        if not re.fullmatch(r"\d{1,5}(/(tcp|udp|sctp))?", key) or not 0 < int(key.partition("/")[0]) < 65536:
-            yield f"invalid port specification: {key!r}: it is written like 80/tcp"
+        if not re.fullmatch(r"[0-9]{1,5}(/(tcp|udp|sctp))?", key) or not 0 < int(key.partition("/")[0]) < 65536:
+            yield f"invalid port specification: {quoted(key)!r}: a number from 1 to 65535, and /tcp, udp or sctp"
     for key, bindings in (host.get("PortBindings") or {}).items():
         for one in bindings:
             text, address = one.get("HostPort", ""), one.get("HostIp", "")
-            if text and (not re.fullmatch(r"\d{1,5}(-\d{1,5})?", text) or int(text.rpartition("-")[2]) > 65535):
-                yield f'invalid port specification: "{text}" for {key}'
+            if text and (not re.fullmatch(r"[0-9]{1,5}(-[0-9]{1,5})?", text) or int(text.rpartition("-")[2]) > 65535):
+                yield f"invalid port specification: port {quoted(text)} does not exist, for {key}"
             if address and not is_address(address):
-                yield f"invalid IP address {address!r} for port {key}"
+                yield f"port {key}: {quoted(address)!r} is no IP address"
 
 
 def is_address(text: str) -> bool:
@@ -249,7 +250,7 @@ def process(body: Document) -> Iterator[str]:
     if (folder := body.get("WorkingDir", "")) and not folder.startswith("/"):
         yield f"the working directory '{folder}' is invalid, it needs to be an absolute path"
     if (mac := body.get("MacAddress", "")) and not MAC.match(mac):
-        yield f"invalid MAC address: {mac}"
+        yield f"invalid MAC address: {quoted(mac)}: it is not of the form 02:42:ac:11:00:02"
     if word := body.get("StopSignal", ""):
         signal_number(word)
     check = body.get("Healthcheck") or {}
@@ -275,14 +276,14 @@ def endpoint(network: str, one: Document, mode: str = "") -> Iterator[str]:
     del mode
     where = f"invalid endpoint settings for network {network}"
     if (mac := one.get("MacAddress", "")) and not MAC.match(mac):
-        yield f"{where}: invalid MAC address: {mac}"
+        yield f"{where}: invalid MAC address: {quoted(mac)}: it is not of the form 02:42:ac:11:00:02"
     given = one.get("IPAMConfig") or {}
     for key, version in (("IPv4Address", 4), ("IPv6Address", 6)):
         if (text := given.get(key, "")) and (not is_address(text) or ipaddress.ip_address(text).version != version):
-            yield f"{where}: invalid IPv{version} address: {text}"
+            yield f"{where}: {quoted(text)!r} is no IP address of version {version}"
     for text in given.get("LinkLocalIPs") or ():
         if not is_address(text):
-            yield f"{where}: invalid link-local IP address: {text}"
+            yield f"{where}: {quoted(text)!r} is no IP address"
 
 
 def places(body: Document, host: Document) -> Iterator[str]:

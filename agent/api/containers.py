@@ -12,7 +12,7 @@ import msgspec
 from aiohttp import web
 
 from agent.api import checks, describe, execs, images, networks, translate, volumes
-from agent.api.filters import Filters, labelled, moment, moment_of, one_of, truth, whole
+from agent.api.filters import Filters, labelled, moment, moment_of, one_of, pattern, truth, whole
 from agent.api.hijack import MULTIPLEXED, RAW, frame
 from agent.api.keys import ENGINE, answer, body, flag, minor, number
 from agent.containers import logs
@@ -34,7 +34,7 @@ async def listing(request: web.Request) -> web.Response:
     engine, filters = request.app[ENGINE], Filters(request)
     limit = number(request, "limit", -1)
     records = sorted(engine.records.values(), key=lambda r: r.created, reverse=True)
-    filters.check(status=STATES, health=HEALTH, exited=whole, before=engine.find, since=engine.find)
+    filters.check(name=pattern, status=STATES, health=HEALTH, exited=whole, before=engine.find, since=engine.find)
     # who asks for one state, for ends or for the last ones, asks for containers that do not run too
     if not (flag(request, "all") or filters["status"] or filters["exited"] or limit > 0 or any(
             filters[k] or request.query.get(k) for k in ("before", "since"))):
@@ -68,11 +68,9 @@ def _tests(engine: Engine) -> dict[str, Callable[[Record, str], bool]]:
             return record.image == image
         return known is not None and known.layers[: len(wanted.layers)] == wanted.layers
 
-    def named(record: Record, pattern: str) -> bool:
-        try:
-            return re.search(pattern, record.name) is not None or re.search(pattern, f"/{record.name}") is not None
-        except re.error:
-            return pattern in record.name
+    def named(record: Record, text: str) -> bool:
+        found = pattern(text)
+        return any(found.search(name) if found else text in name for name in (record.name, f"/{record.name}"))
 
     def ported(ports: Iterable[tuple[int, str]], wanted: str) -> bool:
         span, _, protocol = wanted.partition("/")
@@ -252,7 +250,7 @@ async def read_logs(request: web.Request) -> web.StreamResponse:
     await response.prepare(request)
     lines = logs.read(
         engine.directory(record) / "log", follow=flag(request, "follow"),
-        tail=int(tail) if tail.isdigit() else None, since=since, until=until,
+        tail=int(tail) if re.fullmatch(r"[0-9]{1,9}", tail) else None, since=since, until=until,
         ended=lambda: record.state in ("exited", "failed", "created") or record.id not in engine.records,
     )
     pending = b""

@@ -5,9 +5,7 @@ Source: Docker Engine API v1.48, ContainerExport, ContainerChanges, ImageCommit,
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,6 @@ from agent import mounts
 from agent.api import checks
 from agent.api.instructions import changes as dockerfile_changes
 from agent.api.keys import ENGINE, answer, body, flag
-from agent.containers import layer
 from agent.engine.engine import Engine
 from agent.engine.records import Record
 from agent.errors import AgentError, BadRequestError, ConflictError
@@ -27,6 +24,7 @@ from agent.images import archive
 from agent.images.reference import parse
 from agent.images.types import HealthConfig, RunConfig
 from agent.manifest import Container
+from agent.trees import process
 
 MOUNT_POINTS = {"/.dockerenv", "/dev", "/proc", "/sys", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/sbin/pystack-init"}
 FOLDERS = {"/etc", "/sbin"}
@@ -45,23 +43,9 @@ async def _mounted(engine: Engine, record: Record) -> AsyncIterator[Path]:
                 mounts.unmount(rootfs)
 
 
-async def _output(*words: str) -> AsyncIterator[bytes]:
-    """What a module of ours writes to its standard output. Raises AgentError where it fails."""
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-E", "-s", "-m", *words, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE, cwd=Path(__file__).parents[2],
-    )
-    assert child.stdout and child.stderr
-    try:
-        while data := await child.stdout.read(1 << 18):
-            yield data
-        said = (await child.stderr.read()).decode(errors="replace").strip().splitlines()
-        if await child.wait():
-            raise AgentError(said[-1] if said else "the copy ended without a word")
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            child.kill()
-        await child.wait()
+def _output(*words: str) -> AsyncIterator[bytes]:
+    """A tar of files of a container's. Raises AgentError where it fails."""
+    return process.output("packing", words, lambda reply: AgentError(reply["error"]))
 
 
 async def export(request: web.Request) -> web.StreamResponse:
@@ -70,7 +54,7 @@ async def export(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
     async with _mounted(engine, record) as rootfs:
         await response.prepare(request)
-        async for data in _output("agent.containers.layer", str(rootfs), str(record.ids)):
+        async for data in _output("export", str(rootfs), str(record.ids)):
             await response.write(data)
     return response
 
@@ -82,10 +66,13 @@ async def changes(request: web.Request) -> web.Response:
     point.mkdir(parents=True, exist_ok=True)
     mounts.layers(point, engine.images.lower(engine.images.image(record.image_id)))
     try:
-        found = await asyncio.to_thread(lambda: list(layer.changes(engine.directory(record) / "upper", point)))
+        reply = await process.asked("packing", ("changes", str(engine.directory(record) / "upper"), str(point)))
     finally:
         mounts.unmount(point)
         point.rmdir()
+    if "error" in reply:
+        raise AgentError(reply["error"])
+    found = [(f"/{path}", kind) for path, kind in reply["changes"]]
     # what we put there to mount on is no change of the container's; nor is a folder, for that alone
     own = [(path, kind) for path, kind in found if path not in MOUNT_POINTS]
     kept = {path.rpartition("/")[0] for path, _ in own}
@@ -106,7 +93,7 @@ async def commit(request: web.Request) -> web.Response:
         base = engine.images.image(record.image_id)
         image = await archive.commit(
             engine.images, base, record.container,
-            _output("agent.containers.layer", str(engine.directory(record) / "upper")),
+            _output("layer", str(engine.directory(record) / "upper"), mounts.overlay_attribute("opaque")),
             _whole(base.config.config or RunConfig(), record.container, given),
             author=query.get("author", ""), comment=query.get("comment", ""),
         )

@@ -24,7 +24,7 @@ from aiohttp import web
 
 from agent import descriptors
 from agent.api.hijack import MULTIPLEXED, RAW, Hijacked, Keys, frame
-from agent.api.keys import ENGINE, answer, body, number, since
+from agent.api.keys import ENGINE, answer, body, since, terminal_size
 from agent.containers import runtime, terminal, users
 from agent.engine.engine import Engine
 from agent.engine.records import Record
@@ -139,7 +139,7 @@ async def inspect(request: web.Request) -> web.Response:
 
 async def resize(request: web.Request) -> web.Response:
     found = _exec(request)
-    found.size = _size({"ConsoleSize": [number(request, "h"), number(request, "w")]})
+    found.size = terminal_size(request)
     if found.ended:
         raise ConflictError(f"exec {found.id} has ended")
     if found.running and found.tty:

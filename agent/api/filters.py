@@ -16,6 +16,7 @@ from aiohttp import web
 
 from agent.containers.logs import instant
 from agent.errors import BadRequestError
+from agent.trees.extract import quoted
 
 T = TypeVar("T")
 ALL_OF = ("label", "label!")
@@ -27,10 +28,11 @@ class Filters:
     def __init__(self, request: web.Request) -> None:
         """Raises BadRequestError."""
         try:
-            given = json.loads(request.query.get("filters") or "{}") or {}
+            given = json.loads(request.query.get("filters") or "{}")
+            given = {} if given is None else given
             self._values = {k: [v] if isinstance(v, str) else [str(word) for word in v] for k, v in given.items()}
-        except (ValueError, TypeError, AttributeError):
-            raise BadRequestError(f"filters={request.query['filters']}: an object of lists") from None
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            raise BadRequestError(f"filters={quoted(request.query['filters'])}: an object of lists") from None
 
     def __getitem__(self, key: str) -> list[str]:
         return self._values.get(key, [])
@@ -44,7 +46,7 @@ class Filters:
     def chosen(self, items: Iterable[T], tests: Mapping[str, Callable[[T, str], bool]]) -> list[T]:
         """Those of *items* for which every key's test holds for one of its values. Raises BadRequestError for one without."""
         if unknown := self._values.keys() - tests.keys():
-            raise BadRequestError(f"invalid filter '{min(unknown)}': there is {', '.join(sorted(tests))}")
+            raise BadRequestError(f"invalid filter '{quoted(min(unknown))}': there is {', '.join(sorted(tests))}")
         return [i for i in items if all(
             all(test(i, v) for v in values) if key in ALL_OF else any(test(i, v) for v in values)
             for key, test in tests.items() if (values := self[key])
@@ -67,21 +69,33 @@ def path_matches(pattern: str, path: str) -> bool:
         raise BadRequestError(f"invalid filter value {pattern!r}: it is no pattern") from None
 
 
+def pattern(text: str) -> re.Pattern[str] | None:
+    """A regular expression as Docker takes it for names, None where it is none, and stands for itself; one that may try for
+    ever is refused. Raises BadRequestError."""
+    loose = re.findall(r"[*+?{]", text)
+    if len(text) > 256 or len(loose) > 3 or re.search(r"\)[*+?{]", text):
+        raise BadRequestError(f"name={quoted(text)}: at most 256 characters and three of * + ? {{, none behind a bracket")
+    try:
+        return re.compile(text)
+    except (re.error, RecursionError, OverflowError):
+        return None
+
+
 def truth(word: str) -> bool:
     """Raises BadRequestError."""
     if word.lower() in ("1", "true", "t"):
         return True
     if word.lower() in ("0", "false", "f"):
         return False
-    raise BadRequestError(f"invalid filter value {word!r}: it is neither true nor false")
+    raise BadRequestError(f"invalid filter value {quoted(word)!r}: it is neither true nor false")
 
 
 def whole(word: str) -> int:
     """Raises BadRequestError."""
     try:
-        return int(word)
+        return int(word[:20])
     except ValueError:
-        raise BadRequestError(f"invalid filter value {word!r}: a whole number is wanted here") from None
+        raise BadRequestError(f"invalid filter value {quoted(word)!r}: a whole number is wanted here") from None
 
 
 def one_of(*words: str) -> Callable[[str], str]:
@@ -89,7 +103,7 @@ def one_of(*words: str) -> Callable[[str], str]:
 
     def check(value: str) -> str:
         if value not in words:
-            raise BadRequestError(f"invalid filter value {value!r}: there is {', '.join(words)}")
+            raise BadRequestError(f"invalid filter value {quoted(value)!r}: there is {', '.join(words)}")
         return value
 
     return check
@@ -105,9 +119,9 @@ def moment_of(value: str) -> float:
         return time.time() + (before if value.startswith("-") else -before)
     try:
         return instant(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise BadRequestError(
-            f"{value!r} is no time: it is written like 2024-01-02T15:04:05Z, as seconds since the epoch, or like 24h"
+            f"{quoted(value)!r} is no time: it is written like 2024-01-02T15:04:05Z, as seconds since the epoch, or like 24h"
         ) from None
 
 

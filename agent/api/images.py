@@ -36,10 +36,9 @@ MACHINES = ("amd64", "arm64", "arm", "386", "ppc64le", "s390x", "riscv64", "mips
 NEVER = "0001-01-01T00:00:00Z"
 
 
-def summary(engine: Engine, image: Image, version: int = 48) -> dict[str, Any]:
-    """An image of a list, as API version 1.*version* has it."""
+def summary(image: Image, size: int = 0, version: int = 48) -> dict[str, Any]:
+    """An image of a list, as API version 1.*version* has it; *size* is in bytes, of its layers unpacked."""
     config = image.config.config or RunConfig()
-    size = engine.sizes.image(image)
     tags = [parse(n).familiar for n in image.names if "@" not in n]
     digests = sorted({f"{parse(n).familiar.rpartition(':')[0].partition('@')[0]}@{image.digest}" for n in image.names})
     if version < 43:
@@ -53,7 +52,7 @@ def summary(engine: Engine, image: Image, version: int = 48) -> dict[str, Any]:
 def epoch(stamp: str) -> int:
     try:
         return int(instant(stamp)) if stamp else 0
-    except ValueError:
+    except (ValueError, OverflowError):  # a date of no calendar, or "inf"
         return 0
 
 
@@ -70,23 +69,19 @@ def run_config(c: RunConfig) -> dict[str, Any]:
     }
 
 
-def inspected(engine: Engine, image: Image, version: int = 48) -> dict[str, Any]:
-    steps, made_of = image.config.history or (), engine.committed.get(image.id)
-    document = summary(engine, image, version) | {
+def inspected(image: Image, size: int = 0, version: int = 48) -> dict[str, Any]:
+    """An image by itself; *size* is as in `summary`."""
+    steps = image.config.history or ()
+    document = summary(image, size, version) | {
         "Parent": "", "Comment": (steps[-1].comment or "") if steps else "", "Author": image.config.author or "",
         "DockerVersion": "", "Metadata": {"LastTagTime": NEVER}, "Created": image.created or NEVER,
         "Architecture": image.config.architecture, "Os": image.config.os,
         "Config": run_config(image.config.config or RunConfig()),
         "RootFS": {"Type": "layers", "Layers": list(image.layers)},
         "GraphDriver": {"Name": "overlay2", "Data": {}},
-        "Descriptor": {"mediaType": types.OCI_MANIFEST, "digest": image.digest,
-                       "size": engine.images.blob(image.digest).stat().st_size},
         # Docker dropped these two in 1.45, and with that docker-compose 1, which reads them whatever the version
-        "Container": made_of.id if made_of else "",
-        "ContainerConfig": run_config(RunConfig()) | ({"Image": made_of.image} if made_of else {}),
+        "Container": "", "ContainerConfig": run_config(RunConfig()),
     }
-    with contextlib.suppress(ImageError):  # it may have gone
-        document["Parent"] = engine.images.image(made_of.image_id).id if made_of else ""
     for key in ("ParentId", "SharedSize", "Containers", "Labels"):
         del document[key]
     return document
@@ -117,7 +112,7 @@ async def listing(request: web.Request) -> web.Response:
         images = [i for i in narrowed if i.names]
     await engine.sizes.learn(images)
     images.sort(key=lambda i: epoch(i.created), reverse=True)
-    rows = [summary(engine, i, minor(request)) for i in images]
+    rows = [summary(i, engine.sizes.image(i), minor(request)) for i in images]
     if flag(request, "shared-size"):
         for row, image in zip(rows, images, strict=True):
             row["SharedSize"] = shared(engine, image)
@@ -143,7 +138,7 @@ async def history(request: web.Request) -> web.Response:
                       "Comment": step.comment or "", "Size": engine.sizes.layer(layer) if layer else 0, "Tags": None})
     steps.reverse()
     if steps:
-        steps[0] |= {"Id": image.id, "Tags": summary(engine, image)["RepoTags"] or None}
+        steps[0] |= {"Id": image.id, "Tags": summary(image)["RepoTags"] or None}
     return answer(steps)
 
 
@@ -151,7 +146,15 @@ async def inspect(request: web.Request) -> web.Response:
     engine = request.app[ENGINE]
     image = engine.images.find(request.match_info["name"])
     await engine.sizes.learn([image])
-    return answer(inspected(engine, image, minor(request)))
+    document = inspected(image, engine.sizes.image(image), minor(request))
+    size = engine.images.blob(image.digest).stat().st_size
+    document["Descriptor"] = {"mediaType": types.OCI_MANIFEST, "digest": image.digest, "size": size}
+    if made_of := engine.committed.get(image.id):
+        document["Container"] = made_of.id
+        document["ContainerConfig"] |= {"Image": made_of.image}
+        with contextlib.suppress(ImageError):  # it may have gone
+            document["Parent"] = engine.images.image(made_of.image_id).id
+    return answer(document)
 
 
 async def distribution(request: web.Request) -> web.Response:
@@ -225,8 +228,8 @@ class Stream:
                 code = {"code": error.code} if isinstance(error, AgentError) and error.code else {}
                 await self._line({"errorDetail": {**code, "message": told(error)}, "error": told(error)})
         finally:
-            if not task.done():
-                task.cancel()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)  # whoever asked may be gone before it failed
             if getter and not getter.done():
                 getter.cancel()
         if not self.response.prepared:

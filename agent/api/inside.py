@@ -12,9 +12,7 @@ import datetime
 import json
 import os
 import socket
-import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -22,11 +20,12 @@ from aiohttp import web
 
 from agent import mounts
 from agent.api.hijack import MULTIPLEXED, RAW, Hijacked, Keys, frame
-from agent.api.keys import ENGINE, answer, flag, number, since
+from agent.api.keys import ENGINE, answer, flag, since, terminal_size
 from agent.containers import logs, usage
 from agent.engine.engine import Attaching, Engine
 from agent.engine.records import Record
 from agent.errors import AgentError, BadRequestError, ConflictError, NotFoundError
+from agent.trees import process
 
 NEVER = "0001-01-01T00:00:00Z"
 SETTLED_S = 10.0
@@ -99,15 +98,16 @@ async def stats(request: web.Request) -> web.StreamResponse:
 
 
 @contextlib.asynccontextmanager
-async def _root(engine: Engine, record: Record) -> AsyncIterator[str]:
-    """The container's "/" on the host: as its processes see it, or its layers alone while it does not run."""
+async def _root(engine: Engine, record: Record) -> AsyncIterator[tuple[str, int]]:
+    """The container's "/" on the host, and the host's ID that is root there: as its processes see it, or its layers alone, with
+    owners as they are on the disk, while it does not run."""
     if record.running and record.process:
-        yield f"/proc/{record.process.pid}/root"
+        yield f"/proc/{record.process.pid}/root", record.ids
         return
     async with engine._lock(record):
         rootfs = engine.mount_root(record)
         try:
-            yield str(rootfs)
+            yield str(rootfs), 0
         finally:
             mounts.unmount(rootfs)
 
@@ -122,24 +122,16 @@ async def _copier(
     path = request.query.get("path", "")
     if not path:
         raise BadRequestError("path is missing: which file of the container?")
-    async with _root(engine, record) as root:
-        child = await asyncio.create_subprocess_exec(
-            sys.executable, "-E", "-s", "-m", "agent.trees.copying", verb, root, path, str(record.ids), stdin=stdin,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL, cwd=Path(__file__).parents[2],
-            limit=1 << 18,
-        )
-        try:
+    async with _root(engine, record) as (root, first_id):
+        words = (verb, root, path, str(first_id), engine.images.bounds)
+        async with process.started("copying", words, stdin=stdin, stderr=asyncio.subprocess.DEVNULL) as child:
             yield child
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                child.kill()
-            await child.wait()
 
 
 async def _answer(child: asyncio.subprocess.Process) -> dict[str, str]:
     """What the worker says of the path, as the header that Docker's clients read it from."""
     assert child.stdout
-    said: dict[str, Any] = json.loads(await child.stdout.readline() or b'{"error": "the copy ended at once"}')
+    said = process.parsed(await child.stdout.readline())
     if "error" in said:
         kind = {404: NotFoundError, 400: BadRequestError}.get(said.get("status", 500), AgentError)
         raise kind(said["error"])
@@ -158,6 +150,8 @@ async def get(request: web.Request) -> web.StreamResponse:
         await response.prepare(request)
         while data := await child.stdout.read(1 << 18):
             await response.write(data)
+        if await child.wait():  # an archive that breaks off must not look whole
+            raise AgentError(f"{request.query.get('path')} could not be read to its end")
     return response
 
 
@@ -320,9 +314,7 @@ async def attach_by_websocket(request: web.Request) -> web.StreamResponse:
 async def resize(request: web.Request) -> web.Response:
     """Tell the container's terminal its size, by way of conmon's control fifo."""
     engine, record = _running(request)
-    height, width = number(request, "h"), number(request, "w")
-    if not (0 <= height < 1 << 16 and 0 <= width < 1 << 16):
-        raise BadRequestError(f"h={height}&w={width}: rows and columns of a terminal")
+    height, width = terminal_size(request)
     order = f"1 {height} {width}\n".encode()
     try:
         fd = os.open(engine.bundle(record) / "ctl", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -20,7 +20,7 @@ UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 
 
 def nanoseconds(text: str) -> int:
     """Of a duration as Go writes it, `1m30s`. Raises BadRequestError."""
-    found = re.findall(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)", text)
+    found = re.findall(r"([0-9]+(?:\.[0-9]+)?)(ns|us|µs|ms|s|m|h)", text)
     if not found or "".join(n + u for n, u in found) != text:
         raise BadRequestError(f"duration {text!r}: it is written like 1m30s")
     return int(sum(float(number) * UNITS[unit] for number, unit in found))
@@ -66,7 +66,7 @@ def _label(fields: Fields, rest: str) -> None:
 
 def _expose(fields: Fields, rest: str) -> None:
     for word in rest.split():
-        if not re.fullmatch(r"\d{1,5}(-\d{1,5})?(/(tcp|udp|sctp))?", word):
+        if not re.fullmatch(r"[0-9]{1,5}(-[0-9]{1,5})?(/(tcp|udp|sctp))?", word):
             raise BadRequestError(f"EXPOSE {word}: it is written like 80, 80/udp or 8000-8010")
         span, _, protocol = word.partition("/")
         first, _, last = span.partition("-")

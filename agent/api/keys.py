@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -11,6 +12,9 @@ from agent.engine.converge import Converger
 from agent.engine.engine import Engine
 from agent.errors import BadRequestError
 from agent.mailbox import Mailbox
+from agent.trees.extract import quoted
+
+T = TypeVar("T")
 
 ENGINE = web.AppKey("engine", Engine)
 CONVERGER = web.AppKey("converger", Converger)
@@ -28,12 +32,29 @@ def flag(request: web.Request, name: str) -> bool:
 
 
 def number(request: web.Request, name: str, default: int = 0) -> int:
-    """A whole number of the query. Raises BadRequestError."""
+    """A whole number of the query, *default* where it is left out or empty. Raises BadRequestError."""
     text = request.query.get(name, "")
+    if text and not re.fullmatch(r"-?[0-9]{1,18}", text):
+        raise BadRequestError(f"{name}={quoted(text)}: a whole number is wanted here")
+    return int(text) if text else default
+
+
+def terminal_size(request: web.Request) -> tuple[int, int]:
+    """Rows and columns that the query asks for. Raises BadRequestError."""
+    size = number(request, "h"), number(request, "w")
+    if not all(0 <= n < 1 << 16 for n in size):
+        raise BadRequestError(f"a terminal of {size[0]} rows and {size[1]} columns does not exist")
+    return size
+
+
+async def given(request: web.Request, kind: type[T]) -> T:
+    """The body of a request of ours as a *kind*. Raises BadRequestError."""
     try:
-        return int(text) if text else default
-    except ValueError:
-        raise BadRequestError(f"{name}={text}: a whole number is wanted here") from None
+        return msgspec.json.decode(await request.read(), type=kind)
+    except RecursionError:
+        raise BadRequestError("malformed request: the body is nested too deeply") from None
+    except (msgspec.MsgspecError, ValueError) as error:  # the second: text that is no UTF-8
+        raise BadRequestError(f"malformed request: {error}") from None
 
 
 def body(request: web.Request) -> dict[str, Any]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import msgspec
 from aiohttp import web
 
-from agent.api.keys import MAILBOX
+from agent.api.keys import MAILBOX, given
 from agent.manifest import Access
 
 routes = web.RouteTableDef()
@@ -13,7 +12,7 @@ routes = web.RouteTableDef()
 
 @routes.put("/pystack/mailbox")
 async def open_(request: web.Request) -> web.Response:
-    await request.app[MAILBOX].open(msgspec.json.decode(await request.read(), type=Access))
+    await request.app[MAILBOX].open(await given(request, Access))
     return web.Response(status=204)
 
 

@@ -12,29 +12,34 @@ import msgspec
 from aiohttp import web
 
 from agent import rootless
-from agent.api.keys import CONVERGER, answer, flag
+from agent.api.keys import CONVERGER, answer, flag, given
 from agent.api.versions import VERSION
 from agent.containers import hardware
 from agent.engine.networks import DEFAULT_MTU, addresses_of_host, mtu_of
 from agent.engine.records import Record
-from agent.errors import ConflictError
+from agent.errors import BadRequestError, ConflictError
 from agent.images.pull import architecture
 from agent.manifest import Container, Delta, Facts, Manifest, TaskStatus, patched
 from agent.sealing import known_key, make_key
+from agent.trees.extract import quoted
 
 routes = web.RouteTableDef()
 
 
 @routes.put("/pystack/manifest")
 async def put(request: web.Request) -> web.Response:
-    await request.app[CONVERGER].apply(msgspec.json.decode(await request.read(), type=Manifest))
+    await request.app[CONVERGER].apply(await given(request, Manifest))
     return web.Response(status=204)
 
 
 @routes.get("/pystack/facts")
 async def facts(request: web.Request) -> web.Response:
     """What the node is. Query: *underlay*, the address that the others think it has."""
-    mtu = await asyncio.to_thread(mtu_of, request.query.get("underlay", ""))
+    underlay = request.query.get("underlay", "")
+    try:
+        mtu = await asyncio.to_thread(mtu_of, underlay)
+    except OSError:
+        raise BadRequestError(f"underlay={quoted(underlay)}: an IP address") from None
     engine = request.app[CONVERGER].engine
     features = engine.networks.host.features | ({"rootless"} if rootless.inside() else set())
     found = Facts(
@@ -64,7 +69,7 @@ async def change(request: web.Request) -> web.Response:
     """A Delta; 409 where it is none of the manifest that is here: the whole is wanted then."""
     converger = request.app[CONVERGER]
     try:
-        manifest = patched(converger.manifest, msgspec.json.decode(await request.read(), type=Delta))
+        manifest = patched(converger.manifest, await given(request, Delta))
     except ValueError as error:
         raise ConflictError(str(error)) from None
     await converger.apply(manifest)
@@ -75,7 +80,7 @@ async def change(request: web.Request) -> web.Response:
 async def create(request: web.Request) -> web.Response:
     """A container that is no task of the manifest, from a whole Container. Query: name, stack, auto_remove."""
     engine = request.app[CONVERGER].engine
-    container = msgspec.json.decode(await request.read(), type=Container)
+    container = await given(request, Container)
     base = Record(id="", name="", container=container, created="", stack=request.query.get("stack", ""))
     record = await engine.create(
         container, name=request.query.get("name", ""), record=base, auto_remove=flag(request, "auto_remove")

@@ -29,25 +29,28 @@ class Range(NamedTuple):
 
 
 Shape: TypeAlias = Any
+WHOLE, OR_MINUS_ONE, COUNT = Range(0, (1 << 63) - 1), Range(-1, (1 << 63) - 1), Range(-1, (1 << 31) - 1)
 INT64, UINT16, UINT32 = Range(-(1 << 63), (1 << 63) - 1), Range(0, (1 << 16) - 1), Range(0, (1 << 32) - 1)
 WORDS = "words"
 """A command: a list of words, or one string."""
 NAMES = {dict: "an object", list: "a list", str: "a string", bool: "true or false", int: "a whole number", float: "a number"}
 LABELS = Map(str)
 EMPTY: dict[str, Shape] = {}
-_HEALTH = {"Test": [str], "Interval": int, "Timeout": int, "StartPeriod": int, "StartInterval": int, "Retries": int}
+_HEALTH = {"Test": [str], "Interval": WHOLE, "Timeout": WHOLE, "StartPeriod": WHOLE, "StartInterval": WHOLE,
+           "Retries": Range(0, COUNT.high)}
 _RATES = [{"Path": str, "Rate": Range(0, INT64.high)}]
-_POLICY = {"Name": str, "MaximumRetryCount": int}
+_POLICY = {"Name": str, "MaximumRetryCount": COUNT}
 RESOURCES: dict[str, Shape] = {
-    "CpuShares": int, "Memory": int, "NanoCpus": int, "CgroupParent": str, "BlkioWeight": UINT16,
+    "CpuShares": WHOLE, "Memory": WHOLE, "NanoCpus": WHOLE, "CgroupParent": str, "BlkioWeight": UINT16,
     "BlkioWeightDevice": [{"Path": str, "Weight": UINT16}], "BlkioDeviceReadBps": _RATES, "BlkioDeviceWriteBps": _RATES,
-    "BlkioDeviceReadIOps": _RATES, "BlkioDeviceWriteIOps": _RATES, "CpuPeriod": int, "CpuQuota": int,
-    "CpuRealtimePeriod": int, "CpuRealtimeRuntime": int, "CpusetCpus": str, "CpusetMems": str,
+    "BlkioDeviceReadIOps": _RATES, "BlkioDeviceWriteIOps": _RATES, "CpuPeriod": WHOLE, "CpuQuota": OR_MINUS_ONE,
+    "CpuRealtimePeriod": WHOLE, "CpuRealtimeRuntime": WHOLE, "CpusetCpus": str, "CpusetMems": str,
     "Devices": [{"PathOnHost": str, "PathInContainer": str, "CgroupPermissions": str}], "DeviceCgroupRules": [str],
     "DeviceRequests": [
-        {"Driver": str, "Count": int, "DeviceIDs": [str], "Capabilities": [[str]], "Options": Map(str)}],
-    "KernelMemory": int, "KernelMemoryTCP": int, "MemoryReservation": int, "MemorySwap": int, "MemorySwappiness": int,
-    "OomKillDisable": bool, "PidsLimit": int, "Ulimits": [{"Name": str, "Soft": int, "Hard": int}],
+        {"Driver": str, "Count": COUNT, "DeviceIDs": [str], "Capabilities": [[str]], "Options": Map(str)}],
+    "KernelMemory": int, "KernelMemoryTCP": int, "MemoryReservation": WHOLE, "MemorySwap": OR_MINUS_ONE,
+    "MemorySwappiness": int,
+    "OomKillDisable": bool, "PidsLimit": OR_MINUS_ONE, "Ulimits": [{"Name": str, "Soft": OR_MINUS_ONE, "Hard": OR_MINUS_ONE}],
     "CpuCount": int, "CpuPercent": int, "IOMaximumIOps": int, "IOMaximumBandwidth": int,
 }
 MOUNT = {
@@ -57,7 +60,7 @@ MOUNT = {
     "VolumeOptions": {"NoCopy": bool, "Labels": LABELS, "Subpath": str,
                       "DriverConfig": {"Name": str, "Options": Map(str)}},
     "ImageOptions": {"Subpath": str}, "ClusterOptions": EMPTY,
-    "TmpfsOptions": {"SizeBytes": int, "Mode": UINT32, "Options": [[str]]},
+    "TmpfsOptions": {"SizeBytes": WHOLE, "Mode": UINT32, "Options": [[str]]},
 }
 HOST_CONFIG: dict[str, Shape] = RESOURCES | {
     "Binds": [str], "ContainerIDFile": str, "LogConfig": {"Type": str, "Config": Map(str)}, "NetworkMode": str,
@@ -66,19 +69,20 @@ HOST_CONFIG: dict[str, Shape] = RESOURCES | {
     "CapDrop": WORDS, "CgroupnsMode": str, "Dns": [str], "DnsOptions": [str], "DnsSearch": [str], "ExtraHosts": [str],
     "GroupAdd": [str], "IpcMode": str, "Cgroup": str, "Links": [str], "OomScoreAdj": int, "PidMode": str, "Privileged": bool,
     "PublishAllPorts": bool, "ReadonlyRootfs": bool, "SecurityOpt": [str], "StorageOpt": Map(str), "Tmpfs": Map(str),
-    "UTSMode": str, "UsernsMode": str, "ShmSize": int, "Sysctls": Map(str), "Runtime": str, "Isolation": str, "Mounts": [MOUNT],
-    "MaskedPaths": [str], "ReadonlyPaths": [str], "Init": bool,
+    "UTSMode": str, "UsernsMode": str, "ShmSize": WHOLE, "Sysctls": Map(str), "Runtime": str, "Isolation": str,
+    "Mounts": [MOUNT], "MaskedPaths": [str], "ReadonlyPaths": [str], "Init": bool,
 }
 CONFIG: dict[str, Shape] = {
     "Hostname": str, "Domainname": str, "User": str, "AttachStdin": bool, "AttachStdout": bool, "AttachStderr": bool,
     "ExposedPorts": Map(EMPTY), "Tty": bool, "OpenStdin": bool, "StdinOnce": bool, "Env": [str], "Cmd": WORDS,
     "Healthcheck": _HEALTH, "ArgsEscaped": bool, "Image": str, "Volumes": Map(EMPTY), "WorkingDir": str, "Entrypoint": WORDS,
-    "NetworkDisabled": bool, "MacAddress": str, "OnBuild": [str], "Labels": LABELS, "StopSignal": str, "StopTimeout": int,
+    "NetworkDisabled": bool, "MacAddress": str, "OnBuild": [str], "Labels": LABELS, "StopSignal": str, "StopTimeout": COUNT,
     "Shell": WORDS,
 }
 ENDPOINT = {
     "IPAMConfig": {"IPv4Address": str, "IPv6Address": str, "LinkLocalIPs": [str]}, "Links": [str], "Aliases": [str],
-    "MacAddress": str, "DriverOpts": Map(str), "GwPriority": int, "NetworkID": str, "EndpointID": str, "Gateway": str,
+    "MacAddress": str, "DriverOpts": Map(str), "GwPriority": Range(-(1 << 31), COUNT.high), "NetworkID": str,
+    "EndpointID": str, "Gateway": str,
     "IPAddress": str, "IPPrefixLen": int, "IPv6Gateway": str, "GlobalIPv6Address": str, "GlobalIPv6PrefixLen": int,
     "DNSNames": [str],
 }
@@ -110,9 +114,11 @@ def read(raw: bytes, shape: Shape) -> dict[str, Any]:
         return {}
     try:
         value = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise BadRequestError(f"the request's body is no JSON: {error}") from None
-    document: dict[str, Any] = fitting(value, shape, "") or {}
+    except RecursionError:
+        raise BadRequestError("malformed request: the body is nested too deeply") from None
+    except (msgspec.MsgspecError, ValueError) as error:  # the second: text that is no UTF-8
+        raise BadRequestError(f"malformed request: the body is no JSON: {error}") from None
+    document: dict[str, Any] = fitting(value, shape, "$") or {}
     return document
 
 
@@ -126,7 +132,7 @@ def fitting(value: Any, shape: Shape, where: str) -> Any:
         shape = [str]
     if isinstance(shape, Map):
         _must(isinstance(value, dict), value, dict, where)
-        return {k: _or_zero(fitting(v, shape.of, _below(where, k)), shape.of) for k, v in value.items()}
+        return {_text(k, where): _or_zero(fitting(v, shape.of, f"{where}.{k}"), shape.of) for k, v in value.items()}
     if isinstance(shape, dict):
         _must(isinstance(value, dict), value, dict, where)
         return _fields(value, shape, where)
@@ -141,7 +147,7 @@ def fitting(value: Any, shape: Shape, where: str) -> Any:
             raise BadRequestError(f"{where}: {value} is out of range: from {shape.low} to {shape.high}")
         return value
     _must(type(value) is shape or (shape is float and type(value) is int), value, shape, where)
-    return value
+    return _text(value, where) if shape is str else value
 
 
 def _fields(value: dict[str, Any], shape: dict[str, Shape], where: str) -> dict[str, Any]:
@@ -151,14 +157,17 @@ def _fields(value: dict[str, Any], shape: dict[str, Shape], where: str) -> dict[
         name = key if key in shape else by_lower.get(key.lower(), "")
         if not name or (name != key and name in value):
             continue
-        found = fitting(inner, shape[name], _below(where, name))
+        found = fitting(inner, shape[name], f"{where}.{name}")
         if found is not None:
             out[name] = found
     return out
 
 
-def _below(where: str, name: str) -> str:
-    return f"{where}.{name}" if where else name
+def _text(value: str, where: str) -> str:
+    """Raises BadRequestError for what no path, name or argument can hold."""
+    if "\0" in value:
+        raise BadRequestError(f"{where}: it holds a zero byte")
+    return value
 
 
 def _or_zero(value: Any, shape: Shape) -> Any:
@@ -174,4 +183,4 @@ def _or_zero(value: Any, shape: Shape) -> Any:
 def _must(holds: bool, value: Any, wanted: type, where: str) -> None:
     if not holds:
         found = NAMES.get(type(value), type(value).__name__)
-        raise BadRequestError(f"{where or 'the body'}: {NAMES[wanted]} is wanted here, and this is {found}")
+        raise BadRequestError(f"{where}: {NAMES[wanted]} is wanted here, and this is {found}")

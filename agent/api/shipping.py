@@ -7,9 +7,9 @@ import asyncio
 import msgspec
 from aiohttp import web
 
-from agent.api.keys import ENGINE, answer
+from agent.api.keys import ENGINE, answer, given
 from agent.errors import ImageError, ImageNotFoundError
-from agent.images import types
+from agent.images import documents
 from agent.images.reference import parse
 from agent.manifest import ImageCargo, LayerCargo
 
@@ -21,7 +21,7 @@ async def ids(request: web.Request) -> web.Response:
     """A list of names or IDs → those that are whole on this node, with their IDs."""
     store = request.app[ENGINE].images
     out = {}
-    for name in msgspec.json.decode(await request.read(), type=list[str]):
+    for name in await given(request, list[str]):
         try:
             image = store.find(name)
         except (ImageError, ImageNotFoundError):
@@ -35,7 +35,7 @@ async def ids(request: web.Request) -> web.Response:
 async def ages(request: web.Request) -> web.Response:
     """A list of names → seconds since each was last pulled, null for one that never was."""
     store = request.app[ENGINE].images
-    names = msgspec.json.decode(await request.read(), type=list[str])
+    names = await given(request, list[str])
     return answer({name: store.age_s(parse(name)) for name in names})
 
 
@@ -57,7 +57,7 @@ async def cargo(request: web.Request) -> web.Response:
 async def lacks(request: web.Request) -> web.Response:
     """An ImageCargo → the digests of its layers that this node does not have."""
     store = request.app[ENGINE].images
-    wanted = msgspec.json.decode(await request.read(), type=ImageCargo)
+    wanted = await given(request, ImageCargo)
     return answer([x.digest for x in wanted.layers if not (store.has_layer(x.diff_id) and store.has_blob(x.digest))])
 
 
@@ -74,7 +74,9 @@ async def take(request: web.Request) -> web.Response:
     """A manifest or config; with `diff_id` a layer, verified and unpacked as it comes."""
     store = request.app[ENGINE].images
     digest, diff_id = request.match_info["digest"], request.query.get("diff_id", "")
+    store.blob(digest)  # raises ImageError where it is none
     if diff_id:
+        store.blob(diff_id)
         await store.unpack(request.content.iter_chunked(1 << 18), digest=digest, diff_id=diff_id)
     else:
         await asyncio.to_thread(store.put_blob, await request.read(), digest)
@@ -85,13 +87,22 @@ async def take(request: web.Request) -> web.Response:
 async def landed(request: web.Request) -> web.Response:
     """All blobs of an ImageCargo are here: from now on the image exists under its names."""
     store = request.app[ENGINE].images
-    done = msgspec.json.decode(await request.read(), type=ImageCargo)
-    manifest = msgspec.json.decode(store.blob(done.digest).read_bytes(), type=types.Manifest)
+    done = await given(request, ImageCargo)
+    references = [parse(name) for name in done.names]
+    if not store.has_blob(done.digest):
+        raise ImageError(f"image {done.digest} lacks its manifest")
+    raw = store.blob(done.digest).read_bytes()
+    manifest = documents.manifest(raw, f"the manifest {done.digest}", store.limits)
     missing = [d.digest for d in (manifest.config, *manifest.layers) if not store.has_blob(d.digest)]
+    if not missing:
+        config = store.blob(manifest.config.digest).read_bytes()
+        what = f"the config of image {done.digest}"
+        ids = documents.config(config, what, store.limits, layers=len(manifest.layers)).rootfs.diff_ids
+        missing = [diff_id for diff_id in ids if not store.has_layer(diff_id)]
     if missing:
-        raise ImageError(f"image {done.digest} lacks {', '.join(missing)}")
-    for name in done.names:
-        store.tag(parse(name), done.digest)
+        raise ImageError(f"image {done.digest} lacks {', '.join(missing[:5])}")
+    for reference in references:
+        store.tag(reference, done.digest)
     if not done.names:
         store.keep_untagged(done.digest)
     return web.Response(status=204)

@@ -165,7 +165,7 @@ async def _images_usage(engine: Engine) -> dict[str, Any]:
     await engine.sizes.learn(everything)
     layers = await asyncio.to_thread(lambda: used(engine.paths.layers) + used(engine.paths.images))
     in_use = engine.images_in_use()
-    rows = [images.summary(engine, i) | {
+    rows = [images.summary(i, engine.sizes.image(i)) | {
         "Containers": sum(r.image_id == i.digest for r in engine.records.values()), "SharedSize": images.shared(engine, i),
         "InUse": i.digest in in_use,
     } for i in everything]

@@ -31,7 +31,7 @@ def asked(request: web.Request) -> tuple[int, int]:
     written = request.match_info.get("version")
     if written is None:
         return NEWEST
-    match = re.fullmatch(r"(\d{1,9})\.(\d{1,9})", written)
+    match = re.fullmatch(r"([0-9]{1,9})\.([0-9]{1,9})", written)
     if match is None:
         raise BadRequestError(f"API version {written!r}: a version is written like {text(NEWEST)}")
     version = int(match[1]), int(match[2])

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import signal
 import weakref
 from collections.abc import Callable, Mapping
@@ -62,11 +63,15 @@ class Attaching:
 
 class Engine:
     def __init__(self, paths: Paths, settings: Settings) -> None:
-        for directory in (paths.root, paths.run, paths.containers, paths.bundles):
+        for directory in (paths.root, paths.run, paths.bundles):
             directory.mkdir(parents=True, exist_ok=True, mode=0o711)
+        # images and containers hold set-user-ID programs: no other user of this host may reach them (CVE-2021-41091)
+        for directory in (paths.images, paths.layers, paths.containers, paths.volumes):
+            directory.mkdir(parents=True, exist_ok=True)
+            directory.chmod(0o700)
         self.paths = paths
         self.settings = settings
-        self.images = ImageStore(paths)
+        self.images = ImageStore(paths, settings.limits)
         self.images.users = self.images_in_use
         self.sizes = Sizes(self.images)
         self.volumes = Volumes(paths)
@@ -277,7 +282,7 @@ class Engine:
         directory, bundle = self.directory(record), self.bundle(record)
         rootfs = bundle / "rootfs"
         rootfs.mkdir(parents=True, exist_ok=True)
-        bundle.chmod(0o711)
+        bundle.chmod(0o700)
         failpoint("container.mount")
         if not mounts.is_mounted(rootfs):
             lower = self.images.lower(self.images.image(record.image_id))
@@ -469,8 +474,12 @@ class Engine:
         await asyncio.gather(*(end(r) for r in running), return_exceptions=True)
 
     def stop_signal(self, record: Record) -> int:
-        name = record.container.stop_signal or self.image_config(record).stop_signal or "SIGTERM"
-        return signal_number(name)
+        if record.container.stop_signal:
+            return signal_number(record.container.stop_signal)
+        try:
+            return signal_number(self.image_config(record).stop_signal or "SIGTERM")
+        except BadRequestError:
+            return signal.SIGTERM  # an image that names no signal is not for ever: its containers can be stopped
 
     async def kill_all(self, record: Record) -> None:
         """SIGKILL; the kernel ends every process of the PID namespace with its init."""
@@ -630,15 +639,15 @@ class Engine:
 
 def signal_number(name: str) -> int:
     """SIGTERM, TERM or 15. Raises BadRequestError."""
-    if name.isdigit() and 0 < int(name) < 65:
+    if re.fullmatch(r"[0-9]{1,2}", name) and 0 < int(name) < 65:
         return int(name)
     text = name.upper().removeprefix("SIG")
-    if text.startswith("RTMIN+") and text[6:].isdigit():
-        return int(signal.SIGRTMIN) + int(text[6:])
+    if (above := re.fullmatch(r"RTMIN\+([0-9]{1,2})", text)) and int(above[1]) <= signal.SIGRTMAX - signal.SIGRTMIN:
+        return int(signal.SIGRTMIN) + int(above[1])
     try:
         return int(signal.Signals[f"SIG{text}"])
     except KeyError:
-        raise BadRequestError(f"signal {name!r} does not exist: see signal(7)") from None
+        raise BadRequestError(f"signal {name[:40]!r} does not exist: see signal(7)") from None
 
 
 def _size(text: str) -> int:

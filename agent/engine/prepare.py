@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,12 +19,13 @@ from agent.errors import BadRequestError, NotFoundError
 from agent.images.types import Config, RunConfig
 from agent.manifest import File, Healthcheck, Mount
 from agent.sealing import UnsealableError, unseal
+from agent.trees.tree import Tree
 
 if TYPE_CHECKING:
     from agent.engine.engine import Engine
 
 MAPPED = "mapped"
-"""The folder of a bundle for what is mounted with the owners of another user namespace."""
+"""The folder of a bundle for mounts of parts of volumes, and of what has the owners of another user namespace."""
 SECRETS = "secrets"
 """The folder of a bundle that is never on a disk."""
 DOCKER_SOCKETS = ("/var/run/docker.sock", "/run/docker.sock")
@@ -173,6 +175,8 @@ async def _mounts(
         source = Path()
         if mount.kind == "volume":
             source = await _volume(engine, record, mount, rootfs)
+            if mount.subpath:
+                source = _held(source, mount, engine.bundle(record) / MAPPED / f"subpath{len(out)}")
             if user:
                 point = engine.bundle(record) / MAPPED / f"volume{len(out)}"
                 userns.mapped(source, point, user)
@@ -257,13 +261,29 @@ async def _volume(engine: Engine, record: Record, mount: Mount, rootfs: Path) ->
     await engine.volumes.mount(name, declared.home if (declared := engine.manifest_volumes.get(name)) else None)
     if not mount.nocopy:
         await engine.volumes.fill(name, rootfs, mount.target)
-    data = engine.volumes.data(name)
-    if not mount.subpath:
-        return data
-    try:
-        return files.resolve_in_root(data, mount.subpath)
-    except OSError as error:
-        raise BadRequestError(f"volume {name} has no {mount.subpath}: {error.strerror}") from error
+    return engine.volumes.data(name)
+
+
+def _held(volume: Path, mount: Mount, point: Path) -> Path:
+    """A part of the directory *volume*, mounted at *point*: containers that write to the volume could put a link in its place
+    until the runtime mounts it (CVE-2017-1002101). Raises BadRequestError where there is none."""
+    with Tree.at(volume) as tree:
+        try:
+            fd = tree.open(mount.subpath, os.O_PATH)
+        except OSError as error:
+            raise BadRequestError(f"volume {mount.source} has no {mount.subpath}: {error.strerror}") from error
+        try:
+            point.parent.mkdir(parents=True, exist_ok=True)
+            if mounts.is_mounted(point):
+                mounts.unmount(point)
+            if stat.S_ISDIR(os.fstat(fd).st_mode):
+                point.mkdir(exist_ok=True)
+            else:
+                point.touch()
+            mounts.mount(f"/proc/self/fd/{fd}", point, "none", mounts.MS_BIND | mounts.MS_REC)
+        finally:
+            os.close(fd)
+    return point
 
 
 def linked(engine: Engine, record: Record) -> dict[str, str]:

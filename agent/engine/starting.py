@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,9 @@ from agent import mounts
 from agent.containers import userns
 from agent.engine import hooks, prepare
 from agent.engine.records import Record, now
+from agent.errors import BadRequestError
 from agent.images.types import RunConfig
+from agent.isolation import paths
 from agent.manifest import Healthcheck
 
 if TYPE_CHECKING:
@@ -65,6 +68,9 @@ async def _lay_out(engine: Engine, record: Record, *, networked: bool) -> Health
     image = engine.images.image(record.image_id)
     rootfs = engine.mount_root(record)
     record.ids, user = prepare.user_namespace(engine, record)
+    if record.ids:  # the runtime enters as its root, who is in this group, and nobody else is
+        os.chown(engine.bundle(record), 0, record.ids)
+        engine.bundle(record).chmod(0o710)
     if owns := user == engine.userns_path(record):
         await asyncio.to_thread(userns.create, user, Path(engine.networks.netns(record)), record.ids)
     write = prepare.write_bundle(engine, record, image.config, rootfs, user)
@@ -91,6 +97,9 @@ async def _create(engine: Engine, record: Record) -> None:
         stdin_once=c.stdin_once and not c.tty,  # whoever leaves a terminal may come back to it
         log_max=engine.log_limits(record).guard, log_driver=c.log_driver,
     )
+    if point := paths.covered(record.process.pid):
+        raise BadRequestError(f"a mount of {record.name} lies on {point}, and /proc is the kernel's own: mount it elsewhere; "
+                              "where its path leads through a symbolic link, give the path itself")
 
 
 async def _settled(*work: Awaitable[None]) -> None:

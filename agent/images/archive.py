@@ -1,6 +1,6 @@
 """Images from and to files: docker-archive (`docker save`), OCI archives and layouts, and plain root file systems.
 
-Members of an archive are read by name from the tar's table; nothing is extracted to the host's file system.
+Members of an archive are read by name from its table, which a worker makes; nothing is extracted to the host's file system.
 """
 
 from __future__ import annotations
@@ -8,68 +8,91 @@ from __future__ import annotations
 import asyncio
 import datetime
 import json
+import os
+import posixpath
+import secrets
 import tarfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
-from agent.errors import BadRequestError, ImageError
-from agent.images import types
-from agent.images.pull import architecture, choose
-from agent.images.reference import Reference, parse
+from agent.errors import AgentError, BadRequestError, ImageError
+from agent.images import documents, types
+from agent.images.pull import architecture, choose, first
+from agent.images.reference import DIGEST, Reference, parse
 from agent.images.store import Image, ImageStore, mountable
 from agent.manifest import Container
+from agent.trees import process
+from agent.trees.extract import quoted
+from agent.trees.tree import Tree
+
+T = TypeVar("T")
+AT_ONCE = 4
+"""Layers that are unpacked side by side, as in a pull."""
 
 
 class _Layout:
-    """Members by path, of a tar file or a directory."""
+    """Files by name, of a tar file or of a directory. Raises ImageError for one that is not there, or is too large."""
 
-    def __init__(self, path: Path) -> None:
-        self._root = path if path.is_dir() else None
-        self._tar: tarfile.TarFile | None = None
-        if self._root is None:
-            try:
-                self._tar = tarfile.open(path)  # noqa: SIM115 - closed by close()
-                self._members = {m.name.removeprefix("./"): m for m in self._tar.getmembers()}
-            except (tarfile.TarError, EOFError, OSError) as error:
-                raise BadRequestError(f"{path.name} is no image archive: {error}") from error
+    def __init__(self, path: Path, plain: Path) -> None:
+        self._path, self._plain = path, plain
+        self._tree: Tree | None = None
+        self._members: dict[str, tuple[int, int]] = {}
+        self._file: Path = path
+
+    async def open_table(self, bounds: str) -> None:
+        """To be called before anything else. Raises BadRequestError for what is no archive."""
+        if self._path.is_dir():
+            self._tree = Tree.at(self._path, links=False)
+            return
+        reply = await process.asked("members", (str(self._path), str(self._plain), bounds))
+        if "error" in reply:
+            raise BadRequestError(f"this is not an image archive: {reply['error']}")
+        self._members = reply["members"]
+        self._file = self._plain if reply["plain"] else self._path
 
     def close(self) -> None:
-        if self._tar:
-            self._tar.close()
+        if self._tree:
+            self._tree.close()
+        self._plain.unlink(missing_ok=True)
 
-    def open(self, name: str) -> BinaryIO:
-        if self._tar is None:
-            assert self._root
-            target = (self._root / name).resolve()
-            if not target.is_relative_to(self._root.resolve()) or not target.is_file():
-                raise ImageError(f"the image layout lacks {name}")
-            return target.open("rb")
-        member = self._members.get(name)
-        # docker save writes shared layers as symbolic links to their first copy
-        if member is not None and member.issym():
-            parent = name.rsplit("/", 1)[0] if "/" in name else ""
-            parts: list[str] = parent.split("/") if parent else []
-            for part in member.linkname.split("/"):
-                parts = parts[:-1] if part == ".." else [*parts, part]
-            member = self._members.get("/".join(parts))
-        file = self._tar.extractfile(member) if member is not None and member.isfile() else None
-        if file is None:
-            raise ImageError(f"the image archive lacks {name}")
-        return file  # type: ignore[return-value]
+    def open(self, name: str) -> tuple[BinaryIO, int]:
+        """The file, at the first byte of it, and how many bytes there are to read."""
+        try:
+            if self._tree:
+                file = os.fdopen(self._tree.open_file(name), "rb")
+                return file, os.fstat(file.fileno()).st_size
+            offset, size = self._members[posixpath.normpath(name)]
+        except (OSError, KeyError):
+            raise ImageError(f"the image archive lacks {quoted(name)}") from None
+        file = self._file.open("rb")
+        file.seek(offset)
+        return file, size
 
-    def read(self, name: str) -> bytes:
-        with self.open(name) as file:
-            return file.read()
+    def read(self, name: str, most: int) -> bytes:
+        file, size = self.open(name)
+        with file:
+            if size > most:
+                raise ImageError(f"{quoted(name)} of the image archive has {size} bytes, and {most} are allowed")
+            return file.read(size)
 
     def has(self, name: str) -> bool:
         try:
-            self.open(name).close()
+            self.open(name)[0].close()
         except ImageError:
             return False
         return True
+
+    async def stream(self, name: str) -> AsyncIterator[bytes]:
+        file, left = self.open(name)
+        with file:
+            while left and (chunk := await asyncio.to_thread(file.read, min(left, 1 << 20))):
+                left -= len(chunk)
+                yield chunk
+        if left:
+            raise ImageError(f"the image archive ends within {quoted(name)}")
 
 
 async def _stream(file: BinaryIO) -> AsyncIterator[bytes]:
@@ -79,44 +102,69 @@ async def _stream(file: BinaryIO) -> AsyncIterator[bytes]:
 
 async def load(store: ImageStore, path: Path) -> list[str]:
     """Take every image of an archive or layout into the store; returns their familiar names (or digests)."""
-    layout = _Layout(path)
+    layout = _Layout(path, store.root / f"plain-{secrets.token_hex(8)}.tmp")
     try:
+        await layout.open_table(store.bounds)
         # `docker save` since 25 writes both forms: the OCI one is the exact one
         if layout.has("index.json"):
             return await _load_oci(store, layout)
         if layout.has("manifest.json"):
             return await _load_docker(store, layout)
-    except (msgspec.MsgspecError, ValueError, KeyError) as error:
-        raise BadRequestError(f"{path.name} is damaged: {error}") from error
     finally:
         layout.close()
-    raise BadRequestError(f"{path.name} is no image archive: it has neither index.json (OCI) nor manifest.json (Docker)")
+    raise BadRequestError("this is not an image archive: it has neither index.json (OCI) nor manifest.json (Docker)")
+
+
+def _blob(digest: str) -> str:
+    if not DIGEST.match(digest):
+        raise ImageError(f"digest {quoted(digest)} is not sha256: and 64 hex digits")
+    return f"blobs/sha256/{digest[7:]}"
+
+
+async def _each(work: Callable[[str, str], Awaitable[T]], layers: Sequence[str], diff_ids: Sequence[str]) -> list[T]:
+    """What *work* gives of each layer and its DiffID, in their order, a few at a time. Raises what the first of them raises."""
+    limit = asyncio.Semaphore(AT_ONCE)
+
+    async def one(layer: str, diff_id: str) -> T:
+        async with limit:
+            return await work(layer, diff_id)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(*pair)) for pair in zip(layers, diff_ids, strict=True)]
+    except* (AgentError, OSError) as errors:
+        raise first(errors) from None
+    return [task.result() for task in tasks]
 
 
 async def _load_oci(store: ImageStore, layout: _Layout) -> list[str]:
-    index = msgspec.json.decode(layout.read("index.json"), type=types.Index)
+    limits = store.limits
+    index = documents.index(layout.read("index.json", limits.manifest_bytes), "the index.json of the archive", limits)
     loaded = []
+
+    async def unpack(digest: str, diff_id: str) -> None:
+        if not (store.has_layer(diff_id) and store.has_blob(digest)):
+            await store.unpack(layout.stream(_blob(digest)), digest=digest, diff_id=diff_id)
+
     for entry in index.manifests:
         name = entry.annotations.get("io.containerd.image.name") or entry.annotations.get(
             "org.opencontainers.image.ref.name", ""
         )
+        # an annotation may be a bare tag, which names nothing
+        reference = parse(name if ":" in name or "/" in name else f"loaded:{name}") if name else None
         digest = entry.digest
-        data = layout.read(f"blobs/sha256/{digest[7:]}")
+        data = layout.read(_blob(digest), limits.manifest_bytes)
         if entry.media_type in types.INDEXES:
-            digest = choose(msgspec.json.decode(data, type=types.Index), architecture()).digest
-            data = layout.read(f"blobs/sha256/{digest[7:]}")
-        manifest = msgspec.json.decode(data, type=types.Manifest)
-        raw = layout.read(f"blobs/sha256/{manifest.config.digest[7:]}")
+            digest = choose(documents.index(data, f"the index {digest} of the archive", limits), architecture()).digest
+            data = layout.read(_blob(digest), limits.manifest_bytes)
+        manifest = documents.manifest(data, f"the manifest {digest} of the archive", limits)
+        raw = layout.read(_blob(manifest.config.digest), limits.config_bytes)
+        what = f"the config {manifest.config.digest} of the archive"
+        config = documents.config(raw, what, limits, layers=len(manifest.layers))
+        await _each(unpack, [layer.digest for layer in manifest.layers], config.rootfs.diff_ids)
         store.put_blob(raw, manifest.config.digest)
-        config = msgspec.json.decode(raw, type=types.Config)
-        for layer, diff_id in zip(manifest.layers, config.rootfs.diff_ids, strict=True):
-            if not (store.has_layer(diff_id) and store.has_blob(layer.digest)):
-                with layout.open(f"blobs/sha256/{layer.digest[7:]}") as file:
-                    await store.unpack(_stream(file), digest=layer.digest, diff_id=diff_id)
         store.put_blob(data, digest)
-        if name:
-            # an annotation may be a bare tag, which names nothing
-            reference = parse(name if ":" in name or "/" in name else f"loaded:{name}")
+        if reference:
             store.tag(reference, digest)
             loaded.append(reference.familiar)
         else:
@@ -126,21 +174,25 @@ async def _load_oci(store: ImageStore, layout: _Layout) -> list[str]:
 
 
 async def _load_docker(store: ImageStore, layout: _Layout) -> list[str]:
+    limits = store.limits
     loaded = []
-    for entry in json.loads(layout.read("manifest.json")):
-        raw = layout.read(entry["Config"])
-        config = msgspec.json.decode(raw, type=types.Config)
-        layers = []
-        for name, diff_id in zip(entry["Layers"], config.rootfs.diff_ids, strict=True):
-            with layout.open(name) as file:
-                reply = await store.unpack(_stream(file), digest="", diff_id=diff_id)
-            digest = str(reply["digest"]) or diff_id
-            layers.append(types.Descriptor(types.OCI_LAYER, digest, store.blob(digest).stat().st_size))
+
+    async def unpack(name: str, diff_id: str) -> types.Descriptor:
+        reply = await store.unpack(layout.stream(name), digest="", diff_id=diff_id)
+        digest = str(reply["digest"]) or diff_id
+        return types.Descriptor(types.OCI_LAYER, digest, store.blob(digest).stat().st_size)
+
+    data = layout.read("manifest.json", limits.manifest_bytes)
+    for entry in documents.saved(data, "the manifest.json of the archive", limits):
+        references = [parse(name) for name in entry.repo_tags or ()]
+        raw = layout.read(entry.config, limits.config_bytes)
+        config = documents.config(raw, f"the config {quoted(entry.config)} of the archive", limits, layers=len(entry.layers))
+        layers = await _each(unpack, entry.layers, config.rootfs.diff_ids)
         digest = _commit(store, raw, layers)
-        for name in entry.get("RepoTags") or ():
-            store.tag(parse(name), digest)
-            loaded.append(parse(name).familiar)
-        if not entry.get("RepoTags"):
+        for reference in references:
+            store.tag(reference, digest)
+            loaded.append(reference.familiar)
+        if not references:
             store.keep_untagged(digest)
             loaded.append(digest)
     return loaded

@@ -1,6 +1,6 @@
 """Build an image from a context by buildah, and take it into the store.
 
-The context arrives as a tar, is unpacked by `tar` into a private folder, and goes away afterwards; buildah keeps its
+The context arrives as a tar, is unpacked by a worker into a private folder, and goes away afterwards; buildah keeps its
 layer cache between builds in a storage of its own. Images of this node can be named in FROM: those that the Dockerfile
 names are handed to buildah first.
 """
@@ -23,6 +23,7 @@ from agent.images import archive
 from agent.images.reference import parse
 from agent.images.store import Image, ImageStore
 from agent.manifest import BUILD_EXTRAS
+from agent.trees import process
 
 
 class Wish(msgspec.Struct, kw_only=True):
@@ -57,9 +58,10 @@ async def build(
     with tempfile.TemporaryDirectory(dir=root, prefix="context-") as name:
         directory, along, iid = (Path(name) / part for part in ("context", "along", "iid"))
         directory.mkdir()
-        await _unpack(context, directory)
+        await _unpack(context, directory, store)
         with contextlib.suppress(FileNotFoundError):
             (directory / BUILD_EXTRAS).rename(along)  # no COPY shall see what only RUN may
+        _refuse_links(along)
         dockerfile = files.resolve_in_root(directory, wish.dockerfile) if _exists(directory, wish.dockerfile) else None
         if dockerfile is None:
             raise BadRequestError(f"the build context has no {wish.dockerfile}")
@@ -95,6 +97,13 @@ async def build(
         return store.image(image.digest)
 
 
+def _refuse_links(along: Path) -> None:
+    """buildah would follow them to files of this host. Raises BadRequestError."""
+    for path in (along, *along.glob("*"), *(along / "secrets").glob("*")):
+        if path.is_symlink():
+            raise BadRequestError(f"the build context's {BUILD_EXTRAS}/{path.relative_to(along)} is a symbolic link: refused")
+
+
 def _further(wish: Wish, along: Path) -> list[str]:
     """What buildah is told of a wish beside the Dockerfile's own affairs."""
     out = ["--platform", wish.platform] if wish.platform else []
@@ -120,22 +129,10 @@ def _exists(directory: Path, name: str) -> bool:
         return False
 
 
-async def _unpack(context: AsyncIterator[bytes], directory: Path) -> None:
-    child = await asyncio.create_subprocess_exec(
-        "tar", "-x", "-C", str(directory), "--no-same-owner", stdin=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    assert child.stdin
-    try:
-        async for chunk in context:
-            child.stdin.write(chunk)
-            await child.stdin.drain()
-        child.stdin.close()
-    except (BrokenPipeError, ConnectionResetError):
-        pass
-    _, err = await child.communicate()
-    if child.returncode:
-        raise BadRequestError(f"the build context is no valid tar: {err.decode(errors='replace').strip()}")
+async def _unpack(context: AsyncIterator[bytes], directory: Path, store: ImageStore) -> None:
+    reply = await process.fed("context", (str(directory), store.bounds), context, stall_s=store.limits.stall_s)
+    if "error" in reply:
+        raise BadRequestError(f"the build context cannot be unpacked: {reply['error']}")
 
 
 def bases(dockerfile: str, args: dict[str, str]) -> list[str]:

@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 import platform
 from collections.abc import AsyncIterator, Callable
-from typing import TypeVar
 
-import msgspec
-
-from agent.errors import ImageError
-from agent.images import types
+from agent.errors import AgentError, ImageError
+from agent.images import documents, types
 from agent.images.auth import Credentials
-from agent.images.reference import Reference
-from agent.images.registry import Registry
+from agent.images.reference import DIGEST, Reference
+from agent.images.registry import PAUSE_S, Registry
 from agent.images.store import Image, ImageStore
 from agent.settings import Settings
+from agent.trees.extract import quoted
 
-T = TypeVar("T")
 Progress = Callable[[dict[str, object]], None]
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 
@@ -28,42 +25,44 @@ def architecture() -> str:
     return ARCHITECTURES.get(machine, machine)
 
 
-def choose(index: types.Index, wanted: str) -> types.Descriptor:
-    """The entry for linux on *wanted*. Raises ImageError that lists what there is."""
+def choose(index: types.Index, wanted: str, name: str = "") -> types.Descriptor:
+    """The entry for linux on *wanted* in the index of image *name*. Raises ImageError that lists what there is."""
     for entry in index.manifests:
         if entry.platform and entry.platform.os == "linux" and entry.platform.architecture == wanted:
             return entry
     plain = [e for e in index.manifests if e.platform is None and e.media_type in types.MANIFESTS]
     if len(plain) == 1:
         return plain[0]
-    there = ", ".join(f"{e.platform.os}/{e.platform.architecture}" for e in index.manifests if e.platform)
-    raise ImageError(f"the image has no version for linux/{wanted}, only for {there or 'nothing'}")
+    there = dict.fromkeys(quoted(f"{e.platform.os}/{e.platform.architecture}") for e in index.manifests if e.platform)
+    some = ", ".join([*there][:10]) + (", …" if len(there) > 10 else "")
+    raise ImageError(f"the image {name}".rstrip() + f" has no version for linux/{wanted}, only for {some or 'nothing'}")
 
 
 async def pull(
-    store: ImageStore, reference: Reference, settings: Settings, progress: Progress, credentials: Credentials | None = None,
+    store: ImageStore, reference: Reference, settings: Settings, progress: Progress, credentials: Credentials | None = None, *,
+    pause_s: float = PAUSE_S,
 ) -> Image:
-    """Fetch *reference* whole. Layers arrive side by side; what is here already is not fetched again."""
-    async with Registry(reference, settings, credentials) as registry:
+    """Fetch *reference* whole, within `settings.limits`. Layers arrive side by side; what is here already is not fetched again.
+    *pause_s* is as in Registry.
+
+    Raises ImageError, OSError where the disk refuses."""
+    name, limits = reference.familiar, settings.limits
+    async with Registry(reference, settings, credentials, pause_s=pause_s) as registry:
         data, digest, kind = await registry.manifest(reference.target)
         if kind in types.INDEXES:
-            index = _decode(data, types.Index, "index")
-            entry = choose(index, architecture())
+            entry = choose(documents.index(data, f"the index of image {name}", limits), architecture(), name)
+            if not DIGEST.match(entry.digest):
+                raise ImageError(f"the index of image {name} names a manifest by {quoted(entry.digest)}: sha256 alone is known")
             data, digest, kind = await registry.manifest(entry.digest)
             if kind not in types.MANIFESTS:
-                raise ImageError("the index names another index: refused")
-        manifest = _decode(data, types.Manifest, "manifest")
-        if manifest.config.size > 8 << 20:
-            raise ImageError(f"the image's config claims {manifest.config.size} bytes: refused")
-        if not store.has_blob(manifest.config.digest):
-            raw = b"".join([c async for c in registry.blob(manifest.config.digest, manifest.config.size)])
-            store.put_blob(raw, manifest.config.digest)
-        raw = store.blob(manifest.config.digest).read_bytes()
-        config = _decode(raw, types.Config, "config")
-        if len(config.rootfs.diff_ids) != len(manifest.layers):
-            raise ImageError(
-                f"the manifest lists {len(manifest.layers)} layers, the config {len(config.rootfs.diff_ids)}"
-            )
+                raise ImageError(f"the index of image {name} names another index: refused")
+        manifest = documents.manifest(data, f"the manifest of image {name}", limits)
+        mark = manifest.config.digest
+        if not store.has_blob(mark):
+            raw = b"".join([c async for c in registry.blob(mark, manifest.config.size)])
+            store.put_blob(raw, mark)
+        raw = store.blob(mark).read_bytes()
+        config = documents.config(raw, f"the config of image {name}", limits, layers=len(manifest.layers))
         limit = asyncio.Semaphore(4)
 
         async def fetch(layer: types.Descriptor, diff_id: str) -> None:
@@ -88,8 +87,8 @@ async def pull(
             async with asyncio.TaskGroup() as group:
                 for layer, diff_id in zip(manifest.layers, config.rootfs.diff_ids, strict=True):
                     group.create_task(fetch(layer, diff_id))
-        except* ImageError as errors:
-            raise errors.exceptions[0] from None
+        except* (AgentError, OSError) as errors:
+            raise first(errors) from None
         store.put_blob(data, digest)
         if reference.tag:
             store.tag(reference, digest)
@@ -122,12 +121,11 @@ async def push(
 
 async def _read(store: ImageStore, digest: str) -> AsyncIterator[bytes]:
     with store.blob(digest).open("rb") as file:
-        while chunk := file.read(1 << 20):
+        while chunk := file.read(1 << 16):  # small enough that each that is taken is progress
             yield chunk
 
 
-def _decode(data: bytes, kind: type[T], what: str) -> T:
-    try:
-        return msgspec.json.decode(data, type=kind)
-    except msgspec.MsgspecError as error:
-        raise ImageError(f"the image's {what} is malformed: {error}") from error
+def first(group: BaseExceptionGroup[AgentError | OSError]) -> AgentError | OSError:
+    """Of several layers that failed, why the first did."""
+    error = group.exceptions[0]
+    return first(error) if isinstance(error, BaseExceptionGroup) else error

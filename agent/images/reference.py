@@ -10,6 +10,7 @@ import re
 import msgspec
 
 from agent.errors import BadRequestError
+from agent.trees.extract import quoted
 
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
 _COMPONENT = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
@@ -46,9 +47,10 @@ class Reference(msgspec.Struct, frozen=True):
 
 def parse(text: str) -> Reference:
     """Read a reference. Raises BadRequestError that says which part is wrong."""
+    shown = f"'{quoted(text)}'"
     rest, _, digest = text.partition("@")
     if digest and not DIGEST.match(digest):
-        raise BadRequestError(f"image {text!r}: the digest must be sha256: and 64 hex digits")
+        raise BadRequestError(f"image {shown}: the digest must be sha256: and 64 hex digits")
     first, slash, remainder = rest.partition("/")
     if slash and ("." in first or ":" in first or first == "localhost" or first.lower() != first):
         host, path = first, remainder
@@ -62,10 +64,10 @@ def parse(text: str) -> Reference:
     if host == "docker.io" and "/" not in head:
         head = f"library/{head}"
     if not _HOST.match(host):
-        raise BadRequestError(f"image {text!r}: {host!r} is no registry host")
+        raise BadRequestError(f"image {shown}: {quoted(host)} is no registry host")
     if not _NAME.match(head) or len(head) > 255:
         why = "names are lower case" if head.lower() != head else "a name is letters, digits, and . _ - between them"
-        raise BadRequestError(f"image {text!r}: invalid repository name {head.removeprefix('library/')!r}: {why}")
+        raise BadRequestError(f"image {shown}: invalid repository name {quoted(head.removeprefix('library/'))!r}: {why}")
     if colon and not _TAG.match(tag):
-        raise BadRequestError(f"image {text!r}: invalid tag {tag!r}")
+        raise BadRequestError(f"image {shown}: invalid tag {quoted(tag)!r}")
     return Reference(host, head, tag or ("" if digest else "latest"), digest)

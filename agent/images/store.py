@@ -13,7 +13,6 @@ import hashlib
 import json
 import logging
 import os
-import sys
 import time
 from collections.abc import AsyncIterable, Callable, Sequence
 from pathlib import Path
@@ -26,6 +25,8 @@ from agent.failpoints import failpoint
 from agent.images import types
 from agent.images.reference import DIGEST, Reference, parse
 from agent.paths import Paths
+from agent.settings import Limits
+from agent.trees import process
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,8 @@ def mountable(name: str, layers: Sequence[str]) -> None:
 
 
 class ImageStore:
-    def __init__(self, paths: Paths) -> None:
+    def __init__(self, paths: Paths, limits: Limits = Limits()) -> None:
+        self.limits = limits
         self.root = paths.images
         self.layers = paths.layers
         self.blobs = self.root / "blobs" / "sha256"
@@ -73,6 +75,12 @@ class ImageStore:
         self.users: Callable[[], set[str]] = set
         """Says which manifests containers use: their images outlive their names."""
 
+    @property
+    def bounds(self) -> str:
+        """What the workers for trees are told of the limits (`agent.trees.extract.Bounds`)."""
+        names = ("entries", "bytes", "path_bytes", "path_depth")
+        return json.dumps({name: getattr(self.limits, name) for name in names})
+
     def _read_names(self) -> dict[str, str]:
         if not self._names_file.exists():
             return {}
@@ -85,10 +93,10 @@ class ImageStore:
             return {}
 
     def sweep(self) -> None:
-        """Remove what an interrupted pull left: half layers and half blobs."""
+        """Remove what an interrupted pull or load left: half layers and half files."""
         for path in self.layers.glob("*.tmp"):
             files.remove_tree(path)
-        for path in self.blobs.glob("*.tmp"):
+        for path in (*self.blobs.glob("*.tmp"), *self.root.glob("plain-*.tmp")):
             path.unlink()
 
     def _save_names(self) -> None:
@@ -131,11 +139,14 @@ class ImageStore:
             key = (digest or diff_id or os.urandom(32).hex()).removeprefix("sha256:")[:20]
             directory = self.layers / f"{key}.tmp"
             blob = self.blobs / f"{key}.tmp" if keep else None
-            files.remove_tree(directory)
+            await asyncio.to_thread(files.remove_tree, directory)
             directory.mkdir(mode=0o755)
             failpoint("layer.unpack")
             try:
-                reply = await self._child(source, directory, blob, digest, diff_id, progress)
+                words = (str(directory), digest, diff_id, str(blob or ""), mounts.overlay_attribute("opaque"), self.bounds)
+                reply = await process.fed("layer", words, source, stall_s=self.limits.stall_s, progress=progress)
+                if "error" in reply:
+                    raise ImageError(str(reply["error"]))
                 final = layer_directory(self.layers, str(reply["diff_id"]))
                 failpoint("layer.commit")
                 if blob:
@@ -144,38 +155,10 @@ class ImageStore:
                     directory.rename(final)
                 return reply
             finally:
-                files.remove_tree(directory)
+                if directory.exists():
+                    await asyncio.to_thread(files.remove_tree, directory)
                 if blob:
                     blob.unlink(missing_ok=True)
-
-    async def _child(
-        self, source: AsyncIterable[bytes], directory: Path, blob: Path | None, digest: str, diff_id: str,
-        progress: Callable[[int], None],
-    ) -> dict[str, object]:
-        child = await asyncio.create_subprocess_exec(
-            sys.executable, "-E", "-s", "-m", "agent.trees.layer", str(directory), digest, diff_id, str(blob or ""),
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 20, cwd=Path(__file__).parents[2],
-        )
-        assert child.stdin and child.stdout
-        try:
-            try:
-                async for chunk in source:
-                    child.stdin.write(chunk)
-                    await child.stdin.drain()
-                    progress(len(chunk))
-                child.stdin.close()
-            except (BrokenPipeError, ConnectionResetError):
-                pass  # the child ended early and says why
-            line = await child.stdout.readline()
-            await child.wait()
-        finally:
-            if child.returncode is None:
-                child.kill()
-                await child.wait()
-        reply: dict[str, object] = json.loads(line) if line else {"error": "the unpacking process was killed"}
-        if "error" in reply:
-            raise ImageError(str(reply["error"]))
-        return reply
 
     def tag(self, reference: Reference, digest: str) -> None:
         self.names[reference.name] = digest

@@ -29,7 +29,7 @@ def _no_zero(value: object, where: str) -> None:
     elif isinstance(value, dict):
         for key, item in value.items():
             _no_zero(key, where)
-            _no_zero(item, where)
+            _no_zero(item if isinstance(item, str) else None, where)
     elif isinstance(value, tuple):
         for item in value:
             _no_zero(item, where)
@@ -104,6 +104,11 @@ class RunConfig(msgspec.Struct, frozen=True, rename="pascal"):
     healthcheck: HealthConfig | None = None
     on_build: tuple[str, ...] | None = None
     shell: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("user", "exposed_ports", "env", "entrypoint", "cmd", "volumes", "working_dir", "labels", "stop_signal",
+                     "on_build", "shell"):
+            _no_zero(getattr(self, name), name)
 
 
 class RootFs(msgspec.Struct, frozen=True):

@@ -12,11 +12,12 @@ from typing import Any
 
 from agent.trees import sandbox
 from agent.trees.errors import TreeError
-from agent.trees.tree import Tree
 
 MEMORY = 2 << 30
 CPU_S = 3600
 FILE_BYTES = 64 << 30
+MAX_PLACES = 50
+NOBODY = 65534
 Reply = dict[str, Any]
 
 
@@ -32,10 +33,14 @@ def open_tree(path: str, *, read_only: bool, nested: bool) -> int:
 
 
 def run(
-    work: Callable[[Tree], Reply], tree: int, *, calls: Sequence[str], capabilities: Sequence[str], first_id: int = 0,
-    user: bool = True,
+    work: Callable[[], Reply], trees: Sequence[int], *, calls: Sequence[str], capabilities: Sequence[str], first_id: int = 0,
+    user: bool = True, place: str = "", nobody: bool = False, memory: int = MEMORY, cpu_s: int = CPU_S,
 ) -> Reply:
-    """What *work* replies, run in a confined child on the directory *tree*. Its errors are replies with "error" and "status"."""
+    """What *work* replies, run in a confined child that reaches the directories *trees* and its own open files alone; errors
+    are replies with "error" and "status".
+
+    The first tree can have a *place*, for work that needs a path: a name in the empty root, and its working directory.
+    As *nobody* it has no rights of its user's. *memory* is in bytes of address space, *cpu_s* in seconds."""
     sandbox.die_with_parent()
     library = sandbox.load_seccomp()
     report = os.memfd_create("reply")
@@ -43,16 +48,22 @@ def run(
     def child() -> int:
         try:
             sandbox.enter_empty_root()
+            if place:
+                sandbox.attach(trees[0], place)
             sandbox.seal_root()
+            if place:
+                os.chdir(f"/{place}")
             os.umask(0)
-            sandbox.limit(memory=MEMORY, cpu_s=CPU_S, file_bytes=FILE_BYTES)
+            sandbox.limit(memory=memory, cpu_s=cpu_s, file_bytes=FILE_BYTES)
+            if nobody:
+                sandbox.become(NOBODY)
             sandbox.drop_capabilities(capabilities)
-            sandbox.restrict_files([tree])
+            sandbox.restrict_files(trees)
             sandbox.die_with_parent()
             sandbox.allow_calls(library, calls)
-            reply = work(Tree(tree))
+            reply = work()
         except BaseException as error:  # whatever it is: nothing may format a traceback in here
-            reply = _told(error)
+            reply = told(error)
         data = json.dumps(reply).encode()
         while data:
             data = data[os.write(report, data):]
@@ -65,11 +76,13 @@ def run(
     try:
         reply: Reply = json.loads(data)
     except ValueError:
-        return {"error": f"the worker process ended with status {status} and no answer: this is a fault of pystack's", "status": 500}
+        ended = f"the worker process ended with status {status} and no answer: a fault of pystack's, not of yours"
+        return {"error": ended, "status": 500}
     return reply
 
 
-def _told(error: BaseException) -> Reply:
+def told(error: BaseException) -> Reply:
+    """What is said of *error*: "error", a sentence for the user, and "status"; for a fault of ours "trace", where it is."""
     if isinstance(error, TreeError):
         return {"error": str(error), "status": error.status}
     if isinstance(error, OSError) and error.errno:
@@ -77,17 +90,19 @@ def _told(error: BaseException) -> Reply:
         return {"error": f"{error.strerror}{f': {name}' if name else ''}", "status": 500, "errno": error.errno}
     if isinstance(error, MemoryError):
         return {"error": "it takes more memory than is allowed", "status": 400}
-    return {"error": f"a fault of pystack's: {type(error).__name__} at {_place(error.__traceback__)}", "status": 500}
+    places = _places(error.__traceback__)
+    fault = f"a fault of pystack's, not of yours: {type(error).__name__} at {places[-1]}; please report it"
+    return {"error": fault, "status": 500, "trace": places}
 
 
-def _place(traceback: TracebackType | None) -> str:
-    """File, line and function of the innermost frame, from memory: no source line is looked for."""
-    place = "?"
+def _places(traceback: TracebackType | None) -> list[str]:
+    """File, line and function of each frame, the innermost last, from memory: no source line is looked for."""
+    places = []
     while traceback:
         code = traceback.tb_frame.f_code
-        place = f"{Path(code.co_filename).name}:{traceback.tb_lineno} {code.co_name}"
+        places.append(f"{Path(code.co_filename).name}:{traceback.tb_lineno} {code.co_name}")
         traceback = traceback.tb_next
-    return place
+    return places[-MAX_PLACES:] or ["?"]
 
 
 def answer(reply: Reply) -> int:

@@ -1,4 +1,4 @@
-"""Files into and out of a container's root: `python -m agent.trees.copying stat|get|put ROOT PATH FIRST_ID`.
+"""Files into and out of a container's root: `python -m agent.trees.copying stat|get|put ROOT PATH FIRST_ID LIMITS`.
 
 FIRST_ID is the host's ID that is root in the container, 0 where it has no user namespace. stat and get print one line of JSON
 about PATH, links in it followed inside the root; get then writes a tar of it, put reads one from standard input and unpacks it
@@ -12,7 +12,6 @@ import errno
 import os
 import stat
 import sys
-from typing import Any
 
 from agent.trees import confine, sandbox
 from agent.trees.errors import TreeError
@@ -27,7 +26,7 @@ _KINDS = {stat.S_IFDIR: 1 << 31, stat.S_IFLNK: 1 << 27, stat.S_IFIFO: 1 << 25, s
           stat.S_IFBLK: 1 << 26, stat.S_IFCHR: (1 << 26) | (1 << 21)}
 
 
-def describe(seen: Seen, name: str) -> dict[str, Any]:
+def describe(seen: Seen, name: str) -> confine.Reply:
     """Docker's path statistics: name, size, mode (of Go), mtime, linkTarget."""
     status = seen.status
     mode = stat.S_IMODE(status.st_mode) & 0o777 | _KINDS.get(stat.S_IFMT(status.st_mode), 0)
@@ -62,22 +61,24 @@ def _told(error: OSError, path: str) -> TreeError:
     return TreeError(f"{shown}: {error.strerror}", 400 if error.errno in (errno.EINVAL, errno.ENAMETOOLONG) else 500)
 
 
-def get(tree: Tree, path: str) -> dict[str, Any]:
-    """Write the line about *path*, and the archive."""
+def get(tree: Tree, path: str) -> confine.Reply:
+    """Write the line about *path*, and the archive. What goes wrong after the line is "late": it only ends the archive."""
     seen, name = find(tree, path)
     confine.answer(describe(seen, name))
-    out = sys.stdout.buffer
-    packer = Packer(out)
-    name = name.lstrip("/") or "."
-    packer.entry(seen, name)
-    if stat.S_ISDIR(seen.status.st_mode):
-        for one in walk(tree, path):
-            packer.entry(one, f"{name}/{one.path}")
-    packer.end()
+    try:
+        packer = Packer(sys.stdout.buffer)
+        name = name.lstrip("/") or "."
+        packer.entry(seen, name)
+        if stat.S_ISDIR(seen.status.st_mode):
+            for one in walk(tree, path):
+                packer.entry(one, f"{name}/{one.path}")
+        packer.end()
+    except Exception as error:
+        return {**confine.told(error), "late": True}
     return {}
 
 
-def put(tree: Tree, path: str) -> dict[str, Any]:
+def put(tree: Tree, path: str, bounds: Bounds) -> confine.Reply:
     """Unpack standard input in the directory *path*. The reply holds devices, for `finish`."""
     try:
         fd = tree.open(path, os.O_PATH | os.O_DIRECTORY)
@@ -86,14 +87,13 @@ def put(tree: Tree, path: str) -> dict[str, Any]:
             raise TreeError(f"{quoted(path)} is not a directory", 400) from error
         raise _told(error, path) from error
     os.close(fd)
-    bounds = Bounds()
     plain = Decompressed(Source(sys.stdin.buffer, None), bounds.bytes)
     result = extract(plain, tree, Policy(what="archive"), bounds, into=path)
     plain.drain()
     return {"devices": result.devices, "opaque": []}
 
 
-def main(verb: str, root: str, path: str, first_id: str) -> int:
+def main(verb: str, root: str, path: str, first_id: str, limits: str) -> int:
     first = int(first_id)
     path = "/" + path.lstrip("/")
     try:
@@ -101,25 +101,29 @@ def main(verb: str, root: str, path: str, first_id: str) -> int:
     except OSError as error:
         return confine.answer({"error": f"the container's files cannot be reached: {error.strerror}", "status": 500})
     if verb == "put":
+        bounds = Bounds.of(limits)
         reply = confine.run(
-            lambda opened: put(opened, path), tree, calls=sandbox.WRITE_CALLS, capabilities=sandbox.OWNERS, first_id=first
+            lambda: put(Tree(tree), path, bounds), [tree], calls=sandbox.WRITE_CALLS, capabilities=sandbox.OWNERS,
+            first_id=first,
         )
         if "error" not in reply:
             if first:
                 reply["devices"] = {}  # the runtime would refuse their use there
-            finish(root, reply)
+            finish(root, reply, "")
         return confine.answer(reply)
     if verb == "stat":
         reply = confine.run(
-            lambda opened: describe(*find(opened, path)), tree, calls=sandbox.READ_CALLS, capabilities=sandbox.READER,
+            lambda: describe(*find(Tree(tree), path)), [tree], calls=sandbox.READ_CALLS, capabilities=sandbox.READER,
             first_id=first,
         )
         return confine.answer(reply)
     reply = confine.run(
-        lambda opened: get(opened, path), tree, calls=sandbox.READ_CALLS, capabilities=sandbox.READER, first_id=first
+        lambda: get(Tree(tree), path), [tree], calls=sandbox.READ_CALLS, capabilities=sandbox.READER, first_id=first
     )
-    return confine.answer(reply) if "error" in reply else 0
+    if "error" not in reply:
+        return 0
+    return 1 if reply.get("late") else confine.answer(reply)
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:5]))
+    sys.exit(main(*sys.argv[1:6]))

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import os
 import stat
 import tarfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol, cast
 
 from agent.trees import removal
 from agent.trees.errors import TreeError
@@ -30,8 +30,7 @@ _LOST = (errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM)
 _WHITEOUT, _OPAQUE = ".wh.", ".wh..wh..opq"
 
 
-@dataclass(frozen=True)
-class Bounds:
+class Bounds(NamedTuple):
     """What one archive may hold: entries, bytes of all files (holes count), bytes and parts of a path."""
 
     entries: int = 2_000_000
@@ -39,9 +38,13 @@ class Bounds:
     path_bytes: int = 4096
     path_depth: int = 255
 
+    @classmethod
+    def of(cls, text: str) -> Bounds:
+        """What a worker is told: a JSON object with these names, "" for the defaults."""
+        return cls(**json.loads(text)) if text else cls()
 
-@dataclass(frozen=True)
-class Policy:
+
+class Policy(NamedTuple):
     """How an archive becomes files. *whiteouts* are made as overlayfs has them, under the attribute *opaque*, or, where that is
     "", left to the caller as devices are; *owners* are kept; *attributes* are kept."""
 
@@ -53,16 +56,20 @@ class Policy:
     attributes: bool = True
     devices: bool = True
     """Off: devices are left out, since whoever runs this can make none."""
+    modes: int = 0o7777
+    """The bits of a mode that are kept."""
+    keep_directories: bool = False
+    """On: a directory that is there is not replaced by something else."""
 
 
-@dataclass
 class Result:
-    """What was done: bytes in files; and what only the host's root can do, in this order."""
+    """What was done: bytes in files; and what only the host's root can do, in this order: *devices*, path → mode with its kind,
+    major, minor, owner, group, time; and *opaque* directories."""
 
-    size: int = 0
-    devices: dict[str, tuple[int, int, int, int, int, float]] = field(default_factory=dict)
-    """Path → mode with its kind, major, minor, owner, group, time."""
-    opaque: set[str] = field(default_factory=set)
+    def __init__(self) -> None:
+        self.size = 0
+        self.devices: dict[str, tuple[int, int, int, int, int, float]] = {}
+        self.opaque: set[str] = set()
 
 
 class Stream(Protocol):
@@ -72,7 +79,8 @@ class Stream(Protocol):
 
 
 def extract(
-    stream: Stream, tree: Tree, policy: Policy, bounds: Bounds, *, into: str = "", rename: Callable[[str], str | None] | None = None,
+    stream: Stream, tree: Tree, policy: Policy, bounds: Bounds, *, into: str = "",
+    rename: Callable[[str], str | None] | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Result:
     """Unpack the tar *stream* below the directory *into* of *tree*. *rename* gives each entry its name, None to leave it out;
@@ -127,14 +135,18 @@ class _Extraction:
             raise
         except Exception as error:
             raise self._invalid(error) from error
-        archive.members = []  # or all headers would stay in memory
+        archive.members = []  # type: ignore[attr-defined]  # or all headers would stay in memory
         if entry is None and self.source.last.strip(b"\0"):
             raise self._invalid(tarfile.ReadError("a header is damaged"))  # which `tarfile` takes for the end
         return entry
 
     def _invalid(self, error: Exception) -> TreeError:
-        after = f" after {self.entry}" if self.entry else ""
-        return TreeError(f"the {self.policy.what} is not a valid tar archive{after}: {quoted(str(error)) or type(error).__name__}")
+        after = f" after {quoted(self.entry)}" if self.entry else ""
+        why = quoted(str(error)) or type(error).__name__
+        return TreeError(f"the {self.policy.what} is not a valid tar archive{after}: {why}")
+
+    def _wrong(self, entry: tarfile.TarInfo, why: str) -> TreeError:
+        return TreeError(f"the {self.policy.what}'s entry {quoted(entry.name)} {why}")
 
     def _told(self, error: OSError) -> Exception:
         """An error of the system at an entry, in words that name the entry; a full disk stays what it is."""
@@ -176,12 +188,12 @@ class _Extraction:
             self._whiteout(path, base)
             return
         if not (0 <= entry.uid <= _MAX_OWNER and 0 <= entry.gid <= _MAX_OWNER):
-            raise TreeError(f"the {self.policy.what}'s entry {quoted(entry.name)} has an owner out of range")
+            raise self._wrong(entry, "has an owner out of range")
         if entry.isdir():
             self._directory(path, entry)
             return
         if not path or path == self.into:
-            raise TreeError(f"the {self.policy.what}'s entry {quoted(entry.name)} would replace its root")
+            raise self._wrong(entry, "would replace its root")
         parent, base = self._room(path)
         if entry.isreg():
             self._file(entry, parent, base)
@@ -192,11 +204,11 @@ class _Extraction:
         elif entry.isfifo():
             os.mkfifo(base, stat.S_IMODE(entry.mode), dir_fd=parent)
             self._attributes_of(entry, parent, base)
-            os.chmod(base, entry.mode & 0o7777, dir_fd=parent)
+            os.chmod(base, entry.mode & self.policy.modes, dir_fd=parent)
         elif entry.ischr() or entry.isblk():
             self._device(entry, path)
         else:
-            raise TreeError(f"the {self.policy.what}'s entry {quoted(entry.name)} is of unknown type {entry.type!r}")
+            raise self._wrong(entry, f"is of unknown type {entry.type!r}")
 
     def _room(self, path: str) -> tuple[int, str]:
         """The directory for *path*, made where it is missing, and its name there, free of what an earlier entry put there."""
@@ -218,6 +230,8 @@ class _Extraction:
         except FileNotFoundError:
             pass
         except (IsADirectoryError, PermissionError):  # POSIX names the second for a directory
+            if self.policy.keep_directories:
+                raise TreeError(f"the {self.policy.what}'s entry {quoted(self.entry)} would replace a directory") from None
             directory = True
             removal.remove(parent, base)
             self.tree.forget_parents()
@@ -278,10 +292,7 @@ class _Extraction:
     def _file(self, entry: tarfile.TarInfo, parent: int, base: str) -> None:
         self.claimed += entry.size
         if entry.size < 0 or self.claimed > self.bounds.bytes:
-            raise TreeError(
-                f"the {self.policy.what}'s entry {quoted(entry.name)} claims {entry.size} bytes, which makes more than "
-                f"{self.bounds.bytes} in all"
-            )
+            raise self._wrong(entry, f"claims {entry.size} bytes, which makes more than {self.bounds.bytes} in all")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(base, flags, 0o600, dir_fd=parent)
         try:
@@ -308,9 +319,12 @@ class _Extraction:
     def _holes(self, fd: int, entry: tarfile.TarInfo) -> None:
         """A sparse file: its data stand one after the other in the archive, what lies between are holes, and stay so."""
         end = 0
-        for offset, size in entry.sparse or ():
+        holes = cast("list[tuple[int, int]]", entry.sparse)
+        for offset, size in holes:
+            if not size:
+                continue  # an unused place of the map
             if offset < end or size < 0 or offset + size > entry.size:
-                raise TreeError(f"the {self.policy.what}'s entry {quoted(entry.name)} has a map of holes that contradicts itself")
+                raise self._wrong(entry, "has a map of holes that contradicts itself")
             end = offset + size
             os.lseek(fd, offset, os.SEEK_SET)
             self._copy(fd, size)
@@ -326,7 +340,7 @@ class _Extraction:
             except OSError as error:
                 if error.errno not in _LOST:
                     raise
-        os.fchmod(fd, entry.mode & 0o7777)
+        os.fchmod(fd, entry.mode & self.policy.modes)
         if times:
             when = _seconds(entry)
             os.utime(fd, (when, when))
@@ -340,7 +354,7 @@ class _Extraction:
             if name == key or name.startswith(("trusted.overlay.", "user.overlay.")):
                 continue
             if "\0" in name:
-                raise TreeError(f"the {self.policy.what}'s entry {quoted(entry.name)} has an attribute with a zero byte in its name")
+                raise self._wrong(entry, "has an attribute with a zero byte in its name")
             out.append((name, value.encode(errors="surrogateescape")))
         return out
 
@@ -361,14 +375,14 @@ class _Extraction:
 
     def _symbolic_link(self, entry: tarfile.TarInfo, parent: int, base: str) -> None:
         if not entry.linkname or "\0" in entry.linkname:
-            raise TreeError(f"the {self.policy.what}'s entry {quoted(entry.name)} is a link to an impossible name")
+            raise self._wrong(entry, "is a link to an impossible name")
         os.symlink(entry.linkname, base, dir_fd=parent)
         self._attributes_of(entry, parent, base)
 
     def _hard_link(self, entry: tarfile.TarInfo, parent: int, base: str, path: str) -> None:
         target: str | None = entry.linkname
         if self.rename and (target := self.rename(entry.linkname)) is None:
-            raise TreeError(f"the {self.policy.what}'s entry {quoted(entry.name)} is a link to {quoted(entry.linkname)}, which is left out")
+            raise self._wrong(entry, f"is a link to {quoted(entry.linkname)}, which is left out")
         source = self._path(target or "")
         if source in self.result.devices:
             self.result.devices[path] = self.result.devices[source]
@@ -384,7 +398,8 @@ class _Extraction:
         if not self.policy.devices:
             return
         kind = stat.S_IFCHR if entry.ischr() else stat.S_IFBLK
-        self.result.devices[path] = (kind | entry.mode & 0o7777, entry.devmajor, entry.devminor, entry.uid, entry.gid, _seconds(entry))
+        mode = kind | entry.mode & 0o7777
+        self.result.devices[path] = (mode, entry.devmajor, entry.devminor, entry.uid, entry.gid, _seconds(entry))
         self._bound_fixups()
 
     def _bound_fixups(self) -> None:
@@ -411,7 +426,7 @@ class _Forward:
     """The file that `tarfile` reads headers from: it can only go forward, and knows the block that was read last."""
 
     def __init__(self, stream: Stream) -> None:
-        self._file = io.BufferedReader(_Raw(stream), CHUNK)
+        self._file = io.BufferedReader(cast("io.FileIO", _Raw(stream)), CHUNK)
         self._at = 0
         self.last = b""
 

@@ -1,8 +1,8 @@
-"""Unpacks one layer while it streams in: `python -m agent.trees.layer TARGET DIGEST DIFF_ID KEEP`.
+"""Unpacks one layer while it streams in: `python -m agent.trees.layer TARGET DIGEST DIFF_ID KEEP ATTRIBUTE LIMITS`.
 
 The compressed blob comes on standard input, is checked, copied to the file KEEP where one is named, decompressed, checked
 against DIFF_ID and extracted below TARGET by a confined process; one line of JSON on standard output says how it went.
-Source: OCI Image Specification, layer.md.
+ATTRIBUTE is what overlayfs calls a directory that replaces those below it. Source: OCI Image Specification, layer.md.
 """
 
 from __future__ import annotations
@@ -11,11 +11,9 @@ import errno
 import os
 import stat
 import sys
-from dataclasses import asdict
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from agent.errors import told
-from agent.mounts import overlay_attribute
 from agent.trees import confine, sandbox
 from agent.trees.errors import TreeError
 from agent.trees.extract import Bounds, Policy, extract
@@ -23,12 +21,14 @@ from agent.trees.streams import Decompressed, Source
 from agent.trees.tree import Tree
 
 
-def unpack(tree: Tree, source: BinaryIO, keep: BinaryIO | None, digest: str, diff_id: str, *, rootless: bool) -> dict[str, Any]:
+def unpack(
+    tree: Tree, source: BinaryIO, keep: BinaryIO | None, digest: str, diff_id: str, attribute: str, bounds: Bounds
+) -> confine.Reply:
     """The work itself; what the worker may not do (devices, trusted attributes) is in the reply, for `finish`."""
-    bounds = Bounds()
     compressed = Source(source, keep)
     plain = Decompressed(compressed, bounds.bytes)
-    policy = Policy(what="layer", whiteouts=True, opaque=overlay_attribute("opaque") if rootless else "", devices=not rootless)
+    rootless = attribute.startswith("user.")
+    policy = Policy(what="layer", whiteouts=True, opaque=attribute if rootless else "", devices=not rootless)
     result = extract(plain, tree, policy, bounds)
     plain.drain()
     blob, diff = f"sha256:{compressed.hash.hexdigest()}", f"sha256:{plain.hash.hexdigest()}"
@@ -39,10 +39,12 @@ def unpack(tree: Tree, source: BinaryIO, keep: BinaryIO | None, digest: str, dif
     if keep:
         keep.flush()
         os.fsync(keep.fileno())
-    return {"digest": blob, "diff_id": diff, "blob_size": compressed.size} | asdict(result) | {"opaque": sorted(result.opaque)}
+    return {"digest": blob, "diff_id": diff, "blob_size": compressed.size} | {
+        "size": result.size, "devices": result.devices, "opaque": sorted(result.opaque),
+    }
 
 
-def finish(target: str, reply: dict[str, Any]) -> None:
+def finish(target: str, reply: confine.Reply, attribute: str) -> None:
     """What only the host's root can do for a layer: devices, and directories that replace those below. Raises OSError."""
     with Tree.at(target) as tree:
         for path, (mode, major, minor, uid, gid, when) in reply.pop("devices").items():
@@ -58,24 +60,21 @@ def finish(target: str, reply: dict[str, Any]) -> None:
         for path in reply.pop("opaque"):
             fd = tree.open(path or ".", os.O_RDONLY | os.O_DIRECTORY)
             try:
-                os.setxattr(fd, overlay_attribute("opaque"), b"y")
+                os.setxattr(fd, attribute, b"y")
             finally:
                 os.close(fd)
 
 
-def main(target: str, digest: str, diff_id: str, keep: str) -> int:
-    from agent import rootless
-
-    user = rootless.inside()
+def main(target: str, digest: str, diff_id: str, keep: str, attribute: str, limits: str) -> int:
     try:
         kept = open(keep, "wb") if keep else None  # noqa: SIM115 - the child writes it
         tree = confine.open_tree(target, read_only=False, nested=False)
         reply = confine.run(
-            lambda opened: unpack(opened, sys.stdin.buffer, kept, digest, diff_id, rootless=user), tree,
+            lambda: unpack(Tree(tree), sys.stdin.buffer, kept, digest, diff_id, attribute, Bounds.of(limits)), [tree],
             calls=sandbox.WRITE_CALLS, capabilities=sandbox.OWNERS,
         )
         if "error" not in reply:
-            finish(target, reply)
+            finish(target, reply, attribute)
     except OSError as error:
         reply = {"error": error.strerror or str(error), "errno": error.errno}
     if code := reply.get("errno"):
@@ -85,4 +84,4 @@ def main(target: str, digest: str, diff_id: str, keep: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:5]))
+    sys.exit(main(*sys.argv[1:7]))

@@ -10,8 +10,7 @@ import os
 import stat
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from agent.trees.streams import CHUNK
 from agent.trees.tree import Tree
@@ -24,8 +23,7 @@ _TYPES = {
 }
 
 
-@dataclass(frozen=True)
-class Seen:
+class Seen(NamedTuple):
     """One entry of a walk: *directory* is open on what holds it, *path* counts from the walk's start."""
 
     path: str
@@ -180,7 +178,7 @@ def pack_path(tree: Tree, path: str, packer: Packer) -> None:
 
 
 def pack_layer(tree: Tree, packer: Packer, opaque: str) -> None:
-    """All of the tree as a layer: deletions become whiteouts; *opaque* is overlayfs' attribute of a directory that replaces one."""
+    """All of the tree as a layer: deletions become whiteouts; *opaque* is overlayfs' attribute of what replaces a directory."""
     for seen in walk(tree):
         if is_whiteout(seen.status):
             above = seen.path[: -len(seen.name)]

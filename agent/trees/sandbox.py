@@ -45,20 +45,29 @@ READER = ("DAC_OVERRIDE", "DAC_READ_SEARCH")
 """What it takes to read all files of a tree."""
 
 _RUNNING = (
-    "read readv pread64 write writev pwrite64 close fstat newfstatat fstatfs statx lseek brk mmap munmap mremap mprotect madvise "
-    "rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack getpid gettid getuid geteuid getgid getegid exit exit_group futex "
-    "getrandom clock_gettime clock_nanosleep gettimeofday poll ppoll fcntl dup restart_syscall rseq sched_yield "
+    "read readv pread64 write writev pwrite64 close fstat newfstatat fstatfs statx lseek brk mmap munmap mremap mprotect "
+    "madvise rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack getpid gettid getuid geteuid getgid getegid exit exit_group "
+    "futex getrandom clock_gettime clock_nanosleep gettimeofday poll ppoll fcntl dup restart_syscall rseq sched_yield "
     "prlimit64 getrlimit"
 ).split()
 """What a running interpreter needs."""
-_LOOKING = "openat openat2 getdents64 readlinkat faccessat faccessat2 getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr " \
-    "fchdir".split()
+_LOOKING = (
+    "openat openat2 getdents64 readlinkat faccessat faccessat2 getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr "
+    "fchdir"
+).split()
 _CHANGING = (
     "mkdirat mknodat unlinkat renameat renameat2 linkat symlinkat fchown fchownat fchmod fchmodat fchmodat2 utimensat setxattr "
     "lsetxattr fsetxattr lremovexattr ftruncate fallocate fsync fdatasync copy_file_range umask"
 ).split()
 WRITE_CALLS = (*_RUNNING, *_LOOKING, *_CHANGING)
 READ_CALLS = (*_RUNNING, *_LOOKING)
+POWERS = tuple(
+    "mount umount2 move_mount open_tree fsopen fsconfig fsmount fspick mount_setattr pivot_root chroot setns unshare ptrace "
+    "process_vm_readv process_vm_writev bpf keyctl add_key request_key kexec_load kexec_file_load init_module finit_module "
+    "delete_module reboot swapon swapoff sethostname setdomainname perf_event_open userfaultfd io_uring_setup "
+    "open_by_handle_at acct quotactl quotactl_fd syslog iopl ioperm settimeofday clock_settime adjtimex".split()
+)
+"""What root's rights could be used for that has nothing to do with files."""
 
 
 def _check(result: int, what: str) -> int:
@@ -68,12 +77,16 @@ def _check(result: int, what: str) -> int:
     return result
 
 
-def clone_tree(fd: int, *, read_only: bool, nested: bool) -> int:
-    """A mount of the directory *fd* that is in no namespace, for this process alone, where neither a device can be opened nor a
-    program be run; *nested* takes what is mounted below along. Raises OSError: EPERM or ENOSYS where it cannot be had."""
+def clone_tree(
+    fd: int, *, read_only: bool, nested: bool, programs: bool = False, devices: bool = False
+) -> int:
+    """A mount of the file or directory *fd* that is in no namespace, for this process alone. Without *devices* none can be
+    opened there, without *programs* none be run; *nested* takes what is mounted below along.
+    Raises OSError: EPERM or ENOSYS where it cannot be had."""
     flags = _AT_EMPTY_PATH | _OPEN_TREE_CLONE | os.O_CLOEXEC | (_AT_RECURSIVE if nested else 0)
     tree = _check(_libc.syscall(_OPEN_TREE, fd, b"", flags), "open_tree")
-    attributes = _ATTR_NOSUID | _ATTR_NODEV | _ATTR_NOEXEC | (_ATTR_RDONLY if read_only else 0)
+    attributes = _ATTR_NOSUID | (0 if devices else _ATTR_NODEV) | (0 if programs else _ATTR_NOEXEC)
+    attributes |= _ATTR_RDONLY if read_only else 0
     how = struct.pack("=QQQQ", attributes, 0, 0, 0)
     try:
         _check(_libc.syscall(_MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH | (_AT_RECURSIVE if nested else 0), how, len(how)),
@@ -85,9 +98,9 @@ def clone_tree(fd: int, *, read_only: bool, nested: bool) -> int:
 
 
 def confined(work: Callable[[], int], *, first_id: int, user: bool) -> int:
-    """Run *work* in a child that has namespaces of its own, and return its exit status. *first_id* is the host's ID that is 0 in
-    there, with 65,536 IDs from it on; 0 keeps all IDs as they are. Without *user* it stays in this user namespace, as it does
-    where none can be had.
+    """Run *work* in a child that has namespaces of its own, and return its exit status. *first_id* is the host's ID that is 0
+    in there, with 65,536 IDs from it on; 0 keeps all IDs as they are. Without *user* it stays in this user namespace,
+    as it does where none can be had.
 
     The child is the first process of its PID namespace, and dies with this one."""
     flags = _NEWNS | _NEWCGROUP | _NEWUTS | _NEWIPC | _NEWPID | _NEWNET
@@ -105,6 +118,8 @@ def confined(work: Callable[[], int], *, first_id: int, user: bool) -> int:
         if os.read(start, 1) != b"+":
             os._exit(70)  # whoever started this is gone
         try:
+            if first_id:  # until now it is still the user who started it, with all rights
+                become(0)
             os._exit(work())
         finally:
             os._exit(70)
@@ -137,12 +152,17 @@ def _map_ids(pid: int, first_id: int) -> None:
             file.write(text)
 
 
-def enter_empty_root() -> None:
-    """From now on "/" is an empty directory that nobody can write to, and the host's files are out of reach by any path."""
+def enter_empty_root(size: str = "4k", files: int = 16) -> None:
+    """From now on "/" is an empty directory, with room for *size* and so many *files*, and the host's files are out of reach by
+    any path."""
     _mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
-    _mount(b"tmpfs", b"/tmp", b"tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, b"mode=0555,size=4k,nr_inodes=16")
+    _mount(b"tmpfs", b"/tmp", b"tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, _options(size, files))
     os.chdir("/tmp")
     _pivot()
+
+
+def _options(size: str, files: int) -> bytes:
+    return f"mode=0555,size={size},nr_inodes={files}".encode()
 
 
 def _pivot() -> None:
@@ -153,15 +173,18 @@ def _pivot() -> None:
     os.chdir("/")
 
 
-def attach(tree: int, name: str) -> None:
+def attach(tree: int, name: str, *, directory: bool = True) -> None:
     """Mount the cloned *tree* at /*name* of the root that `enter_empty_root` has made."""
-    os.mkdir(f"/{name}", 0o555)
+    if directory:
+        os.mkdir(f"/{name}", 0o555)
+    else:
+        os.close(os.open(f"/{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
     _check(_libc.syscall(_MOVE_MOUNT, tree, b"", -100, f"/{name}".encode(), _MOVE_MOUNT_F_EMPTY_PATH), "move_mount")
 
 
-def seal_root() -> None:
+def seal_root(size: str = "4k", files: int = 16) -> None:
     """Nothing more can be made in the empty root."""
-    _mount(b"none", b"/", None, _MS_REMOUNT | _MS_RDONLY | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, b"mode=0555,size=4k,nr_inodes=16")
+    _mount(b"none", b"/", None, _MS_REMOUNT | _MS_RDONLY | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, _options(size, files))
 
 
 def _mount(source: bytes, target: bytes, kind: bytes | None, flags: int, data: bytes | None) -> None:
@@ -170,11 +193,25 @@ def _mount(source: bytes, target: bytes, kind: bytes | None, flags: int, data: b
 
 def limit(*, memory: int, cpu_s: int, file_bytes: int) -> None:
     """Bounds of this process: bytes of address space, seconds of CPU, bytes of one file; no core dumps."""
-    bounds = {resource.RLIMIT_AS: memory, resource.RLIMIT_CPU: cpu_s, resource.RLIMIT_FSIZE: file_bytes, resource.RLIMIT_CORE: 0}
+    bounds = {
+        resource.RLIMIT_AS: memory, resource.RLIMIT_CPU: cpu_s, resource.RLIMIT_FSIZE: file_bytes, resource.RLIMIT_CORE: 0,
+    }
     for kind, value in bounds.items():
         hard = resource.getrlimit(kind)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(kind, (value, value))
+
+
+def become(user: int) -> None:
+    """Be the user and group *user*, in no other group; root's capabilities go with that."""
+    os.setgroups([])
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
+
+
+def leave_namespaces() -> None:
+    """Mounts, IPC, host name and network of this process are its own from now on. Source: unshare(2)."""
+    _check(_libc.unshare(_NEWNS | _NEWIPC | _NEWUTS | _NEWNET), "unshare")
 
 
 def drop_capabilities(keep: Sequence[str]) -> None:
@@ -226,14 +263,23 @@ def load_seccomp() -> ctypes.CDLL | None:
 
 def allow_calls(library: ctypes.CDLL | None, names: Sequence[str]) -> None:
     """Of all system calls only *names*; others fail with EPERM. Raises OSError where the kernel refuses the filter."""
+    _filter(library, names, ALLOW, otherwise=ERRNO_EPERM)
+
+
+def refuse_calls(library: ctypes.CDLL | None, names: Sequence[str]) -> None:
+    """The system calls *names* fail with EPERM, for programs whose calls are not ours to list. Raises OSError likewise."""
+    _filter(library, names, ERRNO_EPERM, otherwise=ALLOW)
+
+
+def _filter(library: ctypes.CDLL | None, names: Sequence[str], action: int, *, otherwise: int) -> None:
     if library is None:
         return
-    context = library.seccomp_init(ERRNO_EPERM)
+    context = library.seccomp_init(otherwise)
     try:
         for name in names:
             number = library.seccomp_syscall_resolve_name(name.encode())
             if number != -1:  # a call that this library or architecture does not know cannot be made either
-                library.seccomp_rule_add(context, ALLOW, number, 0)
+                library.seccomp_rule_add(context, action, number, 0)
         if code := library.seccomp_load(context):
             raise OSError(-code, f"seccomp: {os.strerror(-code)}")
     finally:

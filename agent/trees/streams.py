@@ -10,6 +10,7 @@ import hashlib
 import io
 import lzma
 import zlib
+from collections.abc import Callable
 from typing import BinaryIO, Protocol
 
 import zstandard
@@ -24,9 +25,14 @@ WINDOW = 1 << 27
 class _Decompressor(Protocol):
     """What bz2 and lzma call a decompressor."""
 
-    eof: bool
-    unused_data: bytes
-    needs_input: bool
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    @property
+    def needs_input(self) -> bool: ...
 
     def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
 
@@ -56,7 +62,7 @@ class _Gzip:
 class _Members(io.RawIOBase):
     """Decompressed data of any number of streams one after the other; zeros after the last are padding."""
 
-    def __init__(self, source: Source, make: type[_Gzip | bz2.BZ2Decompressor | lzma.LZMADecompressor]) -> None:
+    def __init__(self, source: Source, make: Callable[[], _Decompressor]) -> None:
         self._source, self._make = source, make
         self._object: _Decompressor = make()
         self._rest = b""
@@ -146,6 +152,14 @@ class Decompressed:
 
 class _Readable(Protocol):
     def read(self, size: int = -1, /) -> bytes: ...
+
+
+_MAGIC = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ\0")
+
+
+def is_compressed(head: bytes) -> bool:
+    """Whether data that begin like this are of a compression that is known here."""
+    return head.startswith(_MAGIC)
 
 
 def _plain(source: Source) -> _Readable:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import shutil
 import stat
 import time
 from collections.abc import AsyncIterator
@@ -21,6 +22,8 @@ from agent import files
 from agent.errors import AgentError, ConflictError, NotFoundError
 from agent.failpoints import failpoint
 from agent.manifest import Survey
+from agent.trees import pack, process
+from agent.trees.tree import Tree
 from agent.volumes.volumes import Stored, Volumes
 
 CHUNK = 1 << 20
@@ -47,10 +50,10 @@ class Moving:
         snapshot = self._snapshots / name
         if first:
             snapshot.unlink(missing_ok=True)
-        child = await asyncio.create_subprocess_exec(
-            "tar", "--create", "--file=-", "--format=posix", f"--listed-incremental={snapshot}", *KEEP, "--one-file-system",
-            f"--directory={self.volumes.data(name)}", ".", stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, limit=CHUNK,
+        child = await _tar(
+            self.volumes.data(name), self._snapshots,
+            "--create", "--file=-", "--format=posix", f"--listed-incremental=/state/{name}", *KEEP, "--one-file-system", ".",
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
         )
         assert child.stdout
         assert child.stderr
@@ -77,10 +80,10 @@ class Moving:
             await self.discard(name)
         data.mkdir(parents=True, exist_ok=True, mode=0o755)
         failpoint("move.take")
-        child = await asyncio.create_subprocess_exec(
-            "tar", "--extract", "--file=-", "--listed-incremental=/dev/null", *KEEP, "--same-owner", "--preserve-permissions",
-            "--delay-directory-restore", f"--directory={data}",
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+        child = await _tar(
+            data, None,
+            "--extract", "--file=-", "--listed-incremental=/dev/null", *KEEP, "--same-owner", "--preserve-permissions",
+            "--delay-directory-restore", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL,
         )
         assert child.stdin
         assert child.stderr
@@ -124,6 +127,15 @@ class Moving:
         await asyncio.to_thread(files.remove_tree, self.incoming(name))
 
 
+async def _tar(data: Path, state: Path | None, *arguments: str, stdin: int, stdout: int) -> asyncio.subprocess.Process:
+    """GNU tar where all that it can name is the volume's *data*, as its working directory, and *state*, at /state."""
+    program = shutil.which("tar") or "/bin/tar"
+    return await asyncio.create_subprocess_exec(
+        *process.command("view", (str(data), str(state or ""), program, *arguments)), stdin=stdin, stdout=stdout,
+        stderr=asyncio.subprocess.PIPE, limit=CHUNK, cwd=process.PROGRAMS, env=process.environment(),
+    )
+
+
 def _look_back(snapshot: Path) -> None:
     """Let the next pass begin a second earlier: a file's times are those of the kernel's last tick, up to 10 ms behind the
     clock that tar wrote down, and what was written in between would seem to be old. Source: GNU tar manual, Snapshot Files."""
@@ -142,32 +154,29 @@ def _survey(root: Path, seen: Seen) -> Survey:
     total = 0
     # a file that was just written may be written again within the same tick, and look the same
     settled = time.time_ns() - 10**9
-    pending = [""]
-    while pending:
-        folder = pending.pop()
-        for entry in sorted(os.scandir(root / folder), key=lambda e: e.name):
-            path = f"{folder}{entry.name}"
-            found = entry.stat(follow_symlinks=False)
+    with Tree.at(root) as tree:
+        for entry in pack.walk(tree):
+            path, found = entry.path, entry.status
             parts: list[object] = [found.st_mode, found.st_uid, found.st_gid]
             if stat.S_ISDIR(found.st_mode):
-                pending.append(f"{path}/")
                 parts.append(found.st_mtime_ns)
             elif stat.S_ISREG(found.st_mode):
                 key = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
                 old = seen.get(path)
-                content = old[1] if old and old[0] == key else _content(root / path)
+                content = old[1] if old and old[0] == key else _content(entry)
                 if found.st_ctime_ns < settled:
                     now[path] = key, content
                 parts += [found.st_size, found.st_mtime_ns, content]
                 total += found.st_size
             elif stat.S_ISLNK(found.st_mode):
-                parts.append(os.readlink(root / path))
+                parts.append(os.readlink(entry.name, dir_fd=entry.directory))
             else:
                 parts.append(found.st_rdev)
             if found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode):
                 parts.append(groups.setdefault((found.st_dev, found.st_ino), path))
-            names = sorted(os.listxattr(root / path, follow_symlinks=False))
-            parts += [(name, os.getxattr(root / path, name, follow_symlinks=False)) for name in names]
+            here = f"/proc/self/fd/{entry.directory}/{entry.name}"
+            names = sorted(os.listxattr(here, follow_symlinks=False))
+            parts += [(name, os.getxattr(here, name, follow_symlinks=False)) for name in names]
             entries[path] = hashlib.blake2b(repr(parts).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
     seen.clear()
     seen.update(now)
@@ -176,6 +185,7 @@ def _survey(root: Path, seen: Seen) -> Survey:
     return Survey(digest=whole.hexdigest(), files=len(entries), bytes=total, entries=safe)
 
 
-def _content(path: Path) -> str:
-    with path.open("rb", buffering=0) as file:
+def _content(entry: pack.Seen) -> str:
+    fd = os.open(entry.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=entry.directory)
+    with os.fdopen(fd, "rb", buffering=0) as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=32)).hexdigest()

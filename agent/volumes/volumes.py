@@ -23,6 +23,7 @@ from agent.errors import AgentError, BadRequestError, ConflictError, NotFoundErr
 from agent.failpoints import failpoint
 from agent.manifest import Home, volume_driver
 from agent.paths import Paths
+from agent.trees import process
 from agent.volumes import drivers
 
 MOUNT_S, TRIES = 30, 10
@@ -164,19 +165,12 @@ class Volumes:
         stored = self.get(name)
         if not stored.fresh:
             return
-        try:
-            source = files.resolve_in_root(rootfs, target)
-        except OSError:
-            source = None
         data = self.data(name)
-        if source and source.is_dir() and not any(data.iterdir()):
+        if not any(data.iterdir()):
             failpoint("volume.fill")
-            child = await asyncio.create_subprocess_exec(
-                "cp", "-a", "--", f"{source}/.", str(data), stderr=asyncio.subprocess.PIPE
-            )
-            _, err = await child.communicate()
-            if child.returncode:
-                raise AgentError(f"volume {name}: cannot be filled from the image: {err.decode().strip()}")
+            reply = await process.asked("filling", (str(rootfs), target, str(data)))
+            if "error" in reply:
+                raise AgentError(f"volume {name}: cannot be filled from the image: {reply['error']}")
         self._save(msgspec.structs.replace(stored, fresh=False))
 
     def remove(self, name: str, users: list[str]) -> None:

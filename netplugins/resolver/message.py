@@ -17,8 +17,16 @@ NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = 0, 1, 2, 3, 4, 5
 IN = 1
 
 
+MAX_NAME, MAX_LABEL = 255, 63
+"""Bytes of a name as it is sent, and of one part of it (RFC 1035 §2.3.4)."""
+
+
 class MalformedError(Exception):
-    """Not a query that can be answered, not even with an error."""
+    """Not a query that can be answered but with an error, which *code* names."""
+
+    def __init__(self, why: str, code: int = FORMERR) -> None:
+        super().__init__(why)
+        self.code = code
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -37,6 +45,8 @@ def parse(packet: bytes) -> Question:
     """The first question of *packet*. Raises MalformedError."""
     try:
         ident, flags, questions, _, _, additional = struct.unpack_from("!6H", packet)
+        if flags & 0x7800:
+            raise MalformedError("an operation that is no query", NOTIMP)
         if questions != 1 or flags & 0x8000:
             raise MalformedError("not a query with one question")
         labels = []
@@ -46,6 +56,8 @@ def parse(packet: bytes) -> Question:
                 raise MalformedError("a compressed name in a question")
             labels.append(packet[offset + 1 : offset + 1 + length])
             offset += length + 1
+            if offset - 12 >= MAX_NAME:
+                raise MalformedError("a name that is longer than names are")
         kind, klass = struct.unpack_from("!HH", packet, offset + 1)
         end = offset + 5
         size = 512
@@ -56,17 +68,38 @@ def parse(packet: bytes) -> Question:
     except (struct.error, IndexError) as error:
         raise MalformedError(str(error)) from error
     if klass not in (IN, 255):
-        raise MalformedError("a class that is not IN")
+        raise MalformedError("a class that is not IN", REFUSED)
     name = b".".join(labels).decode("ascii", "replace").lower()
     return Question(ident, flags, name, kind, end, size)
 
 
+def refusal(packet: bytes, code: int) -> bytes | None:
+    """The header that says *code* to who sent *packet*; None where it has none itself, or is an answer: two servers that answer
+    each other's answers would never end."""
+    if len(packet) < 12 or packet[2] & 0x80:
+        return None
+    return packet[:2] + bytes([0x80 | packet[2] & 0x79, code]) + bytes(8)
+
+
 def encode_name(name: str) -> bytes:
+    """Raises ValueError where DNS has no room for *name*."""
     out = b""
     for label in name.rstrip(".").split("."):
+        if len(label) > MAX_LABEL:
+            raise ValueError(f"{label} is longer than a part of a name can be")
         if label:
             out += bytes([len(label)]) + label.encode("ascii", "replace")
+    if len(out) >= MAX_NAME:
+        raise ValueError(f"{name} is longer than a name can be")
     return out + b"\0"
+
+
+def answers(reply: bytes, packet: bytes, question: Question) -> bool:
+    """Whether *reply* is one to *packet*: its ID, and the question, where it repeats that (RFC 5452 §9.1)."""
+    if len(reply) < 12 or reply[:2] != packet[:2] or not reply[2] & 0x80:
+        return False
+    asked = packet[12 : question.end]
+    return reply[4:6] == b"\0\0" or reply[12 : question.end].lower() == asked.lower()
 
 
 def answer(

@@ -20,6 +20,12 @@ ADDRESS = ("127.0.0.11", 53)
 UPSTREAM_TIMEOUT_S = 4.0
 PENDING_LIMIT = 1024
 REMEMBERED, VARIANTS = 1024, 16
+LONGEST = 512
+"""Bytes of a question whose answer is remembered: all that are meant, and memory that one container can fill."""
+STREAMS, ASKED = 64, 256
+"""TCP connections of one container, and its questions that an upstream is still to answer: the rest is refused, so that one
+container cannot silence the others."""
+IDLE_S = 10
 
 
 def host_upstreams() -> tuple[str, ...]:
@@ -60,6 +66,8 @@ class Said:
         return packet[:2] + known[self._turn % VARIANTS]
 
     def keep(self, packet: bytes, answer: bytes) -> None:
+        if len(packet) > LONGEST:
+            return
         if len(self._answers) >= REMEMBERED:  # every question another: a client's cookies, or its mischief
             self._answers.clear()
         known = self._answers.setdefault(packet[2:], [])
@@ -77,6 +85,7 @@ class Listener:
         self.udp, self.tcp = netns.enter(view.netns, _open)
         self._said = Said()
         self._tcp_server: asyncio.Server | None = None
+        self._streams = self._asked = 0
         loop = asyncio.get_running_loop()
         loop.add_reader(self.udp.fileno(), self._readable)
 
@@ -102,40 +111,63 @@ class Listener:
                 continue
             try:
                 question = message.parse(packet)
-            except message.MalformedError:
+            except message.MalformedError as error:
+                if refusal := message.refusal(packet, error.code):
+                    self._send(refusal, peer)
                 continue
             reply = self.server.names.answer(
                 packet, question, self.view.networks, ttl=self.server.ttl, tcp=False, links=self.view.links
             )
-            if reply is None:
-                self.server.spawn(self._forward(packet, question, peer))
-            else:
+            if reply is not None:
                 self._said.keep(packet, reply)
-                with contextlib.suppress(OSError):
-                    self.udp.sendto(reply, peer)
+                self._send(reply, peer)
+            elif self._asked >= ASKED:
+                self._send(message.answer(packet, question, [], code=message.REFUSED), peer)
+            else:
+                self.server.spawn(self._forward(packet, question, peer))
 
-    async def _forward(self, packet: bytes, question: message.Question, peer: Any) -> None:
-        reply = await self.server.ask_upstream(packet, question, self.view, tcp=False)
+    def _send(self, reply: bytes, peer: Any) -> None:
         with contextlib.suppress(OSError):
             self.udp.sendto(reply, peer)
 
+    async def _forward(self, packet: bytes, question: message.Question, peer: Any) -> None:
+        self._asked += 1
+        try:
+            self._send(await self.server.ask_upstream(packet, question, self.view, tcp=False), peer)
+        finally:
+            self._asked -= 1
+
     async def _stream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._streams >= STREAMS:
+            writer.close()
+            return
+        self._streams += 1
         try:
             while True:
-                (length,) = struct.unpack("!H", await asyncio.wait_for(reader.readexactly(2), 10))
-                packet = await asyncio.wait_for(reader.readexactly(length), 10)
-                question = message.parse(packet)
+                (length,) = struct.unpack("!H", await asyncio.wait_for(reader.readexactly(2), IDLE_S))
+                packet = await asyncio.wait_for(reader.readexactly(length), IDLE_S)
+                try:
+                    question = message.parse(packet)
+                except message.MalformedError as error:
+                    if refusal := message.refusal(packet, error.code):
+                        writer.write(struct.pack("!H", len(refusal)) + refusal)
+                        await asyncio.wait_for(writer.drain(), IDLE_S)
+                    return
                 reply = self.server.names.answer(
                     packet, question, self.view.networks, ttl=self.server.ttl, tcp=True, links=self.view.links
                 )
                 if reply is None:
                     reply = await self.server.ask_upstream(packet, question, self.view, tcp=True)
                 writer.write(struct.pack("!H", len(reply)) + reply)
-                await writer.drain()
-        except (asyncio.IncompleteReadError, TimeoutError, ConnectionError, message.MalformedError):
+                await asyncio.wait_for(writer.drain(), IDLE_S)  # who asks and does not read goes, too
+        except (asyncio.IncompleteReadError, TimeoutError, ConnectionError):
             pass
         finally:
-            writer.close()
+            self._streams -= 1
+            if writer.transport.get_write_buffer_size():
+                writer.transport.abort()
+            else:
+                writer.close()
 
 
 def _open() -> tuple[socket.socket, socket.socket]:
@@ -195,15 +227,15 @@ class Resolver:
             return message.answer(packet, question, [], code=message.NXDOMAIN, tcp=tcp)
         for server in (view.upstreams or host_upstreams())[:3]:
             try:
-                reply = await asyncio.wait_for(_ask(server, packet, tcp=tcp), UPSTREAM_TIMEOUT_S)
+                reply = await asyncio.wait_for(_ask(server, packet, question, tcp=tcp), UPSTREAM_TIMEOUT_S)
             except (TimeoutError, OSError, asyncio.IncompleteReadError):
                 continue
-            if len(reply) >= 12 and reply[3] & 0x0F not in (message.SERVFAIL, message.REFUSED):
+            if message.answers(reply, packet, question) and reply[3] & 0x0F not in (message.SERVFAIL, message.REFUSED):
                 return reply
         return message.answer(packet, question, [], code=message.SERVFAIL, tcp=tcp)
 
 
-async def _ask(server: str, packet: bytes, *, tcp: bool) -> bytes:
+async def _ask(server: str, packet: bytes, question: message.Question, *, tcp: bool) -> bytes:
     loop = asyncio.get_running_loop()
     host, _, port = server.partition("#")
     address = (host, int(port or 53))
@@ -222,5 +254,5 @@ async def _ask(server: str, packet: bytes, *, tcp: bool) -> bytes:
         await loop.sock_sendall(sock, packet)
         while True:
             reply = await loop.sock_recv(sock, 65535)
-            if reply[:2] == packet[:2]:
+            if message.answers(reply, packet, question):  # anything else is somebody's guess
                 return reply

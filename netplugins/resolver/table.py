@@ -97,9 +97,11 @@ class Names:
             pointer = self.pointer(question.name, networks)
             if pointer is None:
                 return None
-            return message.answer(
-                packet, question, [(message.PTR, message.encode_name(pointer))], ttl=ttl, tcp=tcp
-            )
+            try:
+                name = message.encode_name(pointer)
+            except ValueError:  # the name of a network can be longer than DNS has room for
+                return message.answer(packet, question, [], code=message.NXDOMAIN, tcp=tcp)
+            return message.answer(packet, question, [(message.PTR, name)], ttl=ttl, tcp=tcp)
         known = self.addresses(links.get(question.name, question.name), networks)
         if known is None:
             return None

@@ -9,11 +9,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.trees.errors import TreeError
+from agent.trees.extract import Bounds, Policy, extract
+from agent.trees.streams import Decompressed, Source
+from agent.trees.tree import Tree
 from orchestrator.cli.client import chunks
 from orchestrator.errors import PystackError, RefusedError
 
 if TYPE_CHECKING:
     from orchestrator.cli.client import Client
+
+BOUNDS = Bounds(entries=1 << 32, bytes=1 << 43)
+"""A copy may be as large as a disk."""
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -54,17 +61,24 @@ def _out(client: Client, container: str, path: str, goal: str) -> None:
     folder = Path(goal) if into else Path(goal).parent
     if not folder.is_dir():
         raise PystackError(f"{folder} does not exist: make it first")
-    with tarfile.open(fileobj=reply, mode="r|*") as archive:
-        # what comes from a container is not trusted: nothing may leave the folder
-        archive.extraction_filter = getattr(tarfile, "tar_filter", None)
-        for member in archive:
-            if not into or path.endswith("/."):
-                _, slash, rest = member.name.partition("/")
-                member.name = f"{Path(goal).name}{slash}{rest}" if not into else rest or "."
-            parts = member.name.split("/")
-            if member.name.startswith("/") or ".." in parts:
-                raise PystackError(f"the container's archive names {member.name!r}, which leaves {folder}: stopped")
-            archive.extract(member, folder, set_attrs=not member.issym())
+
+    def renamed(name: str) -> str | None:
+        _, slash, rest = name.partition("/")
+        if into:
+            return (rest or None) if path.endswith("/.") else name
+        return f"{Path(goal).name}{slash}{rest}"
+
+    # what comes from a container is not trusted: it follows no link, and has nobody else's owners or rights
+    policy = Policy(
+        what="container's archive", owners=False, attributes=False, devices=False, modes=0o777, keep_directories=True
+    )
+    try:
+        with Tree.at(folder, links=False) as tree:
+            extract(Decompressed(Source(reply, None), BOUNDS.bytes), tree, policy, BOUNDS, rename=renamed)
+    except TreeError as error:
+        raise PystackError(f"{error}: stopped") from None
+    except OSError as error:
+        raise PystackError(f"{error.filename or folder}: {error.strerror}") from None
 
 
 def _in(client: Client, container: str, path: str, goal: str) -> None:

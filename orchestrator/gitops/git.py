@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import os
 import re
 import resource
@@ -20,11 +21,18 @@ from orchestrator.gitops.model import Commit, Repo
 
 FETCH_S = 300.0
 QUICK_S = 60.0
+MEMORY = 4 << 30
+"""Address space of a git: an object can claim any size."""
+ENTRIES, LISTING = 100_000, 64 << 20
+"""Files and folders of a commit, and bytes of their list: a few trees that hold each other many times over are billions."""
 TIP = "refs/pystack/tip"
 OPENPGP = "BEGIN PGP PUBLIC KEY BLOCK"
 CONFIG = """[safe]
 \tdirectory = *
 [core]
+\thooksPath = /dev/null
+\tattributesFile = /dev/null
+\tfsmonitor = false
 \tbigFileThreshold = 1m
 \tpackedGitWindowSize = 16m
 \tpackedGitLimit = 64m
@@ -34,8 +42,22 @@ CONFIG = """[safe]
 \tthreads = 1
 [gc]
 \tauto = 0
+[submodule]
+\trecurse = false
+[http]
+\tlowSpeedLimit = 256
+\tlowSpeedTime = 60
 [fetch]
-\tfsckObjects = false
+\tfsckObjects = true
+[fetch "fsck"]
+\tzeroPaddedFilemode = ignore
+\tzeroPaddedDate = ignore
+\tbadTimezone = ignore
+\tmissingEmail = ignore
+\tmissingSpaceBeforeEmail = ignore
+\tmissingSpaceBeforeDate = ignore
+\tgitmodulesParse = ignore
+\tgitmodulesUrl = ignore
 [gpg]
 \tformat = ssh
 """
@@ -45,8 +67,29 @@ TELLING = re.compile(r"^(fatal|error|ssh|remote): |^Host key|denied|failed", re.
 """Lines of git and ssh that say what is wrong, among those that are long about it."""
 
 
+_URL = re.compile(r"(?:https?|ssh|file)://[^\s-]\S*|/[^\0]*|[A-Za-z0-9._~][\w.~-]*(?:@[A-Za-z0-9\[][\w.:\[\]-]*)?:(?!:|//)[^\s\0]+")
+"""What git is given: a URL, a path, or HOST:PATH; none that it takes for an option or for a program (ext::)."""
+_NO_BRANCH = re.compile(r"[\x00-\x20~^:?*\[\\\x7f]|\.\.|@\{|//|/\.|\.lock(?:/|$)|^[-/.]|[/.]$|^@$")
+"""Source: git-check-ref-format(1)."""
+
+
 class GitError(PystackError):
     """git says no: what, and in its words why."""
+
+
+def check(repo: Repo) -> None:
+    """Raises GitError for what git would take for something else than an address and a branch."""
+    if not _URL.fullmatch(repo.url):
+        kinds = "https://…, http://…, ssh://…, file://…, HOST:PATH or a path"
+        raise GitError(f"{_plain(repo.url)!r} is no address of a repository: {kinds}")
+    if repo.branch and (_NO_BRANCH.search(repo.branch) or len(repo.branch) > 255):
+        raise GitError(f"{_plain(repo.branch)!r} is no name of a branch")
+
+
+def _plain(text: str) -> str:
+    """*text* of a repository's, for a terminal: short, and nothing that one obeys."""
+    text = text if len(text) <= 200 else f"{text[:199]}…"
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 class Mirror:
@@ -58,16 +101,17 @@ class Mirror:
 
     async def fetch(self, repo: Repo, *, key: bytes, token: bytes) -> Commit:
         """The newest commit of the branch. Raises GitError; what was there before is there still."""
+        check(repo)
         if not (self.folder / "HEAD").exists():
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True, mode=0o700)
-            await self._git("init", "--bare", "--quiet", str(self.folder))
+            await self._git("init", "--bare", "--quiet", "--template=", str(self.folder))
         wanted = f"refs/heads/{repo.branch}" if repo.branch else "HEAD"
         environment = self._credentials(repo, key, token)
         try:
             await self._git(
                 "fetch", "--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head", "--force",
-                repo.url, f"+{wanted}:{TIP}", extra=environment, within_s=FETCH_S, largest=repo.largest,
+                "--", repo.url, f"+{wanted}:{TIP}", extra=environment, within_s=FETCH_S, largest=repo.largest,
             )
         finally:
             for file in self.run.glob("*"):
@@ -87,8 +131,9 @@ class Mirror:
 
     async def commit(self, name: str) -> Commit:
         said = await self._git("log", "-1", "--no-show-signature", "--format=%H%x00%an <%ae>%x00%cI%x00%s", name, "--")
-        ident, author, date, subject = said.rstrip("\n").split("\0")
-        return Commit(id=ident, author=author, date=date, subject=subject[:200])
+        ident, _, rest = said.rstrip("\n").partition("\0")
+        author, date, subject = (_plain(text) for text in (*rest.split("\0", 2), "", "")[:3])
+        return Commit(id=ident, author=author, date=date, subject=subject)
 
     async def verify(self, commit: Commit, signers: str) -> None:
         """Raises GitError where *commit* bears no signature of one of *signers*: an ALLOWED SIGNERS file (ssh-keygen(1)), or
@@ -126,21 +171,19 @@ class Mirror:
 
     async def checkout(self, commit: Commit, goal: Path, largest: int) -> None:
         """The files of *commit* below *goal*. Raises GitError for what a tree must not have, with the path."""
-        total, links = 0, []
-        listing = await self._git("ls-tree", "-r", "-l", "-z", "--full-tree", commit.id)
+        total = 0
+        listing = await self._git("ls-tree", "-r", "-t", "-l", "-z", "--full-tree", commit.id)
         for entry in filter(None, listing.split("\0")):
             facts, _, path = entry.partition("\t")
-            mode, _, ident, size = facts.split()
+            mode, _, _, size = facts.split()
             if mode == "160000":
-                raise GitError(f"{path} is a submodule: submodules are not followed; put its files into the repository")
-            if mode == "120000":
-                links.append((path, ident))
+                raise GitError(f"{_plain(path)} is a submodule: submodules are not followed; put its files into the repository")
             total += int(size) if size.isdigit() else 0
         if total > largest:
             raise GitError(f"the files of commit {commit.short} have {total >> 20} MiB, more than the {largest >> 20} MiB "
                            "allowed (--max-size)")
         if path := await self._large_files(commit):
-            raise GitError(f"{path}: Git LFS files are not followed; put the file itself into the repository")
+            raise GitError(f"{_plain(path)}: Git LFS files are not followed; put the file itself into the repository")
         shutil.rmtree(goal, ignore_errors=True)
         goal.mkdir(parents=True, mode=0o755)
         index = {"GIT_INDEX_FILE": str(self.folder / "index.pystack"), "GIT_WORK_TREE": str(goal)}
@@ -173,8 +216,10 @@ class Mirror:
         out = {"GIT_SSH_COMMAND": " ".join(ssh)}
         if token:
             basic = base64.b64encode(b"x-access-token:" + token.strip()).decode()
-            out |= {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "http.extraHeader",
-                    "GIT_CONFIG_VALUE_0": f"Authorization: Basic {basic}"}
+            # git sends an extra header wherever it is redirected to
+            out |= {"GIT_CONFIG_COUNT": "2", "GIT_CONFIG_KEY_0": "http.extraHeader",
+                    "GIT_CONFIG_VALUE_0": f"Authorization: Basic {basic}",
+                    "GIT_CONFIG_KEY_1": "http.followRedirects", "GIT_CONFIG_VALUE_1": "false"}
         return out
 
     async def _git(
@@ -188,10 +233,12 @@ class Mirror:
             "PATH": os.environ.get("PATH", "/usr/bin:/bin"), "HOME": "/nonexistent", "LC_ALL": "C.UTF-8",
             "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": str(config), "GIT_TERMINAL_PROMPT": "0",
             "GIT_ALLOW_PROTOCOL": "https:http:ssh:file", "GIT_DIR": str(self.folder), "GIT_OPTIONAL_LOCKS": "0",
+            "GIT_NO_LAZY_FETCH": "1", "GIT_NO_REPLACE_OBJECTS": "1",
             **(extra or {}),
         }
 
         def limits() -> None:
+            resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
             if largest:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
 
@@ -204,12 +251,16 @@ class Mirror:
         except FileNotFoundError:
             raise GitError("there is no git on the server: `apt-get install git`") from None
         try:
-            out, err = await asyncio.wait_for(process.communicate(), within_s)
-        except (TimeoutError, asyncio.CancelledError) as error:
-            os.killpg(process.pid, signal.SIGKILL)
+            out, err = await asyncio.wait_for(_said(process), within_s)
+        except (TimeoutError, asyncio.CancelledError, _TooMuchError) as error:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
             if isinstance(error, asyncio.CancelledError):
                 raise
+            if isinstance(error, _TooMuchError):
+                most = f"{ENTRIES} files and folders, or {LISTING >> 20} MiB of their names"
+                raise GitError(f"the commit has more than {most}") from None
             raise GitError(f"git {words[0]}: it was not done after {within_s:.0f} s") from None
         if process.returncode:
             said = [line for line in err.decode(errors="replace").splitlines() if line.strip()]
@@ -217,6 +268,30 @@ class Mirror:
             if largest and (process.returncode == -signal.SIGXFSZ or grew):
                 raise GitError(f"the repository is larger than {largest >> 20} MiB (--max-size)")
             told = [s for s in said if TELLING.search(s)] or said[-3:]
-            first = "; ".join(dict.fromkeys(s.removeprefix("fatal: ").removeprefix("error: ") for s in told[:3]))
+            first = "; ".join(dict.fromkeys(_plain(s.removeprefix("fatal: ").removeprefix("error: ")) for s in told[:3]))
             raise GitError(f"git {words[0] if words[0] != '-c' else words[2]}: {first or f'exit status {process.returncode}'}")
         return out.decode(errors="replace")
+
+
+class _TooMuchError(Exception):
+    """More than LISTING, or than ENTRIES files, on standard output."""
+
+
+async def _said(process: asyncio.subprocess.Process) -> tuple[bytes, bytes]:
+    """All of both outputs, of the second the end. Raises _TooMuchError."""
+    assert process.stdout and process.stderr
+
+    async def all_of(stream: asyncio.StreamReader, most: int, *, cut: bool) -> bytes:
+        found, files = bytearray(), 0
+        while data := await stream.read(1 << 16):
+            found += data
+            files += data.count(0)
+            if len(found) > most or files > ENTRIES:
+                if not cut:
+                    raise _TooMuchError
+                del found[:-most]
+        return bytes(found)
+
+    out, err = await asyncio.gather(all_of(process.stdout, LISTING, cut=False), all_of(process.stderr, 1 << 16, cut=True))
+    await process.wait()
+    return out, err

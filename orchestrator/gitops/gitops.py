@@ -14,6 +14,7 @@ from aiohttp import web
 
 from agent.manifest import Record
 from orchestrator.errors import PystackError, RefusedError
+from orchestrator.gitops import git
 from orchestrator.gitops.follower import TREES, Follower
 from orchestrator.gitops.model import Repo, State, encoded
 from orchestrator.server.contents import NAME
@@ -75,6 +76,7 @@ class Gitops:
         repo = wish.repo
         if not NAME.fullmatch(repo.name):
             raise RefusedError(f"{repo.name!r} is no name: up to 64 letters, digits, _, . and -: choose one with --name", 400)
+        git.check(repo)
         if repo.name in self.followers:
             raise RefusedError(f"a repository is called {repo.name} already: choose another name with --name", 409)
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o711)

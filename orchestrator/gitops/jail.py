@@ -1,14 +1,14 @@
 """Loads the stacks of a checked out commit, as a program that sees nothing but that commit.
 
-It has the checkout as its root directory, is nobody, and has bounded memory and time: a path or a link that leaves the
-repository leads nowhere, whatever key it stands at, and a file that explodes ends this program alone. Source: chroot(2).
+It finds the checkout alone, read-only, in an otherwise empty root (`agent.trees`), is nobody, and has bounded memory and time:
+a path or a link that leaves the repository leads nowhere, whatever key it stands at, and a file that explodes ends this program
+alone.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import resource
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 import yaml
 
+from agent.trees import confine, sandbox
 from orchestrator.errors import PystackError
 from orchestrator.gitops.load import LIMIT_S, MEMORY, TOP, Found, Wish
 from orchestrator.stackfile.carried import with_cargo
@@ -24,7 +25,7 @@ from orchestrator.stackfile.load import Loaded, Options, load
 from orchestrator.stackfile.model import Stack
 from orchestrator.stackfile.naming import NAMES
 
-NOBODY = 65534
+CALLS = (*sandbox.READ_CALLS, "getcwd")
 INDEX = ("pystack.yml", "pystack.yaml")
 
 
@@ -46,19 +47,21 @@ class Index(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def main() -> None:
     wish = msgspec.json.decode(sys.stdin.buffer.read(), type=Wish)
     _warm_up()
-    os.chroot(wish.root)
-    os.chdir(TOP)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_CPU, (LIMIT_S, LIMIT_S))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    os.setgroups([])
-    os.setgid(NOBODY)
-    os.setuid(NOBODY)
+    sys.path.clear()  # what was not imported until now is not there
+    place = TOP.lstrip("/")
+    tree = confine.open_tree(f"{wish.root}/{place}", read_only=True, nested=False)
+    reply = confine.run(
+        lambda: _answer(wish), [tree], calls=CALLS, capabilities=(), place=place, nobody=True, memory=MEMORY, cpu_s=LIMIT_S
+    )
+    sys.stdout.write(json.dumps(reply))
+
+
+def _answer(wish: Wish) -> confine.Reply:
     try:
         found = _all(wish)
     except PystackError as error:
         found = Found(problem=str(error).replace(f"{TOP}/", "").replace(TOP, "the repository"))
-    sys.stdout.buffer.write(msgspec.json.encode(found))
+    return {"found": msgspec.json.encode(found).decode()}
 
 
 def _warm_up() -> None:

@@ -51,7 +51,10 @@ async def stacks_of(wish: Wish) -> tuple[tuple[Stack, ...], tuple[str, ...]]:
     if child.returncode:
         last = (err.decode(errors="replace").strip().splitlines() or [f"it ended with {child.returncode}"])[-1]
         raise PystackError(f"the stack files cannot be read within {MEMORY >> 20} MiB and {LIMIT_S} s: {last}")
-    found = msgspec.json.decode(out, type=Found)
+    reply = msgspec.json.decode(out)
+    if "error" in reply:
+        raise PystackError(f"the stack files cannot be read within {MEMORY >> 20} MiB and {LIMIT_S} s: {reply['error']}")
+    found = msgspec.json.decode(reply["found"], type=Found)
     if found.problem:
         raise PystackError(found.problem)
     return found.stacks, found.warnings

@@ -577,6 +577,10 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return web.json_response({"message": str(error)}, status=409)
     except (msgspec.MsgspecError, ValueError) as error:
         return web.json_response({"message": f"malformed request: {error}"}, status=400)
+    except RecursionError:
+        return web.json_response({"message": "malformed request: it is nested too deeply"}, status=400)
+    except web.RequestPayloadError as error:
+        return web.json_response({"message": f"malformed request: {error}"}, status=400)
     except web.HTTPException as error:
         return web.json_response({"message": error.reason}, status=error.status)
     except (ConnectionResetError, asyncio.CancelledError):

@@ -131,7 +131,7 @@ async def _carry(controller: Controller, move: Move, users: Sequence[Task], tell
         await _compare(source, target, move.volume)
         took = time.monotonic() - began
         tell({"event": "volume", "volume": move.volume, "from": move.source, "to": move.target,
-              "message": f"pass {number + 1} took {took:.1f} s"})
+              "message": f"pass {number + 1} took {took:.3f} s"})
         if took <= SHORT_S:
             break
     services = sorted({f"{t.stack}/{t.service}" for t in users if t.desired == "running" and t.stack in controller.stacks})
@@ -158,7 +158,7 @@ async def _carry(controller: Controller, move: Move, users: Sequence[Task], tell
     controller.volumes[moved.name] = moved
     tell({"event": "volume", "volume": move.volume, "from": move.source, "to": move.target,
           "message": f"{survey.files} files of {survey.bytes} bytes are the same on both; stopping, the last pass and "
-                     f"comparing took {time.monotonic() - began:.1f} s"})
+                     f"comparing took {time.monotonic() - began:.3f} s"})
     return move
 
 

@@ -10,6 +10,7 @@ import msgspec
 from agent.mailbox import assembled
 from agent.manifest import (
     PARTS,
+    ClusterNode,
     Container,
     Content,
     Manifest,
@@ -33,6 +34,7 @@ OF_EVERYTHING: dict[str, tuple[Any, ...]] = {
     "virtuals": (Virtual(service="web", network="s_default"),),
     "contents": (Content(digest="sha256:0a", data=b"said in confidence"),),
     "tunnels": (Tunnel(name="n2", underlay="10.0.0.2", key="AAAA"),),
+    "nodes": (ClusterNode(name="n2", addresses=("10.0.0.2",)),),
 }
 
 

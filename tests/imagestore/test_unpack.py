@@ -22,10 +22,8 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="owners of files need 
 
 
 def unpack(target: Path, data: bytes, digest: str = "") -> dict[str, object]:
-    done = subprocess.run(
-        [sys.executable, "-m", "agent.trees.layer", str(target), digest, "", ""], input=data, capture_output=True,
-        check=False,
-    )
+    words = [sys.executable, "-m", "agent.trees.layer", str(target), digest, "", "", "trusted.overlay.opaque", ""]
+    done = subprocess.run(words, input=data, capture_output=True, check=False)
     return json.loads(done.stdout)  # type: ignore[no-any-return]
 
 

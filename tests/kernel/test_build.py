@@ -58,3 +58,19 @@ def test_what_a_refused_build_brought_along_does_not_stay(lab: Pystack, tmp_path
                   f"@{tmp_path}/context.tar", "http://node/build")
     assert "the build context has no Dockerfile" in said
     assert not list((root / "build").rglob("token"))
+
+
+@pytest.mark.parametrize(("linked", "target"), [("", "."), ("/secrets", "."), ("/secrets/word", "word")])
+def test_a_context_hands_no_file_of_the_host_to_run(linked: str, target: str, lab: Pystack, tmp_path: Path) -> None:
+    """What lies beside a context comes from the client alone: links in its place would lead to files of the node."""
+    (tmp_path / "word").write_text("of the host")
+    files: dict[str, bytes | str | None] = {
+        "Dockerfile": b"FROM busybox\nRUN --mount=type=secret,id=word cat /run/secrets/word\n",
+        f"{BUILD_EXTRAS}{linked}": str(tmp_path / target),
+    }
+    (tmp_path / "context.tar").write_bytes(tar_of(files))
+    socket = f"{lab.environment['PYSTACK_ROOT']}/run/docker.sock"
+    said = lab.on("n1", "curl", "-s", "--unix-socket", socket, "-X", "POST", "--data-binary",
+                  f"@{tmp_path}/context.tar", "http://node/build")
+    assert "is a symbolic link: refused" in said
+    assert "of the host" not in said

@@ -232,15 +232,14 @@ def test_exec(docker: Docker, sleeper: str) -> None:
 @pytest.mark.parametrize("how", [("run", "-it", "--rm", "busybox", "sh"), ("exec", "-it", "NAME", "sh")], ids=["run", "exec"])
 def test_a_terminal_has_the_size_of_the_one_in_front(docker: Docker, sleeper: str, how: tuple[str, ...]) -> None:
     terminal = Terminal(docker, *(sleeper if w == "NAME" else w for w in how), rows=33, columns=101)
-    terminal.type("stty size; echo\n")
-    terminal.shows(r"33 101")
 
-    def follows() -> None:
-        terminal.resize(50, 99)  # each time: the client does not listen for the signal from its first moment on
-        terminal.type("stty size; echo asked\n")
-        assert "50 99" in terminal.shows(r"(\d+ \d+)\r\nasked")
+    def has(rows: int, columns: int) -> None:
+        terminal.resize(rows, columns)  # each time: the client does not listen for the signal from its first moment on
+        terminal.type("echo; stty size; echo asked\n")
+        assert f"{rows} {columns}" in terminal.shows(r"\r\n[^\n]*\r\nasked")
 
-    eventually(follows)
+    eventually(lambda: has(33, 101))
+    eventually(lambda: has(50, 99))
     terminal.type("exit 5\n")
     assert terminal.ends() == 5
 

@@ -226,7 +226,7 @@ def test_what_is_wrong_is_refused_and_spoils_nothing(client: docker.DockerClient
         client.networks.create("second", ipam=IPAMConfig(pool_configs=[IPAMPool(subnet="10.91.0.0/16")]))
     first.remove()
     for wish, said in (
-        ({"name": "a b"}, "Invalid container name"), ({"log_config": LogConfig(type="nosuch")}, "logger: no log driver named 'nosuch'"),
+        ({"name": "a b"}, "Invalid container name"), ({"log_config": LogConfig(type="nosuch")}, "no log driver named 'nosuch'"),
     ):
         with pytest.raises(docker.errors.APIError, match=said):
             client.containers.create("busybox", "true", **wish)

@@ -59,7 +59,7 @@ networks: {b: {internal: true}, c: {}}
 """
 
     def kernel() -> dict[str, list[str]]:
-        rules = stack.pystack.on("n1", "nft", "list", "ruleset")
+        rules = re.sub(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}", "MAC", stack.pystack.on("n1", "nft", "list", "ruleset"))
         bridges = stack.pystack.on("n1", "ip", "-br", "addr", "show", "type", "bridge")
         inside = stack.exec("web", "sh", "-c", "ip -o -4 addr; ip route; cat /proc/net/dev | wc -l")
         v1, v2 = "/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory.max"

@@ -298,7 +298,7 @@ def test_images_save_load_and_rm(lab: Pystack, tmp_path: Path) -> None:
     lab("image", "rm", "other:1")
     refused = lab("image", "load", "-i", "/etc/passwd", check=False)
     assert refused.returncode == 1
-    assert "no image archive" in refused.stderr
+    assert "not an image archive" in refused.stderr
 
 
 def test_the_openapi_document_names_every_route(lab: Pystack) -> None:

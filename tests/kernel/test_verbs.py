@@ -103,16 +103,19 @@ def test_cp_both_ways(stack: Stack, tmp_path: Path) -> None:
 
 def test_an_archive_cannot_write_outside_the_container(lab: Pystack) -> None:
     lab("container", "run", "-d", "--name", "jail", "busybox", "sleep", "1000")
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as archive:
-        for name in ("../../../../escaped", "/escaped"):
+    root = Path(lab.environment["PYSTACK_ROOT"])
+    words = [sys.executable, "-m", "orchestrator", "container", "cp", "-", "jail:/tmp"]
+    for name in ("/escaped", "../../../../escaped"):
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w") as archive:
             info = tarfile.TarInfo(name)
             info.size = 4
             archive.addfile(info, io.BytesIO(b"evil"))
-    root = Path(lab.environment["PYSTACK_ROOT"])
-    words = [sys.executable, "-m", "orchestrator", "container", "cp", "-", "jail:/tmp"]
-    subprocess.run(words, input=out.getvalue(), env=lab.environment, check=True, capture_output=True)
-    assert lab("container", "exec", "jail", "cat", "/escaped").stdout == "evil"
+        done = subprocess.run(words, input=out.getvalue(), env=lab.environment, check=False, capture_output=True)
+        said = done.stderr.decode()
+        refused = (1, f"pystack: the archive's entry {name} leaves its root\n")
+        assert (done.returncode, said) == (refused if ".." in name else (0, ""))
+    assert lab("container", "exec", "jail", "ls", "/tmp").stdout.split() == ["escaped"]
     assert not Path("/escaped").exists()
     assert not (root / "escaped").exists()
     lab("container", "rm", "-f", "jail")

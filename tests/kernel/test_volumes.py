@@ -101,7 +101,7 @@ def test_a_guest_sees_the_volume_and_nothing_else(stack: Stack, cluster: Pystack
            "-o IdentitiesOnly=yes")
     address = f"root@10.99.0.{home[1]}"
     listed = cluster.on(guest, "sh", "-c", f"echo 'ls /' | sftp -s /x {ssh} {address} 2>/dev/null")
-    assert set(listed.replace("sftp> ls /", "").split()) == {"/dev", "/etc", "/lib", "/lib64", "/usr", "/volume"}
+    assert set(listed.replace("sftp> ls /", "").split()) == {"/bin", "/dev", "/etc", "/lib", "/lib64", "/usr", "/volume"}
     shell = cluster.on(guest, "sh", "-c", f"ssh {ssh} {address} touch /volume/proof </dev/null", check=False)
     assert shell == ""
     assert not (_folder(stack, home) / "proof").exists()

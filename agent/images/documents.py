@@ -1,0 +1,92 @@
+"""Documents of images as strangers send them: bounded, of the types that they must have, and told of in one sentence.
+
+Nothing here does I/O. What is returned holds: digests are well-formed, sizes are sizes, and a manifest has no more layers than
+are allowed. Source: OCI Image Specification 1.1, descriptor.md, manifest.md, config.md; Docker Image Specification v1.2
+(manifest.json); CVE-2021-41190.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+from agent.errors import ImageError
+from agent.images import types
+from agent.settings import Limits
+from agent.trees.extract import quoted
+
+T = TypeVar("T")
+
+
+class Saved(msgspec.Struct, frozen=True, rename="pascal"):
+    """One entry of the manifest.json of `docker save`: names of members of the archive."""
+
+    config: str
+    layers: tuple[str, ...]
+    repo_tags: tuple[str, ...] | None = None
+
+
+def read(data: bytes, kind: type[T], what: str, limit: int) -> T:
+    """*data* as a JSON document of type *kind*. Raises ImageError, which calls it *what*."""
+    if len(data) > limit:
+        raise ImageError(f"{what} has more than the {limit} bytes that are allowed")
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except RecursionError:
+        raise ImageError(f"{what} is nested too deeply") from None
+    except (msgspec.MsgspecError, ValueError) as error:  # the second: text that is no UTF-8
+        raise ImageError(f"{what} is malformed: {quoted(str(error))}") from None
+
+
+def kind_of(data: bytes, header: str, what: str, limit: int) -> str:
+    """The media type of a manifest or index: what the document says of itself, else the *header*, checked against what it is.
+
+    Raises ImageError, also for one that has both layers and manifests."""
+    document = read(data, dict[str, msgspec.Raw], what, limit)
+    if "layers" in document and "manifests" in document:
+        raise ImageError(f"{what} has both layers and manifests: it is neither a manifest nor an index")
+    said = document.get("mediaType")
+    kind = read(bytes(said), str | None, f"the mediaType of {what}", limit) if said is not None else None  # type: ignore[arg-type]
+    kind = kind or header.partition(";")[0].strip()
+    if "manifests" in document and kind not in types.INDEXES:
+        kind = types.OCI_INDEX
+    if kind not in types.INDEXES + types.MANIFESTS:
+        raise ImageError(f"{what} is of type {quoted(kind) or 'unknown'}, which pystack cannot read")
+    return kind
+
+
+def index(data: bytes, what: str, limits: Limits) -> types.Index:
+    """Raises ImageError."""
+    return read(data, types.Index, what, limits.manifest_bytes)
+
+
+def manifest(data: bytes, what: str, limits: Limits) -> types.Manifest:
+    """Raises ImageError."""
+    found = read(data, types.Manifest, what, limits.manifest_bytes)
+    if len(found.layers) > limits.layers:
+        raise ImageError(f"{what} has {len(found.layers)} layers; {limits.layers} are allowed (limits.layers)")
+    if found.config.size > limits.config_bytes:
+        raise ImageError(f"{what} has a config of {found.config.size} bytes; {limits.config_bytes} are allowed "
+                         "(limits.config_bytes)")
+    for layer in found.layers:
+        if layer.size > limits.bytes:
+            raise ImageError(f"{what} has a layer of {layer.size} bytes; {limits.bytes} are allowed (limits.bytes)")
+    return found
+
+
+def config(data: bytes, what: str, limits: Limits, *, layers: int) -> types.Config:
+    """The config of an image whose manifest has so many *layers*. Raises ImageError."""
+    found = read(data, types.Config, what, limits.config_bytes)
+    if len(found.rootfs.diff_ids) != layers:
+        raise ImageError(f"{what} names {len(found.rootfs.diff_ids)} layers, the manifest {layers}")
+    return found
+
+
+def saved(data: bytes, what: str, limits: Limits) -> tuple[Saved, ...]:
+    """The manifest.json of a `docker save` archive. Raises ImageError."""
+    found = read(data, tuple[Saved, ...], what, limits.manifest_bytes)
+    for entry in found:
+        if len(entry.layers) > limits.layers:
+            raise ImageError(f"{what} has an image of {len(entry.layers)} layers; {limits.layers} are allowed (limits.layers)")
+    return found

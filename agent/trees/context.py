@@ -1,0 +1,36 @@
+"""Unpacks the context of a build: `python -m agent.trees.context TARGET LIMITS` reads a tar on standard input.
+
+It may be compressed. All files become the builder's own, devices are left out. Source: Docker Engine API v1.43, ImageBuild.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import BinaryIO
+
+from agent.trees import confine, sandbox
+from agent.trees.extract import Bounds, Policy, extract
+from agent.trees.streams import Decompressed, Source
+from agent.trees.tree import Tree
+
+
+def unpack(tree: Tree, source: BinaryIO, bounds: Bounds) -> confine.Reply:
+    plain = Decompressed(Source(source, None), bounds.bytes)
+    extract(plain, tree, Policy(what="build context", owners=False, attributes=False, devices=False), bounds)
+    plain.drain()
+    return {}
+
+
+def main(target: str, limits: str) -> int:
+    bounds = Bounds.of(limits)
+    try:
+        tree = confine.open_tree(target, read_only=False, nested=False)
+    except OSError as error:
+        return confine.answer({"error": f"the build's folder cannot be reached: {error.strerror}", "status": 500})
+    return confine.answer(confine.run(
+        lambda: unpack(Tree(tree), sys.stdin.buffer, bounds), [tree], calls=sandbox.WRITE_CALLS, capabilities=sandbox.OWNERS
+    ))
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:3]))

@@ -1,0 +1,76 @@
+"""What a container wrote, or all that it holds, as a tar on standard output; or what it changed, as JSON.
+
+    python -m agent.trees.packing layer UPPER ATTRIBUTE        its writable layer, deletions as whiteouts
+    python -m agent.trees.packing export ROOT FIRST_ID         all files; FIRST_ID is the host's ID that is root in there
+    python -m agent.trees.packing changes UPPER LOWER          {"changes": [[path, kind], …]}, kind as in ContainerChanges
+
+Where it fails, a reply with "error" is the last line of standard error (of standard output for changes), and the exit status 1.
+Source: OCI Image Specification, layer.md; Docker Engine API v1.43, ContainerExport, ContainerChanges.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import BinaryIO
+
+from agent.trees import confine, sandbox
+from agent.trees.pack import Packer, changes, pack_layer, walk
+from agent.trees.tree import Tree
+
+MAX_CHANGES = 1_000_000
+
+
+def layer(upper: Tree, out: BinaryIO, attribute: str) -> confine.Reply:
+    packer = Packer(out)
+    pack_layer(upper, packer, attribute)
+    packer.end()
+    return {}
+
+
+def export(root: Tree, out: BinaryIO, first_id: int) -> confine.Reply:
+    packer = Packer(out, first_id=first_id)
+    for seen in walk(root):
+        packer.entry(seen, seen.path)
+    packer.end()
+    return {}
+
+
+def changed(upper: Tree, lower: Tree) -> confine.Reply:
+    found: list[list[object]] = []
+    for path, kind in changes(upper, lower):
+        if len(found) >= MAX_CHANGES:
+            return {"error": f"it changed more than {MAX_CHANGES} files", "status": 400}
+        found.append([path, kind])
+    return {"changes": found}
+
+
+def main(verb: str, root: str, more: str) -> int:
+    out = sys.stdout.buffer
+    try:
+        trees = [confine.open_tree(root, read_only=True, nested=False)]
+        if verb == "changes":
+            trees.append(confine.open_tree(more, read_only=True, nested=False))
+    except OSError as error:
+        return _told({"error": f"the container's files cannot be reached: {error.strerror}", "status": 500}, verb)
+    works = {
+        "layer": lambda: layer(Tree(trees[0]), out, more),
+        "export": lambda: export(Tree(trees[0]), out, int(more)),
+        "changes": lambda: changed(Tree(trees[0]), Tree(trees[1])),
+    }
+    # trusted.overlay.* is read by CAP_SYS_ADMIN of the host's own user namespace alone; what calls are left cannot use it
+    noted = verb == "layer" and more.startswith("trusted.")
+    capabilities: Sequence[str] = (*sandbox.READER, "SYS_ADMIN") if noted else sandbox.READER
+    reply = confine.run(works[verb], trees, calls=sandbox.READ_CALLS, capabilities=capabilities, user=not noted)
+    return _told(reply, verb)
+
+
+def _told(reply: confine.Reply, verb: str) -> int:
+    if verb != "changes":
+        os.dup2(2, 1)  # the first output is the archive's
+    return confine.answer(reply)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:4]))

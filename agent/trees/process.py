@@ -1,0 +1,126 @@
+"""Starts the workers of this room from an event loop, feeds them, and hears what they say."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from agent.rootless import MARK
+
+log = logging.getLogger(__name__)
+PROGRAMS = Path(__file__).parents[2]
+REPLY_BYTES = 256 << 20
+STALL_S = 60.0
+ENDING = 10
+"""How many times that long a worker may take after its last byte: a disk may have much to write."""
+Reply = dict[str, Any]
+
+
+def environment() -> dict[str, str]:
+    """All that a worker is told: no locale, no path of ours, no secret."""
+    return {"LC_ALL": "C.UTF-8", **({MARK: os.environ[MARK]} if MARK in os.environ else {})}
+
+
+def command(module: str, arguments: Sequence[str]) -> list[str]:
+    """What starts `agent.trees.MODULE`, in the directory PROGRAMS."""
+    return [sys.executable, "-E", "-s", "-m", f"agent.trees.{module}", *arguments]
+
+
+@contextlib.asynccontextmanager
+async def started(
+    module: str, arguments: Sequence[str], *, stdin: int = DEVNULL, stderr: int | None = None
+) -> AsyncIterator[Process]:
+    """The worker `agent.trees.MODULE`, which does not outlive this."""
+    child = await asyncio.create_subprocess_exec(
+        *command(module, arguments), stdin=stdin, stdout=PIPE, stderr=stderr, cwd=PROGRAMS, env=environment(),
+        limit=REPLY_BYTES,
+    )
+    try:
+        yield child
+    finally:
+        if child.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                child.kill()
+            await child.wait()
+
+
+async def fed(
+    module: str, arguments: Sequence[str], source: AsyncIterable[bytes], *, stall_s: float = STALL_S,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Reply:
+    """What the worker replies that reads *source* as its standard input; *progress* hears of bytes taken from it.
+
+    No byte for *stall_s* seconds, from the source or into the worker, ends both, and is a reply with "error"."""
+    async with started(module, arguments, stdin=PIPE) as child:
+        assert child.stdin
+        chunks = aiter(source)
+        waiting = "no byte came"
+        try:
+            while True:
+                waiting = "no byte came"
+                async with asyncio.timeout(stall_s):
+                    chunk = await anext(chunks, None)
+                if chunk is None:
+                    break
+                waiting = "nothing could be written"
+                child.stdin.write(chunk)
+                async with asyncio.timeout(stall_s):
+                    await child.stdin.drain()
+                progress(len(chunk))
+            child.stdin.close()
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the worker ended early and says why
+        except TimeoutError:
+            return {"error": f"{waiting} for {stall_s:g} s", "status": 400}
+        return await _reply(child, stall_s)
+
+
+async def asked(module: str, arguments: Sequence[str], *, stall_s: float = STALL_S) -> Reply:
+    """What the worker replies."""
+    async with started(module, arguments) as child:
+        return await _reply(child, stall_s)
+
+
+async def _reply(child: Process, stall_s: float) -> Reply:
+    assert child.stdout
+    try:
+        async with asyncio.timeout(stall_s * ENDING):
+            line = await child.stdout.readline()
+            await child.wait()
+    except TimeoutError:
+        return {"error": f"the worker process did not end for {stall_s * ENDING:g} s", "status": 500}
+    except ValueError:
+        return {"error": f"the worker process answered with more than {REPLY_BYTES} bytes", "status": 500}
+    return parsed(line)
+
+
+def parsed(line: bytes) -> Reply:
+    """A reply of a worker's. Where a fault is ours, the log has the places that led to it."""
+    if not line:
+        return {"error": "the worker process was killed", "status": 500}
+    reply: Reply = json.loads(line)
+    if places := reply.pop("trace", None):
+        log.error("a worker failed: %s: %s", reply["error"], " > ".join(places))
+    return reply
+
+
+async def output(module: str, arguments: Sequence[str], fail: Callable[[Reply], Exception]) -> AsyncIterator[bytes]:
+    """What the worker writes to its standard output; its reply is then the line on the other one. Raises what *fail* makes of
+    a reply with "error"."""
+    async with started(module, arguments, stderr=PIPE) as child:
+        assert child.stdout and child.stderr
+        while data := await child.stdout.read(1 << 18):
+            yield data
+        lines = (await child.stderr.read()).splitlines()
+        await child.wait()
+        reply = parsed(lines[-1] if lines else b"") if child.returncode else {}
+    if reply:
+        raise fail(reply)
