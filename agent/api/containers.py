@@ -14,7 +14,7 @@ from aiohttp import web
 from agent.api import checks, describe, execs, images, networks, translate, volumes
 from agent.api.filters import Filters, labelled, moment, moment_of, one_of, pattern, truth, whole
 from agent.api.hijack import MULTIPLEXED, RAW, frame
-from agent.api.keys import ENGINE, answer, body, flag, minor, number
+from agent.api.keys import ENGINE, answer, body, flag, minor, number, seconds
 from agent.containers import logs
 from agent.engine.engine import Engine, signal_number
 from agent.engine.records import Record
@@ -142,10 +142,8 @@ async def start(request: web.Request) -> web.Response:
 
 def _grace(request: web.Request) -> float | None:
     """Seconds to wait for an end before it is made; None for the container's own, and -1 is for ever."""
-    if not request.query.get("t"):
-        return None
-    wait = number(request, "t")
-    return translate.FOR_EVER_S if wait < 0 else float(wait)
+    wait = seconds(request, "t")
+    return translate.FOR_EVER_S if wait is not None and wait < 0 else wait
 
 
 async def stop(request: web.Request) -> web.Response:

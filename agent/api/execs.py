@@ -69,9 +69,11 @@ def of(record: Record) -> list[str]:
     return [e.id for e in EXECS.values() if e.record.id == record.id and not e.ended]
 
 
-def _forget() -> None:
-    for found in [e for e in EXECS.values() if e.ended and time.monotonic() - e.ended > KEPT_S]:
-        del EXECS[found.id]
+def _forget(engine: Engine) -> None:
+    """Drop those that ended long ago, and those whose containers are gone."""
+    for found in list(EXECS.values()):
+        if found.record.id not in engine.records or (found.ended and time.monotonic() - found.ended > KEPT_S):
+            del EXECS[found.id]
 
 
 def _runs(record: Record) -> None:
@@ -89,7 +91,7 @@ async def create(request: web.Request) -> web.Response:
         raise BadRequestError("No exec command specified: Cmd says what shall be run")
     _runs(record)
     Keys(wish.get("DetachKeys", ""))
-    _forget()
+    _forget(engine)
     made = Exec(
         id=os.urandom(32).hex(), record=record, command=wish["Cmd"], tty=wish.get("Tty", False),
         stdin=wish.get("AttachStdin", False), stdout=wish.get("AttachStdout", False), stderr=wish.get("AttachStderr", False),

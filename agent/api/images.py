@@ -337,6 +337,14 @@ async def _downloaded(engine: Engine, source: str, reference: Any, given: RunCon
         raise ImageError(f"{url}: {error or type(error).__name__}") from error
 
 
+def told_of(engine: Engine, image: Image, gone: list[dict[str, str]]) -> None:
+    """Events of what was taken from *image*: names, and the image itself."""
+    for row in gone:
+        event(engine, "untag" if "Untagged" in row else "delete", image, row.get("Untagged") or image.id)
+        if "Deleted" in row:
+            engine.committed.pop(image.id, None)
+
+
 def event(engine: Engine, action: str, image: Image, name: str) -> None:
     labels = (image.config.config or RunConfig()).labels or {}
     engine.events.emit("image", action, image.id if action not in ("pull", "push") else name, {**labels, "name": name})
@@ -475,8 +483,7 @@ async def remove(request: web.Request) -> web.Response:
         gone = [{"Untagged": parse(text).familiar}]
     else:
         gone = engine.images.remove(image.id if by_id else text, in_use=engine.images_in_use() if not force else set())
-    for row in gone:
-        event(engine, "untag" if "Untagged" in row else "delete", image, row.get("Untagged") or image.id)
+    told_of(engine, image, gone)
     return answer(gone)
 
 
@@ -497,8 +504,7 @@ async def prune(request: web.Request) -> web.Response:
     })
     for image in doomed:
         rows = engine.images.remove(image.id, in_use=set())
-        for row in rows:
-            event(engine, "untag" if "Untagged" in row else "delete", image, row.get("Untagged") or image.id)
+        told_of(engine, image, rows)
         gone += rows
     freed = engine.images.collect()
     engine.events.emit("image", "prune", "", {"reclaimed": str(freed)})

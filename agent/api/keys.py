@@ -39,6 +39,14 @@ def number(request: web.Request, name: str, default: int = 0) -> int:
     return int(text) if text else default
 
 
+def seconds(request: web.Request, name: str) -> float | None:
+    """A span of time of the query; None where it is left out or empty. Raises BadRequestError."""
+    text = request.query.get(name, "")
+    if text and not re.fullmatch(r"-?[0-9]{1,9}(\.[0-9]{1,9})?", text):
+        raise BadRequestError(f"{name}={quoted(text)}: a number of seconds")
+    return float(text) if text else None
+
+
 def terminal_size(request: web.Request) -> tuple[int, int]:
     """Rows and columns that the query asks for. Raises BadRequestError."""
     size = number(request, "h"), number(request, "w")

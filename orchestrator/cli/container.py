@@ -66,7 +66,7 @@ def run(image: str, command: tuple[str, ...], **given: Any) -> None:
         begin(client, ident)
         click.echo(ident)
         return
-    raise SystemExit(follow(client, ident, tty=given["tty"], stdin=given["interactive"]))
+    raise SystemExit(follow(client, ident, tty=given["tty"], stdin=given["interactive"], removed=given["remove"]))
 
 
 def _create(client: Client, image: str, document: dict[str, Any], name: str, policy: str) -> str:
