@@ -4,7 +4,7 @@ PROGRAMS = runc crun conmon nft ip buildah docker-registry curl busybox mmdebstr
 PYTEST = .venv/bin/python -m pytest
 
 # what `ruff format` lays out; a room that joins stays in
-FORMATTED = bench tests/bench tests/docs tests/escape tests/fuzz
+FORMATTED = bench orchestrator/placement tests/bench tests/docs tests/escape tests/fuzz tests/placement
 
 .PHONY: setup check test test-vm lint bench fuzz quickstart
 setup:

@@ -12,10 +12,10 @@ import msgspec
 
 from agent.manifest import Container, Facts, Task
 from bench.rows import Row, row, size
-from orchestrator.placement.arrays import Arrays
-from orchestrator.placement.board import Demand
+from orchestrator.placement.greedy import TaskGroup, place
 from orchestrator.placement.node import Node
-from orchestrator.placement.solve import Unit, place
+from orchestrator.placement.node_table import NodeTable
+from orchestrator.placement.request import PlacementRequest
 from orchestrator.stackfile.model import Placement, Reserves
 
 SWARMKIT = 100_000 / 90.9
@@ -34,7 +34,7 @@ def _nodes() -> list[Node]:
     ]
 
 
-def _units() -> list[Unit]:
+def _groups() -> list[TaskGroup]:
     rnd = random.Random(1)
     out = []
     for i in range(TASKS // REPLICAS):
@@ -44,8 +44,8 @@ def _units() -> list[Unit]:
             max_per_node=rnd.choice([0, 0, 1]),
         )
         out.append(
-            Unit(
-                Demand(
+            TaskGroup(
+                PlacementRequest(
                     service=f"s/{i}",
                     placement=wish,
                     reserves=Reserves(cpus=rnd.choice([0, 0.5, 1]), memory=rnd.choice([0, 1 << 30])),
@@ -58,49 +58,48 @@ def _units() -> list[Unit]:
     return out
 
 
-def _commit(units: list[Unit], nodes: list[Node], chosen: list[list[int]], store: dict[str, bytes]) -> None:
+def _commit(groups: list[TaskGroup], nodes: list[Node], chosen: list[list[int]], store: dict[str, bytes]) -> None:
     """As the server does: a key for each task, its record encoded."""
     container = Container(image="busybox")
     encode = msgspec.json.Encoder().encode
-    for unit, places in zip(units, chosen, strict=True):
-        service = unit.demand.service[2:]
+    for group, places in zip(groups, chosen, strict=True):
+        service = group.request.service[2:]
         for index, at in enumerate(places):
             task = Task(name=f"s-{service}-{index}", stack="s", service=service, container=container, node=nodes[at].name)
             store[f"tasks/{task.node}/{task.name}"] = encode(task)
 
 
 def measure() -> dict[str, Row]:
-    nodes, units = _nodes(), _units()
+    nodes, groups = _nodes(), _groups()
     names = {n.name for n in nodes}
     mixed, equal = [], []
-    board = Arrays(nodes, names)
+    table = NodeTable(nodes, names)
     chosen: list[list[int]] = []
     for _ in range(ROUNDS):
-        board, store = Arrays(nodes, names), dict[str, bytes]()
+        table, store = NodeTable(nodes, names), dict[str, bytes]()
         start = time.perf_counter()
-        chosen = place(board, units)
-        _commit(units, nodes, chosen, store)
+        chosen = place(table, groups)
+        _commit(groups, nodes, chosen, store)
         mixed.append(len(store) / (time.perf_counter() - start))
         start = time.perf_counter()
-        one = [Unit(Demand(service="s/one"), TASKS)]
-        _commit(one, nodes, place(Arrays(nodes, names), one), {})
+        one = [TaskGroup(PlacementRequest(service="s/one"), TASKS)]
+        _commit(one, nodes, place(NodeTable(nodes, names), one), {})
         equal.append(TASKS / (time.perf_counter() - start))
     return {
         "placement_mixed": row(statistics.median(mixed), SWARMKIT, "tasks/s", "higher"),
         "placement_replicas": row(statistics.median(equal), SWARMKIT, "tasks/s", "higher"),
-        "replan_p99": _replan(board, units, chosen),
+        "replan_p99": _replan(table, groups, chosen),
     }
 
 
-def _replan(board: Arrays, units: list[Unit], chosen: list[list[int]]) -> Row:
-    """A node with 100 tasks is lost: they are placed anew on a board that is there; against a goal of 50 ms."""
+def _replan(table: NodeTable, groups: list[TaskGroup], chosen: list[list[int]]) -> Row:
+    """A node with 100 tasks is lost: they are placed anew on a table that is there; against a goal of 50 ms."""
     took = []
     for lost in range(LOST):
-        board._open[lost] = False
-        board._static.clear()
-        homeless = [(u, places.count(lost)) for u, places in zip(units, chosen, strict=True) if lost in places][:100]
+        table.ready[lost] = False
+        homeless = [(g, places.count(lost)) for g, places in zip(groups, chosen, strict=True) if lost in places][:100]
         start = time.perf_counter()
-        place(board, [Unit(u.demand, n) for u, n in homeless])
+        place(table, [TaskGroup(g.request, n) for g, n in homeless])
         took.append((time.perf_counter() - start) * 1e3 * 100 / max(1, sum(n for _, n in homeless)))
     took.sort()
     return row(took[len(took) * 98 // 100], 50.0, "ms")

@@ -16,7 +16,7 @@ from agent.api import dial, doctor, mailbox, manifest, moving, shipping, table, 
 from agent.api.keys import CONVERGER, ENGINE, MAILBOX, VERSION, answer
 from agent.api.table import Handler
 from agent.engine.converge import Converger
-from agent.errors import AgentError, BadRequestError, NotFoundError, NotModifiedError, not_twice, told
+from agent.errors import AgentError, BadRequestError, NotFoundError, NotModifiedError, not_twice, shown, told
 from agent.mailbox import Mailbox
 from agent.takeover import Written
 from agent.trees.extract import quoted
@@ -24,8 +24,6 @@ from agent.trees.extract import quoted
 log = logging.getLogger(__name__)
 LARGEST = 64 << 20
 """Bytes of a request's body that is read as a whole; images, archives and build contexts stream."""
-LONGEST = 1900
-"""Characters of an error's message."""
 
 
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -70,13 +68,6 @@ def _plain(request: web.Request) -> None:
     for key, value in request.match_info.items():
         if "/" in value and key not in PATHS and not any(part in request.path for part in ("/images/", "/distribution/")):
             raise NotFoundError(f"there is no {key} {quoted(value)}")
-
-
-def shown(text: str) -> str:
-    """*text* as it may go to a terminal: what a stranger called something does not move its cursor, nor fill it."""
-    if len(text) > LONGEST:
-        text = f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
-    return "".join(c if (c.isprintable() and not 0xD800 <= ord(c) < 0xE000) or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
 class OneLine(logging.Filter):

@@ -12,6 +12,7 @@ import msgspec
 
 from agent.api.translate import RATES
 from agent.containers.logs import instant
+from agent.engine import prepare
 from agent.engine.engine import Engine
 from agent.engine.records import Record
 from agent.errors import AgentError
@@ -237,6 +238,7 @@ def inspected(engine: Engine, record: Record, execs: Sequence[str] = (), version
     config = (image.config.config if image else None) or RunConfig()
     path, arguments = _command(c, config)
     bundle, directory = engine.bundle(record), engine.directory(record)
+    etc = prepare.etc(bundle)
     attached = networks(engine, record, version)
     default: Document = next((attached[e.network] for e in record.endpoints if e.default), {})
     flat = ("IPAddress", "IPPrefixLen", "Gateway", "MacAddress", "GlobalIPv6Address", "GlobalIPv6PrefixLen", "IPv6Gateway",
@@ -244,8 +246,8 @@ def inspected(engine: Engine, record: Record, execs: Sequence[str] = (), version
     return {
         "Id": record.id, "Name": f"/{record.name}", "Created": record.created, "State": _state(record),
         "Image": image.id if image else "", "RestartCount": record.restarts, "Driver": "overlay2", "Platform": "linux",
-        "Path": path, "Args": arguments, "ResolvConfPath": str(bundle / "resolv.conf"),
-        "HostnamePath": str(bundle / "hostname"), "HostsPath": str(bundle / "hosts"), "LogPath": str(directory / "log"),
+        "Path": path, "Args": arguments, "ResolvConfPath": str(etc / "resolv.conf"),
+        "HostnamePath": str(etc / "hostname"), "HostsPath": str(etc / "hosts"), "LogPath": str(directory / "log"),
         "MountLabel": "", "ProcessLabel": "", "AppArmorProfile": "", "ExecIDs": execs or None,
         "GraphDriver": {"Name": "overlay2", "Data": {
             "UpperDir": str(directory / "upper"), "WorkDir": str(directory / "work"), "MergedDir": str(bundle / "rootfs"),

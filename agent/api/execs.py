@@ -62,6 +62,8 @@ class Exec(msgspec.Struct, kw_only=True):
 
 
 EXECS: dict[str, Exec] = {}
+KEPT = 2048
+"""What is remembered of them, the newest; those that run in any case."""
 
 
 def of(record: Record) -> list[str]:
@@ -99,6 +101,8 @@ async def create(request: web.Request) -> web.Response:
         privileged=wish.get("Privileged", False), keys=wish.get("DetachKeys", ""), size=_size(wish),
     )
     EXECS[made.id] = made
+    for old in [e.id for e in EXECS.values() if not e.running][: max(0, len(EXECS) - KEPT)]:
+        del EXECS[old]
     _tell(engine, made, "exec_create")
     return answer({"Id": made.id}, 201)
 

@@ -152,8 +152,8 @@ def system_files(p: Parts) -> None:
     for target, source in p.system_files.items():
         below = [(t, s) for t, s in read_only if target.startswith(f"{t}/")]
         if all((s / target[len(t) + 1 :]).exists() for t, s in below):
-            entry = {"destination": target, "type": "bind", "source": str(source), "options": ["rbind", "rprivate"]}
-            p.document["mounts"].append(entry)
+            options = ["rbind", "rprivate", *(_locked(source) if p.ids else ())]
+            p.document["mounts"].append({"destination": target, "type": "bind", "source": str(source), "options": options})
 
 
 def _locked(source: Path) -> list[str]:

@@ -388,7 +388,7 @@ class Engine:
             await self.networks.detach(record)
         failpoint("container.unmount")
         images = [prepare.image_point(m) for m in record.container.mounts if m.kind == "image"]
-        for point in (prepare.SECRETS, *images, "rootfs"):
+        for point in (prepare.SECRETS, prepare.ETC, *images, "rootfs"):
             mounts.unmount(self.bundle(record) / point)
         if (mapped := self.bundle(record) / prepare.MAPPED).is_dir():
             for inner in mounts.below(mapped):

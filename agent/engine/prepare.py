@@ -28,6 +28,11 @@ MAPPED = "mapped"
 """The folder of a bundle for mounts of parts of volumes, and of what has the owners of another user namespace."""
 SECRETS = "secrets"
 """The folder of a bundle that is never on a disk."""
+ETC = "etc"
+"""The folder of a bundle for the files in /etc that a container may write to: a file system of its own, or it could fill the
+host's /run."""
+ETC_BYTES = 4 << 20
+"""Room for a host's own /etc/hosts, where a container shares its network, and for what a container adds."""
 DOCKER_SOCKETS = ("/var/run/docker.sock", "/run/docker.sock")
 DOCKER_MARK = "/.dockerenv"
 """The file by which programs know that they are in a container of Docker's kind."""
@@ -197,8 +202,8 @@ async def _mounts(
     for number, file in enumerate(c.files):
         directory = engine.bundle(record) / (SECRETS if file.secret else "files")
         directory.mkdir(mode=0o700, exist_ok=True)
-        if file.secret and not mounts.is_mounted(directory):
-            mounts.mount("tmpfs", directory, "tmpfs", mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC, "mode=0700")
+        if file.secret:
+            _in_memory(directory, "mode=0700")
         source = directory / str(number)
         files.write_atomically(source, _content(engine, file), file.mode)
         os.chown(source, record.ids + file.uid, record.ids + file.gid)
@@ -206,6 +211,19 @@ async def _mounts(
         files.make_in_root(rootfs, file.target, directory=False)
         out.append((Mount(kind="bind", target=file.target, source=str(source), read_only=True), source))
     return out
+
+
+def _in_memory(folder: Path, options: str) -> None:
+    """Make *folder* a tmpfs, if it is none yet."""
+    folder.mkdir(exist_ok=True)
+    if not mounts.is_mounted(folder):
+        mounts.mount("tmpfs", folder, "tmpfs", mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC, options)
+
+
+def etc(bundle: Path) -> Path:
+    """Where a container's own files in /etc are; an agent of an older version put them beside the rest."""
+    folder = bundle / ETC
+    return folder if folder.is_dir() else bundle
 
 
 def image_point(mount: Mount) -> str:
@@ -333,11 +351,12 @@ async def write_bundle(engine: Engine, record: Record, config: Config, rootfs: P
     if shares_network(record):
         other = _other(engine, record, c.network_mode)
         assert other
-        system_files = {f"/etc/{n}": engine.bundle(other) / n for n in ("hosts", "hostname", "resolv.conf")}
+        system_files = {f"/etc/{n}": etc(engine.bundle(other)) / n for n in ("hosts", "hostname", "resolv.conf")}
         name = hostname(other)
     else:
+        _in_memory(directory / ETC, f"mode=0755,size={ETC_BYTES},nr_inodes=16")
         system_files = etcfiles.write(
-            directory, record, name, gateway=engine.networks_gateway(record),
+            directory / ETC, record, name, gateway=engine.networks_gateway(record),
             shared_host_network=c.network_mode == "host",
         )
         for path in system_files.values():

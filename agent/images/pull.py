@@ -16,6 +16,8 @@ from agent.settings import Settings
 from agent.trees.extract import quoted
 
 Progress = Callable[[dict[str, object]], None]
+STEPS = 200
+"""How often a layer on its way is told of, at most."""
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 
 
@@ -70,11 +72,14 @@ async def pull(
             if store.has_layer(diff_id) and store.has_blob(layer.digest):
                 progress({"id": short, "status": "Already exists"})
                 return
-            done = 0
+            done = told = 0
 
             def step(count: int) -> None:
-                nonlocal done
+                nonlocal done, told
                 done += count
+                if done < min(told + layer.size // STEPS, layer.size):
+                    return  # a registry that sends byte by byte fills no list of steps
+                told = done
                 detail = {"current": done, "total": layer.size}
                 progress({"id": short, "status": "Downloading", "progressDetail": detail})
 

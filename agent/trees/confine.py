@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from agent import errors
 from agent.trees import sandbox
 from agent.trees.errors import TreeError
 
@@ -85,6 +87,8 @@ def told(error: BaseException) -> Reply:
     """What is said of *error*: "error", a sentence for the user, and "status"; for a fault of ours "trace", where it is."""
     if isinstance(error, TreeError):
         return {"error": str(error), "status": error.status}
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return {"error": errors.told(OSError(error.errno, "")), "status": 500, "errno": error.errno}
     if isinstance(error, OSError) and error.errno:
         name = error.filename if isinstance(error.filename, str) else ""
         return {"error": f"{error.strerror}{f': {name}' if name else ''}", "status": 500, "errno": error.errno}

@@ -25,6 +25,8 @@ MAX_FIXUPS = 100_000
 _NAME_BYTES = 255
 _MAX_OWNER = (1 << 31) - 1
 _MAX_TIME = 1 << 32
+_MAX_MAJOR, _MAX_MINOR = 1 << 12, 1 << 20
+"""Of Linux's device numbers. Source: include/linux/kdev_t.h."""
 _LOST = (errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM)
 """A file system, or a user, without a kind of attribute loses it, as in Docker."""
 _WHITEOUT, _OPAQUE = ".wh.", ".wh..wh..opq"
@@ -397,6 +399,8 @@ class _Extraction:
     def _device(self, entry: tarfile.TarInfo, path: str) -> None:
         if not self.policy.devices:
             return
+        if not (0 <= entry.devmajor < _MAX_MAJOR and 0 <= entry.devminor < _MAX_MINOR):
+            raise self._wrong(entry, "has a device number out of range")
         kind = stat.S_IFCHR if entry.ischr() else stat.S_IFBLK
         mode = kind | entry.mode & 0o7777
         self.result.devices[path] = (mode, entry.devmajor, entry.devminor, entry.uid, entry.gid, _seconds(entry))

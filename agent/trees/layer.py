@@ -7,13 +7,11 @@ ATTRIBUTE is what overlayfs calls a directory that replaces those below it. Sour
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 import sys
 from typing import BinaryIO
 
-from agent.errors import told
 from agent.trees import confine, sandbox
 from agent.trees.errors import TreeError
 from agent.trees.extract import Bounds, Policy, extract
@@ -76,10 +74,9 @@ def main(target: str, digest: str, diff_id: str, keep: str, attribute: str, limi
         if "error" not in reply:
             finish(target, reply, attribute)
     except OSError as error:
-        reply = {"error": error.strerror or str(error), "errno": error.errno}
-    if code := reply.get("errno"):
-        full = code in (errno.ENOSPC, errno.EDQUOT)
-        reply["error"] = f"the layer cannot be written: {told(OSError(code, '')) if full else reply['error']}"
+        reply = confine.told(error)
+    if "errno" in reply:
+        reply["error"] = f"the layer cannot be written: {reply['error']}"
     return confine.answer(reply)
 
 

@@ -18,7 +18,7 @@ VNI_FROM = 4097  # those below are often set by hand
 ULA = ipaddress.IPv6Network("fd70:7973::/32")
 
 
-class ExhaustedError(PystackError):
+class PoolExhaustedError(PystackError):
     """No subnet or address is left: the text says of what."""
 
 
@@ -29,7 +29,8 @@ def subnets(
     """The address pools of a network: those it asks for, or a free one of *pools* (and a ULA /64 with *ipv6*): a /24, or
     what has twice the addresses that *endpoints* need.
 
-    *taken* are CIDRs of other networks, *reserved* those of the host. Raises ExhaustedError, or PystackError for an overlap."""
+    *taken* are CIDRs of other networks, *reserved* those of the host. Raises PoolExhaustedError,
+    or PystackError for an overlap."""
     others = [ipaddress.ip_network(c) for c in taken]
     out = list(wanted)
     for subnet in out:
@@ -44,7 +45,7 @@ def subnets(
         used = {o for o in avoid if o.version == 6}
         free = next((n for n in ULA.subnets(new_prefix=64) if not any(n.overlaps(u) for u in used)), None)
         if free is None:
-            raise ExhaustedError(f"network {name}: no IPv6 subnet is left")
+            raise PoolExhaustedError(f"network {name}: no IPv6 subnet is left")
         out.append(Subnet(cidr=str(free), gateway=str(free[1])))
     return tuple(out)
 
@@ -70,7 +71,7 @@ def _free_v4(avoid: Sequence[object], pools: Sequence[str], name: str, prefix: i
         if start + size - 1 <= end:
             found = ipaddress.IPv4Network((start, prefix))
             return Subnet(cidr=str(found), gateway=str(found[1]))
-    raise ExhaustedError(f"network {name}: the address pools {', '.join(pools)} are used up: free a network or add a pool")
+    raise PoolExhaustedError(f"network {name}: the address pools {', '.join(pools)} are used up: free a network or add a pool")
 
 
 def service_pools(taken: Iterable[str], *, ipv6: bool, name: str, services: int = 0) -> tuple[str, ...]:
@@ -84,7 +85,7 @@ def service_pools(taken: Iterable[str], *, ipv6: bool, name: str, services: int 
         candidates = pool.subnets(new_prefix=prefix_for(services) if pool.version == 4 else 64)
         found = next((str(n) for n in candidates if not any(n.overlaps(u) for u in used if u.version == n.version)), "")
         if not found:
-            raise ExhaustedError(f"network {name}: no pool of service addresses is left in {pool}")
+            raise PoolExhaustedError(f"network {name}: no pool of service addresses is left in {pool}")
         out.append(found)
     return tuple(out)
 
@@ -103,7 +104,7 @@ def vips(services: Sequence[str], old: Sequence[Holder], pools: Sequence[str], n
             last = min(pool.num_addresses - 1, 1 << 16)
             free = next((a for i in range(1, last) if (a := str(pool[i])) not in used), "")
             if not free:
-                raise ExhaustedError(f"network {name}: the pool of service addresses {pool} is used up")
+                raise PoolExhaustedError(f"network {name}: the pool of service addresses {pool} is used up")
             used.add(free)
             fields["ipv4" if pool.version == 4 else "ipv6"] = free
         out.append(Holder(name=service, **fields))
@@ -111,11 +112,11 @@ def vips(services: Sequence[str], old: Sequence[Holder], pools: Sequence[str], n
 
 
 def free_vni(taken: Iterable[int]) -> int:
-    """The first VXLAN network identifier that no network has (RFC 7348: 24 bits). Raises ExhaustedError."""
+    """The first VXLAN network identifier that no network has (RFC 7348: 24 bits). Raises PoolExhaustedError."""
     used = set(taken)
     found = next((n for n in range(VNI_FROM, 1 << 24) if n not in used), 0)
     if not found:
-        raise ExhaustedError("no VXLAN network identifier is left")
+        raise PoolExhaustedError("no VXLAN network identifier is left")
     return found
 
 
@@ -152,7 +153,7 @@ class Addresses:
         for number, pool in enumerate(pools):
             try:
                 return self._free(name, pool)
-            except ExhaustedError:
+            except PoolExhaustedError:
                 if number == len(pools) - 1:
                     raise
         raise AssertionError("a family has a pool")
@@ -170,7 +171,7 @@ class Addresses:
                 self._next[name, subnet.cidr] = offset
                 used.add(candidate)
                 return candidate
-        raise ExhaustedError(
+        raise PoolExhaustedError(
             f"subnet {cidr} of network {name} has no free address left: give it a larger one (networks: … ipam: "
             "config: [{subnet: 172.20.0.0/16}]) and bring the stack down and up"
         )

@@ -15,6 +15,7 @@ import click
 from orchestrator.cli.options import before_the_command
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x9b]")
+"""What a terminal takes for an order; it may come from an image or a container."""
 COLOURS = {"create": "green", "update": "yellow", "replace": "yellow", "remove": "red"}
 
 
@@ -31,9 +32,9 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, dict):
-        return ", ".join(str(v) for v in value.values())
+        value = ", ".join(str(v) for v in value.values())
     if isinstance(value, list):
-        return ", ".join(str(v) for v in value)
+        value = ", ".join(str(v) for v in value)
     return CONTROL.sub("", str(value))
 
 
@@ -85,7 +86,7 @@ class Progress:
         elif event["event"] == "volume":
             click.echo(f"volume {event['volume']} from {event['from']} to {event['to']}: {event['message']}", err=True)
         elif event["event"] == "warning":
-            click.echo(f"warning: {event['message']}", err=True)
+            click.echo(f"warning: {CONTROL.sub('', event['message'])}", err=True)
 
     def _task(self, event: dict[str, Any]) -> None:
         word = event["state"] + (f" ({event['health']})" if event.get("health") else "")
@@ -96,7 +97,7 @@ class Progress:
         colour = "green" if event["state"] == "running" else "red" if event["state"] == "failed" else None
         click.secho(f"{event['task']}: {word}", fg=colour, err=True)
         for note in event.get("notes", ()) if event["state"] == "running" else ():
-            click.echo(f"warning: {event['task']}: {note}", err=True)
+            click.echo(f"warning: {event['task']}: {CONTROL.sub('', note)}", err=True)
 
     def pull(self, event: dict[str, Any], image: str) -> None:
         """Layers of all pulls in one line on a terminal; without one, a line when a layer is done."""
@@ -134,7 +135,8 @@ def failures(found: Sequence[dict[str, Any]]) -> None:
     """One screen for what went wrong; the last thing on stderr."""
     for failure in found:
         code = failure.get("exit_code")
-        click.secho(f"\n{failure.get('where', '')}: {failure['task']}: {failure['reason']}", fg="red", err=True)
+        reason = CONTROL.sub("", failure["reason"])
+        click.secho(f"\n{failure.get('where', '')}: {failure['task']}: {reason}", fg="red", err=True)
         if code is not None and f"exited with {code}" not in failure["reason"]:
             click.echo(f"    exit code {code}", err=True)
         for line in failure.get("log") or ():

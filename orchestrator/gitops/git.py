@@ -255,7 +255,7 @@ class Mirror:
         except (TimeoutError, asyncio.CancelledError, _TooMuchError) as error:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+            await _drained(process)
             if isinstance(error, asyncio.CancelledError):
                 raise
             if isinstance(error, _TooMuchError):
@@ -275,6 +275,14 @@ class Mirror:
 
 class _TooMuchError(Exception):
     """More than LISTING, or than ENTRIES files, on standard output."""
+
+
+async def _drained(process: asyncio.subprocess.Process) -> None:
+    """Returns when it has ended. asyncio does not see the end of one whose output nobody reads."""
+    for stream in (process.stdout, process.stderr):
+        while stream and await stream.read(1 << 16):
+            pass
+    await process.wait()
 
 
 async def _said(process: asyncio.subprocess.Process) -> tuple[bytes, bytes]:

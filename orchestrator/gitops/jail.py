@@ -25,7 +25,8 @@ from orchestrator.stackfile.load import Loaded, Options, load
 from orchestrator.stackfile.model import Stack
 from orchestrator.stackfile.naming import NAMES
 
-CALLS = (*sandbox.READ_CALLS, "getcwd")
+CALLS = (*sandbox.READ_CALLS, "getcwd", "readlink", "access", "stat", "lstat", "open", "ioctl")
+"""What `pathlib` uses besides, on architectures that have the older calls."""
 INDEX = ("pystack.yml", "pystack.yaml")
 
 
@@ -60,8 +61,14 @@ def _answer(wish: Wish) -> confine.Reply:
     try:
         found = _all(wish)
     except PystackError as error:
-        found = Found(problem=str(error).replace(f"{TOP}/", "").replace(TOP, "the repository"))
+        found = Found(problem=_inside(str(error)))
+    except OSError as error:
+        found = Found(problem=_inside(f"{error.filename or 'the repository'} cannot be read: {error.strerror}"))
     return {"found": msgspec.json.encode(found).decode()}
+
+
+def _inside(text: str) -> str:
+    return text.replace(f"{TOP}/", "").replace(TOP, "the repository")
 
 
 def _warm_up() -> None:

@@ -53,7 +53,7 @@ async def stacks_of(wish: Wish) -> tuple[tuple[Stack, ...], tuple[str, ...]]:
         raise PystackError(f"the stack files cannot be read within {MEMORY >> 20} MiB and {LIMIT_S} s: {last}")
     reply = msgspec.json.decode(out)
     if "error" in reply:
-        raise PystackError(f"the stack files cannot be read within {MEMORY >> 20} MiB and {LIMIT_S} s: {reply['error']}")
+        raise PystackError(f"the stack files cannot be read, with {MEMORY >> 20} MiB and {LIMIT_S} s for it: {reply['error']}")
     found = msgspec.json.decode(reply["found"], type=Found)
     if found.problem:
         raise PystackError(found.problem)

@@ -23,7 +23,7 @@ KEYS = ("node.id", "node.hostname", "node.ip", "node.role", "node.platform.os", 
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
 
 
-class MalformedError(ValueError):
+class ConstraintSyntaxError(ValueError):
     """A constraint that cannot be read; *fix* says how it is written."""
 
     def __init__(self, message: str) -> None:
@@ -40,18 +40,18 @@ class Constraint(msgspec.Struct, frozen=True):
 
 @lru_cache(4096)
 def parse(text: str) -> Constraint:
-    """A constraint in Swarm's grammar: the first of == and != that stands in *text* parts it. Raises MalformedError."""
+    """A constraint in Swarm's grammar: the first of == and != that stands in *text* parts it. Raises ConstraintSyntaxError."""
     for operator in ("==", "!="):
         key, sep, value = text.partition(operator)
         if not sep:
             continue
         key, value = key.strip(), value.strip()
         if not _KEY.fullmatch(key):
-            raise MalformedError(f"{key!r} is no key of a constraint")
+            raise ConstraintSyntaxError(f"{key!r} is no key of a constraint")
         if not _VALUE.fullmatch(value):
-            raise MalformedError(f"{value!r} is no value of a constraint")
+            raise ConstraintSyntaxError(f"{value!r} is no value of a constraint")
         return Constraint(key, operator, value)
-    raise MalformedError(f"{text!r} has no operator")
+    raise ConstraintSyntaxError(f"{text!r} has no operator")
 
 
 @lru_cache(4096)
@@ -66,7 +66,7 @@ def parse_extended(text: str) -> Constraint:
         try:
             re.compile(match[2])
         except re.error as error:
-            raise MalformedError(f"{match[2]!r} is no regular expression: {error}") from None
+            raise ConstraintSyntaxError(f"{match[2]!r} is no regular expression: {error}") from None
         return Constraint(_key(match[1]), "matches", match[2])
     if match := re.fullmatch(r"\s*([^\s<>=!]+)\s*(>=|<=|>|<)\s*(-?[0-9.]+)\s*", text):
         return Constraint(_key(match[1]), match[2], match[3])  # type: ignore[arg-type]
@@ -75,7 +75,7 @@ def parse_extended(text: str) -> Constraint:
 
 def _key(text: str) -> str:
     if not _KEY.fullmatch(text):
-        raise MalformedError(f"{text!r} is no key of a constraint")
+        raise ConstraintSyntaxError(f"{text!r} is no key of a constraint")
     return text
 
 
@@ -117,9 +117,13 @@ def value_of(key: str, node: Node) -> str | None:
     if lower.startswith("engine.labels."):
         return dict(node.facts.labels).get(key[14:], "")
     plain = {
-        "node.id": node.id, "node.hostname": node.facts.hostname or node.name, "node.name": node.name,
-        "node.role": "manager" if node.server or not node.target else "worker", "node.platform.os": node.facts.os,
-        "node.platform.arch": _MACHINES.get(node.facts.arch, node.facts.arch), "node.cpus": f"{node.facts.cpus:g}",
+        "node.id": node.id,
+        "node.hostname": node.facts.hostname or node.name,
+        "node.name": node.name,
+        "node.role": "manager" if node.server or not node.target else "worker",
+        "node.platform.os": node.facts.os,
+        "node.platform.arch": _MACHINES.get(node.facts.arch, node.facts.arch),
+        "node.cpus": f"{node.facts.cpus:g}",
         "node.memory": str(node.facts.memory),
     }
     found = plain.get(lower)

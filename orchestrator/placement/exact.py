@@ -1,20 +1,26 @@
-"""The exact solver: finds a placement of everything where there is one, or proves that there is none (CP-SAT).
+"""The exact solver: finds a placement of everything where there is one, or proves that there is none (CP-SAT of OR-Tools).
 
-It is asked only when the fast way leaves something over, and may move tasks that are placed, as few as it can."""
+It is asked only when the greedy solver leaves something over. It may move tasks that are placed, as few as it can."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from orchestrator.errors import PystackError
-from orchestrator.placement.board import Board
-from orchestrator.placement.solve import Unit
+from orchestrator.placement.feasibility import static_mask
+from orchestrator.placement.filters import FILTERS
+from orchestrator.placement.filters.base import AffinityFilter, ResourceFilter
+from orchestrator.placement.greedy import TaskGroup
+from orchestrator.placement.node_table import NodeTable
+from orchestrator.placement.request import PlacementRequest
 
 SECONDS = 10.0
-MILLI = 1000
+STAYING = 1000
+"""What a copy that stays is worth, in tasks on the fullest node."""
+
+Counts = Sequence[Mapping[int, Any]]
+"""For each group, by row: the variable that says how many of its copies are there."""
 
 
 class NoSolverError(PystackError):
@@ -26,70 +32,22 @@ class UndecidedError(PystackError):
 
 
 def solve(
-    board: Board, units: Sequence[Unit], homes: Sequence[Sequence[int]] = (), *, seconds: float = SECONDS
+    table: NodeTable, groups: Sequence[TaskGroup], homes: Sequence[Sequence[int]] = (), *, seconds: float = SECONDS
 ) -> list[list[int]] | None:
-    """For each unit the nodes of its copies, all of them; None where that is proven impossible.
+    """For each group the rows of its copies, all of them; None where that is proven impossible.
 
-    *board* has in it what cannot move; *homes* says for each unit where its copies are now. Deterministic. Raises
-    NoSolverError, UndecidedError."""
+    *table* has what cannot move counted in; *homes* says for each group the rows where its copies are now. Deterministic.
+    Raises NoSolverError, UndecidedError."""
     try:
         from ortools.sat.python import cp_model
     except ImportError:
         raise NoSolverError("the exact solver is not installed: pip install 'pystack-orchestrator[exact]'") from None
     model = cp_model.CpModel()
-    nodes = range(len(board.nodes))
-    static = [board.static(u.demand) for u in units]
-    x = [
-        {n: model.new_int_var(0, u.count, f"x{i}_{n}") for n in nodes if static[i][n]} for i, u in enumerate(units)
-    ]
-    for i, unit in enumerate(units):
-        model.add(sum(x[i].values()) == unit.count)
-        if limit := unit.demand.placement.max_per_node:
-            for n, var in x[i].items():
-                model.add(var <= max(0, limit - int(board.of(unit.demand.service)[n])))
-    present: dict[tuple[int, int], cp_model.IntVar] = {}
-
-    def is_there(i: int, n: int) -> cp_model.IntVar:
-        if (i, n) not in present:
-            flag = model.new_bool_var(f"p{i}_{n}")
-            model.add(x[i][n] >= 1).only_enforce_if(flag)
-            model.add(x[i][n] == 0).only_enforce_if(~flag)
-            present[i, n] = flag
-        return present[i, n]
-
-    of = {u.demand.service: i for i, u in enumerate(units)}
-    kinds = {k for u in units for k, _ in u.demand.reserves.generic}
-    ports = {p for u in units for p in u.demand.ports}
-    for n in nodes:
-        here = [(i, x[i][n]) for i in range(len(units)) if n in x[i]]
-        if not here:
-            continue
-        _limit(model, [(round(units[i].demand.reserves.cpus * MILLI), v) for i, v in here], int(board.cpus[n] * MILLI))
-        mebi = 1 << 20
-        _limit(model, [(-(-units[i].demand.reserves.memory // mebi), v) for i, v in here], int(board.memory[n] // mebi))
-        for kind in kinds:
-            asked = [(dict(units[i].demand.reserves.generic).get(kind, 0), v) for i, v in here]
-            _limit(model, asked, int(board.free(kind)[n]))
-        for port in ports:
-            taken = int(board.port(port)[n])
-            _limit(model, [(1, v) for i, v in here if port in units[i].demand.ports], 1 - taken)
-        for i, _ in here:
-            for service in units[i].demand.away:
-                if board.of(service)[n] > 0:
-                    model.add(x[i][n] == 0)
-                elif service in of and n in x[of[service]] and of[service] != i:
-                    model.add(is_there(i, n) + is_there(of[service], n) <= 1)
-            for service in units[i].demand.near:
-                if board.of(service)[n] == 0:
-                    if service in of and n in x[of[service]]:
-                        model.add_implication(is_there(i, n), is_there(of[service], n))
-                    else:
-                        model.add(x[i][n] == 0)
-    top = model.new_int_var(0, int(max(board.total, default=0)) + sum(u.count * u.demand.tasks for u in units), "top")
-    for n in nodes:
-        model.add(int(board.total[n]) + sum(units[i].demand.tasks * x[i][n] for i in range(len(units)) if n in x[i]) <= top)
-    stayed = _stayed(model, x, homes)
-    model.minimize(top - 1000 * sum(stayed))
+    counts = _counts(model, table, groups)
+    _limit_resources(model, table, groups, counts)
+    _keep_affinities(model, table, groups, counts)
+    fullest = _fullest(model, table, groups, counts)
+    model.minimize(fullest - STAYING * sum(_stayed(model, counts, homes)))
     solver = cp_model.CpSolver()
     solver.parameters.max_time_in_seconds = seconds
     solver.parameters.num_workers = 1  # several would race, and the same question could have two answers
@@ -99,21 +57,90 @@ def solve(
         return None
     if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         raise UndecidedError(f"whether all tasks fit was not decided within {seconds:g} s")
-    return [[n for n, var in x[i].items() for _ in range(solver.value(var))] for i in range(len(units))]
+    return [[n for n, var in here.items() for _ in range(solver.value(var))] for here in counts]
 
 
-def _limit(model: Any, parts: Sequence[tuple[int, Any]], free: int) -> None:
-    if asked := [(weight, var) for weight, var in parts if weight]:
-        model.add(sum(weight * var for weight, var in asked) <= max(0, free))
+def _counts(model: Any, table: NodeTable, groups: Sequence[TaskGroup]) -> list[dict[int, Any]]:
+    """Variables for the nodes that pass the static filters; all copies of a group are somewhere."""
+    counts = []
+    for i, group in enumerate(groups):
+        mask = static_mask(group.request, table)
+        here = {n: model.new_int_var(0, group.count, f"x{i}_{n}") for n in range(len(table)) if mask[n]}
+        model.add(sum(here.values()) == group.count)
+        counts.append(here)
+    return counts
 
 
-def _stayed(model: Any, x: Sequence[dict[int, Any]], homes: Sequence[Sequence[int]]) -> list[Any]:
-    """For each unit and node where copies of it are now: how many of them stay."""
+def _limit_resources(model: Any, table: NodeTable, groups: Sequence[TaskGroup], counts: Counts) -> None:
+    """On each node, what the copies use of a resource is no more than is free."""
+    for one in (f for f in FILTERS if isinstance(f, ResourceFilter)):
+        for resource, users in _users(one, groups).items():
+            for n in range(len(table)):
+                if used := [amount * counts[i][n] for i, amount in users if amount and n in counts[i]]:
+                    model.add(sum(used) <= max(0, one.free(resource, table, n)))
+
+
+def _users(one: ResourceFilter[Any, Any], groups: Sequence[TaskGroup]) -> dict[Hashable, list[tuple[int, int]]]:
+    """By resource: the groups that use it, by number, and how much each of their copies does."""
+    users: dict[Hashable, list[tuple[int, int]]] = {}
+    for i, group in enumerate(groups):
+        for condition in one.conditions(group.request):
+            users.setdefault(one.resource(condition), []).append((i, one.amount(condition)))
+    return users
+
+
+def _keep_affinities(model: Any, table: NodeTable, groups: Sequence[TaskGroup], counts: Counts) -> None:
+    group_of = {g.request.service: i for i, g in enumerate(groups)}
+    flags: dict[tuple[int, int], Any] = {}
+
+    def is_there(i: int, n: int) -> Any:
+        if (i, n) not in flags:
+            flag = model.new_bool_var(f"p{i}_{n}")
+            model.add(counts[i][n] >= 1).only_enforce_if(flag)
+            model.add(counts[i][n] == 0).only_enforce_if(~flag)
+            flags[i, n] = flag
+        return flags[i, n]
+
+    for i, group in enumerate(groups):
+        for service, together in _affinities(group.request):
+            there, other = table.tasks_of(service), group_of.get(service)
+            for n, count in counts[i].items():
+                can_come = other is not None and n in counts[other]
+                if together and not there[n]:
+                    if can_come:
+                        model.add_implication(is_there(i, n), is_there(other, n))  # type: ignore[arg-type]
+                    else:
+                        model.add(count == 0)
+                elif not together and there[n]:
+                    model.add(count == 0)
+                elif not together and can_come and other != i:
+                    model.add(is_there(i, n) + is_there(other, n) <= 1)  # type: ignore[arg-type]
+
+
+def _affinities(request: PlacementRequest) -> Iterator[tuple[str, bool]]:
+    """Services that must be on the request's node (True) or must not (False)."""
+    for one in (f for f in FILTERS if isinstance(f, AffinityFilter)):
+        for service in one.conditions(request):
+            yield service, one.together
+
+
+def _fullest(model: Any, table: NodeTable, groups: Sequence[TaskGroup], counts: Counts) -> Any:
+    """The number of tasks on the fullest node."""
+    most = int(max(table.tasks, default=0)) + sum(g.count * g.request.tasks for g in groups)
+    fullest = model.new_int_var(0, most, "top")
+    for n in range(len(table)):
+        placed = sum(g.request.tasks * here[n] for g, here in zip(groups, counts, strict=True) if n in here)
+        model.add(int(table.tasks[n]) + placed <= fullest)
+    return fullest
+
+
+def _stayed(model: Any, counts: Counts, homes: Sequence[Sequence[int]]) -> list[Any]:
+    """For each group and node where copies of it are now: how many of them stay."""
     out: list[Any] = []
-    for i, places in enumerate(homes):
-        for n, count in zip(*np.unique(places, return_counts=True), strict=True) if len(places) else ():
-            if int(n) in x[i]:
-                stays = model.new_int_var(0, int(count), f"s{i}_{n}")
-                model.add(stays <= x[i][int(n)])
+    for i, rows in enumerate(homes):
+        for n in sorted(set(rows)):
+            if n in counts[i]:
+                stays = model.new_int_var(0, rows.count(n), f"s{i}_{n}")
+                model.add(stays <= counts[i][n])
                 out.append(stays)
     return out

@@ -6,20 +6,28 @@ from collections.abc import Sequence
 
 import msgspec
 
-from agent.manifest import Record
-from orchestrator.placement.board import Board, Demand
+from agent.manifest import Record, Task
+from orchestrator.placement.colocation import colocate
+from orchestrator.placement.context import PlacementContext, service_requests
+from orchestrator.placement.feasibility import Feasibility
+from orchestrator.placement.greedy import best_node
+from orchestrator.placement.node_table import NodeTable
+from orchestrator.placement.request import PlacementRequest
+from orchestrator.stackfile.model import Stack
 
 
 class Placed(msgspec.Struct, frozen=True):
-    """Tasks that share a node now; *demand* is what they ask together."""
+    """Tasks that share a node now; *request* is what they ask of it together."""
 
-    demand: Demand
+    request: PlacementRequest
     tasks: tuple[str, ...]
     node: str
     stack: str
 
 
 class Move(Record, frozen=True, kw_only=True):
+    """*tasks* of one stack go from the node *source* to *target*."""
+
     stack: str
     tasks: tuple[str, ...]
     source: str
@@ -27,43 +35,58 @@ class Move(Record, frozen=True, kw_only=True):
     reason: str
 
 
-def moves(board: Board, placed: Sequence[Placed], *, limit: int) -> list[Move]:
+def placed_groups(stack: Stack, tasks: Sequence[Task], context: PlacementContext) -> list[Placed]:
+    """*tasks* as they share nodes now; those of mode global and those run by hand are where they must be."""
+    fixed = {s.name for s in stack.services if s.mode in ("global", "global-job")}
+    movable = [t for t in tasks if t.desired != "guest" and t.service not in fixed]
+    return [
+        Placed(request, tuple(t.name for t in members), members[0].node, stack.name)
+        for request, members in colocate(stack, movable, service_requests(stack, context), context)
+    ]
+
+
+def moves(table: NodeTable, placed: Sequence[Placed], *, limit: int) -> list[Move]:
     """At most *limit* moves, each of which makes the fullest node it can relieve emptier by more than it fills another.
 
-    *board* has all tasks in it; what a volume or a bind mount holds in place is not moved. The board is left as the moves
+    *table* has all tasks counted in; what a volume or a bind mount holds in place is not moved. The table is left as the moves
     would leave it."""
-    where = {unit.tasks: board.at[unit.node] for unit in placed if unit.node in board.at}
+    where = {one.tasks: table.row[one.node] for one in placed if one.node in table.row}
     out: list[Move] = []
     while len(out) < limit:
-        found = _best(board, placed, where)
+        found = _best_move(table, placed, where)
         if found is None:
             return out
-        unit, target = found
-        source = where[unit.tasks]
-        here, there = board.nodes[source].name, board.nodes[target].name
-        out.append(Move(
-            stack=unit.stack, tasks=unit.tasks, source=here, target=there,
-            reason=f"{here} has {board.total[source]} tasks, {there} {board.total[target]}",
-        ))
-        board.put(unit.demand, source, -1)
-        board.put(unit.demand, target)
-        where[unit.tasks] = target
+        one, target = found
+        source = where[one.tasks]
+        here, there = table.nodes[source].name, table.nodes[target].name
+        out.append(
+            Move(
+                stack=one.stack,
+                tasks=one.tasks,
+                source=here,
+                target=there,
+                reason=f"{here} has {table.tasks[source]} tasks, {there} {table.tasks[target]}",
+            )
+        )
+        table.commit(one.request, source, -1)
+        table.commit(one.request, target)
+        where[one.tasks] = target
     return out
 
 
-def _best(board: Board, placed: Sequence[Placed], where: dict[tuple[str, ...], int]) -> tuple[Placed, int] | None:
-    """The move that evens out most: the widest gap between its two nodes, in tasks; first in order where equal."""
+def _best_move(table: NodeTable, placed: Sequence[Placed], where: dict[tuple[str, ...], int]) -> tuple[Placed, int] | None:
+    """The move that evens out most: the widest gap between its two nodes, in tasks; the first of equal ones."""
     best: tuple[int, Placed, int] | None = None
-    for unit in placed:
-        source = where.get(unit.tasks)
-        if source is None or unit.demand.pinned:
+    for one in placed:
+        source = where.get(one.tasks)
+        if source is None or one.request.pinned:
             continue
-        board.put(unit.demand, source, -1)
-        target = board.best(unit.demand, but=source)
+        table.commit(one.request, source, -1)
+        target = best_node(Feasibility(one.request, table), but=source)
         if target is not None:
-            gap = int(board.total[source] - board.total[target])
-            own = int(board.of(unit.demand.service)[source] - board.of(unit.demand.service)[target])
-            if gap >= 1 and own >= 0 and (best is None or gap > best[0]):
-                best = gap, unit, target
-        board.put(unit.demand, source)
+            gap = int(table.tasks[source] - table.tasks[target])
+            own = table.tasks_of(one.request.service)
+            if gap >= 1 and own[source] >= own[target] and (best is None or gap > best[0]):
+                best = gap, one, target
+        table.commit(one.request, source)
     return (best[1], best[2]) if best else None

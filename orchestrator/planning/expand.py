@@ -10,35 +10,36 @@ import msgspec
 from agent.manifest import Network, Task, Volume
 from orchestrator.addressing.allocate import Addresses, free_vni, held, held_by_hosts, service_pools, subnets, vips
 from orchestrator.errors import PystackError
-from orchestrator.placement.assign import Ground, assign, eligible
+from orchestrator.placement.assign import assign, eligible
+from orchestrator.placement.context import PlacementContext
 from orchestrator.placement.node import Node
 from orchestrator.planning.manifests import ingress_network, ingress_ports
 from orchestrator.planning.state import State
 from orchestrator.stackfile.model import DRIVERS, LAN_DRIVERS, Service, Stack
 
-ALONE = Ground(nodes=(Node(name="local", id="local"),), ready=frozenset({"local"}), local="local")
+SINGLE_NODE = PlacementContext(nodes=(Node(name="local", id="local"),), ready=frozenset({"local"}), local="local")
 
 
 def expand(
     stack: Stack, current: State, *, others: Sequence[Network] = (), images: Mapping[str, str] = {},
     scale: Mapping[str, int] = {}, reserved: Sequence[str] = (), volumes_there: Sequence[str] = (),
-    ground: Ground = ALONE, only: Set[str] | None = None,
+    context: PlacementContext = SINGLE_NODE, only: Set[str] | None = None,
 ) -> State:
     """The state that *stack* asks for.
 
     *current* is the stack's state now, so that what exists keeps its addresses; *others* are networks of other stacks;
     *images* maps image names to the identity that the node has; *reserved* are subnets of the host; *volumes_there*
-    are the volumes that exist, *ground* the nodes; *only* are the services that something shall be done for, None for all.
-    Raises ImpossibleError where a task fits nowhere, PystackError where pools are exhausted, or with every external network and
-    volume that is missing."""
+    are the volumes that exist, *context* the nodes; *only* are the services that something shall be done for, None for all.
+    Raises UnschedulableError where a task fits nowhere, PystackError where pools are exhausted, or with every external network
+    and volume that is missing."""
     for name in scale:
         if name not in {s.name for s in stack.services}:
             raise PystackError(f"--scale {name}: there is no such service in the stack")
     if problems := [s.problem for s in stack.services if s.problem and (only is None or s.name in only)]:
         raise PystackError("\n".join(problems))
-    _refuse_missing(stack, {n.name for n in others}, set(volumes_there), only)
-    _refuse_networks(stack, ground)
-    networks = _networks(stack, current, others, reserved, _sizes(stack, scale, ground), overlay=len(ground.nodes) > 1)
+    _check_externals(stack, {n.name for n in others}, set(volumes_there), only)
+    _check_networks(stack, context)
+    networks = _networks(stack, current, others, reserved, _sizes(stack, scale, context), overlay=len(context.nodes) > 1)
     by_name = {n.name: n for n in (*others, *networks)}
     known = {t.name: t for t in current.tasks}
     drafts = []
@@ -46,58 +47,60 @@ def expand(
         if service.mode in ("global", "global-job"):
             drafts += [
                 _task(stack, service, index, known, images, node)
-                for index, node in enumerate(eligible(stack, service, ground), 1)
+                for index, node in enumerate(eligible(stack, service, context), 1)
             ]
         else:
             drafts += [
                 _task(stack, service, index, known, images)
                 for index in range(1, scale.get(service.name, service.replicas) + 1)
             ]
-    drafts = assign(stack, drafts, current.tasks, ground)
-    volumes = _volumes(stack, current, drafts, ground)
-    hosts = [(n.name, one.underlay) for n in by_name.values() if n.on_lan for one in ground.nodes]
+    drafts = assign(stack, drafts, current.tasks, context)
+    volumes = _volumes(stack, current, drafts, context)
+    hosts = [(n.name, one.underlay) for n in by_name.values() if n.on_lan for one in context.nodes]
     addresses = Addresses(by_name, [
-        *held(current.tasks), *held(ground.others), *held(drafts), *held_by_hosts(by_name.values()), *hosts,
+        *held(current.tasks), *held(context.others), *held(drafts), *held_by_hosts(by_name.values()), *hosts,
     ])
     tasks = tuple(_address(task, known.get(task.name), addresses) for task in drafts)
-    _refuse_doubles(tasks)
-    _refuse_ports(tasks, ground)
-    networks = tuple(_shared(stack, n, tasks, ground, addresses) if n.driver == "overlay" else n for n in networks)
+    _check_duplicate_addresses(tasks)
+    _check_ports(tasks, context)
+    networks = tuple(_shared(stack, n, tasks, context, addresses) if n.driver == "overlay" else n for n in networks)
     return State(networks=networks, volumes=volumes, tasks=tasks, contents=stack.contents)
 
 
-def address_guest(
-    task: Task, current: State, networks: Sequence[Network], ground: Ground
+def address_oneoff(
+    task: Task, current: State, networks: Sequence[Network], context: PlacementContext
 ) -> tuple[Task, list[Network]]:
     """*task* with free addresses, and those of *networks* that its node now carries too, changed accordingly."""
     by_name = {n.name: n for n in networks}
-    addresses = Addresses(by_name, [*held(current.tasks), *held(ground.others), *held_by_hosts(networks)])
+    addresses = Addresses(by_name, [*held(current.tasks), *held(context.others), *held_by_hosts(networks)])
     placed = _address(task, None, addresses)
-    return placed, _carried([placed], by_name, addresses, ground)
+    return placed, _carried([placed], by_name, addresses, context)
 
 
-def rehome(tasks: Sequence[Task], current: State, networks: Sequence[Network], ground: Ground) -> list[Network]:
+def networks_after_move(
+    tasks: Sequence[Task], current: State, networks: Sequence[Network], context: PlacementContext
+) -> list[Network]:
     """Those of *networks* that nodes must carry now because *tasks*, which keep their addresses, went there."""
     by_name = {n.name: n for n in networks}
-    addresses = Addresses(by_name, [*held(current.tasks), *held(ground.others), *held_by_hosts(networks)])
-    return _carried(tasks, by_name, addresses, ground)
+    addresses = Addresses(by_name, [*held(current.tasks), *held(context.others), *held_by_hosts(networks)])
+    return _carried(tasks, by_name, addresses, context)
 
 
 def _carried(
-    tasks: Sequence[Task], networks: Mapping[str, Network], addresses: Addresses, ground: Ground
+    tasks: Sequence[Task], networks: Mapping[str, Network], addresses: Addresses, context: PlacementContext
 ) -> list[Network]:
     """The overlays of *tasks* that their nodes did not carry, with an address for each such node."""
     changed: dict[str, Network] = {}
     for task in tasks:
         for attachment in task.container.attachments:
             network = changed.get(attachment.network, networks[attachment.network])
-            if network.driver == "overlay" and len(ground.nodes) > 1 and all(h.name != task.node for h in network.hosts):
+            if network.driver == "overlay" and len(context.nodes) > 1 and all(h.name != task.node for h in network.hosts):
                 hosts = (*network.hosts, addresses.host(network, task.node))
                 changed[network.name] = msgspec.structs.replace(network, hosts=hosts)
     return list(changed.values())
 
 
-def _refuse_missing(stack: Stack, networks: Set[str], volumes: Set[str], only: Set[str] | None) -> None:
+def _check_externals(stack: Stack, networks: Set[str], volumes: Set[str], only: Set[str] | None) -> None:
     chosen = [s.container for s in stack.services if only is None or s.name in only]
     used = {a.network for c in chosen for a in c.attachments}
     used |= {m.source for c in chosen for m in c.mounts if m.kind == "volume"}
@@ -110,10 +113,10 @@ def _refuse_missing(stack: Stack, networks: Set[str], volumes: Set[str], only: S
         raise PystackError("\n".join(missing))
 
 
-def _refuse_networks(stack: Stack, ground: Ground) -> None:
+def _check_networks(stack: Stack, context: PlacementContext) -> None:
     """Drivers that no node has, and subnets that hide the way to a node."""
     wrong = []
-    there = sorted({d for n in ground.nodes for d in n.facts.drivers} | set(DRIVERS))
+    there = sorted({d for n in context.nodes for d in n.facts.drivers} | set(DRIVERS))
     for wish in stack.networks:
         if wish.driver and wish.driver not in there:
             has = ", ".join(there)
@@ -121,7 +124,7 @@ def _refuse_networks(stack: Stack, ground: Ground) -> None:
         if wish.driver in LAN_DRIVERS:
             continue
         for pool in (ipaddress.ip_network(s.cidr) for s in wish.subnets):
-            hidden = [n for n in ground.nodes if n.underlay and ipaddress.ip_address(n.underlay) in pool]
+            hidden = [n for n in context.nodes if n.underlay and ipaddress.ip_address(n.underlay) in pool]
             wrong += [
                 f"{wish.where}: networks.{wish.key}: subnet {pool} overlaps the underlay: node {n.name} is at {n.underlay}"
                 for n in hidden[:1]
@@ -130,14 +133,14 @@ def _refuse_networks(stack: Stack, ground: Ground) -> None:
         raise PystackError("\n".join(wrong))
 
 
-def _sizes(stack: Stack, scale: Mapping[str, int], ground: Ground) -> dict[str, tuple[int, int]]:
+def _sizes(stack: Stack, scale: Mapping[str, int], context: PlacementContext) -> dict[str, tuple[int, int]]:
     """How many endpoints and services each network will have: its nodes and tasks, by name."""
     out: dict[str, tuple[int, int]] = {}
     for service in stack.services:
         everywhere = service.mode in ("global", "global-job")
-        tasks = len(ground.nodes) if everywhere else scale.get(service.name, service.replicas)
+        tasks = len(context.nodes) if everywhere else scale.get(service.name, service.replicas)
         for attachment in service.container.attachments:
-            endpoints, services = out.get(attachment.network, (len(ground.nodes), 0))
+            endpoints, services = out.get(attachment.network, (len(context.nodes), 0))
             out[attachment.network] = endpoints + tasks, services + 1
     return out
 
@@ -180,7 +183,7 @@ def _networks(
     return tuple(out)
 
 
-def _volumes(stack: Stack, current: State, tasks: Sequence[Task], ground: Ground) -> tuple[Volume, ...]:
+def _volumes(stack: Stack, current: State, tasks: Sequence[Task], context: PlacementContext) -> tuple[Volume, ...]:
     """A volume of one node lives where its first user was placed, and its users follow it; one that its home exports has
     its home there. A service of mode global has such a volume on each of its nodes."""
     exported = {v.name for v in stack.volumes if v.shared}
@@ -189,7 +192,7 @@ def _volumes(stack: Stack, current: State, tasks: Sequence[Task], ground: Ground
     for task in tasks:
         for mount in task.container.mounts:
             if mount.kind == "volume" and mount.source and (task.service not in everywhere or mount.source in exported):
-                homes.setdefault(mount.source, ground.homes.get(mount.source, task.node))
+                homes.setdefault(mount.source, context.homes.get(mount.source, task.node))
     return tuple(
         Volume(name=v.name, driver=v.driver, options=v.options, labels=v.labels, external=v.external,
                stack="" if v.external else stack.name, key=v.key, node=homes.get(v.name, ""), follow=v.follow)
@@ -197,7 +200,7 @@ def _volumes(stack: Stack, current: State, tasks: Sequence[Task], ground: Ground
     )
 
 
-def _shared(stack: Stack, network: Network, tasks: Sequence[Task], ground: Ground, addresses: Addresses) -> Network:
+def _shared(stack: Stack, network: Network, tasks: Sequence[Task], context: PlacementContext, addresses: Addresses) -> Network:
     """An overlay with the nodes that carry it and the services that have one address on it."""
     users = [t for t in tasks if any(a.network == network.name for a in t.container.attachments)]
     count: dict[str, int] = {}
@@ -208,19 +211,19 @@ def _shared(stack: Stack, network: Network, tasks: Sequence[Task], ground: Groun
     wanted = [s for s in count if modes[s] == "vip" or (modes[s] != "dnsrr" and (count[s] > 1 or s in old))]
     nodes = {t.node for t in users}
     if any(ingress_network(t, {network.name: network}) == network.name and ingress_ports(t) for t in users):
-        nodes = {n.name for n in ground.nodes}
-    hosts = tuple(addresses.host(network, node) for node in sorted(nodes)) if len(ground.nodes) > 1 else ()
+        nodes = {n.name for n in context.nodes}
+    hosts = tuple(addresses.host(network, node) for node in sorted(nodes)) if len(context.nodes) > 1 else ()
     kept = [h for h in network.vips if h.name in wanted]
     return msgspec.structs.replace(
         network, hosts=hosts, vips=vips(wanted, kept, network.service_pools, network.name)
     )
 
 
-def _refuse_ports(tasks: Sequence[Task], ground: Ground) -> None:
+def _check_ports(tasks: Sequence[Task], context: PlacementContext) -> None:
     """A port that any node answers belongs to one service of the cluster."""
-    if len(ground.nodes) < 2:
+    if len(context.nodes) < 2:
         return
-    taken: dict[tuple[int, str], Task] = {(p.published, p.protocol): t for t in ground.others for p in ingress_ports(t)}
+    taken: dict[tuple[int, str], Task] = {(p.published, p.protocol): t for t in context.others for p in ingress_ports(t)}
     for task in tasks:
         for port in ingress_ports(task):
             other = taken.setdefault((port.published, port.protocol), task)
@@ -255,7 +258,7 @@ def _address(task: Task, old: Task | None, addresses: Addresses) -> Task:
     return msgspec.structs.replace(task, container=msgspec.structs.replace(task.container, attachments=filled))
 
 
-def _refuse_doubles(tasks: Sequence[Task]) -> None:
+def _check_duplicate_addresses(tasks: Sequence[Task]) -> None:
     seen: dict[tuple[str, str], str] = {}
     for task in tasks:
         for key in held([task]):

@@ -47,7 +47,7 @@ def manifest_of(
         mtu=0 if alone else min(n.mtu for n in nodes),
         networks=tuple(n for n in networks.values() if alone or n.name in used),
         volumes=tuple(
-            _seen_from(node, v, nodes, everything) for v in volumes.values()
+            _volume_for_node(node, v, nodes, everything) for v in volumes.values()
             if alone or v.name in mounted or (v.exported and v.node == node)
         ), tasks=mine,
         peers=() if alone else tuple(_peers(node, underlays, networks, used, everything)),
@@ -94,7 +94,7 @@ def _tunnels(node: str, nodes: Sequence[Node], networks: Mapping[str, Network], 
     ]
 
 
-def _seen_from(node: str, volume: Volume, nodes: Sequence[Node], tasks: Iterable[Task]) -> Volume:
+def _volume_for_node(node: str, volume: Volume, nodes: Sequence[Node], tasks: Iterable[Task]) -> Volume:
     """*volume* with its home, or on its home with its guests, where that node exports it."""
     home = next((n for n in nodes if n.name == volume.node), None)
     if not volume.exported or home is None:

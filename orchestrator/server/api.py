@@ -12,13 +12,13 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from agent.errors import not_twice, told
+from agent.errors import not_twice, shown, told
 from agent.manifest import Container, Record, Task
 from orchestrator import STALE, __version__
 from orchestrator.errors import PystackError, RefusedError
 from orchestrator.gitops import api as repositories
 from orchestrator.gitops.gitops import Gitops
-from orchestrator.placement.assign import Why
+from orchestrator.placement.explain import Why
 from orchestrator.placement.rebalance import Move
 from orchestrator.planning.manifests import ingress_ports
 from orchestrator.planning.state import Plan
@@ -566,28 +566,32 @@ ROUTES: tuple[tuple[str, str, Handler, type | None, Any], ...] = (
 )
 
 
+LONGEST = 64 << 10
+"""Characters of a message: a plan that cannot be has reasons of every node."""
+
+
 @web.middleware
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Every error as {"message": …} with Docker's status codes."""
     try:
         return await handler(request)
     except RefusedError as error:
-        return web.json_response({"message": str(error)}, status=error.status)
+        return web.json_response({"message": shown(str(error), LONGEST)}, status=error.status)
     except PystackError as error:
-        return web.json_response({"message": str(error)}, status=409)
+        return web.json_response({"message": shown(str(error), LONGEST)}, status=409)
     except (msgspec.MsgspecError, ValueError) as error:
-        return web.json_response({"message": f"malformed request: {error}"}, status=400)
+        return web.json_response({"message": shown(f"malformed request: {error}", LONGEST)}, status=400)
     except RecursionError:
         return web.json_response({"message": "malformed request: it is nested too deeply"}, status=400)
     except web.RequestPayloadError as error:
-        return web.json_response({"message": f"malformed request: {error}"}, status=400)
+        return web.json_response({"message": shown(f"malformed request: {error}", LONGEST)}, status=400)
     except web.HTTPException as error:
         return web.json_response({"message": error.reason}, status=error.status)
     except (ConnectionResetError, asyncio.CancelledError):
         raise
     except Exception as error:
         log.exception("%s %s", request.method, request.path)
-        return web.json_response({"message": told(error)}, status=500)
+        return web.json_response({"message": shown(told(error), LONGEST)}, status=500)
 
 
 OWN_ENGINE = "/v1/nodes/local/engine"

@@ -14,8 +14,9 @@ import msgspec
 from agent.manifest import Manifest, Network, Subnet, Task, TaskStatus, Volume
 from orchestrator.couriers.courier import Courier
 from orchestrator.errors import PystackError, RefusedError
-from orchestrator.placement.assign import Ground, Why, demands, explain
-from orchestrator.placement.board import Demand
+from orchestrator.placement.context import PlacementContext, service_requests
+from orchestrator.placement.explain import Why, explain
+from orchestrator.placement.request import PlacementRequest
 from orchestrator.planning.diff import plan as make_plan
 from orchestrator.planning.expand import expand
 from orchestrator.planning.manifests import ingress_ports, manifest_of
@@ -195,16 +196,16 @@ class Controller:
                 out[found["Name"]] = Network(name=found["Name"], subnets=subnets)
         return list(out.values())
 
-    def ground(self, stack: str) -> Ground:
+    def ground(self, stack: str) -> PlacementContext:
         """What the placement of *stack* looks at besides the stack itself."""
         nodes = tuple(m.node for _, m in sorted(self.cluster.members.items()))
-        empty = Ground(nodes=nodes, ready=self.cluster.ready, local=self.node)
-        known: dict[str, Demand] = {}
+        empty = PlacementContext(nodes=nodes, ready=self.cluster.ready, local=self.node)
+        known: dict[str, PlacementRequest] = {}
         for name, record in self.stacks.items():
             if name != stack:
-                known |= demands(record.stack, empty)
+                known |= service_requests(record.stack, empty)
         return msgspec.structs.replace(
-            empty, others=tuple(t for t in self.tasks.values() if t.stack != stack), demands=known,
+            empty, others=tuple(t for t in self.tasks.values() if t.stack != stack), requests=known,
             homes={v.name: v.node for v in self.volumes.values() if v.node in self.cluster.members and not v.shared},
         )
 
@@ -242,7 +243,7 @@ class Controller:
         return expand(
             stack, self.state(stack.name), others=await self._foreign_networks(stack.name), images=await self.images.ids(stack),
             only=_wanted(stack, options), scale=options.scale, volumes_there=await self._volume_names(stack),
-            ground=msgspec.structs.replace(self.ground(stack.name), wishes=options.moves),
+            context=msgspec.structs.replace(self.ground(stack.name), moves=options.moves),
         )
 
     async def _volume_names(self, stack: Stack) -> list[str]:

@@ -10,8 +10,8 @@ import msgspec
 
 from agent.manifest import Container, Task
 from orchestrator.errors import RefusedError, UnreachableError
-from orchestrator.placement.assign import place_guest
-from orchestrator.planning.expand import address_guest
+from orchestrator.placement.assign import place_oneoff
+from orchestrator.planning.expand import address_oneoff
 from orchestrator.server import keys
 from orchestrator.server.contents import with_digests
 from orchestrator.store.interface import Op, Put
@@ -37,8 +37,8 @@ async def invite(controller: Controller, name: str, service: str, guest: str, co
         draft = Task(name=guest, stack=name, service=service, container=made, desired="guest", where=one.where)
         ground = controller.ground(name)
         state = controller.state(name)
-        task = place_guest(stack, draft, state.tasks, ground)
-        task, networks = address_guest(task, state, list(controller.networks.values()), ground)
+        task = place_oneoff(stack, draft, state.tasks, ground)
+        task, networks = address_oneoff(task, state, list(controller.networks.values()), ground)
         await controller.cluster.ask_keys_for([task], networks)
         if failures := await controller.images.ship([task], lambda _: None):
             raise RefusedError(failures[0].reason, 409)

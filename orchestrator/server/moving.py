@@ -20,7 +20,7 @@ from agent.failpoints import failpoint
 from agent.manifest import Record, Survey, Task, Volume
 from orchestrator.couriers.courier import Courier
 from orchestrator.errors import PystackError, RefusedError
-from orchestrator.placement.assign import Candidate, explain
+from orchestrator.placement.explain import Candidate, explain
 from orchestrator.server import lifecycle
 from orchestrator.server.rollout import Failure
 from orchestrator.store.interface import Delete, Put

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from orchestrator.placement.assign import placed_units
-from orchestrator.placement.board import board_of, demand_of_others
-from orchestrator.placement.rebalance import Move, moves
+from orchestrator.placement.node_table import NodeTable
+from orchestrator.placement.rebalance import Move, moves, placed_groups
 from orchestrator.server import lifecycle, moving
 from orchestrator.server.cluster import NodeChange
 from orchestrator.server.rollout import Failure
@@ -20,13 +19,13 @@ if TYPE_CHECKING:
 def proposed_moves(controller: Controller, limit: int) -> list[Move]:
     """Moves that would even out the cluster. Reads only."""
     ground = controller.ground("")
-    board = board_of(ground.nodes, ground.ready)
-    demand_of_others(board, [t for t in controller.tasks.values() if t.desired != "guest"], ground.demands)
-    units = [
-        unit for name, record in sorted(controller.stacks.items())
-        for unit in placed_units(record.stack, controller.state(name).tasks, controller.ground(name))
+    table = NodeTable(ground.nodes, ground.ready)
+    table.commit_tasks([t for t in controller.tasks.values() if t.desired != "guest"], ground.requests)
+    placed = [
+        one for name, record in sorted(controller.stacks.items())
+        for one in placed_groups(record.stack, controller.state(name).tasks, controller.ground(name))
     ]
-    return moves(board, units, limit=limit)
+    return moves(table, placed, limit=limit)
 
 
 async def rebalance(controller: Controller, limit: int, tell: Any) -> list[Failure]:

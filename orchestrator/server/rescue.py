@@ -17,7 +17,7 @@ import msgspec
 from agent.manifest import Task
 from orchestrator.errors import PystackError
 from orchestrator.placement.assign import reassign
-from orchestrator.planning.expand import rehome
+from orchestrator.planning.expand import networks_after_move
 from orchestrator.server import keys
 from orchestrator.server.statuses import serves
 from orchestrator.store.interface import Delete, Op, Put
@@ -78,7 +78,7 @@ async def _rescue(controller: Controller, name: str, silent: Set[str]) -> None:
         moved = [t for t in moved if t.name not in stuck]
         if not moved:
             return
-        networks = rehome(moved, state, list(controller.networks.values()), ground)
+        networks = networks_after_move(moved, state, list(controller.networks.values()), ground)
         await controller.cluster.ask_keys_for(moved, networks)
         # the two of one task stay in one transaction, however many there are: their number is even
         operations: list[Op] = [

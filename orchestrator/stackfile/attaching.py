@@ -21,28 +21,42 @@ def networks(draft: Draft, value: Any, path: Path_) -> Fields:
     for name, item in body.items():
         at = (*path, name)
         settings = draft.reading.mapping(item, at)
+        local = []
         for number, address in enumerate(draft.reading.sequence(settings.get("link_local_ips"), (*at, "link_local_ips"))):
-            try:
-                if not ipaddress.ip_address(scalar(address)).is_link_local:
-                    raise ValueError
-            except ValueError:
+            found = _address(scalar(address))
+            if found and found.is_link_local:
+                local.append(str(found))
+            else:
                 draft.problem((*at, "link_local_ips", number), f"{scalar(address)!r} is no link-local address")
+        given = {4: "", 6: ""}
         for key, version in (("ipv4_address", 4), ("ipv6_address", 6)):
             if key in settings:
-                try:
-                    if ipaddress.ip_address(scalar(settings[key])).version != version:
-                        raise ValueError
-                except ValueError:
+                found = _address(scalar(settings[key]))
+                if found and found.version == version:
+                    given[version] = scalar(settings[key])
+                else:
                     draft.problem((*at, key), f"{scalar(settings[key])!r} is no IPv{version} address")
+        mac = scalar(settings.get("mac_address"))
+        if mac and not _MAC.fullmatch(mac):
+            draft.problem((*at, "mac_address"), f"{mac!r} is no MAC address", "write 02:42:ac:11:00:02")
+            mac = ""
         first = "" if out else scalar(draft.body.get("mac_address"))
         out.append(Attachment(
-            network=name, ipv4=scalar(settings.get("ipv4_address")), ipv6=scalar(settings.get("ipv6_address")),
-            mac=scalar(settings.get("mac_address")) or first, aliases=tuple(map(scalar, settings.get("aliases") or ())),
-            link_local=tuple(map(scalar, settings.get("link_local_ips") or ())),
+            network=name, ipv4=given[4], ipv6=given[6],
+            mac=mac or (first if _MAC.fullmatch(first) else ""), aliases=tuple(map(scalar, settings.get("aliases") or ())),
+            link_local=tuple(local),
             gw_priority=int(float(settings.get("gw_priority") or 0)), **_endpoint(draft, settings, at),
         ))
         order.append(-float(settings.get("priority") or 0))
     return {"attachments": tuple(a for _, a in sorted(zip(order, out, strict=True), key=lambda pair: pair[0]))}
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """None where *text* is no address, or one with a zone, which means nothing on another host."""
+    try:
+        return None if "%" in text else ipaddress.ip_address(text)
+    except ValueError:
+        return None
 
 
 def _endpoint(draft: Draft, settings: dict[str, Any], path: Path_) -> Fields:

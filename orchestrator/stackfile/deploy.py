@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from agent.manifest import DeviceRequest
-from orchestrator.placement.constraints import MalformedError, parse, parse_extended
+from orchestrator.placement.constraints import ConstraintSyntaxError, parse, parse_extended
 from orchestrator.placement.taints import is_toleration
 from orchestrator.stackfile.model import Placement, Reserves, UpdateConfig
 from orchestrator.stackfile.rows import Draft, Fields, decimal, duration, integer, scalar, size
@@ -149,7 +149,7 @@ def _placement(draft: Draft, value: Any, path: Path_) -> Placement:
         try:
             parse(scalar(item))
             constraints.append(scalar(item))
-        except MalformedError as error:
+        except ConstraintSyntaxError as error:
             draft.reading.check((*path, "constraints", number), str(error), error.fix)
     spread = []
     for number, item in enumerate(draft.reading.sequence(body.get("preferences"), (*path, "preferences"))):
@@ -177,7 +177,7 @@ def x_placement(draft: Draft, value: Any, path: Path_) -> Fields:
         try:
             parse_extended(scalar(item))
             extended.append(scalar(item))
-        except MalformedError as error:
+        except ConstraintSyntaxError as error:
             draft.problem((*path, "constraints", number), str(error), error.fix)
     names = {}
     for key in ("near", "away"):

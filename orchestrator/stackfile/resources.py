@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Mapping, Set
 from typing import Any
 
@@ -36,6 +37,9 @@ def networks_of(reading: Reading, document: dict[str, Any]) -> dict[str, StackNe
                           "take the option out, or the driver: it is overlay where nothing else is said")
         if driver in LAN_OPTIONS:
             _check_lan(reading, driver, opts, path)
+        mtu = rows.scalar(opts[MTU]) if MTU in opts else "1500"
+        if not (re.fullmatch(r"[0-9]{1,5}", mtu) and 68 <= int(mtu) < 1 << 16):
+            reading.problem((*path, "driver_opts", MTU), f"{mtu!r} is no MTU", "a number from 68 to 65535")
         subnets: list[Subnet] = []
         ipam = reading.mapping(body.get("ipam"), (*path, "ipam"))
         for number, pool in enumerate(reading.sequence(ipam.get("config"), (*path, "ipam", "config"))):
@@ -62,6 +66,9 @@ def networks_of(reading: Reading, document: dict[str, Any]) -> dict[str, StackNe
             _external_alone(reading, body, path)
         given = body.get("name") or (external.get("name") if isinstance(external, dict) else None)
         name = str(given or (key if rows.flag(external) else f"{reading.name}_{key}"))
+        if len(name) > 255:
+            reading.problem(path, f"the name {name[:40]}… has more than 255 characters")
+            continue
         out[key] = StackNetwork(
             key=key, name=name, driver="" if driver == "default" else driver, subnets=tuple(subnets),
             internal=rows.flag(body.get("internal")), ipv6=rows.flag(body.get("enable_ipv6")), external=rows.flag(external),

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
+import tarfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.escape import kit
-from tests.escape.ground import LOOKED, SLEEP, Attack, Content, Ground
+from tests.escape.ground import LOOKED, SLEEP, Attack, Content, Ground, shell, stack_file
 from tests.escape.kit import entry
 from tests.escape.layers import folder, link
 from tests.images import layout, tar_of
@@ -192,6 +194,71 @@ def client_copy_unpacked(g: Ground) -> None:
     g.unpack(dict([folder("t"), folder("t/d"), entry("t/d/new", b"evil")]))
 
 
+def given(g: Ground) -> None:
+    """Note what lies in *place* that gives its finder rights."""
+    for path in g.place.rglob("*"):
+        mode = path.lstat().st_mode
+        if stat.S_ISBLK(mode) or stat.S_ISCHR(mode) or (mode & (stat.S_ISUID | stat.S_ISGID) and stat.S_ISREG(mode)):
+            g.gains.append(f"{path.name} has mode {stat.filemode(mode)}")
+
+
+def rights(g: Ground) -> Mapping[tarfile.TarInfo, bytes]:
+    """A set-user-ID program and a device, both for everybody."""
+    disk = entry("t/disk", type=tarfile.BLKTYPE, devmajor=g.field.block[0], devminor=g.field.block[1], mode=0o666)
+    return dict([folder("t"), entry("t/program", b"evil", mode=0o6755), disk])
+
+
+def client_copy_rights(g: Ground) -> str:
+    box = g.start(SLEEP)
+    g.copy_in(box, "/srv", kit.pack(rights(g)))
+    done = g.field.pystack("container", "cp", f"{g.name}:/srv/t/.", str(g.place), check=False)
+    given(g)
+    return done.stderr
+
+
+def client_copy_rights_unpacked(g: Ground) -> None:
+    g.unpack(rights(g))
+    given(g)
+
+
+# build contexts and build steps
+
+
+def build(g: Ground, steps: str, *, privileged: bool = False) -> str:
+    """What is said to a build of *steps* upon busybox, whose context is *place*. What it leaves in /found is looked through."""
+    (g.place / "Dockerfile").write_text(f"FROM busybox\n{steps}\n")
+    service = {"image": f"{g.name}:latest", "build": {"context": str(g.place), "privileged": privileged}}
+    text = stack_file(g, json.dumps({"services": {"a": service}}), "build")
+    if "Error: " not in text:
+        found = g.run(["cat", "/found"])
+        g.take(found)
+        g.gains += ["a build step mounts"] if "mounted" in found else []
+    return text
+
+
+def build_mount(g: Ground, *, privileged: bool = False) -> str:
+    return build(g, "RUN mount -t tmpfs none /tmp && echo mounted > /found", privileged=privileged)
+
+
+def build_copies_link(g: Ground) -> str:
+    (g.place / "d").symlink_to(g.outside)
+    return build(g, "COPY d/file /found")
+
+
+def build_copies_followed(g: Ground) -> None:
+    (g.place / "d").symlink_to(g.outside)
+    g.take((g.place / "d/file").read_text())
+
+
+def build_reads_host(g: Ground) -> str:
+    return build(g, f"RUN cat {g.outside}/file /proc/1/root{g.outside}/file /proc/*/root{g.outside}/file > /found; true")
+
+
+def build_reads_as_host(g: Ground) -> None:
+    words = f"cat {g.outside}/file /proc/1/root{g.outside}/file"
+    g.take(shell("sh", "-c", words).stdout)
+
+
 ROWS = (
     Content(
         "archive_link",
@@ -276,5 +343,37 @@ ROWS = (
         "tarfile without a filter",
         client_copy,
         client_copy_unpacked,
+    ),
+    Content(
+        "client_copy_rights",
+        "cp of a set-user-ID program and of a device, for everybody",
+        "rights are left out, and devices",
+        "tarfile without a filter",
+        client_copy_rights,
+        client_copy_rights_unpacked,
+    ),
+    Content(
+        "build_mount",
+        "a build step mounts",
+        "no CAP_SYS_ADMIN; seccomp",
+        "`privileged: true`",
+        build_mount,
+        lambda g: build_mount(g, privileged=True),
+    ),
+    Content(
+        "build_copies_link",
+        "a link in a build context, to a file of the host, is copied",
+        "looked up below the context",
+        "opened by its path",
+        build_copies_link,
+        build_copies_followed,
+    ),
+    Content(
+        "build_reads_host",
+        "a build step reads a file of the host",
+        "namespaces: steps run over an OCI runtime",
+        "the same words run on the host",
+        build_reads_host,
+        build_reads_as_host,
     ),
 )

@@ -19,7 +19,7 @@ from docker.types import Mount
 from tests.conftest import eventually
 from tests.escape import kit
 from tests.escape.conftest import in_chroot
-from tests.escape.ground import LOOKED, SLEEP, Attack, Content, Ground, shell
+from tests.escape.ground import LOOKED, SLEEP, Attack, Content, Ground, shell, stack_file
 from tests.escape.kit import entry
 from tests.escape.layers import folder, link
 
@@ -230,6 +230,29 @@ def hooks_in_a_bundle(g: Ground) -> None:
     document["hooks"] = {"prestart": [{"path": "/bin/sh", "args": ["sh", "-c", f"touch {g.outside}/ran"]}]}
     (g.place / "config.json").write_text(json.dumps(document))
     shell(*g.field.enter(kit.program("runc"), "--root", str(g.place / "state"), "run", "-b", str(g.place), g.name))
+
+
+TITLE = "\x1b]0;evil\x07"
+"""An order to a terminal: another title."""
+
+
+def terminal(g: Ground) -> str:
+    """Orders to the terminal of whoever starts the image, where its documents have room for words."""
+    text = ""
+    for config in ({"Cmd": [TITLE]}, {"Cmd": ["true"], "User": TITLE}, {"Cmd": ["true"], "WorkingDir": f"/etc/passwd/{TITLE}"}):
+        text += g.load(dict([folder("srv")]), config)
+        text += stack_file(g, f"services: {{a: {{image: {g.name}}}}}\n", "up", "-p", g.name)
+        text += stack_file(g, f"services: {{a: {{image: {g.name}}}}}\n", "ps", "-a", "-p", g.name)
+        g.field.pystack("down", "-p", g.name)
+    if "\x1b" in text:
+        g.gains.append("the terminal has another title")
+    return text
+
+
+def terminal_of_a_program(g: Ground) -> None:
+    done = g.field.pystack("container", "run", "--rm", "busybox", "printf", TITLE)
+    if "\x1b" in done.stdout:
+        g.gains.append("the terminal has another title")
 
 
 def watched(g: Ground, container: Container) -> dict[str, str]:
@@ -443,6 +466,15 @@ ROWS = (
         "a hook in config.json",
         hooks,
         hooks_in_a_bundle,
+    ),
+    Content(
+        "terminal_orders",
+        "its command, user and directory hold orders to the terminal of who starts it",
+        "control characters are left out of what is told",
+        "printed by a program, whose output is passed on as it is",
+        terminal,
+        terminal_of_a_program,
+        "evil",
     ),
     Content(
         "runtime_descriptors",

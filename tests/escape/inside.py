@@ -510,10 +510,14 @@ def rebound_name():
 @attack
 def sniff_host_link():
     """A packet socket on a link that has the host's address."""
-    if FIELD["mac"] not in {content(f"/sys/class/net/{name}/address").strip() for name in os.listdir("/sys/class/net")}:
-        raise Held("no such link")
-    socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)).close()
-    return "packets of the host"
+    for name in os.listdir("/sys/class/net"):
+        try:
+            if content(f"/sys/class/net/{name}/address").strip() == FIELD["mac"]:
+                socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)).close()
+                return "packets of the host"
+        except OSError:  # it went away
+            continue
+    raise Held("no such link")
 
 
 @attack
@@ -637,7 +641,7 @@ def first(*paths):
 
 
 def setting():
-    return first("/sys/kernel/uevent_helper", "/sys/power/state", "/sys/kernel/profiling")
+    return first("/sys/kernel/uevent_helper", "/sys/power/state", "/sys/kernel/profiling", "/sys/kernel/rcu_expedited")
 
 
 @attack
@@ -677,7 +681,7 @@ def write_uevent():
 
 @attack
 def write_memory_settings():
-    return opens("/sys/kernel/mm/ksm/run")
+    return opens(first("/sys/kernel/mm/ksm/run", "/sys/kernel/mm/transparent_hugepage/enabled"))
 
 
 @attack
@@ -702,7 +706,7 @@ def read_timers():
 
 @attack
 def list_acpi():
-    if not os.listdir("/proc/acpi") and not os.listdir("/sys/firmware"):
+    if not any(os.listdir(path) for path in ("/proc/acpi", "/sys/firmware") if os.path.exists(path)):
         raise Held("it is empty")
     return "what the firmware says"
 
@@ -1042,6 +1046,20 @@ def fill(path, size, parts):
 @attack
 def shared_memory_bomb():
     return fill("/dev/shm/bomb", 80 << 20, 1)
+
+
+@attack
+def hosts_bomb():
+    """By /etc/hosts, which its host has in memory."""
+    with open("/etc/hosts", "ab", buffering=0) as file:
+        size = file.tell()
+        try:
+            for _ in range(128):
+                if file.write(bytes(65536)) < 65536:  # the next would say why
+                    file.write(b"x")
+        finally:
+            file.truncate(size)
+    return "8 MiB in /etc/hosts"
 
 
 @attack

@@ -82,6 +82,7 @@ CONTAINERS: Mapping[str, Mapping[str, Any]] = {
         "tmpfs": ["/small:size=1m,nr_inodes=100"],
     },
     "large": {"shm_size": "128m", "tmpfs": ["/small:size=64m,nr_inodes=100000"]},
+    "own hosts": {"volumes": ["@kept/file:/etc/hosts"]},
     "told": {"environment": {"TOKEN": "@secret"}},
 }
 """Containers by the keys of a stack file that differ from the default; "chroot" besides, which is none. @kept is a folder of
@@ -348,6 +349,13 @@ ROWS = (
     ),
     Row("file_size_bomb", "writes a file without end", "ulimits", "default", on="small", answers=("EFBIG",)),
     Row("shared_memory_bomb", "fills memory by /dev/shm", "shm_size, 64 MiB by default", "large", answers=("ENOSPC",)),
+    Row(
+        "hosts_bomb",
+        "fills the host's /run by /etc/hosts",
+        "a file system of 4 MiB",
+        "own hosts",
+        answers=("ENOSPC",),
+    ),
     Row("tmpfs_bomb", "fills memory by a tmpfs", "its size", "large", on="small", answers=("ENOSPC",)),
     Row("inode_bomb", "fills memory by empty files", "the inodes of a tmpfs", "large", on="small", answers=("ENOSPC",)),
     # what is told to a container

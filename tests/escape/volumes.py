@@ -125,7 +125,8 @@ def set_user_id_in_the_open(g: Ground) -> None:
 
 def log_bomb(g: Ground, limit: str = "1m") -> str:
     size = 40_000_000
-    words = ["sh", "-c", f"yes {'x' * 99} | head -c {size}; echo the end; sleep 1000"]
+    part = f"yes {'x' * 99} | head -c 1000000; sleep 0.05"  # a rotation that is late by so much is late, and no hole
+    words = ["sh", "-c", f"for i in $(seq {size // 1_000_000}); do {part}; done; echo the end; sleep 1000"]
     box = g.start(words, image="busybox", log_config=LogConfig(config={"max-size": limit, "max-file": "2"}))
 
     def written() -> None:

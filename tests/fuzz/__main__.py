@@ -14,7 +14,9 @@ AREAS = {
     "registry": "Registries",
     "dns": "Packets",
     "archives": "Archives",
+    "images": "Images",
     "api": "Requests",
+    "server": "Server",
     "git": "Repositories",
 }
 """Area → its class in the module of that name."""

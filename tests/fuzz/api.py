@@ -13,7 +13,7 @@ import sys
 import tempfile
 import urllib.parse
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -160,12 +160,13 @@ EXEC = {
 COMMIT = {"Cmd": ["x"], "Env": ["A=b"], "Labels": {"a": "b"}, "User": "u", "Volumes": {"/x": {}}, "ExposedPorts": {"1/tcp": {}}}
 
 # method, path, query, body; ~ before the method: the answer may go on for ever
-CALLS: tuple[tuple[str, str, dict[str, str], Any], ...] = (
+Call = tuple[str, str, dict[str, str], Any]
+CALLS: tuple[Call, ...] = (
     *(("POST", "/containers/create", {"name": "fuzzed"}, CREATE),) * 14,
     ("GET", "/containers/json", {"all": "1", "limit": "3", "size": "1", "filters": json.dumps(FILTERS)}, None),
     ("GET", "/containers/c1/json", {"size": "1"}, None),
     ("GET", "/containers/c1/top", {"ps_args": "-ef"}, None),
-    ("GET", "/containers/c1/stats", {"stream": "0", "one-shot": "1"}, None),
+    ("~GET", "/containers/c1/stats", {"stream": "0", "one-shot": "1"}, None),
     (
         "~GET",
         "/containers/c1/logs",
@@ -309,9 +310,9 @@ def startable(rng: random.Random) -> bytes:
     return json.dumps(body).encode()
 
 
-def request(rng: random.Random) -> tuple[bytes, bool]:
+def request(rng: random.Random, calls: Sequence[Call]) -> tuple[bytes, bool]:
     """A request, and whether there need be no answer before its client goes away."""
-    method, path, query, body = rng.choice(CALLS)
+    method, path, query, body = rng.choice(calls)
     endless, method = method.startswith("~"), method.lstrip("~")
     query = dict(query)
     for _ in range(rng.choice((0, 0, 1, 2))):
@@ -363,6 +364,11 @@ class Requests(Area):
     name = "api"
     share = 0.08
 
+    calls: Sequence[Call] = CALLS
+    started = STARTED
+    socket = "docker.sock"
+    longest = 2000
+
     def __init__(self) -> None:
         self._lab = f"f{uuid.uuid4().hex[:6]}"
 
@@ -378,7 +384,7 @@ class Requests(Area):
     def run(self, inputs: Iterable[int], run: Run) -> None:
         machine = LABS / self._lab / "n1"
         self._labs("up", "--nodes", "1")
-        node = Node(machine)
+        node = Node(machine, self.socket)
         node.furnish()
         for number, index in enumerate(inputs):
             if number % 400 == 399:
@@ -391,10 +397,10 @@ class Requests(Area):
     def _try(self, index: int, run: Run, node: Node) -> None:
         rng = run.rng(index)
         run.begin(index)
-        if rng.random() < STARTED:
+        if rng.random() < self.started:
             self._start(index, rng, run, node)
             return
-        data, endless = request(rng)
+        data, endless = request(rng, self.calls)
         before = node.log.stat().st_size
         try:
             status, body = node.ask(data, STREAM_S if endless else HANG_S - 1)
@@ -427,7 +433,7 @@ class Requests(Area):
         run.done(refused=status >= 400)
 
     def _judge(self, index: int, run: Run, node: Node, before: int, status: int, body: bytes, data: bytes) -> None:
-        if why := wrong(status, body):
+        if why := wrong(status, body, self.longest):
             run.fault(index, f"{why}: {status} {body[:300]!r} to {data[:160]!r}")
         if node.log.stat().st_size > before:
             with node.log.open("rb") as file:
@@ -441,7 +447,7 @@ def head(method: str, path: str, size: int) -> bytes:
     return f"{method} {path} HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Length: {size}\r\n\r\n".encode()
 
 
-def wrong(status: int, body: bytes) -> str:
+def wrong(status: int, body: bytes, longest: int) -> str:
     """Why this is no answer for a user; "" where it is one."""
     if status < 400:
         return ""
@@ -452,22 +458,24 @@ def wrong(status: int, body: bytes) -> str:
         return "" if status in (400, 404, 405, 413, 417) and b"Traceback" not in body else "an error without a message"
     if found := FAULT.search(message):
         return f"Python's words {found[0]!r}"
-    return unfit(message)
+    return unfit(message, longest)
 
 
 class Node:
     """A daemon as a client sees it."""
 
-    def __init__(self, machine: Path) -> None:
-        self.socket = str(machine / "run" / "docker.sock")
+    def __init__(self, machine: Path, asked: str) -> None:
+        self.socket, self._docker = str(machine / "run" / asked), str(machine / "run" / "docker.sock")
         self.log = machine / "server.log"
         self._image = archive(machine / "fuzz.tar", [busybox_rootfs()], name="docker.io/library/busybox:latest").read_bytes()
 
-    def ask(self, data: bytes, patience_s: float) -> tuple[int, bytes]:
-        """(status, body) of the answer, as far as it came in time. Raises TimeoutError where none did and one should."""
+    def ask(self, data: bytes, patience_s: float, path: str = "") -> tuple[int, bytes]:
+        """(status, body) of the answer, of the socket *path* or its own, as far as it came in time.
+
+        Raises TimeoutError where none did and one should."""
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(patience_s)
-            sock.connect(self.socket)
+            sock.connect(path or self.socket)
             got = b""
             try:
                 sock.sendall(data)
@@ -489,7 +497,7 @@ class Node:
 
     def call(self, method: str, path: str, body: object = None) -> int:
         data = body if isinstance(body, bytes) else json.dumps(body).encode() if body is not None else b""
-        return self.ask(head(method, path, len(data)) + data, 30)[0]
+        return self.ask(head(method, path, len(data)) + data, 30, self._docker)[0]
 
     def furnish(self) -> None:
         """What requests name is there: an image, a container that runs and one that does not, a network, a volume."""

@@ -1,9 +1,8 @@
 """Archives for the room of trees: layers, what is copied into containers, and tables of image archives. A batch is unpacked by
-one confined worker, each archive below a directory of its own; a share goes all the way into a store of images."""
+one confined worker, each archive below a directory of its own."""
 
 from __future__ import annotations
 
-import asyncio
 import bz2
 import gzip
 import io
@@ -15,29 +14,23 @@ import random
 import struct
 import tarfile
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
 
 import zstandard
 
-from agent.errors import AgentError
-from agent.images.archive import load
-from agent.images.store import ImageStore
-from agent.paths import Paths
 from agent.settings import Limits
 from agent.trees import confine, layer, members, sandbox
+from agent.trees.errors import TreeError
 from agent.trees.extract import Bounds, Policy, extract
 from agent.trees.removal import remove_tree
 from agent.trees.streams import Decompressed, Source
 from agent.trees.tree import Tree
 from tests.fuzz import mutate
-from tests.fuzz.area import HANG_S, Area, Run, told, unfit
-from tests.images import archive
+from tests.fuzz.area import Area, Run, told, unfit
 
 BATCH = 64
-WHOLE = 200
-"""One of so many goes all the way into a store."""
 BOUNDS = Bounds(entries=2000, bytes=1 << 28)
 LIMITS = Limits(entries=BOUNDS.entries, bytes=BOUNDS.bytes)
 CANARY = "canary"
@@ -239,9 +232,6 @@ class Archives(Area):
             numbers = iter(inputs)
             while batch := list(islice(numbers, BATCH)):
                 self._batch(batch, run, Path(folder))
-                for index in batch:
-                    if index % WHOLE == WHOLE - 1:
-                        self._whole(index, run, Path(folder))
 
     def _batch(self, batch: list[int], run: Run, folder: Path) -> None:
         target = folder / "target"
@@ -280,6 +270,9 @@ class Archives(Area):
         for index, reply in done.get("kept", {}).items():
             try:
                 layer.finish(str(target / index), reply, "trusted.overlay.opaque")
+            except TreeError as error:
+                if bad := unfit(str(error)):
+                    run.fault(int(index), f"what the host does for it {bad}: {str(error)[:300]!r}")
             except Exception as error:
                 run.fault(int(index), f"what the host does for it failed: {told(error)}")
         there = {*map(str, batch), CANARY}
@@ -291,38 +284,6 @@ class Archives(Area):
         if target.exists():
             run.fault(batch[0], "a tree of this batch cannot be removed")
         replies.close()
-
-    def _whole(self, index: int, run: Run, folder: Path) -> None:
-        """A layer, or an archive of an image, into a store, as the daemon takes it: with a program for each."""
-        rng, root = run.rng(index), folder / "root"
-        store = ImageStore(Paths(root, root / "run", "t"), LIMITS)
-        try:
-            asyncio.run(asyncio.wait_for(_taken(rng, store, root), HANG_S))
-        except AgentError as error:
-            if "fault of pystack" in str(error) or unfit(str(error)):
-                run.fault(index, f"the program says {str(error)[:500]!r} {unfit(str(error))}")
-        except TimeoutError:
-            run.fault(index, f"the program was not done after {HANG_S:.0f} s", late=True)
-        except BaseException as error:
-            run.fault(index, f"the program: {told(error)}")
-        left = {p.name for d in (root, store.root, store.layers, store.blobs) for p in d.iterdir() if ".tmp" in p.name}
-        if left or set(os.listdir(folder)) != {CANARY, "root"}:
-            run.fault(index, f"the program left {left} {os.listdir(folder)}")
-        remove_tree(root)
-
-
-async def _taken(rng: random.Random, store: ImageStore, root: Path) -> None:
-    data = spoiled(rng)
-    if rng.random() < 0.5:
-
-        async def source() -> AsyncIterator[bytes]:
-            yield data
-
-        await store.unpack(source(), digest="", diff_id="")
-    else:
-        path = archive(root / "image", [data], name="docker.io/library/a:1", compress=rng.choice(("gzip", "zstd", "none")))
-        path.write_bytes(mutate.some(rng, path.read_bytes()) if rng.random() < 0.7 else path.read_bytes())
-        await load(store, path)
 
 
 def _unpack(top: Tree, index: int, rng: random.Random) -> confine.Reply:

@@ -114,11 +114,11 @@ class Run:
         return None
 
 
-def unfit(text: str) -> str:
+def unfit(text: str, longest: int = 2000) -> str:
     """Why *text* is nothing to tell a user; "" where it is."""
     if not text.strip():
         return "says nothing"
-    if len(text) > 2000:
+    if len(text) > longest:
         return f"is {len(text)} characters long"
     if "Traceback" in text:
         return "has a traceback"

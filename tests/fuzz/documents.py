@@ -128,7 +128,7 @@ KINDS: tuple[Callable[[random.Random], None], ...] = (_config, _config, _manifes
 
 class Documents(Area):
     name = "documents"
-    share = 0.44
+    share = 0.42
 
     def run(self, inputs: Iterable[int], run: Run) -> None:
         for index in inputs:

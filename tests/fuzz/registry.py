@@ -75,6 +75,8 @@ class Script:
         self.rng = rng
         self.blobs = blobs
         self.turns = [_turn(rng) for _ in range(rng.choice((1, 1, 2, 2, 3, 6)))]
+        if rng.random() < 0.3:  # from then on it knows the password, and is sent elsewhere sooner or later
+            self.turns = ["login", *rng.choice((self.turns, ["redirect", *self.turns]))]
 
     def next(self) -> str:
         return self.turns.pop(0) if self.turns else "right"
@@ -136,7 +138,7 @@ class Server:
                 if script is None:
                     return
                 await self._answer(script, number, method.decode(), path.decode(), reader, writer)
-                if method in (b"POST", b"PUT"):
+                if method == b"PUT":  # whose body is not read
                     return
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass
@@ -152,7 +154,8 @@ class Server:
             if path.split("?")[0].endswith(sha(data)):
                 return 200, [], data
         if "uploads" in path:
-            return 202, [f"Location: {path}x"], b""
+            host = f"http://127.0.0.1:{self.other}" if script.rng.random() < 0.5 else ""
+            return 202, [f"Location: {host}{path}x"], b""
         return 404, [], b"{}"
 
     async def _answer(
@@ -160,6 +163,8 @@ class Server:
     ) -> None:
         rng, how = script.rng, script.next()
         status, headers, body = self._right(script, path)
+        if method == "HEAD" and rng.random() < 0.9:
+            status = 404  # so that something is pushed
         length: int | str = len(body)
         if how == "spoiled":
             body = rng.choice((mutate.some(rng, body), mutate.document(rng, documents.MANIFEST), mutate.deep(rng, body)))
@@ -173,6 +178,8 @@ class Server:
             headers = [f"Location: {self._elsewhere(rng, number, path)}"]
         elif how == "challenge":
             status, headers = 401, [f"WWW-Authenticate: {self._challenge(rng, number)}"]
+        elif how == "login":
+            status, headers = 401, ['WWW-Authenticate: Basic realm="x"']
         elif how == "range":
             status = 206
             headers = [f"Content-Range: bytes {rng.choice(('0-', '1-5/9', '-', '99999999999999999999-', 'x'))}"]
@@ -321,7 +328,9 @@ class Registries(Area):
             blobs = Blobs(mutate.document(rng, GOOD.manifest.decode()), GOOD.config, GOOD.layer)
         elif chance < 0.51:
             blobs = image(None, mutate.some(rng, tar_of({f"f{index}": b"new"})))
-        server.scripts[index] = Script(rng, blobs)
+        script = server.scripts[index] = Script(rng, blobs)
+        if chance >= 0.88 and rng.random() < 0.8:
+            script.turns = ["right", "login", "right", *script.turns]  # asked what is there, where to, and then sent there
         reference = parse(f"{host}/f{index}:1")
         refused = True
         try:

@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 
-SHARE = {"documents": 20_000, "dns": 3000, "archives": 1500, "registry": 200, "api": 200, "git": 30}
+SHARE = {
+    "documents": 20_000,
+    "dns": 3000,
+    "archives": 1500,
+    "images": 10,
+    "registry": 200,
+    "api": 200,
+    "server": 100,
+    "git": 30,
+}
 """Inputs of each area: some seconds together."""
 
 

@@ -35,7 +35,7 @@ def test_an_up_at_every_fill(lab: Pystack, stack: Stack) -> None:
         try:
             done = stack.run("up", check=False)
             if done.returncode:
-                assert "is full" in done.stderr
+                assert "is full" in done.stderr, done.stderr
                 assert "make room" in done.stderr
             went_well += done.returncode == 0
             stack.ps()  # looking works on a full disk

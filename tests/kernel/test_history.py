@@ -59,7 +59,11 @@ networks: {b: {internal: true}, c: {}}
 """
 
     def kernel() -> dict[str, list[str]]:
-        rules = re.sub(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}", "MAC", stack.pystack.on("n1", "nft", "list", "ruleset"))
+        rules = stack.pystack.on("n1", "nft", "list", "ruleset")
+        # a new container has a new MAC address and a new name of its link, and sets are listed in no order
+        rules = re.sub(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}|fe80:[0-9a-f:]+|0xfe80[0-9a-f]+", "OF-A-MAC", rules)
+        rules = re.sub(r'"ps[0-9a-z]+"', "LINK", re.sub(r".*revision.*", "", rules))
+        rules = "\n".join(re.split(r"[\s,]+", rules))
         bridges = stack.pystack.on("n1", "ip", "-br", "addr", "show", "type", "bridge")
         inside = stack.exec("web", "sh", "-c", "ip -o -4 addr; ip route; cat /proc/net/dev | wc -l")
         v1, v2 = "/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory.max"

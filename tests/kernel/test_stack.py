@@ -279,6 +279,12 @@ def test_restart_policy_on_failure(stack: Stack) -> None:
     assert (row["restarts"], row["exit_code"]) == (2, 2)
 
 
+def test_what_is_removed_at_its_end_is_gone_when_run_returns(lab: Pystack) -> None:
+    for number in range(5):
+        lab("container", "run", "--rm", "--name", f"passing{number}", "busybox", "true")
+        assert f"passing{number}" not in lab("container", "ls", "-a").stdout
+
+
 def test_a_single_container_and_its_exit_status(lab: Pystack) -> None:
     done = lab("container", "run", "--rm", "busybox", "sh", "-c", "echo hi; exit 5", check=False)
     assert (done.stdout, done.returncode) == ("hi\n", 5)

@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.manifest import Facts
-from orchestrator.placement.arrays import Arrays
-from orchestrator.placement.board import Board, Demand
+from orchestrator.placement.columns import PlainColumns
 from orchestrator.placement.constraints import matches, parse
+from orchestrator.placement.greedy import TaskGroup, place
 from orchestrator.placement.node import Node
-from orchestrator.placement.solve import Unit, place
+from orchestrator.placement.node_table import NodeTable
+from orchestrator.placement.request import PlacementRequest
+from orchestrator.placement.vectors import VectorColumns
 from orchestrator.stackfile.model import Placement, Reserves
+
+ROOT = Path(__file__).parents[2]
 
 
 def node(number: int, *, cpus: float = 4, memory: int = 8 << 30, zone: str = "a", availability: str = "active") -> Node:
     return Node(
-        name=f"n{number}", id=str(number), labels=(("zone", zone),), availability=availability,  # type: ignore[arg-type]
+        name=f"n{number}",
+        id=str(number),
+        labels=(("zone", zone),),
+        availability=availability,  # type: ignore[arg-type]
         facts=Facts(hostname=f"n{number}", cpus=cpus, memory=memory),
     )
 
 
-def board_of(*nodes: Node) -> Board:
-    return Arrays(nodes, {n.name for n in nodes})
+def table_of(*nodes: Node) -> NodeTable:
+    """As arrays, also of one node."""
+    return NodeTable(nodes, {n.name for n in nodes}, VectorColumns())
 
 
 def counts(chosen: list[int], size: int) -> list[int]:
@@ -32,51 +44,85 @@ def counts(chosen: list[int], size: int) -> list[int]:
 
 @pytest.mark.parametrize("copies", [3, 10, 60])  # looked at one by one, and over a heap
 def test_equal_replicas_are_spread_evenly(copies: int) -> None:
-    [chosen] = place(board_of(*(node(i) for i in range(5))), [Unit(Demand(service="s"), copies)])
+    [chosen] = place(table_of(*(node(i) for i in range(5))), [TaskGroup(PlacementRequest(service="s"), copies)])
     found = counts(chosen, 5)
     assert sum(found) == copies
     assert max(found) - min(found) <= 1
 
 
 def test_the_emptier_node_comes_first() -> None:
-    board = board_of(node(0), node(1))
-    place(board, [Unit(Demand(service="other", placement=Placement(constraints=("node.hostname == n0",))), 3)])
-    [[chosen]] = place(board, [Unit(Demand(service="s"), 1)])
+    table = table_of(node(0), node(1))
+    place(table, [TaskGroup(PlacementRequest(service="other", placement=Placement(constraints=("node.hostname == n0",))), 3)])
+    [[chosen]] = place(table, [TaskGroup(PlacementRequest(service="s"), 1)])
     assert chosen == 1
+
+
+def test_a_host_on_its_own_loads_neither_numpy_nor_networkx() -> None:
+    """They cost it 25 MB and 0.2 s."""
+    code = """
+import sys
+from agent.manifest import Container, Facts, Task
+from orchestrator.placement.assign import assign
+from orchestrator.placement.context import PlacementContext
+from orchestrator.placement.node import Node
+from orchestrator.stackfile.model import Reserves, Service, Stack
+
+web = Service(name="web", container=Container(image="x"), where="f:1:1", reserves=Reserves(cpus=1, memory=1))
+context = PlacementContext(nodes=[Node(name="n", id="n", facts=Facts(cpus=2, memory=2))], ready={"n"}, local="n")
+task = Task(name="s-web-1", stack="s", service="web", container=web.container)
+[placed] = assign(Stack(name="s", services=(web,)), [task], [], context)
+print(placed.node, *sorted({"numpy", "networkx", "ortools"} & sys.modules.keys()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.split() == ["n"]
 
 
 def test_labels_are_spread_over_before_nodes() -> None:
     nodes = [node(0, zone="a"), node(1, zone="a"), node(2, zone="a"), node(3, zone="b")]
-    demand = Demand(service="s", placement=Placement(spread=("node.labels.zone",)))
-    [chosen] = place(board_of(*nodes), [Unit(demand, 6)])
+    request = PlacementRequest(service="s", placement=Placement(spread=("node.labels.zone",)))
+    [chosen] = place(table_of(*nodes), [TaskGroup(request, 6)])
     assert counts(chosen, 4) == [1, 1, 1, 3]
+
+
+def test_the_first_label_goes_before_the_second() -> None:
+    """Zone a has most of the nodes and racks: it gets no more than its half for that."""
+    nodes = [
+        Node(name=f"n{i}", id=str(i), labels=(("zone", zone), ("rack", rack)), facts=Facts(cpus=4))
+        for i, (zone, rack) in enumerate([("a", "1"), ("a", "2"), ("a", "3"), ("b", "4")])
+    ]
+    request = PlacementRequest(service="s", placement=Placement(spread=("node.labels.zone", "node.labels.rack")))
+    [chosen] = place(table_of(*nodes), [TaskGroup(request, 6)])
+    assert counts(chosen, 4) == [1, 1, 1, 3]
+    request = PlacementRequest(service="s", placement=Placement(spread=("node.labels.rack", "node.labels.zone")))
+    [chosen] = place(table_of(*nodes), [TaskGroup(request, 8)])
+    assert counts(chosen, 4) == [2, 2, 2, 2]
 
 
 def test_drained_and_paused_nodes_take_nothing() -> None:
     nodes = [node(0, availability="drain"), node(1, availability="pause"), node(2)]
-    [chosen] = place(board_of(*nodes), [Unit(Demand(service="s"), 4)])
+    [chosen] = place(table_of(*nodes), [TaskGroup(PlacementRequest(service="s"), 4)])
     assert set(chosen) == {2}
 
 
 def test_near_and_away() -> None:
     nodes = [node(i) for i in range(3)]
-    cache = Demand(service="x/cache", placement=Placement(constraints=("node.hostname == n1",)))
-    web = Demand(service="x/web", near=("x/cache",))
-    lone = Demand(service="x/lone", away=("x/cache", "x/web"))
-    chosen = place(board_of(*nodes), [Unit(web, 2), Unit(lone, 2), Unit(cache, 1)])
+    cache = PlacementRequest(service="x/cache", placement=Placement(constraints=("node.hostname == n1",)))
+    web = PlacementRequest(service="x/web", near=("x/cache",))
+    lone = PlacementRequest(service="x/lone", away=("x/cache", "x/web"))
+    chosen = place(table_of(*nodes), [TaskGroup(web, 2), TaskGroup(lone, 2), TaskGroup(cache, 1)])
     assert chosen[2] == [1]
     assert chosen[0] == [1, 1]
     assert set(chosen[1]) == {0, 2}
 
 
 def test_what_does_not_fit_is_left_over() -> None:
-    demand = Demand(service="s", reserves=Reserves(cpus=1.5))
-    [chosen] = place(board_of(node(0, cpus=4), node(1, cpus=2)), [Unit(demand, 20)])
+    request = PlacementRequest(service="s", reserves=Reserves(cpus=1.5))
+    [chosen] = place(table_of(node(0, cpus=4), node(1, cpus=2)), [TaskGroup(request, 20)])
     assert counts(chosen, 2) == [2, 1]
 
 
-DEMANDS = st.builds(
-    Demand,
+REQUESTS = st.builds(
+    PlacementRequest,
     service=st.sampled_from(["s/a", "s/b", "s/c", "s/d"]),
     placement=st.builds(
         Placement,
@@ -91,41 +137,48 @@ DEMANDS = st.builds(
 
 
 @given(
-    nodes=st.lists(st.builds(node, st.just(0), cpus=st.sampled_from([1, 4, 16]), memory=st.sampled_from([2 << 30, 32 << 30]),
-                             zone=st.sampled_from("abc"), availability=st.sampled_from(["active", "active", "drain"])),
-                   min_size=1, max_size=8),
-    units=st.lists(st.builds(Unit, DEMANDS, st.integers(1, 30)), min_size=1, max_size=6, unique_by=lambda u: u.demand.service),
+    nodes=st.lists(
+        st.builds(
+            node,
+            st.just(0),
+            cpus=st.sampled_from([1, 4, 16]),
+            memory=st.sampled_from([2 << 30, 32 << 30]),
+            zone=st.sampled_from("abc"),
+            availability=st.sampled_from(["active", "active", "drain"]),
+        ),
+        min_size=1,
+        max_size=8,
+    ),
+    groups=st.lists(
+        st.builds(TaskGroup, REQUESTS, st.integers(1, 30)), min_size=1, max_size=6, unique_by=lambda u: u.request.service
+    ),
 )
 @settings(max_examples=150, deadline=None)
-def test_no_constraint_is_ever_violated(nodes: list[Node], units: list[Unit]) -> None:
+def test_no_constraint_is_ever_violated(nodes: list[Node], groups: list[TaskGroup]) -> None:
     import msgspec
 
     named = [msgspec.structs.replace(n, name=f"n{i}", id=str(i)) for i, n in enumerate(nodes)]
-    first = place(board_of(*named), units)
-    assert first == place(board_of(*named), units), "the same input gives the same answer"
-    words, arrays = Board(named, {n.name for n in named}), board_of(*named)
-    assert first == place(words, units), "node by node, as on a host that is alone, it is the same"
-    place(arrays, units)
-    for unit in units:
-        for look in (Board.fit, Board.static, Board.cost, Board.room):
-            assert [*look(words, unit.demand)] == [*getattr(arrays, look.__name__)(unit.demand)]
+    first = place(table_of(*named), groups)
+    assert first == place(table_of(*named), groups), "the same input gives the same answer"
+    plain = NodeTable(named, {n.name for n in named}, PlainColumns())
+    assert first == place(plain, groups), "without numpy, as on a host that is alone, it is the same"
     cpus, memory = [n.facts.cpus for n in named], [n.facts.memory for n in named]
     ports: set[tuple[int, tuple[int, str]]] = set()
     there: dict[str, set[int]] = {}
-    for unit, chosen in zip(units, first, strict=True):
-        assert len(chosen) <= unit.count
-        demand = unit.demand
+    for group, chosen in zip(groups, first, strict=True):
+        assert len(chosen) <= group.count
+        request = group.request
         for i in chosen:
             assert named[i].availability == "active"
-            assert all(matches(parse(c), named[i]) for c in demand.placement.constraints)
-            cpus[i] -= demand.reserves.cpus
-            memory[i] -= demand.reserves.memory
-            for port in demand.ports:
+            assert all(matches(parse(c), named[i]) for c in request.placement.constraints)
+            cpus[i] -= request.reserves.cpus
+            memory[i] -= request.reserves.memory
+            for port in request.ports:
                 assert (i, port) not in ports
                 ports.add((i, port))
-            there.setdefault(demand.service, set()).add(i)
-        if demand.placement.max_per_node:
-            assert max((chosen.count(i) for i in chosen), default=0) <= demand.placement.max_per_node
+            there.setdefault(request.service, set()).add(i)
+        if request.placement.max_per_node:
+            assert max((chosen.count(i) for i in chosen), default=0) <= request.placement.max_per_node
     assert min(cpus) >= -1e-6
     assert min(memory) >= 0
 
@@ -133,24 +186,33 @@ def test_no_constraint_is_ever_violated(nodes: list[Node], units: list[Unit]) ->
 def test_moves_even_out_and_stop() -> None:
     from orchestrator.placement.rebalance import Placed, moves
 
-    board = board_of(node(0), node(1), node(2))
-    free, held = Demand(service="s/a"), Demand(service="s/b", pinned="n0", pinned_by="volume x is")
-    for demand in (*[free] * 5, held):
-        board.put(demand, 0)
+    table = table_of(node(0), node(1), node(2))
+    free, held = PlacementRequest(service="s/a"), PlacementRequest(service="s/b", pinned="n0", pinned_by="volume x is")
+    for request in (*[free] * 5, held):
+        table.commit(request, 0)
     placed = [Placed(free, (f"a{i}",), "n0", "s") for i in range(5)] + [Placed(held, ("b0",), "n0", "s")]
-    found = moves(board, placed, limit=50)
-    assert sorted(board.total) == [2, 2, 2]
+    found = moves(table, placed, limit=50)
+    assert sorted(table.tasks) == [2, 2, 2]
     assert len(found) == 4
     assert {m.target for m in found} == {"n1", "n2"}
     assert all("b0" not in m.tasks for m in found)
-    assert moves(board_of(node(0), node(1)), [], limit=5) == []
+    assert moves(table_of(node(0), node(1)), [], limit=5) == []
+
+
+def test_a_move_that_only_swaps_the_fuller_node_is_not_made() -> None:
+    from orchestrator.placement.rebalance import Placed, moves
+
+    table, request = table_of(node(0), node(1)), PlacementRequest(service="s/a")
+    for row in (0, 0, 0, 1, 1):
+        table.commit(request, row)
+    assert moves(table, [Placed(request, (f"a{i}",), "n0", "s") for i in range(3)], limit=5) == []
 
 
 def test_the_budget_of_moves_is_kept() -> None:
     from orchestrator.placement.rebalance import Placed, moves
 
-    board = board_of(node(0), node(1))
-    demand = Demand(service="s/a")
+    table = table_of(node(0), node(1))
+    request = PlacementRequest(service="s/a")
     for _ in range(8):
-        board.put(demand, 0)
-    assert len(moves(board, [Placed(demand, (f"a{i}",), "n0", "s") for i in range(8)], limit=2)) == 2
+        table.commit(request, 0)
+    assert len(moves(table, [Placed(request, (f"a{i}",), "n0", "s") for i in range(8)], limit=2)) == 2

@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 
 from agent.manifest import Facts
-from orchestrator.placement.board import Board, Demand
+from orchestrator.placement.filters.base import Reason
+from orchestrator.placement.filters.taint import Taint
+from orchestrator.placement.greedy import TaskGroup, place
 from orchestrator.placement.node import Node
-from orchestrator.placement.solve import Unit, place
+from orchestrator.placement.node_table import NodeTable
+from orchestrator.placement.request import PlacementRequest
 from orchestrator.placement.taints import against, is_toleration, refused
 from orchestrator.stackfile.model import Placement
 
@@ -27,26 +30,31 @@ def test_against(taints: list[str], tolerations: list[str], staying: bool, left:
     assert against(taints, tolerations, staying=staying) == left
 
 
-@pytest.mark.parametrize(("text", "ok"), [("a:NoSchedule", True), ("a=b:NoExecute", True), ("a", False), ("a:Never", False),
-                                          ("=b:NoSchedule", False)])
+@pytest.mark.parametrize(
+    ("text", "ok"),
+    [("a:NoSchedule", True), ("a=b:NoExecute", True), ("a", False), ("a:Never", False), ("=b:NoSchedule", False)],
+)
 def test_what_a_taint_looks_like(text: str, ok: bool) -> None:
     assert (refused(text) == "") is ok
 
 
-@pytest.mark.parametrize(("text", "ok"), [("*", True), ("a", True), ("a=b", True), ("a:NoExecute", True), ("a:Never", False),
-                                          ("", False), ("a b", False)])
+@pytest.mark.parametrize(
+    ("text", "ok"),
+    [("*", True), ("a", True), ("a=b", True), ("a:NoExecute", True), ("a:Never", False), ("", False), ("a b", False)],
+)
 def test_what_a_toleration_looks_like(text: str, ok: bool) -> None:
     assert is_toleration(text) is ok
 
 
 def test_tasks_go_where_they_tolerate_and_the_reason_is_said() -> None:
-    nodes = [Node(name="n0", id="0", taints=("gpu:NoSchedule",), facts=Facts(cpus=4)),
-             Node(name="n1", id="1", facts=Facts(cpus=4))]
-    board = Board(nodes, {"n0", "n1"})
-    plain, fit = Demand(service="s"), Demand(service="t", placement=Placement(tolerations=("gpu",)))
-    [chosen] = place(board, [Unit(plain, 3)])
+    nodes = [
+        Node(name="n0", id="0", taints=("gpu:NoSchedule",), facts=Facts(cpus=4)),
+        Node(name="n1", id="1", facts=Facts(cpus=4)),
+    ]
+    table = NodeTable(nodes, {"n0", "n1"})
+    plain, fit = PlacementRequest(service="s"), PlacementRequest(service="t", placement=Placement(tolerations=("gpu",)))
+    [chosen] = place(table, [TaskGroup(plain, 3)])
     assert set(chosen) == {1}
-    [chosen] = place(board, [Unit(fit, 3)])
+    [chosen] = place(table, [TaskGroup(fit, 3)])
     assert 0 in chosen
-    [verdict] = [v for v in board.verdicts(plain, 0) if v.filter == "taint"]
-    assert (verdict.ok, verdict.detail) == (False, "gpu:NoSchedule")
+    assert Taint().explain(plain, table, 0) == [Reason(filter="taint", ok=False, detail="gpu:NoSchedule")]

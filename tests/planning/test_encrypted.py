@@ -9,7 +9,8 @@ from netplugins.driver import Far, Host, Network, Remote, Tunnel, Vxlan
 from netplugins.firewall import Nodes, render
 from netplugins.overlay import OverlayDriver
 from netplugins.wireguard import address_of
-from orchestrator.placement.assign import Ground, ImpossibleError, explain
+from orchestrator.placement.context import PlacementContext
+from orchestrator.placement.explain import UnschedulableError, explain
 from orchestrator.placement.node import Node
 from orchestrator.planning.expand import expand
 from orchestrator.planning.manifests import manifest_of
@@ -32,28 +33,28 @@ STACK = Stack(
 )
 
 
-def ground(*nodes: Node) -> Ground:
-    return Ground(nodes=nodes, ready=frozenset(n.name for n in nodes), local="n1")
+def context(*nodes: Node) -> PlacementContext:
+    return PlacementContext(nodes=nodes, ready=frozenset(n.name for n in nodes), local="n1")
 
 
 def test_only_nodes_with_wireguard_carry_it() -> None:
     nodes = (node("1", "wireguard"), node("2"), node("3", "wireguard"))
-    state = expand(STACK, State(), ground=ground(*nodes))
+    state = expand(STACK, State(), context=context(*nodes))
     assert {t.node for t in state.tasks} == {"n1", "n3"}
-    why = explain(STACK, "w", "", (), ground(*nodes))
+    why = explain(STACK, "w", "", (), context(*nodes))
     said = [r.detail for c in why.candidates if c.node == "n2" for r in c.reasons if r.filter == "encryption"]
     assert said == ["network s_net needs WireGuard: it is neither in the kernel nor is wireguard-go installed"]
-    with pytest.raises(ImpossibleError, match="needs WireGuard"):
-        expand(STACK, State(), ground=ground(node("1"), node("2")))
+    with pytest.raises(UnschedulableError, match="needs WireGuard"):
+        expand(STACK, State(), context=context(node("1"), node("2")))
 
 
 def test_on_a_node_that_is_alone_nothing_is_asked_for() -> None:
-    assert len(expand(STACK, State(), ground=ground(node("1"))).tasks) == 4
+    assert len(expand(STACK, State(), context=context(node("1"))).tasks) == 4
 
 
 def test_those_who_carry_it_know_each_other() -> None:
     nodes = tuple(node(n, "wireguard") for n in "123")
-    state = expand(STACK, State(), ground=ground(nodes[0], nodes[1]))
+    state = expand(STACK, State(), context=context(nodes[0], nodes[1]))
     networks = {n.name: n for n in state.networks}
 
     def of(name: str) -> Manifest:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from agent.manifest import Attachment, Container, Facts, Subnet
-from orchestrator.placement.assign import Ground
+from orchestrator.placement.context import PlacementContext
 from orchestrator.placement.node import Node
 from orchestrator.planning.expand import expand
 from orchestrator.planning.state import State
@@ -34,11 +34,11 @@ def stack_of(*replicas: int) -> Stack:
 
 def test_a_thousand_rounds_double_no_address() -> None:
     dice = random.Random(7)
-    ground = Ground(nodes=NODES, ready=frozenset(n.name for n in NODES), local="n1")
+    context = PlacementContext(nodes=NODES, ready=frozenset(n.name for n in NODES), local="n1")
     state, moved = State(), 0
     for _ in range(1000):
         before = {t.name: t.container.attachments[0].ipv4 for t in state.tasks}
-        state = expand(stack_of(*(dice.randrange(20) for _ in range(3))), state, ground=ground)
+        state = expand(stack_of(*(dice.randrange(20) for _ in range(3))), state, context=context)
         held = {t.name: t.container.attachments[0].ipv4 for t in state.tasks}
         assert len(set(held.values())) == len(held)
         assert not set(held.values()) & {"192.168.7.0", "192.168.7.1", "192.168.7.2", "192.168.7.3", "192.168.7.9"}

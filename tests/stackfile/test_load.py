@@ -38,6 +38,17 @@ PROBLEMS = {
         "services:\n  a: {image: x, depends_on: [b]}\n  b: {image: x, depends_on: [a]}\n", "the services wait for each other"),
     "a missing env_file": ("services:\n  w: {image: a, env_file: nope.env}\n", "nope.env does not exist"),
     "an alias that contains itself": ("services: &a\n  w: *a\n", "more than 100 levels"),
+    "an address that is none": (
+        "services:\n  a: {image: x, networks: {n: {ipv4_address: y}}}\nnetworks: {n: {}}\n", "'y' is no IPv4 address"),
+    "an address of a zone": (
+        "services:\n  a: {image: x, networks: {n: {ipv6_address: 'fe80::1%eth0'}}}\nnetworks: {n: {}}\n", "is no IPv6 address"),
+    "a MAC address that is none": (
+        "services:\n  a: {image: x, networks: {n: {mac_address: y}}}\nnetworks: {n: {}}\n", "'y' is no MAC address"),
+    "an MTU that is none": (
+        "services: {a: {image: x}}\nnetworks: {n: {driver_opts: {com.docker.network.driver.mtu: a@b}}}\n",
+        "2:30: networks.n.driver_opts.com.docker.network.driver.mtu: 'a@b' is no MTU"),
+    "a name of a network without end": (
+        f"services: {{a: {{image: x}}}}\nnetworks: {{n: {{name: {'x' * 300}}}}}\n", "has more than 255 characters"),
     "one port twice": (
         "services:\n  a: {image: x, ports: ['80:80']}\n  b: {image: x, ports: ['80:1']}\n", "is published by a already"),
 }

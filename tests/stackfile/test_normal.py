@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.errors import PystackError
-from orchestrator.placement.assign import Ground
+from orchestrator.placement.context import PlacementContext
 from orchestrator.placement.node import Node
 from orchestrator.planning.diff import plan
-from orchestrator.planning.expand import ALONE, expand
+from orchestrator.planning.expand import SINGLE_NODE, expand
 from orchestrator.planning.state import Plan, State
 from orchestrator.stackfile.load import Loaded, Options, load
 from orchestrator.stackfile.model import Stack
@@ -123,18 +123,18 @@ def test_random_stacks(document: dict[str, Any], later: bool, tmp_path: Path) ->
     except PystackError:
         return  # two that do not go together, such as a target that is mounted twice
     same_again(loaded, tmp_path)
-    for ground in (ALONE, THREE):
-        nothing_is_left_to_do(loaded.stack, ground)
+    for context in (SINGLE_NODE, THREE):
+        nothing_is_left_to_do(loaded.stack, context)
 
 
-THREE = Ground(nodes=tuple(Node(name=f"n{i}", id=f"{i}", underlay=f"10.9.9.{i}") for i in (1, 2, 3)),
+THREE = PlacementContext(nodes=tuple(Node(name=f"n{i}", id=f"{i}", underlay=f"10.9.9.{i}") for i in (1, 2, 3)),
                ready=frozenset({"n1", "n2", "n3"}), local="n1")
 
 
-def nothing_is_left_to_do(stack: Stack, ground: Ground) -> None:
+def nothing_is_left_to_do(stack: Stack, context: PlacementContext) -> None:
     """What a plan leads to needs no plan: applied, it is empty; and the way back to nothing and here again is the same."""
     def planned(current: State) -> Plan:
-        return plan(stack, expand(stack, current, ground=ground), current, revision=1)
+        return plan(stack, expand(stack, current, context=context), current, revision=1)
 
     try:
         first = planned(State())

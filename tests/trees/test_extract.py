@@ -104,6 +104,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "a path of thousands of parts": (pax({"path": b"a/" * 3000 + b"f"}) + header(), "directories deep"),
     "a path of many bytes": (pax({"path": b"/".join([b"n" * 200] * 30)}) + header(), "longer than 4096 bytes"),
     "a name of many bytes": (pax({"path": b"n" * 256}) + header(), "name longer than 255 bytes"),
+    "a device of no number": (header(type=tarfile.CHRTYPE, devmajor=1 << 12), "device number out of range"),
     "an unknown type": (header(type=b"Z"), "unknown type b'Z'"),
     "a file for the root": (header(".", size=1) + padded(b"x"), "would replace its root"),
     "a link to nothing": (header("l", type=tarfile.SYMTYPE, linkname=""), "impossible name"),
@@ -139,7 +140,7 @@ def root(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_archive_ends_in_one_sentence(name: str, root: Path) -> None:
     data, said = HOSTILE[name]
-    policy = Policy(owners=False, attributes=True, devices=False)
+    policy = Policy(owners=False, attributes=True)
     with pytest.raises(TreeError) as found:
         unpacked(data, root, policy)
     assert said in str(found.value)

@@ -1,0 +1,89 @@
+"""What placement goes by besides the stack: the nodes, and what others have on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+
+import msgspec
+
+from agent.manifest import Task
+from orchestrator.placement.node import Node
+from orchestrator.placement.node_table import NodeTable
+from orchestrator.placement.request import PlacementRequest
+from orchestrator.stackfile.model import DRIVERS, Service, Stack
+
+HOST_SPECIFIC_PATHS = (
+    "/var/run",
+    "/run",
+    "/proc",
+    "/sys",
+    "/dev",
+    "/etc/localtime",
+    "/etc/timezone",
+    "/lib/modules",
+    "/var/log",
+)
+"""A bind mount of one of these means the node's own, whichever node it is; any other path belongs to the server's host."""
+
+
+class PlacementContext(msgspec.Struct, frozen=True, kw_only=True):
+    """*nodes* are all nodes, *ready* names those that answer, *local* is the server's own. *others* are tasks of other stacks
+    with their *requests* by `<stack>/<service>`; *homes* gives the node of each volume that has one; *moves* the node that a
+    task shall move to, by its name."""
+
+    nodes: Sequence[Node]
+    ready: Set[str]
+    local: str
+    others: Sequence[Task] = ()
+    requests: Mapping[str, PlacementRequest] = {}
+    homes: Mapping[str, str] = {}
+    moves: Mapping[str, str] = {}
+
+
+def service_requests(stack: Stack, context: PlacementContext) -> dict[str, PlacementRequest]:
+    """What one replica of each service asks for, by `<stack>/<service>`."""
+    return {f"{stack.name}/{s.name}": request_of(stack, s, context) for s in stack.services}
+
+
+def request_of(stack: Stack, service: Service, context: PlacementContext) -> PlacementRequest:
+    """What one replica of *service* asks for."""
+    pinned, pinned_by = _pinned(service, context)
+    used = {a.network for a in service.container.attachments}
+    networks = [n for n in stack.networks if n.name in used]
+    return PlacementRequest(
+        service=f"{stack.name}/{service.name}",
+        placement=service.placement,
+        reserves=service.reserves,
+        ports=frozenset((p.published, p.protocol) for p in service.container.ports if p.published and p.mode == "host"),
+        near=tuple(f"{stack.name}/{n}" for n in service.placement.near),
+        away=tuple(f"{stack.name}/{n}" for n in service.placement.away),
+        pinned=pinned,
+        pinned_by=pinned_by,
+        parents=tuple((n.parent, n.name) for n in networks if n.parent),
+        drivers=tuple((n.driver, n.name) for n in networks if n.driver and n.driver not in DRIVERS),
+        devices=service.container.device_requests,
+        # on a node that is alone nothing leaves the host
+        encrypted=tuple(n.name for n in networks if n.encrypted) if len(context.nodes) > 1 else (),
+    )
+
+
+def _pinned(service: Service, context: PlacementContext) -> tuple[str, str]:
+    """The only node that will do for the service's mounts, and why; "" for any. A volume goes before a bind mount."""
+    pinned, reason = "", ""
+    everywhere = service.mode in ("global", "global-job")
+    for mount in service.container.mounts:
+        if mount.kind == "volume" and mount.source in context.homes and not everywhere:
+            pinned, reason = context.homes[mount.source], f"volume {mount.source} is"
+        elif (
+            mount.kind == "bind" and not pinned and len(context.nodes) > 1 and not mount.source.startswith(HOST_SPECIFIC_PATHS)
+        ):
+            pinned, reason = context.local, f"bind mount {mount.source} is"
+    return pinned, reason
+
+
+def table_with(context: PlacementContext, tasks: Sequence[Task], requests: Mapping[str, PlacementRequest]) -> NodeTable:
+    """The nodes with the tasks of other stacks counted in, and with *tasks* of this one, whose *requests* are given."""
+    table = NodeTable(context.nodes, context.ready)
+    table.commit_tasks(context.others, context.requests)
+    table.commit_tasks(tasks, requests)
+    return table

@@ -1,0 +1,81 @@
+"""Why a task is where it is, and why it can go nowhere: the filters' own words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agent.manifest import Record, Task
+from orchestrator.errors import PystackError
+from orchestrator.placement.colocation import colocate
+from orchestrator.placement.context import PlacementContext, service_requests, table_with
+from orchestrator.placement.cost import cost, score
+from orchestrator.placement.feasibility import explain_nodes
+from orchestrator.placement.filters.base import Reason
+from orchestrator.placement.node_table import NodeTable
+from orchestrator.placement.request import PlacementRequest
+from orchestrator.stackfile.model import Stack
+
+
+class UnschedulableError(PystackError):
+    """Tasks that no node can take, each with every node's reasons."""
+
+
+class Candidate(Record, frozen=True, kw_only=True):
+    """A node, as one task sees it; the highest score is the first choice."""
+
+    node: str
+    feasible: bool
+    score: int
+    reasons: tuple[Reason, ...]
+
+
+class Why(Record, frozen=True, kw_only=True):
+    """Every node as *task* sees it, the best first; *node* is where it is, "" for nowhere."""
+
+    task: str
+    node: str
+    score: int
+    candidates: tuple[Candidate, ...]
+
+
+def explain(stack: Stack, service: str, task: str, tasks: Sequence[Task], context: PlacementContext) -> Why:
+    """Every node with its reasons for and against *task*, or one more of *service* where there is no such task; the other
+    *tasks* are in place."""
+    requests = service_requests(stack, context)
+    table = table_with(context, [t for t in tasks if t.name != task], requests)
+    known = next((t for t in tasks if t.name == task), None)
+    related = [t for t in tasks if t.service == service or t.name == task]
+    request = next(
+        (r for r, members in colocate(stack, related, requests, context) if any(t.name == task for t in members)),
+        requests[f"{stack.name}/{service}"],
+    )
+    candidates = sorted(_candidates(request, table), key=lambda c: (not c.feasible, -c.score, c.node))
+    node = known.node if known else ""
+    return Why(
+        task=task,
+        node=node,
+        candidates=tuple(candidates),
+        score=next((c.score for c in candidates if c.node == node), 0),
+    )
+
+
+def _candidates(request: PlacementRequest, table: NodeTable) -> list[Candidate]:
+    rows = zip(table.nodes, explain_nodes(request, table), cost(request, table).tolist(), table.tasks.tolist(), strict=True)
+    return [
+        Candidate(
+            node=node.name,
+            feasible=all(r.ok for r in reasons),
+            score=score(total, tasks),
+            reasons=tuple(reasons),
+        )
+        for node, reasons, total, tasks in rows
+    ]
+
+
+def refusal(table: NodeTable, request: PlacementRequest, name: str, where: str) -> str:
+    """Why no node of *table* can take *name*, which *where* in the stack file asks for: a line for each node."""
+    lines = [f"{where}: no node can take {name}:"]
+    for node, reasons in zip(table.nodes, explain_nodes(request, table), strict=True):
+        why = "; ".join(f"{r.filter}: {r.detail}" for r in reasons if not r.ok)
+        lines.append(f"    {node.name}: {why or 'was fit, but others that must share a node with it were not'}")
+    return "\n".join(lines)

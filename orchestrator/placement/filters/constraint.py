@@ -1,0 +1,31 @@
+"""Constraints on the node's labels and facts hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from orchestrator.placement import constraints
+from orchestrator.placement.filters.base import StaticFilter
+from orchestrator.placement.node_table import NodeTable
+from orchestrator.placement.request import PlacementRequest
+
+
+class Constraint(StaticFilter[str]):
+    """`deploy.placement.constraints` (Compose Deploy Specification), in Swarm's grammar. A condition is one constraint."""
+
+    name = "constraint"
+
+    def conditions(self, request: PlacementRequest) -> Sequence[str]:
+        return request.placement.constraints
+
+    def parse(self, text: str) -> constraints.Constraint:
+        return constraints.parse(text)
+
+    def holds(self, condition: str, table: NodeTable) -> list[bool]:
+        rule = self.parse(condition)
+        return [constraints.matches(rule, n) for n in table.nodes]
+
+    def describe(self, condition: str, table: NodeTable, row: int, *, ok: bool) -> str:
+        node, key = table.nodes[row], self.parse(condition).key
+        has = node.underlay if key.lower() == "node.ip" else constraints.value_of(key, node)
+        return f"{condition} (it has {has or 'none'})"

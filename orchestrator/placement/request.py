@@ -1,0 +1,80 @@
+"""What placement is asked for: the needs of one task, or of several that must share a node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+import msgspec
+
+from agent.manifest import DeviceRequest
+from orchestrator.stackfile.model import Placement, Reserves
+
+T = TypeVar("T")
+PortKey = tuple[int, str]
+"""A port and its protocol."""
+_ANYWHERE = Placement()
+_NOTHING = Reserves()
+
+
+class PlacementRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What *tasks* tasks that share a node ask of it together.
+
+    *service* is `<stack>/<service>`, counted for spreading; *ports* are those that the node itself must hold; *near* and *away*
+    name services whose tasks must, or must not, be on the node. *pinned* names the only node that will do, "" for any;
+    *pinned_by* says why, as in "volume db is". *parents* are the links that its networks are made on and *drivers* the network
+    drivers that are not built in: (link or driver, network). *encrypted* are networks that need WireGuard; *devices* must be
+    there, and are shared. *staying* asks whether a task that is on the node already may stay there."""
+
+    service: str
+    placement: Placement = _ANYWHERE
+    reserves: Reserves = _NOTHING
+    tasks: int = 1
+    ports: frozenset[PortKey] = frozenset()
+    near: tuple[str, ...] = ()
+    away: tuple[str, ...] = ()
+    pinned: str = ""
+    pinned_by: str = ""
+    parents: tuple[tuple[str, str], ...] = ()
+    drivers: tuple[tuple[str, str], ...] = ()
+    encrypted: tuple[str, ...] = ()
+    devices: tuple[DeviceRequest, ...] = ()
+    staying: bool = False
+
+
+def merge_requests(parts: Sequence[PlacementRequest]) -> PlacementRequest:
+    """One request for tasks that must share a node: the reservations added up, every other condition once."""
+    generic: dict[str, int] = {}
+    for part in parts:
+        for kind, number in part.reserves.generic:
+            generic[kind] = generic.get(kind, 0) + number
+    pinned = next((p for p in parts if p.pinned), parts[0])
+    services = {p.service for p in parts}
+    return PlacementRequest(
+        service=parts[0].service,
+        tasks=len(parts),
+        placement=Placement(
+            constraints=_union(p.placement.constraints for p in parts),
+            extended=_union(p.placement.extended for p in parts),
+            spread=_union(p.placement.spread for p in parts),
+        ),
+        reserves=Reserves(
+            cpus=sum(p.reserves.cpus for p in parts),
+            memory=sum(p.reserves.memory for p in parts),
+            generic=tuple(sorted(generic.items())),
+        ),
+        ports=frozenset().union(*(p.ports for p in parts)),
+        near=tuple(n for n in _union(p.near for p in parts) if n not in services),
+        away=_union(p.away for p in parts),
+        pinned=pinned.pinned,
+        pinned_by=pinned.pinned_by,
+        parents=_union(p.parents for p in parts),
+        drivers=_union(p.drivers for p in parts),
+        encrypted=_union(p.encrypted for p in parts),
+        devices=_union(p.devices for p in parts),
+    )
+
+
+def _union(values: Iterable[tuple[T, ...]]) -> tuple[T, ...]:
+    """Each value once, in the order of its first appearance."""
+    return tuple(dict.fromkeys(v for value in values for v in value))
