@@ -42,7 +42,8 @@ class Agent:
         """Recover what was there, then listen on the Docker socket."""
         logging.getLogger("aiohttp.server").addFilter(app.OneLine())
         await self.converger.recover()
-        self._runner = web.AppRunner(app.make(self.converger, self.mailbox), access_log=None, handler_cancellation=True)
+        self._runner = web.AppRunner(
+            app.make(self.converger, self.mailbox), access_log=None, handler_cancellation=True)
         await self._runner.setup()
         await web.SockSite(self._runner, bind(self.paths.docker_socket)).start()
         self.mailbox.start()

@@ -10,9 +10,11 @@ if TYPE_CHECKING:
 
 
 class AgentError(Exception):
-    """Base; *status* is the HTTP status that the Docker Engine API uses for the kind."""
+    """Base; *status* is the HTTP status that the Docker Engine API uses for the kind, *code* the exit status of the program
+    whose failure it is, 0 where it is none's."""
 
     status = 500
+    code = 0
 
 
 class NotFoundError(AgentError):
@@ -39,12 +41,24 @@ class ImageNotFoundError(ImageError):
     status = 404
 
 
+class UnauthorizedError(ImageError):
+    """A registry does not take the name and password."""
+
+    status = 401
+
+
 class NoSwarmError(AgentError):
     status = 503
 
 
 class RuntimeFailureError(AgentError):
     """The OCI runtime refused a container."""
+
+
+class NoProgramError(RuntimeFailureError):
+    """What a container is to run is not there, or is no program."""
+
+    status = 400
 
 
 class NotModifiedError(AgentError):

@@ -286,12 +286,13 @@ class Container(Record, frozen=True, kw_only=True):
 
 class Subnet(Record, frozen=True, kw_only=True):
     """One address pool of a network, CIDR, with the address that the host holds in it. Addresses are given out of
-    *ip_range* (CIDR, "" is all of it), but for those *reserved*."""
+    *ip_range* (CIDR, "" is all of it), but for those *reserved*, whose *reserved_names* they are where they have some."""
 
     cidr: str
     gateway: str = ""
     ip_range: str = ""
     reserved: tuple[str, ...] = ()
+    reserved_names: tuple[str, ...] = ()
 
 
 class Holder(Record, frozen=True, kw_only=True):
@@ -321,6 +322,8 @@ class Network(Record, frozen=True, kw_only=True):
     service_pools: tuple[str, ...] = ()
     hosts: tuple[Holder, ...] = ()
     vips: tuple[Holder, ...] = ()
+    created: str = ""
+    """When it was made by hand; "" for a stack's."""
 
     def __post_init__(self) -> None:
         # one network that cannot be computed would keep a node from all of them

@@ -7,6 +7,7 @@ knows nothing of either.
 from __future__ import annotations
 
 import asyncio
+import select
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
@@ -25,6 +26,9 @@ class Taken(asyncio.Protocol):
         self._server = request.protocol
         self._writable = asyncio.Event()
         self._writable.set()
+        self._hangup: select.epoll | None = None
+        self.lost = asyncio.Event()
+        """Set when the client goes away as a whole."""
         self.transport.set_protocol(self)
 
     def data_received(self, data: bytes) -> None:
@@ -32,7 +36,27 @@ class Taken(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self.reader.feed_eof()
+        self._await_hangup()
         return True
+
+    def _await_hangup(self) -> None:
+        """Whoever ends its input may go on reading, or have gone: nobody reads from the connection any more, so it is asked for
+        the end of both sides alone, which epoll tells of whatever it is asked for. Source: epoll_ctl(2), EPOLLHUP."""
+        sock = self.transport.get_extra_info("socket")
+        if self._hangup is None and sock is not None and sock.fileno() >= 0:
+            self._hangup = select.epoll()
+            self._hangup.register(sock.fileno(), 0)
+            asyncio.get_running_loop().add_reader(self._hangup.fileno(), self._hung_up)
+
+    def _hung_up(self) -> None:
+        self._forget_hangup()
+        self.lost.set()
+
+    def _forget_hangup(self) -> None:
+        if self._hangup is not None:
+            asyncio.get_running_loop().remove_reader(self._hangup.fileno())
+            self._hangup.close()
+            self._hangup = None
 
     def pause_writing(self) -> None:
         self._writable.clear()
@@ -44,6 +68,8 @@ class Taken(asyncio.Protocol):
         if not self.reader.at_eof():
             self.reader.feed_eof()
         self._writable.set()
+        self._forget_hangup()
+        self.lost.set()
         self._server.connection_lost(exc)
 
     async def send(self, data: bytes) -> None:

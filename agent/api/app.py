@@ -5,64 +5,58 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from agent.api import (
-    build,
-    containers,
-    contents,
-    dial,
-    doctor,
-    execs,
-    images,
-    inside,
-    mailbox,
-    manifest,
-    moving,
-    networks,
-    shipping,
-    system,
-    volumes,
-)
-from agent.api.keys import CONVERGER, ENGINE, MAILBOX
+from agent.api import dial, doctor, mailbox, manifest, moving, shipping, table, versions
+from agent.api.keys import CONVERGER, ENGINE, MAILBOX, VERSION, answer
+from agent.api.table import Handler
 from agent.engine.converge import Converger
 from agent.errors import AgentError, BadRequestError, NotFoundError, NotModifiedError, not_twice, shown, told
 from agent.mailbox import Mailbox
+from agent.takeover import Written
 from agent.trees.extract import quoted
 
+log = logging.getLogger(__name__)
 LARGEST = 64 << 20
 """Bytes of a request's body that is read as a whole; images, archives and build contexts stream."""
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-log = logging.getLogger(__name__)
 
 
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Every error in Docker's form: {"message": …} and its status."""
     try:
         _plain(request)
+        request[VERSION] = versions.asked(request)
         return await handler(request)
     except NotModifiedError:
         return web.Response(status=304)
     except AgentError as error:
-        return web.json_response({"message": shown(str(error))}, status=error.status)
+        return answer({"message": shown(str(error))}, error.status)
     except (msgspec.MsgspecError, json.JSONDecodeError, ValueError) as error:
-        return web.json_response({"message": shown(f"malformed request: {error}")}, status=400)
+        return answer({"message": shown(f"malformed request: {error}")}, 400)
     except web.RequestPayloadError as error:
-        return web.json_response({"message": shown(f"malformed request: {error}")}, status=400)
+        return answer({"message": shown(f"malformed request: {error}")}, 400)
     except RecursionError:
-        return web.json_response({"message": "malformed request: it is nested too deeply"}, status=400)
+        return answer({"message": "malformed request: it is nested too deeply"}, 400)
+    except web.HTTPNotFound:
+        return answer({"message": "page not found"}, 404)
     except web.HTTPException as error:
-        return web.json_response({"message": error.reason or error.text}, status=error.status)
-    except (ConnectionResetError, asyncio.CancelledError):
+        return answer({"message": error.reason or error.text}, error.status)
+    except ConnectionError:
+        return Written()  # nobody is there to be answered
+    except asyncio.CancelledError:
         raise
     except Exception as error:
         log.exception("%s %s", request.method, request.path)
-        return web.json_response({"message": shown(told(error))}, status=500)
+        return answer({"message": shown(told(error))}, 500)
+
+
+PATHS = ("rest",)
+"""Parts of a route that may have slashes, beside the names of images."""
 
 
 def _plain(request: web.Request) -> None:
@@ -72,7 +66,7 @@ def _plain(request: web.Request) -> None:
             if "\0" in value:
                 raise BadRequestError(f"{key} in the {where} holds a zero byte")
     for key, value in request.match_info.items():
-        if "/" in value and "/images/" not in request.path:
+        if "/" in value and key not in PATHS and not any(part in request.path for part in ("/images/", "/distribution/")):
             raise NotFoundError(f"there is no {key} {quoted(value)}")
 
 
@@ -84,16 +78,22 @@ class OneLine(logging.Filter):
         return not isinstance(error, HttpProcessingError | web.RequestPayloadError | ConnectionError)
 
 
-MODULES = (
-    system, images, containers, contents, inside, execs, networks, volumes, build, manifest, shipping, dial, doctor, moving,
-    mailbox,
-)
+OURS = (manifest, shipping, dial, doctor, moving, mailbox)
+
+
+def _rows() -> Iterator[tuple[str, str, Handler]]:
+    for route in table.ROUTES:
+        yield route.method, route.path, table.handling(route)
+    for module in OURS:
+        for own in module.routes:
+            assert isinstance(own, web.RouteDef)
+            yield own.method, own.path, own.handler
 
 
 def make(converger: Converger, box: Mailbox) -> web.Application:
     app = web.Application(middlewares=[web.middleware(errors)], client_max_size=LARGEST)
-    app.on_response_prepare.append(not_twice)
-    for prefix in ("", r"/v{version:1\.\d+}"):  # every Docker client sends a version of its own
+    app.on_response_prepare.extend((not_twice, versions.stamp))
+    for prefix in ("", versions.PREFIX):
         _add(app, prefix, converger, box, lambda handler: handler)
     return app
 
@@ -102,10 +102,10 @@ def answer_in(app: web.Application, prefix: str, converger: Converger, box: Mail
     """Have another application answer for the node below *prefix*, with the node's own words for errors."""
 
     def guarded(handler: Handler) -> Handler:
-        async def answer(request: web.Request) -> web.StreamResponse:
+        async def answered(request: web.Request) -> web.StreamResponse:
             return await errors(request, handler)
 
-        return answer
+        return answered
 
     _add(app, prefix, converger, box, guarded)
 
@@ -114,7 +114,5 @@ def _add(app: web.Application, prefix: str, converger: Converger, box: Mailbox, 
     app[CONVERGER] = converger
     app[ENGINE] = converger.engine
     app[MAILBOX] = box
-    for module in MODULES:
-        for route in module.routes:
-            assert isinstance(route, web.RouteDef)
-            app.router.add_route(route.method, prefix + route.path, wrap(route.handler))
+    for method, path, handler in _rows():
+        app.router.add_route(method, prefix + path, wrap(handler))

@@ -1,6 +1,6 @@
 """Engine API: what a container holds and what it wrote, taken out whole: export, changes, commit; and rename, update.
 
-Source: Docker Engine API v1.43, ContainerExport, ContainerChanges, ImageCommit, ContainerRename, ContainerUpdate.
+Source: Docker Engine API v1.48, ContainerExport, ContainerChanges, ImageCommit, ContainerRename, ContainerUpdate.
 """
 
 from __future__ import annotations
@@ -8,23 +8,25 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from aiohttp import web
 
 from agent import mounts
-from agent.api import shapes
-from agent.api.images import changes as dockerfile_changes
-from agent.api.keys import ENGINE, body, flag
+from agent.api import checks
+from agent.api.instructions import changes as dockerfile_changes
+from agent.api.keys import ENGINE, answer, body, flag
 from agent.engine.engine import Engine
 from agent.engine.records import Record
 from agent.errors import AgentError, BadRequestError, ConflictError
 from agent.images import archive
 from agent.images.reference import parse
+from agent.images.types import HealthConfig, RunConfig
+from agent.manifest import Container
 from agent.trees import process
 
-routes = web.RouteTableDef()
-MOUNT_POINTS = {"/dev", "/proc", "/sys", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/sbin/pystack-init"}
+MOUNT_POINTS = {"/.dockerenv", "/dev", "/proc", "/sys", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/sbin/pystack-init"}
 FOLDERS = {"/etc", "/sbin"}
 
 
@@ -46,7 +48,6 @@ def _output(*words: str) -> AsyncIterator[bytes]:
     return process.output("packing", words, lambda reply: AgentError(reply["error"]))
 
 
-@routes.get("/containers/{name}/export")
 async def export(request: web.Request) -> web.StreamResponse:
     engine = request.app[ENGINE]
     record = engine.find(request.match_info["name"])
@@ -58,7 +59,6 @@ async def export(request: web.Request) -> web.StreamResponse:
     return response
 
 
-@routes.get("/containers/{name}/changes")
 async def changes(request: web.Request) -> web.Response:
     engine = request.app[ENGINE]
     record = engine.find(request.match_info["name"])
@@ -76,48 +76,77 @@ async def changes(request: web.Request) -> web.Response:
     # what we put there to mount on is no change of the container's; nor is a folder, for that alone
     own = [(path, kind) for path, kind in found if path not in MOUNT_POINTS]
     kept = {path.rpartition("/")[0] for path, _ in own}
-    return web.json_response([{"Path": p, "Kind": k} for p, k in own if k != 0 or p not in FOLDERS or p in kept])
+    return answer([{"Path": p, "Kind": k} for p, k in own if k != 0 or p not in FOLDERS or p in kept])
 
 
-@routes.post("/commit")
 async def commit(request: web.Request) -> web.Response:
     """An image of what the container is now: its image's layers, and what it wrote as one more."""
     engine, query = request.app[ENGINE], request.query
     record = engine.find(query.get("container", ""))
-    wish = await body(request, shapes.Configuration)  # a container's configuration, of which what it says counts
-    given = dockerfile_changes(query.getall("changes", []))
-    fields = {"Cmd": "cmd", "Entrypoint": "entrypoint", "Env": "env", "User": "user", "WorkingDir": "working_dir",
-              "Labels": "labels", "Volumes": "volumes", "ExposedPorts": "exposed_ports", "StopSignal": "stop_signal"}
-    said = {ours: tuple(v) if isinstance(v, list) else v for theirs, ours in fields.items() if (v := wish.get(theirs))}
-    for key, value in said.items():
-        if not getattr(given, key):
-            given = msgspec.structs.replace(given, **{key: value})
+    said = msgspec.convert(body(request), RunConfig)  # a container's configuration, of which what it says counts
+    given = changes_over(said, dockerfile_changes(query.getall("changes", [])))
+    reference = parse(f"{query['repo']}:{query['tag']}" if query.get("tag") else query["repo"]) if query.get("repo") else None
     pausing = record.state == "running" and (flag(request, "pause") or "pause" not in query)
     if pausing:
         await engine.pause(record)
     try:
+        base = engine.images.image(record.image_id)
         image = await archive.commit(
-            engine.images, engine.images.image(record.image_id), record.container,
+            engine.images, base, record.container,
             _output("layer", str(engine.directory(record) / "upper"), mounts.overlay_attribute("opaque")),
-            given, author=query.get("author", ""), comment=query.get("comment", ""),
+            _whole(base.config.config or RunConfig(), record.container, given),
+            author=query.get("author", ""), comment=query.get("comment", ""),
         )
     finally:
         if pausing:
             await engine.resume(record)
-    if name := query.get("repo"):
-        engine.images.tag(parse(f"{name}:{query['tag']}" if query.get("tag") else name), image.digest)
+    engine.committed[image.id] = record
+    if reference:
+        engine.images.tag(reference, image.digest)
     else:
         engine.images.keep_untagged(image.digest)
-    engine.events.emit("container", "commit", record.id, {"name": record.name})
-    return web.json_response({"Id": image.id}, status=201)
+    engine.tell(record, "commit", {"comment": query.get("comment", ""), "imageID": image.id, "imageRef": query.get("repo", "")})
+    return answer({"Id": image.id}, 201)
 
 
-@routes.post("/containers/{name}/rename")
+def changes_over(below: RunConfig, above: RunConfig) -> RunConfig:
+    """*below*, with what *above* says in its place; entries of tables and variables beside each other."""
+    fields: dict[str, Any] = {}
+    for name in RunConfig.__struct_fields__:
+        old, new = getattr(below, name), getattr(above, name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            fields[name] = old | new
+        elif name in ("env", "on_build") and old and new:
+            fields[name] = (*old, *new)
+        elif new:
+            fields[name] = new
+    return msgspec.structs.replace(below, **fields)
+
+
+def _whole(image: RunConfig, container: Container, given: RunConfig) -> RunConfig:
+    """What containers of the new image are to be, beside what the commit itself takes of *container*."""
+    second = 10**9
+    own = RunConfig(
+        labels=dict(container.labels) or None, exposed_ports={p: {} for p in container.expose} or None,
+        volumes={m.target: {} for m in container.mounts if m.kind == "volume" and not m.source} or None,
+        stop_signal=container.stop_signal,
+        healthcheck=HealthConfig(
+            test=check.test, interval=int(check.interval_s * second), timeout=int(check.timeout_s * second),
+            retries=check.retries, start_period=int(check.start_period_s * second),
+        ) if (check := container.healthcheck) else None,
+    )
+    tables = RunConfig(labels=image.labels, exposed_ports=image.exposed_ports, volumes=image.volumes)
+    return changes_over(changes_over(tables, own), given)
+
+
 async def rename(request: web.Request) -> web.Response:
     engine, name = request.app[ENGINE], request.query.get("name", "").lstrip("/")
     record = engine.find(request.match_info["name"])
     if not name:
         raise BadRequestError("name is missing: what shall it be called?")
+    checks.name(name)
+    if name == record.name:
+        raise BadRequestError(f"Renaming a container with the same name as its current name ({name})")
     if record.task:
         raise ConflictError(f"container {record.name} is a task of stack {record.stack}: its file says what it is called")
     engine.rename(record, name)
@@ -125,20 +154,31 @@ async def rename(request: web.Request) -> web.Response:
 
 
 UPDATES = {"CpuShares": "cpu_shares", "CpuPeriod": "cpu_period", "CpuQuota": "cpu_quota", "CpusetCpus": "cpuset",
-           "Memory": "memory", "MemorySwap": "memory_swap", "MemoryReservation": "memory_reservation", "PidsLimit": "pids"}
+           "Memory": "memory", "MemorySwap": "memory_swap", "MemoryReservation": "memory_reservation", "PidsLimit": "pids",
+           "BlkioWeight": "blkio_weight", "CpuRealtimePeriod": "cpu_rt_period", "CpuRealtimeRuntime": "cpu_rt_runtime"}
 
 
-@routes.post("/containers/{name}/update")
 async def update(request: web.Request) -> web.Response:
     """Other limits and another restart policy, at once where it runs."""
-    engine, wish = request.app[ENGINE], await body(request, shapes.Update)
+    engine, wish = request.app[ENGINE], body(request)
     record = engine.find(request.match_info["name"])
+    c = record.container
     if record.task:
         raise ConflictError(f"container {record.name} is a task of stack {record.stack}: change its file, and `pystack up`")
-    fields: dict[str, object] = {ours: wish[theirs] for theirs, ours in UPDATES.items() if wish.get(theirs)}
-    if wish.get("NanoCpus"):
+    wish = {k: v for k, v in wish.items() if v and (k in UPDATES or k in ("NanoCpus", "RestartPolicy"))}
+    checks.update({"Memory": c.memory, "MemorySwap": c.memory_swap} | wish)
+    policy = wish.get("RestartPolicy", {})
+    if policy.get("Name") and record.auto_remove:
+        raise BadRequestError("Restart policy cannot be updated because AutoRemove is enabled for the container")
+    fields: dict[str, object] = {UPDATES[key]: value for key, value in wish.items() if key in UPDATES}
+    if fields.get("pids", 0) == -1:
+        fields["pids"] = 0
+    if "NanoCpus" in wish:
         fields["cpus"] = wish["NanoCpus"] / 1e9
-    if policy := wish.get("RestartPolicy"):
-        fields |= {"restart": policy.get("Name") or "no", "restart_max": policy.get("MaximumRetryCount") or 0}
+    if policy.get("Name"):
+        fields |= {"restart": policy["Name"], "restart_max": policy.get("MaximumRetryCount", 0)}
     await engine.update(record, fields)
-    return web.json_response({"Warnings": record.notes})
+    if record.asked:
+        host = record.asked["HostConfig"] | wish
+        engine.note(record, asked=record.asked | {"HostConfig": host})
+    return answer({"Warnings": record.notes})

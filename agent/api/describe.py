@@ -3,8 +3,12 @@ ContainerList."""
 
 from __future__ import annotations
 
+import hashlib
 import time
+from collections.abc import Sequence
 from typing import Any
+
+import msgspec
 
 from agent.api.translate import RATES
 from agent.containers.logs import instant
@@ -12,20 +16,28 @@ from agent.engine import prepare
 from agent.engine.engine import Engine
 from agent.engine.records import Record
 from agent.errors import AgentError
+from agent.files import used
+from agent.images.reference import parse
 from agent.images.store import Image
 from agent.images.types import RunConfig
 from agent.isolation import paths
-from agent.manifest import Container
+from agent.manifest import Attachment, Container
 from netplugins.bridge import address_mac
 
 Document = dict[str, Any]
 
+FILLED = ("Binds", "LogConfig", "RestartPolicy", "IpcMode", "CgroupnsMode", "ShmSize", "MemorySwap", "PidsLimit", "Runtime",
+          "MaskedPaths", "ReadonlyPaths", "Init", "ConsoleSize", "OomKillDisable", "Isolation")
+"""Fields of HostConfig that a client may leave empty, and that an answer has the daemon's value of."""
 DOCKER_STATES = {
-    "pending": "created", "pulling": "created", "starting": "created", "stopping": "running", "failed": "exited",
+    "pending": "created", "pulling": "created", "starting": "created", "stopping": "running",
 }
 
 
 def state_word(record: Record) -> str:
+    """Docker's word: one that never ran is no more than created, whatever became of its start."""
+    if record.state == "failed":
+        return "exited" if record.started else "created"
     return DOCKER_STATES.get(record.state, record.state)
 
 
@@ -50,6 +62,13 @@ def labels(record: Record) -> dict[str, str]:
     return out
 
 
+def sizes(engine: Engine, record: Record) -> dict[str, int]:
+    """Bytes of what it wrote, and of that with its image. Blocks."""
+    image = image_of(engine, record)
+    written = used(engine.directory(record) / "upper")
+    return {"SizeRw": written, "SizeRootFs": written + (engine.sizes.image(image) if image else 0)}
+
+
 def image_of(engine: Engine, record: Record) -> Image | None:
     try:
         return engine.images.image(record.image_id)
@@ -61,18 +80,48 @@ def summary(engine: Engine, record: Record) -> Document:
     image = image_of(engine, record)
     config = (image.config.config if image else None) or RunConfig()
     command, arguments = _command(record.container, config)
+    asked = record.asked.get("HostConfig") or {}
     return {
-        "Id": record.id, "Names": [f"/{record.name}"], "Image": record.image,
-        "ImageID": image.id if image else "", "Command": " ".join([command, *arguments]).strip(),
+        "Id": record.id, "Names": [f"/{record.name}"], "Image": _shown_image(record, image),
+        "ImageID": image.id if image else record.image_id, "Command": " ".join([command, *map(_quoted, arguments)]).strip(),
         "Created": int(instant(record.created)), "State": state_word(record), "Status": status_words(record),
-        "Ports": [
-            {"IP": p.host_ip or "0.0.0.0", "PrivatePort": p.target, "PublicPort": p.published, "Type": p.protocol}
-            for p in record.ports if record.running
-        ],
-        "Labels": labels(record), "Mounts": mounts(engine, record),
-        "HostConfig": {"NetworkMode": record.container.network_mode or "default"},
+        "Ports": _ports(record, config), "Labels": (config.labels or {}) | labels(record), "Mounts": mounts(engine, record),
+        "HostConfig": {"NetworkMode": asked.get("NetworkMode") or record.container.network_mode or "bridge"},
         "NetworkSettings": {"Networks": networks(engine, record)},
     }
+
+
+def _shown_image(record: Record, image: Image | None) -> str:
+    """What it was made of by the name that was used, its ID where that name means another image by now."""
+    if image is None or not image.names or parse_or_none(record.image) in image.names:
+        return record.image if image is None or image.names else image.id
+    return image.id
+
+
+def parse_or_none(text: str) -> str | None:
+    try:
+        return parse(text).name
+    except AgentError:
+        return None
+
+
+def _quoted(word: str) -> str:
+    return f"'{word}'" if " " in word else word
+
+
+def _ports(record: Record, config: RunConfig) -> list[Document]:
+    """What is published, once for each family of addresses, and what is exposed alone."""
+    if not record.running:
+        return []
+    rows: list[Document] = []
+    for name, bindings in _exposed(record, config).items():
+        span, _, protocol = name.partition("/")
+        target, protocol = span.partition("-")[0], protocol or "tcp"
+        for one in bindings or ():
+            rows.append({"IP": one["HostIp"], "PrivatePort": int(target), "PublicPort": int(one["HostPort"]), "Type": protocol})
+        if not bindings:
+            rows.append({"PrivatePort": int(target), "Type": protocol})
+    return rows
 
 
 def status_words(record: Record) -> str:
@@ -82,7 +131,7 @@ def status_words(record: Record) -> str:
         return f"Up {_age(record.started)} (Paused)"
     if record.state == "restarting":
         return f"Restarting ({record.exit_code})"
-    if record.exit_code is None:
+    if record.exit_code is None or state_word(record) == "created":
         return "Created"
     return f"Exited ({record.exit_code}) {_age(record.finished)} ago"
 
@@ -96,24 +145,58 @@ def _age(stamp: str) -> str:
     return f"{seconds} seconds" if seconds else "Less than a second"
 
 
-def networks(engine: Engine, record: Record) -> Document:
-    out = {}
+def networks(engine: Engine, record: Record, version: int = 48) -> Document:
+    """Its endpoints by network; where it does not run they have no addresses, and a network need not be there yet."""
+    c = record.container
+    out: Document = {}
     for e in record.endpoints:
         known = engine.networks.all.get(e.network)
         subnets = {":" in s.cidr: s for s in known.subnets} if known else {}
         v4, v6 = subnets.get(False), subnets.get(True)
-        wish = next((a for a in record.container.attachments if a.network == e.network), None)
-        asked = {"IPv4Address": wish.ipv4, "IPv6Address": wish.ipv6} if wish and (wish.ipv4 or wish.ipv6) else None
+        wish = next((a for a in c.attachments if a.network == e.network), Attachment(network=e.network))
         mac = e.mac or ("" if known and known.on_lan else address_mac(e.ipv4, e.ipv6))
-        out[e.network] = {
-            "IPAMConfig": {k: v for k, v in asked.items() if v} if asked else None, "Links": None, "DriverOpts": None,
-            "Aliases": [*e.aliases, record.short], "NetworkID": engine.networks.identity(e.network),
-            "EndpointID": record.id if record.running else "", "MacAddress": mac,
-            "IPAddress": e.ipv4, "IPPrefixLen": _length(v4.cidr) if v4 and e.ipv4 else 0, "Gateway": v4.gateway if v4 else "",
-            "GlobalIPv6Address": e.ipv6, "GlobalIPv6PrefixLen": _length(v6.cidr) if v6 and e.ipv6 else 0,
-            "IPv6Gateway": v6.gateway if v6 else "",
+        ipv4, ipv6 = (e.ipv4, e.ipv6) if record.running else ("", "")
+        out[e.network] = _endpoint(record, wish, e.aliases, version) | {
+            "NetworkID": engine.networks.identity(e.network),
+            "EndpointID": endpoint_id(record, e.network) if record.running else "",
+            "MacAddress": mac if record.running or e.mac else "",
+            "IPAddress": ipv4, "IPPrefixLen": _length(v4.cidr) if v4 and ipv4 else 0,
+            "Gateway": v4.gateway if v4 and ipv4 and known and not known.internal else "",
+            "GlobalIPv6Address": ipv6, "GlobalIPv6PrefixLen": _length(v6.cidr) if v6 and ipv6 else 0,
+            "IPv6Gateway": v6.gateway if v6 and ipv6 else "",
         }
+    named = [(a.network, a) for a in c.attachments]
+    if c.network_mode in ("host", "none"):
+        named.append((c.network_mode, Attachment(network=c.network_mode)))
+    for name, wish in named:
+        if name not in out:
+            builtin = name in ("host", "none")
+            out[name] = _endpoint(record, wish, wish.aliases, version) | {
+                "NetworkID": engine.networks.identity(name) if builtin else "",
+                "EndpointID": endpoint_id(record, name) if builtin and record.running else "",
+                "MacAddress": "", "IPAddress": "", "IPPrefixLen": 0, "Gateway": "", "GlobalIPv6Address": "",
+                "GlobalIPv6PrefixLen": 0, "IPv6Gateway": "",
+            }
     return out
+
+
+def endpoint_id(record: Record, network: str) -> str:
+    return hashlib.sha256(f"{record.id} {network}".encode()).hexdigest()
+
+
+def _endpoint(record: Record, wish: Attachment, aliases: Sequence[str], version: int) -> Document:
+    """What was asked of an endpoint, and the names that lead to it."""
+    addresses = {"IPv4Address": wish.ipv4, "IPv6Address": wish.ipv6, "LinkLocalIPs": list(wish.link_local)}
+    asked = {k: v for k, v in addresses.items() if v}
+    sent = record.asked.get("NetworkingConfig", {}).get("EndpointsConfig", {}).get(wish.network, {})
+    document: Document = {
+        "IPAMConfig": asked or None, "Links": sent.get("Links"), "DriverOpts": sent.get("DriverOpts"),
+        # clients before 1.45 look for the short ID among the aliases
+        "Aliases": ([*aliases, record.short] if version < 45 else list(aliases)) or None,
+    }
+    if version >= 44:
+        document["DNSNames"] = list(dict.fromkeys([record.name, *aliases, record.short]))
+    return document | ({"GwPriority": wish.gw_priority} if version >= 48 else {})
 
 
 def _length(cidr: str) -> int:
@@ -123,6 +206,8 @@ def _length(cidr: str) -> int:
 def mounts(engine: Engine, record: Record) -> list[Document]:
     out = []
     named = {m.target: m for m in record.container.mounts if m.kind != "tmpfs"}  # which HostConfig has
+    binds = (b.split(":") for b in (record.asked.get("HostConfig") or {}).get("Binds") or ())
+    modes = {words[1]: words[2] for words in binds if len(words) > 2}
     for target, m in named.items():
         name = m.source or record.anonymous.get(target, "")
         is_volume = m.kind == "volume"
@@ -130,7 +215,8 @@ def mounts(engine: Engine, record: Record) -> list[Document]:
         out.append({
             "Type": m.kind, "Name": name if is_volume else "", "Source": source, "Destination": target,
             "Driver": engine.volumes.all[name].driver if is_volume and name in engine.volumes.all else "",
-            "Mode": "", "RW": not m.read_only, "Propagation": m.propagation if m.kind == "bind" else "",
+            "Mode": modes.get(target, ""), "RW": not m.read_only,
+            "Propagation": m.propagation if m.kind == "bind" else "",
         })
     for target, name in record.anonymous.items():
         if target not in named:
@@ -147,13 +233,13 @@ def _command(c: Container, config: RunConfig) -> tuple[str, list[str]]:
     return (words[0], words[1:]) if words else ("", [])
 
 
-def inspected(engine: Engine, record: Record) -> Document:
+def inspected(engine: Engine, record: Record, execs: Sequence[str] = (), version: int = 48) -> Document:
     c, image = record.container, image_of(engine, record)
     config = (image.config.config if image else None) or RunConfig()
     path, arguments = _command(c, config)
     bundle, directory = engine.bundle(record), engine.directory(record)
     etc = prepare.etc(bundle)
-    attached = networks(engine, record)
+    attached = networks(engine, record, version)
     default: Document = next((attached[e.network] for e in record.endpoints if e.default), {})
     flat = ("IPAddress", "IPPrefixLen", "Gateway", "MacAddress", "GlobalIPv6Address", "GlobalIPv6PrefixLen", "IPv6Gateway",
             "EndpointID")
@@ -162,7 +248,7 @@ def inspected(engine: Engine, record: Record) -> Document:
         "Image": image.id if image else "", "RestartCount": record.restarts, "Driver": "overlay2", "Platform": "linux",
         "Path": path, "Args": arguments, "ResolvConfPath": str(etc / "resolv.conf"),
         "HostnamePath": str(etc / "hostname"), "HostsPath": str(etc / "hosts"), "LogPath": str(directory / "log"),
-        "MountLabel": "", "ProcessLabel": "", "AppArmorProfile": "", "ExecIDs": None,
+        "MountLabel": "", "ProcessLabel": "", "AppArmorProfile": "", "ExecIDs": execs or None,
         "GraphDriver": {"Name": "overlay2", "Data": {
             "UpperDir": str(directory / "upper"), "WorkDir": str(directory / "work"), "MergedDir": str(bundle / "rootfs"),
         }},
@@ -179,14 +265,27 @@ def inspected(engine: Engine, record: Record) -> Document:
 
 def _state(record: Record) -> Document:
     state: Document = {
-        "Status": state_word(record), "Running": record.running, "Paused": record.state == "paused",
-        "Restarting": record.state == "restarting", "OOMKilled": record.oom_killed, "Dead": False,
-        "Pid": record.process.pid if record.process else 0, "ExitCode": record.exit_code or 0, "Error": record.error,
+        "Status": state_word(record), "Running": record.running or record.state == "restarting",
+        "Paused": record.state == "paused", "Restarting": record.state == "restarting",
+        "OOMKilled": record.oom_killed, "Dead": False, "Pid": record.process.pid if record.process else 0,
+        "ExitCode": record.exit_code or 0,
+        "Error": record.error,
         "StartedAt": record.started or "0001-01-01T00:00:00Z", "FinishedAt": record.finished or "0001-01-01T00:00:00Z",
     }
     if record.health:
         state["Health"] = {"Status": record.health, "FailingStreak": record.failing_streak, "Log": record.health_log}
     return state
+
+
+def all_labels(engine: Engine, record: Record) -> dict[str, str]:
+    """Its own, and those of its image."""
+    image = image_of(engine, record)
+    return (((image.config.config if image else None) or RunConfig()).labels or {}) | labels(record)
+
+
+def exposed(engine: Engine, record: Record) -> list[str]:
+    image = image_of(engine, record)
+    return list(_exposed(record, (image.config.config if image else None) or RunConfig()))
 
 
 def _exposed(record: Record, config: RunConfig) -> dict[str, list[Document] | None]:
@@ -198,22 +297,28 @@ def _exposed(record: Record, config: RunConfig) -> dict[str, list[Document] | No
 
 
 def _config(record: Record, config: RunConfig) -> Document:
-    c = record.container
+    c, asked = record.container, record.asked
     entrypoint = c.entrypoint if c.entrypoint is not None else config.entrypoint
     command = c.command if c.command is not None else () if c.entrypoint is not None else config.cmd
-    own = dict(c.environment)
-    environment = dict(pair.partition("=")[::2] for pair in config.env or ()) | own
+    own = asked.get("Env") or [f"{k}={v}" for k, v in c.environment]
+    names = {pair.partition("=")[0] for pair in own}
+    inherited = [pair for pair in config.env or () if pair.partition("=")[0] not in names]
+    volumes = {m.target: {} for m in c.mounts if m.kind == "volume" and not m.source} | (config.volumes or {})
     document: Document = {
         "Hostname": c.hostname or record.short, "Domainname": c.domainname, "User": c.user or config.user,
-        "AttachStdin": c.stdin_once, "AttachStdout": True, "AttachStderr": True, "Tty": c.tty, "OpenStdin": c.stdin_open,
-        "StdinOnce": c.stdin_once, "Env": [f"{k}={v}" for k, v in environment.items()],
-        "Cmd": list(command) if command else None, "Image": record.image,
-        "Volumes": {m.target: {} for m in c.mounts if m.kind == "volume" and not m.source} | (config.volumes or {}) or None,
+        "AttachStdin": asked.get("AttachStdin", c.stdin_once), "AttachStdout": asked.get("AttachStdout", True),
+        "AttachStderr": asked.get("AttachStderr", True), "Tty": c.tty, "OpenStdin": c.stdin_open,
+        "StdinOnce": c.stdin_once, "Env": [*own, *inherited],
+        "Cmd": list(command) if command else None, "Image": record.image, "Volumes": volumes or None,
         "WorkingDir": c.working_dir or config.working_dir, "Entrypoint": list(entrypoint) if entrypoint else None,
-        "OnBuild": None, "Labels": (config.labels or {}) | labels(record),
-        "StopSignal": c.stop_signal or config.stop_signal or "SIGTERM", "StopTimeout": int(c.stop_grace_s),
+        "OnBuild": config.on_build, "Labels": (config.labels or {}) | labels(record),
+        "StopSignal": c.stop_signal or config.stop_signal or "SIGTERM",
         "ExposedPorts": {name: {} for name in _exposed(record, config)},
     }
+    if asked.get("MacAddress"):
+        document["MacAddress"] = asked["MacAddress"]
+    if "StopTimeout" in asked or not asked:
+        document["StopTimeout"] = asked.get("StopTimeout", int(c.stop_grace_s))
     if c.healthcheck:
         second = 10**9
         document["Healthcheck"] = {
@@ -221,16 +326,20 @@ def _config(record: Record, config: RunConfig) -> Document:
             "Timeout": int(c.healthcheck.timeout_s * second), "Retries": c.healthcheck.retries,
             "StartPeriod": int(c.healthcheck.start_period_s * second),
         }
+    elif config.healthcheck:
+        document["Healthcheck"] = {k: v for k, v in msgspec.to_builtins(config.healthcheck).items() if v}
     return document
 
 
 def host_config(record: Record) -> Document:
-    """What was asked for, in the words of a create request."""
+    """What was asked for, in the words of a create request: those that were used, where it was one."""
     c = record.container
+    asked: Document = record.asked.get("HostConfig") or {}
     ports: dict[str, list[Document]] = {}
     for p in c.ports:
         ports.setdefault(f"{p.target}/{p.protocol}", []).append({
             "HostIp": p.host_ip, "HostPort": str(p.published) if p.published else ""})
+    swap = c.memory_swap or min(c.memory * 2, (1 << 63) - 1)
     binds = [f"{m.source}:{m.target}{':ro' if m.read_only else ''}" for m in c.mounts
              if m.kind == "bind" or (m.kind == "volume" and m.source)]
     rates = {key: [{"Path": r.path, field: r.rate} for r in c.blkio if r.what == what] or None
@@ -255,11 +364,14 @@ def host_config(record: Record) -> Document:
         "DeviceCgroupRules": list(c.device_rules) or None,
         "DeviceRequests": [{"Driver": r.driver, "Count": 0 if r.ids else r.count, "DeviceIDs": list(r.ids) or None,
                             "Capabilities": [list(r.capabilities)], "Options": {}} for r in c.device_requests] or None,
-        "MemoryReservation": c.memory_reservation, "MemorySwap": c.memory_swap, "MemorySwappiness": c.swappiness,
+        "MemoryReservation": c.memory_reservation, "MemorySwap": swap, "MemorySwappiness": c.swappiness,
         "OomKillDisable": c.oom_kill_disable, "PidsLimit": c.pids or None,
         "Ulimits": [{"Name": u.name, "Soft": u.soft, "Hard": u.hard} for u in c.ulimits] or None,
         "Tmpfs": {m.target: ",".join(m.options) for m in c.mounts if m.kind == "tmpfs"} or None,
         "MaskedPaths": [] if c.privileged else list(paths.MASKED),
         "ReadonlyPaths": [] if c.privileged else list(paths.READ_ONLY),
-        "Annotations": dict(c.annotations) or None, **rates,
+        "Annotations": dict(c.annotations) or None, "KernelMemory": 0, "CpuCount": 0, "CpuPercent": 0, "IOMaximumIOps": 0,
+        "IOMaximumBandwidth": 0, "ConsoleSize": [0, 0], **rates,
+        **{key: value for key, value in asked.items() if key not in FILLED or value},
+        **({"Links": [f"/{source}:/{record.name}/{alias}" for alias, source in c.links]} if asked.get("Links") else {}),
     }

@@ -1,6 +1,6 @@
 """Engine API: exec. The runtime joins the container; with a terminal, through a pseudo-terminal that the agent holds.
 
-Source: Docker Engine API v1.43, section Exec; the multiplexed stream format of ContainerAttach.
+Source: Docker Engine API v1.48, section Exec; the multiplexed stream format of ContainerAttach.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import pty
 import signal
 import struct
 import termios
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 from subprocess import DEVNULL
 from typing import Any
 
@@ -22,16 +23,18 @@ import msgspec
 from aiohttp import web
 
 from agent import descriptors
-from agent.api import shapes
-from agent.api.hijack import Hijacked, frame
-from agent.api.keys import ENGINE, body, terminal_size
-from agent.containers import users
+from agent.api.hijack import MULTIPLEXED, RAW, Hijacked, Keys, frame
+from agent.api.keys import ENGINE, answer, body, since, terminal_size
+from agent.containers import runtime, terminal, users
 from agent.engine.engine import Engine
 from agent.engine.records import Record
-from agent.errors import BadRequestError, ConflictError, NotFoundError
+from agent.errors import AgentError, BadRequestError, ConflictError, NotFoundError
 from agent.processes import Child
 
-routes = web.RouteTableDef()
+KEPT_S = 300.0
+"""How long one that has ended can be asked about."""
+RESIZE_TRIES, RESIZE_S = 100, 0.02
+"""A command's terminal comes to be a moment after its runtime was started."""
 
 
 class Exec(msgspec.Struct, kw_only=True):
@@ -40,14 +43,21 @@ class Exec(msgspec.Struct, kw_only=True):
     command: list[str]
     tty: bool = False
     stdin: bool = False
+    stdout: bool = True
+    stderr: bool = True
     environment: list[str] = []
     user: str = ""
     cwd: str = ""
     privileged: bool = False
+    keys: str = ""
+    started: bool = False
     running: bool = False
     exit_code: int | None = None
+    ended: float = 0.0
+    complaints: int = -1
+    """A file of what the runtime has to say."""
     pid: int = 0
-    terminal: int = -1
+    """Of the runtime that runs it; its own process is that one's child."""
     size: tuple[int, int] = (0, 0)
 
 
@@ -56,106 +66,179 @@ KEPT = 2048
 """What is remembered of them, the newest; those that run in any case."""
 
 
-@routes.post("/containers/{name}/exec")
-async def create(request: web.Request) -> web.Response:
-    record = request.app[ENGINE].find(request.match_info["name"])
+def of(record: Record) -> list[str]:
+    """Those of a container that have not ended."""
+    return [e.id for e in EXECS.values() if e.record.id == record.id and not e.ended]
+
+
+def _forget(engine: Engine) -> None:
+    """Drop those that ended long ago, and those whose containers are gone."""
+    for found in list(EXECS.values()):
+        if found.record.id not in engine.records or (found.ended and time.monotonic() - found.ended > KEPT_S):
+            del EXECS[found.id]
+
+
+def _runs(record: Record) -> None:
     if record.state == "paused":
-        raise ConflictError(f"container {record.name} is paused: unpause it first")
+        raise ConflictError(f"Container {record.name} is paused, unpause the container before exec")
     if record.state != "running":
         raise ConflictError(f"container {record.name} is not running")
-    wish = await body(request, shapes.Exec)
+
+
+async def create(request: web.Request) -> web.Response:
+    engine = request.app[ENGINE]
+    record = engine.find(request.match_info["name"])
+    wish = body(request)
     if not wish.get("Cmd"):
-        raise BadRequestError("Cmd is missing: what shall be run?")
+        raise BadRequestError("No exec command specified: Cmd says what shall be run")
+    _runs(record)
+    Keys(wish.get("DetachKeys", ""))
+    _forget(engine)
     made = Exec(
-        id=os.urandom(32).hex(), record=record, command=list(wish.get("Cmd") or ()), tty=bool(wish.get("Tty")),
-        stdin=bool(wish.get("AttachStdin")), environment=list(wish.get("Env") or ()), user=wish.get("User") or "",
-        cwd=wish.get("WorkingDir") or "", privileged=bool(wish.get("Privileged")),
+        id=os.urandom(32).hex(), record=record, command=wish["Cmd"], tty=wish.get("Tty", False),
+        stdin=wish.get("AttachStdin", False), stdout=wish.get("AttachStdout", False), stderr=wish.get("AttachStderr", False),
+        environment=wish.get("Env", []), user=wish.get("User", ""), cwd=wish.get("WorkingDir", ""),
+        privileged=wish.get("Privileged", False), keys=wish.get("DetachKeys", ""), size=_size(wish),
     )
     EXECS[made.id] = made
     for old in [e.id for e in EXECS.values() if not e.running][: max(0, len(EXECS) - KEPT)]:
         del EXECS[old]
-    return web.json_response({"Id": made.id}, status=201)
+    _tell(engine, made, "exec_create")
+    return answer({"Id": made.id}, 201)
+
+
+def _size(wish: dict[str, Any]) -> tuple[int, int]:
+    """Rows and columns. Raises BadRequestError."""
+    size = wish.get("ConsoleSize") or (0, 0)
+    if len(size) != 2 or not all(0 <= n < 1 << 16 for n in size):
+        raise BadRequestError(f"ConsoleSize {list(size)}: height and width of a terminal")
+    return size[0], size[1]
+
+
+def _tell(engine: Engine, found: Exec, action: str) -> None:
+    more = {"execID": found.id} | ({"exitCode": str(found.exit_code)} if action == "exec_die" else {})
+    said = f"{action}: {' '.join(found.command)}" if action in ("exec_create", "exec_start") else action
+    engine.tell(found.record, said, more)
 
 
 def _exec(request: web.Request) -> Exec:
     try:
-        return EXECS[request.match_info["id"]]
+        found = EXECS[request.match_info["id"]]
     except KeyError:
         raise NotFoundError(f"No such exec instance: {request.match_info['id']}") from None
+    if found.record.id not in request.app[ENGINE].records:
+        raise NotFoundError(f"No such container: {found.record.id}")
+    return found
 
 
-@routes.get("/exec/{id}/json")
 async def inspect(request: web.Request) -> web.Response:
     found = _exec(request)
-    return web.json_response({
-        "ID": found.id, "Running": found.running, "ExitCode": found.exit_code, "Pid": found.pid,
-        "ContainerID": found.record.id, "OpenStdin": found.stdin, "OpenStdout": True, "OpenStderr": True, "CanRemove": False,
-        "DetachKeys": "",
+    return answer({
+        "ID": found.id, "Running": found.running, "ExitCode": found.exit_code,
+        "Pid": (terminal.child_of(found.pid) or found.pid) if found.running else found.pid,
+        "ContainerID": found.record.id, "OpenStdin": found.stdin, "OpenStdout": found.stdout, "OpenStderr": found.stderr,
+        "CanRemove": bool(found.ended), "DetachKeys": found.keys,
         "ProcessConfig": {"tty": found.tty, "entrypoint": found.command[0], "arguments": found.command[1:], "user": found.user,
                           "privileged": found.privileged},
     })
 
 
-@routes.post("/exec/{id}/resize")
 async def resize(request: web.Request) -> web.Response:
     found = _exec(request)
     found.size = terminal_size(request)
-    _apply_size(found)
+    if found.ended:
+        raise ConflictError(f"exec {found.id} has ended")
+    if found.running and found.tty:
+        await _apply_size(found)
     return web.Response(status=200)
 
 
-def _apply_size(found: Exec) -> None:
-    if found.terminal >= 0 and found.size != (0, 0):
-        with contextlib.suppress(OSError):
-            fcntl.ioctl(found.terminal, termios.TIOCSWINSZ, struct.pack("HHHH", *found.size, 0, 0))
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(found.pid, signal.SIGWINCH)
+async def _apply_size(found: Exec) -> None:
+    for _ in range(RESIZE_TRIES):
+        inner = terminal.child_of(found.pid)
+        if not found.running or (inner and terminal.resize(inner, *found.size)):
+            return
+        await asyncio.sleep(RESIZE_S)
 
 
-@routes.post("/exec/{id}/start")
 async def start(request: web.Request) -> web.StreamResponse:
     engine, found = request.app[ENGINE], _exec(request)
-    wish = await body(request, shapes.ExecStart)
-    if size := wish.get("ConsoleSize"):
-        found.size = size[0], size[1]
-    run = _runner(engine, found)
-    engine.events.emit("container", "exec_start", found.record.id, {"name": found.record.name, "execID": found.id})
+    wish = body(request)
+    if size := _size(wish) if wish.get("ConsoleSize") else None:
+        found.size = size
+    if found.started:
+        raise ConflictError(f"exec {found.id} has already run" if found.ended else f"exec {found.id} is already running")
+    _runs(found.record)
+    found.started, found.complaints = True, os.memfd_create("complaints")
     if wish.get("Detach"):
-        task = asyncio.create_task(_detached(found, run))
+        try:
+            child = _runner(engine, found)(stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL)
+        except AgentError:
+            _end(engine, found, 126)
+            raise
+        _begin(engine, found, child)
+        task = asyncio.create_task(_detached(engine, found, child))
         DETACHED.add(task)
         task.add_done_callback(DETACHED.discard)
         return web.Response(status=200)
-    kind = "raw" if found.tty else "multiplexed"
-    client = Hijacked(request, f"application/vnd.docker.{kind}-stream")
-    attend = _with_terminal if found.tty else _with_pipes
+    # the stream's form is the one that this request asks for, whatever the command has
+    raw = wish.get("Tty", False)
+    client = Hijacked(request, MULTIPLEXED if not raw and since(request, 42) else RAW)
+
+    async def send(stream: int, data: bytes) -> None:
+        if found.stdout if stream == 1 else found.stderr:
+            await client.send(data if raw else frame(stream, data))
+
     with contextlib.suppress(ConnectionError):
-        await attend(found, run, client)
+        try:
+            run = _runner(engine, found)
+            await (_with_terminal if found.tty else _with_pipes)(engine, found, run, client, send)
+        except AgentError as error:  # it is too late for another status: the client reads it as output
+            _end(engine, found, 126)
+            await client.send(f"{error}\r\n".encode() if raw else frame(1, f"{error}\r\n".encode()))
     return client
 
 
 DETACHED: set[asyncio.Task[None]] = set()
 Run = Callable[..., Child]
+Send = Callable[[int, bytes], Awaitable[None]]
 
 
 def _runner(engine: Engine, found: Exec) -> Run:
-    """Starts the exec's process; its streams are still to be given."""
+    """Starts the exec's process; its streams are still to be given. Raises AgentError."""
     directory = engine.bundle(found.record)
+    identity = users.resolve(directory / "rootfs", found.user) if found.user else None
     return functools.partial(
-        engine.runtime.exec, found.record.id, directory, found.command, tty=found.tty,
-        identity=users.resolve(directory / "rootfs", found.user) if found.user else None,
-        environment=[*(["TERM=xterm"] if found.tty else []), *found.environment],
-        cwd=found.cwd, privileged=found.privileged, size=found.size,
+        engine.runtime.exec, found.record.id, directory, found.command, tty=found.tty, identity=identity,
+        environment=[*(["TERM=xterm"] if found.tty else []), *found.environment], cwd=found.cwd, privileged=found.privileged,
+        size=found.size, complaints=found.complaints,
     )
 
 
-async def _detached(found: Exec, run: Run) -> None:
-    child = run(stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL)
+def _begin(engine: Engine, found: Exec, child: Child) -> None:
     found.running, found.pid = True, child.pid
-    found.exit_code = await child.wait()
-    found.running = False
+    _tell(engine, found, "exec_start")
 
 
-async def _with_pipes(found: Exec, run: Run, client: Hijacked) -> None:
+def _end(engine: Engine, found: Exec, code: int) -> None:
+    """Note how it ended: *code*, or what its runtime says where the command could not be run at all."""
+    if found.complaints >= 0:
+        os.lseek(found.complaints, 0, os.SEEK_SET)
+        said = os.read(found.complaints, 1 << 16).decode(errors="replace")
+        os.close(found.complaints)
+        found.complaints = -1
+        code = runtime.exec_status(said) if code and said else code
+    # one that a signal ended has the status that a shell gives it
+    found.exit_code = 128 - code if code < 0 else code
+    found.running, found.ended = False, time.monotonic()
+    _tell(engine, found, "exec_die")
+
+
+async def _detached(engine: Engine, found: Exec, child: Child) -> None:
+    _end(engine, found, await child.wait())
+
+
+async def _with_pipes(engine: Engine, found: Exec, run: Run, client: Hijacked, send: Send) -> None:
     (theirs, mine), (out, their_out), (err, their_err) = os.pipe(), os.pipe(), os.pipe()
     try:
         child = run(stdin=theirs if found.stdin else DEVNULL, stdout=their_out, stderr=their_err)
@@ -166,15 +249,11 @@ async def _with_pipes(found: Exec, run: Run, client: Hijacked) -> None:
     finally:
         for fd in (theirs, their_out, their_err):
             os.close(fd)
-    found.running, found.pid = True, child.pid
-
-    last = b""
+    _begin(engine, found, child)
 
     async def forward(fd: int, stream: int) -> None:
-        nonlocal last
         while data := await descriptors.read(fd, 1 << 15):
-            last = data
-            await client.send(frame(stream, data))
+            await send(stream, data)
 
     async def feed() -> None:
         nonlocal mine
@@ -187,17 +266,15 @@ async def _with_pipes(found: Exec, run: Run, client: Hijacked) -> None:
     feeder = asyncio.create_task(feed()) if found.stdin else None
     try:
         await asyncio.gather(forward(out, 1), forward(err, 2))
-        found.exit_code = await child.wait()
+        await child.wait()
     finally:
-        await _settle(found, child, feeder)
-        if found.exit_code == 255 and b"not found in $PATH" in last:  # the runtime's word, for which a shell has a status
-            found.exit_code = 127
+        await _settle(engine, found, child, feeder)
         for fd in (out, err, mine):
             if fd >= 0:
                 os.close(fd)
 
 
-async def _with_terminal(found: Exec, run: Run, client: Hijacked) -> None:
+async def _with_terminal(engine: Engine, found: Exec, run: Run, client: Hijacked, send: Send) -> None:
     master, slave = pty.openpty()
     # the runtime makes the container's terminal itself; this one only carries bytes, so it must change none
     attributes: list[Any] = termios.tcgetattr(slave)
@@ -205,41 +282,77 @@ async def _with_terminal(found: Exec, run: Run, client: Hijacked) -> None:
     attributes[3] &= ~(termios.ECHO | termios.ICANON | termios.ISIG)
     attributes[0] &= ~termios.ICRNL
     termios.tcsetattr(slave, termios.TCSANOW, attributes)
-    found.terminal = master
     if found.size != (0, 0):
         fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", *found.size, 0, 0))
-    child = run(stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
-    os.close(slave)
-    found.running, found.pid = True, child.pid
+    try:
+        child = run(stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
+    except BaseException:
+        os.close(master)
+        raise
+    finally:
+        os.close(slave)
+    _begin(engine, found, child)
+    keys = Keys(found.keys)
 
-    async def feed() -> None:
+    async def feed() -> bool:
+        """True once the client wants to leave."""
         while data := await client.reader.read(1 << 12):
-            view = memoryview(data)
+            data, leaves = keys.passed(data)
+            view = memoryview(data if found.stdin else b"")
             while view:
                 try:
                     view = view[os.write(master, view) :]
                 except BlockingIOError:
                     await asyncio.sleep(0.01)
                 except OSError:
-                    return
+                    return False
+            if leaves:
+                return True
+        # the end of what it types is no end of the terminal: the client still looks at it, until it goes as a whole
+        await client.lost()
         child.send_signal(signal.SIGHUP)  # nobody is at the terminal any more; the runtime passes it on
+        return False
 
-    feeder = asyncio.create_task(feed())
-    try:
+    async def show() -> None:
         while data := await descriptors.read(master, 1 << 15):
-            await client.send(data)
-        found.exit_code = await child.wait()
+            await send(1, data)
+
+    feeder, viewer = asyncio.create_task(feed()), asyncio.create_task(show())
+    try:
+        await asyncio.wait({feeder, viewer}, return_when=asyncio.FIRST_COMPLETED)
+        if feeder.done() and feeder.result():
+            _tell(engine, found, "exec_detach")
+            task = asyncio.create_task(_left(engine, found, child, master, viewer))
+            DETACHED.add(task)
+            task.add_done_callback(DETACHED.discard)
+            return
+        await viewer
+        await child.wait()
+    except BaseException:
+        viewer.cancel()
+        await _settle(engine, found, child, feeder)
+        os.close(master)
+        raise
+    await _settle(engine, found, child, feeder)
+    os.close(master)
+
+
+async def _left(engine: Engine, found: Exec, child: Child, master: int, viewer: asyncio.Task[None]) -> None:
+    """Nobody is at the terminal, and the command goes on: what it writes is read, so that it does not wait for a reader."""
+    viewer.cancel()
+    await asyncio.gather(viewer, return_exceptions=True)
+    try:
+        while await descriptors.read(master, 1 << 15):
+            pass
+        await child.wait()
     finally:
-        await _settle(found, child, feeder)
-        found.terminal = -1
+        await _settle(engine, found, child, None)
         os.close(master)
 
 
-async def _settle(found: Exec, child: Child, feeder: asyncio.Task[None] | None) -> None:
+async def _settle(engine: Engine, found: Exec, child: Child, feeder: asyncio.Task[Any] | None) -> None:
     if feeder:
         feeder.cancel()
         await asyncio.gather(feeder, return_exceptions=True)
     child.kill()
-    await child.wait()
-    found.exit_code = child.returncode
-    found.running = False
+    _end(engine, found, await child.wait())

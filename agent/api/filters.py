@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
@@ -18,6 +19,9 @@ from agent.errors import BadRequestError
 from agent.trees.extract import quoted
 
 T = TypeVar("T")
+ALL_OF = ("label", "label!")
+"""Keys under which every value must hold."""
+UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 class Filters:
@@ -25,6 +29,7 @@ class Filters:
         """Raises BadRequestError."""
         try:
             given = json.loads(request.query.get("filters") or "{}")
+            given = {} if given is None else given
             self._values = {k: [v] if isinstance(v, str) else [str(word) for word in v] for k, v in given.items()}
         except (ValueError, TypeError, AttributeError, RecursionError):
             raise BadRequestError(f"filters={quoted(request.query['filters'])}: an object of lists") from None
@@ -32,12 +37,18 @@ class Filters:
     def __getitem__(self, key: str) -> list[str]:
         return self._values.get(key, [])
 
+    def check(self, **checks: Callable[[str], object]) -> None:
+        """Have *checks*, by key, look at each value, be there anything to choose from or not. Raises what they raise."""
+        for key, check in checks.items():
+            for value in self[key]:
+                check(value)
+
     def chosen(self, items: Iterable[T], tests: Mapping[str, Callable[[T, str], bool]]) -> list[T]:
         """Those of *items* for which every key's test holds for one of its values. Raises BadRequestError for one without."""
         if unknown := self._values.keys() - tests.keys():
             raise BadRequestError(f"invalid filter '{quoted(min(unknown))}': there is {', '.join(sorted(tests))}")
         return [i for i in items if all(
-            all(test(i, v) for v in values) if key == "label" else any(test(i, v) for v in values)
+            all(test(i, v) for v in values) if key in ALL_OF else any(test(i, v) for v in values)
             for key, test in tests.items() if (values := self[key])
         )]
 
@@ -48,37 +59,76 @@ def labelled(labels: Mapping[str, str], wanted: str) -> bool:
     return key in labels and (not eq or labels[key] == value)
 
 
+def path_matches(pattern: str, path: str) -> bool:
+    """Whether the shell pattern, in which a star stands for anything but a slash, is all of *path*. Source: Go, path.Match."""
+    parts = re.split(r"(\*|\?|\[[^\]]*\])", pattern)
+    special = {"*": "[^/]*", "?": "[^/]"}
+    try:
+        return re.fullmatch("".join(special.get(p, p if p.startswith("[") else re.escape(p)) for p in parts), path) is not None
+    except re.error:
+        raise BadRequestError(f"invalid filter value {pattern!r}: it is no pattern") from None
+
+
+def pattern(text: str) -> re.Pattern[str] | None:
+    """A regular expression as Docker takes it for names, None where it is none, and stands for itself; one that may try for
+    ever is refused. Raises BadRequestError."""
+    loose = re.findall(r"[*+?{]", text)
+    if len(text) > 256 or len(loose) > 3 or re.search(r"\)[*+?{]", text):
+        raise BadRequestError(f"name={quoted(text)}: at most 256 characters and three of * + ? {{, none behind a bracket")
+    try:
+        return re.compile(text)
+    except (re.error, RecursionError, OverflowError):
+        return None
+
+
 def truth(word: str) -> bool:
     """Raises BadRequestError."""
     if word.lower() in ("1", "true", "t"):
         return True
     if word.lower() in ("0", "false", "f"):
         return False
-    raise BadRequestError(f"{quoted(word)!r} is neither true nor false")
+    raise BadRequestError(f"invalid filter value {quoted(word)!r}: it is neither true nor false")
+
+
+def whole(word: str) -> int:
+    """Raises BadRequestError."""
+    try:
+        return int(word[:20])
+    except ValueError:
+        raise BadRequestError(f"invalid filter value {quoted(word)!r}: a whole number is wanted here") from None
+
+
+def one_of(*words: str) -> Callable[[str], str]:
+    """A check of a filter's value: one of *words*. Raises BadRequestError."""
+
+    def check(value: str) -> str:
+        if value not in words:
+            raise BadRequestError(f"invalid filter value {quoted(value)!r}: there is {', '.join(words)}")
+        return value
+
+    return check
+
+
+def moment_of(value: str) -> float:
+    """Seconds since the epoch of an RFC 3339 time, of a number of them, or of a duration before now (`24h`, `1h30m`).
+
+    Raises BadRequestError."""
+    parts = re.findall(r"(\d+(?:\.\d*)?)(ns|us|µs|ms|s|m|h)", value)
+    if parts and "".join(n + u for n, u in parts) == value.removeprefix("-").removeprefix("+"):
+        before = sum(float(n) * UNITS[u] for n, u in parts)
+        return time.time() + (before if value.startswith("-") else -before)
+    try:
+        return instant(value)
+    except (ValueError, OverflowError):
+        raise BadRequestError(
+            f"{quoted(value)!r} is no time: it is written like 2024-01-02T15:04:05Z, as seconds since the epoch, or like 24h"
+        ) from None
 
 
 def moment(request: web.Request, name: str) -> float | None:
     """A time of the query in seconds since the epoch; None where there is none. Raises BadRequestError."""
     value = request.query.get(name, "")
-    if value in ("", "0"):
-        return None
-    return stamp(value, name)
-
-
-def stamp(value: str, name: str = "until") -> float:
-    """A time in seconds since the epoch. Raises BadRequestError."""
     try:
-        return instant(value)
-    except (ValueError, OverflowError):
-        raise BadRequestError(f"{name}={quoted(value)}: an RFC 3339 time, or seconds since the epoch") from None
-
-
-def pattern(text: str) -> re.Pattern[str]:
-    """A regular expression as Docker takes it for names; one that may try for ever is refused. Raises BadRequestError."""
-    loose = re.findall(r"[*+?{]", text)
-    if len(text) > 256 or len(loose) > 3 or re.search(r"\)[*+?{]", text):
-        raise BadRequestError(f"name={quoted(text)}: at most 256 characters and three of * + ? {{, none behind a bracket")
-    try:
-        return re.compile(text)
-    except (re.error, RecursionError, OverflowError) as error:
-        raise BadRequestError(f"name={quoted(text)} is no regular expression: {error}") from None
+        return None if value in ("", "0") else moment_of(value)
+    except BadRequestError as error:
+        raise BadRequestError(f"{name}: {error}") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import re
 import socket
 import struct
 import sys
@@ -12,9 +13,12 @@ import time
 
 from aiohttp import web
 
+from agent.errors import BadRequestError
 from agent.takeover import Taken, Written
 
 HEAD_S = 2.0
+RAW, MULTIPLEXED = "application/vnd.docker.raw-stream", "application/vnd.docker.multiplexed-stream"
+DETACH_KEYS = "ctrl-p,ctrl-q"
 
 
 class Hijacked(Written):
@@ -54,6 +58,41 @@ class Hijacked(Written):
     def closed(self) -> bool:
         """The client went away."""
         return self._taken.transport.is_closing()
+
+    async def lost(self) -> None:
+        """Wait until the client goes away, rather than only ending its input."""
+        await self._taken.lost.wait()
+
+
+class Keys:
+    """What somebody types at a terminal, watched for the keys with which they take their leave."""
+
+    def __init__(self, text: str) -> None:
+        """*text* as Docker has it: letters, or ctrl- and one of `a-z @ [ \\ ] ^ _`, between commas; "" is the default.
+
+        Raises BadRequestError."""
+        self._wanted = b"".join(map(_key, (text or DETACH_KEYS).split(",")))
+        self._held = b""
+
+    def passed(self, data: bytes) -> tuple[bytes, bool]:
+        """What of *data*, and of what was held back before, goes on to the terminal; and whether the keys were typed."""
+        data, self._held = self._held + data, b""
+        at = data.find(self._wanted)
+        if at >= 0:
+            return data[:at], True
+        for length in range(min(len(self._wanted) - 1, len(data)), 0, -1):
+            if self._wanted.startswith(data[-length:]):
+                data, self._held = data[:-length], data[-length:]
+                break
+        return data, False
+
+
+def _key(word: str) -> bytes:
+    if re.fullmatch(r"[\x21-\x7e]", word):
+        return word.encode()
+    if match := re.fullmatch(r"(?i:ctrl)-([a-zA-Z@\[\\\]^_])", word):
+        return bytes([ord(match[1].upper()) - 64])
+    raise BadRequestError(f"Invalid detach keys: {word!r}: a letter, or ctrl- and one of a-z @ [ \\ ] ^ _")
 
 
 def frame(stream: int, data: bytes) -> bytes:

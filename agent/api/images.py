@@ -1,131 +1,214 @@
-"""Engine API: images. Source: Docker Engine API v1.43, section Image."""
+"""Engine API: images. Source: Docker Engine API v1.48, section Image."""
 
 from __future__ import annotations
 
 import asyncio
-import fnmatch
+import contextlib
 import json
+import re
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+import msgspec
 from aiohttp import web
 
-from agent.api.filters import Filters, labelled, stamp, truth
-from agent.api.keys import ENGINE, decoded, flag
-from agent.errors import AgentError, BadRequestError, told
-from agent.files import used
-from agent.images import archive, garbage, pull
+from agent.api import login
+from agent.api.filters import Filters, labelled, moment_of, path_matches, truth
+from agent.api.instructions import changes
+from agent.api.keys import ENGINE, answer, flag, minor, number
+from agent.containers.logs import instant
+from agent.engine.engine import Engine
+from agent.errors import AgentError, BadRequestError, ConflictError, ImageError, ImageNotFoundError, told
+from agent.images import archive, garbage, pull, types
+from agent.images.auth import Credentials
 from agent.images.reference import parse
-from agent.images.store import Image, layer_directory
+from agent.images.registry import Registry
+from agent.images.store import Image
 from agent.images.types import RunConfig
-from agent.trees.extract import quoted
 
-routes = web.RouteTableDef()
+SEARCH, SEARCH_S = "https://index.docker.io/v1/search", 15
+UNNAMED_IN_ARCHIVE = re.compile(r"sha256:[0-9a-f]{64}")
+SYSTEMS = ("linux", "windows", "darwin", "freebsd")
+MACHINES = ("amd64", "arm64", "arm", "386", "ppc64le", "s390x", "riscv64", "mips64le", "mips64", "loong64", "x86_64", "aarch64")
+NEVER = "0001-01-01T00:00:00Z"
 
 
-def summary(image: Image) -> dict[str, Any]:
+def summary(image: Image, size: int = 0, version: int = 48) -> dict[str, Any]:
+    """An image of a list, as API version 1.*version* has it; *size* is in bytes, of its layers unpacked."""
     config = image.config.config or RunConfig()
+    tags = [parse(n).familiar for n in image.names if "@" not in n]
+    digests = sorted({f"{parse(n).familiar.rpartition(':')[0].partition('@')[0]}@{image.digest}" for n in image.names})
+    if version < 43:
+        tags, digests = tags or ["<none>:<none>"], digests or ["<none>@<none>"]
     return {
-        "Id": image.id, "RepoTags": [parse(n).familiar for n in image.names if "@" not in n],
-        "RepoDigests": sorted({f"{parse(n).familiar.rsplit(':', 1)[0]}@{image.digest}" for n in image.names}),
-        "ParentId": "", "Created": _epoch(image.created), "Size": image.size, "VirtualSize": image.size,
-        "SharedSize": -1, "Containers": -1, "Labels": config.labels or {},
+        "Id": image.id, "RepoTags": tags, "RepoDigests": digests, "ParentId": "", "Created": epoch(image.created), "Size": size,
+        "SharedSize": -1, "Containers": -1, "Labels": config.labels, **({"VirtualSize": size} if version < 44 else {}),
     }
 
 
-def _epoch(stamp: str) -> int:
-    from agent.containers.logs import instant
-
+def epoch(stamp: str) -> int:
     try:
         return int(instant(stamp)) if stamp else 0
     except (ValueError, OverflowError):  # a date of no calendar, or "inf"
         return 0
 
 
-def inspected(image: Image) -> dict[str, Any]:
-    c = image.config.config or RunConfig()
-    return summary(image) | {
-        "Parent": "", "Comment": "", "Author": image.config.author or "", "DockerVersion": "", "OsVersion": "",
-        "Metadata": {"LastTagTime": "0001-01-01T00:00:00Z"},
-        "Created": image.created, "Architecture": image.config.architecture, "Os": image.config.os,
-        "Config": {
-            "User": c.user, "Env": list(c.env or ()), "Entrypoint": list(c.entrypoint) if c.entrypoint else None,
-            "Cmd": list(c.cmd) if c.cmd else None, "WorkingDir": c.working_dir, "Labels": c.labels or {},
-            "Volumes": c.volumes, "ExposedPorts": c.exposed_ports, "StopSignal": c.stop_signal,
-        },
-        "RootFS": {"Type": "layers", "Layers": list(image.layers)},
-        "GraphDriver": {"Name": "overlay2", "Data": {}}, "Descriptor": {"digest": image.digest},
+def run_config(c: RunConfig) -> dict[str, Any]:
+    """The configuration of containers of an image."""
+    health = c.healthcheck and {k: v for k, v in msgspec.to_builtins(c.healthcheck).items() if v}
+    return {
+        "Hostname": "", "Domainname": "", "User": c.user, "AttachStdin": False, "AttachStdout": False, "AttachStderr": False,
+        "Tty": False, "OpenStdin": False, "StdinOnce": False, "Env": list(c.env or ()), "Image": "",
+        "Entrypoint": c.entrypoint or None, "Cmd": c.cmd or None, "WorkingDir": c.working_dir, "Labels": c.labels,
+        "Volumes": c.volumes, "OnBuild": c.on_build,
+        **{k: v for k, v in (("ExposedPorts", c.exposed_ports), ("StopSignal", c.stop_signal), ("Healthcheck", health),
+                             ("Shell", c.shell)) if v},
     }
 
 
-@routes.get("/images/json")
+def inspected(image: Image, size: int = 0, version: int = 48) -> dict[str, Any]:
+    """An image by itself; *size* is as in `summary`."""
+    steps = image.config.history or ()
+    document = summary(image, size, version) | {
+        "Parent": "", "Comment": (steps[-1].comment or "") if steps else "", "Author": image.config.author or "",
+        "DockerVersion": "", "Metadata": {"LastTagTime": NEVER}, "Created": image.created or NEVER,
+        "Architecture": image.config.architecture, "Os": image.config.os,
+        "Config": run_config(image.config.config or RunConfig()),
+        "RootFS": {"Type": "layers", "Layers": list(image.layers)},
+        "GraphDriver": {"Name": "overlay2", "Data": {}},
+        # Docker dropped these two in 1.45, and with that docker-compose 1, which reads them whatever the version
+        "Container": "", "ContainerConfig": run_config(RunConfig()),
+    }
+    for key in ("ParentId", "SharedSize", "Containers", "Labels"):
+        del document[key]
+    return document
+
+
 async def listing(request: web.Request) -> web.Response:
-    store = request.app[ENGINE].images
-    filters = Filters(request)
+    engine = request.app[ENGINE]
+    store, filters = engine.images, Filters(request)
 
     def created(name: str) -> str:
         return store.find(name).created
 
-    def refers(image: Image, pattern: str) -> bool:
-        names = [parse(n).familiar for n in image.names]
-        return any(fnmatch.fnmatchcase(n, pattern) or fnmatch.fnmatchcase(n.rpartition(":")[0], pattern) for n in names)
+    def fits(name: str, pattern: str) -> bool:
+        familiar = parse(name).familiar
+        return path_matches(pattern, familiar) or path_matches(pattern, familiar.rpartition(":")[0])
 
+    filters.check(dangling=truth, until=moment_of, before=created, since=created)
+    patterns = [*filters["reference"], *([name] if (name := request.query.get("filter")) else [])]
     images = filters.chosen(store.everything(), {
-        "reference": refers, "dangling": lambda i, v: (not i.names) == truth(v),
+        "reference": lambda i, v: any(fits(n, v) for n in i.names), "dangling": lambda i, v: (not i.names) == truth(v),
         "label": lambda i, v: labelled((i.config.config or RunConfig()).labels or {}, v),
         "before": lambda i, v: i.created < created(v), "since": lambda i, v: i.created > created(v),
-        "until": lambda i, v: _epoch(i.created) < stamp(v),
+        "until": lambda i, v: epoch(i.created) < moment_of(v),
     })
-    if name := request.query.get("filter"):  # of clients before 1.41
-        images = [i for i in images if refers(i, name)]
-    return web.json_response([summary(i) for i in images])
+    if patterns:  # of an image only the names that were asked for
+        narrowed = [msgspec.structs.replace(i, names=tuple(n for n in i.names if any(fits(n, p) for p in patterns)))
+                    for i in images]
+        images = [i for i in narrowed if i.names]
+    await engine.sizes.learn(images)
+    images.sort(key=lambda i: epoch(i.created), reverse=True)
+    rows = [summary(i, engine.sizes.image(i), minor(request)) for i in images]
+    if flag(request, "shared-size"):
+        for row, image in zip(rows, images, strict=True):
+            row["SharedSize"] = shared(engine, image)
+    return answer(rows)
 
 
-@routes.get("/images/{name:.+}/history")
+def shared(engine: Engine, image: Image) -> int:
+    """Bytes of its layers that other images have too."""
+    others = {d for i in engine.images.everything() if i.digest != image.digest for d in i.layers}
+    return sum(engine.sizes.layer(d) for d in image.layers if d in others)
+
+
 async def history(request: web.Request) -> web.Response:
     """The steps that made it, the newest first; each that made a layer with what the layer has, in bytes."""
-    store = request.app[ENGINE].images
-    image = store.find(request.match_info["name"])
-    sizes = iter(image.layers)
+    engine = request.app[ENGINE]
+    image = engine.images.find(request.match_info["name"])
+    await engine.sizes.learn([image])
+    layers = iter(image.layers)
     steps = []
     for step in image.config.history or ():
-        layer = None if step.empty_layer else next(sizes, None)
-        size = await asyncio.to_thread(used, layer_directory(store.layers, layer)) if layer else 0
-        steps.append({"Id": "<missing>", "Created": _epoch(step.created or ""), "CreatedBy": step.created_by or "",
-                      "Comment": step.comment or "", "Size": size, "Tags": None})
+        layer = None if step.empty_layer else next(layers, None)
+        steps.append({"Id": "<missing>", "Created": epoch(step.created or ""), "CreatedBy": step.created_by or "",
+                      "Comment": step.comment or "", "Size": engine.sizes.layer(layer) if layer else 0, "Tags": None})
     steps.reverse()
     if steps:
-        steps[0] |= {"Id": image.id, "Tags": summary(image)["RepoTags"]}
-    return web.json_response(steps)
+        steps[0] |= {"Id": image.id, "Tags": summary(image)["RepoTags"] or None}
+    return answer(steps)
 
 
-@routes.get("/images/{name:.+}/get")
-async def save_one(request: web.Request) -> web.StreamResponse:
-    store, name = request.app[ENGINE].images, request.match_info["name"]
-    store.find(name)
-    return await _send(request, archive.save(store, [name]))
-
-
-@routes.get("/images/{name:.+}/json")
 async def inspect(request: web.Request) -> web.Response:
-    return web.json_response(inspected(request.app[ENGINE].images.find(request.match_info["name"])))
+    engine = request.app[ENGINE]
+    image = engine.images.find(request.match_info["name"])
+    await engine.sizes.learn([image])
+    document = inspected(image, engine.sizes.image(image), minor(request))
+    size = engine.images.blob(image.digest).stat().st_size
+    document["Descriptor"] = {"mediaType": types.OCI_MANIFEST, "digest": image.digest, "size": size}
+    if made_of := engine.committed.get(image.id):
+        document["Container"] = made_of.id
+        document["ContainerConfig"] |= {"Image": made_of.image}
+        with contextlib.suppress(ImageError):  # it may have gone
+            document["Parent"] = engine.images.image(made_of.image_id).id
+    return answer(document)
+
+
+async def distribution(request: web.Request) -> web.Response:
+    """What a registry has under a name, without fetching it."""
+    reference = parse(request.match_info["name"])
+    async with Registry(reference, request.app[ENGINE].settings, login.sent(request)) as registry:
+        data, digest, kind = await registry.manifest(reference.target)
+        if kind in types.INDEXES:
+            entries = msgspec.json.decode(data, type=types.Index).manifests
+            platforms = [msgspec.to_builtins(e.platform) for e in entries if e.platform]
+        else:
+            config = msgspec.json.decode(data, type=types.Manifest).config
+            raw = b"".join([c async for c in registry.blob(config.digest, config.size)])
+            found = msgspec.json.decode(raw, type=types.Config)
+            platforms = [{"architecture": found.architecture, "os": found.os}]
+    platforms = [{k: v for k, v in p.items() if v} for p in platforms]
+    return answer({"Descriptor": {"mediaType": kind, "digest": digest, "size": len(data)}, "Platforms": platforms})
+
+
+async def search(request: web.Request) -> web.Response:
+    """What Docker Hub finds for *term*; it is asked, and nobody else."""
+    term, limit = request.query.get("term", ""), number(request, "limit", 25)
+    if not term:
+        raise BadRequestError("term is missing: what shall be searched for?")
+    if not 0 < limit <= 100:
+        raise BadRequestError(f"limit={limit}: from 1 to 100 results")
+    timeout = aiohttp.ClientTimeout(total=SEARCH_S)
+    try:
+        async with aiohttp.ClientSession(timeout=timeout, trust_env=True) as session:
+            async with session.get(SEARCH, params={"q": term, "n": limit}) as reply:
+                found = (await reply.json(content_type=None)).get("results") or []
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        raise ImageError(f"Docker Hub cannot be searched: {error or type(error).__name__}") from error
+    return answer(Filters(request).chosen(found, {
+        "is-official": lambda r, v: bool(r.get("is_official")) == truth(v),
+        "is-automated": lambda r, v: bool(r.get("is_automated")) == truth(v),
+        "stars": lambda r, v: int(r.get("star_count", 0)) >= int(v),
+    }))
 
 
 class Stream:
-    """An answer of one JSON object a line while work goes on; an error after the head is its last line."""
+    """An answer of one JSON object a line while work goes on. An error before the first line is an HTTP error, but for
+    *always* 200, and one after it the last line."""
 
-    def __init__(self, request: web.Request) -> None:
+    def __init__(self, request: web.Request, *, always: bool = False) -> None:
         self.request = request
+        self._always = always
         self.response = web.StreamResponse(headers={"Content-Type": "application/json"})
         self._queue: asyncio.Queue[dict[str, object]] = asyncio.Queue()
 
     def tell(self, event: dict[str, object]) -> None:
         self._queue.put_nowait(event)
 
-    async def run(self, work: Any) -> web.StreamResponse:
-        await self.response.prepare(self.request)
+    async def run(self, work: Coroutine[Any, Any, object]) -> web.StreamResponse:
         task = asyncio.ensure_future(work)
         getter: asyncio.Future[dict[str, object]] | None = None
         try:
@@ -138,144 +221,291 @@ class Stream:
                     getter.cancel()
                     break
             try:
-                result = task.result()
-                if isinstance(result, dict):
-                    await self._line(result)
+                task.result()
             except (AgentError, OSError) as error:
-                await self._line({"error": told(error), "errorDetail": {"message": told(error)}})
+                if not self.response.prepared and not self._always:
+                    raise
+                code = {"code": error.code} if isinstance(error, AgentError) and error.code else {}
+                await self._line({"errorDetail": {**code, "message": told(error)}, "error": told(error)})
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)  # whoever asked may be gone before it failed
             if getter and not getter.done():
                 getter.cancel()
+        if not self.response.prepared:
+            await self.response.prepare(self.request)
         return self.response
 
     async def _line(self, event: dict[str, object]) -> None:
-        await self.response.write(json.dumps(event).encode() + b"\n")
+        if not self.response.prepared:
+            await self.response.prepare(self.request)
+        await self.response.write(json.dumps(event).encode() + b"\r\n")
 
 
-@routes.post("/images/create")
 async def create(request: web.Request) -> web.StreamResponse:
-    """Pull (`fromImage`), or import the request's body (`fromSrc=-`)."""
-    engine = request.app[ENGINE]
+    """Pull (`fromImage`), or import the request's body (`fromSrc=-`) or what lies at a URL."""
     stream = Stream(request)
-    if request.query.get("fromSrc"):
-        if request.query["fromSrc"] != "-":
-            raise BadRequestError("images are imported from the request's body alone: fromSrc=-")
-        name = request.query.get("repo", "") + (f":{request.query['tag']}" if request.query.get("tag") else "")
-
-        async def take() -> dict[str, object]:
-            image = await archive.import_rootfs(
-                engine.images, request.content.iter_any(), parse(name), changes(request.query.getall("changes", []))
-            )
-            return {"status": image.id}
-
-        return await stream.run(take())
-    name = request.query.get("fromImage", "")
-    tag = request.query.get("tag", "")
+    if source := request.query.get("fromSrc"):
+        return await stream.run(_imported(request, source, stream))
+    name, tag = request.query.get("fromImage", ""), request.query.get("tag", "")
+    if not name:
+        raise BadRequestError("fromImage is missing: which image shall be pulled?")
+    platform_of(request.query.get("platform", ""))
     if tag:
         name += f"@{tag}" if tag.startswith("sha256:") else f":{tag}"
-    parse(name)
-    stream.tell({"status": f"Pulling {parse(name).familiar}"})
-
-    async def fetch() -> dict[str, object]:
-        image = await engine.pull(name, stream.tell)
-        return {"status": f"Status: Image is up to date for {parse(name).familiar}", "aux": {"ID": image.id}}
-
-    return await stream.run(fetch())
+    return await stream.run(_fetched(request.app[ENGINE], name, stream, login.sent(request)))
 
 
-def changes(lines: list[str]) -> RunConfig:
-    """Dockerfile instructions that set the image's config: CMD, ENTRYPOINT, ENV, USER, WORKDIR, LABEL."""
-    fields: dict[str, Any] = {}
-    for line in lines:
-        word, _, rest = line.strip().partition(" ")
-        word = word.upper()
-        if word in ("CMD", "ENTRYPOINT"):
-            fields[word.lower()] = decoded(rest.encode(), tuple[str, ...]) if rest.startswith("[") else ("/bin/sh", "-c", rest)
-        elif word == "ENV":
-            fields["env"] = (*fields.get("env", ()), rest)
-        elif word == "LABEL":
-            key, _, value = rest.partition("=")
-            fields.setdefault("labels", {})[key] = value
-        elif word in ("USER", "WORKDIR"):
-            fields[{"USER": "user", "WORKDIR": "working_dir"}[word]] = rest
-        else:
-            raise BadRequestError(f"change {quoted(line)!r}: CMD, ENTRYPOINT, ENV, USER, WORKDIR and LABEL are known")
-    return RunConfig(**fields)
+def platform_of(text: str) -> None:
+    """A platform that this node can run. Raises BadRequestError, ImageNotFoundError."""
+    if not text:
+        return
+    if text.startswith("{"):
+        try:
+            parts = json.loads(text)
+            text = f"{parts.get('os', '')}/{parts.get('architecture', '')}"
+        except (ValueError, AttributeError):
+            raise BadRequestError(f"platform {text}: it is written like linux/amd64") from None
+    system, _, machine = text.lower().partition("/")
+    machine = machine.partition("/")[0] or (pull.architecture() if system in SYSTEMS else system)
+    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
+    if (system not in SYSTEMS and system not in MACHINES) or machine not in MACHINES:
+        raise BadRequestError(f"{text!r}: unknown operating system or architecture: invalid argument")
+    if system in ("windows", "darwin") or machine != pull.architecture():
+        raise ImageNotFoundError(f"platform {text}: this node runs linux/{pull.architecture()}")
 
 
-@routes.post("/images/load")
+async def _fetched(engine: Engine, name: str, stream: Stream, credentials: Credentials | None) -> None:
+    reference = parse(name)
+    if "@" in name or ":" in name.rpartition("/")[2]:
+        tags = [reference.tag]
+    else:  # without a tag, all of them
+        async with Registry(reference, engine.settings, credentials) as registry:
+            tags = await registry.tags()
+    for tag in tags:
+        one = msgspec.structs.replace(reference, tag=tag) if tag else reference
+        text = one.familiar if not one.digest else f"{one.familiar.partition('@')[0]}@{one.digest}"
+        try:
+            before = engine.images.find(text).digest
+        except AgentError:
+            before = ""
+        told_from = False
+
+        def tell(event: dict[str, object], one: Any = one) -> None:
+            nonlocal told_from
+            if not told_from:
+                told_from = True
+                stream.tell({"status": f"Pulling from {one.repository}", "id": one.tag or one.digest})
+            stream.tell(event)
+
+        image = await engine.pull(text, tell, credentials)
+        word = "Image is up to date for" if image.digest == before else "Downloaded newer image for"
+        stream.tell({"status": f"Status: {word} {text}"})
+
+
+async def _imported(request: web.Request, source: str, stream: Stream) -> None:
+    engine, query = request.app[ENGINE], request.query
+    given = changes(query.getall("changes", []))
+    repo, tag = query.get("repo", ""), query.get("tag", "")
+    reference = parse(f"{repo}:{tag}" if tag else repo) if repo else None
+    if source == "-":
+        image = await archive.import_rootfs(engine.images, request.content.iter_any(), reference or UNNAMED, given)
+    else:
+        image = await _downloaded(engine, source, reference, given, stream)
+    if reference is None:
+        engine.images.keep_untagged(image.digest)
+        engine.images.untag(UNNAMED.name)
+    event(engine, "import", image, reference.familiar if reference else image.id)
+    stream.tell({"status": image.id})
+
+
+UNNAMED = parse("pystack-import:unnamed")
+"""What an image without a name is called for the moment in which it is made."""
+
+
+async def _downloaded(engine: Engine, source: str, reference: Any, given: RunConfig, stream: Stream) -> Image:
+    url = source if "://" in source else f"http://{source}"
+    if not url.startswith(("http://", "https://")):
+        raise BadRequestError(f"fromSrc={source}: an image is imported from the request's body (-) or an http URL")
+    try:
+        async with aiohttp.ClientSession(trust_env=True) as session, session.get(url) as reply:
+            if reply.status != 200:
+                raise ImageError(f"{url} answered {reply.status}")
+            stream.tell({"status": f"Downloading from {url}"})
+            return await archive.import_rootfs(engine.images, reply.content.iter_any(), reference or UNNAMED, given)
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise ImageError(f"{url}: {error or type(error).__name__}") from error
+
+
+def told_of(engine: Engine, image: Image, gone: list[dict[str, str]]) -> None:
+    """Events of what was taken from *image*: names, and the image itself."""
+    for row in gone:
+        event(engine, "untag" if "Untagged" in row else "delete", image, row.get("Untagged") or image.id)
+        if "Deleted" in row:
+            engine.committed.pop(image.id, None)
+
+
+def event(engine: Engine, action: str, image: Image, name: str) -> None:
+    labels = (image.config.config or RunConfig()).labels or {}
+    engine.events.emit("image", action, image.id if action not in ("pull", "push") else name, {**labels, "name": name})
+
+
 async def load(request: web.Request) -> web.StreamResponse:
     engine = request.app[ENGINE]
-    stream = Stream(request)
+    platform_of(request.query.get("platform", ""))
+    stream = Stream(request, always=True)  # clients look for the error of a damaged archive among the lines
 
-    async def take() -> dict[str, object]:
+    async def take() -> None:
         with tempfile.NamedTemporaryFile(dir=engine.paths.root, prefix="load-", suffix=".tar") as file:
             async for chunk in request.content.iter_any():
                 file.write(chunk)
             file.flush()
             names = await archive.load(engine.images, Path(file.name))
         for name in names:
-            stream.tell({"stream": f"Loaded image: {name}\n"})
-        return {"status": "loaded", "names": names}
+            image = engine.images.find(name)
+            if UNNAMED_IN_ARCHIVE.fullmatch(name):  # saved by its ID, it comes without a name
+                engine.images.keep_untagged(image.digest)
+                engine.images.untag(parse(name).name)
+            event(engine, "load", image, name)
+            told_as = f" ID: {image.id}" if name.startswith("sha256:") else f": {name}"
+            stream.tell({"stream": f"Loaded image{told_as}\n"})
 
     return await stream.run(take())
 
 
-@routes.get("/images/get")
+async def save_one(request: web.Request) -> web.StreamResponse:
+    return await _saved(request, [request.match_info["name"]])
+
+
 async def save(request: web.Request) -> web.StreamResponse:
-    store = request.app[ENGINE].images
     names = [n for value in request.query.getall("names", []) for n in value.split(",")]
+    if not names:
+        raise BadRequestError("names is missing: which images shall be saved?")
+    return await _saved(request, names)
+
+
+async def _saved(request: web.Request, names: list[str]) -> web.StreamResponse:
+    engine = request.app[ENGINE]
+    platform_of(request.query.get("platform", ""))
+    exact = []
     for name in names:
-        store.find(name)
-    return await _send(request, archive.save(store, names))
-
-
-async def _send(request: web.Request, source: AsyncIterator[bytes]) -> web.StreamResponse:
+        image = engine.images.find(name)
+        # an image that is asked for by its ID has no name in the archive, and gets none where that is loaded
+        exact.append(image.id if named_by_id(image, name) else name)
+        event(engine, "save", image, name)
     response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
     await response.prepare(request)
+    source: AsyncIterator[bytes] = archive.save(engine.images, exact)
     async for chunk in source:
         await response.write(chunk)
     return response
 
 
-@routes.post("/images/{name:.+}/push")
+def named_by_id(image: Image, text: str) -> bool:
+    """Whether *text*, by which *image* was found, is the beginning of its ID rather than a name."""
+    bare = text.removeprefix("sha256:")
+    if text == image.digest or not image.id[7:].startswith(bare):
+        return False
+    return text != bare or len(bare) == 64 or f"docker.io/library/{bare}:latest" not in image.names
+
+
 async def push(request: web.Request) -> web.StreamResponse:
-    engine = request.app[ENGINE]
-    name = request.match_info["name"] + (f":{request.query['tag']}" if request.query.get("tag") else "")
-    image = engine.images.find(name)
+    """One tag, or, where none is given, all tags that this node has of the name."""
+    engine, tag = request.app[ENGINE], request.query.get("tag", "")
+    platform_of(request.query.get("platform", ""))
+    credentials = login.sent(request)
+    reference = parse(request.match_info["name"] + (f":{tag}" if tag else ""))
+    if reference.digest:
+        raise BadRequestError("an image is pushed by a tag, not by a digest")
+    whole = not tag and ":" not in request.match_info["name"].rpartition("/")[2]
+    prefix = f"{reference.host}/{reference.repository}:"
+    names = sorted(n for n in engine.images.names if n.startswith(prefix)) if whole else [reference.name]
+    if not names or names[0] not in engine.images.names:
+        raise ImageNotFoundError(f"An image does not exist locally with the tag: {reference.familiar.rpartition(':')[0]}")
     stream = Stream(request)
-    return await stream.run(pull.push(engine.images, image, parse(name), engine.settings, stream.tell))
+
+    async def send() -> None:
+        told_from = False
+
+        def tell(event: dict[str, object]) -> None:
+            nonlocal told_from
+            if not told_from:
+                told_from = True
+                stream.tell({"status": f"The push refers to repository [{reference.host}/{reference.repository}]"})
+            stream.tell(event)
+
+        for name in names:
+            one, image = parse(name), engine.images.find(name)
+            await pull.push(engine.images, image, one, engine.settings, tell, credentials)
+            size = engine.images.blob(image.digest).stat().st_size
+            stream.tell({"progressDetail": {}, "aux": {"Tag": one.tag, "Digest": image.digest, "Size": size}})
+            event(engine, "push", image, one.familiar)
+
+    return await stream.run(send())
 
 
-@routes.post("/images/{name:.+}/tag")
 async def tag(request: web.Request) -> web.Response:
-    store = request.app[ENGINE].images
-    image = store.find(request.match_info["name"])
-    if not request.query.get("repo"):
+    engine, repo, label = request.app[ENGINE], request.query.get("repo", ""), request.query.get("tag", "")
+    image = engine.images.find(request.match_info["name"])
+    if not repo:
         raise BadRequestError("repo is missing: what shall the image be called?")
-    store.tag(parse(f"{request.query['repo']}:{request.query.get('tag') or 'latest'}"), image.digest)
+    reference = parse(f"{repo}:{label}" if label else repo)
+    if reference.digest:
+        raise BadRequestError("a tag is a name, not a digest")
+    replaced = engine.images.names.get(reference.name, "")
+    if replaced and replaced != image.digest and engine.images.image(replaced).names == (reference.name,):
+        engine.images.keep_untagged(replaced)
+    engine.images.tag(reference, image.digest)
+    event(engine, "tag", image, reference.familiar)
     return web.Response(status=201)
 
 
-@routes.delete("/images/{name:.+}")
 async def remove(request: web.Request) -> web.Response:
-    engine = request.app[ENGINE]
-    in_use = set() if flag(request, "force") else engine.images_in_use()
-    return web.json_response(engine.images.remove(request.match_info["name"], in_use=in_use))
+    engine, text, force = request.app[ENGINE], request.match_info["name"], flag(request, "force")
+    image = engine.images.find(text)
+    users = [r for r in engine.records.values() if r.image_id == image.digest]
+    running = next((r for r in users if r.running), None)
+    by_id = named_by_id(image, text)
+    if by_id and running:
+        raise ConflictError(f"conflict: unable to delete {text} (cannot be forced) - image is being used by running "
+                            f"container {running.short}")
+    repositories = {n.rpartition(":")[0] for n in image.names}
+    if by_id and len(repositories) > 1 and not force:
+        raise ConflictError(f"conflict: unable to delete {text} (must be forced) - image is referenced in multiple "
+                            "repositories")
+    last = by_id or set(image.names) <= {parse(text).name}
+    if last and users and not force:
+        raise ConflictError(f"conflict: unable to {'delete' if by_id else 'remove repository reference'} {text} (must force) - "
+                            f"container {users[0].short} is using its referenced image {image.id[7:19]}")
+    if last and running:  # the container goes on, and so does its image, without a name
+        engine.images.keep_untagged(image.digest)
+        engine.images.untag(parse(text).name)
+        gone = [{"Untagged": parse(text).familiar}]
+    else:
+        gone = engine.images.remove(image.id if by_id else text, in_use=engine.images_in_use() if not force else set())
+    told_of(engine, image, gone)
+    return answer(gone)
 
 
-@routes.post("/images/prune")
 async def prune(request: web.Request) -> web.Response:
-    """Delete images without a name; with filters dangling=false every image that no container uses; with until=SECONDS those
-    alone that were last used before."""
+    """Delete images without a name; with filters dangling=false every image that no container uses; with `until` those alone
+    that were made before, with `unused-until` those that no container was made of since."""
     engine = request.app[ENGINE]
     filters = Filters(request)
-    everything = next(iter(filters["dangling"]), "true").lower() in ("false", "0")
+    filters.check(dangling=truth, until=moment_of)
+    everything = filters["dangling"] and not truth(filters["dangling"][0])
+    spare = [i for i in garbage.unused(engine.images) if everything or not i.names]
     gone: list[dict[str, str]] = []
-    until = stamp(next(iter(filters["until"]), "inf"))
-    for image in garbage.unused(engine.images):
-        if (everything or not image.names) and engine.images.last_used(image.digest) <= until:
-            gone += engine.images.remove(image.id, in_use=set())
-    return web.json_response({"ImagesDeleted": gone, "SpaceReclaimed": engine.images.collect()})
+    doomed = filters.chosen(spare, {
+        "dangling": lambda i, v: True, "until": lambda i, v: epoch(i.created) < moment_of(v),
+        "unused-until": lambda i, v: engine.images.last_used(i.digest) <= moment_of(v),
+        "label": lambda i, v: labelled((i.config.config or RunConfig()).labels or {}, v),
+        "label!": lambda i, v: not labelled((i.config.config or RunConfig()).labels or {}, v),
+    })
+    for image in doomed:
+        rows = engine.images.remove(image.id, in_use=set())
+        told_of(engine, image, rows)
+        gone += rows
+    freed = engine.images.collect()
+    engine.events.emit("image", "prune", "", {"reclaimed": str(freed)})
+    return answer({"ImagesDeleted": gone, "SpaceReclaimed": freed})

@@ -1,6 +1,6 @@
 """Engine API: looking into a container and reaching into it: top, stats, archive, attach.
 
-Source: Docker Engine API v1.43, section Container; conmon(8) for the attach socket.
+Source: Docker Engine API v1.48, section Container; conmon(8) for the attach socket.
 """
 
 from __future__ import annotations
@@ -15,18 +15,20 @@ import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
+import aiohttp
 from aiohttp import web
 
 from agent import mounts
-from agent.api.hijack import Hijacked, frame
-from agent.api.keys import ENGINE, flag, terminal_size
+from agent.api.hijack import MULTIPLEXED, RAW, Hijacked, Keys, frame
+from agent.api.keys import ENGINE, answer, flag, since, terminal_size
 from agent.containers import logs, usage
 from agent.engine.engine import Attaching, Engine
 from agent.engine.records import Record
 from agent.errors import AgentError, BadRequestError, ConflictError, NotFoundError
 from agent.trees import process
 
-routes = web.RouteTableDef()
+NEVER = "0001-01-01T00:00:00Z"
+SETTLED_S = 10.0
 
 
 def _running(request: web.Request) -> tuple[Engine, Record]:
@@ -41,7 +43,6 @@ def _group(engine: Engine, record: Record) -> str:
     return f"{engine.cgroup_parent(record)}/{record.id}"
 
 
-@routes.get("/containers/{name}/top")
 async def top(request: web.Request) -> web.Response:
     engine, record = _running(request)
     child = await asyncio.create_subprocess_exec(
@@ -51,36 +52,40 @@ async def top(request: web.Request) -> web.Response:
     out, err = await child.communicate()
     if child.returncode:
         raise BadRequestError(f"ps: {err.decode(errors='replace').strip()}")
-    head, *lines = out.decode(errors="replace").splitlines()
+    head, *lines = out.decode(errors="replace").splitlines() or [""]
     titles = head.split()
     if "PID" not in titles:
-        raise BadRequestError("ps_args must ask for the column PID")
+        raise BadRequestError("Couldn't find PID field in ps output: ps_args must ask for the column PID")
     assert record.process
     column, inside = titles.index("PID"), usage.processes(_group(engine, record), record.process.pid)
     rows = [line.split(None, len(titles) - 1) for line in lines]
-    return web.json_response({"Titles": titles, "Processes": [r for r in rows if int(r[column]) in inside]})
+    engine.tell(record, "top")
+    return answer({"Titles": titles, "Processes": [
+        r for r in rows if len(r) > column and r[column].isdigit() and int(r[column]) in inside]})
 
 
-@routes.get("/containers/{name}/stats")
 async def stats(request: web.Request) -> web.StreamResponse:
-    """One document, or one a second with `stream`; each carries the one before it, so that rates can be told."""
-    engine, record = _running(request)
+    """One document, or one a second with `stream`; each carries the one before it, so that rates can be told. A container that
+    does not run uses nothing, and says so."""
+    engine = request.app[ENGINE]
+    record = engine.find(request.match_info["name"])
 
     def look() -> dict[str, Any]:
+        head = {"id": record.id, "name": f"/{record.name}", "num_procs": 0, "storage_stats": {}}
+        if not record.running or not record.process:
+            return {**head, "read": NEVER, "cpu_stats": usage.NO_CPU, "memory_stats": {}, "pids_stats": {}, "blkio_stats": {}}
         stamp = datetime.datetime.now(datetime.UTC).isoformat().replace("+00:00", "Z")
-        assert record.process
-        return {"read": stamp, "id": record.id, "name": f"/{record.name}",
-                **usage.read(_group(engine, record), record.process.pid)}
+        return {**head, "read": stamp, **usage.read(_group(engine, record), record.process.pid)}
 
-    before: dict[str, Any] = {"read": "0001-01-01T00:00:00Z", "cpu_stats": {}}
-    if not flag(request, "stream") and "stream" in request.query:
-        if not flag(request, "one-shot"):
+    before: dict[str, Any] = {"read": NEVER, "cpu_stats": usage.NO_CPU}
+    if "stream" in request.query and not flag(request, "stream"):
+        if not flag(request, "one-shot") and record.running:
             before = look()
             await asyncio.sleep(1)
-        return web.json_response({**look(), "preread": before["read"], "precpu_stats": before["cpu_stats"]})
+        return answer({**look(), "preread": before["read"], "precpu_stats": before["cpu_stats"]})
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     await response.prepare(request)
-    while record.running and record.process:
+    while record.id in engine.records:
         now = look()
         document = {**now, "preread": before["read"], "precpu_stats": before["cpu_stats"]}
         await response.write(json.dumps(document).encode() + b"\n")
@@ -133,13 +138,11 @@ async def _answer(child: asyncio.subprocess.Process) -> dict[str, str]:
     return {"X-Docker-Container-Path-Stat": base64.b64encode(json.dumps(said).encode()).decode()}
 
 
-@routes.head("/containers/{name}/archive")
 async def describe(request: web.Request) -> web.Response:
     async with _copier(request, "stat") as child:
         return web.Response(headers=await _answer(child))
 
 
-@routes.get("/containers/{name}/archive")
 async def get(request: web.Request) -> web.StreamResponse:
     async with _copier(request, "get") as child:
         response = web.StreamResponse(headers={"Content-Type": "application/x-tar", **await _answer(child)})
@@ -152,7 +155,6 @@ async def get(request: web.Request) -> web.StreamResponse:
     return response
 
 
-@routes.put("/containers/{name}/archive")
 async def put(request: web.Request) -> web.Response:
     async with _copier(request, "put", asyncio.subprocess.PIPE) as child:
         assert child.stdin
@@ -168,38 +170,57 @@ async def put(request: web.Request) -> web.Response:
 # --- attach ----------------------------------------------------------------------------------------------------------
 
 
-@routes.post("/containers/{name}/attach")
 async def attach(request: web.Request) -> web.StreamResponse:
     """The container's own streams, from their first byte where it was not started yet; input where it has one. With *logs*
     what it said before comes first, and without *stream* nothing else."""
     engine = request.app[ENGINE]
     record = engine.find(request.match_info["name"])
+    wish = Wish(request)
+    if record.state == "paused":
+        raise ConflictError(f"container {record.name} is paused, unpause the container before attach")
+    if record.state == "restarting":
+        raise ConflictError(f"container {record.name} is restarting, wait until the container is running")
     await request.read()  # what follows the request is the container's input
-    kind = "raw" if record.container.tty else "multiplexed"
-    over = record.state in ("exited", "failed") or ("stream" in request.query and not flag(request, "stream"))
-    if record.running or over:
-        conmon = None if over else _conmon(engine, record)
-        client = Hijacked(request, f"application/vnd.docker.{kind}-stream")
-        if flag(request, "logs"):
-            async for line in logs.read(engine.directory(record) / "log"):
-                await client.send(line.text if record.container.tty else frame(line.stream, line.text))
-        if conmon is None:
-            return client
-    else:
-        waiting = Attaching()
+    kind = MULTIPLEXED if not record.container.tty and since(request, 42) else RAW
+    conmon = _conmon(engine, record) if record.running and wish.stream else None
+    waiting = Attaching()
+    if not conmon and wish.stream:
         engine.attaching.setdefault(record.id, []).append(waiting)
-        client = Hijacked(request, f"application/vnd.docker.{kind}-stream")
-        try:
+    client = Hijacked(request, kind)
+    try:
+        if wish.logs:
+            async for line in logs.read(engine.directory(record) / "log"):
+                if line.stream in wish.streams:
+                    await client.send(line.text if record.container.tty else frame(line.stream, line.text))
+        if not wish.stream:
+            return client
+        if conmon is None:  # it does not run yet, or not again
             while not waiting.ready.is_set():
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(waiting.ready.wait(), 1)
                 if client.closed or record.id not in engine.records:
                     return client
+            if waiting.failed:
+                return client
             conmon = _conmon(engine, record)
-        finally:
-            waiting.connected.set()  # a start must not wait for somebody who has gone
-    await _exchange(record, conmon, client)
+    finally:
+        waiting.connected.set()  # a start must not wait for somebody who has gone
+    engine.tell(record, "attach")
+    await _exchange(engine, record, conmon, client, wish)
     return client
+
+
+class Wish:
+    """Which streams a client attaches to, and how it leaves. Raises BadRequestError."""
+
+    def __init__(self, request: web.Request) -> None:
+        asked = {n for n, name in ((1, "stdout"), (2, "stderr")) if flag(request, name)}
+        plain = not any(name in request.query for name in ("stdin", "stdout", "stderr", "logs", "stream"))
+        self.streams = {1, 2} if plain else asked
+        self.stdin = plain or flag(request, "stdin")
+        self.stream = plain or flag(request, "stream") or "stream" not in request.query
+        self.logs = flag(request, "logs")
+        self.keys = Keys(request.query.get("detachKeys", ""))
 
 
 def _conmon(engine: Engine, record: Record) -> socket.socket:
@@ -216,33 +237,85 @@ def _conmon(engine: Engine, record: Record) -> socket.socket:
     return conmon
 
 
-async def _exchange(record: Record, conmon: socket.socket, client: Hijacked) -> None:
+async def _exchange(engine: Engine, record: Record, conmon: socket.socket, client: Hijacked, wish: Wish) -> None:
     """Both ways, until the container or the client ends it."""
-    loop = asyncio.get_running_loop()
+    loop, c = asyncio.get_running_loop(), record.container
+
+    async def feed() -> bool:
+        """True once the client wants to leave."""
+        while data := await client.reader.read(1 << 12):
+            data, leaves = wish.keys.passed(data) if c.tty else (data, False)
+            if data and c.stdin_open and wish.stdin:
+                await loop.sock_sendall(conmon, data)
+            if leaves:
+                return True
+        if c.stdin_once and wish.stdin and not c.tty:
+            conmon.shutdown(socket.SHUT_WR)  # conmon then closes the container's input
+        await client.lost()
+        return True
+
+    async def show() -> None:
+        while packet := await loop.sock_recv(conmon, 1 << 15):
+            stream, data = 2 if packet[0] == 3 else 1, packet[1:]  # conmon: 2 is stdout, 3 is stderr
+            if c.tty or stream in wish.streams:
+                await client.send(data if c.tty else frame(stream, data))
+
+    feeder, viewer = asyncio.create_task(feed()), asyncio.create_task(show())
+    try:
+        await asyncio.wait({feeder, viewer}, return_when=asyncio.FIRST_COMPLETED)
+        if feeder.done() and not feeder.exception() and feeder.result():
+            engine.tell(record, "detach")
+        else:
+            await viewer
+            # the stream's end is the container's: whoever read it may at once remove what has ended
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(engine.wait(record), SETTLED_S)
+    except ConnectionError:
+        pass
+    finally:
+        for task in (feeder, viewer):
+            task.cancel()
+        await asyncio.gather(feeder, viewer, return_exceptions=True)
+        conmon.close()
+
+
+async def attach_by_websocket(request: web.Request) -> web.StreamResponse:
+    """The same through a WebSocket, bytes as they come, without frames."""
+    engine = request.app[ENGINE]
+    record = engine.find(request.match_info["name"])
+    wish = Wish(request)
+    if not record.running:
+        raise ConflictError(f"container {record.name} is not running")
+    conmon, loop = _conmon(engine, record), asyncio.get_running_loop()
+    answered = web.WebSocketResponse()
+    await answered.prepare(request)
 
     async def feed() -> None:
-        while record.container.stdin_open and (data := await client.reader.read(1 << 12)):
-            await loop.sock_sendall(conmon, data)
-        if record.container.stdin_once:
-            conmon.shutdown(socket.SHUT_WR)  # conmon then closes the container's input
+        async for message in answered:
+            data = message.data.encode() if message.type is aiohttp.WSMsgType.TEXT else message.data
+            if record.container.stdin_open and wish.stdin:
+                await loop.sock_sendall(conmon, data)
 
     feeder = asyncio.create_task(feed())
     try:
         while packet := await loop.sock_recv(conmon, 1 << 15):
-            stream, data = packet[0], packet[1:]  # conmon: 2 is stdout, 3 is stderr
-            await client.send(data if record.container.tty else frame(2 if stream == 3 else 1, data))
+            if record.container.tty or (2 if packet[0] == 3 else 1) in wish.streams:
+                await answered.send_bytes(packet[1:])
     except ConnectionError:
         pass
     finally:
         feeder.cancel()
+        await asyncio.gather(feeder, return_exceptions=True)
         conmon.close()
+        await answered.close()
+    return answered
 
 
-@routes.post("/containers/{name}/resize")
 async def resize(request: web.Request) -> web.Response:
     """Tell the container's terminal its size, by way of conmon's control fifo."""
     engine, record = _running(request)
-    order = "1 {} {}\n".format(*terminal_size(request)).encode()
+    height, width = terminal_size(request)
+    order = f"1 {height} {width}\n".encode()
     try:
         fd = os.open(engine.bundle(record) / "ctl", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -251,4 +324,5 @@ async def resize(request: web.Request) -> web.Response:
         os.write(fd, order)
     finally:
         os.close(fd)
+    engine.tell(record, "resize", {"height": str(height), "width": str(width)})
     return web.Response(status=200)

@@ -12,8 +12,8 @@ import msgspec
 from aiohttp import web
 
 from agent import rootless
-from agent.api.keys import CONVERGER, flag, given
-from agent.api.system import VERSION
+from agent.api.keys import CONVERGER, answer, flag, given
+from agent.api.versions import VERSION
 from agent.containers import hardware
 from agent.engine.networks import DEFAULT_MTU, addresses_of_host, mtu_of
 from agent.engine.records import Record
@@ -61,7 +61,7 @@ async def facts(request: web.Request) -> web.Response:
 async def key(request: web.Request) -> web.Response:
     """This node's public key for a purpose, made at the first call."""
     made = await asyncio.to_thread(make_key, request.app[CONVERGER].engine.paths.keys, request.match_info["purpose"])
-    return web.json_response({"key": made})
+    return answer({"key": made})
 
 
 @routes.patch("/pystack/manifest")
@@ -85,7 +85,7 @@ async def create(request: web.Request) -> web.Response:
     record = await engine.create(
         container, name=request.query.get("name", ""), record=base, auto_remove=flag(request, "auto_remove")
     )
-    return web.json_response({"Id": record.id}, status=201)
+    return answer({"Id": record.id}, status=201)
 
 
 @routes.get("/pystack/status")

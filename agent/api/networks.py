@@ -1,41 +1,47 @@
-"""Engine API: networks. Source: Docker Engine API v1.43, section Network."""
+"""Engine API: networks. Source: Docker Engine API v1.48, section Network."""
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Any
 
 from aiohttp import web
 
-from agent.api import shapes
-from agent.api.filters import Filters, labelled, truth
-from agent.api.keys import ENGINE, body
-from agent.api.translate import attachment
+from agent.api import checks
+from agent.api.describe import endpoint_id
+from agent.api.filters import Filters, labelled, moment_of, one_of, truth
+from agent.api.keys import ENGINE, answer, body
+from agent.api.translate import attachment, links_of
+from agent.containers.logs import instant
 from agent.engine.engine import Engine
 from agent.engine.networks import DEFAULT
-from agent.errors import BadRequestError, ForbiddenError
-from agent.manifest import Network, Subnet
+from agent.engine.records import now
+from agent.errors import BadRequestError, ConflictError, ForbiddenError, NoSwarmError, NotFoundError
+from agent.manifest import Attachment, Network, Subnet
 
-routes = web.RouteTableDef()
 BUILTIN = ("host", "none")
+NEVER = "0001-01-01T00:00:00Z"
 Document = dict[str, Any]
 
 
 def _document(engine: Engine, network: Network) -> Document:
     members = {
-        r.id: {"Name": r.name, "EndpointID": r.id, "MacAddress": e.mac, "IPv4Address": _in(network, e.ipv4),
-               "IPv6Address": _in(network, e.ipv6)}
+        r.id: {"Name": r.name, "EndpointID": endpoint_id(r, network.name), "MacAddress": e.mac,
+               "IPv4Address": _in(network, e.ipv4), "IPv6Address": _in(network, e.ipv6)}
         for r in engine.networks.attached.values() for e in r.endpoints if e.network == network.name
     }
     labels = dict(network.labels)
     if network.stack:
         labels |= {"com.docker.compose.project": network.stack, "com.docker.compose.network": network.key}
-    pools = [{k: v for k, v in (("Subnet", s.cidr), ("Gateway", s.gateway), ("IPRange", s.ip_range)) if v}
+    pools = [{k: v for k, v in (
+        ("Subnet", s.cidr), ("Gateway", s.gateway), ("IPRange", s.ip_range),
+        ("AuxiliaryAddresses", dict(zip(s.reserved_names, s.reserved, strict=False)))) if v}
              for s in network.subnets]
     return {
         "Name": network.name, "Id": engine.networks.identity(network.name), "Driver": network.driver,
         "Scope": "local", "Internal": network.internal, "Attachable": network.attachable, "Ingress": False,
         "EnableIPv6": any(":" in s.cidr for s in network.subnets), "Options": dict(network.options),
-        "Labels": labels, "Containers": members, "Created": "0001-01-01T00:00:00Z", "ConfigOnly": False,
+        "Labels": labels, "Containers": members, "Created": network.created or NEVER, "ConfigOnly": False, "EnableIPv4": True,
         "ConfigFrom": {"Network": ""}, "IPAM": {"Driver": "default", "Options": None, "Config": pools},
     }
 
@@ -50,85 +56,162 @@ def _builtin(engine: Engine, name: str) -> Document:
     return {
         "Name": name, "Id": engine.networks.identity(name), "Driver": name if name == "host" else "null", "Scope": "local",
         "IPAM": {"Driver": "default", "Options": None, "Config": []}, "Labels": {}, "Options": {}, "Containers": {},
-        "Internal": False, "Attachable": False, "Ingress": False, "EnableIPv6": False, "Created": "0001-01-01T00:00:00Z",
+        "Internal": False, "Attachable": False, "Ingress": False, "EnableIPv6": False, "EnableIPv4": True, "Created": NEVER,
         "ConfigOnly": False, "ConfigFrom": {"Network": ""},
     }
 
 
-@routes.get("/networks")
-async def listing(request: web.Request) -> web.Response:
-    engine = request.app[ENGINE]
+def _everything(engine: Engine) -> list[Document]:
     # the default one is there for whoever asks, and is made when the first container is on it
     known = {DEFAULT: Network(name=DEFAULT)} | engine.networks.all
-    out = [_document(engine, n) for n in known.values()] + [_builtin(engine, n) for n in BUILTIN]
-    return web.json_response(Filters(request).chosen(out, {
+    return [_document(engine, n) for n in known.values()] + [_builtin(engine, n) for n in BUILTIN]
+
+
+KINDS = one_of("custom", "builtin")
+SCOPES = one_of("local", "swarm", "global")
+
+
+async def listing(request: web.Request) -> web.Response:
+    filters = Filters(request)
+    filters.check(type=KINDS, scope=SCOPES, dangling=truth)
+    return answer(filters.chosen(_everything(request.app[ENGINE]), {
         "name": lambda n, v: v in n["Name"], "id": lambda n, v: n["Id"].startswith(v), "driver": lambda n, v: n["Driver"] == v,
         "label": lambda n, v: labelled(n["Labels"], v), "scope": lambda n, v: n["Scope"] == v,
         "type": lambda n, v: (n["Name"] in (*BUILTIN, DEFAULT)) == (v == "builtin"),
-        "dangling": lambda n, v: (not n["Containers"] and n["Name"] not in BUILTIN) == truth(v),
+        "dangling": lambda n, v: (not n["Containers"] and n["Name"] not in (*BUILTIN, DEFAULT)) == truth(v),
     }))
 
 
-@routes.post("/networks/create")
-async def create(request: web.Request) -> web.Response:
-    engine, wish = request.app[ENGINE], await body(request, shapes.Network)
-    pools = (wish.get("IPAM") or {}).get("Config") or ()
-    if not wish.get("Name"):
+def _acceptable(wish: Document) -> None:
+    """Raises BadRequestError, ForbiddenError, NoSwarmError."""
+    name, driver = wish.get("Name", ""), wish.get("Driver") or "bridge"
+    if not name.strip():
         raise BadRequestError("Name is missing: what shall the network be called?")
+    if name in (*BUILTIN, "default"):
+        raise ForbiddenError(f"operation is not permitted on predefined {name} network")
+    if driver in ("host", "null", "none"):
+        raise ForbiddenError(f'only one instance of "{driver}" network is allowed')
+    if driver == "overlay" or wish.get("Ingress") or wish.get("Scope") == "swarm":
+        raise NoSwarmError("This node is not a swarm manager: networks over several nodes are made by the control plane, of a "
+                           "stack file or with `pystack network create`")
+    if wish.get("ConfigOnly") or wish.get("ConfigFrom", {}).get("Network"):
+        raise BadRequestError(f"network {name}: ConfigOnly and ConfigFrom are not known here: say the options at the network")
+    if (ipam := wish.get("IPAM", {}).get("Driver", "")) not in ("", "default"):
+        raise NotFoundError(f"plugin {ipam!r} not found: the address driver is 'default'")
+    if wish.get("EnableIPv4") is False:
+        raise BadRequestError(f"network {name}: EnableIPv4=false: a network has IPv4 addresses here, and may have IPv6 too")
+
+
+async def create(request: web.Request) -> web.Response:
+    engine, wish = request.app[ENGINE], body(request)
+    _acceptable(wish)
     network = engine.networks.create(Network(
-        name=wish["Name"], driver=wish.get("Driver") or "bridge", internal=bool(wish.get("Internal")),
-        attachable=bool(wish.get("Attachable")),
+        name=wish["Name"], driver=wish.get("Driver") or "bridge", internal=wish.get("Internal", False),
+        attachable=wish.get("Attachable", False),
         subnets=tuple(
-            Subnet(cidr=p["Subnet"], gateway=p.get("Gateway") or "", ip_range=p.get("IPRange") or "",
-                   reserved=tuple((p.get("AuxiliaryAddresses") or {}).values()))
-            for p in pools if p.get("Subnet")
+            Subnet(cidr=p["Subnet"], gateway=p.get("Gateway", ""), ip_range=p.get("IPRange", ""),
+                   reserved=tuple(p.get("AuxiliaryAddresses", {}).values()),
+                   reserved_names=tuple(p.get("AuxiliaryAddresses", {})))
+            for p in wish.get("IPAM", {}).get("Config", ()) if p.get("Subnet")
         ),
-        options=tuple(sorted((wish.get("Options") or {}).items())),
-        labels=tuple(sorted((wish.get("Labels") or {}).items())),
-    ), ipv6=bool(wish.get("EnableIPv6")))
-    return web.json_response({"Id": engine.networks.identity(network.name), "Warning": ""}, status=201)
+        options=tuple(sorted(wish.get("Options", {}).items())), labels=tuple(sorted(wish.get("Labels", {}).items())),
+        created=now(),
+    ), ipv6=wish.get("EnableIPv6", False))
+    _tell(engine, "create", network)
+    return answer({"Id": engine.networks.identity(network.name), "Warning": ""}, 201)
 
 
-@routes.get("/networks/{name}")
+def _tell(engine: Engine, action: str, network: Network) -> None:
+    engine.events.emit("network", action, engine.networks.identity(network.name),
+                       {"name": network.name, "type": network.driver})
+
+
+def _found(engine: Engine, name: str) -> str:
+    """The name of the network that *name* is, its ID, or the beginning of that. Raises NotFoundError, BadRequestError."""
+    known = {DEFAULT, *BUILTIN, *engine.networks.all}
+    if name in known:
+        return name
+    hits = [n for n in known if engine.networks.identity(n).startswith(name)]
+    if len(hits) > 1:
+        raise BadRequestError(f"network {name} is ambiguous ({len(hits)} matches found on ID prefix)")
+    if not hits:
+        raise NotFoundError(f"network {name} not found")
+    return hits[0]
+
+
 async def inspect(request: web.Request) -> web.Response:
-    engine, name = request.app[ENGINE], request.match_info["name"]
-    if builtin := next((b for b in BUILTIN if name in (b, engine.networks.identity(b))), ""):
-        return web.json_response(_builtin(engine, builtin))
-    return web.json_response(_document(engine, engine.networks.get(name)))
+    engine = request.app[ENGINE]
+    if (scope := request.query.get("scope", "")) and SCOPES(scope) != "local":
+        raise NotFoundError(f"network {request.match_info['name']} not found in scope {scope}")
+    name = _found(engine, request.match_info["name"])
+    return answer(_builtin(engine, name) if name in BUILTIN else _document(engine, engine.networks.get(name)))
 
 
-@routes.delete("/networks/{name}")
 async def remove(request: web.Request) -> web.Response:
-    engine, name = request.app[ENGINE], request.match_info["name"]
-    if builtin := next((b for b in (*BUILTIN, DEFAULT) if name in (b, engine.networks.identity(b))), ""):
-        raise ForbiddenError(f"{builtin} is a pre-defined network and cannot be removed")
-    engine.networks.remove(name)
+    engine = request.app[ENGINE]
+    name = _found(engine, request.match_info["name"])
+    if name in (*BUILTIN, DEFAULT):
+        raise ForbiddenError(f"{name} is a pre-defined network and cannot be removed")
+    network = engine.networks.get(name)
+    try:
+        engine.networks.remove(name)
+    except ConflictError as error:
+        raise ForbiddenError(f"error while removing network: {error}") from error
+    _tell(engine, "destroy", network)
     return web.Response(status=204)
 
 
-@routes.post("/networks/{name}/connect")
+def addressable(engine: Engine, wish: Attachment) -> None:
+    """The addresses that *wish* asks for are those of its network, where that is there. Raises BadRequestError."""
+    asked = [address for address in (wish.ipv4, wish.ipv6) if address]
+    if asked and wish.network == DEFAULT:
+        raise BadRequestError("user specified IP address is supported on user defined networks only")
+    network = engine.networks.all.get(wish.network)
+    for address in asked if network else ():
+        assert network
+        if not any(ipaddress.ip_address(address) in ipaddress.ip_network(s.cidr) for s in network.subnets):
+            raise BadRequestError(f"invalid endpoint settings: no configured subnet contains the IP address {address}")
+
+
 async def connect(request: web.Request) -> web.Response:
-    engine, wish = request.app[ENGINE], await body(request, shapes.Connect)
-    network = engine.networks.get(request.match_info["name"])
-    settings = wish.get("EndpointConfig") or {}
-    await engine.connect(engine.find(wish.get("Container") or ""), attachment(network.name, settings))
+    engine, said = request.app[ENGINE], body(request)
+    name, settings = _found(engine, request.match_info["name"]), said.get("EndpointConfig", {})
+    record = engine.find(said.get("Container", ""))
+    if name in BUILTIN:
+        raise ForbiddenError(f"container {record.name} cannot be connected to {name} network: it must be created with it")
+    checks.refuse([*checks.endpoint(name, settings)])
+    wish = attachment(name, settings)
+    addressable(engine, wish)
+    await engine.connect(record, wish, links_of(settings))
+    if record.asked:
+        endpoints = record.asked["NetworkingConfig"]["EndpointsConfig"] | {name: settings}
+        engine.note(record, asked=record.asked | {"NetworkingConfig": {"EndpointsConfig": endpoints}})
     return web.Response(status=200)
 
 
-@routes.post("/networks/{name}/disconnect")
 async def disconnect(request: web.Request) -> web.Response:
-    engine, wish = request.app[ENGINE], await body(request, shapes.Connect)
-    await engine.disconnect(engine.find(wish.get("Container") or ""), request.match_info["name"])
+    engine, wish = request.app[ENGINE], body(request)
+    name, record = _found(engine, request.match_info["name"]), engine.find(wish.get("Container", ""))
+    if name in BUILTIN:
+        raise ForbiddenError(f"container {record.name} cannot be disconnected from {name} network: it was created with it")
+    await engine.disconnect(record, name)
     return web.Response(status=200)
 
 
-@routes.post("/networks/prune")
 async def prune(request: web.Request) -> web.Response:
     """Delete networks that no container is on and no stack has."""
     engine = request.app[ENGINE]
     on = {e.network for r in engine.records.values() for e in r.endpoints}
+    on |= {a.network for r in engine.records.values() for a in r.container.attachments}
     spare = [n for n in engine.networks.all.values() if not n.stack and n.name not in on and n.name != DEFAULT]
-    gone = Filters(request).chosen(spare, {"label": lambda n, v: labelled(dict(n.labels), v), "until": lambda n, v: True})
+    filters = Filters(request)
+    filters.check(until=moment_of)
+    gone = filters.chosen(spare, {
+        "label": lambda n, v: labelled(dict(n.labels), v), "label!": lambda n, v: not labelled(dict(n.labels), v),
+        "until": lambda n, v: bool(n.created) and instant(n.created) < moment_of(v),
+    })
     for network in gone:
         engine.networks.remove(network.name)
-    return web.json_response({"NetworksDeleted": [n.name for n in gone]})
+        _tell(engine, "destroy", network)
+    engine.events.emit("network", "prune", "", {"reclaimed": "0"})
+    return answer({"NetworksDeleted": [n.name for n in gone]})

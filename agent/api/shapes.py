@@ -1,248 +1,186 @@
-"""What the bodies of requests look like, as far as they are read. A body of another shape is refused, with the place in it.
+"""What the bodies of the Engine API look like, and the one place where a body is compared with that.
 
-All may be left out, and null is as good: Docker's clients send both. Source: Docker Engine API v1.43.
+A shape is `str`, `int`, `bool` or `float`, `Range(low, high)`, `[shape]` for a list, `Map(shape)` for an object with free
+keys, a dict for one with named fields, or WORDS. As in Docker's own decoder a field's name may be in any case, null is as good
+as absent, and fields that nobody knows are passed over. Source: Docker Engine API v1.48, definitions; Go, encoding/json
+(Unmarshal).
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Required, TypedDict
+from typing import Any, NamedTuple, TypeAlias
 
-from msgspec import Meta
+import msgspec
 
-Text = Annotated[str, Meta(pattern=r"\A[^\x00]*\Z")]
-"""No zero byte: neither a path, a name nor an argument can hold one."""
-Texts = list[Text] | None
-Pairs = dict[Text, Text] | None
-Whole = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
-OrMinusOne = Annotated[int, Meta(ge=-1, le=(1 << 63) - 1)]
-Count = Annotated[int, Meta(ge=-1, le=(1 << 31) - 1)]
-Keys = dict[Text, Any] | None
+from agent.errors import BadRequestError
 
 
-class Health(TypedDict, total=False):
-    Test: Texts
-    Interval: Whole | None
-    Timeout: Whole | None
-    Retries: Annotated[int, Meta(ge=0, le=(1 << 31) - 1)] | None
-    StartPeriod: Whole | None
+class Map(NamedTuple):
+    """An object whose keys are free, and whose values are alike."""
+
+    of: Any
 
 
-class Binding(TypedDict, total=False):
-    HostIp: Text | None
-    HostPort: Text | None
+class Range(NamedTuple):
+    """A whole number from *low* to *high*."""
+
+    low: int
+    high: int
 
 
-class Tmpfs(TypedDict, total=False):
-    SizeBytes: Whole | None
+Shape: TypeAlias = Any
+WHOLE, OR_MINUS_ONE, COUNT = Range(0, (1 << 63) - 1), Range(-1, (1 << 63) - 1), Range(-1, (1 << 31) - 1)
+INT64, UINT16, UINT32 = Range(-(1 << 63), (1 << 63) - 1), Range(0, (1 << 16) - 1), Range(0, (1 << 32) - 1)
+WORDS = "words"
+"""A command: a list of words, or one string."""
+NAMES = {dict: "an object", list: "a list", str: "a string", bool: "true or false", int: "a whole number", float: "a number"}
+LABELS = Map(str)
+EMPTY: dict[str, Shape] = {}
+_HEALTH = {"Test": [str], "Interval": WHOLE, "Timeout": WHOLE, "StartPeriod": WHOLE, "StartInterval": WHOLE,
+           "Retries": Range(0, COUNT.high)}
+_RATES = [{"Path": str, "Rate": Range(0, INT64.high)}]
+_POLICY = {"Name": str, "MaximumRetryCount": COUNT}
+RESOURCES: dict[str, Shape] = {
+    "CpuShares": WHOLE, "Memory": WHOLE, "NanoCpus": WHOLE, "CgroupParent": str, "BlkioWeight": UINT16,
+    "BlkioWeightDevice": [{"Path": str, "Weight": UINT16}], "BlkioDeviceReadBps": _RATES, "BlkioDeviceWriteBps": _RATES,
+    "BlkioDeviceReadIOps": _RATES, "BlkioDeviceWriteIOps": _RATES, "CpuPeriod": WHOLE, "CpuQuota": OR_MINUS_ONE,
+    "CpuRealtimePeriod": WHOLE, "CpuRealtimeRuntime": WHOLE, "CpusetCpus": str, "CpusetMems": str,
+    "Devices": [{"PathOnHost": str, "PathInContainer": str, "CgroupPermissions": str}], "DeviceCgroupRules": [str],
+    "DeviceRequests": [
+        {"Driver": str, "Count": COUNT, "DeviceIDs": [str], "Capabilities": [[str]], "Options": Map(str)}],
+    "KernelMemory": int, "KernelMemoryTCP": int, "MemoryReservation": WHOLE, "MemorySwap": OR_MINUS_ONE,
+    "MemorySwappiness": int,
+    "OomKillDisable": bool, "PidsLimit": OR_MINUS_ONE, "Ulimits": [{"Name": str, "Soft": OR_MINUS_ONE, "Hard": OR_MINUS_ONE}],
+    "CpuCount": int, "CpuPercent": int, "IOMaximumIOps": int, "IOMaximumBandwidth": int,
+}
+MOUNT = {
+    "Type": str, "Source": str, "Target": str, "ReadOnly": bool, "Consistency": str,
+    "BindOptions": {"Propagation": str, "NonRecursive": bool, "CreateMountpoint": bool, "ReadOnlyNonRecursive": bool,
+                    "ReadOnlyForceRecursive": bool},
+    "VolumeOptions": {"NoCopy": bool, "Labels": LABELS, "Subpath": str,
+                      "DriverConfig": {"Name": str, "Options": Map(str)}},
+    "ImageOptions": {"Subpath": str}, "ClusterOptions": EMPTY,
+    "TmpfsOptions": {"SizeBytes": WHOLE, "Mode": UINT32, "Options": [[str]]},
+}
+HOST_CONFIG: dict[str, Shape] = RESOURCES | {
+    "Binds": [str], "ContainerIDFile": str, "LogConfig": {"Type": str, "Config": Map(str)}, "NetworkMode": str,
+    "PortBindings": Map([{"HostIp": str, "HostPort": str}]), "RestartPolicy": _POLICY, "AutoRemove": bool,
+    "VolumeDriver": str, "VolumesFrom": [str], "ConsoleSize": [UINT32], "Annotations": LABELS, "CapAdd": WORDS,
+    "CapDrop": WORDS, "CgroupnsMode": str, "Dns": [str], "DnsOptions": [str], "DnsSearch": [str], "ExtraHosts": [str],
+    "GroupAdd": [str], "IpcMode": str, "Cgroup": str, "Links": [str], "OomScoreAdj": int, "PidMode": str, "Privileged": bool,
+    "PublishAllPorts": bool, "ReadonlyRootfs": bool, "SecurityOpt": [str], "StorageOpt": Map(str), "Tmpfs": Map(str),
+    "UTSMode": str, "UsernsMode": str, "ShmSize": WHOLE, "Sysctls": Map(str), "Runtime": str, "Isolation": str,
+    "Mounts": [MOUNT], "MaskedPaths": [str], "ReadonlyPaths": [str], "Init": bool,
+}
+CONFIG: dict[str, Shape] = {
+    "Hostname": str, "Domainname": str, "User": str, "AttachStdin": bool, "AttachStdout": bool, "AttachStderr": bool,
+    "ExposedPorts": Map(EMPTY), "Tty": bool, "OpenStdin": bool, "StdinOnce": bool, "Env": [str], "Cmd": WORDS,
+    "Healthcheck": _HEALTH, "ArgsEscaped": bool, "Image": str, "Volumes": Map(EMPTY), "WorkingDir": str, "Entrypoint": WORDS,
+    "NetworkDisabled": bool, "MacAddress": str, "OnBuild": [str], "Labels": LABELS, "StopSignal": str, "StopTimeout": COUNT,
+    "Shell": WORDS,
+}
+ENDPOINT = {
+    "IPAMConfig": {"IPv4Address": str, "IPv6Address": str, "LinkLocalIPs": [str]}, "Links": [str], "Aliases": [str],
+    "MacAddress": str, "DriverOpts": Map(str), "GwPriority": Range(-(1 << 31), COUNT.high), "NetworkID": str,
+    "EndpointID": str, "Gateway": str,
+    "IPAddress": str, "IPPrefixLen": int, "IPv6Gateway": str, "GlobalIPv6Address": str, "GlobalIPv6PrefixLen": int,
+    "DNSNames": [str],
+}
+CREATE = CONFIG | {"HostConfig": HOST_CONFIG, "NetworkingConfig": {"EndpointsConfig": Map(ENDPOINT)}}
+UPDATE = RESOURCES | {"RestartPolicy": _POLICY}
+EXEC = {
+    "User": str, "Privileged": bool, "Tty": bool, "ConsoleSize": [UINT32], "AttachStdin": bool, "AttachStderr": bool,
+    "AttachStdout": bool, "DetachKeys": str, "Env": [str], "WorkingDir": str, "Cmd": WORDS,
+}
+EXEC_START = {"Detach": bool, "Tty": bool, "ConsoleSize": [UINT32]}
+NETWORK = {
+    "Name": str, "Driver": str, "Scope": str, "Internal": bool, "Attachable": bool, "Ingress": bool, "ConfigOnly": bool,
+    "ConfigFrom": {"Network": str}, "EnableIPv4": bool, "EnableIPv6": bool, "Options": Map(str), "Labels": LABELS,
+    "IPAM": {"Driver": str, "Options": Map(str),
+             "Config": [{"Subnet": str, "IPRange": str, "Gateway": str, "AuxiliaryAddresses": Map(str)}]},
+}
+CONNECT = {"Container": str, "EndpointConfig": ENDPOINT}
+DISCONNECT = {"Container": str, "Force": bool}
+VOLUME = {"Name": str, "Driver": str, "DriverOpts": Map(str), "Labels": LABELS, "ClusterVolumeSpec": EMPTY}
+LOGIN = {
+    "username": str, "password": str, "auth": str, "email": str, "serveraddress": str, "identitytoken": str,
+    "registrytoken": str,
+}
 
 
-class Mounted(TypedDict, total=False):
-    Type: Required[Literal["bind", "volume", "tmpfs", "image"]]
-    Source: Text
-    Target: Required[Text]
-    ReadOnly: bool | None
-    TmpfsOptions: Tmpfs | None
+def read(raw: bytes, shape: Shape) -> dict[str, Any]:
+    """The body *raw* with the fields of *shape* that it has, spelled as there. Raises BadRequestError."""
+    if not raw.strip():
+        return {}
+    try:
+        value = msgspec.json.decode(raw)
+    except RecursionError:
+        raise BadRequestError("malformed request: the body is nested too deeply") from None
+    except (msgspec.MsgspecError, ValueError) as error:  # the second: text that is no UTF-8
+        raise BadRequestError(f"malformed request: the body is no JSON: {error}") from None
+    document: dict[str, Any] = fitting(value, shape, "$") or {}
+    return document
 
 
-class Named(TypedDict, total=False):
-    Name: Text | None
-    MaximumRetryCount: Count | None
+def fitting(value: Any, shape: Shape, where: str) -> Any:
+    """*value* as *shape* has it, None for null. Raises BadRequestError with the field that is something else."""
+    if value is None:
+        return None
+    if shape == WORDS:
+        if isinstance(value, str):
+            return [value]
+        shape = [str]
+    if isinstance(shape, Map):
+        _must(isinstance(value, dict), value, dict, where)
+        return {_text(k, where): _or_zero(fitting(v, shape.of, f"{where}.{k}"), shape.of) for k, v in value.items()}
+    if isinstance(shape, dict):
+        _must(isinstance(value, dict), value, dict, where)
+        return _fields(value, shape, where)
+    if isinstance(shape, list):
+        _must(isinstance(value, list), value, list, where)
+        return [_or_zero(fitting(v, shape[0], f"{where}[{i}]"), shape[0]) for i, v in enumerate(value)]
+    if shape is int:
+        shape = INT64
+    if isinstance(shape, Range):
+        _must(type(value) is int, value, int, where)
+        if not shape.low <= value <= shape.high:
+            raise BadRequestError(f"{where}: {value} is out of range: from {shape.low} to {shape.high}")
+        return value
+    _must(type(value) is shape or (shape is float and type(value) is int), value, shape, where)
+    return _text(value, where) if shape is str else value
 
 
-class Logging(TypedDict, total=False):
-    Type: Text | None
-    Config: Pairs
+def _fields(value: dict[str, Any], shape: dict[str, Shape], where: str) -> dict[str, Any]:
+    by_lower = {name.lower(): name for name in shape}
+    out: dict[str, Any] = {}
+    for key, inner in value.items():
+        name = key if key in shape else by_lower.get(key.lower(), "")
+        if not name or (name != key and name in value):
+            continue
+        found = fitting(inner, shape[name], f"{where}.{name}")
+        if found is not None:
+            out[name] = found
+    return out
 
 
-class Rate(TypedDict):
-    Path: Text
-    Rate: Whole
+def _text(value: str, where: str) -> str:
+    """Raises BadRequestError for what no path, name or argument can hold."""
+    if "\0" in value:
+        raise BadRequestError(f"{where}: it holds a zero byte")
+    return value
 
 
-class Weight(TypedDict):
-    Path: Text
-    Weight: Whole
+def _or_zero(value: Any, shape: Shape) -> Any:
+    if value is not None:
+        return value
+    if isinstance(shape, Map | dict):
+        return {}
+    if isinstance(shape, Range):
+        return 0
+    return [] if isinstance(shape, list) or shape == WORDS else shape()
 
 
-class Ulimit(TypedDict):
-    Name: Text
-    Soft: OrMinusOne
-    Hard: OrMinusOne
-
-
-class DeviceOf(TypedDict, total=False):
-    PathOnHost: Required[Text]
-    PathInContainer: Required[Text]
-    CgroupPermissions: Text
-
-
-class Request(TypedDict, total=False):
-    Driver: Text | None
-    Count: Count | None
-    DeviceIDs: Texts
-    Capabilities: list[list[Text]] | None
-
-
-class Host(TypedDict, total=False):
-    Annotations: Pairs
-    AutoRemove: bool | None
-    Binds: Texts
-    BlkioDeviceReadBps: list[Rate] | None
-    BlkioDeviceReadIOps: list[Rate] | None
-    BlkioDeviceWriteBps: list[Rate] | None
-    BlkioDeviceWriteIOps: list[Rate] | None
-    BlkioWeight: Annotated[int, Meta(ge=0, le=1000)] | None
-    BlkioWeightDevice: list[Weight] | None
-    CapAdd: Texts
-    CapDrop: Texts
-    CgroupParent: Text | None
-    CgroupnsMode: Text | None
-    CpuPeriod: Whole | None
-    CpuQuota: OrMinusOne | None
-    CpuRealtimePeriod: Whole | None
-    CpuRealtimeRuntime: Whole | None
-    CpuShares: Whole | None
-    CpusetCpus: Text | None
-    DeviceCgroupRules: Texts
-    DeviceRequests: list[Request] | None
-    Devices: list[DeviceOf] | None
-    Dns: Texts
-    DnsOptions: Texts
-    DnsSearch: Texts
-    ExtraHosts: Texts
-    GroupAdd: Texts
-    Init: bool | None
-    IpcMode: Text | None
-    Links: Texts
-    LogConfig: Logging | None
-    Memory: Whole | None
-    MemoryReservation: Whole | None
-    MemorySwap: OrMinusOne | None
-    MemorySwappiness: Annotated[int, Meta(ge=-1, le=200)] | None
-    Mounts: list[Mounted] | None
-    NanoCpus: Whole | None
-    NetworkMode: Text | None
-    OomKillDisable: bool | None
-    OomScoreAdj: Annotated[int, Meta(ge=-1000, le=1000)] | None
-    PidMode: Text | None
-    PidsLimit: OrMinusOne | None
-    PortBindings: dict[Text, list[Binding] | None] | None
-    Privileged: bool | None
-    PublishAllPorts: bool | None
-    ReadonlyRootfs: bool | None
-    RestartPolicy: Named | None
-    SecurityOpt: Texts
-    ShmSize: Whole | None
-    Sysctls: Pairs
-    Tmpfs: Pairs
-    UTSMode: Text | None
-    Ulimits: list[Ulimit] | None
-    UsernsMode: Text | None
-    VolumesFrom: Texts
-
-
-class Ipam(TypedDict, total=False):
-    IPv4Address: Text | None
-    IPv6Address: Text | None
-    LinkLocalIPs: Texts
-
-
-class Endpoint(TypedDict, total=False):
-    Aliases: Texts
-    GwPriority: Annotated[int, Meta(ge=-(1 << 31), le=(1 << 31) - 1)] | None
-    IPAMConfig: Ipam | None
-    MacAddress: Text | None
-
-
-class Networking(TypedDict, total=False):
-    EndpointsConfig: dict[Text, Endpoint | None] | None
-
-
-class Configuration(TypedDict, total=False):
-    """What a container's process is; `commit` takes it too."""
-
-    Cmd: Text | Texts
-    Domainname: Text | None
-    Entrypoint: Text | Texts
-    Env: Texts
-    ExposedPorts: Keys
-    Healthcheck: Health | None
-    Hostname: Text | None
-    Image: Text | None
-    Labels: Pairs
-    MacAddress: Text | None
-    OpenStdin: bool | None
-    StdinOnce: bool | None
-    StopSignal: Text | None
-    StopTimeout: Annotated[int, Meta(ge=-1, le=(1 << 31) - 1)] | None
-    Tty: bool | None
-    User: Text | None
-    Volumes: Keys
-    WorkingDir: Text | None
-
-
-class Create(Configuration, total=False):
-    HostConfig: Host | None
-    NetworkingConfig: Networking | None
-
-
-class Update(TypedDict, total=False):
-    CpuPeriod: Whole | None
-    CpuQuota: OrMinusOne | None
-    CpuShares: Whole | None
-    CpusetCpus: Text | None
-    Memory: Whole | None
-    MemoryReservation: Whole | None
-    MemorySwap: OrMinusOne | None
-    NanoCpus: Whole | None
-    PidsLimit: OrMinusOne | None
-    RestartPolicy: Named | None
-
-
-class Exec(TypedDict, total=False):
-    AttachStdin: bool | None
-    Cmd: Texts
-    Env: Texts
-    Privileged: bool | None
-    Tty: bool | None
-    User: Text | None
-    WorkingDir: Text | None
-
-
-class ExecStart(TypedDict, total=False):
-    ConsoleSize: Annotated[list[Annotated[int, Meta(ge=0, le=65535)]], Meta(min_length=2, max_length=2)] | None
-    Detach: bool | None
-
-
-class Pool(TypedDict, total=False):
-    AuxiliaryAddresses: Pairs
-    Gateway: Text | None
-    IPRange: Text | None
-    Subnet: Text | None
-
-
-class Pools(TypedDict, total=False):
-    Config: list[Pool] | None
-
-
-class Network(TypedDict, total=False):
-    Attachable: bool | None
-    Driver: Text | None
-    EnableIPv6: bool | None
-    IPAM: Pools | None
-    Internal: bool | None
-    Labels: Pairs
-    Name: Text | None
-    Options: Pairs
-
-
-class Connect(TypedDict, total=False):
-    Container: Text | None
-    EndpointConfig: Endpoint | None
-
-
-class Volume(TypedDict, total=False):
-    Driver: Text | None
-    DriverOpts: Pairs
-    Labels: Pairs
-    Name: Text | None
+def _must(holds: bool, value: Any, wanted: type, where: str) -> None:
+    if not holds:
+        found = NAMES.get(type(value), type(value).__name__)
+        raise BadRequestError(f"{where}: {NAMES[wanted]} is wanted here, and this is {found}")

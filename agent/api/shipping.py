@@ -7,7 +7,7 @@ import asyncio
 import msgspec
 from aiohttp import web
 
-from agent.api.keys import ENGINE, given
+from agent.api.keys import ENGINE, answer, given
 from agent.errors import ImageError, ImageNotFoundError
 from agent.images import documents
 from agent.images.reference import parse
@@ -28,7 +28,7 @@ async def ids(request: web.Request) -> web.Response:
             continue
         if store.is_complete(image):
             out[name] = image.id
-    return web.json_response(out)
+    return answer(out)
 
 
 @routes.post("/pystack/images/ages")
@@ -36,7 +36,7 @@ async def ages(request: web.Request) -> web.Response:
     """A list of names → seconds since each was last pulled, null for one that never was."""
     store = request.app[ENGINE].images
     names = await given(request, list[str])
-    return web.json_response({name: store.age_s(parse(name)) for name in names})
+    return answer({name: store.age_s(parse(name)) for name in names})
 
 
 @routes.get("/pystack/images/{name:.+}/cargo")
@@ -58,7 +58,7 @@ async def lacks(request: web.Request) -> web.Response:
     """An ImageCargo → the digests of its layers that this node does not have."""
     store = request.app[ENGINE].images
     wanted = await given(request, ImageCargo)
-    return web.json_response([x.digest for x in wanted.layers if not (store.has_layer(x.diff_id) and store.has_blob(x.digest))])
+    return answer([x.digest for x in wanted.layers if not (store.has_layer(x.diff_id) and store.has_blob(x.digest))])
 
 
 @routes.get("/pystack/blobs/{digest}")

@@ -9,133 +9,211 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
 
 from agent import files, mounts, rootless
+from agent.api import describe, images, versions, volumes
+from agent.api.checks import LOG_OPTIONS
 from agent.api.filters import Filters, labelled, moment
-from agent.api.images import summary
-from agent.api.keys import API_VERSION, ENGINE
-from agent.api.translate import LOG_DRIVERS
-from agent.errors import NoSwarmError
+from agent.api.keys import ENGINE, answer
+from agent.api.versions import VERSION
+from agent.engine.engine import Engine
+from agent.errors import BadRequestError, NotFoundError
 from agent.files import used
 from agent.images.pull import architecture
 from agent.isolation import apparmor
-
-routes = web.RouteTableDef()
-VERSION = "0.1.0"
+from agent.manifest import VOLUME_DRIVERS
 
 
-@routes.get("/_ping")
-@routes.head("/_ping")
 async def ping(request: web.Request) -> web.Response:
     del request
-    return web.Response(text="OK", headers={"API-Version": API_VERSION, "OSType": "linux", "Server": "pystack"})
-
-
-@routes.get("/version")
-async def version(request: web.Request) -> web.Response:
-    del request
-    return web.json_response({
-        "Version": VERSION, "ApiVersion": API_VERSION, "MinAPIVersion": "1.24", "Os": "linux",
-        "Arch": architecture(), "KernelVersion": platform.release(), "Platform": {"Name": "pystack"},
-        "Components": [{"Name": "pystack", "Version": VERSION}],
+    return web.Response(text="OK", headers={
+        "Builder-Version": "1", "Swarm": "inactive", "Pragma": "no-cache",
+        "Cache-Control": "no-cache, no-store, must-revalidate",
     })
 
 
-@routes.get("/info")
+def _versions() -> dict[str, str]:
+    """What `docker version` shows of the server beside its name."""
+    return {
+        "ApiVersion": versions.text(versions.NEWEST), "MinAPIVersion": versions.text(versions.OLDEST), "Os": "linux",
+        "Arch": architecture(), "KernelVersion": platform.release(), "GoVersion": f"python{platform.python_version()}",
+        "GitCommit": "", "BuildTime": "",
+    }
+
+
+async def version(request: web.Request) -> web.Response:
+    runtime = request.app[ENGINE].runtime
+    tools = [{"Name": name, "Version": await told_version(program), "Details": {}}
+             for name, program in ((runtime.name, runtime.program), ("conmon", runtime.conmon))]
+    engine = {"Name": "Engine", "Version": VERSION, "Details": {**_versions(), "Experimental": "false"}}
+    return answer({"Platform": {"Name": "pystack"}, "Version": VERSION, **_versions(), "Components": [engine, *tools]})
+
+
+@functools.cache
+def _version_of(program: str) -> str:
+    try:
+        said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False, timeout=10).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    words = said.split("\n", 1)[0].split()
+    return words[-1] if words else ""
+
+
+async def told_version(program: str) -> str:
+    """The version that *program* says it has; asked once."""
+    return await asyncio.to_thread(_version_of, program)
+
+
 async def info(request: web.Request) -> web.Response:
     engine = request.app[ENGINE]
-    records = engine.records.values()
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return web.json_response({
+    records, runtime = engine.records.values(), engine.runtime
+    runtimes = {n: {"path": p} for n in ("runc", "crun") if (p := shutil.which(n))} | {runtime.name: {"path": runtime.program}}
+    document = {
         "ID": engine.paths.tag or "default", "Name": platform.node(), "ServerVersion": VERSION,
-        "Containers": len(engine.records),
-        "ContainersRunning": sum(r.state == "running" for r in records),
+        "Containers": len(records), "ContainersRunning": sum(r.running and r.state != "paused" for r in records),
         "ContainersPaused": sum(r.state == "paused" for r in records),
         "ContainersStopped": sum(not r.running for r in records),
-        "Images": len(engine.images.everything()), "Driver": "overlay2", "CgroupDriver": "cgroupfs",
-        "CgroupVersion": "2" if engine.cgroup2 else "1", "NCPU": os.cpu_count(), "MemTotal": pages,
-        "OperatingSystem": "Linux", "OSType": "linux", "Architecture": platform.machine(),
-        "KernelVersion": platform.release(), "DockerRootDir": str(engine.paths.root),
+        "Images": len(engine.images.everything()), "Driver": "overlay2",
+        "DriverStatus": [["Backing Filesystem", "extfs"], ["Native Overlay Diff", "true"]],
+        "CgroupDriver": "cgroupfs", "CgroupVersion": "2" if engine.cgroup2 else "1", "NCPU": os.cpu_count() or 1,
+        "MemTotal": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        "OperatingSystem": _system_name(), "OSType": "linux", "OSVersion": _release().get("VERSION_ID", ""),
+        "Architecture": platform.machine(), "KernelVersion": platform.release(), "DockerRootDir": str(engine.paths.root),
         "SecurityOptions": ["name=seccomp,profile=builtin", *(["name=apparmor"] if apparmor.is_active() else []),
-                            *(["name=rootless"] if rootless.inside() else [])],
-        "DefaultRuntime": engine.runtime.name, "Runtimes": {n: {"path": n} for n in ("runc", "crun") if shutil.which(n)},
+                            *(["name=rootless"] if rootless.inside() else []), *(["name=cgroupns"] if engine.cgroup2 else [])],
+        "DefaultRuntime": runtime.name, "Runtimes": runtimes,
         "Labels": [f"{k}={v}" for k, v in engine.settings.labels.items()],
-        "Plugins": {"Volume": ["local"], "Network": sorted(engine.networks.drivers), "Authorization": None,
-                    "Log": list(LOG_DRIVERS)},
+        "Plugins": {"Volume": sorted(VOLUME_DRIVERS), "Network": sorted({*engine.networks.drivers, "host", "null"}),
+                    "Authorization": None, "Log": list(LOG_OPTIONS)},
         "Swarm": {"NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": False, "Error": "",
                   "RemoteManagers": None},
         "LoggingDriver": "json-file", "IndexServerAddress": "https://index.docker.io/v1/",
-        "RegistryConfig": {"InsecureRegistryCIDRs": ["127.0.0.0/8"], "IndexConfigs": {}, "Mirrors": []},
-        "BridgeNfIptables": True, "BridgeNfIp6tables": True,
-        "MemoryLimit": True, "SwapLimit": True, "CpuCfsPeriod": True, "CpuCfsQuota": True, "CPUShares": True,
-        "CPUSet": True,
-        "PidsLimit": True, "IPv4Forwarding": True, "OomKillDisable": not engine.cgroup2, "Debug": False, "NFd": 0,
-        "NGoroutines": 0, "SystemTime": datetime.datetime.now(datetime.UTC).isoformat(), "NEventsListener": 0,
-        "InitBinary": "tini",
-        "DriverStatus": [["Backing Filesystem", "extfs"]], "HttpProxy": "", "HttpsProxy": "", "NoProxy": "",
-        "ExperimentalBuild": False, "LiveRestoreEnabled": True, "Isolation": "", "OSVersion": "", "DefaultAddressPools": [],
-        "Warnings": engine.networks.notes,
-    })
+        "RegistryConfig": _registries(engine), "MemoryLimit": True, "SwapLimit": True, "CpuCfsPeriod": True,
+        "CpuCfsQuota": True, "CPUShares": True, "CPUSet": True, "PidsLimit": True, "IPv4Forwarding": True,
+        "OomKillDisable": not engine.cgroup2, "Debug": False, "NFd": 0, "NGoroutines": 0,
+        "NEventsListener": engine.events.listeners,
+        "SystemTime": datetime.datetime.now(datetime.UTC).isoformat().replace("+00:00", "Z"), "InitBinary": "tini",
+        "HttpProxy": os.environ.get("HTTP_PROXY", ""), "HttpsProxy": os.environ.get("HTTPS_PROXY", ""),
+        "NoProxy": os.environ.get("NO_PROXY", ""), "ExperimentalBuild": False, "LiveRestoreEnabled": True, "Isolation": "",
+        "DefaultAddressPools": [{"Base": pool, "Size": 24} for pool in engine.settings.address_pools if ":" not in pool],
+        "ContainerdCommit": {"ID": "", "Expected": ""}, "InitCommit": {"ID": "", "Expected": ""},
+        "RuncCommit": {"ID": await told_version(runtime.program), "Expected": ""},
+        "GenericResources": None, "ProductLicense": "", "CDISpecDirs": ["/etc/cdi", "/var/run/cdi"],
+        "Warnings": engine.networks.notes or None, "BridgeNfIptables": True, "BridgeNfIp6tables": True,
+    }
+    return answer(document)
 
 
-@routes.get("/system/df")
+@functools.cache
+def _release() -> dict[str, str]:
+    """Source: os-release(5)."""
+    try:
+        return platform.freedesktop_os_release()
+    except OSError:
+        return {}
+
+
+def _system_name() -> str:
+    return _release().get("PRETTY_NAME", "Linux")
+
+
+def _registries(engine: Engine) -> dict[str, Any]:
+    known = {name: one for name, one in engine.settings.registries.items() if name != "docker.io"}
+    hub = engine.settings.registries.get("docker.io")
+    index = {name: {"Name": name, "Mirrors": list(one.mirrors), "Secure": not one.insecure, "Official": False}
+             for name, one in known.items()}
+    index["docker.io"] = {"Name": "docker.io", "Mirrors": list(hub.mirrors) if hub else [], "Secure": True, "Official": True}
+    return {"InsecureRegistryCIDRs": ["127.0.0.0/8", "::1/128"], "IndexConfigs": index,
+            "Mirrors": index["docker.io"]["Mirrors"]}
+
+
+KINDS = ("container", "image", "volume", "build-cache")
+
+
 async def disk_usage(request: web.Request) -> web.Response:
     """What images, containers and volumes take on disk, in bytes. Layers are counted once, whoever shares them."""
     engine = request.app[ENGINE]
-    sizes = await asyncio.to_thread(lambda: {
-        "layers": used(engine.paths.layers) + used(engine.paths.images),
-        **{record.id: used(engine.directory(record)) for record in list(engine.records.values())},
-        **{f"volume {name}": used(engine.volumes.data(name)) for name in list(engine.volumes.all)},
-    })
+    wanted = request.query.getall("type", []) or list(KINDS)
+    if unknown := [w for w in wanted if w not in KINDS]:
+        raise BadRequestError(f"unknown object type: {unknown[0]}: there is {', '.join(KINDS)}")
+    document: dict[str, Any] = {}
+    if "image" in wanted:
+        document |= await _images_usage(engine)
+    if "container" in wanted:
+        records = sorted(engine.records.values(), key=lambda r: r.created, reverse=True)
+        document["Containers"] = [describe.summary(engine, r) | await asyncio.to_thread(describe.sizes, engine, r)
+                                  for r in records]
+    if "volume" in wanted:
+        sizes = await asyncio.to_thread(lambda: {n: used(engine.volumes.data(n)) for n in list(engine.volumes.all)})
+        document["Volumes"] = [
+            volumes.document(engine, v)
+            | {"UsageData": {"Size": sizes.get(v.name, 0), "RefCount": len(engine.users_of(v.name))}}
+            for v in engine.volumes.all.values()
+        ]
+    if "build-cache" in wanted:
+        document["BuildCache"] = []
+    return answer(document)
+
+
+async def _images_usage(engine: Engine) -> dict[str, Any]:
+    everything = engine.images.everything()
+    await engine.sizes.learn(everything)
+    layers = await asyncio.to_thread(lambda: used(engine.paths.layers) + used(engine.paths.images))
     in_use = engine.images_in_use()
-    return web.json_response({
-        "LayersSize": sizes["layers"],
-        "Images": [
-            {**summary(image), "Containers": sum(r.image_id == image.digest for r in engine.records.values()),
-             "InUse": image.digest in in_use}
-            for image in engine.images.everything()
-        ],
-        "Containers": [
-            {"Id": r.id, "Names": [f"/{r.name}"], "State": r.state, "SizeRw": sizes.get(r.id, 0)}
-            for r in engine.records.values()
-        ],
-        "Volumes": [
-            {"Name": name, "UsageData": {"Size": sizes.get(f"volume {name}", 0), "RefCount": len(engine.users_of(name))}}
-            for name in engine.volumes.all
-        ],
-    })
+    rows = [images.summary(i, engine.sizes.image(i)) | {
+        "Containers": sum(r.image_id == i.digest for r in engine.records.values()), "SharedSize": images.shared(engine, i),
+        "InUse": i.digest in in_use,
+    } for i in everything]
+    return {"LayersSize": layers, "Images": rows}
 
 
 def _concerns(kind: str, event: dict[str, Any], name: str) -> bool:
     actor = event["Actor"]
-    return bool(event["Type"] == kind and (actor["ID"].startswith(name) or actor["Attributes"].get("name") == name))
+    return bool(event["Type"] == kind and name and (actor["ID"].startswith(name) or actor["Attributes"].get("name") == name))
 
 
-@routes.get("/events")
+def _of_image(event: dict[str, Any], name: str) -> bool:
+    """Of an image itself, or of a container that is made of it; with its tag or without."""
+    attributes = event["Actor"]["Attributes"]
+    called = attributes.get("name" if event["Type"] == "image" else "image", "")
+    if event["Type"] not in ("image", "container"):
+        return False
+    return name in (event["Actor"]["ID"], called, _bare(called)) or (name == f"{called}:latest" and _bare(called) == called)
+
+
+def _bare(name: str) -> str:
+    """A name without its tag."""
+    head, colon, tag = name.rpartition(":")
+    return head if colon and "/" not in tag else name
+
+
+TESTS: dict[str, Callable[[Any, str], bool]] = {
+    "type": lambda e, v: e["Type"] == v, "event": lambda e, v: v in (e["Action"], e["Action"].split(":")[0]),
+    "label": lambda e, v: labelled(e["Actor"]["Attributes"], v), "scope": lambda e, v: e["scope"] == v,
+    "daemon": lambda e, v: True, "node": lambda e, v: False, "service": lambda e, v: False, "image": _of_image,
+    **{kind: functools.partial(_concerns, kind) for kind in ("container", "network", "volume", "plugin", "secret", "config")},
+}
+
+
 async def events(request: web.Request) -> web.StreamResponse:
     filters = Filters(request)
     since, until = (moment(request, name) for name in ("since", "until"))
-    tests: dict[str, Callable[[Any, str], bool]] = {
-        "type": lambda e, v: e["Type"] == v, "event": lambda e, v: e["Action"].split(":")[0] == v,
-        "label": lambda e, v: labelled(e["Actor"]["Attributes"], v), "scope": lambda e, v: e["scope"] == v,
-        "daemon": lambda e, v: True, "node": lambda e, v: False, "service": lambda e, v: False,
-    }
-    for kind in ("container", "image", "network", "volume", "plugin", "secret", "config"):
-        tests[kind] = functools.partial(_concerns, kind)
-    filters.chosen((), tests)
+    if since is not None and until is not None and since > until:
+        raise BadRequestError("`since` time cannot be after `until` time")
+    filters.chosen((), TESTS)
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     await response.prepare(request)
     async for event in request.app[ENGINE].events.listen(since, until):
-        if filters.chosen([event], tests):
+        if filters.chosen([event], TESTS):
             await response.write(json.dumps(event).encode() + b"\n")
     return response
 
 
-@routes.post("/build/prune")
 async def prune_builds(request: web.Request) -> web.Response:
     """What builds keep for the next ones goes."""
     engine = request.app[ENGINE]
@@ -144,17 +222,22 @@ async def prune_builds(request: web.Request) -> web.Response:
     for point in mounts.below(folder):
         mounts.unmount(point)
     await asyncio.to_thread(files.remove_tree, folder)
-    return web.json_response({"CachesDeleted": [], "SpaceReclaimed": before})
+    return answer({"CachesDeleted": [], "SpaceReclaimed": before})
 
 
-@routes.get("/plugins")
+async def no_plugin(request: web.Request) -> web.StreamResponse:
+    """Raises NotFoundError."""
+    name = request.match_info["rest"].partition("/")[0]
+    raise NotFoundError(f'plugin "{name}" not found: drivers of networks and volumes are Python packages here, and no plug-ins')
+
+
+async def no_checkpoint(request: web.Request) -> web.StreamResponse:
+    """Raises BadRequestError."""
+    name = request.app[ENGINE].find(request.match_info["name"]).name
+    raise BadRequestError(f"container {name}: checkpoints are not known here: `docker commit` keeps what it wrote")
+
+
 async def plugins(request: web.Request) -> web.Response:
     del request
-    return web.json_response([])
+    return answer([])
 
-
-@routes.get("/{part:swarm|services|nodes|tasks|secrets|configs}")
-async def swarm(request: web.Request) -> web.Response:
-    """Raises NoSwarmError: what Docker has a swarm for is the control plane's here."""
-    raise NoSwarmError("This node is not a swarm manager. pystack's control plane has services, nodes, secrets and configs: "
-                  "`pystack node ls`, `pystack secret ls`")

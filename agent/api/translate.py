@@ -1,31 +1,40 @@
-"""The Engine API's container documents, to and from a Container. Source: Docker Engine API v1.43, ContainerCreate."""
+"""The Engine API's container documents, to and from a Container. Source: Docker Engine API v1.48, ContainerCreate."""
 
 from __future__ import annotations
 
-import re
-import shlex
+import socket
 from collections.abc import Iterable
 from typing import Any, Literal
 
 import msgspec
 
+from agent.api import checks
 from agent.errors import BadRequestError
 from agent.manifest import Attachment, Container, Device, DeviceRate, DeviceRequest, Healthcheck, Mount, Port, Ulimit
-from agent.trees.extract import quoted
 
 Document = dict[str, Any]
-LOG_DRIVERS = ("json-file", "local", "none", "syslog", "journald")
+BRIDGE = "bridge"
+FOR_EVER_S = 10.0 * 365 * 86_400
 
 
-def _words(value: object) -> tuple[str, ...] | None:
-    if value is None:
-        return None
-    if isinstance(value, str):
-        try:
-            return tuple(shlex.split(value))
-        except ValueError as error:
-            raise BadRequestError(f"{quoted(value)!r} is no command line: {error}") from None
-    return tuple(str(v) for v in value)  # type: ignore[attr-defined]
+def _entrypoint(words: list[str] | None) -> tuple[str, ...] | None:
+    """One empty word is how a client says that the image's is not wanted."""
+    return None if not words else () if words == [""] else tuple(words)
+
+
+def named(body: Document) -> Document:
+    """*body* with what is left out of it, and the network that clients call `default` by its name; who names none is on it."""
+    host: Document = body.get("HostConfig") or {}
+    mode = host.get("NetworkMode") or "default"
+    endpoints = ((body.get("NetworkingConfig") or {}).get("EndpointsConfig")) or {}
+    if body.get("NetworkDisabled"):
+        mode, endpoints = "none", {}
+    log: Document = {"Config": {}} | host.get("LogConfig", {})
+    return body | {
+        "HostConfig": host | {"NetworkMode": BRIDGE if mode == "default" else mode,
+                              "LogConfig": log | {"Type": log.get("Type") or "json-file"}},
+        "NetworkingConfig": {"EndpointsConfig": {BRIDGE if k == "default" else k: v for k, v in endpoints.items()}},
+    }
 
 
 def _userns_mode(word: str) -> Literal["", "host", "auto"]:
@@ -37,44 +46,59 @@ def _userns_mode(word: str) -> Literal["", "host", "auto"]:
     raise BadRequestError(f"UsernsMode {word!r}: host, or auto for a user namespace of its own")
 
 
-def _port(text: str) -> int:
-    """Raises BadRequestError."""
-    if not re.fullmatch(r"[0-9]{1,5}", text):
-        raise BadRequestError(f"port {quoted(text)!r}: a number from 1 to 65535")
-    return int(text)
-
-
 def _ports(host: Document) -> tuple[Port, ...]:
     out = []
     for key, bindings in (host.get("PortBindings") or {}).items():
         target, _, protocol = key.partition("/")
         for binding in bindings or [{}]:
+            first, _, last = (binding.get("HostPort") or "0").partition("-")
             out.append(Port(
-                target=_port(target), published=_port(binding.get("HostPort") or "0"), protocol=protocol or "tcp",
-                host_ip=binding.get("HostIp") or "",
+                target=int(target), published=_free(int(first), int(last or first), protocol or "tcp"),
+                protocol=protocol or "tcp", host_ip=binding.get("HostIp") or "",
             ))
     return tuple(out)
 
 
+def _free(first: int, last: int, protocol: str) -> int:
+    """The first port of a range that nobody on this host listens on."""
+    kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
+    for port in range(first, last):
+        with socket.socket(socket.AF_INET, kind) as probe:
+            try:
+                probe.bind(("", port))
+                return port
+            except OSError:
+                continue
+    return last
+
+
+def _bind(text: str) -> Mount:
+    """`SOURCE:TARGET[:MODE]`; a place alone is one for an anonymous volume."""
+    source, colon, rest = text.partition(":")
+    if not colon:
+        return Mount(kind="volume", target=text)
+    target, _, mode = rest.partition(":")
+    words, is_path = mode.split(","), source.startswith("/")
+    return Mount(
+        kind="bind" if is_path else "volume", source=source, target=target, read_only="ro" in words, create_host_path=is_path,
+        nocopy="nocopy" in words, propagation=next((w for w in words if w in checks.PROPAGATIONS), "rprivate"),
+    )
+
+
+def _mount(mount: Document) -> Mount:
+    temporary, bind, volume = (mount.get(k) or {} for k in ("TmpfsOptions", "BindOptions", "VolumeOptions"))
+    return Mount(
+        kind=mount["Type"], source=mount.get("Source", ""), target=mount["Target"], read_only=bool(mount.get("ReadOnly")),
+        size=temporary.get("SizeBytes", 0), mode=temporary.get("Mode", 0) or 0o1777,
+        options=tuple("=".join(pair) for pair in temporary.get("Options") or ()),
+        propagation=bind.get("Propagation") or "rprivate", recursive=not bind.get("NonRecursive"),
+        create_host_path=bool(bind.get("CreateMountpoint")), nocopy=bool(volume.get("NoCopy")),
+        subpath=volume.get("Subpath", "") or (mount.get("ImageOptions") or {}).get("Subpath", ""),
+    )
+
+
 def _mounts(body: Document, host: Document) -> tuple[Mount, ...]:
-    out = []
-    for bind in host.get("Binds") or ():
-        parts = bind.split(":")
-        if len(parts) < 2:  # a place alone is one for an anonymous volume
-            out.append(Mount(kind="volume", target=bind))
-            continue
-        options = parts[2].split(",") if len(parts) > 2 else []
-        is_path = parts[0].startswith("/")
-        out.append(Mount(
-            kind="bind" if is_path else "volume", source=parts[0], target=parts[1], read_only="ro" in options,
-            create_host_path=is_path,
-        ))
-    for mount in host.get("Mounts") or ():
-        extra = mount.get("TmpfsOptions") or {}
-        out.append(Mount(
-            kind=mount["Type"], source=mount.get("Source", ""), target=mount["Target"],
-            read_only=bool(mount.get("ReadOnly")), size=int(extra.get("SizeBytes") or 0),
-        ))
+    out = [*map(_bind, host.get("Binds") or ()), *map(_mount, host.get("Mounts") or ())]
     for target, options in (host.get("Tmpfs") or {}).items():
         words = tuple(w for w in options.split(",") if w)
         out.append(Mount(kind="tmpfs", target=target, options=words))
@@ -93,6 +117,7 @@ def _health(document: Document | None) -> Healthcheck | None:
         timeout_s=(document.get("Timeout") or 0) / second or 30.0,
         retries=document.get("Retries") or 3,
         start_period_s=(document.get("StartPeriod") or 0) / second,
+        start_interval_s=(document.get("StartInterval") or 0) / second or 5.0,
     )
 
 
@@ -103,7 +128,7 @@ RATES = {"BlkioWeightDevice": ("weight", "Weight"), "BlkioDeviceReadBps": ("read
 
 def _rates(host: Document) -> tuple[DeviceRate, ...]:
     return tuple(
-        DeviceRate(what=what, path=one["Path"], rate=int(one[field]))
+        DeviceRate(what=what, path=one.get("Path", ""), rate=one.get(field, 0))
         for key, (what, field) in RATES.items() for one in host.get(key) or ()
     )
 
@@ -118,30 +143,45 @@ def attachment(name: str, settings: Document, mac: str = "") -> Attachment:
     )
 
 
+def _grace(seconds: int | None) -> float:
+    """Seconds from the signal to the end: 10 where nothing is said; negative is for ever."""
+    return 10.0 if seconds is None else FOR_EVER_S if seconds < 0 else float(seconds)
+
+
+def _paths(host: Document) -> tuple[str, ...]:
+    """Clients say that no path of /proc and /sys is hidden by lists that are there and empty."""
+    return ("systempaths=unconfined",) if host.get("MaskedPaths") == [] and host.get("ReadonlyPaths") == [] else ()
+
+
+def links_of(document: Document) -> tuple[tuple[str, str], ...]:
+    """(alias, container) of `Links`, written container:alias."""
+    pairs = (w.partition(":") for w in document.get("Links") or ())
+    return tuple((alias or source, source) for source, _, alias in pairs)
+
+
 def container(body: Document) -> Container:
-    """The Container that a create request describes. Raises BadRequestError, ValueError."""
-    host: Document = body.get("HostConfig") or {}
+    """The Container that a create request describes, after `named`. Raises BadRequestError."""
+    host: Document = body["HostConfig"]
     if not body.get("Image"):
-        raise BadRequestError("Image is missing")
-    mode = host.get("NetworkMode") or ""
-    endpoints = (body.get("NetworkingConfig") or {}).get("EndpointsConfig") or {}
-    own_network = mode in ("", "default", "bridge", "host", "none") or ":" in mode
-    names = list(endpoints) or ([] if own_network else [mode])
+        raise BadRequestError("Image is missing: what shall the container be made of?")
+    mode = host["NetworkMode"]
+    endpoints = body["NetworkingConfig"]["EndpointsConfig"]
+    own_network = mode in (BRIDGE, "host", "none") or ":" in mode
+    # the one that its mode names comes first, as in Docker, whatever order the endpoints are sent in
+    names = list(dict.fromkeys([*([] if own_network and mode not in endpoints else [mode]), *endpoints]))
     attachments = []
     for name in names:
         if name in ("host", "none"):
             continue
         settings = endpoints.get(name) or {}
         attachments.append(attachment(name, settings, mac=body.get("MacAddress") or "" if len(names) == 1 else ""))
-    if not attachments and body.get("MacAddress") and mode in ("", "default", "bridge"):
-        attachments.append(attachment("bridge", {}, mac=body["MacAddress"]))
+    if not attachments and body.get("MacAddress") and mode == BRIDGE:
+        attachments.append(attachment(BRIDGE, {}, mac=body["MacAddress"]))
     policy, logging = host.get("RestartPolicy") or {}, host.get("LogConfig") or {}
-    if (driver := logging.get("Type") or "json-file") not in LOG_DRIVERS:
-        raise BadRequestError(f"logging driver {driver!r} is not known; there is {', '.join(LOG_DRIVERS)}")
     return Container(
         image=body["Image"],
-        entrypoint=_words(body.get("Entrypoint")),
-        command=_words(body.get("Cmd")),
+        entrypoint=_entrypoint(body.get("Entrypoint")),
+        command=tuple(cmd) if (cmd := body.get("Cmd")) else None,
         environment=tuple((k, v) for k, _, v in (e.partition("=") for e in body.get("Env") or () if "=" in e)),
         user=body.get("User") or "",
         working_dir=body.get("WorkingDir") or "",
@@ -151,14 +191,14 @@ def container(body: Document) -> Container:
         tty=bool(body.get("Tty")),
         stdin_open=bool(body.get("OpenStdin")), stdin_once=bool(body.get("StdinOnce")),
         stop_signal=body.get("StopSignal") or "",
-        stop_grace_s=float(body.get("StopTimeout") or 10),
+        stop_grace_s=_grace(body.get("StopTimeout")),
         healthcheck=_health(body.get("Healthcheck")),
         init=bool(host.get("Init")),
         read_only=bool(host.get("ReadonlyRootfs")),
         privileged=bool(host.get("Privileged")),
         cap_add=tuple(host.get("CapAdd") or ()),
         cap_drop=tuple(host.get("CapDrop") or ()),
-        security_opt=tuple(host.get("SecurityOpt") or ()),
+        security_opt=(*(host.get("SecurityOpt") or ()), *_paths(host)),
         restart=policy.get("Name") or "no",
         restart_max=policy.get("MaximumRetryCount") or 0,
         cpus=(host.get("NanoCpus") or 0) / 1e9,
@@ -172,12 +212,15 @@ def container(body: Document) -> Container:
         blkio_weight=host.get("BlkioWeight") or 0, blkio=_rates(host), cgroup_parent=host.get("CgroupParent") or "",
         cgroup_mode=host.get("CgroupnsMode") or "", annotations=tuple(sorted((host.get("Annotations") or {}).items())),
         device_rules=tuple(host.get("DeviceCgroupRules") or ()),
-        pids=host.get("PidsLimit") or 0,
+        pids=max(0, host.get("PidsLimit") or 0),
         shm_size=host.get("ShmSize") or 64 << 20,
-        ulimits=tuple(Ulimit(name=u["Name"], soft=u["Soft"], hard=u["Hard"]) for u in host.get("Ulimits") or ()),
+        ulimits=tuple(
+            Ulimit(name=u.get("Name", ""), soft=u.get("Soft", 0), hard=u.get("Hard", 0)) for u in host.get("Ulimits") or ()
+        ),
         sysctls=tuple(sorted((host.get("Sysctls") or {}).items())),
         devices=tuple(
-            Device(source=d["PathOnHost"], target=d["PathInContainer"], permissions=d.get("CgroupPermissions", "rwm"))
+            Device(source=d.get("PathOnHost", ""), target=d.get("PathInContainer") or d.get("PathOnHost", ""),
+                   permissions=d.get("CgroupPermissions") or "rwm")
             for d in host.get("Devices") or ()
         ),
         device_requests=tuple(
@@ -200,8 +243,8 @@ def container(body: Document) -> Container:
         dns=tuple(host.get("Dns") or ()),
         dns_search=tuple(host.get("DnsSearch") or ()),
         dns_opt=tuple(host.get("DnsOptions") or ()),
-        links=tuple((alias or source, source) for source, _, alias in (w.partition(":") for w in host.get("Links") or ())),
-        log_driver=driver, log_options=tuple(sorted((logging.get("Config") or {}).items())),
+        links=tuple(dict.fromkeys((*links_of(host), *(link for one in endpoints.values() for link in links_of(one))))),
+        log_driver=logging.get("Type") or "json-file", log_options=tuple(sorted((logging.get("Config") or {}).items())),
     )
 
 
@@ -209,5 +252,5 @@ def all_published(wish: Container, exposed: Iterable[str]) -> Container:
     """*wish* with each of the ports *exposed* (`80/tcp`) published somewhere, but for those that are published already."""
     taken = {f"{p.target}/{p.protocol}" for p in wish.ports}
     more = [name.partition("/") for name in dict.fromkeys(exposed) if name not in taken]
-    ports = tuple(Port(target=_port(target), protocol=protocol or "tcp") for target, _, protocol in more)
+    ports = tuple(Port(target=int(target), protocol=protocol or "tcp") for target, _, protocol in more)
     return msgspec.structs.replace(wish, ports=(*wish.ports, *ports))

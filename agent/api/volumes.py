@@ -1,72 +1,103 @@
-"""Engine API: volumes. Source: Docker Engine API v1.43, section Volume."""
+"""Engine API: volumes. Source: Docker Engine API v1.48, section Volume."""
 
 from __future__ import annotations
 
+import asyncio
+import os
 from typing import Any
 
 from aiohttp import web
 
-from agent.api import shapes
-from agent.api.filters import Filters, labelled, truth
-from agent.api.keys import ENGINE, body, flag
+from agent.api import checks
+from agent.api.filters import Filters, labelled, moment_of, truth
+from agent.api.keys import ENGINE, answer, body, flag, minor
+from agent.containers.logs import instant
 from agent.engine.engine import Engine
+from agent.errors import AgentError, BadRequestError, ConflictError
+from agent.files import used
 from agent.volumes.volumes import Stored
 
-routes = web.RouteTableDef()
 
-
-def _document(engine: Engine, stored: Stored) -> dict[str, Any]:
+def document(engine: Engine, stored: Stored) -> dict[str, Any]:
     return {
         "Name": stored.name, "Driver": stored.driver, "Mountpoint": str(engine.volumes.data(stored.name)),
-        "CreatedAt": stored.created, "Labels": stored.labels, "Options": stored.options, "Scope": "local",
+        "CreatedAt": stored.created.replace("+00:00", "Z"), "Labels": stored.labels or None,
+        "Options": stored.options or None, "Scope": "local",
     }
 
 
-@routes.get("/volumes")
 async def listing(request: web.Request) -> web.Response:
-    engine = request.app[ENGINE]
-    chosen = Filters(request).chosen(engine.volumes.all.values(), {
-        "label": lambda v, w: labelled(v.labels, w), "name": lambda v, w: w in v.name, "driver": lambda v, w: v.driver == w,
+    engine, filters = request.app[ENGINE], Filters(request)
+    filters.check(dangling=truth)
+    chosen = filters.chosen(engine.volumes.all.values(), {
+        "label": lambda v, w: labelled(v.labels, w), "label!": lambda v, w: not labelled(v.labels, w),
+        "name": lambda v, w: w in v.name, "driver": lambda v, w: v.driver == w,
         "dangling": lambda v, w: (not engine.users_of(v.name)) == truth(w),
     })
-    volumes = [_document(engine, v) for v in chosen]
-    return web.json_response({"Volumes": volumes, "Warnings": []})
+    return answer({"Volumes": [document(engine, v) for v in chosen], "Warnings": None})
 
 
-@routes.post("/volumes/create")
 async def create(request: web.Request) -> web.Response:
-    import os
+    engine, wish = request.app[ENGINE], body(request)
+    name, driver = wish.get("Name") or os.urandom(32).hex(), wish.get("Driver") or "local"
+    anonymous = not wish.get("Name")
+    checks.refuse([*checks.volume(name)])
+    if wish.get("ClusterVolumeSpec"):
+        raise BadRequestError("ClusterVolumeSpec: cluster volumes are the control plane's: `pystack volume create`")
+    known = engine.volumes.all.get(name)
+    if known and known.driver != driver:
+        raise ConflictError(f"a volume with name {name} exists with driver {known.driver}: choose another name")
+    labels = wish.get("Labels", {}) | ({"com.docker.volume.anonymous": ""} if anonymous else {})
+    stored = engine.volumes.create(name, driver=driver, labels=labels, options=wish.get("DriverOpts", {}), anonymous=anonymous)
+    if not known:
+        _tell(engine, "create", stored)
+    return answer(document(engine, stored), 201)
 
-    engine, wish = request.app[ENGINE], await body(request, shapes.Volume)
-    stored = engine.volumes.create(
-        wish.get("Name") or os.urandom(32).hex(), driver=wish.get("Driver") or "local",
-        labels=wish.get("Labels") or {}, options=wish.get("DriverOpts") or {},
-    )
-    return web.json_response(_document(engine, stored), status=201)
+
+def make(engine: Engine, name: str, options: dict[str, Any]) -> None:
+    """The volume of a container's mount, with the VolumeOptions of that, where it is not there yet."""
+    driver = options.get("DriverConfig", {})
+    if name not in engine.volumes.all:
+        _tell(engine, "create", engine.volumes.create(
+            name, driver=driver.get("Name") or "local", labels=options.get("Labels", {}), options=driver.get("Options", {})))
 
 
-@routes.get("/volumes/{name}")
+def _tell(engine: Engine, action: str, stored: Stored) -> None:
+    engine.events.emit("volume", action, stored.name, {"driver": stored.driver})
+
+
 async def inspect(request: web.Request) -> web.Response:
     engine = request.app[ENGINE]
-    return web.json_response(_document(engine, engine.volumes.get(request.match_info["name"])))
+    return answer(document(engine, engine.volumes.get(request.match_info["name"])))
 
 
-@routes.delete("/volumes/{name}")
 async def remove(request: web.Request) -> web.Response:
     engine, name = request.app[ENGINE], request.match_info["name"]
     if not (flag(request, "force") and name not in engine.volumes.all):
+        stored = engine.volumes.get(name)
         engine.volumes.remove(name, engine.users_of(name))
+        _tell(engine, "destroy", stored)
     return web.Response(status=204)
 
 
-@routes.post("/volumes/prune")
 async def prune(request: web.Request) -> web.Response:
-    """Delete anonymous volumes that no container uses; with filters all=true named ones too."""
-    engine = request.app[ENGINE]
-    everything = "true" in Filters(request)["all"]
-    gone = []
-    for stored in list(engine.volumes.all.values()):
-        if (stored.anonymous or everything) and not engine.users_of(stored.name):
-            engine.volumes.remove(stored.name, [])
-            gone.append(stored.name)
-    return web.json_response({"VolumesDeleted": gone, "SpaceReclaimed": 0})
+    """Delete anonymous volumes that no container uses; with filters all=true, and for clients before 1.42, named ones too."""
+    engine, filters = request.app[ENGINE], Filters(request)
+    filters.check(until=moment_of)
+    everything = any(truth(v) for v in filters["all"]) or minor(request) < 42
+    spare = [v for v in engine.volumes.all.values() if (v.anonymous or everything) and not engine.users_of(v.name)]
+    gone, freed = [], 0
+    for stored in filters.chosen(spare, {
+        "all": lambda v, w: True, "label": lambda v, w: labelled(v.labels, w),
+        "label!": lambda v, w: not labelled(v.labels, w), "until": lambda v, w: instant(v.created) < moment_of(w),
+    }):
+        size = await asyncio.to_thread(used, engine.volumes.data(stored.name))
+        try:
+            engine.volumes.remove(stored.name, engine.users_of(stored.name))
+        except AgentError:  # somebody took it meanwhile, or it is mounted
+            continue
+        _tell(engine, "destroy", stored)
+        gone.append(stored.name)
+        freed += size
+    engine.events.emit("volume", "prune", "", {"reclaimed": str(freed)})
+    return answer({"VolumesDeleted": gone, "SpaceReclaimed": freed})

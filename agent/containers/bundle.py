@@ -129,9 +129,6 @@ def standard_mounts(p: Parts) -> None:
     if "network" not in p.namespaces:
         # sysfs of a network namespace that is not ours cannot be mounted anew
         mounts[3] = {"destination": "/sys", "type": "bind", "source": "/sys", "options": ["rbind", mode, *safe]}
-    for target, source in p.system_files.items():
-        mounts.append({"destination": target, "type": "bind", "source": str(source),
-                       "options": ["rbind", "rprivate", *(_locked(source) if p.ids else ())]})
     p.document["mounts"] = mounts
 
 
@@ -147,6 +144,16 @@ def own_mounts(p: Parts) -> None:
             options = ["rbind" if mount.recursive else "bind", access, mount.propagation, *(_locked(source) if p.ids else ())]
             entry = {"destination": mount.target, "type": "bind", "source": str(source), "options": options}
         p.document["mounts"].append(entry)
+
+
+def system_files(p: Parts) -> None:
+    """The files that say who the container is and whom it asks for names lie above a volume on /etc, as far as they can."""
+    read_only = [(m.target.rstrip("/"), source) for m, source in p.mounts if m.read_only]
+    for target, source in p.system_files.items():
+        below = [(t, s) for t, s in read_only if target.startswith(f"{t}/")]
+        if all((s / target[len(t) + 1 :]).exists() for t, s in below):
+            options = ["rbind", "rprivate", *(_locked(source) if p.ids else ())]
+            p.document["mounts"].append({"destination": target, "type": "bind", "source": str(source), "options": options})
 
 
 def _locked(source: Path) -> list[str]:
@@ -167,7 +174,7 @@ def propagation(p: Parts) -> None:
 
 
 def hidden_paths(p: Parts) -> None:
-    if not p.container.privileged:
+    if not p.container.privileged and "systempaths=unconfined" not in p.container.security_opt:
         p.document["linux"]["maskedPaths"] = list(paths.MASKED)
         p.document["linux"]["readonlyPaths"] = list(paths.READ_ONLY)
 
@@ -330,7 +337,7 @@ def oci_annotations(p: Parts) -> None:
 
 
 KEYS: tuple[Callable[[Parts], None], ...] = (
-    process, root, ulimits, namespaces, standard_mounts, own_mounts, propagation, hidden_paths, system_calls,
+    process, root, ulimits, namespaces, standard_mounts, own_mounts, system_files, propagation, hidden_paths, system_calls,
     mandatory_access, limits, devices, requested_devices, sysctls, oci_annotations,
 )
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -24,7 +26,7 @@ import msgspec
 
 from agent import descriptors, files, mounts
 from agent.containers import cgroups, users
-from agent.errors import RuntimeFailureError
+from agent.errors import NoProgramError, RuntimeFailureError
 from agent.failpoints import failpoint
 from agent.isolation import capabilities
 from agent.isolation.filters import Filters
@@ -181,7 +183,7 @@ class Runtime:
         reply: dict[str, Any] = json.loads(line) if line else {"pid": -1, "message": complaint}
         pid = int(reply.get("data", reply.get("pid", -1)))  # the key changed with conmon API version 1
         if pid <= 0:
-            raise RuntimeFailureError(_reason(str(reply.get("message", "")) or complaint, bundle / "runc.log"))
+            raise failure(_reason(str(reply.get("message", "")) or complaint, bundle / "runc.log"))
         self.filters.learn(ident, self.root / ident)
         monitor = int((bundle / "conmon.pid").read_text())
         failpoint("container.created")
@@ -235,12 +237,13 @@ class Runtime:
     def exec(
         self, ident: str, bundle: Path, command: Sequence[str], *, tty: bool = False,
         identity: users.Identity | None = None, environment: Sequence[str] = (), cwd: str = "", privileged: bool = False,
-        size: tuple[int, int] = (0, 0), **streams: Any,
+        size: tuple[int, int] = (0, 0), complaints: int = -1, **streams: Any,
     ) -> Child:
         """Start *command* inside a running container, as its own process was started but for what is given.
 
-        *size* is rows and columns of its terminal, which it sees from its first instruction on. *streams* go to Child; the
-        process returned ends as *command* does."""
+        *size* is rows and columns of its terminal, which it sees from its first instruction on. What the runtime itself has to
+        say is written to the file open at *complaints* too. *streams* go to Child; the process returned ends as *command*
+        does."""
         process: dict[str, Any] = json.loads((bundle / "config.json").read_bytes())["process"]
         pairs = dict(pair.partition("=")[::2] for pair in process["env"])
         pairs |= dict(pair.partition("=")[::2] for pair in environment)
@@ -264,8 +267,10 @@ class Runtime:
         fd = os.memfd_create("process")
         try:
             os.write(fd, msgspec.json.encode(process))
-            words = [self.program, f"--root={self.root}", "exec", "--process", f"/proc/self/fd/{fd}", ident]
-            return Child(*words, pass_fds=(fd,), **streams)
+            kind = "file:" if self.name == "crun" else ""
+            log = [f"--log={kind}/proc/self/fd/{complaints}"] if complaints >= 0 else []
+            words = [self.program, f"--root={self.root}", *log, "exec", "--process", f"/proc/self/fd/{fd}", ident]
+            return Child(*words, pass_fds=(fd, complaints) if log else (fd,), **streams)
         finally:
             os.close(fd)
 
@@ -321,6 +326,13 @@ def was_oom_killed(bundle: Path) -> bool:
     return (bundle / "oom").exists()
 
 
+def failure(text: str) -> RuntimeFailureError:
+    """The error of a runtime that says *text*: the user's, where there is no such program, or none that can be run."""
+    theirs = ("executable file not found", "no such file or directory", "permission denied", "is a directory",
+              "not a directory")
+    return NoProgramError(text) if any(words in text for words in theirs) else RuntimeFailureError(text)
+
+
 def _reason(text: str, log: Path | None) -> str:
     """runc's last complaint without its prefixes."""
     if log and log.exists():
@@ -328,9 +340,25 @@ def _reason(text: str, log: Path | None) -> str:
             if "error" in line or "msg=" in line:
                 text = line.partition('msg="')[2].rstrip('"').replace('\\"', '"') or line
                 break
-    for prefix in ("runc create failed: ", "unable to start container process: ", "container_linux.go:", "exec: "):
+    for prefix in ("runc create failed: ", "unable to start container process: ", "container_linux.go:"):
         text = text.replace(prefix, "")
-    return text.strip() or "the runtime failed without a word"
+    return _plain(text.strip()) or "the runtime failed without a word"
+
+
+def exec_status(complaint: str) -> int:
+    """The exit status of a command that the runtime could not run, in Docker's numbers, from what the runtime said of it."""
+    words = _plain(complaint)
+    return 127 if "executable file not found" in words or "no such file or directory" in words else 126
+
+
+def _plain(text: str) -> str:
+    """*text* in runc's words where crun has others: Docker's clients tell by them what kind of failure it was."""
+    text = re.sub(r"executable file `([^`]*)` not found in \$PATH(: No such file or directory)?",
+                  r'exec: "\1": executable file not found in $PATH', text)
+    text = text.replace("open executable: Operation not permitted", "open executable: permission denied")
+    for error in (errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR):
+        text = text.replace(os.strerror(error), os.strerror(error).lower())
+    return text
 
 
 def _find(name: str) -> str | None:

@@ -1,6 +1,6 @@
 """What a container uses, from its control groups and its network namespace; from its processes where it has no group.
 
-Source: kernel Documentation/admin-guide/cgroup-v1, cgroup-v2.rst; proc(5); Docker Engine API v1.43, ContainerStats.
+Source: kernel Documentation/admin-guide/cgroup-v1, cgroup-v2.rst; proc(5); Docker Engine API v1.48, ContainerStats.
 """
 
 from __future__ import annotations
@@ -11,6 +11,12 @@ from typing import Any
 
 from agent.containers import cgroups
 
+BYTES = {"rbytes": "read", "wbytes": "write"}, "blkio.throttle.io_service_bytes"
+NUMBERS = {"rios": "read", "wios": "write"}, "blkio.throttle.io_serviced"
+"""Names of counters in cgroup version 2, and the file that has them in version 1."""
+NO_CPU = {"cpu_usage": {"total_usage": 0, "usage_in_kernelmode": 0, "usage_in_usermode": 0},
+          "throttling_data": {"periods": 0, "throttled_periods": 0, "throttled_time": 0}}
+
 
 def read(group: str, pid: int) -> dict[str, Any]:
     """Docker's statistics: CPU in nanoseconds, memory in bytes, pids, block I/O in bytes, network by interface."""
@@ -20,14 +26,42 @@ def read(group: str, pid: int) -> dict[str, Any]:
         cpu, memory["usage"], pids = sum(c for c, _ in living), sum(m for _, m in living), len(living)
     return {
         "cpu_stats": {
-            "cpu_usage": {"total_usage": cpu}, "system_cpu_usage": _host_cpu(), "online_cpus": os.cpu_count() or 1,
-            "throttling_data": {"periods": 0, "throttled_periods": 0, "throttled_time": 0},
+            "cpu_usage": {"total_usage": cpu, **_modes(group)}, "system_cpu_usage": _host_cpu(),
+            "online_cpus": os.cpu_count() or 1, "throttling_data": _throttled(group),
         },
         "memory_stats": memory,
-        "pids_stats": {"current": pids},
-        "blkio_stats": {"io_service_bytes_recursive": _blocks(group)},
+        "pids_stats": {"current": pids} | ({"limit": most} if (most := _pids_limit(group)) else {}),
+        "blkio_stats": {"io_service_bytes_recursive": _blocks(group, BYTES), "io_serviced_recursive": _blocks(group, NUMBERS),
+                        "io_queue_recursive": None, "io_service_time_recursive": None, "io_wait_time_recursive": None,
+                        "io_merged_recursive": None, "io_time_recursive": None, "sectors_recursive": None},
         "networks": _networks(pid),
     }
+
+
+def _pids_limit(group: str) -> int:
+    return _number(cgroups.directory("pids", group) / "pids.max")
+
+
+def _modes(group: str) -> dict[str, Any]:
+    """CPU time in the kernel and outside of it, and, where the kernel counts that, on each CPU."""
+    if cgroups.unified():
+        table = _table(cgroups.directory("cpu", group) / "cpu.stat")
+        kernel, user = (table.get(key, 0) * 1000 for key in ("system_usec", "user_usec"))
+        return {"usage_in_kernelmode": kernel, "usage_in_usermode": user}
+    directory = cgroups.directory("cpuacct", group)
+    table, tick = _table(directory / "cpuacct.stat"), 10**9 // os.sysconf("SC_CLK_TCK")
+    try:
+        each = [int(word) for word in (directory / "cpuacct.usage_percpu").read_text().split()]
+    except (OSError, ValueError):
+        each = []
+    return {"usage_in_kernelmode": table.get("system", 0) * tick, "usage_in_usermode": table.get("user", 0) * tick,
+            **({"percpu_usage": each} if each else {})}
+
+
+def _throttled(group: str) -> dict[str, int]:
+    table = _table(cgroups.directory("cpu", group) / "cpu.stat")
+    time = table.get("throttled_usec", 0) * 1000 if cgroups.unified() else table.get("throttled_time", 0)
+    return {"periods": table.get("nr_periods", 0), "throttled_periods": table.get("nr_throttled", 0), "throttled_time": time}
 
 
 def has_group(group: str) -> bool:
@@ -104,12 +138,12 @@ def _host_cpu() -> int:
     return sum(int(word) for word in words) * 10**9 // os.sysconf("SC_CLK_TCK")
 
 
-def _blocks(group: str) -> list[dict[str, Any]]:
+def _blocks(group: str, which: tuple[dict[str, str], str]) -> list[dict[str, Any]]:
     out = []
     if cgroups.unified():
-        path, names = cgroups.directory("io", group) / "io.stat", {"rbytes": "read", "wbytes": "write"}
+        path, names = cgroups.directory("io", group) / "io.stat", which[0]
     else:
-        path = cgroups.directory("blkio", group) / "blkio.throttle.io_service_bytes"
+        path = cgroups.directory("blkio", group) / which[1]
         names = {"Read": "read", "Write": "write"}
     try:
         lines = path.read_text().splitlines()

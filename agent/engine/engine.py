@@ -14,8 +14,9 @@ import os
 import re
 import signal
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -32,7 +33,9 @@ from agent.engine.records import Record, now, save
 from agent.errors import AgentError, BadRequestError, ConflictError, ImageNotFoundError, NotFoundError, NotModifiedError, told
 from agent.failpoints import failpoint
 from agent.images import pull as puller
+from agent.images.auth import Credentials
 from agent.images.reference import parse
+from agent.images.sizes import Sizes
 from agent.images.store import Image, ImageStore
 from agent.images.types import RunConfig
 from agent.manifest import Attachment, Container, Content, Volume
@@ -53,6 +56,8 @@ class Attaching:
 
     def __init__(self) -> None:
         self.ready = asyncio.Event()
+        self.failed = False
+        """Set before *ready* where the start came to nothing: there are no streams."""
         self.connected = asyncio.Event()
 
 
@@ -68,11 +73,12 @@ class Engine:
         self.settings = settings
         self.images = ImageStore(paths, settings.limits)
         self.images.users = self.images_in_use
+        self.sizes = Sizes(self.images)
         self.volumes = Volumes(paths)
         self.moving = Moving(self.volumes, paths.run)
         self.networks = Networks(paths, settings)
         self.runtime = Runtime(paths, runtime.choose(settings.runtime, paths.containers))
-        self.events = Events()
+        self.events = Events(paths.run / "events.jsonl")
         self.rotation = Rotation()
         self.syslog = syslog.Shipping()
         self.records: dict[str, Record] = {}
@@ -83,6 +89,10 @@ class Engine:
         self.deaf: set[str] = set()
         """Containers whose programs do not listen yet where they are going to."""
         self.attaching: dict[str, list[Attaching]] = {}
+        self.committed: dict[str, Record] = {}
+        """Images that were made of containers since this agent runs, by ID, with the container."""
+        self.stuck: set[str] = set()
+        """Containers that were to go by themselves, and cannot."""
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         """Those that somebody holds or waits for."""
         self._watchers: dict[str, asyncio.Task[None]] = {}
@@ -148,25 +158,39 @@ class Engine:
             # what became of a container must be acted on; the next agent finds it out again
             log.warning("container %s: what became of it is not written down: %s", record.name, told(error))
         if action:
-            attributes = {"name": record.name, "image": record.container.image, **dict(record.container.labels)}
-            if action == "die":
-                attributes["exitCode"] = str(record.exit_code)
-            self.events.emit("container", action, record.id, attributes)
+            self.tell(record, action, {"exitCode": str(record.exit_code)} if action == "die" else {})
         self.changed(record)
+
+    def note(self, record: Record, **fields: object) -> None:
+        """Change of a record what is nobody's event."""
+        self._set(record, "", **fields)
+
+    def tell(self, record: Record, action: str, more: Mapping[str, str] = MappingProxyType({})) -> None:
+        """An event of a container, with what every one of them says of it."""
+        own = {"image": record.image or record.container.image, "name": record.name}
+        self.events.emit("container", action, record.id, {**dict(record.container.labels), **own, **more})
+
+    def tell_network(self, record: Record, verb: str, network: str) -> None:
+        """A container came onto a network, or left it."""
+        known = self.networks.all.get(network)
+        self.events.emit("network", verb, self.networks.identity(network), {
+            "container": record.id, "name": network, "type": known.driver if known else "bridge"})
 
     # --- images ------------------------------------------------------------------------------------------------
 
-    async def pull(self, name: str, progress: puller.Progress = lambda _: None) -> Image:
-        """Pull *name*; callers who ask for the same image at the same time share one pull."""
+    async def pull(
+        self, name: str, progress: puller.Progress = lambda _: None, credentials: Credentials | None = None,
+    ) -> Image:
+        """Pull *name*; callers who ask for the same image in the same name at the same time share one pull."""
         reference = parse(name)
-        key = f"{reference.name}@{reference.digest}"
+        key = f"{reference.name}@{reference.digest} {credentials.basic if credentials else ''}"
         self._pull_listeners.setdefault(key, []).append(progress)
         if key not in self._pulls:
             def tell(event: dict[str, object]) -> None:
                 for listener in self._pull_listeners.get(key, ()):
                     listener(event)
 
-            task = asyncio.create_task(puller.pull(self.images, reference, self.settings, tell))
+            task = asyncio.create_task(puller.pull(self.images, reference, self.settings, tell, credentials))
             self._pulls[key] = task
             task.add_done_callback(lambda _: (self._pulls.pop(key, None), self._pull_listeners.pop(key, None)))
         image = await asyncio.shield(self._pulls[key])
@@ -188,7 +212,8 @@ class Engine:
     # --- life --------------------------------------------------------------------------------------------------
 
     async def create(
-        self, container: Container, *, name: str = "", record: Record | None = None, auto_remove: bool = False
+        self, container: Container, *, name: str = "", record: Record | None = None, auto_remove: bool = False,
+        asked: dict[str, Any] | None = None,
     ) -> Record:
         """A new container, not started. Raises ConflictError where the name is taken, and what images and networks raise."""
         ident = os.urandom(32).hex()
@@ -199,7 +224,7 @@ class Engine:
         base = record or Record(id="", name="", container=container, created="")
         made = msgspec.structs.replace(
             base, id=ident, name=name, container=container, created=now(), image=container.image,
-            image_id=image.digest, auto_remove=auto_remove,
+            image_id=image.digest, auto_remove=auto_remove, asked=asked or {},
         )
         self.images.mark_used(image.digest)
         self.networks.assign(made, free=False)
@@ -229,14 +254,24 @@ class Engine:
                                "oom_killed": False}.items():
                 setattr(record, key, value)
             record.generation = record.generation if generation is None else generation
+            failed: BaseException
             self.changed(record)
             try:
                 await starting.start(self, record)
             except BaseException as error:
                 await asyncio.shield(self._give_up(record))
-                self._set(record, "die", state="failed", error=told(error), exit_code=128, finished=now(), process=None,
-                          monitor=None)
-                raise
+                self._set(record, state="failed", ends=record.ends + 1, error=told(error), exit_code=starting.status_of(error),
+                          finished=now(), process=None, monitor=None)
+                self._wake(record)  # who waits for its end waits no more
+                for one in self.attaching.pop(record.id, ()):
+                    one.failed = True
+                    one.ready.set()
+                failed = error
+            else:
+                return
+        if record.auto_remove:
+            await asyncio.shield(self._remove_itself(record))
+        raise failed
 
     def userns_path(self, record: Record) -> Path:
         """Where a user namespace of *record*'s own is kept alive."""
@@ -306,12 +341,14 @@ class Engine:
         uptime = record.process.age_s if record.process else 0.0
         again = self._restarts(record, code if code is not None else 255)
         self._set(
-            record, "die", state="restarting" if again else "exited", exit_code=code if code is not None else 255,
-            oom_killed=oom, finished=now(), process=None, monitor=None,
+            record, "die", ends=record.ends + 1, state="restarting" if again else "exited",
+            exit_code=code if code is not None else 255, oom_killed=oom, finished=now(), process=None, monitor=None,
             health="" if not record.health else "unhealthy",
         )
+        for endpoint in record.endpoints:
+            self.tell_network(record, "disconnect", endpoint.network)
         if record.oom_killed:
-            self.events.emit("container", "oom", record.id, {"name": record.name})
+            self.tell(record, "oom")
         self._wake(record)  # its end is known before the host is tidy: that takes longer than many a container runs
         async with self._lock(record):
             if record.state in ("restarting", "exited"):
@@ -325,11 +362,16 @@ class Engine:
                 with contextlib.suppress(AgentError, OSError):
                     await self.start(record)
         elif record.auto_remove:
-            try:
-                await self.remove(record, volumes=True)
-            except AgentError as error:
-                log.warning("container %s cannot be removed, now that it ended: %s", record.name, error)
-            self._wake(record)  # gone, or not to be had away: nobody shall wait for it
+            await self._remove_itself(record)
+
+    async def _remove_itself(self, record: Record) -> None:
+        """What `auto_remove` asks for; one that is not to be had away is noted, so that nobody waits for it."""
+        try:
+            await self.remove(record, volumes=True)
+        except (AgentError, OSError) as error:
+            log.warning("container %s cannot be removed: %s", record.name, told(error))
+            self.stuck.add(record.id)
+            self._wake(record)
 
     def _restarts(self, record: Record, code: int) -> bool:
         policy, limit = record.container.restart, record.container.restart_max
@@ -395,12 +437,15 @@ class Engine:
             if record.container.pre_stop and grace > 0:
                 with contextlib.suppress(AgentError, OSError):  # what fails must not keep a container from stopping
                     await hooks.run(self, record, "pre_stop", record.container.pre_stop, grace)
-            if record.process:
-                record.process.signal(number)
-            done = self.wait(record)
             try:
-                await asyncio.wait_for(done, grace)
+                if number == signal.SIGKILL:
+                    raise TimeoutError
+                if record.process:
+                    self.tell(record, "kill", {"signal": str(number)})
+                    record.process.signal(number)
+                await asyncio.wait_for(self.wait(record), grace)
             except TimeoutError:
+                self.tell(record, "kill", {"signal": str(int(signal.SIGKILL))})
                 await self.kill_all(record)
                 await self.wait(record)
             self._set(record, "stop", state="exited")
@@ -450,13 +495,13 @@ class Engine:
             raise ConflictError(f"container {record.name} is not running")
         if number in (signal.SIGKILL, self.stop_signal(record)):
             await self._thaw(record)
+        self.tell(record, "kill", {"signal": str(int(number))})
         if number == signal.SIGKILL:
             record.stopped = True
             await self.kill_all(record)
             await self.wait(record)
         else:
             record.process.signal(number)
-        self.events.emit("container", "kill", record.id, {"name": record.name, "signal": str(number)})
 
     async def restart(self, record: Record, *, grace_s: float | None = None, generation: int | None = None) -> None:
         with contextlib.suppress(NotModifiedError):
@@ -486,7 +531,9 @@ class Engine:
         """Raises ConflictError where *name* is taken."""
         if any(r.name == name for r in self.records.values()):
             raise ConflictError(f"the name {name} is in use by another container: choose another name")
-        self._set(record, "rename", name=name)
+        before = record.name
+        self._set(record, name=name)
+        self.tell(record, "rename", {"oldName": f"/{before}"})
 
     async def update(self, record: Record, fields: dict[str, Any]) -> None:
         """Change limits and restart policy; *fields* are those of a Container. Raises AgentError where the kernel refuses."""
@@ -496,10 +543,13 @@ class Engine:
                 await self.runtime.update(record.id, resources(changed, record.notes, cgroup2=self.cgroup2))
             self._set(record, "update", container=changed)
 
-    async def connect(self, record: Record, attachment: Attachment) -> None:
-        """Put a container on one network more. Raises AgentError."""
+    async def connect(self, record: Record, attachment: Attachment, links: tuple[tuple[str, str], ...] = ()) -> None:
+        """Put a container on one network more, with *links* as a Container has them. Raises AgentError."""
         async with self._lock(record):
             self._movable(record)
+            if links:
+                own_links = (*record.container.links, *links)
+                self._set(record, container=msgspec.structs.replace(record.container, links=own_links))
             own = record.container.attachments or tuple(Attachment(network=e.network) for e in record.endpoints)
             await self.networks.connect(record, attachment)
             name = self.networks.get(attachment.network).name
@@ -521,22 +571,24 @@ class Engine:
             raise ConflictError(
                 f"container {record.name} is a task of stack {record.stack}: its file says which networks it is on"
             )
-        if mode in ("host", "none") or ":" in mode:
+        left = mode == "none" and record.asked.get("HostConfig", {}).get("NetworkMode", mode) != mode
+        if (mode in ("host", "none") and not left) or ":" in mode:
             raise ConflictError(f"container {record.name} has network mode {mode}: it cannot be on networks")
 
     def _attach(self, record: Record, attachments: tuple[Attachment, ...], verb: str, network: str) -> None:
-        mode = record.container.network_mode if attachments else "none"  # off all networks it stays off all when started again
+        # off all networks it stays off all when started again, until it is put on one
+        mode = "none" if not attachments else "" if record.container.network_mode == "none" else record.container.network_mode
         self._set(record, container=msgspec.structs.replace(record.container, attachments=attachments, network_mode=mode))
-        attributes = {"container": record.id, "name": network, "type": "bridge"}
-        self.events.emit("network", verb, self.networks.identity(network), attributes)
+        self.tell_network(record, verb, network)
 
     async def remove(self, record: Record, *, force: bool = False, volumes: bool = False) -> None:
         """Delete a container and its writable layer; its anonymous volumes too where asked."""
         if record.running or record.state == "restarting":
             if not force:
-                raise ConflictError(f"container {record.name} is running: stop it before removal, or use force")
+                raise ConflictError(f"You cannot remove a running container {record.name}: stop the container before "
+                                    "removing it, or force that")
             with contextlib.suppress(NotModifiedError):
-                await self.stop(record, grace_s=0)
+                await self.stop(record, grace_s=0, number=signal.SIGKILL)
         async with self._lock(record):
             await self._release(record)
             failpoint("container.remove")
@@ -545,6 +597,7 @@ class Engine:
                 self.directory(record).rename(doomed)
             self.records.pop(record.id, None)
             self.attaching.pop(record.id, None)
+            self.stuck.discard(record.id)
             if watcher := self._watchers.pop(record.id, None):
                 if watcher is not asyncio.current_task():
                     watcher.cancel()
@@ -555,7 +608,7 @@ class Engine:
                     with contextlib.suppress(AgentError):
                         self.volumes.remove(name, self.users_of(name))
             self.volumes.release(self.users_of)
-        self.events.emit("container", "destroy", record.id, {"name": record.name})
+        self.tell(record, "destroy")
         self._wake(record)
         self.changed(record)
 

@@ -3,18 +3,52 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import msgspec
+
+from agent import files
 
 KEPT = 256
 """How many are told to those who ask for the past. Source: docker-system-events(1), which keeps as many."""
 
 
 class Events:
-    def __init__(self) -> None:
+    """The last ones lie in *file* too, one JSON object a line, so that the next agent can tell of them."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._lines = 0
         self._listeners: set[asyncio.Queue[dict[str, object]]] = set()
-        self.recent: deque[dict[str, object]] = deque(maxlen=KEPT)
+        self.recent: deque[dict[str, object]] = deque(self._read(), maxlen=KEPT)
+
+    def _read(self) -> list[dict[str, object]]:
+        found = []
+        with contextlib.suppress(OSError):
+            for line in self._file.read_bytes().splitlines():
+                with contextlib.suppress(msgspec.MsgspecError):  # the torn last one of a crash
+                    found.append(msgspec.json.decode(line, type=dict[str, object]))
+        self._lines = len(found)
+        return found
+
+    def _keep(self, event: dict[str, object]) -> None:
+        """What cannot be written down, as on a full disk, is forgotten with this agent."""
+        with contextlib.suppress(OSError):
+            if self._lines < 4 * KEPT:
+                with self._file.open("ab") as file:
+                    file.write(msgspec.json.encode(event) + b"\n")
+                self._lines += 1
+            else:
+                files.write_atomically(self._file, b"".join(msgspec.json.encode(e) + b"\n" for e in self.recent))
+                self._lines = len(self.recent)
+
+    @property
+    def listeners(self) -> int:
+        return len(self._listeners)
 
     def emit(self, kind: str, action: str, ident: str, attributes: Mapping[str, str]) -> None:
         instant = time.time_ns()
@@ -25,6 +59,7 @@ class Events:
         if kind == "container":
             event |= {"status": action, "id": ident, "from": attributes.get("image", "")}
         self.recent.append(event)
+        self._keep(event)
         for queue in self._listeners:
             if queue.full():
                 queue.get_nowait()

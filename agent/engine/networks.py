@@ -141,6 +141,13 @@ class Networks:
             return hits[0]
         raise NotFoundError(f"network {name} not found")
 
+    def has(self, name: str) -> bool:
+        try:
+            self.get(name)
+        except NotFoundError:
+            return False
+        return True
+
     @staticmethod
     def identity(name: str) -> str:
         """A network's ID in the Engine API."""
@@ -215,9 +222,12 @@ class Networks:
         return [*self._starting.values(), *self.attached.values()]
 
     def assign(self, record: Record, *, free: bool = True) -> None:
-        """Say on which networks *record* is, with the plan's addresses; with *free* ones where the plan gave none."""
-        wanted = record.container.attachments
-        if not wanted and record.container.network_mode in ("", "bridge", "default") and not record.task:
+        """Say on which networks *record* is, with the plan's addresses; with *free* ones where the plan gave none.
+
+        Without, a network need not exist yet. Raises NotFoundError."""
+        wanted = record.container.attachments if free else tuple(a for a in record.container.attachments if self.has(a.network))
+        nowhere = not record.container.attachments and record.container.network_mode in ("", "bridge", "default")
+        if nowhere and not record.task:
             wanted = (Attachment(network=DEFAULT),)
         endpoints = [self._endpoint(record, attachment, order, free=free) for order, attachment in enumerate(wanted)]
         ranked = sorted(

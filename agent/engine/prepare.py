@@ -34,6 +34,8 @@ host's /run."""
 ETC_BYTES = 4 << 20
 """Room for a host's own /etc/hosts, where a container shares its network, and for what a container adds."""
 DOCKER_SOCKETS = ("/var/run/docker.sock", "/run/docker.sock")
+DOCKER_MARK = "/.dockerenv"
+"""The file by which programs know that they are in a container of Docker's kind."""
 INIT = (f"{sys.prefix}/bin/tini-static", "/usr/bin/tini-static", "/usr/bin/catatonit", "/usr/libexec/podman/catatonit",
         "/usr/bin/docker-init")
 """Programs that can be a container's first process; the first was sent over with the agent."""
@@ -302,6 +304,28 @@ def _held(volume: Path, mount: Mount, point: Path) -> Path:
     return point
 
 
+def linked(engine: Engine, record: Record) -> dict[str, str]:
+    """What a container of the default bridge is told of those that it is linked with. Source: Docker, "Legacy container
+    links", environment variables."""
+    found: dict[str, str] = {}
+    if record.stack or not any(e.network == "bridge" for e in record.endpoints):
+        return found
+    for alias, name in record.container.links:
+        other = engine.find(name)
+        prefix, address = alias.upper().replace("-", "_"), next((e.ipv4 for e in other.endpoints if e.network == "bridge"), "")
+        found[f"{prefix}_NAME"] = f"/{record.name}/{alias}"
+        own = {**dict(p.partition("=")[::2] for p in engine.image_config(other).env or ()), **dict(other.container.environment)}
+        found |= {f"{prefix}_ENV_{k}": v for k, v in own.items() if k not in ("PATH", "HOME")}
+        exposed = (*(engine.image_config(other).exposed_ports or ()), *other.container.expose)
+        ports = sorted({(int(n), kind or "tcp") for n, _, kind in (p.partition("/") for p in exposed) if n.isdigit()})
+        for number, (port, kind) in enumerate(ports):
+            url, key = f"{kind}://{address}:{port}", f"{prefix}_PORT_{port}_{kind.upper()}"
+            found |= {key: url, f"{key}_ADDR": address, f"{key}_PORT": str(port), f"{key}_PROTO": kind}
+            if not number:
+                found[f"{prefix}_PORT"] = url
+    return found
+
+
 def sysctls(record: Record) -> dict[str, str]:
     """The container's own, and those of its interfaces by their names in there."""
     names = {e.network: e.interface for e in record.endpoints}
@@ -342,7 +366,7 @@ async def write_bundle(engine: Engine, record: Record, config: Config, rootfs: P
         mounts.append((Mount(kind="bind", target=DOCKER_SOCKETS[0]), engine.paths.docker_socket))
     taken = {m.target for m, _ in mounts}
     system_files = {t: p for t, p in system_files.items() if t not in taken}
-    for target in system_files:
+    for target in (DOCKER_MARK, *system_files):
         files.make_in_root(rootfs, target, directory=False)
     identity = users.resolve(rootfs, c.user or image.user, c.group_add)
     working_dir = c.working_dir or image.working_dir or "/"
@@ -357,7 +381,7 @@ async def write_bundle(engine: Engine, record: Record, config: Config, rootfs: P
         files.make_in_root(rootfs, "/sbin/pystack-init", directory=False)
         mounts.append((Mount(kind="bind", target="/sbin/pystack-init", read_only=True), program))
         args = ["/sbin/pystack-init", "--", *args]
-    environment = dict(pair.partition("=")[::2] for pair in image.env or ())
+    environment = linked(engine, record) | dict(pair.partition("=")[::2] for pair in image.env or ())
     environment.update(dict(c.environment))
     parts = bundle.Parts(
         id=record.id, container=c, args=args, environment=environment, working_dir=working_dir, identity=identity,

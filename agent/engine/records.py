@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import logging
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -60,6 +61,8 @@ class Record(msgspec.Struct, kw_only=True):
     started: str = ""
     finished: str = ""
     restarts: int = 0
+    ends: int = 0
+    """How often it ended, whatever became of it then."""
     health: str = ""
     failing_streak: int = 0
     health_log: list[dict[str, object]] = []
@@ -67,6 +70,8 @@ class Record(msgspec.Struct, kw_only=True):
     ports: list[PublishedPort] = []
     anonymous: dict[str, str] = {}
     notes: list[str] = []
+    asked: dict[str, Any] = {}
+    """Of a container made through the Engine API: the request, whose words its answers repeat."""
     ids: int = 0
     """The host's ID that is 0 inside, while it runs; 0 in the node's own user namespace."""
 

@@ -49,8 +49,18 @@ async def start(engine: Engine, record: Record) -> None:
     await hooks.run(engine, record, "post_start", c.post_start)
     if record.task and networked and not check and any(p.protocol == "tcp" for p in c.ports):
         engine.deaf.add(record.id)
+    for endpoint in record.endpoints if networked else ():
+        engine.tell_network(record, "connect", endpoint.network)
     engine._set(record, "start", state="running", started=now(), finished="", health="starting" if check else "")
     engine._watch(record)
+
+
+def status_of(error: BaseException) -> int:
+    """What a shell would say of a program that could not be run, which Docker says too: 127, 126, and 128 of all else."""
+    text = str(error).lower()
+    if "executable file" in text or "no such file or directory" in text:
+        return 127
+    return 126 if "permission denied" in text or "is a directory" in text else 128
 
 
 async def _lay_out(engine: Engine, record: Record, *, networked: bool) -> Healthcheck | None:
@@ -84,7 +94,8 @@ async def _create(engine: Engine, record: Record) -> None:
     c = record.container
     record.monitor, record.process = await engine.runtime.create(
         record.id, engine.bundle(record), engine.directory(record) / "log", tty=c.tty, stdin=c.stdin_open,
-        stdin_once=c.stdin_once, log_max=engine.log_limits(record).guard, log_driver=c.log_driver,
+        stdin_once=c.stdin_once and not c.tty,  # whoever leaves a terminal may come back to it
+        log_max=engine.log_limits(record).guard, log_driver=c.log_driver,
     )
     if point := paths.covered(record.process.pid):
         raise BadRequestError(f"a mount of {record.name} lies on {point}, and /proc is the kernel's own: mount it elsewhere; "

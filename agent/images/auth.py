@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 from yarl import URL
 
-from agent.errors import ImageError
+from agent.errors import ImageError, UnauthorizedError
 from agent.images import documents
 from agent.images.transport import Client, UnavailableError, url_of
 from agent.trees.extract import quoted
@@ -25,12 +25,13 @@ HELPER_S = 30
 LARGEST = 1 << 20
 """Bytes of a config.json, and of a helper's answer."""
 HUB_KEY = "https://index.docker.io/v1/"
+TOKEN = "<token>"
 
 
 class Credentials(msgspec.Struct, frozen=True):
     username: str
     password: str
-    """The secret, or an identity token where *username* is "<token>"."""
+    """The secret, or an identity token where *username* is TOKEN."""
 
     @property
     def basic(self) -> str:
@@ -85,7 +86,7 @@ async def find(host: str, folder: str = "") -> Credentials | None:
     for name in (key, f"https://{host}", f"http://{host}", f"https://{host}/v2/"):
         entry = config.auths.get(name, Entry())
         if entry.identitytoken:
-            return Credentials("<token>", entry.identitytoken)
+            return Credentials(TOKEN, entry.identitytoken)
         if entry.auth:
             try:
                 user, _, secret = base64.b64decode(entry.auth, validate=True).decode().partition(":")
@@ -132,15 +133,17 @@ async def token(
     realm = url_of(parameters.get("realm", ""), None, str(base.origin()))
     if realm.scheme == "http" and base.scheme == "https":
         raise ImageError(f"{base.origin()} sends clients to {quoted(str(realm))!r} for a token, without TLS: refused")
-    query = {"service": parameters.get("service", ""), "scope": scope}
+    query = {"service": parameters.get("service", "")} | ({"scope": scope} if scope else {})
     try:
-        if credentials and credentials.username == "<token>":
+        if credentials and credentials.username == TOKEN:
             form = {**query, "grant_type": "refresh_token", "refresh_token": credentials.password, "client_id": "pystack"}
             reply = await client.request("POST", realm, data=form)
         else:
             basic = credentials.basic if credentials else ""
             reply = await client.request("GET", realm.update_query(query), authorization=basic)
         async with reply:
+            if reply.status in (401, 403) and not scope:
+                raise UnauthorizedError(f"{realm.origin()} does not take this name and password ({reply.status})")
             if reply.status != 200:
                 raise ImageError(f"the token server {realm.origin()} refused ({reply.status}): check `docker login`")
             data = await client.body(reply, limit, "the token")

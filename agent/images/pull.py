@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 
 from agent.errors import AgentError, ImageError
 from agent.images import documents, types
+from agent.images.auth import Credentials
 from agent.images.reference import DIGEST, Reference
 from agent.images.registry import PAUSE_S, Registry
 from agent.images.store import Image, ImageStore
@@ -40,14 +41,15 @@ def choose(index: types.Index, wanted: str, name: str = "") -> types.Descriptor:
 
 
 async def pull(
-    store: ImageStore, reference: Reference, settings: Settings, progress: Progress, *, pause_s: float = PAUSE_S
+    store: ImageStore, reference: Reference, settings: Settings, progress: Progress, credentials: Credentials | None = None, *,
+    pause_s: float = PAUSE_S,
 ) -> Image:
     """Fetch *reference* whole, within `settings.limits`. Layers arrive side by side; what is here already is not fetched again.
     *pause_s* is as in Registry.
 
     Raises ImageError, OSError where the disk refuses."""
     name, limits = reference.familiar, settings.limits
-    async with Registry(reference, settings, pause_s=pause_s) as registry:
+    async with Registry(reference, settings, credentials, pause_s=pause_s) as registry:
         data, digest, kind = await registry.manifest(reference.target)
         if kind in types.INDEXES:
             entry = choose(documents.index(data, f"the index of image {name}", limits), architecture(), name)
@@ -102,10 +104,13 @@ async def pull(
         return store.image(digest)
 
 
-async def push(store: ImageStore, image: Image, reference: Reference, settings: Settings, progress: Progress) -> str:
+async def push(
+    store: ImageStore, image: Image, reference: Reference, settings: Settings, progress: Progress,
+    credentials: Credentials | None = None,
+) -> str:
     """Send *image* to its registry under *reference*; returns the manifest's digest."""
     manifest = store.manifest(image.digest)
-    async with Registry(reference, settings) as registry:
+    async with Registry(reference, settings, credentials) as registry:
         for blob in (*manifest.layers, manifest.config):
             short = blob.digest[7:19]
             if await registry.has_blob(blob.digest):

@@ -13,9 +13,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
+import msgspec
 from yarl import URL
 
-from agent.errors import ImageError, ImageNotFoundError
+from agent.errors import ImageError, ImageNotFoundError, UnauthorizedError
 from agent.images import auth, documents, types
 from agent.images.reference import DIGEST, Reference
 from agent.images.transport import Client, UnavailableError, url_of
@@ -24,14 +25,23 @@ from agent.trees.extract import quoted
 
 ATTEMPTS = 4
 PAUSE_S = 0.25
+TAG_PAGES = 100
 ACCEPT = ", ".join((*types.MANIFESTS, *types.INDEXES))
+
+
+class _Tags(msgspec.Struct, frozen=True):
+    tags: tuple[str, ...] | None = None
 
 
 class Registry:
     """One registry as one pull or push sees it: endpoints in order, and the tokens won so far. *pause_s* is what the first wait
-    between tries takes at most; each later one takes four times as long."""
+    between tries takes at most; each later one takes four times as long. *credentials* go before those that the node itself
+    has, and to the registry alone, not to its mirrors."""
 
-    def __init__(self, reference: Reference, settings: Settings, *, pause_s: float = PAUSE_S) -> None:
+    def __init__(
+        self, reference: Reference, settings: Settings, credentials: auth.Credentials | None = None, *,
+        pause_s: float = PAUSE_S,
+    ) -> None:
         host = reference.host
         configured = settings.registries.get(host)
         self._docker_config = settings.docker_config
@@ -43,6 +53,7 @@ class Registry:
         self._mirrors = frozenset(self.endpoints)
         self.endpoints += [f"http://{own}"] if local else [f"https://{own}"] + ([f"http://{own}"] if insecure else [])
         self.reference = reference
+        self._credentials = credentials
         self.limits = settings.limits
         self._authorization: dict[tuple[str, str], str] = {}
         self._client = Client(insecure=insecure, stall_s=settings.limits.stall_s)
@@ -57,9 +68,10 @@ class Registry:
 
     async def _request(
         self, method: str, endpoint: str, path: str = "", *, url: URL | None = None, headers: dict[str, str] | None = None,
-        data: Any = None,
+        data: Any = None, scope: str | None = None,
     ) -> aiohttp.ClientResponse:
-        """One request, logged in where the endpoint asks for it. Raises UnavailableError, ImageNotFoundError or ImageError."""
+        """One request, logged in where the endpoint asks for it; *scope* is what for, where that is not *method* on the
+        repository. Raises UnavailableError, ImageNotFoundError, UnauthorizedError or ImageError."""
         action = "pull,push" if method in ("POST", "PUT", "PATCH") else "pull"
         try:
             home = URL(endpoint).origin()
@@ -73,7 +85,7 @@ class Registry:
             if reply.status == 401 and attempt == 1 and again and reply.url.origin() == home:
                 challenge = reply.headers.get("WWW-Authenticate", "")
                 reply.close()
-                await self._login(endpoint, action, challenge)
+                await self._login(endpoint, action, challenge, scope)
                 continue
             break
         if reply.status < 300:
@@ -83,22 +95,54 @@ class Registry:
         if reply.status == 404:
             raise ImageNotFoundError(f"image {name} does not exist at {endpoint}: check its name and tag")
         if reply.status in (401, 403):
+            if scope is not None:
+                raise UnauthorizedError(f"{endpoint} does not take this name and password ({reply.status})")
             raise ImageError(f"{endpoint} denies {action} of {name} ({reply.status}): log in with `docker login`")
         if reply.status in (416, 429) or reply.status >= 500:
             raise UnavailableError(f"{endpoint} answered {reply.status}")
         raise ImageError(f"{endpoint} answered {reply.status} for {name}")
 
-    async def _login(self, endpoint: str, action: str, challenge: str) -> None:
+    async def _login(self, endpoint: str, action: str, challenge: str, scope: str | None) -> None:
         scheme, parameters = auth.parse_challenge(challenge)
         # a mirror is another host than the registry that it mirrors, and has passwords of its own
         host = URL(endpoint).authority if endpoint in self._mirrors else self.reference.host
-        credentials = await auth.find(host, self._docker_config)
+        own = self._credentials if endpoint not in self._mirrors else None
+        credentials = own or await auth.find(host, self._docker_config)
         if scheme == "basic" and credentials:
             self._authorization[endpoint, action] = credentials.basic
         elif scheme == "bearer":
-            scope = f"repository:{self.reference.repository}:{action}"
+            scope = f"repository:{self.reference.repository}:{action}" if scope is None else scope
             won = await auth.token(self._client, parameters, scope, credentials, URL(endpoint), self.limits.manifest_bytes)
             self._authorization[endpoint, action] = f"Bearer {won}"
+
+    async def greet(self) -> None:
+        """The registry answers, and knows who asks. Raises UnauthorizedError, ImageError."""
+        failures: list[str] = []
+        for endpoint in (e for e in self.endpoints if e not in self._mirrors):
+            try:
+                (await self._request("GET", endpoint, url=URL(f"{endpoint}/v2/"), scope="")).close()
+                return
+            except UnavailableError as error:
+                failures.append(str(error))
+        raise ImageError(f"registry {self.reference.host} does not answer: {_listed(failures)}")
+
+    async def tags(self) -> list[str]:
+        """All tags of the repository. Raises ImageNotFoundError, ImageError."""
+        found: list[str] = []
+        endpoint, what = self.endpoints[-1], f"the tags of {self.reference.familiar}"
+        url: URL | None = None
+        for _ in range(TAG_PAGES):
+            try:
+                async with await self._request("GET", endpoint, "tags/list", url=url) as reply:
+                    data = await self._client.body(reply, self.limits.manifest_bytes, what)
+                    more = reply.links.get("next")
+            except UnavailableError as error:
+                raise ImageError(f"no registry could be asked for {self.reference.familiar}: {error}") from error
+            found += documents.read(data, _Tags, what, self.limits.manifest_bytes).tags or ()
+            if not more:
+                return found
+            url = url_of(str(more["url"]), reply.url, endpoint)
+        raise ImageError(f"{self.reference.familiar} has more tags than can be listed: name one")
 
     async def manifest(self, target: str) -> tuple[bytes, str, str]:
         """(document, digest, media type) of a tag or digest. Raises ImageNotFoundError, ImageError."""

@@ -102,9 +102,12 @@ class RunConfig(msgspec.Struct, frozen=True, rename="pascal"):
     labels: dict[str, str] | None = None
     stop_signal: str = ""
     healthcheck: HealthConfig | None = None
+    on_build: tuple[str, ...] | None = None
+    shell: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("user", "exposed_ports", "env", "entrypoint", "cmd", "volumes", "working_dir", "labels", "stop_signal"):
+        for name in ("user", "exposed_ports", "env", "entrypoint", "cmd", "volumes", "working_dir", "labels", "stop_signal",
+                     "on_build", "shell"):
             _no_zero(getattr(self, name), name)
 
 

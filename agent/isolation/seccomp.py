@@ -114,7 +114,8 @@ def resolve(
             if value == "unconfined":
                 return None
             try:
-                profile: dict[str, object] = json.loads(Path(value).read_text())
+                # Docker's command sends the profile itself, where a stack file names one of the node's files
+                profile: dict[str, object] = json.loads(value if value.startswith("{") else Path(value).read_text())
             except (OSError, ValueError) as error:
                 raise BadRequestError(f"security_opt seccomp: profile {value}: {error}") from error
             return profile

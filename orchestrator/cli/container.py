@@ -60,14 +60,10 @@ def run(image: str, command: tuple[str, ...], **given: Any) -> None:
     """Run a container: pull the image if it is missing, create, start; without -d, follow it to its end."""
     client = Client(start=True)
     ident = _create(client, image, _document(image, command, given), given["name"], given["pull"])
-    from orchestrator.cli.run import follow
+    from orchestrator.cli.run import begin, follow
 
     if given["detach"]:
-        try:
-            client.engine("POST", f"/containers/{ident}/start")
-        except RefusedError:
-            client.engine("DELETE", f"/containers/{ident}", query={"force": 1, "v": 1})
-            raise
+        begin(client, ident)
         click.echo(ident)
         return
     raise SystemExit(follow(client, ident, tty=given["tty"], stdin=given["interactive"], removed=given["remove"]))

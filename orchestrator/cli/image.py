@@ -12,6 +12,7 @@ import click
 from orchestrator.cli.client import Client, chunks, name_in_path
 from orchestrator.cli.options import format_option
 from orchestrator.errors import PystackError
+from orchestrator.references import tagged
 
 if TYPE_CHECKING:
     from orchestrator.cli.output import Progress
@@ -26,7 +27,7 @@ def fetch(client: Client, name: str, shown: Progress) -> None:
     """Pull *name*, showing how far it is."""
     from orchestrator.server.events import PullEvent
 
-    for line in client.lines("POST", f"{client.base}/images/create", query={"fromImage": name}):
+    for line in client.lines("POST", f"{client.base}/images/create", query={"fromImage": tagged(name)}):
         if shown.mode != "quiet":
             shown.pull(PullEvent.of(name, line))
 
@@ -105,7 +106,7 @@ def prune(everything: bool, unused_for: str) -> None:
     wanted = {"dangling": ["false" if everything else "true"]}
     if unused_for:
         try:
-            wanted["until"] = [str(time.time() - parse_duration(unused_for))]
+            wanted["unused-until"] = [str(time.time() - parse_duration(unused_for))]
         except ValueError as error:
             raise click.BadParameter(f"--unused-for: {error}") from None
     filters = json.dumps(wanted)

@@ -20,6 +20,16 @@ if TYPE_CHECKING:
     from orchestrator.stackfile.model import Service
 
 
+def begin(client: Client, ident: str) -> None:
+    """Start the created container *ident*; where that fails it goes, unless it went by itself. Raises RefusedError."""
+    try:
+        client.engine("POST", f"/containers/{ident}/start")
+    except RefusedError:
+        with contextlib.suppress(RefusedError):
+            client.engine("DELETE", f"/containers/{ident}", query={"force": 1, "v": 1})
+        raise
+
+
 def follow(client: Client, ident: str, *, tty: bool, stdin: bool, removed: bool = False) -> int:
     """Start the created container *ident* with this process's streams lent to it; its exit status, once it ended or, where it
     is to be *removed* then, once it is gone.
@@ -30,11 +40,7 @@ def follow(client: Client, ident: str, *, tty: bool, stdin: bool, removed: bool 
     condition = {"condition": "removed" if removed else "next-exit"}
     end = client.request("POST", f"{client.base}/containers/{ident}/wait", query=condition)
     connection = client.hijack(f"{client.base}/containers/{ident}/attach", {})
-    try:
-        client.engine("POST", f"/containers/{ident}/start")
-    except RefusedError:
-        client.engine("DELETE", f"/containers/{ident}", query={"force": 1, "v": 1})
-        raise
+    begin(client, ident)
 
     def resize() -> None:
         columns, rows = os.get_terminal_size()

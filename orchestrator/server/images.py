@@ -12,6 +12,7 @@ from agent.manifest import Task
 from orchestrator.couriers.courier import Courier
 from orchestrator.couriers.shipping import ship
 from orchestrator.errors import PystackError, RefusedError, UnreachableError
+from orchestrator.references import tagged
 from orchestrator.server.cluster import Cluster
 from orchestrator.server.events import Emit, Failure, PullEvent, ShipEvent
 from orchestrator.stackfile.model import Stack
@@ -120,7 +121,7 @@ class Images:
         async def fetch(image: str, service: str) -> None:
             where = next(s.where for s in stack.services if s.name == service)
             try:
-                async for line in self._local.stream("POST", "/images/create", params={"fromImage": image}):
+                async for line in self._local.stream("POST", "/images/create", params={"fromImage": tagged(image)}):
                     emit(PullEvent.of(image, line))
             except RefusedError as error:
                 failures.append(Failure(task=service, where=where, reason=f"image {image}: {error}"))

@@ -30,6 +30,7 @@ async def forward(request: web.Request, socket: Path, path: str) -> web.StreamRe
             await sender
             client = Taken(request)
             tasks.append(asyncio.create_task(_pass_on(client.reader, writer)))
+            tasks.append(asyncio.create_task(_hang_up(client, writer)))
             while data := await reader.read(CHUNK):
                 await client.send(data)
         else:
@@ -85,3 +86,9 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
         await writer.drain()
     if writer.can_write_eof():
         writer.write_eof()
+
+
+async def _hang_up(client: Taken, writer: asyncio.StreamWriter) -> None:
+    """Close the agent's side once the client has gone, which is more than the end of what it sends."""
+    await client.lost.wait()
+    writer.close()

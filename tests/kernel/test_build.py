@@ -47,7 +47,7 @@ def test_a_build_that_fails_and_a_missing_context(stack: Stack, tmp_path: Path) 
     (tmp_path / "Dockerfile").write_text("FROM busybox\nRUN exit 4\n")
     done = stack.up("services:\n  a: {build: .}\n", check=False)
     assert done.returncode == 1
-    assert "build failed" in done.stderr
+    assert "The command '/bin/sh -c exit 4' returned a non-zero code: 4" in done.stderr
 
 
 def test_what_a_refused_build_brought_along_does_not_stay(lab: Pystack, tmp_path: Path) -> None:

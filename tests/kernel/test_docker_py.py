@@ -102,11 +102,12 @@ def test_networks_are_joined_and_left_while_a_container_runs(client: docker.Dock
     pool = IPAMPool(subnet="172.28.0.0/16", gateway="172.28.0.254", iprange="172.28.5.0/24", aux_addresses={"x": "172.28.5.5"})
     first = client.networks.create("first", ipam=IPAMConfig(pool_configs=[pool]), attachable=True, labels={"q": "r"})
     second = client.networks.create("second")
-    a = client.containers.run("busybox", "sleep 1000", detach=True, name="a", network="first", stop_signal="SIGKILL")
-    b = client.containers.run("busybox", "sleep 1000", detach=True, name="b", network="first", stop_signal="SIGKILL")
+    a = client.containers.run("busybox", "sleep 1000", detach=True, name="aa", network="first", stop_signal="SIGKILL")
+    b = client.containers.run("busybox", "sleep 1000", detach=True, name="bb", network="first", stop_signal="SIGKILL")
     try:
         assert first.attrs["IPAM"]["Config"] == [
-            {"Subnet": "172.28.0.0/16", "Gateway": "172.28.0.254", "IPRange": "172.28.5.0/24"}]
+            {"Subnet": "172.28.0.0/16", "Gateway": "172.28.0.254", "IPRange": "172.28.5.0/24",
+             "AuxiliaryAddresses": {"x": "172.28.5.5"}}]
         assert (first.attrs["Attachable"], first.attrs["Labels"]) == (True, {"q": "r"})
         assert [n.name for n in client.networks.list(filters={"label": "q=r"})] == ["first"]
         second.connect(a)
@@ -116,7 +117,7 @@ def test_networks_are_joined_and_left_while_a_container_runs(client: docker.Dock
         assert b".77" in said
         assert b.exec_run("ip address show eth1").exit_code == 0
         second.reload()
-        assert {c.name for c in second.containers} == {"a", "b"}
+        assert {c.name for c in second.containers} == {"aa", "bb"}
         with pytest.raises(docker.errors.APIError, match="is on network second already"):
             second.connect(a)
         b.restart(timeout=0)  # what it was put on it stays on
@@ -125,7 +126,7 @@ def test_networks_are_joined_and_left_while_a_container_runs(client: docker.Dock
         assert a.exec_run("ping -c 1 -W 1 bee").exit_code != 0
         assert b.exec_run("ip link show eth1").exit_code != 0
         first.disconnect(a)
-        assert a.exec_run("ping -c 1 b").exit_code != 0
+        assert a.exec_run("ping -c 1 bb").exit_code != 0
         with pytest.raises(docker.errors.APIError, match="active endpoints: a"):
             second.remove()
         with pytest.raises(docker.errors.APIError, match="pre-defined"):
@@ -225,7 +226,7 @@ def test_what_is_wrong_is_refused_and_spoils_nothing(client: docker.DockerClient
         client.networks.create("second", ipam=IPAMConfig(pool_configs=[IPAMPool(subnet="10.91.0.0/16")]))
     first.remove()
     for wish, said in (
-        ({"name": "a b"}, "Invalid container name"), ({"log_config": LogConfig(type="nosuch")}, "logging driver 'nosuch'"),
+        ({"name": "a b"}, "Invalid container name"), ({"log_config": LogConfig(type="nosuch")}, "no log driver named 'nosuch'"),
     ):
         with pytest.raises(docker.errors.APIError, match=said):
             client.containers.create("busybox", "true", **wish)

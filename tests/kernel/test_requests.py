@@ -45,7 +45,7 @@ def host(**fields: Any) -> dict[str, Any]:
 
 
 CREATE: dict[str, tuple[object, str]] = {
-    "a list where an object is": ([], "Expected `object`, got `array`"),
+    "a list where an object is": ([], "$: an object is wanted here, and this is a list"),
     "a number where an object is": ({"Image": "busybox", "HostConfig": 5}, "$.HostConfig"),
     "a text where an object is": ({"Image": "busybox", "Labels": "x"}, "$.Labels"),
     "a number where a text is": ({"Image": 5}, "$.Image"),
@@ -54,7 +54,7 @@ CREATE: dict[str, tuple[object, str]] = {
     "a size in words": (host(ShmSize="64m"), "$.HostConfig.ShmSize"),
     "an object where a size is": (host(Mounts=[{"Type": "tmpfs", "Target": "/t", "TmpfsOptions": 7}]), "TmpfsOptions"),
     "a mount without a target": (host(Mounts=[{"Type": "tmpfs"}]), "Target"),
-    "a port of no number": (host(PortBindings={"http/tcp": [{}]}), "port 'http'"),
+    "a port of no number": (host(PortBindings={"http/tcp": [{}]}), "'http/tcp': a number from 1 to 65535"),
     "a port of other digits": (host(PortBindings={"٨٠/tcp": [{}]}), "a number from 1 to 65535"),
     "a port that does not exist": (host(PortBindings={"80/tcp": [{"HostPort": "70000"}]}), "70000 does not exist"),
     "a protocol of one's own": (host(PortBindings={"80/quic": [{}]}), "tcp, udp or sctp"),
@@ -65,7 +65,6 @@ CREATE: dict[str, tuple[object, str]] = {
         "no IP address",
     ),
     "a zero byte in a command": ({"Image": "busybox", "Cmd": ["a\0b"]}, "$.Cmd"),
-    "a command line that ends in a quote": ({"Image": "busybox", "Cmd": "echo 'x"}, "is no command line"),
     "a limit of a limit": (host(Ulimits=[{"Name": "nofile", "Soft": "x", "Hard": 1}]), "Ulimits"),
     "brackets": (b'{"Image": "busybox", "ExposedPorts": {"x": ' + b"[" * 100_000, "nested too deeply"),
     "text that is no UTF-8": (b'{"Image": "\xff"}', "malformed request"),
@@ -102,7 +101,6 @@ PATHS: dict[str, tuple[str, str, object, int, str]] = {
     "filters that are none": ("GET", "/volumes?filters=%5B%5D", None, 400, "an object of lists"),
     "filters of brackets": ("GET", "/volumes?filters=" + "%5B" * 2000, None, 400, "an object of lists"),
     "a pattern that never ends": ("GET", named("(a+)+b"), None, 400, "behind a bracket"),
-    "a pattern that is none": ("GET", named("("), None, 400, "no regular expression"),
     "a tag without a name": ("POST", "/images/busybox/tag", None, 400, "repo is missing"),
     "an image of nothing": ("POST", "/pystack/images/landed", CARGO, 500, "lacks its manifest"),
     "an underlay that is none": ("GET", "/pystack/facts?underlay=x", None, 400, "underlay=x: an IP address"),

@@ -1,0 +1,319 @@
+"""What a create or update request may not say: each rule of Docker's daemon that refuses one, as a function of the request.
+
+Shapes were compared before, by agent.api.shapes. Source: Docker Engine API v1.48, ContainerCreate, ContainerUpdate;
+docker-run(1).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from agent.engine.engine import signal_number
+from agent.errors import BadRequestError
+from agent.trees.extract import quoted
+
+Document = dict[str, Any]
+MIB = 1 << 20
+POLICIES = ("", "no", "always", "on-failure", "unless-stopped")
+RUNTIMES = ("", "runc", "crun", "io.containerd.runc.v2")
+NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,254}\Z")
+MAC = re.compile(r"([0-9a-fA-F]{2}[:-]){5}[0-9a-fA-F]{2}\Z")
+PROPAGATIONS = {"shared", "rshared", "slave", "rslave", "private", "rprivate"}
+MODES = PROPAGATIONS | {"ro", "rw", "z", "Z", "nocopy", "consistent", "cached", "delegated"}
+_META = {"labels", "labels-regex", "env", "env-regex", "tag"}
+LOG_OPTIONS = {
+    "json-file": _META | {"max-size", "max-file", "compress", "mode", "max-buffer-size"},
+    "local": {"max-size", "max-file", "compress", "mode", "max-buffer-size"},
+    "none": set[str](),
+    "journald": _META | {"mode", "max-buffer-size"},
+    "syslog": _META | {"syslog-address", "syslog-facility", "syslog-format", "syslog-tls-ca-cert", "syslog-tls-cert",
+                       "syslog-tls-key", "syslog-tls-skip-verify", "mode", "max-buffer-size"},
+}
+"""Logging drivers with the options that each has."""
+
+
+def name(text: str) -> None:
+    """A container's own name. Raises BadRequestError."""
+    if not NAME.match(text):
+        raise BadRequestError(f"Invalid container name ({quoted(text)}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, "
+                              "two of them at least")
+
+
+def policy(host: Document) -> Iterator[str]:
+    said = host.get("RestartPolicy") or {}
+    word, most = said.get("Name", ""), said.get("MaximumRetryCount", 0)
+    if word not in POLICIES:
+        yield (f"invalid restart policy: unknown policy '{word}'; use one of 'no', 'always', 'on-failure', or "
+               "'unless-stopped'")
+    elif most and word != "on-failure":
+        yield "invalid restart policy: maximum retry count can only be used with 'on-failure'"
+    elif most < 0:
+        yield "invalid restart policy: maximum retry count cannot be negative"
+    if host.get("AutoRemove") and word not in ("", "no"):
+        yield "can't create 'AutoRemove' container with restart policy"
+
+
+def memory(host: Document) -> Iterator[str]:
+    limit, swap, reserved = (host.get(k, 0) for k in ("Memory", "MemorySwap", "MemoryReservation"))
+    if limit and limit < 6 * MIB:
+        yield "Minimum memory limit allowed is 6MB"
+    if reserved and reserved < 6 * MIB:
+        yield "Minimum memory reservation allowed is 6MB"
+    if limit > 0 and reserved > limit:
+        yield "Minimum memory limit can not be less than memory reservation limit, see usage"
+    if swap > 0 and not limit:
+        yield "You should always set the Memory limit when using Memoryswap limit, see usage"
+    if 0 < swap < limit:
+        yield "Minimum memoryswap limit should be larger than memory limit, see usage"
+    if not -1 <= host.get("MemorySwappiness", -1) <= 100:
+        yield f"Invalid value: {host['MemorySwappiness']}, valid memory swappiness range is 0-100"
+    if not -1000 <= host.get("OomScoreAdj", 0) <= 1000:
+        yield f"Invalid value {host['OomScoreAdj']}, range for oom score adj is [-1000, 1000]"
+    if host.get("ShmSize", 0) < 0:
+        yield "SHM size can not be less than 0"
+
+
+def cpu(host: Document) -> Iterator[str]:
+    nano, period, quota = (host.get(k, 0) for k in ("NanoCpus", "CpuPeriod", "CpuQuota"))
+    most = os.cpu_count() or 1
+    if nano and (period or quota):
+        yield "Conflicting options: Nano CPUs and CPU Period or Quota cannot both be set"
+    if nano < 0 or nano > most * 10**9:
+        yield f"Range of CPUs is from 0.01 to {most}.00, as there are only {most} CPUs available"
+    if period and not 1000 <= period <= 10**6:
+        yield "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)"
+    if 0 < quota < 1000:
+        yield "CPU cfs quota can not be less than 1ms (i.e. 1000)"
+    if host.get("CpuShares", 0) < 0:
+        yield f"invalid CPU shares ({host['CpuShares']}): value must be a positive integer"
+    for key in ("CpusetCpus", "CpusetMems"):
+        if (text := host.get(key, "")) and not re.fullmatch(r"[0-9]{1,5}(-[0-9]{1,5})?(,[0-9]{1,5}(-[0-9]{1,5})?)*", text):
+            yield f"Invalid value {text} for {'cpuset cpus' if key == 'CpusetCpus' else 'cpuset mems'}"
+        elif key == "CpusetCpus" and text and max(map(int, re.findall(r"[0-9]+", text))) >= most:
+            yield f"Requested CPUs are not available - requested {text}, available: 0-{most - 1}"
+    if (weight := host.get("BlkioWeight", 0)) and not 10 <= weight <= 1000:
+        yield "Range of blkio weight is from 10 to 1000"
+
+
+def modes(host: Document) -> Iterator[str]:
+    allowed = {"IpcMode": ("", "none", "private", "shareable", "host"), "PidMode": ("", "host"), "UTSMode": ("", "host"),
+               "CgroupnsMode": ("", "host", "private")}
+    words = {"IpcMode": "IPC mode", "PidMode": "PID mode", "UTSMode": "UTS mode", "CgroupnsMode": "cgroup namespace mode"}
+    for key, known in allowed.items():
+        value = host.get(key, "")
+        joins = value.startswith("container:") and len(value) > len("container:") and key in ("IpcMode", "PidMode")
+        if value not in known and not joins:
+            yield f"invalid {words[key]}: {value}"
+    if host.get("Runtime", "") not in RUNTIMES:
+        yield f"unknown or invalid runtime name: {host['Runtime']}"
+    if host.get("Isolation", "") not in ("", "default"):
+        yield f"invalid isolation '{host['Isolation']}' on linux: only 'default'"
+
+
+def security(host: Document) -> Iterator[str]:
+    for option in host.get("SecurityOpt") or ():
+        key, _, value = option.replace("=", ":", 1).partition(":")
+        known = key in ("label", "apparmor", "seccomp") and value
+        if not (known or option in ("no-new-privileges", "systempaths=unconfined") or (
+                key == "no-new-privileges" and value in ("true", "false", "1", "0"))):
+            yield f'invalid --security-opt 2: "{option}"'
+
+
+def logging(host: Document) -> Iterator[str]:
+    said = host.get("LogConfig") or {}
+    driver = said.get("Type") or "json-file"
+    if driver not in LOG_OPTIONS:
+        yield f"logger: no log driver named '{driver}' is registered"
+        return
+    for key in said.get("Config") or {}:
+        if key not in LOG_OPTIONS[driver]:
+            yield f"unknown log opt '{key}' for {driver} log driver"
+
+
+def mounts(host: Document) -> Iterator[str]:
+    targets = list(host.get("Tmpfs") or ())
+    for bind in host.get("Binds") or ():
+        source, _, rest = bind.partition(":")
+        target, _, mode = rest.partition(":")
+        if not target:
+            target = source
+        targets.append(target)
+        words = [w for w in mode.split(",") if w]
+        if bad := [w for w in words if w not in MODES]:
+            yield f"invalid volume specification: '{bind}': invalid mode: {','.join(bad)}"
+        if not target.startswith("/"):
+            yield f"invalid volume specification: '{bind}': invalid mount path: '{target}' mount path must be absolute"
+        if rest and not source.startswith("/"):
+            yield from volume(source)
+        if source.startswith("/") and "nocopy" in words and rest:
+            yield f"invalid volume specification: '{bind}': nocopy is for volumes"
+    for mount in host.get("Mounts") or ():
+        yield from _mount(mount)
+        targets.append(mount.get("Target", ""))
+    seen: set[str] = set()
+    for target in (t.rstrip("/") or "/" for t in targets):
+        if target in seen:
+            yield f"Duplicate mount point: {target}"
+        if target == "/":
+            yield "invalid mount: destination can't be '/'"
+        seen.add(target)
+    if host.get("StorageOpt"):
+        yield "--storage-opt is supported only for overlay over xfs with 'pquota' mount option"
+
+
+def volume(text: str) -> Iterator[str]:
+    """A volume's own name."""
+    if not NAME.match(text):
+        yield (f"volume name {text!r}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, two of them at least; a folder of the host "
+               "is written with its whole path")
+
+
+def _mount(mount: Document) -> Iterator[str]:
+    kind, target, source = (mount.get(k, "") for k in ("Type", "Target", "Source"))
+    where = f"invalid mount config for type \"{kind}\""
+    if kind not in ("bind", "volume", "tmpfs", "image"):
+        yield f"mount type unknown: {kind!r}: there is bind, volume, tmpfs and image"
+        return
+    if not target:
+        yield f"{where}: field Target must not be empty"
+    elif not target.startswith("/"):
+        yield f"{where}: invalid mount path: '{target}' mount path must be absolute"
+    if kind in ("bind", "image") and not source:
+        yield f"{where}: field Source must not be empty"
+    elif kind == "bind" and not source.startswith("/"):
+        yield f"{where}: invalid mount path: '{source}' mount path must be absolute"
+    elif kind == "bind" and not (mount.get("BindOptions") or {}).get("CreateMountpoint") and not os.path.lexists(source):
+        yield f"{where}: bind source path does not exist: {source}"
+    elif kind == "volume" and source:
+        yield from volume(source)
+    elif kind == "tmpfs" and source:
+        yield f"{where}: field Source must not be specified"
+    owners = {"BindOptions": "bind", "VolumeOptions": "volume", "TmpfsOptions": "tmpfs", "ImageOptions": "image"}
+    for key, owner in owners.items():
+        if mount.get(key) and kind != owner:
+            yield f"{where}: field {key} must not be specified"
+    propagation = (mount.get("BindOptions") or {}).get("Propagation", "")
+    if propagation and propagation not in PROPAGATIONS:
+        yield f"{where}: invalid propagation mode: {propagation}"
+
+
+def joined(body: Document, host: Document) -> Iterator[str]:
+    """A container in another's network has nothing of its own there."""
+    mode = host.get("NetworkMode", "")
+    if mode.startswith("container:"):
+        conflicts = {
+            "hostname and the network mode": body.get("Hostname"), "link and the network mode": host.get("Links"),
+            "dns and the network mode": host.get("Dns"),
+            "custom host-to-IP mapping and the network mode": host.get("ExtraHosts"),
+            "mac-address and the network mode": body.get("MacAddress"),
+            "port publishing and the container type network mode": host.get("PortBindings") or host.get("PublishAllPorts"),
+            "port exposing and the container type network mode": body.get("ExposedPorts"),
+        }
+        for words, there in conflicts.items():
+            if there:
+                yield f"conflicting options: {words}"
+    if mode == "host" and host.get("Links"):
+        yield "conflicting options: host type networking can't be used with links. This would result in undefined behavior"
+    if host.get("UTSMode") == "host" and body.get("Hostname"):
+        yield "conflicting options: hostname and the UTS mode"
+
+
+def ports(body: Document, host: Document) -> Iterator[str]:
+    for key in (*(body.get("ExposedPorts") or ()), *(host.get("PortBindings") or ())):
+        if not re.fullmatch(r"[0-9]{1,5}(/(tcp|udp|sctp))?", key) or not 0 < int(key.partition("/")[0]) < 65536:
+            yield f"invalid port specification: {quoted(key)!r}: a number from 1 to 65535, and /tcp, udp or sctp"
+    for key, bindings in (host.get("PortBindings") or {}).items():
+        for one in bindings:
+            text, address = one.get("HostPort", ""), one.get("HostIp", "")
+            if text and (not re.fullmatch(r"[0-9]{1,5}(-[0-9]{1,5})?", text) or int(text.rpartition("-")[2]) > 65535):
+                yield f"invalid port specification: port {quoted(text)} does not exist, for {key}"
+            if address and not is_address(address):
+                yield f"port {key}: {quoted(address)!r} is no IP address"
+
+
+def is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def process(body: Document) -> Iterator[str]:
+    for pair in body.get("Env") or ():
+        if not pair.partition("=")[0]:
+            yield f"invalid environment variable: {pair}"
+    if (folder := body.get("WorkingDir", "")) and not folder.startswith("/"):
+        yield f"the working directory '{folder}' is invalid, it needs to be an absolute path"
+    if (mac := body.get("MacAddress", "")) and not MAC.match(mac):
+        yield f"invalid MAC address: {quoted(mac)}: it is not of the form 02:42:ac:11:00:02"
+    if word := body.get("StopSignal", ""):
+        signal_number(word)
+    check = body.get("Healthcheck") or {}
+    for key in ("Interval", "Timeout", "StartPeriod", "StartInterval"):
+        if check.get(key, 0) < 0 or 0 < check.get(key, 0) < 10**6:
+            yield f"{key} in Healthcheck cannot be less than 1ms"
+    if check.get("Retries", 0) < 0:
+        yield "Retries in Healthcheck cannot be negative"
+    test = check.get("Test") or []
+    if test and test[0] not in ("NONE", "CMD", "CMD-SHELL"):
+        yield f"Unknown healthcheck type {test[0]!r}: CMD, CMD-SHELL and NONE are known"
+    if (wait := body.get("StopTimeout", 0)) < -1:
+        yield f"StopTimeout {wait}: seconds, or -1 to wait for ever"
+
+
+def endpoints(body: Document, host: Document) -> Iterator[str]:
+    for network, one in ((body.get("NetworkingConfig") or {}).get("EndpointsConfig") or {}).items():
+        yield from endpoint(network, one, host.get("NetworkMode", ""))
+
+
+def endpoint(network: str, one: Document, mode: str = "") -> Iterator[str]:
+    """An endpoint's settings, in a create or connect request."""
+    del mode
+    where = f"invalid endpoint settings for network {network}"
+    if (mac := one.get("MacAddress", "")) and not MAC.match(mac):
+        yield f"{where}: invalid MAC address: {quoted(mac)}: it is not of the form 02:42:ac:11:00:02"
+    given = one.get("IPAMConfig") or {}
+    for key, version in (("IPv4Address", 4), ("IPv6Address", 6)):
+        if (text := given.get(key, "")) and (not is_address(text) or ipaddress.ip_address(text).version != version):
+            yield f"{where}: {quoted(text)!r} is no IP address of version {version}"
+    for text in given.get("LinkLocalIPs") or ():
+        if not is_address(text):
+            yield f"{where}: {quoted(text)!r} is no IP address"
+
+
+def places(body: Document, host: Document) -> Iterator[str]:
+    for target in (*(body.get("Volumes") or ()), *(host.get("Tmpfs") or ())):
+        if not target.startswith("/"):
+            yield f"invalid volume specification: '{target}': invalid mount path: '{target}' mount path must be absolute"
+        elif target.rstrip("/") == "":
+            yield "invalid volume specification: destination can't be '/'"
+
+
+OF_HOST: tuple[Callable[[Document], Iterator[str]], ...] = (policy, memory, cpu, modes, security, logging, mounts)
+OF_BOTH: tuple[Callable[[Document, Document], Iterator[str]], ...] = (joined, ports, endpoints, places)
+
+
+def create(body: Document) -> None:
+    """Raises BadRequestError with the first rule that *body* breaks."""
+    host = body.get("HostConfig") or {}
+    problems = [*process(body)]
+    for rule in OF_HOST:
+        problems += rule(host)
+    for both in OF_BOTH:
+        problems += both(body, host)
+    refuse(problems)
+
+
+def update(body: Document) -> None:
+    """Raises BadRequestError."""
+    refuse([*policy(body), *memory(body), *cpu(body)])
+
+
+def refuse(problems: list[str]) -> None:
+    if problems:
+        raise BadRequestError(problems[0])

@@ -1,0 +1,55 @@
+"""Engine API: credentials for registries, as clients send them and as a registry is asked whether they are good.
+
+Source: Docker Engine API v1.48, "Authentication" (the header X-Registry-Auth), SystemAuth.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any
+
+from aiohttp import web
+
+from agent.api import shapes
+from agent.api.keys import ENGINE, answer, body
+from agent.errors import BadRequestError
+from agent.images import auth
+from agent.images.auth import Credentials
+from agent.images.reference import parse
+from agent.images.registry import Registry
+
+
+def sent(request: web.Request) -> Credentials | None:
+    """What X-Registry-Auth says; None where it says nothing. Raises BadRequestError."""
+    header = request.headers.get("X-Registry-Auth", "")
+    if not header:
+        return None
+    try:
+        raw = base64.b64decode(header.translate(str.maketrans("-_", "+/")) + "=" * (-len(header) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raise BadRequestError("X-Registry-Auth is not base64 (RFC 4648) of a JSON object") from None
+    return of(shapes.read(raw, shapes.LOGIN))
+
+
+def of(said: dict[str, Any]) -> Credentials | None:
+    """Credentials of a document of the Engine API. Raises BadRequestError."""
+    if token := said.get("identitytoken"):
+        return Credentials(auth.TOKEN, token)
+    if said.get("auth") and not said.get("username"):
+        try:
+            name, _, password = base64.b64decode(said["auth"]).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            raise BadRequestError("auth: it is not base64 of name:password") from None
+        return Credentials(name, password)
+    return Credentials(said["username"], said.get("password", "")) if said.get("username") else None
+
+
+async def check(request: web.Request) -> web.Response:
+    """`docker login`: the registry itself is asked. Raises UnauthorizedError, ImageError."""
+    said = body(request)
+    host = said.get("serveraddress", "").removeprefix("https://").removeprefix("http://").partition("/")[0]
+    host = "docker.io" if host in ("", "index.docker.io", "registry-1.docker.io") else host
+    async with Registry(parse(f"{host}/login"), request.app[ENGINE].settings, of(said)) as registry:
+        await registry.greet()
+    return answer({"Status": "Login Succeeded", "IdentityToken": ""})
