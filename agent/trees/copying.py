@@ -109,7 +109,10 @@ def main(verb: str, root: str, path: str, first_id: str, limits: str) -> int:
         if "error" not in reply:
             if first:
                 reply["devices"] = {}  # the runtime would refuse their use there
-            finish(root, reply, "")
+            try:
+                finish(root, reply, "")
+            except (TreeError, OSError) as error:
+                reply = confine.told(error)
         return confine.answer(reply)
     if verb == "stat":
         reply = confine.run(

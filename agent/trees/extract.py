@@ -192,10 +192,13 @@ class _Extraction:
         if not (0 <= entry.uid <= _MAX_OWNER and 0 <= entry.gid <= _MAX_OWNER):
             raise self._wrong(entry, "has an owner out of range")
         if entry.isdir():
+            self._not_below_a_device(entry, path)
+            self.result.devices.pop(path, None)
             self._directory(path, entry)
             return
         if not path or path == self.into:
             raise self._wrong(entry, "would replace its root")
+        self._not_below_a_device(entry, path)
         parent, base = self._room(path)
         if entry.isreg():
             self._file(entry, parent, base)
@@ -204,7 +207,7 @@ class _Extraction:
         elif entry.issym():
             self._symbolic_link(entry, parent, base)
         elif entry.isfifo():
-            os.mkfifo(base, stat.S_IMODE(entry.mode), dir_fd=parent)
+            os.mkfifo(base, entry.mode & self.policy.modes, dir_fd=parent)
             self._attributes_of(entry, parent, base)
             os.chmod(base, entry.mode & self.policy.modes, dir_fd=parent)
         elif entry.ischr() or entry.isblk():
@@ -405,6 +408,14 @@ class _Extraction:
         mode = kind | entry.mode & 0o7777
         self.result.devices[path] = (mode, entry.devmajor, entry.devminor, entry.uid, entry.gid, _seconds(entry))
         self._bound_fixups()
+
+    def _not_below_a_device(self, entry: tarfile.TarInfo, path: str) -> None:
+        """Devices are made last: on the disk nothing is there yet that would say so."""
+        above = path.rpartition("/")[0]
+        while above and self.result.devices:
+            if above in self.result.devices:
+                raise self._wrong(entry, "lies below a device")
+            above = above.rpartition("/")[0]
 
     def _bound_fixups(self) -> None:
         if len(self.result.devices) + len(self.result.opaque) > MAX_FIXUPS:

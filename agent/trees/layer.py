@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from agent.trees import confine, sandbox
 from agent.trees.errors import TreeError
-from agent.trees.extract import Bounds, Policy, extract
+from agent.trees.extract import Bounds, Policy, extract, quoted
 from agent.trees.streams import Decompressed, Source
 from agent.trees.tree import Tree
 
@@ -43,14 +43,19 @@ def unpack(
 
 
 def finish(target: str, reply: confine.Reply, attribute: str) -> None:
-    """What only the host's root can do for a layer: devices, and directories that replace those below. Raises OSError."""
+    """What only the host's root can do for a layer: devices, and directories that replace those below.
+
+    Raises TreeError, OSError."""
     with Tree.at(target) as tree:
         for path, (mode, major, minor, uid, gid, when) in reply.pop("devices").items():
             parent, name = tree.parent(path)
             above = os.stat(parent)
             if not (stat.S_ISCHR(mode) or stat.S_ISBLK(mode)):
                 continue
-            os.mknod(name, stat.S_IFMT(mode) | 0o600, os.makedev(major, minor), dir_fd=parent)
+            try:
+                os.mknod(name, stat.S_IFMT(mode) | 0o600, os.makedev(major, minor), dir_fd=parent)
+            except FileExistsError:  # by another name, through a link
+                raise TreeError(f"the device {quoted(path)} contradicts another entry") from None
             os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
             os.chmod(name, stat.S_IMODE(mode), dir_fd=parent)
             os.utime(name, (when, when), dir_fd=parent, follow_symlinks=False)
@@ -73,7 +78,7 @@ def main(target: str, digest: str, diff_id: str, keep: str, attribute: str, limi
         )
         if "error" not in reply:
             finish(target, reply, attribute)
-    except OSError as error:
+    except (TreeError, OSError) as error:
         reply = confine.told(error)
     if "errno" in reply:
         reply["error"] = f"the layer cannot be written: {reply['error']}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import math
 import sys
 import time
 
@@ -45,7 +46,7 @@ def main() -> int:
     whole = sum(a.share for a in areas)
     started, total, faults = time.monotonic(), 0, 0
     for area in areas:
-        count = max(1, round(wish.inputs * area.share / whole))
+        count = math.ceil(wish.inputs * area.share / whole)
         inputs = range(count) if wish.index is None else range(wish.index, wish.index + 1)
         done = drive(area, wish.seed, inputs, say)
         total += done.inputs

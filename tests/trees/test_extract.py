@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from agent.trees.errors import TreeError
 from agent.trees.extract import Bounds, Policy, extract, quoted
+from agent.trees.layer import finish
 from agent.trees.streams import Decompressed, Source
 from agent.trees.tree import Tree
 
@@ -261,3 +262,39 @@ def test_struct_is_little(root: Path) -> None:
     """What comes after the two blocks of the end is not read as entries."""
     unpacked(header("a", size=0) + b"\0" * 1024 + header("b", size=0) + struct.pack("I", 1), root)
     assert sorted(p.name for p in root.iterdir()) == ["a"]
+
+
+DEVICES: dict[str, tuple[bytes, str]] = {
+    "no such major": (header("c", type=tarfile.CHRTYPE, devmajor=1 << 12), "device number out of range"),
+    "no such minor": (checksummed(header("c", type=tarfile.CHRTYPE), at_337=binary(1 << 20, 8)), "device number out of range"),
+    "less than nothing": (checksummed(header("c", type=tarfile.BLKTYPE), at_329=b"\xff" * 8), "device number out of range"),
+    "a file below one": (header("c", type=tarfile.CHRTYPE) + header("c/f", size=1) + padded(b"x"), "c/f lies below a device"),
+}
+
+
+@pytest.mark.parametrize("name", DEVICES)
+def test_devices_that_cannot_be(name: str, root: Path) -> None:
+    data, said = DEVICES[name]
+    with pytest.raises(TreeError, match=said):
+        unpacked(data, root, Policy(owners=False))
+
+
+def test_a_device_that_became_a_directory_is_none(root: Path) -> None:
+    data = header("c", type=tarfile.CHRTYPE) + header("c", type=tarfile.DIRTYPE)
+    assert unpacked(data, root, Policy(owners=False)).devices == {}
+    assert (root / "c").is_dir()
+
+
+def test_a_fifo_may_claim_any_mode(root: Path) -> None:
+    data = checksummed(header("f", type=tarfile.FIFOTYPE), at_100=binary(1 << 40, 8))
+    unpacked(data, root, Policy(owners=False))
+    assert (root / "f").is_fifo()
+
+
+def test_two_names_of_one_device_are_told(root: Path) -> None:
+    """By way of a link: only the host, who makes devices last, can see it."""
+    link = header("d", type=tarfile.DIRTYPE) + header("l", type=tarfile.SYMTYPE, linkname="d")
+    two = header("d/c", type=tarfile.CHRTYPE) + header("l/c", type=tarfile.CHRTYPE)
+    result = unpacked(link + two, root, Policy(owners=False))
+    with pytest.raises(TreeError, match="the device l/c contradicts another entry"):
+        finish(str(root), {"devices": result.devices, "opaque": []}, "trusted.overlay.opaque")
