@@ -15,10 +15,11 @@ from orchestrator.errors import PystackError
 
 if TYPE_CHECKING:
     from orchestrator.cli.client import Client
+    from orchestrator.server.events import TaskEvent
 
 def attend(
     client: Client, name: str, services: tuple[str, ...], *, shown: tuple[str, ...], stop: Callable[[], None], since: str,
-    ends: str = "all", code_from: str = "", first: dict[str, Any] | None = None,
+    ends: str = "all", code_from: str = "", first: TaskEvent | None = None,
 ) -> int:
     """Show the output of *shown* since then until the containers of *services* end; the exit status of the command.
 
@@ -33,10 +34,10 @@ def attend(
     for row in rows:
         threading.Thread(target=_await, args=(client, row, ended), daemon=True).start()
     codes: dict[str, int] = {}
-    code = int((first or {}).get("exit_code") or 0)
+    code = (first.exit_code or 0) if first else 0
     try:
         if first:
-            click.echo(f"{first['task']} ended with {code}: stopping the rest", err=True)
+            click.echo(f"{first.task} ended with {code}: stopping the rest", err=True)
             stop()
         while not first and len(codes) < len(rows):
             row, code = ended.get()

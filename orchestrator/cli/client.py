@@ -9,11 +9,14 @@ import re
 import socket
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator import STALE
 from orchestrator.cli.wire import Connection, Reply
 from orchestrator.errors import PystackError, RefusedError, UnreachableError
+
+if TYPE_CHECKING:
+    from orchestrator.server.events import Event
 
 """A server that nobody leads answers from memory: seconds since then, and why."""
 
@@ -136,24 +139,41 @@ class Client:
         return json.loads(raw) if raw else None
 
     def lines(self, method: str, path: str, **options: Any) -> Iterator[dict[str, Any]]:
-        """An answer of one JSON object a line. Raises RefusedError for one that is an error, UnreachableError where the server
-        goes away before it says that it is done."""
-        reply = self.request(method, path, **options)
-        ends = method == "POST" and path.startswith("/v1/") and not path.startswith(f"{self.base}/")
+        """An answer of one JSON object a line. Raises RefusedError for a line that is an Engine API error."""
+        for raw in self._raw_lines(self.request(method, path, **options)):
+            line = json.loads(raw)
+            if "error" in line and "event" not in line:
+                raise RefusedError(str(line["error"]))
+            yield line
+
+    def events(self, path: str, **options: Any) -> Iterator[Event]:
+        """POST, and the events of the answer; the last one is a DoneEvent. Raises RefusedError for an ErrorEvent, and
+        UnreachableError if the stream ends before the server says that it is done."""
+        # not a generator itself: the server is at work while the types of the events are imported
+        return self._events(self.request("POST", path, **options))
+
+    def _events(self, reply: Reply) -> Iterator[Event]:
+        import msgspec
+
+        from orchestrator.server.events import DoneEvent, ErrorEvent, Event
+
+        decoder = msgspec.json.Decoder(Event)
+        for raw in self._raw_lines(reply):
+            try:
+                event = decoder.decode(raw)
+            except msgspec.ValidationError:
+                continue  # of a newer server: it says what failed in `done` too
+            if isinstance(event, ErrorEvent):
+                raise RefusedError(event.message)
+            yield event
+            if isinstance(event, DoneEvent):
+                return
+        raise UnreachableError("the server went away before this was done: run the command again, it goes on from there")
+
+    def _raw_lines(self, reply: Reply) -> Iterator[bytes]:
         try:
             while line := reply.readline():
-                event = json.loads(line)
-                if event.get("event") == "error":
-                    raise RefusedError(str(event["message"]))
-                if "error" in event and "event" not in event:
-                    raise RefusedError(str(event["error"]))
-                yield event
-                if event.get("event") == "done":
-                    return
-            if ends:
-                raise UnreachableError(
-                    "the server went away before this was done: run the command again, it goes on from there"
-                )
+                yield line
         except OSError as error:
             raise UnreachableError(f"the server at {self.path} went away: {error}") from error
 

@@ -31,13 +31,13 @@ def down(
     name = stack.name()
     if timeout is not None:
         with contextlib.suppress(RefusedError):  # it may not be there
-            for event in client.lines("POST", f"/v1/stacks/{name}/stop", body={"services": services, "timeout_s": timeout}):
+            for event in client.events(f"/v1/stacks/{name}/stop", body={"services": services, "timeout_s": timeout}):
                 del event
     if services:
         from orchestrator.cli.tasks import of_stack
 
         tasks = [row["task"] for row in of_stack(client, name, services)]
-        for event in client.lines("POST", f"/v1/stacks/{name}/rm", body={"tasks": tasks}):
+        for event in client.events(f"/v1/stacks/{name}/rm", body={"tasks": tasks}):
             Progress(progress).event(event)
         return
     shown = Progress(progress)
@@ -46,7 +46,7 @@ def down(
         with contextlib.suppress(RefusedError):
             known = client.json("GET", f"/v1/stacks/{name}")["stack"].get("services", [])
             images = [s["container"]["image"] for s in known if rmi == "all" or "build" in s]
-    for event in client.lines("POST", f"/v1/stacks/{name}/down", body={"volumes": volumes}):
+    for event in client.events(f"/v1/stacks/{name}/down", body={"volumes": volumes}):
         shown.event(event)
     _withdraw(stack)
     for image in dict.fromkeys(images):

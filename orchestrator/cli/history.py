@@ -34,4 +34,4 @@ def rollback(stack: StackOptions, message: str, revision: int) -> None:
     from orchestrator.cli.output import Progress, drive
 
     body = {"revision": revision, "options": {"message": message, "user": getpass.getuser()}}
-    drive(Client(start=True).lines("POST", f"/v1/stacks/{stack.name()}/rollback", body=body), Progress())
+    drive(Client(start=True).events(f"/v1/stacks/{stack.name()}/rollback", body=body), Progress())

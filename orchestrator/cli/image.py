@@ -25,9 +25,11 @@ def image() -> None:
 
 def fetch(client: Client, name: str, shown: Progress) -> None:
     """Pull *name*, showing how far it is."""
-    for event in client.lines("POST", f"{client.base}/images/create", query={"fromImage": tagged(name)}):
+    from orchestrator.server.events import PullEvent
+
+    for line in client.lines("POST", f"{client.base}/images/create", query={"fromImage": tagged(name)}):
         if shown.mode != "quiet":
-            shown.pull(event, name)
+            shown.pull(PullEvent.of(name, line))
 
 
 @image.command()

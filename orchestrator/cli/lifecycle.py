@@ -11,14 +11,10 @@ def _act(
     stack: StackOptions, verb: str, services: tuple[str, ...], progress: str, timeout: float | None = None
 ) -> None:
     from orchestrator.cli.client import Client
-    from orchestrator.cli.output import Progress, failures
+    from orchestrator.cli.output import Progress, drive
 
     shown, body = Progress(progress), {"services": services, "timeout_s": timeout}
-    for event in Client(start=True).lines("POST", f"/v1/stacks/{stack.name()}/{verb}", body=body):
-        if event["event"] == "done" and event["failures"]:
-            failures(event["failures"])
-            raise SystemExit(1)
-        shown.event(event)
+    drive(Client(start=True).events(f"/v1/stacks/{stack.name()}/{verb}", body=body), shown)
 
 
 timeout_option = click.option("-t", "--timeout", type=float, default=None,

@@ -122,7 +122,7 @@ def taint(name: str, wanted: tuple[str, ...]) -> None:
     from orchestrator.cli.output import Progress, drive
 
     body = {"taints": [w for w in wanted if not w.endswith("-")], "untaint": [w[:-1] for w in wanted if w.endswith("-")]}
-    drive(Client().lines("POST", f"/v1/nodes/{name}/taint", body=body), Progress())
+    drive(Client().events(f"/v1/nodes/{name}/taint", body=body), Progress())
 
 
 @node.command()
@@ -132,7 +132,7 @@ def drain(name: str) -> None:
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import Progress, drive
 
-    drive(Client().lines("POST", f"/v1/nodes/{name}/drain"), Progress())
+    drive(Client().events(f"/v1/nodes/{name}/drain"), Progress())
 
 
 @node.command()

@@ -133,7 +133,7 @@ def volume_move(name: str, node: str, progress: str) -> None:
     once they run."""
     from orchestrator.cli.output import Progress, drive
 
-    drive(Client().lines("POST", f"/v1/volumes/{name}/move", body={"node": node}), Progress(progress))
+    drive(Client().events(f"/v1/volumes/{name}/move", body={"node": node}), Progress(progress))
 
 
 @volume.command("rm")

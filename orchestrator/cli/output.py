@@ -8,11 +8,14 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, assert_never
 
 import click
 
 from orchestrator.cli.options import before_the_command
+
+if TYPE_CHECKING:
+    from orchestrator.server.events import Event, Failure, PullEvent, TaskEvent
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x9b]")
 """What a terminal takes for an order; it may come from an image or a container."""
@@ -65,56 +68,67 @@ class Progress:
         self._drawn = 0.0
         self._open = False
 
-    def event(self, event: dict[str, Any]) -> None:
-        if self.mode == "json":
-            print(json.dumps(event), flush=True)
-        elif self.mode == "quiet":
-            return
-        elif event["event"] == "step":
-            on = f" on {event['node']}" if event.get("node") else ""
-            click.secho(f"{event['action']} {event['kind']} {event['name']}{on}: {event['reason']}",
-                        fg=COLOURS.get(event["action"]), err=True)
-        elif event["event"] == "task":
-            self._task(event)
-        elif event["event"] == "pull":
-            self.pull(event, event["image"])
-        elif event["event"] == "move":
-            tasks = ", ".join(event["tasks"])
-            click.echo(f"move {tasks} from {event['source']} to {event['target']}: {event['reason']}", err=True)
-        elif event["event"] == "ship":
-            click.echo(f"ship image {event['image']} from {event['from']} to {event['to']}", err=True)
-        elif event["event"] == "volume":
-            click.echo(f"volume {event['volume']} from {event['from']} to {event['to']}: {event['message']}", err=True)
-        elif event["event"] == "warning":
-            click.echo(f"warning: {CONTROL.sub('', event['message'])}", err=True)
+    def event(self, event: Event) -> None:
+        """Show one event."""
+        import msgspec
 
-    def _task(self, event: dict[str, Any]) -> None:
-        word = event["state"] + (f" ({event['health']})" if event.get("health") else "")
-        if event["state"] in ("pending", "created", "stopping") or self._states.get(event["task"]) == word:
+        from orchestrator.server import events
+
+        if self.mode == "json":
+            print(json.dumps(msgspec.to_builtins(event)), flush=True)
             return
-        self._states[event["task"]] = word
+        if self.mode == "quiet":
+            return
+        match event:
+            case events.StepEvent():
+                on = f" on {event.node}" if event.node else ""
+                text = f"{event.action} {event.kind} {event.name}{on}: {event.reason}"
+                click.secho(text, fg=COLOURS.get(event.action), err=True)
+            case events.TaskEvent():
+                self._task(event)
+            case events.PullEvent():
+                self.pull(event)
+            case events.MoveEvent():
+                tasks = ", ".join(event.tasks)
+                click.echo(f"move {tasks} from {event.source} to {event.target}: {event.reason}", err=True)
+            case events.ShipEvent():
+                click.echo(f"ship image {event.image} from {event.source} to {event.target}", err=True)
+            case events.VolumeEvent():
+                click.echo(f"volume {event.volume} from {event.source} to {event.target}: {event.message}", err=True)
+            case events.WarningEvent():
+                click.echo(f"warning: {CONTROL.sub('', event.message)}", err=True)
+            case events.DoneEvent() | events.ErrorEvent():
+                pass  # for whoever reads the stream to its end
+            case _:
+                assert_never(event)
+
+    def _task(self, event: TaskEvent) -> None:
+        word = event.state + (f" ({event.health})" if event.health else "")
+        if event.state in ("pending", "created", "stopping") or self._states.get(event.task) == word:
+            return
+        self._states[event.task] = word
         self._end_bar()
-        colour = "green" if event["state"] == "running" else "red" if event["state"] == "failed" else None
-        click.secho(f"{event['task']}: {word}", fg=colour, err=True)
-        for note in event.get("notes", ()) if event["state"] == "running" else ():
-            click.echo(f"warning: {event['task']}: {CONTROL.sub('', note)}", err=True)
+        colour = "green" if event.state == "running" else "red" if event.state == "failed" else None
+        click.secho(f"{event.task}: {word}", fg=colour, err=True)
+        for note in event.notes if event.state == "running" else ():
+            click.echo(f"warning: {event.task}: {CONTROL.sub('', note)}", err=True)
 
-    def pull(self, event: dict[str, Any], image: str) -> None:
+    def pull(self, event: PullEvent) -> None:
         """Layers of all pulls in one line on a terminal; without one, a line when a layer is done."""
-        status, layer = str(event.get("status", "")), event.get("id")
+        layer = event.id
         if self.mode == "json":
             return
-        if detail := event.get("progressDetail"):
-            self._bars[str(layer)] = int(detail["current"]), int(detail["total"])
+        if event.detail:
+            self._bars[layer] = event.detail["current"], event.detail["total"]
             if self.mode == "tty" and time.monotonic() - self._drawn > 0.05:
-                self._draw(image)
+                self._draw(event.image)
             return
-        if layer and status == "Pull complete" and str(layer) in self._bars:
-            total = self._bars[str(layer)][1]
-            self._bars[str(layer)] = total, total
+        if layer and event.status == "Pull complete" and layer in self._bars:
+            total = self._bars[layer][1]
+            self._bars[layer] = total, total
         if self.mode == "plain" or not layer:
             self._end_bar()
-            click.echo(f"{image}: {layer + ': ' if layer else ''}{status}", err=True)
+            click.echo(f"{event.image}: {layer + ': ' if layer else ''}{event.status}", err=True)
 
     def _draw(self, image: str) -> None:
         done, total = (sum(bar[i] for bar in self._bars.values()) for i in (0, 1))
@@ -131,26 +145,27 @@ class Progress:
             self._open = False
 
 
-def failures(found: Sequence[dict[str, Any]]) -> None:
+def failures(found: Sequence[Failure]) -> None:
     """One screen for what went wrong; the last thing on stderr."""
     for failure in found:
-        code = failure.get("exit_code")
-        reason = CONTROL.sub("", failure["reason"])
-        click.secho(f"\n{failure.get('where', '')}: {failure['task']}: {reason}", fg="red", err=True)
-        if code is not None and f"exited with {code}" not in failure["reason"]:
+        code = failure.exit_code
+        reason = CONTROL.sub("", failure.reason)
+        click.secho(f"\n{failure.where}: {failure.task}: {reason}", fg="red", err=True)
+        if code is not None and f"exited with {code}" not in failure.reason:
             click.echo(f"    exit code {code}", err=True)
-        for line in failure.get("log") or ():
+        for line in failure.log:
             click.echo(f"    | {CONTROL.sub('', line)}", err=True)
 
 
-def drive(events: Iterable[dict[str, Any]], shown: Progress) -> None:
+def drive(stream: Iterable[Event], shown: Progress) -> None:
     """Show a stream of events to its end. Raises SystemExit with 1 where something failed."""
-    failed: list[dict[str, Any]] = []
-    for event in events:
-        if event["event"] == "done":
-            failed = event["failures"]
-        if event["event"] != "done" or shown.mode == "json":
-            shown.event(event)
+    from orchestrator.server.events import DoneEvent
+
+    failed: Sequence[Failure] = ()
+    for event in stream:
+        if isinstance(event, DoneEvent):
+            failed = event.failures
+        shown.event(event)
     if failed:
         failures(failed)
         raise SystemExit(1)

@@ -124,7 +124,7 @@ def apply(planfile: str) -> None:
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import Progress, drive
 
-    drive(Client(start=True).lines("POST", "/v1/apply", body=Path(planfile).read_bytes()), Progress())
+    drive(Client(start=True).events("/v1/apply", body=Path(planfile).read_bytes()), Progress())
 
 
 def _whole(step: dict[str, Any]) -> dict[str, Any]:

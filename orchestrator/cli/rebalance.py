@@ -21,4 +21,4 @@ def rebalance(only_plan: bool, max_moves: int, shape: str) -> None:
         rows = client.json("GET", "/v1/rebalance", query={"limit": max_moves})
         show(rows, ("stack", "tasks", "source", "target", "reason"), shape)
         return
-    drive(client.lines("POST", "/v1/rebalance", query={"limit": max_moves}), Progress("json" if shape == "json" else "auto"))
+    drive(client.events("/v1/rebalance", query={"limit": max_moves}), Progress("json" if shape == "json" else "auto"))

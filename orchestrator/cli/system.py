@@ -95,7 +95,7 @@ def shutdown() -> None:
 @system.command()
 def openapi() -> None:
     """The REST API's OpenAPI document."""
-    from orchestrator.server.api import ROUTES
+    from orchestrator.server.api.routes import ROUTES
     from orchestrator.server.openapi import document
 
     click.echo(json.dumps(document(ROUTES), indent=2))

@@ -107,7 +107,7 @@ def wait(stack: StackOptions, down_project: bool, services: tuple[str, ...]) -> 
             code = done.result()
             click.echo(code)
             if down_project:
-                for event in client.lines("POST", f"/v1/stacks/{stack.name()}/down", body={}):
+                for event in client.events(f"/v1/stacks/{stack.name()}/down", body={}):
                     del event
                 break
     raise SystemExit(code)
@@ -121,6 +121,7 @@ def wait(stack: StackOptions, down_project: bool, services: tuple[str, ...]) -> 
 def rm(stack: StackOptions, stop: bool, force: bool, services: tuple[str, ...]) -> None:
     """Remove stopped tasks; `up` makes them anew."""
     from orchestrator.cli.client import Client
+    from orchestrator.server.events import StepEvent
 
     client, name = Client(), stack.name()
     going = [row for row in chosen(client, stack, services) if stop or row["state"] in ("exited", "failed", "created")]
@@ -129,9 +130,9 @@ def rm(stack: StackOptions, stop: bool, force: bool, services: tuple[str, ...]) 
         return
     if not force and sys.stdin.isatty():
         click.confirm(f"remove {', '.join(row['task'] for row in going)}?", abort=True)
-    for event in client.lines("POST", f"/v1/stacks/{name}/rm", body={"tasks": [row["task"] for row in going]}):
-        if event["event"] == "step":
-            click.echo(event["name"])
+    for event in client.events(f"/v1/stacks/{name}/rm", body={"tasks": [row["task"] for row in going]}):
+        if isinstance(event, StepEvent):
+            click.echo(event.name)
 
 
 @click.command()

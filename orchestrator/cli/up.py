@@ -12,6 +12,7 @@ from orchestrator.cli.options import StackOptions, before_the_command, stack_opt
 if TYPE_CHECKING:
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import Progress
+    from orchestrator.server.events import Event, TaskEvent
     from orchestrator.stackfile.load import Loaded
     from orchestrator.stackfile.model import Stack
 
@@ -28,8 +29,8 @@ def scales(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, int]:
 
 def apply(
     client: Client, loaded: Loaded, shown: Progress, *, build: bool = False,
-    enough: Callable[[dict[str, Any]], bool] = lambda _: False, **options: Any,
-) -> dict[str, Any] | None:
+    enough: Callable[[TaskEvent], bool] = lambda _: False, **options: Any,
+) -> TaskEvent | None:
     """Build what must be built, and let the server make the stack true; *options* are UpOptions. Returns early, with the event
     that was *enough*, None where none was."""
     import getpass
@@ -38,6 +39,7 @@ def apply(
 
     from orchestrator.cli.build import build_services
     from orchestrator.cli.output import drive
+    from orchestrator.server.events import TaskEvent
     from orchestrator.stackfile.graph import needed
 
     chosen = options.get("services", ())
@@ -61,13 +63,13 @@ def apply(
                 client.engine("POST", "/volumes/create", body={"Name": volume.name, "Driver": volume.driver, "Labels": labels,
                                                                "DriverOpts": dict(volume.options)})
     body = msgspec.json.encode({"stack": with_files(client, loaded), "options": {"user": getpass.getuser(), **options}})
-    last: dict[str, Any] | None = None
+    last: TaskEvent | None = None
 
-    def events() -> Iterator[dict[str, Any]]:
+    def events() -> Iterator[Event]:
         nonlocal last
-        for event in client.lines("POST", "/v1/up", body=body):
+        for event in client.events("/v1/up", body=body):
             yield event
-            if enough(event):
+            if isinstance(event, TaskEvent) and enough(event):
                 last = event
                 return
 
@@ -180,9 +182,8 @@ def up(
     shown = Progress(progress)
     since = datetime.datetime.now(datetime.UTC).isoformat()
 
-    def ends_it(event: dict[str, Any]) -> bool:
-        over = event["event"] == "task" and event["state"] == "exited"
-        return over and (ends == "any" or (ends == "failure" and bool(event.get("exit_code"))))
+    def ends_it(event: TaskEvent) -> bool:
+        return event.state == "exited" and (ends == "any" or (ends == "failure" and bool(event.exit_code)))
 
     ended = apply(
         client, loaded, shown, build=build, enough=ends_it, services=services, scale=scale, force_recreate=force_recreate,
@@ -193,7 +194,7 @@ def up(
         from orchestrator.cli.attached import attend
 
         def stop() -> None:
-            for event in client.lines("POST", f"/v1/stacks/{loaded.stack.name}/stop", body={}):
+            for event in client.events(f"/v1/stacks/{loaded.stack.name}/stop", body={}):
                 shown.event(event)
 
         seen = tuple(s.name for s in loaded.stack.services if s.attach and s.name not in no_attach)

@@ -94,7 +94,7 @@ class Work:
         if any("restart" in rule.action for rule, _ in hits):
             click.echo(f"{service.name}: restart", err=True)
             body = {"services": [service.name]}
-            for event in self.client.lines("POST", f"/v1/stacks/{self.loaded.stack.name}/restart", body=body):
+            for event in self.client.events(f"/v1/stacks/{self.loaded.stack.name}/restart", body=body):
                 self.shown.event(event)
 
     def sync(self, service: Service, rule: WatchRule, paths: list[Path]) -> None:

@@ -1,4 +1,4 @@
-"""The repositories' part of the control plane's REST API; the rows are those of `server/api.py`."""
+"""The repositories' part of the control plane's REST API; the rows are part of `server/api/routes.py`."""
 
 from __future__ import annotations
 

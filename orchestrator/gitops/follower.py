@@ -22,12 +22,13 @@ from orchestrator.gitops import git, load, unlock
 from orchestrator.gitops.model import Commit, Outcome, Phase, Repo, State, encoded
 from orchestrator.planning.state import Step
 from orchestrator.server import lifecycle, revisions
+from orchestrator.server.events import ignore
 from orchestrator.server.records import StackRecord, UpOptions
 from orchestrator.stackfile.model import Stack
 from orchestrator.store.interface import Put
 
 if TYPE_CHECKING:
-    from orchestrator.server.controller import Controller
+    from orchestrator.server.plane import ControlPlane
 
 log = logging.getLogger(__name__)
 KEPT = 50
@@ -46,8 +47,8 @@ TREES = "gitops-trees"
 class Follower:
     """*folder* keeps what is fetched, *run* is on no disk."""
 
-    def __init__(self, controller: Controller, repo: Repo, state: State, folder: Path, run: Path) -> None:
-        self.controller = controller
+    def __init__(self, plane: ControlPlane, repo: Repo, state: State, folder: Path, run: Path) -> None:
+        self.plane = plane
         self.repo = repo
         self.state = state
         self._mirror = git.Mirror(folder / repo.name / "git", run / repo.name)
@@ -107,7 +108,7 @@ class Follower:
         before = self.state
         self.state = msgspec.structs.replace(before, checked=now(), **fields)
         if msgspec.structs.replace(before, checked="") != msgspec.structs.replace(self.state, checked=""):
-            await self.controller.store.transact((), [Put(f"gitops-state/{self.repo.name}", encoded(self.state))])
+            await self.plane.store.transact((), [Put(f"gitops-state/{self.repo.name}", encoded(self.state))])
 
     async def _end(self, outcome: Outcome, **fields: Any) -> None:
         """An outcome: kept, and told to who wanted to hear of it."""
@@ -120,7 +121,7 @@ class Follower:
     async def _round(self) -> None:
         if self.repo.paused:
             return
-        contents = self.controller.contents
+        contents = self.plane.contents
         key, token = (contents.read("secret", n) if n else b"" for n in (self.repo.key, self.repo.token))
         commit = await self._mirror.fetch(self.repo, key=key, token=token)
         await self._say(problem="")
@@ -135,7 +136,7 @@ class Follower:
         """Make *commit* true, or say why not."""
         try:
             stacks, warnings = await self.read(commit)
-            plans = [(s, await self.controller.plan(s, self._options(commit))) for s in stacks]
+            plans = [(s, await self.plane.planner.plan(s, self._options(commit))) for s in stacks]
         except PystackError as error:
             return await self._end(self._outcome(commit, "failed", str(error)))
         lines = tuple(line for s, plan in plans for line in told(s.name, plan.changes))
@@ -149,15 +150,15 @@ class Follower:
         applied: dict[str, int] = {}
         failures: list[str] = []
         for stack, plan in plans:
-            if plan.changes or stack.name not in self.controller.stacks:
+            if plan.changes or stack.name not in self.plane.state.stacks:
                 failures = await self._up(stack, self._options(commit))
             if failures:
                 break
-            applied[stack.name] = self.controller.stacks[stack.name].revision
+            applied[stack.name] = self.plane.state.stacks[stack.name].revision
         if failures:
             return await self._take_back(commit, lines, failures, [s.name for s, _ in plans])
         for name in gone if self.repo.prune else ():
-            await lifecycle.down(self.controller, name, volumes=False, tell=nobody)
+            await lifecycle.down(self.plane.dispatcher, name, volumes=False, emit=ignore)
         if gone and not self.repo.prune:
             message += f"\nno file has {', '.join(gone)} any more: --prune would remove them"
         good = self._outcome(commit, "good", message.strip(), lines, applied)
@@ -174,7 +175,7 @@ class Follower:
             root.chmod(0o755)
             closed: dict[str, str] = {}
             if self.repo.age_key:
-                key = self.controller.contents.read("secret", self.repo.age_key)
+                key = self.plane.contents.read("secret", self.repo.age_key)
                 closed = await asyncio.to_thread(unlock.unlock, top, key)
             stacks, warnings = await load.stacks_of(load.Wish(str(root), self.repo.name, self.repo.path, self.repo.targets))
             unlock.refuse_locked(stacks, closed, "give the age key with `pystack gitops add --age-key FILE`")
@@ -184,18 +185,18 @@ class Follower:
 
     async def newest(self) -> tuple[Commit, tuple[str, ...]]:
         """What the newest commit would change, a line a step; nothing is changed. Raises PystackError."""
-        key, token = (self.controller.contents.read("secret", n) if n else b"" for n in (self.repo.key, self.repo.token))
+        key, token = (self.plane.contents.read("secret", n) if n else b"" for n in (self.repo.key, self.repo.token))
         commit = await self._mirror.fetch(self.repo, key=key, token=token)
         stacks, _ = await self.read(commit)
         lines: list[str] = []
         for stack in stacks:
-            lines += told(stack.name, (await self.controller.plan(stack, self._options(commit))).changes)
+            lines += told(stack.name, (await self.plane.planner.plan(stack, self._options(commit))).changes)
         return commit, tuple(lines)
 
     async def _up(self, stack: Stack, options: UpOptions) -> list[str]:
         """What failed, a line each."""
         try:
-            failures = await self.controller.up(stack, options, nobody)
+            failures = await self.plane.executor.up(stack, options, ignore)
         except PystackError as error:
             return [f"{stack.name}: {error}"]
         return [" ".join(filter(None, (f.task, f.reason, *f.log[-3:]))) for f in failures]
@@ -210,14 +211,14 @@ class Follower:
                 try:
                     options = UpOptions(user="gitops", message=f"{self.repo.name}: {commit.short} is taken back",
                                         source=f"{self.repo.name}@{good.commit.id}" if good else "")
-                    again = await revisions.rollback(self.controller, name, back[name], options, nobody)
+                    again = await revisions.rollback(self.plane.state, self.plane.executor, name, back[name], options, ignore)
                     said += [f"{name} at revision {back[name]}: {f.task} {f.reason}" for f in again]
                 except PystackError as error:
                     said.append(f"{name} cannot go back to revision {back[name]}: {error}")
-            elif good and name in self.controller.stacks:
-                await lifecycle.down(self.controller, name, volumes=False, tell=nobody)
+            elif good and name in self.plane.state.stacks:
+                await lifecycle.down(self.plane.dispatcher, name, volumes=False, emit=ignore)
         if good:
-            applied = {n: self.controller.stacks[n].revision for n in back if n in self.controller.stacks}
+            applied = {n: self.plane.state.stacks[n].revision for n in back if n in self.plane.state.stacks}
             good = msgspec.structs.replace(good, stacks=applied)
             said.append(f"the cluster is as commit {good.commit.short} has it again")
         else:
@@ -228,7 +229,7 @@ class Follower:
     def _gone(self, stacks: Sequence[Stack]) -> list[str]:
         """Stacks that the last good commit had and this one has not."""
         before = self.state.good.stacks if self.state.good else {}
-        return sorted(before.keys() - {s.name for s in stacks} & self.controller.stacks.keys())
+        return sorted(before.keys() - {s.name for s in stacks} & self.plane.state.stacks.keys())
 
     async def _watch_drift(self) -> None:
         """Somebody changed what the last good commit made: put it back, or say so."""
@@ -243,23 +244,23 @@ class Follower:
                 drift.append(f"{name}: revision {revision} is not kept any more")
                 continue
             options = self._options(good.commit)
-            plan = await self.controller.plan(record.stack, options)
+            plan = await self.plane.planner.plan(record.stack, options)
             steps = [s for s in plan.changes if not s.reason.startswith(BY_ITSELF)]
-            moved = name not in self.controller.stacks or self.controller.stacks[name].stack != record.stack
+            moved = name not in self.plane.state.stacks or self.plane.state.stacks[name].stack != record.stack
             if not steps and not moved:
                 continue
             lines = told(name, steps) or [f"{name}: the file differs, nothing that runs does"]
             if self.repo.drift == "repair":
                 options = msgspec.structs.replace(options, message=f"{options.message} (drift repaired)")
                 lines = await self._up(record.stack, options)
-                if name in self.controller.stacks:
-                    applied[name] = self.controller.stacks[name].revision
+                if name in self.plane.state.stacks:
+                    applied[name] = self.plane.state.stacks[name].revision
             drift += lines
         good = msgspec.structs.replace(good, stacks=applied)
         await self._say(drift=tuple(drift), good=good)
 
     async def _record(self, name: str, revision: int) -> StackRecord | None:
-        return next((r for r in await revisions.history(self.controller, name) if r.revision == revision), None)
+        return next((r for r in await self.plane.state.history(name) if r.revision == revision), None)
 
     # --- words -------------------------------------------------------------------------------------------------
 
@@ -297,7 +298,3 @@ class Follower:
 def told(stack: str, steps: Sequence[Step]) -> list[str]:
     """A line a step, as `pystack plan` has it."""
     return [f"{stack}: {s.action} {s.kind} {s.name}{f' on {s.node}' if s.node else ''}: {s.reason}" for s in steps]
-
-
-def nobody(event: Any) -> None:
-    """Nobody listens."""

@@ -21,7 +21,7 @@ from orchestrator.server.contents import NAME
 from orchestrator.store.interface import Delete, Put
 
 if TYPE_CHECKING:
-    from orchestrator.server.controller import Controller
+    from orchestrator.server.plane import ControlPlane
 
 
 SECRETS = ("key", "token", "webhook_secret", "age_key")
@@ -38,8 +38,8 @@ class NewRepo(Record, frozen=True, kw_only=True):
 
 
 class Gitops:
-    def __init__(self, controller: Controller, folder: Path, run: Path) -> None:
-        self.controller = controller
+    def __init__(self, plane: ControlPlane, folder: Path, run: Path) -> None:
+        self.plane = plane
         self.followers: dict[str, Follower] = {}
         self._folder = folder
         self._run = run
@@ -47,8 +47,8 @@ class Gitops:
 
     async def start(self) -> None:
         """Take up what the store has, and sweep what a killed server left."""
-        states = {e.key.removeprefix("gitops-state/"): e.value for e in await self.controller.store.scan("gitops-state/")}
-        for entry in await self.controller.store.scan("gitops/"):
+        states = {e.key.removeprefix("gitops-state/"): e.value for e in await self.plane.store.scan("gitops-state/")}
+        for entry in await self.plane.store.scan("gitops/"):
             repo = msgspec.json.decode(entry.value, type=Repo)
             raw = states.get(repo.name)
             await self._take(repo, msgspec.json.decode(raw, type=State) if raw else State())
@@ -60,7 +60,7 @@ class Gitops:
         shutil.rmtree(self._run.with_name(TREES), ignore_errors=True)
 
     async def _take(self, repo: Repo, state: State) -> Follower:
-        made = self.followers[repo.name] = Follower(self.controller, repo, state, self._folder, self._run)
+        made = self.followers[repo.name] = Follower(self.plane, repo, state, self._folder, self._run)
         made.start()
         with contextlib.suppress(OSError):
             await self._listen(repo.webhook)
@@ -89,9 +89,9 @@ class Gitops:
         for field in SECRETS:
             if content := getattr(wish, field):
                 named[field] = f"gitops.{repo.name}.{field}"
-                await self.controller.contents.create("secret", named[field], content, replace=True)
+                await self.plane.contents.create("secret", named[field], content, replace=True)
         repo = msgspec.structs.replace(repo, **named)
-        await self.controller.store.transact((), [Put(f"gitops/{repo.name}", encoded(repo))])
+        await self.plane.store.transact((), [Put(f"gitops/{repo.name}", encoded(repo))])
         made = await self._take(repo, State())
         return await made.sync()
 
@@ -99,7 +99,7 @@ class Gitops:
         """Pause or resume. The follower starts anew."""
         old = self.find(name)
         repo = msgspec.structs.replace(old.repo, **fields)
-        await self.controller.store.transact((), [Put(f"gitops/{name}", encoded(repo))])
+        await self.plane.store.transact((), [Put(f"gitops/{name}", encoded(repo))])
         await old.stop()
         return await self._take(repo, old.state)
 
@@ -116,12 +116,12 @@ class Gitops:
         """Follow it no more; its stacks run on."""
         follower = self.find(name)
         await follower.stop()
-        await self.controller.store.transact((), [Delete(f"gitops/{name}"), Delete(f"gitops-state/{name}")])
+        await self.plane.store.transact((), [Delete(f"gitops/{name}"), Delete(f"gitops-state/{name}")])
         del self.followers[name]
         for field in SECRETS:
             if secret := getattr(follower.repo, field):
                 with contextlib.suppress(PystackError):
-                    await self.controller.contents.remove("secret", secret, ())
+                    await self.plane.contents.remove("secret", secret, ())
         shutil.rmtree(self._folder / name, ignore_errors=True)
 
     # --- webhooks ----------------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ class Gitops:
         return web.Response(status=202)
 
     def _signed(self, repo: Repo, request: web.Request, body: bytes) -> bool:
-        secret = self.controller.contents.read("secret", repo.webhook_secret)
+        secret = self.plane.contents.read("secret", repo.webhook_secret)
         wanted = hmac.new(secret, body, hashlib.sha256).hexdigest()
         header = request.headers.get("X-Hub-Signature-256", "").removeprefix("sha256=") or request.headers.get(
             "X-Gitea-Signature", "")

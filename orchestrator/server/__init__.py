@@ -1,1 +1,1 @@
-"""REST API and controller."""
+"""The control plane and its REST API."""

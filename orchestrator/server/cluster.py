@@ -1,4 +1,4 @@
-"""Which nodes there are: added, labelled, drained, removed; kept in the store under `nodes/<name>`."""
+"""The nodes of the cluster: added, labelled, drained, removed. The store has them under `nodes/<name>`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
@@ -16,33 +15,25 @@ from orchestrator.couriers.mailbox import Mailbox, prefix_of
 from orchestrator.errors import PystackError, RefusedError, UnreachableError
 from orchestrator.placement import taints
 from orchestrator.placement.node import Availability, Node
-from orchestrator.server.members import Member, key_of, shared
+from orchestrator.server.members import NodeConnection, key_of, published_facts
+from orchestrator.server.node_add import NodeAddRequest, install_node, own_host_key
+from orchestrator.server.path_mtu import probe_path_mtu
 from orchestrator.store.interface import Delete, Put, Store, StoreError
 
-Heard = Callable[[str, TaskStatus], None]
+OnStatus = Callable[[str, TaskStatus], None]
 MAX_SKEW_S = 5.0
-ANSWER_S = 15.0
-SMALLEST_MTU = 1280  # IPv6 has no smaller one
-MEASURED = 4
-"""To how many others the paths of a node are measured."""
+"""How far the clock of a node may be from the server's."""
+ANSWER_TIMEOUT_S = 15.0
+"""How long a new agent may take to answer."""
+LOCAL_TIMEOUT_S = 30.0
+"""How long the agent of this host may take to answer when the server starts."""
 log = logging.getLogger(__name__)
 
 
-class NodeWish(Record, frozen=True, kw_only=True):
-    """`node add`. *host_key* is the fingerprint that the user accepts; *underlay* says which address the other nodes
-    shall use, where it is not the one that SSH arrives at."""
-
-    target: str
-    name: str = ""
-    labels: tuple[tuple[str, str], ...] = ()
-    host_key: str = ""
-    underlay: str = ""
-    courier: Literal["ssh", "etcd"] = "ssh"
-
-
-class NodeChange(Record, frozen=True, kw_only=True):
-    """*labels* are set, those of *unset* removed; *taints* are set, one a key and effect, those with a key of *untaint*
-    removed; *availability* None leaves it; *address* is how it is reached over SSH from now on, "" as before."""
+class NodeUpdateRequest(Record, frozen=True, kw_only=True):
+    """`node update`, `drain` and `taint`. *labels* are set, those with a key of *unset* removed. *taints* are set, one for each
+    key and effect; those with a key of *untaint* are removed. *availability* None keeps it. *address* is how SSH reaches the
+    node from now on, "" keeps it."""
 
     labels: tuple[tuple[str, str], ...] = ()
     unset: tuple[str, ...] = ()
@@ -53,61 +44,63 @@ class NodeChange(Record, frozen=True, kw_only=True):
 
 
 class Cluster:
-    """*run* is the folder for forwarded sockets; *manifest* says what a node must be; *advertise* is how other servers reach
-    this host over SSH, "" where there are none."""
+    """*local* is the name of this host's node and *socket* its agent's; *run* is the folder of forwarded sockets. *manifest*
+    makes a node's manifest, *on_status* takes what a node reports of a task. *advertise* is how other servers reach this host
+    over SSH, "" if there are none."""
 
     def __init__(
-        self, store: Store, local: str, socket: Path, run: Path, manifest: Callable[[str], Manifest], heard: Heard,
+        self, store: Store, local: str, socket: Path, run: Path, manifest: Callable[[str], Manifest], on_status: OnStatus,
         advertise: str = "",
     ) -> None:
         self.store = store
         self.local = local
-        self.members: dict[str, Member] = {}
+        self.members: dict[str, NodeConnection] = {}
         self._socket = socket
         self._run = run
         self._manifest = manifest
-        self._heard = heard
+        self._on_status = on_status
         self._advertise = advertise
         self._adding = asyncio.Lock()
-        self._spreading: asyncio.Task[None] | None = None
-        self._kept: dict[str, tuple[object, ...]] = {}
+        self._spread: asyncio.Task[None] | None = None
+        self._saved_facts: dict[str, tuple[object, ...]] = {}
 
     async def start(self) -> None:
-        """Take up the nodes of the store, this host among them, and wait for this host's own agent."""
+        """Connect the nodes of the store, this host among them, and wait for this host's own agent."""
         nodes = [msgspec.json.decode(e.value, type=Node) for e in await self.store.scan("nodes/")]
-        self._kept = {n.name: shared(n.facts) for n in nodes}
+        self._saved_facts = {n.name: published_facts(n.facts) for n in nodes}
         if self._advertise:
             nodes = await self._among_servers(nodes)
         elif all(n.target for n in nodes):
             own = Node(name=self.local, id=os.urandom(8).hex())
-            await self._keep(own)
+            await self._save(own)
             nodes.append(own)
         if not self._advertise:
             self.local = next(n.name for n in nodes if not n.target)
         for node in await self._with_roles(nodes):
-            self._take(node)
-        await asyncio.wait_for(self.members[self.local].synced.wait(), 30)
+            self._connect_member(node)
+        await asyncio.wait_for(self.members[self.local].synced.wait(), LOCAL_TIMEOUT_S)
 
     async def _with_roles(self, nodes: Sequence[Node]) -> list[Node]:
-        """*nodes*, those that may lead marked so: such hosts say it in the store."""
+        """*nodes*, with those marked that may lead: each server has a key under `servers/`."""
         servers = {e.key.removeprefix("servers/") for e in await self.store.scan("servers/")}
         return [msgspec.structs.replace(n, server=n.name in servers or n.name == self.local) for n in nodes]
 
     async def _among_servers(self, nodes: Sequence[Node]) -> list[Node]:
-        """*nodes* with this host as the other servers must know it: by name, and with the way to it."""
+        """*nodes*, with this host as the other servers must know it: by name, with an address."""
         from orchestrator.couriers.ssh import Target
 
         known = next((n for n in nodes if n.name == self.local), Node(name=self.local, id=os.urandom(8).hex()))
         address = Target.parse(self._advertise).host
         own = msgspec.structs.replace(
             known, target=self._advertise, root=str(self._run), underlay=known.underlay or address,
-            host_key=await _own_host_key(address),
+            host_key=await own_host_key(address),
         )
         if own != known or known not in nodes:
-            await self._keep(own)
+            await self._save(own)
         return [*(n for n in nodes if n.name != own.name), own]
 
-    def _take(self, node: Node) -> Member:
+    def _connect_member(self, node: Node) -> NodeConnection:
+        """Make *node* a member, and begin to connect it."""
         tunnel, socket = None, self._socket
         if node.target and node.name != self.local:
             from orchestrator.couriers.ssh import Tunnel
@@ -117,54 +110,61 @@ class Cluster:
             socket = folder / f"{node.id}.sock"
             tunnel = Tunnel(node.target, node.host_key, f"{node.root}/docker.sock", socket)
         mailbox = Mailbox(self.store, node.name) if node.courier == "etcd" and node.name != self.local else None
-        member = Member(node, socket, self._manifest, lambda status: self._heard(node.name, status), tunnel, mailbox)
+        member = NodeConnection(
+            node, socket, self._manifest, lambda status: self._on_status(node.name, status), tunnel, mailbox
+        )
         self.members[node.name] = member
-        member.returned = self._welcome
+        member.on_connected = self._on_reconnected
         member.start()
         return member
 
-    async def _welcome(self, member: Member) -> None:
-        """A node that answers again may be another than the others were told."""
-        moved, told = await self._follow_addresses(member), await self._tell([member])
-        if moved or told:
-            self._spreading = asyncio.create_task(self.deliver())
+    async def _on_reconnected(self, member: NodeConnection) -> None:
+        """Deliver to all nodes if something changed at *member* that their manifests contain."""
+        moved, changed = await self._follow_addresses(member), await self._persist_changed_facts([member])
+        if moved or changed:
+            self._spread = asyncio.create_task(self.deliver())
 
-    async def _tell(self, members: Iterable[Member]) -> bool:
-        """Keep of *members* what the others must know, before they are heard after a start of the server; True where that is
-        news. One that is not kept yet is not a node of the cluster yet."""
-        news = [m for m in members if self._kept.get(m.node.name, shared(m.node.facts)) != shared(m.node.facts)]
+    async def _persist_changed_facts(self, members: Iterable[NodeConnection]) -> bool:
+        """Save the facts of *members* that other nodes' manifests contain (MTU, keys), so that a server that starts again can
+        make those manifests before every node is connected. Returns whether any changed. Skips nodes that are not saved yet:
+        they are not in the cluster yet."""
+        news = [
+            m for m in members
+            if self._saved_facts.get(m.node.name, published_facts(m.node.facts)) != published_facts(m.node.facts)
+        ]
         for member in news:
             try:
-                await self._keep(member.node)
-            except StoreError as error:  # a full disk: what is known is known, for as long as this server lives
+                await self._save(member.node)
+            except StoreError as error:  # a full disk: this server knows it for as long as it lives
                 log.warning("what node %s is now is not kept: %s", member.node.name, error)
         return bool(news)
 
-    async def _follow_addresses(self, member: Member) -> bool:
-        """A node that lost the address by which the others know it is reached at the one at which SSH arrives; so is this
-        host. True where one moved."""
+    async def _follow_addresses(self, member: NodeConnection) -> bool:
+        """If *member* or this host lost its underlay address, use the address that SSH reaches instead. Returns whether one
+        did."""
         mine, theirs = member.tunnel.ends if member.tunnel else ("", "")
         moved = []
         if theirs and not member.node.facts.addressed and theirs != member.node.underlay:
             moved.append((member, theirs))
         own = self.members.get(self.local)
         if own and own.ready and own.node.underlay and not self._advertise and mine not in ("", own.node.underlay):
-            await own.look()
+            await own.refresh_facts()
             if not own.node.facts.addressed:
                 moved.append((own, mine))
         for one, address in moved:
             log.warning("node %s is at %s now, and not at %s", one.node.name, address, one.node.underlay)
             one.node = msgspec.structs.replace(one.node, underlay=address)
-            await self._keep(one.node)
-            await one.look()
+            await self._save(one.node)
+            await one.refresh_facts()
         return bool(moved)
 
-    async def _keep(self, node: Node) -> None:
+    async def _save(self, node: Node) -> None:
+        """Write *node* to the store. Raises StoreError."""
         await self.store.transact((), [Put(f"nodes/{node.name}", msgspec.json.encode(node))])
-        self._kept[node.name] = shared(node.facts)
+        self._saved_facts[node.name] = published_facts(node.facts)
 
-    def get(self, name: str) -> Member:
-        """By name or ID; `local` is the server's own host. Raises RefusedError."""
+    def get(self, name: str) -> NodeConnection:
+        """The node with that name or ID; `local` is this host. Raises RefusedError (404)."""
         if name == "local":
             return self.members[self.local]
         for member in self.members.values():
@@ -174,123 +174,99 @@ class Cluster:
 
     @property
     def ready(self) -> set[str]:
+        """The names of the nodes that answer."""
         return {name for name, member in self.members.items() if member.ready}
 
-    def silent(self, name: str) -> str:
-        """Why nothing is heard of node *name* now, "" where it answers."""
+    def unreachable_reason(self, name: str) -> str:
+        """Why node *name* does not answer, "" if it does."""
         member = self.members.get(name)
         if member is None:
             return f"node {name} is gone from the cluster"
         return "" if member.ready else f"node {name} does not answer: {member.problem}"
 
-    async def look(self) -> None:
-        """Ask every node that answers what it is now: links come and go without a word. One that fails is seen to be
-        down by others."""
-        await asyncio.gather(*(m.look() for m in self.members.values() if m.ready), return_exceptions=True)
-        if await self._tell(self.members.values()):
-            self._spreading = asyncio.create_task(self.deliver())
+    async def refresh_facts(self) -> None:
+        """Ask every connected node for its facts: links come and go without an event. Errors are ignored: the connection
+        notices them itself."""
+        await asyncio.gather(*(m.refresh_facts() for m in self.members.values() if m.ready), return_exceptions=True)
+        if await self._persist_changed_facts(self.members.values()):
+            self._spread = asyncio.create_task(self.deliver())
 
     async def ask_keys(self, nodes: Iterable[str], purpose: str) -> None:
-        """Have the public keys of *nodes* for *purpose*, which those that have none make now."""
+        """Fetch the public keys of *nodes* for *purpose* ("seal" or "tunnel"); a node that has none makes one."""
         members = [self.members[n] for n in nodes if n in self.members]
         await asyncio.gather(*(m.ask_key(purpose) for m in members if m.ready and not key_of(m.node.facts, purpose)))
-        await self._tell(members)
+        await self._persist_changed_facts(members)
 
     async def ask_keys_for(self, tasks: Iterable[Task], networks: Iterable[Network]) -> None:
-        """Have the public keys that the manifests of *tasks* and *networks* need: of nodes that get a secret, and of those
-        that an encrypted network spans. To be called before either is stored: a manifest leaves out what it has no key for."""
+        """Fetch the public keys that the manifests for *tasks* and *networks* need: of nodes that get a secret, and of those
+        that an encrypted network spans. `prepare_nodes` calls this before either is written."""
         await self.ask_keys({t.node for t in tasks if any(f.secret for f in t.container.files)}, "seal")
         await self.ask_keys({h.name for n in networks if n.encrypted for h in n.hosts}, "tunnel")
 
     async def deliver(self, nodes: Iterable[str] | None = None) -> None:
-        """Bring the nodes what changed for them, side by side."""
+        """Send *nodes*, or all, the changes of their manifests, side by side. Nodes that do not answer get them later."""
         chosen = [self.members[n] for n in (self.members if nodes is None else nodes) if n in self.members]
         if len(chosen) == 1:
             return await chosen[0].deliver()
         await asyncio.gather(*(m.deliver() for m in chosen))
 
-    async def add(self, wish: NodeWish) -> Node:
-        """Check the host, install and start its agent, and make it a member. Raises RefusedError or UnreachableError, and the
-        cluster is then as it was."""
-        from orchestrator.couriers import bootstrap, ssh
+    async def add(self, request: NodeAddRequest) -> Node:
+        """Check the host, install and start its agent, and make it a member.
 
-        if "rootless" in self.members[self.local].node.facts.features:
+        Raises RefusedError or UnreachableError; the cluster is then as it was."""
+        own = self.members[self.local]
+        if "rootless" in own.node.facts.features:
             raise RefusedError(
                 "this server runs without root, where no other host reaches it: `node add` needs one of root's", 409
             )
-        host_key = ""
-        if wish.host_key:
-            host_key = await ssh.host_key_of(wish.target)
-            if ssh.fingerprint(host_key) != wish.host_key:
-                raise RefusedError(
-                    f"{wish.target} shows the host key {ssh.fingerprint(host_key)}, not {wish.host_key}: nothing was done", 409
-                )
-        async with await ssh.connect(wish.target, host_key) as connection:
-            found = await bootstrap.prepare(connection, wish.target)
-            accepted = connection.get_server_host_key()
-            assert accepted is not None
-            node = Node(
-                name=wish.name or found.hostname, id=os.urandom(8).hex(), target=wish.target, labels=wish.labels,
-                underlay=wish.underlay or found.underlay, root=found.run,
-                host_key=accepted.export_public_key().decode().strip(),
-            )
-            mine = str(connection.get_extra_info("sockname")[0])
+        node, own_address = await install_node(request)
         node = (await self._with_roles([node]))[0]
         async with self._adding:
-            self._refuse_twin(node)
+            check_duplicate(node, [m.node for m in self.members.values()])
             own = self.members[self.local]
-            if not own.node.underlay and not mine.startswith("127.") and mine != "::1":
-                own.node = msgspec.structs.replace(own.node, underlay=mine, host_key=await _own_host_key(mine))
-                await self._keep(own.node)
-            member = self._take(node)
+            if not own.node.underlay and not own_address.startswith("127.") and own_address != "::1":
+                own.node = msgspec.structs.replace(own.node, underlay=own_address, host_key=await own_host_key(own_address))
+                await self._save(own.node)
+            member = self._connect_member(node)
         try:
-            await asyncio.wait_for(member.synced.wait(), ANSWER_S)
+            await asyncio.wait_for(member.synced.wait(), ANSWER_TIMEOUT_S)
         except TimeoutError:
             await self._forget(member)
-            raise UnreachableError(f"the agent of {wish.target} was started and does not answer: {member.problem}") from None
-        own = self.members[self.local]
-        skew = member.node.facts.clock - own.node.facts.clock - (member.heard_at - own.heard_at)
+            raise UnreachableError(f"the agent of {node.target} was started and does not answer: {member.problem}") from None
+        skew = self._clock_skew_s(member)
         if abs(skew) > MAX_SKEW_S:
             await self._forget(member)
             raise RefusedError(
-                f"the clock of {wish.target} is {abs(skew):.0f} s {'ahead' if skew > 0 else 'behind'}: set it (chrony, "
+                f"the clock of {node.target} is {abs(skew):.0f} s {'ahead' if skew > 0 else 'behind'}: set it (chrony, "
                 "systemd-timesyncd) and add the node again", 409
             )
-        if wish.courier == "etcd":
+        if request.courier == "etcd":
             await self._open_mailbox(member)
-        await self.measure([member])
-        await self._keep(member.node)
+        await self.measure_paths([member])
+        await self._save(member.node)
         await self.deliver()
         return member.node
 
-    async def measure(self, members: Iterable[Member]) -> None:
-        """Find what the paths between *members* and the others carry, where that is less than their links do. What cannot be
-        asked (an echo that nobody answers) is taken to carry what the links say."""
+    def _clock_skew_s(self, member: NodeConnection) -> float:
+        """How many seconds the clock of *member* is ahead of this host's, by what both said when they were connected."""
+        own = self.members[self.local]
+        return member.node.facts.clock - own.node.facts.clock - (member.connected_at - own.connected_at)
+
+    async def measure_paths(self, members: Iterable[NodeConnection]) -> None:
+        """Measure the paths of *members*, and save the MTU of those that carry less than their links do."""
         for member in members:
-            others = [m for m in self.members.values() if m.ready and m.node.underlay and m is not member][:MEASURED]
-            if not member.node.underlay or not others:
+            measured = await probe_path_mtu(member, self.members.values())
+            if measured is None:
                 continue
-            link = min(member.node.facts.mtu, *(m.node.facts.mtu for m in others))
-            sizes = [*range(SMALLEST_MTU, min(link, 1500), 4), *range(1500, link, 100), link]
-            probes = [(other, size) for other in others for size in sizes]
-            asked = [{"source": member.node.underlay, "target": o.node.underlay, "size": s} for o, s in probes]
-            try:
-                echoes = await member.courier.call("POST", "/pystack/probe", json=asked)
-            except PystackError:
-                continue
-            largest: dict[str, int] = {}
-            for (other, size), echo in zip(probes, echoes, strict=True):
-                if not echo["problem"]:
-                    largest[other.node.name] = max(largest.get(other.node.name, 0), size)
-            found = min(largest.values(), default=link)
+            found, link = measured
             path_mtu = found if found < link else 0
             if path_mtu != member.node.path_mtu:
                 log.warning("paths to node %s carry %d bytes, its link %d", member.node.name, found, link)
                 member.node = msgspec.structs.replace(member.node, path_mtu=path_mtu)
-                await self._keep(member.node)
+                await self._save(member.node)
 
-    async def _open_mailbox(self, member: Member) -> None:
-        """From now on the node reads its manifest itself. Raises RefusedError where the store lets nobody in."""
+    async def _open_mailbox(self, member: NodeConnection) -> None:
+        """Let the node read its manifest from etcd from now on. Raises RefusedError if the store grants no access."""
         name = member.node.name
         try:
             access = await self.store.admit(name, prefix_of(name))
@@ -302,18 +278,8 @@ class Cluster:
         await member.mailbox.put(self._manifest(name))
         await member.courier.call("PUT", "/pystack/mailbox", data=msgspec.json.encode(access))
 
-    def _refuse_twin(self, node: Node) -> None:
-        for other in self.members.values():
-            if other.node.name == node.name:
-                raise RefusedError(f"a node is called {node.name} already: choose another name with --name", 409)
-            if node.underlay and other.node.underlay == node.underlay:
-                raise RefusedError(
-                    f"node {other.node.name} has the address {node.underlay} already: two nodes behind one address? "
-                    "say with --underlay under which address the others reach this one", 409
-                )
-
-    async def _readdress(self, member: Member, target: str) -> Member:
-        """Reach a node at *target* from now on. Raises RefusedError, UnreachableError; it is then reached as before."""
+    async def _change_address(self, member: NodeConnection, target: str) -> NodeConnection:
+        """Reach a node at *target* from now on. Raises RefusedError or UnreachableError; the old address then stays."""
         from orchestrator.couriers import ssh
 
         if member.tunnel is None:
@@ -321,48 +287,42 @@ class Cluster:
         async with await ssh.connect(target, member.node.host_key):
             pass  # the same host key: it is the same node
         await member.close()
-        new = self._take(msgspec.structs.replace(member.node, target=target))
-        await self._keep(new.node)
+        new = self._connect_member(msgspec.structs.replace(member.node, target=target))
+        await self._save(new.node)
         try:
-            await asyncio.wait_for(new.synced.wait(), ANSWER_S)
+            await asyncio.wait_for(new.synced.wait(), ANSWER_TIMEOUT_S)
         except TimeoutError:
             raise UnreachableError(
                 f"{target} is the node {new.node.name}, and its agent does not answer: {new.problem}"
             ) from None
         return new
 
-    async def change(self, name: str, wish: NodeChange) -> Node:
+    async def change(self, name: str, request: NodeUpdateRequest) -> Node:
+        """Change labels, taints, availability or address of a node. Raises RefusedError, UnreachableError."""
         member = self.get(name)
-        if wish.address:
-            member = await self._readdress(member, wish.address)
-        labels = {k: v for k, v in member.node.labels if k not in wish.unset} | dict(wish.labels)
-        if wrong := [why for t in wish.taints if (why := taints.refused(t))]:
-            raise RefusedError("; ".join(wrong))
-        kept = {taints.kind(t): t for t in member.node.taints if taints.kind(t)[0] not in wish.untaint}
-        kept |= {taints.kind(t): t for t in wish.taints}
-        member.node = msgspec.structs.replace(
-            member.node, labels=tuple(sorted(labels.items())), taints=tuple(sorted(kept.values())),
-            availability=wish.availability or member.node.availability,
-        )
-        await self._keep(member.node)
+        if request.address:
+            member = await self._change_address(member, request.address)
+        member.node = updated(member.node, request)
+        await self._save(member.node)
         return member.node
 
     async def remove(self, name: str, tasks: int, *, force: bool) -> None:
-        """Let a node go. One that has tasks goes only with *force*; its agent then takes them away, if it is reached."""
+        """Remove a node. One with tasks is removed only with *force*; its agent then removes them, if it answers."""
         member = self.get(name)
         if member.node.name == self.local:
             raise RefusedError("the server runs on this node: it cannot leave its own cluster; drain it instead", 409)
         if tasks and not force:
             raise RefusedError(f"node {name} has {tasks} tasks: `pystack node drain {name}` first, or --force", 409)
         await self._forget(member)
-        self._kept.pop(member.node.name, None)
+        self._saved_facts.pop(member.node.name, None)
         await self.store.transact((), [Delete(f"nodes/{member.node.name}")])
         if member.mailbox:
             await member.mailbox.clear()
             await self.store.dismiss(member.node.name)
         await self.deliver()
 
-    async def _forget(self, member: Member) -> None:
+    async def _forget(self, member: NodeConnection) -> None:
+        """Disconnect *member* and, if it answers, have its agent remove everything."""
         if self.members.get(member.node.name) is member:
             del self.members[member.node.name]
         if member.ready:
@@ -371,18 +331,34 @@ class Cluster:
                     await member.courier.call("DELETE", "/pystack/mailbox")
                 await member.courier.deliver(Manifest())
             except PystackError:
-                pass  # it was the user's wish that it goes, reached or not
+                pass  # the user wants it gone, reached or not
         await member.close()
 
     async def close(self) -> None:
+        """Disconnect all nodes; their tasks run on."""
         await asyncio.gather(*(m.close() for m in self.members.values()))
 
 
-async def _own_host_key(address: str) -> str:
-    """The key of this host's own SSH server, by which other nodes know it; "" where it has none."""
-    from orchestrator.couriers import ssh
+def updated(node: Node, request: NodeUpdateRequest) -> Node:
+    """*node* with the labels, taints and availability that *request* asks for. Raises RefusedError for a malformed taint."""
+    labels = {k: v for k, v in node.labels if k not in request.unset} | dict(request.labels)
+    if wrong := [why for t in request.taints if (why := taints.refused(t))]:
+        raise RefusedError("; ".join(wrong))
+    kept = {taints.kind(t): t for t in node.taints if taints.kind(t)[0] not in request.untaint}
+    kept |= {taints.kind(t): t for t in request.taints}
+    return msgspec.structs.replace(
+        node, labels=tuple(sorted(labels.items())), taints=tuple(sorted(kept.values())),
+        availability=request.availability or node.availability,
+    )
 
-    try:
-        return await ssh.host_key_of(f"root@{address}")
-    except PystackError:
-        return ""
+
+def check_duplicate(node: Node, nodes: Iterable[Node]) -> None:
+    """Raises RefusedError (409) if one of *nodes* has the name or the address of *node*."""
+    for other in nodes:
+        if other.name == node.name:
+            raise RefusedError(f"a node is called {node.name} already: choose another name with --name", 409)
+        if node.underlay and other.underlay == node.underlay:
+            raise RefusedError(
+                f"node {other.name} has the address {node.underlay} already: two nodes behind one address? "
+                "say with --underlay under which address the others reach this one", 409
+            )

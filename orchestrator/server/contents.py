@@ -1,12 +1,12 @@
-"""Configs and secrets, addressed by content: what changed is a changed task, and exactly its users roll.
+"""Configs and secrets, addressed by content: a new content is a changed task, so exactly its users are updated.
 
-    contents/<digest>        what one contains; of a secret only a box that the cluster's key opens
-    named/<kind>/<name>      one that was made by hand, for stacks that call it external
+    contents/<digest>        a content; that of a secret is encrypted with the cluster's key
+    named/<kind>/<name>      a config or secret that was created by hand, for stacks that call it external
     servers/<name>           the public key of a host that may lead
     seals/<name>             the cluster's key, sealed to that host
 
-So neither the store, nor a copy of it, nor a node's disk has a secret in the clear, and any server can take over. A secret's
-digest is keyed: it cannot be guessed from it.
+So neither the store, nor a copy of it, nor a node's disk has a secret in the clear, and any server can take over. The digest
+of a secret is keyed (HMAC-SHA-256): the secret cannot be guessed from it.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from orchestrator.store.interface import Delete, Op, Put, Store
 
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}")
 LARGEST = 700 << 10
-"""Bytes of one config or secret: a value of the store is at most 1 MiB, and Base64 makes four bytes of three."""
+"""Bytes of one config or secret: a value of the store has at most 1 MiB, and Base64 makes four bytes of three."""
 PURPOSE = "pystack cluster key"
 NONCE = 12
 
 
-class Kept(Record, frozen=True, kw_only=True):
-    """What a digest stands for; *secret* says that *data* is a box of the cluster's key: a nonce of 12 bytes, then
+class StoredContent(Record, frozen=True, kw_only=True):
+    """The content of a digest. If it is *secret*, *data* is encrypted with the cluster's key: a nonce of 12 bytes, then
     ChaCha20-Poly1305 (RFC 8439) with the digest as associated data."""
 
     data: bytes
@@ -44,14 +44,14 @@ class Kept(Record, frozen=True, kw_only=True):
 
 
 class Seal(Record, frozen=True, kw_only=True):
-    """The cluster's key in a *box* that the private key to *public* opens (RFC 9180)."""
+    """The cluster's key, sealed to the public key *public* of a server (HPKE, RFC 9180)."""
 
     public: str
     box: bytes
 
 
-class Named(Record, frozen=True, kw_only=True):
-    """A config or secret that was made by hand."""
+class ExternalContent(Record, frozen=True, kw_only=True):
+    """A config or secret that was created by hand."""
 
     kind: str
     name: str
@@ -61,30 +61,30 @@ class Named(Record, frozen=True, kw_only=True):
 
 
 class Contents:
-    """*folder* has the key of this host, *server* is what it is called among those that may lead."""
+    """*folder* has this host's private key; *server* is its name among the servers that may lead."""
 
     def __init__(self, store: Store, folder: Path, server: str) -> None:
-        self.named: dict[tuple[str, str], Named] = {}
+        self.named: dict[tuple[str, str], ExternalContent] = {}
         self._store = store
         self._folder = folder
         self._server = server
-        self._kept: dict[str, Kept] = {}
+        self._kept: dict[str, StoredContent] = {}
         self._sealed: dict[tuple[str, str], Content] = {}
         self._key = b""
         self._locked = ""
         self._seals: dict[str, Seal] = {}
 
     async def start(self) -> None:
-        """Read what there is, open the cluster's key, and let every other server open it too."""
+        """Read the store, open the cluster's key, and seal it to the servers that do not have it yet."""
         for entry in await self._store.scan("contents/"):
-            self._kept[entry.key.removeprefix("contents/")] = msgspec.json.decode(entry.value, type=Kept)
+            self._kept[entry.key.removeprefix("contents/")] = msgspec.json.decode(entry.value, type=StoredContent)
         for entry in await self._store.scan("named/"):
-            one = msgspec.json.decode(entry.value, type=Named)
+            one = msgspec.json.decode(entry.value, type=ExternalContent)
             self.named[one.kind, one.name] = one
         for entry in await self._store.scan("seals/"):
             self._seals[entry.key.removeprefix("seals/")] = msgspec.json.decode(entry.value, type=Seal)
         if not self._seals:
-            self._key = os.urandom(32)  # written down with the first secret
+            self._key = os.urandom(32)  # written with the first secret
             return
         try:
             if self._server not in self._seals:
@@ -96,11 +96,11 @@ class Contents:
                 f"({', '.join(sorted(self._seals))}) once, or put this one's {self._folder} back"
             )
             return
-        if operations := await self._share():
+        if operations := await self._seal_for_other_servers():
             await self._store.transact((), operations)
 
-    async def _share(self) -> list[Op]:
-        """The cluster's key for each server that has not got it yet."""
+    async def _seal_for_other_servers(self) -> list[Op]:
+        """The operations that seal the cluster's key to each server that does not have it yet."""
         keys = {e.key.removeprefix("servers/"): e.value.decode() for e in await self._store.scan("servers/")}
         keys[self._server] = await asyncio.to_thread(make_key, self._folder, "seal")
         there = {name: one.public for name, one in self._seals.items()}
@@ -108,10 +108,10 @@ class Contents:
         self._seals |= fresh
         return [Put(f"seals/{name}", msgspec.json.encode(one)) for name, one in fresh.items()]
 
-    # --- what a stack says -------------------------------------------------------------------------------------
+    # --- of stacks -------------------------------------------------------------------------------------
 
-    def settled(self, stack: Stack) -> Stack:
-        """*stack* with digests in place of contents. Raises PystackError with each external one that is missing."""
+    def with_digests(self, stack: Stack) -> Stack:
+        """*stack* with digests in place of contents. Raises PystackError that names each external one that is missing."""
         missing, out = [], []
         for one in stack.contents:
             if one.external and not one.digest:
@@ -129,7 +129,7 @@ class Contents:
             raise PystackError("\n".join(missing))
         services = tuple(
             msgspec.structs.replace(s, container=msgspec.structs.replace(
-                s.container, files=with_digests(s.container.files, out)
+                s.container, files=files_with_digests(s.container.files, out)
             )) if s.container.files else s for s in stack.services
         )
         return msgspec.structs.replace(stack, contents=tuple(out), services=services)
@@ -148,15 +148,15 @@ class Contents:
             raise RefusedError(self._locked, 409)
 
     async def keep(self, given: Iterable[StackContent]) -> None:
-        """Write down what *given*, with contents, contain: before any task asks for it."""
-        fresh: dict[str, Kept] = {}
+        """Write the contents of *given* to the store. Must be called before a task that uses one is written."""
+        fresh: dict[str, StoredContent] = {}
         for one in given:
             if one.content is not None:
                 digest = self._digest(one.kind, one.content, one.where)
                 if digest not in self._kept:
                     data = self._box(one.content, digest) if one.kind == "secret" else one.content
-                    fresh[digest] = Kept(data=data, secret=one.kind == "secret")
-        operations: list[Op] = await self._share() if any(k.secret for k in fresh.values()) else []
+                    fresh[digest] = StoredContent(data=data, secret=one.kind == "secret")
+        operations: list[Op] = await self._seal_for_other_servers() if any(k.secret for k in fresh.values()) else []
         for op in (*operations, *(Put(f"contents/{d}", msgspec.json.encode(k)) for d, k in fresh.items())):
             await self._store.transact((), [op])
         self._kept |= fresh
@@ -167,10 +167,10 @@ class Contents:
         nonce = os.urandom(NONCE)
         return nonce + ChaCha20Poly1305(self._key).encrypt(nonce, content, digest.encode())
 
-    # --- what a node gets --------------------------------------------------------------------------------------
+    # --- for nodes --------------------------------------------------------------------------------------
 
-    def sent(self, file: File, public: str) -> Content | None:
-        """What *file* contains, for the node with the key *public*; None where it cannot be had: the node says so then."""
+    def content_for_node(self, file: File, public: str) -> Content | None:
+        """The content of *file*, sealed to the node's key *public* if it is secret; None if it is missing or not sealable."""
         kept = self._kept.get(file.digest)
         if kept is None or (kept.secret and (self._locked or not public)):
             return None
@@ -179,7 +179,7 @@ class Contents:
         known = self._sealed.get((file.digest, public))
         if known is None:
             known = Content(digest=file.digest, data=seal(public, self._plain(file.digest), file.digest), sealed=True)
-            self._sealed[file.digest, public] = known  # sealing twice gives two boxes: the node would hear of a change
+            self._sealed[file.digest, public] = known  # sealing twice gives two values: the manifest would seem changed
         return known
 
     def _plain(self, digest: str) -> bytes:
@@ -191,10 +191,10 @@ class Contents:
         self._unlocked()
         return ChaCha20Poly1305(self._key).decrypt(kept.data[:NONCE], kept.data[NONCE:], digest.encode())
 
-    # --- those made by hand ------------------------------------------------------------------------------------
+    # --- created by hand ------------------------------------------------------------------------------------
 
-    async def create(self, kind: str, name: str, content: bytes, *, replace: bool) -> Named:
-        """Raises RefusedError where there is one and it is not to be replaced."""
+    async def create(self, kind: str, name: str, content: bytes, *, replace: bool) -> ExternalContent:
+        """Create a config or secret. Raises RefusedError (400, 409) for a bad name, or if there is one and not *replace*."""
         if not NAME.fullmatch(name):
             raise RefusedError(f"{name!r} is no name of a {kind}: up to 64 letters, digits, _, . and -", 400)
         old = self.named.get((kind, name))
@@ -205,23 +205,25 @@ class Contents:
         given = StackContent(kind="secret" if kind == "secret" else "config", key=name, name=name, content=content, where=name)
         await self.keep([given])
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        made = Named(kind=kind, name=name, digest=self._digest(kind, content, name), created=old.created if old else now,
-                     updated=now)
+        made = ExternalContent(kind=kind, name=name, digest=self._digest(kind, content, name),
+                               created=old.created if old else now, updated=now)
         await self._store.transact((), [Put(f"named/{kind}/{name}", msgspec.json.encode(made))])
         self.named[kind, name] = made
         return made
 
-    def find(self, kind: str, name: str) -> Named:
+    def find(self, kind: str, name: str) -> ExternalContent:
+        """Raises RefusedError (404) if there is none."""
         if (kind, name) not in self.named:
             there = ", ".join(n for k, n in sorted(self.named) if k == kind) or "none"
             raise RefusedError(f"there is no {kind} {name}; there is: {there}", 404)
         return self.named[kind, name]
 
     def read(self, kind: str, name: str) -> bytes:
-        """What one contains. Raises RefusedError."""
+        """The content of one. Raises RefusedError."""
         return self._plain(self.find(kind, name).digest)
 
     async def remove(self, kind: str, name: str, users: Iterable[str]) -> None:
+        """Remove one. Raises RefusedError (409) if *users*, names of stacks, use it."""
         self.find(kind, name)
         if by := sorted(users):
             raise RefusedError(f"{kind} {name} is used by stack {', '.join(by)}: take it down, or out of its file, first", 409)
@@ -229,7 +231,7 @@ class Contents:
         del self.named[kind, name]
 
     async def sweep(self, used: set[str]) -> None:
-        """Forget what no stack, no revision in a history and nothing made by hand refers to."""
+        """Delete the contents that are neither in *used* (digests) nor created by hand."""
         used = used | {n.digest for n in self.named.values()}
         for digest in self._kept.keys() - used:
             await self._store.transact((), [Delete(f"contents/{digest}")])
@@ -237,11 +239,12 @@ class Contents:
 
     @property
     def empty(self) -> bool:
+        """Whether no content is stored."""
         return not self._kept
 
 
-def with_digests(files: Iterable[File], contents: Iterable[StackContent]) -> tuple[File, ...]:
-    """*files*, each with the digest of what the stack calls so."""
+def files_with_digests(files: Iterable[File], contents: Iterable[StackContent]) -> tuple[File, ...]:
+    """*files*, each with the digest of the one of *contents* that it names."""
     digests = {(c.kind, c.key): c.digest for c in contents}
     return tuple(
         msgspec.structs.replace(f, digest=digests.get(("secret" if f.secret else "config", f.source), "")) for f in files

@@ -1,4 +1,4 @@
-"""What is wrong with the cluster's networks: each node looks at itself, and they ask each other."""
+"""Finds faults in the cluster's networks: each node checks itself, and the nodes probe each other."""
 
 from __future__ import annotations
 
@@ -11,17 +11,22 @@ import msgspec
 from agent.manifest import Facts, Network, Record
 from orchestrator.errors import PystackError
 from orchestrator.server.cluster import MAX_SKEW_S, Cluster
-from orchestrator.server.members import Member
+from orchestrator.server.members import NodeConnection
 
-SMALL = 84  # bytes of an ordinary ping
-OVERHEAD = {4: 50, 6: 70}  # what VXLAN adds to a frame
-TUNNEL_OVERHEAD = {4: 130, 6: 150}  # over IPv6 inside WireGuard
-FEW = 20  # nodes, among which each asks each
-NEIGHBOURS = 5  # whom each asks where there are more
+SMALL = 84
+"""Bytes of an ordinary ping."""
+OVERHEAD = {4: 50, 6: 70}
+"""Bytes that VXLAN adds to a frame, by the underlay's IP version."""
+TUNNEL_OVERHEAD = {4: 130, 6: 150}
+"""The same for VXLAN over IPv6 inside WireGuard."""
+FULL_MESH = 20
+"""Up to so many nodes each probes each."""
+NEIGHBOURS = 5
+"""How many others each probes if there are more nodes."""
 
 
 class Check(Record, frozen=True, kw_only=True):
-    """A row of `pystack doctor`: *check* is the layer, *target* the node and what of it."""
+    """A row of `pystack doctor`: *check* is the layer, *target* the node and the object on it."""
 
     check: str
     target: str
@@ -36,7 +41,7 @@ class _Echo(msgspec.Struct):
 
 
 async def diagnose(cluster: Cluster, networks: Mapping[str, Network], *, repair: bool) -> list[Check]:
-    """All checks of all nodes; those that are wrong come first."""
+    """All checks of all nodes, the failed ones first. With *repair*, after the nodes repaired what they can."""
     members = [m for _, m in sorted(cluster.members.items())]
     ready = [m for m in members if m.ready]
     out = [
@@ -47,14 +52,14 @@ async def diagnose(cluster: Cluster, networks: Mapping[str, Network], *, repair:
     for part in await asyncio.gather(*(_node(m, repair=repair) for m in ready)):
         out += part
     if repair:
-        await cluster.measure(ready)
+        await cluster.measure_paths(ready)
         await cluster.deliver()
     out += await _reach(ready, networks)
     return sorted(out, key=lambda c: c.ok)
 
 
-async def _node(member: Member, *, repair: bool) -> list[Check]:
-    """What the node finds of itself, and its clock."""
+async def _node(member: NodeConnection, *, repair: bool) -> list[Check]:
+    """The checks that the node makes of itself, and one of its clock."""
     name = member.node.name
     try:
         before = time.time()
@@ -72,7 +77,7 @@ async def _node(member: Member, *, repair: bool) -> list[Check]:
 
 
 class _Question(msgspec.Struct, frozen=True):
-    """What one node asks another: small and full, over the wire between them, and over an overlay that both carry."""
+    """The probes from one node to another: small and full packets, over the underlay and over an overlay that both carry."""
 
     asker: str
     asked: str
@@ -80,7 +85,7 @@ class _Question(msgspec.Struct, frozen=True):
     """(kind, source, target, bytes)."""
 
 
-async def _reach(members: Sequence[Member], networks: Mapping[str, Network]) -> list[Check]:
+async def _reach(members: Sequence[NodeConnection], networks: Mapping[str, Network]) -> list[Check]:
     members = [m for m in members if m.node.underlay]
     if len(members) < 2:
         return []
@@ -88,7 +93,7 @@ async def _reach(members: Sequence[Member], networks: Mapping[str, Network]) -> 
     async def ask(number: int) -> list[Check]:
         asker = members[number]
         others = [m for m in members if m is not asker]
-        if len(members) > FEW:  # a ring: every node is asked, and none asks all
+        if len(members) > FULL_MESH:  # a ring: every node is probed, and none probes all
             others = [members[(number + step) % len(members)] for step in range(1, NEIGHBOURS + 1)]
         questions = [_question(asker, other, networks) for other in others]
         probes = [{"source": s, "target": t, "size": size} for q in questions for _, s, t, size in q.probes]
@@ -103,7 +108,7 @@ async def _reach(members: Sequence[Member], networks: Mapping[str, Network]) -> 
     return wrong or [Check(check="underlay", target="nodes", ok=True, detail=f"{len(found)} paths carry small and full frames")]
 
 
-def _question(asker: Member, asked: Member, networks: Mapping[str, Network]) -> _Question:
+def _question(asker: NodeConnection, asked: NodeConnection, networks: Mapping[str, Network]) -> _Question:
     own, far = asker.node, asked.node
     mtu = min(own.mtu, far.mtu)
     probes = [("small", own.underlay, far.underlay, SMALL), ("full", own.underlay, far.underlay, mtu)]
@@ -132,7 +137,7 @@ def _verdict(question: _Question, echoes: Mapping[str, _Echo]) -> Check:
         return Check(check="path-mtu", target=target, ok=False, detail=f"small frames pass on the overlay, those of "
                      f"{size['overlay-full']} bytes do not: {echoes['overlay-full'].problem}",
                      fix="raise the MTU on the way, or `pystack doctor --repair` makes the networks' smaller")
-    if "overlay-full" in fine:  # what counts passes; a wire that answers no ping is nobody's trouble
+    if "overlay-full" in fine:  # the overlay carries full frames; an underlay that answers no ping does no harm
         return Check(check="underlay", target=target, ok=True, detail=f"{echoes['overlay-full'].seconds * 1000:.2f} ms")
     if "small" not in fine:
         return Check(check="underlay", target=target, ok=False, detail=f"no way between the nodes: {echoes['small'].problem}",

@@ -1,7 +1,7 @@
-"""The all-in-one server: control plane and agent in one process, with the embedded store or one on etcd.
+"""The all-in-one server: control plane and agent in one process, with the embedded store or with etcd.
 
-On etcd several servers, each on a host of its own, know the same cluster: one leads, and the others wait to take over.
-Their agents work on all the while, whoever leads and whether etcd answers or not.
+With etcd there are several servers, each on its own host, for one cluster: one leads, and the others wait to take over. Their
+agents keep working, whichever server leads and whether etcd answers or not.
 """
 
 from __future__ import annotations
@@ -23,21 +23,24 @@ from agent.paths import Paths
 from agent.sealing import make_key
 from orchestrator.errors import PystackError
 from orchestrator.gitops.gitops import Gitops
-from orchestrator.server import api
-from orchestrator.server.controller import Controller
+from orchestrator.server.api.app import OWN_ENGINE, make_app
+from orchestrator.server.api.standby import StandbyState, make_standby_app
+from orchestrator.server.plane import ControlPlane
 from orchestrator.store.interface import Store, StoreError
 from orchestrator.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
     from orchestrator.store.etcd import Address, EtcdStore
 
-AGAIN_S = 1.0
+RETRY_S = 1.0
+"""How long to wait after the store did not answer."""
 log = logging.getLogger(__name__)
 
 
-class Wish(msgspec.Struct, frozen=True, kw_only=True):
-    """What the environment asks for: *store* is an etcd:// address, "" for the embedded one; *advertise* is how other servers
-    reach this host over SSH (`root@10.0.0.1`); *listen* is a tcp:// address to answer at, "" for none."""
+class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The configuration from the environment. *store* is an etcd:// address, "" for the embedded store; *ca*, *cert* and *key*
+    are files for TLS to etcd. *advertise* is how other servers reach this host over SSH (`root@10.0.0.1`). *listen* is a
+    tcp:// address at which the server also answers, "" for none."""
 
     store: str = ""
     ca: str = ""
@@ -47,7 +50,8 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     listen: str = ""
 
     @classmethod
-    def read(cls) -> Wish:
+    def read(cls) -> ServerConfig:
+        """Read the PYSTACK_* variables."""
         get = os.environ.get
         return cls(store=get("PYSTACK_STORE", ""), ca=get("PYSTACK_STORE_CA", ""), cert=get("PYSTACK_STORE_CERT", ""),
                    key=get("PYSTACK_STORE_KEY", ""), advertise=get("PYSTACK_ADVERTISE", ""), listen=get("PYSTACK_LISTEN", ""))
@@ -55,8 +59,8 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
 
 async def serve() -> None:
     """Run until SIGTERM, SIGINT or a request to shut down. Containers run on afterwards."""
-    paths, wish = prepared(), Wish.read()
-    embedded = None if wish.store else await SqliteStore.open(paths.root / "store.db")
+    paths, config = prepared(), ServerConfig.read()
+    embedded = None if config.store else await SqliteStore.open(paths.root / "store.db")
     try:
         agent = Agent(paths)
     except AgentError as error:
@@ -66,15 +70,15 @@ async def serve() -> None:
     stop, listener = asyncio.Event(), None
     try:
         await agent.start()
-        if wish.listen:
+        if config.listen:
             from orchestrator.tls import Listener
 
-            listener = Listener(wish.listen, paths.control_socket)
+            listener = Listener(config.listen, paths.control_socket)
         stop = stop_event()
         if embedded:
-            await _lead(embedded, agent, wish, stop, stop)
+            await _lead(embedded, agent, config, stop, stop)
         else:
-            await _take_turns(agent, wish, stop)
+            await _run_ha(agent, config, stop)
     finally:
         if listener:
             listener.close()
@@ -82,15 +86,15 @@ async def serve() -> None:
         await agent.stop()
 
 
-async def _take_turns(agent: Agent, wish: Wish, stop: asyncio.Event) -> None:
-    """Wait to lead, lead, and wait again when that is over."""
+async def _run_ha(agent: Agent, config: ServerConfig, stop: asyncio.Event) -> None:
+    """High availability: wait to become the leader, lead, and wait again when the leadership is lost."""
     paths = agent.paths
     from orchestrator.store.etcd import Address
 
-    address = Address.parse(wish.store, ca=wish.ca, cert=wish.cert, key=wish.key)
-    state = api.Waiting()
+    address = Address.parse(config.store, ca=config.ca, cert=config.cert, key=config.key)
+    state = StandbyState()
     while not stop.is_set():
-        waiting = await _listen(paths, api.waiting(state))
+        waiting = await _listen(paths, make_standby_app(state))
         store = None
         try:
             while store is None and not stop.is_set():
@@ -98,60 +102,61 @@ async def _take_turns(agent: Agent, wish: Wish, stop: asyncio.Event) -> None:
         finally:
             await waiting.cleanup()
         if store and not stop.is_set():
-            await _lead(store, agent, wish, stop, store.lost, state)
+            await _lead(store, agent, config, stop, store.lost, state)
             if store.lost.is_set():
                 log.warning("this server does not lead any more")
         elif store:
             await store.close()
 
 
-async def _campaign(address: Address, paths: Paths, state: api.Waiting, stop: asyncio.Event) -> EtcdStore | None:
-    """A store that this server leads, or None where it does not answer; *state* says what it is at."""
+async def _campaign(address: Address, paths: Paths, state: StandbyState, stop: asyncio.Event) -> EtcdStore | None:
+    """The store, once this server leads; None if the store does not answer. Keeps *state* up to date."""
     from orchestrator.store.etcd import EtcdStore
 
     store = None
     try:
         store = await EtcdStore.open(address)
         await store.announce(f"servers/{_name()}", make_key(paths.keys, "seal").encode())
-        state.reason, state.away = "another server leads: ask that one (PYSTACK_HOST may name several)", False
-        await _unless(stop, store.lead(_name()))
+        state.reason, state.store_unreachable = "another server leads: ask that one (PYSTACK_HOST may name several)", False
+        await _wait_or_stop(stop, store.lead(_name()))
         return store
     except StoreError as error:
         state.reason = f"the store does not answer, so nothing can be said or changed; containers run on: {error}"
-        if not state.away:
+        if not state.store_unreachable:
             log.warning("%s", state.reason)
-        state.away = True
+        state.store_unreachable = True
         if store:
             await store.close()
-        await _unless(stop, asyncio.sleep(AGAIN_S))
+        await _wait_or_stop(stop, asyncio.sleep(RETRY_S))
         return None
 
 
 async def _lead(
-    store: Store, agent: Agent, wish: Wish, stop: asyncio.Event, over: asyncio.Event, state: api.Waiting | None = None
+    store: Store, agent: Agent, config: ServerConfig, stop: asyncio.Event, over: asyncio.Event,
+    state: StandbyState | None = None,
 ) -> None:
-    """Be the control plane until *stop* or *over*; *state* keeps what was known then."""
+    """Be the control plane until *stop* or *over*. Leaves in *state* what a stand-by can answer from."""
     paths = agent.paths
-    controller = Controller(
-        store, _name(), paths.docker_socket, paths.run, paths.keys, advertise=wish.advertise,
+    plane = ControlPlane(
+        store, _name(), paths.docker_socket, paths.run, paths.keys, advertise=config.advertise,
         reschedule_after_s=agent.engine.settings.reschedule_after_s,
     )
-    gitops = Gitops(controller, paths.root / "gitops", paths.run / "gitops")
+    gitops = Gitops(plane, paths.root / "gitops", paths.run / "gitops")
     try:
-        await controller.start()
+        await plane.start()
         await gitops.start()
-        application = api.make(controller, gitops, stop)
-        agent.answer_in(application, api.OWN_ENGINE)  # what goes to another node by the proxy needs no detour for this one
+        application = make_app(plane, gitops, stop)
+        agent.answer_in(application, OWN_ENGINE)  # requests for this node need no proxy
         runner = await _listen(paths, application)
-        await _unless(stop, over.wait())
+        await _wait_or_stop(stop, over.wait())
         await runner.cleanup()
     except StoreError as error:
         log.warning("%s", error)
     finally:
-        if state and controller.known_once:
-            state.last, state.repositories, state.since = controller, gitops, time.monotonic()
+        if state and plane.loaded:
+            state.last_plane, state.repositories, state.since = plane, gitops, time.monotonic()
         await gitops.close()
-        await controller.close()
+        await plane.close()
 
 
 async def _listen(paths: Paths, app: web.Application) -> web.AppRunner:
@@ -161,8 +166,8 @@ async def _listen(paths: Paths, app: web.Application) -> web.AppRunner:
     return runner
 
 
-async def _unless(stop: asyncio.Event, work: Awaitable[object]) -> None:
-    """Wait for *work*, or for *stop*, whichever is first."""
+async def _wait_or_stop(stop: asyncio.Event, work: Awaitable[object]) -> None:
+    """Wait for *work* or for *stop*, whichever is first; cancel the other. Raises what *work* raises."""
     tasks = [asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -179,6 +184,7 @@ def _name() -> str:
 
 
 def main() -> None:
+    """Run the server."""
     run(serve, "server", PystackError)
 
 

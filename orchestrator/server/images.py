@@ -1,11 +1,10 @@
-"""Images on the cluster: which node has what, what must be pulled, and what is carried from node to node."""
+"""The images of the cluster: which node has which, what must be pulled, and what is copied from node to node."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import Sequence, Set
-from typing import Any
 
 import msgspec
 
@@ -15,19 +14,21 @@ from orchestrator.couriers.shipping import ship
 from orchestrator.errors import PystackError, RefusedError, UnreachableError
 from orchestrator.references import tagged
 from orchestrator.server.cluster import Cluster
-from orchestrator.server.rollout import Failure
+from orchestrator.server.events import Emit, Failure, PullEvent, ShipEvent
 from orchestrator.stackfile.model import Stack
 from orchestrator.stackfile.units import parse_duration
 
 
 def max_age_s(policy: str) -> float:
-    """How old the last pull may be under *policy*: daily, weekly, every_DURATION; 0 where age does not count."""
+    """The age in seconds after which *policy* pulls again: daily, weekly or every_DURATION; 0 for any other policy."""
     if policy.startswith("every_"):
         return parse_duration(policy[6:])
     return {"daily": 86_400.0, "weekly": 604_800.0}.get(policy, 0.0)
 
 
 class Images:
+    """Pulls happen on the server's node; the other nodes get images from a node that has them."""
+
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
 
@@ -36,7 +37,7 @@ class Images:
         return self.cluster.members[self.cluster.local].courier
 
     async def _ages(self, images: Sequence[str]) -> dict[str, float | None]:
-        """Seconds since each of *images* was last pulled here, None for one that never was."""
+        """Seconds since the server's node last pulled each of *images*, None for one that it never pulled."""
         if not images:
             return {}
         data = msgspec.json.encode(images)
@@ -44,7 +45,7 @@ class Images:
         return found
 
     async def ids(self, stack: Stack) -> dict[str, str]:
-        """Image names of *stack* → identity, for those that a node has; this host's word counts before the others'."""
+        """The identities of the images of *stack* that a node has, by name. This host goes before the others."""
         names = sorted({name for s in stack.services for name in s.container.images})
         out: dict[str, str] = {}
         for node in [self.cluster.local, *sorted(self.cluster.ready - {self.cluster.local})]:
@@ -54,19 +55,19 @@ class Images:
         return out
 
     async def _on(self, node: str, images: Sequence[str]) -> dict[str, str]:
-        """Which of *images* (names or identities) a node has whole → their identities."""
+        """The identities of those of *images* (names or identities) that *node* has completely."""
         courier = self.cluster.get(node).courier
         found: dict[str, str] = await courier.call("POST", "/pystack/images/ids", data=msgspec.json.encode(images))
         return found
 
-    async def ship(self, tasks: Sequence[Task], tell: Any) -> list[Failure]:
-        """Bring the images of *tasks* to their nodes, from a node that has them."""
+    async def ship(self, tasks: Sequence[Task], emit: Emit) -> list[Failure]:
+        """Copy the images of *tasks* to their nodes, from a node that has them. Returns a failure for each that fails."""
         if len(self.cluster.members) < 2:
             return []
         wanted: dict[str, dict[str, tuple[str, Task]]] = {}
         for task in tasks:
             for name, identity in task.container.images.items():
-                if identity and not self.cluster.silent(task.node):
+                if identity and not self.cluster.unreachable_reason(task.node):
                     wanted.setdefault(task.node, {})[identity] = (name, task)
         have = {node: await self._on(node, list(images)) for node, images in wanted.items()}
         failures: list[Failure] = []
@@ -74,7 +75,7 @@ class Images:
         async def bring(node: str, image: str, name: str, task: Task) -> None:
             try:
                 source = await self._holder(image)
-                tell({"event": "ship", "image": name, "from": source, "to": node})
+                emit(ShipEvent(image=name, source=source, target=node))
                 await ship(image, self.cluster.get(source).courier, self.cluster.get(node).courier)
             except PystackError as error:
                 reason = f"image {name} cannot be brought to {node}: {error}"
@@ -88,15 +89,15 @@ class Images:
         return failures
 
     async def _holder(self, image: str) -> str:
-        """A node that has *image*. Raises RefusedError."""
+        """The name of a node that has *image*. Raises RefusedError if there is none."""
         for node in [self.cluster.local, *sorted(self.cluster.ready - {self.cluster.local})]:
             if await self._on(node, [image]):
                 return node
         raise RefusedError("no node has it any more: pull or load it again")
 
-    async def pull(self, stack: Stack, wanted_for: Set[str] | None, policy: str, tell: Any) -> list[Failure]:
-        """Bring every image that is missing, or that the policy wants anew, *wanted_for* some services or all. A failure
-        ends it before anything began."""
+    async def pull(self, stack: Stack, wanted_for: Set[str] | None, policy: str, emit: Emit) -> list[Failure]:
+        """Pull the images that no node has, or that *policy* (or their service's own) wants anew: for the services
+        *wanted_for*, None for all. Returns a failure for each image that cannot be pulled."""
         have = await self.ids(stack)
         wanted: dict[str, str] = {}
         limits: dict[str, tuple[float, str]] = {}
@@ -120,8 +121,8 @@ class Images:
         async def fetch(image: str, service: str) -> None:
             where = next(s.where for s in stack.services if s.name == service)
             try:
-                async for event in self._local.stream("POST", "/images/create", params={"fromImage": tagged(image)}):
-                    tell({"event": "pull", "image": image, **event})
+                async for line in self._local.stream("POST", "/images/create", params={"fromImage": tagged(image)}):
+                    emit(PullEvent.of(image, line))
             except RefusedError as error:
                 failures.append(Failure(task=service, where=where, reason=f"image {image}: {error}"))
 

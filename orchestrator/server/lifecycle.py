@@ -1,161 +1,161 @@
-"""A stack's tasks, stopped, started, restarted and taken away, in the order that depends_on asks for."""
+"""Takes a stack down, and stops, starts, restarts and removes its tasks, in the order that depends_on asks for."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence, Set
 
 import msgspec
 
 from agent.manifest import Task
 from orchestrator.errors import PystackError, RefusedError
 from orchestrator.planning import graph
-from orchestrator.server import guests, keys
-from orchestrator.server.records import UpOptions
-from orchestrator.server.rollout import Failure, Rollout
+from orchestrator.server import store_keys
+from orchestrator.server.dispatcher import Dispatcher
+from orchestrator.server.events import Emit, Failure, StepEvent
+from orchestrator.server.oneoff import remove_oneoffs
+from orchestrator.server.rollout import Rollout
 from orchestrator.stackfile.graph import needed
+from orchestrator.stackfile.model import Stack
 from orchestrator.store.interface import Delete, Op
 
-if TYPE_CHECKING:
-    from orchestrator.server.controller import Controller
+UP_TIMEOUT_S = 60.0
+"""How long `start` and `restart` wait until a task is up."""
+ACTIVE = ("running", "stopping", "restarting", "paused", "starting")
+"""The states of a task that still has a process."""
 
 
-async def down(controller: Controller, name: str, *, volumes: bool, tell: Any) -> None:
-    """Stop and remove in reverse order; networks go, volumes where asked. Nothing there is fine."""
-    async with controller.lock(name):
-        record = controller.stacks.get(name)
-        await guests.send_away(controller, [t for t in controller.state(name).tasks if t.desired == "guest"], tell)
-        state = controller.state(name)
+async def down(dispatcher: Dispatcher, name: str, *, volumes: bool, emit: Emit) -> None:
+    """Stop and remove all of stack *name* in reverse order, its volumes only with *volumes*. Does nothing if there is none."""
+    state = dispatcher.state
+    async with state.lock(name):
+        record = state.stacks.get(name)
+        await remove_oneoffs(dispatcher, [t for t in state.of_stack(name).tasks if t.desired == "guest"], emit)
+        current = state.of_stack(name)
         order = [set(wave) for wave in graph.waves(record.stack)] if record else []
-        placed = set().union(*order) if order else set()
-        rest = {t.service for t in state.tasks} - placed
-        for wave in [rest, *reversed(order)]:
-            names = [t.name for t in state.tasks if t.service in wave and t.name in controller.tasks]
+        orphans = {t.service for t in current.tasks} - (set().union(*order) if order else set())
+        for wave in [orphans, *reversed(order)]:
+            names = [t.name for t in current.tasks if t.service in wave and t.name in state.tasks]
             if names:
                 for task in names:
-                    tell({"event": "step", "action": "remove", "kind": "task", "name": task, "reason": "down"})
-                await controller.remove_tasks(names)
-                await controller.gone(names)
-        networks = [n.name for n in state.networks]
+                    emit(StepEvent(action="remove", kind="task", name=task, reason="down"))
+                await dispatcher.remove_tasks(names)
+                await dispatcher.wait_removed(names)
+        networks = [n.name for n in current.networks]
         for network in networks:
-            tell({"event": "step", "action": "remove", "kind": "network", "name": network, "reason": "down"})
-        operations: list[Op] = [Delete(keys.of_network(n)) for n in networks]
+            emit(StepEvent(action="remove", kind="network", name=network, reason="down"))
+        operations: list[Op] = [Delete(store_keys.of_network(n)) for n in networks]
         if volumes:
-            operations += [Delete(f"volumes/{v.name}") for v in state.volumes]
-        operations.append(Delete(f"stacks/{name}"))
-        await controller.transact(operations)
+            operations += [Delete(store_keys.of_volume(v.name)) for v in current.volumes]
+        operations.append(Delete(store_keys.of_stack(name)))
+        await state.transact(operations)
         for network in networks:
-            controller.networks.pop(network, None)
-        controller.stacks.pop(name, None)
+            state.networks.pop(network, None)
+        state.stacks.pop(name, None)
         if volumes:
-            for volume in state.volumes:
-                controller.volumes.pop(volume.name, None)
-        await controller.cluster.deliver()
+            for volume in current.volumes:
+                state.volumes.pop(volume.name, None)
+        await dispatcher.cluster.deliver()
         if volumes:
-            await _remove_volumes(controller, name, tell)
+            await _remove_volumes(dispatcher, name, emit)
 
 
-async def _remove_volumes(controller: Controller, stack: str, tell: Any) -> None:
+async def _remove_volumes(dispatcher: Dispatcher, stack: str, emit: Emit) -> None:
+    """Remove the stack's volumes from every node that answers."""
     filters = msgspec.json.encode({"label": [f"com.docker.compose.project={stack}"]}).decode()
-    for name in sorted(controller.cluster.ready):
-        courier = controller.cluster.members[name].courier
+    for name in sorted(dispatcher.cluster.ready):
+        courier = dispatcher.cluster.members[name].courier
         found = await courier.call("GET", "/volumes", params={"filters": filters})
         for volume in found["Volumes"]:
-            tell({"event": "step", "action": "remove", "kind": "volume", "name": volume["Name"], "node": name,
-                  "reason": "down -v"})
+            emit(StepEvent(action="remove", kind="volume", name=volume["Name"], node=name, reason="down -v"))
             await courier.call("DELETE", f"/volumes/{volume['Name']}")
 
 
-async def act(
-    controller: Controller, name: str, verb: str, services: Sequence[str], tell: Any, *, timeout_s: float | None = None
+async def change_desired_state(
+    dispatcher: Dispatcher, name: str, verb: str, services: Sequence[str], emit: Emit, *, timeout_s: float | None = None
 ) -> list[Failure]:
-    """stop, start or restart the tasks of a stack, in the order that depends_on asks for; start takes along what the
-    services need, restart those whose depends_on asks for it. *timeout_s* is how long a
-    container may take to end, instead of its own stop_grace_period."""
-    async with controller.lock(name):
-        stack = controller.known(name).stack
-        unknown = set(services) - {s.name for s in stack.services}
-        if unknown:
-            raise RefusedError(f"stack {name} has no service {', '.join(sorted(unknown))}", 404)
-        chosen = set(services) or {s.name for s in stack.services}
-        if verb == "start":
-            chosen = needed(stack.services, chosen)
-        elif verb == "restart":
-            chosen = graph.restarted_with(stack, chosen)
+    """Stop, start or restart (*verb*) the tasks of stack *name*, in the order that depends_on asks for; all if *services* is
+    empty. `start` includes the services that they depend on, `restart` those whose depends_on asks to be restarted.
+
+    *timeout_s* is how long a container may take to end, instead of its own stop_grace_period. Returns the tasks that failed.
+    Raises RefusedError (404) if there is no such stack or service."""
+    state = dispatcher.state
+    async with state.lock(name):
+        stack = state.get_stack(name).stack
+        chosen = _services(stack, verb, services)
         order = list(graph.waves(stack))
         for wave in reversed(order) if verb == "stop" else order:
             tasks = [
-                t for t in controller.state(name).tasks
+                t for t in state.of_stack(name).tasks
                 if t.service in wave and t.service in chosen and t.desired != "guest"
             ]
-            changed = [_changed(controller, t, verb) for t in tasks]
             if not tasks:
                 continue
+            changed = [_changed(dispatcher, t, verb) for t in tasks]
             for task in tasks:
-                tell({"event": "step", "action": "update", "kind": "task", "name": task.name, "reason": verb})
-            await controller.write_tasks(changed)
-            hurry = asyncio.create_task(_hurry(controller, changed, timeout_s)) if timeout_s is not None else None
-            failures = await _settled(controller, changed, verb)
-            if hurry:
-                hurry.cancel()
+                emit(StepEvent(action="update", kind="task", name=task.name, reason=verb))
+            await dispatcher.write_tasks(changed)
+            killer = asyncio.create_task(_kill_after(dispatcher, changed, timeout_s)) if timeout_s is not None else None
+            failures = await _wait(dispatcher, stack, changed, verb)
+            if killer:
+                killer.cancel()
             if failures:
                 return failures
     return []
 
 
-async def _hurry(controller: Controller, tasks: Sequence[Task], timeout_s: float) -> None:
-    """End what has not ended by itself after so long."""
+def _services(stack: Stack, verb: str, services: Sequence[str]) -> Set[str]:
+    """The services that *verb* is for, if the user named *services*."""
+    known = {s.name for s in stack.services}
+    if unknown := set(services) - known:
+        raise RefusedError(f"stack {stack.name} has no service {', '.join(sorted(unknown))}", 404)
+    chosen = set(services) or known
+    if verb == "start":
+        return needed(stack.services, chosen)
+    return graph.restarted_with(stack, chosen) if verb == "restart" else chosen
+
+
+async def _kill_after(dispatcher: Dispatcher, tasks: Sequence[Task], timeout_s: float) -> None:
+    """Wait for *timeout_s*, then kill those of *tasks* that have not ended."""
     await asyncio.sleep(timeout_s)
     for task in tasks:
-        status, member = controller.statuses.by_task.get(task.name), controller.cluster.members.get(task.node)
+        status, member = dispatcher.statuses.by_task.get(task.name), dispatcher.cluster.members.get(task.node)
         if status and status.container and status.state == "stopping" and member and member.ready:
             with contextlib.suppress(PystackError):
                 await member.courier.call("POST", f"/containers/{status.container}/kill")
 
 
-async def again(controller: Controller, name: str, tell: Any, wishes: Mapping[str, str] = {}) -> list[Failure]:
-    """Bring a stack up as it is, with as many replicas as it has, on the nodes that are right for it now."""
-    scale: dict[str, int] = {}
-    for task in controller.state(name).tasks:
-        scale[task.service] = scale.get(task.service, 0) + (task.desired != "guest")
-    record = controller.known(name).stack
-    fixed = {s.name for s in record.services if s.mode.startswith("replicated")}
-    options = UpOptions(scale={k: v for k, v in scale.items() if k in fixed}, moves=dict(wishes))
-    return await controller.up(record, options, tell)
-
-
-async def remove(controller: Controller, name: str, tasks: Sequence[str], tell: Any) -> None:
-    """Take tasks out of what the stack is now; its file still asks for them."""
-    async with controller.lock(name):
-        there = {t.name for t in controller.state(name).tasks}
+async def remove(dispatcher: Dispatcher, name: str, tasks: Sequence[str], emit: Emit) -> None:
+    """Remove *tasks* of stack *name*; the next `up` makes them anew. Raises RefusedError (404) if one is not there."""
+    async with dispatcher.state.lock(name):
+        there = {t.name for t in dispatcher.state.of_stack(name).tasks}
         if unknown := set(tasks) - there:
             raise RefusedError(f"stack {name} has no task {', '.join(sorted(unknown))}", 404)
         for task in tasks:
-            tell({"event": "step", "action": "remove", "kind": "task", "name": task, "reason": "rm"})
-        await controller.remove_tasks(tasks)
-        await controller.gone(tasks)
+            emit(StepEvent(action="remove", kind="task", name=task, reason="rm"))
+        await dispatcher.remove_tasks(tasks)
+        await dispatcher.wait_removed(tasks)
 
 
-def _changed(controller: Controller, task: Task, verb: str) -> Task:
+def _changed(dispatcher: Dispatcher, task: Task, verb: str) -> Task:
+    """*task* with the desired state that *verb* asks for."""
     if verb == "stop":
         return msgspec.structs.replace(task, desired="stopped")
-    # one that ended by itself is started by a new generation too; one that runs is left alone by `start`
-    status = controller.statuses.by_task.get(task.name)
+    # a task that ended by itself is started by a new generation too; `start` leaves one that runs alone
+    status = dispatcher.statuses.by_task.get(task.name)
     runs = status is not None and status.state in ("running", "paused", "starting", "restarting")
-    again = verb == "restart" or not runs
-    return msgspec.structs.replace(task, desired="running", generation=task.generation + (1 if again else 0))
+    anew = verb == "restart" or not runs
+    return msgspec.structs.replace(task, desired="running", generation=task.generation + (1 if anew else 0))
 
 
-async def _settled(controller: Controller, tasks: Sequence[Task], verb: str) -> list[Failure]:
+async def _wait(dispatcher: Dispatcher, stack: Stack, tasks: Sequence[Task], verb: str) -> list[Failure]:
+    """Wait until *tasks* are stopped, or up. Returns those that failed."""
     if verb == "stop":
-        up = ("running", "stopping", "restarting", "paused", "starting")
-        await controller.statuses.until(lambda: True if not any(
-            (s := controller.statuses.by_task.get(t.name)) and s.state in up for t in tasks
-        ) else None)
+        by_task = dispatcher.statuses.by_task
+        await dispatcher.statuses.until(
+            lambda: True if not any((s := by_task.get(t.name)) and s.state in ACTIVE for t in tasks) else None
+        )
         return []
-    rollout = Rollout(controller.known(tasks[0].stack).stack.services, tasks, controller.statuses,
-                      lambda t: asyncio.ensure_future(controller.write_tasks(t)), want="up", timeout_s=60,
-                      lost=controller.lost)
-    return [await controller.with_log(f) for f in await rollout.run()]
+    rollout = Rollout(stack.services, tasks, dispatcher, want="up", timeout_s=UP_TIMEOUT_S)
+    return [await dispatcher.with_log(f) for f in await rollout.run()]

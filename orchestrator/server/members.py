@@ -1,4 +1,4 @@
-"""The nodes of the cluster, each with its courier: what it was told, whether it answers, what it says."""
+"""The connection to one node: sends it its manifest, follows its statuses, and knows whether it answers."""
 
 from __future__ import annotations
 
@@ -25,23 +25,25 @@ log = logging.getLogger(__name__)
 
 
 def key_of(facts: Facts, purpose: str) -> str:
+    """The node's public key for *purpose* ("seal" or "tunnel"), "" if it has none."""
     return facts.seal_key if purpose == "seal" else facts.tunnel_key
 
 
-def shared(facts: Facts) -> tuple[object, ...]:
-    """What of a node's facts stands in the manifests of others: these must be right before all nodes were heard again."""
+def published_facts(facts: Facts) -> tuple[object, ...]:
+    """The facts of a node that the manifests of other nodes contain: a server that starts must know them before it delivers."""
     return facts.mtu, facts.ssh_key, facts.seal_key, facts.tunnel_key, facts.addresses
 
 
-async def _nobody(member: Member) -> None:
+async def _ignore(member: NodeConnection) -> None:
     del member
 
 
-class Member:
-    """One node: delivers its manifest when it changed, and follows its statuses for as long as it lives."""
+class NodeConnection:
+    """*socket* is the agent's, or the local end of *tunnel*, the SSH connection that forwards it. *mailbox* is set for a node
+    that reads its manifest from etcd. *manifest* makes the node's manifest, *on_status* takes each status."""
 
     def __init__(
-        self, node: Node, socket: Path, manifest: Callable[[str], Manifest], heard: Callable[[TaskStatus], None],
+        self, node: Node, socket: Path, manifest: Callable[[str], Manifest], on_status: Callable[[TaskStatus], None],
         tunnel: Tunnel | None = None, mailbox: Mailbox | None = None,
     ) -> None:
         self.node = node
@@ -50,15 +52,15 @@ class Member:
         self.tunnel = tunnel
         self.problem = "not connected yet"
         self.synced = asyncio.Event()
-        self.returned: Callable[[Member], Awaitable[None]] = _nobody
-        """Called when the node answers, and what it is now is known."""
-        self.heard_at = 0.0
+        self.on_connected: Callable[[NodeConnection], Awaitable[None]] = _ignore
+        """Awaited each time the node is connected and its facts are known."""
+        self.connected_at = 0.0
         self.silent_since: float | None = asyncio.get_running_loop().time()
-        """By the loop's clock; None while it answers."""
+        """Since when the node does not answer, by the loop's clock in seconds; None while it does."""
         self._manifest = manifest
-        self._heard = heard
+        self._on_status = on_status
         self._delivery: asyncio.Future[None] | None = None
-        self._greeting: asyncio.Task[None] | None = None
+        self._first_delivery: asyncio.Task[None] | None = None
         self._deliverer: asyncio.Task[None] | None = None
         self._listener: asyncio.Task[None] | None = None
         self._delivered: Manifest | None = None
@@ -67,29 +69,31 @@ class Member:
 
     @property
     def ready(self) -> bool:
+        """Whether the node answers."""
         return self.synced.is_set()
 
     def start(self) -> None:
+        """Begin to connect, for as long as it takes."""
         if self.tunnel:
-            self.tunnel.said = self._tunnel_said
+            self.tunnel.said = self._on_tunnel_problem
             self.tunnel.start()
-        self._listener = asyncio.create_task(self._listen(), name=f"listen to {self.node.name}")
+        self._listener = asyncio.create_task(self._follow_statuses(), name=f"listen to {self.node.name}")
 
-    def _tunnel_said(self, problem: str) -> None:
+    def _on_tunnel_problem(self, problem: str) -> None:
         if problem:
             self.problem = problem
 
-    async def _listen(self) -> None:
-        """Follow the node's statuses; a lost stream is taken up again, with back-off."""
+    async def _follow_statuses(self) -> None:
+        """Follow the node's statuses; a lost stream is opened again, with back-off."""
         pause = 0.05
         while True:
             try:
                 async for status in self.courier.statuses():
                     pause = 0.05
                     if status is None:
-                        await self._returned()
+                        await self._connected()
                     else:
-                        self._heard(status)
+                        self._on_status(status)
             except (UnreachableError, RefusedError) as error:
                 if self.tunnel is None or self.ready:
                     self.problem = str(error).removeprefix(f"node {self.node.name} does not answer: ")
@@ -100,28 +104,28 @@ class Member:
             await asyncio.sleep(pause)
             pause = min(5.0 if self.tunnel is None else 1.0, pause * 2)
 
-    async def _returned(self) -> None:
-        """The node answers: learn what it is, and tell it what it must be."""
-        self.heard_at = asyncio.get_running_loop().time()
-        await self.look()
-        await self.returned(self)
+    async def _connected(self) -> None:
+        """The node answers: fetch its facts, then deliver its manifest."""
+        self.connected_at = asyncio.get_running_loop().time()
+        await self.refresh_facts()
+        await self.on_connected(self)
         self.problem = ""
         self.silent_since = None
         self.synced.set()
-        self._greeting = asyncio.create_task(self._deliver_quietly())
+        self._first_delivery = asyncio.create_task(self._deliver_quietly())
 
-    async def look(self) -> None:
-        """Learn what the node is now. Raises UnreachableError, RefusedError."""
+    async def refresh_facts(self) -> None:
+        """Fetch the facts of the node. Raises UnreachableError, RefusedError."""
         before = self.node.facts
         where = {"underlay": self.node.underlay}
         facts = msgspec.convert(await self.courier.call("GET", "/pystack/facts", params=where), Facts)
         self.node = msgspec.structs.replace(self.node, facts=facts)
         for purpose in PURPOSES:
-            if key_of(before, purpose) and not key_of(facts, purpose):  # its disk is another, and it is in use
+            if key_of(before, purpose) and not key_of(facts, purpose):  # it has another disk, and the key is in use
                 await self.ask_key(purpose)
 
     async def ask_key(self, purpose: str) -> None:
-        """Have the node's public key for *purpose* made. Raises UnreachableError, RefusedError."""
+        """Fetch the node's public key for *purpose*; it makes one if it has none. Raises UnreachableError, RefusedError."""
         made = await self.courier.call("POST", f"/pystack/keys/{purpose}")
         facts = msgspec.structs.replace(self.node.facts, **{f"{purpose}_key": made["key"]})
         self.node = msgspec.structs.replace(self.node, facts=facts)
@@ -133,9 +137,9 @@ class Member:
             log.warning("node %s: %s", self.node.name, error)
 
     async def deliver(self) -> None:
-        """Return when a manifest at least as new as this moment's is with the node; many calls share one delivery.
+        """Send the node its manifest as of now, and return when the node has it. Calls of one moment share one delivery.
 
-        A node that does not answer gets it when it is back: that is no error."""
+        A node that does not answer gets it when it is back; that raises nothing. Raises RefusedError."""
         if not self.ready and self.mailbox is None:
             return
         if self._delivery is None:
@@ -154,7 +158,7 @@ class Member:
                     self._delivered, revision=manifest.revision, serial=""
                 ) == manifest
                 if not same:
-                    await self._hand_over(manifest)
+                    await self._send_manifest(manifest)
             except UnreachableError:
                 current.set_result(None)
             except PystackError as error:
@@ -163,8 +167,8 @@ class Member:
             else:
                 current.set_result(None)
 
-    async def _hand_over(self, manifest: Manifest) -> None:
-        """What changed since the last delivery, or the whole where the node knows of no last one."""
+    async def _send_manifest(self, manifest: Manifest) -> None:
+        """Send the changes since the last delivery, or all of it if the node does not have that one."""
         if self.mailbox:
             digest = await self.mailbox.put(manifest)
             self._delivered = manifest
@@ -186,6 +190,7 @@ class Member:
         self._delivered = named
 
     async def close(self) -> None:
+        """Disconnect."""
         if self._listener:
             self._listener.cancel()
             await asyncio.gather(self._listener, return_exceptions=True)

@@ -11,9 +11,16 @@ import msgspec
 from orchestrator import __version__
 
 
+class Stream(msgspec.Struct, frozen=True):
+    """The answer type of a route that streams: one JSON object of type *of* a line."""
+
+    of: Any
+
+
 def document(routes: Sequence[tuple[str, str, Any, Any, Any]]) -> dict[str, Any]:
-    """*routes* are (method, path, handler, request type, answer type)."""
-    types = [t for _, _, _, asked, given in routes for t in (asked, given) if t is not None]
+    """The document for *routes*: (method, path, handler, request type, answer type), the types None if there is no body. The
+    answer type is a Stream if the answer is one object a line."""
+    types = [t for *_, asked, given in routes for t in (asked, _line_type(given)) if t is not None]
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     by_type = dict(zip(map(repr, types), schemas, strict=True))
     paths: dict[str, Any] = {}
@@ -34,7 +41,8 @@ def document(routes: Sequence[tuple[str, str, Any, Any, Any]]) -> dict[str, Any]
             },
         }
         if given is not None:
-            operation["responses"]["200"]["content"] = {"application/json": {"schema": by_type[repr(given)]}}
+            media = "application/x-ndjson" if isinstance(given, Stream) else "application/json"
+            operation["responses"]["200"]["content"] = {media: {"schema": by_type[repr(_line_type(given))]}}
         if asked is not None:
             operation["requestBody"] = {"content": {"application/json": {"schema": by_type[repr(asked)]}}}
         verbs = ("get", "post", "put", "delete") if method == "*" else (method.lower(),)
@@ -47,3 +55,7 @@ def document(routes: Sequence[tuple[str, str, Any, Any, Any]]) -> dict[str, Any]
         "paths": paths,
         "components": {"schemas": components},
     }
+
+
+def _line_type(given: Any) -> Any:
+    return given.of if isinstance(given, Stream) else given

@@ -11,6 +11,9 @@ from aiohttp import web
 from agent.takeover import Taken, Written
 
 HOP = {"connection", "host", "transfer-encoding", "keep-alive", "upgrade", "te", "trailer"}
+"""Headers of one connection alone (RFC 9110, section 7.6.1)."""
+CHUNK = 1 << 16
+"""Bytes."""
 
 
 async def forward(request: web.Request, socket: Path, path: str) -> web.StreamResponse:
@@ -19,6 +22,31 @@ async def forward(request: web.Request, socket: Path, path: str) -> web.StreamRe
         reader, writer = await asyncio.open_unix_connection(socket, limit=1 << 18)
     except OSError as error:
         return web.json_response({"message": f"the node's agent does not answer: {error}"}, status=502)
+    tasks: list[asyncio.Task[None]] = []
+    try:
+        sender = asyncio.create_task(_send(request, path, writer))
+        tasks.append(sender)
+        if request.headers.get("Upgrade"):
+            await sender
+            client = Taken(request)
+            tasks += [asyncio.create_task(_pass_on(client.reader, writer)), asyncio.create_task(_hang_up(client, writer))]
+            while data := await reader.read(CHUNK):
+                await client.send(data)
+        else:
+            await _send_back(request, reader)
+    except ConnectionError:
+        pass
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        with contextlib.suppress(OSError):
+            writer.close()
+    return Written()
+
+
+async def _send(request: web.Request, path: str, writer: asyncio.StreamWriter) -> None:
+    """Send the head and the body of *request* to the agent."""
     upgrade = request.headers.get("Upgrade")
     query = f"?{request.rel_url.raw_query_string}" if request.rel_url.raw_query_string else ""
     head = [f"{request.method} {path}{query} HTTP/1.1", "Host: node"]
@@ -29,56 +57,37 @@ async def forward(request: web.Request, socket: Path, path: str) -> web.StreamRe
     chunked = request.can_read_body and request.content_length is None
     if chunked:
         head.append("Transfer-Encoding: chunked")
+    writer.write("\r\n".join([*head, "", ""]).encode())
+    if request.can_read_body:
+        async for data in request.content.iter_any():
+            writer.write(b"%x\r\n%s\r\n" % (len(data), data) if chunked else data)
+            await writer.drain()
+    if chunked:
+        writer.write(b"0\r\n\r\n")
+    await writer.drain()
+
+
+async def _send_back(request: web.Request, reader: asyncio.StreamReader) -> None:
+    """Send the agent's answer to the client, byte for byte."""
     transport = request.transport
     assert transport is not None
+    while data := await reader.read(CHUNK):
+        if transport.is_closing():
+            return
+        transport.write(data)
+        await request.protocol._drain_helper()
 
-    async def send() -> None:
-        writer.write("\r\n".join([*head, "", ""]).encode())
-        if request.can_read_body:
-            async for data in request.content.iter_any():
-                writer.write(b"%x\r\n%s\r\n" % (len(data), data) if chunked else data)
-                await writer.drain()
-        if chunked:
-            writer.write(b"0\r\n\r\n")
+
+async def _hang_up(client: Taken, writer: asyncio.StreamWriter) -> None:
+    """A client that goes away as a whole has more than ended its input: the agent hears of that too."""
+    await client.lost.wait()
+    writer.close()
+
+
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Copy bytes to the end, and then close that direction."""
+    while data := await reader.read(CHUNK):
+        writer.write(data)
         await writer.drain()
-
-    async def back() -> None:
-        while data := await reader.read(1 << 16):
-            if transport.is_closing():
-                return
-            transport.write(data)
-            await request.protocol._drain_helper()
-
-    tasks: list[asyncio.Task[None]] = []
-    try:
-        sender = asyncio.create_task(send())
-        tasks.append(sender)
-        if upgrade:
-            await sender
-            client = Taken(request)
-
-            async def onward() -> None:
-                while data := await client.reader.read(1 << 16):
-                    writer.write(data)
-                    await writer.drain()
-                if writer.can_write_eof():
-                    writer.write_eof()
-
-            async def hang_up() -> None:
-                await client.lost.wait()
-                writer.close()
-
-            tasks += [asyncio.create_task(onward()), asyncio.create_task(hang_up())]
-            while data := await reader.read(1 << 16):
-                await client.send(data)
-        else:
-            await back()
-    except ConnectionError:
-        pass
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        with contextlib.suppress(OSError):
-            writer.close()
-    return Written()
+    if writer.can_write_eof():
+        writer.write_eof()

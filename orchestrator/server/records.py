@@ -1,4 +1,4 @@
-"""What is asked of the controller, and what it keeps of a stack."""
+"""What `up` and `plan` are asked, and what the store keeps of a stack."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from orchestrator.stackfile.model import Stack
 
 
 class StackRecord(Record, frozen=True, kw_only=True):
-    """A stack as it was applied: when, by whom, and why if they said so; *source* is REPOSITORY@COMMIT where it is from one."""
+    """A stack as it was applied: when, by whom, and why (*message*). *source* is REPOSITORY@COMMIT if git is its source."""
 
     stack: Stack
     revision: int
@@ -19,8 +19,8 @@ class StackRecord(Record, frozen=True, kw_only=True):
 
 
 class UpOptions(Record, frozen=True, kw_only=True):
-    """Options of `up` and `plan`. *wait* for all to be up, or, *attached*, only until all has begun.
-    *no_start* makes all but starts nothing; *no_tasks* makes networks and volumes alone."""
+    """Options of `up` and `plan`. *wait*: until all tasks are up; *attached*: only until all were started. *no_start* creates
+    everything and starts nothing; *no_tasks* creates only networks and volumes. *moves* maps tasks to nodes."""
 
     services: tuple[str, ...] = ()
     scale: dict[str, int] = {}
@@ -41,7 +41,7 @@ class UpOptions(Record, frozen=True, kw_only=True):
 
 
 class SavedPlan(Record, frozen=True, kw_only=True):
-    """A plan with all that it was made from."""
+    """A plan, and the stack and options that it was made from."""
 
     stack: Stack
     options: UpOptions

@@ -1,7 +1,7 @@
-"""A plan made true, service by service: each waits for what it needs, and says what it does.
+"""Rolls a plan out, service by service: each service waits until the services that it depends on are there.
 
-Gates are the conditions of depends_on; services without one start side by side. A failure ends the rollout of what waits
-for it; the rest goes on, and all failures are told at the end.
+The conditions of depends_on are the gates; services without one start side by side. A failure stops the services that wait
+for it; the others go on, and all failures are returned at the end.
 """
 
 from __future__ import annotations
@@ -9,43 +9,49 @@ from __future__ import annotations
 import asyncio
 import datetime
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import msgspec
 
-from agent.manifest import Record, Task, TaskStatus, digest
+from agent.manifest import Task, TaskStatus, digest
+from orchestrator.server.events import Failure
+from orchestrator.server.rolling_update import UpdateActions, update
 from orchestrator.server.statuses import Statuses, serves
-from orchestrator.server.updating import Hands, update
 from orchestrator.stackfile.model import Dependency, Service
 
 SETTLE_S = 0.1
 LOOP_LIMIT = 5
 
 
-class Failure(Record, frozen=True, kw_only=True):
-    """One task that did not get there: *where* in the stack file, why, its exit code and its last words."""
-
-    task: str
-    where: str
-    reason: str
-    exit_code: int | None = None
-    log: tuple[str, ...] = ()
+class DependencyFailedError(Exception):
+    """A service that this one waits for has failed; the failure itself is in the rollout's list already."""
 
 
-class GoneError(Exception):
-    """Something that is waited for failed already and is told elsewhere."""
+class TaskControl(Protocol):
+    """What a rollout needs of the cluster; the `Dispatcher` has it."""
+
+    statuses: Statuses
+
+    async def write_tasks(self, tasks: Sequence[Task]) -> None:
+        """Write *tasks* to the store and deliver them to their nodes."""
+        ...
+
+    def unreachable_reason(self, task: Task) -> str:
+        """Why the node of *task* does not answer, "" if it does."""
+        ...
 
 
 def is_current(task: Task, status: TaskStatus | None) -> bool:
-    """The status speaks of this very task, not of its predecessor."""
+    """Whether *status* is of this very task, and not of its predecessor of the same name."""
     return status is not None and status.digest == digest(task.container) and status.generation >= task.generation
 
 
 def verdict(task: Task, status: TaskStatus | None, *, now: float, want: str) -> str | None:
-    """None while undecided, "" when *want* holds, or the reason why it never will.
+    """None while it is open, "" once *want* holds, or the reason why it never will.
 
-    *want*: "up" (running and staying so, healthy where there is a check, or done with exit 0), "begun" (started, whatever came
-    of it), or a condition of depends_on. *now* is seconds since the epoch."""
+    *want* is "up" (runs and stays up, is healthy if it has a healthcheck, or ended with exit code 0), "begun" (was started,
+    whatever came of it), or a condition of depends_on. *now* is in seconds since the epoch."""
     if status is None:
         return None
     if status.error and (status.state == "failed" or not status.container):
@@ -87,33 +93,36 @@ def _epoch(stamp: str) -> float:
 
 
 class Rollout:
-    """One `up`. *want* is what every task is waited for: "up", "begun", or "" for nothing. *write* changes tasks in the store
-    and on their nodes, in one go. What `rolling` lists is exchanged a few at a time, by *hands*."""
+    """The rollout of one plan. *want* is what it waits for with every task: "up", "begun", or "" for nothing. *timeout_s* is
+    the longest wait for one task. *rolling* lists the tasks that a rolling update replaces, as they are now (service → name →
+    task); *actions* replaces them."""
 
     def __init__(
-        self, services: Sequence[Service], tasks: Sequence[Task], statuses: Statuses,
-        write: Callable[[Sequence[Task]], asyncio.Future[None]], *, want: str, timeout_s: float | None,
-        lost: Callable[[Task], str] = lambda _: "", hands: Hands | None = None,
+        self, services: Sequence[Service], tasks: Sequence[Task], control: TaskControl, *, want: str,
+        timeout_s: float | None, rolling: Mapping[str, Mapping[str, Task]] = {}, actions: UpdateActions | None = None,
     ) -> None:
         self.services = {s.name: s for s in services}
         self.tasks: dict[str, list[Task]] = {}
-        for task in tasks:
-            self.tasks.setdefault(task.service, []).append(task)
-        self.statuses = statuses
-        self.write = write
+        self.set_tasks(tasks)
+        self.control = control
+        self.statuses = control.statuses
         self.want = want
         self.timeout_s = timeout_s
-        self.lost = lost
-        self.hands = hands
+        self.actions = actions
         self.failures: list[Failure] = []
-        self.rolling: dict[str, dict[str, Task]] = {}
-        """Tasks of services that are updated by and by, as they are now: service → name → task."""
+        self.rolling = rolling
         self.reverted: set[str] = set()
         """Services whose update failed, and which have their old definition again."""
         self._kept: set[str] = set()
 
-    def gated(self, service: str) -> bool:
-        """Something that *service* needs must first get somewhere. What is in place already holds nobody up."""
+    def set_tasks(self, tasks: Sequence[Task]) -> None:
+        """Roll out *tasks*, in this order within each service."""
+        self.tasks = {}
+        for task in tasks:
+            self.tasks.setdefault(task.service, []).append(task)
+
+    def must_wait(self, service: str) -> bool:
+        """Whether *service* depends on a service that is not yet as far as it must be."""
         one = self.services.get(service)
         return one is not None and any(not self._met(d) for d in self._needs(one))
 
@@ -128,6 +137,7 @@ class Rollout:
         )
 
     async def run(self) -> list[Failure]:
+        """Roll out every service, side by side. Returns the tasks that failed."""
         async with asyncio.TaskGroup() as group:
             for name in self.tasks:
                 group.create_task(self._service(name))
@@ -143,13 +153,13 @@ class Rollout:
             for dependency in self._needs(one):
                 try:
                     await self._gate(dependency)
-                except GoneError:
+                except DependencyFailedError:
                     if dependency.required:
                         self._kept |= rolling.keys()
                         return self._give_up(one, dependency)
         if held:
             released = [msgspec.structs.replace(t, desired="running") for t in held]
-            await self.write(released)
+            await self.control.write_tasks(released)
             self.tasks[name] = [next((r for r in released if r.name == t.name), t) for t in self.tasks[name]]
         if rolling:
             await self._update(one, rolling)
@@ -158,11 +168,11 @@ class Rollout:
                 if task.name not in rolling:
                     await self._up(task)
 
-    async def _update(self, one: Service, before: dict[str, Task]) -> None:
-        assert self.hands
-        # what does not serve anyway goes first: nothing is lost by it
+    async def _update(self, one: Service, before: Mapping[str, Task]) -> None:
+        assert self.actions
+        # tasks that do not serve go first: nothing is lost by it
         after = sorted((t for t in self.tasks[one.name] if t.name in before), key=lambda t: (self._serves(t.name), t.index))
-        outcome = await update(one, before, after, self.hands, self._lasts)
+        outcome = await update(one, before, after, self.actions, self._wait_stable)
         self._kept |= set(outcome.kept)
         for name, reason in outcome.reasons.items():
             self._fail(next((t for t in after if t.name == name), msgspec.structs.replace(after[0], name=name)), reason)
@@ -182,11 +192,11 @@ class Rollout:
         status = self.statuses.by_task.get(task)
         return status is not None and serves(status)
 
-    async def _lasts(self, task: Task, seconds: float) -> str:
-        """"" once *task* is up, takes connections, and has stayed so for *seconds*, or why not."""
+    async def _wait_stable(self, task: Task, seconds: float) -> str:
+        """Wait until *task* is up and takes connections, and then for *seconds*. Returns "", or the reason why it failed."""
         def up() -> str | None:
             status = self.statuses.by_task.get(task.name)
-            found = self.lost(task) or verdict(task, status, now=time.time(), want="up")
+            found = self.control.unreachable_reason(task) or verdict(task, status, now=time.time(), want="up")
             return None if found == "" and status and not status.listens else found
 
         def down() -> str | None:
@@ -222,7 +232,8 @@ class Rollout:
                     return "failed"
                 current = next((t for t in self.tasks[task.service] if t.name == task.name), task)
                 status = self.statuses.by_task.get(task.name)
-                return self.lost(current) or verdict(current, status, now=time.time(), want=dependency.condition)
+                return self.control.unreachable_reason(current) or verdict(
+                    current, status, now=time.time(), want=dependency.condition)
 
             try:
                 reason = await self.statuses.until(answer, within_s=self.timeout_s)
@@ -231,11 +242,12 @@ class Rollout:
             if reason:
                 if task.name not in self._kept:
                     self._fail(task, reason)
-                raise GoneError
+                raise DependencyFailedError
 
     async def _up(self, task: Task) -> None:
         def answer() -> str | None:
-            return self.lost(task) or verdict(task, self.statuses.by_task.get(task.name), now=time.time(), want=self.want)
+            status = self.statuses.by_task.get(task.name)
+            return self.control.unreachable_reason(task) or verdict(task, status, now=time.time(), want=self.want)
 
         try:
             reason = await self.statuses.until(answer, within_s=self.timeout_s)

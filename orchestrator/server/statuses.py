@@ -1,4 +1,4 @@
-"""What the nodes last said of their tasks, and a way to wait until they say what is hoped for."""
+"""The last status of every task, and a way to wait for a change."""
 
 from __future__ import annotations
 
@@ -12,29 +12,32 @@ T = TypeVar("T")
 
 
 def serves(status: TaskStatus) -> bool:
-    """The task can take connections: it runs, is healthy where it has a check, and listens where it is to."""
+    """Whether the task takes connections: it runs, is healthy if it has a healthcheck, and listens on its ports."""
     return may_serve(status) and status.listens
 
 
 def may_serve(status: TaskStatus) -> bool:
-    """The task is to take connections where no other can."""
+    """Whether the task gets connections if no other task of its service serves: it may not listen yet."""
     return status.state == "running" and status.health in ("", "healthy")
 
 
 class Statuses:
+    """Statuses by the names of their tasks. *listeners* are called with each change."""
+
     def __init__(self) -> None:
         self.by_task: dict[str, TaskStatus] = {}
         self.nodes: dict[str, str] = {}
-        """Which node the last word on a task came from."""
+        """The node that reported the last status of a task."""
         self.listeners: set[Callable[[TaskStatus], None]] = set()
         self._waiters: set[asyncio.Event] = set()
 
     def update(self, node: str, status: TaskStatus) -> None:
+        """Take in what *node* reports. A pending task without container and error is one that the node has removed."""
         if self.by_task.get(status.task) == status:
             return
         if status.state == "pending" and not status.container and not status.error:
             if self.nodes.get(status.task, node) != node:
-                return  # gone from where it was: what it is now is for its new node to say
+                return  # removed from its old node; its new node reports it now
             self.by_task.pop(status.task, None)
             self.nodes.pop(status.task, None)
         else:
@@ -45,19 +48,19 @@ class Statuses:
         self.wake()
 
     def forget(self, tasks: Set[str]) -> None:
-        """Nobody will say any more what these are."""
+        """Drop the statuses of *tasks*: no node will report them any more."""
         for task in tasks:
             self.by_task.pop(task, None)
             self.nodes.pop(task, None)
 
     def wake(self) -> None:
-        """Something changed that answers may depend on."""
+        """Have every `until` ask again: something changed that its answer may depend on."""
         for event in self._waiters:
             event.set()
 
     async def until(self, answer: Callable[[], T | None], *, within_s: float | None = None) -> T:
-        """What *answer* says once it says something; asked again after each change, and every 0.1 s where it depends
-        on time. Raises TimeoutError."""
+        """Call *answer* after each change, and every 0.1 s since it may depend on the time, until it returns something but
+        None; return that. Raises TimeoutError after *within_s* seconds."""
         event = asyncio.Event()
         self._waiters.add(event)
         try:

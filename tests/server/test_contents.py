@@ -60,25 +60,25 @@ async def test_the_store_has_no_secret_in_the_clear_and_the_node_has(store: Sqli
     contents = await opened(store, tmp_path / "server")
     given = stack(secret(b"hunter2"))
     await contents.keep(given.contents)
-    settled = contents.settled(given)
+    settled = contents.with_digests(given)
     file = settled.services[0].container.files[0]
     assert file.digest
     assert b"hunter2" not in msgspec.json.encode(settled)
     assert all(b"hunter2" not in e.value for e in await store.scan(""))
     public = make_key(tmp_path / "node", "seal")
-    sent = contents.sent(file, public)
+    sent = contents.content_for_node(file, public)
     assert sent
     assert unseal(tmp_path / "node", sent.data, file.digest) == b"hunter2"
-    assert contents.sent(file, public) == sent, "sealed once for each node, so that nothing seems to have changed"
-    assert contents.sent(file, "") is None
+    assert contents.content_for_node(file, public) == sent, "sealed once for each node, so that nothing seems to have changed"
+    assert contents.content_for_node(file, "") is None
     # the same again is the same task; another content is another
-    assert contents.settled(given) == settled
-    assert contents.settled(stack(secret(b"hunter3"))) != settled
+    assert contents.with_digests(given) == settled
+    assert contents.with_digests(stack(secret(b"hunter3"))) != settled
 
 
 async def test_a_digest_of_a_secret_is_no_hash_of_it(store: SqliteStore, tmp_path: Path) -> None:
-    one = (await opened(store, tmp_path / "server")).settled(stack(secret(b"1234")))
-    other = (await opened(store, tmp_path / "server")).settled(stack(secret(b"1234")))
+    one = (await opened(store, tmp_path / "server")).with_digests(stack(secret(b"1234")))
+    other = (await opened(store, tmp_path / "server")).with_digests(stack(secret(b"1234")))
     assert one.contents[0].digest != other.contents[0].digest, "no key is written before there is a secret"
 
 
@@ -87,12 +87,12 @@ async def test_a_server_that_starts_again_or_takes_over_can_open_them(store: Sql
     first = await opened(store, tmp_path / "n1")
     given = stack(secret(b"hunter2"))
     await first.keep(given.contents)
-    settled = first.settled(given)
+    settled = first.with_digests(given)
     file = settled.services[0].container.files[0]
     for folder, name in (("n1", "n1"), ("n2", "n2")):
         later = await opened(store, tmp_path / folder, name)
-        assert later.settled(given) == settled
-        sent = later.sent(file, make_key(tmp_path / "node", "seal"))
+        assert later.with_digests(given) == settled
+        sent = later.content_for_node(file, make_key(tmp_path / "node", "seal"))
         assert sent
         assert unseal(tmp_path / "node", sent.data, file.digest) == b"hunter2"
 
@@ -102,31 +102,31 @@ async def test_one_that_joins_later_gets_the_key_from_who_leads(store: SqliteSto
     await first.keep([secret(b"hunter2")])
     stranger = await opened(store, tmp_path / "n2", "n2")
     with pytest.raises(RefusedError, match=r"server n2 cannot open the cluster's secrets: .*Start a server that can"):
-        stranger.settled(stack(secret(b"hunter2")))
-    assert stranger.sent(msgspec.structs.replace(FILE, digest="0" * 32), "") is None
+        stranger.with_digests(stack(secret(b"hunter2")))
+    assert stranger.content_for_node(msgspec.structs.replace(FILE, digest="0" * 32), "") is None
     await store.transact((), [Put("servers/n2", make_key(tmp_path / "n2", "seal").encode())])
     await opened(store, tmp_path / "n1")
-    assert (await opened(store, tmp_path / "n2", "n2")).settled(stack(secret(b"hunter2"))).contents[0].digest
+    assert (await opened(store, tmp_path / "n2", "n2")).with_digests(stack(secret(b"hunter2"))).contents[0].digest
     # a host whose disk was replaced has another key: it gets the cluster's anew
     await store.transact((), [Put("servers/n2", make_key(tmp_path / "n2-new", "seal").encode())])
     await opened(store, tmp_path / "n1")
-    assert (await opened(store, tmp_path / "n2-new", "n2")).settled(stack(secret(b"hunter2"))).contents[0].digest
+    assert (await opened(store, tmp_path / "n2-new", "n2")).with_digests(stack(secret(b"hunter2"))).contents[0].digest
 
 
 async def test_one_made_by_hand_is_found_replaced_and_removed(store: SqliteStore, tmp_path: Path) -> None:
     contents = await opened(store, tmp_path / "n1")
     asked = stack(secret(None, external=True, name="db"))
     with pytest.raises(PystackError, match=r"f.yml:3:1: secrets.db: external secret db does not exist: `pystack secret create"):
-        contents.settled(asked)
+        contents.with_digests(asked)
     await contents.create("secret", "db", b"one", replace=False)
-    before = contents.settled(asked)
+    before = contents.with_digests(asked)
     with pytest.raises(RefusedError, match="--replace"):
         await contents.create("secret", "db", b"two", replace=False)
     await contents.create("secret", "db", b"two", replace=True)
     contents = await opened(store, tmp_path / "n1")
-    after = contents.settled(asked)
+    after = contents.with_digests(asked)
     assert before.contents[0].digest != after.contents[0].digest
-    assert contents.settled(before) == before, "what was applied with the old content stays so until the next up"
+    assert contents.with_digests(before) == before, "what was applied with the old content stays so until the next up"
     with pytest.raises(RefusedError, match="used by stack s"):
         await contents.remove("secret", "db", ["s"])
     await contents.remove("secret", "db", [])
@@ -144,14 +144,15 @@ async def test_what_nobody_refers_to_is_forgotten(store: SqliteStore, tmp_path: 
     contents = await opened(store, tmp_path / "n1")
     await contents.create("config", "kept", b"by name", replace=False)
     await contents.keep([StackContent(kind="config", key=k, name=k, content=k.encode()) for k in ("used", "left")])
-    digest = contents.settled(stack(StackContent(kind="config", key="used", name="used", content=b"used"))).contents[0].digest
+    used = StackContent(kind="config", key="used", name="used", content=b"used")
+    digest = contents.with_digests(stack(used)).contents[0].digest
     await contents.sweep({digest})
     assert len(await store.scan("contents/")) == 2
-    assert contents.sent(File(target="/x", source="used", digest=digest), "")
+    assert contents.content_for_node(File(target="/x", source="used", digest=digest), "")
 
 
 async def test_one_that_is_too_large_is_refused_with_its_place(store: SqliteStore, tmp_path: Path) -> None:
     contents = await opened(store, tmp_path / "n1")
     with pytest.raises(PystackError, match=r"f.yml:3:1: a secret has at most 700 KiB"):
-        contents.settled(stack(secret(b"x" * (LARGEST + 1))))
+        contents.with_digests(stack(secret(b"x" * (LARGEST + 1))))
     await contents.keep([secret(b"x" * LARGEST)])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agent.manifest import Container, Task
 from orchestrator.errors import PystackError
-from orchestrator.server.updating import Outcome, update
+from orchestrator.server.rolling_update import Outcome, update
 from orchestrator.stackfile.model import Service, UpdateConfig
 
 CONFIGS = st.builds(
@@ -30,12 +30,12 @@ class Model:
     def __init__(self, count: int, broken: frozenset[int], room: bool) -> None:
         self.there = {t.name: t for t in (task(i, "old") for i in range(1, count + 1))}
         self.broken, self.room = broken, room
-        self.resting: set[str] = set()
+        self.draining: set[str] = set()
         self.fewest = count
         self.most_at_once = 0
 
     def look(self) -> None:
-        serving = [t for n, t in self.there.items() if n not in self.resting and self.works(t)]
+        serving = [t for n, t in self.there.items() if n not in self.draining and self.works(t)]
         self.fewest = min(self.fewest, len(serving))
 
     def works(self, one: Task) -> bool:
@@ -44,29 +44,29 @@ class Model:
     async def exchange(self, tasks: Sequence[Task]) -> None:
         assert all(t.name in self.there for t in tasks)
         self.most_at_once = max(self.most_at_once, len(tasks))
-        self.resting |= {t.name for t in tasks}
+        self.draining |= {t.name for t in tasks}
         self.look()
         self.there |= {t.name: t for t in tasks}
 
-    async def settled(self, tasks: Sequence[Task]) -> None:
-        self.resting -= {t.name for t in tasks}
+    async def mark_ready(self, tasks: Sequence[Task]) -> None:
+        self.draining -= {t.name for t in tasks}
         self.look()
 
-    async def spare(self, service: str, count: int) -> list[Task]:
+    async def surge(self, service: str, count: int) -> list[Task]:
         if not self.room:
             raise PystackError("no node has room")
         spares = [task(len(self.there) + i, "new") for i in range(1, count + 1)]
         self.there |= {t.name: t for t in spares}
         return spares
 
-    async def dismiss(self, tasks: Sequence[Task]) -> None:
+    async def remove_surge(self, tasks: Sequence[Task]) -> None:
         for one in tasks:
             del self.there[one.name]
 
     def warn(self, sentence: str) -> None:
         assert sentence
 
-    async def lasts(self, one: Task, seconds: float) -> str:
+    async def wait_stable(self, one: Task, seconds: float) -> str:
         del seconds
         return "" if self.works(one) else "exited with 1"
 
@@ -77,10 +77,10 @@ def test_what_an_update_leaves(pace: UpdateConfig, count: int, broken: frozenset
     before = dict(model.there)
     after = [msgspec.structs.replace(t, container=Container(image="new")) for t in before.values()]
     service = Service(name="w", container=Container(image="new"), where="f:1", update=pace)
-    outcome: Outcome = asyncio.run(update(service, before, after, model, model.lasts))
+    outcome: Outcome = asyncio.run(update(service, before, after, model, model.wait_stable))
     images = {n: t.container.image for n, t in model.there.items()}
     assert images.keys() == before.keys()  # no spare is left, nobody is lost
-    assert not model.resting
+    assert not model.draining
     assert model.most_at_once <= (pace.parallelism or count)
     assert {n for n, image in images.items() if image == "old"} == set(outcome.kept)
     if outcome.reverted:

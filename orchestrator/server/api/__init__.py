@@ -1,0 +1,1 @@
+"""The control plane's REST API; `routes.py` has the table of all routes."""

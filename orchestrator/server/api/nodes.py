@@ -1,0 +1,130 @@
+"""Routes of nodes, and of the Docker Engine API of each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from agent.manifest import Record
+from orchestrator.server import drain, proxy
+from orchestrator.server.api.responses import PLANE, json_response, row
+from orchestrator.server.api.stream import stream
+from orchestrator.server.cluster import NodeUpdateRequest
+from orchestrator.server.node_add import NodeAddRequest
+from orchestrator.server.plane import ControlPlane
+from orchestrator.server.rebalance import proposed_moves as find_moves
+from orchestrator.server.rebalance import rebalance as make_moves
+
+
+class NodeRow(Record, frozen=True, kw_only=True):
+    """One row of `pystack node ls`. *capacity* and *reserved* are in cores and bytes. *mtu* is what paths to the node carry;
+    *devices* are the names of its CDI devices."""
+
+    name: str
+    id: str
+    address: str
+    underlay: str
+    mtu: int
+    devices: list[str]
+    state: str
+    availability: str
+    labels: dict[str, str]
+    taints: list[str]
+    capacity: dict[str, float]
+    reserved: dict[str, float]
+    tasks: int
+    version: str
+    platform: str
+    courier: str
+    error: str
+
+
+def _node_row(plane: ControlPlane, name: str) -> dict[str, Any]:
+    member = plane.cluster.get(name)
+    node = member.node
+    tasks = [t for t in plane.state.tasks.values() if t.node == node.name]
+    cpus, memory = plane.inputs.reserved(tasks)
+    return row(NodeRow(
+        name=node.name, id=node.id, address=node.target or "local", underlay=node.underlay, mtu=node.mtu,
+        state="ready" if member.ready else "down", availability=node.availability, labels=dict(node.labels),
+        devices=list(node.facts.devices),
+        taints=list(node.taints),
+        capacity={"cpus": node.facts.cpus, "memory": node.facts.memory}, reserved={"cpus": cpus, "memory": memory},
+        tasks=len(tasks), version=node.facts.version, platform=f"{node.facts.os}/{node.facts.arch}", error=member.problem,
+        courier=node.courier,
+    ))
+
+
+async def list_nodes(request: web.Request) -> web.Response:
+    """The nodes of the cluster."""
+    plane = request.app[PLANE]
+    return json_response([_node_row(plane, name) for name in sorted(plane.cluster.members)])
+
+
+async def get_node(request: web.Request) -> web.Response:
+    """One node."""
+    return json_response(_node_row(request.app[PLANE], request.match_info["node"]))
+
+
+async def add_node(request: web.Request) -> web.Response:
+    """Add a host to the cluster: install and start its agent over SSH."""
+    plane = request.app[PLANE]
+    node = await plane.cluster.add(msgspec.json.decode(await request.read(), type=NodeAddRequest))
+    return json_response(_node_row(plane, node.name))
+
+
+async def change_node(request: web.Request) -> web.Response:
+    """Change labels, taints, availability or address of a node."""
+    plane = request.app[PLANE]
+    body = msgspec.json.decode(await request.read(), type=NodeUpdateRequest)
+    node = await plane.cluster.change(request.match_info["node"], body)
+    return json_response(_node_row(plane, node.name))
+
+
+async def drain_node(request: web.Request) -> web.StreamResponse:
+    """Drain a node: move its tasks to others. A stream of events."""
+    plane, name = request.app[PLANE], request.match_info["node"]
+    plane.cluster.get(name)
+    return await stream(request, lambda emit: drain.drain(
+        plane.state, plane.cluster, plane.executor, plane.migrator, name, emit))
+
+
+async def taint_node(request: web.Request) -> web.StreamResponse:
+    """Set or remove taints; tasks that do not tolerate a NoExecute taint move. A stream of events."""
+    plane, name = request.app[PLANE], request.match_info["node"]
+    body = msgspec.json.decode(await request.read(), type=NodeUpdateRequest)
+    plane.cluster.get(name)
+    return await stream(request, lambda emit: drain.taint(plane.state, plane.cluster, plane.executor, name, body, emit))
+
+
+async def remove_node(request: web.Request) -> web.Response:
+    """Remove a node."""
+    plane, name = request.app[PLANE], request.match_info["node"]
+    node = plane.cluster.get(name).node
+    tasks = sum(t.node == node.name for t in plane.state.tasks.values())
+    await plane.cluster.remove(name, tasks, force=request.query.get("force") == "1")
+    return web.Response(status=204)
+
+
+async def proposed_moves(request: web.Request) -> web.Response:
+    """Moves that would even out the cluster. Changes nothing."""
+    plane = request.app[PLANE]
+    limit = int(request.query.get("limit", "10"))
+    return json_response([row(m) for m in find_moves(plane.state, plane.inputs, limit)])
+
+
+async def rebalance(request: web.Request) -> web.StreamResponse:
+    """Make those moves; a stream of events."""
+    plane = request.app[PLANE]
+    limit = int(request.query.get("limit", "10"))
+    return await stream(request, lambda emit: make_moves(plane.state, plane.inputs, plane.executor, limit, emit))
+
+
+async def engine(request: web.Request) -> web.StreamResponse:
+    """A node's Docker Engine API."""
+    plane = request.app[PLANE]
+    member = plane.cluster.get(request.match_info["node"])
+    path = request.rel_url.raw_path.split("/engine", 1)[1]
+    return await proxy.forward(request, member.courier.socket, path)

@@ -1,0 +1,69 @@
+"""The control plane's REST API, version 1: every route is a row, and the OpenAPI document is made from the rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+from agent.manifest import Task
+from orchestrator.gitops import api as repositories
+from orchestrator.placement.explain import Why
+from orchestrator.placement.rebalance import Move
+from orchestrator.planning.state import Plan
+from orchestrator.server.api import contents, nodes, stacks, system, volumes
+from orchestrator.server.api.responses import Handler, json_response
+from orchestrator.server.cluster import NodeUpdateRequest
+from orchestrator.server.doctor import Check
+from orchestrator.server.events import Event, TaskChange
+from orchestrator.server.node_add import NodeAddRequest
+from orchestrator.server.openapi import Stream, document
+from orchestrator.server.records import SavedPlan
+
+
+async def openapi(request: web.Request) -> web.Response:
+    """This document."""
+    del request
+    return json_response(document(ROUTES))
+
+
+ROUTES: tuple[tuple[str, str, Handler, type | None, Any], ...] = (
+    ("GET", "/v1/version", system.version, None, system.Version),
+    ("GET", "/v1/openapi.json", openapi, None, None),
+    ("POST", "/v1/shutdown", system.shutdown, None, None),
+    ("GET", "/v1/stacks", stacks.list_stacks, None, list[stacks.StackRow]),
+    ("GET", "/v1/stacks/{stack}", stacks.get_stack, None, None),
+    ("GET", "/v1/stacks/{stack}/tasks", stacks.list_tasks, None, list[stacks.TaskRow]),
+    ("GET", "/v1/doctor", system.doctor, None, list[Check]),
+    ("GET", "/v1/store", system.dump_store, None, None),
+    ("POST", "/v1/volumes/{volume}/move", volumes.move_a_volume, volumes.MoveVolumeRequest, Stream(Event)),
+    ("GET", "/v1/{kind:config|secret}s", contents.list_contents, None, list[contents.ContentRow]),
+    ("GET", "/v1/{kind:config|secret}s/{name}", contents.get_contents, None, contents.ContentRow),
+    ("PUT", "/v1/{kind:config|secret}s/{name}", contents.put_contents, None, contents.ContentRow),
+    ("DELETE", "/v1/{kind:config|secret}s/{name}", contents.remove_contents, None, None),
+    ("POST", "/v1/plan", stacks.plan, stacks.UpRequest, Plan),
+    ("POST", "/v1/up", stacks.up, stacks.UpRequest, Stream(Event)),
+    ("POST", "/v1/apply", stacks.apply, SavedPlan, Stream(Event)),
+    ("GET", "/v1/stacks/{stack}/history", stacks.history, None, list[stacks.RevisionRow]),
+    ("POST", "/v1/stacks/{stack}/plan", stacks.plan_rollback, stacks.RollbackRequest, Plan),
+    ("POST", "/v1/stacks/{stack}/rollback", stacks.rollback, stacks.RollbackRequest, Stream(Event)),
+    ("POST", "/v1/stacks/{stack}/down", stacks.down, stacks.DownRequest, Stream(Event)),
+    ("POST", "/v1/stacks/{stack}/{verb:stop|start|restart}", stacks.act, stacks.ActRequest, Stream(Event)),
+    ("POST", "/v1/stacks/{stack}/rm", stacks.remove, stacks.RemoveRequest, Stream(Event)),
+    ("POST", "/v1/stacks/{stack}/guests", stacks.create_oneoff, stacks.OneoffRequest, Task),
+    ("DELETE", "/v1/stacks/{stack}/guests/{guest}", stacks.delete_oneoff, None, None),
+    ("GET", "/v1/stacks/{stack}/services/{service}/why", stacks.why, None, Why),
+    ("GET", "/v1/events", system.stream_events, None, Stream(TaskChange)),
+    ("GET", "/v1/rebalance", nodes.proposed_moves, None, list[Move]),
+    ("POST", "/v1/rebalance", nodes.rebalance, None, Stream(Event)),
+    ("GET", "/v1/nodes", nodes.list_nodes, None, list[nodes.NodeRow]),
+    ("POST", "/v1/nodes", nodes.add_node, NodeAddRequest, nodes.NodeRow),
+    ("GET", "/v1/nodes/{node}", nodes.get_node, None, nodes.NodeRow),
+    ("PATCH", "/v1/nodes/{node}", nodes.change_node, NodeUpdateRequest, nodes.NodeRow),
+    ("DELETE", "/v1/nodes/{node}", nodes.remove_node, None, None),
+    ("POST", "/v1/nodes/{node}/drain", nodes.drain_node, None, Stream(Event)),
+    ("POST", "/v1/nodes/{node}/taint", nodes.taint_node, NodeUpdateRequest, Stream(Event)),
+    *repositories.ROUTES,
+    ("*", "/v1/nodes/{node}/engine/{path:.*}", nodes.engine, None, None),
+)
+"""(method, path, handler, type of the request, type of the answer); a type is None if there is no JSON body."""

@@ -1,0 +1,237 @@
+"""Routes of stacks: up and down, plans and revisions, tasks and one-off containers."""
+
+from __future__ import annotations
+
+import msgspec
+from aiohttp import web
+
+from agent.manifest import Container, Record
+from orchestrator.planning.manifests import ingress_ports
+from orchestrator.server import lifecycle, oneoff, revisions
+from orchestrator.server.api.responses import PLANE, json_response, row
+from orchestrator.server.api.stream import stream
+from orchestrator.server.records import SavedPlan, UpOptions
+from orchestrator.stackfile.model import Stack
+
+
+class UpRequest(Record, frozen=True, kw_only=True):
+    """A stack, and how to bring it up."""
+
+    stack: Stack
+    options: UpOptions = UpOptions()
+
+
+class DownRequest(Record, frozen=True, kw_only=True):
+    """*volumes*: remove the stack's volumes too."""
+
+    volumes: bool = False
+
+
+class ActRequest(Record, frozen=True, kw_only=True):
+    """*services* is empty for all. *timeout_s* is how long a container may take to end, instead of its stop_grace_period."""
+
+    services: tuple[str, ...] = ()
+    timeout_s: float | None = None
+
+
+class RemoveRequest(Record, frozen=True, kw_only=True):
+    """Names of tasks; those that run are stopped first."""
+
+    tasks: tuple[str, ...]
+
+
+class RollbackRequest(Record, frozen=True, kw_only=True):
+    """*revision* 0 is the one before the present."""
+
+    revision: int = 0
+    options: UpOptions = UpOptions()
+
+
+class OneoffRequest(Record, frozen=True, kw_only=True):
+    """A one-off container *name* that runs like *service*."""
+
+    name: str
+    service: str
+    container: Container
+
+
+class StackRow(Record, frozen=True, kw_only=True):
+    """One row of `pystack ls`."""
+
+    stack: str
+    revision: int
+    running: int
+    wanted: int
+    nodes: int
+    updated: str
+
+
+class TaskRow(Record, frozen=True, kw_only=True):
+    """One row of `pystack ps`; every key is always there."""
+
+    task: str
+    service: str
+    index: int
+    stack: str
+    node: str
+    id: str
+    image: str
+    state: str
+    health: str
+    exit_code: int | None
+    restarts: int
+    ports: list[str]
+    addresses: dict[str, str]
+    created: str
+    started: str
+    error: str
+
+
+class RevisionRow(Record, frozen=True, kw_only=True):
+    """One row of `pystack history`."""
+
+    revision: int
+    updated: str
+    user: str
+    message: str
+    services: list[str]
+    current: bool
+
+
+async def list_stacks(request: web.Request) -> web.Response:
+    """All stacks."""
+    plane = request.app[PLANE]
+    rows = []
+    for name, record in sorted(plane.state.stacks.items()):
+        tasks = plane.state.of_stack(name).tasks
+        states = [s.state for t in tasks if (s := plane.statuses.by_task.get(t.name))]
+        rows.append(StackRow(
+            stack=name, revision=record.revision, running=states.count("running"), wanted=len(tasks),
+            nodes=len({t.node for t in tasks}), updated=record.updated,
+        ))
+    return json_response([row(r) for r in rows])
+
+
+async def get_stack(request: web.Request) -> web.Response:
+    """A stack as it was last applied."""
+    return json_response(request.app[PLANE].state.get_stack(request.match_info["stack"]))
+
+
+async def list_tasks(request: web.Request) -> web.Response:
+    """The tasks of a stack."""
+    plane = request.app[PLANE]
+    name = request.match_info["stack"]
+    rows = []
+    tasks = [t for t in plane.state.of_stack(name).tasks if t.desired != "guest"]
+    for task in sorted(tasks, key=lambda t: (t.service, t.index)):
+        status = plane.statuses.by_task.get(task.name)
+        lost = plane.cluster.unreachable_reason(task.node)
+        c = task.container
+        ports = [
+            f"{p.host_ip or '0.0.0.0'}:{p.published}->{p.target}/{p.protocol}" for p in (status.ports if status else ())
+        ]
+        own = {p.published for p in (status.ports if status else ())}
+        ports += [f"*:{p.published}->{p.target}/{p.protocol}" for p in ingress_ports(task) if status and p.published not in own]
+        rows.append(row(TaskRow(
+            task=task.name, service=task.service, index=task.index, stack=name, node=task.node,
+            id=status.container if status else "", image=c.image,
+            state="unknown" if lost else status.state if status else "waiting" if task.desired == "hold" else "pending",
+            health=status.health if status else "", exit_code=status.exit_code if status else None,
+            restarts=status.restarts if status else 0, ports=ports,
+            addresses={a.network: a.ipv4 or a.ipv6 for a in c.attachments},
+            created=status.created if status else "", started=status.started if status else "",
+            error=lost or (status.error if status else ""),
+        )))
+    return json_response(rows)
+
+
+async def plan(request: web.Request) -> web.Response:
+    """What `up` would do, and why. Changes nothing."""
+    body = msgspec.json.decode(await request.read(), type=UpRequest)
+    return json_response(await request.app[PLANE].planner.plan(body.stack, body.options))
+
+
+async def up(request: web.Request) -> web.StreamResponse:
+    """Make a stack true; a stream of events."""
+    body = msgspec.json.decode(await request.read(), type=UpRequest)
+    plane = request.app[PLANE]
+    return await stream(request, lambda emit: plane.executor.up(body.stack, body.options, emit))
+
+
+async def apply(request: web.Request) -> web.StreamResponse:
+    """Do exactly what a saved plan says, or refuse; a stream of events."""
+    plane = request.app[PLANE]
+    saved = msgspec.json.decode(await request.read(), type=SavedPlan)
+    return await stream(request, lambda emit: revisions.apply(plane.state, plane.executor, saved, emit))
+
+
+async def history(request: web.Request) -> web.Response:
+    """The revisions of a stack."""
+    plane, name = request.app[PLANE], request.match_info["stack"]
+    present = plane.state.stacks[name].revision if name in plane.state.stacks else 0
+    return json_response([
+        row(RevisionRow(
+            revision=r.revision, updated=r.updated, user=r.user, message=r.message,
+            services=[s.name for s in r.stack.services], current=r.revision == present,
+        ))
+        for r in await plane.state.history(name)
+    ])
+
+
+async def rollback(request: web.Request) -> web.StreamResponse:
+    """Apply an earlier revision again; a stream of events."""
+    body = msgspec.json.decode(await request.read() or b"{}", type=RollbackRequest)
+    plane, name = request.app[PLANE], request.match_info["stack"]
+    return await stream(request, lambda emit: revisions.rollback(
+        plane.state, plane.executor, name, body.revision, body.options, emit))
+
+
+async def plan_rollback(request: web.Request) -> web.Response:
+    """What a rollback would do. Changes nothing."""
+    body = msgspec.json.decode(await request.read() or b"{}", type=RollbackRequest)
+    plane, name = request.app[PLANE], request.match_info["stack"]
+    return json_response(await revisions.plan_rollback(plane.state, plane.planner, name, body.revision, body.options))
+
+
+async def down(request: web.Request) -> web.StreamResponse:
+    """Stop and remove a stack; a stream of events."""
+    body = msgspec.json.decode(await request.read() or b"{}", type=DownRequest)
+    dispatcher, name = request.app[PLANE].dispatcher, request.match_info["stack"]
+    return await stream(request, lambda emit: lifecycle.down(dispatcher, name, volumes=body.volumes, emit=emit))
+
+
+async def remove(request: web.Request) -> web.StreamResponse:
+    """Remove tasks; the next `up` makes them anew. A stream of events."""
+    plane, name = request.app[PLANE], request.match_info["stack"]
+    body = msgspec.json.decode(await request.read(), type=RemoveRequest)
+    plane.state.get_stack(name)
+    return await stream(request, lambda emit: lifecycle.remove(plane.dispatcher, name, body.tasks, emit))
+
+
+async def act(request: web.Request) -> web.StreamResponse:
+    """stop, start or restart; a stream of events."""
+    body = msgspec.json.decode(await request.read() or b"{}", type=ActRequest)
+    name, verb = request.match_info["stack"], request.match_info["verb"]
+    request.app[PLANE].state.get_stack(name)
+    return await stream(request, lambda emit: lifecycle.change_desired_state(
+        request.app[PLANE].dispatcher, name, verb, body.services, emit, timeout_s=body.timeout_s))
+
+
+async def create_oneoff(request: web.Request) -> web.Response:
+    """Give a one-off container a node and addresses; the answer is its Task."""
+    body = msgspec.json.decode(await request.read(), type=OneoffRequest)
+    plane, stack = request.app[PLANE], request.match_info["stack"]
+    return json_response(await oneoff.create_oneoff(
+        plane.dispatcher, plane.images, plane.inputs, stack, body.service, body.name, body.container))
+
+
+async def delete_oneoff(request: web.Request) -> web.Response:
+    """Take back what a one-off container had."""
+    await oneoff.delete_oneoff(request.app[PLANE].dispatcher, request.match_info["stack"], request.match_info["guest"])
+    return web.Response(status=204)
+
+
+async def why(request: web.Request) -> web.Response:
+    """Every node's verdict on a task, or on one more task of a service."""
+    name, service = request.match_info["stack"], request.match_info["service"]
+    return json_response(msgspec.to_builtins(request.app[PLANE].planner.why(name, service, request.query.get("task", ""))))

@@ -1,0 +1,62 @@
+"""The application of a server that does not lead: it refuses, or answers from memory while no server can lead."""
+
+from __future__ import annotations
+
+import time
+
+from aiohttp import web
+
+from orchestrator import STALE
+from orchestrator.gitops import api as repositories
+from orchestrator.gitops.gitops import Gitops
+from orchestrator.server.api.responses import PLANE, Handler, errors
+from orchestrator.server.api.routes import ROUTES
+from orchestrator.server.plane import ControlPlane
+
+READABLE_WHEN_STALE = frozenset({
+    "/v1/version", "/v1/stacks", "/v1/stacks/{stack}", "/v1/stacks/{stack}/tasks", "/v1/nodes", "/v1/nodes/{node}",
+    "/v1/gitops", "/v1/gitops/{name}", "/v1/{kind:config|secret}s", "/v1/{kind:config|secret}s/{name}",
+    "/v1/stacks/{stack}/services/{service}/why",
+})
+"""The paths of which a GET needs nothing but memory."""
+
+
+class StandbyState:
+    """Why this server does not lead (*reason*). If *store_unreachable*, no server can lead. *last_plane* and *repositories*
+    are what this server knew when it last led, None if it never did; *since* is when that ended, in monotonic seconds."""
+
+    def __init__(self) -> None:
+        self.reason = "this server is not ready yet"
+        self.store_unreachable = False
+        self.last_plane: ControlPlane | None = None
+        self.repositories: Gitops | None = None
+        self.since = 0.0
+
+
+def make_standby_app(state: StandbyState) -> web.Application:
+    """The application of a server that does not lead. It answers 503 with the reason; while no server can lead, it answers
+    reads from memory, with a header that says how old they are."""
+
+    async def refuse(request: web.Request) -> web.Response:
+        del request
+        return web.json_response({"message": state.reason}, status=503)
+
+    def from_memory(handler: Handler) -> Handler:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            if not state.store_unreachable or state.last_plane is None:
+                return await refuse(request)
+            response = await handler(request)
+            response.headers[STALE] = f"{time.monotonic() - state.since:.0f} {state.reason.partition(':')[0]}"
+            return response
+
+        return answer
+
+    app = web.Application(middlewares=[errors])
+    if state.last_plane and state.repositories:
+        app[PLANE] = state.last_plane
+        app[repositories.GITOPS] = state.repositories
+        for method, path, handler, _, _ in ROUTES:
+            if method == "GET" and path in READABLE_WHEN_STALE:
+                app.router.add_route(method, path, from_memory(handler))
+    app.router.add_route("*", "/{path:.*}", refuse)
+    return app

@@ -1,0 +1,52 @@
+"""Answers that are a stream of events, for requests that take a while."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+from aiohttp import web
+
+from agent.errors import told
+from orchestrator.errors import PystackError
+from orchestrator.server.events import DoneEvent, Emit, ErrorEvent, Event, Failure
+
+log = logging.getLogger(__name__)
+Work = Callable[[Emit], Awaitable[Sequence[Failure] | None]]
+"""What a request does; it returns the tasks that failed."""
+
+
+async def stream(request: web.Request, work: Work) -> web.StreamResponse:
+    """Answer with the events of *work*, one JSON object a line; the last one is a DoneEvent or an ErrorEvent.
+
+    If the client goes away, the work is cancelled: what was written stays, and the next `up` goes on from there."""
+    queue: asyncio.Queue[Event] = asyncio.Queue()
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+    await response.prepare(request)
+
+    async def run() -> None:
+        try:
+            failures = await work(queue.put_nowait)
+            queue.put_nowait(DoneEvent(failures=tuple(failures or ())))
+        except PystackError as error:
+            queue.put_nowait(ErrorEvent(message=str(error)))
+        except ExceptionGroup as group:
+            queue.put_nowait(ErrorEvent(message="; ".join(str(e) for e in group.exceptions)))
+        except Exception as error:
+            log.exception("%s %s", request.method, request.path)
+            queue.put_nowait(ErrorEvent(message=told(error)))
+
+    task = asyncio.create_task(run())
+    try:
+        while True:
+            lines = [await queue.get()]
+            while not queue.empty():
+                lines.append(queue.get_nowait())
+            await response.write(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
+            if isinstance(lines[-1], DoneEvent | ErrorEvent):
+                return response
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,59 @@
+"""Routes of the server itself: its version, its end, its store, its events, and the doctor."""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+from aiohttp import web
+
+from agent.manifest import Record
+from orchestrator import __version__
+from orchestrator.server.api.responses import PLANE, STOP, json_response, row
+from orchestrator.server.doctor import diagnose
+from orchestrator.store.transfer import dump
+
+
+class Version(Record, frozen=True, kw_only=True):
+    """The server's version and that of its API, its node and its process."""
+
+    version: str
+    api: str
+    node: str
+    pid: int
+
+
+async def version(request: web.Request) -> web.Response:
+    """The server's version, node and process."""
+    return json_response(Version(version=__version__, api="v1", node=request.app[PLANE].node, pid=os.getpid()))
+
+
+async def shutdown(request: web.Request) -> web.Response:
+    """End the server; containers run on."""
+    request.app[STOP].set()
+    return web.Response(status=202)
+
+
+async def stream_events(request: web.Request) -> web.StreamResponse:
+    """Every change of a task's status; a stream that does not end."""
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+    await response.prepare(request)
+    async for event in request.app[PLANE].dispatcher.follow():
+        await response.write(msgspec.json.encode(event) + b"\n")
+    return response
+
+
+async def dump_store(request: web.Request) -> web.StreamResponse:
+    """Everything in the store, as of one revision: a backup, for `pystack store restore`."""
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+    await response.prepare(request)
+    for line in await dump(request.app[PLANE].store):
+        await response.write(line)
+    return response
+
+
+async def doctor(request: web.Request) -> web.Response:
+    """Checks of every layer of the networks on every node; with `repair=1`, after a repair."""
+    plane = request.app[PLANE]
+    checks = await diagnose(plane.cluster, plane.state.networks, repair=request.query.get("repair") == "1")
+    return json_response([row(c) for c in checks])

@@ -1,0 +1,187 @@
+"""Carries out a plan: prepares the nodes, writes the plan to the store, and rolls it out service by service."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+
+import msgspec
+
+from agent.manifest import Task, TaskStatus
+from orchestrator.planning.state import Plan
+from orchestrator.server import store_keys
+from orchestrator.server.contents import Contents
+from orchestrator.server.dispatcher import Dispatcher
+from orchestrator.server.events import Emit, Failure, StepEvent, TaskEvent, WarningEvent
+from orchestrator.server.images import Images
+from orchestrator.server.plan import Planner, chosen_services
+from orchestrator.server.prepare import prepare_nodes
+from orchestrator.server.records import UpOptions
+from orchestrator.server.rollout import Rollout
+from orchestrator.server.update_executor import UpdateExecutor
+from orchestrator.stackfile.model import Stack
+from orchestrator.store.interface import Delete, Op, Put
+
+
+class PlanExecutor:
+    """Makes stacks true. One stack at a time, under its lock."""
+
+    def __init__(self, dispatcher: Dispatcher, planner: Planner, contents: Contents, images: Images) -> None:
+        self.planner = planner
+        self._dispatcher = dispatcher
+        self._state = dispatcher.state
+        self._contents = contents
+        self._images = images
+
+    async def up(self, stack: Stack, options: UpOptions, emit: Emit) -> list[Failure]:
+        """Make *stack* true. Returns the tasks that failed. Raises RefusedError, PystackError."""
+        async with self._state.lock(stack.name):
+            failures = await self._images.pull(stack, chosen_services(stack, options), options.pull, emit)
+            if failures:
+                return failures
+            plan = await self.planner.plan(stack, options)
+            if options.no_tasks:
+                plan = plan.without_tasks(self._state.of_stack(stack.name))
+            for warning in plan.warnings:
+                emit(WarningEvent(message=warning))
+            return await self.execute_plan(stack, plan, options, emit)
+
+    async def redeploy(self, name: str, emit: Emit, moves: Mapping[str, str] = {}) -> list[Failure]:
+        """Bring stack *name* up as it is, with as many replicas as it has, on the nodes that are best for it now.
+
+        *moves* maps names of tasks to the nodes that they shall go to."""
+        scale: dict[str, int] = {}
+        for task in self._state.of_stack(name).tasks:
+            scale[task.service] = scale.get(task.service, 0) + (task.desired != "guest")
+        record = self._state.get_stack(name).stack
+        fixed = {s.name for s in record.services if s.mode.startswith("replicated")}
+        options = UpOptions(scale={k: v for k, v in scale.items() if k in fixed}, moves=dict(moves))
+        return await self.up(record, options, emit)
+
+    async def execute_plan(self, stack: Stack, plan: Plan, options: UpOptions, emit: Emit) -> list[Failure]:
+        """Do exactly what *plan* says; the caller holds the stack's lock. Returns the tasks that failed."""
+        await self._contents.keep(stack.contents)
+        for step in plan.changes:
+            emit(StepEvent.of(step))
+        stack = self._contents.with_digests(stack)
+        before = self._state.stacks[stack.name].stack if stack.name in self._state.stacks else stack
+        changed = {s.name for s in plan.changes if s.kind == "task"}
+        failures = await prepare_nodes(
+            self._dispatcher.cluster, self._images, plan.desired.tasks, plan.desired.networks, emit,
+            unchanged={t.name for t in plan.desired.tasks} - changed,
+        )
+        if failures:
+            return failures
+        rolling = {} if options.no_start else self._rolling(stack, plan)
+        await self._remove_leaving(plan, rolling)
+        rollout = self._rollout(stack, plan, options, rolling, emit)
+        in_place = {name for tasks in rolling.values() for name in tasks}
+        tasks = [self._task(t, rollout, options, in_place, changed) for t in plan.desired.tasks if t.desired != "guest"]
+        rollout.set_tasks(tasks)
+        new = [t for t in tasks if t.name not in in_place and self._state.tasks.get(t.name) != t]
+        await self._write_plan(stack, plan, new, options)
+        with self._reported(tasks, emit):
+            failures = [] if options.no_start or options.no_tasks else await rollout.run()
+        if rollout.reverted:
+            await self._write_reverted(stack, rollout.reverted, before, options)
+        return [await self._dispatcher.with_log(f) for f in failures]
+
+    def _rollout(
+        self, stack: Stack, plan: Plan, options: UpOptions, rolling: Mapping[str, Mapping[str, Task]], emit: Emit
+    ) -> Rollout:
+        services = {s.name for s in stack.services}
+        return Rollout(
+            stack.services, [t for t in plan.desired.tasks if t.service in services and t.desired != "guest"],
+            self._dispatcher, want="up" if options.wait else "begun" if options.attached else "",
+            timeout_s=options.timeout_s, rolling=rolling,
+            actions=UpdateExecutor(self._dispatcher, self.planner, self._images, stack, options, plan, emit),
+        )
+
+    def _rolling(self, stack: Stack, plan: Plan) -> dict[str, dict[str, Task]]:
+        """The tasks that a rolling update replaces, as they are now: service → name → task."""
+        paced = {s.name for s in stack.services if s.update}
+        replaced = {s.name for s in plan.steps if s.kind == "task" and s.action == "replace"}
+        out: dict[str, dict[str, Task]] = {}
+        for task in plan.desired.tasks:
+            if task.service in paced and task.name in replaced and self._state.tasks[task.name].desired == "running":
+                out.setdefault(task.service, {})[task.name] = self._state.tasks[task.name]
+        return out
+
+    async def _remove_leaving(self, plan: Plan, rolling: Mapping[str, Mapping[str, Task]]) -> None:
+        """Drain and remove the tasks that the plan removes or moves to another node, and wait until they are gone."""
+        in_place = {name for tasks in rolling.values() for name in tasks}
+        known = self._state.tasks
+        removed = [s.name for s in plan.steps if s.action == "remove" and s.kind == "task"]
+        moved = [
+            t.name for t in plan.desired.tasks
+            if t.name in known and t.name not in in_place and known[t.name].node != t.node
+        ]
+        if leaving := [*removed, *moved]:
+            await self._dispatcher.drain_tasks(leaving)
+            await self._dispatcher.remove_tasks(leaving)
+            await self._dispatcher.wait_removed(leaving)
+
+    def _task(self, task: Task, rollout: Rollout, options: UpOptions, in_place: Set[str], changed: Set[str]) -> Task:
+        """*task* as it is written first: on hold if it must wait for others, and as it is if the plan leaves it alone."""
+        if task.name in in_place:
+            return task
+        if task.name not in changed:
+            return self._state.tasks.get(task.name, task)
+        hold = options.no_start or (not options.no_deps and rollout.must_wait(task.service))
+        return msgspec.structs.replace(task, desired="hold" if hold else "running", renew=options.renew_volumes)
+
+    async def _write_plan(self, stack: Stack, plan: Plan, tasks: Sequence[Task], options: UpOptions) -> None:
+        """Write the stack's revision and all of the plan, in as few transactions as the store allows. Nothing is written if
+        nothing changed."""
+        state = self._state
+        removed = [s.name for s in plan.steps if s.action == "remove" and s.kind == "network"]
+        operations: list[Op] = [
+            Put(store_keys.of_network(n), msgspec.json.encode(n))
+            for n in plan.desired.networks if state.networks.get(n.name) != n
+        ]
+        operations += [
+            Put(store_keys.of_volume(v.name), msgspec.json.encode(v))
+            for v in plan.desired.volumes if state.volumes.get(v.name) != v
+        ]
+        operations += [Put(store_keys.of_task(t), msgspec.json.encode(t)) for t in tasks]
+        operations += [Delete(store_keys.of_network(name)) for name in removed]
+        old = state.stacks.get(stack.name)
+        if not operations and old and old.stack == stack:
+            return
+        record, revision = await state.next_revision(stack, options)
+        await state.transact([*revision, *operations])
+        state.stacks[stack.name] = record
+        state.networks.update({n.name: n for n in plan.desired.networks})
+        state.volumes.update({v.name: v for v in plan.desired.volumes})
+        state.tasks.update({t.name: t for t in tasks})
+        for name in removed:
+            state.networks.pop(name, None)
+        await self._dispatcher.cluster.deliver()
+
+    async def _write_reverted(self, stack: Stack, services: Set[str], before: Stack, options: UpOptions) -> None:
+        """Write a revision in which *services*, whose update was rolled back, have the definition from *before*."""
+        old = {s.name: s for s in before.services if s.name in services}
+        known = {(c.kind, c.name) for c in stack.contents}
+        merged = msgspec.structs.replace(
+            stack, services=tuple(old.get(s.name, s) for s in stack.services),
+            contents=(*stack.contents, *(c for c in before.contents if (c.kind, c.name) not in known)),
+        )
+        message = f"the update of {', '.join(sorted(services))} failed and was taken back"
+        record, operations = await self._state.next_revision(merged, msgspec.structs.replace(options, message=message))
+        await self._state.transact(operations)
+        self._state.stacks[stack.name] = record
+
+    @contextmanager
+    def _reported(self, tasks: Sequence[Task], emit: Emit) -> Iterator[None]:
+        """Meanwhile every change of the status of *tasks* is an event."""
+        names = {t.name for t in tasks}
+
+        def listen(status: TaskStatus) -> None:
+            if status.task in names:
+                emit(TaskEvent.of(status))
+
+        self._dispatcher.statuses.listeners.add(listen)
+        try:
+            yield
+        finally:
+            self._dispatcher.statuses.listeners.discard(listen)

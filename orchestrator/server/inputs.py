@@ -1,0 +1,64 @@
+"""What placement and planning look at besides the stack: nodes, other stacks, foreign networks and volumes. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from agent.manifest import Network, Subnet, Task
+from orchestrator.couriers.courier import Courier
+from orchestrator.placement.context import PlacementContext, service_requests
+from orchestrator.placement.request import PlacementRequest
+from orchestrator.server.cluster import Cluster
+from orchestrator.server.state import ClusterState
+from orchestrator.stackfile.model import Stack
+
+
+class Inputs:
+    """Collects the inputs of a plan from the state and from the nodes."""
+
+    def __init__(self, state: ClusterState, cluster: Cluster) -> None:
+        self._state = state
+        self._cluster = cluster
+
+    @property
+    def _local(self) -> Courier:
+        return self._cluster.members[self._cluster.local].courier
+
+    def placement(self, stack: str) -> PlacementContext:
+        """The nodes, and the tasks and demands of all stacks but *stack*."""
+        members, state = self._cluster.members, self._state
+        nodes = tuple(m.node for _, m in sorted(members.items()))
+        empty = PlacementContext(nodes=nodes, ready=self._cluster.ready, local=self._cluster.local)
+        known: dict[str, PlacementRequest] = {}
+        for name, record in state.stacks.items():
+            if name != stack:
+                known |= service_requests(record.stack, empty)
+        return msgspec.structs.replace(
+            empty, others=tuple(t for t in state.tasks.values() if t.stack != stack), requests=known,
+            homes={v.name: v.node for v in state.volumes.values() if v.node in members and not v.shared},
+        )
+
+    def reserved(self, tasks: Sequence[Task]) -> tuple[float, int]:
+        """The cores and bytes of memory that *tasks* reserve together."""
+        services = {(n, s.name): s.reserves for n, r in self._state.stacks.items() for s in r.stack.services}
+        asked = [r for t in tasks if (r := services.get((t.stack, t.service)))]
+        return sum(r.cpus for r in asked), sum(r.memory for r in asked)
+
+    async def foreign_networks(self, stack: str) -> list[Network]:
+        """The networks of other stacks, and those that were made on the server's node by hand."""
+        known = self._state.networks
+        out = {n.name: n for n in known.values() if n.stack != stack}
+        for found in await self._local.call("GET", "/networks"):
+            if found["Name"] not in known and found.get("IPAM", {}).get("Config"):
+                pools = found["IPAM"]["Config"]
+                subnets = tuple(Subnet(cidr=p["Subnet"], gateway=p.get("Gateway", "")) for p in pools)
+                out[found["Name"]] = Network(name=found["Name"], subnets=subnets)
+        return list(out.values())
+
+    async def volume_names(self, stack: Stack) -> list[str]:
+        """The volumes of the server's node. Empty, without a request, if *stack* has no external volume."""
+        if not any(v.external for v in stack.volumes):
+            return []
+        return [v["Name"] for v in (await self._local.call("GET", "/volumes"))["Volumes"]]

@@ -1,0 +1,68 @@
+"""One-off containers (`pystack run`): the cluster gives them a node and addresses on the stack's networks.
+
+Compose's term: the label `com.docker.compose.oneoff`. The client makes the container itself, through the node's Engine API.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+
+import msgspec
+
+from agent.manifest import Container, Task
+from orchestrator.errors import RefusedError, UnreachableError
+from orchestrator.placement.assign import place_oneoff
+from orchestrator.planning.expand import address_oneoff
+from orchestrator.server.contents import files_with_digests
+from orchestrator.server.dispatcher import Dispatcher
+from orchestrator.server.events import Emit, StepEvent, ignore
+from orchestrator.server.images import Images
+from orchestrator.server.inputs import Inputs
+from orchestrator.server.prepare import prepare_nodes
+
+
+async def create_oneoff(
+    dispatcher: Dispatcher, images: Images, inputs: Inputs, stack: str, service: str, name: str, container: Container
+) -> Task:
+    """Register the one-off container *name*, which runs like *service* of *stack*. Returns its task, with node and addresses.
+
+    `delete_oneoff` takes it back. Raises RefusedError, and ImpossibleError if no node can take it."""
+    state = dispatcher.state
+    async with state.lock(stack):
+        one = state.get_service(stack, service)
+        record = state.stacks[stack].stack
+        if name in state.tasks:
+            raise RefusedError(f"the name {name} is in use: choose another with --name", 409)
+        ids = await images.ids(record)
+        container = msgspec.structs.replace(container, image_id=ids.get(container.image, ""),
+                                            files=files_with_digests(container.files, record.contents))
+        draft = Task(name=name, stack=stack, service=service, container=container, desired="guest", where=one.where)
+        placement, current = inputs.placement(stack), state.of_stack(stack)
+        task = place_oneoff(record, draft, current.tasks, placement)
+        task, networks = address_oneoff(task, current, list(state.networks.values()), placement)
+        if failures := await prepare_nodes(dispatcher.cluster, images, [task], networks, ignore):
+            raise RefusedError(failures[0].reason, 409)
+        await state.put(tasks=[task], networks=networks)
+        await dispatcher.cluster.deliver()
+        return task
+
+
+async def delete_oneoff(dispatcher: Dispatcher, stack: str, name: str) -> None:
+    """Take back what `create_oneoff` gave. Does nothing if there is no such container."""
+    async with dispatcher.state.lock(stack):
+        task = dispatcher.state.tasks.get(name)
+        if task and task.desired == "guest":
+            await dispatcher.remove_tasks([name])
+
+
+async def remove_oneoffs(dispatcher: Dispatcher, tasks: Sequence[Task], emit: Emit) -> None:
+    """Remove the one-off containers *tasks* from their nodes, and take back what they had."""
+    for task in tasks:
+        emit(StepEvent(action="remove", kind="task", name=task.name, node=task.node, reason="down"))
+        member = dispatcher.cluster.members.get(task.node)
+        if member and member.ready:
+            with contextlib.suppress(RefusedError, UnreachableError):
+                await member.courier.call("DELETE", f"/containers/{task.name}", params={"force": "1", "v": "1"})
+    if tasks:
+        await dispatcher.remove_tasks([t.name for t in tasks])

@@ -1,0 +1,70 @@
+"""What `up` would do, and why a task is where it is. Reads only: nothing in here can write."""
+
+from __future__ import annotations
+
+import msgspec
+
+from orchestrator.errors import RefusedError
+from orchestrator.placement.explain import Why, explain
+from orchestrator.planning.diff import plan as make_plan
+from orchestrator.planning.expand import expand
+from orchestrator.planning.state import Plan, State
+from orchestrator.server.contents import Contents
+from orchestrator.server.dispatcher import Dispatcher
+from orchestrator.server.images import Images
+from orchestrator.server.inputs import Inputs
+from orchestrator.server.records import UpOptions
+from orchestrator.stackfile.graph import needed
+from orchestrator.stackfile.model import Stack
+
+
+class Planner:
+    """Makes plans from the state, the statuses and the nodes as they are now."""
+
+    def __init__(self, dispatcher: Dispatcher, contents: Contents, images: Images, inputs: Inputs) -> None:
+        self._state = dispatcher.state
+        self._statuses = dispatcher.statuses
+        self._cluster = dispatcher.cluster
+        self._contents = contents
+        self._images = images
+        self._inputs = inputs
+
+    async def plan(self, stack: Stack, options: UpOptions) -> Plan:
+        """The steps from the present state to *stack*. Raises RefusedError, PystackError."""
+        stack = self._contents.with_digests(stack)
+        if any(n.parent for n in stack.networks):
+            await self._cluster.refresh_facts()
+        current = self._state.of_stack(stack.name)
+        named = frozenset(options.services)
+        if unknown := named - {s.name for s in stack.services}:
+            raise RefusedError(f"no such service: {', '.join(sorted(unknown))}", 404)
+        desired = await self.desired(stack, options)
+        force = frozenset(s.name for s in stack.services if options.force_recreate and (not named or s.name in named))
+        return make_plan(
+            stack, desired, current, revision=self._state.revision, statuses=self._statuses.by_task,
+            remove_orphans=options.remove_orphans, force=force, only=chosen_services(stack, options),
+            starting=not options.no_start,
+        )
+
+    async def desired(self, stack: Stack, options: UpOptions) -> State:
+        """The tasks, networks and volumes that *stack* asks for, placed and addressed. Raises PystackError."""
+        return expand(
+            stack, self._state.of_stack(stack.name), others=await self._inputs.foreign_networks(stack.name),
+            images=await self._images.ids(stack), only=chosen_services(stack, options), scale=options.scale,
+            volumes_there=await self._inputs.volume_names(stack),
+            context=msgspec.structs.replace(self._inputs.placement(stack.name), moves=options.moves),
+        )
+
+    def why(self, stack: str, service: str, task: str) -> Why:
+        """Every node's verdict on *task* of *stack*, or on one more task of *service* if there is no such task.
+
+        Raises RefusedError (404) if there is no such stack or service."""
+        self._state.get_service(stack, service)
+        known = self._state.stacks[stack].stack
+        return explain(known, service, task, self._state.of_stack(stack).tasks, self._inputs.placement(stack))
+
+
+def chosen_services(stack: Stack, options: UpOptions) -> frozenset[str] | None:
+    """The services that *options* names, and those that they depend on; None stands for all services."""
+    named = frozenset(options.services)
+    return None if not named else named if options.no_deps else frozenset(needed(stack.services, named))

@@ -1,0 +1,91 @@
+"""The control plane: its parts put together, and its loops started. Everything of the API goes through one of the parts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+import msgspec
+
+from orchestrator.server.cluster import Cluster
+from orchestrator.server.contents import Contents
+from orchestrator.server.dispatcher import Dispatcher
+from orchestrator.server.execute import PlanExecutor
+from orchestrator.server.images import Images
+from orchestrator.server.inputs import Inputs
+from orchestrator.server.plan import Planner
+from orchestrator.server.records import StackRecord
+from orchestrator.server.reschedule import Rescheduler
+from orchestrator.server.state import ClusterState
+from orchestrator.server.volume_migration import VolumeMigrator
+from orchestrator.store.interface import Store, StoreError
+
+log = logging.getLogger(__name__)
+
+
+class ControlPlane:
+    """*node* is the name of the server's own node, *socket* its agent's, *run* the folder of forwarded sockets, *keys* the one
+    of this host's keys. *advertise* is how other servers reach this host over SSH, "" if there are none. Tasks of a node that
+    is silent for *reschedule_after_s* are moved to others; None: never."""
+
+    def __init__(
+        self, store: Store, node: str, socket: Path, run: Path, keys: Path, advertise: str = "",
+        reschedule_after_s: float | None = None,
+    ) -> None:
+        self.store = store
+        self.state = ClusterState(store)
+        self.contents = Contents(store, keys, node)
+        # the connections begin with `start`: by then there is a dispatcher
+        self.cluster = Cluster(
+            store, node, socket, run, lambda name: self.dispatcher.manifest(name),
+            lambda name, status: self.dispatcher.on_status(name, status), advertise,
+        )
+        self.dispatcher = Dispatcher(self.state, self.cluster, self.contents)
+        self.statuses = self.dispatcher.statuses
+        self.images = Images(self.cluster)
+        self.inputs = Inputs(self.state, self.cluster)
+        self.planner = Planner(self.dispatcher, self.contents, self.images, self.inputs)
+        self.executor = PlanExecutor(self.dispatcher, self.planner, self.contents, self.images)
+        self.migrator = VolumeMigrator(self.dispatcher, self.executor, self.inputs)
+        self.loaded = False
+        """Whether all of the store was read: only then can a stand-by answer from memory."""
+        self._reschedule_after_s = reschedule_after_s
+        self._loops: list[asyncio.Task[None]] = []
+
+    @property
+    def node(self) -> str:
+        """The name of the server's own node."""
+        return self.cluster.local
+
+    async def start(self) -> None:
+        """Read the store, connect the nodes, and start the loops. Raises StoreError."""
+        await self.state.load()
+        await self.contents.start()
+        await self._sweep_contents()
+        # gates that a killed server left closed are not opened here: those tasks wait for the next `up`
+        await self.cluster.start()
+        self.loaded = True
+        self._loops.append(asyncio.create_task(self.migrator.recover(), name="recover volume moves"))
+        if self._reschedule_after_s is not None:
+            rescheduler = Rescheduler(self.dispatcher, self.images, self.inputs, self._reschedule_after_s)
+            self._loops.append(asyncio.create_task(rescheduler.run(), name="reschedule"))
+
+    async def _sweep_contents(self) -> None:
+        """Delete the contents that no stack, task or revision uses any more."""
+        if self.contents.empty:
+            return
+        records = [msgspec.json.decode(e.value, type=StackRecord) for e in await self.store.scan("history/")]
+        used = {c.digest for r in (*records, *self.state.stacks.values()) for c in r.stack.contents}
+        try:
+            await self.contents.sweep(used | {f.digest for t in self.state.tasks.values() for f in t.container.files})
+        except StoreError as error:  # a full disk: the sweep can wait, the cluster cannot
+            log.warning("what no stack uses any more is still kept: %s", error)
+
+    async def close(self) -> None:
+        """Stop the loops, and close the connections and the store."""
+        for task in self._loops:
+            task.cancel()
+        await self.dispatcher.close()
+        await self.cluster.close()
+        await self.store.close()

@@ -1,0 +1,121 @@
+"""The rolling update of a service: replaces its tasks a few at a time, and rolls back if that fails.
+
+Source: Compose Specification, deploy.md, `update_config` and `rollback_config`. Stop-first drains a task, stops it and starts
+its successor in its place. Start-first starts surge tasks with the new definition first, as many as are replaced at once, and
+removes them at the end: the service never has fewer tasks than before, and a broken definition fails in the surge tasks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from agent.manifest import Task
+from orchestrator.errors import PystackError
+from orchestrator.stackfile.model import Service, UpdateConfig
+
+
+class UpdateActions(Protocol):
+    """The effects of an update on the cluster."""
+
+    async def exchange(self, tasks: Sequence[Task]) -> None:
+        """Drain the tasks that have the names of *tasks*, then replace them. The new ones stay drained until `mark_ready`."""
+        ...
+
+    async def mark_ready(self, tasks: Sequence[Task]) -> None:
+        """Let new connections go to *tasks* again."""
+        ...
+
+    async def surge(self, service: str, count: int) -> list[Task]:
+        """Start *count* more tasks of *service*, as if it had more replicas. Raises PystackError if no node can take them."""
+        ...
+
+    async def remove_surge(self, tasks: Sequence[Task]) -> None:
+        """Drain and remove the tasks that `surge` started."""
+        ...
+
+    def warn(self, sentence: str) -> None:
+        """Report *sentence* to the user."""
+        ...
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """*reasons* maps the names of failed tasks to the causes. *kept* names the tasks that still have the old definition;
+    *reverted* is true if a rollback gave it back to all of them."""
+
+    reasons: Mapping[str, str] = {}
+    kept: tuple[str, ...] = ()
+    reverted: bool = False
+
+
+WaitStable = Callable[[Task, float], Awaitable[str]]
+"""Waits until a task is up and stays up for that many seconds. Returns "", or the reason why it did not."""
+
+
+async def update(
+    service: Service, before: Mapping[str, Task], after: Sequence[Task], actions: UpdateActions, wait_stable: WaitStable
+) -> Outcome:
+    """Replace the tasks *before*, by name, with those *after*, in the order of *after*."""
+    pace = service.update or UpdateConfig(parallelism=0)
+    surge = await _surge(service, pace, len(after), actions)
+    try:
+        reasons = await _watched(surge, pace, wait_stable)
+        done: list[Task] = []
+        if not _exceeds(reasons, len(after), pace):
+            done, more = await _exchange(after, pace, actions, wait_stable)
+            reasons |= more
+        if not _exceeds(reasons, len(after), pace):
+            return Outcome(reasons=reasons)
+        if pace.failure_action == "rollback":
+            actions.warn(f"the update of {service.name} failed: it goes back to what it was")
+            back = [before[t.name] for t in reversed(done)]
+            _, more = await _exchange(back, service.rollback or UpdateConfig(), actions, wait_stable)
+            return Outcome(reasons=reasons | more, kept=tuple(before), reverted=True)
+        names = {t.name for t in done}
+        return Outcome(reasons=reasons, kept=tuple(t.name for t in after if t.name not in names))
+    finally:
+        if surge:
+            await actions.remove_surge(surge)
+
+
+async def _surge(service: Service, pace: UpdateConfig, count: int, actions: UpdateActions) -> list[Task]:
+    if pace.order != "start-first":
+        return []
+    try:
+        return await actions.surge(service.name, min(pace.parallelism or count, count))
+    except PystackError as error:
+        first = str(error).splitlines()[0]
+        actions.warn(f"{service.name} cannot have a task more for a while, so each is stopped before the next starts: {first}")
+        return []
+
+
+def _exceeds(reasons: Mapping[str, str], count: int, pace: UpdateConfig) -> bool:
+    return pace.failure_action != "continue" and min(1, len(reasons) / count) > pace.max_failure_ratio
+
+
+async def _watched(tasks: Sequence[Task], pace: UpdateConfig, wait_stable: WaitStable) -> dict[str, str]:
+    found = await asyncio.gather(*(wait_stable(t, pace.monitor_s) for t in tasks))
+    return {t.name: reason for t, reason in zip(tasks, found, strict=True) if reason}
+
+
+async def _exchange(
+    tasks: Sequence[Task], pace: UpdateConfig, actions: UpdateActions, wait_stable: WaitStable
+) -> tuple[list[Task], dict[str, str]]:
+    """Return the tasks that were replaced (all, unless too many failed), and the reasons of those that failed, by name."""
+    size = pace.parallelism or len(tasks) or 1
+    done: list[Task] = []
+    reasons: dict[str, str] = {}
+    for start in range(0, len(tasks), size):
+        if start and pace.delay_s:
+            await asyncio.sleep(pace.delay_s)
+        batch = tasks[start : start + size]
+        await actions.exchange(batch)
+        done += batch
+        reasons |= await _watched(batch, pace, wait_stable)
+        await actions.mark_ready(batch)
+        if _exceeds(reasons, len(tasks), pace):
+            break
+    return done, reasons

@@ -1,0 +1,136 @@
+"""The desired state of the cluster: the store's stacks, tasks, networks and volumes in memory, and what changes both."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+from collections.abc import Sequence
+
+import msgspec
+
+from agent.manifest import Network, Task, Volume
+from orchestrator.errors import RefusedError
+from orchestrator.planning.state import State
+from orchestrator.server import store_keys
+from orchestrator.server.records import StackRecord, UpOptions
+from orchestrator.stackfile.model import Service, Stack
+from orchestrator.store.interface import Compare, Delete, Op, Put, Store, batches
+
+HISTORY = 100
+"""How many revisions of a stack are kept."""
+
+
+class ClusterState:
+    """A copy of what *store* holds of stacks. Only the server that leads writes it, so the copy stays true."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.stacks: dict[str, StackRecord] = {}
+        self.tasks: dict[str, Task] = {}
+        self.networks: dict[str, Network] = {}
+        self.volumes: dict[str, Volume] = {}
+        self.draining: set[str] = set()
+        """Names of tasks that get no new connections, because they will be stopped or replaced."""
+        self.revision = 0
+        """The store's revision after the last read or write."""
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    async def load(self) -> None:
+        """Read everything from the store. Raises StoreError."""
+        for entry in await self.store.scan("stacks/"):
+            record = msgspec.json.decode(entry.value, type=StackRecord)
+            self.stacks[record.stack.name] = record
+        for entry in await self.store.scan("tasks/"):
+            task = msgspec.json.decode(entry.value, type=Task)
+            self.tasks[task.name] = task
+        for entry in await self.store.scan("networks/"):
+            network = msgspec.json.decode(entry.value, type=Network)
+            self.networks[network.name] = network
+        for entry in await self.store.scan("volumes/"):
+            volume = msgspec.json.decode(entry.value, type=Volume)
+            self.volumes[volume.name] = volume
+        self.revision = await self.store.revision()
+
+    # --- reading -----------------------------------------------------------------------------------------------
+
+    def of_stack(self, stack: str) -> State:
+        """The networks, volumes, tasks and contents of *stack*; empty if there is no such stack."""
+        return State(
+            networks=tuple(n for n in self.networks.values() if n.stack == stack),
+            volumes=tuple(v for v in self.volumes.values() if v.stack == stack),
+            tasks=tuple(t for t in self.tasks.values() if t.stack == stack),
+            contents=self.stacks[stack].stack.contents if stack in self.stacks else (),
+        )
+
+    def get_stack(self, stack: str) -> StackRecord:
+        """Raises RefusedError (404) if there is no such stack."""
+        if stack not in self.stacks:
+            raise RefusedError(f"there is no stack {stack}: `pystack ls` lists them, `pystack up` makes one", 404)
+        return self.stacks[stack]
+
+    def get_service(self, stack: str, service: str) -> Service:
+        """Raises RefusedError (404) if there is no such stack or service."""
+        found = next((s for s in self.get_stack(stack).stack.services if s.name == service), None)
+        if found is None:
+            raise RefusedError(f"stack {stack} has no service {service}", 404)
+        return found
+
+    def lock(self, name: str) -> asyncio.Lock:
+        """The lock that a change of *name* holds: a stack's name, or `volume NAME`."""
+        return self._locks.setdefault(name, asyncio.Lock())
+
+    async def history(self, stack: str) -> list[StackRecord]:
+        """Every kept revision of *stack*, the oldest first. A stack that is down still has its history."""
+        entries = await self.store.scan(f"history/{stack}/")
+        return [msgspec.json.decode(e.value, type=StackRecord) for e in entries]
+
+    # --- writing -----------------------------------------------------------------------------------------------
+
+    async def transact(self, operations: Sequence[Op], compare: Sequence[Compare] = ()) -> None:
+        """Write *operations* in as few revisions as the store allows. Does not change the copy in memory.
+
+        Raises RefusedError (409) if a comparison does not hold."""
+        for batch in batches(operations):
+            outcome = await self.store.transact(compare, batch)
+            self.revision = outcome.revision
+            if not outcome.succeeded:
+                raise RefusedError("the state moved while this was planned: try again", 409)
+            compare = ()
+
+    async def put(self, *, tasks: Sequence[Task] = (), networks: Sequence[Network] = ()) -> None:
+        """Write *tasks* and *networks* to the store, then to the copy. The key of a task names its node: a move changes it."""
+        moved = [t for t in tasks if t.name in self.tasks and self.tasks[t.name].node != t.node]
+        pairs = {t.name for t in moved}
+        # the two operations of one moved task stay in one transaction, however many there are: they come first, in pairs
+        operations: list[Op] = [
+            op for t in moved
+            for op in (Delete(store_keys.of_task(self.tasks[t.name])), Put(store_keys.of_task(t), msgspec.json.encode(t)))
+        ]
+        operations += [Put(store_keys.of_network(n), msgspec.json.encode(n)) for n in networks]
+        operations += [Put(store_keys.of_task(t), msgspec.json.encode(t)) for t in tasks if t.name not in pairs]
+        await self.transact(operations)
+        self.networks.update({n.name: n for n in networks})
+        self.tasks.update({t.name: t for t in tasks})
+
+    async def delete_tasks(self, names: Sequence[str]) -> None:
+        """Delete tasks from the store and from the copy. Names that are not there are skipped."""
+        await self.transact([Delete(store_keys.of_task(self.tasks[n])) for n in names if n in self.tasks])
+        for name in names:
+            self.tasks.pop(name, None)
+        self.draining -= set(names)
+
+    async def next_revision(self, stack: Stack, options: UpOptions) -> tuple[StackRecord, list[Op]]:
+        """*stack* as its next revision, and the operations that write it. Writes nothing itself."""
+        old = self.stacks.get(stack.name)
+        last = old.revision if old else max((r.revision for r in await self.history(stack.name)), default=0)
+        record = StackRecord(
+            stack=stack, revision=last + 1, user=options.user, message=options.message, source=options.source,
+            updated=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        )
+        raw = msgspec.json.encode(record)
+        operations: list[Op] = [
+            Put(store_keys.of_stack(stack.name), raw), Put(store_keys.of_revision(stack.name, record.revision), raw),
+        ]
+        if record.revision > HISTORY:
+            operations.append(Delete(store_keys.of_revision(stack.name, record.revision - HISTORY)))
+        return record, operations

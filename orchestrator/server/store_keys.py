@@ -1,0 +1,35 @@
+"""The keys in the store of what belongs to a stack."""
+
+from __future__ import annotations
+
+from agent.manifest import Network, Task
+
+
+def of_task(task: Task) -> str:
+    """`tasks/<node>/<task>`: one prefix has all tasks of a node."""
+    return f"tasks/{task.node}/{task.name}"
+
+
+def of_network(network: Network | str) -> str:
+    """`networks/<network>`, for a network or its name."""
+    return f"networks/{network if isinstance(network, str) else network.name}"
+
+
+def of_volume(name: str) -> str:
+    """`volumes/<volume>`."""
+    return f"volumes/{name}"
+
+
+def of_volume_move(name: str) -> str:
+    """`moves/<volume>`, as long as the volume moves."""
+    return f"moves/{name}"
+
+
+def of_stack(name: str) -> str:
+    """`stacks/<stack>`, the present revision."""
+    return f"stacks/{name}"
+
+
+def of_revision(name: str, revision: int) -> str:
+    """`history/<stack>/<revision>`; the number has eight digits, so that the order of the keys is that of the revisions."""
+    return f"history/{name}/{revision:08d}"

@@ -1,0 +1,82 @@
+"""The effects of a rolling update on the cluster: tasks are replaced in place, and surge tasks exist for its duration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from agent.manifest import Task
+from orchestrator.errors import PystackError
+from orchestrator.planning.state import Plan
+from orchestrator.server.dispatcher import Dispatcher
+from orchestrator.server.events import Emit, StepEvent, WarningEvent
+from orchestrator.server.images import Images
+from orchestrator.server.plan import Planner
+from orchestrator.server.prepare import prepare_nodes
+from orchestrator.server.records import UpOptions
+from orchestrator.stackfile.model import Stack
+
+
+class UpdateExecutor:
+    """The `UpdateActions` for the rolling updates of one plan."""
+
+    def __init__(
+        self, dispatcher: Dispatcher, planner: Planner, images: Images, stack: Stack, options: UpOptions, plan: Plan, emit: Emit
+    ) -> None:
+        self._dispatcher, self._state, self._cluster = dispatcher, dispatcher.state, dispatcher.cluster
+        self._planner, self._images = planner, images
+        self._stack, self._options, self._plan, self._emit = stack, options, plan, emit
+
+    async def exchange(self, tasks: Sequence[Task]) -> None:
+        """Drain the tasks that have the names of *tasks*, then replace them. The new ones stay drained until `mark_ready`."""
+        await self._dispatcher.drain_tasks(t.name for t in tasks)
+        if moved := [t.name for t in tasks if self._state.tasks[t.name].node != t.node]:
+            await self._dispatcher.remove_tasks(moved)
+            await self._dispatcher.wait_removed(moved)
+            self._state.draining |= set(moved)
+        await self._dispatcher.write_tasks(tasks)
+
+    async def mark_ready(self, tasks: Sequence[Task]) -> None:
+        """Let new connections go to *tasks* again."""
+        self._state.draining -= {t.name for t in tasks}
+        await self._cluster.deliver()
+
+    async def surge(self, service: str, count: int) -> list[Task]:
+        """Start *count* more tasks of *service*, as if it had more replicas. Raises PystackError if no node can take them."""
+        there = [t for t in self._plan.desired.tasks if t.service == service and t.desired != "guest"]
+        one = next(s for s in self._stack.services if s.name == service)
+        if not one.mode.startswith("replicated"):
+            raise PystackError("it has a task on each node")
+        scale = dict(self._options.scale) | {service: len(there) + count}
+        desired = await self._planner.desired(self._stack, msgspec.structs.replace(self._options, scale=scale))
+        surge = [t for t in desired.tasks if t.service == service and t.index > max(o.index for o in there)]
+        # networks that more nodes carry because of the surge; a node that has an address on one already keeps it
+        known = self._state.networks
+        carried = [
+            msgspec.structs.replace(known[n.name], hosts=n.hosts) for n in desired.networks
+            if n.name in known and known[n.name].hosts != n.hosts
+        ]
+        if failures := await prepare_nodes(self._cluster, self._images, surge, carried, self._emit):
+            raise PystackError(failures[0].reason)
+        for task in surge:
+            self._emit(StepEvent(action="create", kind="task", name=task.name, node=task.node,
+                                 reason="start-first: a spare while the others are exchanged"))
+        await self._state.put(tasks=surge, networks=carried)
+        await self._cluster.deliver()
+        return surge
+
+    async def remove_surge(self, tasks: Sequence[Task]) -> None:
+        """Drain and remove the tasks that `surge` started, and take back the networks that only they needed."""
+        names = [t.name for t in tasks]
+        await self._dispatcher.drain_tasks(names)
+        await self._dispatcher.remove_tasks(names)
+        await self._dispatcher.wait_removed(names)
+        planned = {n.name: n for n in self._plan.desired.networks}
+        known = self._state.networks
+        await self._state.put(networks=[n for n in planned.values() if n.name in known and known[n.name].hosts != n.hosts])
+        await self._cluster.deliver()
+
+    def warn(self, sentence: str) -> None:
+        """Report *sentence* to the user."""
+        self._emit(WarningEvent(message=sentence))
