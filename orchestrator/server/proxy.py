@@ -29,8 +29,7 @@ async def forward(request: web.Request, socket: Path, path: str) -> web.StreamRe
         if request.headers.get("Upgrade"):
             await sender
             client = Taken(request)
-            tasks.append(asyncio.create_task(_pass_on(client.reader, writer)))
-            tasks.append(asyncio.create_task(_hang_up(client, writer)))
+            tasks += [asyncio.create_task(_pass_on(client.reader, writer)), asyncio.create_task(_hang_up(client, writer))]
             while data := await reader.read(CHUNK):
                 await client.send(data)
         else:
@@ -79,6 +78,12 @@ async def _send_back(request: web.Request, reader: asyncio.StreamReader) -> None
         await request.protocol._drain_helper()
 
 
+async def _hang_up(client: Taken, writer: asyncio.StreamWriter) -> None:
+    """A client that goes away as a whole has more than ended its input: the agent hears of that too."""
+    await client.lost.wait()
+    writer.close()
+
+
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Copy bytes to the end, and then close that direction."""
     while data := await reader.read(CHUNK):
@@ -86,9 +91,3 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
         await writer.drain()
     if writer.can_write_eof():
         writer.write_eof()
-
-
-async def _hang_up(client: Taken, writer: asyncio.StreamWriter) -> None:
-    """Close the agent's side once the client has gone, which is more than the end of what it sends."""
-    await client.lost.wait()
-    writer.close()
