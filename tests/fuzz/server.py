@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from orchestrator.server.api import UpRequest
+from orchestrator.server.api.stacks import UpRequest
 from orchestrator.stackfile.load import Options, load
 from tests.fuzz.api import Call, Requests
 
