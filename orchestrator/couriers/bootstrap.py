@@ -45,6 +45,7 @@ EOF
 )"
 true
 """
+PROBE_S = 30
 INITS = (Path(sys.prefix) / "bin/tini-static", Path("/usr/bin/tini-static"), Path("/usr/bin/catatonit"))
 """Programs for `init: true`, statically linked; nodes need not have one."""
 PACKAGES = ("agent", "netplugins")
@@ -95,7 +96,13 @@ async def prepare(connection: asyncssh.SSHClientConnection, target: str) -> Foun
 
 
 async def _probe(connection: asyncssh.SSHClientConnection, target: str) -> Found:
-    done = await connection.run("sh", input=PROBE, timeout=30)
+    try:
+        done = await connection.run("sh", input=PROBE, timeout=PROBE_S)
+    except TimeoutError:  # asyncssh's own is one, without a text
+        raise UnreachableError(
+            f"{target} did not run a command within {PROBE_S} s: see what the profile of its user's shell waits for, with "
+            f"`ssh {target} true`"
+        ) from None
     fields: dict[str, object] = {}
     lacks: list[str] = []
     for line in str(done.stdout or "").splitlines():
