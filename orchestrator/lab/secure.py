@@ -21,8 +21,8 @@ PasswordAuthentication no
 MaxStartups 200
 SetEnv SHLVL=1 PYSTACK_ROOT={directory} PATH={programs}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 """
-"""SHLVL: sshd's bash(1) reads no ~/.bashrc where it is below another shell. The host's has nothing to do with a lab, and may wait
-for what a machine that was taken away has locked."""
+"""SHLVL: sshd's bash(1) reads no ~/.bashrc where it is below another shell. The host's has nothing to do with a lab, and may
+wait for what a machine that was taken away has locked."""
 
 
 def prepare(lab: Path, machines: Mapping[str, str], servers: Sequence[str]) -> None:
