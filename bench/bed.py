@@ -54,6 +54,17 @@ class Side:
     def run(self, *command: str) -> str:
         return subprocess.run([*self.words, *command], capture_output=True, text=True, check=True, timeout=90).stdout
 
+    def wait_for_ports(self, *ports: int, within_s: float = 30) -> None:
+        """Return once somebody listens on all of these TCP ports. Raises TimeoutError. Source: proc_pid_net(5), tcp."""
+        deadline = time.monotonic() + within_s
+        wanted = {f":{port:04X} " for port in ports}
+        while wanted:
+            for line in self.run("cat", "/proc/net/tcp", "/proc/net/tcp6").splitlines():
+                if " 0A " in line:  # the state LISTEN
+                    wanted -= {port for port in wanted if port in line}
+            if wanted and time.monotonic() > deadline:
+                raise TimeoutError(f"nobody listens on {sorted(wanted)} after {within_s} s")
+
     def start(self, *command: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen([*self.words, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 

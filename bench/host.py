@@ -8,7 +8,6 @@ import shutil
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from bench.bed import LAB, Bed, Side, docker
@@ -137,7 +136,8 @@ def _traffic(bed: Bed, rival: bool) -> dict[str, Row]:
     servers = [side[0].start("iperf3", "-s") for side in sides.values()]
     outside = labs.enter(labs.find(LAB), "outside")
     try:
-        time.sleep(0.5)
+        for server, _ in sides.values():
+            server.wait_for_ports(5201)
         for _ in range(ROUNDS):
             for name, (server, client) in sides.items():
                 del server

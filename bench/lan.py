@@ -93,6 +93,8 @@ def _macvlan(made: Bed, tasks: dict[str, dict[str, object]]) -> Row:
     servers = [side.start("iperf3", "-s") for side in (ours[1], hand[1])]
     found: dict[str, list[float]] = {"ours": [], "hand": []}
     try:
+        for side in (ours[1], hand[1]):
+            side.wait_for_ports(5201)
         for _ in range(ROUNDS):
             for name, sides, goal in (("ours", ours, address), ("hand", hand, "10.99.0.202")):
                 found[name].append(_gigabits(sides[0], goal))

@@ -93,6 +93,8 @@ def measure() -> dict[str, Row]:
             s.start(*words) for s in (ours[1], hand[1], served) for words in ((sys.executable, "-c", SERVE), ("iperf3", "-s"))
         ]
         try:
+            for side in (ours[1], hand[1], served):
+                side.wait_for_ports(7000, 5201)
             for _ in range(ROUNDS):
                 for name, sides, goal in (("ours", ours, address), ("hand", hand, "192.168.250.2")):
                     mine = found.setdefault(name, {"bits": [], "p50": [], "p99": [], "rate": []})
