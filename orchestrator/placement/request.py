@@ -43,7 +43,8 @@ class PlacementRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def merge_requests(parts: Sequence[PlacementRequest]) -> PlacementRequest:
-    """One request for tasks that must share a node: the reservations added up, every other condition once."""
+    """One request for tasks that must share a node: the reservations added up, every other condition once, and of tolerations
+    those that all have."""
     generic: dict[str, int] = {}
     for part in parts:
         for kind, number in part.reserves.generic:
@@ -57,6 +58,7 @@ def merge_requests(parts: Sequence[PlacementRequest]) -> PlacementRequest:
             constraints=_union(p.placement.constraints for p in parts),
             extended=_union(p.placement.extended for p in parts),
             spread=_union(p.placement.spread for p in parts),
+            tolerations=tuple(t for t in parts[0].placement.tolerations if all(t in p.placement.tolerations for p in parts)),
         ),
         reserves=Reserves(
             cpus=sum(p.reserves.cpus for p in parts),

@@ -141,6 +141,14 @@ def test_requests_of_tasks_that_share_a_node_are_added_up() -> None:
     )
 
 
+def test_tasks_that_share_a_node_tolerate_what_all_of_them_do() -> None:
+    parts = [
+        PlacementRequest(service="s/one", placement=Placement(tolerations=("gpu", "old"))),
+        PlacementRequest(service="s/two", placement=Placement(tolerations=("slow", "gpu"))),
+    ]
+    assert merge_requests(parts).placement.tolerations == ("gpu",)
+
+
 BOUND = {
     "a volume that has a node": (VOLUME, {"homes": {"data": "n1"}}, "n1"),
     "a bind mount of the server's host": ({"mounts": (Mount(kind="bind", source="/srv", target="/d"),)}, {}, "n0"),
