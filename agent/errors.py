@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,10 +12,14 @@ if TYPE_CHECKING:
 
 class AgentError(Exception):
     """Base; *status* is the HTTP status that the Docker Engine API uses for the kind, *code* the exit status of the program
-    whose failure it is, 0 where it is none's."""
+    whose failure it is, 0 where it is none's. *places* are where in a worker a fault of ours is, for `--debug`."""
 
     status = 500
     code = 0
+
+    def __init__(self, message: str = "", places: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.places = places
 
 
 class NotFoundError(AgentError):

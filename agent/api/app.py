@@ -35,7 +35,8 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except NotModifiedError:
         return web.Response(status=304)
     except AgentError as error:
-        return answer({"message": shown(str(error))}, error.status)
+        places = {"places": [shown(place) for place in error.places]} if error.places else {}
+        return answer({"message": shown(str(error)), **places}, error.status)
     except (msgspec.MsgspecError, json.JSONDecodeError, ValueError) as error:
         return answer({"message": shown(f"malformed request: {error}")}, 400)
     except web.RequestPayloadError as error:

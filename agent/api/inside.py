@@ -134,7 +134,7 @@ async def _answer(child: asyncio.subprocess.Process) -> dict[str, str]:
     said = process.parsed(await child.stdout.readline())
     if "error" in said:
         kind = {404: NotFoundError, 400: BadRequestError}.get(said.get("status", 500), AgentError)
-        raise kind(said["error"])
+        raise kind(said["error"], said.get("trace", ()))
     return {"X-Docker-Container-Path-Stat": base64.b64encode(json.dumps(said).encode()).decode()}
 
 

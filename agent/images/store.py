@@ -146,7 +146,7 @@ class ImageStore:
                 words = (str(directory), digest, diff_id, str(blob or ""), mounts.overlay_attribute("opaque"), self.bounds)
                 reply = await process.fed("layer", words, source, stall_s=self.limits.stall_s, progress=progress)
                 if "error" in reply:
-                    raise ImageError(str(reply["error"]))
+                    raise ImageError(str(reply["error"]), reply.get("trace", ()))
                 final = layer_directory(self.layers, str(reply["diff_id"]))
                 failpoint("layer.commit")
                 if blob:

@@ -107,7 +107,7 @@ def parsed(line: bytes) -> Reply:
     if not line:
         return {"error": "the worker process was killed", "status": 500}
     reply: Reply = json.loads(line)
-    if places := reply.pop("trace", None):
+    if places := reply.get("trace"):
         log.error("a worker failed: %s: %s", reply["error"], " > ".join(places))
     return reply
 

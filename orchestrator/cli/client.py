@@ -8,7 +8,7 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import STALE
@@ -196,11 +196,16 @@ class Client:
 
 def _refusal(reply: Reply) -> RefusedError:
     raw = reply.read()
+    places: Sequence[str] = ()
     try:
-        message = str(json.loads(raw)["message"])
+        document = json.loads(raw)
+        message, places = str(document["message"]), document.get("places", ())
     except (ValueError, KeyError, TypeError):
         message = raw.decode(errors="replace") or f"status {reply.status}"
-    return RefusedError(message, reply.status)
+    error = RefusedError(message, reply.status)
+    for place in places:  # of a fault of the node's own: `--debug` shows them
+        error.add_note(f"on the node, in a worker: {place}")
+    return error
 
 
 def demultiplex(read: Any) -> Iterator[tuple[int, bytes]]:
