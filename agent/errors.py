@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -70,6 +70,14 @@ class NotModifiedError(AgentError):
     """Already in the state that was asked for."""
 
     status = 304
+
+
+def of_worker(reply: Mapping[str, Any], kind: type[AgentError] | None = None, before: str = "") -> AgentError:
+    """What a worker for foreign trees replied (`agent.trees.process`), *before* it the text that it continues; of the *kind*
+    given, or of that which its status says."""
+    kinds: dict[int, type[AgentError]] = {400: BadRequestError, 404: NotFoundError}
+    made = kind or kinds.get(reply.get("status", 500), AgentError)
+    return made(f"{before}{reply['error']}", reply.get("trace", ()))
 
 
 def told(error: BaseException) -> str:

@@ -19,7 +19,7 @@ from agent.api.instructions import changes as dockerfile_changes
 from agent.api.keys import ENGINE, answer, body, flag
 from agent.engine.engine import Engine
 from agent.engine.records import Record
-from agent.errors import AgentError, BadRequestError, ConflictError
+from agent.errors import AgentError, BadRequestError, ConflictError, of_worker
 from agent.images import archive
 from agent.images.reference import parse
 from agent.images.types import HealthConfig, RunConfig
@@ -45,7 +45,7 @@ async def _mounted(engine: Engine, record: Record) -> AsyncIterator[Path]:
 
 def _output(*words: str) -> AsyncIterator[bytes]:
     """A tar of files of a container's. Raises AgentError where it fails."""
-    return process.output("packing", words, lambda reply: AgentError(reply["error"], reply.get("trace", ())))
+    return process.output("packing", words, lambda reply: of_worker(reply, AgentError))
 
 
 async def export(request: web.Request) -> web.StreamResponse:
@@ -71,7 +71,7 @@ async def changes(request: web.Request) -> web.Response:
         mounts.unmount(point)
         point.rmdir()
     if "error" in reply:
-        raise AgentError(reply["error"], reply.get("trace", ()))
+        raise of_worker(reply, AgentError)
     found = [(f"/{path}", kind) for path, kind in reply["changes"]]
     # what we put there to mount on is no change of the container's; nor is a folder, for that alone
     own = [(path, kind) for path, kind in found if path not in MOUNT_POINTS]

@@ -24,7 +24,7 @@ from agent.api.keys import ENGINE, answer, flag, since, terminal_size
 from agent.containers import logs, usage
 from agent.engine.engine import Attaching, Engine
 from agent.engine.records import Record
-from agent.errors import AgentError, BadRequestError, ConflictError, NotFoundError
+from agent.errors import AgentError, BadRequestError, ConflictError, of_worker
 from agent.trees import process
 
 NEVER = "0001-01-01T00:00:00Z"
@@ -133,8 +133,7 @@ async def _answer(child: asyncio.subprocess.Process) -> dict[str, str]:
     assert child.stdout
     said = process.parsed(await child.stdout.readline())
     if "error" in said:
-        kind = {404: NotFoundError, 400: BadRequestError}.get(said.get("status", 500), AgentError)
-        raise kind(said["error"], said.get("trace", ()))
+        raise of_worker(said)
     return {"X-Docker-Container-Path-Stat": base64.b64encode(json.dumps(said).encode()).decode()}
 
 

@@ -16,11 +16,12 @@ from typing import Any
 
 import msgspec
 
-from agent.containers import cdi, cgroups, hardware, userns
+from agent.containers import cdi, cgroups, hardware
 from agent.containers.users import Identity
 from agent.errors import BadRequestError
 from agent.isolation import apparmor, capabilities, paths, seccomp
 from agent.manifest import Container, Mount
+from agent.trees.sandbox import IDS
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 Document = dict[str, Any]
@@ -103,7 +104,7 @@ def namespaces(p: Parts) -> None:
     out = [{"type": kind, "path": path} if path else {"type": kind} for kind, path in p.namespaces.items()]
     p.document["linux"]["namespaces"] = out
     if p.ids:
-        mapping = [{"containerID": 0, "hostID": p.ids, "size": userns.IDS}]
+        mapping = [{"containerID": 0, "hostID": p.ids, "size": IDS}]
         p.document["linux"] |= {"uidMappings": mapping, "gidMappings": mapping}
 
 

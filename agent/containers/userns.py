@@ -16,9 +16,9 @@ from pathlib import Path
 
 from agent import mounts
 from agent.errors import AgentError
+from agent.trees.sandbox import IDS
 from netplugins.netns import in_thread
 
-IDS = 1 << 16
 FIRST, LAST = 0x2000_0000, 0x6000_0000
 """Above what useradd(8) gives users as subordinate IDs, below what systemd calls foreign."""
 WITHIN_S = 10.0

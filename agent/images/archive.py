@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
-from agent.errors import AgentError, BadRequestError, ImageError
+from agent.errors import AgentError, BadRequestError, ImageError, of_worker
 from agent.images import documents, types
 from agent.images.pull import architecture, choose, first
 from agent.images.reference import DIGEST, Reference, parse
@@ -49,7 +49,7 @@ class _Layout:
             return
         reply = await process.asked("members", (str(self._path), str(self._plain), bounds))
         if "error" in reply:
-            raise BadRequestError(f"this is not an image archive: {reply['error']}")
+            raise of_worker(reply, BadRequestError, "this is not an image archive: ")
         self._members = reply["members"]
         self._file = self._plain if reply["plain"] else self._path
 

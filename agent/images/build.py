@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from agent import files
-from agent.errors import AgentError, BadRequestError
+from agent.errors import AgentError, BadRequestError, of_worker
 from agent.images import archive
 from agent.images.reference import parse
 from agent.images.store import Image, ImageStore
@@ -132,7 +132,7 @@ def _exists(directory: Path, name: str) -> bool:
 async def _unpack(context: AsyncIterator[bytes], directory: Path, store: ImageStore) -> None:
     reply = await process.fed("context", (str(directory), store.bounds), context, stall_s=store.limits.stall_s)
     if "error" in reply:
-        raise BadRequestError(f"the build context cannot be unpacked: {reply['error']}")
+        raise of_worker(reply, BadRequestError, "the build context cannot be unpacked: ")
 
 
 def bases(dockerfile: str, args: dict[str, str]) -> list[str]:

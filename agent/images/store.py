@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from agent import files, mounts
-from agent.errors import ConflictError, ImageError, ImageNotFoundError
+from agent.errors import ConflictError, ImageError, ImageNotFoundError, of_worker
 from agent.failpoints import failpoint
 from agent.images import types
 from agent.images.reference import DIGEST, Reference, parse
@@ -146,7 +146,7 @@ class ImageStore:
                 words = (str(directory), digest, diff_id, str(blob or ""), mounts.overlay_attribute("opaque"), self.bounds)
                 reply = await process.fed("layer", words, source, stall_s=self.limits.stall_s, progress=progress)
                 if "error" in reply:
-                    raise ImageError(str(reply["error"]), reply.get("trace", ()))
+                    raise of_worker(reply, ImageError)
                 final = layer_directory(self.layers, str(reply["diff_id"]))
                 failpoint("layer.commit")
                 if blob:

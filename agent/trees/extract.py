@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol, cast
 from agent.trees import removal
 from agent.trees.errors import TreeError
 from agent.trees.streams import CHUNK
-from agent.trees.tree import Tree, parts_of
+from agent.trees.tree import Tree, parts_of, working_in
 
 MAX_FIXUPS = 100_000
 """Devices and opaque directories of one layer: more than any real one has."""
@@ -368,13 +368,13 @@ class _Extraction:
         if self.policy.owners:
             os.chown(base, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
         if attributes := self._xattrs(entry):
-            os.fchdir(parent)  # there is no call that takes a directory too (before Linux 6.13)
-            for name, value in attributes:
-                try:
-                    os.setxattr(base, name, value, follow_symlinks=False)
-                except OSError as error:
-                    if error.errno not in _LOST:
-                        raise
+            with working_in(parent):
+                for name, value in attributes:
+                    try:
+                        os.setxattr(base, name, value, follow_symlinks=False)
+                    except OSError as error:
+                        if error.errno not in _LOST:
+                            raise
         when = _seconds(entry)
         os.utime(base, (when, when), dir_fd=parent, follow_symlinks=False)
 

@@ -5,6 +5,7 @@ Source: POSIX.1-2008 pax; OCI Image Specification, layer.md (whiteouts); Documen
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 from agent.trees.streams import CHUNK
-from agent.trees.tree import Tree
+from agent.trees.tree import Tree, working_in
 
 _NOTES = ("trusted.overlay.", "user.overlay.")
 """What overlayfs writes down for itself."""
@@ -147,16 +148,14 @@ class Packer:
     def _attributes(self, seen: Seen, fd: int) -> dict[str, str]:
         """Extended attributes as pax records. Of what can only be named they are looked for in its directory."""
         out: dict[str, str] = {}
-        target: int | str = fd
-        if fd < 0:
-            os.fchdir(seen.directory)
-            target = seen.name
         follow = fd >= 0
+        target: int | str = fd if follow else seen.name
         try:
-            for key in os.listxattr(target, follow_symlinks=follow):
-                if not key.startswith(_NOTES):
-                    value = os.getxattr(target, key, follow_symlinks=follow)
-                    out[f"SCHILY.xattr.{key}"] = value.decode("utf-8", "surrogateescape")
+            with contextlib.nullcontext() if follow else working_in(seen.directory):
+                for key in os.listxattr(target, follow_symlinks=follow):
+                    if not key.startswith(_NOTES):
+                        value = os.getxattr(target, key, follow_symlinks=follow)
+                        out[f"SCHILY.xattr.{key}"] = value.decode("utf-8", "surrogateescape")
         except OSError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.ENODATA, errno.ENOENT, errno.EPERM):
                 raise
@@ -164,17 +163,6 @@ class Packer:
 
     def _write(self, info: tarfile.TarInfo) -> None:
         self._out.write(info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape"))
-
-
-def pack_path(tree: Tree, path: str, packer: Packer) -> None:
-    """*path*, which may be a link, and all below it, named after its last part; the root is ".". Raises OSError."""
-    name = path.strip("/").rpartition("/")[2] or "."
-    parent, base = tree.parent(path)
-    status = os.stat(base, dir_fd=parent, follow_symlinks=False)
-    packer.entry(Seen(path, base, parent, status), name)
-    if stat.S_ISDIR(status.st_mode):
-        for seen in walk(tree, path):
-            packer.entry(seen, f"{name}/{seen.path}")
 
 
 def pack_layer(tree: Tree, packer: Packer, opaque: str) -> None:

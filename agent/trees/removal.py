@@ -41,12 +41,7 @@ def remove(parent: int, name: str) -> None:
             pass
     finally:
         os.close(top)
-    with contextlib.suppress(FileNotFoundError):
-        try:
-            os.rmdir(name, dir_fd=parent)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EBUSY, errno.EEXIST):
-                raise
+    _remove_empty(name, parent)
 
 
 def _empty(directory: int, top: int, device: int, depth: int) -> bool:
@@ -74,13 +69,17 @@ def _empty(directory: int, top: int, device: int, depth: int) -> bool:
             moved |= _empty(inner, top, device, depth + 1)
         finally:
             os.close(inner)
-        with contextlib.suppress(FileNotFoundError):
-            try:
-                os.rmdir(name, dir_fd=directory)
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EBUSY, errno.EEXIST):
-                    raise
+        _remove_empty(name, directory)
     return moved
+
+
+def _remove_empty(name: str, parent: int) -> None:
+    """Remove the directory *name*, unless something is mounted there or below. Raises OSError."""
+    try:
+        os.rmdir(name, dir_fd=parent)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EBUSY, errno.EEXIST):
+            raise
 
 
 def _open(name: str, parent: int) -> int:

@@ -5,12 +5,14 @@ Source: openat2(2), RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
 import stat
 import struct
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -30,6 +32,19 @@ CACHED_PARENTS = 64
 def parts_of(path: str) -> list[str]:
     """The names that *path* consists of; `..` stays, for the kernel to resolve."""
     return [part for part in path.split("/") if part not in ("", ".")]
+
+
+@contextlib.contextmanager
+def working_in(directory: int) -> Iterator[None]:
+    """The open *directory* as the working directory of this process, for calls that take no directory beside a name: those for
+    attributes before Linux 6.13."""
+    before = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fchdir(directory)
+        yield
+    finally:
+        os.fchdir(before)
+        os.close(before)
 
 
 class Tree:

@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from agent import files, mounts
-from agent.errors import AgentError, BadRequestError, ConflictError, NotFoundError
+from agent.errors import AgentError, BadRequestError, ConflictError, NotFoundError, of_worker
 from agent.failpoints import failpoint
 from agent.manifest import Home, volume_driver
 from agent.paths import Paths
@@ -170,7 +170,7 @@ class Volumes:
             failpoint("volume.fill")
             reply = await process.asked("filling", (str(rootfs), target, str(data)))
             if "error" in reply:
-                raise AgentError(f"volume {name}: cannot be filled from the image: {reply['error']}")
+                raise of_worker(reply, AgentError, f"volume {name}: cannot be filled from the image: ")
         self._save(msgspec.structs.replace(stored, fresh=False))
 
     def remove(self, name: str, users: list[str]) -> None:

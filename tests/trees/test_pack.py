@@ -18,6 +18,7 @@ from agent.mounts import overlay_attribute
 from agent.trees.extract import Bounds, Policy, extract
 from agent.trees.pack import Packer, changes, copy_tree, pack_layer, walk
 from agent.trees.tree import Tree
+from tests.trees.test_extract import header, pax
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="owners, devices and trusted attributes need root")
 
@@ -74,6 +75,16 @@ def test_a_tree_comes_back_as_it_was(root: Path, tmp_path: Path) -> None:
         extract(io.BytesIO(packed(root)), tree, Policy(owners=os.geteuid() == 0), Bounds())
     assert described(back) == described(root)
     assert (back / "again").stat().st_ino == (back / "d/f").stat().st_ino
+
+
+def test_whoever_packs_and_unpacks_stays_where_he_is(root: Path, tmp_path: Path) -> None:
+    before = Path.cwd()
+    (tmp_path / "back").mkdir()
+    with Tree.at(tmp_path / "back") as tree:
+        link = pax({"SCHILY.xattr.user.k": b"v"}) + header("l", type=tarfile.SYMTYPE, linkname="x")
+        extract(io.BytesIO(packed(root)), tree, Policy(owners=False), Bounds())
+        extract(io.BytesIO(link), tree, Policy(owners=False), Bounds())
+    assert Path.cwd() == before
 
 
 def test_gnu_tar_reads_it(root: Path) -> None:
