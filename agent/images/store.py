@@ -74,6 +74,8 @@ class ImageStore:
         self._locks: dict[str, asyncio.Lock] = {}
         self.users: Callable[[], set[str]] = set
         """Says which manifests containers use: their images outlive their names."""
+        self.held: Callable[[], set[str]] = set
+        """Says what builds hold: names of layers' folders, and the first 20 digits of blobs' digests."""
 
     @property
     def bounds(self) -> str:
@@ -288,7 +290,7 @@ class ImageStore:
             blobs |= {image.digest[7:], image.id[7:], *(layer.digest[7:] for layer in manifest.layers)}
             layers |= {layer_directory(self.layers, diff_id).name for diff_id in image.layers}
         freed = 0
-        busy = {key.removeprefix("sha256:")[:20] for key, lock in self._locks.items() if lock.locked()}
+        busy = {key.removeprefix("sha256:")[:20] for key, lock in self._locks.items() if lock.locked()} | self.held()
         for path in list(self.blobs.iterdir()):
             if path.name not in blobs and path.name[:20] not in busy:
                 freed += path.stat().st_size

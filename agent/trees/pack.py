@@ -233,7 +233,7 @@ def copy_tree(source: Tree, start: str, target: Tree) -> None:
                 os.close(held)
         elif stat.S_ISREG(status.st_mode):
             first[key] = seen.path
-            _copy_file(seen, parent, name)
+            copy_file(seen, parent, name)
         elif stat.S_ISLNK(status.st_mode) or stat.S_ISFIFO(status.st_mode):
             first[key] = seen.path
             if stat.S_ISLNK(status.st_mode):
@@ -248,7 +248,7 @@ def copy_tree(source: Tree, start: str, target: Tree) -> None:
         os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=parent, follow_symlinks=False)
 
 
-def _copy_file(seen: Seen, parent: int, name: str) -> None:
+def copy_file(seen: Seen, parent: int, name: str) -> None:
     """One regular file, its data only: holes stay holes (lseek(2), SEEK_DATA)."""
     source = os.open(seen.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=seen.directory)
     try:
@@ -272,7 +272,7 @@ def _copy_file(seen: Seen, parent: int, name: str) -> None:
                         view = view[os.write(target, view):]
                 at = max(at, end)
             os.ftruncate(target, size)
-            _dress(source, target, seen.status)
+            dress(source, target, seen.status)
         finally:
             os.close(target)
     finally:
@@ -284,14 +284,14 @@ def _dress_directory(seen: Seen, parent: int) -> None:
     try:
         target = os.open(seen.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
         try:
-            _dress(source, target, seen.status)
+            dress(source, target, seen.status)
         finally:
             os.close(target)
     finally:
         os.close(source)
 
 
-def _dress(source: int, target: int, status: os.stat_result) -> None:
+def dress(source: int, target: int, status: os.stat_result) -> None:
     """Owner, attributes, mode and times of the open file *source* for *target*; a file system without a kind of attribute, or a
     user without the right to it, loses it."""
     os.fchown(target, status.st_uid, status.st_gid)
@@ -309,6 +309,6 @@ def _dress(source: int, target: int, status: os.stat_result) -> None:
 def _dress_root(source: int, target: Tree, status: os.stat_result) -> None:
     fd = target.open(".", os.O_RDONLY | os.O_DIRECTORY)
     try:
-        _dress(source, fd, status)
+        dress(source, fd, status)
     finally:
         os.close(fd)

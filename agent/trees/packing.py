@@ -1,6 +1,7 @@
 """What a container wrote, or all that it holds, as a tar on standard output; or what it changed, as JSON.
 
     python -m agent.trees.packing layer UPPER ATTRIBUTE        its writable layer, deletions as whiteouts
+    python -m agent.trees.packing blob UPPER ATTRIBUTE         the same; the reply has "digest" and "size" of the archive
     python -m agent.trees.packing export ROOT FIRST_ID         all files; FIRST_ID is the host's ID that is root in there
     python -m agent.trees.packing changes UPPER LOWER          {"changes": [[path, kind], …]}, kind as in ContainerChanges
 
@@ -10,10 +11,11 @@ Source: OCI Image Specification, layer.md; Docker Engine API v1.43, ContainerExp
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from agent.trees import confine, sandbox
 from agent.trees.pack import Packer, changes, pack_layer, walk
@@ -22,11 +24,33 @@ from agent.trees.tree import Tree
 MAX_CHANGES = 1_000_000
 
 
+class Counted:
+    """*out* with the digest and the size of what went there."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._out = out
+        self.hash, self.size = hashlib.sha256(), 0
+
+    def write(self, data: bytes) -> None:
+        self._out.write(data)
+        self.hash.update(data)
+        self.size += len(data)
+
+    def flush(self) -> None:
+        self._out.flush()
+
+
 def layer(upper: Tree, out: BinaryIO, attribute: str) -> confine.Reply:
     packer = Packer(out)
     pack_layer(upper, packer, attribute)
     packer.end()
     return {}
+
+
+def blob(upper: Tree, out: BinaryIO, attribute: str) -> confine.Reply:
+    counted = Counted(out)
+    layer(upper, cast("BinaryIO", counted), attribute)
+    return {"digest": f"sha256:{counted.hash.hexdigest()}", "size": counted.size}
 
 
 def export(root: Tree, out: BinaryIO, first_id: int) -> confine.Reply:
@@ -56,11 +80,12 @@ def main(verb: str, root: str, more: str) -> int:
         return _told({"error": f"the container's files cannot be reached: {error.strerror}", "status": 500}, verb)
     works = {
         "layer": lambda: layer(Tree(trees[0]), out, more),
+        "blob": lambda: blob(Tree(trees[0]), out, more),
         "export": lambda: export(Tree(trees[0]), out, int(more)),
         "changes": lambda: changed(Tree(trees[0]), Tree(trees[1])),
     }
     # trusted.overlay.* is read by CAP_SYS_ADMIN of the host's own user namespace alone; what calls are left cannot use it
-    noted = verb == "layer" and more.startswith("trusted.")
+    noted = verb in ("layer", "blob") and more.startswith("trusted.")
     capabilities: Sequence[str] = (*sandbox.READER, "SYS_ADMIN") if noted else sandbox.READER
     reply = confine.run(works[verb], trees, calls=sandbox.READ_CALLS, capabilities=capabilities, user=not noted)
     return _told(reply, verb)

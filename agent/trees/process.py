@@ -89,6 +89,26 @@ async def asked(module: str, arguments: Sequence[str], *, stall_s: float = STALL
         return await _reply(child, stall_s)
 
 
+async def written(module: str, arguments: Sequence[str], file: int, *, stall_s: float = STALL_S) -> Reply:
+    """What the worker replies that writes to the open *file*; the reply is on its other output."""
+    child = await asyncio.create_subprocess_exec(
+        *command(module, arguments), stdin=DEVNULL, stdout=file, stderr=PIPE, cwd=PROGRAMS, env=environment(),
+    )
+    try:
+        assert child.stderr
+        async with asyncio.timeout(stall_s * ENDING):
+            lines = (await child.stderr.read()).splitlines()
+            await child.wait()
+    except TimeoutError:
+        return {"error": f"the worker process did not end for {stall_s * ENDING:g} s", "status": 500}
+    finally:
+        if child.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                child.kill()
+            await child.wait()
+    return parsed(lines[-1] if lines else b"")
+
+
 async def _reply(child: Process, stall_s: float) -> Reply:
     assert child.stdout
     try:
