@@ -1,20 +1,27 @@
-"""Engine API: build. The context is the request's body. Source: Docker Engine API v1.48, ImageBuild."""
+"""Engine API: build. The context is the request's body. Source: Docker Engine API v1.48, ImageBuild, BuildPrune."""
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
-import re
 from collections.abc import AsyncIterator
 from typing import Any
 
 from aiohttp import web
 
+from agent.api import login, shapes
 from agent.api.context import plain
-from agent.api.images import Stream, event, platform_of
-from agent.api.keys import ENGINE, flag, number
-from agent.errors import AgentError, BadRequestError
-from agent.images import build as builder
+from agent.api.images import Stream, event
+from agent.api.keys import ENGINE, answer, flag, number
+from agent.build import instructions
+from agent.build.wish import Wish
+from agent.errors import BadRequestError
+from agent.images.auth import HUB_KEY, Credentials
+from agent.images.platforms import platform_of
 from agent.images.reference import parse
+from agent.manifest import Ulimit
+from agent.trees.extract import quoted
 
 
 def _given(request: web.Request, name: str, kind: type[Any], default: Any) -> Any:
@@ -22,10 +29,10 @@ def _given(request: web.Request, name: str, kind: type[Any], default: Any) -> An
     text = request.query.get(name) or "null"
     try:
         value = json.loads(text)
-    except ValueError:
-        raise BadRequestError(f"{name}={text}: it is no JSON") from None
+    except (ValueError, RecursionError):
+        raise BadRequestError(f"{name}={quoted(text)}: it is no JSON") from None
     if value and not isinstance(value, kind):
-        raise BadRequestError(f"{name}={text}: {'an object' if kind is dict else 'a list'} is wanted here")
+        raise BadRequestError(f"{name}={quoted(text)}: {'an object' if kind is dict else 'a list'} is wanted here")
     return value or default
 
 
@@ -33,94 +40,86 @@ def _texts(request: web.Request, name: str) -> dict[str, str]:
     """An object of texts, without those that are null. Raises BadRequestError."""
     found = {k: v for k, v in _given(request, name, dict, {}).items() if v is not None}
     for key, value in found.items():
-        if not isinstance(value, str):
-            raise BadRequestError(f"{name}: {key} is to be a text")
+        if not isinstance(value, str) or "\0" in key + value:
+            raise BadRequestError(f"{name}: {quoted(key)} is to be a text")
     return found
 
 
-def _wish(request: web.Request) -> builder.Wish:
+def _words(request: web.Request, name: str) -> tuple[str, ...]:
+    words = _given(request, name, list, [])
+    if not all(isinstance(word, str) for word in words):
+        raise BadRequestError(f"{name}: a list of texts is wanted here")
+    return tuple(words)
+
+
+def _ulimits(request: web.Request) -> tuple[Ulimit, ...]:
+    out = []
+    for one in _given(request, "ulimits", list, []):
+        name, soft, hard = (one.get("Name"), one.get("Soft"), one.get("Hard")) if isinstance(one, dict) else (None, None, None)
+        if not isinstance(name, str) or not isinstance(soft, int) or not isinstance(hard, int):
+            raise BadRequestError("ulimits: each is an object with Name, Soft and Hard")
+        out.append(Ulimit(name=name, soft=soft, hard=hard))
+    return tuple(out)
+
+
+def _wish(request: web.Request) -> Wish:
     query = request.query
     if query.get("version", "1") != "1":
-        raise BadRequestError(f"version={query['version']}: this node has the classic builder alone: DOCKER_BUILDKIT=0")
+        raise BadRequestError(f"version={quoted(query['version'])}: this node has the classic builder alone: DOCKER_BUILDKIT=0")
     if flag(request, "squash"):
         raise BadRequestError("squash is an experimental feature, and there is none here")
     platform_of(query.get("platform", ""))
-    ulimits = [u if isinstance(u, dict) else {} for u in _given(request, "ulimits", list, [])]
-    return builder.Wish(
-        dockerfile=query.get("dockerfile") or "Dockerfile", tags=tuple(t for t in query.getall("t", []) if t),
-        args=_texts(request, "buildargs"), target=query.get("target", ""), labels=_texts(request, "labels"),
-        no_cache=flag(request, "nocache"), pull=flag(request, "pull"),
-        network="" if query.get("networkmode") == "default" else query.get("networkmode", ""),
-        platform=query.get("platform", ""), shm_size=number(request, "shmsize"),
+    return Wish(
+        dockerfile=query.get("dockerfile") or "Dockerfile", remote=query.get("remote", ""),
+        tags=tuple(t for t in query.getall("t", []) if t), args=_texts(request, "buildargs"), target=query.get("target", ""),
+        labels=_texts(request, "labels"), no_cache=flag(request, "nocache"), no_cache_filter=_words(request, "nocachefilter"),
+        pull=flag(request, "pull"), network=query.get("networkmode", ""), platform=query.get("platform", ""),
+        shm_size=number(request, "shmsize"), ulimits=_ulimits(request), contexts=_texts(request, "contexts"),
         extra_hosts=tuple(h for words in query.getall("extrahosts", []) for h in words.split(",") if h),
-        contexts=_texts(request, "contexts"),
-        ulimits=tuple(f"{u.get('Name')}={u.get('Soft')}:{u.get('Hard')}" for u in ulimits),
-        privileged=flag(request, "privileged"),
+        privileged=flag(request, "privileged"), entitlements=_words(request, "entitlements"),
+        memory=max(0, number(request, "memory")), memory_swap=number(request, "memswap"),
+        cpu_shares=number(request, "cpushares"), cpu_period=number(request, "cpuperiod"), cpu_quota=number(request, "cpuquota"),
+        cpuset=query.get("cpusetcpus", ""), cgroup_parent=query.get("cgroupparent", ""),
     )
 
 
-class BuildFailureError(AgentError):
-    """*code* is the exit status of the command that failed, where it was one."""
-
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-class Steps:
-    """What the builder says, in the words that Docker's clients look for."""
-
-    STEP = re.compile(r"(?:\[\d+/\d+\] )?STEP (\d+)/(\d+): (.*)", re.S)
-    CACHED, MADE = re.compile(r"--> Using cache ([0-9a-f]{12})"), re.compile(r"--> ([0-9a-f]{11,12})")
-    NOISE = re.compile(r'time="|Error: |COMMIT|using \S+ of this node|Getting image source|Copying |Writing manifest|Storing ')
-    """What is for the builder's own users: warnings of formats, its last word, and which image is written where."""
-
-    def __init__(self, stream: Stream, *, quiet: bool) -> None:
-        self._stream = stream
-        self._quiet = quiet
-        self._command = ""
-
-    def say(self, text: str) -> None:
-        if match := self.STEP.match(text):
-            text = f"Step {match[1]}/{match[2]} : {match[3]}"
-            self._command = match[3].strip()
-        elif match := self.CACHED.match(text):
-            text = f" ---> Using cache\n ---> {match[1]}\n"
-        elif match := self.MADE.match(text):
-            text = f" ---> {match[1]}\n"
-        if not self._quiet and not self.NOISE.match(text):
-            self._stream.tell({"stream": text})
-
-    def failure(self, error: AgentError) -> AgentError:
-        """What *error* of the builder's means to somebody who knows Docker's."""
-        said = [line.removeprefix("Error: ") for line in str(error).splitlines() if line.startswith("Error: ")]
-        if not said:
-            return error
-        if match := re.search(r"while running runtime: exit status (\d+)", said[-1]):
-            command = re.sub(r"^RUN\s+(--\S+\s+)*", "", self._command)
-            return BuildFailureError(
-                f"The command '/bin/sh -c {command}' returned a non-zero code: {match[1]}", int(match[1]))
-        text = re.sub(r" &?imagebuilder\.Step\{.*", "", said[-1])  # a dump of the builder's own
-        return BuildFailureError(text, 0)
+def _credentials(request: web.Request) -> dict[str, Credentials]:
+    """Of X-Registry-Config, by the name of the registry. Raises BadRequestError."""
+    header = request.headers.get("X-Registry-Config", "")
+    if not header:
+        return {}
+    try:
+        raw = base64.b64decode(header.translate(str.maketrans("-_", "+/")) + "=" * (-len(header) % 4), validate=True)
+        said = json.loads(raw)
+    except (binascii.Error, ValueError, RecursionError):
+        raise BadRequestError("X-Registry-Config is not base64 (RFC 4648) of a JSON object") from None
+    found = {}
+    for name, one in (said.items() if isinstance(said, dict) else ()):
+        given = login.of(shapes.read(json.dumps(one).encode(), shapes.LOGIN))
+        if given:
+            host = name if name == HUB_KEY else name.removeprefix("https://").removeprefix("http://").partition("/")[0]
+            found[host] = given
+    return found
 
 
 async def build(request: web.Request) -> web.StreamResponse:
     engine, quiet = request.app[ENGINE], flag(request, "q")
-    wish = _wish(request)
+    wish, credentials = _wish(request), _credentials(request)
     names = [parse(tag) for tag in wish.tags]
-    if remote := request.query.get("remote"):
-        raise BadRequestError(f"remote={remote}: send the context as the request's body")
     stream = Stream(request)
-    steps = Steps(stream, quiet=quiet)
+
+    def say(text: str) -> None:
+        if not quiet:
+            stream.tell({"stream": text})
+
+    def progress(step: dict[str, object]) -> None:
+        if not quiet:
+            stream.tell(step)
 
     async def work() -> None:
         before = {engine.images.names.get(name.name, "") for name in names}
         context: AsyncIterator[bytes] = plain(request.content.iter_any())
-        try:
-            image = await builder.build(
-                engine.images, engine.runtime.program, engine.paths.root / "build", context, wish, steps.say)
-        except AgentError as error:
-            raise steps.failure(error) from error
+        image = await engine.builder.build(wish, context, say, credentials=credentials, progress=progress)
         for digest in before:
             if digest and digest != image.digest and not engine.images.image(digest).names:
                 engine.images.keep_untagged(digest)  # as in Docker it stays, without a name, until it is pruned
@@ -134,3 +133,32 @@ async def build(request: web.Request) -> web.StreamResponse:
             stream.tell({"stream": f"Successfully tagged {reference.familiar}\n"})
 
     return await stream.run(work())
+
+
+async def prune(request: web.Request) -> web.Response:
+    """What builds keep for the next ones goes: all of it, what was unused for some time, or down to a size."""
+    filters = _given(request, "filters", dict, {})
+    spans = filters.get("until", filters.get("unused-for", ()))
+    older_s = 0.0
+    for text in spans:
+        try:
+            older_s = instructions.nanoseconds(str(text), "until") / 1e9
+        except ValueError as error:
+            raise BadRequestError(f"filters: {error}") from None
+    keep = max(number(request, name) for name in ("keep-storage", "reserved-space"))
+    gone, freed = await request.app[ENGINE].builder.prune(older_s=older_s, keep_bytes=max(0, keep))
+    return answer({"CachesDeleted": gone, "SpaceReclaimed": freed})
+
+
+def usage(request: web.Request) -> list[dict[str, Any]]:
+    """The build cache as `docker system df` lists it."""
+    from agent.build.writing import stamp
+
+    builder = request.app[ENGINE].builder
+    shared = {name for image in builder.engine.images.everything() for name in (d[7:27] for d in image.layers)}
+    return [
+        {"ID": e.key[:25], "Parent": "", "Parents": None, "Type": "regular", "Description": e.note, "InUse": False,
+         "Shared": e.layer in shared, "Size": e.size, "CreatedAt": stamp(e.created), "LastUsedAt": stamp(e.used),
+         "UsageCount": e.count}
+        for e in builder.cache.entries.values() if e.layer
+    ]

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import msgspec
 from aiohttp import web
 
-from agent.api import checks, describe, execs, images, networks, translate, volumes
+from agent.api import checks, describe, execs, networks, translate, volumes
 from agent.api.filters import Filters, labelled, moment, moment_of, one_of, pattern, truth, whole
 from agent.api.hijack import MULTIPLEXED, RAW, frame
 from agent.api.keys import ENGINE, answer, body, flag, minor, number, seconds
@@ -20,6 +20,7 @@ from agent.engine.engine import Engine, signal_number
 from agent.engine.records import Record
 from agent.errors import AgentError, BadRequestError, ConflictError
 from agent.files import used
+from agent.images.platforms import platform_of
 
 
 def _record(request: web.Request) -> Record:
@@ -107,7 +108,7 @@ async def create(request: web.Request) -> web.Response:
     checks.create(document)
     wish = translate.container(document)
     image = engine.images.find(wish.image)
-    images.platform_of(request.query.get("platform", ""))
+    platform_of(request.query.get("platform", ""))
     if document["HostConfig"].get("PublishAllPorts"):
         config = image.config.config
         wish = translate.all_published(wish, (*wish.expose, *((config and config.exposed_ports) or ())))

@@ -24,6 +24,7 @@ from agent.engine.engine import Engine
 from agent.errors import AgentError, BadRequestError, ConflictError, ImageError, ImageNotFoundError, told
 from agent.images import archive, garbage, pull, types
 from agent.images.auth import Credentials
+from agent.images.platforms import platform_of
 from agent.images.reference import parse
 from agent.images.registry import Registry
 from agent.images.store import Image
@@ -31,8 +32,6 @@ from agent.images.types import RunConfig
 
 SEARCH, SEARCH_S = "https://index.docker.io/v1/search", 15
 UNNAMED_IN_ARCHIVE = re.compile(r"sha256:[0-9a-f]{64}")
-SYSTEMS = ("linux", "windows", "darwin", "freebsd")
-MACHINES = ("amd64", "arm64", "arm", "386", "ppc64le", "s390x", "riscv64", "mips64le", "mips64", "loong64", "x86_64", "aarch64")
 NEVER = "0001-01-01T00:00:00Z"
 
 
@@ -254,25 +253,6 @@ async def create(request: web.Request) -> web.StreamResponse:
     if tag:
         name += f"@{tag}" if tag.startswith("sha256:") else f":{tag}"
     return await stream.run(_fetched(request.app[ENGINE], name, stream, login.sent(request)))
-
-
-def platform_of(text: str) -> None:
-    """A platform that this node can run. Raises BadRequestError, ImageNotFoundError."""
-    if not text:
-        return
-    if text.startswith("{"):
-        try:
-            parts = json.loads(text)
-            text = f"{parts.get('os', '')}/{parts.get('architecture', '')}"
-        except (ValueError, AttributeError):
-            raise BadRequestError(f"platform {text}: it is written like linux/amd64") from None
-    system, _, machine = text.lower().partition("/")
-    machine = machine.partition("/")[0] or (pull.architecture() if system in SYSTEMS else system)
-    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
-    if (system not in SYSTEMS and system not in MACHINES) or machine not in MACHINES:
-        raise BadRequestError(f"{text!r}: unknown operating system or architecture: invalid argument")
-    if system in ("windows", "darwin") or machine != pull.architecture():
-        raise ImageNotFoundError(f"platform {text}: this node runs linux/{pull.architecture()}")
 
 
 async def _fetched(engine: Engine, name: str, stream: Stream, credentials: Credentials | None) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 
 from aiohttp import web
 
-from agent import files, mounts, rootless
-from agent.api import describe, images, versions, volumes
+from agent import rootless
+from agent.api import build, describe, images, versions, volumes
 from agent.api.checks import LOG_OPTIONS
 from agent.api.filters import Filters, labelled, moment
 from agent.api.keys import ENGINE, answer
@@ -156,7 +156,7 @@ async def disk_usage(request: web.Request) -> web.Response:
             for v in engine.volumes.all.values()
         ]
     if "build-cache" in wanted:
-        document["BuildCache"] = []
+        document["BuildCache"] = build.usage(request)
     return answer(document)
 
 
@@ -212,17 +212,6 @@ async def events(request: web.Request) -> web.StreamResponse:
         if filters.chosen([event], TESTS):
             await response.write(json.dumps(event).encode() + b"\n")
     return response
-
-
-async def prune_builds(request: web.Request) -> web.Response:
-    """What builds keep for the next ones goes."""
-    engine = request.app[ENGINE]
-    folder = engine.paths.root / "build"
-    before = await asyncio.to_thread(used, folder)
-    for point in mounts.below(folder):
-        mounts.unmount(point)
-    await asyncio.to_thread(files.remove_tree, folder)
-    return answer({"CachesDeleted": [], "SpaceReclaimed": before})
 
 
 async def no_plugin(request: web.Request) -> web.StreamResponse:

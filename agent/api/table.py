@@ -49,7 +49,7 @@ ROUTES = (
     Route("*", "/plugins/{rest:.+}", system.no_plugin),
     Route("POST", "/auth", login.check, shapes.LOGIN),
     Route("POST", "/build", build.build),
-    Route("POST", "/build/prune", system.prune_builds),
+    Route("POST", "/build/prune", build.prune),
     Route("GET", "/distribution/{name:.+}/json", images.distribution),
     Route("GET", "/images/json", images.listing),
     Route("GET", "/images/search", images.search),

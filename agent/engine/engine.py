@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 
 from agent import files, mounts
+from agent.build.builder import Builder
 from agent.containers import cgroups, runtime, syslog, userns
 from agent.containers.bundle import resources
 from agent.containers.rotation import Limits, Rotation
@@ -89,6 +90,7 @@ class Engine:
         self.deaf: set[str] = set()
         """Containers whose programs do not listen yet where they are going to."""
         self.attaching: dict[str, list[Attaching]] = {}
+        self.builder = Builder(self)
         self.committed: dict[str, Record] = {}
         """Images that were made of containers since this agent runs, by ID, with the container."""
         self.stuck: set[str] = set()

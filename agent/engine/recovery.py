@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 async def recover(engine: Engine) -> None:
     """Take over what runs, note what ended meanwhile, and sweep what nobody owns."""
+    await engine.builder.recover()
     engine.images.sweep()
     for path in list(engine.paths.containers.iterdir()):
         record = load(path) if not path.name.endswith(".tmp") else None
@@ -59,6 +60,8 @@ async def recover(engine: Engine) -> None:
                 task = asyncio.create_task(_again(engine, record))
                 engine._watchers[record.id] = task
     _sweep(engine)
+    if engine.builder.torn:
+        await asyncio.to_thread(engine.images.collect)
     try:
         await engine.networks.sync()
     except AgentError as error:  # what ran goes on; whoever starts or changes something is told

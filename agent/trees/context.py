@@ -1,6 +1,7 @@
 """Unpacks the context of a build: `python -m agent.trees.context TARGET LIMITS` reads a tar on standard input.
 
-It may be compressed. All files become the builder's own, devices are left out; the reply has the "entries" of a survey. Source: Docker Engine API v1.48, ImageBuild.
+It may be compressed. All files become the builder's own, devices are left out; the reply has the "entries" of a
+survey. Source: Docker Engine API v1.48, ImageBuild.
 """
 
 from __future__ import annotations

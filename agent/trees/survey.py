@@ -1,8 +1,8 @@
 """Lists a tree with a digest of each file: `python -m agent.trees.survey ROOT LIMITS` reads what is wanted on standard input.
 
 The request is JSON, [[PATH, DEPTH]…]: of each path, links on its way followed inside ROOT, itself and all below it; links that
-lie less than DEPTH deep below it are followed too. The reply is {"entries": {path: [kind, mode, uid, gid, size, content]}}: kinds
-are f, d, l and o, the content a file's SHA-256 or what a link says.
+lie less than DEPTH deep below it are followed too. The reply is {"entries": {path: [kind, mode, uid, gid, size, content]}}:
+kinds are f, d, l and o, the content a file's SHA-256 or what a link says.
 """
 
 from __future__ import annotations
