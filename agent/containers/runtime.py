@@ -345,6 +345,13 @@ def _reason(text: str, log: Path | None) -> str:
     return _plain(text.strip()) or "the runtime failed without a word"
 
 
+def complaint(log: Path) -> str:
+    """What a runtime wrote to *log* last, in runc's words; "" where it wrote nothing."""
+    lines = log.read_text(errors="replace").split("\n") if log.exists() else []
+    last = next((line for line in reversed(lines) if line.strip()), "")
+    return _plain((last.partition('msg="')[2].rstrip('"').replace('\\"', '"') or last).strip())
+
+
 def exec_status(complaint: str) -> int:
     """The exit status of a command that the runtime could not run, in Docker's numbers, from what the runtime said of it."""
     words = _plain(complaint)

@@ -151,7 +151,7 @@ def test_run_in_its_forms(node: Node) -> None:
         'RUN ["sh", "-c", "echo exec $A > /exec"]\n'
         "RUN <<EOF\nset -e\necho here $B > /heredoc\nEOF\n"
         "RUN cat <<ONE > /one && cat <<'TWO' > /two\n$A\nONE\n$A\nTWO\n"
-        "RUN <<EOF\n#!/bin/busybox awk -f\nBEGIN { print \"awk\" > \"/awk\" }\nEOF\n"
+        "RUN <<EOF\n#!/bin/awk -f\nBEGIN { print \"awk\" > \"/awk\" }\nEOF\n"
         'SHELL ["/bin/sh", "-e", "-c"]\nRUN echo $0 > /own; echo x\n'
     ).files()
     assert [built[n].content for n in ("shell", "exec", "heredoc", "one", "two", "awk")] == [
@@ -207,7 +207,7 @@ def test_networks_of_run(node: Node) -> None:
     with pytest.raises(Failed, match="Dockerfile:2:1: network.host is not allowed"):
         node.build("FROM busybox\nRUN --network=host true\n")
     names = node.build("FROM busybox\nRUN --network=host ip -o link > /host\n", networkmode="host").text("host")
-    assert "eth0" in names and "psb" in names
+    assert len(names.splitlines()) > 2, "the machine's own, bridges among them"
     none = node.build("FROM busybox\nRUN ip -o link | wc -l > /none\n", networkmode="none").text("none")
     assert none == "1\n"
     hosts = node.build("FROM busybox\nRUN cat /etc/hosts > /hosts\n", extrahosts="there:10.9.8.7").text("hosts")
@@ -342,7 +342,7 @@ TREE: Files = {"a.txt": b"A", "b.txt": b"B", "c.md": b"C", "d": None, "d/e": Non
     ("COPY --exclude=*.md d /x", {"x/e/f.txt": "F", "x/ln": "../a.txt"}),
     ("COPY --exclude=e --exclude=ln d /x", {"x/g.md": "G"}),
     ("COPY --exclude=b* *.txt /x/", {"x/a.txt": "A"}),
-    ("COPY --exclude=**/*.txt . /x/", {"x/c.md": "C", "x/d/g.md": "G", "x/d/ln": "../a.txt", "x/ln": "a.txt"}),
+    ("COPY --exclude=**/*.txt --exclude=Dockerfile . /x/", {"x/c.md": "C", "x/d/g.md": "G", "x/d/ln": "../a.txt", "x/ln": "a.txt"}),
     ("COPY --parents d/e/f.txt a.txt /x/", {"x/d/e/f.txt": "F", "x/a.txt": "A"}),
     ("COPY --parents ./d/./e/f.txt /x/", {"x/e/f.txt": "F"}),
     ("COPY --parents **/*.md /x/", {"x/c.md": "C", "x/d/g.md": "G"}),
@@ -481,7 +481,7 @@ def test_configuration(node: Node) -> None:
         "Cmd": ["/bin/sh", "-ec", "c d"], "Entrypoint": ["/e", "x"], "Env": ["A=2", "B=two words", "C=", "D=1", "E=the rest of it"],
         "Labels": {"a": "g", "c d": "e f"}, "ExposedPorts": {"80/tcp": {}, "443/udp": {}, "8000/tcp": {}, "8001/tcp": {}, "8002/tcp": {},
                                                             "2/tcp": {}},
-        "Volumes": {"/data": {}, '["no"]': {}, "/v 1": {}}, "User": "app:audio", "WorkingDir": "/w", "StopSignal": "SIGQUIT",
+        "Volumes": {"/data": {}, '[no]': {}, "/v 1": {}}, "User": "app:audio", "WorkingDir": "/w", "StopSignal": "SIGQUIT",
         "Shell": ["/bin/sh", "-ec"], "OnBuild": ["RUN echo x > /onbuild"],
         "Healthcheck": {"Test": ["CMD-SHELL", "test -e /ok"], "Interval": 90 * 10**9, "Timeout": 5 * 10**9, "StartPeriod": 2 * 10**9,
                         "StartInterval": 10**9, "Retries": 7},
@@ -501,7 +501,7 @@ def test_onbuild_runs_in_the_next_build(node: Node) -> None:
 
 @pytest.mark.parametrize(("line", "words"), [
     ("EXPOSE 0", "invalid containerPort: 0"), ("EXPOSE 80/icmp", "80/icmp"), ("EXPOSE 70000", "from 1 to 65535"),
-    ("STOPSIGNAL SIGNOTHING!", "invalid signal"), ("ENV A=${B:?is missing}", "B: is missing"), ("ENV A=\"b", "double quote"),
+    ("STOPSIGNAL SIGNOTHING!", "invalid signal"), ("ENV A=\"${B:?is missing}\"", "B: is missing"), ("ENV A=\"b", "double quote"),
     ("WORKDIR ${X", "not closed"),
 ])
 def test_what_a_configuration_cannot_be(node: Node, line: str, words: str) -> None:
@@ -630,7 +630,7 @@ def test_no_cache_and_its_filter(node: Node) -> None:
     assert node.build(text).ident == fresh.ident
     part = node.build(text, nocachefilter=["a"])
     assert part.text("b") != fresh.text("b"), "what came of it is not what the cache has"
-    assert part.hits == 2
+    assert part.hits == 1
 
 
 def test_link_does_not_depend_on_what_is_below(node: Node) -> None:
