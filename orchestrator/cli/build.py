@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,8 +86,6 @@ def _in_order(stack: Stack, chosen: tuple[str, ...]) -> list[Service]:
 
 def _provided(stack: Stack, wish: Build) -> tuple[dict[str, str], dict[str, bytes], dict[str, Path]]:
     """Of a build: its further contexts as the node names them, contents that go along, and folders that do."""
-    import os
-
     from agent.manifest import BUILD_EXTRAS
     from orchestrator.errors import PystackError
 
@@ -95,7 +94,7 @@ def _provided(stack: Stack, wish: Build) -> tuple[dict[str, str], dict[str, byte
     for number, (name, value) in enumerate(wish.contexts):
         if value.startswith("service:"):
             contexts[name] = f"docker-image://{images[value[8:]]}"
-        elif "://" in value:
+        elif "://" in value or value.startswith(("git@", "github.com/")):
             contexts[name] = value
         else:
             folders[f"{BUILD_EXTRAS}/context-{number}"] = Path(value)
@@ -110,34 +109,52 @@ def _provided(stack: Stack, wish: Build) -> tuple[dict[str, str], dict[str, byte
     return contexts, files, folders
 
 
+def _dockerfile(service: Service, wish: Build) -> tuple[str, dict[str, bytes]]:
+    """What the node is told of the Dockerfile, and what is sent for that: one that is no file of the context goes beside it.
+
+    Raises PystackError."""
+    from agent.manifest import BUILD_EXTRAS
+    from orchestrator.errors import PystackError
+
+    where = f"{service.where}: services.{service.name}.build"
+    if not wish.remote and not Path(wish.context).is_dir():
+        raise PystackError(f"{where}: folder {wish.context} does not exist")
+    beside = f"{BUILD_EXTRAS}/Dockerfile"
+    if wish.dockerfile_inline:
+        return beside, {beside: wish.dockerfile_inline.encode()}
+    if wish.remote:
+        return wish.dockerfile, {}
+    path = Path(wish.context, wish.dockerfile)
+    if not path.is_file():
+        raise PystackError(f"{where}: {path} does not exist")
+    if path.resolve().is_relative_to(Path(wish.context).resolve()):
+        return os.path.relpath(path, wish.context) if os.path.isabs(wish.dockerfile) else wish.dockerfile, {}
+    ignore = path.with_name(f"{path.name}.dockerignore")
+    return beside, {beside: path.read_bytes(), **({f"{beside}.dockerignore": ignore.read_bytes()} if ignore.is_file() else {})}
+
+
 def build_one(
     client: Client, stack: Stack, service: Service, progress: Progress, *, no_cache: bool, pull: bool, args: dict[str, str]
 ) -> None:
     from orchestrator.cli.context import pack
-    from orchestrator.errors import PystackError
 
     wish = service.build
     assert wish is not None
-    context = Path(wish.context)
-    if not context.is_dir():
-        raise PystackError(f"{service.where}: services.{service.name}.build: folder {context} does not exist")
-    dockerfile = "Dockerfile.pystack-inline" if wish.dockerfile_inline else wish.dockerfile
-    if not wish.dockerfile_inline and not (context / dockerfile).is_file():
-        raise PystackError(
-            f"{service.where}: services.{service.name}.build: {context / dockerfile} does not exist"
-        )
     contexts, files, folders = _provided(stack, wish)
+    dockerfile, own = _dockerfile(service, wish)
+    files |= own
+    context = None if wish.remote else Path(wish.context)
     query: dict[str, Any] = {
         "dockerfile": dockerfile, "t": [service.container.image, *wish.tags],
         "buildargs": json.dumps(dict(wish.args) | args), "target": wish.target,
         "labels": json.dumps(dict(wish.labels)), "nocache": int(no_cache or wish.no_cache),
+        "nocachefilter": json.dumps(wish.no_cache_filter), "entitlements": json.dumps(wish.entitlements),
+        "remote": wish.context if wish.remote else "",
         "pull": int(pull or wish.pull), "networkmode": wish.network, "platform": wish.platform, "shmsize": wish.shm_size,
         "extrahosts": [f"{k}:{v}" for k, v in wish.extra_hosts], "contexts": json.dumps(contexts),
         "ulimits": json.dumps([{"Name": u.name, "Soft": u.soft, "Hard": u.hard} for u in wish.ulimits]),
         "privileged": int(wish.privileged),
     }
-    if wish.dockerfile_inline:
-        files[dockerfile] = wish.dockerfile_inline.encode()
     body = pack(context, dockerfile, files, folders)
     if progress.mode == "plain":
         click.echo(f"build {service.container.image}", err=True)

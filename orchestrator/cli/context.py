@@ -1,62 +1,27 @@
-"""A build context as a tar stream, less what .dockerignore leaves out.
-
-Source: Dockerfile reference, ".dockerignore file": patterns of Go's filepath.Match with **, the last match decides, a
-leading ! takes back in. The Dockerfile and the ignore file themselves always go along.
+"""A build context as a tar stream, less what .dockerignore leaves out. The Dockerfile and the ignore file themselves always go
+along: the node leaves them out in its turn. Source: Dockerfile reference, ".dockerignore file".
 """
 
 from __future__ import annotations
 
 import io
 import os
-import re
 import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-
-def patterns(text: str) -> list[tuple[re.Pattern[str], bool]]:
-    """(pattern, ignored) in the order of the file."""
-    out = []
-    for line in text.splitlines():
-        line = line.strip()
-        if not line or line.startswith("#"):
-            continue
-        keep = line.startswith("!")
-        line = os.path.normpath(line.lstrip("!").strip()).strip("/")
-        if line and line != ".":
-            out.append((re.compile(_translate(line) + r"(?:/.*)?\Z", re.DOTALL), not keep))
-    return out
+from agent.build import ignore
+from agent.build.ignore import Rules
+from agent.errors import BadRequestError
+from orchestrator.errors import PystackError
 
 
-def _translate(pattern: str) -> str:
-    out, at = "", 0
-    while at < len(pattern):
-        char = pattern[at]
-        if pattern.startswith("**/", at):
-            out += "(?:.*/)?"
-            at += 3
-            continue
-        if pattern.startswith("**", at):
-            out += ".*"
-            at += 2
-            continue
-        if char == "[" and "]" in pattern[at + 1 :]:
-            end = pattern.index("]", at + 1)
-            out += "[" + pattern[at + 1 : end].replace("\\", "\\\\") + "]"
-            at = end
-        else:
-            out += {"*": "[^/]*", "?": "[^/]"}.get(char, re.escape(char))
-        at += 1
-    return out
-
-
-def is_ignored(name: str, rules: list[tuple[re.Pattern[str], bool]]) -> bool:
-    """Whether *name*, relative to the context, is left out."""
-    ignored = False
-    for pattern, verdict in rules:
-        if pattern.match(name):
-            ignored = verdict
-    return ignored
+def rules_of(text: str, where: str) -> Rules:
+    """Those of an ignore file, which messages call *where*. Raises PystackError."""
+    try:
+        return Rules(ignore.read(text))
+    except BadRequestError as error:
+        raise PystackError(f"{where}: {error}") from None
 
 
 class _Sink(io.RawIOBase):
@@ -79,11 +44,13 @@ class _Sink(io.RawIOBase):
         return out
 
 
-def pack(context: Path, dockerfile: str, extra: Mapping[str, bytes], folders: Mapping[str, Path]) -> Iterator[bytes]:
-    """The tar, in pieces. *extra* are files made up on the way, *folders* further ones by where they are to lie in it."""
+def pack(context: Path | None, dockerfile: str, extra: Mapping[str, bytes], folders: Mapping[str, Path]) -> Iterator[bytes]:
+    """The tar, in pieces. *extra* are files made up on the way, *folders* further ones by where they are to lie in it. A
+    context that lies elsewhere is None."""
     sink = _Sink()
     with tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT) as archive:
-        for prefix, folder in {"": context, **{f"{where}/": path for where, path in folders.items()}}.items():
+        first = {"": context} if context else {}
+        for prefix, folder in {**first, **{f"{where}/": path for where, path in folders.items()}}.items():
             for name, path in _kept(folder, dockerfile):
                 archive.add(path, prefix + name, recursive=False)
                 if sink.size > 1 << 18:
@@ -98,21 +65,20 @@ def pack(context: Path, dockerfile: str, extra: Mapping[str, bytes], folders: Ma
 def _kept(context: Path, dockerfile: str) -> Iterator[tuple[str, str]]:
     """Files and folders that .dockerignore leaves in: (name in the context, path)."""
     own = context / f"{dockerfile}.dockerignore"
-    ignore = own if own.is_file() else context / ".dockerignore"
-    rules = patterns(ignore.read_text()) if ignore.is_file() else []
-    may_return = any(not ignored for _, ignored in rules)
+    file = own if own.is_file() else context / ".dockerignore"
+    rules = rules_of(file.read_text(errors="replace") if file.is_file() else "", str(file))
     for directory, folders, files in os.walk(context):
         base = os.path.relpath(directory, context)
         prefix = "" if base == "." else f"{base}/"
         kept = []
         for folder in sorted(folders):
-            if is_ignored(prefix + folder, rules) and not may_return:
+            if rules.ignores(prefix + folder) and not rules.may_return:
                 continue
             kept.append(folder)
-            if not is_ignored(prefix + folder, rules):
+            if not rules.ignores(prefix + folder):
                 yield prefix + folder, os.path.join(directory, folder)
         folders[:] = kept
-        for file in sorted(files):
-            name = prefix + file
-            if not is_ignored(name, rules) or name in (dockerfile, ".dockerignore"):
-                yield name, os.path.join(directory, file)
+        for one in sorted(files):
+            name = prefix + one
+            if not rules.ignores(name) or name in (dockerfile, ".dockerignore"):
+                yield name, os.path.join(directory, one)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -126,7 +125,7 @@ class Work:
 
 def concerns(rule: WatchRule, path: Path) -> bool:
     """Whether a change of *path* is the rule's business."""
-    from orchestrator.cli.context import is_ignored, patterns
+    from orchestrator.cli.context import rules_of
 
     root = Path(rule.path)
     if path == root:
@@ -134,14 +133,12 @@ def concerns(rule: WatchRule, path: Path) -> bool:
     if not path.is_relative_to(root):
         return False
     name = str(path.relative_to(root))
-    if is_ignored(name, patterns(ALWAYS)) or is_ignored(name, patterns("\n".join(rule.ignore))):
+    if rules_of(ALWAYS, "").ignores(name) or rules_of("\n".join(rule.ignore), "develop.watch.ignore").ignores(name):
         return False
-    ignored: list[tuple[re.Pattern[str], bool]] = []
-    if (root / ".dockerignore").is_file():
-        ignored = patterns((root / ".dockerignore").read_text(errors="replace"))
-    if is_ignored(name, ignored) or path.is_dir():
+    file = root / ".dockerignore"
+    if rules_of(file.read_text(errors="replace") if file.is_file() else "", str(file)).ignores(name) or path.is_dir():
         return False
-    return not rule.include or is_ignored(name, patterns("\n".join(rule.include)))
+    return not rule.include or rules_of("\n".join(rule.include), "develop.watch.include").ignores(name)
 
 
 def inside(rule: WatchRule, path: Path) -> str:

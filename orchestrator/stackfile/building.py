@@ -13,7 +13,7 @@ from orchestrator.stackfile.tree import Path_
 def build(draft: Draft, value: Any, path: Path_) -> Fields:
     body = {"context": value} if isinstance(value, str) else draft.reading.mapping(value, path)
     context = scalar(body.get("context", "."))
-    remote = "://" in context or context.startswith("git@")
+    remote = _is_remote(context)
     platforms = [scalar(p) for p in body.get("platforms") or ()]
     if len(platforms) > 1:
         draft.reading.warn((*path, "platforms"), f"an image is built for one platform at a time: {platforms[0]}")
@@ -24,17 +24,16 @@ def build(draft: Draft, value: Any, path: Path_) -> Fields:
         more |= ulimits(draft, body["ulimits"], (*path, "ulimits"))
     if "extra_hosts" in body:
         more |= extra_hosts(draft, body["extra_hosts"], (*path, "extra_hosts"))
-    if remote:
-        draft.problem((*path, "context"), f"{context}: remote contexts are not supported yet", "use a local folder")
-    directory = draft.reading.host_path(context)
+    directory = context if remote else str(draft.reading.host_path(context))
     args = {k: draft.reading.environment.get(k, "") if v is None else scalar(v)
             for k, v in as_mapping(body.get("args")).items()}
     return {"build": Build(
-        context=str(directory), dockerfile=scalar(body.get("dockerfile", "Dockerfile")),
+        context=directory, remote=remote, dockerfile=scalar(body.get("dockerfile", "Dockerfile")),
         dockerfile_inline=scalar(body.get("dockerfile_inline")), args=tuple(sorted(args.items())),
         target=scalar(body.get("target")), labels=tuple(sorted(
             (k, scalar(v)) for k, v in as_mapping(body.get("labels")).items())),
         tags=tuple(map(scalar, body.get("tags") or ())), no_cache=flag(body.get("no_cache")),
+        no_cache_filter=_texts(body.get("no_cache_filter")), entitlements=_texts(body.get("entitlements")),
         pull=flag(body.get("pull")), network=scalar(body.get("network")),
         contexts=tuple(sorted(
             (k, _context(draft, scalar(v))) for k, v in as_mapping(body.get("additional_contexts")).items())),
@@ -43,8 +42,17 @@ def build(draft: Draft, value: Any, path: Path_) -> Fields:
     )}
 
 
+def _is_remote(text: str) -> bool:
+    """An address, as docker-build(1) tells it from a folder."""
+    return "://" in text or text.startswith(("git@", "github.com/"))
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(scalar(one) for one in (value if isinstance(value, list | tuple) else [value] if value else ()))
+
+
 def _context(draft: Draft, text: str) -> str:
-    return text if text.startswith("service:") or "://" in text else str(draft.reading.host_path(text))
+    return text if text.startswith("service:") or _is_remote(text) else str(draft.reading.host_path(text))
 
 
 def _build_secrets(draft: Draft, value: Any, path: Path_) -> tuple[BuildSecret, ...]:

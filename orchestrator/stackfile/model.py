@@ -26,8 +26,8 @@ class BuildSecret(Record, frozen=True, kw_only=True):
 
 
 class Build(Record, frozen=True, kw_only=True):
-    """How to build a service's image. *context* is a folder on the client. *contexts* are further ones by name: a folder,
-    `service:NAME`, or what buildah takes (`docker-image://`, `https://`)."""
+    """How to build a service's image. *context* is a folder on the client, or, where it is *remote*, the address of a
+    repository or of a tar. *contexts* are further ones by name: such, `service:NAME`, or `docker-image://NAME`."""
 
     context: str
     dockerfile: str = "Dockerfile"
@@ -37,6 +37,9 @@ class Build(Record, frozen=True, kw_only=True):
     labels: tuple[tuple[str, str], ...] = ()
     tags: tuple[str, ...] = ()
     no_cache: bool = False
+    no_cache_filter: tuple[str, ...] = ()
+    entitlements: tuple[str, ...] = ()
+    remote: bool = False
     pull: bool = False
     network: str = ""
     contexts: tuple[tuple[str, str], ...] = ()

@@ -148,8 +148,8 @@ DEPLOY = record({
     }), "Where tasks go."),
 }, empty=True)
 BUILD = record({
-    "context": key(TEXT, "The folder that is sent.", differs="a folder of the client; remote ones are an error"),
-    "dockerfile": key(TEXT, "The Dockerfile, in the context."),
+    "context": key(TEXT, "The folder that is sent, or the address of a repository or a tar that the node fetches."),
+    "dockerfile": key(TEXT, "The Dockerfile, in the context or outside of it."),
     "dockerfile_inline": key(TEXT, "The Dockerfile itself."),
     "args": key(PAIRS, "Values of ARG."),
     "target": key(TEXT, "The stage that becomes the image."),
@@ -161,10 +161,10 @@ BUILD = record({
     "additional_contexts": key(PAIRS, "Further contexts by name."),
     "cache_from": key(TEXTS, "Images to take steps from.", refused=LATER),
     "cache_to": key(TEXTS, "Where steps are kept.", refused=LATER),
-    "entitlements": key(TEXTS, "Rights of the build.", refused=LATER),
+    "entitlements": key(TEXTS, "Rights of the build: network.host, security.insecure."),
     "extra_hosts": key(HOSTS, "Names that RUN knows."),
     "isolation": key(TEXT, "Isolation of RUN.", refused=WINDOWS),
-    "no_cache_filter": key(ONE_OR_MORE, "Stages that are built again.", refused=LATER),
+    "no_cache_filter": key(ONE_OR_MORE, "Stages that are built again."),
     "platforms": key(TEXTS, "Platforms to build for.", differs="one at a time"),
     "privileged": key(FLAG, "RUN with all capabilities."),
     "provenance": key({"type": ["string", "boolean"]}, "A statement of origin.", refused=LATER),
