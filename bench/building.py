@@ -1,4 +1,4 @@
-"""A build of ten stages beside buildah's: cold, with one file changed, with nothing changed. `python -m bench.building` runs it."""
+"""Ten stages built beside buildah: cold, with one file changed, with nothing changed. `python -m bench.building` runs it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""`build:` by the real buildah, on the node's own images."""
+"""`build:` of stack files, on the node's own images."""
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from agent.manifest import BUILD_EXTRAS
 from tests.conftest import Pystack, Stack
 from tests.images import tar_of
 
-pytestmark = [pytest.mark.kernel, pytest.mark.skipif(shutil.which("buildah") is None, reason="buildah is not installed")]
+pytestmark = pytest.mark.kernel
 
 
 def test_args_target_ignored_files_and_cache(stack: Stack, tmp_path: Path) -> None:
@@ -74,3 +73,48 @@ def test_a_context_hands_no_file_of_the_host_to_run(linked: str, target: str, la
                   f"@{tmp_path}/context.tar", "http://node/build")
     assert "is a symbolic link: refused" in said
     assert "of the host" not in said
+
+
+def test_a_healthcheck_of_the_image_opens_the_gate(stack: Stack, tmp_path: Path) -> None:
+    """What an image says of its health is known to depends_on."""
+    (tmp_path / "Dockerfile").write_text(
+        'FROM busybox\nHEALTHCHECK --interval=100ms --start-interval=100ms CMD test -e /ok\nCMD ["sh", "-c", "touch /ok; sleep 1000"]\n')
+    stack.up("services:\n  a: {build: ., stop_grace_period: 0s}\n"
+             "  b: {image: busybox, command: sleep 1000, stop_grace_period: 0s, depends_on: {a: {condition: service_healthy}}}\n")
+    assert stack.ps()["b-1"]["state"] == "running"
+
+
+def test_a_dockerfile_beside_the_context_is_in_no_image(stack: Stack, tmp_path: Path) -> None:
+    for name in ("app", "inline"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a").write_text("seen")
+    (tmp_path / "Other").write_text("FROM busybox\nCOPY . /app\nCMD sleep 1000\n")
+    (tmp_path / "Other.dockerignore").write_text("gone\n")
+    (tmp_path / "app" / "gone").write_text("x")
+    stack.up("services:\n  a: {build: {context: ./app, dockerfile: ../Other}, stop_grace_period: 0s}\n"
+             "  b:\n    stop_grace_period: 0s\n    build:\n      context: ./inline\n"
+             "      dockerfile_inline: |\n        FROM busybox\n        COPY . /app\n        CMD sleep 1000\n")
+    assert stack.exec("a", "ls", "-A", "/app") == "a\n"
+    assert stack.exec("b", "ls", "-A", "/app") == "a\n"
+
+
+def test_rights_and_stages_that_a_stack_file_names(stack: Stack, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM busybox AS x\nRUN head -c 8 /dev/urandom | sha256sum > /x\nFROM x\n"
+                                         "RUN --security=insecure mkdir /m && mount -t tmpfs x /m && umount /m\nCMD sleep 1000\n")
+    text = "services:\n  a: {build: {context: ., no_cache_filter: [x], ENT}, stop_grace_period: 0s}\n"
+    done = stack.up(text.replace(", ENT", ""), check=False)
+    assert done.returncode == 1
+    assert "Dockerfile:4:1: security.insecure is not allowed" in done.stderr
+    assert ">>> RUN --security=insecure" in done.stderr
+    stack.up(text.replace("ENT", "entitlements: [security.insecure]"))
+    first = stack.exec("a", "cat", "/x")
+    stack.up("", "--build")
+    assert stack.exec("a", "cat", "/x") != first
+
+
+def test_an_ignore_file_that_is_none_is_told_with_its_place(stack: Stack, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM busybox\n")
+    (tmp_path / ".dockerignore").write_text("a\n[\n")
+    done = stack.up("services:\n  a: {build: .}\n", check=False)
+    assert done.returncode == 1
+    assert ".dockerignore: ignore pattern 2: '[': syntax error in pattern" in done.stderr
