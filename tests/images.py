@@ -71,7 +71,7 @@ def layout(
     document = {
         "architecture": "amd64", "os": "linux", "config": dict(config or {"Cmd": ["sh"]}),
         "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(d).hexdigest() for d in layers]},
-        "history": [{"created_by": "tests/images.py"} for _ in layers],  # buildah counts them
+        "history": [{"created_by": "tests/images.py"} for _ in layers],
     }
     described = put(json.dumps(document).encode(), "application/vnd.oci.image.config.v1+json")
     manifest = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",

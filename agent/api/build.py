@@ -158,7 +158,7 @@ def usage(request: web.Request) -> list[dict[str, Any]]:
     shared = {name for image in builder.engine.images.everything() for name in (d[7:27] for d in image.layers)}
     return [
         {"ID": e.key[:25], "Parent": "", "Parents": None, "Type": "regular", "Description": e.note, "InUse": False,
-         "Shared": e.layer in shared, "Size": e.size, "CreatedAt": stamp(e.created), "LastUsedAt": stamp(e.used),
+         "Shared": e.layer in shared, "Size": e.disk, "CreatedAt": stamp(e.created), "LastUsedAt": stamp(e.used),
          "UsageCount": e.count}
         for e in builder.cache.entries.values() if e.layer
     ]

@@ -12,6 +12,7 @@ from tests.fuzz.area import Area, Fault, drive
 
 AREAS = {
     "documents": "Documents",
+    "dockerfiles": "Dockerfiles",
     "registry": "Registries",
     "dns": "Packets",
     "archives": "Archives",

@@ -10,6 +10,7 @@ import pytest
 
 SHARE = {
     "documents": 20_000,
+    "dockerfiles": 5000,
     "dns": 3000,
     "archives": 1500,
     "images": 10,
@@ -27,7 +28,10 @@ def fuzz(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, cwd=top)
 
 
-@pytest.mark.parametrize("area", [pytest.param(a, marks=() if a == "documents" else pytest.mark.kernel) for a in SHARE])
+PURE = ("documents", "dockerfiles")
+
+
+@pytest.mark.parametrize("area", [pytest.param(a, marks=() if a in PURE else pytest.mark.kernel) for a in SHARE])
 def test_no_input_is_a_fault(area: str) -> None:
     done = fuzz("--only", area, "--inputs", str(SHARE[area]), "--seed", "7")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Pystack, Stack
+from tests.conftest import PATIENCE, Pystack, Stack
 from tests.images import archive, tar_of
 from tests.kernel.test_registry import registry
 
@@ -40,7 +40,7 @@ def arm(lab: Pystack, point: str) -> None:
 
 
 def until(holds: object, what: str, seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * PATIENCE
     while not holds():  # type: ignore[operator]
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         time.sleep(0.02)

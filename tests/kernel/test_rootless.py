@@ -175,6 +175,21 @@ def test_a_stack_runs_as_its_user(stack: User) -> None:
     assert stack("pystack", "doctor").returncode == 0
 
 
+def test_an_image_is_built(ada: User) -> None:
+    """Removed files, replaced folders and owners: overlayfs notes them otherwise there, and images have them all the same."""
+    folder = ada.home / "app"
+    folder.mkdir(exist_ok=True)
+    (folder / "Dockerfile").write_text(
+        "FROM busybox AS b\nRUN rm /srv/hello && rm -r /var/www && mkdir /var/www && touch /var/www/x && chown app /var/www/x\n"
+        "COPY --chown=app Dockerfile /srv/\nFROM b\nRUN test ! -e /srv/hello && ls /var/www > /ls && stat -c %U /var/www/x >> /ls\n"
+        "CMD cat /ls\n")
+    (folder / "stack.yml").write_text("services: {a: {build: ., image: 'own:1'}}\n")
+    ada("pystack", "-f", "app/stack.yml", "build")
+    assert ada("pystack", "container", "run", "--rm", "own:1").stdout == "x\napp\n"
+    ada("pystack", "image", "save", "-o", "own.tar", "own:1")
+    ada("pystack", "image", "rm", "own:1")
+
+
 def test_the_next_server_finds_its_containers(stack: User) -> None:
     before = stack("pgrep", "-f", "httpd -f|sleep 1000").stdout
     stack("kill", "-9", str(server(stack)))
