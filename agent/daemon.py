@@ -20,9 +20,9 @@ from agent.engine.converge import Converger
 from agent.engine.engine import Engine
 from agent.errors import AgentError
 from agent.images import garbage
-from agent.mailbox import Mailbox
+from agent.manifest_watcher import EtcdManifestWatcher
 from agent.paths import Paths, locate
-from agent.processes import heed_signals
+from agent.processes import reset_ignored_signals
 from agent.rootless.namespaces import enter, leave
 
 
@@ -34,7 +34,7 @@ class Agent:
         self._lock = _only_one(paths.root)
         self.engine = Engine(paths, settings.load(paths))
         self.converger = Converger(self.engine)
-        self.mailbox = Mailbox(paths.root, self.converger.apply)
+        self.manifest_watcher = EtcdManifestWatcher(paths.root, self.converger.apply)
         self._chores: list[asyncio.Task[None]] = []
         self._runner: web.AppRunner | None = None
 
@@ -43,22 +43,22 @@ class Agent:
         logging.getLogger("aiohttp.server").addFilter(app.OneLine())
         await self.converger.recover()
         self._runner = web.AppRunner(
-            app.make(self.converger, self.mailbox), access_log=None, handler_cancellation=True)
+            app.make(self.converger, self.manifest_watcher), access_log=None, handler_cancellation=True)
         await self._runner.setup()
         await web.SockSite(self._runner, bind(self.paths.docker_socket)).start()
-        self.mailbox.start()
+        self.manifest_watcher.start()
         rule = self.engine.settings.image_gc
         if rule.age or rule.disk:
             self._chores.append(asyncio.create_task(garbage.watch(self.engine.images, rule), name="garbage"))
-        self._chores.append(asyncio.create_task(memory.give_back(), name="memory"))
+        self._chores.append(asyncio.create_task(memory.trim_heap_periodically(), name="memory"))
 
-    def answer_in(self, application: web.Application, prefix: str) -> None:
+    def mount_into(self, application: web.Application, prefix: str) -> None:
         """Have another application of this process answer for the node too, below *prefix*."""
-        app.answer_in(application, prefix, self.converger, self.mailbox)
+        app.mount_into(application, prefix, self.converger, self.manifest_watcher)
 
     async def stop(self) -> None:
         """Stop serving. Containers run on, unless the host itself goes down: then each is asked to end, and given its time."""
-        await self.mailbox.stop()
+        await self.manifest_watcher.stop()
         for chore in self._chores:
             chore.cancel()
         if self._runner:
@@ -132,8 +132,8 @@ def run(serve: Callable[[], Coroutine[None, None, None]], name: str, refusal: ty
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     os.environ.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-    heed_signals()
-    memory.frugal()
+    reset_ignored_signals()
+    memory.limit_malloc_arenas()
     try:
         enter(locate().run)  # before there is a second thread
         uvloop.run(serve())

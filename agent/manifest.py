@@ -15,13 +15,13 @@ from typing import Literal
 
 import msgspec
 
-from netplugins.parents import has_parent
+from netplugins.vlan import parent_available
 
 MTU_OPTION = "com.docker.network.driver.mtu"
 _MAC = re.compile(r"(?:[0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}")
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class WireStruct(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Base of all that crosses the wire: immutable, and silent about what is left at its default."""
 
 
@@ -39,7 +39,7 @@ def _check_address(text: str, where: str) -> None:
         raise ValueError(f"{where} {text[:60]!r} is no IP address") from None
 
 
-class Healthcheck(Record, frozen=True, kw_only=True):
+class Healthcheck(WireStruct, frozen=True, kw_only=True):
     """`healthcheck:` resolved. *test* begins with CMD or CMD-SHELL; an empty test switches an image's check off."""
 
     test: tuple[str, ...] = ()
@@ -50,7 +50,7 @@ class Healthcheck(Record, frozen=True, kw_only=True):
     start_interval_s: float = 5.0
 
 
-class Mount(Record, frozen=True, kw_only=True):
+class Mount(WireStruct, frozen=True, kw_only=True):
     """One entry below a container's root. For a volume, *source* is the volume's name, or "" for an anonymous one; for an
     image, its name, and *image_id* its identity."""
 
@@ -69,7 +69,7 @@ class Mount(Record, frozen=True, kw_only=True):
     image_id: str = ""
 
 
-class File(Record, frozen=True, kw_only=True):
+class File(WireStruct, frozen=True, kw_only=True):
     """A config or secret as the container sees it: the content with that *digest* at *target*. *source* is what the stack
     file calls it."""
 
@@ -82,7 +82,7 @@ class File(Record, frozen=True, kw_only=True):
     secret: bool = False
 
 
-class Attachment(Record, frozen=True, kw_only=True):
+class Attachment(WireStruct, frozen=True, kw_only=True):
     """A container on a network. Addresses are decided by the plan; where one is empty the agent takes a free one. IFNAME in
     the names of *sysctls* stands for the interface."""
 
@@ -103,7 +103,7 @@ class Attachment(Record, frozen=True, kw_only=True):
             raise ValueError(f"network {self.network[:60]}: MAC address {self.mac[:60]!r} is not of the form 02:42:ac:11:00:02")
 
 
-class Port(Record, frozen=True, kw_only=True):
+class Port(WireStruct, frozen=True, kw_only=True):
     """A published port. *published* 0 asks for a free one; *host_ip* "" means every address of the host. *mode* ingress:
     any node answers for the service; host: the task's node alone."""
 
@@ -121,19 +121,19 @@ class Port(Record, frozen=True, kw_only=True):
         _check_address(self.host_ip, f"port {self.target}: host address")
 
 
-class Ulimit(Record, frozen=True, kw_only=True):
+class Ulimit(WireStruct, frozen=True, kw_only=True):
     name: str
     soft: int
     hard: int
 
 
-class Device(Record, frozen=True, kw_only=True):
+class Device(WireStruct, frozen=True, kw_only=True):
     source: str
     target: str
     permissions: str = "rwm"
 
 
-class DeviceRequest(Record, frozen=True, kw_only=True):
+class DeviceRequest(WireStruct, frozen=True, kw_only=True):
     """Devices by what they are: *count* of those that *driver* has (-1 is all) or those with the *ids*, which can do what
     *capabilities* say. An ID with "=" is a device's full name in the Container Device Interface."""
 
@@ -176,7 +176,7 @@ def device_kind(name: str) -> str:
     return name.partition("=")[0]
 
 
-class DeviceRate(Record, frozen=True, kw_only=True):
+class DeviceRate(WireStruct, frozen=True, kw_only=True):
     """What I/O on the block device *path* of the node is held to: *what* is weight, read_bps, write_bps, read_iops or
     write_iops; *rate* bytes or operations a second."""
 
@@ -185,7 +185,7 @@ class DeviceRate(Record, frozen=True, kw_only=True):
     rate: int
 
 
-class Hook(Record, frozen=True, kw_only=True):
+class Hook(WireStruct, frozen=True, kw_only=True):
     """A command that is run inside a container; *user* "" is the container's own."""
 
     command: tuple[str, ...]
@@ -195,7 +195,7 @@ class Hook(Record, frozen=True, kw_only=True):
     environment: tuple[tuple[str, str], ...] = ()
 
 
-class Container(Record, frozen=True, kw_only=True):
+class Container(WireStruct, frozen=True, kw_only=True):
     """Everything that decides how a container runs: the resolved form of a Compose service, or of `container run`.
 
     *restart_delay_s* 0 backs off from 0.1 s to a minute; a start that lasted *restart_window_s*, or 10 s where that is 0, was
@@ -284,7 +284,7 @@ class Container(Record, frozen=True, kw_only=True):
         return {self.image: self.image_id} | {m.source: m.image_id for m in self.mounts if m.kind == "image"}
 
 
-class Subnet(Record, frozen=True, kw_only=True):
+class Subnet(WireStruct, frozen=True, kw_only=True):
     """One address pool of a network, CIDR, with the address that the host holds in it. Addresses are given out of
     *ip_range* (CIDR, "" is all of it), but for those *reserved*, whose *reserved_names* they are where they have some."""
 
@@ -295,7 +295,7 @@ class Subnet(Record, frozen=True, kw_only=True):
     reserved_names: tuple[str, ...] = ()
 
 
-class Holder(Record, frozen=True, kw_only=True):
+class AddressAssignment(WireStruct, frozen=True, kw_only=True):
     """Who holds addresses on a network: a node, or a service."""
 
     name: str
@@ -303,7 +303,7 @@ class Holder(Record, frozen=True, kw_only=True):
     ipv6: str = ""
 
 
-class Network(Record, frozen=True, kw_only=True):
+class Network(WireStruct, frozen=True, kw_only=True):
     """A network as a node must build it. *name* is unique on the node, `<stack>_<key>` unless the file says otherwise.
 
     An overlay has a *vni* (24 bits), *service_pools* (CIDRs of the addresses of whole services), *hosts* (the nodes that
@@ -320,8 +320,8 @@ class Network(Record, frozen=True, kw_only=True):
     key: str = ""
     vni: int = 0
     service_pools: tuple[str, ...] = ()
-    hosts: tuple[Holder, ...] = ()
-    vips: tuple[Holder, ...] = ()
+    hosts: tuple[AddressAssignment, ...] = ()
+    vips: tuple[AddressAssignment, ...] = ()
     created: str = ""
     """When it was made by hand; "" for a stack's."""
 
@@ -357,7 +357,7 @@ VOLUME_DRIVERS: dict[str, frozenset[str]] = {
     "sshfs": frozenset({"sshcmd", "port", "identity_file", "o"}),
 }
 """Volume drivers, with the options that each has."""
-ON_ONE_NODE = ("", "none", "bind", "tmpfs", "ext4", "xfs", "btrfs", "overlay")
+NODE_LOCAL_TYPES = ("", "none", "bind", "tmpfs", "ext4", "xfs", "btrfs", "overlay")
 """Values of `type` with which a local volume is one node's own."""
 
 
@@ -368,10 +368,10 @@ def volume_driver(name: str) -> str:
 
 def is_shared(driver: str, options: Iterable[tuple[str, str]]) -> bool:
     """Whether tasks on several nodes see one volume, rather than each node its own."""
-    return driver != "local" or dict(options).get("type", "") not in ON_ONE_NODE
+    return driver != "local" or dict(options).get("type", "") not in NODE_LOCAL_TYPES
 
 
-class Home(Record, frozen=True, kw_only=True):
+class VolumeHost(WireStruct, frozen=True, kw_only=True):
     """The node that exports a volume, and how its SSH server is reached and known (*host_key* in OpenSSH's form)."""
 
     node: str
@@ -381,17 +381,17 @@ class Home(Record, frozen=True, kw_only=True):
     host_key: str = ""
 
 
-class Guest(Record, frozen=True, kw_only=True):
+class VolumeClient(WireStruct, frozen=True, kw_only=True):
     """A node that mounts a volume of another, with the public SSH key that it comes with."""
 
     node: str
     key: str
 
 
-class Volume(Record, frozen=True, kw_only=True):
+class Volume(WireStruct, frozen=True, kw_only=True):
     """*node* is where a local volume's data lie, "" before its first user was placed; with *follow* they go where their
-    users must go. For a volume that its home exports, the home's manifest has *guests*, and those of the others its
-    *home*."""
+    users must go. For a volume that its home exports, the home's manifest has *clients*, and those of the others its
+    *host*."""
 
     name: str
     driver: str = "local"
@@ -402,8 +402,8 @@ class Volume(Record, frozen=True, kw_only=True):
     key: str = ""
     node: str = ""
     follow: bool = False
-    home: Home | None = None
-    guests: tuple[Guest, ...] = ()
+    host: VolumeHost | None = None
+    clients: tuple[VolumeClient, ...] = ()
 
     @property
     def shared(self) -> bool:
@@ -422,7 +422,7 @@ class Volume(Record, frozen=True, kw_only=True):
         return self.driver == "sshfs" and "sshcmd" not in dict(self.options)
 
 
-class Survey(Record, frozen=True, kw_only=True):
+class TreeChecksum(WireStruct, frozen=True, kw_only=True):
     """What a tree holds: *digest* is of all names, modes, owners, times, links, attributes and contents; *entries* maps
     each path to its own part."""
 
@@ -432,13 +432,13 @@ class Survey(Record, frozen=True, kw_only=True):
     entries: dict[str, str] = {}
 
 
-Desired = Literal["running", "stopped", "hold", "guest"]
+Desired = Literal["running", "stopped", "waiting", "oneoff"]
 
 
-class Task(Record, frozen=True, kw_only=True):
+class Task(WireStruct, frozen=True, kw_only=True):
     """One replica of a service, placed on this node.
 
-    *desired* "hold" means: be ready (image pulled), do not start yet; "guest" is a container that somebody runs by hand
+    *desired* "waiting" means: be ready (image pulled), do not start yet; "oneoff" is a container that somebody runs by hand
     (`pystack run`) on the stack's networks: it has addresses, and no node keeps it going. *generation* counts ordered
     restarts: a node restarts a task whose generation it has not seen. One that is to *renew* leaves its predecessor's anonymous
     volumes behind. *where* is the service's place in the stack file."""
@@ -456,7 +456,7 @@ class Task(Record, frozen=True, kw_only=True):
     where: str = ""
 
 
-class Peer(Record, frozen=True, kw_only=True):
+class RemoteEndpoint(WireStruct, frozen=True, kw_only=True):
     """An endpoint on another node: frames to *mac* go to that node's *underlay* address. *names* are what containers on
     the network call it; a node's own address on a network has none."""
 
@@ -468,7 +468,7 @@ class Peer(Record, frozen=True, kw_only=True):
     names: tuple[str, ...] = ()
 
 
-class Tunnel(Record, frozen=True, kw_only=True):
+class TunnelPeer(WireStruct, frozen=True, kw_only=True):
     """The far end of this node's WireGuard tunnel on node *name*: reached at *underlay*, known by its public *key*."""
 
     name: str
@@ -476,7 +476,7 @@ class Tunnel(Record, frozen=True, kw_only=True):
     key: str
 
 
-class OpenPort(Record, frozen=True, kw_only=True):
+class OpenPort(WireStruct, frozen=True, kw_only=True):
     """A port that a node publishes at its address *host_ip*, or at all of them."""
 
     port: int
@@ -484,7 +484,7 @@ class OpenPort(Record, frozen=True, kw_only=True):
     host_ip: str = ""
 
 
-class ClusterNode(Record, frozen=True, kw_only=True):
+class ClusterNode(WireStruct, frozen=True, kw_only=True):
     """A node of the cluster, this one among them, as its neighbours' firewalls must know it: all its *addresses*, and the
     *ports* published there alone."""
 
@@ -493,7 +493,7 @@ class ClusterNode(Record, frozen=True, kw_only=True):
     ports: tuple[OpenPort, ...] = ()
 
 
-class Virtual(Record, frozen=True, kw_only=True, cache_hash=True):
+class ServiceAddress(WireStruct, frozen=True, kw_only=True, cache_hash=True):
     """A service as one: connections to its address, or to its *ports* on any node, go to one of *backends*, the tasks
     that can serve now. *names* lead to the address."""
 
@@ -503,10 +503,10 @@ class Virtual(Record, frozen=True, kw_only=True, cache_hash=True):
     ipv6: str = ""
     names: tuple[str, ...] = ()
     ports: tuple[Port, ...] = ()
-    backends: tuple[Holder, ...] = ()
+    backends: tuple[AddressAssignment, ...] = ()
 
 
-class Content(Record, frozen=True, kw_only=True):
+class FileContent(WireStruct, frozen=True, kw_only=True):
     """What a config contains, or, *sealed* to the node's key for the purpose of its digest, what a secret contains."""
 
     digest: str
@@ -514,9 +514,9 @@ class Content(Record, frozen=True, kw_only=True):
     sealed: bool = False
 
 
-class Manifest(Record, frozen=True, kw_only=True):
+class Manifest(WireStruct, frozen=True, kw_only=True):
     """What *node* must be. *serial* tells one delivery from another. *underlay* is the address under which other nodes
-    reach it, "" on a node that is alone; *mtu* is what every path between nodes carries, 0 where that is not known. *peers* are
+    reach it, "" on a node that is alone; *mtu* is what every path between nodes carries, 0 where that is not known. *remote_endpoints* are
     the endpoints on other nodes of the networks that this one has, *tunnels* the nodes with which it has encrypted ones,
     *nodes* all nodes of the cluster, none where there is but one.
 
@@ -531,17 +531,17 @@ class Manifest(Record, frozen=True, kw_only=True):
     networks: tuple[Network, ...] = ()
     volumes: tuple[Volume, ...] = ()
     tasks: tuple[Task, ...] = ()
-    peers: tuple[Peer, ...] = ()
-    virtuals: tuple[Virtual, ...] = ()
-    contents: tuple[Content, ...] = ()
-    tunnels: tuple[Tunnel, ...] = ()
+    remote_endpoints: tuple[RemoteEndpoint, ...] = ()
+    service_addresses: tuple[ServiceAddress, ...] = ()
+    contents: tuple[FileContent, ...] = ()
+    tunnels: tuple[TunnelPeer, ...] = ()
     nodes: tuple[ClusterNode, ...] = ()
 
 
-PARTS = ("networks", "volumes", "tasks", "peers", "virtuals", "contents", "tunnels", "nodes")
+PARTS = ("networks", "volumes", "tasks", "remote_endpoints", "service_addresses", "contents", "tunnels", "nodes")
 
 
-class Delta(Record, frozen=True, kw_only=True):
+class Delta(WireStruct, frozen=True, kw_only=True):
     """What leads from the manifest with serial *base* to the next: *put* has the next one's head and the entries that are
     new or changed, *drop* the keys of those that are gone, by part."""
 
@@ -550,20 +550,20 @@ class Delta(Record, frozen=True, kw_only=True):
     drop: dict[str, tuple[str, ...]] = {}
 
 
-def entry_key(part: str, entry: Network | Volume | Task | Peer | Virtual | Content | Tunnel | ClusterNode) -> str:
+def entry_key(part: str, entry: Network | Volume | Task | RemoteEndpoint | ServiceAddress | FileContent | TunnelPeer | ClusterNode) -> str:
     """What an entry is known by within its part of a manifest."""
-    if isinstance(entry, Peer):
+    if isinstance(entry, RemoteEndpoint):
         return f"{entry.network} {entry.ipv4} {entry.ipv6}"
-    if isinstance(entry, Virtual):
+    if isinstance(entry, ServiceAddress):
         return f"{entry.service} {entry.network}"
-    if isinstance(entry, Content):
+    if isinstance(entry, FileContent):
         return entry.digest
     return entry.name
 
 
-def difference(old: Manifest, new: Manifest) -> Delta:
+def diff(old: Manifest, new: Manifest) -> Delta:
     """The Delta with which `patched` makes *new* of *old*; its size is that of the change."""
-    changed: dict[str, tuple[Record, ...]] = {}
+    changed: dict[str, tuple[WireStruct, ...]] = {}
     drop: dict[str, tuple[str, ...]] = {}
     for part in PARTS:
         before = {entry_key(part, e): e for e in getattr(old, part)}
@@ -574,11 +574,11 @@ def difference(old: Manifest, new: Manifest) -> Delta:
     return Delta(base=old.serial, put=msgspec.structs.replace(new, **changed), drop=drop)
 
 
-def patched(old: Manifest, delta: Delta) -> Manifest:
+def apply_delta(old: Manifest, delta: Delta) -> Manifest:
     """*old* with *delta* laid over it; entries that stayed keep their order. Raises ValueError where *old* is not its base."""
     if old.serial != delta.base:
         raise ValueError(f"the change is one of manifest {delta.base!r}, and here is {old.serial!r}")
-    parts: dict[str, tuple[Record, ...]] = {}
+    parts: dict[str, tuple[WireStruct, ...]] = {}
     for part in PARTS:
         entries = {entry_key(part, e): e for e in getattr(old, part)}
         for key in delta.drop.get(part, ()):
@@ -588,7 +588,7 @@ def patched(old: Manifest, delta: Delta) -> Manifest:
     return msgspec.structs.replace(delta.put, **parts)
 
 
-class Access(Record, frozen=True, kw_only=True):
+class EtcdCredentials(WireStruct, frozen=True, kw_only=True):
     """How a node reads its manifest from etcd: the *members* (HOST:PORT), the *prefix* that is its own, its credentials.
     *ca* is PEM text."""
 
@@ -600,7 +600,7 @@ class Access(Record, frozen=True, kw_only=True):
     tls: bool = False
 
 
-class Head(Record, frozen=True, kw_only=True):
+class ManifestHeader(WireStruct, frozen=True, kw_only=True):
     """What lies beside a manifest's entries where they lie one by one: the *manifest* without them, and the *digest* of all."""
 
     manifest: Manifest
@@ -622,14 +622,14 @@ State = Literal[
 ]
 
 
-class PublishedPort(Record, frozen=True, kw_only=True):
+class PublishedPort(WireStruct, frozen=True, kw_only=True):
     target: int
     published: int
     protocol: str
     host_ip: str
 
 
-class TaskStatus(Record, frozen=True, kw_only=True):
+class TaskStatus(WireStruct, frozen=True, kw_only=True):
     """What one task is. *error* is set where a task cannot be made or started: what failed, why, what to do. *notes* say what
     its node had to do differently from what was asked. *listens* is false as long as its program has yet to open the TCP ports
     that the task has, for a moment at most."""
@@ -655,10 +655,10 @@ class TaskStatus(Record, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
-class Facts(Record, frozen=True, kw_only=True):
-    """What a node is, as it says itself. *cpus* counts cores, *memory* bytes; *lacks* names what its kernel or its
+class NodeInfo(WireStruct, frozen=True, kw_only=True):
+    """What a node is, as it says itself. *cpus* counts cores, *memory* bytes; *missing* names what its kernel or its
     installed programs are missing; *links* are those of the host itself, *drivers* the network drivers, *devices* those that
-    can be asked for by name; *mtu* is that of its underlay, which it is *addressed* by or is not (any more), *ssh_key* the
+    can be asked for by name; *mtu* is that of its underlay, which it has an address on (*has_underlay_address*) or is not (any more), *ssh_key* the
     public key that it comes with to the others' SSH servers, *seal_key* the one that secrets are sealed to, *tunnel_key* the
     one of its WireGuard tunnel, each "" where none was asked for yet; *addresses* are those of all its links but pystack's."""
 
@@ -670,11 +670,11 @@ class Facts(Record, frozen=True, kw_only=True):
     version: str = ""
     labels: tuple[tuple[str, str], ...] = ()
     features: tuple[str, ...] = ()
-    lacks: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
     drivers: tuple[str, ...] = ()
     mtu: int = 1500
-    addressed: bool = False
+    has_underlay_address: bool = False
     ssh_key: str = ""
     devices: tuple[str, ...] = ()
     seal_key: str = ""
@@ -682,27 +682,27 @@ class Facts(Record, frozen=True, kw_only=True):
     clock: float = 0.0
     addresses: tuple[str, ...] = ()
 
-    def offers(self, parent: str) -> bool:
+    def has_parent_link(self, parent: str) -> bool:
         """Whether networks can be made on the link *parent* here."""
-        return parent in self.links or ("vlan" in self.features and has_parent(parent, self.links))
+        return parent in self.links or ("vlan" in self.features and parent_available(parent, self.links))
 
 
-class LayerCargo(Record, frozen=True, kw_only=True):
+class BundledLayer(WireStruct, frozen=True, kw_only=True):
     digest: str
     diff_id: str
     size: int
 
 
-class ImageCargo(Record, frozen=True, kw_only=True):
+class ImageBundle(WireStruct, frozen=True, kw_only=True):
     """An image on its way between nodes: the digests of its manifest, config and layers, and what it is called."""
 
     digest: str
     config: str
-    layers: tuple[LayerCargo, ...] = ()
+    layers: tuple[BundledLayer, ...] = ()
     names: tuple[str, ...] = ()
 
 
-class NodeStatus(Record, frozen=True, kw_only=True):
+class NodeStatus(WireStruct, frozen=True, kw_only=True):
     """A node's whole status at one manifest revision."""
 
     revision: int = 0

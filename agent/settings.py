@@ -15,7 +15,7 @@ from agent.errors import BadRequestError
 from agent.paths import Paths
 
 
-class Registry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """*mirrors* are asked first, in order: URLs such as http://10.0.0.5:5000. *insecure* allows plain HTTP and any
     certificate."""
 
@@ -41,7 +41,7 @@ class ImageGc(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             raise ValueError(f"image_gc.disk {self.disk}: a percentage")
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ImageLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is taken from an image that others made; whatever is larger is refused while it is read, not after it."""
 
     layers: int = 500
@@ -67,7 +67,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    registries: dict[str, Registry] = {}
+    registries: dict[str, RegistrySettings] = {}
     address_pools: tuple[str, ...] = ("172.16.0.0/12", "192.168.0.0/16")
     runtime: Literal["auto", "runc", "crun"] = "auto"
     """auto: crun where it is installed and works, else runc."""
@@ -82,7 +82,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Folder of Docker's config.json with the registry credentials; DOCKER_CONFIG or ~/.docker where it is not said."""
     userns: Literal["host", "auto"] = "host"
     """The user namespace of containers that name none: the node's, or one each of their own."""
-    limits: Limits = Limits()
+    limits: ImageLimits = ImageLimits()
     open_to_containers: tuple[str, ...] = ()
     """Ports of nodes (`9100/tcp`) that containers of this one reach, here and on the other nodes; nothing else is open to them
     but what is published."""

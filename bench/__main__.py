@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with contextlib.ExitStack() as stack:
         together = [n for n in IN_ONE_LAB if n in names]
         if together:
-            from bench.bed import bed
+            from bench.environment import bed
 
             made = stack.enter_context(bed())
         for name in together:

@@ -26,7 +26,7 @@ async def main(root: Path) -> None:
     paths = Paths(root=root, run=root / "run", tag="bead")
     paths.netns.mkdir(parents=True)
     networks = Networks(paths, Settings())
-    networks.take(Manifest(networks=(Network(name="n", subnets=(Subnet(cidr="172.30.0.0/16"),)),)))
+    networks.set_desired(Manifest(networks=(Network(name="n", subnets=(Subnet(cidr="172.30.0.0/16"),)),)))
     took: list[tuple[float, float]] = []
     records = []
     for number in range(THERE + COUNT):
@@ -40,7 +40,7 @@ async def main(root: Path) -> None:
             took.append((time.process_time() - own, time.perf_counter() - wall))
         records.append(record)
     for record in records:
-        networks.leave(record)
+        networks.release(record)
     await networks.sync()
     own, wall = (statistics.median(t[i] for t in took) * 1e3 for i in (0, 1))
     print(json.dumps({"cpu": own, "wall": wall}))

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench.bed import LAB, Bed, bed
+from bench.environment import LAB, Environment, bed
 from bench.rows import Row, row, size
 from orchestrator.lab import lab as labs
 
@@ -25,7 +25,7 @@ def measure() -> dict[str, Row]:
     return {"push_webhook": row(max(hooked), GOAL_WEBHOOK_S), "push_poll_10s": row(max(polled), GOAL_POLL_S)}
 
 
-def _pushes(made: Bed, name: str, *options: str, hook: bool = False) -> list[float]:
+def _pushes(made: Environment, name: str, *options: str, hook: bool = False) -> list[float]:
     folder = made.root / name
     bare, copy, secret = folder / "origin.git", folder / "copy", folder / "secret"
     copy.mkdir(parents=True)

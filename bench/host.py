@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench.bed import LAB, Bed, Side, docker
+from bench.environment import LAB, Environment, Namespace, docker
 from bench.rows import Row, row, size
 from orchestrator.lab import lab as labs
 from tests.images import archive, busybox_rootfs, tar_of
@@ -45,13 +45,13 @@ print(count / took, waits[len(waits) * 99 // 100] * 1e3)
 """
 
 
-def measure(bed: Bed) -> dict[str, Row]:
+def measure(bed: Environment) -> dict[str, Row]:
     with docker(bed) as there:
         rows = {**_traffic(bed, there), **(_pull(bed) if there else {})}
     return {**rows, **_attach(bed), **_crowd(bed)}
 
 
-def _said(bed: Bed, *command: str) -> str:
+def _said(bed: Environment, *command: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=bed.environment)
     return done.stdout
 
@@ -59,7 +59,7 @@ def _said(bed: Bed, *command: str) -> str:
 # --- pull -------------------------------------------------------------------------------------------------------
 
 
-def _pull(bed: Bed) -> dict[str, Row]:
+def _pull(bed: Environment) -> dict[str, Row]:
     """200 MB in eight layers, half of it noise and half words, from a registry on the same node."""
     rng = random.Random(1)
     words = [bytes(rng.randrange(97, 123) for _ in range(rng.randrange(3, 9))) for _ in range(5000)]
@@ -109,7 +109,7 @@ def _bits(*client: str) -> float:
     return float(json.loads(done.stdout)["end"]["sum_received"]["bits_per_second"]) / 1e9
 
 
-def _traffic(bed: Bed, rival: bool) -> dict[str, Row]:
+def _traffic(bed: Environment, rival: bool) -> dict[str, Row]:
     """iperf3 from another machine to a published port, and from container to container; questions of one for the other."""
     folder = bed.root / "traffic"
     folder.mkdir()
@@ -121,7 +121,7 @@ def _traffic(bed: Bed, rival: bool) -> dict[str, Row]:
     )
     bed.pystack("-f", str(file), "up")
     rows = {r["service"]: r for r in json.loads(_said(bed, ".venv/bin/pystack", "-f", str(file), "ps", "--format", "json"))}
-    sides = {"ours": [Side("n1", f"--net={bed.root}/run/netns/{rows[s]['id'][:16]}") for s in ("server", "client")]}
+    sides = {"ours": [Namespace("n1", f"--net={bed.root}/run/netns/{rows[s]['id'][:16]}") for s in ("server", "client")]}
     goals = {"ours": ("5201", next(iter(rows["server"]["addresses"].values())), "server")}
     if rival:
         dock = ("/usr/bin/docker", "-H", f"unix://{bed.docker_socket}")
@@ -130,7 +130,7 @@ def _traffic(bed: Bed, rival: bool) -> dict[str, Row]:
             _said(bed, *dock, "run", "-d", "--name", name, "--network", "bench", *more, "busybox", "sleep", "1000")
         pids = [_said(bed, *dock, "inspect", "-f", "{{.State.Pid}}", n).strip() for n in ("server", "client")]
         address = _said(bed, *dock, "inspect", "-f", "{{.NetworkSettings.Networks.bench.IPAddress}}", "server").strip()
-        sides["theirs"] = [Side("n1", "-n", f"--target={pid}") for pid in pids]
+        sides["theirs"] = [Namespace("n1", "-n", f"--target={pid}") for pid in pids]
         goals["theirs"] = ("5301", address, "server")
     found: dict[str, dict[str, list[float]]] = {}
     servers = [side[0].start("iperf3", "-s") for side in sides.values()]
@@ -172,7 +172,7 @@ def _traffic(bed: Bed, rival: bool) -> dict[str, Row]:
 # --- one more ---------------------------------------------------------------------------------------------------
 
 
-def _attach(bed: Bed) -> dict[str, Row]:
+def _attach(bed: Environment) -> dict[str, Row]:
     """One endpoint more on a network of 50: the agent's own processor time, data path process apart."""
     command = [*labs.enter(labs.find(LAB), "outside"), sys.executable, "-m", "bench.attach", str(bed.root / "attach")]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
@@ -180,7 +180,7 @@ def _attach(bed: Bed) -> dict[str, Row]:
     return {"attach_cpu": row(found["cpu"], GOAL_ATTACH_MS, "ms"), "attach_wall": row(found["wall"], GOAL_ATTACH_MS, "ms")}
 
 
-def _crowd(bed: Bed) -> dict[str, Row]:
+def _crowd(bed: Environment) -> dict[str, Row]:
     """`container run -d` on an empty host, and on one with 500 containers."""
     folder = bed.root / "crowd"
     folder.mkdir()

@@ -7,13 +7,13 @@ import sys
 import time
 from pathlib import Path
 
-from bench.bed import Bed
+from bench.environment import Environment
 from bench.rows import Row, row, size
 
 COUNT, SECONDS, SETTLE_S = size(50, 2), size(15, 1), size(3, 0)
 
 
-def ours(bed: Bed) -> list[int]:
+def ours(bed: Environment) -> list[int]:
     """PIDs of this bench's server and data path, told by their environment."""
     found = []
     for path in Path("/proc").iterdir():
@@ -42,7 +42,7 @@ def cpu_of(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def measure(bed: Bed) -> dict[str, Row]:
+def measure(bed: Environment) -> dict[str, Row]:
     """Goals of 60 MB and 0.5 % of a core are the baselines here: there is no rival process to compare."""
     folder = bed.root / "idle"
     folder.mkdir()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import sys
 
-from bench.bed import Bed
+from bench.environment import Environment
 from bench.rows import Row, row, size
 from tests.images import archive, busybox_rootfs, tar_of
 
@@ -13,7 +13,7 @@ COUNTS = (1, size(127, 2), size(500, 3))
 ROUNDS = size(15, 1)
 
 
-def measure(bed: Bed) -> dict[str, Row]:
+def measure(bed: Environment) -> dict[str, Row]:
     """`container run --rm`, in turns, with the node's user namespace and with one of the container's own."""
     for count in COUNTS:
         layers = [busybox_rootfs(), *(tar_of({f"srv/f{n}": b"x"}) for n in range(1, count))]

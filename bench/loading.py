@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from bench.bed import Bed
+from bench.environment import Environment
 from bench.rows import Row, row, size
 from orchestrator.stackfile.load import Options, load
 
@@ -43,7 +43,7 @@ def _middle(work: Callable[[], object]) -> float:
     return statistics.median(took)
 
 
-def measure(bed: Bed) -> dict[str, Row]:
+def measure(bed: Environment) -> dict[str, Row]:
     rows = {}
     python = _middle(lambda: subprocess.run([sys.executable, "-c", "pass"], check=True))
     for services in (LARGE, 10):

@@ -10,7 +10,7 @@ import time
 
 import msgspec
 
-from agent.manifest import Container, Facts, Task
+from agent.manifest import Container, NodeInfo, Task
 from bench.rows import Row, row, size
 from orchestrator.placement.greedy import TaskGroup, place
 from orchestrator.placement.node import Node
@@ -28,7 +28,7 @@ def _nodes() -> list[Node]:
             name=f"n{i}",
             id=str(i),
             labels=(("zone", f"z{i % 10}"), ("disk", "ssd" if i % 2 else "hdd")),
-            facts=Facts(hostname=f"n{i}", cpus=64, memory=256 << 30),
+            facts=NodeInfo(hostname=f"n{i}", cpus=64, memory=256 << 30),
         )
         for i in range(NODES)
     ]

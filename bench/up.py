@@ -7,17 +7,17 @@ import shutil
 import statistics
 import sys
 
-from bench.bed import Bed, docker, floor, runc_config
+from bench.environment import Environment, docker, floor, runc_config
 from bench.rows import Row, row, size
 
 COUNT, ROUNDS, RUNS = size(50, 2), size(5, 1), size(9, 1)
 
 
-def measure(bed: Bed) -> dict[str, Row]:
+def measure(bed: Environment) -> dict[str, Row]:
     return {**one(bed), **stack(bed)}
 
 
-def stack(bed: Bed) -> dict[str, Row]:
+def stack(bed: Environment) -> dict[str, Row]:
     folder = bed.root / "fifty"
     folder.mkdir()
     file = folder / "docker-compose.yml"
@@ -53,7 +53,7 @@ def stack(bed: Bed) -> dict[str, Row]:
     return rows
 
 
-def one(bed: Bed) -> dict[str, Row]:
+def one(bed: Environment) -> dict[str, Row]:
     """`container run --rm` beside bare `runc run` of the same image on an overlay of its own, with no network."""
     work = bed.root / "bare"
     for part in ("upper", "work", "rootfs"):

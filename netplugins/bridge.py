@@ -8,8 +8,18 @@ import ipaddress
 import socket
 from collections.abc import Sequence
 
-from netplugins import remembered
-from netplugins.driver import Bridge, Description, Endpoint, Host, Isolation, KernelObject, Network, Subnet, Veth
+from netplugins import cache
+from netplugins.driver import (
+    Bridge,
+    Endpoint,
+    FirewallPolicy,
+    HostCapabilities,
+    KernelObject,
+    Network,
+    NetworkState,
+    Subnet,
+    Veth,
+)
 
 OPTION = "com.docker.network."
 
@@ -31,11 +41,11 @@ class BridgeDriver:
     def __init__(self, prefix: str = "ps") -> None:
         self.prefix = prefix
 
-    def missing(self, network: Network, host: Host) -> Sequence[str]:
+    def missing(self, network: Network, host: HostCapabilities) -> Sequence[str]:
         del network
         return () if "bridge" in host.features else ("the kernel has no bridge (CONFIG_BRIDGE)",)
 
-    def describe(self, network: Network, endpoints: Sequence[Endpoint], host: Host) -> Description:
+    def desired_state(self, network: Network, endpoints: Sequence[Endpoint], host: HostCapabilities) -> NetworkState:
         mtu = int(network.options.get(OPTION + "driver.mtu", host.mtu))
         gateways = {6 if ":" in s.cidr else 4: s.gateway for s in reversed(network.subnets)}
         addresses = tuple(f"{s.gateway}/{s.cidr.split('/')[1]}" for s in network.subnets if s.gateway)
@@ -46,7 +56,7 @@ class BridgeDriver:
             _veth(self.prefix, e, network.link, mtu, network.subnets, network.services, network.internal) for e in endpoints
         )
         objects.update(veths)
-        isolation = Isolation(
+        isolation = FirewallPolicy(
             link=network.link,
             subnets=tuple(s.cidr for s in network.subnets),
             internal=network.internal,
@@ -56,12 +66,12 @@ class BridgeDriver:
             icc=network.options.get(OPTION + "bridge.enable_icc", "true") != "false",
             senders=frozenset(veths) if network.options.get("anti_spoofing", "true") != "false" else None,
         )
-        return Description(frozenset(objects), isolation)
+        return NetworkState(frozenset(objects), isolation)
 
 
-def shed(endpoints: int) -> None:
+def trim(endpoints: int) -> None:
     """Forget those that are gone, when there are only that many."""
-    remembered.shed(_veth, endpoints)
+    cache.trim(_veth, endpoints)
 
 
 @functools.lru_cache(None)

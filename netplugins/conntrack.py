@@ -61,7 +61,7 @@ def _flow(family: int, found: dict[int, bytes]) -> Flow:
     )
 
 
-def forget(sock: netlink.Socket, is_stale: Callable[[Flow], bool]) -> int:
+def delete_flows(sock: netlink.Socket, is_stale: Callable[[Flow], bool]) -> int:
     """Delete the flows that are stale over *sock*, of NETLINK_NETFILTER; how many there were. Raises NetworkError."""
     doomed = [flow for flow in flows(sock) if is_stale(flow)]
     sock.run([
@@ -81,7 +81,7 @@ class Targets(msgspec.Struct, frozen=True):
         return frozenset().union(*self.by_port.values())
 
 
-def outdated(before: Targets, now: Targets, alive: Set[str]) -> Callable[[Flow], bool] | None:
+def stale_flow_filter(before: Targets, now: Targets, alive: Set[str]) -> Callable[[Flow], bool] | None:
     """Which flows the change from *before* to *now* makes stale; None where it makes none.
 
     Those that an address answers which is no endpoint's any more; and, over UDP, which nothing ends, those that lead where

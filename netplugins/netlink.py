@@ -33,7 +33,7 @@ IFLA_LINK, IFLA_VLAN_ID, IFLA_MACVLAN_MODE, IFLA_IPVLAN_MODE, IFLA_IPVLAN_FLAGS 
 MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
 IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
 IPVLAN_FLAGS = {"bridge": 0, "private": 1, "vepa": 2}
-IFLA_GROUP, DOOMED = 27, 0x70736b64  # our group number: "pskd"
+IFLA_GROUP, DELETE_GROUP = 27, 0x70736b64  # our group number: "pskd"
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
 IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 4, 5
 IFLA_BR_NF_CALL_IPTABLES, IFLA_BR_NF_CALL_IP6TABLES, IFLA_BR_MULTI_BOOLOPT, NO_LINK_LOCAL_LEARNING = 36, 37, 46, 1
@@ -154,7 +154,7 @@ def add_child(kind: str, *, parent: int, netns: int, name: str, mode: str, flag:
     return Message(RTM_NEWLINK, F_CREATE | F_EXCL, payload, f"create {kind} link ({mode}) on {what}")
 
 
-def quiet_port(index: int, what: str) -> Message:
+def bridge_port_no_learning(index: int, what: str) -> Message:
     """A bridge port that learns nothing, and behind which the bridge itself answers ARP and ND; up."""
     port = attribute(IFLA_BRPORT_LEARNING, b"\0") + attribute(IFLA_BRPORT_UNICAST_FLOOD, b"\0")
     port += attribute(IFLA_BRPORT_NEIGH_SUPPRESS, b"\1")
@@ -180,7 +180,7 @@ def _neighbour(kind: int, family: int, index: int, state: int, flags: int, attri
     return Message(kind, mode, _NDMSG(family, index, state, flags, 0) + attributes, what)
 
 
-def forwarding(index: int, mac: str, underlay: str, *, add: bool) -> list[Message]:
+def fdb_entry(index: int, mac: str, underlay: str, *, add: bool) -> list[Message]:
     """Frames to *mac* leave by the VXLAN device *index* for *underlay*: an entry of the device, and one of its bridge."""
     kind = RTM_NEWNEIGH if add else RTM_DELNEIGH
     hardware = _hardware(mac)
@@ -203,10 +203,10 @@ def delete_links(names: Sequence[str]) -> list[Message]:
     if len(names) == 1:
         return [Message(RTM_DELLINK, 0, ifinfo() + text(IFLA_IFNAME, names[0]), f"delete link {names[0]}")]
     marks = [
-        Message(RTM_SETLINK, 0, ifinfo() + text(IFLA_IFNAME, name) + u32(IFLA_GROUP, DOOMED), f"mark link {name}")
+        Message(RTM_SETLINK, 0, ifinfo() + text(IFLA_IFNAME, name) + u32(IFLA_GROUP, DELETE_GROUP), f"mark link {name}")
         for name in names
     ]
-    return [*marks, Message(RTM_DELLINK, 0, ifinfo() + u32(IFLA_GROUP, DOOMED), f"delete {len(names)} links")]
+    return [*marks, Message(RTM_DELLINK, 0, ifinfo() + u32(IFLA_GROUP, DELETE_GROUP), f"delete {len(names)} links")]
 
 
 def set_bridge(index: int, mtu: int, mac: str, what: str, *, filtered: bool) -> Message:
@@ -300,7 +300,7 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _NLMSGHDR = struct.Struct("=IHHII").pack
-AT_ONCE = 200
+BATCH_SIZE = 200
 """Messages in a batch: even if each were refused, the answers fit the receive buffer."""
 
 
@@ -327,8 +327,8 @@ class Socket:
     def run(self, messages: Sequence[Message], *, ignore: frozenset[int] = frozenset()) -> None:
         """Send all, wait for every acknowledgement, and raise the first failure whose errno is not in *ignore*."""
         failure: NetworkError | None = None
-        for start in range(0, len(messages), AT_ONCE):
-            failure = self._batch(messages[start : start + AT_ONCE], ignore) or failure
+        for start in range(0, len(messages), BATCH_SIZE):
+            failure = self._batch(messages[start : start + BATCH_SIZE], ignore) or failure
         if failure:
             raise failure
 

@@ -17,7 +17,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from netplugins.driver import Tunnel, WireguardPeer
+from netplugins.driver import WireguardDevice, WireguardPeer
 from netplugins.errors import NetworkError
 
 PORT = 51871
@@ -52,7 +52,7 @@ def start_program(name: str) -> None:
         raise NetworkError(f"{_PROGRAM} could not make {name}: {said[-1] if said else done.returncode}")
 
 
-def configure(tunnel: Tunnel) -> None:
+def configure(tunnel: WireguardDevice) -> None:
     """Make port, key and peers of the device equal to *tunnel*; sessions with peers that stay go on. Raises NetworkError."""
     private = Path(tunnel.private_key).read_bytes()
     device = _device(tunnel.name)

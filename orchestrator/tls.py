@@ -55,7 +55,7 @@ def _address(url: str) -> tuple[str, int]:
     raise PystackError(f"{url}: write tcp://host or tcp://host:port")
 
 
-class _Tunnel:
+class _TlsRelay:
     """One TLS connection over *far*, and the plain end of it, *near*."""
 
     def __init__(self, near: socket.socket, far: socket.socket, context: ssl.SSLContext, name: str | None) -> None:
@@ -158,7 +158,7 @@ def dial(url: str) -> socket.socket:
     except OSError as error:
         raise UnreachableError(f"{url}: {error.strerror or error}") from error
     mine, near = socket.socketpair()
-    tunnel = _Tunnel(near, far, context, host)
+    tunnel = _TlsRelay(near, far, context, host)
     try:
         tunnel.shake_hands()
     except OSError as error:
@@ -174,7 +174,7 @@ def _reason(error: OSError) -> str:
     return str(error.strerror or error)
 
 
-class Listener:
+class TlsListener:
     """Takes connections at a tcp:// address to the socket at *path*, each by two threads of its own."""
 
     def __init__(self, url: str, path: Path) -> None:
@@ -203,7 +203,7 @@ class Listener:
 
     def _serve(self, far: socket.socket, who: str) -> None:
         near = socket.socket(socket.AF_UNIX)
-        tunnel = _Tunnel(near, far, self._context, None)
+        tunnel = _TlsRelay(near, far, self._context, None)
         try:
             tunnel.shake_hands()
             near.connect(str(self._path))

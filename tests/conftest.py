@@ -85,13 +85,13 @@ class Pystack:
 
 
 @contextmanager
-def cluster_of(nodes: int, *labels: str, servers: int = 1, courier: str = "ssh", disk: str = "") -> Iterator[Pystack]:
-    """A lab of this worker's own, with busybox loaded. With several *servers*, or by *courier* etcd, the store is etcd."""
+def cluster_of(nodes: int, *labels: str, servers: int = 1, transport: str = "ssh", disk: str = "") -> Iterator[Pystack]:
+    """A lab of this worker's own, with busybox loaded. With several *servers*, or by *transport* etcd, the store is etcd."""
     if os.geteuid() != 0:
         pytest.skip("labs need root")
     name = f"t{uuid.uuid4().hex[:6]}"
     pystack = Pystack(name)
-    store = ("--servers", str(servers), "--store", "etcd", "--transport", courier) if servers > 1 or courier == "etcd" else ()
+    store = ("--servers", str(servers), "--store", "etcd", "--transport", transport) if servers > 1 or transport == "etcd" else ()
     store += ("--disk", disk) if disk else ()
     pystack("lab", "up", "--name", name, "--nodes", str(nodes), *store, *(w for label in labels for w in ("--label", label)))
     try:

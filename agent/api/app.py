@@ -12,12 +12,20 @@ import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from agent.api import dial, doctor, mailbox, manifest, moving, shipping, table, versions
-from agent.api.keys import CONVERGER, ENGINE, MAILBOX, VERSION, answer
+from agent.api import dial, doctor, manifest, manifest_source, shipping, table, versions, volume_migration
+from agent.api.app_keys import CONVERGER, ENGINE, MANIFEST_WATCHER, VERSION, answer
 from agent.api.table import Handler
 from agent.engine.converge import Converger
-from agent.errors import AgentError, BadRequestError, NotFoundError, NotModifiedError, not_twice, shown, told
-from agent.mailbox import Mailbox
+from agent.errors import (
+    AgentError,
+    BadRequestError,
+    NotFoundError,
+    NotModifiedError,
+    abort_if_response_started,
+    shown,
+    user_message,
+)
+from agent.manifest_watcher import EtcdManifestWatcher
 from agent.takeover import Written
 from agent.trees.extract import quoted
 
@@ -53,7 +61,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         raise
     except Exception as error:
         log.exception("%s %s", request.method, request.path)
-        return answer({"message": shown(told(error))}, 500)
+        return answer({"message": shown(user_message(error))}, 500)
 
 
 PATHS = ("rest",)
@@ -79,7 +87,7 @@ class OneLine(logging.Filter):
         return not isinstance(error, HttpProcessingError | web.RequestPayloadError | ConnectionError)
 
 
-OURS = (manifest, shipping, dial, doctor, moving, mailbox)
+OURS = (manifest, shipping, dial, doctor, volume_migration, manifest_source)
 
 
 def _rows() -> Iterator[tuple[str, str, Handler]]:
@@ -91,15 +99,15 @@ def _rows() -> Iterator[tuple[str, str, Handler]]:
             yield own.method, own.path, own.handler
 
 
-def make(converger: Converger, box: Mailbox) -> web.Application:
+def make(converger: Converger, box: EtcdManifestWatcher) -> web.Application:
     app = web.Application(middlewares=[web.middleware(errors)], client_max_size=LARGEST)
-    app.on_response_prepare.extend((not_twice, versions.stamp))
+    app.on_response_prepare.extend((abort_if_response_started, versions.stamp))
     for prefix in ("", versions.PREFIX):
         _add(app, prefix, converger, box, lambda handler: handler)
     return app
 
 
-def answer_in(app: web.Application, prefix: str, converger: Converger, box: Mailbox) -> None:
+def mount_into(app: web.Application, prefix: str, converger: Converger, box: EtcdManifestWatcher) -> None:
     """Have another application answer for the node below *prefix*, with the node's own words for errors."""
 
     def guarded(handler: Handler) -> Handler:
@@ -111,9 +119,9 @@ def answer_in(app: web.Application, prefix: str, converger: Converger, box: Mail
     _add(app, prefix, converger, box, guarded)
 
 
-def _add(app: web.Application, prefix: str, converger: Converger, box: Mailbox, wrap: Callable[[Any], Handler]) -> None:
+def _add(app: web.Application, prefix: str, converger: Converger, box: EtcdManifestWatcher, wrap: Callable[[Any], Handler]) -> None:
     app[CONVERGER] = converger
     app[ENGINE] = converger.engine
-    app[MAILBOX] = box
+    app[MANIFEST_WATCHER] = box
     for method, path, handler in _rows():
         app.router.add_route(method, prefix + path, wrap(handler))

@@ -9,9 +9,9 @@ from typing import Any
 
 from aiohttp import web
 
+from agent.api.app_keys import ENGINE, flag, number
 from agent.api.context import plain
-from agent.api.images import Stream, event, platform_of
-from agent.api.keys import ENGINE, flag, number
+from agent.api.images import ProgressStream, event, platform_of
 from agent.errors import AgentError, BadRequestError
 from agent.images import build as builder
 from agent.images.reference import parse
@@ -38,7 +38,7 @@ def _texts(request: web.Request, name: str) -> dict[str, str]:
     return found
 
 
-def _wish(request: web.Request) -> builder.Wish:
+def _wish(request: web.Request) -> builder.BuildOptions:
     query = request.query
     if query.get("version", "1") != "1":
         raise BadRequestError(f"version={query['version']}: this node has the classic builder alone: DOCKER_BUILDKIT=0")
@@ -46,7 +46,7 @@ def _wish(request: web.Request) -> builder.Wish:
         raise BadRequestError("squash is an experimental feature, and there is none here")
     platform_of(query.get("platform", ""))
     ulimits = [u if isinstance(u, dict) else {} for u in _given(request, "ulimits", list, [])]
-    return builder.Wish(
+    return builder.BuildOptions(
         dockerfile=query.get("dockerfile") or "Dockerfile", tags=tuple(t for t in query.getall("t", []) if t),
         args=_texts(request, "buildargs"), target=query.get("target", ""), labels=_texts(request, "labels"),
         no_cache=flag(request, "nocache"), pull=flag(request, "pull"),
@@ -75,7 +75,7 @@ class Steps:
     NOISE = re.compile(r'time="|Error: |COMMIT|using \S+ of this node|Getting image source|Copying |Writing manifest|Storing ')
     """What is for the builder's own users: warnings of formats, its last word, and which image is written where."""
 
-    def __init__(self, stream: Stream, *, quiet: bool) -> None:
+    def __init__(self, stream: ProgressStream, *, quiet: bool) -> None:
         self._stream = stream
         self._quiet = quiet
         self._command = ""
@@ -106,11 +106,11 @@ class Steps:
 
 async def build(request: web.Request) -> web.StreamResponse:
     engine, quiet = request.app[ENGINE], flag(request, "q")
-    wish = _wish(request)
-    names = [parse(tag) for tag in wish.tags]
+    payload = _wish(request)
+    names = [parse(tag) for tag in payload.tags]
     if remote := request.query.get("remote"):
         raise BadRequestError(f"remote={remote}: send the context as the request's body")
-    stream = Stream(request)
+    stream = ProgressStream(request)
     steps = Steps(stream, quiet=quiet)
 
     async def work() -> None:
@@ -118,7 +118,7 @@ async def build(request: web.Request) -> web.StreamResponse:
         context: AsyncIterator[bytes] = plain(request.content.iter_any())
         try:
             image = await builder.build(
-                engine.images, engine.runtime.program, engine.paths.root / "build", context, wish, steps.say)
+                engine.images, engine.runtime.program, engine.paths.root / "build", context, payload, steps.say)
         except AgentError as error:
             raise steps.failure(error) from error
         for digest in before:

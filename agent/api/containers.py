@@ -12,9 +12,9 @@ import msgspec
 from aiohttp import web
 
 from agent.api import checks, describe, execs, images, networks, translate, volumes
+from agent.api.app_keys import ENGINE, answer, body, flag, minor, number, seconds
 from agent.api.filters import Filters, labelled, moment, moment_of, one_of, pattern, truth, whole
 from agent.api.hijack import MULTIPLEXED, RAW, frame
-from agent.api.keys import ENGINE, answer, body, flag, minor, number, seconds
 from agent.containers import logs
 from agent.engine.engine import Engine, signal_number
 from agent.engine.records import Record
@@ -105,19 +105,19 @@ async def create(request: web.Request) -> web.Response:
     if name:
         checks.name(name)
     checks.create(document)
-    wish = translate.container(document)
-    image = engine.images.find(wish.image)
+    payload = translate.container(document)
+    image = engine.images.find(payload.image)
     images.platform_of(request.query.get("platform", ""))
     if document["HostConfig"].get("PublishAllPorts"):
         config = image.config.config
-        wish = translate.all_published(wish, (*wish.expose, *((config and config.exposed_ports) or ())))
+        payload = translate.all_published(payload, (*payload.expose, *((config and config.exposed_ports) or ())))
     known = (msgspec.structs.replace(a, network=engine.networks.get(a.network).name) if engine.networks.has(a.network) else a
-             for a in wish.attachments)
-    wish = msgspec.structs.replace(wish, attachments=tuple(known))
-    for one in wish.attachments:
+             for a in payload.attachments)
+    payload = msgspec.structs.replace(payload, attachments=tuple(known))
+    for one in payload.attachments:
         networks.addressable(engine, one)
     auto_remove = bool(document["HostConfig"].get("AutoRemove"))
-    record = await engine.create(wish, name=name, auto_remove=auto_remove, asked=document)
+    record = await engine.create(payload, name=name, auto_remove=auto_remove, asked=document)
     options = {m["Source"]: m.get("VolumeOptions", {}) for m in document["HostConfig"].get("Mounts", ()) if m.get("Source")}
     for mount in record.container.mounts:
         if mount.kind == "volume" and mount.source:  # as in Docker it is there from now on
@@ -186,13 +186,13 @@ async def wait(request: web.Request) -> web.StreamResponse:
     await response.prepare(request)
     if condition == "removed":
         while record.id in engine.records and record.id not in engine.stuck:
-            await engine.stirred(record)
+            await engine.wait_for_change(record)
     elif condition == "next-exit":
         while record.ends == ends and record.id in engine.records:
-            await engine.stirred(record)
+            await engine.wait_for_change(record)
     else:
         while (record.running or record.state in ("starting", "restarting")) and record.id in engine.records:
-            await engine.stirred(record)
+            await engine.wait_for_change(record)
     said: dict[str, object] = {"StatusCode": record.exit_code or 0}
     if condition == "removed" and record.id in engine.stuck:
         said["Error"] = {"Message": f"container {record.name} cannot be removed"}

@@ -15,8 +15,8 @@ from aiohttp import web
 
 from agent import mounts
 from agent.api import checks
+from agent.api.app_keys import ENGINE, answer, body, flag
 from agent.api.instructions import changes as dockerfile_changes
-from agent.api.keys import ENGINE, answer, body, flag
 from agent.engine.engine import Engine
 from agent.engine.records import Record
 from agent.errors import AgentError, BadRequestError, ConflictError, of_worker
@@ -160,25 +160,25 @@ UPDATES = {"CpuShares": "cpu_shares", "CpuPeriod": "cpu_period", "CpuQuota": "cp
 
 async def update(request: web.Request) -> web.Response:
     """Other limits and another restart policy, at once where it runs."""
-    engine, wish = request.app[ENGINE], body(request)
+    engine, payload = request.app[ENGINE], body(request)
     record = engine.find(request.match_info["name"])
     c = record.container
     if record.task:
         raise ConflictError(f"container {record.name} is a task of stack {record.stack}: change its file, and `pystack up`")
-    wish = {k: v for k, v in wish.items() if v and (k in UPDATES or k in ("NanoCpus", "RestartPolicy"))}
-    checks.update({"Memory": c.memory, "MemorySwap": c.memory_swap} | wish)
-    policy = wish.get("RestartPolicy", {})
+    payload = {k: v for k, v in payload.items() if v and (k in UPDATES or k in ("NanoCpus", "RestartPolicy"))}
+    checks.update({"Memory": c.memory, "MemorySwap": c.memory_swap} | payload)
+    policy = payload.get("RestartPolicy", {})
     if policy.get("Name") and record.auto_remove:
         raise BadRequestError("Restart policy cannot be updated because AutoRemove is enabled for the container")
-    fields: dict[str, object] = {UPDATES[key]: value for key, value in wish.items() if key in UPDATES}
+    fields: dict[str, object] = {UPDATES[key]: value for key, value in payload.items() if key in UPDATES}
     if fields.get("pids", 0) == -1:
         fields["pids"] = 0
-    if "NanoCpus" in wish:
-        fields["cpus"] = wish["NanoCpus"] / 1e9
+    if "NanoCpus" in payload:
+        fields["cpus"] = payload["NanoCpus"] / 1e9
     if policy.get("Name"):
         fields |= {"restart": policy["Name"], "restart_max": policy.get("MaximumRetryCount", 0)}
     await engine.update(record, fields)
     if record.asked:
-        host = record.asked["HostConfig"] | wish
+        host = record.asked["HostConfig"] | payload
         engine.note(record, asked=record.asked | {"HostConfig": host})
     return answer({"Warnings": record.notes})

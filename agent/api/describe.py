@@ -153,10 +153,10 @@ def networks(engine: Engine, record: Record, version: int = 48) -> Document:
         known = engine.networks.all.get(e.network)
         subnets = {":" in s.cidr: s for s in known.subnets} if known else {}
         v4, v6 = subnets.get(False), subnets.get(True)
-        wish = next((a for a in c.attachments if a.network == e.network), Attachment(network=e.network))
+        payload = next((a for a in c.attachments if a.network == e.network), Attachment(network=e.network))
         mac = e.mac or ("" if known and known.on_lan else address_mac(e.ipv4, e.ipv6))
         ipv4, ipv6 = (e.ipv4, e.ipv6) if record.running else ("", "")
-        out[e.network] = _endpoint(record, wish, e.aliases, version) | {
+        out[e.network] = _endpoint(record, payload, e.aliases, version) | {
             "NetworkID": engine.networks.identity(e.network),
             "EndpointID": endpoint_id(record, e.network) if record.running else "",
             "MacAddress": mac if record.running or e.mac else "",
@@ -168,10 +168,10 @@ def networks(engine: Engine, record: Record, version: int = 48) -> Document:
     named = [(a.network, a) for a in c.attachments]
     if c.network_mode in ("host", "none"):
         named.append((c.network_mode, Attachment(network=c.network_mode)))
-    for name, wish in named:
+    for name, payload in named:
         if name not in out:
             builtin = name in ("host", "none")
-            out[name] = _endpoint(record, wish, wish.aliases, version) | {
+            out[name] = _endpoint(record, payload, payload.aliases, version) | {
                 "NetworkID": engine.networks.identity(name) if builtin else "",
                 "EndpointID": endpoint_id(record, name) if builtin and record.running else "",
                 "MacAddress": "", "IPAddress": "", "IPPrefixLen": 0, "Gateway": "", "GlobalIPv6Address": "",
@@ -184,11 +184,11 @@ def endpoint_id(record: Record, network: str) -> str:
     return hashlib.sha256(f"{record.id} {network}".encode()).hexdigest()
 
 
-def _endpoint(record: Record, wish: Attachment, aliases: Sequence[str], version: int) -> Document:
+def _endpoint(record: Record, payload: Attachment, aliases: Sequence[str], version: int) -> Document:
     """What was asked of an endpoint, and the names that lead to it."""
-    addresses = {"IPv4Address": wish.ipv4, "IPv6Address": wish.ipv6, "LinkLocalIPs": list(wish.link_local)}
+    addresses = {"IPv4Address": payload.ipv4, "IPv6Address": payload.ipv6, "LinkLocalIPs": list(payload.link_local)}
     asked = {k: v for k, v in addresses.items() if v}
-    sent = record.asked.get("NetworkingConfig", {}).get("EndpointsConfig", {}).get(wish.network, {})
+    sent = record.asked.get("NetworkingConfig", {}).get("EndpointsConfig", {}).get(payload.network, {})
     document: Document = {
         "IPAMConfig": asked or None, "Links": sent.get("Links"), "DriverOpts": sent.get("DriverOpts"),
         # clients before 1.45 look for the short ID among the aliases
@@ -196,7 +196,7 @@ def _endpoint(record: Record, wish: Attachment, aliases: Sequence[str], version:
     }
     if version >= 44:
         document["DNSNames"] = list(dict.fromkeys([record.name, *aliases, record.short]))
-    return document | ({"GwPriority": wish.gw_priority} if version >= 48 else {})
+    return document | ({"GwPriority": payload.gw_priority} if version >= 48 else {})
 
 
 def _length(cidr: str) -> int:

@@ -23,13 +23,13 @@ import msgspec
 from aiohttp import web
 
 from agent import descriptors
+from agent.api.app_keys import ENGINE, answer, body, since, terminal_size
 from agent.api.hijack import MULTIPLEXED, RAW, Hijacked, Keys, frame
-from agent.api.keys import ENGINE, answer, body, since, terminal_size
 from agent.containers import runtime, terminal, users
 from agent.engine.engine import Engine
 from agent.engine.records import Record
 from agent.errors import AgentError, BadRequestError, ConflictError, NotFoundError
-from agent.processes import Child
+from agent.processes import ChildProcess
 
 KEPT_S = 300.0
 """How long one that has ended can be asked about."""
@@ -88,17 +88,17 @@ def _runs(record: Record) -> None:
 async def create(request: web.Request) -> web.Response:
     engine = request.app[ENGINE]
     record = engine.find(request.match_info["name"])
-    wish = body(request)
-    if not wish.get("Cmd"):
+    payload = body(request)
+    if not payload.get("Cmd"):
         raise BadRequestError("No exec command specified: Cmd says what shall be run")
     _runs(record)
-    Keys(wish.get("DetachKeys", ""))
+    Keys(payload.get("DetachKeys", ""))
     _forget(engine)
     made = Exec(
-        id=os.urandom(32).hex(), record=record, command=wish["Cmd"], tty=wish.get("Tty", False),
-        stdin=wish.get("AttachStdin", False), stdout=wish.get("AttachStdout", False), stderr=wish.get("AttachStderr", False),
-        environment=wish.get("Env", []), user=wish.get("User", ""), cwd=wish.get("WorkingDir", ""),
-        privileged=wish.get("Privileged", False), keys=wish.get("DetachKeys", ""), size=_size(wish),
+        id=os.urandom(32).hex(), record=record, command=payload["Cmd"], tty=payload.get("Tty", False),
+        stdin=payload.get("AttachStdin", False), stdout=payload.get("AttachStdout", False), stderr=payload.get("AttachStderr", False),
+        environment=payload.get("Env", []), user=payload.get("User", ""), cwd=payload.get("WorkingDir", ""),
+        privileged=payload.get("Privileged", False), keys=payload.get("DetachKeys", ""), size=_size(payload),
     )
     EXECS[made.id] = made
     for old in [e.id for e in EXECS.values() if not e.running][: max(0, len(EXECS) - KEPT)]:
@@ -107,9 +107,9 @@ async def create(request: web.Request) -> web.Response:
     return answer({"Id": made.id}, 201)
 
 
-def _size(wish: dict[str, Any]) -> tuple[int, int]:
+def _size(payload: dict[str, Any]) -> tuple[int, int]:
     """Rows and columns. Raises BadRequestError."""
-    size = wish.get("ConsoleSize") or (0, 0)
+    size = payload.get("ConsoleSize") or (0, 0)
     if len(size) != 2 or not all(0 <= n < 1 << 16 for n in size):
         raise BadRequestError(f"ConsoleSize {list(size)}: height and width of a terminal")
     return size[0], size[1]
@@ -163,14 +163,14 @@ async def _apply_size(found: Exec) -> None:
 
 async def start(request: web.Request) -> web.StreamResponse:
     engine, found = request.app[ENGINE], _exec(request)
-    wish = body(request)
-    if size := _size(wish) if wish.get("ConsoleSize") else None:
+    payload = body(request)
+    if size := _size(payload) if payload.get("ConsoleSize") else None:
         found.size = size
     if found.started:
         raise ConflictError(f"exec {found.id} has already run" if found.ended else f"exec {found.id} is already running")
     _runs(found.record)
     found.started, found.complaints = True, os.memfd_create("complaints")
-    if wish.get("Detach"):
+    if payload.get("Detach"):
         try:
             child = _runner(engine, found)(stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL)
         except AgentError:
@@ -182,7 +182,7 @@ async def start(request: web.Request) -> web.StreamResponse:
         task.add_done_callback(DETACHED.discard)
         return web.Response(status=200)
     # the stream's form is the one that this request asks for, whatever the command has
-    raw = wish.get("Tty", False)
+    raw = payload.get("Tty", False)
     client = Hijacked(request, MULTIPLEXED if not raw and since(request, 42) else RAW)
 
     async def send(stream: int, data: bytes) -> None:
@@ -200,7 +200,7 @@ async def start(request: web.Request) -> web.StreamResponse:
 
 
 DETACHED: set[asyncio.Task[None]] = set()
-Run = Callable[..., Child]
+Run = Callable[..., ChildProcess]
 Send = Callable[[int, bytes], Awaitable[None]]
 
 
@@ -215,7 +215,7 @@ def _runner(engine: Engine, found: Exec) -> Run:
     )
 
 
-def _begin(engine: Engine, found: Exec, child: Child) -> None:
+def _begin(engine: Engine, found: Exec, child: ChildProcess) -> None:
     found.running, found.pid = True, child.pid
     _tell(engine, found, "exec_start")
 
@@ -234,7 +234,7 @@ def _end(engine: Engine, found: Exec, code: int) -> None:
     _tell(engine, found, "exec_die")
 
 
-async def _detached(engine: Engine, found: Exec, child: Child) -> None:
+async def _detached(engine: Engine, found: Exec, child: ChildProcess) -> None:
     _end(engine, found, await child.wait())
 
 
@@ -337,7 +337,7 @@ async def _with_terminal(engine: Engine, found: Exec, run: Run, client: Hijacked
     os.close(master)
 
 
-async def _left(engine: Engine, found: Exec, child: Child, master: int, viewer: asyncio.Task[None]) -> None:
+async def _left(engine: Engine, found: Exec, child: ChildProcess, master: int, viewer: asyncio.Task[None]) -> None:
     """Nobody is at the terminal, and the command goes on: what it writes is read, so that it does not wait for a reader."""
     viewer.cancel()
     await asyncio.gather(viewer, return_exceptions=True)
@@ -350,7 +350,7 @@ async def _left(engine: Engine, found: Exec, child: Child, master: int, viewer: 
         os.close(master)
 
 
-async def _settle(engine: Engine, found: Exec, child: Child, feeder: asyncio.Task[Any] | None) -> None:
+async def _settle(engine: Engine, found: Exec, child: ChildProcess, feeder: asyncio.Task[Any] | None) -> None:
     if feeder:
         feeder.cancel()
         await asyncio.gather(feeder, return_exceptions=True)

@@ -16,12 +16,12 @@ import msgspec
 from aiohttp import web
 
 from agent.api import login
+from agent.api.app_keys import ENGINE, answer, flag, minor, number
 from agent.api.filters import Filters, labelled, moment_of, path_matches, truth
 from agent.api.instructions import changes
-from agent.api.keys import ENGINE, answer, flag, minor, number
 from agent.containers.logs import instant
 from agent.engine.engine import Engine
-from agent.errors import AgentError, BadRequestError, ConflictError, ImageError, ImageNotFoundError, told
+from agent.errors import AgentError, BadRequestError, ConflictError, ImageError, ImageNotFoundError, user_message
 from agent.images import archive, garbage, pull, types
 from agent.images.auth import Credentials
 from agent.images.reference import parse
@@ -163,10 +163,10 @@ async def distribution(request: web.Request) -> web.Response:
     async with Registry(reference, request.app[ENGINE].settings, login.sent(request)) as registry:
         data, digest, kind = await registry.manifest(reference.target)
         if kind in types.INDEXES:
-            entries = msgspec.json.decode(data, type=types.Index).manifests
+            entries = msgspec.json.decode(data, type=types.ImageIndex).manifests
             platforms = [msgspec.to_builtins(e.platform) for e in entries if e.platform]
         else:
-            config = msgspec.json.decode(data, type=types.Manifest).config
+            config = msgspec.json.decode(data, type=types.ImageManifest).config
             raw = b"".join([c async for c in registry.blob(config.digest, config.size)])
             found = msgspec.json.decode(raw, type=types.Config)
             platforms = [{"architecture": found.architecture, "os": found.os}]
@@ -195,7 +195,7 @@ async def search(request: web.Request) -> web.Response:
     }))
 
 
-class Stream:
+class ProgressStream:
     """An answer of one JSON object a line while work goes on. An error before the first line is an HTTP error, but for
     *always* 200, and one after it the last line."""
 
@@ -226,7 +226,7 @@ class Stream:
                 if not self.response.prepared and not self._always:
                     raise
                 code = {"code": error.code} if isinstance(error, AgentError) and error.code else {}
-                await self._line({"errorDetail": {**code, "message": told(error)}, "error": told(error)})
+                await self._line({"errorDetail": {**code, "message": user_message(error)}, "error": user_message(error)})
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)  # whoever asked may be gone before it failed
@@ -244,7 +244,7 @@ class Stream:
 
 async def create(request: web.Request) -> web.StreamResponse:
     """Pull (`fromImage`), or import the request's body (`fromSrc=-`) or what lies at a URL."""
-    stream = Stream(request)
+    stream = ProgressStream(request)
     if source := request.query.get("fromSrc"):
         return await stream.run(_imported(request, source, stream))
     name, tag = request.query.get("fromImage", ""), request.query.get("tag", "")
@@ -275,7 +275,7 @@ def platform_of(text: str) -> None:
         raise ImageNotFoundError(f"platform {text}: this node runs linux/{pull.architecture()}")
 
 
-async def _fetched(engine: Engine, name: str, stream: Stream, credentials: Credentials | None) -> None:
+async def _fetched(engine: Engine, name: str, stream: ProgressStream, credentials: Credentials | None) -> None:
     reference = parse(name)
     if "@" in name or ":" in name.rpartition("/")[2]:
         tags = [reference.tag]
@@ -303,7 +303,7 @@ async def _fetched(engine: Engine, name: str, stream: Stream, credentials: Crede
         stream.tell({"status": f"Status: {word} {text}"})
 
 
-async def _imported(request: web.Request, source: str, stream: Stream) -> None:
+async def _imported(request: web.Request, source: str, stream: ProgressStream) -> None:
     engine, query = request.app[ENGINE], request.query
     given = changes(query.getall("changes", []))
     repo, tag = query.get("repo", ""), query.get("tag", "")
@@ -323,7 +323,7 @@ UNNAMED = parse("pystack-import:unnamed")
 """What an image without a name is called for the moment in which it is made."""
 
 
-async def _downloaded(engine: Engine, source: str, reference: Any, given: RunConfig, stream: Stream) -> Image:
+async def _downloaded(engine: Engine, source: str, reference: Any, given: RunConfig, stream: ProgressStream) -> Image:
     url = source if "://" in source else f"http://{source}"
     if not url.startswith(("http://", "https://")):
         raise BadRequestError(f"fromSrc={source}: an image is imported from the request's body (-) or an http URL")
@@ -353,7 +353,7 @@ def event(engine: Engine, action: str, image: Image, name: str) -> None:
 async def load(request: web.Request) -> web.StreamResponse:
     engine = request.app[ENGINE]
     platform_of(request.query.get("platform", ""))
-    stream = Stream(request, always=True)  # clients look for the error of a damaged archive among the lines
+    stream = ProgressStream(request, always=True)  # clients look for the error of a damaged archive among the lines
 
     async def take() -> None:
         with tempfile.NamedTemporaryFile(dir=engine.paths.root, prefix="load-", suffix=".tar") as file:
@@ -422,7 +422,7 @@ async def push(request: web.Request) -> web.StreamResponse:
     names = sorted(n for n in engine.images.names if n.startswith(prefix)) if whole else [reference.name]
     if not names or names[0] not in engine.images.names:
         raise ImageNotFoundError(f"An image does not exist locally with the tag: {reference.familiar.rpartition(':')[0]}")
-    stream = Stream(request)
+    stream = ProgressStream(request)
 
     async def send() -> None:
         told_from = False

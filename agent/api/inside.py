@@ -19,10 +19,10 @@ import aiohttp
 from aiohttp import web
 
 from agent import mounts
+from agent.api.app_keys import ENGINE, answer, flag, since, terminal_size
 from agent.api.hijack import MULTIPLEXED, RAW, Hijacked, Keys, frame
-from agent.api.keys import ENGINE, answer, flag, since, terminal_size
 from agent.containers import logs, usage
-from agent.engine.engine import Attaching, Engine
+from agent.engine.engine import Engine, PendingAttach
 from agent.engine.records import Record
 from agent.errors import AgentError, BadRequestError, ConflictError, of_worker
 from agent.trees import process
@@ -174,24 +174,24 @@ async def attach(request: web.Request) -> web.StreamResponse:
     what it said before comes first, and without *stream* nothing else."""
     engine = request.app[ENGINE]
     record = engine.find(request.match_info["name"])
-    wish = Wish(request)
+    payload = ExecRequest(request)
     if record.state == "paused":
         raise ConflictError(f"container {record.name} is paused, unpause the container before attach")
     if record.state == "restarting":
         raise ConflictError(f"container {record.name} is restarting, wait until the container is running")
     await request.read()  # what follows the request is the container's input
     kind = MULTIPLEXED if not record.container.tty and since(request, 42) else RAW
-    conmon = _conmon(engine, record) if record.running and wish.stream else None
-    waiting = Attaching()
-    if not conmon and wish.stream:
+    conmon = _conmon(engine, record) if record.running and payload.stream else None
+    waiting = PendingAttach()
+    if not conmon and payload.stream:
         engine.attaching.setdefault(record.id, []).append(waiting)
     client = Hijacked(request, kind)
     try:
-        if wish.logs:
+        if payload.logs:
             async for line in logs.read(engine.directory(record) / "log"):
-                if line.stream in wish.streams:
+                if line.stream in payload.streams:
                     await client.send(line.text if record.container.tty else frame(line.stream, line.text))
-        if not wish.stream:
+        if not payload.stream:
             return client
         if conmon is None:  # it does not run yet, or not again
             while not waiting.ready.is_set():
@@ -205,11 +205,11 @@ async def attach(request: web.Request) -> web.StreamResponse:
     finally:
         waiting.connected.set()  # a start must not wait for somebody who has gone
     engine.tell(record, "attach")
-    await _exchange(engine, record, conmon, client, wish)
+    await _exchange(engine, record, conmon, client, payload)
     return client
 
 
-class Wish:
+class ExecRequest:
     """Which streams a client attaches to, and how it leaves. Raises BadRequestError."""
 
     def __init__(self, request: web.Request) -> None:
@@ -236,19 +236,19 @@ def _conmon(engine: Engine, record: Record) -> socket.socket:
     return conmon
 
 
-async def _exchange(engine: Engine, record: Record, conmon: socket.socket, client: Hijacked, wish: Wish) -> None:
+async def _exchange(engine: Engine, record: Record, conmon: socket.socket, client: Hijacked, payload: ExecRequest) -> None:
     """Both ways, until the container or the client ends it."""
     loop, c = asyncio.get_running_loop(), record.container
 
     async def feed() -> bool:
         """True once the client wants to leave."""
         while data := await client.reader.read(1 << 12):
-            data, leaves = wish.keys.passed(data) if c.tty else (data, False)
-            if data and c.stdin_open and wish.stdin:
+            data, leaves = payload.keys.passed(data) if c.tty else (data, False)
+            if data and c.stdin_open and payload.stdin:
                 await loop.sock_sendall(conmon, data)
             if leaves:
                 return True
-        if c.stdin_once and wish.stdin and not c.tty:
+        if c.stdin_once and payload.stdin and not c.tty:
             conmon.shutdown(socket.SHUT_WR)  # conmon then closes the container's input
         await client.lost()
         return True
@@ -256,7 +256,7 @@ async def _exchange(engine: Engine, record: Record, conmon: socket.socket, clien
     async def show() -> None:
         while packet := await loop.sock_recv(conmon, 1 << 15):
             stream, data = 2 if packet[0] == 3 else 1, packet[1:]  # conmon: 2 is stdout, 3 is stderr
-            if c.tty or stream in wish.streams:
+            if c.tty or stream in payload.streams:
                 await client.send(data if c.tty else frame(stream, data))
 
     feeder, viewer = asyncio.create_task(feed()), asyncio.create_task(show())
@@ -282,7 +282,7 @@ async def attach_by_websocket(request: web.Request) -> web.StreamResponse:
     """The same through a WebSocket, bytes as they come, without frames."""
     engine = request.app[ENGINE]
     record = engine.find(request.match_info["name"])
-    wish = Wish(request)
+    payload = ExecRequest(request)
     if not record.running:
         raise ConflictError(f"container {record.name} is not running")
     conmon, loop = _conmon(engine, record), asyncio.get_running_loop()
@@ -292,13 +292,13 @@ async def attach_by_websocket(request: web.Request) -> web.StreamResponse:
     async def feed() -> None:
         async for message in answered:
             data = message.data.encode() if message.type is aiohttp.WSMsgType.TEXT else message.data
-            if record.container.stdin_open and wish.stdin:
+            if record.container.stdin_open and payload.stdin:
                 await loop.sock_sendall(conmon, data)
 
     feeder = asyncio.create_task(feed())
     try:
         while packet := await loop.sock_recv(conmon, 1 << 15):
-            if record.container.tty or (2 if packet[0] == 3 else 1) in wish.streams:
+            if record.container.tty or (2 if packet[0] == 3 else 1) in payload.streams:
                 await answered.send_bytes(packet[1:])
     except ConnectionError:
         pass

@@ -12,14 +12,14 @@ import msgspec
 from aiohttp import web
 
 from agent import rootless
-from agent.api.keys import CONVERGER, answer, flag, given
+from agent.api.app_keys import CONVERGER, answer, flag, given
 from agent.api.versions import VERSION
 from agent.containers import hardware
 from agent.engine.networks import DEFAULT_MTU, addresses_of_host, mtu_of
 from agent.engine.records import Record
 from agent.errors import BadRequestError, ConflictError
 from agent.images.pull import architecture
-from agent.manifest import Container, Delta, Facts, Manifest, TaskStatus, patched
+from agent.manifest import Container, Delta, Manifest, NodeInfo, TaskStatus, apply_delta
 from agent.sealing import known_key, make_key
 from agent.trees.extract import quoted
 
@@ -42,17 +42,17 @@ async def facts(request: web.Request) -> web.Response:
         raise BadRequestError(f"underlay={quoted(underlay)}: an IP address") from None
     engine = request.app[CONVERGER].engine
     features = engine.networks.host.features | ({"rootless"} if rootless.inside() else set())
-    found = Facts(
+    found = NodeInfo(
         hostname=platform.node(), arch=architecture(), cpus=float(os.cpu_count() or 1), version=VERSION,
         memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), labels=tuple(sorted(engine.settings.labels.items())),
         features=tuple(sorted(features)), clock=time.time(),
         links=tuple(sorted(engine.networks.host_links())), drivers=tuple(sorted(engine.networks.drivers)),
-        mtu=mtu or DEFAULT_MTU, addressed=bool(mtu),
+        mtu=mtu or DEFAULT_MTU, has_underlay_address=bool(mtu),
         addresses=tuple(sorted(await asyncio.to_thread(addresses_of_host, engine.networks.prefix))),
         ssh_key=await asyncio.to_thread(engine.volumes.key),
         seal_key=known_key(engine.paths.keys, "seal"), tunnel_key=known_key(engine.paths.keys, "tunnel"),
         devices=tuple(sorted(await asyncio.to_thread(hardware.found))),
-        lacks=tuple(p for p in ("runc", "conmon", "nft") if not shutil.which(p)),
+        missing=tuple(p for p in ("runc", "conmon", "nft") if not shutil.which(p)),
     )
     return web.Response(body=msgspec.json.encode(found), content_type="application/json")
 
@@ -69,7 +69,7 @@ async def change(request: web.Request) -> web.Response:
     """A Delta; 409 where it is none of the manifest that is here: the whole is wanted then."""
     converger = request.app[CONVERGER]
     try:
-        manifest = patched(converger.manifest, await given(request, Delta))
+        manifest = apply_delta(converger.manifest, await given(request, Delta))
     except ValueError as error:
         raise ConflictError(str(error)) from None
     await converger.apply(manifest)

@@ -8,9 +8,9 @@ from typing import Any
 from aiohttp import web
 
 from agent.api import checks
+from agent.api.app_keys import ENGINE, answer, body
 from agent.api.describe import endpoint_id
 from agent.api.filters import Filters, labelled, moment_of, one_of, truth
-from agent.api.keys import ENGINE, answer, body
 from agent.api.translate import attachment, links_of
 from agent.containers.logs import instant
 from agent.engine.engine import Engine
@@ -82,41 +82,41 @@ async def listing(request: web.Request) -> web.Response:
     }))
 
 
-def _acceptable(wish: Document) -> None:
+def _acceptable(payload: Document) -> None:
     """Raises BadRequestError, ForbiddenError, NoSwarmError."""
-    name, driver = wish.get("Name", ""), wish.get("Driver") or "bridge"
+    name, driver = payload.get("Name", ""), payload.get("Driver") or "bridge"
     if not name.strip():
         raise BadRequestError("Name is missing: what shall the network be called?")
     if name in (*BUILTIN, "default"):
         raise ForbiddenError(f"operation is not permitted on predefined {name} network")
     if driver in ("host", "null", "none"):
         raise ForbiddenError(f'only one instance of "{driver}" network is allowed')
-    if driver == "overlay" or wish.get("Ingress") or wish.get("Scope") == "swarm":
+    if driver == "overlay" or payload.get("Ingress") or payload.get("Scope") == "swarm":
         raise NoSwarmError("This node is not a swarm manager: networks over several nodes are made by the control plane, of a "
                            "stack file or with `pystack network create`")
-    if wish.get("ConfigOnly") or wish.get("ConfigFrom", {}).get("Network"):
+    if payload.get("ConfigOnly") or payload.get("ConfigFrom", {}).get("Network"):
         raise BadRequestError(f"network {name}: ConfigOnly and ConfigFrom are not known here: say the options at the network")
-    if (ipam := wish.get("IPAM", {}).get("Driver", "")) not in ("", "default"):
+    if (ipam := payload.get("IPAM", {}).get("Driver", "")) not in ("", "default"):
         raise NotFoundError(f"plugin {ipam!r} not found: the address driver is 'default'")
-    if wish.get("EnableIPv4") is False:
+    if payload.get("EnableIPv4") is False:
         raise BadRequestError(f"network {name}: EnableIPv4=false: a network has IPv4 addresses here, and may have IPv6 too")
 
 
 async def create(request: web.Request) -> web.Response:
-    engine, wish = request.app[ENGINE], body(request)
-    _acceptable(wish)
+    engine, payload = request.app[ENGINE], body(request)
+    _acceptable(payload)
     network = engine.networks.create(Network(
-        name=wish["Name"], driver=wish.get("Driver") or "bridge", internal=wish.get("Internal", False),
-        attachable=wish.get("Attachable", False),
+        name=payload["Name"], driver=payload.get("Driver") or "bridge", internal=payload.get("Internal", False),
+        attachable=payload.get("Attachable", False),
         subnets=tuple(
             Subnet(cidr=p["Subnet"], gateway=p.get("Gateway", ""), ip_range=p.get("IPRange", ""),
                    reserved=tuple(p.get("AuxiliaryAddresses", {}).values()),
                    reserved_names=tuple(p.get("AuxiliaryAddresses", {})))
-            for p in wish.get("IPAM", {}).get("Config", ()) if p.get("Subnet")
+            for p in payload.get("IPAM", {}).get("Config", ()) if p.get("Subnet")
         ),
-        options=tuple(sorted(wish.get("Options", {}).items())), labels=tuple(sorted(wish.get("Labels", {}).items())),
+        options=tuple(sorted(payload.get("Options", {}).items())), labels=tuple(sorted(payload.get("Labels", {}).items())),
         created=now(),
-    ), ipv6=wish.get("EnableIPv6", False))
+    ), ipv6=payload.get("EnableIPv6", False))
     _tell(engine, "create", network)
     return answer({"Id": engine.networks.identity(network.name), "Warning": ""}, 201)
 
@@ -161,12 +161,12 @@ async def remove(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
-def addressable(engine: Engine, wish: Attachment) -> None:
-    """The addresses that *wish* asks for are those of its network, where that is there. Raises BadRequestError."""
-    asked = [address for address in (wish.ipv4, wish.ipv6) if address]
-    if asked and wish.network == DEFAULT:
+def addressable(engine: Engine, payload: Attachment) -> None:
+    """The addresses that *payload* asks for are those of its network, where that is there. Raises BadRequestError."""
+    asked = [address for address in (payload.ipv4, payload.ipv6) if address]
+    if asked and payload.network == DEFAULT:
         raise BadRequestError("user specified IP address is supported on user defined networks only")
-    network = engine.networks.all.get(wish.network)
+    network = engine.networks.all.get(payload.network)
     for address in asked if network else ():
         assert network
         if not any(ipaddress.ip_address(address) in ipaddress.ip_network(s.cidr) for s in network.subnets):
@@ -180,9 +180,9 @@ async def connect(request: web.Request) -> web.Response:
     if name in BUILTIN:
         raise ForbiddenError(f"container {record.name} cannot be connected to {name} network: it must be created with it")
     checks.refuse([*checks.endpoint(name, settings)])
-    wish = attachment(name, settings)
-    addressable(engine, wish)
-    await engine.connect(record, wish, links_of(settings))
+    payload = attachment(name, settings)
+    addressable(engine, payload)
+    await engine.connect(record, payload, links_of(settings))
     if record.asked:
         endpoints = record.asked["NetworkingConfig"]["EndpointsConfig"] | {name: settings}
         engine.note(record, asked=record.asked | {"NetworkingConfig": {"EndpointsConfig": endpoints}})
@@ -190,8 +190,8 @@ async def connect(request: web.Request) -> web.Response:
 
 
 async def disconnect(request: web.Request) -> web.Response:
-    engine, wish = request.app[ENGINE], body(request)
-    name, record = _found(engine, request.match_info["name"]), engine.find(wish.get("Container", ""))
+    engine, payload = request.app[ENGINE], body(request)
+    name, record = _found(engine, request.match_info["name"]), engine.find(payload.get("Container", ""))
     if name in BUILTIN:
         raise ForbiddenError(f"container {record.name} cannot be disconnected from {name} network: it was created with it")
     await engine.disconnect(record, name)

@@ -17,9 +17,9 @@ from aiohttp import web
 
 from agent import files, mounts, rootless
 from agent.api import describe, images, versions, volumes
+from agent.api.app_keys import ENGINE, answer
 from agent.api.checks import LOG_OPTIONS
 from agent.api.filters import Filters, labelled, moment
-from agent.api.keys import ENGINE, answer
 from agent.api.versions import VERSION
 from agent.engine.engine import Engine
 from agent.errors import BadRequestError, NotFoundError

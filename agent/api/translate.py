@@ -248,9 +248,9 @@ def container(body: Document) -> Container:
     )
 
 
-def all_published(wish: Container, exposed: Iterable[str]) -> Container:
-    """*wish* with each of the ports *exposed* (`80/tcp`) published somewhere, but for those that are published already."""
-    taken = {f"{p.target}/{p.protocol}" for p in wish.ports}
+def all_published(payload: Container, exposed: Iterable[str]) -> Container:
+    """*payload* with each of the ports *exposed* (`80/tcp`) published somewhere, but for those that are published already."""
+    taken = {f"{p.target}/{p.protocol}" for p in payload.ports}
     more = [name.partition("/") for name in dict.fromkeys(exposed) if name not in taken]
     ports = tuple(Port(target=int(target), protocol=protocol or "tcp") for target, _, protocol in more)
-    return msgspec.structs.replace(wish, ports=(*wish.ports, *ports))
+    return msgspec.structs.replace(payload, ports=(*payload.ports, *ports))

@@ -28,7 +28,7 @@ Document = dict[str, Any]
 
 
 class Parts(msgspec.Struct, kw_only=True):
-    """What the builder works on: the wish, what was resolved from the image and the host, and the document itself.
+    """What the builder works on: the spec, what was resolved from the image and the host, and the document itself.
 
     *namespaces* maps OCI namespace types to paths to join; "" asks for a new one, and a missing key for the host's.
     *notes* collects what had to be done differently from what was asked, in words."""
@@ -344,7 +344,7 @@ KEYS: tuple[Callable[[Parts], None], ...] = (
 
 
 def build(parts: Parts) -> Document:
-    """The document for config.json. Raises BadRequestError for a wish that no kernel can grant."""
+    """The document for config.json. Raises BadRequestError for a spec that no kernel can grant."""
     parts.document = {"ociVersion": "1.0.2", "linux": {}}
     for key in KEYS:
         key(parts)

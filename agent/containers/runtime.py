@@ -29,9 +29,9 @@ from agent.containers import cgroups, users
 from agent.errors import NoProgramError, RuntimeFailureError
 from agent.failpoints import failpoint
 from agent.isolation import capabilities
-from agent.isolation.filters import Filters
+from agent.isolation.seccomp_cache import SeccompCache
 from agent.paths import Paths
-from agent.processes import Child
+from agent.processes import ChildProcess
 
 
 class Process(msgspec.Struct, frozen=True):
@@ -88,7 +88,7 @@ async def ended(process: Process) -> None:
     if fd is None:
         return
     try:
-        await descriptors.readable(fd)
+        await descriptors.wait_readable(fd)
     finally:
         os.close(fd)
 
@@ -122,7 +122,7 @@ class Runtime:
         self.name = name
         self.program = _program(name)
         self.parent = paths.cgroup_parent
-        self.filters = Filters()
+        self.filters = SeccompCache()
 
     def anticipate(self) -> None:
         """Call when it becomes likely that one is going to be created, and again when that is certain."""
@@ -131,7 +131,7 @@ class Runtime:
     def write(self, ident: str, bundle: Path, document: dict[str, Any]) -> None:
         """The bundle's `config.json`."""
         if self.name == "crun":
-            self.filters.offer(ident, document)
+            self.filters.inject(ident, document)
         files.write_atomically(bundle / "config.json", msgspec.json.encode(document), 0o600)
 
     async def create(
@@ -169,7 +169,7 @@ class Runtime:
         environment = {"_OCI_SYNCPIPE": str(write), "PATH": os.environ.get("PATH", os.defpath)}
         # a file and not a pipe: conmon stays, and would hold the pipe's other end open
         with (bundle / "conmon.err").open("wb") as complaints:
-            child = Child(
+            child = ChildProcess(
                 *arguments, pass_fds=(write,), env=environment, cwd=bundle, start_new_session=True, stdin=DEVNULL,
                 stdout=DEVNULL, stderr=complaints,
             )
@@ -184,7 +184,7 @@ class Runtime:
         pid = int(reply.get("data", reply.get("pid", -1)))  # the key changed with conmon API version 1
         if pid <= 0:
             raise failure(_reason(str(reply.get("message", "")) or complaint, bundle / "runc.log"))
-        self.filters.learn(ident, self.root / ident)
+        self.filters.store(ident, self.root / ident)
         monitor = int((bundle / "conmon.pid").read_text())
         failpoint("container.created")
         return Process(monitor, start_time(monitor)), Process(pid, start_time(pid))
@@ -205,7 +205,7 @@ class Runtime:
             if reads:
                 os.write(fd, b"1")
             else:
-                await asyncio.wait_for(descriptors.readable(fd), 60)
+                await asyncio.wait_for(descriptors.wait_readable(fd), 60)
         finally:
             os.close(fd)
 
@@ -226,7 +226,7 @@ class Runtime:
     async def delete(self, ident: str, parent: str = "") -> None:
         """Take away what the runtime keeps of a container, its processes included; nothing there is fine. *parent* is the
         cgroup above its own, where that is not the agent's."""
-        self.filters.forget(ident)
+        self.filters.drop(ident)
         if (self.root / ident).exists():
             failpoint("container.delete")
             if not cgroups.remove(f"{parent or self.parent}/{ident}"):
@@ -238,7 +238,7 @@ class Runtime:
         self, ident: str, bundle: Path, command: Sequence[str], *, tty: bool = False,
         identity: users.Identity | None = None, environment: Sequence[str] = (), cwd: str = "", privileged: bool = False,
         size: tuple[int, int] = (0, 0), complaints: int = -1, **streams: Any,
-    ) -> Child:
+    ) -> ChildProcess:
         """Start *command* inside a running container, as its own process was started but for what is given.
 
         *size* is rows and columns of its terminal, which it sees from its first instruction on. What the runtime itself has to
@@ -270,7 +270,7 @@ class Runtime:
             kind = "file:" if self.name == "crun" else ""
             log = [f"--log={kind}/proc/self/fd/{complaints}"] if complaints >= 0 else []
             words = [self.program, f"--root={self.root}", *log, "exec", "--process", f"/proc/self/fd/{fd}", ident]
-            return Child(*words, pass_fds=(fd, complaints) if log else (fd,), **streams)
+            return ChildProcess(*words, pass_fds=(fd, complaints) if log else (fd,), **streams)
         finally:
             os.close(fd)
 
@@ -301,7 +301,7 @@ class Runtime:
         with os.fdopen(os.memfd_create("stdin"), "w+b") as file, os.fdopen(os.memfd_create("stderr"), "w+b") as said:
             file.write(stdin)
             file.seek(0)
-            child = Child(self.program, f"--root={self.root}", *arguments, stdin=file, stdout=DEVNULL, stderr=said)
+            child = ChildProcess(self.program, f"--root={self.root}", *arguments, stdin=file, stdout=DEVNULL, stderr=said)
             if await child.wait():
                 said.seek(0)
                 raise RuntimeFailureError(_reason(said.read().decode(errors="replace").strip(), None))

@@ -31,7 +31,7 @@ AGAIN_S, KEEP_EVERY = 1.0, 100
 log = logging.getLogger(__name__)
 
 
-class Target(msgspec.Struct, frozen=True, kw_only=True):
+class SyslogAddress(msgspec.Struct, frozen=True, kw_only=True):
     """Where lines go, and as what. *scheme* udp, tcp or unix; *place* is (host, port) or a path."""
 
     scheme: str
@@ -42,7 +42,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     """RFC 3164 instead of 5424."""
 
     @classmethod
-    def of(cls, options: Mapping[str, str], name: str) -> Target:
+    def of(cls, options: Mapping[str, str], name: str) -> SyslogAddress:
         """Raises BadRequestError with the option that is wrong."""
         address = options.get("syslog-address") or "unix:///dev/log"
         parts = urlsplit(address)
@@ -78,13 +78,13 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         return f"<{priority}>1 {stamp} {host} {self.tag} - - - ".encode() + text
 
 
-class Shipping:
+class SyslogForwarder:
     """The containers whose lines are sent on."""
 
     def __init__(self) -> None:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    def add(self, ident: str, log_file: Path, target: Target, ended: Callable[[], bool]) -> None:
+    def add(self, ident: str, log_file: Path, target: SyslogAddress, ended: Callable[[], bool]) -> None:
         if ident not in self._tasks:
             self._tasks[ident] = asyncio.create_task(_ship(log_file, target, ended), name=f"syslog of {ident[:12]}")
             self._tasks[ident].add_done_callback(lambda _: self._tasks.pop(ident, None))
@@ -96,11 +96,11 @@ class Shipping:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _ship(log_file: Path, target: Target, ended: Callable[[], bool]) -> None:
+async def _ship(log_file: Path, target: SyslogAddress, ended: Callable[[], bool]) -> None:
     """Send line after line until the container has *ended* and all is sent."""
     note = log_file.with_name("syslog.sent")
     sent = note.read_text() if note.exists() else ""
-    out: _Wire | None = None
+    out: _SyslogConnection | None = None
     begun: dict[int, bytes] = {}
     count = 0
     try:
@@ -115,7 +115,7 @@ async def _ship(log_file: Path, target: Target, ended: Callable[[], bool]) -> No
             whole = logs.Line(line.time, line.stream, begun.pop(line.stream, b"") + line.text)
             while True:
                 try:
-                    out = out or await _Wire.open(target)
+                    out = out or await _SyslogConnection.open(target)
                     await out.send(target.message(whole))
                     break
                 except OSError as error:
@@ -133,12 +133,12 @@ async def _ship(log_file: Path, target: Target, ended: Callable[[], bool]) -> No
             out.close()
 
 
-class _Wire:
+class _SyslogConnection:
     def __init__(self, sock: socket.socket, stream: bool) -> None:
         self._socket, self._stream = sock, stream
 
     @classmethod
-    async def open(cls, target: Target) -> _Wire:
+    async def open(cls, target: SyslogAddress) -> _SyslogConnection:
         """Raises OSError."""
         loop = asyncio.get_running_loop()
         kind = socket.SOCK_STREAM if target.scheme == "tcp" else socket.SOCK_DGRAM

@@ -68,7 +68,7 @@ def delete(user: Path) -> None:
         user.unlink()
 
 
-def mapped(source: Path, target: Path, user: Path) -> None:
+def bind_idmapped(source: Path, target: Path, user: Path) -> None:
     """Mount *source* at *target* for those in the namespace *user*: what belongs to root belongs to their root there."""
     if source.is_dir():
         target.mkdir(parents=True, exist_ok=True)
@@ -84,8 +84,8 @@ def root(target: Path, lower: Sequence[Path], own: Path, user: Path, first: int,
     layers, written = stage / "layers", stage / "own"
     try:
         # all layers by one mount: overlayfs takes the mapping of the mount that a folder is seen through
-        mapped(lower[0].parent, layers, user)
-        mapped(own, written, user)
+        bind_idmapped(lower[0].parent, layers, user)
+        bind_idmapped(own, written, user)
 
         def work() -> None:
             _act_as(first)

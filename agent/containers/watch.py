@@ -38,13 +38,13 @@ class FolderWatch:
             await asyncio.sleep(0.05)
             return
         try:
-            await asyncio.wait_for(descriptors.readable(self._fd), SAFETY_S)
+            await asyncio.wait_for(descriptors.wait_readable(self._fd), SAFETY_S)
             os.read(self._fd, 1 << 16)
         except (TimeoutError, BlockingIOError):
             pass
 
 
-class Alarms:
+class InotifyOneshot:
     """Each file that was armed rings once, at the next write to it: however much is written, it costs one event."""
 
     def __init__(self) -> None:

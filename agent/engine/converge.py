@@ -13,19 +13,19 @@ from agent import files
 from agent.engine.engine import Engine
 from agent.engine.records import Record
 from agent.engine.recovery import recover
-from agent.errors import AgentError, ImageNotFoundError, NotModifiedError, told
+from agent.errors import AgentError, ImageNotFoundError, NotModifiedError, user_message
 from agent.failpoints import failpoint
 from agent.manifest import Manifest, NodeStatus, Task, TaskStatus, digest
-from agent.reconcile import Action, Create, Prepare, Remove, Restart, Seen, Start, Stop, next_action
-from agent.volumes.guests import admit
+from agent.reconcile import Action, Create, ObservedContainer, Prepare, Remove, Restart, Start, Stop, next_action
+from agent.volumes.authorized_keys import write_authorized_keys
 
 PARALLEL = 8
 log = logging.getLogger(__name__)
 
 
-def _around(manifest: Manifest) -> tuple[object, ...]:
+def _network_parts(manifest: Manifest) -> tuple[object, ...]:
     """What of *manifest* concerns the network beyond the tasks themselves."""
-    return (manifest.networks, manifest.peers, manifest.virtuals, manifest.underlay, manifest.mtu, manifest.tunnels,
+    return (manifest.networks, manifest.remote_endpoints, manifest.service_addresses, manifest.underlay, manifest.mtu, manifest.tunnels,
             manifest.nodes)
 
 
@@ -61,7 +61,7 @@ class Converger:
             log.warning("%s is damaged (%s): what runs is left as it is until the control plane says more", self._file, error)
             self._file.rename(self._file.with_suffix(".damaged"))
         await recover(self.engine)
-        if self.engine.networks.told:
+        if self.engine.networks.has_manifest:
             self._wake_all()
 
     def _take(self, manifest: Manifest) -> None:
@@ -69,23 +69,23 @@ class Converger:
         self.tasks = {task.name: task for task in manifest.tasks}
         self.engine.manifest_volumes = {v.name: v for v in manifest.volumes}
         self.engine.contents = {c.digest: c for c in manifest.contents}
-        self.engine.networks.take(manifest)
+        self.engine.networks.set_desired(manifest)
 
     def _export(self) -> None:
         """Let the nodes that mount volumes of this one in."""
         for volume in self.manifest.volumes:
-            if volume.guests:
+            if volume.clients:
                 self.engine.volumes.create(volume.name, driver=volume.driver, options=dict(volume.options),
                                            labels=volume.own_labels)
         try:
-            admit(self.engine.paths, self.manifest.volumes)
+            write_authorized_keys(self.engine.paths, self.manifest.volumes)
         except OSError as error:
             log.warning("other nodes cannot mount volumes of this one: %s", error)
 
     async def apply(self, manifest: Manifest) -> None:
         """Take over *manifest*; returns when it is kept on disk and work has begun, not when it is done."""
         before = self.tasks
-        around = _around(self.manifest)
+        around = _network_parts(self.manifest)
         failpoint("manifest.keep")
         files.write_atomically(self._file, msgspec.json.encode(manifest), 0o600)
         self._take(manifest)
@@ -95,7 +95,7 @@ class Converger:
                 self._errors.pop(name, None)
                 self._wake(name)
         self._remove_orphans()
-        if around != _around(manifest):
+        if around != _network_parts(manifest):
             # before this returns: the control plane starts a task elsewhere once its peers know of it
             with contextlib.suppress(AgentError):
                 await self.engine.networks.sync()
@@ -126,12 +126,12 @@ class Converger:
         task = self.tasks.get(name)
         seen = None
         if record:
-            seen = Seen(
+            seen = ObservedContainer(
                 id=record.id, digest=record.digest, generation=record.generation, state=record.state,
                 stopped=record.stopped,
             )
         present = True
-        if task and task.desired == "hold":
+        if task and task.desired == "waiting":
             with contextlib.suppress(AgentError):
                 c = task.container
                 present = self.engine.images.is_complete(self.engine.images.find(c.image_id or c.image))
@@ -152,7 +152,7 @@ class Converger:
                     except Exception as error:
                         if not isinstance(error, (AgentError, OSError)):  # a fault of ours must not leave anybody waiting
                             log.exception("task %s", name)
-                        self._errors[name] = told(error)
+                        self._errors[name] = user_message(error)
                         self._report(name)
                         break  # tried again when the manifest changes: the control plane decides
                 self._report(name)
@@ -225,7 +225,7 @@ class Converger:
             task=name,
             state="failed" if failed else "pending" if record.state == "failed" else record.state,
             container=record.id, digest=record.digest, generation=record.generation, image=record.image,
-            image_id=record.image_id, health=record.health, listens=record.id not in self.engine.deaf,
+            image_id=record.image_id, health=record.health, listens=record.id not in self.engine.not_listening,
             exit_code=record.exit_code, oom_killed=record.oom_killed, restarts=record.restarts,
             ports=tuple(self.engine.networks.own_ports(record)),
             addresses=tuple((e.network, e.ipv4 or e.ipv6) for e in record.endpoints),

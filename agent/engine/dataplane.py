@@ -13,20 +13,20 @@ import msgspec
 from agent import files
 from agent.errors import AgentError
 from agent.failpoints import failpoint
-from netplugins.resolver.table import Document
+from netplugins.resolver.table import DataplaneState
 
 
-class Dataplane:
+class DataplaneProcess:
     def __init__(self, run: Path) -> None:
         self.run = run
         self._connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._last = b""
 
-    def doubt(self) -> None:
+    def invalidate(self) -> None:
         """Hand the next document over even where it is the last one."""
         self._last = b""
 
-    async def update(self, document: Document) -> dict[str, str]:
+    async def update(self, document: DataplaneState) -> dict[str, str]:
         """Make the data path serve *document*; returns what it cannot serve: name → why."""
         data = msgspec.json.encode(document)
         if data == self._last:

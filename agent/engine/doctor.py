@@ -12,9 +12,9 @@ from collections.abc import Iterable
 
 from agent.engine.engine import Engine
 from agent.engine.networks import Networks, mtu_of
-from netplugins import coexist, firewall, guard, netlink, netns
+from netplugins import firewall, foreign_firewalls, guard, netlink, netns
 from netplugins.doctor import REPAIR, Finding, examine
-from netplugins.driver import Far, KernelObject
+from netplugins.driver import FdbEntry, KernelObject
 from netplugins.kernel import forwarding_off
 from netplugins.resolver import message
 
@@ -28,13 +28,13 @@ async def diagnose(engine: Engine) -> list[Finding]:
     labels = {networks.netns(r): f"container {r.name}" for r in networks.attached.values()}
     labels |= {networks.link(n.name): f"network {n.name}" for n in networks.all.values()}
 
-    def look(objects: frozenset[KernelObject], far: frozenset[Far], rules: firewall.Ruleset | None) -> list[Finding]:
+    def look(objects: frozenset[KernelObject], far: frozenset[FdbEntry], rules: firewall.Ruleset | None) -> list[Finding]:
         for item in objects:
             if path := getattr(item, "netns", ""):
                 labels.setdefault(item.name, labels.get(path, path))
         return examine(objects, far, labels) + _firewall(rules) + _others(networks, rules)
 
-    kernel = await networks.held_against(look)
+    kernel = await networks.run_with_desired_state(look)
     return [
         *_programs(), *_sysctls(networks), *_underlay(networks), *kernel, *await asyncio.to_thread(_names, networks),
         *await _ports(networks), *_services(networks), *await asyncio.to_thread(_volumes, engine),
@@ -46,7 +46,7 @@ async def repair(engine: Engine, findings: Iterable[Finding]) -> list[Finding]:
     bad = [f for f in findings if not f.ok]
     if not bad:
         return list(findings)
-    await engine.networks.again({f.item for f in bad if f.item})
+    await engine.networks.rebuild({f.item for f in bad if f.item})
     after = await diagnose(engine)
     still = {(f.check, f.target) for f in after if not f.ok}
     mended = [
@@ -116,7 +116,7 @@ def _others(networks: Networks, rules: firewall.Ruleset | None) -> list[Finding]
         return []
     wrong = [
         Finding(check="forward", target=program, detail="its FORWARD chain drops what containers send and get", fix=REPAIR)
-        for program in coexist.shut(networks.prefix)
+        for program in foreign_firewalls.blocked_by(networks.prefix)
     ]
     return _one("forward", "other firewalls", wrong, "let through what is forwarded")
 
@@ -200,6 +200,6 @@ def _volumes(engine: Engine) -> list[Finding]:
     wrong = [
         Finding(check="volume", target=f"volume {name}", detail="what serves it does not answer, or is not mounted",
                 fix=f"see to its server, then restart {', '.join(users)}")
-        for name, users in served.items() if not engine.volumes.answers(name)
+        for name, users in served.items() if not engine.volumes.is_responsive(name)
     ]
     return _one("volume", "volumes", wrong, f"{len(served)} volumes that others serve answer") if served else []

@@ -24,13 +24,21 @@ import msgspec
 from agent import files, mounts
 from agent.containers import cgroups, runtime, syslog, userns
 from agent.containers.bundle import resources
-from agent.containers.rotation import Limits, Rotation
+from agent.containers.rotation import Rotation, RotationLimits
 from agent.containers.runtime import Runtime
 from agent.engine import health, hooks, prepare, starting
 from agent.engine.events import Events
 from agent.engine.networks import Networks
 from agent.engine.records import Record, now, save
-from agent.errors import AgentError, BadRequestError, ConflictError, ImageNotFoundError, NotFoundError, NotModifiedError, told
+from agent.errors import (
+    AgentError,
+    BadRequestError,
+    ConflictError,
+    ImageNotFoundError,
+    NotFoundError,
+    NotModifiedError,
+    user_message,
+)
 from agent.failpoints import failpoint
 from agent.images import pull as puller
 from agent.images.auth import Credentials
@@ -38,20 +46,20 @@ from agent.images.reference import parse
 from agent.images.sizes import Sizes
 from agent.images.store import Image, ImageStore
 from agent.images.types import RunConfig
-from agent.manifest import Attachment, Container, Content, Volume
+from agent.manifest import Attachment, Container, FileContent, Volume
 from agent.paths import Paths
 from agent.settings import Settings
-from agent.volumes.moving import Moving
+from agent.volumes.migration import VolumeMigration
 from agent.volumes.volumes import Volumes
 
 RESTART_MAX_S = 60.0
-STABLE_S = 10.0
-END_S = 5.0
+RESTART_RESET_S = 10.0
+MONITOR_EXIT_TIMEOUT_S = 5.0
 JOURNAL = Path("/run/systemd/journal/socket")
 log = logging.getLogger(__name__)
 
 
-class Attaching:
+class PendingAttach:
     """Somebody who wants a container's streams from their first byte: the start waits for them."""
 
     def __init__(self) -> None:
@@ -75,20 +83,20 @@ class Engine:
         self.images.users = self.images_in_use
         self.sizes = Sizes(self.images)
         self.volumes = Volumes(paths)
-        self.moving = Moving(self.volumes, paths.run)
+        self.moving = VolumeMigration(self.volumes, paths.run)
         self.networks = Networks(paths, settings)
         self.runtime = Runtime(paths, runtime.choose(settings.runtime, paths.containers))
         self.events = Events(paths.run / "events.jsonl")
         self.rotation = Rotation()
-        self.syslog = syslog.Shipping()
+        self.syslog = syslog.SyslogForwarder()
         self.records: dict[str, Record] = {}
         self.manifest_volumes: dict[str, Volume] = {}
-        self.contents: dict[str, Content] = {}
+        self.contents: dict[str, FileContent] = {}
         self.changed: Callable[[Record], None] = lambda _: None
         self.cgroup2 = cgroups.unified()
-        self.deaf: set[str] = set()
+        self.not_listening: set[str] = set()
         """Containers whose programs do not listen yet where they are going to."""
-        self.attaching: dict[str, list[Attaching]] = {}
+        self.attaching: dict[str, list[PendingAttach]] = {}
         self.committed: dict[str, Record] = {}
         """Images that were made of containers since this agent runs, by ID, with the container."""
         self.stuck: set[str] = set()
@@ -146,7 +154,7 @@ class Engine:
     def _lock(self, record: Record) -> asyncio.Lock:
         return self._locks.setdefault(record.id, asyncio.Lock())
 
-    def _set(self, record: Record, action: str = "", **fields: object) -> None:
+    def transition(self, record: Record, action: str = "", **fields: object) -> None:
         """Change a record, keep it, and tell who listens."""
         for key, value in fields.items():
             setattr(record, key, value)
@@ -156,14 +164,14 @@ class Engine:
             if action == "create":
                 raise
             # what became of a container must be acted on; the next agent finds it out again
-            log.warning("container %s: what became of it is not written down: %s", record.name, told(error))
+            log.warning("container %s: what became of it is not written down: %s", record.name, user_message(error))
         if action:
             self.tell(record, action, {"exitCode": str(record.exit_code)} if action == "die" else {})
         self.changed(record)
 
     def note(self, record: Record, **fields: object) -> None:
         """Change of a record what is nobody's event."""
-        self._set(record, "", **fields)
+        self.transition(record, "", **fields)
 
     def tell(self, record: Record, action: str, more: Mapping[str, str] = MappingProxyType({})) -> None:
         """An event of a container, with what every one of them says of it."""
@@ -234,7 +242,7 @@ class Engine:
             for part in ("", "upper", "work"):
                 (directory / part).mkdir(mode=0o711 if not part else 0o755)
             self.records[ident] = made
-            self._set(made, "create")
+            self.transition(made, "create")
         except OSError:  # a full disk
             self.records.pop(ident, None)
             files.remove_tree(directory)
@@ -259,8 +267,8 @@ class Engine:
             try:
                 await starting.start(self, record)
             except BaseException as error:
-                await asyncio.shield(self._give_up(record))
-                self._set(record, state="failed", ends=record.ends + 1, error=told(error), exit_code=starting.status_of(error),
+                await asyncio.shield(self._abort_start(record))
+                self.transition(record, state="failed", ends=record.ends + 1, error=user_message(error), exit_code=starting.status_of(error),
                           finished=now(), process=None, monitor=None)
                 self._wake(record)  # who waits for its end waits no more
                 for one in self.attaching.pop(record.id, ()):
@@ -289,7 +297,7 @@ class Engine:
             mounts.overlay(rootfs, lower, directory)
         return rootfs
 
-    def log_limits(self, record: Record) -> Limits:
+    def log_limits(self, record: Record) -> RotationLimits:
         """How large its log may grow. Raises BadRequestError."""
         options = dict(record.container.log_options)
         if record.container.log_driver == "local":
@@ -297,14 +305,14 @@ class Engine:
         files = options.get("max-file", "1")
         if not files.isdigit() or not 0 < int(files) < 1000:
             raise BadRequestError(f"log option max-file {files!r}: a number from 1")
-        return Limits(_size(options.get("max-size", "") or self.settings.log_max_size), int(files))
+        return RotationLimits(_size(options.get("max-size", "") or self.settings.log_max_size), int(files))
 
-    def _log_target(self, record: Record) -> syslog.Target | None:
+    def _log_target(self, record: Record) -> syslog.SyslogAddress | None:
         """Where its lines are sent on to, None for nowhere. Raises BadRequestError."""
         c = record.container
         if c.log_driver == "journald" and not JOURNAL.exists():
             raise BadRequestError(f"logging driver journald: there is no journal on this node ({JOURNAL})")
-        return syslog.Target.of(dict(c.log_options), record.name) if c.log_driver == "syslog" else None
+        return syslog.SyslogAddress.of(dict(c.log_options), record.name) if c.log_driver == "syslog" else None
 
     def _watch(self, record: Record) -> None:
         with contextlib.suppress(AgentError):
@@ -320,7 +328,7 @@ class Engine:
         """Wait for the end of a container, keep its health, and do what its restart policy says."""
         check = self.healthcheck_of(record)
         pulse = asyncio.create_task(health.watch(self, record, check)) if check else None
-        if record.id in self.deaf:
+        if record.id in self.not_listening:
             pulse = asyncio.create_task(health.listen(self, record))
         try:
             assert record.monitor and record.process
@@ -334,13 +342,13 @@ class Engine:
     async def _exited(self, record: Record) -> None:
         bundle = self.bundle(record)
         self.rotation.drop(record.id)
-        self.deaf.discard(record.id)
+        self.not_listening.discard(record.id)
         code = runtime.exit_code(bundle, record.id)
         oom = runtime.was_oom_killed(bundle)
-        self.networks.leave(record)
+        self.networks.release(record)
         uptime = record.process.age_s if record.process else 0.0
         again = self._restarts(record, code if code is not None else 255)
-        self._set(
+        self.transition(
             record, "die", ends=record.ends + 1, state="restarting" if again else "exited",
             exit_code=code if code is not None else 255, oom_killed=oom, finished=now(), process=None, monitor=None,
             health="" if not record.health else "unhealthy",
@@ -355,7 +363,7 @@ class Engine:
                 await self._release(record)
         if again:
             c = record.container
-            quick = 0 if uptime >= (c.restart_window_s or STABLE_S) else record.restarts
+            quick = 0 if uptime >= (c.restart_window_s or RESTART_RESET_S) else record.restarts
             await asyncio.sleep(c.restart_delay_s or min(RESTART_MAX_S, 0.1 * 2**min(quick, 10)))
             if record.state == "restarting" and not record.stopped and record.id in self.records:
                 record.restarts = quick + 1
@@ -369,7 +377,7 @@ class Engine:
         try:
             await self.remove(record, volumes=True)
         except (AgentError, OSError) as error:
-            log.warning("container %s cannot be removed: %s", record.name, told(error))
+            log.warning("container %s cannot be removed: %s", record.name, user_message(error))
             self.stuck.add(record.id)
             self._wake(record)
 
@@ -396,12 +404,12 @@ class Engine:
         userns.delete(self.userns_path(record))
         record.ids = 0
 
-    async def _give_up(self, record: Record) -> None:
+    async def _abort_start(self, record: Record) -> None:
         """Take away what a start that failed had made; its monitor must not note an end when the next one runs."""
         await self._release(record)
         if record.monitor:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(runtime.ended(record.monitor), END_S)
+                await asyncio.wait_for(runtime.ended(record.monitor), MONITOR_EXIT_TIMEOUT_S)
 
     def _wake(self, record: Record) -> None:
         for waiter in self._waiters.pop(record.id, ()):
@@ -411,10 +419,10 @@ class Engine:
     async def wait(self, record: Record) -> int:
         """The exit code, once the container does not run any more."""
         while record.running or record.state in ("starting",):
-            await self.stirred(record)
+            await self.wait_for_change(record)
         return record.exit_code or 0
 
-    async def stirred(self, record: Record) -> None:
+    async def wait_for_change(self, record: Record) -> None:
         """Wait until the container starts, ends or goes."""
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(record.id, []).append(waiter)
@@ -424,13 +432,13 @@ class Engine:
         """Ask the container to end, and end it after its grace period. Its restart policy rests until `start`."""
         if not record.running:
             if record.state == "restarting":
-                self._set(record, state="exited", stopped=True)
+                self.transition(record, state="exited", stopped=True)
                 return
-            self._set(record, stopped=True)
+            self.transition(record, stopped=True)
             raise NotModifiedError(f"container {record.name} does not run")
         async with self._lock(record):
             await self._thaw(record)
-            self._set(record, state="stopping", stopped=True)
+            self.transition(record, state="stopping", stopped=True)
             grace = record.container.stop_grace_s if grace_s is None else grace_s
             number = number or self.stop_signal(record)
             failpoint("container.stop")
@@ -448,7 +456,7 @@ class Engine:
                 self.tell(record, "kill", {"signal": str(int(signal.SIGKILL))})
                 await self.kill_all(record)
                 await self.wait(record)
-            self._set(record, "stop", state="exited")
+            self.transition(record, "stop", state="exited")
 
     async def shut_down(self) -> None:
         """The host goes down: every container ends by its own signal, hook and grace period, all at once.
@@ -507,19 +515,19 @@ class Engine:
         with contextlib.suppress(NotModifiedError):
             await self.stop(record, grace_s=grace_s)
         await self.start(record, generation=generation)
-        self._set(record, "restart")
+        self.transition(record, "restart")
 
     async def pause(self, record: Record) -> None:
         if record.state != "running":
             raise ConflictError(f"container {record.name} is not running")
         await self.runtime.pause(record.id)
-        self._set(record, "pause", state="paused")
+        self.transition(record, "pause", state="paused")
 
     async def resume(self, record: Record) -> None:
         if record.state != "paused":
             raise ConflictError(f"container {record.name} is not paused")
         await self.runtime.resume(record.id)
-        self._set(record, "unpause", state="running")
+        self.transition(record, "unpause", state="running")
 
     async def _thaw(self, record: Record) -> None:
         """Before a container is to end: a paused one takes no signal, on cgroup v1 not even SIGKILL."""
@@ -532,7 +540,7 @@ class Engine:
         if any(r.name == name for r in self.records.values()):
             raise ConflictError(f"the name {name} is in use by another container: choose another name")
         before = record.name
-        self._set(record, name=name)
+        self.transition(record, name=name)
         self.tell(record, "rename", {"oldName": f"/{before}"})
 
     async def update(self, record: Record, fields: dict[str, Any]) -> None:
@@ -541,7 +549,7 @@ class Engine:
             changed = msgspec.structs.replace(record.container, **fields)
             if record.running:
                 await self.runtime.update(record.id, resources(changed, record.notes, cgroup2=self.cgroup2))
-            self._set(record, "update", container=changed)
+            self.transition(record, "update", container=changed)
 
     async def connect(self, record: Record, attachment: Attachment, links: tuple[tuple[str, str], ...] = ()) -> None:
         """Put a container on one network more, with *links* as a Container has them. Raises AgentError."""
@@ -549,7 +557,7 @@ class Engine:
             self._movable(record)
             if links:
                 own_links = (*record.container.links, *links)
-                self._set(record, container=msgspec.structs.replace(record.container, links=own_links))
+                self.transition(record, container=msgspec.structs.replace(record.container, links=own_links))
             own = record.container.attachments or tuple(Attachment(network=e.network) for e in record.endpoints)
             await self.networks.connect(record, attachment)
             name = self.networks.get(attachment.network).name
@@ -578,7 +586,7 @@ class Engine:
     def _attach(self, record: Record, attachments: tuple[Attachment, ...], verb: str, network: str) -> None:
         # off all networks it stays off all when started again, until it is put on one
         mode = "none" if not attachments else "" if record.container.network_mode == "none" else record.container.network_mode
-        self._set(record, container=msgspec.structs.replace(record.container, attachments=attachments, network_mode=mode))
+        self.transition(record, container=msgspec.structs.replace(record.container, attachments=attachments, network_mode=mode))
         self.tell_network(record, verb, network)
 
     async def remove(self, record: Record, *, force: bool = False, volumes: bool = False) -> None:

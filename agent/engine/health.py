@@ -53,7 +53,7 @@ async def watch(engine: Engine, record: Record, check: object) -> None:
         entry: dict[str, object] = {"Start": started, "End": now(), "ExitCode": code, "Output": output}
         record.health_log = [*record.health_log[1 - LOG_ENTRIES :], entry]
         if health != record.health and record.state == "running":
-            engine._set(record, f"health_status: {health}", health=health)
+            engine.transition(record, f"health_status: {health}", health=health)
 
 
 async def listen(engine: Engine, record: Record) -> None:
@@ -64,7 +64,7 @@ async def listen(engine: Engine, record: Record) -> None:
     while process and process.alive() and time.monotonic() < until and not wanted <= listening(process.pid):
         await asyncio.sleep(pause)
         pause = min(0.2, pause * 1.5)
-    engine.deaf.discard(record.id)
+    engine.not_listening.discard(record.id)
     if record.process is process:
         engine.changed(record)
 

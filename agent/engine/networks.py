@@ -21,22 +21,32 @@ from typing import TypeVar
 import msgspec
 
 from agent import files, rootless
-from agent.engine import ports, rules
-from agent.engine.dataplane import Dataplane
-from agent.engine.presence import Presences
+from agent.engine import nftables, ports
+from agent.engine.dataplane import DataplaneProcess
+from agent.engine.endpoints import EndpointCache
 from agent.engine.records import Endpoint, Record
 from agent.errors import AgentError, BadRequestError, ConflictError, ForbiddenError, NotFoundError
 from agent.failpoints import failpoint
-from agent.manifest import Attachment, ClusterNode, Manifest, Network, Peer, PublishedPort, Subnet, Tunnel, Virtual
+from agent.manifest import (
+    Attachment,
+    ClusterNode,
+    Manifest,
+    Network,
+    PublishedPort,
+    RemoteEndpoint,
+    ServiceAddress,
+    Subnet,
+    TunnelPeer,
+)
 from agent.paths import Paths
-from agent.rootless.doors import Door, Doors
+from agent.rootless.slirp4netns import ForwardedPort, PortForwarder
 from agent.sealing import known_key, private_key
 from agent.settings import Settings
 from netplugins import bridge, firewall, netlink, netns, registry, wireguard
 from netplugins import driver as drivers
 from netplugins.errors import NetworkError
 from netplugins.kernel import Kernel, allow_forwarding, features, links, prepare_namespace
-from netplugins.resolver.table import Document, Forward
+from netplugins.resolver.table import DataplaneState, Forward
 
 T = TypeVar("T")
 DEFAULT = "bridge"
@@ -53,16 +63,16 @@ class Networks:
         self.settings = settings
         self.prefix = paths.link_prefix
         self.drivers = registry.load(self.prefix)
-        self.dataplane = Dataplane(paths.run)
+        self.dataplane = DataplaneProcess(paths.run)
         self.manifest: dict[str, Network] = {}
         self.leaving: dict[str, Network] = {}
         """Out of the manifest, and in use by containers that are on their way out."""
-        self.peers: tuple[Peer, ...] = ()
-        self.virtuals: tuple[Virtual, ...] = ()
-        self.tunnels: tuple[Tunnel, ...] = ()
+        self.peers: tuple[RemoteEndpoint, ...] = ()
+        self.virtuals: tuple[ServiceAddress, ...] = ()
+        self.tunnels: tuple[TunnelPeer, ...] = ()
         self.nodes: tuple[ClusterNode, ...] = ()
         self.node = ""
-        self.told = False
+        self.has_manifest = False
         """Whether a manifest was heard: before that nothing is changed in the kernel."""
         self.underlay = ""
         self._paths_mtu = 0
@@ -71,14 +81,14 @@ class Networks:
         """Those whose links, names and ports the kernel and the data path are to have."""
         self._starting: dict[str, Record] = {}
         """Those that have their addresses and ports, and are not attached yet."""
-        self._presences = Presences()
+        self._presences = EndpointCache()
         self._netns = str(paths.netns)
-        self.host = drivers.Host(features=features())
+        self.host = drivers.HostCapabilities(features=features())
         self.notes: list[str] = []
         self._worker = ThreadPoolExecutor(1, "netlink")
         self._kernel: Kernel | None = None
-        self._rules = rules.Rules(self.prefix)
-        self._doors = Doors(paths.run) if rootless.inside() else None
+        self._rules = nftables.NftablesApplier(self.prefix)
+        self._doors = PortForwarder(paths.run) if rootless.inside() else None
         self._problems: dict[str, str] = {}
         """What the last pass could not make for single containers: namespace → why."""
         self._forwards_until = 0.0
@@ -87,23 +97,23 @@ class Networks:
         """Called when the host's own addresses are others than before."""
         self._held: set[str] = set()
         self._monitors: list[socket.socket] = []
-        self._alarm: asyncio.TimerHandle | None = None
+        self._heal_timer: asyncio.TimerHandle | None = None
         self._healing: asyncio.Task[None] | None = None
         self._next: asyncio.Future[None] | None = None
         self._runner: asyncio.Task[None] | None = None
 
-    def take(self, manifest: Manifest) -> None:
+    def set_desired(self, manifest: Manifest) -> None:
         """From now on this is what the control plane wants; `sync` makes it so."""
-        self.told = True
+        self.has_manifest = True
         # a container that is still stopping keeps its networks, though nobody else is to have them any more
         self.leaving |= self.manifest
         self.manifest = {n.name: n for n in manifest.networks}
-        self.peers, self.virtuals, self.node = manifest.peers, manifest.virtuals, manifest.node
+        self.peers, self.virtuals, self.node = manifest.remote_endpoints, manifest.service_addresses, manifest.node
         self.tunnels, self.nodes = manifest.tunnels, manifest.nodes
         self.underlay, self._paths_mtu = manifest.underlay, manifest.mtu
-        self._learn_mtu()
+        self._update_mtu()
 
-    def _learn_mtu(self) -> None:
+    def _update_mtu(self) -> None:
         """What can be sent to other nodes: no more than the own link takes, nor than the paths carry."""
         now = min(mtu_of(self.underlay) or DEFAULT_MTU, self._paths_mtu or 1 << 16)
         if now != self.host.mtu:
@@ -160,7 +170,7 @@ class Networks:
             raise ConflictError(f"network with name {network.name} already exists")
         if network.driver not in self.drivers:
             raise BadRequestError(f"network {network.name}: driver {network.driver!r} is not known on this node")
-        subnets = tuple(_sound(network.name, s) for s in network.subnets)
+        subnets = tuple(_validate_subnet(network.name, s) for s in network.subnets)
         for one in subnets:
             for other in (o for n in self.all.values() for o in n.subnets):
                 if _overlap(one.cidr, other.cidr):
@@ -263,9 +273,9 @@ class Networks:
         endpoint = self._endpoint(record, attachment, max((e.order for e in before), default=-1) + 1)
         endpoint.default = not any(e.default for e in before)
         try:
-            await self._become(record, [*before, endpoint])
+            await self._set_endpoints(record, [*before, endpoint])
         except BaseException:
-            await self._become(record, before)
+            await self._set_endpoints(record, before)
             raise
 
     async def disconnect(self, record: Record, network: Network) -> None:
@@ -275,9 +285,9 @@ class Networks:
             raise ConflictError(f"container {record.name} is not on network {network.name}")
         if rest and not any(e.default for e in rest):
             rest[0].default = True
-        await self._become(record, rest)
+        await self._set_endpoints(record, rest)
 
-    async def _become(self, record: Record, endpoints: list[Endpoint]) -> None:
+    async def _set_endpoints(self, record: Record, endpoints: list[Endpoint]) -> None:
         record.endpoints = endpoints
         if record.id in self.attached:
             self._presences.forget(record)
@@ -316,7 +326,7 @@ class Networks:
             await self.detach(record)
             raise
 
-    def leave(self, record: Record) -> None:
+    def release(self, record: Record) -> None:
         """From now on *record*'s addresses and ports are free; the kernel hears of it with the next `sync`."""
         self.attached.pop(record.id, None)
         self._starting.pop(record.id, None)
@@ -325,7 +335,7 @@ class Networks:
     async def detach(self, record: Record) -> None:
         """Take *record* off all networks; not attached is fine."""
         failpoint("network.detach")
-        self.leave(record)
+        self.release(record)
         path = self.paths.netns / record.id[:16]
         if path.exists():  # else it was not attached, or is not any more
             try:
@@ -339,10 +349,10 @@ class Networks:
             if netns.is_namespace(self.paths.netns / record.id[:16]):
                 self.attached[record.id] = record
                 for endpoint in record.endpoints:
-                    if self.told and endpoint.network not in self.all:
-                        self._find_again(endpoint.network)
+                    if self.has_manifest and endpoint.network not in self.all:
+                        self._recover_network(endpoint.network)
 
-    def _find_again(self, name: str) -> None:
+    def _recover_network(self, name: str) -> None:
         """A network that containers use and no document knows: what its bridge holds says what it was."""
         link = self.link(name)
         done = subprocess.run(["ip", "-json", "address", "show", "dev", link], capture_output=True, text=True, check=False)
@@ -368,7 +378,7 @@ class Networks:
         while self._next is not None:
             current, self._next = self._next, None
             try:
-                await self._pass()
+                await self._sync_once()
             except Exception as error:
                 if not current.done():
                     wrapped = error if isinstance(error, AgentError) else AgentError(str(error))
@@ -378,7 +388,7 @@ class Networks:
                 if not current.done():
                     current.set_result(None)
 
-    def _describe(self) -> tuple[frozenset[drivers.KernelObject], list[drivers.Isolation], frozenset[drivers.Far]]:
+    def _describe(self) -> tuple[frozenset[drivers.KernelObject], list[drivers.FirewallPolicy], frozenset[drivers.FdbEntry]]:
         networks = self.all
         if any(n.driver not in registry.SELF_CONTAINED for n in networks.values()):  # others are made on links of the host
             self.host = msgspec.structs.replace(self.host, links=self.host_links())
@@ -387,44 +397,44 @@ class Networks:
             for endpoint in self._presences.of(record, self.netns(record)).endpoints:
                 endpoints.setdefault(endpoint.network, []).append(endpoint)
         objects: set[drivers.KernelObject] = set()
-        far: set[drivers.Far] = set()
-        remotes: dict[str, list[drivers.Remote]] = {}
+        far: set[drivers.FdbEntry] = set()
+        remotes: dict[str, list[drivers.RemoteEndpoint]] = {}
         inside = {t.underlay: wireguard.address_of(t.key) for t in self.tunnels}
         for peer in self.peers:
             # an endpoint whose node is not in the tunnel yet is not reached in the clear either
             secret = peer.network in networks and networks[peer.network].encrypted
             underlay = inside.get(peer.underlay, "") if secret else peer.underlay
             remotes.setdefault(peer.network, []).append(
-                drivers.Remote(underlay=underlay, ipv4=peer.ipv4, ipv6=peer.ipv6, mac=peer.mac)
+                drivers.RemoteEndpoint(underlay=underlay, ipv4=peer.ipv4, ipv6=peer.ipv6, mac=peer.mac)
             )
         tunnel = self._tunnel()
         isolation = []
         for network in networks.values():
             here = endpoints[network.name]
-            wish = msgspec.structs.replace(self._driver_network(network), remotes=tuple(remotes.get(network.name, ())))
+            spec = msgspec.structs.replace(self._driver_network(network), remotes=tuple(remotes.get(network.name, ())))
             if network.encrypted:
-                wish = msgspec.structs.replace(wish, tunnel=tunnel, underlay=tunnel.address if tunnel else "")
+                spec = msgspec.structs.replace(spec, tunnel=tunnel, underlay=tunnel.address if tunnel else "")
             driver = self.drivers.get(network.driver)
-            lacks = driver.missing(wish, self.host) if driver else (f"driver {network.driver!r} is not known on this node",)
-            if driver is None or lacks:
+            missing = driver.missing(spec, self.host) if driver else (f"driver {network.driver!r} is not known on this node",)
+            if driver is None or missing:
                 if here:
-                    raise AgentError(f"network {network.name}: {'; '.join(lacks)}")
+                    raise AgentError(f"network {network.name}: {'; '.join(missing)}")
                 continue
-            described = driver.describe(wish, here, self.host)
+            described = driver.desired_state(spec, here, self.host)
             objects |= described.objects
-            far |= described.far
-            if described.isolation:
-                isolation.append(described.isolation)
+            far |= described.fdb
+            if described.firewall:
+                isolation.append(described.firewall)
         return frozenset(objects), isolation, frozenset(far)
 
-    def _tunnel(self) -> drivers.Tunnel | None:
+    def _tunnel(self) -> drivers.WireguardDevice | None:
         """The WireGuard device that the encrypted networks of this node need; None where it has none, or nobody to reach."""
         if not self.underlay or not any(n.encrypted for n in self.all.values()):
             return None
         if not (own := known_key(self.paths.keys, "tunnel")):
             return None
         version = ipaddress.ip_address(self.underlay).version
-        return drivers.Tunnel(
+        return drivers.WireguardDevice(
             name=f"{self.prefix}wg", private_key=str(private_key(self.paths.keys, "tunnel")), address=wireguard.address_of(own),
             port=wireguard.PORT, mtu=self.host.mtu - wireguard.OVERHEAD[version],
             peers=frozenset(
@@ -439,8 +449,8 @@ class Networks:
 
     def link(self, name: str) -> str:
         """The name of the main link of the network *name*."""
-        wish = dict(self.all[name].options).get("com.docker.network.bridge.name", "") if name in self.all else ""
-        return wish if wish.startswith(self.prefix) else f"{self.prefix}b{self.identity(name)[: 14 - len(self.prefix)]}"
+        spec = dict(self.all[name].options).get("com.docker.network.bridge.name", "") if name in self.all else ""
+        return spec if spec.startswith(self.prefix) else f"{self.prefix}b{self.identity(name)[: 14 - len(self.prefix)]}"
 
     def _driver_network(self, network: Network) -> drivers.Network:
         options = dict(network.options)
@@ -455,13 +465,13 @@ class Networks:
             balanced=bool(network.vips),
         )
 
-    def published(self) -> list[drivers.Published]:
+    def published(self) -> list[drivers.PortMapping]:
         """Ports of containers, as this network namespace has them: without root an address of the host's is none in here."""
         ports = self._published()
         return [msgspec.structs.replace(p, host_ip="") for p in ports] if self._doors else ports
 
-    def _published(self) -> list[drivers.Published]:
-        out: dict[tuple[str, int, str], drivers.Published] = {}
+    def _published(self) -> list[drivers.PortMapping]:
+        out: dict[tuple[str, int, str], drivers.PortMapping] = {}
         networks = self.all
         for record in sorted((r for r in self.attached.values() if r.ports), key=lambda r: (len(r.name), r.name)):
             # a container on a LAN is reached there, by its own address
@@ -470,20 +480,20 @@ class Networks:
             if endpoint and not networks[endpoint.network].internal:
                 for p in self.own_ports(record):
                     # of two replicas the later one is on its way out
-                    out.setdefault((p.host_ip, p.published, p.protocol), drivers.Published(
+                    out.setdefault((p.host_ip, p.published, p.protocol), drivers.PortMapping(
                         endpoint=record.id, host_ip=p.host_ip, port=p.published, protocol=p.protocol,
                         ipv4=endpoint.ipv4, ipv6=endpoint.ipv6, target=p.target,
                     ))
         return list(out.values())
 
-    def _balanced(self) -> list[drivers.Balanced]:
+    def _balanced(self) -> list[drivers.LoadBalancer]:
         """Services' addresses, and ports that any node answers: local tasks first, so that they see their clients."""
         here = self._local()
-        out: list[drivers.Balanced] = []
+        out: list[drivers.LoadBalancer] = []
         for virtual in self.virtuals:
-            out += rules.addressed(virtual)
+            out += nftables.vip_backends(virtual)
             if virtual.ports:
-                out += rules.ported(virtual, frozenset(a for b in virtual.backends for a in (b.ipv4, b.ipv6) if a in here))
+                out += nftables.port_backends(virtual, frozenset(a for b in virtual.backends for a in (b.ipv4, b.ipv6) if a in here))
         return out
 
     def _local(self) -> set[str]:
@@ -491,7 +501,7 @@ class Networks:
         shared = {n.name for n in self.all.values() if n.driver == "overlay"} | {v.network for v in self.virtuals}
         return {a for r in self.attached.values() for e in r.endpoints if e.network in shared for a in (e.ipv4, e.ipv6) if a}
 
-    def _document(self, published: list[drivers.Published]) -> Document:
+    def _document(self, published: list[drivers.PortMapping]) -> DataplaneState:
         names: dict[str, dict[str, list[str]]] = {}
         views = {}
         for record in self.attached.values():
@@ -524,15 +534,15 @@ class Networks:
                     protocol=port.protocol, host=host, port=port.port, targets=(target,), target_port=port.target
                 ))
         frozen = {net: {n: tuple(a) for n, a in table.items()} for net, table in names.items()}
-        return Document(views=views, names=frozen, forwards=tuple(forwards))
+        return DataplaneState(views=views, names=frozen, forwards=tuple(forwards))
 
-    async def _pass(self) -> None:
-        if not self.told:
+    async def _sync_once(self) -> None:
+        if not self.has_manifest:
             return
         held = {e.network for r in self.attached.values() for e in r.endpoints}
         self.leaving = {name: network for name, network in self.leaving.items() if name in held}
-        bridge.shed(sum(len(r.endpoints) for r in self.attached.values()))
-        rules.shed(len(self.virtuals))
+        bridge.trim(sum(len(r.endpoints) for r in self.attached.values()))
+        nftables.trim_caches(len(self.virtuals))
         objects, isolation, far = self._describe()
         published, doors = self.published(), self._wanted_doors() if self._doors else set()
         loop = asyncio.get_running_loop()
@@ -551,7 +561,7 @@ class Networks:
             for (protocol, _, port), why in (await loop.run_in_executor(self._worker, self._doors.keep, doors)).items():
                 raise ConflictError(f"port {port} ({protocol}) cannot be published: {why}")
 
-    def _wanted_doors(self) -> set[Door]:
+    def _wanted_doors(self) -> set[ForwardedPort]:
         """Ports of the host that lead to containers and services. Raises ConflictError where two want one port in here."""
         wanted = [(p.protocol, p.host_ip or "0.0.0.0", p.port) for p in self._published()]
         wanted += [(p.protocol, "0.0.0.0", p.published) for v in self.virtuals for p in v.ports]
@@ -567,8 +577,8 @@ class Networks:
         return set(wanted)
 
     def _apply(
-        self, objects: frozenset[drivers.KernelObject], far: frozenset[drivers.Far], isolation: list[drivers.Isolation],
-        published: list[drivers.Published], balanced: list[drivers.Balanced],
+        self, objects: frozenset[drivers.KernelObject], far: frozenset[drivers.FdbEntry], isolation: list[drivers.FirewallPolicy],
+        published: list[drivers.PortMapping], balanced: list[drivers.LoadBalancer],
     ) -> dict[str, str]:
         try:
             if self._kernel is None:
@@ -581,8 +591,8 @@ class Networks:
                 failpoint("network.firewall")
                 alive = {a for r in self.attached.values() for e in r.endpoints for a in (e.ipv4, e.ipv6)}
                 alive |= {a for p in self.peers for a in (p.ipv4, p.ipv6)}
-                self._rules.enforce(wanted, rules.targets(published, balanced), alive)
-            for note in self._rules.let_through(forwarding=bool(isolation)):
+                self._rules.enforce(wanted, nftables.targets(published, balanced), alive)
+            for note in self._rules.sync_foreign_forward_chains(forwarding=bool(isolation)):
                 self.notes.append(note)
                 log.warning("%s", note)
             return problems
@@ -590,7 +600,7 @@ class Networks:
             raise AgentError(str(error)) from error
 
     def _converge(
-        self, kernel: Kernel, objects: frozenset[drivers.KernelObject], far: frozenset[drivers.Far]
+        self, kernel: Kernel, objects: frozenset[drivers.KernelObject], far: frozenset[drivers.FdbEntry]
     ) -> dict[str, str]:
         """What somebody may have taken away is looked for only where something fails: `watch` does it soon anyway, and on a
         host with hundreds of links nobody is to wait for it."""
@@ -602,11 +612,11 @@ class Networks:
             if not self._suspect:
                 raise
         self._suspect = False
-        kernel.audit()
+        kernel.detect_drift()
         return kernel.converge(objects, far)
 
     def _ruleset(
-        self, isolation: list[drivers.Isolation], published: list[drivers.Published], balanced: list[drivers.Balanced]
+        self, isolation: list[drivers.FirewallPolicy], published: list[drivers.PortMapping], balanced: list[drivers.LoadBalancer]
     ) -> firewall.Ruleset:
         return firewall.render(self.paths.table, isolation, published, balanced, sorted(self._local()), self._cluster())
 
@@ -625,21 +635,21 @@ class Networks:
 
     # --- for the doctor ----------------------------------------------------------------------------------------
 
-    async def held_against(
-        self, look: Callable[[frozenset[drivers.KernelObject], frozenset[drivers.Far], firewall.Ruleset | None], T]
+    async def run_with_desired_state(
+        self, look: Callable[[frozenset[drivers.KernelObject], frozenset[drivers.FdbEntry], firewall.Ruleset | None], T]
     ) -> T:
         """The result of *look*, which is given all that must exist, on the thread that else changes the kernel."""
         objects, isolation, far = self._describe()
-        rules = self._ruleset(isolation, self.published(), self._balanced()) if isolation else None
-        return await asyncio.get_running_loop().run_in_executor(self._worker, look, objects, far, rules)
+        ruleset = self._ruleset(isolation, self.published(), self._balanced()) if isolation else None
+        return await asyncio.get_running_loop().run_in_executor(self._worker, look, objects, far, ruleset)
 
-    async def again(self, items: Iterable[str]) -> None:
+    async def rebuild(self, items: Iterable[str]) -> None:
         """Make the kernel objects called *items* anew, and write entries, rules, names and ports once more."""
         allow_forwarding(self.link(n) for n in self.all)
         if self._kernel:
-            await asyncio.get_running_loop().run_in_executor(self._worker, self._kernel.doubt, list(items))
-        self._rules.doubt()
-        self.dataplane.doubt()
+            await asyncio.get_running_loop().run_in_executor(self._worker, self._kernel.invalidate, list(items))
+        self._rules.invalidate()
+        self.dataplane.invalidate()
         await self.sync()
 
     # --- what others do to it ----------------------------------------------------------------------------------
@@ -658,18 +668,18 @@ class Networks:
             while monitor.recv(1 << 18):
                 pass
         self._suspect = True
-        self._raise_alarm()
+        self._schedule_heal()
 
     def _rules_changed(self, monitor: socket.socket) -> None:
-        if self._rules.heard(monitor):
-            self._raise_alarm()
+        if self._rules.read_events(monitor):
+            self._schedule_heal()
 
-    def _raise_alarm(self) -> None:
-        if self._alarm is None and self.settings.heal:
-            self._alarm = asyncio.get_running_loop().call_later(HEAL_AFTER_S, self._heal)
+    def _schedule_heal(self) -> None:
+        if self._heal_timer is None and self.settings.heal:
+            self._heal_timer = asyncio.get_running_loop().call_later(HEAL_AFTER_S, self._heal)
 
     def _heal(self) -> None:
-        self._alarm = None
+        self._heal_timer = None
         self._healing = asyncio.create_task(self._heal_now())
 
     async def _heal_now(self) -> None:
@@ -683,16 +693,16 @@ class Networks:
             # most changes of links are our own: then there is nothing to do
             self._suspect = False
             before = self.host.mtu
-            self._learn_mtu()
-            lacking = await asyncio.get_running_loop().run_in_executor(self._worker, self._kernel.audit)
+            self._update_mtu()
+            lacking = await asyncio.get_running_loop().run_in_executor(self._worker, self._kernel.detect_drift)
             if not lacking and before == self.host.mtu:
                 return
         with contextlib.suppress(AgentError):  # it is said where a task needs it
             await self.sync()
 
     async def close(self) -> None:
-        if self._alarm:
-            self._alarm.cancel()
+        if self._heal_timer:
+            self._heal_timer.cancel()
         for monitor in self._monitors:
             asyncio.get_running_loop().remove_reader(monitor)
             monitor.close()
@@ -726,7 +736,7 @@ def mtu_of(address: str) -> int:
     return 0
 
 
-def _sound(name: str, subnet: Subnet) -> Subnet:
+def _validate_subnet(name: str, subnet: Subnet) -> Subnet:
     """*subnet* of a new network, with its gateway. Raises BadRequestError."""
     try:
         net = ipaddress.ip_network(subnet.cidr, strict=False)

@@ -184,7 +184,7 @@ async def _mounts(
                 source = _held(source, mount, engine.bundle(record) / MAPPED / f"subpath{len(out)}")
             if user:
                 point = engine.bundle(record) / MAPPED / f"volume{len(out)}"
-                userns.mapped(source, point, user)
+                userns.bind_idmapped(source, point, user)
                 source = point
         elif mount.kind == "image":
             source = _image(engine, record, mount)
@@ -276,7 +276,7 @@ async def _volume(engine: Engine, record: Record, mount: Mount, rootfs: Path) ->
             name, driver=declared.driver if declared else "local", labels=declared.own_labels if declared else {},
             options=dict(declared.options) if declared else {},
         )
-    await engine.volumes.mount(name, declared.home if (declared := engine.manifest_volumes.get(name)) else None)
+    await engine.volumes.mount(name, declared.host if (declared := engine.manifest_volumes.get(name)) else None)
     if not mount.nocopy:
         await engine.volumes.fill(name, rootfs, mount.target)
     return engine.volumes.data(name)

@@ -50,13 +50,13 @@ async def recover(engine: Engine) -> None:
         if was_up:
             half = record.state == "starting"
             code = code if code is not None else 255
-            engine._set(
+            engine.transition(
                 record, state="created" if half else "exited", process=None, monitor=None,
                 exit_code=None if half else code, finished="" if half else record.finished or now(),
             )
             if not half and engine._restarts(record, code):
                 record.state = "restarting"
-                task = asyncio.create_task(_again(engine, record))
+                task = asyncio.create_task(_restart_quietly(engine, record))
                 engine._watchers[record.id] = task
     _sweep(engine)
     try:
@@ -65,7 +65,7 @@ async def recover(engine: Engine) -> None:
         log.warning("networks: %s", error)
 
 
-async def _again(engine: Engine, record: Record) -> None:
+async def _restart_quietly(engine: Engine, record: Record) -> None:
     with contextlib.suppress(AgentError, OSError):
         await engine.start(record)
 

@@ -33,12 +33,12 @@ async def start(engine: Engine, record: Record) -> None:
     networked = c.network_mode != "host" and not prepare.shares_network(record)
     if networked:
         engine.networks.reserve(record)
-    check = await _lay_out(engine, record, networked=networked)
+    check = await _prepare_rootfs_and_bundle(engine, record, networked=networked)
     if networked and prepare.sysctls(record):  # one of them may say how a link is to be
         await engine.networks.attach(record)
         await _create(engine, record)
     elif networked:
-        await _settled(engine.networks.attach(record), _create(engine, record))
+        await gather_all(engine.networks.attach(record), _create(engine, record))
     else:
         await _create(engine, record)
     for one in engine.attaching.pop(record.id, ()):
@@ -48,10 +48,10 @@ async def start(engine: Engine, record: Record) -> None:
     await engine.runtime.start(record.id)
     await hooks.run(engine, record, "post_start", c.post_start)
     if record.task and networked and not check and any(p.protocol == "tcp" for p in c.ports):
-        engine.deaf.add(record.id)
+        engine.not_listening.add(record.id)
     for endpoint in record.endpoints if networked else ():
         engine.tell_network(record, "connect", endpoint.network)
-    engine._set(record, "start", state="running", started=now(), finished="", health="starting" if check else "")
+    engine.transition(record, "start", state="running", started=now(), finished="", health="starting" if check else "")
     engine._watch(record)
 
 
@@ -63,7 +63,7 @@ def status_of(error: BaseException) -> int:
     return 126 if "permission denied" in text or "is a directory" in text else 128
 
 
-async def _lay_out(engine: Engine, record: Record, *, networked: bool) -> Healthcheck | None:
+async def _prepare_rootfs_and_bundle(engine: Engine, record: Record, *, networked: bool) -> Healthcheck | None:
     """All that the runtime needs to create a container: its root, its namespaces, its bundle. Returns its healthcheck."""
     image = engine.images.image(record.image_id)
     rootfs = engine.mount_root(record)
@@ -75,7 +75,7 @@ async def _lay_out(engine: Engine, record: Record, *, networked: bool) -> Health
         await asyncio.to_thread(userns.create, user, Path(engine.networks.netns(record)), record.ids)
     write = prepare.write_bundle(engine, record, image.config, rootfs, user)
     if networked:
-        await _settled(engine.networks.open(record, made=owns), write)
+        await gather_all(engine.networks.open(record, made=owns), write)
     else:
         await write
     if user:
@@ -102,7 +102,7 @@ async def _create(engine: Engine, record: Record) -> None:
                               "where its path leads through a symbolic link, give the path itself")
 
 
-async def _settled(*work: Awaitable[None]) -> None:
+async def gather_all(*work: Awaitable[None]) -> None:
     """Wait for all of *work*, whatever becomes of one; then raise what the first of them that failed raises."""
     for outcome in await asyncio.gather(*work, return_exceptions=True):
         if isinstance(outcome, BaseException):

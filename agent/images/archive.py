@@ -29,7 +29,7 @@ from agent.trees.extract import quoted
 from agent.trees.tree import Tree
 
 T = TypeVar("T")
-AT_ONCE = 4
+MAX_CONCURRENT = 4
 """Layers that are unpacked side by side, as in a pull."""
 
 
@@ -123,7 +123,7 @@ def _blob(digest: str) -> str:
 
 async def _each(work: Callable[[str, str], Awaitable[T]], layers: Sequence[str], diff_ids: Sequence[str]) -> list[T]:
     """What *work* gives of each layer and its DiffID, in their order, a few at a time. Raises what the first of them raises."""
-    limit = asyncio.Semaphore(AT_ONCE)
+    limit = asyncio.Semaphore(MAX_CONCURRENT)
 
     async def one(layer: str, diff_id: str) -> T:
         async with limit:
@@ -201,7 +201,7 @@ async def _load_docker(store: ImageStore, layout: _Layout) -> list[str]:
 def _commit(store: ImageStore, config: bytes, layers: Sequence[types.Descriptor]) -> str:
     """Write config and manifest; returns the manifest's digest."""
     descriptor = types.Descriptor(types.OCI_CONFIG, store.put_blob(config), len(config))
-    return store.put_blob(msgspec.json.encode(types.Manifest(descriptor, tuple(layers))))
+    return store.put_blob(msgspec.json.encode(types.ImageManifest(descriptor, tuple(layers))))
 
 
 async def import_rootfs(
@@ -275,7 +275,7 @@ async def save(store: ImageStore, names: Sequence[str]) -> AsyncIterator[bytes]:
         blobs |= dict.fromkeys([*used, image.digest])
     documents = {
         "oci-layout": b'{"imageLayoutVersion":"1.0.0"}',
-        "index.json": msgspec.json.encode(types.Index(tuple(entries))),
+        "index.json": msgspec.json.encode(types.ImageIndex(tuple(entries))),
         "manifest.json": json.dumps(docker).encode(),
     }
     for name, data in documents.items():

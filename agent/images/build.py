@@ -26,7 +26,7 @@ from agent.manifest import BUILD_EXTRAS
 from agent.trees import process
 
 
-class Wish(msgspec.Struct, kw_only=True):
+class BuildOptions(msgspec.Struct, kw_only=True):
     """What to build: *dockerfile* is a path inside the context; *tags* are names for the result. *contexts* are further ones by
     name: `docker-image://NAME`, a URL, or a folder below BUILD_EXTRAS. *ulimits* are NAME=SOFT:HARD, *shm_size* bytes."""
 
@@ -47,7 +47,7 @@ class Wish(msgspec.Struct, kw_only=True):
 
 
 async def build(
-    store: ImageStore, runtime: str, root: Path, context: AsyncIterator[bytes], wish: Wish,
+    store: ImageStore, runtime: str, root: Path, context: AsyncIterator[bytes], options: BuildOptions,
     say: Callable[[str], None],
 ) -> Image:
     """*runtime* is the program that runs RUN steps. Raises AgentError with buildah's last words where the build fails."""
@@ -62,25 +62,25 @@ async def build(
         with contextlib.suppress(FileNotFoundError):
             (directory / BUILD_EXTRAS).rename(along)  # no COPY shall see what only RUN may
         _refuse_links(along)
-        dockerfile = files.resolve_in_root(directory, wish.dockerfile) if _exists(directory, wish.dockerfile) else None
+        dockerfile = files.resolve_in_root(directory, options.dockerfile) if _exists(directory, options.dockerfile) else None
         if dockerfile is None:
-            raise BadRequestError(f"the build context has no {wish.dockerfile}")
+            raise BadRequestError(f"the build context has no {options.dockerfile}")
         storage = [
             "--root", str(root / "storage"), "--runroot", str(root / "run"), "--storage-driver", "overlay",
         ]
-        await _provide_bases(store, program, storage, dockerfile, wish, root, say)
+        await _provide_bases(store, program, storage, dockerfile, options, root, say)
         arguments = [
             program, *storage, "build", "--isolation", "oci", "--runtime", runtime, "--layers",
             "--format", "oci", "--iidfile", str(iid),
-            "-f", str(dockerfile), "--pull=true" if wish.pull else "--pull=false", "--tls-verify=false",
+            "-f", str(dockerfile), "--pull=true" if options.pull else "--pull=false", "--tls-verify=false",
         ]
-        arguments += _further(wish, along)
-        arguments += ["--no-cache"] if wish.no_cache else []
-        arguments += ["--target", wish.target] if wish.target else []
-        arguments += [f"--network={wish.network}"] if wish.network else ["--network=host"]
-        for key, value in wish.args.items():
+        arguments += _further(options, along)
+        arguments += ["--no-cache"] if options.no_cache else []
+        arguments += ["--target", options.target] if options.target else []
+        arguments += [f"--network={options.network}"] if options.network else ["--network=host"]
+        for key, value in options.args.items():
             arguments += ["--build-arg", f"{key}={value}"]
-        for key, value in wish.labels.items():
+        for key, value in options.labels.items():
             arguments += ["--label", f"{key}={value}"]
         await _run([*arguments, str(directory)], say)
         ident = iid.read_text().strip()
@@ -89,10 +89,10 @@ async def build(
         await archive.load(store, output)
         index = msgspec.json.decode((output / "index.json").read_bytes())
         image = store.image(index["manifests"][0]["digest"])
-        for tag in wish.tags:
+        for tag in options.tags:
             store.tag(parse(tag), image.digest)
         store.names.pop("docker.io/library/loaded:built", None)
-        if not wish.tags:
+        if not options.tags:
             store.keep_untagged(image.digest)
         return store.image(image.digest)
 
@@ -104,16 +104,16 @@ def _refuse_links(along: Path) -> None:
             raise BadRequestError(f"the build context's {BUILD_EXTRAS}/{path.relative_to(along)} is a symbolic link: refused")
 
 
-def _further(wish: Wish, along: Path) -> list[str]:
-    """What buildah is told of a wish beside the Dockerfile's own affairs."""
-    out = ["--platform", wish.platform] if wish.platform else []
-    out += ["--shm-size", str(wish.shm_size)] if wish.shm_size else []
-    out += ["--cap-add", "all"] if wish.privileged else []
-    for host in wish.extra_hosts:
+def _further(options: BuildOptions, along: Path) -> list[str]:
+    """What buildah is told of a options beside the Dockerfile's own affairs."""
+    out = ["--platform", options.platform] if options.platform else []
+    out += ["--shm-size", str(options.shm_size)] if options.shm_size else []
+    out += ["--cap-add", "all"] if options.privileged else []
+    for host in options.extra_hosts:
         out += ["--add-host", host]
-    for limit in wish.ulimits:
+    for limit in options.ulimits:
         out += ["--ulimit", limit]
-    for name, value in wish.contexts.items():
+    for name, value in options.contexts.items():
         local = value.startswith(f"{BUILD_EXTRAS}/")
         out += ["--build-context", f"{name}={along / value.removeprefix(f'{BUILD_EXTRAS}/') if local else value}"]
     if (along / "secrets").is_dir():
@@ -162,13 +162,13 @@ def bases(dockerfile: str, args: dict[str, str]) -> list[str]:
 
 
 async def _provide_bases(
-    store: ImageStore, program: str, storage: Sequence[str], dockerfile: Path, wish: Wish, root: Path,
+    store: ImageStore, program: str, storage: Sequence[str], dockerfile: Path, options: BuildOptions, root: Path,
     say: Callable[[str], None],
 ) -> None:
     """Hand this node's images to buildah under the names that the Dockerfile uses."""
-    named = [v.removeprefix("docker-image://") for v in wish.contexts.values() if v.startswith("docker-image://")]
-    for name in dict.fromkeys([*bases(dockerfile.read_text(errors="replace"), wish.args), *named]):
-        if name in wish.contexts:
+    named = [v.removeprefix("docker-image://") for v in options.contexts.values() if v.startswith("docker-image://")]
+    for name in dict.fromkeys([*bases(dockerfile.read_text(errors="replace"), options.args), *named]):
+        if name in options.contexts:
             continue
         try:
             image = store.find(name)

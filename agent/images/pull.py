@@ -27,7 +27,7 @@ def architecture() -> str:
     return ARCHITECTURES.get(machine, machine)
 
 
-def choose(index: types.Index, wanted: str, name: str = "") -> types.Descriptor:
+def choose(index: types.ImageIndex, wanted: str, name: str = "") -> types.Descriptor:
     """The entry for linux on *wanted* in the index of image *name*. Raises ImageError that lists what there is."""
     for entry in index.manifests:
         if entry.platform and entry.platform.os == "linux" and entry.platform.architecture == wanted:

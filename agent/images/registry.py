@@ -19,7 +19,7 @@ from yarl import URL
 from agent.errors import ImageError, ImageNotFoundError, UnauthorizedError
 from agent.images import auth, documents, types
 from agent.images.reference import DIGEST, Reference
-from agent.images.transport import Client, UnavailableError, url_of
+from agent.images.transport import HttpClient, UnavailableError, url_of
 from agent.settings import Settings
 from agent.trees.extract import quoted
 
@@ -56,7 +56,7 @@ class Registry:
         self._credentials = credentials
         self.limits = settings.limits
         self._authorization: dict[tuple[str, str], str] = {}
-        self._client = Client(insecure=insecure, stall_s=settings.limits.stall_s)
+        self._client = HttpClient(insecure=insecure, stall_s=settings.limits.stall_s)
         self._pause_s = pause_s
 
     async def __aenter__(self) -> Registry:

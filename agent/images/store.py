@@ -25,7 +25,7 @@ from agent.failpoints import failpoint
 from agent.images import types
 from agent.images.reference import DIGEST, Reference, parse
 from agent.paths import Paths
-from agent.settings import Limits
+from agent.settings import ImageLimits
 from agent.trees import process
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def mountable(name: str, layers: Sequence[str]) -> None:
 
 
 class ImageStore:
-    def __init__(self, paths: Paths, limits: Limits = Limits()) -> None:
+    def __init__(self, paths: Paths, limits: ImageLimits = ImageLimits()) -> None:
         self.limits = limits
         self.root = paths.images
         self.layers = paths.layers
@@ -204,7 +204,7 @@ class ImageStore:
             names = tuple(sorted(n for n, d in self.names.items() if d == digest and not n.startswith("@")))
             return msgspec.structs.replace(known, names=names)
         try:
-            manifest = msgspec.json.decode(self.blob(digest).read_bytes(), type=types.Manifest)
+            manifest = msgspec.json.decode(self.blob(digest).read_bytes(), type=types.ImageManifest)
             raw = self.blob(manifest.config.digest).read_bytes()
             config = msgspec.json.decode(raw, type=types.Config)
         except (OSError, msgspec.MsgspecError) as error:
@@ -216,8 +216,8 @@ class ImageStore:
         self._cache[digest] = image
         return self.image(digest)
 
-    def manifest(self, digest: str) -> types.Manifest:
-        return msgspec.json.decode(self.blob(digest).read_bytes(), type=types.Manifest)
+    def manifest(self, digest: str) -> types.ImageManifest:
+        return msgspec.json.decode(self.blob(digest).read_bytes(), type=types.ImageManifest)
 
     def find(self, text: str) -> Image:
         """By name, by manifest digest, or by (the beginning of) its ID. Raises ImageNotFoundError."""

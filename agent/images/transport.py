@@ -50,7 +50,7 @@ def _proxy(url: URL) -> str | None:
     return None if proxy_bypass(url.host or "") else getproxies().get(url.scheme)
 
 
-class Client:
+class HttpClient:
     """One session. *insecure* takes any certificate; *stall_s* are the seconds without progress after which a server is given
     up."""
 

@@ -40,12 +40,12 @@ def enter(run: Path) -> None:
     fcntl.flock(lock, fcntl.LOCK_EX)
     kept = _kept(run)
     if not (keeper := kept.living("keeper")):
-        if lost := _those_in(kept.space):
+        if lost := _pids_in(kept.space):
             # without their keeper nobody finds what they have: they end, and what shall run is started again
             _run("nsenter", f"--target={lost[0]}", "--user", "--preserve-credentials", "--", "kill", "-KILL", *map(str, lost))
         keeper = _make()
         _resolve(run, keeper)
-        kept = Kept({"keeper": (keeper, start_time(keeper))}, _space(keeper))
+        kept = RootlessState({"keeper": (keeper, start_time(keeper))}, _space(keeper))
         kept.write(run)
     if not kept.living("way out"):
         way_out = _connect(run, keeper)
@@ -62,13 +62,13 @@ def _into(keeper: int) -> list[str]:
 def leave(run: Path) -> None:
     """Let the namespaces go that this process is in: nothing runs in them that is of any use."""
     kept = _kept(run)
-    for pid in {*_those_in(_space(os.getpid())), kept.living("way out")} - {0, os.getpid()}:
+    for pid in {*_pids_in(_space(os.getpid())), kept.living("way out")} - {0, os.getpid()}:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     (run / "rootless.json").unlink(missing_ok=True)
 
 
-class Kept(msgspec.Struct):
+class RootlessState(msgspec.Struct):
     """The processes that keep the namespaces and connect them, each with its start time, and the user namespace by name."""
 
     processes: dict[str, tuple[int, int]] = {}
@@ -83,11 +83,11 @@ class Kept(msgspec.Struct):
         write_atomically(run / "rootless.json", msgspec.json.encode(self), 0o600)
 
 
-def _kept(run: Path) -> Kept:
+def _kept(run: Path) -> RootlessState:
     try:
-        return msgspec.json.decode((run / "rootless.json").read_bytes(), type=Kept)
+        return msgspec.json.decode((run / "rootless.json").read_bytes(), type=RootlessState)
     except (OSError, msgspec.MsgspecError):
-        return Kept()
+        return RootlessState()
 
 
 def _space(pid: int) -> str:
@@ -98,7 +98,7 @@ def _space(pid: int) -> str:
         return ""
 
 
-def _those_in(space: str) -> list[int]:
+def _pids_in(space: str) -> list[int]:
     return [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and space and _space(int(p.name)) == space]
 
 

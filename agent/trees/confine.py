@@ -88,7 +88,7 @@ def told(error: BaseException) -> Reply:
     if isinstance(error, TreeError):
         return {"error": str(error), "status": error.status}
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return {"error": errors.told(OSError(error.errno, "")), "status": 500, "errno": error.errno}
+        return {"error": errors.user_message(OSError(error.errno, "")), "status": 500, "errno": error.errno}
     if isinstance(error, OSError) and error.errno:
         name = error.filename if isinstance(error.filename, str) else ""
         return {"error": f"{error.strerror}{f': {name}' if name else ''}", "status": 500, "errno": error.errno}

@@ -17,7 +17,7 @@ from agent.trees import confine, sandbox
 from agent.trees.errors import TreeError
 from agent.trees.extract import Bounds, Policy, extract, quoted
 from agent.trees.layer import finish
-from agent.trees.pack import Packer, Seen, walk
+from agent.trees.pack import Packer, WalkEntry, walk
 from agent.trees.streams import Decompressed, Source
 from agent.trees.tree import Tree
 
@@ -26,7 +26,7 @@ _KINDS = {stat.S_IFDIR: 1 << 31, stat.S_IFLNK: 1 << 27, stat.S_IFIFO: 1 << 25, s
           stat.S_IFBLK: 1 << 26, stat.S_IFCHR: (1 << 26) | (1 << 21)}
 
 
-def describe(seen: Seen, name: str) -> confine.Reply:
+def describe(seen: WalkEntry, name: str) -> confine.Reply:
     """Docker's path statistics: name, size, mode (of Go), mtime, linkTarget."""
     status = seen.status
     mode = stat.S_IMODE(status.st_mode) & 0o777 | _KINDS.get(stat.S_IFMT(status.st_mode), 0)
@@ -37,14 +37,14 @@ def describe(seen: Seen, name: str) -> confine.Reply:
     }
 
 
-def find(tree: Tree, path: str) -> tuple[Seen, str]:
+def find(tree: Tree, path: str) -> tuple[WalkEntry, str]:
     """What *path* is, and its name; its last part is followed only where a slash or "." stands behind it. Raises TreeError."""
     try:
         if path.endswith(("/", "/.", "/..")):
             parent, base = tree.open(path, os.O_PATH | os.O_DIRECTORY), "."
         else:
             parent, base = tree.parent(path)
-        seen = Seen(path, base, parent, os.stat(base, dir_fd=parent, follow_symlinks=False))
+        seen = WalkEntry(path, base, parent, os.stat(base, dir_fd=parent, follow_symlinks=False))
     except OSError as error:
         raise _told(error, path) from error
     return seen, os.path.basename(path.rstrip("/")) or "/"

@@ -64,7 +64,7 @@ class Policy(NamedTuple):
     """On: a directory that is there is not replaced by something else."""
 
 
-class Result:
+class ExtractedTree:
     """What was done: bytes in files; and what only the host's root can do, in this order: *devices*, path → mode with its kind,
     major, minor, owner, group, time; and *opaque* directories."""
 
@@ -74,17 +74,17 @@ class Result:
         self.opaque: set[str] = set()
 
 
-class Stream(Protocol):
+class Readable(Protocol):
     """What an archive is read from."""
 
     def read(self, size: int = ..., /) -> bytes: ...
 
 
 def extract(
-    stream: Stream, tree: Tree, policy: Policy, bounds: Bounds, *, into: str = "",
+    stream: Readable, tree: Tree, policy: Policy, bounds: Bounds, *, into: str = "",
     rename: Callable[[str], str | None] | None = None,
     progress: Callable[[int], None] = lambda _: None,
-) -> Result:
+) -> ExtractedTree:
     """Unpack the tar *stream* below the directory *into* of *tree*. *rename* gives each entry its name, None to leave it out;
     *progress* hears of bytes written.
 
@@ -94,18 +94,18 @@ def extract(
 
 class _Extraction:
     def __init__(
-        self, stream: Stream, tree: Tree, policy: Policy, bounds: Bounds, into: str,
+        self, stream: Readable, tree: Tree, policy: Policy, bounds: Bounds, into: str,
         rename: Callable[[str], str | None] | None, progress: Callable[[int], None],
     ) -> None:
         self.source, self.tree, self.policy, self.bounds = _Forward(stream), tree, policy, bounds
         self.into = "/".join(parts_of(into))
         self.rename, self.progress = rename, progress
-        self.result = Result()
+        self.result = ExtractedTree()
         self.directories: list[tuple[str, tarfile.TarInfo]] = []
         self.claimed = 0
         self.entry = ""
 
-    def run(self) -> Result:
+    def run(self) -> ExtractedTree:
         archive = self._open()
         count = 0
         while (entry := self._next(archive)) is not None:
@@ -425,7 +425,7 @@ class _Extraction:
 class _Raw(io.RawIOBase):
     """A stream as the raw side of a buffered reader."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Readable) -> None:
         self._stream = stream
 
     def readable(self) -> bool:
@@ -440,7 +440,7 @@ class _Raw(io.RawIOBase):
 class _Forward:
     """The file that `tarfile` reads headers from: it can only go forward, and knows the block that was read last."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Readable) -> None:
         self._file = io.BufferedReader(cast("io.FileIO", _Raw(stream)), CHUNK)
         self._at = 0
         self.last = b""

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import msgspec
 
 from agent.errors import BadRequestError
-from agent.manifest import VOLUME_DRIVERS, Home
+from agent.manifest import VOLUME_DRIVERS, VolumeHost
 
 PATIENT_S = 15
 """After so long without an answer a server counts as gone: its files give errors, and nobody hangs."""
@@ -37,10 +37,10 @@ def check(name: str, driver: str, options: Mapping[str, str]) -> None:
     known = VOLUME_DRIVERS[driver]
     if unknown := sorted(set(options) - known):
         raise BadRequestError(f"volume {name}: {driver} has no option {', '.join(unknown)}; it has {', '.join(sorted(known))}")
-    mounting(name, driver, options, Home(node="", address="check"), "")
+    mounting(name, driver, options, VolumeHost(node="", address="check"), "")
 
 
-def mounting(name: str, driver: str, options: Mapping[str, str], home: Home | None, keys: str) -> Mounting | None:
+def mounting(name: str, driver: str, options: Mapping[str, str], home: VolumeHost | None, keys: str) -> Mounting | None:
     """How to mount the volume; None for a folder of this node. *keys* is the folder of this node's SSH key."""
     extra = options.get("o", "")
     if driver == "local":
@@ -81,7 +81,7 @@ def _mount(kind: str, device: str, options: str) -> Mounting:
     return Mounting(command, helper, packages.get(kind, "util-linux"))
 
 
-def _sshfs(name: str, options: Mapping[str, str], home: Home | None, keys: str) -> Mounting | None:
+def _sshfs(name: str, options: Mapping[str, str], home: VolumeHost | None, keys: str) -> Mounting | None:
     words = [f"ServerAliveInterval={PATIENT_S // 3}", "ServerAliveCountMax=3", f"ConnectTimeout={PATIENT_S}", "reconnect",
              "PasswordAuthentication=no", "allow_other", "dcache_timeout=1"]
     if command := options.get("sshcmd"):

@@ -38,7 +38,7 @@ def host_upstreams() -> tuple[str, ...]:
     return tuple(w[1] for w in words if len(w) > 1 and w[0] == "nameserver")[:3]
 
 
-class Said:
+class AnswerCache:
     """Answers that were given, by the question without its ID: most questions are asked again and again.
 
     Of an answer with several addresses VARIANTS are kept, each in an order of its own, and given in turn."""
@@ -48,13 +48,13 @@ class Said:
         self._about: tuple[object, object] = (None, None)
         self._turn = 0
 
-    def about(self, names: Names, view: View) -> None:
+    def bind(self, names: Names, view: View) -> None:
         """From now on these are what answers come from; others are forgotten."""
         if self._about[0] is not names or self._about[1] is not view:
             self._about = names, view
             self._answers.clear()
 
-    def again(self, packet: bytes) -> bytes | None:
+    def get(self, packet: bytes) -> bytes | None:
         known = self._answers.get(packet[2:])
         if known is None:
             return None
@@ -65,7 +65,7 @@ class Said:
         self._turn += 1
         return packet[:2] + known[self._turn % VARIANTS]
 
-    def keep(self, packet: bytes, answer: bytes) -> None:
+    def put(self, packet: bytes, answer: bytes) -> None:
         if len(packet) > LONGEST:
             return
         if len(self._answers) >= REMEMBERED:  # every question another: a client's cookies, or its mischief
@@ -83,7 +83,7 @@ class Listener:
         self.server = server
         self.view = view
         self.udp, self.tcp = netns.enter(view.netns, _open)
-        self._said = Said()
+        self._said = AnswerCache()
         self._tcp_server: asyncio.Server | None = None
         self._streams = self._asked = 0
         loop = asyncio.get_running_loop()
@@ -99,13 +99,13 @@ class Listener:
             self._tcp_server.close()
 
     def _readable(self) -> None:
-        self._said.about(self.server.names, self.view)
+        self._said.bind(self.server.names, self.view)
         for _ in range(64):  # drain in one wake-up, but let other containers have their turn
             try:
                 packet, peer = self.udp.recvfrom(4096)
             except (BlockingIOError, OSError):
                 return
-            if known := self._said.again(packet):
+            if known := self._said.get(packet):
                 with contextlib.suppress(OSError):
                     self.udp.sendto(known, peer)
                 continue
@@ -119,7 +119,7 @@ class Listener:
                 packet, question, self.view.networks, ttl=self.server.ttl, tcp=False, links=self.view.links
             )
             if reply is not None:
-                self._said.keep(packet, reply)
+                self._said.put(packet, reply)
                 self._send(reply, peer)
             elif self._asked >= ASKED:
                 self._send(message.answer(packet, question, [], code=message.REFUSED), peer)

@@ -36,7 +36,7 @@ class Forward(msgspec.Struct, kw_only=True, frozen=True):
     target_port: int
 
 
-class Document(msgspec.Struct, kw_only=True, omit_defaults=True):
+class DataplaneState(msgspec.Struct, kw_only=True, omit_defaults=True):
     """All that the data path process must know: *names* is network → name → addresses."""
 
     views: dict[str, View] = {}

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from agent.manifest import Attachment, Holder, Network, Subnet, Task
+from agent.manifest import AddressAssignment, Attachment, Network, Subnet, Task
 from orchestrator.errors import PystackError
 
 POOLS = ("172.18.0.0/15", "172.20.0.0/14", "172.24.0.0/13", "192.168.0.0/16")
@@ -90,7 +90,7 @@ def service_pools(taken: Iterable[str], *, ipv6: bool, name: str, services: int 
     return tuple(out)
 
 
-def vips(services: Sequence[str], old: Sequence[Holder], pools: Sequence[str], name: str) -> tuple[Holder, ...]:
+def vips(services: Sequence[str], old: Sequence[AddressAssignment], pools: Sequence[str], name: str) -> tuple[AddressAssignment, ...]:
     """An address in each of *pools* for each of *services*; who has one keeps it."""
     known = {h.name: h for h in old}
     used = {a for h in old for a in (h.ipv4, h.ipv6)}
@@ -107,7 +107,7 @@ def vips(services: Sequence[str], old: Sequence[Holder], pools: Sequence[str], n
                 raise PoolExhaustedError(f"network {name}: the pool of service addresses {pool} is used up")
             used.add(free)
             fields["ipv4" if pool.version == 4 else "ipv6"] = free
-        out.append(Holder(name=service, **fields))
+        out.append(AddressAssignment(name=service, **fields))
     return tuple(out)
 
 
@@ -177,7 +177,7 @@ class Addresses:
         )
 
 
-    def host(self, network: Network, node: str) -> Holder:
+    def host(self, network: Network, node: str) -> AddressAssignment:
         """The address of *node* itself on *network*: the one it had, or a free one."""
         known = next((h for h in network.hosts if h.name == node), None)
         fields: dict[str, str] = {}
@@ -185,7 +185,7 @@ class Addresses:
             field = "ipv6" if ":" in subnet.cidr else "ipv4"
             had = getattr(known, field) if known else ""
             fields[field] = had or self._free(network.name, subnet)
-        return Holder(name=node, **fields)
+        return AddressAssignment(name=node, **fields)
 
 
 def _inside(address: str, pools: Sequence[Subnet]) -> bool:

@@ -83,7 +83,7 @@ def _in_order(stack: Stack, chosen: tuple[str, ...]) -> list[Service]:
     return list(out.values())
 
 
-def _provided(stack: Stack, wish: Build) -> tuple[dict[str, str], dict[str, bytes], dict[str, Path]]:
+def _provided(stack: Stack, build_options: Build) -> tuple[dict[str, str], dict[str, bytes], dict[str, Path]]:
     """Of a build: its further contexts as the node names them, contents that go along, and folders that do."""
     import os
 
@@ -92,7 +92,7 @@ def _provided(stack: Stack, wish: Build) -> tuple[dict[str, str], dict[str, byte
 
     images = {s.name: s.container.image for s in stack.services}
     contexts, folders, files = {}, {}, {}
-    for number, (name, value) in enumerate(wish.contexts):
+    for number, (name, value) in enumerate(build_options.contexts):
         if value.startswith("service:"):
             contexts[name] = f"docker-image://{images[value[8:]]}"
         elif "://" in value:
@@ -100,7 +100,7 @@ def _provided(stack: Stack, wish: Build) -> tuple[dict[str, str], dict[str, byte
         else:
             folders[f"{BUILD_EXTRAS}/context-{number}"] = Path(value)
             contexts[name] = f"{BUILD_EXTRAS}/context-{number}"
-    for secret in wish.secrets:
+    for secret in build_options.secrets:
         try:
             content = Path(secret.file).read_bytes() if secret.file else os.environb[secret.environment.encode()]
         except (OSError, KeyError) as error:
@@ -116,28 +116,28 @@ def build_one(
     from orchestrator.cli.context import pack
     from orchestrator.errors import PystackError
 
-    wish = service.build
-    assert wish is not None
-    context = Path(wish.context)
+    build_options = service.build
+    assert build_options is not None
+    context = Path(build_options.context)
     if not context.is_dir():
         raise PystackError(f"{service.where}: services.{service.name}.build: folder {context} does not exist")
-    dockerfile = "Dockerfile.pystack-inline" if wish.dockerfile_inline else wish.dockerfile
-    if not wish.dockerfile_inline and not (context / dockerfile).is_file():
+    dockerfile = "Dockerfile.pystack-inline" if build_options.dockerfile_inline else build_options.dockerfile
+    if not build_options.dockerfile_inline and not (context / dockerfile).is_file():
         raise PystackError(
             f"{service.where}: services.{service.name}.build: {context / dockerfile} does not exist"
         )
-    contexts, files, folders = _provided(stack, wish)
+    contexts, files, folders = _provided(stack, build_options)
     query: dict[str, Any] = {
-        "dockerfile": dockerfile, "t": [service.container.image, *wish.tags],
-        "buildargs": json.dumps(dict(wish.args) | args), "target": wish.target,
-        "labels": json.dumps(dict(wish.labels)), "nocache": int(no_cache or wish.no_cache),
-        "pull": int(pull or wish.pull), "networkmode": wish.network, "platform": wish.platform, "shmsize": wish.shm_size,
-        "extrahosts": [f"{k}:{v}" for k, v in wish.extra_hosts], "contexts": json.dumps(contexts),
-        "ulimits": json.dumps([{"Name": u.name, "Soft": u.soft, "Hard": u.hard} for u in wish.ulimits]),
-        "privileged": int(wish.privileged),
+        "dockerfile": dockerfile, "t": [service.container.image, *build_options.tags],
+        "buildargs": json.dumps(dict(build_options.args) | args), "target": build_options.target,
+        "labels": json.dumps(dict(build_options.labels)), "nocache": int(no_cache or build_options.no_cache),
+        "pull": int(pull or build_options.pull), "networkmode": build_options.network, "platform": build_options.platform, "shmsize": build_options.shm_size,
+        "extrahosts": [f"{k}:{v}" for k, v in build_options.extra_hosts], "contexts": json.dumps(contexts),
+        "ulimits": json.dumps([{"Name": u.name, "Soft": u.soft, "Hard": u.hard} for u in build_options.ulimits]),
+        "privileged": int(build_options.privileged),
     }
-    if wish.dockerfile_inline:
-        files[dockerfile] = wish.dockerfile_inline.encode()
+    if build_options.dockerfile_inline:
+        files[dockerfile] = build_options.dockerfile_inline.encode()
     body = pack(context, dockerfile, files, folders)
     if progress.mode == "plain":
         click.echo(f"build {service.container.image}", err=True)

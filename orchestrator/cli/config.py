@@ -67,9 +67,9 @@ def config(
     else:
         document = {"name": loaded.stack.name, **{k: v for k, v in loaded.document.items() if k != "name"}}
         if not (no_interpolate or no_consistency):
-            from orchestrator.stackfile.normal import normal
+            from orchestrator.stackfile.canonical import canonicalize
 
-            document = normal(loaded)
+            document = canonicalize(loaded)
         if only:
             document = _part(document, only)
         if shape == "json":
@@ -101,7 +101,7 @@ def _part(document: dict[str, Any], only: tuple[str, ...]) -> dict[str, Any]:
 def _variables(stack: StackOptions, shape: str, only: tuple[str, ...], *, values: bool) -> None:
     """What the file can name, with values; or what it does name, with defaults, for *only* some services."""
     from orchestrator.stackfile import naming, sources
-    from orchestrator.stackfile.interpolate import Named, named
+    from orchestrator.stackfile.interpolate import NamedVariable, named
 
     options = stack.options()
     start = Path(options.project_directory or ".").resolve()
@@ -114,7 +114,7 @@ def _variables(stack: StackOptions, shape: str, only: tuple[str, ...], *, values
     document = stack.load(interpolate=False, consistency=False, quiet=True).document
     if only:
         document = _part(document, only)
-    found: dict[str, Named] = {}
+    found: dict[str, NamedVariable] = {}
     for text in _texts(document):
         for one in named(text):
             found.setdefault(one.name, one)

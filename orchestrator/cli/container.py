@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from orchestrator.cli.client import Client, name_in_path
-from orchestrator.cli.options import Moment, format_option
+from orchestrator.cli.options import Timestamp, format_option
 from orchestrator.errors import PystackError, RefusedError
 
 
@@ -206,8 +206,8 @@ def inspect(names: tuple[str, ...]) -> None:
 @click.argument("name")
 @click.option("-f", "--follow", is_flag=True)
 @click.option("-n", "--tail", default="all")
-@click.option("--since", type=Moment(), default="", help="How long ago (10m), RFC 3339 time, or seconds since the epoch.")
-@click.option("--until", type=Moment(), default="", help="The same.")
+@click.option("--since", type=Timestamp(), default="", help="How long ago (10m), RFC 3339 time, or seconds since the epoch.")
+@click.option("--until", type=Timestamp(), default="", help="The same.")
 @click.option("-t", "--timestamps", is_flag=True)
 def logs(name: str, follow: bool, tail: str, since: str, until: str, timestamps: bool) -> None:
     """Output of a container."""
@@ -236,10 +236,10 @@ def exec_(
     """Run a command inside a container."""
     from orchestrator.cli import execute
 
-    wish = {"Cmd": list(command), "User": user, "WorkingDir": workdir, "Env": list(env)}
+    wanted = {"Cmd": list(command), "User": user, "WorkingDir": workdir, "Env": list(env)}
     if tty and not sys.stdin.isatty():
         raise PystackError("-t needs a terminal on standard input")
-    raise SystemExit(execute.run(Client(start=True), name, wish, tty=tty, stdin=interactive, detach=detach))
+    raise SystemExit(execute.run(Client(start=True), name, wanted, tty=tty, stdin=interactive, detach=detach))
 
 
 def _each(names: tuple[str, ...], verb: str, **query: Any) -> None:

@@ -66,6 +66,6 @@ def _withdraw(stack: StackOptions) -> None:
     except PystackError:
         return
     if loaded.providers:
-        from orchestrator.cli.provide import withdraw
+        from orchestrator.cli.providers import stop_providers
 
-        withdraw(loaded)
+        stop_providers(loaded)

@@ -42,13 +42,13 @@ def exec_(
     if row["state"] != "running":
         raise PystackError(f"task {row['task']} is {row['state']}: there is nothing to run a command in")
     tty = not no_tty and sys.stdin.isatty() and sys.stdout.isatty()
-    wish = {"Cmd": list(command), "User": user, "WorkingDir": workdir, "Env": list(env), "Privileged": privileged}
-    raise SystemExit(run(client.at(row["node"]), row["id"], wish, tty=tty, stdin=interactive, detach=detach))
+    wanted = {"Cmd": list(command), "User": user, "WorkingDir": workdir, "Env": list(env), "Privileged": privileged}
+    raise SystemExit(run(client.at(row["node"]), row["id"], wanted, tty=tty, stdin=interactive, detach=detach))
 
 
-def run(client: Client, container: str, wish: dict[str, Any], *, tty: bool, stdin: bool, detach: bool = False) -> int:
-    """Run *wish* (an ExecConfig) and lend it this process's standard streams. Returns its exit status."""
-    body = {**wish, "Tty": tty, "AttachStdin": stdin and not detach, "AttachStdout": True, "AttachStderr": True}
+def run(client: Client, container: str, wanted: dict[str, Any], *, tty: bool, stdin: bool, detach: bool = False) -> int:
+    """Run *wanted* (an ExecConfig) and lend it this process's standard streams. Returns its exit status."""
+    body = {**wanted, "Tty": tty, "AttachStdin": stdin and not detach, "AttachStdout": True, "AttachStderr": True}
     ident = client.engine("POST", f"/containers/{container}/exec", body=body)["Id"]
     if detach:
         client.engine("POST", f"/exec/{ident}/start", body={"Detach": True, "Tty": False})

@@ -80,7 +80,7 @@ def add(
     }
     secrets = {"key": deploy_key, "token": token, "webhook_secret": webhook_secret, "age_key": age_key}
     encoded = {k: base64.b64encode(_secret(f)).decode() for k, f in secrets.items() if f}
-    _tell(Client(start=True).json("POST", "/v1/gitops", body={"repo": repo, **encoded}))
+    _print_repo(Client(start=True).json("POST", "/v1/gitops", body={"repo": repo, **encoded}))
 
 
 def _text(file: str | None) -> str:
@@ -108,7 +108,7 @@ def _known(url: str) -> str:
         return ""
 
 
-def _tell(row: dict[str, Any]) -> None:
+def _print_repo(row: dict[str, Any]) -> None:
     """What is to be known of a repository; a failed state is the command's failure."""
     if row["problem"]:
         raise PystackError(f"{row['name']} cannot be followed since {row['since']}: {row['problem']}")
@@ -148,12 +148,12 @@ def status(shape: str, name: str) -> None:
     for outcome in row["history"][:-1][-9:]:
         commit = outcome["commit"]
         click.echo(f"{outcome['at']}  {commit['id'][:12]}  {outcome['phase']:11}  {commit['author']}  {commit['subject']}")
-    _tell(row)
+    _print_repo(row)
 
 
 def _verb(word: str, path: str, text: str) -> None:
     def verb(name: str) -> None:
-        _tell(Client(start=True).json("PUT", f"/v1/gitops/{name}/{path}"))
+        _print_repo(Client(start=True).json("PUT", f"/v1/gitops/{name}/{path}"))
 
     gitops.command(word, help=text)(click.argument("name")(verb))
 

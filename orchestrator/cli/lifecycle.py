@@ -11,10 +11,10 @@ def _act(
     stack: StackOptions, verb: str, services: tuple[str, ...], progress: str, timeout: float | None = None
 ) -> None:
     from orchestrator.cli.client import Client
-    from orchestrator.cli.output import Progress, drive
+    from orchestrator.cli.output import Progress, consume_events
 
     shown, body = Progress(progress), {"services": services, "timeout_s": timeout}
-    drive(Client(start=True).events(f"/v1/stacks/{stack.name()}/{verb}", body=body), shown)
+    consume_events(Client(start=True).events(f"/v1/stacks/{stack.name()}/{verb}", body=body), shown)
 
 
 timeout_option = click.option("-t", "--timeout", type=float, default=None,

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import click
 
 from orchestrator.cli.client import Client, demultiplex
-from orchestrator.cli.options import Moment, StackOptions, long_stack_options, stream_format_option
+from orchestrator.cli.options import StackOptions, Timestamp, long_stack_options, stream_format_option
 from orchestrator.errors import PystackError, UnreachableError
 
 COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "bright_cyan", "bright_yellow", "bright_green")
@@ -25,8 +25,8 @@ COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "bright_cyan", "bright_
 @click.argument("services", nargs=-1)
 @click.option("-f", "--follow", is_flag=True, help="Go on with new output.")
 @click.option("-n", "--tail", default="all", help="Lines from the end.")
-@click.option("--since", type=Moment(), default="", help="How long ago (10m), RFC 3339 time, or seconds since the epoch.")
-@click.option("--until", type=Moment(), default="", help="The same.")
+@click.option("--since", type=Timestamp(), default="", help="How long ago (10m), RFC 3339 time, or seconds since the epoch.")
+@click.option("--until", type=Timestamp(), default="", help="The same.")
 @click.option("-t", "--timestamps", is_flag=True)
 @click.option("--no-log-prefix", is_flag=True)
 @stream_format_option
@@ -55,7 +55,7 @@ def read(client: Client, container: str, **query: Any) -> Iterator[tuple[int, by
         raise UnreachableError(f"the output of {container} ended too soon: {error}") from error
 
 
-class _Said(NamedTuple):
+class _LogLine(NamedTuple):
     """A line or a part of one. *order* is the latest time that its task's lines had so far: a clock that was set back does not
     change a task's own order."""
 
@@ -75,23 +75,23 @@ class _Source:
         self._stream = stream
         self._latest = ""
 
-    def past(self) -> Iterator[_Said]:
+    def past(self) -> Iterator[_LogLine]:
         for stream, text in self._stream:
             if not stream:
                 return
             yield self._said(stream, text)
         self.ended = True
 
-    def future(self) -> Iterator[_Said]:
+    def future(self) -> Iterator[_LogLine]:
         for stream, text in self._stream:
             if stream:
                 yield self._said(stream, text)
 
-    def _said(self, stream: int, text: bytes) -> _Said:
+    def _said(self, stream: int, text: bytes) -> _LogLine:
         stamp, _, rest = text.partition(b" ")
         when = stamp.decode(errors="replace")
         self._latest = max(self._latest, when)
-        return _Said(self._latest, self.task, when, stream, rest)
+        return _LogLine(self._latest, self.task, when, stream, rest)
 
 
 def follow_stack(
@@ -102,10 +102,10 @@ def follow_stack(
     tasks that begin meanwhile too. As lines, or, in the *shape* json, as objects with task, time, stream and line."""
     from orchestrator.cli.tasks import of_stack
 
-    talk = _Objects() if shape == "json" else _Talk(prefix=prefix, timestamps=timestamps)
-    arrived: queue.SimpleQueue[_Said | dict[str, Any] | None] = queue.SimpleQueue()
+    talk = _JsonPrinter() if shape == "json" else _LinePrinter(prefix=prefix, timestamps=timestamps)
+    arrived: queue.SimpleQueue[_LogLine | dict[str, Any] | None] = queue.SimpleQueue()
     if follow:
-        threading.Thread(target=_hear, args=(client, name, services, arrived), daemon=True).start()
+        threading.Thread(target=_watch_new_containers, args=(client, name, services, arrived), daemon=True).start()
     query: dict[str, Any] = {"tail": tail, "since": since, "until": until, "timestamps": 1}
     if follow:
         query |= {"follow": 1, "marks": 1}
@@ -153,7 +153,7 @@ def follow_stack(
     talk.finish()
 
 
-def _hear(client: Client, name: str, services: tuple[str, ...], arrived: queue.SimpleQueue[Any]) -> None:
+def _watch_new_containers(client: Client, name: str, services: tuple[str, ...], arrived: queue.SimpleQueue[Any]) -> None:
     """Tell of each container of the stack that runs."""
     try:
         for event in client.lines("GET", "/v1/events"):
@@ -164,7 +164,7 @@ def _hear(client: Client, name: str, services: tuple[str, ...], arrived: queue.S
         pass  # the server went: what is followed goes on as long as it can
 
 
-class _Talk:
+class _LinePrinter:
     """Lines on their way out, each under its task's name; written in large pieces."""
 
     def __init__(self, *, prefix: bool, timestamps: bool) -> None:
@@ -220,7 +220,7 @@ class _Talk:
         self._pending, self._size = [], 0
 
 
-class _Objects(_Talk):
+class _JsonPrinter(_LinePrinter):
     """Lines as one JSON object each, all of them on the standard output."""
 
     def __init__(self) -> None:

@@ -117,9 +117,9 @@ def volume_inspect(names: tuple[str, ...]) -> None:
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE")
 def volume_create(name: str, driver: str, options: tuple[str, ...], labels: tuple[str, ...]) -> None:
     """Make a volume."""
-    wish = {"Name": name, "Driver": driver, "DriverOpts": dict(o.partition("=")[::2] for o in options),
+    wanted = {"Name": name, "Driver": driver, "DriverOpts": dict(o.partition("=")[::2] for o in options),
             "Labels": dict(label.partition("=")[::2] for label in labels)}
-    click.echo(Client(start=True).engine("POST", "/volumes/create", body=wish)["Name"])
+    click.echo(Client(start=True).engine("POST", "/volumes/create", body=wanted)["Name"])
 
 
 @volume.command("move")
@@ -131,9 +131,9 @@ def volume_move(name: str, node: str, progress: str) -> None:
 
     They run on while its data go over, stand still for the last of it, and start on the other node. The old copy is deleted
     once they run."""
-    from orchestrator.cli.output import Progress, drive
+    from orchestrator.cli.output import Progress, consume_events
 
-    drive(Client().events(f"/v1/volumes/{name}/move", body={"node": node}), Progress(progress))
+    consume_events(Client().events(f"/v1/volumes/{name}/move", body={"node": node}), Progress(progress))
 
 
 @volume.command("rm")

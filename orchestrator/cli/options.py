@@ -28,7 +28,7 @@ class StackOptions:
             files=self.given["file"], project_name=self.given["project_name"] or "",
             project_directory=self.given["project_directory"] or "", env_files=self.given["env_file"],
             profiles=self.given["profile"], interpolate=interpolate, consistency=consistency,
-            unused=bool(before_the_command("all_resources")), named=tuple(named),
+            unused=bool(global_option("all_resources")), named=tuple(named),
         )
 
     def load(
@@ -67,7 +67,7 @@ class StackOptions:
         return naming.plain_name(paths, directory, self.given["env_file"]) or self.load(quiet=True).stack.name
 
 
-def before_the_command(name: str) -> Any:
+def global_option(name: str) -> Any:
     """What was given for option *name* before the command's own name, None where nothing was."""
     return click.get_current_context().find_root().params.get(name)
 
@@ -94,7 +94,7 @@ def stack_options(function: F, *, short: bool = True) -> F:
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        given = {name: kwargs.pop(name) or before_the_command(name) or () for name in NAMES}
+        given = {name: kwargs.pop(name) or global_option(name) or () for name in NAMES}
         return function(StackOptions(**given), *args, **kwargs)
 
     return selects_stack(wrapper, short=short)  # type: ignore[return-value]
@@ -131,7 +131,7 @@ stream_format_option = click.option(
 )
 
 
-class Moment(click.ParamType):  # type: ignore[type-arg]
+class Timestamp(click.ParamType):  # type: ignore[type-arg]
     """A time as docker-logs(1) takes it, for the server: seconds since the epoch, or RFC 3339."""
 
     name = "time"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 import click
 
-from orchestrator.cli.options import before_the_command
+from orchestrator.cli.options import global_option
 
 if TYPE_CHECKING:
     from orchestrator.server.events import Event, Failure, PullEvent, TaskEvent
@@ -61,7 +61,7 @@ class Progress:
 
     def __init__(self, mode: str = "auto") -> None:
         if mode == "auto":
-            mode = before_the_command("progress") or os.environ.get("COMPOSE_PROGRESS", "auto")
+            mode = global_option("progress") or os.environ.get("COMPOSE_PROGRESS", "auto")
         self.mode = mode if mode in ("plain", "json", "quiet", "tty") else "tty" if sys.stderr.isatty() else "plain"
         self._states: dict[str, str] = {}
         self._bars: dict[str, tuple[int, int]] = {}
@@ -157,7 +157,7 @@ def failures(found: Sequence[Failure]) -> None:
             click.echo(f"    | {CONTROL.sub('', line)}", err=True)
 
 
-def drive(stream: Iterable[Event], shown: Progress) -> None:
+def consume_events(stream: Iterable[Event], shown: Progress) -> None:
     """Show a stream of events to its end. Raises SystemExit with 1 where something failed."""
     from orchestrator.server.events import DoneEvent
 

@@ -100,9 +100,9 @@ def run(
     client, shown = Client(start=True), Progress("quiet" if quiet_pull else "auto")
     needs = tuple(d.service for d in wanted.depends_on if any(s.name == d.service for s in loaded.stack.services))
     if loaded.providers:
-        from orchestrator.cli.provide import provided
+        from orchestrator.cli.providers import start_providers
 
-        loaded = msgspec.structs.replace(provided(loaded, (service,)), providers=())
+        loaded = msgspec.structs.replace(start_providers(loaded, (service,)), providers=())
         wanted = next(s for s in loaded.stack.services if s.name == service)
     if needs and not no_deps:
         apply(client, loaded, shown, build=build, services=needs)
@@ -110,13 +110,13 @@ def run(
     tty = not (no_tty or detach) and sys.stdin.isatty() and sys.stdout.isatty()
     container = one_off(wanted, command, loaded.environment, tty=tty, stdin=interactive and not detach, **given)
     name = name or f"{loaded.stack.name}-{service}-run-{os.urandom(4).hex()}"
-    guests = f"/v1/stacks/{loaded.stack.name}/guests"
+    route = f"/v1/stacks/{loaded.stack.name}/oneoff"
     wish = {"name": name, "service": service, "container": msgspec.to_builtins(container)}
-    guest = msgspec.convert(client.json("POST", guests, body=wish), Task)
+    oneoff = msgspec.convert(client.json("POST", route, body=wish), Task)
     try:
-        at = client.at(guest.node)
+        at = client.at(oneoff.node)
         query = {"name": name, "stack": loaded.stack.name, "auto_remove": int(remove)}
-        ident = at.engine("POST", "/pystack/containers", query=query, body=msgspec.json.encode(guest.container))["Id"]
+        ident = at.engine("POST", "/pystack/containers", query=query, body=msgspec.json.encode(oneoff.container))["Id"]
         if detach:
             at.engine("POST", f"/containers/{ident}/start")
             click.echo(name)
@@ -124,7 +124,7 @@ def run(
         code = follow(at, ident, tty=tty, stdin=interactive, removed=remove)
     finally:
         if remove and not detach:
-            client.json("DELETE", f"{guests}/{name}")
+            client.json("DELETE", f"{route}/{name}")
     raise SystemExit(code)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import StackOptions, before_the_command, stack_options
+from orchestrator.cli.options import StackOptions, global_option, stack_options
 
 if TYPE_CHECKING:
     from orchestrator.cli.client import Client
@@ -38,15 +38,15 @@ def apply(
     import msgspec
 
     from orchestrator.cli.build import build_services
-    from orchestrator.cli.output import drive
+    from orchestrator.cli.output import consume_events
     from orchestrator.server.events import TaskEvent
     from orchestrator.stackfile.graph import needed
 
     chosen = options.get("services", ())
     if loaded.providers:
-        from orchestrator.cli.provide import provided
+        from orchestrator.cli.providers import start_providers
 
-        loaded = provided(loaded, chosen)
+        loaded = start_providers(loaded, chosen)
         others = {p.service.name for p in loaded.providers}
         options["services"] = tuple(s for s in chosen if s not in others)
         if chosen and not options["services"]:
@@ -55,14 +55,14 @@ def apply(
     if wanted and not options.get("no_deps"):
         wanted = tuple(needed(loaded.stack.services, wanted))
     build_services(client, loaded.stack, wanted, always=build, progress=shown)
-    if before_the_command("all_resources"):
+    if global_option("all_resources"):
         used = {m.source for s in loaded.stack.services for m in s.container.mounts}
         for volume in loaded.stack.volumes:
             if volume.name not in used and not volume.external:
                 labels = {**dict(volume.labels), "com.docker.compose.project": loaded.stack.name}
                 client.engine("POST", "/volumes/create", body={"Name": volume.name, "Driver": volume.driver, "Labels": labels,
                                                                "DriverOpts": dict(volume.options)})
-    body = msgspec.json.encode({"stack": with_files(client, loaded), "options": {"user": getpass.getuser(), **options}})
+    body = msgspec.json.encode({"stack": inline_project_files(client, loaded), "options": {"user": getpass.getuser(), **options}})
     last: TaskEvent | None = None
 
     def events() -> Iterator[Event]:
@@ -73,17 +73,17 @@ def apply(
                 last = event
                 return
 
-    drive(events(), shown)
+    consume_events(events(), shown)
     return last
 
 
-def with_files(client: Client, loaded: Loaded) -> Stack:
+def inline_project_files(client: Client, loaded: Loaded) -> Stack:
     """The stack for the server, with the project's small files that it mounts where there are other nodes than this host."""
-    from orchestrator.stackfile.carried import eligible, with_cargo
+    from orchestrator.stackfile.inline_files import has_inlinable_mounts, inline_bind_mounts
 
-    if not eligible(loaded.stack, loaded.directory) or len(client.json("GET", "/v1/nodes")) < 2:
+    if not has_inlinable_mounts(loaded.stack, loaded.directory) or len(client.json("GET", "/v1/nodes")) < 2:
         return loaded.stack
-    stack, said = with_cargo(loaded.stack, loaded.directory)
+    stack, said = inline_bind_mounts(loaded.stack, loaded.directory)
     for line in said:
         click.echo(line, err=True)
     return stack
@@ -95,7 +95,7 @@ def show_plan(client: Client, loaded: Loaded, **options: Any) -> None:
 
     from orchestrator.cli.plan import show
 
-    show(client.json("POST", "/v1/plan", body=msgspec.json.encode({"stack": with_files(client, loaded), "options": options})))
+    show(client.json("POST", "/v1/plan", body=msgspec.json.encode({"stack": inline_project_files(client, loaded), "options": options})))
 
 
 @click.command()
@@ -109,7 +109,7 @@ def create(stack: StackOptions, services: tuple[str, ...], build: bool, force_re
     from orchestrator.cli.output import Progress
 
     client, loaded = Client(start=True), stack.load(named=services)
-    if before_the_command("dry_run"):
+    if global_option("dry_run"):
         return show_plan(client, loaded, services=services, force_recreate=force_recreate)
     apply(client, loaded, Progress(), build=build, services=services, force_recreate=force_recreate, no_start=True)
 
@@ -176,7 +176,7 @@ def up(
     if attach and (detach or no_start):
         raise click.UsageError("to detach, or to start nothing, leaves nothing to attach to")
     client = Client(start=True)
-    if dry_run or before_the_command("dry_run"):
+    if dry_run or global_option("dry_run"):
         return show_plan(client, loaded, services=services, scale=scale, force_recreate=force_recreate,
                          remove_orphans=remove_orphans)
     shown = Progress(progress)
@@ -191,14 +191,14 @@ def up(
         pull=pull or "", message=message, renew_volumes=renew_anon_volumes, no_start=no_start,
     )
     if attach:
-        from orchestrator.cli.attached import attend
+        from orchestrator.cli.attached_up import run_attached
 
         def stop() -> None:
             for event in client.events(f"/v1/stacks/{loaded.stack.name}/stop", body={}):
                 shown.event(event)
 
         seen = tuple(s.name for s in loaded.stack.services if s.attach and s.name not in no_attach)
-        raise SystemExit(attend(
+        raise SystemExit(run_attached(
             client, loaded.stack.name, services, shown=tuple(s for s in services or seen if s in seen), stop=stop, since=since,
             ends=ends, code_from=exit_code_from, first=ended,
         ))

@@ -51,7 +51,7 @@ def watch(stack: StackOptions, no_up: bool, services: tuple[str, ...]) -> None:
     client, shown = Client(start=True), Progress()
     if not no_up:
         apply(client, loaded, shown)
-    work = Work(client, loaded, shown)
+    work = FileSyncer(client, loaded, shown)
     for service in watched:
         for rule in service.watch:
             if rule.initial_sync and "sync" in rule.action:
@@ -73,7 +73,7 @@ def _files(path: Path) -> list[Path]:
     return [p for p in path.rglob("*") if not p.is_dir()] if path.is_dir() and not path.is_symlink() else [path]
 
 
-class Work:
+class FileSyncer:
     def __init__(self, client: Client, loaded: Loaded, shown: Progress) -> None:
         self.client = client
         self.loaded = loaded
@@ -105,20 +105,20 @@ class Work:
         there = [p for p in paths if p.exists()]
         gone = [inside(rule, p) for p in paths if not p.exists()]
         rows = [r for r in of_stack(self.client, self.loaded.stack.name, (service.name,)) if r["state"] == "running"]
-        cargo = packed(rule, there)
+        archive = packed(rule, there)
         for row in rows:
             node, base = self.client.at(row["node"]), f"/containers/{row['id']}"
             if there:
-                node.request("PUT", f"{node.base}{base}/archive", query={"path": "/"}, body=cargo).read()
+                node.request("PUT", f"{node.base}{base}/archive", query={"path": "/"}, body=archive).read()
             if gone:
                 execute.run(node, row["id"], {"Cmd": ["rm", "-rf", "--", *gone]}, tty=False, stdin=False)
             if rule.command and rule.action == "sync+exec":
                 hook = rule.command
-                wish: dict[str, Any] = {
+                wanted: dict[str, Any] = {
                     "Cmd": list(hook.command), "User": hook.user, "WorkingDir": hook.working_dir, "Privileged": hook.privileged,
                     "Env": [f"{k}={v}" for k, v in hook.environment],
                 }
-                if code := execute.run(node, row["id"], wish, tty=False, stdin=False):
+                if code := execute.run(node, row["id"], wanted, tty=False, stdin=False):
                     click.secho(f"{row['task']}: {' '.join(hook.command)} ended with {code}", fg="red", err=True)
         names = ", ".join(inside(rule, p) for p in paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
         click.echo(f"{service.name}: synced {names} to {len(rows)} task{'' if len(rows) == 1 else 's'}", err=True)

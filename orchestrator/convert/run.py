@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable
 from typing import Any
 
-from orchestrator.convert.document import Document, literal
+from orchestrator.convert.document import Document, escape_dollars
 from orchestrator.errors import PystackError
 
 Body = dict[str, Any]
@@ -18,7 +18,7 @@ PROGRAMS = ("docker", "podman", "nerdctl", "pystack")
 def put(key: str) -> Take:
     def take(document: Document, body: Body, value: str) -> None:
         del document
-        body[key] = literal(value)
+        body[key] = escape_dollars(value)
 
     return take
 
@@ -28,8 +28,8 @@ def add(key: str) -> Take:
     def take(document: Document, body: Body, value: str) -> None:
         del document
         there = body.setdefault(key, [])
-        if literal(value) not in there:
-            there.append(literal(value))
+        if escape_dollars(value) not in there:
+            there.append(escape_dollars(value))
 
     return take
 
@@ -47,7 +47,7 @@ def pair(key: str, *, sep: str = "=") -> Take:
     def take(document: Document, body: Body, value: str) -> None:
         del document
         name, found, text = value.partition(sep)
-        body.setdefault(key, {})[name] = literal(text) if found else None if key == "environment" else ""
+        body.setdefault(key, {})[name] = escape_dollars(text) if found else None if key == "environment" else ""
 
     return take
 
@@ -55,7 +55,7 @@ def pair(key: str, *, sep: str = "=") -> Take:
 def health(key: str) -> Take:
     def take(document: Document, body: Body, value: str) -> None:
         del document
-        body.setdefault("healthcheck", {})[key] = int(value) if key == "retries" else literal(value)
+        body.setdefault("healthcheck", {})[key] = int(value) if key == "retries" else escape_dollars(value)
 
     return take
 
@@ -66,7 +66,7 @@ def deep(*path: str) -> Take:
         at = body
         for part in path[:-1]:
             at = at.setdefault(part, {})
-        at[path[-1]] = literal(value)
+        at[path[-1]] = escape_dollars(value)
 
     return take
 
@@ -78,7 +78,7 @@ def nothing(document: Document, body: Body, value: str) -> None:
 def without(why: str) -> Take:
     def take(document: Document, body: Body, value: str) -> None:
         del body
-        document.say(f"{why}{f': {value}' if value else ''}")
+        document.warn(f"{why}{f': {value}' if value else ''}")
 
     return take
 
@@ -87,7 +87,7 @@ def volume(document: Document, body: Body, value: str) -> None:
     source, colon, _ = value.partition(":")
     if colon and not source.startswith(("/", ".", "~")):
         document.volumes[source] = {"name": source}
-    body.setdefault("volumes", []).append(literal(value))
+    body.setdefault("volumes", []).append(escape_dollars(value))
 
 
 def mount(document: Document, body: Body, value: str) -> None:
@@ -111,7 +111,7 @@ def mount(document: Document, body: Body, value: str) -> None:
         if key in fields:
             entry.setdefault("tmpfs", {})[inner] = fields.pop(key)
     for rest in fields:
-        document.say(f"--mount has {rest}, which has no counterpart")
+        document.warn(f"--mount has {rest}, which has no counterpart")
     body.setdefault("volumes", []).append(entry)
 
 
@@ -121,7 +121,7 @@ def network(document: Document, body: Body, value: str) -> None:
         body["network_mode"] = name
     elif name not in ("bridge", "default"):
         document.networks[name] = {"external": True}
-        document.say(f"network {name} must be there: `pystack network create {name}`")
+        document.warn(f"network {name} must be there: `pystack network create {name}`")
         body.setdefault("networks", {})[name] = {}
 
 
@@ -162,7 +162,7 @@ def stop_timeout(document: Document, body: Body, value: str) -> None:
 
 
 def entrypoint(document: Document, body: Body, value: str) -> None:
-    body["entrypoint"] = [literal(value)] if value else []
+    body["entrypoint"] = [escape_dollars(value)] if value else []
 
 
 def blkio(key: str) -> Take:
@@ -262,15 +262,15 @@ def service_of(document: Document, words: list[str]) -> str:
         raise PystackError(f"docker run {' '.join(words)[:60]}: there is no image")
     image = rest.pop(0)
     base = image.partition("@")[0].rpartition("/")[2].partition(":")[0]
-    name = document.service_name(body.get("container_name", base))
+    name = document.unique_service_name(body.get("container_name", base))
     attached = body.pop(" network", None)
     if attached:
         networks = body.setdefault("networks", {"default": {}})
         first = next(iter(networks))
         networks[first] = {**networks[first], **attached}
-    body["image"] = literal(image)
+    body["image"] = escape_dollars(image)
     if rest:
-        body["command"] = [literal(w) for w in rest]
+        body["command"] = [escape_dollars(w) for w in rest]
     order = ("image", "container_name", "entrypoint", "command")
     document.services[name] = {k: body[k] for k in (*order, *sorted(body.keys() - set(order))) if k in body}
     return name

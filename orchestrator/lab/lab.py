@@ -289,7 +289,7 @@ def _join(lab: Lab, labels: Mapping[str, Mapping[str, str]]) -> None:
         else:
             _listening(lab, machine)
             wish = {"target": f"root@{machine.address}", "name": machine.name, "labels": wanted,
-                    "courier": "etcd" if lab.password else "ssh"}
+                    "transport": "etcd" if lab.password else "ssh"}
             _ask(lab, leader, "POST", "/v1/nodes", wish)
 
     machines = [m for m in lab.machines.values() if m.role in ("node", "server")]

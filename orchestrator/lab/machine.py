@@ -37,7 +37,7 @@ def _unshare(flags: int) -> None:
         raise OSError(code, f"unshare: {os.strerror(code)}")
 
 
-def _furnish(spec: dict[str, Any], mounted: list[cgroups.Hierarchy]) -> None:
+def _mount_filesystems(spec: dict[str, Any], mounted: list[cgroups.Hierarchy]) -> None:
     """The machine's own /proc, /sys, /run, cgroups, name and resolv.conf."""
     _mount("none", "/", "none", MS_REC | MS_PRIVATE)
     _mount("proc", "/proc", "proc")
@@ -137,7 +137,7 @@ def main(spec: dict[str, Any]) -> None:
     os.close(read)
     os.setsid()
     try:
-        _furnish(spec, mounted)
+        _mount_filesystems(spec, mounted)
         # the switch's end is wired by the parent before the server may look at its links
         os.write(write, b"ready")
     except OSError as error:

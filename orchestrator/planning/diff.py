@@ -11,7 +11,7 @@ import msgspec
 
 from agent.manifest import Container, File, Network, Task, TaskStatus, digest
 from orchestrator.planning import graph
-from orchestrator.planning.state import Change, Plan, State, Step
+from orchestrator.planning.state import FieldChange, Plan, State, Step
 from orchestrator.stackfile.model import Stack, StackContent
 
 _SECRET = re.compile(r"pass|secret|token|key|credential", re.IGNORECASE)
@@ -33,7 +33,7 @@ def plan(
     wanted = mine if only is None else only
     old_networks = {n.name: n for n in current.networks}
     new_networks = {n.name: n for n in desired.networks}
-    kept_tasks = [t for t in current.tasks if t.service in mine and t.service not in wanted and t.desired != "guest"]
+    kept_tasks = [t for t in current.tasks if t.service in mine and t.service not in wanted and t.desired != "oneoff"]
     for network in desired.networks:
         steps.append(_network_step(network, old_networks.get(network.name)))
     old_volumes = {v.name for v in current.volumes}
@@ -66,10 +66,10 @@ def plan(
         steps.append(step)
         tasks.append(made)
     names = {t.name for t in desired.tasks}
-    orphans = [t for t in current.tasks if t.service not in mine and t.desired != "guest"]
-    guests = [t for t in current.tasks if t.desired == "guest"]
+    orphans = [t for t in current.tasks if t.service not in mine and t.desired != "oneoff"]
+    oneoffs = [t for t in current.tasks if t.desired == "oneoff"]
     for task in current.tasks:
-        if task.desired == "guest":
+        if task.desired == "oneoff":
             continue
         if task.service in mine and task.name not in names and task.service in wanted:
             steps.append(Step(action="remove", kind="task", name=task.name, node=task.node, reason="one replica fewer"))
@@ -80,7 +80,7 @@ def plan(
             else:
                 warnings.append(f"task {task.name} belongs to no service of the file: --remove-orphans takes it away")
     left = [] if remove_orphans else orphans
-    used = {a.network for t in (*left, *kept_tasks, *guests) for a in t.container.attachments}
+    used = {a.network for t in (*left, *kept_tasks, *oneoffs) for a in t.container.attachments}
     for network in current.networks:
         if network.name not in new_networks and network.name not in used:
             steps.append(Step(action="remove", kind="network", name=network.name, reason="nothing in the file uses it"))
@@ -88,7 +88,7 @@ def plan(
         n for n in current.networks if n.name not in new_networks and n.name in used
     )
     volumes = {v.name: v for v in (*current.volumes, *desired.volumes)}
-    state = State(networks=networks, volumes=tuple(volumes.values()), tasks=(*tasks, *left, *kept_tasks, *guests),
+    state = State(networks=networks, volumes=tuple(volumes.values()), tasks=(*tasks, *left, *kept_tasks, *oneoffs),
                   contents=desired.contents)
     parts = (current.networks, current.volumes, current.tasks, current.contents)
     ground = [sorted(part, key=lambda one: one.name) for part in parts]
@@ -127,7 +127,7 @@ def _task_step(
     task: Task, old: Task | None, status: TaskStatus | None, force: bool, starting: bool
 ) -> tuple[Step, Task]:
     """The step for one task, and the task as it will be written."""
-    def step(action: Any, reason: str, changes: tuple[Change, ...] = ()) -> Step:
+    def step(action: Any, reason: str, changes: tuple[FieldChange, ...] = ()) -> Step:
         return Step(action=action, kind="task", name=task.name, node=task.node, reason=reason, changes=changes)
 
     again = msgspec.structs.replace(task, generation=(old.generation if old else 0) + 1)
@@ -143,7 +143,7 @@ def _task_step(
         labels = dict(task.container.labels) | {"pystack.recreated": str(again.generation)}
         container = msgspec.structs.replace(task.container, labels=tuple(sorted(labels.items())))
         return step("replace", "asked for"), msgspec.structs.replace(again, container=container)
-    if old.desired == "hold":
+    if old.desired == "waiting":
         if not starting:
             return step("none", "unchanged"), old
         return step("create", "was never started: an earlier `up` ended before its turn"), task
@@ -155,9 +155,9 @@ def _task_step(
     return step("none", "unchanged"), task
 
 
-def differences(old: Container | Network, new: Container | Network) -> tuple[Change, ...]:
+def differences(old: Container | Network, new: Container | Network) -> tuple[FieldChange, ...]:
     """Fields that differ, by path; pairs of names and values one by one."""
-    out: list[Change] = []
+    out: list[FieldChange] = []
     before, after = msgspec.structs.asdict(old), msgspec.structs.asdict(new)
     for field in before:
         if before[field] == after[field]:
@@ -170,14 +170,14 @@ def differences(old: Container | Network, new: Container | Network) -> tuple[Cha
                 if one.get(key) != two.get(key):
                     hide = field == "environment" and _SECRET.search(key)
                     values = (MASK if v is not None and hide else v for v in (one.get(key), two.get(key)))
-                    out.append(Change(path=f"{field}.{key}", **dict(zip(("before", "after"), values, strict=True))))
+                    out.append(FieldChange(path=f"{field}.{key}", **dict(zip(("before", "after"), values, strict=True))))
         else:
-            out.append(Change(path=field, before=msgspec.to_builtins(before[field]),
+            out.append(FieldChange(path=field, before=msgspec.to_builtins(before[field]),
                               after=msgspec.to_builtins(after[field])))
     return tuple(out)
 
 
-def _files(before: Sequence[File], after: Sequence[File]) -> list[Change]:
+def _files(before: Sequence[File], after: Sequence[File]) -> list[FieldChange]:
     one = {(f.secret, f.source): f for f in before}
     two = {(f.secret, f.source): f for f in after}
     out = []
@@ -187,11 +187,11 @@ def _files(before: Sequence[File], after: Sequence[File]) -> list[Change]:
             path = f"{'secrets' if key[0] else 'configs'}.{key[1]}"
             if old and new and old.digest == new.digest:
                 path += ".target"  # where, whose or how, but not what
-            out.append(Change(path=path, before=MASK if old else None, after=MASK if new else None))
+            out.append(FieldChange(path=path, before=MASK if old else None, after=MASK if new else None))
     return out
 
 
-def summarize(changes: tuple[Change, ...]) -> str:
+def summarize(changes: tuple[FieldChange, ...]) -> str:
     parts = []
     for change in changes[:3]:
         section, _, name = change.path.partition(".")

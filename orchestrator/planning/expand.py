@@ -10,7 +10,7 @@ import msgspec
 from agent.manifest import Network, Task, Volume
 from orchestrator.addressing.allocate import Addresses, free_vni, held, held_by_hosts, service_pools, subnets, vips
 from orchestrator.errors import PystackError
-from orchestrator.placement.assign import assign, eligible
+from orchestrator.placement.assign import assign, is_eligible
 from orchestrator.placement.context import PlacementContext
 from orchestrator.placement.node import Node
 from orchestrator.planning.manifests import ingress_network, ingress_ports
@@ -47,7 +47,7 @@ def expand(
         if service.mode in ("global", "global-job"):
             drafts += [
                 _task(stack, service, index, known, images, node)
-                for index, node in enumerate(eligible(stack, service, context), 1)
+                for index, node in enumerate(is_eligible(stack, service, context), 1)
             ]
         else:
             drafts += [
@@ -105,9 +105,9 @@ def _check_externals(stack: Stack, networks: Set[str], volumes: Set[str], only: 
     used = {a.network for c in chosen for a in c.attachments}
     used |= {m.source for c in chosen for m in c.mounts if m.kind == "volume"}
     missing = [
-        f"{wish.where}: {kind}s.{wish.key}: external {kind} {wish.name} does not exist: `pystack {kind} create {wish.name}`"
+        f"{spec.where}: {kind}s.{spec.key}: external {kind} {spec.name} does not exist: `pystack {kind} create {spec.name}`"
         for kind, wishes, there in (("network", stack.networks, networks), ("volume", stack.volumes, volumes))
-        for wish in wishes if wish.external and wish.name not in there and (only is None or wish.name in used)
+        for spec in wishes if spec.external and spec.name not in there and (only is None or spec.name in used)
     ]
     if missing:
         raise PystackError("\n".join(missing))
@@ -117,16 +117,16 @@ def _check_networks(stack: Stack, context: PlacementContext) -> None:
     """Drivers that no node has, and subnets that hide the way to a node."""
     wrong = []
     there = sorted({d for n in context.nodes for d in n.facts.drivers} | set(DRIVERS))
-    for wish in stack.networks:
-        if wish.driver and wish.driver not in there:
+    for spec in stack.networks:
+        if spec.driver and spec.driver not in there:
             has = ", ".join(there)
-            wrong.append(f"{wish.where}: networks.{wish.key}.driver: {wish.driver!r} is on no node; there is {has}")
-        if wish.driver in LAN_DRIVERS:
+            wrong.append(f"{spec.where}: networks.{spec.key}.driver: {spec.driver!r} is on no node; there is {has}")
+        if spec.driver in LAN_DRIVERS:
             continue
-        for pool in (ipaddress.ip_network(s.cidr) for s in wish.subnets):
+        for pool in (ipaddress.ip_network(s.cidr) for s in spec.subnets):
             hidden = [n for n in context.nodes if n.underlay and ipaddress.ip_address(n.underlay) in pool]
             wrong += [
-                f"{wish.where}: networks.{wish.key}: subnet {pool} overlaps the underlay: node {n.name} is at {n.underlay}"
+                f"{spec.where}: networks.{spec.key}: subnet {pool} overlaps the underlay: node {n.name} is at {n.underlay}"
                 for n in hidden[:1]
             ]
     if wrong:
@@ -151,33 +151,33 @@ def _networks(
 ) -> tuple[Network, ...]:
     out: list[Network] = []
     known = {n.name: n for n in current.networks}
-    for wish in stack.networks:
-        if wish.external:
+    for spec in stack.networks:
+        if spec.external:
             continue
-        if wish.driver in ("host", "none"):
+        if spec.driver in ("host", "none"):
             continue
-        old = known.get(wish.name)
-        taken = [s.cidr for n in (*others, *out, *(k for k in known.values() if k.name != wish.name)) for s in n.subnets]
-        asked = wish.subnets
+        old = known.get(spec.name)
+        taken = [s.cidr for n in (*others, *out, *(k for k in known.values() if k.name != spec.name)) for s in n.subnets]
+        asked = spec.subnets
         families = {":" in s.cidr for s in old.subnets} if old else set()
-        same = old is not None and all(s in old.subnets for s in asked) and (True in families) >= wish.ipv6
+        same = old is not None and all(s in old.subnets for s in asked) and (True in families) >= spec.ipv6
         pools = old.subnets if old is not None and same else subnets(
-            wish.subnets, ipv6=wish.ipv6, taken=taken, name=wish.name, reserved=reserved,
-            endpoints=sizes.get(wish.name, (0, 0))[0],
+            spec.subnets, ipv6=spec.ipv6, taken=taken, name=spec.name, reserved=reserved,
+            endpoints=sizes.get(spec.name, (0, 0))[0],
         )
-        driver = wish.driver or (old.driver if old and old.driver == "overlay" else "overlay" if overlay else "bridge")
+        driver = spec.driver or (old.driver if old and old.driver == "overlay" else "overlay" if overlay else "bridge")
         vni, services = 0, old.service_pools if old else ()
         if driver == "overlay":
             if not services:
                 used = [c for n in (*others, *out, *known.values()) for c in n.service_pools]
                 services = service_pools(
-                    used, ipv6=any(":" in s.cidr for s in pools), name=wish.name, services=sizes.get(wish.name, (0, 0))[1]
+                    used, ipv6=any(":" in s.cidr for s in pools), name=spec.name, services=sizes.get(spec.name, (0, 0))[1]
                 )
             vni = old.vni if old and old.vni else free_vni(n.vni for n in (*others, *out, *known.values()))
         out.append(Network(
-            name=wish.name, driver=driver, subnets=pools, vni=vni,
-            internal=wish.internal, options=wish.options,
-            labels=wish.labels, stack=stack.name, key=wish.key, service_pools=services if vni else (),
+            name=spec.name, driver=driver, subnets=pools, vni=vni,
+            internal=spec.internal, options=spec.options,
+            labels=spec.labels, stack=stack.name, key=spec.key, service_pools=services if vni else (),
             hosts=old.hosts if old else (), vips=old.vips if old else (),
         ))
     return tuple(out)

@@ -9,19 +9,19 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 import msgspec
 
 from agent.manifest import (
+    AddressAssignment,
     ClusterNode,
-    Guest,
-    Holder,
-    Home,
     Manifest,
     Network,
     OpenPort,
-    Peer,
     Port,
+    RemoteEndpoint,
+    ServiceAddress,
     Task,
-    Tunnel,
-    Virtual,
+    TunnelPeer,
     Volume,
+    VolumeClient,
+    VolumeHost,
 )
 from orchestrator.placement.node import Node
 
@@ -36,7 +36,7 @@ def manifest_of(
     A node that is alone has all networks and volumes, used or not."""
     everything = list(tasks)
     here = [t for t in everything if t.node == node]
-    mine = tuple(t for t in here if t.desired != "guest")
+    mine = tuple(t for t in here if t.desired != "oneoff")
     alone = len(nodes) < 2
     used = {a.network for t in here for a in t.container.attachments}
     used |= {n.name for n in networks.values() if any(h.name == node for h in n.hosts)}
@@ -50,8 +50,8 @@ def manifest_of(
             _volume_for_node(node, v, nodes, everything) for v in volumes.values()
             if alone or v.name in mounted or (v.exported and v.node == node)
         ), tasks=mine,
-        peers=() if alone else tuple(_peers(node, underlays, networks, used, everything)),
-        virtuals=tuple(_virtuals(networks, used, everything, serving, running, alone=alone)),
+        remote_endpoints=() if alone else tuple(_peers(node, underlays, networks, used, everything)),
+        service_addresses=tuple(_virtuals(networks, used, everything, serving, running, alone=alone)),
         tunnels=() if alone else tuple(_tunnels(node, nodes, networks, used)),
         nodes=() if alone else tuple(_cluster_nodes(nodes, networks, everything)),
     )
@@ -85,11 +85,11 @@ def addresses_of(node: Node) -> set[str]:
     return found
 
 
-def _tunnels(node: str, nodes: Sequence[Node], networks: Mapping[str, Network], used: Set[str]) -> list[Tunnel]:
+def _tunnels(node: str, nodes: Sequence[Node], networks: Mapping[str, Network], used: Set[str]) -> list[TunnelPeer]:
     """The other nodes of the encrypted networks *used*; one whose key is not known yet has nothing there either."""
     carriers = {h.name for n in used if n in networks and networks[n].encrypted for h in networks[n].hosts} - {node}
     return [
-        Tunnel(name=n.name, underlay=n.underlay, key=n.facts.tunnel_key) for n in nodes
+        TunnelPeer(name=n.name, underlay=n.underlay, key=n.facts.tunnel_key) for n in nodes
         if n.name in carriers and n.underlay and n.facts.tunnel_key
     ]
 
@@ -102,7 +102,7 @@ def _volume_for_node(node: str, volume: Volume, nodes: Sequence[Node], tasks: It
     if home.name != node:
         user, _, rest = home.target.rpartition("@")
         port = rest.rpartition(":")[2] if ":" in rest.rpartition("]")[2] else ""
-        return msgspec.structs.replace(volume, home=Home(
+        return msgspec.structs.replace(volume, host=VolumeHost(
             node=home.name, address=home.underlay if home.host_key else "", port=int(port or 22), user=user or "root",
             host_key=home.host_key,
         ))
@@ -111,22 +111,22 @@ def _volume_for_node(node: str, volume: Volume, nodes: Sequence[Node], tasks: It
         and any(m.kind == "volume" and m.source == volume.name for m in t.container.mounts)
     }
     keys = {n.name: n.facts.ssh_key for n in nodes}
-    return msgspec.structs.replace(volume, guests=tuple(Guest(node=n, key=keys[n]) for n in sorted(users) if keys.get(n)))
+    return msgspec.structs.replace(volume, clients=tuple(VolumeClient(node=n, key=keys[n]) for n in sorted(users) if keys.get(n)))
 
 
 def _peers(
     node: str, underlays: Mapping[str, str], networks: Mapping[str, Network], used: Set[str], tasks: Iterable[Task]
-) -> list[Peer]:
+) -> list[RemoteEndpoint]:
     wide = {n for n in used if n in networks and networks[n].driver != "bridge"}
     out = [
-        Peer(
+        RemoteEndpoint(
             network=a.network, underlay=underlays.get(t.node, ""), ipv4=a.ipv4, ipv6=a.ipv6, mac=a.mac,
             names=names(t, a.aliases),
         )
         for t in tasks if t.node != node for a in t.container.attachments if a.network in wide
     ]
     out += [
-        Peer(network=n, underlay=underlays.get(h.name, ""), ipv4=h.ipv4, ipv6=h.ipv6)
+        RemoteEndpoint(network=n, underlay=underlays.get(h.name, ""), ipv4=h.ipv4, ipv6=h.ipv6)
         for n in sorted(wide) for h in networks[n].hosts if h.name != node
     ]
     return out
@@ -134,11 +134,11 @@ def _peers(
 
 def _virtuals(
     networks: Mapping[str, Network], used: Set[str], tasks: Iterable[Task], serving: Set[str], running: Set[str], *, alone: bool
-) -> list[Virtual]:
+) -> list[ServiceAddress]:
     """Services with an address of their own on one of the networks *used*, or with ports that any node answers."""
     groups: dict[tuple[str, str], list[Task]] = {}
     for task in tasks:
-        if task.desired != "guest":
+        if task.desired != "oneoff":
             groups.setdefault((task.stack, task.service), []).append(task)
     out = []
     for (stack, service), members in groups.items():
@@ -155,12 +155,12 @@ def _virtuals(
             mine = ports if network.name == way_in else ()
             if vip is None and not mine:
                 continue
-            out.append(Virtual(
+            out.append(ServiceAddress(
                 service=f"{stack}/{service}", network=network.name, ipv4=vip.ipv4 if vip else "",
                 ipv6=vip.ipv6 if vip else "", ports=mine,
                 names=tuple(dict.fromkeys(n.lower() for n in (service, *attachment.aliases))) if vip else (),
                 backends=tuple(
-                    Holder(name=t.name, ipv4=a.ipv4, ipv6=a.ipv6) for t in ready
+                    AddressAssignment(name=t.name, ipv4=a.ipv4, ipv6=a.ipv6) for t in ready
                     for a in t.container.attachments if a.network == network.name
                 ),
             ))
@@ -186,6 +186,6 @@ def ingress_network(task: Task, networks: Mapping[str, Network]) -> str:
 def names(task: Task, aliases: Sequence[str]) -> tuple[str, ...]:
     """What containers on a network call *task*."""
     own = [task.container_name or task.name, *aliases, task.container.hostname]
-    if task.desired != "guest":
+    if task.desired != "oneoff":
         own += [task.service, f"tasks.{task.service}"]
     return tuple(dict.fromkeys(n.lower() for n in own if n))

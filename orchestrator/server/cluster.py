@@ -10,8 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from agent.manifest import Manifest, Network, Record, Task, TaskStatus
-from orchestrator.couriers.mailbox import Mailbox, prefix_of
+from agent.manifest import Manifest, Network, Task, TaskStatus, WireStruct
 from orchestrator.errors import PystackError, RefusedError, UnreachableError
 from orchestrator.placement import taints
 from orchestrator.placement.node import Availability, Node
@@ -19,6 +18,7 @@ from orchestrator.server.members import NodeConnection, key_of, published_facts
 from orchestrator.server.node_add import NodeAddRequest, install_node, own_host_key
 from orchestrator.server.path_mtu import probe_path_mtu
 from orchestrator.store.interface import Delete, Put, Store, StoreError
+from orchestrator.transport.manifest_publisher import EtcdManifestPublisher, prefix_of
 
 OnStatus = Callable[[str, TaskStatus], None]
 MAX_SKEW_S = 5.0
@@ -30,7 +30,7 @@ LOCAL_TIMEOUT_S = 30.0
 log = logging.getLogger(__name__)
 
 
-class NodeUpdateRequest(Record, frozen=True, kw_only=True):
+class NodeUpdateRequest(WireStruct, frozen=True, kw_only=True):
     """`node update`, `drain` and `taint`. *labels* are set, those with a key of *unset* removed. *taints* are set, one for each
     key and effect; those with a key of *untaint* are removed. *availability* None keeps it. *address* is how SSH reaches the
     node from now on, "" keeps it."""
@@ -87,10 +87,10 @@ class Cluster:
 
     async def _among_servers(self, nodes: Sequence[Node]) -> list[Node]:
         """*nodes*, with this host as the other servers must know it: by name, with an address."""
-        from orchestrator.couriers.ssh import Target
+        from orchestrator.transport.ssh import SshTarget
 
         known = next((n for n in nodes if n.name == self.local), Node(name=self.local, id=os.urandom(8).hex()))
-        address = Target.parse(self._advertise).host
+        address = SshTarget.parse(self._advertise).host
         own = msgspec.structs.replace(
             known, target=self._advertise, root=str(self._run), underlay=known.underlay or address,
             host_key=await own_host_key(address),
@@ -103,15 +103,15 @@ class Cluster:
         """Make *node* a member, and begin to connect it."""
         tunnel, socket = None, self._socket
         if node.target and node.name != self.local:
-            from orchestrator.couriers.ssh import Tunnel
+            from orchestrator.transport.ssh import SshTunnel
 
             folder = self._run / "nodes"
             folder.mkdir(mode=0o700, exist_ok=True)
             socket = folder / f"{node.id}.sock"
-            tunnel = Tunnel(node.target, node.host_key, f"{node.root}/docker.sock", socket)
-        mailbox = Mailbox(self.store, node.name) if node.courier == "etcd" and node.name != self.local else None
+            tunnel = SshTunnel(node.target, node.host_key, f"{node.root}/docker.sock", socket)
+        publisher = EtcdManifestPublisher(self.store, node.name) if node.transport == "etcd" and node.name != self.local else None
         member = NodeConnection(
-            node, socket, self._manifest, lambda status: self._on_status(node.name, status), tunnel, mailbox
+            node, socket, self._manifest, lambda status: self._on_status(node.name, status), tunnel, publisher
         )
         self.members[node.name] = member
         member.on_connected = self._on_reconnected
@@ -144,12 +144,12 @@ class Cluster:
         did."""
         mine, theirs = member.tunnel.ends if member.tunnel else ("", "")
         moved = []
-        if theirs and not member.node.facts.addressed and theirs != member.node.underlay:
+        if theirs and not member.node.facts.has_underlay_address and theirs != member.node.underlay:
             moved.append((member, theirs))
         own = self.members.get(self.local)
         if own and own.ready and own.node.underlay and not self._advertise and mine not in ("", own.node.underlay):
             await own.refresh_facts()
-            if not own.node.facts.addressed:
+            if not own.node.facts.has_underlay_address:
                 moved.append((own, mine))
         for one, address in moved:
             log.warning("node %s is at %s now, and not at %s", one.node.name, address, one.node.underlay)
@@ -240,8 +240,8 @@ class Cluster:
                 f"the clock of {node.target} is {abs(skew):.0f} s {'ahead' if skew > 0 else 'behind'}: set it (chrony, "
                 "systemd-timesyncd) and add the node again", 409
             )
-        if request.courier == "etcd":
-            await self._open_mailbox(member)
+        if request.transport == "etcd":
+            await self._enable_manifest_watch(member)
         await self.measure_paths([member])
         await self._save(member.node)
         await self.deliver()
@@ -265,22 +265,22 @@ class Cluster:
                 member.node = msgspec.structs.replace(member.node, path_mtu=path_mtu)
                 await self._save(member.node)
 
-    async def _open_mailbox(self, member: NodeConnection) -> None:
+    async def _enable_manifest_watch(self, member: NodeConnection) -> None:
         """Let the node read its manifest from etcd from now on. Raises RefusedError if the store grants no access."""
         name = member.node.name
         try:
-            access = await self.store.admit(name, prefix_of(name))
+            access = await self.store.grant_read(name, prefix_of(name))
         except StoreError as error:
             await self._forget(member)
             raise RefusedError(f"--transport etcd: {error}", 409) from error
-        member.mailbox = Mailbox(self.store, name)
-        member.node = msgspec.structs.replace(member.node, courier="etcd")
-        await member.mailbox.put(self._manifest(name))
-        await member.courier.call("PUT", "/pystack/mailbox", data=msgspec.json.encode(access))
+        member.manifest_publisher = EtcdManifestPublisher(self.store, name)
+        member.node = msgspec.structs.replace(member.node, transport="etcd")
+        await member.manifest_publisher.publish(self._manifest(name))
+        await member.client.call("PUT", "/pystack/manifest-source", data=msgspec.json.encode(access))
 
     async def _change_address(self, member: NodeConnection, target: str) -> NodeConnection:
         """Reach a node at *target* from now on. Raises RefusedError or UnreachableError; the old address then stays."""
-        from orchestrator.couriers import ssh
+        from orchestrator.transport import ssh
 
         if member.tunnel is None:
             raise RefusedError("the server runs on this node: it is reached without SSH", 409)
@@ -316,9 +316,9 @@ class Cluster:
         await self._forget(member)
         self._saved_facts.pop(member.node.name, None)
         await self.store.transact((), [Delete(f"nodes/{member.node.name}")])
-        if member.mailbox:
-            await member.mailbox.clear()
-            await self.store.dismiss(member.node.name)
+        if member.manifest_publisher:
+            await member.manifest_publisher.clear()
+            await self.store.revoke_read(member.node.name)
         await self.deliver()
 
     async def _forget(self, member: NodeConnection) -> None:
@@ -327,9 +327,9 @@ class Cluster:
             del self.members[member.node.name]
         if member.ready:
             try:
-                if member.mailbox:
-                    await member.courier.call("DELETE", "/pystack/mailbox")
-                await member.courier.deliver(Manifest())
+                if member.manifest_publisher:
+                    await member.client.call("DELETE", "/pystack/manifest-source")
+                await member.client.deliver(Manifest())
             except PystackError:
                 pass  # the user wants it gone, reached or not
         await member.close()

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import msgspec
 
-from agent.manifest import Content, File, Record
+from agent.manifest import File, FileContent, WireStruct
 from agent.sealing import UnsealableError, make_key, seal, unseal
 from orchestrator.errors import PystackError, RefusedError
 from orchestrator.stackfile.model import Stack, StackContent
@@ -35,7 +35,7 @@ PURPOSE = "pystack cluster key"
 NONCE = 12
 
 
-class StoredContent(Record, frozen=True, kw_only=True):
+class StoredContent(WireStruct, frozen=True, kw_only=True):
     """The content of a digest. If it is *secret*, *data* is encrypted with the cluster's key: a nonce of 12 bytes, then
     ChaCha20-Poly1305 (RFC 8439) with the digest as associated data."""
 
@@ -43,14 +43,14 @@ class StoredContent(Record, frozen=True, kw_only=True):
     secret: bool = False
 
 
-class Seal(Record, frozen=True, kw_only=True):
+class Seal(WireStruct, frozen=True, kw_only=True):
     """The cluster's key, sealed to the public key *public* of a server (HPKE, RFC 9180)."""
 
     public: str
     box: bytes
 
 
-class ExternalContent(Record, frozen=True, kw_only=True):
+class ExternalContent(WireStruct, frozen=True, kw_only=True):
     """A config or secret that was created by hand."""
 
     kind: str
@@ -69,7 +69,7 @@ class Contents:
         self._folder = folder
         self._server = server
         self._kept: dict[str, StoredContent] = {}
-        self._sealed: dict[tuple[str, str], Content] = {}
+        self._sealed: dict[tuple[str, str], FileContent] = {}
         self._key = b""
         self._locked = ""
         self._seals: dict[str, Seal] = {}
@@ -169,16 +169,16 @@ class Contents:
 
     # --- for nodes --------------------------------------------------------------------------------------
 
-    def content_for_node(self, file: File, public: str) -> Content | None:
+    def content_for_node(self, file: File, public: str) -> FileContent | None:
         """The content of *file*, sealed to the node's key *public* if it is secret; None if it is missing or not sealable."""
         kept = self._kept.get(file.digest)
         if kept is None or (kept.secret and (self._locked or not public)):
             return None
         if not kept.secret:
-            return Content(digest=file.digest, data=kept.data)
+            return FileContent(digest=file.digest, data=kept.data)
         known = self._sealed.get((file.digest, public))
         if known is None:
-            known = Content(digest=file.digest, data=seal(public, self._plain(file.digest), file.digest), sealed=True)
+            known = FileContent(digest=file.digest, data=seal(public, self._plain(file.digest), file.digest), sealed=True)
             self._sealed[file.digest, public] = known  # sealing twice gives two values: the manifest would seem changed
         return known
 

@@ -111,8 +111,8 @@ class Dispatcher:
         status = self.statuses.by_task.get(failure.task)
         if status is None or not status.container:
             return failure
-        courier = self.cluster.get(self.statuses.nodes.get(failure.task, self.cluster.local)).courier
-        return msgspec.structs.replace(failure, log=tuple(await courier.tail(status.container, LOG_LINES)))
+        client = self.cluster.get(self.statuses.nodes.get(failure.task, self.cluster.local)).client
+        return msgspec.structs.replace(failure, log=tuple(await client.tail(status.container, LOG_LINES)))
 
     async def follow(self) -> AsyncIterator[TaskChange]:
         """Every change of a task's status, as it comes. Never ends."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from agent.manifest import Facts, Network, Record
+from agent.manifest import Network, NodeInfo, WireStruct
 from orchestrator.errors import PystackError
 from orchestrator.server.cluster import MAX_SKEW_S, Cluster
 from orchestrator.server.members import NodeConnection
@@ -25,7 +25,7 @@ NEIGHBOURS = 5
 """How many others each probes if there are more nodes."""
 
 
-class Check(Record, frozen=True, kw_only=True):
+class Check(WireStruct, frozen=True, kw_only=True):
     """A row of `pystack doctor`: *check* is the layer, *target* the node and the object on it."""
 
     check: str
@@ -63,10 +63,10 @@ async def _node(member: NodeConnection, *, repair: bool) -> list[Check]:
     name = member.node.name
     try:
         before = time.time()
-        facts = msgspec.convert(await member.courier.call("GET", "/pystack/facts"), Facts)
+        facts = msgspec.convert(await member.client.call("GET", "/pystack/facts"), NodeInfo)
         skew = facts.clock - (before + time.time()) / 2
         found = msgspec.convert(
-            await member.courier.call("GET", "/pystack/doctor", params={"repair": "1"} if repair else {}), list[Check]
+            await member.client.call("GET", "/pystack/doctor", params={"repair": "1"} if repair else {}), list[Check]
         )
     except PystackError as error:
         return [Check(check="node", target=name, ok=False, detail=str(error), fix=f"look into the log of the agent of {name}")]
@@ -98,7 +98,7 @@ async def _reach(members: Sequence[NodeConnection], networks: Mapping[str, Netwo
         questions = [_question(asker, other, networks) for other in others]
         probes = [{"source": s, "target": t, "size": size} for q in questions for _, s, t, size in q.probes]
         try:
-            echoes = iter(msgspec.convert(await asker.courier.call("POST", "/pystack/probe", json=probes), list[_Echo]))
+            echoes = iter(msgspec.convert(await asker.client.call("POST", "/pystack/probe", json=probes), list[_Echo]))
         except PystackError as error:
             return [Check(check="node", target=asker.node.name, ok=False, detail=str(error), fix="look into its agent's log")]
         return [_verdict(q, {kind: next(echoes) for kind, *_ in q.probes}) for q in questions]

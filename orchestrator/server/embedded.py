@@ -71,9 +71,9 @@ async def serve() -> None:
     try:
         await agent.start()
         if config.listen:
-            from orchestrator.tls import Listener
+            from orchestrator.tls import TlsListener
 
-            listener = Listener(config.listen, paths.control_socket)
+            listener = TlsListener(config.listen, paths.control_socket)
         stop = stop_event()
         if embedded:
             await _lead(embedded, agent, config, stop, stop)
@@ -116,7 +116,7 @@ async def _campaign(address: Address, paths: Paths, state: StandbyState, stop: a
     store = None
     try:
         store = await EtcdStore.open(address)
-        await store.announce(f"servers/{_name()}", make_key(paths.keys, "seal").encode())
+        await store.put_unfenced(f"servers/{_name()}", make_key(paths.keys, "seal").encode())
         state.reason, state.store_unreachable = "another server leads: ask that one (PYSTACK_HOST may name several)", False
         await _wait_or_stop(stop, store.lead(_name()))
         return store
@@ -146,7 +146,7 @@ async def _lead(
         await plane.start()
         await gitops.start()
         application = make_app(plane, gitops, stop)
-        agent.answer_in(application, OWN_ENGINE)  # requests for this node need no proxy
+        agent.mount_into(application, OWN_ENGINE)  # requests for this node need no proxy
         runner = await _listen(paths, application)
         await _wait_or_stop(stop, over.wait())
         await runner.cleanup()

@@ -52,7 +52,7 @@ class PlanExecutor:
         *moves* maps names of tasks to the nodes that they shall go to."""
         scale: dict[str, int] = {}
         for task in self._state.of_stack(name).tasks:
-            scale[task.service] = scale.get(task.service, 0) + (task.desired != "guest")
+            scale[task.service] = scale.get(task.service, 0) + (task.desired != "oneoff")
         record = self._state.get_stack(name).stack
         fixed = {s.name for s in record.services if s.mode.startswith("replicated")}
         options = UpOptions(scale={k: v for k, v in scale.items() if k in fixed}, moves=dict(moves))
@@ -76,7 +76,7 @@ class PlanExecutor:
         await self._remove_leaving(plan, rolling)
         rollout = self._rollout(stack, plan, options, rolling, emit)
         in_place = {name for tasks in rolling.values() for name in tasks}
-        tasks = [self._task(t, rollout, options, in_place, changed) for t in plan.desired.tasks if t.desired != "guest"]
+        tasks = [self._task(t, rollout, options, in_place, changed) for t in plan.desired.tasks if t.desired != "oneoff"]
         rollout.set_tasks(tasks)
         new = [t for t in tasks if t.name not in in_place and self._state.tasks.get(t.name) != t]
         await self._write_plan(stack, plan, new, options)
@@ -91,7 +91,7 @@ class PlanExecutor:
     ) -> Rollout:
         services = {s.name for s in stack.services}
         return Rollout(
-            stack.services, [t for t in plan.desired.tasks if t.service in services and t.desired != "guest"],
+            stack.services, [t for t in plan.desired.tasks if t.service in services and t.desired != "oneoff"],
             self._dispatcher, want="up" if options.wait else "begun" if options.attached else "",
             timeout_s=options.timeout_s, rolling=rolling,
             actions=UpdateExecutor(self._dispatcher, self.planner, self._images, stack, options, plan, emit),
@@ -128,7 +128,7 @@ class PlanExecutor:
         if task.name not in changed:
             return self._state.tasks.get(task.name, task)
         hold = options.no_start or (not options.no_deps and rollout.must_wait(task.service))
-        return msgspec.structs.replace(task, desired="hold" if hold else "running", renew=options.renew_volumes)
+        return msgspec.structs.replace(task, desired="waiting" if hold else "running", renew=options.renew_volumes)
 
     async def _write_plan(self, stack: Stack, plan: Plan, tasks: Sequence[Task], options: UpOptions) -> None:
         """Write the stack's revision and all of the plan, in as few transactions as the store allows. Nothing is written if

@@ -31,7 +31,7 @@ async def down(dispatcher: Dispatcher, name: str, *, volumes: bool, emit: Emit) 
     state = dispatcher.state
     async with state.lock(name):
         record = state.stacks.get(name)
-        await remove_oneoffs(dispatcher, [t for t in state.of_stack(name).tasks if t.desired == "guest"], emit)
+        await remove_oneoffs(dispatcher, [t for t in state.of_stack(name).tasks if t.desired == "oneoff"], emit)
         current = state.of_stack(name)
         order = [set(wave) for wave in graph.waves(record.stack)] if record else []
         orphans = {t.service for t in current.tasks} - (set().union(*order) if order else set())
@@ -65,11 +65,11 @@ async def _remove_volumes(dispatcher: Dispatcher, stack: str, emit: Emit) -> Non
     """Remove the stack's volumes from every node that answers."""
     filters = msgspec.json.encode({"label": [f"com.docker.compose.project={stack}"]}).decode()
     for name in sorted(dispatcher.cluster.ready):
-        courier = dispatcher.cluster.members[name].courier
-        found = await courier.call("GET", "/volumes", params={"filters": filters})
+        client = dispatcher.cluster.members[name].client
+        found = await client.call("GET", "/volumes", params={"filters": filters})
         for volume in found["Volumes"]:
             emit(StepEvent(action="remove", kind="volume", name=volume["Name"], node=name, reason="down -v"))
-            await courier.call("DELETE", f"/volumes/{volume['Name']}")
+            await client.call("DELETE", f"/volumes/{volume['Name']}")
 
 
 async def change_desired_state(
@@ -88,7 +88,7 @@ async def change_desired_state(
         for wave in reversed(order) if verb == "stop" else order:
             tasks = [
                 t for t in state.of_stack(name).tasks
-                if t.service in wave and t.service in chosen and t.desired != "guest"
+                if t.service in wave and t.service in chosen and t.desired != "oneoff"
             ]
             if not tasks:
                 continue
@@ -123,7 +123,7 @@ async def _kill_after(dispatcher: Dispatcher, tasks: Sequence[Task], timeout_s: 
         status, member = dispatcher.statuses.by_task.get(task.name), dispatcher.cluster.members.get(task.node)
         if status and status.container and status.state == "stopping" and member and member.ready:
             with contextlib.suppress(PystackError):
-                await member.courier.call("POST", f"/containers/{status.container}/kill")
+                await member.client.call("POST", f"/containers/{status.container}/kill")
 
 
 async def remove(dispatcher: Dispatcher, name: str, tasks: Sequence[str], emit: Emit) -> None:

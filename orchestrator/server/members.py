@@ -11,25 +11,25 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from agent.manifest import Facts, Manifest, TaskStatus, difference
+from agent.manifest import Manifest, NodeInfo, TaskStatus, diff
 from agent.sealing import PURPOSES
-from orchestrator.couriers.courier import Courier
-from orchestrator.couriers.mailbox import Mailbox
 from orchestrator.errors import PystackError, RefusedError, UnreachableError
 from orchestrator.placement.node import Node
+from orchestrator.transport.agent_client import AgentClient
+from orchestrator.transport.manifest_publisher import EtcdManifestPublisher
 
 if TYPE_CHECKING:
-    from orchestrator.couriers.ssh import Tunnel
+    from orchestrator.transport.ssh import SshTunnel
 
 log = logging.getLogger(__name__)
 
 
-def key_of(facts: Facts, purpose: str) -> str:
+def key_of(facts: NodeInfo, purpose: str) -> str:
     """The node's public key for *purpose* ("seal" or "tunnel"), "" if it has none."""
     return facts.seal_key if purpose == "seal" else facts.tunnel_key
 
 
-def published_facts(facts: Facts) -> tuple[object, ...]:
+def published_facts(facts: NodeInfo) -> tuple[object, ...]:
     """The facts of a node that the manifests of other nodes contain: a server that starts must know them before it delivers."""
     return facts.mtu, facts.ssh_key, facts.seal_key, facts.tunnel_key, facts.addresses
 
@@ -39,16 +39,16 @@ async def _ignore(member: NodeConnection) -> None:
 
 
 class NodeConnection:
-    """*socket* is the agent's, or the local end of *tunnel*, the SSH connection that forwards it. *mailbox* is set for a node
+    """*socket* is the agent's, or the local end of *tunnel*, the SSH connection that forwards it. *manifest_publisher* is set for a node
     that reads its manifest from etcd. *manifest* makes the node's manifest, *on_status* takes each status."""
 
     def __init__(
         self, node: Node, socket: Path, manifest: Callable[[str], Manifest], on_status: Callable[[TaskStatus], None],
-        tunnel: Tunnel | None = None, mailbox: Mailbox | None = None,
+        tunnel: SshTunnel | None = None, manifest_publisher: EtcdManifestPublisher | None = None,
     ) -> None:
         self.node = node
-        self.mailbox = mailbox
-        self.courier = Courier(node.name, socket)
+        self.manifest_publisher = manifest_publisher
+        self.client = AgentClient(node.name, socket)
         self.tunnel = tunnel
         self.problem = "not connected yet"
         self.synced = asyncio.Event()
@@ -88,7 +88,7 @@ class NodeConnection:
         pause = 0.05
         while True:
             try:
-                async for status in self.courier.statuses():
+                async for status in self.client.statuses():
                     pause = 0.05
                     if status is None:
                         await self._connected()
@@ -118,7 +118,7 @@ class NodeConnection:
         """Fetch the facts of the node. Raises UnreachableError, RefusedError."""
         before = self.node.facts
         where = {"underlay": self.node.underlay}
-        facts = msgspec.convert(await self.courier.call("GET", "/pystack/facts", params=where), Facts)
+        facts = msgspec.convert(await self.client.call("GET", "/pystack/facts", params=where), NodeInfo)
         self.node = msgspec.structs.replace(self.node, facts=facts)
         for purpose in PURPOSES:
             if key_of(before, purpose) and not key_of(facts, purpose):  # it has another disk, and the key is in use
@@ -126,7 +126,7 @@ class NodeConnection:
 
     async def ask_key(self, purpose: str) -> None:
         """Fetch the node's public key for *purpose*; it makes one if it has none. Raises UnreachableError, RefusedError."""
-        made = await self.courier.call("POST", f"/pystack/keys/{purpose}")
+        made = await self.client.call("POST", f"/pystack/keys/{purpose}")
         facts = msgspec.structs.replace(self.node.facts, **{f"{purpose}_key": made["key"]})
         self.node = msgspec.structs.replace(self.node, facts=facts)
 
@@ -140,7 +140,7 @@ class NodeConnection:
         """Send the node its manifest as of now, and return when the node has it. Calls of one moment share one delivery.
 
         A node that does not answer gets it when it is back; that raises nothing. Raises RefusedError."""
-        if not self.ready and self.mailbox is None:
+        if not self.ready and self.manifest_publisher is None:
             return
         if self._delivery is None:
             self._delivery = asyncio.get_running_loop().create_future()
@@ -169,24 +169,24 @@ class NodeConnection:
 
     async def _send_manifest(self, manifest: Manifest) -> None:
         """Send the changes since the last delivery, or all of it if the node does not have that one."""
-        if self.mailbox:
-            digest = await self.mailbox.put(manifest)
+        if self.manifest_publisher:
+            digest = await self.manifest_publisher.publish(manifest)
             self._delivered = manifest
             if self.ready:
-                await self.courier.call("POST", f"/pystack/mailbox/{digest}")
+                await self.client.call("POST", f"/pystack/manifest-source/{digest}")
             return
         self._count += 1
         named = msgspec.structs.replace(manifest, serial=f"{self._epoch}.{self._count}")
         before, self._delivered = self._delivered, None
         try:
             if before is None:
-                await self.courier.deliver(named)
+                await self.client.deliver(named)
             else:
-                await self.courier.change(difference(before, named))
+                await self.client.change(diff(before, named))
         except RefusedError as error:
             if before is None or error.status != 409:
                 raise
-            await self.courier.deliver(named)
+            await self.client.deliver(named)
         self._delivered = named
 
     async def close(self) -> None:
@@ -194,6 +194,6 @@ class NodeConnection:
         if self._listener:
             self._listener.cancel()
             await asyncio.gather(self._listener, return_exceptions=True)
-        await self.courier.close()
+        await self.client.close()
         if self.tunnel:
             await self.tunnel.close()

@@ -37,7 +37,7 @@ async def create_oneoff(
         ids = await images.ids(record)
         container = msgspec.structs.replace(container, image_id=ids.get(container.image, ""),
                                             files=files_with_digests(container.files, record.contents))
-        draft = Task(name=name, stack=stack, service=service, container=container, desired="guest", where=one.where)
+        draft = Task(name=name, stack=stack, service=service, container=container, desired="oneoff", where=one.where)
         placement, current = inputs.placement(stack), state.of_stack(stack)
         task = place_oneoff(record, draft, current.tasks, placement)
         task, networks = address_oneoff(task, current, list(state.networks.values()), placement)
@@ -52,7 +52,7 @@ async def delete_oneoff(dispatcher: Dispatcher, stack: str, name: str) -> None:
     """Take back what `create_oneoff` gave. Does nothing if there is no such container."""
     async with dispatcher.state.lock(stack):
         task = dispatcher.state.tasks.get(name)
-        if task and task.desired == "guest":
+        if task and task.desired == "oneoff":
             await dispatcher.remove_tasks([name])
 
 
@@ -63,6 +63,6 @@ async def remove_oneoffs(dispatcher: Dispatcher, tasks: Sequence[Task], emit: Em
         member = dispatcher.cluster.members.get(task.node)
         if member and member.ready:
             with contextlib.suppress(RefusedError, UnreachableError):
-                await member.courier.call("DELETE", f"/containers/{task.name}", params={"force": "1", "v": "1"})
+                await member.client.call("DELETE", f"/containers/{task.name}", params={"force": "1", "v": "1"})
     if tasks:
         await dispatcher.remove_tasks([t.name for t in tasks])

@@ -25,7 +25,7 @@ async def probe_path_mtu(member: NodeConnection, members: Iterable[NodeConnectio
     probes = [(other, size) for other in others for size in sizes]
     asked = [{"source": member.node.underlay, "target": o.node.underlay, "size": s} for o, s in probes]
     try:
-        echoes = await member.courier.call("POST", "/pystack/probe", json=asked)
+        echoes = await member.client.call("POST", "/pystack/probe", json=asked)
     except PystackError:
         return None
     largest: dict[str, int] = {}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from agent.manifest import Record
+from agent.manifest import WireStruct
 from orchestrator.planning.state import Plan
 from orchestrator.stackfile.model import Stack
 
 
-class StackRecord(Record, frozen=True, kw_only=True):
+class StackRecord(WireStruct, frozen=True, kw_only=True):
     """A stack as it was applied: when, by whom, and why (*message*). *source* is REPOSITORY@COMMIT if git is its source."""
 
     stack: Stack
@@ -18,7 +18,7 @@ class StackRecord(Record, frozen=True, kw_only=True):
     source: str = ""
 
 
-class UpOptions(Record, frozen=True, kw_only=True):
+class UpOptions(WireStruct, frozen=True, kw_only=True):
     """Options of `up` and `plan`. *wait*: until all tasks are up; *attached*: only until all were started. *no_start* creates
     everything and starts nothing; *no_tasks* creates only networks and volumes. *moves* maps tasks to nodes."""
 
@@ -40,7 +40,7 @@ class UpOptions(Record, frozen=True, kw_only=True):
     moves: dict[str, str] = {}
 
 
-class SavedPlan(Record, frozen=True, kw_only=True):
+class SavedPlan(WireStruct, frozen=True, kw_only=True):
     """A plan, and the stack and options that it was made from."""
 
     stack: Stack

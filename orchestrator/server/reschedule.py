@@ -81,7 +81,7 @@ class Rescheduler:
                 if t.node in silent - self._cluster.ready and t.service in mobile and t.desired == "running"
                 and not self._is_done(t)
             }
-            nodes = reassign(stack, [t for t in current.tasks if t.desired != "guest"], placement, lost)
+            nodes = reassign(stack, [t for t in current.tasks if t.desired != "oneoff"], placement, lost)
             moved = [msgspec.structs.replace(t, node=nodes[t.name]) for t in current.tasks if t.name in nodes]
             networks = networks_after_move(moved, current, list(state.networks.values()), placement)
             failures = await prepare_nodes(self._cluster, self._images, moved, networks, ignore)

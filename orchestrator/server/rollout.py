@@ -147,7 +147,7 @@ class Rollout:
         one = self.services.get(name)
         if one is None:
             return
-        held = [t for t in self.tasks[name] if t.desired == "hold"]
+        held = [t for t in self.tasks[name] if t.desired == "waiting"]
         rolling = self.rolling.get(name, {})
         if held or rolling:
             for dependency in self._needs(one):

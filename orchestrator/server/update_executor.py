@@ -44,7 +44,7 @@ class UpdateExecutor:
 
     async def surge(self, service: str, count: int) -> list[Task]:
         """Start *count* more tasks of *service*, as if it had more replicas. Raises PystackError if no node can take them."""
-        there = [t for t in self._plan.desired.tasks if t.service == service and t.desired != "guest"]
+        there = [t for t in self._plan.desired.tasks if t.service == service and t.desired != "oneoff"]
         one = next(s for s in self._stack.services if s.name == service)
         if not one.mode.startswith("replicated"):
             raise PystackError("it has a task on each node")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from orchestrator.stackfile.load_context import LoadContext
 from orchestrator.stackfile.model import Service
-from orchestrator.stackfile.reading import Reading
 
 
-def check_dependencies(reading: Reading, active: Mapping[str, Service], known: Mapping[str, Service]) -> None:
+def check_dependencies(reading: LoadContext, active: Mapping[str, Service], known: Mapping[str, Service]) -> None:
     """Names that do not exist, services that a profile leaves out, and cycles."""
     for one in active.values():
         for dependency in one.depends_on:

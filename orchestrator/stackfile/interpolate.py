@@ -85,7 +85,7 @@ def _braced(
     return value or "", at + 1
 
 
-class Named(msgspec.Struct, frozen=True, kw_only=True):
+class NamedVariable(msgspec.Struct, frozen=True, kw_only=True):
     """A variable that a text names, and what stands there where it has no value, or where it has one (*alternate*)."""
 
     name: str
@@ -97,7 +97,7 @@ class Named(msgspec.Struct, frozen=True, kw_only=True):
 _NAMED = re.compile(r"\$(?:(?P<dollar>\$)|(?P<plain>[A-Za-z_]\w*)|\{(?P<braced>[A-Za-z_]\w*)(?P<op>:?[-?+])?)")
 
 
-def named(text: str) -> Iterator[Named]:
+def named(text: str) -> Iterator[NamedVariable]:
     """The variables of *text*, in order; those within a default too."""
     for match in _NAMED.finditer(text):
         if match["dollar"]:
@@ -110,7 +110,7 @@ def named(text: str) -> Iterator[Named]:
                 depth += (text[at] == "{") - (text[at] == "}")
                 at += 1
             word = text[match.end() : at - 1]
-        yield Named(
+        yield NamedVariable(
             name=name, required=operator == "?", default=word if operator == "-" else "",
             alternate=word if operator == "+" else "",
         )

@@ -13,14 +13,14 @@ from typing import Any
 import msgspec
 
 from agent.manifest import Attachment, Mount
-from orchestrator.stackfile import naming, service, shape, sources
-from orchestrator.stackfile.derived import Provided, split_provided, with_preparations
+from orchestrator.stackfile import naming, service, sources, validate
 from orchestrator.stackfile.graph import check_dependencies
+from orchestrator.stackfile.load_context import LoadContext
+from orchestrator.stackfile.marked_document import MarkedDocument, Path_
 from orchestrator.stackfile.model import Service, Stack, StackNetwork, StackVolume
+from orchestrator.stackfile.pre_start import Provided, expand_pre_start, split_provided
 from orchestrator.stackfile.problem import Mark, Problem, StackFileError
-from orchestrator.stackfile.reading import Reading
 from orchestrator.stackfile.resources import contents_of, networks_of, volumes_of
-from orchestrator.stackfile.tree import Path_, Tree
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -58,11 +58,11 @@ def load(options: Options, environment: Mapping[str, str]) -> Loaded:
     directory = Path(options.project_directory or paths[0].parent).resolve()
     variables = sources.variables_of(directory, options.env_files, environment, start)
     problems: list[Problem] = []
-    merged = sources.read(paths, sources.Place(directory, variables, interpolate=options.interpolate), problems)
+    merged = sources.read(paths, sources.SourceContext(directory, variables, interpolate=options.interpolate), problems)
     name = _project_name(options, environment, variables, merged, directory, problems)
     if not merged.value and not problems:
         raise StackFileError([Problem(where=Mark(str(paths[0]), 0, 0), what="the file is empty", fix="begin with `services:`")])
-    reading = Reading(merged, directory, variables, name, consistent=options.consistency)
+    reading = LoadContext(merged, directory, variables, name, consistent=options.consistency)
     reading.problems += problems
     if not options.interpolate:  # what variables stand for is not known: nothing can be said of a value
         if problems:
@@ -75,14 +75,14 @@ def load(options: Options, environment: Mapping[str, str]) -> Loaded:
         raise StackFileError(reading.problems)
     containers, providers = split_provided(services)
     stack = Stack(
-        name=name, services=tuple(with_preparations(containers)), networks=networks, volumes=volumes, contents=contents
+        name=name, services=tuple(expand_pre_start(containers)), networks=networks, volumes=volumes, contents=contents
     )
     warnings = tuple(sorted(reading.warnings, key=lambda p: p.where))
     return Loaded(stack, merged.value, warnings, directory, services, variables, providers)
 
 
 def _project_name(
-    options: Options, environment: Mapping[str, str], variables: Mapping[str, str], merged: Tree, directory: Path,
+    options: Options, environment: Mapping[str, str], variables: Mapping[str, str], merged: MarkedDocument, directory: Path,
     problems: list[Problem],
 ) -> str:
     """-p, COMPOSE_PROJECT_NAME, `name:`, the folder's name: the first there is."""
@@ -105,11 +105,11 @@ def _project_name(
 
 
 def _read(
-    reading: Reading, options: Options, variables: Mapping[str, str]
+    reading: LoadContext, options: Options, variables: Mapping[str, str]
 ) -> tuple[tuple[Service, ...], tuple[StackNetwork, ...], tuple[StackVolume, ...]]:
     """Services, those that no profile leaves out, with the networks and volumes that there are; cross-checked."""
     document = reading.tree.value
-    shape.check(reading, document)
+    validate.check(reading, document)
     bodies = reading.mapping(document.get("services"), ("services",))
     services = {}
     for name, body in bodies.items():
@@ -120,7 +120,7 @@ def _read(
     wanted = {*options.profiles, *variables.get("COMPOSE_PROFILES", "").split(",")} - {""}
     def is_asked_for(name: str) -> bool:
         profiles = bodies[name].get("profiles")
-        if "*" in wanted or name in options.named or not profiles or not reading.sound(("services", name, "profiles")):
+        if "*" in wanted or name in options.named or not profiles or not reading.is_valid(("services", name, "profiles")):
             return True
         return bool(wanted & set(profiles))
 
@@ -134,7 +134,7 @@ def _read(
 
 
 def _attach(
-    reading: Reading, one: Service, networks: dict[str, StackNetwork], volumes: dict[str, StackVolume],
+    reading: LoadContext, one: Service, networks: dict[str, StackNetwork], volumes: dict[str, StackVolume],
     services: Mapping[str, Service],
 ) -> Service:
     """Put the real names of networks and volumes in; the default network where nothing else is said."""
@@ -183,7 +183,7 @@ def _attach(
     return msgspec.structs.replace(one, container=container)
 
 
-def _no_double_targets(reading: Reading, path: Path_, mounts: Sequence[Mount]) -> None:
+def _no_double_targets(reading: LoadContext, path: Path_, mounts: Sequence[Mount]) -> None:
     seen: set[str] = set()
     for number, mount in enumerate(mounts):
         if mount.target in seen:
@@ -191,7 +191,7 @@ def _no_double_targets(reading: Reading, path: Path_, mounts: Sequence[Mount]) -
         seen.add(mount.target)
 
 
-def _check_ports(reading: Reading, services: Sequence[Service]) -> None:
+def _check_ports(reading: LoadContext, services: Sequence[Service]) -> None:
     """Two services of one host cannot publish one port; replicas share one, but not that of one address."""
     taken: dict[tuple[str, int, str], str] = {}
     for one in services:

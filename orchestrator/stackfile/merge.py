@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from orchestrator.stackfile.tree import Path_, Tree, without
+from orchestrator.stackfile.marked_document import MarkedDocument, Path_, without
 
 Rule = Callable[[Any, Any], Any]
 
@@ -143,7 +143,7 @@ def merge_values(base: Any, over: Any, path: tuple[str, ...]) -> Any:
     return over
 
 
-def merge(base: Tree, over: Tree) -> Tree:
+def merge(base: MarkedDocument, over: MarkedDocument) -> MarkedDocument:
     """*over* laid on *base*, its `!reset` and `!override` obeyed; marks of the later file win, those of appended list
     items point at their mapping."""
     below, above = base.value, over.value
@@ -154,4 +154,4 @@ def merge(base: Tree, over: Tree) -> Tree:
     value = merge_values(below, above, ())
     marks: dict[Path_, Any] = dict(base.marks)
     marks.update({p: m for p, m in over.marks.items() if not any(isinstance(part, int) for part in p) or p not in marks})
-    return Tree(value, marks)
+    return MarkedDocument(value, marks)

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from agent.manifest import Mount
-from orchestrator.stackfile.rows import Draft, Fields, flag, permissions, scalar, size
-from orchestrator.stackfile.tree import Path_
+from orchestrator.stackfile.field_readers import Fields, ServiceContext, flag, permissions, scalar, size
+from orchestrator.stackfile.marked_document import Path_
 
 
-def volumes(draft: Draft, value: Any, path: Path_) -> Fields:
+def volumes(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     out = []
     for number, item in enumerate(draft.reading.sequence(value, path)):
         at = (*path, number)
@@ -20,7 +20,7 @@ def volumes(draft: Draft, value: Any, path: Path_) -> Fields:
     return {"mounts": tuple(out)}
 
 
-def _short_mount(draft: Draft, item: str, at: Path_) -> Mount | None:
+def _short_mount(draft: ServiceContext, item: str, at: Path_) -> Mount | None:
     try:
         return split_mount(item, lambda text: str(draft.reading.host_path(text)))
     except ValueError as error:
@@ -48,7 +48,7 @@ def split_mount(text: str, host_path: Callable[[str], str]) -> Mount:
     return Mount(kind="volume", source=source, target=target, read_only="ro" in options, nocopy="nocopy" in options)
 
 
-def _long_mount(draft: Draft, item: dict[str, Any], at: Path_) -> Mount | None:
+def _long_mount(draft: ServiceContext, item: dict[str, Any], at: Path_) -> Mount | None:
     shape, target = item.get("type", "volume"), scalar(item.get("target"))
     if shape not in ("bind", "volume", "tmpfs", "image"):
         draft.reading.check((*at, "type"), f"type {shape!r} is not supported", "bind, volume, tmpfs or image")
@@ -89,7 +89,7 @@ def _long_mount(draft: Draft, item: dict[str, Any], at: Path_) -> Mount | None:
     return Mount(**fields)
 
 
-def tmpfs(draft: Draft, value: Any, path: Path_) -> Fields:
+def tmpfs(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     out = []
     for number, item in enumerate(value if isinstance(value, list) else [value]):
         target, _, options = scalar(item).partition(":")

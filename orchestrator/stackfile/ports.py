@@ -7,8 +7,8 @@ import re
 from typing import Any, Literal
 
 from agent.manifest import Port
-from orchestrator.stackfile.rows import Draft, Fields, scalar
-from orchestrator.stackfile.tree import Path_
+from orchestrator.stackfile.field_readers import Fields, ServiceContext, scalar
+from orchestrator.stackfile.marked_document import Path_
 
 _PORT = re.compile(
     r"(?:(?:\[(?P<v6>[0-9a-fA-F:]+)\]|(?P<v4>[0-9]+(?:\.[0-9]+){1,3})):)?(?:(?P<pub>\d+(?:-\d+)?)?:)?(?P<target>\d+(?:-\d+)?)"
@@ -16,7 +16,7 @@ _PORT = re.compile(
 )
 
 
-def ports(draft: Draft, value: Any, path: Path_) -> Fields:
+def ports(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     out: list[Port] = []
     for number, item in enumerate(draft.reading.sequence(value, path)):
         at = (*path, number)

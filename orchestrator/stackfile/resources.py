@@ -8,10 +8,10 @@ from collections.abc import Mapping, Set
 from typing import Any
 
 from agent.manifest import VOLUME_DRIVERS, Subnet, is_encrypted, volume_driver
-from orchestrator.stackfile import merge, rows
+from orchestrator.stackfile import field_readers, merge
+from orchestrator.stackfile.load_context import LoadContext
+from orchestrator.stackfile.marked_document import Path_
 from orchestrator.stackfile.model import StackContent, StackNetwork, StackVolume
-from orchestrator.stackfile.reading import Reading
-from orchestrator.stackfile.tree import Path_
 
 MTU = "com.docker.network.driver.mtu"
 MACVLAN, IPVLAN = ("bridge", "private", "vepa", "passthru"), ("l2", "l3", "l3s")
@@ -22,22 +22,22 @@ LAN_OPTIONS: dict[str, dict[str, tuple[str, ...]]] = {
 """The options of networks on a LAN, with the words that each may be; () is anything."""
 
 
-def networks_of(reading: Reading, document: dict[str, Any]) -> dict[str, StackNetwork]:
+def networks_of(reading: LoadContext, document: dict[str, Any]) -> dict[str, StackNetwork]:
     out = {}
     for key, value in reading.mapping(document.get("networks"), ("networks",)).items():
         path: Path_ = ("networks", key)
         body = reading.mapping(value, path)
-        if not reading.sound(path):
+        if not reading.is_valid(path):
             continue
         driver = body.get("driver") or ""
         opts = merge.as_mapping(body.get("driver_opts"))
-        if driver not in ("", "overlay") and is_encrypted((k, rows.scalar(v)) for k, v in opts.items()):
+        if driver not in ("", "overlay") and is_encrypted((k, field_readers.scalar(v)) for k, v in opts.items()):
             # traffic that somebody believes to be secret must not go out in the clear
             reading.check((*path, "driver_opts", "encrypted"), f"a network with the driver {driver} cannot be encrypted",
                           "take the option out, or the driver: it is overlay where nothing else is said")
         if driver in LAN_OPTIONS:
             _check_lan(reading, driver, opts, path)
-        mtu = rows.scalar(opts[MTU]) if MTU in opts else "1500"
+        mtu = field_readers.scalar(opts[MTU]) if MTU in opts else "1500"
         if not (re.fullmatch(r"[0-9]{1,5}", mtu) and 68 <= int(mtu) < 1 << 16):
             reading.problem((*path, "driver_opts", MTU), f"{mtu!r} is no MTU", "a number from 68 to 65535")
         subnets: list[Subnet] = []
@@ -65,20 +65,20 @@ def networks_of(reading: Reading, document: dict[str, Any]) -> dict[str, StackNe
         if external is True:
             _external_alone(reading, body, path)
         given = body.get("name") or (external.get("name") if isinstance(external, dict) else None)
-        name = str(given or (key if rows.flag(external) else f"{reading.name}_{key}"))
+        name = str(given or (key if field_readers.flag(external) else f"{reading.name}_{key}"))
         if len(name) > 255:
             reading.problem(path, f"the name {name[:40]}… has more than 255 characters")
             continue
         out[key] = StackNetwork(
             key=key, name=name, driver="" if driver == "default" else driver, subnets=tuple(subnets),
-            internal=rows.flag(body.get("internal")), ipv6=rows.flag(body.get("enable_ipv6")), external=rows.flag(external),
+            internal=field_readers.flag(body.get("internal")), ipv6=field_readers.flag(body.get("enable_ipv6")), external=field_readers.flag(external),
             options=_pairs(body.get("driver_opts")),
             labels=_pairs(body.get("labels")), where=str(reading.mark(path)),
         )
     return out
 
 
-def _check_lan(reading: Reading, driver: str, options: Mapping[str, Any], path: Path_) -> None:
+def _check_lan(reading: LoadContext, driver: str, options: Mapping[str, Any], path: Path_) -> None:
     known = LAN_OPTIONS[driver]
     for key, value in options.items():
         at = (*path, "driver_opts", key)
@@ -89,7 +89,7 @@ def _check_lan(reading: Reading, driver: str, options: Mapping[str, Any], path: 
 
 
 def _pool(
-    reading: Reading, pool: dict[str, Any], at: Path_, cidr: ipaddress.IPv4Network | ipaddress.IPv6Network, gateway: str
+    reading: LoadContext, pool: dict[str, Any], at: Path_, cidr: ipaddress.IPv4Network | ipaddress.IPv6Network, gateway: str
 ) -> Subnet | None:
     """One entry of ipam.config, its range and reserved addresses checked."""
     span, reserved = str(pool.get("ip_range") or ""), []
@@ -112,12 +112,12 @@ def _pool(
     return Subnet(cidr=str(cidr), gateway=gateway, ip_range=span, reserved=tuple(reserved))
 
 
-def volumes_of(reading: Reading, document: dict[str, Any]) -> dict[str, StackVolume]:
+def volumes_of(reading: LoadContext, document: dict[str, Any]) -> dict[str, StackVolume]:
     out = {}
     for key, value in reading.mapping(document.get("volumes"), ("volumes",)).items():
         path: Path_ = ("volumes", key)
         body = reading.mapping(value, path)
-        if not reading.sound(path):
+        if not reading.is_valid(path):
             continue
         driver = volume_driver(str(body.get("driver") or ""))
         if driver not in VOLUME_DRIVERS:
@@ -130,11 +130,11 @@ def volumes_of(reading: Reading, document: dict[str, Any]) -> dict[str, StackVol
         external = body.get("external")
         if external is True:
             _external_alone(reading, body, path)
-        wish = reading.mapping(body.get("x-volume"), (*path, "x-volume"))
+        spec = reading.mapping(body.get("x-volume"), (*path, "x-volume"))
         given = body.get("name") or (external.get("name") if isinstance(external, dict) else None)
         out[key] = StackVolume(
-            key=key, name=str(given or (key if rows.flag(external) else f"{reading.name}_{key}")), external=rows.flag(external),
-            follow=rows.flag(wish.get("follow")), driver=driver,
+            key=key, name=str(given or (key if field_readers.flag(external) else f"{reading.name}_{key}")), external=field_readers.flag(external),
+            follow=field_readers.flag(spec.get("follow")), driver=driver,
             options=_pairs(body.get("driver_opts")),
             labels=_pairs(body.get("labels")), where=str(reading.mark(path)),
         )
@@ -144,7 +144,7 @@ def volumes_of(reading: Reading, document: dict[str, Any]) -> dict[str, StackVol
 SOURCES = {"config": ("file", "environment", "content"), "secret": ("file", "environment")}
 
 
-def contents_of(reading: Reading, document: dict[str, Any], used: Set[tuple[str, str]]) -> tuple[StackContent, ...]:
+def contents_of(reading: LoadContext, document: dict[str, Any], used: Set[tuple[str, str]]) -> tuple[StackContent, ...]:
     """Configs and secrets that services use, *used* by kind and key; the client reads what they contain."""
     out = []
     for kind in ("config", "secret"):
@@ -152,26 +152,26 @@ def contents_of(reading: Reading, document: dict[str, Any], used: Set[tuple[str,
         for key, value in reading.mapping(document.get(section), (section,)).items():
             path: Path_ = (section, key)
             body = reading.mapping(value, path)
-            if not reading.sound(path):
+            if not reading.is_valid(path):
                 continue
             external = body.get("external")
             if external is True:
                 _external_alone(reading, body, path)
             given = [s for s in SOURCES[kind] if s in body]
-            if not rows.flag(external) and len(given) != 1:
+            if not field_readers.flag(external) and len(given) != 1:
                 what = f"says both {' and '.join(given)}" if given else "does not say where its content is"
                 reading.problem(path, what, f"use one of {', '.join(f'{s}:' for s in SOURCES[kind])} or external: true")
             elif (kind, key) in used:
                 name = body.get("name") or (external.get("name") if isinstance(external, dict) else None)
                 out.append(StackContent(
-                    kind=kind, key=key, external=rows.flag(external), where=str(reading.mark(path)),
-                    name=str(name or (key if rows.flag(external) else f"{reading.name}_{key}")),
-                    content=None if rows.flag(external) else _read(reading, given[0], rows.scalar(body[given[0]]), path),
+                    kind=kind, key=key, external=field_readers.flag(external), where=str(reading.mark(path)),
+                    name=str(name or (key if field_readers.flag(external) else f"{reading.name}_{key}")),
+                    content=None if field_readers.flag(external) else _read(reading, given[0], field_readers.scalar(body[given[0]]), path),
                 ))
     return tuple(out)
 
 
-def _read(reading: Reading, source: str, value: str, path: Path_) -> bytes:
+def _read(reading: LoadContext, source: str, value: str, path: Path_) -> bytes:
     if source == "content":
         return value.encode()
     if source == "environment":
@@ -187,7 +187,7 @@ def _read(reading: Reading, source: str, value: str, path: Path_) -> bytes:
         return b""
 
 
-def _external_alone(reading: Reading, body: Mapping[str, Any], path: Path_) -> None:
+def _external_alone(reading: LoadContext, body: Mapping[str, Any], path: Path_) -> None:
     """What somebody else made is taken as it is."""
     for key in body:
         if key not in ("external", "name") and not key.startswith("x-"):
@@ -195,4 +195,4 @@ def _external_alone(reading: Reading, body: Mapping[str, Any], path: Path_) -> N
 
 
 def _pairs(value: Any) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted((k, rows.scalar(v)) for k, v in merge.as_mapping(value).items()))
+    return tuple(sorted((k, field_readers.scalar(v)) for k, v in merge.as_mapping(value).items()))

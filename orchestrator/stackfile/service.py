@@ -14,19 +14,12 @@ import msgspec
 
 from agent.manifest import Container, Device, DeviceRate, DeviceRequest, File, Healthcheck, Hook
 from orchestrator.stackfile import envfile
-from orchestrator.stackfile.attaching import mac_address, network_mode, networks, service_links
-from orchestrator.stackfile.building import build
+from orchestrator.stackfile.build import build
 from orchestrator.stackfile.deploy import deploy, device_requests, x_placement
-from orchestrator.stackfile.interpolate import InvalidError
-from orchestrator.stackfile.merge import as_mapping
-from orchestrator.stackfile.model import Dependency, Placement, Provider, Service, StartHook, WatchRule
-from orchestrator.stackfile.mounts import tmpfs, volumes
-from orchestrator.stackfile.ports import ports
-from orchestrator.stackfile.reading import Reading
-from orchestrator.stackfile.rows import (
-    Draft,
+from orchestrator.stackfile.field_readers import (
+    FieldReader,
     Fields,
-    Row,
+    ServiceContext,
     boolean,
     command_line,
     decimal,
@@ -43,7 +36,14 @@ from orchestrator.stackfile.rows import (
     ulimits,
     words,
 )
-from orchestrator.stackfile.tree import Path_
+from orchestrator.stackfile.interpolate import InvalidError
+from orchestrator.stackfile.load_context import LoadContext
+from orchestrator.stackfile.marked_document import Path_
+from orchestrator.stackfile.merge import as_mapping
+from orchestrator.stackfile.model import Dependency, Placement, Provider, Service, StartHook, WatchRule
+from orchestrator.stackfile.mounts import tmpfs, volumes
+from orchestrator.stackfile.networks import mac_address, network_mode, networks, service_links
+from orchestrator.stackfile.ports import ports
 from orchestrator.stackfile.units import parse_duration
 
 CDI_NAME = re.compile(r"[A-Za-z][\w.-]*/[A-Za-z][\w.-]*=[A-Za-z0-9][\w.:-]*")
@@ -57,12 +57,12 @@ SERVICE_FIELDS = (
 # --- keys with a shape of their own ----------------------------------------------------------------------------
 
 
-def environment(draft: Draft, value: Any, path: Path_) -> Fields:
+def environment(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     """env_file first, then environment; a name without a value comes from the client's environment, if it is there."""
     del value, path
     reading = draft.reading
     found: dict[str, str | None] = {}
-    if not (reading.sound((*draft.path, "env_file")) and reading.sound((*draft.path, "environment"))):
+    if not (reading.is_valid((*draft.path, "env_file")) and reading.is_valid((*draft.path, "environment"))):
         return {}
     listed = draft.body.get("env_file")
     entries = listed if isinstance(listed, list) else [listed] if listed is not None else []
@@ -84,7 +84,7 @@ def environment(draft: Draft, value: Any, path: Path_) -> Fields:
     return {"environment": tuple((k, v) for k, v in found.items() if v is not None)}
 
 
-def restart(draft: Draft, value: Any, path: Path_) -> Fields:
+def restart(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     policy, _, count = ("no" if value is False else scalar(value)).partition(":")
     if policy not in ("no", "always", "unless-stopped", "on-failure") or (count and not count.isdigit()):
         draft.problem(path, f"{scalar(value)!r} is no restart policy", "no, always, unless-stopped or on-failure[:N]")
@@ -92,7 +92,7 @@ def restart(draft: Draft, value: Any, path: Path_) -> Fields:
     return {"restart": policy, "restart_max": int(count or 0)}
 
 
-def healthcheck(draft: Draft, value: Any, path: Path_) -> Fields:
+def healthcheck(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     body = draft.reading.mapping(value, path)
     fields: Fields = {}
     for key, item in body.items():
@@ -118,7 +118,7 @@ def healthcheck(draft: Draft, value: Any, path: Path_) -> Fields:
     return {"healthcheck": Healthcheck(**fields), **problem}
 
 
-def devices(draft: Draft, value: Any, path: Path_) -> Fields:
+def devices(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     out = []
     for number, item in enumerate(draft.reading.sequence(value, path)):
         if isinstance(item, dict):
@@ -137,7 +137,7 @@ def devices(draft: Draft, value: Any, path: Path_) -> Fields:
     return {"devices": tuple(out), "device_requests": tuple(draft.requests)}
 
 
-def userns_mode(draft: Draft, value: Any, path: Path_) -> Fields:
+def userns_mode(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     mode = {"private": "auto"}.get(scalar(value), scalar(value))
     if mode not in ("", "host", "auto"):
         draft.reading.check(path, f"{scalar(value)!r} has no effect", "write auto, for a user namespace of its own, or host")
@@ -145,7 +145,7 @@ def userns_mode(draft: Draft, value: Any, path: Path_) -> Fields:
     return {"userns_mode": mode}
 
 
-def gpus(draft: Draft, value: Any, path: Path_) -> Fields:
+def gpus(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     """`all`, or what `deploy.resources.reservations.devices` has, with the capability gpu."""
     if value == "all":
         draft.requests.append(DeviceRequest(count=-1, capabilities=("gpu",)))
@@ -153,7 +153,7 @@ def gpus(draft: Draft, value: Any, path: Path_) -> Fields:
     return device_requests(draft, value, path, "gpu")
 
 
-def platform(draft: Draft, value: Any, path: Path_) -> Fields:
+def platform(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     """os[/arch[/variant]]: where the service can run."""
     system, _, rest = scalar(value).partition("/")
     arch = rest.partition("/")[0]
@@ -163,7 +163,7 @@ def platform(draft: Draft, value: Any, path: Path_) -> Fields:
     return {}
 
 
-def depends_on(draft: Draft, value: Any, path: Path_) -> Fields:
+def depends_on(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     out = []
     body = dict.fromkeys(value) if isinstance(value, list) else draft.reading.mapping(value, path)
     for name, item in body.items():
@@ -194,7 +194,7 @@ _RATES = {"device_read_bps": "read_bps", "device_write_bps": "write_bps", "devic
           "device_write_iops": "write_iops"}
 
 
-def blkio_config(draft: Draft, value: Any, path: Path_) -> Fields:
+def blkio_config(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     body = draft.reading.mapping(value, path)
     fields: Fields = integer("blkio_weight", 10, 1000)(draft, body["weight"], (*path, "weight")) if "weight" in body else {}
     rates = []
@@ -213,7 +213,7 @@ def blkio_config(draft: Draft, value: Any, path: Path_) -> Fields:
     return {**fields, "blkio": tuple(rates)}
 
 
-def provider(draft: Draft, value: Any, path: Path_) -> Fields:
+def provider(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     body = draft.reading.mapping(value, path)
     given = draft.reading.mapping(body.get("options"), (*path, "options"))
     options = [(k, scalar(i)) for k, v in given.items() for i in (v if isinstance(v, list) else [v])]
@@ -222,7 +222,7 @@ def provider(draft: Draft, value: Any, path: Path_) -> Fields:
     return {"provider": Provider(type=scalar(body["type"]), options=tuple(options))}
 
 
-def pre_start(draft: Draft, value: Any, path: Path_) -> Fields:
+def pre_start(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     """Containers that run to their ends, one after the other, before the service starts."""
     out = []
     for number, item in enumerate(draft.reading.sequence(value, path)):
@@ -235,7 +235,7 @@ def pre_start(draft: Draft, value: Any, path: Path_) -> Fields:
     return {"pre_start": tuple(out)}
 
 
-def logging(draft: Draft, value: Any, path: Path_) -> Fields:
+def logging(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     body = draft.reading.mapping(value, path)
     driver = scalar(body.get("driver", "json-file"))
     if driver not in ("json-file", "local", "none", "syslog", "journald"):
@@ -244,7 +244,7 @@ def logging(draft: Draft, value: Any, path: Path_) -> Fields:
     return {"log_driver": driver, "log_options": tuple(sorted((k, scalar(v)) for k, v in options.items()))}
 
 
-def pull_policy(draft: Draft, value: Any, path: Path_) -> Fields:
+def pull_policy(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     known = ("always", "never", "missing", "build", "daily", "weekly")
     policy = {"if_not_present": "missing"}.get(scalar(value), scalar(value))
     if policy == "refresh":
@@ -260,10 +260,10 @@ def pull_policy(draft: Draft, value: Any, path: Path_) -> Fields:
     return {"pull_policy": policy}
 
 
-def granted(kind_: str, folder: str) -> Row:
+def granted(kind_: str, folder: str) -> FieldReader:
     """`configs:` and `secrets:` of a service: what the file declares under that name, as files of the container."""
 
-    def row(draft: Draft, value: Any, path: Path_) -> Fields:
+    def row(draft: ServiceContext, value: Any, path: Path_) -> Fields:
         out = []
         for number, item in enumerate(draft.reading.sequence(value, path)):
             at = (*path, number)
@@ -286,7 +286,7 @@ def granted(kind_: str, folder: str) -> Row:
     return row
 
 
-def label_file(draft: Draft, value: Any, path: Path_) -> Fields:
+def label_file(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     """Files of NAME=VALUE lines, below `labels`."""
     found: dict[str, str] = {}
     for number, item in enumerate(value if isinstance(value, list) else [value]):
@@ -299,7 +299,7 @@ def label_file(draft: Draft, value: Any, path: Path_) -> Fields:
     return {"labels": tuple(sorted({**found, **own}.items()))}
 
 
-def develop(draft: Draft, value: Any, path: Path_) -> Fields:
+def develop(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     """Rules of `pystack watch`."""
     out = []
     for number, rule in enumerate(draft.reading.mapping(value, path).get("watch") or ()):
@@ -319,10 +319,10 @@ def develop(draft: Draft, value: Any, path: Path_) -> Fields:
     return {"watch": tuple(out)}
 
 
-def hooks(field: str) -> Row:
+def hooks(field: str) -> FieldReader:
     """`post_start:` and `pre_stop:`: commands that run inside the container."""
 
-    def row(draft: Draft, value: Any, path: Path_) -> Fields:
+    def row(draft: ServiceContext, value: Any, path: Path_) -> Fields:
         out = []
         known = ("command", "user", "privileged", "working_dir", "environment")
         for number, item in enumerate(draft.reading.sequence(value, path)):
@@ -341,7 +341,7 @@ def hooks(field: str) -> Row:
     return row
 
 
-def _hook(draft: Draft, body: dict[str, Any], words: tuple[str, ...]) -> Hook:
+def _hook(draft: ServiceContext, body: dict[str, Any], words: tuple[str, ...]) -> Hook:
     variables = {k: draft.reading.environment.get(k, "") if v is None else scalar(v)
                  for k, v in as_mapping(body.get("environment")).items()}
     return Hook(
@@ -350,13 +350,13 @@ def _hook(draft: Draft, body: dict[str, Any], words: tuple[str, ...]) -> Hook:
     )
 
 
-def nothing(draft: Draft, value: Any, path: Path_) -> Fields:
+def nothing(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     """Keys whose meaning another row, or nothing on the node, takes up."""
     del draft, value, path
     return {}
 
 
-KEYS: dict[str, Row] = {
+KEYS: dict[str, FieldReader] = {
     "image": text("image"),
     "build": build,
     "provider": provider,
@@ -444,17 +444,17 @@ KEYS: dict[str, Row] = {
 }
 
 
-def read(reading: Reading, name: str, value: Any) -> Service:
+def read(reading: LoadContext, name: str, value: Any) -> Service:
     """The service *name*; its problems are in *reading*."""
     path: Path_ = ("services", name)
     body = reading.mapping(value, path)
-    draft = Draft(reading, name, body)
+    draft = ServiceContext(reading, name, body)
     fields: Fields = environment(draft, None, path)
     for key, item in body.items():
         at = (*path, key)
-        if key in KEYS and reading.sound(at):
+        if key in KEYS and reading.is_valid(at):
             fields |= KEYS[key](draft, item, at)
-    if "label_file" in body and reading.sound((*path, "label_file")):
+    if "label_file" in body and reading.is_valid((*path, "label_file")):
         fields |= label_file(draft, body["label_file"], (*path, "label_file"))
     fields["mounts"] = (*fields.get("mounts", ()), *fields.pop("tmpfs_mounts", ()))
     fields["files"] = (*fields.pop("files_configs", ()), *fields.pop("files_secrets", ()))

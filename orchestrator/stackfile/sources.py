@@ -14,17 +14,17 @@ from typing import Any
 
 import msgspec
 
-from orchestrator.stackfile import envfile, merge, tree
+from orchestrator.stackfile import envfile, marked_document, merge
 from orchestrator.stackfile.interpolate import InvalidError, substitute
+from orchestrator.stackfile.load_context import dotted
+from orchestrator.stackfile.marked_document import MarkedDocument, Path_
 from orchestrator.stackfile.problem import Mark, Problem, StackFileError
-from orchestrator.stackfile.reading import dotted
-from orchestrator.stackfile.tree import Path_, Tree
 
 SECTIONS = ("services", "networks", "volumes", "configs", "secrets", "models")
 MAX_CHAIN = 64
 
 
-class Place(msgspec.Struct, frozen=True):
+class SourceContext(msgspec.Struct, frozen=True):
     """Where a group of files is read: *directory* is what relative paths are relative to, *variables* what `$` finds,
     *chain* the files that led here, *interpolate* whether variables are put in."""
 
@@ -34,9 +34,9 @@ class Place(msgspec.Struct, frozen=True):
     interpolate: bool = True
 
 
-def read(paths: Sequence[Path], place: Place, problems: list[Problem]) -> Tree:
+def read(paths: Sequence[Path], place: SourceContext, problems: list[Problem]) -> MarkedDocument:
     """All of *paths* as one document, later ones over earlier ones. What is wrong goes to *problems*."""
-    merged: Tree | None = None
+    merged: MarkedDocument | None = None
     for path in paths:
         one = _file(path, place, problems)
         _extends(one, merged, path, place, problems)
@@ -45,8 +45,8 @@ def read(paths: Sequence[Path], place: Place, problems: list[Problem]) -> Tree:
     return _include(merged, paths[0], place, problems)
 
 
-def _file(path: Path, place: Place, problems: list[Problem]) -> Tree:
-    one = tree.read(path, _shown(path))
+def _file(path: Path, place: SourceContext, problems: list[Problem]) -> MarkedDocument:
+    one = marked_document.read(path, _shown(path))
     if place.interpolate:
         problems += interpolate(one, place.variables)
     return one
@@ -56,7 +56,7 @@ def _shown(path: Path) -> str:
     return os.path.relpath(path) if path.resolve().is_relative_to(Path.cwd()) else str(path)
 
 
-def interpolate(document: Tree, variables: Mapping[str, str]) -> list[Problem]:
+def interpolate(document: MarkedDocument, variables: Mapping[str, str]) -> list[Problem]:
     problems: list[Problem] = []
 
     def walk(value: Any, path: Path_) -> Any:
@@ -97,7 +97,7 @@ def variables_of(
 # --- extends -----------------------------------------------------------------------------------------------------------
 
 
-def _extends(document: Tree, below: Tree | None, path: Path, place: Place, problems: list[Problem]) -> None:
+def _extends(document: MarkedDocument, below: MarkedDocument | None, path: Path, place: SourceContext, problems: list[Problem]) -> None:
     """Replace each service that extends another by what both say, in *document* itself."""
     services = document.value.get("services")
     if not isinstance(services, dict):
@@ -112,8 +112,8 @@ def _extends(document: Tree, below: Tree | None, path: Path, place: Place, probl
         if name in trail:
             problems.append(_problem(document, at, f"{' → '.join((*trail, name))} extend each other", "take one out"))
             return
-        wish = body["extends"]
-        file, base = (wish.get("file"), wish.get("service")) if isinstance(wish, dict) else (None, wish)
+        spec = body["extends"]
+        file, base = (spec.get("file"), spec.get("service")) if isinstance(spec, dict) else (None, spec)
         if not isinstance(base, str):
             problems.append(_problem(document, at, "must name a service", "extends: {service: NAME, file: FILE}"))
             return
@@ -133,17 +133,17 @@ def _extends(document: Tree, below: Tree | None, path: Path, place: Place, probl
             return
         rest = {k: v for k, v in body.items() if k != "extends"}
         # laid over the base as a later file would be, both under the one name
-        lower = source.moved(("services", base), ("services", name), {"services": {name: found}})
-        upper = document.moved(("services", name), ("services", name), {"services": {name: rest}})
+        lower = source.rebase(("services", base), ("services", name), {"services": {name: found}})
+        upper = document.rebase(("services", name), ("services", name), {"services": {name: rest}})
         both = merge.merge(lower, upper)
-        document.take(("services", name), both)
+        document.copy_marks(("services", name), both)
         services[name] = both.value["services"][name]
 
     for name in list(services):
         resolve(name, ())
 
 
-def _foreign(file: str, base: str, where: Mark, place: Place, problems: list[Problem]) -> Tree | None:
+def _foreign(file: str, base: str, where: Mark, place: SourceContext, problems: list[Problem]) -> MarkedDocument | None:
     """The document that has the service *base* of another file, its own `extends` followed, its paths absolute."""
     path = place.directory / Path(file).expanduser()
     if path.resolve() in place.chain or len(place.chain) > MAX_CHAIN:
@@ -154,7 +154,7 @@ def _foreign(file: str, base: str, where: Mark, place: Place, problems: list[Pro
         problems.append(Problem(where=where, what=f"{path} does not exist"))
         return None
     inner = msgspec.structs.replace(place, directory=path.resolve().parent, chain=(*place.chain, path.resolve()))
-    one = tree.read(path, _shown(path))
+    one = marked_document.read(path, _shown(path))
     services = one.value.get("services")
     if isinstance(services, dict):  # the others of that file are nobody's business, and may need what is not here
         wanted, todo = set(), [base]
@@ -165,11 +165,11 @@ def _foreign(file: str, base: str, where: Mark, place: Place, problems: list[Pro
             wanted.add(name)
             if not isinstance(services[name], dict):
                 continue
-            wish = services[name].get("extends")
-            if isinstance(wish, str):
-                todo.append(wish)
-            elif isinstance(wish, dict) and wish.get("file") is None:
-                todo.append(str(wish.get("service")))
+            spec = services[name].get("extends")
+            if isinstance(spec, str):
+                todo.append(spec)
+            elif isinstance(spec, dict) and spec.get("file") is None:
+                todo.append(str(spec.get("service")))
         one.value = {"services": {n: b for n, b in services.items() if n in wanted}}
     if place.interpolate:
         problems += interpolate(one, place.variables)
@@ -182,7 +182,7 @@ def _foreign(file: str, base: str, where: Mark, place: Place, problems: list[Pro
 # --- include -----------------------------------------------------------------------------------------------------------
 
 
-def _include(document: Tree, main: Path, place: Place, problems: list[Problem]) -> Tree:
+def _include(document: MarkedDocument, main: Path, place: SourceContext, problems: list[Problem]) -> MarkedDocument:
     """*document* with all that it includes; two different things of one name are an error."""
     entries = document.value.pop("include", None)
     if entries is None:
@@ -205,7 +205,7 @@ def _include(document: Tree, main: Path, place: Place, problems: list[Problem]) 
     return out
 
 
-def _included(body: dict[str, Any], where: Mark, main: Path, place: Place, problems: list[Problem]) -> Tree | None:
+def _included(body: dict[str, Any], where: Mark, main: Path, place: SourceContext, problems: list[Problem]) -> MarkedDocument | None:
     listed = body["path"] if isinstance(body["path"], list) else [body["path"]]
     paths = [place.directory / Path(str(p)).expanduser() for p in listed]
     chain = (*(place.chain or (main.resolve(),)), paths[0].resolve())
@@ -222,7 +222,7 @@ def _included(body: dict[str, Any], where: Mark, main: Path, place: Place, probl
     files = [str(place.directory / str(f)) for f in (env if isinstance(env, list) else [env])]
     try:
         variables = variables_of(directory, files, place.variables)
-        inner = Place(directory, variables, chain, place.interpolate)
+        inner = SourceContext(directory, variables, chain, place.interpolate)
         found = read(paths, inner, problems)
     except StackFileError as error:
         problems += [
@@ -234,10 +234,10 @@ def _included(body: dict[str, Any], where: Mark, main: Path, place: Place, probl
     own: dict[Path_, Mapping[str, str]] = {
         (section, name): variables for section in ("configs", "secrets") for name in found.value.get(section) or ()
     }
-    return Tree(found.value, found.marks, variables={**own, **found.variables})
+    return MarkedDocument(found.value, found.marks, variables={**own, **found.variables})
 
 
-def _joined(base: Tree, included: Tree, where: Mark, problems: list[Problem]) -> Tree:
+def _joined(base: MarkedDocument, included: MarkedDocument, where: Mark, problems: list[Problem]) -> MarkedDocument:
     value = dict(base.value)
     marks = dict(base.marks)
     for section in SECTIONS:
@@ -256,7 +256,7 @@ def _joined(base: Tree, included: Tree, where: Mark, problems: list[Problem]) ->
             there[name] = body
             marks.update({p: m for p, m in included.marks.items() if p[:2] == (section, name)})
         value[section] = there
-    return Tree(value, marks, variables={**base.variables, **included.variables})
+    return MarkedDocument(value, marks, variables={**base.variables, **included.variables})
 
 
 # --- paths -------------------------------------------------------------------------------------------------------------
@@ -310,5 +310,5 @@ def _absolute_service(body: dict[str, Any], at: Any) -> None:
             rule["path"] = at(rule["path"])
 
 
-def _problem(document: Tree, path: Path_, why: str, fix: str = "") -> Problem:
+def _problem(document: MarkedDocument, path: Path_, why: str, fix: str = "") -> Problem:
     return Problem(where=document.mark(path), what=dotted(path), why=why, fix=fix)

@@ -11,12 +11,12 @@ from subprocess import DEVNULL
 
 import uvloop
 
-from agent.processes import Child
+from agent.processes import ChildProcess
 
 
 def test_a_child_ends_as_it_says_to_everybody_who_waits() -> None:
     async def both() -> list[int]:
-        child = Child("sh", "-c", "read x; exit 7", stdin=read)
+        child = ChildProcess("sh", "-c", "read x; exit 7", stdin=read)
         assert child.returncode is None
         waiting = [asyncio.create_task(child.wait()) for _ in range(2)]
         await asyncio.sleep(0)
@@ -35,7 +35,7 @@ def test_a_child_ends_as_it_says_to_everybody_who_waits() -> None:
 
 def test_a_killed_child_has_the_signal_for_its_status() -> None:
     async def kill() -> int:
-        child = Child("sleep", "100", stdin=DEVNULL)
+        child = ChildProcess("sleep", "100", stdin=DEVNULL)
         child.kill()
         return await child.wait()
 

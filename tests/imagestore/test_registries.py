@@ -16,9 +16,9 @@ from agent.errors import ImageError
 from agent.images import auth, types
 from agent.images.reference import Reference, parse
 from agent.images.registry import Registry
-from agent.images.transport import Client
-from agent.settings import Limits, Settings
-from agent.settings import Registry as Configured
+from agent.images.transport import HttpClient
+from agent.settings import ImageLimits, Settings
+from agent.settings import RegistrySettings as Configured
 
 DATA = b"0123456789" * 100
 DIGEST = "sha256:" + hashlib.sha256(DATA).hexdigest()
@@ -65,7 +65,7 @@ async def hosts() -> AsyncIterator[tuple[Host, Host]]:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(docker_config=str(tmp_path), limits=Limits(manifest_bytes=4096, stall_s=0.3))
+    return Settings(docker_config=str(tmp_path), limits=ImageLimits(manifest_bytes=4096, stall_s=0.3))
 
 
 def registry(host: Host, settings: Settings) -> Registry:
@@ -370,7 +370,7 @@ def test_a_client_waits_for_who_is_slow_to_take_too(settings: Settings) -> None:
 def test_a_client_has_a_session_of_its_own() -> None:
     """Neither a netrc(5) nor cookies of other hosts."""
     async def main() -> None:
-        client = Client(insecure=False, stall_s=1)
+        client = HttpClient(insecure=False, stall_s=1)
         await client.open()
         assert client._session and not client._session.trust_env
         await client.close()

@@ -84,7 +84,7 @@ def test_each_direction_ends_by_itself(folders: Path, tmp_path: Path, monkeypatc
         monkeypatch.setenv("PYSTACK_CERT_PATH", str(folders / "here"))
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        listener = tls.Listener(f"tcp://127.0.0.1:{port}", tmp_path / "s")
+        listener = tls.TlsListener(f"tcp://127.0.0.1:{port}", tmp_path / "s")
         monkeypatch.setenv("PYSTACK_CERT_PATH", str(folders / "client"))
         try:
             for _ in range(20):  # the end of the input meets the output at another byte each time

@@ -371,7 +371,7 @@ def test_a_volume_that_follows_leaves_a_drained_node_with_its_users(stack: Stack
 
 
 @pytest.mark.parametrize(("machine", "point"), [
-    ("n3", "move.take"), ("n3", "move.adopt"), ("n1", "move.begun"), ("n1", "move.stopped"), ("n1", "move.arrived"),
+    ("n3", "move.receive"), ("n3", "move.commit"), ("n1", "move.begun"), ("n1", "move.stopped"), ("n1", "move.arrived"),
     ("n1", "move.switched"), ("n1", "move.settled"),
 ])
 def test_a_move_survives_a_kill_at(stack: Stack, cluster: Pystack, machine: str, point: str) -> None:

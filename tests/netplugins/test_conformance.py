@@ -11,7 +11,7 @@ import pytest
 
 from netplugins import conformance
 from netplugins.bridge import BridgeDriver
-from netplugins.driver import Bridge, Description, Driver, Endpoint, Host, Network
+from netplugins.driver import Bridge, Driver, Endpoint, HostCapabilities, Network, NetworkState
 from netplugins.macvlan import IpvlanDriver, MacvlanDriver
 from netplugins.overlay import OverlayDriver
 
@@ -49,12 +49,12 @@ class Careless:
     def __init__(self, prefix: str) -> None:
         self.calls = 0
 
-    def missing(self, network: Network, host: Host) -> tuple[str, ...]:
+    def missing(self, network: Network, host: HostCapabilities) -> tuple[str, ...]:
         return ()
 
-    def describe(self, network: Network, endpoints: list[Endpoint], host: Host) -> Description:
+    def describe(self, network: Network, endpoints: list[Endpoint], host: HostCapabilities) -> NetworkState:
         self.calls += 1
-        return Description(frozenset({Bridge(f"br{self.calls}", "02:00:00:00:00:01", 1500, ())}))
+        return NetworkState(frozenset({Bridge(f"br{self.calls}", "02:00:00:00:00:01", 1500, ())}))
 
 
 def test_a_careless_driver_is_found_out() -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.manifest import DeviceRequest, Facts
+from agent.manifest import DeviceRequest, NodeInfo
 from orchestrator.placement.columns import Columns, PlainColumns
 from orchestrator.placement.cost import cost
 from orchestrator.placement.exact import solve
@@ -42,7 +42,7 @@ def request(service: str = "s/web", **fields: Any) -> PlacementRequest:
 
 def node(number: int = 0, *, facts: dict[str, Any] | None = None, **fields: Any) -> Node:
     known = {"hostname": f"n{number}", "cpus": 4.0, "memory": 8 << 30, **(facts or {})}
-    return Node(name=f"n{number}", id=f"id{number}", facts=Facts(**known), **fields)
+    return Node(name=f"n{number}", id=f"id{number}", facts=NodeInfo(**known), **fields)
 
 
 def table_of(nodes: Sequence[Node], columns: Columns, there: Sequence[tuple[PlacementRequest, int]] = ()) -> NodeTable:
@@ -287,7 +287,7 @@ NODES = st.lists(
         taints=some("gpu=h:NoSchedule", "old:NoExecute"),
         availability=st.sampled_from(["active", "active", "active", "pause", "drain"]),
         facts=st.builds(
-            Facts,
+            NodeInfo,
             cpus=st.sampled_from([1.0, 4.0, 16.0]),
             memory=st.sampled_from([1 << 30, 32 << 30]),
             links=some("eth0", "eth1"),

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.manifest import Facts
+from agent.manifest import NodeInfo
 from orchestrator.placement.columns import PlainColumns
 from orchestrator.placement.constraints import matches, parse
 from orchestrator.placement.greedy import TaskGroup, place
@@ -29,7 +29,7 @@ def node(number: int, *, cpus: float = 4, memory: int = 8 << 30, zone: str = "a"
         id=str(number),
         labels=(("zone", zone),),
         availability=availability,  # type: ignore[arg-type]
-        facts=Facts(hostname=f"n{number}", cpus=cpus, memory=memory),
+        facts=NodeInfo(hostname=f"n{number}", cpus=cpus, memory=memory),
     )
 
 
@@ -87,7 +87,7 @@ def test_labels_are_spread_over_before_nodes() -> None:
 def test_the_first_label_goes_before_the_second() -> None:
     """Zone a has most of the nodes and racks: it gets no more than its half for that."""
     nodes = [
-        Node(name=f"n{i}", id=str(i), labels=(("zone", zone), ("rack", rack)), facts=Facts(cpus=4))
+        Node(name=f"n{i}", id=str(i), labels=(("zone", zone), ("rack", rack)), facts=NodeInfo(cpus=4))
         for i, (zone, rack) in enumerate([("a", "1"), ("a", "2"), ("a", "3"), ("b", "4")])
     ]
     request = PlacementRequest(service="s", placement=Placement(spread=("node.labels.zone", "node.labels.rack")))

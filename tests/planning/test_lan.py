@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from agent.manifest import Attachment, Container, Facts, Subnet
+from agent.manifest import Attachment, Container, NodeInfo, Subnet
 from orchestrator.placement.context import PlacementContext
 from orchestrator.placement.node import Node
 from orchestrator.planning.expand import expand
@@ -12,7 +12,7 @@ from orchestrator.planning.state import State
 from orchestrator.stackfile.model import Service, Stack, StackNetwork
 
 NODES = tuple(
-    Node(name=f"n{i}", id=f"n{i}", underlay=f"192.168.7.{i}", facts=Facts(cpus=64, memory=1 << 40, links=("eth0",)))
+    Node(name=f"n{i}", id=f"n{i}", underlay=f"192.168.7.{i}", facts=NodeInfo(cpus=64, memory=1 << 40, links=("eth0",)))
     for i in (1, 2, 3)
 )
 

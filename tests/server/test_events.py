@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from agent.manifest import Container, Task, TaskStatus
-from orchestrator.planning.state import Change, Step
+from orchestrator.planning.state import FieldChange, Step
 from orchestrator.server.api.routes import ROUTES
 from orchestrator.server.events import (
     EVENTS,
@@ -30,7 +30,7 @@ from orchestrator.server.events import (
 from orchestrator.server.openapi import document
 
 STATUS = TaskStatus(task="web-a-1", state="exited", container="c1", exit_code=1)
-STEP = Step(action="update", kind="task", name="web-a-1", reason="image changed", changes=(Change(path="image", after="b"),))
+STEP = Step(action="update", kind="task", name="web-a-1", reason="image changed", changes=(FieldChange(path="image", after="b"),))
 PULLED = {"id": "abc", "status": "Downloading", "progressDetail": {"current": 1, "total": 2}}
 SAMPLES: Sequence[tuple[Event, dict[str, Any]]] = [
     (StepEvent.of(STEP), {"event": "step", "action": "update", "kind": "task", "name": "web-a-1", "reason": "image changed",

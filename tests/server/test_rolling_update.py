@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agent.manifest import Container, Task
 from orchestrator.errors import PystackError
-from orchestrator.server.rolling_update import Outcome, update
+from orchestrator.server.rolling_update import UpdateOutcome, update
 from orchestrator.stackfile.model import Service, UpdateConfig
 
 CONFIGS = st.builds(
@@ -77,7 +77,7 @@ def test_what_an_update_leaves(pace: UpdateConfig, count: int, broken: frozenset
     before = dict(model.there)
     after = [msgspec.structs.replace(t, container=Container(image="new")) for t in before.values()]
     service = Service(name="w", container=Container(image="new"), where="f:1", update=pace)
-    outcome: Outcome = asyncio.run(update(service, before, after, model, model.wait_stable))
+    outcome: UpdateOutcome = asyncio.run(update(service, before, after, model, model.wait_stable))
     images = {n: t.container.image for n, t in model.there.items()}
     assert images.keys() == before.keys()  # no spare is left, nobody is lost
     assert not model.draining

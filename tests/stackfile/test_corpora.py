@@ -12,9 +12,9 @@ import yaml
 
 from orchestrator.errors import PystackError
 from orchestrator.stackfile import sources
+from orchestrator.stackfile.canonical import canonicalize
 from orchestrator.stackfile.load import Options, load
 from orchestrator.stackfile.merge import as_mapping
-from orchestrator.stackfile.normal import normal
 from tests.conftest import SHARED
 
 CORPORA = SHARED / "corpora"
@@ -80,7 +80,7 @@ def test_files_merge_as_the_specification_says(case: dict[str, Any]) -> None:
     if case["kind"] == "normalize":
         return check_normal(case)
     problems: list[Any] = []
-    place = sources.Place(LOADER, case["environment"], interpolate=False)
+    place = sources.SourceContext(LOADER, case["environment"], interpolate=False)
     found = sources.read([LOADER / f for f in case["files"]], place, problems).value
     want = yaml.safe_load((LOADER / case["want"]).read_text())
     assert not problems
@@ -101,7 +101,7 @@ def check_normal(case: dict[str, Any]) -> None:
     found = load(Options(files=tuple(str(LOADER / f) for f in case["files"]), consistency=False, project_name="myproject"),
                  case["environment"])
     want = yaml.safe_load((LOADER / case["want"]).read_text())
-    text = json.dumps(normal(found)).replace(str(found.directory), ".").replace("myproject", "myProject")
+    text = json.dumps(canonicalize(found)).replace(str(found.directory), ".").replace("myproject", "myProject")
     assert plain(json.loads(text)) == plain(want)
 
 

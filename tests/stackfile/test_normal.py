@@ -19,9 +19,9 @@ from orchestrator.placement.node import Node
 from orchestrator.planning.diff import plan
 from orchestrator.planning.expand import SINGLE_NODE, expand
 from orchestrator.planning.state import Plan, State
+from orchestrator.stackfile.canonical import canonicalize
 from orchestrator.stackfile.load import Loaded, Options, load
 from orchestrator.stackfile.model import Stack
-from orchestrator.stackfile.normal import normal
 from tests.stackfile.test_corpora import LOADER, cases, real_stacks
 
 
@@ -47,11 +47,11 @@ def said(loaded: Loaded) -> dict[str, Any]:
 
 
 def same_again(loaded: Loaded, folder: Path, profiles: tuple[str, ...] = ()) -> None:
-    once = normal(loaded)
+    once = canonicalize(loaded)
     (folder / "normal.yml").write_text(yaml.safe_dump(once, sort_keys=False))
     again = load(Options(files=(str(folder / "normal.yml"),), consistency=False, profiles=profiles), {})
     assert said(again) == said(loaded)
-    assert normal(again) == once
+    assert canonicalize(again) == once
 
 
 @pytest.mark.parametrize("path", real_stacks())

@@ -18,7 +18,7 @@ class Parent(StaticFilter[tuple[str, str]]):
         return request.parents
 
     def holds(self, condition: tuple[str, str], table: NodeTable) -> list[bool]:
-        return [n.facts.offers(condition[0]) for n in table.nodes]
+        return [n.facts.has_parent_link(condition[0]) for n in table.nodes]
 
     def describe(self, condition: tuple[str, str], table: NodeTable, row: int, *, ok: bool) -> str:
         parent, network = condition

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from agent.manifest import Record
+from agent.manifest import WireStruct
 from orchestrator.server.api.responses import PLANE, json_response, row
 from orchestrator.server.contents import ExternalContent
 from orchestrator.server.plane import ControlPlane
 
 
-class ContentRow(Record, frozen=True, kw_only=True):
+class ContentRow(WireStruct, frozen=True, kw_only=True):
     """A config or secret, and the stacks that use it; never its content."""
 
     name: str

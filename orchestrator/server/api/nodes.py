@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from agent.manifest import Record
+from agent.manifest import WireStruct
 from orchestrator.server import drain, proxy
 from orchestrator.server.api.responses import PLANE, json_response, row
 from orchestrator.server.api.stream import stream
@@ -18,7 +18,7 @@ from orchestrator.server.rebalance import proposed_moves as find_moves
 from orchestrator.server.rebalance import rebalance as make_moves
 
 
-class NodeRow(Record, frozen=True, kw_only=True):
+class NodeRow(WireStruct, frozen=True, kw_only=True):
     """One row of `pystack node ls`. *capacity* and *reserved* are in cores and bytes. *mtu* is what paths to the node carry;
     *devices* are the names of its CDI devices."""
 
@@ -37,7 +37,7 @@ class NodeRow(Record, frozen=True, kw_only=True):
     tasks: int
     version: str
     platform: str
-    courier: str
+    transport: str
     error: str
 
 
@@ -53,7 +53,7 @@ def _node_row(plane: ControlPlane, name: str) -> dict[str, Any]:
         taints=list(node.taints),
         capacity={"cpus": node.facts.cpus, "memory": node.facts.memory}, reserved={"cpus": cpus, "memory": memory},
         tasks=len(tasks), version=node.facts.version, platform=f"{node.facts.os}/{node.facts.arch}", error=member.problem,
-        courier=node.courier,
+        transport=node.transport,
     ))
 
 
@@ -127,4 +127,4 @@ async def engine(request: web.Request) -> web.StreamResponse:
     plane = request.app[PLANE]
     member = plane.cluster.get(request.match_info["node"])
     path = request.rel_url.raw_path.split("/engine", 1)[1]
-    return await proxy.forward(request, member.courier.socket, path)
+    return await proxy.forward(request, member.client.socket, path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from aiohttp import web
 
-from agent.manifest import Container, Record
+from agent.manifest import Container, WireStruct
 from orchestrator.planning.manifests import ingress_ports
 from orchestrator.server import lifecycle, oneoff, revisions
 from orchestrator.server.api.responses import PLANE, json_response, row
@@ -14,40 +14,40 @@ from orchestrator.server.records import SavedPlan, UpOptions
 from orchestrator.stackfile.model import Stack
 
 
-class UpRequest(Record, frozen=True, kw_only=True):
+class UpRequest(WireStruct, frozen=True, kw_only=True):
     """A stack, and how to bring it up."""
 
     stack: Stack
     options: UpOptions = UpOptions()
 
 
-class DownRequest(Record, frozen=True, kw_only=True):
+class DownRequest(WireStruct, frozen=True, kw_only=True):
     """*volumes*: remove the stack's volumes too."""
 
     volumes: bool = False
 
 
-class ActRequest(Record, frozen=True, kw_only=True):
+class ActRequest(WireStruct, frozen=True, kw_only=True):
     """*services* is empty for all. *timeout_s* is how long a container may take to end, instead of its stop_grace_period."""
 
     services: tuple[str, ...] = ()
     timeout_s: float | None = None
 
 
-class RemoveRequest(Record, frozen=True, kw_only=True):
+class RemoveRequest(WireStruct, frozen=True, kw_only=True):
     """Names of tasks; those that run are stopped first."""
 
     tasks: tuple[str, ...]
 
 
-class RollbackRequest(Record, frozen=True, kw_only=True):
+class RollbackRequest(WireStruct, frozen=True, kw_only=True):
     """*revision* 0 is the one before the present."""
 
     revision: int = 0
     options: UpOptions = UpOptions()
 
 
-class OneoffRequest(Record, frozen=True, kw_only=True):
+class OneoffRequest(WireStruct, frozen=True, kw_only=True):
     """A one-off container *name* that runs like *service*."""
 
     name: str
@@ -55,7 +55,7 @@ class OneoffRequest(Record, frozen=True, kw_only=True):
     container: Container
 
 
-class StackRow(Record, frozen=True, kw_only=True):
+class StackRow(WireStruct, frozen=True, kw_only=True):
     """One row of `pystack ls`."""
 
     stack: str
@@ -66,7 +66,7 @@ class StackRow(Record, frozen=True, kw_only=True):
     updated: str
 
 
-class TaskRow(Record, frozen=True, kw_only=True):
+class TaskRow(WireStruct, frozen=True, kw_only=True):
     """One row of `pystack ps`; every key is always there."""
 
     task: str
@@ -87,7 +87,7 @@ class TaskRow(Record, frozen=True, kw_only=True):
     error: str
 
 
-class RevisionRow(Record, frozen=True, kw_only=True):
+class RevisionRow(WireStruct, frozen=True, kw_only=True):
     """One row of `pystack history`."""
 
     revision: int
@@ -122,7 +122,7 @@ async def list_tasks(request: web.Request) -> web.Response:
     plane = request.app[PLANE]
     name = request.match_info["stack"]
     rows = []
-    tasks = [t for t in plane.state.of_stack(name).tasks if t.desired != "guest"]
+    tasks = [t for t in plane.state.of_stack(name).tasks if t.desired != "oneoff"]
     for task in sorted(tasks, key=lambda t: (t.service, t.index)):
         status = plane.statuses.by_task.get(task.name)
         lost = plane.cluster.unreachable_reason(task.node)
@@ -135,7 +135,7 @@ async def list_tasks(request: web.Request) -> web.Response:
         rows.append(row(TaskRow(
             task=task.name, service=task.service, index=task.index, stack=name, node=task.node,
             id=status.container if status else "", image=c.image,
-            state="unknown" if lost else status.state if status else "waiting" if task.desired == "hold" else "pending",
+            state="unknown" if lost else status.state if status else "waiting" if task.desired == "waiting" else "pending",
             health=status.health if status else "", exit_code=status.exit_code if status else None,
             restarts=status.restarts if status else 0, ports=ports,
             addresses={a.network: a.ipv4 or a.ipv6 for a in c.attachments},
@@ -227,7 +227,7 @@ async def create_oneoff(request: web.Request) -> web.Response:
 
 async def delete_oneoff(request: web.Request) -> web.Response:
     """Take back what a one-off container had."""
-    await oneoff.delete_oneoff(request.app[PLANE].dispatcher, request.match_info["stack"], request.match_info["guest"])
+    await oneoff.delete_oneoff(request.app[PLANE].dispatcher, request.match_info["stack"], request.match_info["oneoff"])
     return web.Response(status=204)
 
 

@@ -1,0 +1,232 @@
+"""The normal form of a stack file: what `pystack config` prints.
+
+Every key in its long form, paths absolute, variables and env files put in, names and defaults that follow from others
+written out; services of profiles that are not asked for are left out. Loading it, with the same profiles, gives the same
+Stack. Where Docker Compose prints a form of its own (`docker compose config`), this is that form.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from orchestrator.stackfile.field_readers import flag, scalar
+from orchestrator.stackfile.load import Loaded
+from orchestrator.stackfile.merge import as_mapping
+from orchestrator.stackfile.model import Service
+from orchestrator.stackfile.mounts import split_mount
+from orchestrator.stackfile.ports import split_port
+
+Form = Callable[["ServiceBody", Any], Any]
+
+
+class ServiceBody:
+    """Where values stand: the project's folder, and the service as it was read."""
+
+    def __init__(self, directory: Path, service: Service, body: Mapping[str, Any]) -> None:
+        self.directory = directory
+        self.service = service
+        self.body = body
+
+    def path(self, text: str) -> str:
+        return str((self.directory / Path(text).expanduser()).resolve())
+
+
+def canonicalize(loaded: Loaded) -> dict[str, Any]:
+    """The normal form, its keys in alphabetical order; a $ is written $$, as in every stack file."""
+    document = loaded.document
+    active = {s.name: s for s in loaded.services}
+    out: dict[str, Any] = {"name": loaded.stack.name, "services": {}}
+    for name, body in (document.get("services") or {}).items():
+        if name in active:
+            out["services"][name] = _service(ServiceBody(loaded.directory, active[name], body))
+    for section in ("networks", "volumes", "configs", "secrets"):
+        bodies = dict(document.get(section) or {})
+        if section == "networks" and any("default" in (s.get("networks") or ()) for s in out["services"].values()):
+            bodies.setdefault("default", None)
+        if bodies:
+            out[section] = {k: _resource(loaded, section, k, v or {}) for k, v in bodies.items()}
+    for key, value in document.items():
+        if key not in out and key not in ("version", "include"):
+            out[key] = value
+    return dict(_sorted({k: v for k, v in out.items() if k != "name"}, first=("name", out["name"])))
+
+
+def _sorted(value: Any, first: tuple[str, str] | None = None) -> Any:
+    if isinstance(value, dict):
+        ordered = {str(k): _sorted(value[k]) for k in sorted(value, key=str)}
+        return {first[0]: first[1], **ordered} if first else ordered
+    if isinstance(value, (list, tuple)):
+        return [_sorted(v) for v in value]
+    return value.replace("$", "$$") if isinstance(value, str) else value
+
+
+def _service(place: ServiceBody) -> dict[str, Any]:
+    out, body = {}, place.body
+    for key, value in body.items():
+        if key in ("env_file", "label_file", "extends"):
+            continue  # what is in them is in the service now
+        out[key] = FORMS[key](place, value) if key in FORMS else value
+    environment = dict(place.service.container.environment)
+    missing = {k: None for k, v in as_mapping(body.get("environment")).items() if v is None and k not in environment}
+    if environment or missing:
+        out["environment"] = environment | missing
+    if labels := place.service.container.labels:
+        out["labels"] = dict(labels)
+    if place.service.depends_on:
+        out["depends_on"] = {
+            d.service: {"condition": d.condition, "required": d.required, **({"restart": True} if d.restart else {})}
+            for d in place.service.depends_on
+        }
+    mode = body.get("network_mode")
+    if not mode and "provider" not in body and not out.get("networks"):
+        out["networks"] = {"default": None}
+    return out
+
+
+def _command(place: ServiceBody, value: Any) -> Any:
+    return shlex.split(value) if isinstance(value, str) else value
+
+
+def _listed(place: ServiceBody, value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+def _pairs(place: ServiceBody, value: Any) -> Any:
+    return {k: None if v is None else scalar(v) for k, v in as_mapping(value).items()}
+
+
+def _build(place: ServiceBody, value: Any) -> Any:
+    body = {"context": value} if isinstance(value, str) else dict(value)
+    body["context"] = place.path(scalar(body.get("context", ".")))
+    if "dockerfile_inline" not in body:
+        body.setdefault("dockerfile", "Dockerfile")
+    if place.service.build and "args" in body:
+        body["args"] = dict(place.service.build.args)
+    for key in ("labels", "additional_contexts"):
+        if key in body:
+            body[key] = _pairs(place, body[key])
+    if place.service.build and "additional_contexts" in body:
+        body["additional_contexts"] = dict(place.service.build.contexts)
+    if "secrets" in body:
+        body["secrets"] = _granted(place, body["secrets"])
+    if "extra_hosts" in body and place.service.build:
+        body["extra_hosts"] = [f"{name}={address}" for name, address in place.service.build.extra_hosts]
+    return body
+
+
+def _ports(place: ServiceBody, value: Any) -> Any:
+    out = []
+    for item in value:
+        if isinstance(item, dict):
+            entry = {"mode": "ingress", "protocol": "tcp", **item, "target": int(item["target"])}
+            if scalar(item.get("published")):
+                entry["published"] = scalar(item["published"])
+            out.append(entry)
+            continue
+        for port in split_port(scalar(item)):
+            entry = {"mode": port.mode, "target": port.target, "protocol": port.protocol}
+            if port.published:
+                entry["published"] = str(port.published)
+            if port.host_ip:
+                entry["host_ip"] = port.host_ip
+            out.append(entry)
+    return out
+
+
+def _volumes(place: ServiceBody, value: Any) -> Any:
+    out = []
+    for item in value:
+        if isinstance(item, dict):
+            entry = dict(item)
+            if item["type"] == "bind":
+                entry["source"] = place.path(scalar(item.get("source")))
+            out.append(entry)
+            continue
+        mount = split_mount(scalar(item), place.path)
+        entry = {"type": mount.kind, "target": mount.target}
+        if mount.source:
+            entry["source"] = mount.source
+        if mount.read_only:
+            entry["read_only"] = True
+        if mount.kind == "bind":
+            entry["bind"] = {"create_host_path": True}
+            if mount.propagation != "rprivate":
+                entry["bind"]["propagation"] = mount.propagation
+        else:
+            entry["volume"] = {"nocopy": True} if mount.nocopy else {}
+        out.append(entry)
+    return out
+
+
+def _networks(place: ServiceBody, value: Any) -> Any:
+    return dict.fromkeys(value) if isinstance(value, list) else value
+
+
+def _granted(place: ServiceBody, value: Any) -> Any:
+    return [item if isinstance(item, dict) else {"source": item} for item in value]
+
+
+def _healthcheck(place: ServiceBody, value: Any) -> Any:
+    body = dict(value)
+    if isinstance(body.get("test"), str):
+        body["test"] = ["CMD-SHELL", body["test"]]
+    return body
+
+
+def _hosts(place: ServiceBody, value: Any) -> Any:
+    return [f"{name}={address}" for name, address in place.service.container.extra_hosts]
+
+
+def _hooks(place: ServiceBody, value: Any) -> Any:
+    out = []
+    for item in value:
+        hook = {**item, "command": _command(place, item.get("command"))} if "command" in item else dict(item)
+        if "environment" in item:
+            hook["environment"] = _pairs(place, item["environment"])
+        out.append(hook)
+    return out
+
+
+def _before(place: ServiceBody, value: Any) -> Any:
+    image = place.body.get("image")
+    return [{**({"image": image} if image and "image" not in hook else {}), **hook} for hook in _hooks(place, value)]
+
+
+def _devices(place: ServiceBody, value: Any) -> Any:
+    return [
+        item if isinstance(item, dict) else {"source": d.source, "target": d.target, "permissions": d.permissions}
+        for item, d in zip(value, place.service.container.devices, strict=True)
+    ]
+
+
+def _develop(place: ServiceBody, value: Any) -> Any:
+    return {**value, "watch": [{**r, "path": place.path(scalar(r["path"]))} for r in value.get("watch") or ()]}
+
+
+FORMS: dict[str, Form] = {
+    "build": _build, "develop": _develop,
+    "command": _command, "entrypoint": _command, "ports": _ports, "volumes": _volumes, "networks": _networks,
+    "configs": _granted, "secrets": _granted, "healthcheck": _healthcheck, "extra_hosts": _hosts, "post_start": _hooks,
+    "pre_stop": _hooks, "pre_start": _before, "devices": _devices, "annotations": _pairs, "sysctls": _pairs, "dns": _listed,
+    "dns_search": _listed, "tmpfs": _listed, "mem_limit": lambda _, v: scalar(v), "memswap_limit": lambda _, v: scalar(v),
+    "mem_reservation": lambda _, v: scalar(v), "shm_size": lambda _, v: scalar(v),
+}
+
+
+def _resource(loaded: Loaded, section: str, key: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """A network, volume, config or secret with the name that it has."""
+    external = body.get("external")
+    out = {k: v for k, v in body.items() if k != "external"}
+    if flag(external):
+        inner = external.get("name") if isinstance(external, dict) else None
+        own = {k: v for k, v in out.items() if k.startswith("x-")}  # what else it says is as it is already
+        return {**own, "external": True, "name": scalar(body.get("name") or inner or key)}
+    out["name"] = scalar(body.get("name") or f"{loaded.stack.name}_{key}")
+    if "file" in out:
+        out["file"] = str((loaded.directory / Path(scalar(out["file"])).expanduser()).resolve())
+    if "labels" in out:
+        out["labels"] = {k: scalar(v) for k, v in as_mapping(out["labels"]).items()}
+    return out

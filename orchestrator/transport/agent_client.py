@@ -1,0 +1,111 @@
+"""An AgentClient speaks to one node's agent over its unix socket: here, or forwarded from a host far away."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from agent.manifest import Delta, Manifest, TaskStatus
+from orchestrator.errors import RefusedError, UnreachableError
+
+
+class AgentClient:
+    """Delivers manifests, streams statuses, and asks the agent's Engine API."""
+
+    def __init__(self, node: str, socket: Path) -> None:
+        self.node = node
+        self.socket = socket
+        self._session: aiohttp.ClientSession | None = None
+
+    def session(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector = aiohttp.UnixConnector(path=str(self.socket), limit=0)
+            timeout = aiohttp.ClientTimeout(total=None, connect=10)
+            self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
+        return self._session
+
+    async def deliver(self, manifest: Manifest) -> None:
+        """Hand over the whole manifest; the agent has kept it on disk when this returns."""
+        await self.call("PUT", "/pystack/manifest", data=msgspec.json.encode(manifest))
+
+    async def change(self, delta: Delta) -> None:
+        """Hand over what changed. Raises RefusedError with status 409 where the node has another manifest than its base."""
+        await self.call("PATCH", "/pystack/manifest", data=msgspec.json.encode(delta))
+
+    async def statuses(self) -> AsyncIterator[TaskStatus | None]:
+        """Every task's status, then None, then each change, and None when the node itself changed.
+
+        Raises UnreachableError when the node is lost."""
+        try:
+            async with self.session().get("http://node/pystack/status/stream") as reply:
+                async for line in reply.content:
+                    yield None if line == b"{}\n" else msgspec.json.decode(line, type=TaskStatus)
+        except (aiohttp.ClientError, OSError) as error:
+            raise UnreachableError(f"node {self.node} does not answer: {error}") from error
+
+    async def call(self, method: str, path: str, **options: Any) -> Any:
+        """One Engine API call; its JSON, or None. Raises RefusedError with the agent's words, UnreachableError."""
+        try:
+            async with self.session().request(method, f"http://node{path}", **options) as reply:
+                raw = await reply.read()
+                if reply.status >= 400:
+                    try:
+                        message = str(json.loads(raw)["message"])
+                    except (ValueError, KeyError):
+                        message = raw.decode(errors="replace")
+                    raise RefusedError(message, reply.status)
+                return json.loads(raw) if raw and "json" in reply.content_type else None
+        except (aiohttp.ClientConnectionError, OSError) as error:
+            raise UnreachableError(f"node {self.node} does not answer: {error}") from error
+
+    async def stream(self, method: str, path: str, **options: Any) -> AsyncIterator[dict[str, Any]]:
+        """An Engine API call that answers with one JSON object a line. Raises RefusedError where one of them is an error."""
+        async with self.session().request(method, f"http://node{path}", **options) as reply:
+            if reply.status >= 400:
+                raise RefusedError(str((await reply.json(content_type=None)).get("message")), reply.status)
+            async for line in reply.content:
+                event = json.loads(line)
+                if "error" in event:
+                    raise RefusedError(str(event["error"]))
+                yield event
+
+    async def chunks(self, path: str) -> AsyncIterator[bytes]:
+        """The body of a GET, as it comes. Raises RefusedError, UnreachableError."""
+        try:
+            async with self.session().get(f"http://node{path}") as reply:
+                if reply.status >= 400:
+                    raise RefusedError((await reply.read()).decode(errors="replace"), reply.status)
+                async for chunk in reply.content.iter_any():
+                    yield chunk
+        except (aiohttp.ClientError, OSError) as error:
+            raise UnreachableError(f"node {self.node} does not answer: {error}") from error
+
+    async def tail(self, container: str, lines: int) -> list[str]:
+        """The last lines of a container's output, without what tells the streams apart."""
+        path = f"http://node/containers/{container}/logs?stdout=1&stderr=1&tail={lines}"
+        try:
+            async with self.session().get(path) as reply:
+                raw = await reply.read()
+                if reply.status >= 400:
+                    return []
+        except (aiohttp.ClientError, OSError):
+            return []
+        out, at = b"", 0
+        if "raw" in reply.content_type:
+            out = raw
+        while out != raw and at + 8 <= len(raw):
+            length = int.from_bytes(raw[at + 4 : at + 8], "big")
+            out += raw[at + 8 : at + 8 + length]
+            at += 8 + length
+        return out.decode(errors="replace").splitlines()[-lines:]
+
+    async def close(self) -> None:
+        if self._session:
+            await self._session.close()
+            await asyncio.sleep(0)
