@@ -43,7 +43,8 @@ class Agent:
         logging.getLogger("aiohttp.server").addFilter(app.OneLine())
         await self.converger.recover()
         self._runner = web.AppRunner(
-            app.make(self.converger, self.manifest_watcher), access_log=None, handler_cancellation=True)
+            app.make(self.converger, self.manifest_watcher), access_log=None, handler_cancellation=True
+        )
         await self._runner.setup()
         await web.SockSite(self._runner, bind(self.paths.docker_socket)).start()
         self.manifest_watcher.start()

@@ -550,7 +550,9 @@ class Delta(WireStruct, frozen=True, kw_only=True):
     drop: dict[str, tuple[str, ...]] = {}
 
 
-def entry_key(part: str, entry: Network | Volume | Task | RemoteEndpoint | ServiceAddress | FileContent | TunnelPeer | ClusterNode) -> str:
+def entry_key(
+    part: str, entry: Network | Volume | Task | RemoteEndpoint | ServiceAddress | FileContent | TunnelPeer | ClusterNode
+) -> str:
     """What an entry is known by within its part of a manifest."""
     if isinstance(entry, RemoteEndpoint):
         return f"{entry.network} {entry.ipv4} {entry.ipv6}"
@@ -618,7 +620,16 @@ def digest_of(entries: Mapping[str, bytes]) -> str:
 
 
 State = Literal[
-    "pending", "pulling", "created", "starting", "running", "restarting", "paused", "stopping", "exited", "failed",
+    "pending",
+    "pulling",
+    "created",
+    "starting",
+    "running",
+    "restarting",
+    "paused",
+    "stopping",
+    "exited",
+    "failed",
 ]
 
 

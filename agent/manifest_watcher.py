@@ -81,6 +81,7 @@ class EtcdManifestWatcher:
 
     async def wait_applied(self, digest: str) -> None:
         """Return when the manifest with *digest* was taken. Raises ConflictError where it does not come."""
+
         async def came() -> None:
             while self._applied != digest:
                 self._changed.clear()
@@ -162,7 +163,7 @@ class _Gateway:
     async def range(self, prefix: str) -> tuple[dict[str, bytes], int]:
         """Entries by their key below *prefix*, and the store's revision."""
         answer = await self._call("kv/range", _span(prefix))
-        entries = {_text(kv["key"])[len(prefix):]: base64.b64decode(kv.get("value", "")) for kv in answer.get("kvs", ())}
+        entries = {_text(kv["key"])[len(prefix) :]: base64.b64decode(kv.get("value", "")) for kv in answer.get("kvs", ())}
         return entries, int(answer["header"]["revision"])
 
     async def watch(self, prefix: str, revision: int) -> Any:
@@ -178,8 +179,10 @@ class _Gateway:
                     return
                 if events := answer.get("events"):
                     yield [
-                        (_text(e["kv"]["key"])[len(prefix):],
-                         None if e.get("type") == "DELETE" else base64.b64decode(e["kv"].get("value", "")))
+                        (
+                            _text(e["kv"]["key"])[len(prefix) :],
+                            None if e.get("type") == "DELETE" else base64.b64decode(e["kv"].get("value", "")),
+                        )
                         for e in events
                     ]
 

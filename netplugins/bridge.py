@@ -32,7 +32,7 @@ def address_mac(ipv4: str, ipv6: str = "") -> str:
 
 def veth_name(prefix: str, endpoint: Endpoint) -> str:
     """The host end's name: 15 bytes hold the prefix, the container and the interface's order."""
-    return f"{prefix}v{endpoint.id[:10 - len(prefix)]}{endpoint.order}"
+    return f"{prefix}v{endpoint.id[: 10 - len(prefix)]}{endpoint.order}"
 
 
 class BridgeDriver:
@@ -82,14 +82,19 @@ def _veth(
     pools = [(ipaddress.ip_network(s.cidr), s.gateway) for s in subnets]
     own = {4: endpoint.ipv4, 6: endpoint.ipv6}
     mine = {  # of several pools of a family, the one that the address is from
-        net.version: (net.prefixlen, gateway) for net, gateway in pools
+        net.version: (net.prefixlen, gateway)
+        for net, gateway in pools
         if own[net.version] and ipaddress.ip_address(own[net.version]) in net
     }
     routed = endpoint.default and not internal
     return Veth(
-        name=veth_name(prefix, endpoint), master=link, netns=endpoint.netns,
-        peer=endpoint.interface or f"eth{endpoint.order}", order=endpoint.order,
-        mac=endpoint.mac or address_mac(endpoint.ipv4, endpoint.ipv6), mtu=mtu,
+        name=veth_name(prefix, endpoint),
+        master=link,
+        netns=endpoint.netns,
+        peer=endpoint.interface or f"eth{endpoint.order}",
+        order=endpoint.order,
+        mac=endpoint.mac or address_mac(endpoint.ipv4, endpoint.ipv6),
+        mtu=mtu,
         addresses=(
             *(f"{own[v]}/{mine[v][0]}" for v in (4, 6) if v in mine),
             *(f"{a}/{64 if ':' in a else 16}" for a in endpoint.link_local),

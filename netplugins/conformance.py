@@ -51,8 +51,9 @@ class Testbed:
             name="conform", link=f"{PREFIX}b1", driver=self.driver.name, subnets=SUBNETS, options=dict(options)
         )
         self.endpoints = [
-            Endpoint(id=f"{n:x}" * 16, network="conform", netns=str(directory / f"e{n}"), ipv4=f"10.77.0.{n}",
-                     ipv6=f"fd77::{n}")
+            Endpoint(
+                id=f"{n:x}" * 16, network="conform", netns=str(directory / f"e{n}"), ipv4=f"10.77.0.{n}", ipv6=f"fd77::{n}"
+            )
             for n in (2, 3, 4)
         ]
         self.kernel = Kernel(PREFIX)
@@ -76,7 +77,9 @@ class Testbed:
             for a, b in ((one, other), (other, one)):
                 source, target = self.endpoints[a], self.endpoints[b]
                 if not _datagram(source.netns, target.netns, getattr(target, field), size):
-                    raise ConformanceError(f"a datagram from {getattr(source, field)} to {getattr(target, field)} does not arrive")
+                    raise ConformanceError(
+                        f"a datagram from {getattr(source, field)} to {getattr(target, field)} does not arrive"
+                    )
 
 
 def _datagram(source: str, target: str, address: str, size: int) -> bool:
@@ -185,8 +188,15 @@ def says_what_is_missing(testbed: Testbed) -> None:
 
 
 CASES = (
-    says_the_same_twice, names_its_links_rightly, joins_its_endpoints, changes_nothing_twice, is_adopted_after_a_restart,
-    lets_one_go, comes_back, leaves_nothing, says_what_is_missing,
+    says_the_same_twice,
+    names_its_links_rightly,
+    joins_its_endpoints,
+    changes_nothing_twice,
+    is_adopted_after_a_restart,
+    lets_one_go,
+    comes_back,
+    leaves_nothing,
+    says_what_is_missing,
 )
 
 
@@ -235,7 +245,8 @@ def _wire(far: Path) -> None:
     try:
         subprocess.run(
             ["ip", "link", "add", "lan0", "type", "veth", "peer", "name", "lan0", "netns", f"/proc/self/fd/{handle}"],
-            check=True, pass_fds=(handle,),
+            check=True,
+            pass_fds=(handle,),
         )
     finally:
         os.close(handle)
@@ -255,8 +266,10 @@ def main(arguments: list[str]) -> int:
     failed = 0
     for result in run(make, dict(a.split("=", 1) for a in arguments[1:])):
         failed += bool(result.problem)
-        print(f"{'FAIL' if result.problem else 'ok  '} {result.case.replace('_', ' ')}"
-              + (f": {result.problem}" if result.problem else ""))
+        print(
+            f"{'FAIL' if result.problem else 'ok  '} {result.case.replace('_', ' ')}"
+            + (f": {result.problem}" if result.problem else "")
+        )
     print(f"{len(CASES) - failed} of {len(CASES)} hold")
     return 1 if failed else 0
 

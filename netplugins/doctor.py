@@ -79,14 +79,17 @@ def _host_link(item: Bridge | Veth | Vxlan | Vlan | WireguardDevice, host: _View
     if isinstance(item, Veth | Vxlan):
         master = host.links.get(item.master)
         if master is None or link.master != master.index:
-            yield Finding(check="bridge-port", target=where, detail=f"the link is no port of {item.master}", fix=REPAIR,
-                          item=item.name)
+            yield Finding(
+                check="bridge-port", target=where, detail=f"the link is no port of {item.master}", fix=REPAIR, item=item.name
+            )
     if isinstance(item, Vxlan):
         has = (link.vni, link.port, link.local)
         if has != (item.vni, item.port, netlink.packed(item.local)):
             local = str(ipaddress.ip_address(link.local)) if link.local else "no address"
-            detail = f"it has VNI {link.vni}, port {link.port} and speaks from {local}: VNI {item.vni}, port {item.port} and " \
-                     f"{item.local} are wanted"
+            detail = (
+                f"it has VNI {link.vni}, port {link.port} and speaks from {local}: VNI {item.vni}, port {item.port} and "
+                f"{item.local} are wanted"
+            )
             yield Finding(check="vxlan", target=where, detail=detail, fix=REPAIR, item=item.name)
     if isinstance(item, WireguardDevice):
         yield from _peers(item, where)
@@ -123,8 +126,13 @@ def _interior(path: str, items: list[Veth | ParentedLink], label: str) -> Iterab
     try:
         view = netns.enter(path, _View)
     except OSError as error:
-        yield Finding(check="namespace", target=label, detail=f"it cannot be entered: {error.strerror}",
-                      fix="restart the container", item=items[0].name)
+        yield Finding(
+            check="namespace",
+            target=label,
+            detail=f"it cannot be entered: {error.strerror}",
+            fix="restart the container",
+            item=items[0].name,
+        )
         return
     for item in items:
         name = item.peer if isinstance(item, Veth) else item.interface
@@ -152,8 +160,10 @@ def _foreign(objects: Iterable[KernelObject], host: _View) -> Iterable[Finding]:
         ours = own.get((link.vni, link.port)) if link.kind == "vxlan" else None
         if ours and link.name != ours.name:
             yield Finding(
-                check="vni", target=ours.name, detail=f"VNI {link.vni} on port {link.port} is taken by link {link.name}, which "
-                "is not ours", fix=f"delete {link.name}, or give it another VNI",
+                check="vni",
+                target=ours.name,
+                detail=f"VNI {link.vni} on port {link.port} is taken by link {link.name}, which is not ours",
+                fix=f"delete {link.name}, or give it another VNI",
             )
 
 
@@ -170,8 +180,10 @@ def _reach(far: Collection[FdbEntry], host: _View, labels: Mapping[str, str]) ->
             elif not flags & netlink.NTF_SELF:
                 bridged.add((index, mac))
         known = {
-            (index, address): mac for family in (socket.AF_INET, socket.AF_INET6)
-            for index, state, _, mac, address in sock.neighbours(family) if state & netlink.NUD_PERMANENT
+            (index, address): mac
+            for family in (socket.AF_INET, socket.AF_INET6)
+            for index, state, _, mac, address in sock.neighbours(family)
+            if state & netlink.NUD_PERMANENT
         }
     for item in far:
         vxlan, bridge = host.links.get(item.vxlan), host.links.get(item.bridge)
@@ -181,8 +193,9 @@ def _reach(far: Collection[FdbEntry], host: _View, labels: Mapping[str, str]) ->
         to = forwarding.get((vxlan.index, item.mac), set())
         if netlink.packed(item.underlay) not in to or (vxlan.index, item.mac) not in bridged:
             lies = ", ".join(str(ipaddress.ip_address(a)) for a in to) or "nowhere"
-            yield Finding(check="fdb", target=label, detail=f"frames to {item.mac} go to {lies} and not to {item.underlay}",
-                          fix=REPAIR)
+            yield Finding(
+                check="fdb", target=label, detail=f"frames to {item.mac} go to {lies} and not to {item.underlay}", fix=REPAIR
+            )
         for address in item.addresses:
             says = known.get((bridge.index, netlink.packed(address)), "")
             if says != item.mac:
@@ -194,7 +207,9 @@ def _clashes(children: list[ParentedLink], labels: Mapping[str, str]) -> Iterabl
     """Addresses on a LAN that somebody else has too."""
     claims = {
         address_conflict.AddressProbe(path=c.netns, interface=c.interface, address=a.split("/")[0]): c
-        for c in children if c.probed for a in c.addresses
+        for c in children
+        if c.probed
+        for a in c.addresses
     }
     try:
         held = address_conflict.conflicts(list(claims)) if claims else {}
@@ -204,7 +219,8 @@ def _clashes(children: list[ParentedLink], labels: Mapping[str, str]) -> Iterabl
         return  # an interface that is not there is a finding of its own
     for claim, mac in held.items():
         yield Finding(
-            check="address-clash", target=f"{claim.interface} in {labels.get(claim.path, claim.path)}",
+            check="address-clash",
+            target=f"{claim.interface} in {labels.get(claim.path, claim.path)}",
             detail=f"{claim.address} is held by {mac} on the LAN too",
             fix="take it from that machine, or keep it off the network with aux_addresses",
         )
@@ -225,5 +241,6 @@ def _well(found: list[Finding], objects: list[KernelObject], far: Collection[Fdb
     wrong = {f.check for f in found}
     return [
         Finding(check=check, target="kernel", ok=True, detail=f"{count} as described")
-        for check, count in counts.items() if count and check not in wrong
+        for check, count in counts.items()
+        if count and check not in wrong
     ]

@@ -92,10 +92,14 @@ class Ruleset(msgspec.Struct, frozen=True):
         """Make *changes*, some, which lead here, in one transaction over *sock*, of NETLINK_NETFILTER. Raises NetworkError;
         nothing of it holds then."""
         if sum(len(c.out) + len(c.into) for c in changes) > MAX_NETLINK_ELEMENTS:
-            return apply("".join(
-                f"{verb} element {self.shapes[c.name].family} {self.table} {c.name} {{ {', '.join(sorted(some))} }}\n"
-                for c in changes for verb, some in (("delete", c.out), ("add", c.into)) if some
-            ))
+            return apply(
+                "".join(
+                    f"{verb} element {self.shapes[c.name].family} {self.table} {c.name} {{ {', '.join(sorted(some))} }}\n"
+                    for c in changes
+                    for verb, some in (("delete", c.out), ("add", c.into))
+                    if some
+                )
+            )
         messages = [m for c in changes for m in nft_elements.delete(self.table, c.name, self.shapes[c.name], sorted(c.out))]
         messages += [m for c in changes for m in nft_elements.add(self.table, c.name, self.shapes[c.name], sorted(c.into))]
         sock.transact(messages)
@@ -107,8 +111,10 @@ def _differing(before: Parts, now: Parts) -> tuple[frozenset[str], frozenset[str
         others = tuple(map(is_not, before, now))
         before, now = tuple(compress(before, others)), tuple(compress(now, others))
     ours, theirs = set(map(id, now)), set(map(id, before))
-    return (frozenset().union(*(p for p in before if id(p) not in ours)),
-            frozenset().union(*(p for p in now if id(p) not in theirs)))
+    return (
+        frozenset().union(*(p for p in before if id(p) not in ours)),
+        frozenset().union(*(p for p in now if id(p) not in theirs)),
+    )
 
 
 def _maps(published: Sequence[PortMapping], protocol: str, version: int) -> tuple[list[str], list[str]]:
@@ -204,9 +210,14 @@ def _elements_of(one: LoadBalancer) -> Iterator[tuple[_Map, frozenset[str]]]:
     if one.address:
         yield _map(one.version, count), frozenset(f"{one.address} . {n} : {backend}" for n, backend in to)
     for protocol in dict.fromkeys(protocol for _, protocol, _ in one.ports):
-        yield _map(one.version, count, protocol), frozenset(
-            f"{port} . {n} : {backend} . {target}"
-            for port, kind, target in one.ports if kind == protocol for n, backend in to
+        yield (
+            _map(one.version, count, protocol),
+            frozenset(
+                f"{port} . {n} : {backend} . {target}"
+                for port, kind, target in one.ports
+                if kind == protocol
+                for n, backend in to
+            ),
         )
 
 
@@ -224,8 +235,12 @@ def _balancing(script: Script, balanced: Sequence[LoadBalancer]) -> tuple[list[s
 
 
 def render(
-    table: str, networks: Sequence[FirewallPolicy], published: Sequence[PortMapping],
-    balanced: Sequence[LoadBalancer] = (), local: Sequence[str] = (), nodes: Nodes = Nodes(),
+    table: str,
+    networks: Sequence[FirewallPolicy],
+    published: Sequence[PortMapping],
+    balanced: Sequence[LoadBalancer] = (),
+    local: Sequence[str] = (),
+    nodes: Nodes = Nodes(),
 ) -> Ruleset:
     """Table inet *table* for the given state. *local* are the addresses of this node's own endpoints on networks with several
     nodes."""
@@ -244,9 +259,7 @@ def render(
             if anywhere:
                 name = f"{protocol}{version}_any"
                 script.declare("map", name, ElementType(("inet_service",), (kind, "inet_service")), anywhere)
-                jumps.append(
-                    f"    meta nfproto ipv{version} dnat {family} to {protocol} dport map @{name}"
-                )
+                jumps.append(f"    meta nfproto ipv{version} dnat {family} to {protocol} dport map @{name}")
     addressed, ported = _balancing(script, balanced)
     for version, kind in ((4, "ipv4_addr"), (6, "ipv6_addr")):
         addresses = [a for a in local if (":" in a) == (version == 6)]
@@ -284,8 +297,10 @@ def render(
             own = next((a for a in network.own if (":" in a) == (version == 6)), "")
             if own:
                 # a connection from outside to a task elsewhere comes back to this node, which alone can undo it
-                out.append(f'    {family} saddr != {cidr} oifname "{network.link}" ct status dnat '
-                           f"{family} daddr != @local{version} snat {family} to {own}")
+                out.append(
+                    f'    {family} saddr != {cidr} oifname "{network.link}" ct status dnat '
+                    f"{family} daddr != @local{version} snat {family} to {own}"
+                )
             # a container that reaches a neighbour by its published port must get the reply back through conntrack
             out.append(f'    {family} saddr {cidr} oifname "{network.link}" ct status dnat masquerade')
             if network.masquerade and not network.internal:
@@ -361,7 +376,8 @@ def _closed(script: Script, published: Sequence[PortMapping], balanced: Sequence
         f"    {PORT} @open_here accept",
         *(line.format(verdict="accept") for line in ECHO),
         "    icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept",
-        *REFUSE, "  }",
+        *REFUSE,
+        "  }",
     ]
     if not nodes.addresses:
         return out
@@ -379,7 +395,8 @@ def _closed(script: Script, published: Sequence[PortMapping], balanced: Sequence
         f"    ip daddr . {PORT} @doors4 return",
         f"    ip6 daddr . {PORT} @doors6 return",
         *(line.format(verdict="return") for line in ECHO),
-        *REFUSE, "  }",
+        *REFUSE,
+        "  }",
         "  chain to_nodes {",
         "    ip daddr @nodes4 jump to_node",
         "    ip6 daddr @nodes6 jump to_node",
@@ -414,7 +431,8 @@ def differences(wanted: Ruleset) -> list[str]:
     should = netns.isolated(expected) or {}
     return [
         f"{name} {'is not there' if name not in is_there else 'is not ours' if name not in should else 'differs'}"
-        for name in sorted(should.keys() | is_there.keys()) if should.get(name) != is_there.get(name)
+        for name in sorted(should.keys() | is_there.keys())
+        if should.get(name) != is_there.get(name)
     ]
 
 
@@ -445,8 +463,11 @@ def _plain(item: Any) -> str:
 
     def strip(part: Any) -> Any:
         if isinstance(part, dict):
-            return {k: sorted(map(_plain, v)) if k == "set" and isinstance(v, list) else strip(v)
-                    for k, v in part.items() if k != "handle"}
+            return {
+                k: sorted(map(_plain, v)) if k == "set" and isinstance(v, list) else strip(v)
+                for k, v in part.items()
+                if k != "handle"
+            }
         return [strip(p) for p in part] if isinstance(part, list) else part
 
     return json.dumps(strip(item), sort_keys=True)

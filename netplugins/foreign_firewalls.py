@@ -26,8 +26,10 @@ def allow_forward(prefix: str) -> list[str]:
         for rule in _rules(prefix):
             if not _has(program, rule):
                 _run(program, "-I", "FORWARD", *rule)
-        changed.append(f"{program} drops what the host forwards (its FORWARD chain, as Docker or ufw set it): "
-                       f"packets of links {prefix}b* are let through there")
+        changed.append(
+            f"{program} drops what the host forwards (its FORWARD chain, as Docker or ufw set it): "
+            f"packets of links {prefix}b* are let through there"
+        )
     return changed
 
 

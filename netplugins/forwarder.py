@@ -54,6 +54,7 @@ class _Udp(asyncio.DatagramProtocol):
         loop = asyncio.get_running_loop()
         known = self.clients.pop(addr, None)
         if known is None:
+
             def reply(answer: bytes) -> None:
                 if self.transport:
                     self.transport.sendto(answer, addr)  # type: ignore[arg-type]

@@ -56,9 +56,12 @@ CHAINS = f"""\
 @functools.cache
 def possible() -> bool:
     """Whether the kernel has nftables for bridges (CONFIG_NF_TABLES_BRIDGE)."""
-    return netns.isolated(lambda: subprocess.run(
-        ["nft", "add", "table", "bridge", "probe"], capture_output=True, timeout=30, check=False
-    ).returncode == 0)
+    return netns.isolated(
+        lambda: (
+            subprocess.run(["nft", "add", "table", "bridge", "probe"], capture_output=True, timeout=30, check=False).returncode
+            == 0
+        )
+    )
 
 
 def render(script: Script, table: str, networks: Sequence[FirewallPolicy]) -> None:
@@ -79,7 +82,8 @@ def render(script: Script, table: str, networks: Sequence[FirewallPolicy]) -> No
         "    type filter hook prerouting priority -300; policy accept;",
         "    iifname @senders jump sender",
         "  }",
-        "}", "",
+        "}",
+        "",
     ]
 
 

@@ -126,7 +126,9 @@ class Kernel:
         try:
             # most objects are the very ones of the last time, which needs no look at their parts
             stale = [
-                n for n, was in present.items() if (now := wanted.get(n)) is None
+                n
+                for n, was in present.items()
+                if (now := wanted.get(n)) is None
                 or (was is not None and was is not now and was != now and not _can_update_in_place(was, now))
             ]
             children = [n for n in stale if n in self._children]
@@ -225,9 +227,9 @@ class Kernel:
 
     def _vxlan(self, vxlan: Vxlan) -> None:
         master = self._link(vxlan.master)
-        self._socket.run([netlink.add_vxlan(
-            vxlan.name, vni=vxlan.vni, port=vxlan.port, local=vxlan.local, mtu=vxlan.mtu, master=master
-        )])
+        self._socket.run(
+            [netlink.add_vxlan(vxlan.name, vni=vxlan.vni, port=vxlan.port, local=vxlan.local, mtu=vxlan.mtu, master=master)]
+        )
         self._index[vxlan.name] = self._socket.index(vxlan.name)
         self._socket.run([netlink.bridge_port_no_learning(self._index[vxlan.name], vxlan.name)])
 
@@ -243,15 +245,20 @@ class Kernel:
         wireguard.configure(tunnel)
         _sysctl(f"net/ipv6/conf/{tunnel.name}/disable_ipv6", "0")  # a host may have it off for new links
         cidr = tunnel_cidr(tunnel)
-        self._socket.run([
-            netlink.set_mtu(index, tunnel.mtu, tunnel.name), netlink.link_up(index, tunnel.name),
-            netlink.add_address(index, cidr, tunnel.name), netlink.add_connected_route(index, cidr, tunnel.name),
-        ])
+        self._socket.run(
+            [
+                netlink.set_mtu(index, tunnel.mtu, tunnel.name),
+                netlink.link_up(index, tunnel.name),
+                netlink.add_address(index, cidr, tunnel.name),
+                netlink.add_connected_route(index, cidr, tunnel.name),
+            ]
+        )
 
     def _set_mtu(self, item: Vxlan | Veth) -> None:
         """Change it while it is in use: connections go on."""
         self._socket.run([netlink.set_mtu(self._link(item.name), item.mtu, item.name)])
         if isinstance(item, Veth):
+
             def inside() -> None:
                 with netlink.Socket() as sock:
                     sock.run([netlink.set_mtu(sock.index(item.peer), item.mtu, item.peer)])
@@ -294,10 +301,21 @@ class Kernel:
         parent = self._parent(child.parent)
         handle = os.open(child.netns, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            self._socket.run([netlink.add_child(
-                child.kind, parent=parent, netns=handle, name=child.name, mode=child.mode, flag=child.flag,
-                mac=child.mac, mtu=child.mtu, what=child.parent,
-            )])
+            self._socket.run(
+                [
+                    netlink.add_child(
+                        child.kind,
+                        parent=parent,
+                        netns=handle,
+                        name=child.name,
+                        mode=child.mode,
+                        flag=child.flag,
+                        mac=child.mac,
+                        mtu=child.mtu,
+                        what=child.parent,
+                    )
+                ]
+            )
         finally:
             os.close(handle)
         self._children[child.name] = child, parent
@@ -313,7 +331,9 @@ class Kernel:
     def _configure_child_links(self, children: list[ParentedLink], present: dict[str, KernelObject | None]) -> dict[str, str]:
         """Give those of *children* their addresses whose addresses nobody on the LAN has. Returns namespace → why not."""
         claims = {
-            address_conflict.AddressProbe(path=c.netns, interface=c.interface, address=a.split("/")[0]): c for c in children for a in c.addresses
+            address_conflict.AddressProbe(path=c.netns, interface=c.interface, address=a.split("/")[0]): c
+            for c in children
+            for a in c.addresses
         }
         probed = [claim for claim, child in claims.items() if child.probed]
         problems = {
@@ -364,7 +384,8 @@ class Kernel:
             if item.bridge in self._index:
                 messages += [
                     netlink.neighbour(self._index[item.bridge], a, item.mac, add=False)
-                    for a in item.addresses if (item.bridge, a) not in kept_addresses
+                    for a in item.addresses
+                    if (item.bridge, a) not in kept_addresses
                 ]
         moved = {(f.vxlan, f.mac): f.underlay for f in before - far}
         for item in far - before:
@@ -388,8 +409,10 @@ class Kernel:
             elif not flags & netlink.NTF_SELF and state & netlink.NUD_NOARP:
                 bridged.add((index, mac))
         known = {
-            (index, mac, address) for family in (socket.AF_INET, socket.AF_INET6)
-            for index, state, _, mac, address in self._socket.neighbours(family) if state & netlink.NUD_PERMANENT
+            (index, mac, address)
+            for family in (socket.AF_INET, socket.AF_INET6)
+            for index, state, _, mac, address in self._socket.neighbours(family)
+            if state & netlink.NUD_PERMANENT
         }
         return device, bridged, known
 
@@ -429,8 +452,12 @@ class Kernel:
         handle = os.open(veth.netns, os.O_RDONLY | os.O_CLOEXEC)
         try:
             pair = netlink.add_veth(
-                veth.name, master=master, peer=veth.peer, peer_netns=handle,
-                peer_mac=veth.mac, mtu=veth.mtu,
+                veth.name,
+                master=master,
+                peer=veth.peer,
+                peer_netns=handle,
+                peer_mac=veth.mac,
+                mtu=veth.mtu,
             )
             self._socket.run([pair])
         finally:

@@ -67,20 +67,28 @@ class ParentDriver:
     def _child(self, network: Network, endpoint: Endpoint, parent: str) -> ParentedLink:
         own = {4: endpoint.ipv4, 6: endpoint.ipv6}
         mine = {
-            net.version: (net.prefixlen, s.gateway) for s in network.subnets
+            net.version: (net.prefixlen, s.gateway)
+            for s in network.subnets
             if own[(net := ipaddress.ip_network(s.cidr)).version] and ipaddress.ip_address(own[net.version]) in net
         }
         routed = endpoint.default and not network.internal
         mode = self.mode(network)
         onlink = routed and self.name == "ipvlan" and mode != "l2"
         return ParentedLink(
-            name=f"{self.prefix}m{endpoint.id[:10 - len(self.prefix)]}{endpoint.order}", kind=self.name, mode=mode,
+            name=f"{self.prefix}m{endpoint.id[: 10 - len(self.prefix)]}{endpoint.order}",
+            kind=self.name,
+            mode=mode,
             flag=network.options.get("ipvlan_flag", "bridge") if self.name == "ipvlan" else "",
-            parent=parent, netns=endpoint.netns, interface=endpoint.interface or f"eth{endpoint.order}",
-            order=endpoint.order, mac=self._mac(endpoint, mode), mtu=int(network.options.get(OPTION + "driver.mtu", 0)),
+            parent=parent,
+            netns=endpoint.netns,
+            interface=endpoint.interface or f"eth{endpoint.order}",
+            order=endpoint.order,
+            mac=self._mac(endpoint, mode),
+            mtu=int(network.options.get(OPTION + "driver.mtu", 0)),
             addresses=tuple(f"{own[v]}/{mine[v][0]}" for v in (4, 6) if v in mine),
             gateways=() if onlink else tuple(mine[v][1] for v in (4, 6) if routed and v in mine and mine[v][1]),
-            onlink=onlink, probed=not (self.name == "ipvlan" and mode != "l2"),
+            onlink=onlink,
+            probed=not (self.name == "ipvlan" and mode != "l2"),
         )
 
     def _mac(self, endpoint: Endpoint, mode: str) -> str:

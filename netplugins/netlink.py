@@ -33,7 +33,7 @@ IFLA_LINK, IFLA_VLAN_ID, IFLA_MACVLAN_MODE, IFLA_IPVLAN_MODE, IFLA_IPVLAN_FLAGS 
 MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
 IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
 IPVLAN_FLAGS = {"bridge": 0, "private": 1, "vepa": 2}
-IFLA_GROUP, DELETE_GROUP = 27, 0x70736b64  # our group number: "pskd"
+IFLA_GROUP, DELETE_GROUP = 27, 0x70736B64  # our group number: "pskd"
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
 IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 4, 5
 IFLA_BR_NF_CALL_IPTABLES, IFLA_BR_NF_CALL_IP6TABLES, IFLA_BR_MULTI_BOOLOPT, NO_LINK_LOCAL_LEARNING = 36, 37, 46, 1
@@ -100,9 +100,7 @@ def add_bridge(name: str, mtu: int, mac: str) -> Message:
     return Message(RTM_NEWLINK, F_CREATE | F_EXCL, payload + info, f"create bridge {name}")
 
 
-def add_veth(
-    name: str, *, master: int, peer: str, peer_netns: int, peer_mac: str, mtu: int
-) -> Message:
+def add_veth(name: str, *, master: int, peer: str, peer_netns: int, peer_mac: str, mtu: int) -> Message:
     """A veth pair made in place: the peer is born in the container's namespace under its final name."""
     inner = ifinfo() + text(IFLA_IFNAME, peer) + u32(IFLA_MTU, mtu)
     inner += attribute(IFLA_ADDRESS, mac_bytes(peer_mac)) + u32(IFLA_NET_NS_FD, peer_netns)
@@ -260,9 +258,7 @@ def delete_address(index: int, cidr: str, what: str) -> Message:
 def add_default_route(index: int, gateway: str, what: str) -> Message:
     address = ipaddress.ip_address(gateway)
     family = FAMILIES[address.version]
-    head = struct.pack(
-        "=BBBBBBBBI", family, 0, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0
-    )
+    head = struct.pack("=BBBBBBBBI", family, 0, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0)
     payload = head + attribute(RTA_GATEWAY, address.packed) + u32(RTA_OIF, index)
     return Message(RTM_NEWROUTE, F_CREATE | F_REPLACE, payload, f"route {what} through {gateway}")
 
@@ -446,8 +442,11 @@ def _parse_link(data: bytes) -> Link:
     kind = info.get(IFLA_INFO_KIND, b"").rstrip(b"\0").decode()
     own = attributes(info.get(IFLA_INFO_DATA, b"")) if kind == "vxlan" else {}
     return Link(
-        index=index, name=found[IFLA_IFNAME].rstrip(b"\0").decode(), up=bool(flags & IFF_UP),
-        mtu=struct.unpack("=I", found[IFLA_MTU])[0], kind=kind,
+        index=index,
+        name=found[IFLA_IFNAME].rstrip(b"\0").decode(),
+        up=bool(flags & IFF_UP),
+        mtu=struct.unpack("=I", found[IFLA_MTU])[0],
+        kind=kind,
         master=struct.unpack("=I", found[IFLA_MASTER])[0] if IFLA_MASTER in found else 0,
         vni=struct.unpack("=I", own[IFLA_VXLAN_ID])[0] if own else 0,
         port=struct.unpack("!H", own[IFLA_VXLAN_PORT])[0] if own else 0,

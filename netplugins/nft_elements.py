@@ -25,7 +25,8 @@ BATCH_SIZE = 500
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 
 FIELDS: dict[str, Callable[[str], bytes]] = {
-    "ipv4_addr": packed, "ipv6_addr": packed,
+    "ipv4_addr": packed,
+    "ipv6_addr": packed,
     "ifname": lambda name: name.strip('"').encode().ljust(16, b"\0"),
     "ether_addr": mac_bytes,
     "bytes16": lambda number: int(number, 16).to_bytes(16, "big"),

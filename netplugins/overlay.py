@@ -54,14 +54,22 @@ class OverlayDriver:
             lengths = {ipaddress.ip_network(s.cidr).version: s.cidr.split("/")[1] for s in network.subnets}
             own = tuple(f"{a}/{lengths[ipaddress.ip_address(a).version]}" for a in network.own)
             known = msgspec.structs.replace(
-                bridge, mac=address_mac(*network.own[:1]) if ":" not in network.own[0] else address_mac("", network.own[0]),
-                addresses=(*own, *bridge.addresses), filtered=network.balanced,
+                bridge,
+                mac=address_mac(*network.own[:1]) if ":" not in network.own[0] else address_mac("", network.own[0]),
+                addresses=(*own, *bridge.addresses),
+                filtered=network.balanced,
             )
             objects = (objects - {bridge}) | {known}
         far = frozenset(
-            FdbEntry(bridge=network.link, vxlan=name, mac=r.mac or address_mac(r.ipv4, r.ipv6), underlay=r.underlay,
-                addresses=tuple(a for a in (r.ipv4, r.ipv6) if a))
-            for r in network.remotes if r.underlay and r.underlay != network.underlay
+            FdbEntry(
+                bridge=network.link,
+                vxlan=name,
+                mac=r.mac or address_mac(r.ipv4, r.ipv6),
+                underlay=r.underlay,
+                addresses=tuple(a for a in (r.ipv4, r.ipv6) if a),
+            )
+            for r in network.remotes
+            if r.underlay and r.underlay != network.underlay
         )
         tunnels = {network.tunnel} if network.tunnel else set()
         return NetworkState(objects | {vxlan} | tunnels, local.firewall, far)

@@ -35,8 +35,10 @@ def _context(folder: Path, *, server: bool) -> ssl.SSLContext:
     context.verify_mode = ssl.CERT_REQUIRED  # of clients too: whoever speaks to the server is root on its nodes
     for name in ("ca.pem", "cert.pem", "key.pem"):
         if not (folder / name).is_file():
-            raise PystackError(f"tcp:// is TLS with certificates on both sides: {folder / name} is missing (PYSTACK_CERT_PATH "
-                               "is the folder with ca.pem, cert.pem and key.pem)")
+            raise PystackError(
+                f"tcp:// is TLS with certificates on both sides: {folder / name} is missing (PYSTACK_CERT_PATH "
+                "is the folder with ca.pem, cert.pem and key.pem)"
+            )
     try:
         context.load_verify_locations(folder / "ca.pem")
         context.load_cert_chain(folder / "cert.pem", folder / "key.pem")

@@ -24,8 +24,14 @@ SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 PATIENCE = float(os.environ.get("PYSTACK_TEST_PATIENCE", "1"))  # a machine under emulation is slower by this factor
 
 
-ROOTS = ("kernel/", "imagestore/test_unpack.py", "netplugins/test_elements.py", "netplugins/test_kernel.py",
-         "netplugins/test_conformance.py", "netplugins/test_resolver.py")
+ROOTS = (
+    "kernel/",
+    "imagestore/test_unpack.py",
+    "netplugins/test_elements.py",
+    "netplugins/test_kernel.py",
+    "netplugins/test_conformance.py",
+    "netplugins/test_resolver.py",
+)
 """What of the tests needs root and namespaces as a whole."""
 
 
@@ -63,8 +69,14 @@ class Pystack:
         self, *arguments: str, check: bool = True, stdin: str = "", timeout: float = 90, cwd: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [sys.executable, "-m", "orchestrator", *arguments], capture_output=True, text=True, input=stdin,
-            env=self.environment, timeout=timeout * PATIENCE, check=False, cwd=cwd,
+            [sys.executable, "-m", "orchestrator", *arguments],
+            capture_output=True,
+            text=True,
+            input=stdin,
+            env=self.environment,
+            timeout=timeout * PATIENCE,
+            check=False,
+            cwd=cwd,
         )
         assert "Traceback" not in done.stderr, done.stderr
         if check:
@@ -91,7 +103,9 @@ def cluster_of(nodes: int, *labels: str, servers: int = 1, transport: str = "ssh
         pytest.skip("labs need root")
     name = f"t{uuid.uuid4().hex[:6]}"
     pystack = Pystack(name)
-    store = ("--servers", str(servers), "--store", "etcd", "--transport", transport) if servers > 1 or transport == "etcd" else ()
+    store = (
+        ("--servers", str(servers), "--store", "etcd", "--transport", transport) if servers > 1 or transport == "etcd" else ()
+    )
     store += ("--disk", disk) if disk else ()
     pystack("lab", "up", "--name", name, "--nodes", str(nodes), *store, *(w for label in labels for w in ("--label", label)))
     try:

@@ -119,7 +119,9 @@ def mount_into(app: web.Application, prefix: str, converger: Converger, box: Etc
     _add(app, prefix, converger, box, guarded)
 
 
-def _add(app: web.Application, prefix: str, converger: Converger, box: EtcdManifestWatcher, wrap: Callable[[Any], Handler]) -> None:
+def _add(
+    app: web.Application, prefix: str, converger: Converger, box: EtcdManifestWatcher, wrap: Callable[[Any], Handler]
+) -> None:
     app[CONVERGER] = converger
     app[ENGINE] = converger.engine
     app[MANIFEST_WATCHER] = box

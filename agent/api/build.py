@@ -47,11 +47,16 @@ def _wish(request: web.Request) -> builder.BuildOptions:
     platform_of(query.get("platform", ""))
     ulimits = [u if isinstance(u, dict) else {} for u in _given(request, "ulimits", list, [])]
     return builder.BuildOptions(
-        dockerfile=query.get("dockerfile") or "Dockerfile", tags=tuple(t for t in query.getall("t", []) if t),
-        args=_texts(request, "buildargs"), target=query.get("target", ""), labels=_texts(request, "labels"),
-        no_cache=flag(request, "nocache"), pull=flag(request, "pull"),
+        dockerfile=query.get("dockerfile") or "Dockerfile",
+        tags=tuple(t for t in query.getall("t", []) if t),
+        args=_texts(request, "buildargs"),
+        target=query.get("target", ""),
+        labels=_texts(request, "labels"),
+        no_cache=flag(request, "nocache"),
+        pull=flag(request, "pull"),
         network="" if query.get("networkmode") == "default" else query.get("networkmode", ""),
-        platform=query.get("platform", ""), shm_size=number(request, "shmsize"),
+        platform=query.get("platform", ""),
+        shm_size=number(request, "shmsize"),
         extra_hosts=tuple(h for words in query.getall("extrahosts", []) for h in words.split(",") if h),
         contexts=_texts(request, "contexts"),
         ulimits=tuple(f"{u.get('Name')}={u.get('Soft')}:{u.get('Hard')}" for u in ulimits),
@@ -98,8 +103,7 @@ class Steps:
             return error
         if match := re.search(r"while running runtime: exit status (\d+)", said[-1]):
             command = re.sub(r"^RUN\s+(--\S+\s+)*", "", self._command)
-            return BuildFailureError(
-                f"The command '/bin/sh -c {command}' returned a non-zero code: {match[1]}", int(match[1]))
+            return BuildFailureError(f"The command '/bin/sh -c {command}' returned a non-zero code: {match[1]}", int(match[1]))
         text = re.sub(r" &?imagebuilder\.Step\{.*", "", said[-1])  # a dump of the builder's own
         return BuildFailureError(text, 0)
 
@@ -118,7 +122,8 @@ async def build(request: web.Request) -> web.StreamResponse:
         context: AsyncIterator[bytes] = plain(request.content.iter_any())
         try:
             image = await builder.build(
-                engine.images, engine.runtime.program, engine.paths.root / "build", context, payload, steps.say)
+                engine.images, engine.runtime.program, engine.paths.root / "build", context, payload, steps.say
+            )
         except AgentError as error:
             raise steps.failure(error) from error
         for digest in before:

@@ -30,8 +30,18 @@ LOG_OPTIONS = {
     "local": {"max-size", "max-file", "compress", "mode", "max-buffer-size"},
     "none": set[str](),
     "journald": _META | {"mode", "max-buffer-size"},
-    "syslog": _META | {"syslog-address", "syslog-facility", "syslog-format", "syslog-tls-ca-cert", "syslog-tls-cert",
-                       "syslog-tls-key", "syslog-tls-skip-verify", "mode", "max-buffer-size"},
+    "syslog": _META
+    | {
+        "syslog-address",
+        "syslog-facility",
+        "syslog-format",
+        "syslog-tls-ca-cert",
+        "syslog-tls-cert",
+        "syslog-tls-key",
+        "syslog-tls-skip-verify",
+        "mode",
+        "max-buffer-size",
+    },
 }
 """Logging drivers with the options that each has."""
 
@@ -39,16 +49,16 @@ LOG_OPTIONS = {
 def name(text: str) -> None:
     """A container's own name. Raises BadRequestError."""
     if not NAME.match(text):
-        raise BadRequestError(f"Invalid container name ({quoted(text)}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, "
-                              "two of them at least")
+        raise BadRequestError(
+            f"Invalid container name ({quoted(text)}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, two of them at least"
+        )
 
 
 def policy(host: Document) -> Iterator[str]:
     said = host.get("RestartPolicy") or {}
     word, most = said.get("Name", ""), said.get("MaximumRetryCount", 0)
     if word not in POLICIES:
-        yield (f"invalid restart policy: unknown policy '{word}'; use one of 'no', 'always', 'on-failure', or "
-               "'unless-stopped'")
+        yield (f"invalid restart policy: unknown policy '{word}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'")
     elif most and word != "on-failure":
         yield "invalid restart policy: maximum retry count can only be used with 'on-failure'"
     elif most < 0:
@@ -100,8 +110,12 @@ def cpu(host: Document) -> Iterator[str]:
 
 
 def modes(host: Document) -> Iterator[str]:
-    allowed = {"IpcMode": ("", "none", "private", "shareable", "host"), "PidMode": ("", "host"), "UTSMode": ("", "host"),
-               "CgroupnsMode": ("", "host", "private")}
+    allowed = {
+        "IpcMode": ("", "none", "private", "shareable", "host"),
+        "PidMode": ("", "host"),
+        "UTSMode": ("", "host"),
+        "CgroupnsMode": ("", "host", "private"),
+    }
     words = {"IpcMode": "IPC mode", "PidMode": "PID mode", "UTSMode": "UTS mode", "CgroupnsMode": "cgroup namespace mode"}
     for key, known in allowed.items():
         value = host.get(key, "")
@@ -118,8 +132,11 @@ def security(host: Document) -> Iterator[str]:
     for option in host.get("SecurityOpt") or ():
         key, _, value = option.replace("=", ":", 1).partition(":")
         known = key in ("label", "apparmor", "seccomp") and value
-        if not (known or option in ("no-new-privileges", "systempaths=unconfined") or (
-                key == "no-new-privileges" and value in ("true", "false", "1", "0"))):
+        if not (
+            known
+            or option in ("no-new-privileges", "systempaths=unconfined")
+            or (key == "no-new-privileges" and value in ("true", "false", "1", "0"))
+        ):
             yield f'invalid --security-opt 2: "{option}"'
 
 
@@ -168,13 +185,15 @@ def mounts(host: Document) -> Iterator[str]:
 def volume(text: str) -> Iterator[str]:
     """A volume's own name."""
     if not NAME.match(text):
-        yield (f"volume name {text!r}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, two of them at least; a folder of the host "
-               "is written with its whole path")
+        yield (
+            f"volume name {text!r}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, two of them at least; a folder of the host "
+            "is written with its whole path"
+        )
 
 
 def _mount(mount: Document) -> Iterator[str]:
     kind, target, source = (mount.get(k, "") for k in ("Type", "Target", "Source"))
-    where = f"invalid mount config for type \"{kind}\""
+    where = f'invalid mount config for type "{kind}"'
     if kind not in ("bind", "volume", "tmpfs", "image"):
         yield f"mount type unknown: {kind!r}: there is bind, volume, tmpfs and image"
         return
@@ -206,7 +225,8 @@ def joined(body: Document, host: Document) -> Iterator[str]:
     mode = host.get("NetworkMode", "")
     if mode.startswith("container:"):
         conflicts = {
-            "hostname and the network mode": body.get("Hostname"), "link and the network mode": host.get("Links"),
+            "hostname and the network mode": body.get("Hostname"),
+            "link and the network mode": host.get("Links"),
             "dns and the network mode": host.get("Dns"),
             "custom host-to-IP mapping and the network mode": host.get("ExtraHosts"),
             "mac-address and the network mode": body.get("MacAddress"),

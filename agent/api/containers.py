@@ -36,8 +36,13 @@ async def listing(request: web.Request) -> web.Response:
     records = sorted(engine.records.values(), key=lambda r: r.created, reverse=True)
     filters.check(name=pattern, status=STATES, health=HEALTH, exited=whole, before=engine.find, since=engine.find)
     # who asks for one state, for ends or for the last ones, asks for containers that do not run too
-    if not (flag(request, "all") or filters["status"] or filters["exited"] or limit > 0 or any(
-            filters[k] or request.query.get(k) for k in ("before", "since"))):
+    if not (
+        flag(request, "all")
+        or filters["status"]
+        or filters["exited"]
+        or limit > 0
+        or any(filters[k] or request.query.get(k) for k in ("before", "since"))
+    ):
         records = [r for r in records if r.running]
     chosen = filters.chosen(records, _tests(engine))
     for key in ("before", "since"):
@@ -84,18 +89,23 @@ def _tests(engine: Engine) -> dict[str, Callable[[Record, str], bool]]:
         return [(int(port), kind or "tcp") for port, _, kind in names if port.isdigit()]
 
     return {
-        "id": lambda r, v: r.id.startswith(v), "name": named, "label": lambda r, v: labelled(describe.all_labels(engine, r), v),
+        "id": lambda r, v: r.id.startswith(v),
+        "name": named,
+        "label": lambda r, v: labelled(describe.all_labels(engine, r), v),
         "status": lambda r, v: describe.state_word(r) == v,
         "exited": lambda r, v: not r.running and r.exit_code is not None and r.exit_code == whole(v),
-        "ancestor": derived, "before": lambda r, v: r.created < engine.find(v).created,
+        "ancestor": derived,
+        "before": lambda r, v: r.created < engine.find(v).created,
         "since": lambda r, v: r.created > engine.find(v).created,
         "volume": lambda r, v: any(v in (m["Name"], m["Destination"]) for m in describe.mounts(engine, r)),
-        "network": lambda r, v: any(v in (e.network, engine.networks.identity(e.network)) for e in r.endpoints)
-        or v == r.container.network_mode,
+        "network": lambda r, v: (
+            any(v in (e.network, engine.networks.identity(e.network)) for e in r.endpoints) or v == r.container.network_mode
+        ),
         "health": lambda r, v: (r.health or "none") == v,
         "publish": lambda r, v: ported(((p.published, p.protocol) for p in r.ports), v),
         "expose": lambda r, v: ported(exposed(r), v),
-        "is-task": lambda r, v: not truth(v), "isolation": lambda r, v: v == "default",
+        "is-task": lambda r, v: not truth(v),
+        "isolation": lambda r, v: v == "default",
     }
 
 
@@ -111,8 +121,10 @@ async def create(request: web.Request) -> web.Response:
     if document["HostConfig"].get("PublishAllPorts"):
         config = image.config.config
         payload = translate.all_published(payload, (*payload.expose, *((config and config.exposed_ports) or ())))
-    known = (msgspec.structs.replace(a, network=engine.networks.get(a.network).name) if engine.networks.has(a.network) else a
-             for a in payload.attachments)
+    known = (
+        msgspec.structs.replace(a, network=engine.networks.get(a.network).name) if engine.networks.has(a.network) else a
+        for a in payload.attachments
+    )
     payload = msgspec.structs.replace(payload, attachments=tuple(known))
     for one in payload.attachments:
         networks.addressable(engine, one)
@@ -247,8 +259,11 @@ async def read_logs(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": MULTIPLEXED if not raw and minor(request) >= 42 else RAW})
     await response.prepare(request)
     lines = logs.read(
-        engine.directory(record) / "log", follow=flag(request, "follow"),
-        tail=int(tail) if re.fullmatch(r"[0-9]{1,9}", tail) else None, since=since, until=until,
+        engine.directory(record) / "log",
+        follow=flag(request, "follow"),
+        tail=int(tail) if re.fullmatch(r"[0-9]{1,9}", tail) else None,
+        since=since,
+        until=until,
         ended=lambda: record.state in ("exited", "failed", "created") or record.id not in engine.records,
     )
     pending = b""
@@ -270,15 +285,17 @@ async def read_logs(request: web.Request) -> web.StreamResponse:
 async def prune(request: web.Request) -> web.Response:
     """Delete containers that do not run, but for tasks of stacks."""
     engine = request.app[ENGINE]
-    idle = [r for r in engine.records.values()
-            if not r.task and not r.running and r.state not in ("starting", "restarting")]
+    idle = [r for r in engine.records.values() if not r.task and not r.running and r.state not in ("starting", "restarting")]
     filters = Filters(request)
     filters.check(until=moment_of)
-    doomed = filters.chosen(idle, {
-        "label": lambda r, v: labelled(describe.all_labels(engine, r), v),
-        "label!": lambda r, v: not labelled(describe.all_labels(engine, r), v),
-        "until": lambda r, v: logs.instant(r.created) < moment_of(v),
-    })
+    doomed = filters.chosen(
+        idle,
+        {
+            "label": lambda r, v: labelled(describe.all_labels(engine, r), v),
+            "label!": lambda r, v: not labelled(describe.all_labels(engine, r), v),
+            "until": lambda r, v: logs.instant(r.created) < moment_of(v),
+        },
+    )
     gone, freed = [], 0
     for record in doomed:
         size = await asyncio.to_thread(used, engine.directory(record) / "upper")

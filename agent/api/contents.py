@@ -92,10 +92,13 @@ async def commit(request: web.Request) -> web.Response:
     try:
         base = engine.images.image(record.image_id)
         image = await archive.commit(
-            engine.images, base, record.container,
+            engine.images,
+            base,
+            record.container,
             _output("layer", str(engine.directory(record) / "upper"), mounts.overlay_attribute("opaque")),
             _whole(base.config.config or RunConfig(), record.container, given),
-            author=query.get("author", ""), comment=query.get("comment", ""),
+            author=query.get("author", ""),
+            comment=query.get("comment", ""),
         )
     finally:
         if pausing:
@@ -127,13 +130,19 @@ def _whole(image: RunConfig, container: Container, given: RunConfig) -> RunConfi
     """What containers of the new image are to be, beside what the commit itself takes of *container*."""
     second = 10**9
     own = RunConfig(
-        labels=dict(container.labels) or None, exposed_ports={p: {} for p in container.expose} or None,
+        labels=dict(container.labels) or None,
+        exposed_ports={p: {} for p in container.expose} or None,
         volumes={m.target: {} for m in container.mounts if m.kind == "volume" and not m.source} or None,
         stop_signal=container.stop_signal,
         healthcheck=HealthConfig(
-            test=check.test, interval=int(check.interval_s * second), timeout=int(check.timeout_s * second),
-            retries=check.retries, start_period=int(check.start_period_s * second),
-        ) if (check := container.healthcheck) else None,
+            test=check.test,
+            interval=int(check.interval_s * second),
+            timeout=int(check.timeout_s * second),
+            retries=check.retries,
+            start_period=int(check.start_period_s * second),
+        )
+        if (check := container.healthcheck)
+        else None,
     )
     tables = RunConfig(labels=image.labels, exposed_ports=image.exposed_ports, volumes=image.volumes)
     return changes_over(changes_over(tables, own), given)
@@ -153,9 +162,19 @@ async def rename(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
-UPDATES = {"CpuShares": "cpu_shares", "CpuPeriod": "cpu_period", "CpuQuota": "cpu_quota", "CpusetCpus": "cpuset",
-           "Memory": "memory", "MemorySwap": "memory_swap", "MemoryReservation": "memory_reservation", "PidsLimit": "pids",
-           "BlkioWeight": "blkio_weight", "CpuRealtimePeriod": "cpu_rt_period", "CpuRealtimeRuntime": "cpu_rt_runtime"}
+UPDATES = {
+    "CpuShares": "cpu_shares",
+    "CpuPeriod": "cpu_period",
+    "CpuQuota": "cpu_quota",
+    "CpusetCpus": "cpuset",
+    "Memory": "memory",
+    "MemorySwap": "memory_swap",
+    "MemoryReservation": "memory_reservation",
+    "PidsLimit": "pids",
+    "BlkioWeight": "blkio_weight",
+    "CpuRealtimePeriod": "cpu_rt_period",
+    "CpuRealtimeRuntime": "cpu_rt_runtime",
+}
 
 
 async def update(request: web.Request) -> web.Response:

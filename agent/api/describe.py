@@ -26,11 +26,29 @@ from netplugins.bridge import address_mac
 
 Document = dict[str, Any]
 
-FILLED = ("Binds", "LogConfig", "RestartPolicy", "IpcMode", "CgroupnsMode", "ShmSize", "MemorySwap", "PidsLimit", "Runtime",
-          "MaskedPaths", "ReadonlyPaths", "Init", "ConsoleSize", "OomKillDisable", "Isolation")
+FILLED = (
+    "Binds",
+    "LogConfig",
+    "RestartPolicy",
+    "IpcMode",
+    "CgroupnsMode",
+    "ShmSize",
+    "MemorySwap",
+    "PidsLimit",
+    "Runtime",
+    "MaskedPaths",
+    "ReadonlyPaths",
+    "Init",
+    "ConsoleSize",
+    "OomKillDisable",
+    "Isolation",
+)
 """Fields of HostConfig that a client may leave empty, and that an answer has the daemon's value of."""
 DOCKER_STATES = {
-    "pending": "created", "pulling": "created", "starting": "created", "stopping": "running",
+    "pending": "created",
+    "pulling": "created",
+    "starting": "created",
+    "stopping": "running",
 }
 
 
@@ -45,9 +63,7 @@ def _bindings(record: Record) -> Document:
     out: dict[str, list[Document]] = {}
     for port in record.ports:
         for host in (port.host_ip,) if port.host_ip else ("0.0.0.0", "::"):
-            out.setdefault(f"{port.target}/{port.protocol}", []).append(
-                {"HostIp": host, "HostPort": str(port.published)}
-            )
+            out.setdefault(f"{port.target}/{port.protocol}", []).append({"HostIp": host, "HostPort": str(port.published)})
     return out
 
 
@@ -56,7 +72,8 @@ def labels(record: Record) -> dict[str, str]:
     out = dict(record.container.labels)
     if record.stack:
         out |= {
-            "com.docker.compose.project": record.stack, "com.docker.compose.service": record.service,
+            "com.docker.compose.project": record.stack,
+            "com.docker.compose.service": record.service,
             "com.docker.compose.container-number": record.task.rsplit("-", 1)[-1],
         }
     return out
@@ -82,10 +99,17 @@ def summary(engine: Engine, record: Record) -> Document:
     command, arguments = _command(record.container, config)
     asked = record.asked.get("HostConfig") or {}
     return {
-        "Id": record.id, "Names": [f"/{record.name}"], "Image": _shown_image(record, image),
-        "ImageID": image.id if image else record.image_id, "Command": " ".join([command, *map(_quoted, arguments)]).strip(),
-        "Created": int(instant(record.created)), "State": state_word(record), "Status": status_words(record),
-        "Ports": _ports(record, config), "Labels": (config.labels or {}) | labels(record), "Mounts": mounts(engine, record),
+        "Id": record.id,
+        "Names": [f"/{record.name}"],
+        "Image": _shown_image(record, image),
+        "ImageID": image.id if image else record.image_id,
+        "Command": " ".join([command, *map(_quoted, arguments)]).strip(),
+        "Created": int(instant(record.created)),
+        "State": state_word(record),
+        "Status": status_words(record),
+        "Ports": _ports(record, config),
+        "Labels": (config.labels or {}) | labels(record),
+        "Mounts": mounts(engine, record),
         "HostConfig": {"NetworkMode": asked.get("NetworkMode") or record.container.network_mode or "bridge"},
         "NetworkSettings": {"Networks": networks(engine, record)},
     }
@@ -160,9 +184,11 @@ def networks(engine: Engine, record: Record, version: int = 48) -> Document:
             "NetworkID": engine.networks.identity(e.network),
             "EndpointID": endpoint_id(record, e.network) if record.running else "",
             "MacAddress": mac if record.running or e.mac else "",
-            "IPAddress": ipv4, "IPPrefixLen": _length(v4.cidr) if v4 and ipv4 else 0,
+            "IPAddress": ipv4,
+            "IPPrefixLen": _length(v4.cidr) if v4 and ipv4 else 0,
             "Gateway": v4.gateway if v4 and ipv4 and known and not known.internal else "",
-            "GlobalIPv6Address": ipv6, "GlobalIPv6PrefixLen": _length(v6.cidr) if v6 and ipv6 else 0,
+            "GlobalIPv6Address": ipv6,
+            "GlobalIPv6PrefixLen": _length(v6.cidr) if v6 and ipv6 else 0,
             "IPv6Gateway": v6.gateway if v6 and ipv6 else "",
         }
     named = [(a.network, a) for a in c.attachments]
@@ -174,8 +200,13 @@ def networks(engine: Engine, record: Record, version: int = 48) -> Document:
             out[name] = _endpoint(record, payload, payload.aliases, version) | {
                 "NetworkID": engine.networks.identity(name) if builtin else "",
                 "EndpointID": endpoint_id(record, name) if builtin and record.running else "",
-                "MacAddress": "", "IPAddress": "", "IPPrefixLen": 0, "Gateway": "", "GlobalIPv6Address": "",
-                "GlobalIPv6PrefixLen": 0, "IPv6Gateway": "",
+                "MacAddress": "",
+                "IPAddress": "",
+                "IPPrefixLen": 0,
+                "Gateway": "",
+                "GlobalIPv6Address": "",
+                "GlobalIPv6PrefixLen": 0,
+                "IPv6Gateway": "",
             }
     return out
 
@@ -190,7 +221,9 @@ def _endpoint(record: Record, payload: Attachment, aliases: Sequence[str], versi
     asked = {k: v for k, v in addresses.items() if v}
     sent = record.asked.get("NetworkingConfig", {}).get("EndpointsConfig", {}).get(payload.network, {})
     document: Document = {
-        "IPAMConfig": asked or None, "Links": sent.get("Links"), "DriverOpts": sent.get("DriverOpts"),
+        "IPAMConfig": asked or None,
+        "Links": sent.get("Links"),
+        "DriverOpts": sent.get("DriverOpts"),
         # clients before 1.45 look for the short ID among the aliases
         "Aliases": ([*aliases, record.short] if version < 45 else list(aliases)) or None,
     }
@@ -212,16 +245,32 @@ def mounts(engine: Engine, record: Record) -> list[Document]:
         name = m.source or record.anonymous.get(target, "")
         is_volume = m.kind == "volume"
         source = str(engine.volumes.data(name)) if is_volume and name in engine.volumes.all else "" if is_volume else m.source
-        out.append({
-            "Type": m.kind, "Name": name if is_volume else "", "Source": source, "Destination": target,
-            "Driver": engine.volumes.all[name].driver if is_volume and name in engine.volumes.all else "",
-            "Mode": modes.get(target, ""), "RW": not m.read_only,
-            "Propagation": m.propagation if m.kind == "bind" else "",
-        })
+        out.append(
+            {
+                "Type": m.kind,
+                "Name": name if is_volume else "",
+                "Source": source,
+                "Destination": target,
+                "Driver": engine.volumes.all[name].driver if is_volume and name in engine.volumes.all else "",
+                "Mode": modes.get(target, ""),
+                "RW": not m.read_only,
+                "Propagation": m.propagation if m.kind == "bind" else "",
+            }
+        )
     for target, name in record.anonymous.items():
         if target not in named:
-            out.append({"Type": "volume", "Name": name, "Source": str(engine.volumes.data(name)), "Destination": target,
-                        "Driver": "local", "Mode": "", "RW": True, "Propagation": ""})
+            out.append(
+                {
+                    "Type": "volume",
+                    "Name": name,
+                    "Source": str(engine.volumes.data(name)),
+                    "Destination": target,
+                    "Driver": "local",
+                    "Mode": "",
+                    "RW": True,
+                    "Propagation": "",
+                }
+            )
     return out
 
 
@@ -241,22 +290,53 @@ def inspected(engine: Engine, record: Record, execs: Sequence[str] = (), version
     etc = prepare.etc(bundle)
     attached = networks(engine, record, version)
     default: Document = next((attached[e.network] for e in record.endpoints if e.default), {})
-    flat = ("IPAddress", "IPPrefixLen", "Gateway", "MacAddress", "GlobalIPv6Address", "GlobalIPv6PrefixLen", "IPv6Gateway",
-            "EndpointID")
+    flat = (
+        "IPAddress",
+        "IPPrefixLen",
+        "Gateway",
+        "MacAddress",
+        "GlobalIPv6Address",
+        "GlobalIPv6PrefixLen",
+        "IPv6Gateway",
+        "EndpointID",
+    )
     return {
-        "Id": record.id, "Name": f"/{record.name}", "Created": record.created, "State": _state(record),
-        "Image": image.id if image else "", "RestartCount": record.restarts, "Driver": "overlay2", "Platform": "linux",
-        "Path": path, "Args": arguments, "ResolvConfPath": str(etc / "resolv.conf"),
-        "HostnamePath": str(etc / "hostname"), "HostsPath": str(etc / "hosts"), "LogPath": str(directory / "log"),
-        "MountLabel": "", "ProcessLabel": "", "AppArmorProfile": "", "ExecIDs": execs or None,
-        "GraphDriver": {"Name": "overlay2", "Data": {
-            "UpperDir": str(directory / "upper"), "WorkDir": str(directory / "work"), "MergedDir": str(bundle / "rootfs"),
-        }},
-        "Config": _config(record, config), "HostConfig": host_config(record), "Mounts": mounts(engine, record),
+        "Id": record.id,
+        "Name": f"/{record.name}",
+        "Created": record.created,
+        "State": _state(record),
+        "Image": image.id if image else "",
+        "RestartCount": record.restarts,
+        "Driver": "overlay2",
+        "Platform": "linux",
+        "Path": path,
+        "Args": arguments,
+        "ResolvConfPath": str(etc / "resolv.conf"),
+        "HostnamePath": str(etc / "hostname"),
+        "HostsPath": str(etc / "hosts"),
+        "LogPath": str(directory / "log"),
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": execs or None,
+        "GraphDriver": {
+            "Name": "overlay2",
+            "Data": {
+                "UpperDir": str(directory / "upper"),
+                "WorkDir": str(directory / "work"),
+                "MergedDir": str(bundle / "rootfs"),
+            },
+        },
+        "Config": _config(record, config),
+        "HostConfig": host_config(record),
+        "Mounts": mounts(engine, record),
         "NetworkSettings": {
-            "Bridge": "", "SandboxID": record.id if record.running else "", "HairpinMode": False,
+            "Bridge": "",
+            "SandboxID": record.id if record.running else "",
+            "HairpinMode": False,
             "SandboxKey": engine.networks.netns(record) if record.running else "",
-            "Ports": _exposed(record, config), "Networks": attached,
+            "Ports": _exposed(record, config),
+            "Networks": attached,
             **{k: default.get(k, 0 if "Len" in k else "") for k in flat},
         },
         "Notes": record.notes,
@@ -265,12 +345,17 @@ def inspected(engine: Engine, record: Record, execs: Sequence[str] = (), version
 
 def _state(record: Record) -> Document:
     state: Document = {
-        "Status": state_word(record), "Running": record.running or record.state == "restarting",
-        "Paused": record.state == "paused", "Restarting": record.state == "restarting",
-        "OOMKilled": record.oom_killed, "Dead": False, "Pid": record.process.pid if record.process else 0,
+        "Status": state_word(record),
+        "Running": record.running or record.state == "restarting",
+        "Paused": record.state == "paused",
+        "Restarting": record.state == "restarting",
+        "OOMKilled": record.oom_killed,
+        "Dead": False,
+        "Pid": record.process.pid if record.process else 0,
         "ExitCode": record.exit_code or 0,
         "Error": record.error,
-        "StartedAt": record.started or "0001-01-01T00:00:00Z", "FinishedAt": record.finished or "0001-01-01T00:00:00Z",
+        "StartedAt": record.started or "0001-01-01T00:00:00Z",
+        "FinishedAt": record.finished or "0001-01-01T00:00:00Z",
     }
     if record.health:
         state["Health"] = {"Status": record.health, "FailingStreak": record.failing_streak, "Log": record.health_log}
@@ -305,13 +390,23 @@ def _config(record: Record, config: RunConfig) -> Document:
     inherited = [pair for pair in config.env or () if pair.partition("=")[0] not in names]
     volumes = {m.target: {} for m in c.mounts if m.kind == "volume" and not m.source} | (config.volumes or {})
     document: Document = {
-        "Hostname": c.hostname or record.short, "Domainname": c.domainname, "User": c.user or config.user,
-        "AttachStdin": asked.get("AttachStdin", c.stdin_once), "AttachStdout": asked.get("AttachStdout", True),
-        "AttachStderr": asked.get("AttachStderr", True), "Tty": c.tty, "OpenStdin": c.stdin_open,
-        "StdinOnce": c.stdin_once, "Env": [*own, *inherited],
-        "Cmd": list(command) if command else None, "Image": record.image, "Volumes": volumes or None,
-        "WorkingDir": c.working_dir or config.working_dir, "Entrypoint": list(entrypoint) if entrypoint else None,
-        "OnBuild": config.on_build, "Labels": (config.labels or {}) | labels(record),
+        "Hostname": c.hostname or record.short,
+        "Domainname": c.domainname,
+        "User": c.user or config.user,
+        "AttachStdin": asked.get("AttachStdin", c.stdin_once),
+        "AttachStdout": asked.get("AttachStdout", True),
+        "AttachStderr": asked.get("AttachStderr", True),
+        "Tty": c.tty,
+        "OpenStdin": c.stdin_open,
+        "StdinOnce": c.stdin_once,
+        "Env": [*own, *inherited],
+        "Cmd": list(command) if command else None,
+        "Image": record.image,
+        "Volumes": volumes or None,
+        "WorkingDir": c.working_dir or config.working_dir,
+        "Entrypoint": list(entrypoint) if entrypoint else None,
+        "OnBuild": config.on_build,
+        "Labels": (config.labels or {}) | labels(record),
         "StopSignal": c.stop_signal or config.stop_signal or "SIGTERM",
         "ExposedPorts": {name: {} for name in _exposed(record, config)},
     }
@@ -322,8 +417,10 @@ def _config(record: Record, config: RunConfig) -> Document:
     if c.healthcheck:
         second = 10**9
         document["Healthcheck"] = {
-            "Test": list(c.healthcheck.test), "Interval": int(c.healthcheck.interval_s * second),
-            "Timeout": int(c.healthcheck.timeout_s * second), "Retries": c.healthcheck.retries,
+            "Test": list(c.healthcheck.test),
+            "Interval": int(c.healthcheck.interval_s * second),
+            "Timeout": int(c.healthcheck.timeout_s * second),
+            "Retries": c.healthcheck.retries,
             "StartPeriod": int(c.healthcheck.start_period_s * second),
         }
     elif config.healthcheck:
@@ -337,41 +434,96 @@ def host_config(record: Record) -> Document:
     asked: Document = record.asked.get("HostConfig") or {}
     ports: dict[str, list[Document]] = {}
     for p in c.ports:
-        ports.setdefault(f"{p.target}/{p.protocol}", []).append({
-            "HostIp": p.host_ip, "HostPort": str(p.published) if p.published else ""})
+        ports.setdefault(f"{p.target}/{p.protocol}", []).append(
+            {"HostIp": p.host_ip, "HostPort": str(p.published) if p.published else ""}
+        )
     swap = c.memory_swap or min(c.memory * 2, (1 << 63) - 1)
-    binds = [f"{m.source}:{m.target}{':ro' if m.read_only else ''}" for m in c.mounts
-             if m.kind == "bind" or (m.kind == "volume" and m.source)]
-    rates = {key: [{"Path": r.path, field: r.rate} for r in c.blkio if r.what == what] or None
-             for key, (what, field) in RATES.items()}
+    binds = [
+        f"{m.source}:{m.target}{':ro' if m.read_only else ''}"
+        for m in c.mounts
+        if m.kind == "bind" or (m.kind == "volume" and m.source)
+    ]
+    rates = {
+        key: [{"Path": r.path, field: r.rate} for r in c.blkio if r.what == what] or None
+        for key, (what, field) in RATES.items()
+    }
     return {
-        "Binds": binds or None, "ContainerIDFile": "", "LogConfig": {"Type": c.log_driver, "Config": dict(c.log_options)},
-        "NetworkMode": c.network_mode or (c.attachments[0].network if c.attachments else "default"), "PortBindings": ports,
-        "RestartPolicy": {"Name": c.restart, "MaximumRetryCount": c.restart_max}, "AutoRemove": record.auto_remove,
-        "VolumeDriver": "", "VolumesFrom": list(c.volumes_from) or None, "CapAdd": list(c.cap_add) or None,
-        "CapDrop": list(c.cap_drop) or None, "CgroupnsMode": c.cgroup_mode or "host", "Dns": list(c.dns),
-        "DnsOptions": list(c.dns_opt), "DnsSearch": list(c.dns_search),
-        "ExtraHosts": [f"{name}:{address}" for name, address in c.extra_hosts] or None, "GroupAdd": list(c.group_add) or None,
-        "IpcMode": c.ipc_mode or "private", "Cgroup": "", "Links": [f"{source}:{alias}" for alias, source in c.links] or None,
-        "OomScoreAdj": c.oom_score_adj, "PidMode": c.pid_mode, "Privileged": c.privileged, "PublishAllPorts": False,
-        "ReadonlyRootfs": c.read_only, "SecurityOpt": list(c.security_opt) or None, "UTSMode": c.uts_mode,
-        "UsernsMode": c.userns_mode, "ShmSize": c.shm_size, "Runtime": "runc", "Isolation": "", "Init": c.init,
-        "Sysctls": dict(c.sysctls) or None, "CpuShares": c.cpu_shares, "Memory": c.memory, "NanoCpus": int(c.cpus * 1e9),
-        "CgroupParent": c.cgroup_parent, "BlkioWeight": c.blkio_weight, "CpuPeriod": c.cpu_period, "CpuQuota": c.cpu_quota,
-        "CpuRealtimePeriod": c.cpu_rt_period, "CpuRealtimeRuntime": c.cpu_rt_runtime, "CpusetCpus": c.cpuset, "CpusetMems": "",
-        "Devices": [{"PathOnHost": d.source, "PathInContainer": d.target, "CgroupPermissions": d.permissions}
-                    for d in c.devices],
+        "Binds": binds or None,
+        "ContainerIDFile": "",
+        "LogConfig": {"Type": c.log_driver, "Config": dict(c.log_options)},
+        "NetworkMode": c.network_mode or (c.attachments[0].network if c.attachments else "default"),
+        "PortBindings": ports,
+        "RestartPolicy": {"Name": c.restart, "MaximumRetryCount": c.restart_max},
+        "AutoRemove": record.auto_remove,
+        "VolumeDriver": "",
+        "VolumesFrom": list(c.volumes_from) or None,
+        "CapAdd": list(c.cap_add) or None,
+        "CapDrop": list(c.cap_drop) or None,
+        "CgroupnsMode": c.cgroup_mode or "host",
+        "Dns": list(c.dns),
+        "DnsOptions": list(c.dns_opt),
+        "DnsSearch": list(c.dns_search),
+        "ExtraHosts": [f"{name}:{address}" for name, address in c.extra_hosts] or None,
+        "GroupAdd": list(c.group_add) or None,
+        "IpcMode": c.ipc_mode or "private",
+        "Cgroup": "",
+        "Links": [f"{source}:{alias}" for alias, source in c.links] or None,
+        "OomScoreAdj": c.oom_score_adj,
+        "PidMode": c.pid_mode,
+        "Privileged": c.privileged,
+        "PublishAllPorts": False,
+        "ReadonlyRootfs": c.read_only,
+        "SecurityOpt": list(c.security_opt) or None,
+        "UTSMode": c.uts_mode,
+        "UsernsMode": c.userns_mode,
+        "ShmSize": c.shm_size,
+        "Runtime": "runc",
+        "Isolation": "",
+        "Init": c.init,
+        "Sysctls": dict(c.sysctls) or None,
+        "CpuShares": c.cpu_shares,
+        "Memory": c.memory,
+        "NanoCpus": int(c.cpus * 1e9),
+        "CgroupParent": c.cgroup_parent,
+        "BlkioWeight": c.blkio_weight,
+        "CpuPeriod": c.cpu_period,
+        "CpuQuota": c.cpu_quota,
+        "CpuRealtimePeriod": c.cpu_rt_period,
+        "CpuRealtimeRuntime": c.cpu_rt_runtime,
+        "CpusetCpus": c.cpuset,
+        "CpusetMems": "",
+        "Devices": [
+            {"PathOnHost": d.source, "PathInContainer": d.target, "CgroupPermissions": d.permissions} for d in c.devices
+        ],
         "DeviceCgroupRules": list(c.device_rules) or None,
-        "DeviceRequests": [{"Driver": r.driver, "Count": 0 if r.ids else r.count, "DeviceIDs": list(r.ids) or None,
-                            "Capabilities": [list(r.capabilities)], "Options": {}} for r in c.device_requests] or None,
-        "MemoryReservation": c.memory_reservation, "MemorySwap": swap, "MemorySwappiness": c.swappiness,
-        "OomKillDisable": c.oom_kill_disable, "PidsLimit": c.pids or None,
+        "DeviceRequests": [
+            {
+                "Driver": r.driver,
+                "Count": 0 if r.ids else r.count,
+                "DeviceIDs": list(r.ids) or None,
+                "Capabilities": [list(r.capabilities)],
+                "Options": {},
+            }
+            for r in c.device_requests
+        ]
+        or None,
+        "MemoryReservation": c.memory_reservation,
+        "MemorySwap": swap,
+        "MemorySwappiness": c.swappiness,
+        "OomKillDisable": c.oom_kill_disable,
+        "PidsLimit": c.pids or None,
         "Ulimits": [{"Name": u.name, "Soft": u.soft, "Hard": u.hard} for u in c.ulimits] or None,
         "Tmpfs": {m.target: ",".join(m.options) for m in c.mounts if m.kind == "tmpfs"} or None,
         "MaskedPaths": [] if c.privileged else list(paths.MASKED),
         "ReadonlyPaths": [] if c.privileged else list(paths.READ_ONLY),
-        "Annotations": dict(c.annotations) or None, "KernelMemory": 0, "CpuCount": 0, "CpuPercent": 0, "IOMaximumIOps": 0,
-        "IOMaximumBandwidth": 0, "ConsoleSize": [0, 0], **rates,
+        "Annotations": dict(c.annotations) or None,
+        "KernelMemory": 0,
+        "CpuCount": 0,
+        "CpuPercent": 0,
+        "IOMaximumIOps": 0,
+        "IOMaximumBandwidth": 0,
+        "ConsoleSize": [0, 0],
+        **rates,
         **{key: value for key, value in asked.items() if key not in FILLED or value},
         **({"Links": [f"/{source}:/{record.name}/{alias}" for alias, source in c.links]} if asked.get("Links") else {}),
     }

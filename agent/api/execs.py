@@ -95,10 +95,19 @@ async def create(request: web.Request) -> web.Response:
     Keys(payload.get("DetachKeys", ""))
     _forget(engine)
     made = Exec(
-        id=os.urandom(32).hex(), record=record, command=payload["Cmd"], tty=payload.get("Tty", False),
-        stdin=payload.get("AttachStdin", False), stdout=payload.get("AttachStdout", False), stderr=payload.get("AttachStderr", False),
-        environment=payload.get("Env", []), user=payload.get("User", ""), cwd=payload.get("WorkingDir", ""),
-        privileged=payload.get("Privileged", False), keys=payload.get("DetachKeys", ""), size=_size(payload),
+        id=os.urandom(32).hex(),
+        record=record,
+        command=payload["Cmd"],
+        tty=payload.get("Tty", False),
+        stdin=payload.get("AttachStdin", False),
+        stdout=payload.get("AttachStdout", False),
+        stderr=payload.get("AttachStderr", False),
+        environment=payload.get("Env", []),
+        user=payload.get("User", ""),
+        cwd=payload.get("WorkingDir", ""),
+        privileged=payload.get("Privileged", False),
+        keys=payload.get("DetachKeys", ""),
+        size=_size(payload),
     )
     EXECS[made.id] = made
     for old in [e.id for e in EXECS.values() if not e.running][: max(0, len(EXECS) - KEPT)]:
@@ -133,14 +142,27 @@ def _exec(request: web.Request) -> Exec:
 
 async def inspect(request: web.Request) -> web.Response:
     found = _exec(request)
-    return answer({
-        "ID": found.id, "Running": found.running, "ExitCode": found.exit_code,
-        "Pid": (terminal.child_of(found.pid) or found.pid) if found.running else found.pid,
-        "ContainerID": found.record.id, "OpenStdin": found.stdin, "OpenStdout": found.stdout, "OpenStderr": found.stderr,
-        "CanRemove": bool(found.ended), "DetachKeys": found.keys,
-        "ProcessConfig": {"tty": found.tty, "entrypoint": found.command[0], "arguments": found.command[1:], "user": found.user,
-                          "privileged": found.privileged},
-    })
+    return answer(
+        {
+            "ID": found.id,
+            "Running": found.running,
+            "ExitCode": found.exit_code,
+            "Pid": (terminal.child_of(found.pid) or found.pid) if found.running else found.pid,
+            "ContainerID": found.record.id,
+            "OpenStdin": found.stdin,
+            "OpenStdout": found.stdout,
+            "OpenStderr": found.stderr,
+            "CanRemove": bool(found.ended),
+            "DetachKeys": found.keys,
+            "ProcessConfig": {
+                "tty": found.tty,
+                "entrypoint": found.command[0],
+                "arguments": found.command[1:],
+                "user": found.user,
+                "privileged": found.privileged,
+            },
+        }
+    )
 
 
 async def resize(request: web.Request) -> web.Response:
@@ -209,9 +231,17 @@ def _runner(engine: Engine, found: Exec) -> Run:
     directory = engine.bundle(found.record)
     identity = users.resolve(directory / "rootfs", found.user) if found.user else None
     return functools.partial(
-        engine.runtime.exec, found.record.id, directory, found.command, tty=found.tty, identity=identity,
-        environment=[*(["TERM=xterm"] if found.tty else []), *found.environment], cwd=found.cwd, privileged=found.privileged,
-        size=found.size, complaints=found.complaints,
+        engine.runtime.exec,
+        found.record.id,
+        directory,
+        found.command,
+        tty=found.tty,
+        identity=identity,
+        environment=[*(["TERM=xterm"] if found.tty else []), *found.environment],
+        cwd=found.cwd,
+        privileged=found.privileged,
+        size=found.size,
+        complaints=found.complaints,
     )
 
 

@@ -44,8 +44,16 @@ def summary(image: Image, size: int = 0, version: int = 48) -> dict[str, Any]:
     if version < 43:
         tags, digests = tags or ["<none>:<none>"], digests or ["<none>@<none>"]
     return {
-        "Id": image.id, "RepoTags": tags, "RepoDigests": digests, "ParentId": "", "Created": epoch(image.created), "Size": size,
-        "SharedSize": -1, "Containers": -1, "Labels": config.labels, **({"VirtualSize": size} if version < 44 else {}),
+        "Id": image.id,
+        "RepoTags": tags,
+        "RepoDigests": digests,
+        "ParentId": "",
+        "Created": epoch(image.created),
+        "Size": size,
+        "SharedSize": -1,
+        "Containers": -1,
+        "Labels": config.labels,
+        **({"VirtualSize": size} if version < 44 else {}),
     }
 
 
@@ -60,12 +68,33 @@ def run_config(c: RunConfig) -> dict[str, Any]:
     """The configuration of containers of an image."""
     health = c.healthcheck and {k: v for k, v in msgspec.to_builtins(c.healthcheck).items() if v}
     return {
-        "Hostname": "", "Domainname": "", "User": c.user, "AttachStdin": False, "AttachStdout": False, "AttachStderr": False,
-        "Tty": False, "OpenStdin": False, "StdinOnce": False, "Env": list(c.env or ()), "Image": "",
-        "Entrypoint": c.entrypoint or None, "Cmd": c.cmd or None, "WorkingDir": c.working_dir, "Labels": c.labels,
-        "Volumes": c.volumes, "OnBuild": c.on_build,
-        **{k: v for k, v in (("ExposedPorts", c.exposed_ports), ("StopSignal", c.stop_signal), ("Healthcheck", health),
-                             ("Shell", c.shell)) if v},
+        "Hostname": "",
+        "Domainname": "",
+        "User": c.user,
+        "AttachStdin": False,
+        "AttachStdout": False,
+        "AttachStderr": False,
+        "Tty": False,
+        "OpenStdin": False,
+        "StdinOnce": False,
+        "Env": list(c.env or ()),
+        "Image": "",
+        "Entrypoint": c.entrypoint or None,
+        "Cmd": c.cmd or None,
+        "WorkingDir": c.working_dir,
+        "Labels": c.labels,
+        "Volumes": c.volumes,
+        "OnBuild": c.on_build,
+        **{
+            k: v
+            for k, v in (
+                ("ExposedPorts", c.exposed_ports),
+                ("StopSignal", c.stop_signal),
+                ("Healthcheck", health),
+                ("Shell", c.shell),
+            )
+            if v
+        },
     }
 
 
@@ -73,14 +102,20 @@ def inspected(image: Image, size: int = 0, version: int = 48) -> dict[str, Any]:
     """An image by itself; *size* is as in `summary`."""
     steps = image.config.history or ()
     document = summary(image, size, version) | {
-        "Parent": "", "Comment": (steps[-1].comment or "") if steps else "", "Author": image.config.author or "",
-        "DockerVersion": "", "Metadata": {"LastTagTime": NEVER}, "Created": image.created or NEVER,
-        "Architecture": image.config.architecture, "Os": image.config.os,
+        "Parent": "",
+        "Comment": (steps[-1].comment or "") if steps else "",
+        "Author": image.config.author or "",
+        "DockerVersion": "",
+        "Metadata": {"LastTagTime": NEVER},
+        "Created": image.created or NEVER,
+        "Architecture": image.config.architecture,
+        "Os": image.config.os,
         "Config": run_config(image.config.config or RunConfig()),
         "RootFS": {"Type": "layers", "Layers": list(image.layers)},
         "GraphDriver": {"Name": "overlay2", "Data": {}},
         # Docker dropped these two in 1.45, and with that docker-compose 1, which reads them whatever the version
-        "Container": "", "ContainerConfig": run_config(RunConfig()),
+        "Container": "",
+        "ContainerConfig": run_config(RunConfig()),
     }
     for key in ("ParentId", "SharedSize", "Containers", "Labels"):
         del document[key]
@@ -100,15 +135,21 @@ async def listing(request: web.Request) -> web.Response:
 
     filters.check(dangling=truth, until=moment_of, before=created, since=created)
     patterns = [*filters["reference"], *([name] if (name := request.query.get("filter")) else [])]
-    images = filters.chosen(store.everything(), {
-        "reference": lambda i, v: any(fits(n, v) for n in i.names), "dangling": lambda i, v: (not i.names) == truth(v),
-        "label": lambda i, v: labelled((i.config.config or RunConfig()).labels or {}, v),
-        "before": lambda i, v: i.created < created(v), "since": lambda i, v: i.created > created(v),
-        "until": lambda i, v: epoch(i.created) < moment_of(v),
-    })
+    images = filters.chosen(
+        store.everything(),
+        {
+            "reference": lambda i, v: any(fits(n, v) for n in i.names),
+            "dangling": lambda i, v: (not i.names) == truth(v),
+            "label": lambda i, v: labelled((i.config.config or RunConfig()).labels or {}, v),
+            "before": lambda i, v: i.created < created(v),
+            "since": lambda i, v: i.created > created(v),
+            "until": lambda i, v: epoch(i.created) < moment_of(v),
+        },
+    )
     if patterns:  # of an image only the names that were asked for
-        narrowed = [msgspec.structs.replace(i, names=tuple(n for n in i.names if any(fits(n, p) for p in patterns)))
-                    for i in images]
+        narrowed = [
+            msgspec.structs.replace(i, names=tuple(n for n in i.names if any(fits(n, p) for p in patterns))) for i in images
+        ]
         images = [i for i in narrowed if i.names]
     await engine.sizes.learn(images)
     images.sort(key=lambda i: epoch(i.created), reverse=True)
@@ -134,8 +175,16 @@ async def history(request: web.Request) -> web.Response:
     steps = []
     for step in image.config.history or ():
         layer = None if step.empty_layer else next(layers, None)
-        steps.append({"Id": "<missing>", "Created": epoch(step.created or ""), "CreatedBy": step.created_by or "",
-                      "Comment": step.comment or "", "Size": engine.sizes.layer(layer) if layer else 0, "Tags": None})
+        steps.append(
+            {
+                "Id": "<missing>",
+                "Created": epoch(step.created or ""),
+                "CreatedBy": step.created_by or "",
+                "Comment": step.comment or "",
+                "Size": engine.sizes.layer(layer) if layer else 0,
+                "Tags": None,
+            }
+        )
     steps.reverse()
     if steps:
         steps[0] |= {"Id": image.id, "Tags": summary(image)["RepoTags"] or None}
@@ -188,11 +237,16 @@ async def search(request: web.Request) -> web.Response:
                 found = (await reply.json(content_type=None)).get("results") or []
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
         raise ImageError(f"Docker Hub cannot be searched: {error or type(error).__name__}") from error
-    return answer(Filters(request).chosen(found, {
-        "is-official": lambda r, v: bool(r.get("is_official")) == truth(v),
-        "is-automated": lambda r, v: bool(r.get("is_automated")) == truth(v),
-        "stars": lambda r, v: int(r.get("star_count", 0)) >= int(v),
-    }))
+    return answer(
+        Filters(request).chosen(
+            found,
+            {
+                "is-official": lambda r, v: bool(r.get("is_official")) == truth(v),
+                "is-automated": lambda r, v: bool(r.get("is_automated")) == truth(v),
+                "stars": lambda r, v: int(r.get("star_count", 0)) >= int(v),
+            },
+        )
+    )
 
 
 class ProgressStream:
@@ -467,16 +521,20 @@ async def remove(request: web.Request) -> web.Response:
     running = next((r for r in users if r.running), None)
     by_id = named_by_id(image, text)
     if by_id and running:
-        raise ConflictError(f"conflict: unable to delete {text} (cannot be forced) - image is being used by running "
-                            f"container {running.short}")
+        raise ConflictError(
+            f"conflict: unable to delete {text} (cannot be forced) - image is being used by running container {running.short}"
+        )
     repositories = {n.rpartition(":")[0] for n in image.names}
     if by_id and len(repositories) > 1 and not force:
-        raise ConflictError(f"conflict: unable to delete {text} (must be forced) - image is referenced in multiple "
-                            "repositories")
+        raise ConflictError(
+            f"conflict: unable to delete {text} (must be forced) - image is referenced in multiple repositories"
+        )
     last = by_id or set(image.names) <= {parse(text).name}
     if last and users and not force:
-        raise ConflictError(f"conflict: unable to {'delete' if by_id else 'remove repository reference'} {text} (must force) - "
-                            f"container {users[0].short} is using its referenced image {image.id[7:19]}")
+        raise ConflictError(
+            f"conflict: unable to {'delete' if by_id else 'remove repository reference'} {text} (must force) - "
+            f"container {users[0].short} is using its referenced image {image.id[7:19]}"
+        )
     if last and running:  # the container goes on, and so does its image, without a name
         engine.images.keep_untagged(image.digest)
         engine.images.untag(parse(text).name)
@@ -496,12 +554,16 @@ async def prune(request: web.Request) -> web.Response:
     everything = filters["dangling"] and not truth(filters["dangling"][0])
     spare = [i for i in garbage.unused(engine.images) if everything or not i.names]
     gone: list[dict[str, str]] = []
-    doomed = filters.chosen(spare, {
-        "dangling": lambda i, v: True, "until": lambda i, v: epoch(i.created) < moment_of(v),
-        "unused-until": lambda i, v: engine.images.last_used(i.digest) <= moment_of(v),
-        "label": lambda i, v: labelled((i.config.config or RunConfig()).labels or {}, v),
-        "label!": lambda i, v: not labelled((i.config.config or RunConfig()).labels or {}, v),
-    })
+    doomed = filters.chosen(
+        spare,
+        {
+            "dangling": lambda i, v: True,
+            "until": lambda i, v: epoch(i.created) < moment_of(v),
+            "unused-until": lambda i, v: engine.images.last_used(i.digest) <= moment_of(v),
+            "label": lambda i, v: labelled((i.config.config or RunConfig()).labels or {}, v),
+            "label!": lambda i, v: not labelled((i.config.config or RunConfig()).labels or {}, v),
+        },
+    )
     for image in doomed:
         rows = engine.images.remove(image.id, in_use=set())
         told_of(engine, image, rows)

@@ -46,8 +46,11 @@ def _group(engine: Engine, record: Record) -> str:
 async def top(request: web.Request) -> web.Response:
     engine, record = _running(request)
     child = await asyncio.create_subprocess_exec(
-        "ps", *(request.query.get("ps_args") or "-ef").split(), stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        "ps",
+        *(request.query.get("ps_args") or "-ef").split(),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
     )
     out, err = await child.communicate()
     if child.returncode:
@@ -60,8 +63,12 @@ async def top(request: web.Request) -> web.Response:
     column, inside = titles.index("PID"), usage.processes(_group(engine, record), record.process.pid)
     rows = [line.split(None, len(titles) - 1) for line in lines]
     engine.tell(record, "top")
-    return answer({"Titles": titles, "Processes": [
-        r for r in rows if len(r) > column and r[column].isdigit() and int(r[column]) in inside]})
+    return answer(
+        {
+            "Titles": titles,
+            "Processes": [r for r in rows if len(r) > column and r[column].isdigit() and int(r[column]) in inside],
+        }
+    )
 
 
 async def stats(request: web.Request) -> web.StreamResponse:

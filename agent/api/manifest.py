@@ -43,14 +43,22 @@ async def facts(request: web.Request) -> web.Response:
     engine = request.app[CONVERGER].engine
     features = engine.networks.host.features | ({"rootless"} if rootless.inside() else set())
     found = NodeInfo(
-        hostname=platform.node(), arch=architecture(), cpus=float(os.cpu_count() or 1), version=VERSION,
-        memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), labels=tuple(sorted(engine.settings.labels.items())),
-        features=tuple(sorted(features)), clock=time.time(),
-        links=tuple(sorted(engine.networks.host_links())), drivers=tuple(sorted(engine.networks.drivers)),
-        mtu=mtu or DEFAULT_MTU, has_underlay_address=bool(mtu),
+        hostname=platform.node(),
+        arch=architecture(),
+        cpus=float(os.cpu_count() or 1),
+        version=VERSION,
+        memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        labels=tuple(sorted(engine.settings.labels.items())),
+        features=tuple(sorted(features)),
+        clock=time.time(),
+        links=tuple(sorted(engine.networks.host_links())),
+        drivers=tuple(sorted(engine.networks.drivers)),
+        mtu=mtu or DEFAULT_MTU,
+        has_underlay_address=bool(mtu),
         addresses=tuple(sorted(await asyncio.to_thread(addresses_of_host, engine.networks.prefix))),
         ssh_key=await asyncio.to_thread(engine.volumes.key),
-        seal_key=known_key(engine.paths.keys, "seal"), tunnel_key=known_key(engine.paths.keys, "tunnel"),
+        seal_key=known_key(engine.paths.keys, "seal"),
+        tunnel_key=known_key(engine.paths.keys, "tunnel"),
         devices=tuple(sorted(await asyncio.to_thread(hardware.found))),
         missing=tuple(p for p in ("runc", "conmon", "nft") if not shutil.which(p)),
     )

@@ -26,23 +26,50 @@ Document = dict[str, Any]
 
 def _document(engine: Engine, network: Network) -> Document:
     members = {
-        r.id: {"Name": r.name, "EndpointID": endpoint_id(r, network.name), "MacAddress": e.mac,
-               "IPv4Address": _in(network, e.ipv4), "IPv6Address": _in(network, e.ipv6)}
-        for r in engine.networks.attached.values() for e in r.endpoints if e.network == network.name
+        r.id: {
+            "Name": r.name,
+            "EndpointID": endpoint_id(r, network.name),
+            "MacAddress": e.mac,
+            "IPv4Address": _in(network, e.ipv4),
+            "IPv6Address": _in(network, e.ipv6),
+        }
+        for r in engine.networks.attached.values()
+        for e in r.endpoints
+        if e.network == network.name
     }
     labels = dict(network.labels)
     if network.stack:
         labels |= {"com.docker.compose.project": network.stack, "com.docker.compose.network": network.key}
-    pools = [{k: v for k, v in (
-        ("Subnet", s.cidr), ("Gateway", s.gateway), ("IPRange", s.ip_range),
-        ("AuxiliaryAddresses", dict(zip(s.reserved_names, s.reserved, strict=False)))) if v}
-             for s in network.subnets]
+    pools = [
+        {
+            k: v
+            for k, v in (
+                ("Subnet", s.cidr),
+                ("Gateway", s.gateway),
+                ("IPRange", s.ip_range),
+                ("AuxiliaryAddresses", dict(zip(s.reserved_names, s.reserved, strict=False))),
+            )
+            if v
+        }
+        for s in network.subnets
+    ]
     return {
-        "Name": network.name, "Id": engine.networks.identity(network.name), "Driver": network.driver,
-        "Scope": "local", "Internal": network.internal, "Attachable": network.attachable, "Ingress": False,
-        "EnableIPv6": any(":" in s.cidr for s in network.subnets), "Options": dict(network.options),
-        "Labels": labels, "Containers": members, "Created": network.created or NEVER, "ConfigOnly": False, "EnableIPv4": True,
-        "ConfigFrom": {"Network": ""}, "IPAM": {"Driver": "default", "Options": None, "Config": pools},
+        "Name": network.name,
+        "Id": engine.networks.identity(network.name),
+        "Driver": network.driver,
+        "Scope": "local",
+        "Internal": network.internal,
+        "Attachable": network.attachable,
+        "Ingress": False,
+        "EnableIPv6": any(":" in s.cidr for s in network.subnets),
+        "Options": dict(network.options),
+        "Labels": labels,
+        "Containers": members,
+        "Created": network.created or NEVER,
+        "ConfigOnly": False,
+        "EnableIPv4": True,
+        "ConfigFrom": {"Network": ""},
+        "IPAM": {"Driver": "default", "Options": None, "Config": pools},
     }
 
 
@@ -54,10 +81,22 @@ def _in(network: Network, address: str) -> str:
 
 def _builtin(engine: Engine, name: str) -> Document:
     return {
-        "Name": name, "Id": engine.networks.identity(name), "Driver": name if name == "host" else "null", "Scope": "local",
-        "IPAM": {"Driver": "default", "Options": None, "Config": []}, "Labels": {}, "Options": {}, "Containers": {},
-        "Internal": False, "Attachable": False, "Ingress": False, "EnableIPv6": False, "EnableIPv4": True, "Created": NEVER,
-        "ConfigOnly": False, "ConfigFrom": {"Network": ""},
+        "Name": name,
+        "Id": engine.networks.identity(name),
+        "Driver": name if name == "host" else "null",
+        "Scope": "local",
+        "IPAM": {"Driver": "default", "Options": None, "Config": []},
+        "Labels": {},
+        "Options": {},
+        "Containers": {},
+        "Internal": False,
+        "Attachable": False,
+        "Ingress": False,
+        "EnableIPv6": False,
+        "EnableIPv4": True,
+        "Created": NEVER,
+        "ConfigOnly": False,
+        "ConfigFrom": {"Network": ""},
     }
 
 
@@ -74,12 +113,20 @@ SCOPES = one_of("local", "swarm", "global")
 async def listing(request: web.Request) -> web.Response:
     filters = Filters(request)
     filters.check(type=KINDS, scope=SCOPES, dangling=truth)
-    return answer(filters.chosen(_everything(request.app[ENGINE]), {
-        "name": lambda n, v: v in n["Name"], "id": lambda n, v: n["Id"].startswith(v), "driver": lambda n, v: n["Driver"] == v,
-        "label": lambda n, v: labelled(n["Labels"], v), "scope": lambda n, v: n["Scope"] == v,
-        "type": lambda n, v: (n["Name"] in (*BUILTIN, DEFAULT)) == (v == "builtin"),
-        "dangling": lambda n, v: (not n["Containers"] and n["Name"] not in (*BUILTIN, DEFAULT)) == truth(v),
-    }))
+    return answer(
+        filters.chosen(
+            _everything(request.app[ENGINE]),
+            {
+                "name": lambda n, v: v in n["Name"],
+                "id": lambda n, v: n["Id"].startswith(v),
+                "driver": lambda n, v: n["Driver"] == v,
+                "label": lambda n, v: labelled(n["Labels"], v),
+                "scope": lambda n, v: n["Scope"] == v,
+                "type": lambda n, v: (n["Name"] in (*BUILTIN, DEFAULT)) == (v == "builtin"),
+                "dangling": lambda n, v: (not n["Containers"] and n["Name"] not in (*BUILTIN, DEFAULT)) == truth(v),
+            },
+        )
+    )
 
 
 def _acceptable(payload: Document) -> None:
@@ -92,8 +139,10 @@ def _acceptable(payload: Document) -> None:
     if driver in ("host", "null", "none"):
         raise ForbiddenError(f'only one instance of "{driver}" network is allowed')
     if driver == "overlay" or payload.get("Ingress") or payload.get("Scope") == "swarm":
-        raise NoSwarmError("This node is not a swarm manager: networks over several nodes are made by the control plane, of a "
-                           "stack file or with `pystack network create`")
+        raise NoSwarmError(
+            "This node is not a swarm manager: networks over several nodes are made by the control plane, of a "
+            "stack file or with `pystack network create`"
+        )
     if payload.get("ConfigOnly") or payload.get("ConfigFrom", {}).get("Network"):
         raise BadRequestError(f"network {name}: ConfigOnly and ConfigFrom are not known here: say the options at the network")
     if (ipam := payload.get("IPAM", {}).get("Driver", "")) not in ("", "default"):
@@ -105,25 +154,37 @@ def _acceptable(payload: Document) -> None:
 async def create(request: web.Request) -> web.Response:
     engine, payload = request.app[ENGINE], body(request)
     _acceptable(payload)
-    network = engine.networks.create(Network(
-        name=payload["Name"], driver=payload.get("Driver") or "bridge", internal=payload.get("Internal", False),
-        attachable=payload.get("Attachable", False),
-        subnets=tuple(
-            Subnet(cidr=p["Subnet"], gateway=p.get("Gateway", ""), ip_range=p.get("IPRange", ""),
-                   reserved=tuple(p.get("AuxiliaryAddresses", {}).values()),
-                   reserved_names=tuple(p.get("AuxiliaryAddresses", {})))
-            for p in payload.get("IPAM", {}).get("Config", ()) if p.get("Subnet")
+    network = engine.networks.create(
+        Network(
+            name=payload["Name"],
+            driver=payload.get("Driver") or "bridge",
+            internal=payload.get("Internal", False),
+            attachable=payload.get("Attachable", False),
+            subnets=tuple(
+                Subnet(
+                    cidr=p["Subnet"],
+                    gateway=p.get("Gateway", ""),
+                    ip_range=p.get("IPRange", ""),
+                    reserved=tuple(p.get("AuxiliaryAddresses", {}).values()),
+                    reserved_names=tuple(p.get("AuxiliaryAddresses", {})),
+                )
+                for p in payload.get("IPAM", {}).get("Config", ())
+                if p.get("Subnet")
+            ),
+            options=tuple(sorted(payload.get("Options", {}).items())),
+            labels=tuple(sorted(payload.get("Labels", {}).items())),
+            created=now(),
         ),
-        options=tuple(sorted(payload.get("Options", {}).items())), labels=tuple(sorted(payload.get("Labels", {}).items())),
-        created=now(),
-    ), ipv6=payload.get("EnableIPv6", False))
+        ipv6=payload.get("EnableIPv6", False),
+    )
     _tell(engine, "create", network)
     return answer({"Id": engine.networks.identity(network.name), "Warning": ""}, 201)
 
 
 def _tell(engine: Engine, action: str, network: Network) -> None:
-    engine.events.emit("network", action, engine.networks.identity(network.name),
-                       {"name": network.name, "type": network.driver})
+    engine.events.emit(
+        "network", action, engine.networks.identity(network.name), {"name": network.name, "type": network.driver}
+    )
 
 
 def _found(engine: Engine, name: str) -> str:
@@ -206,10 +267,14 @@ async def prune(request: web.Request) -> web.Response:
     spare = [n for n in engine.networks.all.values() if not n.stack and n.name not in on and n.name != DEFAULT]
     filters = Filters(request)
     filters.check(until=moment_of)
-    gone = filters.chosen(spare, {
-        "label": lambda n, v: labelled(dict(n.labels), v), "label!": lambda n, v: not labelled(dict(n.labels), v),
-        "until": lambda n, v: bool(n.created) and instant(n.created) < moment_of(v),
-    })
+    gone = filters.chosen(
+        spare,
+        {
+            "label": lambda n, v: labelled(dict(n.labels), v),
+            "label!": lambda n, v: not labelled(dict(n.labels), v),
+            "until": lambda n, v: bool(n.created) and instant(n.created) < moment_of(v),
+        },
+    )
     for network in gone:
         engine.networks.remove(network.name)
         _tell(engine, "destroy", network)

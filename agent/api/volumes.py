@@ -20,20 +20,29 @@ from agent.volumes.volumes import VolumeRecord
 
 def document(engine: Engine, record: VolumeRecord) -> dict[str, Any]:
     return {
-        "Name": record.name, "Driver": record.driver, "Mountpoint": str(engine.volumes.data(record.name)),
-        "CreatedAt": record.created.replace("+00:00", "Z"), "Labels": record.labels or None,
-        "Options": record.options or None, "Scope": "local",
+        "Name": record.name,
+        "Driver": record.driver,
+        "Mountpoint": str(engine.volumes.data(record.name)),
+        "CreatedAt": record.created.replace("+00:00", "Z"),
+        "Labels": record.labels or None,
+        "Options": record.options or None,
+        "Scope": "local",
     }
 
 
 async def listing(request: web.Request) -> web.Response:
     engine, filters = request.app[ENGINE], Filters(request)
     filters.check(dangling=truth)
-    chosen = filters.chosen(engine.volumes.all.values(), {
-        "label": lambda v, w: labelled(v.labels, w), "label!": lambda v, w: not labelled(v.labels, w),
-        "name": lambda v, w: w in v.name, "driver": lambda v, w: v.driver == w,
-        "dangling": lambda v, w: (not engine.users_of(v.name)) == truth(w),
-    })
+    chosen = filters.chosen(
+        engine.volumes.all.values(),
+        {
+            "label": lambda v, w: labelled(v.labels, w),
+            "label!": lambda v, w: not labelled(v.labels, w),
+            "name": lambda v, w: w in v.name,
+            "driver": lambda v, w: v.driver == w,
+            "dangling": lambda v, w: (not engine.users_of(v.name)) == truth(w),
+        },
+    )
     return answer({"Volumes": [document(engine, v) for v in chosen], "Warnings": None})
 
 
@@ -48,7 +57,9 @@ async def create(request: web.Request) -> web.Response:
     if known and known.driver != driver:
         raise ConflictError(f"a volume with name {name} exists with driver {known.driver}: choose another name")
     labels = payload.get("Labels", {}) | ({"com.docker.volume.anonymous": ""} if anonymous else {})
-    record = engine.volumes.create(name, driver=driver, labels=labels, options=payload.get("DriverOpts", {}), anonymous=anonymous)
+    record = engine.volumes.create(
+        name, driver=driver, labels=labels, options=payload.get("DriverOpts", {}), anonymous=anonymous
+    )
     if not known:
         _tell(engine, "create", record)
     return answer(document(engine, record), 201)
@@ -58,8 +69,13 @@ def make(engine: Engine, name: str, options: dict[str, Any]) -> None:
     """The volume of a container's mount, with the VolumeOptions of that, where it is not there yet."""
     driver = options.get("DriverConfig", {})
     if name not in engine.volumes.all:
-        _tell(engine, "create", engine.volumes.create(
-            name, driver=driver.get("Name") or "local", labels=options.get("Labels", {}), options=driver.get("Options", {})))
+        _tell(
+            engine,
+            "create",
+            engine.volumes.create(
+                name, driver=driver.get("Name") or "local", labels=options.get("Labels", {}), options=driver.get("Options", {})
+            ),
+        )
 
 
 def _tell(engine: Engine, action: str, record: VolumeRecord) -> None:
@@ -87,10 +103,15 @@ async def prune(request: web.Request) -> web.Response:
     everything = any(truth(v) for v in filters["all"]) or minor(request) < 42
     spare = [v for v in engine.volumes.all.values() if (v.anonymous or everything) and not engine.users_of(v.name)]
     gone, freed = [], 0
-    for record in filters.chosen(spare, {
-        "all": lambda v, w: True, "label": lambda v, w: labelled(v.labels, w),
-        "label!": lambda v, w: not labelled(v.labels, w), "until": lambda v, w: instant(v.created) < moment_of(w),
-    }):
+    for record in filters.chosen(
+        spare,
+        {
+            "all": lambda v, w: True,
+            "label": lambda v, w: labelled(v.labels, w),
+            "label!": lambda v, w: not labelled(v.labels, w),
+            "until": lambda v, w: instant(v.created) < moment_of(w),
+        },
+    ):
         size = await asyncio.to_thread(used, engine.volumes.data(record.name))
         try:
             engine.volumes.remove(record.name, engine.users_of(record.name))

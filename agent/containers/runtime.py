@@ -135,7 +135,15 @@ class Runtime:
         files.write_atomically(bundle / "config.json", msgspec.json.encode(document), 0o600)
 
     async def create(
-        self, ident: str, bundle: Path, log: Path, *, tty: bool, stdin: bool, stdin_once: bool, log_max: int,
+        self,
+        ident: str,
+        bundle: Path,
+        log: Path,
+        *,
+        tty: bool,
+        stdin: bool,
+        stdin_once: bool,
+        log_max: int,
         log_driver: str = "json-file",
     ) -> tuple[Process, Process]:
         """Make the container, stopped just before its first instruction; its output goes to *log*, with *log_driver*
@@ -146,13 +154,38 @@ class Runtime:
             (bundle / stale).unlink(missing_ok=True)
         read, write = os.pipe()
         arguments = [
-            self.conmon, "--api-version", "1", "-c", ident, "-u", ident, "-n", ident, "-r", self.program,
-            "-b", str(bundle), "-p", str(bundle / "pid"), "--conmon-pidfile", str(bundle / "conmon.pid"),
-            "--exit-dir", str(bundle / "exits"), "--persist-dir", str(bundle), "--socket-dir-path", str(bundle),
-            *_log_paths(log_driver, log), "--log-level", "error", "--full-attach",
-            "--runtime-arg", f"--root={self.root}",
+            self.conmon,
+            "--api-version",
+            "1",
+            "-c",
+            ident,
+            "-u",
+            ident,
+            "-n",
+            ident,
+            "-r",
+            self.program,
+            "-b",
+            str(bundle),
+            "-p",
+            str(bundle / "pid"),
+            "--conmon-pidfile",
+            str(bundle / "conmon.pid"),
+            "--exit-dir",
+            str(bundle / "exits"),
+            "--persist-dir",
+            str(bundle),
+            "--socket-dir-path",
+            str(bundle),
+            *_log_paths(log_driver, log),
+            "--log-level",
+            "error",
+            "--full-attach",
+            "--runtime-arg",
+            f"--root={self.root}",
             # what stands before a colon is a kind of log to crun, which a path may have too; runc knows no kinds
-            "--runtime-arg", f"--log={'file:' if self.name == 'crun' else ''}{bundle / 'runc.log'}",
+            "--runtime-arg",
+            f"--log={'file:' if self.name == 'crun' else ''}{bundle / 'runc.log'}",
         ]
         if not self.parent and self.name == "crun":
             arguments += ["--runtime-arg", "--cgroup-manager=disabled"]
@@ -170,8 +203,14 @@ class Runtime:
         # a file and not a pipe: conmon stays, and would hold the pipe's other end open
         with (bundle / "conmon.err").open("wb") as complaints:
             child = ChildProcess(
-                *arguments, pass_fds=(write,), env=environment, cwd=bundle, start_new_session=True, stdin=DEVNULL,
-                stdout=DEVNULL, stderr=complaints,
+                *arguments,
+                pass_fds=(write,),
+                env=environment,
+                cwd=bundle,
+                start_new_session=True,
+                stdin=DEVNULL,
+                stdout=DEVNULL,
+                stderr=complaints,
             )
         os.close(write)
         try:
@@ -235,9 +274,19 @@ class Runtime:
             shutil.rmtree(self.root / ident, ignore_errors=True)
 
     def exec(
-        self, ident: str, bundle: Path, command: Sequence[str], *, tty: bool = False,
-        identity: users.Identity | None = None, environment: Sequence[str] = (), cwd: str = "", privileged: bool = False,
-        size: tuple[int, int] = (0, 0), complaints: int = -1, **streams: Any,
+        self,
+        ident: str,
+        bundle: Path,
+        command: Sequence[str],
+        *,
+        tty: bool = False,
+        identity: users.Identity | None = None,
+        environment: Sequence[str] = (),
+        cwd: str = "",
+        privileged: bool = False,
+        size: tuple[int, int] = (0, 0),
+        complaints: int = -1,
+        **streams: Any,
     ) -> ChildProcess:
         """Start *command* inside a running container, as its own process was started but for what is given.
 
@@ -249,7 +298,9 @@ class Runtime:
         pairs |= dict(pair.partition("=")[::2] for pair in environment)
         if identity:
             process["user"] = {
-                "uid": identity.uid, "gid": identity.gid, "additionalGids": list(identity.groups),
+                "uid": identity.uid,
+                "gid": identity.gid,
+                "additionalGids": list(identity.groups),
             }
             if "HOME" not in {pair.partition("=")[0] for pair in environment}:
                 pairs["HOME"] = identity.home
@@ -259,7 +310,9 @@ class Runtime:
             if "apparmorProfile" in process:  # a runtime takes the container's own where none is said
                 process["apparmorProfile"] = "unconfined"
         process |= {
-            "args": list(command), "env": [f"{k}={v}" for k, v in pairs.items()], "terminal": tty,
+            "args": list(command),
+            "env": [f"{k}={v}" for k, v in pairs.items()],
+            "terminal": tty,
             "cwd": cwd or process["cwd"],
         }
         if tty and size != (0, 0):
@@ -275,7 +328,12 @@ class Runtime:
             os.close(fd)
 
     async def output_of(
-        self, ident: str, bundle: Path, command: Sequence[str], within_s: float | None, **how: Any,
+        self,
+        ident: str,
+        bundle: Path,
+        command: Sequence[str],
+        within_s: float | None,
+        **how: Any,
     ) -> tuple[int, bytes]:
         """Exit status and all output of *command*, run inside a running container as `exec` has it with *how*.
 
@@ -328,8 +386,13 @@ def was_oom_killed(bundle: Path) -> bool:
 
 def failure(text: str) -> RuntimeFailureError:
     """The error of a runtime that says *text*: the user's, where there is no such program, or none that can be run."""
-    theirs = ("executable file not found", "no such file or directory", "permission denied", "is a directory",
-              "not a directory")
+    theirs = (
+        "executable file not found",
+        "no such file or directory",
+        "permission denied",
+        "is a directory",
+        "not a directory",
+    )
     return NoProgramError(text) if any(words in text for words in theirs) else RuntimeFailureError(text)
 
 
@@ -353,8 +416,11 @@ def exec_status(complaint: str) -> int:
 
 def _plain(text: str) -> str:
     """*text* in runc's words where crun has others: Docker's clients tell by them what kind of failure it was."""
-    text = re.sub(r"executable file `([^`]*)` not found in \$PATH(: No such file or directory)?",
-                  r'exec: "\1": executable file not found in $PATH', text)
+    text = re.sub(
+        r"executable file `([^`]*)` not found in \$PATH(: No such file or directory)?",
+        r'exec: "\1": executable file not found in $PATH',
+        text,
+    )
     text = text.replace("open executable: Operation not permitted", "open executable: permission denied")
     for error in (errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR):
         text = text.replace(os.strerror(error), os.strerror(error).lower())
@@ -362,8 +428,10 @@ def _plain(text: str) -> str:
 
 
 def _find(name: str) -> str | None:
-    return shutil.which(name) or next((p for d in ("/usr/libexec/podman", "/usr/lib/podman", "/usr/sbin", "/sbin")
-                                       if os.access(p := f"{d}/{name}", os.X_OK)), None)
+    return shutil.which(name) or next(
+        (p for d in ("/usr/libexec/podman", "/usr/lib/podman", "/usr/sbin", "/sbin") if os.access(p := f"{d}/{name}", os.X_OK)),
+        None,
+    )
 
 
 def _program(name: str) -> str:

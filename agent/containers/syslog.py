@@ -22,8 +22,30 @@ from agent.containers import logs
 from agent.errors import BadRequestError
 
 FACILITIES = (
-    "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp", "ntp", "audit",
-    "alert", "clock", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7",
+    "kern",
+    "user",
+    "mail",
+    "daemon",
+    "auth",
+    "syslog",
+    "lpr",
+    "news",
+    "uucp",
+    "cron",
+    "authpriv",
+    "ftp",
+    "ntp",
+    "audit",
+    "alert",
+    "clock",
+    "local0",
+    "local1",
+    "local2",
+    "local3",
+    "local4",
+    "local5",
+    "local6",
+    "local7",
 )
 OPTIONS = ("syslog-address", "syslog-facility", "syslog-format", "tag", "max-size", "max-file")
 INFO, ERROR = 6, 3
@@ -60,8 +82,11 @@ class SyslogAddress(msgspec.Struct, frozen=True, kw_only=True):
             raise BadRequestError(f"log option syslog-format {format_!r}: rfc5424 or rfc3164")
         local = parts.scheme.startswith("unix")
         return cls(
-            scheme="unix" if local else parts.scheme, place=parts.path if local else (parts.hostname or "", port),
-            facility=FACILITIES.index(facility), tag=(options.get("tag") or name)[:48], dated=format_ == "rfc3164",
+            scheme="unix" if local else parts.scheme,
+            place=parts.path if local else (parts.hostname or "", port),
+            facility=FACILITIES.index(facility),
+            tag=(options.get("tag") or name)[:48],
+            dated=format_ == "rfc3164",
         )
 
     def message(self, line: logs.Line) -> bytes:

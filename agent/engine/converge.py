@@ -25,8 +25,15 @@ log = logging.getLogger(__name__)
 
 def _network_parts(manifest: Manifest) -> tuple[object, ...]:
     """What of *manifest* concerns the network beyond the tasks themselves."""
-    return (manifest.networks, manifest.remote_endpoints, manifest.service_addresses, manifest.underlay, manifest.mtu, manifest.tunnels,
-            manifest.nodes)
+    return (
+        manifest.networks,
+        manifest.remote_endpoints,
+        manifest.service_addresses,
+        manifest.underlay,
+        manifest.mtu,
+        manifest.tunnels,
+        manifest.nodes,
+    )
 
 
 class Converger:
@@ -75,8 +82,9 @@ class Converger:
         """Let the nodes that mount volumes of this one in."""
         for volume in self.manifest.volumes:
             if volume.clients:
-                self.engine.volumes.create(volume.name, driver=volume.driver, options=dict(volume.options),
-                                           labels=volume.own_labels)
+                self.engine.volumes.create(
+                    volume.name, driver=volume.driver, options=dict(volume.options), labels=volume.own_labels
+                )
         try:
             write_authorized_keys(self.engine.paths, self.manifest.volumes)
         except OSError as error:
@@ -127,7 +135,10 @@ class Converger:
         seen = None
         if record:
             seen = ObservedContainer(
-                id=record.id, digest=record.digest, generation=record.generation, state=record.state,
+                id=record.id,
+                digest=record.digest,
+                generation=record.generation,
+                state=record.state,
                 stopped=record.stopped,
             )
         present = True
@@ -195,8 +206,16 @@ class Converger:
         finally:
             self._pulling.discard(task.name)
         base = Record(
-            id="", name="", container=c, created="", task=task.name, stack=task.stack, service=task.service,
-            digest=digest(c), generation=task.generation, anonymous=self._inherit.pop(task.name, {}),
+            id="",
+            name="",
+            container=c,
+            created="",
+            task=task.name,
+            stack=task.stack,
+            service=task.service,
+            digest=digest(c),
+            generation=task.generation,
+            anonymous=self._inherit.pop(task.name, {}),
         )
         await self.engine.create(c, name=task.container_name or task.name, record=base)
 
@@ -224,20 +243,32 @@ class Converger:
         return TaskStatus(
             task=name,
             state="failed" if failed else "pending" if record.state == "failed" else record.state,
-            container=record.id, digest=record.digest, generation=record.generation, image=record.image,
-            image_id=record.image_id, health=record.health, listens=record.id not in self.engine.not_listening,
-            exit_code=record.exit_code, oom_killed=record.oom_killed, restarts=record.restarts,
+            container=record.id,
+            digest=record.digest,
+            generation=record.generation,
+            image=record.image,
+            image_id=record.image_id,
+            health=record.health,
+            listens=record.id not in self.engine.not_listening,
+            exit_code=record.exit_code,
+            oom_killed=record.oom_killed,
+            restarts=record.restarts,
             ports=tuple(self.engine.networks.own_ports(record)),
             addresses=tuple((e.network, e.ipv4 or e.ipv6) for e in record.endpoints),
-            created=record.created, started=record.started, finished=record.finished,
-            error=error or ("" if past else record.error), notes=tuple(record.notes),
+            created=record.created,
+            started=record.started,
+            finished=record.finished,
+            error=error or ("" if past else record.error),
+            notes=tuple(record.notes),
         )
 
     def status(self) -> NodeStatus:
         names = set(self.tasks) | {r.task for r in self.engine.records.values() if r.task}
         return NodeStatus(
-            revision=self.manifest.revision, tasks=tuple(self.status_of(n) for n in sorted(names)),
-            networks=tuple(sorted(self.engine.networks.all)), volumes=tuple(sorted(self.engine.volumes.all)),
+            revision=self.manifest.revision,
+            tasks=tuple(self.status_of(n) for n in sorted(names)),
+            networks=tuple(sorted(self.engine.networks.all)),
+            volumes=tuple(sorted(self.engine.volumes.all)),
             problems=tuple(self.engine.networks.notes),
         )
 

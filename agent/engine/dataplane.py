@@ -71,7 +71,11 @@ class DataplaneProcess:
         with (self.run / "dataplane.log").open("ab") as log:
             subprocess.Popen(
                 [sys.executable, "-E", "-s", "-m", "netplugins.dataplane", str(self.run)],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd="/",
             )
 
     def close(self) -> None:

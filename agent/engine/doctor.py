@@ -36,8 +36,14 @@ async def diagnose(engine: Engine) -> list[Finding]:
 
     kernel = await networks.run_with_desired_state(look)
     return [
-        *_programs(), *_sysctls(networks), *_underlay(networks), *kernel, *await asyncio.to_thread(_names, networks),
-        *await _ports(networks), *_services(networks), *await asyncio.to_thread(_volumes, engine),
+        *_programs(),
+        *_sysctls(networks),
+        *_underlay(networks),
+        *kernel,
+        *await asyncio.to_thread(_names, networks),
+        *await _ports(networks),
+        *_services(networks),
+        *await asyncio.to_thread(_volumes, engine),
     ]
 
 
@@ -51,7 +57,8 @@ async def repair(engine: Engine, findings: Iterable[Finding]) -> list[Finding]:
     still = {(f.check, f.target) for f in after if not f.ok}
     mended = [
         Finding(check=f.check, target=f.target, ok=True, detail=f"put right: {f.detail}")
-        for f in bad if (f.check, f.target) not in still
+        for f in bad
+        if (f.check, f.target) not in still
     ]
     checks = {f.check for f in mended}
     return [*mended, *(f for f in after if not (f.ok and f.check in checks))]
@@ -64,7 +71,8 @@ def _one(check: str, target: str, wrong: list[Finding], well: str) -> list[Findi
 def _programs() -> list[Finding]:
     wrong = [
         Finding(check="program", target=name, detail=f"it is not installed: {why}", fix=f"install {name}")
-        for name, why in PROGRAMS.items() if not shutil.which(name)
+        for name, why in PROGRAMS.items()
+        if not shutil.which(name)
     ]
     return _one("program", "node", wrong, f"{', '.join(PROGRAMS)} are installed")
 
@@ -85,28 +93,46 @@ def _underlay(networks: Networks) -> list[Finding]:
     with netlink.Socket() as sock:
         held = {address for _, address in sock.addresses()}
     if netlink.packed(networks.underlay) not in held:
-        return [Finding(
-            check="underlay", target=networks.underlay, detail="no link has the address by which other nodes reach this one",
-            fix="give it back to its link, or add the node again under its new address",
-        )]
+        return [
+            Finding(
+                check="underlay",
+                target=networks.underlay,
+                detail="no link has the address by which other nodes reach this one",
+                fix="give it back to its link, or add the node again under its new address",
+            )
+        ]
     now = mtu_of(networks.underlay)
-    wrong = [
-        Finding(check="mtu", target=f"underlay {networks.underlay}", detail=f"its MTU is {now}, and networks were made for "
-                f"{networks.host.mtu}", fix=f"set it to {networks.host.mtu}, or start the agent again")
-    ] if now < networks.host.mtu else []
+    wrong = (
+        [
+            Finding(
+                check="mtu",
+                target=f"underlay {networks.underlay}",
+                detail=f"its MTU is {now}, and networks were made for {networks.host.mtu}",
+                fix=f"set it to {networks.host.mtu}, or start the agent again",
+            )
+        ]
+        if now < networks.host.mtu
+        else []
+    )
     return _one("underlay", networks.underlay, wrong, f"MTU {now}")
 
 
 def _firewall(rules: firewall.Ruleset | None) -> list[Finding]:
     if rules is None:
         return []
-    wrong = [Finding(check="firewall", target=f"table inet {rules.table}", detail=line, fix=REPAIR)
-             for line in firewall.differences(rules)]
+    wrong = [
+        Finding(check="firewall", target=f"table inet {rules.table}", detail=line, fix=REPAIR)
+        for line in firewall.differences(rules)
+    ]
     if not guard.possible():
-        wrong.append(Finding(
-            check="firewall", target=f"table bridge {rules.table}", fix="use a kernel that has it",
-            detail="the kernel has no nftables for bridges (CONFIG_NF_TABLES_BRIDGE): containers can forge addresses",
-        ))
+        wrong.append(
+            Finding(
+                check="firewall",
+                target=f"table bridge {rules.table}",
+                fix="use a kernel that has it",
+                detail="the kernel has no nftables for bridges (CONFIG_NF_TABLES_BRIDGE): containers can forge addresses",
+            )
+        )
     return _one("firewall", f"table inet {rules.table}", wrong, "as wanted")
 
 
@@ -178,16 +204,22 @@ async def _ports(networks: Networks) -> list[Finding]:
     answers = await asyncio.gather(*(closed(*p) for p in found))
     wrong = [
         Finding(check="port", target=f"{host}:{port}", detail=f"the published port takes no connection: {why}", fix=REPAIR)
-        for (host, port), why in zip(found, answers, strict=True) if why
+        for (host, port), why in zip(found, answers, strict=True)
+        if why
     ]
     return _one("port", "published", wrong, f"{len(ports)} ports take connections") if ports else []
 
 
 def _services(networks: Networks) -> list[Finding]:
     wrong = [
-        Finding(check="vip", target=f"service {v.service}", detail=f"{v.ipv4 or v.ipv6} leads to no task: none is running and "
-                "healthy", fix=f"look at `pystack ps` and `pystack logs {v.service.partition('/')[2]}`")
-        for v in networks.virtuals if (v.ipv4 or v.ipv6) and not v.backends
+        Finding(
+            check="vip",
+            target=f"service {v.service}",
+            detail=f"{v.ipv4 or v.ipv6} leads to no task: none is running and healthy",
+            fix=f"look at `pystack ps` and `pystack logs {v.service.partition('/')[2]}`",
+        )
+        for v in networks.virtuals
+        if (v.ipv4 or v.ipv6) and not v.backends
     ]
     served = sum(bool(v.ipv4 or v.ipv6) for v in networks.virtuals)
     return _one("vip", "services", wrong, f"{served} services have tasks behind their addresses") if served else []
@@ -198,8 +230,13 @@ def _volumes(engine: Engine) -> list[Finding]:
     used = {name: users for name in engine.volumes.all if (users := engine.users_of(name))}
     served = {name: users for name, users in used.items() if engine.volumes.is_served(name)}
     wrong = [
-        Finding(check="volume", target=f"volume {name}", detail="what serves it does not answer, or is not mounted",
-                fix=f"see to its server, then restart {', '.join(users)}")
-        for name, users in served.items() if not engine.volumes.is_responsive(name)
+        Finding(
+            check="volume",
+            target=f"volume {name}",
+            detail="what serves it does not answer, or is not mounted",
+            fix=f"see to its server, then restart {', '.join(users)}",
+        )
+        for name, users in served.items()
+        if not engine.volumes.is_responsive(name)
     ]
     return _one("volume", "volumes", wrong, f"{len(served)} volumes that others serve answer") if served else []

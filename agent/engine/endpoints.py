@@ -46,17 +46,28 @@ def _presence(record: Record, netns: str) -> EndpointView:
     return EndpointView(
         endpoints=tuple(
             drivers.Endpoint(
-                id=record.id, network=e.network, netns=netns, order=e.order, interface=e.interface, ipv4=e.ipv4, ipv6=e.ipv6,
-                mac=e.mac, default=e.default, link_local=e.link_local,
+                id=record.id,
+                network=e.network,
+                netns=netns,
+                order=e.order,
+                interface=e.interface,
+                ipv4=e.ipv4,
+                ipv6=e.ipv6,
+                mac=e.mac,
+                default=e.default,
+                link_local=e.link_local,
             )
             for e in record.endpoints
         ),
         view=View(
-            netns=netns, networks=tuple(e.network for e in record.endpoints), upstreams=record.container.dns,
+            netns=netns,
+            networks=tuple(e.network for e in record.endpoints),
+            upstreams=record.container.dns,
             links=dict(record.container.links),
         ),
         names=tuple(
             (e.network, name, tuple(a for a in (e.ipv4, e.ipv6) if a))
-            for e in record.endpoints for name in dict.fromkeys(n.lower() for n in (*called, *e.aliases))
+            for e in record.endpoints
+            for name in dict.fromkeys(n.lower() for n in (*called, *e.aliases))
         ),
     )

@@ -181,19 +181,27 @@ class Engine:
     def tell_network(self, record: Record, verb: str, network: str) -> None:
         """A container came onto a network, or left it."""
         known = self.networks.all.get(network)
-        self.events.emit("network", verb, self.networks.identity(network), {
-            "container": record.id, "name": network, "type": known.driver if known else "bridge"})
+        self.events.emit(
+            "network",
+            verb,
+            self.networks.identity(network),
+            {"container": record.id, "name": network, "type": known.driver if known else "bridge"},
+        )
 
     # --- images ------------------------------------------------------------------------------------------------
 
     async def pull(
-        self, name: str, progress: puller.Progress = lambda _: None, credentials: Credentials | None = None,
+        self,
+        name: str,
+        progress: puller.Progress = lambda _: None,
+        credentials: Credentials | None = None,
     ) -> Image:
         """Pull *name*; callers who ask for the same image in the same name at the same time share one pull."""
         reference = parse(name)
         key = f"{reference.name}@{reference.digest} {credentials.basic if credentials else ''}"
         self._pull_listeners.setdefault(key, []).append(progress)
         if key not in self._pulls:
+
             def tell(event: dict[str, object]) -> None:
                 for listener in self._pull_listeners.get(key, ()):
                     listener(event)
@@ -220,7 +228,12 @@ class Engine:
     # --- life --------------------------------------------------------------------------------------------------
 
     async def create(
-        self, container: Container, *, name: str = "", record: Record | None = None, auto_remove: bool = False,
+        self,
+        container: Container,
+        *,
+        name: str = "",
+        record: Record | None = None,
+        auto_remove: bool = False,
         asked: dict[str, Any] | None = None,
     ) -> Record:
         """A new container, not started. Raises ConflictError where the name is taken, and what images and networks raise."""
@@ -231,8 +244,15 @@ class Engine:
         image = self.images.find(container.image_id or container.image)
         base = record or Record(id="", name="", container=container, created="")
         made = msgspec.structs.replace(
-            base, id=ident, name=name, container=container, created=now(), image=container.image,
-            image_id=image.digest, auto_remove=auto_remove, asked=asked or {},
+            base,
+            id=ident,
+            name=name,
+            container=container,
+            created=now(),
+            image=container.image,
+            image_id=image.digest,
+            auto_remove=auto_remove,
+            asked=asked or {},
         )
         self.images.mark_used(image.digest)
         self.networks.assign(made, free=False)
@@ -258,8 +278,14 @@ class Engine:
                 raise NotModifiedError(f"container {record.name} runs already")
             # kept in memory alone: a start that is cut off leaves a record that says "created" or "exited", and
             # whatever it had begun is taken away by the next agent
-            for key, value in {"state": "starting", "stopped": False, "error": "", "exit_code": None, "health": "",
-                               "oom_killed": False}.items():
+            for key, value in {
+                "state": "starting",
+                "stopped": False,
+                "error": "",
+                "exit_code": None,
+                "health": "",
+                "oom_killed": False,
+            }.items():
                 setattr(record, key, value)
             record.generation = record.generation if generation is None else generation
             failed: BaseException
@@ -268,8 +294,16 @@ class Engine:
                 await starting.start(self, record)
             except BaseException as error:
                 await asyncio.shield(self._abort_start(record))
-                self.transition(record, state="failed", ends=record.ends + 1, error=user_message(error), exit_code=starting.status_of(error),
-                          finished=now(), process=None, monitor=None)
+                self.transition(
+                    record,
+                    state="failed",
+                    ends=record.ends + 1,
+                    error=user_message(error),
+                    exit_code=starting.status_of(error),
+                    finished=now(),
+                    process=None,
+                    monitor=None,
+                )
                 self._wake(record)  # who waits for its end waits no more
                 for one in self.attaching.pop(record.id, ()):
                     one.failed = True
@@ -349,8 +383,15 @@ class Engine:
         uptime = record.process.age_s if record.process else 0.0
         again = self._restarts(record, code if code is not None else 255)
         self.transition(
-            record, "die", ends=record.ends + 1, state="restarting" if again else "exited",
-            exit_code=code if code is not None else 255, oom_killed=oom, finished=now(), process=None, monitor=None,
+            record,
+            "die",
+            ends=record.ends + 1,
+            state="restarting" if again else "exited",
+            exit_code=code if code is not None else 255,
+            oom_killed=oom,
+            finished=now(),
+            process=None,
+            monitor=None,
             health="" if not record.health else "unhealthy",
         )
         for endpoint in record.endpoints:
@@ -364,7 +405,7 @@ class Engine:
         if again:
             c = record.container
             quick = 0 if uptime >= (c.restart_window_s or RESTART_RESET_S) else record.restarts
-            await asyncio.sleep(c.restart_delay_s or min(RESTART_MAX_S, 0.1 * 2**min(quick, 10)))
+            await asyncio.sleep(c.restart_delay_s or min(RESTART_MAX_S, 0.1 * 2 ** min(quick, 10)))
             if record.state == "restarting" and not record.stopped and record.id in self.records:
                 record.restarts = quick + 1
                 with contextlib.suppress(AgentError, OSError):
@@ -593,8 +634,9 @@ class Engine:
         """Delete a container and its writable layer; its anonymous volumes too where asked."""
         if record.running or record.state == "restarting":
             if not force:
-                raise ConflictError(f"You cannot remove a running container {record.name}: stop the container before "
-                                    "removing it, or force that")
+                raise ConflictError(
+                    f"You cannot remove a running container {record.name}: stop the container before removing it, or force that"
+                )
             with contextlib.suppress(NotModifiedError):
                 await self.stop(record, grace_s=0, number=signal.SIGKILL)
         async with self._lock(record):
@@ -622,9 +664,9 @@ class Engine:
 
     def users_of(self, volume: str) -> list[str]:
         return [
-            r.name for r in self.records.values()
-            if volume in r.anonymous.values()
-            or any(m.kind == "volume" and m.source == volume for m in r.container.mounts)
+            r.name
+            for r in self.records.values()
+            if volume in r.anonymous.values() or any(m.kind == "volume" and m.source == volume for m in r.container.mounts)
         ]
 
     def images_in_use(self) -> set[str]:

@@ -53,8 +53,12 @@ class Events:
     def emit(self, kind: str, action: str, ident: str, attributes: Mapping[str, str]) -> None:
         instant = time.time_ns()
         event: dict[str, object] = {
-            "Type": kind, "Action": action, "Actor": {"ID": ident, "Attributes": dict(attributes)}, "scope": "local",
-            "time": instant // 10**9, "timeNano": instant,
+            "Type": kind,
+            "Action": action,
+            "Actor": {"ID": ident, "Attributes": dict(attributes)},
+            "scope": "local",
+            "time": instant // 10**9,
+            "timeNano": instant,
         }
         if kind == "container":
             event |= {"status": action, "id": ident, "from": attributes.get("image", "")}

@@ -46,7 +46,10 @@ async def watch(engine: Engine, record: Record, check: object) -> None:
         code, output = await run(engine, record, command, check.timeout_s)
         in_start_period = time.monotonic() - begun < check.start_period_s
         health, streak = verdict(
-            record.health, ok=code == 0, streak=record.failing_streak, retries=check.retries,
+            record.health,
+            ok=code == 0,
+            streak=record.failing_streak,
+            retries=check.retries,
             in_start_period=in_start_period,
         )
         record.failing_streak = streak

@@ -252,8 +252,14 @@ class Networks:
         network = self.get(attachment.network)
         old = next((e for e in record.endpoints if e.network == network.name), None)
         endpoint = Endpoint(
-            network=network.name, ipv4=attachment.ipv4, ipv6=attachment.ipv6, mac=attachment.mac,
-            aliases=attachment.aliases, order=order, interface=attachment.interface, link_local=attachment.link_local,
+            network=network.name,
+            ipv4=attachment.ipv4,
+            ipv6=attachment.ipv6,
+            mac=attachment.mac,
+            aliases=attachment.aliases,
+            order=order,
+            interface=attachment.interface,
+            link_local=attachment.link_local,
         )
         for subnet in network.subnets if free else ():
             field = "ipv6" if ":" in subnet.cidr else "ipv4"
@@ -435,8 +441,11 @@ class Networks:
             return None
         version = ipaddress.ip_address(self.underlay).version
         return drivers.WireguardDevice(
-            name=f"{self.prefix}wg", private_key=str(private_key(self.paths.keys, "tunnel")), address=wireguard.address_of(own),
-            port=wireguard.PORT, mtu=self.host.mtu - wireguard.OVERHEAD[version],
+            name=f"{self.prefix}wg",
+            private_key=str(private_key(self.paths.keys, "tunnel")),
+            address=wireguard.address_of(own),
+            port=wireguard.PORT,
+            mtu=self.host.mtu - wireguard.OVERHEAD[version],
             peers=frozenset(
                 drivers.WireguardPeer(key=t.key, endpoint=t.underlay, port=wireguard.PORT, address=wireguard.address_of(t.key))
                 for t in self.tunnels
@@ -459,8 +468,15 @@ class Networks:
             for s in network.subnets
         )
         return drivers.Network(
-            name=network.name, link=self.link(network.name), driver=network.driver, subnets=subnets, internal=network.internal,
-            options=options, vni=network.vni, underlay=self.underlay, services=network.service_pools,
+            name=network.name,
+            link=self.link(network.name),
+            driver=network.driver,
+            subnets=subnets,
+            internal=network.internal,
+            options=options,
+            vni=network.vni,
+            underlay=self.underlay,
+            services=network.service_pools,
             own=tuple(a for h in network.hosts if h.name == self.node for a in (h.ipv4, h.ipv6) if a),
             balanced=bool(network.vips),
         )
@@ -480,10 +496,18 @@ class Networks:
             if endpoint and not networks[endpoint.network].internal:
                 for p in self.own_ports(record):
                     # of two replicas the later one is on its way out
-                    out.setdefault((p.host_ip, p.published, p.protocol), drivers.PortMapping(
-                        endpoint=record.id, host_ip=p.host_ip, port=p.published, protocol=p.protocol,
-                        ipv4=endpoint.ipv4, ipv6=endpoint.ipv6, target=p.target,
-                    ))
+                    out.setdefault(
+                        (p.host_ip, p.published, p.protocol),
+                        drivers.PortMapping(
+                            endpoint=record.id,
+                            host_ip=p.host_ip,
+                            port=p.published,
+                            protocol=p.protocol,
+                            ipv4=endpoint.ipv4,
+                            ipv6=endpoint.ipv6,
+                            target=p.target,
+                        ),
+                    )
         return list(out.values())
 
     def _balanced(self) -> list[drivers.LoadBalancer]:
@@ -493,7 +517,9 @@ class Networks:
         for virtual in self.virtuals:
             out += nftables.vip_backends(virtual)
             if virtual.ports:
-                out += nftables.port_backends(virtual, frozenset(a for b in virtual.backends for a in (b.ipv4, b.ipv6) if a in here))
+                out += nftables.port_backends(
+                    virtual, frozenset(a for b in virtual.backends for a in (b.ipv4, b.ipv6) if a in here)
+                )
         return out
 
     def _local(self) -> set[str]:
@@ -523,16 +549,18 @@ class Networks:
             targets = [b.ipv4 or b.ipv6 for b in virtual.backends]
             forwards += [
                 Forward(protocol=p.protocol, host=host, port=p.published, targets=tuple(targets), target_port=p.target)
-                for p in virtual.ports if p.protocol in ("tcp", "udp") for host in ("0.0.0.0", "::")
+                for p in virtual.ports
+                if p.protocol in ("tcp", "udp")
+                for host in ("0.0.0.0", "::")
             ]
         for port in published:
             if port.protocol not in ("tcp", "udp"):
                 continue
             target = port.ipv4 or port.ipv6
             for host in (port.host_ip,) if port.host_ip else ("0.0.0.0", "::"):
-                forwards.append(Forward(
-                    protocol=port.protocol, host=host, port=port.port, targets=(target,), target_port=port.target
-                ))
+                forwards.append(
+                    Forward(protocol=port.protocol, host=host, port=port.port, targets=(target,), target_port=port.target)
+                )
         frozen = {net: {n: tuple(a) for n, a in table.items()} for net, table in names.items()}
         return DataplaneState(views=views, names=frozen, forwards=tuple(forwards))
 
@@ -577,8 +605,12 @@ class Networks:
         return set(wanted)
 
     def _apply(
-        self, objects: frozenset[drivers.KernelObject], far: frozenset[drivers.FdbEntry], isolation: list[drivers.FirewallPolicy],
-        published: list[drivers.PortMapping], balanced: list[drivers.LoadBalancer],
+        self,
+        objects: frozenset[drivers.KernelObject],
+        far: frozenset[drivers.FdbEntry],
+        isolation: list[drivers.FirewallPolicy],
+        published: list[drivers.PortMapping],
+        balanced: list[drivers.LoadBalancer],
     ) -> dict[str, str]:
         try:
             if self._kernel is None:
@@ -616,7 +648,10 @@ class Networks:
         return kernel.converge(objects, far)
 
     def _ruleset(
-        self, isolation: list[drivers.FirewallPolicy], published: list[drivers.PortMapping], balanced: list[drivers.LoadBalancer]
+        self,
+        isolation: list[drivers.FirewallPolicy],
+        published: list[drivers.PortMapping],
+        balanced: list[drivers.LoadBalancer],
     ) -> firewall.Ruleset:
         return firewall.render(self.paths.table, isolation, published, balanced, sorted(self._local()), self._cluster())
 
@@ -624,10 +659,13 @@ class Networks:
         wide = self.underlay and any(n.driver == "overlay" for n in self.all.values())
         inside = {wireguard.address_of(t.key) for t in self.tunnels}
         return firewall.Nodes(
-            peers=frozenset(p.underlay for p in self.peers if p.underlay) if wide else None, tunnel=self._tunnel(),
+            peers=frozenset(p.underlay for p in self.peers if p.underlay) if wide else None,
+            tunnel=self._tunnel(),
             addresses=frozenset(a for n in self.nodes for a in n.addresses) | inside,
             doors=frozenset(
-                (address, p.protocol, p.port) for n in self.nodes for p in n.ports
+                (address, p.protocol, p.port)
+                for n in self.nodes
+                for p in n.ports
                 for address in (n.addresses if p.host_ip in ("", "0.0.0.0", "::") else (p.host_ip,))
             ),
             opened=self.settings.opened,

@@ -111,7 +111,8 @@ def vip_backends(virtual: ServiceAddress) -> tuple[drivers.LoadBalancer, ...]:
     """A service's own addresses. Remembered, for all are asked for whenever one changes."""
     return tuple(
         drivers.LoadBalancer(version=version, address=address, ports=(), backends=_backends(virtual, version))
-        for version, address in ((4, virtual.ipv4), (6, virtual.ipv6)) if address
+        for version, address in ((4, virtual.ipv4), (6, virtual.ipv6))
+        if address
     )
 
 

@@ -24,7 +24,8 @@ def assign(record: Record, others: Sequence[Record]) -> None:
         owner = taken.get((port.protocol, published))
         clash = owner and any(
             p.published == published and p.protocol == port.protocol and _overlap(p.host_ip, port.host_ip)
-            for r in rivals for p in r.ports
+            for r in rivals
+            for p in r.ports
         )
         if clash:
             raise ConflictError(f"port {published}/{port.protocol} is already published by {owner}")

@@ -36,8 +36,13 @@ ETC_BYTES = 4 << 20
 DOCKER_SOCKETS = ("/var/run/docker.sock", "/run/docker.sock")
 DOCKER_MARK = "/.dockerenv"
 """The file by which programs know that they are in a container of Docker's kind."""
-INIT = (f"{sys.prefix}/bin/tini-static", "/usr/bin/tini-static", "/usr/bin/catatonit", "/usr/libexec/podman/catatonit",
-        "/usr/bin/docker-init")
+INIT = (
+    f"{sys.prefix}/bin/tini-static",
+    "/usr/bin/tini-static",
+    "/usr/bin/catatonit",
+    "/usr/libexec/podman/catatonit",
+    "/usr/bin/docker-init",
+)
 """Programs that can be a container's first process; the first was sent over with the agent."""
 
 
@@ -273,7 +278,9 @@ async def _volume(engine: Engine, record: Record, mount: Mount, rootfs: Path) ->
         if declared and declared.external and name not in engine.volumes.all:
             raise NotFoundError(f"volume {name} is declared external but does not exist: `pystack volume create {name}`")
         engine.volumes.create(
-            name, driver=declared.driver if declared else "local", labels=declared.own_labels if declared else {},
+            name,
+            driver=declared.driver if declared else "local",
+            labels=declared.own_labels if declared else {},
             options=dict(declared.options) if declared else {},
         )
     await engine.volumes.mount(name, declared.host if (declared := engine.manifest_volumes.get(name)) else None)
@@ -356,7 +363,10 @@ async def write_bundle(engine: Engine, record: Record, config: Config, rootfs: P
     else:
         _in_memory(directory / ETC, f"mode=0755,size={ETC_BYTES},nr_inodes=16")
         system_files = etcfiles.write(
-            directory / ETC, record, name, gateway=engine.networks_gateway(record),
+            directory / ETC,
+            record,
+            name,
+            gateway=engine.networks_gateway(record),
             shared_host_network=c.network_mode == "host",
         )
         for path in system_files.values():
@@ -384,10 +394,21 @@ async def write_bundle(engine: Engine, record: Record, config: Config, rootfs: P
     environment = linked(engine, record) | dict(pair.partition("=")[::2] for pair in image.env or ())
     environment.update(dict(c.environment))
     parts = bundle.Parts(
-        id=record.id, container=c, args=args, environment=environment, working_dir=working_dir, identity=identity,
-        rootfs=rootfs, hostname=name, cgroup_parent=engine.cgroup_parent(record),
-        namespaces=_namespaces(engine, record) | ({"user": str(user)} if user else {}), ids=record.ids, mounts=mounts,
-        system_files=system_files, cgroup2=engine.cgroup2, sysctls=sysctls(record),
+        id=record.id,
+        container=c,
+        args=args,
+        environment=environment,
+        working_dir=working_dir,
+        identity=identity,
+        rootfs=rootfs,
+        hostname=name,
+        cgroup_parent=engine.cgroup_parent(record),
+        namespaces=_namespaces(engine, record) | ({"user": str(user)} if user else {}),
+        ids=record.ids,
+        mounts=mounts,
+        system_files=system_files,
+        cgroup2=engine.cgroup2,
+        sysctls=sysctls(record),
     )
     document = bundle.build(parts)
     if "uts" not in parts.namespaces:

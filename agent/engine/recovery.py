@@ -51,8 +51,12 @@ async def recover(engine: Engine) -> None:
             half = record.state == "starting"
             code = code if code is not None else 255
             engine.transition(
-                record, state="created" if half else "exited", process=None, monitor=None,
-                exit_code=None if half else code, finished="" if half else record.finished or now(),
+                record,
+                state="created" if half else "exited",
+                process=None,
+                monitor=None,
+                exit_code=None if half else code,
+                finished="" if half else record.finished or now(),
             )
             if not half and engine._restarts(record, code):
                 record.state = "restarting"

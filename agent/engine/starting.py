@@ -82,7 +82,12 @@ async def _prepare_rootfs_and_bundle(engine: Engine, record: Record, *, networke
         # what was made in it until now was made by the host's root, whom the mapping does not know
         mounts.unmount(rootfs)
         await asyncio.to_thread(
-            userns.root, rootfs, engine.images.lower(image), engine.directory(record), user, record.ids,
+            userns.root,
+            rootfs,
+            engine.images.lower(image),
+            engine.directory(record),
+            user,
+            record.ids,
             engine.bundle(record) / prepare.MAPPED,
         )
     engine.log_limits(record)
@@ -93,13 +98,20 @@ async def _prepare_rootfs_and_bundle(engine: Engine, record: Record, *, networke
 async def _create(engine: Engine, record: Record) -> None:
     c = record.container
     record.monitor, record.process = await engine.runtime.create(
-        record.id, engine.bundle(record), engine.directory(record) / "log", tty=c.tty, stdin=c.stdin_open,
+        record.id,
+        engine.bundle(record),
+        engine.directory(record) / "log",
+        tty=c.tty,
+        stdin=c.stdin_open,
         stdin_once=c.stdin_once and not c.tty,  # whoever leaves a terminal may come back to it
-        log_max=engine.log_limits(record).guard, log_driver=c.log_driver,
+        log_max=engine.log_limits(record).guard,
+        log_driver=c.log_driver,
     )
     if point := paths.covered(record.process.pid):
-        raise BadRequestError(f"a mount of {record.name} lies on {point}, and /proc is the kernel's own: mount it elsewhere; "
-                              "where its path leads through a symbolic link, give the path itself")
+        raise BadRequestError(
+            f"a mount of {record.name} lies on {point}, and /proc is the kernel's own: mount it elsewhere; "
+            "where its path leads through a symbolic link, give the path itself"
+        )
 
 
 async def gather_all(*work: Awaitable[None]) -> None:

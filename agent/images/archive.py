@@ -225,8 +225,14 @@ async def import_rootfs(
 
 
 async def commit(
-    store: ImageStore, base: Image, container: Container, layer: AsyncIterator[bytes], changes: types.RunConfig | None, *,
-    author: str = "", comment: str = "",
+    store: ImageStore,
+    base: Image,
+    container: Container,
+    layer: AsyncIterator[bytes],
+    changes: types.RunConfig | None,
+    *,
+    author: str = "",
+    comment: str = "",
 ) -> Image:
     """An image of *base* and one more *layer*, run as *container* is where *changes* say nothing else. Raises ImageError where
     that is one layer too many."""
@@ -237,15 +243,20 @@ async def commit(
     now = datetime.datetime.now(datetime.UTC).isoformat()
     config = document.get("config") or {}
     own: dict[str, Any] = {
-        "Env": [f"{k}={v}" for k, v in container.environment], "User": container.user, "WorkingDir": container.working_dir,
-        "Cmd": container.command, "Entrypoint": container.entrypoint,
+        "Env": [f"{k}={v}" for k, v in container.environment],
+        "User": container.user,
+        "WorkingDir": container.working_dir,
+        "Cmd": container.command,
+        "Entrypoint": container.entrypoint,
     }
     given = {k: v for k, v in msgspec.to_builtins(changes or types.RunConfig()).items() if v}
     merged = {**config, **{k: v for k, v in own.items() if v}, **given}
     pairs = (*(config.get("Env") or ()), *(own["Env"] or ()), *given.get("Env", ()))
     merged["Env"] = list({pair.partition("=")[0]: pair for pair in pairs}.values())
     document |= {
-        "config": merged, "created": now, "author": author,
+        "config": merged,
+        "created": now,
+        "author": author,
         "rootfs": {"type": "layers", "diff_ids": [*document["rootfs"]["diff_ids"], reply["diff_id"]]},
         "history": [*document.get("history", ()), {"created": now, "created_by": "pystack commit", "comment": comment}],
     }

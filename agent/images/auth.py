@@ -102,7 +102,11 @@ async def _ask_helper(helper: str, key: str) -> Credentials | None:
     program = f"docker-credential-{helper}"
     try:
         child = await asyncio.create_subprocess_exec(
-            program, "get", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+            program,
+            "get",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
         )
     except OSError:
         raise ImageError(f"{program} is named in config.json but is not installed") from None

@@ -47,7 +47,11 @@ class BuildOptions(msgspec.Struct, kw_only=True):
 
 
 async def build(
-    store: ImageStore, runtime: str, root: Path, context: AsyncIterator[bytes], options: BuildOptions,
+    store: ImageStore,
+    runtime: str,
+    root: Path,
+    context: AsyncIterator[bytes],
+    options: BuildOptions,
     say: Callable[[str], None],
 ) -> Image:
     """*runtime* is the program that runs RUN steps. Raises AgentError with buildah's last words where the build fails."""
@@ -66,13 +70,31 @@ async def build(
         if dockerfile is None:
             raise BadRequestError(f"the build context has no {options.dockerfile}")
         storage = [
-            "--root", str(root / "storage"), "--runroot", str(root / "run"), "--storage-driver", "overlay",
+            "--root",
+            str(root / "storage"),
+            "--runroot",
+            str(root / "run"),
+            "--storage-driver",
+            "overlay",
         ]
         await _provide_bases(store, program, storage, dockerfile, options, root, say)
         arguments = [
-            program, *storage, "build", "--isolation", "oci", "--runtime", runtime, "--layers",
-            "--format", "oci", "--iidfile", str(iid),
-            "-f", str(dockerfile), "--pull=true" if options.pull else "--pull=false", "--tls-verify=false",
+            program,
+            *storage,
+            "build",
+            "--isolation",
+            "oci",
+            "--runtime",
+            runtime,
+            "--layers",
+            "--format",
+            "oci",
+            "--iidfile",
+            str(iid),
+            "-f",
+            str(dockerfile),
+            "--pull=true" if options.pull else "--pull=false",
+            "--tls-verify=false",
         ]
         arguments += _further(options, along)
         arguments += ["--no-cache"] if options.no_cache else []
@@ -155,14 +177,17 @@ def bases(dockerfile: str, args: dict[str, str]) -> list[str]:
             if len(rest) > 2 and rest[1].upper() == "AS":
                 stages.add(rest[2].lower())
         elif words[0].upper() == "COPY":
-            found += [
-                w[7:] for w in words if w.startswith("--from=") and not w[7:].isdigit() and w[7:].lower() not in stages
-            ]
+            found += [w[7:] for w in words if w.startswith("--from=") and not w[7:].isdigit() and w[7:].lower() not in stages]
     return list(dict.fromkeys(found))
 
 
 async def _provide_bases(
-    store: ImageStore, program: str, storage: Sequence[str], dockerfile: Path, options: BuildOptions, root: Path,
+    store: ImageStore,
+    program: str,
+    storage: Sequence[str],
+    dockerfile: Path,
+    options: BuildOptions,
+    root: Path,
     say: Callable[[str], None],
 ) -> None:
     """Hand this node's images to buildah under the names that the Dockerfile uses."""
@@ -177,7 +202,13 @@ async def _provide_bases(
         known = root / "provided" / image.digest[7:]
         full = parse(name).name
         probe = await asyncio.create_subprocess_exec(
-            program, *storage, "inspect", "--type", "image", full, stdout=asyncio.subprocess.DEVNULL,
+            program,
+            *storage,
+            "inspect",
+            "--type",
+            "image",
+            full,
+            stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
         )
         if await probe.wait() == 0 and known.exists() and full in known.read_text().splitlines():
@@ -194,8 +225,11 @@ async def _provide_bases(
 
 async def _run(arguments: Sequence[str], say: Callable[[str], None], tag: str = "") -> None:
     child = await asyncio.create_subprocess_exec(
-        *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT, limit=1 << 20,
+        *arguments,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        limit=1 << 20,
     )
     assert child.stdout
     last: list[str] = []

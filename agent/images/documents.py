@@ -67,8 +67,9 @@ def manifest(data: bytes, what: str, limits: ImageLimits) -> types.ImageManifest
     if len(found.layers) > limits.layers:
         raise ImageError(f"{what} has {len(found.layers)} layers; {limits.layers} are allowed (limits.layers)")
     if found.config.size > limits.config_bytes:
-        raise ImageError(f"{what} has a config of {found.config.size} bytes; {limits.config_bytes} are allowed "
-                         "(limits.config_bytes)")
+        raise ImageError(
+            f"{what} has a config of {found.config.size} bytes; {limits.config_bytes} are allowed (limits.config_bytes)"
+        )
     for layer in found.layers:
         if layer.size > limits.bytes:
             raise ImageError(f"{what} has a layer of {layer.size} bytes; {limits.bytes} are allowed (limits.bytes)")

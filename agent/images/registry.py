@@ -39,7 +39,11 @@ class Registry:
     has, and to the registry alone, not to its mirrors."""
 
     def __init__(
-        self, reference: Reference, settings: Settings, credentials: auth.Credentials | None = None, *,
+        self,
+        reference: Reference,
+        settings: Settings,
+        credentials: auth.Credentials | None = None,
+        *,
         pause_s: float = PAUSE_S,
     ) -> None:
         host = reference.host
@@ -67,8 +71,15 @@ class Registry:
         await self._client.close()
 
     async def _request(
-        self, method: str, endpoint: str, path: str = "", *, url: URL | None = None, headers: dict[str, str] | None = None,
-        data: Any = None, scope: str | None = None,
+        self,
+        method: str,
+        endpoint: str,
+        path: str = "",
+        *,
+        url: URL | None = None,
+        headers: dict[str, str] | None = None,
+        data: Any = None,
+        scope: str | None = None,
     ) -> aiohttp.ClientResponse:
         """One request, logged in where the endpoint asks for it; *scope* is what for, where that is not *method* on the
         repository. Raises UnavailableError, ImageNotFoundError, UnauthorizedError or ImageError."""

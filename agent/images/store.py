@@ -1,8 +1,8 @@
 """The content store: an OCI layout of blobs, names that point at manifests, and layers unpacked once for all images.
 
-    images/blobs/sha256/<hex>   manifests, configs, compressed layers
-    images/names.json           name → manifest digest; replaced atomically, the one truth of what exists
-    layers/<hex20>/             an unpacked layer, shared read-only by overlayfs; there when it is whole, or not at all
+images/blobs/sha256/<hex>   manifests, configs, compressed layers
+images/names.json           name → manifest digest; replaced atomically, the one truth of what exists
+layers/<hex20>/             an unpacked layer, shared read-only by overlayfs; there when it is whole, or not at all
 """
 
 from __future__ import annotations
@@ -54,8 +54,9 @@ def mountable(name: str, layers: Sequence[str]) -> None:
     if not count:
         raise ImageError(f"image {name} has no layers, so that there is nothing to run in: build it with a file at least")
     if count > most:
-        raise ImageError(f"image {name} has {count} layers, and this kernel mounts at most {most}: flatten it, "
-                         "or build it in fewer steps")
+        raise ImageError(
+            f"image {name} has {count} layers, and this kernel mounts at most {most}: flatten it, or build it in fewer steps"
+        )
 
 
 class ImageStore:
@@ -126,7 +127,12 @@ class ImageStore:
         return layer_directory(self.layers, diff_id).is_dir()
 
     async def unpack(
-        self, source: AsyncIterable[bytes], *, digest: str, diff_id: str, keep: bool = True,
+        self,
+        source: AsyncIterable[bytes],
+        *,
+        digest: str,
+        diff_id: str,
+        keep: bool = True,
         progress: Callable[[int], None] = lambda _: None,
     ) -> dict[str, object]:
         """Stream a layer into place: verified, decompressed, extracted, and only then given its final name.
@@ -210,8 +216,13 @@ class ImageStore:
         except (OSError, msgspec.MsgspecError) as error:
             raise ImageError(f"image {digest} is damaged in the store ({error}): pull it again") from error
         image = Image(
-            id=manifest.config.digest, digest=digest, names=(), config=config, layers=config.rootfs.diff_ids,
-            size=sum(layer.size for layer in manifest.layers), created=config.created or "",
+            id=manifest.config.digest,
+            digest=digest,
+            names=(),
+            config=config,
+            layers=config.rootfs.diff_ids,
+            size=sum(layer.size for layer in manifest.layers),
+            created=config.created or "",
         )
         self._cache[digest] = image
         return self.image(digest)

@@ -63,8 +63,12 @@ class HttpClient:
         connector = aiohttp.TCPConnector(limit_per_host=6, ssl=not self._insecure)
         timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_S)
         self._session = aiohttp.ClientSession(
-            connector=connector, timeout=timeout, auto_decompress=False, headers={"User-Agent": "pystack"},
-            cookie_jar=aiohttp.DummyCookieJar(), read_bufsize=1 << 18,
+            connector=connector,
+            timeout=timeout,
+            auto_decompress=False,
+            headers={"User-Agent": "pystack"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            read_bufsize=1 << 18,
         )
 
     async def close(self) -> None:
@@ -72,7 +76,13 @@ class HttpClient:
             await self._session.close()
 
     async def request(
-        self, method: str, url: URL, *, headers: Mapping[str, str] | None = None, authorization: str = "", data: Any = None,
+        self,
+        method: str,
+        url: URL,
+        *,
+        headers: Mapping[str, str] | None = None,
+        authorization: str = "",
+        data: Any = None,
         redirects: int = REDIRECTS,
     ) -> aiohttp.ClientResponse:
         """The answer, whatever its status is, of where *url* leads in the end. *authorization* goes to the host of *url* alone.

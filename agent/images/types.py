@@ -106,8 +106,19 @@ class RunConfig(msgspec.Struct, frozen=True, rename="pascal"):
     shell: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("user", "exposed_ports", "env", "entrypoint", "cmd", "volumes", "working_dir", "labels", "stop_signal",
-                     "on_build", "shell"):
+        for name in (
+            "user",
+            "exposed_ports",
+            "env",
+            "entrypoint",
+            "cmd",
+            "volumes",
+            "working_dir",
+            "labels",
+            "stop_signal",
+            "on_build",
+            "shell",
+        ):
             _no_zero(getattr(self, name), name)
 
 

@@ -104,9 +104,7 @@ def default(capabilities: Sequence[str]) -> dict[str, object]:
     }
 
 
-def resolve(
-    security_opt: Sequence[str], capabilities: Sequence[str], *, privileged: bool
-) -> dict[str, object] | None:
+def resolve(security_opt: Sequence[str], capabilities: Sequence[str], *, privileged: bool) -> dict[str, object] | None:
     """The profile that `security_opt: [seccomp:…]` asks for; None means unconfined."""
     for option in security_opt:
         key, _, value = option.replace("=", ":", 1).partition(":")

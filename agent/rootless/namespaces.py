@@ -106,8 +106,11 @@ def _make() -> int:
     """The PID of a process that keeps a user, a mount and a network namespace, and does nothing else."""
     ids = _lacking()
     keeper = subprocess.Popen(
-        ["unshare", "--user", "--mount", "--net", "--propagation", "shared", "sleep", "infinity"], start_new_session=True,
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        ["unshare", "--user", "--mount", "--net", "--propagation", "shared", "sleep", "infinity"],
+        start_new_session=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     )
     try:
         _wait_for(lambda: Path(f"/proc/{keeper.pid}/comm").read_text() == "sleep\n", keeper)
@@ -126,9 +129,22 @@ def _connect(run: Path, keeper: int) -> int:
     ready, told = os.pipe()
     log = run / "slirp4netns.log"
     way_out = subprocess.Popen(
-        ["slirp4netns", "--configure", "--mtu=65520", "--disable-host-loopback", "--enable-sandbox",
-         f"--api-socket={run / 'slirp4netns.sock'}", f"--ready-fd={told}", str(keeper), "tap0"],
-        start_new_session=True, pass_fds=(told,), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log.open("wb"),
+        [
+            "slirp4netns",
+            "--configure",
+            "--mtu=65520",
+            "--disable-host-loopback",
+            "--enable-sandbox",
+            f"--api-socket={run / 'slirp4netns.sock'}",
+            f"--ready-fd={told}",
+            str(keeper),
+            "tap0",
+        ],
+        start_new_session=True,
+        pass_fds=(told,),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=log.open("wb"),
     )
     os.close(told)
     is_ready = os.read(ready, 1)
@@ -153,10 +169,15 @@ def _lacking() -> tuple[tuple[int, int], tuple[int, int]]:
         ranges = [(int(first), int(count)) for who, first, count in lines if who in (name, str(os.geteuid()))]
         found.append(max(ranges, key=lambda r: r[1], default=(0, 0)))
         if found[-1][1] < 65536:
-            problems.append(f"{file} has no 65536 IDs for {name}: `usermod --add-subuids 100000-165535 "
-                            f"--add-subgids 100000-165535 {name}` as root, with numbers that are free")
-    for sysctl, value in (("kernel/unprivileged_userns_clone", "0"), ("user/max_user_namespaces", "0"),
-                          ("kernel/apparmor_restrict_unprivileged_userns", "1")):
+            problems.append(
+                f"{file} has no 65536 IDs for {name}: `usermod --add-subuids 100000-165535 "
+                f"--add-subgids 100000-165535 {name}` as root, with numbers that are free"
+            )
+    for sysctl, value in (
+        ("kernel/unprivileged_userns_clone", "0"),
+        ("user/max_user_namespaces", "0"),
+        ("kernel/apparmor_restrict_unprivileged_userns", "1"),
+    ):
         if _read(f"/proc/sys/{sysctl}").strip() == value:
             problems.append(f"this kernel lets no user make user namespaces: sysctl {sysctl.replace('/', '.')} is {value}")
     if not os.access("/dev/net/tun", os.R_OK | os.W_OK):

@@ -45,9 +45,16 @@ class PortForwarder:
         for door in sorted(doors - self._open.keys()):
             protocol, host, port = door
             try:
-                self._open[door] = self._ask("add_hostfwd", {
-                    "proto": protocol, "host_addr": host, "host_port": port, "guest_addr": HERE, "guest_port": port,
-                })["id"]
+                self._open[door] = self._ask(
+                    "add_hostfwd",
+                    {
+                        "proto": protocol,
+                        "host_addr": host,
+                        "host_port": port,
+                        "guest_addr": HERE,
+                        "guest_port": port,
+                    },
+                )["id"]
             except PortForwardError as error:
                 low = int(LOWEST.read_text())
                 failed[door] = f"ports below {low} are root's" if port < low else f"it is in use ({error})"

@@ -35,8 +35,17 @@ def open_tree(path: str, *, read_only: bool, nested: bool) -> int:
 
 
 def run(
-    work: Callable[[], Reply], trees: Sequence[int], *, calls: Sequence[str], capabilities: Sequence[str], first_id: int = 0,
-    user: bool = True, place: str = "", nobody: bool = False, memory: int = MEMORY, cpu_s: int = CPU_S,
+    work: Callable[[], Reply],
+    trees: Sequence[int],
+    *,
+    calls: Sequence[str],
+    capabilities: Sequence[str],
+    first_id: int = 0,
+    user: bool = True,
+    place: str = "",
+    nobody: bool = False,
+    memory: int = MEMORY,
+    cpu_s: int = CPU_S,
 ) -> Reply:
     """What *work* replies, run in a confined child that reaches the directories *trees* and its own open files alone; errors
     are replies with "error" and "status".
@@ -68,7 +77,7 @@ def run(
             reply = told(error)
         data = json.dumps(reply).encode()
         while data:
-            data = data[os.write(report, data):]
+            data = data[os.write(report, data) :]
         return 0
 
     status = sandbox.confined(child, first_id=first_id, user=user)

@@ -22,8 +22,14 @@ from agent.trees.streams import Decompressed, Source
 from agent.trees.tree import Tree
 
 # Go's os.FileMode keeps the kind of a file in bits of its own
-_KINDS = {stat.S_IFDIR: 1 << 31, stat.S_IFLNK: 1 << 27, stat.S_IFIFO: 1 << 25, stat.S_IFSOCK: 1 << 24,
-          stat.S_IFBLK: 1 << 26, stat.S_IFCHR: (1 << 26) | (1 << 21)}
+_KINDS = {
+    stat.S_IFDIR: 1 << 31,
+    stat.S_IFLNK: 1 << 27,
+    stat.S_IFIFO: 1 << 25,
+    stat.S_IFSOCK: 1 << 24,
+    stat.S_IFBLK: 1 << 26,
+    stat.S_IFCHR: (1 << 26) | (1 << 21),
+}
 
 
 def describe(seen: WalkEntry, name: str) -> confine.Reply:
@@ -32,7 +38,10 @@ def describe(seen: WalkEntry, name: str) -> confine.Reply:
     mode = stat.S_IMODE(status.st_mode) & 0o777 | _KINDS.get(stat.S_IFMT(status.st_mode), 0)
     stamp = datetime.datetime.fromtimestamp(status.st_mtime, datetime.UTC).isoformat().replace("+00:00", "Z")
     return {
-        "name": name, "size": status.st_size, "mode": mode, "mtime": stamp,
+        "name": name,
+        "size": status.st_size,
+        "mode": mode,
+        "mtime": stamp,
         "linkTarget": os.readlink(seen.name, dir_fd=seen.directory) if stat.S_ISLNK(status.st_mode) else "",
     }
 
@@ -103,7 +112,10 @@ def main(verb: str, root: str, path: str, first_id: str, limits: str) -> int:
     if verb == "put":
         bounds = Bounds.of(limits)
         reply = confine.run(
-            lambda: put(Tree(tree), path, bounds), [tree], calls=sandbox.WRITE_CALLS, capabilities=sandbox.OWNERS,
+            lambda: put(Tree(tree), path, bounds),
+            [tree],
+            calls=sandbox.WRITE_CALLS,
+            capabilities=sandbox.OWNERS,
             first_id=first,
         )
         if "error" not in reply:
@@ -116,7 +128,10 @@ def main(verb: str, root: str, path: str, first_id: str, limits: str) -> int:
         return confine.answer(reply)
     if verb == "stat":
         reply = confine.run(
-            lambda: describe(*find(Tree(tree), path)), [tree], calls=sandbox.READ_CALLS, capabilities=sandbox.READER,
+            lambda: describe(*find(Tree(tree), path)),
+            [tree],
+            calls=sandbox.READ_CALLS,
+            capabilities=sandbox.READER,
             first_id=first,
         )
         return confine.answer(reply)

@@ -81,7 +81,12 @@ class Readable(Protocol):
 
 
 def extract(
-    stream: Readable, tree: Tree, policy: Policy, bounds: Bounds, *, into: str = "",
+    stream: Readable,
+    tree: Tree,
+    policy: Policy,
+    bounds: Bounds,
+    *,
+    into: str = "",
     rename: Callable[[str], str | None] | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> ExtractedTree:
@@ -94,8 +99,14 @@ def extract(
 
 class _Extraction:
     def __init__(
-        self, stream: Readable, tree: Tree, policy: Policy, bounds: Bounds, into: str,
-        rename: Callable[[str], str | None] | None, progress: Callable[[int], None],
+        self,
+        stream: Readable,
+        tree: Tree,
+        policy: Policy,
+        bounds: Bounds,
+        into: str,
+        rename: Callable[[str], str | None] | None,
+        progress: Callable[[int], None],
     ) -> None:
         self.source, self.tree, self.policy, self.bounds = _Forward(stream), tree, policy, bounds
         self.into = "/".join(parts_of(into))
@@ -122,7 +133,11 @@ class _Extraction:
     def _open(self) -> tarfile.TarFile:
         try:
             return tarfile.TarFile(
-                fileobj=self.source, mode="r", errorlevel=2, encoding="utf-8", errors="surrogateescape"  # type: ignore[arg-type]
+                fileobj=self.source,
+                mode="r",
+                errorlevel=2,
+                encoding="utf-8",
+                errors="surrogateescape",  # type: ignore[arg-type]
             )
         except (TreeError, OSError):
             raise
@@ -157,9 +172,12 @@ class _Extraction:
         if error.errno == errno.EFBIG:
             return TreeError(f"the {self.policy.what}'s entry {quoted(self.entry)} is larger than a file may be")
         why = {
-            errno.ELOOP: "leads through a symbolic link", errno.EXDEV: "leads out of the directory",
-            errno.ENOTDIR: "lies below a file", errno.EEXIST: "contradicts an earlier entry",
-            errno.ENOENT: "names a file that is not there", errno.EBUSY: "is in use: something is mounted there",
+            errno.ELOOP: "leads through a symbolic link",
+            errno.EXDEV: "leads out of the directory",
+            errno.ENOTDIR: "lies below a file",
+            errno.EEXIST: "contradicts an earlier entry",
+            errno.ENOENT: "names a file that is not there",
+            errno.EBUSY: "is in use: something is mounted there",
         }.get(error.errno or 0, f"cannot be written: {error.strerror}")
         return TreeError(f"the {self.policy.what}'s entry {quoted(self.entry)} {why}")
 
@@ -262,8 +280,8 @@ class _Extraction:
             else:
                 self.result.opaque.add(above)
                 self._bound_fixups()
-        elif base[len(_WHITEOUT):] not in ("", ".", "..") and not base.startswith(".wh..wh."):
-            hidden = f"{above}/{base[len(_WHITEOUT):]}".lstrip("/")
+        elif base[len(_WHITEOUT) :] not in ("", ".", "..") and not base.startswith(".wh..wh."):
+            hidden = f"{above}/{base[len(_WHITEOUT) :]}".lstrip("/")
             parent, name = self._room(hidden)
             os.mknod(name, 0o600 | stat.S_IFCHR, os.makedev(0, 0), dir_fd=parent)
 
@@ -318,7 +336,7 @@ class _Extraction:
             size -= len(data)
             view = memoryview(data)
             while view:
-                view = view[os.write(fd, view):]
+                view = view[os.write(fd, view) :]
             self.progress(len(data))
 
     def _holes(self, fd: int, entry: tarfile.TarInfo) -> None:

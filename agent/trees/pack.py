@@ -19,8 +19,12 @@ from agent.trees.tree import Tree, working_in
 _NOTES = ("trusted.overlay.", "user.overlay.")
 """What overlayfs writes down for itself."""
 _TYPES = {
-    stat.S_IFREG: tarfile.REGTYPE, stat.S_IFDIR: tarfile.DIRTYPE, stat.S_IFLNK: tarfile.SYMTYPE, stat.S_IFIFO: tarfile.FIFOTYPE,
-    stat.S_IFCHR: tarfile.CHRTYPE, stat.S_IFBLK: tarfile.BLKTYPE,
+    stat.S_IFREG: tarfile.REGTYPE,
+    stat.S_IFDIR: tarfile.DIRTYPE,
+    stat.S_IFLNK: tarfile.SYMTYPE,
+    stat.S_IFIFO: tarfile.FIFOTYPE,
+    stat.S_IFCHR: tarfile.CHRTYPE,
+    stat.S_IFBLK: tarfile.BLKTYPE,
 }
 
 
@@ -269,7 +273,7 @@ def _copy_file(seen: WalkEntry, parent: int, name: str) -> None:
                     at += len(data)
                     view = memoryview(data)
                     while view:
-                        view = view[os.write(target, view):]
+                        view = view[os.write(target, view) :]
                 at = max(at, end)
             os.ftruncate(target, size)
             _dress(source, target, seen.status)

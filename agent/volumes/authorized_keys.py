@@ -19,7 +19,9 @@ def write_authorized_keys(paths: Paths, volumes: Iterable[Volume]) -> None:
     mark = f" pystack:{paths.tag or 'default'}:"
     wanted = [
         f'restrict,command="{_escaped(_command(paths, volume.name))}" {client.key}{mark}{volume.name}:{client.node}'
-        for volume in volumes for client in volume.clients if client.key
+        for volume in volumes
+        for client in volume.clients
+        if client.key
     ]
     before = file.read_text().splitlines() if file.exists() else []
     after = [line for line in before if mark not in line] + wanted

@@ -1,10 +1,10 @@
 """What each volume driver mounts, as a command. Pure: nothing here looks or mounts.
 
-    local      a folder of the node; with `type`, `o` and `device`, whatever mount(8) mounts of that kind, as in Docker
-    nfs        `server` and `path`, or `device: server:/path`; `o` for more options
-    cifs       `device: //server/share`, `o: username=…,password=…`
-    glusterfs  `servers` and `volume`, or `device: server:/volume`
-    sshfs      `sshcmd: user@host:/path` (with `port`, `identity_file`), or nothing: then the volume's home node exports it
+local      a folder of the node; with `type`, `o` and `device`, whatever mount(8) mounts of that kind, as in Docker
+nfs        `server` and `path`, or `device: server:/path`; `o` for more options
+cifs       `device: //server/share`, `o: username=…,password=…`
+glusterfs  `servers` and `volume`, or `device: server:/volume`
+sshfs      `sshcmd: user@host:/path` (with `port`, `identity_file`), or nothing: then the volume's home node exports it
 """
 
 from __future__ import annotations
@@ -82,8 +82,15 @@ def _mount(kind: str, device: str, options: str) -> Mounting:
 
 
 def _sshfs(name: str, options: Mapping[str, str], home: VolumeHost | None, keys: str) -> Mounting | None:
-    words = [f"ServerAliveInterval={PATIENT_S // 3}", "ServerAliveCountMax=3", f"ConnectTimeout={PATIENT_S}", "reconnect",
-             "PasswordAuthentication=no", "allow_other", "dcache_timeout=1"]
+    words = [
+        f"ServerAliveInterval={PATIENT_S // 3}",
+        "ServerAliveCountMax=3",
+        f"ConnectTimeout={PATIENT_S}",
+        "reconnect",
+        "PasswordAuthentication=no",
+        "allow_other",
+        "dcache_timeout=1",
+    ]
     if command := options.get("sshcmd"):
         source = command
         words += [f"IdentityFile={options['identity_file']}"] if "identity_file" in options else []
@@ -95,9 +102,15 @@ def _sshfs(name: str, options: Mapping[str, str], home: VolumeHost | None, keys:
             raise BadRequestError(f"volume {name}: its home {home.node} has no SSH server that other nodes could reach")
         host = f"[{home.address}]" if ":" in home.address else home.address
         source, port = f"{home.user}@{host}:/volume", str(home.port)
-        words += [f"IdentityFile={keys}/id_ed25519", f"UserKnownHostsFile={keys}/known_hosts", "GlobalKnownHostsFile=/dev/null",
-                  "StrictHostKeyChecking=yes", f"HostKeyAlias={home.node}", "IdentitiesOnly=yes",
-                  "sftp_server=/usr/lib/openssh/sftp-server"]  # a command, for servers without the subsystem; ours is run
+        words += [
+            f"IdentityFile={keys}/id_ed25519",
+            f"UserKnownHostsFile={keys}/known_hosts",
+            "GlobalKnownHostsFile=/dev/null",
+            "StrictHostKeyChecking=yes",
+            f"HostKeyAlias={home.node}",
+            "IdentitiesOnly=yes",
+            "sftp_server=/usr/lib/openssh/sftp-server",
+        ]  # a command, for servers without the subsystem; ours is run
     words += [options["o"]] if options.get("o") else []
     return Mounting(("sshfs", source), "sshfs", "sshfs", ("-p", port, "-o", ",".join(words)))
 

@@ -51,9 +51,17 @@ class VolumeMigration:
         if first:
             snapshot.unlink(missing_ok=True)
         child = await _tar(
-            self.volumes.data(name), self._snapshots,
-            "--create", "--file=-", "--format=posix", f"--listed-incremental=/state/{name}", *KEEP, "--one-file-system", ".",
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+            self.volumes.data(name),
+            self._snapshots,
+            "--create",
+            "--file=-",
+            "--format=posix",
+            f"--listed-incremental=/state/{name}",
+            *KEEP,
+            "--one-file-system",
+            ".",
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
         )
         assert child.stdout
         assert child.stderr
@@ -81,9 +89,17 @@ class VolumeMigration:
         data.mkdir(parents=True, exist_ok=True, mode=0o755)
         failpoint("move.receive")
         child = await _tar(
-            data, None,
-            "--extract", "--file=-", "--listed-incremental=/dev/null", *KEEP, "--same-owner", "--preserve-permissions",
-            "--delay-directory-restore", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL,
+            data,
+            None,
+            "--extract",
+            "--file=-",
+            "--listed-incremental=/dev/null",
+            *KEEP,
+            "--same-owner",
+            "--preserve-permissions",
+            "--delay-directory-restore",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.DEVNULL,
         )
         assert child.stdin
         assert child.stderr
@@ -131,8 +147,13 @@ async def _tar(data: Path, state: Path | None, *arguments: str, stdin: int, stdo
     """GNU tar where all that it can name is the volume's *data*, as its working directory, and *state*, at /state."""
     program = shutil.which("tar") or "/bin/tar"
     return await asyncio.create_subprocess_exec(
-        *process.command("view", (str(data), str(state or ""), program, *arguments)), stdin=stdin, stdout=stdout,
-        stderr=asyncio.subprocess.PIPE, limit=CHUNK, cwd=process.PROGRAMS, env=process.environment(),
+        *process.command("view", (str(data), str(state or ""), program, *arguments)),
+        stdin=stdin,
+        stdout=stdout,
+        stderr=asyncio.subprocess.PIPE,
+        limit=CHUNK,
+        cwd=process.PROGRAMS,
+        env=process.environment(),
     )
 
 

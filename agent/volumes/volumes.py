@@ -66,8 +66,13 @@ class Volumes:
         return self.root / name / "_data"
 
     def create(
-        self, name: str, *, driver: str = "local", labels: dict[str, str] | None = None,
-        options: dict[str, str] | None = None, anonymous: bool = False,
+        self,
+        name: str,
+        *,
+        driver: str = "local",
+        labels: dict[str, str] | None = None,
+        options: dict[str, str] | None = None,
+        anonymous: bool = False,
     ) -> VolumeRecord:
         """Make a volume; one that is there already is returned as it is."""
         if not _NAME.match(name):
@@ -79,7 +84,11 @@ class Volumes:
         failpoint("volume.create")
         (self.root / name / "_data").mkdir(parents=True, mode=0o755, exist_ok=True)
         record = VolumeRecord(
-            name=name, driver=driver, labels=labels or {}, options=options or {}, anonymous=anonymous,
+            name=name,
+            driver=driver,
+            labels=labels or {},
+            options=options or {},
+            anonymous=anonymous,
             created=datetime.datetime.now(datetime.UTC).isoformat(),
         )
         self._save(record)

@@ -26,10 +26,17 @@ class AirgapDriver:
         lengths = {(net := ipaddress.ip_network(s.cidr)).version: net.prefixlen for s in network.subnets}
         objects: set[KernelObject] = {Bridge(network.link, address_mac("", network.name), host.mtu, ())}
         for endpoint in endpoints:
-            objects.add(Veth(
-                name=veth_name(self.prefix, endpoint), master=network.link, netns=endpoint.netns,
-                peer=endpoint.interface or f"eth{endpoint.order}", order=endpoint.order,
-                mac=endpoint.mac or address_mac(endpoint.ipv4, endpoint.ipv6), mtu=host.mtu, gateways=(),
-                addresses=tuple(f"{a}/{lengths[v]}" for v, a in ((4, endpoint.ipv4), (6, endpoint.ipv6)) if a),
-            ))
+            objects.add(
+                Veth(
+                    name=veth_name(self.prefix, endpoint),
+                    master=network.link,
+                    netns=endpoint.netns,
+                    peer=endpoint.interface or f"eth{endpoint.order}",
+                    order=endpoint.order,
+                    mac=endpoint.mac or address_mac(endpoint.ipv4, endpoint.ipv6),
+                    mtu=host.mtu,
+                    gateways=(),
+                    addresses=tuple(f"{a}/{lengths[v]}" for v, a in ((4, endpoint.ipv4), (6, endpoint.ipv6)) if a),
+                )
+            )
         return NetworkState(frozenset(objects))

@@ -89,7 +89,13 @@ class Names:
         return None
 
     def answer(
-        self, packet: bytes, question: message.Question, networks: Sequence[str], *, ttl: int, tcp: bool,
+        self,
+        packet: bytes,
+        question: message.Question,
+        networks: Sequence[str],
+        *,
+        ttl: int,
+        tcp: bool,
         links: Mapping[str, str] = {},
     ) -> bytes | None:
         """The answer where the name is ours (an absent family is an empty NOERROR, never forwarded), else None."""

@@ -23,8 +23,14 @@ class PoolExhaustedError(PystackError):
 
 
 def subnets(
-    wanted: Sequence[Subnet], *, ipv6: bool, taken: Iterable[str], name: str,
-    pools: Sequence[str] = POOLS, reserved: Iterable[str] = (), endpoints: int = 0,
+    wanted: Sequence[Subnet],
+    *,
+    ipv6: bool,
+    taken: Iterable[str],
+    name: str,
+    pools: Sequence[str] = POOLS,
+    reserved: Iterable[str] = (),
+    endpoints: int = 0,
 ) -> tuple[Subnet, ...]:
     """The address pools of a network: those it asks for, or a free one of *pools* (and a ULA /64 with *ipv6*): a /24, or
     what has twice the addresses that *endpoints* need.
@@ -56,9 +62,7 @@ def prefix_for(addresses: int) -> int:
 
 
 def _free_v4(avoid: Sequence[object], pools: Sequence[str], name: str, prefix: int) -> Subnet:
-    busy = sorted(
-        (int(n.network_address), int(n.broadcast_address)) for n in avoid if isinstance(n, ipaddress.IPv4Network)
-    )
+    busy = sorted((int(n.network_address), int(n.broadcast_address)) for n in avoid if isinstance(n, ipaddress.IPv4Network))
     size = 1 << (32 - prefix)
     for pool in pools:
         network = ipaddress.IPv4Network(pool)
@@ -90,7 +94,9 @@ def service_pools(taken: Iterable[str], *, ipv6: bool, name: str, services: int 
     return tuple(out)
 
 
-def vips(services: Sequence[str], old: Sequence[AddressAssignment], pools: Sequence[str], name: str) -> tuple[AddressAssignment, ...]:
+def vips(
+    services: Sequence[str], old: Sequence[AddressAssignment], pools: Sequence[str], name: str
+) -> tuple[AddressAssignment, ...]:
     """An address in each of *pools* for each of *services*; who has one keeps it."""
     known = {h.name: h for h in old}
     used = {a for h in old for a in (h.ipv4, h.ipv6)}
@@ -175,7 +181,6 @@ class Addresses:
             f"subnet {cidr} of network {name} has no free address left: give it a larger one (networks: … ipam: "
             "config: [{subnet: 172.20.0.0/16}]) and bring the stack down and up"
         )
-
 
     def host(self, network: Network, node: str) -> AddressAssignment:
         """The address of *node* itself on *network*: the one it had, or a free one."""

@@ -17,9 +17,18 @@ if TYPE_CHECKING:
     from orchestrator.cli.client import Client
     from orchestrator.server.events import TaskEvent
 
+
 def run_attached(
-    client: Client, name: str, services: tuple[str, ...], *, shown: tuple[str, ...], stop: Callable[[], None], since: str,
-    ends: str = "all", code_from: str = "", first: TaskEvent | None = None,
+    client: Client,
+    name: str,
+    services: tuple[str, ...],
+    *,
+    shown: tuple[str, ...],
+    stop: Callable[[], None],
+    since: str,
+    ends: str = "all",
+    code_from: str = "",
+    first: TaskEvent | None = None,
 ) -> int:
     """Show the output of *shown* since then until the containers of *services* end; the exit status of the command.
 

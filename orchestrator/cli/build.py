@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 @click.option("--build-arg", multiple=True, metavar="K=V")
 @click.option("--progress", type=click.Choice(["auto", "plain", "json", "quiet"]), default="auto")
 def build(
-    stack: StackOptions, services: tuple[str, ...], no_cache: bool, pull: bool, build_arg: tuple[str, ...],
+    stack: StackOptions,
+    services: tuple[str, ...],
+    no_cache: bool,
+    pull: bool,
+    build_arg: tuple[str, ...],
     progress: str,
 ) -> None:
     """Build the images of services that have `build:`."""
@@ -34,14 +38,27 @@ def build(
     loaded = stack.load(named=services)
     extra = dict(arg.partition("=")[::2] for arg in build_arg)
     build_services(
-        Client(start=True), loaded.stack, services, always=True, progress=Progress(progress), no_cache=no_cache,
-        pull=pull, args=extra,
+        Client(start=True),
+        loaded.stack,
+        services,
+        always=True,
+        progress=Progress(progress),
+        no_cache=no_cache,
+        pull=pull,
+        args=extra,
     )
 
 
 def build_services(
-    client: Client, stack: Stack, services: tuple[str, ...], *, always: bool, progress: Progress,
-    no_cache: bool = False, pull: bool = False, args: dict[str, str] | None = None,
+    client: Client,
+    stack: Stack,
+    services: tuple[str, ...],
+    *,
+    always: bool,
+    progress: Progress,
+    no_cache: bool = False,
+    pull: bool = False,
+    args: dict[str, str] | None = None,
 ) -> None:
     """Build what has `build:`, all of it or where the image is missing. Raises RefusedError with the builder's words."""
     from orchestrator.cli.client import name_in_path
@@ -123,16 +140,21 @@ def build_one(
         raise PystackError(f"{service.where}: services.{service.name}.build: folder {context} does not exist")
     dockerfile = "Dockerfile.pystack-inline" if build_options.dockerfile_inline else build_options.dockerfile
     if not build_options.dockerfile_inline and not (context / dockerfile).is_file():
-        raise PystackError(
-            f"{service.where}: services.{service.name}.build: {context / dockerfile} does not exist"
-        )
+        raise PystackError(f"{service.where}: services.{service.name}.build: {context / dockerfile} does not exist")
     contexts, files, folders = _provided(stack, build_options)
     query: dict[str, Any] = {
-        "dockerfile": dockerfile, "t": [service.container.image, *build_options.tags],
-        "buildargs": json.dumps(dict(build_options.args) | args), "target": build_options.target,
-        "labels": json.dumps(dict(build_options.labels)), "nocache": int(no_cache or build_options.no_cache),
-        "pull": int(pull or build_options.pull), "networkmode": build_options.network, "platform": build_options.platform, "shmsize": build_options.shm_size,
-        "extrahosts": [f"{k}:{v}" for k, v in build_options.extra_hosts], "contexts": json.dumps(contexts),
+        "dockerfile": dockerfile,
+        "t": [service.container.image, *build_options.tags],
+        "buildargs": json.dumps(dict(build_options.args) | args),
+        "target": build_options.target,
+        "labels": json.dumps(dict(build_options.labels)),
+        "nocache": int(no_cache or build_options.no_cache),
+        "pull": int(pull or build_options.pull),
+        "networkmode": build_options.network,
+        "platform": build_options.platform,
+        "shmsize": build_options.shm_size,
+        "extrahosts": [f"{k}:{v}" for k, v in build_options.extra_hosts],
+        "contexts": json.dumps(contexts),
         "ulimits": json.dumps([{"Name": u.name, "Soft": u.soft, "Hard": u.hard} for u in build_options.ulimits]),
         "privileged": int(build_options.privileged),
     }

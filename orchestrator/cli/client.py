@@ -111,7 +111,12 @@ class Client:
         return Connection(self._dial(), self._idle)
 
     def request(
-        self, method: str, path: str, *, query: dict[str, Any] | None = None, body: Any = None,
+        self,
+        method: str,
+        path: str,
+        *,
+        query: dict[str, Any] | None = None,
+        body: Any = None,
         headers: dict[str, str] | None = None,
     ) -> Response:
         """The answer, its body unread. *body*: something for JSON, bytes, or an iterator of bytes. Raises RefusedError."""

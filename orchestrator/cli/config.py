@@ -33,9 +33,22 @@ from orchestrator.errors import PystackError
 @click.option("--strict", is_flag=True, help="Refuse keys that have no effect.")
 @click.argument("only", nargs=-1, metavar="[SERVICE]…")
 def config(
-    stack: StackOptions, shape: str, services: bool, volumes: bool, images: bool, networks: bool, profiles: bool,
-    variables: bool, environment: bool, hashed: bool, output: str | None, no_interpolate: bool, no_consistency: bool,
-    quiet: bool, strict: bool, only: tuple[str, ...],
+    stack: StackOptions,
+    shape: str,
+    services: bool,
+    volumes: bool,
+    images: bool,
+    networks: bool,
+    profiles: bool,
+    variables: bool,
+    environment: bool,
+    hashed: bool,
+    output: str | None,
+    no_interpolate: bool,
+    no_consistency: bool,
+    quiet: bool,
+    strict: bool,
+    only: tuple[str, ...],
 ) -> None:
     """Show the stack file in its normal form: merged, variables put in, every key written out.
 
@@ -55,8 +68,11 @@ def config(
     elif networks:
         _lines((loaded.document.get("networks") or ()) if no_interpolate else (n.key for n in loaded.stack.networks))
     elif images:
-        given = {n: b.get("image") or f"{loaded.stack.name}-{n}" for n, b in bodies.items()} if no_interpolate else {
-            s.name: s.container.image for s in loaded.services}
+        given = (
+            {n: b.get("image") or f"{loaded.stack.name}-{n}" for n, b in bodies.items()}
+            if no_interpolate
+            else {s.name: s.container.image for s in loaded.services}
+        )
         _lines(image for name, image in given.items() if not only or name in only)
     elif profiles:
         _lines(sorted({p for s in bodies.values() for p in s.get("profiles") or ()}))

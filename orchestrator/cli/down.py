@@ -18,7 +18,12 @@ from orchestrator.cli.options import StackOptions, stack_options
 @click.argument("services", nargs=-1)
 @click.option("--progress", type=click.Choice(["auto", "plain", "json", "quiet"]), default="auto")
 def down(
-    stack: StackOptions, volumes: bool, rmi: str | None, timeout: float | None, services: tuple[str, ...], progress: str,
+    stack: StackOptions,
+    volumes: bool,
+    rmi: str | None,
+    timeout: float | None,
+    services: tuple[str, ...],
+    progress: str,
     remove_orphans: bool,
 ) -> None:
     """Stop and remove the stack, or some of its services, in reverse order. Volumes stay unless -v is given."""

@@ -31,8 +31,17 @@ from orchestrator.errors import PystackError
 @click.argument("service")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def exec_(
-    stack: StackOptions, no_tty: bool, interactive: bool, user: str, workdir: str, env: tuple[str, ...], detach: bool,
-    privileged: bool, index: int, service: str, command: tuple[str, ...],
+    stack: StackOptions,
+    no_tty: bool,
+    interactive: bool,
+    user: str,
+    workdir: str,
+    env: tuple[str, ...],
+    detach: bool,
+    privileged: bool,
+    index: int,
+    service: str,
+    command: tuple[str, ...],
 ) -> None:
     """Run a command inside a task; its exit status is this one's."""
     from orchestrator.cli.tasks import only

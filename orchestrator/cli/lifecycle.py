@@ -7,9 +7,7 @@ import click
 from orchestrator.cli.options import StackOptions, stack_options
 
 
-def _act(
-    stack: StackOptions, verb: str, services: tuple[str, ...], progress: str, timeout: float | None = None
-) -> None:
+def _act(stack: StackOptions, verb: str, services: tuple[str, ...], progress: str, timeout: float | None = None) -> None:
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import Progress, consume_events
 
@@ -17,8 +15,9 @@ def _act(
     consume_events(Client(start=True).events(f"/v1/stacks/{stack.name()}/{verb}", body=body), shown)
 
 
-timeout_option = click.option("-t", "--timeout", type=float, default=None,
-                              help="Seconds that containers have to end, instead of their stop_grace_period.")
+timeout_option = click.option(
+    "-t", "--timeout", type=float, default=None, help="Seconds that containers have to end, instead of their stop_grace_period."
+)
 progress_option = click.option("--progress", type=click.Choice(["auto", "plain", "json", "quiet"]), default="auto")
 
 

@@ -31,13 +31,28 @@ COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "bright_cyan", "bright_
 @click.option("--no-log-prefix", is_flag=True)
 @stream_format_option
 def logs(
-    stack: StackOptions, services: tuple[str, ...], follow: bool, tail: str, since: str, until: str, timestamps: bool,
-    no_log_prefix: bool, shape: str,
+    stack: StackOptions,
+    services: tuple[str, ...],
+    follow: bool,
+    tail: str,
+    since: str,
+    until: str,
+    timestamps: bool,
+    no_log_prefix: bool,
+    shape: str,
 ) -> None:
     """Output of the stack's tasks; without -f merged in the order of time."""
     follow_stack(
-        Client(), stack.name(), services, follow=follow, tail=tail, since=since, until=until, timestamps=timestamps,
-        prefix=not no_log_prefix, shape=shape,
+        Client(),
+        stack.name(),
+        services,
+        follow=follow,
+        tail=tail,
+        since=since,
+        until=until,
+        timestamps=timestamps,
+        prefix=not no_log_prefix,
+        shape=shape,
     )
 
 
@@ -95,8 +110,17 @@ class _Source:
 
 
 def follow_stack(
-    client: Client, name: str, services: tuple[str, ...], *, follow: bool, tail: str, since: str = "", until: str = "",
-    timestamps: bool = False, prefix: bool = True, shape: str = "table",
+    client: Client,
+    name: str,
+    services: tuple[str, ...],
+    *,
+    follow: bool,
+    tail: str,
+    since: str = "",
+    until: str = "",
+    timestamps: bool = False,
+    prefix: bool = True,
+    shape: str = "table",
 ) -> None:
     """Output of a stack's tasks: what there is, in the order of time; and, to *follow*, what comes until all have ended, of
     tasks that begin meanwhile too. As lines, or, in the *shape* json, as objects with task, time, stream and line."""

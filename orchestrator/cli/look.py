@@ -19,7 +19,12 @@ from orchestrator.errors import PystackError
 @click.option("-q", "--quiet", is_flag=True, help="Only container IDs.")
 @click.argument("services", nargs=-1)
 def ps(
-    stack: StackOptions, shape: str, everything: bool, status: tuple[str, ...], names: bool, quiet: bool,
+    stack: StackOptions,
+    shape: str,
+    everything: bool,
+    status: tuple[str, ...],
+    names: bool,
+    quiet: bool,
     services: tuple[str, ...],
 ) -> None:
     """The tasks of the stack."""

@@ -46,8 +46,14 @@ def add(
     client.json("GET", "/v1/version")
 
     def one(target: str) -> str:
-        body = {"target": target, "name": name, "labels": wanted, "host_key": host_key, "underlay": underlay,
-                "transport": transport or "ssh"}
+        body = {
+            "target": target,
+            "name": name,
+            "labels": wanted,
+            "host_key": host_key,
+            "underlay": underlay,
+            "transport": transport or "ssh",
+        }
         try:
             row = client.json("POST", "/v1/nodes", body=body)
         except PystackError as error:

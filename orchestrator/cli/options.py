@@ -25,14 +25,24 @@ class StackOptions:
         from orchestrator.stackfile.load import Options
 
         return Options(
-            files=self.given["file"], project_name=self.given["project_name"] or "",
-            project_directory=self.given["project_directory"] or "", env_files=self.given["env_file"],
-            profiles=self.given["profile"], interpolate=interpolate, consistency=consistency,
-            unused=bool(global_option("all_resources")), named=tuple(named),
+            files=self.given["file"],
+            project_name=self.given["project_name"] or "",
+            project_directory=self.given["project_directory"] or "",
+            env_files=self.given["env_file"],
+            profiles=self.given["profile"],
+            interpolate=interpolate,
+            consistency=consistency,
+            unused=bool(global_option("all_resources")),
+            named=tuple(named),
         )
 
     def load(
-        self, *, strict: bool = False, interpolate: bool = True, quiet: bool = False, consistency: bool = True,
+        self,
+        *,
+        strict: bool = False,
+        interpolate: bool = True,
+        quiet: bool = False,
+        consistency: bool = True,
         named: Sequence[str] = (),
     ) -> Loaded:
         """Read the stack; keys without effect are warned of, or refused with *strict*. No profile leaves out who is *named*."""
@@ -78,8 +88,13 @@ NAMES = ("file", "project_name", "project_directory", "env_file", "profile")
 def selects_stack(function: F, *, short: bool = True) -> F:
     """The options that name a stack. *short* False leaves -f to the command itself."""
     for option in (
-        click.option(*(("-f",) if short else ()), "--file", multiple=True,
-                     type=click.Path(dir_okay=False), help="Stack file; may be repeated."),
+        click.option(
+            *(("-f",) if short else ()),
+            "--file",
+            multiple=True,
+            type=click.Path(dir_okay=False),
+            help="Stack file; may be repeated.",
+        ),
         click.option("-p", "--project-name", help="Name of the stack."),
         click.option("--profile", multiple=True, help="Activate a profile."),
         click.option("--env-file", multiple=True, type=click.Path(dir_okay=False), help="Instead of .env."),

@@ -25,8 +25,18 @@ from orchestrator.cli.up import inline_project_files, scales
 @click.option("--to", "revision", type=int, default=0, metavar="REV", help="Plan a rollback to that revision of the history.")
 @click.option("--markdown", is_flag=True, help="The plan as Markdown, for a pull request.")
 def plan(
-    stack: StackOptions, services: tuple[str, ...], output: str | None, as_json: bool, exit_code: bool, scale: dict[str, int],
-    force_recreate: bool, remove_orphans: bool, strict: bool, ref: str, markdown: bool, revision: int,
+    stack: StackOptions,
+    services: tuple[str, ...],
+    output: str | None,
+    as_json: bool,
+    exit_code: bool,
+    scale: dict[str, int],
+    force_recreate: bool,
+    remove_orphans: bool,
+    strict: bool,
+    ref: str,
+    markdown: bool,
+    revision: int,
 ) -> None:
     """Show each step that `up` would take, and why. Changes nothing."""
     import msgspec
@@ -71,8 +81,7 @@ def show(result: dict[str, Any], *, shape: str = "text", ref: str = "") -> bool:
     if shape == "json":
         words = ("create", "update", "replace", "remove")
         summary = {word: sum(s["action"] == word for s in steps) for word in words}
-        click.echo(json.dumps({"revision": result["revision"], "stack": result["stack"], "steps": steps,
-                               "summary": summary}))
+        click.echo(json.dumps({"revision": result["revision"], "stack": result["stack"], "steps": steps, "summary": summary}))
         return bool(todo)
     if shape == "markdown":
         click.echo(_markdown(result["stack"], ref, todo, result.get("warnings", [])))
@@ -129,9 +138,7 @@ def apply(planfile: str) -> None:
 
 def _whole(step: dict[str, Any]) -> dict[str, Any]:
     """A step with every key of the contract."""
-    changes = [
-        {"path": c["path"], "from": c.get("before"), "to": c.get("after")} for c in step.get("changes", [])
-    ]
+    changes = [{"path": c["path"], "from": c.get("before"), "to": c.get("after")} for c in step.get("changes", [])]
     return {"node": "", **step, "changes": changes}
 
 

@@ -52,8 +52,9 @@ def _with(service: Service, variables: dict[str, str]) -> Service:
     own = dict(service.container.environment)
     for name in sorted(own.keys() & variables):
         if own[name] != variables[name]:
-            click.echo(f"warning: {service.where}: {service.name}: {name} is what its provider says, not what the file does",
-                       err=True)
+            click.echo(
+                f"warning: {service.where}: {service.name}: {name} is what its provider says, not what the file does", err=True
+            )
     container = msgspec.structs.replace(service.container, environment=tuple({**own, **variables}.items()))
     return msgspec.structs.replace(service, container=container)
 
@@ -63,10 +64,18 @@ def _run(loaded: Loaded, service: Service, verb: str) -> dict[str, str]:
     body = service.provider
     program = shutil.which(f"docker-{body.type}") or shutil.which(body.type)
     if program is None:
-        raise PystackError(f"{service.where}: services.{service.name}.provider: there is no program docker-{body.type} or "
-                           f"{body.type} in PATH: install it")
-    words = [program, "compose", f"--project-name={loaded.stack.name}", verb, *(f"--{k}={v}" for k, v in body.options),
-             service.name]
+        raise PystackError(
+            f"{service.where}: services.{service.name}.provider: there is no program docker-{body.type} or "
+            f"{body.type} in PATH: install it"
+        )
+    words = [
+        program,
+        "compose",
+        f"--project-name={loaded.stack.name}",
+        verb,
+        *(f"--{k}={v}" for k, v in body.options),
+        service.name,
+    ]
     variables: dict[str, str] = {}
     failed = ""
     with subprocess.Popen(words, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, cwd=loaded.directory) as child:

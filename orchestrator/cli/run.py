@@ -80,8 +80,19 @@ def follow(client: Client, ident: str, *, tty: bool, stdin: bool, removed: bool 
 @click.argument("service")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def run(
-    stack: StackOptions, service: str, command: tuple[str, ...], remove: bool, detach: bool, no_tty: bool,
-    interactive: bool, no_deps: bool, build: bool, name: str, quiet_pull: bool, remove_orphans: bool, **given: Any,
+    stack: StackOptions,
+    service: str,
+    command: tuple[str, ...],
+    remove: bool,
+    detach: bool,
+    no_tty: bool,
+    interactive: bool,
+    no_deps: bool,
+    build: bool,
+    name: str,
+    quiet_pull: bool,
+    remove_orphans: bool,
+    **given: Any,
 ) -> None:
     """Run a command in a new container of a service; its exit status is this one's."""
     import msgspec
@@ -129,8 +140,19 @@ def run(
 
 
 def one_off(
-    service: Service, command: tuple[str, ...], environment: Mapping[str, str], *, tty: bool, stdin: bool, service_ports: bool,
-    use_aliases: bool, entrypoint: str | None, env: tuple[str, ...], user: str, workdir: str, volume: tuple[str, ...],
+    service: Service,
+    command: tuple[str, ...],
+    environment: Mapping[str, str],
+    *,
+    tty: bool,
+    stdin: bool,
+    service_ports: bool,
+    use_aliases: bool,
+    entrypoint: str | None,
+    env: tuple[str, ...],
+    user: str,
+    workdir: str,
+    volume: tuple[str, ...],
 ) -> Container:
     """The service's container as `run` has it: no addresses, names and ports of the service's own, no restarts. Variables that
     are given without a value are those of *environment*."""
@@ -153,18 +175,32 @@ def one_off(
         if not target:
             raise click.UsageError(f"--volume {text}: write SOURCE:TARGET[:ro]")
         bind = source.startswith(("/", ".", "~"))
-        mounts.append(Mount(
-            kind="bind" if bind else "volume", target=target, create_host_path=True, read_only=access == "ro",
-            source=str(Path(source).expanduser().resolve()) if bind else source,
-        ))
+        mounts.append(
+            Mount(
+                kind="bind" if bind else "volume",
+                target=target,
+                create_host_path=True,
+                read_only=access == "ro",
+                source=str(Path(source).expanduser().resolve()) if bind else source,
+            )
+        )
     attachments = tuple(
-        msgspec.structs.replace(a, ipv4="", ipv6="", mac="", aliases=a.aliases if use_aliases else ())
-        for a in c.attachments
+        msgspec.structs.replace(a, ipv4="", ipv6="", mac="", aliases=a.aliases if use_aliases else ()) for a in c.attachments
     )
     return msgspec.structs.replace(
-        c, tty=tty, stdin_open=stdin, stdin_once=stdin, restart="no", healthcheck=None, attachments=attachments,
-        environment=tuple(variables.items()), mounts=tuple(mounts), user=user or c.user,
-        working_dir=workdir or c.working_dir, ports=c.ports if service_ports else (),
-        command=command or c.command, entrypoint=tuple(shlex.split(entrypoint)) if entrypoint is not None else c.entrypoint,
+        c,
+        tty=tty,
+        stdin_open=stdin,
+        stdin_once=stdin,
+        restart="no",
+        healthcheck=None,
+        attachments=attachments,
+        environment=tuple(variables.items()),
+        mounts=tuple(mounts),
+        user=user or c.user,
+        working_dir=workdir or c.working_dir,
+        ports=c.ports if service_ports else (),
+        command=command or c.command,
+        entrypoint=tuple(shlex.split(entrypoint)) if entrypoint is not None else c.entrypoint,
         labels=(*c.labels, ("com.docker.compose.oneoff", "True")),
     )

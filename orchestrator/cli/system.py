@@ -51,14 +51,27 @@ def df(shape: str) -> None:
     up = ("running", "paused", "restarting", "starting", "stopping")
     images, containers, volumes = found["Images"], found["Containers"], found["Volumes"]
     rows = [
-        {"type": "images", "total": len(images), "active": sum(i["InUse"] for i in images), "size": found["LayersSize"],
-         "reclaimable": sum(i["Size"] for i in images if not i["InUse"])},
-        {"type": "containers", "total": len(containers), "active": sum(c["State"] in up for c in containers),
-         "size": sum(c["SizeRw"] for c in containers),
-         "reclaimable": sum(c["SizeRw"] for c in containers if c["State"] not in up)},
-        {"type": "volumes", "total": len(volumes), "active": sum(bool(v["UsageData"]["RefCount"]) for v in volumes),
-         "size": sum(v["UsageData"]["Size"] for v in volumes),
-         "reclaimable": sum(v["UsageData"]["Size"] for v in volumes if not v["UsageData"]["RefCount"])},
+        {
+            "type": "images",
+            "total": len(images),
+            "active": sum(i["InUse"] for i in images),
+            "size": found["LayersSize"],
+            "reclaimable": sum(i["Size"] for i in images if not i["InUse"]),
+        },
+        {
+            "type": "containers",
+            "total": len(containers),
+            "active": sum(c["State"] in up for c in containers),
+            "size": sum(c["SizeRw"] for c in containers),
+            "reclaimable": sum(c["SizeRw"] for c in containers if c["State"] not in up),
+        },
+        {
+            "type": "volumes",
+            "total": len(volumes),
+            "active": sum(bool(v["UsageData"]["RefCount"]) for v in volumes),
+            "size": sum(v["UsageData"]["Size"] for v in volumes),
+            "reclaimable": sum(v["UsageData"]["Size"] for v in volumes if not v["UsageData"]["RefCount"]),
+        },
     ]
     if shape == "table":
         rows = [row | {key: bytes_text(row[key]) for key in ("size", "reclaimable")} for row in rows]

@@ -30,10 +30,7 @@ def of_stack(client: Client, name: str, services: tuple[str, ...] = (), index: i
     if unknown:
         there = ", ".join(dict.fromkeys(row["service"] for row in rows)) or "nothing"
         raise PystackError(f"stack {name} has no task of {', '.join(sorted(unknown))}; there is: {there}")
-    rows = [
-        row for row in rows
-        if (not services or row["service"] in services) and (not index or row["index"] == index)
-    ]
+    rows = [row for row in rows if (not services or row["service"] in services) and (not index or row["index"] == index)]
     for row in rows:
         if row["state"] == "unknown":
             click.echo(f"{row['task']} is left out: {row['error']}", err=True)
@@ -162,11 +159,15 @@ def usage_row(name: str, document: Row) -> Row:
     blocks = document["blkio_stats"]["io_service_bytes_recursive"]
     cache = memory["stats"].get("total_inactive_file", memory["stats"].get("inactive_file", 0))
     return {
-        "task": name, "cpu_percent": round(used / passed * now["online_cpus"] * 100, 2) if passed > 0 else 0.0,
-        "memory": max(0, memory["usage"] - cache), "memory_limit": memory["limit"],
-        "received": sum(n["rx_bytes"] for n in networks), "sent": sum(n["tx_bytes"] for n in networks),
+        "task": name,
+        "cpu_percent": round(used / passed * now["online_cpus"] * 100, 2) if passed > 0 else 0.0,
+        "memory": max(0, memory["usage"] - cache),
+        "memory_limit": memory["limit"],
+        "received": sum(n["rx_bytes"] for n in networks),
+        "sent": sum(n["tx_bytes"] for n in networks),
         "read": sum(b["value"] for b in blocks if b["op"] == "read"),
-        "written": sum(b["value"] for b in blocks if b["op"] == "write"), "pids": document["pids_stats"]["current"],
+        "written": sum(b["value"] for b in blocks if b["op"] == "write"),
+        "pids": document["pids_stats"]["current"],
     }
 
 

@@ -28,8 +28,13 @@ def scales(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, int]:
 
 
 def apply(
-    client: Client, loaded: Loaded, shown: Progress, *, build: bool = False,
-    enough: Callable[[TaskEvent], bool] = lambda _: False, **options: Any,
+    client: Client,
+    loaded: Loaded,
+    shown: Progress,
+    *,
+    build: bool = False,
+    enough: Callable[[TaskEvent], bool] = lambda _: False,
+    **options: Any,
 ) -> TaskEvent | None:
     """Build what must be built, and let the server make the stack true; *options* are UpOptions. Returns early, with the event
     that was *enough*, None where none was."""
@@ -60,9 +65,14 @@ def apply(
         for volume in loaded.stack.volumes:
             if volume.name not in used and not volume.external:
                 labels = {**dict(volume.labels), "com.docker.compose.project": loaded.stack.name}
-                client.engine("POST", "/volumes/create", body={"Name": volume.name, "Driver": volume.driver, "Labels": labels,
-                                                               "DriverOpts": dict(volume.options)})
-    body = msgspec.json.encode({"stack": inline_project_files(client, loaded), "options": {"user": getpass.getuser(), **options}})
+                client.engine(
+                    "POST",
+                    "/volumes/create",
+                    body={"Name": volume.name, "Driver": volume.driver, "Labels": labels, "DriverOpts": dict(volume.options)},
+                )
+    body = msgspec.json.encode(
+        {"stack": inline_project_files(client, loaded), "options": {"user": getpass.getuser(), **options}}
+    )
     last: TaskEvent | None = None
 
     def events() -> Iterator[Event]:
@@ -95,7 +105,11 @@ def show_plan(client: Client, loaded: Loaded, **options: Any) -> None:
 
     from orchestrator.cli.plan import show
 
-    show(client.json("POST", "/v1/plan", body=msgspec.json.encode({"stack": inline_project_files(client, loaded), "options": options})))
+    show(
+        client.json(
+            "POST", "/v1/plan", body=msgspec.json.encode({"stack": inline_project_files(client, loaded), "options": options})
+        )
+    )
 
 
 @click.command()
@@ -155,11 +169,29 @@ def scale(stack: StackOptions, no_deps: bool, replicas: dict[str, int]) -> None:
 @click.option("--no-color", is_flag=True, hidden=True)
 @click.option("-y", "--yes", is_flag=True, hidden=True)
 def up(
-    stack: StackOptions, services: tuple[str, ...], detach: bool, attach: bool, no_attach: tuple[str, ...], on_exit: bool,
-    on_failure: bool, exit_code_from: str, renew_anon_volumes: bool, dry_run: bool, no_start: bool, build: bool,
+    stack: StackOptions,
+    services: tuple[str, ...],
+    detach: bool,
+    attach: bool,
+    no_attach: tuple[str, ...],
+    on_exit: bool,
+    on_failure: bool,
+    exit_code_from: str,
+    renew_anon_volumes: bool,
+    dry_run: bool,
+    no_start: bool,
+    build: bool,
     pull: str | None,
-    no_deps: bool, force_recreate: bool, remove_orphans: bool, scale: dict[str, int], timeout: float | None, wait: bool,
-    message: str, strict: bool, progress: str, **of_compose: Any,
+    no_deps: bool,
+    force_recreate: bool,
+    remove_orphans: bool,
+    scale: dict[str, int],
+    timeout: float | None,
+    wait: bool,
+    message: str,
+    strict: bool,
+    progress: str,
+    **of_compose: Any,
 ) -> None:
     """Make the stack of the file true: build, pull, start, and wait until it runs."""
     import datetime
@@ -177,8 +209,9 @@ def up(
         raise click.UsageError("to detach, or to start nothing, leaves nothing to attach to")
     client = Client(start=True)
     if dry_run or global_option("dry_run"):
-        return show_plan(client, loaded, services=services, scale=scale, force_recreate=force_recreate,
-                         remove_orphans=remove_orphans)
+        return show_plan(
+            client, loaded, services=services, scale=scale, force_recreate=force_recreate, remove_orphans=remove_orphans
+        )
     shown = Progress(progress)
     since = datetime.datetime.now(datetime.UTC).isoformat()
 
@@ -186,9 +219,23 @@ def up(
         return event.state == "exited" and (ends == "any" or (ends == "failure" and bool(event.exit_code)))
 
     ended = apply(
-        client, loaded, shown, build=build, enough=ends_it, services=services, scale=scale, force_recreate=force_recreate,
-        remove_orphans=remove_orphans, no_deps=no_deps, wait=wait and not attach, attached=attach, timeout_s=timeout,
-        pull=pull or "", message=message, renew_volumes=renew_anon_volumes, no_start=no_start,
+        client,
+        loaded,
+        shown,
+        build=build,
+        enough=ends_it,
+        services=services,
+        scale=scale,
+        force_recreate=force_recreate,
+        remove_orphans=remove_orphans,
+        no_deps=no_deps,
+        wait=wait and not attach,
+        attached=attach,
+        timeout_s=timeout,
+        pull=pull or "",
+        message=message,
+        renew_volumes=renew_anon_volumes,
+        no_start=no_start,
     )
     if attach:
         from orchestrator.cli.attached_up import run_attached
@@ -198,7 +245,16 @@ def up(
                 shown.event(event)
 
         seen = tuple(s.name for s in loaded.stack.services if s.attach and s.name not in no_attach)
-        raise SystemExit(run_attached(
-            client, loaded.stack.name, services, shown=tuple(s for s in services or seen if s in seen), stop=stop, since=since,
-            ends=ends, code_from=exit_code_from, first=ended,
-        ))
+        raise SystemExit(
+            run_attached(
+                client,
+                loaded.stack.name,
+                services,
+                shown=tuple(s for s in services or seen if s in seen),
+                stop=stop,
+                since=since,
+                ends=ends,
+                code_from=exit_code_from,
+                first=ended,
+            )
+        )

@@ -115,7 +115,10 @@ class FileSyncer:
             if rule.command and rule.action == "sync+exec":
                 hook = rule.command
                 wanted: dict[str, Any] = {
-                    "Cmd": list(hook.command), "User": hook.user, "WorkingDir": hook.working_dir, "Privileged": hook.privileged,
+                    "Cmd": list(hook.command),
+                    "User": hook.user,
+                    "WorkingDir": hook.working_dir,
+                    "Privileged": hook.privileged,
                     "Env": [f"{k}={v}" for k, v in hook.environment],
                 }
                 if code := execute.run(node, row["id"], wanted, tty=False, stdin=False):

@@ -15,14 +15,48 @@ from orchestrator.convert.document import Document, escape_dollars
 Body = dict[str, Any]
 WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob", "Pod", "ReplicaSet")
 KNOWN_POD = {
-    "containers", "initContainers", "volumes", "restartPolicy", "nodeSelector", "hostNetwork", "hostPID", "hostIPC", "hostname",
-    "terminationGracePeriodSeconds", "securityContext", "dnsConfig", "hostAliases", "serviceAccountName", "serviceAccount",
-    "automountServiceAccountToken", "enableServiceLinks", "imagePullSecrets", "schedulerName", "dnsPolicy",
+    "containers",
+    "initContainers",
+    "volumes",
+    "restartPolicy",
+    "nodeSelector",
+    "hostNetwork",
+    "hostPID",
+    "hostIPC",
+    "hostname",
+    "terminationGracePeriodSeconds",
+    "securityContext",
+    "dnsConfig",
+    "hostAliases",
+    "serviceAccountName",
+    "serviceAccount",
+    "automountServiceAccountToken",
+    "enableServiceLinks",
+    "imagePullSecrets",
+    "schedulerName",
+    "dnsPolicy",
 }
 KNOWN_CONTAINER = {
-    "name", "image", "command", "args", "env", "envFrom", "ports", "resources", "volumeMounts", "livenessProbe",
-    "readinessProbe", "startupProbe", "workingDir", "tty", "stdin", "imagePullPolicy", "securityContext", "lifecycle",
-    "terminationMessagePath", "terminationMessagePolicy",
+    "name",
+    "image",
+    "command",
+    "args",
+    "env",
+    "envFrom",
+    "ports",
+    "resources",
+    "volumeMounts",
+    "livenessProbe",
+    "readinessProbe",
+    "startupProbe",
+    "workingDir",
+    "tty",
+    "stdin",
+    "imagePullPolicy",
+    "securityContext",
+    "lifecycle",
+    "terminationMessagePath",
+    "terminationMessagePolicy",
 }
 
 
@@ -68,7 +102,9 @@ def _unfolded(objects: Iterable[Any]) -> Iterable[Body]:
 def _workload(all_: Manifests, kind: str, name: str, one: Body) -> None:
     document, spec = all_.document, one.get("spec") or {}
     if kind == "CronJob":
-        document.warn(f"CronJob {name}: schedule {spec.get('schedule')!r} has no counterpart: run it by `pystack run` from cron")
+        document.warn(
+            f"CronJob {name}: schedule {spec.get('schedule')!r} has no counterpart: run it by `pystack run` from cron"
+        )
         spec = (spec.get("jobTemplate") or {}).get("spec") or {}
     template = {"metadata": one.get("metadata"), "spec": spec} if kind == "Pod" else spec.get("template") or {}
     pod, labels = template.get("spec") or {}, (template.get("metadata") or {}).get("labels") or {}
@@ -98,7 +134,8 @@ def _workload(all_: Manifests, kind: str, name: str, one: Body) -> None:
         if deploy:
             body["deploy"] = {**deploy, **body.get("deploy", {})}
         body["restart"] = {"Always": "always", "OnFailure": "on-failure", "Never": "no"}.get(
-            pod.get("restartPolicy", "Always" if kind not in ("Job", "CronJob") else "Never"), "always")
+            pod.get("restartPolicy", "Always" if kind not in ("Job", "CronJob") else "Never"), "always"
+        )
         if kind == "CronJob":
             body["profiles"] = ["cron"]
         document.services[own] = body
@@ -120,8 +157,11 @@ def _deploy(kind: str, spec: Body, pod: Body) -> Body:
     elif int(spec.get("replicas", 1)) != 1:
         out["replicas"] = int(spec["replicas"])
     if selector := pod.get("nodeSelector"):
-        names = {"kubernetes.io/hostname": "node.hostname", "kubernetes.io/arch": "node.platform.arch",
-                 "kubernetes.io/os": "node.platform.os"}
+        names = {
+            "kubernetes.io/hostname": "node.hostname",
+            "kubernetes.io/arch": "node.platform.arch",
+            "kubernetes.io/os": "node.platform.os",
+        }
         out["placement"] = {"constraints": [f"{names.get(k, f'node.labels.{k}')} == {v}" for k, v in selector.items()]}
     return out
 
@@ -138,8 +178,11 @@ def _pod(document: Document, where: str, pod: Body) -> Body:
     if pod.get("terminationGracePeriodSeconds") is not None:
         out["stop_grace_period"] = f"{pod['terminationGracePeriodSeconds']}s"
     if config := pod.get("dnsConfig"):
-        out |= {ours: list(config[theirs]) for theirs, ours in (("nameservers", "dns"), ("searches", "dns_search"))
-                if config.get(theirs)}
+        out |= {
+            ours: list(config[theirs])
+            for theirs, ours in (("nameservers", "dns"), ("searches", "dns_search"))
+            if config.get(theirs)
+        }
     if hosts := pod.get("hostAliases"):
         out["extra_hosts"] = [f"{n}={h['ip']}" for h in hosts for n in h.get("hostnames") or ()]
     if account := pod.get("serviceAccountName") or pod.get("serviceAccount"):
@@ -185,6 +228,7 @@ def _container(all_: Manifests, where: str, container: Body, pod: Body) -> Body:
 
 def _expanded(word: str, environment: Mapping[str, Any]) -> str:
     """Kubernetes puts variables in for $(NAME), where there is one; $$(NAME) is no variable."""
+
     def value(match: re.Match[str]) -> str:
         if match[0].startswith("$$"):
             return escape_dollars(match[0][1:])
@@ -203,7 +247,7 @@ def _environment(all_: Manifests, where: str, container: Body) -> Body:
             data = _data(all_, "ConfigMap", reference["name"], where)
             out |= {prefix + k: escape_dollars(v) for k, v in data.items()}
         if reference := source.get("secretRef"):
-            keys = (all_.of("Secret").get(reference["name"]) or {})
+            keys = all_.of("Secret").get(reference["name"]) or {}
             names = [*(keys.get("data") or {}), *(keys.get("stringData") or {})]
             out |= {prefix + k: _variable(document, reference["name"], k) for k in names}
             if not names:
@@ -285,8 +329,10 @@ def _mounts(all_: Manifests, where: str, out: Body, container: Body, pod: Body) 
             entry["source"] = source["persistentVolumeClaim"]["claimName"]
             document.volumes.setdefault(entry["source"], {})
         elif "nfs" in source:
-            document.volumes[name] = {"driver": "nfs", "driver_opts": {
-                "server": source["nfs"]["server"], "path": source["nfs"]["path"]}}
+            document.volumes[name] = {
+                "driver": "nfs",
+                "driver_opts": {"server": source["nfs"]["server"], "path": source["nfs"]["path"]},
+            }
         elif "emptyDir" in source:
             if (source["emptyDir"] or {}).get("medium") == "Memory":
                 entry = {"type": "tmpfs", "target": target}
@@ -387,8 +433,10 @@ def _services(all_: Manifests, labels: Mapping[str, Any], service: str) -> None:
             mode = "dnsrr" if spec.get("clusterIP") == "None" else "vip"
             body.setdefault("deploy", {})["endpoint_mode"] = mode
         for port in spec.get("ports") or ():
-            target = _port({"ports": [p for c in _containers(all_, service) for p in c.get("ports") or ()]},
-                           port.get("targetPort", port["port"]))
+            target = _port(
+                {"ports": [p for c in _containers(all_, service) for p in c.get("ports") or ()]},
+                port.get("targetPort", port["port"]),
+            )
             kind = spec.get("type", "ClusterIP")
             if kind in ("NodePort", "LoadBalancer"):
                 outer = port.get("nodePort", "") if kind == "NodePort" else port["port"]

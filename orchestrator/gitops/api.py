@@ -54,11 +54,23 @@ def _row(follower: Reconciler) -> RepoRow:
     elif phase == "good" and state.drift and repo.drift == "report":
         phase = "drifted"
     return RepoRow(
-        name=repo.name, url=repo.url, branch=repo.branch, path=repo.path, state=phase,
-        commit=newest.commit.id if newest else "", subject=newest.commit.subject if newest else "",
-        author=newest.commit.author if newest else "", good=good.commit.id if good else "", problem=state.problem,
-        since=state.since, checked=state.checked, drift=state.drift, message=newest.message if newest else "",
-        plan=newest.plan if newest else (), stacks=good.stacks if good else {}, history=state.history,
+        name=repo.name,
+        url=repo.url,
+        branch=repo.branch,
+        path=repo.path,
+        state=phase,
+        commit=newest.commit.id if newest else "",
+        subject=newest.commit.subject if newest else "",
+        author=newest.commit.author if newest else "",
+        good=good.commit.id if good else "",
+        problem=state.problem,
+        since=state.since,
+        checked=state.checked,
+        drift=state.drift,
+        message=newest.message if newest else "",
+        plan=newest.plan if newest else (),
+        stacks=good.stacks if good else {},
+        history=state.history,
     )
 
 

@@ -90,8 +90,16 @@ def _sops(content: bytes, identities: bytes, form: str) -> bytes:
     try:
         os.write(file, content)
         done = subprocess.run(
-            command, executable=f"/proc/self/fd/{handle}", stdin=subprocess.DEVNULL, capture_output=True, env=environment,
-            timeout=WITHIN_S, check=False, preexec_fn=_alone(), cwd="/", pass_fds=(handle, file),
+            command,
+            executable=f"/proc/self/fd/{handle}",
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env=environment,
+            timeout=WITHIN_S,
+            check=False,
+            preexec_fn=_alone(),
+            cwd="/",
+            pass_fds=(handle, file),
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise DecryptionError(f"sops did not end well: {error}") from None
@@ -132,12 +140,17 @@ def _alone() -> Callable[[], None] | None:
 def require_decrypted(stacks: tuple[Stack, ...], closed: dict[str, str], fix: str) -> None:
     """Raises DecryptionError where a stack would hand out what is still encrypted, with the files and why, or the *fix*."""
     found = [
-        f"{stack.name}: {content.kind} {content.key} is encrypted" for stack in stacks for content in stack.contents
+        f"{stack.name}: {content.kind} {content.key} is encrypted"
+        for stack in stacks
+        for content in stack.contents
         if content.content and is_encrypted(content.content)
     ]
     found += [
-        f"{stack.name}: {service.name}: environment {name} is encrypted" for stack in stacks for service in stack.services
-        for name, value in service.container.environment if value.encode().startswith(SOPS)
+        f"{stack.name}: {service.name}: environment {name} is encrypted"
+        for stack in stacks
+        for service in stack.services
+        for name, value in service.container.environment
+        if value.encode().startswith(SOPS)
     ]
     if found:
         why = "\n".join(f"{path}: {reason}" for path, reason in closed.items())

@@ -155,10 +155,12 @@ class Gitops:
         secret = self.plane.contents.read("secret", repo.webhook_secret)
         wanted = hmac.new(secret, body, hashlib.sha256).hexdigest()
         header = request.headers.get("X-Hub-Signature-256", "").removeprefix("sha256=") or request.headers.get(
-            "X-Gitea-Signature", "")
+            "X-Gitea-Signature", ""
+        )
         token = request.headers.get("X-Gitlab-Token", "")
         return hmac.compare_digest(header.encode(), wanted.encode()) or (
-            bool(token) and hmac.compare_digest(token.encode(), secret))
+            bool(token) and hmac.compare_digest(token.encode(), secret)
+        )
 
     async def close(self) -> None:
         for follower in self.followers.values():

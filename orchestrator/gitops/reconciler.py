@@ -177,7 +177,9 @@ class Reconciler:
             if self.repo.age_key:
                 key = self.plane.contents.read("secret", self.repo.age_key)
                 closed = await asyncio.to_thread(decrypt.decrypt, top, key)
-            stacks, warnings = await load.stacks_of(load.LoadRequest(str(root), self.repo.name, self.repo.path, self.repo.targets))
+            stacks, warnings = await load.stacks_of(
+                load.LoadRequest(str(root), self.repo.name, self.repo.path, self.repo.targets)
+            )
             decrypt.require_decrypted(stacks, closed, "give the age key with `pystack gitops add --age-key FILE`")
             return stacks, warnings
         finally:
@@ -209,8 +211,11 @@ class Reconciler:
         for name in tried:
             if name in back:
                 try:
-                    options = UpOptions(user="gitops", message=f"{self.repo.name}: {commit.short} is taken back",
-                                        source=f"{self.repo.name}@{good.commit.id}" if good else "")
+                    options = UpOptions(
+                        user="gitops",
+                        message=f"{self.repo.name}: {commit.short} is taken back",
+                        source=f"{self.repo.name}@{good.commit.id}" if good else "",
+                    )
                     again = await revisions.rollback(self.plane.state, self.plane.executor, name, back[name], options, ignore)
                     said += [f"{name} at revision {back[name]}: {f.task} {f.reason}" for f in again]
                 except PystackError as error:
@@ -265,11 +270,19 @@ class Reconciler:
     # --- words -------------------------------------------------------------------------------------------------
 
     def _options(self, commit: Commit) -> UpOptions:
-        return UpOptions(user=commit.author, message=f"{self.repo.name} {commit.short}: {commit.subject}", remove_orphans=True,
-                         source=f"{self.repo.name}@{commit.id}")
+        return UpOptions(
+            user=commit.author,
+            message=f"{self.repo.name} {commit.short}: {commit.subject}",
+            remove_orphans=True,
+            source=f"{self.repo.name}@{commit.id}",
+        )
 
     def _outcome(
-        self, commit: Commit, phase: Phase, message: str = "", plan: tuple[str, ...] = (),
+        self,
+        commit: Commit,
+        phase: Phase,
+        message: str = "",
+        plan: tuple[str, ...] = (),
         stacks: Mapping[str, int] | None = None,
     ) -> SyncOutcome:
         return SyncOutcome(commit=commit, phase=phase, at=now(), message=message, plan=plan, stacks=dict(stacks or {}))
@@ -280,12 +293,20 @@ class Reconciler:
         if not self.repo.status_command:
             return
         environment = {
-            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "PYSTACK_REPO": self.repo.name,
-            "PYSTACK_COMMIT": outcome.commit.id, "PYSTACK_PHASE": outcome.phase, "PYSTACK_MESSAGE": outcome.message[:4096],
+            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "PYSTACK_REPO": self.repo.name,
+            "PYSTACK_COMMIT": outcome.commit.id,
+            "PYSTACK_PHASE": outcome.phase,
+            "PYSTACK_MESSAGE": outcome.message[:4096],
         }
         process = await asyncio.create_subprocess_exec(
-            "sh", "-c", self.repo.status_command, env=environment, stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+            "sh",
+            "-c",
+            self.repo.status_command,
+            env=environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
         )
         try:
             if code := await asyncio.wait_for(process.wait(), 30):

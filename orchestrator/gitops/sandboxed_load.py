@@ -153,8 +153,15 @@ def _of_index(index: Path, request: LoadRequest) -> list[Options]:
         if missing := [str(f) for f in files if not f.is_file()]:
             raise PystackError(f"{index}: {', '.join(missing)} does not exist")
         env = [one.env_file] if isinstance(one.env_file, str) else one.env_file
-        out.append(_options(files, request, project_name=one.name, profiles=tuple(one.profiles),
-                            env_files=tuple(str(index.parent / e) for e in env)))
+        out.append(
+            _options(
+                files,
+                request,
+                project_name=one.name,
+                profiles=tuple(one.profiles),
+                env_files=tuple(str(index.parent / e) for e in env),
+            )
+        )
     return out
 
 
@@ -167,7 +174,8 @@ def _refused(loaded: Loaded) -> list[str]:
         out += [
             f"{service.where}: {service.name}: {m.source.removeprefix(TOP)} is a file of the repository, and no node has it: "
             "make it smaller, mount it read-only, or use configs:"
-            for m in service.container.mounts if m.kind == "bind" and m.source.startswith(f"{TOP}")
+            for m in service.container.mounts
+            if m.kind == "bind" and m.source.startswith(f"{TOP}")
         ]
     return out
 

@@ -43,5 +43,7 @@ def tolerates(toleration: str, taint: str) -> bool:
 def against(taints: Sequence[str], tolerations: Sequence[str], *, staying: bool = False) -> list[str]:
     """Those of *taints* that keep a task with *tolerations* off; that send it away, where it is *staying*."""
     return [
-        t for t in taints if not (staying and t.endswith(":NoSchedule")) and not any(tolerates(wanted, t) for wanted in tolerations)
+        t
+        for t in taints
+        if not (staying and t.endswith(":NoSchedule")) and not any(tolerates(wanted, t) for wanted in tolerations)
     ]

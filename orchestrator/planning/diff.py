@@ -19,8 +19,15 @@ MASK = "•••"
 
 
 def plan(
-    stack: Stack, desired: State, current: State, *, revision: int, statuses: Mapping[str, TaskStatus] = {},
-    remove_orphans: bool = False, force: frozenset[str] = frozenset(), only: Set[str] | None = None,
+    stack: Stack,
+    desired: State,
+    current: State,
+    *,
+    revision: int,
+    statuses: Mapping[str, TaskStatus] = {},
+    remove_orphans: bool = False,
+    force: frozenset[str] = frozenset(),
+    only: Set[str] | None = None,
     starting: bool = True,
 ) -> Plan:
     """The steps from *current* to *desired*; all of them "none" where they are equal.
@@ -42,10 +49,15 @@ def plan(
             continue
         new = volume.name not in old_volumes
         bound = volume.node and not volume.shared
-        steps.append(Step(
-            action="create" if new else "none", kind="volume", name=volume.name, node=volume.node if bound else "",
-            reason="unchanged" if not new else "not there yet; its users stay where it is" if bound else "not there yet",
-        ))
+        steps.append(
+            Step(
+                action="create" if new else "none",
+                kind="volume",
+                name=volume.name,
+                node=volume.node if bound else "",
+                reason="unchanged" if not new else "not there yet; its users stay where it is" if bound else "not there yet",
+            )
+        )
     steps += _content_steps(desired.contents, current.contents)
     old_tasks = {t.name: t for t in current.tasks}
     restarted: set[str] = set()
@@ -56,8 +68,16 @@ def plan(
         if task.service not in wanted:
             continue
         step, made = _task_step(task, old_tasks.get(task.name), statuses.get(task.name), task.service in force, starting)
-        cause = next((d.service for s in stack.services if s.name == task.service for d in s.depends_on
-                      if d.restart and d.service in restarted), None)
+        cause = next(
+            (
+                d.service
+                for s in stack.services
+                if s.name == task.service
+                for d in s.depends_on
+                if d.restart and d.service in restarted
+            ),
+            None,
+        )
         if cause and step.action == "none":
             step = Step(action="update", kind="task", name=task.name, node=task.node, reason=f"restarts with {cause}")
             made = msgspec.structs.replace(made, generation=made.generation + 1)
@@ -75,8 +95,9 @@ def plan(
             steps.append(Step(action="remove", kind="task", name=task.name, node=task.node, reason="one replica fewer"))
         elif task.service not in mine:
             if remove_orphans:
-                steps.append(Step(action="remove", kind="task", name=task.name, node=task.node,
-                                  reason="its service left the file"))
+                steps.append(
+                    Step(action="remove", kind="task", name=task.name, node=task.node, reason="its service left the file")
+                )
             else:
                 warnings.append(f"task {task.name} belongs to no service of the file: --remove-orphans takes it away")
     left = [] if remove_orphans else orphans
@@ -88,13 +109,24 @@ def plan(
         n for n in current.networks if n.name not in new_networks and n.name in used
     )
     volumes = {v.name: v for v in (*current.volumes, *desired.volumes)}
-    state = State(networks=networks, volumes=tuple(volumes.values()), tasks=(*tasks, *left, *kept_tasks, *oneoffs),
-                  contents=desired.contents)
+    state = State(
+        networks=networks,
+        volumes=tuple(volumes.values()),
+        tasks=(*tasks, *left, *kept_tasks, *oneoffs),
+        contents=desired.contents,
+    )
     parts = (current.networks, current.volumes, current.tasks, current.contents)
     ground = [sorted(part, key=lambda one: one.name) for part in parts]
     basis = hashlib.sha256(msgspec.json.encode(ground, order="deterministic")).hexdigest()[:16]
-    return Plan(stack=stack.name, revision=revision, basis=basis, steps=tuple(steps), desired=state, waves=order,
-                warnings=tuple(warnings))
+    return Plan(
+        stack=stack.name,
+        revision=revision,
+        basis=basis,
+        steps=tuple(steps),
+        desired=state,
+        waves=order,
+        warnings=tuple(warnings),
+    )
 
 
 def _network_step(network: Network, old: Network | None) -> Step:
@@ -118,15 +150,12 @@ def _content_steps(new: Sequence[StackContent], old: Sequence[StackContent]) -> 
         if known is None:
             action, reason = "create", "not there yet"
         steps.append(Step(action=action, kind=one.kind, name=one.name, reason=reason))  # type: ignore[arg-type]
-    return steps + [
-        Step(action="remove", kind=kind, name=name, reason="nothing in the file uses it") for kind, name in before
-    ]
+    return steps + [Step(action="remove", kind=kind, name=name, reason="nothing in the file uses it") for kind, name in before]
 
 
-def _task_step(
-    task: Task, old: Task | None, status: TaskStatus | None, force: bool, starting: bool
-) -> tuple[Step, Task]:
+def _task_step(task: Task, old: Task | None, status: TaskStatus | None, force: bool, starting: bool) -> tuple[Step, Task]:
     """The step for one task, and the task as it will be written."""
+
     def step(action: Any, reason: str, changes: tuple[FieldChange, ...] = ()) -> Step:
         return Step(action=action, kind="task", name=task.name, node=task.node, reason=reason, changes=changes)
 
@@ -172,8 +201,9 @@ def differences(old: Container | Network, new: Container | Network) -> tuple[Fie
                     values = (MASK if v is not None and hide else v for v in (one.get(key), two.get(key)))
                     out.append(FieldChange(path=f"{field}.{key}", **dict(zip(("before", "after"), values, strict=True))))
         else:
-            out.append(FieldChange(path=field, before=msgspec.to_builtins(before[field]),
-                              after=msgspec.to_builtins(after[field])))
+            out.append(
+                FieldChange(path=field, before=msgspec.to_builtins(before[field]), after=msgspec.to_builtins(after[field]))
+            )
     return tuple(out)
 
 

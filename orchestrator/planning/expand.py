@@ -21,9 +21,16 @@ SINGLE_NODE = PlacementContext(nodes=(Node(name="local", id="local"),), ready=fr
 
 
 def expand(
-    stack: Stack, current: State, *, others: Sequence[Network] = (), images: Mapping[str, str] = {},
-    scale: Mapping[str, int] = {}, reserved: Sequence[str] = (), volumes_there: Sequence[str] = (),
-    context: PlacementContext = SINGLE_NODE, only: Set[str] | None = None,
+    stack: Stack,
+    current: State,
+    *,
+    others: Sequence[Network] = (),
+    images: Mapping[str, str] = {},
+    scale: Mapping[str, int] = {},
+    reserved: Sequence[str] = (),
+    volumes_there: Sequence[str] = (),
+    context: PlacementContext = SINGLE_NODE,
+    only: Set[str] | None = None,
 ) -> State:
     """The state that *stack* asks for.
 
@@ -51,15 +58,21 @@ def expand(
             ]
         else:
             drafts += [
-                _task(stack, service, index, known, images)
-                for index in range(1, scale.get(service.name, service.replicas) + 1)
+                _task(stack, service, index, known, images) for index in range(1, scale.get(service.name, service.replicas) + 1)
             ]
     drafts = assign(stack, drafts, current.tasks, context)
     volumes = _volumes(stack, current, drafts, context)
     hosts = [(n.name, one.underlay) for n in by_name.values() if n.on_lan for one in context.nodes]
-    addresses = Addresses(by_name, [
-        *held(current.tasks), *held(context.others), *held(drafts), *held_by_hosts(by_name.values()), *hosts,
-    ])
+    addresses = Addresses(
+        by_name,
+        [
+            *held(current.tasks),
+            *held(context.others),
+            *held(drafts),
+            *held_by_hosts(by_name.values()),
+            *hosts,
+        ],
+    )
     tasks = tuple(_address(task, known.get(task.name), addresses) for task in drafts)
     _check_duplicate_addresses(tasks)
     _check_ports(tasks, context)
@@ -107,7 +120,8 @@ def _check_externals(stack: Stack, networks: Set[str], volumes: Set[str], only: 
     missing = [
         f"{spec.where}: {kind}s.{spec.key}: external {kind} {spec.name} does not exist: `pystack {kind} create {spec.name}`"
         for kind, wishes, there in (("network", stack.networks, networks), ("volume", stack.volumes, volumes))
-        for spec in wishes if spec.external and spec.name not in there and (only is None or spec.name in used)
+        for spec in wishes
+        if spec.external and spec.name not in there and (only is None or spec.name in used)
     ]
     if missing:
         raise PystackError("\n".join(missing))
@@ -146,8 +160,13 @@ def _sizes(stack: Stack, scale: Mapping[str, int], context: PlacementContext) ->
 
 
 def _networks(
-    stack: Stack, current: State, others: Sequence[Network], reserved: Sequence[str], sizes: Mapping[str, tuple[int, int]],
-    *, overlay: bool,
+    stack: Stack,
+    current: State,
+    others: Sequence[Network],
+    reserved: Sequence[str],
+    sizes: Mapping[str, tuple[int, int]],
+    *,
+    overlay: bool,
 ) -> tuple[Network, ...]:
     out: list[Network] = []
     known = {n.name: n for n in current.networks}
@@ -161,9 +180,17 @@ def _networks(
         asked = spec.subnets
         families = {":" in s.cidr for s in old.subnets} if old else set()
         same = old is not None and all(s in old.subnets for s in asked) and (True in families) >= spec.ipv6
-        pools = old.subnets if old is not None and same else subnets(
-            spec.subnets, ipv6=spec.ipv6, taken=taken, name=spec.name, reserved=reserved,
-            endpoints=sizes.get(spec.name, (0, 0))[0],
+        pools = (
+            old.subnets
+            if old is not None and same
+            else subnets(
+                spec.subnets,
+                ipv6=spec.ipv6,
+                taken=taken,
+                name=spec.name,
+                reserved=reserved,
+                endpoints=sizes.get(spec.name, (0, 0))[0],
+            )
         )
         driver = spec.driver or (old.driver if old and old.driver == "overlay" else "overlay" if overlay else "bridge")
         vni, services = 0, old.service_pools if old else ()
@@ -174,12 +201,22 @@ def _networks(
                     used, ipv6=any(":" in s.cidr for s in pools), name=spec.name, services=sizes.get(spec.name, (0, 0))[1]
                 )
             vni = old.vni if old and old.vni else free_vni(n.vni for n in (*others, *out, *known.values()))
-        out.append(Network(
-            name=spec.name, driver=driver, subnets=pools, vni=vni,
-            internal=spec.internal, options=spec.options,
-            labels=spec.labels, stack=stack.name, key=spec.key, service_pools=services if vni else (),
-            hosts=old.hosts if old else (), vips=old.vips if old else (),
-        ))
+        out.append(
+            Network(
+                name=spec.name,
+                driver=driver,
+                subnets=pools,
+                vni=vni,
+                internal=spec.internal,
+                options=spec.options,
+                labels=spec.labels,
+                stack=stack.name,
+                key=spec.key,
+                service_pools=services if vni else (),
+                hosts=old.hosts if old else (),
+                vips=old.vips if old else (),
+            )
+        )
     return tuple(out)
 
 
@@ -194,8 +231,17 @@ def _volumes(stack: Stack, current: State, tasks: Sequence[Task], context: Place
             if mount.kind == "volume" and mount.source and (task.service not in everywhere or mount.source in exported):
                 homes.setdefault(mount.source, context.homes.get(mount.source, task.node))
     return tuple(
-        Volume(name=v.name, driver=v.driver, options=v.options, labels=v.labels, external=v.external,
-               stack="" if v.external else stack.name, key=v.key, node=homes.get(v.name, ""), follow=v.follow)
+        Volume(
+            name=v.name,
+            driver=v.driver,
+            options=v.options,
+            labels=v.labels,
+            external=v.external,
+            stack="" if v.external else stack.name,
+            key=v.key,
+            node=homes.get(v.name, ""),
+            follow=v.follow,
+        )
         for v in stack.volumes
     )
 
@@ -214,9 +260,7 @@ def _shared(stack: Stack, network: Network, tasks: Sequence[Task], context: Plac
         nodes = {n.name for n in context.nodes}
     hosts = tuple(addresses.host(network, node) for node in sorted(nodes)) if len(context.nodes) > 1 else ()
     kept = [h for h in network.vips if h.name in wanted]
-    return msgspec.structs.replace(
-        network, hosts=hosts, vips=vips(wanted, kept, network.service_pools, network.name)
-    )
+    return msgspec.structs.replace(network, hosts=hosts, vips=vips(wanted, kept, network.service_pools, network.name))
 
 
 def _check_ports(tasks: Sequence[Task], context: PlacementContext) -> None:
@@ -242,13 +286,21 @@ def _task(
     if identity := images.get(container.image):
         container = msgspec.structs.replace(container, image_id=identity)
     if any(m.kind == "image" for m in container.mounts):
-        mounts = (msgspec.structs.replace(m, image_id=images.get(m.source, "")) if m.kind == "image" else m
-                  for m in container.mounts)
+        mounts = (
+            msgspec.structs.replace(m, image_id=images.get(m.source, "")) if m.kind == "image" else m for m in container.mounts
+        )
         container = msgspec.structs.replace(container, mounts=tuple(mounts))
     old = known.get(name)
     return Task(
-        name=name, stack=stack.name, service=service.name, container=container, index=index,
-        node=node, container_name=service.container_name, where=service.where, generation=old.generation if old else 0,
+        name=name,
+        stack=stack.name,
+        service=service.name,
+        container=container,
+        index=index,
+        node=node,
+        container_name=service.container_name,
+        where=service.where,
+        generation=old.generation if old else 0,
     )
 
 

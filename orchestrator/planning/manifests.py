@@ -27,8 +27,14 @@ from orchestrator.placement.node import Node
 
 
 def manifest_of(
-    node: str, nodes: Sequence[Node], revision: int, networks: Mapping[str, Network], volumes: Mapping[str, Volume],
-    tasks: Iterable[Task], serving: Set[str], running: Set[str],
+    node: str,
+    nodes: Sequence[Node],
+    revision: int,
+    networks: Mapping[str, Network],
+    volumes: Mapping[str, Volume],
+    tasks: Iterable[Task],
+    serving: Set[str],
+    running: Set[str],
 ) -> Manifest:
     """The manifest of *node*: its own tasks, the networks and volumes that they use, and the far ends of its overlays.
 
@@ -43,13 +49,17 @@ def manifest_of(
     mounted = {m.source for t in here for m in t.container.mounts if m.kind == "volume"}
     underlays = {n.name: n.underlay for n in nodes}
     return Manifest(
-        revision=revision, node=node, underlay="" if alone else underlays.get(node, ""),
+        revision=revision,
+        node=node,
+        underlay="" if alone else underlays.get(node, ""),
         mtu=0 if alone else min(n.mtu for n in nodes),
         networks=tuple(n for n in networks.values() if alone or n.name in used),
         volumes=tuple(
-            _volume_for_node(node, v, nodes, everything) for v in volumes.values()
+            _volume_for_node(node, v, nodes, everything)
+            for v in volumes.values()
             if alone or v.name in mounted or (v.exported and v.node == node)
-        ), tasks=mine,
+        ),
+        tasks=mine,
         remote_endpoints=() if alone else tuple(_peers(node, underlays, networks, used, everything)),
         service_addresses=tuple(_virtuals(networks, used, everything, serving, running, alone=alone)),
         tunnels=() if alone else tuple(_tunnels(node, nodes, networks, used)),
@@ -68,9 +78,11 @@ def _cluster_nodes(nodes: Sequence[Node], networks: Mapping[str, Network], tasks
         )
     return [
         ClusterNode(
-            name=n.name, addresses=tuple(sorted(addresses_of(n))),
+            name=n.name,
+            addresses=tuple(sorted(addresses_of(n))),
             ports=tuple(OpenPort(port=p, protocol=kind, host_ip=host) for p, kind, host in sorted(published.get(n.name, ()))),
-        ) for n in nodes
+        )
+        for n in nodes
     ]
 
 
@@ -89,7 +101,8 @@ def _tunnels(node: str, nodes: Sequence[Node], networks: Mapping[str, Network], 
     """The other nodes of the encrypted networks *used*; one whose key is not known yet has nothing there either."""
     carriers = {h.name for n in used if n in networks and networks[n].encrypted for h in networks[n].hosts} - {node}
     return [
-        TunnelPeer(name=n.name, underlay=n.underlay, key=n.facts.tunnel_key) for n in nodes
+        TunnelPeer(name=n.name, underlay=n.underlay, key=n.facts.tunnel_key)
+        for n in nodes
         if n.name in carriers and n.underlay and n.facts.tunnel_key
     ]
 
@@ -102,16 +115,25 @@ def _volume_for_node(node: str, volume: Volume, nodes: Sequence[Node], tasks: It
     if home.name != node:
         user, _, rest = home.target.rpartition("@")
         port = rest.rpartition(":")[2] if ":" in rest.rpartition("]")[2] else ""
-        return msgspec.structs.replace(volume, host=VolumeHost(
-            node=home.name, address=home.underlay if home.host_key else "", port=int(port or 22), user=user or "root",
-            host_key=home.host_key,
-        ))
+        return msgspec.structs.replace(
+            volume,
+            host=VolumeHost(
+                node=home.name,
+                address=home.underlay if home.host_key else "",
+                port=int(port or 22),
+                user=user or "root",
+                host_key=home.host_key,
+            ),
+        )
     users = {
-        t.node for t in tasks if t.node != node
-        and any(m.kind == "volume" and m.source == volume.name for m in t.container.mounts)
+        t.node
+        for t in tasks
+        if t.node != node and any(m.kind == "volume" and m.source == volume.name for m in t.container.mounts)
     }
     keys = {n.name: n.facts.ssh_key for n in nodes}
-    return msgspec.structs.replace(volume, clients=tuple(VolumeClient(node=n, key=keys[n]) for n in sorted(users) if keys.get(n)))
+    return msgspec.structs.replace(
+        volume, clients=tuple(VolumeClient(node=n, key=keys[n]) for n in sorted(users) if keys.get(n))
+    )
 
 
 def _peers(
@@ -120,14 +142,23 @@ def _peers(
     wide = {n for n in used if n in networks and networks[n].driver != "bridge"}
     out = [
         RemoteEndpoint(
-            network=a.network, underlay=underlays.get(t.node, ""), ipv4=a.ipv4, ipv6=a.ipv6, mac=a.mac,
+            network=a.network,
+            underlay=underlays.get(t.node, ""),
+            ipv4=a.ipv4,
+            ipv6=a.ipv6,
+            mac=a.mac,
             names=names(t, a.aliases),
         )
-        for t in tasks if t.node != node for a in t.container.attachments if a.network in wide
+        for t in tasks
+        if t.node != node
+        for a in t.container.attachments
+        if a.network in wide
     ]
     out += [
         RemoteEndpoint(network=n, underlay=underlays.get(h.name, ""), ipv4=h.ipv4, ipv6=h.ipv6)
-        for n in sorted(wide) for h in networks[n].hosts if h.name != node
+        for n in sorted(wide)
+        for h in networks[n].hosts
+        if h.name != node
     ]
     return out
 
@@ -155,23 +186,28 @@ def _virtuals(
             mine = ports if network.name == way_in else ()
             if vip is None and not mine:
                 continue
-            out.append(ServiceAddress(
-                service=f"{stack}/{service}", network=network.name, ipv4=vip.ipv4 if vip else "",
-                ipv6=vip.ipv6 if vip else "", ports=mine,
-                names=tuple(dict.fromkeys(n.lower() for n in (service, *attachment.aliases))) if vip else (),
-                backends=tuple(
-                    AddressAssignment(name=t.name, ipv4=a.ipv4, ipv6=a.ipv6) for t in ready
-                    for a in t.container.attachments if a.network == network.name
-                ),
-            ))
+            out.append(
+                ServiceAddress(
+                    service=f"{stack}/{service}",
+                    network=network.name,
+                    ipv4=vip.ipv4 if vip else "",
+                    ipv6=vip.ipv6 if vip else "",
+                    ports=mine,
+                    names=tuple(dict.fromkeys(n.lower() for n in (service, *attachment.aliases))) if vip else (),
+                    backends=tuple(
+                        AddressAssignment(name=t.name, ipv4=a.ipv4, ipv6=a.ipv6)
+                        for t in ready
+                        for a in t.container.attachments
+                        if a.network == network.name
+                    ),
+                )
+            )
     return out
 
 
 def ingress_ports(task: Task) -> tuple[Port, ...]:
     """The ports of *task*'s service that any node answers."""
-    return tuple(
-        p for p in task.container.ports if p.mode == "ingress" and p.published and p.host_ip in ("", "0.0.0.0", "::")
-    )
+    return tuple(p for p in task.container.ports if p.mode == "ingress" and p.published and p.host_ip in ("", "0.0.0.0", "::"))
 
 
 def ingress_network(task: Task, networks: Mapping[str, Network]) -> str:

@@ -49,7 +49,13 @@ class Cluster:
     over SSH, "" if there are none."""
 
     def __init__(
-        self, store: Store, local: str, socket: Path, run: Path, manifest: Callable[[str], Manifest], on_status: OnStatus,
+        self,
+        store: Store,
+        local: str,
+        socket: Path,
+        run: Path,
+        manifest: Callable[[str], Manifest],
+        on_status: OnStatus,
         advertise: str = "",
     ) -> None:
         self.store = store
@@ -92,7 +98,10 @@ class Cluster:
         known = next((n for n in nodes if n.name == self.local), Node(name=self.local, id=os.urandom(8).hex()))
         address = SshTarget.parse(self._advertise).host
         own = msgspec.structs.replace(
-            known, target=self._advertise, root=str(self._run), underlay=known.underlay or address,
+            known,
+            target=self._advertise,
+            root=str(self._run),
+            underlay=known.underlay or address,
             host_key=await own_host_key(address),
         )
         if own != known or known not in nodes:
@@ -109,7 +118,9 @@ class Cluster:
             folder.mkdir(mode=0o700, exist_ok=True)
             socket = folder / f"{node.id}.sock"
             tunnel = SshTunnel(node.target, node.host_key, f"{node.root}/docker.sock", socket)
-        publisher = EtcdManifestPublisher(self.store, node.name) if node.transport == "etcd" and node.name != self.local else None
+        publisher = (
+            EtcdManifestPublisher(self.store, node.name) if node.transport == "etcd" and node.name != self.local else None
+        )
         member = NodeConnection(
             node, socket, self._manifest, lambda status: self._on_status(node.name, status), tunnel, publisher
         )
@@ -129,7 +140,8 @@ class Cluster:
         make those manifests before every node is connected. Returns whether any changed. Skips nodes that are not saved yet:
         they are not in the cluster yet."""
         news = [
-            m for m in members
+            m
+            for m in members
             if self._saved_facts.get(m.node.name, published_facts(m.node.facts)) != published_facts(m.node.facts)
         ]
         for member in news:
@@ -238,7 +250,8 @@ class Cluster:
             await self._forget(member)
             raise RefusedError(
                 f"the clock of {node.target} is {abs(skew):.0f} s {'ahead' if skew > 0 else 'behind'}: set it (chrony, "
-                "systemd-timesyncd) and add the node again", 409
+                "systemd-timesyncd) and add the node again",
+                409,
             )
         if request.transport == "etcd":
             await self._enable_manifest_watch(member)
@@ -347,7 +360,9 @@ def updated(node: Node, request: NodeUpdateRequest) -> Node:
     kept = {taints.kind(t): t for t in node.taints if taints.kind(t)[0] not in request.untaint}
     kept |= {taints.kind(t): t for t in request.taints}
     return msgspec.structs.replace(
-        node, labels=tuple(sorted(labels.items())), taints=tuple(sorted(kept.values())),
+        node,
+        labels=tuple(sorted(labels.items())),
+        taints=tuple(sorted(kept.values())),
         availability=request.availability or node.availability,
     )
 
@@ -360,5 +375,6 @@ def check_duplicate(node: Node, nodes: Iterable[Node]) -> None:
         if node.underlay and other.underlay == node.underlay:
             raise RefusedError(
                 f"node {other.name} has the address {node.underlay} already: two nodes behind one address? "
-                "say with --underlay under which address the others reach this one", 409
+                "say with --underlay under which address the others reach this one",
+                409,
             )

@@ -118,8 +118,10 @@ class Contents:
                 found = self.named.get((one.kind, one.name))
                 if found is None:
                     command = "secret" if one.kind == "secret" else "configs"
-                    missing.append(f"{one.where}: {one.kind}s.{one.key}: external {one.kind} {one.name} does not exist: "
-                                   f"`pystack {command} create {one.name} FILE`")
+                    missing.append(
+                        f"{one.where}: {one.kind}s.{one.key}: external {one.kind} {one.name} does not exist: "
+                        f"`pystack {command} create {one.name} FILE`"
+                    )
                     continue
                 one = msgspec.structs.replace(one, digest=found.digest)
             elif one.content is not None:
@@ -128,16 +130,21 @@ class Contents:
         if missing:
             raise PystackError("\n".join(missing))
         services = tuple(
-            msgspec.structs.replace(s, container=msgspec.structs.replace(
-                s.container, files=files_with_digests(s.container.files, out)
-            )) if s.container.files else s for s in stack.services
+            msgspec.structs.replace(
+                s, container=msgspec.structs.replace(s.container, files=files_with_digests(s.container.files, out))
+            )
+            if s.container.files
+            else s
+            for s in stack.services
         )
         return msgspec.structs.replace(stack, contents=tuple(out), services=services)
 
     def _digest(self, kind: str, content: bytes, where: str) -> str:
         if len(content) > LARGEST:
-            raise PystackError(f"{where}: a {kind} has at most {LARGEST >> 10} KiB, this one {len(content) >> 10}: "
-                               "use a volume or put it into the image")
+            raise PystackError(
+                f"{where}: a {kind} has at most {LARGEST >> 10} KiB, this one {len(content) >> 10}: "
+                "use a volume or put it into the image"
+            )
         if kind == "config":
             return hashlib.sha256(content).hexdigest()[:32]
         self._unlocked()
@@ -205,8 +212,9 @@ class Contents:
         given = StackContent(kind="secret" if kind == "secret" else "config", key=name, name=name, content=content, where=name)
         await self.keep([given])
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        made = ExternalContent(kind=kind, name=name, digest=self._digest(kind, content, name),
-                               created=old.created if old else now, updated=now)
+        made = ExternalContent(
+            kind=kind, name=name, digest=self._digest(kind, content, name), created=old.created if old else now, updated=now
+        )
         await self._store.transact((), [Put(f"named/{kind}/{name}", msgspec.json.encode(made))])
         self.named[kind, name] = made
         return made

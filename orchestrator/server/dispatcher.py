@@ -41,8 +41,14 @@ class Dispatcher:
         state, statuses = self.state, self.statuses.by_task
         running = {name for name, status in statuses.items() if may_serve(status)} - state.draining
         manifest = manifest_of(
-            node, [m.node for m in self.cluster.members.values()], state.revision, state.networks, state.volumes,
-            state.tasks.values(), {name for name in running if serves(statuses[name])}, running,
+            node,
+            [m.node for m in self.cluster.members.values()],
+            state.revision,
+            state.networks,
+            state.volumes,
+            state.tasks.values(),
+            {name for name in running if serves(statuses[name])},
+            running,
         )
         files = {f.digest: f for t in state.tasks.values() if t.node == node for f in t.container.files}
         key = self.cluster.members[node].node.facts.seal_key
@@ -66,6 +72,7 @@ class Dispatcher:
 
     async def wait_removed(self, names: Sequence[str]) -> None:
         """Wait until the nodes have removed *names*. A node that does not answer removes them when it is back."""
+
         def answer() -> bool | None:
             local, ready = self.cluster.local, self.cluster.ready
             self.statuses.forget({n for n in names if self.statuses.nodes.get(n, local) not in ready})

@@ -53,8 +53,14 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     def read(cls) -> ServerConfig:
         """Read the PYSTACK_* variables."""
         get = os.environ.get
-        return cls(store=get("PYSTACK_STORE", ""), ca=get("PYSTACK_STORE_CA", ""), cert=get("PYSTACK_STORE_CERT", ""),
-                   key=get("PYSTACK_STORE_KEY", ""), advertise=get("PYSTACK_ADVERTISE", ""), listen=get("PYSTACK_LISTEN", ""))
+        return cls(
+            store=get("PYSTACK_STORE", ""),
+            ca=get("PYSTACK_STORE_CA", ""),
+            cert=get("PYSTACK_STORE_CERT", ""),
+            key=get("PYSTACK_STORE_KEY", ""),
+            advertise=get("PYSTACK_ADVERTISE", ""),
+            listen=get("PYSTACK_LISTEN", ""),
+        )
 
 
 async def serve() -> None:
@@ -132,13 +138,22 @@ async def _campaign(address: Address, paths: Paths, state: StandbyState, stop: a
 
 
 async def _lead(
-    store: Store, agent: Agent, config: ServerConfig, stop: asyncio.Event, over: asyncio.Event,
+    store: Store,
+    agent: Agent,
+    config: ServerConfig,
+    stop: asyncio.Event,
+    over: asyncio.Event,
     state: StandbyState | None = None,
 ) -> None:
     """Be the control plane until *stop* or *over*. Leaves in *state* what a stand-by can answer from."""
     paths = agent.paths
     plane = ControlPlane(
-        store, _name(), paths.docker_socket, paths.run, paths.keys, advertise=config.advertise,
+        store,
+        _name(),
+        paths.docker_socket,
+        paths.run,
+        paths.keys,
+        advertise=config.advertise,
         reschedule_after_s=agent.engine.settings.reschedule_after_s,
     )
     gitops = Gitops(plane, paths.root / "gitops", paths.run / "gitops")

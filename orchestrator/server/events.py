@@ -111,9 +111,7 @@ class ErrorEvent(WireStruct, frozen=True, kw_only=True, tag_field="event", tag="
     message: str
 
 
-Event = (
-    StepEvent | TaskEvent | WarningEvent | PullEvent | ShipEvent | MoveEvent | VolumeEvent | DoneEvent | ErrorEvent
-)
+Event = StepEvent | TaskEvent | WarningEvent | PullEvent | ShipEvent | MoveEvent | VolumeEvent | DoneEvent | ErrorEvent
 EVENTS: tuple[type[msgspec.Struct], ...] = Event.__args__
 Emit = Callable[[Event], None]
 """Takes the events of one request, in order."""

@@ -67,7 +67,11 @@ class PlanExecutor:
         before = self._state.stacks[stack.name].stack if stack.name in self._state.stacks else stack
         changed = {s.name for s in plan.changes if s.kind == "task"}
         failures = await prepare_nodes(
-            self._dispatcher.cluster, self._images, plan.desired.tasks, plan.desired.networks, emit,
+            self._dispatcher.cluster,
+            self._images,
+            plan.desired.tasks,
+            plan.desired.networks,
+            emit,
             unchanged={t.name for t in plan.desired.tasks} - changed,
         )
         if failures:
@@ -91,9 +95,12 @@ class PlanExecutor:
     ) -> Rollout:
         services = {s.name for s in stack.services}
         return Rollout(
-            stack.services, [t for t in plan.desired.tasks if t.service in services and t.desired != "oneoff"],
-            self._dispatcher, want="up" if options.wait else "begun" if options.attached else "",
-            timeout_s=options.timeout_s, rolling=rolling,
+            stack.services,
+            [t for t in plan.desired.tasks if t.service in services and t.desired != "oneoff"],
+            self._dispatcher,
+            want="up" if options.wait else "begun" if options.attached else "",
+            timeout_s=options.timeout_s,
+            rolling=rolling,
             actions=UpdateExecutor(self._dispatcher, self.planner, self._images, stack, options, plan, emit),
         )
 
@@ -113,8 +120,7 @@ class PlanExecutor:
         known = self._state.tasks
         removed = [s.name for s in plan.steps if s.action == "remove" and s.kind == "task"]
         moved = [
-            t.name for t in plan.desired.tasks
-            if t.name in known and t.name not in in_place and known[t.name].node != t.node
+            t.name for t in plan.desired.tasks if t.name in known and t.name not in in_place and known[t.name].node != t.node
         ]
         if leaving := [*removed, *moved]:
             await self._dispatcher.drain_tasks(leaving)
@@ -137,11 +143,13 @@ class PlanExecutor:
         removed = [s.name for s in plan.steps if s.action == "remove" and s.kind == "network"]
         operations: list[Op] = [
             Put(store_keys.of_network(n), msgspec.json.encode(n))
-            for n in plan.desired.networks if state.networks.get(n.name) != n
+            for n in plan.desired.networks
+            if state.networks.get(n.name) != n
         ]
         operations += [
             Put(store_keys.of_volume(v.name), msgspec.json.encode(v))
-            for v in plan.desired.volumes if state.volumes.get(v.name) != v
+            for v in plan.desired.volumes
+            if state.volumes.get(v.name) != v
         ]
         operations += [Put(store_keys.of_task(t), msgspec.json.encode(t)) for t in tasks]
         operations += [Delete(store_keys.of_network(name)) for name in removed]
@@ -163,7 +171,8 @@ class PlanExecutor:
         old = {s.name: s for s in before.services if s.name in services}
         known = {(c.kind, c.name) for c in stack.contents}
         merged = msgspec.structs.replace(
-            stack, services=tuple(old.get(s.name, s) for s in stack.services),
+            stack,
+            services=tuple(old.get(s.name, s) for s in stack.services),
             contents=(*stack.contents, *(c for c in before.contents if (c.kind, c.name) not in known)),
         )
         message = f"the update of {', '.join(sorted(services))} failed and was taken back"

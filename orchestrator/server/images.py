@@ -130,4 +130,3 @@ class Images:
             for image, user in wanted.items():
                 group.create_task(fetch(image, user))
         return failures
-

@@ -36,7 +36,9 @@ class Inputs:
             if name != stack:
                 known |= service_requests(record.stack, empty)
         return msgspec.structs.replace(
-            empty, others=tuple(t for t in state.tasks.values() if t.stack != stack), requests=known,
+            empty,
+            others=tuple(t for t in state.tasks.values() if t.stack != stack),
+            requests=known,
             homes={v.name: v.node for v in state.volumes.values() if v.node in members and not v.shared},
         )
 

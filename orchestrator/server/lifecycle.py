@@ -87,8 +87,7 @@ async def change_desired_state(
         order = list(graph.waves(stack))
         for wave in reversed(order) if verb == "stop" else order:
             tasks = [
-                t for t in state.of_stack(name).tasks
-                if t.service in wave and t.service in chosen and t.desired != "oneoff"
+                t for t in state.of_stack(name).tasks if t.service in wave and t.service in chosen and t.desired != "oneoff"
             ]
             if not tasks:
                 continue

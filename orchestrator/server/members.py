@@ -43,8 +43,13 @@ class NodeConnection:
     that reads its manifest from etcd. *manifest* makes the node's manifest, *on_status* takes each status."""
 
     def __init__(
-        self, node: Node, socket: Path, manifest: Callable[[str], Manifest], on_status: Callable[[TaskStatus], None],
-        tunnel: SshTunnel | None = None, manifest_publisher: EtcdManifestPublisher | None = None,
+        self,
+        node: Node,
+        socket: Path,
+        manifest: Callable[[str], Manifest],
+        on_status: Callable[[TaskStatus], None],
+        tunnel: SshTunnel | None = None,
+        manifest_publisher: EtcdManifestPublisher | None = None,
     ) -> None:
         self.node = node
         self.manifest_publisher = manifest_publisher
@@ -154,9 +159,10 @@ class NodeConnection:
             current, self._delivery = self._delivery, None
             try:
                 manifest = self._manifest(self.node.name)
-                same = self._delivered is not None and msgspec.structs.replace(
-                    self._delivered, revision=manifest.revision, serial=""
-                ) == manifest
+                same = (
+                    self._delivered is not None
+                    and msgspec.structs.replace(self._delivered, revision=manifest.revision, serial="") == manifest
+                )
                 if not same:
                     await self._send_manifest(manifest)
             except UnreachableError:

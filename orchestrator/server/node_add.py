@@ -39,8 +39,12 @@ async def install_node(request: NodeAddRequest) -> tuple[Node, str]:
         accepted = connection.get_server_host_key()
         assert accepted is not None
         node = Node(
-            name=request.name or found.hostname, id=os.urandom(8).hex(), target=request.target, labels=request.labels,
-            underlay=request.underlay or found.underlay, root=found.run,
+            name=request.name or found.hostname,
+            id=os.urandom(8).hex(),
+            target=request.target,
+            labels=request.labels,
+            underlay=request.underlay or found.underlay,
+            root=found.run,
             host_key=accepted.export_public_key().decode().strip(),
         )
         own_address = str(connection.get_extra_info("sockname")[0])

@@ -35,8 +35,9 @@ async def create_oneoff(
         if name in state.tasks:
             raise RefusedError(f"the name {name} is in use: choose another with --name", 409)
         ids = await images.ids(record)
-        container = msgspec.structs.replace(container, image_id=ids.get(container.image, ""),
-                                            files=files_with_digests(container.files, record.contents))
+        container = msgspec.structs.replace(
+            container, image_id=ids.get(container.image, ""), files=files_with_digests(container.files, record.contents)
+        )
         draft = Task(name=name, stack=stack, service=service, container=container, desired="oneoff", where=one.where)
         placement, current = inputs.placement(stack), state.of_stack(stack)
         task = place_oneoff(record, draft, current.tasks, placement)

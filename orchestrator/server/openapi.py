@@ -30,14 +30,21 @@ def document(routes: Sequence[tuple[str, str, Any, Any, Any]]) -> dict[str, Any]
         operation: dict[str, Any] = {
             "operationId": handler.__name__,
             "summary": (handler.__doc__ or "").strip().splitlines()[0],
-            "parameters": [
-                {"name": n, "in": "path", "required": True, "schema": {"type": "string"}} for n in names
-            ],
+            "parameters": [{"name": n, "in": "path", "required": True, "schema": {"type": "string"}} for n in names],
             "responses": {
                 "200": {"description": "done"},
-                "default": {"description": "an error", "content": {"application/json": {"schema": {
-                    "type": "object", "properties": {"message": {"type": "string"}}, "required": ["message"],
-                }}}},
+                "default": {
+                    "description": "an error",
+                    "content": {
+                        "application/json": {
+                            "schema": {
+                                "type": "object",
+                                "properties": {"message": {"type": "string"}},
+                                "required": ["message"],
+                            }
+                        }
+                    },
+                },
             },
         }
         if given is not None:

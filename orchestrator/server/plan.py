@@ -41,16 +41,26 @@ class Planner:
         desired = await self.desired(stack, options)
         force = frozenset(s.name for s in stack.services if options.force_recreate and (not named or s.name in named))
         return make_plan(
-            stack, desired, current, revision=self._state.revision, statuses=self._statuses.by_task,
-            remove_orphans=options.remove_orphans, force=force, only=chosen_services(stack, options),
+            stack,
+            desired,
+            current,
+            revision=self._state.revision,
+            statuses=self._statuses.by_task,
+            remove_orphans=options.remove_orphans,
+            force=force,
+            only=chosen_services(stack, options),
             starting=not options.no_start,
         )
 
     async def desired(self, stack: Stack, options: UpOptions) -> State:
         """The tasks, networks and volumes that *stack* asks for, placed and addressed. Raises PystackError."""
         return expand(
-            stack, self._state.of_stack(stack.name), others=await self._inputs.foreign_networks(stack.name),
-            images=await self._images.ids(stack), only=chosen_services(stack, options), scale=options.scale,
+            stack,
+            self._state.of_stack(stack.name),
+            others=await self._inputs.foreign_networks(stack.name),
+            images=await self._images.ids(stack),
+            only=chosen_services(stack, options),
+            scale=options.scale,
             volumes_there=await self._inputs.volume_names(stack),
             context=msgspec.structs.replace(self._inputs.placement(stack.name), moves=options.moves),
         )

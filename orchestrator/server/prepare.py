@@ -11,7 +11,12 @@ from orchestrator.server.images import Images
 
 
 async def prepare_nodes(
-    cluster: Cluster, images: Images, tasks: Sequence[Task], networks: Sequence[Network], emit: Emit, *,
+    cluster: Cluster,
+    images: Images,
+    tasks: Sequence[Task],
+    networks: Sequence[Network],
+    emit: Emit,
+    *,
     unchanged: Set[str] = frozenset(),
 ) -> list[Failure]:
     """Give the nodes of *tasks* what they need before the tasks and *networks* are written: a key pair where a task has a

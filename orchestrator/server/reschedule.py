@@ -64,7 +64,8 @@ class Rescheduler:
         """The nodes that have been silent for long enough."""
         now = asyncio.get_running_loop().time()
         return frozenset(
-            name for name, m in self._cluster.members.items()
+            name
+            for name, m in self._cluster.members.items()
             if m.silent_since is not None and now - m.silent_since >= self._after_s
         )
 
@@ -77,8 +78,11 @@ class Rescheduler:
             stack, current, placement = state.stacks[name].stack, state.of_stack(name), self._inputs.placement(name)
             mobile = {s.name for s in stack.services if s.mode.startswith("replicated")}
             lost = {
-                t.name for t in current.tasks
-                if t.node in silent - self._cluster.ready and t.service in mobile and t.desired == "running"
+                t.name
+                for t in current.tasks
+                if t.node in silent - self._cluster.ready
+                and t.service in mobile
+                and t.desired == "running"
                 and not self._is_done(t)
             }
             nodes = reassign(stack, [t for t in current.tasks if t.desired != "oneoff"], placement, lost)

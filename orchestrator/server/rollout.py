@@ -98,8 +98,15 @@ class Rollout:
     task); *actions* replaces them."""
 
     def __init__(
-        self, services: Sequence[Service], tasks: Sequence[Task], control: TaskControl, *, want: str,
-        timeout_s: float | None, rolling: Mapping[str, Mapping[str, Task]] = {}, actions: UpdateActions | None = None,
+        self,
+        services: Sequence[Service],
+        tasks: Sequence[Task],
+        control: TaskControl,
+        *,
+        want: str,
+        timeout_s: float | None,
+        rolling: Mapping[str, Mapping[str, Task]] = {},
+        actions: UpdateActions | None = None,
     ) -> None:
         self.services = {s.name: s for s in services}
         self.tasks: dict[str, list[Task]] = {}
@@ -178,8 +185,10 @@ class Rollout:
             self._fail(next((t for t in after if t.name == name), msgspec.structs.replace(after[0], name=name)), reason)
         if outcome.reverted:
             self.reverted.add(one.name)
-            self._fail(msgspec.structs.replace(after[0], name=f"{after[0].stack}/{one.name}"),
-                       "the update failed and was taken back: all tasks have the definition from before")
+            self._fail(
+                msgspec.structs.replace(after[0], name=f"{after[0].stack}/{one.name}"),
+                "the update failed and was taken back: all tasks have the definition from before",
+            )
         elif outcome.kept:
             self._fail(
                 msgspec.structs.replace(after[0], name=f"{after[0].stack}/{one.name}"),
@@ -194,6 +203,7 @@ class Rollout:
 
     async def _wait_stable(self, task: Task, seconds: float) -> str:
         """Wait until *task* is up and takes connections, and then for *seconds*. Returns "", or the reason why it failed."""
+
         def up() -> str | None:
             status = self.statuses.by_task.get(task.name)
             found = self.control.unreachable_reason(task) or verdict(task, status, now=time.time(), want="up")
@@ -220,20 +230,25 @@ class Rollout:
             return ""
 
     def _give_up(self, one: Service, dependency: Dependency) -> None:
-        self.failures.append(Failure(
-            task=self.tasks[one.name][0].name, where=dependency.where or one.where,
-            reason=f"was not started: it waits for {dependency.service} ({dependency.condition})",
-        ))
+        self.failures.append(
+            Failure(
+                task=self.tasks[one.name][0].name,
+                where=dependency.where or one.where,
+                reason=f"was not started: it waits for {dependency.service} ({dependency.condition})",
+            )
+        )
 
     async def _gate(self, dependency: Dependency) -> None:
         for task in self.tasks[dependency.service]:
+
             def answer(task: Task = task) -> str | None:
                 if task.name in self._kept or any(f.task == task.name for f in self.failures):
                     return "failed"
                 current = next((t for t in self.tasks[task.service] if t.name == task.name), task)
                 status = self.statuses.by_task.get(task.name)
                 return self.control.unreachable_reason(current) or verdict(
-                    current, status, now=time.time(), want=dependency.condition)
+                    current, status, now=time.time(), want=dependency.condition
+                )
 
             try:
                 reason = await self.statuses.until(answer, within_s=self.timeout_s)
@@ -261,6 +276,6 @@ class Rollout:
     def _fail(self, task: Task, reason: str) -> None:
         if all(f.task != task.name for f in self.failures):
             status = self.statuses.by_task.get(task.name)
-            self.failures.append(Failure(
-                task=task.name, where=task.where, reason=reason, exit_code=status.exit_code if status else None
-            ))
+            self.failures.append(
+                Failure(task=task.name, where=task.where, reason=reason, exit_code=status.exit_code if status else None)
+            )

@@ -54,14 +54,22 @@ class UpdateExecutor:
         # networks that more nodes carry because of the surge; a node that has an address on one already keeps it
         known = self._state.networks
         carried = [
-            msgspec.structs.replace(known[n.name], hosts=n.hosts) for n in desired.networks
+            msgspec.structs.replace(known[n.name], hosts=n.hosts)
+            for n in desired.networks
             if n.name in known and known[n.name].hosts != n.hosts
         ]
         if failures := await prepare_nodes(self._cluster, self._images, surge, carried, self._emit):
             raise PystackError(failures[0].reason)
         for task in surge:
-            self._emit(StepEvent(action="create", kind="task", name=task.name, node=task.node,
-                                 reason="start-first: a spare while the others are exchanged"))
+            self._emit(
+                StepEvent(
+                    action="create",
+                    kind="task",
+                    name=task.name,
+                    node=task.node,
+                    reason="start-first: a spare while the others are exchanged",
+                )
+            )
         await self._state.put(tasks=surge, networks=carried)
         await self._cluster.deliver()
         return surge

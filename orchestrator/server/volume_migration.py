@@ -147,15 +147,25 @@ class VolumeMigrator:
         failpoint("move.arrived")
         moved = msgspec.structs.replace(self._state.volumes[move.volume], node=move.target)
         move = msgspec.structs.replace(move, switched=True)
-        await self._state.transact([
-            Put(store_keys.of_volume(moved.name), msgspec.json.encode(moved)),
-            Put(store_keys.of_volume_move(moved.name), msgspec.json.encode(move)),
-        ])
+        await self._state.transact(
+            [
+                Put(store_keys.of_volume(moved.name), msgspec.json.encode(moved)),
+                Put(store_keys.of_volume_move(moved.name), msgspec.json.encode(move)),
+            ]
+        )
         failpoint("move.switched")
         self._state.volumes[moved.name] = moved
-        emit(VolumeEvent(volume=move.volume, source=move.source, target=move.target, message=(
-            f"{checksum.files} files of {checksum.bytes} bytes are the same on both; stopping, the last pass and comparing took "
-            f"{time.monotonic() - began:.3f} s")))
+        emit(
+            VolumeEvent(
+                volume=move.volume,
+                source=move.source,
+                target=move.target,
+                message=(
+                    f"{checksum.files} files of {checksum.bytes} bytes are the same on both; stopping, the last pass and comparing took "
+                    f"{time.monotonic() - began:.3f} s"
+                ),
+            )
+        )
         return move
 
     async def _copy_while_in_use(self, move: VolumeMove, source: AgentClient, target: AgentClient, emit: Emit) -> None:
@@ -165,8 +175,11 @@ class VolumeMigrator:
             await _copy(source, target, move.volume, first=number == 0)
             await _compare(source, target, move.volume)
             took = time.monotonic() - began
-            emit(VolumeEvent(volume=move.volume, source=move.source, target=move.target,
-                             message=f"pass {number + 1} took {took:.3f} s"))
+            emit(
+                VolumeEvent(
+                    volume=move.volume, source=move.source, target=move.target, message=f"pass {number + 1} took {took:.3f} s"
+                )
+            )
             if took <= SHORT_PASS_S:
                 return
 

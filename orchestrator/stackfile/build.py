@@ -27,20 +27,30 @@ def build(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     if remote:
         draft.problem((*path, "context"), f"{context}: remote contexts are not supported yet", "use a local folder")
     directory = draft.reading.host_path(context)
-    args = {k: draft.reading.environment.get(k, "") if v is None else scalar(v)
-            for k, v in as_mapping(body.get("args")).items()}
-    return {"build": Build(
-        context=str(directory), dockerfile=scalar(body.get("dockerfile", "Dockerfile")),
-        dockerfile_inline=scalar(body.get("dockerfile_inline")), args=tuple(sorted(args.items())),
-        target=scalar(body.get("target")), labels=tuple(sorted(
-            (k, scalar(v)) for k, v in as_mapping(body.get("labels")).items())),
-        tags=tuple(map(scalar, body.get("tags") or ())), no_cache=flag(body.get("no_cache")),
-        pull=flag(body.get("pull")), network=scalar(body.get("network")),
-        contexts=tuple(sorted(
-            (k, _context(draft, scalar(v))) for k, v in as_mapping(body.get("additional_contexts")).items())),
-        secrets=_build_secrets(draft, body.get("secrets"), (*path, "secrets")), platform=platforms[0] if platforms else "",
-        privileged=flag(body.get("privileged")), **more,
-    )}
+    args = {
+        k: draft.reading.environment.get(k, "") if v is None else scalar(v) for k, v in as_mapping(body.get("args")).items()
+    }
+    return {
+        "build": Build(
+            context=str(directory),
+            dockerfile=scalar(body.get("dockerfile", "Dockerfile")),
+            dockerfile_inline=scalar(body.get("dockerfile_inline")),
+            args=tuple(sorted(args.items())),
+            target=scalar(body.get("target")),
+            labels=tuple(sorted((k, scalar(v)) for k, v in as_mapping(body.get("labels")).items())),
+            tags=tuple(map(scalar, body.get("tags") or ())),
+            no_cache=flag(body.get("no_cache")),
+            pull=flag(body.get("pull")),
+            network=scalar(body.get("network")),
+            contexts=tuple(
+                sorted((k, _context(draft, scalar(v))) for k, v in as_mapping(body.get("additional_contexts")).items())
+            ),
+            secrets=_build_secrets(draft, body.get("secrets"), (*path, "secrets")),
+            platform=platforms[0] if platforms else "",
+            privileged=flag(body.get("privileged")),
+            **more,
+        )
+    }
 
 
 def _context(draft: ServiceContext, text: str) -> str:
@@ -58,11 +68,15 @@ def _build_secrets(draft: ServiceContext, value: Any, path: Path_) -> tuple[Buil
             continue
         known = draft.reading.mapping(declared[source], ("secrets", source))
         if not known.get("file") and not known.get("environment"):
-            draft.reading.check((*path, number), f"secret {source!r} has no content that the client can read",
-                                "give it file: or environment:")
+            draft.reading.check(
+                (*path, number), f"secret {source!r} has no content that the client can read", "give it file: or environment:"
+            )
             continue
-        out.append(BuildSecret(
-            id=scalar(body.get("target")) or source, environment=scalar(known.get("environment")),
-            file=str(draft.reading.host_path(scalar(known["file"]))) if known.get("file") else "",
-        ))
+        out.append(
+            BuildSecret(
+                id=scalar(body.get("target")) or source,
+                environment=scalar(known.get("environment")),
+                file=str(draft.reading.host_path(scalar(known["file"]))) if known.get("file") else "",
+            )
+        )
     return tuple(out)

@@ -207,12 +207,30 @@ def _develop(place: ServiceBody, value: Any) -> Any:
 
 
 FORMS: dict[str, Form] = {
-    "build": _build, "develop": _develop,
-    "command": _command, "entrypoint": _command, "ports": _ports, "volumes": _volumes, "networks": _networks,
-    "configs": _granted, "secrets": _granted, "healthcheck": _healthcheck, "extra_hosts": _hosts, "post_start": _hooks,
-    "pre_stop": _hooks, "pre_start": _before, "devices": _devices, "annotations": _pairs, "sysctls": _pairs, "dns": _listed,
-    "dns_search": _listed, "tmpfs": _listed, "mem_limit": lambda _, v: scalar(v), "memswap_limit": lambda _, v: scalar(v),
-    "mem_reservation": lambda _, v: scalar(v), "shm_size": lambda _, v: scalar(v),
+    "build": _build,
+    "develop": _develop,
+    "command": _command,
+    "entrypoint": _command,
+    "ports": _ports,
+    "volumes": _volumes,
+    "networks": _networks,
+    "configs": _granted,
+    "secrets": _granted,
+    "healthcheck": _healthcheck,
+    "extra_hosts": _hosts,
+    "post_start": _hooks,
+    "pre_stop": _hooks,
+    "pre_start": _before,
+    "devices": _devices,
+    "annotations": _pairs,
+    "sysctls": _pairs,
+    "dns": _listed,
+    "dns_search": _listed,
+    "tmpfs": _listed,
+    "mem_limit": lambda _, v: scalar(v),
+    "memswap_limit": lambda _, v: scalar(v),
+    "mem_reservation": lambda _, v: scalar(v),
+    "shm_size": lambda _, v: scalar(v),
 }
 
 

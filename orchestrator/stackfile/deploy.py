@@ -52,8 +52,11 @@ def _update_config(draft: ServiceContext, value: Any, path: Path_) -> UpdateConf
     body = draft.reading.mapping(value, path)
     actions = ("pause", "continue", "rollback") if path[-1] == "update_config" else ("pause", "continue")
     fields: Fields = {}
-    for key, row in (("parallelism", integer("parallelism", 0)), ("delay", duration("delay_s")),
-                     ("monitor", duration("monitor_s"))):
+    for key, row in (
+        ("parallelism", integer("parallelism", 0)),
+        ("delay", duration("delay_s")),
+        ("monitor", duration("monitor_s")),
+    ):
         if key in body:
             fields |= row(draft, body[key], (*path, key))
     for key, allowed in (("failure_action", actions), ("order", ("stop-first", "start-first"))):
@@ -68,8 +71,11 @@ def _update_config(draft: ServiceContext, value: Any, path: Path_) -> UpdateConf
         except ValueError:
             draft.problem((*path, "max_failure_ratio"), f"{scalar(body['max_failure_ratio'])!r} is no number")
     if path[-1] == "rollback_config" and fields.get("order") == "start-first":
-        draft.reading.check((*path, "order"), "what is taken back is exchanged in its place, stopped before the next starts",
-                            "leave it out, or write stop-first")
+        draft.reading.check(
+            (*path, "order"),
+            "what is taken back is exchanged in its place, stopped before the next starts",
+            "leave it out, or write stop-first",
+        )
     return UpdateConfig(**fields)
 
 
@@ -80,8 +86,11 @@ def _restart_policy(draft: ServiceContext, value: Any, path: Path_) -> Fields:
         draft.problem((*path, "condition"), "must be none, on-failure or any")
         return {}
     fields: Fields = {"restart": word}
-    for key, row in (("max_attempts", integer("restart_max", 0)), ("delay", duration("restart_delay_s")),
-                     ("window", duration("restart_window_s"))):
+    for key, row in (
+        ("max_attempts", integer("restart_max", 0)),
+        ("delay", duration("restart_delay_s")),
+        ("window", duration("restart_window_s")),
+    ):
         if key in policy:
             fields |= row(draft, policy[key], (*path, key))
     return fields
@@ -123,10 +132,14 @@ def device_requests(draft: ServiceContext, value: Any, path: Path_, capability: 
         elif not str(count).isdigit():
             draft.problem((*at, "count"), f"{scalar(count)!r} is neither a number nor all")
             continue
-        draft.requests.append(DeviceRequest(
-            driver=scalar(body.get("driver")), count=int(count), ids=tuple(map(scalar, body.get("device_ids") or ())),
-            capabilities=tuple(dict.fromkeys(filter(None, (capability, *map(scalar, body.get("capabilities") or ()))))),
-        ))
+        draft.requests.append(
+            DeviceRequest(
+                driver=scalar(body.get("driver")),
+                count=int(count),
+                ids=tuple(map(scalar, body.get("device_ids") or ())),
+                capabilities=tuple(dict.fromkeys(filter(None, (capability, *map(scalar, body.get("capabilities") or ()))))),
+            )
+        )
     return {"device_requests": tuple(draft.requests)}
 
 
@@ -162,8 +175,13 @@ def _placement(draft: ServiceContext, value: Any, path: Path_) -> Placement:
     limit = integer("max", 0)(draft, body.get("max_replicas_per_node", 0), (*path, "max_replicas_per_node"))
     before = draft.placement
     draft.placement = Placement(
-        constraints=tuple(constraints), spread=tuple(spread), max_per_node=limit.get("max", 0), extended=before.extended,
-        near=before.near, away=before.away, tolerations=before.tolerations,
+        constraints=tuple(constraints),
+        spread=tuple(spread),
+        max_per_node=limit.get("max", 0),
+        extended=before.extended,
+        near=before.near,
+        away=before.away,
+        tolerations=before.tolerations,
     )
     return draft.placement
 

@@ -23,8 +23,11 @@ def check_dependencies(reading: LoadContext, active: Mapping[str, Service], know
             f"{a} → {b} ({next((d.where for d in active[a].depends_on if d.service == b), active[a].where)})"
             for a, b in zip(cycle, [*cycle[1:], cycle[0]], strict=True)
         ]
-        reading.problem(("services", cycle[0], "depends_on"), "the services wait for each other: " + ", ".join(places),
-                        "take one of these out")
+        reading.problem(
+            ("services", cycle[0], "depends_on"),
+            "the services wait for each other: " + ", ".join(places),
+            "take one of these out",
+        )
 
 
 def reached(edges: Mapping[str, Iterable[str]], start: Iterable[str]) -> set[str]:

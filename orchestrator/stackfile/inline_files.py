@@ -41,11 +41,21 @@ def inline_bind_mounts(stack: Stack, top: Path) -> tuple[Stack, tuple[str, ...]]
                 one = _content(stack, service, path, top)
                 contents[one.key] = one
                 status = path.stat()
-                files.append(File(target=target, source=one.key, mode=stat.S_IMODE(status.st_mode), uid=status.st_uid,
-                                  gid=status.st_gid, secret=True))
+                files.append(
+                    File(
+                        target=target,
+                        source=one.key,
+                        mode=stat.S_IMODE(status.st_mode),
+                        uid=status.st_uid,
+                        gid=status.st_gid,
+                        secret=True,
+                    )
+                )
             size = sum(path.stat().st_size for _, path in inlined)
-            said.append(f"{service.where}: {service.name}: {Path(mount.source).relative_to(top)} is sent along as it is now "
-                        f"({size} bytes): when it changes, `up` again")
+            said.append(
+                f"{service.where}: {service.name}: {Path(mount.source).relative_to(top)} is sent along as it is now "
+                f"({size} bytes): when it changes, `up` again"
+            )
         container = msgspec.structs.replace(service.container, mounts=tuple(mounts), files=tuple(files))
         services.append(msgspec.structs.replace(service, container=container))
     changed = msgspec.structs.replace(stack, services=tuple(services), contents=(*stack.contents, *contents.values()))

@@ -59,9 +59,7 @@ def _until(
     return "".join(out), at
 
 
-def _braced(
-    text: str, at: int, variables: Mapping[str, str], unset: Callable[[str], None], depth: int
-) -> tuple[str, int]:
+def _braced(text: str, at: int, variables: Mapping[str, str], unset: Callable[[str], None], depth: int) -> tuple[str, int]:
     match = _NAME.match(text, at)
     if not match:
         raise InvalidError(f"${{{text[at : at + 10]} names no variable")
@@ -111,6 +109,8 @@ def named(text: str) -> Iterator[NamedVariable]:
                 at += 1
             word = text[match.end() : at - 1]
         yield NamedVariable(
-            name=name, required=operator == "?", default=word if operator == "-" else "",
+            name=name,
+            required=operator == "?",
+            default=word if operator == "-" else "",
             alternate=word if operator == "+" else "",
         )

@@ -82,7 +82,11 @@ def load(options: Options, environment: Mapping[str, str]) -> Loaded:
 
 
 def _project_name(
-    options: Options, environment: Mapping[str, str], variables: Mapping[str, str], merged: MarkedDocument, directory: Path,
+    options: Options,
+    environment: Mapping[str, str],
+    variables: Mapping[str, str],
+    merged: MarkedDocument,
+    directory: Path,
     problems: list[Problem],
 ) -> str:
     """-p, COMPOSE_PROJECT_NAME, `name:`, the folder's name: the first there is."""
@@ -90,17 +94,22 @@ def _project_name(
     if given:
         if not isinstance(given, str) or not naming.NAME.match(given):
             where = merged.mark(("name",)) if given == merged.value.get("name") else Mark("-p", 0, 0)
-            problems.append(Problem(
-                where=where, what=f"name {given!r} is no project name",
-                why="lower case letters, digits, - and _, beginning with a letter or digit",
-            ))
+            problems.append(
+                Problem(
+                    where=where,
+                    what=f"name {given!r} is no project name",
+                    why="lower case letters, digits, - and _, beginning with a letter or digit",
+                )
+            )
             return "invalid"
         return given
     name = naming.folder_name(directory)
     if not name:
-        problems.append(Problem(
-            where=Mark(str(directory), 0, 0), what="the folder's name makes no project name", fix="give one with -p NAME"
-        ))
+        problems.append(
+            Problem(
+                where=Mark(str(directory), 0, 0), what="the folder's name makes no project name", fix="give one with -p NAME"
+            )
+        )
     return name
 
 
@@ -118,6 +127,7 @@ def _read(
     networks = networks_of(reading, document)
     volumes = volumes_of(reading, document)
     wanted = {*options.profiles, *variables.get("COMPOSE_PROFILES", "").split(",")} - {""}
+
     def is_asked_for(name: str) -> bool:
         profiles = bodies[name].get("profiles")
         if "*" in wanted or name in options.named or not profiles or not reading.is_valid(("services", name, "profiles")):
@@ -134,7 +144,10 @@ def _read(
 
 
 def _attach(
-    reading: LoadContext, one: Service, networks: dict[str, StackNetwork], volumes: dict[str, StackVolume],
+    reading: LoadContext,
+    one: Service,
+    networks: dict[str, StackNetwork],
+    volumes: dict[str, StackVolume],
     services: Mapping[str, Service],
 ) -> Service:
     """Put the real names of networks and volumes in; the default network where nothing else is said."""
@@ -142,9 +155,7 @@ def _attach(
     path: Path_ = ("services", one.name)
     attachments = c.attachments
     if not attachments and c.network_mode in ("", "bridge"):
-        networks.setdefault("default", StackNetwork(
-            key="default", name=f"{reading.name}_default", where=one.where
-        ))
+        networks.setdefault("default", StackNetwork(key="default", name=f"{reading.name}_default", where=one.where))
         attachments = (Attachment(network="default"),)
     kind, _, other = c.network_mode.partition(":")
     if kind == "service" and other not in services:
@@ -153,19 +164,20 @@ def _attach(
     for attachment in attachments:
         network = networks.get(attachment.network)
         if network is None and attachment.network == "default":
-            network = networks["default"] = StackNetwork(
-                key="default", name=f"{reading.name}_default", where=one.where
-            )
+            network = networks["default"] = StackNetwork(key="default", name=f"{reading.name}_default", where=one.where)
         if network is None:
             at = (*path, "networks", attachment.network)
             near = ", ".join(networks) or "none"
             reading.check(at, f"network {attachment.network!r} is not declared", f"declare it; there is: {near}")
             continue
-        out.append(msgspec.structs.replace(
-            attachment, network=network.name,
-            # the service's own name is what neighbours call it by
-            aliases=tuple(dict.fromkeys((one.name, *attachment.aliases))),
-        ))
+        out.append(
+            msgspec.structs.replace(
+                attachment,
+                network=network.name,
+                # the service's own name is what neighbours call it by
+                aliases=tuple(dict.fromkeys((one.name, *attachment.aliases))),
+            )
+        )
     mounts = []
     for number, mount in enumerate(c.mounts):
         if mount.kind == "volume" and mount.source:
@@ -204,7 +216,8 @@ def _check_ports(reading: LoadContext, services: Sequence[Service]) -> None:
                 reading.problem(path, f"port {port.published}/{port.protocol} is published by {taken[key]} already")
             elif one.replicas > 1 and port.host_ip and port.mode == "ingress":
                 reading.problem(
-                    path, f"{one.replicas} replicas cannot share port {port.published} of one address",
+                    path,
+                    f"{one.replicas} replicas cannot share port {port.published} of one address",
                     "leave the address out: any node then answers for all of them",
                 )
             taken[key] = one.name

@@ -86,6 +86,13 @@ def dotted(path: Path_) -> str:
 
 def kind(value: Any) -> str:
     """What a user would call the type of *value*."""
-    names = {dict: "a mapping", list: "a list", str: "text", bool: "true or false", int: "a number",
-             float: "a number", type(None): "nothing"}
+    names = {
+        dict: "a mapping",
+        list: "a list",
+        str: "text",
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        type(None): "nothing",
+    }
     return names.get(type(value), type(value).__name__)

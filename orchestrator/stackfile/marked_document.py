@@ -20,7 +20,6 @@ except ImportError:  # PyYAML without libyaml: slower, the same result
     from yaml import SafeLoader as Loader  # type: ignore[assignment]
 
 
-
 class _Loader(Loader):
     """YAML 1.2's idea of what is a number and what is true: `yes` is a word, and 22:22 is no sexagesimal number."""
 
@@ -32,8 +31,12 @@ _Loader.yaml_implicit_resolvers = {
 for _tag, _pattern, _first in (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("int", r"[-+]?(0b[01_]+|0o?[0-7_]+|0|[1-9][0-9_]*|0x[0-9a-fA-F_]+)", "-+0123456789"),
-    ("float", r"[-+]?([0-9][0-9_]*\.[0-9_]*([eE][-+]?[0-9]+)?|\.[0-9][0-9_]*([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+"
-              r"|\.(inf|Inf|INF))|\.(nan|NaN|NAN)", "-+0123456789."),
+    (
+        "float",
+        r"[-+]?([0-9][0-9_]*\.[0-9_]*([eE][-+]?[0-9]+)?|\.[0-9][0-9_]*([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+"
+        r"|\.(inf|Inf|INF))|\.(nan|NaN|NAN)",
+        "-+0123456789.",
+    ),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), list(_first))
 
@@ -50,8 +53,12 @@ class MarkedDocument:
     replace it instead of merging with it. *variables* are those that an included part was read with, by its place."""
 
     def __init__(
-        self, value: Any, marks: dict[Path_, Mark], resets: frozenset[Path_] = frozenset(),
-        overrides: frozenset[Path_] = frozenset(), variables: Mapping[Path_, Mapping[str, str]] = {},
+        self,
+        value: Any,
+        marks: dict[Path_, Mark],
+        resets: frozenset[Path_] = frozenset(),
+        overrides: frozenset[Path_] = frozenset(),
+        variables: Mapping[Path_, Mapping[str, str]] = {},
     ) -> None:
         self.value = value
         self.marks = marks
@@ -68,12 +75,14 @@ class MarkedDocument:
 
     def rebase(self, old: Path_, new: Path_, value: Any) -> MarkedDocument:
         """A document of *value*, with the marks and tags below *old* as those below *new*."""
+
         def move(path: Path_) -> Path_:
             return (*new, *path[len(old) :])
 
         size = len(old)
         return MarkedDocument(
-            value, {move(p): m for p, m in self.marks.items() if p[:size] == old},
+            value,
+            {move(p): m for p, m in self.marks.items() if p[:size] == old},
             frozenset(move(p) for p in self.resets if p[:size] == old and len(p) > size),
             frozenset(move(p) for p in self.overrides if p[:size] == old),
         )
@@ -122,10 +131,16 @@ class _DocumentBuilder:
         self.count += 1
         if self.count > MAX_NODES or depth > MAX_DEPTH:
             limit = f"{MAX_NODES} values" if self.count > MAX_NODES else f"{MAX_DEPTH} levels"
-            raise StackFileError([Problem(
-                where=self.mark(node), what=f"the file unfolds to more than {limit}",
-                why="anchors that multiply each other, or nesting without end", fix="write it out without them",
-            )])
+            raise StackFileError(
+                [
+                    Problem(
+                        where=self.mark(node),
+                        what=f"the file unfolds to more than {limit}",
+                        why="anchors that multiply each other, or nesting without end",
+                        fix="write it out without them",
+                    )
+                ]
+            )
         self.marks.setdefault(path, self.mark(node))
         if node.tag in ("!reset", "!override"):
             (self.resets if node.tag == "!reset" else self.overrides).add(path)
@@ -160,14 +175,18 @@ class _DocumentBuilder:
                 continue
             key = str(key_node.value)
             if key_node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
-                self.problems.append(Problem(
-                    where=self.mark(key_node), what=f"key {key} is a number", why="keys are text", fix=f'write "{key}"'
-                ))
+                self.problems.append(
+                    Problem(where=self.mark(key_node), what=f"key {key} is a number", why="keys are text", fix=f'write "{key}"')
+                )
             if key in seen:
-                self.problems.append(Problem(
-                    where=self.mark(key_node), what=f"key {key!r} stands twice", why=f"first at {seen[key]}",
-                    fix="keep one of them",
-                ))
+                self.problems.append(
+                    Problem(
+                        where=self.mark(key_node),
+                        what=f"key {key!r} stands twice",
+                        why=f"first at {seen[key]}",
+                        fix="keep one of them",
+                    )
+                )
             seen[key] = self.mark(key_node)
             self.marks[(*path, key)] = self.mark(key_node)
             out[key] = self.build(value_node, (*path, key), depth + 1)
@@ -197,10 +216,13 @@ def parse(text: str, file: str) -> MarkedDocument:
     except RecursionError:
         raise StackFileError([Problem(where=Mark(file, 1, 1), what="an anchor contains itself")]) from None
     if not isinstance(value, dict):
-        builder.problems.append(Problem(
-            where=Mark(file, 1, 1), what=f"a stack file is a mapping, not a {type(value).__name__}",
-            fix="begin with `services:`",
-        ))
+        builder.problems.append(
+            Problem(
+                where=Mark(file, 1, 1),
+                what=f"a stack file is a mapping, not a {type(value).__name__}",
+                fix="begin with `services:`",
+            )
+        )
     if builder.problems:
         raise StackFileError(builder.problems)
     return MarkedDocument(value, builder.marks, frozenset(builder.resets), frozenset(builder.overrides))
@@ -214,10 +236,10 @@ def read(path: Path, shown: str) -> MarkedDocument:
             raise StackFileError([Problem(where=where, what=f"the file is larger than {MAX_BYTES >> 20} MiB")])
         return parse(path.read_bytes().decode("utf-8-sig"), shown)
     except UnicodeDecodeError as error:
-        raise StackFileError([
-            Problem(where=where, what="the file is not UTF-8", why=f"byte {error.start} is {error.object[error.start]:#x}")
-        ]) from error
+        raise StackFileError(
+            [Problem(where=where, what="the file is not UTF-8", why=f"byte {error.start} is {error.object[error.start]:#x}")]
+        ) from error
     except OSError as error:
-        raise StackFileError([
-            Problem(where=where, what="the file cannot be read", why=error.strerror or str(error))
-        ]) from error
+        raise StackFileError(
+            [Problem(where=where, what="the file cannot be read", why=error.strerror or str(error))]
+        ) from error

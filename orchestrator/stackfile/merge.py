@@ -41,6 +41,7 @@ def unique(base: Any, over: Any) -> Any:
 
 def by_target(base: Any, over: Any) -> Any:
     """Mounts: a later one for the same target replaces the earlier."""
+
     def target(item: Any) -> Any:
         if isinstance(item, dict):
             return item.get("target")

@@ -36,15 +36,35 @@ def split_mount(text: str, host_path: Callable[[str], str]) -> Mount:
     options = parts[2].split(",") if len(parts) > 2 else []
     if len(parts) > 3 or not target.startswith("/"):
         raise ValueError(f"{text!r} is no mount: the target must be an absolute path\n[SOURCE:]TARGET[:OPTIONS]")
-    known = {"ro", "rw", "z", "Z", "nocopy", "cached", "delegated", "consistent",
-             "private", "rprivate", "shared", "rshared", "slave", "rslave"}
+    known = {
+        "ro",
+        "rw",
+        "z",
+        "Z",
+        "nocopy",
+        "cached",
+        "delegated",
+        "consistent",
+        "private",
+        "rprivate",
+        "shared",
+        "rshared",
+        "slave",
+        "rslave",
+    }
     if strange := [o for o in options if o not in known]:
         raise ValueError(f"mount option {strange[0]!r} is not known\none of {', '.join(sorted(known))}")
     propagation = next((o for o in options if o.lstrip("r") in ("private", "shared", "slave")), "rprivate")
     target = target.rstrip("/") or "/"
     if source.startswith(("/", ".", "~")):
-        return Mount(kind="bind", source=host_path(source), target=target, read_only="ro" in options, propagation=propagation,
-                     create_host_path=True)
+        return Mount(
+            kind="bind",
+            source=host_path(source),
+            target=target,
+            read_only="ro" in options,
+            propagation=propagation,
+            create_host_path=True,
+        )
     return Mount(kind="volume", source=source, target=target, read_only="ro" in options, nocopy="nocopy" in options)
 
 
@@ -63,9 +83,12 @@ def _long_mount(draft: ServiceContext, item: dict[str, Any], at: Path_) -> Mount
         if not source:
             draft.problem(at, "a bind mount needs its source")
             return None
-        fields |= {"source": str(draft.reading.host_path(source)), "propagation": bind.get("propagation", "rprivate"),
-                   "create_host_path": flag(bind.get("create_host_path", True)),
-                   "recursive": bind.get("recursive", "enabled") != "disabled"}
+        fields |= {
+            "source": str(draft.reading.host_path(source)),
+            "propagation": bind.get("propagation", "rprivate"),
+            "create_host_path": flag(bind.get("create_host_path", True)),
+            "recursive": bind.get("recursive", "enabled") != "disabled",
+        }
     elif shape == "image":
         if not source:
             draft.problem(at, "an image mount needs its source")

@@ -41,12 +41,18 @@ def networks(draft: ServiceContext, value: Any, path: Path_) -> Fields:
             draft.problem((*at, "mac_address"), f"{mac!r} is no MAC address", "write 02:42:ac:11:00:02")
             mac = ""
         first = "" if out else scalar(draft.body.get("mac_address"))
-        out.append(Attachment(
-            network=name, ipv4=given[4], ipv6=given[6],
-            mac=mac or (first if _MAC.fullmatch(first) else ""), aliases=tuple(map(scalar, settings.get("aliases") or ())),
-            link_local=tuple(local),
-            gw_priority=int(float(settings.get("gw_priority") or 0)), **_endpoint(draft, settings, at),
-        ))
+        out.append(
+            Attachment(
+                network=name,
+                ipv4=given[4],
+                ipv6=given[6],
+                mac=mac or (first if _MAC.fullmatch(first) else ""),
+                aliases=tuple(map(scalar, settings.get("aliases") or ())),
+                link_local=tuple(local),
+                gw_priority=int(float(settings.get("gw_priority") or 0)),
+                **_endpoint(draft, settings, at),
+            )
+        )
         order.append(-float(settings.get("priority") or 0))
     return {"attachments": tuple(a for _, a in sorted(zip(order, out, strict=True), key=lambda pair: pair[0]))}
 
@@ -67,8 +73,11 @@ def _endpoint(draft: ServiceContext, settings: dict[str, Any], path: Path_) -> F
     for pair in filter(None, options.pop(f"{ENDPOINT}.sysctls", "").split(",")):
         key, sep, value = pair.partition("=")
         if not sep or "IFNAME" not in key:
-            draft.problem((*path, "driver_opts", f"{ENDPOINT}.sysctls"), f"{pair!r} is no parameter of an interface",
-                          "write net.ipv4.conf.IFNAME.log_martians=1")
+            draft.problem(
+                (*path, "driver_opts", f"{ENDPOINT}.sysctls"),
+                f"{pair!r} is no parameter of an interface",
+                "write net.ipv4.conf.IFNAME.log_martians=1",
+            )
             continue
         sysctls.append((key, value))
     for key in options:

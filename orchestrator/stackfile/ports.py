@@ -59,8 +59,13 @@ def split_port(text: str, mode: Literal["ingress", "host"] = "ingress") -> list[
     if published and len(target) == 1 and len(published) > 1:
         published = published[:1]  # a range for one container port means "one of these"
     return [
-        Port(target=inside, published=published[index] if published else 0, protocol=match["proto"] or "tcp", host_ip=host,
-             mode=mode)
+        Port(
+            target=inside,
+            published=published[index] if published else 0,
+            protocol=match["proto"] or "tcp",
+            host_ip=host,
+            mode=mode,
+        )
         for index, inside in enumerate(target)
     ]
 

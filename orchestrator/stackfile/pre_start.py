@@ -37,16 +37,33 @@ def _pre_start_service(one: Service, number: int, hook: StartHook, waits: tuple[
     """On the service's networks and volumes, without its names, addresses and ports."""
     c, spec = one.container, hook.hook
     container = msgspec.structs.replace(
-        c, image=hook.image or c.image, entrypoint=() if spec.command else None, command=spec.command or None,
+        c,
+        image=hook.image or c.image,
+        entrypoint=() if spec.command else None,
+        command=spec.command or None,
         user=spec.user or ("" if hook.image else c.user),
-        working_dir=spec.working_dir or ("" if hook.image else c.working_dir), privileged=spec.privileged or c.privileged,
-        environment=tuple({**dict(c.environment), **dict(spec.environment)}.items()), restart="no", restart_max=0,
-        ports=(), healthcheck=Healthcheck(test=("NONE",)), post_start=(), pre_stop=(), tty=False, stdin_open=False,
+        working_dir=spec.working_dir or ("" if hook.image else c.working_dir),
+        privileged=spec.privileged or c.privileged,
+        environment=tuple({**dict(c.environment), **dict(spec.environment)}.items()),
+        restart="no",
+        restart_max=0,
+        ports=(),
+        healthcheck=Healthcheck(test=("NONE",)),
+        post_start=(),
+        pre_stop=(),
+        tty=False,
+        stdin_open=False,
         attachments=tuple(msgspec.structs.replace(a, ipv4="", ipv6="", mac="", aliases=()) for a in c.attachments),
     )
     return Service(
-        name=f"{one.name}-pre_start-{number}", container=container, where=one.where, depends_on=waits, mode="replicated-job",
-        placement=one.placement, attach=one.attach, is_pre_start_of=one.name,
+        name=f"{one.name}-pre_start-{number}",
+        container=container,
+        where=one.where,
+        depends_on=waits,
+        mode="replicated-job",
+        placement=one.placement,
+        attach=one.attach,
+        is_pre_start_of=one.name,
     )
 
 
@@ -55,7 +72,8 @@ def split_provided(services: Sequence[Service]) -> tuple[list[Service], tuple[Pr
     by_others = {s.name: s for s in services if s.provider}
     containers = [
         msgspec.structs.replace(s, depends_on=tuple(d for d in s.depends_on if d.service not in by_others))
-        for s in services if not s.provider
+        for s in services
+        if not s.provider
     ]
     return containers, tuple(
         Provided(service=one, users=tuple(s.name for s in services if any(d.service == name for d in s.depends_on)))

@@ -33,8 +33,11 @@ def networks_of(reading: LoadContext, document: dict[str, Any]) -> dict[str, Sta
         opts = merge.as_mapping(body.get("driver_opts"))
         if driver not in ("", "overlay") and is_encrypted((k, field_readers.scalar(v)) for k, v in opts.items()):
             # traffic that somebody believes to be secret must not go out in the clear
-            reading.check((*path, "driver_opts", "encrypted"), f"a network with the driver {driver} cannot be encrypted",
-                          "take the option out, or the driver: it is overlay where nothing else is said")
+            reading.check(
+                (*path, "driver_opts", "encrypted"),
+                f"a network with the driver {driver} cannot be encrypted",
+                "take the option out, or the driver: it is overlay where nothing else is said",
+            )
         if driver in LAN_OPTIONS:
             _check_lan(reading, driver, opts, path)
         mtu = field_readers.scalar(opts[MTU]) if MTU in opts else "1500"
@@ -70,10 +73,16 @@ def networks_of(reading: LoadContext, document: dict[str, Any]) -> dict[str, Sta
             reading.problem(path, f"the name {name[:40]}… has more than 255 characters")
             continue
         out[key] = StackNetwork(
-            key=key, name=name, driver="" if driver == "default" else driver, subnets=tuple(subnets),
-            internal=field_readers.flag(body.get("internal")), ipv6=field_readers.flag(body.get("enable_ipv6")), external=field_readers.flag(external),
+            key=key,
+            name=name,
+            driver="" if driver == "default" else driver,
+            subnets=tuple(subnets),
+            internal=field_readers.flag(body.get("internal")),
+            ipv6=field_readers.flag(body.get("enable_ipv6")),
+            external=field_readers.flag(external),
             options=_pairs(body.get("driver_opts")),
-            labels=_pairs(body.get("labels")), where=str(reading.mark(path)),
+            labels=_pairs(body.get("labels")),
+            where=str(reading.mark(path)),
         )
     return out
 
@@ -125,18 +134,25 @@ def volumes_of(reading: LoadContext, document: dict[str, Any]) -> dict[str, Stac
         else:
             for word in merge.as_mapping(body.get("driver_opts")):
                 if word not in VOLUME_DRIVERS[driver]:
-                    reading.check((*path, "driver_opts", word), f"the driver {driver} has no such option",
-                                  f"it has {', '.join(sorted(VOLUME_DRIVERS[driver]))}")
+                    reading.check(
+                        (*path, "driver_opts", word),
+                        f"the driver {driver} has no such option",
+                        f"it has {', '.join(sorted(VOLUME_DRIVERS[driver]))}",
+                    )
         external = body.get("external")
         if external is True:
             _external_alone(reading, body, path)
         spec = reading.mapping(body.get("x-volume"), (*path, "x-volume"))
         given = body.get("name") or (external.get("name") if isinstance(external, dict) else None)
         out[key] = StackVolume(
-            key=key, name=str(given or (key if field_readers.flag(external) else f"{reading.name}_{key}")), external=field_readers.flag(external),
-            follow=field_readers.flag(spec.get("follow")), driver=driver,
+            key=key,
+            name=str(given or (key if field_readers.flag(external) else f"{reading.name}_{key}")),
+            external=field_readers.flag(external),
+            follow=field_readers.flag(spec.get("follow")),
+            driver=driver,
             options=_pairs(body.get("driver_opts")),
-            labels=_pairs(body.get("labels")), where=str(reading.mark(path)),
+            labels=_pairs(body.get("labels")),
+            where=str(reading.mark(path)),
         )
     return out
 
@@ -163,11 +179,18 @@ def contents_of(reading: LoadContext, document: dict[str, Any], used: Set[tuple[
                 reading.problem(path, what, f"use one of {', '.join(f'{s}:' for s in SOURCES[kind])} or external: true")
             elif (kind, key) in used:
                 name = body.get("name") or (external.get("name") if isinstance(external, dict) else None)
-                out.append(StackContent(
-                    kind=kind, key=key, external=field_readers.flag(external), where=str(reading.mark(path)),
-                    name=str(name or (key if field_readers.flag(external) else f"{reading.name}_{key}")),
-                    content=None if field_readers.flag(external) else _read(reading, given[0], field_readers.scalar(body[given[0]]), path),
-                ))
+                out.append(
+                    StackContent(
+                        kind=kind,
+                        key=key,
+                        external=field_readers.flag(external),
+                        where=str(reading.mark(path)),
+                        name=str(name or (key if field_readers.flag(external) else f"{reading.name}_{key}")),
+                        content=None
+                        if field_readers.flag(external)
+                        else _read(reading, given[0], field_readers.scalar(body[given[0]]), path),
+                    )
+                )
     return tuple(out)
 
 

@@ -49,8 +49,21 @@ from orchestrator.stackfile.units import parse_duration
 CDI_NAME = re.compile(r"[A-Za-z][\w.-]*/[A-Za-z][\w.-]*=[A-Za-z0-9][\w.:-]*")
 """A device's full name in the Container Device Interface: VENDOR/CLASS=NAME."""
 SERVICE_FIELDS = (
-    "attach", "replicas", "container_name", "depends_on", "build", "mode", "endpoint_mode", "placement", "reserves",
-    "update", "rollback", "watch", "pre_start", "provider", "problem",
+    "attach",
+    "replicas",
+    "container_name",
+    "depends_on",
+    "build",
+    "mode",
+    "endpoint_mode",
+    "placement",
+    "reserves",
+    "update",
+    "rollback",
+    "watch",
+    "pre_start",
+    "provider",
+    "problem",
 )
 
 
@@ -122,8 +135,13 @@ def devices(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     out = []
     for number, item in enumerate(draft.reading.sequence(value, path)):
         if isinstance(item, dict):
-            out.append(Device(source=scalar(item.get("source")), target=scalar(item.get("target", item.get("source"))),
-                              permissions=scalar(item.get("permissions", "rwm"))))
+            out.append(
+                Device(
+                    source=scalar(item.get("source")),
+                    target=scalar(item.get("target", item.get("source"))),
+                    permissions=scalar(item.get("permissions", "rwm")),
+                )
+            )
             continue
         if CDI_NAME.fullmatch(scalar(item)):
             draft.requests.append(DeviceRequest(driver="cdi", ids=(scalar(item),)))
@@ -132,8 +150,13 @@ def devices(draft: ServiceContext, value: Any, path: Path_) -> Fields:
         if not parts[0].startswith("/"):
             draft.problem((*path, number), f"{item!r} is no device path")
             continue
-        out.append(Device(source=parts[0], target=parts[1] if len(parts) > 1 else parts[0],
-                          permissions=parts[2] if len(parts) > 2 else "rwm"))
+        out.append(
+            Device(
+                source=parts[0],
+                target=parts[1] if len(parts) > 1 else parts[0],
+                permissions=parts[2] if len(parts) > 2 else "rwm",
+            )
+        )
     return {"devices": tuple(out), "device_requests": tuple(draft.requests)}
 
 
@@ -170,10 +193,15 @@ def depends_on(draft: ServiceContext, value: Any, path: Path_) -> Fields:
         at = (*path, name)
         settings = draft.reading.mapping(item, at)
         condition = settings.get("condition", "service_started")
-        out.append(Dependency(
-            service=scalar(name), condition=condition, restart=flag(settings.get("restart")),
-            required=flag(settings.get("required", True)), where=str(draft.reading.mark(at)),
-        ))
+        out.append(
+            Dependency(
+                service=scalar(name),
+                condition=condition,
+                restart=flag(settings.get("restart")),
+                required=flag(settings.get("required", True)),
+                where=str(draft.reading.mark(at)),
+            )
+        )
     return {"depends_on": tuple(out)}
 
 
@@ -181,8 +209,11 @@ def implied(fields: Fields, where: str) -> list[Dependency]:
     """Who shares something with a service, or has a name of its own for it, starts after it. Source: Compose Specification,
     network_mode, ipc, pid, links, volumes_from."""
     written = {d.service for d in fields.get("depends_on", ())}
-    shared = [fields.get(k, "")[8:] for k in ("network_mode", "pid_mode", "ipc_mode", "uts_mode")
-              if fields.get(k, "").startswith("service:")]
+    shared = [
+        fields.get(k, "")[8:]
+        for k in ("network_mode", "pid_mode", "ipc_mode", "uts_mode")
+        if fields.get(k, "").startswith("service:")
+    ]
     wanted = dict.fromkeys((*shared, *(target for _, target in fields.get("links", ()))), True)
     for donor in fields.get("volumes_from", ()):
         if not donor.startswith("container:"):
@@ -190,8 +221,12 @@ def implied(fields: Fields, where: str) -> list[Dependency]:
     return [Dependency(service=n, restart=again, where=where) for n, again in wanted.items() if n not in written]
 
 
-_RATES = {"device_read_bps": "read_bps", "device_write_bps": "write_bps", "device_read_iops": "read_iops",
-          "device_write_iops": "write_iops"}
+_RATES = {
+    "device_read_bps": "read_bps",
+    "device_write_bps": "write_bps",
+    "device_read_iops": "read_iops",
+    "device_write_iops": "write_iops",
+}
 
 
 def blkio_config(draft: ServiceContext, value: Any, path: Path_) -> Fields:
@@ -230,8 +265,7 @@ def pre_start(draft: ServiceContext, value: Any, path: Path_) -> Fields:
         body = draft.reading.mapping(item, at)
         words = command_line("command")(draft, body.get("command"), (*at, "command")).get("command") or ()
         image = scalar(body.get("image"))
-        out.append(StartHook(
-            hook=_hook(draft, body, words), image="" if image == scalar(draft.body.get("image")) else image))
+        out.append(StartHook(hook=_hook(draft, body, words), image="" if image == scalar(draft.body.get("image")) else image))
     return {"pre_start": tuple(out)}
 
 
@@ -312,10 +346,16 @@ def develop(draft: ServiceContext, value: Any, path: Path_) -> Fields:
             continue
         found = hooks("hook")(draft, [rule["exec"]], (*at, "exec"))["hook"] if rule.get("exec") else ()
         lists = {k: words(k)(draft, rule[k], (*at, k))[k] for k in ("ignore", "include") if k in rule}
-        out.append(WatchRule(
-            path=str(draft.reading.host_path(scalar(rule["path"]))), action=rule["action"], target=scalar(rule.get("target")),
-            command=found[0] if found else None, initial_sync=flag(rule.get("initial_sync")), **lists,
-        ))
+        out.append(
+            WatchRule(
+                path=str(draft.reading.host_path(scalar(rule["path"]))),
+                action=rule["action"],
+                target=scalar(rule.get("target")),
+                command=found[0] if found else None,
+                initial_sync=flag(rule.get("initial_sync")),
+                **lists,
+            )
+        )
     return {"watch": tuple(out)}
 
 
@@ -342,11 +382,16 @@ def hooks(field: str) -> FieldReader:
 
 
 def _hook(draft: ServiceContext, body: dict[str, Any], words: tuple[str, ...]) -> Hook:
-    variables = {k: draft.reading.environment.get(k, "") if v is None else scalar(v)
-                 for k, v in as_mapping(body.get("environment")).items()}
+    variables = {
+        k: draft.reading.environment.get(k, "") if v is None else scalar(v)
+        for k, v in as_mapping(body.get("environment")).items()
+    }
     return Hook(
-        command=words, user=scalar(body.get("user")), privileged=flag(body.get("privileged")),
-        working_dir=scalar(body.get("working_dir")), environment=tuple(sorted(variables.items())),
+        command=words,
+        user=scalar(body.get("user")),
+        privileged=flag(body.get("privileged")),
+        working_dir=scalar(body.get("working_dir")),
+        environment=tuple(sorted(variables.items())),
     )
 
 

@@ -97,7 +97,9 @@ def variables_of(
 # --- extends -----------------------------------------------------------------------------------------------------------
 
 
-def _extends(document: MarkedDocument, below: MarkedDocument | None, path: Path, place: SourceContext, problems: list[Problem]) -> None:
+def _extends(
+    document: MarkedDocument, below: MarkedDocument | None, path: Path, place: SourceContext, problems: list[Problem]
+) -> None:
     """Replace each service that extends another by what both say, in *document* itself."""
     services = document.value.get("services")
     if not isinstance(services, dict):
@@ -205,7 +207,9 @@ def _include(document: MarkedDocument, main: Path, place: SourceContext, problem
     return out
 
 
-def _included(body: dict[str, Any], where: Mark, main: Path, place: SourceContext, problems: list[Problem]) -> MarkedDocument | None:
+def _included(
+    body: dict[str, Any], where: Mark, main: Path, place: SourceContext, problems: list[Problem]
+) -> MarkedDocument | None:
     listed = body["path"] if isinstance(body["path"], list) else [body["path"]]
     paths = [place.directory / Path(str(p)).expanduser() for p in listed]
     chain = (*(place.chain or (main.resolve(),)), paths[0].resolve())
@@ -247,11 +251,14 @@ def _joined(base: MarkedDocument, included: MarkedDocument, where: Mark, problem
         there = dict(value.get(section) or {})
         for name, body in new.items():
             if name in there and there[name] != body:
-                problems.append(Problem(
-                    where=base.mark((section, name)), what=dotted((section, name)),
-                    why=f"is something else in a file included at {where} ({included.mark((section, name))})",
-                    fix="give one of the two another name",
-                ))
+                problems.append(
+                    Problem(
+                        where=base.mark((section, name)),
+                        what=dotted((section, name)),
+                        why=f"is something else in a file included at {where} ({included.mark((section, name))})",
+                        fix="give one of the two another name",
+                    )
+                )
                 continue
             there[name] = body
             marks.update({p: m for p, m in included.marks.items() if p[:2] == (section, name)})
@@ -264,6 +271,7 @@ def _joined(base: MarkedDocument, included: MarkedDocument, where: Mark, problem
 
 def _absolute(document: dict[str, Any], directory: Path) -> None:
     """Make the relative paths of *document* those of *directory*, in place."""
+
     def at(text: Any) -> Any:
         if not isinstance(text, str) or "://" in text or text.startswith(("/", "~", "git@", "service:")):
             return text

@@ -13,8 +13,15 @@ from orchestrator.stackfile.load_context import LoadContext, kind
 from orchestrator.stackfile.marked_document import Path_
 from orchestrator.stackfile.schema import DEFS, FILE, Schema
 
-NAMES = {"object": "a mapping", "array": "a list", "string": "text", "boolean": "true or false", "integer": "a whole number",
-         "number": "a number", "null": "nothing"}
+NAMES = {
+    "object": "a mapping",
+    "array": "a list",
+    "string": "text",
+    "boolean": "true or false",
+    "integer": "a whole number",
+    "number": "a number",
+    "null": "nothing",
+}
 
 
 def check(reading: LoadContext, document: dict[str, Any]) -> None:

@@ -48,14 +48,23 @@ MAX_INFLIGHT = 8  # transactions under way at the same time
 LEASE_S, KEEP_S, SILENT_S = 6, 1.0, 5.0
 FENCE_PREFIX, LEADER = "\0mark/", "\0leader"  # before all keys of ours
 CHANNEL = (
-    ("grpc.keepalive_time_ms", 5000), ("grpc.keepalive_timeout_ms", 3000), ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0), ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2000), ("grpc.max_receive_message_length", 64 << 20),
+    ("grpc.keepalive_time_ms", 5000),
+    ("grpc.keepalive_timeout_ms", 3000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+    ("grpc.max_receive_message_length", 64 << 20),
 )
 NO_TOKEN = ("invalid auth token", "user name is empty", "auth token is not provided", "revision of auth store is old")
 """What etcd says where it wants to know again, or for the first time, who is asking; a token is void once users change."""
-RETRIED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN,
-           grpc.StatusCode.INTERNAL)
+RETRIED = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.UNKNOWN,
+    grpc.StatusCode.INTERNAL,
+)
 
 
 class FencedError(StoreError):
@@ -84,8 +93,15 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
             raise StoreError(f"{url!r} is no store: it is written etcd://host:port,host:port/prefix")
         if bool(cert) != bool(key):
             raise StoreError("--cert and --key go together")
-        return cls(members=members, prefix=parts.path.strip("/") or "pystack", ca=ca, cert=cert, key=key,
-                   user=unquote(user), password=unquote(password))
+        return cls(
+            members=members,
+            prefix=parts.path.strip("/") or "pystack",
+            ca=ca,
+            cert=cert,
+            key=key,
+            user=unquote(user),
+            password=unquote(password),
+        )
 
 
 class EtcdStore:
@@ -115,8 +131,10 @@ class EtcdStore:
                 raise StoreError(f"{error.filename}: {error.strerror}") from error
             credentials = grpc.ssl_channel_credentials(*parts)
         channels = [
-            grpc.aio.secure_channel(m, credentials, options=CHANNEL) if credentials
-            else grpc.aio.insecure_channel(m, options=CHANNEL) for m in address.members
+            grpc.aio.secure_channel(m, credentials, options=CHANNEL)
+            if credentials
+            else grpc.aio.insecure_channel(m, options=CHANNEL)
+            for m in address.members
         ]
         store = cls(address, channels)
         try:
@@ -267,7 +285,7 @@ class EtcdStore:
         return 1
 
     def _entry(self, kv: Any) -> Entry:
-        key = kv.key.decode()[len(self._root):]
+        key = kv.key.decode()[len(self._root) :]
         return Entry(key, kv.value, int(kv.create_revision), int(kv.mod_revision), int(kv.version))
 
     # --- writing -----------------------------------------------------------------------------------------------
@@ -352,9 +370,14 @@ class EtcdStore:
                 await self._log_in()  # a token does not live as long as a watch
             call = method(channel, "Watch", stream=True)(metadata=self._metadata)
             request = MESSAGES["WatchRequest"]()
-            request.create_request.MergeFrom(MESSAGES["WatchCreateRequest"](
-                key=self._key(start), range_end=self._key(end), start_revision=after + 1, progress_notify=True,
-            ))
+            request.create_request.MergeFrom(
+                MESSAGES["WatchCreateRequest"](
+                    key=self._key(start),
+                    range_end=self._key(end),
+                    start_revision=after + 1,
+                    progress_notify=True,
+                )
+            )
             try:
                 await asyncio.wait_for(call.write(request), CALL_S)
                 answer = await asyncio.wait_for(call.read(), CALL_S)  # that it was created
@@ -389,7 +412,7 @@ class EtcdStore:
     def _groups(self, events: Sequence[Any]) -> Sequence[Sequence[KeyChange]]:
         groups: dict[int, list[KeyChange]] = {}
         for event in events:
-            key = event.kv.key.decode()[len(self._root):]
+            key = event.kv.key.decode()[len(self._root) :]
             revision = int(event.kv.mod_revision)
             groups.setdefault(revision, []).append(KeyChange(key, revision, None if event.type == 1 else self._entry(event.kv)))
         return [sorted(group, key=lambda c: c.key) for group in groups.values()]
@@ -446,7 +469,9 @@ class EtcdStore:
         await self._call("UserChangePassword", MESSAGES["AuthUserChangePasswordRequest"](name=name, password=password))
         await self._call("UserGrantRole", MESSAGES["AuthUserGrantRoleRequest"](user=name, role=name))
         ca = Path(self.address.ca).read_text() if self.address.ca else ""
-        return EtcdCredentials(members=self.address.members, prefix=begin.decode(), user=name, password=password, ca=ca, tls=bool(ca))
+        return EtcdCredentials(
+            members=self.address.members, prefix=begin.decode(), user=name, password=password, ca=ca, tls=bool(ca)
+        )
 
     async def revoke_read(self, reader: str) -> None:
         name = f"{self.address.prefix}-{reader}"
@@ -472,8 +497,9 @@ class EtcdStore:
                 if error.code() not in RETRIED:
                     raise _StatusError(error.code(), _words(error, self.address)) from None
                 if time.monotonic() >= until:
-                    raise StoreError(f"etcd at {self.address.members[member]} does not answer: {_words(error, self.address)}") \
-                        from None
+                    raise StoreError(
+                        f"etcd at {self.address.members[member]} does not answer: {_words(error, self.address)}"
+                    ) from None
             self._first = member + 1
             await asyncio.sleep(0.05)
 

@@ -1,7 +1,7 @@
 """Installs and starts an agent over an SSH connection; the node needs no internet, all that is needed is sent over.
 
-    <root>/agent/<version>/    a Python environment with the agent and the packages that it needs, `root` being
-                               PYSTACK_ROOT of the login's environment, or /var/lib/pystack
+<root>/agent/<version>/    a Python environment with the agent and the packages that it needs, `root` being
+                           PYSTACK_ROOT of the login's environment, or /var/lib/pystack
 """
 
 from __future__ import annotations
@@ -89,7 +89,8 @@ async def install_agent(connection: asyncssh.SSHClientConnection, target: str) -
         raise RefusedError(
             f"{target} has Python {found.python or 'not at all'} on {found.machine}: the agent is sent over for Python "
             f"{mine} on {platform.machine()}; install that Python there, or `pip install pystack-orchestrator` and run "
-            "`pystack agent`", 409
+            "`pystack agent`",
+            409,
         )
     await _install(connection, found)
     return found

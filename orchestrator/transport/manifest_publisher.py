@@ -22,11 +22,9 @@ class EtcdManifestPublisher:
         """Write what differs from what lies there, the head last; returns the manifest's digest."""
         there = self._there
         if there is None:
-            there = {e.key[len(self._prefix):]: e.value for e in await self._store.scan(self._prefix)}
+            there = {e.key[len(self._prefix) :]: e.value for e in await self._store.scan(self._prefix)}
         self._there = None  # until it is written as a whole
-        entries = {
-            f"{part}/{entry_key(part, e)}": msgspec.json.encode(e) for part in PARTS for e in getattr(manifest, part)
-        }
+        entries = {f"{part}/{entry_key(part, e)}": msgspec.json.encode(e) for part in PARTS for e in getattr(manifest, part)}
         digest = digest_of(entries)
         bare = msgspec.structs.replace(manifest, **dict.fromkeys(PARTS, ()))
         wanted = {**entries, "head": msgspec.json.encode(ManifestHeader(manifest=bare, digest=digest))}

@@ -59,8 +59,12 @@ async def connect(text: str, host_key: str = "") -> asyncssh.SSHClientConnection
     try:
         return await asyncio.wait_for(
             asyncssh.connect(
-                target.host, keepalive_interval=KEEPALIVE_S, keepalive_count_max=2, password_auth=False,
-                kbdint_auth=False, **options,
+                target.host,
+                keepalive_interval=KEEPALIVE_S,
+                keepalive_count_max=2,
+                password_auth=False,
+                kbdint_auth=False,
+                **options,
             ),
             CONNECT_S,
         )
@@ -69,11 +73,13 @@ async def connect(text: str, host_key: str = "") -> asyncssh.SSHClientConnection
         if host_key:
             raise RefusedError(
                 f"the host key of {text} changed: it was {fingerprint(host_key)}, it is {seen}: somebody may sit in "
-                "between; where the host was made anew, `pystack node rm` it and add it again", 409
+                "between; where the host was made anew, `pystack node rm` it and add it again",
+                409,
             ) from None
         raise RefusedError(
             f"the host key of {text} is not known: it is {seen}: compare it with `ssh-keygen -lf "
-            f"/etc/ssh/ssh_host_ed25519_key.pub` on that host, then add it to known_hosts or pass --host-key {seen}", 409
+            f"/etc/ssh/ssh_host_ed25519_key.pub` on that host, then add it to known_hosts or pass --host-key {seen}",
+            409,
         ) from None
     except asyncssh.PermissionDenied as error:
         raise RefusedError(

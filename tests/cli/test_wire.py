@@ -65,21 +65,33 @@ def test_a_body_is_read_whole_however_it_is_framed_and_asked_for(parts: list[byt
         assert [line.count(b"\n") for line in lines[:-1]] == [1] * (len(lines) - 1)
 
 
-@pytest.mark.parametrize("sent", [
-    b"", b"HTTP/1.1", b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 200 OK\r\nContent-Len", b"HTTP/1.1 2x0 OK\r\n\r\n",
-    b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 1000,
-    b"HTTP/1.1 200 " + b"a" * 99999,
-])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"HTTP/1.1",
+        b"SSH-2.0-OpenSSH\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Len",
+        b"HTTP/1.1 2x0 OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 1000,
+        b"HTTP/1.1 200 " + b"a" * 99999,
+    ],
+)
 def test_what_is_no_answer_is_said_to_be_none(sent: bytes) -> None:
     with pytest.raises(ProtocolError), answer(sent):
         pass
 
 
-@pytest.mark.parametrize("sent", [
-    b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabcd", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcd",
-    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n",
-    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabcd",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcd",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    ],
+)
 def test_a_body_that_is_cut_off_is_no_whole_one(sent: bytes) -> None:
     for read in (Response.read, Response.readline):
         with answer(sent) as (reply, idle):

@@ -38,8 +38,19 @@ def made(folder: Path, entries: list[tuple[str, str, str]] | str, extra: bytes =
 
 
 ADDRESSES = (
-    "--upload-pack=touch {mark}", "-u", "ext::sh -c touch% {mark}", "ssh://-oProxyCommand=touch {mark}/x", "-oProxyCommand=x:y",
-    "fd::7", "", "\0", "https://", "ftp://h/x", "a b", "/x\0y", "file://\n",
+    "--upload-pack=touch {mark}",
+    "-u",
+    "ext::sh -c touch% {mark}",
+    "ssh://-oProxyCommand=touch {mark}/x",
+    "-oProxyCommand=x:y",
+    "fd::7",
+    "",
+    "\0",
+    "https://",
+    "ftp://h/x",
+    "a b",
+    "/x\0y",
+    "file://\n",
 )
 
 
@@ -52,9 +63,19 @@ async def test_what_is_no_address_never_reaches_git(mirror: Mirror, tmp_path: Pa
     assert not mirror.folder.exists()
 
 
-@pytest.mark.parametrize("address", [
-    "https://h/x.git", "http://h:1/x", "ssh://git@h:22/x", "git@h:x/y.git", "h:x", "file:///x/y", "/x/y z", "ssh://git@[::1]/x",
-])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://h/x.git",
+        "http://h:1/x",
+        "ssh://git@h:22/x",
+        "git@h:x/y.git",
+        "h:x",
+        "file:///x/y",
+        "/x/y z",
+        "ssh://git@[::1]/x",
+    ],
+)
 def test_addresses(address: str) -> None:
     git.check(Repo(name="r", url=address))
 
@@ -102,9 +123,7 @@ NAMES = {
 
 
 @pytest.mark.parametrize(("entries", "said"), NAMES.values(), ids=NAMES)
-async def test_names_that_no_tree_may_have(
-    mirror: Mirror, tmp_path: Path, entries: list[tuple[str, str]], said: str
-) -> None:
+async def test_names_that_no_tree_may_have(mirror: Mirror, tmp_path: Path, entries: list[tuple[str, str]], said: str) -> None:
     theirs = Made(tmp_path / "theirs.git")
     blob = theirs.put("blob", b"../../out")
     tree = theirs.tree([("100644", "f", blob)])

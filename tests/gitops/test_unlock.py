@@ -16,8 +16,11 @@ from orchestrator.stackfile.model import Service, Stack, StackContent
 
 pytestmark = pytest.mark.skipif(not shutil.which("age"), reason="age is not installed")
 PLAIN = {
-    "a.yaml": "name: x\nlist:\n    - one\n    - 2\n    - true\n    - 1.5\n", "deep/b.json": '{"password": "p", "number": 7}',
-    "c.env": "KEY=value\nOTHER=two words\n", "d.ini": "[part]\nkey = value\n", "e.bin": "\x00\x01 anything é",
+    "a.yaml": "name: x\nlist:\n    - one\n    - 2\n    - true\n    - 1.5\n",
+    "deep/b.json": '{"password": "p", "number": 7}',
+    "c.env": "KEY=value\nOTHER=two words\n",
+    "d.ini": "[part]\nkey = value\n",
+    "e.bin": "\x00\x01 anything é",
 }
 
 

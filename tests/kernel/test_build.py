@@ -19,14 +19,12 @@ def test_args_target_ignored_files_and_cache(stack: Stack, tmp_path: Path) -> No
     app.mkdir()
     (app / "Dockerfile").write_text(
         "FROM busybox AS base\nARG WORD=none\nCOPY . /app\nRUN echo $WORD > /word\n"
-        "FROM base AS small\nCMD [\"sleep\", \"1000\"]\nFROM base AS last\nCMD [\"false\"]\n"
+        'FROM base AS small\nCMD ["sleep", "1000"]\nFROM base AS last\nCMD ["false"]\n'
     )
     (app / ".dockerignore").write_text("*.secret\n")
     (app / "a.secret").write_text("hidden")
     (app / "a.txt").write_text("seen")
-    text = (
-        "services:\n  a:\n    build: {context: ./app, target: small, args: {WORD: given}}\n    stop_grace_period: 0s\n"
-    )
+    text = "services:\n  a:\n    build: {context: ./app, target: small, args: {WORD: given}}\n    stop_grace_period: 0s\n"
     stack.up(text)
     assert stack.exec("a", "cat", "/word", "/app/a.txt") == "given\nseen"
     assert "a.secret" not in stack.exec("a", "ls", "/app")
@@ -54,8 +52,18 @@ def test_what_a_refused_build_brought_along_does_not_stay(lab: Pystack, tmp_path
     """Secrets travel in the context: they are no longer on the node when the build has ended, however it did."""
     root = Path(lab.environment["PYSTACK_ROOT"])
     (tmp_path / "context.tar").write_bytes(tar_of({f"{BUILD_EXTRAS}/secrets/token": b"hush", "a": b"x"}))
-    said = lab.on("n1", "curl", "-s", "--unix-socket", str(root / "run/docker.sock"), "-X", "POST", "--data-binary",
-                  f"@{tmp_path}/context.tar", "http://node/build")
+    said = lab.on(
+        "n1",
+        "curl",
+        "-s",
+        "--unix-socket",
+        str(root / "run/docker.sock"),
+        "-X",
+        "POST",
+        "--data-binary",
+        f"@{tmp_path}/context.tar",
+        "http://node/build",
+    )
     assert "the build context has no Dockerfile" in said
     assert not list((root / "build").rglob("token"))
 
@@ -70,7 +78,17 @@ def test_a_context_hands_no_file_of_the_host_to_run(linked: str, target: str, la
     }
     (tmp_path / "context.tar").write_bytes(tar_of(files))
     socket = f"{lab.environment['PYSTACK_ROOT']}/run/docker.sock"
-    said = lab.on("n1", "curl", "-s", "--unix-socket", socket, "-X", "POST", "--data-binary",
-                  f"@{tmp_path}/context.tar", "http://node/build")
+    said = lab.on(
+        "n1",
+        "curl",
+        "-s",
+        "--unix-socket",
+        socket,
+        "-X",
+        "POST",
+        "--data-binary",
+        f"@{tmp_path}/context.tar",
+        "http://node/build",
+    )
     assert "is a symbolic link: refused" in said
     assert "of the host" not in said

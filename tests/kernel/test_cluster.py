@@ -84,7 +84,10 @@ def test_what_somebody_deletes_is_healed(stack: Stack) -> None:
     before = stack.pystack.on("n3", "bridge", "fdb", "show", "dev", link).count(" dst ")
     assert before >= 4
     stack.pystack.on(
-        "n3", "sh", "-c", f"for m in $(bridge fdb show dev {link} | grep ' dst ' | cut -d' ' -f1); do "
+        "n3",
+        "sh",
+        "-c",
+        f"for m in $(bridge fdb show dev {link} | grep ' dst ' | cut -d' ' -f1); do "
         f"bridge fdb del $m dev {link} self; bridge fdb del $m dev {link} master; done; nft flush ruleset; "
         "ip neigh flush nud permanent; ip route del 172.18.0.0/24",
     )
@@ -103,6 +106,7 @@ def test_a_partition_ends_and_all_is_as_before(stack: Stack) -> None:
     lab = stack.pystack
     lab("lab", "fault", "--name", lab.lab, "partition", "n1,n2,outside", "n3")
     try:
+
         def down() -> None:
             rows = {r["name"]: r for r in lab.json("node", "ls", "--format", "json")}  # type: ignore[union-attr]
             assert rows["n3"]["state"] == "down"
@@ -155,13 +159,16 @@ services:
 
 
 def test_an_impossible_constraint_starts_nothing(stack: Stack) -> None:
-    done = stack.up("""
+    done = stack.up(
+        """
 services:
   fine: {image: busybox, command: sleep 10000, stop_signal: SIGKILL}
   lost:
     image: busybox
     deploy: {placement: {constraints: ["node.labels.zone == mars"]}}
-""", check=False)
+""",
+        check=False,
+    )
     assert done.returncode == 1
     assert all(node in done.stderr for node in ("n1:", "n2:", "n3:"))
     assert "node.labels.zone == mars" in done.stderr
@@ -323,7 +330,9 @@ services:
         port = probe.getsockname()[1]
     process = subprocess.Popen(
         [sys.executable, "-m", "orchestrator", "port-forward", "-p", stack.name, "quiet", f"{port}:80"],
-        env=stack.pystack.environment, stdout=subprocess.PIPE, text=True,
+        env=stack.pystack.environment,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         assert process.stdout

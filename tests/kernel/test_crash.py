@@ -66,8 +66,12 @@ def retry(lab: Pystack, *words: str) -> subprocess.CompletedProcess[str]:
 def leftovers(lab: Pystack) -> dict[str, list[str]]:
     root = Path(lab.environment["PYSTACK_ROOT"])
     mounts = Path(f"/proc/{lab.pid('n1')}/mounts").read_text().splitlines()
-    links = subprocess.run(["nsenter", "-t", lab.pid("n1"), "-n", "ip", "-o", "link", "show", "type", "veth"],
-                           capture_output=True, text=True, check=True).stdout.splitlines()
+    links = subprocess.run(
+        ["nsenter", "-t", lab.pid("n1"), "-n", "ip", "-o", "link", "show", "type", "veth"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
     groups = lab.on("n1", "sh", "-c", "ls -d /sys/fs/cgroup/pids/pystack*/* /sys/fs/cgroup/pystack*/* 2>/dev/null; true")
     processes = lab.on("n1", "sh", "-c", "pgrep -x 'conmon|crun|runc' ; true")
     return {

@@ -19,13 +19,16 @@ def traces(name: str) -> dict[str, object]:
     """What of the lab, and of the network, can be seen from the host."""
     cgroups = [p for p in Path("/sys/fs/cgroup").glob("*/pystack-lab/*") if p.name == name]
     processes = [
-        p.name for p in Path("/proc").iterdir()
+        p.name
+        for p in Path("/proc").iterdir()
         if p.name.isdigit() and (p / "cmdline").exists() and f"/{name}/".encode() in _read(p / "cmdline")
     ]
     return {
         "links": subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout,
         "mounts": [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if name in line],
-        "cgroups": cgroups, "processes": processes, "files": Path(f"/var/lib/pystack-lab/{name}").exists(),
+        "cgroups": cgroups,
+        "processes": processes,
+        "files": Path(f"/var/lib/pystack-lab/{name}").exists(),
     }
 
 

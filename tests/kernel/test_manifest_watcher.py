@@ -12,8 +12,10 @@ from netplugins.kernel import features
 from tests.conftest import Pystack, Stack, cluster_of, eventually
 
 pytestmark = pytest.mark.kernel
-TEXT = ("services: {a: {image: busybox, command: sleep 1000, stop_signal: SIGKILL, deploy: {replicas: 3}, "
-        "environment: {V: '%s'}}}\n")
+TEXT = (
+    "services: {a: {image: busybox, command: sleep 1000, stop_signal: SIGKILL, deploy: {replicas: 3}, "
+    "environment: {V: '%s'}}}\n"
+)
 NO_SSH = "add table inet t; add chain inet t c { type filter hook input priority -10; }; add rule inet t c tcp dport 22 drop"
 
 
@@ -44,7 +46,10 @@ def ask(cluster: Pystack, user: dict[str, str], *words: str) -> str:
 
 def test_a_stack_runs_on_nodes_that_read_it_themselves(stack: Stack, cluster: Pystack) -> None:
     assert {r["name"]: r["transport"] for r in cluster.json("node", "ls", "--format", "json")} == {  # type: ignore[attr-defined]
-        "n1": "ssh", "n2": "etcd", "n3": "etcd"}
+        "n1": "ssh",
+        "n2": "etcd",
+        "n3": "etcd",
+    }
     stack.up(TEXT % "one")
     assert {r["node"] for r in stack.ps().values()} == {"n1", "n2", "n3"}
     stack.up(TEXT % "two")
@@ -79,6 +84,7 @@ def test_what_changes_reaches_a_node_that_no_server_reaches(stack: Stack, cluste
     name = next(task for task, row in stack.ps().items() if row["node"] == "n3")
     cluster.on("n3", "nft", NO_SSH)
     try:
+
         def lost() -> None:
             rows = {r["name"]: r["state"] for r in cluster.json("node", "ls", "--format", "json")}  # type: ignore[attr-defined]
             assert rows["n3"] == "down"

@@ -125,7 +125,7 @@ RAW = {
     "no HTTP": b"\0\1\2\3\r\n\r\n",
     "chunks of no size": b"POST /volumes/create HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n",
     "what is not compressed": b"POST /volumes/create HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Encoding: gzip\r\n"
-                              b"Content-Length: 2\r\n\r\n{}",
+    b"Content-Length: 2\r\n\r\n{}",
 }
 
 

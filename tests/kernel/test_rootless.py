@@ -65,14 +65,35 @@ class User:
 
     def __call__(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         environment = {
-            "HOME": str(self.home), "XDG_RUNTIME_DIR": f"{self.home}/run", "USER": "ada", "PYTHONPATH": "",
+            "HOME": str(self.home),
+            "XDG_RUNTIME_DIR": f"{self.home}/run",
+            "USER": "ada",
+            "PYTHONPATH": "",
             "PATH": f"{self.home.parent}/venv/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
         }
-        join = ["sh", "-c", f"echo $$ > {GROUPS}/ada/session/cgroup.procs; exec \"$@\"", "-"] if DELEGATED else []
+        join = ["sh", "-c", f'echo $$ > {GROUPS}/ada/session/cgroup.procs; exec "$@"', "-"] if DELEGATED else []
         done = subprocess.run(
-            [*join, "nsenter", "-t", str(self.machine), "-m", "-n", "-p", f"--wd={self.home}", "setpriv", f"--reuid={USER}",
-             f"--regid={USER}", "--clear-groups", "--", *words],
-            env=environment, capture_output=True, text=True, timeout=90 * PATIENCE, check=False,
+            [
+                *join,
+                "nsenter",
+                "-t",
+                str(self.machine),
+                "-m",
+                "-n",
+                "-p",
+                f"--wd={self.home}",
+                "setpriv",
+                f"--reuid={USER}",
+                f"--regid={USER}",
+                "--clear-groups",
+                "--",
+                *words,
+            ],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=90 * PATIENCE,
+            check=False,
         )
         assert "Traceback" not in done.stderr, done.stderr
         assert not check or done.returncode == 0, f"{words}: {done.returncode}\n{done.stdout}{done.stderr}"
@@ -122,9 +143,24 @@ def ada() -> Iterator[User]:
             for file in (group, group / "cgroup.procs", group / "cgroup.subtree_control"):
                 os.chown(file, USER, USER)
     machine = subprocess.Popen(
-        ["unshare", "-m", "-n", "-p", "--fork", "--kill-child", "--mount-proc", "bash", "-c", MACHINE, "-", str(place),
-         str(Path(__file__).parents[2]), site],
-        stdout=subprocess.PIPE, text=True,
+        [
+            "unshare",
+            "-m",
+            "-n",
+            "-p",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            "bash",
+            "-c",
+            MACHINE,
+            "-",
+            str(place),
+            str(Path(__file__).parents[2]),
+            site,
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         assert machine.stdout
@@ -246,5 +282,3 @@ def test_all_that_is_missing_is_said_at_once(ada: User) -> None:
     finally:
         for file, text in zip(files, before, strict=True):
             Path(file).write_text(text)
-
-

@@ -21,8 +21,10 @@ ONE = f"services:\n  a:\n    image: busybox\n    {SLEEP}\n"
 
 
 def test_top_stats_and_port(stack: Stack) -> None:
-    stack.up("services:\n  a:\n    image: busybox\n    command: sh -c 'while :; do :; done'\n    stop_grace_period: 0s\n"
-             "    cpus: 0.25\n    mem_limit: 64m\n    pids_limit: 20\n    ports: ['8087:80/tcp']\n")
+    stack.up(
+        "services:\n  a:\n    image: busybox\n    command: sh -c 'while :; do :; done'\n    stop_grace_period: 0s\n"
+        "    cpus: 0.25\n    mem_limit: 64m\n    pids_limit: 20\n    ports: ['8087:80/tcp']\n"
+    )
     rows = json.loads(stack.run("top", "--format", "json").stdout)
     assert [row["cmd"] for row in rows] == ["sh -c while :; do :; done"]
     (usage,) = json.loads(stack.run("stats", "--format", "json").stdout)
@@ -52,10 +54,18 @@ def test_kill_pause_wait_and_rm(stack: Stack) -> None:
     assert "no stopped tasks" in stack.run("rm", "-f").stderr
 
 
-@pytest.mark.parametrize(("verb", "left"), [
-    ("stop", "exited"), ("restart", "running"), ("kill", "exited"), ("kill --signal SIGTERM", "running"), ("rm -f -s", ""),
-    ("up --force-recreate", "running"), ("down", ""),
-])
+@pytest.mark.parametrize(
+    ("verb", "left"),
+    [
+        ("stop", "exited"),
+        ("restart", "running"),
+        ("kill", "exited"),
+        ("kill --signal SIGTERM", "running"),
+        ("rm -f -s", ""),
+        ("up --force-recreate", "running"),
+        ("down", ""),
+    ],
+)
 def test_what_is_paused_can_be_ended(stack: Stack, verb: str, left: str) -> None:
     """cgroup v1 keeps even SIGKILL from a frozen process: it has to run to end."""
     stack.up(ONE)
@@ -138,8 +148,19 @@ def test_run_has_the_services_networks_and_volumes_and_passes_streams_on(stack: 
     )
     assert stack.run("run", "--rm", "-T", "job", "wget", "-qO-", "http://web/").stdout == "it works\n"
     assert sorted(stack.ps()) == ["web-1"]
-    done = stack.run("run", "--rm", "-T", "-e", "MORE=two", "job", "sh", "-c", "cat > /data/in; echo $WORD $MORE; exit 4",
-                     stdin="from here\n", check=False)
+    done = stack.run(
+        "run",
+        "--rm",
+        "-T",
+        "-e",
+        "MORE=two",
+        "job",
+        "sh",
+        "-c",
+        "cat > /data/in; echo $WORD $MORE; exit 4",
+        stdin="from here\n",
+        check=False,
+    )
     assert (done.returncode, done.stdout) == (4, "one two\n")
     assert stack.run("run", "--rm", "-T", "--no-deps", "job", "cat", "/data/in").stdout == "from here\n"
     assert stack.run("run", "--rm", "-T", "job", check=False).returncode == 1

@@ -39,9 +39,23 @@ def watching(stack: Stack, *options: str) -> Iterator[list[str]]:
     """`pystack watch` in the background; the lines that it said so far."""
     process = subprocess.Popen(
         # who runs the tests in the background may have SIGINT ignored, and children inherit that
-        ["env", "--default-signal=INT", sys.executable, "-m", "orchestrator", "-f", str(stack.file), "watch",
-         "-p", stack.name, *options],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=stack.pystack.environment,
+        [
+            "env",
+            "--default-signal=INT",
+            sys.executable,
+            "-m",
+            "orchestrator",
+            "-f",
+            str(stack.file),
+            "watch",
+            "-p",
+            stack.name,
+            *options,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=stack.pystack.environment,
     )
     said: list[str] = []
 
@@ -113,9 +127,11 @@ def _restarted(stack: Stack, before: dict[str, dict[str, object]]) -> None:
 
 
 def test_a_rebuild_replaces_exactly_its_service(stack: Stack, folder: Path) -> None:
-    (folder / "Dockerfile").write_text("FROM busybox\nCOPY src/a.txt /a.txt\nCMD [\"sleep\", \"1000\"]\n")
-    stack.write("services:\n  web: {build: ., stop_signal: SIGKILL, develop: {watch: [{path: src, action: rebuild}]}}\n"
-                "  other: {image: busybox, command: [sleep, '1000'], stop_signal: SIGKILL}\n")
+    (folder / "Dockerfile").write_text('FROM busybox\nCOPY src/a.txt /a.txt\nCMD ["sleep", "1000"]\n')
+    stack.write(
+        "services:\n  web: {build: ., stop_signal: SIGKILL, develop: {watch: [{path: src, action: rebuild}]}}\n"
+        "  other: {image: busybox, command: [sleep, '1000'], stop_signal: SIGKILL}\n"
+    )
     with watching(stack):
         other = stack.ps()["other-1"]["id"]
         (folder / "src/a.txt").write_text("rebuilt")
@@ -127,10 +143,15 @@ def _says(stack: Stack, text: str) -> None:
     assert stack.run("exec", "-T", "web", "cat", "/a.txt", check=False).stdout == text
 
 
-@pytest.mark.parametrize(("rule", "why"), [
-    ("{path: nowhere, action: sync, target: /x}", "nowhere does not exist"), ("{path: src, action: sync}", "sync needs target"),
-    ("{path: src, action: rebuild}", "rebuild needs build:"), ("{path: src, action: sync+exec, target: /x}", "needs exec"),
-])
+@pytest.mark.parametrize(
+    ("rule", "why"),
+    [
+        ("{path: nowhere, action: sync, target: /x}", "nowhere does not exist"),
+        ("{path: src, action: sync}", "sync needs target"),
+        ("{path: src, action: rebuild}", "rebuild needs build:"),
+        ("{path: src, action: sync+exec, target: /x}", "needs exec"),
+    ],
+)
 def test_a_rule_that_cannot_work_is_refused(stack: Stack, folder: Path, rule: str, why: str) -> None:
     del folder
     stack.write(f"services: {{a: {{image: busybox, develop: {{watch: [{rule}]}}}}}}\n")

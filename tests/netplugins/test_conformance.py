@@ -28,10 +28,18 @@ def example(prefix: str) -> Driver:
     return made
 
 
-@pytest.mark.parametrize(("make", "options"), [
-    (BridgeDriver, {}), (OverlayDriver, {}), (MacvlanDriver, {}), (MacvlanDriver, {"parent": "lan0"}),
-    (IpvlanDriver, {"parent": "lan0"}), (example, {}),
-], ids=["bridge", "overlay", "macvlan-alone", "macvlan", "ipvlan", "example"])
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (BridgeDriver, {}),
+        (OverlayDriver, {}),
+        (MacvlanDriver, {}),
+        (MacvlanDriver, {"parent": "lan0"}),
+        (IpvlanDriver, {"parent": "lan0"}),
+        (example, {}),
+    ],
+    ids=["bridge", "overlay", "macvlan-alone", "macvlan", "ipvlan", "example"],
+)
 def test_a_driver_conforms(make: Callable[[str], Driver], options: Mapping[str, str]) -> None:
     if os.geteuid() != 0:
         pytest.skip("network namespaces need root")

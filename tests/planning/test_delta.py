@@ -25,7 +25,9 @@ from agent.manifest import (
 NAMES = st.sampled_from("abcdef")
 MANIFESTS = st.builds(
     Manifest,
-    revision=st.integers(0, 9), node=st.just("n1"), underlay=st.sampled_from(["", "10.0.0.1"]),
+    revision=st.integers(0, 9),
+    node=st.just("n1"),
+    underlay=st.sampled_from(["", "10.0.0.1"]),
     networks=st.lists(st.builds(Network, name=NAMES, internal=st.booleans()), unique_by=lambda n: n.name).map(tuple),
     volumes=st.lists(st.builds(Volume, name=NAMES), unique_by=lambda v: v.name).map(tuple),
     tasks=st.lists(
@@ -37,7 +39,9 @@ MANIFESTS = st.builds(
         unique_by=lambda p: (p.network, p.ipv4),
     ).map(tuple),
     service_addresses=st.lists(
-        st.builds(ServiceAddress, service=NAMES, network=NAMES, backends=st.lists(st.builds(AddressAssignment, name=NAMES)).map(tuple)),
+        st.builds(
+            ServiceAddress, service=NAMES, network=NAMES, backends=st.lists(st.builds(AddressAssignment, name=NAMES)).map(tuple)
+        ),
         unique_by=lambda v: (v.service, v.network),
     ).map(tuple),
 )
@@ -64,11 +68,12 @@ def test_it_is_refused_on_another_base() -> None:
 
 def test_bytes_follow_the_change_and_not_the_network() -> None:
     """One endpoint more, beside a thousand and beside ten."""
+
     def manifest(count: int, serial: str) -> Manifest:
-        peers = tuple(RemoteEndpoint(network="x", underlay=f"10.0.0.{i % 50}", ipv4=f"10.1.{i // 250}.{i % 250}") for i in range(count))
+        peers = tuple(
+            RemoteEndpoint(network="x", underlay=f"10.0.0.{i % 50}", ipv4=f"10.1.{i // 250}.{i % 250}") for i in range(count)
+        )
         return Manifest(serial=serial, remote_endpoints=peers)
 
-    small, large = (
-        len(msgspec.json.encode(diff(manifest(n, "1"), manifest(n + 1, "2")))) for n in (10, 1000)
-    )
+    small, large = (len(msgspec.json.encode(diff(manifest(n, "1"), manifest(n + 1, "2")))) for n in (10, 1000))
     assert abs(large - small) < 10

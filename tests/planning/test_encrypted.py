@@ -27,8 +27,9 @@ def node(number: str, *features: str) -> Node:
 
 STACK = Stack(
     name="s",
-    services=(Service(name="w", replicas=4, where="f:1", container=Container(
-        image="x", attachments=(Attachment(network="s_net"),))),),
+    services=(
+        Service(name="w", replicas=4, where="f:1", container=Container(image="x", attachments=(Attachment(network="s_net"),))),
+    ),
     networks=(StackNetwork(key="net", name="s_net", driver="overlay", options=(("encrypted", ""),)),),
 )
 
@@ -72,7 +73,10 @@ def test_addresses_follow_from_keys() -> None:
 
 def test_what_is_described_stays_in_the_tunnel() -> None:
     tunnel = WireguardDevice(name="pswg", private_key="/k", address=address_of(KEYS["1"]), port=51871, mtu=1440)
-    remotes = (RemoteEndpoint(underlay=address_of(KEYS["2"]), ipv4="172.18.0.9"), RemoteEndpoint(underlay="", ipv4="172.18.0.10"))
+    remotes = (
+        RemoteEndpoint(underlay=address_of(KEYS["2"]), ipv4="172.18.0.9"),
+        RemoteEndpoint(underlay="", ipv4="172.18.0.10"),
+    )
     network = Network(
         name="n", link="psb1", driver="overlay", vni=4096, underlay=tunnel.address, remotes=remotes, tunnel=tunnel
     )
@@ -84,8 +88,16 @@ def test_what_is_described_stays_in_the_tunnel() -> None:
     (vxlan,) = (o for o in description.objects if isinstance(o, Vxlan))
     assert (vxlan.local, vxlan.mtu) == (tunnel.address, 1370)
     assert tunnel in description.objects
-    assert description.fdb == frozenset({FdbEntry(
-        bridge="psb1", vxlan=vxlan.name, mac="02:42:ac:12:00:09", underlay=address_of(KEYS["2"]), addresses=("172.18.0.9",)
-    )})
+    assert description.fdb == frozenset(
+        {
+            FdbEntry(
+                bridge="psb1",
+                vxlan=vxlan.name,
+                mac="02:42:ac:12:00:09",
+                underlay=address_of(KEYS["2"]),
+                addresses=("172.18.0.9",),
+            )
+        }
+    )
     rules = render("t", [description.firewall], [], nodes=Nodes(peers=frozenset({"10.9.0.2"}), tunnel=tunnel)).whole(1)
     assert f'udp dport 4789 ip6 daddr {tunnel.address} iifname != "pswg" drop' in rules

@@ -21,14 +21,23 @@ def stack_of(*replicas: int) -> Stack:
     return Stack(
         name="s",
         services=tuple(
-            Service(name=f"w{n}", container=Container(image="x", attachments=(Attachment(network="s_lan"),)), replicas=count,
-                    where=f"w{n}")
+            Service(
+                name=f"w{n}",
+                container=Container(image="x", attachments=(Attachment(network="s_lan"),)),
+                replicas=count,
+                where=f"w{n}",
+            )
             for n, count in enumerate(replicas)
         ),
-        networks=(StackNetwork(
-            key="lan", name="s_lan", driver="macvlan", options=(("parent", "eth0"),),
-            subnets=(Subnet(cidr="192.168.7.0/24", ip_range="192.168.7.0/26", reserved=("192.168.7.9",)),),
-        ),),
+        networks=(
+            StackNetwork(
+                key="lan",
+                name="s_lan",
+                driver="macvlan",
+                options=(("parent", "eth0"),),
+                subnets=(Subnet(cidr="192.168.7.0/24", ip_range="192.168.7.0/26", reserved=("192.168.7.9",)),),
+            ),
+        ),
     )
 
 

@@ -41,16 +41,21 @@ def applied(new: Stack, current: State = State()) -> State:
 CASES = {
     "what is there needs no step": (stack(service("web")), stack(service("web")), []),
     "a new image replaces the task and leaves the network alone": (
-        stack(service("web", "a")), stack(service("web", "b")),
-        ["replace task t-web-1: image changed from 'a' to 'b'"]),
+        stack(service("web", "a")),
+        stack(service("web", "b")),
+        ["replace task t-web-1: image changed from 'a' to 'b'"],
+    ),
     "a further replica keeps the first": (
-        stack(service("web")), stack(service("web", replicas=2)), ["create task t-web-2: not there yet"]),
-    "one replica fewer": (
-        stack(service("web", replicas=2)), stack(service("web")), ["remove task t-web-2: one replica fewer"]),
+        stack(service("web")),
+        stack(service("web", replicas=2)),
+        ["create task t-web-2: not there yet"],
+    ),
+    "one replica fewer": (stack(service("web", replicas=2)), stack(service("web")), ["remove task t-web-2: one replica fewer"]),
     "a service that waits with restart: true goes along": (
         stack(service("db"), service("web", depends_on=(Dependency(service="db", restart=True),))),
         stack(service("db", "b"), service("web", depends_on=(Dependency(service="db", restart=True),))),
-        ["replace task t-db-1: image changed from 'a' to 'b'", "update task t-web-1: restarts with db"]),
+        ["replace task t-db-1: image changed from 'a' to 'b'", "update task t-web-1: restarts with db"],
+    ),
 }
 
 
@@ -75,8 +80,14 @@ def stacks(draw: st.DrawFn) -> Stack:
     made = []
     for number, name in enumerate(names):
         needs = draw(st.sets(st.sampled_from(names[:number]))) if number else set()
-        made.append(service(name, draw(NAMES), replicas=draw(st.integers(1, 3)),
-                            depends_on=tuple(Dependency(service=n) for n in sorted(needs))))
+        made.append(
+            service(
+                name,
+                draw(NAMES),
+                replicas=draw(st.integers(1, 3)),
+                depends_on=tuple(Dependency(service=n) for n in sorted(needs)),
+            )
+        )
     return stack(*made)
 
 

@@ -15,8 +15,11 @@ from orchestrator.server.rolling_update import UpdateOutcome, update
 from orchestrator.stackfile.model import Service, UpdateConfig
 
 CONFIGS = st.builds(
-    UpdateConfig, parallelism=st.integers(0, 4), failure_action=st.sampled_from(["pause", "continue", "rollback"]),
-    max_failure_ratio=st.sampled_from([0.0, 0.3, 0.5, 1.0]), order=st.sampled_from(["stop-first", "start-first"]),
+    UpdateConfig,
+    parallelism=st.integers(0, 4),
+    failure_action=st.sampled_from(["pause", "continue", "rollback"]),
+    max_failure_ratio=st.sampled_from([0.0, 0.3, 0.5, 1.0]),
+    order=st.sampled_from(["stop-first", "start-first"]),
 )
 
 
@@ -96,4 +99,5 @@ def test_what_an_update_leaves(pace: UpdateConfig, count: int, broken: frozenset
     elif not pace.max_failure_ratio and pace.failure_action == "pause" and outcome.reasons:
         # nobody was exchanged after the first failure was seen
         assert sum(n in images and images[n] == "new" and t.index in broken for n, t in model.there.items()) <= (
-            pace.parallelism or count)
+            pace.parallelism or count
+        )

@@ -34,7 +34,11 @@ async def same_as_stored(state: ClusterState) -> bool:
     again = ClusterState(state.store)
     await again.load()
     return (again.tasks, again.networks, again.stacks, again.volumes) == (
-        state.tasks, state.networks, state.stacks, state.volumes)
+        state.tasks,
+        state.networks,
+        state.stacks,
+        state.volumes,
+    )
 
 
 async def test_a_task_that_moves_has_one_key(state: ClusterState) -> None:

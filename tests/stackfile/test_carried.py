@@ -49,10 +49,20 @@ def test_a_folder_that_is_read_only_goes_file_by_file(folder: Path) -> None:
     assert {c.content for c in changed.contents} == {b"1", b"22"}
 
 
-@pytest.mark.parametrize("mount", [
-    "./etc:/etc/app", "./large:/large", "./many:/many:ro", "./linked:/linked:ro", "./out:/out", "./missing:/missing",
-    "/etc/hosts:/h", "named:/n", ".:/all:ro",
-])
+@pytest.mark.parametrize(
+    "mount",
+    [
+        "./etc:/etc/app",
+        "./large:/large",
+        "./many:/many:ro",
+        "./linked:/linked:ro",
+        "./out:/out",
+        "./missing:/missing",
+        "/etc/hosts:/h",
+        "named:/n",
+        ".:/all:ro",
+    ],
+)
 def test_what_cannot_be_taken_stays_as_it_is(folder: Path, mount: str) -> None:
     if mount.startswith("named"):
         (folder / "stack.yml").write_text("services: {a: {image: i, volumes: ['named:/n']}}\nvolumes: {named: {}}\n")

@@ -51,8 +51,11 @@ def test_the_reference_loader_agrees(case: dict[str, Any], tmp_path: Path, monke
             files.append(str(there.get(file) or shutil.copy(LOADER / file, base / f"case{number}-{Path(file).name}")))
     given = case["options"] or {}
     options = Options(
-        files=tuple(files), project_name=given.get("ProjectName") or "", project_directory=str(base),
-        profiles=tuple(given.get("Profiles") or ()), consistency=not given.get("SkipConsistencyCheck", False),
+        files=tuple(files),
+        project_name=given.get("ProjectName") or "",
+        project_directory=str(base),
+        profiles=tuple(given.get("Profiles") or ()),
+        consistency=not given.get("SkipConsistencyCheck", False),
     )
     monkeypatch.chdir(base)
     if case["expected"] == "ok":
@@ -98,18 +101,24 @@ def test_files_merge_as_the_specification_says(case: dict[str, Any]) -> None:
 
 def check_normal(case: dict[str, Any]) -> None:
     """Names, defaults and dependencies that follow from others are written out."""
-    found = load(Options(files=tuple(str(LOADER / f) for f in case["files"]), consistency=False, project_name="myproject"),
-                 case["environment"])
+    found = load(
+        Options(files=tuple(str(LOADER / f) for f in case["files"]), consistency=False, project_name="myproject"),
+        case["environment"],
+    )
     want = yaml.safe_load((LOADER / case["want"]).read_text())
     text = json.dumps(canonicalize(found)).replace(str(found.directory), ".").replace("myproject", "myProject")
     assert plain(json.loads(text)) == plain(want)
 
 
 def real_stacks() -> list[Any]:
-    found = sorted(p for folder in ("awesome-compose", "voting-app", "conformance-tests")
-                   for p in (CORPORA / folder).rglob("*compose*.y*ml"))
+    found = sorted(
+        p
+        for folder in ("awesome-compose", "voting-app", "conformance-tests")
+        for p in (CORPORA / folder).rglob("*compose*.y*ml")
+    )
     return [pytest.param(p, id=str(p.relative_to(CORPORA))) for p in found] or [
-        pytest.param(None, marks=pytest.mark.skip(reason="the shared corpora are not here"))]
+        pytest.param(None, marks=pytest.mark.skip(reason="the shared corpora are not here"))
+    ]
 
 
 @pytest.mark.parametrize("path", real_stacks())

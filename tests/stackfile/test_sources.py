@@ -30,13 +30,16 @@ def problems(folder: Path, *names: str) -> str:
 
 def test_a_service_extends_one_of_another_folder(tmp_path: Path) -> None:
     """Lists append, scalars are replaced, and relative paths stay those of their file."""
-    write(tmp_path, stack="""
+    write(
+        tmp_path,
+        stack="""
 services:
   web:
     extends: {file: common/base.yml, service: app}
     environment: {LEVEL: debug}
     ports: ["8080:80"]
-""", common__base="""
+""",
+        common__base="""
 services:
   app:
     extends: ground
@@ -46,7 +49,8 @@ services:
     ports: ["8443:443"]
   ground: {image: ground, init: true}
   other: {image: "${NOT_SET:?never asked}"}
-""")
+""",
+    )
     [web] = loaded(tmp_path, "stack").stack.services
     assert web.name == "web"
     assert web.container.image == "ground"
@@ -61,30 +65,42 @@ services:
 def test_services_that_extend_each_other_are_told(tmp_path: Path) -> None:
     write(tmp_path, stack="services:\n  a: {extends: b, image: x}\n  b: {extends: a}\n")
     assert "extend each other" in problems(tmp_path, "stack")
-    write(tmp_path, stack="services: {a: {extends: {file: other.yml, service: b}}}",
-          other="services: {b: {extends: {file: stack.yml, service: a}}}")
+    write(
+        tmp_path,
+        stack="services: {a: {extends: {file: other.yml, service: b}}}",
+        other="services: {b: {extends: {file: stack.yml, service: a}}}",
+    )
     assert "extend each other" in problems(tmp_path, "stack")
 
 
 def test_an_error_in_a_base_has_the_bases_place(tmp_path: Path) -> None:
-    write(tmp_path, stack="services:\n  a:\n    extends: {file: base.yml, service: b}\n",
-          base="services:\n  b:\n    image: x\n    imagee: y\n")
+    write(
+        tmp_path,
+        stack="services:\n  a:\n    extends: {file: base.yml, service: b}\n",
+        base="services:\n  b:\n    image: x\n    imagee: y\n",
+    )
     assert "base.yml:4:5" in problems(tmp_path, "stack")
     write(tmp_path, stack="services:\n  a:\n    extends: {file: base.yml, service: c}\n")
     assert "service 'c' is not there" in problems(tmp_path, "stack")
 
 
 def test_include_has_its_own_folder_and_variables(tmp_path: Path) -> None:
-    write(tmp_path, stack="""
+    write(
+        tmp_path,
+        stack="""
 include:
   - db/stack.yml
   - {path: [cache/a.yml, cache/b.yml], project_directory: ., env_file: cache/own.env}
 services:
   web: {image: web, depends_on: [db, cache]}
-""", db__stack="""
+""",
+        db__stack="""
 services:
   db: {image: "db:${TAG}", volumes: ["./data:/data"]}
-""", cache__a="services: {cache: {image: \"cache:${TAG}\", command: one}}", cache__b="services: {cache: {command: two}}")
+""",
+        cache__a='services: {cache: {image: "cache:${TAG}", command: one}}',
+        cache__b="services: {cache: {command: two}}",
+    )
     (tmp_path / "db/.env").write_text("TAG=16\n")
     (tmp_path / "cache/own.env").write_text("TAG=7\n")
     services = {s.name: s.container for s in loaded(tmp_path, "stack").stack.services}
@@ -108,7 +124,9 @@ def test_include_conflicts_and_circles(tmp_path: Path) -> None:
 
 
 def test_reset_takes_away_and_override_replaces(tmp_path: Path) -> None:
-    write(tmp_path, stack="""
+    write(
+        tmp_path,
+        stack="""
 services:
   a:
     image: x
@@ -116,23 +134,34 @@ services:
     environment: {A: one, B: two}
     dns: [9.9.9.9]
   b: {image: y}
-""", over="""
+""",
+        over="""
 services:
   a:
     ports: !override ["81:81"]
     environment: {A: !reset null}
     dns: !reset []
   b: !reset null
-""")
+""",
+    )
     [a] = loaded(tmp_path, "stack", "over").stack.services
     assert [p.published for p in a.container.ports] == [81]
     assert dict(a.container.environment) == {"B": "two"}
     assert a.container.dns == ()
 
 
-@pytest.mark.parametrize(("text", "value"), [
-    ("yes", "yes"), ("on", "on"), ("22:22", "22:22"), ("true", "true"), ("0o17", "15"), ("1e3", "1000.0"), ("12_000", "12000"),
-])
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("yes", "yes"),
+        ("on", "on"),
+        ("22:22", "22:22"),
+        ("true", "true"),
+        ("0o17", "15"),
+        ("1e3", "1000.0"),
+        ("12_000", "12000"),
+    ],
+)
 def test_scalars_are_those_of_yaml_1_2(tmp_path: Path, text: str, value: str) -> None:
     write(tmp_path, stack=f"services: {{a: {{image: x, environment: {{V: {text}}}}}}}")
     [a] = loaded(tmp_path, "stack").stack.services

@@ -144,5 +144,26 @@ async def test_wrong_certificates_and_nobody_there_are_said(members: Members, tm
 
 
 def another_ca(directory: Path) -> None:
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-                    "-subj", "/CN=another", "-keyout", "k", "-out", "ca.pem"], cwd=directory, check=True, capture_output=True)
+    subprocess.run(
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=another",
+            "-keyout",
+            "k",
+            "-out",
+            "ca.pem",
+        ],
+        cwd=directory,
+        check=True,
+        capture_output=True,
+    )

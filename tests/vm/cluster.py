@@ -70,12 +70,35 @@ class Machine:
     def boot(self) -> None:
         accel = os.environ.get("PYSTACK_VM_ACCEL", "tcg,thread=multi")
         self.process = subprocess.Popen(
-            ["qemu-system-x86_64", "-accel", accel, "-cpu", "max", "-smp", "1", "-m", "1536", "-display", "none",
-             "-monitor", "none", "-kernel", BUILD / "kernel", "-initrd", BUILD / "initrd", "-append",
-             "root=/dev/vda rw console=ttyS0 net.ifnames=0 quiet systemd.show_status=0",
-             "-serial", f"file:{BUILD / self.name}.log", "-drive", f"file={self.disk},format=raw,if=virtio,cache=unsafe",
-             "-netdev", f"tap,id=n,ifname=tap{self.number},script=no,downscript=no",
-             "-device", f"virtio-net-pci,netdev=n,mac=02:77:00:00:00:{self.number:02x}"],
+            [
+                "qemu-system-x86_64",
+                "-accel",
+                accel,
+                "-cpu",
+                "max",
+                "-smp",
+                "1",
+                "-m",
+                "1536",
+                "-display",
+                "none",
+                "-monitor",
+                "none",
+                "-kernel",
+                BUILD / "kernel",
+                "-initrd",
+                BUILD / "initrd",
+                "-append",
+                "root=/dev/vda rw console=ttyS0 net.ifnames=0 quiet systemd.show_status=0",
+                "-serial",
+                f"file:{BUILD / self.name}.log",
+                "-drive",
+                f"file={self.disk},format=raw,if=virtio,cache=unsafe",
+                "-netdev",
+                f"tap,id=n,ifname=tap{self.number},script=no,downscript=no",
+                "-device",
+                f"virtio-net-pci,netdev=n,mac=02:77:00:00:00:{self.number:02x}",
+            ],
             stdin=subprocess.DEVNULL,
         )
 
@@ -87,9 +110,28 @@ class Machine:
 
     def run(self, command: str, *, check: bool = True, stdin: str = "", within_s: float = 180) -> str:
         done = subprocess.run(
-            ["ssh", "-F", "none", "-i", self.folder / "key", "-o", f"UserKnownHostsFile={self.folder / 'known'}",
-             "-o", "ConnectTimeout=10", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR", f"root@{self.address}", command],
-            input=stdin, capture_output=True, text=True, timeout=within_s, check=False,
+            [
+                "ssh",
+                "-F",
+                "none",
+                "-i",
+                self.folder / "key",
+                "-o",
+                f"UserKnownHostsFile={self.folder / 'known'}",
+                "-o",
+                "ConnectTimeout=10",
+                "-o",
+                "BatchMode=yes",
+                "-o",
+                "LogLevel=ERROR",
+                f"root@{self.address}",
+                command,
+            ],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=within_s,
+            check=False,
         )
         if check and done.returncode:
             raise AssertionError(f"{self.name}: {command}: {done.returncode}\n{done.stdout}{done.stderr}")
@@ -125,7 +167,8 @@ def prepare(folder: Path) -> list[Machine]:
         subprocess.run(["tar", "-C", root, "-xf", BUILD / "base.tar"], check=True)
         (root / "etc/hostname").write_text(f"{machine.name}\n")
         (root / "etc/systemd/network/lan.network").write_text(
-            f"[Match]\nName=eth0\n[Network]\nAddress={machine.address}/24\nGateway={NET}.{HOST}\n")
+            f"[Match]\nName=eth0\n[Network]\nAddress={machine.address}/24\nGateway={NET}.{HOST}\n"
+        )
         wanted = root / "etc/systemd/system/multi-user.target.wants"
         wanted.mkdir(exist_ok=True)
         (wanted / "systemd-networkd.service").symlink_to("/lib/systemd/system/systemd-networkd.service")

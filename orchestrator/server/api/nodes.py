@@ -46,15 +46,27 @@ def _node_row(plane: ControlPlane, name: str) -> dict[str, Any]:
     node = member.node
     tasks = [t for t in plane.state.tasks.values() if t.node == node.name]
     cpus, memory = plane.inputs.reserved(tasks)
-    return row(NodeRow(
-        name=node.name, id=node.id, address=node.target or "local", underlay=node.underlay, mtu=node.mtu,
-        state="ready" if member.ready else "down", availability=node.availability, labels=dict(node.labels),
-        devices=list(node.facts.devices),
-        taints=list(node.taints),
-        capacity={"cpus": node.facts.cpus, "memory": node.facts.memory}, reserved={"cpus": cpus, "memory": memory},
-        tasks=len(tasks), version=node.facts.version, platform=f"{node.facts.os}/{node.facts.arch}", error=member.problem,
-        transport=node.transport,
-    ))
+    return row(
+        NodeRow(
+            name=node.name,
+            id=node.id,
+            address=node.target or "local",
+            underlay=node.underlay,
+            mtu=node.mtu,
+            state="ready" if member.ready else "down",
+            availability=node.availability,
+            labels=dict(node.labels),
+            devices=list(node.facts.devices),
+            taints=list(node.taints),
+            capacity={"cpus": node.facts.cpus, "memory": node.facts.memory},
+            reserved={"cpus": cpus, "memory": memory},
+            tasks=len(tasks),
+            version=node.facts.version,
+            platform=f"{node.facts.os}/{node.facts.arch}",
+            error=member.problem,
+            transport=node.transport,
+        )
+    )
 
 
 async def list_nodes(request: web.Request) -> web.Response:
@@ -87,8 +99,9 @@ async def drain_node(request: web.Request) -> web.StreamResponse:
     """Drain a node: move its tasks to others. A stream of events."""
     plane, name = request.app[PLANE], request.match_info["node"]
     plane.cluster.get(name)
-    return await stream(request, lambda emit: drain.drain(
-        plane.state, plane.cluster, plane.executor, plane.migrator, name, emit))
+    return await stream(
+        request, lambda emit: drain.drain(plane.state, plane.cluster, plane.executor, plane.migrator, name, emit)
+    )
 
 
 async def taint_node(request: web.Request) -> web.StreamResponse:

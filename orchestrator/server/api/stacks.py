@@ -105,10 +105,16 @@ async def list_stacks(request: web.Request) -> web.Response:
     for name, record in sorted(plane.state.stacks.items()):
         tasks = plane.state.of_stack(name).tasks
         states = [s.state for t in tasks if (s := plane.statuses.by_task.get(t.name))]
-        rows.append(StackRow(
-            stack=name, revision=record.revision, running=states.count("running"), wanted=len(tasks),
-            nodes=len({t.node for t in tasks}), updated=record.updated,
-        ))
+        rows.append(
+            StackRow(
+                stack=name,
+                revision=record.revision,
+                running=states.count("running"),
+                wanted=len(tasks),
+                nodes=len({t.node for t in tasks}),
+                updated=record.updated,
+            )
+        )
     return json_response([row(r) for r in rows])
 
 
@@ -127,21 +133,37 @@ async def list_tasks(request: web.Request) -> web.Response:
         status = plane.statuses.by_task.get(task.name)
         lost = plane.cluster.unreachable_reason(task.node)
         c = task.container
-        ports = [
-            f"{p.host_ip or '0.0.0.0'}:{p.published}->{p.target}/{p.protocol}" for p in (status.ports if status else ())
-        ]
+        ports = [f"{p.host_ip or '0.0.0.0'}:{p.published}->{p.target}/{p.protocol}" for p in (status.ports if status else ())]
         own = {p.published for p in (status.ports if status else ())}
         ports += [f"*:{p.published}->{p.target}/{p.protocol}" for p in ingress_ports(task) if status and p.published not in own]
-        rows.append(row(TaskRow(
-            task=task.name, service=task.service, index=task.index, stack=name, node=task.node,
-            id=status.container if status else "", image=c.image,
-            state="unknown" if lost else status.state if status else "waiting" if task.desired == "waiting" else "pending",
-            health=status.health if status else "", exit_code=status.exit_code if status else None,
-            restarts=status.restarts if status else 0, ports=ports,
-            addresses={a.network: a.ipv4 or a.ipv6 for a in c.attachments},
-            created=status.created if status else "", started=status.started if status else "",
-            error=lost or (status.error if status else ""),
-        )))
+        rows.append(
+            row(
+                TaskRow(
+                    task=task.name,
+                    service=task.service,
+                    index=task.index,
+                    stack=name,
+                    node=task.node,
+                    id=status.container if status else "",
+                    image=c.image,
+                    state="unknown"
+                    if lost
+                    else status.state
+                    if status
+                    else "waiting"
+                    if task.desired == "waiting"
+                    else "pending",
+                    health=status.health if status else "",
+                    exit_code=status.exit_code if status else None,
+                    restarts=status.restarts if status else 0,
+                    ports=ports,
+                    addresses={a.network: a.ipv4 or a.ipv6 for a in c.attachments},
+                    created=status.created if status else "",
+                    started=status.started if status else "",
+                    error=lost or (status.error if status else ""),
+                )
+            )
+        )
     return json_response(rows)
 
 
@@ -169,21 +191,30 @@ async def history(request: web.Request) -> web.Response:
     """The revisions of a stack."""
     plane, name = request.app[PLANE], request.match_info["stack"]
     present = plane.state.stacks[name].revision if name in plane.state.stacks else 0
-    return json_response([
-        row(RevisionRow(
-            revision=r.revision, updated=r.updated, user=r.user, message=r.message,
-            services=[s.name for s in r.stack.services], current=r.revision == present,
-        ))
-        for r in await plane.state.history(name)
-    ])
+    return json_response(
+        [
+            row(
+                RevisionRow(
+                    revision=r.revision,
+                    updated=r.updated,
+                    user=r.user,
+                    message=r.message,
+                    services=[s.name for s in r.stack.services],
+                    current=r.revision == present,
+                )
+            )
+            for r in await plane.state.history(name)
+        ]
+    )
 
 
 async def rollback(request: web.Request) -> web.StreamResponse:
     """Apply an earlier revision again; a stream of events."""
     body = msgspec.json.decode(await request.read() or b"{}", type=RollbackRequest)
     plane, name = request.app[PLANE], request.match_info["stack"]
-    return await stream(request, lambda emit: revisions.rollback(
-        plane.state, plane.executor, name, body.revision, body.options, emit))
+    return await stream(
+        request, lambda emit: revisions.rollback(plane.state, plane.executor, name, body.revision, body.options, emit)
+    )
 
 
 async def plan_rollback(request: web.Request) -> web.Response:
@@ -213,16 +244,21 @@ async def act(request: web.Request) -> web.StreamResponse:
     body = msgspec.json.decode(await request.read() or b"{}", type=ActRequest)
     name, verb = request.match_info["stack"], request.match_info["verb"]
     request.app[PLANE].state.get_stack(name)
-    return await stream(request, lambda emit: lifecycle.change_desired_state(
-        request.app[PLANE].dispatcher, name, verb, body.services, emit, timeout_s=body.timeout_s))
+    return await stream(
+        request,
+        lambda emit: lifecycle.change_desired_state(
+            request.app[PLANE].dispatcher, name, verb, body.services, emit, timeout_s=body.timeout_s
+        ),
+    )
 
 
 async def create_oneoff(request: web.Request) -> web.Response:
     """Give a one-off container a node and addresses; the answer is its Task."""
     body = msgspec.json.decode(await request.read(), type=OneoffRequest)
     plane, stack = request.app[PLANE], request.match_info["stack"]
-    return json_response(await oneoff.create_oneoff(
-        plane.dispatcher, plane.images, plane.inputs, stack, body.service, body.name, body.container))
+    return json_response(
+        await oneoff.create_oneoff(plane.dispatcher, plane.images, plane.inputs, stack, body.service, body.name, body.container)
+    )
 
 
 async def delete_oneoff(request: web.Request) -> web.Response:
