@@ -16,17 +16,15 @@ import logging
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import aiohttp
 import msgspec
 
 from agent import files
+from agent.contract.manifest import ENTRY_TYPES, EtcdCredentials, Manifest, ManifestHeader, digest_of
 from agent.errors import AgentError, ConflictError
-from agent.manifest import PARTS, EtcdCredentials, Manifest, ManifestHeader, digest_of
 
-ENTRY_TYPES: dict[str, Any] = {f.name: get_args(f.type)[0] for f in msgspec.structs.fields(Manifest) if f.name in PARTS}
-"""The type of an entry, by part."""
 CALL_S, WATCH_TIMEOUT_S, RETRY_DELAY_S, APPLY_TIMEOUT_S = 5.0, 20.0, 0.5, 20.0
 log = logging.getLogger(__name__)
 
@@ -41,7 +39,7 @@ def assembled(entries: Mapping[str, bytes]) -> tuple[str, Manifest] | None:
         return None
     parts = {
         part: tuple(msgspec.json.decode(v, type=ENTRY_TYPES[part]) for k, v in sorted(rest.items()) if k.startswith(f"{part}/"))
-        for part in PARTS
+        for part in ENTRY_TYPES
     }
     return head.digest, msgspec.structs.replace(head.manifest, **parts)
 

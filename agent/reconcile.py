@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import msgspec
 
-from agent.manifest import Task, digest
+from agent.contract.container import digest
+from agent.contract.task import Task
 
 
 class ObservedContainer(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import msgspec
 
+from agent.contract.container import Attachment, Container
+from agent.contract.manifest import Manifest
+from agent.contract.network import Network, Subnet
 from agent.engine.networks import Networks
 from agent.engine.records import Record
-from agent.manifest import Attachment, Container, Manifest, Network, Subnet
 from agent.paths import Paths
 from agent.settings import Settings
 

@@ -10,7 +10,9 @@ import time
 
 import msgspec
 
-from agent.manifest import Container, NodeInfo, Task
+from agent.contract.container import Container
+from agent.contract.status import NodeInfo
+from agent.contract.task import Task
 from bench.rows import Row, row, size
 from orchestrator.placement.greedy import TaskGroup, place
 from orchestrator.placement.node import Node

@@ -15,6 +15,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from agent.api import dial, doctor, manifest, manifest_source, shipping, table, versions, volume_migration
 from agent.api.app_keys import CONVERGER, ENGINE, MANIFEST_WATCHER, VERSION, answer
 from agent.api.table import Handler
+from agent.contract.takeover import Written
 from agent.engine.converge import Converger
 from agent.errors import (
     AgentError,
@@ -26,7 +27,6 @@ from agent.errors import (
     user_message,
 )
 from agent.manifest_watcher import EtcdManifestWatcher
-from agent.takeover import Written
 from agent.trees.extract import quoted
 
 log = logging.getLogger(__name__)

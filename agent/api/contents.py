@@ -17,13 +17,13 @@ from agent import mounts
 from agent.api import checks
 from agent.api.app_keys import ENGINE, answer, body, flag
 from agent.api.instructions import changes as dockerfile_changes
+from agent.contract.container import Container
 from agent.engine.engine import Engine
 from agent.engine.records import Record
 from agent.errors import AgentError, BadRequestError, ConflictError, of_worker
 from agent.images import archive
 from agent.images.reference import parse
 from agent.images.types import HealthConfig, RunConfig
-from agent.manifest import Container
 from agent.trees import process
 
 MOUNT_POINTS = {"/.dockerenv", "/dev", "/proc", "/sys", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/sbin/pystack-init"}

@@ -12,6 +12,7 @@ import msgspec
 
 from agent.api.translate import RATES
 from agent.containers.logs import instant
+from agent.contract.container import Attachment, Container
 from agent.engine import prepare
 from agent.engine.engine import Engine
 from agent.engine.records import Record
@@ -21,7 +22,6 @@ from agent.images.reference import parse
 from agent.images.store import Image
 from agent.images.types import RunConfig
 from agent.isolation import paths
-from agent.manifest import Attachment, Container
 from netplugins.bridge import address_mac
 
 Document = dict[str, Any]

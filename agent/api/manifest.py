@@ -15,12 +15,14 @@ from agent import rootless
 from agent.api.app_keys import CONVERGER, answer, flag, given
 from agent.api.versions import VERSION
 from agent.containers import hardware
+from agent.contract.container import Container
+from agent.contract.manifest import Delta, Manifest, apply_delta
+from agent.contract.sealing import known_key, make_key
+from agent.contract.status import NodeInfo, TaskStatus
 from agent.engine.networks import DEFAULT_MTU, addresses_of_host, mtu_of
 from agent.engine.records import Record
 from agent.errors import BadRequestError, ConflictError
 from agent.images.pull import architecture
-from agent.manifest import Container, Delta, Manifest, NodeInfo, TaskStatus, apply_delta
-from agent.sealing import known_key, make_key
 from agent.trees.extract import quoted
 
 routes = web.RouteTableDef()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from agent.api.app_keys import MANIFEST_WATCHER, given
-from agent.manifest import EtcdCredentials
+from agent.contract.manifest import EtcdCredentials
 
 routes = web.RouteTableDef()
 

@@ -13,11 +13,12 @@ from agent.api.describe import endpoint_id
 from agent.api.filters import Filters, labelled, moment_of, one_of, truth
 from agent.api.translate import attachment, links_of
 from agent.containers.logs import instant
+from agent.contract.container import Attachment
+from agent.contract.network import Network, Subnet
 from agent.engine.engine import Engine
 from agent.engine.networks import DEFAULT
 from agent.engine.records import now
 from agent.errors import BadRequestError, ConflictError, ForbiddenError, NoSwarmError, NotFoundError
-from agent.manifest import Attachment, Network, Subnet
 
 BUILTIN = ("host", "none")
 NEVER = "0001-01-01T00:00:00Z"

@@ -8,10 +8,10 @@ import msgspec
 from aiohttp import web
 
 from agent.api.app_keys import ENGINE, answer, given
+from agent.contract.images import BundledLayer, ImageBundle
 from agent.errors import ImageError, ImageNotFoundError
 from agent.images import documents
 from agent.images.reference import parse
-from agent.manifest import BundledLayer, ImageBundle
 
 routes = web.RouteTableDef()
 

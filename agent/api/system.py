@@ -21,12 +21,12 @@ from agent.api.app_keys import ENGINE, answer
 from agent.api.checks import LOG_OPTIONS
 from agent.api.filters import Filters, labelled, moment
 from agent.api.versions import VERSION
+from agent.contract.volume import VOLUME_DRIVERS
 from agent.engine.engine import Engine
 from agent.errors import BadRequestError, NotFoundError
 from agent.files import used
 from agent.images.pull import architecture
 from agent.isolation import apparmor
-from agent.manifest import VOLUME_DRIVERS
 
 
 async def ping(request: web.Request) -> web.Response:

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import msgspec
 
 from agent.api import checks
+from agent.contract.container import Attachment, Container, Device, DeviceRate, DeviceRequest, Healthcheck, Mount, Port, Ulimit
 from agent.errors import BadRequestError
-from agent.manifest import Attachment, Container, Device, DeviceRate, DeviceRequest, Healthcheck, Mount, Port, Ulimit
 
 Document = dict[str, Any]
 BRIDGE = "bridge"

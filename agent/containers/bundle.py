@@ -18,9 +18,9 @@ import msgspec
 
 from agent.containers import cdi, cgroups, hardware
 from agent.containers.users import Identity
+from agent.contract.container import Container, Mount
 from agent.errors import BadRequestError
 from agent.isolation import apparmor, capabilities, paths, seccomp
-from agent.manifest import Container, Mount
 from agent.trees.sandbox import IDS
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

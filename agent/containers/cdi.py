@@ -16,8 +16,8 @@ from typing import Any
 
 import msgspec
 
+from agent.contract.container import DeviceRequest, device_kind
 from agent.errors import BadRequestError
-from agent.manifest import DeviceRequest, device_kind
 
 FOLDERS = (Path("/etc/cdi"), Path("/var/run/cdi"))
 HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")

@@ -26,8 +26,8 @@ import msgspec
 
 from agent import descriptors, files, mounts
 from agent.containers import cgroups, users
+from agent.contract.failpoints import failpoint
 from agent.errors import NoProgramError, RuntimeFailureError
-from agent.failpoints import failpoint
 from agent.isolation import capabilities
 from agent.isolation.seccomp_cache import SeccompCache
 from agent.paths import Paths

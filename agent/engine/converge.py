@@ -10,12 +10,15 @@ from collections.abc import Callable
 import msgspec
 
 from agent import files
+from agent.contract.container import digest
+from agent.contract.failpoints import failpoint
+from agent.contract.manifest import Manifest
+from agent.contract.status import NodeStatus, TaskStatus
+from agent.contract.task import Task
 from agent.engine.engine import Engine
 from agent.engine.records import Record
 from agent.engine.recovery import recover
 from agent.errors import AgentError, ImageNotFoundError, NotModifiedError, user_message
-from agent.failpoints import failpoint
-from agent.manifest import Manifest, NodeStatus, Task, TaskStatus, digest
 from agent.reconcile import Action, Create, ObservedContainer, Prepare, Remove, Restart, Start, Stop, next_action
 from agent.volumes.authorized_keys import write_authorized_keys
 

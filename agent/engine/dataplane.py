@@ -11,8 +11,8 @@ from pathlib import Path
 import msgspec
 
 from agent import files
+from agent.contract.failpoints import failpoint
 from agent.errors import AgentError
-from agent.failpoints import failpoint
 from netplugins.resolver.table import DataplaneState
 
 

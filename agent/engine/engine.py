@@ -26,6 +26,10 @@ from agent.containers import cgroups, runtime, syslog, userns
 from agent.containers.bundle import resources
 from agent.containers.rotation import Rotation, RotationLimits
 from agent.containers.runtime import Runtime
+from agent.contract.container import Attachment, Container
+from agent.contract.failpoints import failpoint
+from agent.contract.manifest import FileContent
+from agent.contract.volume import Volume
 from agent.engine import health, hooks, prepare, starting
 from agent.engine.events import Events
 from agent.engine.networks import Networks
@@ -39,14 +43,12 @@ from agent.errors import (
     NotModifiedError,
     user_message,
 )
-from agent.failpoints import failpoint
 from agent.images import pull as puller
 from agent.images.auth import Credentials
 from agent.images.reference import parse
 from agent.images.sizes import Sizes
 from agent.images.store import Image, ImageStore
 from agent.images.types import RunConfig
-from agent.manifest import Attachment, Container, FileContent, Volume
 from agent.paths import Paths
 from agent.settings import Settings
 from agent.volumes.migration import VolumeMigration

@@ -30,7 +30,7 @@ def verdict(health: str, *, ok: bool, streak: int, retries: int, in_start_period
 
 async def watch(engine: Engine, record: Record, check: object) -> None:
     """Test until cancelled. The first test comes after one interval, or one start_interval in the start period."""
-    from agent.manifest import Healthcheck
+    from agent.contract.container import Healthcheck
 
     assert isinstance(check, Healthcheck)
     test = list(check.test)

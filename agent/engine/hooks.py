@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from agent.containers import users
+from agent.contract.container import Hook
 from agent.engine.records import Record
 from agent.errors import AgentError
-from agent.manifest import Hook
 
 if TYPE_CHECKING:
     from agent.engine.engine import Engine

@@ -21,26 +21,20 @@ from typing import TypeVar
 import msgspec
 
 from agent import files, rootless
+from agent.contract.cluster import ClusterNode, RemoteEndpoint, ServiceAddress, TunnelPeer
+from agent.contract.container import Attachment
+from agent.contract.failpoints import failpoint
+from agent.contract.manifest import Manifest
+from agent.contract.network import Network, Subnet
+from agent.contract.sealing import known_key, private_key
+from agent.contract.status import PublishedPort
 from agent.engine import nftables, ports
 from agent.engine.dataplane import DataplaneProcess
 from agent.engine.endpoints import EndpointCache
 from agent.engine.records import Endpoint, Record
 from agent.errors import AgentError, BadRequestError, ConflictError, ForbiddenError, NotFoundError
-from agent.failpoints import failpoint
-from agent.manifest import (
-    Attachment,
-    ClusterNode,
-    Manifest,
-    Network,
-    PublishedPort,
-    RemoteEndpoint,
-    ServiceAddress,
-    Subnet,
-    TunnelPeer,
-)
 from agent.paths import Paths
 from agent.rootless.slirp4netns import ForwardedPort, PortForwarder
-from agent.sealing import known_key, private_key
 from agent.settings import Settings
 from netplugins import bridge, firewall, netlink, netns, registry, wireguard
 from netplugins import driver as drivers

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterable, Sequence, Set
 from itertools import chain
 
-from agent.manifest import ServiceAddress
+from agent.contract.cluster import ServiceAddress
 from netplugins import cache, conntrack, firewall, foreign_firewalls, netlink
 from netplugins import driver as drivers
 from netplugins.errors import NetworkError

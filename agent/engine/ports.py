@@ -5,9 +5,10 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 
+from agent.contract.container import Port
+from agent.contract.status import PublishedPort
 from agent.engine.records import Record
 from agent.errors import AgentError, BadRequestError, ConflictError
-from agent.manifest import Port, PublishedPort
 
 
 def assign(record: Record, others: Sequence[Record]) -> None:

@@ -13,12 +13,12 @@ import msgspec
 
 from agent import files, mounts, rootless
 from agent.containers import bundle, userns, users
+from agent.contract.container import File, Healthcheck, Mount
+from agent.contract.sealing import UnsealableError, unseal
 from agent.engine import etcfiles
 from agent.engine.records import Record
 from agent.errors import BadRequestError, NotFoundError
 from agent.images.types import Config, RunConfig
-from agent.manifest import File, Healthcheck, Mount
-from agent.sealing import UnsealableError, unseal
 from agent.trees.tree import Tree
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ import msgspec
 
 from agent import files
 from agent.containers.runtime import Process
-from agent.manifest import Container, PublishedPort, State
+from agent.contract.container import Container
+from agent.contract.status import PublishedPort, State
 
 
 def now() -> str:

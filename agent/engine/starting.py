@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from agent import mounts
 from agent.containers import userns
+from agent.contract.container import Healthcheck
 from agent.engine import hooks, prepare
 from agent.engine.records import Record, now
 from agent.errors import BadRequestError
 from agent.images.types import RunConfig
 from agent.isolation import paths
-from agent.manifest import Healthcheck
 
 if TYPE_CHECKING:
     from agent.engine.engine import Engine

@@ -18,11 +18,11 @@ from pathlib import Path
 import msgspec
 
 from agent import files
+from agent.contract.container import BUILD_EXTRAS
 from agent.errors import AgentError, BadRequestError, of_worker
 from agent.images import archive
 from agent.images.reference import parse
 from agent.images.store import Image, ImageStore
-from agent.manifest import BUILD_EXTRAS
 from agent.trees import process
 
 

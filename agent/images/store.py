@@ -20,8 +20,8 @@ from pathlib import Path
 import msgspec
 
 from agent import files, mounts
+from agent.contract.failpoints import failpoint
 from agent.errors import ConflictError, ImageError, ImageNotFoundError, of_worker
-from agent.failpoints import failpoint
 from agent.images import types
 from agent.images.reference import DIGEST, Reference, parse
 from agent.paths import Paths

@@ -85,7 +85,7 @@ def _loaded() -> set[str]:
 
 @functools.cache
 def _load_default() -> str:
-    """ "" once the default profile is loaded, or why it is not; asked once for each agent, so that an upgrade brings its own."""
+    """Load the default profile, once for each agent process, so that an upgrade loads its own. Why it failed, or ""."""
     parser = shutil.which("apparmor_parser")
     if parser is None:
         return "" if DEFAULT in _loaded() else "apparmor_parser is not installed (Debian's package apparmor)"

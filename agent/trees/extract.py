@@ -133,11 +133,11 @@ class _Extraction:
     def _open(self) -> tarfile.TarFile:
         try:
             return tarfile.TarFile(
-                fileobj=self.source,
+                fileobj=self.source,  # type: ignore[arg-type]
                 mode="r",
                 errorlevel=2,
                 encoding="utf-8",
-                errors="surrogateescape",  # type: ignore[arg-type]
+                errors="surrogateescape",
             )
         except (TreeError, OSError):
             raise

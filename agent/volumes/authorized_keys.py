@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from agent import files
-from agent.manifest import Volume
+from agent.contract.volume import Volume
 from agent.paths import Paths
 
 

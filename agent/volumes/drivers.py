@@ -13,8 +13,8 @@ from collections.abc import Mapping
 
 import msgspec
 
+from agent.contract.volume import VOLUME_DRIVERS, VolumeHost
 from agent.errors import BadRequestError
-from agent.manifest import VOLUME_DRIVERS, VolumeHost
 
 PATIENT_S = 15
 """After so long without an answer a server counts as gone: its files give errors, and nobody hangs."""

@@ -19,9 +19,9 @@ from pathlib import Path
 import msgspec
 
 from agent import files
+from agent.contract.failpoints import failpoint
+from agent.contract.volume import TreeChecksum
 from agent.errors import AgentError, ConflictError, NotFoundError
-from agent.failpoints import failpoint
-from agent.manifest import TreeChecksum
 from agent.trees import pack, process
 from agent.trees.tree import Tree
 from agent.volumes.volumes import VolumeRecord, Volumes

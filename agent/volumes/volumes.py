@@ -19,9 +19,9 @@ from pathlib import Path
 import msgspec
 
 from agent import files, mounts
+from agent.contract.failpoints import failpoint
+from agent.contract.volume import VolumeHost, volume_driver
 from agent.errors import AgentError, BadRequestError, ConflictError, NotFoundError, of_worker
-from agent.failpoints import failpoint
-from agent.manifest import VolumeHost, volume_driver
 from agent.paths import Paths
 from agent.trees import process
 from agent.volumes import drivers

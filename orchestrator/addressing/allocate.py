@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from agent.manifest import AddressAssignment, Attachment, Network, Subnet, Task
+from agent.contract.container import Attachment
+from agent.contract.network import AddressAssignment, Network, Subnet
+from agent.contract.task import Task
 from orchestrator.errors import PystackError
 
 POOLS = ("172.18.0.0/15", "172.20.0.0/14", "172.24.0.0/13", "192.168.0.0/16")

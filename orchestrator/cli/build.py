@@ -104,7 +104,7 @@ def _provided(stack: Stack, build_options: Build) -> tuple[dict[str, str], dict[
     """Of a build: its further contexts as the node names them, contents that go along, and folders that do."""
     import os
 
-    from agent.manifest import BUILD_EXTRAS
+    from agent.contract.container import BUILD_EXTRAS
     from orchestrator.errors import PystackError
 
     images = {s.name: s.container.image for s in stack.services}

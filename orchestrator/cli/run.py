@@ -15,7 +15,7 @@ from orchestrator.cli.options import StackOptions, stack_options
 from orchestrator.errors import PystackError, RefusedError
 
 if TYPE_CHECKING:
-    from agent.manifest import Container
+    from agent.contract.container import Container
     from orchestrator.cli.client import Client
     from orchestrator.stackfile.model import Service
 
@@ -97,7 +97,7 @@ def run(
     """Run a command in a new container of a service; its exit status is this one's."""
     import msgspec
 
-    from agent.manifest import Task
+    from agent.contract.task import Task
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import Progress
     from orchestrator.cli.up import apply
@@ -161,7 +161,7 @@ def one_off(
 
     import msgspec
 
-    from agent.manifest import Mount
+    from agent.contract.container import Mount
 
     c = service.container
     variables = dict(c.environment)

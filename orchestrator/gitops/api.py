@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from agent.manifest import WireStruct
+from agent.contract.wire import WireStruct
 from orchestrator.gitops.gitops import Gitops, NewRepo
 from orchestrator.gitops.model import SyncOutcome
 from orchestrator.gitops.reconciler import Reconciler

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from aiohttp import web
 
-from agent.manifest import WireStruct
+from agent.contract.wire import WireStruct
 from orchestrator.errors import PystackError, RefusedError
 from orchestrator.gitops import git
 from orchestrator.gitops.model import Repo, SyncState, encoded

@@ -1,4 +1,4 @@
-"""The stacks of a checked out commit, as a child reads them that sees nothing but that commit (`orchestrator.gitops.sandboxed_load`)."""
+"""Loads the stacks of a checked-out commit in a child process that sees nothing but that commit (`sandboxed_load`)."""
 
 from __future__ import annotations
 

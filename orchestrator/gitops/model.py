@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from agent.manifest import WireStruct
+from agent.contract.wire import WireStruct
 
 Phase = Literal["new", "good", "failed", "waiting", "applying", "rolled back"]
 LARGEST = 256 << 20

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence, Set
 
 import msgspec
 
-from agent.manifest import Task
+from agent.contract.task import Task
 from orchestrator.placement.colocation import Colocated, colocate, group_equal
 from orchestrator.placement.context import PlacementContext, request_of, service_requests, table_with
 from orchestrator.placement.explain import UnschedulableError, refusal

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agent.manifest import Task, WireStruct
+from agent.contract.task import Task
+from agent.contract.wire import WireStruct
 from orchestrator.errors import PystackError
 from orchestrator.placement.colocation import colocate
 from orchestrator.placement.context import PlacementContext, service_requests, table_with

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from agent.manifest import NodeInfo, WireStruct
+from agent.contract.status import NodeInfo
+from agent.contract.wire import WireStruct
 
 Availability = Literal["active", "pause", "drain"]
 

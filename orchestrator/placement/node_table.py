@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
 
-from agent.manifest import Task
+from agent.contract.task import Task
 from orchestrator.placement import constraints
 from orchestrator.placement.columns import Column, Columns, Mask, PlainColumns
 from orchestrator.placement.node import Node

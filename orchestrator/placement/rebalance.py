@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from agent.manifest import Task, WireStruct
+from agent.contract.task import Task
+from agent.contract.wire import WireStruct
 from orchestrator.placement.colocation import colocate
 from orchestrator.placement.context import PlacementContext, service_requests
 from orchestrator.placement.feasibility import Feasibility

@@ -9,7 +9,10 @@ from typing import Any
 
 import msgspec
 
-from agent.manifest import Container, File, Network, Task, TaskStatus, digest
+from agent.contract.container import Container, File, digest
+from agent.contract.network import Network
+from agent.contract.status import TaskStatus
+from agent.contract.task import Task
 from orchestrator.planning import graph
 from orchestrator.planning.state import FieldChange, Plan, State, Step
 from orchestrator.stackfile.model import Stack, StackContent

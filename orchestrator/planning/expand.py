@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence, Set
 
 import msgspec
 
-from agent.manifest import Network, Task, Volume
+from agent.contract.network import Network
+from agent.contract.task import Task
+from agent.contract.volume import Volume
 from orchestrator.addressing.allocate import Addresses, free_vni, held, held_by_hosts, service_pools, subnets, vips
 from orchestrator.errors import PystackError
 from orchestrator.placement.assign import assign, is_eligible

@@ -8,21 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 
 import msgspec
 
-from agent.manifest import (
-    AddressAssignment,
-    ClusterNode,
-    Manifest,
-    Network,
-    OpenPort,
-    Port,
-    RemoteEndpoint,
-    ServiceAddress,
-    Task,
-    TunnelPeer,
-    Volume,
-    VolumeClient,
-    VolumeHost,
-)
+from agent.contract.cluster import ClusterNode, OpenPort, RemoteEndpoint, ServiceAddress, TunnelPeer
+from agent.contract.container import Port
+from agent.contract.manifest import Manifest
+from agent.contract.network import AddressAssignment, Network
+from agent.contract.task import Task
+from agent.contract.volume import Volume, VolumeClient, VolumeHost
 from orchestrator.placement.node import Node
 
 

@@ -6,7 +6,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from agent.manifest import Network, Task, Volume, WireStruct
+from agent.contract.network import Network
+from agent.contract.task import Task
+from agent.contract.volume import Volume
+from agent.contract.wire import WireStruct
 from orchestrator.stackfile.model import StackContent
 
 Kind = Literal["service", "task", "network", "volume", "secret", "config"]

@@ -10,7 +10,11 @@ from pathlib import Path
 
 import msgspec
 
-from agent.manifest import Manifest, Network, Task, TaskStatus, WireStruct
+from agent.contract.manifest import Manifest
+from agent.contract.network import Network
+from agent.contract.status import TaskStatus
+from agent.contract.task import Task
+from agent.contract.wire import WireStruct
 from orchestrator.errors import PystackError, RefusedError, UnreachableError
 from orchestrator.placement import taints
 from orchestrator.placement.node import Availability, Node

@@ -22,8 +22,10 @@ from pathlib import Path
 
 import msgspec
 
-from agent.manifest import File, FileContent, WireStruct
-from agent.sealing import UnsealableError, make_key, seal, unseal
+from agent.contract.container import File
+from agent.contract.manifest import FileContent
+from agent.contract.sealing import UnsealableError, make_key, seal, unseal
+from agent.contract.wire import WireStruct
 from orchestrator.errors import PystackError, RefusedError
 from orchestrator.stackfile.model import Stack, StackContent
 from orchestrator.store.interface import Delete, Op, Put, Store

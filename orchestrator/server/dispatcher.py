@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 
 import msgspec
 
-from agent.manifest import Manifest, Task, TaskStatus
+from agent.contract.manifest import Manifest
+from agent.contract.status import TaskStatus
+from agent.contract.task import Task
 from orchestrator.errors import PystackError
 from orchestrator.planning.manifests import ingress_ports, manifest_of
 from orchestrator.server.cluster import Cluster

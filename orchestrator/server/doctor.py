@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from agent.manifest import Network, NodeInfo, WireStruct
+from agent.contract.network import Network
+from agent.contract.status import NodeInfo
+from agent.contract.wire import WireStruct
 from orchestrator.errors import PystackError
 from orchestrator.server.cluster import MAX_SKEW_S, Cluster
 from orchestrator.server.members import NodeConnection

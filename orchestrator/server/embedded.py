@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 import msgspec
 from aiohttp import web
 
+from agent.contract.sealing import make_key
 from agent.daemon import Agent, bind, prepared, run, stop_event
 from agent.errors import AgentError
 from agent.paths import Paths
-from agent.sealing import make_key
 from orchestrator.errors import PystackError
 from orchestrator.gitops.gitops import Gitops
 from orchestrator.server.api.app import OWN_ENGINE, make_app

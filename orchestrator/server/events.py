@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from agent.manifest import Task, TaskStatus, WireStruct
+from agent.contract.status import TaskStatus
+from agent.contract.task import Task
+from agent.contract.wire import WireStruct
 from orchestrator.planning.state import FieldChange, Kind, Step, Verb
 
 S = TypeVar("S", bound=TaskStatus)

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 import msgspec
 
-from agent.manifest import Task, TaskStatus
+from agent.contract.status import TaskStatus
+from agent.contract.task import Task
 from orchestrator.planning.state import Plan
 from orchestrator.server import store_keys
 from orchestrator.server.contents import Contents

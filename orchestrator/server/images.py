@@ -8,7 +8,7 @@ from collections.abc import Sequence, Set
 
 import msgspec
 
-from agent.manifest import Task
+from agent.contract.task import Task
 from orchestrator.errors import PystackError, RefusedError, UnreachableError
 from orchestrator.references import tagged
 from orchestrator.server.cluster import Cluster

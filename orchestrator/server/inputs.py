@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from agent.manifest import Network, Subnet, Task
+from agent.contract.network import Network, Subnet
+from agent.contract.task import Task
 from orchestrator.placement.context import PlacementContext, service_requests
 from orchestrator.placement.request import PlacementRequest
 from orchestrator.server.cluster import Cluster

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from agent.manifest import Manifest, NodeInfo, TaskStatus, diff
-from agent.sealing import PURPOSES
+from agent.contract.manifest import Manifest, diff
+from agent.contract.sealing import PURPOSES
+from agent.contract.status import NodeInfo, TaskStatus
 from orchestrator.errors import PystackError, RefusedError, UnreachableError
 from orchestrator.placement.node import Node
 from orchestrator.transport.agent_client import AgentClient
@@ -39,8 +40,8 @@ async def _ignore(member: NodeConnection) -> None:
 
 
 class NodeConnection:
-    """*socket* is the agent's, or the local end of *tunnel*, the SSH connection that forwards it. *manifest_publisher* is set for a node
-    that reads its manifest from etcd. *manifest* makes the node's manifest, *on_status* takes each status."""
+    """*socket* is the agent's, or the local end of *tunnel*, the SSH connection that forwards it. *manifest_publisher* is
+    set for a node that reads its manifest from etcd. *manifest* makes the node's manifest, *on_status* takes each status."""
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Literal
 
-from agent.manifest import WireStruct
+from agent.contract.wire import WireStruct
 from orchestrator.errors import PystackError, RefusedError
 from orchestrator.placement.node import Node
 

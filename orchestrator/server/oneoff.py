@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from agent.manifest import Container, Task
+from agent.contract.container import Container
+from agent.contract.task import Task
 from orchestrator.errors import RefusedError, UnreachableError
 from orchestrator.placement.assign import place_oneoff
 from orchestrator.planning.expand import address_oneoff

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 
-from agent.manifest import Network, Task
+from agent.contract.network import Network
+from agent.contract.task import Task
 from orchestrator.server.cluster import Cluster
 from orchestrator.server.events import Emit, Failure
 from orchestrator.server.images import Images

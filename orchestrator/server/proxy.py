@@ -8,7 +8,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from agent.takeover import Taken, Written
+from agent.contract.takeover import Taken, Written
 
 HOP = {"connection", "host", "transfer-encoding", "keep-alive", "upgrade", "te", "trailer"}
 """Headers of one connection alone (RFC 9110, section 7.6.1)."""

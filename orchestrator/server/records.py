@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.manifest import WireStruct
+from agent.contract.wire import WireStruct
 from orchestrator.planning.state import Plan
 from orchestrator.stackfile.model import Stack
 

@@ -13,7 +13,7 @@ from collections.abc import Set
 
 import msgspec
 
-from agent.manifest import Task
+from agent.contract.task import Task
 from orchestrator.errors import PystackError
 from orchestrator.placement.assign import reassign
 from orchestrator.planning.expand import networks_after_move

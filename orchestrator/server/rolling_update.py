@@ -13,7 +13,7 @@ from typing import Protocol
 
 import msgspec
 
-from agent.manifest import Task
+from agent.contract.task import Task
 from orchestrator.errors import PystackError
 from orchestrator.stackfile.model import Service, UpdateConfig
 

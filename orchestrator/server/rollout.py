@@ -14,7 +14,9 @@ from typing import Protocol
 
 import msgspec
 
-from agent.manifest import Task, TaskStatus, digest
+from agent.contract.container import digest
+from agent.contract.status import TaskStatus
+from agent.contract.task import Task
 from orchestrator.server.events import Failure
 from orchestrator.server.rolling_update import UpdateActions, update
 from orchestrator.server.statuses import Statuses, serves

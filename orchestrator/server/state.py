@@ -8,7 +8,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from agent.manifest import Network, Task, Volume
+from agent.contract.network import Network
+from agent.contract.task import Task
+from agent.contract.volume import Volume
 from orchestrator.errors import RefusedError
 from orchestrator.planning.state import State
 from orchestrator.server import store_keys

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Set
 from typing import TypeVar
 
-from agent.manifest import TaskStatus
+from agent.contract.status import TaskStatus
 
 T = TypeVar("T")
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from agent.manifest import Task
+from agent.contract.task import Task
 from orchestrator.errors import PystackError
 from orchestrator.planning.state import Plan
 from orchestrator.server.dispatcher import Dispatcher

@@ -15,8 +15,10 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from agent.failpoints import failpoint
-from agent.manifest import Task, TreeChecksum, Volume, WireStruct
+from agent.contract.failpoints import failpoint
+from agent.contract.task import Task
+from agent.contract.volume import TreeChecksum, Volume
+from agent.contract.wire import WireStruct
 from orchestrator.errors import PystackError, RefusedError
 from orchestrator.placement.explain import Candidate, explain
 from orchestrator.server import store_keys
@@ -161,8 +163,8 @@ class VolumeMigrator:
                 source=move.source,
                 target=move.target,
                 message=(
-                    f"{checksum.files} files of {checksum.bytes} bytes are the same on both; stopping, the last pass and comparing took "
-                    f"{time.monotonic() - began:.3f} s"
+                    f"{checksum.files} files of {checksum.bytes} bytes are the same on both; stopping, the last pass and "
+                    f"comparing took {time.monotonic() - began:.3f} s"
                 ),
             )
         )

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from agent.manifest import DeviceRequest
+from agent.contract.container import DeviceRequest
 from orchestrator.placement.constraints import ConstraintSyntaxError, parse, parse_extended
 from orchestrator.placement.taints import is_toleration
 from orchestrator.stackfile.field_readers import Fields, ServiceContext, decimal, duration, integer, scalar, size

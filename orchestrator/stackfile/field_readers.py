@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable
 from typing import Any
 
-from agent.manifest import DeviceRequest, Ulimit
+from agent.contract.container import DeviceRequest, Ulimit
 from orchestrator.stackfile.load_context import LoadContext, kind
 from orchestrator.stackfile.marked_document import Path_
 from orchestrator.stackfile.merge import as_mapping

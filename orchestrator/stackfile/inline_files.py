@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from agent.manifest import File, Mount
+from agent.contract.container import File, Mount
 from orchestrator.stackfile.model import Service, Stack, StackContent
 
 LARGEST, TOGETHER, MAX_INLINE_BYTES = 512 << 10, 1 << 20, 64

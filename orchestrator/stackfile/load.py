@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from agent.manifest import Attachment, Mount
+from agent.contract.container import Attachment, Mount
 from orchestrator.stackfile import naming, service, sources, validate
 from orchestrator.stackfile.graph import check_dependencies
 from orchestrator.stackfile.load_context import LoadContext

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from agent.manifest import Container, Hook, Subnet, Ulimit, WireStruct, is_encrypted, is_shared
+from agent.contract.container import Container, Hook, Ulimit
+from agent.contract.network import Subnet, is_encrypted
+from agent.contract.volume import is_shared
+from agent.contract.wire import WireStruct
 
 
 class Dependency(WireStruct, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from agent.manifest import Mount
+from agent.contract.container import Mount
 from orchestrator.stackfile.field_readers import Fields, ServiceContext, flag, permissions, scalar, size
 from orchestrator.stackfile.marked_document import Path_
 

@@ -6,7 +6,7 @@ import ipaddress
 import re
 from typing import Any
 
-from agent.manifest import Attachment
+from agent.contract.container import Attachment
 from orchestrator.stackfile.field_readers import Fields, ServiceContext, scalar
 from orchestrator.stackfile.marked_document import Path_
 

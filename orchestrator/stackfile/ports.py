@@ -6,7 +6,7 @@ import ipaddress
 import re
 from typing import Any, Literal
 
-from agent.manifest import Port
+from agent.contract.container import Port
 from orchestrator.stackfile.field_readers import Fields, ServiceContext, scalar
 from orchestrator.stackfile.marked_document import Path_
 

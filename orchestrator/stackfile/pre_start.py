@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from agent.manifest import Healthcheck
+from agent.contract.container import Healthcheck
 from orchestrator.stackfile.model import Dependency, Service, StartHook
 
 

@@ -7,7 +7,8 @@ import re
 from collections.abc import Mapping, Set
 from typing import Any
 
-from agent.manifest import VOLUME_DRIVERS, Subnet, is_encrypted, volume_driver
+from agent.contract.network import Subnet, is_encrypted
+from agent.contract.volume import VOLUME_DRIVERS, volume_driver
 from orchestrator.stackfile import field_readers, merge
 from orchestrator.stackfile.load_context import LoadContext
 from orchestrator.stackfile.marked_document import Path_

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from agent.manifest import Container, Device, DeviceRate, DeviceRequest, File, Healthcheck, Hook
+from agent.contract.container import Container, Device, DeviceRate, DeviceRequest, File, Healthcheck, Hook
 from orchestrator.stackfile import envfile
 from orchestrator.stackfile.build import build
 from orchestrator.stackfile.deploy import deploy, device_requests, x_placement

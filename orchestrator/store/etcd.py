@@ -26,7 +26,7 @@ import grpc
 import grpc.aio
 import msgspec
 
-from agent.manifest import EtcdCredentials
+from agent.contract.manifest import EtcdCredentials
 from orchestrator.store.etcdrpc import MESSAGES, PROGRESS, method
 from orchestrator.store.interface import (
     CompactedError,

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import msgspec
 
-from agent.manifest import EtcdCredentials
+from agent.contract.manifest import EtcdCredentials
 from orchestrator.errors import PystackError
 
 MAX_OPERATIONS = 64

@@ -17,8 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from agent.failpoints import failpoint
-from agent.manifest import EtcdCredentials, WireStruct
+from agent.contract.failpoints import failpoint
+from agent.contract.manifest import EtcdCredentials
+from agent.contract.wire import WireStruct
 from orchestrator.store.interface import (
     CompactedError,
     Compare,

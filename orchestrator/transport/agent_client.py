@@ -11,7 +11,8 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from agent.manifest import Delta, Manifest, TaskStatus
+from agent.contract.manifest import Delta, Manifest
+from agent.contract.status import TaskStatus
 from orchestrator.errors import RefusedError, UnreachableError
 
 

@@ -1,10 +1,10 @@
-"""Manifests by way of etcd: below the node's own prefix, which it reads with credentials of its own (`agent/manifest_watcher.py`)."""
+"""Publishes a node's manifest in etcd, below the node's own prefix (read there by `agent/manifest_watcher.py`)."""
 
 from __future__ import annotations
 
 import msgspec
 
-from agent.manifest import PARTS, Manifest, ManifestHeader, digest_of, entry_key
+from agent.contract.manifest import PARTS, Manifest, ManifestHeader, digest_of, entry_key
 from orchestrator.store.interface import Delete, Op, Put, Store, batches
 
 

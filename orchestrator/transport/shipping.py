@@ -6,7 +6,7 @@ import asyncio
 
 import msgspec
 
-from agent.manifest import BundledLayer, ImageBundle
+from agent.contract.images import BundledLayer, ImageBundle
 from orchestrator.transport.agent_client import AgentClient
 
 PARALLEL = 4

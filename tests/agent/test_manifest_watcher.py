@@ -7,21 +7,12 @@ from typing import Any, get_origin
 
 import msgspec
 
-from agent.manifest import (
-    PARTS,
-    ClusterNode,
-    Container,
-    FileContent,
-    Manifest,
-    Network,
-    RemoteEndpoint,
-    ServiceAddress,
-    Task,
-    TunnelPeer,
-    Volume,
-    apply_delta,
-    diff,
-)
+from agent.contract.cluster import ClusterNode, RemoteEndpoint, ServiceAddress, TunnelPeer
+from agent.contract.container import Container
+from agent.contract.manifest import PARTS, FileContent, Manifest, apply_delta, diff
+from agent.contract.network import Network
+from agent.contract.task import Task
+from agent.contract.volume import Volume
 from agent.manifest_watcher import assembled
 from orchestrator.store.sqlite import SqliteStore
 from orchestrator.transport.manifest_publisher import EtcdManifestPublisher, prefix_of

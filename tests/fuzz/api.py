@@ -19,7 +19,8 @@ from typing import Any
 
 import msgspec
 
-from agent.manifest import Container, Manifest
+from agent.contract.container import Container
+from agent.contract.manifest import Manifest
 from tests.fuzz import mutate
 from tests.fuzz.area import HANG_S, Area, Run, unfit
 from tests.images import archive, busybox_rootfs

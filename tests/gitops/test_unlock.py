@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.manifest import Container
+from agent.contract.container import Container
 from orchestrator.gitops.decrypt import DecryptionError, _program, decrypt, require_decrypted
 from orchestrator.stackfile.model import Service, Stack, StackContent
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.manifest import BUILD_EXTRAS
+from agent.contract.container import BUILD_EXTRAS
 from tests.conftest import Pystack, Stack
 from tests.images import tar_of
 

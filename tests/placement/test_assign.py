@@ -8,7 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from agent.manifest import Attachment, Container, Mount, NodeInfo, Port, Task
+from agent.contract.container import Attachment, Container, Mount, Port
+from agent.contract.status import NodeInfo
+from agent.contract.task import Task
 from orchestrator.placement.assign import assign, is_eligible, place_oneoff, reassign
 from orchestrator.placement.context import PlacementContext, request_of
 from orchestrator.placement.explain import UnschedulableError, explain

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.manifest import NodeInfo
+from agent.contract.status import NodeInfo
 from orchestrator.placement.constraints import ConstraintSyntaxError, matches, parse, parse_extended
 from orchestrator.placement.node import Node
 

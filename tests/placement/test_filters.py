@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.manifest import DeviceRequest, NodeInfo
+from agent.contract.container import DeviceRequest
+from agent.contract.status import NodeInfo
 from orchestrator.placement.columns import Columns, PlainColumns
 from orchestrator.placement.cost import cost
 from orchestrator.placement.exact import solve

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.manifest import NodeInfo
+from agent.contract.status import NodeInfo
 from orchestrator.placement.columns import PlainColumns
 from orchestrator.placement.constraints import matches, parse
 from orchestrator.placement.greedy import TaskGroup, place

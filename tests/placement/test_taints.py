@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.manifest import NodeInfo
+from agent.contract.status import NodeInfo
 from orchestrator.placement.filters.base import Reason
 from orchestrator.placement.filters.taint import Taint
 from orchestrator.placement.greedy import TaskGroup, place

@@ -7,20 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.manifest import (
-    PARTS,
-    AddressAssignment,
-    Container,
-    Manifest,
-    Network,
-    RemoteEndpoint,
-    ServiceAddress,
-    Task,
-    Volume,
-    apply_delta,
-    diff,
-    entry_key,
-)
+from agent.contract.cluster import RemoteEndpoint, ServiceAddress
+from agent.contract.container import Container
+from agent.contract.manifest import PARTS, Manifest, apply_delta, diff, entry_key
+from agent.contract.network import AddressAssignment, Network
+from agent.contract.task import Task
+from agent.contract.volume import Volume
 
 NAMES = st.sampled_from("abcdef")
 MANIFESTS = st.builds(

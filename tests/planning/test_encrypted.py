@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from agent.manifest import Attachment, Container, Manifest, NodeInfo, apply_delta, diff
+from agent.contract.container import Attachment, Container
+from agent.contract.manifest import Manifest, apply_delta, diff
+from agent.contract.status import NodeInfo
 from netplugins.driver import FdbEntry, HostCapabilities, Network, RemoteEndpoint, Vxlan, WireguardDevice
 from netplugins.firewall import Nodes, render
 from netplugins.overlay import OverlayDriver

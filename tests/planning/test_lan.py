@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 
-from agent.manifest import Attachment, Container, NodeInfo, Subnet
+from agent.contract.container import Attachment, Container
+from agent.contract.network import Subnet
+from agent.contract.status import NodeInfo
 from orchestrator.placement.context import PlacementContext
 from orchestrator.placement.node import Node
 from orchestrator.planning.expand import expand

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.manifest import Attachment, Container, Task, digest
+from agent.contract.container import Attachment, Container, digest
+from agent.contract.task import Task
 from agent.reconcile import Create, ObservedContainer, Prepare, Remove, Restart, Start, Stop, next_action
 from orchestrator.addressing.allocate import subnets
 from orchestrator.planning.diff import plan

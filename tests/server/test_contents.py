@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agent.manifest import Container, File
-from agent.sealing import UnsealableError, make_key, seal, unseal
+from agent.contract.container import Container, File
+from agent.contract.sealing import UnsealableError, make_key, seal, unseal
 from orchestrator.errors import PystackError, RefusedError
 from orchestrator.server.contents import LARGEST, Contents
 from orchestrator.stackfile.model import Service, Stack, StackContent

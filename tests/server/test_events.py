@@ -9,7 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from agent.manifest import Container, Task, TaskStatus
+from agent.contract.container import Container
+from agent.contract.status import TaskStatus
+from agent.contract.task import Task
 from orchestrator.planning.state import FieldChange, Step
 from orchestrator.server.api.routes import ROUTES
 from orchestrator.server.events import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.manifest import Volume
+from agent.contract.volume import Volume
 from orchestrator.errors import RefusedError
 from orchestrator.placement.node import Node
 from orchestrator.server.cluster import NodeUpdateRequest, check_duplicate, updated

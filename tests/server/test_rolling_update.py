@@ -9,7 +9,8 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.manifest import Container, Task
+from agent.contract.container import Container
+from agent.contract.task import Task
 from orchestrator.errors import PystackError
 from orchestrator.server.rolling_update import UpdateOutcome, update
 from orchestrator.stackfile.model import Service, UpdateConfig

@@ -8,7 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agent.manifest import Container, Network, Task
+from agent.contract.container import Container
+from agent.contract.network import Network
+from agent.contract.task import Task
 from orchestrator.errors import RefusedError
 from orchestrator.server.records import UpOptions
 from orchestrator.server.state import HISTORY, ClusterState

@@ -7,7 +7,9 @@ import datetime
 import msgspec
 import pytest
 
-from agent.manifest import Container, Task, TaskStatus, digest
+from agent.contract.container import Container, digest
+from agent.contract.status import TaskStatus
+from agent.contract.task import Task
 from orchestrator.server.rollout import LOOP_LIMIT, SETTLE_S, verdict
 
 TASK = Task(name="web-a-1", stack="web", service="a", node="n1", generation=2, container=Container(image="i"))

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 from typing import ClassVar, Generic, TypeVar
 
-from agent.manifest import WireStruct
+from agent.contract.wire import WireStruct
 from orchestrator.placement.columns import Column, Mask
 from orchestrator.placement.node_table import NodeTable
 from orchestrator.placement.request import PlacementRequest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agent.manifest import DeviceRequest, device_kind
+from agent.contract.container import DeviceRequest, device_kind
 from orchestrator.placement.filters.base import StaticFilter
 from orchestrator.placement.node_table import NodeTable
 from orchestrator.placement.request import PlacementRequest

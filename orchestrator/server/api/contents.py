@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from agent.manifest import WireStruct
+from agent.contract.wire import WireStruct
 from orchestrator.server.api.responses import PLANE, json_response, row
 from orchestrator.server.contents import ExternalContent
 from orchestrator.server.plane import ControlPlane

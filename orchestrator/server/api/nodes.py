@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from agent.manifest import WireStruct
+from agent.contract.wire import WireStruct
 from orchestrator.server import drain, proxy
 from orchestrator.server.api.responses import PLANE, json_response, row
 from orchestrator.server.api.stream import stream

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from agent.contract.wire import WireStruct
 from agent.errors import shown, user_message
-from agent.manifest import WireStruct
 from orchestrator.errors import PystackError, RefusedError
 from orchestrator.server.plane import ControlPlane
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from agent.manifest import Task
+from agent.contract.task import Task
 from orchestrator.gitops import api as repositories
 from orchestrator.placement.explain import Why
 from orchestrator.placement.rebalance import Move

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 from aiohttp import web
 
-from agent.manifest import Container, WireStruct
+from agent.contract.container import Container
+from agent.contract.wire import WireStruct
 from orchestrator.planning.manifests import ingress_ports
 from orchestrator.server import lifecycle, oneoff, revisions
 from orchestrator.server.api.responses import PLANE, json_response, row

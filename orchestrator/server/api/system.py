@@ -7,7 +7,7 @@ import os
 import msgspec
 from aiohttp import web
 
-from agent.manifest import WireStruct
+from agent.contract.wire import WireStruct
 from orchestrator import __version__
 from orchestrator.server.api.responses import PLANE, STOP, json_response, row
 from orchestrator.server.doctor import diagnose

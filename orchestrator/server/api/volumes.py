@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from aiohttp import web
 
-from agent.manifest import WireStruct
+from agent.contract.wire import WireStruct
 from orchestrator.server.api.responses import PLANE
 from orchestrator.server.api.stream import stream
 
