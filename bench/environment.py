@@ -70,7 +70,7 @@ class Namespace:
 
 
 @contextlib.contextmanager
-def bed(nodes: int = 1) -> Iterator[Environment]:
+def environment(nodes: int = 1) -> Iterator[Environment]:
     subprocess.run([".venv/bin/pystack", "lab", "up", "--name", LAB, "--nodes", str(nodes)], check=True, capture_output=True)
     try:
         made = Environment(labs.LABS / LAB / "n1")
@@ -83,13 +83,13 @@ def bed(nodes: int = 1) -> Iterator[Environment]:
 
 
 @contextlib.contextmanager
-def docker(bed: Environment) -> Iterator[bool]:
+def docker(environment: Environment) -> Iterator[bool]:
     """Debian's dockerd on the bench's node, with the same image; False where it is not installed."""
     if not shutil.which("dockerd") or not shutil.which("docker-compose"):
         print("dockerd and docker-compose are not installed (`apt-get install docker.io docker-compose`): no rival")
         yield False
         return
-    home = bed.root / "docker"
+    home = environment.root / "docker"
     home.mkdir(exist_ok=True)  # it may have been here before
     command = [
         *labs.enter(labs.find(LAB), "n1"),
@@ -101,7 +101,7 @@ def docker(bed: Environment) -> Iterator[bool]:
         "--pidfile",
         "/run/dockerd.pid",
         "-H",
-        f"unix://{bed.docker_socket}",
+        f"unix://{environment.docker_socket}",
     ]
     with (home / "log").open("wb") as log:
         daemon = subprocess.Popen(command, stdout=log, stderr=log)
@@ -109,11 +109,11 @@ def docker(bed: Environment) -> Iterator[bool]:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             with contextlib.suppress(RuntimeError):
-                bed.docker("/usr/bin/docker", "info")
+                environment.docker("/usr/bin/docker", "info")
                 break
             time.sleep(0.1)
-        bed.pystack("image", "save", "-o", str(home / "image.tar"), "busybox")
-        bed.docker("/usr/bin/docker", "load", "-i", str(home / "image.tar"))
+        environment.pystack("image", "save", "-o", str(home / "image.tar"), "busybox")
+        environment.docker("/usr/bin/docker", "load", "-i", str(home / "image.tar"))
         yield True
     finally:
         daemon.send_signal(signal.SIGTERM)
@@ -141,14 +141,14 @@ ip link del flr0; rm -rf $root
 """
 
 
-def floor(bed: Environment, count: int) -> float:
+def floor(environment: Environment, count: int) -> float:
     """The raw work of *count* containers in shell, two at a time: overlay, namespace, veth on a bridge, `runc run`."""
-    work = bed.root / "floor"
+    work = environment.root / "floor"
     work.mkdir()
     (work / "config.json").write_text(json.dumps(runc_config("ROOTFS", "NETNS", ["sleep", "1000"])))
-    layer = next((bed.root / "layers").iterdir())
-    took = bed.on_node("bash", "-c", FLOOR, "floor", str(work), str(layer), str(count))
-    bed.on_node("bash", "-c", CLEAN, "floor", str(work), str(count))
+    layer = next((environment.root / "layers").iterdir())
+    took = environment.on_node("bash", "-c", FLOOR, "floor", str(work), str(layer), str(count))
+    environment.on_node("bash", "-c", CLEAN, "floor", str(work), str(count))
     return took
 
 

@@ -19,9 +19,9 @@ def measure() -> dict[str, Row]:
     subprocess.run([".venv/bin/pystack", "lab", "up", "--name", LAB, "--nodes", str(NODES)], check=True, capture_output=True)
     took = time.perf_counter() - begin
     try:
-        bed = Environment(labs.LABS / LAB / "n1")
+        environment = Environment(labs.LABS / LAB / "n1")
         time.sleep(SETTLE_S)
-        pids = ours(bed)
+        pids = ours(environment)
         before = sum(cpu_of(pid) for pid in pids)
         time.sleep(SECONDS)
         used = (sum(cpu_of(pid) for pid in pids) - before) / SECONDS * 100

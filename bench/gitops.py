@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench.environment import LAB, Environment, bed
+from bench.environment import LAB, Environment, environment
 from bench.rows import Row, row, size
 from orchestrator.lab import lab as labs
 
@@ -18,7 +18,7 @@ FILE = "services: {{web: {{image: busybox, command: [sleep, '{}'], stop_grace_pe
 
 
 def measure() -> dict[str, Row]:
-    with bed() as made:
+    with environment() as made:
         hooked = _pushes(made, "hooked", "--interval", "1h", "--webhook", "127.0.0.1:9099", hook=True)
         polled = _pushes(made, "polled", "--interval", f"{POLL_S}s")
     # the slowest: a push waits for anything from nothing to the whole interval

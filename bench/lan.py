@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench.environment import LAB, Environment, Namespace, bed
+from bench.environment import LAB, Environment, Namespace, environment
 from bench.rows import Row, row, size
 from orchestrator.lab import lab as labs
 
@@ -67,7 +67,7 @@ print(megabytes / (time.perf_counter() - begin))
 
 
 def measure() -> dict[str, Row]:
-    with bed(nodes=2) as made:
+    with environment(nodes=2) as made:
         file = made.root / "stack.yml"
         file.write_text(STACK)
         made.pystack("-f", str(file), "up")

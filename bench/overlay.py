@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench.environment import LAB, Environment, Namespace, bed, floor
+from bench.environment import LAB, Environment, Namespace, environment, floor
 from bench.rows import Row, row, size
 from orchestrator.lab import lab as labs
 
@@ -76,7 +76,7 @@ def _up_of_150(made: Environment) -> Row:
 
 
 def measure() -> dict[str, Row]:
-    with bed(nodes=3) as made:
+    with environment(nodes=3) as made:
         many = _up_of_150(made)
         rows = _tasks(made)
         ours = [_side(made, rows, "a", "n1"), _side(made, rows, "b", "n2")]

@@ -33,7 +33,7 @@ class AddressProbe(msgspec.Struct, frozen=True):
 
 
 def conflicts(claims: Sequence[AddressProbe]) -> dict[AddressProbe, str]:
-    """Those of *claims* that somebody else holds → the holder's hardware address. All are asked at once; 0.25 s."""
+    """Those of *claims* that somebody else holds → the owner's hardware address. All are asked at once; 0.25 s."""
     found: dict[AddressProbe, str] = {}
     with ExitStack() as stack:
         sockets = {stack.enter_context(_open(claim)): claim for claim in claims}
@@ -100,8 +100,8 @@ def _listen(sockets: dict[socket.socket, AddressProbe], found: dict[AddressProbe
                 frame = sock.recv(2048)
             except BlockingIOError:
                 continue
-            if (holder := _answer(frame, claim)) and holder != _own(sock).hex(":"):
-                found[claim] = holder
+            if (owner := _answer(frame, claim)) and owner != _own(sock).hex(":"):
+                found[claim] = owner
 
 
 def _answer(frame: bytes, claim: AddressProbe) -> str:

@@ -337,9 +337,9 @@ class Kernel:
         }
         probed = [claim for claim, child in claims.items() if child.probed]
         problems = {
-            claims[claim].netns: f"address {claim.address} is held by {holder} on the LAN of {claims[claim].parent}: choose "
+            claims[claim].netns: f"address {claim.address} is held by {owner} on the LAN of {claims[claim].parent}: choose "
             "another, or keep it off the network with aux_addresses or ip_range"
-            for claim, holder in (address_conflict.conflicts(probed) if probed else {}).items()
+            for claim, owner in (address_conflict.conflicts(probed) if probed else {}).items()
         }
         for child in children:
             if child.netns in problems:

@@ -38,7 +38,7 @@ def _texts(request: web.Request, name: str) -> dict[str, str]:
     return found
 
 
-def _wish(request: web.Request) -> builder.BuildOptions:
+def _build_options(request: web.Request) -> builder.BuildOptions:
     query = request.query
     if query.get("version", "1") != "1":
         raise BadRequestError(f"version={query['version']}: this node has the classic builder alone: DOCKER_BUILDKIT=0")
@@ -110,7 +110,7 @@ class Steps:
 
 async def build(request: web.Request) -> web.StreamResponse:
     engine, quiet = request.app[ENGINE], flag(request, "q")
-    payload = _wish(request)
+    payload = _build_options(request)
     names = [parse(tag) for tag in payload.tags]
     if remote := request.query.get("remote"):
         raise BadRequestError(f"remote={remote}: send the context as the request's body")

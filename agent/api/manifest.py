@@ -34,8 +34,8 @@ async def put(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
-@routes.get("/pystack/facts")
-async def facts(request: web.Request) -> web.Response:
+@routes.get("/pystack/info")
+async def info(request: web.Request) -> web.Response:
     """What the node is. Query: *underlay*, the address that the others think it has."""
     underlay = request.query.get("underlay", "")
     try:
@@ -106,7 +106,7 @@ async def get(request: web.Request) -> web.Response:
 
 @routes.get("/pystack/status/stream")
 async def stream(request: web.Request) -> web.StreamResponse:
-    """One TaskStatus a line: first those of all tasks, then each that changes. `{}` says that the node's facts are to be read:
+    """One TaskStatus a line: first those of all tasks, then each that changes. `{}` says that the node's info is to be read:
     after those of all tasks, and when they changed."""
     converger = request.app[CONVERGER]
     queue: asyncio.Queue[TaskStatus | None] = asyncio.Queue()

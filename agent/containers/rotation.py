@@ -97,12 +97,12 @@ class Rotation:
         self._alarms: InotifyOneshot | None = None
         self._armed: dict[int, _Log] = {}
         self._task: asyncio.Task[None] | None = None
-        self._stirred = asyncio.Event()
+        self._woken = asyncio.Event()
 
     def add(self, container: str, log: Path, ctl: Path, limits: RotationLimits) -> None:
         if limits.size and limits.files > 1:
             self._logs[container] = _Log(log, ctl, limits, asyncio.get_running_loop().time())
-            self._stirred.set()
+            self._woken.set()
             if self._task is None or self._task.done():
                 self._task = asyncio.create_task(self._look(), name="log rotation")
 
@@ -117,7 +117,7 @@ class Rotation:
             loop.add_reader(self._alarms.fd, self._ring)
         try:
             while self._logs:
-                self._stirred.clear()
+                self._woken.clear()
                 now = loop.time()
                 for log in [one for one in self._logs.values() if one.due <= now]:
                     if not log.look(now) and (number := self._alarms.arm(log.path)) is not None:
@@ -126,7 +126,7 @@ class Rotation:
                         log.due = now + SOON_S if log.look(now) else math.inf
                 due = min((one.due for one in self._logs.values()), default=now)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._stirred.wait(), None if due == math.inf else max(0.0, due - loop.time()))
+                    await asyncio.wait_for(self._woken.wait(), None if due == math.inf else max(0.0, due - loop.time()))
         finally:
             if self._alarms.fd >= 0:
                 loop.remove_reader(self._alarms.fd)
@@ -138,7 +138,7 @@ class Rotation:
         for number in self._alarms.rung():
             if log := self._armed.pop(number, None):
                 log.due = asyncio.get_running_loop().time() + SOON_S
-                self._stirred.set()
+                self._woken.set()
 
     def close(self) -> None:
         if self._task:

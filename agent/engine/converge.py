@@ -45,7 +45,7 @@ class Converger:
         self.manifest = Manifest()
         self.tasks: dict[str, Task] = {}
         self.listeners: set[Callable[[TaskStatus | None], None]] = set()
-        """Each is told what a task became, and, None, that the node itself is another than before: its facts are to be read."""
+        """Each is told what a task became, and, None, that the node itself is another than before: its info is to be read."""
         self._file = engine.paths.root / "manifest.json"
         self._workers: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()

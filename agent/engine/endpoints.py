@@ -27,7 +27,7 @@ class EndpointCache:
         known = self._made.get(record.id)
         if known and known[0] == record.name and known[1] is record.endpoints:
             return known[2]
-        made = _presence(record, netns)
+        made = _endpoint_view(record, netns)
         self._made[record.id] = record.name, record.endpoints, made
         return made
 
@@ -35,7 +35,7 @@ class EndpointCache:
         self._made.pop(record.id, None)
 
 
-def _presence(record: Record, netns: str) -> EndpointView:
+def _endpoint_view(record: Record, netns: str) -> EndpointView:
     if not record.endpoints:
         return EndpointView()
     called = [record.name, record.short]

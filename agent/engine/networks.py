@@ -75,7 +75,7 @@ class Networks:
         """Those whose links, names and ports the kernel and the data path are to have."""
         self._starting: dict[str, Record] = {}
         """Those that have their addresses and ports, and are not attached yet."""
-        self._presences = EndpointCache()
+        self._endpoint_views = EndpointCache()
         self._netns = str(paths.netns)
         self.host = drivers.HostCapabilities(features=features())
         self.notes: list[str] = []
@@ -290,7 +290,7 @@ class Networks:
     async def _set_endpoints(self, record: Record, endpoints: list[Endpoint]) -> None:
         record.endpoints = endpoints
         if record.id in self.attached:
-            self._presences.forget(record)
+            self._endpoint_views.forget(record)
             await self.sync()
             if problem := self._problems.get(self.netns(record)):
                 raise AgentError(f"container {record.name}: {problem}")
@@ -330,7 +330,7 @@ class Networks:
         """From now on *record*'s addresses and ports are free; the kernel hears of it with the next `sync`."""
         self.attached.pop(record.id, None)
         self._starting.pop(record.id, None)
-        self._presences.forget(record)
+        self._endpoint_views.forget(record)
 
     async def detach(self, record: Record) -> None:
         """Take *record* off all networks; not attached is fine."""
@@ -394,7 +394,7 @@ class Networks:
             self.host = msgspec.structs.replace(self.host, links=self.host_links())
         endpoints: dict[str, list[drivers.Endpoint]] = {name: [] for name in networks}
         for record in self.attached.values():
-            for endpoint in self._presences.of(record, self.netns(record)).endpoints:
+            for endpoint in self._endpoint_views.of(record, self.netns(record)).endpoints:
                 endpoints.setdefault(endpoint.network, []).append(endpoint)
         objects: set[drivers.KernelObject] = set()
         far: set[drivers.FdbEntry] = set()
@@ -508,11 +508,11 @@ class Networks:
         """Services' addresses, and ports that any node answers: local tasks first, so that they see their clients."""
         here = self._local()
         out: list[drivers.LoadBalancer] = []
-        for virtual in self.virtuals:
-            out += nftables.vip_backends(virtual)
-            if virtual.ports:
+        for service in self.virtuals:
+            out += nftables.vip_backends(service)
+            if service.ports:
                 out += nftables.port_backends(
-                    virtual, frozenset(a for b in virtual.backends for a in (b.ipv4, b.ipv6) if a in here)
+                    service, frozenset(a for b in service.backends for a in (b.ipv4, b.ipv6) if a in here)
                 )
         return out
 
@@ -525,25 +525,25 @@ class Networks:
         names: dict[str, dict[str, list[str]]] = {}
         views = {}
         for record in self.attached.values():
-            presence = self._presences.of(record, self.netns(record))
-            if presence.view:
-                views[record.id] = presence.view
-            for network, name, addresses in presence.names:
+            view = self._endpoint_views.of(record, self.netns(record))
+            if view.view:
+                views[record.id] = view.view
+            for network, name, addresses in view.names:
                 names.setdefault(network, {}).setdefault(name, []).extend(addresses)
         for peer in self.peers:
             table = names.setdefault(peer.network, {})
             for name in peer.names:
                 table.setdefault(name, []).extend(a for a in (peer.ipv4, peer.ipv6) if a)
-        for virtual in self.virtuals:
-            table = names.setdefault(virtual.network, {})
-            for name in virtual.names:
-                table[name] = [a for a in (virtual.ipv4, virtual.ipv6) if a]
+        for service in self.virtuals:
+            table = names.setdefault(service.network, {})
+            for name in service.names:
+                table[name] = [a for a in (service.ipv4, service.ipv6) if a]
         forwards = []
-        for virtual in self.virtuals:
-            targets = [b.ipv4 or b.ipv6 for b in virtual.backends]
+        for service in self.virtuals:
+            targets = [b.ipv4 or b.ipv6 for b in service.backends]
             forwards += [
                 Forward(protocol=p.protocol, host=host, port=p.published, targets=tuple(targets), target_port=p.target)
-                for p in virtual.ports
+                for p in service.ports
                 if p.protocol in ("tcp", "udp")
                 for host in ("0.0.0.0", "::")
             ]

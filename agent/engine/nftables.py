@@ -107,29 +107,29 @@ def trim_caches(services: int) -> None:
 
 
 @functools.lru_cache(None)
-def vip_backends(virtual: ServiceAddress) -> tuple[drivers.LoadBalancer, ...]:
+def vip_backends(service: ServiceAddress) -> tuple[drivers.LoadBalancer, ...]:
     """A service's own addresses. Remembered, for all are asked for whenever one changes."""
     return tuple(
-        drivers.LoadBalancer(version=version, address=address, ports=(), backends=_backends(virtual, version))
-        for version, address in ((4, virtual.ipv4), (6, virtual.ipv6))
+        drivers.LoadBalancer(version=version, address=address, ports=(), backends=_backends(service, version))
+        for version, address in ((4, service.ipv4), (6, service.ipv6))
         if address
     )
 
 
 @functools.lru_cache(None)
-def port_backends(virtual: ServiceAddress, near: frozenset[str]) -> tuple[drivers.LoadBalancer, ...]:
+def port_backends(service: ServiceAddress, near: frozenset[str]) -> tuple[drivers.LoadBalancer, ...]:
     """The ports of a service: to backends that are *near*, where there are some."""
-    ports = tuple((p.published, p.protocol, p.target) for p in virtual.ports)
+    ports = tuple((p.published, p.protocol, p.target) for p in service.ports)
     out = []
     for version in (4, 6):
-        if backends := _backends(virtual, version):
+        if backends := _backends(service, version):
             chosen = tuple(b for b in backends if b in near) or backends
             out.append(drivers.LoadBalancer(version=version, address="", ports=ports, backends=chosen))
     return tuple(out)
 
 
-def _backends(virtual: ServiceAddress, version: int) -> tuple[str, ...]:
-    return tuple(b for v in virtual.backends if (b := v.ipv4 if version == 4 else v.ipv6))
+def _backends(service: ServiceAddress, version: int) -> tuple[str, ...]:
+    return tuple(b for v in service.backends if (b := v.ipv4 if version == 4 else v.ipv6))
 
 
 def targets(published: Iterable[drivers.PortMapping], balanced: Sequence[drivers.LoadBalancer]) -> conntrack.Targets:

@@ -1,6 +1,6 @@
 """The default seccomp profile: what is not allowed fails with EPERM.
 
-A table of facts from Docker's documentation of its default profile, kept as groups of system calls with the capability
+A table of info from Docker's documentation of its default profile, kept as groups of system calls with the capability
 that opens them. Source: seccomp(2); Docker "Seccomp security profiles".
 """
 

@@ -19,7 +19,7 @@ from netplugins.resolver.table import Names, View
 ADDRESS = ("127.0.0.11", 53)
 UPSTREAM_TIMEOUT_S = 4.0
 PENDING_LIMIT = 1024
-REMEMBERED, VARIANTS = 1024, 16
+CACHED_QUESTIONS, VARIANTS = 1024, 16
 LONGEST = 512
 """Bytes of a question whose answer is remembered: all that are meant, and memory that one container can fill."""
 STREAMS, ASKED = 64, 256
@@ -68,7 +68,7 @@ class AnswerCache:
     def put(self, packet: bytes, answer: bytes) -> None:
         if len(packet) > LONGEST:
             return
-        if len(self._answers) >= REMEMBERED:  # every question another: a client's cookies, or its mischief
+        if len(self._answers) >= CACHED_QUESTIONS:  # every question another: a client's cookies, or its mischief
             self._answers.clear()
         known = self._answers.setdefault(packet[2:], [])
         known.append(answer[2:])

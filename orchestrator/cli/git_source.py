@@ -46,7 +46,7 @@ def checked_out(ref: str) -> Iterator[tuple[Path, Path]]:
         inside = tree / here.relative_to(top)
         if not inside.is_dir():
             raise PystackError(f"commit {commit[:12]} has no folder {here.relative_to(top)}")
-        _unlock(tree)
+        _decrypt(tree)
         os.chdir(inside)
         try:
             yield tree, top
@@ -54,7 +54,7 @@ def checked_out(ref: str) -> Iterator[tuple[Path, Path]]:
             os.chdir(here)
 
 
-def _unlock(tree: Path) -> None:
+def _decrypt(tree: Path) -> None:
     """Open the tree's encrypted files where there is a key, named as sops has it named; the server does so with its own."""
     content = os.environ.get("SOPS_AGE_KEY", "").encode()
     if not content and (file := os.environ.get("SOPS_AGE_KEY_FILE", "")):

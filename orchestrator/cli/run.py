@@ -122,8 +122,8 @@ def run(
     container = one_off(wanted, command, loaded.environment, tty=tty, stdin=interactive and not detach, **given)
     name = name or f"{loaded.stack.name}-{service}-run-{os.urandom(4).hex()}"
     route = f"/v1/stacks/{loaded.stack.name}/oneoff"
-    wish = {"name": name, "service": service, "container": msgspec.to_builtins(container)}
-    oneoff = msgspec.convert(client.json("POST", route, body=wish), Task)
+    requested = {"name": name, "service": service, "container": msgspec.to_builtins(container)}
+    oneoff = msgspec.convert(client.json("POST", route, body=requested), Task)
     try:
         at = client.at(oneoff.node)
         query = {"name": name, "stack": loaded.stack.name, "auto_remove": int(remove)}

@@ -195,8 +195,8 @@ class Mirror:
         total = 0
         listing = await self._git("ls-tree", "-r", "-t", "-l", "-z", "--full-tree", commit.id)
         for entry in filter(None, listing.split("\0")):
-            facts, _, path = entry.partition("\t")
-            mode, _, _, size = facts.split()
+            info, _, path = entry.partition("\t")
+            mode, _, _, size = info.split()
             if mode == "160000":
                 raise GitError(f"{_plain(path)} is a submodule: submodules are not followed; put its files into the repository")
             total += int(size) if size.isdigit() else 0

@@ -54,7 +54,7 @@ class Reconciler:
         self._mirror = git.Mirror(folder / repo.name / "git", run / repo.name)
         # what was encrypted is in the clear on no disk
         self._trees = (run.with_name(TREES) if repo.age_key else folder) / repo.name
-        self._poke = asyncio.Event()
+        self._trigger = asyncio.Event()
         self._done = asyncio.Condition()
         self._rounds = 0
         self._busy = False
@@ -70,19 +70,19 @@ class Reconciler:
 
     def trigger(self) -> None:
         """Look now."""
-        self._poke.set()
+        self._trigger.set()
 
     async def sync(self) -> SyncState:
         """Look now, and return when that is done."""
         async with self._done:
             mine = self._rounds + (2 if self._busy else 1)  # a round that goes on may have fetched already
-            self._poke.set()
+            self._trigger.set()
             await self._done.wait_for(lambda: self._rounds >= mine)
         return self.state
 
     async def _follow(self) -> None:
         while True:
-            self._poke.clear()
+            self._trigger.clear()
             self._busy = True
             try:
                 await self.reconcile_once()
@@ -99,7 +99,7 @@ class Reconciler:
                 self._rounds += 1
                 self._done.notify_all()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._poke.wait(), None if self.repo.paused else self.repo.interval_s)
+                await asyncio.wait_for(self._trigger.wait(), None if self.repo.paused else self.repo.interval_s)
 
     async def _save_state(self, *, problem: str | None = None, **fields: Any) -> None:
         """Write the state down where it says something new."""

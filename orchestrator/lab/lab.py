@@ -318,13 +318,13 @@ def _join(lab: Lab, labels: Mapping[str, Mapping[str, str]]) -> None:
                 _ask(lab, leader, "PATCH", f"/v1/nodes/{machine.name}", {"labels": wanted})
         else:
             _listening(lab, machine)
-            wish = {
+            requested = {
                 "target": f"root@{machine.address}",
                 "name": machine.name,
                 "labels": wanted,
                 "transport": "etcd" if lab.password else "ssh",
             }
-            _ask(lab, leader, "POST", "/v1/nodes", wish)
+            _ask(lab, leader, "POST", "/v1/nodes", requested)
 
     machines = [m for m in lab.machines.values() if m.role in ("node", "server")]
     with ThreadPoolExecutor(20) as pool:

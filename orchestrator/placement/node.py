@@ -13,7 +13,7 @@ Availability = Literal["active", "pause", "drain"]
 class Node(WireStruct, frozen=True, kw_only=True):
     """*target* is how it is reached over SSH (`root@10.0.0.2:22`), "" for the server's own host. *underlay* is the
     address under which the other nodes reach it, for overlay networks. *host_key* is the SSH host key that was accepted
-    when it was added, in OpenSSH's one-line form. *facts* are what it last said of itself.
+    when it was added, in OpenSSH's one-line form. *info* are what it last said of itself.
 
     *taints* keep tasks off (`taints.py`).
 
@@ -37,9 +37,9 @@ class Node(WireStruct, frozen=True, kw_only=True):
     taints: tuple[str, ...] = ()
     availability: Availability = "active"
     path_mtu: int = 0
-    facts: NodeInfo = NodeInfo()
+    info: NodeInfo = NodeInfo()
 
     @property
     def mtu(self) -> int:
         """The largest packet that can be sent to it and from it, in bytes."""
-        return min(self.path_mtu or self.facts.mtu, self.facts.mtu)
+        return min(self.path_mtu or self.info.mtu, self.info.mtu)

@@ -23,8 +23,8 @@ class NodeTable:
         self.row = {n.name: i for i, n in enumerate(nodes)}
         self.columns = columns or _columns_for(len(nodes))
         self.ready: Mask = self.columns.mask([n.name in ready for n in nodes])
-        self.cpus_free: Column = self.columns.floats(n.facts.cpus for n in nodes)
-        self.memory_free: Column = self.columns.floats(n.facts.memory for n in nodes)
+        self.cpus_free: Column = self.columns.floats(n.info.cpus for n in nodes)
+        self.memory_free: Column = self.columns.floats(n.info.memory for n in nodes)
         self.tasks: Column = self._zeros()
         self._tasks_of: dict[str, Column] = {}
         self._resources: dict[str, Column] = {}

@@ -119,8 +119,8 @@ def plan(
         contents=desired.contents,
     )
     parts = (current.networks, current.volumes, current.tasks, current.contents)
-    ground = [sorted(part, key=lambda one: one.name) for part in parts]
-    basis = hashlib.sha256(msgspec.json.encode(ground, order="deterministic")).hexdigest()[:16]
+    before = [sorted(part, key=lambda one: one.name) for part in parts]
+    basis = hashlib.sha256(msgspec.json.encode(before, order="deterministic")).hexdigest()[:16]
     return Plan(
         stack=stack.name,
         revision=revision,

@@ -132,7 +132,7 @@ def _check_externals(stack: Stack, networks: Set[str], volumes: Set[str], only: 
 def _check_networks(stack: Stack, context: PlacementContext) -> None:
     """Drivers that no node has, and subnets that hide the way to a node."""
     wrong = []
-    there = sorted({d for n in context.nodes for d in n.facts.drivers} | set(DRIVERS))
+    there = sorted({d for n in context.nodes for d in n.info.drivers} | set(DRIVERS))
     for spec in stack.networks:
         if spec.driver and spec.driver not in there:
             has = ", ".join(there)

@@ -82,7 +82,7 @@ def addresses_of(node: Node) -> set[str]:
     outside = node.target.rpartition("@")[2]
     target = outside[1:].partition("]")[0] if outside.startswith("[") else outside.partition(":")[0]
     found = set()
-    for word in (*node.facts.addresses, node.underlay, target):  # a target may be a name, and a node may say anything
+    for word in (*node.info.addresses, node.underlay, target):  # a target may be a name, and a node may say anything
         with contextlib.suppress(ValueError):
             found.add(str(ipaddress.ip_address(word)))
     return found
@@ -92,9 +92,9 @@ def _tunnels(node: str, nodes: Sequence[Node], networks: Mapping[str, Network], 
     """The other nodes of the encrypted networks *used*; one whose key is not known yet has nothing there either."""
     carriers = {h.name for n in used if n in networks and networks[n].encrypted for h in networks[n].hosts} - {node}
     return [
-        TunnelPeer(name=n.name, underlay=n.underlay, key=n.facts.tunnel_key)
+        TunnelPeer(name=n.name, underlay=n.underlay, key=n.info.tunnel_key)
         for n in nodes
-        if n.name in carriers and n.underlay and n.facts.tunnel_key
+        if n.name in carriers and n.underlay and n.info.tunnel_key
     ]
 
 
@@ -121,7 +121,7 @@ def _volume_for_node(node: str, volume: Volume, nodes: Sequence[Node], tasks: It
         for t in tasks
         if t.node != node and any(m.kind == "volume" and m.source == volume.name for m in t.container.mounts)
     }
-    keys = {n.name: n.facts.ssh_key for n in nodes}
+    keys = {n.name: n.info.ssh_key for n in nodes}
     return msgspec.structs.replace(
         volume, clients=tuple(VolumeClient(node=n, key=keys[n]) for n in sorted(users) if keys.get(n))
     )

@@ -18,7 +18,7 @@ from agent.contract.wire import WireStruct
 from orchestrator.errors import PystackError, RefusedError, UnreachableError
 from orchestrator.placement import taints
 from orchestrator.placement.node import Availability, Node
-from orchestrator.server.members import NodeConnection, key_of, published_facts
+from orchestrator.server.members import NodeConnection, key_of, published_info
 from orchestrator.server.node_add import NodeAddRequest, install_node, own_host_key
 from orchestrator.server.path_mtu import probe_path_mtu
 from orchestrator.store.interface import Delete, Put, Store, StoreError
@@ -72,12 +72,12 @@ class Cluster:
         self._advertise = advertise
         self._adding = asyncio.Lock()
         self._spread: asyncio.Task[None] | None = None
-        self._saved_facts: dict[str, tuple[object, ...]] = {}
+        self._saved_info: dict[str, tuple[object, ...]] = {}
 
     async def start(self) -> None:
         """Connect the nodes of the store, this host among them, and wait for this host's own agent."""
         nodes = [msgspec.json.decode(e.value, type=Node) for e in await self.store.scan("nodes/")]
-        self._saved_facts = {n.name: published_facts(n.facts) for n in nodes}
+        self._saved_info = {n.name: published_info(n.info) for n in nodes}
         if self._advertise:
             nodes = await self._among_servers(nodes)
         elif all(n.target for n in nodes):
@@ -135,18 +135,16 @@ class Cluster:
 
     async def _on_reconnected(self, member: NodeConnection) -> None:
         """Deliver to all nodes if something changed at *member* that their manifests contain."""
-        moved, changed = await self._follow_addresses(member), await self._persist_changed_facts([member])
+        moved, changed = await self._follow_addresses(member), await self._persist_changed_info([member])
         if moved or changed:
             self._spread = asyncio.create_task(self.deliver())
 
-    async def _persist_changed_facts(self, members: Iterable[NodeConnection]) -> bool:
-        """Save the facts of *members* that other nodes' manifests contain (MTU, keys), so that a server that starts again can
+    async def _persist_changed_info(self, members: Iterable[NodeConnection]) -> bool:
+        """Save the info of *members* that other nodes' manifests contain (MTU, keys), so that a server that starts again can
         make those manifests before every node is connected. Returns whether any changed. Skips nodes that are not saved yet:
         they are not in the cluster yet."""
         news = [
-            m
-            for m in members
-            if self._saved_facts.get(m.node.name, published_facts(m.node.facts)) != published_facts(m.node.facts)
+            m for m in members if self._saved_info.get(m.node.name, published_info(m.node.info)) != published_info(m.node.info)
         ]
         for member in news:
             try:
@@ -160,24 +158,24 @@ class Cluster:
         did."""
         mine, theirs = member.tunnel.ends if member.tunnel else ("", "")
         moved = []
-        if theirs and not member.node.facts.has_underlay_address and theirs != member.node.underlay:
+        if theirs and not member.node.info.has_underlay_address and theirs != member.node.underlay:
             moved.append((member, theirs))
         own = self.members.get(self.local)
         if own and own.ready and own.node.underlay and not self._advertise and mine not in ("", own.node.underlay):
-            await own.refresh_facts()
-            if not own.node.facts.has_underlay_address:
+            await own.refresh_info()
+            if not own.node.info.has_underlay_address:
                 moved.append((own, mine))
         for one, address in moved:
             log.warning("node %s is at %s now, and not at %s", one.node.name, address, one.node.underlay)
             one.node = msgspec.structs.replace(one.node, underlay=address)
             await self._save(one.node)
-            await one.refresh_facts()
+            await one.refresh_info()
         return bool(moved)
 
     async def _save(self, node: Node) -> None:
         """Write *node* to the store. Raises StoreError."""
         await self.store.transact((), [Put(f"nodes/{node.name}", msgspec.json.encode(node))])
-        self._saved_facts[node.name] = published_facts(node.facts)
+        self._saved_info[node.name] = published_info(node.info)
 
     def get(self, name: str) -> NodeConnection:
         """The node with that name or ID; `local` is this host. Raises RefusedError (404)."""
@@ -200,18 +198,18 @@ class Cluster:
             return f"node {name} is gone from the cluster"
         return "" if member.ready else f"node {name} does not answer: {member.problem}"
 
-    async def refresh_facts(self) -> None:
-        """Ask every connected node for its facts: links come and go without an event. Errors are ignored: the connection
+    async def refresh_info(self) -> None:
+        """Ask every connected node for its info: links come and go without an event. Errors are ignored: the connection
         notices them itself."""
-        await asyncio.gather(*(m.refresh_facts() for m in self.members.values() if m.ready), return_exceptions=True)
-        if await self._persist_changed_facts(self.members.values()):
+        await asyncio.gather(*(m.refresh_info() for m in self.members.values() if m.ready), return_exceptions=True)
+        if await self._persist_changed_info(self.members.values()):
             self._spread = asyncio.create_task(self.deliver())
 
     async def ask_keys(self, nodes: Iterable[str], purpose: str) -> None:
         """Fetch the public keys of *nodes* for *purpose* ("seal" or "tunnel"); a node that has none makes one."""
         members = [self.members[n] for n in nodes if n in self.members]
-        await asyncio.gather(*(m.ask_key(purpose) for m in members if m.ready and not key_of(m.node.facts, purpose)))
-        await self._persist_changed_facts(members)
+        await asyncio.gather(*(m.ask_key(purpose) for m in members if m.ready and not key_of(m.node.info, purpose)))
+        await self._persist_changed_info(members)
 
     async def ask_keys_for(self, tasks: Iterable[Task], networks: Iterable[Network]) -> None:
         """Fetch the public keys that the manifests for *tasks* and *networks* need: of nodes that get a secret, and of those
@@ -231,7 +229,7 @@ class Cluster:
 
         Raises RefusedError or UnreachableError; the cluster is then as it was."""
         own = self.members[self.local]
-        if "rootless" in own.node.facts.features:
+        if "rootless" in own.node.info.features:
             raise RefusedError(
                 "this server runs without root, where no other host reaches it: `node add` needs one of root's", 409
             )
@@ -267,7 +265,7 @@ class Cluster:
     def _clock_skew_s(self, member: NodeConnection) -> float:
         """How many seconds the clock of *member* is ahead of this host's, by what both said when they were connected."""
         own = self.members[self.local]
-        return member.node.facts.clock - own.node.facts.clock - (member.connected_at - own.connected_at)
+        return member.node.info.clock - own.node.info.clock - (member.connected_at - own.connected_at)
 
     async def measure_paths(self, members: Iterable[NodeConnection]) -> None:
         """Measure the paths of *members*, and save the MTU of those that carry less than their links do."""
@@ -331,7 +329,7 @@ class Cluster:
         if tasks and not force:
             raise RefusedError(f"node {name} has {tasks} tasks: `pystack node drain {name}` first, or --force", 409)
         await self._forget(member)
-        self._saved_facts.pop(member.node.name, None)
+        self._saved_info.pop(member.node.name, None)
         await self.store.transact((), [Delete(f"nodes/{member.node.name}")])
         if member.manifest_publisher:
             await member.manifest_publisher.clear()

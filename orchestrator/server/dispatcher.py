@@ -53,7 +53,7 @@ class Dispatcher:
             running,
         )
         files = {f.digest: f for t in state.tasks.values() if t.node == node for f in t.container.files}
-        key = self.cluster.members[node].node.facts.seal_key
+        key = self.cluster.members[node].node.info.seal_key
         contents = (self._contents.content_for_node(f, key) for f in files.values())
         return msgspec.structs.replace(manifest, contents=tuple(c for c in contents if c)) if files else manifest
 

@@ -71,8 +71,8 @@ async def _node(member: NodeConnection, *, repair: bool) -> list[Check]:
     name = member.node.name
     try:
         before = time.time()
-        facts = msgspec.convert(await member.client.call("GET", "/pystack/facts"), NodeInfo)
-        skew = facts.clock - (before + time.time()) / 2
+        info = msgspec.convert(await member.client.call("GET", "/pystack/info"), NodeInfo)
+        skew = info.clock - (before + time.time()) / 2
         found = msgspec.convert(
             await member.client.call("GET", "/pystack/doctor", params={"repair": "1"} if repair else {}), list[Check]
         )

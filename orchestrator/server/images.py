@@ -74,7 +74,7 @@ class Images:
 
         async def bring(node: str, image: str, name: str, task: Task) -> None:
             try:
-                source = await self._holder(image)
+                source = await self._source_node(image)
                 emit(ShipEvent(image=name, source=source, target=node))
                 await ship(image, self.cluster.get(source).client, self.cluster.get(node).client)
             except PystackError as error:
@@ -88,7 +88,7 @@ class Images:
                         group.create_task(bring(node, image, name, task))
         return failures
 
-    async def _holder(self, image: str) -> str:
+    async def _source_node(self, image: str) -> str:
         """The name of a node that has *image*. Raises RefusedError if there is none."""
         for node in [self.cluster.local, *sorted(self.cluster.ready - {self.cluster.local})]:
             if await self._on(node, [image]):

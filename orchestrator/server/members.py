@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def key_of(facts: NodeInfo, purpose: str) -> str:
+def key_of(info: NodeInfo, purpose: str) -> str:
     """The node's public key for *purpose* ("seal" or "tunnel"), "" if it has none."""
-    return facts.seal_key if purpose == "seal" else facts.tunnel_key
+    return info.seal_key if purpose == "seal" else info.tunnel_key
 
 
-def published_facts(facts: NodeInfo) -> tuple[object, ...]:
-    """The facts of a node that the manifests of other nodes contain: a server that starts must know them before it delivers."""
-    return facts.mtu, facts.ssh_key, facts.seal_key, facts.tunnel_key, facts.addresses
+def published_info(info: NodeInfo) -> tuple[object, ...]:
+    """The info of a node that the manifests of other nodes contain: a server that starts must know them before it delivers."""
+    return info.mtu, info.ssh_key, info.seal_key, info.tunnel_key, info.addresses
 
 
 async def _ignore(member: NodeConnection) -> None:
@@ -59,7 +59,7 @@ class NodeConnection:
         self.problem = "not connected yet"
         self.synced = asyncio.Event()
         self.on_connected: Callable[[NodeConnection], Awaitable[None]] = _ignore
-        """Awaited each time the node is connected and its facts are known."""
+        """Awaited each time the node is connected and its info is known."""
         self.connected_at = 0.0
         self.silent_since: float | None = asyncio.get_running_loop().time()
         """Since when the node does not answer, by the loop's clock in seconds; None while it does."""
@@ -111,30 +111,30 @@ class NodeConnection:
             pause = min(5.0 if self.tunnel is None else 1.0, pause * 2)
 
     async def _connected(self) -> None:
-        """The node answers: fetch its facts, then deliver its manifest."""
+        """The node answers: fetch its info, then deliver its manifest."""
         self.connected_at = asyncio.get_running_loop().time()
-        await self.refresh_facts()
+        await self.refresh_info()
         await self.on_connected(self)
         self.problem = ""
         self.silent_since = None
         self.synced.set()
         self._first_delivery = asyncio.create_task(self._deliver_quietly())
 
-    async def refresh_facts(self) -> None:
-        """Fetch the facts of the node. Raises UnreachableError, RefusedError."""
-        before = self.node.facts
+    async def refresh_info(self) -> None:
+        """Fetch the info of the node. Raises UnreachableError, RefusedError."""
+        before = self.node.info
         where = {"underlay": self.node.underlay}
-        facts = msgspec.convert(await self.client.call("GET", "/pystack/facts", params=where), NodeInfo)
-        self.node = msgspec.structs.replace(self.node, facts=facts)
+        info = msgspec.convert(await self.client.call("GET", "/pystack/info", params=where), NodeInfo)
+        self.node = msgspec.structs.replace(self.node, info=info)
         for purpose in PURPOSES:
-            if key_of(before, purpose) and not key_of(facts, purpose):  # it has another disk, and the key is in use
+            if key_of(before, purpose) and not key_of(info, purpose):  # it has another disk, and the key is in use
                 await self.ask_key(purpose)
 
     async def ask_key(self, purpose: str) -> None:
         """Fetch the node's public key for *purpose*; it makes one if it has none. Raises UnreachableError, RefusedError."""
         made = await self.client.call("POST", f"/pystack/keys/{purpose}")
-        facts = msgspec.structs.replace(self.node.facts, **{f"{purpose}_key": made["key"]})
-        self.node = msgspec.structs.replace(self.node, facts=facts)
+        info = msgspec.structs.replace(self.node.info, **{f"{purpose}_key": made["key"]})
+        self.node = msgspec.structs.replace(self.node, info=info)
 
     async def _deliver_quietly(self) -> None:
         try:

@@ -33,7 +33,7 @@ class Planner:
         """The steps from the present state to *stack*. Raises RefusedError, PystackError."""
         stack = self._contents.with_digests(stack)
         if any(n.parent for n in stack.networks):
-            await self._cluster.refresh_facts()
+            await self._cluster.refresh_info()
         current = self._state.of_stack(stack.name)
         named = frozenset(options.services)
         if unknown := named - {s.name for s in stack.services}:

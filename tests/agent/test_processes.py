@@ -44,7 +44,7 @@ def test_a_killed_child_has_the_signal_for_its_status() -> None:
 
 def test_children_ignore_no_signal_because_the_agent_was_told_to() -> None:
     code = (
-        "import os; from agent.processes import *; heed_signals(); os.kill(os.getpid(), signal.SIGHUP);"
+        "import os; from agent.processes import *; reset_ignored_signals(); os.kill(os.getpid(), signal.SIGHUP);"
         "print(subprocess.run(['grep', 'SigIgn', '/proc/self/status'], capture_output=True, text=True).stdout)"
     )
     done = subprocess.run(["nohup", sys.executable, "-c", code], capture_output=True, text=True, check=True, stdin=DEVNULL)

@@ -25,7 +25,7 @@ from tests.escape.layers import folder, link
 
 
 def environment(g: Ground) -> dict[str, str]:
-    return {"FIELD": json.dumps(g.field.facts)}
+    return {"FIELD": json.dumps(g.field.info)}
 
 
 def bundle(g: Ground, ident: str) -> Path:

@@ -233,7 +233,7 @@ CALLS: tuple[Call, ...] = (
     ("PUT", "/pystack/blobs/sha256:" + "0" * 64, {"diff_id": ""}, b"blob"),
     *(("PUT", "/pystack/manifest", {}, MANIFEST),) * 3,
     ("PATCH", "/pystack/manifest", {}, {"base": "x", "digest": "y", "put": {}, "delete": {}}),
-    ("GET", "/pystack/facts", {"underlay": "10.0.0.1"}, None),
+    ("GET", "/pystack/info", {"underlay": "10.0.0.1"}, None),
     ("GET", "/pystack/status", {}, None),
     ("~GET", "/pystack/status/stream", {}, None),
     ("~GET", "/pystack/doctor", {}, None),

@@ -78,8 +78,8 @@ def signed(head: bytes) -> bytes:
     return plain[:148] + b"%06o\0 " % sum(plain) + plain[156:] + head[512:]
 
 
-def _sparse(**facts: str) -> dict[str, str]:
-    return {f"GNU.sparse.{key}": value for key, value in facts.items()}
+def _sparse(**info: str) -> dict[str, str]:
+    return {f"GNU.sparse.{key}": value for key, value in info.items()}
 
 
 _LONG = "long/" * 40

@@ -103,7 +103,7 @@ PATHS: dict[str, tuple[str, str, object, int, str]] = {
     "a pattern that never ends": ("GET", named("(a+)+b"), None, 400, "behind a bracket"),
     "a tag without a name": ("POST", "/images/busybox/tag", None, 400, "repo is missing"),
     "an image of nothing": ("POST", "/pystack/images/commit", BUNDLE, 500, "lacks its manifest"),
-    "an underlay that is none": ("GET", "/pystack/facts?underlay=x", None, 400, "underlay=x: an IP address"),
+    "an underlay that is none": ("GET", "/pystack/info?underlay=x", None, 400, "underlay=x: an IP address"),
     "a volume that is an object": ("POST", "/volumes/create", {"Name": {}}, 400, "$.Name"),
     "a network of numbers": ("POST", "/networks/create", {"Name": "n", "Labels": 5}, 400, "$.Labels"),
     "an update of lists": ("POST", "/containers/x/update", {"NanoCpus": []}, 400, "$.NanoCpus"),

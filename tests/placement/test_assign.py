@@ -20,7 +20,7 @@ from orchestrator.stackfile.model import Placement, Reserves, Service, Stack, St
 
 
 def node(number: int, **fields: Any) -> Node:
-    return Node(name=f"n{number}", id=f"id{number}", facts=NodeInfo(hostname=f"n{number}", cpus=4, memory=8 << 30), **fields)
+    return Node(name=f"n{number}", id=f"id{number}", info=NodeInfo(hostname=f"n{number}", cpus=4, memory=8 << 30), **fields)
 
 
 def context(*nodes: Node, **fields: Any) -> PlacementContext:

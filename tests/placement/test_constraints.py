@@ -14,7 +14,7 @@ NODE = Node(
     target="root@10.0.0.7",
     underlay="10.0.0.7",
     labels=(("Rack", "R1"), ("ssd", "yes"), ("zone", "East")),
-    facts=NodeInfo(hostname="Alpha", os="linux", arch="x86_64", cpus=8, memory=16 << 30, labels=(("driver", "zfs"),)),
+    info=NodeInfo(hostname="Alpha", os="linux", arch="x86_64", cpus=8, memory=16 << 30, labels=(("driver", "zfs"),)),
 )
 
 

@@ -41,9 +41,9 @@ def request(service: str = "s/web", **fields: Any) -> PlacementRequest:
     return PlacementRequest(service=service, **fields)
 
 
-def node(number: int = 0, *, facts: dict[str, Any] | None = None, **fields: Any) -> Node:
-    known = {"hostname": f"n{number}", "cpus": 4.0, "memory": 8 << 30, **(facts or {})}
-    return Node(name=f"n{number}", id=f"id{number}", facts=NodeInfo(**known), **fields)
+def node(number: int = 0, *, info: dict[str, Any] | None = None, **fields: Any) -> Node:
+    known = {"hostname": f"n{number}", "cpus": 4.0, "memory": 8 << 30, **(info or {})}
+    return Node(name=f"n{number}", id=f"id{number}", info=NodeInfo(**known), **fields)
 
 
 def table_of(nodes: Sequence[Node], columns: Columns, there: Sequence[tuple[PlacementRequest, int]] = ()) -> NodeTable:
@@ -135,7 +135,7 @@ CASES: dict[str, tuple[str, PlacementRequest, Node, list[PlacementRequest], bool
     "a link that is there": (
         "parent",
         request(parents=(("eth0", "lan"),)),
-        node(facts={"links": ("eth0",)}),
+        node(info={"links": ("eth0",)}),
         [],
         True,
         "network lan is on eth0",
@@ -143,7 +143,7 @@ CASES: dict[str, tuple[str, PlacementRequest, Node, list[PlacementRequest], bool
     "a link that can be made": (
         "parent",
         request(parents=(("eth0.7", "lan"),)),
-        node(facts={"links": ("eth0",), "features": ("vlan",)}),
+        node(info={"links": ("eth0",), "features": ("vlan",)}),
         [],
         True,
         "network lan is on eth0.7",
@@ -151,7 +151,7 @@ CASES: dict[str, tuple[str, PlacementRequest, Node, list[PlacementRequest], bool
     "a link that cannot": (
         "parent",
         request(parents=(("eth0.7", "lan"),)),
-        node(facts={"links": ("eth0",)}),
+        node(info={"links": ("eth0",)}),
         [],
         False,
         "network lan is on eth0.7; it has eth0, and a kernel without VLANs (CONFIG_VLAN_8021Q)",
@@ -159,7 +159,7 @@ CASES: dict[str, tuple[str, PlacementRequest, Node, list[PlacementRequest], bool
     "a driver that is installed": (
         "driver",
         request(drivers=(("weave", "net"),)),
-        node(facts={"drivers": ("weave",)}),
+        node(info={"drivers": ("weave",)}),
         [],
         True,
         "network net needs the driver weave",
@@ -175,7 +175,7 @@ CASES: dict[str, tuple[str, PlacementRequest, Node, list[PlacementRequest], bool
     "a node with WireGuard": (
         "encryption",
         request(encrypted=("net",)),
-        node(facts={"features": ("wireguard",)}),
+        node(info={"features": ("wireguard",)}),
         [],
         True,
         "network net needs WireGuard",
@@ -191,7 +191,7 @@ CASES: dict[str, tuple[str, PlacementRequest, Node, list[PlacementRequest], bool
     "a device that is there": (
         "devices",
         request(devices=(GPU,)),
-        node(facts={"devices": ("acme.com/gpu=0",)}),
+        node(info={"devices": ("acme.com/gpu=0",)}),
         [],
         True,
         "asks for gpu (1 asked for); it has acme.com/gpu=0 (CDI files in /etc/cdi)",
@@ -199,7 +199,7 @@ CASES: dict[str, tuple[str, PlacementRequest, Node, list[PlacementRequest], bool
     "a device of another kind": (
         "devices",
         request(devices=(GPU,)),
-        node(facts={"devices": ("acme.com/nic=0",)}),
+        node(info={"devices": ("acme.com/nic=0",)}),
         [],
         False,
         "asks for gpu (1 asked for); it has acme.com/nic (CDI files in /etc/cdi)",
@@ -287,7 +287,7 @@ NODES = st.lists(
         labels=some(("zone", "a"), ("rack", "1"), ("resource.gpu", "2"), ("resource.fpga", "none"), ("down", "")),
         taints=some("gpu=h:NoSchedule", "old:NoExecute"),
         availability=st.sampled_from(["active", "active", "active", "pause", "drain"]),
-        facts=st.builds(
+        info=st.builds(
             NodeInfo,
             cpus=st.sampled_from([1.0, 4.0, 16.0]),
             memory=st.sampled_from([1 << 30, 32 << 30]),

@@ -23,8 +23,8 @@ KEYS = {n: "=".rjust(44, n) for n in "123"}
 
 
 def node(number: str, *features: str) -> Node:
-    facts = NodeInfo(hostname=f"n{number}", cpus=4, memory=1 << 33, features=features, tunnel_key=KEYS[number])
-    return Node(name=f"n{number}", id=number, underlay=f"10.9.0.{number}", facts=facts)
+    info = NodeInfo(hostname=f"n{number}", cpus=4, memory=1 << 33, features=features, tunnel_key=KEYS[number])
+    return Node(name=f"n{number}", id=number, underlay=f"10.9.0.{number}", info=info)
 
 
 STACK = Stack(

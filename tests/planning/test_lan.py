@@ -14,7 +14,7 @@ from orchestrator.planning.state import State
 from orchestrator.stackfile.model import Service, Stack, StackNetwork
 
 NODES = tuple(
-    Node(name=f"n{i}", id=f"n{i}", underlay=f"192.168.7.{i}", facts=NodeInfo(cpus=64, memory=1 << 40, links=("eth0",)))
+    Node(name=f"n{i}", id=f"n{i}", underlay=f"192.168.7.{i}", info=NodeInfo(cpus=64, memory=1 << 40, links=("eth0",)))
     for i in (1, 2, 3)
 )
 

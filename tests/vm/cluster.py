@@ -241,9 +241,9 @@ def tried(machines: list[Machine]) -> dict[str, float | str]:
     for machine in machines:
         until(lambda machine=machine: machine.run("true"), f"{machine.name} boots")  # type: ignore[misc]
     took("three machines booted (emulated)")
-    facts = first.run("uname -r; stat -fc %T /sys/fs/cgroup; systemctl is-system-running || true").split()
-    out["kernel, cgroup"] = " ".join(facts[:2])
-    assert facts[1] == "cgroup2fs"
+    info = first.run("uname -r; stat -fc %T /sys/fs/cgroup; systemctl is-system-running || true").split()
+    out["kernel, cgroup"] = " ".join(info[:2])
+    assert info[1] == "cgroup2fs"
     until(lambda: first.run("pystack node ls"), "the server answers")
     since = time.monotonic()
     first.run(f"pystack node add root@{second.address} root@{third.address} --label zone=b", within_s=PATIENCE)
