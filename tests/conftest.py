@@ -8,9 +8,10 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -46,12 +47,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.etcd)
 
 
-def eventually(check: object, within_s: float = 10.0) -> None:
+def eventually(check: Callable[[], object], within_s: float = 10.0) -> None:
     """*check* holds within that time; what it last failed with is the failure."""
     deadline = time.monotonic() + within_s * PATIENCE
     while True:
         try:
-            return check()  # type: ignore[operator]
+            check()
+            return
         except AssertionError:
             if time.monotonic() > deadline:
                 raise
@@ -83,7 +85,7 @@ class Pystack:
             assert done.returncode == 0, f"pystack {' '.join(arguments)}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done
 
-    def json(self, *arguments: str) -> object:
+    def json(self, *arguments: str) -> Any:
         return json.loads(self(*arguments).stdout)
 
     def on(self, machine: str, *command: str, check: bool = True, timeout: float = 60) -> str:
@@ -103,7 +105,7 @@ def cluster_of(nodes: int, *labels: str, servers: int = 1, transport: str = "ssh
         pytest.skip("labs need root")
     name = f"t{uuid.uuid4().hex[:6]}"
     pystack = Pystack(name)
-    store = (
+    store: tuple[str, ...] = (
         ("--servers", str(servers), "--store", "etcd", "--transport", transport) if servers > 1 or transport == "etcd" else ()
     )
     store += ("--disk", disk) if disk else ()

@@ -25,15 +25,16 @@ async def test_the_places_of_a_fault_reach_who_debugs() -> None:
     assert isinstance(answered, web.Response)
     assert isinstance(answered.body, bytes)
 
+    body = answered.body
+
     class Answered(Response):
         status = answered.status
 
         def __init__(self) -> None:
             pass
 
-        def read(self, size: int = -1) -> bytes:
-            assert isinstance(answered.body, bytes)
-            return answered.body
+        def read(self, size: int | None = None) -> bytes:
+            return body
 
     error = _refusal(Answered())
     assert (str(error), error.status) == ("a fault of pystack's, not of yours", 500)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.gitops import git
+from orchestrator.gitops import git, model
 from orchestrator.gitops.git import GitError, Mirror
 from orchestrator.gitops.model import Repo
 from tests.fuzz.git import Made
@@ -24,7 +24,7 @@ def mirror(tmp_path: Path) -> Mirror:
     return Mirror(tmp_path / "ours" / "git", tmp_path / "run")
 
 
-async def fetched(mirror: Mirror, url: object, branch: str = "", token: bytes = b"") -> git.Commit:
+async def fetched(mirror: Mirror, url: object, branch: str = "", token: bytes = b"") -> model.Commit:
     return await mirror.fetch(Repo(name="r", url=str(url), branch=branch, largest=LARGEST), key=b"", token=token)
 
 
@@ -153,7 +153,7 @@ async def test_hooks_of_a_template_are_none_of_ours(mirror: Mirror, tmp_path: Pa
     made(tmp_path / "theirs.git", [])
     await fetched(mirror, tmp_path / "theirs.git")
     assert not (mirror.folder / "hooks").exists()
-    command = ["git", "config", "--file", tmp_path / "ours" / "gitconfig", "core.hooksPath"]
+    command = ["git", "config", "--file", str(tmp_path / "ours" / "gitconfig"), "core.hooksPath"]
     assert subprocess.run(command, capture_output=True, check=True).stdout == b"/dev/null\n"  # noqa: ASYNC221
 
 

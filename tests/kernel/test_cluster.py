@@ -46,7 +46,7 @@ def answers(text: str) -> set[str]:
 
 
 def test_nodes_are_listed_with_what_they_are(cluster: Pystack) -> None:
-    rows = {row["name"]: row for row in cluster.json("node", "ls", "--format", "json")}  # type: ignore[union-attr]
+    rows = {row["name"]: row for row in cluster.json("node", "ls", "--format", "json")}
     assert set(rows) == {"n1", "n2", "n3"}
     assert rows["n3"]["labels"] == {"zone": "b"}
     assert all(row["state"] == "ready" and row["capacity"]["cpus"] >= 1 for row in rows.values())
@@ -108,7 +108,7 @@ def test_a_partition_ends_and_all_is_as_before(stack: Stack) -> None:
     try:
 
         def down() -> None:
-            rows = {r["name"]: r for r in lab.json("node", "ls", "--format", "json")}  # type: ignore[union-attr]
+            rows = {r["name"]: r for r in lab.json("node", "ls", "--format", "json")}
             assert rows["n3"]["state"] == "down"
             assert rows["n3"]["error"]
 
@@ -274,7 +274,7 @@ def test_an_agent_killed_on_a_far_node_changes_nothing(stack: Stack) -> None:
     lab("lab", "fault", "--name", lab.lab, "kill", "n3", "agent")
 
     def back() -> None:
-        rows = {r["name"]: r for r in lab.json("node", "ls", "--format", "json")}  # type: ignore[union-attr]
+        rows = {r["name"]: r for r in lab.json("node", "ls", "--format", "json")}
         assert rows["n3"]["state"] == "ready"
 
     eventually(back, 15)
@@ -291,7 +291,7 @@ def test_adding_a_node_installs_its_agent(cluster: Pystack) -> None:
     assert "shows the host key" in wrong.stderr
     cluster("node", "add", "root@10.99.0.254", "--label", "role=late", timeout=120)
     try:
-        rows = {r["name"]: r for r in cluster.json("node", "ls", "--format", "json")}  # type: ignore[union-attr]
+        rows = {r["name"]: r for r in cluster.json("node", "ls", "--format", "json")}
         assert rows["outside"]["state"] == "ready"
         twin = cluster("node", "add", "root@10.99.0.254", check=False)
         assert "called outside already" in twin.stderr
@@ -382,7 +382,7 @@ def test_rebalance_evens_out_after_a_node_returns(stack: Stack) -> None:
     finally:
         lab("node", "activate", "n3")
     proposed = lab.json("rebalance", "--plan", "--format", "json")
-    assert [m["target"] for m in proposed] == ["n3", "n3"]  # type: ignore[index]
+    assert [m["target"] for m in proposed] == ["n3", "n3"]
     assert {str(t["node"]) for t in stack.ps().values()} == {"n1", "n2"}, "a plan moves nothing"
     lab("rebalance")
     tasks = stack.ps()

@@ -193,7 +193,7 @@ def test_containers_names_and_logs_do_not_notice_that_the_server_is_killed_again
         for _ in range(int(os.environ.get("PYSTACK_RESTARTS", "10"))):
             pid = (root / "run/server.pid").read_text()
             lab("lab", "fault", "--name", lab.lab, "kill", "n1", "agent")
-            until(lambda pid=pid: (root / "run/server.pid").read_text() != pid, "a new server")  # type: ignore[misc]
+            until(lambda pid=pid: (root / "run/server.pid").read_text() != pid, "a new server")
             until(lambda: lab("ls", check=False).returncode == 0, "an answer")
         resolver.stdin.write("end\n")
         resolver.stdin.flush()

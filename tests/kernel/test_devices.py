@@ -52,7 +52,7 @@ def lab() -> Iterator[Pystack]:
         pystack("lab", "fault", "--name", pystack.lab, "kill", "n1", "server")  # nodes say at their start what they have
 
         def back() -> None:
-            assert {r["state"] for r in pystack.json("node", "ls", "--format", "json")} == {"ready"}  # type: ignore[union-attr,index]
+            assert {r["state"] for r in pystack.json("node", "ls", "--format", "json")} == {"ready"}
 
         eventually(back, 20)
         yield pystack

@@ -212,7 +212,7 @@ def test_containers_keep_their_addresses_over_a_restart_of_the_agent(stack: Stac
     cluster("lab", "fault", "--name", cluster.lab, "kill", "n2", "agent")
 
     def back() -> None:
-        rows = {r["name"]: r for r in cluster.json("node", "ls", "--format", "json")}  # type: ignore[union-attr]
+        rows = {r["name"]: r for r in cluster.json("node", "ls", "--format", "json")}
         assert rows["n2"]["state"] == "ready"
 
     eventually(back, 15)

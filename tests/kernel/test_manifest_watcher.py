@@ -45,7 +45,7 @@ def ask(cluster: Pystack, user: dict[str, str], *words: str) -> str:
 
 
 def test_a_stack_runs_on_nodes_that_read_it_themselves(stack: Stack, cluster: Pystack) -> None:
-    assert {r["name"]: r["transport"] for r in cluster.json("node", "ls", "--format", "json")} == {  # type: ignore[attr-defined]
+    assert {r["name"]: r["transport"] for r in cluster.json("node", "ls", "--format", "json")} == {
         "n1": "ssh",
         "n2": "etcd",
         "n3": "etcd",
@@ -86,7 +86,7 @@ def test_what_changes_reaches_a_node_that_no_server_reaches(stack: Stack, cluste
     try:
 
         def lost() -> None:
-            rows = {r["name"]: r["state"] for r in cluster.json("node", "ls", "--format", "json")}  # type: ignore[attr-defined]
+            rows = {r["name"]: r["state"] for r in cluster.json("node", "ls", "--format", "json")}
             assert rows["n3"] == "down"
 
         eventually(lost, 60)
@@ -97,7 +97,7 @@ def test_what_changes_reaches_a_node_that_no_server_reaches(stack: Stack, cluste
         cluster.on("n3", "nft", "delete table inet t")
 
     def back() -> None:
-        rows = {r["name"]: r["state"] for r in cluster.json("node", "ls", "--format", "json")}  # type: ignore[attr-defined]
+        rows = {r["name"]: r["state"] for r in cluster.json("node", "ls", "--format", "json")}
         assert rows["n3"] == "ready"
 
     eventually(back, 60)

@@ -221,7 +221,7 @@ def test_the_right_one_of_many_platforms_in_dockers_own_format(lab: Pystack, reg
     many = json.dumps({"schemaVersion": 2, "mediaType": f"{docker}.list.v2+json", "manifests": entries}).encode()
     _put(lab, "multi", "1", many, f"{docker}.list.v2+json")
     lab("image", "pull", f"{registry}/multi:1")
-    (seen,) = lab.json("image", "inspect", f"{registry}/multi:1")  # type: ignore[misc]
+    (seen,) = lab.json("image", "inspect", f"{registry}/multi:1")
     assert seen["Config"]["Labels"] == {"for": {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]}
 
 

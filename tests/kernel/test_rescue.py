@@ -49,7 +49,7 @@ def ready(lab: Pystack, names: set[str]) -> None:
     done = lab("node", "ls", "--format", "json", check=False)
     assert done.returncode == 0
     rows = lab.json("node", "ls", "--format", "json")
-    assert {r["name"] for r in rows if r["state"] == "ready"} == names  # type: ignore[union-attr,index]
+    assert {r["name"] for r in rows if r["state"] == "ready"} == names
 
 
 def test_tasks_of_a_dead_node_go_to_others_and_stay(lab: Pystack, stack: Stack) -> None:

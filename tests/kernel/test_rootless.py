@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -176,8 +177,8 @@ def ada() -> Iterator[User]:
         machine.stdout.close()
         shutil.rmtree(place)
         if DELEGATED:
-            for group, _, _ in os.walk(GROUPS / "ada", topdown=False):
-                eventually(lambda group=group: _removed(group))  # type: ignore[misc]
+            for below, _, _ in os.walk(GROUPS / "ada", topdown=False):
+                eventually(partial(_removed, below))
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -94,7 +95,7 @@ def hub() -> Iterator[Pystack]:
         pytest.skip("the shared corpora are not here")
     with cluster_of(1) as lab:
         base = busybox_rootfs()
-        extra = {
+        extra: dict[str, bytes | str | None] = {
             "bin/bash": "busybox",
             "usr/bin/true": "/bin/busybox",
             "bin/curl": b"#!/bin/sh\nfor a; do u=$a; done\nexec wget -q -O - $u\n",
@@ -376,7 +377,7 @@ def test_networks_of_several_services(scenario: Scenario) -> None:
 def test_aliases_and_links_lead_to_the_service(scenario: Scenario) -> None:
     scenario("up -d")
     for name in ("alias-of-container2", "container"):
-        eventually(lambda name=name: _serves(scenario, name))
+        eventually(partial(_serves, scenario, name))
 
 
 def _serves(scenario: Scenario, name: str) -> None:

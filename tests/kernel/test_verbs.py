@@ -176,7 +176,7 @@ def test_container_run_reads_standard_input_to_its_end(lab: Pystack) -> None:
 def test_system_df_and_prune_tell_use_from_waste(lab: Pystack, tmp_path: Path) -> None:
     lab("image", "load", "-i", str(archive(tmp_path / "i.tar", [tar_of({"big": os.urandom(300_000)})], name="waste:1")))
     lab("container", "run", "--name", "left", "busybox", "dd", "if=/dev/zero", "of=/filled", "bs=100k", "count=2", check=False)
-    before = {row["type"]: row for row in lab.json("system", "df", "--format", "json")}  # type: ignore[attr-defined]
+    before = {row["type"]: row for row in lab.json("system", "df", "--format", "json")}
     assert before["containers"]["reclaimable"] >= 200 * 1024
     assert before["images"]["reclaimable"] >= 300_000
     lab("container", "run", "-d", "--name", "used", "busybox", "sleep", "1000")
@@ -185,7 +185,7 @@ def test_system_df_and_prune_tell_use_from_waste(lab: Pystack, tmp_path: Path) -
     assert "waste" not in lab("image", "ls").stdout
     assert "busybox" in lab("image", "ls").stdout  # a running container has it
     lab("container", "rm", "-f", "used")
-    after = {row["type"]: row for row in lab.json("system", "df", "--format", "json")}  # type: ignore[attr-defined]
+    after = {row["type"]: row for row in lab.json("system", "df", "--format", "json")}
     assert after["images"]["size"] < before["images"]["size"] - 290_000
 
 

@@ -349,7 +349,7 @@ def test_a_volume_moves_with_all_that_it_holds(stack: Stack, cluster: Pystack) -
     cluster("volume", "move", f"{stack.name}_data", target)
     assert home_of(stack) == target
     listed = cluster.json("volume", "ls", "--format", "json")
-    assert [row["node"] for row in listed if row["name"] == f"{stack.name}_data"] == [target]  # type: ignore[union-attr]
+    assert [row["node"] for row in listed if row["name"] == f"{stack.name}_data"] == [target]
     assert f"there is no volume {stack.name}_no" in cluster("volume", "rm", f"{stack.name}_no", check=False).stderr
     assert tree(_folder(stack, target)) == before
     assert (_folder(stack, target) / "tree/sparse").stat().st_blocks < 1000  # its holes are holes

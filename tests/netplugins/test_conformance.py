@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
-from netplugins import conformance
+from netplugins import conformance, kernel
 from netplugins.bridge import BridgeDriver
 from netplugins.driver import Bridge, Driver, Endpoint, HostCapabilities, Network, NetworkState
 from netplugins.macvlan import IpvlanDriver, MacvlanDriver
@@ -43,7 +43,7 @@ def example(prefix: str) -> Driver:
 def test_a_driver_conforms(make: Callable[[str], Driver], options: Mapping[str, str]) -> None:
     if os.geteuid() != 0:
         pytest.skip("network namespaces need root")
-    if make is IpvlanDriver and "ipvlan" not in conformance.features():
+    if make is IpvlanDriver and "ipvlan" not in kernel.features():
         pytest.skip("the kernel has no ipvlan (CONFIG_IPVLAN)")
     wrong = {r.case: r.problem for r in conformance.run(make, options) if r.problem}
     assert wrong == {}
@@ -60,7 +60,7 @@ class Careless:
     def missing(self, network: Network, host: HostCapabilities) -> tuple[str, ...]:
         return ()
 
-    def describe(self, network: Network, endpoints: list[Endpoint], host: HostCapabilities) -> NetworkState:
+    def desired_state(self, network: Network, endpoints: Sequence[Endpoint], host: HostCapabilities) -> NetworkState:
         self.calls += 1
         return NetworkState(frozenset({Bridge(f"br{self.calls}", "02:00:00:00:00:01", 1500, ())}))
 

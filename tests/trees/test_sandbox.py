@@ -24,9 +24,10 @@ ROOT = Path(__file__).parents[2]
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def called(name: str, *arguments: object) -> None:
+def called(name: str, *arguments: object) -> bool:
     if getattr(_libc, name)(*arguments) < 0:
         raise OSError(ctypes.get_errno(), name)
+    return True
 
 
 ATTEMPTS: dict[str, Callable[[Path], object]] = {

@@ -265,8 +265,8 @@ def tried(machines: list[Machine]) -> dict[str, float | str]:
     rows = json.loads(first.run("cd app && pystack ps --format json"))
     web = {r["node"]: r for r in rows if r["service"] == "web"}
     assert set(web) == set(MACHINES)
-    for node in MACHINES:  # over the overlay, by name and by each address
-        index = web[node]["index"]
+    for name in MACHINES:  # over the overlay, by name and by each address
+        index = web[name]["index"]
         for other in web.values():
             address = next(iter(other["addresses"].values()))
             said = first.run(f"cd app && pystack exec -T --index {index} web wget -q -O - http://{address}/")
@@ -276,8 +276,8 @@ def tried(machines: list[Machine]) -> dict[str, float | str]:
     limits = first.run("cd app && pystack exec -T web cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max").split()
     assert limits == [str(64 << 20), "50"], limits
     out["limits on cgroup v2"] = "memory.max, pids.max"
-    for number, (driver, node) in enumerate((("macvlan", "vm2"), ("ipvlan", "vm3")), 140):
-        first.run(f"mkdir -p {driver} && cat > {driver}/stack.yml", stdin=LAN % (number, node, driver))
+    for number, (driver, name) in enumerate((("macvlan", "vm2"), ("ipvlan", "vm3")), 140):
+        first.run(f"mkdir -p {driver} && cat > {driver}/stack.yml", stdin=LAN % (number, name, driver))
         first.run(f"cd {driver} && pystack up", within_s=PATIENCE)
         assert fetch(f"http://{NET}.{number}/etc/hostname")
         out[driver] = "a machine on the LAN reaches the container"
