@@ -52,7 +52,7 @@ class StackOptions:
         loaded = load(self.options(interpolate=interpolate, consistency=consistency, named=named), os.environ)
         if strict and loaded.warnings:
             raise StackFileError(loaded.warnings)
-        for warning in loaded.warnings if not quiet else ():
+        for warning in sorted((*loaded.warnings, *loaded.notes), key=lambda p: p.where) if not quiet else ():
             click.echo(f"warning: {warning}", err=True)
         return loaded
 

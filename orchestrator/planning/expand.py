@@ -16,6 +16,7 @@ from orchestrator.placement.assign import assign, is_eligible
 from orchestrator.placement.context import PlacementContext
 from orchestrator.placement.node import Node
 from orchestrator.planning.manifests import ingress_network, ingress_ports
+from orchestrator.planning.port_ranges import with_ports
 from orchestrator.planning.state import State
 from orchestrator.stackfile.model import DRIVERS, LAN_DRIVERS, Service, Stack
 
@@ -62,7 +63,7 @@ def expand(
             drafts += [
                 _task(stack, service, index, known, images) for index in range(1, scale.get(service.name, service.replicas) + 1)
             ]
-    drafts = assign(stack, drafts, current.tasks, context)
+    drafts = with_ports(stack, assign(stack, drafts, current.tasks, context), known, context)
     volumes = _volumes(stack, current, drafts, context)
     hosts = [(n.name, one.underlay) for n in by_name.values() if n.on_lan for one in context.nodes]
     addresses = Addresses(

@@ -165,8 +165,8 @@ def _virtuals(
     out = []
     for (stack, service), members in groups.items():
         ports = ingress_ports(members[0])
-        if alone and len(members) < 2:
-            ports = ()  # the one task holds its ports itself
+        if alone:  # what one task alone publishes, of its service or of a range, it holds itself
+            ports = tuple(p for p in ports if sum(p in m.container.ports for m in members) > 1)
         way_in = ingress_network(members[0], networks) if ports else ""
         ready = [t for t in members if t.name in serving] or [t for t in members if t.name in running]
         for attachment in members[0].container.attachments:

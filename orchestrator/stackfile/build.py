@@ -13,7 +13,7 @@ from orchestrator.stackfile.model import Build, BuildSecret
 def build(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     body = {"context": value} if isinstance(value, str) else draft.reading.mapping(value, path)
     context = scalar(body.get("context", "."))
-    remote = "://" in context or context.startswith("git@")
+    remote = "://" in context or context.startswith(("git@", "github.com/"))
     platforms = [scalar(p) for p in body.get("platforms") or ()]
     if len(platforms) > 1:
         draft.reading.warn((*path, "platforms"), f"an image is built for one platform at a time: {platforms[0]}")
@@ -25,11 +25,9 @@ def build(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     if "extra_hosts" in body:
         more |= extra_hosts(draft, body["extra_hosts"], (*path, "extra_hosts"))
     if remote:
-        draft.problem((*path, "context"), f"{context}: remote contexts are not supported yet", "use a local folder")
-    directory = draft.reading.host_path(context)
-    args = {
-        k: draft.reading.environment.get(k, "") if v is None else scalar(v) for k, v in as_mapping(body.get("args")).items()
-    }
+        draft.keep_from_starting((*path, "context"), f"{context}: remote contexts are not supported yet: use a local folder")
+    directory = context if remote else draft.reading.host_path(context)
+    args = {k: draft.variables.get(k, "") if v is None else scalar(v) for k, v in as_mapping(body.get("args")).items()}
     return {
         "build": Build(
             context=str(directory),

@@ -16,8 +16,13 @@ from orchestrator.stackfile.field_readers import flag, scalar
 from orchestrator.stackfile.load import Loaded
 from orchestrator.stackfile.merge import as_mapping
 from orchestrator.stackfile.model import Service
-from orchestrator.stackfile.mounts import split_mount
-from orchestrator.stackfile.ports import split_port
+from orchestrator.stackfile.mount_text import converted, is_windows
+from orchestrator.stackfile.mounts import converts, split_mount
+from orchestrator.stackfile.plain import cast
+from orchestrator.stackfile.port_text import read_ports
+from orchestrator.stackfile.schema import DEFS, SERVICE
+from orchestrator.stackfile.service import CDI_NAME
+from orchestrator.stackfile.units import parse_bytes, parse_duration, show_duration
 
 Form = Callable[["ServiceBody", Any], Any]
 
@@ -25,12 +30,15 @@ Form = Callable[["ServiceBody", Any], Any]
 class ServiceBody:
     """Where values stand: the project's folder, and the service as it was read."""
 
-    def __init__(self, directory: Path, service: Service, body: Mapping[str, Any]) -> None:
+    def __init__(self, directory: Path, service: Service, body: Mapping[str, Any], *, convert: bool = False) -> None:
         self.directory = directory
+        self.convert = convert
         self.service = service
         self.body = body
 
     def path(self, text: str) -> str:
+        if is_windows(text):
+            return converted(text) if self.convert else text
         return str((self.directory / Path(text).expanduser()).resolve())
 
 
@@ -41,7 +49,9 @@ def canonicalize(loaded: Loaded) -> dict[str, Any]:
     out: dict[str, Any] = {"name": loaded.stack.name, "services": {}}
     for name, body in (document.get("services") or {}).items():
         if name in active:
-            out["services"][name] = _service(ServiceBody(loaded.directory, active[name], body))
+            out["services"][name] = _service(
+                ServiceBody(loaded.directory, active[name], body, convert=converts(loaded.environment))
+            )
     for section in ("networks", "volumes", "configs", "secrets"):
         bodies = dict(document.get(section) or {})
         if section == "networks" and any("default" in (s.get("networks") or ()) for s in out["services"].values()):
@@ -68,7 +78,8 @@ def _service(place: ServiceBody) -> dict[str, Any]:
     for key, value in body.items():
         if key in ("env_file", "label_file", "extends"):
             continue  # what is in them is in the service now
-        out[key] = FORMS[key](place, value) if key in FORMS else value
+        plain = cast(SERVICE["properties"].get(key, {}), value)
+        out[key] = FORMS[key](place, plain) if key in FORMS else plain
     environment = dict(place.service.container.environment)
     missing = {k: None for k, v in as_mapping(body.get("environment")).items() if v is None and k not in environment}
     if environment or missing:
@@ -100,7 +111,7 @@ def _pairs(place: ServiceBody, value: Any) -> Any:
 
 def _build(place: ServiceBody, value: Any) -> Any:
     body = {"context": value} if isinstance(value, str) else dict(value)
-    body["context"] = place.path(scalar(body.get("context", ".")))
+    body["context"] = place.service.build.context if place.service.build else place.path(scalar(body.get("context", ".")))
     if "dockerfile_inline" not in body:
         body.setdefault("dockerfile", "Dockerfile")
     if place.service.build and "args" in body:
@@ -121,15 +132,16 @@ def _ports(place: ServiceBody, value: Any) -> Any:
     out = []
     for item in value:
         if isinstance(item, dict):
-            entry = {"mode": "ingress", "protocol": "tcp", **item, "target": int(item["target"])}
+            protocol = scalar(item.get("protocol") or "tcp").lower()
+            entry = {"mode": "ingress", **item, "target": int(item["target"]), "protocol": protocol}
             if scalar(item.get("published")):
                 entry["published"] = scalar(item["published"])
             out.append(entry)
             continue
-        for port in split_port(scalar(item)):
-            entry = {"mode": port.mode, "target": port.target, "protocol": port.protocol}
+        for port in read_ports(scalar(item)):
+            entry = {"mode": "ingress", "target": port.target, "protocol": port.protocol}
             if port.published:
-                entry["published"] = str(port.published)
+                entry["published"] = port.published
             if port.host_ip:
                 entry["host_ip"] = port.host_ip
             out.append(entry)
@@ -145,7 +157,7 @@ def _volumes(place: ServiceBody, value: Any) -> Any:
                 entry["source"] = place.path(scalar(item.get("source")))
             out.append(entry)
             continue
-        mount = split_mount(scalar(item), place.path)
+        mount, _ = split_mount(scalar(item), place.path)
         entry = {"type": mount.kind, "target": mount.target}
         if mount.source:
             entry["source"] = mount.source
@@ -173,7 +185,8 @@ def _healthcheck(place: ServiceBody, value: Any) -> Any:
     body = dict(value)
     if isinstance(body.get("test"), str):
         body["test"] = ["CMD-SHELL", body["test"]]
-    return body
+    timed = ("interval", "timeout", "start_period", "start_interval")
+    return {k: _duration(place, v) if k in timed else v for k, v in body.items()}
 
 
 def _hosts(place: ServiceBody, value: Any) -> Any:
@@ -196,14 +209,56 @@ def _before(place: ServiceBody, value: Any) -> Any:
 
 
 def _devices(place: ServiceBody, value: Any) -> Any:
-    return [
-        item if isinstance(item, dict) else {"source": d.source, "target": d.target, "permissions": d.permissions}
-        for item, d in zip(value, place.service.container.devices, strict=True)
-    ]
+    """A device's name in the Container Device Interface stands for itself."""
+    made = iter(place.service.container.devices)
+    out = []
+    for item in value:
+        one = None if not isinstance(item, dict) and CDI_NAME.fullmatch(scalar(item)) else next(made)
+        out.append(
+            item
+            if isinstance(item, dict) or one is None
+            else {"source": one.source, "target": one.target, "permissions": one.permissions}
+        )
+    return out
+
+
+def _gpus(place: ServiceBody, value: Any) -> Any:
+    return [{"count": -1}] if value == "all" else value
+
+
+def _bytes(place: ServiceBody, value: Any) -> Any:
+    try:
+        return scalar(value) if scalar(value).startswith("-") else str(parse_bytes(value))
+    except ValueError:
+        return scalar(value)
+
+
+def _duration(place: ServiceBody, value: Any) -> Any:
+    try:
+        return show_duration(parse_duration(value))
+    except ValueError:
+        return value
+
+
+def _deploy(place: ServiceBody, value: Any) -> Any:
+    """Sizes and durations as other keys have them."""
+    if not isinstance(value, dict):
+        return value
+    out = dict(value)
+    for key, inner in value.items():
+        if key == "memory":
+            out[key] = _bytes(place, inner)
+        elif key in ("delay", "monitor", "window"):
+            out[key] = _duration(place, inner)
+        elif key == "labels":
+            out[key] = _pairs(place, inner)
+        else:
+            out[key] = _deploy(place, inner)
+    return out
 
 
 def _develop(place: ServiceBody, value: Any) -> Any:
-    return {**value, "watch": [{**r, "path": place.path(scalar(r["path"]))} for r in value.get("watch") or ()]}
+    return value and {**value, "watch": [{**r, "path": place.path(scalar(r["path"]))} for r in value.get("watch") or ()]}
 
 
 FORMS: dict[str, Form] = {
@@ -227,17 +282,21 @@ FORMS: dict[str, Form] = {
     "dns": _listed,
     "dns_search": _listed,
     "tmpfs": _listed,
-    "mem_limit": lambda _, v: scalar(v),
-    "memswap_limit": lambda _, v: scalar(v),
-    "mem_reservation": lambda _, v: scalar(v),
-    "shm_size": lambda _, v: scalar(v),
+    "mem_limit": _bytes,
+    "memswap_limit": _bytes,
+    "mem_reservation": _bytes,
+    "shm_size": _bytes,
+    "stop_grace_period": _duration,
+    "deploy": _deploy,
+    "gpus": _gpus,
+    "models": _networks,
 }
 
 
 def _resource(loaded: Loaded, section: str, key: str, body: Mapping[str, Any]) -> dict[str, Any]:
     """A network, volume, config or secret with the name that it has."""
     external = body.get("external")
-    out = {k: v for k, v in body.items() if k != "external"}
+    out: dict[str, Any] = cast(DEFS[section[:-1]], {k: v for k, v in body.items() if k != "external"})
     if flag(external):
         inner = external.get("name") if isinstance(external, dict) else None
         own = {k: v for k, v in out.items() if k.startswith("x-")}  # what else it says is as it is already

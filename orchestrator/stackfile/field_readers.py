@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from agent.contract.container import DeviceRequest, Ulimit
-from orchestrator.stackfile.load_context import LoadContext, kind
+from orchestrator.stackfile.load_context import LoadContext, dotted, kind
 from orchestrator.stackfile.marked_document import Path_
 from orchestrator.stackfile.merge import as_mapping
 from orchestrator.stackfile.model import Placement
@@ -29,9 +29,19 @@ class ServiceContext:
         self.platform: tuple[str, ...] = ()
         self.placement = Placement()  # `deploy` and `x-placement` both speak of it
         self.requests: list[DeviceRequest] = []  # so do `devices`, `gpus` and `deploy`
+        self.refusals: list[str] = []
+
+    @property
+    def variables(self) -> Mapping[str, str]:
+        """Those of the client, with what an `include` gives its services."""
+        return self.reading.tree.variables.get(self.path, self.reading.environment)
 
     def problem(self, path: Path_, why: str, fix: str = "") -> None:
         self.reading.problem(path, why, fix)
+
+    def keep_from_starting(self, path: Path_, why: str) -> None:
+        """The file is well-formed and can be shown; the service can be no container here."""
+        self.refusals.append(f"{self.reading.mark(path)}: {dotted(path)}: {why}")
 
 
 def scalar(value: Any) -> str:
@@ -185,15 +195,17 @@ def extra_hosts(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     out: list[tuple[str, str]] = []
     if isinstance(value, dict):
         for name, item in value.items():
-            out += [(name, scalar(i)) for i in (item if isinstance(item, list) else [item])]
+            out += [(name, a) for i in (item if isinstance(item, list) else [item]) for a in scalar(i).split(",")]
     else:
         for number, item in enumerate(draft.reading.sequence(value, path)):
             name, sep, address = scalar(item).replace("=", ":", 1).partition(":")
             if not sep:
                 draft.problem((*path, number), f"{item!r} must be NAME:ADDRESS")
                 continue
-            out.append((name, address))
+            out += [(name, a) for a in address.split(",")]
     for name, address in out:
+        if not name or set(name) & set(":=, "):
+            draft.problem(path, f"{name!r} is no host name", "write NAME=ADDRESS")
         plain = address.strip("[]")
         if plain != "host-gateway":
             try:

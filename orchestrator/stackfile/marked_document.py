@@ -50,7 +50,8 @@ class MarkedDocument:
     """*value* is the document as dicts, lists and scalars; `mark(path)` says where a path stands.
 
     *resets* are paths tagged `!reset`, which take away what lies below; *overrides* those tagged `!override`, which
-    replace it instead of merging with it. *variables* are those that an included part was read with, by its place."""
+    replace it instead of merging with it. *variables* are those that an included part was read with, by its place; *notes*
+    are what its author should hear although nothing is wrong."""
 
     def __init__(
         self,
@@ -59,19 +60,24 @@ class MarkedDocument:
         resets: frozenset[Path_] = frozenset(),
         overrides: frozenset[Path_] = frozenset(),
         variables: Mapping[Path_, Mapping[str, str]] = {},
+        notes: tuple[Problem, ...] = (),
     ) -> None:
         self.value = value
         self.marks = marks
         self.resets = resets
         self.overrides = overrides
         self.variables = variables
+        self.notes = notes
 
     def without_tags(self) -> MarkedDocument:
         """The document with what it resets taken out, as a file on its own is understood."""
         value = self.value
         for path in self.resets:
             value = without(value, path)
-        return MarkedDocument(value, self.marks)
+        return MarkedDocument(value, self.marks, variables=self.variables, notes=self.notes)
+
+    def with_value(self, value: Any) -> MarkedDocument:
+        return MarkedDocument(value, self.marks, self.resets, self.overrides, self.variables, self.notes)
 
     def rebase(self, old: Path_, new: Path_, value: Any) -> MarkedDocument:
         """A document of *value*, with the marks and tags below *old* as those below *new*."""
@@ -107,6 +113,8 @@ def without(value: Any, path: Path_) -> Any:
         if not rest:
             return {k: v for k, v in value.items() if k != head}
         return {**value, head: without(value[head], rest)}
+    if isinstance(value, list) and isinstance(head, str):  # of NAME=VALUE, which is a mapping too
+        return value if rest else [v for v in value if not isinstance(v, str) or v.partition("=")[0] != head]
     if isinstance(value, list) and isinstance(head, int) and head < len(value):
         if not rest:
             return value[:head] + value[head + 1 :]
@@ -196,10 +204,10 @@ class _DocumentBuilder:
         return out
 
 
-def parse(text: str, file: str) -> MarkedDocument:
-    """Read one YAML document. Raises StackFileError with every problem of its form."""
+def parse(text: str, file: str) -> list[MarkedDocument]:
+    """The YAML documents of *text*, those without content left out. Raises StackFileError with every problem of their form."""
     try:
-        node = yaml.compose(text, Loader=_Loader)
+        nodes = list(yaml.compose_all(text, Loader=_Loader))
     except yaml.MarkedYAMLError as error:
         at = error.problem_mark or error.context_mark
         where = Mark(file, at.line + 1, at.column + 1) if at else Mark(file, 1, 1)
@@ -208,8 +216,11 @@ def parse(text: str, file: str) -> MarkedDocument:
         raise StackFileError([Problem(where=where, what="this is not YAML", why=why, fix=hint)]) from error
     except (yaml.YAMLError, RecursionError) as error:
         raise StackFileError([Problem(where=Mark(file, 1, 1), what="this is not YAML", why=str(error))]) from error
-    if node is None:
-        return MarkedDocument({}, {(): Mark(file, 1, 1)})
+    full = [n for n in nodes if n is not None and not (n.tag == "tag:yaml.org,2002:null" and not n.value)]
+    return [_document(node, file) for node in full] or [MarkedDocument({}, {(): Mark(file, 1, 1)})]
+
+
+def _document(node: yaml.Node, file: str) -> MarkedDocument:
     builder = _DocumentBuilder(file)
     try:
         value = builder.build(node, ())
@@ -218,7 +229,7 @@ def parse(text: str, file: str) -> MarkedDocument:
     if not isinstance(value, dict):
         builder.problems.append(
             Problem(
-                where=Mark(file, 1, 1),
+                where=builder.mark(node),
                 what=f"a stack file is a mapping, not a {type(value).__name__}",
                 fix="begin with `services:`",
             )
@@ -228,8 +239,8 @@ def parse(text: str, file: str) -> MarkedDocument:
     return MarkedDocument(value, builder.marks, frozenset(builder.resets), frozenset(builder.overrides))
 
 
-def read(path: Path, shown: str) -> MarkedDocument:
-    """Read the file at *path*; *shown* is its name in messages."""
+def read(path: Path, shown: str) -> list[MarkedDocument]:
+    """Read the documents of the file at *path*; *shown* is its name in messages."""
     where = Mark(shown, 0, 0)
     try:
         if path.stat().st_size > MAX_BYTES:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from agent.contract.container import Container, Hook, Ulimit
+from agent.contract.container import Container, Hook, Port, Ulimit
 from agent.contract.network import Subnet, is_encrypted
 from agent.contract.volume import is_shared
 from agent.contract.wire import WireStruct
@@ -117,6 +117,13 @@ class UpdateConfig(WireStruct, frozen=True, kw_only=True):
     order: str = "stop-first"
 
 
+class PortRange(WireStruct, frozen=True, kw_only=True):
+    """A port of each task's own, from that of *port* to *last*, of which the plan takes one."""
+
+    port: Port
+    last: int
+
+
 class Service(WireStruct, frozen=True, kw_only=True):
     """*container* is resolved but for addresses and the image's identity, which the plan decides. *where* is the
     service's place in the file, `stack.yml:3:5`. One that *prepares* another was made of its `pre_start`. A *problem* keeps it,
@@ -128,6 +135,7 @@ class Service(WireStruct, frozen=True, kw_only=True):
     attach: bool = True
     replicas: int = 1
     container_name: str = ""
+    port_ranges: tuple[PortRange, ...] = ()
     depends_on: tuple[Dependency, ...] = ()
     build: Build | None = None
     mode: str = "replicated"

@@ -10,6 +10,8 @@ from agent.contract.container import Attachment
 from orchestrator.stackfile.field_readers import Fields, ServiceContext, scalar
 from orchestrator.stackfile.marked_document import Path_
 
+OUTSIDE = "network_mode:"
+"""Before the name of a network that the file does not declare."""
 ENDPOINT = "com.docker.network.endpoint"
 _MAC = re.compile(r"([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}")
 
@@ -24,10 +26,10 @@ def networks(draft: ServiceContext, value: Any, path: Path_) -> Fields:
         local = []
         for number, address in enumerate(draft.reading.sequence(settings.get("link_local_ips"), (*at, "link_local_ips"))):
             found = _address(scalar(address))
-            if found and found.is_link_local:
+            if found:
                 local.append(str(found))
             else:
-                draft.problem((*at, "link_local_ips", number), f"{scalar(address)!r} is no link-local address")
+                draft.problem((*at, "link_local_ips", number), f"{scalar(address)!r} is no IP address")
         given = {4: "", 6: ""}
         for key, version in (("ipv4_address", 4), ("ipv6_address", 6)):
             if key in settings:
@@ -108,6 +110,9 @@ def network_mode(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     mode = scalar(value)
     if draft.body.get("networks"):
         draft.problem(path, "cannot stand beside networks", "keep one of them")
-    if mode not in ("host", "none", "bridge") and not mode.startswith(("service:", "container:")):
-        draft.problem(path, f"{mode!r} is not known", "host, none, bridge, service:NAME or container:NAME")
-    return {"network_mode": mode}
+    if mode in ("host", "none", "bridge", "") or mode.startswith(("service:", "container:")):
+        return {"network_mode": mode}
+    if mode == "default":
+        return {"network_mode": "bridge"}
+    # the name of a network that is there, as Docker takes it
+    return {"network_mode": "", "attachments": (Attachment(network=f"{OUTSIDE}{mode}"),)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Collection, Mapping, Set
 from typing import Any
 
 from agent.contract.network import Subnet, is_encrypted
@@ -48,6 +48,8 @@ def networks_of(reading: LoadContext, document: dict[str, Any]) -> dict[str, Sta
         ipam = reading.mapping(body.get("ipam"), (*path, "ipam"))
         for number, pool in enumerate(reading.sequence(ipam.get("config"), (*path, "ipam", "config"))):
             at = (*path, "ipam", "config", number)
+            if not reading.mapping(pool, at).keys() - {"aux_addresses"}:
+                continue  # any pool
             try:
                 cidr = ipaddress.ip_network(str(reading.mapping(pool, at).get("subnet")))
             except ValueError as error:
@@ -66,8 +68,7 @@ def networks_of(reading: LoadContext, document: dict[str, Any]) -> dict[str, Sta
             if found:
                 subnets.append(found)
         external = body.get("external")
-        if external is True:
-            _external_alone(reading, body, path)
+        _external_alone(reading, body, path)
         given = body.get("name") or (external.get("name") if isinstance(external, dict) else None)
         name = str(given or (key if field_readers.flag(external) else f"{reading.name}_{key}"))
         if len(name) > 255:
@@ -130,9 +131,7 @@ def volumes_of(reading: LoadContext, document: dict[str, Any]) -> dict[str, Stac
         if not reading.is_valid(path):
             continue
         driver = volume_driver(str(body.get("driver") or ""))
-        if driver not in VOLUME_DRIVERS:
-            reading.check((*path, "driver"), f"there is no driver {driver!r}", f"one of {', '.join(VOLUME_DRIVERS)}")
-        else:
+        if driver in VOLUME_DRIVERS:
             for word in merge.as_mapping(body.get("driver_opts")):
                 if word not in VOLUME_DRIVERS[driver]:
                     reading.check(
@@ -141,8 +140,7 @@ def volumes_of(reading: LoadContext, document: dict[str, Any]) -> dict[str, Stac
                         f"it has {', '.join(sorted(VOLUME_DRIVERS[driver]))}",
                     )
         external = body.get("external")
-        if external is True:
-            _external_alone(reading, body, path)
+        _external_alone(reading, body, path)
         spec = reading.mapping(body.get("x-volume"), (*path, "x-volume"))
         given = body.get("name") or (external.get("name") if isinstance(external, dict) else None)
         out[key] = StackVolume(
@@ -172,9 +170,10 @@ def contents_of(reading: LoadContext, document: dict[str, Any], used: Set[tuple[
             if not reading.is_valid(path):
                 continue
             external = body.get("external")
-            if external is True:
-                _external_alone(reading, body, path)
+            _external_alone(reading, body, path, besides=("template_driver", "driver", "driver_opts", "labels"))
             given = [s for s in SOURCES[kind] if s in body]
+            if kind == "secret" and "driver" in body and not given and not field_readers.flag(external):
+                continue  # somebody else's: service.py says so where it is used
             if not field_readers.flag(external) and len(given) != 1:
                 what = f"says both {' and '.join(given)}" if given else "does not say where its content is"
                 reading.problem(path, what, f"use one of {', '.join(f'{s}:' for s in SOURCES[kind])} or external: true")
@@ -211,10 +210,17 @@ def _read(reading: LoadContext, source: str, value: str, path: Path_) -> bytes:
         return b""
 
 
-def _external_alone(reading: LoadContext, body: Mapping[str, Any], path: Path_) -> None:
-    """What somebody else made is taken as it is."""
-    for key in body:
-        if key not in ("external", "name") and not key.startswith("x-"):
+def _external_alone(reading: LoadContext, body: Mapping[str, Any], path: Path_, besides: Collection[str] = ()) -> None:
+    """What somebody else made is taken as it is: only its name can be said, once, and what tools of old wrote *besides*."""
+    external = body.get("external")
+    if isinstance(external, dict) and external.get("name") and body.get("name") not in (None, external["name"]):
+        reading.problem((*path, "external", "name"), f"is {external['name']!r}, and name is {body['name']!r}", "keep name")
+    for key in body if field_readers.flag(external) or isinstance(external, dict) else ():
+        if key in ("external", "name", *besides) or key.startswith("x-"):
+            continue
+        if path[0] == "networks":  # Docker Compose lets it pass
+            reading.warn((*path, key), "has no effect beside external: it exists already, as it is")
+        else:
             reading.problem((*path, key), "conflicts with external: it exists already, as it is", "remove one of the two")
 
 

@@ -43,7 +43,7 @@ from orchestrator.stackfile.merge import as_mapping
 from orchestrator.stackfile.model import Dependency, Placement, Provider, Service, StartHook, WatchRule
 from orchestrator.stackfile.mounts import tmpfs, volumes
 from orchestrator.stackfile.networks import mac_address, network_mode, networks, service_links
-from orchestrator.stackfile.ports import ports
+from orchestrator.stackfile.ports import expose, ports
 from orchestrator.stackfile.units import parse_duration
 
 CDI_NAME = re.compile(r"[A-Za-z][\w.-]*/[A-Za-z][\w.-]*=[A-Za-z0-9][\w.:-]*")
@@ -64,6 +64,7 @@ SERVICE_FIELDS = (
     "pre_start",
     "provider",
     "problem",
+    "port_ranges",
 )
 
 
@@ -73,7 +74,7 @@ SERVICE_FIELDS = (
 def environment(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     """env_file first, then environment; a name without a value comes from the client's environment, if it is there."""
     del value, path
-    reading = draft.reading
+    reading, known = draft.reading, draft.variables
     found: dict[str, str | None] = {}
     if not (reading.is_valid((*draft.path, "env_file")) and reading.is_valid((*draft.path, "environment"))):
         return {}
@@ -86,19 +87,19 @@ def environment(draft: ServiceContext, value: Any, path: Path_) -> Fields:
         if long.get("format") not in (None, "raw"):
             draft.problem((*where, "format"), f"{scalar(long['format'])!r} is no format", "raw, or leave it out")
         try:
-            found.update(envfile.read(target, reading.environment, raw=long.get("format") == "raw"))
+            found.update(envfile.read(target, known, raw=long.get("format") == "raw"))
         except FileNotFoundError:
             if flag(long.get("required", True)):
                 draft.problem(where, f"{target} does not exist", "create it, or set required: false")
         except (InvalidError, OSError) as error:
             draft.problem(where, f"{target}: {error}")
     for key, item in as_mapping(draft.body.get("environment")).items():
-        found[key] = reading.environment.get(key) if item is None else scalar(item)
+        found[key] = known.get(key) if item is None else scalar(item)
     return {"environment": tuple((k, v) for k, v in found.items() if v is not None)}
 
 
 def restart(draft: ServiceContext, value: Any, path: Path_) -> Fields:
-    policy, _, count = ("no" if value is False else scalar(value)).partition(":")
+    policy, _, count = ("no" if value is False else scalar(value) or "no").partition(":")
     if policy not in ("no", "always", "unless-stopped", "on-failure") or (count and not count.isdigit()):
         draft.problem(path, f"{scalar(value)!r} is no restart policy", "no, always, unless-stopped or on-failure[:N]")
         return {}
@@ -111,8 +112,10 @@ def healthcheck(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     for key, item in body.items():
         at = (*path, key)
         if key == "test":
+            if item in ([], ""):
+                continue  # the image's own
             if isinstance(item, list):
-                if not item or item[0] not in ("NONE", "CMD", "CMD-SHELL"):
+                if item[0] not in ("NONE", "CMD", "CMD-SHELL"):
                     draft.problem(at, "a list must begin with NONE, CMD or CMD-SHELL")
                     continue
                 fields["test"] = tuple(scalar(i) for i in item)
@@ -124,11 +127,9 @@ def healthcheck(draft: ServiceContext, value: Any, path: Path_) -> Fields:
             fields |= duration(f"{key}_s")(draft, item, at)
     if flag(body.get("disable")):
         fields["test"] = ("NONE",)
-    problem: Fields = {}
     if "start_interval" in body and "start_period" not in body:
-        place = draft.reading.mark((*path, "start_interval"))
-        problem["problem"] = f"{place}: services.{draft.name}.healthcheck.start_interval has no meaning without start_period"
-    return {"healthcheck": Healthcheck(**fields), **problem}
+        draft.keep_from_starting((*path, "start_interval"), "has no meaning without start_period")
+    return {"healthcheck": Healthcheck(**fields)}
 
 
 def devices(draft: ServiceContext, value: Any, path: Path_) -> Fields:
@@ -306,6 +307,14 @@ def granted(kind_: str, folder: str) -> FieldReader:
             if source not in draft.reading.mapping(draft.reading.tree.value.get(kind_), (kind_,)):
                 draft.reading.check(at, f"{kind_[:-1]} {source!r} is not declared", f"declare it under {kind_}:")
                 continue
+            known = draft.reading.mapping(draft.reading.tree.value[kind_][source], (kind_, source))
+            if "driver" in known and not known.keys() & {"file", "environment"} and not flag(known.get("external")):
+                kind = scalar(known["driver"])
+                draft.keep_from_starting(
+                    at,
+                    f"secret {source!r} is of the driver {kind!r}, which is not here: "
+                    "give it file: or environment:, or make it by hand and say external: true",
+                )
             target = scalar(body.get("target")) or (f"{folder}/{source}" if folder else f"/{source}")
             target = target if target.startswith("/") else f"{folder}/{target}"
             try:
@@ -338,6 +347,9 @@ def develop(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     out = []
     for number, rule in enumerate(draft.reading.mapping(value, path).get("watch") or ()):
         at = (*path, "watch", number)
+        if not rule["path"]:
+            draft.problem((*at, "path"), "must name a file or folder")
+            continue
         if "sync" in rule["action"] and not scalar(rule.get("target")).startswith("/"):
             draft.problem(at, f"{rule['action']} needs target, an absolute path in the container", "target: /app")
             continue
@@ -383,8 +395,7 @@ def hooks(field: str) -> FieldReader:
 
 def _hook(draft: ServiceContext, body: dict[str, Any], words: tuple[str, ...]) -> Hook:
     variables = {
-        k: draft.reading.environment.get(k, "") if v is None else scalar(v)
-        for k, v in as_mapping(body.get("environment")).items()
+        k: draft.variables.get(k, "") if v is None else scalar(v) for k, v in as_mapping(body.get("environment")).items()
     }
     return Hook(
         command=words,
@@ -469,7 +480,7 @@ KEYS: dict[str, FieldReader] = {
     "ipc": text("ipc_mode"),
     "uts": text("uts_mode"),
     "ports": ports,
-    "expose": nothing,
+    "expose": expose,
     "extra_hosts": extra_hosts,
     "dns": words("dns"),
     "dns_search": words("dns_search"),
@@ -503,7 +514,7 @@ def read(reading: LoadContext, name: str, value: Any) -> Service:
         fields |= label_file(draft, body["label_file"], (*path, "label_file"))
     fields["mounts"] = (*fields.get("mounts", ()), *fields.pop("tmpfs_mounts", ()))
     fields["files"] = (*fields.pop("files_configs", ()), *fields.pop("files_secrets", ()))
-    if not fields.keys() & {"image", "build", "provider"}:
+    if not fields.keys() & {"image", "build", "provider"} and not body.keys() & {"extends", "build", "provider"}:
         reading.check(path, "has neither image nor build", "add image: NAME or build: FOLDER")
     fields.setdefault("image", f"{reading.name}-{name}")
     if draft.platform:
@@ -511,6 +522,7 @@ def read(reading: LoadContext, name: str, value: Any) -> Service:
         fields["placement"] = msgspec.structs.replace(before, constraints=(*before.constraints, *draft.platform))
     fields["depends_on"] = (*fields.get("depends_on", ()), *implied(fields, str(reading.mark(path))))
     own = {key: fields.pop(key) for key in SERVICE_FIELDS if key in fields}
+    own["problem"] = "\n".join(draft.refusals)
     if own.get("container_name") and own.get("replicas", 1) > 1:
         reading.problem((*path, "container_name"), "several replicas cannot share one name", "remove it")
     return Service(name=name, container=Container(**fields), where=str(reading.mark(path)), **own)

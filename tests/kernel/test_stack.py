@@ -107,6 +107,29 @@ def test_names_aliases_isolation_and_published_ports(stack: Stack, lab: Pystack)
     assert lab.on("outside", "busybox", "wget", "-T2", "-qO-", f"http://{address}/", check=False) == ""
 
 
+def test_each_replica_answers_at_a_port_of_the_range(stack: Stack, lab: Pystack) -> None:
+    """A further replica takes the next one, and who has one keeps it."""
+    text = (
+        "services:\n  web:\n    image: busybox\n    ports: ['18090-18092:80']\n    stop_signal: SIGKILL\n"
+        "    command: sh -c 'mkdir /w; hostname > /w/index.html; exec httpd -f -p 80 -h /w'\n    scale: {n}\n"
+    )
+
+    def asked(port: int) -> str:
+        return lab.on("outside", "busybox", "wget", "-T2", "-qO-", f"http://10.99.0.1:{port}/", check=False).strip()
+
+    stack.up(text.format(n=2))
+    first = [eventually(lambda p=p: asked(p)) for p in (18090, 18091)]  # type: ignore[misc]
+    assert len(set(first)) == 2
+    assert not asked(18092)
+    stack.up(text.format(n=3))
+    third = eventually(lambda: asked(18092))
+    assert [asked(18090), asked(18091)] == first
+    assert third not in first
+    done = stack.up(text.format(n=4), check=False)
+    assert done.returncode != 0
+    assert "all of 18090-18092/tcp are taken" in done.stderr
+
+
 def test_a_container_keeps_its_networks_until_it_has_stopped(stack: Stack) -> None:
     """Its network goes with it; others that start meanwhile are not held up by that."""
 

@@ -21,8 +21,6 @@ CORPORA = SHARED / "corpora"
 LOADER = CORPORA / "compose-go"
 # compose-go wants a name from its caller; here the project's folder gives one, as on Docker Compose's command line
 BY_FOLDER = {"TestLoadProjectName/default", "TestLoadProjectName/project name from environment"}
-# one file on its own is not made unique: a list that says a thing twice is read twice, the last word counts
-ONE_FILE = {"Test_EnvironmentUnicity", "Test_PortsLongtUnicity"}
 
 
 def cases(name: str) -> list[Any]:
@@ -78,8 +76,6 @@ def plain(value: Any) -> Any:
 
 @pytest.mark.parametrize("case", cases("merge.json"))
 def test_files_merge_as_the_specification_says(case: dict[str, Any]) -> None:
-    if case["name"] in ONE_FILE:
-        pytest.skip("one file is left as it is")
     if case["kind"] == "normalize":
         return check_normal(case)
     problems: list[Any] = []

@@ -65,10 +65,6 @@ PROBLEMS = {
         f"services: {{a: {{image: x}}}}\nnetworks: {{n: {{name: {'x' * 300}}}}}\n",
         "has more than 255 characters",
     ),
-    "one port twice": (
-        "services:\n  a: {image: x, ports: ['80:80']}\n  b: {image: x, ports: ['80:1']}\n",
-        "is published by a already",
-    ),
 }
 
 

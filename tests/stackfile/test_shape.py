@@ -149,7 +149,7 @@ def test_what_the_specifications_schema_refuses_is_refused_and_nothing_crashes(s
             "services: {a: {image: i, depends_on: {b: {condition: never}}}}",
             ["depends_on.b.condition: 'never' is not known", "one of"],
         ),
-        ("services: {a: {image: i, cap_add: [A, A]}}", ["cap_add[1]: is in the list twice"]),
+        ("services: {a: {image: i, security_opt: [A, A]}}", ["security_opt[1]: is in the list twice"]),
         ("services: {a: {image: i, volumes: [{target: /x}]}}", ["volumes[0]: needs type"]),
         ("services: {a: {image: i, oom_score_adj: 5000}}", ["oom_score_adj: must be -1000 to 1000, not 5000"]),
         ("services: {a b: {image: i}}", ["services.a b: a name is letters, digits"]),
