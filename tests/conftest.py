@@ -11,12 +11,14 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import settings
 
 from tests.images import archive, busybox_rootfs, tar_of
+
+T = TypeVar("T")
 
 settings.register_profile("pystack", deadline=None)  # how long an example takes is the machine's mood
 settings.load_profile("pystack")
@@ -47,13 +49,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.etcd)
 
 
-def eventually(check: Callable[[], object], within_s: float = 10.0) -> None:
-    """*check* holds within that time; what it last failed with is the failure."""
+def eventually(check: Callable[[], T], within_s: float = 10.0) -> T:
+    """What *check* returns, which must not fail after that time; its last failure is the failure."""
     deadline = time.monotonic() + within_s * PATIENCE
     while True:
         try:
-            check()
-            return
+            return check()
         except AssertionError:
             if time.monotonic() > deadline:
                 raise

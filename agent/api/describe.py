@@ -12,7 +12,7 @@ import msgspec
 
 from agent.api.translate import RATES
 from agent.containers.logs import instant
-from agent.contract.container import Attachment, Container
+from agent.contract.container import Attachment, Container, digest
 from agent.engine import prepare
 from agent.engine.engine import Engine
 from agent.engine.records import Record
@@ -74,7 +74,10 @@ def labels(record: Record) -> dict[str, str]:
         out |= {
             "com.docker.compose.project": record.stack,
             "com.docker.compose.service": record.service,
-            "com.docker.compose.container-number": record.task.rsplit("-", 1)[-1],
+            "com.docker.compose.container-number": record.task.rsplit("-", 1)[-1] if record.task else "1",
+            "com.docker.compose.oneoff": str(not record.task),
+            "com.docker.compose.image": record.image_id,
+            "com.docker.compose.config-hash": record.digest or digest(record.container),
         }
     return out
 

@@ -88,10 +88,18 @@ async def change(request: web.Request) -> web.Response:
 
 @routes.post("/pystack/containers")
 async def create(request: web.Request) -> web.Response:
-    """A container that is no task of the manifest, from a whole Container. Query: name, stack, auto_remove."""
+    """A container that is no task of the manifest, from a whole Container. Query: name, stack, service (whose one-off
+    container it is), auto_remove."""
     engine = request.app[CONVERGER].engine
     container = await given(request, Container)
-    base = Record(id="", name="", container=container, created="", stack=request.query.get("stack", ""))
+    base = Record(
+        id="",
+        name="",
+        container=container,
+        created="",
+        stack=request.query.get("stack", ""),
+        service=request.query.get("service", ""),
+    )
     record = await engine.create(
         container, name=request.query.get("name", ""), record=base, auto_remove=flag(request, "auto_remove")
     )

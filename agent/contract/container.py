@@ -277,3 +277,13 @@ def digest(container: Container) -> str:
     import hashlib
 
     return hashlib.sha256(msgspec.json.encode(container, order="deterministic")).hexdigest()[:16]
+
+
+def moved(old: Container, new: Container) -> bool:
+    """Whether *new* differs from *old* in nothing but its addresses, so that one that runs can be given them."""
+
+    def without(container: Container) -> Container:
+        own = tuple(msgspec.structs.replace(a, ipv4="", ipv6="") for a in container.attachments)
+        return msgspec.structs.replace(container, attachments=own)
+
+    return old != new and without(old) == without(new)

@@ -10,11 +10,12 @@ from collections.abc import Callable
 import msgspec
 
 from agent import files
-from agent.contract.container import digest
+from agent.contract.container import digest, moved
 from agent.contract.failpoints import failpoint
 from agent.contract.manifest import Manifest
 from agent.contract.status import NodeStatus, TaskStatus
 from agent.contract.task import Task
+from agent.engine import sharing
 from agent.engine.engine import Engine
 from agent.engine.records import Record
 from agent.engine.recovery import recover
@@ -100,19 +101,32 @@ class Converger:
         failpoint("manifest.keep")
         files.write_atomically(self._file, msgspec.json.encode(manifest), 0o600)
         self._take(manifest)
+        moving = self._readdress()
         self._export()
         for name in set(before) | set(self.tasks):
             if before.get(name) != self.tasks.get(name):
                 self._errors.pop(name, None)
                 self._wake(name)
         self._remove_orphans()
-        if around != _network_parts(manifest):
+        if moving or around != _network_parts(manifest):
             # before this returns: the control plane starts a task elsewhere once its peers know of it
             with contextlib.suppress(AgentError):
                 await self.engine.networks.sync()
             for record in self.engine.records.values():
                 if record.task and record.ports:  # a port may have become its whole service's, or its own
                     self._report(record.task)
+
+    def _readdress(self) -> bool:
+        """Give tasks that run their new addresses, where nothing else of them changed: another network, the same container."""
+        found = False
+        for record in list(self.engine.records.values()):
+            task = self.tasks.get(record.task)
+            if task and task.desired == "running" and record.running and record.id in self.engine.networks.attached:
+                if moved(record.container, task.container):
+                    with contextlib.suppress(AgentError, OSError):  # else it is made anew
+                        self.engine.readdress(record, task.container, digest(task.container))
+                        found = True
+        return found
 
     def _remove_orphans(self) -> None:
         for record in list(self.engine.records.values()):
@@ -194,9 +208,14 @@ class Converger:
                 record = engine.records[ident]
                 if replaced and not (name in self.tasks and self.tasks[name].renew):
                     self._inherit[name] = dict(record.anonymous)
-                with contextlib.suppress(NotModifiedError):
-                    await engine.stop(record)
+                # who is in its namespaces ends with it, and follows its successor when the control plane says so
+                ending = [record, *(u for u in sharing.users(engine, record, *sharing.KINDS) if replaced and u.task)]
+                await asyncio.gather(*(self._end(one) for one in ending))
                 await engine.remove(record)
+
+    async def _end(self, record: Record) -> None:
+        with contextlib.suppress(NotModifiedError):
+            await self.engine.stop(record)
 
     async def _create(self, task: Task) -> None:
         c = task.container

@@ -41,7 +41,7 @@ def _endpoint_view(record: Record, netns: str) -> EndpointView:
     called = [record.name, record.short]
     if record.container.hostname:
         called.append(record.container.hostname)
-    if record.service:
+    if record.service and record.task:  # one that is run by hand beside them does not answer for its service
         called += [record.service, f"tasks.{record.service}"]
     return EndpointView(
         endpoints=tuple(

@@ -30,7 +30,7 @@ from agent.contract.container import Attachment, Container
 from agent.contract.failpoints import failpoint
 from agent.contract.manifest import FileContent
 from agent.contract.volume import Volume
-from agent.engine import health, hooks, prepare, starting
+from agent.engine import etcfiles, health, hooks, prepare, sharing, starting
 from agent.engine.events import Events
 from agent.engine.networks import Networks
 from agent.engine.records import Record, now, save
@@ -103,6 +103,11 @@ class Engine:
         """Images that were made of containers since this agent runs, by ID, with the container."""
         self.stuck: set[str] = set()
         """Containers that were to go by themselves, and cannot."""
+        self.waiting: set[str] = set()
+        """Containers that are to run again once those whose namespaces they share do."""
+        self.coming_back: set[str] = set()
+        """Containers that were stopped to be started again at once."""
+        self._following: set[asyncio.Task[None]] = set()
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         """Those that somebody holds or waits for."""
         self._watchers: dict[str, asyncio.Task[None]] = {}
@@ -312,6 +317,10 @@ class Engine:
                     one.ready.set()
                 failed = error
             else:
+                if self.waiting:
+                    task = asyncio.create_task(sharing.follow(self, record))
+                    self._following.add(task)
+                    task.add_done_callback(self._following.discard)
                 return
         if record.auto_remove:
             await asyncio.shield(self._remove_itself(record))
@@ -381,9 +390,11 @@ class Engine:
         self.not_listening.discard(record.id)
         code = runtime.exit_code(bundle, record.id)
         oom = runtime.was_oom_killed(bundle)
-        self.networks.release(record)
+        if not sharing.users(self, record):
+            self.networks.release(record)
         uptime = record.process.age_s if record.process else 0.0
-        again = self._restarts(record, code if code is not None else 255)
+        orphaned = await sharing.dies_with_its_owner(self, record, code if code is not None else 255)
+        again = orphaned or self._restarts(record, code if code is not None else 255)
         self.transition(
             record,
             "die",
@@ -407,7 +418,11 @@ class Engine:
         if again:
             c = record.container
             quick = 0 if uptime >= (c.restart_window_s or RESTART_RESET_S) else record.restarts
-            await asyncio.sleep(c.restart_delay_s or min(RESTART_MAX_S, 0.1 * 2 ** min(quick, 10)))
+            if not orphaned:
+                await asyncio.sleep(c.restart_delay_s or min(RESTART_MAX_S, 0.1 * 2 ** min(quick, 10)))
+            if sharing.waits(self, record):
+                self.waiting.add(record.id)
+                return
             if record.state == "restarting" and not record.stopped and record.id in self.records:
                 record.restarts = quick + 1
                 with contextlib.suppress(AgentError, OSError):
@@ -432,11 +447,12 @@ class Engine:
             return True
         return policy == "on-failure" and code != 0 and (not limit or record.restarts < limit)
 
-    async def _release(self, record: Record) -> None:
-        """Take away all that a running container holds on the host: runtime state, namespace, links, root mount."""
+    async def _release(self, record: Record, *, removed: bool = False) -> None:
+        """Take away all that a running container holds on the host: runtime state, namespace, links, root mount.
+        Namespaces that others are in are left to them, unless it is *removed*."""
         await self.runtime.delete(record.id, self.cgroup_parent(record))
-        with contextlib.suppress(AgentError):
-            await self.networks.detach(record)
+        if removed or not sharing.users(self, record):
+            await self.let_go(record)
         failpoint("container.unmount")
         images = [prepare.image_point(m) for m in record.container.mounts if m.kind == "image"]
         for point in (prepare.SECRETS, prepare.ETC, *images, "rootfs"):
@@ -444,6 +460,12 @@ class Engine:
         if (mapped := self.bundle(record) / prepare.MAPPED).is_dir():
             for inner in mounts.below(mapped):
                 mounts.unmount(inner)
+        await sharing.leave(self, record)
+
+    async def let_go(self, record: Record) -> None:
+        """Let go of the namespaces of a container that does not run."""
+        with contextlib.suppress(AgentError):
+            await self.networks.detach(record)
         userns.delete(self.userns_path(record))
         record.ids = 0
 
@@ -555,9 +577,13 @@ class Engine:
             record.process.signal(number)
 
     async def restart(self, record: Record, *, grace_s: float | None = None, generation: int | None = None) -> None:
-        with contextlib.suppress(NotModifiedError):
-            await self.stop(record, grace_s=grace_s)
-        await self.start(record, generation=generation)
+        self.coming_back.add(record.id)
+        try:
+            with contextlib.suppress(NotModifiedError):
+                await self.stop(record, grace_s=grace_s)
+            await self.start(record, generation=generation)
+        finally:
+            self.coming_back.discard(record.id)
         self.transition(record, "restart")
 
     async def pause(self, record: Record) -> None:
@@ -616,6 +642,18 @@ class Engine:
             rest = tuple(a for a in own if self.networks.get(a.network).name != network.name)
             self._attach(record, rest, "disconnect", network.name)
 
+    def readdress(self, record: Record, container: Container, name: str) -> None:
+        """Give a running container the addresses that *container* has; the next pass of the networks makes it so."""
+        self.networks.readdress(record, container)
+        etcfiles.write(
+            prepare.etc(self.bundle(record)),
+            record,
+            prepare.hostname(record),
+            gateway=self.networks_gateway(record),
+            shared_host_network=False,
+        )
+        self.transition(record, container=container, digest=name)
+
     def _movable(self, record: Record) -> None:
         mode = record.container.network_mode
         if record.task:
@@ -642,7 +680,7 @@ class Engine:
             with contextlib.suppress(NotModifiedError):
                 await self.stop(record, grace_s=0, number=signal.SIGKILL)
         async with self._lock(record):
-            await self._release(record)
+            await self._release(record, removed=True)
             failpoint("container.remove")
             doomed = self.paths.containers / f"{record.id}.tmp"
             with contextlib.suppress(FileNotFoundError):

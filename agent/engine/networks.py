@@ -22,7 +22,7 @@ import msgspec
 
 from agent import files, rootless
 from agent.contract.cluster import ClusterNode, RemoteEndpoint, ServiceAddress, TunnelPeer
-from agent.contract.container import Attachment
+from agent.contract.container import Attachment, Container
 from agent.contract.failpoints import failpoint
 from agent.contract.manifest import Manifest
 from agent.contract.network import Network, Subnet
@@ -287,6 +287,12 @@ class Networks:
             rest[0].default = True
         await self._set_endpoints(record, rest)
 
+    def readdress(self, record: Record, container: Container) -> None:
+        """Let *record*, which is attached, have the addresses of *container* from the next `sync` on."""
+        record.container = container
+        self.assign(record)
+        self._endpoint_views.forget(record)
+
     async def _set_endpoints(self, record: Record, endpoints: list[Endpoint]) -> None:
         record.endpoints = endpoints
         if record.id in self.attached:
@@ -303,6 +309,10 @@ class Networks:
         runs, as replicas come and go."""
         shared = {(p.published, p.protocol) for v in self.virtuals for p in v.ports} if record.task else set()
         return [p for p in record.ports if (p.published, p.protocol) not in shared]
+
+    def holds(self, record: Record) -> bool:
+        """Whether the namespace of *record*, which does not run, is kept for those who are in it."""
+        return record.id in self.attached
 
     async def open(self, record: Record, *, made: bool = False) -> None:
         """Give *record* its namespace, where that is not *made* yet: empty, but for its loopback device."""

@@ -15,7 +15,7 @@ from agent import files, mounts, rootless
 from agent.containers import bundle, userns, users
 from agent.contract.container import File, Healthcheck, Mount
 from agent.contract.sealing import UnsealableError, unseal
-from agent.engine import etcfiles
+from agent.engine import etcfiles, sharing
 from agent.engine.records import Record
 from agent.errors import BadRequestError, NotFoundError
 from agent.images.types import Config, RunConfig
@@ -91,19 +91,25 @@ def _namespaces(engine: Engine, record: Record) -> dict[str, str]:
     """OCI namespaces: "" new, a path to join, absent for the host's."""
     c = record.container
     out = {"mount": "", "pid": "", "ipc": "", "uts": ""}
+    joined: dict[str, str] = {}
     for kind, mode in (("pid", c.pid_mode), ("ipc", c.ipc_mode), ("uts", c.uts_mode)):
         if mode == "host":
             del out[kind]
-        elif other := _other(engine, record, mode):
+        elif other := sharing.running_owner(engine, record, mode):
             out[kind] = f"/proc/{other.process.pid}/ns/{kind}" if other.process else ""
+            joined[kind] = other.id
+    if (heir := next(iter(sharing.users(engine, record, "ipc")), None)) and heir.process and "ipc" not in joined:
+        out["ipc"] = f"/proc/{heir.process.pid}/ns/ipc"  # its own one, which has outlived it
     if c.network_mode == "host":
         pass
-    elif other := _other(engine, record, c.network_mode):
+    elif other := sharing.running_owner(engine, record, c.network_mode):
         out["network"] = f"/proc/{other.process.pid}/ns/net" if other.process else ""
+        joined["network"] = other.id
     else:
         out["network"] = engine.networks.netns(record)
     if c.cgroup_mode == "private" or (engine.cgroup2 and c.cgroup_mode != "host"):
         out["cgroup"] = ""
+    record.joined = joined
     return out
 
 
@@ -114,7 +120,7 @@ def user_namespace(engine: Engine, record: Record) -> tuple[int, Path | None]:
     BadRequestError."""
     c = record.container
     mode = c.userns_mode or engine.settings.userns
-    donors = [d for d in (_other(engine, record, m) for m in (c.network_mode, c.pid_mode, c.ipc_mode)) if d]
+    donors = [d for d in (sharing.running_owner(engine, record, m) for m in (c.network_mode, c.pid_mode, c.ipc_mode)) if d]
     if donors:
         if len({d.ids for d in donors}) > 1:
             raise BadRequestError("it shares namespaces of containers in different user namespaces: give all userns_mode: host")
@@ -125,6 +131,8 @@ def user_namespace(engine: Engine, record: Record) -> tuple[int, Path | None]:
             )
         path = next((Path(f"/proc/{d.process.pid}/ns/user") for d in donors if d.ids and d.process), None)
         return donor.ids, path
+    if engine.networks.holds(record) and record.ids:  # it outlived its last run
+        return record.ids, engine.userns_path(record)
     if mode == "host":
         return 0, None
     modes = {"network_mode": c.network_mode, "pid": c.pid_mode, "ipc": c.ipc_mode}
@@ -136,20 +144,6 @@ def user_namespace(engine: Engine, record: Record) -> tuple[int, Path | None]:
     if rootless.inside():
         raise BadRequestError("userns_mode: auto: a server without root has one user namespace for all its containers")
     return userns.free(r.ids for r in engine.records.values()), engine.userns_path(record)
-
-
-def _other(engine: Engine, record: Record, mode: str) -> Record | None:
-    """The running container that `container:X` or `service:X` names; None where *mode* names none."""
-    kind, _, name = mode.partition(":")
-    if kind == "service":
-        found = next((r for r in engine.records.values() if r.stack == record.stack and r.service == name), None)
-    elif kind == "container":
-        found = engine.find(name)
-    else:
-        return None
-    if found is None or not found.running:
-        raise NotFoundError(f"{mode}: that container does not run, so its namespace cannot be joined")
-    return found
 
 
 def shares_network(record: Record) -> bool:
@@ -165,7 +159,7 @@ async def _mounts(
     for donor in c.volumes_from:
         name, _, access = donor.removeprefix("container:").partition(":")
         other = next(
-            (r for r in engine.records.values() if r.stack and r.stack == record.stack and r.service == name), None
+            (r for r in engine.records.values() if r.task and r.stack == record.stack and r.service == name), None
         ) or engine.find(name)
         inherited = [m for m in other.container.mounts if m.kind != "tmpfs"]
         for mount in inherited:
@@ -356,7 +350,7 @@ async def write_bundle(engine: Engine, record: Record, config: Config, rootfs: P
     mounts = await _mounts(engine, record, image, rootfs, user)
     name = hostname(record)
     if shares_network(record):
-        other = _other(engine, record, c.network_mode)
+        other = sharing.running_owner(engine, record, c.network_mode)
         assert other
         system_files = {f"/etc/{n}": etc(engine.bundle(other)) / n for n in ("hosts", "hostname", "resolv.conf")}
         name = hostname(other)

@@ -73,6 +73,8 @@ class Record(msgspec.Struct, kw_only=True):
     notes: list[str] = []
     asked: dict[str, Any] = {}
     """Of a container made through the Engine API: the request, whose words its answers repeat."""
+    joined: dict[str, str] = {}
+    """Whose namespaces it is in, while it runs: kind → ID of the container that owns it."""
     ids: int = 0
     """The host's ID that is 0 inside, while it runs; 0 in the node's own user namespace."""
 

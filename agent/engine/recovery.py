@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from agent import files, mounts
 from agent.containers import runtime, userns
+from agent.engine import sharing
 from agent.engine.records import Record, load, now
 from agent.errors import AgentError
 from netplugins import netns
@@ -35,7 +36,9 @@ async def recover(engine: Engine) -> None:
                 mounts.unmount(point)
             await asyncio.to_thread(files.remove_tree, path)
     alive = [r for r in engine.records.values() if r.process and r.process.alive() and r.started and r.running]
-    engine.networks.adopt(alive)
+    # a namespace may have outlived the container that it was made for
+    held = {ident for record in alive for ident in record.joined.values()}
+    engine.networks.adopt([*alive, *(r for r in engine.records.values() if r.id in held and r not in alive)])
     engine.networks.watch()
     for record in alive:
         if record.state == "stopping":
@@ -70,6 +73,9 @@ async def recover(engine: Engine) -> None:
 
 
 async def _restart_quietly(engine: Engine, record: Record) -> None:
+    if sharing.waits(engine, record):
+        engine.waiting.add(record.id)
+        return
     with contextlib.suppress(AgentError, OSError):
         await engine.start(record)
 

@@ -71,11 +71,13 @@ async def _prepare_rootfs_and_bundle(engine: Engine, record: Record, *, networke
     if record.ids:  # the runtime enters as its root, who is in this group, and nobody else is
         os.chown(engine.bundle(record), 0, record.ids)
         engine.bundle(record).chmod(0o710)
-    if owns := user == engine.userns_path(record):
+    kept = engine.networks.holds(record)
+    owns = user == engine.userns_path(record)
+    if user and owns and not kept:
         await asyncio.to_thread(userns.create, user, Path(engine.networks.netns(record)), record.ids)
     write = prepare.write_bundle(engine, record, image.config, rootfs, user)
     if networked:
-        await gather_all(engine.networks.open(record, made=owns), write)
+        await gather_all(engine.networks.open(record, made=owns or kept), write)
     else:
         await write
     if user:

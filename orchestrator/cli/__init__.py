@@ -19,6 +19,7 @@ COMMANDS = {
     "ps": "look",
     "ls": "look",
     "images": "look",
+    "volumes": "look",
     "logs": "logs",
     "events": "look",
     "exec": "execute",
@@ -60,6 +61,8 @@ COMMANDS = {
     "schema": "schema",
     "gitops": "gitops",
     "convert": "convert",
+    "compose": "compose",
+    "check": "check",
     "watch": "watch",
     "export": "export",
     "commit": "export",
@@ -94,8 +97,9 @@ def cli(context: click.Context, /, dry_run: bool, **for_the_command: object) -> 
 def main() -> None:
     """Exit status: 0 done, 1 failed, 2 usage, 130 interrupted."""
     debug = "--debug" in sys.argv
+    alias = ["compose"] if sys.argv[0].rpartition("/")[2] == "docker-compose" else []
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main([*alias, *sys.argv[1:]], standalone_mode=False)
         raise SystemExit(code if isinstance(code, int) else 0)
     except PystackError as error:
         if debug:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -29,13 +30,14 @@ def run_attached(
     ends: str = "all",
     code_from: str = "",
     first: TaskEvent | None = None,
+    style: Mapping[str, Any] = MappingProxyType({}),
 ) -> int:
     """Show the output of *shown* since then until the containers of *services* end; the exit status of the command.
 
     *ends* is what ends it all: "all" of them, "any" one, or a "failure"; the rest is stopped then. *first* is the status of one
     that ended already, before all had begun. *code_from* names the service whose exit code it is."""
     rows = of_stack(client, name, services)
-    body = {"follow": True, "tail": "all", "since": since}
+    body = {"follow": True, "tail": "all", "since": since, **style}
     talker = threading.Thread(target=follow_stack, args=(client, name, shown), kwargs=body, daemon=True)
     if shown:
         talker.start()

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 @click.option("--pull", is_flag=True, help="Fetch newer base images.")
 @click.option("--build-arg", multiple=True, metavar="K=V")
 @click.option("--progress", type=click.Choice(["auto", "plain", "json", "quiet"]), default="auto")
+@click.option("--push", is_flag=True, help="Send them to their registries then.")
+@click.option("--with-dependencies", is_flag=True, help="Those that the services need too.")
+@click.option("-q", "--quiet", is_flag=True, help="No word of it.")
 def build(
     stack: StackOptions,
     services: tuple[str, ...],
@@ -30,23 +33,37 @@ def build(
     pull: bool,
     build_arg: tuple[str, ...],
     progress: str,
+    push: bool,
+    with_dependencies: bool,
+    quiet: bool,
 ) -> None:
     """Build the images of services that have `build:`."""
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import Progress
+    from orchestrator.errors import PystackError
+    from orchestrator.stackfile.graph import needed
 
     loaded = stack.load(named=services)
+    client = Client(start=True)
+    if unknown := set(services) - {s.name for s in loaded.stack.services}:
+        raise PystackError(f"no such service: {', '.join(sorted(unknown))}")
+    if with_dependencies and services:
+        services = tuple(needed(loaded.stack.services, services))
     extra = dict(arg.partition("=")[::2] for arg in build_arg)
     build_services(
-        Client(start=True),
+        client,
         loaded.stack,
         services,
         always=True,
-        progress=Progress(progress),
+        progress=Progress("quiet" if quiet else progress),
         no_cache=no_cache,
         pull=pull,
         args=extra,
     )
+    if push:
+        from orchestrator.cli.export import push_images
+
+        push_images(client, loaded.stack, services, quiet=quiet)
 
 
 def build_services(

@@ -95,11 +95,16 @@ def pack(context: Path, dockerfile: str, extra: Mapping[str, bytes], folders: Ma
     yield sink.take()
 
 
-def _kept(context: Path, dockerfile: str) -> Iterator[tuple[str, str]]:
-    """Files and folders that .dockerignore leaves in: (name in the context, path)."""
+def ignored_in(context: Path, dockerfile: str) -> list[tuple[re.Pattern[str], bool]]:
+    """What is left out of a build: by the Dockerfile's own ignore file, or else by the context's."""
     own = context / f"{dockerfile}.dockerignore"
     ignore = own if own.is_file() else context / ".dockerignore"
-    rules = patterns(ignore.read_text()) if ignore.is_file() else []
+    return patterns(ignore.read_text(errors="replace")) if ignore.is_file() else []
+
+
+def _kept(context: Path, dockerfile: str) -> Iterator[tuple[str, str]]:
+    """Files and folders that .dockerignore leaves in: (name in the context, path)."""
+    rules = ignored_in(context, dockerfile)
     may_return = any(not ignored for _, ignored in rules)
     for directory, folders, files in os.walk(context):
         base = os.path.relpath(directory, context)

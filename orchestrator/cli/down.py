@@ -30,6 +30,7 @@ def down(
     from orchestrator.cli.client import Client, name_in_path
     from orchestrator.cli.output import Progress
     from orchestrator.errors import RefusedError
+    from orchestrator.server.events import StepEvent
 
     del remove_orphans
     client = Client(start=True)
@@ -51,8 +52,12 @@ def down(
         with contextlib.suppress(RefusedError):
             known = client.json("GET", f"/v1/stacks/{name}")["stack"].get("services", [])
             images = [s["container"]["image"] for s in known if rmi == "all" or "build" in s]
+    steps = 0
     for event in client.events(f"/v1/stacks/{name}/down", body={"volumes": volumes}):
+        steps += isinstance(event, StepEvent)
         shown.event(event)
+    if not steps:
+        click.echo(f'Warning: No resource found to remove for project "{name}".', err=True)
     _withdraw(stack)
     for image in dict.fromkeys(images):
         try:

@@ -26,6 +26,7 @@ from orchestrator.errors import PystackError
 @click.option("-w", "--workdir", default="")
 @click.option("-e", "--env", multiple=True)
 @click.option("-d", "--detach", is_flag=True)
+@click.option("-t", "--tty", is_flag=True, hidden=True)  # there is one where there is a terminal
 @click.option("--privileged", is_flag=True)
 @click.option("--index", default=1, help="Which replica.")
 @click.argument("service")
@@ -39,6 +40,7 @@ def exec_(
     env: tuple[str, ...],
     detach: bool,
     privileged: bool,
+    tty: bool,
     index: int,
     service: str,
     command: tuple[str, ...],

@@ -29,6 +29,8 @@ COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "bright_cyan", "bright_
 @click.option("--until", type=Timestamp(), default="", help="The same.")
 @click.option("-t", "--timestamps", is_flag=True)
 @click.option("--no-log-prefix", is_flag=True)
+@click.option("--no-color", is_flag=True, help="Names of tasks without colours.")
+@click.option("--index", default=0, help="Which replica of one service.")
 @stream_format_option
 def logs(
     stack: StackOptions,
@@ -39,6 +41,8 @@ def logs(
     until: str,
     timestamps: bool,
     no_log_prefix: bool,
+    no_color: bool,
+    index: int,
     shape: str,
 ) -> None:
     """Output of the stack's tasks; without -f merged in the order of time."""
@@ -53,6 +57,8 @@ def logs(
         timestamps=timestamps,
         prefix=not no_log_prefix,
         shape=shape,
+        colour=not no_color,
+        index=index,
     )
 
 
@@ -121,12 +127,14 @@ def follow_stack(
     timestamps: bool = False,
     prefix: bool = True,
     shape: str = "table",
+    colour: bool = True,
+    index: int = 0,
 ) -> None:
     """Output of a stack's tasks: what there is, in the order of time; and, to *follow*, what comes until all have ended, of
     tasks that begin meanwhile too. As lines, or, in the *shape* json, as objects with task, time, stream and line."""
     from orchestrator.cli.tasks import of_stack
 
-    talk = _JsonPrinter() if shape == "json" else _LinePrinter(prefix=prefix, timestamps=timestamps)
+    talk = _JsonPrinter() if shape == "json" else _LinePrinter(prefix=prefix, timestamps=timestamps, colour=colour)
     arrived: queue.SimpleQueue[_LogLine | dict[str, Any] | None] = queue.SimpleQueue()
     if follow:
         threading.Thread(target=_watch_new_containers, args=(client, name, services, arrived), daemon=True).start()
@@ -137,7 +145,7 @@ def follow_stack(
     def source(row: dict[str, Any], container: str) -> _Source:
         return _Source(row["task"], read(client.at(row["node"]), container, **query))
 
-    rows = of_stack(client, name, services)
+    rows = of_stack(client, name, services, index)
     for row in rows:
         talk.expect(row["task"])
     sources = [source(row, row["id"]) for row in rows]
@@ -191,8 +199,8 @@ def _watch_new_containers(client: Client, name: str, services: tuple[str, ...], 
 class _LinePrinter:
     """Lines on their way out, each under its task's name; written in large pieces."""
 
-    def __init__(self, *, prefix: bool, timestamps: bool) -> None:
-        self._prefix, self._timestamps = prefix, timestamps
+    def __init__(self, *, prefix: bool, timestamps: bool, colour: bool = True) -> None:
+        self._prefix, self._timestamps, self._colour = prefix, timestamps, colour
         self._colours: dict[str, str] = {}
         self._width = 0
         self._pending: list[tuple[int, bytes]] = []
@@ -218,7 +226,7 @@ class _LinePrinter:
         """A line that has its end."""
         self.expect(task)
         head = click.style(task.ljust(self._width) + " | ", fg=self._colours[task]) if self._prefix else ""
-        if not (sys.stdout if stream == 1 else sys.stderr).isatty():
+        if not self._colour or not (sys.stdout if stream == 1 else sys.stderr).isatty():
             head = click.unstyle(head)
         self.send(stream, (head + (f"{stamp} " if self._timestamps else "")).encode() + text)
 

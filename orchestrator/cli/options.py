@@ -24,11 +24,12 @@ class StackOptions:
     def options(self, *, interpolate: bool = True, consistency: bool = True, named: Sequence[str] = ()) -> Options:
         from orchestrator.stackfile.load import Options
 
+        listed = tuple(f for f in os.environ.get("COMPOSE_ENV_FILES", "").split(",") if f)
         return Options(
             files=self.given["file"],
             project_name=self.given["project_name"] or "",
             project_directory=self.given["project_directory"] or "",
-            env_files=self.given["env_file"],
+            env_files=self.given["env_file"] or listed,
             profiles=self.given["profile"],
             interpolate=interpolate,
             consistency=consistency,
@@ -56,12 +57,21 @@ class StackOptions:
             click.echo(f"warning: {warning}", err=True)
         return loaded
 
+    def check_services(self, services: Sequence[str]) -> None:
+        """Raises PystackError for those of *services* that the file does not have."""
+        from orchestrator.errors import PystackError
+
+        if services and (strangers := set(services) - {s.name for s in self.load(quiet=True, named=services).stack.services}):
+            raise PystackError(f"no such service: {', '.join(sorted(strangers))}")
+
     def name(self) -> str:
         """The project's name, without a file where -p says it."""
         if self.given["project_name"]:
             return str(self.given["project_name"])
-        if os.environ.get("COMPOSE_PROJECT_NAME") and not self.given["file"]:
+        if os.environ.get("COMPOSE_PROJECT_NAME"):
             return os.environ["COMPOSE_PROJECT_NAME"]
+        if os.environ.get("COMPOSE_ENV_FILES"):
+            return self.load(quiet=True).stack.name
         from pathlib import Path
 
         from orchestrator.stackfile import naming
@@ -79,7 +89,12 @@ class StackOptions:
 
 def global_option(name: str) -> Any:
     """What was given for option *name* before the command's own name, None where nothing was."""
-    return click.get_current_context().find_root().params.get(name)
+    context = click.get_current_context().parent
+    while context is not None:
+        if given := context.params.get(name):
+            return given
+        context = context.parent
+    return None
 
 
 NAMES = ("file", "project_name", "project_directory", "env_file", "profile")
@@ -109,7 +124,7 @@ def stack_options(function: F, *, short: bool = True) -> F:
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        given = {name: kwargs.pop(name) or global_option(name) or () for name in NAMES}
+        given = {name: kwargs.pop(name, None) or global_option(name) or () for name in NAMES}
         return function(StackOptions(**given), *args, **kwargs)
 
     return selects_stack(wrapper, short=short)  # type: ignore[return-value]

@@ -31,6 +31,7 @@ def pull(
     from orchestrator.errors import PystackError, RefusedError
     from orchestrator.stackfile.graph import needed
 
+    stack.check_services(services)
     loaded = stack.load(named=services)
     client, shown = Client(start=True), Progress("quiet" if quiet else "auto")
     failed = []

@@ -115,8 +115,14 @@ def openapi() -> None:
 
 
 @click.command()
-def version() -> None:
+@click.option("--short", is_flag=True, help="The client's alone.")
+@click.option("-f", "--format", "shape", type=click.Choice(["pretty", "json"]), default="pretty")
+def version(short: bool, shape: str) -> None:
     """Versions of the client and of the server."""
+    if short:
+        return click.echo(__version__)
+    if shape == "json":
+        return click.echo(json.dumps({"version": __version__}))
     click.echo(f"client {__version__}")
     try:
         found = Client().json("GET", "/v1/version")

@@ -9,11 +9,12 @@ from typing import Any
 
 import msgspec
 
-from agent.contract.container import Container, File, digest
+from agent.contract.container import Container, File, digest, moved
 from agent.contract.network import Network
 from agent.contract.status import TaskStatus
 from agent.contract.task import Task
 from orchestrator.planning import graph
+from orchestrator.planning.following import Following
 from orchestrator.planning.state import FieldChange, Plan, State, Step
 from orchestrator.stackfile.model import Stack, StackContent
 
@@ -32,11 +33,13 @@ def plan(
     force: frozenset[str] = frozenset(),
     only: Set[str] | None = None,
     starting: bool = True,
+    keep: bool = False,
 ) -> Plan:
     """The steps from *current* to *desired*; all of them "none" where they are equal.
 
     *force* names services whose tasks are replaced without a change; *only* limits the plan to some services;
-    without *starting* it is enough that all is made. The same arguments give the same plan, byte for byte."""
+    without *starting* it is enough that all is made; with *keep* no container that is there is replaced.
+    The same arguments give the same plan, byte for byte."""
     steps: list[Step] = []
     warnings: list[str] = []
     mine = {s.name for s in stack.services}
@@ -63,29 +66,25 @@ def plan(
         )
     steps += _content_steps(desired.contents, current.contents)
     old_tasks = {t.name: t for t in current.tasks}
-    restarted: set[str] = set()
+    following = Following(stack)
     tasks: list[Task] = []
     order = graph.waves(stack)
     rank = {name: number for number, wave in enumerate(order) for name in wave}
     for task in sorted(desired.tasks, key=lambda t: (rank[t.service], t.service, t.index)):
-        if task.service not in wanted:
+        old, status = old_tasks.get(task.name), statuses.get(task.name)
+        if task.service in wanted:
+            if keep and old is not None and old.node == task.node:
+                task = msgspec.structs.replace(task, container=old.container, container_name=old.container_name)
+            step, made = _task_step(task, old, status, task.service in force, starting)
+            if step.action == "none":
+                step, made = following.step(task, old, status) or (step, made)
+        elif follower := following.step(task, old, status):  # nothing of it is to change, but what it depends on does
+            step, made = follower
+            kept_tasks = [t for t in kept_tasks if t.name != task.name]
+        else:
             continue
-        step, made = _task_step(task, old_tasks.get(task.name), statuses.get(task.name), task.service in force, starting)
-        cause = next(
-            (
-                d.service
-                for s in stack.services
-                if s.name == task.service
-                for d in s.depends_on
-                if d.restart and d.service in restarted
-            ),
-            None,
-        )
-        if cause and step.action == "none":
-            step = Step(action="update", kind="task", name=task.name, node=task.node, reason=f"restarts with {cause}")
-            made = msgspec.structs.replace(made, generation=made.generation + 1)
-        if step.action in ("replace", "update") or (step.action == "create" and task.name in old_tasks):
-            restarted.add(task.service)
+        if step.action != "update" or old is None or made.generation != old.generation:  # else it runs on
+            following.note(step, task.service, known=old is not None)
         steps.append(step)
         tasks.append(made)
     names = {t.name for t in desired.tasks}
@@ -163,12 +162,15 @@ def _task_step(task: Task, old: Task | None, status: TaskStatus | None, force: b
         return Step(action=action, kind="task", name=task.name, node=task.node, reason=reason, changes=changes)
 
     again = msgspec.structs.replace(task, generation=(old.generation if old else 0) + 1)
+    runs = status is not None and status.state in ("running", "paused")
     if old is None:
         return step("create", "not there yet"), task
     if old.node != task.node:
         return step("replace", f"moves from {old.node} to {task.node}"), task
     if digest(old.container) != digest(task.container) or old.container_name != task.container_name:
         changes = differences(old.container, task.container)
+        if runs and old.desired == "running" and moved(old.container, task.container):
+            return step("update", "is given its new addresses while it runs: its network changed", changes), task
         return step("replace", summarize(changes) or "its name changed", changes), task
     if force:
         # another label is another digest, so that the node makes the container anew

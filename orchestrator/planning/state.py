@@ -40,6 +40,8 @@ class Step(WireStruct, frozen=True, kw_only=True):
     reason: str
     node: str = ""
     changes: tuple[FieldChange, ...] = ()
+    follows: str = ""
+    """The service of which the task needs the new container, and waits for it."""
 
 
 class Plan(WireStruct, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import msgspec
 
+from agent.contract.container import moved
 from agent.contract.status import TaskStatus
 from agent.contract.task import Task
 from orchestrator.planning.state import Plan
@@ -15,6 +16,7 @@ from orchestrator.server.contents import Contents
 from orchestrator.server.dispatcher import Dispatcher
 from orchestrator.server.events import Emit, Failure, StepEvent, TaskEvent, WarningEvent
 from orchestrator.server.images import Images
+from orchestrator.server.oneoff import ended_oneoffs, remove_oneoffs
 from orchestrator.server.plan import Planner, chosen_services
 from orchestrator.server.prepare import prepare_nodes
 from orchestrator.server.records import UpOptions
@@ -43,6 +45,8 @@ class PlanExecutor:
             plan = await self.planner.plan(stack, options)
             if options.no_tasks:
                 plan = plan.without_tasks(self._state.of_stack(stack.name))
+            if options.remove_orphans:
+                await remove_oneoffs(self._dispatcher, await ended_oneoffs(self._dispatcher, stack.name), emit)
             for warning in plan.warnings:
                 emit(WarningEvent(message=warning))
             return await self.execute_plan(stack, plan, options, emit)
@@ -81,12 +85,14 @@ class PlanExecutor:
         await self._remove_leaving(plan, rolling)
         rollout = self._rollout(stack, plan, options, rolling, emit)
         in_place = {name for tasks in rolling.values() for name in tasks}
-        tasks = [self._task(t, rollout, options, in_place, changed) for t in plan.desired.tasks if t.desired != "oneoff"]
+        tasks = [self._task(t, rollout, options, in_place, plan) for t in plan.desired.tasks if t.desired != "oneoff"]
         rollout.set_tasks(tasks)
         new = [t for t in tasks if t.name not in in_place and self._state.tasks.get(t.name) != t]
         await self._write_plan(stack, plan, new, options)
         with self._reported(tasks, emit):
             failures = [] if options.no_start or options.no_tasks else await rollout.run()
+            if options.conditions_of and not failures:
+                failures = await rollout.conditions(options.conditions_of)
         if rollout.reverted:
             await self._write_reverted(stack, rollout.reverted, before, options)
         return [await self._dispatcher.with_log(f) for f in failures]
@@ -128,13 +134,18 @@ class PlanExecutor:
             await self._dispatcher.remove_tasks(leaving)
             await self._dispatcher.wait_removed(leaving)
 
-    def _task(self, task: Task, rollout: Rollout, options: UpOptions, in_place: Set[str], changed: Set[str]) -> Task:
+    def _task(self, task: Task, rollout: Rollout, options: UpOptions, in_place: Set[str], plan: Plan) -> Task:
         """*task* as it is written first: on hold if it must wait for others, and as it is if the plan leaves it alone."""
         if task.name in in_place:
             return task
-        if task.name not in changed:
+        followers = {s.name for s in plan.changes if s.follows}
+        if task.name not in {s.name for s in plan.changes if s.kind == "task"}:
             return self._state.tasks.get(task.name, task)
-        hold = options.no_start or (not options.no_deps and rollout.must_wait(task.service))
+        old = self._state.tasks.get(task.name)
+        if old and old.desired == "running" and moved(old.container, task.container):
+            return task  # it is given its addresses as it runs
+        waits = not options.no_deps or task.name in followers
+        hold = options.no_start or (waits and rollout.must_wait(task.service))
         return msgspec.structs.replace(task, desired="waiting" if hold else "running", renew=options.renew_volumes)
 
     async def _write_plan(self, stack: Stack, plan: Plan, tasks: Sequence[Task], options: UpOptions) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -56,6 +57,22 @@ async def delete_oneoff(dispatcher: Dispatcher, stack: str, name: str) -> None:
         task = dispatcher.state.tasks.get(name)
         if task and task.desired == "oneoff":
             await dispatcher.remove_tasks([name])
+
+
+async def oneoff_states(dispatcher: Dispatcher, stack: str) -> list[tuple[Task, dict[str, Any]]]:
+    """The one-off containers of *stack* that there are, with what their nodes say of each in the Engine API's words."""
+    out = []
+    for task in dispatcher.state.of_stack(stack).tasks:
+        member = dispatcher.cluster.members.get(task.node)
+        if task.desired == "oneoff" and member and member.ready:
+            with contextlib.suppress(RefusedError, UnreachableError):
+                out.append((task, await member.client.call("GET", f"/containers/{task.name}/json")))
+    return out
+
+
+async def ended_oneoffs(dispatcher: Dispatcher, stack: str) -> list[Task]:
+    """Those of them that do not run: orphans, as Docker Compose has it."""
+    return [task for task, seen in await oneoff_states(dispatcher, stack) if seen["State"]["Status"] in ("exited", "dead")]
 
 
 async def remove_oneoffs(dispatcher: Dispatcher, tasks: Sequence[Task], emit: Emit) -> None:

@@ -63,7 +63,9 @@ def verdict(task: Task, status: TaskStatus | None, *, now: float, want: str) -> 
     if want == "begun" and status.state in ("running", "paused", "restarting", "exited", "failed"):
         return ""
     if status.state in ("exited", "failed"):
-        if status.exit_code == 0 and want in ("up", "service_completed_successfully", "service_started"):
+        if want == "service_started" and status.started:  # what came of it is another condition's business
+            return ""
+        if status.exit_code == 0 and want in ("up", "service_completed_successfully"):
             return ""
         if status.exit_code == 0:
             return "exited before it was healthy"
@@ -122,6 +124,10 @@ class Rollout:
         self.rolling = rolling
         self.reverted: set[str] = set()
         """Services whose update failed, and which have their old definition again."""
+        self.bystanders: set[str] = set()
+        """Services that others may wait for, and that nothing is asked of here."""
+        self.followers: set[str] = set()
+        """Services whose tasks the nodes start again by themselves, after those of the services that they depend on."""
         self._kept: set[str] = set()
 
     def set_tasks(self, tasks: Sequence[Task]) -> None:
@@ -152,13 +158,25 @@ class Rollout:
                 group.create_task(self._service(name))
         return self.failures
 
+    async def conditions(self, service: str) -> list[Failure]:
+        """Wait for what the depends_on of *service* says, which itself is not rolled out. Returns what failed."""
+        one = self.services[service]
+        for dependency in self._needs(one):
+            try:
+                await self._gate(dependency)
+            except DependencyFailedError:
+                if dependency.required:
+                    self._give_up(one, dependency)
+                    break
+        return self.failures
+
     async def _service(self, name: str) -> None:
         one = self.services.get(name)
-        if one is None:
+        if one is None or name in self.bystanders:
             return
         held = [t for t in self.tasks[name] if t.desired == "waiting"]
         rolling = self.rolling.get(name, {})
-        if held or rolling:
+        if held or rolling or name in self.followers:
             for dependency in self._needs(one):
                 try:
                     await self._gate(dependency)
@@ -234,14 +252,20 @@ class Rollout:
     def _give_up(self, one: Service, dependency: Dependency) -> None:
         self.failures.append(
             Failure(
-                task=self.tasks[one.name][0].name,
+                task=next((t.name for t in self.tasks.get(one.name, ())), one.name),
                 where=dependency.where or one.where,
                 reason=f"was not started: it waits for {dependency.service} ({dependency.condition})",
             )
         )
 
     async def _gate(self, dependency: Dependency) -> None:
+        bystander = dependency.service in self.bystanders
+        if bystander and dependency.condition == "service_started":
+            return  # whoever starts one service alone leaves the others as they are. Source: docker compose restart
         for task in self.tasks[dependency.service]:
+            if bystander and task.desired == "waiting":
+                self._fail(task, "was never started")
+                raise DependencyFailedError
 
             def answer(task: Task = task) -> str | None:
                 if task.name in self._kept or any(f.task == task.name for f in self.failures):

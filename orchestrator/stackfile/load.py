@@ -38,6 +38,8 @@ class Loaded(msgspec.Struct, frozen=True):
     environment: Mapping[str, str]
     providers: tuple[Provided, ...] = ()
     notes: tuple[Problem, ...] = ()
+    differences: tuple[Problem, ...] = ()
+    """Keys that are honoured, but otherwise than Docker Compose has it."""
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,14 +78,14 @@ def load(options: Options, environment: Mapping[str, str]) -> Loaded:
     services, networks, volumes = _read(reading, options, variables)
     granted = {("secret" if f.secret else "config", f.source) for s in services for f in s.container.files}
     contents = contents_of(reading, merged.value, granted)
+    warnings, differences = (tuple(sorted(found, key=lambda p: p.where)) for found in (reading.warnings, reading.differences))
     if reading.problems:
-        raise StackFileError(reading.problems)
+        raise StackFileError(reading.problems, warnings, differences)
     containers, providers = split_provided(services)
     stack = Stack(
         name=name, services=tuple(expand_pre_start(containers)), networks=networks, volumes=volumes, contents=contents
     )
-    warnings = tuple(sorted(reading.warnings, key=lambda p: p.where))
-    return Loaded(stack, merged.value, warnings, directory, services, variables, providers, merged.notes)
+    return Loaded(stack, merged.value, warnings, directory, services, variables, providers, merged.notes, differences)
 
 
 def _project_name(

@@ -24,6 +24,8 @@ class LoadContext:
         self.consistent = consistent
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
+        self.differences: list[Problem] = []
+        """Keys that are honoured otherwise than elsewhere."""
         self.bad: set[Path_] = set()
 
     def mark(self, path: Path_) -> Mark:

@@ -11,12 +11,14 @@ from agent.contract.wire import WireStruct
 
 
 class Dependency(WireStruct, frozen=True, kw_only=True):
-    """*condition*: service_started, service_healthy or service_completed_successfully. *restart*: restart with it."""
+    """*condition*: service_started, service_healthy or service_completed_successfully. *restart*: restart with it. It is
+    *implied* where another key of the service makes it."""
 
     service: str
     condition: str = "service_started"
     restart: bool = False
     required: bool = True
+    implied: bool = False
     where: str = ""
 
 

@@ -219,7 +219,7 @@ def implied(fields: Fields, where: str) -> list[Dependency]:
     for donor in fields.get("volumes_from", ()):
         if not donor.startswith("container:"):
             wanted.setdefault(donor.split(":")[0], False)
-    return [Dependency(service=n, restart=again, where=where) for n, again in wanted.items() if n not in written]
+    return [Dependency(service=n, restart=again, implied=True, where=where) for n, again in wanted.items() if n not in written]
 
 
 _RATES = {

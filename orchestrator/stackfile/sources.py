@@ -118,6 +118,8 @@ def variables_of(
     Raises StackFileError."""
     out: dict[str, str] = {}
     own = dict.fromkeys((directory / ".env", nearer / ".env") if nearer else (directory / ".env",))
+    if environment.get("COMPOSE_DISABLE_ENV_FILE", "").lower() in ("1", "true"):
+        own = {}
     for path in [Path(f) for f in env_files] or own:
         if not env_files and not path.is_file():
             continue

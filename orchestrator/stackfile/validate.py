@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from orchestrator.stackfile.load_context import LoadContext, kind
+from orchestrator.stackfile.load_context import LoadContext, dotted, kind
 from orchestrator.stackfile.marked_document import Path_
+from orchestrator.stackfile.problem import Problem
 from orchestrator.stackfile.schema import DEFS, FILE, Schema
 
 NAMES = {
@@ -36,6 +37,8 @@ def _check(reading: LoadContext, schema: Schema, value: Any, path: Path_) -> Non
         return _reject(reading, path, f"must be {_wanted(schema)}, not {kind(value)}")
     if refused := schema.get("x-refused"):
         reading.warn(path, refused)
+    if differs := schema.get("x-differs"):
+        reading.differences.append(Problem(where=reading.mark(path), what=dotted(path), why=differs))
     if isinstance(value, dict):
         _check_mapping(reading, schema, value, path)
     elif isinstance(value, list):

@@ -55,7 +55,7 @@ def test_nodes_are_listed_with_what_they_are(cluster: Pystack) -> None:
 
 def test_every_port_of_a_range_answers_on_every_node(stack: Stack, cluster: Pystack) -> None:
     stack.up(WEB.replace("18080:80", "18081-18083:80").replace("replicas: 2", "replicas: 3"))
-    names = set()
+    names: set[str] = set()
     for port in (18081, 18082, 18083):
         for node in (1, 2, 3):
             url = f"http://10.99.0.{node}:{port}/"

@@ -158,3 +158,39 @@ def test_a_rule_that_cannot_work_is_refused(stack: Stack, folder: Path, rule: st
     refused = stack.run("watch", check=False)
     assert refused.returncode == 1
     assert why in refused.stderr
+
+
+@pytest.mark.parametrize("name", [".dockerignore", "Own.dockerignore"])
+def test_what_a_build_leaves_out_is_not_synced(stack: Stack, name: str) -> None:
+    """Neither at the beginning nor later; the Dockerfile's own ignore file goes before the context's."""
+    dockerfile = "Own" if name.startswith("Own") else "Dockerfile"
+    texts = {
+        dockerfile: 'FROM busybox\nCMD ["sleep", "1000"]\n',
+        name: "*\n!dir1\ndir1/*.key\n",
+        "secret.txt": "secret",
+        "dir1/a.txt": "first",
+        "dir1/own.key": "secret",
+        "dir1/noise.log": "noise",
+    }
+    if dockerfile == "Own":
+        texts[".dockerignore"] = "dir1\n"
+    for path, text in texts.items():
+        (stack.directory / path).parent.mkdir(exist_ok=True)
+        (stack.directory / path).write_text(text)
+    stack.write(
+        f"services:\n  web:\n    build: {{context: ., dockerfile: {dockerfile}}}\n    stop_signal: SIGKILL\n"
+        "    develop:\n"
+        "      watch: [{path: ., action: sync, target: /app, initial_sync: true, ignore: ['**/*.log']}]\n"
+    )
+
+    def holds(want: str) -> None:
+        look = "find /app -type f | sort | xargs grep -H ."
+        assert stack.run("exec", "-T", "web", "sh", "-c", look, check=False).stdout == want
+
+    with watching(stack):
+        eventually(lambda: holds("/app/dir1/a.txt:first\n"), 40)
+        for path in ("secret.txt", "dir1/own.key", "dir1/noise.log", "other.txt", "stack.yml", dockerfile):
+            with (stack.directory / path).open("a") as file:
+                file.write("#\n")
+        (stack.directory / "dir1/b.txt").write_text("last")
+        eventually(lambda: holds("/app/dir1/a.txt:first\n/app/dir1/b.txt:last\n"), 20)

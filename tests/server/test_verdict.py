@@ -46,6 +46,7 @@ CASES: dict[str, tuple[TaskStatus | None, str, str | None]] = {
         "exited before it was healthy",
     ),
     "it ended badly": (but(state="exited", exit_code=3), "up", "exited with 3"),
+    "it ended badly, and only its start counts": (but(state="exited", exit_code=3), "service_started", FINE),
     "it had too little memory": (but(state="exited", exit_code=137, oom_killed=True), "up", "out of memory"),
     "it is restarted": (but(state="restarting", exit_code=1, restarts=1), "up", OPEN),
     "it is restarted again and again": (

@@ -12,7 +12,7 @@ from orchestrator.stackfile.canonical import canonicalize
 from orchestrator.stackfile.load import Loaded, Options, load
 from orchestrator.stackfile.problem import StackFileError
 
-AROUND = {
+AROUND: dict[str, Any] = {
     "services": {"b": {"image": "b"}, "c": {"image": "c"}},
     "networks": {"n": {}, "o": {}},
     "secrets": {"s": {"environment": "E"}, "t": {"environment": "E"}},

@@ -26,15 +26,15 @@ from tests.stackfile.test_corpora import LOADER, cases, real_stacks
 
 
 def bare(value: Any) -> Any:
-    """Plain data with all defaults, without the places in files, which a problem names too, and without the
-    order of what has none."""
+    """Plain data with all defaults, without places in files, which a problem names too, without what a key implied, and
+    without the order of what has none."""
     if isinstance(value, msgspec.Struct):
         return bare(msgspec.structs.asdict(value))
     if isinstance(value, dict):
         return {
             k: sorted(map(tuple, v)) if k in ("environment", "labels", "annotations", "sysctls") else bare(v)
             for k, v in value.items()
-            if k not in ("where", "problem")
+            if k not in ("where", "problem", "implied")
         }
     return [bare(v) for v in value] if isinstance(value, (list, tuple)) else value
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 from aiohttp import web
 
 from agent.contract.container import Container
+from agent.contract.task import Task
 from agent.contract.wire import WireStruct
 from orchestrator.planning.manifests import ingress_ports
 from orchestrator.server import lifecycle, oneoff, revisions
@@ -29,10 +32,12 @@ class DownRequest(WireStruct, frozen=True, kw_only=True):
 
 
 class ActRequest(WireStruct, frozen=True, kw_only=True):
-    """*services* is empty for all. *timeout_s* is how long a container may take to end, instead of its stop_grace_period."""
+    """*services* is empty for all. *timeout_s* is how long a container may take to end, instead of its stop_grace_period.
+    Without *deps*, nothing but these services is started or restarted."""
 
     services: tuple[str, ...] = ()
     timeout_s: float | None = None
+    deps: bool = True
 
 
 class RemoveRequest(WireStruct, frozen=True, kw_only=True):
@@ -86,6 +91,7 @@ class TaskRow(WireStruct, frozen=True, kw_only=True):
     created: str
     started: str
     error: str
+    oneoff: bool = False
 
 
 class RevisionRow(WireStruct, frozen=True, kw_only=True):
@@ -125,7 +131,7 @@ async def get_stack(request: web.Request) -> web.Response:
 
 
 async def list_tasks(request: web.Request) -> web.Response:
-    """The tasks of a stack."""
+    """The tasks of a stack; with `oneoff=1` the containers of `run` too."""
     plane = request.app[PLANE]
     name = request.match_info["stack"]
     rows = []
@@ -165,7 +171,39 @@ async def list_tasks(request: web.Request) -> web.Response:
                 )
             )
         )
+    if request.query.get("oneoff", "") in ("1", "true"):
+        rows += [row(_oneoff_row(t, seen)) for t, seen in await oneoff.oneoff_states(plane.dispatcher, name)]
     return json_response(rows)
+
+
+def _oneoff_row(task: Task, seen: dict[str, Any]) -> TaskRow:
+    """A container of `run`, from what the Engine API says of it."""
+    state, networks = seen["State"], seen["NetworkSettings"]["Networks"]
+    ports = [
+        f"{b['HostIp']}:{b['HostPort']}->{inside}"
+        for inside, bound in (seen["NetworkSettings"]["Ports"] or {}).items()
+        for b in bound or ()
+        if ":" not in b["HostIp"]
+    ]
+    return TaskRow(
+        task=task.name,
+        service=task.service,
+        index=1,
+        stack=task.stack,
+        node=task.node,
+        id=seen["Id"],
+        image=task.container.image,
+        state=state["Status"],
+        health=(state.get("Health") or {}).get("Status", ""),
+        exit_code=None if state["Running"] else state["ExitCode"],
+        restarts=0,
+        ports=ports,
+        addresses={name: n["IPAddress"] for name, n in networks.items()},
+        created=seen["Created"],
+        started=state["StartedAt"],
+        error=state.get("Error", ""),
+        oneoff=True,
+    )
 
 
 async def plan(request: web.Request) -> web.Response:
@@ -248,7 +286,7 @@ async def act(request: web.Request) -> web.StreamResponse:
     return await stream(
         request,
         lambda emit: lifecycle.change_desired_state(
-            request.app[PLANE].dispatcher, name, verb, body.services, emit, timeout_s=body.timeout_s
+            request.app[PLANE].dispatcher, name, verb, body.services, emit, timeout_s=body.timeout_s, deps=body.deps
         ),
     )
 
