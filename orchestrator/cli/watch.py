@@ -123,14 +123,14 @@ class FileSyncer:
                 execute.run(node, row["id"], {"Cmd": ["rm", "-rf", "--", *gone]}, tty=False, stdin=False)
             if rule.command and rule.action == "sync+exec":
                 hook = rule.command
-                wish: dict[str, Any] = {
+                build_request: dict[str, Any] = {
                     "Cmd": list(hook.command),
                     "User": hook.user,
                     "WorkingDir": hook.working_dir,
                     "Privileged": hook.privileged,
                     "Env": [f"{k}={v}" for k, v in hook.environment],
                 }
-                if code := execute.run(node, row["id"], wish, tty=False, stdin=False):
+                if code := execute.run(node, row["id"], build_request, tty=False, stdin=False):
                     click.secho(f"{row['task']}: {' '.join(hook.command)} ended with {code}", fg="red", err=True)
         names = ", ".join(inside(rule, p) for p in paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
         click.echo(f"{service.name}: synced {names} to {len(rows)} task{'' if len(rows) == 1 else 's'}", err=True)
