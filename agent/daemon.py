@@ -81,7 +81,8 @@ async def _host_goes_down() -> bool:
         asked = await asyncio.create_subprocess_exec(
             "systemctl", "is-system-running", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
         )
-        said, _ = await asyncio.wait_for(asked.communicate(), 10)
+        async with asyncio.timeout(10):
+            said, _ = await asked.communicate()
     except (OSError, TimeoutError):
         return False
     return said.strip() == b"stopping"

@@ -86,7 +86,8 @@ class EtcdManifestWatcher:
                 await self._changed.wait()
 
         try:
-            await asyncio.wait_for(came(), APPLY_TIMEOUT_S)
+            async with asyncio.timeout(APPLY_TIMEOUT_S):
+                await came()
         except TimeoutError:
             raise ConflictError(f"this node has not read its manifest from etcd within {APPLY_TIMEOUT_S:g} s") from None
 

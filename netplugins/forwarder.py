@@ -150,7 +150,8 @@ class Forwarder:
 
     async def _serve(self, held: _ListeningPort, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            upstream = await asyncio.wait_for(asyncio.open_connection(*held.target()), 10)
+            async with asyncio.timeout(10):
+                upstream = await asyncio.open_connection(*held.target())
         except (OSError, TimeoutError):
             writer.transport.abort()  # the client sees a reset, as it would on a closed port
             return

@@ -203,7 +203,8 @@ async def attach(request: web.Request) -> web.StreamResponse:
         if conmon is None:  # it does not run yet, or not again
             while not waiting.ready.is_set():
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(waiting.ready.wait(), 1)
+                    async with asyncio.timeout(1):
+                        await waiting.ready.wait()
                 if client.closed or record.id not in engine.records:
                     return client
             if waiting.failed:
@@ -275,7 +276,8 @@ async def _exchange(engine: Engine, record: Record, conmon: socket.socket, clien
             await viewer
             # the stream's end is the container's: whoever read it may at once remove what has ended
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(engine.wait(record), SETTLED_S)
+                async with asyncio.timeout(SETTLED_S):
+                    await engine.wait(record)
     except ConnectionError:
         pass
     finally:

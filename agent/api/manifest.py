@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import platform
 import shutil
@@ -17,6 +18,7 @@ from agent.api.versions import VERSION
 from agent.containers import hardware
 from agent.contract.container import Container
 from agent.contract.manifest import Delta, Manifest, apply_delta
+from agent.contract.network import HEARTBEAT
 from agent.contract.sealing import known_key, make_key
 from agent.contract.status import NodeInfo, TaskStatus
 from agent.engine.networks import DEFAULT_MTU, addresses_of_host, mtu_of
@@ -25,6 +27,8 @@ from agent.errors import BadRequestError, ConflictError
 from agent.images.pull import architecture
 from agent.trees.extract import quoted
 
+SHORTEST_S = 0.1
+"""Seconds between two heartbeats at least."""
 routes = web.RouteTableDef()
 
 
@@ -115,16 +119,26 @@ async def get(request: web.Request) -> web.Response:
 @routes.get("/pystack/status/stream")
 async def stream(request: web.Request) -> web.StreamResponse:
     """One TaskStatus a line: first those of all tasks, then each that changes. `{}` says that the node's info is to be read:
-    after those of all tasks, and when they changed."""
+    after those of all tasks, and when they changed. Query: *heartbeat*, after how many seconds with nothing to say an empty
+    line says that the agent is alive."""
     converger = request.app[CONVERGER]
+    pause = float(request.query.get("heartbeat", "inf"))
+    if not pause >= SHORTEST_S:
+        raise BadRequestError(f"heartbeat={pause}: a number of seconds, from {SHORTEST_S}")
     queue: asyncio.Queue[TaskStatus | None] = asyncio.Queue()
     converger.listeners.add(queue.put_nowait)
-    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+    beats = {} if math.isinf(pause) else {HEARTBEAT: f"{pause:g}"}
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", **beats})
     try:
         await response.prepare(request)
         await response.write(b"".join(msgspec.json.encode(s) + b"\n" for s in converger.status().tasks) + b"{}\n")
         while True:
-            batch = [await queue.get()]
+            try:
+                async with asyncio.timeout(None if math.isinf(pause) else pause):
+                    batch = [await queue.get()]
+            except TimeoutError:
+                await response.write(b"\n")
+                continue
             while not queue.empty():
                 batch.append(queue.get_nowait())
             await response.write(b"".join((msgspec.json.encode(s) if s else b"{}") + b"\n" for s in batch))

@@ -126,7 +126,8 @@ class Rotation:
                         log.due = now + SOON_S if log.look(now) else math.inf
                 due = min((one.due for one in self._logs.values()), default=now)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._woken.wait(), None if due == math.inf else max(0.0, due - loop.time()))
+                    async with asyncio.timeout(None if due == math.inf else max(0.0, due - loop.time())):
+                        await self._woken.wait()
         finally:
             if self._alarms.fd >= 0:
                 loop.remove_reader(self._alarms.fd)

@@ -214,7 +214,8 @@ class Runtime:
             )
         os.close(write)
         try:
-            line = await asyncio.wait_for(descriptors.read_line(read), 60)
+            async with asyncio.timeout(60):
+                line = await descriptors.read_line(read)
         finally:
             os.close(read)
         await child.wait()
@@ -244,7 +245,8 @@ class Runtime:
             if reads:
                 os.write(fd, b"1")
             else:
-                await asyncio.wait_for(descriptors.wait_readable(fd), 60)
+                async with asyncio.timeout(60):
+                    await descriptors.wait_readable(fd)
         finally:
             os.close(fd)
 
@@ -345,7 +347,8 @@ class Runtime:
             finally:
                 os.close(write)
             try:
-                output, code = await asyncio.wait_for(asyncio.gather(descriptors.read_all(said), child.wait()), within_s)
+                async with asyncio.timeout(within_s):
+                    output, code = await asyncio.gather(descriptors.read_all(said), child.wait())
             except BaseException:
                 child.kill()  # it may have ended, and what it left behind hold the pipe
                 await child.wait()

@@ -174,7 +174,8 @@ class _SyslogConnection:
         sock = socket.socket(family, kind)
         sock.setblocking(False)
         try:
-            await asyncio.wait_for(loop.sock_connect(sock, place), 5)
+            async with asyncio.timeout(5):
+                await loop.sock_connect(sock, place)
         except BaseException:
             sock.close()
             raise
@@ -183,7 +184,8 @@ class _SyslogConnection:
     async def send(self, message: bytes) -> None:
         data = b"%d %s" % (len(message), message) if self._stream else message  # RFC 6587, octet counting
         try:
-            await asyncio.wait_for(asyncio.get_running_loop().sock_sendall(self._socket, data), 5)
+            async with asyncio.timeout(5):
+                await asyncio.get_running_loop().sock_sendall(self._socket, data)
         except OSError:
             self.close()
             raise

@@ -38,7 +38,8 @@ class FolderWatch:
             await asyncio.sleep(0.05)
             return
         try:
-            await asyncio.wait_for(descriptors.wait_readable(self._fd), SAFETY_S)
+            async with asyncio.timeout(SAFETY_S):
+                await descriptors.wait_readable(self._fd)
             os.read(self._fd, 1 << 16)
         except (TimeoutError, BlockingIOError):
             pass

@@ -9,6 +9,9 @@ from agent.contract.wire import WireStruct
 
 MTU_OPTION = "com.docker.network.driver.mtu"
 
+HEARTBEAT = "Pystack-Heartbeat"
+"""The header by which an agent says that its stream of statuses has a heartbeat: after how many seconds of silence."""
+
 
 class Subnet(WireStruct, frozen=True, kw_only=True):
     """One address pool of a network, CIDR, with the address that the host holds in it. Addresses are given out of

@@ -78,7 +78,7 @@ def _programs() -> list[Finding]:
 
 
 def _sysctls(networks: Networks) -> list[Finding]:
-    if not any(r.endpoints for r in networks.attached.values()):
+    if not networks.forwards:
         return []
     wrong = [
         Finding(check="sysctl", target=name.replace("/", "."), detail="it is 0: the host forwards nothing", fix=REPAIR)
@@ -194,7 +194,8 @@ async def _ports(networks: Networks) -> list[Finding]:
 
     async def closed(host: str, port: int) -> str:
         try:
-            _, writer = await asyncio.wait_for(asyncio.open_connection(host, port), ANSWER_S)
+            async with asyncio.timeout(ANSWER_S):
+                _, writer = await asyncio.open_connection(host, port)
         except (OSError, TimeoutError) as error:
             return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "no answer"
         writer.close()

@@ -89,6 +89,9 @@ class Engine:
         self.networks = Networks(paths, settings)
         self.runtime = Runtime(paths, runtime.choose(settings.runtime, paths.containers))
         self.events = Events(paths.run / "events.jsonl")
+        self.networks.revived = lambda why: self.events.emit(
+            "daemon", "restart", "dataplane", {"name": "dataplane", "reason": why}
+        )
         self.rotation = Rotation()
         self.syslog = syslog.SyslogForwarder()
         self.records: dict[str, Record] = {}
@@ -443,9 +446,8 @@ class Engine:
         policy, limit = record.container.restart, record.container.restart_max
         if record.stopped or record.auto_remove:
             return False
-        if policy in ("always", "unless-stopped", "any"):
-            return True
-        return policy == "on-failure" and code != 0 and (not limit or record.restarts < limit)
+        wanted = policy in ("always", "unless-stopped", "any") or (policy == "on-failure" and code != 0)
+        return wanted and (not limit or record.restarts < limit)
 
     async def _release(self, record: Record, *, removed: bool = False) -> None:
         """Take away all that a running container holds on the host: runtime state, namespace, links, root mount.
@@ -474,7 +476,8 @@ class Engine:
         await self._release(record)
         if record.monitor:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(runtime.ended(record.monitor), MONITOR_EXIT_TIMEOUT_S)
+                async with asyncio.timeout(MONITOR_EXIT_TIMEOUT_S):
+                    await runtime.ended(record.monitor)
 
     def _wake(self, record: Record) -> None:
         for waiter in self._waiters.pop(record.id, ()):
@@ -516,7 +519,8 @@ class Engine:
                 if record.process:
                     self.tell(record, "kill", {"signal": str(number)})
                     record.process.signal(number)
-                await asyncio.wait_for(self.wait(record), grace)
+                async with asyncio.timeout(grace):
+                    await self.wait(record)
             except TimeoutError:
                 self.tell(record, "kill", {"signal": str(int(signal.SIGKILL))})
                 await self.kill_all(record)

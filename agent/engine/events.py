@@ -81,7 +81,8 @@ class Events:
             while True:
                 left = None if until is None else until - time.time()
                 try:
-                    event = await asyncio.wait_for(queue.get(), None if left is None else max(0.0, left))
+                    async with asyncio.timeout(None if left is None else max(0.0, left)):
+                        event = await queue.get()
                 except TimeoutError:
                     return
                 yield event

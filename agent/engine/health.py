@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 LOG_ENTRIES = 5
 OUTPUT_LIMIT = 4096
 LISTEN_S = 5.0
+"""How long a start is looked at closely; a program that does not listen by then is looked at every second."""
 LISTEN = "0A"
 
 
@@ -60,16 +61,22 @@ async def watch(engine: Engine, record: Record, check: object) -> None:
 
 
 async def listen(engine: Engine, record: Record) -> None:
-    """Until its program listens at all TCP ports that it has, or LISTEN_S have passed, *record* is one of the engine's `deaf`:
-    who has no healthcheck can be asked that much, and connections that others can take are not refused meanwhile."""
-    process, until, pause = record.process, time.monotonic() + LISTEN_S, 0.01
-    wanted = {p.target for p in record.container.ports if p.protocol == "tcp"}
-    while process and process.alive() and time.monotonic() < until and not wanted <= listening(process.pid):
+    """Until its program listens at all TCP ports that it has, *record* is one of the engine's `deaf`: who has no healthcheck
+    can be asked that much, and connections that others can take are not refused meanwhile."""
+    process, close, pause = record.process, time.monotonic() + LISTEN_S, 0.01
+    while process and process.alive() and not tcp_targets(record) <= listening(process.pid):
         await asyncio.sleep(pause)
-        pause = min(0.2, pause * 1.5)
+        pause = min(0.2, pause * 1.5) if time.monotonic() < close else 1.0
     engine.not_listening.discard(record.id)
     if record.process is process:
         engine.changed(record)
+
+
+def tcp_targets(record: Record) -> set[int]:
+    """The TCP ports at which *record* is to listen if it takes connections; none where nobody can tell."""
+    if not record.task or not record.endpoints:
+        return set()
+    return {p.target for p in record.container.ports if p.protocol == "tcp"}
 
 
 def listening(pid: int) -> set[int]:

@@ -85,10 +85,15 @@ class Networks:
         self._doors = PortForwarder(paths.run) if rootless.inside() else None
         self._problems: dict[str, str] = {}
         """What the last pass could not make for single containers: namespace → why."""
+        self.forwards = False
+        """Whether this node has networks between which and the outside it must forward, with containers of its own or not."""
         self._forwards_until = 0.0
         self._suspect = False
         self.moved: Callable[[], None] = lambda: None
         """Called when the host's own addresses are others than before."""
+        self.revived: Callable[[str], None] = lambda _: None
+        """Called when the data path process was started again, with why."""
+        self._supervisor: asyncio.Task[None] | None = None
         self._held: set[str] = set()
         self._monitors: list[socket.socket] = []
         self._heal_timer: asyncio.TimerHandle | None = None
@@ -323,10 +328,6 @@ class Networks:
     async def attach(self, record: Record) -> None:
         """Give *record* links, addresses, names and ports in its namespace. Raises AgentError; nothing stays then."""
         try:
-            if record.endpoints and time.monotonic() > self._forwards_until:
-                self._forwards_until = time.monotonic() + FORWARDS_S
-                for note in allow_forwarding():
-                    self.notes.append(note)
             self.attached[record.id] = record
             self._starting.pop(record.id, None)
             await self.sync()
@@ -621,6 +622,7 @@ class Networks:
                 self._kernel = Kernel(self.prefix)
                 self._kernel.adopt(objects)
             failpoint("network.converge")
+            self._forward(wanted=bool(isolation))
             problems = self._converge(self._kernel, objects, far)
             wanted = self._ruleset(isolation, published, balanced)
             if wanted != self._rules.made and (isolation or self._rules.made):
@@ -634,6 +636,13 @@ class Networks:
             return problems
         except NetworkError as error:
             raise AgentError(str(error)) from error
+
+    def _forward(self, *, wanted: bool) -> None:
+        """Have the host forward where a network needs it: a published port leads on to another node's containers too."""
+        self.forwards = wanted
+        if wanted and time.monotonic() > self._forwards_until:
+            self._forwards_until = time.monotonic() + FORWARDS_S
+            self.notes += allow_forwarding()
 
     def _converge(
         self, kernel: Kernel, objects: frozenset[drivers.KernelObject], far: frozenset[drivers.FdbEntry]
@@ -697,13 +706,14 @@ class Networks:
     # --- what others do to it ----------------------------------------------------------------------------------
 
     def watch(self) -> None:
-        """From now on, what somebody else takes away or changes of ours is put right, within a second."""
+        """From now on, what somebody else takes away or changes of ours is put right, within a second; the data path too."""
         links, rules = netlink.monitor(), netlink.ruleset_monitor()
         self._monitors = [links, rules]
         self._held = addresses_of_host(self.prefix)
         loop = asyncio.get_running_loop()
         loop.add_reader(links, self._links_changed, links)
         loop.add_reader(rules, self._rules_changed, rules)
+        self._supervisor = asyncio.create_task(self.dataplane.supervise(lambda why: self.revived(why)), name="data path")
 
     def _links_changed(self, monitor: socket.socket) -> None:
         with contextlib.suppress(OSError):  # ENOBUFS: what was missed is looked for all the same
@@ -745,6 +755,9 @@ class Networks:
     async def close(self) -> None:
         if self._heal_timer:
             self._heal_timer.cancel()
+        if self._supervisor:
+            self._supervisor.cancel()
+            await asyncio.gather(self._supervisor, return_exceptions=True)
         for monitor in self._monitors:
             asyncio.get_running_loop().remove_reader(monitor)
             monitor.close()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from agent import files, mounts
 from agent.containers import runtime, userns
-from agent.engine import sharing
+from agent.engine import health, sharing
 from agent.engine.records import Record, load, now
 from agent.errors import AgentError
 from netplugins import netns
@@ -43,6 +43,9 @@ async def recover(engine: Engine) -> None:
     for record in alive:
         if record.state == "stopping":
             record.state = "running"
+        wanted = set() if engine.healthcheck_of(record) else health.tcp_targets(record)
+        if record.process and not wanted <= health.listening(record.process.pid):
+            engine.not_listening.add(record.id)
         engine._watch(record)
     for record in engine.records.values():
         if record in alive:

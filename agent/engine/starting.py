@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from agent import mounts
 from agent.containers import userns
 from agent.contract.container import Healthcheck
-from agent.engine import hooks, prepare
+from agent.engine import health, hooks, prepare
 from agent.engine.records import Record, now
 from agent.errors import BadRequestError
 from agent.images.types import RunConfig
@@ -44,10 +44,11 @@ async def start(engine: Engine, record: Record) -> None:
     for one in engine.attaching.pop(record.id, ()):
         one.ready.set()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(one.connected.wait(), ATTACH_S)
+            async with asyncio.timeout(ATTACH_S):
+                await one.connected.wait()
     await engine.runtime.start(record.id)
     await hooks.run(engine, record, "post_start", c.post_start)
-    if record.task and networked and not check and any(p.protocol == "tcp" for p in c.ports):
+    if networked and not check and health.tcp_targets(record):
         engine.not_listening.add(record.id)
     for endpoint in record.endpoints if networked else ():
         engine.tell_network(record, "connect", endpoint.network)

@@ -111,7 +111,8 @@ async def _ask_helper(helper: str, key: str) -> Credentials | None:
     except OSError:
         raise ImageError(f"{program} is named in config.json but is not installed") from None
     try:
-        out, _ = await asyncio.wait_for(child.communicate(key.encode()), HELPER_S)
+        async with asyncio.timeout(HELPER_S):
+            out, _ = await child.communicate(key.encode())
     except TimeoutError:
         raise ImageError(f"{program} did not answer within {HELPER_S} s") from None
     finally:

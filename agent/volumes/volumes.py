@@ -205,7 +205,8 @@ async def _run(*command: str) -> str:
             *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=said, start_new_session=True
         )
         try:
-            code = await asyncio.wait_for(child.wait(), MOUNT_S)
+            async with asyncio.timeout(MOUNT_S):
+                code = await child.wait()
         except TimeoutError:
             with contextlib.suppress(ProcessLookupError):
                 child.kill()

@@ -144,14 +144,17 @@ class Listener:
         self._streams += 1
         try:
             while True:
-                (length,) = struct.unpack("!H", await asyncio.wait_for(reader.readexactly(2), IDLE_S))
-                packet = await asyncio.wait_for(reader.readexactly(length), IDLE_S)
+                async with asyncio.timeout(IDLE_S):
+                    (length,) = struct.unpack("!H", await reader.readexactly(2))
+                async with asyncio.timeout(IDLE_S):
+                    packet = await reader.readexactly(length)
                 try:
                     question = message.parse(packet)
                 except message.MalformedError as error:
                     if refusal := message.refusal(packet, error.code):
                         writer.write(struct.pack("!H", len(refusal)) + refusal)
-                        await asyncio.wait_for(writer.drain(), IDLE_S)
+                        async with asyncio.timeout(IDLE_S):
+                            await writer.drain()
                     return
                 reply = self.server.names.answer(
                     packet, question, self.view.networks, ttl=self.server.ttl, tcp=True, links=self.view.links
@@ -159,7 +162,8 @@ class Listener:
                 if reply is None:
                     reply = await self.server.ask_upstream(packet, question, self.view, tcp=True)
                 writer.write(struct.pack("!H", len(reply)) + reply)
-                await asyncio.wait_for(writer.drain(), IDLE_S)  # who asks and does not read goes, too
+                async with asyncio.timeout(IDLE_S):
+                    await writer.drain()  # who asks and does not read goes, too
         except (asyncio.IncompleteReadError, TimeoutError, ConnectionError):
             pass
         finally:
@@ -227,7 +231,8 @@ class Resolver:
             return message.answer(packet, question, [], code=message.NXDOMAIN, tcp=tcp)
         for server in (view.upstreams or host_upstreams())[:3]:
             try:
-                reply = await asyncio.wait_for(_ask(server, packet, question, tcp=tcp), UPSTREAM_TIMEOUT_S)
+                async with asyncio.timeout(UPSTREAM_TIMEOUT_S):
+                    reply = await _ask(server, packet, question, tcp=tcp)
             except (TimeoutError, OSError, asyncio.IncompleteReadError):
                 continue
             if message.answers(reply, packet, question) and reply[3] & 0x0F not in (message.SERVFAIL, message.REFUSED):

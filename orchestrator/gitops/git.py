@@ -186,7 +186,8 @@ class Mirror:
             )
         except FileNotFoundError:
             raise GitError("gpg: there is no gpg on the server to verify OpenPGP signatures with: install gnupg") from None
-        _, err = await asyncio.wait_for(process.communicate(), QUICK_S)
+        async with asyncio.timeout(QUICK_S):
+            _, err = await process.communicate()
         if process.returncode:
             raise GitError(f"gpg: the keys of --signed-by cannot be read: {err.decode(errors='replace').strip()}")
 
@@ -303,7 +304,8 @@ class Mirror:
         except FileNotFoundError:
             raise GitError("there is no git on the server: `apt-get install git`") from None
         try:
-            out, err = await asyncio.wait_for(_said(process), within_s)
+            async with asyncio.timeout(within_s):
+                out, err = await _said(process)
         except (TimeoutError, asyncio.CancelledError, _TooMuchError) as error:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

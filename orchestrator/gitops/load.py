@@ -40,7 +40,8 @@ async def stacks_of(request: LoadRequest) -> tuple[tuple[Stack, ...], tuple[str,
         *python, stdin=pipe, stdout=pipe, stderr=pipe, env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}, cwd="/"
     )
     try:
-        out, err = await asyncio.wait_for(child.communicate(msgspec.json.encode(request)), LIMIT_S + 10)
+        async with asyncio.timeout(LIMIT_S + 10):
+            out, err = await child.communicate(msgspec.json.encode(request))
     except (TimeoutError, asyncio.CancelledError) as error:
         with contextlib.suppress(ProcessLookupError):
             child.kill()

@@ -99,7 +99,8 @@ class Reconciler:
                 self._rounds += 1
                 self._done.notify_all()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._trigger.wait(), None if self.repo.paused else self.repo.interval_s)
+                async with asyncio.timeout(None if self.repo.paused else self.repo.interval_s):
+                    await self._trigger.wait()
 
     async def _save_state(self, *, problem: str | None = None, **fields: Any) -> None:
         """Write the state down where it says something new."""
@@ -309,7 +310,9 @@ class Reconciler:
             stderr=asyncio.subprocess.DEVNULL,
         )
         try:
-            if code := await asyncio.wait_for(process.wait(), 30):
+            async with asyncio.timeout(30):
+                code = await process.wait()
+            if code:
                 log.warning("repository %s: the status command ended with %s", self.repo.name, code)
         except TimeoutError:
             process.kill()

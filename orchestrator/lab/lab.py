@@ -172,6 +172,8 @@ def up(
             for number in range(1, nodes + 1):
                 role = "server" if number <= servers else "node"
                 lab.machines[f"n{number}"] = Machine(name=f"n{number}", role=role, address=f"{NETWORK4}.{number}")
+            for machine in lab.machines.values():
+                _insert_disk(lab, machine)  # before anything is written to the folder that it covers
             secure.prepare(
                 lab.directory,
                 {m.name: m.address for m in lab.machines.values() if m.role != "switch"},
@@ -189,11 +191,18 @@ def up(
             raise
 
 
+def _insert_disk(lab: Lab, machine: Machine) -> None:
+    """Give the machine its own disk, where the lab's nodes have some."""
+    if lab.disk_size and machine.role in ("server", "node"):
+        directory = lab.directory / machine.name
+        directory.mkdir(exist_ok=True)
+        disk.insert(lab.directory / f"{machine.name}.disk", lab.disk_size, directory)
+
+
 def _boot(lab: Lab, machine: Machine) -> None:
     directory = lab.directory / machine.name
     directory.mkdir(exist_ok=True)
-    if lab.disk_size and machine.role in ("server", "node"):
-        disk.insert(lab.directory / f"{machine.name}.disk", lab.disk_size, directory)
+    _insert_disk(lab, machine)
     (directory / "wired").unlink(missing_ok=True)
     _fresh_run(directory / "run")
     cgroups.create(lab.name, machine.name)
@@ -255,6 +264,8 @@ def _wire(lab: Lab, machine: Machine) -> None:
     port = f"p-{machine.name}"
     # a machine that comes back has the network card that it had: its neighbours remember the address
     mac = f"02:99:00:00:{int(number) >> 8:02x}:{int(number) & 255:02x}"
+    # the kernel takes the links of a machine that ended away in its own time
+    subprocess.run(["nsenter", "-t", str(switch.pid), "-n", "ip", "link", "del", port], capture_output=True, check=False)
     _ip(
         switch.pid,
         f"link add {port} type veth peer name eth0 address {mac} netns {machine.pid}\nlink set {port} master sw0 up\n",

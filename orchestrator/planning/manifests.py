@@ -24,12 +24,11 @@ def manifest_of(
     networks: Mapping[str, Network],
     volumes: Mapping[str, Volume],
     tasks: Iterable[Task],
-    serving: Set[str],
-    running: Set[str],
+    backends: Sequence[Set[str]],
 ) -> Manifest:
     """The manifest of *node*: its own tasks, the networks and volumes that they use, and the far ends of its overlays.
 
-    *serving* names the tasks that can take connections now, *running* those that are to where no other of their service can.
+    *backends* names the tasks that can take connections: each next set counts for a service that has none in those before it.
     A node that is alone has all networks and volumes, used or not."""
     everything = list(tasks)
     here = [t for t in everything if t.node == node]
@@ -52,7 +51,7 @@ def manifest_of(
         ),
         tasks=mine,
         remote_endpoints=() if alone else tuple(_peers(node, underlays, networks, used, everything)),
-        service_addresses=tuple(_virtuals(networks, used, everything, serving, running, alone=alone)),
+        service_addresses=tuple(_virtuals(networks, used, everything, backends, alone=alone)),
         tunnels=() if alone else tuple(_tunnels(node, nodes, networks, used)),
         nodes=() if alone else tuple(_cluster_nodes(nodes, networks, everything)),
     )
@@ -155,7 +154,7 @@ def _peers(
 
 
 def _virtuals(
-    networks: Mapping[str, Network], used: Set[str], tasks: Iterable[Task], serving: Set[str], running: Set[str], *, alone: bool
+    networks: Mapping[str, Network], used: Set[str], tasks: Iterable[Task], backends: Sequence[Set[str]], *, alone: bool
 ) -> list[ServiceAddress]:
     """Services with an address of their own on one of the networks *used*, or with ports that any node answers."""
     groups: dict[tuple[str, str], list[Task]] = {}
@@ -168,7 +167,7 @@ def _virtuals(
         if alone:  # what one task alone publishes, of its service or of a range, it holds itself
             ports = tuple(p for p in ports if sum(p in m.container.ports for m in members) > 1)
         way_in = ingress_network(members[0], networks) if ports else ""
-        ready = [t for t in members if t.name in serving] or [t for t in members if t.name in running]
+        ready = next((found for names in backends if (found := [t for t in members if t.name in names])), [])
         for attachment in members[0].container.attachments:
             network = networks.get(attachment.network)
             if network is None or network.name not in used:

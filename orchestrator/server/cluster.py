@@ -65,6 +65,8 @@ class Cluster:
         self.store = store
         self.local = local
         self.members: dict[str, NodeConnection] = {}
+        self.on_liveness: Callable[[str], None] = lambda _: None
+        """Called with a node's name when it began to answer, or fell silent."""
         self._socket = socket
         self._run = run
         self._manifest = manifest
@@ -88,7 +90,8 @@ class Cluster:
             self.local = next(n.name for n in nodes if not n.target)
         for node in await self._with_roles(nodes):
             self._connect_member(node)
-        await asyncio.wait_for(self.members[self.local].synced.wait(), LOCAL_TIMEOUT_S)
+        async with asyncio.timeout(LOCAL_TIMEOUT_S):
+            await self.members[self.local].synced.wait()
 
     async def _with_roles(self, nodes: Sequence[Node]) -> list[Node]:
         """*nodes*, with those marked that may lead: each server has a key under `servers/`."""
@@ -130,6 +133,7 @@ class Cluster:
         )
         self.members[node.name] = member
         member.on_connected = self._on_reconnected
+        member.on_liveness = lambda: self.on_liveness(node.name)
         member.start()
         return member
 
@@ -191,6 +195,13 @@ class Cluster:
         """The names of the nodes that answer."""
         return {name for name, member in self.members.items() if member.ready}
 
+    @property
+    def silent(self) -> set[str]:
+        """The names of the nodes that do not answer; none where that is more than half of all: then this server is taken to be
+        the one that is cut off."""
+        away = {name for name, member in self.members.items() if not member.ready and not member.unheard}
+        return set() if len(away) * 2 > len(self.members) else away
+
     def unreachable_reason(self, name: str) -> str:
         """Why node *name* does not answer, "" if it does."""
         member = self.members.get(name)
@@ -243,7 +254,8 @@ class Cluster:
                 await self._save(own.node)
             member = self._connect_member(node)
         try:
-            await asyncio.wait_for(member.synced.wait(), ANSWER_TIMEOUT_S)
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                await member.synced.wait()
         except TimeoutError:
             await self._forget(member)
             raise UnreachableError(f"the agent of {node.target} was started and does not answer: {member.problem}") from None
@@ -305,7 +317,8 @@ class Cluster:
         new = self._connect_member(msgspec.structs.replace(member.node, target=target))
         await self._save(new.node)
         try:
-            await asyncio.wait_for(new.synced.wait(), ANSWER_TIMEOUT_S)
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                await new.synced.wait()
         except TimeoutError:
             raise UnreachableError(
                 f"{target} is the node {new.node.name}, and its agent does not answer: {new.problem}"

@@ -130,9 +130,9 @@ class PlanExecutor:
             t.name for t in plan.desired.tasks if t.name in known and t.name not in in_place and known[t.name].node != t.node
         ]
         if leaving := [*removed, *moved]:
-            await self._dispatcher.drain_tasks(leaving)
-            await self._dispatcher.remove_tasks(leaving)
-            await self._dispatcher.wait_removed(leaving)
+            async with self._dispatcher.drained(leaving):
+                await self._dispatcher.remove_tasks(leaving)
+                await self._dispatcher.wait_removed(leaving)
 
     def _task(self, task: Task, rollout: Rollout, options: UpOptions, in_place: Set[str], plan: Plan) -> Task:
         """*task* as it is written first: on hold if it must wait for others, and as it is if the plan leaves it alone."""

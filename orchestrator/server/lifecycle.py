@@ -129,9 +129,11 @@ async def _stop(dispatcher: Dispatcher, stack: Stack, chosen: Set[str], emit: Em
             return None if any((s := by_task.get(t.name)) and s.state in ACTIVE for t in tasks) else True
 
         orders = _Orders(dispatcher, "stop", emit, timeout_s)
-        await orders.write_tasks([msgspec.structs.replace(t, desired="stopped") for t in tasks])
-        await dispatcher.statuses.until(ended)
-        orders.close()
+        try:
+            await orders.write_tasks([msgspec.structs.replace(t, desired="stopped") for t in tasks])
+            await dispatcher.statuses.until(ended)
+        finally:
+            orders.close()
 
 
 class _Orders:
@@ -148,7 +150,9 @@ class _Orders:
         """Write *tasks* to the store and deliver them to their nodes."""
         for task in tasks:
             self._emit(StepEvent(action="update", kind="task", name=task.name, reason=self._verb))
-        await self._dispatcher.write_tasks(tasks)
+        ending = [t.name for t in tasks] if self._verb in ("stop", "restart") else []
+        async with self._dispatcher.drained(ending):
+            await self._dispatcher.write_tasks(tasks)
         if self._timeout_s is not None:
             self._killers.append(asyncio.create_task(_kill_after(self._dispatcher, tasks, self._timeout_s)))
 

@@ -22,6 +22,8 @@ from orchestrator.transport.manifest_publisher import EtcdManifestPublisher
 if TYPE_CHECKING:
     from orchestrator.transport.ssh import SshTunnel
 
+UNHEARD_S = 10.0
+"""How long a server that begins to lead takes a node for well that it has not heard yet."""
 log = logging.getLogger(__name__)
 
 
@@ -60,6 +62,8 @@ class NodeConnection:
         self.synced = asyncio.Event()
         self.on_connected: Callable[[NodeConnection], Awaitable[None]] = _ignore
         """Awaited each time the node is connected and its info is known."""
+        self.on_liveness: Callable[[], None] = lambda: None
+        """Called when the node began to answer, when it fell silent, and when it was not heard at all for UNHEARD_S."""
         self.connected_at = 0.0
         self.silent_since: float | None = asyncio.get_running_loop().time()
         """Since when the node does not answer, by the loop's clock in seconds; None while it does."""
@@ -84,6 +88,13 @@ class NodeConnection:
             self.tunnel.said = self._on_tunnel_problem
             self.tunnel.start()
         self._listener = asyncio.create_task(self._follow_statuses(), name=f"listen to {self.node.name}")
+        asyncio.get_running_loop().call_later(UNHEARD_S, lambda: self.on_liveness())
+
+    @property
+    def unheard(self) -> bool:
+        """Whether the node has not had its time yet to answer for the first time: nothing is known of it, good or bad."""
+        begun = self.silent_since
+        return not self.connected_at and begun is not None and asyncio.get_running_loop().time() - begun < UNHEARD_S
 
     def _on_tunnel_problem(self, problem: str) -> None:
         if problem:
@@ -101,12 +112,13 @@ class NodeConnection:
                     else:
                         self._on_status(status)
             except (UnreachableError, RefusedError) as error:
-                if self.tunnel is None or self.ready:
+                if self.tunnel is None or self.ready or self.client.silent:
                     self.problem = str(error).removeprefix(f"node {self.node.name} does not answer: ")
             if self.ready:
                 self.silent_since = asyncio.get_running_loop().time()
                 self.synced.clear()
                 self._delivered = None
+                self.on_liveness()
             await asyncio.sleep(pause)
             pause = min(5.0 if self.tunnel is None else 1.0, pause * 2)
 
@@ -118,6 +130,7 @@ class NodeConnection:
         self.problem = ""
         self.silent_since = None
         self.synced.set()
+        self.on_liveness()
         self._first_delivery = asyncio.create_task(self._deliver_quietly())
 
     async def refresh_info(self) -> None:

@@ -112,10 +112,12 @@ async def _exchange(
         if start and pace.delay_s:
             await asyncio.sleep(pace.delay_s)
         batch = tasks[start : start + size]
-        await actions.exchange(batch)
-        done += batch
-        reasons |= await _watched(batch, pace, wait_stable)
-        await actions.mark_ready(batch)
+        try:
+            await actions.exchange(batch)
+            done += batch
+            reasons |= await _watched(batch, pace, wait_stable)
+        finally:  # an update that is cut off here must not leave running tasks without connections
+            await actions.mark_ready(batch)
         if _exceeds(reasons, len(tasks), pace):
             break
     return done, reasons

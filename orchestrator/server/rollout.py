@@ -24,6 +24,9 @@ from orchestrator.stackfile.model import Dependency, Service
 
 SETTLE_S = 0.1
 LOOP_LIMIT = 5
+LISTEN_S = 5.0
+"""How long an update waits for a task without a healthcheck to listen: one that never does is up, and gets no connections as
+long as others of its service do."""
 
 
 class DependencyFailedError(Exception):
@@ -227,7 +230,8 @@ class Rollout:
         def up() -> str | None:
             status = self.statuses.by_task.get(task.name)
             found = self.control.unreachable_reason(task) or verdict(task, status, now=time.time(), want="up")
-            return None if found == "" and status and not status.listens else found
+            deaf = found == "" and status and not status.listens and abs(time.time() - _epoch(status.started)) < LISTEN_S
+            return None if deaf else found
 
         def down() -> str | None:
             status = self.statuses.by_task.get(task.name)

@@ -39,8 +39,7 @@ class UpdateExecutor:
 
     async def mark_ready(self, tasks: Sequence[Task]) -> None:
         """Let new connections go to *tasks* again."""
-        self._state.draining -= {t.name for t in tasks}
-        await self._cluster.deliver()
+        await self._dispatcher.undrain_tasks(t.name for t in tasks)
 
     async def surge(self, service: str, count: int) -> list[Task]:
         """Start *count* more tasks of *service*, as if it had more replicas. Raises PystackError if no node can take them."""
@@ -71,15 +70,19 @@ class UpdateExecutor:
                 )
             )
         await self._state.put(tasks=surge, networks=carried)
-        await self._cluster.deliver()
+        try:
+            await self._cluster.deliver()
+        except BaseException:
+            await self.remove_surge(surge)
+            raise
         return surge
 
     async def remove_surge(self, tasks: Sequence[Task]) -> None:
         """Drain and remove the tasks that `surge` started, and take back the networks that only they needed."""
         names = [t.name for t in tasks]
-        await self._dispatcher.drain_tasks(names)
-        await self._dispatcher.remove_tasks(names)
-        await self._dispatcher.wait_removed(names)
+        async with self._dispatcher.drained(names):
+            await self._dispatcher.remove_tasks(names)
+            await self._dispatcher.wait_removed(names)
         planned = {n.name: n for n in self._plan.desired.networks}
         known = self._state.networks
         await self._state.put(networks=[n for n in planned.values() if n.name in known and known[n.name].hosts != n.hosts])

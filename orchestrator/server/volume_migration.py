@@ -95,7 +95,8 @@ class VolumeMigrator:
             for node in (move.source, move.target):
                 if member := self._cluster.members.get(node):
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(member.synced.wait(), CONNECT_TIMEOUT_S)
+                        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                            await member.synced.wait()
             try:
                 await self._take_back(move.volume)
             except PystackError as error:

@@ -379,8 +379,10 @@ class EtcdStore:
                 )
             )
             try:
-                await asyncio.wait_for(call.write(request), CALL_S)
-                answer = await asyncio.wait_for(call.read(), CALL_S)  # that it was created
+                async with asyncio.timeout(CALL_S):
+                    await call.write(request)
+                async with asyncio.timeout(CALL_S):
+                    answer = await call.read()  # that it was created
                 while answer is not grpc.aio.EOF:
                     if answer.compact_revision:
                         raise CompactedError(int(answer.compact_revision))
@@ -404,8 +406,10 @@ class EtcdStore:
         read = asyncio.ensure_future(call.read())
         try:
             if not (await asyncio.wait({read}, timeout=SILENT_S))[0]:
-                await asyncio.wait_for(call.write(PROGRESS), CALL_S)
-            return await asyncio.wait_for(asyncio.shield(read), CALL_S)
+                async with asyncio.timeout(CALL_S):
+                    await call.write(PROGRESS)
+            async with asyncio.timeout(CALL_S):
+                return await asyncio.shield(read)
         finally:
             read.cancel()
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,29 @@ import aiohttp
 import msgspec
 
 from agent.contract.manifest import Delta, Manifest
+from agent.contract.network import HEARTBEAT
 from agent.contract.status import TaskStatus
 from orchestrator.errors import RefusedError, UnreachableError
 
+HEARTBEAT_S = 2.0
+"""How often an agent is to say something at least."""
+SILENT_S = 6.0
+"""After how long without a word an agent is taken to hang, or to be out of reach."""
+STALL_S = 1.0
+"""What this process, if it was stopped itself, gives the others to be heard in."""
+
 
 class AgentClient:
-    """Delivers manifests, streams statuses, and asks the agent's Engine API."""
+    """Delivers manifests, streams statuses, and asks the agent's Engine API. An agent whose stream of statuses is silent for
+    SILENT_S ends all that waits for it: a call may take as long as its work takes, and no longer than the agent lives."""
 
     def __init__(self, node: str, socket: Path) -> None:
         self.node = node
         self.socket = socket
+        self.silent = ""
+        """Why the agent is taken to be lost, "" while it is heard, or was not asked yet."""
         self._session: aiohttp.ClientSession | None = None
+        self._waits: set[asyncio.Timeout] = set()
 
     def session(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -43,17 +56,60 @@ class AgentClient:
         """Every task's status, then None, then each change, and None when the node itself changed.
 
         Raises UnreachableError when the node is lost."""
+        asked = {"heartbeat": str(HEARTBEAT_S)}
         try:
-            async with self.session().get("http://node/pystack/status/stream") as reply:
-                async for line in reply.content:
-                    yield None if line == b"{}\n" else msgspec.json.decode(line, type=TaskStatus)
+            async with asyncio.timeout(SILENT_S):
+                reply = await self.session().get("http://node/pystack/status/stream", params=asked)
+            async with reply:
+                patience = SILENT_S if HEARTBEAT in reply.headers else None  # an agent of an older version has none
+                while line := await self._next_line(reply, patience):
+                    self.silent = ""
+                    if line != b"\n":
+                        yield None if line == b"{}\n" else msgspec.json.decode(line, type=TaskStatus)
+        except TimeoutError:
+            self.give_up(f"its agent has said nothing for {SILENT_S:g} s")
+            raise UnreachableError(f"node {self.node} does not answer: {self.silent}") from None
         except (aiohttp.ClientError, OSError) as error:
             raise UnreachableError(f"node {self.node} does not answer: {error}") from error
+
+    async def _next_line(self, reply: aiohttp.ClientResponse, within_s: float | None) -> bytes:
+        """Raises TimeoutError where none comes in time, of which this process was awake."""
+        for patience in (within_s, STALL_S):
+            try:
+                async with asyncio.timeout(patience):
+                    return await reply.content.readline()
+            except TimeoutError:
+                continue
+        raise TimeoutError
+
+    def give_up(self, why: str) -> None:
+        """The agent is silent: end whatever waits for it."""
+        self.silent = why
+        now = asyncio.get_running_loop().time()
+        for wait in self._waits:
+            wait.reschedule(now)
+
+    @asynccontextmanager
+    async def alive(self) -> AsyncIterator[None]:
+        """Do what is within for as long as the agent is alive. Raises UnreachableError where it is silent, or falls so."""
+        if self.silent:
+            raise UnreachableError(f"node {self.node} does not answer: {self.silent}")
+        try:
+            async with asyncio.timeout(None) as wait:
+                self._waits.add(wait)
+                try:
+                    yield
+                finally:
+                    self._waits.discard(wait)
+        except TimeoutError:
+            if not self.silent:
+                raise
+            raise UnreachableError(f"node {self.node} does not answer: {self.silent}") from None
 
     async def call(self, method: str, path: str, **options: Any) -> Any:
         """One Engine API call; its JSON, or None. Raises RefusedError with the agent's words, UnreachableError."""
         try:
-            async with self.session().request(method, f"http://node{path}", **options) as reply:
+            async with self.alive(), self.session().request(method, f"http://node{path}", **options) as reply:
                 raw = await reply.read()
                 if reply.status >= 400:
                     try:
@@ -65,12 +121,19 @@ class AgentClient:
         except (aiohttp.ClientConnectionError, OSError) as error:
             raise UnreachableError(f"node {self.node} does not answer: {error}") from error
 
+    async def _part(self, read: Callable[[], Awaitable[bytes]]) -> bytes:
+        """What *read* gives; whoever takes it may then take its time."""
+        async with self.alive():
+            return await read()
+
     async def stream(self, method: str, path: str, **options: Any) -> AsyncIterator[dict[str, Any]]:
         """An Engine API call that answers with one JSON object a line. Raises RefusedError where one of them is an error."""
-        async with self.session().request(method, f"http://node{path}", **options) as reply:
+        async with self.alive():
+            reply = await self.session().request(method, f"http://node{path}", **options)
+        async with reply:
             if reply.status >= 400:
                 raise RefusedError(str((await reply.json(content_type=None)).get("message")), reply.status)
-            async for line in reply.content:
+            while line := await self._part(reply.content.readline):
                 event = json.loads(line)
                 if "error" in event:
                     raise RefusedError(str(event["error"]))
@@ -79,10 +142,12 @@ class AgentClient:
     async def chunks(self, path: str) -> AsyncIterator[bytes]:
         """The body of a GET, as it comes. Raises RefusedError, UnreachableError."""
         try:
-            async with self.session().get(f"http://node{path}") as reply:
+            async with self.alive():
+                reply = await self.session().get(f"http://node{path}")
+            async with reply:
                 if reply.status >= 400:
                     raise RefusedError((await reply.read()).decode(errors="replace"), reply.status)
-                async for chunk in reply.content.iter_any():
+                while chunk := await self._part(reply.content.readany):
                     yield chunk
         except (aiohttp.ClientError, OSError) as error:
             raise UnreachableError(f"node {self.node} does not answer: {error}") from error
@@ -91,11 +156,11 @@ class AgentClient:
         """The last lines of a container's output, without what tells the streams apart."""
         path = f"http://node/containers/{container}/logs?stdout=1&stderr=1&tail={lines}"
         try:
-            async with self.session().get(path) as reply:
+            async with self.alive(), self.session().get(path) as reply:
                 raw = await reply.read()
                 if reply.status >= 400:
                     return []
-        except (aiohttp.ClientError, OSError):
+        except (aiohttp.ClientError, OSError, UnreachableError):
             return []
         out, at = b"", 0
         if "raw" in reply.content_type:

@@ -57,17 +57,15 @@ async def connect(text: str, host_key: str = "") -> asyncssh.SSHClientConnection
     if host_key:
         options["known_hosts"] = ([asyncssh.import_public_key(host_key)], [], [])
     try:
-        return await asyncio.wait_for(
-            asyncssh.connect(
+        async with asyncio.timeout(CONNECT_S):
+            return await asyncssh.connect(
                 target.host,
                 keepalive_interval=KEEPALIVE_S,
                 keepalive_count_max=2,
                 password_auth=False,
                 kbdint_auth=False,
                 **options,
-            ),
-            CONNECT_S,
-        )
+            )
     except asyncssh.HostKeyNotVerifiable:
         seen = fingerprint(await host_key_of(text))
         if host_key:
@@ -100,7 +98,8 @@ async def host_key_of(text: str) -> str:
     target = SshTarget.parse(text)
     options = {"port": target.port} if target.port else {}
     try:
-        key = await asyncio.wait_for(asyncssh.get_server_host_key(target.host, **options), CONNECT_S)  # type: ignore[arg-type]
+        async with asyncio.timeout(CONNECT_S):
+            key = await asyncssh.get_server_host_key(target.host, **options)  # type: ignore[arg-type]
     except (asyncssh.Error, OSError, TimeoutError) as error:
         raise UnreachableError(f"{text} does not answer over SSH: {_words(error)}") from None
     if key is None:

@@ -61,7 +61,7 @@ def test_those_who_carry_it_know_each_other() -> None:
     networks = {n.name: n for n in state.networks}
 
     def of(name: str) -> Manifest:
-        return manifest_of(name, nodes, 1, networks, {}, state.tasks, set(), set())
+        return manifest_of(name, nodes, 1, networks, {}, state.tasks, ())
 
     assert [(t.name, t.underlay, t.key) for t in of("n1").tunnels] == [("n2", "10.9.0.2", KEYS["2"])]
     assert of("n3").tunnels == ()

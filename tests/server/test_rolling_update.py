@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 
 import msgspec
@@ -102,3 +103,37 @@ def test_what_an_update_leaves(pace: UpdateConfig, count: int, broken: frozenset
         assert sum(n in images and images[n] == "new" and t.index in broken for n, t in model.there.items()) <= (
             pace.parallelism or count
         )
+
+
+class Cut(Model):
+    """A model in which the *nth* effect, or wait, is cut off: the user goes away."""
+
+    def __init__(self, nth: int) -> None:
+        super().__init__(4, frozenset(), room=True)
+        self.left = nth
+
+    def step(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise asyncio.CancelledError
+
+    async def exchange(self, tasks: Sequence[Task]) -> None:
+        await super().exchange(tasks)
+        self.step()
+
+    async def wait(self, task: Task, seconds: float) -> str:
+        del task, seconds
+        self.step()
+        return ""
+
+
+@given(st.integers(1, 20), CONFIGS)
+def test_an_update_that_is_cut_off_leaves_nobody_drained(nth: int, config: UpdateConfig) -> None:
+    model = Cut(nth)
+    before = dict(model.there)
+    after = [task(one.index, "new") for one in before.values()]
+    with contextlib.suppress(asyncio.CancelledError):
+        service = Service(name="w", container=Container(image="new"), where="f:1", update=config)
+        asyncio.run(update(service, before, after, model, model.wait))
+    assert not model.draining
+    assert model.there.keys() == before.keys()

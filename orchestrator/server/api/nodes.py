@@ -140,4 +140,4 @@ async def engine(request: web.Request) -> web.StreamResponse:
     plane = request.app[PLANE]
     member = plane.cluster.get(request.match_info["node"])
     path = request.rel_url.raw_path.split("/engine", 1)[1]
-    return await proxy.forward(request, member.client.socket, path)
+    return await proxy.forward(request, member.client, path)
