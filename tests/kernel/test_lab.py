@@ -65,7 +65,7 @@ def test_machines_have_disks_of_their_own_and_boot_at_once() -> None:
     """With several nodes, whose agents are reached over SSH: what they need for it is on their disks."""
     with cluster_of(2, disk="128m") as pystack:
         rows = pystack.json("node", "ls", "--format", "json")
-        assert [row["state"] for row in rows] == ["ready", "ready"]  # type: ignore[attr-defined]
+        assert [row["state"] for row in rows] == ["ready", "ready"]
         for node in ("n1", "n2"):
             there = os.statvfs(f"/var/lib/pystack-lab/{pystack.lab}/{node}")
             assert there.f_blocks * there.f_frsize < 128 << 20

@@ -46,7 +46,7 @@ def lab() -> Iterator[Pystack]:
 
 
 def states(lab: Pystack) -> dict[str, str]:
-    return {r["name"]: r["state"] for r in lab.json("node", "ls", "--format", "json")}  # type: ignore[attr-defined]
+    return {r["name"]: r["state"] for r in lab.json("node", "ls", "--format", "json")}
 
 
 @contextmanager

@@ -93,7 +93,8 @@ volumes: {v: {}}
     ask = "for n in $(seq 40); do curl -s -m 3 http://10.99.0.1:18096/ || echo refused; done"
     eventually(lambda: _only_answers(lab, ask))
     stack.run("scale", "web=2")
-    begun, seen = time.monotonic(), set()
+    seen: set[str] = set()
+    begun = time.monotonic()
     while len(seen) < 2 and time.monotonic() < begun + 40 * PATIENCE:
         seen |= _only_answers(lab, ask)
     assert len(seen) == 2

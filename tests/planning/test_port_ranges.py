@@ -101,6 +101,6 @@ def test_a_task_holds_its_own_port_of_a_range_and_shares_the_others() -> None:
         for t in placed
     ]
     networks = {"t_default": Network(name="t_default", stack="t", driver="bridge")}
-    [virtual] = _virtuals(networks, {"t_default"}, on, {t.name for t in on}, set(), alone=True)
+    [virtual] = _virtuals(networks, {"t_default"}, on, [{t.name for t in on}], alone=True)
     assert [p.published for p in virtual.ports] == [90]
     assert len(virtual.backends) == 2
