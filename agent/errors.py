@@ -56,6 +56,12 @@ class NoSwarmError(AgentError):
     status = 503
 
 
+class NotImplementedHereError(AgentError):
+    """What this kind of container, or of node, does not do."""
+
+    status = 501
+
+
 class RuntimeFailureError(AgentError):
     """The OCI runtime refused a container."""
 

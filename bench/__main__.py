@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench import rows
 
-IN_ONE_LAB = ("up", "layers", "unpack", "loading", "idle", "host")
+IN_ONE_LAB = ("up", "layers", "unpack", "loading", "idle", "host", "cli")
 """One after the other on the same node: `idle` is measured after heavy use."""
 ALONE = ("overlay", "placement", "netplane", "lan", "store", "gitops", "fleet")
 

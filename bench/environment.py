@@ -109,11 +109,11 @@ def docker(environment: Environment) -> Iterator[bool]:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             with contextlib.suppress(RuntimeError):
-                environment.docker("/usr/bin/docker", "info")
+                environment.docker("docker", "info")
                 break
             time.sleep(0.1)
         environment.pystack("image", "save", "-o", str(home / "image.tar"), "busybox")
-        environment.docker("/usr/bin/docker", "load", "-i", str(home / "image.tar"))
+        environment.docker("docker", "load", "-i", str(home / "image.tar"))
         yield True
     finally:
         daemon.send_signal(signal.SIGTERM)

@@ -12,7 +12,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from agent.api import dial, doctor, manifest, manifest_source, shipping, table, versions, volume_migration
+from agent.api import dial, doctor, doors, manifest, manifest_source, shipping, table, versions, volume_migration
 from agent.api.app_keys import CONVERGER, ENGINE, MANIFEST_WATCHER, VERSION, answer
 from agent.api.table import Handler
 from agent.contract.takeover import Written
@@ -27,6 +27,7 @@ from agent.errors import (
     user_message,
 )
 from agent.manifest_watcher import EtcdManifestWatcher
+from agent.settings import Door
 from agent.trees.extract import quoted
 
 log = logging.getLogger(__name__)
@@ -90,9 +91,13 @@ class OneLine(logging.Filter):
 OURS = (manifest, shipping, dial, doctor, volume_migration, manifest_source)
 
 
-def _rows() -> Iterator[tuple[str, str, Handler]]:
+def _dockers() -> Iterator[tuple[str, str, Handler]]:
     for route in table.ROUTES:
         yield route.method, route.path, table.handling(route)
+
+
+def _rows() -> Iterator[tuple[str, str, Handler]]:
+    yield from _dockers()
     for module in OURS:
         for own in module.routes:
             assert isinstance(own, web.RouteDef)
@@ -104,6 +109,17 @@ def make(converger: Converger, box: EtcdManifestWatcher) -> web.Application:
     app.on_response_prepare.extend((abort_if_response_started, versions.stamp))
     for prefix in ("", versions.PREFIX):
         _add(app, prefix, converger, box, lambda handler: handler)
+    return app
+
+
+def make_door(converger: Converger, door: Door) -> web.Application:
+    """Docker's paths alone, for who comes through *door*."""
+    app = web.Application(middlewares=[web.middleware(errors)], client_max_size=LARGEST)
+    app.on_response_prepare.extend((abort_if_response_started, versions.stamp))
+    app[CONVERGER], app[ENGINE] = converger, converger.engine
+    for prefix in ("", versions.PREFIX):
+        for method, path, handler in _dockers():
+            app.router.add_route(method, prefix + path, doors.guard(door, handler))
     return app
 
 

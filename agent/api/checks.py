@@ -12,14 +12,15 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from agent.containers.syslog import SyslogAddress
 from agent.engine.engine import signal_number
 from agent.errors import BadRequestError
+from agent.isolation import capabilities
 from agent.trees.extract import quoted
 
 Document = dict[str, Any]
 MIB = 1 << 20
 POLICIES = ("", "no", "always", "on-failure", "unless-stopped")
-RUNTIMES = ("", "runc", "crun", "io.containerd.runc.v2")
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,254}\Z")
 MAC = re.compile(r"([0-9a-fA-F]{2}[:-]){5}[0-9a-fA-F]{2}\Z")
 PROPAGATIONS = {"shared", "rshared", "slave", "rslave", "private", "rprivate"}
@@ -122,10 +123,24 @@ def modes(host: Document) -> Iterator[str]:
         joins = value.startswith("container:") and len(value) > len("container:") and key in ("IpcMode", "PidMode")
         if value not in known and not joins:
             yield f"invalid {words[key]}: {value}"
-    if host.get("Runtime", "") not in RUNTIMES:
-        yield f"unknown or invalid runtime name: {host['Runtime']}"
     if host.get("Isolation", "") not in ("", "default"):
         yield f"invalid isolation '{host['Isolation']}' on linux: only 'default'"
+
+
+def capability(host: Document) -> Iterator[str]:
+    for key in ("CapAdd", "CapDrop"):
+        for word in host.get(key) or ():
+            if word.upper().removeprefix("CAP_") not in (*capabilities.ALL, "ALL"):
+                yield f'invalid {key}: unknown capability: "CAP_{word.upper().removeprefix("CAP_")}"'
+
+
+def hosts(host: Document) -> Iterator[str]:
+    for line in host.get("ExtraHosts") or ():
+        name, _, address = line.partition(":")
+        if not name or not address:
+            yield f'bad format for add-host: "{quoted(line)}"'
+        elif address != "host-gateway" and not is_address(address.removeprefix("[").removesuffix("]")):
+            yield f'invalid IP address in add-host: "{quoted(address)}"'
 
 
 def security(host: Document) -> Iterator[str]:
@@ -149,6 +164,18 @@ def logging(host: Document) -> Iterator[str]:
     for key in said.get("Config") or {}:
         if key not in LOG_OPTIONS[driver]:
             yield f"unknown log opt '{key}' for {driver} log driver"
+    given = said.get("Config") or {}
+    if given.get("mode", "blocking") not in ("", "blocking", "non-blocking"):
+        yield f"logger: logging mode not supported: {quoted(given['mode'])}"
+    if given.get("max-buffer-size") and given.get("mode") != "non-blocking":
+        yield "logger: max-buffer-size option is only supported with 'mode=non-blocking'"
+    if given.get("compress", "false").lower() not in ("", "0", "1", "t", "f", "true", "false"):
+        yield f"log opt compress: {quoted(given['compress'])}: true or false"
+    if driver == "syslog":
+        try:
+            SyslogAddress.of(given, "name")
+        except BadRequestError as error:
+            yield str(error)
 
 
 def mounts(host: Document) -> Iterator[str]:
@@ -185,10 +212,13 @@ def mounts(host: Document) -> Iterator[str]:
 def volume(text: str) -> Iterator[str]:
     """A volume's own name."""
     if not NAME.match(text):
-        yield (
-            f"volume name {text!r}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, two of them at least; a folder of the host "
-            "is written with its whole path"
-        )
+        if len(text) == 1:
+            yield f"create {text}: volume name is too short, names should be at least two alphanumeric characters"
+        else:
+            yield (
+                f'create {quoted(text)}: "{quoted(text)}" includes invalid characters for a local volume name, only '
+                '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path'
+            )
 
 
 def _mount(mount: Document) -> Iterator[str]:
@@ -314,7 +344,17 @@ def places(body: Document, host: Document) -> Iterator[str]:
             yield "invalid volume specification: destination can't be '/'"
 
 
-OF_HOST: tuple[Callable[[Document], Iterator[str]], ...] = (policy, memory, cpu, modes, security, logging, mounts)
+OF_HOST: tuple[Callable[[Document], Iterator[str]], ...] = (
+    policy,
+    memory,
+    cpu,
+    modes,
+    capability,
+    hosts,
+    security,
+    logging,
+    mounts,
+)
 OF_BOTH: tuple[Callable[[Document, Document], Iterator[str]], ...] = (joined, ports, endpoints, places)
 
 

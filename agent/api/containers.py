@@ -16,10 +16,12 @@ from agent.api.app_keys import ENGINE, answer, body, flag, minor, number, second
 from agent.api.filters import Filters, labelled, moment, moment_of, one_of, pattern, truth, whole
 from agent.api.hijack import MULTIPLEXED, RAW, frame
 from agent.containers import logs
+from agent.engine import prepare
 from agent.engine.engine import Engine, signal_number
 from agent.engine.records import Record
-from agent.errors import AgentError, BadRequestError, ConflictError
+from agent.errors import AgentError, BadRequestError, ConflictError, NotFoundError, NotImplementedHereError
 from agent.files import used
+from agent.images.reference import parse
 
 
 def _record(request: web.Request) -> Record:
@@ -51,7 +53,7 @@ async def listing(request: web.Request) -> web.Response:
             chosen = [r for r in chosen if (r.created < at if key == "before" else r.created > at)]
     if limit > 0:
         chosen = chosen[:limit]
-    rows = [describe.summary(engine, r) for r in chosen]
+    rows = [describe.summary(engine, r, minor(request)) for r in chosen]
     if flag(request, "size"):
         await engine.sizes.learn(i for r in chosen if (i := describe.image_of(engine, r)))
         for row, record in zip(rows, chosen, strict=True):
@@ -109,6 +111,19 @@ def _tests(engine: Engine) -> dict[str, Callable[[Record, str], bool]]:
     }
 
 
+def _others_exist(engine: Engine, body: translate.Document) -> None:
+    """The containers that a request names are there. Raises BadRequestError, as Docker does: 404 is a missing image's."""
+    host = body["HostConfig"]
+    modes = [host.get(key, "") for key in ("IpcMode", "PidMode")]
+    names = [m.removeprefix("container:") for m in modes if m.startswith("container:")]
+    names += [text.partition(":")[0] for text in (*(host.get("VolumesFrom") or ()), *(host.get("Links") or ()))]
+    for name in names:
+        try:
+            engine.find(name)
+        except NotFoundError as error:
+            raise BadRequestError(str(error)) from None
+
+
 async def create(request: web.Request) -> web.Response:
     engine = request.app[ENGINE]
     document, name = translate.named(body(request)), request.query.get("name", "").removeprefix("/")
@@ -116,8 +131,11 @@ async def create(request: web.Request) -> web.Response:
         checks.name(name)
     checks.create(document)
     payload = translate.container(document)
+    parse(payload.image)  # a name that is none is a fault of the request, not an image that is missing
     image = engine.images.find(payload.image)
-    images.platform_of(request.query.get("platform", ""))
+    images.suits(image, payload.image, request.query.get("platform", ""))
+    _others_exist(engine, document)
+    engine.runtime.known(payload.runtime)
     if document["HostConfig"].get("PublishAllPorts"):
         config = image.config.config
         payload = translate.all_published(payload, (*payload.expose, *((config and config.exposed_ports) or ())))
@@ -128,13 +146,29 @@ async def create(request: web.Request) -> web.Response:
     payload = msgspec.structs.replace(payload, attachments=tuple(known))
     for one in payload.attachments:
         networks.addressable(engine, one)
-    auto_remove = bool(document["HostConfig"].get("AutoRemove"))
-    record = await engine.create(payload, name=name, auto_remove=auto_remove, asked=document)
-    options = {m["Source"]: m.get("VolumeOptions", {}) for m in document["HostConfig"].get("Mounts", ()) if m.get("Source")}
-    for mount in record.container.mounts:
-        if mount.kind == "volume" and mount.source:  # as in Docker it is there from now on
-            volumes.make(engine, mount.source, options.get(mount.source, {}))
+    host = document["HostConfig"]
+    options = {m["Source"]: m.get("VolumeOptions", {}) for m in host.get("Mounts", ()) if m.get("Source")}
+    default = {"DriverConfig": {"Name": host.get("VolumeDriver", "")}}
+    named = {m.source: options.get(m.source, default) for m in payload.mounts if m.kind == "volume" and m.source}
+    for volume, how in named.items():
+        if volume not in engine.volumes.all:
+            volumes.driver_of(volume, how.get("DriverConfig", {}).get("Name", ""))
+    record = await engine.create(payload, name=name, auto_remove=bool(host.get("AutoRemove")), asked=document)
+    for volume, how in named.items():  # as in Docker they are there from now on
+        volumes.make(engine, volume, how)
+    _anonymous(engine, record, (image.config.config and image.config.config.volumes) or {})
     return answer({"Id": record.id, "Warnings": record.notes}, 201)
+
+
+def _anonymous(engine: Engine, record: Record, of_image: Iterable[str]) -> None:
+    """The volumes that nobody named, those of *of_image* too, are there from now on."""
+    mounts = record.container.mounts
+    taken = {m.target for m in (*mounts, *describe.others(engine, record)) if m.source or m.kind != "volume"}
+    for target in (*(m.target for m in mounts), *of_image):
+        if target not in taken:
+            prepare.anonymous(engine, record, target)
+    if record.anonymous:
+        engine.note(record, anonymous=record.anonymous)
 
 
 async def inspect(request: web.Request) -> web.Response:
@@ -246,7 +280,7 @@ def _details(record: Record) -> str:
 async def read_logs(request: web.Request) -> web.StreamResponse:
     engine, record = request.app[ENGINE], _record(request)
     if record.container.log_driver == "none":
-        raise BadRequestError(f"container {record.name} keeps no log: its logging driver is none")
+        raise NotImplementedHereError("configured logging driver does not support reading: it is none")
     tail = request.query.get("tail") or "all"
     wanted = {n for n, name in ((1, "stdout"), (2, "stderr")) if flag(request, name)}
     if not wanted and "version" in request.match_info:

@@ -26,7 +26,17 @@ from agent.images.reference import parse
 from agent.images.types import HealthConfig, RunConfig
 from agent.trees import process
 
-MOUNT_POINTS = {"/.dockerenv", "/dev", "/proc", "/sys", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/sbin/pystack-init"}
+MOUNT_POINTS = {
+    "/.dockerenv",
+    "/dev",
+    "/proc",
+    "/sys",
+    "/etc/hosts",
+    "/etc/hostname",
+    "/etc/mtab",
+    "/etc/resolv.conf",
+    "/sbin/pystack-init",
+}
 FOLDERS = {"/etc", "/sbin"}
 
 
@@ -56,6 +66,7 @@ async def export(request: web.Request) -> web.StreamResponse:
         await response.prepare(request)
         async for data in _output("export", str(rootfs), str(record.ids)):
             await response.write(data)
+    engine.tell(record, "export")
     return response
 
 
@@ -167,6 +178,7 @@ UPDATES = {
     "CpuPeriod": "cpu_period",
     "CpuQuota": "cpu_quota",
     "CpusetCpus": "cpuset",
+    "CpusetMems": "cpuset_mems",
     "Memory": "memory",
     "MemorySwap": "memory_swap",
     "MemoryReservation": "memory_reservation",
@@ -184,11 +196,16 @@ async def update(request: web.Request) -> web.Response:
     c = record.container
     if record.task:
         raise ConflictError(f"container {record.name} is a task of stack {record.stack}: change its file, and `pystack up`")
+    said = len(record.notes)
     payload = {k: v for k, v in payload.items() if v and (k in UPDATES or k in ("NanoCpus", "RestartPolicy"))}
-    checks.update({"Memory": c.memory, "MemorySwap": c.memory_swap} | payload)
     policy = payload.get("RestartPolicy", {})
     if policy.get("Name") and record.auto_remove:
-        raise BadRequestError("Restart policy cannot be updated because AutoRemove is enabled for the container")
+        raise ConflictError("Restart policy cannot be updated because AutoRemove is enabled for the container")
+    if c.memory_swap > 0 and payload.get("Memory", 0) > c.memory_swap and not payload.get("MemorySwap"):
+        raise ConflictError(
+            "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time"
+        )
+    checks.update({"Memory": c.memory, "MemorySwap": c.memory_swap} | payload)
     fields: dict[str, object] = {UPDATES[key]: value for key, value in payload.items() if key in UPDATES}
     if fields.get("pids", 0) == -1:
         fields["pids"] = 0
@@ -200,4 +217,4 @@ async def update(request: web.Request) -> web.Response:
     if record.asked:
         host = record.asked["HostConfig"] | payload
         engine.note(record, asked=record.asked | {"HostConfig": host})
-    return answer({"Warnings": record.notes})
+    return answer({"Warnings": record.notes[said:] or None})

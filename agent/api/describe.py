@@ -10,40 +10,22 @@ from typing import Any
 
 import msgspec
 
-from agent.api.translate import RATES
+from agent.api.host_config import host_config, network_mode
+from agent.api.translate import BRIDGE
 from agent.containers.logs import instant
-from agent.contract.container import Attachment, Container, digest
+from agent.contract.container import Attachment, Container, Mount
 from agent.engine import prepare
 from agent.engine.engine import Engine
-from agent.engine.records import Record
+from agent.engine.records import Record, labels
 from agent.errors import AgentError
 from agent.files import used
 from agent.images.reference import parse
 from agent.images.store import Image
 from agent.images.types import RunConfig
-from agent.isolation import paths
 from netplugins.bridge import address_mac
 
 Document = dict[str, Any]
 
-FILLED = (
-    "Binds",
-    "LogConfig",
-    "RestartPolicy",
-    "IpcMode",
-    "CgroupnsMode",
-    "ShmSize",
-    "MemorySwap",
-    "PidsLimit",
-    "Runtime",
-    "MaskedPaths",
-    "ReadonlyPaths",
-    "Init",
-    "ConsoleSize",
-    "OomKillDisable",
-    "Isolation",
-)
-"""Fields of HostConfig that a client may leave empty, and that an answer has the daemon's value of."""
 DOCKER_STATES = {
     "pending": "created",
     "pulling": "created",
@@ -67,21 +49,6 @@ def _bindings(record: Record) -> Document:
     return out
 
 
-def labels(record: Record) -> dict[str, str]:
-    """The container's labels, with those of Docker Compose for the tools that look for them."""
-    out = dict(record.container.labels)
-    if record.stack:
-        out |= {
-            "com.docker.compose.project": record.stack,
-            "com.docker.compose.service": record.service,
-            "com.docker.compose.container-number": record.task.rsplit("-", 1)[-1] if record.task else "1",
-            "com.docker.compose.oneoff": str(not record.task),
-            "com.docker.compose.image": record.image_id,
-            "com.docker.compose.config-hash": record.digest or digest(record.container),
-        }
-    return out
-
-
 def sizes(engine: Engine, record: Record) -> dict[str, int]:
     """Bytes of what it wrote, and of that with its image. Blocks."""
     image = image_of(engine, record)
@@ -96,11 +63,10 @@ def image_of(engine: Engine, record: Record) -> Image | None:
         return None
 
 
-def summary(engine: Engine, record: Record) -> Document:
+def summary(engine: Engine, record: Record, version: int = 48) -> Document:
     image = image_of(engine, record)
     config = (image.config.config if image else None) or RunConfig()
     command, arguments = _command(record.container, config)
-    asked = record.asked.get("HostConfig") or {}
     return {
         "Id": record.id,
         "Names": [f"/{record.name}"],
@@ -113,8 +79,8 @@ def summary(engine: Engine, record: Record) -> Document:
         "Ports": _ports(record, config),
         "Labels": (config.labels or {}) | labels(record),
         "Mounts": mounts(engine, record),
-        "HostConfig": {"NetworkMode": asked.get("NetworkMode") or record.container.network_mode or "bridge"},
-        "NetworkSettings": {"Networks": networks(engine, record)},
+        "HostConfig": {"NetworkMode": network_mode(record, version)},
+        "NetworkSettings": {"Networks": networks(engine, record, version)},
     }
 
 
@@ -228,7 +194,7 @@ def _endpoint(record: Record, payload: Attachment, aliases: Sequence[str], versi
         "Links": sent.get("Links"),
         "DriverOpts": sent.get("DriverOpts"),
         # clients before 1.45 look for the short ID among the aliases
-        "Aliases": ([*aliases, record.short] if version < 45 else list(aliases)) or None,
+        "Aliases": ([*aliases, record.short] if version < 45 and payload.network != BRIDGE else list(aliases)) or None,
     }
     if version >= 44:
         document["DNSNames"] = list(dict.fromkeys([record.name, *aliases, record.short]))
@@ -241,9 +207,13 @@ def _length(cidr: str) -> int:
 
 def mounts(engine: Engine, record: Record) -> list[Document]:
     out = []
-    named = {m.target: m for m in record.container.mounts if m.kind != "tmpfs"}  # which HostConfig has
-    binds = (b.split(":") for b in (record.asked.get("HostConfig") or {}).get("Binds") or ())
-    modes = {words[1]: words[2] for words in binds if len(words) > 2}
+    host = record.asked.get("HostConfig") or {}
+    in_table = {m.get("Target") for m in host.get("Mounts") or ()}
+    # a tmpfs of --tmpfs is HostConfig's alone
+    named = {m.target: m for m in record.container.mounts if m.kind != "tmpfs" or m.target in in_table}
+    named |= {m.target: m for m in others(engine, record) if m.target not in named}
+    binds = (b.split(":") for b in host.get("Binds") or ())
+    modes = {words[1]: words[2] if words[2:] else "" for words in binds if words[1:]}
     for target, m in named.items():
         name = m.source or record.anonymous.get(target, "")
         is_volume = m.kind == "volume"
@@ -255,7 +225,7 @@ def mounts(engine: Engine, record: Record) -> list[Document]:
                 "Source": source,
                 "Destination": target,
                 "Driver": engine.volumes.all[name].driver if is_volume and name in engine.volumes.all else "",
-                "Mode": modes.get(target, ""),
+                "Mode": modes.get(target, "") or ("z" if is_volume and target in {*modes, *in_table} else ""),
                 "RW": not m.read_only,
                 "Propagation": m.propagation if m.kind == "bind" else "",
             }
@@ -274,6 +244,21 @@ def mounts(engine: Engine, record: Record) -> list[Document]:
                     "Propagation": "",
                 }
             )
+    return out
+
+
+def others(engine: Engine, record: Record) -> list[Mount]:
+    """The mounts of the containers that `VolumesFrom` names, as *record* has them; those that are gone have none."""
+    out: list[Mount] = []
+    for text in record.container.volumes_from:
+        name, _, mode = text.partition(":")
+        try:
+            other = engine.find(name)
+        except AgentError:
+            continue
+        volumes = [Mount(kind="volume", source=source, target=target) for target, source in other.anonymous.items()]
+        shared = [m for m in other.container.mounts if m.kind in ("bind", "volume") and (m.source or m.kind == "bind")]
+        out += [msgspec.structs.replace(m, read_only=m.read_only or mode == "ro") for m in (*shared, *volumes)]
     return out
 
 
@@ -325,13 +310,14 @@ def inspected(engine: Engine, record: Record, execs: Sequence[str] = (), version
         "GraphDriver": {
             "Name": "overlay2",
             "Data": {
+                "LowerDir": ":".join(map(str, engine.images.lower(image))) if image else "",
                 "UpperDir": str(directory / "upper"),
                 "WorkDir": str(directory / "work"),
                 "MergedDir": str(bundle / "rootfs"),
             },
         },
         "Config": _config(record, config),
-        "HostConfig": host_config(record),
+        "HostConfig": host_config(engine, record, version),
         "Mounts": mounts(engine, record),
         "NetworkSettings": {
             "Bridge": "",
@@ -340,6 +326,10 @@ def inspected(engine: Engine, record: Record, execs: Sequence[str] = (), version
             "SandboxKey": engine.networks.netns(record) if record.running else "",
             "Ports": _exposed(record, config),
             "Networks": attached,
+            "LinkLocalIPv6Address": "",
+            "LinkLocalIPv6PrefixLen": 0,
+            "SecondaryIPAddresses": None,
+            "SecondaryIPv6Addresses": None,
             **{k: default.get(k, 0 if "Len" in k else "") for k in flat},
         },
         "Notes": record.notes,
@@ -384,6 +374,11 @@ def _exposed(record: Record, config: RunConfig) -> dict[str, list[Document] | No
     return {name: bindings.get(name) for name in dict.fromkeys([*names, *bindings])}
 
 
+def config(record: Record, image: Image) -> Document:
+    """The configuration of a container of *image*."""
+    return _config(record, image.config.config or RunConfig())
+
+
 def _config(record: Record, config: RunConfig) -> Document:
     c, asked = record.container, record.asked
     entrypoint = c.entrypoint if c.entrypoint is not None else config.entrypoint
@@ -402,17 +397,19 @@ def _config(record: Record, config: RunConfig) -> Document:
         "Tty": c.tty,
         "OpenStdin": c.stdin_open,
         "StdinOnce": c.stdin_once,
-        "Env": [*own, *inherited],
+        "Env": [*own, *inherited] or asked.get("Env") if asked else [*own, *inherited],
         "Cmd": list(command) if command else None,
         "Image": record.image,
         "Volumes": volumes or None,
         "WorkingDir": c.working_dir or config.working_dir,
-        "Entrypoint": list(entrypoint) if entrypoint else None,
+        "Entrypoint": list(entrypoint) if entrypoint else [] if asked.get("Entrypoint") == [] else None,
         "OnBuild": config.on_build,
         "Labels": (config.labels or {}) | labels(record),
         "StopSignal": c.stop_signal or config.stop_signal or "SIGTERM",
         "ExposedPorts": {name: {} for name in _exposed(record, config)},
     }
+    if asked.get("NetworkDisabled"):
+        document["NetworkDisabled"] = True
     if asked.get("MacAddress"):
         document["MacAddress"] = asked["MacAddress"]
     if "StopTimeout" in asked or not asked:
@@ -429,104 +426,3 @@ def _config(record: Record, config: RunConfig) -> Document:
     elif config.healthcheck:
         document["Healthcheck"] = {k: v for k, v in msgspec.to_builtins(config.healthcheck).items() if v}
     return document
-
-
-def host_config(record: Record) -> Document:
-    """What was asked for, in the words of a create request: those that were used, where it was one."""
-    c = record.container
-    asked: Document = record.asked.get("HostConfig") or {}
-    ports: dict[str, list[Document]] = {}
-    for p in c.ports:
-        ports.setdefault(f"{p.target}/{p.protocol}", []).append(
-            {"HostIp": p.host_ip, "HostPort": str(p.published) if p.published else ""}
-        )
-    swap = c.memory_swap or min(c.memory * 2, (1 << 63) - 1)
-    binds = [
-        f"{m.source}:{m.target}{':ro' if m.read_only else ''}"
-        for m in c.mounts
-        if m.kind == "bind" or (m.kind == "volume" and m.source)
-    ]
-    rates = {
-        key: [{"Path": r.path, field: r.rate} for r in c.blkio if r.what == what] or None
-        for key, (what, field) in RATES.items()
-    }
-    return {
-        "Binds": binds or None,
-        "ContainerIDFile": "",
-        "LogConfig": {"Type": c.log_driver, "Config": dict(c.log_options)},
-        "NetworkMode": c.network_mode or (c.attachments[0].network if c.attachments else "default"),
-        "PortBindings": ports,
-        "RestartPolicy": {"Name": c.restart, "MaximumRetryCount": c.restart_max},
-        "AutoRemove": record.auto_remove,
-        "VolumeDriver": "",
-        "VolumesFrom": list(c.volumes_from) or None,
-        "CapAdd": list(c.cap_add) or None,
-        "CapDrop": list(c.cap_drop) or None,
-        "CgroupnsMode": c.cgroup_mode or "host",
-        "Dns": list(c.dns),
-        "DnsOptions": list(c.dns_opt),
-        "DnsSearch": list(c.dns_search),
-        "ExtraHosts": [f"{name}:{address}" for name, address in c.extra_hosts] or None,
-        "GroupAdd": list(c.group_add) or None,
-        "IpcMode": c.ipc_mode or "private",
-        "Cgroup": "",
-        "Links": [f"{source}:{alias}" for alias, source in c.links] or None,
-        "OomScoreAdj": c.oom_score_adj,
-        "PidMode": c.pid_mode,
-        "Privileged": c.privileged,
-        "PublishAllPorts": False,
-        "ReadonlyRootfs": c.read_only,
-        "SecurityOpt": list(c.security_opt) or None,
-        "UTSMode": c.uts_mode,
-        "UsernsMode": c.userns_mode,
-        "ShmSize": c.shm_size,
-        "Runtime": "runc",
-        "Isolation": "",
-        "Init": c.init,
-        "Sysctls": dict(c.sysctls) or None,
-        "CpuShares": c.cpu_shares,
-        "Memory": c.memory,
-        "NanoCpus": int(c.cpus * 1e9),
-        "CgroupParent": c.cgroup_parent,
-        "BlkioWeight": c.blkio_weight,
-        "CpuPeriod": c.cpu_period,
-        "CpuQuota": c.cpu_quota,
-        "CpuRealtimePeriod": c.cpu_rt_period,
-        "CpuRealtimeRuntime": c.cpu_rt_runtime,
-        "CpusetCpus": c.cpuset,
-        "CpusetMems": "",
-        "Devices": [
-            {"PathOnHost": d.source, "PathInContainer": d.target, "CgroupPermissions": d.permissions} for d in c.devices
-        ],
-        "DeviceCgroupRules": list(c.device_rules) or None,
-        "DeviceRequests": [
-            {
-                "Driver": r.driver,
-                "Count": 0 if r.ids else r.count,
-                "DeviceIDs": list(r.ids) or None,
-                "Capabilities": [list(r.capabilities)],
-                "Options": {},
-            }
-            for r in c.device_requests
-        ]
-        or None,
-        "MemoryReservation": c.memory_reservation,
-        "MemorySwap": swap,
-        "MemorySwappiness": c.swappiness,
-        "OomKillDisable": c.oom_kill_disable,
-        "PidsLimit": c.pids or None,
-        "Ulimits": [{"Name": u.name, "Soft": u.soft, "Hard": u.hard} for u in c.ulimits] or None,
-        "Tmpfs": {m.target: ",".join(m.options) for m in c.mounts if m.kind == "tmpfs"} or None,
-        "MaskedPaths": [] if c.privileged else list(paths.MASKED),
-        "ReadonlyPaths": [] if c.privileged else list(paths.READ_ONLY),
-        "Annotations": dict(c.annotations) or None,
-        "KernelMemory": 0,
-        "CpuCount": 0,
-        "CpuPercent": 0,
-        "IOMaximumIOps": 0,
-        "IOMaximumBandwidth": 0,
-        "ConsoleSize": [0, 0],
-        **rates,
-        **{key: value for key, value in asked.items() if key not in FILLED or value},
-        **({"Links": [f"/{source}:/{record.name}/{alias}" for alias, source in c.links]} if asked.get("Links") else {}),
-    }

@@ -11,6 +11,7 @@ import fcntl
 import functools
 import os
 import pty
+import re
 import signal
 import struct
 import termios
@@ -80,9 +81,9 @@ def _forget(engine: Engine) -> None:
 
 def _runs(record: Record) -> None:
     if record.state == "paused":
-        raise ConflictError(f"Container {record.name} is paused, unpause the container before exec")
+        raise ConflictError(f"Container {record.id} is paused, unpause the container before exec")
     if record.state != "running":
-        raise ConflictError(f"container {record.name} is not running")
+        raise ConflictError(f"Container {record.id} is not running")
 
 
 async def create(request: web.Request) -> web.Response:
@@ -126,7 +127,7 @@ def _size(payload: dict[str, Any]) -> tuple[int, int]:
 
 def _tell(engine: Engine, found: Exec, action: str) -> None:
     more = {"execID": found.id} | ({"exitCode": str(found.exit_code)} if action == "exec_die" else {})
-    said = f"{action}: {' '.join(found.command)}" if action in ("exec_create", "exec_start") else action
+    said = f"{action}: {found.command[0]} {' '.join(found.command[1:])}" if action in ("exec_create", "exec_start") else action
     engine.tell(found.record, said, more)
 
 
@@ -169,7 +170,7 @@ async def resize(request: web.Request) -> web.Response:
     found = _exec(request)
     found.size = terminal_size(request)
     if found.ended:
-        raise ConflictError(f"exec {found.id} has ended")
+        raise NotFoundError(f"no such exec: {found.id} has ended")
     if found.running and found.tty:
         await _apply_size(found)
     return web.Response(status=200)
@@ -221,6 +222,10 @@ async def start(request: web.Request) -> web.StreamResponse:
     return client
 
 
+RUNTIMES_OWN = (1, 126, 127, 255)
+"""How runtimes end that could not run a command."""
+SAID = 1 << 12
+"""Bytes that are read of what a runtime says."""
 DETACHED: set[asyncio.Task[None]] = set()
 Run = Callable[..., ChildProcess]
 Send = Callable[[int, bytes], Awaitable[None]]
@@ -250,6 +255,33 @@ def _begin(engine: Engine, found: Exec, child: ChildProcess) -> None:
     _tell(engine, found, "exec_start")
 
 
+async def _known(found: Exec, child: ChildProcess) -> None:
+    """Return once it is known whose the output is that came: where no command runs, that of one that has ended, or of the
+    runtime, which complains on the command's own streams before it does so where it was told to."""
+    command = terminal.child_of(found.pid)
+    if not command or not runtime.start_time(command) or terminal.same_program(command, found.pid):
+        await child.wait()
+
+
+def _failed(found: Exec) -> str:
+    """What is told of a command that its runtime could not run at all; "" where it runs, or has run. What the runtime itself
+    writes on the command's streams is the same in other words."""
+    if found.complaints < 0:
+        return ""
+    said = os.pread(found.complaints, SAID, 0).decode(errors="replace")
+    return runtime.exec_failure(said) if said else ""
+
+
+def _misplaced(found: Exec, seen: bytes) -> bytes:
+    """What a command wrote to its terminal and crun took for its own complaint, as it does where the command ends before crun
+    looks at the terminal; b"" where it is a complaint, which stands on the terminal too: in *seen*, the end of that."""
+    said = os.pread(found.complaints, SAID, 0) if found.complaints >= 0 else b""
+    if not said or b"".join(said.split()) in b"".join(seen.split()):
+        return b""
+    os.ftruncate(found.complaints, 0)
+    return re.sub(rb"(?<!\r)\n", b"", said)  # crun ends each piece that it reads with a line end, which no terminal has alone
+
+
 def _end(engine: Engine, found: Exec, code: int) -> None:
     """Note how it ended: *code*, or what its runtime says where the command could not be run at all."""
     if found.complaints >= 0:
@@ -257,7 +289,8 @@ def _end(engine: Engine, found: Exec, code: int) -> None:
         said = os.read(found.complaints, 1 << 16).decode(errors="replace")
         os.close(found.complaints)
         found.complaints = -1
-        code = runtime.exec_status(said) if code and said else code
+        failed = code and said and (code in RUNTIMES_OWN or not found.tty)
+        code = runtime.exec_status(said) if failed else code
     # one that a signal ended has the status that a shell gives it
     found.exit_code = 128 - code if code < 0 else code
     found.running, found.ended = False, time.monotonic()
@@ -283,7 +316,9 @@ async def _with_pipes(engine: Engine, found: Exec, run: Run, client: Hijacked, s
 
     async def forward(fd: int, stream: int) -> None:
         while data := await descriptors.read(fd, 1 << 15):
-            await send(stream, data)
+            await _known(found, child)
+            if not _failed(found):
+                await send(stream, data)
 
     async def feed() -> None:
         nonlocal mine
@@ -297,6 +332,8 @@ async def _with_pipes(engine: Engine, found: Exec, run: Run, client: Hijacked, s
     try:
         await asyncio.gather(forward(out, 1), forward(err, 2))
         await child.wait()
+        if said := _failed(found):
+            await send(1, f"{said}\r\n".encode())
     finally:
         await _settle(engine, found, child, feeder)
         for fd in (out, err, mine):
@@ -344,8 +381,16 @@ async def _with_terminal(engine: Engine, found: Exec, run: Run, client: Hijacked
         return False
 
     async def show() -> None:
+        seen = b""
         while data := await descriptors.read(master, 1 << 15):
-            await send(1, data)
+            seen = (seen + data)[-SAID:]
+            await _known(found, child)
+            if not _failed(found):
+                await send(1, data)
+        if lost := _misplaced(found, seen):
+            await send(1, lost)
+        elif said := _failed(found):
+            await send(1, f"{said}\r\n".encode())
 
     feeder, viewer = asyncio.create_task(feed()), asyncio.create_task(show())
     try:

@@ -7,7 +7,7 @@ import contextlib
 import json
 import re
 import tempfile
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import aiohttp
 import msgspec
 from aiohttp import web
 
-from agent.api import login
+from agent.api import describe, login
 from agent.api.app_keys import ENGINE, answer, flag, minor, number
 from agent.api.filters import Filters, labelled, moment_of, path_matches, truth
 from agent.api.instructions import changes
@@ -33,14 +33,33 @@ SEARCH, SEARCH_S = "https://index.docker.io/v1/search", 15
 UNNAMED_IN_ARCHIVE = re.compile(r"sha256:[0-9a-f]{64}")
 SYSTEMS = ("linux", "windows", "darwin", "freebsd")
 MACHINES = ("amd64", "arm64", "arm", "386", "ppc64le", "s390x", "riscv64", "mips64le", "mips64", "loong64", "x86_64", "aarch64")
+OF_A_CONTAINER = (
+    "Hostname",
+    "Domainname",
+    "Image",
+    "AttachStdin",
+    "AttachStdout",
+    "AttachStderr",
+    "Tty",
+    "OpenStdin",
+    "StdinOnce",
+)
+"""Fields of an image's configuration that it has of the container that it was made of."""
 NEVER = "0001-01-01T00:00:00Z"
+
+
+def summary_names(image: Image) -> dict[str, Any]:
+    """Its tags, and its digests with the repositories that have them."""
+    tags = [parse(n).familiar for n in image.names if "@" not in n]
+    digests = sorted({f"{parse(n).familiar.rpartition(':')[0].partition('@')[0]}@{image.digest}" for n in image.names})
+    return {"RepoTags": tags, "RepoDigests": digests}
 
 
 def summary(image: Image, size: int = 0, version: int = 48) -> dict[str, Any]:
     """An image of a list, as API version 1.*version* has it; *size* is in bytes, of its layers unpacked."""
     config = image.config.config or RunConfig()
-    tags = [parse(n).familiar for n in image.names if "@" not in n]
-    digests = sorted({f"{parse(n).familiar.rpartition(':')[0].partition('@')[0]}@{image.digest}" for n in image.names})
+    names = summary_names(image)
+    tags, digests = names["RepoTags"], names["RepoDigests"]
     if version < 43:
         tags, digests = tags or ["<none>:<none>"], digests or ["<none>@<none>"]
     return {
@@ -77,7 +96,7 @@ def run_config(c: RunConfig) -> dict[str, Any]:
         "Tty": False,
         "OpenStdin": False,
         "StdinOnce": False,
-        "Env": list(c.env or ()),
+        "Env": None if c.env is None else list(c.env),
         "Image": "",
         "Entrypoint": c.entrypoint or None,
         "Cmd": c.cmd or None,
@@ -98,25 +117,30 @@ def run_config(c: RunConfig) -> dict[str, Any]:
     }
 
 
-def inspected(image: Image, size: int = 0, version: int = 48) -> dict[str, Any]:
-    """An image by itself; *size* is as in `summary`."""
+def inspected(image: Image, size: int = 0, version: int = 48, folders: Sequence[Path] = ()) -> dict[str, Any]:
+    """An image by itself; *size* is as in `summary`, *folders* are where its layers lie, the uppermost first."""
+    layers = {"UpperDir": str(folders[0]), "LowerDir": ":".join(map(str, folders[1:]))} if folders else {}
     steps = image.config.history or ()
-    document = summary(image, size, version) | {
-        "Parent": "",
-        "Comment": (steps[-1].comment or "") if steps else "",
-        "Author": image.config.author or "",
-        "DockerVersion": "",
-        "Metadata": {"LastTagTime": NEVER},
-        "Created": image.created or NEVER,
-        "Architecture": image.config.architecture,
-        "Os": image.config.os,
-        "Config": run_config(image.config.config or RunConfig()),
-        "RootFS": {"Type": "layers", "Layers": list(image.layers)},
-        "GraphDriver": {"Name": "overlay2", "Data": {}},
-        # Docker dropped these two in 1.45, and with that docker-compose 1, which reads them whatever the version
-        "Container": "",
-        "ContainerConfig": run_config(RunConfig()),
-    }
+    document = (
+        summary(image, size, version)
+        | summary_names(image)
+        | {
+            "Parent": "",
+            "Comment": (steps[-1].comment or "") if steps else "",
+            "Author": image.config.author or "",
+            "DockerVersion": "",
+            "Metadata": {"LastTagTime": NEVER},
+            "Created": image.created or NEVER,
+            "Architecture": image.config.architecture,
+            "Os": image.config.os,
+            "Config": run_config(image.config.config or RunConfig()),
+            "RootFS": {"Type": "layers", "Layers": list(image.layers)},
+            "GraphDriver": {"Name": "overlay2", "Data": layers},
+            # Docker dropped these two in 1.45, and with that docker-compose 1, which reads them whatever the version
+            "Container": "",
+            "ContainerConfig": run_config(RunConfig()),
+        }
+    )
     for key in ("ParentId", "SharedSize", "Containers", "Labels"):
         del document[key]
     return document
@@ -195,12 +219,13 @@ async def inspect(request: web.Request) -> web.Response:
     engine = request.app[ENGINE]
     image = engine.images.find(request.match_info["name"])
     await engine.sizes.learn([image])
-    document = inspected(image, engine.sizes.image(image), minor(request))
+    document = inspected(image, engine.sizes.image(image), minor(request), engine.images.lower(image))
     size = engine.images.blob(image.digest).stat().st_size
     document["Descriptor"] = {"mediaType": types.OCI_MANIFEST, "digest": image.digest, "size": size}
     if made_of := engine.committed.get(image.id):
         document["Container"] = made_of.id
-        document["ContainerConfig"] |= {"Image": made_of.image}
+        document["ContainerConfig"] = describe.config(made_of, engine.images.image(made_of.image_id))
+        document["Config"] |= {k: document["ContainerConfig"][k] for k in OF_A_CONTAINER}
         with contextlib.suppress(ImageError):  # it may have gone
             document["Parent"] = engine.images.image(made_of.image_id).id
     return answer(document)
@@ -329,6 +354,20 @@ def platform_of(text: str) -> None:
         raise ImageNotFoundError(f"platform {text}: this node runs linux/{pull.architecture()}")
 
 
+def suits(image: Image, name: str, platform: str) -> None:
+    """Raises ImageNotFoundError where *image* is not for *platform*, BadRequestError where there is none of that name."""
+    if not platform:
+        return
+    found = f"{image.config.os}/{image.config.architecture}"
+    try:
+        platform_of(platform)
+    except (BadRequestError, ImageNotFoundError):
+        raise ImageNotFoundError(
+            f"image with reference {name} was found but does not match the specified platform: wanted "
+            f"{platform}, actual: {found}"
+        ) from None
+
+
 async def _fetched(engine: Engine, name: str, stream: ProgressStream, credentials: Credentials | None) -> None:
     reference = parse(name)
     if "@" in name or ":" in name.rpartition("/")[2]:
@@ -363,9 +402,10 @@ async def _imported(request: web.Request, source: str, stream: ProgressStream) -
     repo, tag = query.get("repo", ""), query.get("tag", "")
     reference = parse(f"{repo}:{tag}" if tag else repo) if repo else None
     if source == "-":
-        image = await archive.import_rootfs(engine.images, request.content.iter_any(), reference or UNNAMED, given)
+        comment = query.get("message", "") or "Imported from -"
+        image = await archive.import_rootfs(engine.images, request.content.iter_any(), reference or UNNAMED, given, comment)
     else:
-        image = await _downloaded(engine, source, reference, given, stream)
+        image = await _downloaded(engine, source, reference, given, stream, query.get("message", ""))
     if reference is None:
         engine.images.keep_untagged(image.digest)
         engine.images.untag(UNNAMED.name)
@@ -377,7 +417,9 @@ UNNAMED = parse("pystack-import:unnamed")
 """What an image without a name is called for the moment in which it is made."""
 
 
-async def _downloaded(engine: Engine, source: str, reference: Any, given: RunConfig, stream: ProgressStream) -> Image:
+async def _downloaded(
+    engine: Engine, source: str, reference: Any, given: RunConfig, stream: ProgressStream, message: str
+) -> Image:
     url = source if "://" in source else f"http://{source}"
     if not url.startswith(("http://", "https://")):
         raise BadRequestError(f"fromSrc={source}: an image is imported from the request's body (-) or an http URL")
@@ -386,7 +428,8 @@ async def _downloaded(engine: Engine, source: str, reference: Any, given: RunCon
             if reply.status != 200:
                 raise ImageError(f"{url} answered {reply.status}")
             stream.tell({"status": f"Downloading from {url}"})
-            return await archive.import_rootfs(engine.images, reply.content.iter_any(), reference or UNNAMED, given)
+            comment = message or f"Imported from {url}"
+            return await archive.import_rootfs(engine.images, reply.content.iter_any(), reference or UNNAMED, given, comment)
     except (aiohttp.ClientError, TimeoutError) as error:
         raise ImageError(f"{url}: {error or type(error).__name__}") from error
 
@@ -419,7 +462,8 @@ async def load(request: web.Request) -> web.StreamResponse:
             image = engine.images.find(name)
             if UNNAMED_IN_ARCHIVE.fullmatch(name):  # saved by its ID, it comes without a name
                 engine.images.keep_untagged(image.digest)
-                engine.images.untag(parse(name).name)
+                if parse(name).name in engine.images.names:  # as earlier versions wrote it down
+                    engine.images.untag(parse(name).name)
             event(engine, "load", image, name)
             told_as = f" ID: {image.id}" if name.startswith("sha256:") else f": {name}"
             stream.tell({"stream": f"Loaded image{told_as}\n"})
@@ -474,23 +518,16 @@ async def push(request: web.Request) -> web.StreamResponse:
     whole = not tag and ":" not in request.match_info["name"].rpartition("/")[2]
     prefix = f"{reference.host}/{reference.repository}:"
     names = sorted(n for n in engine.images.names if n.startswith(prefix)) if whole else [reference.name]
-    if not names or names[0] not in engine.images.names:
-        raise ImageNotFoundError(f"An image does not exist locally with the tag: {reference.familiar.rpartition(':')[0]}")
     stream = ProgressStream(request)
 
     async def send() -> None:
-        told_from = False
-
-        def tell(event: dict[str, object]) -> None:
-            nonlocal told_from
-            if not told_from:
-                told_from = True
-                stream.tell({"status": f"The push refers to repository [{reference.host}/{reference.repository}]"})
-            stream.tell(event)
-
+        # what goes wrong from now on is told in the answer's last line, as clients expect of a push
+        stream.tell({"status": f"The push refers to repository [{reference.host}/{reference.repository}]"})
+        if not names or names[0] not in engine.images.names:
+            raise ImageNotFoundError(f"An image does not exist locally with the tag: {reference.familiar.rpartition(':')[0]}")
         for name in names:
             one, image = parse(name), engine.images.find(name)
-            await pull.push(engine.images, image, one, engine.settings, tell, credentials)
+            await pull.push(engine.images, image, one, engine.settings, stream.tell, credentials)
             size = engine.images.blob(image.digest).stat().st_size
             stream.tell({"progressDetail": {}, "aux": {"Tag": one.tag, "Digest": image.digest, "Size": size}})
             event(engine, "push", image, one.familiar)

@@ -13,6 +13,7 @@ import json
 import os
 import socket
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -21,7 +22,7 @@ from aiohttp import web
 from agent import mounts
 from agent.api.app_keys import ENGINE, answer, flag, since, terminal_size
 from agent.api.hijack import MULTIPLEXED, RAW, Hijacked, Keys, frame
-from agent.containers import logs, usage
+from agent.containers import logs, usage, users
 from agent.engine.engine import Engine, PendingAttach
 from agent.engine.records import Record
 from agent.errors import AgentError, BadRequestError, ConflictError, of_worker
@@ -35,7 +36,7 @@ def _running(request: web.Request) -> tuple[Engine, Record]:
     engine = request.app[ENGINE]
     record = engine.find(request.match_info["name"])
     if not record.running or not record.process:
-        raise ConflictError(f"container {record.name} is not running")
+        raise ConflictError(f"Container {record.id} is not running")
     return engine, record
 
 
@@ -80,7 +81,14 @@ async def stats(request: web.Request) -> web.StreamResponse:
     def look() -> dict[str, Any]:
         head = {"id": record.id, "name": f"/{record.name}", "num_procs": 0, "storage_stats": {}}
         if not record.running or not record.process:
-            return {**head, "read": NEVER, "cpu_stats": usage.NO_CPU, "memory_stats": {}, "pids_stats": {}, "blkio_stats": {}}
+            return {
+                **head,
+                "read": NEVER,
+                "cpu_stats": usage.NO_CPU,
+                "memory_stats": {},
+                "pids_stats": {},
+                "blkio_stats": usage.NO_BLOCKS,
+            }
         stamp = datetime.datetime.now(datetime.UTC).isoformat().replace("+00:00", "Z")
         return {**head, "read": stamp, **usage.read(_group(engine, record), record.process.pid)}
 
@@ -121,7 +129,10 @@ async def _root(engine: Engine, record: Record) -> AsyncIterator[tuple[str, int]
 
 @contextlib.asynccontextmanager
 async def _copier(
-    request: web.Request, verb: str, stdin: int = asyncio.subprocess.DEVNULL
+    request: web.Request,
+    verb: str,
+    stdin: int = asyncio.subprocess.DEVNULL,
+    event: str = "",
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """`agent.trees.copying` at work on the request's container and path; it does not outlive the request."""
     engine = request.app[ENGINE]
@@ -130,9 +141,23 @@ async def _copier(
     if not path:
         raise BadRequestError("path is missing: which file of the container?")
     async with _root(engine, record) as (root, first_id):
-        words = (verb, root, path, str(first_id), engine.images.bounds)
+        words = [verb, root, path, str(first_id), engine.images.bounds]
+        if verb == "put":
+            words.append(json.dumps(_putting(request, record, root)))
+        if event:
+            engine.tell(record, event)
         async with process.started("copying", words, stdin=stdin, stderr=asyncio.subprocess.DEVNULL) as child:
             yield child
+
+
+def _putting(request: web.Request, record: Record, root: str) -> dict[str, Any]:
+    """How the archive of a request is put into *record*, whose files are at *root*. Raises BadRequestError."""
+    payload: dict[str, Any] = {"keep_kinds": flag(request, "noOverwriteDirNonDir")}
+    user = record.container.user or request.app[ENGINE].image_config(record).user
+    if flag(request, "copyUIDGID") and user:
+        found = users.resolve(Path(root), user)
+        payload["owner"] = (found.uid, found.gid)
+    return payload
 
 
 async def _answer(child: asyncio.subprocess.Process) -> dict[str, str]:
@@ -150,7 +175,7 @@ async def describe(request: web.Request) -> web.Response:
 
 
 async def get(request: web.Request) -> web.StreamResponse:
-    async with _copier(request, "get") as child:
+    async with _copier(request, "get", event="archive-path") as child:
         response = web.StreamResponse(headers={"Content-Type": "application/x-tar", **await _answer(child)})
         assert child.stdout
         await response.prepare(request)
@@ -162,7 +187,7 @@ async def get(request: web.Request) -> web.StreamResponse:
 
 
 async def put(request: web.Request) -> web.Response:
-    async with _copier(request, "put", asyncio.subprocess.PIPE) as child:
+    async with _copier(request, "put", asyncio.subprocess.PIPE, "extract-to-dir") as child:
         assert child.stdin
         with contextlib.suppress(ConnectionError):
             async for data in request.content.iter_chunked(1 << 18):

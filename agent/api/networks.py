@@ -17,7 +17,7 @@ from agent.contract.container import Attachment
 from agent.contract.network import Network, Subnet
 from agent.engine.engine import Engine
 from agent.engine.networks import DEFAULT
-from agent.engine.records import now
+from agent.engine.records import Record, now
 from agent.errors import BadRequestError, ConflictError, ForbiddenError, NoSwarmError, NotFoundError
 
 BUILTIN = ("host", "none")
@@ -70,7 +70,7 @@ def _document(engine: Engine, network: Network) -> Document:
         "ConfigOnly": False,
         "EnableIPv4": True,
         "ConfigFrom": {"Network": ""},
-        "IPAM": {"Driver": "default", "Options": None, "Config": pools},
+        "IPAM": {"Driver": "default", "Options": dict(network.ipam_options) or None, "Config": pools},
     }
 
 
@@ -135,7 +135,7 @@ def _acceptable(payload: Document) -> None:
     name, driver = payload.get("Name", ""), payload.get("Driver") or "bridge"
     if not name.strip():
         raise BadRequestError("Name is missing: what shall the network be called?")
-    if name in (*BUILTIN, "default"):
+    if name in (*BUILTIN, DEFAULT, "default"):
         raise ForbiddenError(f"operation is not permitted on predefined {name} network")
     if driver in ("host", "null", "none"):
         raise ForbiddenError(f'only one instance of "{driver}" network is allowed')
@@ -144,6 +144,8 @@ def _acceptable(payload: Document) -> None:
             "This node is not a swarm manager: networks over several nodes are made by the control plane, of a "
             "stack file or with `pystack network create`"
         )
+    if payload.get("Scope", "") not in ("", "local"):
+        raise BadRequestError(f"network {name}: scope {payload['Scope']!r}: the networks of a node are local")
     if payload.get("ConfigOnly") or payload.get("ConfigFrom", {}).get("Network"):
         raise BadRequestError(f"network {name}: ConfigOnly and ConfigFrom are not known here: say the options at the network")
     if (ipam := payload.get("IPAM", {}).get("Driver", "")) not in ("", "default"):
@@ -175,6 +177,7 @@ async def create(request: web.Request) -> web.Response:
             options=tuple(sorted(payload.get("Options", {}).items())),
             labels=tuple(sorted(payload.get("Labels", {}).items())),
             created=now(),
+            ipam_options=tuple(sorted(payload.get("IPAM", {}).get("Options", {}).items())),
         ),
         ipv6=payload.get("EnableIPv6", False),
     )
@@ -235,12 +238,19 @@ def addressable(engine: Engine, payload: Attachment) -> None:
             raise BadRequestError(f"invalid endpoint settings: no configured subnet contains the IP address {address}")
 
 
+def _of_creation(record: Record, network: str) -> BadRequestError:
+    return BadRequestError(
+        f"container cannot be disconnected from {network} network or connected to {network} network: "
+        f"{record.name} is on it from its creation on, or never"
+    )
+
+
 async def connect(request: web.Request) -> web.Response:
     engine, said = request.app[ENGINE], body(request)
     name, settings = _found(engine, request.match_info["name"]), said.get("EndpointConfig", {})
     record = engine.find(said.get("Container", ""))
     if name in BUILTIN:
-        raise ForbiddenError(f"container {record.name} cannot be connected to {name} network: it must be created with it")
+        raise _of_creation(record, name)
     checks.refuse([*checks.endpoint(name, settings)])
     payload = attachment(name, settings)
     addressable(engine, payload)
@@ -255,7 +265,7 @@ async def disconnect(request: web.Request) -> web.Response:
     engine, payload = request.app[ENGINE], body(request)
     name, record = _found(engine, request.match_info["name"]), engine.find(payload.get("Container", ""))
     if name in BUILTIN:
-        raise ForbiddenError(f"container {record.name} cannot be disconnected from {name} network: it was created with it")
+        raise _of_creation(record, name)
     await engine.disconnect(record, name)
     return web.Response(status=200)
 

@@ -72,7 +72,7 @@ RESOURCES: dict[str, Shape] = {
     "MemorySwap": OR_MINUS_ONE,
     "MemorySwappiness": int,
     "OomKillDisable": bool,
-    "PidsLimit": OR_MINUS_ONE,
+    "PidsLimit": INT64,
     "Ulimits": [{"Name": str, "Soft": OR_MINUS_ONE, "Hard": OR_MINUS_ONE}],
     "CpuCount": int,
     "CpuPercent": int,

@@ -8,7 +8,6 @@ import functools
 import json
 import os
 import platform
-import shutil
 import subprocess
 from collections.abc import Callable
 from typing import Any
@@ -17,10 +16,11 @@ from aiohttp import web
 
 from agent import files, mounts, rootless
 from agent.api import describe, images, versions, volumes
-from agent.api.app_keys import ENGINE, answer
+from agent.api.app_keys import ENGINE, answer, minor
 from agent.api.checks import LOG_OPTIONS
 from agent.api.filters import Filters, labelled, moment
 from agent.api.versions import VERSION
+from agent.containers import runtimes as runtimes_of
 from agent.contract.volume import VOLUME_DRIVERS
 from agent.engine.engine import Engine
 from agent.errors import BadRequestError, NotFoundError
@@ -84,7 +84,10 @@ async def told_version(program: str) -> str:
 async def info(request: web.Request) -> web.Response:
     engine = request.app[ENGINE]
     records, runtime = engine.records.values(), engine.runtime
-    runtimes = {n: {"path": p} for n in ("runc", "crun") if (p := shutil.which(n))} | {runtime.name: {"path": runtime.program}}
+    runtimes = {
+        name: {"path": one.path, **({"runtimeArgs": list(one.arguments)} if one.arguments else {})}
+        for name, one in runtime.programs.items()
+    } | {runtimes_of.SHIM: {"path": runtime.program}}
     document = {
         "ID": engine.paths.tag or "default",
         "Name": platform.node(),
@@ -140,6 +143,8 @@ async def info(request: web.Request) -> web.Response:
         "CPUSet": True,
         "PidsLimit": True,
         "IPv4Forwarding": True,
+        "KernelMemory": False,
+        "KernelMemoryTCP": False,
         "OomKillDisable": not engine.cgroup2,
         "Debug": False,
         "NFd": 0,
@@ -192,6 +197,8 @@ def _registries(engine: Engine) -> dict[str, Any]:
         "InsecureRegistryCIDRs": ["127.0.0.0/8", "::1/128"],
         "IndexConfigs": index,
         "Mirrors": index["docker.io"]["Mirrors"],
+        "AllowNondistributableArtifactsCIDRs": [],
+        "AllowNondistributableArtifactsHostnames": [],
     }
 
 
@@ -206,11 +213,12 @@ async def disk_usage(request: web.Request) -> web.Response:
         raise BadRequestError(f"unknown object type: {unknown[0]}: there is {', '.join(KINDS)}")
     document: dict[str, Any] = {}
     if "image" in wanted:
-        document |= await _images_usage(engine)
+        document |= await _images_usage(engine, minor(request))
     if "container" in wanted:
         records = sorted(engine.records.values(), key=lambda r: r.created, reverse=True)
+        version = minor(request)
         document["Containers"] = [
-            describe.summary(engine, r) | await asyncio.to_thread(describe.sizes, engine, r) for r in records
+            describe.summary(engine, r, version) | await asyncio.to_thread(describe.sizes, engine, r) for r in records
         ]
     if "volume" in wanted:
         sizes = await asyncio.to_thread(lambda: {n: used(engine.volumes.data(n)) for n in list(engine.volumes.all)})
@@ -221,16 +229,16 @@ async def disk_usage(request: web.Request) -> web.Response:
         ]
     if "build-cache" in wanted:
         document["BuildCache"] = []
-    return answer(document)
+    return answer(document | ({"BuilderSize": 0} if minor(request) < 44 else {}))
 
 
-async def _images_usage(engine: Engine) -> dict[str, Any]:
+async def _images_usage(engine: Engine, version: int) -> dict[str, Any]:
     everything = engine.images.everything()
     await engine.sizes.learn(everything)
     layers = await asyncio.to_thread(lambda: used(engine.paths.layers) + used(engine.paths.images))
     in_use = engine.images_in_use()
     rows = [
-        images.summary(i, engine.sizes.image(i))
+        images.summary(i, engine.sizes.image(i), version)
         | {
             "Containers": sum(r.image_id == i.digest for r in engine.records.values()),
             "SharedSize": images.shared(engine, i),

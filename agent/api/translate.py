@@ -13,7 +13,9 @@ from agent.contract.container import Attachment, Container, Device, DeviceRate, 
 from agent.errors import BadRequestError
 
 Document = dict[str, Any]
-BRIDGE = "bridge"
+BRIDGE, DEFAULT = "bridge", "default"
+UNNAMED_NETWORK = "PystackUnnamedNetwork"
+"""A field that `named` adds: whether the bridge was not called by its name."""
 FOR_EVER_S = 10.0 * 365 * 86_400
 
 
@@ -25,15 +27,16 @@ def _entrypoint(words: list[str] | None) -> tuple[str, ...] | None:
 def named(body: Document) -> Document:
     """*body* with what is left out of it, and the network that clients call `default` by its name; who names none is on it."""
     host: Document = body.get("HostConfig") or {}
-    mode = host.get("NetworkMode") or "default"
+    mode = host.get("NetworkMode") or DEFAULT
     endpoints = ((body.get("NetworkingConfig") or {}).get("EndpointsConfig")) or {}
     if body.get("NetworkDisabled"):
         mode, endpoints = "none", {}
     log: Document = {"Config": {}} | host.get("LogConfig", {})
     return body | {
+        UNNAMED_NETWORK: mode == DEFAULT,
         "HostConfig": host
-        | {"NetworkMode": BRIDGE if mode == "default" else mode, "LogConfig": log | {"Type": log.get("Type") or "json-file"}},
-        "NetworkingConfig": {"EndpointsConfig": {BRIDGE if k == "default" else k: v for k, v in endpoints.items()}},
+        | {"NetworkMode": BRIDGE if mode == DEFAULT else mode, "LogConfig": log | {"Type": log.get("Type") or "json-file"}},
+        "NetworkingConfig": {"EndpointsConfig": {BRIDGE if k == DEFAULT else k: v for k, v in endpoints.items()}},
     }
 
 
@@ -207,6 +210,7 @@ def container(body: Document) -> Container:
         entrypoint=_entrypoint(body.get("Entrypoint")),
         command=tuple(cmd) if (cmd := body.get("Cmd")) else None,
         environment=tuple((k, v) for k, _, v in (e.partition("=") for e in body.get("Env") or () if "=" in e)),
+        environment_dropped=tuple(e for e in body.get("Env") or () if "=" not in e),
         user=body.get("User") or "",
         working_dir=body.get("WorkingDir") or "",
         hostname=body.get("Hostname") or "",
@@ -219,6 +223,7 @@ def container(body: Document) -> Container:
         stop_grace_s=_grace(body.get("StopTimeout")),
         healthcheck=_health(body.get("Healthcheck")),
         init=bool(host.get("Init")),
+        runtime=host.get("Runtime") or "",
         read_only=bool(host.get("ReadonlyRootfs")),
         privileged=bool(host.get("Privileged")),
         cap_add=tuple(host.get("CapAdd") or ()),
@@ -233,6 +238,7 @@ def container(body: Document) -> Container:
         cpu_rt_period=host.get("CpuRealtimePeriod") or 0,
         cpu_rt_runtime=host.get("CpuRealtimeRuntime") or 0,
         cpuset=host.get("CpusetCpus") or "",
+        cpuset_mems=host.get("CpusetMems") or "",
         memory=host.get("Memory") or 0,
         memory_swap=host.get("MemorySwap") or 0,
         memory_reservation=host.get("MemoryReservation") or 0,

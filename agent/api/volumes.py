@@ -12,8 +12,9 @@ from agent.api import checks
 from agent.api.app_keys import ENGINE, answer, body, flag, minor
 from agent.api.filters import Filters, labelled, moment_of, truth
 from agent.containers.logs import instant
+from agent.contract.volume import VOLUME_DRIVERS, volume_driver
 from agent.engine.engine import Engine
-from agent.errors import AgentError, BadRequestError, ConflictError
+from agent.errors import AgentError, BadRequestError, ConflictError, NotFoundError
 from agent.files import used
 from agent.volumes.volumes import VolumeRecord
 
@@ -54,6 +55,7 @@ async def create(request: web.Request) -> web.Response:
     if payload.get("ClusterVolumeSpec"):
         raise BadRequestError("ClusterVolumeSpec: cluster volumes are the control plane's: `pystack volume create`")
     known = engine.volumes.all.get(name)
+    driver_of(name, driver)
     if known and known.driver != driver:
         raise ConflictError(f"a volume with name {name} exists with driver {known.driver}: choose another name")
     labels = payload.get("Labels", {}) | ({"com.docker.volume.anonymous": ""} if anonymous else {})
@@ -65,10 +67,20 @@ async def create(request: web.Request) -> web.Response:
     return answer(document(engine, record), 201)
 
 
+def driver_of(name: str, driver: str) -> None:
+    """Raises NotFoundError for a *driver* that there is not, in the words that tools know it by."""
+    if volume_driver(driver) not in VOLUME_DRIVERS:
+        raise NotFoundError(
+            f'create {name}: error looking up volume plugin {driver}: plugin "{driver}" not found: there is '
+            f"{', '.join(sorted(VOLUME_DRIVERS))}"
+        )
+
+
 def make(engine: Engine, name: str, options: dict[str, Any]) -> None:
     """The volume of a container's mount, with the VolumeOptions of that, where it is not there yet."""
     driver = options.get("DriverConfig", {})
     if name not in engine.volumes.all:
+        driver_of(name, driver.get("Name") or "local")
         _tell(
             engine,
             "create",

@@ -238,6 +238,8 @@ def _cpu(c: Container, notes: list[str], cgroup2: bool) -> Document:
         cpu["shares"] = c.cpu_shares
     if c.cpuset:
         cpu["cpus"] = c.cpuset
+    if c.cpuset_mems:
+        cpu["mems"] = c.cpuset_mems
     if c.cpu_rt_period or c.cpu_rt_runtime:
         if not cgroup2 and (cgroups.ROOT / "cpu" / "cpu.rt_runtime_us").exists():
             cpu |= {k: v for k, v in (("realtimePeriod", c.cpu_rt_period), ("realtimeRuntime", c.cpu_rt_runtime)) if v}

@@ -20,12 +20,13 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from subprocess import DEVNULL
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
 from agent import descriptors, files, mounts
-from agent.containers import cgroups, users
+from agent.containers import cgroups, runtimes, users
 from agent.contract.failpoints import failpoint
 from agent.errors import NoProgramError, RuntimeFailureError
 from agent.isolation import capabilities
@@ -102,7 +103,7 @@ def choose(asked: str, state: Path) -> str:
     if asked == "runc":
         return asked
     reason = ""
-    if not _find("crun"):
+    if not runtimes.find("crun"):
         reason = "crun is not installed: `apt-get install crun`"
     elif cgroups.hybrid():
         if mounts.is_shared(state):
@@ -115,14 +116,33 @@ def choose(asked: str, state: Path) -> str:
 
 
 class Runtime:
-    def __init__(self, paths: Paths, name: str) -> None:
+    def __init__(self, paths: Paths, name: str, others: Mapping[str, Sequence[str]] = MappingProxyType({})) -> None:
+        """*name* is the node's own; *others* are path and arguments of more, by their names."""
         self.root = paths.runc
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.conmon = _program("conmon")
+        self.conmon = runtimes.program("conmon")
         self.name = name
-        self.program = _program(name)
+        self.programs = runtimes.known(name, others)
+        self.program = self.programs[name].path
+        self._asked: dict[str, str] = {}
+        """The runtimes of containers that have another than the node's own."""
         self.parent = paths.cgroup_parent
         self.filters = SeccompCache()
+
+    def known(self, name: str) -> None:
+        """Raises BadRequestError for a runtime that there is not."""
+        runtimes.refuse(name, self.programs)
+
+    def assign(self, ident: str, name: str) -> None:
+        """Container *ident* runs by the runtime *name*, "" for the node's own. Raises BadRequestError."""
+        self.known(name)
+        if name in self.programs and name != self.name:
+            self._asked[ident] = name
+        else:
+            self._asked.pop(ident, None)
+
+    def _of(self, ident: str) -> runtimes.Program:
+        return self.programs[self._asked.get(ident, self.name)]
 
     def anticipate(self) -> None:
         """Call when it becomes likely that one is going to be created, and again when that is certain."""
@@ -130,7 +150,7 @@ class Runtime:
 
     def write(self, ident: str, bundle: Path, document: dict[str, Any]) -> None:
         """The bundle's `config.json`."""
-        if self.name == "crun":
+        if self._of(ident).kind == "crun":
             self.filters.inject(ident, document)
         files.write_atomically(bundle / "config.json", msgspec.json.encode(document), 0o600)
 
@@ -153,6 +173,7 @@ class Runtime:
         for stale in ("exit", "pid", "conmon.pid", "oom", "attach", "ctl", "winsz"):
             (bundle / stale).unlink(missing_ok=True)
         read, write = os.pipe()
+        program = self._of(ident)
         arguments = [
             self.conmon,
             "--api-version",
@@ -164,7 +185,7 @@ class Runtime:
             "-n",
             ident,
             "-r",
-            self.program,
+            program.path,
             "-b",
             str(bundle),
             "-p",
@@ -181,13 +202,14 @@ class Runtime:
             "--log-level",
             "error",
             "--full-attach",
+            *(word for own in program.arguments for word in ("--runtime-arg", own)),
             "--runtime-arg",
             f"--root={self.root}",
             # what stands before a colon is a kind of log to crun, which a path may have too; runc knows no kinds
             "--runtime-arg",
-            f"--log={'file:' if self.name == 'crun' else ''}{bundle / 'runc.log'}",
+            f"--log={'file:' if program.kind == 'crun' else ''}{bundle / 'runc.log'}",
         ]
-        if not self.parent and self.name == "crun":
+        if not self.parent and program.kind == "crun":
             arguments += ["--runtime-arg", "--cgroup-manager=disabled"]
         if log_max:
             arguments += ["--log-size-max", str(log_max)]
@@ -234,12 +256,14 @@ class Runtime:
 
         runc's process writes a byte when the fifo is opened for reading; crun's waits to read one."""
         failpoint("container.start")
-        fifo = self.root / ident / "exec.fifo"
-        reads = self.name == "crun"
+        fifo, kind = self.root / ident / "exec.fifo", self._of(ident).kind
+        if not kind:
+            return await self._run(ident, "start", ident)
+        reads = kind == "crun"
         try:
             fd = os.open(fifo, (os.O_WRONLY if reads else os.O_RDONLY) | os.O_NONBLOCK)
         except OSError:
-            return await self._run("start", ident)  # another version's way: its own command knows it
+            return await self._run(ident, "start", ident)  # another version's way: its own command knows it
         try:
             fifo.unlink()  # as `start` does: from now on its state is "running"
             if reads:
@@ -252,17 +276,17 @@ class Runtime:
 
     async def signal(self, ident: str, number: int) -> None:
         """Send a signal to every process of a container (for those that share a PID namespace)."""
-        await self._run("kill", "--all", ident, str(number))
+        await self._run(ident, "kill", "--all", ident, str(number))
 
     async def pause(self, ident: str) -> None:
-        await self._run("pause", ident)
+        await self._run(ident, "pause", ident)
 
     async def resume(self, ident: str) -> None:
-        await self._run("resume", ident)
+        await self._run(ident, "resume", ident)
 
     async def update(self, ident: str, resources: Mapping[str, Any]) -> None:
         """Give a running container other limits; *resources* as in the OCI document."""
-        await self._run("update", "--resources", "-", ident, stdin=msgspec.json.encode(resources))
+        await self._run(ident, "update", "--resources", "-", ident, stdin=msgspec.json.encode(resources))
 
     async def delete(self, ident: str, parent: str = "") -> None:
         """Take away what the runtime keeps of a container, its processes included; nothing there is fine. *parent* is the
@@ -270,9 +294,9 @@ class Runtime:
         self.filters.drop(ident)
         if (self.root / ident).exists():
             failpoint("container.delete")
-            if not cgroups.remove(f"{parent or self.parent}/{ident}"):
+            if not self._of(ident).kind or not cgroups.remove(f"{parent or self.parent}/{ident}"):
                 with contextlib.suppress(RuntimeFailureError):
-                    await self._run("delete", "--force", ident)
+                    await self._run(ident, "delete", "--force", ident)
             shutil.rmtree(self.root / ident, ignore_errors=True)
 
     def exec(
@@ -322,9 +346,11 @@ class Runtime:
         fd = os.memfd_create("process")
         try:
             os.write(fd, msgspec.json.encode(process))
-            kind = "file:" if self.name == "crun" else ""
+            program = self._of(ident)
+            kind = "file:" if program.kind == "crun" else ""
             log = [f"--log={kind}/proc/self/fd/{complaints}"] if complaints >= 0 else []
-            words = [self.program, f"--root={self.root}", *log, "exec", "--process", f"/proc/self/fd/{fd}", ident]
+            words = [program.path, *program.arguments, f"--root={self.root}", *log]
+            words += ["exec", "--process", f"/proc/self/fd/{fd}", ident]
             return ChildProcess(*words, pass_fds=(fd, complaints) if log else (fd,), **streams)
         finally:
             os.close(fd)
@@ -357,12 +383,14 @@ class Runtime:
         finally:
             os.close(said)
 
-    async def _run(self, *arguments: str, stdin: bytes = b"") -> None:
+    async def _run(self, ident: str, *arguments: str, stdin: bytes = b"") -> None:
+        program = self._of(ident)
         # files in memory: crun opens /dev/stdin by its name
         with os.fdopen(os.memfd_create("stdin"), "w+b") as file, os.fdopen(os.memfd_create("stderr"), "w+b") as said:
             file.write(stdin)
             file.seek(0)
-            child = ChildProcess(self.program, f"--root={self.root}", *arguments, stdin=file, stdout=DEVNULL, stderr=said)
+            words = (program.path, *program.arguments, f"--root={self.root}", *arguments)
+            child = ChildProcess(*words, stdin=file, stdout=DEVNULL, stderr=said)
             if await child.wait():
                 said.seek(0)
                 raise RuntimeFailureError(_reason(said.read().decode(errors="replace").strip(), None))
@@ -411,6 +439,15 @@ def _reason(text: str, log: Path | None) -> str:
     return _plain(text.strip()) or "the runtime failed without a word"
 
 
+def exec_failure(complaint: str) -> str:
+    """What is told of a command that could not be run at all, in the words that Docker's clients know."""
+    words = _plain(complaint.strip())
+    for line in words.splitlines():
+        words = line.partition('msg="')[2].rstrip('"').replace('\\"', '"') or line
+    known = "OCI runtime exec failed: exec failed: unable to start container process: "
+    return f"{known}{words.removeprefix('exec failed: ').removeprefix('unable to start container process: ')}: unknown"
+
+
 def exec_status(complaint: str) -> int:
     """The exit status of a command that the runtime could not run, in Docker's numbers, from what the runtime said of it."""
     words = _plain(complaint)
@@ -428,17 +465,3 @@ def _plain(text: str) -> str:
     for error in (errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR):
         text = text.replace(os.strerror(error), os.strerror(error).lower())
     return text
-
-
-def _find(name: str) -> str | None:
-    return shutil.which(name) or next(
-        (p for d in ("/usr/libexec/podman", "/usr/lib/podman", "/usr/sbin", "/sbin") if os.access(p := f"{d}/{name}", os.X_OK)),
-        None,
-    )
-
-
-def _program(name: str) -> str:
-    found = _find(name)
-    if not found:
-        raise RuntimeFailureError(f"{name} is not installed: `apt-get install {name}`")
-    return found

@@ -20,6 +20,18 @@ NO_CPU = {
 }
 
 
+OTHER_BLOCKS = (
+    "io_queue_recursive",
+    "io_service_time_recursive",
+    "io_wait_time_recursive",
+    "io_merged_recursive",
+    "io_time_recursive",
+    "sectors_recursive",
+)
+"""What Docker names of block I/O beside bytes and operations, and only a scheduler of version 1 counts."""
+NO_BLOCKS = dict.fromkeys(("io_service_bytes_recursive", "io_serviced_recursive", *OTHER_BLOCKS))
+
+
 def read(group: str, pid: int) -> dict[str, Any]:
     """Docker's statistics: CPU in nanoseconds, memory in bytes, pids, block I/O in bytes, network by interface."""
     cpu, memory, pids = _cpu(group), _memory(group), _number(cgroups.directory("pids", group) / "pids.current")
@@ -38,12 +50,7 @@ def read(group: str, pid: int) -> dict[str, Any]:
         "blkio_stats": {
             "io_service_bytes_recursive": _blocks(group, BYTES),
             "io_serviced_recursive": _blocks(group, NUMBERS),
-            "io_queue_recursive": None,
-            "io_service_time_recursive": None,
-            "io_wait_time_recursive": None,
-            "io_merged_recursive": None,
-            "io_time_recursive": None,
-            "sectors_recursive": None,
+            **dict.fromkeys(OTHER_BLOCKS, None if cgroups.unified() else []),
         },
         "networks": _networks(pid),
     }
@@ -140,8 +147,10 @@ def _memory(group: str) -> dict[str, Any]:
     v2 = cgroups.unified()
     limit = _number(directory / ("memory.max" if v2 else "memory.limit_in_bytes"))
     host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    most = {} if v2 else {"max_usage": _number(directory / "memory.max_usage_in_bytes")}
     return {
         "usage": _number(directory / ("memory.current" if v2 else "memory.usage_in_bytes")),
+        **most,
         "limit": min(limit, host) or host,
         "stats": _table(directory / "memory.stat"),
     }

@@ -194,6 +194,8 @@ class Container(WireStruct, frozen=True, kw_only=True):
     entrypoint: tuple[str, ...] | None = None
     command: tuple[str, ...] | None = None
     environment: tuple[tuple[str, str], ...] = ()
+    environment_dropped: tuple[str, ...] = ()
+    """Variables of the image that are not to be there."""
     user: str = ""
     group_add: tuple[str, ...] = ()
     working_dir: str = ""
@@ -205,6 +207,8 @@ class Container(WireStruct, frozen=True, kw_only=True):
     stdin_open: bool = False
     stdin_once: bool = False
     init: bool = False
+    runtime: str = ""
+    """The OCI runtime that runs it, by its name in the node's settings; "" is the node's own."""
     read_only: bool = False
     privileged: bool = False
     cap_add: tuple[str, ...] = ()
@@ -220,6 +224,7 @@ class Container(WireStruct, frozen=True, kw_only=True):
     cpus: float = 0.0
     cpu_shares: int = 0
     cpuset: str = ""
+    cpuset_mems: str = ""
     cpu_period: int = 0
     cpu_quota: int = 0
     cgroup_mode: str = ""

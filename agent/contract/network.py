@@ -44,6 +44,8 @@ class Network(WireStruct, frozen=True, kw_only=True):
     internal: bool = False
     attachable: bool = False
     options: tuple[tuple[str, str], ...] = ()
+    ipam_options: tuple[tuple[str, str], ...] = ()
+    """Shown to who asks, and without effect: the address driver here has none."""
     labels: tuple[tuple[str, str], ...] = ()
     stack: str = ""
     key: str = ""

@@ -33,7 +33,7 @@ from agent.contract.volume import Volume
 from agent.engine import etcfiles, health, hooks, prepare, sharing, starting
 from agent.engine.events import Events
 from agent.engine.networks import Networks
-from agent.engine.records import Record, now, save
+from agent.engine.records import Record, labels, now, save
 from agent.errors import (
     AgentError,
     BadRequestError,
@@ -87,7 +87,7 @@ class Engine:
         self.volumes = Volumes(paths)
         self.moving = VolumeMigration(self.volumes, paths.run)
         self.networks = Networks(paths, settings)
-        self.runtime = Runtime(paths, runtime.choose(settings.runtime, paths.containers))
+        self.runtime = Runtime(paths, runtime.choose(settings.runtime, paths.containers), settings.runtimes)
         self.events = Events(paths.run / "events.jsonl")
         self.networks.revived = lambda why: self.events.emit(
             "daemon", "restart", "dataplane", {"name": "dataplane", "reason": why}
@@ -186,7 +186,7 @@ class Engine:
     def tell(self, record: Record, action: str, more: Mapping[str, str] = MappingProxyType({})) -> None:
         """An event of a container, with what every one of them says of it."""
         own = {"image": record.image or record.container.image, "name": record.name}
-        self.events.emit("container", action, record.id, {**dict(record.container.labels), **own, **more})
+        self.events.emit("container", action, record.id, {**labels(record), **own, **more})
 
     def tell_network(self, record: Record, verb: str, network: str) -> None:
         """A container came onto a network, or left it."""
@@ -250,7 +250,7 @@ class Engine:
         ident = os.urandom(32).hex()
         name = name or f"container-{ident[:8]}"
         if any(r.name == name for r in self.records.values()):
-            raise ConflictError(f"the name {name} is in use by another container: remove it or choose another name")
+            raise _taken(name, next(r for r in self.records.values() if r.name == name))
         image = self.images.find(container.image_id or container.image)
         base = record or Record(id="", name="", container=container, created="")
         made = msgspec.structs.replace(
@@ -284,6 +284,8 @@ class Engine:
 
         *generation* is the ordered restart that this start answers: the record says so from its first moment on."""
         async with self._lock(record):
+            if record.state == "paused":
+                raise ConflictError("cannot start a paused container, try unpause instead")
             if record.running:
                 raise NotModifiedError(f"container {record.name} runs already")
             # kept in memory alone: a start that is cut off leaves a record that says "created" or "exited", and
@@ -569,7 +571,7 @@ class Engine:
     async def kill(self, record: Record, number: int) -> None:
         """Send a signal. One that ends the container leaves its restart policy in force, as in Docker."""
         if not record.running or not record.process:
-            raise ConflictError(f"container {record.name} is not running")
+            raise ConflictError(f"Cannot kill container: {record.name}: Container {record.id} is not running")
         if number in (signal.SIGKILL, self.stop_signal(record)):
             await self._thaw(record)
         self.tell(record, "kill", {"signal": str(int(number))})
@@ -592,13 +594,14 @@ class Engine:
 
     async def pause(self, record: Record) -> None:
         if record.state != "running":
-            raise ConflictError(f"container {record.name} is not running")
+            why = "already paused" if record.state == "paused" else "not running"
+            raise ConflictError(f"Container {record.id} is {why}")
         await self.runtime.pause(record.id)
         self.transition(record, "pause", state="paused")
 
     async def resume(self, record: Record) -> None:
         if record.state != "paused":
-            raise ConflictError(f"container {record.name} is not paused")
+            raise ConflictError(f"Container {record.id} is not paused")
         await self.runtime.resume(record.id)
         self.transition(record, "unpause", state="running")
 
@@ -610,8 +613,8 @@ class Engine:
 
     def rename(self, record: Record, name: str) -> None:
         """Raises ConflictError where *name* is taken."""
-        if any(r.name == name for r in self.records.values()):
-            raise ConflictError(f"the name {name} is in use by another container: choose another name")
+        if other := next((r for r in self.records.values() if r.name == name), None):
+            raise _taken(name, other)
         before = record.name
         self.transition(record, name=name)
         self.tell(record, "rename", {"oldName": f"/{before}"})
@@ -665,8 +668,16 @@ class Engine:
                 f"container {record.name} is a task of stack {record.stack}: its file says which networks it is on"
             )
         left = mode == "none" and record.asked.get("HostConfig", {}).get("NetworkMode", mode) != mode
-        if (mode in ("host", "none") and not left) or ":" in mode:
-            raise ConflictError(f"container {record.name} has network mode {mode}: it cannot be on networks")
+        if mode == "none" and not left:
+            raise BadRequestError(
+                "container cannot be connected to multiple networks with one of the networks in private "
+                f"(none) mode: {record.name} has network mode none"
+            )
+        if mode == "host" or ":" in mode:
+            raise BadRequestError(
+                "container sharing network namespace with another container or host cannot be connected to "
+                f"any other network: {record.name} has network mode {mode}"
+            )
 
     def _attach(self, record: Record, attachments: tuple[Attachment, ...], verb: str, network: str) -> None:
         # off all networks it stays off all when started again, until it is put on one
@@ -679,7 +690,8 @@ class Engine:
         if record.running or record.state == "restarting":
             if not force:
                 raise ConflictError(
-                    f"You cannot remove a running container {record.name}: stop the container before removing it, or force that"
+                    f"You cannot remove a running container {record.id}. Stop the container before "
+                    "attempting removal or force remove"
                 )
             with contextlib.suppress(NotModifiedError):
                 await self.stop(record, grace_s=0, number=signal.SIGKILL)
@@ -731,6 +743,14 @@ class Engine:
         await self.networks.close()
 
 
+def _taken(name: str, other: Record) -> ConflictError:
+    """In the words that tools look for."""
+    return ConflictError(
+        f'Conflict. The container name "/{name}" is already in use by container "{other.id}". You have to '
+        "remove (or rename) that container to be able to reuse that name."
+    )
+
+
 def signal_number(name: str) -> int:
     """SIGTERM, TERM or 15. Raises BadRequestError."""
     if re.fullmatch(r"[0-9]{1,2}", name) and 0 < int(name) < 65:
@@ -741,7 +761,7 @@ def signal_number(name: str) -> int:
     try:
         return int(signal.Signals[f"SIG{text}"])
     except KeyError:
-        raise BadRequestError(f"signal {name[:40]!r} does not exist: see signal(7)") from None
+        raise BadRequestError(f"Invalid signal: {name[:40]}: it does not exist, see signal(7)") from None
 
 
 def _size(text: str) -> int:

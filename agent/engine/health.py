@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent.containers.runtime import exec_failure
 from agent.engine.records import Record, now
 
 if TYPE_CHECKING:
@@ -94,8 +96,15 @@ def listening(pid: int) -> set[int]:
 
 async def run(engine: Engine, record: Record, command: list[str], timeout_s: float) -> tuple[int, str]:
     """Exit status and output of *command* inside the container; -1 where it took too long."""
+    complaints = os.memfd_create("complaints")
     try:
-        code, output = await engine.runtime.output_of(record.id, engine.bundle(record), command, timeout_s)
+        code, output = await engine.runtime.output_of(
+            record.id, engine.bundle(record), command, timeout_s, complaints=complaints
+        )
+        if code and (said := os.pread(complaints, OUTPUT_LIMIT, 0)):
+            return -1, exec_failure(said.decode(errors="replace"))[:OUTPUT_LIMIT]
     except TimeoutError:
-        return -1, f"the check took longer than {timeout_s:g} s"
+        return -1, f"Health check exceeded timeout ({timeout_s:g}s)"
+    finally:
+        os.close(complaints)
     return code, output[:OUTPUT_LIMIT].decode(errors="replace")

@@ -168,7 +168,10 @@ class Networks:
         if network.name in self.all:
             raise ConflictError(f"network with name {network.name} already exists")
         if network.driver not in self.drivers:
-            raise BadRequestError(f"network {network.name}: driver {network.driver!r} is not known on this node")
+            raise NotFoundError(
+                f'plugin "{network.driver}" not found: network {network.name} can have the drivers '
+                f"{', '.join(sorted(self.drivers))} on this node"
+            )
         subnets = tuple(_validate_subnet(network.name, s) for s in network.subnets)
         for one in subnets:
             for other in (o for n in self.all.values() for o in n.subnets):
@@ -273,10 +276,14 @@ class Networks:
         """Put *record*, running or not, on one network more. Raises AgentError, and it is then where it was."""
         network = self.get(attachment.network)
         if any(e.network == network.name for e in record.endpoints):
-            raise ConflictError(f"container {record.name} is on network {network.name} already")
+            raise ForbiddenError(f"endpoint with name {record.name} already exists in network {network.name}")
         before = record.endpoints
         endpoint = self._endpoint(record, attachment, max((e.order for e in before), default=-1) + 1)
         endpoint.default = not any(e.default for e in before)
+        if record.id in self.attached:
+            for field, spec in (("ipv4", attachment.ipv4), ("ipv6", attachment.ipv6)):
+                if spec and spec in self._used(network.name, field, record.id):
+                    raise ForbiddenError(f"Address already in use: {spec} of network {network.name} is another container's")
         try:
             await self._set_endpoints(record, [*before, endpoint])
         except BaseException:
@@ -287,7 +294,7 @@ class Networks:
         """Take *record* off a network. Raises ConflictError where it is not on it."""
         rest = [e for e in record.endpoints if e.network != network.name]
         if len(rest) == len(record.endpoints):
-            raise ConflictError(f"container {record.name} is not on network {network.name}")
+            raise ConflictError(f"container {record.id} is not connected to network {network.name}")
         if rest and not any(e.default for e in rest):
             rest[0].default = True
         await self._set_endpoints(record, rest)

@@ -36,6 +36,8 @@ ETC_BYTES = 4 << 20
 DOCKER_SOCKETS = ("/var/run/docker.sock", "/run/docker.sock")
 DOCKER_MARK = "/.dockerenv"
 """The file by which programs know that they are in a container of Docker's kind."""
+MOUNT_TABLE = "/etc/mtab"
+"""Where df(1) and others look for mounts."""
 INIT = (
     f"{sys.prefix}/bin/tini-static",
     "/usr/bin/tini-static",
@@ -161,13 +163,12 @@ async def _mounts(
         other = next(
             (r for r in engine.records.values() if r.task and r.stack == record.stack and r.service == name), None
         ) or engine.find(name)
-        inherited = [m for m in other.container.mounts if m.kind != "tmpfs"]
-        for mount in inherited:
-            wanted[mount.target] = mount
+        inherited = {m.target: m for m in other.container.mounts if m.kind != "tmpfs"}
         for target, volume in other.anonymous.items():
-            wanted[target] = Mount(kind="volume", target=target, source=volume)
+            inherited[target] = Mount(kind="volume", target=target, source=volume)
         if access == "ro":
-            wanted = {t: msgspec.structs.replace(m, read_only=True) for t, m in wanted.items()}
+            inherited = {t: msgspec.structs.replace(m, read_only=True) for t, m in inherited.items()}
+        wanted |= inherited
     for mount in c.mounts:
         wanted[mount.target.rstrip("/") or "/"] = mount
     for target in image.volumes or {}:
@@ -260,13 +261,19 @@ def _content(engine: Engine, file: File) -> bytes:
         raise BadRequestError(f"{kind} {file.source} cannot be opened: {error}; `pystack up` again seals it anew") from error
 
 
+def anonymous(engine: Engine, record: Record, target: str) -> str:
+    """The name of the volume without one that *record* has at *target*, made where it is missing."""
+    name = record.anonymous.get(target) or os.urandom(32).hex()
+    record.anonymous[target] = name
+    labels = {"com.docker.compose.project": record.stack} if record.stack else {}
+    engine.volumes.create(name, labels={**labels, "com.docker.volume.anonymous": ""}, anonymous=True)
+    return name
+
+
 async def _volume(engine: Engine, record: Record, mount: Mount, rootfs: Path) -> Path:
     name = mount.source
     if not name:
-        name = record.anonymous.get(mount.target) or os.urandom(32).hex()
-        record.anonymous[mount.target] = name
-        labels = {"com.docker.compose.project": record.stack} if record.stack else {}
-        engine.volumes.create(name, labels={**labels, "com.docker.volume.anonymous": ""}, anonymous=True)
+        name = anonymous(engine, record, mount.target)
     else:
         declared = engine.manifest_volumes.get(name)
         if declared and declared.external and name not in engine.volumes.all:
@@ -372,6 +379,7 @@ async def write_bundle(engine: Engine, record: Record, config: Config, rootfs: P
     system_files = {t: p for t, p in system_files.items() if t not in taken}
     for target in (DOCKER_MARK, *system_files):
         files.make_in_root(rootfs, target, directory=False)
+    files.link_in_root(rootfs, MOUNT_TABLE, "/proc/mounts")
     identity = users.resolve(rootfs, c.user or image.user, c.group_add)
     working_dir = c.working_dir or image.working_dir or "/"
     if not working_dir.startswith("/") or working_dir.startswith("/proc/"):
@@ -386,6 +394,8 @@ async def write_bundle(engine: Engine, record: Record, config: Config, rootfs: P
         mounts.append((Mount(kind="bind", target="/sbin/pystack-init", read_only=True), program))
         args = ["/sbin/pystack-init", "--", *args]
     environment = linked(engine, record) | dict(pair.partition("=")[::2] for pair in image.env or ())
+    for gone in c.environment_dropped:
+        environment.pop(gone, None)
     environment.update(dict(c.environment))
     parts = bundle.Parts(
         id=record.id,

@@ -30,6 +30,8 @@ async def recover(engine: Engine) -> None:
             await asyncio.to_thread(files.remove_tree, path)
         else:
             engine.records[record.id] = record
+            with contextlib.suppress(AgentError):  # its runtime may be none of the settings' any more
+                engine.runtime.assign(record.id, record.container.runtime)
     for path in list(engine.paths.bundles.iterdir()):
         if path.name not in engine.records:
             for point in mounts.below(path):

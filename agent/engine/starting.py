@@ -30,6 +30,7 @@ async def start(engine: Engine, record: Record) -> None:
     where it raises."""
     engine.runtime.anticipate()
     c = record.container
+    engine.runtime.assign(record.id, c.runtime)
     networked = c.network_mode != "host" and not prepare.shares_network(record)
     if networked:
         engine.networks.reserve(record)

@@ -205,23 +205,37 @@ def _commit(store: ImageStore, config: bytes, layers: Sequence[types.Descriptor]
 
 
 async def import_rootfs(
-    store: ImageStore, source: AsyncIterator[bytes], reference: Reference, changes: types.RunConfig | None = None
+    store: ImageStore,
+    source: AsyncIterator[bytes],
+    reference: Reference,
+    changes: types.RunConfig | None = None,
+    comment: str = "",
 ) -> Image:
-    """Make a one-layer image of a root file system's tar stream (plain, gzip or zstd)."""
-    reply = await store.unpack(source, digest="", diff_id="")
+    """Make a one-layer image of a root file system's tar stream (plain, gzip or zstd); of nothing at all, an empty one."""
+    reply = await store.unpack(_or_empty(source), digest="", diff_id="")
     size = store.blob(str(reply["digest"])).stat().st_size
     config = {
         "architecture": architecture(),
         "os": "linux",
-        "created": datetime.datetime.now(datetime.UTC).isoformat(),
+        "created": (made := datetime.datetime.now(datetime.UTC).isoformat()),
         "config": msgspec.to_builtins(changes or types.RunConfig()),
         "rootfs": {"type": "layers", "diff_ids": [reply["diff_id"]]},
-        "history": [{"created_by": "pystack image import"}],
+        "history": [{"created": made, "comment": comment}],
     }
     layer = types.Descriptor(types.OCI_LAYER, str(reply["digest"]), size)
     digest = _commit(store, json.dumps(config).encode(), [layer])
     store.tag(reference, digest)
     return store.image(digest)
+
+
+async def _or_empty(source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """*source*, or a tar without entries where it has not a byte."""
+    there = False
+    async for data in source:
+        there = there or bool(data)
+        yield data
+    if not there:
+        yield b"\0" * 1024
 
 
 async def commit(
@@ -234,8 +248,8 @@ async def commit(
     author: str = "",
     comment: str = "",
 ) -> Image:
-    """An image of *base* and one more *layer*, run as *container* is where *changes* say nothing else. Raises ImageError where
-    that is one layer too many."""
+    """An image of *base* and one more *layer*, run as *container* is where *changes* say nothing else; an entrypoint of theirs
+    drops the command that was meant for another. Raises ImageError where that is one layer too many."""
     mountable("of this commit", [*base.layers, "one more"])
     reply = await store.unpack(layer, digest="", diff_id="")
     size = store.blob(str(reply["digest"])).stat().st_size
@@ -251,14 +265,23 @@ async def commit(
     }
     given = {k: v for k, v in msgspec.to_builtins(changes or types.RunConfig()).items() if v}
     merged = {**config, **{k: v for k, v in own.items() if v}, **given}
-    pairs = (*(config.get("Env") or ()), *(own["Env"] or ()), *given.get("Env", ()))
+    if "Entrypoint" in given and "Cmd" not in given:
+        merged.pop("Cmd", None)
+    kept = [pair for pair in config.get("Env") or () if pair.partition("=")[0] not in container.environment_dropped]
+    pairs = (*kept, *(own["Env"] or ()), *given.get("Env", ()))
     merged["Env"] = list({pair.partition("=")[0]: pair for pair in pairs}.values())
+    program = container.entrypoint if container.entrypoint is not None else config.get("Entrypoint") or ()
+    inherited = () if container.entrypoint is not None else config.get("Cmd") or ()
+    words = [*program, *(container.command if container.command is not None else inherited)]
     document |= {
         "config": merged,
         "created": now,
         "author": author,
         "rootfs": {"type": "layers", "diff_ids": [*document["rootfs"]["diff_ids"], reply["diff_id"]]},
-        "history": [*document.get("history", ()), {"created": now, "created_by": "pystack commit", "comment": comment}],
+        "history": [
+            *document.get("history", ()),
+            {"created": now, "created_by": " ".join(words), "comment": comment, **({"author": author} if author else {})},
+        ],
     }
     layers = [*store.manifest(base.digest).layers, types.Descriptor(types.OCI_LAYER, str(reply["digest"]), size)]
     return store.image(_commit(store, json.dumps(document).encode(), layers))
@@ -272,8 +295,13 @@ async def save(store: ImageStore, names: Sequence[str]) -> AsyncIterator[bytes]:
         image = store.find(name)
         manifest = store.manifest(image.digest)
         size = store.blob(image.digest).stat().st_size
-        tags = [parse(name).familiar] if not name.startswith("sha256:") and ":" in parse(name).familiar else []
-        annotations = {"io.containerd.image.name": parse(name).name, "org.opencontainers.image.ref.name": name}
+        named = not name.startswith("sha256:")
+        tags = [parse(name).familiar] if named and ":" in parse(name).familiar else None
+        annotations = (
+            {"io.containerd.image.name": parse(name).name, "org.opencontainers.image.ref.name": parse(name).tag}
+            if named
+            else {}
+        )
         entries.append(types.Descriptor(manifest.media_type, image.digest, size, annotations=annotations))
         used = [manifest.config.digest, *(layer.digest for layer in manifest.layers)]
         docker.append(

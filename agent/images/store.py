@@ -243,7 +243,7 @@ class ImageStore:
         reference = parse(text)
         digest = reference.digest or self.names.get(reference.name, "")
         if not digest or digest not in self.names.values():
-            raise ImageNotFoundError(f"No such image: {text}")
+            raise ImageNotFoundError(f"No such image: {text if reference.digest else reference.familiar}")
         return self.image(digest)
 
     def everything(self) -> tuple[Image, ...]:

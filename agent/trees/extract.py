@@ -62,6 +62,10 @@ class Policy(NamedTuple):
     """The bits of a mode that are kept."""
     keep_directories: bool = False
     """On: a directory that is there is not replaced by something else."""
+    owner: tuple[int, int] | None = None
+    """Whose everything becomes, (user, group), whatever the archive says."""
+    keep_others: bool = False
+    """On: what is there and is no directory is not replaced by one."""
 
 
 class ExtractedTree:
@@ -207,6 +211,8 @@ class _Extraction:
         if self.policy.whiteouts and base.startswith(_WHITEOUT):
             self._whiteout(path, base)
             return
+        if self.policy.owner:
+            entry.uid, entry.gid = self.policy.owner
         if not (0 <= entry.uid <= _MAX_OWNER and 0 <= entry.gid <= _MAX_OWNER):
             raise self._wrong(entry, "has an owner out of range")
         if entry.isdir():
@@ -254,7 +260,9 @@ class _Extraction:
             pass
         except (IsADirectoryError, PermissionError):  # POSIX names the second for a directory
             if self.policy.keep_directories:
-                raise TreeError(f"the {self.policy.what}'s entry {quoted(self.entry)} would replace a directory") from None
+                raise TreeError(
+                    f"the {self.policy.what}'s entry {quoted(self.entry)} cannot overwrite a directory with a non-directory"
+                ) from None
             directory = True
             removal.remove(parent, base)
             self.tree.forget_parents()
@@ -292,6 +300,11 @@ class _Extraction:
                 os.mkdir(base, 0o700, dir_fd=parent)
             except FileExistsError:
                 if not stat.S_ISDIR(os.stat(base, dir_fd=parent, follow_symlinks=False).st_mode):
+                    if self.policy.keep_others:
+                        raise TreeError(
+                            f"the {self.policy.what}'s entry {quoted(self.entry)} cannot overwrite a "
+                            "non-directory with a directory"
+                        ) from None
                     parent, base = self._room(path)
                     os.mkdir(base, 0o700, dir_fd=parent)
         # owner and mode at once, time in the end; both by descriptor

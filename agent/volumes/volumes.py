@@ -100,7 +100,7 @@ class Volumes:
 
     def get(self, name: str) -> VolumeRecord:
         if name not in self.all:
-            raise NotFoundError(f"no such volume: {name}")
+            raise NotFoundError(f"get {name}: no such volume")
         return self.all[name]
 
     async def mount(self, name: str, home: VolumeHost | None) -> None:
@@ -186,7 +186,7 @@ class Volumes:
         """Delete a volume and its data. Raises ConflictError while a container uses it."""
         self.get(name)
         if users:
-            raise ConflictError(f"volume {name} is in use by {', '.join(users)}: remove that first")
+            raise ConflictError(f"remove {name}: volume is in use - [{', '.join(users)}]: remove that first")
         if mounts.below(self.root / name):
             mounts.unmount(self.data(name))
             if mounts.below(self.root / name):  # what others serve is not ours to delete

@@ -62,14 +62,14 @@ def dial(host: str) -> socket.socket:
     raise UnreachableError(f"{host}: {'; '.join(lines[-2:]) or 'ssh ended at once'}")
 
 
-def dial_stdio(path: str) -> None:
-    """Be the other end: standard input and output are the connection to the socket at *path*."""
+def dial_stdio(path: str, hello: bytes = b"\0") -> None:
+    """Be the other end: standard input and output are the connection to the socket at *path*, once *hello* is said."""
     server = socket.socket(socket.AF_UNIX)
     try:
         server.connect(path)
     except OSError as error:
         raise UnreachableError(f"no pystack server answers at {path}: {error.strerror}") from None
-    os.write(1, b"\0")
+    os.write(1, hello)
 
     def inward() -> None:
         while data := os.read(0, 1 << 16):

@@ -25,7 +25,8 @@ def info() -> None:
 
 
 @system.command("dial-stdio", hidden=True)
-def dial_stdio() -> None:
+@click.option("--docker", is_flag=True, help="To the node's Docker socket: the far end of DOCKER_HOST=ssh://…")
+def dial_stdio(docker: bool) -> None:
     """Connect standard input and output to the server: the far end of PYSTACK_HOST=ssh://…"""
     import os
 
@@ -33,6 +34,10 @@ def dial_stdio() -> None:
     from orchestrator.cli.remote import dial_stdio as pump
     from orchestrator.cli.starting import start_server
 
+    if docker:
+        own = os.environ.get("PYSTACK_DOCKER_SOCKET", "")
+        pump(own or os.path.join(os.path.dirname(control_socket()), "docker.sock"), hello=b"")
+        return
     path = control_socket()
     if path.startswith(REMOTE):
         raise UnreachableError("PYSTACK_HOST of that host leads on to another one: name that one yourself")

@@ -86,7 +86,7 @@ class Dispatcher:
             and statuses.nodes.get(name) == task.node
             and not _addresses(task) & taken
         }
-        return [_as_guest(t) for t in self._leaving.values()]
+        return [_as_oneoff(t) for t in self._leaving.values()]
 
     async def write_tasks(self, tasks: Sequence[Task]) -> None:
         """Write *tasks* and deliver them."""
@@ -208,7 +208,7 @@ def _addresses(task: Task) -> set[tuple[str, str]]:
     return {(a.network, address) for a in task.container.attachments for address in (a.ipv4, a.ipv6) if address}
 
 
-def _as_guest(task: Task) -> Task:
+def _as_oneoff(task: Task) -> Task:
     """*task* with its addresses, and without the names that others have too."""
     attachments = tuple(msgspec.structs.replace(a, aliases=()) for a in task.container.attachments)
     container = msgspec.structs.replace(task.container, attachments=attachments, hostname="")

@@ -18,7 +18,7 @@ import msgspec
 from aiohttp import web
 
 from agent.contract.sealing import make_key
-from agent.daemon import Agent, bind, prepared, run, stop_event
+from agent.daemon import BACKLOG, Agent, bind, prepared, run, stop_event
 from agent.errors import AgentError
 from agent.paths import Paths
 from orchestrator.errors import PystackError
@@ -177,7 +177,7 @@ async def _lead(
 async def _listen(paths: Paths, app: web.Application) -> web.AppRunner:
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
     await runner.setup()
-    await web.SockSite(runner, bind(paths.control_socket)).start()
+    await web.SockSite(runner, bind(paths.control_socket), backlog=BACKLOG).start()
     return runner
 
 

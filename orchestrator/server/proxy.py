@@ -17,12 +17,12 @@ CHUNK = 1 << 16
 """Bytes."""
 
 
-async def forward(request: web.Request, courier: AgentClient, path: str) -> web.StreamResponse:
-    """Send *request* on to the agent of *courier* as *path*, and its answer back, for as long as the agent lives."""
+async def forward(request: web.Request, client: AgentClient, path: str) -> web.StreamResponse:
+    """Send *request* on to the agent of *client* as *path*, and its answer back, for as long as the agent lives."""
     answering = asyncio.Event()
     try:
-        async with courier.alive():
-            reader, writer = await asyncio.open_unix_connection(courier.socket, limit=1 << 18)
+        async with client.alive():
+            reader, writer = await asyncio.open_unix_connection(client.socket, limit=1 << 18)
             return await _forward(request, path, reader, writer, answering)
     except (OSError, UnreachableError) as error:
         if answering.is_set():

@@ -230,8 +230,8 @@ class Rollout:
         def up() -> str | None:
             status = self.statuses.by_task.get(task.name)
             found = self.control.unreachable_reason(task) or verdict(task, status, now=time.time(), want="up")
-            deaf = found == "" and status and not status.listens and abs(time.time() - _epoch(status.started)) < LISTEN_S
-            return None if deaf else found
+            not_listening = found == "" and status and not status.listens and abs(time.time() - _epoch(status.started)) < LISTEN_S
+            return None if not_listening else found
 
         def down() -> str | None:
             status = self.statuses.by_task.get(task.name)

@@ -1,4 +1,4 @@
-"""`ports:` and `expose:` of a service. Source: Compose Specification, 05-services.md, "ports"."""
+"""`ports:` and `expose:` of a service. Source: Compose Specification, 05-services.md, "ports", "expose"."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from orchestrator.stackfile.marked_document import Path_
 from orchestrator.stackfile.model import PortRange
 from orchestrator.stackfile.port_text import PortText, read_ports, span
 
-_EXPOSED = re.compile(r"\d+(?:-\d+)?(?:/(?:tcp|udp|sctp))?", re.IGNORECASE)
+_EXPOSED = re.compile(r"(?P<span>\d+(?:-\d+)?)(?:/(?P<proto>tcp|udp|sctp))?", re.IGNORECASE)
 
 
 def ports(draft: ServiceContext, value: Any, path: Path_) -> Fields:
@@ -53,12 +53,17 @@ def _published(one: PortText, mode: Literal["ingress", "host"]) -> Port | PortRa
 
 
 def expose(draft: ServiceContext, value: Any, path: Path_) -> Fields:
-    """Nothing depends on it; what is no port is a slip all the same."""
+    """Ports that a service says it listens on, `8000`, `53/udp` or `3000-3010`, for proxies that look for them."""
+    out: list[str] = []
     for number, item in enumerate(draft.reading.sequence(value, path)):
         text = scalar(item)
         try:
-            if not _EXPOSED.fullmatch(text) or not all(0 < p < 65536 for p in span(text.partition("/")[0])):
+            match = _EXPOSED.fullmatch(text)
+            found = span(match["span"]) if match else []
+            if not match or not found or not all(0 < port < 65536 for port in found):
                 raise ValueError(f"{text!r} is no port")
         except ValueError as error:
             draft.problem((*path, number), str(error).partition("\n")[0], "write 8000, 8000-8010 or 8000/udp")
-    return {}
+            continue
+        out += [f"{port}/{(match['proto'] or 'tcp').lower()}" for port in found]
+    return {"expose": tuple(dict.fromkeys(out))}

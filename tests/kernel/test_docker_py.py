@@ -178,7 +178,7 @@ def test_networks_are_joined_and_left_while_a_container_runs(client: docker.Dock
         assert b.exec_run("ip address show eth1").exit_code == 0
         second.reload()
         assert {c.name for c in second.containers} == {"aa", "bb"}
-        with pytest.raises(docker.errors.APIError, match="is on network second already"):
+        with pytest.raises(docker.errors.APIError, match="already exists in network second"):
             second.connect(a)
         b.restart(timeout=0)  # what it was put on it stays on
         assert a.exec_run("ping -c 1 bee").exit_code == 0

@@ -209,7 +209,6 @@ ELSEWHERE = {
     "volumes": "the whole",
     "configs": "the whole",
     "secrets": "the whole",
-    f"{S}expose": "nothing on Linux depends on it",
     f"{S}ports[].name": "for people",
     f"{S}ports[].app_protocol": "for people",
     f"{N}attachable": "every network is",

@@ -218,9 +218,17 @@ def test_a_directory_is_kept_where_that_is_asked_for(root: Path) -> None:
     (root / "d").mkdir()
     (root / "d/precious").write_text("kept")
     policy = Policy(owners=False, keep_directories=True)
-    with pytest.raises(TreeError, match="entry d would replace a directory"):
+    with pytest.raises(TreeError, match="entry d cannot overwrite a directory with a non-directory"):
         unpacked(header("d", size=1) + padded(b"x"), root, policy)
     assert (root / "d/precious").read_text() == "kept"
+
+
+def test_a_file_is_kept_where_that_is_asked_for(root: Path) -> None:
+    (root / "f").write_text("kept")
+    policy = Policy(owners=False, keep_others=True)
+    with pytest.raises(TreeError, match="entry f cannot overwrite a non-directory with a directory"):
+        unpacked(header("f", type=tarfile.DIRTYPE, size=0), root, policy)
+    assert (root / "f").read_text() == "kept"
 
 
 def test_modes_are_those_that_may_be(root: Path) -> None:
