@@ -15,15 +15,20 @@ from pathlib import Path
 from aiohttp import web
 
 from agent import memory, rootless, settings
-from agent.api import app
+from agent.api import app, doors
 from agent.engine.converge import Converger
 from agent.engine.engine import Engine
 from agent.errors import AgentError
 from agent.images import garbage
-from agent.mailbox import Mailbox
+from agent.manifest_watcher import EtcdManifestWatcher
 from agent.paths import Paths, locate
-from agent.processes import heed_signals
+from agent.processes import reset_ignored_signals
 from agent.rootless.namespaces import enter, leave
+from agent.settings import Door
+from agent.tunnel import Listener
+
+BACKLOG = 4096
+"""Clients that wait to be taken in; a connection beyond that is refused at once. Source: unix(7); listen(2)."""
 
 
 class Agent:
@@ -34,39 +39,60 @@ class Agent:
         self._lock = _only_one(paths.root)
         self.engine = Engine(paths, settings.load(paths))
         self.converger = Converger(self.engine)
-        self.mailbox = Mailbox(paths.root, self.converger.apply)
+        self.manifest_watcher = EtcdManifestWatcher(paths.root, self.converger.apply)
         self._chores: list[asyncio.Task[None]] = []
-        self._runner: web.AppRunner | None = None
+        self._runners: list[web.AppRunner] = []
+        self._listeners: list[Listener] = []
+        self._sockets: list[Path] = []
 
     async def start(self) -> None:
         """Recover what was there, then listen on the Docker socket."""
         logging.getLogger("aiohttp.server").addFilter(app.OneLine())
         await self.converger.recover()
-        self._runner = web.AppRunner(
-            app.make(self.converger, self.mailbox), access_log=None, handler_cancellation=True)
-        await self._runner.setup()
-        await web.SockSite(self._runner, bind(self.paths.docker_socket)).start()
-        self.mailbox.start()
+        await self._listen()
+        self.manifest_watcher.start()
         rule = self.engine.settings.image_gc
         if rule.age or rule.disk:
             self._chores.append(asyncio.create_task(garbage.watch(self.engine.images, rule), name="garbage"))
-        self._chores.append(asyncio.create_task(memory.give_back(), name="memory"))
+        self._chores.append(asyncio.create_task(memory.trim_heap_periodically(), name="memory"))
 
-    def answer_in(self, application: web.Application, prefix: str) -> None:
+    async def _listen(self) -> None:
+        """Raises BadRequestError where somebody who is to have a door cannot."""
+        payload = self.engine.settings.docker
+        applications = [
+            (app.make(self.converger, self.manifest_watcher), Door(path=str(self.paths.docker_socket), group=payload.group)),
+            *((app.make_door(self.converger, door), door) for door in payload.doors),
+        ]
+        for application, door in applications:
+            runner = web.AppRunner(application, access_log=None, handler_cancellation=True)
+            self._runners.append(runner)
+            await runner.setup()
+            path = Path(door.path) if door.path else self.paths.run / f"door{len(self._runners)}.sock"
+            sock = bind(path)
+            self._sockets.append(path)
+            doors.opened_to(path, door.group)
+            await web.SockSite(runner, sock, backlog=BACKLOG).start()
+            if door.listen:
+                self._listeners.append(doors.listen(door, path))
+
+    def mount_into(self, application: web.Application, prefix: str) -> None:
         """Have another application of this process answer for the node too, below *prefix*."""
-        app.answer_in(application, prefix, self.converger, self.mailbox)
+        app.mount_into(application, prefix, self.converger, self.manifest_watcher)
 
     async def stop(self) -> None:
         """Stop serving. Containers run on, unless the host itself goes down: then each is asked to end, and given its time."""
-        await self.mailbox.stop()
+        await self.manifest_watcher.stop()
         for chore in self._chores:
             chore.cancel()
-        if self._runner:
-            await self._runner.cleanup()
+        for listener in self._listeners:
+            listener.close()
+        for runner in self._runners:
+            await runner.cleanup()
         await self.converger.close()
         if await _host_goes_down():
             await self.engine.shut_down()
-        self.paths.docker_socket.unlink(missing_ok=True)
+        for path in self._sockets:
+            path.unlink(missing_ok=True)
         os.close(self._lock)
         if rootless.inside() and not any(r.running for r in self.engine.records.values()):
             leave(self.paths.run)
@@ -80,7 +106,8 @@ async def _host_goes_down() -> bool:
         asked = await asyncio.create_subprocess_exec(
             "systemctl", "is-system-running", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
         )
-        said, _ = await asyncio.wait_for(asked.communicate(), 10)
+        async with asyncio.timeout(10):
+            said, _ = await asked.communicate()
     except (OSError, TimeoutError):
         return False
     return said.strip() == b"stopping"
@@ -132,8 +159,8 @@ def run(serve: Callable[[], Coroutine[None, None, None]], name: str, refusal: ty
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     os.environ.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-    heed_signals()
-    memory.frugal()
+    reset_ignored_signals()
+    memory.limit_malloc_arenas()
     try:
         enter(locate().run)  # before there is a second thread
         uvloop.run(serve())

@@ -17,7 +17,7 @@ def _wake(waiter: asyncio.Future[None]) -> None:
         waiter.set_result(None)
 
 
-async def readable(fd: int) -> None:
+async def wait_readable(fd: int) -> None:
     """Return when *fd* can be read (or is at its end)."""
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
@@ -35,7 +35,7 @@ async def read(fd: int, limit: int) -> bytes:
         try:
             return os.read(fd, limit)
         except BlockingIOError:
-            await readable(fd)
+            await wait_readable(fd)
         except OSError:
             return b""
 

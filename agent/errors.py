@@ -56,6 +56,12 @@ class NoSwarmError(AgentError):
     status = 503
 
 
+class NotImplementedHereError(AgentError):
+    """What this kind of container, or of node, does not do."""
+
+    status = 501
+
+
 class RuntimeFailureError(AgentError):
     """The OCI runtime refused a container."""
 
@@ -80,7 +86,7 @@ def of_worker(reply: Mapping[str, Any], kind: type[AgentError] | None = None, be
     return made(f"{before}{reply['error']}", reply.get("trace", ()))
 
 
-def told(error: BaseException) -> str:
+def user_message(error: BaseException) -> str:
     """What a user is told of *error*; of a fault of ours its kind too."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         at = f" ({error.filename})" if error.filename else ""
@@ -99,7 +105,7 @@ def shown(text: str, longest: int = LONGEST) -> str:
     return "".join(c if (c.isprintable() and not 0xD800 <= ord(c) < 0xE000) or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
-async def not_twice(request: web.Request, response: web.StreamResponse) -> None:
+async def abort_if_response_started(request: web.Request, response: web.StreamResponse) -> None:
     """For `on_response_prepare` of an aiohttp application: an answer that has begun cannot become an error, and the connection
     ends, which is one for whoever reads. Raises ConnectionResetError."""
     del response

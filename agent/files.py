@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from pathlib import Path
@@ -65,6 +66,14 @@ def make_in_root(root: Path, path: str, *, directory: bool) -> None:
                 raise
             shown = path if len(path) <= 120 else f"{path[:100]}…"
             raise BadRequestError(f"{shown} cannot be made in the container: {error.strerror}") from error
+
+
+def link_in_root(root: Path, path: str, target: str) -> None:
+    """Make *path*, whose directory is there, a symbolic link to *target* inside *root*, where nothing is at it."""
+    with Tree.at(root) as tree:
+        parent, name = tree.parent(path)
+        with contextlib.suppress(FileExistsError):
+            os.symlink(target, name, dir_fd=parent)
 
 
 def used(path: Path) -> int:

@@ -14,7 +14,7 @@ M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
 LARGE = 1 << 16
 
 
-def frugal() -> None:
+def limit_malloc_arenas() -> None:
     """Call before there is a second thread. Garbage is collected as often as by the interpreter itself, whatever the command
     that led here has set, which thought to end soon. All threads have one heap, of which Python lets one allocate at a time
     anyway, and what is large lies apart, so that it leaves no hole. Source: mallopt(3), which other C libraries lack."""
@@ -24,7 +24,7 @@ def frugal() -> None:
         option(M_MMAP_THRESHOLD, LARGE)
 
 
-async def give_back() -> None:
+async def trim_heap_periodically() -> None:
     """Until cancelled. One call takes 0.3 ms. Source: malloc_trim(3), which other C libraries lack."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     while trim:

@@ -14,7 +14,7 @@ from typing import Any
 from agent import descriptors
 
 
-class Child:
+class ChildProcess:
     """A program that runs. *streams* and the rest are those of `subprocess.Popen`; there are no pipes to it but the caller's.
 
     Raises OSError where it cannot be executed."""
@@ -33,7 +33,7 @@ class Child:
         while (code := self._process.poll()) is None:
             fd = os.pidfd_open(self.pid)  # it is not reaped yet, so the number is still its own
             try:
-                await descriptors.readable(fd)
+                await descriptors.wait_readable(fd)
             finally:
                 os.close(fd)
         return code
@@ -46,7 +46,7 @@ class Child:
         self.send_signal(signal.SIGKILL)
 
 
-def heed_signals() -> None:
+def reset_ignored_signals() -> None:
     """What this process was told to ignore, as by nohup(1), its children shall not ignore for that: an ignored signal stays so
     over execve(2), and a handler, of which this installs one that does nothing, does not."""
     for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:  # those are restored by Popen

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import msgspec
 
-from agent.manifest import Task, digest
+from agent.contract.container import digest
+from agent.contract.task import Task
 
 
-class Seen(msgspec.Struct, frozen=True, kw_only=True):
+class ObservedContainer(msgspec.Struct, frozen=True, kw_only=True):
     """A container as reconciliation needs to know it. *image_present*: the wanted image is complete on the node."""
 
     id: str
@@ -55,12 +56,12 @@ class Remove(msgspec.Struct, frozen=True, tag=True):
 Action = Prepare | Create | Start | Stop | Restart | Remove
 
 
-def next_action(task: Task | None, seen: Seen | None, *, image_present: bool) -> Action | None:
+def next_action(task: Task | None, seen: ObservedContainer | None, *, image_present: bool) -> Action | None:
     """The one next step towards *task*, None where nothing is to be done."""
     if task is None:
         return Remove(seen.id, replaced=False) if seen else None
     same = seen is not None and seen.digest == digest(task.container)
-    if task.desired == "hold":
+    if task.desired == "waiting":
         return None if image_present else Prepare(task.container.image)
     if task.desired == "stopped":
         up = seen is not None and seen.state in ("running", "paused", "restarting", "starting")

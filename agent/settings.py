@@ -15,7 +15,7 @@ from agent.errors import BadRequestError
 from agent.paths import Paths
 
 
-class Registry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """*mirrors* are asked first, in order: URLs such as http://10.0.0.5:5000. *insecure* allows plain HTTP and any
     certificate."""
 
@@ -41,7 +41,7 @@ class ImageGc(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             raise ValueError(f"image_gc.disk {self.disk}: a percentage")
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ImageLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is taken from an image that others made; whatever is larger is refused while it is read, not after it."""
 
     layers: int = 500
@@ -66,11 +66,47 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 raise ValueError(f"limits.{name} {value}: a number above 0")
 
 
+class Door(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One more way to the Engine API: a socket at *path* for its owner and *group*, or *listen* (`tcp://0.0.0.0:2376`) for
+    whoever has a certificate of *ca*; *cert* and *key* are the node's. *access* read answers nothing that changes anything;
+    with *project* nothing but what is that Compose project's, or stack's, is there."""
+
+    path: str = ""
+    group: str = ""
+    listen: str = ""
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+    access: Literal["all", "read"] = "all"
+    project: str = ""
+
+    def __post_init__(self) -> None:
+        if bool(self.path) == bool(self.listen):
+            raise ValueError("docker.doors: each has either a path or an address to listen at")
+        if self.path and not self.path.startswith("/"):
+            raise ValueError(f"docker.doors.path {self.path!r}: a whole path")
+        if self.listen:
+            if not re.fullmatch(r"tcp://(\[[0-9a-fA-F:]+\]|[^:/\[\]]+):[0-9]{1,5}", self.listen):
+                raise ValueError(f"docker.doors.listen {self.listen!r}: it is written like tcp://0.0.0.0:2376")
+            if not (self.ca and self.cert and self.key) or self.group:
+                raise ValueError(f"docker.doors.listen {self.listen}: it needs ca, cert and key, and has no group")
+
+
+class Docker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who may use the node's Docker socket beside its owner: *group*, "" for the owner's; and *doors*, more ways to it."""
+
+    group: str = ""
+    doors: tuple[Door, ...] = ()
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    registries: dict[str, Registry] = {}
+    registries: dict[str, RegistrySettings] = {}
     address_pools: tuple[str, ...] = ("172.16.0.0/12", "192.168.0.0/16")
     runtime: Literal["auto", "runc", "crun"] = "auto"
     """auto: crun where it is installed and works, else runc."""
+    runtimes: dict[str, tuple[str, ...]] = {}
+    """Runtimes that containers can ask for beside runc and crun: by name, the program's path, and arguments before its
+    command."""
     labels: dict[str, str] = {}
     """The engine's own labels, for `engine.labels.…` in placement constraints."""
     log_max_size: str = ""
@@ -80,9 +116,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     it, and `--repair` puts it right."""
     docker_config: str = ""
     """Folder of Docker's config.json with the registry credentials; DOCKER_CONFIG or ~/.docker where it is not said."""
+    docker: Docker = Docker()
     userns: Literal["host", "auto"] = "host"
     """The user namespace of containers that name none: the node's, or one each of their own."""
-    limits: Limits = Limits()
+    limits: ImageLimits = ImageLimits()
     open_to_containers: tuple[str, ...] = ()
     """Ports of nodes (`9100/tcp`) that containers of this one reach, here and on the other nodes; nothing else is open to them
     but what is published."""
@@ -90,6 +127,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How long a node may be silent before its tasks go to others, as far as they can; `never` leaves them to somebody."""
 
     def __post_init__(self) -> None:
+        for name, words in self.runtimes.items():
+            if name in ("runc", "crun") or not words or not words[0].startswith("/"):
+                raise ValueError(f"runtimes.{name}: a list of the program's whole path and of arguments; not of runc or crun")
         for word in self.open_to_containers:
             found = re.fullmatch(r"(\d{1,5})/(tcp|udp|sctp)", word)
             if not found or not 0 < int(found[1]) < 65536:

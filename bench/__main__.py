@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench import rows
 
-IN_ONE_LAB = ("up", "layers", "unpack", "loading", "building", "idle", "host")
+IN_ONE_LAB = ("up", "layers", "unpack", "loading", "building", "idle", "host", "cli")
 """One after the other on the same node: `idle` is measured after heavy use."""
 ALONE = ("overlay", "placement", "netplane", "lan", "store", "gitops", "fleet")
 
@@ -50,9 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with contextlib.ExitStack() as stack:
         together = [n for n in IN_ONE_LAB if n in names]
         if together:
-            from bench.bed import bed
+            from bench.environment import environment
 
-            made = stack.enter_context(bed())
+            made = stack.enter_context(environment())
         for name in together:
             run(name, made)
     for name in (n for n in ALONE if n in names):

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import msgspec
 
+from agent.contract.container import Attachment, Container
+from agent.contract.manifest import Manifest
+from agent.contract.network import Network, Subnet
 from agent.engine.networks import Networks
 from agent.engine.records import Record
-from agent.manifest import Attachment, Container, Manifest, Network, Subnet
 from agent.paths import Paths
 from agent.settings import Settings
 
@@ -26,7 +28,7 @@ async def main(root: Path) -> None:
     paths = Paths(root=root, run=root / "run", tag="bead")
     paths.netns.mkdir(parents=True)
     networks = Networks(paths, Settings())
-    networks.take(Manifest(networks=(Network(name="n", subnets=(Subnet(cidr="172.30.0.0/16"),)),)))
+    networks.set_desired(Manifest(networks=(Network(name="n", subnets=(Subnet(cidr="172.30.0.0/16"),)),)))
     took: list[tuple[float, float]] = []
     records = []
     for number in range(THERE + COUNT):
@@ -40,7 +42,7 @@ async def main(root: Path) -> None:
             took.append((time.process_time() - own, time.perf_counter() - wall))
         records.append(record)
     for record in records:
-        networks.leave(record)
+        networks.release(record)
     await networks.sync()
     own, wall = (statistics.median(t[i] for t in took) * 1e3 for i in (0, 1))
     print(json.dumps({"cpu": own, "wall": wall}))

@@ -8,7 +8,7 @@ import sys
 import uuid
 from pathlib import Path
 
-from bench.bed import Bed
+from bench.environment import Environment
 from bench.rows import Row, row, size
 from tests.images import archive, busybox_rootfs
 
@@ -17,18 +17,20 @@ ROUNDS = size(3, 1)
 CASES = ("cold", "changed", "unchanged")
 
 
-def measure(bed: Bed) -> dict[str, Row]:
+def measure(environment: Environment) -> dict[str, Row]:
     """In turns, each with a cache of its own; nothing where buildah is not installed."""
     if not shutil.which("buildah"):
         print("buildah is not installed (`apt-get install buildah`): no rival")
         return {}
-    work = bed.root / "building"
+    work = environment.root / "building"
     work.mkdir()
     base = archive(work / "busybox.tar", [busybox_rootfs()], name="docker.io/library/busybox:latest")
-    bed.pystack("image", "load", "-i", str(base))
+    environment.pystack("image", "load", "-i", str(base))
     rival = ["buildah", "--root", str(work / "storage"), "--runroot", str(work / "run"), "--storage-driver", "overlay"]
-    bed.on_node(*rival, "pull", "-q", f"oci-archive:{base}")
-    bed.on_node("sh", "-c", f"{' '.join(rival)} tag $({' '.join(rival)} images -q | head -1) docker.io/library/busybox:latest")
+    environment.on_node(*rival, "pull", "-q", f"oci-archive:{base}")
+    environment.on_node(
+        "sh", "-c", f"{' '.join(rival)} tag $({' '.join(rival)} images -q | head -1) docker.io/library/busybox:latest"
+    )
     took: dict[tuple[str, str], list[float]] = {(who, case): [] for who in ("pystack", "buildah") for case in CASES}
     for _ in range(ROUNDS):
         for who in ("pystack", "buildah"):
@@ -36,7 +38,7 @@ def measure(bed: Bed) -> dict[str, Row]:
             for case in CASES:
                 if case == "changed":
                     (folder / "f0").write_text("changed")
-                took[who, case].append(_build(bed, who, folder, rival))
+                took[who, case].append(_build(environment, who, folder, rival))
     middle = {key: statistics.median(times) for key, times in took.items()}
     return {f"build_{case}": row(middle["pystack", case], middle["buildah", case]) for case in CASES}
 
@@ -62,11 +64,11 @@ def _project(folder: Path) -> Path:
     return folder
 
 
-def _build(bed: Bed, who: str, folder: Path, rival: list[str]) -> float:
+def _build(environment: Environment, who: str, folder: Path, rival: list[str]) -> float:
     if who == "pystack":
-        return bed.pystack("-f", str(folder / "stack.yml"), "build")
+        return environment.pystack("-f", str(folder / "stack.yml"), "build")
     isolation = ["--isolation", "oci", "--runtime", "crun", "--network", "host"]
-    return bed.on_node(*rival, "build", "--layers", *isolation, "-q", "-t", f"built:{folder.name}", str(folder))
+    return environment.on_node(*rival, "build", "--layers", *isolation, "-q", "-t", f"built:{folder.name}", str(folder))
 
 
 if __name__ == "__main__":

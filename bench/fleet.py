@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-from bench.bed import LAB, Bed
+from bench.environment import LAB, Environment
 from bench.idle import cpu_of, ours
 from bench.rows import Row, row, size
 from orchestrator.lab import lab as labs
@@ -19,9 +19,9 @@ def measure() -> dict[str, Row]:
     subprocess.run([".venv/bin/pystack", "lab", "up", "--name", LAB, "--nodes", str(NODES)], check=True, capture_output=True)
     took = time.perf_counter() - begin
     try:
-        bed = Bed(labs.LABS / LAB / "n1")
+        environment = Environment(labs.LABS / LAB / "n1")
         time.sleep(SETTLE_S)
-        pids = ours(bed)
+        pids = ours(environment)
         before = sum(cpu_of(pid) for pid in pids)
         time.sleep(SECONDS)
         used = (sum(cpu_of(pid) for pid in pids) - before) / SECONDS * 100

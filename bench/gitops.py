@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench.bed import LAB, Bed, bed
+from bench.environment import LAB, Environment, environment
 from bench.rows import Row, row, size
 from orchestrator.lab import lab as labs
 
@@ -18,14 +18,14 @@ FILE = "services: {{web: {{image: busybox, command: [sleep, '{}'], stop_grace_pe
 
 
 def measure() -> dict[str, Row]:
-    with bed() as made:
+    with environment() as made:
         hooked = _pushes(made, "hooked", "--interval", "1h", "--webhook", "127.0.0.1:9099", hook=True)
         polled = _pushes(made, "polled", "--interval", f"{POLL_S}s")
     # the slowest: a push waits for anything from nothing to the whole interval
     return {"push_webhook": row(max(hooked), GOAL_WEBHOOK_S), "push_poll_10s": row(max(polled), GOAL_POLL_S)}
 
 
-def _pushes(made: Bed, name: str, *options: str, hook: bool = False) -> list[float]:
+def _pushes(made: Environment, name: str, *options: str, hook: bool = False) -> list[float]:
     folder = made.root / name
     bare, copy, secret = folder / "origin.git", folder / "copy", folder / "secret"
     copy.mkdir(parents=True)

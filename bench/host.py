@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench.bed import LAB, Bed, Side, docker
+from bench.environment import LAB, Environment, Namespace, docker
 from bench.rows import Row, row, size
 from orchestrator.lab import lab as labs
 from tests.images import archive, busybox_rootfs, tar_of
@@ -45,21 +45,21 @@ print(count / took, waits[len(waits) * 99 // 100] * 1e3)
 """
 
 
-def measure(bed: Bed) -> dict[str, Row]:
-    with docker(bed) as there:
-        rows = {**_traffic(bed, there), **(_pull(bed) if there else {})}
-    return {**rows, **_attach(bed), **_crowd(bed)}
+def measure(environment: Environment) -> dict[str, Row]:
+    with docker(environment) as there:
+        rows = {**_traffic(environment, there), **(_pull(environment) if there else {})}
+    return {**rows, **_attach(environment), **_crowd(environment)}
 
 
-def _said(bed: Bed, *command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=bed.environment)
+def _said(environment: Environment, *command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment.environment)
     return done.stdout
 
 
 # --- pull -------------------------------------------------------------------------------------------------------
 
 
-def _pull(bed: Bed) -> dict[str, Row]:
+def _pull(environment: Environment) -> dict[str, Row]:
     """200 MB in eight layers, half of it noise and half words, from a registry on the same node."""
     rng = random.Random(1)
     words = [bytes(rng.randrange(97, 123) for _ in range(rng.randrange(3, 9))) for _ in range(5000)]
@@ -70,7 +70,7 @@ def _pull(bed: Bed) -> dict[str, Row]:
         files |= {f"l{number}/noise{n}": rng.randbytes(1 << 20) for n in range(12)}
         files |= {f"l{number}/words{n}": text for n in range(2)}
         layers.append(tar_of(files))
-    home = bed.root / "registry"
+    home = environment.root / "registry"
     home.mkdir()
     config = home / "config.yml"
     config.write_text(
@@ -84,16 +84,16 @@ def _pull(bed: Bed) -> dict[str, Row]:
     )
     try:
         tar = archive(home / "large.tar", layers, name=IMAGE)
-        bed.pystack("image", "load", "-i", str(tar))
-        bed.pystack("image", "push", IMAGE)
+        environment.pystack("image", "load", "-i", str(tar))
+        environment.pystack("image", "push", IMAGE)
         tar.unlink()
-        bed.pystack("image", "rm", IMAGE)
+        environment.pystack("image", "rm", IMAGE)
         ours, theirs = [], []
         for _ in range(3):
-            ours.append(bed.pystack("image", "pull", IMAGE))
-            bed.pystack("image", "rm", IMAGE)
-            theirs.append(bed.docker("/usr/bin/docker", "pull", IMAGE))
-            bed.docker("/usr/bin/docker", "rmi", IMAGE)
+            ours.append(environment.pystack("image", "pull", IMAGE))
+            environment.pystack("image", "rm", IMAGE)
+            theirs.append(environment.docker("/usr/bin/docker", "pull", IMAGE))
+            environment.docker("/usr/bin/docker", "rmi", IMAGE)
     finally:
         server.kill()
         server.wait()
@@ -109,9 +109,9 @@ def _bits(*client: str) -> float:
     return float(json.loads(done.stdout)["end"]["sum_received"]["bits_per_second"]) / 1e9
 
 
-def _traffic(bed: Bed, rival: bool) -> dict[str, Row]:
+def _traffic(environment: Environment, rival: bool) -> dict[str, Row]:
     """iperf3 from another machine to a published port, and from container to container; questions of one for the other."""
-    folder = bed.root / "traffic"
+    folder = environment.root / "traffic"
     folder.mkdir()
     file = folder / "stack.yml"
     file.write_text(
@@ -119,18 +119,22 @@ def _traffic(bed: Bed, rival: bool) -> dict[str, Row]:
         "  server: {image: busybox, command: sleep 1000, ports: ['5201:5201'], stop_grace_period: 0s}\n"
         "  client: {image: busybox, command: sleep 1000, stop_grace_period: 0s}\n"
     )
-    bed.pystack("-f", str(file), "up")
-    rows = {r["service"]: r for r in json.loads(_said(bed, ".venv/bin/pystack", "-f", str(file), "ps", "--format", "json"))}
-    sides = {"ours": [Side("n1", f"--net={bed.root}/run/netns/{rows[s]['id'][:16]}") for s in ("server", "client")]}
+    environment.pystack("-f", str(file), "up")
+    rows = {
+        r["service"]: r for r in json.loads(_said(environment, ".venv/bin/pystack", "-f", str(file), "ps", "--format", "json"))
+    }
+    sides = {
+        "ours": [Namespace("n1", f"--net={environment.root}/run/netns/{rows[s]['id'][:16]}") for s in ("server", "client")]
+    }
     goals = {"ours": ("5201", next(iter(rows["server"]["addresses"].values())), "server")}
     if rival:
-        dock = ("/usr/bin/docker", "-H", f"unix://{bed.docker_socket}")
-        _said(bed, *dock, "network", "create", "bench")
+        dock = ("/usr/bin/docker", "-H", f"unix://{environment.docker_socket}")
+        _said(environment, *dock, "network", "create", "bench")
         for name, more in (("server", ("-p", "5301:5201")), ("client", ())):
-            _said(bed, *dock, "run", "-d", "--name", name, "--network", "bench", *more, "busybox", "sleep", "1000")
-        pids = [_said(bed, *dock, "inspect", "-f", "{{.State.Pid}}", n).strip() for n in ("server", "client")]
-        address = _said(bed, *dock, "inspect", "-f", "{{.NetworkSettings.Networks.bench.IPAddress}}", "server").strip()
-        sides["theirs"] = [Side("n1", "-n", f"--target={pid}") for pid in pids]
+            _said(environment, *dock, "run", "-d", "--name", name, "--network", "bench", *more, "busybox", "sleep", "1000")
+        pids = [_said(environment, *dock, "inspect", "-f", "{{.State.Pid}}", n).strip() for n in ("server", "client")]
+        address = _said(environment, *dock, "inspect", "-f", "{{.NetworkSettings.Networks.bench.IPAddress}}", "server").strip()
+        sides["theirs"] = [Namespace("n1", "-n", f"--target={pid}") for pid in pids]
         goals["theirs"] = ("5301", address, "server")
     found: dict[str, dict[str, list[float]]] = {}
     servers = [side[0].start("iperf3", "-s") for side in sides.values()]
@@ -152,7 +156,7 @@ def _traffic(bed: Bed, rival: bool) -> dict[str, Row]:
         for one in servers:
             one.kill()
             one.wait()
-        bed.pystack("-f", str(file), "down")
+        environment.pystack("-f", str(file), "down")
     mid = {n: {k: statistics.median(v) for k, v in m.items()} for n, m in found.items()}
     ours = mid["ours"]
     out = {
@@ -172,31 +176,31 @@ def _traffic(bed: Bed, rival: bool) -> dict[str, Row]:
 # --- one more ---------------------------------------------------------------------------------------------------
 
 
-def _attach(bed: Bed) -> dict[str, Row]:
+def _attach(environment: Environment) -> dict[str, Row]:
     """One endpoint more on a network of 50: the agent's own processor time, data path process apart."""
-    command = [*labs.enter(labs.find(LAB), "outside"), sys.executable, "-m", "bench.attach", str(bed.root / "attach")]
+    command = [*labs.enter(labs.find(LAB), "outside"), sys.executable, "-m", "bench.attach", str(environment.root / "attach")]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
     found = json.loads(done.stdout)
     return {"attach_cpu": row(found["cpu"], GOAL_ATTACH_MS, "ms"), "attach_wall": row(found["wall"], GOAL_ATTACH_MS, "ms")}
 
 
-def _crowd(bed: Bed) -> dict[str, Row]:
+def _crowd(environment: Environment) -> dict[str, Row]:
     """`container run -d` on an empty host, and on one with 500 containers."""
-    folder = bed.root / "crowd"
+    folder = environment.root / "crowd"
     folder.mkdir()
     file = folder / "stack.yml"
     lines = [f"  s{n}: {{image: busybox, command: sleep 10000, stop_grace_period: 0s}}" for n in range(CROWD)]
     file.write_text("services:\n" + "\n".join(lines) + "\n")
 
     def one() -> float:
-        took = bed.pystack("container", "run", "-d", "--name", "late", "busybox", "sleep", "100")
-        bed.pystack("container", "rm", "-f", "late")
+        took = environment.pystack("container", "run", "-d", "--name", "late", "busybox", "sleep", "100")
+        environment.pystack("container", "rm", "-f", "late")
         return took
 
     empty = statistics.median(one() for _ in range(RUNS))
-    bed.pystack("-f", str(file), "up", "--progress", "quiet")
+    environment.pystack("-f", str(file), "up", "--progress", "quiet")
     crowded = statistics.median(one() for _ in range(RUNS))
-    bed.pystack("-f", str(file), "down", "--progress", "quiet")
+    environment.pystack("-f", str(file), "down", "--progress", "quiet")
     return {"one_more_among_500": row(crowded, empty)}
 
 

@@ -7,20 +7,20 @@ import sys
 import time
 from pathlib import Path
 
-from bench.bed import Bed
+from bench.environment import Environment
 from bench.rows import Row, row, size
 
 COUNT, SECONDS, SETTLE_S = size(50, 2), size(15, 1), size(3, 0)
 
 
-def ours(bed: Bed) -> list[int]:
+def ours(environment: Environment) -> list[int]:
     """PIDs of this bench's server and data path, told by their environment."""
     found = []
     for path in Path("/proc").iterdir():
         if path.name.isdigit():
             try:
                 words = (path / "cmdline").read_bytes()
-                mine = f"PYSTACK_ROOT={bed.root}".encode() in (path / "environ").read_bytes().split(b"\0")
+                mine = f"PYSTACK_ROOT={environment.root}".encode() in (path / "environ").read_bytes().split(b"\0")
             except OSError:
                 continue
             if mine and (b"orchestrator.server" in words or b"netplugins.dataplane" in words):
@@ -42,17 +42,17 @@ def cpu_of(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def measure(bed: Bed) -> dict[str, Row]:
+def measure(environment: Environment) -> dict[str, Row]:
     """Goals of 60 MB and 0.5 % of a core are the baselines here: there is no rival process to compare."""
-    folder = bed.root / "idle"
+    folder = environment.root / "idle"
     folder.mkdir()
     file = folder / "docker-compose.yml"
     lines = [f"  s{n}: {{image: busybox, command: sleep 1000, stop_grace_period: 0s}}" for n in range(COUNT)]
     file.write_text("services:\n" + "\n".join(lines) + "\n")
-    bed.pystack("-f", str(file), "up", "--progress", "quiet")
+    environment.pystack("-f", str(file), "up", "--progress", "quiet")
     try:
         time.sleep(SETTLE_S)
-        pids = ours(bed)
+        pids = ours(environment)
         before = sum(cpu_of(pid) for pid in pids)
         time.sleep(SECONDS)
         used = (sum(cpu_of(pid) for pid in pids) - before) / SECONDS * 100
@@ -61,7 +61,7 @@ def measure(bed: Bed) -> dict[str, Row]:
             "idle50_cpu": row(used, 0.5, "%"),
         }
     finally:
-        bed.pystack("-f", str(file), "down", "--progress", "quiet")
+        environment.pystack("-f", str(file), "down", "--progress", "quiet")
 
 
 if __name__ == "__main__":

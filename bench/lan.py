@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench.bed import LAB, Bed, Side, bed
+from bench.environment import LAB, Environment, Namespace, environment
 from bench.rows import Row, row, size
 from orchestrator.lab import lab as labs
 
@@ -67,7 +67,7 @@ print(megabytes / (time.perf_counter() - begin))
 
 
 def measure() -> dict[str, Row]:
-    with bed(nodes=2) as made:
+    with environment(nodes=2) as made:
         file = made.root / "stack.yml"
         file.write_text(STACK)
         made.pystack("-f", str(file), "up")
@@ -82,13 +82,13 @@ def measure() -> dict[str, Row]:
         return {"macvlan_throughput": _macvlan(made, tasks), **_sshfs(made), **_move(made, tasks["c"]["node"])}
 
 
-def _macvlan(made: Bed, tasks: dict[str, dict[str, object]]) -> Row:
+def _macvlan(made: Environment, tasks: dict[str, dict[str, object]]) -> Row:
     root = Path(made.root).parent
-    ours = [Side(n, f"--net={root}/{n}/run/netns/{str(tasks[s]['id'])[:16]}") for s, n in (("a", "n1"), ("b", "n2"))]
+    ours = [Namespace(n, f"--net={root}/{n}/run/netns/{str(tasks[s]['id'])[:16]}") for s, n in (("a", "n1"), ("b", "n2"))]
     for node, number in (("n1", 201), ("n2", 202)):
         script = HAND.format(number=number)
         subprocess.run([*labs.enter(labs.find(LAB), node), "sh", "-ec", script], check=True, capture_output=True)
-    hand = [Side("n1", "--net=/run/netns/hand"), Side("n2", "--net=/run/netns/hand")]
+    hand = [Namespace("n1", "--net=/run/netns/hand"), Namespace("n2", "--net=/run/netns/hand")]
     address = str(next(iter(tasks["b"]["addresses"].values())))  # type: ignore[attr-defined]
     servers = [side.start("iperf3", "-s") for side in (ours[1], hand[1])]
     found: dict[str, list[float]] = {"ours": [], "hand": []}
@@ -105,7 +105,7 @@ def _macvlan(made: Bed, tasks: dict[str, dict[str, object]]) -> Row:
     return row(statistics.median(found["ours"]), statistics.median(found["hand"]), "Gbit/s", "higher")
 
 
-def _gigabits(side: Side, goal: str) -> float:
+def _gigabits(side: Namespace, goal: str) -> float:
     for _ in range(50):  # until its server listens
         report = json.loads(side.run("iperf3", "-J", "-t", IPERF_S, "-c", goal))
         if "error" not in report:
@@ -114,7 +114,7 @@ def _gigabits(side: Side, goal: str) -> float:
     raise RuntimeError(report["error"])
 
 
-def _sshfs(made: Bed) -> dict[str, Row]:
+def _sshfs(made: Environment) -> dict[str, Row]:
     """One large file written and read on the node that is not the home, through our mount and through one made by hand."""
     root = Path(made.root).parent
     node = labs.enter(labs.find(LAB), "n2")
@@ -149,7 +149,7 @@ def _sshfs(made: Bed) -> dict[str, Row]:
     }
 
 
-def _move(made: Bed, node: object) -> dict[str, Row]:
+def _move(made: Environment, node: object) -> dict[str, Row]:
     """1 GB in 50,000 files to the other node, against `cp -a`; how long its user stood still, against one comparing pass."""
     root = Path(made.root).parent
     data = root / str(node) / "volumes/lan_big/_data"

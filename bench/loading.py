@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from bench.bed import Bed
+from bench.environment import Environment
 from bench.rows import Row, row, size
 from orchestrator.stackfile.load import Options, load
 
@@ -43,17 +43,17 @@ def _middle(work: Callable[[], object]) -> float:
     return statistics.median(took)
 
 
-def measure(bed: Bed) -> dict[str, Row]:
+def measure(environment: Environment) -> dict[str, Row]:
     rows = {}
     python = _middle(lambda: subprocess.run([sys.executable, "-c", "pass"], check=True))
     for services in (LARGE, 10):
-        file = Path(bed.root) / f"of{services}.yml"
+        file = Path(environment.root) / f"of{services}.yml"
         text = document(services)
         file.write_text(text)
         parser = _middle(partial(yaml.load, text, Loader=yaml.CSafeLoader))
         options = Options(files=(str(file),), project_name="bench")
         rows[f"load{services}"] = row(_middle(partial(load, options, {})), parser)
-        whole = _middle(partial(bed.pystack, "-f", str(file), "plan", "-p", f"of{file.stem}", "--json"))
+        whole = _middle(partial(environment.pystack, "-f", str(file), "plan", "-p", f"of{file.stem}", "--json"))
         rows[f"plan{services}"] = row(whole, python if services == 10 else parser)
     return rows
 

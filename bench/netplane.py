@@ -29,11 +29,11 @@ def measure() -> dict[str, Row]:
 
 
 def _far() -> float:
-    from netplugins.driver import Host, Network, Remote, Subnet
+    from netplugins.driver import HostCapabilities, Network, RemoteEndpoint, Subnet
     from netplugins.kernel import Kernel
     from netplugins.overlay import OverlayDriver
 
-    remotes = tuple(Remote(underlay=f"10.9.{i % 50}.2", ipv4=f"172.20.{i // 250}.{i % 250 + 2}") for i in range(FAR))
+    remotes = tuple(RemoteEndpoint(underlay=f"10.9.{i % 50}.2", ipv4=f"172.20.{i // 250}.{i % 250 + 2}") for i in range(FAR))
     took = []
     for number in range(3):
         prefix = f"ps{number}"
@@ -49,8 +49,8 @@ def _far() -> float:
         )
         kernel = Kernel(prefix)
         start = time.perf_counter()
-        described = OverlayDriver(prefix).describe(network, [], Host())
-        kernel.converge(described.objects, described.far)
+        described = OverlayDriver(prefix).desired_state(network, [], HostCapabilities())
+        kernel.converge(described.objects, described.fdb)
         took.append(time.perf_counter() - start)
         kernel.converge(frozenset())
     return statistics.median(took)
@@ -58,10 +58,10 @@ def _far() -> float:
 
 def _change() -> float:
     from netplugins import firewall, netlink
-    from netplugins.driver import Balanced
+    from netplugins.driver import LoadBalancer
 
     balanced = [
-        Balanced(
+        LoadBalancer(
             version=4,
             address=f"198.18.{i // 250}.{i % 250 + 1}",
             ports=(),

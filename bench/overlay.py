@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench.bed import LAB, Bed, Side, bed, floor
+from bench.environment import LAB, Environment, Namespace, environment, floor
 from bench.rows import Row, row, size
 from orchestrator.lab import lab as labs
 
@@ -60,7 +60,7 @@ print(int(sys.argv[2]) / (time.perf_counter() - b))
 """
 
 
-def _up_of_150(made: Bed) -> Row:
+def _up_of_150(made: Environment) -> Row:
     """150 services over three nodes, against the same work in shell on one of them; the machine is the same."""
     folder = made.root / "many"
     folder.mkdir()
@@ -76,14 +76,14 @@ def _up_of_150(made: Bed) -> Row:
 
 
 def measure() -> dict[str, Row]:
-    with bed(nodes=3) as made:
+    with environment(nodes=3) as made:
         many = _up_of_150(made)
         rows = _tasks(made)
         ours = [_side(made, rows, "a", "n1"), _side(made, rows, "b", "n2")]
         for node, own, far, number in (("n1", "10.99.0.1", "10.99.0.2", 1), ("n2", "10.99.0.2", "10.99.0.1", 2)):
             script = HAND.format(own=own, far=far, number=number)
             subprocess.run([*labs.enter(labs.find(LAB), node), "sh", "-ec", script], check=True, capture_output=True)
-        hand = [Side("n1", "--net=/run/netns/hand"), Side("n2", "--net=/run/netns/hand")]
+        hand = [Namespace("n1", "--net=/run/netns/hand"), Namespace("n2", "--net=/run/netns/hand")]
         vip = _vip(made)
         address = str(next(iter(rows["b"]["addresses"].values())))  # type: ignore[attr-defined]
         found: dict[str, dict[str, list[float]]] = {}
@@ -122,7 +122,7 @@ def measure() -> dict[str, Row]:
     }
 
 
-def _tasks(made: Bed) -> dict[str, dict[str, object]]:
+def _tasks(made: Environment) -> dict[str, dict[str, object]]:
     folder = made.root / "two"
     folder.mkdir()
     file = folder / "stack.yml"
@@ -138,16 +138,16 @@ def _tasks(made: Bed) -> dict[str, dict[str, object]]:
     return {r["service"]: r for r in json.loads(done.stdout)}
 
 
-def _vip(made: Bed) -> str:
+def _vip(made: Environment) -> str:
     """The one address of service c, as its neighbour a is told it."""
     words = [".venv/bin/pystack", "-f", str(made.root / "two" / "stack.yml"), "exec", "-T", "a", "nslookup", "c"]
     done = subprocess.run(words, capture_output=True, text=True, env=made.environment, check=True)
     return done.stdout.split()[-1]
 
 
-def _side(made: Bed, rows: dict[str, dict[str, object]], service: str, node: str) -> Side:
+def _side(made: Environment, rows: dict[str, dict[str, object]], service: str, node: str) -> Namespace:
     root = Path(made.root).parent / node
-    return Side(node, f"--net={root}/run/netns/{str(rows[service]['id'])[:16]}")
+    return Namespace(node, f"--net={root}/run/netns/{str(rows[service]['id'])[:16]}")
 
 
 if __name__ == "__main__":

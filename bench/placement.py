@@ -10,7 +10,9 @@ import time
 
 import msgspec
 
-from agent.manifest import Container, Facts, Task
+from agent.contract.container import Container
+from agent.contract.status import NodeInfo
+from agent.contract.task import Task
 from bench.rows import Row, row, size
 from orchestrator.placement.greedy import TaskGroup, place
 from orchestrator.placement.node import Node
@@ -28,7 +30,7 @@ def _nodes() -> list[Node]:
             name=f"n{i}",
             id=str(i),
             labels=(("zone", f"z{i % 10}"), ("disk", "ssd" if i % 2 else "hdd")),
-            facts=Facts(hostname=f"n{i}", cpus=64, memory=256 << 30),
+            info=NodeInfo(hostname=f"n{i}", cpus=64, memory=256 << 30),
         )
         for i in range(NODES)
     ]
@@ -38,7 +40,7 @@ def _groups() -> list[TaskGroup]:
     rnd = random.Random(1)
     out = []
     for i in range(TASKS // REPLICAS):
-        wish = Placement(
+        requested = Placement(
             constraints=rnd.choice([(), ("node.labels.disk == ssd",), ("node.labels.zone != z3",)]),
             spread=rnd.choice([(), ("node.labels.zone",)]),
             max_per_node=rnd.choice([0, 0, 1]),
@@ -47,7 +49,7 @@ def _groups() -> list[TaskGroup]:
             TaskGroup(
                 PlacementRequest(
                     service=f"s/{i}",
-                    placement=wish,
+                    placement=requested,
                     reserves=Reserves(cpus=rnd.choice([0, 0.5, 1]), memory=rnd.choice([0, 1 << 30])),
                     away=(f"s/{i - 1}",) if i % 5 == 1 else (),
                     near=(f"s/{i - 2}",) if i % 10 == 7 else (),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from agent.trees import process
 from agent.trees.removal import remove_tree
-from bench.bed import Bed
+from bench.environment import Environment
 from bench.rows import Row, row, size
 
 LARGE, COUNT, ROUNDS = size(200, 2), size(20_000, 200), size(7, 1)
@@ -43,12 +43,12 @@ def _took(command: list[str], path: Path, target: Path) -> float:
     return took
 
 
-def measure(bed: Bed) -> dict[str, Row]:
+def measure(environment: Environment) -> dict[str, Row]:
     rows = {}
     for name, files, bytes_each in (("large", LARGE, 1 << 20), ("small", COUNT, 1000)):
-        path, target = bed.root / f"{name}.tar.gz", bed.root / f"unpack-{name}"
+        path, target = environment.root / f"{name}.tar.gz", environment.root / f"unpack-{name}"
         path.write_bytes(layer(files, bytes_each))
-        ours = process.command("layer", (str(target), "", "", str(bed.root / "kept"), "trusted.overlay.opaque", ""))
+        ours = process.command("layer", (str(target), "", "", str(environment.root / "kept"), "trusted.overlay.opaque", ""))
         tar = ["tar", "--extract", "--gzip", "--same-permissions", f"--directory={target}"]
         took: dict[bool, list[float]] = {True: [], False: []}
         for _ in range(ROUNDS):  # in turns: the machine's mood is the same for both

@@ -7,65 +7,65 @@ import shutil
 import statistics
 import sys
 
-from bench.bed import Bed, docker, floor, runc_config
+from bench.environment import Environment, docker, floor, runc_config
 from bench.rows import Row, row, size
 
 COUNT, ROUNDS, RUNS = size(50, 2), size(5, 1), size(9, 1)
 
 
-def measure(bed: Bed) -> dict[str, Row]:
-    return {**one(bed), **stack(bed)}
+def measure(environment: Environment) -> dict[str, Row]:
+    return {**one(environment), **stack(environment)}
 
 
-def stack(bed: Bed) -> dict[str, Row]:
-    folder = bed.root / "fifty"
+def stack(environment: Environment) -> dict[str, Row]:
+    folder = environment.root / "fifty"
     folder.mkdir()
     file = folder / "docker-compose.yml"
     lines = [f"  s{n}: {{image: busybox, command: sleep 1000, stop_grace_period: 0s}}" for n in range(COUNT)]
     file.write_text("version: '3.8'\nservices:\n" + "\n".join(lines) + "\n")
     took: dict[str, list[float]] = {name: [] for name in ("floor", "up", "again", "ps", "down", "python")}
     for _ in range(ROUNDS):  # paired: the machine's mood is the same for all
-        took["floor"].append(floor(bed, COUNT))
-        took["up"].append(bed.pystack("-f", str(file), "up", "--progress", "quiet"))
-        took["again"].append(bed.pystack("-f", str(file), "up", "--progress", "quiet"))
-        took["ps"].append(bed.pystack("-f", str(file), "ps", "--format", "json"))
-        took["down"].append(bed.pystack("-f", str(file), "down", "--progress", "quiet"))
-        took["python"].append(bed.timed([sys.executable, "-c", "pass"]))
+        took["floor"].append(floor(environment, COUNT))
+        took["up"].append(environment.pystack("-f", str(file), "up", "--progress", "quiet"))
+        took["again"].append(environment.pystack("-f", str(file), "up", "--progress", "quiet"))
+        took["ps"].append(environment.pystack("-f", str(file), "ps", "--format", "json"))
+        took["down"].append(environment.pystack("-f", str(file), "down", "--progress", "quiet"))
+        took["python"].append(environment.timed([sys.executable, "-c", "pass"]))
     middle = {name: statistics.median(values) for name, values in took.items()}
     rows = {
         "up50_vs_floor": row(middle["up"], middle["floor"]),
         "up50_again": row(middle["again"], middle["floor"]),
         "ps50": row(middle["ps"], middle["python"]),
     }
-    with docker(bed) as there:
+    with docker(environment) as there:
         if there:
             compose = ["docker-compose", "-f", str(file)]
             ups, downs = [], []
             for _ in range(2):
-                ups.append(bed.docker(*compose, "up", "-d"))
-                downs.append(bed.docker(*compose, "down", "-t", "0"))
+                ups.append(environment.docker(*compose, "up", "-d"))
+                downs.append(environment.docker(*compose, "down", "-t", "0"))
             rows["up50_vs_compose"] = row(middle["up"], min(ups))
             rows["down50_vs_compose"] = row(middle["down"], min(downs))
             rows["run_rm_vs_docker"] = row(
-                statistics.median(bed.pystack("container", "run", "--rm", "busybox", "true") for _ in range(RUNS)),
-                statistics.median(bed.docker("/usr/bin/docker", "run", "--rm", "busybox", "true") for _ in range(5)),
+                statistics.median(environment.pystack("container", "run", "--rm", "busybox", "true") for _ in range(RUNS)),
+                statistics.median(environment.docker("/usr/bin/docker", "run", "--rm", "busybox", "true") for _ in range(5)),
             )
     return rows
 
 
-def one(bed: Bed) -> dict[str, Row]:
+def one(environment: Environment) -> dict[str, Row]:
     """`container run --rm` beside bare `runc run` of the same image on an overlay of its own, with no network."""
-    work = bed.root / "bare"
+    work = environment.root / "bare"
     for part in ("upper", "work", "rootfs"):
         (work / part).mkdir(parents=True)
     (work / "config.json").write_text(json.dumps(runc_config(str(work / "rootfs"), "", ["true"])))
-    layer = next((bed.root / "layers").iterdir())
+    layer = next((environment.root / "layers").iterdir())
     mount = (
         f"mount -t overlay overlay -o lowerdir={layer},upperdir={work}/upper,workdir={work}/work {work}/rootfs"
         f" && runc run --bundle {work} bare </dev/null; umount {work}/rootfs"
     )
-    bare = statistics.median(bed.on_node("bash", "-c", mount) for _ in range(RUNS))
-    ours = statistics.median(bed.pystack("container", "run", "--rm", "busybox", "true") for _ in range(RUNS))
+    bare = statistics.median(environment.on_node("bash", "-c", mount) for _ in range(RUNS))
+    ours = statistics.median(environment.pystack("container", "run", "--rm", "busybox", "true") for _ in range(RUNS))
     shutil.rmtree(work)
     return {"run_rm_vs_runc": row(ours, bare)}
 

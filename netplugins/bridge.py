@@ -8,8 +8,18 @@ import ipaddress
 import socket
 from collections.abc import Sequence
 
-from netplugins import remembered
-from netplugins.driver import Bridge, Description, Endpoint, Host, Isolation, KernelObject, Network, Subnet, Veth
+from netplugins import cache
+from netplugins.driver import (
+    Bridge,
+    Endpoint,
+    FirewallPolicy,
+    HostCapabilities,
+    KernelObject,
+    Network,
+    NetworkState,
+    Subnet,
+    Veth,
+)
 
 OPTION = "com.docker.network."
 
@@ -22,7 +32,7 @@ def address_mac(ipv4: str, ipv6: str = "") -> str:
 
 def veth_name(prefix: str, endpoint: Endpoint) -> str:
     """The host end's name: 15 bytes hold the prefix, the container and the interface's order."""
-    return f"{prefix}v{endpoint.id[:10 - len(prefix)]}{endpoint.order}"
+    return f"{prefix}v{endpoint.id[: 10 - len(prefix)]}{endpoint.order}"
 
 
 class BridgeDriver:
@@ -31,11 +41,11 @@ class BridgeDriver:
     def __init__(self, prefix: str = "ps") -> None:
         self.prefix = prefix
 
-    def missing(self, network: Network, host: Host) -> Sequence[str]:
+    def missing(self, network: Network, host: HostCapabilities) -> Sequence[str]:
         del network
         return () if "bridge" in host.features else ("the kernel has no bridge (CONFIG_BRIDGE)",)
 
-    def describe(self, network: Network, endpoints: Sequence[Endpoint], host: Host) -> Description:
+    def desired_state(self, network: Network, endpoints: Sequence[Endpoint], host: HostCapabilities) -> NetworkState:
         mtu = int(network.options.get(OPTION + "driver.mtu", host.mtu))
         gateways = {6 if ":" in s.cidr else 4: s.gateway for s in reversed(network.subnets)}
         addresses = tuple(f"{s.gateway}/{s.cidr.split('/')[1]}" for s in network.subnets if s.gateway)
@@ -46,7 +56,7 @@ class BridgeDriver:
             _veth(self.prefix, e, network.link, mtu, network.subnets, network.services, network.internal) for e in endpoints
         )
         objects.update(veths)
-        isolation = Isolation(
+        isolation = FirewallPolicy(
             link=network.link,
             subnets=tuple(s.cidr for s in network.subnets),
             internal=network.internal,
@@ -56,12 +66,12 @@ class BridgeDriver:
             icc=network.options.get(OPTION + "bridge.enable_icc", "true") != "false",
             senders=frozenset(veths) if network.options.get("anti_spoofing", "true") != "false" else None,
         )
-        return Description(frozenset(objects), isolation)
+        return NetworkState(frozenset(objects), isolation)
 
 
-def shed(endpoints: int) -> None:
+def trim(endpoints: int) -> None:
     """Forget those that are gone, when there are only that many."""
-    remembered.shed(_veth, endpoints)
+    cache.trim(_veth, endpoints)
 
 
 @functools.lru_cache(None)
@@ -72,14 +82,19 @@ def _veth(
     pools = [(ipaddress.ip_network(s.cidr), s.gateway) for s in subnets]
     own = {4: endpoint.ipv4, 6: endpoint.ipv6}
     mine = {  # of several pools of a family, the one that the address is from
-        net.version: (net.prefixlen, gateway) for net, gateway in pools
+        net.version: (net.prefixlen, gateway)
+        for net, gateway in pools
         if own[net.version] and ipaddress.ip_address(own[net.version]) in net
     }
     routed = endpoint.default and not internal
     return Veth(
-        name=veth_name(prefix, endpoint), master=link, netns=endpoint.netns,
-        peer=endpoint.interface or f"eth{endpoint.order}", order=endpoint.order,
-        mac=endpoint.mac or address_mac(endpoint.ipv4, endpoint.ipv6), mtu=mtu,
+        name=veth_name(prefix, endpoint),
+        master=link,
+        netns=endpoint.netns,
+        peer=endpoint.interface or f"eth{endpoint.order}",
+        order=endpoint.order,
+        mac=endpoint.mac or address_mac(endpoint.ipv4, endpoint.ipv6),
+        mtu=mtu,
         addresses=(
             *(f"{own[v]}/{mine[v][0]}" for v in (4, 6) if v in mine),
             *(f"{a}/{64 if ':' in a else 16}" for a in endpoint.link_local),

@@ -21,7 +21,7 @@ from pathlib import Path
 import msgspec
 
 from netplugins import netlink, netns
-from netplugins.driver import Description, Driver, Endpoint, Host, Network, Subnet
+from netplugins.driver import Driver, Endpoint, HostCapabilities, Network, NetworkState, Subnet
 from netplugins.errors import NetworkError
 from netplugins.kernel import Kernel, features, links, prepare_namespace
 
@@ -29,42 +29,43 @@ PREFIX = "cf"
 SUBNETS = (Subnet("10.77.0.0/24", "10.77.0.1"), Subnet("fd77::/64", "fd77::1"))
 
 
-class Result(msgspec.Struct, frozen=True):
+class CheckResult(msgspec.Struct, frozen=True):
     """*problem* "" where the case holds."""
 
     case: str
     problem: str
 
 
-class BrokenError(Exception):
+class ConformanceError(Exception):
     """The driver does not do what the case asks for; the text says what."""
 
 
-class Ground:
+class Testbed:
     """A host in a namespace of its own, with a wire (`lan0`), and three endpoints to put on a network."""
 
     def __init__(self, make: Callable[[str], Driver], options: Mapping[str, str], directory: Path) -> None:
         self.driver = make(PREFIX)
         self.directory = directory
-        self.host = Host(features=features(), links=frozenset({"lan0"}))
+        self.host = HostCapabilities(features=features(), links=frozenset({"lan0"}))
         self.network = Network(
             name="conform", link=f"{PREFIX}b1", driver=self.driver.name, subnets=SUBNETS, options=dict(options)
         )
         self.endpoints = [
-            Endpoint(id=f"{n:x}" * 16, network="conform", netns=str(directory / f"e{n}"), ipv4=f"10.77.0.{n}",
-                     ipv6=f"fd77::{n}")
+            Endpoint(
+                id=f"{n:x}" * 16, network="conform", netns=str(directory / f"e{n}"), ipv4=f"10.77.0.{n}", ipv6=f"fd77::{n}"
+            )
             for n in (2, 3, 4)
         ]
         self.kernel = Kernel(PREFIX)
 
-    def describe(self, *numbers: int) -> Description:
-        return self.driver.describe(self.network, [self.endpoints[n] for n in numbers], self.host)
+    def desired_state(self, *numbers: int) -> NetworkState:
+        return self.driver.desired_state(self.network, [self.endpoints[n] for n in numbers], self.host)
 
     def make(self, *numbers: int) -> None:
-        described = self.describe(*numbers)
-        problems = self.kernel.converge(described.objects, described.far)
+        described = self.desired_state(*numbers)
+        problems = self.kernel.converge(described.objects, described.fdb)
         if problems:
-            raise BrokenError("; ".join(problems.values()))
+            raise ConformanceError("; ".join(problems.values()))
 
     def own(self) -> dict[str, int]:
         """Links of the host that were not there before, with their indices."""
@@ -76,7 +77,9 @@ class Ground:
             for a, b in ((one, other), (other, one)):
                 source, target = self.endpoints[a], self.endpoints[b]
                 if not _datagram(source.netns, target.netns, getattr(target, field), size):
-                    raise BrokenError(f"a datagram from {getattr(source, field)} to {getattr(target, field)} does not arrive")
+                    raise ConformanceError(
+                        f"a datagram from {getattr(source, field)} to {getattr(target, field)} does not arrive"
+                    )
 
 
 def _datagram(source: str, target: str, address: str, size: int) -> bool:
@@ -95,118 +98,125 @@ def _datagram(source: str, target: str, address: str, size: int) -> bool:
             return False
 
 
-def says_the_same_twice(ground: Ground) -> None:
-    """describe is a function: the same network and endpoints, in any order, are described equally."""
-    if not ground.describe(0, 1) == ground.describe(0, 1) == ground.describe(1, 0):
-        raise BrokenError("two calls of describe with the same endpoints differ")
+def says_the_same_twice(testbed: Testbed) -> None:
+    """desired_state is a function: the same network and endpoints, in any order, are described equally."""
+    if not testbed.desired_state(0, 1) == testbed.desired_state(0, 1) == testbed.desired_state(1, 0):
+        raise ConformanceError("two calls of desired_state with the same endpoints differ")
 
 
-def names_its_links_rightly(ground: Ground) -> None:
+def names_its_links_rightly(testbed: Testbed) -> None:
     """Links that a driver makes on the host begin with the prefix, and none is longer than IFNAMSIZ allows."""
-    for item in ground.describe(0, 1, 2).objects:
+    for item in testbed.desired_state(0, 1, 2).objects:
         if not item.name.startswith(PREFIX):
-            raise BrokenError(f"link {item.name} does not begin with the prefix {PREFIX!r}: nobody would take it away")
+            raise ConformanceError(f"link {item.name} does not begin with the prefix {PREFIX!r}: nobody would take it away")
         if hasattr(item, "master") and len(item.name) > 15:
-            raise BrokenError(f"link name {item.name} is longer than 15 bytes")
+            raise ConformanceError(f"link name {item.name} is longer than 15 bytes")
 
 
-def joins_its_endpoints(ground: Ground) -> None:
+def joins_its_endpoints(testbed: Testbed) -> None:
     """All endpoints of a network reach each other, by both families."""
-    ground.make(0, 1, 2)
+    testbed.make(0, 1, 2)
     for one, other in ((0, 1), (1, 2), (0, 2)):
-        ground.reach(one, other)
+        testbed.reach(one, other)
 
 
-def changes_nothing_twice(ground: Ground) -> None:
+def changes_nothing_twice(testbed: Testbed) -> None:
     """Converging again leaves each link as it is."""
-    ground.make(0, 1)
-    before = ground.own()
-    ground.make(0, 1)
-    if ground.own() != before:
-        raise BrokenError("links were made again, though nothing had changed")
-    ground.reach(0, 1)
+    testbed.make(0, 1)
+    before = testbed.own()
+    testbed.make(0, 1)
+    if testbed.own() != before:
+        raise ConformanceError("links were made again, though nothing had changed")
+    testbed.reach(0, 1)
 
 
-def is_adopted_after_a_restart(ground: Ground) -> None:
+def is_adopted_after_a_restart(testbed: Testbed) -> None:
     """An agent that starts again takes what is there: connections live on."""
-    ground.make(0, 1)
-    before, inside = ground.own(), indices(ground)
-    ground.kernel.close()
-    ground.kernel = Kernel(PREFIX)
-    ground.kernel.adopt(ground.describe(0, 1).objects)
-    ground.make(0, 1)
-    if ground.own() != before or indices(ground) != inside:
-        raise BrokenError("links were made again after a restart")
-    ground.reach(0, 1)
+    testbed.make(0, 1)
+    before, inside = testbed.own(), indices(testbed)
+    testbed.kernel.close()
+    testbed.kernel = Kernel(PREFIX)
+    testbed.kernel.adopt(testbed.desired_state(0, 1).objects)
+    testbed.make(0, 1)
+    if testbed.own() != before or indices(testbed) != inside:
+        raise ConformanceError("links were made again after a restart")
+    testbed.reach(0, 1)
 
 
-def indices(ground: Ground) -> list[list[tuple[int, str]]]:
+def indices(testbed: Testbed) -> list[list[tuple[int, str]]]:
     """The links in the endpoints' namespaces."""
-    return [netns.enter(e.netns, socket.if_nameindex) for e in ground.endpoints]
+    return [netns.enter(e.netns, socket.if_nameindex) for e in testbed.endpoints]
 
 
-def lets_one_go(ground: Ground) -> None:
+def lets_one_go(testbed: Testbed) -> None:
     """An endpoint that leaves takes nothing of the others along."""
-    ground.make(0, 1, 2)
-    ground.make(0, 2)
-    ground.reach(0, 2)
-    if [name for _, name in netns.enter(ground.endpoints[1].netns, socket.if_nameindex)] != ["lo"]:
-        raise BrokenError("the endpoint that left still has its link")
+    testbed.make(0, 1, 2)
+    testbed.make(0, 2)
+    testbed.reach(0, 2)
+    if [name for _, name in netns.enter(testbed.endpoints[1].netns, socket.if_nameindex)] != ["lo"]:
+        raise ConformanceError("the endpoint that left still has its link")
 
 
-def comes_back(ground: Ground) -> None:
+def comes_back(testbed: Testbed) -> None:
     """What somebody deletes by hand is found to be missing, and is made again."""
-    ground.make(0, 1)
+    testbed.make(0, 1)
     with netlink.Socket() as sock:
-        for name in ground.own():
+        for name in testbed.own():
             sock.run(netlink.delete_links([name]), ignore=frozenset({errno.ENODEV}))
-    ground.kernel.audit()
-    ground.make(0, 1)
-    ground.reach(0, 1)
+    testbed.kernel.detect_drift()
+    testbed.make(0, 1)
+    testbed.reach(0, 1)
 
 
-def leaves_nothing(ground: Ground) -> None:
+def leaves_nothing(testbed: Testbed) -> None:
     """Nothing of a network stays, on the host or in namespaces, once it is described no more."""
-    ground.make(0, 1, 2)
-    ground.kernel.converge(frozenset())
-    if left := ground.own():
-        raise BrokenError(f"left on the host: {', '.join(left)}")
-    if any(len(names) > 1 for names in indices(ground)):
-        raise BrokenError("links are left in the endpoints' namespaces")
+    testbed.make(0, 1, 2)
+    testbed.kernel.converge(frozenset())
+    if left := testbed.own():
+        raise ConformanceError(f"left on the host: {', '.join(left)}")
+    if any(len(names) > 1 for names in indices(testbed)):
+        raise ConformanceError("links are left in the endpoints' namespaces")
 
 
-def says_what_is_missing(ground: Ground) -> None:
+def says_what_is_missing(testbed: Testbed) -> None:
     """On a kernel that can make no links at all, the driver says so in words, and does not try."""
-    lacks = ground.driver.missing(ground.network, Host())
-    if not lacks or not all(isinstance(line, str) and line for line in lacks):
-        raise BrokenError("missing() has nothing to say about a kernel that lacks everything")
-    if now := ground.driver.missing(ground.network, ground.host):
-        raise BrokenError(f"missing() on a host that has all: {'; '.join(now)}")
+    missing = testbed.driver.missing(testbed.network, HostCapabilities())
+    if not missing or not all(isinstance(line, str) and line for line in missing):
+        raise ConformanceError("missing() has nothing to say about a kernel that lacks everything")
+    if now := testbed.driver.missing(testbed.network, testbed.host):
+        raise ConformanceError(f"missing() on a host that has all: {'; '.join(now)}")
 
 
 CASES = (
-    says_the_same_twice, names_its_links_rightly, joins_its_endpoints, changes_nothing_twice, is_adopted_after_a_restart,
-    lets_one_go, comes_back, leaves_nothing, says_what_is_missing,
+    says_the_same_twice,
+    names_its_links_rightly,
+    joins_its_endpoints,
+    changes_nothing_twice,
+    is_adopted_after_a_restart,
+    lets_one_go,
+    comes_back,
+    leaves_nothing,
+    says_what_is_missing,
 )
 
 
-def run(make: Callable[[str], Driver], options: Mapping[str, str]) -> Iterator[Result]:
+def run(make: Callable[[str], Driver], options: Mapping[str, str]) -> Iterator[CheckResult]:
     """Each case on a host of its own."""
     for case in CASES:
-        yield Result(case.__name__, tried(case, make, options))
+        yield CheckResult(case.__name__, tried(case, make, options))
 
 
-def tried(case: Callable[[Ground], None], make: Callable[[str], Driver], options: Mapping[str, str]) -> str:
+def tried(case: Callable[[Testbed], None], make: Callable[[str], Driver], options: Mapping[str, str]) -> str:
     """What is wrong, "" where *case* holds."""
 
     def body() -> str:
-        ground = Ground(make, options, directory)
+        testbed = Testbed(make, options, directory)
         try:
-            case(ground)
-        except (BrokenError, NetworkError) as error:
+            case(testbed)
+        except (ConformanceError, NetworkError) as error:
             return str(error)
         finally:
-            ground.kernel.close()
+            testbed.kernel.close()
         return ""
 
     with _host() as directory:
@@ -235,7 +245,8 @@ def _wire(far: Path) -> None:
     try:
         subprocess.run(
             ["ip", "link", "add", "lan0", "type", "veth", "peer", "name", "lan0", "netns", f"/proc/self/fd/{handle}"],
-            check=True, pass_fds=(handle,),
+            check=True,
+            pass_fds=(handle,),
         )
     finally:
         os.close(handle)
@@ -255,8 +266,10 @@ def main(arguments: list[str]) -> int:
     failed = 0
     for result in run(make, dict(a.split("=", 1) for a in arguments[1:])):
         failed += bool(result.problem)
-        print(f"{'FAIL' if result.problem else 'ok  '} {result.case.replace('_', ' ')}"
-              + (f": {result.problem}" if result.problem else ""))
+        print(
+            f"{'FAIL' if result.problem else 'ok  '} {result.case.replace('_', ' ')}"
+            + (f": {result.problem}" if result.problem else "")
+        )
     print(f"{len(CASES) - failed} of {len(CASES)} hold")
     return 1 if failed else 0
 

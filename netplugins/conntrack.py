@@ -56,18 +56,25 @@ def _flow(family: int, found: dict[int, bytes]) -> Flow:
             key += netlink.attribute(kind, found[kind])
     source, goal = (V4_SRC, V4_DST) if family == socket.AF_INET else (V6_SRC, V6_DST)
     return Flow(
-        family=family, protocol=proto[PROTO_NUM][0], destination=socket.inet_ntop(family, to[goal]),
-        port=struct.unpack("!H", port)[0] if port else 0, answers=socket.inet_ntop(family, back[source]), key=key,
+        family=family,
+        protocol=proto[PROTO_NUM][0],
+        destination=socket.inet_ntop(family, to[goal]),
+        port=struct.unpack("!H", port)[0] if port else 0,
+        answers=socket.inet_ntop(family, back[source]),
+        key=key,
     )
 
 
-def forget(sock: netlink.Socket, is_stale: Callable[[Flow], bool]) -> int:
+def delete_flows(sock: netlink.Socket, is_stale: Callable[[Flow], bool]) -> int:
     """Delete the flows that are stale over *sock*, of NETLINK_NETFILTER; how many there were. Raises NetworkError."""
     doomed = [flow for flow in flows(sock) if is_stale(flow)]
-    sock.run([
-        netlink.Message(CT_DELETE, 0, struct.pack("=BBH", flow.family, 0, 0) + flow.key, "forget a connection")
-        for flow in doomed
-    ], ignore=frozenset({ENOENT}))
+    sock.run(
+        [
+            netlink.Message(CT_DELETE, 0, struct.pack("=BBH", flow.family, 0, 0) + flow.key, "forget a connection")
+            for flow in doomed
+        ],
+        ignore=frozenset({ENOENT}),
+    )
     return len(doomed)
 
 
@@ -81,14 +88,15 @@ class Targets(msgspec.Struct, frozen=True):
         return frozenset().union(*self.by_port.values())
 
 
-def outdated(before: Targets, now: Targets, alive: Set[str]) -> Callable[[Flow], bool] | None:
+def stale_flow_filter(before: Targets, now: Targets, alive: Set[str]) -> Callable[[Flow], bool] | None:
     """Which flows the change from *before* to *now* makes stale; None where it makes none.
 
     Those that an address answers which is no endpoint's any more; and, over UDP, which nothing ends, those that lead where
     nothing is sent now. A connection over TCP to an endpoint that is *alive* may end by itself: no new ones go there."""
     gone = before.addresses - now.addresses
     moved = {
-        port for protocol, port in before.by_port.keys() | now.by_port.keys()
+        port
+        for protocol, port in before.by_port.keys() | now.by_port.keys()
         if protocol == "udp" and port and before.by_port.get((protocol, port)) != now.by_port.get((protocol, port))
     }
     if not gone and not moved:

@@ -19,7 +19,7 @@ class Subnet(msgspec.Struct, frozen=True):
     gateway: str
 
 
-class Remote(msgspec.Struct, frozen=True, kw_only=True):
+class RemoteEndpoint(msgspec.Struct, frozen=True, kw_only=True):
     """An endpoint on another node, which is reached at *underlay*. *mac* "" follows from the address."""
 
     underlay: str
@@ -37,7 +37,7 @@ class WireguardPeer(msgspec.Struct, frozen=True, kw_only=True):
     address: str
 
 
-class Tunnel(msgspec.Struct, frozen=True, kw_only=True):
+class WireguardDevice(msgspec.Struct, frozen=True, kw_only=True):
     """The node's WireGuard device, one for all of its encrypted networks. *private_key* is the path of a file of 32 bytes."""
 
     name: str
@@ -66,8 +66,8 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     own: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
     balanced: bool = False
-    remotes: tuple[Remote, ...] = ()
-    tunnel: Tunnel | None = None
+    remotes: tuple[RemoteEndpoint, ...] = ()
+    tunnel: WireguardDevice | None = None
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
@@ -86,7 +86,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     link_local: tuple[str, ...] = ()
 
 
-class Published(msgspec.Struct, frozen=True, kw_only=True):
+class PortMapping(msgspec.Struct, frozen=True, kw_only=True):
     """Host port → container port. *host_ip* "" is every address of the host; protocol tcp, udp or sctp."""
 
     endpoint: str
@@ -98,7 +98,7 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
     target: int
 
 
-class Balanced(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
+class LoadBalancer(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     """Connections to *address* (a service's own, "" for none) or to *ports* of the host (published, protocol, target)
     go to one of *backends*, addresses of one family."""
 
@@ -108,7 +108,7 @@ class Balanced(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     backends: tuple[str, ...]
 
 
-class Host(msgspec.Struct, frozen=True, kw_only=True):
+class HostCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     """What a driver may know of the host: *mtu* of its underlay, link kinds that its kernel can make, names of *links*
     that are the host's own."""
 
@@ -155,7 +155,7 @@ class Vxlan(msgspec.Struct, frozen=True, kw_only=True):
     mtu: int
 
 
-class Far(msgspec.Struct, frozen=True, kw_only=True):
+class FdbEntry(msgspec.Struct, frozen=True, kw_only=True):
     """An endpoint behind *vxlan*: frames to *mac* go to *underlay*; neighbours on *bridge* for its *addresses*."""
 
     bridge: str
@@ -173,7 +173,7 @@ class Vlan(msgspec.Struct, frozen=True, kw_only=True):
     vid: int
 
 
-class Child(msgspec.Struct, frozen=True, kw_only=True):
+class ParentedLink(msgspec.Struct, frozen=True, kw_only=True):
     """A macvlan or ipvlan link (*kind*) on *parent*, called *interface* in *netns*. It is born as *name*.
 
     *mac* "" and *mtu* 0 are the parent's. *onlink*: the default route leads through the link, with no gateway.
@@ -195,10 +195,10 @@ class Child(msgspec.Struct, frozen=True, kw_only=True):
     probed: bool = True
 
 
-KernelObject = Bridge | Veth | Vxlan | Vlan | Child | Tunnel
+KernelObject = Bridge | Veth | Vxlan | Vlan | ParentedLink | WireguardDevice
 
 
-class Isolation(msgspec.Struct, frozen=True, kw_only=True):
+class FirewallPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """What the firewall must do for one bridge."""
 
     link: str
@@ -212,12 +212,12 @@ class Isolation(msgspec.Struct, frozen=True, kw_only=True):
     """Who may send on the bridge from its own addresses alone; None: nobody is held to them."""
 
 
-class Description(msgspec.Struct, frozen=True):
+class NetworkState(msgspec.Struct, frozen=True):
     """All that must exist for one network on one host, and nothing else."""
 
     objects: frozenset[KernelObject] = frozenset()
-    isolation: Isolation | None = None
-    far: frozenset[Far] = frozenset()
+    firewall: FirewallPolicy | None = None
+    fdb: frozenset[FdbEntry] = frozenset()
 
 
 class Driver(Protocol):
@@ -225,10 +225,10 @@ class Driver(Protocol):
 
     name: str
 
-    def missing(self, network: Network, host: Host) -> Sequence[str]:
+    def missing(self, network: Network, host: HostCapabilities) -> Sequence[str]:
         """What the host lacks for *network*, one sentence each; empty where all is there."""
         ...
 
-    def describe(self, network: Network, endpoints: Sequence[Endpoint], host: Host) -> Description:
+    def desired_state(self, network: Network, endpoints: Sequence[Endpoint], host: HostCapabilities) -> NetworkState:
         """All that must exist for *network* on *host*. Looks at nothing, changes nothing."""
         ...

@@ -19,10 +19,10 @@ from typing import Any
 
 import msgspec
 
-from netplugins import elements, guard, netlink, netns, remembered
-from netplugins.driver import Balanced, Isolation, Published, Tunnel
-from netplugins.elements import PROTOCOLS, Shape
+from netplugins import cache, guard, netlink, netns, nft_elements
+from netplugins.driver import FirewallPolicy, LoadBalancer, PortMapping, WireguardDevice
 from netplugins.errors import NetworkError
+from netplugins.nft_elements import PROTOCOLS, ElementType
 from netplugins.script import Parts, Script
 
 VXLAN_PORT = 4789
@@ -32,7 +32,7 @@ REFUSE = ("    meta l4proto tcp reject with tcp reset", "    reject with icmpx a
 _FORGED = (f"    udp dport {VXLAN_PORT} drop",)
 """A container has nothing to say there, whatever is opened: such a packet would be a frame on any overlay."""
 ECHO = ("    icmp type echo-request {verdict}", "    icmpv6 type echo-request {verdict}")
-MOST = 2000
+MAX_NETLINK_ELEMENTS = 2000
 """Elements that are changed over netlink: more do not fit a socket's buffer, and then nft's start is no matter."""
 
 
@@ -44,13 +44,13 @@ class Nodes(msgspec.Struct, frozen=True, kw_only=True):
     is *opened* to them (protocol, port) on every node."""
 
     peers: frozenset[str] | None = None
-    tunnel: Tunnel | None = None
+    tunnel: WireguardDevice | None = None
     addresses: frozenset[str] = frozenset()
     doors: frozenset[tuple[str, str, int]] = frozenset()
     opened: frozenset[tuple[str, int]] = frozenset()
 
 
-class Change(msgspec.Struct, frozen=True):
+class ElementChange(msgspec.Struct, frozen=True):
     """What goes out of one map or set, and then comes into it."""
 
     name: str
@@ -66,7 +66,7 @@ class Ruleset(msgspec.Struct, frozen=True):
     table: str
     skeleton: str
     elements: dict[str, Parts]
-    shapes: dict[str, Shape]
+    shapes: dict[str, ElementType]
 
     def whole(self, revision: int) -> str:
         """The nft script that makes the table so, whatever it was before."""
@@ -76,7 +76,7 @@ class Ruleset(msgspec.Struct, frozen=True):
             out = out.replace(f"@@{name}@@", f" elements = {{ {', '.join(sorted(items))} }};" if items else "")
         return out
 
-    def changes(self, before: Ruleset) -> list[Change] | None:
+    def changes(self, before: Ruleset) -> list[ElementChange] | None:
         """What leads here from *before*; None where only the whole will do."""
         if before.skeleton != self.skeleton:
             return None
@@ -85,19 +85,23 @@ class Ruleset(msgspec.Struct, frozen=True):
             if (was := before.elements[name]) is not parts:
                 old, items = _differing(was, parts)
                 if old != items:
-                    out.append(Change(name, old - items, items - old))
+                    out.append(ElementChange(name, old - items, items - old))
         return out
 
-    def amend(self, changes: Sequence[Change], sock: netlink.Socket) -> None:
+    def amend(self, changes: Sequence[ElementChange], sock: netlink.Socket) -> None:
         """Make *changes*, some, which lead here, in one transaction over *sock*, of NETLINK_NETFILTER. Raises NetworkError;
         nothing of it holds then."""
-        if sum(len(c.out) + len(c.into) for c in changes) > MOST:
-            return apply("".join(
-                f"{verb} element {self.shapes[c.name].family} {self.table} {c.name} {{ {', '.join(sorted(some))} }}\n"
-                for c in changes for verb, some in (("delete", c.out), ("add", c.into)) if some
-            ))
-        messages = [m for c in changes for m in elements.delete(self.table, c.name, self.shapes[c.name], sorted(c.out))]
-        messages += [m for c in changes for m in elements.add(self.table, c.name, self.shapes[c.name], sorted(c.into))]
+        if sum(len(c.out) + len(c.into) for c in changes) > MAX_NETLINK_ELEMENTS:
+            return apply(
+                "".join(
+                    f"{verb} element {self.shapes[c.name].family} {self.table} {c.name} {{ {', '.join(sorted(some))} }}\n"
+                    for c in changes
+                    for verb, some in (("delete", c.out), ("add", c.into))
+                    if some
+                )
+            )
+        messages = [m for c in changes for m in nft_elements.delete(self.table, c.name, self.shapes[c.name], sorted(c.out))]
+        messages += [m for c in changes for m in nft_elements.add(self.table, c.name, self.shapes[c.name], sorted(c.into))]
         sock.transact(messages)
 
 
@@ -107,11 +111,13 @@ def _differing(before: Parts, now: Parts) -> tuple[frozenset[str], frozenset[str
         others = tuple(map(is_not, before, now))
         before, now = tuple(compress(before, others)), tuple(compress(now, others))
     ours, theirs = set(map(id, now)), set(map(id, before))
-    return (frozenset().union(*(p for p in before if id(p) not in ours)),
-            frozenset().union(*(p for p in now if id(p) not in theirs)))
+    return (
+        frozenset().union(*(p for p in before if id(p) not in ours)),
+        frozenset().union(*(p for p in now if id(p) not in theirs)),
+    )
 
 
-def _maps(published: Sequence[Published], protocol: str, version: int) -> tuple[list[str], list[str]]:
+def _maps(published: Sequence[PortMapping], protocol: str, version: int) -> tuple[list[str], list[str]]:
     """Elements of the two maps of one protocol and family: by address and port, and by port alone."""
     exact: list[str] = []
     anywhere: list[str] = []
@@ -174,43 +180,48 @@ class _Map(msgspec.Struct, frozen=True, order=True, cache_hash=True):
 
     def declare(self, script: Script, parts: Parts) -> None:
         family, kind = ("ip", "ipv4_addr") if self.version == 4 else ("ip6", "ipv6_addr")
-        shape, key, value = Shape((kind, "integer"), (kind,)), f"{family} daddr", f"{family} daddr"
+        shape, key, value = ElementType((kind, "integer"), (kind,)), f"{family} daddr", f"{family} daddr"
         if self.protocol:
             port = f"{self.protocol} dport"
-            shape, key, value = Shape(("inet_service", "integer"), (kind, "inet_service")), port, f"{value} . {port}"
+            shape, key, value = ElementType(("inet_service", "integer"), (kind, "inet_service")), port, f"{value} . {port}"
         script.declare_parts("map", self.name, f"typeof {key} . numgen random mod {self.count} : {value}", shape, parts)
 
 
 _map = lru_cache(_Map)
-_known: dict[Balanced, tuple[tuple[_Map, frozenset[str]], ...]] = {}
+_known: dict[LoadBalancer, tuple[tuple[_Map, frozenset[str]], ...]] = {}
 """What was made of each service, as long as it stays as it is: all are asked for whenever one changes."""
 
 
-def _elements(balanced: Sequence[Balanced]) -> Iterator[tuple[_Map, frozenset[str]]]:
+def _elements(balanced: Sequence[LoadBalancer]) -> Iterator[tuple[_Map, frozenset[str]]]:
     """Of each service the elements of the maps that it is in."""
     found = list(map(_known.get, balanced))
     if None in found:
-        remembered.shed(buckets, len(balanced))
-        if remembered.mostly_gone(len(_known), len(balanced)):
+        cache.trim(buckets, len(balanced))
+        if cache.is_mostly_stale(len(_known), len(balanced)):
             _known.clear()
         for number, one in enumerate(balanced):
-            found[number] = found[number] or _known.setdefault(one, tuple(_made(one)))
+            found[number] = found[number] or _known.setdefault(one, tuple(_elements_of(one)))
     return chain.from_iterable(filter(None, found))
 
 
-def _made(one: Balanced) -> Iterator[tuple[_Map, frozenset[str]]]:
+def _elements_of(one: LoadBalancer) -> Iterator[tuple[_Map, frozenset[str]]]:
     count = LARGE if len(one.backends) > SMALL // 2 else SMALL
     to = tuple(enumerate(buckets(one.backends, count)))
     if one.address:
         yield _map(one.version, count), frozenset(f"{one.address} . {n} : {backend}" for n, backend in to)
     for protocol in dict.fromkeys(protocol for _, protocol, _ in one.ports):
-        yield _map(one.version, count, protocol), frozenset(
-            f"{port} . {n} : {backend} . {target}"
-            for port, kind, target in one.ports if kind == protocol for n, backend in to
+        yield (
+            _map(one.version, count, protocol),
+            frozenset(
+                f"{port} . {n} : {backend} . {target}"
+                for port, kind, target in one.ports
+                if kind == protocol
+                for n, backend in to
+            ),
         )
 
 
-def _balancing(script: Script, balanced: Sequence[Balanced]) -> tuple[list[str], list[str]]:
+def _balancing(script: Script, balanced: Sequence[LoadBalancer]) -> tuple[list[str], list[str]]:
     """Declares the maps; returns (rules for services' addresses, rules for published ports).
 
     Flat maps of buckets: a change costs its own elements, where a chain for each service would cost all of them."""
@@ -224,8 +235,12 @@ def _balancing(script: Script, balanced: Sequence[Balanced]) -> tuple[list[str],
 
 
 def render(
-    table: str, networks: Sequence[Isolation], published: Sequence[Published],
-    balanced: Sequence[Balanced] = (), local: Sequence[str] = (), nodes: Nodes = Nodes(),
+    table: str,
+    networks: Sequence[FirewallPolicy],
+    published: Sequence[PortMapping],
+    balanced: Sequence[LoadBalancer] = (),
+    local: Sequence[str] = (),
+    nodes: Nodes = Nodes(),
 ) -> Ruleset:
     """Table inet *table* for the given state. *local* are the addresses of this node's own endpoints on networks with several
     nodes."""
@@ -239,20 +254,18 @@ def render(
             exact, anywhere = _maps(published, protocol, version)
             if exact:
                 name = f"{protocol}{version}_exact"
-                script.declare("map", name, Shape((kind, "inet_service"), (kind, "inet_service")), exact)
+                script.declare("map", name, ElementType((kind, "inet_service"), (kind, "inet_service")), exact)
                 jumps.append(f"    dnat {family} to {family} daddr . {protocol} dport map @{name}")
             if anywhere:
                 name = f"{protocol}{version}_any"
-                script.declare("map", name, Shape(("inet_service",), (kind, "inet_service")), anywhere)
-                jumps.append(
-                    f"    meta nfproto ipv{version} dnat {family} to {protocol} dport map @{name}"
-                )
+                script.declare("map", name, ElementType(("inet_service",), (kind, "inet_service")), anywhere)
+                jumps.append(f"    meta nfproto ipv{version} dnat {family} to {protocol} dport map @{name}")
     addressed, ported = _balancing(script, balanced)
     for version, kind in ((4, "ipv4_addr"), (6, "ipv6_addr")):
         addresses = [a for a in local if (":" in a) == (version == 6)]
         selves = [f"{a} . {a}" for a in addresses]
-        script.declare("set", f"local{version}", Shape((kind,)), addresses)
-        script.declare("set", f"self{version}", Shape((kind, kind)), selves)
+        script.declare("set", f"local{version}", ElementType((kind,)), addresses)
+        script.declare("set", f"self{version}", ElementType((kind, kind)), selves)
     out += ["  chain published {", *jumps, *ported, "  }"]
     out += [
         "  chain prerouting {",
@@ -284,8 +297,10 @@ def render(
             own = next((a for a in network.own if (":" in a) == (version == 6)), "")
             if own:
                 # a connection from outside to a task elsewhere comes back to this node, which alone can undo it
-                out.append(f'    {family} saddr != {cidr} oifname "{network.link}" ct status dnat '
-                           f"{family} daddr != @local{version} snat {family} to {own}")
+                out.append(
+                    f'    {family} saddr != {cidr} oifname "{network.link}" ct status dnat '
+                    f"{family} daddr != @local{version} snat {family} to {own}"
+                )
             # a container that reaches a neighbour by its published port must get the reply back through conntrack
             out.append(f'    {family} saddr {cidr} oifname "{network.link}" ct status dnat masquerade')
             if network.masquerade and not network.internal:
@@ -317,8 +332,8 @@ def render(
     out.append("  }")
     if networks:
         if nodes.peers is not None:
-            script.declare("set", "peers4", Shape(("ipv4_addr",)), [p for p in nodes.peers if ":" not in p])
-            script.declare("set", "peers6", Shape(("ipv6_addr",)), [p for p in nodes.peers if ":" in p])
+            script.declare("set", "peers4", ElementType(("ipv4_addr",)), [p for p in nodes.peers if ":" not in p])
+            script.declare("set", "peers6", ElementType(("ipv6_addr",)), [p for p in nodes.peers if ":" in p])
         out += ["  chain input {", "    type filter hook input priority filter; policy accept;"]
         out += _vxlan(nodes)
         out += [f"    iifname {bridges} jump from_containers", "  }"]
@@ -342,7 +357,7 @@ def _vxlan(nodes: Nodes) -> list[str]:
     return out + [f"    udp dport {VXLAN_PORT} {family} saddr != @peers{v} drop" for v, family in ((4, "ip"), (6, "ip6"))]
 
 
-def _closed(script: Script, published: Sequence[Published], balanced: Sequence[Balanced], nodes: Nodes) -> list[str]:
+def _closed(script: Script, published: Sequence[PortMapping], balanced: Sequence[LoadBalancer], nodes: Nodes) -> list[str]:
     """Chains for what containers send to nodes: to this one (`from_containers`), and through it to others (`to_nodes`).
 
     The way to another node's published ports leads past here, so that they must be known; those of services with balanced
@@ -350,7 +365,7 @@ def _closed(script: Script, published: Sequence[Published], balanced: Sequence[B
     everywhere = {(protocol, port) for one in balanced for port, protocol, _ in one.ports} | nodes.opened
     # one that no rule translates is taken by the forwarder: an IPv6 client of a container that has IPv4 alone
     here = {(p.protocol, p.port) for p in published if p.host_ip in ("", "0.0.0.0", "::")}
-    shape = Shape(("inet_proto", "inet_service"))
+    shape = ElementType(("inet_proto", "inet_service"))
     script.declare("set", "open_everywhere", shape, _ports(everywhere))
     script.declare("set", "open_here", shape, _ports(here))
     out = [
@@ -361,15 +376,16 @@ def _closed(script: Script, published: Sequence[Published], balanced: Sequence[B
         f"    {PORT} @open_here accept",
         *(line.format(verdict="accept") for line in ECHO),
         "    icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept",
-        *REFUSE, "  }",
+        *REFUSE,
+        "  }",
     ]
     if not nodes.addresses:
         return out
     for version, kind in ((4, "ipv4_addr"), (6, "ipv6_addr")):
         mine = [a for a in nodes.addresses if (":" in a) == (version == 6)]
         doors = [f"{a} . {protocol} . {port}" for a, protocol, port in nodes.doors if (":" in a) == (version == 6)]
-        script.declare("set", f"nodes{version}", Shape((kind,)), mine)
-        script.declare("set", f"doors{version}", Shape((kind, "inet_proto", "inet_service")), doors)
+        script.declare("set", f"nodes{version}", ElementType((kind,)), mine)
+        script.declare("set", f"doors{version}", ElementType((kind, "inet_proto", "inet_service")), doors)
     return [
         *out,
         "  chain to_node {",
@@ -379,7 +395,8 @@ def _closed(script: Script, published: Sequence[Published], balanced: Sequence[B
         f"    ip daddr . {PORT} @doors4 return",
         f"    ip6 daddr . {PORT} @doors6 return",
         *(line.format(verdict="return") for line in ECHO),
-        *REFUSE, "  }",
+        *REFUSE,
+        "  }",
         "  chain to_nodes {",
         "    ip daddr @nodes4 jump to_node",
         "    ip6 daddr @nodes6 jump to_node",
@@ -414,7 +431,8 @@ def differences(wanted: Ruleset) -> list[str]:
     should = netns.isolated(expected) or {}
     return [
         f"{name} {'is not there' if name not in is_there else 'is not ours' if name not in should else 'differs'}"
-        for name in sorted(should.keys() | is_there.keys()) if should.get(name) != is_there.get(name)
+        for name in sorted(should.keys() | is_there.keys())
+        if should.get(name) != is_there.get(name)
     ]
 
 
@@ -445,8 +463,11 @@ def _plain(item: Any) -> str:
 
     def strip(part: Any) -> Any:
         if isinstance(part, dict):
-            return {k: sorted(map(_plain, v)) if k == "set" and isinstance(v, list) else strip(v)
-                    for k, v in part.items() if k != "handle"}
+            return {
+                k: sorted(map(_plain, v)) if k == "set" and isinstance(v, list) else strip(v)
+                for k, v in part.items()
+                if k != "handle"
+            }
         return [strip(p) for p in part] if isinstance(part, list) else part
 
     return json.dumps(strip(item), sort_keys=True)

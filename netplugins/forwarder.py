@@ -36,7 +36,7 @@ class _UdpClient(asyncio.DatagramProtocol):
 
 
 class _Udp(asyncio.DatagramProtocol):
-    def __init__(self, held: _Held) -> None:
+    def __init__(self, held: _ListeningPort) -> None:
         self.held = held
         self.transport: asyncio.DatagramTransport | None = None
         self.clients: dict[object, tuple[_UdpClient, asyncio.TimerHandle]] = {}
@@ -54,6 +54,7 @@ class _Udp(asyncio.DatagramProtocol):
         loop = asyncio.get_running_loop()
         known = self.clients.pop(addr, None)
         if known is None:
+
             def reply(answer: bytes) -> None:
                 if self.transport:
                     self.transport.sendto(answer, addr)  # type: ignore[arg-type]
@@ -98,7 +99,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 Key = tuple[str, str, int]
 
 
-class _Held:
+class _ListeningPort:
     """One held port: where its connections go may change while it is open."""
 
     def __init__(self, forward: Forward) -> None:
@@ -116,7 +117,7 @@ class Forwarder:
     """Holds exactly the asked ports. An update keeps the sockets, and the connections that go through them."""
 
     def __init__(self) -> None:
-        self._open: dict[Key, _Held] = {}
+        self._open: dict[Key, _ListeningPort] = {}
 
     async def update(self, forwards: tuple[Forward, ...]) -> dict[str, str]:
         """Returns what could not be held: "tcp 0.0.0.0:80" → why."""
@@ -128,7 +129,7 @@ class Forwarder:
             if known := self._open.get(key):
                 known.forward = forward
                 continue
-            held = _Held(forward)
+            held = _ListeningPort(forward)
             try:
                 await self._start(held)
             except OSError as error:
@@ -137,7 +138,7 @@ class Forwarder:
                 self._open[key] = held
         return problems
 
-    async def _start(self, held: _Held) -> None:
+    async def _start(self, held: _ListeningPort) -> None:
         sock = _bound(held.forward)
         if held.forward.protocol == "udp":
             loop = asyncio.get_running_loop()
@@ -147,9 +148,10 @@ class Forwarder:
             server = await asyncio.start_server(lambda r, w: self._serve(held, r, w), sock=sock)
             held.close = server.close
 
-    async def _serve(self, held: _Held, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, held: _ListeningPort, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            upstream = await asyncio.wait_for(asyncio.open_connection(*held.target()), 10)
+            async with asyncio.timeout(10):
+                upstream = await asyncio.open_connection(*held.target())
         except (OSError, TimeoutError):
             writer.transport.abort()  # the client sees a reset, as it would on a closed port
             return

@@ -12,10 +12,10 @@ import ipaddress
 import subprocess
 from collections.abc import Sequence
 
-from netplugins import netns, remembered
-from netplugins.driver import Isolation, Veth
-from netplugins.elements import Shape
+from netplugins import cache, netns
+from netplugins.driver import FirewallPolicy, Veth
 from netplugins.netlink import mac_bytes
+from netplugins.nft_elements import ElementType
 from netplugins.script import Script
 
 TARGET = "@th,64,128"
@@ -56,30 +56,34 @@ CHAINS = f"""\
 @functools.cache
 def possible() -> bool:
     """Whether the kernel has nftables for bridges (CONFIG_NF_TABLES_BRIDGE)."""
-    return netns.isolated(lambda: subprocess.run(
-        ["nft", "add", "table", "bridge", "probe"], capture_output=True, timeout=30, check=False
-    ).returncode == 0)
+    return netns.isolated(
+        lambda: (
+            subprocess.run(["nft", "add", "table", "bridge", "probe"], capture_output=True, timeout=30, check=False).returncode
+            == 0
+        )
+    )
 
 
-def render(script: Script, table: str, networks: Sequence[Isolation]) -> None:
+def render(script: Script, table: str, networks: Sequence[FirewallPolicy]) -> None:
     """Add table bridge *table* for those of *networks* whose senders are known; none where there is none."""
     script.lines += [f"table bridge {table}", f"delete table bridge {table}"]
     guarded = [n for n in networks if n.senders is not None]
     if not guarded:
         return
     senders = sorted((veth for n in guarded for veth in n.senders or ()), key=lambda veth: veth.name)
-    remembered.shed(_elements, len(senders))
+    cache.trim(_elements, len(senders))
     parts = [_elements(veth) for veth in senders]
     script.lines.append(f"table bridge {table} {{")
     for number, (name, (type_, kinds)) in enumerate(SETS.items()):
-        script.declare_parts("set", name, type_, Shape(kinds, family="bridge"), tuple(p[number] for p in parts))
+        script.declare_parts("set", name, type_, ElementType(kinds, family="bridge"), tuple(p[number] for p in parts))
     script.lines += [
         CHAINS,
         "  chain prerouting {",
         "    type filter hook prerouting priority -300; policy accept;",
         "    iifname @senders jump sender",
         "  }",
-        "}", "",
+        "}",
+        "",
     ]
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import msgspec
 
-from netplugins import lan, netlink, netns, wireguard
-from netplugins.driver import Bridge, Child, Far, KernelObject, Tunnel, Veth, Vlan, Vxlan
+from netplugins import address_conflict, netlink, netns, wireguard
+from netplugins.driver import Bridge, FdbEntry, KernelObject, ParentedLink, Veth, Vlan, Vxlan, WireguardDevice
 from netplugins.errors import NetworkError
 
 
@@ -30,9 +30,9 @@ class Kernel:
         self._socket = netlink.Socket()
         self._present: dict[str, KernelObject | None] | None = None
         self._index: dict[str, int] = {}
-        self._far: frozenset[Far] | None = None
+        self._far: frozenset[FdbEntry] | None = None
         """None: what the kernel has is not known, so it is asked."""
-        self._children: dict[str, tuple[Child, int]] = {}
+        self._children: dict[str, tuple[ParentedLink, int]] = {}
         """Links that were made in namespaces of containers, with the index of their parent: no dump here shows them."""
 
     def close(self) -> None:
@@ -41,11 +41,11 @@ class Kernel:
     def observe(self) -> dict[str, KernelObject | None]:
         """Names of this instance's links → what made them, None where only the name is known."""
         if self._present is None:
-            self._look_again()
+            self._refresh()
             assert self._present is not None
         return self._present
 
-    def _look_again(self) -> None:
+    def _refresh(self) -> None:
         """What is there, when it is not known how far the last change came. What was made before it stays what it is: to make a
         container's link anew breaks its connections off."""
         self._index = {name: index for index, name in _links() if name.startswith(self.prefix)}
@@ -53,7 +53,7 @@ class Kernel:
         self._present = {name: known.get(name) for name in (*self._index, *self._children)}
         self._far = None
 
-    def doubt(self, names: Iterable[str]) -> None:
+    def invalidate(self, names: Iterable[str]) -> None:
         """The objects of these names, and all far endpoints, are not what they should be: the next `converge` sets bridges
         anew and makes the others again."""
         present = self.observe()
@@ -65,7 +65,7 @@ class Kernel:
                 present[name] = None
         self._far = None
 
-    def audit(self) -> bool:
+    def detect_drift(self) -> bool:
         """Look whether the kernel still has what was made; what it lacks is forgotten, so that `converge` makes it anew.
         Whether something is lacking."""
         present = self.observe()
@@ -82,7 +82,7 @@ class Kernel:
                 whole = False
                 present.pop(name, None)
                 del self._children[name]
-        addressed = [i for i in present.values() if isinstance(i, Bridge | Tunnel)]
+        addressed = [i for i in present.values() if isinstance(i, Bridge | WireguardDevice)]
         if addressed:
             versions = {6 if ":" in cidr else 4 for item in addressed for cidr in _cidrs(item)}
             addresses, routes = self._socket.addresses(versions), self._socket.routes(versions)
@@ -97,7 +97,7 @@ class Kernel:
         return not whole
 
     def _addressed(
-        self, item: Bridge | Tunnel, addresses: set[tuple[int, bytes]], routes: set[tuple[int, bytes, int]]
+        self, item: Bridge | WireguardDevice, addresses: set[tuple[int, bytes]], routes: set[tuple[int, bytes, int]]
     ) -> bool:
         index = self._link(item.name)
         for cidr in _cidrs(item):
@@ -112,10 +112,10 @@ class Kernel:
         not taken: they are set once more, in place."""
         present = self.observe()
         for item in described:
-            if item.name in present and present[item.name] is None and not isinstance(item, Bridge | Tunnel):
+            if item.name in present and present[item.name] is None and not isinstance(item, Bridge | WireguardDevice):
                 present[item.name] = item
 
-    def converge(self, described: frozenset[KernelObject], far: frozenset[Far] = frozenset()) -> dict[str, str]:
+    def converge(self, described: frozenset[KernelObject], far: frozenset[FdbEntry] = frozenset()) -> dict[str, str]:
         """Make the links of this instance equal to *described*, and what lies behind its VXLAN devices equal to *far*.
 
         Idempotent. Returns what could not be made for single endpoints: namespace → why. Raises NetworkError, and tries
@@ -126,8 +126,10 @@ class Kernel:
         try:
             # most objects are the very ones of the last time, which needs no look at their parts
             stale = [
-                n for n, was in present.items() if (now := wanted.get(n)) is None
-                or (was is not None and was is not now and was != now and not _in_place(was, now))
+                n
+                for n, was in present.items()
+                if (now := wanted.get(n)) is None
+                or (was is not None and was is not now and was != now and not _can_update_in_place(was, now))
             ]
             children = [n for n in stale if n in self._children]
             for name in children:
@@ -145,7 +147,7 @@ class Kernel:
                     self._bridge(item, present.get(item.name), existing=item.name in present)
                     present[item.name] = item
             for item in todo:
-                if isinstance(item, Tunnel):
+                if isinstance(item, WireguardDevice):
                     self._tunnel(item, existing=item.name in present)
                     present[item.name] = item
             for item in todo:
@@ -161,20 +163,20 @@ class Kernel:
                     present[item.name] = item
                     if self._far is not None:  # its entries went with the old device
                         self._far -= {f for f in self._far if f.vxlan == item.name}
-            self._reach(far)
+            self._sync_fdb(far)
             for item in todo:
                 if isinstance(item, Vlan):
                     if item.name in present:
                         self._socket.run(netlink.delete_links([item.name]), ignore=frozenset({errno.ENODEV}))
                     self._vlan(item)
                     present[item.name] = item
-            born: list[Child] = []
-            ends = [item for item in todo if isinstance(item, Veth | Child)]
+            born: list[ParentedLink] = []
+            ends = [item for item in todo if isinstance(item, Veth | ParentedLink)]
             for item in sorted(ends, key=lambda o: (o.order, o.name)):
                 try:
-                    if isinstance(item, Child):
+                    if isinstance(item, ParentedLink):
                         if not self._has_child(item):
-                            self._bear(item)
+                            self._create_child_link(item)
                             born.append(item)
                             continue
                         self._children[item.name] = item, self._link(item.parent)
@@ -187,9 +189,9 @@ class Kernel:
                     problems.setdefault(item.netns, str(error))
                     if isinstance(item, Veth):
                         present[item.name] = None  # as far as it came
-            problems |= self._raise_children(born, present)
+            problems |= self._configure_child_links(born, present)
         except (NetworkError, OSError):
-            self._look_again()
+            self._refresh()
             raise
         return problems
 
@@ -225,13 +227,13 @@ class Kernel:
 
     def _vxlan(self, vxlan: Vxlan) -> None:
         master = self._link(vxlan.master)
-        self._socket.run([netlink.add_vxlan(
-            vxlan.name, vni=vxlan.vni, port=vxlan.port, local=vxlan.local, mtu=vxlan.mtu, master=master
-        )])
+        self._socket.run(
+            [netlink.add_vxlan(vxlan.name, vni=vxlan.vni, port=vxlan.port, local=vxlan.local, mtu=vxlan.mtu, master=master)]
+        )
         self._index[vxlan.name] = self._socket.index(vxlan.name)
-        self._socket.run([netlink.quiet_port(self._index[vxlan.name], vxlan.name)])
+        self._socket.run([netlink.bridge_port_no_learning(self._index[vxlan.name], vxlan.name)])
 
-    def _tunnel(self, tunnel: Tunnel, *, existing: bool) -> None:
+    def _tunnel(self, tunnel: WireguardDevice, *, existing: bool) -> None:
         """Make a WireGuard device, or change it in place: sessions with other nodes go on."""
         if not existing:
             if "wireguard" in _kinds():
@@ -243,15 +245,20 @@ class Kernel:
         wireguard.configure(tunnel)
         _sysctl(f"net/ipv6/conf/{tunnel.name}/disable_ipv6", "0")  # a host may have it off for new links
         cidr = tunnel_cidr(tunnel)
-        self._socket.run([
-            netlink.set_mtu(index, tunnel.mtu, tunnel.name), netlink.link_up(index, tunnel.name),
-            netlink.add_address(index, cidr, tunnel.name), netlink.add_connected_route(index, cidr, tunnel.name),
-        ])
+        self._socket.run(
+            [
+                netlink.set_mtu(index, tunnel.mtu, tunnel.name),
+                netlink.link_up(index, tunnel.name),
+                netlink.add_address(index, cidr, tunnel.name),
+                netlink.add_connected_route(index, cidr, tunnel.name),
+            ]
+        )
 
     def _set_mtu(self, item: Vxlan | Veth) -> None:
         """Change it while it is in use: connections go on."""
         self._socket.run([netlink.set_mtu(self._link(item.name), item.mtu, item.name)])
         if isinstance(item, Veth):
+
             def inside() -> None:
                 with netlink.Socket() as sock:
                     sock.run([netlink.set_mtu(sock.index(item.peer), item.mtu, item.peer)])
@@ -275,7 +282,7 @@ class Kernel:
 
     # --- links on a parent of the host ---------------------------------------------------------------------------
 
-    def _has_child(self, child: Child) -> bool:
+    def _has_child(self, child: ParentedLink) -> bool:
         """Whether *child* is there with its addresses, as after a restart of ours."""
 
         def look() -> bool:
@@ -286,7 +293,7 @@ class Kernel:
 
         return netns.enter(child.netns, look)
 
-    def _bear(self, child: Child) -> None:
+    def _create_child_link(self, child: ParentedLink) -> None:
         """Make the link and bring it up, with no address yet.
 
         Its name in the container is given there: older kernels (6.1) refuse a name that the host has too."""
@@ -294,10 +301,21 @@ class Kernel:
         parent = self._parent(child.parent)
         handle = os.open(child.netns, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            self._socket.run([netlink.add_child(
-                child.kind, parent=parent, netns=handle, name=child.name, mode=child.mode, flag=child.flag,
-                mac=child.mac, mtu=child.mtu, what=child.parent,
-            )])
+            self._socket.run(
+                [
+                    netlink.add_child(
+                        child.kind,
+                        parent=parent,
+                        netns=handle,
+                        name=child.name,
+                        mode=child.mode,
+                        flag=child.flag,
+                        mac=child.mac,
+                        mtu=child.mtu,
+                        what=child.parent,
+                    )
+                ]
+            )
         finally:
             os.close(handle)
         self._children[child.name] = child, parent
@@ -310,16 +328,18 @@ class Kernel:
 
         netns.enter(child.netns, start)
 
-    def _raise_children(self, children: list[Child], present: dict[str, KernelObject | None]) -> dict[str, str]:
+    def _configure_child_links(self, children: list[ParentedLink], present: dict[str, KernelObject | None]) -> dict[str, str]:
         """Give those of *children* their addresses whose addresses nobody on the LAN has. Returns namespace → why not."""
         claims = {
-            lan.Claim(path=c.netns, interface=c.interface, address=a.split("/")[0]): c for c in children for a in c.addresses
+            address_conflict.AddressProbe(path=c.netns, interface=c.interface, address=a.split("/")[0]): c
+            for c in children
+            for a in c.addresses
         }
         probed = [claim for claim, child in claims.items() if child.probed]
         problems = {
-            claims[claim].netns: f"address {claim.address} is held by {holder} on the LAN of {claims[claim].parent}: choose "
+            claims[claim].netns: f"address {claim.address} is held by {owner} on the LAN of {claims[claim].parent}: choose "
             "another, or keep it off the network with aux_addresses or ip_range"
-            for claim, holder in (lan.holders(probed) if probed else {}).items()
+            for claim, owner in (address_conflict.conflicts(probed) if probed else {}).items()
         }
         for child in children:
             if child.netns in problems:
@@ -330,10 +350,10 @@ class Kernel:
                 present[child.name] = child
             except (NetworkError, OSError) as error:
                 problems[child.netns] = str(error)
-        lan.announce(claim for claim in probed if claims[claim].netns not in problems)
+        address_conflict.announce(claim for claim in probed if claims[claim].netns not in problems)
         return problems
 
-    def _remove_child(self, child: Child) -> None:
+    def _remove_child(self, child: ParentedLink) -> None:
         """Take *child* out of its namespace now, so that its parent and addresses are free at once. Not there is fine."""
         self._children.pop(child.name, None)
 
@@ -350,29 +370,30 @@ class Kernel:
             self._index[name] = self._socket.index(name)
         return self._index[name]
 
-    def _reach(self, far: frozenset[Far]) -> None:
+    def _sync_fdb(self, far: frozenset[FdbEntry]) -> None:
         """Write what is new among the far endpoints, then take away what is stale; one batch each."""
         before = self._far if self._far is not None else self._confirmed(far)
         if self._far is None:
-            self._sweep(far)
+            self._delete_stale_entries(far)
         kept_macs = {(f.vxlan, f.mac) for f in far}
         kept_addresses = {(f.bridge, a) for f in far for a in f.addresses}
         messages: list[netlink.Message] = []
         for item in before - far:
             if item.vxlan in self._index and (item.vxlan, item.mac) not in kept_macs:
-                messages += netlink.forwarding(self._index[item.vxlan], item.mac, item.underlay, add=False)
+                messages += netlink.fdb_entry(self._index[item.vxlan], item.mac, item.underlay, add=False)
             if item.bridge in self._index:
                 messages += [
                     netlink.neighbour(self._index[item.bridge], a, item.mac, add=False)
-                    for a in item.addresses if (item.bridge, a) not in kept_addresses
+                    for a in item.addresses
+                    if (item.bridge, a) not in kept_addresses
                 ]
         moved = {(f.vxlan, f.mac): f.underlay for f in before - far}
         for item in far - before:
             index = self._link(item.vxlan)
             if old := moved.get((item.vxlan, item.mac)):
                 if old != item.underlay:  # `replace` would keep both destinations
-                    messages += netlink.forwarding(index, item.mac, old, add=False)
-            messages += netlink.forwarding(index, item.mac, item.underlay, add=True)
+                    messages += netlink.fdb_entry(index, item.mac, old, add=False)
+            messages += netlink.fdb_entry(index, item.mac, item.underlay, add=True)
             bridge = self._link(item.bridge)
             messages += [netlink.neighbour(bridge, a, item.mac, add=True) for a in item.addresses]
         self._far = None
@@ -388,25 +409,27 @@ class Kernel:
             elif not flags & netlink.NTF_SELF and state & netlink.NUD_NOARP:
                 bridged.add((index, mac))
         known = {
-            (index, mac, address) for family in (socket.AF_INET, socket.AF_INET6)
-            for index, state, _, mac, address in self._socket.neighbours(family) if state & netlink.NUD_PERMANENT
+            (index, mac, address)
+            for family in (socket.AF_INET, socket.AF_INET6)
+            for index, state, _, mac, address in self._socket.neighbours(family)
+            if state & netlink.NUD_PERMANENT
         }
         return device, bridged, known
 
-    def _confirmed(self, far: frozenset[Far]) -> frozenset[Far]:
+    def _confirmed(self, far: frozenset[FdbEntry]) -> frozenset[FdbEntry]:
         """Those of *far* that the kernel has whole."""
         if not far:
             return far
         device, bridged, known = self._entries()
 
-        def whole(item: Far) -> bool:
+        def whole(item: FdbEntry) -> bool:
             vxlan, bridge = self._link(item.vxlan), self._link(item.bridge)
             sent = (vxlan, item.mac, netlink.packed(item.underlay)) in device and (vxlan, item.mac) in bridged
             return sent and all((bridge, item.mac, netlink.packed(a)) in known for a in item.addresses)
 
         return frozenset(f for f in far if whole(f))
 
-    def _sweep(self, far: frozenset[Far]) -> None:
+    def _delete_stale_entries(self, far: frozenset[FdbEntry]) -> None:
         """After a restart: take away entries of our VXLAN devices and bridges that nobody asks for."""
         vxlans = {self._link(n): n for n in self.observe() if n.startswith(f"{self.prefix}x")}
         bridges = {self._link(n): n for n in self.observe() if n.startswith(f"{self.prefix}b")}
@@ -418,7 +441,7 @@ class Kernel:
         messages: list[netlink.Message] = []
         for index, mac, underlay in device:
             if index in vxlans and (vxlans[index], mac, underlay) not in wanted:
-                messages += netlink.forwarding(index, mac, str(ipaddress.ip_address(underlay)), add=False)
+                messages += netlink.fdb_entry(index, mac, str(ipaddress.ip_address(underlay)), add=False)
         for index, mac, address in known:
             if index in bridges and (bridges[index], mac, address) not in addresses:
                 messages.append(netlink.neighbour(index, str(ipaddress.ip_address(address)), mac, add=False))
@@ -429,8 +452,12 @@ class Kernel:
         handle = os.open(veth.netns, os.O_RDONLY | os.O_CLOEXEC)
         try:
             pair = netlink.add_veth(
-                veth.name, master=master, peer=veth.peer, peer_netns=handle,
-                peer_mac=veth.mac, mtu=veth.mtu,
+                veth.name,
+                master=master,
+                peer=veth.peer,
+                peer_netns=handle,
+                peer_mac=veth.mac,
+                mtu=veth.mtu,
             )
             self._socket.run([pair])
         finally:
@@ -452,14 +479,14 @@ class Kernel:
         netns.enter(veth.netns, configure)
 
 
-def _in_place(was: KernelObject, now: KernelObject) -> bool:
+def _can_update_in_place(was: KernelObject, now: KernelObject) -> bool:
     """Whether *was* can become *now* without being made anew."""
     if isinstance(was, Veth | Vxlan) and isinstance(now, Veth | Vxlan):
         return type(was) is type(now) and msgspec.structs.replace(was, mtu=now.mtu) == now
-    return isinstance(was, Bridge | Tunnel)
+    return isinstance(was, Bridge | WireguardDevice)
 
 
-def _address_child(child: Child) -> None:
+def _address_child(child: ParentedLink) -> None:
     """Run inside the namespace of *child*."""
     with netlink.Socket() as sock:
         index = sock.index(child.interface)
@@ -471,11 +498,11 @@ def _address_child(child: Child) -> None:
         sock.run(messages)
 
 
-def _cidrs(item: Bridge | Tunnel) -> tuple[str, ...]:
+def _cidrs(item: Bridge | WireguardDevice) -> tuple[str, ...]:
     return item.addresses if isinstance(item, Bridge) else (tunnel_cidr(item),)
 
 
-def tunnel_cidr(tunnel: Tunnel) -> str:
+def tunnel_cidr(tunnel: WireguardDevice) -> str:
     return f"{tunnel.address}/{wireguard.PREFIX.prefixlen}"
 
 
@@ -529,7 +556,7 @@ def _kinds() -> frozenset[str]:
                     sock.run([netlink.Message(netlink.RTM_NEWLINK, netlink.F_CREATE | netlink.F_EXCL, payload, kind)])
                     found.add(kind)
                 except NetworkError as error:
-                    # ENOTSUP is "no such kind"; anything else is the kind's own wish for more parameters
+                    # ENOTSUP is "no such kind"; anything else is the kind's own network for more parameters
                     if not any(code in str(error) for code in ("ENOTSUP", "EOPNOTSUPP")):
                         found.add(kind)
 

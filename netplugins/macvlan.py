@@ -15,9 +15,9 @@ from collections.abc import Sequence
 import msgspec
 
 from netplugins.bridge import OPTION, BridgeDriver, address_mac
-from netplugins.driver import Child, Description, Endpoint, Host, KernelObject, Network, Subnet, Vlan
+from netplugins.driver import Endpoint, HostCapabilities, KernelObject, Network, NetworkState, ParentedLink, Subnet, Vlan
 from netplugins.netlink import IPVLAN_FLAGS, IPVLAN_MODES, MACVLAN_MODES
-from netplugins.parents import has_parent, vlan_of
+from netplugins.vlan import parent_available, vlan_of
 
 
 class ParentDriver:
@@ -34,27 +34,27 @@ class ParentDriver:
         options = network.options
         return options.get(f"{self.name}_mode") or options.get("mode") or next(iter(self.modes))
 
-    def missing(self, network: Network, host: Host) -> Sequence[str]:
+    def missing(self, network: Network, host: HostCapabilities) -> Sequence[str]:
         parent = network.options.get("parent", "")
-        lacks = []
+        missing = []
         if self.name not in host.features:
-            lacks.append(f"the kernel has no {self.name} (CONFIG_{self.name.upper()})")
+            missing.append(f"the kernel has no {self.name} (CONFIG_{self.name.upper()})")
         if self.mode(network) not in self.modes:
-            lacks.append(f"{self.name} has no mode {self.mode(network)!r}: there is {', '.join(self.modes)}")
+            missing.append(f"{self.name} has no mode {self.mode(network)!r}: there is {', '.join(self.modes)}")
         if parent and parent not in host.links and vlan_of(parent) and "vlan" not in host.features:
-            lacks.append(f"the parent link {parent} is not there, and the kernel has no VLANs (CONFIG_VLAN_8021Q) to make it")
-        elif not has_parent(parent, host.links):
-            lacks.append(f"the parent link {parent} is not there: the host has {', '.join(sorted(host.links)) or 'none'}")
-        return lacks
+            missing.append(f"the parent link {parent} is not there, and the kernel has no VLANs (CONFIG_VLAN_8021Q) to make it")
+        elif not parent_available(parent, host.links):
+            missing.append(f"the parent link {parent} is not there: the host has {', '.join(sorted(host.links)) or 'none'}")
+        return missing
 
-    def describe(self, network: Network, endpoints: Sequence[Endpoint], host: Host) -> Description:
+    def desired_state(self, network: Network, endpoints: Sequence[Endpoint], host: HostCapabilities) -> NetworkState:
         if not network.options.get("parent"):
             alone = tuple(Subnet(s.cidr, "") for s in network.subnets)
-            return self._bridge.describe(msgspec.structs.replace(network, internal=True, subnets=alone), endpoints, host)
+            return self._bridge.desired_state(msgspec.structs.replace(network, internal=True, subnets=alone), endpoints, host)
         objects: set[KernelObject] = set()
         parent, vlan = network.options.get("parent", ""), vlan_of(network.options.get("parent", ""))
         if not endpoints:  # the host's links are touched only while somebody needs it
-            return Description()
+            return NetworkState()
         if vlan and parent not in host.links:
             mark = hashlib.sha256(vlan[0].encode()).hexdigest()[:5]
             made = Vlan(name=f"{self.prefix}l{vlan[1]}{mark}", parent=vlan[0], vid=vlan[1])
@@ -62,25 +62,33 @@ class ParentDriver:
             parent = made.name
         for endpoint in endpoints:
             objects.add(self._child(network, endpoint, parent))
-        return Description(frozenset(objects))
+        return NetworkState(frozenset(objects))
 
-    def _child(self, network: Network, endpoint: Endpoint, parent: str) -> Child:
+    def _child(self, network: Network, endpoint: Endpoint, parent: str) -> ParentedLink:
         own = {4: endpoint.ipv4, 6: endpoint.ipv6}
         mine = {
-            net.version: (net.prefixlen, s.gateway) for s in network.subnets
+            net.version: (net.prefixlen, s.gateway)
+            for s in network.subnets
             if own[(net := ipaddress.ip_network(s.cidr)).version] and ipaddress.ip_address(own[net.version]) in net
         }
         routed = endpoint.default and not network.internal
         mode = self.mode(network)
         onlink = routed and self.name == "ipvlan" and mode != "l2"
-        return Child(
-            name=f"{self.prefix}m{endpoint.id[:10 - len(self.prefix)]}{endpoint.order}", kind=self.name, mode=mode,
+        return ParentedLink(
+            name=f"{self.prefix}m{endpoint.id[: 10 - len(self.prefix)]}{endpoint.order}",
+            kind=self.name,
+            mode=mode,
             flag=network.options.get("ipvlan_flag", "bridge") if self.name == "ipvlan" else "",
-            parent=parent, netns=endpoint.netns, interface=endpoint.interface or f"eth{endpoint.order}",
-            order=endpoint.order, mac=self._mac(endpoint, mode), mtu=int(network.options.get(OPTION + "driver.mtu", 0)),
+            parent=parent,
+            netns=endpoint.netns,
+            interface=endpoint.interface or f"eth{endpoint.order}",
+            order=endpoint.order,
+            mac=self._mac(endpoint, mode),
+            mtu=int(network.options.get(OPTION + "driver.mtu", 0)),
             addresses=tuple(f"{own[v]}/{mine[v][0]}" for v in (4, 6) if v in mine),
             gateways=() if onlink else tuple(mine[v][1] for v in (4, 6) if routed and v in mine and mine[v][1]),
-            onlink=onlink, probed=not (self.name == "ipvlan" and mode != "l2"),
+            onlink=onlink,
+            probed=not (self.name == "ipvlan" and mode != "l2"),
         )
 
     def _mac(self, endpoint: Endpoint, mode: str) -> str:
@@ -101,12 +109,12 @@ class IpvlanDriver(ParentDriver):
     name = "ipvlan"
     modes = IPVLAN_MODES
 
-    def missing(self, network: Network, host: Host) -> Sequence[str]:
-        lacks = list(super().missing(network, host))
+    def missing(self, network: Network, host: HostCapabilities) -> Sequence[str]:
+        missing = list(super().missing(network, host))
         flag = network.options.get("ipvlan_flag", "bridge")
         if flag not in IPVLAN_FLAGS:
-            lacks.append(f"ipvlan has no flag {flag!r}: there is {', '.join(IPVLAN_FLAGS)}")
-        return lacks
+            missing.append(f"ipvlan has no flag {flag!r}: there is {', '.join(IPVLAN_FLAGS)}")
+        return missing
 
     def _mac(self, endpoint: Endpoint, mode: str) -> str:
         return ""  # all children speak with the parent's

@@ -33,7 +33,7 @@ IFLA_LINK, IFLA_VLAN_ID, IFLA_MACVLAN_MODE, IFLA_IPVLAN_MODE, IFLA_IPVLAN_FLAGS 
 MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
 IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
 IPVLAN_FLAGS = {"bridge": 0, "private": 1, "vepa": 2}
-IFLA_GROUP, DOOMED = 27, 0x70736b64  # our group number: "pskd"
+IFLA_GROUP, DELETE_GROUP = 27, 0x70736B64  # our group number: "pskd"
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
 IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 4, 5
 IFLA_BR_NF_CALL_IPTABLES, IFLA_BR_NF_CALL_IP6TABLES, IFLA_BR_MULTI_BOOLOPT, NO_LINK_LOCAL_LEARNING = 36, 37, 46, 1
@@ -100,9 +100,7 @@ def add_bridge(name: str, mtu: int, mac: str) -> Message:
     return Message(RTM_NEWLINK, F_CREATE | F_EXCL, payload + info, f"create bridge {name}")
 
 
-def add_veth(
-    name: str, *, master: int, peer: str, peer_netns: int, peer_mac: str, mtu: int
-) -> Message:
+def add_veth(name: str, *, master: int, peer: str, peer_netns: int, peer_mac: str, mtu: int) -> Message:
     """A veth pair made in place: the peer is born in the container's namespace under its final name."""
     inner = ifinfo() + text(IFLA_IFNAME, peer) + u32(IFLA_MTU, mtu)
     inner += attribute(IFLA_ADDRESS, mac_bytes(peer_mac)) + u32(IFLA_NET_NS_FD, peer_netns)
@@ -154,7 +152,7 @@ def add_child(kind: str, *, parent: int, netns: int, name: str, mode: str, flag:
     return Message(RTM_NEWLINK, F_CREATE | F_EXCL, payload, f"create {kind} link ({mode}) on {what}")
 
 
-def quiet_port(index: int, what: str) -> Message:
+def bridge_port_no_learning(index: int, what: str) -> Message:
     """A bridge port that learns nothing, and behind which the bridge itself answers ARP and ND; up."""
     port = attribute(IFLA_BRPORT_LEARNING, b"\0") + attribute(IFLA_BRPORT_UNICAST_FLOOD, b"\0")
     port += attribute(IFLA_BRPORT_NEIGH_SUPPRESS, b"\1")
@@ -180,7 +178,7 @@ def _neighbour(kind: int, family: int, index: int, state: int, flags: int, attri
     return Message(kind, mode, _NDMSG(family, index, state, flags, 0) + attributes, what)
 
 
-def forwarding(index: int, mac: str, underlay: str, *, add: bool) -> list[Message]:
+def fdb_entry(index: int, mac: str, underlay: str, *, add: bool) -> list[Message]:
     """Frames to *mac* leave by the VXLAN device *index* for *underlay*: an entry of the device, and one of its bridge."""
     kind = RTM_NEWNEIGH if add else RTM_DELNEIGH
     hardware = _hardware(mac)
@@ -203,10 +201,10 @@ def delete_links(names: Sequence[str]) -> list[Message]:
     if len(names) == 1:
         return [Message(RTM_DELLINK, 0, ifinfo() + text(IFLA_IFNAME, names[0]), f"delete link {names[0]}")]
     marks = [
-        Message(RTM_SETLINK, 0, ifinfo() + text(IFLA_IFNAME, name) + u32(IFLA_GROUP, DOOMED), f"mark link {name}")
+        Message(RTM_SETLINK, 0, ifinfo() + text(IFLA_IFNAME, name) + u32(IFLA_GROUP, DELETE_GROUP), f"mark link {name}")
         for name in names
     ]
-    return [*marks, Message(RTM_DELLINK, 0, ifinfo() + u32(IFLA_GROUP, DOOMED), f"delete {len(names)} links")]
+    return [*marks, Message(RTM_DELLINK, 0, ifinfo() + u32(IFLA_GROUP, DELETE_GROUP), f"delete {len(names)} links")]
 
 
 def set_bridge(index: int, mtu: int, mac: str, what: str, *, filtered: bool) -> Message:
@@ -260,9 +258,7 @@ def delete_address(index: int, cidr: str, what: str) -> Message:
 def add_default_route(index: int, gateway: str, what: str) -> Message:
     address = ipaddress.ip_address(gateway)
     family = FAMILIES[address.version]
-    head = struct.pack(
-        "=BBBBBBBBI", family, 0, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0
-    )
+    head = struct.pack("=BBBBBBBBI", family, 0, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0)
     payload = head + attribute(RTA_GATEWAY, address.packed) + u32(RTA_OIF, index)
     return Message(RTM_NEWROUTE, F_CREATE | F_REPLACE, payload, f"route {what} through {gateway}")
 
@@ -300,7 +296,7 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _NLMSGHDR = struct.Struct("=IHHII").pack
-AT_ONCE = 200
+BATCH_SIZE = 200
 """Messages in a batch: even if each were refused, the answers fit the receive buffer."""
 
 
@@ -327,8 +323,8 @@ class Socket:
     def run(self, messages: Sequence[Message], *, ignore: frozenset[int] = frozenset()) -> None:
         """Send all, wait for every acknowledgement, and raise the first failure whose errno is not in *ignore*."""
         failure: NetworkError | None = None
-        for start in range(0, len(messages), AT_ONCE):
-            failure = self._batch(messages[start : start + AT_ONCE], ignore) or failure
+        for start in range(0, len(messages), BATCH_SIZE):
+            failure = self._batch(messages[start : start + BATCH_SIZE], ignore) or failure
         if failure:
             raise failure
 
@@ -446,8 +442,11 @@ def _parse_link(data: bytes) -> Link:
     kind = info.get(IFLA_INFO_KIND, b"").rstrip(b"\0").decode()
     own = attributes(info.get(IFLA_INFO_DATA, b"")) if kind == "vxlan" else {}
     return Link(
-        index=index, name=found[IFLA_IFNAME].rstrip(b"\0").decode(), up=bool(flags & IFF_UP),
-        mtu=struct.unpack("=I", found[IFLA_MTU])[0], kind=kind,
+        index=index,
+        name=found[IFLA_IFNAME].rstrip(b"\0").decode(),
+        up=bool(flags & IFF_UP),
+        mtu=struct.unpack("=I", found[IFLA_MTU])[0],
+        kind=kind,
         master=struct.unpack("=I", found[IFLA_MASTER])[0] if IFLA_MASTER in found else 0,
         vni=struct.unpack("=I", own[IFLA_VXLAN_ID])[0] if own else 0,
         port=struct.unpack("!H", own[IFLA_VXLAN_PORT])[0] if own else 0,

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import msgspec
 
 from netplugins.bridge import OPTION, BridgeDriver, address_mac
-from netplugins.driver import Bridge, Description, Endpoint, Far, Host, Network, Vxlan
+from netplugins.driver import Bridge, Endpoint, FdbEntry, HostCapabilities, Network, NetworkState, Vxlan
 from netplugins.firewall import VXLAN_PORT
 
 OVERHEAD = {4: 50, 6: 70}
@@ -28,24 +28,24 @@ class OverlayDriver:
         self.prefix = prefix
         self._bridge = BridgeDriver(prefix)
 
-    def missing(self, network: Network, host: Host) -> Sequence[str]:
-        lacks = [kind for kind in ("bridge", "vxlan") if kind not in host.features]
-        out = [f"the kernel has no {kind} (CONFIG_{kind.upper()})" for kind in lacks]
+    def missing(self, network: Network, host: HostCapabilities) -> Sequence[str]:
+        missing = [kind for kind in ("bridge", "vxlan") if kind not in host.features]
+        out = [f"the kernel has no {kind} (CONFIG_{kind.upper()})" for kind in missing]
         if network.tunnel and "wireguard" not in host.features:
             out.append("it is to be encrypted, and there is no WireGuard: `modprobe wireguard`, or install wireguard-go")
         return out
 
-    def describe(self, network: Network, endpoints: Sequence[Endpoint], host: Host) -> Description:
+    def desired_state(self, network: Network, endpoints: Sequence[Endpoint], host: HostCapabilities) -> NetworkState:
         """As a bridge network, with the VXLAN device and every far endpoint."""
         family = ipaddress.ip_address(network.underlay).version if network.underlay else 4
         room = network.tunnel.mtu if network.tunnel else host.mtu
-        wish = network.options.get(OPTION + "driver.mtu") or str(room - OVERHEAD[family])
-        inner = msgspec.structs.replace(network, options=network.options | {OPTION + "driver.mtu": wish})
-        local = self._bridge.describe(inner, endpoints, host)
+        wanted = network.options.get(OPTION + "driver.mtu") or str(room - OVERHEAD[family])
+        inner = msgspec.structs.replace(network, options=network.options | {OPTION + "driver.mtu": wanted})
+        local = self._bridge.desired_state(inner, endpoints, host)
         if not network.underlay:  # a node that is alone has nobody to reach
             return local
         name = f"{self.prefix}x{network.vni:x}"
-        vxlan = Vxlan(name=name, master=network.link, vni=network.vni, port=VXLAN_PORT, local=network.underlay, mtu=int(wish))
+        vxlan = Vxlan(name=name, master=network.link, vni=network.vni, port=VXLAN_PORT, local=network.underlay, mtu=int(wanted))
         bridge = next(o for o in local.objects if isinstance(o, Bridge))
         objects = local.objects
         if network.own:
@@ -54,14 +54,22 @@ class OverlayDriver:
             lengths = {ipaddress.ip_network(s.cidr).version: s.cidr.split("/")[1] for s in network.subnets}
             own = tuple(f"{a}/{lengths[ipaddress.ip_address(a).version]}" for a in network.own)
             known = msgspec.structs.replace(
-                bridge, mac=address_mac(*network.own[:1]) if ":" not in network.own[0] else address_mac("", network.own[0]),
-                addresses=(*own, *bridge.addresses), filtered=network.balanced,
+                bridge,
+                mac=address_mac(*network.own[:1]) if ":" not in network.own[0] else address_mac("", network.own[0]),
+                addresses=(*own, *bridge.addresses),
+                filtered=network.balanced,
             )
             objects = (objects - {bridge}) | {known}
         far = frozenset(
-            Far(bridge=network.link, vxlan=name, mac=r.mac or address_mac(r.ipv4, r.ipv6), underlay=r.underlay,
-                addresses=tuple(a for a in (r.ipv4, r.ipv6) if a))
-            for r in network.remotes if r.underlay and r.underlay != network.underlay
+            FdbEntry(
+                bridge=network.link,
+                vxlan=name,
+                mac=r.mac or address_mac(r.ipv4, r.ipv6),
+                underlay=r.underlay,
+                addresses=tuple(a for a in (r.ipv4, r.ipv6) if a),
+            )
+            for r in network.remotes
+            if r.underlay and r.underlay != network.underlay
         )
         tunnels = {network.tunnel} if network.tunnel else set()
-        return Description(objects | {vxlan} | tunnels, local.isolation, far)
+        return NetworkState(objects | {vxlan} | tunnels, local.firewall, far)

@@ -18,7 +18,7 @@ HEADER = {4: 28, 6: 48}
 """Bytes of the IP and ICMP headers."""
 
 
-class Probe(msgspec.Struct, frozen=True):
+class EchoProbe(msgspec.Struct, frozen=True):
     """An echo of *size* bytes, IP header included and never fragmented, from *source* to *target*."""
 
     source: str
@@ -33,7 +33,7 @@ class Echo(msgspec.Struct, frozen=True):
     problem: str = ""
 
 
-def ask(probes: Sequence[Probe]) -> list[Echo]:
+def ask(probes: Sequence[EchoProbe]) -> list[Echo]:
     """Ask all at once, each up to three times; every try ends after 0.5 s. Needs CAP_NET_RAW."""
     answers: list[Echo | None] = [None] * len(probes)
     for _ in range(TRIES):
@@ -44,7 +44,7 @@ def ask(probes: Sequence[Probe]) -> list[Echo]:
     return [a or Echo(problem="no answer") for a in answers]
 
 
-def _round(probes: Sequence[Probe], numbers: Sequence[int], answers: list[Echo | None]) -> None:
+def _round(probes: Sequence[EchoProbe], numbers: Sequence[int], answers: list[Echo | None]) -> None:
     with contextlib.ExitStack() as stack:
         waiting: dict[int, tuple[socket.socket, int, float]] = {}
         for number in numbers:

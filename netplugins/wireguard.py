@@ -17,7 +17,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from netplugins.driver import Tunnel, WireguardPeer
+from netplugins.driver import WireguardDevice, WireguardPeer
 from netplugins.errors import NetworkError
 
 PORT = 51871
@@ -44,15 +44,21 @@ def start_program(name: str) -> None:
     # with LOG_LEVEL set it would hold on to our pipe for as long as it lives
     environment = {"PATH": os.environ.get("PATH", os.defpath)}
     done = subprocess.run(
-        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        timeout=20, check=False,
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=20,
+        check=False,
     )
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if line.strip(" │┌└─┐┘")]
         raise NetworkError(f"{_PROGRAM} could not make {name}: {said[-1] if said else done.returncode}")
 
 
-def configure(tunnel: Tunnel) -> None:
+def configure(tunnel: WireguardDevice) -> None:
     """Make port, key and peers of the device equal to *tunnel*; sessions with peers that stay go on. Raises NetworkError."""
     private = Path(tunnel.private_key).read_bytes()
     device = _device(tunnel.name)
@@ -103,7 +109,9 @@ class _Program:
             lines += [f"public_key={_hex(key)}", "remove=true"]
         for peer in changed:
             lines += [
-                f"public_key={_hex(peer.key)}", f"endpoint={_joined(peer.endpoint, peer.port)}", "replace_allowed_ips=true",
+                f"public_key={_hex(peer.key)}",
+                f"endpoint={_joined(peer.endpoint, peer.port)}",
+                "replace_allowed_ips=true",
                 f"allowed_ip={peer.address}/128",
             ]
         self._ask("\n".join(lines) + "\n")
@@ -117,7 +125,8 @@ class _Program:
                 out[-1][name] = value
         return {
             key: WireguardPeer(key=key, endpoint=host, port=port, address=entry.get("allowed_ip", "").partition("/")[0])
-            for entry in out for key in [base64.b64encode(bytes.fromhex(entry["public_key"])).decode()]
+            for entry in out
+            for key in [base64.b64encode(bytes.fromhex(entry["public_key"])).decode()]
             for host, port in [_parted(entry.get("endpoint", ""))]
         }
 
@@ -138,10 +147,16 @@ class _InKernel:
                 for key in gone:
                     wireguard.set(self.name, peer={"public_key": key, "remove": True})
                 for peer in changed:
-                    wireguard.set(self.name, peer={
-                        "public_key": peer.key, "endpoint_addr": peer.endpoint, "endpoint_port": peer.port,
-                        "replace_allowed_ips": True, "allowed_ips": [f"{peer.address}/128"],
-                    })
+                    wireguard.set(
+                        self.name,
+                        peer={
+                            "public_key": peer.key,
+                            "endpoint_addr": peer.endpoint,
+                            "endpoint_port": peer.port,
+                            "replace_allowed_ips": True,
+                            "allowed_ips": [f"{peer.address}/128"],
+                        },
+                    )
         except (NetlinkError, OSError) as error:
             raise NetworkError(f"WireGuard device {self.name} could not be set up: {error}") from error
 
@@ -162,7 +177,9 @@ class _InKernel:
                 where = entry.get_attr("WGPEER_A_ENDPOINT") or {}
                 allowed = entry.get_attr("WGPEER_A_ALLOWEDIPS") or ()
                 out[key] = WireguardPeer(
-                    key=key, endpoint=str(where.get("addr", "")), port=int(where.get("port", 0)),
+                    key=key,
+                    endpoint=str(where.get("addr", "")),
+                    port=int(where.get("port", 0)),
                     address=str(allowed[0]["addr"]).partition("/")[0] if allowed else "",
                 )
         return out

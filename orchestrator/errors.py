@@ -1,10 +1,10 @@
 """Errors of the control plane and the client, each with its exit status.
 
-    PystackError
-    ├── StackFileError   all problems of one reading of the stack files (`stackfile/problem.py`)
-    ├── Refused          the server or a node says no: its words are the message
-    ├── Unreachable      no server answers
-    └── Interrupted      the user ended a command
+PystackError
+├── StackFileError   all problems of one reading of the stack files (`stackfile/problem.py`)
+├── Refused          the server or a node says no: its words are the message
+├── Unreachable      no server answers
+└── Interrupted      the user ended a command
 """
 
 from __future__ import annotations

@@ -8,14 +8,17 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import settings
 
 from tests.images import archive, busybox_rootfs, tar_of
+
+T = TypeVar("T")
 
 settings.register_profile("pystack", deadline=None)  # how long an example takes is the machine's mood
 settings.load_profile("pystack")
@@ -24,8 +27,14 @@ SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 PATIENCE = float(os.environ.get("PYSTACK_TEST_PATIENCE", "1"))  # a machine under emulation is slower by this factor
 
 
-ROOTS = ("kernel/", "imagestore/test_unpack.py", "netplugins/test_elements.py", "netplugins/test_kernel.py",
-         "netplugins/test_conformance.py", "netplugins/test_resolver.py")
+ROOTS = (
+    "kernel/",
+    "imagestore/test_unpack.py",
+    "netplugins/test_elements.py",
+    "netplugins/test_kernel.py",
+    "netplugins/test_conformance.py",
+    "netplugins/test_resolver.py",
+)
 """What of the tests needs root and namespaces as a whole."""
 
 
@@ -40,12 +49,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.etcd)
 
 
-def eventually(check: object, within_s: float = 10.0) -> None:
-    """*check* holds within that time; what it last failed with is the failure."""
+def eventually(check: Callable[[], T], within_s: float = 10.0) -> T:
+    """What *check* returns, which must not fail after that time; its last failure is the failure."""
     deadline = time.monotonic() + within_s * PATIENCE
     while True:
         try:
-            return check()  # type: ignore[operator]
+            return check()
         except AssertionError:
             if time.monotonic() > deadline:
                 raise
@@ -63,15 +72,21 @@ class Pystack:
         self, *arguments: str, check: bool = True, stdin: str = "", timeout: float = 90, cwd: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [sys.executable, "-m", "orchestrator", *arguments], capture_output=True, text=True, input=stdin,
-            env=self.environment, timeout=timeout * PATIENCE, check=False, cwd=cwd,
+            [sys.executable, "-m", "orchestrator", *arguments],
+            capture_output=True,
+            text=True,
+            input=stdin,
+            env=self.environment,
+            timeout=timeout * PATIENCE,
+            check=False,
+            cwd=cwd,
         )
         assert "Traceback" not in done.stderr, done.stderr
         if check:
             assert done.returncode == 0, f"pystack {' '.join(arguments)}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done
 
-    def json(self, *arguments: str) -> object:
+    def json(self, *arguments: str) -> Any:
         return json.loads(self(*arguments).stdout)
 
     def on(self, machine: str, *command: str, check: bool = True, timeout: float = 60) -> str:
@@ -85,13 +100,15 @@ class Pystack:
 
 
 @contextmanager
-def cluster_of(nodes: int, *labels: str, servers: int = 1, courier: str = "ssh", disk: str = "") -> Iterator[Pystack]:
-    """A lab of this worker's own, with busybox loaded. With several *servers*, or by *courier* etcd, the store is etcd."""
+def cluster_of(nodes: int, *labels: str, servers: int = 1, transport: str = "ssh", disk: str = "") -> Iterator[Pystack]:
+    """A lab of this worker's own, with busybox loaded. With several *servers*, or by *transport* etcd, the store is etcd."""
     if os.geteuid() != 0:
         pytest.skip("labs need root")
     name = f"t{uuid.uuid4().hex[:6]}"
     pystack = Pystack(name)
-    store = ("--servers", str(servers), "--store", "etcd", "--transport", courier) if servers > 1 or courier == "etcd" else ()
+    store: tuple[str, ...] = (
+        ("--servers", str(servers), "--store", "etcd", "--transport", transport) if servers > 1 or transport == "etcd" else ()
+    )
     store += ("--disk", disk) if disk else ()
     pystack("lab", "up", "--name", name, "--nodes", str(nodes), *store, *(w for label in labels for w in ("--label", label)))
     try:

@@ -46,7 +46,10 @@ def busybox_rootfs() -> bytes:
 
 
 def layout(
-    layers: Sequence[bytes], *, config: Mapping[str, object] | None = None, name: str = "",
+    layers: Sequence[bytes],
+    *,
+    config: Mapping[str, object] | None = None,
+    name: str = "",
     compress: str = "gzip",
 ) -> dict[str, bytes]:
     """An OCI layout as path → content, of uncompressed layer tars."""
@@ -69,13 +72,19 @@ def layout(
             data, suffix = layer, ""
         packed.append(put(data, f"application/vnd.oci.image.layer.v1.tar{suffix}"))
     document = {
-        "architecture": "amd64", "os": "linux", "config": dict(config or {"Cmd": ["sh"]}),
+        "architecture": "amd64",
+        "os": "linux",
+        "config": dict(config or {"Cmd": ["sh"]}),
         "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(d).hexdigest() for d in layers]},
         "history": [{"created_by": "tests/images.py"} for _ in layers],
     }
     described = put(json.dumps(document).encode(), "application/vnd.oci.image.config.v1+json")
-    manifest = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-                "config": described, "layers": packed}
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": described,
+        "layers": packed,
+    }
     entry = put(json.dumps(manifest).encode(), "application/vnd.oci.image.manifest.v1+json")
     if name:
         entry["annotations"] = {"io.containerd.image.name": name}

@@ -12,13 +12,22 @@ import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from agent.api import dial, doctor, mailbox, manifest, moving, shipping, table, versions
-from agent.api.keys import CONVERGER, ENGINE, MAILBOX, VERSION, answer
+from agent.api import dial, doctor, doors, manifest, manifest_source, shipping, table, versions, volume_migration
+from agent.api.app_keys import CONVERGER, ENGINE, MANIFEST_WATCHER, VERSION, answer
 from agent.api.table import Handler
+from agent.contract.takeover import Written
 from agent.engine.converge import Converger
-from agent.errors import AgentError, BadRequestError, NotFoundError, NotModifiedError, not_twice, shown, told
-from agent.mailbox import Mailbox
-from agent.takeover import Written
+from agent.errors import (
+    AgentError,
+    BadRequestError,
+    NotFoundError,
+    NotModifiedError,
+    abort_if_response_started,
+    shown,
+    user_message,
+)
+from agent.manifest_watcher import EtcdManifestWatcher
+from agent.settings import Door
 from agent.trees.extract import quoted
 
 log = logging.getLogger(__name__)
@@ -53,7 +62,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         raise
     except Exception as error:
         log.exception("%s %s", request.method, request.path)
-        return answer({"message": shown(told(error))}, 500)
+        return answer({"message": shown(user_message(error))}, 500)
 
 
 PATHS = ("rest",)
@@ -79,27 +88,42 @@ class OneLine(logging.Filter):
         return not isinstance(error, HttpProcessingError | web.RequestPayloadError | ConnectionError)
 
 
-OURS = (manifest, shipping, dial, doctor, moving, mailbox)
+OURS = (manifest, shipping, dial, doctor, volume_migration, manifest_source)
+
+
+def _dockers() -> Iterator[tuple[str, str, Handler]]:
+    for route in table.ROUTES:
+        yield route.method, route.path, table.handling(route)
 
 
 def _rows() -> Iterator[tuple[str, str, Handler]]:
-    for route in table.ROUTES:
-        yield route.method, route.path, table.handling(route)
+    yield from _dockers()
     for module in OURS:
         for own in module.routes:
             assert isinstance(own, web.RouteDef)
             yield own.method, own.path, own.handler
 
 
-def make(converger: Converger, box: Mailbox) -> web.Application:
+def make(converger: Converger, box: EtcdManifestWatcher) -> web.Application:
     app = web.Application(middlewares=[web.middleware(errors)], client_max_size=LARGEST)
-    app.on_response_prepare.extend((not_twice, versions.stamp))
+    app.on_response_prepare.extend((abort_if_response_started, versions.stamp))
     for prefix in ("", versions.PREFIX):
         _add(app, prefix, converger, box, lambda handler: handler)
     return app
 
 
-def answer_in(app: web.Application, prefix: str, converger: Converger, box: Mailbox) -> None:
+def make_door(converger: Converger, door: Door) -> web.Application:
+    """Docker's paths alone, for who comes through *door*."""
+    app = web.Application(middlewares=[web.middleware(errors)], client_max_size=LARGEST)
+    app.on_response_prepare.extend((abort_if_response_started, versions.stamp))
+    app[CONVERGER], app[ENGINE] = converger, converger.engine
+    for prefix in ("", versions.PREFIX):
+        for method, path, handler in _dockers():
+            app.router.add_route(method, prefix + path, doors.guard(door, handler))
+    return app
+
+
+def mount_into(app: web.Application, prefix: str, converger: Converger, box: EtcdManifestWatcher) -> None:
     """Have another application answer for the node below *prefix*, with the node's own words for errors."""
 
     def guarded(handler: Handler) -> Handler:
@@ -111,9 +135,11 @@ def answer_in(app: web.Application, prefix: str, converger: Converger, box: Mail
     _add(app, prefix, converger, box, guarded)
 
 
-def _add(app: web.Application, prefix: str, converger: Converger, box: Mailbox, wrap: Callable[[Any], Handler]) -> None:
+def _add(
+    app: web.Application, prefix: str, converger: Converger, box: EtcdManifestWatcher, wrap: Callable[[Any], Handler]
+) -> None:
     app[CONVERGER] = converger
     app[ENGINE] = converger.engine
-    app[MAILBOX] = box
+    app[MANIFEST_WATCHER] = box
     for method, path, handler in _rows():
         app.router.add_route(method, prefix + path, wrap(handler))

@@ -11,16 +11,16 @@ from typing import Any
 from aiohttp import web
 
 from agent.api import login, shapes
+from agent.api.app_keys import ENGINE, answer, flag, number
 from agent.api.context import plain
-from agent.api.images import Stream, event
-from agent.api.keys import ENGINE, answer, flag, number
+from agent.api.images import ProgressStream, event
 from agent.build import instructions
 from agent.build.wish import Wish
+from agent.contract.container import Ulimit
 from agent.errors import BadRequestError
 from agent.images.auth import HUB_KEY, Credentials
 from agent.images.platforms import platform_of
 from agent.images.reference import parse
-from agent.manifest import Ulimit
 from agent.trees.extract import quoted
 
 
@@ -70,16 +70,30 @@ def _wish(request: web.Request) -> Wish:
         raise BadRequestError("squash is an experimental feature, and there is none here")
     platform_of(query.get("platform", ""))
     return Wish(
-        dockerfile=query.get("dockerfile") or "Dockerfile", remote=query.get("remote", ""),
-        tags=tuple(t for t in query.getall("t", []) if t), args=_texts(request, "buildargs"), target=query.get("target", ""),
-        labels=_texts(request, "labels"), no_cache=flag(request, "nocache"), no_cache_filter=_words(request, "nocachefilter"),
-        pull=flag(request, "pull"), network=query.get("networkmode", ""), platform=query.get("platform", ""),
-        shm_size=number(request, "shmsize"), ulimits=_ulimits(request), contexts=_texts(request, "contexts"),
+        dockerfile=query.get("dockerfile") or "Dockerfile",
+        remote=query.get("remote", ""),
+        tags=tuple(t for t in query.getall("t", []) if t),
+        args=_texts(request, "buildargs"),
+        target=query.get("target", ""),
+        labels=_texts(request, "labels"),
+        no_cache=flag(request, "nocache"),
+        no_cache_filter=_words(request, "nocachefilter"),
+        pull=flag(request, "pull"),
+        network=query.get("networkmode", ""),
+        platform=query.get("platform", ""),
+        shm_size=number(request, "shmsize"),
+        ulimits=_ulimits(request),
+        contexts=_texts(request, "contexts"),
         extra_hosts=tuple(h for words in query.getall("extrahosts", []) for h in words.split(",") if h),
-        privileged=flag(request, "privileged"), entitlements=_words(request, "entitlements"),
-        memory=max(0, number(request, "memory")), memory_swap=number(request, "memswap"),
-        cpu_shares=number(request, "cpushares"), cpu_period=number(request, "cpuperiod"), cpu_quota=number(request, "cpuquota"),
-        cpuset=query.get("cpusetcpus", ""), cgroup_parent=query.get("cgroupparent", ""),
+        privileged=flag(request, "privileged"),
+        entitlements=_words(request, "entitlements"),
+        memory=max(0, number(request, "memory")),
+        memory_swap=number(request, "memswap"),
+        cpu_shares=number(request, "cpushares"),
+        cpu_period=number(request, "cpuperiod"),
+        cpu_quota=number(request, "cpuquota"),
+        cpuset=query.get("cpusetcpus", ""),
+        cgroup_parent=query.get("cgroupparent", ""),
     )
 
 
@@ -94,7 +108,7 @@ def _credentials(request: web.Request) -> dict[str, Credentials]:
     except (binascii.Error, ValueError, RecursionError):
         raise BadRequestError("X-Registry-Config is not base64 (RFC 4648) of a JSON object") from None
     found = {}
-    for name, one in (said.items() if isinstance(said, dict) else ()):
+    for name, one in said.items() if isinstance(said, dict) else ():
         given = login.of(shapes.read(json.dumps(one).encode(), shapes.LOGIN))
         if given:
             host = name if name == HUB_KEY else name.removeprefix("https://").removeprefix("http://").partition("/")[0]
@@ -106,7 +120,7 @@ async def build(request: web.Request) -> web.StreamResponse:
     engine, quiet = request.app[ENGINE], flag(request, "q")
     wish, credentials = _wish(request), _credentials(request)
     names = [parse(tag) for tag in wish.tags]
-    stream = Stream(request)
+    stream = ProgressStream(request)
 
     def say(text: str) -> None:
         if not quiet:
@@ -157,8 +171,19 @@ def usage(request: web.Request) -> list[dict[str, Any]]:
     builder = request.app[ENGINE].builder
     shared = {name for image in builder.engine.images.everything() for name in (d[7:27] for d in image.layers)}
     return [
-        {"ID": e.key[:25], "Parent": "", "Parents": None, "Type": "regular", "Description": e.note, "InUse": False,
-         "Shared": e.layer in shared, "Size": e.disk, "CreatedAt": stamp(e.created), "LastUsedAt": stamp(e.used),
-         "UsageCount": e.count}
-        for e in builder.cache.entries.values() if e.layer
+        {
+            "ID": e.key[:25],
+            "Parent": "",
+            "Parents": None,
+            "Type": "regular",
+            "Description": e.note,
+            "InUse": False,
+            "Shared": e.layer in shared,
+            "Size": e.disk,
+            "CreatedAt": stamp(e.created),
+            "LastUsedAt": stamp(e.used),
+            "UsageCount": e.count,
+        }
+        for e in builder.cache.entries.values()
+        if e.layer
     ]

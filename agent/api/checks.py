@@ -12,14 +12,15 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from agent.containers.syslog import SyslogAddress
 from agent.engine.engine import signal_number
 from agent.errors import BadRequestError
+from agent.isolation import capabilities
 from agent.trees.extract import quoted
 
 Document = dict[str, Any]
 MIB = 1 << 20
 POLICIES = ("", "no", "always", "on-failure", "unless-stopped")
-RUNTIMES = ("", "runc", "crun", "io.containerd.runc.v2")
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,254}\Z")
 MAC = re.compile(r"([0-9a-fA-F]{2}[:-]){5}[0-9a-fA-F]{2}\Z")
 PROPAGATIONS = {"shared", "rshared", "slave", "rslave", "private", "rprivate"}
@@ -30,8 +31,18 @@ LOG_OPTIONS = {
     "local": {"max-size", "max-file", "compress", "mode", "max-buffer-size"},
     "none": set[str](),
     "journald": _META | {"mode", "max-buffer-size"},
-    "syslog": _META | {"syslog-address", "syslog-facility", "syslog-format", "syslog-tls-ca-cert", "syslog-tls-cert",
-                       "syslog-tls-key", "syslog-tls-skip-verify", "mode", "max-buffer-size"},
+    "syslog": _META
+    | {
+        "syslog-address",
+        "syslog-facility",
+        "syslog-format",
+        "syslog-tls-ca-cert",
+        "syslog-tls-cert",
+        "syslog-tls-key",
+        "syslog-tls-skip-verify",
+        "mode",
+        "max-buffer-size",
+    },
 }
 """Logging drivers with the options that each has."""
 
@@ -39,16 +50,16 @@ LOG_OPTIONS = {
 def name(text: str) -> None:
     """A container's own name. Raises BadRequestError."""
     if not NAME.match(text):
-        raise BadRequestError(f"Invalid container name ({quoted(text)}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, "
-                              "two of them at least")
+        raise BadRequestError(
+            f"Invalid container name ({quoted(text)}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, two of them at least"
+        )
 
 
 def policy(host: Document) -> Iterator[str]:
     said = host.get("RestartPolicy") or {}
     word, most = said.get("Name", ""), said.get("MaximumRetryCount", 0)
     if word not in POLICIES:
-        yield (f"invalid restart policy: unknown policy '{word}'; use one of 'no', 'always', 'on-failure', or "
-               "'unless-stopped'")
+        yield (f"invalid restart policy: unknown policy '{word}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'")
     elif most and word != "on-failure":
         yield "invalid restart policy: maximum retry count can only be used with 'on-failure'"
     elif most < 0:
@@ -100,26 +111,47 @@ def cpu(host: Document) -> Iterator[str]:
 
 
 def modes(host: Document) -> Iterator[str]:
-    allowed = {"IpcMode": ("", "none", "private", "shareable", "host"), "PidMode": ("", "host"), "UTSMode": ("", "host"),
-               "CgroupnsMode": ("", "host", "private")}
+    allowed = {
+        "IpcMode": ("", "none", "private", "shareable", "host"),
+        "PidMode": ("", "host"),
+        "UTSMode": ("", "host"),
+        "CgroupnsMode": ("", "host", "private"),
+    }
     words = {"IpcMode": "IPC mode", "PidMode": "PID mode", "UTSMode": "UTS mode", "CgroupnsMode": "cgroup namespace mode"}
     for key, known in allowed.items():
         value = host.get(key, "")
         joins = value.startswith("container:") and len(value) > len("container:") and key in ("IpcMode", "PidMode")
         if value not in known and not joins:
             yield f"invalid {words[key]}: {value}"
-    if host.get("Runtime", "") not in RUNTIMES:
-        yield f"unknown or invalid runtime name: {host['Runtime']}"
     if host.get("Isolation", "") not in ("", "default"):
         yield f"invalid isolation '{host['Isolation']}' on linux: only 'default'"
+
+
+def capability(host: Document) -> Iterator[str]:
+    for key in ("CapAdd", "CapDrop"):
+        for word in host.get(key) or ():
+            if word.upper().removeprefix("CAP_") not in (*capabilities.ALL, "ALL"):
+                yield f'invalid {key}: unknown capability: "CAP_{word.upper().removeprefix("CAP_")}"'
+
+
+def hosts(host: Document) -> Iterator[str]:
+    for line in host.get("ExtraHosts") or ():
+        name, _, address = line.partition(":")
+        if not name or not address:
+            yield f'bad format for add-host: "{quoted(line)}"'
+        elif address != "host-gateway" and not is_address(address.removeprefix("[").removesuffix("]")):
+            yield f'invalid IP address in add-host: "{quoted(address)}"'
 
 
 def security(host: Document) -> Iterator[str]:
     for option in host.get("SecurityOpt") or ():
         key, _, value = option.replace("=", ":", 1).partition(":")
         known = key in ("label", "apparmor", "seccomp") and value
-        if not (known or option in ("no-new-privileges", "systempaths=unconfined") or (
-                key == "no-new-privileges" and value in ("true", "false", "1", "0"))):
+        if not (
+            known
+            or option in ("no-new-privileges", "systempaths=unconfined")
+            or (key == "no-new-privileges" and value in ("true", "false", "1", "0"))
+        ):
             yield f'invalid --security-opt 2: "{option}"'
 
 
@@ -132,6 +164,18 @@ def logging(host: Document) -> Iterator[str]:
     for key in said.get("Config") or {}:
         if key not in LOG_OPTIONS[driver]:
             yield f"unknown log opt '{key}' for {driver} log driver"
+    given = said.get("Config") or {}
+    if given.get("mode", "blocking") not in ("", "blocking", "non-blocking"):
+        yield f"logger: logging mode not supported: {quoted(given['mode'])}"
+    if given.get("max-buffer-size") and given.get("mode") != "non-blocking":
+        yield "logger: max-buffer-size option is only supported with 'mode=non-blocking'"
+    if given.get("compress", "false").lower() not in ("", "0", "1", "t", "f", "true", "false"):
+        yield f"log opt compress: {quoted(given['compress'])}: true or false"
+    if driver == "syslog":
+        try:
+            SyslogAddress.of(given, "name")
+        except BadRequestError as error:
+            yield str(error)
 
 
 def mounts(host: Document) -> Iterator[str]:
@@ -168,13 +212,18 @@ def mounts(host: Document) -> Iterator[str]:
 def volume(text: str) -> Iterator[str]:
     """A volume's own name."""
     if not NAME.match(text):
-        yield (f"volume name {text!r}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, two of them at least; a folder of the host "
-               "is written with its whole path")
+        if len(text) == 1:
+            yield f"create {text}: volume name is too short, names should be at least two alphanumeric characters"
+        else:
+            yield (
+                f'create {quoted(text)}: "{quoted(text)}" includes invalid characters for a local volume name, only '
+                '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path'
+            )
 
 
 def _mount(mount: Document) -> Iterator[str]:
     kind, target, source = (mount.get(k, "") for k in ("Type", "Target", "Source"))
-    where = f"invalid mount config for type \"{kind}\""
+    where = f'invalid mount config for type "{kind}"'
     if kind not in ("bind", "volume", "tmpfs", "image"):
         yield f"mount type unknown: {kind!r}: there is bind, volume, tmpfs and image"
         return
@@ -206,7 +255,8 @@ def joined(body: Document, host: Document) -> Iterator[str]:
     mode = host.get("NetworkMode", "")
     if mode.startswith("container:"):
         conflicts = {
-            "hostname and the network mode": body.get("Hostname"), "link and the network mode": host.get("Links"),
+            "hostname and the network mode": body.get("Hostname"),
+            "link and the network mode": host.get("Links"),
             "dns and the network mode": host.get("Dns"),
             "custom host-to-IP mapping and the network mode": host.get("ExtraHosts"),
             "mac-address and the network mode": body.get("MacAddress"),
@@ -294,7 +344,17 @@ def places(body: Document, host: Document) -> Iterator[str]:
             yield "invalid volume specification: destination can't be '/'"
 
 
-OF_HOST: tuple[Callable[[Document], Iterator[str]], ...] = (policy, memory, cpu, modes, security, logging, mounts)
+OF_HOST: tuple[Callable[[Document], Iterator[str]], ...] = (
+    policy,
+    memory,
+    cpu,
+    modes,
+    capability,
+    hosts,
+    security,
+    logging,
+    mounts,
+)
 OF_BOTH: tuple[Callable[[Document, Document], Iterator[str]], ...] = (joined, ports, endpoints, places)
 
 

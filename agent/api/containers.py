@@ -11,16 +11,17 @@ from urllib.parse import quote
 import msgspec
 from aiohttp import web
 
-from agent.api import checks, describe, execs, networks, translate, volumes
+from agent.api import checks, describe, execs, images, networks, translate, volumes
+from agent.api.app_keys import ENGINE, answer, body, flag, minor, number, seconds
 from agent.api.filters import Filters, labelled, moment, moment_of, one_of, pattern, truth, whole
 from agent.api.hijack import MULTIPLEXED, RAW, frame
-from agent.api.keys import ENGINE, answer, body, flag, minor, number, seconds
 from agent.containers import logs
+from agent.engine import prepare
 from agent.engine.engine import Engine, signal_number
 from agent.engine.records import Record
-from agent.errors import AgentError, BadRequestError, ConflictError
+from agent.errors import AgentError, BadRequestError, ConflictError, NotFoundError, NotImplementedHereError
 from agent.files import used
-from agent.images.platforms import platform_of
+from agent.images.reference import parse
 
 
 def _record(request: web.Request) -> Record:
@@ -37,8 +38,13 @@ async def listing(request: web.Request) -> web.Response:
     records = sorted(engine.records.values(), key=lambda r: r.created, reverse=True)
     filters.check(name=pattern, status=STATES, health=HEALTH, exited=whole, before=engine.find, since=engine.find)
     # who asks for one state, for ends or for the last ones, asks for containers that do not run too
-    if not (flag(request, "all") or filters["status"] or filters["exited"] or limit > 0 or any(
-            filters[k] or request.query.get(k) for k in ("before", "since"))):
+    if not (
+        flag(request, "all")
+        or filters["status"]
+        or filters["exited"]
+        or limit > 0
+        or any(filters[k] or request.query.get(k) for k in ("before", "since"))
+    ):
         records = [r for r in records if r.running]
     chosen = filters.chosen(records, _tests(engine))
     for key in ("before", "since"):
@@ -47,7 +53,7 @@ async def listing(request: web.Request) -> web.Response:
             chosen = [r for r in chosen if (r.created < at if key == "before" else r.created > at)]
     if limit > 0:
         chosen = chosen[:limit]
-    rows = [describe.summary(engine, r) for r in chosen]
+    rows = [describe.summary(engine, r, minor(request)) for r in chosen]
     if flag(request, "size"):
         await engine.sizes.learn(i for r in chosen if (i := describe.image_of(engine, r)))
         for row, record in zip(rows, chosen, strict=True):
@@ -85,19 +91,37 @@ def _tests(engine: Engine) -> dict[str, Callable[[Record, str], bool]]:
         return [(int(port), kind or "tcp") for port, _, kind in names if port.isdigit()]
 
     return {
-        "id": lambda r, v: r.id.startswith(v), "name": named, "label": lambda r, v: labelled(describe.all_labels(engine, r), v),
+        "id": lambda r, v: r.id.startswith(v),
+        "name": named,
+        "label": lambda r, v: labelled(describe.all_labels(engine, r), v),
         "status": lambda r, v: describe.state_word(r) == v,
         "exited": lambda r, v: not r.running and r.exit_code is not None and r.exit_code == whole(v),
-        "ancestor": derived, "before": lambda r, v: r.created < engine.find(v).created,
+        "ancestor": derived,
+        "before": lambda r, v: r.created < engine.find(v).created,
         "since": lambda r, v: r.created > engine.find(v).created,
         "volume": lambda r, v: any(v in (m["Name"], m["Destination"]) for m in describe.mounts(engine, r)),
-        "network": lambda r, v: any(v in (e.network, engine.networks.identity(e.network)) for e in r.endpoints)
-        or v == r.container.network_mode,
+        "network": lambda r, v: (
+            any(v in (e.network, engine.networks.identity(e.network)) for e in r.endpoints) or v == r.container.network_mode
+        ),
         "health": lambda r, v: (r.health or "none") == v,
         "publish": lambda r, v: ported(((p.published, p.protocol) for p in r.ports), v),
         "expose": lambda r, v: ported(exposed(r), v),
-        "is-task": lambda r, v: not truth(v), "isolation": lambda r, v: v == "default",
+        "is-task": lambda r, v: not truth(v),
+        "isolation": lambda r, v: v == "default",
     }
+
+
+def _others_exist(engine: Engine, body: translate.Document) -> None:
+    """The containers that a request names are there. Raises BadRequestError, as Docker does: 404 is a missing image's."""
+    host = body["HostConfig"]
+    modes = [host.get(key, "") for key in ("IpcMode", "PidMode")]
+    names = [m.removeprefix("container:") for m in modes if m.startswith("container:")]
+    names += [text.partition(":")[0] for text in (*(host.get("VolumesFrom") or ()), *(host.get("Links") or ()))]
+    for name in names:
+        try:
+            engine.find(name)
+        except NotFoundError as error:
+            raise BadRequestError(str(error)) from None
 
 
 async def create(request: web.Request) -> web.Response:
@@ -106,24 +130,45 @@ async def create(request: web.Request) -> web.Response:
     if name:
         checks.name(name)
     checks.create(document)
-    wish = translate.container(document)
-    image = engine.images.find(wish.image)
-    platform_of(request.query.get("platform", ""))
+    payload = translate.container(document)
+    parse(payload.image)  # a name that is none is a fault of the request, not an image that is missing
+    image = engine.images.find(payload.image)
+    images.suits(image, payload.image, request.query.get("platform", ""))
+    _others_exist(engine, document)
+    engine.runtime.known(payload.runtime)
     if document["HostConfig"].get("PublishAllPorts"):
         config = image.config.config
-        wish = translate.all_published(wish, (*wish.expose, *((config and config.exposed_ports) or ())))
-    known = (msgspec.structs.replace(a, network=engine.networks.get(a.network).name) if engine.networks.has(a.network) else a
-             for a in wish.attachments)
-    wish = msgspec.structs.replace(wish, attachments=tuple(known))
-    for one in wish.attachments:
+        payload = translate.all_published(payload, (*payload.expose, *((config and config.exposed_ports) or ())))
+    known = (
+        msgspec.structs.replace(a, network=engine.networks.get(a.network).name) if engine.networks.has(a.network) else a
+        for a in payload.attachments
+    )
+    payload = msgspec.structs.replace(payload, attachments=tuple(known))
+    for one in payload.attachments:
         networks.addressable(engine, one)
-    auto_remove = bool(document["HostConfig"].get("AutoRemove"))
-    record = await engine.create(wish, name=name, auto_remove=auto_remove, asked=document)
-    options = {m["Source"]: m.get("VolumeOptions", {}) for m in document["HostConfig"].get("Mounts", ()) if m.get("Source")}
-    for mount in record.container.mounts:
-        if mount.kind == "volume" and mount.source:  # as in Docker it is there from now on
-            volumes.make(engine, mount.source, options.get(mount.source, {}))
+    host = document["HostConfig"]
+    options = {m["Source"]: m.get("VolumeOptions", {}) for m in host.get("Mounts", ()) if m.get("Source")}
+    default = {"DriverConfig": {"Name": host.get("VolumeDriver", "")}}
+    named = {m.source: options.get(m.source, default) for m in payload.mounts if m.kind == "volume" and m.source}
+    for volume, how in named.items():
+        if volume not in engine.volumes.all:
+            volumes.driver_of(volume, how.get("DriverConfig", {}).get("Name", ""))
+    record = await engine.create(payload, name=name, auto_remove=bool(host.get("AutoRemove")), asked=document)
+    for volume, how in named.items():  # as in Docker they are there from now on
+        volumes.make(engine, volume, how)
+    _anonymous(engine, record, (image.config.config and image.config.config.volumes) or {})
     return answer({"Id": record.id, "Warnings": record.notes}, 201)
+
+
+def _anonymous(engine: Engine, record: Record, of_image: Iterable[str]) -> None:
+    """The volumes that nobody named, those of *of_image* too, are there from now on."""
+    mounts = record.container.mounts
+    taken = {m.target for m in (*mounts, *describe.others(engine, record)) if m.source or m.kind != "volume"}
+    for target in (*(m.target for m in mounts), *of_image):
+        if target not in taken:
+            prepare.anonymous(engine, record, target)
+    if record.anonymous:
+        engine.note(record, anonymous=record.anonymous)
 
 
 async def inspect(request: web.Request) -> web.Response:
@@ -187,13 +232,13 @@ async def wait(request: web.Request) -> web.StreamResponse:
     await response.prepare(request)
     if condition == "removed":
         while record.id in engine.records and record.id not in engine.stuck:
-            await engine.stirred(record)
+            await engine.wait_for_change(record)
     elif condition == "next-exit":
         while record.ends == ends and record.id in engine.records:
-            await engine.stirred(record)
+            await engine.wait_for_change(record)
     else:
         while (record.running or record.state in ("starting", "restarting")) and record.id in engine.records:
-            await engine.stirred(record)
+            await engine.wait_for_change(record)
     said: dict[str, object] = {"StatusCode": record.exit_code or 0}
     if condition == "removed" and record.id in engine.stuck:
         said["Error"] = {"Message": f"container {record.name} cannot be removed"}
@@ -235,7 +280,7 @@ def _details(record: Record) -> str:
 async def read_logs(request: web.Request) -> web.StreamResponse:
     engine, record = request.app[ENGINE], _record(request)
     if record.container.log_driver == "none":
-        raise BadRequestError(f"container {record.name} keeps no log: its logging driver is none")
+        raise NotImplementedHereError("configured logging driver does not support reading: it is none")
     tail = request.query.get("tail") or "all"
     wanted = {n for n, name in ((1, "stdout"), (2, "stderr")) if flag(request, name)}
     if not wanted and "version" in request.match_info:
@@ -248,8 +293,11 @@ async def read_logs(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": MULTIPLEXED if not raw and minor(request) >= 42 else RAW})
     await response.prepare(request)
     lines = logs.read(
-        engine.directory(record) / "log", follow=flag(request, "follow"),
-        tail=int(tail) if re.fullmatch(r"[0-9]{1,9}", tail) else None, since=since, until=until,
+        engine.directory(record) / "log",
+        follow=flag(request, "follow"),
+        tail=int(tail) if re.fullmatch(r"[0-9]{1,9}", tail) else None,
+        since=since,
+        until=until,
         ended=lambda: record.state in ("exited", "failed", "created") or record.id not in engine.records,
     )
     pending = b""
@@ -271,15 +319,17 @@ async def read_logs(request: web.Request) -> web.StreamResponse:
 async def prune(request: web.Request) -> web.Response:
     """Delete containers that do not run, but for tasks of stacks."""
     engine = request.app[ENGINE]
-    idle = [r for r in engine.records.values()
-            if not r.task and not r.running and r.state not in ("starting", "restarting")]
+    idle = [r for r in engine.records.values() if not r.task and not r.running and r.state not in ("starting", "restarting")]
     filters = Filters(request)
     filters.check(until=moment_of)
-    doomed = filters.chosen(idle, {
-        "label": lambda r, v: labelled(describe.all_labels(engine, r), v),
-        "label!": lambda r, v: not labelled(describe.all_labels(engine, r), v),
-        "until": lambda r, v: logs.instant(r.created) < moment_of(v),
-    })
+    doomed = filters.chosen(
+        idle,
+        {
+            "label": lambda r, v: labelled(describe.all_labels(engine, r), v),
+            "label!": lambda r, v: not labelled(describe.all_labels(engine, r), v),
+            "until": lambda r, v: logs.instant(r.created) < moment_of(v),
+        },
+    )
     gone, freed = [], 0
     for record in doomed:
         size = await asyncio.to_thread(used, engine.directory(record) / "upper")

@@ -15,18 +15,28 @@ from aiohttp import web
 
 from agent import mounts
 from agent.api import checks
+from agent.api.app_keys import ENGINE, answer, body, flag
 from agent.api.instructions import changes as dockerfile_changes
-from agent.api.keys import ENGINE, answer, body, flag
+from agent.contract.container import Container
 from agent.engine.engine import Engine
 from agent.engine.records import Record
 from agent.errors import AgentError, BadRequestError, ConflictError, of_worker
 from agent.images import archive
 from agent.images.reference import parse
 from agent.images.types import HealthConfig, RunConfig
-from agent.manifest import Container
 from agent.trees import process
 
-MOUNT_POINTS = {"/.dockerenv", "/dev", "/proc", "/sys", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/sbin/pystack-init"}
+MOUNT_POINTS = {
+    "/.dockerenv",
+    "/dev",
+    "/proc",
+    "/sys",
+    "/etc/hosts",
+    "/etc/hostname",
+    "/etc/mtab",
+    "/etc/resolv.conf",
+    "/sbin/pystack-init",
+}
 FOLDERS = {"/etc", "/sbin"}
 
 
@@ -56,6 +66,7 @@ async def export(request: web.Request) -> web.StreamResponse:
         await response.prepare(request)
         async for data in _output("export", str(rootfs), str(record.ids)):
             await response.write(data)
+    engine.tell(record, "export")
     return response
 
 
@@ -92,10 +103,13 @@ async def commit(request: web.Request) -> web.Response:
     try:
         base = engine.images.image(record.image_id)
         image = await archive.commit(
-            engine.images, base, record.container,
+            engine.images,
+            base,
+            record.container,
             _output("layer", str(engine.directory(record) / "upper"), mounts.overlay_attribute("opaque")),
             _whole(base.config.config or RunConfig(), record.container, given),
-            author=query.get("author", ""), comment=query.get("comment", ""),
+            author=query.get("author", ""),
+            comment=query.get("comment", ""),
         )
     finally:
         if pausing:
@@ -127,13 +141,19 @@ def _whole(image: RunConfig, container: Container, given: RunConfig) -> RunConfi
     """What containers of the new image are to be, beside what the commit itself takes of *container*."""
     second = 10**9
     own = RunConfig(
-        labels=dict(container.labels) or None, exposed_ports={p: {} for p in container.expose} or None,
+        labels=dict(container.labels) or None,
+        exposed_ports={p: {} for p in container.expose} or None,
         volumes={m.target: {} for m in container.mounts if m.kind == "volume" and not m.source} or None,
         stop_signal=container.stop_signal,
         healthcheck=HealthConfig(
-            test=check.test, interval=int(check.interval_s * second), timeout=int(check.timeout_s * second),
-            retries=check.retries, start_period=int(check.start_period_s * second),
-        ) if (check := container.healthcheck) else None,
+            test=check.test,
+            interval=int(check.interval_s * second),
+            timeout=int(check.timeout_s * second),
+            retries=check.retries,
+            start_period=int(check.start_period_s * second),
+        )
+        if (check := container.healthcheck)
+        else None,
     )
     tables = RunConfig(labels=image.labels, exposed_ports=image.exposed_ports, volumes=image.volumes)
     return changes_over(changes_over(tables, own), given)
@@ -153,32 +173,48 @@ async def rename(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
-UPDATES = {"CpuShares": "cpu_shares", "CpuPeriod": "cpu_period", "CpuQuota": "cpu_quota", "CpusetCpus": "cpuset",
-           "Memory": "memory", "MemorySwap": "memory_swap", "MemoryReservation": "memory_reservation", "PidsLimit": "pids",
-           "BlkioWeight": "blkio_weight", "CpuRealtimePeriod": "cpu_rt_period", "CpuRealtimeRuntime": "cpu_rt_runtime"}
+UPDATES = {
+    "CpuShares": "cpu_shares",
+    "CpuPeriod": "cpu_period",
+    "CpuQuota": "cpu_quota",
+    "CpusetCpus": "cpuset",
+    "CpusetMems": "cpuset_mems",
+    "Memory": "memory",
+    "MemorySwap": "memory_swap",
+    "MemoryReservation": "memory_reservation",
+    "PidsLimit": "pids",
+    "BlkioWeight": "blkio_weight",
+    "CpuRealtimePeriod": "cpu_rt_period",
+    "CpuRealtimeRuntime": "cpu_rt_runtime",
+}
 
 
 async def update(request: web.Request) -> web.Response:
     """Other limits and another restart policy, at once where it runs."""
-    engine, wish = request.app[ENGINE], body(request)
+    engine, payload = request.app[ENGINE], body(request)
     record = engine.find(request.match_info["name"])
     c = record.container
     if record.task:
         raise ConflictError(f"container {record.name} is a task of stack {record.stack}: change its file, and `pystack up`")
-    wish = {k: v for k, v in wish.items() if v and (k in UPDATES or k in ("NanoCpus", "RestartPolicy"))}
-    checks.update({"Memory": c.memory, "MemorySwap": c.memory_swap} | wish)
-    policy = wish.get("RestartPolicy", {})
+    said = len(record.notes)
+    payload = {k: v for k, v in payload.items() if v and (k in UPDATES or k in ("NanoCpus", "RestartPolicy"))}
+    policy = payload.get("RestartPolicy", {})
     if policy.get("Name") and record.auto_remove:
-        raise BadRequestError("Restart policy cannot be updated because AutoRemove is enabled for the container")
-    fields: dict[str, object] = {UPDATES[key]: value for key, value in wish.items() if key in UPDATES}
+        raise ConflictError("Restart policy cannot be updated because AutoRemove is enabled for the container")
+    if c.memory_swap > 0 and payload.get("Memory", 0) > c.memory_swap and not payload.get("MemorySwap"):
+        raise ConflictError(
+            "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time"
+        )
+    checks.update({"Memory": c.memory, "MemorySwap": c.memory_swap} | payload)
+    fields: dict[str, object] = {UPDATES[key]: value for key, value in payload.items() if key in UPDATES}
     if fields.get("pids", 0) == -1:
         fields["pids"] = 0
-    if "NanoCpus" in wish:
-        fields["cpus"] = wish["NanoCpus"] / 1e9
+    if "NanoCpus" in payload:
+        fields["cpus"] = payload["NanoCpus"] / 1e9
     if policy.get("Name"):
         fields |= {"restart": policy["Name"], "restart_max": policy.get("MaximumRetryCount", 0)}
     await engine.update(record, fields)
     if record.asked:
-        host = record.asked["HostConfig"] | wish
+        host = record.asked["HostConfig"] | payload
         engine.note(record, asked=record.asked | {"HostConfig": host})
-    return answer({"Warnings": record.notes})
+    return answer({"Warnings": record.notes[said:] or None})

@@ -10,27 +10,27 @@ from typing import Any
 
 import msgspec
 
-from agent.api.translate import RATES
+from agent.api.host_config import host_config, network_mode
+from agent.api.translate import BRIDGE
 from agent.containers.logs import instant
+from agent.contract.container import Attachment, Container, Mount
 from agent.engine import prepare
 from agent.engine.engine import Engine
-from agent.engine.records import Record
+from agent.engine.records import Record, labels
 from agent.errors import AgentError
 from agent.files import used
 from agent.images.reference import parse
 from agent.images.store import Image
 from agent.images.types import RunConfig
-from agent.isolation import paths
-from agent.manifest import Attachment, Container
 from netplugins.bridge import address_mac
 
 Document = dict[str, Any]
 
-FILLED = ("Binds", "LogConfig", "RestartPolicy", "IpcMode", "CgroupnsMode", "ShmSize", "MemorySwap", "PidsLimit", "Runtime",
-          "MaskedPaths", "ReadonlyPaths", "Init", "ConsoleSize", "OomKillDisable", "Isolation")
-"""Fields of HostConfig that a client may leave empty, and that an answer has the daemon's value of."""
 DOCKER_STATES = {
-    "pending": "created", "pulling": "created", "starting": "created", "stopping": "running",
+    "pending": "created",
+    "pulling": "created",
+    "starting": "created",
+    "stopping": "running",
 }
 
 
@@ -45,20 +45,7 @@ def _bindings(record: Record) -> Document:
     out: dict[str, list[Document]] = {}
     for port in record.ports:
         for host in (port.host_ip,) if port.host_ip else ("0.0.0.0", "::"):
-            out.setdefault(f"{port.target}/{port.protocol}", []).append(
-                {"HostIp": host, "HostPort": str(port.published)}
-            )
-    return out
-
-
-def labels(record: Record) -> dict[str, str]:
-    """The container's labels, with those of Docker Compose for the tools that look for them."""
-    out = dict(record.container.labels)
-    if record.stack:
-        out |= {
-            "com.docker.compose.project": record.stack, "com.docker.compose.service": record.service,
-            "com.docker.compose.container-number": record.task.rsplit("-", 1)[-1],
-        }
+            out.setdefault(f"{port.target}/{port.protocol}", []).append({"HostIp": host, "HostPort": str(port.published)})
     return out
 
 
@@ -76,18 +63,24 @@ def image_of(engine: Engine, record: Record) -> Image | None:
         return None
 
 
-def summary(engine: Engine, record: Record) -> Document:
+def summary(engine: Engine, record: Record, version: int = 48) -> Document:
     image = image_of(engine, record)
     config = (image.config.config if image else None) or RunConfig()
     command, arguments = _command(record.container, config)
-    asked = record.asked.get("HostConfig") or {}
     return {
-        "Id": record.id, "Names": [f"/{record.name}"], "Image": _shown_image(record, image),
-        "ImageID": image.id if image else record.image_id, "Command": " ".join([command, *map(_quoted, arguments)]).strip(),
-        "Created": int(instant(record.created)), "State": state_word(record), "Status": status_words(record),
-        "Ports": _ports(record, config), "Labels": (config.labels or {}) | labels(record), "Mounts": mounts(engine, record),
-        "HostConfig": {"NetworkMode": asked.get("NetworkMode") or record.container.network_mode or "bridge"},
-        "NetworkSettings": {"Networks": networks(engine, record)},
+        "Id": record.id,
+        "Names": [f"/{record.name}"],
+        "Image": _shown_image(record, image),
+        "ImageID": image.id if image else record.image_id,
+        "Command": " ".join([command, *map(_quoted, arguments)]).strip(),
+        "Created": int(instant(record.created)),
+        "State": state_word(record),
+        "Status": status_words(record),
+        "Ports": _ports(record, config),
+        "Labels": (config.labels or {}) | labels(record),
+        "Mounts": mounts(engine, record),
+        "HostConfig": {"NetworkMode": network_mode(record, version)},
+        "NetworkSettings": {"Networks": networks(engine, record, version)},
     }
 
 
@@ -153,29 +146,36 @@ def networks(engine: Engine, record: Record, version: int = 48) -> Document:
         known = engine.networks.all.get(e.network)
         subnets = {":" in s.cidr: s for s in known.subnets} if known else {}
         v4, v6 = subnets.get(False), subnets.get(True)
-        wish = next((a for a in c.attachments if a.network == e.network), Attachment(network=e.network))
+        payload = next((a for a in c.attachments if a.network == e.network), Attachment(network=e.network))
         mac = e.mac or ("" if known and known.on_lan else address_mac(e.ipv4, e.ipv6))
         ipv4, ipv6 = (e.ipv4, e.ipv6) if record.running else ("", "")
-        out[e.network] = _endpoint(record, wish, e.aliases, version) | {
+        out[e.network] = _endpoint(record, payload, e.aliases, version) | {
             "NetworkID": engine.networks.identity(e.network),
             "EndpointID": endpoint_id(record, e.network) if record.running else "",
             "MacAddress": mac if record.running or e.mac else "",
-            "IPAddress": ipv4, "IPPrefixLen": _length(v4.cidr) if v4 and ipv4 else 0,
+            "IPAddress": ipv4,
+            "IPPrefixLen": _length(v4.cidr) if v4 and ipv4 else 0,
             "Gateway": v4.gateway if v4 and ipv4 and known and not known.internal else "",
-            "GlobalIPv6Address": ipv6, "GlobalIPv6PrefixLen": _length(v6.cidr) if v6 and ipv6 else 0,
+            "GlobalIPv6Address": ipv6,
+            "GlobalIPv6PrefixLen": _length(v6.cidr) if v6 and ipv6 else 0,
             "IPv6Gateway": v6.gateway if v6 and ipv6 else "",
         }
     named = [(a.network, a) for a in c.attachments]
     if c.network_mode in ("host", "none"):
         named.append((c.network_mode, Attachment(network=c.network_mode)))
-    for name, wish in named:
+    for name, payload in named:
         if name not in out:
             builtin = name in ("host", "none")
-            out[name] = _endpoint(record, wish, wish.aliases, version) | {
+            out[name] = _endpoint(record, payload, payload.aliases, version) | {
                 "NetworkID": engine.networks.identity(name) if builtin else "",
                 "EndpointID": endpoint_id(record, name) if builtin and record.running else "",
-                "MacAddress": "", "IPAddress": "", "IPPrefixLen": 0, "Gateway": "", "GlobalIPv6Address": "",
-                "GlobalIPv6PrefixLen": 0, "IPv6Gateway": "",
+                "MacAddress": "",
+                "IPAddress": "",
+                "IPPrefixLen": 0,
+                "Gateway": "",
+                "GlobalIPv6Address": "",
+                "GlobalIPv6PrefixLen": 0,
+                "IPv6Gateway": "",
             }
     return out
 
@@ -184,19 +184,21 @@ def endpoint_id(record: Record, network: str) -> str:
     return hashlib.sha256(f"{record.id} {network}".encode()).hexdigest()
 
 
-def _endpoint(record: Record, wish: Attachment, aliases: Sequence[str], version: int) -> Document:
+def _endpoint(record: Record, payload: Attachment, aliases: Sequence[str], version: int) -> Document:
     """What was asked of an endpoint, and the names that lead to it."""
-    addresses = {"IPv4Address": wish.ipv4, "IPv6Address": wish.ipv6, "LinkLocalIPs": list(wish.link_local)}
+    addresses = {"IPv4Address": payload.ipv4, "IPv6Address": payload.ipv6, "LinkLocalIPs": list(payload.link_local)}
     asked = {k: v for k, v in addresses.items() if v}
-    sent = record.asked.get("NetworkingConfig", {}).get("EndpointsConfig", {}).get(wish.network, {})
+    sent = record.asked.get("NetworkingConfig", {}).get("EndpointsConfig", {}).get(payload.network, {})
     document: Document = {
-        "IPAMConfig": asked or None, "Links": sent.get("Links"), "DriverOpts": sent.get("DriverOpts"),
+        "IPAMConfig": asked or None,
+        "Links": sent.get("Links"),
+        "DriverOpts": sent.get("DriverOpts"),
         # clients before 1.45 look for the short ID among the aliases
-        "Aliases": ([*aliases, record.short] if version < 45 else list(aliases)) or None,
+        "Aliases": ([*aliases, record.short] if version < 45 and payload.network != BRIDGE else list(aliases)) or None,
     }
     if version >= 44:
         document["DNSNames"] = list(dict.fromkeys([record.name, *aliases, record.short]))
-    return document | ({"GwPriority": wish.gw_priority} if version >= 48 else {})
+    return document | ({"GwPriority": payload.gw_priority} if version >= 48 else {})
 
 
 def _length(cidr: str) -> int:
@@ -205,23 +207,58 @@ def _length(cidr: str) -> int:
 
 def mounts(engine: Engine, record: Record) -> list[Document]:
     out = []
-    named = {m.target: m for m in record.container.mounts if m.kind != "tmpfs"}  # which HostConfig has
-    binds = (b.split(":") for b in (record.asked.get("HostConfig") or {}).get("Binds") or ())
-    modes = {words[1]: words[2] for words in binds if len(words) > 2}
+    host = record.asked.get("HostConfig") or {}
+    in_table = {m.get("Target") for m in host.get("Mounts") or ()}
+    # a tmpfs of --tmpfs is HostConfig's alone
+    named = {m.target: m for m in record.container.mounts if m.kind != "tmpfs" or m.target in in_table}
+    named |= {m.target: m for m in others(engine, record) if m.target not in named}
+    binds = (b.split(":") for b in host.get("Binds") or ())
+    modes = {words[1]: words[2] if words[2:] else "" for words in binds if words[1:]}
     for target, m in named.items():
         name = m.source or record.anonymous.get(target, "")
         is_volume = m.kind == "volume"
         source = str(engine.volumes.data(name)) if is_volume and name in engine.volumes.all else "" if is_volume else m.source
-        out.append({
-            "Type": m.kind, "Name": name if is_volume else "", "Source": source, "Destination": target,
-            "Driver": engine.volumes.all[name].driver if is_volume and name in engine.volumes.all else "",
-            "Mode": modes.get(target, ""), "RW": not m.read_only,
-            "Propagation": m.propagation if m.kind == "bind" else "",
-        })
+        out.append(
+            {
+                "Type": m.kind,
+                "Name": name if is_volume else "",
+                "Source": source,
+                "Destination": target,
+                "Driver": engine.volumes.all[name].driver if is_volume and name in engine.volumes.all else "",
+                "Mode": modes.get(target, "") or ("z" if is_volume and target in {*modes, *in_table} else ""),
+                "RW": not m.read_only,
+                "Propagation": m.propagation if m.kind == "bind" else "",
+            }
+        )
     for target, name in record.anonymous.items():
         if target not in named:
-            out.append({"Type": "volume", "Name": name, "Source": str(engine.volumes.data(name)), "Destination": target,
-                        "Driver": "local", "Mode": "", "RW": True, "Propagation": ""})
+            out.append(
+                {
+                    "Type": "volume",
+                    "Name": name,
+                    "Source": str(engine.volumes.data(name)),
+                    "Destination": target,
+                    "Driver": "local",
+                    "Mode": "",
+                    "RW": True,
+                    "Propagation": "",
+                }
+            )
+    return out
+
+
+def others(engine: Engine, record: Record) -> list[Mount]:
+    """The mounts of the containers that `VolumesFrom` names, as *record* has them; those that are gone have none."""
+    out: list[Mount] = []
+    for text in record.container.volumes_from:
+        name, _, mode = text.partition(":")
+        try:
+            other = engine.find(name)
+        except AgentError:
+            continue
+        volumes = [Mount(kind="volume", source=source, target=target) for target, source in other.anonymous.items()]
+        shared = [m for m in other.container.mounts if m.kind in ("bind", "volume") and (m.source or m.kind == "bind")]
+        out += [msgspec.structs.replace(m, read_only=m.read_only or mode == "ro") for m in (*shared, *volumes)]
     return out
 
 
@@ -241,22 +278,58 @@ def inspected(engine: Engine, record: Record, execs: Sequence[str] = (), version
     etc = prepare.etc(bundle)
     attached = networks(engine, record, version)
     default: Document = next((attached[e.network] for e in record.endpoints if e.default), {})
-    flat = ("IPAddress", "IPPrefixLen", "Gateway", "MacAddress", "GlobalIPv6Address", "GlobalIPv6PrefixLen", "IPv6Gateway",
-            "EndpointID")
+    flat = (
+        "IPAddress",
+        "IPPrefixLen",
+        "Gateway",
+        "MacAddress",
+        "GlobalIPv6Address",
+        "GlobalIPv6PrefixLen",
+        "IPv6Gateway",
+        "EndpointID",
+    )
     return {
-        "Id": record.id, "Name": f"/{record.name}", "Created": record.created, "State": _state(record),
-        "Image": image.id if image else "", "RestartCount": record.restarts, "Driver": "overlay2", "Platform": "linux",
-        "Path": path, "Args": arguments, "ResolvConfPath": str(etc / "resolv.conf"),
-        "HostnamePath": str(etc / "hostname"), "HostsPath": str(etc / "hosts"), "LogPath": str(directory / "log"),
-        "MountLabel": "", "ProcessLabel": "", "AppArmorProfile": "", "ExecIDs": execs or None,
-        "GraphDriver": {"Name": "overlay2", "Data": {
-            "UpperDir": str(directory / "upper"), "WorkDir": str(directory / "work"), "MergedDir": str(bundle / "rootfs"),
-        }},
-        "Config": _config(record, config), "HostConfig": host_config(record), "Mounts": mounts(engine, record),
+        "Id": record.id,
+        "Name": f"/{record.name}",
+        "Created": record.created,
+        "State": _state(record),
+        "Image": image.id if image else "",
+        "RestartCount": record.restarts,
+        "Driver": "overlay2",
+        "Platform": "linux",
+        "Path": path,
+        "Args": arguments,
+        "ResolvConfPath": str(etc / "resolv.conf"),
+        "HostnamePath": str(etc / "hostname"),
+        "HostsPath": str(etc / "hosts"),
+        "LogPath": str(directory / "log"),
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": execs or None,
+        "GraphDriver": {
+            "Name": "overlay2",
+            "Data": {
+                "LowerDir": ":".join(map(str, engine.images.lower(image))) if image else "",
+                "UpperDir": str(directory / "upper"),
+                "WorkDir": str(directory / "work"),
+                "MergedDir": str(bundle / "rootfs"),
+            },
+        },
+        "Config": _config(record, config),
+        "HostConfig": host_config(engine, record, version),
+        "Mounts": mounts(engine, record),
         "NetworkSettings": {
-            "Bridge": "", "SandboxID": record.id if record.running else "", "HairpinMode": False,
+            "Bridge": "",
+            "SandboxID": record.id if record.running else "",
+            "HairpinMode": False,
             "SandboxKey": engine.networks.netns(record) if record.running else "",
-            "Ports": _exposed(record, config), "Networks": attached,
+            "Ports": _exposed(record, config),
+            "Networks": attached,
+            "LinkLocalIPv6Address": "",
+            "LinkLocalIPv6PrefixLen": 0,
+            "SecondaryIPAddresses": None,
+            "SecondaryIPv6Addresses": None,
             **{k: default.get(k, 0 if "Len" in k else "") for k in flat},
         },
         "Notes": record.notes,
@@ -265,12 +338,17 @@ def inspected(engine: Engine, record: Record, execs: Sequence[str] = (), version
 
 def _state(record: Record) -> Document:
     state: Document = {
-        "Status": state_word(record), "Running": record.running or record.state == "restarting",
-        "Paused": record.state == "paused", "Restarting": record.state == "restarting",
-        "OOMKilled": record.oom_killed, "Dead": False, "Pid": record.process.pid if record.process else 0,
+        "Status": state_word(record),
+        "Running": record.running or record.state == "restarting",
+        "Paused": record.state == "paused",
+        "Restarting": record.state == "restarting",
+        "OOMKilled": record.oom_killed,
+        "Dead": False,
+        "Pid": record.process.pid if record.process else 0,
         "ExitCode": record.exit_code or 0,
         "Error": record.error,
-        "StartedAt": record.started or "0001-01-01T00:00:00Z", "FinishedAt": record.finished or "0001-01-01T00:00:00Z",
+        "StartedAt": record.started or "0001-01-01T00:00:00Z",
+        "FinishedAt": record.finished or "0001-01-01T00:00:00Z",
     }
     if record.health:
         state["Health"] = {"Status": record.health, "FailingStreak": record.failing_streak, "Log": record.health_log}
@@ -296,6 +374,11 @@ def _exposed(record: Record, config: RunConfig) -> dict[str, list[Document] | No
     return {name: bindings.get(name) for name in dict.fromkeys([*names, *bindings])}
 
 
+def config(record: Record, image: Image) -> Document:
+    """The configuration of a container of *image*."""
+    return _config(record, image.config.config or RunConfig())
+
+
 def _config(record: Record, config: RunConfig) -> Document:
     c, asked = record.container, record.asked
     entrypoint = c.entrypoint if c.entrypoint is not None else config.entrypoint
@@ -305,16 +388,28 @@ def _config(record: Record, config: RunConfig) -> Document:
     inherited = [pair for pair in config.env or () if pair.partition("=")[0] not in names]
     volumes = {m.target: {} for m in c.mounts if m.kind == "volume" and not m.source} | (config.volumes or {})
     document: Document = {
-        "Hostname": c.hostname or record.short, "Domainname": c.domainname, "User": c.user or config.user,
-        "AttachStdin": asked.get("AttachStdin", c.stdin_once), "AttachStdout": asked.get("AttachStdout", True),
-        "AttachStderr": asked.get("AttachStderr", True), "Tty": c.tty, "OpenStdin": c.stdin_open,
-        "StdinOnce": c.stdin_once, "Env": [*own, *inherited],
-        "Cmd": list(command) if command else None, "Image": record.image, "Volumes": volumes or None,
-        "WorkingDir": c.working_dir or config.working_dir, "Entrypoint": list(entrypoint) if entrypoint else None,
-        "OnBuild": config.on_build, "Labels": (config.labels or {}) | labels(record),
+        "Hostname": c.hostname or record.short,
+        "Domainname": c.domainname,
+        "User": c.user or config.user,
+        "AttachStdin": asked.get("AttachStdin", c.stdin_once),
+        "AttachStdout": asked.get("AttachStdout", True),
+        "AttachStderr": asked.get("AttachStderr", True),
+        "Tty": c.tty,
+        "OpenStdin": c.stdin_open,
+        "StdinOnce": c.stdin_once,
+        "Env": [*own, *inherited] or asked.get("Env") if asked else [*own, *inherited],
+        "Cmd": list(command) if command else None,
+        "Image": record.image,
+        "Volumes": volumes or None,
+        "WorkingDir": c.working_dir or config.working_dir,
+        "Entrypoint": list(entrypoint) if entrypoint else [] if asked.get("Entrypoint") == [] else None,
+        "OnBuild": config.on_build,
+        "Labels": (config.labels or {}) | labels(record),
         "StopSignal": c.stop_signal or config.stop_signal or "SIGTERM",
         "ExposedPorts": {name: {} for name in _exposed(record, config)},
     }
+    if asked.get("NetworkDisabled"):
+        document["NetworkDisabled"] = True
     if asked.get("MacAddress"):
         document["MacAddress"] = asked["MacAddress"]
     if "StopTimeout" in asked or not asked:
@@ -322,56 +417,12 @@ def _config(record: Record, config: RunConfig) -> Document:
     if c.healthcheck:
         second = 10**9
         document["Healthcheck"] = {
-            "Test": list(c.healthcheck.test), "Interval": int(c.healthcheck.interval_s * second),
-            "Timeout": int(c.healthcheck.timeout_s * second), "Retries": c.healthcheck.retries,
+            "Test": list(c.healthcheck.test),
+            "Interval": int(c.healthcheck.interval_s * second),
+            "Timeout": int(c.healthcheck.timeout_s * second),
+            "Retries": c.healthcheck.retries,
             "StartPeriod": int(c.healthcheck.start_period_s * second),
         }
     elif config.healthcheck:
         document["Healthcheck"] = {k: v for k, v in msgspec.to_builtins(config.healthcheck).items() if v}
     return document
-
-
-def host_config(record: Record) -> Document:
-    """What was asked for, in the words of a create request: those that were used, where it was one."""
-    c = record.container
-    asked: Document = record.asked.get("HostConfig") or {}
-    ports: dict[str, list[Document]] = {}
-    for p in c.ports:
-        ports.setdefault(f"{p.target}/{p.protocol}", []).append({
-            "HostIp": p.host_ip, "HostPort": str(p.published) if p.published else ""})
-    swap = c.memory_swap or min(c.memory * 2, (1 << 63) - 1)
-    binds = [f"{m.source}:{m.target}{':ro' if m.read_only else ''}" for m in c.mounts
-             if m.kind == "bind" or (m.kind == "volume" and m.source)]
-    rates = {key: [{"Path": r.path, field: r.rate} for r in c.blkio if r.what == what] or None
-             for key, (what, field) in RATES.items()}
-    return {
-        "Binds": binds or None, "ContainerIDFile": "", "LogConfig": {"Type": c.log_driver, "Config": dict(c.log_options)},
-        "NetworkMode": c.network_mode or (c.attachments[0].network if c.attachments else "default"), "PortBindings": ports,
-        "RestartPolicy": {"Name": c.restart, "MaximumRetryCount": c.restart_max}, "AutoRemove": record.auto_remove,
-        "VolumeDriver": "", "VolumesFrom": list(c.volumes_from) or None, "CapAdd": list(c.cap_add) or None,
-        "CapDrop": list(c.cap_drop) or None, "CgroupnsMode": c.cgroup_mode or "host", "Dns": list(c.dns),
-        "DnsOptions": list(c.dns_opt), "DnsSearch": list(c.dns_search),
-        "ExtraHosts": [f"{name}:{address}" for name, address in c.extra_hosts] or None, "GroupAdd": list(c.group_add) or None,
-        "IpcMode": c.ipc_mode or "private", "Cgroup": "", "Links": [f"{source}:{alias}" for alias, source in c.links] or None,
-        "OomScoreAdj": c.oom_score_adj, "PidMode": c.pid_mode, "Privileged": c.privileged, "PublishAllPorts": False,
-        "ReadonlyRootfs": c.read_only, "SecurityOpt": list(c.security_opt) or None, "UTSMode": c.uts_mode,
-        "UsernsMode": c.userns_mode, "ShmSize": c.shm_size, "Runtime": "runc", "Isolation": "", "Init": c.init,
-        "Sysctls": dict(c.sysctls) or None, "CpuShares": c.cpu_shares, "Memory": c.memory, "NanoCpus": int(c.cpus * 1e9),
-        "CgroupParent": c.cgroup_parent, "BlkioWeight": c.blkio_weight, "CpuPeriod": c.cpu_period, "CpuQuota": c.cpu_quota,
-        "CpuRealtimePeriod": c.cpu_rt_period, "CpuRealtimeRuntime": c.cpu_rt_runtime, "CpusetCpus": c.cpuset, "CpusetMems": "",
-        "Devices": [{"PathOnHost": d.source, "PathInContainer": d.target, "CgroupPermissions": d.permissions}
-                    for d in c.devices],
-        "DeviceCgroupRules": list(c.device_rules) or None,
-        "DeviceRequests": [{"Driver": r.driver, "Count": 0 if r.ids else r.count, "DeviceIDs": list(r.ids) or None,
-                            "Capabilities": [list(r.capabilities)], "Options": {}} for r in c.device_requests] or None,
-        "MemoryReservation": c.memory_reservation, "MemorySwap": swap, "MemorySwappiness": c.swappiness,
-        "OomKillDisable": c.oom_kill_disable, "PidsLimit": c.pids or None,
-        "Ulimits": [{"Name": u.name, "Soft": u.soft, "Hard": u.hard} for u in c.ulimits] or None,
-        "Tmpfs": {m.target: ",".join(m.options) for m in c.mounts if m.kind == "tmpfs"} or None,
-        "MaskedPaths": [] if c.privileged else list(paths.MASKED),
-        "ReadonlyPaths": [] if c.privileged else list(paths.READ_ONLY),
-        "Annotations": dict(c.annotations) or None, "KernelMemory": 0, "CpuCount": 0, "CpuPercent": 0, "IOMaximumIOps": 0,
-        "IOMaximumBandwidth": 0, "ConsoleSize": [0, 0], **rates,
-        **{key: value for key, value in asked.items() if key not in FILLED or value},
-        **({"Links": [f"/{source}:/{record.name}/{alias}" for alias, source in c.links]} if asked.get("Links") else {}),
-    }

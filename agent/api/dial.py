@@ -8,8 +8,8 @@ import socket
 
 from aiohttp import web
 
+from agent.api.app_keys import ENGINE
 from agent.api.hijack import Hijacked
-from agent.api.keys import ENGINE
 from agent.errors import BadRequestError, ConflictError
 from netplugins import netns
 

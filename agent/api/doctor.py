@@ -7,7 +7,7 @@ import asyncio
 import msgspec
 from aiohttp import web
 
-from agent.api.keys import ENGINE, flag, given
+from agent.api.app_keys import ENGINE, flag, given
 from agent.engine.doctor import diagnose, repair
 from netplugins import ping
 
@@ -27,6 +27,6 @@ async def doctor(request: web.Request) -> web.Response:
 @routes.post("/pystack/probe")
 async def probe(request: web.Request) -> web.Response:
     """Echoes asked of other hosts. Takes a list of Probe, gives a list of Echo in the same order."""
-    probes = await given(request, list[ping.Probe])
+    probes = await given(request, list[ping.EchoProbe])
     echoes = await asyncio.to_thread(ping.ask, probes)
     return web.Response(body=msgspec.json.encode(echoes), content_type="application/json")

@@ -11,6 +11,7 @@ import fcntl
 import functools
 import os
 import pty
+import re
 import signal
 import struct
 import termios
@@ -23,13 +24,13 @@ import msgspec
 from aiohttp import web
 
 from agent import descriptors
+from agent.api.app_keys import ENGINE, answer, body, since, terminal_size
 from agent.api.hijack import MULTIPLEXED, RAW, Hijacked, Keys, frame
-from agent.api.keys import ENGINE, answer, body, since, terminal_size
 from agent.containers import runtime, terminal, users
 from agent.engine.engine import Engine
 from agent.engine.records import Record
 from agent.errors import AgentError, BadRequestError, ConflictError, NotFoundError
-from agent.processes import Child
+from agent.processes import ChildProcess
 
 KEPT_S = 300.0
 """How long one that has ended can be asked about."""
@@ -80,25 +81,34 @@ def _forget(engine: Engine) -> None:
 
 def _runs(record: Record) -> None:
     if record.state == "paused":
-        raise ConflictError(f"Container {record.name} is paused, unpause the container before exec")
+        raise ConflictError(f"Container {record.id} is paused, unpause the container before exec")
     if record.state != "running":
-        raise ConflictError(f"container {record.name} is not running")
+        raise ConflictError(f"Container {record.id} is not running")
 
 
 async def create(request: web.Request) -> web.Response:
     engine = request.app[ENGINE]
     record = engine.find(request.match_info["name"])
-    wish = body(request)
-    if not wish.get("Cmd"):
+    payload = body(request)
+    if not payload.get("Cmd"):
         raise BadRequestError("No exec command specified: Cmd says what shall be run")
     _runs(record)
-    Keys(wish.get("DetachKeys", ""))
+    Keys(payload.get("DetachKeys", ""))
     _forget(engine)
     made = Exec(
-        id=os.urandom(32).hex(), record=record, command=wish["Cmd"], tty=wish.get("Tty", False),
-        stdin=wish.get("AttachStdin", False), stdout=wish.get("AttachStdout", False), stderr=wish.get("AttachStderr", False),
-        environment=wish.get("Env", []), user=wish.get("User", ""), cwd=wish.get("WorkingDir", ""),
-        privileged=wish.get("Privileged", False), keys=wish.get("DetachKeys", ""), size=_size(wish),
+        id=os.urandom(32).hex(),
+        record=record,
+        command=payload["Cmd"],
+        tty=payload.get("Tty", False),
+        stdin=payload.get("AttachStdin", False),
+        stdout=payload.get("AttachStdout", False),
+        stderr=payload.get("AttachStderr", False),
+        environment=payload.get("Env", []),
+        user=payload.get("User", ""),
+        cwd=payload.get("WorkingDir", ""),
+        privileged=payload.get("Privileged", False),
+        keys=payload.get("DetachKeys", ""),
+        size=_size(payload),
     )
     EXECS[made.id] = made
     for old in [e.id for e in EXECS.values() if not e.running][: max(0, len(EXECS) - KEPT)]:
@@ -107,9 +117,9 @@ async def create(request: web.Request) -> web.Response:
     return answer({"Id": made.id}, 201)
 
 
-def _size(wish: dict[str, Any]) -> tuple[int, int]:
+def _size(payload: dict[str, Any]) -> tuple[int, int]:
     """Rows and columns. Raises BadRequestError."""
-    size = wish.get("ConsoleSize") or (0, 0)
+    size = payload.get("ConsoleSize") or (0, 0)
     if len(size) != 2 or not all(0 <= n < 1 << 16 for n in size):
         raise BadRequestError(f"ConsoleSize {list(size)}: height and width of a terminal")
     return size[0], size[1]
@@ -117,7 +127,7 @@ def _size(wish: dict[str, Any]) -> tuple[int, int]:
 
 def _tell(engine: Engine, found: Exec, action: str) -> None:
     more = {"execID": found.id} | ({"exitCode": str(found.exit_code)} if action == "exec_die" else {})
-    said = f"{action}: {' '.join(found.command)}" if action in ("exec_create", "exec_start") else action
+    said = f"{action}: {found.command[0]} {' '.join(found.command[1:])}" if action in ("exec_create", "exec_start") else action
     engine.tell(found.record, said, more)
 
 
@@ -133,21 +143,34 @@ def _exec(request: web.Request) -> Exec:
 
 async def inspect(request: web.Request) -> web.Response:
     found = _exec(request)
-    return answer({
-        "ID": found.id, "Running": found.running, "ExitCode": found.exit_code,
-        "Pid": (terminal.child_of(found.pid) or found.pid) if found.running else found.pid,
-        "ContainerID": found.record.id, "OpenStdin": found.stdin, "OpenStdout": found.stdout, "OpenStderr": found.stderr,
-        "CanRemove": bool(found.ended), "DetachKeys": found.keys,
-        "ProcessConfig": {"tty": found.tty, "entrypoint": found.command[0], "arguments": found.command[1:], "user": found.user,
-                          "privileged": found.privileged},
-    })
+    return answer(
+        {
+            "ID": found.id,
+            "Running": found.running,
+            "ExitCode": found.exit_code,
+            "Pid": (terminal.child_of(found.pid) or found.pid) if found.running else found.pid,
+            "ContainerID": found.record.id,
+            "OpenStdin": found.stdin,
+            "OpenStdout": found.stdout,
+            "OpenStderr": found.stderr,
+            "CanRemove": bool(found.ended),
+            "DetachKeys": found.keys,
+            "ProcessConfig": {
+                "tty": found.tty,
+                "entrypoint": found.command[0],
+                "arguments": found.command[1:],
+                "user": found.user,
+                "privileged": found.privileged,
+            },
+        }
+    )
 
 
 async def resize(request: web.Request) -> web.Response:
     found = _exec(request)
     found.size = terminal_size(request)
     if found.ended:
-        raise ConflictError(f"exec {found.id} has ended")
+        raise NotFoundError(f"no such exec: {found.id} has ended")
     if found.running and found.tty:
         await _apply_size(found)
     return web.Response(status=200)
@@ -163,14 +186,14 @@ async def _apply_size(found: Exec) -> None:
 
 async def start(request: web.Request) -> web.StreamResponse:
     engine, found = request.app[ENGINE], _exec(request)
-    wish = body(request)
-    if size := _size(wish) if wish.get("ConsoleSize") else None:
+    payload = body(request)
+    if size := _size(payload) if payload.get("ConsoleSize") else None:
         found.size = size
     if found.started:
         raise ConflictError(f"exec {found.id} has already run" if found.ended else f"exec {found.id} is already running")
     _runs(found.record)
     found.started, found.complaints = True, os.memfd_create("complaints")
-    if wish.get("Detach"):
+    if payload.get("Detach"):
         try:
             child = _runner(engine, found)(stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL)
         except AgentError:
@@ -182,7 +205,7 @@ async def start(request: web.Request) -> web.StreamResponse:
         task.add_done_callback(DETACHED.discard)
         return web.Response(status=200)
     # the stream's form is the one that this request asks for, whatever the command has
-    raw = wish.get("Tty", False)
+    raw = payload.get("Tty", False)
     client = Hijacked(request, MULTIPLEXED if not raw and since(request, 42) else RAW)
 
     async def send(stream: int, data: bytes) -> None:
@@ -199,8 +222,12 @@ async def start(request: web.Request) -> web.StreamResponse:
     return client
 
 
+RUNTIMES_OWN = (1, 126, 127, 255)
+"""How runtimes end that could not run a command."""
+SAID = 1 << 12
+"""Bytes that are read of what a runtime says."""
 DETACHED: set[asyncio.Task[None]] = set()
-Run = Callable[..., Child]
+Run = Callable[..., ChildProcess]
 Send = Callable[[int, bytes], Awaitable[None]]
 
 
@@ -209,15 +236,50 @@ def _runner(engine: Engine, found: Exec) -> Run:
     directory = engine.bundle(found.record)
     identity = users.resolve(directory / "rootfs", found.user) if found.user else None
     return functools.partial(
-        engine.runtime.exec, found.record.id, directory, found.command, tty=found.tty, identity=identity,
-        environment=[*(["TERM=xterm"] if found.tty else []), *found.environment], cwd=found.cwd, privileged=found.privileged,
-        size=found.size, complaints=found.complaints,
+        engine.runtime.exec,
+        found.record.id,
+        directory,
+        found.command,
+        tty=found.tty,
+        identity=identity,
+        environment=[*(["TERM=xterm"] if found.tty else []), *found.environment],
+        cwd=found.cwd,
+        privileged=found.privileged,
+        size=found.size,
+        complaints=found.complaints,
     )
 
 
-def _begin(engine: Engine, found: Exec, child: Child) -> None:
+def _begin(engine: Engine, found: Exec, child: ChildProcess) -> None:
     found.running, found.pid = True, child.pid
     _tell(engine, found, "exec_start")
+
+
+async def _known(found: Exec, child: ChildProcess) -> None:
+    """Return once it is known whose the output is that came: where no command runs, that of one that has ended, or of the
+    runtime, which complains on the command's own streams before it does so where it was told to."""
+    command = terminal.child_of(found.pid)
+    if not command or not runtime.start_time(command) or terminal.same_program(command, found.pid):
+        await child.wait()
+
+
+def _failed(found: Exec) -> str:
+    """What is told of a command that its runtime could not run at all; "" where it runs, or has run. What the runtime itself
+    writes on the command's streams is the same in other words."""
+    if found.complaints < 0:
+        return ""
+    said = os.pread(found.complaints, SAID, 0).decode(errors="replace")
+    return runtime.exec_failure(said) if said else ""
+
+
+def _misplaced(found: Exec, seen: bytes) -> bytes:
+    """What a command wrote to its terminal and crun took for its own complaint, as it does where the command ends before crun
+    looks at the terminal; b"" where it is a complaint, which stands on the terminal too: in *seen*, the end of that."""
+    said = os.pread(found.complaints, SAID, 0) if found.complaints >= 0 else b""
+    if not said or b"".join(said.split()) in b"".join(seen.split()):
+        return b""
+    os.ftruncate(found.complaints, 0)
+    return re.sub(rb"(?<!\r)\n", b"", said)  # crun ends each piece that it reads with a line end, which no terminal has alone
 
 
 def _end(engine: Engine, found: Exec, code: int) -> None:
@@ -227,14 +289,15 @@ def _end(engine: Engine, found: Exec, code: int) -> None:
         said = os.read(found.complaints, 1 << 16).decode(errors="replace")
         os.close(found.complaints)
         found.complaints = -1
-        code = runtime.exec_status(said) if code and said else code
+        failed = code and said and (code in RUNTIMES_OWN or not found.tty)
+        code = runtime.exec_status(said) if failed else code
     # one that a signal ended has the status that a shell gives it
     found.exit_code = 128 - code if code < 0 else code
     found.running, found.ended = False, time.monotonic()
     _tell(engine, found, "exec_die")
 
 
-async def _detached(engine: Engine, found: Exec, child: Child) -> None:
+async def _detached(engine: Engine, found: Exec, child: ChildProcess) -> None:
     _end(engine, found, await child.wait())
 
 
@@ -253,7 +316,9 @@ async def _with_pipes(engine: Engine, found: Exec, run: Run, client: Hijacked, s
 
     async def forward(fd: int, stream: int) -> None:
         while data := await descriptors.read(fd, 1 << 15):
-            await send(stream, data)
+            await _known(found, child)
+            if not _failed(found):
+                await send(stream, data)
 
     async def feed() -> None:
         nonlocal mine
@@ -267,6 +332,8 @@ async def _with_pipes(engine: Engine, found: Exec, run: Run, client: Hijacked, s
     try:
         await asyncio.gather(forward(out, 1), forward(err, 2))
         await child.wait()
+        if said := _failed(found):
+            await send(1, f"{said}\r\n".encode())
     finally:
         await _settle(engine, found, child, feeder)
         for fd in (out, err, mine):
@@ -314,8 +381,16 @@ async def _with_terminal(engine: Engine, found: Exec, run: Run, client: Hijacked
         return False
 
     async def show() -> None:
+        seen = b""
         while data := await descriptors.read(master, 1 << 15):
-            await send(1, data)
+            seen = (seen + data)[-SAID:]
+            await _known(found, child)
+            if not _failed(found):
+                await send(1, data)
+        if lost := _misplaced(found, seen):
+            await send(1, lost)
+        elif said := _failed(found):
+            await send(1, f"{said}\r\n".encode())
 
     feeder, viewer = asyncio.create_task(feed()), asyncio.create_task(show())
     try:
@@ -337,7 +412,7 @@ async def _with_terminal(engine: Engine, found: Exec, run: Run, client: Hijacked
     os.close(master)
 
 
-async def _left(engine: Engine, found: Exec, child: Child, master: int, viewer: asyncio.Task[None]) -> None:
+async def _left(engine: Engine, found: Exec, child: ChildProcess, master: int, viewer: asyncio.Task[None]) -> None:
     """Nobody is at the terminal, and the command goes on: what it writes is read, so that it does not wait for a reader."""
     viewer.cancel()
     await asyncio.gather(viewer, return_exceptions=True)
@@ -350,7 +425,7 @@ async def _left(engine: Engine, found: Exec, child: Child, master: int, viewer: 
         os.close(master)
 
 
-async def _settle(engine: Engine, found: Exec, child: Child, feeder: asyncio.Task[Any] | None) -> None:
+async def _settle(engine: Engine, found: Exec, child: ChildProcess, feeder: asyncio.Task[Any] | None) -> None:
     if feeder:
         feeder.cancel()
         await asyncio.gather(feeder, return_exceptions=True)

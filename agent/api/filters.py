@@ -47,10 +47,15 @@ class Filters:
         """Those of *items* for which every key's test holds for one of its values. Raises BadRequestError for one without."""
         if unknown := self._values.keys() - tests.keys():
             raise BadRequestError(f"invalid filter '{quoted(min(unknown))}': there is {', '.join(sorted(tests))}")
-        return [i for i in items if all(
-            all(test(i, v) for v in values) if key in ALL_OF else any(test(i, v) for v in values)
-            for key, test in tests.items() if (values := self[key])
-        )]
+        return [
+            i
+            for i in items
+            if all(
+                all(test(i, v) for v in values) if key in ALL_OF else any(test(i, v) for v in values)
+                for key, test in tests.items()
+                if (values := self[key])
+            )
+        ]
 
 
 def labelled(labels: Mapping[str, str], wanted: str) -> bool:

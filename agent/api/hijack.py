@@ -13,8 +13,8 @@ import time
 
 from aiohttp import web
 
+from agent.contract.takeover import Taken, Written
 from agent.errors import BadRequestError
-from agent.takeover import Taken, Written
 
 HEAD_S = 2.0
 RAW, MULTIPLEXED = "application/vnd.docker.raw-stream", "application/vnd.docker.multiplexed-stream"

@@ -7,7 +7,7 @@ import contextlib
 import json
 import re
 import tempfile
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,13 @@ import aiohttp
 import msgspec
 from aiohttp import web
 
-from agent.api import login
+from agent.api import describe, login
+from agent.api.app_keys import ENGINE, answer, flag, minor, number
 from agent.api.filters import Filters, labelled, moment_of, path_matches, truth
 from agent.api.instructions import changes
-from agent.api.keys import ENGINE, answer, flag, minor, number
 from agent.containers.logs import instant
 from agent.engine.engine import Engine
-from agent.errors import AgentError, BadRequestError, ConflictError, ImageError, ImageNotFoundError, told
+from agent.errors import AgentError, BadRequestError, ConflictError, ImageError, ImageNotFoundError, user_message
 from agent.images import archive, garbage, pull, types
 from agent.images.auth import Credentials
 from agent.images.platforms import platform_of
@@ -32,19 +32,46 @@ from agent.images.types import RunConfig
 
 SEARCH, SEARCH_S = "https://index.docker.io/v1/search", 15
 UNNAMED_IN_ARCHIVE = re.compile(r"sha256:[0-9a-f]{64}")
+OF_A_CONTAINER = (
+    "Hostname",
+    "Domainname",
+    "Image",
+    "AttachStdin",
+    "AttachStdout",
+    "AttachStderr",
+    "Tty",
+    "OpenStdin",
+    "StdinOnce",
+)
+"""Fields of an image's configuration that it has of the container that it was made of."""
 NEVER = "0001-01-01T00:00:00Z"
+
+
+def summary_names(image: Image) -> dict[str, Any]:
+    """Its tags, and its digests with the repositories that have them."""
+    tags = [parse(n).familiar for n in image.names if "@" not in n]
+    digests = sorted({f"{parse(n).familiar.rpartition(':')[0].partition('@')[0]}@{image.digest}" for n in image.names})
+    return {"RepoTags": tags, "RepoDigests": digests}
 
 
 def summary(image: Image, size: int = 0, version: int = 48) -> dict[str, Any]:
     """An image of a list, as API version 1.*version* has it; *size* is in bytes, of its layers unpacked."""
     config = image.config.config or RunConfig()
-    tags = [parse(n).familiar for n in image.names if "@" not in n]
-    digests = sorted({f"{parse(n).familiar.rpartition(':')[0].partition('@')[0]}@{image.digest}" for n in image.names})
+    names = summary_names(image)
+    tags, digests = names["RepoTags"], names["RepoDigests"]
     if version < 43:
         tags, digests = tags or ["<none>:<none>"], digests or ["<none>@<none>"]
     return {
-        "Id": image.id, "RepoTags": tags, "RepoDigests": digests, "ParentId": "", "Created": epoch(image.created), "Size": size,
-        "SharedSize": -1, "Containers": -1, "Labels": config.labels, **({"VirtualSize": size} if version < 44 else {}),
+        "Id": image.id,
+        "RepoTags": tags,
+        "RepoDigests": digests,
+        "ParentId": "",
+        "Created": epoch(image.created),
+        "Size": size,
+        "SharedSize": -1,
+        "Containers": -1,
+        "Labels": config.labels,
+        **({"VirtualSize": size} if version < 44 else {}),
     }
 
 
@@ -59,28 +86,60 @@ def run_config(c: RunConfig) -> dict[str, Any]:
     """The configuration of containers of an image."""
     health = c.healthcheck and {k: v for k, v in msgspec.to_builtins(c.healthcheck).items() if v}
     return {
-        "Hostname": "", "Domainname": "", "User": c.user, "AttachStdin": False, "AttachStdout": False, "AttachStderr": False,
-        "Tty": False, "OpenStdin": False, "StdinOnce": False, "Env": list(c.env or ()), "Image": "",
-        "Entrypoint": c.entrypoint or None, "Cmd": c.cmd or None, "WorkingDir": c.working_dir, "Labels": c.labels,
-        "Volumes": c.volumes, "OnBuild": c.on_build,
-        **{k: v for k, v in (("ExposedPorts", c.exposed_ports), ("StopSignal", c.stop_signal), ("Healthcheck", health),
-                             ("Shell", c.shell)) if v},
+        "Hostname": "",
+        "Domainname": "",
+        "User": c.user,
+        "AttachStdin": False,
+        "AttachStdout": False,
+        "AttachStderr": False,
+        "Tty": False,
+        "OpenStdin": False,
+        "StdinOnce": False,
+        "Env": None if c.env is None else list(c.env),
+        "Image": "",
+        "Entrypoint": c.entrypoint or None,
+        "Cmd": c.cmd or None,
+        "WorkingDir": c.working_dir,
+        "Labels": c.labels,
+        "Volumes": c.volumes,
+        "OnBuild": c.on_build,
+        **{
+            k: v
+            for k, v in (
+                ("ExposedPorts", c.exposed_ports),
+                ("StopSignal", c.stop_signal),
+                ("Healthcheck", health),
+                ("Shell", c.shell),
+            )
+            if v
+        },
     }
 
 
-def inspected(image: Image, size: int = 0, version: int = 48) -> dict[str, Any]:
-    """An image by itself; *size* is as in `summary`."""
+def inspected(image: Image, size: int = 0, version: int = 48, folders: Sequence[Path] = ()) -> dict[str, Any]:
+    """An image by itself; *size* is as in `summary`, *folders* are where its layers lie, the uppermost first."""
+    layers = {"UpperDir": str(folders[0]), "LowerDir": ":".join(map(str, folders[1:]))} if folders else {}
     steps = image.config.history or ()
-    document = summary(image, size, version) | {
-        "Parent": "", "Comment": (steps[-1].comment or "") if steps else "", "Author": image.config.author or "",
-        "DockerVersion": "", "Metadata": {"LastTagTime": NEVER}, "Created": image.created or NEVER,
-        "Architecture": image.config.architecture, "Os": image.config.os,
-        "Config": run_config(image.config.config or RunConfig()),
-        "RootFS": {"Type": "layers", "Layers": list(image.layers)},
-        "GraphDriver": {"Name": "overlay2", "Data": {}},
-        # Docker dropped these two in 1.45, and with that docker-compose 1, which reads them whatever the version
-        "Container": "", "ContainerConfig": run_config(RunConfig()),
-    }
+    document = (
+        summary(image, size, version)
+        | summary_names(image)
+        | {
+            "Parent": "",
+            "Comment": (steps[-1].comment or "") if steps else "",
+            "Author": image.config.author or "",
+            "DockerVersion": "",
+            "Metadata": {"LastTagTime": NEVER},
+            "Created": image.created or NEVER,
+            "Architecture": image.config.architecture,
+            "Os": image.config.os,
+            "Config": run_config(image.config.config or RunConfig()),
+            "RootFS": {"Type": "layers", "Layers": list(image.layers)},
+            "GraphDriver": {"Name": "overlay2", "Data": layers},
+            # Docker dropped these two in 1.45, and with that docker-compose 1, which reads them whatever the version
+            "Container": "",
+            "ContainerConfig": run_config(RunConfig()),
+        }
+    )
     for key in ("ParentId", "SharedSize", "Containers", "Labels"):
         del document[key]
     return document
@@ -99,15 +158,21 @@ async def listing(request: web.Request) -> web.Response:
 
     filters.check(dangling=truth, until=moment_of, before=created, since=created)
     patterns = [*filters["reference"], *([name] if (name := request.query.get("filter")) else [])]
-    images = filters.chosen(store.everything(), {
-        "reference": lambda i, v: any(fits(n, v) for n in i.names), "dangling": lambda i, v: (not i.names) == truth(v),
-        "label": lambda i, v: labelled((i.config.config or RunConfig()).labels or {}, v),
-        "before": lambda i, v: i.created < created(v), "since": lambda i, v: i.created > created(v),
-        "until": lambda i, v: epoch(i.created) < moment_of(v),
-    })
+    images = filters.chosen(
+        store.everything(),
+        {
+            "reference": lambda i, v: any(fits(n, v) for n in i.names),
+            "dangling": lambda i, v: (not i.names) == truth(v),
+            "label": lambda i, v: labelled((i.config.config or RunConfig()).labels or {}, v),
+            "before": lambda i, v: i.created < created(v),
+            "since": lambda i, v: i.created > created(v),
+            "until": lambda i, v: epoch(i.created) < moment_of(v),
+        },
+    )
     if patterns:  # of an image only the names that were asked for
-        narrowed = [msgspec.structs.replace(i, names=tuple(n for n in i.names if any(fits(n, p) for p in patterns)))
-                    for i in images]
+        narrowed = [
+            msgspec.structs.replace(i, names=tuple(n for n in i.names if any(fits(n, p) for p in patterns))) for i in images
+        ]
         images = [i for i in narrowed if i.names]
     await engine.sizes.learn(images)
     images.sort(key=lambda i: epoch(i.created), reverse=True)
@@ -133,8 +198,16 @@ async def history(request: web.Request) -> web.Response:
     steps = []
     for step in image.config.history or ():
         layer = None if step.empty_layer else next(layers, None)
-        steps.append({"Id": "<missing>", "Created": epoch(step.created or ""), "CreatedBy": step.created_by or "",
-                      "Comment": step.comment or "", "Size": engine.sizes.layer(layer) if layer else 0, "Tags": None})
+        steps.append(
+            {
+                "Id": "<missing>",
+                "Created": epoch(step.created or ""),
+                "CreatedBy": step.created_by or "",
+                "Comment": step.comment or "",
+                "Size": engine.sizes.layer(layer) if layer else 0,
+                "Tags": None,
+            }
+        )
     steps.reverse()
     if steps:
         steps[0] |= {"Id": image.id, "Tags": summary(image)["RepoTags"] or None}
@@ -145,12 +218,13 @@ async def inspect(request: web.Request) -> web.Response:
     engine = request.app[ENGINE]
     image = engine.images.find(request.match_info["name"])
     await engine.sizes.learn([image])
-    document = inspected(image, engine.sizes.image(image), minor(request))
+    document = inspected(image, engine.sizes.image(image), minor(request), engine.images.lower(image))
     size = engine.images.blob(image.digest).stat().st_size
     document["Descriptor"] = {"mediaType": types.OCI_MANIFEST, "digest": image.digest, "size": size}
     if made_of := engine.committed.get(image.id):
         document["Container"] = made_of.id
-        document["ContainerConfig"] |= {"Image": made_of.image}
+        document["ContainerConfig"] = describe.config(made_of, engine.images.image(made_of.image_id))
+        document["Config"] |= {k: document["ContainerConfig"][k] for k in OF_A_CONTAINER}
         with contextlib.suppress(ImageError):  # it may have gone
             document["Parent"] = engine.images.image(made_of.image_id).id
     return answer(document)
@@ -162,10 +236,10 @@ async def distribution(request: web.Request) -> web.Response:
     async with Registry(reference, request.app[ENGINE].settings, login.sent(request)) as registry:
         data, digest, kind = await registry.manifest(reference.target)
         if kind in types.INDEXES:
-            entries = msgspec.json.decode(data, type=types.Index).manifests
+            entries = msgspec.json.decode(data, type=types.ImageIndex).manifests
             platforms = [msgspec.to_builtins(e.platform) for e in entries if e.platform]
         else:
-            config = msgspec.json.decode(data, type=types.Manifest).config
+            config = msgspec.json.decode(data, type=types.ImageManifest).config
             raw = b"".join([c async for c in registry.blob(config.digest, config.size)])
             found = msgspec.json.decode(raw, type=types.Config)
             platforms = [{"architecture": found.architecture, "os": found.os}]
@@ -187,14 +261,19 @@ async def search(request: web.Request) -> web.Response:
                 found = (await reply.json(content_type=None)).get("results") or []
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
         raise ImageError(f"Docker Hub cannot be searched: {error or type(error).__name__}") from error
-    return answer(Filters(request).chosen(found, {
-        "is-official": lambda r, v: bool(r.get("is_official")) == truth(v),
-        "is-automated": lambda r, v: bool(r.get("is_automated")) == truth(v),
-        "stars": lambda r, v: int(r.get("star_count", 0)) >= int(v),
-    }))
+    return answer(
+        Filters(request).chosen(
+            found,
+            {
+                "is-official": lambda r, v: bool(r.get("is_official")) == truth(v),
+                "is-automated": lambda r, v: bool(r.get("is_automated")) == truth(v),
+                "stars": lambda r, v: int(r.get("star_count", 0)) >= int(v),
+            },
+        )
+    )
 
 
-class Stream:
+class ProgressStream:
     """An answer of one JSON object a line while work goes on. An error before the first line is an HTTP error, but for
     *always* 200, and one after it the last line."""
 
@@ -225,7 +304,7 @@ class Stream:
                 if not self.response.prepared and not self._always:
                     raise
                 code = {"code": error.code} if isinstance(error, AgentError) and error.code else {}
-                await self._line({"errorDetail": {**code, "message": told(error)}, "error": told(error)})
+                await self._line({"errorDetail": {**code, "message": user_message(error)}, "error": user_message(error)})
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)  # whoever asked may be gone before it failed
@@ -243,7 +322,7 @@ class Stream:
 
 async def create(request: web.Request) -> web.StreamResponse:
     """Pull (`fromImage`), or import the request's body (`fromSrc=-`) or what lies at a URL."""
-    stream = Stream(request)
+    stream = ProgressStream(request)
     if source := request.query.get("fromSrc"):
         return await stream.run(_imported(request, source, stream))
     name, tag = request.query.get("fromImage", ""), request.query.get("tag", "")
@@ -255,7 +334,21 @@ async def create(request: web.Request) -> web.StreamResponse:
     return await stream.run(_fetched(request.app[ENGINE], name, stream, login.sent(request)))
 
 
-async def _fetched(engine: Engine, name: str, stream: Stream, credentials: Credentials | None) -> None:
+def suits(image: Image, name: str, platform: str) -> None:
+    """Raises ImageNotFoundError where *image* is not for *platform*, BadRequestError where there is none of that name."""
+    if not platform:
+        return
+    found = f"{image.config.os}/{image.config.architecture}"
+    try:
+        platform_of(platform)
+    except (BadRequestError, ImageNotFoundError):
+        raise ImageNotFoundError(
+            f"image with reference {name} was found but does not match the specified platform: wanted "
+            f"{platform}, actual: {found}"
+        ) from None
+
+
+async def _fetched(engine: Engine, name: str, stream: ProgressStream, credentials: Credentials | None) -> None:
     reference = parse(name)
     if "@" in name or ":" in name.rpartition("/")[2]:
         tags = [reference.tag]
@@ -283,15 +376,16 @@ async def _fetched(engine: Engine, name: str, stream: Stream, credentials: Crede
         stream.tell({"status": f"Status: {word} {text}"})
 
 
-async def _imported(request: web.Request, source: str, stream: Stream) -> None:
+async def _imported(request: web.Request, source: str, stream: ProgressStream) -> None:
     engine, query = request.app[ENGINE], request.query
     given = changes(query.getall("changes", []))
     repo, tag = query.get("repo", ""), query.get("tag", "")
     reference = parse(f"{repo}:{tag}" if tag else repo) if repo else None
     if source == "-":
-        image = await archive.import_rootfs(engine.images, request.content.iter_any(), reference or UNNAMED, given)
+        comment = query.get("message", "") or "Imported from -"
+        image = await archive.import_rootfs(engine.images, request.content.iter_any(), reference or UNNAMED, given, comment)
     else:
-        image = await _downloaded(engine, source, reference, given, stream)
+        image = await _downloaded(engine, source, reference, given, stream, query.get("message", ""))
     if reference is None:
         engine.images.keep_untagged(image.digest)
         engine.images.untag(UNNAMED.name)
@@ -303,7 +397,9 @@ UNNAMED = parse("pystack-import:unnamed")
 """What an image without a name is called for the moment in which it is made."""
 
 
-async def _downloaded(engine: Engine, source: str, reference: Any, given: RunConfig, stream: Stream) -> Image:
+async def _downloaded(
+    engine: Engine, source: str, reference: Any, given: RunConfig, stream: ProgressStream, message: str
+) -> Image:
     url = source if "://" in source else f"http://{source}"
     if not url.startswith(("http://", "https://")):
         raise BadRequestError(f"fromSrc={source}: an image is imported from the request's body (-) or an http URL")
@@ -312,7 +408,8 @@ async def _downloaded(engine: Engine, source: str, reference: Any, given: RunCon
             if reply.status != 200:
                 raise ImageError(f"{url} answered {reply.status}")
             stream.tell({"status": f"Downloading from {url}"})
-            return await archive.import_rootfs(engine.images, reply.content.iter_any(), reference or UNNAMED, given)
+            comment = message or f"Imported from {url}"
+            return await archive.import_rootfs(engine.images, reply.content.iter_any(), reference or UNNAMED, given, comment)
     except (aiohttp.ClientError, TimeoutError) as error:
         raise ImageError(f"{url}: {error or type(error).__name__}") from error
 
@@ -333,7 +430,7 @@ def event(engine: Engine, action: str, image: Image, name: str) -> None:
 async def load(request: web.Request) -> web.StreamResponse:
     engine = request.app[ENGINE]
     platform_of(request.query.get("platform", ""))
-    stream = Stream(request, always=True)  # clients look for the error of a damaged archive among the lines
+    stream = ProgressStream(request, always=True)  # clients look for the error of a damaged archive among the lines
 
     async def take() -> None:
         with tempfile.NamedTemporaryFile(dir=engine.paths.root, prefix="load-", suffix=".tar") as file:
@@ -345,7 +442,8 @@ async def load(request: web.Request) -> web.StreamResponse:
             image = engine.images.find(name)
             if UNNAMED_IN_ARCHIVE.fullmatch(name):  # saved by its ID, it comes without a name
                 engine.images.keep_untagged(image.digest)
-                engine.images.untag(parse(name).name)
+                if parse(name).name in engine.images.names:  # as earlier versions wrote it down
+                    engine.images.untag(parse(name).name)
             event(engine, "load", image, name)
             told_as = f" ID: {image.id}" if name.startswith("sha256:") else f": {name}"
             stream.tell({"stream": f"Loaded image{told_as}\n"})
@@ -400,23 +498,16 @@ async def push(request: web.Request) -> web.StreamResponse:
     whole = not tag and ":" not in request.match_info["name"].rpartition("/")[2]
     prefix = f"{reference.host}/{reference.repository}:"
     names = sorted(n for n in engine.images.names if n.startswith(prefix)) if whole else [reference.name]
-    if not names or names[0] not in engine.images.names:
-        raise ImageNotFoundError(f"An image does not exist locally with the tag: {reference.familiar.rpartition(':')[0]}")
-    stream = Stream(request)
+    stream = ProgressStream(request)
 
     async def send() -> None:
-        told_from = False
-
-        def tell(event: dict[str, object]) -> None:
-            nonlocal told_from
-            if not told_from:
-                told_from = True
-                stream.tell({"status": f"The push refers to repository [{reference.host}/{reference.repository}]"})
-            stream.tell(event)
-
+        # what goes wrong from now on is told in the answer's last line, as clients expect of a push
+        stream.tell({"status": f"The push refers to repository [{reference.host}/{reference.repository}]"})
+        if not names or names[0] not in engine.images.names:
+            raise ImageNotFoundError(f"An image does not exist locally with the tag: {reference.familiar.rpartition(':')[0]}")
         for name in names:
             one, image = parse(name), engine.images.find(name)
-            await pull.push(engine.images, image, one, engine.settings, tell, credentials)
+            await pull.push(engine.images, image, one, engine.settings, stream.tell, credentials)
             size = engine.images.blob(image.digest).stat().st_size
             stream.tell({"progressDetail": {}, "aux": {"Tag": one.tag, "Digest": image.digest, "Size": size}})
             event(engine, "push", image, one.familiar)
@@ -447,16 +538,20 @@ async def remove(request: web.Request) -> web.Response:
     running = next((r for r in users if r.running), None)
     by_id = named_by_id(image, text)
     if by_id and running:
-        raise ConflictError(f"conflict: unable to delete {text} (cannot be forced) - image is being used by running "
-                            f"container {running.short}")
+        raise ConflictError(
+            f"conflict: unable to delete {text} (cannot be forced) - image is being used by running container {running.short}"
+        )
     repositories = {n.rpartition(":")[0] for n in image.names}
     if by_id and len(repositories) > 1 and not force:
-        raise ConflictError(f"conflict: unable to delete {text} (must be forced) - image is referenced in multiple "
-                            "repositories")
+        raise ConflictError(
+            f"conflict: unable to delete {text} (must be forced) - image is referenced in multiple repositories"
+        )
     last = by_id or set(image.names) <= {parse(text).name}
     if last and users and not force:
-        raise ConflictError(f"conflict: unable to {'delete' if by_id else 'remove repository reference'} {text} (must force) - "
-                            f"container {users[0].short} is using its referenced image {image.id[7:19]}")
+        raise ConflictError(
+            f"conflict: unable to {'delete' if by_id else 'remove repository reference'} {text} (must force) - "
+            f"container {users[0].short} is using its referenced image {image.id[7:19]}"
+        )
     if last and running:  # the container goes on, and so does its image, without a name
         engine.images.keep_untagged(image.digest)
         engine.images.untag(parse(text).name)
@@ -476,12 +571,16 @@ async def prune(request: web.Request) -> web.Response:
     everything = filters["dangling"] and not truth(filters["dangling"][0])
     spare = [i for i in garbage.unused(engine.images) if everything or not i.names]
     gone: list[dict[str, str]] = []
-    doomed = filters.chosen(spare, {
-        "dangling": lambda i, v: True, "until": lambda i, v: epoch(i.created) < moment_of(v),
-        "unused-until": lambda i, v: engine.images.last_used(i.digest) <= moment_of(v),
-        "label": lambda i, v: labelled((i.config.config or RunConfig()).labels or {}, v),
-        "label!": lambda i, v: not labelled((i.config.config or RunConfig()).labels or {}, v),
-    })
+    doomed = filters.chosen(
+        spare,
+        {
+            "dangling": lambda i, v: True,
+            "until": lambda i, v: epoch(i.created) < moment_of(v),
+            "unused-until": lambda i, v: engine.images.last_used(i.digest) <= moment_of(v),
+            "label": lambda i, v: labelled((i.config.config or RunConfig()).labels or {}, v),
+            "label!": lambda i, v: not labelled((i.config.config or RunConfig()).labels or {}, v),
+        },
+    )
     for image in doomed:
         rows = engine.images.remove(image.id, in_use=set())
         told_of(engine, image, rows)

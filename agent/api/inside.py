@@ -13,16 +13,17 @@ import json
 import os
 import socket
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 from aiohttp import web
 
 from agent import mounts
+from agent.api.app_keys import ENGINE, answer, flag, since, terminal_size
 from agent.api.hijack import MULTIPLEXED, RAW, Hijacked, Keys, frame
-from agent.api.keys import ENGINE, answer, flag, since, terminal_size
-from agent.containers import logs, usage
-from agent.engine.engine import Attaching, Engine
+from agent.containers import logs, usage, users
+from agent.engine.engine import Engine, PendingAttach
 from agent.engine.records import Record
 from agent.errors import AgentError, BadRequestError, ConflictError, of_worker
 from agent.trees import process
@@ -35,7 +36,7 @@ def _running(request: web.Request) -> tuple[Engine, Record]:
     engine = request.app[ENGINE]
     record = engine.find(request.match_info["name"])
     if not record.running or not record.process:
-        raise ConflictError(f"container {record.name} is not running")
+        raise ConflictError(f"Container {record.id} is not running")
     return engine, record
 
 
@@ -46,8 +47,11 @@ def _group(engine: Engine, record: Record) -> str:
 async def top(request: web.Request) -> web.Response:
     engine, record = _running(request)
     child = await asyncio.create_subprocess_exec(
-        "ps", *(request.query.get("ps_args") or "-ef").split(), stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        "ps",
+        *(request.query.get("ps_args") or "-ef").split(),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
     )
     out, err = await child.communicate()
     if child.returncode:
@@ -60,8 +64,12 @@ async def top(request: web.Request) -> web.Response:
     column, inside = titles.index("PID"), usage.processes(_group(engine, record), record.process.pid)
     rows = [line.split(None, len(titles) - 1) for line in lines]
     engine.tell(record, "top")
-    return answer({"Titles": titles, "Processes": [
-        r for r in rows if len(r) > column and r[column].isdigit() and int(r[column]) in inside]})
+    return answer(
+        {
+            "Titles": titles,
+            "Processes": [r for r in rows if len(r) > column and r[column].isdigit() and int(r[column]) in inside],
+        }
+    )
 
 
 async def stats(request: web.Request) -> web.StreamResponse:
@@ -73,7 +81,14 @@ async def stats(request: web.Request) -> web.StreamResponse:
     def look() -> dict[str, Any]:
         head = {"id": record.id, "name": f"/{record.name}", "num_procs": 0, "storage_stats": {}}
         if not record.running or not record.process:
-            return {**head, "read": NEVER, "cpu_stats": usage.NO_CPU, "memory_stats": {}, "pids_stats": {}, "blkio_stats": {}}
+            return {
+                **head,
+                "read": NEVER,
+                "cpu_stats": usage.NO_CPU,
+                "memory_stats": {},
+                "pids_stats": {},
+                "blkio_stats": usage.NO_BLOCKS,
+            }
         stamp = datetime.datetime.now(datetime.UTC).isoformat().replace("+00:00", "Z")
         return {**head, "read": stamp, **usage.read(_group(engine, record), record.process.pid)}
 
@@ -114,7 +129,10 @@ async def _root(engine: Engine, record: Record) -> AsyncIterator[tuple[str, int]
 
 @contextlib.asynccontextmanager
 async def _copier(
-    request: web.Request, verb: str, stdin: int = asyncio.subprocess.DEVNULL
+    request: web.Request,
+    verb: str,
+    stdin: int = asyncio.subprocess.DEVNULL,
+    event: str = "",
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """`agent.trees.copying` at work on the request's container and path; it does not outlive the request."""
     engine = request.app[ENGINE]
@@ -123,9 +141,23 @@ async def _copier(
     if not path:
         raise BadRequestError("path is missing: which file of the container?")
     async with _root(engine, record) as (root, first_id):
-        words = (verb, root, path, str(first_id), engine.images.bounds)
+        words = [verb, root, path, str(first_id), engine.images.bounds]
+        if verb == "put":
+            words.append(json.dumps(_putting(request, record, root)))
+        if event:
+            engine.tell(record, event)
         async with process.started("copying", words, stdin=stdin, stderr=asyncio.subprocess.DEVNULL) as child:
             yield child
+
+
+def _putting(request: web.Request, record: Record, root: str) -> dict[str, Any]:
+    """How the archive of a request is put into *record*, whose files are at *root*. Raises BadRequestError."""
+    payload: dict[str, Any] = {"keep_kinds": flag(request, "noOverwriteDirNonDir")}
+    user = record.container.user or request.app[ENGINE].image_config(record).user
+    if flag(request, "copyUIDGID") and user:
+        found = users.resolve(Path(root), user)
+        payload["owner"] = (found.uid, found.gid)
+    return payload
 
 
 async def _answer(child: asyncio.subprocess.Process) -> dict[str, str]:
@@ -143,7 +175,7 @@ async def describe(request: web.Request) -> web.Response:
 
 
 async def get(request: web.Request) -> web.StreamResponse:
-    async with _copier(request, "get") as child:
+    async with _copier(request, "get", event="archive-path") as child:
         response = web.StreamResponse(headers={"Content-Type": "application/x-tar", **await _answer(child)})
         assert child.stdout
         await response.prepare(request)
@@ -155,7 +187,7 @@ async def get(request: web.Request) -> web.StreamResponse:
 
 
 async def put(request: web.Request) -> web.Response:
-    async with _copier(request, "put", asyncio.subprocess.PIPE) as child:
+    async with _copier(request, "put", asyncio.subprocess.PIPE, "extract-to-dir") as child:
         assert child.stdin
         with contextlib.suppress(ConnectionError):
             async for data in request.content.iter_chunked(1 << 18):
@@ -174,29 +206,30 @@ async def attach(request: web.Request) -> web.StreamResponse:
     what it said before comes first, and without *stream* nothing else."""
     engine = request.app[ENGINE]
     record = engine.find(request.match_info["name"])
-    wish = Wish(request)
+    payload = ExecRequest(request)
     if record.state == "paused":
         raise ConflictError(f"container {record.name} is paused, unpause the container before attach")
     if record.state == "restarting":
         raise ConflictError(f"container {record.name} is restarting, wait until the container is running")
     await request.read()  # what follows the request is the container's input
     kind = MULTIPLEXED if not record.container.tty and since(request, 42) else RAW
-    conmon = _conmon(engine, record) if record.running and wish.stream else None
-    waiting = Attaching()
-    if not conmon and wish.stream:
+    conmon = _conmon(engine, record) if record.running and payload.stream else None
+    waiting = PendingAttach()
+    if not conmon and payload.stream:
         engine.attaching.setdefault(record.id, []).append(waiting)
     client = Hijacked(request, kind)
     try:
-        if wish.logs:
+        if payload.logs:
             async for line in logs.read(engine.directory(record) / "log"):
-                if line.stream in wish.streams:
+                if line.stream in payload.streams:
                     await client.send(line.text if record.container.tty else frame(line.stream, line.text))
-        if not wish.stream:
+        if not payload.stream:
             return client
         if conmon is None:  # it does not run yet, or not again
             while not waiting.ready.is_set():
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(waiting.ready.wait(), 1)
+                    async with asyncio.timeout(1):
+                        await waiting.ready.wait()
                 if client.closed or record.id not in engine.records:
                     return client
             if waiting.failed:
@@ -205,11 +238,11 @@ async def attach(request: web.Request) -> web.StreamResponse:
     finally:
         waiting.connected.set()  # a start must not wait for somebody who has gone
     engine.tell(record, "attach")
-    await _exchange(engine, record, conmon, client, wish)
+    await _exchange(engine, record, conmon, client, payload)
     return client
 
 
-class Wish:
+class ExecRequest:
     """Which streams a client attaches to, and how it leaves. Raises BadRequestError."""
 
     def __init__(self, request: web.Request) -> None:
@@ -236,19 +269,19 @@ def _conmon(engine: Engine, record: Record) -> socket.socket:
     return conmon
 
 
-async def _exchange(engine: Engine, record: Record, conmon: socket.socket, client: Hijacked, wish: Wish) -> None:
+async def _exchange(engine: Engine, record: Record, conmon: socket.socket, client: Hijacked, payload: ExecRequest) -> None:
     """Both ways, until the container or the client ends it."""
     loop, c = asyncio.get_running_loop(), record.container
 
     async def feed() -> bool:
         """True once the client wants to leave."""
         while data := await client.reader.read(1 << 12):
-            data, leaves = wish.keys.passed(data) if c.tty else (data, False)
-            if data and c.stdin_open and wish.stdin:
+            data, leaves = payload.keys.passed(data) if c.tty else (data, False)
+            if data and c.stdin_open and payload.stdin:
                 await loop.sock_sendall(conmon, data)
             if leaves:
                 return True
-        if c.stdin_once and wish.stdin and not c.tty:
+        if c.stdin_once and payload.stdin and not c.tty:
             conmon.shutdown(socket.SHUT_WR)  # conmon then closes the container's input
         await client.lost()
         return True
@@ -256,7 +289,7 @@ async def _exchange(engine: Engine, record: Record, conmon: socket.socket, clien
     async def show() -> None:
         while packet := await loop.sock_recv(conmon, 1 << 15):
             stream, data = 2 if packet[0] == 3 else 1, packet[1:]  # conmon: 2 is stdout, 3 is stderr
-            if c.tty or stream in wish.streams:
+            if c.tty or stream in payload.streams:
                 await client.send(data if c.tty else frame(stream, data))
 
     feeder, viewer = asyncio.create_task(feed()), asyncio.create_task(show())
@@ -268,7 +301,8 @@ async def _exchange(engine: Engine, record: Record, conmon: socket.socket, clien
             await viewer
             # the stream's end is the container's: whoever read it may at once remove what has ended
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(engine.wait(record), SETTLED_S)
+                async with asyncio.timeout(SETTLED_S):
+                    await engine.wait(record)
     except ConnectionError:
         pass
     finally:
@@ -282,7 +316,7 @@ async def attach_by_websocket(request: web.Request) -> web.StreamResponse:
     """The same through a WebSocket, bytes as they come, without frames."""
     engine = request.app[ENGINE]
     record = engine.find(request.match_info["name"])
-    wish = Wish(request)
+    payload = ExecRequest(request)
     if not record.running:
         raise ConflictError(f"container {record.name} is not running")
     conmon, loop = _conmon(engine, record), asyncio.get_running_loop()
@@ -292,13 +326,13 @@ async def attach_by_websocket(request: web.Request) -> web.StreamResponse:
     async def feed() -> None:
         async for message in answered:
             data = message.data.encode() if message.type is aiohttp.WSMsgType.TEXT else message.data
-            if record.container.stdin_open and wish.stdin:
+            if record.container.stdin_open and payload.stdin:
                 await loop.sock_sendall(conmon, data)
 
     feeder = asyncio.create_task(feed())
     try:
         while packet := await loop.sock_recv(conmon, 1 << 15):
-            if record.container.tty or (2 if packet[0] == 3 else 1) in wish.streams:
+            if record.container.tty or (2 if packet[0] == 3 else 1) in payload.streams:
                 await answered.send_bytes(packet[1:])
     except ConnectionError:
         pass

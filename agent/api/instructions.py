@@ -73,7 +73,8 @@ def _expose(fields: Fields, rest: str) -> None:
         if not 0 < int(first) <= int(last or first) < 65536:
             raise BadRequestError(f"EXPOSE {word}: ports are from 1 to 65535")
         fields.setdefault("exposed_ports", {}).update(
-            {f"{port}/{protocol or 'tcp'}": {} for port in range(int(first), int(last or first) + 1)})
+            {f"{port}/{protocol or 'tcp'}": {} for port in range(int(first), int(last or first) + 1)}
+        )
 
 
 def _volume(fields: Fields, rest: str) -> None:
@@ -119,8 +120,16 @@ def _on_build(fields: Fields, rest: str) -> None:
 
 
 INSTRUCTIONS: dict[str, Callable[[Fields, str], None]] = {
-    "CMD": _words("cmd"), "ENTRYPOINT": _words("entrypoint"), "ENV": _env, "EXPOSE": _expose, "HEALTHCHECK": _healthcheck,
-    "LABEL": _label, "ONBUILD": _on_build, "STOPSIGNAL": _text("stop_signal"), "USER": _text("user"), "VOLUME": _volume,
+    "CMD": _words("cmd"),
+    "ENTRYPOINT": _words("entrypoint"),
+    "ENV": _env,
+    "EXPOSE": _expose,
+    "HEALTHCHECK": _healthcheck,
+    "LABEL": _label,
+    "ONBUILD": _on_build,
+    "STOPSIGNAL": _text("stop_signal"),
+    "USER": _text("user"),
+    "VOLUME": _volume,
     "WORKDIR": _text("working_dir"),
 }
 

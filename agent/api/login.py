@@ -12,7 +12,7 @@ from typing import Any
 from aiohttp import web
 
 from agent.api import shapes
-from agent.api.keys import ENGINE, answer, body
+from agent.api.app_keys import ENGINE, answer, body
 from agent.errors import BadRequestError
 from agent.images import auth
 from agent.images.auth import Credentials

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import platform
 import shutil
@@ -12,17 +13,22 @@ import msgspec
 from aiohttp import web
 
 from agent import rootless
-from agent.api.keys import CONVERGER, answer, flag, given
+from agent.api.app_keys import CONVERGER, answer, flag, given
 from agent.api.versions import VERSION
 from agent.containers import hardware
+from agent.contract.container import Container
+from agent.contract.manifest import Delta, Manifest, apply_delta
+from agent.contract.network import HEARTBEAT
+from agent.contract.sealing import known_key, make_key
+from agent.contract.status import NodeInfo, TaskStatus
 from agent.engine.networks import DEFAULT_MTU, addresses_of_host, mtu_of
 from agent.engine.records import Record
 from agent.errors import BadRequestError, ConflictError
 from agent.images.pull import architecture
-from agent.manifest import Container, Delta, Facts, Manifest, TaskStatus, patched
-from agent.sealing import known_key, make_key
 from agent.trees.extract import quoted
 
+SHORTEST_S = 0.1
+"""Seconds between two heartbeats at least."""
 routes = web.RouteTableDef()
 
 
@@ -32,8 +38,8 @@ async def put(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
-@routes.get("/pystack/facts")
-async def facts(request: web.Request) -> web.Response:
+@routes.get("/pystack/info")
+async def info(request: web.Request) -> web.Response:
     """What the node is. Query: *underlay*, the address that the others think it has."""
     underlay = request.query.get("underlay", "")
     try:
@@ -42,17 +48,25 @@ async def facts(request: web.Request) -> web.Response:
         raise BadRequestError(f"underlay={quoted(underlay)}: an IP address") from None
     engine = request.app[CONVERGER].engine
     features = engine.networks.host.features | ({"rootless"} if rootless.inside() else set())
-    found = Facts(
-        hostname=platform.node(), arch=architecture(), cpus=float(os.cpu_count() or 1), version=VERSION,
-        memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), labels=tuple(sorted(engine.settings.labels.items())),
-        features=tuple(sorted(features)), clock=time.time(),
-        links=tuple(sorted(engine.networks.host_links())), drivers=tuple(sorted(engine.networks.drivers)),
-        mtu=mtu or DEFAULT_MTU, addressed=bool(mtu),
+    found = NodeInfo(
+        hostname=platform.node(),
+        arch=architecture(),
+        cpus=float(os.cpu_count() or 1),
+        version=VERSION,
+        memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        labels=tuple(sorted(engine.settings.labels.items())),
+        features=tuple(sorted(features)),
+        clock=time.time(),
+        links=tuple(sorted(engine.networks.host_links())),
+        drivers=tuple(sorted(engine.networks.drivers)),
+        mtu=mtu or DEFAULT_MTU,
+        has_underlay_address=bool(mtu),
         addresses=tuple(sorted(await asyncio.to_thread(addresses_of_host, engine.networks.prefix))),
         ssh_key=await asyncio.to_thread(engine.volumes.key),
-        seal_key=known_key(engine.paths.keys, "seal"), tunnel_key=known_key(engine.paths.keys, "tunnel"),
+        seal_key=known_key(engine.paths.keys, "seal"),
+        tunnel_key=known_key(engine.paths.keys, "tunnel"),
         devices=tuple(sorted(await asyncio.to_thread(hardware.found))),
-        lacks=tuple(p for p in ("runc", "conmon", "nft") if not shutil.which(p)),
+        missing=tuple(p for p in ("runc", "conmon", "nft") if not shutil.which(p)),
     )
     return web.Response(body=msgspec.json.encode(found), content_type="application/json")
 
@@ -69,7 +83,7 @@ async def change(request: web.Request) -> web.Response:
     """A Delta; 409 where it is none of the manifest that is here: the whole is wanted then."""
     converger = request.app[CONVERGER]
     try:
-        manifest = patched(converger.manifest, await given(request, Delta))
+        manifest = apply_delta(converger.manifest, await given(request, Delta))
     except ValueError as error:
         raise ConflictError(str(error)) from None
     await converger.apply(manifest)
@@ -78,10 +92,18 @@ async def change(request: web.Request) -> web.Response:
 
 @routes.post("/pystack/containers")
 async def create(request: web.Request) -> web.Response:
-    """A container that is no task of the manifest, from a whole Container. Query: name, stack, auto_remove."""
+    """A container that is no task of the manifest, from a whole Container. Query: name, stack, service (whose one-off
+    container it is), auto_remove."""
     engine = request.app[CONVERGER].engine
     container = await given(request, Container)
-    base = Record(id="", name="", container=container, created="", stack=request.query.get("stack", ""))
+    base = Record(
+        id="",
+        name="",
+        container=container,
+        created="",
+        stack=request.query.get("stack", ""),
+        service=request.query.get("service", ""),
+    )
     record = await engine.create(
         container, name=request.query.get("name", ""), record=base, auto_remove=flag(request, "auto_remove")
     )
@@ -96,17 +118,27 @@ async def get(request: web.Request) -> web.Response:
 
 @routes.get("/pystack/status/stream")
 async def stream(request: web.Request) -> web.StreamResponse:
-    """One TaskStatus a line: first those of all tasks, then each that changes. `{}` says that the node's facts are to be read:
-    after those of all tasks, and when they changed."""
+    """One TaskStatus a line: first those of all tasks, then each that changes. `{}` says that the node's info is to be read:
+    after those of all tasks, and when they changed. Query: *heartbeat*, after how many seconds with nothing to say an empty
+    line says that the agent is alive."""
     converger = request.app[CONVERGER]
+    pause = float(request.query.get("heartbeat", "inf"))
+    if not pause >= SHORTEST_S:
+        raise BadRequestError(f"heartbeat={pause}: a number of seconds, from {SHORTEST_S}")
     queue: asyncio.Queue[TaskStatus | None] = asyncio.Queue()
     converger.listeners.add(queue.put_nowait)
-    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+    beats = {} if math.isinf(pause) else {HEARTBEAT: f"{pause:g}"}
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", **beats})
     try:
         await response.prepare(request)
         await response.write(b"".join(msgspec.json.encode(s) + b"\n" for s in converger.status().tasks) + b"{}\n")
         while True:
-            batch = [await queue.get()]
+            try:
+                async with asyncio.timeout(None if math.isinf(pause) else pause):
+                    batch = [await queue.get()]
+            except TimeoutError:
+                await response.write(b"\n")
+                continue
             while not queue.empty():
                 batch.append(queue.get_nowait())
             await response.write(b"".join((msgspec.json.encode(s) if s else b"{}") + b"\n" for s in batch))

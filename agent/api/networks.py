@@ -8,16 +8,17 @@ from typing import Any
 from aiohttp import web
 
 from agent.api import checks
+from agent.api.app_keys import ENGINE, answer, body
 from agent.api.describe import endpoint_id
 from agent.api.filters import Filters, labelled, moment_of, one_of, truth
-from agent.api.keys import ENGINE, answer, body
 from agent.api.translate import attachment, links_of
 from agent.containers.logs import instant
+from agent.contract.container import Attachment
+from agent.contract.network import Network, Subnet
 from agent.engine.engine import Engine
 from agent.engine.networks import DEFAULT
-from agent.engine.records import now
+from agent.engine.records import Record, now
 from agent.errors import BadRequestError, ConflictError, ForbiddenError, NoSwarmError, NotFoundError
-from agent.manifest import Attachment, Network, Subnet
 
 BUILTIN = ("host", "none")
 NEVER = "0001-01-01T00:00:00Z"
@@ -26,23 +27,50 @@ Document = dict[str, Any]
 
 def _document(engine: Engine, network: Network) -> Document:
     members = {
-        r.id: {"Name": r.name, "EndpointID": endpoint_id(r, network.name), "MacAddress": e.mac,
-               "IPv4Address": _in(network, e.ipv4), "IPv6Address": _in(network, e.ipv6)}
-        for r in engine.networks.attached.values() for e in r.endpoints if e.network == network.name
+        r.id: {
+            "Name": r.name,
+            "EndpointID": endpoint_id(r, network.name),
+            "MacAddress": e.mac,
+            "IPv4Address": _in(network, e.ipv4),
+            "IPv6Address": _in(network, e.ipv6),
+        }
+        for r in engine.networks.attached.values()
+        for e in r.endpoints
+        if e.network == network.name
     }
     labels = dict(network.labels)
     if network.stack:
         labels |= {"com.docker.compose.project": network.stack, "com.docker.compose.network": network.key}
-    pools = [{k: v for k, v in (
-        ("Subnet", s.cidr), ("Gateway", s.gateway), ("IPRange", s.ip_range),
-        ("AuxiliaryAddresses", dict(zip(s.reserved_names, s.reserved, strict=False)))) if v}
-             for s in network.subnets]
+    pools = [
+        {
+            k: v
+            for k, v in (
+                ("Subnet", s.cidr),
+                ("Gateway", s.gateway),
+                ("IPRange", s.ip_range),
+                ("AuxiliaryAddresses", dict(zip(s.reserved_names, s.reserved, strict=False))),
+            )
+            if v
+        }
+        for s in network.subnets
+    ]
     return {
-        "Name": network.name, "Id": engine.networks.identity(network.name), "Driver": network.driver,
-        "Scope": "local", "Internal": network.internal, "Attachable": network.attachable, "Ingress": False,
-        "EnableIPv6": any(":" in s.cidr for s in network.subnets), "Options": dict(network.options),
-        "Labels": labels, "Containers": members, "Created": network.created or NEVER, "ConfigOnly": False, "EnableIPv4": True,
-        "ConfigFrom": {"Network": ""}, "IPAM": {"Driver": "default", "Options": None, "Config": pools},
+        "Name": network.name,
+        "Id": engine.networks.identity(network.name),
+        "Driver": network.driver,
+        "Scope": "local",
+        "Internal": network.internal,
+        "Attachable": network.attachable,
+        "Ingress": False,
+        "EnableIPv6": any(":" in s.cidr for s in network.subnets),
+        "Options": dict(network.options),
+        "Labels": labels,
+        "Containers": members,
+        "Created": network.created or NEVER,
+        "ConfigOnly": False,
+        "EnableIPv4": True,
+        "ConfigFrom": {"Network": ""},
+        "IPAM": {"Driver": "default", "Options": dict(network.ipam_options) or None, "Config": pools},
     }
 
 
@@ -54,10 +82,22 @@ def _in(network: Network, address: str) -> str:
 
 def _builtin(engine: Engine, name: str) -> Document:
     return {
-        "Name": name, "Id": engine.networks.identity(name), "Driver": name if name == "host" else "null", "Scope": "local",
-        "IPAM": {"Driver": "default", "Options": None, "Config": []}, "Labels": {}, "Options": {}, "Containers": {},
-        "Internal": False, "Attachable": False, "Ingress": False, "EnableIPv6": False, "EnableIPv4": True, "Created": NEVER,
-        "ConfigOnly": False, "ConfigFrom": {"Network": ""},
+        "Name": name,
+        "Id": engine.networks.identity(name),
+        "Driver": name if name == "host" else "null",
+        "Scope": "local",
+        "IPAM": {"Driver": "default", "Options": None, "Config": []},
+        "Labels": {},
+        "Options": {},
+        "Containers": {},
+        "Internal": False,
+        "Attachable": False,
+        "Ingress": False,
+        "EnableIPv6": False,
+        "EnableIPv4": True,
+        "Created": NEVER,
+        "ConfigOnly": False,
+        "ConfigFrom": {"Network": ""},
     }
 
 
@@ -74,56 +114,81 @@ SCOPES = one_of("local", "swarm", "global")
 async def listing(request: web.Request) -> web.Response:
     filters = Filters(request)
     filters.check(type=KINDS, scope=SCOPES, dangling=truth)
-    return answer(filters.chosen(_everything(request.app[ENGINE]), {
-        "name": lambda n, v: v in n["Name"], "id": lambda n, v: n["Id"].startswith(v), "driver": lambda n, v: n["Driver"] == v,
-        "label": lambda n, v: labelled(n["Labels"], v), "scope": lambda n, v: n["Scope"] == v,
-        "type": lambda n, v: (n["Name"] in (*BUILTIN, DEFAULT)) == (v == "builtin"),
-        "dangling": lambda n, v: (not n["Containers"] and n["Name"] not in (*BUILTIN, DEFAULT)) == truth(v),
-    }))
+    return answer(
+        filters.chosen(
+            _everything(request.app[ENGINE]),
+            {
+                "name": lambda n, v: v in n["Name"],
+                "id": lambda n, v: n["Id"].startswith(v),
+                "driver": lambda n, v: n["Driver"] == v,
+                "label": lambda n, v: labelled(n["Labels"], v),
+                "scope": lambda n, v: n["Scope"] == v,
+                "type": lambda n, v: (n["Name"] in (*BUILTIN, DEFAULT)) == (v == "builtin"),
+                "dangling": lambda n, v: (not n["Containers"] and n["Name"] not in (*BUILTIN, DEFAULT)) == truth(v),
+            },
+        )
+    )
 
 
-def _acceptable(wish: Document) -> None:
+def _acceptable(payload: Document) -> None:
     """Raises BadRequestError, ForbiddenError, NoSwarmError."""
-    name, driver = wish.get("Name", ""), wish.get("Driver") or "bridge"
+    name, driver = payload.get("Name", ""), payload.get("Driver") or "bridge"
     if not name.strip():
         raise BadRequestError("Name is missing: what shall the network be called?")
-    if name in (*BUILTIN, "default"):
+    if name in (*BUILTIN, DEFAULT, "default"):
         raise ForbiddenError(f"operation is not permitted on predefined {name} network")
     if driver in ("host", "null", "none"):
         raise ForbiddenError(f'only one instance of "{driver}" network is allowed')
-    if driver == "overlay" or wish.get("Ingress") or wish.get("Scope") == "swarm":
-        raise NoSwarmError("This node is not a swarm manager: networks over several nodes are made by the control plane, of a "
-                           "stack file or with `pystack network create`")
-    if wish.get("ConfigOnly") or wish.get("ConfigFrom", {}).get("Network"):
+    if driver == "overlay" or payload.get("Ingress") or payload.get("Scope") == "swarm":
+        raise NoSwarmError(
+            "This node is not a swarm manager: networks over several nodes are made by the control plane, of a "
+            "stack file or with `pystack network create`"
+        )
+    if payload.get("Scope", "") not in ("", "local"):
+        raise BadRequestError(f"network {name}: scope {payload['Scope']!r}: the networks of a node are local")
+    if payload.get("ConfigOnly") or payload.get("ConfigFrom", {}).get("Network"):
         raise BadRequestError(f"network {name}: ConfigOnly and ConfigFrom are not known here: say the options at the network")
-    if (ipam := wish.get("IPAM", {}).get("Driver", "")) not in ("", "default"):
+    if (ipam := payload.get("IPAM", {}).get("Driver", "")) not in ("", "default"):
         raise NotFoundError(f"plugin {ipam!r} not found: the address driver is 'default'")
-    if wish.get("EnableIPv4") is False:
+    if payload.get("EnableIPv4") is False:
         raise BadRequestError(f"network {name}: EnableIPv4=false: a network has IPv4 addresses here, and may have IPv6 too")
 
 
 async def create(request: web.Request) -> web.Response:
-    engine, wish = request.app[ENGINE], body(request)
-    _acceptable(wish)
-    network = engine.networks.create(Network(
-        name=wish["Name"], driver=wish.get("Driver") or "bridge", internal=wish.get("Internal", False),
-        attachable=wish.get("Attachable", False),
-        subnets=tuple(
-            Subnet(cidr=p["Subnet"], gateway=p.get("Gateway", ""), ip_range=p.get("IPRange", ""),
-                   reserved=tuple(p.get("AuxiliaryAddresses", {}).values()),
-                   reserved_names=tuple(p.get("AuxiliaryAddresses", {})))
-            for p in wish.get("IPAM", {}).get("Config", ()) if p.get("Subnet")
+    engine, payload = request.app[ENGINE], body(request)
+    _acceptable(payload)
+    network = engine.networks.create(
+        Network(
+            name=payload["Name"],
+            driver=payload.get("Driver") or "bridge",
+            internal=payload.get("Internal", False),
+            attachable=payload.get("Attachable", False),
+            subnets=tuple(
+                Subnet(
+                    cidr=p["Subnet"],
+                    gateway=p.get("Gateway", ""),
+                    ip_range=p.get("IPRange", ""),
+                    reserved=tuple(p.get("AuxiliaryAddresses", {}).values()),
+                    reserved_names=tuple(p.get("AuxiliaryAddresses", {})),
+                )
+                for p in payload.get("IPAM", {}).get("Config", ())
+                if p.get("Subnet")
+            ),
+            options=tuple(sorted(payload.get("Options", {}).items())),
+            labels=tuple(sorted(payload.get("Labels", {}).items())),
+            created=now(),
+            ipam_options=tuple(sorted(payload.get("IPAM", {}).get("Options", {}).items())),
         ),
-        options=tuple(sorted(wish.get("Options", {}).items())), labels=tuple(sorted(wish.get("Labels", {}).items())),
-        created=now(),
-    ), ipv6=wish.get("EnableIPv6", False))
+        ipv6=payload.get("EnableIPv6", False),
+    )
     _tell(engine, "create", network)
     return answer({"Id": engine.networks.identity(network.name), "Warning": ""}, 201)
 
 
 def _tell(engine: Engine, action: str, network: Network) -> None:
-    engine.events.emit("network", action, engine.networks.identity(network.name),
-                       {"name": network.name, "type": network.driver})
+    engine.events.emit(
+        "network", action, engine.networks.identity(network.name), {"name": network.name, "type": network.driver}
+    )
 
 
 def _found(engine: Engine, name: str) -> str:
@@ -161,16 +226,23 @@ async def remove(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
-def addressable(engine: Engine, wish: Attachment) -> None:
-    """The addresses that *wish* asks for are those of its network, where that is there. Raises BadRequestError."""
-    asked = [address for address in (wish.ipv4, wish.ipv6) if address]
-    if asked and wish.network == DEFAULT:
+def addressable(engine: Engine, payload: Attachment) -> None:
+    """The addresses that *payload* asks for are those of its network, where that is there. Raises BadRequestError."""
+    asked = [address for address in (payload.ipv4, payload.ipv6) if address]
+    if asked and payload.network == DEFAULT:
         raise BadRequestError("user specified IP address is supported on user defined networks only")
-    network = engine.networks.all.get(wish.network)
+    network = engine.networks.all.get(payload.network)
     for address in asked if network else ():
         assert network
         if not any(ipaddress.ip_address(address) in ipaddress.ip_network(s.cidr) for s in network.subnets):
             raise BadRequestError(f"invalid endpoint settings: no configured subnet contains the IP address {address}")
+
+
+def _of_creation(record: Record, network: str) -> BadRequestError:
+    return BadRequestError(
+        f"container cannot be disconnected from {network} network or connected to {network} network: "
+        f"{record.name} is on it from its creation on, or never"
+    )
 
 
 async def connect(request: web.Request) -> web.Response:
@@ -178,11 +250,11 @@ async def connect(request: web.Request) -> web.Response:
     name, settings = _found(engine, request.match_info["name"]), said.get("EndpointConfig", {})
     record = engine.find(said.get("Container", ""))
     if name in BUILTIN:
-        raise ForbiddenError(f"container {record.name} cannot be connected to {name} network: it must be created with it")
+        raise _of_creation(record, name)
     checks.refuse([*checks.endpoint(name, settings)])
-    wish = attachment(name, settings)
-    addressable(engine, wish)
-    await engine.connect(record, wish, links_of(settings))
+    payload = attachment(name, settings)
+    addressable(engine, payload)
+    await engine.connect(record, payload, links_of(settings))
     if record.asked:
         endpoints = record.asked["NetworkingConfig"]["EndpointsConfig"] | {name: settings}
         engine.note(record, asked=record.asked | {"NetworkingConfig": {"EndpointsConfig": endpoints}})
@@ -190,10 +262,10 @@ async def connect(request: web.Request) -> web.Response:
 
 
 async def disconnect(request: web.Request) -> web.Response:
-    engine, wish = request.app[ENGINE], body(request)
-    name, record = _found(engine, request.match_info["name"]), engine.find(wish.get("Container", ""))
+    engine, payload = request.app[ENGINE], body(request)
+    name, record = _found(engine, request.match_info["name"]), engine.find(payload.get("Container", ""))
     if name in BUILTIN:
-        raise ForbiddenError(f"container {record.name} cannot be disconnected from {name} network: it was created with it")
+        raise _of_creation(record, name)
     await engine.disconnect(record, name)
     return web.Response(status=200)
 
@@ -206,10 +278,14 @@ async def prune(request: web.Request) -> web.Response:
     spare = [n for n in engine.networks.all.values() if not n.stack and n.name not in on and n.name != DEFAULT]
     filters = Filters(request)
     filters.check(until=moment_of)
-    gone = filters.chosen(spare, {
-        "label": lambda n, v: labelled(dict(n.labels), v), "label!": lambda n, v: not labelled(dict(n.labels), v),
-        "until": lambda n, v: bool(n.created) and instant(n.created) < moment_of(v),
-    })
+    gone = filters.chosen(
+        spare,
+        {
+            "label": lambda n, v: labelled(dict(n.labels), v),
+            "label!": lambda n, v: not labelled(dict(n.labels), v),
+            "until": lambda n, v: bool(n.created) and instant(n.created) < moment_of(v),
+        },
+    )
     for network in gone:
         engine.networks.remove(network.name)
         _tell(engine, "destroy", network)

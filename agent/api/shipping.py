@@ -7,11 +7,11 @@ import asyncio
 import msgspec
 from aiohttp import web
 
-from agent.api.keys import ENGINE, answer, given
+from agent.api.app_keys import ENGINE, answer, given
+from agent.contract.images import BundledLayer, ImageBundle
 from agent.errors import ImageError, ImageNotFoundError
 from agent.images import documents
 from agent.images.reference import parse
-from agent.manifest import ImageCargo, LayerCargo
 
 routes = web.RouteTableDef()
 
@@ -39,30 +39,30 @@ async def ages(request: web.Request) -> web.Response:
     return answer({name: store.age_s(parse(name)) for name in names})
 
 
-@routes.get("/pystack/images/{name:.+}/cargo")
-async def cargo(request: web.Request) -> web.Response:
+@routes.get("/pystack/images/{name:.+}/bundle")
+async def bundle(request: web.Request) -> web.Response:
     """What must be carried to have image *name* elsewhere."""
     store = request.app[ENGINE].images
     image = store.find(request.match_info["name"])
     manifest = store.manifest(image.digest)
     layers = tuple(
-        LayerCargo(digest=layer.digest, diff_id=diff_id, size=layer.size)
+        BundledLayer(digest=layer.digest, diff_id=diff_id, size=layer.size)
         for layer, diff_id in zip(manifest.layers, image.layers, strict=True)
     )
-    found = ImageCargo(digest=image.digest, config=image.id, layers=layers, names=image.names)
+    found = ImageBundle(digest=image.digest, config=image.id, layers=layers, names=image.names)
     return web.Response(body=msgspec.json.encode(found), content_type="application/json")
 
 
-@routes.post("/pystack/images/lacks")
-async def lacks(request: web.Request) -> web.Response:
-    """An ImageCargo → the digests of its layers that this node does not have."""
+@routes.post("/pystack/images/missing-layers")
+async def missing_layers(request: web.Request) -> web.Response:
+    """An ImageBundle → the digests of its layers that this node does not have."""
     store = request.app[ENGINE].images
-    wanted = await given(request, ImageCargo)
+    wanted = await given(request, ImageBundle)
     return answer([x.digest for x in wanted.layers if not (store.has_layer(x.diff_id) and store.has_blob(x.digest))])
 
 
 @routes.get("/pystack/blobs/{digest}")
-async def give(request: web.Request) -> web.StreamResponse:
+async def get_blob(request: web.Request) -> web.StreamResponse:
     path = request.app[ENGINE].images.blob(request.match_info["digest"])
     if not path.exists():
         raise ImageNotFoundError(f"blob {request.match_info['digest']} is not on this node")
@@ -70,7 +70,7 @@ async def give(request: web.Request) -> web.StreamResponse:
 
 
 @routes.put("/pystack/blobs/{digest}")
-async def take(request: web.Request) -> web.Response:
+async def put_blob(request: web.Request) -> web.Response:
     """A manifest or config; with `diff_id` a layer, verified and unpacked as it comes."""
     store = request.app[ENGINE].images
     digest, diff_id = request.match_info["digest"], request.query.get("diff_id", "")
@@ -83,11 +83,11 @@ async def take(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
-@routes.post("/pystack/images/landed")
-async def landed(request: web.Request) -> web.Response:
-    """All blobs of an ImageCargo are here: from now on the image exists under its names."""
+@routes.post("/pystack/images/commit")
+async def commit_image(request: web.Request) -> web.Response:
+    """All blobs of an ImageBundle are here: from now on the image exists under its names."""
     store = request.app[ENGINE].images
-    done = await given(request, ImageCargo)
+    done = await given(request, ImageBundle)
     references = [parse(name) for name in done.names]
     if not store.has_blob(done.digest):
         raise ImageError(f"image {done.digest} lacks its manifest")

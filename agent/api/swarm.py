@@ -14,5 +14,7 @@ async def none(request: web.Request) -> web.StreamResponse:
     """Raises NoSwarmError."""
     if request.path.endswith("/swarm/leave"):
         raise NoSwarmError("This node is not part of a swarm")
-    raise NoSwarmError("This node is not a swarm manager. pystack's control plane has services, nodes, secrets and configs: "
-                       "`pystack node ls`, `pystack secret ls`")
+    raise NoSwarmError(
+        "This node is not a swarm manager. pystack's control plane has services, nodes, secrets and configs: "
+        "`pystack node ls`, `pystack secret ls`"
+    )

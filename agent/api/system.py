@@ -8,7 +8,6 @@ import functools
 import json
 import os
 import platform
-import shutil
 import subprocess
 from collections.abc import Callable
 from typing import Any
@@ -17,39 +16,52 @@ from aiohttp import web
 
 from agent import rootless
 from agent.api import build, describe, images, versions, volumes
+from agent.api.app_keys import ENGINE, answer, minor
 from agent.api.checks import LOG_OPTIONS
 from agent.api.filters import Filters, labelled, moment
-from agent.api.keys import ENGINE, answer
 from agent.api.versions import VERSION
+from agent.containers import runtimes as runtimes_of
+from agent.contract.volume import VOLUME_DRIVERS
 from agent.engine.engine import Engine
 from agent.errors import BadRequestError, NotFoundError
 from agent.files import used
 from agent.images.pull import architecture
 from agent.isolation import apparmor
-from agent.manifest import VOLUME_DRIVERS
 
 
 async def ping(request: web.Request) -> web.Response:
     del request
-    return web.Response(text="OK", headers={
-        "Builder-Version": "1", "Swarm": "inactive", "Pragma": "no-cache",
-        "Cache-Control": "no-cache, no-store, must-revalidate",
-    })
+    return web.Response(
+        text="OK",
+        headers={
+            "Builder-Version": "1",
+            "Swarm": "inactive",
+            "Pragma": "no-cache",
+            "Cache-Control": "no-cache, no-store, must-revalidate",
+        },
+    )
 
 
 def _versions() -> dict[str, str]:
     """What `docker version` shows of the server beside its name."""
     return {
-        "ApiVersion": versions.text(versions.NEWEST), "MinAPIVersion": versions.text(versions.OLDEST), "Os": "linux",
-        "Arch": architecture(), "KernelVersion": platform.release(), "GoVersion": f"python{platform.python_version()}",
-        "GitCommit": "", "BuildTime": "",
+        "ApiVersion": versions.text(versions.NEWEST),
+        "MinAPIVersion": versions.text(versions.OLDEST),
+        "Os": "linux",
+        "Arch": architecture(),
+        "KernelVersion": platform.release(),
+        "GoVersion": f"python{platform.python_version()}",
+        "GitCommit": "",
+        "BuildTime": "",
     }
 
 
 async def version(request: web.Request) -> web.Response:
     runtime = request.app[ENGINE].runtime
-    tools = [{"Name": name, "Version": await told_version(program), "Details": {}}
-             for name, program in ((runtime.name, runtime.program), ("conmon", runtime.conmon))]
+    tools = [
+        {"Name": name, "Version": await told_version(program), "Details": {}}
+        for name, program in ((runtime.name, runtime.program), ("conmon", runtime.conmon))
+    ]
     engine = {"Name": "Engine", "Version": VERSION, "Details": {**_versions(), "Experimental": "false"}}
     return answer({"Platform": {"Name": "pystack"}, "Version": VERSION, **_versions(), "Components": [engine, *tools]})
 
@@ -72,39 +84,90 @@ async def told_version(program: str) -> str:
 async def info(request: web.Request) -> web.Response:
     engine = request.app[ENGINE]
     records, runtime = engine.records.values(), engine.runtime
-    runtimes = {n: {"path": p} for n in ("runc", "crun") if (p := shutil.which(n))} | {runtime.name: {"path": runtime.program}}
+    runtimes = {
+        name: {"path": one.path, **({"runtimeArgs": list(one.arguments)} if one.arguments else {})}
+        for name, one in runtime.programs.items()
+    } | {runtimes_of.SHIM: {"path": runtime.program}}
     document = {
-        "ID": engine.paths.tag or "default", "Name": platform.node(), "ServerVersion": VERSION,
-        "Containers": len(records), "ContainersRunning": sum(r.running and r.state != "paused" for r in records),
+        "ID": engine.paths.tag or "default",
+        "Name": platform.node(),
+        "ServerVersion": VERSION,
+        "Containers": len(records),
+        "ContainersRunning": sum(r.running and r.state != "paused" for r in records),
         "ContainersPaused": sum(r.state == "paused" for r in records),
         "ContainersStopped": sum(not r.running for r in records),
-        "Images": len(engine.images.everything()), "Driver": "overlay2",
+        "Images": len(engine.images.everything()),
+        "Driver": "overlay2",
         "DriverStatus": [["Backing Filesystem", "extfs"], ["Native Overlay Diff", "true"]],
-        "CgroupDriver": "cgroupfs", "CgroupVersion": "2" if engine.cgroup2 else "1", "NCPU": os.cpu_count() or 1,
+        "CgroupDriver": "cgroupfs",
+        "CgroupVersion": "2" if engine.cgroup2 else "1",
+        "NCPU": os.cpu_count() or 1,
         "MemTotal": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
-        "OperatingSystem": _system_name(), "OSType": "linux", "OSVersion": _release().get("VERSION_ID", ""),
-        "Architecture": platform.machine(), "KernelVersion": platform.release(), "DockerRootDir": str(engine.paths.root),
-        "SecurityOptions": ["name=seccomp,profile=builtin", *(["name=apparmor"] if apparmor.is_active() else []),
-                            *(["name=rootless"] if rootless.inside() else []), *(["name=cgroupns"] if engine.cgroup2 else [])],
-        "DefaultRuntime": runtime.name, "Runtimes": runtimes,
+        "OperatingSystem": _system_name(),
+        "OSType": "linux",
+        "OSVersion": _release().get("VERSION_ID", ""),
+        "Architecture": platform.machine(),
+        "KernelVersion": platform.release(),
+        "DockerRootDir": str(engine.paths.root),
+        "SecurityOptions": [
+            "name=seccomp,profile=builtin",
+            *(["name=apparmor"] if apparmor.is_active() else []),
+            *(["name=rootless"] if rootless.inside() else []),
+            *(["name=cgroupns"] if engine.cgroup2 else []),
+        ],
+        "DefaultRuntime": runtime.name,
+        "Runtimes": runtimes,
         "Labels": [f"{k}={v}" for k, v in engine.settings.labels.items()],
-        "Plugins": {"Volume": sorted(VOLUME_DRIVERS), "Network": sorted({*engine.networks.drivers, "host", "null"}),
-                    "Authorization": None, "Log": list(LOG_OPTIONS)},
-        "Swarm": {"NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": False, "Error": "",
-                  "RemoteManagers": None},
-        "LoggingDriver": "json-file", "IndexServerAddress": "https://index.docker.io/v1/",
-        "RegistryConfig": _registries(engine), "MemoryLimit": True, "SwapLimit": True, "CpuCfsPeriod": True,
-        "CpuCfsQuota": True, "CPUShares": True, "CPUSet": True, "PidsLimit": True, "IPv4Forwarding": True,
-        "OomKillDisable": not engine.cgroup2, "Debug": False, "NFd": 0, "NGoroutines": 0,
+        "Plugins": {
+            "Volume": sorted(VOLUME_DRIVERS),
+            "Network": sorted({*engine.networks.drivers, "host", "null"}),
+            "Authorization": None,
+            "Log": list(LOG_OPTIONS),
+        },
+        "Swarm": {
+            "NodeID": "",
+            "NodeAddr": "",
+            "LocalNodeState": "inactive",
+            "ControlAvailable": False,
+            "Error": "",
+            "RemoteManagers": None,
+        },
+        "LoggingDriver": "json-file",
+        "IndexServerAddress": "https://index.docker.io/v1/",
+        "RegistryConfig": _registries(engine),
+        "MemoryLimit": True,
+        "SwapLimit": True,
+        "CpuCfsPeriod": True,
+        "CpuCfsQuota": True,
+        "CPUShares": True,
+        "CPUSet": True,
+        "PidsLimit": True,
+        "IPv4Forwarding": True,
+        "KernelMemory": False,
+        "KernelMemoryTCP": False,
+        "OomKillDisable": not engine.cgroup2,
+        "Debug": False,
+        "NFd": 0,
+        "NGoroutines": 0,
         "NEventsListener": engine.events.listeners,
-        "SystemTime": datetime.datetime.now(datetime.UTC).isoformat().replace("+00:00", "Z"), "InitBinary": "tini",
-        "HttpProxy": os.environ.get("HTTP_PROXY", ""), "HttpsProxy": os.environ.get("HTTPS_PROXY", ""),
-        "NoProxy": os.environ.get("NO_PROXY", ""), "ExperimentalBuild": False, "LiveRestoreEnabled": True, "Isolation": "",
+        "SystemTime": datetime.datetime.now(datetime.UTC).isoformat().replace("+00:00", "Z"),
+        "InitBinary": "tini",
+        "HttpProxy": os.environ.get("HTTP_PROXY", ""),
+        "HttpsProxy": os.environ.get("HTTPS_PROXY", ""),
+        "NoProxy": os.environ.get("NO_PROXY", ""),
+        "ExperimentalBuild": False,
+        "LiveRestoreEnabled": True,
+        "Isolation": "",
         "DefaultAddressPools": [{"Base": pool, "Size": 24} for pool in engine.settings.address_pools if ":" not in pool],
-        "ContainerdCommit": {"ID": "", "Expected": ""}, "InitCommit": {"ID": "", "Expected": ""},
+        "ContainerdCommit": {"ID": "", "Expected": ""},
+        "InitCommit": {"ID": "", "Expected": ""},
         "RuncCommit": {"ID": await told_version(runtime.program), "Expected": ""},
-        "GenericResources": None, "ProductLicense": "", "CDISpecDirs": ["/etc/cdi", "/var/run/cdi"],
-        "Warnings": engine.networks.notes or None, "BridgeNfIptables": True, "BridgeNfIp6tables": True,
+        "GenericResources": None,
+        "ProductLicense": "",
+        "CDISpecDirs": ["/etc/cdi", "/var/run/cdi"],
+        "Warnings": engine.networks.notes or None,
+        "BridgeNfIptables": True,
+        "BridgeNfIp6tables": True,
     }
     return answer(document)
 
@@ -125,11 +188,18 @@ def _system_name() -> str:
 def _registries(engine: Engine) -> dict[str, Any]:
     known = {name: one for name, one in engine.settings.registries.items() if name != "docker.io"}
     hub = engine.settings.registries.get("docker.io")
-    index = {name: {"Name": name, "Mirrors": list(one.mirrors), "Secure": not one.insecure, "Official": False}
-             for name, one in known.items()}
+    index = {
+        name: {"Name": name, "Mirrors": list(one.mirrors), "Secure": not one.insecure, "Official": False}
+        for name, one in known.items()
+    }
     index["docker.io"] = {"Name": "docker.io", "Mirrors": list(hub.mirrors) if hub else [], "Secure": True, "Official": True}
-    return {"InsecureRegistryCIDRs": ["127.0.0.0/8", "::1/128"], "IndexConfigs": index,
-            "Mirrors": index["docker.io"]["Mirrors"]}
+    return {
+        "InsecureRegistryCIDRs": ["127.0.0.0/8", "::1/128"],
+        "IndexConfigs": index,
+        "Mirrors": index["docker.io"]["Mirrors"],
+        "AllowNondistributableArtifactsCIDRs": [],
+        "AllowNondistributableArtifactsHostnames": [],
+    }
 
 
 KINDS = ("container", "image", "volume", "build-cache")
@@ -143,11 +213,13 @@ async def disk_usage(request: web.Request) -> web.Response:
         raise BadRequestError(f"unknown object type: {unknown[0]}: there is {', '.join(KINDS)}")
     document: dict[str, Any] = {}
     if "image" in wanted:
-        document |= await _images_usage(engine)
+        document |= await _images_usage(engine, minor(request))
     if "container" in wanted:
         records = sorted(engine.records.values(), key=lambda r: r.created, reverse=True)
-        document["Containers"] = [describe.summary(engine, r) | await asyncio.to_thread(describe.sizes, engine, r)
-                                  for r in records]
+        version = minor(request)
+        document["Containers"] = [
+            describe.summary(engine, r, version) | await asyncio.to_thread(describe.sizes, engine, r) for r in records
+        ]
     if "volume" in wanted:
         sizes = await asyncio.to_thread(lambda: {n: used(engine.volumes.data(n)) for n in list(engine.volumes.all)})
         document["Volumes"] = [
@@ -157,18 +229,23 @@ async def disk_usage(request: web.Request) -> web.Response:
         ]
     if "build-cache" in wanted:
         document["BuildCache"] = build.usage(request)
-    return answer(document)
+    return answer(document | ({"BuilderSize": 0} if minor(request) < 44 else {}))
 
 
-async def _images_usage(engine: Engine) -> dict[str, Any]:
+async def _images_usage(engine: Engine, version: int) -> dict[str, Any]:
     everything = engine.images.everything()
     await engine.sizes.learn(everything)
     layers = await asyncio.to_thread(lambda: used(engine.paths.layers) + used(engine.paths.images))
     in_use = engine.images_in_use()
-    rows = [images.summary(i, engine.sizes.image(i)) | {
-        "Containers": sum(r.image_id == i.digest for r in engine.records.values()), "SharedSize": images.shared(engine, i),
-        "InUse": i.digest in in_use,
-    } for i in everything]
+    rows = [
+        images.summary(i, engine.sizes.image(i), version)
+        | {
+            "Containers": sum(r.image_id == i.digest for r in engine.records.values()),
+            "SharedSize": images.shared(engine, i),
+            "InUse": i.digest in in_use,
+        }
+        for i in everything
+    ]
     return {"LayersSize": layers, "Images": rows}
 
 
@@ -193,9 +270,14 @@ def _bare(name: str) -> str:
 
 
 TESTS: dict[str, Callable[[Any, str], bool]] = {
-    "type": lambda e, v: e["Type"] == v, "event": lambda e, v: v in (e["Action"], e["Action"].split(":")[0]),
-    "label": lambda e, v: labelled(e["Actor"]["Attributes"], v), "scope": lambda e, v: e["scope"] == v,
-    "daemon": lambda e, v: True, "node": lambda e, v: False, "service": lambda e, v: False, "image": _of_image,
+    "type": lambda e, v: e["Type"] == v,
+    "event": lambda e, v: v in (e["Action"], e["Action"].split(":")[0]),
+    "label": lambda e, v: labelled(e["Actor"]["Attributes"], v),
+    "scope": lambda e, v: e["scope"] == v,
+    "daemon": lambda e, v: True,
+    "node": lambda e, v: False,
+    "service": lambda e, v: False,
+    "image": _of_image,
     **{kind: functools.partial(_concerns, kind) for kind in ("container", "network", "volume", "plugin", "secret", "config")},
 }
 
@@ -229,4 +311,3 @@ async def no_checkpoint(request: web.Request) -> web.StreamResponse:
 async def plugins(request: web.Request) -> web.Response:
     del request
     return answer([])
-

@@ -24,7 +24,7 @@ from agent.api import (
     system,
     volumes,
 )
-from agent.api.keys import BODY
+from agent.api.app_keys import BODY
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -9,11 +9,13 @@ from typing import Any, Literal
 import msgspec
 
 from agent.api import checks
+from agent.contract.container import Attachment, Container, Device, DeviceRate, DeviceRequest, Healthcheck, Mount, Port, Ulimit
 from agent.errors import BadRequestError
-from agent.manifest import Attachment, Container, Device, DeviceRate, DeviceRequest, Healthcheck, Mount, Port, Ulimit
 
 Document = dict[str, Any]
-BRIDGE = "bridge"
+BRIDGE, DEFAULT = "bridge", "default"
+UNNAMED_NETWORK = "PystackUnnamedNetwork"
+"""A field that `named` adds: whether the bridge was not called by its name."""
 FOR_EVER_S = 10.0 * 365 * 86_400
 
 
@@ -25,15 +27,16 @@ def _entrypoint(words: list[str] | None) -> tuple[str, ...] | None:
 def named(body: Document) -> Document:
     """*body* with what is left out of it, and the network that clients call `default` by its name; who names none is on it."""
     host: Document = body.get("HostConfig") or {}
-    mode = host.get("NetworkMode") or "default"
+    mode = host.get("NetworkMode") or DEFAULT
     endpoints = ((body.get("NetworkingConfig") or {}).get("EndpointsConfig")) or {}
     if body.get("NetworkDisabled"):
         mode, endpoints = "none", {}
     log: Document = {"Config": {}} | host.get("LogConfig", {})
     return body | {
-        "HostConfig": host | {"NetworkMode": BRIDGE if mode == "default" else mode,
-                              "LogConfig": log | {"Type": log.get("Type") or "json-file"}},
-        "NetworkingConfig": {"EndpointsConfig": {BRIDGE if k == "default" else k: v for k, v in endpoints.items()}},
+        UNNAMED_NETWORK: mode == DEFAULT,
+        "HostConfig": host
+        | {"NetworkMode": BRIDGE if mode == DEFAULT else mode, "LogConfig": log | {"Type": log.get("Type") or "json-file"}},
+        "NetworkingConfig": {"EndpointsConfig": {BRIDGE if k == DEFAULT else k: v for k, v in endpoints.items()}},
     }
 
 
@@ -52,10 +55,14 @@ def _ports(host: Document) -> tuple[Port, ...]:
         target, _, protocol = key.partition("/")
         for binding in bindings or [{}]:
             first, _, last = (binding.get("HostPort") or "0").partition("-")
-            out.append(Port(
-                target=int(target), published=_free(int(first), int(last or first), protocol or "tcp"),
-                protocol=protocol or "tcp", host_ip=binding.get("HostIp") or "",
-            ))
+            out.append(
+                Port(
+                    target=int(target),
+                    published=_free(int(first), int(last or first), protocol or "tcp"),
+                    protocol=protocol or "tcp",
+                    host_ip=binding.get("HostIp") or "",
+                )
+            )
     return tuple(out)
 
 
@@ -80,19 +87,30 @@ def _bind(text: str) -> Mount:
     target, _, mode = rest.partition(":")
     words, is_path = mode.split(","), source.startswith("/")
     return Mount(
-        kind="bind" if is_path else "volume", source=source, target=target, read_only="ro" in words, create_host_path=is_path,
-        nocopy="nocopy" in words, propagation=next((w for w in words if w in checks.PROPAGATIONS), "rprivate"),
+        kind="bind" if is_path else "volume",
+        source=source,
+        target=target,
+        read_only="ro" in words,
+        create_host_path=is_path,
+        nocopy="nocopy" in words,
+        propagation=next((w for w in words if w in checks.PROPAGATIONS), "rprivate"),
     )
 
 
 def _mount(mount: Document) -> Mount:
     temporary, bind, volume = (mount.get(k) or {} for k in ("TmpfsOptions", "BindOptions", "VolumeOptions"))
     return Mount(
-        kind=mount["Type"], source=mount.get("Source", ""), target=mount["Target"], read_only=bool(mount.get("ReadOnly")),
-        size=temporary.get("SizeBytes", 0), mode=temporary.get("Mode", 0) or 0o1777,
+        kind=mount["Type"],
+        source=mount.get("Source", ""),
+        target=mount["Target"],
+        read_only=bool(mount.get("ReadOnly")),
+        size=temporary.get("SizeBytes", 0),
+        mode=temporary.get("Mode", 0) or 0o1777,
         options=tuple("=".join(pair) for pair in temporary.get("Options") or ()),
-        propagation=bind.get("Propagation") or "rprivate", recursive=not bind.get("NonRecursive"),
-        create_host_path=bool(bind.get("CreateMountpoint")), nocopy=bool(volume.get("NoCopy")),
+        propagation=bind.get("Propagation") or "rprivate",
+        recursive=not bind.get("NonRecursive"),
+        create_host_path=bool(bind.get("CreateMountpoint")),
+        nocopy=bool(volume.get("NoCopy")),
         subpath=volume.get("Subpath", "") or (mount.get("ImageOptions") or {}).get("Subpath", ""),
     )
 
@@ -121,15 +139,20 @@ def _health(document: Document | None) -> Healthcheck | None:
     )
 
 
-RATES = {"BlkioWeightDevice": ("weight", "Weight"), "BlkioDeviceReadBps": ("read_bps", "Rate"),
-         "BlkioDeviceWriteBps": ("write_bps", "Rate"), "BlkioDeviceReadIOps": ("read_iops", "Rate"),
-         "BlkioDeviceWriteIOps": ("write_iops", "Rate")}
+RATES = {
+    "BlkioWeightDevice": ("weight", "Weight"),
+    "BlkioDeviceReadBps": ("read_bps", "Rate"),
+    "BlkioDeviceWriteBps": ("write_bps", "Rate"),
+    "BlkioDeviceReadIOps": ("read_iops", "Rate"),
+    "BlkioDeviceWriteIOps": ("write_iops", "Rate"),
+}
 
 
 def _rates(host: Document) -> tuple[DeviceRate, ...]:
     return tuple(
         DeviceRate(what=what, path=one.get("Path", ""), rate=one.get(field, 0))
-        for key, (what, field) in RATES.items() for one in host.get(key) or ()
+        for key, (what, field) in RATES.items()
+        for one in host.get(key) or ()
     )
 
 
@@ -137,9 +160,13 @@ def attachment(name: str, settings: Document, mac: str = "") -> Attachment:
     """A network of a create or connect request, with its endpoint's settings."""
     ipam = settings.get("IPAMConfig") or {}
     return Attachment(
-        network=name, ipv4=ipam.get("IPv4Address") or "", ipv6=ipam.get("IPv6Address") or "",
-        mac=settings.get("MacAddress") or mac, aliases=tuple(settings.get("Aliases") or ()),
-        link_local=tuple(ipam.get("LinkLocalIPs") or ()), gw_priority=settings.get("GwPriority") or 0,
+        network=name,
+        ipv4=ipam.get("IPv4Address") or "",
+        ipv6=ipam.get("IPv6Address") or "",
+        mac=settings.get("MacAddress") or mac,
+        aliases=tuple(settings.get("Aliases") or ()),
+        link_local=tuple(ipam.get("LinkLocalIPs") or ()),
+        gw_priority=settings.get("GwPriority") or 0,
     )
 
 
@@ -183,17 +210,20 @@ def container(body: Document) -> Container:
         entrypoint=_entrypoint(body.get("Entrypoint")),
         command=tuple(cmd) if (cmd := body.get("Cmd")) else None,
         environment=tuple((k, v) for k, _, v in (e.partition("=") for e in body.get("Env") or () if "=" in e)),
+        environment_dropped=tuple(e for e in body.get("Env") or () if "=" not in e),
         user=body.get("User") or "",
         working_dir=body.get("WorkingDir") or "",
         hostname=body.get("Hostname") or "",
         domainname=body.get("Domainname") or "",
         labels=tuple(sorted((body.get("Labels") or {}).items())),
         tty=bool(body.get("Tty")),
-        stdin_open=bool(body.get("OpenStdin")), stdin_once=bool(body.get("StdinOnce")),
+        stdin_open=bool(body.get("OpenStdin")),
+        stdin_once=bool(body.get("StdinOnce")),
         stop_signal=body.get("StopSignal") or "",
         stop_grace_s=_grace(body.get("StopTimeout")),
         healthcheck=_health(body.get("Healthcheck")),
         init=bool(host.get("Init")),
+        runtime=host.get("Runtime") or "",
         read_only=bool(host.get("ReadonlyRootfs")),
         privileged=bool(host.get("Privileged")),
         cap_add=tuple(host.get("CapAdd") or ()),
@@ -202,15 +232,24 @@ def container(body: Document) -> Container:
         restart=policy.get("Name") or "no",
         restart_max=policy.get("MaximumRetryCount") or 0,
         cpus=(host.get("NanoCpus") or 0) / 1e9,
-        cpu_shares=host.get("CpuShares") or 0, cpu_period=host.get("CpuPeriod") or 0, cpu_quota=host.get("CpuQuota") or 0,
-        cpu_rt_period=host.get("CpuRealtimePeriod") or 0, cpu_rt_runtime=host.get("CpuRealtimeRuntime") or 0,
+        cpu_shares=host.get("CpuShares") or 0,
+        cpu_period=host.get("CpuPeriod") or 0,
+        cpu_quota=host.get("CpuQuota") or 0,
+        cpu_rt_period=host.get("CpuRealtimePeriod") or 0,
+        cpu_rt_runtime=host.get("CpuRealtimeRuntime") or 0,
         cpuset=host.get("CpusetCpus") or "",
+        cpuset_mems=host.get("CpusetMems") or "",
         memory=host.get("Memory") or 0,
-        memory_swap=host.get("MemorySwap") or 0, memory_reservation=host.get("MemoryReservation") or 0,
+        memory_swap=host.get("MemorySwap") or 0,
+        memory_reservation=host.get("MemoryReservation") or 0,
         swappiness=s if (s := host.get("MemorySwappiness")) is not None and s >= 0 else None,
-        oom_score_adj=host.get("OomScoreAdj") or 0, oom_kill_disable=bool(host.get("OomKillDisable")),
-        blkio_weight=host.get("BlkioWeight") or 0, blkio=_rates(host), cgroup_parent=host.get("CgroupParent") or "",
-        cgroup_mode=host.get("CgroupnsMode") or "", annotations=tuple(sorted((host.get("Annotations") or {}).items())),
+        oom_score_adj=host.get("OomScoreAdj") or 0,
+        oom_kill_disable=bool(host.get("OomKillDisable")),
+        blkio_weight=host.get("BlkioWeight") or 0,
+        blkio=_rates(host),
+        cgroup_parent=host.get("CgroupParent") or "",
+        cgroup_mode=host.get("CgroupnsMode") or "",
+        annotations=tuple(sorted((host.get("Annotations") or {}).items())),
         device_rules=tuple(host.get("DeviceCgroupRules") or ()),
         pids=max(0, host.get("PidsLimit") or 0),
         shm_size=host.get("ShmSize") or 64 << 20,
@@ -219,14 +258,20 @@ def container(body: Document) -> Container:
         ),
         sysctls=tuple(sorted((host.get("Sysctls") or {}).items())),
         devices=tuple(
-            Device(source=d.get("PathOnHost", ""), target=d.get("PathInContainer") or d.get("PathOnHost", ""),
-                   permissions=d.get("CgroupPermissions") or "rwm")
+            Device(
+                source=d.get("PathOnHost", ""),
+                target=d.get("PathInContainer") or d.get("PathOnHost", ""),
+                permissions=d.get("CgroupPermissions") or "rwm",
+            )
             for d in host.get("Devices") or ()
         ),
         device_requests=tuple(
-            DeviceRequest(driver=d.get("Driver") or "", count=d.get("Count") or (0 if d.get("DeviceIDs") else 1),
-                          ids=tuple(d.get("DeviceIDs") or ()),
-                          capabilities=tuple(w for some in d.get("Capabilities") or () for w in some))
+            DeviceRequest(
+                driver=d.get("Driver") or "",
+                count=d.get("Count") or (0 if d.get("DeviceIDs") else 1),
+                ids=tuple(d.get("DeviceIDs") or ()),
+                capabilities=tuple(w for some in d.get("Capabilities") or () for w in some),
+            )
             for d in host.get("DeviceRequests") or ()
         ),
         mounts=_mounts(body, host),
@@ -238,19 +283,21 @@ def container(body: Document) -> Container:
         userns_mode=_userns_mode(host.get("UsernsMode") or ""),
         group_add=tuple(host.get("GroupAdd") or ()),
         attachments=tuple(attachments),
-        ports=_ports(host), expose=tuple(body.get("ExposedPorts") or ()),
+        ports=_ports(host),
+        expose=tuple(body.get("ExposedPorts") or ()),
         extra_hosts=tuple((n, a) for n, _, a in (e.partition(":") for e in host.get("ExtraHosts") or ())),
         dns=tuple(host.get("Dns") or ()),
         dns_search=tuple(host.get("DnsSearch") or ()),
         dns_opt=tuple(host.get("DnsOptions") or ()),
         links=tuple(dict.fromkeys((*links_of(host), *(link for one in endpoints.values() for link in links_of(one))))),
-        log_driver=logging.get("Type") or "json-file", log_options=tuple(sorted((logging.get("Config") or {}).items())),
+        log_driver=logging.get("Type") or "json-file",
+        log_options=tuple(sorted((logging.get("Config") or {}).items())),
     )
 
 
-def all_published(wish: Container, exposed: Iterable[str]) -> Container:
-    """*wish* with each of the ports *exposed* (`80/tcp`) published somewhere, but for those that are published already."""
-    taken = {f"{p.target}/{p.protocol}" for p in wish.ports}
+def all_published(payload: Container, exposed: Iterable[str]) -> Container:
+    """*payload* with each of the ports *exposed* (`80/tcp`) published somewhere, but for those that are published already."""
+    taken = {f"{p.target}/{p.protocol}" for p in payload.ports}
     more = [name.partition("/") for name in dict.fromkeys(exposed) if name not in taken]
     ports = tuple(Port(target=int(target), protocol=protocol or "tcp") for target, _, protocol in more)
-    return msgspec.structs.replace(wish, ports=(*wish.ports, *ports))
+    return msgspec.structs.replace(payload, ports=(*payload.ports, *ports))

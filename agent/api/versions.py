@@ -36,8 +36,10 @@ def asked(request: web.Request) -> tuple[int, int]:
         raise BadRequestError(f"API version {written!r}: a version is written like {text(NEWEST)}")
     version = int(match[1]), int(match[2])
     if version < TOLERATED:
-        raise BadRequestError(f"client version {written} is too old. Minimum supported API version is {text(OLDEST)}, "
-                              "please upgrade your client to a newer version")
+        raise BadRequestError(
+            f"client version {written} is too old. Minimum supported API version is {text(OLDEST)}, "
+            "please upgrade your client to a newer version"
+        )
     if version > NEWEST:
         raise BadRequestError(f"client version {written} is too new. Maximum supported API version is {text(NEWEST)}")
     return version

@@ -18,9 +18,9 @@ import msgspec
 
 from agent.containers import cdi, cgroups, hardware
 from agent.containers.users import Identity
+from agent.contract.container import Container, Mount
 from agent.errors import BadRequestError
 from agent.isolation import apparmor, capabilities, paths, seccomp
-from agent.manifest import Container, Mount
 from agent.trees.sandbox import IDS
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -28,7 +28,7 @@ Document = dict[str, Any]
 
 
 class Parts(msgspec.Struct, kw_only=True):
-    """What the builder works on: the wish, what was resolved from the image and the host, and the document itself.
+    """What the builder works on: the spec, what was resolved from the image and the host, and the document itself.
 
     *namespaces* maps OCI namespace types to paths to join; "" asks for a new one, and a missing key for the host's.
     *notes* collects what had to be done differently from what was asked, in words."""
@@ -67,8 +67,7 @@ def process(p: Parts) -> None:
         "env": [f"{k}={v}" for k, v in environment.items()],
         "cwd": p.working_dir or "/",
         "capabilities": capabilities.sets(caps, p.identity.uid),
-        "noNewPrivileges": any(o.replace("=", ":") in ("no-new-privileges", "no-new-privileges:true")
-                               for o in c.security_opt),
+        "noNewPrivileges": any(o.replace("=", ":") in ("no-new-privileges", "no-new-privileges:true") for o in c.security_opt),
         "oomScoreAdj": c.oom_score_adj,
     }
 
@@ -114,10 +113,18 @@ def standard_mounts(p: Parts) -> None:
     mode = "rw" if c.privileged else "ro"
     mounts: list[Document] = [
         {"destination": "/proc", "type": "proc", "source": "proc", "options": safe},
-        {"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
-         "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]},
-        {"destination": "/dev/pts", "type": "devpts", "source": "devpts",
-         "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]},
+        {
+            "destination": "/dev",
+            "type": "tmpfs",
+            "source": "tmpfs",
+            "options": ["nosuid", "strictatime", "mode=755", "size=65536k"],
+        },
+        {
+            "destination": "/dev/pts",
+            "type": "devpts",
+            "source": "devpts",
+            "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        },
         {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": [*safe, mode]},
         {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": [*safe, mode]},
         {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": safe},
@@ -196,8 +203,10 @@ def limits(p: Parts) -> None:
     wanted = resources(p.container, p.notes, cgroup2=p.cgroup2)
     if not p.cgroup_parent:
         if wanted:
-            p.notes.append(f"limits ({', '.join(sorted(wanted))}) are not kept: this user has no control group of their own; "
-                           "`systemd-run --user --scope -p Delegate=yes pystack server` starts one that has")
+            p.notes.append(
+                f"limits ({', '.join(sorted(wanted))}) are not kept: this user has no control group of their own; "
+                "`systemd-run --user --scope -p Delegate=yes pystack server` starts one that has"
+            )
         return
     p.document["linux"].setdefault("resources", {}).update(wanted)
     p.document["linux"]["cgroupsPath"] = f"{p.cgroup_parent}/{p.id}"
@@ -206,8 +215,12 @@ def limits(p: Parts) -> None:
 def resources(c: Container, notes: list[str], *, cgroup2: bool) -> Document:
     """What the container may use; *notes* hears of what this host cannot do. runc translates these terms of cgroup v1 to v2."""
     out: Document = {}
-    for part, values in (("cpu", _cpu(c, notes, cgroup2)), ("memory", _memory(c, notes, cgroup2)),
-                         ("blockIO", _block_io(c, notes, cgroup2)), ("pids", {"limit": c.pids} if c.pids else {})):
+    for part, values in (
+        ("cpu", _cpu(c, notes, cgroup2)),
+        ("memory", _memory(c, notes, cgroup2)),
+        ("blockIO", _block_io(c, notes, cgroup2)),
+        ("pids", {"limit": c.pids} if c.pids else {}),
+    ):
         if values:
             out[part] = values
     return out
@@ -225,6 +238,8 @@ def _cpu(c: Container, notes: list[str], cgroup2: bool) -> Document:
         cpu["shares"] = c.cpu_shares
     if c.cpuset:
         cpu["cpus"] = c.cpuset
+    if c.cpuset_mems:
+        cpu["mems"] = c.cpuset_mems
     if c.cpu_rt_period or c.cpu_rt_runtime:
         if not cgroup2 and (cgroups.ROOT / "cpu" / "cpu.rt_runtime_us").exists():
             cpu |= {k: v for k, v in (("realtimePeriod", c.cpu_rt_period), ("realtimeRuntime", c.cpu_rt_runtime)) if v}
@@ -241,8 +256,10 @@ def _memory(c: Container, notes: list[str], cgroup2: bool) -> Document:
             memory["swap"] = c.memory_swap or c.memory * 2
     if c.memory_reservation:
         memory["reservation"] = c.memory_reservation
-    for wanted, key, value, name in ((c.swappiness is not None, "swappiness", c.swappiness, "mem_swappiness"),
-                                     (c.oom_kill_disable, "disableOOMKiller", True, "oom_kill_disable")):
+    for wanted, key, value, name in (
+        (c.swappiness is not None, "swappiness", c.swappiness, "mem_swappiness"),
+        (c.oom_kill_disable, "disableOOMKiller", True, "oom_kill_disable"),
+    ):
         if wanted and cgroup2:
             notes.append(f"{name} has no counterpart in cgroup version 2: it has no effect on this node")
         elif wanted:
@@ -250,8 +267,12 @@ def _memory(c: Container, notes: list[str], cgroup2: bool) -> Document:
     return memory
 
 
-_THROTTLES = {"read_bps": "throttleReadBpsDevice", "write_bps": "throttleWriteBpsDevice",
-              "read_iops": "throttleReadIOPSDevice", "write_iops": "throttleWriteIOPSDevice"}
+_THROTTLES = {
+    "read_bps": "throttleReadBpsDevice",
+    "write_bps": "throttleWriteBpsDevice",
+    "read_iops": "throttleReadIOPSDevice",
+    "write_iops": "throttleWriteIOPSDevice",
+}
 
 
 def _block_io(c: Container, notes: list[str], cgroup2: bool) -> Document:
@@ -338,13 +359,27 @@ def oci_annotations(p: Parts) -> None:
 
 
 KEYS: tuple[Callable[[Parts], None], ...] = (
-    process, root, ulimits, namespaces, standard_mounts, own_mounts, system_files, propagation, hidden_paths, system_calls,
-    mandatory_access, limits, devices, requested_devices, sysctls, oci_annotations,
+    process,
+    root,
+    ulimits,
+    namespaces,
+    standard_mounts,
+    own_mounts,
+    system_files,
+    propagation,
+    hidden_paths,
+    system_calls,
+    mandatory_access,
+    limits,
+    devices,
+    requested_devices,
+    sysctls,
+    oci_annotations,
 )
 
 
 def build(parts: Parts) -> Document:
-    """The document for config.json. Raises BadRequestError for a wish that no kernel can grant."""
+    """The document for config.json. Raises BadRequestError for a spec that no kernel can grant."""
     parts.document = {"ociVersion": "1.0.2", "linux": {}}
     for key in KEYS:
         key(parts)

@@ -16,8 +16,8 @@ from typing import Any
 
 import msgspec
 
+from agent.contract.container import DeviceRequest, device_kind
 from agent.errors import BadRequestError
-from agent.manifest import DeviceRequest, device_kind
 
 FOLDERS = (Path("/etc/cdi"), Path("/var/run/cdi"))
 HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
@@ -140,9 +140,14 @@ def _edit(edits: Edits, document: Document, name: str) -> None:
         options = mount.options or ["ro", "nosuid", "nodev", "rbind", "rprivate"]
         if not {"bind", "rbind"} & set(options) and mount.type in ("", "bind"):
             options = [*options, "rbind"]
-        document["mounts"].append({
-            "destination": mount.container_path, "source": mount.host_path, "type": mount.type or "bind", "options": options,
-        })
+        document["mounts"].append(
+            {
+                "destination": mount.container_path,
+                "source": mount.host_path,
+                "type": mount.type or "bind",
+                "options": options,
+            }
+        )
     for hook in edits.hooks:
         if hook.hook_name not in HOOKS:
             raise BadRequestError(f"device {name}: its CDI file has a hook {hook.hook_name!r}, which the runtime does not know")
@@ -162,6 +167,11 @@ def _node(node: DeviceNode, name: str) -> Document:
         major, minor = os.major(status.st_rdev), os.minor(status.st_rdev)
         mode = stat.S_IMODE(status.st_mode) if mode is None else mode
     return {
-        "path": node.path, "type": kind, "major": major, "minor": minor, "fileMode": 0o666 if mode is None else mode,
-        "uid": node.uid, "gid": node.gid,
+        "path": node.path,
+        "type": kind,
+        "major": major,
+        "minor": minor,
+        "fileMode": 0o666 if mode is None else mode,
+        "uid": node.uid,
+        "gid": node.gid,
     }

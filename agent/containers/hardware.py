@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from agent.containers import cdi, nvidia
-from agent.manifest import device_kind
+from agent.contract.container import device_kind
 
 
 def found(rootfs: Path = Path("/")) -> cdi.Named:

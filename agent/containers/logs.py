@@ -41,8 +41,9 @@ def parse(raw: bytes) -> Line | None:
     if len(parts) < 4 or parts[1] not in (b"stdout", b"stderr"):
         return None
     text = parts[3].rstrip(b"\n")
-    return Line(parts[0].decode(errors="replace"), 1 if parts[1] == b"stdout" else 2,
-                text + b"\n" if parts[2] == b"F" else text)
+    return Line(
+        parts[0].decode(errors="replace"), 1 if parts[1] == b"stdout" else 2, text + b"\n" if parts[2] == b"F" else text
+    )
 
 
 def tail_offset(path: Path, lines: int) -> int:
@@ -106,7 +107,12 @@ def instant(text: str) -> float:
 
 
 async def read(
-    path: Path, *, follow: bool = False, tail: int | None = None, since: str = "", until: str = "",
+    path: Path,
+    *,
+    follow: bool = False,
+    tail: int | None = None,
+    since: str = "",
+    until: str = "",
     ended: Callable[[], bool] = lambda: True,
 ) -> AsyncIterator[Line]:
     """Lines of the log at *path*, from its oldest file on; with *follow* until *ended* says that no more will come, and IDLE
@@ -167,7 +173,13 @@ def _following(path: Path, descriptor: int) -> Path | None:
 
 
 async def _read(
-    path: Path, watch: FolderWatch, follow: bool, tail: int | None, since: str, until: str, ended: Callable[[], bool],
+    path: Path,
+    watch: FolderWatch,
+    follow: bool,
+    tail: int | None,
+    since: str,
+    until: str,
+    ended: Callable[[], bool],
 ) -> AsyncIterator[Line]:
     start, offset = _start(path, tail, since)
     limit = instant(until) if until else None

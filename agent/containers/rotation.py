@@ -15,14 +15,14 @@ from pathlib import Path
 
 import msgspec
 
-from agent.containers.watch import Alarms
+from agent.containers.watch import InotifyOneshot
 
 SOON_S, LATE_S = 0.01, 0.25
 """How soon a log that grows is looked at again, at the least and at the most."""
 REOPEN = b"2 0 0\n"
 
 
-class Limits(msgspec.Struct, frozen=True):
+class RotationLimits(msgspec.Struct, frozen=True):
     """*size* in bytes, 0 for none; *files* counts the one that is written too."""
 
     size: int = 0
@@ -65,7 +65,7 @@ def rotate(log: Path, ctl: Path, files: int) -> bool:
 class _Log:
     """One log that is looked after; *due* is when it is looked at next, in seconds of the loop's clock."""
 
-    def __init__(self, path: Path, ctl: Path, limits: Limits, now: float) -> None:
+    def __init__(self, path: Path, ctl: Path, limits: RotationLimits, now: float) -> None:
         self.path, self.ctl, self.limits = path, ctl, limits
         self.size, self.seen, self.due, self.missed = 0, now, now, 0
 
@@ -94,15 +94,15 @@ class Rotation:
 
     def __init__(self) -> None:
         self._logs: dict[str, _Log] = {}
-        self._alarms: Alarms | None = None
+        self._alarms: InotifyOneshot | None = None
         self._armed: dict[int, _Log] = {}
         self._task: asyncio.Task[None] | None = None
-        self._stirred = asyncio.Event()
+        self._woken = asyncio.Event()
 
-    def add(self, container: str, log: Path, ctl: Path, limits: Limits) -> None:
+    def add(self, container: str, log: Path, ctl: Path, limits: RotationLimits) -> None:
         if limits.size and limits.files > 1:
             self._logs[container] = _Log(log, ctl, limits, asyncio.get_running_loop().time())
-            self._stirred.set()
+            self._woken.set()
             if self._task is None or self._task.done():
                 self._task = asyncio.create_task(self._look(), name="log rotation")
 
@@ -112,12 +112,12 @@ class Rotation:
 
     async def _look(self) -> None:
         loop = asyncio.get_running_loop()
-        self._alarms = Alarms()
+        self._alarms = InotifyOneshot()
         if self._alarms.fd >= 0:
             loop.add_reader(self._alarms.fd, self._ring)
         try:
             while self._logs:
-                self._stirred.clear()
+                self._woken.clear()
                 now = loop.time()
                 for log in [one for one in self._logs.values() if one.due <= now]:
                     if not log.look(now) and (number := self._alarms.arm(log.path)) is not None:
@@ -126,7 +126,8 @@ class Rotation:
                         log.due = now + SOON_S if log.look(now) else math.inf
                 due = min((one.due for one in self._logs.values()), default=now)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._stirred.wait(), None if due == math.inf else max(0.0, due - loop.time()))
+                    async with asyncio.timeout(None if due == math.inf else max(0.0, due - loop.time())):
+                        await self._woken.wait()
         finally:
             if self._alarms.fd >= 0:
                 loop.remove_reader(self._alarms.fd)
@@ -138,7 +139,7 @@ class Rotation:
         for number in self._alarms.rung():
             if log := self._armed.pop(number, None):
                 log.due = asyncio.get_running_loop().time() + SOON_S
-                self._stirred.set()
+                self._woken.set()
 
     def close(self) -> None:
         if self._task:

@@ -20,18 +20,19 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from subprocess import DEVNULL
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
 from agent import descriptors, files, mounts
-from agent.containers import cgroups, users
+from agent.containers import cgroups, runtimes, users
+from agent.contract.failpoints import failpoint
 from agent.errors import NoProgramError, RuntimeFailureError
-from agent.failpoints import failpoint
 from agent.isolation import capabilities
-from agent.isolation.filters import Filters
+from agent.isolation.seccomp_cache import SeccompCache
 from agent.paths import Paths
-from agent.processes import Child
+from agent.processes import ChildProcess
 
 
 class Process(msgspec.Struct, frozen=True):
@@ -88,7 +89,7 @@ async def ended(process: Process) -> None:
     if fd is None:
         return
     try:
-        await descriptors.readable(fd)
+        await descriptors.wait_readable(fd)
     finally:
         os.close(fd)
 
@@ -102,7 +103,7 @@ def choose(asked: str, state: Path) -> str:
     if asked == "runc":
         return asked
     reason = ""
-    if not _find("crun"):
+    if not runtimes.find("crun"):
         reason = "crun is not installed: `apt-get install crun`"
     elif cgroups.hybrid():
         if mounts.is_shared(state):
@@ -115,14 +116,33 @@ def choose(asked: str, state: Path) -> str:
 
 
 class Runtime:
-    def __init__(self, paths: Paths, name: str) -> None:
+    def __init__(self, paths: Paths, name: str, others: Mapping[str, Sequence[str]] = MappingProxyType({})) -> None:
+        """*name* is the node's own; *others* are path and arguments of more, by their names."""
         self.root = paths.runc
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.conmon = _program("conmon")
+        self.conmon = runtimes.program("conmon")
         self.name = name
-        self.program = _program(name)
+        self.programs = runtimes.known(name, others)
+        self.program = self.programs[name].path
+        self._asked: dict[str, str] = {}
+        """The runtimes of containers that have another than the node's own."""
         self.parent = paths.cgroup_parent
-        self.filters = Filters()
+        self.filters = SeccompCache()
+
+    def known(self, name: str) -> None:
+        """Raises BadRequestError for a runtime that there is not."""
+        runtimes.refuse(name, self.programs)
+
+    def assign(self, ident: str, name: str) -> None:
+        """Container *ident* runs by the runtime *name*, "" for the node's own. Raises BadRequestError."""
+        self.known(name)
+        if name in self.programs and name != self.name:
+            self._asked[ident] = name
+        else:
+            self._asked.pop(ident, None)
+
+    def _of(self, ident: str) -> runtimes.Program:
+        return self.programs[self._asked.get(ident, self.name)]
 
     def anticipate(self) -> None:
         """Call when it becomes likely that one is going to be created, and again when that is certain."""
@@ -130,12 +150,20 @@ class Runtime:
 
     def write(self, ident: str, bundle: Path, document: dict[str, Any]) -> None:
         """The bundle's `config.json`."""
-        if self.name == "crun":
-            self.filters.offer(ident, document)
+        if self._of(ident).kind == "crun":
+            self.filters.inject(ident, document)
         files.write_atomically(bundle / "config.json", msgspec.json.encode(document), 0o600)
 
     async def create(
-        self, ident: str, bundle: Path, log: Path, *, tty: bool, stdin: bool, stdin_once: bool, log_max: int,
+        self,
+        ident: str,
+        bundle: Path,
+        log: Path,
+        *,
+        tty: bool,
+        stdin: bool,
+        stdin_once: bool,
+        log_max: int,
         log_driver: str = "json-file",
     ) -> tuple[Process, Process]:
         """Make the container, stopped just before its first instruction; its output goes to *log*, with *log_driver*
@@ -145,16 +173,43 @@ class Runtime:
         for stale in ("exit", "pid", "conmon.pid", "oom", "attach", "ctl", "winsz"):
             (bundle / stale).unlink(missing_ok=True)
         read, write = os.pipe()
+        program = self._of(ident)
         arguments = [
-            self.conmon, "--api-version", "1", "-c", ident, "-u", ident, "-n", ident, "-r", self.program,
-            "-b", str(bundle), "-p", str(bundle / "pid"), "--conmon-pidfile", str(bundle / "conmon.pid"),
-            "--exit-dir", str(bundle / "exits"), "--persist-dir", str(bundle), "--socket-dir-path", str(bundle),
-            *_log_paths(log_driver, log), "--log-level", "error", "--full-attach",
-            "--runtime-arg", f"--root={self.root}",
+            self.conmon,
+            "--api-version",
+            "1",
+            "-c",
+            ident,
+            "-u",
+            ident,
+            "-n",
+            ident,
+            "-r",
+            program.path,
+            "-b",
+            str(bundle),
+            "-p",
+            str(bundle / "pid"),
+            "--conmon-pidfile",
+            str(bundle / "conmon.pid"),
+            "--exit-dir",
+            str(bundle / "exits"),
+            "--persist-dir",
+            str(bundle),
+            "--socket-dir-path",
+            str(bundle),
+            *_log_paths(log_driver, log),
+            "--log-level",
+            "error",
+            "--full-attach",
+            *(word for own in program.arguments for word in ("--runtime-arg", own)),
+            "--runtime-arg",
+            f"--root={self.root}",
             # what stands before a colon is a kind of log to crun, which a path may have too; runc knows no kinds
-            "--runtime-arg", f"--log={'file:' if self.name == 'crun' else ''}{bundle / 'runc.log'}",
+            "--runtime-arg",
+            f"--log={'file:' if program.kind == 'crun' else ''}{bundle / 'runc.log'}",
         ]
-        if not self.parent and self.name == "crun":
+        if not self.parent and program.kind == "crun":
             arguments += ["--runtime-arg", "--cgroup-manager=disabled"]
         if log_max:
             arguments += ["--log-size-max", str(log_max)]
@@ -169,13 +224,20 @@ class Runtime:
         environment = {"_OCI_SYNCPIPE": str(write), "PATH": os.environ.get("PATH", os.defpath)}
         # a file and not a pipe: conmon stays, and would hold the pipe's other end open
         with (bundle / "conmon.err").open("wb") as complaints:
-            child = Child(
-                *arguments, pass_fds=(write,), env=environment, cwd=bundle, start_new_session=True, stdin=DEVNULL,
-                stdout=DEVNULL, stderr=complaints,
+            child = ChildProcess(
+                *arguments,
+                pass_fds=(write,),
+                env=environment,
+                cwd=bundle,
+                start_new_session=True,
+                stdin=DEVNULL,
+                stdout=DEVNULL,
+                stderr=complaints,
             )
         os.close(write)
         try:
-            line = await asyncio.wait_for(descriptors.read_line(read), 60)
+            async with asyncio.timeout(60):
+                line = await descriptors.read_line(read)
         finally:
             os.close(read)
         await child.wait()
@@ -184,7 +246,7 @@ class Runtime:
         pid = int(reply.get("data", reply.get("pid", -1)))  # the key changed with conmon API version 1
         if pid <= 0:
             raise failure(_reason(str(reply.get("message", "")) or complaint, bundle / "runc.log"))
-        self.filters.learn(ident, self.root / ident)
+        self.filters.store(ident, self.root / ident)
         monitor = int((bundle / "conmon.pid").read_text())
         failpoint("container.created")
         return Process(monitor, start_time(monitor)), Process(pid, start_time(pid))
@@ -194,51 +256,64 @@ class Runtime:
 
         runc's process writes a byte when the fifo is opened for reading; crun's waits to read one."""
         failpoint("container.start")
-        fifo = self.root / ident / "exec.fifo"
-        reads = self.name == "crun"
+        fifo, kind = self.root / ident / "exec.fifo", self._of(ident).kind
+        if not kind:
+            return await self._run(ident, "start", ident)
+        reads = kind == "crun"
         try:
             fd = os.open(fifo, (os.O_WRONLY if reads else os.O_RDONLY) | os.O_NONBLOCK)
         except OSError:
-            return await self._run("start", ident)  # another version's way: its own command knows it
+            return await self._run(ident, "start", ident)  # another version's way: its own command knows it
         try:
             fifo.unlink()  # as `start` does: from now on its state is "running"
             if reads:
                 os.write(fd, b"1")
             else:
-                await asyncio.wait_for(descriptors.readable(fd), 60)
+                async with asyncio.timeout(60):
+                    await descriptors.wait_readable(fd)
         finally:
             os.close(fd)
 
     async def signal(self, ident: str, number: int) -> None:
         """Send a signal to every process of a container (for those that share a PID namespace)."""
-        await self._run("kill", "--all", ident, str(number))
+        await self._run(ident, "kill", "--all", ident, str(number))
 
     async def pause(self, ident: str) -> None:
-        await self._run("pause", ident)
+        await self._run(ident, "pause", ident)
 
     async def resume(self, ident: str) -> None:
-        await self._run("resume", ident)
+        await self._run(ident, "resume", ident)
 
     async def update(self, ident: str, resources: Mapping[str, Any]) -> None:
         """Give a running container other limits; *resources* as in the OCI document."""
-        await self._run("update", "--resources", "-", ident, stdin=msgspec.json.encode(resources))
+        await self._run(ident, "update", "--resources", "-", ident, stdin=msgspec.json.encode(resources))
 
     async def delete(self, ident: str, parent: str = "") -> None:
         """Take away what the runtime keeps of a container, its processes included; nothing there is fine. *parent* is the
         cgroup above its own, where that is not the agent's."""
-        self.filters.forget(ident)
+        self.filters.drop(ident)
         if (self.root / ident).exists():
             failpoint("container.delete")
-            if not cgroups.remove(f"{parent or self.parent}/{ident}"):
+            if not self._of(ident).kind or not cgroups.remove(f"{parent or self.parent}/{ident}"):
                 with contextlib.suppress(RuntimeFailureError):
-                    await self._run("delete", "--force", ident)
+                    await self._run(ident, "delete", "--force", ident)
             shutil.rmtree(self.root / ident, ignore_errors=True)
 
     def exec(
-        self, ident: str, bundle: Path, command: Sequence[str], *, tty: bool = False,
-        identity: users.Identity | None = None, environment: Sequence[str] = (), cwd: str = "", privileged: bool = False,
-        size: tuple[int, int] = (0, 0), complaints: int = -1, **streams: Any,
-    ) -> Child:
+        self,
+        ident: str,
+        bundle: Path,
+        command: Sequence[str],
+        *,
+        tty: bool = False,
+        identity: users.Identity | None = None,
+        environment: Sequence[str] = (),
+        cwd: str = "",
+        privileged: bool = False,
+        size: tuple[int, int] = (0, 0),
+        complaints: int = -1,
+        **streams: Any,
+    ) -> ChildProcess:
         """Start *command* inside a running container, as its own process was started but for what is given.
 
         *size* is rows and columns of its terminal, which it sees from its first instruction on. What the runtime itself has to
@@ -249,7 +324,9 @@ class Runtime:
         pairs |= dict(pair.partition("=")[::2] for pair in environment)
         if identity:
             process["user"] = {
-                "uid": identity.uid, "gid": identity.gid, "additionalGids": list(identity.groups),
+                "uid": identity.uid,
+                "gid": identity.gid,
+                "additionalGids": list(identity.groups),
             }
             if "HOME" not in {pair.partition("=")[0] for pair in environment}:
                 pairs["HOME"] = identity.home
@@ -259,7 +336,9 @@ class Runtime:
             if "apparmorProfile" in process:  # a runtime takes the container's own where none is said
                 process["apparmorProfile"] = "unconfined"
         process |= {
-            "args": list(command), "env": [f"{k}={v}" for k, v in pairs.items()], "terminal": tty,
+            "args": list(command),
+            "env": [f"{k}={v}" for k, v in pairs.items()],
+            "terminal": tty,
             "cwd": cwd or process["cwd"],
         }
         if tty and size != (0, 0):
@@ -267,15 +346,22 @@ class Runtime:
         fd = os.memfd_create("process")
         try:
             os.write(fd, msgspec.json.encode(process))
-            kind = "file:" if self.name == "crun" else ""
+            program = self._of(ident)
+            kind = "file:" if program.kind == "crun" else ""
             log = [f"--log={kind}/proc/self/fd/{complaints}"] if complaints >= 0 else []
-            words = [self.program, f"--root={self.root}", *log, "exec", "--process", f"/proc/self/fd/{fd}", ident]
-            return Child(*words, pass_fds=(fd, complaints) if log else (fd,), **streams)
+            words = [program.path, *program.arguments, f"--root={self.root}", *log]
+            words += ["exec", "--process", f"/proc/self/fd/{fd}", ident]
+            return ChildProcess(*words, pass_fds=(fd, complaints) if log else (fd,), **streams)
         finally:
             os.close(fd)
 
     async def output_of(
-        self, ident: str, bundle: Path, command: Sequence[str], within_s: float | None, **how: Any,
+        self,
+        ident: str,
+        bundle: Path,
+        command: Sequence[str],
+        within_s: float | None,
+        **how: Any,
     ) -> tuple[int, bytes]:
         """Exit status and all output of *command*, run inside a running container as `exec` has it with *how*.
 
@@ -287,7 +373,8 @@ class Runtime:
             finally:
                 os.close(write)
             try:
-                output, code = await asyncio.wait_for(asyncio.gather(descriptors.read_all(said), child.wait()), within_s)
+                async with asyncio.timeout(within_s):
+                    output, code = await asyncio.gather(descriptors.read_all(said), child.wait())
             except BaseException:
                 child.kill()  # it may have ended, and what it left behind hold the pipe
                 await child.wait()
@@ -296,12 +383,14 @@ class Runtime:
         finally:
             os.close(said)
 
-    async def _run(self, *arguments: str, stdin: bytes = b"") -> None:
+    async def _run(self, ident: str, *arguments: str, stdin: bytes = b"") -> None:
+        program = self._of(ident)
         # files in memory: crun opens /dev/stdin by its name
         with os.fdopen(os.memfd_create("stdin"), "w+b") as file, os.fdopen(os.memfd_create("stderr"), "w+b") as said:
             file.write(stdin)
             file.seek(0)
-            child = Child(self.program, f"--root={self.root}", *arguments, stdin=file, stdout=DEVNULL, stderr=said)
+            words = (program.path, *program.arguments, f"--root={self.root}", *arguments)
+            child = ChildProcess(*words, stdin=file, stdout=DEVNULL, stderr=said)
             if await child.wait():
                 said.seek(0)
                 raise RuntimeFailureError(_reason(said.read().decode(errors="replace").strip(), None))
@@ -328,8 +417,13 @@ def was_oom_killed(bundle: Path) -> bool:
 
 def failure(text: str) -> RuntimeFailureError:
     """The error of a runtime that says *text*: the user's, where there is no such program, or none that can be run."""
-    theirs = ("executable file not found", "no such file or directory", "permission denied", "is a directory",
-              "not a directory")
+    theirs = (
+        "executable file not found",
+        "no such file or directory",
+        "permission denied",
+        "is a directory",
+        "not a directory",
+    )
     return NoProgramError(text) if any(words in text for words in theirs) else RuntimeFailureError(text)
 
 
@@ -352,6 +446,15 @@ def complaint(log: Path) -> str:
     return _plain((last.partition('msg="')[2].rstrip('"').replace('\\"', '"') or last).strip())
 
 
+def exec_failure(complaint: str) -> str:
+    """What is told of a command that could not be run at all, in the words that Docker's clients know."""
+    words = _plain(complaint.strip())
+    for line in words.splitlines():
+        words = line.partition('msg="')[2].rstrip('"').replace('\\"', '"') or line
+    known = "OCI runtime exec failed: exec failed: unable to start container process: "
+    return f"{known}{words.removeprefix('exec failed: ').removeprefix('unable to start container process: ')}: unknown"
+
+
 def exec_status(complaint: str) -> int:
     """The exit status of a command that the runtime could not run, in Docker's numbers, from what the runtime said of it."""
     words = _plain(complaint)
@@ -360,21 +463,12 @@ def exec_status(complaint: str) -> int:
 
 def _plain(text: str) -> str:
     """*text* in runc's words where crun has others: Docker's clients tell by them what kind of failure it was."""
-    text = re.sub(r"executable file `([^`]*)` not found in \$PATH(: No such file or directory)?",
-                  r'exec: "\1": executable file not found in $PATH', text)
+    text = re.sub(
+        r"executable file `([^`]*)` not found in \$PATH(: No such file or directory)?",
+        r'exec: "\1": executable file not found in $PATH',
+        text,
+    )
     text = text.replace("open executable: Operation not permitted", "open executable: permission denied")
     for error in (errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR):
         text = text.replace(os.strerror(error), os.strerror(error).lower())
     return text
-
-
-def _find(name: str) -> str | None:
-    return shutil.which(name) or next((p for d in ("/usr/libexec/podman", "/usr/lib/podman", "/usr/sbin", "/sbin")
-                                       if os.access(p := f"{d}/{name}", os.X_OK)), None)
-
-
-def _program(name: str) -> str:
-    found = _find(name)
-    if not found:
-        raise RuntimeFailureError(f"{name} is not installed: `apt-get install {name}`")
-    return found

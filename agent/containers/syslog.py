@@ -22,8 +22,30 @@ from agent.containers import logs
 from agent.errors import BadRequestError
 
 FACILITIES = (
-    "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp", "ntp", "audit",
-    "alert", "clock", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7",
+    "kern",
+    "user",
+    "mail",
+    "daemon",
+    "auth",
+    "syslog",
+    "lpr",
+    "news",
+    "uucp",
+    "cron",
+    "authpriv",
+    "ftp",
+    "ntp",
+    "audit",
+    "alert",
+    "clock",
+    "local0",
+    "local1",
+    "local2",
+    "local3",
+    "local4",
+    "local5",
+    "local6",
+    "local7",
 )
 OPTIONS = ("syslog-address", "syslog-facility", "syslog-format", "tag", "max-size", "max-file")
 INFO, ERROR = 6, 3
@@ -31,7 +53,7 @@ AGAIN_S, KEEP_EVERY = 1.0, 100
 log = logging.getLogger(__name__)
 
 
-class Target(msgspec.Struct, frozen=True, kw_only=True):
+class SyslogAddress(msgspec.Struct, frozen=True, kw_only=True):
     """Where lines go, and as what. *scheme* udp, tcp or unix; *place* is (host, port) or a path."""
 
     scheme: str
@@ -42,7 +64,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     """RFC 3164 instead of 5424."""
 
     @classmethod
-    def of(cls, options: Mapping[str, str], name: str) -> Target:
+    def of(cls, options: Mapping[str, str], name: str) -> SyslogAddress:
         """Raises BadRequestError with the option that is wrong."""
         address = options.get("syslog-address") or "unix:///dev/log"
         parts = urlsplit(address)
@@ -60,8 +82,11 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
             raise BadRequestError(f"log option syslog-format {format_!r}: rfc5424 or rfc3164")
         local = parts.scheme.startswith("unix")
         return cls(
-            scheme="unix" if local else parts.scheme, place=parts.path if local else (parts.hostname or "", port),
-            facility=FACILITIES.index(facility), tag=(options.get("tag") or name)[:48], dated=format_ == "rfc3164",
+            scheme="unix" if local else parts.scheme,
+            place=parts.path if local else (parts.hostname or "", port),
+            facility=FACILITIES.index(facility),
+            tag=(options.get("tag") or name)[:48],
+            dated=format_ == "rfc3164",
         )
 
     def message(self, line: logs.Line) -> bytes:
@@ -78,13 +103,13 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         return f"<{priority}>1 {stamp} {host} {self.tag} - - - ".encode() + text
 
 
-class Shipping:
+class SyslogForwarder:
     """The containers whose lines are sent on."""
 
     def __init__(self) -> None:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    def add(self, ident: str, log_file: Path, target: Target, ended: Callable[[], bool]) -> None:
+    def add(self, ident: str, log_file: Path, target: SyslogAddress, ended: Callable[[], bool]) -> None:
         if ident not in self._tasks:
             self._tasks[ident] = asyncio.create_task(_ship(log_file, target, ended), name=f"syslog of {ident[:12]}")
             self._tasks[ident].add_done_callback(lambda _: self._tasks.pop(ident, None))
@@ -96,11 +121,11 @@ class Shipping:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _ship(log_file: Path, target: Target, ended: Callable[[], bool]) -> None:
+async def _ship(log_file: Path, target: SyslogAddress, ended: Callable[[], bool]) -> None:
     """Send line after line until the container has *ended* and all is sent."""
     note = log_file.with_name("syslog.sent")
     sent = note.read_text() if note.exists() else ""
-    out: _Wire | None = None
+    out: _SyslogConnection | None = None
     begun: dict[int, bytes] = {}
     count = 0
     try:
@@ -115,7 +140,7 @@ async def _ship(log_file: Path, target: Target, ended: Callable[[], bool]) -> No
             whole = logs.Line(line.time, line.stream, begun.pop(line.stream, b"") + line.text)
             while True:
                 try:
-                    out = out or await _Wire.open(target)
+                    out = out or await _SyslogConnection.open(target)
                     await out.send(target.message(whole))
                     break
                 except OSError as error:
@@ -133,12 +158,12 @@ async def _ship(log_file: Path, target: Target, ended: Callable[[], bool]) -> No
             out.close()
 
 
-class _Wire:
+class _SyslogConnection:
     def __init__(self, sock: socket.socket, stream: bool) -> None:
         self._socket, self._stream = sock, stream
 
     @classmethod
-    async def open(cls, target: Target) -> _Wire:
+    async def open(cls, target: SyslogAddress) -> _SyslogConnection:
         """Raises OSError."""
         loop = asyncio.get_running_loop()
         kind = socket.SOCK_STREAM if target.scheme == "tcp" else socket.SOCK_DGRAM
@@ -149,7 +174,8 @@ class _Wire:
         sock = socket.socket(family, kind)
         sock.setblocking(False)
         try:
-            await asyncio.wait_for(loop.sock_connect(sock, place), 5)
+            async with asyncio.timeout(5):
+                await loop.sock_connect(sock, place)
         except BaseException:
             sock.close()
             raise
@@ -158,7 +184,8 @@ class _Wire:
     async def send(self, message: bytes) -> None:
         data = b"%d %s" % (len(message), message) if self._stream else message  # RFC 6587, octet counting
         try:
-            await asyncio.wait_for(asyncio.get_running_loop().sock_sendall(self._socket, data), 5)
+            async with asyncio.timeout(5):
+                await asyncio.get_running_loop().sock_sendall(self._socket, data)
         except OSError:
             self.close()
             raise

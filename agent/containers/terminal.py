@@ -29,6 +29,14 @@ def child_of(pid: int) -> int:
     return int(words[0]) if words else 0
 
 
+def same_program(pid: int, other: int) -> bool:
+    """Whether both processes execute the same file, or cannot be looked at (any more)."""
+    try:
+        return os.readlink(f"/proc/{pid}/exe") == os.readlink(f"/proc/{other}/exe")
+    except OSError:
+        return True
+
+
 def resize(pid: int, rows: int, columns: int) -> bool:
     """Tell the terminal that is *pid*'s standard input its size; False where that is no terminal (yet), or gone."""
     try:

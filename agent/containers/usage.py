@@ -14,8 +14,22 @@ from agent.containers import cgroups
 BYTES = {"rbytes": "read", "wbytes": "write"}, "blkio.throttle.io_service_bytes"
 NUMBERS = {"rios": "read", "wios": "write"}, "blkio.throttle.io_serviced"
 """Names of counters in cgroup version 2, and the file that has them in version 1."""
-NO_CPU = {"cpu_usage": {"total_usage": 0, "usage_in_kernelmode": 0, "usage_in_usermode": 0},
-          "throttling_data": {"periods": 0, "throttled_periods": 0, "throttled_time": 0}}
+NO_CPU = {
+    "cpu_usage": {"total_usage": 0, "usage_in_kernelmode": 0, "usage_in_usermode": 0},
+    "throttling_data": {"periods": 0, "throttled_periods": 0, "throttled_time": 0},
+}
+
+
+OTHER_BLOCKS = (
+    "io_queue_recursive",
+    "io_service_time_recursive",
+    "io_wait_time_recursive",
+    "io_merged_recursive",
+    "io_time_recursive",
+    "sectors_recursive",
+)
+"""What Docker names of block I/O beside bytes and operations, and only a scheduler of version 1 counts."""
+NO_BLOCKS = dict.fromkeys(("io_service_bytes_recursive", "io_serviced_recursive", *OTHER_BLOCKS))
 
 
 def read(group: str, pid: int) -> dict[str, Any]:
@@ -26,14 +40,18 @@ def read(group: str, pid: int) -> dict[str, Any]:
         cpu, memory["usage"], pids = sum(c for c, _ in living), sum(m for _, m in living), len(living)
     return {
         "cpu_stats": {
-            "cpu_usage": {"total_usage": cpu, **_modes(group)}, "system_cpu_usage": _host_cpu(),
-            "online_cpus": os.cpu_count() or 1, "throttling_data": _throttled(group),
+            "cpu_usage": {"total_usage": cpu, **_modes(group)},
+            "system_cpu_usage": _host_cpu(),
+            "online_cpus": os.cpu_count() or 1,
+            "throttling_data": _throttled(group),
         },
         "memory_stats": memory,
         "pids_stats": {"current": pids} | ({"limit": most} if (most := _pids_limit(group)) else {}),
-        "blkio_stats": {"io_service_bytes_recursive": _blocks(group, BYTES), "io_serviced_recursive": _blocks(group, NUMBERS),
-                        "io_queue_recursive": None, "io_service_time_recursive": None, "io_wait_time_recursive": None,
-                        "io_merged_recursive": None, "io_time_recursive": None, "sectors_recursive": None},
+        "blkio_stats": {
+            "io_service_bytes_recursive": _blocks(group, BYTES),
+            "io_serviced_recursive": _blocks(group, NUMBERS),
+            **dict.fromkeys(OTHER_BLOCKS, None if cgroups.unified() else []),
+        },
         "networks": _networks(pid),
     }
 
@@ -54,8 +72,11 @@ def _modes(group: str) -> dict[str, Any]:
         each = [int(word) for word in (directory / "cpuacct.usage_percpu").read_text().split()]
     except (OSError, ValueError):
         each = []
-    return {"usage_in_kernelmode": table.get("system", 0) * tick, "usage_in_usermode": table.get("user", 0) * tick,
-            **({"percpu_usage": each} if each else {})}
+    return {
+        "usage_in_kernelmode": table.get("system", 0) * tick,
+        "usage_in_usermode": table.get("user", 0) * tick,
+        **({"percpu_usage": each} if each else {}),
+    }
 
 
 def _throttled(group: str) -> dict[str, int]:
@@ -126,8 +147,10 @@ def _memory(group: str) -> dict[str, Any]:
     v2 = cgroups.unified()
     limit = _number(directory / ("memory.max" if v2 else "memory.limit_in_bytes"))
     host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    most = {} if v2 else {"max_usage": _number(directory / "memory.max_usage_in_bytes")}
     return {
         "usage": _number(directory / ("memory.current" if v2 else "memory.usage_in_bytes")),
+        **most,
         "limit": min(limit, host) or host,
         "stats": _table(directory / "memory.stat"),
     }
@@ -155,10 +178,7 @@ def _blocks(group: str, which: tuple[dict[str, str], str]) -> list[dict[str, Any
         if not colon:
             continue
         pairs = [w.split("=") for w in words] if "=" in line else [words]
-        out += [
-            {"major": int(major), "minor": int(minor), "op": names[k], "value": int(v)}
-            for k, v in pairs if k in names
-        ]
+        out += [{"major": int(major), "minor": int(minor), "op": names[k], "value": int(v)} for k, v in pairs if k in names]
     return out
 
 
@@ -173,7 +193,13 @@ def _networks(pid: int) -> dict[str, dict[str, int]]:
         n = [int(word) for word in rest.split()]
         if name.strip() != "lo":
             out[name.strip()] = {
-                "rx_bytes": n[0], "rx_packets": n[1], "rx_errors": n[2], "rx_dropped": n[3],
-                "tx_bytes": n[8], "tx_packets": n[9], "tx_errors": n[10], "tx_dropped": n[11],
+                "rx_bytes": n[0],
+                "rx_packets": n[1],
+                "rx_errors": n[2],
+                "rx_dropped": n[3],
+                "tx_bytes": n[8],
+                "tx_packets": n[9],
+                "tx_errors": n[10],
+                "tx_dropped": n[11],
             }
     return out

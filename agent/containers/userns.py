@@ -44,21 +44,21 @@ def create(user: Path, net: Path, first: int) -> None:
         path.touch(mode=0o444)
     with subprocess.Popen(
         ["unshare", "--user", "--net", "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as holder:
-        assert holder.stdin and holder.stdout and holder.stderr
+    ) as process:
+        assert process.stdin and process.stdout and process.stderr
         try:
-            holder.stdin.write(b"\n")
-            holder.stdin.flush()
-            if not holder.stdout.read(1):  # it answers once it is in its namespaces
-                raise AgentError(f"no user namespace: {holder.stderr.read().decode(errors='replace').strip()}")
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+            if not process.stdout.read(1):  # it answers once it is in its namespaces
+                raise AgentError(f"no user namespace: {process.stderr.read().decode(errors='replace').strip()}")
             for kind in ("uid", "gid"):
-                Path(f"/proc/{holder.pid}/{kind}_map").write_text(f"0 {first} {IDS}")
+                Path(f"/proc/{process.pid}/{kind}_map").write_text(f"0 {first} {IDS}")
             for kind, path in (("user", user), ("net", net)):
-                mounts.mount(f"/proc/{holder.pid}/ns/{kind}", path, "none", mounts.MS_BIND)
+                mounts.mount(f"/proc/{process.pid}/ns/{kind}", path, "none", mounts.MS_BIND)
         except OSError as error:
             raise AgentError(f"no user namespace: {error.strerror}") from error
         finally:
-            holder.kill()
+            process.kill()
 
 
 def delete(user: Path) -> None:
@@ -68,7 +68,7 @@ def delete(user: Path) -> None:
         user.unlink()
 
 
-def mapped(source: Path, target: Path, user: Path) -> None:
+def bind_idmapped(source: Path, target: Path, user: Path) -> None:
     """Mount *source* at *target* for those in the namespace *user*: what belongs to root belongs to their root there."""
     if source.is_dir():
         target.mkdir(parents=True, exist_ok=True)
@@ -84,8 +84,8 @@ def root(target: Path, lower: Sequence[Path], own: Path, user: Path, first: int,
     layers, written = stage / "layers", stage / "own"
     try:
         # all layers by one mount: overlayfs takes the mapping of the mount that a folder is seen through
-        mapped(lower[0].parent, layers, user)
-        mapped(own, written, user)
+        bind_idmapped(lower[0].parent, layers, user)
+        bind_idmapped(own, written, user)
 
         def work() -> None:
             _act_as(first)

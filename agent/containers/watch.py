@@ -38,13 +38,14 @@ class FolderWatch:
             await asyncio.sleep(0.05)
             return
         try:
-            await asyncio.wait_for(descriptors.readable(self._fd), SAFETY_S)
+            async with asyncio.timeout(SAFETY_S):
+                await descriptors.wait_readable(self._fd)
             os.read(self._fd, 1 << 16)
         except (TimeoutError, BlockingIOError):
             pass
 
 
-class Alarms:
+class InotifyOneshot:
     """Each file that was armed rings once, at the next write to it: however much is written, it costs one event."""
 
     def __init__(self) -> None:

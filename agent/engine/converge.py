@@ -10,23 +10,34 @@ from collections.abc import Callable
 import msgspec
 
 from agent import files
+from agent.contract.container import digest, moved
+from agent.contract.failpoints import failpoint
+from agent.contract.manifest import Manifest
+from agent.contract.status import NodeStatus, TaskStatus
+from agent.contract.task import Task
+from agent.engine import sharing
 from agent.engine.engine import Engine
 from agent.engine.records import Record
 from agent.engine.recovery import recover
-from agent.errors import AgentError, ImageNotFoundError, NotModifiedError, told
-from agent.failpoints import failpoint
-from agent.manifest import Manifest, NodeStatus, Task, TaskStatus, digest
-from agent.reconcile import Action, Create, Prepare, Remove, Restart, Seen, Start, Stop, next_action
-from agent.volumes.guests import admit
+from agent.errors import AgentError, ImageNotFoundError, NotModifiedError, user_message
+from agent.reconcile import Action, Create, ObservedContainer, Prepare, Remove, Restart, Start, Stop, next_action
+from agent.volumes.authorized_keys import write_authorized_keys
 
 PARALLEL = 8
 log = logging.getLogger(__name__)
 
 
-def _around(manifest: Manifest) -> tuple[object, ...]:
+def _network_parts(manifest: Manifest) -> tuple[object, ...]:
     """What of *manifest* concerns the network beyond the tasks themselves."""
-    return (manifest.networks, manifest.peers, manifest.virtuals, manifest.underlay, manifest.mtu, manifest.tunnels,
-            manifest.nodes)
+    return (
+        manifest.networks,
+        manifest.remote_endpoints,
+        manifest.service_addresses,
+        manifest.underlay,
+        manifest.mtu,
+        manifest.tunnels,
+        manifest.nodes,
+    )
 
 
 class Converger:
@@ -35,7 +46,7 @@ class Converger:
         self.manifest = Manifest()
         self.tasks: dict[str, Task] = {}
         self.listeners: set[Callable[[TaskStatus | None], None]] = set()
-        """Each is told what a task became, and, None, that the node itself is another than before: its facts are to be read."""
+        """Each is told what a task became, and, None, that the node itself is another than before: its info is to be read."""
         self._file = engine.paths.root / "manifest.json"
         self._workers: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
@@ -61,7 +72,7 @@ class Converger:
             log.warning("%s is damaged (%s): what runs is left as it is until the control plane says more", self._file, error)
             self._file.rename(self._file.with_suffix(".damaged"))
         await recover(self.engine)
-        if self.engine.networks.told:
+        if self.engine.networks.has_manifest:
             self._wake_all()
 
     def _take(self, manifest: Manifest) -> None:
@@ -69,39 +80,53 @@ class Converger:
         self.tasks = {task.name: task for task in manifest.tasks}
         self.engine.manifest_volumes = {v.name: v for v in manifest.volumes}
         self.engine.contents = {c.digest: c for c in manifest.contents}
-        self.engine.networks.take(manifest)
+        self.engine.networks.set_desired(manifest)
 
     def _export(self) -> None:
         """Let the nodes that mount volumes of this one in."""
         for volume in self.manifest.volumes:
-            if volume.guests:
-                self.engine.volumes.create(volume.name, driver=volume.driver, options=dict(volume.options),
-                                           labels=volume.own_labels)
+            if volume.clients:
+                self.engine.volumes.create(
+                    volume.name, driver=volume.driver, options=dict(volume.options), labels=volume.own_labels
+                )
         try:
-            admit(self.engine.paths, self.manifest.volumes)
+            write_authorized_keys(self.engine.paths, self.manifest.volumes)
         except OSError as error:
             log.warning("other nodes cannot mount volumes of this one: %s", error)
 
     async def apply(self, manifest: Manifest) -> None:
         """Take over *manifest*; returns when it is kept on disk and work has begun, not when it is done."""
         before = self.tasks
-        around = _around(self.manifest)
+        around = _network_parts(self.manifest)
         failpoint("manifest.keep")
         files.write_atomically(self._file, msgspec.json.encode(manifest), 0o600)
         self._take(manifest)
+        moving = self._readdress()
         self._export()
         for name in set(before) | set(self.tasks):
             if before.get(name) != self.tasks.get(name):
                 self._errors.pop(name, None)
                 self._wake(name)
         self._remove_orphans()
-        if around != _around(manifest):
+        if moving or around != _network_parts(manifest):
             # before this returns: the control plane starts a task elsewhere once its peers know of it
             with contextlib.suppress(AgentError):
                 await self.engine.networks.sync()
             for record in self.engine.records.values():
                 if record.task and record.ports:  # a port may have become its whole service's, or its own
                     self._report(record.task)
+
+    def _readdress(self) -> bool:
+        """Give tasks that run their new addresses, where nothing else of them changed: another network, the same container."""
+        found = False
+        for record in list(self.engine.records.values()):
+            task = self.tasks.get(record.task)
+            if task and task.desired == "running" and record.running and record.id in self.engine.networks.attached:
+                if moved(record.container, task.container):
+                    with contextlib.suppress(AgentError, OSError):  # else it is made anew
+                        self.engine.readdress(record, task.container, digest(task.container))
+                        found = True
+        return found
 
     def _remove_orphans(self) -> None:
         for record in list(self.engine.records.values()):
@@ -126,12 +151,15 @@ class Converger:
         task = self.tasks.get(name)
         seen = None
         if record:
-            seen = Seen(
-                id=record.id, digest=record.digest, generation=record.generation, state=record.state,
+            seen = ObservedContainer(
+                id=record.id,
+                digest=record.digest,
+                generation=record.generation,
+                state=record.state,
                 stopped=record.stopped,
             )
         present = True
-        if task and task.desired == "hold":
+        if task and task.desired == "waiting":
             with contextlib.suppress(AgentError):
                 c = task.container
                 present = self.engine.images.is_complete(self.engine.images.find(c.image_id or c.image))
@@ -152,7 +180,7 @@ class Converger:
                     except Exception as error:
                         if not isinstance(error, (AgentError, OSError)):  # a fault of ours must not leave anybody waiting
                             log.exception("task %s", name)
-                        self._errors[name] = told(error)
+                        self._errors[name] = user_message(error)
                         self._report(name)
                         break  # tried again when the manifest changes: the control plane decides
                 self._report(name)
@@ -180,9 +208,14 @@ class Converger:
                 record = engine.records[ident]
                 if replaced and not (name in self.tasks and self.tasks[name].renew):
                     self._inherit[name] = dict(record.anonymous)
-                with contextlib.suppress(NotModifiedError):
-                    await engine.stop(record)
+                # who is in its namespaces ends with it, and follows its successor when the control plane says so
+                ending = [record, *(u for u in sharing.users(engine, record, *sharing.KINDS) if replaced and u.task)]
+                await asyncio.gather(*(self._end(one) for one in ending))
                 await engine.remove(record)
+
+    async def _end(self, record: Record) -> None:
+        with contextlib.suppress(NotModifiedError):
+            await self.engine.stop(record)
 
     async def _create(self, task: Task) -> None:
         c = task.container
@@ -195,8 +228,16 @@ class Converger:
         finally:
             self._pulling.discard(task.name)
         base = Record(
-            id="", name="", container=c, created="", task=task.name, stack=task.stack, service=task.service,
-            digest=digest(c), generation=task.generation, anonymous=self._inherit.pop(task.name, {}),
+            id="",
+            name="",
+            container=c,
+            created="",
+            task=task.name,
+            stack=task.stack,
+            service=task.service,
+            digest=digest(c),
+            generation=task.generation,
+            anonymous=self._inherit.pop(task.name, {}),
         )
         await self.engine.create(c, name=task.container_name or task.name, record=base)
 
@@ -224,20 +265,32 @@ class Converger:
         return TaskStatus(
             task=name,
             state="failed" if failed else "pending" if record.state == "failed" else record.state,
-            container=record.id, digest=record.digest, generation=record.generation, image=record.image,
-            image_id=record.image_id, health=record.health, listens=record.id not in self.engine.deaf,
-            exit_code=record.exit_code, oom_killed=record.oom_killed, restarts=record.restarts,
+            container=record.id,
+            digest=record.digest,
+            generation=record.generation,
+            image=record.image,
+            image_id=record.image_id,
+            health=record.health,
+            listens=record.id not in self.engine.not_listening,
+            exit_code=record.exit_code,
+            oom_killed=record.oom_killed,
+            restarts=record.restarts,
             ports=tuple(self.engine.networks.own_ports(record)),
             addresses=tuple((e.network, e.ipv4 or e.ipv6) for e in record.endpoints),
-            created=record.created, started=record.started, finished=record.finished,
-            error=error or ("" if past else record.error), notes=tuple(record.notes),
+            created=record.created,
+            started=record.started,
+            finished=record.finished,
+            error=error or ("" if past else record.error),
+            notes=tuple(record.notes),
         )
 
     def status(self) -> NodeStatus:
         names = set(self.tasks) | {r.task for r in self.engine.records.values() if r.task}
         return NodeStatus(
-            revision=self.manifest.revision, tasks=tuple(self.status_of(n) for n in sorted(names)),
-            networks=tuple(sorted(self.engine.networks.all)), volumes=tuple(sorted(self.engine.volumes.all)),
+            revision=self.manifest.revision,
+            tasks=tuple(self.status_of(n) for n in sorted(names)),
+            networks=tuple(sorted(self.engine.networks.all)),
+            volumes=tuple(sorted(self.engine.volumes.all)),
             problems=tuple(self.engine.networks.notes),
         )
 

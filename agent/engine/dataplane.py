@@ -1,32 +1,46 @@
-"""The agent's end of the data path process: starts it where it does not run, and hands it the current document."""
+"""The agent's end of the data path process: starts it where it does not run, hands it the current document, and has it back
+where it ends or hangs: names and ports of all containers are with it."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import logging
+import os
+import signal
+import socket
+import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from agent import files
+from agent.contract.failpoints import failpoint
 from agent.errors import AgentError
-from agent.failpoints import failpoint
-from netplugins.resolver.table import Document
+from netplugins.resolver.table import DataplaneState
+
+WATCH_S = 5.0
+"""How often the process is asked whether it answers, and within how long it must."""
+AGAIN_S = 0.2
+log = logging.getLogger(__name__)
 
 
-class Dataplane:
+class DataplaneProcess:
     def __init__(self, run: Path) -> None:
         self.run = run
+        self._in_use = asyncio.Event()
         self._connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._last = b""
 
-    def doubt(self) -> None:
+    def invalidate(self) -> None:
         """Hand the next document over even where it is the last one."""
         self._last = b""
 
-    async def update(self, document: Document) -> dict[str, str]:
+    async def update(self, document: DataplaneState) -> dict[str, str]:
         """Make the data path serve *document*; returns what it cannot serve: name → why."""
         data = msgspec.json.encode(document)
         if data == self._last:
@@ -38,7 +52,8 @@ class Dataplane:
                 reader, writer = await self._connect()
                 writer.write(b"reload\n")
                 await writer.drain()
-                line = await asyncio.wait_for(reader.readline(), 10)
+                async with asyncio.timeout(10):
+                    line = await reader.readline()
                 if not line:
                     raise ConnectionResetError
                 break
@@ -51,16 +66,66 @@ class Dataplane:
             raise AgentError(f"the data path process refused its document: {reply['error']}")
         problems: dict[str, str] = reply["problems"]
         self._last = b"" if problems else data
+        self._in_use.set()
         return problems
 
-    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        if self._connection:
+    async def supervise(self, revived: Callable[[str], None]) -> None:
+        """Have the process back, with its document, whenever it ends or does not answer; *revived* is told why. Never
+        returns."""
+        await self._in_use.wait()
+        while True:
+            why = await self._end()
+            while True:
+                try:
+                    (await self._connect(anew=True))[1].close()
+                    break
+                except (AgentError, OSError) as error:
+                    log.warning("the data path process: %s", error)
+                    await asyncio.sleep(AGAIN_S)
+            log.warning("the data path process %s: it was started again", why)
+            revived(why)
+
+    async def _end(self) -> str:
+        """Wait until the process ends, or end it where it hangs. Returns which of the two it was."""
+        try:
+            reader, writer = await asyncio.open_unix_connection(self.run / "dataplane.sock")
+        except OSError:
+            return "ended"
+        try:
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(WATCH_S):
+                        await reader.read(1)
+                        return "ended"
+                writer.write(b"reload\n")
+                async with asyncio.timeout(WATCH_S):
+                    if not await reader.readline():
+                        return "ended"
+        except TimeoutError:
+            # Source: unix(7), SO_PEERCRED: who listens
+            pid = struct.unpack("3i", writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(OSError, TimeoutError):  # until then it could still be connected to
+                async with asyncio.timeout(WATCH_S):
+                    await reader.read()
+            return f"did not answer for {WATCH_S:g} s"
+        except OSError:
+            return "ended"
+        finally:
+            writer.close()
+
+    async def _connect(self, *, anew: bool = False) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """The connection to the process, or, *anew*, one of the caller's own."""
+        if self._connection and not anew:
             return self._connection
         path = self.run / "dataplane.sock"
         for attempt in range(200):
             try:
-                self._connection = await asyncio.open_unix_connection(path)
-                return self._connection
+                connection = await asyncio.open_unix_connection(path)
+                if not anew:
+                    self._connection = connection
+                return connection
             except (FileNotFoundError, ConnectionRefusedError):
                 if attempt == 0:
                     self._spawn()
@@ -71,7 +136,11 @@ class Dataplane:
         with (self.run / "dataplane.log").open("ab") as log:
             subprocess.Popen(
                 [sys.executable, "-E", "-s", "-m", "netplugins.dataplane", str(self.run)],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd="/",
             )
 
     def close(self) -> None:

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 
 from agent.engine.engine import Engine
 from agent.engine.networks import Networks, mtu_of
-from netplugins import coexist, firewall, guard, netlink, netns
+from netplugins import firewall, foreign_firewalls, guard, netlink, netns
 from netplugins.doctor import REPAIR, Finding, examine
-from netplugins.driver import Far, KernelObject
+from netplugins.driver import FdbEntry, KernelObject
 from netplugins.kernel import forwarding_off
 from netplugins.resolver import message
 
@@ -28,16 +28,22 @@ async def diagnose(engine: Engine) -> list[Finding]:
     labels = {networks.netns(r): f"container {r.name}" for r in networks.attached.values()}
     labels |= {networks.link(n.name): f"network {n.name}" for n in networks.all.values()}
 
-    def look(objects: frozenset[KernelObject], far: frozenset[Far], rules: firewall.Ruleset | None) -> list[Finding]:
+    def look(objects: frozenset[KernelObject], far: frozenset[FdbEntry], rules: firewall.Ruleset | None) -> list[Finding]:
         for item in objects:
             if path := getattr(item, "netns", ""):
                 labels.setdefault(item.name, labels.get(path, path))
         return examine(objects, far, labels) + _firewall(rules) + _others(networks, rules)
 
-    kernel = await networks.held_against(look)
+    kernel = await networks.run_with_desired_state(look)
     return [
-        *_programs(), *_sysctls(networks), *_underlay(networks), *kernel, *await asyncio.to_thread(_names, networks),
-        *await _ports(networks), *_services(networks), *await asyncio.to_thread(_volumes, engine),
+        *_programs(),
+        *_sysctls(networks),
+        *_underlay(networks),
+        *kernel,
+        *await asyncio.to_thread(_names, networks),
+        *await _ports(networks),
+        *_services(networks),
+        *await asyncio.to_thread(_volumes, engine),
     ]
 
 
@@ -46,12 +52,13 @@ async def repair(engine: Engine, findings: Iterable[Finding]) -> list[Finding]:
     bad = [f for f in findings if not f.ok]
     if not bad:
         return list(findings)
-    await engine.networks.again({f.item for f in bad if f.item})
+    await engine.networks.rebuild({f.item for f in bad if f.item})
     after = await diagnose(engine)
     still = {(f.check, f.target) for f in after if not f.ok}
     mended = [
         Finding(check=f.check, target=f.target, ok=True, detail=f"put right: {f.detail}")
-        for f in bad if (f.check, f.target) not in still
+        for f in bad
+        if (f.check, f.target) not in still
     ]
     checks = {f.check for f in mended}
     return [*mended, *(f for f in after if not (f.ok and f.check in checks))]
@@ -64,13 +71,14 @@ def _one(check: str, target: str, wrong: list[Finding], well: str) -> list[Findi
 def _programs() -> list[Finding]:
     wrong = [
         Finding(check="program", target=name, detail=f"it is not installed: {why}", fix=f"install {name}")
-        for name, why in PROGRAMS.items() if not shutil.which(name)
+        for name, why in PROGRAMS.items()
+        if not shutil.which(name)
     ]
     return _one("program", "node", wrong, f"{', '.join(PROGRAMS)} are installed")
 
 
 def _sysctls(networks: Networks) -> list[Finding]:
-    if not any(r.endpoints for r in networks.attached.values()):
+    if not networks.forwards:
         return []
     wrong = [
         Finding(check="sysctl", target=name.replace("/", "."), detail="it is 0: the host forwards nothing", fix=REPAIR)
@@ -85,28 +93,46 @@ def _underlay(networks: Networks) -> list[Finding]:
     with netlink.Socket() as sock:
         held = {address for _, address in sock.addresses()}
     if netlink.packed(networks.underlay) not in held:
-        return [Finding(
-            check="underlay", target=networks.underlay, detail="no link has the address by which other nodes reach this one",
-            fix="give it back to its link, or add the node again under its new address",
-        )]
+        return [
+            Finding(
+                check="underlay",
+                target=networks.underlay,
+                detail="no link has the address by which other nodes reach this one",
+                fix="give it back to its link, or add the node again under its new address",
+            )
+        ]
     now = mtu_of(networks.underlay)
-    wrong = [
-        Finding(check="mtu", target=f"underlay {networks.underlay}", detail=f"its MTU is {now}, and networks were made for "
-                f"{networks.host.mtu}", fix=f"set it to {networks.host.mtu}, or start the agent again")
-    ] if now < networks.host.mtu else []
+    wrong = (
+        [
+            Finding(
+                check="mtu",
+                target=f"underlay {networks.underlay}",
+                detail=f"its MTU is {now}, and networks were made for {networks.host.mtu}",
+                fix=f"set it to {networks.host.mtu}, or start the agent again",
+            )
+        ]
+        if now < networks.host.mtu
+        else []
+    )
     return _one("underlay", networks.underlay, wrong, f"MTU {now}")
 
 
 def _firewall(rules: firewall.Ruleset | None) -> list[Finding]:
     if rules is None:
         return []
-    wrong = [Finding(check="firewall", target=f"table inet {rules.table}", detail=line, fix=REPAIR)
-             for line in firewall.differences(rules)]
+    wrong = [
+        Finding(check="firewall", target=f"table inet {rules.table}", detail=line, fix=REPAIR)
+        for line in firewall.differences(rules)
+    ]
     if not guard.possible():
-        wrong.append(Finding(
-            check="firewall", target=f"table bridge {rules.table}", fix="use a kernel that has it",
-            detail="the kernel has no nftables for bridges (CONFIG_NF_TABLES_BRIDGE): containers can forge addresses",
-        ))
+        wrong.append(
+            Finding(
+                check="firewall",
+                target=f"table bridge {rules.table}",
+                fix="use a kernel that has it",
+                detail="the kernel has no nftables for bridges (CONFIG_NF_TABLES_BRIDGE): containers can forge addresses",
+            )
+        )
     return _one("firewall", f"table inet {rules.table}", wrong, "as wanted")
 
 
@@ -116,7 +142,7 @@ def _others(networks: Networks, rules: firewall.Ruleset | None) -> list[Finding]
         return []
     wrong = [
         Finding(check="forward", target=program, detail="its FORWARD chain drops what containers send and get", fix=REPAIR)
-        for program in coexist.shut(networks.prefix)
+        for program in foreign_firewalls.blocked_by(networks.prefix)
     ]
     return _one("forward", "other firewalls", wrong, "let through what is forwarded")
 
@@ -168,7 +194,8 @@ async def _ports(networks: Networks) -> list[Finding]:
 
     async def closed(host: str, port: int) -> str:
         try:
-            _, writer = await asyncio.wait_for(asyncio.open_connection(host, port), ANSWER_S)
+            async with asyncio.timeout(ANSWER_S):
+                _, writer = await asyncio.open_connection(host, port)
         except (OSError, TimeoutError) as error:
             return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "no answer"
         writer.close()
@@ -178,16 +205,22 @@ async def _ports(networks: Networks) -> list[Finding]:
     answers = await asyncio.gather(*(closed(*p) for p in found))
     wrong = [
         Finding(check="port", target=f"{host}:{port}", detail=f"the published port takes no connection: {why}", fix=REPAIR)
-        for (host, port), why in zip(found, answers, strict=True) if why
+        for (host, port), why in zip(found, answers, strict=True)
+        if why
     ]
     return _one("port", "published", wrong, f"{len(ports)} ports take connections") if ports else []
 
 
 def _services(networks: Networks) -> list[Finding]:
     wrong = [
-        Finding(check="vip", target=f"service {v.service}", detail=f"{v.ipv4 or v.ipv6} leads to no task: none is running and "
-                "healthy", fix=f"look at `pystack ps` and `pystack logs {v.service.partition('/')[2]}`")
-        for v in networks.virtuals if (v.ipv4 or v.ipv6) and not v.backends
+        Finding(
+            check="vip",
+            target=f"service {v.service}",
+            detail=f"{v.ipv4 or v.ipv6} leads to no task: none is running and healthy",
+            fix=f"look at `pystack ps` and `pystack logs {v.service.partition('/')[2]}`",
+        )
+        for v in networks.virtuals
+        if (v.ipv4 or v.ipv6) and not v.backends
     ]
     served = sum(bool(v.ipv4 or v.ipv6) for v in networks.virtuals)
     return _one("vip", "services", wrong, f"{served} services have tasks behind their addresses") if served else []
@@ -198,8 +231,13 @@ def _volumes(engine: Engine) -> list[Finding]:
     used = {name: users for name in engine.volumes.all if (users := engine.users_of(name))}
     served = {name: users for name, users in used.items() if engine.volumes.is_served(name)}
     wrong = [
-        Finding(check="volume", target=f"volume {name}", detail="what serves it does not answer, or is not mounted",
-                fix=f"see to its server, then restart {', '.join(users)}")
-        for name, users in served.items() if not engine.volumes.answers(name)
+        Finding(
+            check="volume",
+            target=f"volume {name}",
+            detail="what serves it does not answer, or is not mounted",
+            fix=f"see to its server, then restart {', '.join(users)}",
+        )
+        for name, users in served.items()
+        if not engine.volumes.is_responsive(name)
     ]
     return _one("volume", "volumes", wrong, f"{len(served)} volumes that others serve answer") if served else []

@@ -25,34 +25,44 @@ from agent import files, mounts
 from agent.build.builder import Builder
 from agent.containers import cgroups, runtime, syslog, userns
 from agent.containers.bundle import resources
-from agent.containers.rotation import Limits, Rotation
+from agent.containers.rotation import Rotation, RotationLimits
 from agent.containers.runtime import Runtime
-from agent.engine import health, hooks, prepare, starting
+from agent.contract.container import Attachment, Container
+from agent.contract.failpoints import failpoint
+from agent.contract.manifest import FileContent
+from agent.contract.volume import Volume
+from agent.engine import etcfiles, health, hooks, prepare, sharing, starting
 from agent.engine.events import Events
 from agent.engine.networks import Networks
-from agent.engine.records import Record, now, save
-from agent.errors import AgentError, BadRequestError, ConflictError, ImageNotFoundError, NotFoundError, NotModifiedError, told
-from agent.failpoints import failpoint
+from agent.engine.records import Record, labels, now, save
+from agent.errors import (
+    AgentError,
+    BadRequestError,
+    ConflictError,
+    ImageNotFoundError,
+    NotFoundError,
+    NotModifiedError,
+    user_message,
+)
 from agent.images import pull as puller
 from agent.images.auth import Credentials
 from agent.images.reference import parse
 from agent.images.sizes import Sizes
 from agent.images.store import Image, ImageStore
 from agent.images.types import RunConfig
-from agent.manifest import Attachment, Container, Content, Volume
 from agent.paths import Paths
 from agent.settings import Settings
-from agent.volumes.moving import Moving
+from agent.volumes.migration import VolumeMigration
 from agent.volumes.volumes import Volumes
 
 RESTART_MAX_S = 60.0
-STABLE_S = 10.0
-END_S = 5.0
+RESTART_RESET_S = 10.0
+MONITOR_EXIT_TIMEOUT_S = 5.0
 JOURNAL = Path("/run/systemd/journal/socket")
 log = logging.getLogger(__name__)
 
 
-class Attaching:
+class PendingAttach:
     """Somebody who wants a container's streams from their first byte: the start waits for them."""
 
     def __init__(self) -> None:
@@ -76,25 +86,33 @@ class Engine:
         self.images.users = self.images_in_use
         self.sizes = Sizes(self.images)
         self.volumes = Volumes(paths)
-        self.moving = Moving(self.volumes, paths.run)
+        self.moving = VolumeMigration(self.volumes, paths.run)
         self.networks = Networks(paths, settings)
-        self.runtime = Runtime(paths, runtime.choose(settings.runtime, paths.containers))
+        self.runtime = Runtime(paths, runtime.choose(settings.runtime, paths.containers), settings.runtimes)
         self.events = Events(paths.run / "events.jsonl")
+        self.networks.revived = lambda why: self.events.emit(
+            "daemon", "restart", "dataplane", {"name": "dataplane", "reason": why}
+        )
         self.rotation = Rotation()
-        self.syslog = syslog.Shipping()
+        self.syslog = syslog.SyslogForwarder()
         self.records: dict[str, Record] = {}
         self.manifest_volumes: dict[str, Volume] = {}
-        self.contents: dict[str, Content] = {}
+        self.contents: dict[str, FileContent] = {}
         self.changed: Callable[[Record], None] = lambda _: None
         self.cgroup2 = cgroups.unified()
-        self.deaf: set[str] = set()
+        self.not_listening: set[str] = set()
         """Containers whose programs do not listen yet where they are going to."""
-        self.attaching: dict[str, list[Attaching]] = {}
+        self.attaching: dict[str, list[PendingAttach]] = {}
         self.builder = Builder(self)
         self.committed: dict[str, Record] = {}
         """Images that were made of containers since this agent runs, by ID, with the container."""
         self.stuck: set[str] = set()
         """Containers that were to go by themselves, and cannot."""
+        self.waiting: set[str] = set()
+        """Containers that are to run again once those whose namespaces they share do."""
+        self.coming_back: set[str] = set()
+        """Containers that were stopped to be started again at once."""
+        self._following: set[asyncio.Task[None]] = set()
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         """Those that somebody holds or waits for."""
         self._watchers: dict[str, asyncio.Task[None]] = {}
@@ -148,7 +166,7 @@ class Engine:
     def _lock(self, record: Record) -> asyncio.Lock:
         return self._locks.setdefault(record.id, asyncio.Lock())
 
-    def _set(self, record: Record, action: str = "", **fields: object) -> None:
+    def transition(self, record: Record, action: str = "", **fields: object) -> None:
         """Change a record, keep it, and tell who listens."""
         for key, value in fields.items():
             setattr(record, key, value)
@@ -158,36 +176,44 @@ class Engine:
             if action == "create":
                 raise
             # what became of a container must be acted on; the next agent finds it out again
-            log.warning("container %s: what became of it is not written down: %s", record.name, told(error))
+            log.warning("container %s: what became of it is not written down: %s", record.name, user_message(error))
         if action:
             self.tell(record, action, {"exitCode": str(record.exit_code)} if action == "die" else {})
         self.changed(record)
 
     def note(self, record: Record, **fields: object) -> None:
         """Change of a record what is nobody's event."""
-        self._set(record, "", **fields)
+        self.transition(record, "", **fields)
 
     def tell(self, record: Record, action: str, more: Mapping[str, str] = MappingProxyType({})) -> None:
         """An event of a container, with what every one of them says of it."""
         own = {"image": record.image or record.container.image, "name": record.name}
-        self.events.emit("container", action, record.id, {**dict(record.container.labels), **own, **more})
+        self.events.emit("container", action, record.id, {**labels(record), **own, **more})
 
     def tell_network(self, record: Record, verb: str, network: str) -> None:
         """A container came onto a network, or left it."""
         known = self.networks.all.get(network)
-        self.events.emit("network", verb, self.networks.identity(network), {
-            "container": record.id, "name": network, "type": known.driver if known else "bridge"})
+        self.events.emit(
+            "network",
+            verb,
+            self.networks.identity(network),
+            {"container": record.id, "name": network, "type": known.driver if known else "bridge"},
+        )
 
     # --- images ------------------------------------------------------------------------------------------------
 
     async def pull(
-        self, name: str, progress: puller.Progress = lambda _: None, credentials: Credentials | None = None,
+        self,
+        name: str,
+        progress: puller.Progress = lambda _: None,
+        credentials: Credentials | None = None,
     ) -> Image:
         """Pull *name*; callers who ask for the same image in the same name at the same time share one pull."""
         reference = parse(name)
         key = f"{reference.name}@{reference.digest} {credentials.basic if credentials else ''}"
         self._pull_listeners.setdefault(key, []).append(progress)
         if key not in self._pulls:
+
             def tell(event: dict[str, object]) -> None:
                 for listener in self._pull_listeners.get(key, ()):
                     listener(event)
@@ -214,19 +240,31 @@ class Engine:
     # --- life --------------------------------------------------------------------------------------------------
 
     async def create(
-        self, container: Container, *, name: str = "", record: Record | None = None, auto_remove: bool = False,
+        self,
+        container: Container,
+        *,
+        name: str = "",
+        record: Record | None = None,
+        auto_remove: bool = False,
         asked: dict[str, Any] | None = None,
     ) -> Record:
         """A new container, not started. Raises ConflictError where the name is taken, and what images and networks raise."""
         ident = os.urandom(32).hex()
         name = name or f"container-{ident[:8]}"
         if any(r.name == name for r in self.records.values()):
-            raise ConflictError(f"the name {name} is in use by another container: remove it or choose another name")
+            raise _taken(name, next(r for r in self.records.values() if r.name == name))
         image = self.images.find(container.image_id or container.image)
         base = record or Record(id="", name="", container=container, created="")
         made = msgspec.structs.replace(
-            base, id=ident, name=name, container=container, created=now(), image=container.image,
-            image_id=image.digest, auto_remove=auto_remove, asked=asked or {},
+            base,
+            id=ident,
+            name=name,
+            container=container,
+            created=now(),
+            image=container.image,
+            image_id=image.digest,
+            auto_remove=auto_remove,
+            asked=asked or {},
         )
         self.images.mark_used(image.digest)
         self.networks.assign(made, free=False)
@@ -236,7 +274,7 @@ class Engine:
             for part in ("", "upper", "work"):
                 (directory / part).mkdir(mode=0o711 if not part else 0o755)
             self.records[ident] = made
-            self._set(made, "create")
+            self.transition(made, "create")
         except OSError:  # a full disk
             self.records.pop(ident, None)
             files.remove_tree(directory)
@@ -248,12 +286,20 @@ class Engine:
 
         *generation* is the ordered restart that this start answers: the record says so from its first moment on."""
         async with self._lock(record):
+            if record.state == "paused":
+                raise ConflictError("cannot start a paused container, try unpause instead")
             if record.running:
                 raise NotModifiedError(f"container {record.name} runs already")
             # kept in memory alone: a start that is cut off leaves a record that says "created" or "exited", and
             # whatever it had begun is taken away by the next agent
-            for key, value in {"state": "starting", "stopped": False, "error": "", "exit_code": None, "health": "",
-                               "oom_killed": False}.items():
+            for key, value in {
+                "state": "starting",
+                "stopped": False,
+                "error": "",
+                "exit_code": None,
+                "health": "",
+                "oom_killed": False,
+            }.items():
                 setattr(record, key, value)
             record.generation = record.generation if generation is None else generation
             failed: BaseException
@@ -261,15 +307,27 @@ class Engine:
             try:
                 await starting.start(self, record)
             except BaseException as error:
-                await asyncio.shield(self._give_up(record))
-                self._set(record, state="failed", ends=record.ends + 1, error=told(error), exit_code=starting.status_of(error),
-                          finished=now(), process=None, monitor=None)
+                await asyncio.shield(self._abort_start(record))
+                self.transition(
+                    record,
+                    state="failed",
+                    ends=record.ends + 1,
+                    error=user_message(error),
+                    exit_code=starting.status_of(error),
+                    finished=now(),
+                    process=None,
+                    monitor=None,
+                )
                 self._wake(record)  # who waits for its end waits no more
                 for one in self.attaching.pop(record.id, ()):
                     one.failed = True
                     one.ready.set()
                 failed = error
             else:
+                if self.waiting:
+                    task = asyncio.create_task(sharing.follow(self, record))
+                    self._following.add(task)
+                    task.add_done_callback(self._following.discard)
                 return
         if record.auto_remove:
             await asyncio.shield(self._remove_itself(record))
@@ -291,7 +349,7 @@ class Engine:
             mounts.overlay(rootfs, lower, directory)
         return rootfs
 
-    def log_limits(self, record: Record) -> Limits:
+    def log_limits(self, record: Record) -> RotationLimits:
         """How large its log may grow. Raises BadRequestError."""
         options = dict(record.container.log_options)
         if record.container.log_driver == "local":
@@ -299,14 +357,14 @@ class Engine:
         files = options.get("max-file", "1")
         if not files.isdigit() or not 0 < int(files) < 1000:
             raise BadRequestError(f"log option max-file {files!r}: a number from 1")
-        return Limits(_size(options.get("max-size", "") or self.settings.log_max_size), int(files))
+        return RotationLimits(_size(options.get("max-size", "") or self.settings.log_max_size), int(files))
 
-    def _log_target(self, record: Record) -> syslog.Target | None:
+    def _log_target(self, record: Record) -> syslog.SyslogAddress | None:
         """Where its lines are sent on to, None for nowhere. Raises BadRequestError."""
         c = record.container
         if c.log_driver == "journald" and not JOURNAL.exists():
             raise BadRequestError(f"logging driver journald: there is no journal on this node ({JOURNAL})")
-        return syslog.Target.of(dict(c.log_options), record.name) if c.log_driver == "syslog" else None
+        return syslog.SyslogAddress.of(dict(c.log_options), record.name) if c.log_driver == "syslog" else None
 
     def _watch(self, record: Record) -> None:
         with contextlib.suppress(AgentError):
@@ -322,7 +380,7 @@ class Engine:
         """Wait for the end of a container, keep its health, and do what its restart policy says."""
         check = self.healthcheck_of(record)
         pulse = asyncio.create_task(health.watch(self, record, check)) if check else None
-        if record.id in self.deaf:
+        if record.id in self.not_listening:
             pulse = asyncio.create_task(health.listen(self, record))
         try:
             assert record.monitor and record.process
@@ -336,15 +394,24 @@ class Engine:
     async def _exited(self, record: Record) -> None:
         bundle = self.bundle(record)
         self.rotation.drop(record.id)
-        self.deaf.discard(record.id)
+        self.not_listening.discard(record.id)
         code = runtime.exit_code(bundle, record.id)
         oom = runtime.was_oom_killed(bundle)
-        self.networks.leave(record)
+        if not sharing.users(self, record):
+            self.networks.release(record)
         uptime = record.process.age_s if record.process else 0.0
-        again = self._restarts(record, code if code is not None else 255)
-        self._set(
-            record, "die", ends=record.ends + 1, state="restarting" if again else "exited",
-            exit_code=code if code is not None else 255, oom_killed=oom, finished=now(), process=None, monitor=None,
+        orphaned = await sharing.dies_with_its_owner(self, record, code if code is not None else 255)
+        again = orphaned or self._restarts(record, code if code is not None else 255)
+        self.transition(
+            record,
+            "die",
+            ends=record.ends + 1,
+            state="restarting" if again else "exited",
+            exit_code=code if code is not None else 255,
+            oom_killed=oom,
+            finished=now(),
+            process=None,
+            monitor=None,
             health="" if not record.health else "unhealthy",
         )
         for endpoint in record.endpoints:
@@ -357,8 +424,12 @@ class Engine:
                 await self._release(record)
         if again:
             c = record.container
-            quick = 0 if uptime >= (c.restart_window_s or STABLE_S) else record.restarts
-            await asyncio.sleep(c.restart_delay_s or min(RESTART_MAX_S, 0.1 * 2**min(quick, 10)))
+            quick = 0 if uptime >= (c.restart_window_s or RESTART_RESET_S) else record.restarts
+            if not orphaned:
+                await asyncio.sleep(c.restart_delay_s or min(RESTART_MAX_S, 0.1 * 2 ** min(quick, 10)))
+            if sharing.waits(self, record):
+                self.waiting.add(record.id)
+                return
             if record.state == "restarting" and not record.stopped and record.id in self.records:
                 record.restarts = quick + 1
                 with contextlib.suppress(AgentError, OSError):
@@ -371,7 +442,7 @@ class Engine:
         try:
             await self.remove(record, volumes=True)
         except (AgentError, OSError) as error:
-            log.warning("container %s cannot be removed: %s", record.name, told(error))
+            log.warning("container %s cannot be removed: %s", record.name, user_message(error))
             self.stuck.add(record.id)
             self._wake(record)
 
@@ -379,15 +450,15 @@ class Engine:
         policy, limit = record.container.restart, record.container.restart_max
         if record.stopped or record.auto_remove:
             return False
-        if policy in ("always", "unless-stopped", "any"):
-            return True
-        return policy == "on-failure" and code != 0 and (not limit or record.restarts < limit)
+        wanted = policy in ("always", "unless-stopped", "any") or (policy == "on-failure" and code != 0)
+        return wanted and (not limit or record.restarts < limit)
 
-    async def _release(self, record: Record) -> None:
-        """Take away all that a running container holds on the host: runtime state, namespace, links, root mount."""
+    async def _release(self, record: Record, *, removed: bool = False) -> None:
+        """Take away all that a running container holds on the host: runtime state, namespace, links, root mount.
+        Namespaces that others are in are left to them, unless it is *removed*."""
         await self.runtime.delete(record.id, self.cgroup_parent(record))
-        with contextlib.suppress(AgentError):
-            await self.networks.detach(record)
+        if removed or not sharing.users(self, record):
+            await self.let_go(record)
         failpoint("container.unmount")
         images = [prepare.image_point(m) for m in record.container.mounts if m.kind == "image"]
         for point in (prepare.SECRETS, prepare.ETC, *images, "rootfs"):
@@ -395,15 +466,22 @@ class Engine:
         if (mapped := self.bundle(record) / prepare.MAPPED).is_dir():
             for inner in mounts.below(mapped):
                 mounts.unmount(inner)
+        await sharing.leave(self, record)
+
+    async def let_go(self, record: Record) -> None:
+        """Let go of the namespaces of a container that does not run."""
+        with contextlib.suppress(AgentError):
+            await self.networks.detach(record)
         userns.delete(self.userns_path(record))
         record.ids = 0
 
-    async def _give_up(self, record: Record) -> None:
+    async def _abort_start(self, record: Record) -> None:
         """Take away what a start that failed had made; its monitor must not note an end when the next one runs."""
         await self._release(record)
         if record.monitor:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(runtime.ended(record.monitor), END_S)
+                async with asyncio.timeout(MONITOR_EXIT_TIMEOUT_S):
+                    await runtime.ended(record.monitor)
 
     def _wake(self, record: Record) -> None:
         for waiter in self._waiters.pop(record.id, ()):
@@ -413,10 +491,10 @@ class Engine:
     async def wait(self, record: Record) -> int:
         """The exit code, once the container does not run any more."""
         while record.running or record.state in ("starting",):
-            await self.stirred(record)
+            await self.wait_for_change(record)
         return record.exit_code or 0
 
-    async def stirred(self, record: Record) -> None:
+    async def wait_for_change(self, record: Record) -> None:
         """Wait until the container starts, ends or goes."""
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(record.id, []).append(waiter)
@@ -426,13 +504,13 @@ class Engine:
         """Ask the container to end, and end it after its grace period. Its restart policy rests until `start`."""
         if not record.running:
             if record.state == "restarting":
-                self._set(record, state="exited", stopped=True)
+                self.transition(record, state="exited", stopped=True)
                 return
-            self._set(record, stopped=True)
+            self.transition(record, stopped=True)
             raise NotModifiedError(f"container {record.name} does not run")
         async with self._lock(record):
             await self._thaw(record)
-            self._set(record, state="stopping", stopped=True)
+            self.transition(record, state="stopping", stopped=True)
             grace = record.container.stop_grace_s if grace_s is None else grace_s
             number = number or self.stop_signal(record)
             failpoint("container.stop")
@@ -445,12 +523,13 @@ class Engine:
                 if record.process:
                     self.tell(record, "kill", {"signal": str(number)})
                     record.process.signal(number)
-                await asyncio.wait_for(self.wait(record), grace)
+                async with asyncio.timeout(grace):
+                    await self.wait(record)
             except TimeoutError:
                 self.tell(record, "kill", {"signal": str(int(signal.SIGKILL))})
                 await self.kill_all(record)
                 await self.wait(record)
-            self._set(record, "stop", state="exited")
+            self.transition(record, "stop", state="exited")
 
     async def shut_down(self) -> None:
         """The host goes down: every container ends by its own signal, hook and grace period, all at once.
@@ -494,7 +573,7 @@ class Engine:
     async def kill(self, record: Record, number: int) -> None:
         """Send a signal. One that ends the container leaves its restart policy in force, as in Docker."""
         if not record.running or not record.process:
-            raise ConflictError(f"container {record.name} is not running")
+            raise ConflictError(f"Cannot kill container: {record.name}: Container {record.id} is not running")
         if number in (signal.SIGKILL, self.stop_signal(record)):
             await self._thaw(record)
         self.tell(record, "kill", {"signal": str(int(number))})
@@ -506,22 +585,27 @@ class Engine:
             record.process.signal(number)
 
     async def restart(self, record: Record, *, grace_s: float | None = None, generation: int | None = None) -> None:
-        with contextlib.suppress(NotModifiedError):
-            await self.stop(record, grace_s=grace_s)
-        await self.start(record, generation=generation)
-        self._set(record, "restart")
+        self.coming_back.add(record.id)
+        try:
+            with contextlib.suppress(NotModifiedError):
+                await self.stop(record, grace_s=grace_s)
+            await self.start(record, generation=generation)
+        finally:
+            self.coming_back.discard(record.id)
+        self.transition(record, "restart")
 
     async def pause(self, record: Record) -> None:
         if record.state != "running":
-            raise ConflictError(f"container {record.name} is not running")
+            why = "already paused" if record.state == "paused" else "not running"
+            raise ConflictError(f"Container {record.id} is {why}")
         await self.runtime.pause(record.id)
-        self._set(record, "pause", state="paused")
+        self.transition(record, "pause", state="paused")
 
     async def resume(self, record: Record) -> None:
         if record.state != "paused":
-            raise ConflictError(f"container {record.name} is not paused")
+            raise ConflictError(f"Container {record.id} is not paused")
         await self.runtime.resume(record.id)
-        self._set(record, "unpause", state="running")
+        self.transition(record, "unpause", state="running")
 
     async def _thaw(self, record: Record) -> None:
         """Before a container is to end: a paused one takes no signal, on cgroup v1 not even SIGKILL."""
@@ -531,10 +615,10 @@ class Engine:
 
     def rename(self, record: Record, name: str) -> None:
         """Raises ConflictError where *name* is taken."""
-        if any(r.name == name for r in self.records.values()):
-            raise ConflictError(f"the name {name} is in use by another container: choose another name")
+        if other := next((r for r in self.records.values() if r.name == name), None):
+            raise _taken(name, other)
         before = record.name
-        self._set(record, name=name)
+        self.transition(record, name=name)
         self.tell(record, "rename", {"oldName": f"/{before}"})
 
     async def update(self, record: Record, fields: dict[str, Any]) -> None:
@@ -543,7 +627,7 @@ class Engine:
             changed = msgspec.structs.replace(record.container, **fields)
             if record.running:
                 await self.runtime.update(record.id, resources(changed, record.notes, cgroup2=self.cgroup2))
-            self._set(record, "update", container=changed)
+            self.transition(record, "update", container=changed)
 
     async def connect(self, record: Record, attachment: Attachment, links: tuple[tuple[str, str], ...] = ()) -> None:
         """Put a container on one network more, with *links* as a Container has them. Raises AgentError."""
@@ -551,7 +635,7 @@ class Engine:
             self._movable(record)
             if links:
                 own_links = (*record.container.links, *links)
-                self._set(record, container=msgspec.structs.replace(record.container, links=own_links))
+                self.transition(record, container=msgspec.structs.replace(record.container, links=own_links))
             own = record.container.attachments or tuple(Attachment(network=e.network) for e in record.endpoints)
             await self.networks.connect(record, attachment)
             name = self.networks.get(attachment.network).name
@@ -567,6 +651,18 @@ class Engine:
             rest = tuple(a for a in own if self.networks.get(a.network).name != network.name)
             self._attach(record, rest, "disconnect", network.name)
 
+    def readdress(self, record: Record, container: Container, name: str) -> None:
+        """Give a running container the addresses that *container* has; the next pass of the networks makes it so."""
+        self.networks.readdress(record, container)
+        etcfiles.write(
+            prepare.etc(self.bundle(record)),
+            record,
+            prepare.hostname(record),
+            gateway=self.networks_gateway(record),
+            shared_host_network=False,
+        )
+        self.transition(record, container=container, digest=name)
+
     def _movable(self, record: Record) -> None:
         mode = record.container.network_mode
         if record.task:
@@ -574,25 +670,35 @@ class Engine:
                 f"container {record.name} is a task of stack {record.stack}: its file says which networks it is on"
             )
         left = mode == "none" and record.asked.get("HostConfig", {}).get("NetworkMode", mode) != mode
-        if (mode in ("host", "none") and not left) or ":" in mode:
-            raise ConflictError(f"container {record.name} has network mode {mode}: it cannot be on networks")
+        if mode == "none" and not left:
+            raise BadRequestError(
+                "container cannot be connected to multiple networks with one of the networks in private "
+                f"(none) mode: {record.name} has network mode none"
+            )
+        if mode == "host" or ":" in mode:
+            raise BadRequestError(
+                "container sharing network namespace with another container or host cannot be connected to "
+                f"any other network: {record.name} has network mode {mode}"
+            )
 
     def _attach(self, record: Record, attachments: tuple[Attachment, ...], verb: str, network: str) -> None:
         # off all networks it stays off all when started again, until it is put on one
         mode = "none" if not attachments else "" if record.container.network_mode == "none" else record.container.network_mode
-        self._set(record, container=msgspec.structs.replace(record.container, attachments=attachments, network_mode=mode))
+        self.transition(record, container=msgspec.structs.replace(record.container, attachments=attachments, network_mode=mode))
         self.tell_network(record, verb, network)
 
     async def remove(self, record: Record, *, force: bool = False, volumes: bool = False) -> None:
         """Delete a container and its writable layer; its anonymous volumes too where asked."""
         if record.running or record.state == "restarting":
             if not force:
-                raise ConflictError(f"You cannot remove a running container {record.name}: stop the container before "
-                                    "removing it, or force that")
+                raise ConflictError(
+                    f"You cannot remove a running container {record.id}. Stop the container before "
+                    "attempting removal or force remove"
+                )
             with contextlib.suppress(NotModifiedError):
                 await self.stop(record, grace_s=0, number=signal.SIGKILL)
         async with self._lock(record):
-            await self._release(record)
+            await self._release(record, removed=True)
             failpoint("container.remove")
             doomed = self.paths.containers / f"{record.id}.tmp"
             with contextlib.suppress(FileNotFoundError):
@@ -616,9 +722,9 @@ class Engine:
 
     def users_of(self, volume: str) -> list[str]:
         return [
-            r.name for r in self.records.values()
-            if volume in r.anonymous.values()
-            or any(m.kind == "volume" and m.source == volume for m in r.container.mounts)
+            r.name
+            for r in self.records.values()
+            if volume in r.anonymous.values() or any(m.kind == "volume" and m.source == volume for m in r.container.mounts)
         ]
 
     def images_in_use(self) -> set[str]:
@@ -639,6 +745,14 @@ class Engine:
         await self.networks.close()
 
 
+def _taken(name: str, other: Record) -> ConflictError:
+    """In the words that tools look for."""
+    return ConflictError(
+        f'Conflict. The container name "/{name}" is already in use by container "{other.id}". You have to '
+        "remove (or rename) that container to be able to reuse that name."
+    )
+
+
 def signal_number(name: str) -> int:
     """SIGTERM, TERM or 15. Raises BadRequestError."""
     if re.fullmatch(r"[0-9]{1,2}", name) and 0 < int(name) < 65:
@@ -649,7 +763,7 @@ def signal_number(name: str) -> int:
     try:
         return int(signal.Signals[f"SIG{text}"])
     except KeyError:
-        raise BadRequestError(f"signal {name[:40]!r} does not exist: see signal(7)") from None
+        raise BadRequestError(f"Invalid signal: {name[:40]}: it does not exist, see signal(7)") from None
 
 
 def _size(text: str) -> int:

@@ -53,8 +53,12 @@ class Events:
     def emit(self, kind: str, action: str, ident: str, attributes: Mapping[str, str]) -> None:
         instant = time.time_ns()
         event: dict[str, object] = {
-            "Type": kind, "Action": action, "Actor": {"ID": ident, "Attributes": dict(attributes)}, "scope": "local",
-            "time": instant // 10**9, "timeNano": instant,
+            "Type": kind,
+            "Action": action,
+            "Actor": {"ID": ident, "Attributes": dict(attributes)},
+            "scope": "local",
+            "time": instant // 10**9,
+            "timeNano": instant,
         }
         if kind == "container":
             event |= {"status": action, "id": ident, "from": attributes.get("image", "")}
@@ -77,7 +81,8 @@ class Events:
             while True:
                 left = None if until is None else until - time.time()
                 try:
-                    event = await asyncio.wait_for(queue.get(), None if left is None else max(0.0, left))
+                    async with asyncio.timeout(None if left is None else max(0.0, left)):
+                        event = await queue.get()
                 except TimeoutError:
                     return
                 yield event

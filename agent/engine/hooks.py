@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from agent.containers import users
+from agent.contract.container import Hook
 from agent.engine.records import Record
 from agent.errors import AgentError
-from agent.manifest import Hook
 
 if TYPE_CHECKING:
     from agent.engine.engine import Engine
@@ -23,9 +23,14 @@ async def run(engine: Engine, record: Record, kind: str, hooks: Sequence[Hook], 
         what = f"{kind} hook {' '.join(hook.command)!r}"
         try:
             code, output = await engine.runtime.output_of(
-                record.id, bundle, hook.command, within_s,
+                record.id,
+                bundle,
+                hook.command,
+                within_s,
                 identity=users.resolve(bundle / "rootfs", hook.user) if hook.user else None,
-                environment=[f"{k}={v}" for k, v in hook.environment], cwd=hook.working_dir, privileged=hook.privileged,
+                environment=[f"{k}={v}" for k, v in hook.environment],
+                cwd=hook.working_dir,
+                privileged=hook.privileged,
             )
         except TimeoutError:
             raise AgentError(f"{what} took longer than {within_s:g} s") from None

@@ -21,22 +21,26 @@ from typing import TypeVar
 import msgspec
 
 from agent import files, rootless
-from agent.engine import ports, rules
-from agent.engine.dataplane import Dataplane
-from agent.engine.presence import Presences
+from agent.contract.cluster import ClusterNode, RemoteEndpoint, ServiceAddress, TunnelPeer
+from agent.contract.container import Attachment, Container
+from agent.contract.failpoints import failpoint
+from agent.contract.manifest import Manifest
+from agent.contract.network import Network, Subnet
+from agent.contract.sealing import known_key, private_key
+from agent.contract.status import PublishedPort
+from agent.engine import nftables, ports
+from agent.engine.dataplane import DataplaneProcess
+from agent.engine.endpoints import EndpointCache
 from agent.engine.records import Endpoint, Record
 from agent.errors import AgentError, BadRequestError, ConflictError, ForbiddenError, NotFoundError
-from agent.failpoints import failpoint
-from agent.manifest import Attachment, ClusterNode, Manifest, Network, Peer, PublishedPort, Subnet, Tunnel, Virtual
 from agent.paths import Paths
-from agent.rootless.doors import Door, Doors
-from agent.sealing import known_key, private_key
+from agent.rootless.slirp4netns import ForwardedPort, PortForwarder
 from agent.settings import Settings
 from netplugins import bridge, firewall, netlink, netns, registry, wireguard
 from netplugins import driver as drivers
 from netplugins.errors import NetworkError
 from netplugins.kernel import Kernel, allow_forwarding, features, links, prepare_namespace
-from netplugins.resolver.table import Document, Forward
+from netplugins.resolver.table import DataplaneState, Forward
 
 T = TypeVar("T")
 DEFAULT = "bridge"
@@ -53,16 +57,16 @@ class Networks:
         self.settings = settings
         self.prefix = paths.link_prefix
         self.drivers = registry.load(self.prefix)
-        self.dataplane = Dataplane(paths.run)
+        self.dataplane = DataplaneProcess(paths.run)
         self.manifest: dict[str, Network] = {}
         self.leaving: dict[str, Network] = {}
         """Out of the manifest, and in use by containers that are on their way out."""
-        self.peers: tuple[Peer, ...] = ()
-        self.virtuals: tuple[Virtual, ...] = ()
-        self.tunnels: tuple[Tunnel, ...] = ()
+        self.peers: tuple[RemoteEndpoint, ...] = ()
+        self.virtuals: tuple[ServiceAddress, ...] = ()
+        self.tunnels: tuple[TunnelPeer, ...] = ()
         self.nodes: tuple[ClusterNode, ...] = ()
         self.node = ""
-        self.told = False
+        self.has_manifest = False
         """Whether a manifest was heard: before that nothing is changed in the kernel."""
         self.underlay = ""
         self._paths_mtu = 0
@@ -71,39 +75,44 @@ class Networks:
         """Those whose links, names and ports the kernel and the data path are to have."""
         self._starting: dict[str, Record] = {}
         """Those that have their addresses and ports, and are not attached yet."""
-        self._presences = Presences()
+        self._endpoint_views = EndpointCache()
         self._netns = str(paths.netns)
-        self.host = drivers.Host(features=features())
+        self.host = drivers.HostCapabilities(features=features())
         self.notes: list[str] = []
         self._worker = ThreadPoolExecutor(1, "netlink")
         self._kernel: Kernel | None = None
-        self._rules = rules.Rules(self.prefix)
-        self._doors = Doors(paths.run) if rootless.inside() else None
+        self._rules = nftables.NftablesApplier(self.prefix)
+        self._doors = PortForwarder(paths.run) if rootless.inside() else None
         self._problems: dict[str, str] = {}
         """What the last pass could not make for single containers: namespace → why."""
+        self.forwards = False
+        """Whether this node has networks between which and the outside it must forward, with containers of its own or not."""
         self._forwards_until = 0.0
         self._suspect = False
         self.moved: Callable[[], None] = lambda: None
         """Called when the host's own addresses are others than before."""
+        self.revived: Callable[[str], None] = lambda _: None
+        """Called when the data path process was started again, with why."""
+        self._supervisor: asyncio.Task[None] | None = None
         self._held: set[str] = set()
         self._monitors: list[socket.socket] = []
-        self._alarm: asyncio.TimerHandle | None = None
+        self._heal_timer: asyncio.TimerHandle | None = None
         self._healing: asyncio.Task[None] | None = None
         self._next: asyncio.Future[None] | None = None
         self._runner: asyncio.Task[None] | None = None
 
-    def take(self, manifest: Manifest) -> None:
+    def set_desired(self, manifest: Manifest) -> None:
         """From now on this is what the control plane wants; `sync` makes it so."""
-        self.told = True
+        self.has_manifest = True
         # a container that is still stopping keeps its networks, though nobody else is to have them any more
         self.leaving |= self.manifest
         self.manifest = {n.name: n for n in manifest.networks}
-        self.peers, self.virtuals, self.node = manifest.peers, manifest.virtuals, manifest.node
+        self.peers, self.virtuals, self.node = manifest.remote_endpoints, manifest.service_addresses, manifest.node
         self.tunnels, self.nodes = manifest.tunnels, manifest.nodes
         self.underlay, self._paths_mtu = manifest.underlay, manifest.mtu
-        self._learn_mtu()
+        self._update_mtu()
 
-    def _learn_mtu(self) -> None:
+    def _update_mtu(self) -> None:
         """What can be sent to other nodes: no more than the own link takes, nor than the paths carry."""
         now = min(mtu_of(self.underlay) or DEFAULT_MTU, self._paths_mtu or 1 << 16)
         if now != self.host.mtu:
@@ -159,8 +168,11 @@ class Networks:
         if network.name in self.all:
             raise ConflictError(f"network with name {network.name} already exists")
         if network.driver not in self.drivers:
-            raise BadRequestError(f"network {network.name}: driver {network.driver!r} is not known on this node")
-        subnets = tuple(_sound(network.name, s) for s in network.subnets)
+            raise NotFoundError(
+                f'plugin "{network.driver}" not found: network {network.name} can have the drivers '
+                f"{', '.join(sorted(self.drivers))} on this node"
+            )
+        subnets = tuple(_validate_subnet(network.name, s) for s in network.subnets)
         for one in subnets:
             for other in (o for n in self.all.values() for o in n.subnets):
                 if _overlap(one.cidr, other.cidr):
@@ -242,8 +254,14 @@ class Networks:
         network = self.get(attachment.network)
         old = next((e for e in record.endpoints if e.network == network.name), None)
         endpoint = Endpoint(
-            network=network.name, ipv4=attachment.ipv4, ipv6=attachment.ipv6, mac=attachment.mac,
-            aliases=attachment.aliases, order=order, interface=attachment.interface, link_local=attachment.link_local,
+            network=network.name,
+            ipv4=attachment.ipv4,
+            ipv6=attachment.ipv6,
+            mac=attachment.mac,
+            aliases=attachment.aliases,
+            order=order,
+            interface=attachment.interface,
+            link_local=attachment.link_local,
         )
         for subnet in network.subnets if free else ():
             field = "ipv6" if ":" in subnet.cidr else "ipv4"
@@ -258,29 +276,39 @@ class Networks:
         """Put *record*, running or not, on one network more. Raises AgentError, and it is then where it was."""
         network = self.get(attachment.network)
         if any(e.network == network.name for e in record.endpoints):
-            raise ConflictError(f"container {record.name} is on network {network.name} already")
+            raise ForbiddenError(f"endpoint with name {record.name} already exists in network {network.name}")
         before = record.endpoints
         endpoint = self._endpoint(record, attachment, max((e.order for e in before), default=-1) + 1)
         endpoint.default = not any(e.default for e in before)
+        if record.id in self.attached:
+            for field, spec in (("ipv4", attachment.ipv4), ("ipv6", attachment.ipv6)):
+                if spec and spec in self._used(network.name, field, record.id):
+                    raise ForbiddenError(f"Address already in use: {spec} of network {network.name} is another container's")
         try:
-            await self._become(record, [*before, endpoint])
+            await self._set_endpoints(record, [*before, endpoint])
         except BaseException:
-            await self._become(record, before)
+            await self._set_endpoints(record, before)
             raise
 
     async def disconnect(self, record: Record, network: Network) -> None:
         """Take *record* off a network. Raises ConflictError where it is not on it."""
         rest = [e for e in record.endpoints if e.network != network.name]
         if len(rest) == len(record.endpoints):
-            raise ConflictError(f"container {record.name} is not on network {network.name}")
+            raise ConflictError(f"container {record.id} is not connected to network {network.name}")
         if rest and not any(e.default for e in rest):
             rest[0].default = True
-        await self._become(record, rest)
+        await self._set_endpoints(record, rest)
 
-    async def _become(self, record: Record, endpoints: list[Endpoint]) -> None:
+    def readdress(self, record: Record, container: Container) -> None:
+        """Let *record*, which is attached, have the addresses of *container* from the next `sync` on."""
+        record.container = container
+        self.assign(record)
+        self._endpoint_views.forget(record)
+
+    async def _set_endpoints(self, record: Record, endpoints: list[Endpoint]) -> None:
         record.endpoints = endpoints
         if record.id in self.attached:
-            self._presences.forget(record)
+            self._endpoint_views.forget(record)
             await self.sync()
             if problem := self._problems.get(self.netns(record)):
                 raise AgentError(f"container {record.name}: {problem}")
@@ -294,6 +322,10 @@ class Networks:
         shared = {(p.published, p.protocol) for v in self.virtuals for p in v.ports} if record.task else set()
         return [p for p in record.ports if (p.published, p.protocol) not in shared]
 
+    def holds(self, record: Record) -> bool:
+        """Whether the namespace of *record*, which does not run, is kept for those who are in it."""
+        return record.id in self.attached
+
     async def open(self, record: Record, *, made: bool = False) -> None:
         """Give *record* its namespace, where that is not *made* yet: empty, but for its loopback device."""
         failpoint("network.attach")
@@ -303,10 +335,6 @@ class Networks:
     async def attach(self, record: Record) -> None:
         """Give *record* links, addresses, names and ports in its namespace. Raises AgentError; nothing stays then."""
         try:
-            if record.endpoints and time.monotonic() > self._forwards_until:
-                self._forwards_until = time.monotonic() + FORWARDS_S
-                for note in allow_forwarding():
-                    self.notes.append(note)
             self.attached[record.id] = record
             self._starting.pop(record.id, None)
             await self.sync()
@@ -316,16 +344,16 @@ class Networks:
             await self.detach(record)
             raise
 
-    def leave(self, record: Record) -> None:
+    def release(self, record: Record) -> None:
         """From now on *record*'s addresses and ports are free; the kernel hears of it with the next `sync`."""
         self.attached.pop(record.id, None)
         self._starting.pop(record.id, None)
-        self._presences.forget(record)
+        self._endpoint_views.forget(record)
 
     async def detach(self, record: Record) -> None:
         """Take *record* off all networks; not attached is fine."""
         failpoint("network.detach")
-        self.leave(record)
+        self.release(record)
         path = self.paths.netns / record.id[:16]
         if path.exists():  # else it was not attached, or is not any more
             try:
@@ -339,10 +367,10 @@ class Networks:
             if netns.is_namespace(self.paths.netns / record.id[:16]):
                 self.attached[record.id] = record
                 for endpoint in record.endpoints:
-                    if self.told and endpoint.network not in self.all:
-                        self._find_again(endpoint.network)
+                    if self.has_manifest and endpoint.network not in self.all:
+                        self._recover_network(endpoint.network)
 
-    def _find_again(self, name: str) -> None:
+    def _recover_network(self, name: str) -> None:
         """A network that containers use and no document knows: what its bridge holds says what it was."""
         link = self.link(name)
         done = subprocess.run(["ip", "-json", "address", "show", "dev", link], capture_output=True, text=True, check=False)
@@ -368,7 +396,7 @@ class Networks:
         while self._next is not None:
             current, self._next = self._next, None
             try:
-                await self._pass()
+                await self._sync_once()
             except Exception as error:
                 if not current.done():
                     wrapped = error if isinstance(error, AgentError) else AgentError(str(error))
@@ -378,55 +406,58 @@ class Networks:
                 if not current.done():
                     current.set_result(None)
 
-    def _describe(self) -> tuple[frozenset[drivers.KernelObject], list[drivers.Isolation], frozenset[drivers.Far]]:
+    def _describe(self) -> tuple[frozenset[drivers.KernelObject], list[drivers.FirewallPolicy], frozenset[drivers.FdbEntry]]:
         networks = self.all
         if any(n.driver not in registry.SELF_CONTAINED for n in networks.values()):  # others are made on links of the host
             self.host = msgspec.structs.replace(self.host, links=self.host_links())
         endpoints: dict[str, list[drivers.Endpoint]] = {name: [] for name in networks}
         for record in self.attached.values():
-            for endpoint in self._presences.of(record, self.netns(record)).endpoints:
+            for endpoint in self._endpoint_views.of(record, self.netns(record)).endpoints:
                 endpoints.setdefault(endpoint.network, []).append(endpoint)
         objects: set[drivers.KernelObject] = set()
-        far: set[drivers.Far] = set()
-        remotes: dict[str, list[drivers.Remote]] = {}
+        far: set[drivers.FdbEntry] = set()
+        remotes: dict[str, list[drivers.RemoteEndpoint]] = {}
         inside = {t.underlay: wireguard.address_of(t.key) for t in self.tunnels}
         for peer in self.peers:
             # an endpoint whose node is not in the tunnel yet is not reached in the clear either
             secret = peer.network in networks and networks[peer.network].encrypted
             underlay = inside.get(peer.underlay, "") if secret else peer.underlay
             remotes.setdefault(peer.network, []).append(
-                drivers.Remote(underlay=underlay, ipv4=peer.ipv4, ipv6=peer.ipv6, mac=peer.mac)
+                drivers.RemoteEndpoint(underlay=underlay, ipv4=peer.ipv4, ipv6=peer.ipv6, mac=peer.mac)
             )
         tunnel = self._tunnel()
         isolation = []
         for network in networks.values():
             here = endpoints[network.name]
-            wish = msgspec.structs.replace(self._driver_network(network), remotes=tuple(remotes.get(network.name, ())))
+            spec = msgspec.structs.replace(self._driver_network(network), remotes=tuple(remotes.get(network.name, ())))
             if network.encrypted:
-                wish = msgspec.structs.replace(wish, tunnel=tunnel, underlay=tunnel.address if tunnel else "")
+                spec = msgspec.structs.replace(spec, tunnel=tunnel, underlay=tunnel.address if tunnel else "")
             driver = self.drivers.get(network.driver)
-            lacks = driver.missing(wish, self.host) if driver else (f"driver {network.driver!r} is not known on this node",)
-            if driver is None or lacks:
+            missing = driver.missing(spec, self.host) if driver else (f"driver {network.driver!r} is not known on this node",)
+            if driver is None or missing:
                 if here:
-                    raise AgentError(f"network {network.name}: {'; '.join(lacks)}")
+                    raise AgentError(f"network {network.name}: {'; '.join(missing)}")
                 continue
-            described = driver.describe(wish, here, self.host)
+            described = driver.desired_state(spec, here, self.host)
             objects |= described.objects
-            far |= described.far
-            if described.isolation:
-                isolation.append(described.isolation)
+            far |= described.fdb
+            if described.firewall:
+                isolation.append(described.firewall)
         return frozenset(objects), isolation, frozenset(far)
 
-    def _tunnel(self) -> drivers.Tunnel | None:
+    def _tunnel(self) -> drivers.WireguardDevice | None:
         """The WireGuard device that the encrypted networks of this node need; None where it has none, or nobody to reach."""
         if not self.underlay or not any(n.encrypted for n in self.all.values()):
             return None
         if not (own := known_key(self.paths.keys, "tunnel")):
             return None
         version = ipaddress.ip_address(self.underlay).version
-        return drivers.Tunnel(
-            name=f"{self.prefix}wg", private_key=str(private_key(self.paths.keys, "tunnel")), address=wireguard.address_of(own),
-            port=wireguard.PORT, mtu=self.host.mtu - wireguard.OVERHEAD[version],
+        return drivers.WireguardDevice(
+            name=f"{self.prefix}wg",
+            private_key=str(private_key(self.paths.keys, "tunnel")),
+            address=wireguard.address_of(own),
+            port=wireguard.PORT,
+            mtu=self.host.mtu - wireguard.OVERHEAD[version],
             peers=frozenset(
                 drivers.WireguardPeer(key=t.key, endpoint=t.underlay, port=wireguard.PORT, address=wireguard.address_of(t.key))
                 for t in self.tunnels
@@ -439,8 +470,8 @@ class Networks:
 
     def link(self, name: str) -> str:
         """The name of the main link of the network *name*."""
-        wish = dict(self.all[name].options).get("com.docker.network.bridge.name", "") if name in self.all else ""
-        return wish if wish.startswith(self.prefix) else f"{self.prefix}b{self.identity(name)[: 14 - len(self.prefix)]}"
+        spec = dict(self.all[name].options).get("com.docker.network.bridge.name", "") if name in self.all else ""
+        return spec if spec.startswith(self.prefix) else f"{self.prefix}b{self.identity(name)[: 14 - len(self.prefix)]}"
 
     def _driver_network(self, network: Network) -> drivers.Network:
         options = dict(network.options)
@@ -449,19 +480,26 @@ class Networks:
             for s in network.subnets
         )
         return drivers.Network(
-            name=network.name, link=self.link(network.name), driver=network.driver, subnets=subnets, internal=network.internal,
-            options=options, vni=network.vni, underlay=self.underlay, services=network.service_pools,
+            name=network.name,
+            link=self.link(network.name),
+            driver=network.driver,
+            subnets=subnets,
+            internal=network.internal,
+            options=options,
+            vni=network.vni,
+            underlay=self.underlay,
+            services=network.service_pools,
             own=tuple(a for h in network.hosts if h.name == self.node for a in (h.ipv4, h.ipv6) if a),
             balanced=bool(network.vips),
         )
 
-    def published(self) -> list[drivers.Published]:
+    def published(self) -> list[drivers.PortMapping]:
         """Ports of containers, as this network namespace has them: without root an address of the host's is none in here."""
         ports = self._published()
         return [msgspec.structs.replace(p, host_ip="") for p in ports] if self._doors else ports
 
-    def _published(self) -> list[drivers.Published]:
-        out: dict[tuple[str, int, str], drivers.Published] = {}
+    def _published(self) -> list[drivers.PortMapping]:
+        out: dict[tuple[str, int, str], drivers.PortMapping] = {}
         networks = self.all
         for record in sorted((r for r in self.attached.values() if r.ports), key=lambda r: (len(r.name), r.name)):
             # a container on a LAN is reached there, by its own address
@@ -470,20 +508,30 @@ class Networks:
             if endpoint and not networks[endpoint.network].internal:
                 for p in self.own_ports(record):
                     # of two replicas the later one is on its way out
-                    out.setdefault((p.host_ip, p.published, p.protocol), drivers.Published(
-                        endpoint=record.id, host_ip=p.host_ip, port=p.published, protocol=p.protocol,
-                        ipv4=endpoint.ipv4, ipv6=endpoint.ipv6, target=p.target,
-                    ))
+                    out.setdefault(
+                        (p.host_ip, p.published, p.protocol),
+                        drivers.PortMapping(
+                            endpoint=record.id,
+                            host_ip=p.host_ip,
+                            port=p.published,
+                            protocol=p.protocol,
+                            ipv4=endpoint.ipv4,
+                            ipv6=endpoint.ipv6,
+                            target=p.target,
+                        ),
+                    )
         return list(out.values())
 
-    def _balanced(self) -> list[drivers.Balanced]:
+    def _balanced(self) -> list[drivers.LoadBalancer]:
         """Services' addresses, and ports that any node answers: local tasks first, so that they see their clients."""
         here = self._local()
-        out: list[drivers.Balanced] = []
-        for virtual in self.virtuals:
-            out += rules.addressed(virtual)
-            if virtual.ports:
-                out += rules.ported(virtual, frozenset(a for b in virtual.backends for a in (b.ipv4, b.ipv6) if a in here))
+        out: list[drivers.LoadBalancer] = []
+        for service in self.virtuals:
+            out += nftables.vip_backends(service)
+            if service.ports:
+                out += nftables.port_backends(
+                    service, frozenset(a for b in service.backends for a in (b.ipv4, b.ipv6) if a in here)
+                )
         return out
 
     def _local(self) -> set[str]:
@@ -491,48 +539,50 @@ class Networks:
         shared = {n.name for n in self.all.values() if n.driver == "overlay"} | {v.network for v in self.virtuals}
         return {a for r in self.attached.values() for e in r.endpoints if e.network in shared for a in (e.ipv4, e.ipv6) if a}
 
-    def _document(self, published: list[drivers.Published]) -> Document:
+    def _document(self, published: list[drivers.PortMapping]) -> DataplaneState:
         names: dict[str, dict[str, list[str]]] = {}
         views = {}
         for record in self.attached.values():
-            presence = self._presences.of(record, self.netns(record))
-            if presence.view:
-                views[record.id] = presence.view
-            for network, name, addresses in presence.names:
+            view = self._endpoint_views.of(record, self.netns(record))
+            if view.view:
+                views[record.id] = view.view
+            for network, name, addresses in view.names:
                 names.setdefault(network, {}).setdefault(name, []).extend(addresses)
         for peer in self.peers:
             table = names.setdefault(peer.network, {})
             for name in peer.names:
                 table.setdefault(name, []).extend(a for a in (peer.ipv4, peer.ipv6) if a)
-        for virtual in self.virtuals:
-            table = names.setdefault(virtual.network, {})
-            for name in virtual.names:
-                table[name] = [a for a in (virtual.ipv4, virtual.ipv6) if a]
+        for service in self.virtuals:
+            table = names.setdefault(service.network, {})
+            for name in service.names:
+                table[name] = [a for a in (service.ipv4, service.ipv6) if a]
         forwards = []
-        for virtual in self.virtuals:
-            targets = [b.ipv4 or b.ipv6 for b in virtual.backends]
+        for service in self.virtuals:
+            targets = [b.ipv4 or b.ipv6 for b in service.backends]
             forwards += [
                 Forward(protocol=p.protocol, host=host, port=p.published, targets=tuple(targets), target_port=p.target)
-                for p in virtual.ports if p.protocol in ("tcp", "udp") for host in ("0.0.0.0", "::")
+                for p in service.ports
+                if p.protocol in ("tcp", "udp")
+                for host in ("0.0.0.0", "::")
             ]
         for port in published:
             if port.protocol not in ("tcp", "udp"):
                 continue
             target = port.ipv4 or port.ipv6
             for host in (port.host_ip,) if port.host_ip else ("0.0.0.0", "::"):
-                forwards.append(Forward(
-                    protocol=port.protocol, host=host, port=port.port, targets=(target,), target_port=port.target
-                ))
+                forwards.append(
+                    Forward(protocol=port.protocol, host=host, port=port.port, targets=(target,), target_port=port.target)
+                )
         frozen = {net: {n: tuple(a) for n, a in table.items()} for net, table in names.items()}
-        return Document(views=views, names=frozen, forwards=tuple(forwards))
+        return DataplaneState(views=views, names=frozen, forwards=tuple(forwards))
 
-    async def _pass(self) -> None:
-        if not self.told:
+    async def _sync_once(self) -> None:
+        if not self.has_manifest:
             return
         held = {e.network for r in self.attached.values() for e in r.endpoints}
         self.leaving = {name: network for name, network in self.leaving.items() if name in held}
-        bridge.shed(sum(len(r.endpoints) for r in self.attached.values()))
-        rules.shed(len(self.virtuals))
+        bridge.trim(sum(len(r.endpoints) for r in self.attached.values()))
+        nftables.trim_caches(len(self.virtuals))
         objects, isolation, far = self._describe()
         published, doors = self.published(), self._wanted_doors() if self._doors else set()
         loop = asyncio.get_running_loop()
@@ -551,7 +601,7 @@ class Networks:
             for (protocol, _, port), why in (await loop.run_in_executor(self._worker, self._doors.keep, doors)).items():
                 raise ConflictError(f"port {port} ({protocol}) cannot be published: {why}")
 
-    def _wanted_doors(self) -> set[Door]:
+    def _wanted_doors(self) -> set[ForwardedPort]:
         """Ports of the host that lead to containers and services. Raises ConflictError where two want one port in here."""
         wanted = [(p.protocol, p.host_ip or "0.0.0.0", p.port) for p in self._published()]
         wanted += [(p.protocol, "0.0.0.0", p.published) for v in self.virtuals for p in v.ports]
@@ -567,30 +617,42 @@ class Networks:
         return set(wanted)
 
     def _apply(
-        self, objects: frozenset[drivers.KernelObject], far: frozenset[drivers.Far], isolation: list[drivers.Isolation],
-        published: list[drivers.Published], balanced: list[drivers.Balanced],
+        self,
+        objects: frozenset[drivers.KernelObject],
+        far: frozenset[drivers.FdbEntry],
+        isolation: list[drivers.FirewallPolicy],
+        published: list[drivers.PortMapping],
+        balanced: list[drivers.LoadBalancer],
     ) -> dict[str, str]:
         try:
             if self._kernel is None:
                 self._kernel = Kernel(self.prefix)
                 self._kernel.adopt(objects)
             failpoint("network.converge")
+            self._forward(wanted=bool(isolation))
             problems = self._converge(self._kernel, objects, far)
             wanted = self._ruleset(isolation, published, balanced)
             if wanted != self._rules.made and (isolation or self._rules.made):
                 failpoint("network.firewall")
                 alive = {a for r in self.attached.values() for e in r.endpoints for a in (e.ipv4, e.ipv6)}
                 alive |= {a for p in self.peers for a in (p.ipv4, p.ipv6)}
-                self._rules.enforce(wanted, rules.targets(published, balanced), alive)
-            for note in self._rules.let_through(forwarding=bool(isolation)):
+                self._rules.enforce(wanted, nftables.targets(published, balanced), alive)
+            for note in self._rules.sync_foreign_forward_chains(forwarding=bool(isolation)):
                 self.notes.append(note)
                 log.warning("%s", note)
             return problems
         except NetworkError as error:
             raise AgentError(str(error)) from error
 
+    def _forward(self, *, wanted: bool) -> None:
+        """Have the host forward where a network needs it: a published port leads on to another node's containers too."""
+        self.forwards = wanted
+        if wanted and time.monotonic() > self._forwards_until:
+            self._forwards_until = time.monotonic() + FORWARDS_S
+            self.notes += allow_forwarding()
+
     def _converge(
-        self, kernel: Kernel, objects: frozenset[drivers.KernelObject], far: frozenset[drivers.Far]
+        self, kernel: Kernel, objects: frozenset[drivers.KernelObject], far: frozenset[drivers.FdbEntry]
     ) -> dict[str, str]:
         """What somebody may have taken away is looked for only where something fails: `watch` does it soon anyway, and on a
         host with hundreds of links nobody is to wait for it."""
@@ -602,11 +664,14 @@ class Networks:
             if not self._suspect:
                 raise
         self._suspect = False
-        kernel.audit()
+        kernel.detect_drift()
         return kernel.converge(objects, far)
 
     def _ruleset(
-        self, isolation: list[drivers.Isolation], published: list[drivers.Published], balanced: list[drivers.Balanced]
+        self,
+        isolation: list[drivers.FirewallPolicy],
+        published: list[drivers.PortMapping],
+        balanced: list[drivers.LoadBalancer],
     ) -> firewall.Ruleset:
         return firewall.render(self.paths.table, isolation, published, balanced, sorted(self._local()), self._cluster())
 
@@ -614,10 +679,13 @@ class Networks:
         wide = self.underlay and any(n.driver == "overlay" for n in self.all.values())
         inside = {wireguard.address_of(t.key) for t in self.tunnels}
         return firewall.Nodes(
-            peers=frozenset(p.underlay for p in self.peers if p.underlay) if wide else None, tunnel=self._tunnel(),
+            peers=frozenset(p.underlay for p in self.peers if p.underlay) if wide else None,
+            tunnel=self._tunnel(),
             addresses=frozenset(a for n in self.nodes for a in n.addresses) | inside,
             doors=frozenset(
-                (address, p.protocol, p.port) for n in self.nodes for p in n.ports
+                (address, p.protocol, p.port)
+                for n in self.nodes
+                for p in n.ports
                 for address in (n.addresses if p.host_ip in ("", "0.0.0.0", "::") else (p.host_ip,))
             ),
             opened=self.settings.opened,
@@ -625,51 +693,52 @@ class Networks:
 
     # --- for the doctor ----------------------------------------------------------------------------------------
 
-    async def held_against(
-        self, look: Callable[[frozenset[drivers.KernelObject], frozenset[drivers.Far], firewall.Ruleset | None], T]
+    async def run_with_desired_state(
+        self, look: Callable[[frozenset[drivers.KernelObject], frozenset[drivers.FdbEntry], firewall.Ruleset | None], T]
     ) -> T:
         """The result of *look*, which is given all that must exist, on the thread that else changes the kernel."""
         objects, isolation, far = self._describe()
-        rules = self._ruleset(isolation, self.published(), self._balanced()) if isolation else None
-        return await asyncio.get_running_loop().run_in_executor(self._worker, look, objects, far, rules)
+        ruleset = self._ruleset(isolation, self.published(), self._balanced()) if isolation else None
+        return await asyncio.get_running_loop().run_in_executor(self._worker, look, objects, far, ruleset)
 
-    async def again(self, items: Iterable[str]) -> None:
+    async def rebuild(self, items: Iterable[str]) -> None:
         """Make the kernel objects called *items* anew, and write entries, rules, names and ports once more."""
         allow_forwarding(self.link(n) for n in self.all)
         if self._kernel:
-            await asyncio.get_running_loop().run_in_executor(self._worker, self._kernel.doubt, list(items))
-        self._rules.doubt()
-        self.dataplane.doubt()
+            await asyncio.get_running_loop().run_in_executor(self._worker, self._kernel.invalidate, list(items))
+        self._rules.invalidate()
+        self.dataplane.invalidate()
         await self.sync()
 
     # --- what others do to it ----------------------------------------------------------------------------------
 
     def watch(self) -> None:
-        """From now on, what somebody else takes away or changes of ours is put right, within a second."""
+        """From now on, what somebody else takes away or changes of ours is put right, within a second; the data path too."""
         links, rules = netlink.monitor(), netlink.ruleset_monitor()
         self._monitors = [links, rules]
         self._held = addresses_of_host(self.prefix)
         loop = asyncio.get_running_loop()
         loop.add_reader(links, self._links_changed, links)
         loop.add_reader(rules, self._rules_changed, rules)
+        self._supervisor = asyncio.create_task(self.dataplane.supervise(lambda why: self.revived(why)), name="data path")
 
     def _links_changed(self, monitor: socket.socket) -> None:
         with contextlib.suppress(OSError):  # ENOBUFS: what was missed is looked for all the same
             while monitor.recv(1 << 18):
                 pass
         self._suspect = True
-        self._raise_alarm()
+        self._schedule_heal()
 
     def _rules_changed(self, monitor: socket.socket) -> None:
-        if self._rules.heard(monitor):
-            self._raise_alarm()
+        if self._rules.read_events(monitor):
+            self._schedule_heal()
 
-    def _raise_alarm(self) -> None:
-        if self._alarm is None and self.settings.heal:
-            self._alarm = asyncio.get_running_loop().call_later(HEAL_AFTER_S, self._heal)
+    def _schedule_heal(self) -> None:
+        if self._heal_timer is None and self.settings.heal:
+            self._heal_timer = asyncio.get_running_loop().call_later(HEAL_AFTER_S, self._heal)
 
     def _heal(self) -> None:
-        self._alarm = None
+        self._heal_timer = None
         self._healing = asyncio.create_task(self._heal_now())
 
     async def _heal_now(self) -> None:
@@ -683,16 +752,19 @@ class Networks:
             # most changes of links are our own: then there is nothing to do
             self._suspect = False
             before = self.host.mtu
-            self._learn_mtu()
-            lacking = await asyncio.get_running_loop().run_in_executor(self._worker, self._kernel.audit)
+            self._update_mtu()
+            lacking = await asyncio.get_running_loop().run_in_executor(self._worker, self._kernel.detect_drift)
             if not lacking and before == self.host.mtu:
                 return
         with contextlib.suppress(AgentError):  # it is said where a task needs it
             await self.sync()
 
     async def close(self) -> None:
-        if self._alarm:
-            self._alarm.cancel()
+        if self._heal_timer:
+            self._heal_timer.cancel()
+        if self._supervisor:
+            self._supervisor.cancel()
+            await asyncio.gather(self._supervisor, return_exceptions=True)
         for monitor in self._monitors:
             asyncio.get_running_loop().remove_reader(monitor)
             monitor.close()
@@ -726,7 +798,7 @@ def mtu_of(address: str) -> int:
     return 0
 
 
-def _sound(name: str, subnet: Subnet) -> Subnet:
+def _validate_subnet(name: str, subnet: Subnet) -> Subnet:
     """*subnet* of a new network, with its gateway. Raises BadRequestError."""
     try:
         net = ipaddress.ip_network(subnet.cidr, strict=False)

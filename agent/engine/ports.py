@@ -5,9 +5,10 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 
+from agent.contract.container import Port
+from agent.contract.status import PublishedPort
 from agent.engine.records import Record
 from agent.errors import AgentError, BadRequestError, ConflictError
-from agent.manifest import Port, PublishedPort
 
 
 def assign(record: Record, others: Sequence[Record]) -> None:
@@ -24,7 +25,8 @@ def assign(record: Record, others: Sequence[Record]) -> None:
         owner = taken.get((port.protocol, published))
         clash = owner and any(
             p.published == published and p.protocol == port.protocol and _overlap(p.host_ip, port.host_ip)
-            for r in rivals for p in r.ports
+            for r in rivals
+            for p in r.ports
         )
         if clash:
             raise ConflictError(f"port {published}/{port.protocol} is already published by {owner}")

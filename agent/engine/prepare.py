@@ -13,12 +13,12 @@ import msgspec
 
 from agent import files, mounts, rootless
 from agent.containers import bundle, userns, users
-from agent.engine import etcfiles
+from agent.contract.container import File, Healthcheck, Mount
+from agent.contract.sealing import UnsealableError, unseal
+from agent.engine import etcfiles, sharing
 from agent.engine.records import Record
 from agent.errors import BadRequestError, NotFoundError
 from agent.images.types import Config, RunConfig
-from agent.manifest import File, Healthcheck, Mount
-from agent.sealing import UnsealableError, unseal
 from agent.trees.tree import Tree
 
 if TYPE_CHECKING:
@@ -36,8 +36,15 @@ ETC_BYTES = 4 << 20
 DOCKER_SOCKETS = ("/var/run/docker.sock", "/run/docker.sock")
 DOCKER_MARK = "/.dockerenv"
 """The file by which programs know that they are in a container of Docker's kind."""
-INIT = (f"{sys.prefix}/bin/tini-static", "/usr/bin/tini-static", "/usr/bin/catatonit", "/usr/libexec/podman/catatonit",
-        "/usr/bin/docker-init")
+MOUNT_TABLE = "/etc/mtab"
+"""Where df(1) and others look for mounts."""
+INIT = (
+    f"{sys.prefix}/bin/tini-static",
+    "/usr/bin/tini-static",
+    "/usr/bin/catatonit",
+    "/usr/libexec/podman/catatonit",
+    "/usr/bin/docker-init",
+)
 """Programs that can be a container's first process; the first was sent over with the agent."""
 
 
@@ -86,19 +93,25 @@ def _namespaces(engine: Engine, record: Record) -> dict[str, str]:
     """OCI namespaces: "" new, a path to join, absent for the host's."""
     c = record.container
     out = {"mount": "", "pid": "", "ipc": "", "uts": ""}
+    joined: dict[str, str] = {}
     for kind, mode in (("pid", c.pid_mode), ("ipc", c.ipc_mode), ("uts", c.uts_mode)):
         if mode == "host":
             del out[kind]
-        elif other := _other(engine, record, mode):
+        elif other := sharing.running_owner(engine, record, mode):
             out[kind] = f"/proc/{other.process.pid}/ns/{kind}" if other.process else ""
+            joined[kind] = other.id
+    if (heir := next(iter(sharing.users(engine, record, "ipc")), None)) and heir.process and "ipc" not in joined:
+        out["ipc"] = f"/proc/{heir.process.pid}/ns/ipc"  # its own one, which has outlived it
     if c.network_mode == "host":
         pass
-    elif other := _other(engine, record, c.network_mode):
+    elif other := sharing.running_owner(engine, record, c.network_mode):
         out["network"] = f"/proc/{other.process.pid}/ns/net" if other.process else ""
+        joined["network"] = other.id
     else:
         out["network"] = engine.networks.netns(record)
     if c.cgroup_mode == "private" or (engine.cgroup2 and c.cgroup_mode != "host"):
         out["cgroup"] = ""
+    record.joined = joined
     return out
 
 
@@ -109,7 +122,7 @@ def user_namespace(engine: Engine, record: Record) -> tuple[int, Path | None]:
     BadRequestError."""
     c = record.container
     mode = c.userns_mode or engine.settings.userns
-    donors = [d for d in (_other(engine, record, m) for m in (c.network_mode, c.pid_mode, c.ipc_mode)) if d]
+    donors = [d for d in (sharing.running_owner(engine, record, m) for m in (c.network_mode, c.pid_mode, c.ipc_mode)) if d]
     if donors:
         if len({d.ids for d in donors}) > 1:
             raise BadRequestError("it shares namespaces of containers in different user namespaces: give all userns_mode: host")
@@ -120,6 +133,8 @@ def user_namespace(engine: Engine, record: Record) -> tuple[int, Path | None]:
             )
         path = next((Path(f"/proc/{d.process.pid}/ns/user") for d in donors if d.ids and d.process), None)
         return donor.ids, path
+    if engine.networks.holds(record) and record.ids:  # it outlived its last run
+        return record.ids, engine.userns_path(record)
     if mode == "host":
         return 0, None
     modes = {"network_mode": c.network_mode, "pid": c.pid_mode, "ipc": c.ipc_mode}
@@ -131,20 +146,6 @@ def user_namespace(engine: Engine, record: Record) -> tuple[int, Path | None]:
     if rootless.inside():
         raise BadRequestError("userns_mode: auto: a server without root has one user namespace for all its containers")
     return userns.free(r.ids for r in engine.records.values()), engine.userns_path(record)
-
-
-def _other(engine: Engine, record: Record, mode: str) -> Record | None:
-    """The running container that `container:X` or `service:X` names; None where *mode* names none."""
-    kind, _, name = mode.partition(":")
-    if kind == "service":
-        found = next((r for r in engine.records.values() if r.stack == record.stack and r.service == name), None)
-    elif kind == "container":
-        found = engine.find(name)
-    else:
-        return None
-    if found is None or not found.running:
-        raise NotFoundError(f"{mode}: that container does not run, so its namespace cannot be joined")
-    return found
 
 
 def shares_network(record: Record) -> bool:
@@ -160,15 +161,14 @@ async def _mounts(
     for donor in c.volumes_from:
         name, _, access = donor.removeprefix("container:").partition(":")
         other = next(
-            (r for r in engine.records.values() if r.stack and r.stack == record.stack and r.service == name), None
+            (r for r in engine.records.values() if r.task and r.stack == record.stack and r.service == name), None
         ) or engine.find(name)
-        inherited = [m for m in other.container.mounts if m.kind != "tmpfs"]
-        for mount in inherited:
-            wanted[mount.target] = mount
+        inherited = {m.target: m for m in other.container.mounts if m.kind != "tmpfs"}
         for target, volume in other.anonymous.items():
-            wanted[target] = Mount(kind="volume", target=target, source=volume)
+            inherited[target] = Mount(kind="volume", target=target, source=volume)
         if access == "ro":
-            wanted = {t: msgspec.structs.replace(m, read_only=True) for t, m in wanted.items()}
+            inherited = {t: msgspec.structs.replace(m, read_only=True) for t, m in inherited.items()}
+        wanted |= inherited
     for mount in c.mounts:
         wanted[mount.target.rstrip("/") or "/"] = mount
     for target in image.volumes or {}:
@@ -184,7 +184,7 @@ async def _mounts(
                 source = _held(source, mount, engine.bundle(record) / MAPPED / f"subpath{len(out)}")
             if user:
                 point = engine.bundle(record) / MAPPED / f"volume{len(out)}"
-                userns.mapped(source, point, user)
+                userns.bind_idmapped(source, point, user)
                 source = point
         elif mount.kind == "image":
             source = _image(engine, record, mount)
@@ -261,22 +261,30 @@ def _content(engine: Engine, file: File) -> bytes:
         raise BadRequestError(f"{kind} {file.source} cannot be opened: {error}; `pystack up` again seals it anew") from error
 
 
+def anonymous(engine: Engine, record: Record, target: str) -> str:
+    """The name of the volume without one that *record* has at *target*, made where it is missing."""
+    name = record.anonymous.get(target) or os.urandom(32).hex()
+    record.anonymous[target] = name
+    labels = {"com.docker.compose.project": record.stack} if record.stack else {}
+    engine.volumes.create(name, labels={**labels, "com.docker.volume.anonymous": ""}, anonymous=True)
+    return name
+
+
 async def _volume(engine: Engine, record: Record, mount: Mount, rootfs: Path) -> Path:
     name = mount.source
     if not name:
-        name = record.anonymous.get(mount.target) or os.urandom(32).hex()
-        record.anonymous[mount.target] = name
-        labels = {"com.docker.compose.project": record.stack} if record.stack else {}
-        engine.volumes.create(name, labels={**labels, "com.docker.volume.anonymous": ""}, anonymous=True)
+        name = anonymous(engine, record, mount.target)
     else:
         declared = engine.manifest_volumes.get(name)
         if declared and declared.external and name not in engine.volumes.all:
             raise NotFoundError(f"volume {name} is declared external but does not exist: `pystack volume create {name}`")
         engine.volumes.create(
-            name, driver=declared.driver if declared else "local", labels=declared.own_labels if declared else {},
+            name,
+            driver=declared.driver if declared else "local",
+            labels=declared.own_labels if declared else {},
             options=dict(declared.options) if declared else {},
         )
-    await engine.volumes.mount(name, declared.home if (declared := engine.manifest_volumes.get(name)) else None)
+    await engine.volumes.mount(name, declared.host if (declared := engine.manifest_volumes.get(name)) else None)
     if not mount.nocopy:
         await engine.volumes.fill(name, rootfs, mount.target)
     return engine.volumes.data(name)
@@ -349,14 +357,17 @@ async def write_bundle(engine: Engine, record: Record, config: Config, rootfs: P
     mounts = await _mounts(engine, record, image, rootfs, user)
     name = hostname(record)
     if shares_network(record):
-        other = _other(engine, record, c.network_mode)
+        other = sharing.running_owner(engine, record, c.network_mode)
         assert other
         system_files = {f"/etc/{n}": etc(engine.bundle(other)) / n for n in ("hosts", "hostname", "resolv.conf")}
         name = hostname(other)
     else:
         _in_memory(directory / ETC, f"mode=0755,size={ETC_BYTES},nr_inodes=16")
         system_files = etcfiles.write(
-            directory / ETC, record, name, gateway=engine.networks_gateway(record),
+            directory / ETC,
+            record,
+            name,
+            gateway=engine.networks_gateway(record),
             shared_host_network=c.network_mode == "host",
         )
         for path in system_files.values():
@@ -368,6 +379,7 @@ async def write_bundle(engine: Engine, record: Record, config: Config, rootfs: P
     system_files = {t: p for t, p in system_files.items() if t not in taken}
     for target in (DOCKER_MARK, *system_files):
         files.make_in_root(rootfs, target, directory=False)
+    files.link_in_root(rootfs, MOUNT_TABLE, "/proc/mounts")
     identity = users.resolve(rootfs, c.user or image.user, c.group_add)
     working_dir = c.working_dir or image.working_dir or "/"
     if not working_dir.startswith("/") or working_dir.startswith("/proc/"):
@@ -382,12 +394,25 @@ async def write_bundle(engine: Engine, record: Record, config: Config, rootfs: P
         mounts.append((Mount(kind="bind", target="/sbin/pystack-init", read_only=True), program))
         args = ["/sbin/pystack-init", "--", *args]
     environment = linked(engine, record) | dict(pair.partition("=")[::2] for pair in image.env or ())
+    for gone in c.environment_dropped:
+        environment.pop(gone, None)
     environment.update(dict(c.environment))
     parts = bundle.Parts(
-        id=record.id, container=c, args=args, environment=environment, working_dir=working_dir, identity=identity,
-        rootfs=rootfs, hostname=name, cgroup_parent=engine.cgroup_parent(record),
-        namespaces=_namespaces(engine, record) | ({"user": str(user)} if user else {}), ids=record.ids, mounts=mounts,
-        system_files=system_files, cgroup2=engine.cgroup2, sysctls=sysctls(record),
+        id=record.id,
+        container=c,
+        args=args,
+        environment=environment,
+        working_dir=working_dir,
+        identity=identity,
+        rootfs=rootfs,
+        hostname=name,
+        cgroup_parent=engine.cgroup_parent(record),
+        namespaces=_namespaces(engine, record) | ({"user": str(user)} if user else {}),
+        ids=record.ids,
+        mounts=mounts,
+        system_files=system_files,
+        cgroup2=engine.cgroup2,
+        sysctls=sysctls(record),
     )
     document = bundle.build(parts)
     if "uts" not in parts.namespaces:

@@ -11,7 +11,8 @@ import msgspec
 
 from agent import files
 from agent.containers.runtime import Process
-from agent.manifest import Container, PublishedPort, State
+from agent.contract.container import Container, digest
+from agent.contract.status import PublishedPort, State
 
 
 def now() -> str:
@@ -72,6 +73,8 @@ class Record(msgspec.Struct, kw_only=True):
     notes: list[str] = []
     asked: dict[str, Any] = {}
     """Of a container made through the Engine API: the request, whose words its answers repeat."""
+    joined: dict[str, str] = {}
+    """Whose namespaces it is in, while it runs: kind → ID of the container that owns it."""
     ids: int = 0
     """The host's ID that is 0 inside, while it runs; 0 in the node's own user namespace."""
 
@@ -82,6 +85,21 @@ class Record(msgspec.Struct, kw_only=True):
     @property
     def short(self) -> str:
         return self.id[:12]
+
+
+def labels(record: Record) -> dict[str, str]:
+    """The container's labels, with those of Docker Compose for the tools that look for them."""
+    out = dict(record.container.labels)
+    if record.stack:
+        out |= {
+            "com.docker.compose.project": record.stack,
+            "com.docker.compose.service": record.service,
+            "com.docker.compose.container-number": record.task.rsplit("-", 1)[-1] if record.task else "1",
+            "com.docker.compose.oneoff": str(not record.task),
+            "com.docker.compose.image": record.image_id,
+            "com.docker.compose.config-hash": record.digest or digest(record.container),
+        }
+    return out
 
 
 def save(directory: Path, record: Record) -> None:

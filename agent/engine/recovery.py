@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from agent import files, mounts
 from agent.containers import runtime, userns
+from agent.engine import health, sharing
 from agent.engine.records import Record, load, now
 from agent.errors import AgentError
 from netplugins import netns
@@ -30,17 +31,24 @@ async def recover(engine: Engine) -> None:
             await asyncio.to_thread(files.remove_tree, path)
         else:
             engine.records[record.id] = record
+            with contextlib.suppress(AgentError):  # its runtime may be none of the settings' any more
+                engine.runtime.assign(record.id, record.container.runtime)
     for path in list(engine.paths.bundles.iterdir()):
         if path.name not in engine.records:
             for point in mounts.below(path):
                 mounts.unmount(point)
             await asyncio.to_thread(files.remove_tree, path)
     alive = [r for r in engine.records.values() if r.process and r.process.alive() and r.started and r.running]
-    engine.networks.adopt(alive)
+    # a namespace may have outlived the container that it was made for
+    held = {ident for record in alive for ident in record.joined.values()}
+    engine.networks.adopt([*alive, *(r for r in engine.records.values() if r.id in held and r not in alive)])
     engine.networks.watch()
     for record in alive:
         if record.state == "stopping":
             record.state = "running"
+        wanted = set() if engine.healthcheck_of(record) else health.tcp_targets(record)
+        if record.process and not wanted <= health.listening(record.process.pid):
+            engine.not_listening.add(record.id)
         engine._watch(record)
     for record in engine.records.values():
         if record in alive:
@@ -51,13 +59,17 @@ async def recover(engine: Engine) -> None:
         if was_up:
             half = record.state == "starting"
             code = code if code is not None else 255
-            engine._set(
-                record, state="created" if half else "exited", process=None, monitor=None,
-                exit_code=None if half else code, finished="" if half else record.finished or now(),
+            engine.transition(
+                record,
+                state="created" if half else "exited",
+                process=None,
+                monitor=None,
+                exit_code=None if half else code,
+                finished="" if half else record.finished or now(),
             )
             if not half and engine._restarts(record, code):
                 record.state = "restarting"
-                task = asyncio.create_task(_again(engine, record))
+                task = asyncio.create_task(_restart_quietly(engine, record))
                 engine._watchers[record.id] = task
     _sweep(engine)
     if engine.builder.torn:
@@ -68,7 +80,10 @@ async def recover(engine: Engine) -> None:
         log.warning("networks: %s", error)
 
 
-async def _again(engine: Engine, record: Record) -> None:
+async def _restart_quietly(engine: Engine, record: Record) -> None:
+    if sharing.waits(engine, record):
+        engine.waiting.add(record.id)
+        return
     with contextlib.suppress(AgentError, OSError):
         await engine.start(record)
 

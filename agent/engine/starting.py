@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from agent import mounts
 from agent.containers import userns
-from agent.engine import hooks, prepare
+from agent.contract.container import Healthcheck
+from agent.engine import health, hooks, prepare
 from agent.engine.records import Record, now
 from agent.errors import BadRequestError
 from agent.images.types import RunConfig
 from agent.isolation import paths
-from agent.manifest import Healthcheck
 
 if TYPE_CHECKING:
     from agent.engine.engine import Engine
@@ -30,28 +30,30 @@ async def start(engine: Engine, record: Record) -> None:
     where it raises."""
     engine.runtime.anticipate()
     c = record.container
+    engine.runtime.assign(record.id, c.runtime)
     networked = c.network_mode != "host" and not prepare.shares_network(record)
     if networked:
         engine.networks.reserve(record)
-    check = await _lay_out(engine, record, networked=networked)
+    check = await _prepare_rootfs_and_bundle(engine, record, networked=networked)
     if networked and prepare.sysctls(record):  # one of them may say how a link is to be
         await engine.networks.attach(record)
         await _create(engine, record)
     elif networked:
-        await _settled(engine.networks.attach(record), _create(engine, record))
+        await gather_all(engine.networks.attach(record), _create(engine, record))
     else:
         await _create(engine, record)
     for one in engine.attaching.pop(record.id, ()):
         one.ready.set()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(one.connected.wait(), ATTACH_S)
+            async with asyncio.timeout(ATTACH_S):
+                await one.connected.wait()
     await engine.runtime.start(record.id)
     await hooks.run(engine, record, "post_start", c.post_start)
-    if record.task and networked and not check and any(p.protocol == "tcp" for p in c.ports):
-        engine.deaf.add(record.id)
+    if networked and not check and health.tcp_targets(record):
+        engine.not_listening.add(record.id)
     for endpoint in record.endpoints if networked else ():
         engine.tell_network(record, "connect", endpoint.network)
-    engine._set(record, "start", state="running", started=now(), finished="", health="starting" if check else "")
+    engine.transition(record, "start", state="running", started=now(), finished="", health="starting" if check else "")
     engine._watch(record)
 
 
@@ -63,7 +65,7 @@ def status_of(error: BaseException) -> int:
     return 126 if "permission denied" in text or "is a directory" in text else 128
 
 
-async def _lay_out(engine: Engine, record: Record, *, networked: bool) -> Healthcheck | None:
+async def _prepare_rootfs_and_bundle(engine: Engine, record: Record, *, networked: bool) -> Healthcheck | None:
     """All that the runtime needs to create a container: its root, its namespaces, its bundle. Returns its healthcheck."""
     image = engine.images.image(record.image_id)
     rootfs = engine.mount_root(record)
@@ -71,18 +73,25 @@ async def _lay_out(engine: Engine, record: Record, *, networked: bool) -> Health
     if record.ids:  # the runtime enters as its root, who is in this group, and nobody else is
         os.chown(engine.bundle(record), 0, record.ids)
         engine.bundle(record).chmod(0o710)
-    if owns := user == engine.userns_path(record):
+    kept = engine.networks.holds(record)
+    owns = user == engine.userns_path(record)
+    if user and owns and not kept:
         await asyncio.to_thread(userns.create, user, Path(engine.networks.netns(record)), record.ids)
     write = prepare.write_bundle(engine, record, image.config, rootfs, user)
     if networked:
-        await _settled(engine.networks.open(record, made=owns), write)
+        await gather_all(engine.networks.open(record, made=owns or kept), write)
     else:
         await write
     if user:
         # what was made in it until now was made by the host's root, whom the mapping does not know
         mounts.unmount(rootfs)
         await asyncio.to_thread(
-            userns.root, rootfs, engine.images.lower(image), engine.directory(record), user, record.ids,
+            userns.root,
+            rootfs,
+            engine.images.lower(image),
+            engine.directory(record),
+            user,
+            record.ids,
             engine.bundle(record) / prepare.MAPPED,
         )
     engine.log_limits(record)
@@ -93,16 +102,23 @@ async def _lay_out(engine: Engine, record: Record, *, networked: bool) -> Health
 async def _create(engine: Engine, record: Record) -> None:
     c = record.container
     record.monitor, record.process = await engine.runtime.create(
-        record.id, engine.bundle(record), engine.directory(record) / "log", tty=c.tty, stdin=c.stdin_open,
+        record.id,
+        engine.bundle(record),
+        engine.directory(record) / "log",
+        tty=c.tty,
+        stdin=c.stdin_open,
         stdin_once=c.stdin_once and not c.tty,  # whoever leaves a terminal may come back to it
-        log_max=engine.log_limits(record).guard, log_driver=c.log_driver,
+        log_max=engine.log_limits(record).guard,
+        log_driver=c.log_driver,
     )
     if point := paths.covered(record.process.pid):
-        raise BadRequestError(f"a mount of {record.name} lies on {point}, and /proc is the kernel's own: mount it elsewhere; "
-                              "where its path leads through a symbolic link, give the path itself")
+        raise BadRequestError(
+            f"a mount of {record.name} lies on {point}, and /proc is the kernel's own: mount it elsewhere; "
+            "where its path leads through a symbolic link, give the path itself"
+        )
 
 
-async def _settled(*work: Awaitable[None]) -> None:
+async def gather_all(*work: Awaitable[None]) -> None:
     """Wait for all of *work*, whatever becomes of one; then raise what the first of them that failed raises."""
     for outcome in await asyncio.gather(*work, return_exceptions=True):
         if isinstance(outcome, BaseException):

@@ -18,18 +18,18 @@ from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
+from agent.contract.container import Container
 from agent.errors import AgentError, BadRequestError, ImageError, of_worker
 from agent.images import documents, types
 from agent.images.pull import architecture, choose, first
 from agent.images.reference import DIGEST, Reference, parse
 from agent.images.store import Image, ImageStore, mountable
-from agent.manifest import Container
 from agent.trees import process
 from agent.trees.extract import quoted
 from agent.trees.tree import Tree
 
 T = TypeVar("T")
-AT_ONCE = 4
+MAX_CONCURRENT = 4
 """Layers that are unpacked side by side, as in a pull."""
 
 
@@ -123,7 +123,7 @@ def _blob(digest: str) -> str:
 
 async def _each(work: Callable[[str, str], Awaitable[T]], layers: Sequence[str], diff_ids: Sequence[str]) -> list[T]:
     """What *work* gives of each layer and its DiffID, in their order, a few at a time. Raises what the first of them raises."""
-    limit = asyncio.Semaphore(AT_ONCE)
+    limit = asyncio.Semaphore(MAX_CONCURRENT)
 
     async def one(layer: str, diff_id: str) -> T:
         async with limit:
@@ -201,22 +201,26 @@ async def _load_docker(store: ImageStore, layout: _Layout) -> list[str]:
 def _commit(store: ImageStore, config: bytes, layers: Sequence[types.Descriptor]) -> str:
     """Write config and manifest; returns the manifest's digest."""
     descriptor = types.Descriptor(types.OCI_CONFIG, store.put_blob(config), len(config))
-    return store.put_blob(msgspec.json.encode(types.Manifest(descriptor, tuple(layers))))
+    return store.put_blob(msgspec.json.encode(types.ImageManifest(descriptor, tuple(layers))))
 
 
 async def import_rootfs(
-    store: ImageStore, source: AsyncIterator[bytes], reference: Reference, changes: types.RunConfig | None = None
+    store: ImageStore,
+    source: AsyncIterator[bytes],
+    reference: Reference,
+    changes: types.RunConfig | None = None,
+    comment: str = "",
 ) -> Image:
-    """Make a one-layer image of a root file system's tar stream (plain, gzip or zstd)."""
-    reply = await store.unpack(source, digest="", diff_id="")
+    """Make a one-layer image of a root file system's tar stream (plain, gzip or zstd); of nothing at all, an empty one."""
+    reply = await store.unpack(_or_empty(source), digest="", diff_id="")
     size = store.blob(str(reply["digest"])).stat().st_size
     config = {
         "architecture": architecture(),
         "os": "linux",
-        "created": datetime.datetime.now(datetime.UTC).isoformat(),
+        "created": (made := datetime.datetime.now(datetime.UTC).isoformat()),
         "config": msgspec.to_builtins(changes or types.RunConfig()),
         "rootfs": {"type": "layers", "diff_ids": [reply["diff_id"]]},
-        "history": [{"created_by": "pystack image import"}],
+        "history": [{"created": made, "comment": comment}],
     }
     layer = types.Descriptor(types.OCI_LAYER, str(reply["digest"]), size)
     digest = _commit(store, json.dumps(config).encode(), [layer])
@@ -224,12 +228,28 @@ async def import_rootfs(
     return store.image(digest)
 
 
+async def _or_empty(source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """*source*, or a tar without entries where it has not a byte."""
+    there = False
+    async for data in source:
+        there = there or bool(data)
+        yield data
+    if not there:
+        yield b"\0" * 1024
+
+
 async def commit(
-    store: ImageStore, base: Image, container: Container, layer: AsyncIterator[bytes], changes: types.RunConfig | None, *,
-    author: str = "", comment: str = "",
+    store: ImageStore,
+    base: Image,
+    container: Container,
+    layer: AsyncIterator[bytes],
+    changes: types.RunConfig | None,
+    *,
+    author: str = "",
+    comment: str = "",
 ) -> Image:
-    """An image of *base* and one more *layer*, run as *container* is where *changes* say nothing else. Raises ImageError where
-    that is one layer too many."""
+    """An image of *base* and one more *layer*, run as *container* is where *changes* say nothing else; an entrypoint of theirs
+    drops the command that was meant for another. Raises ImageError where that is one layer too many."""
     mountable("of this commit", [*base.layers, "one more"])
     reply = await store.unpack(layer, digest="", diff_id="")
     size = store.blob(str(reply["digest"])).stat().st_size
@@ -237,17 +257,31 @@ async def commit(
     now = datetime.datetime.now(datetime.UTC).isoformat()
     config = document.get("config") or {}
     own: dict[str, Any] = {
-        "Env": [f"{k}={v}" for k, v in container.environment], "User": container.user, "WorkingDir": container.working_dir,
-        "Cmd": container.command, "Entrypoint": container.entrypoint,
+        "Env": [f"{k}={v}" for k, v in container.environment],
+        "User": container.user,
+        "WorkingDir": container.working_dir,
+        "Cmd": container.command,
+        "Entrypoint": container.entrypoint,
     }
     given = {k: v for k, v in msgspec.to_builtins(changes or types.RunConfig()).items() if v}
     merged = {**config, **{k: v for k, v in own.items() if v}, **given}
-    pairs = (*(config.get("Env") or ()), *(own["Env"] or ()), *given.get("Env", ()))
+    if "Entrypoint" in given and "Cmd" not in given:
+        merged.pop("Cmd", None)
+    kept = [pair for pair in config.get("Env") or () if pair.partition("=")[0] not in container.environment_dropped]
+    pairs = (*kept, *(own["Env"] or ()), *given.get("Env", ()))
     merged["Env"] = list({pair.partition("=")[0]: pair for pair in pairs}.values())
+    program = container.entrypoint if container.entrypoint is not None else config.get("Entrypoint") or ()
+    inherited = () if container.entrypoint is not None else config.get("Cmd") or ()
+    words = [*program, *(container.command if container.command is not None else inherited)]
     document |= {
-        "config": merged, "created": now, "author": author,
+        "config": merged,
+        "created": now,
+        "author": author,
         "rootfs": {"type": "layers", "diff_ids": [*document["rootfs"]["diff_ids"], reply["diff_id"]]},
-        "history": [*document.get("history", ()), {"created": now, "created_by": "pystack commit", "comment": comment}],
+        "history": [
+            *document.get("history", ()),
+            {"created": now, "created_by": " ".join(words), "comment": comment, **({"author": author} if author else {})},
+        ],
     }
     layers = [*store.manifest(base.digest).layers, types.Descriptor(types.OCI_LAYER, str(reply["digest"]), size)]
     return store.image(_commit(store, json.dumps(document).encode(), layers))
@@ -261,8 +295,13 @@ async def save(store: ImageStore, names: Sequence[str]) -> AsyncIterator[bytes]:
         image = store.find(name)
         manifest = store.manifest(image.digest)
         size = store.blob(image.digest).stat().st_size
-        tags = [parse(name).familiar] if not name.startswith("sha256:") and ":" in parse(name).familiar else []
-        annotations = {"io.containerd.image.name": parse(name).name, "org.opencontainers.image.ref.name": name}
+        named = not name.startswith("sha256:")
+        tags = [parse(name).familiar] if named and ":" in parse(name).familiar else None
+        annotations = (
+            {"io.containerd.image.name": parse(name).name, "org.opencontainers.image.ref.name": parse(name).tag}
+            if named
+            else {}
+        )
         entries.append(types.Descriptor(manifest.media_type, image.digest, size, annotations=annotations))
         used = [manifest.config.digest, *(layer.digest for layer in manifest.layers)]
         docker.append(
@@ -275,7 +314,7 @@ async def save(store: ImageStore, names: Sequence[str]) -> AsyncIterator[bytes]:
         blobs |= dict.fromkeys([*used, image.digest])
     documents = {
         "oci-layout": b'{"imageLayoutVersion":"1.0.0"}',
-        "index.json": msgspec.json.encode(types.Index(tuple(entries))),
+        "index.json": msgspec.json.encode(types.ImageIndex(tuple(entries))),
         "manifest.json": json.dumps(docker).encode(),
     }
     for name, data in documents.items():

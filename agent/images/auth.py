@@ -18,7 +18,7 @@ from yarl import URL
 
 from agent.errors import ImageError, UnauthorizedError
 from agent.images import documents
-from agent.images.transport import Client, UnavailableError, url_of
+from agent.images.transport import HttpClient, UnavailableError, url_of
 from agent.trees.extract import quoted
 
 HELPER_S = 30
@@ -38,17 +38,17 @@ class Credentials(msgspec.Struct, frozen=True):
         return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
 
 
-class Entry(msgspec.Struct, frozen=True):
+class AuthEntry(msgspec.Struct, frozen=True):
     """One of `auths` in config.json."""
 
     auth: str = ""
     identitytoken: str = ""
 
 
-class File(msgspec.Struct, frozen=True, rename="camel"):
+class DockerConfigFile(msgspec.Struct, frozen=True, rename="camel"):
     """config.json, as far as it is read."""
 
-    auths: dict[str, Entry] = {}
+    auths: dict[str, AuthEntry] = {}
     cred_helpers: dict[str, str] = {}
     creds_store: str = ""
 
@@ -72,7 +72,7 @@ async def find(host: str, folder: str = "") -> Credentials | None:
     directory = Path(folder or os.environ.get("DOCKER_CONFIG", Path.home() / ".docker"))
     path = directory / "config.json"
     try:
-        config = documents.read(path.read_bytes(), File, str(path), LARGEST)
+        config = documents.read(path.read_bytes(), DockerConfigFile, str(path), LARGEST)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -84,7 +84,7 @@ async def find(host: str, folder: str = "") -> Credentials | None:
         if found:
             return found
     for name in (key, f"https://{host}", f"http://{host}", f"https://{host}/v2/"):
-        entry = config.auths.get(name, Entry())
+        entry = config.auths.get(name, AuthEntry())
         if entry.identitytoken:
             return Credentials(TOKEN, entry.identitytoken)
         if entry.auth:
@@ -102,12 +102,17 @@ async def _ask_helper(helper: str, key: str) -> Credentials | None:
     program = f"docker-credential-{helper}"
     try:
         child = await asyncio.create_subprocess_exec(
-            program, "get", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+            program,
+            "get",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
         )
     except OSError:
         raise ImageError(f"{program} is named in config.json but is not installed") from None
     try:
-        out, _ = await asyncio.wait_for(child.communicate(key.encode()), HELPER_S)
+        async with asyncio.timeout(HELPER_S):
+            out, _ = await child.communicate(key.encode())
     except TimeoutError:
         raise ImageError(f"{program} did not answer within {HELPER_S} s") from None
     finally:
@@ -126,7 +131,7 @@ def parse_challenge(header: str) -> tuple[str, dict[str, str]]:
 
 
 async def token(
-    client: Client, parameters: dict[str, str], scope: str, credentials: Credentials | None, base: URL, limit: int
+    client: HttpClient, parameters: dict[str, str], scope: str, credentials: Credentials | None, base: URL, limit: int
 ) -> str:
     """An access token for *scope*, from where the registry at *base* says. A realm may not fall back from https to http, which
     would show the password, nor send us on with it. Raises ImageError, UnavailableError."""

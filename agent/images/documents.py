@@ -13,7 +13,7 @@ import msgspec
 
 from agent.errors import ImageError
 from agent.images import types
-from agent.settings import Limits
+from agent.settings import ImageLimits
 from agent.trees.extract import quoted
 
 T = TypeVar("T")
@@ -56,26 +56,27 @@ def kind_of(data: bytes, header: str, what: str, limit: int) -> str:
     return kind
 
 
-def index(data: bytes, what: str, limits: Limits) -> types.Index:
+def index(data: bytes, what: str, limits: ImageLimits) -> types.ImageIndex:
     """Raises ImageError."""
-    return read(data, types.Index, what, limits.manifest_bytes)
+    return read(data, types.ImageIndex, what, limits.manifest_bytes)
 
 
-def manifest(data: bytes, what: str, limits: Limits) -> types.Manifest:
+def manifest(data: bytes, what: str, limits: ImageLimits) -> types.ImageManifest:
     """Raises ImageError."""
-    found = read(data, types.Manifest, what, limits.manifest_bytes)
+    found = read(data, types.ImageManifest, what, limits.manifest_bytes)
     if len(found.layers) > limits.layers:
         raise ImageError(f"{what} has {len(found.layers)} layers; {limits.layers} are allowed (limits.layers)")
     if found.config.size > limits.config_bytes:
-        raise ImageError(f"{what} has a config of {found.config.size} bytes; {limits.config_bytes} are allowed "
-                         "(limits.config_bytes)")
+        raise ImageError(
+            f"{what} has a config of {found.config.size} bytes; {limits.config_bytes} are allowed (limits.config_bytes)"
+        )
     for layer in found.layers:
         if layer.size > limits.bytes:
             raise ImageError(f"{what} has a layer of {layer.size} bytes; {limits.bytes} are allowed (limits.bytes)")
     return found
 
 
-def config(data: bytes, what: str, limits: Limits, *, layers: int) -> types.Config:
+def config(data: bytes, what: str, limits: ImageLimits, *, layers: int) -> types.Config:
     """The config of an image whose manifest has so many *layers*. Raises ImageError."""
     found = read(data, types.Config, what, limits.config_bytes)
     if len(found.rootfs.diff_ids) != layers:
@@ -83,7 +84,7 @@ def config(data: bytes, what: str, limits: Limits, *, layers: int) -> types.Conf
     return found
 
 
-def saved(data: bytes, what: str, limits: Limits) -> tuple[Saved, ...]:
+def saved(data: bytes, what: str, limits: ImageLimits) -> tuple[Saved, ...]:
     """The manifest.json of a `docker save` archive. Raises ImageError."""
     found = read(data, tuple[Saved, ...], what, limits.manifest_bytes)
     for entry in found:

@@ -27,7 +27,7 @@ def architecture() -> str:
     return ARCHITECTURES.get(machine, machine)
 
 
-def choose(index: types.Index, wanted: str, name: str = "") -> types.Descriptor:
+def choose(index: types.ImageIndex, wanted: str, name: str = "") -> types.Descriptor:
     """The entry for linux on *wanted* in the index of image *name*. Raises ImageError that lists what there is."""
     for entry in index.manifests:
         if entry.platform and entry.platform.os == "linux" and entry.platform.architecture == wanted:
@@ -41,7 +41,12 @@ def choose(index: types.Index, wanted: str, name: str = "") -> types.Descriptor:
 
 
 async def pull(
-    store: ImageStore, reference: Reference, settings: Settings, progress: Progress, credentials: Credentials | None = None, *,
+    store: ImageStore,
+    reference: Reference,
+    settings: Settings,
+    progress: Progress,
+    credentials: Credentials | None = None,
+    *,
     pause_s: float = PAUSE_S,
 ) -> Image:
     """Fetch *reference* whole, within `settings.limits`. Layers arrive side by side; what is here already is not fetched again.
@@ -105,7 +110,11 @@ async def pull(
 
 
 async def push(
-    store: ImageStore, image: Image, reference: Reference, settings: Settings, progress: Progress,
+    store: ImageStore,
+    image: Image,
+    reference: Reference,
+    settings: Settings,
+    progress: Progress,
     credentials: Credentials | None = None,
 ) -> str:
     """Send *image* to its registry under *reference*; returns the manifest's digest."""

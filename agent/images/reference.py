@@ -66,8 +66,8 @@ def parse(text: str) -> Reference:
     if not _HOST.match(host):
         raise BadRequestError(f"image {shown}: {quoted(host)} is no registry host")
     if not _NAME.match(head) or len(head) > 255:
-        why = "names are lower case" if head.lower() != head else "a name is letters, digits, and . _ - between them"
-        raise BadRequestError(f"image {shown}: invalid repository name {quoted(head.removeprefix('library/'))!r}: {why}")
+        why = "repository name must be lowercase" if head.lower() != head else "letters, digits, and . _ - between them"
+        raise BadRequestError(f"image {shown}: invalid reference format: {why}")
     if colon and not _TAG.match(tag):
         raise BadRequestError(f"image {shown}: invalid tag {quoted(tag)!r}")
     return Reference(host, head, tag or ("" if digest else "latest"), digest)

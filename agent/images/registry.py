@@ -19,7 +19,7 @@ from yarl import URL
 from agent.errors import ImageError, ImageNotFoundError, UnauthorizedError
 from agent.images import auth, documents, types
 from agent.images.reference import DIGEST, Reference
-from agent.images.transport import Client, UnavailableError, url_of
+from agent.images.transport import HttpClient, UnavailableError, url_of
 from agent.settings import Settings
 from agent.trees.extract import quoted
 
@@ -39,7 +39,11 @@ class Registry:
     has, and to the registry alone, not to its mirrors."""
 
     def __init__(
-        self, reference: Reference, settings: Settings, credentials: auth.Credentials | None = None, *,
+        self,
+        reference: Reference,
+        settings: Settings,
+        credentials: auth.Credentials | None = None,
+        *,
         pause_s: float = PAUSE_S,
     ) -> None:
         host = reference.host
@@ -56,7 +60,7 @@ class Registry:
         self._credentials = credentials
         self.limits = settings.limits
         self._authorization: dict[tuple[str, str], str] = {}
-        self._client = Client(insecure=insecure, stall_s=settings.limits.stall_s)
+        self._client = HttpClient(insecure=insecure, stall_s=settings.limits.stall_s)
         self._pause_s = pause_s
 
     async def __aenter__(self) -> Registry:
@@ -67,8 +71,15 @@ class Registry:
         await self._client.close()
 
     async def _request(
-        self, method: str, endpoint: str, path: str = "", *, url: URL | None = None, headers: dict[str, str] | None = None,
-        data: Any = None, scope: str | None = None,
+        self,
+        method: str,
+        endpoint: str,
+        path: str = "",
+        *,
+        url: URL | None = None,
+        headers: dict[str, str] | None = None,
+        data: Any = None,
+        scope: str | None = None,
     ) -> aiohttp.ClientResponse:
         """One request, logged in where the endpoint asks for it; *scope* is what for, where that is not *method* on the
         repository. Raises UnavailableError, ImageNotFoundError, UnauthorizedError or ImageError."""

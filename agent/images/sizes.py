@@ -21,7 +21,8 @@ class Sizes:
         unknown = {diff_id for image in images for diff_id in image.layers} - self._known.keys()
         if unknown:
             self._known |= await asyncio.to_thread(
-                lambda: {d: used(layer_directory(self._store.layers, d)) for d in unknown if self._store.has_layer(d)})
+                lambda: {d: used(layer_directory(self._store.layers, d)) for d in unknown if self._store.has_layer(d)}
+            )
 
     def layer(self, diff_id: str) -> int:
         return self._known.get(diff_id, 0)

@@ -1,8 +1,8 @@
 """The content store: an OCI layout of blobs, names that point at manifests, and layers unpacked once for all images.
 
-    images/blobs/sha256/<hex>   manifests, configs, compressed layers
-    images/names.json           name → manifest digest; replaced atomically, the one truth of what exists
-    layers/<hex20>/             an unpacked layer, shared read-only by overlayfs; there when it is whole, or not at all
+images/blobs/sha256/<hex>   manifests, configs, compressed layers
+images/names.json           name → manifest digest; replaced atomically, the one truth of what exists
+layers/<hex20>/             an unpacked layer, shared read-only by overlayfs; there when it is whole, or not at all
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pathlib import Path
 import msgspec
 
 from agent import files, mounts
+from agent.contract.failpoints import failpoint
 from agent.errors import ConflictError, ImageError, ImageNotFoundError, of_worker
-from agent.failpoints import failpoint
 from agent.images import types
 from agent.images.reference import DIGEST, Reference, parse
 from agent.paths import Paths
-from agent.settings import Limits
+from agent.settings import ImageLimits
 from agent.trees import process
 
 log = logging.getLogger(__name__)
@@ -54,12 +54,13 @@ def mountable(name: str, layers: Sequence[str]) -> None:
     if not count:
         raise ImageError(f"image {name} has no layers, so that there is nothing to run in: build it with a file at least")
     if count > most:
-        raise ImageError(f"image {name} has {count} layers, and this kernel mounts at most {most}: flatten it, "
-                         "or build it in fewer steps")
+        raise ImageError(
+            f"image {name} has {count} layers, and this kernel mounts at most {most}: flatten it, or build it in fewer steps"
+        )
 
 
 class ImageStore:
-    def __init__(self, paths: Paths, limits: Limits = Limits()) -> None:
+    def __init__(self, paths: Paths, limits: ImageLimits = ImageLimits()) -> None:
         self.limits = limits
         self.root = paths.images
         self.layers = paths.layers
@@ -128,7 +129,12 @@ class ImageStore:
         return layer_directory(self.layers, diff_id).is_dir()
 
     async def unpack(
-        self, source: AsyncIterable[bytes], *, digest: str, diff_id: str, keep: bool = True,
+        self,
+        source: AsyncIterable[bytes],
+        *,
+        digest: str,
+        diff_id: str,
+        keep: bool = True,
         progress: Callable[[int], None] = lambda _: None,
     ) -> dict[str, object]:
         """Stream a layer into place: verified, decompressed, extracted, and only then given its final name.
@@ -206,20 +212,25 @@ class ImageStore:
             names = tuple(sorted(n for n, d in self.names.items() if d == digest and not n.startswith("@")))
             return msgspec.structs.replace(known, names=names)
         try:
-            manifest = msgspec.json.decode(self.blob(digest).read_bytes(), type=types.Manifest)
+            manifest = msgspec.json.decode(self.blob(digest).read_bytes(), type=types.ImageManifest)
             raw = self.blob(manifest.config.digest).read_bytes()
             config = msgspec.json.decode(raw, type=types.Config)
         except (OSError, msgspec.MsgspecError) as error:
             raise ImageError(f"image {digest} is damaged in the store ({error}): pull it again") from error
         image = Image(
-            id=manifest.config.digest, digest=digest, names=(), config=config, layers=config.rootfs.diff_ids,
-            size=sum(layer.size for layer in manifest.layers), created=config.created or "",
+            id=manifest.config.digest,
+            digest=digest,
+            names=(),
+            config=config,
+            layers=config.rootfs.diff_ids,
+            size=sum(layer.size for layer in manifest.layers),
+            created=config.created or "",
         )
         self._cache[digest] = image
         return self.image(digest)
 
-    def manifest(self, digest: str) -> types.Manifest:
-        return msgspec.json.decode(self.blob(digest).read_bytes(), type=types.Manifest)
+    def manifest(self, digest: str) -> types.ImageManifest:
+        return msgspec.json.decode(self.blob(digest).read_bytes(), type=types.ImageManifest)
 
     def find(self, text: str) -> Image:
         """By name, by manifest digest, or by (the beginning of) its ID. Raises ImageNotFoundError."""
@@ -234,7 +245,7 @@ class ImageStore:
         reference = parse(text)
         digest = reference.digest or self.names.get(reference.name, "")
         if not digest or digest not in self.names.values():
-            raise ImageNotFoundError(f"No such image: {text}")
+            raise ImageNotFoundError(f"No such image: {text if reference.digest else reference.familiar}")
         return self.image(digest)
 
     def everything(self) -> tuple[Image, ...]:

@@ -50,7 +50,7 @@ def _proxy(url: URL) -> str | None:
     return None if proxy_bypass(url.host or "") else getproxies().get(url.scheme)
 
 
-class Client:
+class HttpClient:
     """One session. *insecure* takes any certificate; *stall_s* are the seconds without progress after which a server is given
     up."""
 
@@ -63,8 +63,12 @@ class Client:
         connector = aiohttp.TCPConnector(limit_per_host=6, ssl=not self._insecure)
         timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_S)
         self._session = aiohttp.ClientSession(
-            connector=connector, timeout=timeout, auto_decompress=False, headers={"User-Agent": "pystack"},
-            cookie_jar=aiohttp.DummyCookieJar(), read_bufsize=1 << 18,
+            connector=connector,
+            timeout=timeout,
+            auto_decompress=False,
+            headers={"User-Agent": "pystack"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            read_bufsize=1 << 18,
         )
 
     async def close(self) -> None:
@@ -72,7 +76,13 @@ class Client:
             await self._session.close()
 
     async def request(
-        self, method: str, url: URL, *, headers: Mapping[str, str] | None = None, authorization: str = "", data: Any = None,
+        self,
+        method: str,
+        url: URL,
+        *,
+        headers: Mapping[str, str] | None = None,
+        authorization: str = "",
+        data: Any = None,
         redirects: int = REDIRECTS,
     ) -> aiohttp.ClientResponse:
         """The answer, whatever its status is, of where *url* leads in the end. *authorization* goes to the host of *url* alone.

@@ -55,13 +55,13 @@ class Descriptor(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
             raise ValueError(f"size {self.size} is no size")
 
 
-class Index(msgspec.Struct, frozen=True, rename="camel"):
+class ImageIndex(msgspec.Struct, frozen=True, rename="camel"):
     manifests: tuple[Descriptor, ...]
     schema_version: int = 2
     media_type: str = OCI_INDEX
 
 
-class Manifest(msgspec.Struct, frozen=True, rename="camel"):
+class ImageManifest(msgspec.Struct, frozen=True, rename="camel"):
     config: Descriptor
     layers: tuple[Descriptor, ...]
     schema_version: int = 2
@@ -106,8 +106,19 @@ class RunConfig(msgspec.Struct, frozen=True, rename="pascal"):
     shell: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("user", "exposed_ports", "env", "entrypoint", "cmd", "volumes", "working_dir", "labels", "stop_signal",
-                     "on_build", "shell"):
+        for name in (
+            "user",
+            "exposed_ports",
+            "env",
+            "entrypoint",
+            "cmd",
+            "volumes",
+            "working_dir",
+            "labels",
+            "stop_signal",
+            "on_build",
+            "shell",
+        ):
             _no_zero(getattr(self, name), name)
 
 
@@ -121,7 +132,7 @@ class RootFs(msgspec.Struct, frozen=True):
                 raise ValueError(f"diff_id {digest[:80]!r} is not sha256: and 64 hex digits")
 
 
-class Step(msgspec.Struct, frozen=True):
+class HistoryEntry(msgspec.Struct, frozen=True):
     """One of those that made the image; one with an *empty_layer* changed its configuration alone."""
 
     created: str | None = None
@@ -137,4 +148,4 @@ class Config(msgspec.Struct, frozen=True):
     created: str | None = None
     config: RunConfig | None = None
     author: str | None = None
-    history: tuple[Step, ...] | None = None
+    history: tuple[HistoryEntry, ...] | None = None

@@ -60,19 +60,19 @@ def resolve(security_opt: Sequence[str], notes: list[str], *, privileged: bool) 
     """The profile that a container runs under, "" for none. *notes* hears of what this node cannot do.
 
     Raises BadRequestError for a profile that is not loaded: running without it would pass for running with it."""
-    wish = next((o.replace(":", "=", 1).partition("=")[2] for o in security_opt if o.startswith("apparmor")), "")
-    if wish == "unconfined" or (privileged and not wish):
+    wanted = next((o.replace(":", "=", 1).partition("=")[2] for o in security_opt if o.startswith("apparmor")), "")
+    if wanted == "unconfined" or (privileged and not wanted):
         return ""
     if not is_active() or rootless.inside():  # to load a profile is root's
-        if wish:
-            raise BadRequestError(f"security_opt apparmor={wish}: AppArmor is not active on this node")
+        if wanted:
+            raise BadRequestError(f"security_opt apparmor={wanted}: AppArmor is not active on this node")
         return ""
-    if wish and wish != DEFAULT:
-        if wish not in _loaded():
+    if wanted and wanted != DEFAULT:
+        if wanted not in _loaded():
             raise BadRequestError(
-                f"security_opt apparmor={wish}: no such profile is loaded: `apparmor_parser -r FILE` loads one"
+                f"security_opt apparmor={wanted}: no such profile is loaded: `apparmor_parser -r FILE` loads one"
             )
-        return wish
+        return wanted
     if problem := _load_default():
         notes.append(f"containers are not confined by AppArmor: {problem}")
         return ""
@@ -85,7 +85,7 @@ def _loaded() -> set[str]:
 
 @functools.cache
 def _load_default() -> str:
-    """"" once the default profile is loaded, or why it is not; asked once for each agent, so that an upgrade brings its own."""
+    """Load the default profile, once for each agent process, so that an upgrade loads its own. Why it failed, or ""."""
     parser = shutil.which("apparmor_parser")
     if parser is None:
         return "" if DEFAULT in _loaded() else "apparmor_parser is not installed (Debian's package apparmor)"

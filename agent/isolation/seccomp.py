@@ -1,6 +1,6 @@
 """The default seccomp profile: what is not allowed fails with EPERM.
 
-A table of facts from Docker's documentation of its default profile, kept as groups of system calls with the capability
+A table of info from Docker's documentation of its default profile, kept as groups of system calls with the capability
 that opens them. Source: seccomp(2); Docker "Seccomp security profiles".
 """
 
@@ -104,9 +104,7 @@ def default(capabilities: Sequence[str]) -> dict[str, object]:
     }
 
 
-def resolve(
-    security_opt: Sequence[str], capabilities: Sequence[str], *, privileged: bool
-) -> dict[str, object] | None:
+def resolve(security_opt: Sequence[str], capabilities: Sequence[str], *, privileged: bool) -> dict[str, object] | None:
     """The profile that `security_opt: [seccomp:…]` asks for; None means unconfined."""
     for option in security_opt:
         key, _, value = option.replace("=", ":", 1).partition(":")

@@ -40,12 +40,12 @@ def enter(run: Path) -> None:
     fcntl.flock(lock, fcntl.LOCK_EX)
     kept = _kept(run)
     if not (keeper := kept.living("keeper")):
-        if lost := _those_in(kept.space):
+        if lost := _pids_in(kept.space):
             # without their keeper nobody finds what they have: they end, and what shall run is started again
             _run("nsenter", f"--target={lost[0]}", "--user", "--preserve-credentials", "--", "kill", "-KILL", *map(str, lost))
         keeper = _make()
         _resolve(run, keeper)
-        kept = Kept({"keeper": (keeper, start_time(keeper))}, _space(keeper))
+        kept = RootlessState({"keeper": (keeper, start_time(keeper))}, _space(keeper))
         kept.write(run)
     if not kept.living("way out"):
         way_out = _connect(run, keeper)
@@ -62,13 +62,13 @@ def _into(keeper: int) -> list[str]:
 def leave(run: Path) -> None:
     """Let the namespaces go that this process is in: nothing runs in them that is of any use."""
     kept = _kept(run)
-    for pid in {*_those_in(_space(os.getpid())), kept.living("way out")} - {0, os.getpid()}:
+    for pid in {*_pids_in(_space(os.getpid())), kept.living("way out")} - {0, os.getpid()}:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     (run / "rootless.json").unlink(missing_ok=True)
 
 
-class Kept(msgspec.Struct):
+class RootlessState(msgspec.Struct):
     """The processes that keep the namespaces and connect them, each with its start time, and the user namespace by name."""
 
     processes: dict[str, tuple[int, int]] = {}
@@ -83,11 +83,11 @@ class Kept(msgspec.Struct):
         write_atomically(run / "rootless.json", msgspec.json.encode(self), 0o600)
 
 
-def _kept(run: Path) -> Kept:
+def _kept(run: Path) -> RootlessState:
     try:
-        return msgspec.json.decode((run / "rootless.json").read_bytes(), type=Kept)
+        return msgspec.json.decode((run / "rootless.json").read_bytes(), type=RootlessState)
     except (OSError, msgspec.MsgspecError):
-        return Kept()
+        return RootlessState()
 
 
 def _space(pid: int) -> str:
@@ -98,7 +98,7 @@ def _space(pid: int) -> str:
         return ""
 
 
-def _those_in(space: str) -> list[int]:
+def _pids_in(space: str) -> list[int]:
     return [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and space and _space(int(p.name)) == space]
 
 
@@ -106,8 +106,11 @@ def _make() -> int:
     """The PID of a process that keeps a user, a mount and a network namespace, and does nothing else."""
     ids = _lacking()
     keeper = subprocess.Popen(
-        ["unshare", "--user", "--mount", "--net", "--propagation", "shared", "sleep", "infinity"], start_new_session=True,
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        ["unshare", "--user", "--mount", "--net", "--propagation", "shared", "sleep", "infinity"],
+        start_new_session=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     )
     try:
         _wait_for(lambda: Path(f"/proc/{keeper.pid}/comm").read_text() == "sleep\n", keeper)
@@ -126,9 +129,22 @@ def _connect(run: Path, keeper: int) -> int:
     ready, told = os.pipe()
     log = run / "slirp4netns.log"
     way_out = subprocess.Popen(
-        ["slirp4netns", "--configure", "--mtu=65520", "--disable-host-loopback", "--enable-sandbox",
-         f"--api-socket={run / 'slirp4netns.sock'}", f"--ready-fd={told}", str(keeper), "tap0"],
-        start_new_session=True, pass_fds=(told,), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log.open("wb"),
+        [
+            "slirp4netns",
+            "--configure",
+            "--mtu=65520",
+            "--disable-host-loopback",
+            "--enable-sandbox",
+            f"--api-socket={run / 'slirp4netns.sock'}",
+            f"--ready-fd={told}",
+            str(keeper),
+            "tap0",
+        ],
+        start_new_session=True,
+        pass_fds=(told,),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=log.open("wb"),
     )
     os.close(told)
     is_ready = os.read(ready, 1)
@@ -153,10 +169,15 @@ def _lacking() -> tuple[tuple[int, int], tuple[int, int]]:
         ranges = [(int(first), int(count)) for who, first, count in lines if who in (name, str(os.geteuid()))]
         found.append(max(ranges, key=lambda r: r[1], default=(0, 0)))
         if found[-1][1] < 65536:
-            problems.append(f"{file} has no 65536 IDs for {name}: `usermod --add-subuids 100000-165535 "
-                            f"--add-subgids 100000-165535 {name}` as root, with numbers that are free")
-    for sysctl, value in (("kernel/unprivileged_userns_clone", "0"), ("user/max_user_namespaces", "0"),
-                          ("kernel/apparmor_restrict_unprivileged_userns", "1")):
+            problems.append(
+                f"{file} has no 65536 IDs for {name}: `usermod --add-subuids 100000-165535 "
+                f"--add-subgids 100000-165535 {name}` as root, with numbers that are free"
+            )
+    for sysctl, value in (
+        ("kernel/unprivileged_userns_clone", "0"),
+        ("user/max_user_namespaces", "0"),
+        ("kernel/apparmor_restrict_unprivileged_userns", "1"),
+    ):
         if _read(f"/proc/sys/{sysctl}").strip() == value:
             problems.append(f"this kernel lets no user make user namespaces: sysctl {sysctl.replace('/', '.')} is {value}")
     if not os.access("/dev/net/tun", os.R_OK | os.W_OK):

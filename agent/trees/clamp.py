@@ -27,9 +27,9 @@ def main(root: str, seconds: str) -> int:
         tree = confine.open_tree(root, read_only=False, nested=False)
     except OSError as error:
         return confine.answer({"error": f"the layer cannot be reached: {error.strerror}", "status": 500})
-    return confine.answer(confine.run(
-        lambda: clamp(Tree(tree), int(seconds)), [tree], calls=sandbox.WRITE_CALLS, capabilities=sandbox.OWNERS
-    ))
+    return confine.answer(
+        confine.run(lambda: clamp(Tree(tree), int(seconds)), [tree], calls=sandbox.WRITE_CALLS, capabilities=sandbox.OWNERS)
+    )
 
 
 if __name__ == "__main__":

@@ -35,8 +35,17 @@ def open_tree(path: str, *, read_only: bool, nested: bool) -> int:
 
 
 def run(
-    work: Callable[[], Reply], trees: Sequence[int], *, calls: Sequence[str], capabilities: Sequence[str], first_id: int = 0,
-    user: bool = True, place: str = "", nobody: bool = False, memory: int = MEMORY, cpu_s: int = CPU_S,
+    work: Callable[[], Reply],
+    trees: Sequence[int],
+    *,
+    calls: Sequence[str],
+    capabilities: Sequence[str],
+    first_id: int = 0,
+    user: bool = True,
+    place: str = "",
+    nobody: bool = False,
+    memory: int = MEMORY,
+    cpu_s: int = CPU_S,
 ) -> Reply:
     """What *work* replies, run in a confined child that reaches the directories *trees* and its own open files alone; errors
     are replies with "error" and "status".
@@ -68,7 +77,7 @@ def run(
             reply = told(error)
         data = json.dumps(reply).encode()
         while data:
-            data = data[os.write(report, data):]
+            data = data[os.write(report, data) :]
         return 0
 
     status = sandbox.confined(child, first_id=first_id, user=user)
@@ -88,7 +97,7 @@ def told(error: BaseException) -> Reply:
     if isinstance(error, TreeError):
         return {"error": str(error), "status": error.status}
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return {"error": errors.told(OSError(error.errno, "")), "status": 500, "errno": error.errno}
+        return {"error": errors.user_message(OSError(error.errno, "")), "status": 500, "errno": error.errno}
     if isinstance(error, OSError) and error.errno:
         name = error.filename if isinstance(error.filename, str) else ""
         return {"error": f"{error.strerror}{f': {name}' if name else ''}", "status": 500, "errno": error.errno}

@@ -29,9 +29,11 @@ def main(target: str, limits: str) -> int:
         tree = confine.open_tree(target, read_only=False, nested=False)
     except OSError as error:
         return confine.answer({"error": f"the build's folder cannot be reached: {error.strerror}", "status": 500})
-    return confine.answer(confine.run(
-        lambda: unpack(Tree(tree), sys.stdin.buffer, bounds), [tree], calls=sandbox.WRITE_CALLS, capabilities=sandbox.OWNERS
-    ))
+    return confine.answer(
+        confine.run(
+            lambda: unpack(Tree(tree), sys.stdin.buffer, bounds), [tree], calls=sandbox.WRITE_CALLS, capabilities=sandbox.OWNERS
+        )
+    )
 
 
 if __name__ == "__main__":

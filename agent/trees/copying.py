@@ -1,50 +1,67 @@
-"""Files into and out of a container's root: `python -m agent.trees.copying stat|get|put ROOT PATH FIRST_ID LIMITS`.
+"""Files into and out of a container's root: `python -m agent.trees.copying stat|get|put ROOT PATH FIRST_ID LIMITS [WISH]`.
 
 FIRST_ID is the host's ID that is root in the container, 0 where it has no user namespace. stat and get print one line of JSON
 about PATH, links in it followed inside the root; get then writes a tar of it, put reads one from standard input and unpacks it
-in PATH. A failure is one line `{"error": …, "status": …}`. Source: Docker Engine API v1.43, ContainerArchive.
+in PATH, as WISH says. A failure is one line `{"error": …, "status": …}`. Source: Docker Engine API v1.43, ContainerArchive.
 """
 
 from __future__ import annotations
 
 import datetime
 import errno
+import json
 import os
 import stat
 import sys
+from typing import NamedTuple
 
 from agent.trees import confine, sandbox
 from agent.trees.errors import TreeError
 from agent.trees.extract import Bounds, Policy, extract, quoted
 from agent.trees.layer import finish
-from agent.trees.pack import Packer, Seen, walk
+from agent.trees.pack import Packer, WalkEntry, walk
 from agent.trees.streams import Decompressed, Source
 from agent.trees.tree import Tree
 
 # Go's os.FileMode keeps the kind of a file in bits of its own
-_KINDS = {stat.S_IFDIR: 1 << 31, stat.S_IFLNK: 1 << 27, stat.S_IFIFO: 1 << 25, stat.S_IFSOCK: 1 << 24,
-          stat.S_IFBLK: 1 << 26, stat.S_IFCHR: (1 << 26) | (1 << 21)}
+_KINDS = {
+    stat.S_IFDIR: 1 << 31,
+    stat.S_IFLNK: 1 << 27,
+    stat.S_IFIFO: 1 << 25,
+    stat.S_IFSOCK: 1 << 24,
+    stat.S_IFBLK: 1 << 26,
+    stat.S_IFCHR: (1 << 26) | (1 << 21),
+}
 
 
-def describe(seen: Seen, name: str) -> confine.Reply:
+def describe(seen: WalkEntry, name: str) -> confine.Reply:
     """Docker's path statistics: name, size, mode (of Go), mtime, linkTarget."""
     status = seen.status
     mode = stat.S_IMODE(status.st_mode) & 0o777 | _KINDS.get(stat.S_IFMT(status.st_mode), 0)
     stamp = datetime.datetime.fromtimestamp(status.st_mtime, datetime.UTC).isoformat().replace("+00:00", "Z")
     return {
-        "name": name, "size": status.st_size, "mode": mode, "mtime": stamp,
-        "linkTarget": os.readlink(seen.name, dir_fd=seen.directory) if stat.S_ISLNK(status.st_mode) else "",
+        "name": name,
+        "size": status.st_size,
+        "mode": mode,
+        "mtime": stamp,
+        "linkTarget": _target(seen) if stat.S_ISLNK(status.st_mode) else "",
     }
 
 
-def find(tree: Tree, path: str) -> tuple[Seen, str]:
+def _target(seen: WalkEntry) -> str:
+    """Where a link leads, from the container's root on."""
+    target = os.readlink(seen.name, dir_fd=seen.directory)
+    return os.path.normpath(os.path.join("/", os.path.dirname(seen.path), target))
+
+
+def find(tree: Tree, path: str) -> tuple[WalkEntry, str]:
     """What *path* is, and its name; its last part is followed only where a slash or "." stands behind it. Raises TreeError."""
     try:
         if path.endswith(("/", "/.", "/..")):
             parent, base = tree.open(path, os.O_PATH | os.O_DIRECTORY), "."
         else:
             parent, base = tree.parent(path)
-        seen = Seen(path, base, parent, os.stat(base, dir_fd=parent, follow_symlinks=False))
+        seen = WalkEntry(path, base, parent, os.stat(base, dir_fd=parent, follow_symlinks=False))
     except OSError as error:
         raise _told(error, path) from error
     return seen, os.path.basename(path.rstrip("/")) or "/"
@@ -78,7 +95,15 @@ def get(tree: Tree, path: str) -> confine.Reply:
     return {}
 
 
-def put(tree: Tree, path: str, bounds: Bounds) -> confine.Reply:
+class PutRequest(NamedTuple):
+    """How an archive is put: whether a directory and what is none may not replace each other, and whose its files are, (user,
+    group) as the container counts, None for whom the archive says."""
+
+    keep_kinds: bool = False
+    owner: tuple[int, int] | None = None
+
+
+def put(tree: Tree, path: str, bounds: Bounds, request: PutRequest) -> confine.Reply:
     """Unpack standard input in the directory *path*. The reply holds devices, for `finish`."""
     try:
         fd = tree.open(path, os.O_PATH | os.O_DIRECTORY)
@@ -88,12 +113,13 @@ def put(tree: Tree, path: str, bounds: Bounds) -> confine.Reply:
         raise _told(error, path) from error
     os.close(fd)
     plain = Decompressed(Source(sys.stdin.buffer, None), bounds.bytes)
-    result = extract(plain, tree, Policy(what="archive"), bounds, into=path)
+    policy = Policy(what="archive", keep_directories=request.keep_kinds, keep_others=request.keep_kinds, owner=request.owner)
+    result = extract(plain, tree, policy, bounds, into=path)
     plain.drain()
     return {"devices": result.devices, "opaque": []}
 
 
-def main(verb: str, root: str, path: str, first_id: str, limits: str) -> int:
+def main(verb: str, root: str, path: str, first_id: str, limits: str, asked: str = "{}") -> int:
     first = int(first_id)
     path = "/" + path.lstrip("/")
     try:
@@ -101,9 +127,12 @@ def main(verb: str, root: str, path: str, first_id: str, limits: str) -> int:
     except OSError as error:
         return confine.answer({"error": f"the container's files cannot be reached: {error.strerror}", "status": 500})
     if verb == "put":
-        bounds = Bounds.of(limits)
+        bounds, request = Bounds.of(limits), PutRequest(**json.loads(asked))
         reply = confine.run(
-            lambda: put(Tree(tree), path, bounds), [tree], calls=sandbox.WRITE_CALLS, capabilities=sandbox.OWNERS,
+            lambda: put(Tree(tree), path, bounds, request),
+            [tree],
+            calls=sandbox.WRITE_CALLS,
+            capabilities=sandbox.OWNERS,
             first_id=first,
         )
         if "error" not in reply:
@@ -116,7 +145,10 @@ def main(verb: str, root: str, path: str, first_id: str, limits: str) -> int:
         return confine.answer(reply)
     if verb == "stat":
         reply = confine.run(
-            lambda: describe(*find(Tree(tree), path)), [tree], calls=sandbox.READ_CALLS, capabilities=sandbox.READER,
+            lambda: describe(*find(Tree(tree), path)),
+            [tree],
+            calls=sandbox.READ_CALLS,
+            capabilities=sandbox.READER,
             first_id=first,
         )
         return confine.answer(reply)
@@ -129,4 +161,4 @@ def main(verb: str, root: str, path: str, first_id: str, limits: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:6]))
+    sys.exit(main(*sys.argv[1:7]))

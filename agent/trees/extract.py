@@ -62,9 +62,13 @@ class Policy(NamedTuple):
     """The bits of a mode that are kept."""
     keep_directories: bool = False
     """On: a directory that is there is not replaced by something else."""
+    owner: tuple[int, int] | None = None
+    """Whose everything becomes, (user, group), whatever the archive says."""
+    keep_others: bool = False
+    """On: what is there and is no directory is not replaced by one."""
 
 
-class Result:
+class ExtractedTree:
     """What was done: bytes in files; and what only the host's root can do, in this order: *devices*, path → mode with its kind,
     major, minor, owner, group, time; and *opaque* directories."""
 
@@ -74,17 +78,22 @@ class Result:
         self.opaque: set[str] = set()
 
 
-class Stream(Protocol):
+class Readable(Protocol):
     """What an archive is read from."""
 
     def read(self, size: int = ..., /) -> bytes: ...
 
 
 def extract(
-    stream: Stream, tree: Tree, policy: Policy, bounds: Bounds, *, into: str = "",
+    stream: Readable,
+    tree: Tree,
+    policy: Policy,
+    bounds: Bounds,
+    *,
+    into: str = "",
     rename: Callable[[str], str | None] | None = None,
     progress: Callable[[int], None] = lambda _: None,
-) -> Result:
+) -> ExtractedTree:
     """Unpack the tar *stream* below the directory *into* of *tree*. *rename* gives each entry its name, None to leave it out;
     *progress* hears of bytes written.
 
@@ -94,18 +103,24 @@ def extract(
 
 class _Extraction:
     def __init__(
-        self, stream: Stream, tree: Tree, policy: Policy, bounds: Bounds, into: str,
-        rename: Callable[[str], str | None] | None, progress: Callable[[int], None],
+        self,
+        stream: Readable,
+        tree: Tree,
+        policy: Policy,
+        bounds: Bounds,
+        into: str,
+        rename: Callable[[str], str | None] | None,
+        progress: Callable[[int], None],
     ) -> None:
         self.source, self.tree, self.policy, self.bounds = _Forward(stream), tree, policy, bounds
         self.into = "/".join(parts_of(into))
         self.rename, self.progress = rename, progress
-        self.result = Result()
+        self.result = ExtractedTree()
         self.directories: list[tuple[str, tarfile.TarInfo]] = []
         self.claimed = 0
         self.entry = ""
 
-    def run(self) -> Result:
+    def run(self) -> ExtractedTree:
         archive = self._open()
         count = 0
         while (entry := self._next(archive)) is not None:
@@ -122,7 +137,11 @@ class _Extraction:
     def _open(self) -> tarfile.TarFile:
         try:
             return tarfile.TarFile(
-                fileobj=self.source, mode="r", errorlevel=2, encoding="utf-8", errors="surrogateescape"  # type: ignore[arg-type]
+                fileobj=self.source,  # type: ignore[arg-type]
+                mode="r",
+                errorlevel=2,
+                encoding="utf-8",
+                errors="surrogateescape",
             )
         except (TreeError, OSError):
             raise
@@ -157,9 +176,12 @@ class _Extraction:
         if error.errno == errno.EFBIG:
             return TreeError(f"the {self.policy.what}'s entry {quoted(self.entry)} is larger than a file may be")
         why = {
-            errno.ELOOP: "leads through a symbolic link", errno.EXDEV: "leads out of the directory",
-            errno.ENOTDIR: "lies below a file", errno.EEXIST: "contradicts an earlier entry",
-            errno.ENOENT: "names a file that is not there", errno.EBUSY: "is in use: something is mounted there",
+            errno.ELOOP: "leads through a symbolic link",
+            errno.EXDEV: "leads out of the directory",
+            errno.ENOTDIR: "lies below a file",
+            errno.EEXIST: "contradicts an earlier entry",
+            errno.ENOENT: "names a file that is not there",
+            errno.EBUSY: "is in use: something is mounted there",
         }.get(error.errno or 0, f"cannot be written: {error.strerror}")
         return TreeError(f"the {self.policy.what}'s entry {quoted(self.entry)} {why}")
 
@@ -189,6 +211,8 @@ class _Extraction:
         if self.policy.whiteouts and base.startswith(_WHITEOUT):
             self._whiteout(path, base)
             return
+        if self.policy.owner:
+            entry.uid, entry.gid = self.policy.owner
         if not (0 <= entry.uid <= _MAX_OWNER and 0 <= entry.gid <= _MAX_OWNER):
             raise self._wrong(entry, "has an owner out of range")
         if entry.isdir():
@@ -236,7 +260,9 @@ class _Extraction:
             pass
         except (IsADirectoryError, PermissionError):  # POSIX names the second for a directory
             if self.policy.keep_directories:
-                raise TreeError(f"the {self.policy.what}'s entry {quoted(self.entry)} would replace a directory") from None
+                raise TreeError(
+                    f"the {self.policy.what}'s entry {quoted(self.entry)} cannot overwrite a directory with a non-directory"
+                ) from None
             directory = True
             removal.remove(parent, base)
             self.tree.forget_parents()
@@ -262,8 +288,8 @@ class _Extraction:
             else:
                 self.result.opaque.add(above)
                 self._bound_fixups()
-        elif base[len(_WHITEOUT):] not in ("", ".", "..") and not base.startswith(".wh..wh."):
-            hidden = f"{above}/{base[len(_WHITEOUT):]}".lstrip("/")
+        elif base[len(_WHITEOUT) :] not in ("", ".", "..") and not base.startswith(".wh..wh."):
+            hidden = f"{above}/{base[len(_WHITEOUT) :]}".lstrip("/")
             parent, name = self._room(hidden)
             os.mknod(name, 0o600 | stat.S_IFCHR, os.makedev(0, 0), dir_fd=parent)
 
@@ -274,6 +300,11 @@ class _Extraction:
                 os.mkdir(base, 0o700, dir_fd=parent)
             except FileExistsError:
                 if not stat.S_ISDIR(os.stat(base, dir_fd=parent, follow_symlinks=False).st_mode):
+                    if self.policy.keep_others:
+                        raise TreeError(
+                            f"the {self.policy.what}'s entry {quoted(self.entry)} cannot overwrite a "
+                            "non-directory with a directory"
+                        ) from None
                     parent, base = self._room(path)
                     os.mkdir(base, 0o700, dir_fd=parent)
         # owner and mode at once, time in the end; both by descriptor
@@ -318,7 +349,7 @@ class _Extraction:
             size -= len(data)
             view = memoryview(data)
             while view:
-                view = view[os.write(fd, view):]
+                view = view[os.write(fd, view) :]
             self.progress(len(data))
 
     def _holes(self, fd: int, entry: tarfile.TarInfo) -> None:
@@ -425,7 +456,7 @@ class _Extraction:
 class _Raw(io.RawIOBase):
     """A stream as the raw side of a buffered reader."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Readable) -> None:
         self._stream = stream
 
     def readable(self) -> bool:
@@ -440,7 +471,7 @@ class _Raw(io.RawIOBase):
 class _Forward:
     """The file that `tarfile` reads headers from: it can only go forward, and knows the block that was read last."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Readable) -> None:
         self._file = io.BufferedReader(cast("io.FileIO", _Raw(stream)), CHUNK)
         self._at = 0
         self.last = b""

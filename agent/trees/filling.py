@@ -23,13 +23,16 @@ def fill(source: Tree, path: str, target: Tree) -> confine.Reply:
 def main(root: str, path: str, target: str) -> int:
     try:
         trees = [
-            confine.open_tree(root, read_only=True, nested=False), confine.open_tree(target, read_only=False, nested=False),
+            confine.open_tree(root, read_only=True, nested=False),
+            confine.open_tree(target, read_only=False, nested=False),
         ]
     except OSError as error:
         return confine.answer({"error": f"{error.filename} cannot be reached: {error.strerror}", "status": 500})
-    return confine.answer(confine.run(
-        lambda: fill(Tree(trees[0]), path, Tree(trees[1])), trees, calls=sandbox.WRITE_CALLS, capabilities=sandbox.OWNERS
-    ))
+    return confine.answer(
+        confine.run(
+            lambda: fill(Tree(trees[0]), path, Tree(trees[1])), trees, calls=sandbox.WRITE_CALLS, capabilities=sandbox.OWNERS
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -38,7 +38,9 @@ def unpack(
         keep.flush()
         os.fsync(keep.fileno())
     return {"digest": blob, "diff_id": diff, "blob_size": compressed.size} | {
-        "size": result.size, "devices": result.devices, "opaque": sorted(result.opaque),
+        "size": result.size,
+        "devices": result.devices,
+        "opaque": sorted(result.opaque),
     }
 
 
@@ -73,8 +75,10 @@ def main(target: str, digest: str, diff_id: str, keep: str, attribute: str, limi
         kept = open(keep, "wb") if keep else None  # noqa: SIM115 - the child writes it
         tree = confine.open_tree(target, read_only=False, nested=False)
         reply = confine.run(
-            lambda: unpack(Tree(tree), sys.stdin.buffer, kept, digest, diff_id, attribute, Bounds.of(limits)), [tree],
-            calls=sandbox.WRITE_CALLS, capabilities=sandbox.OWNERS,
+            lambda: unpack(Tree(tree), sys.stdin.buffer, kept, digest, diff_id, attribute, Bounds.of(limits)),
+            [tree],
+            calls=sandbox.WRITE_CALLS,
+            capabilities=sandbox.OWNERS,
         )
         if "error" not in reply:
             finish(target, reply, attribute)

@@ -19,12 +19,16 @@ from agent.trees.tree import Tree, working_in
 _NOTES = ("trusted.overlay.", "user.overlay.")
 """What overlayfs writes down for itself."""
 _TYPES = {
-    stat.S_IFREG: tarfile.REGTYPE, stat.S_IFDIR: tarfile.DIRTYPE, stat.S_IFLNK: tarfile.SYMTYPE, stat.S_IFIFO: tarfile.FIFOTYPE,
-    stat.S_IFCHR: tarfile.CHRTYPE, stat.S_IFBLK: tarfile.BLKTYPE,
+    stat.S_IFREG: tarfile.REGTYPE,
+    stat.S_IFDIR: tarfile.DIRTYPE,
+    stat.S_IFLNK: tarfile.SYMTYPE,
+    stat.S_IFIFO: tarfile.FIFOTYPE,
+    stat.S_IFCHR: tarfile.CHRTYPE,
+    stat.S_IFBLK: tarfile.BLKTYPE,
 }
 
 
-class Seen(NamedTuple):
+class WalkEntry(NamedTuple):
     """One entry of a walk: *directory* is open on what holds it, *path* counts from the walk's start."""
 
     path: str
@@ -33,7 +37,7 @@ class Seen(NamedTuple):
     status: os.stat_result
 
 
-def walk(tree: Tree, start: str = "") -> Iterator[Seen]:
+def walk(tree: Tree, start: str = "") -> Iterator[WalkEntry]:
     """All below the directory *start*, each directory before what is in it, names in order; links are not followed.
 
     What vanishes meanwhile is left out. Raises OSError: ENAMETOOLONG for a path that no system call takes."""
@@ -58,7 +62,7 @@ def walk(tree: Tree, start: str = "") -> Iterator[Seen]:
                 path = f"{below}/{name}" if below else name
                 if stat.S_ISDIR(status.st_mode):
                     inner.append(path)
-                yield Seen(path, name, fd, status)
+                yield WalkEntry(path, name, fd, status)
             pending += reversed(inner)
         finally:
             os.close(fd)
@@ -76,7 +80,7 @@ class Packer:
         self._out, self._first_id = out, first_id
         self._linked: dict[tuple[int, int], str] = {}
 
-    def entry(self, seen: Seen, name: str) -> None:
+    def entry(self, seen: WalkEntry, name: str) -> None:
         """One entry under *name*, with its content; sockets are left out, as everywhere."""
         kind = _TYPES.get(stat.S_IFMT(seen.status.st_mode))
         if kind is None:
@@ -102,7 +106,7 @@ class Packer:
         self._out.write(b"\0" * 1024)
         self._out.flush()
 
-    def _file(self, seen: Seen, name: str) -> None:
+    def _file(self, seen: WalkEntry, name: str) -> None:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
             fd = os.open(seen.name, flags, dir_fd=seen.directory)
@@ -145,7 +149,7 @@ class Packer:
             info.devmajor, info.devminor = os.major(status.st_rdev), os.minor(status.st_rdev)
         return info
 
-    def _attributes(self, seen: Seen, fd: int) -> dict[str, str]:
+    def _attributes(self, seen: WalkEntry, fd: int) -> dict[str, str]:
         """Extended attributes as pax records. Of what can only be named they are looked for in its directory."""
         out: dict[str, str] = {}
         follow = fd >= 0
@@ -177,7 +181,7 @@ def pack_layer(tree: Tree, packer: Packer, opaque: str) -> None:
             packer.mark(f"{seen.path}/.wh..wh..opq")
 
 
-def _is_opaque(seen: Seen, attribute: str) -> bool:
+def _is_opaque(seen: WalkEntry, attribute: str) -> bool:
     try:
         fd = os.open(seen.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=seen.directory)
     except OSError:
@@ -248,7 +252,7 @@ def copy_tree(source: Tree, start: str, target: Tree) -> None:
         os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=parent, follow_symlinks=False)
 
 
-def copy_file(seen: Seen, parent: int, name: str) -> None:
+def copy_file(seen: WalkEntry, parent: int, name: str) -> None:
     """One regular file, its data only: holes stay holes (lseek(2), SEEK_DATA)."""
     source = os.open(seen.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=seen.directory)
     try:
@@ -269,7 +273,7 @@ def copy_file(seen: Seen, parent: int, name: str) -> None:
                     at += len(data)
                     view = memoryview(data)
                     while view:
-                        view = view[os.write(target, view):]
+                        view = view[os.write(target, view) :]
                 at = max(at, end)
             os.ftruncate(target, size)
             dress(source, target, seen.status)
@@ -279,7 +283,7 @@ def copy_file(seen: Seen, parent: int, name: str) -> None:
         os.close(source)
 
 
-def _dress_directory(seen: Seen, parent: int) -> None:
+def _dress_directory(seen: WalkEntry, parent: int) -> None:
     source = os.open(seen.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=seen.directory)
     try:
         target = os.open(seen.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)

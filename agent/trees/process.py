@@ -40,7 +40,12 @@ async def started(
 ) -> AsyncIterator[Process]:
     """The worker `agent.trees.MODULE`, which does not outlive this."""
     child = await asyncio.create_subprocess_exec(
-        *command(module, arguments), stdin=stdin, stdout=PIPE, stderr=stderr, cwd=PROGRAMS, env=environment(),
+        *command(module, arguments),
+        stdin=stdin,
+        stdout=PIPE,
+        stderr=stderr,
+        cwd=PROGRAMS,
+        env=environment(),
         limit=REPLY_BYTES,
     )
     try:
@@ -53,7 +58,11 @@ async def started(
 
 
 async def fed(
-    module: str, arguments: Sequence[str], source: AsyncIterable[bytes], *, stall_s: float = STALL_S,
+    module: str,
+    arguments: Sequence[str],
+    source: AsyncIterable[bytes],
+    *,
+    stall_s: float = STALL_S,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Reply:
     """What the worker replies that reads *source* as its standard input; *progress* hears of bytes taken from it.
@@ -92,7 +101,12 @@ async def asked(module: str, arguments: Sequence[str], *, stall_s: float = STALL
 async def written(module: str, arguments: Sequence[str], file: int, *, stall_s: float = STALL_S) -> Reply:
     """What the worker replies that writes to the open *file*; the reply is on its other output."""
     child = await asyncio.create_subprocess_exec(
-        *command(module, arguments), stdin=DEVNULL, stdout=file, stderr=PIPE, cwd=PROGRAMS, env=environment(),
+        *command(module, arguments),
+        stdin=DEVNULL,
+        stdout=file,
+        stderr=PIPE,
+        cwd=PROGRAMS,
+        env=environment(),
     )
     try:
         assert child.stderr

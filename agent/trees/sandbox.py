@@ -26,7 +26,13 @@ _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV, _ATTR_NOEXEC = 1, 2, 4, 8
 _MS_REC, _MS_PRIVATE, _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REMOUNT = 16384, 1 << 18, 1, 2, 4, 8, 32
 _MNT_DETACH = 2
 _NEWNS, _NEWCGROUP, _NEWUTS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET = (
-    0x0002_0000, 0x0200_0000, 0x0400_0000, 0x0800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000
+    0x0002_0000,
+    0x0200_0000,
+    0x0400_0000,
+    0x0800_0000,
+    0x1000_0000,
+    0x2000_0000,
+    0x4000_0000,
 )
 _PR_SET_PDEATHSIG, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_SET_DUMPABLE = 1, 24, 38, 4
 _CAPABILITY_VERSION_3 = 0x2008_0522
@@ -36,8 +42,16 @@ IDS = 1 << 16
 ERRNO_EPERM = 0x0005_0000 | errno.EPERM
 ALLOW = 0x7FFF_0000
 
-CAPABILITIES = {"CHOWN": 0, "DAC_OVERRIDE": 1, "DAC_READ_SEARCH": 2, "FOWNER": 3, "FSETID": 4, "MKNOD": 27, "SETFCAP": 31,
-                "SYS_ADMIN": 21}
+CAPABILITIES = {
+    "CHOWN": 0,
+    "DAC_OVERRIDE": 1,
+    "DAC_READ_SEARCH": 2,
+    "FOWNER": 3,
+    "FSETID": 4,
+    "MKNOD": 27,
+    "SETFCAP": 31,
+    "SYS_ADMIN": 21,
+}
 OWNERS = ("CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "SETFCAP")
 """What it takes to write files with owners, modes and capabilities of others."""
 READER = ("DAC_OVERRIDE", "DAC_READ_SEARCH")
@@ -76,9 +90,7 @@ def _check(result: int, what: str) -> int:
     return result
 
 
-def clone_tree(
-    fd: int, *, read_only: bool, nested: bool, programs: bool = False, devices: bool = False
-) -> int:
+def clone_tree(fd: int, *, read_only: bool, nested: bool, programs: bool = False, devices: bool = False) -> int:
     """A mount of the file or directory *fd* that is in no namespace, for this process alone. Without *devices* none can be
     opened there, without *programs* none be run; *nested* takes what is mounted below along.
     Raises OSError: EPERM or ENOSYS where it cannot be had."""
@@ -88,8 +100,10 @@ def clone_tree(
     attributes |= _ATTR_RDONLY if read_only else 0
     how = struct.pack("=QQQQ", attributes, 0, 0, 0)
     try:
-        _check(_libc.syscall(_MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH | (_AT_RECURSIVE if nested else 0), how, len(how)),
-               "mount_setattr")
+        _check(
+            _libc.syscall(_MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH | (_AT_RECURSIVE if nested else 0), how, len(how)),
+            "mount_setattr",
+        )
     except OSError:
         os.close(tree)
         raise
@@ -193,7 +207,10 @@ def _mount(source: bytes, target: bytes, kind: bytes | None, flags: int, data: b
 def limit(*, memory: int, cpu_s: int, file_bytes: int) -> None:
     """Bounds of this process: bytes of address space, seconds of CPU, bytes of one file; no core dumps."""
     bounds = {
-        resource.RLIMIT_AS: memory, resource.RLIMIT_CPU: cpu_s, resource.RLIMIT_FSIZE: file_bytes, resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_AS: memory,
+        resource.RLIMIT_CPU: cpu_s,
+        resource.RLIMIT_FSIZE: file_bytes,
+        resource.RLIMIT_CORE: 0,
     }
     for kind, value in bounds.items():
         hard = resource.getrlimit(kind)[1]

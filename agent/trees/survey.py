@@ -19,7 +19,7 @@ from typing import Any
 from agent.trees import confine, sandbox
 from agent.trees.errors import TreeError
 from agent.trees.extract import Bounds
-from agent.trees.pack import Seen, walk
+from agent.trees.pack import WalkEntry, walk
 from agent.trees.streams import CHUNK
 from agent.trees.tree import MAX_LINKS, Tree, parts_of
 
@@ -49,7 +49,7 @@ class Survey:
                     pending.append((whole, 0))
         return self.entries
 
-    def _below(self, where: str) -> Iterable[Seen]:
+    def _below(self, where: str) -> Iterable[WalkEntry]:
         if where and self.entries[where][0] != "d":
             return ()
         return walk(self.tree, where)
@@ -70,7 +70,7 @@ class Survey:
                 if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
                     return None
                 raise
-            self._note(step, Seen(step, name, parent, status))
+            self._note(step, WalkEntry(step, name, parent, status))
             if self.entries[step][0] != "l":
                 here = step
                 continue
@@ -82,7 +82,7 @@ class Survey:
             pending += reversed(parts_of(target))
         return here
 
-    def _note(self, path: str, seen: Seen) -> None:
+    def _note(self, path: str, seen: WalkEntry) -> None:
         if path in self.entries:
             return
         if len(self.entries) >= self.bounds.entries:
@@ -100,7 +100,7 @@ class Survey:
         size = status.st_size if kind == "f" else 0
         self.entries[path] = [kind, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, size, content]
 
-    def _digest(self, seen: Seen) -> str:
+    def _digest(self, seen: WalkEntry) -> str:
         key = (seen.status.st_dev, seen.status.st_ino)
         if seen.status.st_nlink > 1 and key in self._known:
             return self._known[key]
@@ -131,10 +131,14 @@ def main(root: str, limits: str) -> int:
         tree = confine.open_tree(root, read_only=True, nested=False)
     except OSError as error:
         return confine.answer({"error": f"the files cannot be reached: {error.strerror}", "status": 500})
-    return confine.answer(confine.run(
-        lambda: {"entries": Survey(Tree(tree), bounds).take(wanted)}, [tree], calls=sandbox.READ_CALLS,
-        capabilities=sandbox.READER,
-    ))
+    return confine.answer(
+        confine.run(
+            lambda: {"entries": Survey(Tree(tree), bounds).take(wanted)},
+            [tree],
+            calls=sandbox.READ_CALLS,
+            capabilities=sandbox.READER,
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from agent.trees import confine, modes, sandbox
 from agent.trees.errors import TreeError
 from agent.trees.extract import Bounds, Policy, extract, quoted
 from agent.trees.layer import finish
-from agent.trees.pack import Seen, copy_file, dress, walk
+from agent.trees.pack import WalkEntry, copy_file, dress, walk
 from agent.trees.streams import Decompressed, Source
 from agent.trees.tree import MAX_LINKS, Tree, parts_of
 
@@ -129,7 +129,7 @@ class Transfer:
             self._directory(source, job["goal"].rstrip("/"), job["without"])
             return
         parent, name = self.source.parent(source)
-        seen = Seen(source, name, parent, os.stat(name, dir_fd=parent, follow_symlinks=False))
+        seen = WalkEntry(source, name, parent, os.stat(name, dir_fd=parent, follow_symlinks=False))
         if job["unpack"] and stat.S_ISREG(seen.status.st_mode) and self._unpacked(source, job["unpack"]):
             return
         goal = self._final(job["goal"], job["into"], posixpath.basename(source))
@@ -159,7 +159,7 @@ class Transfer:
         for seen in self._wanted(source, without):
             self._one(seen, f"{goal}/{seen.path}", first)
 
-    def _wanted(self, source: str, without: list[str]) -> Iterator[Seen]:
+    def _wanted(self, source: str, without: list[str]) -> Iterator[WalkEntry]:
         assert self.source
         gone, below = set(without), tuple(f"{path}/" for path in without)
         for seen in walk(self.source, source):
@@ -175,7 +175,7 @@ class Transfer:
         times = {"st_atime_ns": status.st_atime_ns, "st_mtime_ns": status.st_mtime_ns}
         return os.stat_result((mode, *status[1:4], uid, gid, *status[6:10]), times)
 
-    def _one(self, seen: Seen, goal: str, first: dict[tuple[int, int], str]) -> None:
+    def _one(self, seen: WalkEntry, goal: str, first: dict[tuple[int, int], str]) -> None:
         """One entry, without what is in it where it is a directory."""
         before, status = seen.status, self._altered(seen.status)
         seen = seen._replace(status=status)
@@ -194,7 +194,7 @@ class Transfer:
             first[key] = goal
             self._file(seen, *self._room(goal), goal)
 
-    def _made_like(self, seen: Seen, goal: str) -> None:
+    def _made_like(self, seen: WalkEntry, goal: str) -> None:
         parent, name = self.target.parent(goal)
         try:
             os.mkdir(name, 0o700, dir_fd=parent)
@@ -212,7 +212,7 @@ class Transfer:
         finally:
             os.close(source)
 
-    def _file(self, seen: Seen, parent: int, name: str, goal: str) -> None:
+    def _file(self, seen: WalkEntry, parent: int, name: str, goal: str) -> None:
         status = seen.status
         times = (status.st_atime_ns, status.st_mtime_ns)
         if stat.S_ISREG(status.st_mode):
@@ -275,8 +275,7 @@ def is_archive(file: BinaryIO) -> bool:
 def looked_at(path: str) -> int:
     """Whether the file *path* is an archive: {"archive": BOOL}."""
     file = open(path, "rb")  # noqa: SIM115 - the child reads it
-    return confine.answer(confine.run(
-        lambda: {"archive": is_archive(file)}, [], calls=sandbox.READ_CALLS, capabilities=()))
+    return confine.answer(confine.run(lambda: {"archive": is_archive(file)}, [], calls=sandbox.READ_CALLS, capabilities=()))
 
 
 def main(source: str, target: str, limits: str) -> int:

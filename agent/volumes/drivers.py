@@ -1,10 +1,10 @@
 """What each volume driver mounts, as a command. Pure: nothing here looks or mounts.
 
-    local      a folder of the node; with `type`, `o` and `device`, whatever mount(8) mounts of that kind, as in Docker
-    nfs        `server` and `path`, or `device: server:/path`; `o` for more options
-    cifs       `device: //server/share`, `o: username=…,password=…`
-    glusterfs  `servers` and `volume`, or `device: server:/volume`
-    sshfs      `sshcmd: user@host:/path` (with `port`, `identity_file`), or nothing: then the volume's home node exports it
+local      a folder of the node; with `type`, `o` and `device`, whatever mount(8) mounts of that kind, as in Docker
+nfs        `server` and `path`, or `device: server:/path`; `o` for more options
+cifs       `device: //server/share`, `o: username=…,password=…`
+glusterfs  `servers` and `volume`, or `device: server:/volume`
+sshfs      `sshcmd: user@host:/path` (with `port`, `identity_file`), or nothing: then the volume's home node exports it
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Mapping
 
 import msgspec
 
+from agent.contract.volume import VOLUME_DRIVERS, VolumeHost
 from agent.errors import BadRequestError
-from agent.manifest import VOLUME_DRIVERS, Home
 
 PATIENT_S = 15
 """After so long without an answer a server counts as gone: its files give errors, and nobody hangs."""
@@ -36,11 +36,11 @@ def check(name: str, driver: str, options: Mapping[str, str]) -> None:
         raise BadRequestError(f"volume {name}: driver {driver!r} is not known; there is {', '.join(VOLUME_DRIVERS)}")
     known = VOLUME_DRIVERS[driver]
     if unknown := sorted(set(options) - known):
-        raise BadRequestError(f"volume {name}: {driver} has no option {', '.join(unknown)}; it has {', '.join(sorted(known))}")
-    mounting(name, driver, options, Home(node="", address="check"), "")
+        raise BadRequestError(f'create {name}: invalid option: "{unknown[0]}": {driver} has {", ".join(sorted(known))}')
+    mounting(name, driver, options, VolumeHost(node="", address="check"), "")
 
 
-def mounting(name: str, driver: str, options: Mapping[str, str], home: Home | None, keys: str) -> Mounting | None:
+def mounting(name: str, driver: str, options: Mapping[str, str], home: VolumeHost | None, keys: str) -> Mounting | None:
     """How to mount the volume; None for a folder of this node. *keys* is the folder of this node's SSH key."""
     extra = options.get("o", "")
     if driver == "local":
@@ -81,9 +81,16 @@ def _mount(kind: str, device: str, options: str) -> Mounting:
     return Mounting(command, helper, packages.get(kind, "util-linux"))
 
 
-def _sshfs(name: str, options: Mapping[str, str], home: Home | None, keys: str) -> Mounting | None:
-    words = [f"ServerAliveInterval={PATIENT_S // 3}", "ServerAliveCountMax=3", f"ConnectTimeout={PATIENT_S}", "reconnect",
-             "PasswordAuthentication=no", "allow_other", "dcache_timeout=1"]
+def _sshfs(name: str, options: Mapping[str, str], home: VolumeHost | None, keys: str) -> Mounting | None:
+    words = [
+        f"ServerAliveInterval={PATIENT_S // 3}",
+        "ServerAliveCountMax=3",
+        f"ConnectTimeout={PATIENT_S}",
+        "reconnect",
+        "PasswordAuthentication=no",
+        "allow_other",
+        "dcache_timeout=1",
+    ]
     if command := options.get("sshcmd"):
         source = command
         words += [f"IdentityFile={options['identity_file']}"] if "identity_file" in options else []
@@ -95,9 +102,15 @@ def _sshfs(name: str, options: Mapping[str, str], home: Home | None, keys: str) 
             raise BadRequestError(f"volume {name}: its home {home.node} has no SSH server that other nodes could reach")
         host = f"[{home.address}]" if ":" in home.address else home.address
         source, port = f"{home.user}@{host}:/volume", str(home.port)
-        words += [f"IdentityFile={keys}/id_ed25519", f"UserKnownHostsFile={keys}/known_hosts", "GlobalKnownHostsFile=/dev/null",
-                  "StrictHostKeyChecking=yes", f"HostKeyAlias={home.node}", "IdentitiesOnly=yes",
-                  "sftp_server=/usr/lib/openssh/sftp-server"]  # a command, for servers without the subsystem; ours is run
+        words += [
+            f"IdentityFile={keys}/id_ed25519",
+            f"UserKnownHostsFile={keys}/known_hosts",
+            "GlobalKnownHostsFile=/dev/null",
+            "StrictHostKeyChecking=yes",
+            f"HostKeyAlias={home.node}",
+            "IdentitiesOnly=yes",
+            "sftp_server=/usr/lib/openssh/sftp-server",
+        ]  # a command, for servers without the subsystem; ours is run
     words += [options["o"]] if options.get("o") else []
     return Mounting(("sshfs", source), "sshfs", "sshfs", ("-p", port, "-o", ",".join(words)))
 

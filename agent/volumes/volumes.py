@@ -19,9 +19,9 @@ from pathlib import Path
 import msgspec
 
 from agent import files, mounts
+from agent.contract.failpoints import failpoint
+from agent.contract.volume import VolumeHost, volume_driver
 from agent.errors import AgentError, BadRequestError, ConflictError, NotFoundError, of_worker
-from agent.failpoints import failpoint
-from agent.manifest import Home, volume_driver
 from agent.paths import Paths
 from agent.trees import process
 from agent.volumes import drivers
@@ -31,7 +31,7 @@ MOUNT_S, TRIES = 30, 10
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}\Z")
 
 
-class Stored(msgspec.Struct, frozen=True, kw_only=True):
+class VolumeRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A volume of this node. *fresh* until its first user has filled it from the image."""
 
     name: str
@@ -49,14 +49,14 @@ class Volumes:
         self.root.mkdir(parents=True, exist_ok=True, mode=0o711)
         self.keys = paths.root / "ssh"
         self._mounting: dict[str, asyncio.Lock] = {}
-        self.all: dict[str, Stored] = {}
+        self.all: dict[str, VolumeRecord] = {}
         for path in self.root.glob("*/volume.json"):
             try:
-                stored = msgspec.json.decode(path.read_bytes(), type=Stored)
+                record = msgspec.json.decode(path.read_bytes(), type=VolumeRecord)
             except msgspec.DecodeError:
                 # the data is what counts: a damaged description is written anew, and never filled over
-                stored = Stored(name=path.parent.name, fresh=False)
-            self.all[stored.name] = stored
+                record = VolumeRecord(name=path.parent.name, fresh=False)
+            self.all[record.name] = record
         for path in (*self.root.glob("*.tmp"), *self.root.glob(".incoming-*")):
             for point in mounts.below(path):
                 mounts.unmount(point)
@@ -66,9 +66,14 @@ class Volumes:
         return self.root / name / "_data"
 
     def create(
-        self, name: str, *, driver: str = "local", labels: dict[str, str] | None = None,
-        options: dict[str, str] | None = None, anonymous: bool = False,
-    ) -> Stored:
+        self,
+        name: str,
+        *,
+        driver: str = "local",
+        labels: dict[str, str] | None = None,
+        options: dict[str, str] | None = None,
+        anonymous: bool = False,
+    ) -> VolumeRecord:
         """Make a volume; one that is there already is returned as it is."""
         if not _NAME.match(name):
             raise BadRequestError(f"volume name {name!r}: letters, digits and _ . - only, beginning with a letter or digit")
@@ -78,27 +83,31 @@ class Volumes:
         drivers.check(name, driver, options or {})
         failpoint("volume.create")
         (self.root / name / "_data").mkdir(parents=True, mode=0o755, exist_ok=True)
-        stored = Stored(
-            name=name, driver=driver, labels=labels or {}, options=options or {}, anonymous=anonymous,
+        record = VolumeRecord(
+            name=name,
+            driver=driver,
+            labels=labels or {},
+            options=options or {},
+            anonymous=anonymous,
             created=datetime.datetime.now(datetime.UTC).isoformat(),
         )
-        self._save(stored)
-        return stored
+        self._save(record)
+        return record
 
-    def _save(self, stored: Stored) -> None:
-        files.write_atomically(self.root / stored.name / "volume.json", msgspec.json.encode(stored))
-        self.all[stored.name] = stored
+    def _save(self, record: VolumeRecord) -> None:
+        files.write_atomically(self.root / record.name / "volume.json", msgspec.json.encode(record))
+        self.all[record.name] = record
 
-    def get(self, name: str) -> Stored:
+    def get(self, name: str) -> VolumeRecord:
         if name not in self.all:
-            raise NotFoundError(f"no such volume: {name}")
+            raise NotFoundError(f"get {name}: no such volume")
         return self.all[name]
 
-    async def mount(self, name: str, home: Home | None) -> None:
+    async def mount(self, name: str, home: VolumeHost | None) -> None:
         """Mount what serves the volume, where it is not mounted; a folder of this node needs nothing. *home* is the node
         that exports it, None where that is this one. Raises AgentError, after 30 s at the latest."""
-        stored = self.get(name)
-        how = drivers.mounting(name, stored.driver, stored.options, home, str(self.keys))
+        record = self.get(name)
+        how = drivers.mounting(name, record.driver, record.options, home, str(self.keys))
         if how is None:
             return
         async with self._mounting.setdefault(name, asyncio.Lock()):
@@ -108,7 +117,7 @@ class Volumes:
             if not shutil.which(how.needs):
                 raise AgentError(f"volume {name}: {how.needs} is not installed on this node: it comes with {how.package}")
             if home and home.host_key:
-                self._know(home)
+                self._pin_host_key(home)
             mounts.unmount(data)  # a dead one
             failpoint("volume.mount")
             for left in reversed(range(TRIES if home else 1)):
@@ -123,11 +132,11 @@ class Volumes:
         """Whether the volume was mounted from somewhere, rather than being a folder of this node."""
         return name in self._mounting
 
-    def answers(self, name: str) -> bool:
+    def is_responsive(self, name: str) -> bool:
         """Blocks until what serves the volume answers, or is known not to."""
         return _alive(self.data(name))
 
-    def _know(self, home: Home) -> None:
+    def _pin_host_key(self, home: VolumeHost) -> None:
         """Keep the host key of *home*: only a server that shows it is spoken to."""
         known = self.keys / "known_hosts"
         line = f"{home.node} {home.host_key}"
@@ -148,11 +157,11 @@ class Volumes:
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "pystack", "-f", str(private)], check=True)
         return " ".join(public.read_text().split()[:2])
 
-    def adopt(self, arrived: Path, stored: Stored) -> None:
+    def adopt(self, arrived: Path, record: VolumeRecord) -> None:
         """The folder *arrived*, of this same file system, becomes a volume."""
-        files.write_atomically(arrived / "volume.json", msgspec.json.encode(stored))
-        arrived.rename(self.root / stored.name)
-        self.all[stored.name] = stored
+        files.write_atomically(arrived / "volume.json", msgspec.json.encode(record))
+        arrived.rename(self.root / record.name)
+        self.all[record.name] = record
 
     def release(self, users: Callable[[str], list[str]]) -> None:
         """Unmount what no container uses; *users* names those of a volume."""
@@ -162,8 +171,8 @@ class Volumes:
 
     async def fill(self, name: str, rootfs: Path, target: str) -> None:
         """Copy what the image has at *target* into a fresh volume, owners and attributes kept, as Docker does."""
-        stored = self.get(name)
-        if not stored.fresh:
+        record = self.get(name)
+        if not record.fresh:
             return
         data = self.data(name)
         if not any(data.iterdir()):
@@ -171,13 +180,13 @@ class Volumes:
             reply = await process.asked("filling", (str(rootfs), target, str(data)))
             if "error" in reply:
                 raise of_worker(reply, AgentError, f"volume {name}: cannot be filled from the image: ")
-        self._save(msgspec.structs.replace(stored, fresh=False))
+        self._save(msgspec.structs.replace(record, fresh=False))
 
     def remove(self, name: str, users: list[str]) -> None:
         """Delete a volume and its data. Raises ConflictError while a container uses it."""
         self.get(name)
         if users:
-            raise ConflictError(f"volume {name} is in use by {', '.join(users)}: remove that first")
+            raise ConflictError(f"remove {name}: volume is in use - [{', '.join(users)}]: remove that first")
         if mounts.below(self.root / name):
             mounts.unmount(self.data(name))
             if mounts.below(self.root / name):  # what others serve is not ours to delete
@@ -196,7 +205,8 @@ async def _run(*command: str) -> str:
             *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=said, start_new_session=True
         )
         try:
-            code = await asyncio.wait_for(child.wait(), MOUNT_S)
+            async with asyncio.timeout(MOUNT_S):
+                code = await child.wait()
         except TimeoutError:
             with contextlib.suppress(ProcessLookupError):
                 child.kill()

@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Sequence
 
 from netplugins.bridge import address_mac, veth_name
-from netplugins.driver import Bridge, Description, Endpoint, Host, KernelObject, Network, Veth
+from netplugins.driver import Bridge, Endpoint, HostCapabilities, KernelObject, Network, NetworkState, Veth
 
 
 class AirgapDriver:
@@ -19,17 +19,24 @@ class AirgapDriver:
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix  # all links of this instance begin with it
 
-    def missing(self, network: Network, host: Host) -> Sequence[str]:
+    def missing(self, network: Network, host: HostCapabilities) -> Sequence[str]:
         return () if "bridge" in host.features else ("the kernel has no bridge (CONFIG_BRIDGE)",)
 
-    def describe(self, network: Network, endpoints: Sequence[Endpoint], host: Host) -> Description:
+    def desired_state(self, network: Network, endpoints: Sequence[Endpoint], host: HostCapabilities) -> NetworkState:
         lengths = {(net := ipaddress.ip_network(s.cidr)).version: net.prefixlen for s in network.subnets}
         objects: set[KernelObject] = {Bridge(network.link, address_mac("", network.name), host.mtu, ())}
         for endpoint in endpoints:
-            objects.add(Veth(
-                name=veth_name(self.prefix, endpoint), master=network.link, netns=endpoint.netns,
-                peer=endpoint.interface or f"eth{endpoint.order}", order=endpoint.order,
-                mac=endpoint.mac or address_mac(endpoint.ipv4, endpoint.ipv6), mtu=host.mtu, gateways=(),
-                addresses=tuple(f"{a}/{lengths[v]}" for v, a in ((4, endpoint.ipv4), (6, endpoint.ipv6)) if a),
-            ))
-        return Description(frozenset(objects))
+            objects.add(
+                Veth(
+                    name=veth_name(self.prefix, endpoint),
+                    master=network.link,
+                    netns=endpoint.netns,
+                    peer=endpoint.interface or f"eth{endpoint.order}",
+                    order=endpoint.order,
+                    mac=endpoint.mac or address_mac(endpoint.ipv4, endpoint.ipv6),
+                    mtu=host.mtu,
+                    gateways=(),
+                    addresses=tuple(f"{a}/{lengths[v]}" for v, a in ((4, endpoint.ipv4), (6, endpoint.ipv6)) if a),
+                )
+            )
+        return NetworkState(frozenset(objects))

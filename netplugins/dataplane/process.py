@@ -13,7 +13,7 @@ import msgspec
 
 from netplugins.forwarder import Forwarder
 from netplugins.resolver.server import Resolver
-from netplugins.resolver.table import Document, Names
+from netplugins.resolver.table import DataplaneState, Names
 
 
 class Dataplane:
@@ -32,7 +32,7 @@ class Dataplane:
             raw = self.document.read_bytes() if self.document.exists() else b"{}"
             if raw == self._last and not self._problems:
                 return {}
-            document = msgspec.json.decode(raw, type=Document)
+            document = msgspec.json.decode(raw, type=DataplaneState)
             names = Names(document.names)
             problems = await self.resolver.update(document.views, names, document.ttl)
             problems |= await self.forwarder.update(document.forwards)

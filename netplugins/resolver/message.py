@@ -103,7 +103,12 @@ def answers(reply: bytes, packet: bytes, question: Question) -> bool:
 
 
 def answer(
-    packet: bytes, question: Question, records: Sequence[tuple[int, bytes]], *, code: int = NOERROR, ttl: int = 0,
+    packet: bytes,
+    question: Question,
+    records: Sequence[tuple[int, bytes]],
+    *,
+    code: int = NOERROR,
+    ttl: int = 0,
     tcp: bool = False,
 ) -> bytes:
     """The answer to *packet*; over UDP cut to the client's size, with the truncation bit set, so that it asks by TCP."""

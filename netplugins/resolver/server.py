@@ -19,7 +19,7 @@ from netplugins.resolver.table import Names, View
 ADDRESS = ("127.0.0.11", 53)
 UPSTREAM_TIMEOUT_S = 4.0
 PENDING_LIMIT = 1024
-REMEMBERED, VARIANTS = 1024, 16
+CACHED_QUESTIONS, VARIANTS = 1024, 16
 LONGEST = 512
 """Bytes of a question whose answer is remembered: all that are meant, and memory that one container can fill."""
 STREAMS, ASKED = 64, 256
@@ -38,7 +38,7 @@ def host_upstreams() -> tuple[str, ...]:
     return tuple(w[1] for w in words if len(w) > 1 and w[0] == "nameserver")[:3]
 
 
-class Said:
+class AnswerCache:
     """Answers that were given, by the question without its ID: most questions are asked again and again.
 
     Of an answer with several addresses VARIANTS are kept, each in an order of its own, and given in turn."""
@@ -48,13 +48,13 @@ class Said:
         self._about: tuple[object, object] = (None, None)
         self._turn = 0
 
-    def about(self, names: Names, view: View) -> None:
+    def bind(self, names: Names, view: View) -> None:
         """From now on these are what answers come from; others are forgotten."""
         if self._about[0] is not names or self._about[1] is not view:
             self._about = names, view
             self._answers.clear()
 
-    def again(self, packet: bytes) -> bytes | None:
+    def get(self, packet: bytes) -> bytes | None:
         known = self._answers.get(packet[2:])
         if known is None:
             return None
@@ -65,10 +65,10 @@ class Said:
         self._turn += 1
         return packet[:2] + known[self._turn % VARIANTS]
 
-    def keep(self, packet: bytes, answer: bytes) -> None:
+    def put(self, packet: bytes, answer: bytes) -> None:
         if len(packet) > LONGEST:
             return
-        if len(self._answers) >= REMEMBERED:  # every question another: a client's cookies, or its mischief
+        if len(self._answers) >= CACHED_QUESTIONS:  # every question another: a client's cookies, or its mischief
             self._answers.clear()
         known = self._answers.setdefault(packet[2:], [])
         known.append(answer[2:])
@@ -83,7 +83,7 @@ class Listener:
         self.server = server
         self.view = view
         self.udp, self.tcp = netns.enter(view.netns, _open)
-        self._said = Said()
+        self._said = AnswerCache()
         self._tcp_server: asyncio.Server | None = None
         self._streams = self._asked = 0
         loop = asyncio.get_running_loop()
@@ -99,13 +99,13 @@ class Listener:
             self._tcp_server.close()
 
     def _readable(self) -> None:
-        self._said.about(self.server.names, self.view)
+        self._said.bind(self.server.names, self.view)
         for _ in range(64):  # drain in one wake-up, but let other containers have their turn
             try:
                 packet, peer = self.udp.recvfrom(4096)
             except (BlockingIOError, OSError):
                 return
-            if known := self._said.again(packet):
+            if known := self._said.get(packet):
                 with contextlib.suppress(OSError):
                     self.udp.sendto(known, peer)
                 continue
@@ -119,7 +119,7 @@ class Listener:
                 packet, question, self.view.networks, ttl=self.server.ttl, tcp=False, links=self.view.links
             )
             if reply is not None:
-                self._said.keep(packet, reply)
+                self._said.put(packet, reply)
                 self._send(reply, peer)
             elif self._asked >= ASKED:
                 self._send(message.answer(packet, question, [], code=message.REFUSED), peer)
@@ -144,14 +144,17 @@ class Listener:
         self._streams += 1
         try:
             while True:
-                (length,) = struct.unpack("!H", await asyncio.wait_for(reader.readexactly(2), IDLE_S))
-                packet = await asyncio.wait_for(reader.readexactly(length), IDLE_S)
+                async with asyncio.timeout(IDLE_S):
+                    (length,) = struct.unpack("!H", await reader.readexactly(2))
+                async with asyncio.timeout(IDLE_S):
+                    packet = await reader.readexactly(length)
                 try:
                     question = message.parse(packet)
                 except message.MalformedError as error:
                     if refusal := message.refusal(packet, error.code):
                         writer.write(struct.pack("!H", len(refusal)) + refusal)
-                        await asyncio.wait_for(writer.drain(), IDLE_S)
+                        async with asyncio.timeout(IDLE_S):
+                            await writer.drain()
                     return
                 reply = self.server.names.answer(
                     packet, question, self.view.networks, ttl=self.server.ttl, tcp=True, links=self.view.links
@@ -159,7 +162,8 @@ class Listener:
                 if reply is None:
                     reply = await self.server.ask_upstream(packet, question, self.view, tcp=True)
                 writer.write(struct.pack("!H", len(reply)) + reply)
-                await asyncio.wait_for(writer.drain(), IDLE_S)  # who asks and does not read goes, too
+                async with asyncio.timeout(IDLE_S):
+                    await writer.drain()  # who asks and does not read goes, too
         except (asyncio.IncompleteReadError, TimeoutError, ConnectionError):
             pass
         finally:
@@ -227,7 +231,8 @@ class Resolver:
             return message.answer(packet, question, [], code=message.NXDOMAIN, tcp=tcp)
         for server in (view.upstreams or host_upstreams())[:3]:
             try:
-                reply = await asyncio.wait_for(_ask(server, packet, question, tcp=tcp), UPSTREAM_TIMEOUT_S)
+                async with asyncio.timeout(UPSTREAM_TIMEOUT_S):
+                    reply = await _ask(server, packet, question, tcp=tcp)
             except (TimeoutError, OSError, asyncio.IncompleteReadError):
                 continue
             if message.answers(reply, packet, question) and reply[3] & 0x0F not in (message.SERVFAIL, message.REFUSED):

@@ -36,7 +36,7 @@ class Forward(msgspec.Struct, kw_only=True, frozen=True):
     target_port: int
 
 
-class Document(msgspec.Struct, kw_only=True, omit_defaults=True):
+class DataplaneState(msgspec.Struct, kw_only=True, omit_defaults=True):
     """All that the data path process must know: *names* is network → name → addresses."""
 
     views: dict[str, View] = {}
@@ -89,7 +89,13 @@ class Names:
         return None
 
     def answer(
-        self, packet: bytes, question: message.Question, networks: Sequence[str], *, ttl: int, tcp: bool,
+        self,
+        packet: bytes,
+        question: message.Question,
+        networks: Sequence[str],
+        *,
+        ttl: int,
+        tcp: bool,
         links: Mapping[str, str] = {},
     ) -> bytes | None:
         """The answer where the name is ours (an absent family is an empty NOERROR, never forwarded), else None."""

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from agent.manifest import Attachment, Holder, Network, Subnet, Task
+from agent.contract.container import Attachment
+from agent.contract.network import AddressAssignment, Network, Subnet
+from agent.contract.task import Task
 from orchestrator.errors import PystackError
 
 POOLS = ("172.18.0.0/15", "172.20.0.0/14", "172.24.0.0/13", "192.168.0.0/16")
@@ -23,8 +25,14 @@ class PoolExhaustedError(PystackError):
 
 
 def subnets(
-    wanted: Sequence[Subnet], *, ipv6: bool, taken: Iterable[str], name: str,
-    pools: Sequence[str] = POOLS, reserved: Iterable[str] = (), endpoints: int = 0,
+    wanted: Sequence[Subnet],
+    *,
+    ipv6: bool,
+    taken: Iterable[str],
+    name: str,
+    pools: Sequence[str] = POOLS,
+    reserved: Iterable[str] = (),
+    endpoints: int = 0,
 ) -> tuple[Subnet, ...]:
     """The address pools of a network: those it asks for, or a free one of *pools* (and a ULA /64 with *ipv6*): a /24, or
     what has twice the addresses that *endpoints* need.
@@ -56,9 +64,7 @@ def prefix_for(addresses: int) -> int:
 
 
 def _free_v4(avoid: Sequence[object], pools: Sequence[str], name: str, prefix: int) -> Subnet:
-    busy = sorted(
-        (int(n.network_address), int(n.broadcast_address)) for n in avoid if isinstance(n, ipaddress.IPv4Network)
-    )
+    busy = sorted((int(n.network_address), int(n.broadcast_address)) for n in avoid if isinstance(n, ipaddress.IPv4Network))
     size = 1 << (32 - prefix)
     for pool in pools:
         network = ipaddress.IPv4Network(pool)
@@ -90,7 +96,9 @@ def service_pools(taken: Iterable[str], *, ipv6: bool, name: str, services: int 
     return tuple(out)
 
 
-def vips(services: Sequence[str], old: Sequence[Holder], pools: Sequence[str], name: str) -> tuple[Holder, ...]:
+def vips(
+    services: Sequence[str], old: Sequence[AddressAssignment], pools: Sequence[str], name: str
+) -> tuple[AddressAssignment, ...]:
     """An address in each of *pools* for each of *services*; who has one keeps it."""
     known = {h.name: h for h in old}
     used = {a for h in old for a in (h.ipv4, h.ipv6)}
@@ -107,7 +115,7 @@ def vips(services: Sequence[str], old: Sequence[Holder], pools: Sequence[str], n
                 raise PoolExhaustedError(f"network {name}: the pool of service addresses {pool} is used up")
             used.add(free)
             fields["ipv4" if pool.version == 4 else "ipv6"] = free
-        out.append(Holder(name=service, **fields))
+        out.append(AddressAssignment(name=service, **fields))
     return tuple(out)
 
 
@@ -176,8 +184,7 @@ class Addresses:
             "config: [{subnet: 172.20.0.0/16}]) and bring the stack down and up"
         )
 
-
-    def host(self, network: Network, node: str) -> Holder:
+    def host(self, network: Network, node: str) -> AddressAssignment:
         """The address of *node* itself on *network*: the one it had, or a free one."""
         known = next((h for h in network.hosts if h.name == node), None)
         fields: dict[str, str] = {}
@@ -185,7 +192,7 @@ class Addresses:
             field = "ipv6" if ":" in subnet.cidr else "ipv4"
             had = getattr(known, field) if known else ""
             fields[field] = had or self._free(network.name, subnet)
-        return Holder(name=node, **fields)
+        return AddressAssignment(name=node, **fields)
 
 
 def _inside(address: str, pools: Sequence[Subnet]) -> bool:

@@ -12,17 +12,65 @@ from orchestrator.cli.options import selects_stack
 from orchestrator.errors import PystackError
 
 COMMANDS = {
-    "up": "up", "down": "down", "plan": "plan", "config": "config", "ps": "look", "ls": "look", "images": "look",
-    "logs": "logs", "events": "look", "exec": "execute", "stop": "lifecycle", "start": "lifecycle",
-    "restart": "lifecycle", "build": "build", "pull": "pull", "image": "image", "container": "container",
-    "network": "objects", "volume": "objects", "secret": "contents", "configs": "contents",
-    "system": "system", "version": "system", "lab": "lab",
-    "server": "serve", "kill": "tasks", "pause": "tasks", "unpause": "tasks", "wait": "tasks", "rm": "tasks",
-    "top": "tasks", "stats": "tasks", "port": "tasks", "attach": "tasks", "cp": "tasks", "create": "up",
-    "scale": "up", "run": "run", "node": "node", "agent": "serve", "doctor": "doctor", "store": "store",
-    "why": "why", "why-not": "why", "rebalance": "rebalance", "schema": "schema",
-    "gitops": "gitops", "convert": "convert", "watch": "watch", "export": "export", "commit": "export", "push": "export",
-    "port-forward": "forward", "apply": "plan", "history": "history", "rollback": "history",
+    "up": "up",
+    "down": "down",
+    "plan": "plan",
+    "config": "config",
+    "ps": "look",
+    "ls": "look",
+    "images": "look",
+    "volumes": "look",
+    "logs": "logs",
+    "events": "look",
+    "exec": "execute",
+    "stop": "lifecycle",
+    "start": "lifecycle",
+    "restart": "lifecycle",
+    "build": "build",
+    "pull": "pull",
+    "image": "image",
+    "container": "container",
+    "network": "objects",
+    "volume": "objects",
+    "secret": "contents",
+    "configs": "contents",
+    "system": "system",
+    "version": "system",
+    "lab": "lab",
+    "server": "serve",
+    "kill": "tasks",
+    "pause": "tasks",
+    "unpause": "tasks",
+    "wait": "tasks",
+    "rm": "tasks",
+    "top": "tasks",
+    "stats": "tasks",
+    "port": "tasks",
+    "attach": "tasks",
+    "cp": "tasks",
+    "create": "up",
+    "scale": "up",
+    "run": "run",
+    "node": "node",
+    "agent": "serve",
+    "doctor": "doctor",
+    "store": "store",
+    "why": "why",
+    "why-not": "why",
+    "rebalance": "rebalance",
+    "schema": "schema",
+    "gitops": "gitops",
+    "convert": "convert",
+    "compose": "compose",
+    "check": "check",
+    "watch": "watch",
+    "export": "export",
+    "commit": "export",
+    "push": "export",
+    "port-forward": "forward",
+    "apply": "plan",
+    "history": "history",
+    "rollback": "history",
 }
 
 
@@ -49,8 +97,9 @@ def cli(context: click.Context, /, dry_run: bool, **for_the_command: object) -> 
 def main() -> None:
     """Exit status: 0 done, 1 failed, 2 usage, 130 interrupted."""
     debug = "--debug" in sys.argv
+    alias = ["compose"] if sys.argv[0].rpartition("/")[2] == "docker-compose" else []
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main([*alias, *sys.argv[1:]], standalone_mode=False)
         raise SystemExit(code if isinstance(code, int) else 0)
     except PystackError as error:
         if debug:

@@ -24,25 +24,59 @@ if TYPE_CHECKING:
 @click.option("--pull", is_flag=True, help="Fetch newer base images.")
 @click.option("--build-arg", multiple=True, metavar="K=V")
 @click.option("--progress", type=click.Choice(["auto", "plain", "json", "quiet"]), default="auto")
+@click.option("--push", is_flag=True, help="Send them to their registries then.")
+@click.option("--with-dependencies", is_flag=True, help="Those that the services need too.")
+@click.option("-q", "--quiet", is_flag=True, help="No word of it.")
 def build(
-    stack: StackOptions, services: tuple[str, ...], no_cache: bool, pull: bool, build_arg: tuple[str, ...],
+    stack: StackOptions,
+    services: tuple[str, ...],
+    no_cache: bool,
+    pull: bool,
+    build_arg: tuple[str, ...],
     progress: str,
+    push: bool,
+    with_dependencies: bool,
+    quiet: bool,
 ) -> None:
     """Build the images of services that have `build:`."""
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import Progress
+    from orchestrator.errors import PystackError
+    from orchestrator.stackfile.graph import needed
 
     loaded = stack.load(named=services)
+    client = Client(start=True)
+    if unknown := set(services) - {s.name for s in loaded.stack.services}:
+        raise PystackError(f"no such service: {', '.join(sorted(unknown))}")
+    if with_dependencies and services:
+        services = tuple(needed(loaded.stack.services, services))
     extra = dict(arg.partition("=")[::2] for arg in build_arg)
     build_services(
-        Client(start=True), loaded.stack, services, always=True, progress=Progress(progress), no_cache=no_cache,
-        pull=pull, args=extra,
+        client,
+        loaded.stack,
+        services,
+        always=True,
+        progress=Progress("quiet" if quiet else progress),
+        no_cache=no_cache,
+        pull=pull,
+        args=extra,
     )
+    if push:
+        from orchestrator.cli.export import push_images
+
+        push_images(client, loaded.stack, services, quiet=quiet)
 
 
 def build_services(
-    client: Client, stack: Stack, services: tuple[str, ...], *, always: bool, progress: Progress,
-    no_cache: bool = False, pull: bool = False, args: dict[str, str] | None = None,
+    client: Client,
+    stack: Stack,
+    services: tuple[str, ...],
+    *,
+    always: bool,
+    progress: Progress,
+    no_cache: bool = False,
+    pull: bool = False,
+    args: dict[str, str] | None = None,
 ) -> None:
     """Build what has `build:`, all of it or where the image is missing. Raises RefusedError with the builder's words."""
     from orchestrator.cli.client import name_in_path
@@ -84,14 +118,14 @@ def _in_order(stack: Stack, chosen: tuple[str, ...]) -> list[Service]:
     return list(out.values())
 
 
-def _provided(stack: Stack, wish: Build) -> tuple[dict[str, str], dict[str, bytes], dict[str, Path]]:
+def _provided(stack: Stack, build_options: Build) -> tuple[dict[str, str], dict[str, bytes], dict[str, Path]]:
     """Of a build: its further contexts as the node names them, contents that go along, and folders that do."""
-    from agent.manifest import BUILD_EXTRAS
+    from agent.contract.container import BUILD_EXTRAS
     from orchestrator.errors import PystackError
 
     images = {s.name: s.container.image for s in stack.services}
     contexts, folders, files = {}, {}, {}
-    for number, (name, value) in enumerate(wish.contexts):
+    for number, (name, value) in enumerate(build_options.contexts):
         if value.startswith("service:"):
             contexts[name] = f"docker-image://{images[value[8:]]}"
         elif "://" in value or value.startswith(("git@", "github.com/")):
@@ -99,7 +133,7 @@ def _provided(stack: Stack, wish: Build) -> tuple[dict[str, str], dict[str, byte
         else:
             folders[f"{BUILD_EXTRAS}/context-{number}"] = Path(value)
             contexts[name] = f"{BUILD_EXTRAS}/context-{number}"
-    for secret in wish.secrets:
+    for secret in build_options.secrets:
         try:
             content = Path(secret.file).read_bytes() if secret.file else os.environb[secret.environment.encode()]
         except (OSError, KeyError) as error:
@@ -109,26 +143,28 @@ def _provided(stack: Stack, wish: Build) -> tuple[dict[str, str], dict[str, byte
     return contexts, files, folders
 
 
-def _dockerfile(service: Service, wish: Build) -> tuple[str, dict[str, bytes]]:
+def _dockerfile(service: Service, build_options: Build) -> tuple[str, dict[str, bytes]]:
     """What the node is told of the Dockerfile, and what is sent for that: one that is no file of the context goes beside it.
 
     Raises PystackError."""
-    from agent.manifest import BUILD_EXTRAS
+    from agent.contract.container import BUILD_EXTRAS
     from orchestrator.errors import PystackError
 
     where = f"{service.where}: services.{service.name}.build"
-    if not wish.remote and not Path(wish.context).is_dir():
-        raise PystackError(f"{where}: folder {wish.context} does not exist")
+    if not build_options.remote and not Path(build_options.context).is_dir():
+        raise PystackError(f"{where}: folder {build_options.context} does not exist")
     beside = f"{BUILD_EXTRAS}/Dockerfile"
-    if wish.dockerfile_inline:
-        return beside, {beside: wish.dockerfile_inline.encode()}
-    if wish.remote:
-        return wish.dockerfile, {}
-    path = Path(wish.context, wish.dockerfile)
+    if build_options.dockerfile_inline:
+        return beside, {beside: build_options.dockerfile_inline.encode()}
+    if build_options.remote:
+        return build_options.dockerfile, {}
+    path = Path(build_options.context, build_options.dockerfile)
     if not path.is_file():
         raise PystackError(f"{where}: {path} does not exist")
-    if path.resolve().is_relative_to(Path(wish.context).resolve()):
-        return os.path.relpath(path, wish.context) if os.path.isabs(wish.dockerfile) else wish.dockerfile, {}
+    if path.resolve().is_relative_to(Path(build_options.context).resolve()):
+        return os.path.relpath(path, build_options.context) if os.path.isabs(
+            build_options.dockerfile
+        ) else build_options.dockerfile, {}
     ignore = path.with_name(f"{path.name}.dockerignore")
     return beside, {beside: path.read_bytes(), **({f"{beside}.dockerignore": ignore.read_bytes()} if ignore.is_file() else {})}
 
@@ -138,22 +174,30 @@ def build_one(
 ) -> None:
     from orchestrator.cli.context import pack
 
-    wish = service.build
-    assert wish is not None
-    contexts, files, folders = _provided(stack, wish)
-    dockerfile, own = _dockerfile(service, wish)
+    build_options = service.build
+    assert build_options is not None
+    contexts, files, folders = _provided(stack, build_options)
+    dockerfile, own = _dockerfile(service, build_options)
     files |= own
-    context = None if wish.remote else Path(wish.context)
+    context = None if build_options.remote else Path(build_options.context)
     query: dict[str, Any] = {
-        "dockerfile": dockerfile, "t": [service.container.image, *wish.tags],
-        "buildargs": json.dumps(dict(wish.args) | args), "target": wish.target,
-        "labels": json.dumps(dict(wish.labels)), "nocache": int(no_cache or wish.no_cache),
-        "nocachefilter": json.dumps(wish.no_cache_filter), "entitlements": json.dumps(wish.entitlements),
-        "remote": wish.context if wish.remote else "",
-        "pull": int(pull or wish.pull), "networkmode": wish.network, "platform": wish.platform, "shmsize": wish.shm_size,
-        "extrahosts": [f"{k}:{v}" for k, v in wish.extra_hosts], "contexts": json.dumps(contexts),
-        "ulimits": json.dumps([{"Name": u.name, "Soft": u.soft, "Hard": u.hard} for u in wish.ulimits]),
-        "privileged": int(wish.privileged),
+        "dockerfile": dockerfile,
+        "t": [service.container.image, *build_options.tags],
+        "buildargs": json.dumps(dict(build_options.args) | args),
+        "target": build_options.target,
+        "labels": json.dumps(dict(build_options.labels)),
+        "nocache": int(no_cache or build_options.no_cache),
+        "nocachefilter": json.dumps(build_options.no_cache_filter),
+        "entitlements": json.dumps(build_options.entitlements),
+        "remote": build_options.context if build_options.remote else "",
+        "pull": int(pull or build_options.pull),
+        "networkmode": build_options.network,
+        "platform": build_options.platform,
+        "shmsize": build_options.shm_size,
+        "extrahosts": [f"{k}:{v}" for k, v in build_options.extra_hosts],
+        "contexts": json.dumps(contexts),
+        "ulimits": json.dumps([{"Name": u.name, "Soft": u.soft, "Hard": u.hard} for u in build_options.ulimits]),
+        "privileged": int(build_options.privileged),
     }
     body = pack(context, dockerfile, files, folders)
     if progress.mode == "plain":

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import STALE
-from orchestrator.cli.wire import Connection, Reply
+from orchestrator.cli.http import Connection, Response
 from orchestrator.errors import PystackError, RefusedError, UnreachableError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def control_socket() -> str:
     if strange := [w for w in words if not w.startswith(("unix://", *REMOTE))]:
         raise PystackError(f"PYSTACK_HOST={strange[0]}: write unix:///path, ssh://user@host or tcp://host:port")
     if places:
-        return places[0] if len(places) == 1 else max(places, key=_standing)
+        return places[0] if len(places) == 1 else max(places, key=_leadership_rank)
     if root := os.environ.get("PYSTACK_ROOT"):
         return f"{root}/run/pystack.sock"
     if os.geteuid() == 0:
@@ -41,7 +41,7 @@ def control_socket() -> str:
     return f"{os.environ.get('XDG_RUNTIME_DIR', f'/run/user/{os.geteuid()}')}/pystack/pystack.sock"
 
 
-def _standing(place: str) -> int:
+def _leadership_rank(place: str) -> int:
     """2 where the server leads, 1 where it remembers what was, while nobody can lead; otherwise 0."""
     try:
         connection = Connection(dial(place), [])
@@ -105,15 +105,20 @@ class Client:
         while self._idle:
             with contextlib.suppress(IndexError):  # another thread may have it
                 known = self._idle.pop()
-                if known.fresh():
+                if known.is_idle():
                     return known
                 known.close()
         return Connection(self._dial(), self._idle)
 
     def request(
-        self, method: str, path: str, *, query: dict[str, Any] | None = None, body: Any = None,
+        self,
+        method: str,
+        path: str,
+        *,
+        query: dict[str, Any] | None = None,
+        body: Any = None,
         headers: dict[str, str] | None = None,
-    ) -> Reply:
+    ) -> Response:
         """The answer, its body unread. *body*: something for JSON, bytes, or an iterator of bytes. Raises RefusedError."""
         connection = self._connection()
         sent = dict(headers or {})
@@ -152,7 +157,7 @@ class Client:
         # not a generator itself: the server is at work while the types of the events are imported
         return self._events(self.request("POST", path, **options))
 
-    def _events(self, reply: Reply) -> Iterator[Event]:
+    def _events(self, reply: Response) -> Iterator[Event]:
         import msgspec
 
         from orchestrator.server.events import DoneEvent, ErrorEvent, Event
@@ -170,7 +175,7 @@ class Client:
                 return
         raise UnreachableError("the server went away before this was done: run the command again, it goes on from there")
 
-    def _raw_lines(self, reply: Reply) -> Iterator[bytes]:
+    def _raw_lines(self, reply: Response) -> Iterator[bytes]:
         try:
             while line := reply.readline():
                 yield line
@@ -194,7 +199,7 @@ class Client:
         return sock
 
 
-def _refusal(reply: Reply) -> RefusedError:
+def _refusal(reply: Response) -> RefusedError:
     raw = reply.read()
     places: Sequence[str] = ()
     try:

@@ -26,6 +26,12 @@ from orchestrator.errors import PystackError
 @click.option("--variables", is_flag=True, help="Variables that the file names, with their defaults.")
 @click.option("--environment", is_flag=True, help="Variables that the file can name, with their values.")
 @click.option("--hash", "hashed", is_flag=True, help="Each service with a hash of what it says.")
+@click.option("--models", is_flag=True, help="Names of models, one a line.")
+@click.option("--lock-image-digests", is_flag=True, help="A file for -f that pins each image to what its registry has.")
+@click.option("--resolve-image-digests", is_flag=True, help="Show each image pinned to what its registry has.")
+@click.option("--no-env-resolution", is_flag=True, hidden=True)  # files of variables are read in any case
+@click.option("--no-path-resolution", is_flag=True, hidden=True)  # paths are shown whole
+@click.option("--no-normalize", is_flag=True, help="As the file has it, merged, without what is implied.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write it to a file.")
 @click.option("--no-interpolate", is_flag=True, help="Leave variables as they are.")
 @click.option("--no-consistency", is_flag=True, help="Check only the form, not what refers to what.")
@@ -33,13 +39,32 @@ from orchestrator.errors import PystackError
 @click.option("--strict", is_flag=True, help="Refuse keys that have no effect.")
 @click.argument("only", nargs=-1, metavar="[SERVICE]…")
 def config(
-    stack: StackOptions, shape: str, services: bool, volumes: bool, images: bool, networks: bool, profiles: bool,
-    variables: bool, environment: bool, hashed: bool, output: str | None, no_interpolate: bool, no_consistency: bool,
-    quiet: bool, strict: bool, only: tuple[str, ...],
+    stack: StackOptions,
+    shape: str,
+    services: bool,
+    volumes: bool,
+    images: bool,
+    networks: bool,
+    profiles: bool,
+    variables: bool,
+    environment: bool,
+    hashed: bool,
+    output: str | None,
+    no_interpolate: bool,
+    no_consistency: bool,
+    quiet: bool,
+    strict: bool,
+    models: bool,
+    lock_image_digests: bool,
+    resolve_image_digests: bool,
+    no_normalize: bool,
+    only: tuple[str, ...],
+    **of_compose: bool,
 ) -> None:
     """Show the stack file in its normal form: merged, variables put in, every key written out.
 
     With services named, of the services these alone, and what they need."""
+    del of_compose
     if variables or environment:
         return _variables(stack, shape, only, values=environment)
     loaded = stack.load(strict=strict, interpolate=not no_interpolate, consistency=not no_consistency)
@@ -52,26 +77,42 @@ def config(
         _lines(bodies if no_interpolate else (s.name for s in loaded.services))
     elif volumes:
         _lines(loaded.document.get("volumes") or ())
+    elif models:
+        _lines(loaded.document.get("models") or ())
+    elif lock_image_digests:
+        import yaml
+
+        pinned = _pinned({s.name: s.container.image for s in loaded.services if not only or s.name in only})
+        click.echo(yaml.safe_dump({"services": {name: {"image": image} for name, image in pinned.items()}}), nl=False)
     elif networks:
         _lines((loaded.document.get("networks") or ()) if no_interpolate else (n.key for n in loaded.stack.networks))
     elif images:
-        given = {n: b.get("image") or f"{loaded.stack.name}-{n}" for n, b in bodies.items()} if no_interpolate else {
-            s.name: s.container.image for s in loaded.services}
+        given = (
+            {n: b.get("image") or f"{loaded.stack.name}-{n}" for n, b in bodies.items()}
+            if no_interpolate
+            else {s.name: s.container.image for s in loaded.services}
+        )
         _lines(image for name, image in given.items() if not only or name in only)
     elif profiles:
         _lines(sorted({p for s in bodies.values() for p in s.get("profiles") or ()}))
     elif hashed:
         for name, body in bodies.items():
+            if only and name not in only:
+                continue
             raw = json.dumps(body, sort_keys=True, default=str).encode()
             click.echo(f"{name} {hashlib.sha256(raw).hexdigest()}")
     else:
         document = {"name": loaded.stack.name, **{k: v for k, v in loaded.document.items() if k != "name"}}
-        if not (no_interpolate or no_consistency):
-            from orchestrator.stackfile.normal import normal
+        if not (no_interpolate or no_consistency or no_normalize):
+            from orchestrator.stackfile.canonical import canonicalize
 
-            document = normal(loaded)
+            document = canonicalize(loaded)
         if only:
             document = _part(document, only)
+        if resolve_image_digests:
+            given = {n: b["image"] for n, b in document.get("services", {}).items() if b.get("image")}
+            for name, image in _pinned(given).items():
+                document["services"][name] = {**document["services"][name], "image": image}
         if shape == "json":
             text = json.dumps(document, default=str, indent=2) + "\n"
         else:
@@ -82,6 +123,20 @@ def config(
             Path(output).write_text(text)
         else:
             click.echo(text, nl=False)
+
+
+def _pinned(images: dict[str, str]) -> dict[str, str]:
+    """Each image with the digest that its registry has for it; one that has a digest stays as it is. Raises RefusedError."""
+    from orchestrator.cli.client import Client, name_in_path
+
+    client, out = Client(start=True), dict[str, str]()
+    for service, image in images.items():
+        if "@" in image:
+            out[service] = image
+            continue
+        found = client.engine("GET", f"/distribution/{name_in_path(image)}/json")
+        out[service] = f"{image}@{found['Descriptor']['digest']}"
+    return out
 
 
 def _lines(names: Iterable[str]) -> None:
@@ -101,7 +156,7 @@ def _part(document: dict[str, Any], only: tuple[str, ...]) -> dict[str, Any]:
 def _variables(stack: StackOptions, shape: str, only: tuple[str, ...], *, values: bool) -> None:
     """What the file can name, with values; or what it does name, with defaults, for *only* some services."""
     from orchestrator.stackfile import naming, sources
-    from orchestrator.stackfile.interpolate import Named, named
+    from orchestrator.stackfile.interpolate import NamedVariable, named
 
     options = stack.options()
     start = Path(options.project_directory or ".").resolve()
@@ -114,7 +169,7 @@ def _variables(stack: StackOptions, shape: str, only: tuple[str, ...], *, values
     document = stack.load(interpolate=False, consistency=False, quiet=True).document
     if only:
         document = _part(document, only)
-    found: dict[str, Named] = {}
+    found: dict[str, NamedVariable] = {}
     for text in _texts(document):
         for one in named(text):
             found.setdefault(one.name, one)

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from orchestrator.cli.client import Client, name_in_path
-from orchestrator.cli.options import Moment, format_option
+from orchestrator.cli.options import Timestamp, format_option
 from orchestrator.errors import PystackError, RefusedError
 
 
@@ -123,23 +123,41 @@ def _document(image: str, command: tuple[str, ...], given: dict[str, Any]) -> di
     requests += [{"Driver": "cdi", "DeviceIDs": [d]} for d in given["device"] if not d.startswith("/")]
     policy, _, count = given["restart"].partition(":")
     return {
-        "Image": image, "Cmd": list(command) or None, "Env": list(given["env"]), "User": given["user"],
-        "WorkingDir": given["workdir"], "Hostname": given["hostname"], "Tty": given["tty"], "OpenStdin": given["interactive"],
+        "Image": image,
+        "Cmd": list(command) or None,
+        "Env": list(given["env"]),
+        "User": given["user"],
+        "WorkingDir": given["workdir"],
+        "Hostname": given["hostname"],
+        "Tty": given["tty"],
+        "OpenStdin": given["interactive"],
         "StdinOnce": given["interactive"] and not given["detach"],
         "Entrypoint": [given["entrypoint"]] if given["entrypoint"] else None,
         "Labels": dict(label.partition("=")[::2] for label in given["label"]),
         "HostConfig": {
-            "Binds": list(given["volume"]), "PortBindings": bindings, "NetworkMode": given["network"],
-            "Memory": sizes["memory"], "ShmSize": sizes["shm_size"], "NanoCpus": int(given["cpus"] * 1e9),
+            "Binds": list(given["volume"]),
+            "PortBindings": bindings,
+            "NetworkMode": given["network"],
+            "Memory": sizes["memory"],
+            "ShmSize": sizes["shm_size"],
+            "NanoCpus": int(given["cpus"] * 1e9),
             "PidsLimit": given["pids_limit"],
             "RestartPolicy": {"Name": policy, "MaximumRetryCount": int(count or 0)},
-            "CapAdd": list(given["cap_add"]), "CapDrop": list(given["cap_drop"]),
-            "ReadonlyRootfs": given["read_only"], "Privileged": given["privileged"], "Init": given["init"],
-            "AutoRemove": given["remove"], "SecurityOpt": list(given["security_opt"]), "UsernsMode": given["userns"] or "",
+            "CapAdd": list(given["cap_add"]),
+            "CapDrop": list(given["cap_drop"]),
+            "ReadonlyRootfs": given["read_only"],
+            "Privileged": given["privileged"],
+            "Init": given["init"],
+            "AutoRemove": given["remove"],
+            "SecurityOpt": list(given["security_opt"]),
+            "UsernsMode": given["userns"] or "",
             "Dns": list(given["dns"]),
-            "DeviceRequests": requests, "Devices": [_device(d) for d in given["device"] if d.startswith("/")],
-            "Tmpfs": dict(t.partition(":")[::2] for t in given["tmpfs"]), "ExtraHosts": list(given["add_host"]),
-            "Sysctls": dict(s.partition("=")[::2] for s in given["sysctl"]), "Ulimits": [_ulimit(u) for u in given["ulimit"]],
+            "DeviceRequests": requests,
+            "Devices": [_device(d) for d in given["device"] if d.startswith("/")],
+            "Tmpfs": dict(t.partition(":")[::2] for t in given["tmpfs"]),
+            "ExtraHosts": list(given["add_host"]),
+            "Sysctls": dict(s.partition("=")[::2] for s in given["sysctl"]),
+            "Ulimits": [_ulimit(u) for u in given["ulimit"]],
         },
     }
 
@@ -185,8 +203,14 @@ def ls(shape: str, everything: bool, quiet: bool) -> None:
         click.echo("\n".join(c["Id"] for c in found))
         return
     rows = [
-        {"id": c["Id"], "name": c["Names"][0][1:], "image": c["Image"], "state": c["State"], "status": c["Status"],
-         "ports": [f"{p['IP']}:{p['PublicPort']}->{p['PrivatePort']}/{p['Type']}" for p in c["Ports"]]}
+        {
+            "id": c["Id"],
+            "name": c["Names"][0][1:],
+            "image": c["Image"],
+            "state": c["State"],
+            "status": c["Status"],
+            "ports": [f"{p['IP']}:{p['PublicPort']}->{p['PrivatePort']}/{p['Type']}" for p in c["Ports"]],
+        }
         for c in found
     ]
     if shape == "table":
@@ -206,8 +230,8 @@ def inspect(names: tuple[str, ...]) -> None:
 @click.argument("name")
 @click.option("-f", "--follow", is_flag=True)
 @click.option("-n", "--tail", default="all")
-@click.option("--since", type=Moment(), default="", help="How long ago (10m), RFC 3339 time, or seconds since the epoch.")
-@click.option("--until", type=Moment(), default="", help="The same.")
+@click.option("--since", type=Timestamp(), default="", help="How long ago (10m), RFC 3339 time, or seconds since the epoch.")
+@click.option("--until", type=Timestamp(), default="", help="The same.")
 @click.option("-t", "--timestamps", is_flag=True)
 def logs(name: str, follow: bool, tail: str, since: str, until: str, timestamps: bool) -> None:
     """Output of a container."""
@@ -230,16 +254,22 @@ def logs(name: str, follow: bool, tail: str, since: str, until: str, timestamps:
 @click.argument("name")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def exec_(
-    tty: bool, interactive: bool, user: str, workdir: str, env: tuple[str, ...], detach: bool, name: str,
+    tty: bool,
+    interactive: bool,
+    user: str,
+    workdir: str,
+    env: tuple[str, ...],
+    detach: bool,
+    name: str,
     command: tuple[str, ...],
 ) -> None:
     """Run a command inside a container."""
     from orchestrator.cli import execute
 
-    wish = {"Cmd": list(command), "User": user, "WorkingDir": workdir, "Env": list(env)}
+    wanted = {"Cmd": list(command), "User": user, "WorkingDir": workdir, "Env": list(env)}
     if tty and not sys.stdin.isatty():
         raise PystackError("-t needs a terminal on standard input")
-    raise SystemExit(execute.run(Client(start=True), name, wish, tty=tty, stdin=interactive, detach=detach))
+    raise SystemExit(execute.run(Client(start=True), name, wanted, tty=tty, stdin=interactive, detach=detach))
 
 
 def _each(names: tuple[str, ...], verb: str, **query: Any) -> None:

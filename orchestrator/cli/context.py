@@ -62,11 +62,16 @@ def pack(context: Path | None, dockerfile: str, extra: Mapping[str, bytes], fold
     yield sink.take()
 
 
-def _kept(context: Path, dockerfile: str) -> Iterator[tuple[str, str]]:
-    """Files and folders that .dockerignore leaves in: (name in the context, path)."""
+def ignored_in(context: Path, dockerfile: str) -> Rules:
+    """What is left out of a build: by the Dockerfile's own ignore file, or else by the context's. Raises PystackError."""
     own = context / f"{dockerfile}.dockerignore"
     file = own if own.is_file() else context / ".dockerignore"
-    rules = rules_of(file.read_text(errors="replace") if file.is_file() else "", str(file))
+    return rules_of(file.read_text(errors="replace") if file.is_file() else "", str(file))
+
+
+def _kept(context: Path, dockerfile: str) -> Iterator[tuple[str, str]]:
+    """Files and folders that .dockerignore leaves in: (name in the context, path)."""
+    rules = ignored_in(context, dockerfile)
     for directory, folders, files in os.walk(context):
         base = os.path.relpath(directory, context)
         prefix = "" if base == "." else f"{base}/"

@@ -24,9 +24,10 @@ def doctor(repair: bool, everything: bool, shape: str) -> None:
         click.echo(json.dumps([{k: r[k] for k in ("check", "target", "ok", "detail", "fix")} for r in rows], indent=2))
         sys.exit(1 if wrong else 0)
     mended = [r for r in rows if r["ok"] and r["detail"].startswith("put right: ")]
-    for row in [*wrong, *(rows[len(wrong):] if everything else mended)]:
-        click.secho(f"{'✓' if row['ok'] else '✗'} {row['check']}: {row['target']}: {row['detail']}",
-                    fg="green" if row["ok"] else "red")
+    for row in [*wrong, *(rows[len(wrong) :] if everything else mended)]:
+        click.secho(
+            f"{'✓' if row['ok'] else '✗'} {row['check']}: {row['target']}: {row['detail']}", fg="green" if row["ok"] else "red"
+        )
         if row["fix"] and not row["ok"]:
             click.echo(f"    {row['fix']}")
     click.echo(f"{len(rows) - len(wrong)} checks are well" + (f", {len(wrong)} are not" if wrong else ""))

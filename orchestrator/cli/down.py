@@ -18,13 +18,19 @@ from orchestrator.cli.options import StackOptions, stack_options
 @click.argument("services", nargs=-1)
 @click.option("--progress", type=click.Choice(["auto", "plain", "json", "quiet"]), default="auto")
 def down(
-    stack: StackOptions, volumes: bool, rmi: str | None, timeout: float | None, services: tuple[str, ...], progress: str,
+    stack: StackOptions,
+    volumes: bool,
+    rmi: str | None,
+    timeout: float | None,
+    services: tuple[str, ...],
+    progress: str,
     remove_orphans: bool,
 ) -> None:
     """Stop and remove the stack, or some of its services, in reverse order. Volumes stay unless -v is given."""
     from orchestrator.cli.client import Client, name_in_path
     from orchestrator.cli.output import Progress
     from orchestrator.errors import RefusedError
+    from orchestrator.server.events import StepEvent
 
     del remove_orphans
     client = Client(start=True)
@@ -46,8 +52,12 @@ def down(
         with contextlib.suppress(RefusedError):
             known = client.json("GET", f"/v1/stacks/{name}")["stack"].get("services", [])
             images = [s["container"]["image"] for s in known if rmi == "all" or "build" in s]
+    steps = 0
     for event in client.events(f"/v1/stacks/{name}/down", body={"volumes": volumes}):
+        steps += isinstance(event, StepEvent)
         shown.event(event)
+    if not steps:
+        click.echo(f'Warning: No resource found to remove for project "{name}".', err=True)
     _withdraw(stack)
     for image in dict.fromkeys(images):
         try:
@@ -66,6 +76,6 @@ def _withdraw(stack: StackOptions) -> None:
     except PystackError:
         return
     if loaded.providers:
-        from orchestrator.cli.provide import withdraw
+        from orchestrator.cli.providers import stop_providers
 
-        withdraw(loaded)
+        stop_providers(loaded)

@@ -26,13 +26,24 @@ from orchestrator.errors import PystackError
 @click.option("-w", "--workdir", default="")
 @click.option("-e", "--env", multiple=True)
 @click.option("-d", "--detach", is_flag=True)
+@click.option("-t", "--tty", is_flag=True, hidden=True)  # there is one where there is a terminal
 @click.option("--privileged", is_flag=True)
 @click.option("--index", default=1, help="Which replica.")
 @click.argument("service")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def exec_(
-    stack: StackOptions, no_tty: bool, interactive: bool, user: str, workdir: str, env: tuple[str, ...], detach: bool,
-    privileged: bool, index: int, service: str, command: tuple[str, ...],
+    stack: StackOptions,
+    no_tty: bool,
+    interactive: bool,
+    user: str,
+    workdir: str,
+    env: tuple[str, ...],
+    detach: bool,
+    privileged: bool,
+    tty: bool,
+    index: int,
+    service: str,
+    command: tuple[str, ...],
 ) -> None:
     """Run a command inside a task; its exit status is this one's."""
     from orchestrator.cli.tasks import only
@@ -42,13 +53,13 @@ def exec_(
     if row["state"] != "running":
         raise PystackError(f"task {row['task']} is {row['state']}: there is nothing to run a command in")
     tty = not no_tty and sys.stdin.isatty() and sys.stdout.isatty()
-    wish = {"Cmd": list(command), "User": user, "WorkingDir": workdir, "Env": list(env), "Privileged": privileged}
-    raise SystemExit(run(client.at(row["node"]), row["id"], wish, tty=tty, stdin=interactive, detach=detach))
+    wanted = {"Cmd": list(command), "User": user, "WorkingDir": workdir, "Env": list(env), "Privileged": privileged}
+    raise SystemExit(run(client.at(row["node"]), row["id"], wanted, tty=tty, stdin=interactive, detach=detach))
 
 
-def run(client: Client, container: str, wish: dict[str, Any], *, tty: bool, stdin: bool, detach: bool = False) -> int:
-    """Run *wish* (an ExecConfig) and lend it this process's standard streams. Returns its exit status."""
-    body = {**wish, "Tty": tty, "AttachStdin": stdin and not detach, "AttachStdout": True, "AttachStderr": True}
+def run(client: Client, container: str, wanted: dict[str, Any], *, tty: bool, stdin: bool, detach: bool = False) -> int:
+    """Run *wanted* (an ExecConfig) and lend it this process's standard streams. Returns its exit status."""
+    body = {**wanted, "Tty": tty, "AttachStdin": stdin and not detach, "AttachStdout": True, "AttachStderr": True}
     ident = client.engine("POST", f"/containers/{container}/exec", body=body)["Id"]
     if detach:
         client.engine("POST", f"/exec/{ident}/start", body={"Detach": True, "Tty": False})

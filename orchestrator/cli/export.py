@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import shutil
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from orchestrator.cli.options import StackOptions, stack_options
+
+if TYPE_CHECKING:
+    from orchestrator.cli.client import Client
+    from orchestrator.stackfile.model import Stack
 
 
 @click.command()
@@ -55,18 +60,30 @@ def commit(
 @click.command()
 @stack_options
 @click.option("--ignore-push-failures", is_flag=True, help="Go on with the others.")
+@click.option("--include-deps", is_flag=True, help="Those that the services need too.")
 @click.option("-q", "--quiet", is_flag=True)
 @click.argument("services", nargs=-1)
-def push(stack: StackOptions, ignore_push_failures: bool, quiet: bool, services: tuple[str, ...]) -> None:
+def push(stack: StackOptions, ignore_push_failures: bool, include_deps: bool, quiet: bool, services: tuple[str, ...]) -> None:
     """Send the images of services that have `build:` to their registries."""
-    from orchestrator.cli.client import Client, name_in_path
+    from orchestrator.cli.client import Client
     from orchestrator.errors import PystackError
+    from orchestrator.stackfile.graph import needed
 
     client, loaded = Client(start=True), stack.load(named=services)
     if unknown := set(services) - {s.name for s in loaded.stack.services}:
         raise PystackError(f"there is no service {', '.join(sorted(unknown))} in the file")
-    named = {s.name for s in loaded.stack.services if s.container.image != f"{loaded.stack.name}-{s.name}"}
-    wanted = [s for s in loaded.stack.services if s.build and s.name in named and (not services or s.name in services)]
+    if include_deps and services:
+        services = tuple(needed(loaded.stack.services, services))
+    push_images(client, loaded.stack, services, quiet=quiet, go_on=ignore_push_failures)
+
+
+def push_images(client: Client, stack: Stack, services: tuple[str, ...], *, quiet: bool, go_on: bool = False) -> None:
+    """Those of *services*, or of all, that are built and named; to *go_on* is to tell what failed. Raises PystackError."""
+    from orchestrator.cli.client import name_in_path
+    from orchestrator.errors import PystackError
+
+    named = {s.name for s in stack.services if s.container.image != f"{stack.name}-{s.name}"}
+    wanted = [s for s in stack.services if s.build and s.name in named and (not services or s.name in services)]
     if not wanted:
         click.echo("nothing to push: no service has both build: and image:", err=True)
     for service in wanted:
@@ -76,6 +93,6 @@ def push(stack: StackOptions, ignore_push_failures: bool, quiet: bool, services:
                     if not quiet and event.get("status"):
                         click.echo(f"{name}: {event.get('id', '')} {event['status']}", err=True)
             except PystackError as error:
-                if not ignore_push_failures:
+                if not go_on:
                     raise
                 click.secho(f"{name}: {error}", fg="red", err=True)

@@ -63,9 +63,24 @@ FILE = click.Path(exists=True, dir_okay=False)
 @click.option("--max-size", default="256m", callback=_bytes, help="Refuse repositories whose newest commit is larger.")
 @click.argument("url")
 def add(
-    url: str, name: str, branch: str, path: str, interval: float, targets: tuple[str, ...], prune: bool, auto: bool, drift: str,
-    deploy_key: str | None, known_hosts: str | None, token: str | None, age_key: str | None, signed_by: str | None,
-    webhook: str, webhook_secret: str | None, status_command: str, max_size: int,
+    url: str,
+    name: str,
+    branch: str,
+    path: str,
+    interval: float,
+    targets: tuple[str, ...],
+    prune: bool,
+    auto: bool,
+    drift: str,
+    deploy_key: str | None,
+    known_hosts: str | None,
+    token: str | None,
+    age_key: str | None,
+    signed_by: str | None,
+    webhook: str,
+    webhook_secret: str | None,
+    status_command: str,
+    max_size: int,
 ) -> None:
     """Follow a git repository (https, ssh or a path of the server's host) from now on."""
     if webhook and not webhook_secret:
@@ -74,13 +89,24 @@ def add(
         url = str(Path(url).resolve())
     name = name or re.sub(r"\.git$", "", url.rstrip("/").rpartition("/")[2].rpartition(":")[2])
     repo = {
-        "name": name, "url": url, "branch": branch, "path": path, "interval_s": interval, "targets": targets, "prune": prune,
-        "approve": not auto, "drift": drift, "webhook": webhook, "status_command": status_command, "largest": max_size,
-        "known_hosts": _text(known_hosts) if known_hosts else _known(url), "signers": _text(signed_by),
+        "name": name,
+        "url": url,
+        "branch": branch,
+        "path": path,
+        "interval_s": interval,
+        "targets": targets,
+        "prune": prune,
+        "approve": not auto,
+        "drift": drift,
+        "webhook": webhook,
+        "status_command": status_command,
+        "largest": max_size,
+        "known_hosts": _text(known_hosts) if known_hosts else _known(url),
+        "signers": _text(signed_by),
     }
     secrets = {"key": deploy_key, "token": token, "webhook_secret": webhook_secret, "age_key": age_key}
     encoded = {k: base64.b64encode(_secret(f)).decode() for k, f in secrets.items() if f}
-    _tell(Client(start=True).json("POST", "/v1/gitops", body={"repo": repo, **encoded}))
+    _print_repo(Client(start=True).json("POST", "/v1/gitops", body={"repo": repo, **encoded}))
 
 
 def _text(file: str | None) -> str:
@@ -108,7 +134,7 @@ def _known(url: str) -> str:
         return ""
 
 
-def _tell(row: dict[str, Any]) -> None:
+def _print_repo(row: dict[str, Any]) -> None:
     """What is to be known of a repository; a failed state is the command's failure."""
     if row["problem"]:
         raise PystackError(f"{row['name']} cannot be followed since {row['since']}: {row['problem']}")
@@ -148,12 +174,12 @@ def status(shape: str, name: str) -> None:
     for outcome in row["history"][:-1][-9:]:
         commit = outcome["commit"]
         click.echo(f"{outcome['at']}  {commit['id'][:12]}  {outcome['phase']:11}  {commit['author']}  {commit['subject']}")
-    _tell(row)
+    _print_repo(row)
 
 
 def _verb(word: str, path: str, text: str) -> None:
     def verb(name: str) -> None:
-        _tell(Client(start=True).json("PUT", f"/v1/gitops/{name}/{path}"))
+        _print_repo(Client(start=True).json("PUT", f"/v1/gitops/{name}/{path}"))
 
     gitops.command(word, help=text)(click.argument("name")(verb))
 

@@ -31,7 +31,7 @@ def rollback(stack: StackOptions, message: str, revision: int) -> None:
     import getpass
 
     from orchestrator.cli.client import Client
-    from orchestrator.cli.output import Progress, drive
+    from orchestrator.cli.output import Progress, consume_events
 
     body = {"revision": revision, "options": {"message": message, "user": getpass.getuser()}}
-    drive(Client(start=True).events(f"/v1/stacks/{stack.name()}/rollback", body=body), Progress())
+    consume_events(Client(start=True).events(f"/v1/stacks/{stack.name()}/rollback", body=body), Progress())

@@ -67,7 +67,8 @@ def ls(shape: str, quiet: bool) -> None:
         return
     rows = [
         {"name": name, "id": i["Id"], "created": i["Created"], "size": i["Size"]}
-        for i in found for name in i["RepoTags"] or ["<none>"]
+        for i in found
+        for name in i["RepoTags"] or ["<none>"]
     ]
     if shape == "table":
         rows = [row | {"id": row["id"][7:19], "size": bytes_text(row["size"])} for row in rows]
@@ -182,9 +183,14 @@ def bootstrap(name: str, include: tuple[str, ...], variant: str) -> None:
         raise PystackError("image bootstrap needs mmdebstrap: `apt-get install mmdebstrap`")
     packages = ",".join(include)
     command = [
-        program, f"--variant={variant}", "--format=tar", "--quiet", "--aptopt=APT::Sandbox::User \"root\"",
-        '--dpkgopt=path-exclude=/usr/share/man/*', '--dpkgopt=path-exclude=/usr/share/doc/*',
-        '--dpkgopt=path-exclude=/usr/share/locale/*',
+        program,
+        f"--variant={variant}",
+        "--format=tar",
+        "--quiet",
+        '--aptopt=APT::Sandbox::User "root"',
+        "--dpkgopt=path-exclude=/usr/share/man/*",
+        "--dpkgopt=path-exclude=/usr/share/doc/*",
+        "--dpkgopt=path-exclude=/usr/share/locale/*",
         '--customize-hook=rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/*.bin "$1"/etc/resolv.conf',
     ]
     if packages:

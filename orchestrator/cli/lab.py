@@ -23,8 +23,12 @@ def lab() -> None:
 @click.option("--servers", default=1, help="How many of the nodes have a server.")
 @click.option("--store", type=click.Choice(("sqlite", "etcd")), default="sqlite", help="Where the servers keep the state.")
 @click.option("--disk", default="", metavar="SIZE", help="A disk for each node, such as 1g, that `fault fill-disk` fills.")
-@transport_option("ssh", "etcd", "local",
-                  help="How manifests reach the nodes: over SSH, read from etcd by themselves, or, with one node, in place.")
+@transport_option(
+    "ssh",
+    "etcd",
+    "local",
+    help="How manifests reach the nodes: over SSH, read from etcd by themselves, or, with one node, in place.",
+)
 def up(name: str, nodes: int, wanted: tuple[str, ...], servers: int, store: str, disk: str, transport: str | None) -> None:
     """Make a lab; returns when it is ready."""
     from orchestrator.lab import lab as labs
@@ -48,8 +52,10 @@ def up(name: str, nodes: int, wanted: tuple[str, ...], servers: int, store: str,
     made = labs.up(
         name, max(nodes, servers), labels, servers=servers, etcd=store == "etcd", readers=transport == "etcd", disk_size=size
     )
-    click.echo(f"lab {name}: {', '.join(m for m in made.machines if m != 'switch')}; "
-               f'use it with: eval "$(pystack lab env --name {name})"')
+    click.echo(
+        f"lab {name}: {', '.join(m for m in made.machines if m != 'switch')}; "
+        f'use it with: eval "$(pystack lab env --name {name})"'
+    )
 
 
 @lab.command()
@@ -133,7 +139,8 @@ def status(name: str, shape: str) -> None:
 
     rows = [
         {"machine": m.name, "role": m.role, "address": m.address, "state": "up" if m.alive() else "down"}
-        for m in labs.find(name).machines.values() if m.role != "switch"
+        for m in labs.find(name).machines.values()
+        if m.role != "switch"
     ]
     show(rows, ("machine", "role", "address", "state"), shape)
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import click
 
 from orchestrator.cli.client import Client, demultiplex
-from orchestrator.cli.options import Moment, StackOptions, long_stack_options, stream_format_option
+from orchestrator.cli.options import StackOptions, Timestamp, long_stack_options, stream_format_option
 from orchestrator.errors import PystackError, UnreachableError
 
 COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "bright_cyan", "bright_yellow", "bright_green")
@@ -25,19 +25,40 @@ COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "bright_cyan", "bright_
 @click.argument("services", nargs=-1)
 @click.option("-f", "--follow", is_flag=True, help="Go on with new output.")
 @click.option("-n", "--tail", default="all", help="Lines from the end.")
-@click.option("--since", type=Moment(), default="", help="How long ago (10m), RFC 3339 time, or seconds since the epoch.")
-@click.option("--until", type=Moment(), default="", help="The same.")
+@click.option("--since", type=Timestamp(), default="", help="How long ago (10m), RFC 3339 time, or seconds since the epoch.")
+@click.option("--until", type=Timestamp(), default="", help="The same.")
 @click.option("-t", "--timestamps", is_flag=True)
 @click.option("--no-log-prefix", is_flag=True)
+@click.option("--no-color", is_flag=True, help="Names of tasks without colours.")
+@click.option("--index", default=0, help="Which replica of one service.")
 @stream_format_option
 def logs(
-    stack: StackOptions, services: tuple[str, ...], follow: bool, tail: str, since: str, until: str, timestamps: bool,
-    no_log_prefix: bool, shape: str,
+    stack: StackOptions,
+    services: tuple[str, ...],
+    follow: bool,
+    tail: str,
+    since: str,
+    until: str,
+    timestamps: bool,
+    no_log_prefix: bool,
+    no_color: bool,
+    index: int,
+    shape: str,
 ) -> None:
     """Output of the stack's tasks; without -f merged in the order of time."""
     follow_stack(
-        Client(), stack.name(), services, follow=follow, tail=tail, since=since, until=until, timestamps=timestamps,
-        prefix=not no_log_prefix, shape=shape,
+        Client(),
+        stack.name(),
+        services,
+        follow=follow,
+        tail=tail,
+        since=since,
+        until=until,
+        timestamps=timestamps,
+        prefix=not no_log_prefix,
+        shape=shape,
+        colour=not no_color,
+        index=index,
     )
 
 
@@ -55,7 +76,7 @@ def read(client: Client, container: str, **query: Any) -> Iterator[tuple[int, by
         raise UnreachableError(f"the output of {container} ended too soon: {error}") from error
 
 
-class _Said(NamedTuple):
+class _LogLine(NamedTuple):
     """A line or a part of one. *order* is the latest time that its task's lines had so far: a clock that was set back does not
     change a task's own order."""
 
@@ -75,37 +96,48 @@ class _Source:
         self._stream = stream
         self._latest = ""
 
-    def past(self) -> Iterator[_Said]:
+    def past(self) -> Iterator[_LogLine]:
         for stream, text in self._stream:
             if not stream:
                 return
             yield self._said(stream, text)
         self.ended = True
 
-    def future(self) -> Iterator[_Said]:
+    def future(self) -> Iterator[_LogLine]:
         for stream, text in self._stream:
             if stream:
                 yield self._said(stream, text)
 
-    def _said(self, stream: int, text: bytes) -> _Said:
+    def _said(self, stream: int, text: bytes) -> _LogLine:
         stamp, _, rest = text.partition(b" ")
         when = stamp.decode(errors="replace")
         self._latest = max(self._latest, when)
-        return _Said(self._latest, self.task, when, stream, rest)
+        return _LogLine(self._latest, self.task, when, stream, rest)
 
 
 def follow_stack(
-    client: Client, name: str, services: tuple[str, ...], *, follow: bool, tail: str, since: str = "", until: str = "",
-    timestamps: bool = False, prefix: bool = True, shape: str = "table",
+    client: Client,
+    name: str,
+    services: tuple[str, ...],
+    *,
+    follow: bool,
+    tail: str,
+    since: str = "",
+    until: str = "",
+    timestamps: bool = False,
+    prefix: bool = True,
+    shape: str = "table",
+    colour: bool = True,
+    index: int = 0,
 ) -> None:
     """Output of a stack's tasks: what there is, in the order of time; and, to *follow*, what comes until all have ended, of
     tasks that begin meanwhile too. As lines, or, in the *shape* json, as objects with task, time, stream and line."""
     from orchestrator.cli.tasks import of_stack
 
-    talk = _Objects() if shape == "json" else _Talk(prefix=prefix, timestamps=timestamps)
-    arrived: queue.SimpleQueue[_Said | dict[str, Any] | None] = queue.SimpleQueue()
+    talk = _JsonPrinter() if shape == "json" else _LinePrinter(prefix=prefix, timestamps=timestamps, colour=colour)
+    arrived: queue.SimpleQueue[_LogLine | dict[str, Any] | None] = queue.SimpleQueue()
     if follow:
-        threading.Thread(target=_hear, args=(client, name, services, arrived), daemon=True).start()
+        threading.Thread(target=_watch_new_containers, args=(client, name, services, arrived), daemon=True).start()
     query: dict[str, Any] = {"tail": tail, "since": since, "until": until, "timestamps": 1}
     if follow:
         query |= {"follow": 1, "marks": 1}
@@ -113,7 +145,7 @@ def follow_stack(
     def source(row: dict[str, Any], container: str) -> _Source:
         return _Source(row["task"], read(client.at(row["node"]), container, **query))
 
-    rows = of_stack(client, name, services)
+    rows = of_stack(client, name, services, index)
     for row in rows:
         talk.expect(row["task"])
     sources = [source(row, row["id"]) for row in rows]
@@ -153,7 +185,7 @@ def follow_stack(
     talk.finish()
 
 
-def _hear(client: Client, name: str, services: tuple[str, ...], arrived: queue.SimpleQueue[Any]) -> None:
+def _watch_new_containers(client: Client, name: str, services: tuple[str, ...], arrived: queue.SimpleQueue[Any]) -> None:
     """Tell of each container of the stack that runs."""
     try:
         for event in client.lines("GET", "/v1/events"):
@@ -164,11 +196,11 @@ def _hear(client: Client, name: str, services: tuple[str, ...], arrived: queue.S
         pass  # the server went: what is followed goes on as long as it can
 
 
-class _Talk:
+class _LinePrinter:
     """Lines on their way out, each under its task's name; written in large pieces."""
 
-    def __init__(self, *, prefix: bool, timestamps: bool) -> None:
-        self._prefix, self._timestamps = prefix, timestamps
+    def __init__(self, *, prefix: bool, timestamps: bool, colour: bool = True) -> None:
+        self._prefix, self._timestamps, self._colour = prefix, timestamps, colour
         self._colours: dict[str, str] = {}
         self._width = 0
         self._pending: list[tuple[int, bytes]] = []
@@ -194,7 +226,7 @@ class _Talk:
         """A line that has its end."""
         self.expect(task)
         head = click.style(task.ljust(self._width) + " | ", fg=self._colours[task]) if self._prefix else ""
-        if not (sys.stdout if stream == 1 else sys.stderr).isatty():
+        if not self._colour or not (sys.stdout if stream == 1 else sys.stderr).isatty():
             head = click.unstyle(head)
         self.send(stream, (head + (f"{stamp} " if self._timestamps else "")).encode() + text)
 
@@ -220,7 +252,7 @@ class _Talk:
         self._pending, self._size = [], 0
 
 
-class _Objects(_Talk):
+class _JsonPrinter(_LinePrinter):
     """Lines as one JSON object each, all of them on the standard output."""
 
     def __init__(self) -> None:

@@ -46,8 +46,14 @@ def add(
     client.json("GET", "/v1/version")
 
     def one(target: str) -> str:
-        body = {"target": target, "name": name, "labels": wanted, "host_key": host_key, "underlay": underlay,
-                "courier": transport or "ssh"}
+        body = {
+            "target": target,
+            "name": name,
+            "labels": wanted,
+            "host_key": host_key,
+            "underlay": underlay,
+            "transport": transport or "ssh",
+        }
         try:
             row = client.json("POST", "/v1/nodes", body=body)
         except PystackError as error:
@@ -119,10 +125,10 @@ def update(name: str, address: str) -> None:
 def taint(name: str, wanted: tuple[str, ...]) -> None:
     """Keep tasks off that do not tolerate it: NoSchedule new ones, NoExecute those that are there too. KEY- takes it off."""
     from orchestrator.cli.client import Client
-    from orchestrator.cli.output import Progress, drive
+    from orchestrator.cli.output import Progress, consume_events
 
     body = {"taints": [w for w in wanted if not w.endswith("-")], "untaint": [w[:-1] for w in wanted if w.endswith("-")]}
-    drive(Client().events(f"/v1/nodes/{name}/taint", body=body), Progress())
+    consume_events(Client().events(f"/v1/nodes/{name}/taint", body=body), Progress())
 
 
 @node.command()
@@ -130,9 +136,9 @@ def taint(name: str, wanted: tuple[str, ...]) -> None:
 def drain(name: str) -> None:
     """Move a node's tasks to others; it takes none until `activate`."""
     from orchestrator.cli.client import Client
-    from orchestrator.cli.output import Progress, drive
+    from orchestrator.cli.output import Progress, consume_events
 
-    drive(Client().events(f"/v1/nodes/{name}/drain"), Progress())
+    consume_events(Client().events(f"/v1/nodes/{name}/drain"), Progress())
 
 
 @node.command()

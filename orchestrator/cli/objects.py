@@ -25,8 +25,12 @@ def network_ls(shape: str) -> None:
 
     found = Client(start=True).engine("GET", "/networks")
     rows = [
-        {"name": n["Name"], "driver": n["Driver"], "internal": n["Internal"],
-         "subnets": [p["Subnet"] for p in n["IPAM"]["Config"]]}
+        {
+            "name": n["Name"],
+            "driver": n["Driver"],
+            "internal": n["Internal"],
+            "subnets": [p["Subnet"] for p in n["IPAM"]["Config"]],
+        }
         for n in found
     ]
     show(rows, ("name", "driver", "internal", "subnets"), shape)
@@ -48,8 +52,13 @@ def network_inspect(names: tuple[str, ...]) -> None:
 @click.argument("name")
 def network_create(subnet: tuple[str, ...], internal: bool, driver: str, opt: tuple[str, ...], name: str) -> None:
     """Make a network that stacks can use as external."""
-    body = {"Name": name, "Driver": driver, "Internal": internal, "Options": dict(o.partition("=")[::2] for o in opt),
-            "IPAM": {"Config": [{"Subnet": s} for s in subnet]}}
+    body = {
+        "Name": name,
+        "Driver": driver,
+        "Internal": internal,
+        "Options": dict(o.partition("=")[::2] for o in opt),
+        "IPAM": {"Config": [{"Subnet": s} for s in subnet]},
+    }
     Client(start=True).engine("POST", "/networks/create", body=body)
     click.echo(name)
 
@@ -96,7 +105,8 @@ def volume_ls(shape: str) -> None:
 
     rows = [
         {"name": v["Name"], "driver": v["Driver"], "node": node, "mountpoint": v["Mountpoint"]}
-        for node, there in _nodes(Client(start=True)) for v in there.engine("GET", "/volumes")["Volumes"]
+        for node, there in _nodes(Client(start=True))
+        for v in there.engine("GET", "/volumes")["Volumes"]
     ]
     show(sorted(rows, key=lambda r: (r["name"], r["node"])), ("name", "driver", "node", "mountpoint"), shape)
 
@@ -117,9 +127,13 @@ def volume_inspect(names: tuple[str, ...]) -> None:
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE")
 def volume_create(name: str, driver: str, options: tuple[str, ...], labels: tuple[str, ...]) -> None:
     """Make a volume."""
-    wish = {"Name": name, "Driver": driver, "DriverOpts": dict(o.partition("=")[::2] for o in options),
-            "Labels": dict(label.partition("=")[::2] for label in labels)}
-    click.echo(Client(start=True).engine("POST", "/volumes/create", body=wish)["Name"])
+    wanted = {
+        "Name": name,
+        "Driver": driver,
+        "DriverOpts": dict(o.partition("=")[::2] for o in options),
+        "Labels": dict(label.partition("=")[::2] for label in labels),
+    }
+    click.echo(Client(start=True).engine("POST", "/volumes/create", body=wanted)["Name"])
 
 
 @volume.command("move")
@@ -131,9 +145,9 @@ def volume_move(name: str, node: str, progress: str) -> None:
 
     They run on while its data go over, stand still for the last of it, and start on the other node. The old copy is deleted
     once they run."""
-    from orchestrator.cli.output import Progress, drive
+    from orchestrator.cli.output import Progress, consume_events
 
-    drive(Client().events(f"/v1/volumes/{name}/move", body={"node": node}), Progress(progress))
+    consume_events(Client().events(f"/v1/volumes/{name}/move", body={"node": node}), Progress(progress))
 
 
 @volume.command("rm")

@@ -24,15 +24,26 @@ class StackOptions:
     def options(self, *, interpolate: bool = True, consistency: bool = True, named: Sequence[str] = ()) -> Options:
         from orchestrator.stackfile.load import Options
 
+        listed = tuple(f for f in os.environ.get("COMPOSE_ENV_FILES", "").split(",") if f)
         return Options(
-            files=self.given["file"], project_name=self.given["project_name"] or "",
-            project_directory=self.given["project_directory"] or "", env_files=self.given["env_file"],
-            profiles=self.given["profile"], interpolate=interpolate, consistency=consistency,
-            unused=bool(before_the_command("all_resources")), named=tuple(named),
+            files=self.given["file"],
+            project_name=self.given["project_name"] or "",
+            project_directory=self.given["project_directory"] or "",
+            env_files=self.given["env_file"] or listed,
+            profiles=self.given["profile"],
+            interpolate=interpolate,
+            consistency=consistency,
+            unused=bool(global_option("all_resources")),
+            named=tuple(named),
         )
 
     def load(
-        self, *, strict: bool = False, interpolate: bool = True, quiet: bool = False, consistency: bool = True,
+        self,
+        *,
+        strict: bool = False,
+        interpolate: bool = True,
+        quiet: bool = False,
+        consistency: bool = True,
         named: Sequence[str] = (),
     ) -> Loaded:
         """Read the stack; keys without effect are warned of, or refused with *strict*. No profile leaves out who is *named*."""
@@ -42,16 +53,25 @@ class StackOptions:
         loaded = load(self.options(interpolate=interpolate, consistency=consistency, named=named), os.environ)
         if strict and loaded.warnings:
             raise StackFileError(loaded.warnings)
-        for warning in loaded.warnings if not quiet else ():
+        for warning in sorted((*loaded.warnings, *loaded.notes), key=lambda p: p.where) if not quiet else ():
             click.echo(f"warning: {warning}", err=True)
         return loaded
+
+    def check_services(self, services: Sequence[str]) -> None:
+        """Raises PystackError for those of *services* that the file does not have."""
+        from orchestrator.errors import PystackError
+
+        if services and (strangers := set(services) - {s.name for s in self.load(quiet=True, named=services).stack.services}):
+            raise PystackError(f"no such service: {', '.join(sorted(strangers))}")
 
     def name(self) -> str:
         """The project's name, without a file where -p says it."""
         if self.given["project_name"]:
             return str(self.given["project_name"])
-        if os.environ.get("COMPOSE_PROJECT_NAME") and not self.given["file"]:
+        if os.environ.get("COMPOSE_PROJECT_NAME"):
             return os.environ["COMPOSE_PROJECT_NAME"]
+        if os.environ.get("COMPOSE_ENV_FILES"):
+            return self.load(quiet=True).stack.name
         from pathlib import Path
 
         from orchestrator.stackfile import naming
@@ -67,9 +87,14 @@ class StackOptions:
         return naming.plain_name(paths, directory, self.given["env_file"]) or self.load(quiet=True).stack.name
 
 
-def before_the_command(name: str) -> Any:
+def global_option(name: str) -> Any:
     """What was given for option *name* before the command's own name, None where nothing was."""
-    return click.get_current_context().find_root().params.get(name)
+    context = click.get_current_context().parent
+    while context is not None:
+        if given := context.params.get(name):
+            return given
+        context = context.parent
+    return None
 
 
 NAMES = ("file", "project_name", "project_directory", "env_file", "profile")
@@ -78,8 +103,13 @@ NAMES = ("file", "project_name", "project_directory", "env_file", "profile")
 def selects_stack(function: F, *, short: bool = True) -> F:
     """The options that name a stack. *short* False leaves -f to the command itself."""
     for option in (
-        click.option(*(("-f",) if short else ()), "--file", multiple=True,
-                     type=click.Path(dir_okay=False), help="Stack file; may be repeated."),
+        click.option(
+            *(("-f",) if short else ()),
+            "--file",
+            multiple=True,
+            type=click.Path(dir_okay=False),
+            help="Stack file; may be repeated.",
+        ),
         click.option("-p", "--project-name", help="Name of the stack."),
         click.option("--profile", multiple=True, help="Activate a profile."),
         click.option("--env-file", multiple=True, type=click.Path(dir_okay=False), help="Instead of .env."),
@@ -94,7 +124,7 @@ def stack_options(function: F, *, short: bool = True) -> F:
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        given = {name: kwargs.pop(name) or before_the_command(name) or () for name in NAMES}
+        given = {name: kwargs.pop(name, None) or global_option(name) or () for name in NAMES}
         return function(StackOptions(**given), *args, **kwargs)
 
     return selects_stack(wrapper, short=short)  # type: ignore[return-value]
@@ -131,7 +161,7 @@ stream_format_option = click.option(
 )
 
 
-class Moment(click.ParamType):  # type: ignore[type-arg]
+class Timestamp(click.ParamType):  # type: ignore[type-arg]
     """A time as docker-logs(1) takes it, for the server: seconds since the epoch, or RFC 3339."""
 
     name = "time"

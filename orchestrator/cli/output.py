@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 import click
 
-from orchestrator.cli.options import before_the_command
+from orchestrator.cli.options import global_option
 
 if TYPE_CHECKING:
+    from orchestrator.cli.compose.progress import Words
     from orchestrator.server.events import Event, Failure, PullEvent, TaskEvent
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x9b]")
@@ -61,8 +62,13 @@ class Progress:
 
     def __init__(self, mode: str = "auto") -> None:
         if mode == "auto":
-            mode = before_the_command("progress") or os.environ.get("COMPOSE_PROGRESS", "auto")
+            mode = global_option("progress") or os.environ.get("COMPOSE_PROGRESS", "auto")
         self.mode = mode if mode in ("plain", "json", "quiet", "tty") else "tty" if sys.stderr.isatty() else "plain"
+        self._words: Words | None = None
+        if click.get_current_context().meta.get("compose"):
+            from orchestrator.cli.compose.progress import Words
+
+            self._words = Words()
         self._states: dict[str, str] = {}
         self._bars: dict[str, tuple[int, int]] = {}
         self._drawn = 0.0
@@ -79,6 +85,8 @@ class Progress:
             return
         if self.mode == "quiet":
             return
+        if self._words and not isinstance(event, events.PullEvent):
+            return self._words.event(event)
         match event:
             case events.StepEvent():
                 on = f" on {event.node}" if event.node else ""
@@ -157,7 +165,7 @@ def failures(found: Sequence[Failure]) -> None:
             click.echo(f"    | {CONTROL.sub('', line)}", err=True)
 
 
-def drive(stream: Iterable[Event], shown: Progress) -> None:
+def consume_events(stream: Iterable[Event], shown: Progress) -> None:
     """Show a stream of events to its end. Raises SystemExit with 1 where something failed."""
     from orchestrator.server.events import DoneEvent
 

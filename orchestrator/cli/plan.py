@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from orchestrator.cli.options import StackOptions, stack_options
-from orchestrator.cli.up import scales, with_files
+from orchestrator.cli.up import inline_project_files, scales
 
 
 @click.command()
@@ -25,8 +25,18 @@ from orchestrator.cli.up import scales, with_files
 @click.option("--to", "revision", type=int, default=0, metavar="REV", help="Plan a rollback to that revision of the history.")
 @click.option("--markdown", is_flag=True, help="The plan as Markdown, for a pull request.")
 def plan(
-    stack: StackOptions, services: tuple[str, ...], output: str | None, as_json: bool, exit_code: bool, scale: dict[str, int],
-    force_recreate: bool, remove_orphans: bool, strict: bool, ref: str, markdown: bool, revision: int,
+    stack: StackOptions,
+    services: tuple[str, ...],
+    output: str | None,
+    as_json: bool,
+    exit_code: bool,
+    scale: dict[str, int],
+    force_recreate: bool,
+    remove_orphans: bool,
+    strict: bool,
+    ref: str,
+    markdown: bool,
+    revision: int,
 ) -> None:
     """Show each step that `up` would take, and why. Changes nothing."""
     import msgspec
@@ -34,22 +44,22 @@ def plan(
     from orchestrator.cli.client import Client
 
     if revision:
-        wish = {"revision": revision}
-        result = Client(start=True).json("POST", f"/v1/stacks/{stack.name()}/plan", body=wish)
+        wanted = {"revision": revision}
+        result = Client(start=True).json("POST", f"/v1/stacks/{stack.name()}/plan", body=wanted)
         return _end(show(result, shape="json" if as_json else "markdown" if markdown else "text"), exit_code)
     if ref:
-        from orchestrator.cli.fromgit import as_if_here, checked_out
-        from orchestrator.gitops.unlock import refuse_locked
+        from orchestrator.cli.git_source import checked_out, rebase_paths
+        from orchestrator.gitops.decrypt import require_decrypted
 
         with checked_out(ref) as (tree, top):
             loaded = stack.load(strict=strict)
-        refuse_locked((loaded.stack,), {}, "say with SOPS_AGE_KEY_FILE which age key opens it")
-        loaded = msgspec.structs.replace(loaded, stack=as_if_here(loaded.stack, tree, top))
+        require_decrypted((loaded.stack,), {}, "say with SOPS_AGE_KEY_FILE which age key opens it")
+        loaded = msgspec.structs.replace(loaded, stack=rebase_paths(loaded.stack, tree, top))
     else:
         loaded = stack.load(strict=strict)
     options = {"services": services, "scale": scale, "force_recreate": force_recreate, "remove_orphans": remove_orphans}
     client = Client(start=True)
-    sent = loaded.stack if ref else with_files(client, loaded)
+    sent = loaded.stack if ref else inline_project_files(client, loaded)
     body = msgspec.json.encode({"stack": sent, "options": options})
     result = client.json("POST", "/v1/plan", body=body)
     if output:
@@ -71,8 +81,7 @@ def show(result: dict[str, Any], *, shape: str = "text", ref: str = "") -> bool:
     if shape == "json":
         words = ("create", "update", "replace", "remove")
         summary = {word: sum(s["action"] == word for s in steps) for word in words}
-        click.echo(json.dumps({"revision": result["revision"], "stack": result["stack"], "steps": steps,
-                               "summary": summary}))
+        click.echo(json.dumps({"revision": result["revision"], "stack": result["stack"], "steps": steps, "summary": summary}))
         return bool(todo)
     if shape == "markdown":
         click.echo(_markdown(result["stack"], ref, todo, result.get("warnings", [])))
@@ -122,16 +131,14 @@ def apply(planfile: str) -> None:
     from pathlib import Path
 
     from orchestrator.cli.client import Client
-    from orchestrator.cli.output import Progress, drive
+    from orchestrator.cli.output import Progress, consume_events
 
-    drive(Client(start=True).events("/v1/apply", body=Path(planfile).read_bytes()), Progress())
+    consume_events(Client(start=True).events("/v1/apply", body=Path(planfile).read_bytes()), Progress())
 
 
 def _whole(step: dict[str, Any]) -> dict[str, Any]:
     """A step with every key of the contract."""
-    changes = [
-        {"path": c["path"], "from": c.get("before"), "to": c.get("after")} for c in step.get("changes", [])
-    ]
+    changes = [{"path": c["path"], "from": c.get("before"), "to": c.get("after")} for c in step.get("changes", [])]
     return {"node": "", **step, "changes": changes}
 
 

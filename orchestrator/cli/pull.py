@@ -16,7 +16,12 @@ from orchestrator.cli.options import StackOptions, stack_options
 @click.option("--policy", type=click.Choice(["missing", "always"]), default="always", help="missing: leave what is there.")
 @click.option("--ignore-buildable", is_flag=True, help="Leave services with build: out.")
 def pull(
-    stack: StackOptions, services: tuple[str, ...], quiet: bool, ignore_pull_failures: bool, include_deps: bool, policy: str,
+    stack: StackOptions,
+    services: tuple[str, ...],
+    quiet: bool,
+    ignore_pull_failures: bool,
+    include_deps: bool,
+    policy: str,
     ignore_buildable: bool,
 ) -> None:
     """Fetch the images of services."""
@@ -26,13 +31,15 @@ def pull(
     from orchestrator.errors import PystackError, RefusedError
     from orchestrator.stackfile.graph import needed
 
+    stack.check_services(services)
     loaded = stack.load(named=services)
     client, shown = Client(start=True), Progress("quiet" if quiet else "auto")
     failed = []
     if include_deps:
         services = tuple(needed(loaded.stack.services, services))
     wanted = {
-        s.container.image: s for s in loaded.stack.services
+        s.container.image: s
+        for s in loaded.stack.services
         if (not services or s.name in services) and not (s.build and ignore_buildable)
     }
     there = client.engine("POST", "/pystack/images/ids", body=list(wanted)) if policy == "missing" else {}

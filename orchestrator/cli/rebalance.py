@@ -14,11 +14,11 @@ from orchestrator.cli.options import format_option
 def rebalance(only_plan: bool, max_moves: int, shape: str) -> None:
     """Even out the nodes by moving tasks, each up before the next is moved."""
     from orchestrator.cli.client import Client
-    from orchestrator.cli.output import Progress, drive, show
+    from orchestrator.cli.output import Progress, consume_events, show
 
     client = Client()
     if only_plan:
         rows = client.json("GET", "/v1/rebalance", query={"limit": max_moves})
         show(rows, ("stack", "tasks", "source", "target", "reason"), shape)
         return
-    drive(client.events("/v1/rebalance", query={"limit": max_moves}), Progress("json" if shape == "json" else "auto"))
+    consume_events(client.events("/v1/rebalance", query={"limit": max_moves}), Progress("json" if shape == "json" else "auto"))

@@ -27,17 +27,31 @@ def dial(host: str) -> socket.socket:
     folder = os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/pystack-ssh-{os.geteuid()}"
     Path(folder).mkdir(mode=0o700, exist_ok=True)
     command = [
-        *shlex.split(os.environ.get("PYSTACK_SSH_COMMAND", "ssh")), "-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=15",
-        "-o", "ControlMaster=auto", "-o", "ControlPersist=60", "-o", f"ControlPath={folder}/pystack-%C",
+        *shlex.split(os.environ.get("PYSTACK_SSH_COMMAND", "ssh")),
+        "-T",
+        "-o",
+        "BatchMode=yes",
+        "-o",
+        "ConnectTimeout=15",
+        "-o",
+        "ControlMaster=auto",
+        "-o",
+        "ControlPersist=60",
+        "-o",
+        f"ControlPath={folder}/pystack-%C",
         *(["-p", str(parts.port)] if parts.port else []),
-        f"{parts.username}@{parts.hostname}" if parts.username else parts.hostname, "pystack", "system", "dial-stdio",
+        f"{parts.username}@{parts.hostname}" if parts.username else parts.hostname,
+        "pystack",
+        "system",
+        "dial-stdio",
     ]
     mine, theirs = socket.socketpair()
     with tempfile.TemporaryFile() as said:
         with theirs:
             try:
-                process = subprocess.Popen(command, stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=said,
-                                           start_new_session=True)
+                process = subprocess.Popen(
+                    command, stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=said, start_new_session=True
+                )
             except FileNotFoundError:
                 raise PystackError(f"PYSTACK_HOST=ssh://… needs the program {command[0]}") from None
         if mine.recv(1) == b"\0":  # dial-stdio says a byte when it is connected: what goes wrong before is ssh's to tell
@@ -48,14 +62,14 @@ def dial(host: str) -> socket.socket:
     raise UnreachableError(f"{host}: {'; '.join(lines[-2:]) or 'ssh ended at once'}")
 
 
-def dial_stdio(path: str) -> None:
-    """Be the other end: standard input and output are the connection to the socket at *path*."""
+def dial_stdio(path: str, hello: bytes = b"\0") -> None:
+    """Be the other end: standard input and output are the connection to the socket at *path*, once *hello* is said."""
     server = socket.socket(socket.AF_UNIX)
     try:
         server.connect(path)
     except OSError as error:
         raise UnreachableError(f"no pystack server answers at {path}: {error.strerror}") from None
-    os.write(1, b"\0")
+    os.write(1, hello)
 
     def inward() -> None:
         while data := os.read(0, 1 << 16):

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,7 +15,7 @@ from orchestrator.cli.options import StackOptions, stack_options
 from orchestrator.errors import PystackError, RefusedError
 
 if TYPE_CHECKING:
-    from agent.manifest import Container
+    from agent.contract.container import Container, Mount, Port
     from orchestrator.cli.client import Client
     from orchestrator.stackfile.model import Service
 
@@ -64,29 +64,49 @@ def follow(client: Client, ident: str, *, tty: bool, stdin: bool, removed: bool 
 @click.option("--rm", "remove", is_flag=True, help="Remove it when it ends.")
 @click.option("-d", "--detach", is_flag=True, help="Print its name and return.")
 @click.option("-T", "--no-tty", is_flag=True, help="No terminal, even where there is one.")
+@click.option("-t", "--tty", is_flag=True, hidden=True)  # there is one where there is a terminal
 @click.option("-i", "--interactive/--no-interactive", default=True, help="Pass standard input on.")
 @click.option("--no-deps", is_flag=True, help="Do not start what the service depends on.")
-@click.option("--service-ports", is_flag=True, help="Publish the service's ports.")
+@click.option("-P", "--service-ports", is_flag=True, help="Publish the service's ports.")
 @click.option("--use-aliases", is_flag=True, help="Answer to the service's names.")
 @click.option("--build", is_flag=True, help="Build its image even where it is there.")
-@click.option("--quiet-pull", is_flag=True, hidden=True)
-@click.option("--remove-orphans", is_flag=True, hidden=True)
+@click.option("--publish", multiple=True, metavar="PORT", help="Publish this port, in the form of `ports:`.")
+@click.option("-l", "--label", multiple=True, metavar="KEY=VALUE")
+@click.option("--cap-add", multiple=True, metavar="CAPABILITY")
+@click.option("--cap-drop", multiple=True, metavar="CAPABILITY")
+@click.option("--pull", type=click.Choice(["always", "missing", "never"]), default=None)
+@click.option("-q", "--quiet", is_flag=True, help="No word of what else is done.")
+@click.option("--quiet-build", is_flag=True, help="No word of building.")
+@click.option("--quiet-pull", is_flag=True, help="No word of pulling.")
+@click.option("--remove-orphans", is_flag=True, help="Remove what belongs to no service of the file, and one-offs that ended.")
 @click.option("--name", default="", help="Name of the container.")
 @click.option("--entrypoint", default=None)
 @click.option("-e", "--env", multiple=True)
+@click.option("--env-from-file", multiple=True, type=click.Path(dir_okay=False, exists=True), help="Variables from a file.")
 @click.option("-u", "--user", default="")
 @click.option("-w", "--workdir", default="")
 @click.option("-v", "--volume", multiple=True, metavar="SOURCE:TARGET[:ro]")
 @click.argument("service")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def run(
-    stack: StackOptions, service: str, command: tuple[str, ...], remove: bool, detach: bool, no_tty: bool,
-    interactive: bool, no_deps: bool, build: bool, name: str, quiet_pull: bool, remove_orphans: bool, **given: Any,
+    stack: StackOptions,
+    service: str,
+    command: tuple[str, ...],
+    remove: bool,
+    detach: bool,
+    no_tty: bool,
+    interactive: bool,
+    no_deps: bool,
+    build: bool,
+    name: str,
+    remove_orphans: bool,
+    pull: str | None,
+    **given: Any,
 ) -> None:
     """Run a command in a new container of a service; its exit status is this one's."""
     import msgspec
 
-    from agent.manifest import Task
+    from agent.contract.task import Task
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import Progress
     from orchestrator.cli.up import apply
@@ -96,27 +116,42 @@ def run(
     if wanted is None:
         there = ", ".join(s.name for s in loaded.stack.services)
         raise PystackError(f"stack {loaded.stack.name} has no service {service}; there is: {there}")
-    del remove_orphans
-    client, shown = Client(start=True), Progress("quiet" if quiet_pull else "auto")
+    if given["publish"] and given["service_ports"]:
+        raise click.UsageError("--service-ports and --publish exclude each other")
+    del given["tty"]
+    quiet = any([given.pop("quiet"), given.pop("quiet_build"), given.pop("quiet_pull")])
+    client, shown = Client(start=True), Progress("quiet" if quiet else "auto")
     needs = tuple(d.service for d in wanted.depends_on if any(s.name == d.service for s in loaded.stack.services))
     if loaded.providers:
-        from orchestrator.cli.provide import provided
+        from orchestrator.cli.providers import start_providers
 
-        loaded = msgspec.structs.replace(provided(loaded, (service,)), providers=())
+        loaded = msgspec.structs.replace(start_providers(loaded, (service,)), providers=())
         wanted = next(s for s in loaded.stack.services if s.name == service)
     if needs and not no_deps:
-        apply(client, loaded, shown, build=build, services=needs)
-    apply(client, loaded, shown, build=build, services=(service,), no_tasks=True, no_deps=True)
+        apply(
+            client, loaded, shown, build=build, services=needs, wait=False, conditions_of=service, remove_orphans=remove_orphans
+        )
+    apply(
+        client,
+        loaded,
+        shown,
+        build=build,
+        services=(service,),
+        no_tasks=True,
+        no_deps=True,
+        pull=pull or "",
+        remove_orphans=remove_orphans,
+    )
     tty = not (no_tty or detach) and sys.stdin.isatty() and sys.stdout.isatty()
     container = one_off(wanted, command, loaded.environment, tty=tty, stdin=interactive and not detach, **given)
     name = name or f"{loaded.stack.name}-{service}-run-{os.urandom(4).hex()}"
-    guests = f"/v1/stacks/{loaded.stack.name}/guests"
-    wish = {"name": name, "service": service, "container": msgspec.to_builtins(container)}
-    guest = msgspec.convert(client.json("POST", guests, body=wish), Task)
+    route = f"/v1/stacks/{loaded.stack.name}/oneoff"
+    requested = {"name": name, "service": service, "container": msgspec.to_builtins(container)}
+    oneoff = msgspec.convert(client.json("POST", route, body=requested), Task)
     try:
-        at = client.at(guest.node)
-        query = {"name": name, "stack": loaded.stack.name, "auto_remove": int(remove)}
-        ident = at.engine("POST", "/pystack/containers", query=query, body=msgspec.json.encode(guest.container))["Id"]
+        at = client.at(oneoff.node)
+        query = {"name": name, "stack": loaded.stack.name, "service": service, "auto_remove": int(remove)}
+        ident = at.engine("POST", "/pystack/containers", query=query, body=msgspec.json.encode(oneoff.container))["Id"]
         if detach:
             at.engine("POST", f"/containers/{ident}/start")
             click.echo(name)
@@ -124,47 +159,95 @@ def run(
         code = follow(at, ident, tty=tty, stdin=interactive, removed=remove)
     finally:
         if remove and not detach:
-            client.json("DELETE", f"{guests}/{name}")
+            client.json("DELETE", f"{route}/{name}")
     raise SystemExit(code)
 
 
 def one_off(
-    service: Service, command: tuple[str, ...], environment: Mapping[str, str], *, tty: bool, stdin: bool, service_ports: bool,
-    use_aliases: bool, entrypoint: str | None, env: tuple[str, ...], user: str, workdir: str, volume: tuple[str, ...],
+    service: Service,
+    command: tuple[str, ...],
+    environment: Mapping[str, str],
+    *,
+    tty: bool,
+    stdin: bool,
+    **given: Any,
 ) -> Container:
-    """The service's container as `run` has it: no addresses, names and ports of the service's own, no restarts. Variables that
-    are given without a value are those of *environment*."""
+    """The service's container as `run` has it: no addresses, names and ports of the service's own, no restarts. *given* are the
+    options of `run`; variables that are given without a value are those of *environment*."""
     import shlex
-    from pathlib import Path
 
     import msgspec
 
-    from agent.manifest import Mount
-
     c = service.container
-    variables = dict(c.environment)
-    for pair in env:
-        key, sep, value = pair.partition("=")
-        variables[key] = value if sep else environment.get(key, "")
-    mounts = list(c.mounts)
-    for text in volume:
-        source, _, rest = text.partition(":")
-        target, _, access = rest.partition(":")
-        if not target:
-            raise click.UsageError(f"--volume {text}: write SOURCE:TARGET[:ro]")
-        bind = source.startswith(("/", ".", "~"))
-        mounts.append(Mount(
-            kind="bind" if bind else "volume", target=target, create_host_path=True, read_only=access == "ro",
-            source=str(Path(source).expanduser().resolve()) if bind else source,
-        ))
+    user, workdir, entrypoint = given["user"], given["workdir"], given["entrypoint"]
     attachments = tuple(
-        msgspec.structs.replace(a, ipv4="", ipv6="", mac="", aliases=a.aliases if use_aliases else ())
+        msgspec.structs.replace(a, ipv4="", ipv6="", mac="", aliases=(*a.aliases, service.name) if given["use_aliases"] else ())
         for a in c.attachments
     )
+    variables = {**dict(c.environment), **_variables(given["env_from_file"], given["env"], environment)}
+    replaced = entrypoint is not None
     return msgspec.structs.replace(
-        c, tty=tty, stdin_open=stdin, stdin_once=stdin, restart="no", healthcheck=None, attachments=attachments,
-        environment=tuple(variables.items()), mounts=tuple(mounts), user=user or c.user,
-        working_dir=workdir or c.working_dir, ports=c.ports if service_ports else (),
-        command=command or c.command, entrypoint=tuple(shlex.split(entrypoint)) if entrypoint is not None else c.entrypoint,
-        labels=(*c.labels, ("com.docker.compose.oneoff", "True")),
+        c,
+        tty=tty,
+        stdin_open=stdin,
+        stdin_once=stdin,
+        restart="no",
+        healthcheck=None,
+        attachments=attachments,
+        environment=tuple(variables.items()),
+        mounts=_mounts(c.mounts, given["volume"]),
+        user=user or c.user,
+        working_dir=workdir or c.working_dir,
+        ports=c.ports if given["service_ports"] else _ports(given["publish"]),
+        # another entrypoint has no use for the arguments of the first. Source: docker compose run
+        command=command or (() if replaced else c.command),
+        entrypoint=tuple(shlex.split(entrypoint)) if replaced else c.entrypoint,
+        labels=tuple((dict(c.labels) | dict(label.partition("=")[::2] for label in given["label"])).items()),
+        cap_add=(*(a for a in c.cap_add if a not in given["cap_drop"]), *given["cap_add"]),
+        cap_drop=(*(d for d in c.cap_drop if d not in given["cap_add"]), *given["cap_drop"]),
     )
+
+
+def _variables(files: Sequence[str], pairs: Sequence[str], environment: Mapping[str, str]) -> dict[str, str]:
+    """What --env-from-file and -e say, the latter over the former. Raises PystackError."""
+    from pathlib import Path
+
+    from orchestrator.stackfile import envfile
+
+    out: dict[str, str] = {}
+    for file in files:
+        try:
+            read = envfile.read(Path(file), environment)
+            out |= {key: environment.get(key, "") if value is None else value for key, value in read.items()}
+        except (OSError, ValueError) as error:
+            raise PystackError(f"--env-from-file {file}: {error}") from None
+    for pair in pairs:
+        key, sep, value = pair.partition("=")
+        out[key] = value if sep else environment.get(key, "")
+    return out
+
+
+def _mounts(own: Sequence[Mount], texts: Sequence[str]) -> tuple[Mount, ...]:
+    """Those of the service, and those of --volume, which take the place of others with their target."""
+    from pathlib import Path
+
+    from orchestrator.stackfile.mounts import split_mount
+
+    try:
+        more = [split_mount(text, lambda path: str(Path(path).expanduser().resolve()))[0] for text in texts]
+    except ValueError as error:
+        raise click.UsageError(f"--volume: {str(error).replace(chr(10), ': ')}") from None
+    return (*(m for m in own if m.target not in {n.target for n in more}), *more)
+
+
+def _ports(texts: Sequence[str]) -> tuple[Port, ...]:
+    from orchestrator.stackfile.port_text import read_ports
+
+    try:
+        return tuple(
+            Port(target=p.target, published=p.first, protocol=p.protocol, host_ip=p.host_ip, mode="host")
+            for text in texts
+            for p in read_ports(text)
+        )
+    except ValueError as error:
+        raise click.UsageError(f"--publish: {str(error).replace(chr(10), ': ')}") from None

@@ -10,12 +10,27 @@ import click
 @click.option("--ca", envvar="PYSTACK_STORE_CA", default="", help="PEM file of the CA of etcd's certificates.")
 @click.option("--cert", envvar="PYSTACK_STORE_CERT", default="", help="PEM file of this server's certificate for etcd.")
 @click.option("--key", envvar="PYSTACK_STORE_KEY", default="", help="PEM file of its key.")
-@click.option("--advertise", envvar="PYSTACK_ADVERTISE", default="", metavar="USER@HOST[:PORT]",
-              help="How the other servers reach this host over SSH.")
-@click.option("--listen", envvar="PYSTACK_LISTEN", default="", metavar="tcp://ADDRESS[:PORT]",
-              help="Answer there too, over TLS, to those with a certificate of the CA in PYSTACK_CERT_PATH.")
-@click.option("--docker-socket", envvar="PYSTACK_DOCKER_SOCKET", default="", metavar="PATH",
-              help="Where Docker's API is answered, if not beside the control socket.")
+@click.option(
+    "--advertise",
+    envvar="PYSTACK_ADVERTISE",
+    default="",
+    metavar="USER@HOST[:PORT]",
+    help="How the other servers reach this host over SSH.",
+)
+@click.option(
+    "--listen",
+    envvar="PYSTACK_LISTEN",
+    default="",
+    metavar="tcp://ADDRESS[:PORT]",
+    help="Answer there too, over TLS, to those with a certificate of the CA in PYSTACK_CERT_PATH.",
+)
+@click.option(
+    "--docker-socket",
+    envvar="PYSTACK_DOCKER_SOCKET",
+    default="",
+    metavar="PATH",
+    help="Where Docker's API is answered, if not beside the control socket.",
+)
 def server(store: str, ca: str, cert: str, key: str, advertise: str, listen: str, docker_socket: str) -> None:
     """Run the server in the foreground: control plane and this host's agent in one process.
 
@@ -25,8 +40,15 @@ def server(store: str, ca: str, cert: str, key: str, advertise: str, listen: str
 
     from orchestrator.server.embedded import main
 
-    words = {"PYSTACK_STORE": store, "PYSTACK_STORE_CA": ca, "PYSTACK_STORE_CERT": cert, "PYSTACK_STORE_KEY": key,
-             "PYSTACK_ADVERTISE": advertise, "PYSTACK_LISTEN": listen, "PYSTACK_DOCKER_SOCKET": docker_socket}
+    words = {
+        "PYSTACK_STORE": store,
+        "PYSTACK_STORE_CA": ca,
+        "PYSTACK_STORE_CERT": cert,
+        "PYSTACK_STORE_KEY": key,
+        "PYSTACK_ADVERTISE": advertise,
+        "PYSTACK_LISTEN": listen,
+        "PYSTACK_DOCKER_SOCKET": docker_socket,
+    }
     os.environ.update({k: v for k, v in words.items() if v})
     main()
 

@@ -18,8 +18,12 @@ def start_server(path: str) -> None:
     log = state / "server.log"
     with log.open("ab") as out:
         process = subprocess.Popen(
-            [sys.executable, "-E", "-s", "-m", "orchestrator.server.embedded"], stdin=subprocess.DEVNULL, stdout=out,
-            stderr=out, start_new_session=True, cwd="/",
+            [sys.executable, "-E", "-s", "-m", "orchestrator.server.embedded"],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+            cwd="/",
         )
         begin = out.tell()
     deadline = time.monotonic() + 30

@@ -25,7 +25,8 @@ def info() -> None:
 
 
 @system.command("dial-stdio", hidden=True)
-def dial_stdio() -> None:
+@click.option("--docker", is_flag=True, help="To the node's Docker socket: the far end of DOCKER_HOST=ssh://…")
+def dial_stdio(docker: bool) -> None:
     """Connect standard input and output to the server: the far end of PYSTACK_HOST=ssh://…"""
     import os
 
@@ -33,6 +34,10 @@ def dial_stdio() -> None:
     from orchestrator.cli.remote import dial_stdio as pump
     from orchestrator.cli.starting import start_server
 
+    if docker:
+        own = os.environ.get("PYSTACK_DOCKER_SOCKET", "")
+        pump(own or os.path.join(os.path.dirname(control_socket()), "docker.sock"), hello=b"")
+        return
     path = control_socket()
     if path.startswith(REMOTE):
         raise UnreachableError("PYSTACK_HOST of that host leads on to another one: name that one yourself")
@@ -51,14 +56,27 @@ def df(shape: str) -> None:
     up = ("running", "paused", "restarting", "starting", "stopping")
     images, containers, volumes = found["Images"], found["Containers"], found["Volumes"]
     rows = [
-        {"type": "images", "total": len(images), "active": sum(i["InUse"] for i in images), "size": found["LayersSize"],
-         "reclaimable": sum(i["Size"] for i in images if not i["InUse"])},
-        {"type": "containers", "total": len(containers), "active": sum(c["State"] in up for c in containers),
-         "size": sum(c["SizeRw"] for c in containers),
-         "reclaimable": sum(c["SizeRw"] for c in containers if c["State"] not in up)},
-        {"type": "volumes", "total": len(volumes), "active": sum(bool(v["UsageData"]["RefCount"]) for v in volumes),
-         "size": sum(v["UsageData"]["Size"] for v in volumes),
-         "reclaimable": sum(v["UsageData"]["Size"] for v in volumes if not v["UsageData"]["RefCount"])},
+        {
+            "type": "images",
+            "total": len(images),
+            "active": sum(i["InUse"] for i in images),
+            "size": found["LayersSize"],
+            "reclaimable": sum(i["Size"] for i in images if not i["InUse"]),
+        },
+        {
+            "type": "containers",
+            "total": len(containers),
+            "active": sum(c["State"] in up for c in containers),
+            "size": sum(c["SizeRw"] for c in containers),
+            "reclaimable": sum(c["SizeRw"] for c in containers if c["State"] not in up),
+        },
+        {
+            "type": "volumes",
+            "total": len(volumes),
+            "active": sum(bool(v["UsageData"]["RefCount"]) for v in volumes),
+            "size": sum(v["UsageData"]["Size"] for v in volumes),
+            "reclaimable": sum(v["UsageData"]["Size"] for v in volumes if not v["UsageData"]["RefCount"]),
+        },
     ]
     if shape == "table":
         rows = [row | {key: bytes_text(row[key]) for key in ("size", "reclaimable")} for row in rows]
@@ -102,8 +120,14 @@ def openapi() -> None:
 
 
 @click.command()
-def version() -> None:
+@click.option("--short", is_flag=True, help="The client's alone.")
+@click.option("-f", "--format", "shape", type=click.Choice(["pretty", "json"]), default="pretty")
+def version(short: bool, shape: str) -> None:
     """Versions of the client and of the server."""
+    if short:
+        return click.echo(__version__)
+    if shape == "json":
+        return click.echo(json.dumps({"version": __version__}))
     click.echo(f"client {__version__}")
     try:
         found = Client().json("GET", "/v1/version")

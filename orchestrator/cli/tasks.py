@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -27,21 +29,32 @@ def of_stack(client: Client, name: str, services: tuple[str, ...] = (), index: i
     Raises PystackError for a service that the stack does not have."""
     rows: list[Row] = client.json("GET", f"/v1/stacks/{name}/tasks")
     unknown = set(services) - {row["service"] for row in rows}
+    unknown -= _services_without_tasks(client, name) if unknown else set()
     if unknown:
         there = ", ".join(dict.fromkeys(row["service"] for row in rows)) or "nothing"
         raise PystackError(f"stack {name} has no task of {', '.join(sorted(unknown))}; there is: {there}")
-    rows = [
-        row for row in rows
-        if (not services or row["service"] in services) and (not index or row["index"] == index)
-    ]
+    rows = [row for row in rows if (not services or row["service"] in services) and (not index or row["index"] == index)]
     for row in rows:
         if row["state"] == "unknown":
             click.echo(f"{row['task']} is left out: {row['error']}", err=True)
     return [row for row in rows if row["id"] and row["state"] != "unknown"]
 
 
+def _services_without_tasks(client: Client, name: str) -> set[str]:
+    from orchestrator.errors import RefusedError
+
+    try:
+        return {s["name"] for s in client.json("GET", f"/v1/stacks/{name}")["stack"].get("services", [])}
+    except RefusedError:
+        return set()
+
+
 def only(client: Client, stack: StackOptions, service: str, index: int) -> Row:
     rows = chosen(client, stack, (service,), index)
+    if not any(row["state"] in ("running", "paused") for row in rows):  # one that `run` made serves too
+        name = stack.name()
+        everything: list[Row] = client.json("GET", f"/v1/stacks/{name}/tasks", query={"oneoff": 1})
+        rows = [r for r in everything if r["oneoff"] and r["service"] == service and r["state"] == "running"] or rows
     if not rows:
         raise PystackError(f"service {service} has no container number {index}: `pystack ps` lists what there is")
     return rows[0]
@@ -52,6 +65,8 @@ def _each(stack: StackOptions, services: tuple[str, ...], verb: str, states: tup
 
     client = Client()
     rows = chosen(client, stack, services)
+    if not rows and verb == "kill":
+        click.echo("No container to kill", err=True)
     if services and rows and not any(row["state"] in states for row in rows):
         said = ", ".join(f"{row['task']} is {row['state']}" for row in rows)
         raise PystackError(f"nothing to {verb}: {said}")
@@ -64,10 +79,24 @@ def _each(stack: StackOptions, services: tuple[str, ...], verb: str, states: tup
 @click.command()
 @stack_options
 @click.option("-s", "--signal", "number", default="SIGKILL", help="Name or number.")
+@click.option("--remove-orphans", is_flag=True, help="Remove tasks of services that left the file.")
 @click.argument("services", nargs=-1)
-def kill(stack: StackOptions, number: str, services: tuple[str, ...]) -> None:
+def kill(stack: StackOptions, number: str, remove_orphans: bool, services: tuple[str, ...]) -> None:
     """Send tasks a signal; `up` or `start` brings back what it ended."""
+    if remove_orphans:
+        _remove_orphans(stack)
     _each(stack, services, "kill", ("running", "paused"), signal=number)
+
+
+def _remove_orphans(stack: StackOptions) -> None:
+    from orchestrator.cli.client import Client
+
+    client, loaded = Client(), stack.load(quiet=True)
+    mine = {s.name for s in loaded.stack.services}
+    tasks = [r["task"] for r in client.json("GET", f"/v1/stacks/{loaded.stack.name}/tasks") if r["service"] not in mine]
+    if tasks:
+        for event in client.events(f"/v1/stacks/{loaded.stack.name}/rm", body={"tasks": tasks}):
+            del event
 
 
 @click.command()
@@ -98,6 +127,8 @@ def wait(stack: StackOptions, down_project: bool, services: tuple[str, ...]) -> 
 
     client, code = Client(), 0
     rows = chosen(client, stack, services)
+    if not rows:
+        raise PystackError(f"there is no container of {', '.join(services)} to wait for")
 
     def end_of(row: Row) -> int:
         return int(client.at(row["node"]).engine("POST", f"/containers/{row['id']}/wait")["StatusCode"])
@@ -117,22 +148,34 @@ def wait(stack: StackOptions, down_project: bool, services: tuple[str, ...]) -> 
 @long_stack_options
 @click.option("-s", "--stop", is_flag=True, help="Stop them first.")
 @click.option("-f", "--force", is_flag=True, help="Do not ask.")
+@click.option("-v", "--volumes", is_flag=True, help="Remove their anonymous volumes too.")
+@click.option("-a", "--all", "everything", is_flag=True, hidden=True)  # those of `run` go with --remove-orphans and `down`
 @click.argument("services", nargs=-1)
-def rm(stack: StackOptions, stop: bool, force: bool, services: tuple[str, ...]) -> None:
+def rm(stack: StackOptions, stop: bool, force: bool, volumes: bool, everything: bool, services: tuple[str, ...]) -> None:
     """Remove stopped tasks; `up` makes them anew."""
     from orchestrator.cli.client import Client
     from orchestrator.server.events import StepEvent
 
+    del everything
     client, name = Client(), stack.name()
     going = [row for row in chosen(client, stack, services) if stop or row["state"] in ("exited", "failed", "created")]
     if not going:
-        click.echo("no stopped tasks", err=True)
+        click.echo("no stopped containers", err=True)
         return
     if not force and sys.stdin.isatty():
         click.confirm(f"remove {', '.join(row['task'] for row in going)}?", abort=True)
+    anonymous = [(row["node"], name) for row in going for name in _anonymous(client, row)] if volumes else []
     for event in client.events(f"/v1/stacks/{name}/rm", body={"tasks": [row["task"] for row in going]}):
         if isinstance(event, StepEvent):
             click.echo(event.name)
+    for node, volume in anonymous:
+        client.at(node).engine("DELETE", f"/volumes/{volume}")
+
+
+def _anonymous(client: Client, row: Row) -> list[str]:
+    """Names of the volumes that were made for this container alone: 64 hex digits, as in Docker."""
+    mounts = client.at(row["node"]).engine("GET", f"/containers/{row['id']}/json")["Mounts"]
+    return [m["Name"] for m in mounts if m["Type"] == "volume" and re.fullmatch("[0-9a-f]{64}", m["Name"])]
 
 
 @click.command()
@@ -162,11 +205,15 @@ def usage_row(name: str, document: Row) -> Row:
     blocks = document["blkio_stats"]["io_service_bytes_recursive"]
     cache = memory["stats"].get("total_inactive_file", memory["stats"].get("inactive_file", 0))
     return {
-        "task": name, "cpu_percent": round(used / passed * now["online_cpus"] * 100, 2) if passed > 0 else 0.0,
-        "memory": max(0, memory["usage"] - cache), "memory_limit": memory["limit"],
-        "received": sum(n["rx_bytes"] for n in networks), "sent": sum(n["tx_bytes"] for n in networks),
+        "task": name,
+        "cpu_percent": round(used / passed * now["online_cpus"] * 100, 2) if passed > 0 else 0.0,
+        "memory": max(0, memory["usage"] - cache),
+        "memory_limit": memory["limit"],
+        "received": sum(n["rx_bytes"] for n in networks),
+        "sent": sum(n["tx_bytes"] for n in networks),
         "read": sum(b["value"] for b in blocks if b["op"] == "read"),
-        "written": sum(b["value"] for b in blocks if b["op"] == "write"), "pids": document["pids_stats"]["current"],
+        "written": sum(b["value"] for b in blocks if b["op"] == "write"),
+        "pids": document["pids_stats"]["current"],
     }
 
 
@@ -198,11 +245,14 @@ def show_usage(targets: list[tuple[str, Client, str]], shape: str, *, once: bool
 @stack_options
 @format_option
 @click.option("--no-stream", is_flag=True, help="Once, instead of again and again.")
+@click.option("-a", "--all", "everything", is_flag=True, hidden=True)  # what does not run uses nothing
+@click.option("--no-trunc", is_flag=True, hidden=True)  # nothing is shortened
 @click.argument("services", nargs=-1)
-def stats(stack: StackOptions, shape: str, no_stream: bool, services: tuple[str, ...]) -> None:
+def stats(stack: StackOptions, shape: str, no_stream: bool, services: tuple[str, ...], **of_compose: bool) -> None:
     """CPU, memory, network and disk that the tasks use."""
     from orchestrator.cli.client import Client
 
+    del of_compose
     client = Client()
     rows = [row for row in chosen(client, stack, services) if row["state"] == "running"]
     once = no_stream or shape == "json" or not sys.stdout.isatty()
@@ -220,29 +270,35 @@ def port(stack: StackOptions, protocol: str, index: int, shape: str, service: st
     """Where a task's port is published."""
     from orchestrator.cli.client import Client
 
-    client = Client()
-    row = only(client, stack, service, index)
-    found = client.at(row["node"]).engine("GET", f"/containers/{row['id']}/json")["NetworkSettings"]["Ports"]
-    published = found.get(f"{private_port}/{protocol}") or []
-    if not published:
-        there = ", ".join(key for key, value in found.items() if value) or "nothing"
-        raise PystackError(f"{row['task']} does not publish {private_port}/{protocol}; it publishes: {there}")
-    rows = [{"host_ip": one["HostIp"] or "0.0.0.0", "host_port": int(one["HostPort"])} for one in published]
+    rows = published(Client(), stack, service, index, private_port, protocol)
     if shape == "json":
         return click.echo(json.dumps(rows))
     for row in rows:
         click.echo(f"{row['host_ip']}:{row['host_port']}")
 
 
+def published(client: Client, stack: StackOptions, service: str, index: int, private_port: int, protocol: str) -> list[Row]:
+    """Where a port of a task is published: host_ip and host_port. Raises PystackError where it is not."""
+    row = only(client, stack, service, index)
+    found = client.at(row["node"]).engine("GET", f"/containers/{row['id']}/json")["NetworkSettings"]["Ports"]
+    bound = found.get(f"{private_port}/{protocol}") or []
+    if not bound:
+        there = ", ".join(key for key, value in found.items() if value) or "nothing"
+        raise PystackError(f"{row['task']} does not publish {private_port}/{protocol}; it publishes: {there}")
+    return [{"host_ip": one["HostIp"] or "0.0.0.0", "host_port": int(one["HostPort"])} for one in bound]
+
+
 @click.command()
 @stack_options
 @click.option("--index", default=1, help="Which replica.")
 @click.option("--no-stdin", is_flag=True)
+@click.option("--sig-proxy/--no-sig-proxy", default=True, help="Taken, and no signal is passed on: `kill` sends them.")
 @click.argument("service")
-def attach(stack: StackOptions, index: int, no_stdin: bool, service: str) -> None:
+def attach(stack: StackOptions, index: int, no_stdin: bool, sig_proxy: bool, service: str) -> None:
     """Lend a task's own process this terminal; end with its exit status."""
     from orchestrator.cli.client import Client
 
+    del sig_proxy
     client = Client()
     row = only(client, stack, service, index)
     raise SystemExit(attach_to(client.at(row["node"]), row["id"], stdin=not no_stdin))
@@ -266,14 +322,20 @@ def attach_to(client: Client, container: str, *, stdin: bool) -> int:
 @click.command()
 @stack_options
 @click.option("--index", default=0, help="Which replica; into all of them, or out of the first, if not said.")
+@click.option("-a", "--archive", is_flag=True, hidden=True)  # modes and owners go along anyhow
+@click.option("-L", "--follow-link", is_flag=True, help="Copy what a link leads to in its place.")
+@click.option("--all", "everything", is_flag=True, hidden=True)  # as it is without --index
 @click.argument("source", metavar="[SERVICE:]SOURCE")
 @click.argument("target", metavar="[SERVICE:]TARGET")
-def cp(stack: StackOptions, index: int, source: str, target: str) -> None:
+def cp(stack: StackOptions, index: int, archive: bool, follow_link: bool, everything: bool, source: str, target: str) -> None:
     """Copy files into or out of a task; `-` is a tar on standard input or output."""
     from orchestrator.cli import copy
     from orchestrator.cli.client import Client
 
+    del archive, everything
     client = Client()
+    if follow_link and ":" not in source:
+        source = os.path.realpath(source) + ("/." if source.endswith("/.") else "")
 
     def find(service: str) -> list[tuple[Client, str]]:
         rows = chosen(client, stack, (service,), index)

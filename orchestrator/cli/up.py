@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from orchestrator.cli.options import StackOptions, before_the_command, stack_options
+from orchestrator.cli.options import StackOptions, global_option, stack_options
 
 if TYPE_CHECKING:
     from orchestrator.cli.client import Client
@@ -28,8 +28,14 @@ def scales(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, int]:
 
 
 def apply(
-    client: Client, loaded: Loaded, shown: Progress, *, build: bool = False,
-    enough: Callable[[TaskEvent], bool] = lambda _: False, **options: Any,
+    client: Client,
+    loaded: Loaded,
+    shown: Progress,
+    *,
+    build: bool = False,
+    no_build: bool = False,
+    enough: Callable[[TaskEvent], bool] = lambda _: False,
+    **options: Any,
 ) -> TaskEvent | None:
     """Build what must be built, and let the server make the stack true; *options* are UpOptions. Returns early, with the event
     that was *enough*, None where none was."""
@@ -38,15 +44,15 @@ def apply(
     import msgspec
 
     from orchestrator.cli.build import build_services
-    from orchestrator.cli.output import drive
+    from orchestrator.cli.output import consume_events
     from orchestrator.server.events import TaskEvent
     from orchestrator.stackfile.graph import needed
 
     chosen = options.get("services", ())
     if loaded.providers:
-        from orchestrator.cli.provide import provided
+        from orchestrator.cli.providers import start_providers
 
-        loaded = provided(loaded, chosen)
+        loaded = start_providers(loaded, chosen)
         others = {p.service.name for p in loaded.providers}
         options["services"] = tuple(s for s in chosen if s not in others)
         if chosen and not options["services"]:
@@ -54,15 +60,21 @@ def apply(
     wanted = options.get("services", ())
     if wanted and not options.get("no_deps"):
         wanted = tuple(needed(loaded.stack.services, wanted))
-    build_services(client, loaded.stack, wanted, always=build, progress=shown)
-    if before_the_command("all_resources"):
+    if not no_build:
+        build_services(client, loaded.stack, wanted, always=build, progress=shown)
+    if global_option("all_resources"):
         used = {m.source for s in loaded.stack.services for m in s.container.mounts}
         for volume in loaded.stack.volumes:
             if volume.name not in used and not volume.external:
                 labels = {**dict(volume.labels), "com.docker.compose.project": loaded.stack.name}
-                client.engine("POST", "/volumes/create", body={"Name": volume.name, "Driver": volume.driver, "Labels": labels,
-                                                               "DriverOpts": dict(volume.options)})
-    body = msgspec.json.encode({"stack": with_files(client, loaded), "options": {"user": getpass.getuser(), **options}})
+                client.engine(
+                    "POST",
+                    "/volumes/create",
+                    body={"Name": volume.name, "Driver": volume.driver, "Labels": labels, "DriverOpts": dict(volume.options)},
+                )
+    body = msgspec.json.encode(
+        {"stack": inline_project_files(client, loaded), "options": {"user": getpass.getuser(), **options}}
+    )
     last: TaskEvent | None = None
 
     def events() -> Iterator[Event]:
@@ -73,17 +85,17 @@ def apply(
                 last = event
                 return
 
-    drive(events(), shown)
+    consume_events(events(), shown)
     return last
 
 
-def with_files(client: Client, loaded: Loaded) -> Stack:
+def inline_project_files(client: Client, loaded: Loaded) -> Stack:
     """The stack for the server, with the project's small files that it mounts where there are other nodes than this host."""
-    from orchestrator.stackfile.carried import eligible, with_cargo
+    from orchestrator.stackfile.inline_files import has_inlinable_mounts, inline_bind_mounts
 
-    if not eligible(loaded.stack, loaded.directory) or len(client.json("GET", "/v1/nodes")) < 2:
+    if not has_inlinable_mounts(loaded.stack, loaded.directory) or len(client.json("GET", "/v1/nodes")) < 2:
         return loaded.stack
-    stack, said = with_cargo(loaded.stack, loaded.directory)
+    stack, said = inline_bind_mounts(loaded.stack, loaded.directory)
     for line in said:
         click.echo(line, err=True)
     return stack
@@ -95,23 +107,89 @@ def show_plan(client: Client, loaded: Loaded, **options: Any) -> None:
 
     from orchestrator.cli.plan import show
 
-    show(client.json("POST", "/v1/plan", body=msgspec.json.encode({"stack": with_files(client, loaded), "options": options})))
+    show(
+        client.json(
+            "POST", "/v1/plan", body=msgspec.json.encode({"stack": inline_project_files(client, loaded), "options": options})
+        )
+    )
+
+
+build_option = click.option("--build", is_flag=True, help="Build images even where they are there.")
+no_build_option = click.option("--no-build", is_flag=True, help="Build nothing, even where an image is missing.")
+pull_option = click.option(
+    "--pull",
+    type=click.Choice(["always", "missing", "never"]),
+    default=None,
+    help="When images are pulled, instead of what pull_policy says.",
+)
+force_option = click.option("--force-recreate", is_flag=True, help="Replace tasks that did not change.")
+keep_option = click.option("--no-recreate", is_flag=True, help="Replace no task that is there.")
+orphans_option = click.option("--remove-orphans", is_flag=True, help="Remove tasks of services that left the file.")
+scale_option = click.option("--scale", multiple=True, callback=scales, metavar="S=N", help="Replicas of a service.")
+quiet_option = click.option("--quiet-pull", is_flag=True, help="No word of pulling.")
+yes_option = click.option("-y", "--yes", is_flag=True, hidden=True)  # nothing is asked
+
+
+def check_recreate(force: bool, keep: bool) -> None:
+    if force and keep:
+        raise click.UsageError("--force-recreate and --no-recreate exclude each other")
+
+
+def orphans_go(given: bool) -> bool:
+    """Whether tasks of services that left the file are removed: COMPOSE_REMOVE_ORPHANS says so too."""
+    import os
+
+    return given or os.environ.get("COMPOSE_REMOVE_ORPHANS", "").lower() in ("1", "true", "yes")
 
 
 @click.command()
 @stack_options
 @click.argument("services", nargs=-1)
-@click.option("--build", is_flag=True, help="Build images even where they are there.")
-@click.option("--force-recreate", is_flag=True, help="Replace tasks that did not change.")
-def create(stack: StackOptions, services: tuple[str, ...], build: bool, force_recreate: bool) -> None:
+@build_option
+@no_build_option
+@pull_option
+@force_option
+@keep_option
+@orphans_option
+@scale_option
+@quiet_option
+@yes_option
+def create(
+    stack: StackOptions,
+    services: tuple[str, ...],
+    build: bool,
+    no_build: bool,
+    pull: str | None,
+    force_recreate: bool,
+    no_recreate: bool,
+    remove_orphans: bool,
+    scale: dict[str, int],
+    quiet_pull: bool,
+    yes: bool,
+) -> None:
     """As `up`, but start nothing: images are brought, networks and tasks are made."""
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import Progress
 
+    del yes
+    check_recreate(force_recreate, no_recreate)
     client, loaded = Client(start=True), stack.load(named=services)
-    if before_the_command("dry_run"):
-        return show_plan(client, loaded, services=services, force_recreate=force_recreate)
-    apply(client, loaded, Progress(), build=build, services=services, force_recreate=force_recreate, no_start=True)
+    if global_option("dry_run"):
+        return show_plan(client, loaded, services=services, force_recreate=force_recreate, no_recreate=no_recreate)
+    apply(
+        client,
+        loaded,
+        Progress("quiet" if quiet_pull else "auto"),
+        build=build,
+        no_build=no_build,
+        services=services,
+        force_recreate=force_recreate,
+        no_recreate=no_recreate,
+        no_start=True,
+        pull=pull or "",
+        scale=scale,
+        remove_orphans=orphans_go(remove_orphans),
+    )
 
 
 @click.command()
@@ -127,78 +205,155 @@ def scale(stack: StackOptions, no_deps: bool, replicas: dict[str, int]) -> None:
     apply(Client(start=True), loaded, Progress(), services=tuple(replicas), scale=replicas, no_deps=no_deps)
 
 
+class Attach(NamedTuple):
+    """How an attached `up` goes on. *ends* is what ends it: "all" containers, "any" one or a "failure"; *code_from* is the
+    service whose exit code is its own; *shown* are the services whose output is shown, all if empty, without *hidden*; *style*
+    is how (`follow_stack`)."""
+
+    ends: str = "all"
+    code_from: str = ""
+    shown: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
+    style: dict[str, Any] = {}
+    stop_s: float | None = None
+
+
 @click.command()
 @stack_options
 @click.argument("services", nargs=-1)
 @click.option("-d", "--detach", is_flag=True, help="Do not follow the output (the default).")
 @click.option("--attach", is_flag=True, help="Follow the output until all has ended; when interrupted stop the stack.")
+@click.option("--attach-dependencies", is_flag=True, help="Attach, to what the services need too.")
 @click.option("--no-attach", multiple=True, metavar="SERVICE", help="Do not show the output of this one.")
+@click.option("--no-log-prefix", is_flag=True, help="Attached, show lines without the names of tasks.")
+@click.option("--no-color", is_flag=True, help="Attached, show names without colours.")
+@click.option("--timestamps", is_flag=True, help="Attached, show times.")
 @click.option("--abort-on-container-exit", "on_exit", is_flag=True, help="Attach, and stop all when one container ends.")
 @click.option("--abort-on-container-failure", "on_failure", is_flag=True, help="Attach, and stop all when one fails.")
 @click.option("--exit-code-from", metavar="SERVICE", default="", help="As --abort-on-container-exit; end with that exit code.")
 @click.option("-V", "--renew-anon-volumes", is_flag=True, help="Replaced tasks do not keep their anonymous volumes.")
 @click.option("--dry-run", is_flag=True, help="Show the plan alone.")
 @click.option("--no-start", is_flag=True, help="Make everything, start nothing.")
-@click.option("--build", is_flag=True, help="Build images even where they are there.")
-@click.option("--pull", type=click.Choice(["always", "missing", "never"]), default=None)
+@build_option
+@no_build_option
+@pull_option
 @click.option("--no-deps", is_flag=True, help="Do not wait for depends_on conditions.")
-@click.option("--force-recreate", is_flag=True, help="Replace tasks that did not change.")
-@click.option("--remove-orphans", is_flag=True, help="Remove tasks of services that left the file.")
-@click.option("--scale", multiple=True, callback=scales, metavar="S=N", help="Replicas of a service.")
-@click.option("--timeout", type=float, default=None, help="Seconds to wait for a task to be up.")
+@force_option
+@keep_option
+@click.option("--always-recreate-deps", is_flag=True, help="Replace what the services need too.")
+@orphans_option
+@scale_option
+@click.option("--timeout", "--wait-timeout", type=float, default=None, help="Seconds to wait for a task to be up.")
 @click.option("--wait/--no-wait", default=True, help="Wait until all is running, and healthy where there is a check.")
+@click.option("-w", "--watch", is_flag=True, help="Go on as `watch` does.")
 @click.option("-m", "--message", default="", help="Why, for the stack's history.")
 @click.option("--strict", is_flag=True, help="Refuse keys that have no effect.")
 @click.option("--progress", type=click.Choice(["auto", "plain", "json", "quiet"]), default="auto")
-@click.option("--quiet-pull", is_flag=True, hidden=True)
-@click.option("--menu", type=bool, is_flag=False, flag_value=True, default=False, hidden=True)
-@click.option("--no-color", is_flag=True, hidden=True)
-@click.option("-y", "--yes", is_flag=True, hidden=True)
+@quiet_option
+@click.option("--quiet-build", is_flag=True, hidden=True)
+@yes_option
 def up(
-    stack: StackOptions, services: tuple[str, ...], detach: bool, attach: bool, no_attach: tuple[str, ...], on_exit: bool,
-    on_failure: bool, exit_code_from: str, renew_anon_volumes: bool, dry_run: bool, no_start: bool, build: bool,
-    pull: str | None,
-    no_deps: bool, force_recreate: bool, remove_orphans: bool, scale: dict[str, int], timeout: float | None, wait: bool,
-    message: str, strict: bool, progress: str, **of_compose: Any,
+    stack: StackOptions,
+    services: tuple[str, ...],
+    detach: bool,
+    attach: bool,
+    attach_dependencies: bool,
+    on_exit: bool,
+    on_failure: bool,
+    exit_code_from: str,
+    no_attach: tuple[str, ...],
+    **given: Any,
 ) -> None:
     """Make the stack of the file true: build, pull, start, and wait until it runs."""
-    import datetime
+    ends = "any" if on_exit or exit_code_from else "failure" if on_failure else "all"
+    attach = attach or attach_dependencies or ends != "all"
+    if attach and (detach or given["no_start"]):
+        raise click.UsageError("to detach, or to start nothing, leaves nothing to attach to")
+    style = {"prefix": not given.pop("no_log_prefix"), "colour": not given.pop("no_color")}
+    style["timestamps"] = given.pop("timestamps")
+    attached = Attach(ends, exit_code_from, hidden=no_attach, style=style) if attach else None
+    bring_up(stack, services, attached, dependencies=attach_dependencies, **given)
 
+
+def bring_up(
+    stack: StackOptions, services: tuple[str, ...], attach: Attach | None, *, dependencies: bool = False, **given: Any
+) -> None:
+    """`up`, with the options of the command in *given*. Raises SystemExit."""
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import Progress
 
-    loaded = stack.load(strict=strict, named=services)
+    check_recreate(given["force_recreate"], given["no_recreate"])
+    loaded = stack.load(strict=given["strict"], named=services)
     known = {s.name for s in loaded.stack.services}
-    if strangers := sorted({*no_attach, *([exit_code_from] if exit_code_from else [])} - known):
+    named = {*attach.hidden, *attach.shown, *([attach.code_from] if attach.code_from else [])} if attach else set()
+    if strangers := sorted(named - known):
         raise click.UsageError(f"there is no service {', '.join(strangers)}")
-    ends = "any" if on_exit or exit_code_from else "failure" if on_failure else "all"
-    attach = attach or ends != "all"
-    if attach and (detach or no_start):
-        raise click.UsageError("to detach, or to start nothing, leaves nothing to attach to")
     client = Client(start=True)
-    if dry_run or before_the_command("dry_run"):
-        return show_plan(client, loaded, services=services, scale=scale, force_recreate=force_recreate,
-                         remove_orphans=remove_orphans)
-    shown = Progress(progress)
+    options = {
+        "services": services,
+        "scale": given["scale"],
+        "force_recreate": given["force_recreate"],
+        "no_recreate": given["no_recreate"],
+        "force_deps": given["always_recreate_deps"],
+        "remove_orphans": orphans_go(given["remove_orphans"]),
+    }
+    if given["dry_run"] or global_option("dry_run"):
+        return show_plan(client, loaded, **options)
+    shown = Progress("quiet" if given["quiet_pull"] else given["progress"])
+    options |= {
+        "no_deps": given["no_deps"],
+        "wait": given["wait"] and attach is None,
+        "attached": attach is not None or given.get("begun", False),
+        "timeout_s": given["timeout"],
+        "pull": given["pull"] or "",
+        "message": given["message"],
+        "renew_volumes": given["renew_anon_volumes"],
+        "no_start": given["no_start"],
+    }
+    building = {"build": given["build"], "no_build": given["no_build"]}
+    if attach is None:
+        apply(client, loaded, shown, **building, **options)
+    else:
+        _attached(client, loaded, shown, attach, dependencies=dependencies, **building, **options)
+    if given["watch"]:
+        from orchestrator.cli.watch import follow_files
+
+        follow_files(loaded, services, up=False)
+
+
+def _attached(client: Client, loaded: Loaded, shown: Progress, attach: Attach, *, dependencies: bool, **options: Any) -> None:
+    """Bring the stack up, and show its output to the end. Raises SystemExit with the exit status of the command."""
+    import datetime
+
+    from orchestrator.cli.attached_up import run_attached
+    from orchestrator.stackfile.graph import needed
+
     since = datetime.datetime.now(datetime.UTC).isoformat()
 
     def ends_it(event: TaskEvent) -> bool:
-        return event.state == "exited" and (ends == "any" or (ends == "failure" and bool(event.exit_code)))
+        return event.state == "exited" and (attach.ends == "any" or (attach.ends == "failure" and bool(event.exit_code)))
 
-    ended = apply(
-        client, loaded, shown, build=build, enough=ends_it, services=services, scale=scale, force_recreate=force_recreate,
-        remove_orphans=remove_orphans, no_deps=no_deps, wait=wait and not attach, attached=attach, timeout_s=timeout,
-        pull=pull or "", message=message, renew_volumes=renew_anon_volumes, no_start=no_start,
+    def stop() -> None:
+        for event in client.events(f"/v1/stacks/{loaded.stack.name}/stop", body={"timeout_s": attach.stop_s}):
+            shown.event(event)
+
+    ended = apply(client, loaded, shown, enough=ends_it, **options)
+    services = options["services"]
+    if dependencies and services:
+        services = tuple(s.name for s in loaded.stack.services if s.name in needed(loaded.stack.services, services))
+    talking = [s.name for s in loaded.stack.services if s.attach and s.name not in attach.hidden]
+    wanted = attach.shown or services or talking
+    raise SystemExit(
+        run_attached(
+            client,
+            loaded.stack.name,
+            services,
+            shown=tuple(s for s in wanted if s in talking or s in attach.shown),
+            stop=stop,
+            since=since,
+            ends=attach.ends,
+            code_from=attach.code_from,
+            first=ended,
+            style=attach.style,
+        )
     )
-    if attach:
-        from orchestrator.cli.attached import attend
-
-        def stop() -> None:
-            for event in client.events(f"/v1/stacks/{loaded.stack.name}/stop", body={}):
-                shown.event(event)
-
-        seen = tuple(s.name for s in loaded.stack.services if s.attach and s.name not in no_attach)
-        raise SystemExit(attend(
-            client, loaded.stack.name, services, shown=tuple(s for s in services or seen if s in seen), stop=stop, since=since,
-            ends=ends, code_from=exit_code_from, first=ended,
-        ))

@@ -26,16 +26,23 @@ ALWAYS = "**/.git\n**/*~\n**/*.swp\n**/*.swx\n**/.#*\n**/4913\n**/.DS_Store\n**/
 @click.command()
 @stack_options
 @click.option("--no-up", is_flag=True, help="Do not bring the stack up first.")
+@click.option("--prune/--no-prune", default=True, hidden=True)  # old images are left to `system prune`
+@click.option("--quiet", is_flag=True, help="No word of bringing it up.")
 @click.argument("services", nargs=-1)
-def watch(stack: StackOptions, no_up: bool, services: tuple[str, ...]) -> None:
+def watch(stack: StackOptions, no_up: bool, prune: bool, quiet: bool, services: tuple[str, ...]) -> None:
     """Sync, restart or rebuild services as their files change here, until interrupted."""
+    del prune
+    follow_files(stack.load(named=services), services, up=not no_up, quiet=quiet)
+
+
+def follow_files(loaded: Loaded, services: tuple[str, ...], *, up: bool, quiet: bool = False) -> None:
+    """`watch`: until interrupted. Raises PystackError."""
     from watchfiles import watch as follow
 
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import Progress
     from orchestrator.cli.up import apply
 
-    loaded = stack.load(named=services)
     watched = [s for s in loaded.stack.services if s.watch and (not services or s.name in services)]
     if strangers := sorted(set(services) - {s.name for s in watched}):
         raise PystackError(f"{', '.join(strangers)}: there is no such service with develop.watch in the file")
@@ -47,14 +54,17 @@ def watch(stack: StackOptions, no_up: bool, services: tuple[str, ...]) -> None:
                 raise PystackError(f"{service.where}: {service.name}: develop.watch: {rule.path} does not exist")
             if rule.action == "rebuild" and not service.build:
                 raise PystackError(f"{service.where}: {service.name}: develop.watch: rebuild needs build:")
-    client, shown = Client(start=True), Progress()
-    if not no_up:
+    client, shown = Client(start=True), Progress("quiet" if quiet else "auto")
+    if up:
         apply(client, loaded, shown)
-    work = Work(client, loaded, shown)
+    work = FileSyncer(client, loaded, shown)
     for service in watched:
         for rule in service.watch:
             if rule.initial_sync and "sync" in rule.action:
-                work.sync(service, rule, [p for p in sorted(Path(rule.path).rglob("*")) if p.is_file()] or [Path(rule.path)])
+                root = Path(rule.path)
+                there = sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else [root]
+                if wanted := [p for p in there if concerns(service, rule, p)]:
+                    work.sync(service, rule, wanted)
     # a file is watched by its folder: editors put another one in its place
     roots = {r.path if Path(r.path).is_dir() else str(Path(r.path).parent) for s in watched for r in s.watch}
     click.echo(f"watching {', '.join(sorted(roots))}", err=True)
@@ -72,7 +82,7 @@ def _files(path: Path) -> list[Path]:
     return [p for p in path.rglob("*") if not p.is_dir()] if path.is_dir() and not path.is_symlink() else [path]
 
 
-class Work:
+class FileSyncer:
     def __init__(self, client: Client, loaded: Loaded, shown: Progress) -> None:
         self.client = client
         self.loaded = loaded
@@ -80,7 +90,7 @@ class Work:
 
     def changed(self, service: Service, paths: list[Path]) -> None:
         """Do what the rules of *service* say about *paths*: a rebuild takes all else along."""
-        hits = [(rule, found) for rule in service.watch if (found := [p for p in paths if concerns(rule, p)])]
+        hits = [(rule, found) for rule in service.watch if (found := [p for p in paths if concerns(service, rule, p)])]
         if any(rule.action == "rebuild" for rule, _ in hits):
             from orchestrator.cli.up import apply
 
@@ -104,28 +114,31 @@ class Work:
         there = [p for p in paths if p.exists()]
         gone = [inside(rule, p) for p in paths if not p.exists()]
         rows = [r for r in of_stack(self.client, self.loaded.stack.name, (service.name,)) if r["state"] == "running"]
-        cargo = packed(rule, there)
+        archive = packed(rule, there)
         for row in rows:
             node, base = self.client.at(row["node"]), f"/containers/{row['id']}"
             if there:
-                node.request("PUT", f"{node.base}{base}/archive", query={"path": "/"}, body=cargo).read()
+                node.request("PUT", f"{node.base}{base}/archive", query={"path": "/"}, body=archive).read()
             if gone:
                 execute.run(node, row["id"], {"Cmd": ["rm", "-rf", "--", *gone]}, tty=False, stdin=False)
             if rule.command and rule.action == "sync+exec":
                 hook = rule.command
-                wish: dict[str, Any] = {
-                    "Cmd": list(hook.command), "User": hook.user, "WorkingDir": hook.working_dir, "Privileged": hook.privileged,
+                build_request: dict[str, Any] = {
+                    "Cmd": list(hook.command),
+                    "User": hook.user,
+                    "WorkingDir": hook.working_dir,
+                    "Privileged": hook.privileged,
                     "Env": [f"{k}={v}" for k, v in hook.environment],
                 }
-                if code := execute.run(node, row["id"], wish, tty=False, stdin=False):
+                if code := execute.run(node, row["id"], build_request, tty=False, stdin=False):
                     click.secho(f"{row['task']}: {' '.join(hook.command)} ended with {code}", fg="red", err=True)
         names = ", ".join(inside(rule, p) for p in paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
         click.echo(f"{service.name}: synced {names} to {len(rows)} task{'' if len(rows) == 1 else 's'}", err=True)
 
 
-def concerns(rule: WatchRule, path: Path) -> bool:
-    """Whether a change of *path* is the rule's business."""
-    from orchestrator.cli.context import rules_of
+def concerns(service: Service, rule: WatchRule, path: Path) -> bool:
+    """Whether a change of *path* is the rule's business: what a build of the service leaves out is not."""
+    from orchestrator.cli.context import ignored_in, rules_of
 
     root = Path(rule.path)
     if path == root:
@@ -135,8 +148,12 @@ def concerns(rule: WatchRule, path: Path) -> bool:
     name = str(path.relative_to(root))
     if rules_of(ALWAYS, "").ignores(name) or rules_of("\n".join(rule.ignore), "develop.watch.ignore").ignores(name):
         return False
-    file = root / ".dockerignore"
-    if rules_of(file.read_text(errors="replace") if file.is_file() else "", str(file)).ignores(name) or path.is_dir():
+    if path.is_dir():
+        return False
+    own = service.build
+    context, dockerfile = (Path(own.context), own.dockerfile) if own and not own.remote else (root, "")
+    rules = {root: ignored_in(root, ""), context: ignored_in(context, dockerfile)}
+    if any(path.is_relative_to(top) and left.ignores(str(path.relative_to(top))) for top, left in rules.items()):
         return False
     return not rule.include or rules_of("\n".join(rule.include), "develop.watch.include").ignores(name)
 

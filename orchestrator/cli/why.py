@@ -46,10 +46,15 @@ def why_not(stack: StackOptions, shape: str, service: str, node: str | None) -> 
 
 
 def _show(found: dict[str, Any], shape: str) -> None:
-    whole = {"task": found["task"], "node": found["node"], "score": found["score"], "candidates": [
-        {"node": c["node"], "feasible": c["feasible"], "score": c["score"], "reasons": c["reasons"]}
-        for c in found["candidates"]
-    ]}
+    whole = {
+        "task": found["task"],
+        "node": found["node"],
+        "score": found["score"],
+        "candidates": [
+            {"node": c["node"], "feasible": c["feasible"], "score": c["score"], "reasons": c["reasons"]}
+            for c in found["candidates"]
+        ],
+    }
     if shape == "json":
         click.echo(json.dumps(whole, indent=2))
         return

@@ -15,14 +15,14 @@ class Document:
         self.secrets: dict[str, Any] = {}
         self.said: list[str] = []
 
-    def say(self, what: str) -> None:
+    def warn(self, what: str) -> None:
         """Something has no counterpart, or somebody must do something about it."""
         if what not in self.said:
             self.said.append(what)
 
-    def service_name(self, wish: str) -> str:
-        """*wish* as a service may be called, and no other is."""
-        name = re.sub(r"[^a-zA-Z0-9._-]+", "-", wish).strip("-.") or "service"
+    def unique_service_name(self, spec: str) -> str:
+        """*spec* as a service may be called, and no other is."""
+        name = re.sub(r"[^a-zA-Z0-9._-]+", "-", spec).strip("-.") or "service"
         number, free = 2, name
         while free in self.services:
             free, number = f"{name}-{number}", number + 1
@@ -34,6 +34,6 @@ class Document:
         return {part: value for part in parts if (value := getattr(self, part))}
 
 
-def literal(text: str) -> str:
+def escape_dollars(text: str) -> str:
     """*text* as a stack file must write it: a $ is no variable."""
     return text.replace("$", "$$")

@@ -10,19 +10,53 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from orchestrator.convert.document import Document, literal
+from orchestrator.convert.document import Document, escape_dollars
 
 Body = dict[str, Any]
 WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob", "Pod", "ReplicaSet")
 KNOWN_POD = {
-    "containers", "initContainers", "volumes", "restartPolicy", "nodeSelector", "hostNetwork", "hostPID", "hostIPC", "hostname",
-    "terminationGracePeriodSeconds", "securityContext", "dnsConfig", "hostAliases", "serviceAccountName", "serviceAccount",
-    "automountServiceAccountToken", "enableServiceLinks", "imagePullSecrets", "schedulerName", "dnsPolicy",
+    "containers",
+    "initContainers",
+    "volumes",
+    "restartPolicy",
+    "nodeSelector",
+    "hostNetwork",
+    "hostPID",
+    "hostIPC",
+    "hostname",
+    "terminationGracePeriodSeconds",
+    "securityContext",
+    "dnsConfig",
+    "hostAliases",
+    "serviceAccountName",
+    "serviceAccount",
+    "automountServiceAccountToken",
+    "enableServiceLinks",
+    "imagePullSecrets",
+    "schedulerName",
+    "dnsPolicy",
 }
 KNOWN_CONTAINER = {
-    "name", "image", "command", "args", "env", "envFrom", "ports", "resources", "volumeMounts", "livenessProbe",
-    "readinessProbe", "startupProbe", "workingDir", "tty", "stdin", "imagePullPolicy", "securityContext", "lifecycle",
-    "terminationMessagePath", "terminationMessagePolicy",
+    "name",
+    "image",
+    "command",
+    "args",
+    "env",
+    "envFrom",
+    "ports",
+    "resources",
+    "volumeMounts",
+    "livenessProbe",
+    "readinessProbe",
+    "startupProbe",
+    "workingDir",
+    "tty",
+    "stdin",
+    "imagePullPolicy",
+    "securityContext",
+    "lifecycle",
+    "terminationMessagePath",
+    "terminationMessagePolicy",
 }
 
 
@@ -51,10 +85,10 @@ def convert(objects: Iterable[Any], document: Document) -> None:
             document.volumes[name] = {}
         if "ReadWriteMany" in ((claim.get("spec") or {}).get("accessModes") or ()):
             document.volumes[name] = {"driver": "sshfs"}
-            document.say(f"PersistentVolumeClaim {name} is written by many nodes: driver sshfs; nfs may suit better")
+            document.warn(f"PersistentVolumeClaim {name} is written by many nodes: driver sshfs; nfs may suit better")
     taken = {*WORKLOADS, "Service", "ConfigMap", "Secret", "PersistentVolumeClaim"}
     for kind in sorted(all_.by_kind.keys() - taken):
-        document.say(f"{kind} {', '.join(sorted(all_.of(kind)))}: has no counterpart")
+        document.warn(f"{kind} {', '.join(sorted(all_.of(kind)))}: has no counterpart")
 
 
 def _unfolded(objects: Iterable[Any]) -> Iterable[Body]:
@@ -68,23 +102,25 @@ def _unfolded(objects: Iterable[Any]) -> Iterable[Body]:
 def _workload(all_: Manifests, kind: str, name: str, one: Body) -> None:
     document, spec = all_.document, one.get("spec") or {}
     if kind == "CronJob":
-        document.say(f"CronJob {name}: schedule {spec.get('schedule')!r} has no counterpart: run it by `pystack run` from cron")
+        document.warn(
+            f"CronJob {name}: schedule {spec.get('schedule')!r} has no counterpart: run it by `pystack run` from cron"
+        )
         spec = (spec.get("jobTemplate") or {}).get("spec") or {}
     template = {"metadata": one.get("metadata"), "spec": spec} if kind == "Pod" else spec.get("template") or {}
     pod, labels = template.get("spec") or {}, (template.get("metadata") or {}).get("labels") or {}
     for rest in sorted(pod.keys() - KNOWN_POD):
-        document.say(f"{kind} {name}: {rest} has no counterpart")
-    first = document.service_name(name)
+        document.warn(f"{kind} {name}: {rest} has no counterpart")
+    first = document.unique_service_name(name)
     deploy = _deploy(kind, spec, pod)
     waits: Body = {}
     for number, container in enumerate(pod.get("initContainers") or ()):
-        own = document.service_name(f"{first}-{container.get('name', f'init{number}')}")
+        own = document.unique_service_name(f"{first}-{container.get('name', f'init{number}')}")
         body = _container(all_, f"{kind} {name}", container, pod)
         body |= {"restart": "no", **({"depends_on": dict(waits)} if waits else {})}
         document.services[own] = body
         waits[own] = {"condition": "service_completed_successfully"}
     for number, container in enumerate(pod.get("containers") or ()):
-        own = first if not number else document.service_name(f"{first}-{container.get('name', number)}")
+        own = first if not number else document.unique_service_name(f"{first}-{container.get('name', number)}")
         body = _container(all_, f"{kind} {name}", container, pod)
         if waits:
             body["depends_on"] = dict(waits)
@@ -92,20 +128,21 @@ def _workload(all_: Manifests, kind: str, name: str, one: Body) -> None:
             body["network_mode"] = f"service:{first}"
             body.pop("expose", None)
             if int(deploy.get("replicas", 1)) > 1 or deploy.get("mode") == "global":
-                document.say(f"{kind} {name}: {own} shares the network of {first}, which has several replicas")
+                document.warn(f"{kind} {name}: {own} shares the network of {first}, which has several replicas")
         else:
             body |= {k: v for k, v in _pod(document, f"{kind} {name}", pod).items() if k not in body}
         if deploy:
             body["deploy"] = {**deploy, **body.get("deploy", {})}
         body["restart"] = {"Always": "always", "OnFailure": "on-failure", "Never": "no"}.get(
-            pod.get("restartPolicy", "Always" if kind not in ("Job", "CronJob") else "Never"), "always")
+            pod.get("restartPolicy", "Always" if kind not in ("Job", "CronJob") else "Never"), "always"
+        )
         if kind == "CronJob":
             body["profiles"] = ["cron"]
         document.services[own] = body
     for claim in spec.get("volumeClaimTemplates") or ():
         document.volumes[claim["metadata"]["name"]] = {}
         if int(deploy.get("replicas", 1)) > 1:
-            document.say(f"{kind} {name}: its replicas share volume {claim['metadata']['name']} here, and so one node")
+            document.warn(f"{kind} {name}: its replicas share volume {claim['metadata']['name']} here, and so one node")
     _services(all_, labels, first)
 
 
@@ -120,8 +157,11 @@ def _deploy(kind: str, spec: Body, pod: Body) -> Body:
     elif int(spec.get("replicas", 1)) != 1:
         out["replicas"] = int(spec["replicas"])
     if selector := pod.get("nodeSelector"):
-        names = {"kubernetes.io/hostname": "node.hostname", "kubernetes.io/arch": "node.platform.arch",
-                 "kubernetes.io/os": "node.platform.os"}
+        names = {
+            "kubernetes.io/hostname": "node.hostname",
+            "kubernetes.io/arch": "node.platform.arch",
+            "kubernetes.io/os": "node.platform.os",
+        }
         out["placement"] = {"constraints": [f"{names.get(k, f'node.labels.{k}')} == {v}" for k, v in selector.items()]}
     return out
 
@@ -138,14 +178,17 @@ def _pod(document: Document, where: str, pod: Body) -> Body:
     if pod.get("terminationGracePeriodSeconds") is not None:
         out["stop_grace_period"] = f"{pod['terminationGracePeriodSeconds']}s"
     if config := pod.get("dnsConfig"):
-        out |= {ours: list(config[theirs]) for theirs, ours in (("nameservers", "dns"), ("searches", "dns_search"))
-                if config.get(theirs)}
+        out |= {
+            ours: list(config[theirs])
+            for theirs, ours in (("nameservers", "dns"), ("searches", "dns_search"))
+            if config.get(theirs)
+        }
     if hosts := pod.get("hostAliases"):
         out["extra_hosts"] = [f"{n}={h['ip']}" for h in hosts for n in h.get("hostnames") or ()]
     if account := pod.get("serviceAccountName") or pod.get("serviceAccount"):
-        document.say(f"{where}: serviceAccount {account} has no counterpart: there is no API server to ask")
+        document.warn(f"{where}: serviceAccount {account} has no counterpart: there is no API server to ask")
     if pod.get("imagePullSecrets"):
-        document.say(f"{where}: imagePullSecrets: `docker login` on the server's host is what pulls use")
+        document.warn(f"{where}: imagePullSecrets: `docker login` on the server's host is what pulls use")
     return out
 
 
@@ -153,8 +196,8 @@ def _container(all_: Manifests, where: str, container: Body, pod: Body) -> Body:
     document = all_.document
     where = f"{where}, container {container.get('name', '')}"
     for rest in sorted(container.keys() - KNOWN_CONTAINER):
-        document.say(f"{where}: {rest} has no counterpart")
-    out: Body = {"image": literal(str(container.get("image", "")))}
+        document.warn(f"{where}: {rest} has no counterpart")
+    out: Body = {"image": escape_dollars(str(container.get("image", "")))}
     environment = _environment(all_, where, container)
     for theirs, ours in (("command", "entrypoint"), ("args", "command")):
         if theirs in container:
@@ -177,21 +220,22 @@ def _container(all_: Manifests, where: str, container: Body, pod: Body) -> Body:
     for theirs, ours in (("postStart", "post_start"), ("preStop", "pre_stop")):
         if hook := (container.get("lifecycle") or {}).get(theirs):
             if "exec" in hook:
-                out[ours] = [{"command": [literal(w) for w in hook["exec"]["command"]]}]
+                out[ours] = [{"command": [escape_dollars(w) for w in hook["exec"]["command"]]}]
             else:
-                document.say(f"{where}: {theirs} is no command: it has no counterpart")
+                document.warn(f"{where}: {theirs} is no command: it has no counterpart")
     return out
 
 
 def _expanded(word: str, environment: Mapping[str, Any]) -> str:
     """Kubernetes puts variables in for $(NAME), where there is one; $$(NAME) is no variable."""
+
     def value(match: re.Match[str]) -> str:
         if match[0].startswith("$$"):
-            return literal(match[0][1:])
-        return str(environment[match[1]]) if match[1] in environment else literal(match[0])
+            return escape_dollars(match[0][1:])
+        return str(environment[match[1]]) if match[1] in environment else escape_dollars(match[0])
 
     parts = re.split(r"(\$?\$\(\w+\))", word)
-    return "".join(re.sub(r"\$?\$\((\w+)\)", value, p) if n % 2 else literal(p) for n, p in enumerate(parts))
+    return "".join(re.sub(r"\$?\$\((\w+)\)", value, p) if n % 2 else escape_dollars(p) for n, p in enumerate(parts))
 
 
 def _environment(all_: Manifests, where: str, container: Body) -> Body:
@@ -201,22 +245,22 @@ def _environment(all_: Manifests, where: str, container: Body) -> Body:
         prefix = source.get("prefix", "")
         if reference := source.get("configMapRef"):
             data = _data(all_, "ConfigMap", reference["name"], where)
-            out |= {prefix + k: literal(v) for k, v in data.items()}
+            out |= {prefix + k: escape_dollars(v) for k, v in data.items()}
         if reference := source.get("secretRef"):
-            keys = (all_.of("Secret").get(reference["name"]) or {})
+            keys = all_.of("Secret").get(reference["name"]) or {}
             names = [*(keys.get("data") or {}), *(keys.get("stringData") or {})]
             out |= {prefix + k: _variable(document, reference["name"], k) for k in names}
             if not names:
-                document.say(f"{where}: Secret {reference['name']} is not among the manifests")
+                document.warn(f"{where}: Secret {reference['name']} is not among the manifests")
     for entry in container.get("env") or ():
         name, source = entry["name"], entry.get("valueFrom") or {}
         if "configMapKeyRef" in source:
             key = source["configMapKeyRef"]
-            out[name] = literal(_data(all_, "ConfigMap", key["name"], where).get(key["key"], ""))
+            out[name] = escape_dollars(_data(all_, "ConfigMap", key["name"], where).get(key["key"], ""))
         elif "secretKeyRef" in source:
             out[name] = _variable(document, source["secretKeyRef"]["name"], source["secretKeyRef"]["key"])
         elif source:
-            document.say(f"{where}: env {name} comes from {', '.join(source)}, which has no counterpart")
+            document.warn(f"{where}: env {name} comes from {', '.join(source)}, which has no counterpart")
         else:
             out[name] = _expanded(str(entry.get("value", "")), out)
     return out
@@ -225,20 +269,20 @@ def _environment(all_: Manifests, where: str, container: Body) -> Body:
 def _variable(document: Document, secret: str, key: str) -> str:
     """A secret in a variable is asked of whoever runs `up`: it does not belong into a stack file."""
     name = re.sub(r"\W", "_", f"{secret}_{key}").upper()
-    document.say(f"set {name} for `pystack up`: it is key {key} of Secret {secret}")
+    document.warn(f"set {name} for `pystack up`: it is key {key} of Secret {secret}")
     return f"${{{name}:?key {key} of Secret {secret}}}"
 
 
 def _data(all_: Manifests, kind: str, name: str, where: str) -> Mapping[str, str]:
     found = all_.of(kind).get(name)
     if found is None:
-        all_.document.say(f"{where}: {kind} {name} is not among the manifests")
+        all_.document.warn(f"{where}: {kind} {name} is not among the manifests")
         return {}
     return {k: str(v) for k, v in (found.get("data") or {}).items()}
 
 
 def _resources(out: Body, resources: Body) -> None:
-    wish: Body = {}
+    wanted: Body = {}
     for theirs, ours in (("limits", "limits"), ("requests", "reservations")):
         found: Body = {}
         for key, value in (resources.get(theirs) or {}).items():
@@ -248,9 +292,9 @@ def _resources(out: Body, resources: Body) -> None:
             elif key == "memory":
                 found["memory"] = _bytes(str(value))
         if found:
-            wish[ours] = found
-    if wish:
-        out["deploy"] = {"resources": wish}
+            wanted[ours] = found
+    if wanted:
+        out["deploy"] = {"resources": wanted}
 
 
 def _bytes(text: str) -> str:
@@ -285,8 +329,10 @@ def _mounts(all_: Manifests, where: str, out: Body, container: Body, pod: Body) 
             entry["source"] = source["persistentVolumeClaim"]["claimName"]
             document.volumes.setdefault(entry["source"], {})
         elif "nfs" in source:
-            document.volumes[name] = {"driver": "nfs", "driver_opts": {
-                "server": source["nfs"]["server"], "path": source["nfs"]["path"]}}
+            document.volumes[name] = {
+                "driver": "nfs",
+                "driver_opts": {"server": source["nfs"]["server"], "path": source["nfs"]["path"]},
+            }
         elif "emptyDir" in source:
             if (source["emptyDir"] or {}).get("medium") == "Memory":
                 entry = {"type": "tmpfs", "target": target}
@@ -295,7 +341,7 @@ def _mounts(all_: Manifests, where: str, out: Body, container: Body, pod: Body) 
         elif "claim" in source:
             document.volumes.setdefault(name, {})
         else:
-            document.say(f"{where}: volume {name} is {', '.join(source.keys() - {'name'})}, which has no counterpart")
+            document.warn(f"{where}: volume {name} is {', '.join(source.keys() - {'name'})}, which has no counterpart")
             continue
         out.setdefault("volumes", []).append(entry)
 
@@ -308,7 +354,7 @@ def _files(all_: Manifests, where: str, out: Body, source: Body, mount: Body) ->
     found = all_.of(kind).get(str(name)) or {}
     data = {**(found.get("data") or {}), **(found.get("stringData") or {})}
     if not data:
-        document.say(f"{where}: {kind} {name} is not among the manifests")
+        document.warn(f"{where}: {kind} {name} is not among the manifests")
     items = {i["key"]: i["path"] for i in body.get("items") or ()} or {k: k for k in data}
     for key, path in items.items():
         if mount.get("subPath") and mount["subPath"] != path:
@@ -317,9 +363,9 @@ def _files(all_: Manifests, where: str, out: Body, source: Body, mount: Body) ->
         handle = re.sub(r"[^a-zA-Z0-9._-]+", "-", f"{name}-{key}")
         if secret:
             document.secrets[handle] = {"external": True}
-            document.say(f"make secret {handle}: `pystack secret create {handle}` with key {key} of Secret {name}")
+            document.warn(f"make secret {handle}: `pystack secret create {handle}` with key {key} of Secret {name}")
         else:
-            document.configs[handle] = {"content": literal(str(data.get(key, "")))}
+            document.configs[handle] = {"content": escape_dollars(str(data.get(key, "")))}
         out.setdefault("secrets" if secret else "configs", []).append({"source": handle, "target": target})
 
 
@@ -339,7 +385,7 @@ def _security(document: Document, where: str, out: Body, context: Body) -> None:
     if groups := context.get("supplementalGroups"):
         out["group_add"] = [str(g) for g in groups]
     for rest in sorted(context.keys() & {"fsGroup", "seLinuxOptions", "seccompProfile", "runAsNonRoot", "fsGroupChangePolicy"}):
-        document.say(f"{where}: securityContext.{rest} has no counterpart")
+        document.warn(f"{where}: securityContext.{rest} has no counterpart")
 
 
 def _health(document: Document, where: str, out: Body, container: Body) -> None:
@@ -348,17 +394,17 @@ def _health(document: Document, where: str, out: Body, container: Body) -> None:
         return
     check: Body = {}
     if "exec" in probe:
-        check["test"] = ["CMD", *(literal(w) for w in probe["exec"]["command"])]
+        check["test"] = ["CMD", *(escape_dollars(w) for w in probe["exec"]["command"])]
     elif http := probe.get("httpGet"):
         port = _port(container, http.get("port", 80))
         scheme = str(http.get("scheme", "http")).lower()
         check["test"] = f"wget -q -O /dev/null {scheme}://127.0.0.1:{port}{http.get('path', '/')}"
-        document.say(f"{where}: its httpGet probe became wget in the container: the image must have that")
+        document.warn(f"{where}: its httpGet probe became wget in the container: the image must have that")
     elif tcp := probe.get("tcpSocket"):
         check["test"] = f"nc -z 127.0.0.1 {_port(container, tcp.get('port'))}"
-        document.say(f"{where}: its tcpSocket probe became nc in the container: the image must have that")
+        document.warn(f"{where}: its tcpSocket probe became nc in the container: the image must have that")
     else:
-        return document.say(f"{where}: a {', '.join(probe)} probe has no counterpart")
+        return document.warn(f"{where}: a {', '.join(probe)} probe has no counterpart")
     for theirs, ours, least in (("periodSeconds", "interval", 10), ("timeoutSeconds", "timeout", 1)):
         check[ours] = f"{probe.get(theirs, least)}s"
     check["retries"] = int(probe.get("failureThreshold", 3))
@@ -387,15 +433,17 @@ def _services(all_: Manifests, labels: Mapping[str, Any], service: str) -> None:
             mode = "dnsrr" if spec.get("clusterIP") == "None" else "vip"
             body.setdefault("deploy", {})["endpoint_mode"] = mode
         for port in spec.get("ports") or ():
-            target = _port({"ports": [p for c in _containers(all_, service) for p in c.get("ports") or ()]},
-                           port.get("targetPort", port["port"]))
+            target = _port(
+                {"ports": [p for c in _containers(all_, service) for p in c.get("ports") or ()]},
+                port.get("targetPort", port["port"]),
+            )
             kind = spec.get("type", "ClusterIP")
             if kind in ("NodePort", "LoadBalancer"):
                 outer = port.get("nodePort", "") if kind == "NodePort" else port["port"]
                 protocol = f"/{port['protocol'].lower()}" if port.get("protocol", "TCP") != "TCP" else ""
                 body.setdefault("ports", []).append(f"{outer}:{target}{protocol}" if outer else f"{target}{protocol}")
             elif str(target) != str(port["port"]):
-                document.say(f"Service {name}: port {port['port']} leads to {target} there; here callers use {target} itself")
+                document.warn(f"Service {name}: port {port['port']} leads to {target} there; here callers use {target} itself")
 
 
 def _containers(all_: Manifests, service: str) -> list[Body]:

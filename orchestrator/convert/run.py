@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable
 from typing import Any
 
-from orchestrator.convert.document import Document, literal
+from orchestrator.convert.document import Document, escape_dollars
 from orchestrator.errors import PystackError
 
 Body = dict[str, Any]
@@ -18,18 +18,19 @@ PROGRAMS = ("docker", "podman", "nerdctl", "pystack")
 def put(key: str) -> Take:
     def take(document: Document, body: Body, value: str) -> None:
         del document
-        body[key] = literal(value)
+        body[key] = escape_dollars(value)
 
     return take
 
 
 def add(key: str) -> Take:
     """One more of a list; what is there already says nothing new."""
+
     def take(document: Document, body: Body, value: str) -> None:
         del document
         there = body.setdefault(key, [])
-        if literal(value) not in there:
-            there.append(literal(value))
+        if escape_dollars(value) not in there:
+            there.append(escape_dollars(value))
 
     return take
 
@@ -47,7 +48,7 @@ def pair(key: str, *, sep: str = "=") -> Take:
     def take(document: Document, body: Body, value: str) -> None:
         del document
         name, found, text = value.partition(sep)
-        body.setdefault(key, {})[name] = literal(text) if found else None if key == "environment" else ""
+        body.setdefault(key, {})[name] = escape_dollars(text) if found else None if key == "environment" else ""
 
     return take
 
@@ -55,7 +56,7 @@ def pair(key: str, *, sep: str = "=") -> Take:
 def health(key: str) -> Take:
     def take(document: Document, body: Body, value: str) -> None:
         del document
-        body.setdefault("healthcheck", {})[key] = int(value) if key == "retries" else literal(value)
+        body.setdefault("healthcheck", {})[key] = int(value) if key == "retries" else escape_dollars(value)
 
     return take
 
@@ -66,7 +67,7 @@ def deep(*path: str) -> Take:
         at = body
         for part in path[:-1]:
             at = at.setdefault(part, {})
-        at[path[-1]] = literal(value)
+        at[path[-1]] = escape_dollars(value)
 
     return take
 
@@ -78,7 +79,7 @@ def nothing(document: Document, body: Body, value: str) -> None:
 def without(why: str) -> Take:
     def take(document: Document, body: Body, value: str) -> None:
         del body
-        document.say(f"{why}{f': {value}' if value else ''}")
+        document.warn(f"{why}{f': {value}' if value else ''}")
 
     return take
 
@@ -87,7 +88,7 @@ def volume(document: Document, body: Body, value: str) -> None:
     source, colon, _ = value.partition(":")
     if colon and not source.startswith(("/", ".", "~")):
         document.volumes[source] = {"name": source}
-    body.setdefault("volumes", []).append(literal(value))
+    body.setdefault("volumes", []).append(escape_dollars(value))
 
 
 def mount(document: Document, body: Body, value: str) -> None:
@@ -111,7 +112,7 @@ def mount(document: Document, body: Body, value: str) -> None:
         if key in fields:
             entry.setdefault("tmpfs", {})[inner] = fields.pop(key)
     for rest in fields:
-        document.say(f"--mount has {rest}, which has no counterpart")
+        document.warn(f"--mount has {rest}, which has no counterpart")
     body.setdefault("volumes", []).append(entry)
 
 
@@ -121,7 +122,7 @@ def network(document: Document, body: Body, value: str) -> None:
         body["network_mode"] = name
     elif name not in ("bridge", "default"):
         document.networks[name] = {"external": True}
-        document.say(f"network {name} must be there: `pystack network create {name}`")
+        document.warn(f"network {name} must be there: `pystack network create {name}`")
         body.setdefault("networks", {})[name] = {}
 
 
@@ -162,7 +163,7 @@ def stop_timeout(document: Document, body: Body, value: str) -> None:
 
 
 def entrypoint(document: Document, body: Body, value: str) -> None:
-    body["entrypoint"] = [literal(value)] if value else []
+    body["entrypoint"] = [escape_dollars(value)] if value else []
 
 
 def blkio(key: str) -> Take:
@@ -180,52 +181,132 @@ def blkio(key: str) -> Take:
 
 
 FLAGS: dict[str, Take] = {
-    "--detach": nothing, "--interactive": yes("stdin_open"), "--tty": yes("tty"), "--init": yes("init"),
-    "--privileged": yes("privileged"), "--read-only": yes("read_only"), "--oom-kill-disable": yes("oom_kill_disable"),
-    "--rm": nothing, "--sig-proxy": nothing, "--quiet": nothing, "--disable-content-trust": nothing,
+    "--detach": nothing,
+    "--interactive": yes("stdin_open"),
+    "--tty": yes("tty"),
+    "--init": yes("init"),
+    "--privileged": yes("privileged"),
+    "--read-only": yes("read_only"),
+    "--oom-kill-disable": yes("oom_kill_disable"),
+    "--rm": nothing,
+    "--sig-proxy": nothing,
+    "--quiet": nothing,
+    "--disable-content-trust": nothing,
     "--publish-all": without("--publish-all has no counterpart: name the ports with ports:"),
     "--no-healthcheck": lambda d, b, v: b.setdefault("healthcheck", {}).update(disable=True),
-    "--use-api-socket": yes("use_api_socket"), "--replace": nothing,
+    "--use-api-socket": yes("use_api_socket"),
+    "--replace": nothing,
 }
 VALUES: dict[str, Take] = {
-    "--name": put("container_name"), "--publish": add("ports"), "--volume": volume, "--mount": mount, "--tmpfs": add("tmpfs"),
-    "--env": pair("environment"), "--env-file": add("env_file"), "--label": pair("labels"), "--label-file": add("label_file"),
-    "--annotation": pair("annotations"), "--network": network, "--network-alias": on_network("aliases", many=True),
-    "--ip": on_network("ipv4_address"), "--ip6": on_network("ipv6_address"),
-    "--link-local-ip": on_network("link_local_ips", many=True), "--mac-address": put("mac_address"),
+    "--name": put("container_name"),
+    "--publish": add("ports"),
+    "--volume": volume,
+    "--mount": mount,
+    "--tmpfs": add("tmpfs"),
+    "--env": pair("environment"),
+    "--env-file": add("env_file"),
+    "--label": pair("labels"),
+    "--label-file": add("label_file"),
+    "--annotation": pair("annotations"),
+    "--network": network,
+    "--network-alias": on_network("aliases", many=True),
+    "--ip": on_network("ipv4_address"),
+    "--ip6": on_network("ipv6_address"),
+    "--link-local-ip": on_network("link_local_ips", many=True),
+    "--mac-address": put("mac_address"),
     "--link": link,
-    "--hostname": put("hostname"), "--domainname": put("domainname"), "--dns": add("dns"), "--dns-search": add("dns_search"),
-    "--dns-option": add("dns_opt"), "--dns-opt": add("dns_opt"), "--add-host": add("extra_hosts"), "--entrypoint": entrypoint,
-    "--workdir": put("working_dir"), "--user": put("user"), "--group-add": add("group_add"), "--restart": put("restart"),
-    "--stop-signal": put("stop_signal"), "--stop-timeout": stop_timeout, "--health-cmd": health("test"),
-    "--health-interval": health("interval"), "--health-retries": health("retries"), "--health-timeout": health("timeout"),
-    "--health-start-period": health("start_period"), "--health-start-interval": health("start_interval"),
-    "--memory": put("mem_limit"), "--memory-swap": put("memswap_limit"), "--memory-reservation": put("mem_reservation"),
-    "--memory-swappiness": put("mem_swappiness"), "--cpus": put("cpus"), "--cpu-shares": put("cpu_shares"),
-    "--cpuset-cpus": put("cpuset"), "--cpu-period": put("cpu_period"), "--cpu-quota": put("cpu_quota"),
-    "--cpu-rt-period": put("cpu_rt_period"), "--cpu-rt-runtime": put("cpu_rt_runtime"), "--pids-limit": put("pids_limit"),
-    "--cpu-count": put("cpu_count"), "--cpu-percent": put("cpu_percent"), "--shm-size": put("shm_size"), "--ulimit": ulimit,
-    "--sysctl": pair("sysctls"), "--device": add("devices"), "--device-cgroup-rule": add("device_cgroup_rules"),
-    "--cap-add": add("cap_add"), "--cap-drop": add("cap_drop"), "--security-opt": add("security_opt"),
-    "--log-driver": deep("logging", "driver"), "--ipc": put("ipc"), "--pid": put("pid"), "--uts": put("uts"),
-    "--userns": put("userns_mode"), "--cgroupns": put("cgroup"), "--cgroup-parent": put("cgroup_parent"),
+    "--hostname": put("hostname"),
+    "--domainname": put("domainname"),
+    "--dns": add("dns"),
+    "--dns-search": add("dns_search"),
+    "--dns-option": add("dns_opt"),
+    "--dns-opt": add("dns_opt"),
+    "--add-host": add("extra_hosts"),
+    "--entrypoint": entrypoint,
+    "--workdir": put("working_dir"),
+    "--user": put("user"),
+    "--group-add": add("group_add"),
+    "--restart": put("restart"),
+    "--stop-signal": put("stop_signal"),
+    "--stop-timeout": stop_timeout,
+    "--health-cmd": health("test"),
+    "--health-interval": health("interval"),
+    "--health-retries": health("retries"),
+    "--health-timeout": health("timeout"),
+    "--health-start-period": health("start_period"),
+    "--health-start-interval": health("start_interval"),
+    "--memory": put("mem_limit"),
+    "--memory-swap": put("memswap_limit"),
+    "--memory-reservation": put("mem_reservation"),
+    "--memory-swappiness": put("mem_swappiness"),
+    "--cpus": put("cpus"),
+    "--cpu-shares": put("cpu_shares"),
+    "--cpuset-cpus": put("cpuset"),
+    "--cpu-period": put("cpu_period"),
+    "--cpu-quota": put("cpu_quota"),
+    "--cpu-rt-period": put("cpu_rt_period"),
+    "--cpu-rt-runtime": put("cpu_rt_runtime"),
+    "--pids-limit": put("pids_limit"),
+    "--cpu-count": put("cpu_count"),
+    "--cpu-percent": put("cpu_percent"),
+    "--shm-size": put("shm_size"),
+    "--ulimit": ulimit,
+    "--sysctl": pair("sysctls"),
+    "--device": add("devices"),
+    "--device-cgroup-rule": add("device_cgroup_rules"),
+    "--cap-add": add("cap_add"),
+    "--cap-drop": add("cap_drop"),
+    "--security-opt": add("security_opt"),
+    "--log-driver": deep("logging", "driver"),
+    "--ipc": put("ipc"),
+    "--pid": put("pid"),
+    "--uts": put("uts"),
+    "--userns": put("userns_mode"),
+    "--cgroupns": put("cgroup"),
+    "--cgroup-parent": put("cgroup_parent"),
     "--runtime": put("runtime"),
-    "--platform": put("platform"), "--pull": put("pull_policy"), "--gpus": gpus, "--volumes-from": add("volumes_from"),
-    "--oom-score-adj": put("oom_score_adj"), "--storage-opt": pair("storage_opt"), "--expose": add("expose"),
-    "--isolation": put("isolation"), "--blkio-weight": blkio("weight"), "--blkio-weight-device": blkio("weight_device"),
-    "--device-read-bps": blkio("device_read_bps"), "--device-read-iops": blkio("device_read_iops"),
-    "--device-write-bps": blkio("device_write_bps"), "--device-write-iops": blkio("device_write_iops"),
+    "--platform": put("platform"),
+    "--pull": put("pull_policy"),
+    "--gpus": gpus,
+    "--volumes-from": add("volumes_from"),
+    "--oom-score-adj": put("oom_score_adj"),
+    "--storage-opt": pair("storage_opt"),
+    "--expose": add("expose"),
+    "--isolation": put("isolation"),
+    "--blkio-weight": blkio("weight"),
+    "--blkio-weight-device": blkio("weight_device"),
+    "--device-read-bps": blkio("device_read_bps"),
+    "--device-read-iops": blkio("device_read_iops"),
+    "--device-write-bps": blkio("device_write_bps"),
+    "--device-write-iops": blkio("device_write_iops"),
     "--log-opt": lambda d, b, v: b.setdefault("logging", {}).setdefault("options", {}).update([v.partition("=")[::2]]),
-    "--attach": nothing, "--detach-keys": nothing, "--cidfile": without("--cidfile has no counterpart"),
+    "--attach": nothing,
+    "--detach-keys": nothing,
+    "--cidfile": without("--cidfile has no counterpart"),
     "--cpuset-mems": without("--cpuset-mems has no counterpart"),
     "--kernel-memory": without("--kernel-memory has no counterpart"),
     "--volume-driver": without("--volume-driver has no counterpart: name it with volumes: … driver:"),
     "--ip-masq": without("--ip-masq has no counterpart"),
 }
 SHORT = {
-    "-d": "--detach", "-i": "--interactive", "-t": "--tty", "-P": "--publish-all", "-q": "--quiet", "-p": "--publish",
-    "-v": "--volume", "-e": "--env", "-l": "--label", "-h": "--hostname", "-w": "--workdir", "-u": "--user", "-m": "--memory",
-    "-c": "--cpu-shares", "-a": "--attach", "--net": "--network", "--net-alias": "--network-alias", "--dns-opt": "--dns-option",
+    "-d": "--detach",
+    "-i": "--interactive",
+    "-t": "--tty",
+    "-P": "--publish-all",
+    "-q": "--quiet",
+    "-p": "--publish",
+    "-v": "--volume",
+    "-e": "--env",
+    "-l": "--label",
+    "-h": "--hostname",
+    "-w": "--workdir",
+    "-u": "--user",
+    "-m": "--memory",
+    "-c": "--cpu-shares",
+    "-a": "--attach",
+    "--net": "--network",
+    "--net-alias": "--network-alias",
+    "--dns-opt": "--dns-option",
     "--userns-mode": "--userns",
 }
 """Other names of an option."""
@@ -262,15 +343,15 @@ def service_of(document: Document, words: list[str]) -> str:
         raise PystackError(f"docker run {' '.join(words)[:60]}: there is no image")
     image = rest.pop(0)
     base = image.partition("@")[0].rpartition("/")[2].partition(":")[0]
-    name = document.service_name(body.get("container_name", base))
+    name = document.unique_service_name(body.get("container_name", base))
     attached = body.pop(" network", None)
     if attached:
         networks = body.setdefault("networks", {"default": {}})
         first = next(iter(networks))
         networks[first] = {**networks[first], **attached}
-    body["image"] = literal(image)
+    body["image"] = escape_dollars(image)
     if rest:
-        body["command"] = [literal(w) for w in rest]
+        body["command"] = [escape_dollars(w) for w in rest]
     order = ("image", "container_name", "entrypoint", "command")
     document.services[name] = {k: body[k] for k in (*order, *sorted(body.keys() - set(order))) if k in body}
     return name

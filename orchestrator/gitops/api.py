@@ -7,15 +7,15 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from agent.manifest import Record
-from orchestrator.gitops.follower import Follower
+from agent.contract.wire import WireStruct
 from orchestrator.gitops.gitops import Gitops, NewRepo
-from orchestrator.gitops.model import Outcome
+from orchestrator.gitops.model import SyncOutcome
+from orchestrator.gitops.reconciler import Reconciler
 
 GITOPS = web.AppKey("gitops", Gitops)
 
 
-class RepoRow(Record, frozen=True, kw_only=True, omit_defaults=False):
+class RepoRow(WireStruct, frozen=True, kw_only=True, omit_defaults=False):
     """One row of `pystack gitops ls`; *state* is that of the newest commit, or paused, or unreachable."""
 
     name: str
@@ -34,10 +34,10 @@ class RepoRow(Record, frozen=True, kw_only=True, omit_defaults=False):
     message: str
     plan: tuple[str, ...]
     stacks: dict[str, int]
-    history: tuple[Outcome, ...]
+    history: tuple[SyncOutcome, ...]
 
 
-class Difference(Record, frozen=True, kw_only=True, omit_defaults=False):
+class Difference(WireStruct, frozen=True, kw_only=True, omit_defaults=False):
     """What the newest commit would change, a line a step."""
 
     commit: str
@@ -45,7 +45,7 @@ class Difference(Record, frozen=True, kw_only=True, omit_defaults=False):
     plan: tuple[str, ...]
 
 
-def _row(follower: Follower) -> RepoRow:
+def _row(follower: Reconciler) -> RepoRow:
     repo, state = follower.repo, follower.state
     newest, good = state.newest, state.good
     phase: str = newest.phase if newest else "new"
@@ -54,11 +54,23 @@ def _row(follower: Follower) -> RepoRow:
     elif phase == "good" and state.drift and repo.drift == "report":
         phase = "drifted"
     return RepoRow(
-        name=repo.name, url=repo.url, branch=repo.branch, path=repo.path, state=phase,
-        commit=newest.commit.id if newest else "", subject=newest.commit.subject if newest else "",
-        author=newest.commit.author if newest else "", good=good.commit.id if good else "", problem=state.problem,
-        since=state.since, checked=state.checked, drift=state.drift, message=newest.message if newest else "",
-        plan=newest.plan if newest else (), stacks=good.stacks if good else {}, history=state.history,
+        name=repo.name,
+        url=repo.url,
+        branch=repo.branch,
+        path=repo.path,
+        state=phase,
+        commit=newest.commit.id if newest else "",
+        subject=newest.commit.subject if newest else "",
+        author=newest.commit.author if newest else "",
+        good=good.commit.id if good else "",
+        problem=state.problem,
+        since=state.since,
+        checked=state.checked,
+        drift=state.drift,
+        message=newest.message if newest else "",
+        plan=newest.plan if newest else (),
+        stacks=good.stacks if good else {},
+        history=state.history,
     )
 
 
@@ -66,7 +78,7 @@ def _json(value: Any) -> web.Response:
     return web.Response(body=msgspec.json.encode(value), content_type="application/json")
 
 
-def _follower(request: web.Request) -> Follower:
+def _follower(request: web.Request) -> Reconciler:
     return request.app[GITOPS].find(request.match_info["name"])
 
 
@@ -82,9 +94,9 @@ async def get(request: web.Request) -> web.Response:
 
 async def add(request: web.Request) -> web.Response:
     """Follow a repository; the answer comes when its newest commit was looked at."""
-    wish = msgspec.json.decode(await request.read(), type=NewRepo)
-    await request.app[GITOPS].add(wish)
-    return _json(_row(request.app[GITOPS].find(wish.repo.name)))
+    load_request = msgspec.json.decode(await request.read(), type=NewRepo)
+    await request.app[GITOPS].add(load_request)
+    return _json(_row(request.app[GITOPS].find(load_request.repo.name)))
 
 
 async def sync(request: web.Request) -> web.Response:

@@ -67,7 +67,9 @@ TELLING = re.compile(r"^(fatal|error|ssh|remote): |^Host key|denied|failed", re.
 """Lines of git and ssh that say what is wrong, among those that are long about it."""
 
 
-_URL = re.compile(r"(?:https?|ssh|file)://[^\s-]\S*|/[^\0]*|[A-Za-z0-9._~][\w.~-]*(?:@[A-Za-z0-9\[][\w.:\[\]-]*)?:(?!:|//)[^\s\0]+")
+_URL = re.compile(
+    r"(?:https?|ssh|file)://[^\s-]\S*|/[^\0]*|[A-Za-z0-9._~][\w.~-]*(?:@[A-Za-z0-9\[][\w.:\[\]-]*)?:(?!:|//)[^\s\0]+"
+)
 """What git is given: a URL, a path, or HOST:PATH; none that it takes for an option or for a program (ext::)."""
 _NO_BRANCH = re.compile(r"[\x00-\x20~^:?*\[\\\x7f]|\.\.|@\{|//|/\.|\.lock(?:/|$)|^[-/.]|[/.]$|^@$")
 """Source: git-check-ref-format(1)."""
@@ -110,8 +112,19 @@ class Mirror:
         environment = self._credentials(repo, key, token)
         try:
             await self._git(
-                "fetch", "--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head", "--force",
-                "--", repo.url, f"+{wanted}:{TIP}", extra=environment, within_s=FETCH_S, largest=repo.largest,
+                "fetch",
+                "--quiet",
+                "--depth=1",
+                "--no-tags",
+                "--no-recurse-submodules",
+                "--no-write-fetch-head",
+                "--force",
+                "--",
+                repo.url,
+                f"+{wanted}:{TIP}",
+                extra=environment,
+                within_s=FETCH_S,
+                largest=repo.largest,
             )
         finally:
             for file in self.run.glob("*"):
@@ -160,12 +173,21 @@ class Mirror:
         """Let *ring*, an empty folder, know the public *keys* and no others."""
         try:
             process = await asyncio.create_subprocess_exec(
-                "gpg", "--homedir", str(ring), "--batch", "--quiet", "--import", str(keys), stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+                "gpg",
+                "--homedir",
+                str(ring),
+                "--batch",
+                "--quiet",
+                "--import",
+                str(keys),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
             )
         except FileNotFoundError:
             raise GitError("gpg: there is no gpg on the server to verify OpenPGP signatures with: install gnupg") from None
-        _, err = await asyncio.wait_for(process.communicate(), QUICK_S)
+        async with asyncio.timeout(QUICK_S):
+            _, err = await process.communicate()
         if process.returncode:
             raise GitError(f"gpg: the keys of --signed-by cannot be read: {err.decode(errors='replace').strip()}")
 
@@ -174,14 +196,16 @@ class Mirror:
         total = 0
         listing = await self._git("ls-tree", "-r", "-t", "-l", "-z", "--full-tree", commit.id)
         for entry in filter(None, listing.split("\0")):
-            facts, _, path = entry.partition("\t")
-            mode, _, _, size = facts.split()
+            info, _, path = entry.partition("\t")
+            mode, _, _, size = info.split()
             if mode == "160000":
                 raise GitError(f"{_plain(path)} is a submodule: submodules are not followed; put its files into the repository")
             total += int(size) if size.isdigit() else 0
         if total > largest:
-            raise GitError(f"the files of commit {commit.short} have {total >> 20} MiB, more than the {largest >> 20} MiB "
-                           "allowed (--max-size)")
+            raise GitError(
+                f"the files of commit {commit.short} have {total >> 20} MiB, more than the {largest >> 20} MiB "
+                "allowed (--max-size)"
+            )
         if path := await self._large_files(commit):
             raise GitError(f"{_plain(path)}: Git LFS files are not followed; put the file itself into the repository")
         shutil.rmtree(goal, ignore_errors=True)
@@ -204,9 +228,23 @@ class Mirror:
     def _credentials(self, repo: Repo, key: bytes, token: bytes) -> dict[str, str]:
         """What git and ssh find in their environment; files are on no disk and go when git ends."""
         self.run.mkdir(mode=0o700, parents=True, exist_ok=True)
-        ssh = ["ssh", "-F", "none", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=15",
-               "-o", "ServerAliveInterval=15", "-o", f"UserKnownHostsFile={self.run / 'known_hosts'}",
-               "-o", "GlobalKnownHostsFile=none"]
+        ssh = [
+            "ssh",
+            "-F",
+            "none",
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "StrictHostKeyChecking=yes",
+            "-o",
+            "ConnectTimeout=15",
+            "-o",
+            "ServerAliveInterval=15",
+            "-o",
+            f"UserKnownHostsFile={self.run / 'known_hosts'}",
+            "-o",
+            "GlobalKnownHostsFile=none",
+        ]
         (self.run / "known_hosts").write_text(repo.known_hosts)
         if key:
             descriptor = os.open(self.run / "key", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -217,23 +255,32 @@ class Mirror:
         if token:
             basic = base64.b64encode(b"x-access-token:" + token.strip()).decode()
             # git sends an extra header wherever it is redirected to
-            out |= {"GIT_CONFIG_COUNT": "2", "GIT_CONFIG_KEY_0": "http.extraHeader",
-                    "GIT_CONFIG_VALUE_0": f"Authorization: Basic {basic}",
-                    "GIT_CONFIG_KEY_1": "http.followRedirects", "GIT_CONFIG_VALUE_1": "false"}
+            out |= {
+                "GIT_CONFIG_COUNT": "2",
+                "GIT_CONFIG_KEY_0": "http.extraHeader",
+                "GIT_CONFIG_VALUE_0": f"Authorization: Basic {basic}",
+                "GIT_CONFIG_KEY_1": "http.followRedirects",
+                "GIT_CONFIG_VALUE_1": "false",
+            }
         return out
 
-    async def _git(
-        self, *words: str, extra: dict[str, str] | None = None, within_s: float = QUICK_S, largest: int = 0
-    ) -> str:
+    async def _git(self, *words: str, extra: dict[str, str] | None = None, within_s: float = QUICK_S, largest: int = 0) -> str:
         """What git says on its standard output. Raises GitError."""
         config = self.folder.parent / "gitconfig"
         if not config.exists() or config.read_text() != CONFIG:
             config.write_text(CONFIG)
         environment = {
-            "PATH": os.environ.get("PATH", "/usr/bin:/bin"), "HOME": "/nonexistent", "LC_ALL": "C.UTF-8",
-            "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": str(config), "GIT_TERMINAL_PROMPT": "0",
-            "GIT_ALLOW_PROTOCOL": "https:http:ssh:file", "GIT_DIR": str(self.folder), "GIT_OPTIONAL_LOCKS": "0",
-            "GIT_NO_LAZY_FETCH": "1", "GIT_NO_REPLACE_OBJECTS": "1",
+            "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+            "HOME": "/nonexistent",
+            "LC_ALL": "C.UTF-8",
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_CONFIG_GLOBAL": str(config),
+            "GIT_TERMINAL_PROMPT": "0",
+            "GIT_ALLOW_PROTOCOL": "https:http:ssh:file",
+            "GIT_DIR": str(self.folder),
+            "GIT_OPTIONAL_LOCKS": "0",
+            "GIT_NO_LAZY_FETCH": "1",
+            "GIT_NO_REPLACE_OBJECTS": "1",
             **(extra or {}),
         }
 
@@ -244,14 +291,21 @@ class Mirror:
 
         try:
             process = await asyncio.create_subprocess_exec(
-                "git", *words, env=environment, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE, start_new_session=True, preexec_fn=limits,
+                "git",
+                *words,
+                env=environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                start_new_session=True,
+                preexec_fn=limits,
                 cwd=environment.get("GIT_WORK_TREE", "/"),
             )
         except FileNotFoundError:
             raise GitError("there is no git on the server: `apt-get install git`") from None
         try:
-            out, err = await asyncio.wait_for(_said(process), within_s)
+            async with asyncio.timeout(within_s):
+                out, err = await _said(process)
         except (TimeoutError, asyncio.CancelledError, _TooMuchError) as error:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import msgspec
 from aiohttp import web
 
-from agent.manifest import Record
+from agent.contract.wire import WireStruct
 from orchestrator.errors import PystackError, RefusedError
 from orchestrator.gitops import git
-from orchestrator.gitops.follower import TREES, Follower
-from orchestrator.gitops.model import Repo, State, encoded
+from orchestrator.gitops.model import Repo, SyncState, encoded
+from orchestrator.gitops.reconciler import TREES, Reconciler
 from orchestrator.server.contents import NAME
 from orchestrator.store.interface import Delete, Put
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SECRETS = ("key", "token", "webhook_secret", "age_key")
 
 
-class NewRepo(Record, frozen=True, kw_only=True):
+class NewRepo(WireStruct, frozen=True, kw_only=True):
     """*repo* with the contents of its secrets, which it then names."""
 
     repo: Repo
@@ -40,7 +40,7 @@ class NewRepo(Record, frozen=True, kw_only=True):
 class Gitops:
     def __init__(self, plane: ControlPlane, folder: Path, run: Path) -> None:
         self.plane = plane
-        self.followers: dict[str, Follower] = {}
+        self.followers: dict[str, Reconciler] = {}
         self._folder = folder
         self._run = run
         self._hooks: dict[str, web.AppRunner] = {}
@@ -51,7 +51,7 @@ class Gitops:
         for entry in await self.plane.store.scan("gitops/"):
             repo = msgspec.json.decode(entry.value, type=Repo)
             raw = states.get(repo.name)
-            await self._take(repo, msgspec.json.decode(raw, type=State) if raw else State())
+            await self._take(repo, msgspec.json.decode(raw, type=SyncState) if raw else SyncState())
         for left in self._folder.glob("*"):
             if left.is_dir() and left.name not in self.followers:
                 shutil.rmtree(left, ignore_errors=True)
@@ -59,21 +59,21 @@ class Gitops:
                 shutil.rmtree(tree, ignore_errors=True)
         shutil.rmtree(self._run.with_name(TREES), ignore_errors=True)
 
-    async def _take(self, repo: Repo, state: State) -> Follower:
-        made = self.followers[repo.name] = Follower(self.plane, repo, state, self._folder, self._run)
+    async def _take(self, repo: Repo, state: SyncState) -> Reconciler:
+        made = self.followers[repo.name] = Reconciler(self.plane, repo, state, self._folder, self._run)
         made.start()
         with contextlib.suppress(OSError):
             await self._listen(repo.webhook)
         return made
 
-    def find(self, name: str) -> Follower:
+    def find(self, name: str) -> Reconciler:
         if name not in self.followers:
             raise RefusedError(f"no repository is called {name}; there is: {', '.join(sorted(self.followers)) or 'none'}", 404)
         return self.followers[name]
 
-    async def add(self, wish: NewRepo) -> State:
+    async def add(self, load_request: NewRepo) -> SyncState:
         """Follow a repository from now on. Raises RefusedError; returns once its newest commit was looked at."""
-        repo = wish.repo
+        repo = load_request.repo
         if not NAME.fullmatch(repo.name):
             raise RefusedError(f"{repo.name!r} is no name: up to 64 letters, digits, _, . and -: choose one with --name", 400)
         git.check(repo)
@@ -87,15 +87,15 @@ class Gitops:
                 raise RefusedError(f"--webhook {repo.webhook}: {error}", 409) from None
         named = {}
         for field in SECRETS:
-            if content := getattr(wish, field):
+            if content := getattr(load_request, field):
                 named[field] = f"gitops.{repo.name}.{field}"
                 await self.plane.contents.create("secret", named[field], content, replace=True)
         repo = msgspec.structs.replace(repo, **named)
         await self.plane.store.transact((), [Put(f"gitops/{repo.name}", encoded(repo))])
-        made = await self._take(repo, State())
+        made = await self._take(repo, SyncState())
         return await made.sync()
 
-    async def change(self, name: str, **fields: object) -> Follower:
+    async def change(self, name: str, **fields: object) -> Reconciler:
         """Pause or resume. The follower starts anew."""
         old = self.find(name)
         repo = msgspec.structs.replace(old.repo, **fields)
@@ -103,7 +103,7 @@ class Gitops:
         await old.stop()
         return await self._take(repo, old.state)
 
-    async def approve(self, name: str) -> State:
+    async def approve(self, name: str) -> SyncState:
         """Let the commit that waits be applied. Raises RefusedError where none waits."""
         follower = self.find(name)
         newest = follower.state.newest
@@ -148,17 +148,19 @@ class Gitops:
         body = await request.read()
         if follower is None or not follower.repo.webhook_secret or not self._signed(follower.repo, request, body):
             return web.json_response({"message": "no such repository, or not signed with its secret"}, status=403)
-        follower.poke()
+        follower.trigger()
         return web.Response(status=202)
 
     def _signed(self, repo: Repo, request: web.Request, body: bytes) -> bool:
         secret = self.plane.contents.read("secret", repo.webhook_secret)
         wanted = hmac.new(secret, body, hashlib.sha256).hexdigest()
         header = request.headers.get("X-Hub-Signature-256", "").removeprefix("sha256=") or request.headers.get(
-            "X-Gitea-Signature", "")
+            "X-Gitea-Signature", ""
+        )
         token = request.headers.get("X-Gitlab-Token", "")
         return hmac.compare_digest(header.encode(), wanted.encode()) or (
-            bool(token) and hmac.compare_digest(token.encode(), secret))
+            bool(token) and hmac.compare_digest(token.encode(), secret)
+        )
 
     async def close(self) -> None:
         for follower in self.followers.values():

@@ -1,4 +1,4 @@
-"""The stacks of a checked out commit, as a child reads them that sees nothing but that commit (`orchestrator.gitops.jail`)."""
+"""Loads the stacks of a checked-out commit in a child process that sees nothing but that commit (`sandboxed_load`)."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ TOP = "/repository"
 """Where the child finds the commit. What a stack file says relative to itself lies below it, and nothing else does."""
 
 
-class Wish(msgspec.Struct, frozen=True):
+class LoadRequest(msgspec.Struct, frozen=True):
     root: str
     name: str
     path: str
     targets: tuple[str, ...]
 
 
-class Found(msgspec.Struct, frozen=True):
+class LoadResult(msgspec.Struct, frozen=True):
     """*problem* says why there are no stacks."""
 
     stacks: tuple[Stack, ...] = ()
@@ -32,15 +32,16 @@ class Found(msgspec.Struct, frozen=True):
     problem: str = ""
 
 
-async def stacks_of(wish: Wish) -> tuple[tuple[Stack, ...], tuple[str, ...]]:
+async def stacks_of(request: LoadRequest) -> tuple[tuple[Stack, ...], tuple[str, ...]]:
     """The stacks, and warnings. Raises PystackError with every problem."""
-    python = [sys.executable, "-E", "-s", "-m", "orchestrator.gitops.jail"]
+    python = [sys.executable, "-E", "-s", "-m", "orchestrator.gitops.sandboxed_load"]
     pipe = asyncio.subprocess.PIPE
     child = await asyncio.create_subprocess_exec(
         *python, stdin=pipe, stdout=pipe, stderr=pipe, env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}, cwd="/"
     )
     try:
-        out, err = await asyncio.wait_for(child.communicate(msgspec.json.encode(wish)), LIMIT_S + 10)
+        async with asyncio.timeout(LIMIT_S + 10):
+            out, err = await child.communicate(msgspec.json.encode(request))
     except (TimeoutError, asyncio.CancelledError) as error:
         with contextlib.suppress(ProcessLookupError):
             child.kill()
@@ -54,7 +55,7 @@ async def stacks_of(wish: Wish) -> tuple[tuple[Stack, ...], tuple[str, ...]]:
     reply = msgspec.json.decode(out)
     if "error" in reply:
         raise PystackError(f"the stack files cannot be read, with {MEMORY >> 20} MiB and {LIMIT_S} s for it: {reply['error']}")
-    found = msgspec.json.decode(reply["found"], type=Found)
+    found = msgspec.json.decode(reply["found"], type=LoadResult)
     if found.problem:
         raise PystackError(found.problem)
     return found.stacks, found.warnings

@@ -6,14 +6,14 @@ from typing import Literal
 
 import msgspec
 
-from agent.manifest import Record
+from agent.contract.wire import WireStruct
 
 Phase = Literal["new", "good", "failed", "waiting", "applying", "rolled back"]
 LARGEST = 256 << 20
 """Bytes of a repository's newest tree, and of what is fetched of it, where nothing else is said."""
 
 
-class Repo(Record, frozen=True, kw_only=True):
+class Repo(WireStruct, frozen=True, kw_only=True):
     """A repository as it was added. *branch* "" is its default; *path* is a stack file, or the folder that has some. The names
     of secrets with what opens it: *key* (SSH), *token* (HTTPS), *webhook_secret*, *age_key* (encrypted files);
     *known_hosts* and *signers* are the files' texts. *webhook* is an address HOST:PORT of this server. *status_command* is run
@@ -40,7 +40,7 @@ class Repo(Record, frozen=True, kw_only=True):
     largest: int = LARGEST
 
 
-class Commit(Record, frozen=True, kw_only=True):
+class Commit(WireStruct, frozen=True, kw_only=True):
     """*author* is NAME <ADDRESS>, *date* RFC 3339."""
 
     id: str
@@ -53,7 +53,7 @@ class Commit(Record, frozen=True, kw_only=True):
         return self.id[:12]
 
 
-class Outcome(Record, frozen=True, kw_only=True):
+class SyncOutcome(WireStruct, frozen=True, kw_only=True):
     """What became of a commit. *plan* has a line a step; *stacks* are the revisions that it became."""
 
     commit: Commit
@@ -64,19 +64,19 @@ class Outcome(Record, frozen=True, kw_only=True):
     stacks: dict[str, int] = {}
 
 
-class State(Record, frozen=True, kw_only=True):
+class SyncState(WireStruct, frozen=True, kw_only=True):
     """*newest* is the last commit that was seen, *good* the last that the cluster became. *problem* says why the remote cannot
     be followed, *drift* what differs from the good one, a line a step. *approved* is the commit that may be applied."""
 
-    newest: Outcome | None = None
-    good: Outcome | None = None
+    newest: SyncOutcome | None = None
+    good: SyncOutcome | None = None
     problem: str = ""
     since: str = ""
     checked: str = ""
     drift: tuple[str, ...] = ()
     approved: str = ""
-    history: tuple[Outcome, ...] = ()
+    history: tuple[SyncOutcome, ...] = ()
 
 
-def encoded(value: Record) -> bytes:
+def encoded(value: WireStruct) -> bytes:
     return msgspec.json.encode(value)

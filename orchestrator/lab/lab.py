@@ -128,8 +128,14 @@ def _locked(name: str) -> Iterator[None]:
 
 
 def up(
-    name: str, nodes: int = 1, labels: Mapping[str, Mapping[str, str]] = {}, *, servers: int = 1, etcd: bool = False,
-    readers: bool = False, disk_size: int = 0,
+    name: str,
+    nodes: int = 1,
+    labels: Mapping[str, Mapping[str, str]] = {},
+    *,
+    servers: int = 1,
+    etcd: bool = False,
+    readers: bool = False,
+    disk_size: int = 0,
 ) -> Lab:
     """Make a lab and return when its server answers and has all nodes; *labels* is node → labels. The first *servers* of
     them have a server each; with *etcd* a member of their store too, and with *readers* the nodes read it themselves. Each
@@ -166,8 +172,13 @@ def up(
             for number in range(1, nodes + 1):
                 role = "server" if number <= servers else "node"
                 lab.machines[f"n{number}"] = Machine(name=f"n{number}", role=role, address=f"{NETWORK4}.{number}")
-            secure.prepare(lab.directory, {m.name: m.address for m in lab.machines.values() if m.role != "switch"},
-                           [m.name for m in lab.servers])
+            for machine in lab.machines.values():
+                _insert_disk(lab, machine)  # before anything is written to the folder that it covers
+            secure.prepare(
+                lab.directory,
+                {m.name: m.address for m in lab.machines.values() if m.role != "switch"},
+                [m.name for m in lab.servers],
+            )
             for machine in lab.machines.values():
                 _boot(lab, machine)
             _wait_for_server(lab)
@@ -180,23 +191,43 @@ def up(
             raise
 
 
+def _insert_disk(lab: Lab, machine: Machine) -> None:
+    """Give the machine its own disk, where the lab's nodes have some."""
+    if lab.disk_size and machine.role in ("server", "node"):
+        directory = lab.directory / machine.name
+        directory.mkdir(exist_ok=True)
+        disk.insert(lab.directory / f"{machine.name}.disk", lab.disk_size, directory)
+
+
 def _boot(lab: Lab, machine: Machine) -> None:
     directory = lab.directory / machine.name
     directory.mkdir(exist_ok=True)
-    if lab.disk_size and machine.role in ("server", "node"):
-        disk.insert(lab.directory / f"{machine.name}.disk", lab.disk_size, directory)
+    _insert_disk(lab, machine)
     (directory / "wired").unlink(missing_ok=True)
     _fresh_run(directory / "run")
     cgroups.create(lab.name, machine.name)
     spec = directory / "machine.json"
-    spec.write_text(json.dumps({
-        "lab": lab.name, "name": machine.name, "role": machine.role, "directory": str(directory),
-        "address": machine.address, "nameserver": f"{NETWORK4}.{OUTSIDE}",
-        "members": {m.name: m.address for m in lab.servers} if lab.etcd else {}, "password": lab.password,
-    }))
+    spec.write_text(
+        json.dumps(
+            {
+                "lab": lab.name,
+                "name": machine.name,
+                "role": machine.role,
+                "directory": str(directory),
+                "address": machine.address,
+                "nameserver": f"{NETWORK4}.{OUTSIDE}",
+                "members": {m.name: m.address for m in lab.servers} if lab.etcd else {},
+                "password": lab.password,
+            }
+        )
+    )
     done = subprocess.run(
-        [sys.executable, "-E", "-s", "-m", "orchestrator.lab.machine", str(spec)], capture_output=True, text=True,
-        stdin=subprocess.DEVNULL, check=False, timeout=60,
+        [sys.executable, "-E", "-s", "-m", "orchestrator.lab.machine", str(spec)],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        check=False,
+        timeout=60,
     )
     answer: dict[str, object] = json.loads(done.stdout) if done.stdout else {"error": done.stderr.strip().splitlines()[-1:]}
     if "error" in answer:
@@ -233,11 +264,16 @@ def _wire(lab: Lab, machine: Machine) -> None:
     port = f"p-{machine.name}"
     # a machine that comes back has the network card that it had: its neighbours remember the address
     mac = f"02:99:00:00:{int(number) >> 8:02x}:{int(number) & 255:02x}"
-    _ip(switch.pid, f"link add {port} type veth peer name eth0 address {mac} netns {machine.pid}\n"
-                    f"link set {port} master sw0 up\n")
-    _ip(machine.pid, f"addr add {machine.address}/24 dev eth0\n"
-                     f"addr add {NETWORK6}{int(number):x}/64 dev eth0 nodad\n"
-                     "link set eth0 up\n")
+    # the kernel takes the links of a machine that ended away in its own time
+    subprocess.run(["nsenter", "-t", str(switch.pid), "-n", "ip", "link", "del", port], capture_output=True, check=False)
+    _ip(
+        switch.pid,
+        f"link add {port} type veth peer name eth0 address {mac} netns {machine.pid}\nlink set {port} master sw0 up\n",
+    )
+    _ip(
+        machine.pid,
+        f"addr add {machine.address}/24 dev eth0\naddr add {NETWORK6}{int(number):x}/64 dev eth0 nodad\nlink set eth0 up\n",
+    )
     if machine.role in ("node", "server"):
         _ip(machine.pid, f"route add default via {NETWORK4}.{OUTSIDE}\n")
 
@@ -269,8 +305,13 @@ def _give_users(lab: Lab) -> None:
     """From now on etcd asks who is there; the servers have the password."""
     words = ["etcdctl", "--endpoints", f"http://{lab.servers[0].address}:2379"]
     for command in (["user", "add", f"root:{lab.password}"], ["user", "grant-role", "root", "root"], ["auth", "enable"]):
-        done = subprocess.run([*enter(lab, lab.servers[0].name), *words, *command], capture_output=True, text=True, check=False,
-                              env={**os.environ, "ETCDCTL_API": "3"})
+        done = subprocess.run(
+            [*enter(lab, lab.servers[0].name), *words, *command],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "ETCDCTL_API": "3"},
+        )
         if done.returncode:
             raise PystackError(f"etcd's users cannot be made: {done.stderr.strip()}")
 
@@ -288,9 +329,13 @@ def _join(lab: Lab, labels: Mapping[str, Mapping[str, str]]) -> None:
                 _ask(lab, leader, "PATCH", f"/v1/nodes/{machine.name}", {"labels": wanted})
         else:
             _listening(lab, machine)
-            wish = {"target": f"root@{machine.address}", "name": machine.name, "labels": wanted,
-                    "courier": "etcd" if lab.password else "ssh"}
-            _ask(lab, leader, "POST", "/v1/nodes", wish)
+            requested = {
+                "target": f"root@{machine.address}",
+                "name": machine.name,
+                "labels": wanted,
+                "transport": "etcd" if lab.password else "ssh",
+            }
+            _ask(lab, leader, "POST", "/v1/nodes", requested)
 
     machines = [m for m in lab.machines.values() if m.role in ("node", "server")]
     with ThreadPoolExecutor(20) as pool:
@@ -385,10 +430,27 @@ def forward(lab: Lab, node: str, port: int, local: int) -> int:
         raise PystackError(f"port {local} on 127.0.0.1: {error.strerror}: choose another") from error
     listener.listen(128)
     process = subprocess.Popen(
-        ["nsenter", "-t", str(machine.pid), "-n", "--", sys.executable, "-E", "-s", "-m", "orchestrator.lab.relay",
-         str(listener.fileno()), machine.address, str(port)],
-        pass_fds=(listener.fileno(),), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        start_new_session=True, cwd="/",
+        [
+            "nsenter",
+            "-t",
+            str(machine.pid),
+            "-n",
+            "--",
+            sys.executable,
+            "-E",
+            "-s",
+            "-m",
+            "orchestrator.lab.relay",
+            str(listener.fileno()),
+            machine.address,
+            str(port),
+        ],
+        pass_fds=(listener.fileno(),),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd="/",
     )
     number = int(listener.getsockname()[1])
     listener.close()
@@ -415,8 +477,9 @@ def _heal(lab: Lab, names: list[str]) -> None:
     switch = lab.machines["switch"].pid
     _ip(switch, "".join(f"link set p-{n} master sw0 up\n" for n in names))
     for number in range(1, len(lab.machines) if len(names) > 1 else 1):
-        subprocess.run(["nsenter", "-t", str(switch), "-n", "ip", "link", "del", f"sw{number}"],
-                       capture_output=True, check=False)
+        subprocess.run(
+            ["nsenter", "-t", str(switch), "-n", "ip", "link", "del", f"sw{number}"], capture_output=True, check=False
+        )
 
 
 def _signal(lab: Lab, target: str, name: str, pid: str) -> int:

@@ -37,7 +37,7 @@ def _unshare(flags: int) -> None:
         raise OSError(code, f"unshare: {os.strerror(code)}")
 
 
-def _furnish(spec: dict[str, Any], mounted: list[cgroups.Hierarchy]) -> None:
+def _mount_filesystems(spec: dict[str, Any], mounted: list[cgroups.Hierarchy]) -> None:
     """The machine's own /proc, /sys, /run, cgroups, name and resolv.conf."""
     _mount("none", "/", "none", MS_REC | MS_PRIVATE)
     _mount("proc", "/proc", "proc")
@@ -98,7 +98,12 @@ def _init(spec: dict[str, Any]) -> None:
                 armed.unlink()
             with (directory / f"{name}.log").open("ab") as log:
                 running[name] = subprocess.Popen(
-                    services[name], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment | extra, cwd="/",
+                    services[name],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=environment | extra,
+                    cwd="/",
                     start_new_session=True,
                 )
             (directory / "run" / f"{name}.pid").write_text(str(running[name].pid))  # on no disk, which may be full
@@ -116,10 +121,23 @@ def _etcd(spec: dict[str, Any], members: dict[str, str]) -> list[str]:
     """One member of the store; in a lab nobody else is on the wire, so it has no TLS."""
     own = spec["address"]
     return [
-        "etcd", "--name", spec["name"], "--data-dir", f"{spec['directory']}/etcd", "--logger", "zap",
-        "--listen-client-urls", f"http://{own}:2379", "--advertise-client-urls", f"http://{own}:2379",
-        "--listen-peer-urls", f"http://{own}:2380", "--initial-advertise-peer-urls", f"http://{own}:2380",
-        "--initial-cluster", ",".join(f"{name}=http://{address}:2380" for name, address in members.items()),
+        "etcd",
+        "--name",
+        spec["name"],
+        "--data-dir",
+        f"{spec['directory']}/etcd",
+        "--logger",
+        "zap",
+        "--listen-client-urls",
+        f"http://{own}:2379",
+        "--advertise-client-urls",
+        f"http://{own}:2379",
+        "--listen-peer-urls",
+        f"http://{own}:2380",
+        "--initial-advertise-peer-urls",
+        f"http://{own}:2380",
+        "--initial-cluster",
+        ",".join(f"{name}=http://{address}:2380" for name, address in members.items()),
     ]
 
 
@@ -137,7 +155,7 @@ def main(spec: dict[str, Any]) -> None:
     os.close(read)
     os.setsid()
     try:
-        _furnish(spec, mounted)
+        _mount_filesystems(spec, mounted)
         # the switch's end is wired by the parent before the server may look at its links
         os.write(write, b"ready")
     except OSError as error:

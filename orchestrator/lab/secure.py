@@ -40,16 +40,18 @@ def prepare(lab: Path, machines: Mapping[str, str], servers: Sequence[str]) -> N
         directory.mkdir(exist_ok=True)
         known.append(f"{address} {_key(directory / 'ssh_host_key', name)}\n")
         (directory / "authorized_keys").write_text(f"{client}\n")
-        (directory / "sshd_config").write_text(CONFIG.format(
-            address=address, directory=directory, programs=Path(sys.executable).parent
-        ))
+        (directory / "sshd_config").write_text(
+            CONFIG.format(address=address, directory=directory, programs=Path(sys.executable).parent)
+        )
     for home in homes:
         (home / "known_hosts").write_text("".join(known))
 
 
 def _key(path: Path, comment: str) -> str:
     subprocess.run(
-        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(path)], check=True, stdin=subprocess.DEVNULL,
+        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(path)],
+        check=True,
+        stdin=subprocess.DEVNULL,
     )
     os.chmod(path, 0o600)
     return path.with_suffix(".pub").read_text().strip().rsplit(" ", 1)[0]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence, Set
 
 import msgspec
 
-from agent.manifest import Task
+from agent.contract.task import Task
 from orchestrator.placement.colocation import Colocated, colocate, group_equal
 from orchestrator.placement.context import PlacementContext, request_of, service_requests, table_with
 from orchestrator.placement.explain import UnschedulableError, refusal
@@ -20,7 +20,7 @@ from orchestrator.stackfile.model import Service, Stack
 PROVEN = "proven: no placement of the whole stack exists"
 
 
-def eligible(stack: Stack, service: Service, context: PlacementContext) -> list[str]:
+def is_eligible(stack: Stack, service: Service, context: PlacementContext) -> list[str]:
     """The nodes that a service of mode global has a task on; none while all that would do are down or drained.
 
     Raises UnschedulableError where no node would do even then."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from agent.manifest import Task
+from agent.contract.task import Task
 from orchestrator.placement.context import PlacementContext
 from orchestrator.placement.greedy import TaskGroup
 from orchestrator.placement.request import PlacementRequest, merge_requests

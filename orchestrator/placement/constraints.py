@@ -115,16 +115,16 @@ def value_of(key: str, node: Node) -> str | None:
     if lower.startswith("node.labels."):
         return dict(node.labels).get(key[12:], "")
     if lower.startswith("engine.labels."):
-        return dict(node.facts.labels).get(key[14:], "")
+        return dict(node.info.labels).get(key[14:], "")
     plain = {
         "node.id": node.id,
-        "node.hostname": node.facts.hostname or node.name,
+        "node.hostname": node.info.hostname or node.name,
         "node.name": node.name,
         "node.role": "manager" if node.server or not node.target else "worker",
-        "node.platform.os": node.facts.os,
-        "node.platform.arch": _MACHINES.get(node.facts.arch, node.facts.arch),
-        "node.cpus": f"{node.facts.cpus:g}",
-        "node.memory": str(node.facts.memory),
+        "node.platform.os": node.info.os,
+        "node.platform.arch": _MACHINES.get(node.info.arch, node.info.arch),
+        "node.cpus": f"{node.info.cpus:g}",
+        "node.memory": str(node.info.memory),
     }
     found = plain.get(lower)
     return _MACHINES.get(found, found) if found is not None else None

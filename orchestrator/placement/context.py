@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence, Set
 
 import msgspec
 
-from agent.manifest import Task
+from agent.contract.task import Task
 from orchestrator.placement.node import Node
 from orchestrator.placement.node_table import NodeTable
 from orchestrator.placement.request import PlacementRequest

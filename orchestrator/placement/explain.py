@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agent.manifest import Record, Task
+from agent.contract.task import Task
+from agent.contract.wire import WireStruct
 from orchestrator.errors import PystackError
 from orchestrator.placement.colocation import colocate
 from orchestrator.placement.context import PlacementContext, service_requests, table_with
@@ -20,7 +21,7 @@ class UnschedulableError(PystackError):
     """Tasks that no node can take, each with every node's reasons."""
 
 
-class Candidate(Record, frozen=True, kw_only=True):
+class Candidate(WireStruct, frozen=True, kw_only=True):
     """A node, as one task sees it; the highest score is the first choice."""
 
     node: str
@@ -29,7 +30,7 @@ class Candidate(Record, frozen=True, kw_only=True):
     reasons: tuple[Reason, ...]
 
 
-class Why(Record, frozen=True, kw_only=True):
+class Why(WireStruct, frozen=True, kw_only=True):
     """Every node as *task* sees it, the best first; *node* is where it is, "" for nowhere."""
 
     task: str

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from typing import Literal
 
-from agent.manifest import Facts, Record
+from agent.contract.status import NodeInfo
+from agent.contract.wire import WireStruct
 
 Availability = Literal["active", "pause", "drain"]
 
 
-class Node(Record, frozen=True, kw_only=True):
+class Node(WireStruct, frozen=True, kw_only=True):
     """*target* is how it is reached over SSH (`root@10.0.0.2:22`), "" for the server's own host. *underlay* is the
     address under which the other nodes reach it, for overlay networks. *host_key* is the SSH host key that was accepted
-    when it was added, in OpenSSH's one-line form. *facts* are what it last said of itself.
+    when it was added, in OpenSSH's one-line form. *info* are what it last said of itself.
 
     *taints* keep tasks off (`taints.py`).
 
-    By *courier* etcd it reads its manifest from the store itself; streams go over SSH all the same.
+    By *transport* etcd it reads its manifest from the store itself; streams go over SSH all the same.
 
     A *server* may lead the cluster: its role is manager.
 
@@ -30,15 +31,15 @@ class Node(Record, frozen=True, kw_only=True):
     underlay: str = ""
     host_key: str = ""
     root: str = ""
-    courier: Literal["ssh", "etcd"] = "ssh"
+    transport: Literal["ssh", "etcd"] = "ssh"
     server: bool = False
     labels: tuple[tuple[str, str], ...] = ()
     taints: tuple[str, ...] = ()
     availability: Availability = "active"
     path_mtu: int = 0
-    facts: Facts = Facts()
+    info: NodeInfo = NodeInfo()
 
     @property
     def mtu(self) -> int:
         """The largest packet that can be sent to it and from it, in bytes."""
-        return min(self.path_mtu or self.facts.mtu, self.facts.mtu)
+        return min(self.path_mtu or self.info.mtu, self.info.mtu)

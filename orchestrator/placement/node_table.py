@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
 
-from agent.manifest import Task
+from agent.contract.task import Task
 from orchestrator.placement import constraints
 from orchestrator.placement.columns import Column, Columns, Mask, PlainColumns
 from orchestrator.placement.node import Node
@@ -23,8 +23,8 @@ class NodeTable:
         self.row = {n.name: i for i, n in enumerate(nodes)}
         self.columns = columns or _columns_for(len(nodes))
         self.ready: Mask = self.columns.mask([n.name in ready for n in nodes])
-        self.cpus_free: Column = self.columns.floats(n.facts.cpus for n in nodes)
-        self.memory_free: Column = self.columns.floats(n.facts.memory for n in nodes)
+        self.cpus_free: Column = self.columns.floats(n.info.cpus for n in nodes)
+        self.memory_free: Column = self.columns.floats(n.info.memory for n in nodes)
         self.tasks: Column = self._zeros()
         self._tasks_of: dict[str, Column] = {}
         self._resources: dict[str, Column] = {}

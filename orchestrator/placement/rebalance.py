@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from agent.manifest import Record, Task
+from agent.contract.task import Task
+from agent.contract.wire import WireStruct
 from orchestrator.placement.colocation import colocate
 from orchestrator.placement.context import PlacementContext, service_requests
 from orchestrator.placement.feasibility import Feasibility
@@ -25,7 +26,7 @@ class Placed(msgspec.Struct, frozen=True):
     stack: str
 
 
-class Move(Record, frozen=True, kw_only=True):
+class Move(WireStruct, frozen=True, kw_only=True):
     """*tasks* of one stack go from the node *source* to *target*."""
 
     stack: str
@@ -38,7 +39,7 @@ class Move(Record, frozen=True, kw_only=True):
 def placed_groups(stack: Stack, tasks: Sequence[Task], context: PlacementContext) -> list[Placed]:
     """*tasks* as they share nodes now; those of mode global and those run by hand are where they must be."""
     fixed = {s.name for s in stack.services if s.mode in ("global", "global-job")}
-    movable = [t for t in tasks if t.desired != "guest" and t.service not in fixed]
+    movable = [t for t in tasks if t.desired != "oneoff" and t.service not in fixed]
     return [
         Placed(request, tuple(t.name for t in members), members[0].node, stack.name)
         for request, members in colocate(stack, movable, service_requests(stack, context), context)

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import msgspec
 
-from agent.manifest import DeviceRequest
+from agent.contract.container import DeviceRequest
 from orchestrator.stackfile.model import Placement, Reserves
 
 T = TypeVar("T")

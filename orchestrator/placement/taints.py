@@ -34,14 +34,16 @@ def is_toleration(text: str) -> bool:
 
 
 def tolerates(toleration: str, taint: str) -> bool:
-    wish, there = _TOLERATION.match(toleration), _TAINT.match(taint)
-    if wish is None or there is None:
+    wanted, there = _TOLERATION.match(toleration), _TAINT.match(taint)
+    if wanted is None or there is None:
         return False
-    return wish[0] == "*" or (wish[1] == there[1] and wish[2] in (None, there[2]) and wish[3] in (None, there[3]))
+    return wanted[0] == "*" or (wanted[1] == there[1] and wanted[2] in (None, there[2]) and wanted[3] in (None, there[3]))
 
 
 def against(taints: Sequence[str], tolerations: Sequence[str], *, staying: bool = False) -> list[str]:
     """Those of *taints* that keep a task with *tolerations* off; that send it away, where it is *staying*."""
     return [
-        t for t in taints if not (staying and t.endswith(":NoSchedule")) and not any(tolerates(wish, t) for wish in tolerations)
+        t
+        for t in taints
+        if not (staying and t.endswith(":NoSchedule")) and not any(tolerates(wanted, t) for wanted in tolerations)
     ]

@@ -7,13 +7,16 @@ from collections.abc import Mapping, Sequence, Set
 
 import msgspec
 
-from agent.manifest import Network, Task, Volume
+from agent.contract.network import Network
+from agent.contract.task import Task
+from agent.contract.volume import Volume
 from orchestrator.addressing.allocate import Addresses, free_vni, held, held_by_hosts, service_pools, subnets, vips
 from orchestrator.errors import PystackError
-from orchestrator.placement.assign import assign, eligible
+from orchestrator.placement.assign import assign, is_eligible
 from orchestrator.placement.context import PlacementContext
 from orchestrator.placement.node import Node
 from orchestrator.planning.manifests import ingress_network, ingress_ports
+from orchestrator.planning.port_ranges import with_ports
 from orchestrator.planning.state import State
 from orchestrator.stackfile.model import DRIVERS, LAN_DRIVERS, Service, Stack
 
@@ -21,9 +24,16 @@ SINGLE_NODE = PlacementContext(nodes=(Node(name="local", id="local"),), ready=fr
 
 
 def expand(
-    stack: Stack, current: State, *, others: Sequence[Network] = (), images: Mapping[str, str] = {},
-    scale: Mapping[str, int] = {}, reserved: Sequence[str] = (), volumes_there: Sequence[str] = (),
-    context: PlacementContext = SINGLE_NODE, only: Set[str] | None = None,
+    stack: Stack,
+    current: State,
+    *,
+    others: Sequence[Network] = (),
+    images: Mapping[str, str] = {},
+    scale: Mapping[str, int] = {},
+    reserved: Sequence[str] = (),
+    volumes_there: Sequence[str] = (),
+    context: PlacementContext = SINGLE_NODE,
+    only: Set[str] | None = None,
 ) -> State:
     """The state that *stack* asks for.
 
@@ -47,19 +57,25 @@ def expand(
         if service.mode in ("global", "global-job"):
             drafts += [
                 _task(stack, service, index, known, images, node)
-                for index, node in enumerate(eligible(stack, service, context), 1)
+                for index, node in enumerate(is_eligible(stack, service, context), 1)
             ]
         else:
             drafts += [
-                _task(stack, service, index, known, images)
-                for index in range(1, scale.get(service.name, service.replicas) + 1)
+                _task(stack, service, index, known, images) for index in range(1, scale.get(service.name, service.replicas) + 1)
             ]
-    drafts = assign(stack, drafts, current.tasks, context)
+    drafts = with_ports(stack, assign(stack, drafts, current.tasks, context), known, context)
     volumes = _volumes(stack, current, drafts, context)
     hosts = [(n.name, one.underlay) for n in by_name.values() if n.on_lan for one in context.nodes]
-    addresses = Addresses(by_name, [
-        *held(current.tasks), *held(context.others), *held(drafts), *held_by_hosts(by_name.values()), *hosts,
-    ])
+    addresses = Addresses(
+        by_name,
+        [
+            *held(current.tasks),
+            *held(context.others),
+            *held(drafts),
+            *held_by_hosts(by_name.values()),
+            *hosts,
+        ],
+    )
     tasks = tuple(_address(task, known.get(task.name), addresses) for task in drafts)
     _check_duplicate_addresses(tasks)
     _check_ports(tasks, context)
@@ -105,9 +121,10 @@ def _check_externals(stack: Stack, networks: Set[str], volumes: Set[str], only: 
     used = {a.network for c in chosen for a in c.attachments}
     used |= {m.source for c in chosen for m in c.mounts if m.kind == "volume"}
     missing = [
-        f"{wish.where}: {kind}s.{wish.key}: external {kind} {wish.name} does not exist: `pystack {kind} create {wish.name}`"
+        f"{spec.where}: {kind}s.{spec.key}: external {kind} {spec.name} does not exist: `pystack {kind} create {spec.name}`"
         for kind, wishes, there in (("network", stack.networks, networks), ("volume", stack.volumes, volumes))
-        for wish in wishes if wish.external and wish.name not in there and (only is None or wish.name in used)
+        for spec in wishes
+        if spec.external and spec.name not in there and (only is None or spec.name in used)
     ]
     if missing:
         raise PystackError("\n".join(missing))
@@ -116,17 +133,17 @@ def _check_externals(stack: Stack, networks: Set[str], volumes: Set[str], only: 
 def _check_networks(stack: Stack, context: PlacementContext) -> None:
     """Drivers that no node has, and subnets that hide the way to a node."""
     wrong = []
-    there = sorted({d for n in context.nodes for d in n.facts.drivers} | set(DRIVERS))
-    for wish in stack.networks:
-        if wish.driver and wish.driver not in there:
+    there = sorted({d for n in context.nodes for d in n.info.drivers} | set(DRIVERS))
+    for spec in stack.networks:
+        if spec.driver and spec.driver not in there:
             has = ", ".join(there)
-            wrong.append(f"{wish.where}: networks.{wish.key}.driver: {wish.driver!r} is on no node; there is {has}")
-        if wish.driver in LAN_DRIVERS:
+            wrong.append(f"{spec.where}: networks.{spec.key}.driver: {spec.driver!r} is on no node; there is {has}")
+        if spec.driver in LAN_DRIVERS:
             continue
-        for pool in (ipaddress.ip_network(s.cidr) for s in wish.subnets):
+        for pool in (ipaddress.ip_network(s.cidr) for s in spec.subnets):
             hidden = [n for n in context.nodes if n.underlay and ipaddress.ip_address(n.underlay) in pool]
             wrong += [
-                f"{wish.where}: networks.{wish.key}: subnet {pool} overlaps the underlay: node {n.name} is at {n.underlay}"
+                f"{spec.where}: networks.{spec.key}: subnet {pool} overlaps the underlay: node {n.name} is at {n.underlay}"
                 for n in hidden[:1]
             ]
     if wrong:
@@ -146,40 +163,63 @@ def _sizes(stack: Stack, scale: Mapping[str, int], context: PlacementContext) ->
 
 
 def _networks(
-    stack: Stack, current: State, others: Sequence[Network], reserved: Sequence[str], sizes: Mapping[str, tuple[int, int]],
-    *, overlay: bool,
+    stack: Stack,
+    current: State,
+    others: Sequence[Network],
+    reserved: Sequence[str],
+    sizes: Mapping[str, tuple[int, int]],
+    *,
+    overlay: bool,
 ) -> tuple[Network, ...]:
     out: list[Network] = []
     known = {n.name: n for n in current.networks}
-    for wish in stack.networks:
-        if wish.external:
+    for spec in stack.networks:
+        if spec.external:
             continue
-        if wish.driver in ("host", "none"):
+        if spec.driver in ("host", "none"):
             continue
-        old = known.get(wish.name)
-        taken = [s.cidr for n in (*others, *out, *(k for k in known.values() if k.name != wish.name)) for s in n.subnets]
-        asked = wish.subnets
+        old = known.get(spec.name)
+        taken = [s.cidr for n in (*others, *out, *(k for k in known.values() if k.name != spec.name)) for s in n.subnets]
+        asked = spec.subnets
         families = {":" in s.cidr for s in old.subnets} if old else set()
-        same = old is not None and all(s in old.subnets for s in asked) and (True in families) >= wish.ipv6
-        pools = old.subnets if old is not None and same else subnets(
-            wish.subnets, ipv6=wish.ipv6, taken=taken, name=wish.name, reserved=reserved,
-            endpoints=sizes.get(wish.name, (0, 0))[0],
+        same = old is not None and all(s in old.subnets for s in asked) and (True in families) >= spec.ipv6
+        pools = (
+            old.subnets
+            if old is not None and same
+            else subnets(
+                spec.subnets,
+                ipv6=spec.ipv6,
+                taken=taken,
+                name=spec.name,
+                reserved=reserved,
+                endpoints=sizes.get(spec.name, (0, 0))[0],
+            )
         )
-        driver = wish.driver or (old.driver if old and old.driver == "overlay" else "overlay" if overlay else "bridge")
+        driver = spec.driver or (old.driver if old and old.driver == "overlay" else "overlay" if overlay else "bridge")
         vni, services = 0, old.service_pools if old else ()
         if driver == "overlay":
             if not services:
                 used = [c for n in (*others, *out, *known.values()) for c in n.service_pools]
                 services = service_pools(
-                    used, ipv6=any(":" in s.cidr for s in pools), name=wish.name, services=sizes.get(wish.name, (0, 0))[1]
+                    used, ipv6=any(":" in s.cidr for s in pools), name=spec.name, services=sizes.get(spec.name, (0, 0))[1]
                 )
             vni = old.vni if old and old.vni else free_vni(n.vni for n in (*others, *out, *known.values()))
-        out.append(Network(
-            name=wish.name, driver=driver, subnets=pools, vni=vni,
-            internal=wish.internal, options=wish.options,
-            labels=wish.labels, stack=stack.name, key=wish.key, service_pools=services if vni else (),
-            hosts=old.hosts if old else (), vips=old.vips if old else (),
-        ))
+        out.append(
+            Network(
+                name=spec.name,
+                driver=driver,
+                subnets=pools,
+                vni=vni,
+                internal=spec.internal,
+                options=spec.options,
+                labels=spec.labels,
+                stack=stack.name,
+                key=spec.key,
+                service_pools=services if vni else (),
+                hosts=old.hosts if old else (),
+                vips=old.vips if old else (),
+            )
+        )
     return tuple(out)
 
 
@@ -194,8 +234,17 @@ def _volumes(stack: Stack, current: State, tasks: Sequence[Task], context: Place
             if mount.kind == "volume" and mount.source and (task.service not in everywhere or mount.source in exported):
                 homes.setdefault(mount.source, context.homes.get(mount.source, task.node))
     return tuple(
-        Volume(name=v.name, driver=v.driver, options=v.options, labels=v.labels, external=v.external,
-               stack="" if v.external else stack.name, key=v.key, node=homes.get(v.name, ""), follow=v.follow)
+        Volume(
+            name=v.name,
+            driver=v.driver,
+            options=v.options,
+            labels=v.labels,
+            external=v.external,
+            stack="" if v.external else stack.name,
+            key=v.key,
+            node=homes.get(v.name, ""),
+            follow=v.follow,
+        )
         for v in stack.volumes
     )
 
@@ -214,9 +263,7 @@ def _shared(stack: Stack, network: Network, tasks: Sequence[Task], context: Plac
         nodes = {n.name for n in context.nodes}
     hosts = tuple(addresses.host(network, node) for node in sorted(nodes)) if len(context.nodes) > 1 else ()
     kept = [h for h in network.vips if h.name in wanted]
-    return msgspec.structs.replace(
-        network, hosts=hosts, vips=vips(wanted, kept, network.service_pools, network.name)
-    )
+    return msgspec.structs.replace(network, hosts=hosts, vips=vips(wanted, kept, network.service_pools, network.name))
 
 
 def _check_ports(tasks: Sequence[Task], context: PlacementContext) -> None:
@@ -242,13 +289,21 @@ def _task(
     if identity := images.get(container.image):
         container = msgspec.structs.replace(container, image_id=identity)
     if any(m.kind == "image" for m in container.mounts):
-        mounts = (msgspec.structs.replace(m, image_id=images.get(m.source, "")) if m.kind == "image" else m
-                  for m in container.mounts)
+        mounts = (
+            msgspec.structs.replace(m, image_id=images.get(m.source, "")) if m.kind == "image" else m for m in container.mounts
+        )
         container = msgspec.structs.replace(container, mounts=tuple(mounts))
     old = known.get(name)
     return Task(
-        name=name, stack=stack.name, service=service.name, container=container, index=index,
-        node=node, container_name=service.container_name, where=service.where, generation=old.generation if old else 0,
+        name=name,
+        stack=stack.name,
+        service=service.name,
+        container=container,
+        index=index,
+        node=node,
+        container_name=service.container_name,
+        where=service.where,
+        generation=old.generation if old else 0,
     )
 
 

@@ -6,14 +6,17 @@ from typing import Any, Literal
 
 import msgspec
 
-from agent.manifest import Network, Record, Task, Volume
+from agent.contract.network import Network
+from agent.contract.task import Task
+from agent.contract.volume import Volume
+from agent.contract.wire import WireStruct
 from orchestrator.stackfile.model import StackContent
 
 Kind = Literal["service", "task", "network", "volume", "secret", "config"]
 Verb = Literal["create", "update", "replace", "remove", "none"]
 
 
-class State(Record, frozen=True, kw_only=True):
+class State(WireStruct, frozen=True, kw_only=True):
     """Networks, volumes, tasks, configs and secrets of one stack, by name."""
 
     networks: tuple[Network, ...] = ()
@@ -22,7 +25,7 @@ class State(Record, frozen=True, kw_only=True):
     contents: tuple[StackContent, ...] = ()
 
 
-class Change(Record, frozen=True, kw_only=True):
+class FieldChange(WireStruct, frozen=True, kw_only=True):
     """One differing field; values of secrets and of variables that look like one are masked."""
 
     path: str
@@ -30,16 +33,18 @@ class Change(Record, frozen=True, kw_only=True):
     after: Any = None
 
 
-class Step(Record, frozen=True, kw_only=True):
+class Step(WireStruct, frozen=True, kw_only=True):
     action: Verb
     kind: Kind
     name: str
     reason: str
     node: str = ""
-    changes: tuple[Change, ...] = ()
+    changes: tuple[FieldChange, ...] = ()
+    follows: str = ""
+    """The service of which the task needs the new container, and waits for it."""
 
 
-class Plan(Record, frozen=True, kw_only=True):
+class Plan(WireStruct, frozen=True, kw_only=True):
     """The steps from *current* to *desired*, each with its reason, in an order in which they can be done.
 
     *revision* is the store's when the plan was made, *basis* a digest of what the stack was then: `apply` refuses a plan

@@ -10,15 +10,19 @@ from pathlib import Path
 
 import msgspec
 
-from agent.manifest import Manifest, Network, Record, Task, TaskStatus
-from orchestrator.couriers.mailbox import Mailbox, prefix_of
+from agent.contract.manifest import Manifest
+from agent.contract.network import Network
+from agent.contract.status import TaskStatus
+from agent.contract.task import Task
+from agent.contract.wire import WireStruct
 from orchestrator.errors import PystackError, RefusedError, UnreachableError
 from orchestrator.placement import taints
 from orchestrator.placement.node import Availability, Node
-from orchestrator.server.members import NodeConnection, key_of, published_facts
+from orchestrator.server.members import NodeConnection, key_of, published_info
 from orchestrator.server.node_add import NodeAddRequest, install_node, own_host_key
 from orchestrator.server.path_mtu import probe_path_mtu
 from orchestrator.store.interface import Delete, Put, Store, StoreError
+from orchestrator.transport.manifest_publisher import EtcdManifestPublisher, prefix_of
 
 OnStatus = Callable[[str, TaskStatus], None]
 MAX_SKEW_S = 5.0
@@ -30,7 +34,7 @@ LOCAL_TIMEOUT_S = 30.0
 log = logging.getLogger(__name__)
 
 
-class NodeUpdateRequest(Record, frozen=True, kw_only=True):
+class NodeUpdateRequest(WireStruct, frozen=True, kw_only=True):
     """`node update`, `drain` and `taint`. *labels* are set, those with a key of *unset* removed. *taints* are set, one for each
     key and effect; those with a key of *untaint* are removed. *availability* None keeps it. *address* is how SSH reaches the
     node from now on, "" keeps it."""
@@ -49,12 +53,20 @@ class Cluster:
     over SSH, "" if there are none."""
 
     def __init__(
-        self, store: Store, local: str, socket: Path, run: Path, manifest: Callable[[str], Manifest], on_status: OnStatus,
+        self,
+        store: Store,
+        local: str,
+        socket: Path,
+        run: Path,
+        manifest: Callable[[str], Manifest],
+        on_status: OnStatus,
         advertise: str = "",
     ) -> None:
         self.store = store
         self.local = local
         self.members: dict[str, NodeConnection] = {}
+        self.on_liveness: Callable[[str], None] = lambda _: None
+        """Called with a node's name when it began to answer, or fell silent."""
         self._socket = socket
         self._run = run
         self._manifest = manifest
@@ -62,12 +74,12 @@ class Cluster:
         self._advertise = advertise
         self._adding = asyncio.Lock()
         self._spread: asyncio.Task[None] | None = None
-        self._saved_facts: dict[str, tuple[object, ...]] = {}
+        self._saved_info: dict[str, tuple[object, ...]] = {}
 
     async def start(self) -> None:
         """Connect the nodes of the store, this host among them, and wait for this host's own agent."""
         nodes = [msgspec.json.decode(e.value, type=Node) for e in await self.store.scan("nodes/")]
-        self._saved_facts = {n.name: published_facts(n.facts) for n in nodes}
+        self._saved_info = {n.name: published_info(n.info) for n in nodes}
         if self._advertise:
             nodes = await self._among_servers(nodes)
         elif all(n.target for n in nodes):
@@ -78,7 +90,8 @@ class Cluster:
             self.local = next(n.name for n in nodes if not n.target)
         for node in await self._with_roles(nodes):
             self._connect_member(node)
-        await asyncio.wait_for(self.members[self.local].synced.wait(), LOCAL_TIMEOUT_S)
+        async with asyncio.timeout(LOCAL_TIMEOUT_S):
+            await self.members[self.local].synced.wait()
 
     async def _with_roles(self, nodes: Sequence[Node]) -> list[Node]:
         """*nodes*, with those marked that may lead: each server has a key under `servers/`."""
@@ -87,12 +100,15 @@ class Cluster:
 
     async def _among_servers(self, nodes: Sequence[Node]) -> list[Node]:
         """*nodes*, with this host as the other servers must know it: by name, with an address."""
-        from orchestrator.couriers.ssh import Target
+        from orchestrator.transport.ssh import SshTarget
 
         known = next((n for n in nodes if n.name == self.local), Node(name=self.local, id=os.urandom(8).hex()))
-        address = Target.parse(self._advertise).host
+        address = SshTarget.parse(self._advertise).host
         own = msgspec.structs.replace(
-            known, target=self._advertise, root=str(self._run), underlay=known.underlay or address,
+            known,
+            target=self._advertise,
+            root=str(self._run),
+            underlay=known.underlay or address,
             host_key=await own_host_key(address),
         )
         if own != known or known not in nodes:
@@ -103,34 +119,36 @@ class Cluster:
         """Make *node* a member, and begin to connect it."""
         tunnel, socket = None, self._socket
         if node.target and node.name != self.local:
-            from orchestrator.couriers.ssh import Tunnel
+            from orchestrator.transport.ssh import SshTunnel
 
             folder = self._run / "nodes"
             folder.mkdir(mode=0o700, exist_ok=True)
             socket = folder / f"{node.id}.sock"
-            tunnel = Tunnel(node.target, node.host_key, f"{node.root}/docker.sock", socket)
-        mailbox = Mailbox(self.store, node.name) if node.courier == "etcd" and node.name != self.local else None
+            tunnel = SshTunnel(node.target, node.host_key, f"{node.root}/docker.sock", socket)
+        publisher = (
+            EtcdManifestPublisher(self.store, node.name) if node.transport == "etcd" and node.name != self.local else None
+        )
         member = NodeConnection(
-            node, socket, self._manifest, lambda status: self._on_status(node.name, status), tunnel, mailbox
+            node, socket, self._manifest, lambda status: self._on_status(node.name, status), tunnel, publisher
         )
         self.members[node.name] = member
         member.on_connected = self._on_reconnected
+        member.on_liveness = lambda: self.on_liveness(node.name)
         member.start()
         return member
 
     async def _on_reconnected(self, member: NodeConnection) -> None:
         """Deliver to all nodes if something changed at *member* that their manifests contain."""
-        moved, changed = await self._follow_addresses(member), await self._persist_changed_facts([member])
+        moved, changed = await self._follow_addresses(member), await self._persist_changed_info([member])
         if moved or changed:
             self._spread = asyncio.create_task(self.deliver())
 
-    async def _persist_changed_facts(self, members: Iterable[NodeConnection]) -> bool:
-        """Save the facts of *members* that other nodes' manifests contain (MTU, keys), so that a server that starts again can
+    async def _persist_changed_info(self, members: Iterable[NodeConnection]) -> bool:
+        """Save the info of *members* that other nodes' manifests contain (MTU, keys), so that a server that starts again can
         make those manifests before every node is connected. Returns whether any changed. Skips nodes that are not saved yet:
         they are not in the cluster yet."""
         news = [
-            m for m in members
-            if self._saved_facts.get(m.node.name, published_facts(m.node.facts)) != published_facts(m.node.facts)
+            m for m in members if self._saved_info.get(m.node.name, published_info(m.node.info)) != published_info(m.node.info)
         ]
         for member in news:
             try:
@@ -144,24 +162,24 @@ class Cluster:
         did."""
         mine, theirs = member.tunnel.ends if member.tunnel else ("", "")
         moved = []
-        if theirs and not member.node.facts.addressed and theirs != member.node.underlay:
+        if theirs and not member.node.info.has_underlay_address and theirs != member.node.underlay:
             moved.append((member, theirs))
         own = self.members.get(self.local)
         if own and own.ready and own.node.underlay and not self._advertise and mine not in ("", own.node.underlay):
-            await own.refresh_facts()
-            if not own.node.facts.addressed:
+            await own.refresh_info()
+            if not own.node.info.has_underlay_address:
                 moved.append((own, mine))
         for one, address in moved:
             log.warning("node %s is at %s now, and not at %s", one.node.name, address, one.node.underlay)
             one.node = msgspec.structs.replace(one.node, underlay=address)
             await self._save(one.node)
-            await one.refresh_facts()
+            await one.refresh_info()
         return bool(moved)
 
     async def _save(self, node: Node) -> None:
         """Write *node* to the store. Raises StoreError."""
         await self.store.transact((), [Put(f"nodes/{node.name}", msgspec.json.encode(node))])
-        self._saved_facts[node.name] = published_facts(node.facts)
+        self._saved_info[node.name] = published_info(node.info)
 
     def get(self, name: str) -> NodeConnection:
         """The node with that name or ID; `local` is this host. Raises RefusedError (404)."""
@@ -177,6 +195,13 @@ class Cluster:
         """The names of the nodes that answer."""
         return {name for name, member in self.members.items() if member.ready}
 
+    @property
+    def silent(self) -> set[str]:
+        """The names of the nodes that do not answer; none where that is more than half of all: then this server is taken to be
+        the one that is cut off."""
+        away = {name for name, member in self.members.items() if not member.ready and not member.unheard}
+        return set() if len(away) * 2 > len(self.members) else away
+
     def unreachable_reason(self, name: str) -> str:
         """Why node *name* does not answer, "" if it does."""
         member = self.members.get(name)
@@ -184,18 +209,18 @@ class Cluster:
             return f"node {name} is gone from the cluster"
         return "" if member.ready else f"node {name} does not answer: {member.problem}"
 
-    async def refresh_facts(self) -> None:
-        """Ask every connected node for its facts: links come and go without an event. Errors are ignored: the connection
+    async def refresh_info(self) -> None:
+        """Ask every connected node for its info: links come and go without an event. Errors are ignored: the connection
         notices them itself."""
-        await asyncio.gather(*(m.refresh_facts() for m in self.members.values() if m.ready), return_exceptions=True)
-        if await self._persist_changed_facts(self.members.values()):
+        await asyncio.gather(*(m.refresh_info() for m in self.members.values() if m.ready), return_exceptions=True)
+        if await self._persist_changed_info(self.members.values()):
             self._spread = asyncio.create_task(self.deliver())
 
     async def ask_keys(self, nodes: Iterable[str], purpose: str) -> None:
         """Fetch the public keys of *nodes* for *purpose* ("seal" or "tunnel"); a node that has none makes one."""
         members = [self.members[n] for n in nodes if n in self.members]
-        await asyncio.gather(*(m.ask_key(purpose) for m in members if m.ready and not key_of(m.node.facts, purpose)))
-        await self._persist_changed_facts(members)
+        await asyncio.gather(*(m.ask_key(purpose) for m in members if m.ready and not key_of(m.node.info, purpose)))
+        await self._persist_changed_info(members)
 
     async def ask_keys_for(self, tasks: Iterable[Task], networks: Iterable[Network]) -> None:
         """Fetch the public keys that the manifests for *tasks* and *networks* need: of nodes that get a secret, and of those
@@ -215,7 +240,7 @@ class Cluster:
 
         Raises RefusedError or UnreachableError; the cluster is then as it was."""
         own = self.members[self.local]
-        if "rootless" in own.node.facts.features:
+        if "rootless" in own.node.info.features:
             raise RefusedError(
                 "this server runs without root, where no other host reaches it: `node add` needs one of root's", 409
             )
@@ -229,7 +254,8 @@ class Cluster:
                 await self._save(own.node)
             member = self._connect_member(node)
         try:
-            await asyncio.wait_for(member.synced.wait(), ANSWER_TIMEOUT_S)
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                await member.synced.wait()
         except TimeoutError:
             await self._forget(member)
             raise UnreachableError(f"the agent of {node.target} was started and does not answer: {member.problem}") from None
@@ -238,10 +264,11 @@ class Cluster:
             await self._forget(member)
             raise RefusedError(
                 f"the clock of {node.target} is {abs(skew):.0f} s {'ahead' if skew > 0 else 'behind'}: set it (chrony, "
-                "systemd-timesyncd) and add the node again", 409
+                "systemd-timesyncd) and add the node again",
+                409,
             )
-        if request.courier == "etcd":
-            await self._open_mailbox(member)
+        if request.transport == "etcd":
+            await self._enable_manifest_watch(member)
         await self.measure_paths([member])
         await self._save(member.node)
         await self.deliver()
@@ -250,7 +277,7 @@ class Cluster:
     def _clock_skew_s(self, member: NodeConnection) -> float:
         """How many seconds the clock of *member* is ahead of this host's, by what both said when they were connected."""
         own = self.members[self.local]
-        return member.node.facts.clock - own.node.facts.clock - (member.connected_at - own.connected_at)
+        return member.node.info.clock - own.node.info.clock - (member.connected_at - own.connected_at)
 
     async def measure_paths(self, members: Iterable[NodeConnection]) -> None:
         """Measure the paths of *members*, and save the MTU of those that carry less than their links do."""
@@ -265,22 +292,22 @@ class Cluster:
                 member.node = msgspec.structs.replace(member.node, path_mtu=path_mtu)
                 await self._save(member.node)
 
-    async def _open_mailbox(self, member: NodeConnection) -> None:
+    async def _enable_manifest_watch(self, member: NodeConnection) -> None:
         """Let the node read its manifest from etcd from now on. Raises RefusedError if the store grants no access."""
         name = member.node.name
         try:
-            access = await self.store.admit(name, prefix_of(name))
+            access = await self.store.grant_read(name, prefix_of(name))
         except StoreError as error:
             await self._forget(member)
             raise RefusedError(f"--transport etcd: {error}", 409) from error
-        member.mailbox = Mailbox(self.store, name)
-        member.node = msgspec.structs.replace(member.node, courier="etcd")
-        await member.mailbox.put(self._manifest(name))
-        await member.courier.call("PUT", "/pystack/mailbox", data=msgspec.json.encode(access))
+        member.manifest_publisher = EtcdManifestPublisher(self.store, name)
+        member.node = msgspec.structs.replace(member.node, transport="etcd")
+        await member.manifest_publisher.publish(self._manifest(name))
+        await member.client.call("PUT", "/pystack/manifest-source", data=msgspec.json.encode(access))
 
     async def _change_address(self, member: NodeConnection, target: str) -> NodeConnection:
         """Reach a node at *target* from now on. Raises RefusedError or UnreachableError; the old address then stays."""
-        from orchestrator.couriers import ssh
+        from orchestrator.transport import ssh
 
         if member.tunnel is None:
             raise RefusedError("the server runs on this node: it is reached without SSH", 409)
@@ -290,7 +317,8 @@ class Cluster:
         new = self._connect_member(msgspec.structs.replace(member.node, target=target))
         await self._save(new.node)
         try:
-            await asyncio.wait_for(new.synced.wait(), ANSWER_TIMEOUT_S)
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                await new.synced.wait()
         except TimeoutError:
             raise UnreachableError(
                 f"{target} is the node {new.node.name}, and its agent does not answer: {new.problem}"
@@ -314,11 +342,11 @@ class Cluster:
         if tasks and not force:
             raise RefusedError(f"node {name} has {tasks} tasks: `pystack node drain {name}` first, or --force", 409)
         await self._forget(member)
-        self._saved_facts.pop(member.node.name, None)
+        self._saved_info.pop(member.node.name, None)
         await self.store.transact((), [Delete(f"nodes/{member.node.name}")])
-        if member.mailbox:
-            await member.mailbox.clear()
-            await self.store.dismiss(member.node.name)
+        if member.manifest_publisher:
+            await member.manifest_publisher.clear()
+            await self.store.revoke_read(member.node.name)
         await self.deliver()
 
     async def _forget(self, member: NodeConnection) -> None:
@@ -327,9 +355,9 @@ class Cluster:
             del self.members[member.node.name]
         if member.ready:
             try:
-                if member.mailbox:
-                    await member.courier.call("DELETE", "/pystack/mailbox")
-                await member.courier.deliver(Manifest())
+                if member.manifest_publisher:
+                    await member.client.call("DELETE", "/pystack/manifest-source")
+                await member.client.deliver(Manifest())
             except PystackError:
                 pass  # the user wants it gone, reached or not
         await member.close()
@@ -347,7 +375,9 @@ def updated(node: Node, request: NodeUpdateRequest) -> Node:
     kept = {taints.kind(t): t for t in node.taints if taints.kind(t)[0] not in request.untaint}
     kept |= {taints.kind(t): t for t in request.taints}
     return msgspec.structs.replace(
-        node, labels=tuple(sorted(labels.items())), taints=tuple(sorted(kept.values())),
+        node,
+        labels=tuple(sorted(labels.items())),
+        taints=tuple(sorted(kept.values())),
         availability=request.availability or node.availability,
     )
 
@@ -360,5 +390,6 @@ def check_duplicate(node: Node, nodes: Iterable[Node]) -> None:
         if node.underlay and other.underlay == node.underlay:
             raise RefusedError(
                 f"node {other.name} has the address {node.underlay} already: two nodes behind one address? "
-                "say with --underlay under which address the others reach this one", 409
+                "say with --underlay under which address the others reach this one",
+                409,
             )

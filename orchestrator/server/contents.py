@@ -22,8 +22,10 @@ from pathlib import Path
 
 import msgspec
 
-from agent.manifest import Content, File, Record
-from agent.sealing import UnsealableError, make_key, seal, unseal
+from agent.contract.container import File
+from agent.contract.manifest import FileContent
+from agent.contract.sealing import UnsealableError, make_key, seal, unseal
+from agent.contract.wire import WireStruct
 from orchestrator.errors import PystackError, RefusedError
 from orchestrator.stackfile.model import Stack, StackContent
 from orchestrator.store.interface import Delete, Op, Put, Store
@@ -35,7 +37,7 @@ PURPOSE = "pystack cluster key"
 NONCE = 12
 
 
-class StoredContent(Record, frozen=True, kw_only=True):
+class StoredContent(WireStruct, frozen=True, kw_only=True):
     """The content of a digest. If it is *secret*, *data* is encrypted with the cluster's key: a nonce of 12 bytes, then
     ChaCha20-Poly1305 (RFC 8439) with the digest as associated data."""
 
@@ -43,14 +45,14 @@ class StoredContent(Record, frozen=True, kw_only=True):
     secret: bool = False
 
 
-class Seal(Record, frozen=True, kw_only=True):
+class Seal(WireStruct, frozen=True, kw_only=True):
     """The cluster's key, sealed to the public key *public* of a server (HPKE, RFC 9180)."""
 
     public: str
     box: bytes
 
 
-class ExternalContent(Record, frozen=True, kw_only=True):
+class ExternalContent(WireStruct, frozen=True, kw_only=True):
     """A config or secret that was created by hand."""
 
     kind: str
@@ -69,7 +71,7 @@ class Contents:
         self._folder = folder
         self._server = server
         self._kept: dict[str, StoredContent] = {}
-        self._sealed: dict[tuple[str, str], Content] = {}
+        self._sealed: dict[tuple[str, str], FileContent] = {}
         self._key = b""
         self._locked = ""
         self._seals: dict[str, Seal] = {}
@@ -118,8 +120,10 @@ class Contents:
                 found = self.named.get((one.kind, one.name))
                 if found is None:
                     command = "secret" if one.kind == "secret" else "configs"
-                    missing.append(f"{one.where}: {one.kind}s.{one.key}: external {one.kind} {one.name} does not exist: "
-                                   f"`pystack {command} create {one.name} FILE`")
+                    missing.append(
+                        f"{one.where}: {one.kind}s.{one.key}: external {one.kind} {one.name} does not exist: "
+                        f"`pystack {command} create {one.name} FILE`"
+                    )
                     continue
                 one = msgspec.structs.replace(one, digest=found.digest)
             elif one.content is not None:
@@ -128,16 +132,21 @@ class Contents:
         if missing:
             raise PystackError("\n".join(missing))
         services = tuple(
-            msgspec.structs.replace(s, container=msgspec.structs.replace(
-                s.container, files=files_with_digests(s.container.files, out)
-            )) if s.container.files else s for s in stack.services
+            msgspec.structs.replace(
+                s, container=msgspec.structs.replace(s.container, files=files_with_digests(s.container.files, out))
+            )
+            if s.container.files
+            else s
+            for s in stack.services
         )
         return msgspec.structs.replace(stack, contents=tuple(out), services=services)
 
     def _digest(self, kind: str, content: bytes, where: str) -> str:
         if len(content) > LARGEST:
-            raise PystackError(f"{where}: a {kind} has at most {LARGEST >> 10} KiB, this one {len(content) >> 10}: "
-                               "use a volume or put it into the image")
+            raise PystackError(
+                f"{where}: a {kind} has at most {LARGEST >> 10} KiB, this one {len(content) >> 10}: "
+                "use a volume or put it into the image"
+            )
         if kind == "config":
             return hashlib.sha256(content).hexdigest()[:32]
         self._unlocked()
@@ -169,16 +178,16 @@ class Contents:
 
     # --- for nodes --------------------------------------------------------------------------------------
 
-    def content_for_node(self, file: File, public: str) -> Content | None:
+    def content_for_node(self, file: File, public: str) -> FileContent | None:
         """The content of *file*, sealed to the node's key *public* if it is secret; None if it is missing or not sealable."""
         kept = self._kept.get(file.digest)
         if kept is None or (kept.secret and (self._locked or not public)):
             return None
         if not kept.secret:
-            return Content(digest=file.digest, data=kept.data)
+            return FileContent(digest=file.digest, data=kept.data)
         known = self._sealed.get((file.digest, public))
         if known is None:
-            known = Content(digest=file.digest, data=seal(public, self._plain(file.digest), file.digest), sealed=True)
+            known = FileContent(digest=file.digest, data=seal(public, self._plain(file.digest), file.digest), sealed=True)
             self._sealed[file.digest, public] = known  # sealing twice gives two values: the manifest would seem changed
         return known
 
@@ -205,8 +214,9 @@ class Contents:
         given = StackContent(kind="secret" if kind == "secret" else "config", key=name, name=name, content=content, where=name)
         await self.keep([given])
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        made = ExternalContent(kind=kind, name=name, digest=self._digest(kind, content, name),
-                               created=old.created if old else now, updated=now)
+        made = ExternalContent(
+            kind=kind, name=name, digest=self._digest(kind, content, name), created=old.created if old else now, updated=now
+        )
         await self._store.transact((), [Put(f"named/{kind}/{name}", msgspec.json.encode(made))])
         self.named[kind, name] = made
         return made

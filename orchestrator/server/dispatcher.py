@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence, Set
 
 import msgspec
 
-from agent.manifest import Manifest, Task, TaskStatus
+from agent.contract.manifest import Manifest
+from agent.contract.status import TaskStatus
+from agent.contract.task import Task
 from orchestrator.errors import PystackError
 from orchestrator.planning.manifests import ingress_ports, manifest_of
 from orchestrator.server.cluster import Cluster
@@ -31,23 +33,60 @@ class Dispatcher:
         self.cluster = cluster
         self.statuses = Statuses()
         self._contents = contents
+        self._leaving: dict[str, Task] = {}
+        """Tasks that were removed, and whose containers their nodes may still have: see `_still_leaving`."""
         self._affected: set[str] = set()
         self._notifier: asyncio.Task[None] | None = None
+        cluster.on_liveness = self._on_liveness
 
     # --- manifests ---------------------------------------------------------------------------------------------
 
     def manifest(self, node: str) -> Manifest:
         """Everything that *node* must run and know, as of now."""
-        state, statuses = self.state, self.statuses.by_task
-        running = {name for name, status in statuses.items() if may_serve(status)} - state.draining
+        state = self.state
         manifest = manifest_of(
-            node, [m.node for m in self.cluster.members.values()], state.revision, state.networks, state.volumes,
-            state.tasks.values(), {name for name in running if serves(statuses[name])}, running,
+            node,
+            [m.node for m in self.cluster.members.values()],
+            state.revision,
+            state.networks,
+            state.volumes,
+            [*state.tasks.values(), *self._still_leaving()],
+            self._backends(),
         )
         files = {f.digest: f for t in state.tasks.values() if t.node == node for f in t.container.files}
-        key = self.cluster.members[node].node.facts.seal_key
+        key = self.cluster.members[node].node.info.seal_key
         contents = (self._contents.content_for_node(f, key) for f in files.values())
         return msgspec.structs.replace(manifest, contents=tuple(c for c in contents if c)) if files else manifest
+
+    def _backends(self) -> Sequence[Set[str]]:
+        """The names of the tasks that may take connections: those that surely do, those that run, those that ran when their
+        node was last heard. Of each service the first that has any of its tasks counts."""
+        tasks, statuses, silent = self.state.tasks, self.statuses.by_task, self.cluster.silent
+        # a server that begins to lead has not heard every node yet: what it has not heard of is as the last one left it
+        unheard = {n for n, member in self.cluster.members.items() if member.unheard}
+        assumed = {n for n, t in tasks.items() if t.node in unheard and t.desired == "running" and n not in statuses}
+        running = {name for name, status in statuses.items() if may_serve(status) and name in tasks} | assumed
+        running -= self.state.draining
+        answering = {name for name in running if tasks[name].node not in silent}
+        serving = {name for name in answering if name in assumed or serves(statuses[name])}
+        return serving, answering, running
+
+    def _still_leaving(self) -> list[Task]:
+        """The removed tasks whose containers still end: frames go to and from them until they are gone, so that the connections
+        that they have can come to their end. They are on their networks as guests are, and nobody keeps them going."""
+        if not self._leaving:
+            return []
+        tasks, statuses = self.state.tasks, self.statuses
+        taken = {address for t in tasks.values() for address in _addresses(t)}
+        self._leaving = {
+            name: task
+            for name, task in self._leaving.items()
+            if name not in tasks
+            and name in statuses.by_task
+            and statuses.nodes.get(name) == task.node
+            and not _addresses(task) & taken
+        }
+        return [_as_oneoff(t) for t in self._leaving.values()]
 
     async def write_tasks(self, tasks: Sequence[Task]) -> None:
         """Write *tasks* and deliver them."""
@@ -55,17 +94,38 @@ class Dispatcher:
         await self.cluster.deliver()
 
     async def remove_tasks(self, names: Sequence[str]) -> None:
-        """Delete tasks; their nodes then stop them. `wait_removed` waits until they have."""
-        await self.state.delete_tasks(names)
-        await self.cluster.deliver()
+        """Delete tasks, once no node sends them new connections; their nodes then stop them. `wait_removed` waits until they
+        have."""
+        async with self.drained(names):
+            self._leaving |= {n: self.state.tasks[n] for n in names if n in self.state.tasks}
+            await self.state.delete_tasks(names)
+            await self.cluster.deliver()
 
     async def drain_tasks(self, names: Iterable[str]) -> None:
-        """Send no new connections to these tasks from now on."""
-        self.state.draining |= set(names)
-        await self.cluster.deliver()
+        """Send no new connections to these tasks from now on, until `undrain_tasks` or their removal."""
+        if news := {n for n in names if n in self.state.tasks} - self.state.draining:
+            self.state.draining |= news
+            await self.cluster.deliver()
+
+    async def undrain_tasks(self, names: Iterable[str]) -> None:
+        """Let new connections go to these tasks again, as far as they are there."""
+        drained = self.state.draining & set(names)
+        self.state.draining -= drained
+        if drained & self.state.tasks.keys():
+            await self.cluster.deliver()
+
+    @contextlib.asynccontextmanager
+    async def drained(self, names: Collection[str]) -> AsyncIterator[None]:
+        """Meanwhile no new connections go to these tasks; however that ends, those that are left then get them again."""
+        try:
+            await self.drain_tasks(names)
+            yield
+        finally:
+            await self.undrain_tasks(names)
 
     async def wait_removed(self, names: Sequence[str]) -> None:
         """Wait until the nodes have removed *names*. A node that does not answer removes them when it is back."""
+
         def answer() -> bool | None:
             local, ready = self.cluster.local, self.cluster.ready
             self.statuses.forget({n for n in names if self.statuses.nodes.get(n, local) not in ready})
@@ -82,9 +142,16 @@ class Dispatcher:
             return  # the node was silent and does not know yet that its task went to another
         before = self.statuses.by_task.get(status.task)
         self.statuses.update(node, status)
+        if status.task not in self.statuses.by_task and (gone := self._leaving.pop(status.task, None)):
+            self._notify_affected_nodes(gone)
         was = (may_serve(before), serves(before)) if before else (False, False)
         if was != (may_serve(status), serves(status)) and status.task in tasks:
             self._notify_affected_nodes(tasks[status.task])
+
+    def _on_liveness(self, node: str) -> None:
+        """*node* began to answer or fell silent: its tasks are backends again, or no more."""
+        for task in [t for t in self.state.tasks.values() if t.node == node]:
+            self._notify_affected_nodes(task)
 
     def _notify_affected_nodes(self, task: Task) -> None:
         """*task* began or ceased to serve: deliver to the nodes that balance connections over it."""
@@ -111,8 +178,8 @@ class Dispatcher:
         status = self.statuses.by_task.get(failure.task)
         if status is None or not status.container:
             return failure
-        courier = self.cluster.get(self.statuses.nodes.get(failure.task, self.cluster.local)).courier
-        return msgspec.structs.replace(failure, log=tuple(await courier.tail(status.container, LOG_LINES)))
+        client = self.cluster.get(self.statuses.nodes.get(failure.task, self.cluster.local)).client
+        return msgspec.structs.replace(failure, log=tuple(await client.tail(status.container, LOG_LINES)))
 
     async def follow(self) -> AsyncIterator[TaskChange]:
         """Every change of a task's status, as it comes. Never ends."""
@@ -134,3 +201,15 @@ class Dispatcher:
         """Stop delivering. The cluster's connections are closed by its own `close`."""
         if self._notifier:
             self._notifier.cancel()
+
+
+def _addresses(task: Task) -> set[tuple[str, str]]:
+    """(network, address) of all its endpoints."""
+    return {(a.network, address) for a in task.container.attachments for address in (a.ipv4, a.ipv6) if address}
+
+
+def _as_oneoff(task: Task) -> Task:
+    """*task* with its addresses, and without the names that others have too."""
+    attachments = tuple(msgspec.structs.replace(a, aliases=()) for a in task.container.attachments)
+    container = msgspec.structs.replace(task.container, attachments=attachments, hostname="")
+    return msgspec.structs.replace(task, desired="oneoff", container=container)

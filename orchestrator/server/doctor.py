@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from agent.manifest import Facts, Network, Record
+from agent.contract.network import Network
+from agent.contract.status import NodeInfo
+from agent.contract.wire import WireStruct
 from orchestrator.errors import PystackError
 from orchestrator.server.cluster import MAX_SKEW_S, Cluster
 from orchestrator.server.members import NodeConnection
@@ -25,7 +27,7 @@ NEIGHBOURS = 5
 """How many others each probes if there are more nodes."""
 
 
-class Check(Record, frozen=True, kw_only=True):
+class Check(WireStruct, frozen=True, kw_only=True):
     """A row of `pystack doctor`: *check* is the layer, *target* the node and the object on it."""
 
     check: str
@@ -45,9 +47,15 @@ async def diagnose(cluster: Cluster, networks: Mapping[str, Network], *, repair:
     members = [m for _, m in sorted(cluster.members.items())]
     ready = [m for m in members if m.ready]
     out = [
-        Check(check="node", target=m.node.name, ok=False, detail=f"it does not answer: {m.problem or 'no reason was heard'}",
-              fix=f"see that {m.node.target or 'its agent'} is up and reachable")
-        for m in members if not m.ready
+        Check(
+            check="node",
+            target=m.node.name,
+            ok=False,
+            detail=f"it does not answer: {m.problem or 'no reason was heard'}",
+            fix=f"see that {m.node.target or 'its agent'} is up and reachable",
+        )
+        for m in members
+        if not m.ready
     ]
     for part in await asyncio.gather(*(_node(m, repair=repair) for m in ready)):
         out += part
@@ -63,17 +71,25 @@ async def _node(member: NodeConnection, *, repair: bool) -> list[Check]:
     name = member.node.name
     try:
         before = time.time()
-        facts = msgspec.convert(await member.courier.call("GET", "/pystack/facts"), Facts)
-        skew = facts.clock - (before + time.time()) / 2
+        info = msgspec.convert(await member.client.call("GET", "/pystack/info"), NodeInfo)
+        skew = info.clock - (before + time.time()) / 2
         found = msgspec.convert(
-            await member.courier.call("GET", "/pystack/doctor", params={"repair": "1"} if repair else {}), list[Check]
+            await member.client.call("GET", "/pystack/doctor", params={"repair": "1"} if repair else {}), list[Check]
         )
     except PystackError as error:
         return [Check(check="node", target=name, ok=False, detail=str(error), fix=f"look into the log of the agent of {name}")]
     out = [msgspec.structs.replace(f, target=f"{name}: {f.target}") for f in found]
     late = abs(skew) > MAX_SKEW_S
-    return [*out, Check(check="clock", target=name, ok=not late, detail=f"{skew:+.1f} s from the server's",
-                        fix="let both follow a time server" if late else "")]
+    return [
+        *out,
+        Check(
+            check="clock",
+            target=name,
+            ok=not late,
+            detail=f"{skew:+.1f} s from the server's",
+            fix="let both follow a time server" if late else "",
+        ),
+    ]
 
 
 class _Question(msgspec.Struct, frozen=True):
@@ -98,7 +114,7 @@ async def _reach(members: Sequence[NodeConnection], networks: Mapping[str, Netwo
         questions = [_question(asker, other, networks) for other in others]
         probes = [{"source": s, "target": t, "size": size} for q in questions for _, s, t, size in q.probes]
         try:
-            echoes = iter(msgspec.convert(await asker.courier.call("POST", "/pystack/probe", json=probes), list[_Echo]))
+            echoes = iter(msgspec.convert(await asker.client.call("POST", "/pystack/probe", json=probes), list[_Echo]))
         except PystackError as error:
             return [Check(check="node", target=asker.node.name, ok=False, detail=str(error), fix="look into its agent's log")]
         return [_verdict(q, {kind: next(echoes) for kind, *_ in q.probes}) for q in questions]
@@ -131,18 +147,38 @@ def _verdict(question: _Question, echoes: Mapping[str, _Echo]) -> Check:
         if "small" in fine:
             detail = "the nodes reach each other, the overlay does not: UDP port 4789 is blocked on the way"
             return Check(check="vxlan-port", target=target, ok=False, detail=detail, fix="let UDP 4789 through both ways")
-        return Check(check="underlay", target=target, ok=False, detail=f"no way between the nodes: {echoes['small'].problem}",
-                     fix="see to the network between them")
+        return Check(
+            check="underlay",
+            target=target,
+            ok=False,
+            detail=f"no way between the nodes: {echoes['small'].problem}",
+            fix="see to the network between them",
+        )
     if "overlay-full" in echoes and "overlay-full" not in fine:
-        return Check(check="path-mtu", target=target, ok=False, detail=f"small frames pass on the overlay, those of "
-                     f"{size['overlay-full']} bytes do not: {echoes['overlay-full'].problem}",
-                     fix="raise the MTU on the way, or `pystack doctor --repair` makes the networks' smaller")
+        return Check(
+            check="path-mtu",
+            target=target,
+            ok=False,
+            detail=f"small frames pass on the overlay, those of "
+            f"{size['overlay-full']} bytes do not: {echoes['overlay-full'].problem}",
+            fix="raise the MTU on the way, or `pystack doctor --repair` makes the networks' smaller",
+        )
     if "overlay-full" in fine:  # the overlay carries full frames; an underlay that answers no ping does no harm
         return Check(check="underlay", target=target, ok=True, detail=f"{echoes['overlay-full'].seconds * 1000:.2f} ms")
     if "small" not in fine:
-        return Check(check="underlay", target=target, ok=False, detail=f"no way between the nodes: {echoes['small'].problem}",
-                     fix="see to the network between them")
+        return Check(
+            check="underlay",
+            target=target,
+            ok=False,
+            detail=f"no way between the nodes: {echoes['small'].problem}",
+            fix="see to the network between them",
+        )
     if "full" not in fine:
-        return Check(check="path-mtu", target=target, ok=False, detail=f"small packets pass, those of {size['full']} bytes do "
-                     f"not: {echoes['full'].problem}", fix="raise the MTU on the way")
+        return Check(
+            check="path-mtu",
+            target=target,
+            ok=False,
+            detail=f"small packets pass, those of {size['full']} bytes do not: {echoes['full'].problem}",
+            fix="raise the MTU on the way",
+        )
     return Check(check="underlay", target=target, ok=True, detail=f"{echoes['full'].seconds * 1000:.2f} ms")

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 import msgspec
 from aiohttp import web
 
-from agent.daemon import Agent, bind, prepared, run, stop_event
+from agent.contract.sealing import make_key
+from agent.daemon import BACKLOG, Agent, bind, prepared, run, stop_event
 from agent.errors import AgentError
 from agent.paths import Paths
-from agent.sealing import make_key
 from orchestrator.errors import PystackError
 from orchestrator.gitops.gitops import Gitops
 from orchestrator.server.api.app import OWN_ENGINE, make_app
@@ -53,8 +53,14 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     def read(cls) -> ServerConfig:
         """Read the PYSTACK_* variables."""
         get = os.environ.get
-        return cls(store=get("PYSTACK_STORE", ""), ca=get("PYSTACK_STORE_CA", ""), cert=get("PYSTACK_STORE_CERT", ""),
-                   key=get("PYSTACK_STORE_KEY", ""), advertise=get("PYSTACK_ADVERTISE", ""), listen=get("PYSTACK_LISTEN", ""))
+        return cls(
+            store=get("PYSTACK_STORE", ""),
+            ca=get("PYSTACK_STORE_CA", ""),
+            cert=get("PYSTACK_STORE_CERT", ""),
+            key=get("PYSTACK_STORE_KEY", ""),
+            advertise=get("PYSTACK_ADVERTISE", ""),
+            listen=get("PYSTACK_LISTEN", ""),
+        )
 
 
 async def serve() -> None:
@@ -71,9 +77,9 @@ async def serve() -> None:
     try:
         await agent.start()
         if config.listen:
-            from orchestrator.tls import Listener
+            from orchestrator.tls import TlsListener
 
-            listener = Listener(config.listen, paths.control_socket)
+            listener = TlsListener(config.listen, paths.control_socket)
         stop = stop_event()
         if embedded:
             await _lead(embedded, agent, config, stop, stop)
@@ -116,7 +122,7 @@ async def _campaign(address: Address, paths: Paths, state: StandbyState, stop: a
     store = None
     try:
         store = await EtcdStore.open(address)
-        await store.announce(f"servers/{_name()}", make_key(paths.keys, "seal").encode())
+        await store.put_unfenced(f"servers/{_name()}", make_key(paths.keys, "seal").encode())
         state.reason, state.store_unreachable = "another server leads: ask that one (PYSTACK_HOST may name several)", False
         await _wait_or_stop(stop, store.lead(_name()))
         return store
@@ -132,13 +138,22 @@ async def _campaign(address: Address, paths: Paths, state: StandbyState, stop: a
 
 
 async def _lead(
-    store: Store, agent: Agent, config: ServerConfig, stop: asyncio.Event, over: asyncio.Event,
+    store: Store,
+    agent: Agent,
+    config: ServerConfig,
+    stop: asyncio.Event,
+    over: asyncio.Event,
     state: StandbyState | None = None,
 ) -> None:
     """Be the control plane until *stop* or *over*. Leaves in *state* what a stand-by can answer from."""
     paths = agent.paths
     plane = ControlPlane(
-        store, _name(), paths.docker_socket, paths.run, paths.keys, advertise=config.advertise,
+        store,
+        _name(),
+        paths.docker_socket,
+        paths.run,
+        paths.keys,
+        advertise=config.advertise,
         reschedule_after_s=agent.engine.settings.reschedule_after_s,
     )
     gitops = Gitops(plane, paths.root / "gitops", paths.run / "gitops")
@@ -146,7 +161,7 @@ async def _lead(
         await plane.start()
         await gitops.start()
         application = make_app(plane, gitops, stop)
-        agent.answer_in(application, OWN_ENGINE)  # requests for this node need no proxy
+        agent.mount_into(application, OWN_ENGINE)  # requests for this node need no proxy
         runner = await _listen(paths, application)
         await _wait_or_stop(stop, over.wait())
         await runner.cleanup()
@@ -162,7 +177,7 @@ async def _lead(
 async def _listen(paths: Paths, app: web.Application) -> web.AppRunner:
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
     await runner.setup()
-    await web.SockSite(runner, bind(paths.control_socket)).start()
+    await web.SockSite(runner, bind(paths.control_socket), backlog=BACKLOG).start()
     return runner
 
 

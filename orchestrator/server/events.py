@@ -10,13 +10,15 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from agent.manifest import Record, Task, TaskStatus
-from orchestrator.planning.state import Change, Kind, Step, Verb
+from agent.contract.status import TaskStatus
+from agent.contract.task import Task
+from agent.contract.wire import WireStruct
+from orchestrator.planning.state import FieldChange, Kind, Step, Verb
 
 S = TypeVar("S", bound=TaskStatus)
 
 
-class Failure(Record, frozen=True, kw_only=True):
+class Failure(WireStruct, frozen=True, kw_only=True):
     """One task that did not reach its goal. *where* is its place in the stack file, *log* the last lines of its output."""
 
     task: str
@@ -26,7 +28,7 @@ class Failure(Record, frozen=True, kw_only=True):
     log: tuple[str, ...] = ()
 
 
-class StepEvent(Record, frozen=True, kw_only=True, tag_field="event", tag="step"):
+class StepEvent(WireStruct, frozen=True, kw_only=True, tag_field="event", tag="step"):
     """One step of a plan that is carried out now; the fields are those of `Step`."""
 
     action: Verb
@@ -34,7 +36,7 @@ class StepEvent(Record, frozen=True, kw_only=True, tag_field="event", tag="step"
     name: str
     node: str = ""
     reason: str
-    changes: tuple[Change, ...] = ()
+    changes: tuple[FieldChange, ...] = ()
 
     @classmethod
     def of(cls, step: Step) -> StepEvent:
@@ -51,13 +53,13 @@ class TaskEvent(TaskStatus, frozen=True, kw_only=True, tag_field="event", tag="t
         return _extend(cls, status)
 
 
-class WarningEvent(Record, frozen=True, kw_only=True, tag_field="event", tag="warning"):
+class WarningEvent(WireStruct, frozen=True, kw_only=True, tag_field="event", tag="warning"):
     """A sentence for the user; the work goes on."""
 
     message: str
 
 
-class PullEvent(Record, frozen=True, kw_only=True, tag_field="event", tag="pull"):
+class PullEvent(WireStruct, frozen=True, kw_only=True, tag_field="event", tag="pull"):
     """Progress of pulling *image*. Source: Docker Engine API, `POST /images/create`; *id* is a layer's, "" for the image as
     a whole; *detail* has `current` and `total` in bytes."""
 
@@ -72,7 +74,7 @@ class PullEvent(Record, frozen=True, kw_only=True, tag_field="event", tag="pull"
         return msgspec.convert({**line, "event": "pull", "image": image}, cls)
 
 
-class ShipEvent(Record, frozen=True, kw_only=True, tag_field="event", tag="ship"):
+class ShipEvent(WireStruct, frozen=True, kw_only=True, tag_field="event", tag="ship"):
     """*image* is copied from node *source* to node *target*."""
 
     image: str
@@ -80,7 +82,7 @@ class ShipEvent(Record, frozen=True, kw_only=True, tag_field="event", tag="ship"
     target: str = msgspec.field(name="to")
 
 
-class MoveEvent(Record, frozen=True, kw_only=True, tag_field="event", tag="move"):
+class MoveEvent(WireStruct, frozen=True, kw_only=True, tag_field="event", tag="move"):
     """Rebalancing moves *tasks* from node *source* to node *target*."""
 
     stack: str
@@ -90,7 +92,7 @@ class MoveEvent(Record, frozen=True, kw_only=True, tag_field="event", tag="move"
     reason: str
 
 
-class VolumeEvent(Record, frozen=True, kw_only=True, tag_field="event", tag="volume"):
+class VolumeEvent(WireStruct, frozen=True, kw_only=True, tag_field="event", tag="volume"):
     """Progress of moving *volume* from node *source* to node *target*."""
 
     volume: str
@@ -99,21 +101,19 @@ class VolumeEvent(Record, frozen=True, kw_only=True, tag_field="event", tag="vol
     message: str
 
 
-class DoneEvent(Record, frozen=True, kw_only=True, tag_field="event", tag="done"):
+class DoneEvent(WireStruct, frozen=True, kw_only=True, tag_field="event", tag="done"):
     """The work ended. It succeeded if *failures* is empty."""
 
     failures: tuple[Failure, ...]
 
 
-class ErrorEvent(Record, frozen=True, kw_only=True, tag_field="event", tag="error"):
+class ErrorEvent(WireStruct, frozen=True, kw_only=True, tag_field="event", tag="error"):
     """The work was refused or stopped; *message* says why."""
 
     message: str
 
 
-Event = (
-    StepEvent | TaskEvent | WarningEvent | PullEvent | ShipEvent | MoveEvent | VolumeEvent | DoneEvent | ErrorEvent
-)
+Event = StepEvent | TaskEvent | WarningEvent | PullEvent | ShipEvent | MoveEvent | VolumeEvent | DoneEvent | ErrorEvent
 EVENTS: tuple[type[msgspec.Struct], ...] = Event.__args__
 Emit = Callable[[Event], None]
 """Takes the events of one request, in order."""

@@ -7,13 +7,16 @@ from contextlib import contextmanager
 
 import msgspec
 
-from agent.manifest import Task, TaskStatus
+from agent.contract.container import moved
+from agent.contract.status import TaskStatus
+from agent.contract.task import Task
 from orchestrator.planning.state import Plan
 from orchestrator.server import store_keys
 from orchestrator.server.contents import Contents
 from orchestrator.server.dispatcher import Dispatcher
 from orchestrator.server.events import Emit, Failure, StepEvent, TaskEvent, WarningEvent
 from orchestrator.server.images import Images
+from orchestrator.server.oneoff import ended_oneoffs, remove_oneoffs
 from orchestrator.server.plan import Planner, chosen_services
 from orchestrator.server.prepare import prepare_nodes
 from orchestrator.server.records import UpOptions
@@ -42,6 +45,8 @@ class PlanExecutor:
             plan = await self.planner.plan(stack, options)
             if options.no_tasks:
                 plan = plan.without_tasks(self._state.of_stack(stack.name))
+            if options.remove_orphans:
+                await remove_oneoffs(self._dispatcher, await ended_oneoffs(self._dispatcher, stack.name), emit)
             for warning in plan.warnings:
                 emit(WarningEvent(message=warning))
             return await self.execute_plan(stack, plan, options, emit)
@@ -52,7 +57,7 @@ class PlanExecutor:
         *moves* maps names of tasks to the nodes that they shall go to."""
         scale: dict[str, int] = {}
         for task in self._state.of_stack(name).tasks:
-            scale[task.service] = scale.get(task.service, 0) + (task.desired != "guest")
+            scale[task.service] = scale.get(task.service, 0) + (task.desired != "oneoff")
         record = self._state.get_stack(name).stack
         fixed = {s.name for s in record.services if s.mode.startswith("replicated")}
         options = UpOptions(scale={k: v for k, v in scale.items() if k in fixed}, moves=dict(moves))
@@ -67,7 +72,11 @@ class PlanExecutor:
         before = self._state.stacks[stack.name].stack if stack.name in self._state.stacks else stack
         changed = {s.name for s in plan.changes if s.kind == "task"}
         failures = await prepare_nodes(
-            self._dispatcher.cluster, self._images, plan.desired.tasks, plan.desired.networks, emit,
+            self._dispatcher.cluster,
+            self._images,
+            plan.desired.tasks,
+            plan.desired.networks,
+            emit,
             unchanged={t.name for t in plan.desired.tasks} - changed,
         )
         if failures:
@@ -76,12 +85,14 @@ class PlanExecutor:
         await self._remove_leaving(plan, rolling)
         rollout = self._rollout(stack, plan, options, rolling, emit)
         in_place = {name for tasks in rolling.values() for name in tasks}
-        tasks = [self._task(t, rollout, options, in_place, changed) for t in plan.desired.tasks if t.desired != "guest"]
+        tasks = [self._task(t, rollout, options, in_place, plan) for t in plan.desired.tasks if t.desired != "oneoff"]
         rollout.set_tasks(tasks)
         new = [t for t in tasks if t.name not in in_place and self._state.tasks.get(t.name) != t]
         await self._write_plan(stack, plan, new, options)
         with self._reported(tasks, emit):
             failures = [] if options.no_start or options.no_tasks else await rollout.run()
+            if options.conditions_of and not failures:
+                failures = await rollout.conditions(options.conditions_of)
         if rollout.reverted:
             await self._write_reverted(stack, rollout.reverted, before, options)
         return [await self._dispatcher.with_log(f) for f in failures]
@@ -91,9 +102,12 @@ class PlanExecutor:
     ) -> Rollout:
         services = {s.name for s in stack.services}
         return Rollout(
-            stack.services, [t for t in plan.desired.tasks if t.service in services and t.desired != "guest"],
-            self._dispatcher, want="up" if options.wait else "begun" if options.attached else "",
-            timeout_s=options.timeout_s, rolling=rolling,
+            stack.services,
+            [t for t in plan.desired.tasks if t.service in services and t.desired != "oneoff"],
+            self._dispatcher,
+            want="up" if options.wait else "begun" if options.attached else "",
+            timeout_s=options.timeout_s,
+            rolling=rolling,
             actions=UpdateExecutor(self._dispatcher, self.planner, self._images, stack, options, plan, emit),
         )
 
@@ -113,22 +127,26 @@ class PlanExecutor:
         known = self._state.tasks
         removed = [s.name for s in plan.steps if s.action == "remove" and s.kind == "task"]
         moved = [
-            t.name for t in plan.desired.tasks
-            if t.name in known and t.name not in in_place and known[t.name].node != t.node
+            t.name for t in plan.desired.tasks if t.name in known and t.name not in in_place and known[t.name].node != t.node
         ]
         if leaving := [*removed, *moved]:
-            await self._dispatcher.drain_tasks(leaving)
-            await self._dispatcher.remove_tasks(leaving)
-            await self._dispatcher.wait_removed(leaving)
+            async with self._dispatcher.drained(leaving):
+                await self._dispatcher.remove_tasks(leaving)
+                await self._dispatcher.wait_removed(leaving)
 
-    def _task(self, task: Task, rollout: Rollout, options: UpOptions, in_place: Set[str], changed: Set[str]) -> Task:
+    def _task(self, task: Task, rollout: Rollout, options: UpOptions, in_place: Set[str], plan: Plan) -> Task:
         """*task* as it is written first: on hold if it must wait for others, and as it is if the plan leaves it alone."""
         if task.name in in_place:
             return task
-        if task.name not in changed:
+        followers = {s.name for s in plan.changes if s.follows}
+        if task.name not in {s.name for s in plan.changes if s.kind == "task"}:
             return self._state.tasks.get(task.name, task)
-        hold = options.no_start or (not options.no_deps and rollout.must_wait(task.service))
-        return msgspec.structs.replace(task, desired="hold" if hold else "running", renew=options.renew_volumes)
+        old = self._state.tasks.get(task.name)
+        if old and old.desired == "running" and moved(old.container, task.container):
+            return task  # it is given its addresses as it runs
+        waits = not options.no_deps or task.name in followers
+        hold = options.no_start or (waits and rollout.must_wait(task.service))
+        return msgspec.structs.replace(task, desired="waiting" if hold else "running", renew=options.renew_volumes)
 
     async def _write_plan(self, stack: Stack, plan: Plan, tasks: Sequence[Task], options: UpOptions) -> None:
         """Write the stack's revision and all of the plan, in as few transactions as the store allows. Nothing is written if
@@ -137,11 +155,13 @@ class PlanExecutor:
         removed = [s.name for s in plan.steps if s.action == "remove" and s.kind == "network"]
         operations: list[Op] = [
             Put(store_keys.of_network(n), msgspec.json.encode(n))
-            for n in plan.desired.networks if state.networks.get(n.name) != n
+            for n in plan.desired.networks
+            if state.networks.get(n.name) != n
         ]
         operations += [
             Put(store_keys.of_volume(v.name), msgspec.json.encode(v))
-            for v in plan.desired.volumes if state.volumes.get(v.name) != v
+            for v in plan.desired.volumes
+            if state.volumes.get(v.name) != v
         ]
         operations += [Put(store_keys.of_task(t), msgspec.json.encode(t)) for t in tasks]
         operations += [Delete(store_keys.of_network(name)) for name in removed]
@@ -163,7 +183,8 @@ class PlanExecutor:
         old = {s.name: s for s in before.services if s.name in services}
         known = {(c.kind, c.name) for c in stack.contents}
         merged = msgspec.structs.replace(
-            stack, services=tuple(old.get(s.name, s) for s in stack.services),
+            stack,
+            services=tuple(old.get(s.name, s) for s in stack.services),
             contents=(*stack.contents, *(c for c in before.contents if (c.kind, c.name) not in known)),
         )
         message = f"the update of {', '.join(sorted(services))} failed and was taken back"

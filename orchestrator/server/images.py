@@ -8,15 +8,15 @@ from collections.abc import Sequence, Set
 
 import msgspec
 
-from agent.manifest import Task
-from orchestrator.couriers.courier import Courier
-from orchestrator.couriers.shipping import ship
+from agent.contract.task import Task
 from orchestrator.errors import PystackError, RefusedError, UnreachableError
 from orchestrator.references import tagged
 from orchestrator.server.cluster import Cluster
 from orchestrator.server.events import Emit, Failure, PullEvent, ShipEvent
 from orchestrator.stackfile.model import Stack
 from orchestrator.stackfile.units import parse_duration
+from orchestrator.transport.agent_client import AgentClient
+from orchestrator.transport.shipping import ship
 
 
 def max_age_s(policy: str) -> float:
@@ -33,8 +33,8 @@ class Images:
         self.cluster = cluster
 
     @property
-    def _local(self) -> Courier:
-        return self.cluster.members[self.cluster.local].courier
+    def _local(self) -> AgentClient:
+        return self.cluster.members[self.cluster.local].client
 
     async def _ages(self, images: Sequence[str]) -> dict[str, float | None]:
         """Seconds since the server's node last pulled each of *images*, None for one that it never pulled."""
@@ -56,8 +56,8 @@ class Images:
 
     async def _on(self, node: str, images: Sequence[str]) -> dict[str, str]:
         """The identities of those of *images* (names or identities) that *node* has completely."""
-        courier = self.cluster.get(node).courier
-        found: dict[str, str] = await courier.call("POST", "/pystack/images/ids", data=msgspec.json.encode(images))
+        client = self.cluster.get(node).client
+        found: dict[str, str] = await client.call("POST", "/pystack/images/ids", data=msgspec.json.encode(images))
         return found
 
     async def ship(self, tasks: Sequence[Task], emit: Emit) -> list[Failure]:
@@ -74,9 +74,9 @@ class Images:
 
         async def bring(node: str, image: str, name: str, task: Task) -> None:
             try:
-                source = await self._holder(image)
+                source = await self._source_node(image)
                 emit(ShipEvent(image=name, source=source, target=node))
-                await ship(image, self.cluster.get(source).courier, self.cluster.get(node).courier)
+                await ship(image, self.cluster.get(source).client, self.cluster.get(node).client)
             except PystackError as error:
                 reason = f"image {name} cannot be brought to {node}: {error}"
                 failures.append(Failure(task=task.name, where=task.where, reason=reason))
@@ -88,7 +88,7 @@ class Images:
                         group.create_task(bring(node, image, name, task))
         return failures
 
-    async def _holder(self, image: str) -> str:
+    async def _source_node(self, image: str) -> str:
         """The name of a node that has *image*. Raises RefusedError if there is none."""
         for node in [self.cluster.local, *sorted(self.cluster.ready - {self.cluster.local})]:
             if await self._on(node, [image]):
@@ -130,4 +130,3 @@ class Images:
             for image, user in wanted.items():
                 group.create_task(fetch(image, user))
         return failures
-

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 import msgspec
 
-from agent.manifest import Network, Subnet, Task
-from orchestrator.couriers.courier import Courier
+from agent.contract.network import Network, Subnet
+from agent.contract.task import Task
 from orchestrator.placement.context import PlacementContext, service_requests
 from orchestrator.placement.request import PlacementRequest
 from orchestrator.server.cluster import Cluster
 from orchestrator.server.state import ClusterState
 from orchestrator.stackfile.model import Stack
+from orchestrator.transport.agent_client import AgentClient
 
 
 class Inputs:
@@ -23,8 +24,8 @@ class Inputs:
         self._cluster = cluster
 
     @property
-    def _local(self) -> Courier:
-        return self._cluster.members[self._cluster.local].courier
+    def _local(self) -> AgentClient:
+        return self._cluster.members[self._cluster.local].client
 
     def placement(self, stack: str) -> PlacementContext:
         """The nodes, and the tasks and demands of all stacks but *stack*."""
@@ -36,7 +37,9 @@ class Inputs:
             if name != stack:
                 known |= service_requests(record.stack, empty)
         return msgspec.structs.replace(
-            empty, others=tuple(t for t in state.tasks.values() if t.stack != stack), requests=known,
+            empty,
+            others=tuple(t for t in state.tasks.values() if t.stack != stack),
+            requests=known,
             homes={v.name: v.node for v in state.volumes.values() if v.node in members and not v.shared},
         )
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence, Set
 
 import msgspec
 
-from agent.manifest import Task
+from agent.contract.task import Task
 from orchestrator.errors import PystackError, RefusedError
 from orchestrator.planning import graph
 from orchestrator.server import store_keys
@@ -20,8 +20,6 @@ from orchestrator.stackfile.graph import needed
 from orchestrator.stackfile.model import Stack
 from orchestrator.store.interface import Delete, Op
 
-UP_TIMEOUT_S = 60.0
-"""How long `start` and `restart` wait until a task is up."""
 ACTIVE = ("running", "stopping", "restarting", "paused", "starting")
 """The states of a task that still has a process."""
 
@@ -31,7 +29,7 @@ async def down(dispatcher: Dispatcher, name: str, *, volumes: bool, emit: Emit) 
     state = dispatcher.state
     async with state.lock(name):
         record = state.stacks.get(name)
-        await remove_oneoffs(dispatcher, [t for t in state.of_stack(name).tasks if t.desired == "guest"], emit)
+        await remove_oneoffs(dispatcher, [t for t in state.of_stack(name).tasks if t.desired == "oneoff"], emit)
         current = state.of_stack(name)
         order = [set(wave) for wave in graph.waves(record.stack)] if record else []
         orphans = {t.service for t in current.tasks} - (set().union(*order) if order else set())
@@ -65,52 +63,118 @@ async def _remove_volumes(dispatcher: Dispatcher, stack: str, emit: Emit) -> Non
     """Remove the stack's volumes from every node that answers."""
     filters = msgspec.json.encode({"label": [f"com.docker.compose.project={stack}"]}).decode()
     for name in sorted(dispatcher.cluster.ready):
-        courier = dispatcher.cluster.members[name].courier
-        found = await courier.call("GET", "/volumes", params={"filters": filters})
+        client = dispatcher.cluster.members[name].client
+        found = await client.call("GET", "/volumes", params={"filters": filters})
         for volume in found["Volumes"]:
             emit(StepEvent(action="remove", kind="volume", name=volume["Name"], node=name, reason="down -v"))
-            await courier.call("DELETE", f"/volumes/{volume['Name']}")
+            await client.call("DELETE", f"/volumes/{volume['Name']}")
 
 
 async def change_desired_state(
-    dispatcher: Dispatcher, name: str, verb: str, services: Sequence[str], emit: Emit, *, timeout_s: float | None = None
+    dispatcher: Dispatcher,
+    name: str,
+    verb: str,
+    services: Sequence[str],
+    emit: Emit,
+    *,
+    timeout_s: float | None = None,
+    deps: bool = True,
 ) -> list[Failure]:
     """Stop, start or restart (*verb*) the tasks of stack *name*, in the order that depends_on asks for; all if *services* is
-    empty. `start` includes the services that they depend on, `restart` those whose depends_on asks to be restarted.
+    empty. Each waits for what its depends_on says. With *deps*, `start` includes the services that they depend on, `restart`
+    those whose depends_on asks to be restarted.
 
-    *timeout_s* is how long a container may take to end, instead of its own stop_grace_period. Returns the tasks that failed.
-    Raises RefusedError (404) if there is no such stack or service."""
+    *timeout_s* is how long a container may take to end, instead of its own stop_grace_period; for `start`, to be up. Returns
+    the tasks that failed. Raises RefusedError (404) if there is no such stack or service."""
     state = dispatcher.state
     async with state.lock(name):
         stack = state.get_stack(name).stack
-        chosen = _services(stack, verb, services)
-        order = list(graph.waves(stack))
-        for wave in reversed(order) if verb == "stop" else order:
-            tasks = [
-                t for t in state.of_stack(name).tasks
-                if t.service in wave and t.service in chosen and t.desired != "guest"
-            ]
-            if not tasks:
-                continue
-            changed = [_changed(dispatcher, t, verb) for t in tasks]
-            for task in tasks:
-                emit(StepEvent(action="update", kind="task", name=task.name, reason=verb))
-            await dispatcher.write_tasks(changed)
-            killer = asyncio.create_task(_kill_after(dispatcher, changed, timeout_s)) if timeout_s is not None else None
-            failures = await _wait(dispatcher, stack, changed, verb)
-            if killer:
-                killer.cancel()
-            if failures:
-                return failures
-    return []
+        chosen = _services(stack, verb, services) if deps else _named(stack, services)
+        if verb == "stop":
+            await _stop(dispatcher, stack, chosen, emit, timeout_s)
+            return []
+        tasks = [t for t in state.of_stack(name).tasks if t.desired != "oneoff"]
+        asked = {s.name for s in stack.services if s.name in services and s.replicas}
+        if without := sorted(asked - {t.service for t in tasks}):
+            raise RefusedError(f"service {', '.join(without)} has no container to {verb}: `pystack up` makes one", 404)
+        orders = _Orders(dispatcher, verb, emit, timeout_s if verb == "restart" else None)
+        rollout = Rollout(
+            stack.services,
+            [_changed(dispatcher, t, verb) if t.service in chosen else t for t in tasks],
+            orders,
+            want="up",
+            timeout_s=timeout_s if verb == "start" else None,
+        )
+        rollout.followers = graph.followed_by(stack, chosen) - chosen if verb == "restart" else set()
+        rollout.bystanders = {s.name for s in stack.services} - chosen - rollout.followers
+        try:
+            return [await dispatcher.with_log(f) for f in await rollout.run()]
+        finally:
+            orders.close()
+
+
+async def _stop(dispatcher: Dispatcher, stack: Stack, chosen: Set[str], emit: Emit, timeout_s: float | None) -> None:
+    """Stop the tasks of the *chosen* services, those first that need others, and wait until they have ended."""
+    by_task = dispatcher.statuses.by_task
+    for wave in reversed(list(graph.waves(stack))):
+        tasks = [
+            t
+            for t in dispatcher.state.of_stack(stack.name).tasks
+            if t.service in wave and t.service in chosen and t.desired != "oneoff"
+        ]
+        if not tasks:
+            continue
+
+        def ended(tasks: Sequence[Task] = tasks) -> bool | None:
+            return None if any((s := by_task.get(t.name)) and s.state in ACTIVE for t in tasks) else True
+
+        orders = _Orders(dispatcher, "stop", emit, timeout_s)
+        try:
+            await orders.write_tasks([msgspec.structs.replace(t, desired="stopped") for t in tasks])
+            await dispatcher.statuses.until(ended)
+        finally:
+            orders.close()
+
+
+class _Orders:
+    """Hands the tasks on that are to be stopped, started or restarted (*verb*), tells of each, and kills those that take longer
+    than *timeout_s* to end."""
+
+    def __init__(self, dispatcher: Dispatcher, verb: str, emit: Emit, timeout_s: float | None) -> None:
+        self.statuses = dispatcher.statuses
+        self.unreachable_reason = dispatcher.unreachable_reason
+        self._dispatcher, self._verb, self._emit, self._timeout_s = dispatcher, verb, emit, timeout_s
+        self._killers: list[asyncio.Task[None]] = []
+
+    async def write_tasks(self, tasks: Sequence[Task]) -> None:
+        """Write *tasks* to the store and deliver them to their nodes."""
+        for task in tasks:
+            self._emit(StepEvent(action="update", kind="task", name=task.name, reason=self._verb))
+        ending = [t.name for t in tasks] if self._verb in ("stop", "restart") else []
+        async with self._dispatcher.drained(ending):
+            await self._dispatcher.write_tasks(tasks)
+        if self._timeout_s is not None:
+            self._killers.append(asyncio.create_task(_kill_after(self._dispatcher, tasks, self._timeout_s)))
+
+    def close(self) -> None:
+        """What has not ended by now is left its time."""
+        for killer in self._killers:
+            killer.cancel()
+
+
+def _named(stack: Stack, services: Sequence[str]) -> Set[str]:
+    """*services*, or all of the stack if that is empty. Raises RefusedError (404)."""
+    known = {s.name for s in stack.services}
+    if unknown := set(services) - known:
+        raise RefusedError(
+            f"no such service: {', '.join(sorted(unknown))}; stack {stack.name} has: {', '.join(sorted(known))}", 404
+        )
+    return set(services) or known
 
 
 def _services(stack: Stack, verb: str, services: Sequence[str]) -> Set[str]:
     """The services that *verb* is for, if the user named *services*."""
-    known = {s.name for s in stack.services}
-    if unknown := set(services) - known:
-        raise RefusedError(f"stack {stack.name} has no service {', '.join(sorted(unknown))}", 404)
-    chosen = set(services) or known
+    chosen = _named(stack, services)
     if verb == "start":
         return needed(stack.services, chosen)
     return graph.restarted_with(stack, chosen) if verb == "restart" else chosen
@@ -123,7 +187,7 @@ async def _kill_after(dispatcher: Dispatcher, tasks: Sequence[Task], timeout_s: 
         status, member = dispatcher.statuses.by_task.get(task.name), dispatcher.cluster.members.get(task.node)
         if status and status.container and status.state == "stopping" and member and member.ready:
             with contextlib.suppress(PystackError):
-                await member.courier.call("POST", f"/containers/{status.container}/kill")
+                await member.client.call("POST", f"/containers/{status.container}/kill")
 
 
 async def remove(dispatcher: Dispatcher, name: str, tasks: Sequence[str], emit: Emit) -> None:
@@ -139,23 +203,10 @@ async def remove(dispatcher: Dispatcher, name: str, tasks: Sequence[str], emit: 
 
 
 def _changed(dispatcher: Dispatcher, task: Task, verb: str) -> Task:
-    """*task* with the desired state that *verb* asks for."""
-    if verb == "stop":
-        return msgspec.structs.replace(task, desired="stopped")
+    """*task* as `start` or `restart` (*verb*) releases it, when what it depends on is there."""
     # a task that ended by itself is started by a new generation too; `start` leaves one that runs alone
     status = dispatcher.statuses.by_task.get(task.name)
     runs = status is not None and status.state in ("running", "paused", "starting", "restarting")
-    anew = verb == "restart" or not runs
-    return msgspec.structs.replace(task, desired="running", generation=task.generation + (1 if anew else 0))
-
-
-async def _wait(dispatcher: Dispatcher, stack: Stack, tasks: Sequence[Task], verb: str) -> list[Failure]:
-    """Wait until *tasks* are stopped, or up. Returns those that failed."""
-    if verb == "stop":
-        by_task = dispatcher.statuses.by_task
-        await dispatcher.statuses.until(
-            lambda: True if not any((s := by_task.get(t.name)) and s.state in ACTIVE for t in tasks) else None
-        )
-        return []
-    rollout = Rollout(stack.services, tasks, dispatcher, want="up", timeout_s=UP_TIMEOUT_S)
-    return [await dispatcher.with_log(f) for f in await rollout.run()]
+    if verb == "start" and runs and task.desired == "running":
+        return task
+    return msgspec.structs.replace(task, desired="waiting", generation=task.generation + 1)

@@ -11,27 +11,30 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from agent.manifest import Facts, Manifest, TaskStatus, difference
-from agent.sealing import PURPOSES
-from orchestrator.couriers.courier import Courier
-from orchestrator.couriers.mailbox import Mailbox
+from agent.contract.manifest import Manifest, diff
+from agent.contract.sealing import PURPOSES
+from agent.contract.status import NodeInfo, TaskStatus
 from orchestrator.errors import PystackError, RefusedError, UnreachableError
 from orchestrator.placement.node import Node
+from orchestrator.transport.agent_client import AgentClient
+from orchestrator.transport.manifest_publisher import EtcdManifestPublisher
 
 if TYPE_CHECKING:
-    from orchestrator.couriers.ssh import Tunnel
+    from orchestrator.transport.ssh import SshTunnel
 
+UNHEARD_S = 10.0
+"""How long a server that begins to lead takes a node for well that it has not heard yet."""
 log = logging.getLogger(__name__)
 
 
-def key_of(facts: Facts, purpose: str) -> str:
+def key_of(info: NodeInfo, purpose: str) -> str:
     """The node's public key for *purpose* ("seal" or "tunnel"), "" if it has none."""
-    return facts.seal_key if purpose == "seal" else facts.tunnel_key
+    return info.seal_key if purpose == "seal" else info.tunnel_key
 
 
-def published_facts(facts: Facts) -> tuple[object, ...]:
-    """The facts of a node that the manifests of other nodes contain: a server that starts must know them before it delivers."""
-    return facts.mtu, facts.ssh_key, facts.seal_key, facts.tunnel_key, facts.addresses
+def published_info(info: NodeInfo) -> tuple[object, ...]:
+    """The info of a node that the manifests of other nodes contain: a server that starts must know them before it delivers."""
+    return info.mtu, info.ssh_key, info.seal_key, info.tunnel_key, info.addresses
 
 
 async def _ignore(member: NodeConnection) -> None:
@@ -39,21 +42,28 @@ async def _ignore(member: NodeConnection) -> None:
 
 
 class NodeConnection:
-    """*socket* is the agent's, or the local end of *tunnel*, the SSH connection that forwards it. *mailbox* is set for a node
-    that reads its manifest from etcd. *manifest* makes the node's manifest, *on_status* takes each status."""
+    """*socket* is the agent's, or the local end of *tunnel*, the SSH connection that forwards it. *manifest_publisher* is
+    set for a node that reads its manifest from etcd. *manifest* makes the node's manifest, *on_status* takes each status."""
 
     def __init__(
-        self, node: Node, socket: Path, manifest: Callable[[str], Manifest], on_status: Callable[[TaskStatus], None],
-        tunnel: Tunnel | None = None, mailbox: Mailbox | None = None,
+        self,
+        node: Node,
+        socket: Path,
+        manifest: Callable[[str], Manifest],
+        on_status: Callable[[TaskStatus], None],
+        tunnel: SshTunnel | None = None,
+        manifest_publisher: EtcdManifestPublisher | None = None,
     ) -> None:
         self.node = node
-        self.mailbox = mailbox
-        self.courier = Courier(node.name, socket)
+        self.manifest_publisher = manifest_publisher
+        self.client = AgentClient(node.name, socket)
         self.tunnel = tunnel
         self.problem = "not connected yet"
         self.synced = asyncio.Event()
         self.on_connected: Callable[[NodeConnection], Awaitable[None]] = _ignore
-        """Awaited each time the node is connected and its facts are known."""
+        """Awaited each time the node is connected and its info is known."""
+        self.on_liveness: Callable[[], None] = lambda: None
+        """Called when the node began to answer, when it fell silent, and when it was not heard at all for UNHEARD_S."""
         self.connected_at = 0.0
         self.silent_since: float | None = asyncio.get_running_loop().time()
         """Since when the node does not answer, by the loop's clock in seconds; None while it does."""
@@ -78,6 +88,13 @@ class NodeConnection:
             self.tunnel.said = self._on_tunnel_problem
             self.tunnel.start()
         self._listener = asyncio.create_task(self._follow_statuses(), name=f"listen to {self.node.name}")
+        asyncio.get_running_loop().call_later(UNHEARD_S, lambda: self.on_liveness())
+
+    @property
+    def unheard(self) -> bool:
+        """Whether the node has not had its time yet to answer for the first time: nothing is known of it, good or bad."""
+        begun = self.silent_since
+        return not self.connected_at and begun is not None and asyncio.get_running_loop().time() - begun < UNHEARD_S
 
     def _on_tunnel_problem(self, problem: str) -> None:
         if problem:
@@ -88,47 +105,49 @@ class NodeConnection:
         pause = 0.05
         while True:
             try:
-                async for status in self.courier.statuses():
+                async for status in self.client.statuses():
                     pause = 0.05
                     if status is None:
                         await self._connected()
                     else:
                         self._on_status(status)
             except (UnreachableError, RefusedError) as error:
-                if self.tunnel is None or self.ready:
+                if self.tunnel is None or self.ready or self.client.silent:
                     self.problem = str(error).removeprefix(f"node {self.node.name} does not answer: ")
             if self.ready:
                 self.silent_since = asyncio.get_running_loop().time()
                 self.synced.clear()
                 self._delivered = None
+                self.on_liveness()
             await asyncio.sleep(pause)
             pause = min(5.0 if self.tunnel is None else 1.0, pause * 2)
 
     async def _connected(self) -> None:
-        """The node answers: fetch its facts, then deliver its manifest."""
+        """The node answers: fetch its info, then deliver its manifest."""
         self.connected_at = asyncio.get_running_loop().time()
-        await self.refresh_facts()
+        await self.refresh_info()
         await self.on_connected(self)
         self.problem = ""
         self.silent_since = None
         self.synced.set()
+        self.on_liveness()
         self._first_delivery = asyncio.create_task(self._deliver_quietly())
 
-    async def refresh_facts(self) -> None:
-        """Fetch the facts of the node. Raises UnreachableError, RefusedError."""
-        before = self.node.facts
+    async def refresh_info(self) -> None:
+        """Fetch the info of the node. Raises UnreachableError, RefusedError."""
+        before = self.node.info
         where = {"underlay": self.node.underlay}
-        facts = msgspec.convert(await self.courier.call("GET", "/pystack/facts", params=where), Facts)
-        self.node = msgspec.structs.replace(self.node, facts=facts)
+        info = msgspec.convert(await self.client.call("GET", "/pystack/info", params=where), NodeInfo)
+        self.node = msgspec.structs.replace(self.node, info=info)
         for purpose in PURPOSES:
-            if key_of(before, purpose) and not key_of(facts, purpose):  # it has another disk, and the key is in use
+            if key_of(before, purpose) and not key_of(info, purpose):  # it has another disk, and the key is in use
                 await self.ask_key(purpose)
 
     async def ask_key(self, purpose: str) -> None:
         """Fetch the node's public key for *purpose*; it makes one if it has none. Raises UnreachableError, RefusedError."""
-        made = await self.courier.call("POST", f"/pystack/keys/{purpose}")
-        facts = msgspec.structs.replace(self.node.facts, **{f"{purpose}_key": made["key"]})
-        self.node = msgspec.structs.replace(self.node, facts=facts)
+        made = await self.client.call("POST", f"/pystack/keys/{purpose}")
+        info = msgspec.structs.replace(self.node.info, **{f"{purpose}_key": made["key"]})
+        self.node = msgspec.structs.replace(self.node, info=info)
 
     async def _deliver_quietly(self) -> None:
         try:
@@ -140,7 +159,7 @@ class NodeConnection:
         """Send the node its manifest as of now, and return when the node has it. Calls of one moment share one delivery.
 
         A node that does not answer gets it when it is back; that raises nothing. Raises RefusedError."""
-        if not self.ready and self.mailbox is None:
+        if not self.ready and self.manifest_publisher is None:
             return
         if self._delivery is None:
             self._delivery = asyncio.get_running_loop().create_future()
@@ -154,9 +173,10 @@ class NodeConnection:
             current, self._delivery = self._delivery, None
             try:
                 manifest = self._manifest(self.node.name)
-                same = self._delivered is not None and msgspec.structs.replace(
-                    self._delivered, revision=manifest.revision, serial=""
-                ) == manifest
+                same = (
+                    self._delivered is not None
+                    and msgspec.structs.replace(self._delivered, revision=manifest.revision, serial="") == manifest
+                )
                 if not same:
                     await self._send_manifest(manifest)
             except UnreachableError:
@@ -169,24 +189,24 @@ class NodeConnection:
 
     async def _send_manifest(self, manifest: Manifest) -> None:
         """Send the changes since the last delivery, or all of it if the node does not have that one."""
-        if self.mailbox:
-            digest = await self.mailbox.put(manifest)
+        if self.manifest_publisher:
+            digest = await self.manifest_publisher.publish(manifest)
             self._delivered = manifest
             if self.ready:
-                await self.courier.call("POST", f"/pystack/mailbox/{digest}")
+                await self.client.call("POST", f"/pystack/manifest-source/{digest}")
             return
         self._count += 1
         named = msgspec.structs.replace(manifest, serial=f"{self._epoch}.{self._count}")
         before, self._delivered = self._delivered, None
         try:
             if before is None:
-                await self.courier.deliver(named)
+                await self.client.deliver(named)
             else:
-                await self.courier.change(difference(before, named))
+                await self.client.change(diff(before, named))
         except RefusedError as error:
             if before is None or error.status != 409:
                 raise
-            await self.courier.deliver(named)
+            await self.client.deliver(named)
         self._delivered = named
 
     async def close(self) -> None:
@@ -194,6 +214,6 @@ class NodeConnection:
         if self._listener:
             self._listener.cancel()
             await asyncio.gather(self._listener, return_exceptions=True)
-        await self.courier.close()
+        await self.client.close()
         if self.tunnel:
             await self.tunnel.close()

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
-from agent.manifest import Container, Task
+from agent.contract.container import Container
+from agent.contract.task import Task
 from orchestrator.errors import RefusedError, UnreachableError
 from orchestrator.placement.assign import place_oneoff
 from orchestrator.planning.expand import address_oneoff
@@ -35,9 +37,10 @@ async def create_oneoff(
         if name in state.tasks:
             raise RefusedError(f"the name {name} is in use: choose another with --name", 409)
         ids = await images.ids(record)
-        container = msgspec.structs.replace(container, image_id=ids.get(container.image, ""),
-                                            files=files_with_digests(container.files, record.contents))
-        draft = Task(name=name, stack=stack, service=service, container=container, desired="guest", where=one.where)
+        container = msgspec.structs.replace(
+            container, image_id=ids.get(container.image, ""), files=files_with_digests(container.files, record.contents)
+        )
+        draft = Task(name=name, stack=stack, service=service, container=container, desired="oneoff", where=one.where)
         placement, current = inputs.placement(stack), state.of_stack(stack)
         task = place_oneoff(record, draft, current.tasks, placement)
         task, networks = address_oneoff(task, current, list(state.networks.values()), placement)
@@ -52,8 +55,24 @@ async def delete_oneoff(dispatcher: Dispatcher, stack: str, name: str) -> None:
     """Take back what `create_oneoff` gave. Does nothing if there is no such container."""
     async with dispatcher.state.lock(stack):
         task = dispatcher.state.tasks.get(name)
-        if task and task.desired == "guest":
+        if task and task.desired == "oneoff":
             await dispatcher.remove_tasks([name])
+
+
+async def oneoff_states(dispatcher: Dispatcher, stack: str) -> list[tuple[Task, dict[str, Any]]]:
+    """The one-off containers of *stack* that there are, with what their nodes say of each in the Engine API's words."""
+    out = []
+    for task in dispatcher.state.of_stack(stack).tasks:
+        member = dispatcher.cluster.members.get(task.node)
+        if task.desired == "oneoff" and member and member.ready:
+            with contextlib.suppress(RefusedError, UnreachableError):
+                out.append((task, await member.client.call("GET", f"/containers/{task.name}/json")))
+    return out
+
+
+async def ended_oneoffs(dispatcher: Dispatcher, stack: str) -> list[Task]:
+    """Those of them that do not run: orphans, as Docker Compose has it."""
+    return [task for task, seen in await oneoff_states(dispatcher, stack) if seen["State"]["Status"] in ("exited", "dead")]
 
 
 async def remove_oneoffs(dispatcher: Dispatcher, tasks: Sequence[Task], emit: Emit) -> None:
@@ -63,6 +82,6 @@ async def remove_oneoffs(dispatcher: Dispatcher, tasks: Sequence[Task], emit: Em
         member = dispatcher.cluster.members.get(task.node)
         if member and member.ready:
             with contextlib.suppress(RefusedError, UnreachableError):
-                await member.courier.call("DELETE", f"/containers/{task.name}", params={"force": "1", "v": "1"})
+                await member.client.call("DELETE", f"/containers/{task.name}", params={"force": "1", "v": "1"})
     if tasks:
         await dispatcher.remove_tasks([t.name for t in tasks])

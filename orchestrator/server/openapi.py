@@ -11,7 +11,7 @@ import msgspec
 from orchestrator import __version__
 
 
-class Stream(msgspec.Struct, frozen=True):
+class StreamOf(msgspec.Struct, frozen=True):
     """The answer type of a route that streams: one JSON object of type *of* a line."""
 
     of: Any
@@ -30,18 +30,25 @@ def document(routes: Sequence[tuple[str, str, Any, Any, Any]]) -> dict[str, Any]
         operation: dict[str, Any] = {
             "operationId": handler.__name__,
             "summary": (handler.__doc__ or "").strip().splitlines()[0],
-            "parameters": [
-                {"name": n, "in": "path", "required": True, "schema": {"type": "string"}} for n in names
-            ],
+            "parameters": [{"name": n, "in": "path", "required": True, "schema": {"type": "string"}} for n in names],
             "responses": {
                 "200": {"description": "done"},
-                "default": {"description": "an error", "content": {"application/json": {"schema": {
-                    "type": "object", "properties": {"message": {"type": "string"}}, "required": ["message"],
-                }}}},
+                "default": {
+                    "description": "an error",
+                    "content": {
+                        "application/json": {
+                            "schema": {
+                                "type": "object",
+                                "properties": {"message": {"type": "string"}},
+                                "required": ["message"],
+                            }
+                        }
+                    },
+                },
             },
         }
         if given is not None:
-            media = "application/x-ndjson" if isinstance(given, Stream) else "application/json"
+            media = "application/x-ndjson" if isinstance(given, StreamOf) else "application/json"
             operation["responses"]["200"]["content"] = {media: {"schema": by_type[repr(_line_type(given))]}}
         if asked is not None:
             operation["requestBody"] = {"content": {"application/json": {"schema": by_type[repr(asked)]}}}
@@ -58,4 +65,4 @@ def document(routes: Sequence[tuple[str, str, Any, Any, Any]]) -> dict[str, Any]
 
 
 def _line_type(given: Any) -> Any:
-    return given.of if isinstance(given, Stream) else given
+    return given.of if isinstance(given, StreamOf) else given

@@ -20,12 +20,12 @@ async def probe_path_mtu(member: NodeConnection, members: Iterable[NodeConnectio
     others = [m for m in members if m.ready and m.node.underlay and m is not member][:PROBED_PEERS]
     if not member.node.underlay or not others:
         return None
-    link = min(member.node.facts.mtu, *(m.node.facts.mtu for m in others))
+    link = min(member.node.info.mtu, *(m.node.info.mtu for m in others))
     sizes = [*range(MIN_MTU, min(link, 1500), 4), *range(1500, link, 100), link]
     probes = [(other, size) for other in others for size in sizes]
     asked = [{"source": member.node.underlay, "target": o.node.underlay, "size": s} for o, s in probes]
     try:
-        echoes = await member.courier.call("POST", "/pystack/probe", json=asked)
+        echoes = await member.client.call("POST", "/pystack/probe", json=asked)
     except PystackError:
         return None
     largest: dict[str, int] = {}

@@ -8,6 +8,7 @@ from orchestrator.errors import RefusedError
 from orchestrator.placement.explain import Why, explain
 from orchestrator.planning.diff import plan as make_plan
 from orchestrator.planning.expand import expand
+from orchestrator.planning.following import missing_owners
 from orchestrator.planning.state import Plan, State
 from orchestrator.server.contents import Contents
 from orchestrator.server.dispatcher import Dispatcher
@@ -33,24 +34,40 @@ class Planner:
         """The steps from the present state to *stack*. Raises RefusedError, PystackError."""
         stack = self._contents.with_digests(stack)
         if any(n.parent for n in stack.networks):
-            await self._cluster.refresh_facts()
+            await self._cluster.refresh_info()
         current = self._state.of_stack(stack.name)
         named = frozenset(options.services)
         if unknown := named - {s.name for s in stack.services}:
             raise RefusedError(f"no such service: {', '.join(sorted(unknown))}", 404)
+        only = chosen_services(stack, options)
+        if only and (wrong := missing_owners(stack, only, current.tasks, self._statuses.by_task)):
+            raise RefusedError("\n".join(wrong), 409)
         desired = await self.desired(stack, options)
         force = frozenset(s.name for s in stack.services if options.force_recreate and (not named or s.name in named))
+        if options.force_deps:
+            force |= (only or frozenset(s.name for s in stack.services)) - named
         return make_plan(
-            stack, desired, current, revision=self._state.revision, statuses=self._statuses.by_task,
-            remove_orphans=options.remove_orphans, force=force, only=chosen_services(stack, options),
+            stack,
+            desired,
+            current,
+            revision=self._state.revision,
+            statuses=self._statuses.by_task,
+            remove_orphans=options.remove_orphans,
+            force=force,
+            only=only,
             starting=not options.no_start,
+            keep=options.no_recreate,
         )
 
     async def desired(self, stack: Stack, options: UpOptions) -> State:
         """The tasks, networks and volumes that *stack* asks for, placed and addressed. Raises PystackError."""
         return expand(
-            stack, self._state.of_stack(stack.name), others=await self._inputs.foreign_networks(stack.name),
-            images=await self._images.ids(stack), only=chosen_services(stack, options), scale=options.scale,
+            stack,
+            self._state.of_stack(stack.name),
+            others=await self._inputs.foreign_networks(stack.name),
+            images=await self._images.ids(stack),
+            only=chosen_services(stack, options),
+            scale=options.scale,
             volumes_there=await self._inputs.volume_names(stack),
             context=msgspec.structs.replace(self._inputs.placement(stack.name), moves=options.moves),
         )

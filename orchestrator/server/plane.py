@@ -30,7 +30,13 @@ class ControlPlane:
     is silent for *reschedule_after_s* are moved to others; None: never."""
 
     def __init__(
-        self, store: Store, node: str, socket: Path, run: Path, keys: Path, advertise: str = "",
+        self,
+        store: Store,
+        node: str,
+        socket: Path,
+        run: Path,
+        keys: Path,
+        advertise: str = "",
         reschedule_after_s: float | None = None,
     ) -> None:
         self.store = store
@@ -38,8 +44,13 @@ class ControlPlane:
         self.contents = Contents(store, keys, node)
         # the connections begin with `start`: by then there is a dispatcher
         self.cluster = Cluster(
-            store, node, socket, run, lambda name: self.dispatcher.manifest(name),
-            lambda name, status: self.dispatcher.on_status(name, status), advertise,
+            store,
+            node,
+            socket,
+            run,
+            lambda name: self.dispatcher.manifest(name),
+            lambda name, status: self.dispatcher.on_status(name, status),
+            advertise,
         )
         self.dispatcher = Dispatcher(self.state, self.cluster, self.contents)
         self.statuses = self.dispatcher.statuses

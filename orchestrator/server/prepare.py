@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 
-from agent.manifest import Network, Task
+from agent.contract.network import Network
+from agent.contract.task import Task
 from orchestrator.server.cluster import Cluster
 from orchestrator.server.events import Emit, Failure
 from orchestrator.server.images import Images
 
 
 async def prepare_nodes(
-    cluster: Cluster, images: Images, tasks: Sequence[Task], networks: Sequence[Network], emit: Emit, *,
+    cluster: Cluster,
+    images: Images,
+    tasks: Sequence[Task],
+    networks: Sequence[Network],
+    emit: Emit,
+    *,
     unchanged: Set[str] = frozenset(),
 ) -> list[Failure]:
     """Give the nodes of *tasks* what they need before the tasks and *networks* are written: a key pair where a task has a

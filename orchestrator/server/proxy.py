@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from pathlib import Path
 
 from aiohttp import web
 
-from agent.takeover import Taken, Written
+from agent.contract.takeover import Taken, Written
+from orchestrator.errors import UnreachableError
+from orchestrator.transport.agent_client import AgentClient
 
 HOP = {"connection", "host", "transfer-encoding", "keep-alive", "upgrade", "te", "trailer"}
 """Headers of one connection alone (RFC 9110, section 7.6.1)."""
@@ -16,24 +17,39 @@ CHUNK = 1 << 16
 """Bytes."""
 
 
-async def forward(request: web.Request, socket: Path, path: str) -> web.StreamResponse:
-    """Send *request* on to the agent at *socket* as *path*, and its answer back."""
+async def forward(request: web.Request, client: AgentClient, path: str) -> web.StreamResponse:
+    """Send *request* on to the agent of *client* as *path*, and its answer back, for as long as the agent lives."""
+    answering = asyncio.Event()
     try:
-        reader, writer = await asyncio.open_unix_connection(socket, limit=1 << 18)
-    except OSError as error:
-        return web.json_response({"message": f"the node's agent does not answer: {error}"}, status=502)
+        async with client.alive():
+            reader, writer = await asyncio.open_unix_connection(client.socket, limit=1 << 18)
+            return await _forward(request, path, reader, writer, answering)
+    except (OSError, UnreachableError) as error:
+        if answering.is_set():
+            if request.transport:
+                request.transport.abort()  # its end would pass for that of the answer
+            return Written()
+        why = error if isinstance(error, UnreachableError) else f"the node's agent does not answer: {error}"
+        return web.json_response({"message": str(why)}, status=502)
+
+
+async def _forward(
+    request: web.Request, path: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answering: asyncio.Event
+) -> web.StreamResponse:
+    """*answering* is set once the client has the first of the answer."""
     tasks: list[asyncio.Task[None]] = []
     try:
         sender = asyncio.create_task(_send(request, path, writer))
         tasks.append(sender)
         if request.headers.get("Upgrade"):
             await sender
+            answering.set()
             client = Taken(request)
             tasks += [asyncio.create_task(_pass_on(client.reader, writer)), asyncio.create_task(_hang_up(client, writer))]
             while data := await reader.read(CHUNK):
                 await client.send(data)
         else:
-            await _send_back(request, reader)
+            await _send_back(request, reader, answering)
     except ConnectionError:
         pass
     finally:
@@ -67,13 +83,14 @@ async def _send(request: web.Request, path: str, writer: asyncio.StreamWriter) -
     await writer.drain()
 
 
-async def _send_back(request: web.Request, reader: asyncio.StreamReader) -> None:
+async def _send_back(request: web.Request, reader: asyncio.StreamReader, answering: asyncio.Event) -> None:
     """Send the agent's answer to the client, byte for byte."""
     transport = request.transport
     assert transport is not None
     while data := await reader.read(CHUNK):
         if transport.is_closing():
             return
+        answering.set()
         transport.write(data)
         await request.protocol._drain_helper()
 

@@ -16,17 +16,16 @@ def proposed_moves(state: ClusterState, inputs: Inputs, limit: int) -> list[Move
     """At most *limit* moves that would even out the cluster. Reads only."""
     placement = inputs.placement("")
     board = NodeTable(placement.nodes, placement.ready)
-    board.commit_tasks([t for t in state.tasks.values() if t.desired != "guest"], placement.requests)
+    board.commit_tasks([t for t in state.tasks.values() if t.desired != "oneoff"], placement.requests)
     units = [
-        unit for name, record in sorted(state.stacks.items())
+        unit
+        for name, record in sorted(state.stacks.items())
         for unit in placed_groups(record.stack, state.of_stack(name).tasks, inputs.placement(name))
     ]
     return moves(board, units, limit=limit)
 
 
-async def rebalance(
-    state: ClusterState, inputs: Inputs, executor: PlanExecutor, limit: int, emit: Emit
-) -> list[Failure]:
+async def rebalance(state: ClusterState, inputs: Inputs, executor: PlanExecutor, limit: int, emit: Emit) -> list[Failure]:
     """Make the proposed moves one after the other: each is up before the next begins. Stops at the first failure."""
     for move in proposed_moves(state, inputs, limit):
         emit(MoveEvent(**msgspec.structs.asdict(move)))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from agent.manifest import Record
+from agent.contract.wire import WireStruct
 from orchestrator.planning.state import Plan
 from orchestrator.stackfile.model import Stack
 
 
-class StackRecord(Record, frozen=True, kw_only=True):
+class StackRecord(WireStruct, frozen=True, kw_only=True):
     """A stack as it was applied: when, by whom, and why (*message*). *source* is REPOSITORY@COMMIT if git is its source."""
 
     stack: Stack
@@ -18,13 +18,17 @@ class StackRecord(Record, frozen=True, kw_only=True):
     source: str = ""
 
 
-class UpOptions(Record, frozen=True, kw_only=True):
-    """Options of `up` and `plan`. *wait*: until all tasks are up; *attached*: only until all were started. *no_start* creates
-    everything and starts nothing; *no_tasks* creates only networks and volumes. *moves* maps tasks to nodes."""
+class UpOptions(WireStruct, frozen=True, kw_only=True):
+    """Options of `up` and `plan`. With *force_deps* what the services need is replaced too, with *no_recreate* nothing that is
+    there. *wait*: until all tasks are up; *attached*: only until all were started. *no_start* creates
+    everything and starts nothing; *no_tasks* creates only networks and volumes. *conditions_of* names a service that is not
+    brought up itself: what its depends_on says is waited for. *moves* maps tasks to nodes."""
 
     services: tuple[str, ...] = ()
     scale: dict[str, int] = {}
     force_recreate: bool = False
+    force_deps: bool = False
+    no_recreate: bool = False
     remove_orphans: bool = False
     no_deps: bool = False
     wait: bool = True
@@ -33,6 +37,7 @@ class UpOptions(Record, frozen=True, kw_only=True):
     pull: str = ""
     no_start: bool = False
     no_tasks: bool = False
+    conditions_of: str = ""
     renew_volumes: bool = False
     user: str = ""
     message: str = ""
@@ -40,7 +45,7 @@ class UpOptions(Record, frozen=True, kw_only=True):
     moves: dict[str, str] = {}
 
 
-class SavedPlan(Record, frozen=True, kw_only=True):
+class SavedPlan(WireStruct, frozen=True, kw_only=True):
     """A plan, and the stack and options that it was made from."""
 
     stack: Stack

@@ -13,7 +13,7 @@ from collections.abc import Set
 
 import msgspec
 
-from agent.manifest import Task
+from agent.contract.task import Task
 from orchestrator.errors import PystackError
 from orchestrator.placement.assign import reassign
 from orchestrator.planning.expand import networks_after_move
@@ -64,7 +64,8 @@ class Rescheduler:
         """The nodes that have been silent for long enough."""
         now = asyncio.get_running_loop().time()
         return frozenset(
-            name for name, m in self._cluster.members.items()
+            name
+            for name, m in self._cluster.members.items()
             if m.silent_since is not None and now - m.silent_since >= self._after_s
         )
 
@@ -77,11 +78,14 @@ class Rescheduler:
             stack, current, placement = state.stacks[name].stack, state.of_stack(name), self._inputs.placement(name)
             mobile = {s.name for s in stack.services if s.mode.startswith("replicated")}
             lost = {
-                t.name for t in current.tasks
-                if t.node in silent - self._cluster.ready and t.service in mobile and t.desired == "running"
+                t.name
+                for t in current.tasks
+                if t.node in silent - self._cluster.ready
+                and t.service in mobile
+                and t.desired == "running"
                 and not self._is_done(t)
             }
-            nodes = reassign(stack, [t for t in current.tasks if t.desired != "guest"], placement, lost)
+            nodes = reassign(stack, [t for t in current.tasks if t.desired != "oneoff"], placement, lost)
             moved = [msgspec.structs.replace(t, node=nodes[t.name]) for t in current.tasks if t.name in nodes]
             networks = networks_after_move(moved, current, list(state.networks.values()), placement)
             failures = await prepare_nodes(self._cluster, self._images, moved, networks, ignore)

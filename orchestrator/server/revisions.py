@@ -53,6 +53,7 @@ async def apply(state: ClusterState, executor: PlanExecutor, saved: SavedPlan, e
             first = f": {moved[0].action} {moved[0].kind} {moved[0].name} ({moved[0].reason})" if moved else ""
             raise RefusedError(
                 f"the state moved since this plan was made (revision {saved.plan.revision} then, {now.revision} now)"
-                f"{first}: make a new plan", 409
+                f"{first}: make a new plan",
+                409,
             )
         return await executor.execute_plan(saved.stack, now, saved.options, emit)

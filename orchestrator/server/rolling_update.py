@@ -13,7 +13,7 @@ from typing import Protocol
 
 import msgspec
 
-from agent.manifest import Task
+from agent.contract.task import Task
 from orchestrator.errors import PystackError
 from orchestrator.stackfile.model import Service, UpdateConfig
 
@@ -42,7 +42,7 @@ class UpdateActions(Protocol):
         ...
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class UpdateOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """*reasons* maps the names of failed tasks to the causes. *kept* names the tasks that still have the old definition;
     *reverted* is true if a rollback gave it back to all of them."""
 
@@ -57,7 +57,7 @@ WaitStable = Callable[[Task, float], Awaitable[str]]
 
 async def update(
     service: Service, before: Mapping[str, Task], after: Sequence[Task], actions: UpdateActions, wait_stable: WaitStable
-) -> Outcome:
+) -> UpdateOutcome:
     """Replace the tasks *before*, by name, with those *after*, in the order of *after*."""
     pace = service.update or UpdateConfig(parallelism=0)
     surge = await _surge(service, pace, len(after), actions)
@@ -68,14 +68,14 @@ async def update(
             done, more = await _exchange(after, pace, actions, wait_stable)
             reasons |= more
         if not _exceeds(reasons, len(after), pace):
-            return Outcome(reasons=reasons)
+            return UpdateOutcome(reasons=reasons)
         if pace.failure_action == "rollback":
             actions.warn(f"the update of {service.name} failed: it goes back to what it was")
             back = [before[t.name] for t in reversed(done)]
             _, more = await _exchange(back, service.rollback or UpdateConfig(), actions, wait_stable)
-            return Outcome(reasons=reasons | more, kept=tuple(before), reverted=True)
+            return UpdateOutcome(reasons=reasons | more, kept=tuple(before), reverted=True)
         names = {t.name for t in done}
-        return Outcome(reasons=reasons, kept=tuple(t.name for t in after if t.name not in names))
+        return UpdateOutcome(reasons=reasons, kept=tuple(t.name for t in after if t.name not in names))
     finally:
         if surge:
             await actions.remove_surge(surge)
@@ -112,10 +112,12 @@ async def _exchange(
         if start and pace.delay_s:
             await asyncio.sleep(pace.delay_s)
         batch = tasks[start : start + size]
-        await actions.exchange(batch)
-        done += batch
-        reasons |= await _watched(batch, pace, wait_stable)
-        await actions.mark_ready(batch)
+        try:
+            await actions.exchange(batch)
+            done += batch
+            reasons |= await _watched(batch, pace, wait_stable)
+        finally:  # an update that is cut off here must not leave running tasks without connections
+            await actions.mark_ready(batch)
         if _exceeds(reasons, len(tasks), pace):
             break
     return done, reasons

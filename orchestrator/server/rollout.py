@@ -14,7 +14,9 @@ from typing import Protocol
 
 import msgspec
 
-from agent.manifest import Task, TaskStatus, digest
+from agent.contract.container import digest
+from agent.contract.status import TaskStatus
+from agent.contract.task import Task
 from orchestrator.server.events import Failure
 from orchestrator.server.rolling_update import UpdateActions, update
 from orchestrator.server.statuses import Statuses, serves
@@ -22,6 +24,9 @@ from orchestrator.stackfile.model import Dependency, Service
 
 SETTLE_S = 0.1
 LOOP_LIMIT = 5
+LISTEN_S = 5.0
+"""How long an update waits for a task without a healthcheck to listen: one that never does is up, and gets no connections as
+long as others of its service do."""
 
 
 class DependencyFailedError(Exception):
@@ -61,7 +66,9 @@ def verdict(task: Task, status: TaskStatus | None, *, now: float, want: str) -> 
     if want == "begun" and status.state in ("running", "paused", "restarting", "exited", "failed"):
         return ""
     if status.state in ("exited", "failed"):
-        if status.exit_code == 0 and want in ("up", "service_completed_successfully", "service_started"):
+        if want == "service_started" and status.started:  # what came of it is another condition's business
+            return ""
+        if status.exit_code == 0 and want in ("up", "service_completed_successfully"):
             return ""
         if status.exit_code == 0:
             return "exited before it was healthy"
@@ -98,8 +105,15 @@ class Rollout:
     task); *actions* replaces them."""
 
     def __init__(
-        self, services: Sequence[Service], tasks: Sequence[Task], control: TaskControl, *, want: str,
-        timeout_s: float | None, rolling: Mapping[str, Mapping[str, Task]] = {}, actions: UpdateActions | None = None,
+        self,
+        services: Sequence[Service],
+        tasks: Sequence[Task],
+        control: TaskControl,
+        *,
+        want: str,
+        timeout_s: float | None,
+        rolling: Mapping[str, Mapping[str, Task]] = {},
+        actions: UpdateActions | None = None,
     ) -> None:
         self.services = {s.name: s for s in services}
         self.tasks: dict[str, list[Task]] = {}
@@ -113,6 +127,10 @@ class Rollout:
         self.rolling = rolling
         self.reverted: set[str] = set()
         """Services whose update failed, and which have their old definition again."""
+        self.bystanders: set[str] = set()
+        """Services that others may wait for, and that nothing is asked of here."""
+        self.followers: set[str] = set()
+        """Services whose tasks the nodes start again by themselves, after those of the services that they depend on."""
         self._kept: set[str] = set()
 
     def set_tasks(self, tasks: Sequence[Task]) -> None:
@@ -143,13 +161,25 @@ class Rollout:
                 group.create_task(self._service(name))
         return self.failures
 
+    async def conditions(self, service: str) -> list[Failure]:
+        """Wait for what the depends_on of *service* says, which itself is not rolled out. Returns what failed."""
+        one = self.services[service]
+        for dependency in self._needs(one):
+            try:
+                await self._gate(dependency)
+            except DependencyFailedError:
+                if dependency.required:
+                    self._give_up(one, dependency)
+                    break
+        return self.failures
+
     async def _service(self, name: str) -> None:
         one = self.services.get(name)
-        if one is None:
+        if one is None or name in self.bystanders:
             return
-        held = [t for t in self.tasks[name] if t.desired == "hold"]
+        held = [t for t in self.tasks[name] if t.desired == "waiting"]
         rolling = self.rolling.get(name, {})
-        if held or rolling:
+        if held or rolling or name in self.followers:
             for dependency in self._needs(one):
                 try:
                     await self._gate(dependency)
@@ -178,8 +208,10 @@ class Rollout:
             self._fail(next((t for t in after if t.name == name), msgspec.structs.replace(after[0], name=name)), reason)
         if outcome.reverted:
             self.reverted.add(one.name)
-            self._fail(msgspec.structs.replace(after[0], name=f"{after[0].stack}/{one.name}"),
-                       "the update failed and was taken back: all tasks have the definition from before")
+            self._fail(
+                msgspec.structs.replace(after[0], name=f"{after[0].stack}/{one.name}"),
+                "the update failed and was taken back: all tasks have the definition from before",
+            )
         elif outcome.kept:
             self._fail(
                 msgspec.structs.replace(after[0], name=f"{after[0].stack}/{one.name}"),
@@ -194,10 +226,12 @@ class Rollout:
 
     async def _wait_stable(self, task: Task, seconds: float) -> str:
         """Wait until *task* is up and takes connections, and then for *seconds*. Returns "", or the reason why it failed."""
+
         def up() -> str | None:
             status = self.statuses.by_task.get(task.name)
             found = self.control.unreachable_reason(task) or verdict(task, status, now=time.time(), want="up")
-            return None if found == "" and status and not status.listens else found
+            not_listening = found == "" and status and not status.listens and abs(time.time() - _epoch(status.started)) < LISTEN_S
+            return None if not_listening else found
 
         def down() -> str | None:
             status = self.statuses.by_task.get(task.name)
@@ -220,20 +254,31 @@ class Rollout:
             return ""
 
     def _give_up(self, one: Service, dependency: Dependency) -> None:
-        self.failures.append(Failure(
-            task=self.tasks[one.name][0].name, where=dependency.where or one.where,
-            reason=f"was not started: it waits for {dependency.service} ({dependency.condition})",
-        ))
+        self.failures.append(
+            Failure(
+                task=next((t.name for t in self.tasks.get(one.name, ())), one.name),
+                where=dependency.where or one.where,
+                reason=f"was not started: it waits for {dependency.service} ({dependency.condition})",
+            )
+        )
 
     async def _gate(self, dependency: Dependency) -> None:
+        bystander = dependency.service in self.bystanders
+        if bystander and dependency.condition == "service_started":
+            return  # whoever starts one service alone leaves the others as they are. Source: docker compose restart
         for task in self.tasks[dependency.service]:
+            if bystander and task.desired == "waiting":
+                self._fail(task, "was never started")
+                raise DependencyFailedError
+
             def answer(task: Task = task) -> str | None:
                 if task.name in self._kept or any(f.task == task.name for f in self.failures):
                     return "failed"
                 current = next((t for t in self.tasks[task.service] if t.name == task.name), task)
                 status = self.statuses.by_task.get(task.name)
                 return self.control.unreachable_reason(current) or verdict(
-                    current, status, now=time.time(), want=dependency.condition)
+                    current, status, now=time.time(), want=dependency.condition
+                )
 
             try:
                 reason = await self.statuses.until(answer, within_s=self.timeout_s)
@@ -261,6 +306,6 @@ class Rollout:
     def _fail(self, task: Task, reason: str) -> None:
         if all(f.task != task.name for f in self.failures):
             status = self.statuses.by_task.get(task.name)
-            self.failures.append(Failure(
-                task=task.name, where=task.where, reason=reason, exit_code=status.exit_code if status else None
-            ))
+            self.failures.append(
+                Failure(task=task.name, where=task.where, reason=reason, exit_code=status.exit_code if status else None)
+            )

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from agent.manifest import Network, Task, Volume
+from agent.contract.network import Network
+from agent.contract.task import Task
+from agent.contract.volume import Volume
 from orchestrator.errors import RefusedError
 from orchestrator.planning.state import State
 from orchestrator.server import store_keys
@@ -103,7 +105,8 @@ class ClusterState:
         pairs = {t.name for t in moved}
         # the two operations of one moved task stay in one transaction, however many there are: they come first, in pairs
         operations: list[Op] = [
-            op for t in moved
+            op
+            for t in moved
             for op in (Delete(store_keys.of_task(self.tasks[t.name])), Put(store_keys.of_task(t), msgspec.json.encode(t)))
         ]
         operations += [Put(store_keys.of_network(n), msgspec.json.encode(n)) for n in networks]
@@ -124,12 +127,17 @@ class ClusterState:
         old = self.stacks.get(stack.name)
         last = old.revision if old else max((r.revision for r in await self.history(stack.name)), default=0)
         record = StackRecord(
-            stack=stack, revision=last + 1, user=options.user, message=options.message, source=options.source,
+            stack=stack,
+            revision=last + 1,
+            user=options.user,
+            message=options.message,
+            source=options.source,
             updated=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
         raw = msgspec.json.encode(record)
         operations: list[Op] = [
-            Put(store_keys.of_stack(stack.name), raw), Put(store_keys.of_revision(stack.name, record.revision), raw),
+            Put(store_keys.of_stack(stack.name), raw),
+            Put(store_keys.of_revision(stack.name, record.revision), raw),
         ]
         if record.revision > HISTORY:
             operations.append(Delete(store_keys.of_revision(stack.name, record.revision - HISTORY)))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 from collections.abc import Callable, Set
 from typing import TypeVar
 
-from agent.manifest import TaskStatus
+from agent.contract.status import TaskStatus
 
 T = TypeVar("T")
+ASK_AGAIN_S = 0.1
 
 
 def serves(status: TaskStatus) -> bool:
@@ -59,20 +62,21 @@ class Statuses:
             event.set()
 
     async def until(self, answer: Callable[[], T | None], *, within_s: float | None = None) -> T:
-        """Call *answer* after each change, and every 0.1 s since it may depend on the time, until it returns something but
+        """Call *answer* after each change, and every ASK_AGAIN_S as it may depend on the time, until it returns something but
         None; return that. Raises TimeoutError after *within_s* seconds."""
-        event = asyncio.Event()
+        event, loop = asyncio.Event(), asyncio.get_running_loop()
+        deadline = math.inf if within_s is None else loop.time() + within_s
         self._waiters.add(event)
         try:
-            async with asyncio.timeout(within_s):
-                while True:
-                    event.clear()
-                    found = answer()
-                    if found is not None:
-                        return found
-                    try:
-                        await asyncio.wait_for(event.wait(), 0.1)
-                    except TimeoutError:
-                        continue
+            while True:
+                event.clear()
+                found = answer()
+                if found is not None:
+                    return found
+                if loop.time() >= deadline:
+                    raise TimeoutError
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout_at(min(loop.time() + ASK_AGAIN_S, deadline)):
+                        await event.wait()
         finally:
             self._waiters.discard(event)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from agent.manifest import Network, Task
+from agent.contract.network import Network
+from agent.contract.task import Task
 
 
 def of_task(task: Task) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from agent.manifest import Task
+from agent.contract.task import Task
 from orchestrator.errors import PystackError
 from orchestrator.planning.state import Plan
 from orchestrator.server.dispatcher import Dispatcher
@@ -39,12 +39,11 @@ class UpdateExecutor:
 
     async def mark_ready(self, tasks: Sequence[Task]) -> None:
         """Let new connections go to *tasks* again."""
-        self._state.draining -= {t.name for t in tasks}
-        await self._cluster.deliver()
+        await self._dispatcher.undrain_tasks(t.name for t in tasks)
 
     async def surge(self, service: str, count: int) -> list[Task]:
         """Start *count* more tasks of *service*, as if it had more replicas. Raises PystackError if no node can take them."""
-        there = [t for t in self._plan.desired.tasks if t.service == service and t.desired != "guest"]
+        there = [t for t in self._plan.desired.tasks if t.service == service and t.desired != "oneoff"]
         one = next(s for s in self._stack.services if s.name == service)
         if not one.mode.startswith("replicated"):
             raise PystackError("it has a task on each node")
@@ -54,24 +53,36 @@ class UpdateExecutor:
         # networks that more nodes carry because of the surge; a node that has an address on one already keeps it
         known = self._state.networks
         carried = [
-            msgspec.structs.replace(known[n.name], hosts=n.hosts) for n in desired.networks
+            msgspec.structs.replace(known[n.name], hosts=n.hosts)
+            for n in desired.networks
             if n.name in known and known[n.name].hosts != n.hosts
         ]
         if failures := await prepare_nodes(self._cluster, self._images, surge, carried, self._emit):
             raise PystackError(failures[0].reason)
         for task in surge:
-            self._emit(StepEvent(action="create", kind="task", name=task.name, node=task.node,
-                                 reason="start-first: a spare while the others are exchanged"))
+            self._emit(
+                StepEvent(
+                    action="create",
+                    kind="task",
+                    name=task.name,
+                    node=task.node,
+                    reason="start-first: a spare while the others are exchanged",
+                )
+            )
         await self._state.put(tasks=surge, networks=carried)
-        await self._cluster.deliver()
+        try:
+            await self._cluster.deliver()
+        except BaseException:
+            await self.remove_surge(surge)
+            raise
         return surge
 
     async def remove_surge(self, tasks: Sequence[Task]) -> None:
         """Drain and remove the tasks that `surge` started, and take back the networks that only they needed."""
         names = [t.name for t in tasks]
-        await self._dispatcher.drain_tasks(names)
-        await self._dispatcher.remove_tasks(names)
-        await self._dispatcher.wait_removed(names)
+        async with self._dispatcher.drained(names):
+            await self._dispatcher.remove_tasks(names)
+            await self._dispatcher.wait_removed(names)
         planned = {n.name: n for n in self._plan.desired.networks}
         known = self._state.networks
         await self._state.put(networks=[n for n in planned.values() if n.name in known and known[n.name].hosts != n.hosts])

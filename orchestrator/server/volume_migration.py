@@ -15,9 +15,10 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from agent.failpoints import failpoint
-from agent.manifest import Record, Survey, Task, Volume
-from orchestrator.couriers.courier import Courier
+from agent.contract.failpoints import failpoint
+from agent.contract.task import Task
+from agent.contract.volume import TreeChecksum, Volume
+from agent.contract.wire import WireStruct
 from orchestrator.errors import PystackError, RefusedError
 from orchestrator.placement.explain import Candidate, explain
 from orchestrator.server import store_keys
@@ -27,6 +28,7 @@ from orchestrator.server.execute import PlanExecutor
 from orchestrator.server.inputs import Inputs
 from orchestrator.server.lifecycle import change_desired_state
 from orchestrator.store.interface import Delete, Put
+from orchestrator.transport.agent_client import AgentClient
 
 MAX_PASSES = 5
 """How many passes run at most before the users are stopped."""
@@ -37,7 +39,7 @@ CONNECT_TIMEOUT_S = 30.0
 log = logging.getLogger(__name__)
 
 
-class VolumeMove(Record, frozen=True, kw_only=True):
+class VolumeMove(WireStruct, frozen=True, kw_only=True):
     """A move as the store has it. *stopped* lists the services, as `stack/service`, that were stopped for it; *switched* is
     true once *target* is the volume's node."""
 
@@ -93,7 +95,8 @@ class VolumeMigrator:
             for node in (move.source, move.target):
                 if member := self._cluster.members.get(node):
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(member.synced.wait(), CONNECT_TIMEOUT_S)
+                        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                            await member.synced.wait()
             try:
                 await self._take_back(move.volume)
             except PystackError as error:
@@ -126,7 +129,7 @@ class VolumeMigrator:
 
     async def _migrate(self, move: VolumeMove, users: Sequence[Task], emit: Emit) -> VolumeMove:
         """Everything until the target is the volume's node."""
-        source, target = self._cluster.get(move.source).courier, self._cluster.get(move.target).courier
+        source, target = self._cluster.get(move.source).client, self._cluster.get(move.target).client
         await self._write(move)
         failpoint("move.begun")
         await self._copy_while_in_use(move, source, target, emit)
@@ -138,35 +141,48 @@ class VolumeMigrator:
             await change_desired_state(self._dispatcher, stack, "stop", names, emit)
         failpoint("move.stopped")
         await _copy(source, target, move.volume, first=False)
-        differs, survey = await _compare(source, target, move.volume)
+        differs, checksum = await _compare(source, target, move.volume)
         if differs:
             some = ", ".join(differs[:5])
             raise RefusedError(f"volume {move.volume} did not arrive as it left: {some}; it stays on {move.source}", 409)
-        described = await source.call("GET", f"/pystack/volumes/{move.volume}/stored")
-        await target.call("POST", f"/pystack/volumes/{move.volume}/adopt", json=described)
+        described = await source.call("GET", f"/pystack/volumes/{move.volume}/record")
+        await target.call("POST", f"/pystack/volumes/{move.volume}/commit", json=described)
         failpoint("move.arrived")
         moved = msgspec.structs.replace(self._state.volumes[move.volume], node=move.target)
         move = msgspec.structs.replace(move, switched=True)
-        await self._state.transact([
-            Put(store_keys.of_volume(moved.name), msgspec.json.encode(moved)),
-            Put(store_keys.of_volume_move(moved.name), msgspec.json.encode(move)),
-        ])
+        await self._state.transact(
+            [
+                Put(store_keys.of_volume(moved.name), msgspec.json.encode(moved)),
+                Put(store_keys.of_volume_move(moved.name), msgspec.json.encode(move)),
+            ]
+        )
         failpoint("move.switched")
         self._state.volumes[moved.name] = moved
-        emit(VolumeEvent(volume=move.volume, source=move.source, target=move.target, message=(
-            f"{survey.files} files of {survey.bytes} bytes are the same on both; stopping, the last pass and comparing took "
-            f"{time.monotonic() - began:.3f} s")))
+        emit(
+            VolumeEvent(
+                volume=move.volume,
+                source=move.source,
+                target=move.target,
+                message=(
+                    f"{checksum.files} files of {checksum.bytes} bytes are the same on both; stopping, the last pass and "
+                    f"comparing took {time.monotonic() - began:.3f} s"
+                ),
+            )
+        )
         return move
 
-    async def _copy_while_in_use(self, move: VolumeMove, source: Courier, target: Courier, emit: Emit) -> None:
+    async def _copy_while_in_use(self, move: VolumeMove, source: AgentClient, target: AgentClient, emit: Emit) -> None:
         """Passes over the volume, until one is short."""
         for number in range(MAX_PASSES):
             began = time.monotonic()
             await _copy(source, target, move.volume, first=number == 0)
             await _compare(source, target, move.volume)
             took = time.monotonic() - began
-            emit(VolumeEvent(volume=move.volume, source=move.source, target=move.target,
-                             message=f"pass {number + 1} took {took:.3f} s"))
+            emit(
+                VolumeEvent(
+                    volume=move.volume, source=move.source, target=move.target, message=f"pass {number + 1} took {took:.3f} s"
+                )
+            )
             if took <= SHORT_PASS_S:
                 return
 
@@ -179,9 +195,9 @@ class VolumeMigrator:
             return failures  # the old copy stays: somebody will want to look at it
         source = self._cluster.members.get(move.source)
         if source and source.ready:
-            await source.courier.call("DELETE", f"/pystack/volumes/{move.volume}/dump")
+            await source.client.call("DELETE", f"/pystack/volumes/{move.volume}/dump")
             with contextlib.suppress(RefusedError):
-                await source.courier.call("DELETE", f"/volumes/{move.volume}")
+                await source.client.call("DELETE", f"/volumes/{move.volume}")
         failpoint("move.settled")
         await self._state.transact([Delete(store_keys.of_volume_move(move.volume))])
         return []
@@ -199,11 +215,11 @@ class VolumeMigrator:
             member = self._cluster.members.get(node)
             if member and member.ready:
                 with contextlib.suppress(PystackError):
-                    await member.courier.call("DELETE", f"/pystack/volumes/{name}/dump")
+                    await member.client.call("DELETE", f"/pystack/volumes/{name}/dump")
         target = self._cluster.members.get(move.target)
         if target and target.ready:
             with contextlib.suppress(PystackError):  # a copy: the target adopted it, but is not the volume's node yet
-                await target.courier.call("DELETE", f"/volumes/{name}")
+                await target.client.call("DELETE", f"/volumes/{name}")
         for stack, services in _by_stack(move.stopped).items():
             with contextlib.suppress(PystackError):
                 await change_desired_state(self._dispatcher, stack, "start", services, ignore)
@@ -240,18 +256,18 @@ def _by_stack(services: Sequence[str]) -> dict[str, list[str]]:
     return out
 
 
-async def _copy(source: Courier, target: Courier, name: str, *, first: bool) -> None:
+async def _copy(source: AgentClient, target: AgentClient, name: str, *, first: bool) -> None:
     """One pass: everything if it is the *first*, then what changed since the last one."""
     flag = "?first=1" if first else ""
     chunks = source.chunks(f"/pystack/volumes/{name}/dump{flag}")
     await target.call("PUT", f"/pystack/volumes/{name}/dump{flag}", data=chunks)
 
 
-async def _compare(source: Courier, target: Courier, name: str) -> tuple[list[str], Survey]:
+async def _compare(source: AgentClient, target: AgentClient, name: str) -> tuple[list[str], TreeChecksum]:
     """The paths that differ, and what the source has."""
-    path, arriving = f"/pystack/volumes/{name}/survey", {"arriving": "1"}
+    path, arriving = f"/pystack/volumes/{name}/checksum", {"arriving": "1"}
     left, right = await asyncio.gather(source.call("GET", path), target.call("GET", path, params=arriving))
-    mine = msgspec.convert(left, Survey)
+    mine = msgspec.convert(left, TreeChecksum)
     if mine.digest == right["digest"]:
         return [], mine
     left, right = await asyncio.gather(

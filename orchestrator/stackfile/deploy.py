@@ -6,17 +6,17 @@ from typing import Any
 
 import msgspec
 
-from agent.manifest import DeviceRequest
+from agent.contract.container import DeviceRequest
 from orchestrator.placement.constraints import ConstraintSyntaxError, parse, parse_extended
 from orchestrator.placement.taints import is_toleration
+from orchestrator.stackfile.field_readers import Fields, ServiceContext, decimal, duration, integer, scalar, size
+from orchestrator.stackfile.marked_document import Path_
 from orchestrator.stackfile.model import Placement, Reserves, UpdateConfig
-from orchestrator.stackfile.rows import Draft, Fields, decimal, duration, integer, scalar, size
-from orchestrator.stackfile.tree import Path_
 
 MODES = ("replicated", "global", "replicated-job", "global-job")
 
 
-def deploy(draft: Draft, value: Any, path: Path_) -> Fields:
+def deploy(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     body = draft.reading.mapping(value, path)
     fields: Fields = {}
     for key, item in body.items():
@@ -40,7 +40,7 @@ def deploy(draft: Draft, value: Any, path: Path_) -> Fields:
     return fields
 
 
-def _one_of(draft: Draft, value: Any, path: Path_, words: tuple[str, ...]) -> str:
+def _one_of(draft: ServiceContext, value: Any, path: Path_, words: tuple[str, ...]) -> str:
     word = scalar(value)
     if word not in words:
         draft.problem(path, f"{word!r} is not known", "one of " + ", ".join(words))
@@ -48,12 +48,15 @@ def _one_of(draft: Draft, value: Any, path: Path_, words: tuple[str, ...]) -> st
     return word
 
 
-def _update_config(draft: Draft, value: Any, path: Path_) -> UpdateConfig:
+def _update_config(draft: ServiceContext, value: Any, path: Path_) -> UpdateConfig:
     body = draft.reading.mapping(value, path)
     actions = ("pause", "continue", "rollback") if path[-1] == "update_config" else ("pause", "continue")
     fields: Fields = {}
-    for key, row in (("parallelism", integer("parallelism", 0)), ("delay", duration("delay_s")),
-                     ("monitor", duration("monitor_s"))):
+    for key, row in (
+        ("parallelism", integer("parallelism", 0)),
+        ("delay", duration("delay_s")),
+        ("monitor", duration("monitor_s")),
+    ):
         if key in body:
             fields |= row(draft, body[key], (*path, key))
     for key, allowed in (("failure_action", actions), ("order", ("stop-first", "start-first"))):
@@ -68,26 +71,32 @@ def _update_config(draft: Draft, value: Any, path: Path_) -> UpdateConfig:
         except ValueError:
             draft.problem((*path, "max_failure_ratio"), f"{scalar(body['max_failure_ratio'])!r} is no number")
     if path[-1] == "rollback_config" and fields.get("order") == "start-first":
-        draft.reading.check((*path, "order"), "what is taken back is exchanged in its place, stopped before the next starts",
-                            "leave it out, or write stop-first")
+        draft.reading.check(
+            (*path, "order"),
+            "what is taken back is exchanged in its place, stopped before the next starts",
+            "leave it out, or write stop-first",
+        )
     return UpdateConfig(**fields)
 
 
-def _restart_policy(draft: Draft, value: Any, path: Path_) -> Fields:
+def _restart_policy(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     policy = draft.reading.mapping(value, path)
     word = {"none": "no", "any": "always", "on-failure": "on-failure"}.get(scalar(policy.get("condition", "any")))
     if word is None:
         draft.problem((*path, "condition"), "must be none, on-failure or any")
         return {}
     fields: Fields = {"restart": word}
-    for key, row in (("max_attempts", integer("restart_max", 0)), ("delay", duration("restart_delay_s")),
-                     ("window", duration("restart_window_s"))):
+    for key, row in (
+        ("max_attempts", integer("restart_max", 0)),
+        ("delay", duration("restart_delay_s")),
+        ("window", duration("restart_window_s")),
+    ):
         if key in policy:
             fields |= row(draft, policy[key], (*path, key))
     return fields
 
 
-def _resources(draft: Draft, value: Any, path: Path_) -> Fields:
+def _resources(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     fields: Fields = {}
     body = draft.reading.mapping(value, path)
     for key, row in (("cpus", decimal("cpus")), ("memory", size("memory")), ("pids", integer("pids"))):
@@ -96,21 +105,21 @@ def _resources(draft: Draft, value: Any, path: Path_) -> Fields:
             fields |= row(draft, item, (*path, "limits", key))
     at = (*path, "reservations")
     reserved = draft.reading.mapping(body.get("reservations"), at)
-    wish: Fields = {}
+    wanted: Fields = {}
     if "memory" in reserved:
-        wish |= size("memory")(draft, reserved["memory"], (*at, "memory"))
+        wanted |= size("memory")(draft, reserved["memory"], (*at, "memory"))
         fields |= size("memory_reservation")(draft, reserved["memory"], (*at, "memory"))
     if "cpus" in reserved:
-        wish |= decimal("cpus")(draft, reserved["cpus"], (*at, "cpus"))
+        wanted |= decimal("cpus")(draft, reserved["cpus"], (*at, "cpus"))
     if "generic_resources" in reserved:
-        wish["generic"] = _generic(draft, reserved["generic_resources"], (*at, "generic_resources"))
+        wanted["generic"] = _generic(draft, reserved["generic_resources"], (*at, "generic_resources"))
     if "devices" in reserved:
         fields |= device_requests(draft, reserved["devices"], (*at, "devices"))
-    fields["reserves"] = Reserves(**wish)
+    fields["reserves"] = Reserves(**wanted)
     return fields
 
 
-def device_requests(draft: Draft, value: Any, path: Path_, capability: str = "") -> Fields:
+def device_requests(draft: ServiceContext, value: Any, path: Path_, capability: str = "") -> Fields:
     """Devices by what they can do. Without count and device_ids it is all of them."""
     for number, item in enumerate(draft.reading.sequence(value, path)):
         at = (*path, number)
@@ -123,14 +132,18 @@ def device_requests(draft: Draft, value: Any, path: Path_, capability: str = "")
         elif not str(count).isdigit():
             draft.problem((*at, "count"), f"{scalar(count)!r} is neither a number nor all")
             continue
-        draft.requests.append(DeviceRequest(
-            driver=scalar(body.get("driver")), count=int(count), ids=tuple(map(scalar, body.get("device_ids") or ())),
-            capabilities=tuple(dict.fromkeys(filter(None, (capability, *map(scalar, body.get("capabilities") or ()))))),
-        ))
+        draft.requests.append(
+            DeviceRequest(
+                driver=scalar(body.get("driver")),
+                count=int(count),
+                ids=tuple(map(scalar, body.get("device_ids") or ())),
+                capabilities=tuple(dict.fromkeys(filter(None, (capability, *map(scalar, body.get("capabilities") or ()))))),
+            )
+        )
     return {"device_requests": tuple(draft.requests)}
 
 
-def _generic(draft: Draft, value: Any, path: Path_) -> tuple[tuple[str, int], ...]:
+def _generic(draft: ServiceContext, value: Any, path: Path_) -> tuple[tuple[str, int], ...]:
     out = []
     for number, item in enumerate(draft.reading.sequence(value, path)):
         at = (*path, number)
@@ -142,7 +155,7 @@ def _generic(draft: Draft, value: Any, path: Path_) -> tuple[tuple[str, int], ..
     return tuple(out)
 
 
-def _placement(draft: Draft, value: Any, path: Path_) -> Placement:
+def _placement(draft: ServiceContext, value: Any, path: Path_) -> Placement:
     body = draft.reading.mapping(value, path)
     constraints = []
     for number, item in enumerate(draft.reading.sequence(body.get("constraints"), (*path, "constraints"))):
@@ -162,13 +175,18 @@ def _placement(draft: Draft, value: Any, path: Path_) -> Placement:
     limit = integer("max", 0)(draft, body.get("max_replicas_per_node", 0), (*path, "max_replicas_per_node"))
     before = draft.placement
     draft.placement = Placement(
-        constraints=tuple(constraints), spread=tuple(spread), max_per_node=limit.get("max", 0), extended=before.extended,
-        near=before.near, away=before.away, tolerations=before.tolerations,
+        constraints=tuple(constraints),
+        spread=tuple(spread),
+        max_per_node=limit.get("max", 0),
+        extended=before.extended,
+        near=before.near,
+        away=before.away,
+        tolerations=before.tolerations,
     )
     return draft.placement
 
 
-def x_placement(draft: Draft, value: Any, path: Path_) -> Fields:
+def x_placement(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     """What Swarm's grammar cannot say: `constraints` with in, exists, matches and comparisons; services `near` and `away`;
     `tolerations` of taints."""
     body = draft.reading.mapping(value, path)

@@ -1,4 +1,5 @@
-"""`.env` and `env_file`: NAME=VALUE lines. Source: Compose Specification, 05-services.md (env_file format)."""
+"""`.env` and `env_file`: NAME=VALUE lines. Source: Compose Specification, 05-services.md (env_file format); Docker's manual,
+"Set, use, and manage variables in a Compose file with interpolation", `.env` file syntax."""
 
 from __future__ import annotations
 
@@ -9,8 +10,21 @@ from pathlib import Path
 from orchestrator.stackfile.interpolate import InvalidError, substitute
 
 MAX_BYTES = 1 << 20
-_LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_.-]*)\s*(?:[=:]\s*(.*))?\Z", re.DOTALL)
-_ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\", '"': '"', "$": "$$"}
+_LINE = re.compile(r"\s*(?:export\s+)?([\w.\[\]-]+)\s*(?:[=:]\s*(.*))?\Z", re.DOTALL)
+_ESCAPES = {
+    "a": "\a",
+    "b": "\b",
+    "c": "\\c",
+    "f": "\f",
+    "n": "\n",
+    "r": "\r",
+    "t": "\t",
+    "v": "\v",
+    "\\": "\\",
+    '"': '"',
+    "$": "$$",
+}
+_ESCAPED = re.compile(r"\\(?:0([0-7]{1,3})|([abcfnrtv$\"\\]))")
 
 
 def parse(text: str, outer: Mapping[str, str]) -> dict[str, str | None]:
@@ -42,10 +56,10 @@ def parse(text: str, outer: Mapping[str, str]) -> dict[str, str | None]:
         else:
             value = re.split(r"\s#", raw, maxsplit=1)[0].strip()
         if quote == "'":
-            out[name] = value
+            out[name] = value.replace("\\'", "'")
             continue
         if quote == '"':
-            value = re.sub(r"\\([nrt\\\"$])", lambda m: _ESCAPES[m[1]], value)
+            value = _ESCAPED.sub(lambda m: chr(int(m[1], 8) & 0xFF) if m[1] else _ESCAPES[m[2]], value)
         known = {**{k: v for k, v in out.items() if v is not None}, **outer}
         try:
             out[name] = substitute(value, known)
@@ -70,7 +84,7 @@ def parse_raw(text: str, outer: Mapping[str, str]) -> dict[str, str | None]:
 def _closing(text: str, quote: str) -> int:
     at = 1
     while at < len(text):
-        if text[at] == "\\" and quote == '"':
+        if text[at] == "\\":
             at += 2
             continue
         if text[at] == quote:
@@ -81,7 +95,7 @@ def _closing(text: str, quote: str) -> int:
 
 def read(path: Path, outer: Mapping[str, str], *, raw: bool = False) -> dict[str, str | None]:
     """*raw* takes values as they stand. Raises InvalidError, OSError."""
-    if not path.is_file():
+    if not (path.is_file() or path.is_fifo() or path == Path("/dev/null")):
         raise FileNotFoundError(2, "no such file", str(path))
     with path.open("rb") as file:
         content = file.read(MAX_BYTES + 1)

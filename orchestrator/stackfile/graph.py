@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from orchestrator.stackfile.load_context import LoadContext
 from orchestrator.stackfile.model import Service
-from orchestrator.stackfile.reading import Reading
 
 
-def check_dependencies(reading: Reading, active: Mapping[str, Service], known: Mapping[str, Service]) -> None:
+def check_dependencies(reading: LoadContext, active: Mapping[str, Service], known: Mapping[str, Service]) -> None:
     """Names that do not exist, services that a profile leaves out, and cycles."""
     for one in active.values():
         for dependency in one.depends_on:
@@ -23,8 +23,11 @@ def check_dependencies(reading: Reading, active: Mapping[str, Service], known: M
             f"{a} → {b} ({next((d.where for d in active[a].depends_on if d.service == b), active[a].where)})"
             for a, b in zip(cycle, [*cycle[1:], cycle[0]], strict=True)
         ]
-        reading.problem(("services", cycle[0], "depends_on"), "the services wait for each other: " + ", ".join(places),
-                        "take one of these out")
+        reading.problem(
+            ("services", cycle[0], "depends_on"),
+            "the services wait for each other: " + ", ".join(places),
+            "take one of these out",
+        )
 
 
 def reached(edges: Mapping[str, Iterable[str]], start: Iterable[str]) -> set[str]:

@@ -20,15 +20,23 @@ class InvalidError(Exception):
 
 def substitute(text: str, variables: Mapping[str, str], unset: Callable[[str], None] = lambda _: None) -> str:
     """*text* with its variables put in. *unset* hears of each plain variable that has no value. Raises InvalidError."""
-    out, at = _until(text, 0, "", variables, unset, 0)
+    out, at = _until(text, 0, "", variables, unset)
     assert at == len(text)
     return out
 
 
 def _until(
-    text: str, at: int, end: str, variables: Mapping[str, str], unset: Callable[[str], None], depth: int
+    text: str,
+    at: int,
+    end: str,
+    variables: Mapping[str, str],
+    unset: Callable[[str], None],
+    depth: int = 0,
+    *,
+    needed: bool = True,
 ) -> tuple[str, int]:
-    """Expand from *at* to the closing *end* brace, or to the end of the text. Returns what came out, and where."""
+    """Expand from *at* to the closing *end* brace, or to the end of the text. Returns what came out, and where. What is not
+    *needed*, a default that stands for nothing, may name what is missing."""
     if depth > 20:
         raise InvalidError("variables are nested more than 20 deep")
     out: list[str] = []
@@ -44,7 +52,7 @@ def _until(
             out.append("$")
             at += 2
         elif text.startswith("${", at):
-            value, at = _braced(text, at + 2, variables, unset, depth)
+            value, at = _braced(text, at + 2, variables, unset, depth, needed=needed)
             out.append(value)
         elif match := _NAME.match(text, at + 1):
             if match[0] not in variables:
@@ -60,7 +68,7 @@ def _until(
 
 
 def _braced(
-    text: str, at: int, variables: Mapping[str, str], unset: Callable[[str], None], depth: int
+    text: str, at: int, variables: Mapping[str, str], unset: Callable[[str], None], depth: int, *, needed: bool
 ) -> tuple[str, int]:
     match = _NAME.match(text, at)
     if not match:
@@ -74,18 +82,19 @@ def _braced(
     operator = next((op for op in (":-", ":?", ":+", "-", "?", "+") if text.startswith(op, at)), "")
     if not operator:
         raise InvalidError(f"${{{name}{text[at : at + 5]}: an operator is one of :- - :? ? :+ +")
-    word, at = _until(text, at + len(operator), "}", variables, lambda _: None, depth + 1)
     present = value is not None and (value != "" or ":" not in operator)
+    wanted = needed and present == (operator[-1] == "+")
+    word, at = _until(text, at + len(operator), "}", variables, lambda _: None, depth + 1, needed=wanted)
     if operator[-1] == "-":
         return (value or "") if present else word, at + 1
     if operator[-1] == "+":
         return word if present else "", at + 1
-    if not present:
+    if not present and needed:
         raise InvalidError(f"variable {name} is required: {word or 'it is not set'}")
     return value or "", at + 1
 
 
-class Named(msgspec.Struct, frozen=True, kw_only=True):
+class NamedVariable(msgspec.Struct, frozen=True, kw_only=True):
     """A variable that a text names, and what stands there where it has no value, or where it has one (*alternate*)."""
 
     name: str
@@ -97,7 +106,7 @@ class Named(msgspec.Struct, frozen=True, kw_only=True):
 _NAMED = re.compile(r"\$(?:(?P<dollar>\$)|(?P<plain>[A-Za-z_]\w*)|\{(?P<braced>[A-Za-z_]\w*)(?P<op>:?[-?+])?)")
 
 
-def named(text: str) -> Iterator[Named]:
+def named(text: str) -> Iterator[NamedVariable]:
     """The variables of *text*, in order; those within a default too."""
     for match in _NAMED.finditer(text):
         if match["dollar"]:
@@ -110,7 +119,9 @@ def named(text: str) -> Iterator[Named]:
                 depth += (text[at] == "{") - (text[at] == "}")
                 at += 1
             word = text[match.end() : at - 1]
-        yield Named(
-            name=name, required=operator == "?", default=word if operator == "-" else "",
+        yield NamedVariable(
+            name=name,
+            required=operator == "?",
+            default=word if operator == "-" else "",
             alternate=word if operator == "+" else "",
         )

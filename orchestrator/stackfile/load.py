@@ -12,21 +12,23 @@ from typing import Any
 
 import msgspec
 
-from agent.manifest import Attachment, Mount
-from orchestrator.stackfile import naming, service, shape, sources
-from orchestrator.stackfile.derived import Provided, split_provided, with_preparations
+from agent.contract.container import Attachment, Mount
+from agent.contract.volume import VOLUME_DRIVERS
+from orchestrator.stackfile import consistency, naming, service, sources, validate
 from orchestrator.stackfile.graph import check_dependencies
+from orchestrator.stackfile.load_context import LoadContext
+from orchestrator.stackfile.marked_document import Path_
 from orchestrator.stackfile.model import Service, Stack, StackNetwork, StackVolume
+from orchestrator.stackfile.networks import OUTSIDE
+from orchestrator.stackfile.pre_start import Provided, expand_pre_start, split_provided
 from orchestrator.stackfile.problem import Mark, Problem, StackFileError
-from orchestrator.stackfile.reading import Reading
 from orchestrator.stackfile.resources import contents_of, networks_of, volumes_of
-from orchestrator.stackfile.tree import Path_, Tree
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """*document* is the merged, interpolated file; *warnings* are keys that have no effect here; *providers* are the services
-    that are no containers; *services* are those of the file as they stand there, *environment* has the variables that it
-    was read with."""
+    """*document* is the merged, interpolated file; *warnings* are keys that have no effect here, *notes* what else its author
+    should hear; *providers* are the services that are no containers; *services* are those of the file as they stand there,
+    *environment* has the variables that it was read with."""
 
     stack: Stack
     document: dict[str, Any]
@@ -35,6 +37,9 @@ class Loaded(msgspec.Struct, frozen=True):
     services: tuple[Service, ...]
     environment: Mapping[str, str]
     providers: tuple[Provided, ...] = ()
+    notes: tuple[Problem, ...] = ()
+    differences: tuple[Problem, ...] = ()
+    """Keys that are honoured, but otherwise than Docker Compose has it."""
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,58 +63,65 @@ def load(options: Options, environment: Mapping[str, str]) -> Loaded:
     directory = Path(options.project_directory or paths[0].parent).resolve()
     variables = sources.variables_of(directory, options.env_files, environment, start)
     problems: list[Problem] = []
-    merged = sources.read(paths, sources.Place(directory, variables, interpolate=options.interpolate), problems)
-    name = _project_name(options, environment, variables, merged, directory, problems)
+    opened = sources.files(paths)
+    name = _project_name(options, variables, opened, directory, problems)
+    variables["COMPOSE_PROJECT_NAME"] = name
+    merged = sources.combined(opened, sources.SourceContext(directory, variables, interpolate=options.interpolate), problems)
     if not merged.value and not problems:
         raise StackFileError([Problem(where=Mark(str(paths[0]), 0, 0), what="the file is empty", fix="begin with `services:`")])
-    reading = Reading(merged, directory, variables, name, consistent=options.consistency)
+    reading = LoadContext(merged, directory, variables, name, consistent=options.consistency)
     reading.problems += problems
     if not options.interpolate:  # what variables stand for is not known: nothing can be said of a value
         if problems:
             raise StackFileError(problems)
-        return Loaded(Stack(name=name), merged.value, (), directory, (), variables)
+        return Loaded(Stack(name=name), merged.value, (), directory, (), variables, notes=merged.notes)
     services, networks, volumes = _read(reading, options, variables)
     granted = {("secret" if f.secret else "config", f.source) for s in services for f in s.container.files}
     contents = contents_of(reading, merged.value, granted)
+    warnings, differences = (tuple(sorted(found, key=lambda p: p.where)) for found in (reading.warnings, reading.differences))
     if reading.problems:
-        raise StackFileError(reading.problems)
+        raise StackFileError(reading.problems, warnings, differences)
     containers, providers = split_provided(services)
     stack = Stack(
-        name=name, services=tuple(with_preparations(containers)), networks=networks, volumes=volumes, contents=contents
+        name=name, services=tuple(expand_pre_start(containers)), networks=networks, volumes=volumes, contents=contents
     )
-    warnings = tuple(sorted(reading.warnings, key=lambda p: p.where))
-    return Loaded(stack, merged.value, warnings, directory, services, variables, providers)
+    return Loaded(stack, merged.value, warnings, directory, services, variables, providers, merged.notes, differences)
 
 
 def _project_name(
-    options: Options, environment: Mapping[str, str], variables: Mapping[str, str], merged: Tree, directory: Path,
-    problems: list[Problem],
+    options: Options, variables: Mapping[str, str], opened: Sequence[sources.File], directory: Path, problems: list[Problem]
 ) -> str:
     """-p, COMPOSE_PROJECT_NAME, `name:`, the folder's name: the first there is."""
-    given = options.project_name or variables.get("COMPOSE_PROJECT_NAME", "") or merged.value.get("name")
+    written, place = sources.name_of(opened, variables if options.interpolate else {})
+    given = options.project_name or variables.get("COMPOSE_PROJECT_NAME", "") or written
     if given:
         if not isinstance(given, str) or not naming.NAME.match(given):
-            where = merged.mark(("name",)) if given == merged.value.get("name") else Mark("-p", 0, 0)
-            problems.append(Problem(
-                where=where, what=f"name {given!r} is no project name",
-                why="lower case letters, digits, - and _, beginning with a letter or digit",
-            ))
+            where = place if given == written else Mark("-p", 0, 0)
+            problems.append(
+                Problem(
+                    where=where,
+                    what=f"name {given!r} is no project name",
+                    why="lower case letters, digits, - and _, beginning with a letter or digit",
+                )
+            )
             return "invalid"
         return given
     name = naming.folder_name(directory)
     if not name:
-        problems.append(Problem(
-            where=Mark(str(directory), 0, 0), what="the folder's name makes no project name", fix="give one with -p NAME"
-        ))
+        problems.append(
+            Problem(
+                where=Mark(str(directory), 0, 0), what="the folder's name makes no project name", fix="give one with -p NAME"
+            )
+        )
     return name
 
 
 def _read(
-    reading: Reading, options: Options, variables: Mapping[str, str]
+    reading: LoadContext, options: Options, variables: Mapping[str, str]
 ) -> tuple[tuple[Service, ...], tuple[StackNetwork, ...], tuple[StackVolume, ...]]:
     """Services, those that no profile leaves out, with the networks and volumes that there are; cross-checked."""
     document = reading.tree.value
-    shape.check(reading, document)
+    validate.check(reading, document)
     bodies = reading.mapping(document.get("services"), ("services",))
     services = {}
     for name, body in bodies.items():
@@ -118,23 +130,28 @@ def _read(
     networks = networks_of(reading, document)
     volumes = volumes_of(reading, document)
     wanted = {*options.profiles, *variables.get("COMPOSE_PROFILES", "").split(",")} - {""}
+
     def is_asked_for(name: str) -> bool:
         profiles = bodies[name].get("profiles")
-        if "*" in wanted or name in options.named or not profiles or not reading.sound(("services", name, "profiles")):
+        if "*" in wanted or name in options.named or not profiles or not reading.is_valid(("services", name, "profiles")):
             return True
         return bool(wanted & set(profiles))
 
     active = {name: s for name, s in services.items() if is_asked_for(name)}
     resolved = [s if s.provider else _attach(reading, s, networks, volumes, services) for s in active.values()]
     check_dependencies(reading, active, services)
-    _check_ports(reading, resolved)
+    consistency.check(reading, {s.name: s for s in resolved}, networks)
+    resolved = _checked_ports(reading, resolved)
     used = {a.network for s in resolved for a in s.container.attachments}
     wanted_networks = tuple(n for n in networks.values() if options.unused or n.name in used)
     return tuple(resolved), wanted_networks, tuple(volumes.values())
 
 
 def _attach(
-    reading: Reading, one: Service, networks: dict[str, StackNetwork], volumes: dict[str, StackVolume],
+    reading: LoadContext,
+    one: Service,
+    networks: dict[str, StackNetwork],
+    volumes: dict[str, StackVolume],
     services: Mapping[str, Service],
 ) -> Service:
     """Put the real names of networks and volumes in; the default network where nothing else is said."""
@@ -142,9 +159,7 @@ def _attach(
     path: Path_ = ("services", one.name)
     attachments = c.attachments
     if not attachments and c.network_mode in ("", "bridge"):
-        networks.setdefault("default", StackNetwork(
-            key="default", name=f"{reading.name}_default", where=one.where
-        ))
+        networks.setdefault("default", StackNetwork(key="default", name=f"{reading.name}_default", where=one.where))
         attachments = (Attachment(network="default"),)
     kind, _, other = c.network_mode.partition(":")
     if kind == "service" and other not in services:
@@ -152,21 +167,27 @@ def _attach(
     out = []
     for attachment in attachments:
         network = networks.get(attachment.network)
-        if network is None and attachment.network == "default":
-            network = networks["default"] = StackNetwork(
-                key="default", name=f"{reading.name}_default", where=one.where
+        if network is None and attachment.network.startswith(OUTSIDE):
+            name = attachment.network.removeprefix(OUTSIDE)
+            network = networks[attachment.network] = StackNetwork(
+                key=attachment.network, name=name, external=True, where=str(reading.mark((*path, "network_mode")))
             )
+        if network is None and attachment.network == "default":
+            network = networks["default"] = StackNetwork(key="default", name=f"{reading.name}_default", where=one.where)
         if network is None:
             at = (*path, "networks", attachment.network)
             near = ", ".join(networks) or "none"
             reading.check(at, f"network {attachment.network!r} is not declared", f"declare it; there is: {near}")
             continue
-        out.append(msgspec.structs.replace(
-            attachment, network=network.name,
-            # the service's own name is what neighbours call it by
-            aliases=tuple(dict.fromkeys((one.name, *attachment.aliases))),
-        ))
-    mounts = []
+        out.append(
+            msgspec.structs.replace(
+                attachment,
+                network=network.name,
+                # the service's own name is what neighbours call it by
+                aliases=tuple(dict.fromkeys((one.name, *attachment.aliases))),
+            )
+        )
+    mounts, refusals = [], [one.problem] if one.problem else []
     for number, mount in enumerate(c.mounts):
         if mount.kind == "volume" and mount.source:
             volume = volumes.get(mount.source)
@@ -174,16 +195,21 @@ def _attach(
                 at = (*path, "volumes", number)
                 reading.check(at, f"volume {mount.source!r} is not declared", f"add `volumes: {{{mount.source}: }}`")
                 continue
+            if volume.driver not in VOLUME_DRIVERS:
+                refusals.append(
+                    f"{volume.where}: volumes.{volume.key}.driver: there is no driver {volume.driver!r}: one of "
+                    f"{', '.join(VOLUME_DRIVERS)}"
+                )
             mount = msgspec.structs.replace(mount, source=volume.name)
         mounts.append(mount)
     _no_double_targets(reading, path, mounts)
     container = msgspec.structs.replace(
         c, attachments=tuple(out), mounts=tuple(mounts), network_mode="" if c.network_mode == "bridge" else c.network_mode
     )
-    return msgspec.structs.replace(one, container=container)
+    return msgspec.structs.replace(one, container=container, problem="\n".join(refusals))
 
 
-def _no_double_targets(reading: Reading, path: Path_, mounts: Sequence[Mount]) -> None:
+def _no_double_targets(reading: LoadContext, path: Path_, mounts: Sequence[Mount]) -> None:
     seen: set[str] = set()
     for number, mount in enumerate(mounts):
         if mount.target in seen:
@@ -191,20 +217,28 @@ def _no_double_targets(reading: Reading, path: Path_, mounts: Sequence[Mount]) -
         seen.add(mount.target)
 
 
-def _check_ports(reading: Reading, services: Sequence[Service]) -> None:
-    """Two services of one host cannot publish one port; replicas share one, but not that of one address."""
+def _checked_ports(reading: LoadContext, services: Sequence[Service]) -> list[Service]:
+    """*services*, kept from starting where one host cannot publish what two of them ask for; replicas share a port, but not
+    that of one address."""
     taken: dict[tuple[str, int, str], str] = {}
+    out = []
     for one in services:
-        for number, port in enumerate(one.container.ports):
+        refusals = [one.problem] if one.problem else []
+        where = reading.mark(("services", one.name, "ports"))
+        for port in one.container.ports:
+            key = (port.host_ip, port.published, port.protocol)
             if not port.published:
                 continue
-            key = (port.host_ip, port.published, port.protocol)
-            path: Path_ = ("services", one.name, "ports", number)
             if key in taken:
-                reading.problem(path, f"port {port.published}/{port.protocol} is published by {taken[key]} already")
+                refusals.append(
+                    f"{where}: services.{one.name}.ports: port {port.published}/{port.protocol} is published by "
+                    f"{taken[key]} already"
+                )
             elif one.replicas > 1 and port.host_ip and port.mode == "ingress":
-                reading.problem(
-                    path, f"{one.replicas} replicas cannot share port {port.published} of one address",
-                    "leave the address out: any node then answers for all of them",
+                refusals.append(
+                    f"{where}: services.{one.name}.ports: {one.replicas} replicas cannot share port "
+                    f"{port.published} of one address: leave the address out, and any node answers for all"
                 )
             taken[key] = one.name
+        out.append(msgspec.structs.replace(one, problem="\n".join(refusals)))
+    return out

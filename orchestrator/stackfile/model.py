@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from typing import Literal
 
-from agent.manifest import Container, Hook, Record, Subnet, Ulimit, is_encrypted, is_shared
+from agent.contract.container import Container, Hook, Port, Ulimit
+from agent.contract.network import Subnet, is_encrypted
+from agent.contract.volume import is_shared
+from agent.contract.wire import WireStruct
 
 
-class Dependency(Record, frozen=True, kw_only=True):
-    """*condition*: service_started, service_healthy or service_completed_successfully. *restart*: restart with it."""
+class Dependency(WireStruct, frozen=True, kw_only=True):
+    """*condition*: service_started, service_healthy or service_completed_successfully. *restart*: restart with it. It is
+    *implied* where another key of the service makes it."""
 
     service: str
     condition: str = "service_started"
     restart: bool = False
     required: bool = True
+    implied: bool = False
     where: str = ""
 
 
-class BuildSecret(Record, frozen=True, kw_only=True):
+class BuildSecret(WireStruct, frozen=True, kw_only=True):
     """A file, or a variable of the client, that RUN sees as /run/secrets/*id*."""
 
     id: str
@@ -25,7 +30,7 @@ class BuildSecret(Record, frozen=True, kw_only=True):
     environment: str = ""
 
 
-class Build(Record, frozen=True, kw_only=True):
+class Build(WireStruct, frozen=True, kw_only=True):
     """How to build a service's image. *context* is a folder on the client, or, where it is *remote*, the address of a
     repository or of a tar. *contexts* are further ones by name: such, `service:NAME`, or `docker-image://NAME`."""
 
@@ -56,21 +61,21 @@ class Build(Record, frozen=True, kw_only=True):
         return tuple(value[8:] for _, value in self.contexts if value.startswith("service:"))
 
 
-class Provider(Record, frozen=True, kw_only=True):
+class Provider(WireStruct, frozen=True, kw_only=True):
     """Who provides a service in place of a container: a program of the client. *options* are given to it in this order."""
 
     type: str
     options: tuple[tuple[str, str], ...] = ()
 
 
-class StartHook(Record, frozen=True, kw_only=True):
+class StartHook(WireStruct, frozen=True, kw_only=True):
     """A container that runs to its end before a service starts. *image* "" is the service's own."""
 
     hook: Hook
     image: str = ""
 
 
-class Placement(Record, frozen=True, kw_only=True):
+class Placement(WireStruct, frozen=True, kw_only=True):
     """Where replicas may and should go. *constraints* are Swarm's, *extended* those of `x-placement`; *spread* are
     labels over whose values replicas are spread, outermost first; *near* and *away* name services; *tolerations* are of
     taints that nodes have."""
@@ -84,7 +89,7 @@ class Placement(Record, frozen=True, kw_only=True):
     tolerations: tuple[str, ...] = ()
 
 
-class Reserves(Record, frozen=True, kw_only=True):
+class Reserves(WireStruct, frozen=True, kw_only=True):
     """What a replica must find free on its node: cores, bytes, and countable things by kind."""
 
     cpus: float = 0.0
@@ -92,7 +97,7 @@ class Reserves(Record, frozen=True, kw_only=True):
     generic: tuple[tuple[str, int], ...] = ()
 
 
-class WatchRule(Record, frozen=True, kw_only=True):
+class WatchRule(WireStruct, frozen=True, kw_only=True):
     """What a change below *path*, of the client, leads to. *target* is the path in the container; *ignore* and *include* are
     patterns as .dockerignore has them; *command* is run after a sync."""
 
@@ -105,7 +110,7 @@ class WatchRule(Record, frozen=True, kw_only=True):
     initial_sync: bool = False
 
 
-class UpdateConfig(Record, frozen=True, kw_only=True):
+class UpdateConfig(WireStruct, frozen=True, kw_only=True):
     """`deploy.update_config` or `rollback_config`: how the tasks of a service are exchanged for others. *parallelism* 0 is all
     at once; *max_failure_ratio* is the part of them that may fail before *failure_action* is taken."""
 
@@ -117,7 +122,14 @@ class UpdateConfig(Record, frozen=True, kw_only=True):
     order: str = "stop-first"
 
 
-class Service(Record, frozen=True, kw_only=True):
+class PortRange(WireStruct, frozen=True, kw_only=True):
+    """A port of each task's own, from that of *port* to *last*, of which the plan takes one."""
+
+    port: Port
+    last: int
+
+
+class Service(WireStruct, frozen=True, kw_only=True):
     """*container* is resolved but for addresses and the image's identity, which the plan decides. *where* is the
     service's place in the file, `stack.yml:3:5`. One that *prepares* another was made of its `pre_start`. A *problem* keeps it,
     and it alone, from being brought up."""
@@ -128,6 +140,7 @@ class Service(Record, frozen=True, kw_only=True):
     attach: bool = True
     replicas: int = 1
     container_name: str = ""
+    port_ranges: tuple[PortRange, ...] = ()
     depends_on: tuple[Dependency, ...] = ()
     build: Build | None = None
     mode: str = "replicated"
@@ -138,7 +151,7 @@ class Service(Record, frozen=True, kw_only=True):
     rollback: UpdateConfig | None = None
     watch: tuple[WatchRule, ...] = ()
     pre_start: tuple[StartHook, ...] = ()
-    prepares: str = ""
+    is_pre_start_of: str = ""
     problem: str = ""
     provider: Provider | None = None
 
@@ -148,7 +161,7 @@ LAN_DRIVERS = ("macvlan", "ipvlan")
 """Network drivers that every node has; with those of the second kind containers stand on a LAN of the hosts."""
 
 
-class StackNetwork(Record, frozen=True, kw_only=True):
+class StackNetwork(WireStruct, frozen=True, kw_only=True):
     """*key* is its name in the file, *name* its name on the node. *driver* "" is overlay where there are several nodes."""
 
     key: str
@@ -178,7 +191,7 @@ class StackNetwork(Record, frozen=True, kw_only=True):
         return self.driver == "bridge" or (self.driver in LAN_DRIVERS and not self.parent)
 
 
-class StackVolume(Record, frozen=True, kw_only=True):
+class StackVolume(WireStruct, frozen=True, kw_only=True):
     key: str
     name: str
     driver: str = "local"
@@ -194,7 +207,7 @@ class StackVolume(Record, frozen=True, kw_only=True):
         return is_shared(self.driver, self.options)
 
 
-class StackContent(Record, frozen=True, kw_only=True):
+class StackContent(WireStruct, frozen=True, kw_only=True):
     """A config or secret. Its *content* is what the client read; the server knows it by its *digest* alone. An *external*
     one was made by hand and is called *name*."""
 
@@ -207,7 +220,7 @@ class StackContent(Record, frozen=True, kw_only=True):
     where: str = ""
 
 
-class Stack(Record, frozen=True, kw_only=True):
+class Stack(WireStruct, frozen=True, kw_only=True):
     name: str
     services: tuple[Service, ...] = ()
     networks: tuple[StackNetwork, ...] = ()

@@ -2,59 +2,105 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from agent.manifest import Mount
-from orchestrator.stackfile.rows import Draft, Fields, flag, permissions, scalar, size
-from orchestrator.stackfile.tree import Path_
+from agent.contract.container import Mount
+from orchestrator.stackfile.field_readers import Fields, ServiceContext, flag, permissions, scalar, size
+from orchestrator.stackfile.marked_document import Path_
+from orchestrator.stackfile.mount_text import converted, is_path, is_windows, parts_of
 
 
-def volumes(draft: Draft, value: Any, path: Path_) -> Fields:
+def volumes(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     out = []
     for number, item in enumerate(draft.reading.sequence(value, path)):
         at = (*path, number)
         mount = _long_mount(draft, item, at) if isinstance(item, dict) else _short_mount(draft, scalar(item), at)
         if mount:
+            if any(is_windows(path) for path in (mount.source, mount.target)):
+                draft.keep_from_starting(at, "a path of Windows: there is no such path on a node")
+            elif not mount.target.startswith("/"):
+                draft.keep_from_starting(at, f"the target {mount.target!r} must be an absolute path")
             out.append(mount)
     return {"mounts": tuple(out)}
 
 
-def _short_mount(draft: Draft, item: str, at: Path_) -> Mount | None:
+def _short_mount(draft: ServiceContext, item: str, at: Path_) -> Mount | None:
     try:
-        return split_mount(item, lambda text: str(draft.reading.host_path(text)))
+        mount, ignored = split_mount(item, lambda text: bind_source(draft, text))
     except ValueError as error:
         what, _, fix = str(error).partition("\n")
         draft.problem(at, what, fix)
         return None
+    for option in ignored:
+        draft.reading.warn(at, f"option {option!r} is not known and has no effect")
+    return mount
 
 
-def split_mount(text: str, host_path: Callable[[str], str]) -> Mount:
-    """[SOURCE:]TARGET[:OPTIONS]. Raises ValueError: what is wrong, and on a second line the fix."""
-    parts = text.split(":")
+def bind_source(draft: ServiceContext, text: str) -> str:
+    """The path of the host that *text* is."""
+    if is_windows(text):
+        return converted(text) if converts(draft.reading.environment) else text
+    return str(draft.reading.host_path(text))
+
+
+def converts(environment: Mapping[str, str]) -> bool:
+    """Whether paths of Windows are to be written as a Linux host has them."""
+    return environment.get("COMPOSE_CONVERT_WINDOWS_PATHS", "").lower() in ("1", "true")
+
+
+OPTIONS = frozenset(
+    (
+        "ro",
+        "rw",
+        "z",
+        "Z",
+        "nocopy",
+        "cached",
+        "delegated",
+        "consistent",
+        "private",
+        "rprivate",
+        "shared",
+        "rshared",
+        "slave",
+        "rslave",
+    )
+)
+
+
+def split_mount(text: str, host_path: Callable[[str], str]) -> tuple[Mount, tuple[str, ...]]:
+    """[SOURCE:]TARGET[:OPTIONS], and the options that say nothing. Raises ValueError: what is wrong, and on a second line the
+    fix."""
+    parts = parts_of(text)
     source, target = (parts[0], parts[1]) if len(parts) > 1 else ("", parts[0])
     options = parts[2].split(",") if len(parts) > 2 else []
-    if len(parts) > 3 or not target.startswith("/"):
-        raise ValueError(f"{text!r} is no mount: the target must be an absolute path\n[SOURCE:]TARGET[:OPTIONS]")
-    known = {"ro", "rw", "z", "Z", "nocopy", "cached", "delegated", "consistent",
-             "private", "rprivate", "shared", "rshared", "slave", "rslave"}
-    if strange := [o for o in options if o not in known]:
-        raise ValueError(f"mount option {strange[0]!r} is not known\none of {', '.join(sorted(known))}")
+    if len(parts) > 3 or not all(parts):
+        why = "more than three parts" if len(parts) > 3 else "an empty part"
+        raise ValueError(f"{text!r} is no mount: it has {why}\n[SOURCE:]TARGET[:OPTIONS]")
+    ignored = tuple(o for o in options if o not in OPTIONS)
     propagation = next((o for o in options if o.lstrip("r") in ("private", "shared", "slave")), "rprivate")
     target = target.rstrip("/") or "/"
-    if source.startswith(("/", ".", "~")):
-        return Mount(kind="bind", source=host_path(source), target=target, read_only="ro" in options, propagation=propagation,
-                     create_host_path=True)
-    return Mount(kind="volume", source=source, target=target, read_only="ro" in options, nocopy="nocopy" in options)
+    if is_path(source):
+        return Mount(
+            kind="bind",
+            source=host_path(source),
+            target=target,
+            read_only="ro" in options,
+            propagation=propagation,
+            create_host_path=True,
+        ), ignored
+    return Mount(kind="volume", source=source, target=target, read_only="ro" in options, nocopy="nocopy" in options), ignored
 
 
-def _long_mount(draft: Draft, item: dict[str, Any], at: Path_) -> Mount | None:
+def _long_mount(draft: ServiceContext, item: dict[str, Any], at: Path_) -> Mount | None:
     shape, target = item.get("type", "volume"), scalar(item.get("target"))
     if shape not in ("bind", "volume", "tmpfs", "image"):
-        draft.reading.check((*at, "type"), f"type {shape!r} is not supported", "bind, volume, tmpfs or image")
+        why = "is of Windows containers" if shape == "npipe" else "needs a plugin for cluster volumes, and there is none"
+        draft.keep_from_starting((*at, "type"), f"type {shape!r} {why}")
         return None
-    if not target.startswith("/"):
-        draft.problem((*at, "target"), "must be an absolute path")
+    if not target:
+        draft.problem(at, "needs target")
         return None
     source = scalar(item.get("source"))
     bind, volume, tmpfs = (draft.reading.mapping(item.get(k), (*at, k)) for k in ("bind", "volume", "tmpfs"))
@@ -63,9 +109,12 @@ def _long_mount(draft: Draft, item: dict[str, Any], at: Path_) -> Mount | None:
         if not source:
             draft.problem(at, "a bind mount needs its source")
             return None
-        fields |= {"source": str(draft.reading.host_path(source)), "propagation": bind.get("propagation", "rprivate"),
-                   "create_host_path": flag(bind.get("create_host_path", True)),
-                   "recursive": bind.get("recursive", "enabled") != "disabled"}
+        fields |= {
+            "source": bind_source(draft, source),
+            "propagation": bind.get("propagation", "rprivate"),
+            "create_host_path": flag(bind.get("create_host_path", True)),
+            "recursive": bind.get("recursive", "enabled") != "disabled",
+        }
     elif shape == "image":
         if not source:
             draft.problem(at, "an image mount needs its source")
@@ -89,7 +138,7 @@ def _long_mount(draft: Draft, item: dict[str, Any], at: Path_) -> Mount | None:
     return Mount(**fields)
 
 
-def tmpfs(draft: Draft, value: Any, path: Path_) -> Fields:
+def tmpfs(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     out = []
     for number, item in enumerate(value if isinstance(value, list) else [value]):
         target, _, options = scalar(item).partition(":")

@@ -13,7 +13,12 @@ from pathlib import Path
 from orchestrator.errors import PystackError
 
 NAMES = (
-    "stack.yml", "stack.yaml", "compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml",
+    "stack.yml",
+    "stack.yaml",
+    "compose.yaml",
+    "compose.yml",
+    "docker-compose.yml",
+    "docker-compose.yaml",
 )
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*\Z")
 _TOP_NAME = re.compile(rb"^['\"]?name['\"]?\s*:(.*)$|^[{%&!<]|^---", re.M)

@@ -33,8 +33,11 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StackFileError(PystackError):
-    """All problems of one reading, in the order of the files."""
+    """All problems of one reading, in the order of the files; *warnings* and *differences* are what else was found."""
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
+    def __init__(
+        self, problems: Sequence[Problem], warnings: Sequence[Problem] = (), differences: Sequence[Problem] = ()
+    ) -> None:
+        self.warnings, self.differences = tuple(warnings), tuple(differences)
         self.problems = tuple(sorted(problems, key=lambda p: p.where))
         super().__init__("\n".join(str(p) for p in self.problems))

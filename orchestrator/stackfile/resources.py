@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Collection, Mapping, Set
 from typing import Any
 
-from agent.manifest import VOLUME_DRIVERS, Subnet, is_encrypted, volume_driver
-from orchestrator.stackfile import merge, rows
+from agent.contract.network import Subnet, is_encrypted
+from agent.contract.volume import VOLUME_DRIVERS, volume_driver
+from orchestrator.stackfile import field_readers, merge
+from orchestrator.stackfile.load_context import LoadContext
+from orchestrator.stackfile.marked_document import Path_
 from orchestrator.stackfile.model import StackContent, StackNetwork, StackVolume
-from orchestrator.stackfile.reading import Reading
-from orchestrator.stackfile.tree import Path_
 
 MTU = "com.docker.network.driver.mtu"
 MACVLAN, IPVLAN = ("bridge", "private", "vepa", "passthru"), ("l2", "l3", "l3s")
@@ -22,28 +23,33 @@ LAN_OPTIONS: dict[str, dict[str, tuple[str, ...]]] = {
 """The options of networks on a LAN, with the words that each may be; () is anything."""
 
 
-def networks_of(reading: Reading, document: dict[str, Any]) -> dict[str, StackNetwork]:
+def networks_of(reading: LoadContext, document: dict[str, Any]) -> dict[str, StackNetwork]:
     out = {}
     for key, value in reading.mapping(document.get("networks"), ("networks",)).items():
         path: Path_ = ("networks", key)
         body = reading.mapping(value, path)
-        if not reading.sound(path):
+        if not reading.is_valid(path):
             continue
         driver = body.get("driver") or ""
         opts = merge.as_mapping(body.get("driver_opts"))
-        if driver not in ("", "overlay") and is_encrypted((k, rows.scalar(v)) for k, v in opts.items()):
+        if driver not in ("", "overlay") and is_encrypted((k, field_readers.scalar(v)) for k, v in opts.items()):
             # traffic that somebody believes to be secret must not go out in the clear
-            reading.check((*path, "driver_opts", "encrypted"), f"a network with the driver {driver} cannot be encrypted",
-                          "take the option out, or the driver: it is overlay where nothing else is said")
+            reading.check(
+                (*path, "driver_opts", "encrypted"),
+                f"a network with the driver {driver} cannot be encrypted",
+                "take the option out, or the driver: it is overlay where nothing else is said",
+            )
         if driver in LAN_OPTIONS:
             _check_lan(reading, driver, opts, path)
-        mtu = rows.scalar(opts[MTU]) if MTU in opts else "1500"
+        mtu = field_readers.scalar(opts[MTU]) if MTU in opts else "1500"
         if not (re.fullmatch(r"[0-9]{1,5}", mtu) and 68 <= int(mtu) < 1 << 16):
             reading.problem((*path, "driver_opts", MTU), f"{mtu!r} is no MTU", "a number from 68 to 65535")
         subnets: list[Subnet] = []
         ipam = reading.mapping(body.get("ipam"), (*path, "ipam"))
         for number, pool in enumerate(reading.sequence(ipam.get("config"), (*path, "ipam", "config"))):
             at = (*path, "ipam", "config", number)
+            if not reading.mapping(pool, at).keys() - {"aux_addresses"}:
+                continue  # any pool
             try:
                 cidr = ipaddress.ip_network(str(reading.mapping(pool, at).get("subnet")))
             except ValueError as error:
@@ -62,23 +68,28 @@ def networks_of(reading: Reading, document: dict[str, Any]) -> dict[str, StackNe
             if found:
                 subnets.append(found)
         external = body.get("external")
-        if external is True:
-            _external_alone(reading, body, path)
+        _external_alone(reading, body, path)
         given = body.get("name") or (external.get("name") if isinstance(external, dict) else None)
-        name = str(given or (key if rows.flag(external) else f"{reading.name}_{key}"))
+        name = str(given or (key if field_readers.flag(external) else f"{reading.name}_{key}"))
         if len(name) > 255:
             reading.problem(path, f"the name {name[:40]}… has more than 255 characters")
             continue
         out[key] = StackNetwork(
-            key=key, name=name, driver="" if driver == "default" else driver, subnets=tuple(subnets),
-            internal=rows.flag(body.get("internal")), ipv6=rows.flag(body.get("enable_ipv6")), external=rows.flag(external),
+            key=key,
+            name=name,
+            driver="" if driver == "default" else driver,
+            subnets=tuple(subnets),
+            internal=field_readers.flag(body.get("internal")),
+            ipv6=field_readers.flag(body.get("enable_ipv6")),
+            external=field_readers.flag(external),
             options=_pairs(body.get("driver_opts")),
-            labels=_pairs(body.get("labels")), where=str(reading.mark(path)),
+            labels=_pairs(body.get("labels")),
+            where=str(reading.mark(path)),
         )
     return out
 
 
-def _check_lan(reading: Reading, driver: str, options: Mapping[str, Any], path: Path_) -> None:
+def _check_lan(reading: LoadContext, driver: str, options: Mapping[str, Any], path: Path_) -> None:
     known = LAN_OPTIONS[driver]
     for key, value in options.items():
         at = (*path, "driver_opts", key)
@@ -89,7 +100,7 @@ def _check_lan(reading: Reading, driver: str, options: Mapping[str, Any], path: 
 
 
 def _pool(
-    reading: Reading, pool: dict[str, Any], at: Path_, cidr: ipaddress.IPv4Network | ipaddress.IPv6Network, gateway: str
+    reading: LoadContext, pool: dict[str, Any], at: Path_, cidr: ipaddress.IPv4Network | ipaddress.IPv6Network, gateway: str
 ) -> Subnet | None:
     """One entry of ipam.config, its range and reserved addresses checked."""
     span, reserved = str(pool.get("ip_range") or ""), []
@@ -112,31 +123,35 @@ def _pool(
     return Subnet(cidr=str(cidr), gateway=gateway, ip_range=span, reserved=tuple(reserved))
 
 
-def volumes_of(reading: Reading, document: dict[str, Any]) -> dict[str, StackVolume]:
+def volumes_of(reading: LoadContext, document: dict[str, Any]) -> dict[str, StackVolume]:
     out = {}
     for key, value in reading.mapping(document.get("volumes"), ("volumes",)).items():
         path: Path_ = ("volumes", key)
         body = reading.mapping(value, path)
-        if not reading.sound(path):
+        if not reading.is_valid(path):
             continue
         driver = volume_driver(str(body.get("driver") or ""))
-        if driver not in VOLUME_DRIVERS:
-            reading.check((*path, "driver"), f"there is no driver {driver!r}", f"one of {', '.join(VOLUME_DRIVERS)}")
-        else:
+        if driver in VOLUME_DRIVERS:
             for word in merge.as_mapping(body.get("driver_opts")):
                 if word not in VOLUME_DRIVERS[driver]:
-                    reading.check((*path, "driver_opts", word), f"the driver {driver} has no such option",
-                                  f"it has {', '.join(sorted(VOLUME_DRIVERS[driver]))}")
+                    reading.check(
+                        (*path, "driver_opts", word),
+                        f"the driver {driver} has no such option",
+                        f"it has {', '.join(sorted(VOLUME_DRIVERS[driver]))}",
+                    )
         external = body.get("external")
-        if external is True:
-            _external_alone(reading, body, path)
-        wish = reading.mapping(body.get("x-volume"), (*path, "x-volume"))
+        _external_alone(reading, body, path)
+        spec = reading.mapping(body.get("x-volume"), (*path, "x-volume"))
         given = body.get("name") or (external.get("name") if isinstance(external, dict) else None)
         out[key] = StackVolume(
-            key=key, name=str(given or (key if rows.flag(external) else f"{reading.name}_{key}")), external=rows.flag(external),
-            follow=rows.flag(wish.get("follow")), driver=driver,
+            key=key,
+            name=str(given or (key if field_readers.flag(external) else f"{reading.name}_{key}")),
+            external=field_readers.flag(external),
+            follow=field_readers.flag(spec.get("follow")),
+            driver=driver,
             options=_pairs(body.get("driver_opts")),
-            labels=_pairs(body.get("labels")), where=str(reading.mark(path)),
+            labels=_pairs(body.get("labels")),
+            where=str(reading.mark(path)),
         )
     return out
 
@@ -144,7 +159,7 @@ def volumes_of(reading: Reading, document: dict[str, Any]) -> dict[str, StackVol
 SOURCES = {"config": ("file", "environment", "content"), "secret": ("file", "environment")}
 
 
-def contents_of(reading: Reading, document: dict[str, Any], used: Set[tuple[str, str]]) -> tuple[StackContent, ...]:
+def contents_of(reading: LoadContext, document: dict[str, Any], used: Set[tuple[str, str]]) -> tuple[StackContent, ...]:
     """Configs and secrets that services use, *used* by kind and key; the client reads what they contain."""
     out = []
     for kind in ("config", "secret"):
@@ -152,26 +167,34 @@ def contents_of(reading: Reading, document: dict[str, Any], used: Set[tuple[str,
         for key, value in reading.mapping(document.get(section), (section,)).items():
             path: Path_ = (section, key)
             body = reading.mapping(value, path)
-            if not reading.sound(path):
+            if not reading.is_valid(path):
                 continue
             external = body.get("external")
-            if external is True:
-                _external_alone(reading, body, path)
+            _external_alone(reading, body, path, besides=("template_driver", "driver", "driver_opts", "labels"))
             given = [s for s in SOURCES[kind] if s in body]
-            if not rows.flag(external) and len(given) != 1:
+            if kind == "secret" and "driver" in body and not given and not field_readers.flag(external):
+                continue  # somebody else's: service.py says so where it is used
+            if not field_readers.flag(external) and len(given) != 1:
                 what = f"says both {' and '.join(given)}" if given else "does not say where its content is"
                 reading.problem(path, what, f"use one of {', '.join(f'{s}:' for s in SOURCES[kind])} or external: true")
             elif (kind, key) in used:
                 name = body.get("name") or (external.get("name") if isinstance(external, dict) else None)
-                out.append(StackContent(
-                    kind=kind, key=key, external=rows.flag(external), where=str(reading.mark(path)),
-                    name=str(name or (key if rows.flag(external) else f"{reading.name}_{key}")),
-                    content=None if rows.flag(external) else _read(reading, given[0], rows.scalar(body[given[0]]), path),
-                ))
+                out.append(
+                    StackContent(
+                        kind=kind,
+                        key=key,
+                        external=field_readers.flag(external),
+                        where=str(reading.mark(path)),
+                        name=str(name or (key if field_readers.flag(external) else f"{reading.name}_{key}")),
+                        content=None
+                        if field_readers.flag(external)
+                        else _read(reading, given[0], field_readers.scalar(body[given[0]]), path),
+                    )
+                )
     return tuple(out)
 
 
-def _read(reading: Reading, source: str, value: str, path: Path_) -> bytes:
+def _read(reading: LoadContext, source: str, value: str, path: Path_) -> bytes:
     if source == "content":
         return value.encode()
     if source == "environment":
@@ -187,12 +210,19 @@ def _read(reading: Reading, source: str, value: str, path: Path_) -> bytes:
         return b""
 
 
-def _external_alone(reading: Reading, body: Mapping[str, Any], path: Path_) -> None:
-    """What somebody else made is taken as it is."""
-    for key in body:
-        if key not in ("external", "name") and not key.startswith("x-"):
+def _external_alone(reading: LoadContext, body: Mapping[str, Any], path: Path_, besides: Collection[str] = ()) -> None:
+    """What somebody else made is taken as it is: only its name can be said, once, and what tools of old wrote *besides*."""
+    external = body.get("external")
+    if isinstance(external, dict) and external.get("name") and body.get("name") not in (None, external["name"]):
+        reading.problem((*path, "external", "name"), f"is {external['name']!r}, and name is {body['name']!r}", "keep name")
+    for key in body if field_readers.flag(external) or isinstance(external, dict) else ():
+        if key in ("external", "name", *besides) or key.startswith("x-"):
+            continue
+        if path[0] == "networks":  # Docker Compose lets it pass
+            reading.warn((*path, key), "has no effect beside external: it exists already, as it is")
+        else:
             reading.problem((*path, key), "conflicts with external: it exists already, as it is", "remove one of the two")
 
 
 def _pairs(value: Any) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted((k, rows.scalar(v)) for k, v in merge.as_mapping(value).items()))
+    return tuple(sorted((k, field_readers.scalar(v)) for k, v in merge.as_mapping(value).items()))

@@ -24,15 +24,22 @@ def key(shape: Schema, does: str, *, differs: str = "", refused: str = "") -> Sc
 
 def record(properties: Schema, *required: str, empty: bool = False) -> Schema:
     """A mapping with these keys; *empty* allows nothing in place of it."""
-    shape: Schema = {"type": ["object", "null"] if empty else "object", "properties": properties,
-                     "patternProperties": {"^x-": {}}, "additionalProperties": False}
+    shape: Schema = {
+        "type": ["object", "null"] if empty else "object",
+        "properties": properties,
+        "patternProperties": {"^x-": {}},
+        "additionalProperties": False,
+    }
     return {**shape, "required": list(required)} if required else shape
 
 
 def named(shape: Schema, *, any_name: bool = False) -> Schema:
     """A mapping from names to *shape*."""
-    return {"type": "object", "additionalProperties": shape} if any_name else {
-        "type": "object", "patternProperties": {NAME: shape}, "additionalProperties": False}
+    return (
+        {"type": "object", "additionalProperties": shape}
+        if any_name
+        else {"type": "object", "patternProperties": {NAME: shape}, "additionalProperties": False}
+    )
 
 
 def listed(shape: Schema, *, unique: bool = False) -> Schema:
@@ -52,8 +59,11 @@ def words(*choices: str) -> Schema:
 
 
 TEXT: Schema = {"type": "string"}
-FLAG: Schema = {"type": ["boolean", "string"], "title": "true or false",
-                "pattern": "^([tT]rue|TRUE|[fF]alse|FALSE|[yY]es|YES|[nN]o|NO|[oO]n|ON|[oO]ff|OFF|[yYnN])$"}
+FLAG: Schema = {
+    "type": ["boolean", "string"],
+    "title": "true or false",
+    "pattern": "^([tT]rue|TRUE|[fF]alse|FALSE|[yY]es|YES|[nN]o|NO|[oO]n|ON|[oO]ff|OFF|[yYnN])$",
+}
 NUMBER: Schema = {"type": ["number", "string"], "title": "a number"}
 WHOLE: Schema = {"type": ["integer", "string"], "title": "a whole number"}
 SIZE: Schema = {"type": ["number", "string"], "title": "a size such as 64m"}
@@ -68,15 +78,24 @@ OPTIONS = named({"type": ["string", "number"], "title": "text"}, any_name=True)
 COMMAND = either({"type": "null"}, TEXT, TEXTS, title="text or a list of texts")
 HOSTS = either(named(either(TEXT, TEXTS), any_name=True), UNIQUE_TEXTS, title="a mapping or a list of NAME:ADDRESS")
 EXTERNAL = either(FLAG, record({"name": key(TEXT, "What it is called, as files of old wrote it.")}))
-GRANTS = listed(either(TEXT, record({
-    "source": key(TEXT, "Which one, by its key at the top level."),
-    "target": key(TEXT, "Where in the container."),
-    "uid": key(TEXT, "Whose file it is there."),
-    "gid": key(TEXT, "Which group's file it is there."),
-    "mode": key(NUMBER, "Its permission bits, 0444 if not said."),
-})))
-ULIMITS = named(either(WHOLE, record({"soft": key(WHOLE, "The soft limit."), "hard": key(WHOLE, "The hard limit.")},
-                                     "soft", "hard")), any_name=True)
+GRANTS = listed(
+    either(
+        TEXT,
+        record(
+            {
+                "source": key(TEXT, "Which one, by its key at the top level."),
+                "target": key(TEXT, "Where in the container."),
+                "uid": key(TEXT, "Whose file it is there."),
+                "gid": key(TEXT, "Which group's file it is there."),
+                "mode": key(NUMBER, "Its permission bits, 0444 if not said."),
+            }
+        ),
+    )
+)
+ULIMITS = named(
+    either(WHOLE, record({"soft": key(WHOLE, "The soft limit."), "hard": key(WHOLE, "The hard limit.")}, "soft", "hard")),
+    any_name=True,
+)
 HOOK = {
     "command": key(COMMAND, "What is run."),
     "user": key(TEXT, "As whom; the container's user if not said."),
@@ -84,325 +103,629 @@ HOOK = {
     "working_dir": key(TEXT, "In which folder."),
     "environment": key(PAIRS, "With which further variables."),
 }
-REQUESTS = listed(record({
-    "capabilities": key(UNIQUE_TEXTS, "What the device can do."), "count": key(WHOLE, "How many."),
-    "device_ids": key(UNIQUE_TEXTS, "Which ones."), "driver": key(TEXT, "By which driver."),
-    "options": key(PAIRS, "What the driver is told.", refused="a CDI file says all that there is to say"),
-}, "capabilities"))
-HEALTHCHECK = record({
-    "test": key(either(TEXT, TEXTS), "The command: text for a shell, or a list that begins with CMD, CMD-SHELL or NONE."),
-    "disable": key(FLAG, "Switches the image's own check off."),
-    "interval": key(DURATION, "Time between checks."),
-    "timeout": key(DURATION, "How long one may take."),
-    "retries": key(NUMBER, "How many in a row must fail."),
-    "start_period": key(DURATION, "Failures of the first so long do not count."),
-    "start_interval": key(DURATION, "Time between checks while it starts."),
-})
-WATCH = record({"watch": key(listed(record({
-    "path": key(TEXT, "Folder or file on the client."),
-    "action": key(words("rebuild", "sync", "restart", "sync+restart", "sync+exec"), "What a change there leads to."),
-    "target": key(TEXT, "Where in the container it is copied to."),
-    "ignore": key(ONE_OR_MORE, "Patterns that are left out."),
-    "include": key(ONE_OR_MORE, "Patterns that alone count."),
-    "exec": key(record(HOOK, "command"), "What is run there after a sync."),
-    "initial_sync": key({"type": "boolean"}, "Copy all once at the beginning."),
-}, "path", "action")), "Rules of `pystack watch`.")}, empty=True)
-UPDATE = record({
-    "parallelism": key(WHOLE, "How many at once."), "delay": key(DURATION, "Time between two."),
-    "failure_action": key(TEXT, "What follows a failure."), "monitor": key(DURATION, "How long one is looked at."),
-    "max_failure_ratio": key(NUMBER, "How many may fail."),
-    "order": key(words("start-first", "stop-first"), "Which of the two goes first."),
-})
-DEPLOY = record({
-    "mode": key(TEXT, "replicated, global, replicated-job or global-job."),
-    "replicas": key(WHOLE, "How many tasks."),
-    "endpoint_mode": key(TEXT, "vip: one address for the service; dnsrr: those of all tasks.",
-                         differs="a service with one task has no address of its own unless vip is asked for"),
-    "labels": key(PAIRS, "Labels of the service.", refused="containers carry `labels:`; a service has none beside them"),
-    "update_config": key(UPDATE, "How replicas are exchanged; without it, all at once."),
-    "rollback_config": key(UPDATE, "How they are changed back where an update failed."),
-    "resources": key(record({
-        "limits": key(record({
-            "cpus": key(NUMBER, "CPUs that a task may use."), "memory": key(TEXT, "Memory that a task may use."),
-            "pids": key(WHOLE, "Processes that a task may have."),
-        }), "What a task may not exceed."),
-        "reservations": key(record({
-            "cpus": key(NUMBER, "CPUs that a node must have left."), "memory": key(TEXT, "Memory that a node must have left."),
-            "generic_resources": key(listed(record({"discrete_resource_spec": key(record({
-                "kind": key(TEXT, "What is counted."), "value": key(NUMBER, "How many."),
-            }), "A counted thing.")})), "Things that nodes have by label and tasks use up."),
-            "devices": key(REQUESTS, "Devices that a task needs; nodes describe theirs in CDI files."),
-        }), "What a node must have left."),
-    }), "Limits and reservations."),
-    "restart_policy": key(record({
-        "condition": key(TEXT, "none, on-failure or any."),
-        "max_attempts": key(WHOLE, "After so many it is left as it is."),
-        "delay": key(DURATION, "Time before a restart.", differs="if not said, restarts back off from 0.1 s to 1 min"),
-        "window": key(DURATION, "Time after which a start counts as good.", differs="10 s if not said"),
-    }), "When a task that ended is started again."),
-    "placement": key(record({
-        "constraints": key(TEXTS, "What a node must be, in Swarm's grammar."),
-        "preferences": key(listed(record({"spread": key(TEXT, "A label whose values are filled evenly.")})),
-                           "How tasks are spread."),
-        "max_replicas_per_node": key(WHOLE, "How many tasks one node takes."),
-    }), "Where tasks go."),
-}, empty=True)
-BUILD = record({
-    "context": key(TEXT, "The folder that is sent, or the address of a repository or a tar that the node fetches."),
-    "dockerfile": key(TEXT, "The Dockerfile, in the context or outside of it."),
-    "dockerfile_inline": key(TEXT, "The Dockerfile itself."),
-    "args": key(PAIRS, "Values of ARG."),
-    "target": key(TEXT, "The stage that becomes the image."),
-    "labels": key(PAIRS, "Labels of the image."),
-    "tags": key(TEXTS, "Further names of the image."),
-    "no_cache": key(FLAG, "Build every step again."),
-    "pull": key(FLAG, "Pull base images again."),
-    "network": key(TEXT, "The network of RUN: host, none."),
-    "additional_contexts": key(PAIRS, "Further contexts by name."),
-    "cache_from": key(TEXTS, "Images to take steps from.", refused=LATER),
-    "cache_to": key(TEXTS, "Where steps are kept.", refused=LATER),
-    "entitlements": key(TEXTS, "Rights of the build: network.host, security.insecure."),
-    "extra_hosts": key(HOSTS, "Names that RUN knows."),
-    "isolation": key(TEXT, "Isolation of RUN.", refused=WINDOWS),
-    "no_cache_filter": key(ONE_OR_MORE, "Stages that are built again."),
-    "platforms": key(TEXTS, "Platforms to build for.", differs="one at a time"),
-    "privileged": key(FLAG, "RUN with all capabilities."),
-    "provenance": key({"type": ["string", "boolean"]}, "A statement of origin.", refused=LATER),
-    "sbom": key({"type": ["string", "boolean"]}, "A list of parts.", refused=LATER),
-    "secrets": key(listed(either(TEXT, record({
-        "source": key(TEXT, "Which one, by its key at the top level; it needs file: or environment:."),
-        "target": key(TEXT, "What RUN calls it: id=NAME."),
-        **{k: key(TEXT if k != "mode" else NUMBER, "Of its file.", refused="has no effect: RUN's options say it")
-           for k in ("uid", "gid", "mode")},
-    }))), "Secrets that RUN sees."),
-    "shm_size": key(WHOLE_SIZE, "Size of /dev/shm of RUN."),
-    "ssh": key(PAIRS, "SSH agents that RUN sees.", refused=LATER),
-    "ulimits": key(ULIMITS, "Limits of RUN."),
-})
-ATTACHMENT = record({
-    "aliases": key(UNIQUE_TEXTS, "Further names on this network."),
-    "ipv4_address": key(TEXT, "A fixed IPv4 address."),
-    "ipv6_address": key(TEXT, "A fixed IPv6 address."),
-    "link_local_ips": key(UNIQUE_TEXTS, "Further link-local addresses."),
-    "mac_address": key(TEXT, "A fixed MAC address."),
-    "interface_name": key(TEXT, "What the interface is called inside."),
-    "gw_priority": key({"type": "number"}, "The highest has the default route."),
-    "priority": key({"type": "number"}, "The highest is attached first.", differs="the default route is gw_priority's alone"),
-    "driver_opts": key(OPTIONS, "What the driver is told of this endpoint.",
-                       differs="com.docker.network.endpoint.ifname and .sysctls"),
-}, empty=True)
-PORT = either({"type": ["number", "string"]}, record({
-    "target": key(WHOLE, "The container's port."),
-    "published": key(WHOLE, "The host's port, or a range of which one is taken."),
-    "host_ip": key(TEXT, "The host's address."),
-    "protocol": key(TEXT, "tcp, udp or sctp."),
-    "mode": key(TEXT, "ingress: any node answers; host: the task's node alone."),
-    "name": key(TEXT, "A name for people."),
-    "app_protocol": key(TEXT, "What is spoken there, for people."),
-}), title="text or a mapping")
-MOUNT = either(TEXT, record({
-    "type": key(words("bind", "volume", "tmpfs", "cluster", "npipe", "image"), "What is mounted.",
-                differs="cluster and npipe are an error"),
-    "source": key(TEXT, "A volume's key, or a path of the node."),
-    "target": key(TEXT, "Where in the container."),
-    "read_only": key(FLAG, "Not to be written."),
-    "consistency": key(TEXT, "A hint for Docker Desktop.", refused="has no effect on Linux"),
-    "bind": key(record({
-        "propagation": key(TEXT, "How mounts below it are shared."),
-        "create_host_path": key(FLAG, "Make the folder where it is missing."),
-        "recursive": key(words("enabled", "disabled", "writable", "readonly"), "Whether mounts below come along.",
-                         differs="writable and readonly are as enabled"),
-        "selinux": key(words("z", "Z"), "SELinux label.", refused="has no effect: labels are not changed"),
-    }), "Options of a bind mount."),
-    "volume": key(record({
-        "nocopy": key(FLAG, "Do not fill it from the image."), "subpath": key(TEXT, "A folder of the volume."),
-        "labels": key(PAIRS, "Labels of an anonymous volume.", refused=LATER),
-    }), "Options of a volume."),
-    "tmpfs": key(record({
-        "size": key({**WHOLE_SIZE, "minimum": 0}, "Its size."), "mode": key(NUMBER, "Its permission bits."),
-    }), "Options of a tmpfs."),
-    "image": key(record({"subpath": key(TEXT, "A folder of the image.")}), "Options of an image."),
-}, "type"), title="text or a mapping")
-DEPENDENCY = record({
-    "condition": key(words("service_started", "service_healthy", "service_completed_successfully"), "What it waits for."),
-    "restart": key(FLAG, "Start again when the other one is changed."),
-    "required": key(FLAG, "Whether it may be missing."),
-}, "condition")
+REQUESTS = listed(
+    record(
+        {
+            "capabilities": key(UNIQUE_TEXTS, "What the device can do."),
+            "count": key(WHOLE, "How many."),
+            "device_ids": key(UNIQUE_TEXTS, "Which ones."),
+            "driver": key(TEXT, "By which driver."),
+            "options": key(PAIRS, "What the driver is told.", refused="a CDI file says all that there is to say"),
+        },
+        "capabilities",
+    )
+)
+HEALTHCHECK = record(
+    {
+        "test": key(either(TEXT, TEXTS), "The command: text for a shell, or a list that begins with CMD, CMD-SHELL or NONE."),
+        "disable": key(FLAG, "Switches the image's own check off."),
+        "interval": key(DURATION, "Time between checks."),
+        "timeout": key(DURATION, "How long one may take."),
+        "retries": key(NUMBER, "How many in a row must fail."),
+        "start_period": key(DURATION, "Failures of the first so long do not count."),
+        "start_interval": key(DURATION, "Time between checks while it starts."),
+    }
+)
+WATCH = record(
+    {
+        "watch": key(
+            listed(
+                record(
+                    {
+                        "path": key(TEXT, "Folder or file on the client."),
+                        "action": key(
+                            words("rebuild", "sync", "restart", "sync+restart", "sync+exec"), "What a change there leads to."
+                        ),
+                        "target": key(TEXT, "Where in the container it is copied to."),
+                        "ignore": key(ONE_OR_MORE, "Patterns that are left out."),
+                        "include": key(ONE_OR_MORE, "Patterns that alone count."),
+                        "exec": key(record(HOOK, "command"), "What is run there after a sync."),
+                        "initial_sync": key({"type": "boolean"}, "Copy all once at the beginning."),
+                    },
+                    "path",
+                    "action",
+                )
+            ),
+            "Rules of `pystack watch`.",
+        )
+    },
+    empty=True,
+)
+UPDATE = record(
+    {
+        "parallelism": key(WHOLE, "How many at once."),
+        "delay": key(DURATION, "Time between two."),
+        "failure_action": key(TEXT, "What follows a failure."),
+        "monitor": key(DURATION, "How long one is looked at."),
+        "max_failure_ratio": key(NUMBER, "How many may fail."),
+        "order": key(words("start-first", "stop-first"), "Which of the two goes first."),
+    }
+)
+DEPLOY = record(
+    {
+        "mode": key(TEXT, "replicated, global, replicated-job or global-job."),
+        "replicas": key(WHOLE, "How many tasks."),
+        "endpoint_mode": key(
+            TEXT,
+            "vip: one address for the service; dnsrr: those of all tasks.",
+            differs="a service with one task has no address of its own unless vip is asked for",
+        ),
+        "labels": key(PAIRS, "Labels of the service.", refused="containers carry `labels:`; a service has none beside them"),
+        "update_config": key(UPDATE, "How replicas are exchanged; without it, all at once."),
+        "rollback_config": key(UPDATE, "How they are changed back where an update failed."),
+        "resources": key(
+            record(
+                {
+                    "limits": key(
+                        record(
+                            {
+                                "cpus": key(NUMBER, "CPUs that a task may use."),
+                                "memory": key(TEXT, "Memory that a task may use."),
+                                "pids": key(WHOLE, "Processes that a task may have."),
+                            }
+                        ),
+                        "What a task may not exceed.",
+                    ),
+                    "reservations": key(
+                        record(
+                            {
+                                "cpus": key(NUMBER, "CPUs that a node must have left."),
+                                "memory": key(TEXT, "Memory that a node must have left."),
+                                "generic_resources": key(
+                                    listed(
+                                        record(
+                                            {
+                                                "discrete_resource_spec": key(
+                                                    record(
+                                                        {
+                                                            "kind": key(TEXT, "What is counted."),
+                                                            "value": key(NUMBER, "How many."),
+                                                        }
+                                                    ),
+                                                    "A counted thing.",
+                                                )
+                                            }
+                                        )
+                                    ),
+                                    "Things that nodes have by label and tasks use up.",
+                                ),
+                                "devices": key(REQUESTS, "Devices that a task needs; nodes describe theirs in CDI files."),
+                            }
+                        ),
+                        "What a node must have left.",
+                    ),
+                }
+            ),
+            "Limits and reservations.",
+        ),
+        "restart_policy": key(
+            record(
+                {
+                    "condition": key(TEXT, "none, on-failure or any."),
+                    "max_attempts": key(WHOLE, "After so many it is left as it is."),
+                    "delay": key(
+                        DURATION, "Time before a restart.", differs="if not said, restarts back off from 0.1 s to 1 min"
+                    ),
+                    "window": key(DURATION, "Time after which a start counts as good.", differs="10 s if not said"),
+                }
+            ),
+            "When a task that ended is started again.",
+        ),
+        "placement": key(
+            record(
+                {
+                    "constraints": key(TEXTS, "What a node must be, in Swarm's grammar."),
+                    "preferences": key(
+                        listed(record({"spread": key(TEXT, "A label whose values are filled evenly.")})),
+                        "How tasks are spread.",
+                    ),
+                    "max_replicas_per_node": key(WHOLE, "How many tasks one node takes."),
+                }
+            ),
+            "Where tasks go.",
+        ),
+    },
+    empty=True,
+)
+BUILD = record(
+    {
+        "context": key(TEXT, "The folder that is sent, or the address of a repository or a tar that the node fetches."),
+        "dockerfile": key(TEXT, "The Dockerfile, in the context or outside of it."),
+        "dockerfile_inline": key(TEXT, "The Dockerfile itself."),
+        "args": key(PAIRS, "Values of ARG."),
+        "target": key(TEXT, "The stage that becomes the image."),
+        "labels": key(PAIRS, "Labels of the image."),
+        "tags": key(TEXTS, "Further names of the image."),
+        "no_cache": key(FLAG, "Build every step again."),
+        "pull": key(FLAG, "Pull base images again."),
+        "network": key(TEXT, "The network of RUN: host, none."),
+        "additional_contexts": key(PAIRS, "Further contexts by name."),
+        "cache_from": key(TEXTS, "Images to take steps from.", refused=LATER),
+        "cache_to": key(TEXTS, "Where steps are kept.", refused=LATER),
+        "entitlements": key(TEXTS, "Rights of the build: network.host, security.insecure."),
+        "extra_hosts": key(HOSTS, "Names that RUN knows."),
+        "isolation": key(TEXT, "Isolation of RUN.", refused=WINDOWS),
+        "no_cache_filter": key(ONE_OR_MORE, "Stages that are built again."),
+        "platforms": key(TEXTS, "Platforms to build for.", differs="one at a time"),
+        "privileged": key(FLAG, "RUN with all capabilities."),
+        "provenance": key({"type": ["string", "boolean"]}, "A statement of origin.", refused=LATER),
+        "sbom": key({"type": ["string", "boolean"]}, "A list of parts.", refused=LATER),
+        "secrets": key(
+            listed(
+                either(
+                    TEXT,
+                    record(
+                        {
+                            "source": key(TEXT, "Which one, by its key at the top level; it needs file: or environment:."),
+                            "target": key(TEXT, "What RUN calls it: id=NAME."),
+                            **{
+                                k: key(
+                                    TEXT if k != "mode" else NUMBER,
+                                    "Of its file.",
+                                    refused="has no effect: RUN's options say it",
+                                )
+                                for k in ("uid", "gid", "mode")
+                            },
+                        }
+                    ),
+                )
+            ),
+            "Secrets that RUN sees.",
+        ),
+        "shm_size": key(WHOLE_SIZE, "Size of /dev/shm of RUN."),
+        "ssh": key(PAIRS, "SSH agents that RUN sees.", refused=LATER),
+        "ulimits": key(ULIMITS, "Limits of RUN."),
+    }
+)
+ATTACHMENT = record(
+    {
+        "aliases": key(UNIQUE_TEXTS, "Further names on this network."),
+        "ipv4_address": key(TEXT, "A fixed IPv4 address."),
+        "ipv6_address": key(TEXT, "A fixed IPv6 address."),
+        "link_local_ips": key(UNIQUE_TEXTS, "Further link-local addresses."),
+        "mac_address": key(TEXT, "A fixed MAC address."),
+        "interface_name": key(TEXT, "What the interface is called inside."),
+        "gw_priority": key({"type": "number"}, "The highest has the default route."),
+        "priority": key(
+            {"type": "number"}, "The highest is attached first.", differs="the default route is gw_priority's alone"
+        ),
+        "driver_opts": key(
+            OPTIONS, "What the driver is told of this endpoint.", differs="com.docker.network.endpoint.ifname and .sysctls"
+        ),
+    },
+    empty=True,
+)
+PORT = either(
+    {"type": ["number", "string"]},
+    record(
+        {
+            "target": key(WHOLE, "The container's port."),
+            "published": key(WHOLE, "The host's port, or a range of which one is taken."),
+            "host_ip": key(TEXT, "The host's address."),
+            "protocol": key(TEXT, "tcp, udp or sctp."),
+            "mode": key(TEXT, "ingress: any node answers; host: the task's node alone."),
+            "name": key(TEXT, "A name for people."),
+            "app_protocol": key(TEXT, "What is spoken there, for people."),
+        }
+    ),
+    title="text or a mapping",
+)
+MOUNT = either(
+    TEXT,
+    record(
+        {
+            "type": key(
+                words("bind", "volume", "tmpfs", "cluster", "npipe", "image"),
+                "What is mounted.",
+                differs="cluster and npipe are an error",
+            ),
+            "source": key(TEXT, "A volume's key, or a path of the node."),
+            "target": key(TEXT, "Where in the container."),
+            "read_only": key(FLAG, "Not to be written."),
+            "consistency": key(TEXT, "A hint for Docker Desktop.", refused="has no effect on Linux"),
+            "bind": key(
+                record(
+                    {
+                        "propagation": key(TEXT, "How mounts below it are shared."),
+                        "create_host_path": key(FLAG, "Make the folder where it is missing."),
+                        "recursive": key(
+                            words("enabled", "disabled", "writable", "readonly"),
+                            "Whether mounts below come along.",
+                            differs="writable and readonly are as enabled",
+                        ),
+                        "selinux": key(words("z", "Z"), "SELinux label.", refused="has no effect: labels are not changed"),
+                    }
+                ),
+                "Options of a bind mount.",
+            ),
+            "volume": key(
+                record(
+                    {
+                        "nocopy": key(FLAG, "Do not fill it from the image."),
+                        "subpath": key(TEXT, "A folder of the volume."),
+                        "labels": key(PAIRS, "Labels of an anonymous volume.", refused=LATER),
+                    }
+                ),
+                "Options of a volume.",
+            ),
+            "tmpfs": key(
+                record(
+                    {
+                        "size": key({**WHOLE_SIZE, "minimum": 0}, "Its size."),
+                        "mode": key(NUMBER, "Its permission bits."),
+                    }
+                ),
+                "Options of a tmpfs.",
+            ),
+            "image": key(record({"subpath": key(TEXT, "A folder of the image.")}), "Options of an image."),
+        },
+        "type",
+    ),
+    title="text or a mapping",
+)
+DEPENDENCY = record(
+    {
+        "condition": key(words("service_started", "service_healthy", "service_completed_successfully"), "What it waits for."),
+        "restart": key(FLAG, "Start again when the other one is changed."),
+        "required": key(FLAG, "Whether it may be missing."),
+    },
+    "condition",
+)
 BLKIO_RATES = listed(record({"path": key(TEXT, "The device."), "rate": key(WHOLE, "Bytes or operations a second.")}))
 
-SERVICE = record({
-    "image": key(TEXT, "The image."),
-    "build": key(either(TEXT, BUILD), "How the image is built; text is its context."),
-    "pull_policy": key({**TEXT, "pattern": "^(always|never|build|if_not_present|missing|refresh|daily|weekly|every_.+)$",
-                        "title": "always, missing, never, build, refresh, daily, weekly or every_DURATION"},
-                       "When the image is pulled."),
-    "pull_refresh_after": key(DURATION, "With pull_policy refresh: the age after which it is pulled again, a day if not said."),
-    "platform": key(TEXT, "os/arch that it needs.", differs="also decides which nodes can have it"),
-    "command": key(COMMAND, "In place of the image's CMD."),
-    "entrypoint": key(COMMAND, "In place of the image's ENTRYPOINT."),
-    "environment": key(PAIRS, "Variables; one without a value comes from the client."),
-    "env_file": key(either(TEXT, listed(either(TEXT, record({
-        "path": key(TEXT, "The file."), "required": key(FLAG, "Whether it may be missing."),
-        "format": key(TEXT, "raw: values stand as they are; else as in .env files."),
-    }, "path")))), "Files of variables."),
-    "working_dir": key(TEXT, "The folder that it starts in."),
-    "user": key(TEXT, "As whom it runs."),
-    "group_add": key(listed({"type": ["string", "number"]}, unique=True), "Further groups."),
-    "hostname": key(TEXT, "What it calls itself."),
-    "domainname": key(TEXT, "Its NIS domain."),
-    "container_name": key({**TEXT, "pattern": "[a-zA-Z0-9][a-zA-Z0-9_.-]+", "title": "two or more letters, digits, _ . -"},
-                          "What the container is called."),
-    "labels": key(PAIRS, "Labels of the container."),
-    "label_file": key(either(TEXT, TEXTS), "Files of labels."),
-    "annotations": key(PAIRS, "OCI annotations, for the runtime."),
-    "tty": key(FLAG, "With a terminal."),
-    "stdin_open": key(FLAG, "With standard input open."),
-    "attach": key(FLAG, "Whether `up --attach` shows its output."),
-    "init": key(FLAG, "With an init that reaps children.", differs="needs tini or catatonit on the node"),
-    "read_only": key(FLAG, "Its root is not to be written."),
-    "privileged": key(FLAG, "With all capabilities and devices."),
-    "cap_add": key(UNIQUE_TEXTS, "Further capabilities."),
-    "cap_drop": key(UNIQUE_TEXTS, "Capabilities that it has not."),
-    "security_opt": key(UNIQUE_TEXTS, "no-new-privileges, seccomp=…, apparmor=…, label=…",
-                        differs="label=… has no effect: SELinux labels are not set"),
-    "userns_mode": key(TEXT, "auto: a user namespace of its own; host: the node's."),
-    "credential_spec": key(record({
-        "config": key(TEXT, "A config."), "file": key(TEXT, "A file."), "registry": key(TEXT, "A registry key."),
-    }), "Credentials of a managed account.", refused=WINDOWS),
-    "stop_signal": key(TEXT, "The signal that asks it to end."),
-    "stop_grace_period": key(DURATION, "How long it may take then."),
-    "restart": key(TEXT, "no, always, unless-stopped or on-failure[:N]."),
-    "healthcheck": key(HEALTHCHECK, "How its health is seen."),
-    "depends_on": key(either(UNIQUE_TEXTS, named(DEPENDENCY), title="a list or a mapping of services"),
-                      "What must be there first, on whichever node."),
-    "links": key(UNIQUE_TEXTS, "Services that it knows by names of its own, and starts after."),
-    "external_links": key(UNIQUE_TEXTS, "Containers outside the stack.", refused="has no effect: use an external network"),
-    "cpus": key(NUMBER, "CPUs that it may use."),
-    "cpu_shares": key(NUMBER, "Its weight where CPUs are short."),
-    "cpu_period": key(NUMBER, "The CFS period, in microseconds."),
-    "cpu_quota": key(NUMBER, "The CFS quota, in microseconds."),
-    "cpu_rt_period": key(NUMBER, "The real-time period.", differs="only with cgroup v1 and CONFIG_RT_GROUP_SCHED"),
-    "cpu_rt_runtime": key(NUMBER, "The real-time budget.", differs="as cpu_rt_period"),
-    "cpu_count": key({**WHOLE, "minimum": 0}, "How many CPUs it sees.", refused=WINDOWS),
-    "cpu_percent": key({**WHOLE, "minimum": 0, "maximum": 100}, "Which part of them.", refused=WINDOWS),
-    "cpuset": key(TEXT, "The CPUs that it may run on."),
-    "mem_limit": key(SIZE, "Memory that it may use."),
-    "mem_reservation": key(WHOLE_SIZE, "Memory that is left to it where memory is short."),
-    "memswap_limit": key(SIZE, "Memory and swap together."),
-    "mem_swappiness": key(WHOLE, "How readily it is swapped out.", differs="kernels with cgroup v2 have no such control"),
-    "pids_limit": key(NUMBER, "Processes that it may have."),
-    "oom_score_adj": key({**WHOLE, "minimum": -1000, "maximum": 1000}, "How soon it is killed where memory is out."),
-    "oom_kill_disable": key(FLAG, "Never kill it.", differs="kernels with cgroup v2 have no such control"),
-    "shm_size": key(SIZE, "Size of /dev/shm."),
-    "blkio_config": key(record({
-        "weight": key(WHOLE, "Its weight, 10 to 1000."),
-        "weight_device": key(listed(record({"path": key(TEXT, "The device."), "weight": key(WHOLE, "Its weight.")})),
-                             "Weights by device."),
-        "device_read_bps": key(BLKIO_RATES, "Bytes read a second."),
-        "device_read_iops": key(BLKIO_RATES, "Reads a second."),
-        "device_write_bps": key(BLKIO_RATES, "Bytes written a second."),
-        "device_write_iops": key(BLKIO_RATES, "Writes a second."),
-    }), "Limits of disk I/O.", differs="weights need the kernel's BFQ scheduler"),
-    "storage_opt": key({"type": "object"}, "Options of the writable layer.", refused=LATER),
-    "cgroup": key(words("host", "private"), "Its cgroup namespace."),
-    "cgroup_parent": key(TEXT, "The cgroup above it."),
-    "ulimits": key(ULIMITS, "Resource limits.", differs="clamped to what the node allows, which is said"),
-    "sysctls": key(PAIRS, "Kernel parameters of its namespaces."),
-    "devices": key(listed(either(TEXT, record({
-        "source": key(TEXT, "The node's device."), "target": key(TEXT, "Its name inside."),
-        "permissions": key(TEXT, "r, w and m."),
-    }, "source"))), "Devices of the node."),
-    "device_cgroup_rules": key(UNIQUE_TEXTS, "Rules of the device cgroup."),
-    "gpus": key(either(words("all"), listed({
-        **REQUESTS["items"], "required": [], "additionalProperties": True,
-    })), "GPUs that it needs; nodes describe theirs in CDI files."),
-    "volumes": key(listed(MOUNT, unique=True), "What is mounted."),
-    "volumes_from": key(UNIQUE_TEXTS, "The mounts of another service or container."),
-    "tmpfs": key(ONE_OR_MORE, "Where memory is mounted."),
-    "configs": key(GRANTS, "Configs, as files."),
-    "secrets": key(GRANTS, "Secrets, as files in memory."),
-    "network_mode": key(TEXT, "host, none, bridge, service:NAME or container:NAME."),
-    "networks": key(either(UNIQUE_TEXTS, named(ATTACHMENT, any_name=True), title="a list or a mapping of networks"),
-                    "The networks that it is on."),
-    "mac_address": key(TEXT, "MAC address on its first network."),
-    "ports": key(listed(PORT, unique=True), "Ports that hosts answer for it.",
-                 differs="in a cluster every node answers, unless mode is host"),
-    "expose": key(listed({"type": ["string", "number"]}, unique=True), "Ports for others to know.",
-                  differs="as everywhere: all ports are open within a network"),
-    "extra_hosts": key(HOSTS, "Lines of /etc/hosts."),
-    "dns": key(ONE_OR_MORE, "Servers that are asked for outer names."),
-    "dns_search": key(ONE_OR_MORE, "Domains that are tried."),
-    "dns_opt": key(UNIQUE_TEXTS, "Options of the resolver."),
-    "pid": key({"type": ["string", "null"], "title": "text"}, "Its PID namespace."),
-    "ipc": key(TEXT, "Its IPC namespace."),
-    "uts": key(TEXT, "Its UTS namespace."),
-    "isolation": key(TEXT, "How it is isolated.", refused=WINDOWS),
-    "runtime": key(TEXT, "The OCI runtime.", refused="has no effect: the node's settings choose the runtime"),
-    "logging": key(record({
-        "driver": key(TEXT, "json-file, local, none, syslog or journald.",
-                      differs="others are kept as json-file does, with a warning; `logs` reads those of all"),
-        "options": key(named({"type": ["string", "number", "null"], "title": "text"}, any_name=True),
-                       "max-size, max-file; of syslog also syslog-address, -facility, -format and tag."),
-    }), "How its output is kept."),
-    "pre_start": key(listed(record({
-        **HOOK, "image": key(TEXT, "In which image; the service's own if not said."),
-        "per_replica": key(FLAG, "Once for each task.", refused="has no effect: it runs once for the service"),
-    })), "Containers that run to their ends, in turn, before it starts."),
-    "post_start": key(listed(record(HOOK, "command")), "What is run after a start."),
-    "pre_stop": key(listed(record(HOOK, "command")), "What is run before a stop."),
-    "deploy": key(DEPLOY, "How many tasks, where, and with what."),
-    "scale": key(WHOLE, "How many tasks."),
-    "develop": key(WATCH, "For who works on it."),
-    "profiles": key(UNIQUE_TEXTS, "Only with one of these profiles."),
-    "extends": key(either(TEXT, record({
-        "service": key(TEXT, "The service that it is like."), "file": key(TEXT, "The file that has it."),
-    }, "service")), "Another service that it is like."),
-    "models": key(either(UNIQUE_TEXTS, named(record({
-        "endpoint_var": key(TEXT, "Variable for the address."), "model_var": key(TEXT, "Variable for the name."),
-    }, empty=True), any_name=True)), "Models that it uses.", refused=LATER),
-    "provider": key(record({
-        "type": key(TEXT, "The provider."),
-        "options": key(named(either({"type": ["string", "number", "boolean"]}, listed({
-            "type": ["string", "number", "boolean"]})), any_name=True), "What it is told."),
-    }, "type"), "Somebody else provides it: a program on the client.", differs="it is asked before the stack is brought up"),
-    "use_api_socket": key({"type": "boolean"}, "With the engine's API inside.", differs="the API of the agent of its node"),
-    "x-placement": key(record({
-        "constraints": key(TEXTS, "What Swarm's grammar cannot say: in, exists, matches, <, >=."),
-        "near": key(ONE_OR_MORE, "Services that must be on the same node."),
-        "away": key(ONE_OR_MORE, "Services that must not be."),
-        "tolerations": key(TEXTS, "Taints of nodes that do not keep it off: KEY, KEY=VALUE, or * for all."),
-    }), "Where tasks go, further than deploy.placement."),
-})
+SERVICE = record(
+    {
+        "image": key(TEXT, "The image."),
+        "build": key(either(TEXT, BUILD), "How the image is built; text is its context."),
+        "pull_policy": key(
+            {
+                **TEXT,
+                "pattern": "^(always|never|build|if_not_present|missing|refresh|daily|weekly|every_.+)$",
+                "title": "always, missing, never, build, refresh, daily, weekly or every_DURATION",
+            },
+            "When the image is pulled.",
+        ),
+        "pull_refresh_after": key(
+            DURATION, "With pull_policy refresh: the age after which it is pulled again, a day if not said."
+        ),
+        "platform": key(TEXT, "os/arch that it needs.", differs="also decides which nodes can have it"),
+        "command": key(COMMAND, "In place of the image's CMD."),
+        "entrypoint": key(COMMAND, "In place of the image's ENTRYPOINT."),
+        "environment": key(PAIRS, "Variables; one without a value comes from the client."),
+        "env_file": key(
+            either(
+                TEXT,
+                listed(
+                    either(
+                        TEXT,
+                        record(
+                            {
+                                "path": key(TEXT, "The file."),
+                                "required": key(FLAG, "Whether it may be missing."),
+                                "format": key(TEXT, "raw: values stand as they are; else as in .env files."),
+                            },
+                            "path",
+                        ),
+                    )
+                ),
+            ),
+            "Files of variables.",
+        ),
+        "working_dir": key(TEXT, "The folder that it starts in."),
+        "user": key(TEXT, "As whom it runs."),
+        "group_add": key(listed({"type": ["string", "number"]}, unique=True), "Further groups."),
+        "hostname": key(TEXT, "What it calls itself."),
+        "domainname": key(TEXT, "Its NIS domain."),
+        "container_name": key(
+            {**TEXT, "pattern": "[a-zA-Z0-9][a-zA-Z0-9_.-]+", "title": "two or more letters, digits, _ . -"},
+            "What the container is called.",
+        ),
+        "labels": key(PAIRS, "Labels of the container."),
+        "label_file": key(either(TEXT, TEXTS), "Files of labels."),
+        "annotations": key(PAIRS, "OCI annotations, for the runtime."),
+        "tty": key(FLAG, "With a terminal."),
+        "stdin_open": key(FLAG, "With standard input open."),
+        "attach": key(FLAG, "Whether `up --attach` shows its output."),
+        "init": key(FLAG, "With an init that reaps children.", differs="needs tini or catatonit on the node"),
+        "read_only": key(FLAG, "Its root is not to be written."),
+        "privileged": key(FLAG, "With all capabilities and devices."),
+        "cap_add": key(UNIQUE_TEXTS, "Further capabilities."),
+        "cap_drop": key(UNIQUE_TEXTS, "Capabilities that it has not."),
+        "security_opt": key(
+            UNIQUE_TEXTS,
+            "no-new-privileges, seccomp=…, apparmor=…, label=…",
+            differs="label=… has no effect: SELinux labels are not set",
+        ),
+        "userns_mode": key(TEXT, "auto: a user namespace of its own; host: the node's."),
+        "credential_spec": key(
+            record(
+                {
+                    "config": key(TEXT, "A config."),
+                    "file": key(TEXT, "A file."),
+                    "registry": key(TEXT, "A registry key."),
+                }
+            ),
+            "Credentials of a managed account.",
+            refused=WINDOWS,
+        ),
+        "stop_signal": key(TEXT, "The signal that asks it to end."),
+        "stop_grace_period": key(DURATION, "How long it may take then."),
+        "restart": key(TEXT, "no, always, unless-stopped or on-failure[:N]."),
+        "healthcheck": key(HEALTHCHECK, "How its health is seen."),
+        "depends_on": key(
+            either(UNIQUE_TEXTS, named(DEPENDENCY), title="a list or a mapping of services"),
+            "What must be there first, on whichever node.",
+        ),
+        "links": key(UNIQUE_TEXTS, "Services that it knows by names of its own, and starts after."),
+        "external_links": key(UNIQUE_TEXTS, "Containers outside the stack.", refused="has no effect: use an external network"),
+        "cpus": key(NUMBER, "CPUs that it may use."),
+        "cpu_shares": key(NUMBER, "Its weight where CPUs are short."),
+        "cpu_period": key(NUMBER, "The CFS period, in microseconds."),
+        "cpu_quota": key(NUMBER, "The CFS quota, in microseconds."),
+        "cpu_rt_period": key(NUMBER, "The real-time period.", differs="only with cgroup v1 and CONFIG_RT_GROUP_SCHED"),
+        "cpu_rt_runtime": key(NUMBER, "The real-time budget.", differs="as cpu_rt_period"),
+        "cpu_count": key({**WHOLE, "minimum": 0}, "How many CPUs it sees.", refused=WINDOWS),
+        "cpu_percent": key({**WHOLE, "minimum": 0, "maximum": 100}, "Which part of them.", refused=WINDOWS),
+        "cpuset": key(TEXT, "The CPUs that it may run on."),
+        "mem_limit": key(SIZE, "Memory that it may use."),
+        "mem_reservation": key(WHOLE_SIZE, "Memory that is left to it where memory is short."),
+        "memswap_limit": key(SIZE, "Memory and swap together."),
+        "mem_swappiness": key(WHOLE, "How readily it is swapped out.", differs="kernels with cgroup v2 have no such control"),
+        "pids_limit": key(NUMBER, "Processes that it may have."),
+        "oom_score_adj": key({**WHOLE, "minimum": -1000, "maximum": 1000}, "How soon it is killed where memory is out."),
+        "oom_kill_disable": key(FLAG, "Never kill it.", differs="kernels with cgroup v2 have no such control"),
+        "shm_size": key(SIZE, "Size of /dev/shm."),
+        "blkio_config": key(
+            record(
+                {
+                    "weight": key(WHOLE, "Its weight, 10 to 1000."),
+                    "weight_device": key(
+                        listed(record({"path": key(TEXT, "The device."), "weight": key(WHOLE, "Its weight.")})),
+                        "Weights by device.",
+                    ),
+                    "device_read_bps": key(BLKIO_RATES, "Bytes read a second."),
+                    "device_read_iops": key(BLKIO_RATES, "Reads a second."),
+                    "device_write_bps": key(BLKIO_RATES, "Bytes written a second."),
+                    "device_write_iops": key(BLKIO_RATES, "Writes a second."),
+                }
+            ),
+            "Limits of disk I/O.",
+            differs="weights need the kernel's BFQ scheduler",
+        ),
+        "storage_opt": key({"type": "object"}, "Options of the writable layer.", refused=LATER),
+        "cgroup": key(words("host", "private"), "Its cgroup namespace."),
+        "cgroup_parent": key(TEXT, "The cgroup above it."),
+        "ulimits": key(ULIMITS, "Resource limits.", differs="clamped to what the node allows, which is said"),
+        "sysctls": key(PAIRS, "Kernel parameters of its namespaces."),
+        "devices": key(
+            listed(
+                either(
+                    TEXT,
+                    record(
+                        {
+                            "source": key(TEXT, "The node's device."),
+                            "target": key(TEXT, "Its name inside."),
+                            "permissions": key(TEXT, "r, w and m."),
+                        },
+                        "source",
+                    ),
+                )
+            ),
+            "Devices of the node.",
+        ),
+        "device_cgroup_rules": key(UNIQUE_TEXTS, "Rules of the device cgroup."),
+        "gpus": key(
+            either(
+                words("all"),
+                listed(
+                    {
+                        **REQUESTS["items"],
+                        "required": [],
+                        "additionalProperties": True,
+                    }
+                ),
+            ),
+            "GPUs that it needs; nodes describe theirs in CDI files.",
+        ),
+        "volumes": key(listed(MOUNT, unique=True), "What is mounted."),
+        "volumes_from": key(UNIQUE_TEXTS, "The mounts of another service or container."),
+        "tmpfs": key(ONE_OR_MORE, "Where memory is mounted."),
+        "configs": key(GRANTS, "Configs, as files."),
+        "secrets": key(GRANTS, "Secrets, as files in memory."),
+        "network_mode": key(TEXT, "host, none, bridge, service:NAME or container:NAME."),
+        "networks": key(
+            either(UNIQUE_TEXTS, named(ATTACHMENT, any_name=True), title="a list or a mapping of networks"),
+            "The networks that it is on.",
+        ),
+        "mac_address": key(TEXT, "MAC address on its first network."),
+        "ports": key(
+            listed(PORT, unique=True),
+            "Ports that hosts answer for it.",
+            differs="in a cluster every node answers, unless mode is host",
+        ),
+        "expose": key(
+            listed({"type": ["string", "number"]}, unique=True),
+            "Ports for others to know.",
+            differs="as everywhere: all ports are open within a network",
+        ),
+        "extra_hosts": key(HOSTS, "Lines of /etc/hosts."),
+        "dns": key(ONE_OR_MORE, "Servers that are asked for outer names."),
+        "dns_search": key(ONE_OR_MORE, "Domains that are tried."),
+        "dns_opt": key(UNIQUE_TEXTS, "Options of the resolver."),
+        "pid": key({"type": ["string", "null"], "title": "text"}, "Its PID namespace."),
+        "ipc": key(TEXT, "Its IPC namespace."),
+        "uts": key(TEXT, "Its UTS namespace."),
+        "isolation": key(TEXT, "How it is isolated.", refused=WINDOWS),
+        "runtime": key(TEXT, "The OCI runtime.", refused="has no effect: the node's settings choose the runtime"),
+        "logging": key(
+            record(
+                {
+                    "driver": key(
+                        TEXT,
+                        "json-file, local, none, syslog or journald.",
+                        differs="others are kept as json-file does, with a warning; `logs` reads those of all",
+                    ),
+                    "options": key(
+                        named({"type": ["string", "number", "null"], "title": "text"}, any_name=True),
+                        "max-size, max-file; of syslog also syslog-address, -facility, -format and tag.",
+                    ),
+                }
+            ),
+            "How its output is kept.",
+        ),
+        "pre_start": key(
+            listed(
+                record(
+                    {
+                        **HOOK,
+                        "image": key(TEXT, "In which image; the service's own if not said."),
+                        "per_replica": key(FLAG, "Once for each task.", refused="has no effect: it runs once for the service"),
+                    }
+                )
+            ),
+            "Containers that run to their ends, in turn, before it starts.",
+        ),
+        "post_start": key(listed(record(HOOK, "command")), "What is run after a start."),
+        "pre_stop": key(listed(record(HOOK, "command")), "What is run before a stop."),
+        "deploy": key(DEPLOY, "How many tasks, where, and with what."),
+        "scale": key(WHOLE, "How many tasks."),
+        "develop": key(WATCH, "For who works on it."),
+        "profiles": key(UNIQUE_TEXTS, "Only with one of these profiles."),
+        "extends": key(
+            either(
+                TEXT,
+                record(
+                    {
+                        "service": key(TEXT, "The service that it is like."),
+                        "file": key(TEXT, "The file that has it."),
+                    },
+                    "service",
+                ),
+            ),
+            "Another service that it is like.",
+        ),
+        "models": key(
+            either(
+                UNIQUE_TEXTS,
+                named(
+                    record(
+                        {
+                            "endpoint_var": key(TEXT, "Variable for the address."),
+                            "model_var": key(TEXT, "Variable for the name."),
+                        },
+                        empty=True,
+                    ),
+                    any_name=True,
+                ),
+            ),
+            "Models that it uses.",
+            refused=LATER,
+        ),
+        "provider": key(
+            record(
+                {
+                    "type": key(TEXT, "The provider."),
+                    "options": key(
+                        named(
+                            either(
+                                {"type": ["string", "number", "boolean"]}, listed({"type": ["string", "number", "boolean"]})
+                            ),
+                            any_name=True,
+                        ),
+                        "What it is told.",
+                    ),
+                },
+                "type",
+            ),
+            "Somebody else provides it: a program on the client.",
+            differs="it is asked before the stack is brought up",
+        ),
+        "use_api_socket": key({"type": "boolean"}, "With the engine's API inside.", differs="the API of the agent of its node"),
+        "x-placement": key(
+            record(
+                {
+                    "constraints": key(TEXTS, "What Swarm's grammar cannot say: in, exists, matches, <, >=."),
+                    "near": key(ONE_OR_MORE, "Services that must be on the same node."),
+                    "away": key(ONE_OR_MORE, "Services that must not be."),
+                    "tolerations": key(TEXTS, "Taints of nodes that do not keep it off: KEY, KEY=VALUE, or * for all."),
+                }
+            ),
+            "Where tasks go, further than deploy.placement.",
+        ),
+    }
+)
 
-NETWORK = record({
-    "name": key(TEXT, "What it is called; STACK_KEY if not said."),
-    "driver": key(TEXT, "bridge, overlay, macvlan, ipvlan, host, none, or a plugin's.",
-                  differs="an overlay on several nodes, a bridge on one, if not said"),
-    "driver_opts": key(OPTIONS, "What the driver is told."),
-    "ipam": key(record({
-        "driver": key(TEXT, "Who gives addresses out.", refused="has no effect: the plan gives addresses out"),
-        "config": key(listed(record({
-            "subnet": key(TEXT, "CIDR."), "ip_range": key(TEXT, "The part of it that is given out."),
-            "gateway": key(TEXT, "The host's, or the router's, address."),
-            "aux_addresses": key(named(TEXT, any_name=True), "Addresses that others have."),
-        })), "Address pools."),
-        "options": key(named(TEXT, any_name=True), "What it is told.", refused="has no effect"),
-    }), "Its addresses."),
-    "external": key(EXTERNAL, "It is there already."),
-    "internal": key(FLAG, "No way out of it."),
-    "enable_ipv4": key(FLAG, "With IPv4.", refused="has no effect: a network always has IPv4"),
-    "enable_ipv6": key(FLAG, "With IPv6."),
-    "attachable": key(FLAG, "Open to containers of no stack.", differs="every network is"),
-    "labels": key(PAIRS, "Its labels."),
-}, empty=True)
-VOLUME = record({
-    "name": key(TEXT, "What it is called; STACK_KEY if not said."),
-    "driver": key(TEXT, "local, sshfs, nfs, cifs or glusterfs."),
-    "driver_opts": key(OPTIONS, "What the driver is told."),
-    "external": key(EXTERNAL, "It is there already."),
-    "labels": key(PAIRS, "Its labels."),
-    "x-volume": key(record({"follow": key(FLAG, "Its data goes along where its users go.")}), "What becomes of its data."),
-}, empty=True)
+NETWORK = record(
+    {
+        "name": key(TEXT, "What it is called; STACK_KEY if not said."),
+        "driver": key(
+            TEXT,
+            "bridge, overlay, macvlan, ipvlan, host, none, or a plugin's.",
+            differs="an overlay on several nodes, a bridge on one, if not said",
+        ),
+        "driver_opts": key(OPTIONS, "What the driver is told."),
+        "ipam": key(
+            record(
+                {
+                    "driver": key(TEXT, "Who gives addresses out.", refused="has no effect: the plan gives addresses out"),
+                    "config": key(
+                        listed(
+                            record(
+                                {
+                                    "subnet": key(TEXT, "CIDR."),
+                                    "ip_range": key(TEXT, "The part of it that is given out."),
+                                    "gateway": key(TEXT, "The host's, or the router's, address."),
+                                    "aux_addresses": key(named(TEXT, any_name=True), "Addresses that others have."),
+                                }
+                            )
+                        ),
+                        "Address pools.",
+                    ),
+                    "options": key(named(TEXT, any_name=True), "What it is told.", refused="has no effect"),
+                }
+            ),
+            "Its addresses.",
+        ),
+        "external": key(EXTERNAL, "It is there already."),
+        "internal": key(FLAG, "No way out of it."),
+        "enable_ipv4": key(FLAG, "With IPv4.", refused="has no effect: a network always has IPv4"),
+        "enable_ipv6": key(FLAG, "With IPv6."),
+        "attachable": key(FLAG, "Open to containers of no stack.", differs="every network is"),
+        "labels": key(PAIRS, "Its labels."),
+    },
+    empty=True,
+)
+VOLUME = record(
+    {
+        "name": key(TEXT, "What it is called; STACK_KEY if not said."),
+        "driver": key(TEXT, "local, sshfs, nfs, cifs or glusterfs."),
+        "driver_opts": key(OPTIONS, "What the driver is told."),
+        "external": key(EXTERNAL, "It is there already."),
+        "labels": key(PAIRS, "Its labels."),
+        "x-volume": key(record({"follow": key(FLAG, "Its data goes along where its users go.")}), "What becomes of its data."),
+    },
+    empty=True,
+)
 CONTENT = {
     "name": key(TEXT, "What it is called; STACK_KEY if not said."),
     "file": key(TEXT, "A file of the client."),
@@ -412,35 +735,54 @@ CONTENT = {
     "template_driver": key(TEXT, "How it is filled in.", refused="has no effect: it is given as it is"),
 }
 CONFIG = record({**CONTENT, "content": key(TEXT, "The content itself.")})
-SECRET = record({
-    **CONTENT, "driver": key(TEXT, "Who keeps it.", refused="has no effect: pystack keeps it, sealed"),
-    "driver_opts": key(OPTIONS, "What that one is told.", refused="has no effect: pystack keeps it, sealed"),
-})
-MODEL = record({
-    "name": key(TEXT, "What it is called."), "model": key(TEXT, "Which one."),
-    "context_size": key({"type": "integer"}, "Its context."), "runtime_flags": key(TEXTS, "What its engine is told."),
-}, "model")
-INCLUDE = either(TEXT, record({
-    "path": key(ONE_OR_MORE, "Files, merged in this order."), "env_file": key(ONE_OR_MORE, "Its own variables."),
-    "project_directory": key(TEXT, "Its own folder."),
-}))
-FILE = record({
-    "version": key(TEXT, "Of old files.", differs="as in Docker Compose it has no effect"),
-    "name": key(TEXT, "The stack's name."),
-    "include": key(listed(INCLUDE), "Files that are part of this one."),
-    "services": key(named(ref("service")), "What runs."),
-    "networks": key(named(ref("network"), any_name=True), "What services are on."),
-    "volumes": key(named(ref("volume")), "Where services keep data."),
-    "configs": key(named(ref("config")), "Files that services are given."),
-    "secrets": key(named(ref("secret")), "Files that services are given in memory."),
-    "models": key(named(ref("model"), any_name=True), "Models that services use.", refused=LATER),
-})
+SECRET = record(
+    {
+        **CONTENT,
+        "driver": key(TEXT, "Who keeps it.", refused="has no effect: pystack keeps it, sealed"),
+        "driver_opts": key(OPTIONS, "What that one is told.", refused="has no effect: pystack keeps it, sealed"),
+    }
+)
+MODEL = record(
+    {
+        "name": key(TEXT, "What it is called."),
+        "model": key(TEXT, "Which one."),
+        "context_size": key({"type": "integer"}, "Its context."),
+        "runtime_flags": key(TEXTS, "What its engine is told."),
+    },
+    "model",
+)
+INCLUDE = either(
+    TEXT,
+    record(
+        {
+            "path": key(ONE_OR_MORE, "Files, merged in this order."),
+            "env_file": key(ONE_OR_MORE, "Its own variables."),
+            "project_directory": key(TEXT, "Its own folder."),
+        }
+    ),
+)
+FILE = record(
+    {
+        "version": key(TEXT, "Of old files.", differs="as in Docker Compose it has no effect"),
+        "name": key(TEXT, "The stack's name."),
+        "include": key(listed(INCLUDE), "Files that are part of this one."),
+        "services": key(named(ref("service")), "What runs."),
+        "networks": key(named(ref("network"), any_name=True), "What services are on."),
+        "volumes": key(named(ref("volume")), "Where services keep data."),
+        "configs": key(named(ref("config")), "Files that services are given."),
+        "secrets": key(named(ref("secret")), "Files that services are given in memory."),
+        "models": key(named(ref("model"), any_name=True), "Models that services use.", refused=LATER),
+    }
+)
 DEFS = {"service": SERVICE, "network": NETWORK, "volume": VOLUME, "config": CONFIG, "secret": SECRET, "model": MODEL}
 
 
 def document() -> Schema:
     """The whole, for editors."""
     return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A pystack stack file",
-        "description": "Compose Specification, with x-placement and x-volume.", **FILE, "$defs": DEFS,
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A pystack stack file",
+        "description": "Compose Specification, with x-placement and x-volume.",
+        **FILE,
+        "$defs": DEFS,
     }

@@ -12,21 +12,14 @@ from typing import Any
 
 import msgspec
 
-from agent.manifest import Container, Device, DeviceRate, DeviceRequest, File, Healthcheck, Hook
+from agent.contract.container import Container, Device, DeviceRate, DeviceRequest, File, Healthcheck, Hook
 from orchestrator.stackfile import envfile
-from orchestrator.stackfile.attaching import mac_address, network_mode, networks, service_links
-from orchestrator.stackfile.building import build
+from orchestrator.stackfile.build import build
 from orchestrator.stackfile.deploy import deploy, device_requests, x_placement
-from orchestrator.stackfile.interpolate import InvalidError
-from orchestrator.stackfile.merge import as_mapping
-from orchestrator.stackfile.model import Dependency, Placement, Provider, Service, StartHook, WatchRule
-from orchestrator.stackfile.mounts import tmpfs, volumes
-from orchestrator.stackfile.ports import ports
-from orchestrator.stackfile.reading import Reading
-from orchestrator.stackfile.rows import (
-    Draft,
+from orchestrator.stackfile.field_readers import (
+    FieldReader,
     Fields,
-    Row,
+    ServiceContext,
     boolean,
     command_line,
     decimal,
@@ -43,26 +36,47 @@ from orchestrator.stackfile.rows import (
     ulimits,
     words,
 )
-from orchestrator.stackfile.tree import Path_
+from orchestrator.stackfile.interpolate import InvalidError
+from orchestrator.stackfile.load_context import LoadContext
+from orchestrator.stackfile.marked_document import Path_
+from orchestrator.stackfile.merge import as_mapping
+from orchestrator.stackfile.model import Dependency, Placement, Provider, Service, StartHook, WatchRule
+from orchestrator.stackfile.mounts import tmpfs, volumes
+from orchestrator.stackfile.networks import mac_address, network_mode, networks, service_links
+from orchestrator.stackfile.ports import expose, ports
 from orchestrator.stackfile.units import parse_duration
 
 CDI_NAME = re.compile(r"[A-Za-z][\w.-]*/[A-Za-z][\w.-]*=[A-Za-z0-9][\w.:-]*")
 """A device's full name in the Container Device Interface: VENDOR/CLASS=NAME."""
 SERVICE_FIELDS = (
-    "attach", "replicas", "container_name", "depends_on", "build", "mode", "endpoint_mode", "placement", "reserves",
-    "update", "rollback", "watch", "pre_start", "provider", "problem",
+    "attach",
+    "replicas",
+    "container_name",
+    "depends_on",
+    "build",
+    "mode",
+    "endpoint_mode",
+    "placement",
+    "reserves",
+    "update",
+    "rollback",
+    "watch",
+    "pre_start",
+    "provider",
+    "problem",
+    "port_ranges",
 )
 
 
 # --- keys with a shape of their own ----------------------------------------------------------------------------
 
 
-def environment(draft: Draft, value: Any, path: Path_) -> Fields:
+def environment(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     """env_file first, then environment; a name without a value comes from the client's environment, if it is there."""
     del value, path
-    reading = draft.reading
+    reading, known = draft.reading, draft.variables
     found: dict[str, str | None] = {}
-    if not (reading.sound((*draft.path, "env_file")) and reading.sound((*draft.path, "environment"))):
+    if not (reading.is_valid((*draft.path, "env_file")) and reading.is_valid((*draft.path, "environment"))):
         return {}
     listed = draft.body.get("env_file")
     entries = listed if isinstance(listed, list) else [listed] if listed is not None else []
@@ -73,33 +87,35 @@ def environment(draft: Draft, value: Any, path: Path_) -> Fields:
         if long.get("format") not in (None, "raw"):
             draft.problem((*where, "format"), f"{scalar(long['format'])!r} is no format", "raw, or leave it out")
         try:
-            found.update(envfile.read(target, reading.environment, raw=long.get("format") == "raw"))
+            found.update(envfile.read(target, known, raw=long.get("format") == "raw"))
         except FileNotFoundError:
             if flag(long.get("required", True)):
                 draft.problem(where, f"{target} does not exist", "create it, or set required: false")
         except (InvalidError, OSError) as error:
             draft.problem(where, f"{target}: {error}")
     for key, item in as_mapping(draft.body.get("environment")).items():
-        found[key] = reading.environment.get(key) if item is None else scalar(item)
+        found[key] = known.get(key) if item is None else scalar(item)
     return {"environment": tuple((k, v) for k, v in found.items() if v is not None)}
 
 
-def restart(draft: Draft, value: Any, path: Path_) -> Fields:
-    policy, _, count = ("no" if value is False else scalar(value)).partition(":")
+def restart(draft: ServiceContext, value: Any, path: Path_) -> Fields:
+    policy, _, count = ("no" if value is False else scalar(value) or "no").partition(":")
     if policy not in ("no", "always", "unless-stopped", "on-failure") or (count and not count.isdigit()):
         draft.problem(path, f"{scalar(value)!r} is no restart policy", "no, always, unless-stopped or on-failure[:N]")
         return {}
     return {"restart": policy, "restart_max": int(count or 0)}
 
 
-def healthcheck(draft: Draft, value: Any, path: Path_) -> Fields:
+def healthcheck(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     body = draft.reading.mapping(value, path)
     fields: Fields = {}
     for key, item in body.items():
         at = (*path, key)
         if key == "test":
+            if item in ([], ""):
+                continue  # the image's own
             if isinstance(item, list):
-                if not item or item[0] not in ("NONE", "CMD", "CMD-SHELL"):
+                if item[0] not in ("NONE", "CMD", "CMD-SHELL"):
                     draft.problem(at, "a list must begin with NONE, CMD or CMD-SHELL")
                     continue
                 fields["test"] = tuple(scalar(i) for i in item)
@@ -111,19 +127,22 @@ def healthcheck(draft: Draft, value: Any, path: Path_) -> Fields:
             fields |= duration(f"{key}_s")(draft, item, at)
     if flag(body.get("disable")):
         fields["test"] = ("NONE",)
-    problem: Fields = {}
     if "start_interval" in body and "start_period" not in body:
-        place = draft.reading.mark((*path, "start_interval"))
-        problem["problem"] = f"{place}: services.{draft.name}.healthcheck.start_interval has no meaning without start_period"
-    return {"healthcheck": Healthcheck(**fields), **problem}
+        draft.keep_from_starting((*path, "start_interval"), "has no meaning without start_period")
+    return {"healthcheck": Healthcheck(**fields)}
 
 
-def devices(draft: Draft, value: Any, path: Path_) -> Fields:
+def devices(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     out = []
     for number, item in enumerate(draft.reading.sequence(value, path)):
         if isinstance(item, dict):
-            out.append(Device(source=scalar(item.get("source")), target=scalar(item.get("target", item.get("source"))),
-                              permissions=scalar(item.get("permissions", "rwm"))))
+            out.append(
+                Device(
+                    source=scalar(item.get("source")),
+                    target=scalar(item.get("target", item.get("source"))),
+                    permissions=scalar(item.get("permissions", "rwm")),
+                )
+            )
             continue
         if CDI_NAME.fullmatch(scalar(item)):
             draft.requests.append(DeviceRequest(driver="cdi", ids=(scalar(item),)))
@@ -132,12 +151,17 @@ def devices(draft: Draft, value: Any, path: Path_) -> Fields:
         if not parts[0].startswith("/"):
             draft.problem((*path, number), f"{item!r} is no device path")
             continue
-        out.append(Device(source=parts[0], target=parts[1] if len(parts) > 1 else parts[0],
-                          permissions=parts[2] if len(parts) > 2 else "rwm"))
+        out.append(
+            Device(
+                source=parts[0],
+                target=parts[1] if len(parts) > 1 else parts[0],
+                permissions=parts[2] if len(parts) > 2 else "rwm",
+            )
+        )
     return {"devices": tuple(out), "device_requests": tuple(draft.requests)}
 
 
-def userns_mode(draft: Draft, value: Any, path: Path_) -> Fields:
+def userns_mode(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     mode = {"private": "auto"}.get(scalar(value), scalar(value))
     if mode not in ("", "host", "auto"):
         draft.reading.check(path, f"{scalar(value)!r} has no effect", "write auto, for a user namespace of its own, or host")
@@ -145,7 +169,7 @@ def userns_mode(draft: Draft, value: Any, path: Path_) -> Fields:
     return {"userns_mode": mode}
 
 
-def gpus(draft: Draft, value: Any, path: Path_) -> Fields:
+def gpus(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     """`all`, or what `deploy.resources.reservations.devices` has, with the capability gpu."""
     if value == "all":
         draft.requests.append(DeviceRequest(count=-1, capabilities=("gpu",)))
@@ -153,7 +177,7 @@ def gpus(draft: Draft, value: Any, path: Path_) -> Fields:
     return device_requests(draft, value, path, "gpu")
 
 
-def platform(draft: Draft, value: Any, path: Path_) -> Fields:
+def platform(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     """os[/arch[/variant]]: where the service can run."""
     system, _, rest = scalar(value).partition("/")
     arch = rest.partition("/")[0]
@@ -163,17 +187,22 @@ def platform(draft: Draft, value: Any, path: Path_) -> Fields:
     return {}
 
 
-def depends_on(draft: Draft, value: Any, path: Path_) -> Fields:
+def depends_on(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     out = []
     body = dict.fromkeys(value) if isinstance(value, list) else draft.reading.mapping(value, path)
     for name, item in body.items():
         at = (*path, name)
         settings = draft.reading.mapping(item, at)
         condition = settings.get("condition", "service_started")
-        out.append(Dependency(
-            service=scalar(name), condition=condition, restart=flag(settings.get("restart")),
-            required=flag(settings.get("required", True)), where=str(draft.reading.mark(at)),
-        ))
+        out.append(
+            Dependency(
+                service=scalar(name),
+                condition=condition,
+                restart=flag(settings.get("restart")),
+                required=flag(settings.get("required", True)),
+                where=str(draft.reading.mark(at)),
+            )
+        )
     return {"depends_on": tuple(out)}
 
 
@@ -181,20 +210,27 @@ def implied(fields: Fields, where: str) -> list[Dependency]:
     """Who shares something with a service, or has a name of its own for it, starts after it. Source: Compose Specification,
     network_mode, ipc, pid, links, volumes_from."""
     written = {d.service for d in fields.get("depends_on", ())}
-    shared = [fields.get(k, "")[8:] for k in ("network_mode", "pid_mode", "ipc_mode", "uts_mode")
-              if fields.get(k, "").startswith("service:")]
+    shared = [
+        fields.get(k, "")[8:]
+        for k in ("network_mode", "pid_mode", "ipc_mode", "uts_mode")
+        if fields.get(k, "").startswith("service:")
+    ]
     wanted = dict.fromkeys((*shared, *(target for _, target in fields.get("links", ()))), True)
     for donor in fields.get("volumes_from", ()):
         if not donor.startswith("container:"):
             wanted.setdefault(donor.split(":")[0], False)
-    return [Dependency(service=n, restart=again, where=where) for n, again in wanted.items() if n not in written]
+    return [Dependency(service=n, restart=again, implied=True, where=where) for n, again in wanted.items() if n not in written]
 
 
-_RATES = {"device_read_bps": "read_bps", "device_write_bps": "write_bps", "device_read_iops": "read_iops",
-          "device_write_iops": "write_iops"}
+_RATES = {
+    "device_read_bps": "read_bps",
+    "device_write_bps": "write_bps",
+    "device_read_iops": "read_iops",
+    "device_write_iops": "write_iops",
+}
 
 
-def blkio_config(draft: Draft, value: Any, path: Path_) -> Fields:
+def blkio_config(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     body = draft.reading.mapping(value, path)
     fields: Fields = integer("blkio_weight", 10, 1000)(draft, body["weight"], (*path, "weight")) if "weight" in body else {}
     rates = []
@@ -213,7 +249,7 @@ def blkio_config(draft: Draft, value: Any, path: Path_) -> Fields:
     return {**fields, "blkio": tuple(rates)}
 
 
-def provider(draft: Draft, value: Any, path: Path_) -> Fields:
+def provider(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     body = draft.reading.mapping(value, path)
     given = draft.reading.mapping(body.get("options"), (*path, "options"))
     options = [(k, scalar(i)) for k, v in given.items() for i in (v if isinstance(v, list) else [v])]
@@ -222,7 +258,7 @@ def provider(draft: Draft, value: Any, path: Path_) -> Fields:
     return {"provider": Provider(type=scalar(body["type"]), options=tuple(options))}
 
 
-def pre_start(draft: Draft, value: Any, path: Path_) -> Fields:
+def pre_start(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     """Containers that run to their ends, one after the other, before the service starts."""
     out = []
     for number, item in enumerate(draft.reading.sequence(value, path)):
@@ -230,12 +266,11 @@ def pre_start(draft: Draft, value: Any, path: Path_) -> Fields:
         body = draft.reading.mapping(item, at)
         words = command_line("command")(draft, body.get("command"), (*at, "command")).get("command") or ()
         image = scalar(body.get("image"))
-        out.append(StartHook(
-            hook=_hook(draft, body, words), image="" if image == scalar(draft.body.get("image")) else image))
+        out.append(StartHook(hook=_hook(draft, body, words), image="" if image == scalar(draft.body.get("image")) else image))
     return {"pre_start": tuple(out)}
 
 
-def logging(draft: Draft, value: Any, path: Path_) -> Fields:
+def logging(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     body = draft.reading.mapping(value, path)
     driver = scalar(body.get("driver", "json-file"))
     if driver not in ("json-file", "local", "none", "syslog", "journald"):
@@ -244,7 +279,7 @@ def logging(draft: Draft, value: Any, path: Path_) -> Fields:
     return {"log_driver": driver, "log_options": tuple(sorted((k, scalar(v)) for k, v in options.items()))}
 
 
-def pull_policy(draft: Draft, value: Any, path: Path_) -> Fields:
+def pull_policy(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     known = ("always", "never", "missing", "build", "daily", "weekly")
     policy = {"if_not_present": "missing"}.get(scalar(value), scalar(value))
     if policy == "refresh":
@@ -260,10 +295,10 @@ def pull_policy(draft: Draft, value: Any, path: Path_) -> Fields:
     return {"pull_policy": policy}
 
 
-def granted(kind_: str, folder: str) -> Row:
+def granted(kind_: str, folder: str) -> FieldReader:
     """`configs:` and `secrets:` of a service: what the file declares under that name, as files of the container."""
 
-    def row(draft: Draft, value: Any, path: Path_) -> Fields:
+    def row(draft: ServiceContext, value: Any, path: Path_) -> Fields:
         out = []
         for number, item in enumerate(draft.reading.sequence(value, path)):
             at = (*path, number)
@@ -272,6 +307,14 @@ def granted(kind_: str, folder: str) -> Row:
             if source not in draft.reading.mapping(draft.reading.tree.value.get(kind_), (kind_,)):
                 draft.reading.check(at, f"{kind_[:-1]} {source!r} is not declared", f"declare it under {kind_}:")
                 continue
+            known = draft.reading.mapping(draft.reading.tree.value[kind_][source], (kind_, source))
+            if "driver" in known and not known.keys() & {"file", "environment"} and not flag(known.get("external")):
+                kind = scalar(known["driver"])
+                draft.keep_from_starting(
+                    at,
+                    f"secret {source!r} is of the driver {kind!r}, which is not here: "
+                    "give it file: or environment:, or make it by hand and say external: true",
+                )
             target = scalar(body.get("target")) or (f"{folder}/{source}" if folder else f"/{source}")
             target = target if target.startswith("/") else f"{folder}/{target}"
             try:
@@ -286,7 +329,7 @@ def granted(kind_: str, folder: str) -> Row:
     return row
 
 
-def label_file(draft: Draft, value: Any, path: Path_) -> Fields:
+def label_file(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     """Files of NAME=VALUE lines, below `labels`."""
     found: dict[str, str] = {}
     for number, item in enumerate(value if isinstance(value, list) else [value]):
@@ -299,11 +342,14 @@ def label_file(draft: Draft, value: Any, path: Path_) -> Fields:
     return {"labels": tuple(sorted({**found, **own}.items()))}
 
 
-def develop(draft: Draft, value: Any, path: Path_) -> Fields:
+def develop(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     """Rules of `pystack watch`."""
     out = []
     for number, rule in enumerate(draft.reading.mapping(value, path).get("watch") or ()):
         at = (*path, "watch", number)
+        if not rule["path"]:
+            draft.problem((*at, "path"), "must name a file or folder")
+            continue
         if "sync" in rule["action"] and not scalar(rule.get("target")).startswith("/"):
             draft.problem(at, f"{rule['action']} needs target, an absolute path in the container", "target: /app")
             continue
@@ -312,17 +358,23 @@ def develop(draft: Draft, value: Any, path: Path_) -> Fields:
             continue
         found = hooks("hook")(draft, [rule["exec"]], (*at, "exec"))["hook"] if rule.get("exec") else ()
         lists = {k: words(k)(draft, rule[k], (*at, k))[k] for k in ("ignore", "include") if k in rule}
-        out.append(WatchRule(
-            path=str(draft.reading.host_path(scalar(rule["path"]))), action=rule["action"], target=scalar(rule.get("target")),
-            command=found[0] if found else None, initial_sync=flag(rule.get("initial_sync")), **lists,
-        ))
+        out.append(
+            WatchRule(
+                path=str(draft.reading.host_path(scalar(rule["path"]))),
+                action=rule["action"],
+                target=scalar(rule.get("target")),
+                command=found[0] if found else None,
+                initial_sync=flag(rule.get("initial_sync")),
+                **lists,
+            )
+        )
     return {"watch": tuple(out)}
 
 
-def hooks(field: str) -> Row:
+def hooks(field: str) -> FieldReader:
     """`post_start:` and `pre_stop:`: commands that run inside the container."""
 
-    def row(draft: Draft, value: Any, path: Path_) -> Fields:
+    def row(draft: ServiceContext, value: Any, path: Path_) -> Fields:
         out = []
         known = ("command", "user", "privileged", "working_dir", "environment")
         for number, item in enumerate(draft.reading.sequence(value, path)):
@@ -341,22 +393,26 @@ def hooks(field: str) -> Row:
     return row
 
 
-def _hook(draft: Draft, body: dict[str, Any], words: tuple[str, ...]) -> Hook:
-    variables = {k: draft.reading.environment.get(k, "") if v is None else scalar(v)
-                 for k, v in as_mapping(body.get("environment")).items()}
+def _hook(draft: ServiceContext, body: dict[str, Any], words: tuple[str, ...]) -> Hook:
+    variables = {
+        k: draft.variables.get(k, "") if v is None else scalar(v) for k, v in as_mapping(body.get("environment")).items()
+    }
     return Hook(
-        command=words, user=scalar(body.get("user")), privileged=flag(body.get("privileged")),
-        working_dir=scalar(body.get("working_dir")), environment=tuple(sorted(variables.items())),
+        command=words,
+        user=scalar(body.get("user")),
+        privileged=flag(body.get("privileged")),
+        working_dir=scalar(body.get("working_dir")),
+        environment=tuple(sorted(variables.items())),
     )
 
 
-def nothing(draft: Draft, value: Any, path: Path_) -> Fields:
+def nothing(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     """Keys whose meaning another row, or nothing on the node, takes up."""
     del draft, value, path
     return {}
 
 
-KEYS: dict[str, Row] = {
+KEYS: dict[str, FieldReader] = {
     "image": text("image"),
     "build": build,
     "provider": provider,
@@ -424,7 +480,7 @@ KEYS: dict[str, Row] = {
     "ipc": text("ipc_mode"),
     "uts": text("uts_mode"),
     "ports": ports,
-    "expose": nothing,
+    "expose": expose,
     "extra_hosts": extra_hosts,
     "dns": words("dns"),
     "dns_search": words("dns_search"),
@@ -444,21 +500,21 @@ KEYS: dict[str, Row] = {
 }
 
 
-def read(reading: Reading, name: str, value: Any) -> Service:
+def read(reading: LoadContext, name: str, value: Any) -> Service:
     """The service *name*; its problems are in *reading*."""
     path: Path_ = ("services", name)
     body = reading.mapping(value, path)
-    draft = Draft(reading, name, body)
+    draft = ServiceContext(reading, name, body)
     fields: Fields = environment(draft, None, path)
     for key, item in body.items():
         at = (*path, key)
-        if key in KEYS and reading.sound(at):
+        if key in KEYS and reading.is_valid(at):
             fields |= KEYS[key](draft, item, at)
-    if "label_file" in body and reading.sound((*path, "label_file")):
+    if "label_file" in body and reading.is_valid((*path, "label_file")):
         fields |= label_file(draft, body["label_file"], (*path, "label_file"))
     fields["mounts"] = (*fields.get("mounts", ()), *fields.pop("tmpfs_mounts", ()))
     fields["files"] = (*fields.pop("files_configs", ()), *fields.pop("files_secrets", ()))
-    if not fields.keys() & {"image", "build", "provider"}:
+    if not fields.keys() & {"image", "build", "provider"} and not body.keys() & {"extends", "build", "provider"}:
         reading.check(path, "has neither image nor build", "add image: NAME or build: FOLDER")
     fields.setdefault("image", f"{reading.name}-{name}")
     if draft.platform:
@@ -466,6 +522,7 @@ def read(reading: Reading, name: str, value: Any) -> Service:
         fields["placement"] = msgspec.structs.replace(before, constraints=(*before.constraints, *draft.platform))
     fields["depends_on"] = (*fields.get("depends_on", ()), *implied(fields, str(reading.mark(path))))
     own = {key: fields.pop(key) for key in SERVICE_FIELDS if key in fields}
+    own["problem"] = "\n".join(draft.refusals)
     if own.get("container_name") and own.get("replicas", 1) > 1:
         reading.problem((*path, "container_name"), "several replicas cannot share one name", "remove it")
     return Service(name=name, container=Container(**fields), where=str(reading.mark(path)), **own)

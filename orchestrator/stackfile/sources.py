@@ -1,5 +1,7 @@
 """From files to one document: each is read and interpolated, `extends` and `include` are followed, the rest is merged.
 
+A file may be several YAML documents: they are laid over each other in turn, as files are. What a file includes lies below it.
+
 What comes from a file in another folder has its relative paths made absolute, since they are that folder's. Every value
 keeps the mark of the file that it stands in. Source: Compose Specification, 14-include.md, 13-merge.md, and the section
 `extends` of 05-services.md.
@@ -8,23 +10,25 @@ keeps the mark of the file that it stands in. Source: Compose Specification, 14-
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from orchestrator.stackfile import envfile, merge, tree
+from orchestrator.stackfile import envfile, marked_document, merge
 from orchestrator.stackfile.interpolate import InvalidError, substitute
+from orchestrator.stackfile.load_context import dotted
+from orchestrator.stackfile.marked_document import MarkedDocument, Path_
+from orchestrator.stackfile.mount_text import is_windows
 from orchestrator.stackfile.problem import Mark, Problem, StackFileError
-from orchestrator.stackfile.reading import dotted
-from orchestrator.stackfile.tree import Path_, Tree
+from orchestrator.stackfile.unicity import once
 
 SECTIONS = ("services", "networks", "volumes", "configs", "secrets", "models")
 MAX_CHAIN = 64
 
 
-class Place(msgspec.Struct, frozen=True):
+class SourceContext(msgspec.Struct, frozen=True):
     """Where a group of files is read: *directory* is what relative paths are relative to, *variables* what `$` finds,
     *chain* the files that led here, *interpolate* whether variables are put in."""
 
@@ -34,30 +38,57 @@ class Place(msgspec.Struct, frozen=True):
     interpolate: bool = True
 
 
-def read(paths: Sequence[Path], place: Place, problems: list[Problem]) -> Tree:
-    """All of *paths* as one document, later ones over earlier ones. What is wrong goes to *problems*."""
-    merged: Tree | None = None
-    for path in paths:
-        one = _file(path, place, problems)
-        _extends(one, merged, path, place, problems)
-        merged = one.without_tags() if merged is None else merge.merge(merged, one)
+File = tuple[Path, list[MarkedDocument]]
+"""A file, and the documents in it."""
+
+
+def files(paths: Sequence[Path]) -> list[File]:
+    """*paths*, read as they stand. Raises StackFileError."""
+    return [(path, marked_document.read(path, _shown(path))) for path in paths]
+
+
+def read(paths: Sequence[Path], place: SourceContext, problems: list[Problem]) -> MarkedDocument:
+    """All of *paths* as one document. What is wrong goes to *problems*."""
+    return combined(files(paths), place, problems)
+
+
+def combined(opened: Iterable[File], place: SourceContext, problems: list[Problem]) -> MarkedDocument:
+    """All of *opened* as one document, later ones over earlier ones. What is wrong goes to *problems*."""
+    merged: MarkedDocument | None = None
+    for path, documents in opened:
+        for one in documents:
+            if place.interpolate:
+                problems += interpolate(one, place.variables)
+            _extends(one, merged, path, place, problems)
+            one = _include(once(one, told=True), path, place, problems)
+            merged = one.without_tags() if merged is None else merge.merge(merged, one)
     assert merged is not None
-    return _include(merged, paths[0], place, problems)
+    return merged
 
 
-def _file(path: Path, place: Place, problems: list[Problem]) -> Tree:
-    one = tree.read(path, _shown(path))
-    if place.interpolate:
-        problems += interpolate(one, place.variables)
-    return one
+def name_of(opened: Sequence[File], variables: Mapping[str, str]) -> tuple[Any, Mark]:
+    """The last `name:` of *opened*, with *variables* put in, and where it stands; None where none says one."""
+    found: tuple[Any, Mark] = (None, Mark("", 0, 0))
+    for _, documents in opened:
+        for one in documents:
+            if isinstance(one.value, dict) and one.value.get("name") is not None:
+                found = one.value["name"], one.mark(("name",))
+    if isinstance(found[0], str):
+        try:
+            return substitute(found[0], variables), found[1]
+        except InvalidError:
+            pass  # told where the document is read
+    return found
 
 
 def _shown(path: Path) -> str:
     return os.path.relpath(path) if path.resolve().is_relative_to(Path.cwd()) else str(path)
 
 
-def interpolate(document: Tree, variables: Mapping[str, str]) -> list[Problem]:
+def interpolate(document: MarkedDocument, variables: Mapping[str, str]) -> list[Problem]:
+    """Put *variables* into *document*. What cannot be is returned; what is not set becomes a note of the document."""
     problems: list[Problem] = []
+    blank: dict[str, Problem] = {}
 
     def walk(value: Any, path: Path_) -> Any:
         if isinstance(value, dict):
@@ -66,12 +97,16 @@ def interpolate(document: Tree, variables: Mapping[str, str]) -> list[Problem]:
             return [walk(v, (*path, i)) for i, v in enumerate(value)]
         if isinstance(value, str) and "$" in value:
             try:
-                return substitute(value, variables)
+                return substitute(value, variables, lambda name: note(name, path))
             except InvalidError as error:
                 problems.append(Problem(where=document.mark(path), what=str(error)))
         return value
 
+    def note(name: str, path: Path_) -> None:
+        blank.setdefault(name, Problem(where=document.mark(path), what=f"variable {name} is not set", why="it is blank"))
+
     document.value = walk(document.value, ())
+    document.notes = (*document.notes, *blank.values())
     return problems
 
 
@@ -83,6 +118,8 @@ def variables_of(
     Raises StackFileError."""
     out: dict[str, str] = {}
     own = dict.fromkeys((directory / ".env", nearer / ".env") if nearer else (directory / ".env",))
+    if environment.get("COMPOSE_DISABLE_ENV_FILE", "").lower() in ("1", "true"):
+        own = {}
     for path in [Path(f) for f in env_files] or own:
         if not env_files and not path.is_file():
             continue
@@ -97,7 +134,9 @@ def variables_of(
 # --- extends -----------------------------------------------------------------------------------------------------------
 
 
-def _extends(document: Tree, below: Tree | None, path: Path, place: Place, problems: list[Problem]) -> None:
+def _extends(
+    document: MarkedDocument, below: MarkedDocument | None, path: Path, place: SourceContext, problems: list[Problem]
+) -> None:
     """Replace each service that extends another by what both say, in *document* itself."""
     services = document.value.get("services")
     if not isinstance(services, dict):
@@ -112,8 +151,8 @@ def _extends(document: Tree, below: Tree | None, path: Path, place: Place, probl
         if name in trail:
             problems.append(_problem(document, at, f"{' → '.join((*trail, name))} extend each other", "take one out"))
             return
-        wish = body["extends"]
-        file, base = (wish.get("file"), wish.get("service")) if isinstance(wish, dict) else (None, wish)
+        spec = body["extends"]
+        file, base = (spec.get("file"), spec.get("service")) if isinstance(spec, dict) else (None, spec)
         if not isinstance(base, str):
             problems.append(_problem(document, at, "must name a service", "extends: {service: NAME, file: FILE}"))
             return
@@ -125,25 +164,29 @@ def _extends(document: Tree, below: Tree | None, path: Path, place: Place, probl
         done.add(name)
         if source is None:
             return
-        there = source.value.get("services") or {}
+        there = source.value.get("services")
+        there = there if isinstance(there, dict) else {}
         found = there.get(base) or {}
         if base not in there or not isinstance(found, dict):
             there = ", ".join(there) or "none"
             problems.append(_problem(document, at, f"service {base!r} is not there", f"there is: {there}"))
             return
+        for key in spec.keys() - {"service", "file"} if isinstance(spec, dict) else ():
+            if not key.startswith("x-"):
+                problems.append(_problem(document, (*at, key), "no such key", "service, file"))
         rest = {k: v for k, v in body.items() if k != "extends"}
         # laid over the base as a later file would be, both under the one name
-        lower = source.moved(("services", base), ("services", name), {"services": {name: found}})
-        upper = document.moved(("services", name), ("services", name), {"services": {name: rest}})
+        lower = source.rebase(("services", base), ("services", name), {"services": {name: found}})
+        upper = document.rebase(("services", name), ("services", name), {"services": {name: rest}})
         both = merge.merge(lower, upper)
-        document.take(("services", name), both)
+        document.copy_marks(("services", name), both)
         services[name] = both.value["services"][name]
 
     for name in list(services):
         resolve(name, ())
 
 
-def _foreign(file: str, base: str, where: Mark, place: Place, problems: list[Problem]) -> Tree | None:
+def _foreign(file: str, base: str, where: Mark, place: SourceContext, problems: list[Problem]) -> MarkedDocument | None:
     """The document that has the service *base* of another file, its own `extends` followed, its paths absolute."""
     path = place.directory / Path(file).expanduser()
     if path.resolve() in place.chain or len(place.chain) > MAX_CHAIN:
@@ -154,7 +197,10 @@ def _foreign(file: str, base: str, where: Mark, place: Place, problems: list[Pro
         problems.append(Problem(where=where, what=f"{path} does not exist"))
         return None
     inner = msgspec.structs.replace(place, directory=path.resolve().parent, chain=(*place.chain, path.resolve()))
-    one = tree.read(path, _shown(path))
+    documents = marked_document.read(path, _shown(path))
+    one = documents[0].without_tags()
+    for later in documents[1:]:
+        one = merge.merge(one, later)
     services = one.value.get("services")
     if isinstance(services, dict):  # the others of that file are nobody's business, and may need what is not here
         wanted, todo = set(), [base]
@@ -165,11 +211,11 @@ def _foreign(file: str, base: str, where: Mark, place: Place, problems: list[Pro
             wanted.add(name)
             if not isinstance(services[name], dict):
                 continue
-            wish = services[name].get("extends")
-            if isinstance(wish, str):
-                todo.append(wish)
-            elif isinstance(wish, dict) and wish.get("file") is None:
-                todo.append(str(wish.get("service")))
+            spec = services[name].get("extends")
+            if isinstance(spec, str):
+                todo.append(spec)
+            elif isinstance(spec, dict) and spec.get("file") is None:
+                todo.append(str(spec.get("service")))
         one.value = {"services": {n: b for n, b in services.items() if n in wanted}}
     if place.interpolate:
         problems += interpolate(one, place.variables)
@@ -182,15 +228,18 @@ def _foreign(file: str, base: str, where: Mark, place: Place, problems: list[Pro
 # --- include -----------------------------------------------------------------------------------------------------------
 
 
-def _include(document: Tree, main: Path, place: Place, problems: list[Problem]) -> Tree:
-    """*document* with all that it includes; two different things of one name are an error."""
-    entries = document.value.pop("include", None)
+def _include(document: MarkedDocument, main: Path, place: SourceContext, problems: list[Problem]) -> MarkedDocument:
+    """*document*, laid over all that it includes; of two that are included the later lies above."""
+    if "include" not in document.value:
+        return document
+    entries = document.value["include"]
+    document = document.with_value({k: v for k, v in document.value.items() if k != "include"})
     if entries is None:
         return document
     if not isinstance(entries, list):
         problems.append(_problem(document, ("include",), "must be a list", "include: [FILE]"))
         return document
-    out = document
+    below: MarkedDocument | None = None
     for number, entry in enumerate(entries):
         at: Path_ = ("include", number)
         body = {"path": entry} if isinstance(entry, str) else entry
@@ -201,11 +250,19 @@ def _include(document: Tree, main: Path, place: Place, problems: list[Problem]) 
         problems += [_problem(document, (*at, k), "no such key", "path, project_directory, env_file") for k in sorted(unknown)]
         included = _included(body, document.mark(at), main, place, problems)
         if included is not None:
-            out = _joined(out, included, document.mark(at), problems)
-    return out
+            below = included if below is None else _joined(below, included, document.mark(at))
+    return document if below is None else _over(document, below)
 
 
-def _included(body: dict[str, Any], where: Mark, main: Path, place: Place, problems: list[Problem]) -> Tree | None:
+def _over(document: MarkedDocument, below: MarkedDocument) -> MarkedDocument:
+    """*document* over what it includes; its tags go on to what files before it say."""
+    both = merge.merge(below, document)
+    return MarkedDocument(both.value, both.marks, document.resets, document.overrides, both.variables, both.notes)
+
+
+def _included(
+    body: dict[str, Any], where: Mark, main: Path, place: SourceContext, problems: list[Problem]
+) -> MarkedDocument | None:
     listed = body["path"] if isinstance(body["path"], list) else [body["path"]]
     paths = [place.directory / Path(str(p)).expanduser() for p in listed]
     chain = (*(place.chain or (main.resolve(),)), paths[0].resolve())
@@ -219,10 +276,10 @@ def _included(body: dict[str, Any], where: Mark, main: Path, place: Place, probl
     given = body.get("project_directory")
     directory = (place.directory / str(given)).resolve() if given else paths[0].resolve().parent
     env = body.get("env_file") or []
-    files = [str(place.directory / str(f)) for f in (env if isinstance(env, list) else [env])]
+    env_files = [str(place.directory / str(f)) for f in (env if isinstance(env, list) else [env])]
     try:
-        variables = variables_of(directory, files, place.variables)
-        inner = Place(directory, variables, chain, place.interpolate)
+        variables = variables_of(directory, env_files, place.variables)
+        inner = SourceContext(directory, variables, chain, place.interpolate)
         found = read(paths, inner, problems)
     except StackFileError as error:
         problems += [
@@ -232,31 +289,27 @@ def _included(body: dict[str, Any], where: Mark, main: Path, place: Place, probl
     if directory != place.directory:
         _absolute(found.value, directory)
     own: dict[Path_, Mapping[str, str]] = {
-        (section, name): variables for section in ("configs", "secrets") for name in found.value.get(section) or ()
+        (section, name): variables for section in ("services", "configs", "secrets") for name in found.value.get(section) or ()
     }
-    return Tree(found.value, found.marks, variables={**own, **found.variables})
+    resources = {section: found.value[section] for section in SECTIONS if isinstance(found.value.get(section), dict)}
+    return MarkedDocument(resources, found.marks, variables={**own, **found.variables}, notes=found.notes)
 
 
-def _joined(base: Tree, included: Tree, where: Mark, problems: list[Problem]) -> Tree:
-    value = dict(base.value)
-    marks = dict(base.marks)
-    for section in SECTIONS:
-        new = included.value.get(section)
-        if not isinstance(new, dict):
-            continue
-        there = dict(value.get(section) or {})
-        for name, body in new.items():
-            if name in there and there[name] != body:
-                problems.append(Problem(
-                    where=base.mark((section, name)), what=dotted((section, name)),
-                    why=f"is something else in a file included at {where} ({included.mark((section, name))})",
-                    fix="give one of the two another name",
-                ))
-                continue
-            there[name] = body
-            marks.update({p: m for p, m in included.marks.items() if p[:2] == (section, name)})
-        value[section] = there
-    return Tree(value, marks, variables={**base.variables, **included.variables})
+def _joined(base: MarkedDocument, included: MarkedDocument, where: Mark) -> MarkedDocument:
+    """*included* over *base*, both of which are included: what both say of one thing is told."""
+    notes = [
+        Problem(
+            where=where,
+            what=dotted((section, name)),
+            why="is in two included files "
+            f"({base.mark((section, name))}, {included.mark((section, name))}): the later is laid over the earlier",
+        )
+        for section in SECTIONS
+        for name, body in (included.value.get(section) or {}).items()
+        if name in (base.value.get(section) or {}) and base.value[section][name] != body
+    ]
+    both = merge.merge(base, included)
+    return MarkedDocument(both.value, both.marks, variables=both.variables, notes=(*both.notes, *notes))
 
 
 # --- paths -------------------------------------------------------------------------------------------------------------
@@ -264,8 +317,14 @@ def _joined(base: Tree, included: Tree, where: Mark, problems: list[Problem]) ->
 
 def _absolute(document: dict[str, Any], directory: Path) -> None:
     """Make the relative paths of *document* those of *directory*, in place."""
+
     def at(text: Any) -> Any:
-        if not isinstance(text, str) or "://" in text or text.startswith(("/", "~", "git@", "service:")):
+        if (
+            not isinstance(text, str)
+            or is_windows(text)
+            or "://" in text
+            or text.startswith(("/", "~", "git@", "github.com/", "service:"))
+        ):
             return text
         return str((directory / text).resolve())
 
@@ -310,5 +369,5 @@ def _absolute_service(body: dict[str, Any], at: Any) -> None:
             rule["path"] = at(rule["path"])
 
 
-def _problem(document: Tree, path: Path_, why: str, fix: str = "") -> Problem:
+def _problem(document: MarkedDocument, path: Path_, why: str, fix: str = "") -> Problem:
     return Problem(where=document.mark(path), what=dotted(path), why=why, fix=fix)

@@ -24,6 +24,18 @@ def parse_bytes(value: object) -> int:
     return int(float(match[1]) * (1 << _SHIFT[match[2].lower()[:1]]))
 
 
+def show_duration(seconds: float) -> str:
+    """As Go writes it: 1m30s, 1h0m0s, 500ms."""
+    if 0 < abs(seconds) < 1:
+        smaller = (("ms", 1e3), ("µs", 1e6), ("ns", 1e9))
+        unit, scale = next((u, s) for u, s in smaller if round(seconds * s, 6) >= 1 or u == "ns")
+        return f"{round(seconds * scale, 6):g}{unit}"
+    whole, rest = divmod(round(seconds, 9), 60)
+    hours, minutes = divmod(int(whole), 60)
+    text = f"{rest:.9f}".rstrip("0").rstrip(".")
+    return (f"{hours}h" if hours else "") + (f"{minutes}m" if hours or minutes else "") + f"{text}s"
+
+
 def parse_duration(value: object) -> float:
     """Seconds of "1m30s", "500ms", "2d", 10. Raises ValueError."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):

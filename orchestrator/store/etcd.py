@@ -26,26 +26,45 @@ import grpc
 import grpc.aio
 import msgspec
 
-from agent.manifest import Access
+from agent.contract.manifest import EtcdCredentials
 from orchestrator.store.etcdrpc import MESSAGES, PROGRESS, method
-from orchestrator.store.interface import Change, CompactedError, Compare, Entry, Op, Outcome, Put, StoreError, checked
+from orchestrator.store.interface import (
+    CompactedError,
+    Compare,
+    Entry,
+    KeyChange,
+    Op,
+    Put,
+    StoreError,
+    TransactionResult,
+    validate_ops,
+)
 
 T = TypeVar("T")
 CALL_S, GIVE_UP_S = 2.0, 6.0
 PAGE, PAGE_BYTES = 1000, 16 << 20
 """Keys of the first page of a list, and bytes of the later ones."""
-SLOTS = 8  # transactions under way at the same time
+MAX_INFLIGHT = 8  # transactions under way at the same time
 LEASE_S, KEEP_S, SILENT_S = 6, 1.0, 5.0
-MARKS, LEADER = "\0mark/", "\0leader"  # before all keys of ours
+FENCE_PREFIX, LEADER = "\0mark/", "\0leader"  # before all keys of ours
 CHANNEL = (
-    ("grpc.keepalive_time_ms", 5000), ("grpc.keepalive_timeout_ms", 3000), ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0), ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2000), ("grpc.max_receive_message_length", 64 << 20),
+    ("grpc.keepalive_time_ms", 5000),
+    ("grpc.keepalive_timeout_ms", 3000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+    ("grpc.max_receive_message_length", 64 << 20),
 )
 NO_TOKEN = ("invalid auth token", "user name is empty", "auth token is not provided", "revision of auth store is old")
 """What etcd says where it wants to know again, or for the first time, who is asking; a token is void once users change."""
-RETRIED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN,
-           grpc.StatusCode.INTERNAL)
+RETRIED = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.UNKNOWN,
+    grpc.StatusCode.INTERNAL,
+)
 
 
 class FencedError(StoreError):
@@ -74,8 +93,15 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
             raise StoreError(f"{url!r} is no store: it is written etcd://host:port,host:port/prefix")
         if bool(cert) != bool(key):
             raise StoreError("--cert and --key go together")
-        return cls(members=members, prefix=parts.path.strip("/") or "pystack", ca=ca, cert=cert, key=key,
-                   user=unquote(user), password=unquote(password))
+        return cls(
+            members=members,
+            prefix=parts.path.strip("/") or "pystack",
+            ca=ca,
+            cert=cert,
+            key=key,
+            user=unquote(user),
+            password=unquote(password),
+        )
 
 
 class EtcdStore:
@@ -105,8 +131,10 @@ class EtcdStore:
                 raise StoreError(f"{error.filename}: {error.strerror}") from error
             credentials = grpc.ssl_channel_credentials(*parts)
         channels = [
-            grpc.aio.secure_channel(m, credentials, options=CHANNEL) if credentials
-            else grpc.aio.insecure_channel(m, options=CHANNEL) for m in address.members
+            grpc.aio.secure_channel(m, credentials, options=CHANNEL)
+            if credentials
+            else grpc.aio.insecure_channel(m, options=CHANNEL)
+            for m in address.members
         ]
         store = cls(address, channels)
         try:
@@ -129,10 +157,10 @@ class EtcdStore:
             await self._call("LeaseRevoke", MESSAGES["LeaseRevokeRequest"](ID=granted.ID))
             await self._gone(LEADER, revision)
         self._lease = granted.ID
-        self._keeper = asyncio.create_task(self._keep(), name="etcd lease")
-        await self._take_marks()
+        self._keeper = asyncio.create_task(self._keep_alive(), name="etcd lease")
+        await self._claim_fences()
 
-    async def announce(self, key: str, value: bytes) -> None:
+    async def put_unfenced(self, key: str, value: bytes) -> None:
         """Write what this server alone says, leading or not: the same however often it is written, and not fenced."""
         await self._call("Put", MESSAGES["PutRequest"](key=self._key(key), value=value))
 
@@ -166,12 +194,12 @@ class EtcdStore:
         held = answer.responses[0].response_range.kvs
         return bool(held) and held[0].lease == lease  # the answer to the first try was lost
 
-    async def _take_marks(self) -> None:
+    async def _claim_fences(self) -> None:
         """Write all marks: what an earlier leader still has on its way compares with the old ones, and fails."""
         while not self._slots.empty():
             self._slots.get_nowait()
-        for number in range(SLOTS):
-            name, nonce = f"{MARKS}{number}", os.urandom(16)
+        for number in range(MAX_INFLIGHT):
+            name, nonce = f"{FENCE_PREFIX}{number}", os.urandom(16)
             while True:
                 entry = await self.get(name)
                 if entry and entry.value == nonce:
@@ -179,7 +207,7 @@ class EtcdStore:
                 await self._write((name, entry.modified if entry else 0), nonce, (), ())
             self._slots.put_nowait((name, entry.modified))
 
-    async def _keep(self) -> None:
+    async def _keep_alive(self) -> None:
         """Keep the lease; once it cannot be known to live, this server leads no more."""
         good_until = time.monotonic() + LEASE_S
         while time.monotonic() < good_until:
@@ -257,13 +285,13 @@ class EtcdStore:
         return 1
 
     def _entry(self, kv: Any) -> Entry:
-        key = kv.key.decode()[len(self._root):]
+        key = kv.key.decode()[len(self._root) :]
         return Entry(key, kv.value, int(kv.create_revision), int(kv.mod_revision), int(kv.version))
 
     # --- writing -----------------------------------------------------------------------------------------------
 
-    async def transact(self, compare: Sequence[Compare], then: Sequence[Op]) -> Outcome:
-        checked(then)
+    async def transact(self, compare: Sequence[Compare], then: Sequence[Op]) -> TransactionResult:
+        validate_ops(then)
         if self.lost.is_set():
             raise FencedError("this server does not lead any more: another one does, or etcd was away for too long")
         if not then:  # nothing to do once: it may as well be asked twice
@@ -279,26 +307,26 @@ class EtcdStore:
         finally:
             self._slots.put_nowait(mark)
 
-    async def _holds(self, compare: Sequence[Compare]) -> Outcome:
+    async def _holds(self, compare: Sequence[Compare]) -> TransactionResult:
         request = MESSAGES["TxnRequest"]()
         for one in compare:
             request.compare.add(key=self._key(one.key), result=0, target=2, mod_revision=one.modified)
         answer = await self._call("Txn", request)
-        return Outcome(bool(answer.succeeded), int(answer.header.revision))
+        return TransactionResult(bool(answer.succeeded), int(answer.header.revision))
 
     async def _once(
         self, mark: tuple[str, int], compare: Sequence[Compare], then: Sequence[Op]
-    ) -> tuple[tuple[str, int], Outcome]:
+    ) -> tuple[tuple[str, int], TransactionResult]:
         nonce = os.urandom(16)
         succeeded, revision, held = await self._write(mark, nonce, compare, then)
         if succeeded:
-            return (mark[0], revision), Outcome(True, revision)
+            return (mark[0], revision), TransactionResult(True, revision)
         if held and held.value == nonce:  # an earlier try, whose answer was lost
-            return (mark[0], held.modified), Outcome(True, held.modified)
+            return (mark[0], held.modified), TransactionResult(True, held.modified)
         if held is None or held.modified != mark[1]:
             self.lost.set()
             raise FencedError("another server writes to this store")
-        return mark, Outcome(False, revision)
+        return mark, TransactionResult(False, revision)
 
     async def _write(
         self, mark: tuple[str, int], nonce: bytes, compare: Sequence[Compare], then: Sequence[Op]
@@ -329,11 +357,11 @@ class EtcdStore:
 
     # --- watching ----------------------------------------------------------------------------------------------
 
-    async def watch(self, prefix: str, *, after: int) -> AsyncIterator[Sequence[Change]]:
+    async def watch(self, prefix: str, *, after: int) -> AsyncIterator[Sequence[KeyChange]]:
         async for changes in self._watch(prefix or "\x01", _after(prefix), after):
             yield changes
 
-    async def _watch(self, start: str, end: str, after: int) -> AsyncIterator[Sequence[Change]]:
+    async def _watch(self, start: str, end: str, after: int) -> AsyncIterator[Sequence[KeyChange]]:
         """Taken up again on another member, from the revision after the last, whenever a stream ends or falls silent."""
         member = self._first
         while True:
@@ -342,12 +370,19 @@ class EtcdStore:
                 await self._log_in()  # a token does not live as long as a watch
             call = method(channel, "Watch", stream=True)(metadata=self._metadata)
             request = MESSAGES["WatchRequest"]()
-            request.create_request.MergeFrom(MESSAGES["WatchCreateRequest"](
-                key=self._key(start), range_end=self._key(end), start_revision=after + 1, progress_notify=True,
-            ))
+            request.create_request.MergeFrom(
+                MESSAGES["WatchCreateRequest"](
+                    key=self._key(start),
+                    range_end=self._key(end),
+                    start_revision=after + 1,
+                    progress_notify=True,
+                )
+            )
             try:
-                await asyncio.wait_for(call.write(request), CALL_S)
-                answer = await asyncio.wait_for(call.read(), CALL_S)  # that it was created
+                async with asyncio.timeout(CALL_S):
+                    await call.write(request)
+                async with asyncio.timeout(CALL_S):
+                    answer = await call.read()  # that it was created
                 while answer is not grpc.aio.EOF:
                     if answer.compact_revision:
                         raise CompactedError(int(answer.compact_revision))
@@ -371,17 +406,19 @@ class EtcdStore:
         read = asyncio.ensure_future(call.read())
         try:
             if not (await asyncio.wait({read}, timeout=SILENT_S))[0]:
-                await asyncio.wait_for(call.write(PROGRESS), CALL_S)
-            return await asyncio.wait_for(asyncio.shield(read), CALL_S)
+                async with asyncio.timeout(CALL_S):
+                    await call.write(PROGRESS)
+            async with asyncio.timeout(CALL_S):
+                return await asyncio.shield(read)
         finally:
             read.cancel()
 
-    def _groups(self, events: Sequence[Any]) -> Sequence[Sequence[Change]]:
-        groups: dict[int, list[Change]] = {}
+    def _groups(self, events: Sequence[Any]) -> Sequence[Sequence[KeyChange]]:
+        groups: dict[int, list[KeyChange]] = {}
         for event in events:
-            key = event.kv.key.decode()[len(self._root):]
+            key = event.kv.key.decode()[len(self._root) :]
             revision = int(event.kv.mod_revision)
-            groups.setdefault(revision, []).append(Change(key, revision, None if event.type == 1 else self._entry(event.kv)))
+            groups.setdefault(revision, []).append(KeyChange(key, revision, None if event.type == 1 else self._entry(event.kv)))
         return [sorted(group, key=lambda c: c.key) for group in groups.values()]
 
     # --- calling -----------------------------------------------------------------------------------------------
@@ -420,7 +457,7 @@ class EtcdStore:
 
     # --- readers -----------------------------------------------------------------------------------------------
 
-    async def admit(self, reader: str, prefix: str) -> Access:
+    async def grant_read(self, reader: str, prefix: str) -> EtcdCredentials:
         if not self._token:
             raise StoreError(
                 "etcd asks nobody who he is, so a node could read what is others': give it users (`etcdctl user add root`, "
@@ -436,9 +473,11 @@ class EtcdStore:
         await self._call("UserChangePassword", MESSAGES["AuthUserChangePasswordRequest"](name=name, password=password))
         await self._call("UserGrantRole", MESSAGES["AuthUserGrantRoleRequest"](user=name, role=name))
         ca = Path(self.address.ca).read_text() if self.address.ca else ""
-        return Access(members=self.address.members, prefix=begin.decode(), user=name, password=password, ca=ca, tls=bool(ca))
+        return EtcdCredentials(
+            members=self.address.members, prefix=begin.decode(), user=name, password=password, ca=ca, tls=bool(ca)
+        )
 
-    async def dismiss(self, reader: str) -> None:
+    async def revoke_read(self, reader: str) -> None:
         name = f"{self.address.prefix}-{reader}"
         await self._unless("not found", "UserDelete", MESSAGES["AuthUserDeleteRequest"](name=name))
         await self._unless("not found", "RoleDelete", MESSAGES["AuthRoleDeleteRequest"](role=name))
@@ -462,8 +501,9 @@ class EtcdStore:
                 if error.code() not in RETRIED:
                     raise _StatusError(error.code(), _words(error, self.address)) from None
                 if time.monotonic() >= until:
-                    raise StoreError(f"etcd at {self.address.members[member]} does not answer: {_words(error, self.address)}") \
-                        from None
+                    raise StoreError(
+                        f"etcd at {self.address.members[member]} does not answer: {_words(error, self.address)}"
+                    ) from None
             self._first = member + 1
             await asyncio.sleep(0.05)
 

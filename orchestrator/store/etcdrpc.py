@@ -15,9 +15,22 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 _FILES = ("kv_pb2.py", "auth_pb2.py", "rpc_pb2.py")  # each after those that it imports
 _SERVICES = {
-    "Range": "KV", "Put": "KV", "Txn": "KV", "Compact": "KV", "Watch": "Watch", "LeaseGrant": "Lease", "LeaseRevoke": "Lease",
-    "LeaseKeepAlive": "Lease", "Status": "Maintenance", "Authenticate": "Auth", "UserAdd": "Auth", "UserDelete": "Auth",
-    "UserChangePassword": "Auth", "UserGrantRole": "Auth", "RoleAdd": "Auth", "RoleDelete": "Auth",
+    "Range": "KV",
+    "Put": "KV",
+    "Txn": "KV",
+    "Compact": "KV",
+    "Watch": "Watch",
+    "LeaseGrant": "Lease",
+    "LeaseRevoke": "Lease",
+    "LeaseKeepAlive": "Lease",
+    "Status": "Maintenance",
+    "Authenticate": "Auth",
+    "UserAdd": "Auth",
+    "UserDelete": "Auth",
+    "UserChangePassword": "Auth",
+    "UserGrantRole": "Auth",
+    "RoleAdd": "Auth",
+    "RoleDelete": "Auth",
     "RoleGrantPermission": "Auth",
 }
 
@@ -28,15 +41,18 @@ def _load() -> dict[str, Any]:
     for name in _FILES:
         tree = ast.parse(found[name].read_text())
         text = next(
-            node.value.args[0].value for node in ast.walk(tree)
-            if isinstance(node, ast.keyword) and node.arg == "serialized_pb" and isinstance(node.value, ast.Call)
+            node.value.args[0].value
+            for node in ast.walk(tree)
+            if isinstance(node, ast.keyword)
+            and node.arg == "serialized_pb"
+            and isinstance(node.value, ast.Call)
             and isinstance(node.value.args[0], ast.Constant)
         )
         pool.AddSerializedFile(descriptor_pb2.FileDescriptorProto.FromString(str(text).encode("latin1")).SerializeToString())
     package = pool.FindFileByName("rpc.proto")
-    return {
-        name: message_factory.GetMessageClass(kind) for name, kind in package.message_types_by_name.items()
-    } | {"KeyValue": message_factory.GetMessageClass(pool.FindFileByName("kv.proto").message_types_by_name["KeyValue"])}
+    return {name: message_factory.GetMessageClass(kind) for name, kind in package.message_types_by_name.items()} | {
+        "KeyValue": message_factory.GetMessageClass(pool.FindFileByName("kv.proto").message_types_by_name["KeyValue"])
+    }
 
 
 MESSAGES = _load()

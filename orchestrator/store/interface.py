@@ -11,7 +11,7 @@ from typing import Protocol
 
 import msgspec
 
-from agent.manifest import Access
+from agent.contract.manifest import EtcdCredentials
 from orchestrator.errors import PystackError
 
 MAX_OPERATIONS = 64
@@ -59,7 +59,7 @@ class Delete(msgspec.Struct, frozen=True, tag=True):
 Op = Put | Delete
 
 
-def checked(then: Sequence[Op]) -> None:
+def validate_ops(then: Sequence[Op]) -> None:
     """Raises StoreError where no backend would take *then*."""
     if len(then) > MAX_OPERATIONS:
         raise StoreError(f"a transaction has at most {MAX_OPERATIONS} operations, this one {len(then)}")
@@ -88,14 +88,14 @@ def batches(operations: Sequence[Op]) -> Iterator[Sequence[Op]]:
         yield part
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class TransactionResult(msgspec.Struct, frozen=True):
     """*succeeded* is false where a comparison did not hold: then nothing was done. *revision* is the store's now."""
 
     succeeded: bool
     revision: int
 
 
-class Change(msgspec.Struct, frozen=True):
+class KeyChange(msgspec.Struct, frozen=True):
     """One change of one revision; *entry* is None for a deletion."""
 
     key: str
@@ -112,11 +112,11 @@ class Store(Protocol):
         """All entries below *prefix*, by key; as they were at revision *at* where given. Raises CompactedError."""
         ...
 
-    async def transact(self, compare: Sequence[Compare], then: Sequence[Op]) -> Outcome:
+    async def transact(self, compare: Sequence[Compare], then: Sequence[Op]) -> TransactionResult:
         """*then* as one revision if every comparison holds, otherwise nothing; each key once, at most 64 operations."""
         ...
 
-    def watch(self, prefix: str, *, after: int) -> AsyncIterator[Sequence[Change]]:
+    def watch(self, prefix: str, *, after: int) -> AsyncIterator[Sequence[KeyChange]]:
         """Each later revision once and in order. Raises CompactedError."""
         ...
 
@@ -124,12 +124,12 @@ class Store(Protocol):
         """Forget what was only true before revision *before*."""
         ...
 
-    async def admit(self, reader: str, prefix: str) -> Access:
+    async def grant_read(self, reader: str, prefix: str) -> EtcdCredentials:
         """Let *reader* read what lies below *prefix*, and nothing else, with credentials of its own. Raises StoreError where
         the store has no users."""
         ...
 
-    async def dismiss(self, reader: str) -> None:
+    async def revoke_read(self, reader: str) -> None:
         """Take back what `admit` gave; nothing there is fine."""
         ...
 

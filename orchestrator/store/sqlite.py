@@ -17,18 +17,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from agent.failpoints import failpoint
-from agent.manifest import Access, Record
+from agent.contract.failpoints import failpoint
+from agent.contract.manifest import EtcdCredentials
+from agent.contract.wire import WireStruct
 from orchestrator.store.interface import (
-    Change,
     CompactedError,
     Compare,
     Delete,
     Entry,
+    KeyChange,
     Op,
-    Outcome,
     StoreError,
-    checked,
+    TransactionResult,
+    validate_ops,
 )
 
 T = TypeVar("T")
@@ -50,7 +51,7 @@ INSERT INTO meta VALUES ('revision', 1), ('compacted', 1);
 """
 
 
-class _Write(Record, frozen=True, kw_only=True):
+class _Write(WireStruct, frozen=True, kw_only=True):
     compare: tuple[Compare, ...]
     then: tuple[Op, ...]
 
@@ -63,7 +64,7 @@ class SqliteStore:
         self._path = path
         self._thread = thread
         self._lock = lock
-        self._pending: list[tuple[_Write, asyncio.Future[Outcome]]] = []
+        self._pending: list[tuple[_Write, asyncio.Future[TransactionResult]]] = []
         self._committer: asyncio.Task[None] | None = None
         self._news: set[asyncio.Event] = set()
 
@@ -132,9 +133,9 @@ class SqliteStore:
         if revision < oldest:
             raise CompactedError(oldest)
 
-    async def transact(self, compare: Sequence[Compare], then: Sequence[Op]) -> Outcome:
-        checked(then)
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    async def transact(self, compare: Sequence[Compare], then: Sequence[Op]) -> TransactionResult:
+        validate_ops(then)
+        future: asyncio.Future[TransactionResult] = asyncio.get_running_loop().create_future()
         self._pending.append((_Write(compare=tuple(compare), then=tuple(then)), future))
         if self._committer is None or self._committer.done():
             self._committer = asyncio.create_task(self._commit_all())
@@ -159,7 +160,7 @@ class SqliteStore:
             for event in self._news:
                 event.set()
 
-    def _commit(self, writes: Sequence[_Write]) -> list[Outcome]:
+    def _commit(self, writes: Sequence[_Write]) -> list[TransactionResult]:
         try:
             return self._commit_once(writes)
         except sqlite3.OperationalError as error:
@@ -169,20 +170,20 @@ class SqliteStore:
             self._path.with_suffix(".ballast").unlink(missing_ok=True)
             raise StoreError(f"the disk of {self._path.parent} is full: make room, nothing was changed") from error
 
-    def _commit_once(self, writes: Sequence[_Write]) -> list[Outcome]:
+    def _commit_once(self, writes: Sequence[_Write]) -> list[TransactionResult]:
         connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
         try:
             revision = self._revision()
-            outcomes: list[Outcome] = []
+            outcomes: list[TransactionResult] = []
             for write in writes:
                 if not all(self._holds(compare) for compare in write.compare):
-                    outcomes.append(Outcome(False, revision))
+                    outcomes.append(TransactionResult(False, revision))
                     continue
                 if write.then:
                     revision += 1
-                    self._do(write.then, revision)
-                outcomes.append(Outcome(True, revision))
+                    self._apply_ops(write.then, revision)
+                outcomes.append(TransactionResult(True, revision))
             connection.execute("UPDATE meta SET value = ? WHERE name = 'revision'", (revision,))
             connection.execute("COMMIT")
         except BaseException:
@@ -195,7 +196,7 @@ class SqliteStore:
         row = self._connection.execute("SELECT modified FROM current WHERE key = ?", (compare.key,)).fetchone()
         return (row[0] if row else 0) == compare.modified
 
-    def _do(self, operations: Sequence[Op], revision: int) -> None:
+    def _apply_ops(self, operations: Sequence[Op], revision: int) -> None:
         for op in operations:
             old = self._get(op.key)
             if isinstance(op, Delete):
@@ -211,7 +212,7 @@ class SqliteStore:
                     "INSERT OR REPLACE INTO log VALUES (?, ?, ?, ?, ?)", (revision, op.key, op.value, created, version)
                 )
 
-    async def watch(self, prefix: str, *, after: int) -> AsyncIterator[Sequence[Change]]:
+    async def watch(self, prefix: str, *, after: int) -> AsyncIterator[Sequence[KeyChange]]:
         event = asyncio.Event()
         self._news.add(event)
         try:
@@ -226,25 +227,25 @@ class SqliteStore:
         finally:
             self._news.discard(event)
 
-    def _since(self, prefix: str, after: int) -> Sequence[Sequence[Change]]:
+    def _since(self, prefix: str, after: int) -> Sequence[Sequence[KeyChange]]:
         self._check_compacted(after + 1)
         rows = self._connection.execute(
             "SELECT revision, key, value, created, version FROM log WHERE revision > ? AND substr(key, 1, ?) = ? "
             "ORDER BY revision, key LIMIT 1000",
             (after, len(prefix), prefix),
         ).fetchall()
-        groups: dict[int, list[Change]] = {}
+        groups: dict[int, list[KeyChange]] = {}
         for revision, key, value, created, version in rows:
             entry = None if value is None else Entry(key, value, created, revision, version)
-            groups.setdefault(revision, []).append(Change(key, revision, entry))
+            groups.setdefault(revision, []).append(KeyChange(key, revision, entry))
         if len(rows) == 1000 and len(groups) > 1:
             groups.popitem()  # its other half may lie behind the limit
         return list(groups.values())
 
-    async def admit(self, reader: str, prefix: str) -> Access:
+    async def grant_read(self, reader: str, prefix: str) -> EtcdCredentials:
         raise StoreError("the embedded store is this server's alone: agents that read it themselves need --store etcd://…")
 
-    async def dismiss(self, reader: str) -> None:
+    async def revoke_read(self, reader: str) -> None:
         """Nobody was let in."""
 
     async def compact(self, before: int) -> None:

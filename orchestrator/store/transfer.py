@@ -47,9 +47,10 @@ async def dump(store: Store) -> Iterator[bytes]:
     revision = await store.revision()
     entries = await store.scan("", at=revision)
     head = msgspec.json.encode(_Head(format=FORMAT, revision=revision, entries=len(entries)))
-    return (line + b"\n" for line in (head, *(
-        msgspec.json.encode(_Line(key=e.key, value=base64.b64encode(e.value).decode())) for e in entries
-    )))
+    return (
+        line + b"\n"
+        for line in (head, *(msgspec.json.encode(_Line(key=e.key, value=base64.b64encode(e.value).decode())) for e in entries))
+    )
 
 
 def read(lines: Iterable[bytes], name: str) -> list[Put]:

@@ -23,14 +23,23 @@ from agent.api.hijack import Keys
 from agent.api.instructions import changes, nanoseconds
 from agent.errors import BadRequestError
 
-SHAPE = {"Name": str, "Count": int, "Words": shapes.WORDS, "Labels": shapes.Map(str), "Inner": {"On": bool, "List": [str]},
-         "Ports": shapes.Map([{"HostPort": str}]), "Small": shapes.UINT16}
+SHAPE = {
+    "Name": str,
+    "Count": int,
+    "Words": shapes.WORDS,
+    "Labels": shapes.Map(str),
+    "Inner": {"On": bool, "List": [str]},
+    "Ports": shapes.Map([{"HostPort": str}]),
+    "Small": shapes.UINT16,
+}
 TAKEN: dict[str, tuple[Any, Any]] = {
     "names in any case": ({"name": "a", "INNER": {"on": True}}, {"Name": "a", "Inner": {"On": True}}),
     "the exact name goes first": ({"name": "a", "Name": "b"}, {"Name": "b"}),
     "null is nothing": ({"Name": None, "Inner": None, "Labels": None}, {}),
-    "null in a list or map is an empty one": ({"Labels": {"a": None}, "Ports": {"80": None}, "Inner": {"List": [None]}},
-                                              {"Labels": {"a": ""}, "Ports": {"80": []}, "Inner": {"List": [""]}}),
+    "null in a list or map is an empty one": (
+        {"Labels": {"a": None}, "Ports": {"80": None}, "Inner": {"List": [None]}},
+        {"Labels": {"a": ""}, "Ports": {"80": []}, "Inner": {"List": [""]}},
+    ),
     "what nobody knows is passed over": ({"Other": [1, 2]}, {}),
     "a word for a list of one": ({"Words": "true"}, {"Words": ["true"]}),
 }
@@ -65,7 +74,8 @@ def test_no_json(raw: bytes) -> None:
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3), max_leaves=9,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=9,
 )
 
 
@@ -100,8 +110,18 @@ def test_keys_that_are_none(text: str) -> None:
 
 
 def test_instructions() -> None:
-    found = changes(['ENV A=1 B="2 3"', "ENV C the rest", "EXPOSE 80 90-91/udp", "VOLUME /a /b", 'VOLUME ["/c d"]',
-                     "CMD echo hi", "HEALTHCHECK --interval=1m30s --retries=2 CMD curl -f x", "LABEL a.b=c\nUSER me"])
+    found = changes(
+        [
+            'ENV A=1 B="2 3"',
+            "ENV C the rest",
+            "EXPOSE 80 90-91/udp",
+            "VOLUME /a /b",
+            'VOLUME ["/c d"]',
+            "CMD echo hi",
+            "HEALTHCHECK --interval=1m30s --retries=2 CMD curl -f x",
+            "LABEL a.b=c\nUSER me",
+        ]
+    )
     assert found.env == ("A=1", "B=2 3", "C=the rest")
     assert list(found.exposed_ports or ()) == ["80/tcp", "90/udp", "91/udp"]
     assert list(found.volumes or ()) == ["/a", "/b", "/c d"]

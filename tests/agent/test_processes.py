@@ -11,12 +11,12 @@ from subprocess import DEVNULL
 
 import uvloop
 
-from agent.processes import Child
+from agent.processes import ChildProcess
 
 
 def test_a_child_ends_as_it_says_to_everybody_who_waits() -> None:
     async def both() -> list[int]:
-        child = Child("sh", "-c", "read x; exit 7", stdin=read)
+        child = ChildProcess("sh", "-c", "read x; exit 7", stdin=read)
         assert child.returncode is None
         waiting = [asyncio.create_task(child.wait()) for _ in range(2)]
         await asyncio.sleep(0)
@@ -35,7 +35,7 @@ def test_a_child_ends_as_it_says_to_everybody_who_waits() -> None:
 
 def test_a_killed_child_has_the_signal_for_its_status() -> None:
     async def kill() -> int:
-        child = Child("sleep", "100", stdin=DEVNULL)
+        child = ChildProcess("sleep", "100", stdin=DEVNULL)
         child.kill()
         return await child.wait()
 
@@ -43,7 +43,9 @@ def test_a_killed_child_has_the_signal_for_its_status() -> None:
 
 
 def test_children_ignore_no_signal_because_the_agent_was_told_to() -> None:
-    code = ("import os; from agent.processes import *; heed_signals(); os.kill(os.getpid(), signal.SIGHUP);"
-            "print(subprocess.run(['grep', 'SigIgn', '/proc/self/status'], capture_output=True, text=True).stdout)")
+    code = (
+        "import os; from agent.processes import *; reset_ignored_signals(); os.kill(os.getpid(), signal.SIGHUP);"
+        "print(subprocess.run(['grep', 'SigIgn', '/proc/self/status'], capture_output=True, text=True).stdout)"
+    )
     done = subprocess.run(["nohup", sys.executable, "-c", code], capture_output=True, text=True, check=True, stdin=DEVNULL)
     assert int(done.stdout.split()[-1], 16) & 1 << signal.SIGHUP - 1 == 0

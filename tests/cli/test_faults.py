@@ -11,7 +11,7 @@ from aiohttp.test_utils import make_mocked_request
 from agent.api.app import errors
 from agent.errors import ImageError
 from orchestrator.cli.client import _refusal
-from orchestrator.cli.wire import Reply
+from orchestrator.cli.http import Response
 
 PLACES = ("layer.py:80 main", "extract.py:130 _next")
 
@@ -25,15 +25,16 @@ async def test_the_places_of_a_fault_reach_who_debugs() -> None:
     assert isinstance(answered, web.Response)
     assert isinstance(answered.body, bytes)
 
-    class Answered(Reply):
+    body = answered.body
+
+    class Answered(Response):
         status = answered.status
 
         def __init__(self) -> None:
             pass
 
-        def read(self, size: int = -1) -> bytes:
-            assert isinstance(answered.body, bytes)
-            return answered.body
+        def read(self, size: int | None = None) -> bytes:
+            return body
 
     error = _refusal(Answered())
     assert (str(error), error.status) == ("a fault of pystack's, not of yours", 500)

@@ -15,11 +15,11 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.cli.wire import BrokenError, Connection, Reply
+from orchestrator.cli.http import Connection, ProtocolError, Response
 
 
 @contextlib.contextmanager
-def answer(sent: bytes, *, head: bool = False) -> Iterator[tuple[Reply, list[Connection]]]:
+def answer(sent: bytes, *, head: bool = False) -> Iterator[tuple[Response, list[Connection]]]:
     """The reply of a server that sends that and closes."""
     mine, theirs = socket.socketpair()
     idle: list[Connection] = []
@@ -32,7 +32,7 @@ def answer(sent: bytes, *, head: bool = False) -> Iterator[tuple[Reply, list[Con
     thread = threading.Thread(target=give)
     thread.start()
     try:
-        yield Reply(connection, head=head), idle
+        yield Response(connection, head=head), idle
     finally:
         connection.close()
         thread.join()
@@ -65,25 +65,37 @@ def test_a_body_is_read_whole_however_it_is_framed_and_asked_for(parts: list[byt
         assert [line.count(b"\n") for line in lines[:-1]] == [1] * (len(lines) - 1)
 
 
-@pytest.mark.parametrize("sent", [
-    b"", b"HTTP/1.1", b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 200 OK\r\nContent-Len", b"HTTP/1.1 2x0 OK\r\n\r\n",
-    b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 1000,
-    b"HTTP/1.1 200 " + b"a" * 99999,
-])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"HTTP/1.1",
+        b"SSH-2.0-OpenSSH\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Len",
+        b"HTTP/1.1 2x0 OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 1000,
+        b"HTTP/1.1 200 " + b"a" * 99999,
+    ],
+)
 def test_what_is_no_answer_is_said_to_be_none(sent: bytes) -> None:
-    with pytest.raises(BrokenError), answer(sent):
+    with pytest.raises(ProtocolError), answer(sent):
         pass
 
 
-@pytest.mark.parametrize("sent", [
-    b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabcd", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcd",
-    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n",
-    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabcd",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcd",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    ],
+)
 def test_a_body_that_is_cut_off_is_no_whole_one(sent: bytes) -> None:
-    for read in (Reply.read, Reply.readline):
+    for read in (Response.read, Response.readline):
         with answer(sent) as (reply, idle):
-            with pytest.raises(BrokenError):
+            with pytest.raises(ProtocolError):
                 [*iter(functools.partial(read, reply), b"")]
             assert not idle
 
@@ -158,7 +170,7 @@ def test_a_real_server_gets_and_gives_bodies_over_one_connection(server: str) ->
     connected(server, idle).request("POST", "/echo", {}, b"whole").read()
     for body in (b"whole", iter([b"in ", b"", b"pieces"]), None, iter([])):
         connection = idle.pop()
-        assert connection.fresh()
+        assert connection.is_idle()
         reply = connection.request("POST", "/echo", {}, body)
         assert reply.read() in (b"whole", b"in pieces", b"")
         assert reply.getheader("Connections") == "1"

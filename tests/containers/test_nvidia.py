@@ -19,8 +19,10 @@ def host(tmp_path: Path) -> Path:
     root = tmp_path / "host"
     files = {"proc/driver/nvidia/version": VERSION, "usr/bin/nvidia-smi": "", "dev/nvidiactl": "", "dev/nvidia-uvm": ""}
     for n, minor in ((1, 1), (2, 0)):  # the kernel's numbers are not those of the bus
-        files |= {f"proc/driver/nvidia/gpus/0000:0{n}:00.0/information": GPU.format(uuid=f"{n}{n}", n=n, minor=minor),
-                  f"dev/nvidia{minor}": ""}
+        files |= {
+            f"proc/driver/nvidia/gpus/0000:0{n}:00.0/information": GPU.format(uuid=f"{n}{n}", n=n, minor=minor),
+            f"dev/nvidia{minor}": "",
+        }
     libraries = ("libcuda.so.580.159.04", "libnvidia-ml.so.580.159.04", "libcuda.so.470.1", "libz.so.1")
     files |= {f"{MULTIARCH}/{library}": "" for library in libraries}
     for name, text in files.items():
@@ -31,9 +33,14 @@ def host(tmp_path: Path) -> Path:
     return root
 
 
-@pytest.mark.parametrize(("folders", "into"), [
-    ((MULTIARCH, "usr/lib64"), MULTIARCH), (("usr/lib64", "usr/lib"), "usr/lib64"), (("usr/lib",), "usr/lib"),
-])
+@pytest.mark.parametrize(
+    ("folders", "into"),
+    [
+        ((MULTIARCH, "usr/lib64"), MULTIARCH),
+        (("usr/lib64", "usr/lib"), "usr/lib64"),
+        (("usr/lib",), "usr/lib"),
+    ],
+)
 def test_what_a_driver_brought(host: Path, tmp_path: Path, folders: tuple[str, ...], into: str) -> None:
     rootfs = tmp_path / "image"
     for folder in folders:
@@ -41,15 +48,23 @@ def test_what_a_driver_brought(host: Path, tmp_path: Path, folders: tuple[str, .
     found = describe(rootfs, host)
     assert found is not None
     nodes = {d.name: [n.path for n in d.container_edits.device_nodes] for d in found.devices}
-    assert nodes == {"0": ["/dev/nvidia1"], "GPU-11": ["/dev/nvidia1"], "1": ["/dev/nvidia0"], "GPU-22": ["/dev/nvidia0"],
-                     "all": ["/dev/nvidia1", "/dev/nvidia0"]}
+    assert nodes == {
+        "0": ["/dev/nvidia1"],
+        "GPU-11": ["/dev/nvidia1"],
+        "1": ["/dev/nvidia0"],
+        "GPU-22": ["/dev/nvidia0"],
+        "all": ["/dev/nvidia1", "/dev/nvidia0"],
+    }
     shared = found.container_edits
     assert [n.path for n in shared.device_nodes] == ["/dev/nvidiactl", "/dev/nvidia-uvm"]
     lib = host / MULTIARCH
     cuda, ml = str(lib / "libcuda.so.580.159.04"), str(lib / "libnvidia-ml.so.580.159.04")
     assert [(m.host_path, m.container_path) for m in shared.mounts] == [
-        (cuda, f"/{into}/libcuda.so"), (cuda, f"/{into}/libcuda.so.1"), (cuda, f"/{into}/libcuda.so.580.159.04"),
-        (ml, f"/{into}/libnvidia-ml.so.580.159.04"), (str(host / "usr/bin/nvidia-smi"), "/usr/bin/nvidia-smi"),
+        (cuda, f"/{into}/libcuda.so"),
+        (cuda, f"/{into}/libcuda.so.1"),
+        (cuda, f"/{into}/libcuda.so.580.159.04"),
+        (ml, f"/{into}/libnvidia-ml.so.580.159.04"),
+        (str(host / "usr/bin/nvidia-smi"), "/usr/bin/nvidia-smi"),
     ]
     assert all("ro" in m.options for m in shared.mounts)
 

@@ -90,19 +90,34 @@ def test_a_deployment_with_all_about_it(tmp_path: Path) -> None:
     web: dict[str, Any] = document.services["web"]
     assert web["depends_on"] == {"web-migrate": {"condition": "service_completed_successfully"}}
     assert web["command"] == ["--port=8080", "$$HOME", "$$(PORT) $$(OTHER)"]
-    assert web["environment"] == {"S_mode": "fast", "S_app.conf": "price=$$5\nname=x\n", "PORT": "8080", "MODE": "fast",
-                                  "PASSWORD": "${DB_PASSWORD:?key password of Secret db}"}
+    assert web["environment"] == {
+        "S_mode": "fast",
+        "S_app.conf": "price=$$5\nname=x\n",
+        "PORT": "8080",
+        "MODE": "fast",
+        "PASSWORD": "${DB_PASSWORD:?key password of Secret db}",
+    }
     assert web["deploy"]["replicas"] == 3
     assert web["deploy"]["placement"]["constraints"] == ["node.labels.disk == ssd", "node.hostname == n1"]
-    assert web["deploy"]["resources"] == {"limits": {"cpus": "0.5", "memory": "128m"},
-                                          "reservations": {"cpus": "1.0", "memory": "64000000"}}
-    assert web["healthcheck"] == {"test": "wget -q -O /dev/null http://127.0.0.1:8080/ok", "interval": "3s", "timeout": "1s",
-                                  "retries": 3, "start_period": "5s"}
-    assert web["configs"] == [{"source": "settings-app.conf", "target": "/etc/app/app.conf"},
-                              {"source": "settings-app.conf", "target": "/etc/one.conf"}]
+    assert web["deploy"]["resources"] == {
+        "limits": {"cpus": "0.5", "memory": "128m"},
+        "reservations": {"cpus": "1.0", "memory": "64000000"},
+    }
+    assert web["healthcheck"] == {
+        "test": "wget -q -O /dev/null http://127.0.0.1:8080/ok",
+        "interval": "3s",
+        "timeout": "1s",
+        "retries": 3,
+        "start_period": "5s",
+    }
+    assert web["configs"] == [
+        {"source": "settings-app.conf", "target": "/etc/app/app.conf"},
+        {"source": "settings-app.conf", "target": "/etc/one.conf"},
+    ]
     assert web["secrets"] == [{"source": "db-password", "target": "/keys/password"}]
     assert web["volumes"] == [
-        {"type": "volume", "source": "pictures", "target": "/data", "read_only": True}, {"type": "tmpfs", "target": "/tmp/x"},
+        {"type": "volume", "source": "pictures", "target": "/data", "read_only": True},
+        {"type": "tmpfs", "target": "/tmp/x"},
         {"type": "bind", "source": "/var/log", "target": "/var/log"},
     ]
     assert (web["user"], web["cap_drop"], web["cap_add"]) == ("1000:1000", ["ALL"], ["NET_BIND_SERVICE"])
@@ -115,27 +130,53 @@ def test_a_deployment_with_all_about_it(tmp_path: Path) -> None:
     stack = loaded(document, tmp_path).stack
     assert next(s for s in stack.services if s.name == "web").replicas == 3
     said = "\n".join(document.said)
-    for word in ("serviceAccount robot", "fsGroup", "POD comes from fieldRef", "Ingress way-in", "resizePolicy",
-                 "pystack secret create db-password", "set DB_PASSWORD"):
+    for word in (
+        "serviceAccount robot",
+        "fsGroup",
+        "POD comes from fieldRef",
+        "Ingress way-in",
+        "resizePolicy",
+        "pystack secret create db-password",
+        "set DB_PASSWORD",
+    ):
         assert word in said
     assert "hunter2" not in yaml.safe_dump(document.plain()) + said
     assert "aHVudGVyMg" not in yaml.safe_dump(document.plain()) + said
 
 
-@pytest.mark.parametrize(("kind", "spec", "want"), [
-    ("StatefulSet", "{replicas: 1, volumeClaimTemplates: [{metadata: {name: data}}], template: {spec: {containers: "
-     "[{name: a, image: i, volumeMounts: [{name: data, mountPath: /d}]}]}}}",
-     {"volumes": [{"type": "volume", "source": "data", "target": "/d"}]}),
-    ("DaemonSet", "{template: {spec: {hostNetwork: true, containers: [{name: a, image: i}]}}}",
-     {"deploy": {"mode": "global"}, "network_mode": "host"}),
-    ("Job", "{completions: 2, template: {spec: {restartPolicy: OnFailure, containers: [{name: a, image: i}]}}}",
-     {"deploy": {"mode": "replicated-job", "replicas": 2}, "restart": "on-failure"}),
-    ("CronJob", "{schedule: '* * * * *', jobTemplate: {spec: {template: {spec: {restartPolicy: Never, containers: "
-     "[{name: a, image: i}]}}}}}", {"profiles": ["cron"], "restart": "no"}),
-    ("Pod", "{containers: [{name: a, image: i, livenessProbe: {exec: {command: [ok]}}, "
-     "ports: [{containerPort: 1, hostPort: 2}]}]}",
-     {"ports": ["2:1"], "expose": ["1"]}),
-])
+@pytest.mark.parametrize(
+    ("kind", "spec", "want"),
+    [
+        (
+            "StatefulSet",
+            "{replicas: 1, volumeClaimTemplates: [{metadata: {name: data}}], template: {spec: {containers: "
+            "[{name: a, image: i, volumeMounts: [{name: data, mountPath: /d}]}]}}}",
+            {"volumes": [{"type": "volume", "source": "data", "target": "/d"}]},
+        ),
+        (
+            "DaemonSet",
+            "{template: {spec: {hostNetwork: true, containers: [{name: a, image: i}]}}}",
+            {"deploy": {"mode": "global"}, "network_mode": "host"},
+        ),
+        (
+            "Job",
+            "{completions: 2, template: {spec: {restartPolicy: OnFailure, containers: [{name: a, image: i}]}}}",
+            {"deploy": {"mode": "replicated-job", "replicas": 2}, "restart": "on-failure"},
+        ),
+        (
+            "CronJob",
+            "{schedule: '* * * * *', jobTemplate: {spec: {template: {spec: {restartPolicy: Never, containers: "
+            "[{name: a, image: i}]}}}}}",
+            {"profiles": ["cron"], "restart": "no"},
+        ),
+        (
+            "Pod",
+            "{containers: [{name: a, image: i, livenessProbe: {exec: {command: [ok]}}, "
+            "ports: [{containerPort: 1, hostPort: 2}]}]}",
+            {"ports": ["2:1"], "expose": ["1"]},
+        ),
+    ],
+)
 def test_the_common_kinds(kind: str, spec: str, want: dict[str, Any], tmp_path: Path) -> None:
     document = converted(f"kind: {kind}\nmetadata: {{name: one}}\nspec: {spec}\n")
     one = document.services["one"]

@@ -28,31 +28,84 @@ def loaded(document: Document, folder: Path) -> Loaded:
     return load(Options(files=(str(folder / "stack.yml"),), project_name="p", consistency=False), {})
 
 
-@pytest.mark.parametrize(("line", "service", "body"), [
-    ("docker run nginx", "nginx", {"image": "nginx"}),
-    ("sudo docker container run -d --name web -p 8080:80/tcp -p 53:53/udp registry.local:5000/a/nginx:1.2 "
-     "nginx -g 'daemon off;'", "web",
-     {"image": "registry.local:5000/a/nginx:1.2", "container_name": "web", "ports": ["8080:80/tcp", "53:53/udp"],
-      "command": ["nginx", "-g", "daemon off;"]}),
-    ("podman run -it --rm -e A=1 -eB='x y' --env C --env-file=.env alpine sh -c 'echo $HOME'", "alpine",
-     {"stdin_open": True, "tty": True, "environment": {"A": "1", "B": "x y", "C": None}, "env_file": [".env"],
-      "command": ["sh", "-c", "echo $$HOME"]}),
-    ("docker run -v data:/var/lib -v /etc/x:/x:ro -v /anon --mount type=tmpfs,dst=/t,tmpfs-size=64m i", "i",
-     {"volumes": ["data:/var/lib", "/etc/x:/x:ro", "/anon", {"type": "tmpfs", "target": "/t", "tmpfs": {"size": "64m"}}]}),
-    ("docker run -m 512m --cpus 1.5 --memory-swap=1g --pids-limit 100 --ulimit nofile=1024:2048 --ulimit core=0 i", "i",
-     {"mem_limit": "512m", "cpus": "1.5", "memswap_limit": "1g", "pids_limit": "100",
-      "ulimits": {"nofile": {"soft": 1024, "hard": 2048}, "core": {"soft": 0, "hard": 0}}}),
-    ("docker run --health-cmd 'curl -f localhost' --health-interval 5s --health-retries 3 i", "i",
-     {"healthcheck": {"test": "curl -f localhost", "interval": "5s", "retries": 3}}),
-    ("docker run --no-healthcheck --entrypoint '' i", "i", {"healthcheck": {"disable": True}, "entrypoint": []}),
-    ("docker run --network host --pid host --privileged i", "i", {"network_mode": "host", "pid": "host", "privileged": True}),
-    ("docker run --net back --ip 10.0.0.5 --network-alias db --network-alias store i", "i",
-     {"networks": {"back": {"ipv4_address": "10.0.0.5", "aliases": ["db", "store"]}}}),
-    ("docker run --restart on-failure:3 --stop-timeout 30 --log-driver local --log-opt max-size=5m --gpus all i", "i",
-     {"restart": "on-failure:3", "stop_grace_period": "30s", "gpus": "all",
-      "logging": {"driver": "local", "options": {"max-size": "5m"}}}),
-    ("docker run \\\n  -p 80:80 \\\n  -l a=b \\\n  i", "i", {"ports": ["80:80"], "labels": {"a": "b"}}),
-])
+@pytest.mark.parametrize(
+    ("line", "service", "body"),
+    [
+        ("docker run nginx", "nginx", {"image": "nginx"}),
+        (
+            "sudo docker container run -d --name web -p 8080:80/tcp -p 53:53/udp registry.local:5000/a/nginx:1.2 "
+            "nginx -g 'daemon off;'",
+            "web",
+            {
+                "image": "registry.local:5000/a/nginx:1.2",
+                "container_name": "web",
+                "ports": ["8080:80/tcp", "53:53/udp"],
+                "command": ["nginx", "-g", "daemon off;"],
+            },
+        ),
+        (
+            "podman run -it --rm -e A=1 -eB='x y' --env C --env-file=.env alpine sh -c 'echo $HOME'",
+            "alpine",
+            {
+                "stdin_open": True,
+                "tty": True,
+                "environment": {"A": "1", "B": "x y", "C": None},
+                "env_file": [".env"],
+                "command": ["sh", "-c", "echo $$HOME"],
+            },
+        ),
+        (
+            "docker run -v data:/var/lib -v /etc/x:/x:ro -v /anon --mount type=tmpfs,dst=/t,tmpfs-size=64m i",
+            "i",
+            {
+                "volumes": [
+                    "data:/var/lib",
+                    "/etc/x:/x:ro",
+                    "/anon",
+                    {"type": "tmpfs", "target": "/t", "tmpfs": {"size": "64m"}},
+                ]
+            },
+        ),
+        (
+            "docker run -m 512m --cpus 1.5 --memory-swap=1g --pids-limit 100 --ulimit nofile=1024:2048 --ulimit core=0 i",
+            "i",
+            {
+                "mem_limit": "512m",
+                "cpus": "1.5",
+                "memswap_limit": "1g",
+                "pids_limit": "100",
+                "ulimits": {"nofile": {"soft": 1024, "hard": 2048}, "core": {"soft": 0, "hard": 0}},
+            },
+        ),
+        (
+            "docker run --health-cmd 'curl -f localhost' --health-interval 5s --health-retries 3 i",
+            "i",
+            {"healthcheck": {"test": "curl -f localhost", "interval": "5s", "retries": 3}},
+        ),
+        ("docker run --no-healthcheck --entrypoint '' i", "i", {"healthcheck": {"disable": True}, "entrypoint": []}),
+        (
+            "docker run --network host --pid host --privileged i",
+            "i",
+            {"network_mode": "host", "pid": "host", "privileged": True},
+        ),
+        (
+            "docker run --net back --ip 10.0.0.5 --network-alias db --network-alias store i",
+            "i",
+            {"networks": {"back": {"ipv4_address": "10.0.0.5", "aliases": ["db", "store"]}}},
+        ),
+        (
+            "docker run --restart on-failure:3 --stop-timeout 30 --log-driver local --log-opt max-size=5m --gpus all i",
+            "i",
+            {
+                "restart": "on-failure:3",
+                "stop_grace_period": "30s",
+                "gpus": "all",
+                "logging": {"driver": "local", "options": {"max-size": "5m"}},
+            },
+        ),
+        ("docker run \\\n  -p 80:80 \\\n  -l a=b \\\n  i", "i", {"ports": ["80:80"], "labels": {"a": "b"}}),
+    ],
+)
 def test_a_command_line_is_a_service(line: str, service: str, body: dict[str, Any], tmp_path: Path) -> None:
     document = converted(line)
     made = document.services[service]
@@ -76,10 +129,15 @@ def test_a_script_is_a_stack(tmp_path: Path) -> None:
     assert len(loaded(document, tmp_path).stack.services) == 3
 
 
-@pytest.mark.parametrize(("line", "why"), [
-    ("docker run --publsh 80:80 i", "no option --publsh: did you mean --publish?"), ("docker run -p", "needs a value"),
-    ("docker run -d", "there is no image"), ("docker run 'x", "cannot be split"),
-])
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("docker run --publsh 80:80 i", "no option --publsh: did you mean --publish?"),
+        ("docker run -p", "needs a value"),
+        ("docker run -d", "there is no image"),
+        ("docker run 'x", "cannot be split"),
+    ],
+)
 def test_a_command_that_docker_would_refuse_is_refused(line: str, why: str) -> None:
     with pytest.raises(PystackError, match=why.replace("?", r"\?")):
         converted(line)
@@ -87,20 +145,56 @@ def test_a_command_that_docker_would_refuse_is_refused(line: str, why: str) -> N
 
 def test_what_has_no_counterpart_is_said() -> None:
     assert converted("docker run -P --cidfile /x i").said == [
-        "--publish-all has no counterpart: name the ports with ports:", "--cidfile has no counterpart: /x"]
+        "--publish-all has no counterpart: name the ports with ports:",
+        "--cidfile has no counterpart: /x",
+    ]
 
 
 VALUE = {
-    "--mount": "type=bind,src=/a,dst=/b,readonly", "--ulimit": "nofile=5", "--stop-timeout": "5", "--health-retries": "5",
-    "--blkio-weight": "50", "--blkio-weight-device": "/dev/a:5", "--env": "A=b", "--label": "a=b", "--annotation": "a=b",
-    "--sysctl": "a=b", "--storage-opt": "a=b", "--log-opt": "max-size=5m", "--publish": "80:80", "--volume": "/a:/c",
-    "--restart": "always", "--pull": "always", "--tmpfs": "/x", "--device": "/dev/null", "--add-host": "a:1.2.3.4",
-    "--memory": "64m", "--memory-swap": "64m", "--memory-reservation": "64m", "--shm-size": "64m", "--cpus": "0.5",
-    "--health-interval": "5s", "--health-timeout": "5s", "--health-start-period": "5s", "--health-start-interval": "5s",
-    "--cgroupns": "host", "--mac-address": "02:42:ac:11:00:02", "--ip": "10.0.0.1", "--ip6": "fd00::1",
-    "--link-local-ip": "169.254.1.1", "--device-read-bps": "/dev/a:1m", "--device-write-bps": "/dev/a:1m",
-    "--device-read-iops": "/dev/a:5", "--device-write-iops": "/dev/a:5", "--name": "name", "--platform": "linux/amd64",
-    "--cpu-period": "5000", "--cpu-quota": "5000", "--env-file": "vars", "--label-file": "vars", "--network": "net",
+    "--mount": "type=bind,src=/a,dst=/b,readonly",
+    "--ulimit": "nofile=5",
+    "--stop-timeout": "5",
+    "--health-retries": "5",
+    "--blkio-weight": "50",
+    "--blkio-weight-device": "/dev/a:5",
+    "--env": "A=b",
+    "--label": "a=b",
+    "--annotation": "a=b",
+    "--sysctl": "a=b",
+    "--storage-opt": "a=b",
+    "--log-opt": "max-size=5m",
+    "--publish": "80:80",
+    "--volume": "/a:/c",
+    "--restart": "always",
+    "--pull": "always",
+    "--tmpfs": "/x",
+    "--device": "/dev/null",
+    "--add-host": "a:1.2.3.4",
+    "--memory": "64m",
+    "--memory-swap": "64m",
+    "--memory-reservation": "64m",
+    "--shm-size": "64m",
+    "--cpus": "0.5",
+    "--health-interval": "5s",
+    "--health-timeout": "5s",
+    "--health-start-period": "5s",
+    "--health-start-interval": "5s",
+    "--cgroupns": "host",
+    "--mac-address": "02:42:ac:11:00:02",
+    "--ip": "10.0.0.1",
+    "--ip6": "fd00::1",
+    "--link-local-ip": "169.254.1.1",
+    "--device-read-bps": "/dev/a:1m",
+    "--device-write-bps": "/dev/a:1m",
+    "--device-read-iops": "/dev/a:5",
+    "--device-write-iops": "/dev/a:5",
+    "--name": "name",
+    "--platform": "linux/amd64",
+    "--cpu-period": "5000",
+    "--cpu-quota": "5000",
+    "--env-file": "vars",
+    "--label-file": "vars",
+    "--network": "net",
     "--cap-add": "CHOWN",
 }
 

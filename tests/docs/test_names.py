@@ -20,7 +20,7 @@ ROOMS = (
     "agent/engine",
     "netplugins/dataplane",
     "orchestrator/server",
-    "orchestrator/couriers",
+    "orchestrator/transport",
     "orchestrator/gitops",
     "agent/volumes",
 )

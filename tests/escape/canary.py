@@ -38,8 +38,8 @@ abstract.listen()
 loopback, lan = socket.create_server(("127.0.0.1", 0)), socket.create_server((address, 0))
 for listener in (abstract, loopback, lan):
     threading.Thread(target=serve, args=(listener,), daemon=True).start()
-with open("/sys/class/net/eth0/address") as file:
-    mac = file.read().strip()
+with open("/sys/class/net/eth0/address") as address_file:
+    mac = address_file.read().strip()
 print(
     json.dumps(
         {

@@ -42,7 +42,7 @@ class Field:
     """A block device of the machine that begins with it."""
     base: bytes
     """The layer of busybox."""
-    facts: dict[str, Any]
+    info: dict[str, Any]
     """What an attacker knows: of the canary, and the numbers of system calls."""
 
     def enter(self, *words: str) -> list[str]:
@@ -78,7 +78,7 @@ def field_of(runtime: str) -> Iterator[Field]:
             ) as canary:
                 assert canary.stdin and canary.stdout
                 try:
-                    made.facts = json.loads(canary.stdout.readline()) | {
+                    made.info = json.loads(canary.stdout.readline()) | {
                         "token": token,
                         "path": str(path),
                         "handle": kit.handle(path),
@@ -151,7 +151,7 @@ def stack_of(field: Field, tries: Mapping[str, Sequence[str]]) -> str:
         keys = dict(CONTAINERS[container])
         if container not in guarded:  # of several guards the one that a row names is off, and this is none of them
             keys["security_opt"] = [*keys.get("security_opt", ()), "apparmor=unconfined"]
-        environment = {"FIELD": json.dumps(field.facts).replace("$", "$$"), **keys.pop("environment", {})}
+        environment = {"FIELD": json.dumps(field.info).replace("$", "$$"), **keys.pop("environment", {})}
         services[service(container)] = {
             "image": "attacker",
             "command": ["python3", "/inside.py", *attacks],
@@ -197,7 +197,7 @@ def in_chroot(field: Field, folder: Path, attacks: Sequence[str], working_direct
         text=True,
         timeout=60,
         check=True,
-        env={**os.environ, "FIELD": json.dumps(field.facts), "WORKING_DIRECTORY": working_directory},
+        env={**os.environ, "FIELD": json.dumps(field.info), "WORKING_DIRECTORY": working_directory},
     )
     return done.stdout
 

@@ -136,12 +136,12 @@ def racing(g: Ground) -> Iterator[object]:
 
 def copy_out_race(g: Ground) -> str:
     with racing(g) as box:
-        return " ".join({g.copy_out(box, "/srv/d/file") for _ in range(ROUNDS)})  # type: ignore[arg-type]
+        return " ".join({g.copy_out(box, "/srv/d/file") for _ in range(ROUNDS)})
 
 
 def copy_in_race(g: Ground) -> str:
     with racing(g) as box:
-        return " ".join({g.copy_in(box, "/srv/d", tar_of({"new": b"evil"})) for _ in range(ROUNDS)})  # type: ignore[arg-type]
+        return " ".join({g.copy_in(box, "/srv/d", tar_of({"new": b"evil"})) for _ in range(ROUNDS)})
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import shutil
@@ -10,7 +11,7 @@ import tarfile
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import docker
@@ -33,9 +34,9 @@ class Ground:
     field: Field
     client: docker.DockerClient
     base: Path
-    name: str = field(default_factory=lambda: f"e{uuid.uuid4().hex[:8]}")
+    name: str = dataclasses.field(default_factory=lambda: f"e{uuid.uuid4().hex[:8]}")
     """Of image, container and volume."""
-    gains: list[str] = field(default_factory=list)
+    gains: list[str] = dataclasses.field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.outside, self.place = self.base / "outside", self.base / "place"

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from docker.errors import APIError
 from docker.models.containers import Container
@@ -25,7 +26,7 @@ from tests.escape.layers import folder, link
 
 
 def environment(g: Ground) -> dict[str, str]:
-    return {"FIELD": json.dumps(g.field.facts)}
+    return {"FIELD": json.dumps(g.field.info)}
 
 
 def bundle(g: Ground, ident: str) -> Path:
@@ -35,7 +36,7 @@ def bundle(g: Ground, ident: str) -> Path:
 # the root that an image brings: links where the engine, or the runtime, writes or mounts
 
 
-def linked(name: str, target: str = "new", command: Sequence[str] = ("true",), **options: object) -> tuple[Attack, Attack]:
+def linked(name: str, target: str = "new", command: Sequence[str] = ("true",), **options: Any) -> tuple[Attack, Attack]:
     """An image whose *name* is a link to *target* outside; and who opens *name* below a root, for writing."""
 
     def attack(g: Ground) -> str:

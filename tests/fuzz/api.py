@@ -19,7 +19,8 @@ from typing import Any
 
 import msgspec
 
-from agent.manifest import Container, Manifest
+from agent.contract.container import Container
+from agent.contract.manifest import Manifest
 from tests.fuzz import mutate
 from tests.fuzz.area import HANG_S, Area, Run, unfit
 from tests.images import archive, busybox_rootfs
@@ -125,7 +126,7 @@ NETWORK: dict[str, Any] = {
         ]
     },
 }
-CARGO = {
+BUNDLE = {
     "digest": "sha256:" + "1" * 64,
     "config": "sha256:" + "2" * 64,
     "names": ["docker.io/library/x:1"],
@@ -225,14 +226,14 @@ CALLS: tuple[Call, ...] = (
     ("POST", "/auth", {}, {"username": "u"}),
     ("POST", "/pystack/images/ids", {}, ["busybox", "none"]),
     ("POST", "/pystack/images/ages", {}, ["busybox"]),
-    ("GET", "/pystack/images/busybox/cargo", {}, None),
-    *(("POST", "/pystack/images/lacks", {}, CARGO),) * 2,
-    *(("POST", "/pystack/images/landed", {}, CARGO),) * 2,
+    ("GET", "/pystack/images/busybox/bundle", {}, None),
+    *(("POST", "/pystack/images/missing-layers", {}, BUNDLE),) * 2,
+    *(("POST", "/pystack/images/commit", {}, BUNDLE),) * 2,
     ("GET", "/pystack/blobs/sha256:" + "0" * 64, {}, None),
     ("PUT", "/pystack/blobs/sha256:" + "0" * 64, {"diff_id": ""}, b"blob"),
     *(("PUT", "/pystack/manifest", {}, MANIFEST),) * 3,
     ("PATCH", "/pystack/manifest", {}, {"base": "x", "digest": "y", "put": {}, "delete": {}}),
-    ("GET", "/pystack/facts", {"underlay": "10.0.0.1"}, None),
+    ("GET", "/pystack/info", {"underlay": "10.0.0.1"}, None),
     ("GET", "/pystack/status", {}, None),
     ("~GET", "/pystack/status/stream", {}, None),
     ("~GET", "/pystack/doctor", {}, None),
@@ -247,10 +248,10 @@ CALLS: tuple[Call, ...] = (
     )
     * 3,
     ("~POST", "/pystack/probe", {}, [{"target": "127.0.0.1", "size": 56}]),
-    ("GET", "/pystack/volumes/v1/survey", {"arriving": "1", "entries": "1"}, None),
-    ("GET", "/pystack/volumes/v1/stored", {}, None),
+    ("GET", "/pystack/volumes/v1/checksum", {"arriving": "1", "entries": "1"}, None),
+    ("GET", "/pystack/volumes/v1/record", {}, None),
     ("~PUT", "/pystack/volumes/v9/dump", {"first": "1"}, b"no tar"),
-    ("POST", "/pystack/volumes/v9/adopt", {}, {"name": "v9", "driver": "local", "created": "", "labels": {}, "options": {}}),
+    ("POST", "/pystack/volumes/v9/commit", {}, {"name": "v9", "driver": "local", "created": "", "labels": {}, "options": {}}),
     ("DELETE", "/pystack/volumes/v9/dump", {}, None),
     ("GET", "/swarm", {}, None),
 )

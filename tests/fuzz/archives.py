@@ -20,7 +20,7 @@ from pathlib import Path
 
 import zstandard
 
-from agent.settings import Limits
+from agent.settings import ImageLimits
 from agent.trees import confine, layer, members, sandbox
 from agent.trees.errors import TreeError
 from agent.trees.extract import Bounds, Policy, extract
@@ -32,7 +32,7 @@ from tests.fuzz.area import Area, Run, told, unfit
 
 BATCH = 64
 BOUNDS = Bounds(entries=2000, bytes=1 << 28)
-LIMITS = Limits(entries=BOUNDS.entries, bytes=BOUNDS.bytes)
+LIMITS = ImageLimits(entries=BOUNDS.entries, bytes=BOUNDS.bytes)
 CANARY = "canary"
 NAMES = tuple(
     "a|d/b|d|./d/|/abs|..|../out|d/../../out|../canary|d/l/x|l|l/x|.wh.a|d/.wh..wh..opq|.wh...|.wh.||.|/|a\0b|é|\udc80|dev/null|"
@@ -78,8 +78,8 @@ def signed(head: bytes) -> bytes:
     return plain[:148] + b"%06o\0 " % sum(plain) + plain[156:] + head[512:]
 
 
-def _sparse(**facts: str) -> dict[str, str]:
-    return {f"GNU.sparse.{key}": value for key, value in facts.items()}
+def _sparse(**info: str) -> dict[str, str]:
+    return {f"GNU.sparse.{key}": value for key, value in info.items()}
 
 
 _LONG = "long/" * 40

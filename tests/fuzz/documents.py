@@ -13,7 +13,7 @@ from agent.images import documents, types
 from agent.images.pull import choose
 from agent.images.reference import DIGEST, parse
 from agent.images.store import Image
-from agent.settings import Limits
+from agent.settings import ImageLimits
 from tests.fuzz import mutate
 from tests.fuzz.area import Area, Run
 
@@ -71,7 +71,7 @@ INDEX = json.dumps(
     }
 )
 SAVED = json.dumps([{"Config": "blobs/sha256/" + _HEX, "RepoTags": ["a:1", "b/c:2"], "Layers": ["x/layer.tar", "y/layer.tar"]}])
-LIMITS = Limits(layers=500, manifest_bytes=1 << 19, config_bytes=1 << 19)
+LIMITS = ImageLimits(layers=500, manifest_bytes=1 << 19, config_bytes=1 << 19)
 NAMES = ("nginx", "a/b:1", "localhost:5000/x", "h.example/p/q@" + DIGESTS[0], "[::1]:5000/x:y", "docker.io/library/a")
 
 

@@ -211,7 +211,7 @@ class Repositories(Area):
                 commit = await mirror.fetch(Repo(name="r", url=url, branch=branch, largest=1 << 22), key=b"", token=b"")
                 await mirror.checkout(commit, goal, 1 << 22)
                 if index % 8 == 0:
-                    await load.stacks_of(load.Wish(str(work / "tree"), "r", ".", ()))
+                    await load.stacks_of(load.LoadRequest(str(work / "tree"), "r", ".", ()))
             refused = False
             if bad := unfit(f"{commit.author}{commit.subject}-"):
                 run.fault(index, f"the commit {bad}: {commit}")

@@ -22,7 +22,7 @@ from agent.images.reference import parse
 from agent.images.registry import Registry
 from agent.images.store import ImageStore
 from agent.paths import Paths
-from agent.settings import Limits, Settings
+from agent.settings import ImageLimits, Settings
 from tests.fuzz import documents, mutate
 from tests.fuzz.area import HANG_S, Area, Run, told, unfit
 from tests.images import tar_of
@@ -31,7 +31,7 @@ AT_ONCE = 96
 STALL_S = 0.3
 ENDLESS = 48 << 20
 """Bytes after which an endless answer ends after all: nobody may have read that many."""
-LIMITS = Limits(manifest_bytes=1 << 20, config_bytes=1 << 20, layers=100, bytes=1 << 24, stall_s=STALL_S)
+LIMITS = ImageLimits(manifest_bytes=1 << 20, config_bytes=1 << 20, layers=100, bytes=1 << 24, stall_s=STALL_S)
 SECRET = base64.b64encode(b"user:secret").decode()
 
 

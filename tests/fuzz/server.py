@@ -52,7 +52,7 @@ CALLS: tuple[Call, ...] = (
     ("~POST", "/v1/stacks/s/rm", {}, {"services": ["web"]}),
     ("POST", "/v1/stacks/s/plan", {}, {"revision": 1}),
     ("~POST", "/v1/stacks/s/rollback", {}, {"revision": 1}),
-    ("POST", "/v1/stacks/s/guests", {}, {"service": "web", "name": "g", "container": {"image": "busybox"}}),
+    ("POST", "/v1/stacks/s/oneoff", {}, {"service": "web", "name": "g", "container": {"image": "busybox"}}),
     ("~POST", "/v1/apply", {}, {"plan": {}, "stack": {}}),
     ("GET", "/v1/nodes", {}, None),
     ("GET", "/v1/nodes/n1", {}, None),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.gitops import git
+from orchestrator.gitops import git, model
 from orchestrator.gitops.git import GitError, Mirror
 from orchestrator.gitops.model import Repo
 from tests.fuzz.git import Made
@@ -24,7 +24,7 @@ def mirror(tmp_path: Path) -> Mirror:
     return Mirror(tmp_path / "ours" / "git", tmp_path / "run")
 
 
-async def fetched(mirror: Mirror, url: object, branch: str = "", token: bytes = b"") -> git.Commit:
+async def fetched(mirror: Mirror, url: object, branch: str = "", token: bytes = b"") -> model.Commit:
     return await mirror.fetch(Repo(name="r", url=str(url), branch=branch, largest=LARGEST), key=b"", token=token)
 
 
@@ -38,8 +38,19 @@ def made(folder: Path, entries: list[tuple[str, str, str]] | str, extra: bytes =
 
 
 ADDRESSES = (
-    "--upload-pack=touch {mark}", "-u", "ext::sh -c touch% {mark}", "ssh://-oProxyCommand=touch {mark}/x", "-oProxyCommand=x:y",
-    "fd::7", "", "\0", "https://", "ftp://h/x", "a b", "/x\0y", "file://\n",
+    "--upload-pack=touch {mark}",
+    "-u",
+    "ext::sh -c touch% {mark}",
+    "ssh://-oProxyCommand=touch {mark}/x",
+    "-oProxyCommand=x:y",
+    "fd::7",
+    "",
+    "\0",
+    "https://",
+    "ftp://h/x",
+    "a b",
+    "/x\0y",
+    "file://\n",
 )
 
 
@@ -52,9 +63,19 @@ async def test_what_is_no_address_never_reaches_git(mirror: Mirror, tmp_path: Pa
     assert not mirror.folder.exists()
 
 
-@pytest.mark.parametrize("address", [
-    "https://h/x.git", "http://h:1/x", "ssh://git@h:22/x", "git@h:x/y.git", "h:x", "file:///x/y", "/x/y z", "ssh://git@[::1]/x",
-])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://h/x.git",
+        "http://h:1/x",
+        "ssh://git@h:22/x",
+        "git@h:x/y.git",
+        "h:x",
+        "file:///x/y",
+        "/x/y z",
+        "ssh://git@[::1]/x",
+    ],
+)
 def test_addresses(address: str) -> None:
     git.check(Repo(name="r", url=address))
 
@@ -102,9 +123,7 @@ NAMES = {
 
 
 @pytest.mark.parametrize(("entries", "said"), NAMES.values(), ids=NAMES)
-async def test_names_that_no_tree_may_have(
-    mirror: Mirror, tmp_path: Path, entries: list[tuple[str, str]], said: str
-) -> None:
+async def test_names_that_no_tree_may_have(mirror: Mirror, tmp_path: Path, entries: list[tuple[str, str]], said: str) -> None:
     theirs = Made(tmp_path / "theirs.git")
     blob = theirs.put("blob", b"../../out")
     tree = theirs.tree([("100644", "f", blob)])
@@ -134,7 +153,7 @@ async def test_hooks_of_a_template_are_none_of_ours(mirror: Mirror, tmp_path: Pa
     made(tmp_path / "theirs.git", [])
     await fetched(mirror, tmp_path / "theirs.git")
     assert not (mirror.folder / "hooks").exists()
-    command = ["git", "config", "--file", tmp_path / "ours" / "gitconfig", "core.hooksPath"]
+    command = ["git", "config", "--file", str(tmp_path / "ours" / "gitconfig"), "core.hooksPath"]
     assert subprocess.run(command, capture_output=True, check=True).stdout == b"/dev/null\n"  # noqa: ASYNC221
 
 

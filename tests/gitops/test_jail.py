@@ -23,7 +23,7 @@ def top(tmp_path: Path) -> Path:
 
 async def read(top: Path) -> list[str]:
     """The images of the stacks."""
-    stacks, _ = await load.stacks_of(load.Wish(str(top.parent), "r", ".", ()))
+    stacks, _ = await load.stacks_of(load.LoadRequest(str(top.parent), "r", ".", ()))
     return sorted(service.container.image for stack in stacks for service in stack.services)
 
 

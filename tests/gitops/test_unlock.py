@@ -10,14 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from agent.manifest import Container
-from orchestrator.gitops.unlock import DecryptionError, _program, refuse_locked, unlock
+from agent.contract.container import Container
+from orchestrator.gitops.decrypt import DecryptionError, _program, decrypt, require_decrypted
 from orchestrator.stackfile.model import Service, Stack, StackContent
 
 pytestmark = pytest.mark.skipif(not shutil.which("age"), reason="age is not installed")
 PLAIN = {
-    "a.yaml": "name: x\nlist:\n    - one\n    - 2\n    - true\n    - 1.5\n", "deep/b.json": '{"password": "p", "number": 7}',
-    "c.env": "KEY=value\nOTHER=two words\n", "d.ini": "[part]\nkey = value\n", "e.bin": "\x00\x01 anything é",
+    "a.yaml": "name: x\nlist:\n    - one\n    - 2\n    - true\n    - 1.5\n",
+    "deep/b.json": '{"password": "p", "number": 7}',
+    "c.env": "KEY=value\nOTHER=two words\n",
+    "d.ini": "[part]\nkey = value\n",
+    "e.bin": "\x00\x01 anything é",
 }
 
 
@@ -47,7 +50,7 @@ def test_every_format_is_opened_in_its_place(tmp_path: Path, key: tuple[bytes, s
         (tmp_path / name).write_bytes(done.stdout)
     (tmp_path / "open").write_text("nothing to see")
     (tmp_path / "README.md").write_text("how sops writes: ENC[AES256_GCM, but this file has no metadata")
-    assert set(unlock(tmp_path, identity)) == {"README.md"}  # it looks like one and is none: it stays as it is
+    assert set(decrypt(tmp_path, identity)) == {"README.md"}  # it looks like one and is none: it stays as it is
     assert "no metadata" in (tmp_path / "README.md").read_text()
     assert (tmp_path / "armored").read_text() == (tmp_path / "binary").read_text() == "a secret"
     assert json.loads((tmp_path / "deep/b.json").read_text()) == json.loads(PLAIN["deep/b.json"])
@@ -69,7 +72,7 @@ def test_what_was_changed_by_hand_stays_closed(tmp_path: Path, key: tuple[bytes,
     lines = sealed("a.yaml", "one: alpha\ntwo: beta\n", recipient).decode().splitlines()
     swapped = ["one: " + lines[1].partition(": ")[2], "two: " + lines[0].partition(": ")[2], *lines[2:]]
     (tmp_path / "a.yaml").write_text("\n".join(swapped) + "\n")
-    assert "sops does not open it" in unlock(tmp_path, identity)["a.yaml"]
+    assert "sops does not open it" in decrypt(tmp_path, identity)["a.yaml"]
 
 
 def test_links_are_not_followed(tmp_path: Path, key: tuple[bytes, str]) -> None:
@@ -79,7 +82,7 @@ def test_links_are_not_followed(tmp_path: Path, key: tuple[bytes, str]) -> None:
     tree = tmp_path / "tree"
     tree.mkdir()
     (tree / "link.yaml").symlink_to(outside)
-    assert unlock(tree, identity) == {}
+    assert decrypt(tree, identity) == {}
     assert b"ENC[" in outside.read_bytes()
 
 
@@ -87,8 +90,8 @@ def test_what_is_still_encrypted_is_handed_to_nobody(key: tuple[bytes, str]) -> 
     closed = sealed("e.bin", "x", key[1])
     content = StackContent(kind="secret", key="db", name="s_db", content=closed)
     with pytest.raises(DecryptionError, match=r"secret db is encrypted(.|\n)*give a key"):
-        refuse_locked((Stack(name="s", services=(), contents=(content,)),), {}, "give a key")
+        require_decrypted((Stack(name="s", services=(), contents=(content,)),), {}, "give a key")
     web = Service(name="web", where="f:1", container=Container(image="i", environment=(("KEY", "ENC[AES256_GCM,data:x"),)))
     with pytest.raises(DecryptionError, match=r"web: environment KEY is encrypted(.|\n)*key.env: no key fits"):
-        refuse_locked((Stack(name="s", services=(web,)),), {"key.env": "no key fits"}, "")
-    refuse_locked((Stack(name="s", services=()),), {"elsewhere.env": "no key fits"}, "")  # nobody uses it
+        require_decrypted((Stack(name="s", services=(web,)),), {"key.env": "no key fits"}, "")
+    require_decrypted((Stack(name="s", services=()),), {"elsewhere.env": "no key fits"}, "")  # nobody uses it

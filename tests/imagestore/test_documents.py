@@ -15,12 +15,12 @@ from agent.images import documents, types
 from agent.images.pull import choose
 from agent.images.reference import parse
 from agent.images.store import Image
-from agent.settings import Limits
+from agent.settings import ImageLimits
 
 DIGEST = "sha256:" + "a" * 64
 LAYER = {"mediaType": types.OCI_LAYER, "digest": DIGEST, "size": 5}
 CONFIG_OF = {"mediaType": types.OCI_CONFIG, "digest": DIGEST, "size": 5}
-LIMITS = Limits(layers=3, manifest_bytes=4096, config_bytes=8192, bytes=1000)
+LIMITS = ImageLimits(layers=3, manifest_bytes=4096, config_bytes=8192, bytes=1000)
 
 
 def config(**fields: Any) -> bytes:
@@ -86,7 +86,7 @@ def test_a_document_that_is_a_manifest_and_an_index_is_neither() -> None:
 def test_what_an_index_calls_its_platforms_does_not_fill_a_terminal() -> None:
     entries = [types.Descriptor(types.OCI_MANIFEST, DIGEST, 1, types.Platform(f"\x1b[{i}J", "x" * 500)) for i in range(500)]
     with pytest.raises(ImageError) as caught:
-        choose(types.Index(tuple(entries)), "amd64", "a:1")
+        choose(types.ImageIndex(tuple(entries)), "amd64", "a:1")
     assert len(str(caught.value)) < 2000
     assert str(caught.value).isprintable()
 
@@ -95,7 +95,7 @@ def test_an_index_may_name_what_we_do_not_read() -> None:
     """An entry by sha512 for another machine is none of our business."""
     other = types.Descriptor(types.OCI_MANIFEST, "sha512:" + "0" * 128, 1, types.Platform("riscv64", "linux"))
     mine = types.Descriptor(types.OCI_MANIFEST, DIGEST, 1, types.Platform("amd64", "linux"))
-    found = documents.index(msgspec.json.encode(types.Index((other, mine))), "it", LIMITS)
+    found = documents.index(msgspec.json.encode(types.ImageIndex((other, mine))), "it", LIMITS)
     assert choose(found, "amd64") == mine
 
 

@@ -16,9 +16,9 @@ from agent.errors import ImageError
 from agent.images import auth, types
 from agent.images.reference import Reference, parse
 from agent.images.registry import Registry
-from agent.images.transport import Client
-from agent.settings import Limits, Settings
-from agent.settings import Registry as Configured
+from agent.images.transport import HttpClient
+from agent.settings import ImageLimits, Settings
+from agent.settings import RegistrySettings as Configured
 
 DATA = b"0123456789" * 100
 DIGEST = "sha256:" + hashlib.sha256(DATA).hexdigest()
@@ -65,7 +65,7 @@ async def hosts() -> AsyncIterator[tuple[Host, Host]]:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(docker_config=str(tmp_path), limits=Limits(manifest_bytes=4096, stall_s=0.3))
+    return Settings(docker_config=str(tmp_path), limits=ImageLimits(manifest_bytes=4096, stall_s=0.3))
 
 
 def registry(host: Host, settings: Settings) -> Registry:
@@ -146,7 +146,8 @@ async def test_a_mirror_is_not_given_the_password_of_what_it_mirrors(hosts: tupl
     mirror.answer = locked('Basic realm="x"', says(MANIFEST))
     origin.answer = locked('Basic realm="x"', says(MANIFEST))
     mirrored = Settings(
-        docker_config=settings.docker_config, limits=settings.limits,
+        docker_config=settings.docker_config,
+        limits=settings.limits,
         registries={origin.name: Configured(mirrors=(f"http://{mirror.name}",))},
     )
     async with registry(origin, mirrored) as one:
@@ -265,6 +266,7 @@ async def test_a_part_that_was_not_asked_for_is_no_answer(hosts: tuple[Host, Hos
 
 async def test_the_body_of_a_refusal_is_no_layer(hosts: tuple[Host, Host], settings: Settings) -> None:
     """What came with 416 was taken for the rest of the blob."""
+
     async def cut(request: web.Request) -> web.StreamResponse:
         if "Range" in request.headers:
             return web.Response(status=416, body=b"x" * 500)
@@ -281,8 +283,13 @@ async def test_the_body_of_a_refusal_is_no_layer(hosts: tuple[Host, Host], setti
 
 
 TOKENS = {
-    "a list": b"[]", "nothing": b"", "no token": b"{}", "a number": b'{"token": 5}', "two lines": b'{"token": "a\\r\\nX: b"}',
-    "brackets": b"[" * 4000, "more than is allowed": b'{"token": "' + b"a" * 5000 + b'"}',
+    "a list": b"[]",
+    "nothing": b"",
+    "no token": b"{}",
+    "a number": b'{"token": 5}',
+    "two lines": b'{"token": "a\\r\\nX: b"}',
+    "brackets": b"[" * 4000,
+    "more than is allowed": b'{"token": "' + b"a" * 5000 + b'"}',
 }
 
 
@@ -339,6 +346,7 @@ async def test_a_config_of_docker_may_be_rubbish(tmp_path: Path, text: str) -> N
 
 def test_a_client_waits_for_who_is_slow_to_take_too(settings: Settings) -> None:
     """An upload that nobody reads ends."""
+
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         if head.startswith(b"POST"):
@@ -369,8 +377,9 @@ def test_a_client_waits_for_who_is_slow_to_take_too(settings: Settings) -> None:
 
 def test_a_client_has_a_session_of_its_own() -> None:
     """Neither a netrc(5) nor cookies of other hosts."""
+
     async def main() -> None:
-        client = Client(insecure=False, stall_s=1)
+        client = HttpClient(insecure=False, stall_s=1)
         await client.open()
         assert client._session and not client._session.trust_env
         await client.close()

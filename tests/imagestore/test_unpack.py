@@ -78,7 +78,9 @@ def test_rubbish_is_refused(tmp_path: Path, data: bytes) -> None:
 
 
 NAMES = {
-    "nginx": "docker.io/library/nginx:latest", "a/b:1": "docker.io/a/b:1", "localhost:5000/x": "localhost:5000/x:latest",
+    "nginx": "docker.io/library/nginx:latest",
+    "a/b:1": "docker.io/a/b:1",
+    "localhost:5000/x": "localhost:5000/x:latest",
     "h.example/p/q@sha256:" + "a" * 64: "h.example/p/q@sha256:" + "a" * 64,
 }
 

@@ -29,8 +29,18 @@ class Attacker:
 
     def words(self, script: str, *arguments: str) -> list[str]:
         """The command that runs *script* there so."""
-        return [*labs.enter(labs.find(self.lab.lab), self.node), "nsenter", f"--net={self.namespace}", "setpriv",
-                "--bounding-set=-all,+net_raw", "--inh-caps=-all", "python3", "-c", script, *arguments]
+        return [
+            *labs.enter(labs.find(self.lab.lab), self.node),
+            "nsenter",
+            f"--net={self.namespace}",
+            "setpriv",
+            "--bounding-set=-all,+net_raw",
+            "--inh-caps=-all",
+            "python3",
+            "-c",
+            script,
+            *arguments,
+        ]
 
     def reaches(self, address: str, port: int = 22) -> bool:
         """Whether a service of a node speaks to it: sshd says who it is."""

@@ -29,8 +29,12 @@ def lab() -> Iterator[Pystack]:
 
 
 def move(lab: Pystack, node: str, old: str, new: str) -> None:
-    lab.on(node, "sh", "-c", f"ip address del {old}/24 dev eth0; ip address add {new}/24 dev eth0; "
-                             "ip route replace default via 10.99.0.254")
+    lab.on(
+        node,
+        "sh",
+        "-c",
+        f"ip address del {old}/24 dev eth0; ip address add {new}/24 dev eth0; ip route replace default via 10.99.0.254",
+    )
 
 
 def test_others_follow_a_node_to_its_new_address(lab: Pystack, stack: Stack) -> None:

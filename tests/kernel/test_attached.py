@@ -14,10 +14,15 @@ services:
 """
 
 
-@pytest.mark.parametrize(("code", "options", "status"), [
-    (7, ["--exit-code-from", "job"], 7), (0, ["--abort-on-container-exit"], 0), (3, ["--abort-on-container-failure"], 3),
-    (5, ["--exit-code-from", "web"], 137),
-])
+@pytest.mark.parametrize(
+    ("code", "options", "status"),
+    [
+        (7, ["--exit-code-from", "job"], 7),
+        (0, ["--abort-on-container-exit"], 0),
+        (3, ["--abort-on-container-failure"], 3),
+        (5, ["--exit-code-from", "web"], 137),
+    ],
+)
 def test_one_container_ends_them_all(stack: Stack, code: int, options: list[str], status: int) -> None:
     for _ in range(2):  # the second time nothing of the first is taken for it
         done = stack.up(FILE % code, *options, check=False)
@@ -38,8 +43,12 @@ def test_a_failure_is_waited_for_where_one_is_asked_for(stack: Stack) -> None:
 
 
 def test_without_a_wish_it_stays_until_all_have_ended(stack: Stack) -> None:
-    done = stack.up("services:\n  a: {image: busybox, command: [sh, -c, 'echo one; exit 3']}\n"
-                    "  b: {image: busybox, command: [sh, -c, 'echo two']}\n", "--attach", check=False)
+    done = stack.up(
+        "services:\n  a: {image: busybox, command: [sh, -c, 'echo one; exit 3']}\n"
+        "  b: {image: busybox, command: [sh, -c, 'echo two']}\n",
+        "--attach",
+        check=False,
+    )
     assert done.returncode == 0
     assert {"one", "two"} <= set(done.stdout.replace("|", " ").split())
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.manifest import BUILD_EXTRAS
+from agent.contract.container import BUILD_EXTRAS
 from tests.conftest import Pystack, Stack
 from tests.images import tar_of
 
@@ -18,14 +18,12 @@ def test_args_target_ignored_files_and_cache(stack: Stack, tmp_path: Path) -> No
     app.mkdir()
     (app / "Dockerfile").write_text(
         "FROM busybox AS base\nARG WORD=none\nCOPY . /app\nRUN echo $WORD > /word\n"
-        "FROM base AS small\nCMD [\"sleep\", \"1000\"]\nFROM base AS last\nCMD [\"false\"]\n"
+        'FROM base AS small\nCMD ["sleep", "1000"]\nFROM base AS last\nCMD ["false"]\n'
     )
     (app / ".dockerignore").write_text("*.secret\n")
     (app / "a.secret").write_text("hidden")
     (app / "a.txt").write_text("seen")
-    text = (
-        "services:\n  a:\n    build: {context: ./app, target: small, args: {WORD: given}}\n    stop_grace_period: 0s\n"
-    )
+    text = "services:\n  a:\n    build: {context: ./app, target: small, args: {WORD: given}}\n    stop_grace_period: 0s\n"
     stack.up(text)
     assert stack.exec("a", "cat", "/word", "/app/a.txt") == "given\nseen"
     assert "a.secret" not in stack.exec("a", "ls", "/app")
@@ -53,8 +51,18 @@ def test_what_a_refused_build_brought_along_does_not_stay(lab: Pystack, tmp_path
     """Secrets travel in the context: they are no longer on the node when the build has ended, however it did."""
     root = Path(lab.environment["PYSTACK_ROOT"])
     (tmp_path / "context.tar").write_bytes(tar_of({f"{BUILD_EXTRAS}/secrets/token": b"hush", "a": b"x"}))
-    said = lab.on("n1", "curl", "-s", "--unix-socket", str(root / "run/docker.sock"), "-X", "POST", "--data-binary",
-                  f"@{tmp_path}/context.tar", "http://node/build")
+    said = lab.on(
+        "n1",
+        "curl",
+        "-s",
+        "--unix-socket",
+        str(root / "run/docker.sock"),
+        "-X",
+        "POST",
+        "--data-binary",
+        f"@{tmp_path}/context.tar",
+        "http://node/build",
+    )
     assert "the build context has no Dockerfile" in said
     assert not list((root / "build").rglob("token"))
 
@@ -69,8 +77,18 @@ def test_a_context_hands_no_file_of_the_host_to_run(linked: str, target: str, la
     }
     (tmp_path / "context.tar").write_bytes(tar_of(files))
     socket = f"{lab.environment['PYSTACK_ROOT']}/run/docker.sock"
-    said = lab.on("n1", "curl", "-s", "--unix-socket", socket, "-X", "POST", "--data-binary",
-                  f"@{tmp_path}/context.tar", "http://node/build")
+    said = lab.on(
+        "n1",
+        "curl",
+        "-s",
+        "--unix-socket",
+        socket,
+        "-X",
+        "POST",
+        "--data-binary",
+        f"@{tmp_path}/context.tar",
+        "http://node/build",
+    )
     assert "is a symbolic link: refused" in said
     assert "of the host" not in said
 
@@ -78,9 +96,13 @@ def test_a_context_hands_no_file_of_the_host_to_run(linked: str, target: str, la
 def test_a_healthcheck_of_the_image_opens_the_gate(stack: Stack, tmp_path: Path) -> None:
     """What an image says of its health is known to depends_on."""
     (tmp_path / "Dockerfile").write_text(
-        'FROM busybox\nHEALTHCHECK --interval=100ms --start-interval=100ms CMD test -e /ok\nCMD ["sh", "-c", "touch /ok; sleep 1000"]\n')
-    stack.up("services:\n  a: {build: ., stop_grace_period: 0s}\n"
-             "  b: {image: busybox, command: sleep 1000, stop_grace_period: 0s, depends_on: {a: {condition: service_healthy}}}\n")
+        "FROM busybox\nHEALTHCHECK --interval=100ms --start-interval=100ms CMD test -e /ok\n"
+        'CMD ["sh", "-c", "touch /ok; sleep 1000"]\n'
+    )
+    stack.up(
+        "services:\n  a: {build: ., stop_grace_period: 0s}\n"
+        "  b: {image: busybox, command: sleep 1000, stop_grace_period: 0s, depends_on: {a: {condition: service_healthy}}}\n"
+    )
     assert stack.ps()["b-1"]["state"] == "running"
 
 
@@ -91,16 +113,20 @@ def test_a_dockerfile_beside_the_context_is_in_no_image(stack: Stack, tmp_path: 
     (tmp_path / "Other").write_text("FROM busybox\nCOPY . /app\nCMD sleep 1000\n")
     (tmp_path / "Other.dockerignore").write_text("gone\n")
     (tmp_path / "app" / "gone").write_text("x")
-    stack.up("services:\n  a: {build: {context: ./app, dockerfile: ../Other}, stop_grace_period: 0s}\n"
-             "  b:\n    stop_grace_period: 0s\n    build:\n      context: ./inline\n"
-             "      dockerfile_inline: |\n        FROM busybox\n        COPY . /app\n        CMD sleep 1000\n")
+    stack.up(
+        "services:\n  a: {build: {context: ./app, dockerfile: ../Other}, stop_grace_period: 0s}\n"
+        "  b:\n    stop_grace_period: 0s\n    build:\n      context: ./inline\n"
+        "      dockerfile_inline: |\n        FROM busybox\n        COPY . /app\n        CMD sleep 1000\n"
+    )
     assert stack.exec("a", "ls", "-A", "/app") == "a\n"
     assert stack.exec("b", "ls", "-A", "/app") == "a\n"
 
 
 def test_rights_and_stages_that_a_stack_file_names(stack: Stack, tmp_path: Path) -> None:
-    (tmp_path / "Dockerfile").write_text("FROM busybox AS x\nRUN head -c 8 /dev/urandom | sha256sum > /x\nFROM x\n"
-                                         "RUN --security=insecure mkdir /m && mount -t tmpfs x /m && umount /m\nCMD sleep 1000\n")
+    (tmp_path / "Dockerfile").write_text(
+        "FROM busybox AS x\nRUN head -c 8 /dev/urandom | sha256sum > /x\nFROM x\n"
+        "RUN --security=insecure mkdir /m && mount -t tmpfs x /m && umount /m\nCMD sleep 1000\n"
+    )
     text = "services:\n  a: {build: {context: ., no_cache_filter: [x], ENT}, stop_grace_period: 0s}\n"
     done = stack.up(text.replace(", ENT", ""), check=False)
     assert done.returncode == 1

@@ -16,18 +16,29 @@ from tests.images import tar_of
 from tests.kernel.test_crash import AGENT, arm, fired, leftovers, until
 
 pytestmark = pytest.mark.kernel
-POINTS = sorted({name for path in (AGENT / "build").rglob("*.py") for name in re.findall(r'failpoint\("([a-z.]+)"\)', path.read_text())})
+POINTS = sorted(
+    {name for path in (AGENT / "build").rglob("*.py") for name in re.findall(r'failpoint\("([a-z.]+)"\)', path.read_text())}
+)
 
 
 def text(name: str) -> str:
-    return (f"FROM busybox AS a\nRUN echo {name} > /a && sleep 0.2\nCOPY f /f\nFROM busybox\nRUN --mount=type=cache,id={name},target=/c "
-            f"touch /c/x && echo {name} > /b\nCOPY --from=a /a /f /\n")
+    return (
+        f"FROM busybox AS a\nRUN echo {name} > /a && sleep 0.2\nCOPY f /f\nFROM busybox\n"
+        f"RUN --mount=type=cache,id={name},target=/c "
+        f"touch /c/x && echo {name} > /b\nCOPY --from=a /a /f /\n"
+    )
 
 
 def half_made(lab: Pystack) -> list[str]:
     root = Path(lab.environment["PYSTACK_ROOT"])
-    found = [str(p) for p in (*(root / "build" / "jobs").iterdir(), *(root / "layers").glob("*.tmp"),
-                              *(root / "images" / "blobs" / "sha256").glob("*.tmp"))]
+    found = [
+        str(p)
+        for p in (
+            *(root / "build" / "jobs").iterdir(),
+            *(root / "layers").glob("*.tmp"),
+            *(root / "images" / "blobs" / "sha256").glob("*.tmp"),
+        )
+    ]
     mounted = Path(f"/proc/{lab.pid('n1')}/mounts").read_text().splitlines()
     found += [line for line in mounted if f"{root}/build" in line or (f"{root}/run" in line and "/rootfs" in line)]
     return found + [f"{kind} {one}" for kind, rows in leftovers(lab).items() if kind != "mounts" for one in rows]
@@ -56,8 +67,11 @@ def runs(mark: str) -> bool:
 def sleeping(node: Node) -> tuple[subprocess.Popen[bytes], str]:
     """A client whose build is at a step that takes long, and by what that step is known."""
     mark = f"3{uuid.uuid4().int % 10**6:06}"
-    child = subprocess.Popen(["curl", "-s", "--unix-socket", node.path, "-X", "POST", "--data-binary", "@-", "http://node/build"],
-                             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    child = subprocess.Popen(
+        ["curl", "-s", "--unix-socket", node.path, "-X", "POST", "--data-binary", "@-", "http://node/build"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+    )
     assert child.stdin
     child.stdin.write(tar_of({"Dockerfile": f"FROM busybox\nRUN sleep {mark}\n".encode()}))
     child.stdin.close()

@@ -1,4 +1,5 @@
-"""What a build fetches: ADD of URLs and repositories, contexts that lie elsewhere, bases in a registry that asks for a password."""
+"""What a build fetches: ADD of URLs and repositories, contexts that lie elsewhere, bases in a registry that asks for a
+password."""
 
 from __future__ import annotations
 
@@ -25,7 +26,9 @@ def node(lab: Pystack) -> Node:
 
 def serve(lab: Pystack, port: int, *command: str) -> subprocess.Popen[bytes]:
     """*command* on the node itself, when it listens on *port* of its loopback."""
-    child = subprocess.Popen(["nsenter", "-t", lab.pid("n1"), "-n", *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    child = subprocess.Popen(
+        ["nsenter", "-t", lab.pid("n1"), "-n", *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
 
     def listens() -> None:
         done = subprocess.run(["nsenter", "-t", lab.pid("n1"), "-n", "ss", "-ltn"], capture_output=True, text=True, check=True)
@@ -70,8 +73,17 @@ def repository(lab: Pystack, tmp_path: Path) -> Iterator[Path]:
     git("commit", "-qam", "two")
     git("checkout", "-q", "main")
     programs = subprocess.run(["git", "--exec-path"], capture_output=True, text=True, check=True).stdout.strip()
-    child = serve(lab, GIT, f"{programs}/git-daemon", "--reuseaddr", "--export-all", f"--base-path={top}", "--listen=127.0.0.1",
-                  f"--port={GIT}", str(top))
+    child = serve(
+        lab,
+        GIT,
+        f"{programs}/git-daemon",
+        "--reuseaddr",
+        "--export-all",
+        f"--base-path={top}",
+        "--listen=127.0.0.1",
+        f"--port={GIT}",
+        str(top),
+    )
     yield work
     child.kill()
     child.wait()
@@ -87,7 +99,8 @@ def test_add_of_a_url(node: Node, web: Path) -> None:
     digest = hashlib.sha256(b"fetched").hexdigest()
     built = node.build(
         f"FROM busybox\nADD {URL}/file.txt /x/\nADD --chmod=644 --chown=5 {URL}/file.txt /y\nADD {URL}/t.tar /t/\n"
-        f"ADD --unpack=true {URL}/t.tar /u/\nADD --checksum=sha256:{digest} {URL}/file.txt /z\n").files()
+        f"ADD --unpack=true {URL}/t.tar /u/\nADD --checksum=sha256:{digest} {URL}/file.txt /z\n"
+    ).files()
     assert (built["x/file.txt"].content, built["x/file.txt"].mode) == ("fetched", 0o600)
     assert (built["y"].mode, built["y"].owner) == (0o644, (5, 5))
     assert built["t/t.tar"].kind == "f" and built["u/in"].content == "side" and built["z"].content == "fetched"
@@ -109,13 +122,17 @@ def test_add_of_a_url_is_cached_by_what_lies_there(node: Node, web: Path) -> Non
 
 
 def test_add_of_a_repository(node: Node, repository: Path) -> None:
-    built = node.build(f"FROM busybox\nADD {REPO}#main /m\nADD {REPO}#feature/x /f\nADD {REPO}#v1:sub /s\n"
-                       f"ADD --keep-git-dir=true {REPO}#v1 /k\n").files()
+    built = node.build(
+        f"FROM busybox\nADD {REPO}#main /m\nADD {REPO}#feature/x /f\nADD {REPO}#v1:sub /s\n"
+        f"ADD --keep-git-dir=true {REPO}#v1 /k\n"
+    ).files()
     assert [built[n].content for n in ("m/a", "f/a", "s/b")] == ["main", "feature", "sub"]
     assert "m/.git" not in built and "k/.git/HEAD" in built and "s/a" not in built
-    with pytest.raises(Failed, match="git fetch: .*none"):
+    with pytest.raises(Failed, match=r"git fetch: .*none"):
         node.build(f"FROM busybox\nADD {REPO}#none /m\n")
-    commit = subprocess.run(["git", "rev-parse", "v1"], cwd=repository, capture_output=True, text=True, check=True).stdout.strip()
+    commit = subprocess.run(
+        ["git", "rev-parse", "v1"], cwd=repository, capture_output=True, text=True, check=True
+    ).stdout.strip()
     assert node.build(f"FROM busybox\nADD --checksum={commit} {REPO}#v1 /m\n").text("m/a") == "main"
     with pytest.raises(Failed, match="mismatch"):
         node.build(f"FROM busybox\nADD --checksum={commit} {REPO}#feature/x /m\n")
@@ -139,24 +156,30 @@ def test_contexts_that_lie_elsewhere(node: Node, repository: Path, web: Path) ->
 
 def test_named_contexts_that_lie_elsewhere(node: Node, repository: Path, web: Path) -> None:
     (web / "c.tar").write_bytes(tar_of({"a": b"tar"}))
-    built = node.build("FROM scratch\nCOPY --from=g a /g\nCOPY --from=t a /t\n",
-                       contexts={"g": f"{REPO}#feature/x", "t": f"{URL}/c.tar"}).files()
+    built = node.build(
+        "FROM scratch\nCOPY --from=g a /g\nCOPY --from=t a /t\n", contexts={"g": f"{REPO}#feature/x", "t": f"{URL}/c.tar"}
+    ).files()
     assert (built["g"].content, built["t"].content) == ("feature", "tar")
 
 
 def test_a_repository_runs_nothing_here(node: Node, repository: Path) -> None:
     """Links of a repository lead nowhere, and its hooks, filters and modules are files."""
+
     def git(*words: str) -> None:
-        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], cwd=repository, check=True, capture_output=True)
+        subprocess.run(
+            ["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], cwd=repository, check=True, capture_output=True
+        )
 
     mark = Path(f"/tmp/ran-{uuid.uuid4().hex}")
     (repository / "out").symlink_to("/etc")
     (repository / ".gitattributes").write_text("* filter=evil\n")
-    (repository / ".gitmodules").write_text(f'[submodule "x"]\n\tpath = x\n\turl = ext::touch {mark}\n\tupdate = !touch {mark}\n')
+    (repository / ".gitmodules").write_text(
+        f'[submodule "x"]\n\tpath = x\n\turl = ext::touch {mark}\n\tupdate = !touch {mark}\n'
+    )
     git("add", "-A")
     git("commit", "-qm", "evil")
     built = node.build(f"FROM scratch\nADD {REPO} /m\n").files()
     assert built["m/out"].kind == "l"
-    with pytest.raises(Failed, match="is no folder|has no folder"):
+    with pytest.raises(Failed, match=r"is no folder|has no folder"):
         node.build("", body=b"", remote=f"{REPO}#:out")
     assert not mark.exists()

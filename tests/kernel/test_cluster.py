@@ -46,11 +46,27 @@ def answers(text: str) -> set[str]:
 
 
 def test_nodes_are_listed_with_what_they_are(cluster: Pystack) -> None:
-    rows = {row["name"]: row for row in cluster.json("node", "ls", "--format", "json")}  # type: ignore[union-attr]
+    rows = {row["name"]: row for row in cluster.json("node", "ls", "--format", "json")}
     assert set(rows) == {"n1", "n2", "n3"}
     assert rows["n3"]["labels"] == {"zone": "b"}
     assert all(row["state"] == "ready" and row["capacity"]["cpus"] >= 1 for row in rows.values())
     assert rows["n2"]["address"].startswith("root@")
+
+
+def test_every_port_of_a_range_answers_on_every_node(stack: Stack, cluster: Pystack) -> None:
+    stack.up(WEB.replace("18080:80", "18081-18083:80").replace("replicas: 2", "replicas: 3"))
+    names: set[str] = set()
+    for port in (18081, 18082, 18083):
+        for node in (1, 2, 3):
+            url = f"http://10.99.0.{node}:{port}/"
+            names.add(
+                eventually(
+                    lambda u=url: cluster.on(  # type: ignore[misc]
+                        "outside", "busybox", "wget", "-T2", "-qO-", u, check=False
+                    ).strip()
+                )
+            )
+    assert names <= {str(row["id"])[:12] for row in stack.ps().values()}
 
 
 def test_a_service_is_one_on_every_node(stack: Stack) -> None:
@@ -84,7 +100,10 @@ def test_what_somebody_deletes_is_healed(stack: Stack) -> None:
     before = stack.pystack.on("n3", "bridge", "fdb", "show", "dev", link).count(" dst ")
     assert before >= 4
     stack.pystack.on(
-        "n3", "sh", "-c", f"for m in $(bridge fdb show dev {link} | grep ' dst ' | cut -d' ' -f1); do "
+        "n3",
+        "sh",
+        "-c",
+        f"for m in $(bridge fdb show dev {link} | grep ' dst ' | cut -d' ' -f1); do "
         f"bridge fdb del $m dev {link} self; bridge fdb del $m dev {link} master; done; nft flush ruleset; "
         "ip neigh flush nud permanent; ip route del 172.18.0.0/24",
     )
@@ -103,8 +122,9 @@ def test_a_partition_ends_and_all_is_as_before(stack: Stack) -> None:
     lab = stack.pystack
     lab("lab", "fault", "--name", lab.lab, "partition", "n1,n2,outside", "n3")
     try:
+
         def down() -> None:
-            rows = {r["name"]: r for r in lab.json("node", "ls", "--format", "json")}  # type: ignore[union-attr]
+            rows = {r["name"]: r for r in lab.json("node", "ls", "--format", "json")}
             assert rows["n3"]["state"] == "down"
             assert rows["n3"]["error"]
 
@@ -155,13 +175,16 @@ services:
 
 
 def test_an_impossible_constraint_starts_nothing(stack: Stack) -> None:
-    done = stack.up("""
+    done = stack.up(
+        """
 services:
   fine: {image: busybox, command: sleep 10000, stop_signal: SIGKILL}
   lost:
     image: busybox
     deploy: {placement: {constraints: ["node.labels.zone == mars"]}}
-""", check=False)
+""",
+        check=False,
+    )
     assert done.returncode == 1
     assert all(node in done.stderr for node in ("n1:", "n2:", "n3:"))
     assert "node.labels.zone == mars" in done.stderr
@@ -267,7 +290,7 @@ def test_an_agent_killed_on_a_far_node_changes_nothing(stack: Stack) -> None:
     lab("lab", "fault", "--name", lab.lab, "kill", "n3", "agent")
 
     def back() -> None:
-        rows = {r["name"]: r for r in lab.json("node", "ls", "--format", "json")}  # type: ignore[union-attr]
+        rows = {r["name"]: r for r in lab.json("node", "ls", "--format", "json")}
         assert rows["n3"]["state"] == "ready"
 
     eventually(back, 15)
@@ -284,7 +307,7 @@ def test_adding_a_node_installs_its_agent(cluster: Pystack) -> None:
     assert "shows the host key" in wrong.stderr
     cluster("node", "add", "root@10.99.0.254", "--label", "role=late", timeout=120)
     try:
-        rows = {r["name"]: r for r in cluster.json("node", "ls", "--format", "json")}  # type: ignore[union-attr]
+        rows = {r["name"]: r for r in cluster.json("node", "ls", "--format", "json")}
         assert rows["outside"]["state"] == "ready"
         twin = cluster("node", "add", "root@10.99.0.254", check=False)
         assert "called outside already" in twin.stderr
@@ -323,7 +346,9 @@ services:
         port = probe.getsockname()[1]
     process = subprocess.Popen(
         [sys.executable, "-m", "orchestrator", "port-forward", "-p", stack.name, "quiet", f"{port}:80"],
-        env=stack.pystack.environment, stdout=subprocess.PIPE, text=True,
+        env=stack.pystack.environment,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         assert process.stdout
@@ -373,7 +398,7 @@ def test_rebalance_evens_out_after_a_node_returns(stack: Stack) -> None:
     finally:
         lab("node", "activate", "n3")
     proposed = lab.json("rebalance", "--plan", "--format", "json")
-    assert [m["target"] for m in proposed] == ["n3", "n3"]  # type: ignore[index]
+    assert [m["target"] for m in proposed] == ["n3", "n3"]
     assert {str(t["node"]) for t in stack.ps().values()} == {"n1", "n2"}, "a plan moves nothing"
     lab("rebalance")
     tasks = stack.ps()

@@ -19,8 +19,10 @@ services:
     stop_signal: SIGKILL
     ports: ["18095:80"]
 """
-SERVE = "import socket; s = socket.create_server(('10.99.0.254', 7100)); print('on', flush=True)\n" \
-        "while True: c, _ = s.accept(); c.send(b'hello'); c.close()"
+SERVE = (
+    "import socket; s = socket.create_server(('10.99.0.254', 7100)); print('on', flush=True)\n"
+    "while True: c, _ = s.accept(); c.send(b'hello'); c.close()"
+)
 
 
 def test_what_others_drop_in_passing_reaches_containers(stack: Stack, lab: Pystack) -> None:

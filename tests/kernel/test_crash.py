@@ -66,8 +66,12 @@ def retry(lab: Pystack, *words: str) -> subprocess.CompletedProcess[str]:
 def leftovers(lab: Pystack) -> dict[str, list[str]]:
     root = Path(lab.environment["PYSTACK_ROOT"])
     mounts = Path(f"/proc/{lab.pid('n1')}/mounts").read_text().splitlines()
-    links = subprocess.run(["nsenter", "-t", lab.pid("n1"), "-n", "ip", "-o", "link", "show", "type", "veth"],
-                           capture_output=True, text=True, check=True).stdout.splitlines()
+    links = subprocess.run(
+        ["nsenter", "-t", lab.pid("n1"), "-n", "ip", "-o", "link", "show", "type", "veth"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
     groups = lab.on("n1", "sh", "-c", "ls -d /sys/fs/cgroup/pids/pystack*/* /sys/fs/cgroup/pystack*/* 2>/dev/null; true")
     processes = lab.on("n1", "sh", "-c", "pgrep -x 'conmon|crun|runc' ; true")
     return {
@@ -189,7 +193,7 @@ def test_containers_names_and_logs_do_not_notice_that_the_server_is_killed_again
         for _ in range(int(os.environ.get("PYSTACK_RESTARTS", "10"))):
             pid = (root / "run/server.pid").read_text()
             lab("lab", "fault", "--name", lab.lab, "kill", "n1", "agent")
-            until(lambda pid=pid: (root / "run/server.pid").read_text() != pid, "a new server")  # type: ignore[misc]
+            until(lambda pid=pid: (root / "run/server.pid").read_text() != pid, "a new server")
             until(lambda: lab("ls", check=False).returncode == 0, "an answer")
         resolver.stdin.write("end\n")
         resolver.stdin.flush()

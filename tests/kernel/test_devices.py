@@ -26,8 +26,10 @@ devices:
 - name: all
   containerEdits: {deviceNodes: [{path: /dev/acme0, hostPath: /dev/zero}, {path: /dev/acme1, hostPath: /dev/full}]}
 """
-LOOK = "ls /dev | grep acme; echo $$ACME_DRIVER $$ACME_SECOND; cat /usr/lib/acme.txt >/dev/null && echo mounted; " \
-       "head -c 3 /dev/acme0 | wc -c; sleep 10000"
+LOOK = (
+    "ls /dev | grep acme; echo $$ACME_DRIVER $$ACME_SECOND; cat /usr/lib/acme.txt >/dev/null && echo mounted; "
+    "head -c 3 /dev/acme0 | wc -c; sleep 10000"
+)
 SECOND = "{driver: acme, device_ids: ['1', '0'], capabilities: [gpu]}"
 SERVICE = """
   {name}:
@@ -50,7 +52,7 @@ def lab() -> Iterator[Pystack]:
         pystack("lab", "fault", "--name", pystack.lab, "kill", "n1", "server")  # nodes say at their start what they have
 
         def back() -> None:
-            assert {r["state"] for r in pystack.json("node", "ls", "--format", "json")} == {"ready"}  # type: ignore[union-attr,index]
+            assert {r["state"] for r in pystack.json("node", "ls", "--format", "json")} == {"ready"}
 
         eventually(back, 20)
         yield pystack
@@ -81,7 +83,8 @@ def test_what_a_device_brings(stack: Stack) -> None:
     why = json.loads(stack.run("why", f"{stack.name}-first-1", "--format", "json").stdout)
     (other,) = (c for c in why["candidates"] if c["node"] == "n2")
     assert [r["detail"] for r in other["reasons"] if r["filter"] == "devices"] == [
-        "asks for gpu (1 asked for); it has none (CDI files in /etc/cdi)"]
+        "asks for gpu (1 asked for); it has none (CDI files in /etc/cdi)"
+    ]
 
 
 def test_what_nobody_has_is_refused_with_what_there_is(stack: Stack) -> None:

@@ -39,15 +39,23 @@ class Docker:
     def __init__(self, lab: Pystack, folder: Path) -> None:
         self.socket = f"{lab.environment['PYSTACK_ROOT']}/run/docker.sock"
         self.environment = {k: v for k, v in os.environ.items() if not k.startswith("DOCKER_")} | {
-            "DOCKER_HOST": f"unix://{self.socket}", "DOCKER_CONFIG": str(folder), "DOCKER_BUILDKIT": "0",
+            "DOCKER_HOST": f"unix://{self.socket}",
+            "DOCKER_CONFIG": str(folder),
+            "DOCKER_BUILDKIT": "0",
         }
 
     def __call__(
         self, *words: str, code: int = 0, stdin: str | bytes = "", timeout: float = 60, **environment: str
     ) -> subprocess.CompletedProcess[str]:
         given = stdin.encode() if isinstance(stdin, str) else stdin
-        done = subprocess.run(["docker", *words], capture_output=True, input=given, env=self.environment | environment,
-                              timeout=timeout * PATIENCE, check=False)
+        done = subprocess.run(
+            ["docker", *words],
+            capture_output=True,
+            input=given,
+            env=self.environment | environment,
+            timeout=timeout * PATIENCE,
+            check=False,
+        )
         told = subprocess.CompletedProcess(words, done.returncode, done.stdout.decode(), done.stderr.decode())
         assert told.returncode == code, f"docker {' '.join(words)}: {told.returncode}\n{told.stdout}{told.stderr}"
         return told
@@ -204,8 +212,11 @@ def test_what_dockerd_refuses_is_refused(docker: Docker, words: list[str], said:
 
 def test_an_error_is_one_sentence(docker: Docker) -> None:
     """The command shows the message alone only where the answer's type is application/json to the letter."""
-    assert docker.refused("inspect", "--type", "container", "nosuch", code=1).splitlines()[-1].endswith(
-        "No such container: nosuch")
+    assert (
+        docker.refused("inspect", "--type", "container", "nosuch", code=1)
+        .splitlines()[-1]
+        .endswith("No such container: nosuch")
+    )
 
 
 # --- exec, attach, terminals -----------------------------------------------------------------------------------------
@@ -216,8 +227,10 @@ def test_exec(docker: Docker, sleeper: str) -> None:
     assert docker.out("exec", "-i", sleeper, "cat", stdin="through\n") == "through"
     both = docker("exec", sleeper, "sh", "-c", "echo out; echo err >&2; exit 9", code=9)
     assert (both.stdout, both.stderr) == ("out\n", "err\n")
-    assert docker.out("exec", "-e", "A=1", "-w", "/srv", "-u", "app", sleeper, "sh", "-c", "echo $A $(pwd) $(id -u)") == \
-        "1 /srv 1000"
+    assert (
+        docker.out("exec", "-e", "A=1", "-w", "/srv", "-u", "app", sleeper, "sh", "-c", "echo $A $(pwd) $(id -u)")
+        == "1 /srv 1000"
+    )
     docker("exec", "-d", sleeper, "touch", "/tmp/there")
     eventually(lambda: docker("exec", sleeper, "ls", "/tmp/there") and None)
     docker("exec", sleeper, "nosuch", code=127)
@@ -273,8 +286,10 @@ def test_detach_keys_are_heard_by_the_server(docker: Docker, name: str) -> None:
         raw.settimeout(20 * PATIENCE)
         raw.connect(docker.socket)
         query = "stream=1&stdin=1&stdout=1&detachKeys=ctrl-a,q"
-        raw.sendall(f"POST /v1.48/containers/{name}/attach?{query} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
-                    "Upgrade: tcp\r\nContent-Length: 0\r\n\r\n".encode())
+        raw.sendall(
+            f"POST /v1.48/containers/{name}/attach?{query} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
+            "Upgrade: tcp\r\nContent-Length: 0\r\n\r\n".encode()
+        )
         head = raw.recv(4096)
         assert b"101 UPGRADED" in head
         assert b"application/vnd.docker.raw-stream" in head
@@ -288,8 +303,22 @@ def test_detach_keys_are_heard_by_the_server(docker: Docker, name: str) -> None:
 
 
 def test_logs(docker: Docker, name: str) -> None:
-    docker("run", "-d", "--name", name, "--label", "tier=web", "--log-opt", "labels=tier", "--log-opt", "max-size=1m",
-           "busybox", "sh", "-c", "echo one; echo two >&2; read x < /dev/zero || sleep 1000")
+    docker(
+        "run",
+        "-d",
+        "--name",
+        name,
+        "--label",
+        "tier=web",
+        "--log-opt",
+        "labels=tier",
+        "--log-opt",
+        "max-size=1m",
+        "busybox",
+        "sh",
+        "-c",
+        "echo one; echo two >&2; read x < /dev/zero || sleep 1000",
+    )
     eventually(lambda: _equal(docker.out("logs", name), "one"))
     assert docker("logs", name).stderr == "two\n"
     assert docker.out("logs", "--tail", "0", name) == ""
@@ -323,15 +352,33 @@ def test_events_tell_the_whole_story(docker: Docker, name: str) -> None:
     told = [json.loads(line) for line in docker.out(*ask).splitlines()]
     attributes = [(e["Type"], e["Action"].partition(":")[0], e["Actor"]["Attributes"]) for e in told]
     assert [(kind, action) for kind, action, a in attributes if name in json.dumps(a) or kind == "volume"] == [
-        ("volume", "create"), ("network", "create"), ("container", "create"), ("network", "connect"), ("container", "start"),
-        ("container", "exec_create"), ("container", "exec_start"), ("container", "exec_die"), ("container", "kill"),
-        ("container", "die"), ("network", "disconnect"), ("container", "destroy"), ("network", "destroy"),
-        ("volume", "destroy"), ("image", "tag"), ("image", "untag"),
+        ("volume", "create"),
+        ("network", "create"),
+        ("container", "create"),
+        ("network", "connect"),
+        ("container", "start"),
+        ("container", "exec_create"),
+        ("container", "exec_start"),
+        ("container", "exec_die"),
+        ("container", "kill"),
+        ("container", "die"),
+        ("network", "disconnect"),
+        ("container", "destroy"),
+        ("network", "destroy"),
+        ("volume", "destroy"),
+        ("image", "tag"),
+        ("image", "untag"),
     ]
     assert all(a["image"] == "busybox" and a["of"] == name for kind, _, a in attributes if kind == "container")
     assert {a["exitCode"] for _, action, a in attributes if action in ("exec_die", "die")} == {"3", "137"}
-    for narrow, count in (("type=volume", 2), ("event=die", 1), (f"label=of={name}", 8), (f"container={name}", 8),
-                          ("image=busybox", 8), (f"volume={name}-v", 2)):
+    for narrow, count in (
+        ("type=volume", 2),
+        ("event=die", 1),
+        (f"label=of={name}", 8),
+        (f"container={name}", 8),
+        ("image=busybox", 8),
+        (f"volume={name}-v", 2),
+    ):
         assert len(docker.out(*ask, "--filter", narrow).splitlines()) >= count, narrow
 
 
@@ -341,8 +388,9 @@ def test_events_outlive_the_agent(docker: Docker, lab: Pystack) -> None:
     lab("lab", "fault", "--name", lab.lab, "kill", "n1", "agent")
     eventually(lambda: docker("version") and None, 30)
     docker("volume", "rm", word)
-    told = docker.out("events", "--since", begin, "--until", str(time.time() + 0.1), "--filter", f"volume={word}",
-                      "--format", "{{.Action}}")
+    told = docker.out(
+        "events", "--since", begin, "--until", str(time.time() + 0.1), "--filter", f"volume={word}", "--format", "{{.Action}}"
+    )
     assert told.split() == ["create", "destroy"]
 
 
@@ -360,19 +408,56 @@ def test_wait_knows_its_conditions(docker: Docker, name: str) -> None:
 
 
 def test_ps_narrows(docker: Docker, name: str) -> None:
-    docker("run", "-d", "--name", name, "--label", "a=b", "-p", "127.0.0.1::80", "--expose", "99", "-v", f"{name}:/v",
-           "--health-cmd", "true", "--health-interval", "1s", "busybox", "sleep", "1000")
+    docker(
+        "run",
+        "-d",
+        "--name",
+        name,
+        "--label",
+        "a=b",
+        "-p",
+        "127.0.0.1::80",
+        "--expose",
+        "99",
+        "-v",
+        f"{name}:/v",
+        "--health-cmd",
+        "true",
+        "--health-interval",
+        "1s",
+        "busybox",
+        "sleep",
+        "1000",
+    )
     port = docker.out("port", name, "80/tcp").rpartition(":")[2]
 
     def healthy() -> None:
         assert docker.out("ps", "-q", "--filter", "health=healthy", "--filter", f"name={name}")
 
     eventually(healthy, 20)
-    for narrow in ("label=a=b", f"publish={port}", f"publish={int(port) - 1}-{int(port) + 1}", "expose=99", f"volume={name}",
-                   "volume=/v", "network=bridge", "ancestor=busybox", "status=running"):
+    for narrow in (
+        "label=a=b",
+        f"publish={port}",
+        f"publish={int(port) - 1}-{int(port) + 1}",
+        "expose=99",
+        f"volume={name}",
+        "volume=/v",
+        "network=bridge",
+        "ancestor=busybox",
+        "status=running",
+    ):
         assert docker.out("ps", "-q", "--filter", narrow, "--filter", f"name={name}"), narrow
-    for narrow in ("label=a=c", "publish=1", "expose=98", "volume=nosuch", "network=nosuch", "ancestor=nosuch", "status=paused",
-                   "health=none", "name=["):
+    for narrow in (
+        "label=a=c",
+        "publish=1",
+        "expose=98",
+        "volume=nosuch",
+        "network=nosuch",
+        "ancestor=nosuch",
+        "status=paused",
+        "health=none",
+        "name=[",
+    ):
         assert docker.out("ps", "-q", "--filter", narrow, "--filter", f"id={name}") == "", narrow
     shown = docker.out("ps", "--format", "{{.Ports}}", "--filter", f"name={name}")
     assert shown == f"99/tcp, 127.0.0.1:{port}->80/tcp"
@@ -382,9 +467,31 @@ def test_ps_narrows(docker: Docker, name: str) -> None:
 
 
 def test_inspect_says_what_was_asked(docker: Docker, name: str) -> None:
-    docker("run", "-d", "--name", name, "-v", f"{name}:/data:rw", "--mount", "type=tmpfs,target=/t,tmpfs-mode=1770",
-           "-e", "B=2", "-e", "A=1", "-m", "64m", "--ipc", "shareable", "--restart", "on-failure:3", "-p", "80",
-           "busybox", "sleep", "1000")
+    docker(
+        "run",
+        "-d",
+        "--name",
+        name,
+        "-v",
+        f"{name}:/data:rw",
+        "--mount",
+        "type=tmpfs,target=/t,tmpfs-mode=1770",
+        "-e",
+        "B=2",
+        "-e",
+        "A=1",
+        "-m",
+        "64m",
+        "--ipc",
+        "shareable",
+        "--restart",
+        "on-failure:3",
+        "-p",
+        "80",
+        "busybox",
+        "sleep",
+        "1000",
+    )
     found = docker.inspect(name)
     host = found["HostConfig"]
     assert host["Binds"] == [f"{name}:/data:rw"]
@@ -403,8 +510,18 @@ def test_inspect_says_what_was_asked(docker: Docker, name: str) -> None:
 def test_programs_know_where_they_are(docker: Docker, name: str) -> None:
     """By a file, and by their own name and their name server, which a volume over /etc does not hide."""
     own = f"{name}-etc"
-    said = docker.out("run", "--rm", "--hostname", "me", "-v", f"{own}:/etc", "busybox", "sh", "-c",
-                      "ls /.dockerenv; cat /etc/hostname; grep -c nameserver /etc/resolv.conf; grep -c me /etc/hosts")
+    said = docker.out(
+        "run",
+        "--rm",
+        "--hostname",
+        "me",
+        "-v",
+        f"{own}:/etc",
+        "busybox",
+        "sh",
+        "-c",
+        "ls /.dockerenv; cat /etc/hostname; grep -c nameserver /etc/resolv.conf; grep -c me /etc/hosts",
+    )
     assert said.split() == ["/.dockerenv", "me", "1", "1"]
     assert docker.out("run", "--rm", "-v", f"{own}:/etc:ro", "busybox", "cat", "/etc/passwd")
     docker("volume", "rm", own)
@@ -453,8 +570,15 @@ def test_copies(docker: Docker, sleeper: str, tmp_path: Path) -> None:
 def test_commit_takes_instructions(docker: Docker, name: str) -> None:
     docker("run", "--name", name, "--label", "own=1", "-v", "/kept", "busybox", "sh", "-c", "echo made > /made")
     image = f"{name}:1"
-    lines = ("EXPOSE 80 81/udp", 'LABEL a=b c="d e"', 'ENV X=1 Y="2 3"', "HEALTHCHECK --interval=5s CMD true", "VOLUME /v",
-             "ONBUILD RUN true", 'CMD ["cat", "/made"]')
+    lines = (
+        "EXPOSE 80 81/udp",
+        'LABEL a=b c="d e"',
+        'ENV X=1 Y="2 3"',
+        "HEALTHCHECK --interval=5s CMD true",
+        "VOLUME /v",
+        "ONBUILD RUN true",
+        'CMD ["cat", "/made"]',
+    )
     docker("commit", "-a", "me", "-m", "done", *(word for line in lines for word in ("-c", line)), name, image)
     found = docker.inspect(image)
     config = found["Config"]
@@ -513,7 +637,10 @@ def test_build_speaks_as_docker_does(docker: Docker, tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text(f"FROM busybox\nARG A\nRUN echo {word} > /made\n")
     said = docker("build", "-t", f"{word}:1", "--iidfile", str(tmp_path / "iid"), str(tmp_path)).stdout
     assert [line for line in said.splitlines() if line.startswith("Step")] == [
-        "Step 1/3 : FROM busybox", "Step 2/3 : ARG A", f"Step 3/3 : RUN echo {word} > /made"]
+        "Step 1/3 : FROM busybox",
+        "Step 2/3 : ARG A",
+        f"Step 3/3 : RUN echo {word} > /made",
+    ]
     ident = docker.out("images", "-q", "--no-trunc", f"{word}:1")
     assert (tmp_path / "iid").read_text() == ident
     assert said.splitlines()[-2:] == [f"Successfully built {ident[7:19]}", f"Successfully tagged {word}:1"]
@@ -558,8 +685,12 @@ def test_networks(docker: Docker, sleeper: str) -> None:
     assert docker.out("network", "prune", "-f", "--filter", "label!=keep").splitlines()[1:] == [f"{word}-2"]
     assert docker.out("network", "ls", "-q", "--filter", "label=keep", "--filter", f"name={word}")
     docker("network", "rm", word)
-    for words, said in ((("host",), "predefined"), (("-d", "nosuch", "x1"), "nosuch"),
-                        (("-d", "overlay", "x1"), "not a swarm manager"), (("--config-only", "x1"), "ConfigOnly")):
+    for words, said in (
+        (("host",), "predefined"),
+        (("-d", "nosuch", "x1"), "nosuch"),
+        (("-d", "overlay", "x1"), "not a swarm manager"),
+        (("--config-only", "x1"), "ConfigOnly"),
+    ):
         assert said in docker.refused("network", "create", *words, code=1)
     assert "pre-defined" in docker.refused("network", "rm", "bridge", code=1)
 
@@ -604,11 +735,21 @@ def test_what_the_node_is(docker: Docker, sleeper: str) -> None:
     assert "Up " in row
 
 
-@pytest.mark.parametrize("words", [
-    ("node", "ls"), ("service", "ls"), ("stack", "ls"), ("secret", "ls"), ("config", "ls"), ("swarm", "join-token", "worker"),
-    ("service", "create", "--name", "x1", "busybox"), ("secret", "create", "x1", "/etc/hostname"),
-    ("swarm", "update", "--task-history-limit", "3"),
-], ids=" ".join)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("node", "ls"),
+        ("service", "ls"),
+        ("stack", "ls"),
+        ("secret", "ls"),
+        ("config", "ls"),
+        ("swarm", "join-token", "worker"),
+        ("service", "create", "--name", "x1", "busybox"),
+        ("secret", "create", "x1", "/etc/hostname"),
+        ("swarm", "update", "--task-history-limit", "3"),
+    ],
+    ids=" ".join,
+)
 def test_outside_a_swarm(docker: Docker, words: tuple[str, ...]) -> None:
     assert "not a swarm manager" in docker.refused(*words, code=1)
 
@@ -636,10 +777,16 @@ def ask(docker: Docker, method: str, path: str, body: object = None) -> tuple[in
 
 MALFORMED: dict[str, tuple[str, object, str]] = {
     "labels of numbers": ("/containers/create", {"Image": "busybox", "Labels": {"a": 1}}, "Labels.a: a string is wanted"),
-    "a number for a group": ("/containers/create", {"Image": "busybox", "HostConfig": {"CgroupParent": 5}},
-                             "HostConfig.CgroupParent: a string is wanted"),
-    "a string for a number": ("/containers/create", {"Image": "busybox", "HostConfig": {"Memory": "64m"}},
-                              "HostConfig.Memory: a whole number is wanted"),
+    "a number for a group": (
+        "/containers/create",
+        {"Image": "busybox", "HostConfig": {"CgroupParent": 5}},
+        "HostConfig.CgroupParent: a string is wanted",
+    ),
+    "a string for a number": (
+        "/containers/create",
+        {"Image": "busybox", "HostConfig": {"Memory": "64m"}},
+        "HostConfig.Memory: a whole number is wanted",
+    ),
     "an object for a list": ("/containers/create", {"Image": "busybox", "Env": {"A": "1"}}, "Env: a list is wanted"),
     "a number beyond 64 bits": ("/containers/create", {"Image": "busybox", "HostConfig": {"Memory": 1 << 64}}, "out of range"),
     "no JSON": ("/containers/create", "{", "no JSON"),
@@ -662,8 +809,18 @@ def test_a_wrong_body_is_refused_and_kept_nowhere(docker: Docker, path: str, bod
 
 def test_a_body_is_read_as_go_reads_it(docker: Docker, name: str) -> None:
     """Names in any case, null for nothing, and a word for a list of one."""
-    status, made = ask(docker, "POST", f"/v1.48/containers/create?name={name}", {
-        "image": "busybox", "cmd": "true", "Env": None, "HOSTCONFIG": {"autoremove": None, "memory": 64 << 20}, "unknown": [1]})
+    status, made = ask(
+        docker,
+        "POST",
+        f"/v1.48/containers/create?name={name}",
+        {
+            "image": "busybox",
+            "cmd": "true",
+            "Env": None,
+            "HOSTCONFIG": {"autoremove": None, "memory": 64 << 20},
+            "unknown": [1],
+        },
+    )
     assert status == 201, made
     found = docker.inspect(name)
     assert (found["Config"]["Cmd"], found["HostConfig"]["Memory"]) == (["true"], 64 << 20)
@@ -683,9 +840,13 @@ def registry(lab: Pystack, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     (folder / "htpasswd").write_text("someone:$2y$05$G21XTJjm0ICgtNZFFSwJeOLJFkGuQgKBDDdvNOfD9AvVrc5p6nfsy\n")
     (folder / "config.yml").write_text(
         f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {folder}/data}}}}\nhttp: {{addr: '127.0.0.1:5055'}}\n"
-        f"log: {{level: error}}\nauth: {{htpasswd: {{realm: x, path: {folder}/htpasswd}}}}\n")
-    process = subprocess.Popen(["nsenter", "-t", lab.pid("n1"), "-n", program, "serve", str(folder / "config.yml")],
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        f"log: {{level: error}}\nauth: {{htpasswd: {{realm: x, path: {folder}/htpasswd}}}}\n"
+    )
+    process = subprocess.Popen(
+        ["nsenter", "-t", lab.pid("n1"), "-n", program, "serve", str(folder / "config.yml")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
 
     def answers() -> None:
         probe = ["nsenter", "-t", lab.pid("n1"), "-n", "curl", "-s", "http://127.0.0.1:5055/v2/"]

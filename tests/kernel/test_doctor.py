@@ -48,20 +48,34 @@ REPAIRED = {  # what is done to n2: the layer that the doctor must name, and a c
     "vxlan gone": ("vxlan", "ip link delete $VXLAN"),
     "vxlan down": ("link", "ip link set $VXLAN down"),
     "vxlan off its bridge": ("bridge-port", "ip link set $VXLAN nomaster"),
-    "vxlan with another VNI": ("vxlan", "ip link delete $VXLAN; ip link add $VXLAN type vxlan id 99 dstport 4789 "
-                                        "local 10.99.0.2; ip link set $VXLAN master $BRIDGE mtu 1450 up"),
-    "vxlan from a wrong address": ("vxlan", "ip link delete $VXLAN; ip link add $VXLAN type vxlan id $((0x1001)) dstport 4789 "
-                                            "local 127.0.0.1; ip link set $VXLAN master $BRIDGE mtu 1450 up"),
+    "vxlan with another VNI": (
+        "vxlan",
+        "ip link delete $VXLAN; ip link add $VXLAN type vxlan id 99 dstport 4789 "
+        "local 10.99.0.2; ip link set $VXLAN master $BRIDGE mtu 1450 up",
+    ),
+    "vxlan from a wrong address": (
+        "vxlan",
+        "ip link delete $VXLAN; ip link add $VXLAN type vxlan id $((0x1001)) dstport 4789 "
+        "local 127.0.0.1; ip link set $VXLAN master $BRIDGE mtu 1450 up",
+    ),
     "FDB entry gone": ("fdb", f"bridge fdb del $({FDB}) dev $VXLAN self dst 10.99.0.3"),
     "FDB entry to a wrong node": ("fdb", f"m=$({FDB}); bridge fdb replace $m dev $VXLAN self dst 10.99.0.9"),
     "neighbour gone": ("neighbour", "ip neigh flush dev $BRIDGE nud permanent"),
-    "neighbour with a wrong MAC": ("neighbour", "ip neigh replace $(ip neigh show dev $BRIDGE nud permanent | head -1 | "
-                                                "cut -d' ' -f1) lladdr 02:00:00:00:00:01 dev $BRIDGE nud permanent"),
+    "neighbour with a wrong MAC": (
+        "neighbour",
+        "ip neigh replace $(ip neigh show dev $BRIDGE nud permanent | head -1 | "
+        "cut -d' ' -f1) lladdr 02:00:00:00:00:01 dev $BRIDGE nud permanent",
+    ),
     "table gone": ("firewall", "nft delete table inet $TABLE"),
-    "chain emptied": ("firewall", "nft flush chain inet $TABLE $(nft list table inet $TABLE | grep -m1 -o 'chain [a-z_0-9]*' "
-                                  "| cut -d' ' -f2)"),
-    "rule added to ours": ("firewall", "nft add rule inet $TABLE $(nft list table inet $TABLE | grep -m1 -o 'chain [a-z_0-9]*' "
-                                       "| cut -d' ' -f2) ip daddr 192.0.2.1 drop"),
+    "chain emptied": (
+        "firewall",
+        "nft flush chain inet $TABLE $(nft list table inet $TABLE | grep -m1 -o 'chain [a-z_0-9]*' | cut -d' ' -f2)",
+    ),
+    "rule added to ours": (
+        "firewall",
+        "nft add rule inet $TABLE $(nft list table inet $TABLE | grep -m1 -o 'chain [a-z_0-9]*' "
+        "| cut -d' ' -f2) ip daddr 192.0.2.1 drop",
+    ),
     "forwarding off": ("sysctl", "echo 0 > /proc/sys/net/ipv4/ip_forward"),
     "forwarding off on a bridge": ("sysctl", "echo 0 > /proc/sys/net/ipv4/conf/$BRIDGE/forwarding"),
     "names dead": ("dns", "kill -9 $(pgrep -f netplugins.dataplane.*$ROOT)"),
@@ -77,10 +91,18 @@ OUTSIDE = {  # what no repair of ours can put right: the layer, the node, the co
     "large frames lost": ("path-mtu", "n2", f"{BLOCK} udp dport 4789 meta length gt 1000 drop", "nft delete table inet t"),
     "no way between nodes": ("underlay", "n2", f"{BLOCK} ip saddr 10.99.0.3 drop", "nft delete table inet t"),
     "underlay's MTU": ("mtu", "n2", "ip link set eth0 mtu 1400", "ip link set eth0 mtu 1500"),
-    "VNI taken": ("vni", "n2", "ip link delete $VXLAN; ip link add strange type vxlan id $((0x1001)) dstport 4789",
-                  "ip link delete strange"),
-    "address doubled on the LAN": ("address-clash", "outside", "ip address add 10.99.0.65/24 dev eth0",
-                                   "ip address delete 10.99.0.65/24 dev eth0"),
+    "VNI taken": (
+        "vni",
+        "n2",
+        "ip link delete $VXLAN; ip link add strange type vxlan id $((0x1001)) dstport 4789",
+        "ip link delete strange",
+    ),
+    "address doubled on the LAN": (
+        "address-clash",
+        "outside",
+        "ip address add 10.99.0.65/24 dev eth0",
+        "ip address delete 10.99.0.65/24 dev eth0",
+    ),
 }
 
 
@@ -110,9 +132,14 @@ def names(stack: Stack) -> str:
     links = {link["ifname"] for link in json.loads(lab.on("n2", "ip", "-json", "link")) if link["ifname"].startswith("ps")}
     table = json.loads(lab.on("n2", "nft", "-j", "list", "tables"))["nftables"][1]["table"]["name"]
     found = {
-        "ROOT": root, "TABLE": table, "WEB": str(tasks["web-n2"]["id"])[:16], "LAN": str(tasks["lan-n2"]["id"])[:16],
-        **{name: next((link for link in links if link[5] == mark), "") for name, mark in
-           (("BRIDGE", "b"), ("VETH", "v"), ("VXLAN", "x"))},
+        "ROOT": root,
+        "TABLE": table,
+        "WEB": str(tasks["web-n2"]["id"])[:16],
+        "LAN": str(tasks["lan-n2"]["id"])[:16],
+        **{
+            name: next((link for link in links if link[5] == mark), "")
+            for name, mark in (("BRIDGE", "b"), ("VETH", "v"), ("VXLAN", "x"))
+        },
     }
     return "".join(f"{k}={v}; " for k, v in found.items() if v)
 
@@ -130,8 +157,9 @@ def test_a_healthy_cluster_has_no_findings(stack: Stack) -> None:
     code, rows = doctor(stack)
     assert wrong(rows) == []
     assert code == 0
-    assert {"link", "vxlan", "fdb", "neighbour", "firewall", "dns", "port", "vip", "underlay", "sysctl", "clock"} \
-        <= {r["check"] for r in rows}
+    assert {"link", "vxlan", "fdb", "neighbour", "firewall", "dns", "port", "vip", "underlay", "sysctl", "clock"} <= {
+        r["check"] for r in rows
+    }
 
 
 @pytest.mark.parametrize("what", REPAIRED)
@@ -168,6 +196,7 @@ def test_a_node_that_is_gone_is_named(stack: Stack) -> None:
     lab = stack.pystack
     lab("lab", "fault", "--name", lab.lab, "partition", "n1,n2,outside", "n3")
     try:
+
         def seen() -> None:
             _, rows = doctor(stack)
             assert any(r["check"] == "node" and r["target"] == "n3" and not r["ok"] for r in rows)

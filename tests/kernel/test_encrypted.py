@@ -60,9 +60,7 @@ def lab() -> Iterator[Pystack]:
 def overheard(lab: Pystack, stack: Stack) -> set[str]:
     """What passes n1's interface while each client asks each web server: words of the pages, and UDP ports."""
     pid = lab.pid("n1")
-    with subprocess.Popen(
-        ["nsenter", "-t", pid, "-n", "python3", "-c", SNIFF], stdout=subprocess.PIPE, text=True
-    ) as sniffer:
+    with subprocess.Popen(["nsenter", "-t", pid, "-n", "python3", "-c", SNIFF], stdout=subprocess.PIPE, text=True) as sniffer:
         assert sniffer.stdout
         assert sniffer.stdout.readline() == "on\n"
         pages = set()

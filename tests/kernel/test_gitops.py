@@ -105,8 +105,10 @@ def test_a_commit_becomes_the_cluster_and_the_history_says_whose(repository: Rep
 
 
 def test_a_stack_mounts_small_files_of_its_repository(repository: Repository) -> None:
-    text = ("services: {web: {image: busybox, command: sleep 1000, stop_signal: SIGKILL, "
-            "volumes: ['./greeting:/text', './conf:/conf:ro']}}\n")
+    text = (
+        "services: {web: {image: busybox, command: sleep 1000, stop_signal: SIGKILL, "
+        "volumes: ['./greeting:/text', './conf:/conf:ro']}}\n"
+    )
     repository.push("with files", {"compose.yml": text, "greeting": "one", "conf/deep/more": "more"})
     repository.add()
     assert repository.text() == "one"
@@ -134,8 +136,9 @@ def test_a_commit_that_is_no_stack_changes_nothing(repository: Repository) -> No
 def test_a_commit_that_does_not_come_up_is_taken_back(repository: Repository) -> None:
     good = repository.push("good", {"compose.yml": GOOD, "text": "one"})
     repository.add()
-    crashes = GOOD.replace('[sleep, "10000"]', "[sh, -c, 'echo no luck; exit 9']").replace("services:", (
-        "services:\n  more: {image: busybox, command: [sleep, '10000'], stop_signal: SIGKILL}"))
+    crashes = GOOD.replace('[sleep, "10000"]', "[sh, -c, 'echo no luck; exit 9']").replace(
+        "services:", ("services:\n  more: {image: busybox, command: [sleep, '10000'], stop_signal: SIGKILL}")
+    )
     repository.push("crashes", {"compose.yml": crashes, "text": "two"})
     failed = repository.sync(check=False)
     assert failed.returncode == 1
@@ -191,11 +194,15 @@ def test_stacks_are_found_by_folder_or_listed_with_targets_and_pruned(repository
     repository.push("two folders", {f"stacks/{n}/stack.yml": one % f"{name}-{n}" for n in ("a", "b")})
     repository.add("--path", "stacks", "--prune", "--target", "prod")
     assert set(repository.row()["stacks"]) == {f"{name}-a", f"{name}-b"}
-    repository.push("listed", {
-        "stacks/b/stack.yml": None, "stacks/prod.env": "TIME=10000\n",
-        "stacks/pystack.yml": f"stacks:\n- {{file: a/stack.yml, env_file: prod.env, name: {name}-c, targets: [prod]}}\n"
-                              "- {file: nowhere.yml, targets: [test]}\n",
-    })
+    repository.push(
+        "listed",
+        {
+            "stacks/b/stack.yml": None,
+            "stacks/prod.env": "TIME=10000\n",
+            "stacks/pystack.yml": f"stacks:\n- {{file: a/stack.yml, env_file: prod.env, name: {name}-c, targets: [prod]}}\n"
+            "- {file: nowhere.yml, targets: [test]}\n",
+        },
+    )
     repository.sync()
     assert set(repository.row()["stacks"]) == {f"{name}-c"}
     there = {r["stack"] for r in json.loads(repository.pystack("ls", "--format", "json").stdout)}
@@ -206,20 +213,30 @@ def test_stacks_are_found_by_folder_or_listed_with_targets_and_pruned(repository
     assert "unknown field `nmae`" in repository.sync(check=False).stdout
 
 
-@pytest.mark.parametrize(("files", "why"), [
-    ({"compose.yml": GOOD.replace("./text", "/etc/shadow")}, "cannot be read"),
-    ({"compose.yml": GOOD.replace("./text", "../../../../../etc/shadow")}, "cannot be read"),
-    ({"compose.yml": GOOD, "text": "->/etc/shadow"}, "cannot be read"),
-    ({"compose.yml": GOOD, "text": "->../../../../../etc/shadow"}, "cannot be read"),
-    ({"compose.yml": "include: [/etc/passwd]\n" + GOOD, "text": "x"}, "does not exist"),
-    ({"compose.yml": "services: {web: {image: busybox, env_file: ../../etc/environment}}"}, "does not exist"),
-    ({"compose.yml": "services: {web: {image: busybox, volumes: ['./data:/data']}}"}, "no node has it: make it smaller"),
-    ({"compose.yml": "services: {web: {build: .}}"}, "nobody builds for a repository"),
-    ({"compose.yml": GOOD, "text": "x", ".gitattributes": "*.bin filter=lfs\n"}, "Git LFS"),
-    ({"compose.yml": "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
-        f"{chr(98 + n)}: &{chr(98 + n)} [{', '.join(['*' + chr(97 + n)] * 9)}]\n" for n in range(9)) + GOOD}, ""),
-    ({"compose.yml": "\x00\x01"}, "compose.yml"), ({"other": "x"}, "there is no stack file"),
-])
+@pytest.mark.parametrize(
+    ("files", "why"),
+    [
+        ({"compose.yml": GOOD.replace("./text", "/etc/shadow")}, "cannot be read"),
+        ({"compose.yml": GOOD.replace("./text", "../../../../../etc/shadow")}, "cannot be read"),
+        ({"compose.yml": GOOD, "text": "->/etc/shadow"}, "cannot be read"),
+        ({"compose.yml": GOOD, "text": "->../../../../../etc/shadow"}, "cannot be read"),
+        ({"compose.yml": "include: [/etc/passwd]\n" + GOOD, "text": "x"}, "does not exist"),
+        ({"compose.yml": "services: {web: {image: busybox, env_file: ../../etc/environment}}"}, "does not exist"),
+        ({"compose.yml": "services: {web: {image: busybox, volumes: ['./data:/data']}}"}, "no node has it: make it smaller"),
+        ({"compose.yml": "services: {web: {build: .}}"}, "nobody builds for a repository"),
+        ({"compose.yml": GOOD, "text": "x", ".gitattributes": "*.bin filter=lfs\n"}, "Git LFS"),
+        (
+            {
+                "compose.yml": "a: &a [x, x, x, x, x, x, x, x, x]\n"
+                + "".join(f"{chr(98 + n)}: &{chr(98 + n)} [{', '.join(['*' + chr(97 + n)] * 9)}]\n" for n in range(9))
+                + GOOD
+            },
+            "",
+        ),
+        ({"compose.yml": "\x00\x01"}, "compose.yml"),
+        ({"other": "x"}, "there is no stack file"),
+    ],
+)
 def test_a_hostile_commit_reads_nothing_of_the_server(repository: Repository, files: dict[str, str], why: str) -> None:
     for name, text in files.items():
         if text.startswith("->"):
@@ -289,8 +306,18 @@ def test_only_signed_commits_are_taken(repository: Repository, tmp_path: Path) -
     failed = repository.add("--signed-by", str(tmp_path / "signers"), check=False)
     assert "is not signed by anybody who may" in failed.stdout
     for who, fine in (("eve", False), ("ann", True)):
-        repository.git("-c", "gpg.format=ssh", "-c", f"user.signingkey={tmp_path / who}", "commit", "-q", "-S", "--allow-empty",
-                       "-m", f"by {who}")
+        repository.git(
+            "-c",
+            "gpg.format=ssh",
+            "-c",
+            f"user.signingkey={tmp_path / who}",
+            "commit",
+            "-q",
+            "-S",
+            "--allow-empty",
+            "-m",
+            f"by {who}",
+        )
         repository.git("push", "-q", "origin", "HEAD:main")
         assert (repository.sync(check=False).returncode == 0) is fine
     assert repository.text() == "one"
@@ -339,8 +366,10 @@ def encrypted(repository: Repository, recipient: str, password: str) -> dict[str
     files: dict[str, str | None] = {"compose.yml": SECRETS, "text": "open"}
     age = ["age", "--armor", "--recipient", recipient]
     files["password.age"] = subprocess.run(age, input=password, capture_output=True, text=True, check=True).stdout
-    for name, kind, text in (("settings.yaml", "yaml", f"db:\n  password: {password}\n  port: 5432\n"),
-                             ("web.env", "dotenv", f"API_KEY={password}\n")):
+    for name, kind, text in (
+        ("settings.yaml", "yaml", f"db:\n  password: {password}\n  port: 5432\n"),
+        ("web.env", "dotenv", f"API_KEY={password}\n"),
+    ):
         command = [str(sops), "encrypt", "--age", recipient, "--input-type", kind, "--output-type", kind, "/dev/stdin"]
         files[name] = subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout
         assert password not in str(files[name])
@@ -431,10 +460,25 @@ def test_a_signed_webhook_makes_it_look_at_once(repository: Repository, tmp_path
     repository.push("more", {"text": "two"})
     body = '{"ref": "refs/heads/main"}'
     right = hmac.new(b"sesame", body.encode(), hashlib.sha256).hexdigest()
-    for header, status in (("X-Hub-Signature-256: sha256=" + "0" * 64, "403"), ("X-Gitlab-Token: wrong", "403"),
-                           (f"X-Hub-Signature-256: sha256={right}", "202")):
-        said = lab.on("n1", "curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-H", header, "-d", body,
-                      f"http://127.0.0.1:9911/{repository.name}")
+    for header, status in (
+        ("X-Hub-Signature-256: sha256=" + "0" * 64, "403"),
+        ("X-Gitlab-Token: wrong", "403"),
+        (f"X-Hub-Signature-256: sha256={right}", "202"),
+    ):
+        said = lab.on(
+            "n1",
+            "curl",
+            "-s",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+            "-H",
+            header,
+            "-d",
+            body,
+            f"http://127.0.0.1:9911/{repository.name}",
+        )
         assert said == status
     eventually(lambda: _says(repository, "two"), 15)
 
@@ -487,10 +531,16 @@ def test_a_pull_request_can_be_seen_before_it_lands(repository: Repository) -> N
 def test_the_example_repository_works(repository: Repository) -> None:
     example = Path(__file__).resolve().parents[2] / "examples" / "gitops"
     name = repository.name
-    repository.push("the example", {
-        str(p.relative_to(example)): p.read_text().replace("name: shop", f"name: {name}-shop").replace(
-            "name: status", f"name: {name}-status") for p in example.rglob("*") if p.is_file()
-    })
+    repository.push(
+        "the example",
+        {
+            str(p.relative_to(example)): p.read_text()
+            .replace("name: shop", f"name: {name}-shop")
+            .replace("name: status", f"name: {name}-status")
+            for p in example.rglob("*")
+            if p.is_file()
+        },
+    )
     repository.add("--prune", "--target", "production")
     row = repository.row()
     assert row["state"] == "good", row["message"]

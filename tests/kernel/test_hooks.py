@@ -10,7 +10,8 @@ pytestmark = pytest.mark.kernel
 
 
 def test_hooks_run_after_start_and_before_stop(stack: Stack) -> None:
-    stack.up("""
+    stack.up(
+        """
 services:
   a:
     image: busybox
@@ -27,12 +28,14 @@ services:
     stop_signal: SIGKILL
     volumes: ["data:/data"]
 volumes: {data: {}}
-""", check=False)
+""",
+        check=False,
+    )
     failed = stack.run("up", check=False)
     assert failed.returncode == 1, "/data is root's: user 7 cannot write there, and its hook says so"
     assert "post_start hook" in failed.stderr
     assert "Permission denied" in failed.stderr
-    stack.write(stack.file.read_text().replace('user: "7",', 'user: root,'))
+    stack.write(stack.file.read_text().replace('user: "7",', "user: root,"))
     stack.run("up")
     assert stack.exec("later", "cat", "/data/order") == "started as 0 in /tmp with hello\n"
     stack.run("stop", "a")
@@ -41,7 +44,8 @@ volumes: {data: {}}
 
 def test_what_is_run_inside_can_name_its_streams(stack: Stack) -> None:
     """As pipes have names, which sockets have not: for checks, hooks and `exec` alike."""
-    stack.up("""
+    stack.up(
+        """
 services:
   a:
     image: busybox
@@ -49,18 +53,23 @@ services:
     stop_signal: SIGKILL
     healthcheck: {test: "echo fine > /dev/stdout", interval: 0.2s}
     post_start: [{command: [sh, -c, "echo started > /dev/stderr"]}]
-""", "--wait")
+""",
+        "--wait",
+    )
     assert stack.run("exec", "-T", "a", "sh", "-c", "cat /dev/stdin > /dev/stdout", stdin="in and out").stdout == "in and out"
 
 
 def test_a_check_that_leaves_something_behind_fails_and_is_tried_again(stack: Stack) -> None:
     """What it started holds its output when it has ended itself: nothing is left to kill, and the checks go on."""
-    stack.up("""
+    stack.up(
+        """
 services:
   a:
     image: busybox
     command: sleep 1000
     stop_signal: SIGKILL
     healthcheck: {test: "test -e /once || { touch /once; sleep 1000 & }", interval: 0.2s, timeout: 0.5s, retries: 9}
-""", "--wait")
+""",
+        "--wait",
+    )
     assert stack.ps()["a-1"]["health"] == "healthy"

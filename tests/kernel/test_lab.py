@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Pystack
+from tests.conftest import Pystack, cluster_of
 from tests.images import archive, busybox_rootfs
 
 pytestmark = [pytest.mark.kernel, pytest.mark.skipif(os.geteuid() != 0, reason="labs need root")]
@@ -19,13 +19,16 @@ def traces(name: str) -> dict[str, object]:
     """What of the lab, and of the network, can be seen from the host."""
     cgroups = [p for p in Path("/sys/fs/cgroup").glob("*/pystack-lab/*") if p.name == name]
     processes = [
-        p.name for p in Path("/proc").iterdir()
+        p.name
+        for p in Path("/proc").iterdir()
         if p.name.isdigit() and (p / "cmdline").exists() and f"/{name}/".encode() in _read(p / "cmdline")
     ]
     return {
         "links": subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout,
         "mounts": [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if name in line],
-        "cgroups": cgroups, "processes": processes, "files": Path(f"/var/lib/pystack-lab/{name}").exists(),
+        "cgroups": cgroups,
+        "processes": processes,
+        "files": Path(f"/var/lib/pystack-lab/{name}").exists(),
     }
 
 
@@ -56,3 +59,17 @@ def test_down_leaves_nothing(tmp_path: Path) -> None:
     finally:
         pystack("lab", "down", "--name", name)
     assert traces(name) == before
+
+
+def test_machines_have_disks_of_their_own_and_boot_at_once() -> None:
+    """With several nodes, whose agents are reached over SSH: what they need for it is on their disks."""
+    with cluster_of(2, disk="128m") as pystack:
+        rows = pystack.json("node", "ls", "--format", "json")
+        assert [row["state"] for row in rows] == ["ready", "ready"]
+        for node in ("n1", "n2"):
+            there = os.statvfs(f"/var/lib/pystack-lab/{pystack.lab}/{node}")
+            assert there.f_blocks * there.f_frsize < 128 << 20
+        for _ in range(3):
+            pystack("lab", "fault", "--name", pystack.lab, "crash", "n2")
+            pystack("lab", "fault", "--name", pystack.lab, "boot", "n2")
+            assert "10.99.0.2" in pystack.on("n2", "ip", "-4", "address", "show", "eth0")

@@ -73,8 +73,12 @@ def test_a_vlan_is_made_where_it_is_not_there(stack: Stack, cluster: Pystack) ->
         assert refused.returncode == 1
         assert "a kernel without VLANs (CONFIG_VLAN_8021Q)" in refused.stderr
         pytest.skip("the kernel has no VLANs (CONFIG_VLAN_8021Q): that it is refused was tested")
-    cluster.on("outside", "sh", "-c", "ip link add link eth0 name eth0.20 type vlan id 20; ip link set eth0.20 up; "
-                                      "ip address add 10.120.0.1/24 dev eth0.20")
+    cluster.on(
+        "outside",
+        "sh",
+        "-c",
+        "ip link add link eth0 name eth0.20 type vlan id 20; ip link set eth0.20 up; ip address add 10.120.0.1/24 dev eth0.20",
+    )
     stack.up(STACK % {"parent": "eth0.20", "mode": "bridge", "subnet": "10.120.0.0/24", "range": "10.120.0.128/25"})
     for address in addresses(stack).values():
         assert cluster.on("outside", "curl", "-s", "-m", "5", f"http://{address}").strip()
@@ -93,7 +97,11 @@ def test_a_vlan_is_made_where_it_is_not_there(stack: Stack, cluster: Pystack) ->
 @pytest.mark.parametrize("mode", ["l2", "l3"])
 def test_ipvlan_containers_share_their_parents_hardware_address(stack: Stack, cluster: Pystack, mode: str) -> None:
     text = STACK.replace("macvlan", "ipvlan") % {
-        "parent": "eth0", "mode": mode, "subnet": "10.99.0.0/24", "range": "10.99.0.64/26"}
+        "parent": "eth0",
+        "mode": mode,
+        "subnet": "10.99.0.0/24",
+        "range": "10.99.0.64/26",
+    }
     if "ipvlan" not in features():
         refused = stack.up(text, check=False)
         assert refused.returncode == 1
@@ -105,8 +113,11 @@ def test_ipvlan_containers_share_their_parents_hardware_address(stack: Stack, cl
         if mode == "l3":  # it answers no ARP: who sends to it must know the way
             cluster.on("outside", "ip", "route", "replace", f"{address}/32", "via", f"10.99.0.{name[-1]}")
         assert cluster.on("outside", "curl", "-s", "-m", "5", f"http://{address}").strip()
-    macs = {line.split()[1] for line in stack.run("exec", "-T", "--index", "1", "web", "ip", "link", "show", "eth0").stdout
-            .splitlines() if "link/ether" in line}
+    macs = {
+        line.split()[1]
+        for line in stack.run("exec", "-T", "--index", "1", "web", "ip", "link", "show", "eth0").stdout.splitlines()
+        if "link/ether" in line
+    }
     node = str(stack.ps()["web-n1"]["node"])
     assert macs == {json.loads(cluster.on(node, "ip", "-json", "link", "show", "eth0"))[0]["address"]}
     if mode == "l2":
@@ -117,11 +128,17 @@ def test_ipvlan_containers_share_their_parents_hardware_address(stack: Stack, cl
 
 def test_passthru_takes_a_parent_for_one_container(stack: Stack, cluster: Pystack) -> None:
     for machine in ("n1", "n2", "n3"):
-        cluster.on(machine, "sh", "-c",
-                   "ip link add spare type vxlan id 30 remote 10.99.0.254 dstport 4999; ip link set spare up")
+        cluster.on(
+            machine, "sh", "-c", "ip link add spare type vxlan id 30 remote 10.99.0.254 dstport 4999; ip link set spare up"
+        )
     floods = "; ".join(f"bridge fdb append 00:00:00:00:00:00 dev spare dst 10.99.0.{n}" for n in (1, 2, 3))
-    cluster.on("outside", "sh", "-c", f"ip link add spare type vxlan id 30 dstport 4999; ip link set spare up; {floods}; "
-                                      "ip address add 10.130.0.1/24 dev spare")
+    cluster.on(
+        "outside",
+        "sh",
+        "-c",
+        f"ip link add spare type vxlan id 30 dstport 4999; ip link set spare up; {floods}; "
+        "ip address add 10.130.0.1/24 dev spare",
+    )
     text = STACK % {"parent": "spare", "mode": "passthru", "subnet": "10.130.0.0/24", "range": "10.130.0.128/25"}
     stack.up(text)
     for address in addresses(stack).values():
@@ -150,7 +167,7 @@ def test_an_address_that_somebody_on_the_lan_has_is_not_taken(stack: Stack, clus
 
 def test_addresses_of_nodes_and_reserved_ones_are_never_given(stack: Stack) -> None:
     text = STACK % {"parent": "eth0", "mode": "bridge", "subnet": "10.99.0.0/24", "range": "10.99.0.0/29"}
-    stack.up(text.replace("ip_range", 'aux_addresses: {printer: 10.99.0.4}, ip_range'))
+    stack.up(text.replace("ip_range", "aux_addresses: {printer: 10.99.0.4}, ip_range"))
     assert set(addresses(stack).values()) == {"10.99.0.5", "10.99.0.6", "10.99.0.7"}  # .1 to .3 are the nodes'
 
 
@@ -162,14 +179,23 @@ def test_a_parent_that_is_missing_is_said_before_anything_starts(stack: Stack) -
     assert stack.ps() == {}
 
 
-@pytest.mark.parametrize(("change", "said"), [
-    (("driver: macvlan", "driver: mcvlan"), "networks.lan.driver: 'mcvlan' is on no node; there is bridge"),
-    (("macvlan_mode: bridge", "macvlan_mode: brigde"), "macvlan has no macvlan_mode 'brigde'"),
-    (("macvlan_mode:", "mode_of_macvlan:"), "mode_of_macvlan"),
-    (("10.150.0.0/30}]}", "10.150.0.0/30}]}\n  two: {driver: macvlan, driver_opts: {parent: eth0}, ipam: {config: "
-      "[{subnet: 10.150.0.0/24}]}}\nx-a: {}"), "subnet 10.150.0.0/24 overlaps 10.150.0.0/24 of another network"),
-    (("mode: global", "replicas: 9"), "subnet 10.150.0.0/30 of network"),
-])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("driver: macvlan", "driver: mcvlan"), "networks.lan.driver: 'mcvlan' is on no node; there is bridge"),
+        (("macvlan_mode: bridge", "macvlan_mode: brigde"), "macvlan has no macvlan_mode 'brigde'"),
+        (("macvlan_mode:", "mode_of_macvlan:"), "mode_of_macvlan"),
+        (
+            (
+                "10.150.0.0/30}]}",
+                "10.150.0.0/30}]}\n  two: {driver: macvlan, driver_opts: {parent: eth0}, ipam: {config: "
+                "[{subnet: 10.150.0.0/24}]}}\nx-a: {}",
+            ),
+            "subnet 10.150.0.0/24 overlaps 10.150.0.0/24 of another network",
+        ),
+        (("mode: global", "replicas: 9"), "subnet 10.150.0.0/30 of network"),
+    ],
+)
 def test_a_lan_that_cannot_be_is_said_before_anything_starts(stack: Stack, change: tuple[str, str], said: str) -> None:
     text = STACK % {"parent": "eth0", "mode": "bridge", "subnet": "10.150.0.0/24", "range": "10.150.0.0/30"}
     text = text.replace("networks: [lan]", "networks: [lan, two]") if "two:" in change[1] else text
@@ -186,7 +212,7 @@ def test_containers_keep_their_addresses_over_a_restart_of_the_agent(stack: Stac
     cluster("lab", "fault", "--name", cluster.lab, "kill", "n2", "agent")
 
     def back() -> None:
-        rows = {r["name"]: r for r in cluster.json("node", "ls", "--format", "json")}  # type: ignore[union-attr]
+        rows = {r["name"]: r for r in cluster.json("node", "ls", "--format", "json")}
         assert rows["n2"]["state"] == "ready"
 
     eventually(back, 15)
@@ -194,4 +220,3 @@ def test_containers_keep_their_addresses_over_a_restart_of_the_agent(stack: Stac
     assert {name: task["id"] for name, task in stack.ps().items()} == before
     for address in addresses(stack).values():
         assert cluster.on("outside", "curl", "-s", "-m", "5", f"http://{address}").strip()
-

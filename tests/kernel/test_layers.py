@@ -21,8 +21,13 @@ from tests.images import archive, busybox_rootfs, tar_of
 
 pytestmark = [pytest.mark.kernel, pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")]
 SINGLY = [
-    pytest.param(True, id="one by one", marks=pytest.mark.skipif(
-        os.geteuid() == 0 and not mounts.takes_layers_singly(), reason="this kernel is older than 6.8")),
+    pytest.param(
+        True,
+        id="one by one",
+        marks=pytest.mark.skipif(
+            os.geteuid() == 0 and not mounts.takes_layers_singly(), reason="this kernel is older than 6.8"
+        ),
+    ),
     pytest.param(False, id="all at once"),
 ]
 MANY = (1, 126, 127, 500)
@@ -115,8 +120,12 @@ mounts.overlay(own / "root", lower, own, singly={singly})
 print((own / "root/top").read_text(), len(list((own / "root").iterdir())))
 """
     done = subprocess.run(
-        ["unshare", "--user", "--map-root-user", "--mount", sys.executable, "-c", program], capture_output=True, text=True,
-        env={**os.environ, MARK: "1000"}, cwd=Path(__file__).parents[2], check=False,
+        ["unshare", "--user", "--map-root-user", "--mount", sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env={**os.environ, MARK: "1000"},
+        cwd=Path(__file__).parents[2],
+        check=False,
     )
     assert done.stdout.split() == [str(count - 1), str(count)], done.stderr
 
@@ -140,8 +149,17 @@ def images(lab: Pystack) -> dict[int, str]:
 @pytest.mark.parametrize("mode", ["host", "auto"])
 @pytest.mark.parametrize("count", MANY)
 def test_they_run(lab: Pystack, images: dict[int, str], count: int, mode: str) -> None:
-    done = lab("container", "run", "--rm", "--userns", mode, images[count], "sh", "-c",
-               "cat /srv/top; echo; touch /x && stat -c %u /x /srv; ls /srv | wc -l")
+    done = lab(
+        "container",
+        "run",
+        "--rm",
+        "--userns",
+        mode,
+        images[count],
+        "sh",
+        "-c",
+        "cat /srv/top; echo; touch /x && stat -c %u /x /srv; ls /srv | wc -l",
+    )
     top = [str(count - 1)] if count > 1 else []
     assert done.stdout.split() == [*top, "0", "0", str(count + 1 if count > 1 else 1)]
 
@@ -166,8 +184,16 @@ def test_commit_adds_one_until_there_are_too_many(lab: Pystack, images: dict[int
     for count in (127, 500):
         lab("container", "run", "--name", f"c{count}", images[count], "sh", "-c", "echo new > /srv/new")
         try:
-            said[count] = lab.on("n1", "curl", "-s", "--unix-socket", socket, "-X", "POST",
-                                 f"http://node/commit?container=c{count}&repo=committed&tag={count}")
+            said[count] = lab.on(
+                "n1",
+                "curl",
+                "-s",
+                "--unix-socket",
+                socket,
+                "-X",
+                "POST",
+                f"http://node/commit?container=c{count}&repo=committed&tag={count}",
+            )
         finally:
             lab("container", "rm", "-f", f"c{count}")
     assert lab("container", "run", "--rm", "committed:127", "cat", "/srv/top", "/srv/new").stdout == "126new\n"

@@ -25,7 +25,10 @@ def folder(stack: Stack, task: str) -> Path:
 def following(stack: Stack, service: str) -> subprocess.Popen[str]:
     words = ["-f", str(stack.file), "logs", "-p", stack.name, "-f", "--no-log-prefix", service]
     process = subprocess.Popen(
-        [sys.executable, "-m", "orchestrator", *words], env=stack.pystack.environment, stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-m", "orchestrator", *words],
+        env=stack.pystack.environment,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     guard = threading.Timer(60 * PATIENCE, process.kill)  # a line that never comes is a failure, not a test without end
     guard.daemon = True
@@ -118,8 +121,21 @@ while size := b"".join(iter(lambda: wire.read(1), b" ")):
 @contextmanager
 def syslog_server(stack: Stack, protocol: str) -> Iterator[Callable[[str], str]]:
     """A syslog server on the LAN; what it gives waits for a message with a word in it."""
-    words = [sys.executable, "-m", "orchestrator", "lab", "exec", "--name", stack.pystack.lab, "outside", "--",
-             sys.executable, "-c", RECEIVER, protocol]
+    words = [
+        sys.executable,
+        "-m",
+        "orchestrator",
+        "lab",
+        "exec",
+        "--name",
+        stack.pystack.lab,
+        "outside",
+        "--",
+        sys.executable,
+        "-c",
+        RECEIVER,
+        protocol,
+    ]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin
         assert process.stdout
@@ -179,10 +195,14 @@ services:
         eventually(lambda: stack.run("ps"))
 
 
-@pytest.mark.parametrize(("options", "said"), [
-    ("{driver: syslog, options: {syslog-address: 'ftp://x'}}", "udp://HOST:PORT"),
-    ("{driver: syslog, options: {syslog-facility: mine}}", "one of kern"), ("{driver: journald}", "no journal on this node"),
-])
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("{driver: syslog, options: {syslog-address: 'ftp://x'}}", "udp://HOST:PORT"),
+        ("{driver: syslog, options: {syslog-facility: mine}}", "one of kern"),
+        ("{driver: journald}", "no journal on this node"),
+    ],
+)
 def test_a_logging_driver_that_cannot_work_is_said(stack: Stack, options: str, said: str) -> None:
     refused = stack.up(f"services: {{a: {{image: busybox, command: 'true', logging: {options}}}}}", check=False)
     assert refused.returncode == 1

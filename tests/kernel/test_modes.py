@@ -68,8 +68,20 @@ def test_external_volumes_and_networks(stack: Stack, lab: Pystack) -> None:
     lab("volume", "create", f"{stack.name}-vol")
     try:
         stack.up()
-        lab("container", "run", "-d", "--name", f"{stack.name}-n", "--network", f"{stack.name}-net", "busybox", "httpd", "-f",
-            "-h", "/var/www")
+        lab(
+            "container",
+            "run",
+            "-d",
+            "--name",
+            f"{stack.name}-n",
+            "--network",
+            f"{stack.name}-net",
+            "busybox",
+            "httpd",
+            "-f",
+            "-h",
+            "/var/www",
+        )
         assert stack.exec("a", "wget", "-qO-", f"http://{stack.name}-n/") == "it works\n"
         stack.exec("a", "touch", "/data/mark")
         stack.down()
@@ -102,9 +114,16 @@ def test_bind_mounts_propagate_where_asked_and_take_selinux_suffixes(stack: Stac
 
 
 def test_a_published_port_that_the_host_holds_is_said_before_anything_starts(stack: Stack, lab: Pystack) -> None:
-    held = ["nsenter", "-t", lab.pid("n1"), "-n", sys.executable, "-c",
-            "import socket, time; s = socket.socket(); s.bind(('0.0.0.0', 8099)); s.listen(); print('ready', flush=True)\n"
-            "time.sleep(60)"]
+    held = [
+        "nsenter",
+        "-t",
+        lab.pid("n1"),
+        "-n",
+        sys.executable,
+        "-c",
+        "import socket, time; s = socket.socket(); s.bind(('0.0.0.0', 8099)); s.listen(); print('ready', flush=True)\n"
+        "time.sleep(60)",
+    ]
     with subprocess.Popen(held, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout and process.stdout.readline() == "ready\n"
         try:

@@ -97,15 +97,17 @@ services:
 networks: {default: {ipam: {config: [{subnet: 10.77.0.0/24}]}}}
 """
     lab = stack.pystack
-    client = ("import socket, time\n"
-              "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', 40404)); s.settimeout(0.2)\n"
-              "heard = ''\n"
-              "end = time.monotonic() + 10\n"
-              "while time.monotonic() < end and WORD not in heard:\n"
-              "    s.sendto(b'x\\n', ('10.99.0.1', 15353))\n"
-              "    try: heard += s.recv(99).decode()\n"
-              "    except OSError: pass\n"
-              "print(heard)\n")
+    client = (
+        "import socket, time\n"
+        "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', 40404)); s.settimeout(0.2)\n"
+        "heard = ''\n"
+        "end = time.monotonic() + 10\n"
+        "while time.monotonic() < end and WORD not in heard:\n"
+        "    s.sendto(b'x\\n', ('10.99.0.1', 15353))\n"
+        "    try: heard += s.recv(99).decode()\n"
+        "    except OSError: pass\n"
+        "print(heard)\n"
+    )
 
     def hears(word: str) -> None:
         assert word in lab.on("outside", sys.executable, "-c", client.replace("WORD", repr(word)))

@@ -41,8 +41,10 @@ networks:
   wide: {}
   plain: {driver: bridge, enable_ipv6: true}
 """
-HELLO = "import socket; s = socket.create_server(('::', %d), family=10, dualstack_ipv6=True); print('on', flush=True)\n" \
-        "while True: c, _ = s.accept(); c.send(b'SSH-2.0 for a test'); c.close()"
+HELLO = (
+    "import socket; s = socket.create_server(('::', %d), family=10, dualstack_ipv6=True); print('on', flush=True)\n"
+    "while True: c, _ = s.accept(); c.send(b'SSH-2.0 for a test'); c.close()"
+)
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +102,11 @@ def serving(lab: Pystack, node: str, port: int) -> Iterator[None]:
 def test_no_service_of_any_node_is_reached_at_any_address(lab: Pystack, stack: Stack) -> None:
     stack.up(FILE)
     attacker = Attacker(stack, "a-n1")
-    (other,) = (a for a in lab.on("n2", "ip", "-o", "-4", "address").split() if a.startswith("172.18.0.") and a.endswith("/24")
-                and a != "172.18.0.1/24" and ".255" not in a)
+    (other,) = (
+        a
+        for a in lab.on("n2", "ip", "-o", "-4", "address").split()
+        if a.startswith("172.18.0.") and a.endswith("/24") and a != "172.18.0.1/24" and ".255" not in a
+    )
     own = ["172.18.0.1", "172.18.1.1", "fd70:7973::1", "10.99.0.1", "10.98.0.1", "fd99::1"]
     far = ["10.99.0.2", "10.98.0.2", "fd99::2"]
     beside = other.split("/")[0]  # n2's own address on the overlay, to which packets go over VXLAN
@@ -176,8 +181,10 @@ inner = hw(mac) + hw("02:42:00:00:00:09") + b"\\x08\\0" + ip(lie, victim, udp(70
 packet = udp(4789, struct.pack("!BxxxI", 8, int(vni) << 8) + inner)
 socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(packet[8:], (node, 4789))
 """
-LISTEN = "import socket; s = socket.socket(2, 2); s.bind(('', 7000)); s.settimeout(1.5); print('on', flush=True); " \
-         "print(s.recv(99).decode())"
+LISTEN = (
+    "import socket; s = socket.socket(2, 2); s.bind(('', 7000)); s.settimeout(1.5); print('on', flush=True); "
+    "print(s.recv(99).decode())"
+)
 
 
 @contextmanager

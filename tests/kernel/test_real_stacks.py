@@ -41,9 +41,12 @@ def _image(lab: Pystack, name: str, layer: dict[str, bytes | str | None], config
 def _images(lab: Pystack) -> None:
     programs: dict[str, bytes | str | None] = {**dict.fromkeys(CHECKS, b"#!/bin/sh\nexit 0\n"), "bin/nodemon": STAND_IN}
     _image(lab, "library/stand-in:latest", {"bin/stand-in": STAND_IN, **programs}, {"Entrypoint": ["/bin/stand-in"]})
-    _image(lab, "composespec/conformance-tests-server:latest",
-           {"www": None, "www/cgi-bin": None, **{f"www/cgi-bin/{k}": f"#!/bin/sh\n{v}\n".encode() for k, v in CGI.items()}},
-           {"Cmd": ["httpd", "-f", "-p", "8080", "-h", "/www"]})
+    _image(
+        lab,
+        "composespec/conformance-tests-server:latest",
+        {"www": None, "www/cgi-bin": None, **{f"www/cgi-bin/{k}": f"#!/bin/sh\n{v}\n".encode() for k, v in CGI.items()}},
+        {"Cmd": ["httpd", "-f", "-p", "8080", "-h", "/www"]},
+    )
     loop = "while ! wget -q -O - http://server:8080/cgi-bin/register?$(hostname); do sleep 0.2; done; exec sleep 1000"
     _image(lab, "composespec/conformance-tests-client:latest", {"etc/of": b"client"}, {"Cmd": ["sh", "-c", loop]})
 
@@ -69,7 +72,8 @@ def one() -> Iterator[Pystack]:
 def stacks() -> list[Any]:
     found = sorted(p for folder in ("awesome-compose", "voting-app") for p in (CORPORA / folder).glob("**/*compose*.y*ml"))
     return [pytest.param(p, id=str(p.relative_to(CORPORA))) for p in found] or [
-        pytest.param(None, marks=pytest.mark.skip(reason="the shared corpora are not here"))]
+        pytest.param(None, marks=pytest.mark.skip(reason="the shared corpora are not here"))
+    ]
 
 
 def furnished(file: Path, folder: Path, lab: Pystack) -> Path:
@@ -176,14 +180,16 @@ def _three(case: Stack) -> None:
 def test_a_plan_touches_nothing(one: Pystack, tmp_path: Path) -> None:
     """The store, the kernel and the disk stand still while plans are made of a stack that runs and must change."""
     made = Stack(one, tmp_path)
-    text = ("services:\n  a: {image: stand-in, ports: ['8088:80'], volumes: ['v:/v'], environment: {A: '%s'}}\n"
-            "volumes: {v: {}}\n")
+    text = (
+        "services:\n  a: {image: stand-in, ports: ['8088:80'], volumes: ['v:/v'], environment: {A: '%s'}}\nvolumes: {v: {}}\n"
+    )
     made.up(text % "1")
     made.write(text % "2" + "networks: {more: {}}\n")
     root = one.environment["PYSTACK_ROOT"]
 
     def everything() -> dict[str, str]:
         """Names, sizes and times of all files, links, addresses, rules, mounts and cgroups."""
+
         def on(*words: str) -> str:
             return one.on("n1", *words)
 
@@ -191,9 +197,11 @@ def test_a_plan_touches_nothing(one: Pystack, tmp_path: Path) -> None:
             # what the client and the lab write themselves is not the server's doing
             "disk": on("find", root, "-xdev", "-not", "-name", "*.log", "-printf", "%p %s %T@ %i\n"),
             "run": on("find", f"{root}/run", "-printf", "%p %s %i\n"),
-            "links": on("ip", "-br", "link"), "addresses": on("ip", "-br", "addr"),
+            "links": on("ip", "-br", "link"),
+            "addresses": on("ip", "-br", "addr"),
             "routes": on("ip", "-4", "route", "show", "table", "all"),
-            "rules": on("nft", "list", "ruleset"), "mounts": on("cat", f"/proc/{_server(one)}/mountinfo"),
+            "rules": on("nft", "list", "ruleset"),
+            "mounts": on("cat", f"/proc/{_server(one)}/mountinfo"),
             "cgroups": on("find", "/sys/fs/cgroup", "-type", "d"),
         }
 

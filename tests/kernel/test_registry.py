@@ -39,10 +39,13 @@ def registry(lab: Pystack) -> Iterator[str]:
             f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {root}/registry}}}}\nhttp: {{addr: '{host}'}}\n"
             f"log: {{level: error}}\n{extra}"
         )
-        processes.append(subprocess.Popen(
-            ["nsenter", "-t", lab.pid(), "-n", program, "serve", str(config)], stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        ))
+        processes.append(
+            subprocess.Popen(
+                ["nsenter", "-t", lab.pid(), "-n", program, "serve", str(config)],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        )
     (root / "config.yml").write_text(
         f"registries: {{'{HOST}': {{insecure: true}}, '{LOCKED}': {{insecure: true}},\n"
         f"  docker.io: {{mirrors: ['http://{HOST}']}}}}\ndocker_config: {root}/docker-config\n"
@@ -50,8 +53,22 @@ def registry(lab: Pystack) -> Iterator[str]:
     lab("lab", "fault", "--name", lab.lab, "kill", "n1", "agent")
     for host in (HOST, LOCKED):
         for _ in range(200):
-            if "wget: can't connect" not in lab("lab", "exec", "--name", lab.lab, "outside", "--", "busybox", "wget",
-                                                "-qO-", f"http://{host}/v2/", check=False).stderr:
+            if (
+                "wget: can't connect"
+                not in lab(
+                    "lab",
+                    "exec",
+                    "--name",
+                    lab.lab,
+                    "outside",
+                    "--",
+                    "busybox",
+                    "wget",
+                    "-qO-",
+                    f"http://{host}/v2/",
+                    check=False,
+                ).stderr
+            ):
                 break
             time.sleep(0.02)
     for _ in range(100):  # the agent comes back with its new settings
@@ -126,11 +143,31 @@ def _put(lab: Pystack, repository: str, path: str, content: bytes, kind: str) ->
         begin = lab.on("outside", "curl", "-sf", "-X", "POST", "-D", "-", f"{address}/blobs/uploads/")
         location = next(line.split(": ", 1)[1] for line in begin.splitlines() if line.lower().startswith("location"))
         joint = "&" if "?" in location else "?"
-        lab.on("outside", "curl", "-sf", "-X", "PUT", "--data-binary", f"@{file}", "-H",
-               "Content-Type: application/octet-stream", f"{location}{joint}digest={path}")
+        lab.on(
+            "outside",
+            "curl",
+            "-sf",
+            "-X",
+            "PUT",
+            "--data-binary",
+            f"@{file}",
+            "-H",
+            "Content-Type: application/octet-stream",
+            f"{location}{joint}digest={path}",
+        )
     else:
-        lab.on("outside", "curl", "-sf", "-X", "PUT", "--data-binary", f"@{file}", "-H", f"Content-Type: {kind}",
-               f"{address}/manifests/{path}")
+        lab.on(
+            "outside",
+            "curl",
+            "-sf",
+            "-X",
+            "PUT",
+            "--data-binary",
+            f"@{file}",
+            "-H",
+            f"Content-Type: {kind}",
+            f"{address}/manifests/{path}",
+        )
 
 
 def _digest(content: bytes) -> str:
@@ -143,26 +180,48 @@ def test_the_right_one_of_many_platforms_in_dockers_own_format(lab: Pystack, reg
     for architecture in ("arm64", "amd64"):
         layer = tar_of({"platform": architecture.encode()})
         packed = gzip.compress(layer, 1, mtime=0)
-        config = json.dumps({
-            "architecture": architecture, "os": "linux", "config": {"Cmd": ["x"], "Labels": {"for": architecture}},
-            "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]}, "history": [{"created_by": "here"}],
-        }).encode()
+        config = json.dumps(
+            {
+                "architecture": architecture,
+                "os": "linux",
+                "config": {"Cmd": ["x"], "Labels": {"for": architecture}},
+                "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]},
+                "history": [{"created_by": "here"}],
+            }
+        ).encode()
         for blob in (packed, config):
             _put(lab, "multi", _digest(blob), blob, "")
-        manifest = json.dumps({
-            "schemaVersion": 2, "mediaType": f"{docker}.v2+json",
-            "config": {"mediaType": "application/vnd.docker.container.image.v1+json", "digest": _digest(config),
-                       "size": len(config)},
-            "layers": [{"mediaType": "application/vnd.docker.image.rootfs.diff.tar.gzip", "digest": _digest(packed),
-                        "size": len(packed)}],
-        }).encode()
+        manifest = json.dumps(
+            {
+                "schemaVersion": 2,
+                "mediaType": f"{docker}.v2+json",
+                "config": {
+                    "mediaType": "application/vnd.docker.container.image.v1+json",
+                    "digest": _digest(config),
+                    "size": len(config),
+                },
+                "layers": [
+                    {
+                        "mediaType": "application/vnd.docker.image.rootfs.diff.tar.gzip",
+                        "digest": _digest(packed),
+                        "size": len(packed),
+                    }
+                ],
+            }
+        ).encode()
         _put(lab, "multi", _digest(manifest).replace("sha256:", "t"), manifest, f"{docker}.v2+json")
-        entries.append({"mediaType": f"{docker}.v2+json", "digest": _digest(manifest), "size": len(manifest),
-                        "platform": {"architecture": architecture, "os": "linux"}})
+        entries.append(
+            {
+                "mediaType": f"{docker}.v2+json",
+                "digest": _digest(manifest),
+                "size": len(manifest),
+                "platform": {"architecture": architecture, "os": "linux"},
+            }
+        )
     many = json.dumps({"schemaVersion": 2, "mediaType": f"{docker}.list.v2+json", "manifests": entries}).encode()
     _put(lab, "multi", "1", many, f"{docker}.list.v2+json")
     lab("image", "pull", f"{registry}/multi:1")
-    (seen,) = lab.json("image", "inspect", f"{registry}/multi:1")  # type: ignore[misc]
+    (seen,) = lab.json("image", "inspect", f"{registry}/multi:1")
     assert seen["Config"]["Labels"] == {"for": {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]}
 
 
@@ -180,8 +239,10 @@ def test_credentials_come_from_dockers_config_and_from_a_helper(lab: Pystack, re
     lab("image", "pull", name)
     lab("image", "rm", name)
     helper = Path("/usr/local/bin") / f"docker-credential-{lab.lab}"
-    helper.write_text('#!/bin/sh\nread host\n[ "$1 $host" = "get ' + LOCKED + '" ] && '
-                      'echo \'{"ServerURL":"x","Username":"someone","Secret":"secret"}\'\n')
+    helper.write_text(
+        '#!/bin/sh\nread host\n[ "$1 $host" = "get ' + LOCKED + '" ] && '
+        'echo \'{"ServerURL":"x","Username":"someone","Secret":"secret"}\'\n'
+    )
     helper.chmod(0o755)
     try:
         (folder / "config.json").write_text(json.dumps({"credHelpers": {LOCKED: lab.lab}}))
@@ -216,13 +277,37 @@ def test_policies_ask_again_when_the_last_pull_is_old(lab: Pystack, registry: st
         lab("image", "load", "-i", str(other))
         # the same name gets new content at the registry, behind this node's back
         lab("image", "push", f"{registry}/some/side:1")
-        manifest = lab.on("outside", "curl", "-s", "-H", "Accept: application/vnd.oci.image.manifest.v1+json",
-                          f"http://{registry}/v2/some/side/manifests/1")
+        manifest = lab.on(
+            "outside",
+            "curl",
+            "-s",
+            "-H",
+            "Accept: application/vnd.oci.image.manifest.v1+json",
+            f"http://{registry}/v2/some/side/manifests/1",
+        )
         for digest in [d["digest"] for d in (json.loads(manifest)["config"], *json.loads(manifest)["layers"])]:
-            lab.on("outside", "curl", "-s", "-f", "-X", "POST",
-                   f"http://{registry}/v2/some/aging/blobs/uploads/?mount={digest}&from=some/side")
-        lab.on("outside", "curl", "-s", "-f", "-X", "PUT", "-H", "Content-Type: application/vnd.oci.image.manifest.v1+json",
-               "--data-binary", manifest, f"http://{registry}/v2/some/aging/manifests/1")
+            lab.on(
+                "outside",
+                "curl",
+                "-s",
+                "-f",
+                "-X",
+                "POST",
+                f"http://{registry}/v2/some/aging/blobs/uploads/?mount={digest}&from=some/side",
+            )
+        lab.on(
+            "outside",
+            "curl",
+            "-s",
+            "-f",
+            "-X",
+            "PUT",
+            "-H",
+            "Content-Type: application/vnd.oci.image.manifest.v1+json",
+            "--data-binary",
+            manifest,
+            f"http://{registry}/v2/some/aging/manifests/1",
+        )
         stack.up(text % "daily")
         assert stack.exec("a", "cat", "/word") == "old", "pulled less than a day ago"
         stack.up(text % "every_10ms")

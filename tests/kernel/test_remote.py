@@ -10,16 +10,30 @@ from pathlib import Path
 from tests.conftest import Pystack, Stack
 
 
-def far(
-    lab: Pystack, *words: str, host: str = "ssh://root@10.99.0.1", stdin: str = ""
-) -> subprocess.CompletedProcess[str]:
+def far(lab: Pystack, *words: str, host: str = "ssh://root@10.99.0.1", stdin: str = "") -> subprocess.CompletedProcess[str]:
     home = Path(f"/var/lib/pystack-lab/{lab.lab}/n1/home/.ssh")
     # no shared connection: its process would outlive the test
     alone = "-F none -o ControlMaster=no -o ControlPersist=no"
     ssh = f"ssh {alone} -i {home}/id_ed25519 -o UserKnownHostsFile={home}/known_hosts"
     return subprocess.run(
-        ["nsenter", "-t", lab.pid("n1"), "-n", "env", f"PYSTACK_HOST={host}", f"PYSTACK_SSH_COMMAND={ssh}",
-         sys.executable, "-m", "orchestrator", *words], capture_output=True, text=True, timeout=90, check=False, input=stdin,
+        [
+            "nsenter",
+            "-t",
+            lab.pid("n1"),
+            "-n",
+            "env",
+            f"PYSTACK_HOST={host}",
+            f"PYSTACK_SSH_COMMAND={ssh}",
+            sys.executable,
+            "-m",
+            "orchestrator",
+            *words,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+        input=stdin,
     )
 
 
@@ -35,8 +49,11 @@ def test_a_stack_is_run_and_looked_at_from_elsewhere(lab: Pystack, stack: Stack)
 
 
 def test_what_is_wrong_is_said_in_sshs_words(lab: Pystack) -> None:
-    for host, why in (("ssh://root@10.99.0.1:1", "Connection refused"), ("ssh:///x", "write ssh://"),
-                      ("http://10.99.0.1", "write unix:///path, ssh://user@host or tcp://")):
+    for host, why in (
+        ("ssh://root@10.99.0.1:1", "Connection refused"),
+        ("ssh:///x", "write ssh://"),
+        ("http://10.99.0.1", "write unix:///path, ssh://user@host or tcp://"),
+    ):
         failed = far(lab, "ls", host=host)
         assert failed.returncode == 1
         assert why in failed.stderr

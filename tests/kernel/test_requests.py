@@ -81,7 +81,7 @@ def test_a_container_that_cannot_be(lab: Pystack, body: object, said: str) -> No
     assert logged(lab) == before
 
 
-CARGO = {"digest": "sha256:" + "1" * 64, "config": "", "layers": []}
+BUNDLE = {"digest": "sha256:" + "1" * 64, "config": "", "layers": []}
 
 
 def named(pattern: str) -> str:
@@ -91,19 +91,19 @@ def named(pattern: str) -> str:
 PATHS: dict[str, tuple[str, str, object, int, str]] = {
     "a zero byte in a name": ("GET", "/containers/a%00b/json", None, 400, "zero byte"),
     "a zero byte in a parameter": ("GET", "/images/json?filter=a%00b", None, 400, "zero byte"),
-    "a way out of the volumes": ("GET", "/pystack/volumes/..%2F..%2Fetc/survey", None, 404, "there is no name ../../etc"),
+    "a way out of the volumes": ("GET", "/pystack/volumes/..%2F..%2Fetc/checksum", None, 404, "there is no name ../../etc"),
     "a blob that is a path": ("PUT", "/pystack/blobs/..%2F..%2F..%2Ftmp%2Fx?diff_id=x", b"", 404, "there is no digest"),
     "a blob of no digest": ("PUT", "/pystack/blobs/x?diff_id=..", b"", 500, "is not sha256:"),
     "a layer of no digest": ("PUT", f"/pystack/blobs/sha256:{'0' * 64}?diff_id=../../x", b"", 500, "is not sha256:"),
-    "a volume that has not come": ("POST", "/pystack/volumes/x/adopt", {"name": "x" * 300, "driver": "local"}, 404, "nothing"),
+    "a volume that has not come": ("POST", "/pystack/volumes/x/commit", {"name": "x" * 300, "driver": "local"}, 404, "nothing"),
     "a number that is none": ("GET", "/containers/json?limit=x", None, 400, "limit=x: a whole number"),
     "a number of other digits": ("GET", "/containers/json?limit=٣".encode().decode("latin-1"), None, 400, ""),
     "filters that are none": ("GET", "/volumes?filters=%5B%5D", None, 400, "an object of lists"),
     "filters of brackets": ("GET", "/volumes?filters=" + "%5B" * 2000, None, 400, "an object of lists"),
     "a pattern that never ends": ("GET", named("(a+)+b"), None, 400, "behind a bracket"),
     "a tag without a name": ("POST", "/images/busybox/tag", None, 400, "repo is missing"),
-    "an image of nothing": ("POST", "/pystack/images/landed", CARGO, 500, "lacks its manifest"),
-    "an underlay that is none": ("GET", "/pystack/facts?underlay=x", None, 400, "underlay=x: an IP address"),
+    "an image of nothing": ("POST", "/pystack/images/commit", BUNDLE, 500, "lacks its manifest"),
+    "an underlay that is none": ("GET", "/pystack/info?underlay=x", None, 400, "underlay=x: an IP address"),
     "a volume that is an object": ("POST", "/volumes/create", {"Name": {}}, 400, "$.Name"),
     "a network of numbers": ("POST", "/networks/create", {"Name": "n", "Labels": 5}, 400, "$.Labels"),
     "an update of lists": ("POST", "/containers/x/update", {"NanoCpus": []}, 400, "$.NanoCpus"),
@@ -125,7 +125,7 @@ RAW = {
     "no HTTP": b"\0\1\2\3\r\n\r\n",
     "chunks of no size": b"POST /volumes/create HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n",
     "what is not compressed": b"POST /volumes/create HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Encoding: gzip\r\n"
-                              b"Content-Length: 2\r\n\r\n{}",
+    b"Content-Length: 2\r\n\r\n{}",
 }
 
 

@@ -49,7 +49,7 @@ def ready(lab: Pystack, names: set[str]) -> None:
     done = lab("node", "ls", "--format", "json", check=False)
     assert done.returncode == 0
     rows = lab.json("node", "ls", "--format", "json")
-    assert {r["name"] for r in rows if r["state"] == "ready"} == names  # type: ignore[union-attr,index]
+    assert {r["name"] for r in rows if r["state"] == "ready"} == names
 
 
 def test_tasks_of_a_dead_node_go_to_others_and_stay(lab: Pystack, stack: Stack) -> None:
@@ -69,7 +69,8 @@ def test_tasks_of_a_dead_node_go_to_others_and_stay(lab: Pystack, stack: Stack) 
     assert now["pinned-1"]["state"] == "unknown"  # nobody else may have it
     assert now["everywhere-n3"]["node"] == "n3"
     assert {n: t["node"] for n, t in now.items() if t["service"] == "done"} == {
-        n: t["node"] for n, t in before.items() if t["service"] == "done"}  # it had ended
+        n: t["node"] for n, t in before.items() if t["service"] == "done"
+    }  # it had ended
     others = {n: t["id"] for n, t in before.items() if t["node"] != "n3"}
     assert {n: now[n]["id"] for n in others} == others  # nothing else was touched
 
@@ -89,8 +90,13 @@ def test_tasks_of_a_dead_node_go_to_others_and_stay(lab: Pystack, stack: Stack) 
         assert back["pinned-1"]["state"] == "running"
         assert back[moving]["id"] == now[moving]["id"]  # it stays where it went
         assert f"{stack.name}-{moving}" not in lab.on(
-            "n3", "curl", "-s", "--unix-socket", "/var/lib/pystack-lab/" + lab.lab + "/n3/run/docker.sock",
-            "http://d/containers/json?all=1")
+            "n3",
+            "curl",
+            "-s",
+            "--unix-socket",
+            "/var/lib/pystack-lab/" + lab.lab + "/n3/run/docker.sock",
+            "http://d/containers/json?all=1",
+        )
 
     eventually(settled, 30)
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -65,14 +66,35 @@ class User:
 
     def __call__(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         environment = {
-            "HOME": str(self.home), "XDG_RUNTIME_DIR": f"{self.home}/run", "USER": "ada", "PYTHONPATH": "",
+            "HOME": str(self.home),
+            "XDG_RUNTIME_DIR": f"{self.home}/run",
+            "USER": "ada",
+            "PYTHONPATH": "",
             "PATH": f"{self.home.parent}/venv/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
         }
-        join = ["sh", "-c", f"echo $$ > {GROUPS}/ada/session/cgroup.procs; exec \"$@\"", "-"] if DELEGATED else []
+        join = ["sh", "-c", f'echo $$ > {GROUPS}/ada/session/cgroup.procs; exec "$@"', "-"] if DELEGATED else []
         done = subprocess.run(
-            [*join, "nsenter", "-t", str(self.machine), "-m", "-n", "-p", f"--wd={self.home}", "setpriv", f"--reuid={USER}",
-             f"--regid={USER}", "--clear-groups", "--", *words],
-            env=environment, capture_output=True, text=True, timeout=90 * PATIENCE, check=False,
+            [
+                *join,
+                "nsenter",
+                "-t",
+                str(self.machine),
+                "-m",
+                "-n",
+                "-p",
+                f"--wd={self.home}",
+                "setpriv",
+                f"--reuid={USER}",
+                f"--regid={USER}",
+                "--clear-groups",
+                "--",
+                *words,
+            ],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=90 * PATIENCE,
+            check=False,
         )
         assert "Traceback" not in done.stderr, done.stderr
         assert not check or done.returncode == 0, f"{words}: {done.returncode}\n{done.stdout}{done.stderr}"
@@ -122,9 +144,24 @@ def ada() -> Iterator[User]:
             for file in (group, group / "cgroup.procs", group / "cgroup.subtree_control"):
                 os.chown(file, USER, USER)
     machine = subprocess.Popen(
-        ["unshare", "-m", "-n", "-p", "--fork", "--kill-child", "--mount-proc", "bash", "-c", MACHINE, "-", str(place),
-         str(Path(__file__).parents[2]), site],
-        stdout=subprocess.PIPE, text=True,
+        [
+            "unshare",
+            "-m",
+            "-n",
+            "-p",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            "bash",
+            "-c",
+            MACHINE,
+            "-",
+            str(place),
+            str(Path(__file__).parents[2]),
+            site,
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         assert machine.stdout
@@ -140,8 +177,8 @@ def ada() -> Iterator[User]:
         machine.stdout.close()
         shutil.rmtree(place)
         if DELEGATED:
-            for group, _, _ in os.walk(GROUPS / "ada", topdown=False):
-                eventually(lambda group=group: _removed(group))  # type: ignore[misc]
+            for below, _, _ in os.walk(GROUPS / "ada", topdown=False):
+                eventually(partial(_removed, below))
 
 
 @pytest.fixture
@@ -181,8 +218,10 @@ def test_an_image_is_built(ada: User) -> None:
     folder.mkdir(exist_ok=True)
     (folder / "Dockerfile").write_text(
         "FROM busybox AS b\nRUN rm /srv/hello && rm -r /var/www && mkdir /var/www && touch /var/www/x && chown app /var/www/x\n"
-        "COPY --chown=app Dockerfile /srv/\nFROM b\nRUN test ! -e /srv/hello && ls /var/www > /ls && stat -c %U /var/www/x >> /ls\n"
-        "CMD cat /ls\n")
+        "COPY --chown=app Dockerfile /srv/\nFROM b\n"
+        "RUN test ! -e /srv/hello && ls /var/www > /ls && stat -c %U /var/www/x >> /ls\n"
+        "CMD cat /ls\n"
+    )
     (folder / "stack.yml").write_text("services: {a: {build: ., image: 'own:1'}}\n")
     ada("pystack", "-f", "app/stack.yml", "build")
     assert ada("pystack", "container", "run", "--rm", "own:1").stdout == "x\napp\n"
@@ -261,5 +300,3 @@ def test_all_that_is_missing_is_said_at_once(ada: User) -> None:
     finally:
         for file, text in zip(files, before, strict=True):
             Path(file).write_text(text)
-
-

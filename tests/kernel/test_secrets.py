@@ -72,12 +72,20 @@ def test_secrets_are_plain_only_in_the_memory_of_the_nodes_that_need_them(stack:
         text_of = cluster("container", "inspect", f"{stack.name}-a-{node}").stdout if node == "n1" else ""
         assert "plain" not in text_of
     for index in ("1", "2"):
-        seen = stack.run("exec", "--index", index, "a", "sh", "-c",
-                         "cat /run/secrets/pw /run/secrets/other /etc/app.conf; stat -c '%a %u %g' /run/secrets/other; "
-                         "grep -c ' /run/secrets/pw tmpfs ro' /proc/mounts").stdout
+        seen = stack.run(
+            "exec",
+            "--index",
+            index,
+            "a",
+            "sh",
+            "-c",
+            "cat /run/secrets/pw /run/secrets/other /etc/app.conf; stat -c '%a %u %g' /run/secrets/other; "
+            "grep -c ' /run/secrets/pw tmpfs ro' /proc/mounts",
+        ).stdout
         assert seen == "hunter2-plaintopsecret-plainone400 7 8\n1\n"
     clear = [
-        p for p in Path(f"/var/lib/pystack-lab/{cluster.lab}").rglob("*")
+        p
+        for p in Path(f"/var/lib/pystack-lab/{cluster.lab}").rglob("*")
         if p.is_file() and "/run/" not in str(p) and b"-plain" in p.read_bytes()
     ]
     assert clear == []

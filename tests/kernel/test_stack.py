@@ -57,9 +57,11 @@ def test_depends_on_holds_and_stops_in_reverse(stack: Stack) -> None:
 
 
 def test_what_waited_for_a_failure_starts_once_that_is_mended(stack: Stack) -> None:
-    text = ("services:\n  db: {image: busybox, command: sh -c 'exit 1'}\n"
-            "  web: {image: busybox, command: sleep 1000, stop_grace_period: 0s,\n"
-            "    depends_on: {db: {condition: service_completed_successfully}}}\n")
+    text = (
+        "services:\n  db: {image: busybox, command: sh -c 'exit 1'}\n"
+        "  web: {image: busybox, command: sleep 1000, stop_grace_period: 0s,\n"
+        "    depends_on: {db: {condition: service_completed_successfully}}}\n"
+    )
     done = stack.up(text, check=False)
     assert done.returncode == 1
     assert "it waits for db" in done.stderr
@@ -105,8 +107,32 @@ def test_names_aliases_isolation_and_published_ports(stack: Stack, lab: Pystack)
     assert lab.on("outside", "busybox", "wget", "-T2", "-qO-", f"http://{address}/", check=False) == ""
 
 
+def test_each_replica_answers_at_a_port_of_the_range(stack: Stack, lab: Pystack) -> None:
+    """A further replica takes the next one, and who has one keeps it."""
+    text = (
+        "services:\n  web:\n    image: busybox\n    ports: ['18090-18092:80']\n    stop_signal: SIGKILL\n"
+        "    command: sh -c 'mkdir /w; hostname > /w/index.html; exec httpd -f -p 80 -h /w'\n    scale: {n}\n"
+    )
+
+    def asked(port: int) -> str:
+        return lab.on("outside", "busybox", "wget", "-T2", "-qO-", f"http://10.99.0.1:{port}/", check=False).strip()
+
+    stack.up(text.format(n=2))
+    first = [eventually(lambda p=p: asked(p)) for p in (18090, 18091)]  # type: ignore[misc]
+    assert len(set(first)) == 2
+    assert not asked(18092)
+    stack.up(text.format(n=3))
+    third = eventually(lambda: asked(18092))
+    assert [asked(18090), asked(18091)] == first
+    assert third not in first
+    done = stack.up(text.format(n=4), check=False)
+    assert done.returncode != 0
+    assert "all of 18090-18092/tcp are taken" in done.stderr
+
+
 def test_a_container_keeps_its_networks_until_it_has_stopped(stack: Stack) -> None:
     """Its network goes with it; others that start meanwhile are not held up by that."""
+
     def bridges() -> int:
         return len(stack.pystack.on("n1", "ip", "-br", "link", "show", "type", "bridge").splitlines())
 
@@ -173,8 +199,9 @@ def test_limits_capabilities_seccomp_and_namespaces_hold(stack: Stack, lab: Pyst
     assert stack.exec("a", "hostname") == "alpha\n"
     assert stack.exec("a", "cat", "/proc/kcore", check=False) == ""
     assert stack.run("exec", "-T", "a", "unshare", "-U", "true", check=False).returncode != 0
-    limits = stack.exec("a", "sh", "-c", "cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || "
-                        "cat /sys/fs/cgroup/memory.max")
+    limits = stack.exec(
+        "a", "sh", "-c", "cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max"
+    )
     assert limits.strip() == str(64 << 20)
     pids = stack.exec("a", "sh", "-c", "cat /sys/fs/cgroup/pids/pids.max 2>/dev/null || cat /sys/fs/cgroup/pids.max")
     assert pids.strip() == "20"
@@ -190,10 +217,14 @@ def test_a_seccomp_profile_holds_each_time_it_is_used(stack: Stack) -> None:
         profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": forbidden, "action": "SCMP_ACT_ERRNO"}]}
         (stack.directory / f"{name}.json").write_text(json.dumps(profile))
     for number in (1, 2):
-        stack.up("services:\n" + "".join(
-            f"  {name}: {{image: busybox, command: sleep 1000, stop_grace_period: 0s, environment: {{N: '{number}'}},\n"
-            f"    security_opt: ['seccomp:{stack.directory}/{name}.json']}}\n" for name in calls
-        ))
+        stack.up(
+            "services:\n"
+            + "".join(
+                f"  {name}: {{image: busybox, command: sleep 1000, stop_grace_period: 0s, environment: {{N: '{number}'}},\n"
+                f"    security_opt: ['seccomp:{stack.directory}/{name}.json']}}\n"
+                for name in calls
+            )
+        )
         for name in calls:
             assert "Seccomp:\t2" in stack.exec(name, "cat", "/proc/1/status")
             tried = "touch /f; mkdir /d 2>/dev/null || echo mkdir; ln /f /l 2>/dev/null || echo link"
@@ -243,8 +274,10 @@ def test_two_containers_share_the_image_and_keep_their_writes_apart(stack: Stack
 
 
 def test_logs_stop_start_restart_and_exec_status(stack: Stack) -> None:
-    stack.up("services:\n  a:\n    image: busybox\n    command: sh -c 'echo out; echo err >&2; sleep 1000'\n"
-             "    stop_grace_period: 0s\n")
+    stack.up(
+        "services:\n  a:\n    image: busybox\n    command: sh -c 'echo out; echo err >&2; sleep 1000'\n"
+        "    stop_grace_period: 0s\n"
+    )
     done = stack.run("logs", "--no-log-prefix")
     assert (done.stdout, done.stderr) == ("out\n", "err\n")
     assert stack.run("exec", "-T", "a", "sh", "-c", "exit 7", check=False).returncode == 7
@@ -320,7 +353,11 @@ class Terminal:
         fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 77, 0, 0))
         self.process = subprocess.Popen(
             [sys.executable, "-m", "orchestrator", "container", "exec", "-t", "-i", container, "sh", "-c", script],
-            stdin=slave, stdout=slave, stderr=slave, env=lab.environment, start_new_session=True,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env=lab.environment,
+            start_new_session=True,
         )
         os.close(slave)
         self.seen = b""

@@ -11,9 +11,7 @@ import pytest
 
 from tests.conftest import Pystack, Stack, cluster_of, eventually
 
-MANY = "services:\n" + "".join(
-    f"  s{n}: {{image: busybox, command: sleep 10000, stop_signal: SIGKILL}}\n" for n in range(24)
-)
+MANY = "services:\n" + "".join(f"  s{n}: {{image: busybox, command: sleep 10000, stop_signal: SIGKILL}}\n" for n in range(24))
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +83,7 @@ def test_the_leaders_machine_goes_and_the_others_go_on(stack: Stack, cluster: Py
     ids = {name: row["id"] for name, row in stack.ps().items()}
     cluster("lab", "fault", "--name", cluster.lab, "crash", first)
     try:
+
         def taken_over() -> None:
             done = cluster("node", "ls", "--format", "json", check=False)
             assert done.returncode == 0
@@ -95,7 +94,8 @@ def test_the_leaders_machine_goes_and_the_others_go_on(stack: Stack, cluster: Py
         assert leader(cluster) != first
         rows = stack.ps()
         assert {n: r["id"] for n, r in rows.items() if r["state"] == "running"} == {
-            n: i for n, i in ids.items() if not n.endswith(first)}
+            n: i for n, i in ids.items() if not n.endswith(first)
+        }
         # another server, on another host, can open what the first one sealed
         seen = stack.run("run", "--rm", "-T", "--no-deps", "a", "cat", "/run/secrets/pw")
         assert seen.stdout == "sesame"
@@ -130,8 +130,10 @@ def test_no_server_that_leads_is_said(cluster: Pystack) -> None:
 
 
 def test_every_server_is_a_manager(stack: Stack, cluster: Pystack) -> None:
-    stack.up("services:\n  a: {image: busybox, command: sleep 10000, stop_signal: SIGKILL, deploy: {mode: global, "
-             "placement: {constraints: [node.role == manager]}}}\n")
+    stack.up(
+        "services:\n  a: {image: busybox, command: sleep 10000, stop_signal: SIGKILL, deploy: {mode: global, "
+        "placement: {constraints: [node.role == manager]}}}\n"
+    )
     assert {row["node"] for row in stack.ps().values()} == {"n1", "n2", "n3"}
 
 
@@ -141,12 +143,14 @@ def test_without_a_quorum_nothing_is_said_and_nothing_stops(stack: Stack, cluste
     for node in ("n2", "n3"):
         cluster.on(node, "pkill", "-STOP", "-x", "etcd")
     try:
+
         def said() -> None:
             done = cluster("up", "-p", "another", "-f", str(stack.file), check=False)
             assert done.returncode == 1
             assert "containers run on" in done.stderr
 
         eventually(said, 40)
+
         # what was known is told, with its age; nothing is changed
         def remembered() -> None:
             seen = stack.run("ps", "--format", "json", check=False)

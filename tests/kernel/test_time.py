@@ -41,7 +41,7 @@ def fault(lab: Pystack, *words: str) -> None:
     lab("lab", "fault", "--name", lab.lab, *words)
 
 
-def whole(stack: Stack, before: dict[str, str]) -> None:
+def whole(stack: Stack, before: dict[str, object]) -> None:
     """Every container is the one it was, runs and is well; the one that was let die was started once more."""
     rows = stack.ps()
     assert {name: row["id"] for name, row in rows.items()} == before

@@ -37,16 +37,22 @@ def issue(folder: Path, name: str, authority: Issued | None, address: str) -> Is
     now = datetime.datetime.now(datetime.UTC)
     alternative = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
     made = (
-        x509.CertificateBuilder().subject_name(subject).public_key(key.public_key()).serial_number(x509.random_serial_number())
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
         .issuer_name(authority[0].subject if authority else subject)
-        .not_valid_before(now - datetime.timedelta(days=1)).not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(alternative, False).add_extension(x509.BasicConstraints(ca=authority is None, path_length=None), True)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(alternative, False)
+        .add_extension(x509.BasicConstraints(ca=authority is None, path_length=None), True)
         .sign(authority[1] if authority else key, hashes.SHA256())
     )
     folder.mkdir(exist_ok=True)
     (folder / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    (folder / "key.pem").write_bytes(key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
     (folder / "ca.pem").write_bytes((authority[0] if authority else made).public_bytes(serialization.Encoding.PEM))
     return made, key
 
@@ -84,7 +90,7 @@ def test_each_direction_ends_by_itself(folders: Path, tmp_path: Path, monkeypatc
         monkeypatch.setenv("PYSTACK_CERT_PATH", str(folders / "here"))
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        listener = tls.Listener(f"tcp://127.0.0.1:{port}", tmp_path / "s")
+        listener = tls.TlsListener(f"tcp://127.0.0.1:{port}", tmp_path / "s")
         monkeypatch.setenv("PYSTACK_CERT_PATH", str(folders / "client"))
         try:
             for _ in range(20):  # the end of the input meets the output at another byte each time
@@ -140,9 +146,13 @@ def far(lab: Pystack, folders: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 def run(lab: Pystack, certificates: Path, *words: str, stdin: str = "", host: str = SERVER) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        ["nsenter", "-t", lab.pid("n1"), "-n", sys.executable, "-m", "orchestrator", *words], capture_output=True, text=True,
-        env={**lab.environment, "PYSTACK_HOST": f"tcp://{host}", "PYSTACK_CERT_PATH": str(certificates)}, timeout=90,
-        check=False, input=stdin,
+        ["nsenter", "-t", lab.pid("n1"), "-n", sys.executable, "-m", "orchestrator", *words],
+        capture_output=True,
+        text=True,
+        env={**lab.environment, "PYSTACK_HOST": f"tcp://{host}", "PYSTACK_CERT_PATH": str(certificates)},
+        timeout=90,
+        check=False,
+        input=stdin,
     )
     assert "Traceback" not in done.stderr, done.stderr
     return done

@@ -42,10 +42,20 @@ def left_over(lab: Pystack) -> list[str]:
     return [str(p) for pattern in ("layers/*.tmp", "images/**/*.tmp") for p in state.glob(pattern)]
 
 
-@pytest.mark.parametrize("name", [
-    "zero byte in a pax path", "zero byte in an attribute's name", "pax sparse map of garbage", "a hole of a petabyte",
-    "dots", "a hard link to outside", "owner of 2^40", "ends within a file", "a path of thousands of parts",
-])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "zero byte in a pax path",
+        "zero byte in an attribute's name",
+        "pax sparse map of garbage",
+        "a hole of a petabyte",
+        "dots",
+        "a hard link to outside",
+        "owner of 2^40",
+        "ends within a file",
+        "a path of thousands of parts",
+    ],
+)
 def test_a_hostile_layer_is_refused_whole_and_the_next_image_works(name: str, lab: Pystack, tmp_path: Path) -> None:
     data, said = HOSTILE[name]
     path = archive(tmp_path / "hostile.tar", [busybox_rootfs(), with_codec(data)], name="docker.io/library/hostile:latest")
@@ -67,8 +77,17 @@ def test_a_hostile_layer_is_refused_whole_and_the_next_image_works(name: str, la
 
 def test_copying_out_of_a_container_asks_nothing_of_its_libc(lab: Pystack, tmp_path: Path) -> None:
     """CVE-2019-14271. Whoever opened one of these files would wait for ever."""
-    fifos = ("etc/passwd", "etc/group", "etc/nsswitch.conf", "etc/localtime", "etc/ld.so.cache", "lib/libnss_files.so.2",
-             "lib/x86_64-linux-gnu/libnss_files.so.2", "lib/aarch64-linux-gnu/libnss_files.so.2", "usr/lib/gconv/gconv-modules")
+    fifos = (
+        "etc/passwd",
+        "etc/group",
+        "etc/nsswitch.conf",
+        "etc/localtime",
+        "etc/ld.so.cache",
+        "lib/libnss_files.so.2",
+        "lib/x86_64-linux-gnu/libnss_files.so.2",
+        "lib/aarch64-linux-gnu/libnss_files.so.2",
+        "usr/lib/gconv/gconv-modules",
+    )
     lab("container", "run", "-d", "--name", "trap", "busybox", "sleep", "1000")
     script = "; ".join(f"rm -f /{name}; mkdir -p $(dirname /{name}); mkfifo /{name}" for name in fifos)
     lab("container", "exec", "trap", "sh", "-c", f"echo out > /srv/f; chown 1234:5678 /srv/f; {script}")
@@ -131,10 +150,16 @@ PASSWD: dict[str, tuple[bytes, str, str]] = {
     "a device": (device("etc/passwd"), "app", "the image's /etc/passwd cannot be read: not a regular file"),
     "a directory": (tar_of({"etc/passwd": None}), "app", "the image's /etc/passwd cannot be read: not a regular file"),
     "a link to a device": (tar_of({"etc/passwd": "/dev/zero"}), "app", "user 'app' is not in the image's /etc/passwd"),
-    "digits of another script":
-        (tar_of({"etc/passwd": "app:x:٣٤:٥٦::/:/bin/sh\n".encode()}), "app", "user 'app' is not in the image's /etc/passwd"),
-    "a group of 2^40":
-        (tar_of({"etc/passwd": b"app:x:1000:1099511627776::/:/bin/sh\n"}), "app", f"group 1099511627776 {RANGE}"),
+    "digits of another script": (
+        tar_of({"etc/passwd": "app:x:٣٤:٥٦::/:/bin/sh\n".encode()}),
+        "app",
+        "user 'app' is not in the image's /etc/passwd",
+    ),
+    "a group of 2^40": (
+        tar_of({"etc/passwd": b"app:x:1000:1099511627776::/:/bin/sh\n"}),
+        "app",
+        f"group 1099511627776 {RANGE}",
+    ),
     "an owner of 2^32": (tar_of({"etc/passwd": b"app:x:4294967296:1::/:/bin/sh\n"}), "app", f"user 4294967296 {RANGE}"),
     "a file of 9 MB": (tar_of({"etc/passwd": b"#" * (9 << 20)}), "app", "cannot be read: larger than 8388608 bytes"),
     "a user of 2^40": (tar_of({}), "1099511627776", f"user 1099511627776 {RANGE}"),

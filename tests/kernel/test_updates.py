@@ -88,7 +88,9 @@ def test_start_first_loses_no_connection(stack: Stack, lab: Pystack, late: str) 
 
     eventually(all_answer)
     with subprocess.Popen(
-        ["nsenter", "-t", lab.pid(), "-n", sys.executable, "-c", TALK % {"last": "two"}], stdout=subprocess.PIPE, text=True,
+        ["nsenter", "-t", lab.pid(), "-n", sys.executable, "-c", TALK % {"last": "two"}],
+        stdout=subprocess.PIPE,
+        text=True,
         stderr=subprocess.PIPE,
     ) as client:
         assert client.stdout
@@ -146,6 +148,7 @@ def test_a_server_killed_during_an_update_leaves_what_the_next_up_ends(stack: St
     stack.write(WEB % {"run": SERVE, "version": "two", "update": "order: start-first, delay: 30s"})
     arguments = [sys.executable, "-m", "orchestrator", "-f", str(stack.file), "up", "-p", stack.name]
     with subprocess.Popen(arguments, env=lab.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+
         def half() -> None:
             assert versions(stack).get("two", 0) >= 2  # one, and the spare
 

@@ -139,7 +139,10 @@ def test_what_it_wrote_is_kept_copied_and_committed(stack: Stack, tmp_path: Path
         assert "srv/hello" not in owners
     stack.run("start", "own")
     assert stack.exec("own", "stat", "-c", "%u %n", "/srv/kept", "/srv/in-True", "/srv/in-False").splitlines() == [
-        "1000 /srv/kept", "0 /srv/in-True", "0 /srv/in-False"]
+        "1000 /srv/kept",
+        "0 /srv/in-True",
+        "0 /srv/in-False",
+    ]
     stack.run("commit", "own", f"{stack.name}:latest")
     look = ("stat", "-c", "%u", "/srv/kept", "/srv/in-True")
     assert stack.pystack("container", "run", "--rm", f"{stack.name}:latest", *look).stdout.split() == ["1000", "0"]
@@ -169,14 +172,21 @@ def test_the_next_agent_finds_it_again(stack: Stack) -> None:
     root = Path(stack.pystack.environment["PYSTACK_ROOT"])
     assert list((root / "run/userns").iterdir()) == []
     assert stack.pystack.lab not in "".join(
-        line for line in Path("/proc/self/mountinfo").read_text().splitlines() if "/mapped/" in line)
+        line for line in Path("/proc/self/mountinfo").read_text().splitlines() if "/mapped/" in line
+    )
 
 
-@pytest.mark.parametrize(("key", "said"), [
-    ("privileged: true", "privileged: a container in a user namespace has nothing of the host: userns_mode: host"),
-    ("network_mode: host", "network_mode: host: a container in a user namespace has nothing of the host: userns_mode: host"),
-    ("pid: host", "pid: host: a container in a user namespace has nothing of the host: userns_mode: host"),
-])
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("privileged: true", "privileged: a container in a user namespace has nothing of the host: userns_mode: host"),
+        (
+            "network_mode: host",
+            "network_mode: host: a container in a user namespace has nothing of the host: userns_mode: host",
+        ),
+        ("pid: host", "pid: host: a container in a user namespace has nothing of the host: userns_mode: host"),
+    ],
+)
 def test_what_is_the_hosts_is_refused(stack: Stack, key: str, said: str) -> None:
     done = stack.up("services: {a: {image: busybox, command: sleep 9, userns_mode: auto, " + key + "}}", check=False)
     assert done.returncode == 1

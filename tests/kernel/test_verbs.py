@@ -21,8 +21,10 @@ ONE = f"services:\n  a:\n    image: busybox\n    {SLEEP}\n"
 
 
 def test_top_stats_and_port(stack: Stack) -> None:
-    stack.up("services:\n  a:\n    image: busybox\n    command: sh -c 'while :; do :; done'\n    stop_grace_period: 0s\n"
-             "    cpus: 0.25\n    mem_limit: 64m\n    pids_limit: 20\n    ports: ['8087:80/tcp']\n")
+    stack.up(
+        "services:\n  a:\n    image: busybox\n    command: sh -c 'while :; do :; done'\n    stop_grace_period: 0s\n"
+        "    cpus: 0.25\n    mem_limit: 64m\n    pids_limit: 20\n    ports: ['8087:80/tcp']\n"
+    )
     rows = json.loads(stack.run("top", "--format", "json").stdout)
     assert [row["cmd"] for row in rows] == ["sh -c while :; do :; done"]
     (usage,) = json.loads(stack.run("stats", "--format", "json").stdout)
@@ -49,13 +51,21 @@ def test_kill_pause_wait_and_rm(stack: Stack) -> None:
     assert stack.ps() == {} or not stack.ps()["a-1"]["id"]
     stack.up()
     assert stack.ps()["a-1"]["state"] == "running"
-    assert "no stopped tasks" in stack.run("rm", "-f").stderr
+    assert "no stopped containers" in stack.run("rm", "-f").stderr
 
 
-@pytest.mark.parametrize(("verb", "left"), [
-    ("stop", "exited"), ("restart", "running"), ("kill", "exited"), ("kill --signal SIGTERM", "running"), ("rm -f -s", ""),
-    ("up --force-recreate", "running"), ("down", ""),
-])
+@pytest.mark.parametrize(
+    ("verb", "left"),
+    [
+        ("stop", "exited"),
+        ("restart", "running"),
+        ("kill", "exited"),
+        ("kill --signal SIGTERM", "running"),
+        ("rm -f -s", ""),
+        ("up --force-recreate", "running"),
+        ("down", ""),
+    ],
+)
 def test_what_is_paused_can_be_ended(stack: Stack, verb: str, left: str) -> None:
     """cgroup v1 keeps even SIGKILL from a frozen process: it has to run to end."""
     stack.up(ONE)
@@ -138,8 +148,19 @@ def test_run_has_the_services_networks_and_volumes_and_passes_streams_on(stack: 
     )
     assert stack.run("run", "--rm", "-T", "job", "wget", "-qO-", "http://web/").stdout == "it works\n"
     assert sorted(stack.ps()) == ["web-1"]
-    done = stack.run("run", "--rm", "-T", "-e", "MORE=two", "job", "sh", "-c", "cat > /data/in; echo $WORD $MORE; exit 4",
-                     stdin="from here\n", check=False)
+    done = stack.run(
+        "run",
+        "--rm",
+        "-T",
+        "-e",
+        "MORE=two",
+        "job",
+        "sh",
+        "-c",
+        "cat > /data/in; echo $WORD $MORE; exit 4",
+        stdin="from here\n",
+        check=False,
+    )
     assert (done.returncode, done.stdout) == (4, "one two\n")
     assert stack.run("run", "--rm", "-T", "--no-deps", "job", "cat", "/data/in").stdout == "from here\n"
     assert stack.run("run", "--rm", "-T", "job", check=False).returncode == 1
@@ -155,7 +176,7 @@ def test_container_run_reads_standard_input_to_its_end(lab: Pystack) -> None:
 def test_system_df_and_prune_tell_use_from_waste(lab: Pystack, tmp_path: Path) -> None:
     lab("image", "load", "-i", str(archive(tmp_path / "i.tar", [tar_of({"big": os.urandom(300_000)})], name="waste:1")))
     lab("container", "run", "--name", "left", "busybox", "dd", "if=/dev/zero", "of=/filled", "bs=100k", "count=2", check=False)
-    before = {row["type"]: row for row in lab.json("system", "df", "--format", "json")}  # type: ignore[attr-defined]
+    before = {row["type"]: row for row in lab.json("system", "df", "--format", "json")}
     assert before["containers"]["reclaimable"] >= 200 * 1024
     assert before["images"]["reclaimable"] >= 300_000
     lab("container", "run", "-d", "--name", "used", "busybox", "sleep", "1000")
@@ -164,7 +185,7 @@ def test_system_df_and_prune_tell_use_from_waste(lab: Pystack, tmp_path: Path) -
     assert "waste" not in lab("image", "ls").stdout
     assert "busybox" in lab("image", "ls").stdout  # a running container has it
     lab("container", "rm", "-f", "used")
-    after = {row["type"]: row for row in lab.json("system", "df", "--format", "json")}  # type: ignore[attr-defined]
+    after = {row["type"]: row for row in lab.json("system", "df", "--format", "json")}
     assert after["images"]["size"] < before["images"]["size"] - 290_000
 
 

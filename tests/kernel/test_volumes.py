@@ -58,9 +58,13 @@ def mounted(cluster: Pystack) -> str:
 def test_tasks_on_several_nodes_write_one_volume(stack: Stack, cluster: Pystack) -> None:
     stack.up(SHARED)
     for index in (1, 2, 3):
-        on(stack, index, f"echo from-{index} >> /data/log; mkdir /data/d{index}; "
-                         f"i=0; while [ $i -lt 3400 ]; do i=$((i+1)); echo $i > /data/d{index}/$i; done; "
-                         f"dd if=/dev/urandom of=/data/big{index} bs=64k count=16 conv=fsync 2>/dev/null")
+        on(
+            stack,
+            index,
+            f"echo from-{index} >> /data/log; mkdir /data/d{index}; "
+            f"i=0; while [ $i -lt 3400 ]; do i=$((i+1)); echo $i > /data/d{index}/$i; done; "
+            f"dd if=/dev/urandom of=/data/big{index} bs=64k count=16 conv=fsync 2>/dev/null",
+        )
 
     def seen_whole() -> None:  # a file that was closed on one node is whole on another, a second later at most
         for index in (1, 2, 3):
@@ -97,16 +101,28 @@ def test_a_guest_sees_the_volume_and_nothing_else(stack: Stack, cluster: Pystack
     home = next(n for n in ("n1", "n2", "n3") if not _is_mount(stack, n))
     guest = next(n for n in ("n1", "n2", "n3") if n != home)
     keys = f"/var/lib/pystack-lab/{cluster.lab}/{guest}/ssh"
-    ssh = (f"-i {keys}/id_ed25519 -o UserKnownHostsFile={keys}/known_hosts -o HostKeyAlias={home} -o BatchMode=yes "
-           "-o IdentitiesOnly=yes")
+    ssh = (
+        f"-i {keys}/id_ed25519 -o UserKnownHostsFile={keys}/known_hosts -o HostKeyAlias={home} -o BatchMode=yes "
+        "-o IdentitiesOnly=yes"
+    )
     address = f"root@10.99.0.{home[1]}"
     listed = cluster.on(guest, "sh", "-c", f"echo 'ls /' | sftp -s /x {ssh} {address} 2>/dev/null")
     assert set(listed.replace("sftp> ls /", "").split()) == {"/bin", "/dev", "/etc", "/lib", "/lib64", "/usr", "/volume"}
     shell = cluster.on(guest, "sh", "-c", f"ssh {ssh} {address} touch /volume/proof </dev/null", check=False)
     assert shell == ""
     assert not (_folder(stack, home) / "proof").exists()
-    forwarded = cluster("lab", "exec", "--name", cluster.lab, guest, "--", "sh", "-c",
-                        f"ssh {ssh} -W {home}:22 {address} </dev/null", check=False)
+    forwarded = cluster(
+        "lab",
+        "exec",
+        "--name",
+        cluster.lab,
+        guest,
+        "--",
+        "sh",
+        "-c",
+        f"ssh {ssh} -W {home}:22 {address} </dev/null",
+        check=False,
+    )
     assert forwarded.returncode != 0
 
 
@@ -132,10 +148,15 @@ volumes:
 @needs_sshfs
 def test_a_home_that_goes_away_gives_errors_and_no_hangs(stack: Stack, cluster: Pystack) -> None:
     stack.up(AT_TWO)
-    cluster.on("n2", "sh", "-c",
-               "nft add table inet cut; nft add chain inet cut c '{ type filter hook input priority -300; }'; "
-               "nft add rule inet cut c ip saddr 10.99.0.3 drop")
+    cluster.on(
+        "n2",
+        "sh",
+        "-c",
+        "nft add table inet cut; nft add chain inet cut c '{ type filter hook input priority -300; }'; "
+        "nft add rule inet cut c ip saddr 10.99.0.3 drop",
+    )
     try:
+
         def fails() -> None:
             said = stack.run("exec", "-T", "writer", "sh", "-c", "echo x > /data/x", check=False)
             assert said.returncode != 0
@@ -167,13 +188,16 @@ def test_a_local_volume_takes_dockers_options(stack: Stack, cluster: Pystack, tm
     assert str(tmp_path) not in cluster.on("n1", "cat", "/proc/mounts")
 
 
-@pytest.mark.parametrize(("body", "said"), [
-    ("driver: nonesuch", "there is no driver 'nonesuch'"),
-    ("driver: nfs, driver_opts: {server: 10.99.0.254, pth: /x}", "the driver nfs has no such option"),
-    ("driver: nfs, driver_opts: {server: 10.99.0.254}", "driver_opts.path is missing"),
-    ("driver: sshfs, driver_opts: {sshcmd: 'root@10.99.0.77:/x'}", "cannot be mounted"),
-    ("driver_opts: {type: none, device: /nowhere/at/all, o: bind}", "cannot be mounted"),
-])
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("driver: nonesuch", "there is no driver 'nonesuch'"),
+        ("driver: nfs, driver_opts: {server: 10.99.0.254, pth: /x}", "the driver nfs has no such option"),
+        ("driver: nfs, driver_opts: {server: 10.99.0.254}", "driver_opts.path is missing"),
+        ("driver: sshfs, driver_opts: {sshcmd: 'root@10.99.0.77:/x'}", "cannot be mounted"),
+        ("driver_opts: {type: none, device: /nowhere/at/all, o: bind}", "cannot be mounted"),
+    ],
+)
 def test_a_volume_that_cannot_be_is_said(stack: Stack, body: str, said: str) -> None:
     refused = stack.up(ONE % body, check=False)
     assert refused.returncode == 1
@@ -302,9 +326,14 @@ def tree(root: Path) -> dict[str, tuple[object, ...]]:
                 content = file.read(1 << 22)
         names = sorted(os.listxattr(path, follow_symlinks=False))
         out[str(path.relative_to(root))] = (
-            found.st_mode, found.st_uid, found.st_gid, found.st_rdev, content,
+            found.st_mode,
+            found.st_uid,
+            found.st_gid,
+            found.st_rdev,
+            content,
             found.st_mtime_ns if not path.is_symlink() else 0,
-            found.st_size if path.is_file() else 0, groups.setdefault(found.st_ino, str(path.relative_to(root))),
+            found.st_size if path.is_file() else 0,
+            groups.setdefault(found.st_ino, str(path.relative_to(root))),
             [(n, os.getxattr(path, n, follow_symlinks=False)) for n in names],
         )
     return out
@@ -320,7 +349,7 @@ def test_a_volume_moves_with_all_that_it_holds(stack: Stack, cluster: Pystack) -
     cluster("volume", "move", f"{stack.name}_data", target)
     assert home_of(stack) == target
     listed = cluster.json("volume", "ls", "--format", "json")
-    assert [row["node"] for row in listed if row["name"] == f"{stack.name}_data"] == [target]  # type: ignore[union-attr]
+    assert [row["node"] for row in listed if row["name"] == f"{stack.name}_data"] == [target]
     assert f"there is no volume {stack.name}_no" in cluster("volume", "rm", f"{stack.name}_no", check=False).stderr
     assert tree(_folder(stack, target)) == before
     assert (_folder(stack, target) / "tree/sparse").stat().st_blocks < 1000  # its holes are holes
@@ -370,10 +399,18 @@ def test_a_volume_that_follows_leaves_a_drained_node_with_its_users(stack: Stack
         cluster("node", "activate", source)
 
 
-@pytest.mark.parametrize(("machine", "point"), [
-    ("n3", "move.take"), ("n3", "move.adopt"), ("n1", "move.begun"), ("n1", "move.stopped"), ("n1", "move.arrived"),
-    ("n1", "move.switched"), ("n1", "move.settled"),
-])
+@pytest.mark.parametrize(
+    ("machine", "point"),
+    [
+        ("n3", "move.receive"),
+        ("n3", "move.commit"),
+        ("n1", "move.begun"),
+        ("n1", "move.stopped"),
+        ("n1", "move.arrived"),
+        ("n1", "move.switched"),
+        ("n1", "move.settled"),
+    ],
+)
 def test_a_move_survives_a_kill_at(stack: Stack, cluster: Pystack, machine: str, point: str) -> None:
     stack.up(LOGGER)
     if home_of(stack) != "n1":

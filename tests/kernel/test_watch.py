@@ -39,9 +39,23 @@ def watching(stack: Stack, *options: str) -> Iterator[list[str]]:
     """`pystack watch` in the background; the lines that it said so far."""
     process = subprocess.Popen(
         # who runs the tests in the background may have SIGINT ignored, and children inherit that
-        ["env", "--default-signal=INT", sys.executable, "-m", "orchestrator", "-f", str(stack.file), "watch",
-         "-p", stack.name, *options],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=stack.pystack.environment,
+        [
+            "env",
+            "--default-signal=INT",
+            sys.executable,
+            "-m",
+            "orchestrator",
+            "-f",
+            str(stack.file),
+            "watch",
+            "-p",
+            stack.name,
+            *options,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=stack.pystack.environment,
     )
     said: list[str] = []
 
@@ -113,9 +127,11 @@ def _restarted(stack: Stack, before: dict[str, dict[str, object]]) -> None:
 
 
 def test_a_rebuild_replaces_exactly_its_service(stack: Stack, folder: Path) -> None:
-    (folder / "Dockerfile").write_text("FROM busybox\nCOPY src/a.txt /a.txt\nCMD [\"sleep\", \"1000\"]\n")
-    stack.write("services:\n  web: {build: ., stop_signal: SIGKILL, develop: {watch: [{path: src, action: rebuild}]}}\n"
-                "  other: {image: busybox, command: [sleep, '1000'], stop_signal: SIGKILL}\n")
+    (folder / "Dockerfile").write_text('FROM busybox\nCOPY src/a.txt /a.txt\nCMD ["sleep", "1000"]\n')
+    stack.write(
+        "services:\n  web: {build: ., stop_signal: SIGKILL, develop: {watch: [{path: src, action: rebuild}]}}\n"
+        "  other: {image: busybox, command: [sleep, '1000'], stop_signal: SIGKILL}\n"
+    )
     with watching(stack):
         other = stack.ps()["other-1"]["id"]
         (folder / "src/a.txt").write_text("rebuilt")
@@ -127,13 +143,54 @@ def _says(stack: Stack, text: str) -> None:
     assert stack.run("exec", "-T", "web", "cat", "/a.txt", check=False).stdout == text
 
 
-@pytest.mark.parametrize(("rule", "why"), [
-    ("{path: nowhere, action: sync, target: /x}", "nowhere does not exist"), ("{path: src, action: sync}", "sync needs target"),
-    ("{path: src, action: rebuild}", "rebuild needs build:"), ("{path: src, action: sync+exec, target: /x}", "needs exec"),
-])
+@pytest.mark.parametrize(
+    ("rule", "why"),
+    [
+        ("{path: nowhere, action: sync, target: /x}", "nowhere does not exist"),
+        ("{path: src, action: sync}", "sync needs target"),
+        ("{path: src, action: rebuild}", "rebuild needs build:"),
+        ("{path: src, action: sync+exec, target: /x}", "needs exec"),
+    ],
+)
 def test_a_rule_that_cannot_work_is_refused(stack: Stack, folder: Path, rule: str, why: str) -> None:
     del folder
     stack.write(f"services: {{a: {{image: busybox, develop: {{watch: [{rule}]}}}}}}\n")
     refused = stack.run("watch", check=False)
     assert refused.returncode == 1
     assert why in refused.stderr
+
+
+@pytest.mark.parametrize("name", [".dockerignore", "Own.dockerignore"])
+def test_what_a_build_leaves_out_is_not_synced(stack: Stack, name: str) -> None:
+    """Neither at the beginning nor later; the Dockerfile's own ignore file goes before the context's."""
+    dockerfile = "Own" if name.startswith("Own") else "Dockerfile"
+    texts = {
+        dockerfile: 'FROM busybox\nCMD ["sleep", "1000"]\n',
+        name: "*\n!dir1\ndir1/*.key\n",
+        "secret.txt": "secret",
+        "dir1/a.txt": "first",
+        "dir1/own.key": "secret",
+        "dir1/noise.log": "noise",
+    }
+    if dockerfile == "Own":
+        texts[".dockerignore"] = "dir1\n"
+    for path, text in texts.items():
+        (stack.directory / path).parent.mkdir(exist_ok=True)
+        (stack.directory / path).write_text(text)
+    stack.write(
+        f"services:\n  web:\n    build: {{context: ., dockerfile: {dockerfile}}}\n    stop_signal: SIGKILL\n"
+        "    develop:\n"
+        "      watch: [{path: ., action: sync, target: /app, initial_sync: true, ignore: ['**/*.log']}]\n"
+    )
+
+    def holds(want: str) -> None:
+        look = "find /app -type f | sort | xargs grep -H ."
+        assert stack.run("exec", "-T", "web", "sh", "-c", look, check=False).stdout == want
+
+    with watching(stack):
+        eventually(lambda: holds("/app/dir1/a.txt:first\n"), 40)
+        for path in ("secret.txt", "dir1/own.key", "dir1/noise.log", "other.txt", "stack.yml", dockerfile):
+            with (stack.directory / path).open("a") as file:
+                file.write("#\n")
+        (stack.directory / "dir1/b.txt").write_text("last")
+        eventually(lambda: holds("/app/dir1/a.txt:first\n/app/dir1/b.txt:last\n"), 20)

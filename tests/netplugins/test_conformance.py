@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
-from netplugins import conformance
+from netplugins import conformance, kernel
 from netplugins.bridge import BridgeDriver
-from netplugins.driver import Bridge, Description, Driver, Endpoint, Host, Network
+from netplugins.driver import Bridge, Driver, Endpoint, HostCapabilities, Network, NetworkState
 from netplugins.macvlan import IpvlanDriver, MacvlanDriver
 from netplugins.overlay import OverlayDriver
 
@@ -28,14 +28,22 @@ def example(prefix: str) -> Driver:
     return made
 
 
-@pytest.mark.parametrize(("make", "options"), [
-    (BridgeDriver, {}), (OverlayDriver, {}), (MacvlanDriver, {}), (MacvlanDriver, {"parent": "lan0"}),
-    (IpvlanDriver, {"parent": "lan0"}), (example, {}),
-], ids=["bridge", "overlay", "macvlan-alone", "macvlan", "ipvlan", "example"])
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (BridgeDriver, {}),
+        (OverlayDriver, {}),
+        (MacvlanDriver, {}),
+        (MacvlanDriver, {"parent": "lan0"}),
+        (IpvlanDriver, {"parent": "lan0"}),
+        (example, {}),
+    ],
+    ids=["bridge", "overlay", "macvlan-alone", "macvlan", "ipvlan", "example"],
+)
 def test_a_driver_conforms(make: Callable[[str], Driver], options: Mapping[str, str]) -> None:
     if os.geteuid() != 0:
         pytest.skip("network namespaces need root")
-    if make is IpvlanDriver and "ipvlan" not in conformance.features():
+    if make is IpvlanDriver and "ipvlan" not in kernel.features():
         pytest.skip("the kernel has no ipvlan (CONFIG_IPVLAN)")
     wrong = {r.case: r.problem for r in conformance.run(make, options) if r.problem}
     assert wrong == {}
@@ -49,12 +57,12 @@ class Careless:
     def __init__(self, prefix: str) -> None:
         self.calls = 0
 
-    def missing(self, network: Network, host: Host) -> tuple[str, ...]:
+    def missing(self, network: Network, host: HostCapabilities) -> tuple[str, ...]:
         return ()
 
-    def describe(self, network: Network, endpoints: list[Endpoint], host: Host) -> Description:
+    def desired_state(self, network: Network, endpoints: Sequence[Endpoint], host: HostCapabilities) -> NetworkState:
         self.calls += 1
-        return Description(frozenset({Bridge(f"br{self.calls}", "02:00:00:00:00:01", 1500, ())}))
+        return NetworkState(frozenset({Bridge(f"br{self.calls}", "02:00:00:00:00:01", 1500, ())}))
 
 
 def test_a_careless_driver_is_found_out() -> None:

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from netplugins.conntrack import Flow, Targets, outdated
+from netplugins.conntrack import Flow, Targets, stale_flow_filter
 
 UDP, TCP = socket.IPPROTO_UDP, socket.IPPROTO_TCP
 
@@ -32,10 +32,10 @@ CASES = {
 
 @pytest.mark.parametrize(("before", "now", "alive", "one", "stale"), CASES.values(), ids=CASES)
 def test_what_is_stale(before: Targets, now: Targets, alive: str, one: Flow, stale: bool) -> None:
-    found = outdated(before, now, set(alive.split()))
+    found = stale_flow_filter(before, now, set(alive.split()))
     assert found is not None
     assert found(one) is stale
 
 
 def test_no_change_looks_at_nothing() -> None:
-    assert outdated(targets(udp53="a"), targets(udp53="a"), set()) is None
+    assert stale_flow_filter(targets(udp53="a"), targets(udp53="a"), set()) is None

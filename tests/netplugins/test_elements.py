@@ -9,35 +9,39 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from netplugins import firewall, netlink, netns
-from netplugins.driver import Balanced, Published
+from netplugins.driver import LoadBalancer, PortMapping
 from netplugins.errors import NetworkError
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root")
 
 
-def service(number: int, version: int, backends: int, *, ports: bool) -> Balanced:
+def service(number: int, version: int, backends: int, *, ports: bool) -> LoadBalancer:
     prefix, sep = ("10.0.", ".") if version == 4 else ("fd00::", ":")
-    return Balanced(
-        version=version, address=f"{prefix}9{sep}{number + 1}",
+    return LoadBalancer(
+        version=version,
+        address=f"{prefix}9{sep}{number + 1}",
         backends=tuple(f"{prefix}1{sep}{n + 1}" for n in range(backends)),
         ports=((8000 + number, "tcp", 80), (9000 + number, "udp", 53)) if ports else (),
     )
 
 
-def port(number: int, host_ip: str) -> Published:
-    return Published(endpoint="e", host_ip=host_ip, port=number, protocol="tcp", ipv4="10.0.1.7", ipv6="fd00::7", target=80)
+def port(number: int, host_ip: str) -> PortMapping:
+    return PortMapping(endpoint="e", host_ip=host_ip, port=number, protocol="tcp", ipv4="10.0.1.7", ipv6="fd00::7", target=80)
 
 
-SERVICES = st.lists(st.builds(
-    service, st.integers(0, 5), st.sampled_from((4, 6)), st.integers(0, 12), ports=st.booleans()
-), max_size=6, unique_by=lambda s: s.address)
+SERVICES = st.lists(
+    st.builds(service, st.integers(0, 5), st.sampled_from((4, 6)), st.integers(0, 12), ports=st.booleans()),
+    max_size=6,
+    unique_by=lambda s: s.address,
+)
 PORTS = st.lists(
     st.builds(port, st.integers(1, 65535), st.sampled_from(("", "0.0.0.0", "::", "127.0.0.1", "fd00::1"))),
-    max_size=5, unique_by=lambda p: p.port,
+    max_size=5,
+    unique_by=lambda p: p.port,
 )
 LOCAL = st.sets(st.sampled_from(("10.0.1.1", "10.0.1.2", "fd00:1::1")))
 STATES = st.lists(st.tuples(SERVICES, PORTS, LOCAL), min_size=2, max_size=4)
-State = tuple[list[Balanced], list[Published], set[str]]
+State = tuple[list[LoadBalancer], list[PortMapping], set[str]]
 
 
 @given(STATES)
@@ -62,9 +66,15 @@ def test_any_row_of_changes_ends_in_the_table_that_is_wanted(states: list[State]
 
 
 def many(backend: str, services: int = 60) -> firewall.Ruleset:
-    return firewall.render("t", [], [], [
-        Balanced(version=4, address=f"10.1.{n // 200}.{n % 200 + 1}", backends=(backend,), ports=()) for n in range(services)
-    ])
+    return firewall.render(
+        "t",
+        [],
+        [],
+        [
+            LoadBalancer(version=4, address=f"10.1.{n // 200}.{n % 200 + 1}", backends=(backend,), ports=())
+            for n in range(services)
+        ],
+    )
 
 
 def test_many_elements_are_changed_in_several_messages_of_one_transaction() -> None:
@@ -99,7 +109,7 @@ def test_a_transaction_that_fails_leaves_all_as_it_was() -> None:
         firewall.apply(before.whole(1))
         changes = after.changes(before)
         assert changes
-        wrong = firewall.Change(changes[0].name, frozenset({"10.9.9.9 . 0 : 10.0.0.1"}), frozenset())
+        wrong = firewall.ElementChange(changes[0].name, frozenset({"10.9.9.9 . 0 : 10.0.0.1"}), frozenset())
         with netlink.Socket(netlink.NETLINK_NETFILTER) as sock:
             try:
                 after.amend([*changes, wrong], sock)

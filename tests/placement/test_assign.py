@@ -8,8 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from agent.manifest import Attachment, Container, Facts, Mount, Port, Task
-from orchestrator.placement.assign import assign, eligible, place_oneoff, reassign
+from agent.contract.container import Attachment, Container, Mount, Port
+from agent.contract.status import NodeInfo
+from agent.contract.task import Task
+from orchestrator.placement.assign import assign, is_eligible, place_oneoff, reassign
 from orchestrator.placement.context import PlacementContext, request_of
 from orchestrator.placement.explain import UnschedulableError, explain
 from orchestrator.placement.node import Node
@@ -18,7 +20,7 @@ from orchestrator.stackfile.model import Placement, Reserves, Service, Stack, St
 
 
 def node(number: int, **fields: Any) -> Node:
-    return Node(name=f"n{number}", id=f"id{number}", facts=Facts(hostname=f"n{number}", cpus=4, memory=8 << 30), **fields)
+    return Node(name=f"n{number}", id=f"id{number}", info=NodeInfo(hostname=f"n{number}", cpus=4, memory=8 << 30), **fields)
 
 
 def context(*nodes: Node, **fields: Any) -> PlacementContext:
@@ -208,10 +210,10 @@ def test_a_one_off_task_needs_no_port() -> None:
 
 def test_a_service_on_every_node_waits_where_all_that_would_do_are_drained() -> None:
     one = service("agent", mode="global", placement=Placement(constraints=("node.hostname != n0",)))
-    assert eligible(stack(one), one, context()) == ["n1"]
-    assert eligible(stack(one), one, context(node(0), node(1, availability="drain"))) == []
+    assert is_eligible(stack(one), one, context()) == ["n1"]
+    assert is_eligible(stack(one), one, context(node(0), node(1, availability="drain"))) == []
     with pytest.raises(UnschedulableError, match=r"node\.hostname != n0"):
-        eligible(stack(one), one, context(node(0)))
+        is_eligible(stack(one), one, context(node(0)))
 
 
 def test_why_lists_the_best_node_first_with_all_its_reasons() -> None:

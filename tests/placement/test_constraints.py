@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.manifest import Facts
+from agent.contract.status import NodeInfo
 from orchestrator.placement.constraints import ConstraintSyntaxError, matches, parse, parse_extended
 from orchestrator.placement.node import Node
 
@@ -14,7 +14,7 @@ NODE = Node(
     target="root@10.0.0.7",
     underlay="10.0.0.7",
     labels=(("Rack", "R1"), ("ssd", "yes"), ("zone", "East")),
-    facts=Facts(hostname="Alpha", os="linux", arch="x86_64", cpus=8, memory=16 << 30, labels=(("driver", "zfs"),)),
+    info=NodeInfo(hostname="Alpha", os="linux", arch="x86_64", cpus=8, memory=16 << 30, labels=(("driver", "zfs"),)),
 )
 
 

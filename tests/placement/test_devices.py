@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.manifest import DeviceRequest
+from agent.contract.container import DeviceRequest
 
 ACME = ["acme.com/gpu=0", "acme.com/gpu=1", "acme.com/gpu=10", "acme.com/gpu=GPU-1f", "acme.com/gpu=all"]
 OTHER = ["other.org/nic=eth", "other.org/nic=ib"]

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.manifest import Container, Task
+from agent.contract.container import Container
+from agent.contract.task import Task
 from orchestrator.placement.assign import assign
 from orchestrator.placement.context import PlacementContext
 from orchestrator.placement.exact import solve

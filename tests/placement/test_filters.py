@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.manifest import DeviceRequest, Facts
+from agent.contract.container import DeviceRequest
+from agent.contract.status import NodeInfo
 from orchestrator.placement.columns import Columns, PlainColumns
 from orchestrator.placement.cost import cost
 from orchestrator.placement.exact import solve
@@ -40,9 +41,9 @@ def request(service: str = "s/web", **fields: Any) -> PlacementRequest:
     return PlacementRequest(service=service, **fields)
 
 
-def node(number: int = 0, *, facts: dict[str, Any] | None = None, **fields: Any) -> Node:
-    known = {"hostname": f"n{number}", "cpus": 4.0, "memory": 8 << 30, **(facts or {})}
-    return Node(name=f"n{number}", id=f"id{number}", facts=Facts(**known), **fields)
+def node(number: int = 0, *, info: dict[str, Any] | None = None, **fields: Any) -> Node:
+    known = {"hostname": f"n{number}", "cpus": 4.0, "memory": 8 << 30, **(info or {})}
+    return Node(name=f"n{number}", id=f"id{number}", info=NodeInfo(**known), **fields)
 
 
 def table_of(nodes: Sequence[Node], columns: Columns, there: Sequence[tuple[PlacementRequest, int]] = ()) -> NodeTable:
@@ -134,7 +135,7 @@ CASES: dict[str, tuple[str, PlacementRequest, Node, list[PlacementRequest], bool
     "a link that is there": (
         "parent",
         request(parents=(("eth0", "lan"),)),
-        node(facts={"links": ("eth0",)}),
+        node(info={"links": ("eth0",)}),
         [],
         True,
         "network lan is on eth0",
@@ -142,7 +143,7 @@ CASES: dict[str, tuple[str, PlacementRequest, Node, list[PlacementRequest], bool
     "a link that can be made": (
         "parent",
         request(parents=(("eth0.7", "lan"),)),
-        node(facts={"links": ("eth0",), "features": ("vlan",)}),
+        node(info={"links": ("eth0",), "features": ("vlan",)}),
         [],
         True,
         "network lan is on eth0.7",
@@ -150,7 +151,7 @@ CASES: dict[str, tuple[str, PlacementRequest, Node, list[PlacementRequest], bool
     "a link that cannot": (
         "parent",
         request(parents=(("eth0.7", "lan"),)),
-        node(facts={"links": ("eth0",)}),
+        node(info={"links": ("eth0",)}),
         [],
         False,
         "network lan is on eth0.7; it has eth0, and a kernel without VLANs (CONFIG_VLAN_8021Q)",
@@ -158,7 +159,7 @@ CASES: dict[str, tuple[str, PlacementRequest, Node, list[PlacementRequest], bool
     "a driver that is installed": (
         "driver",
         request(drivers=(("weave", "net"),)),
-        node(facts={"drivers": ("weave",)}),
+        node(info={"drivers": ("weave",)}),
         [],
         True,
         "network net needs the driver weave",
@@ -174,7 +175,7 @@ CASES: dict[str, tuple[str, PlacementRequest, Node, list[PlacementRequest], bool
     "a node with WireGuard": (
         "encryption",
         request(encrypted=("net",)),
-        node(facts={"features": ("wireguard",)}),
+        node(info={"features": ("wireguard",)}),
         [],
         True,
         "network net needs WireGuard",
@@ -190,7 +191,7 @@ CASES: dict[str, tuple[str, PlacementRequest, Node, list[PlacementRequest], bool
     "a device that is there": (
         "devices",
         request(devices=(GPU,)),
-        node(facts={"devices": ("acme.com/gpu=0",)}),
+        node(info={"devices": ("acme.com/gpu=0",)}),
         [],
         True,
         "asks for gpu (1 asked for); it has acme.com/gpu=0 (CDI files in /etc/cdi)",
@@ -198,7 +199,7 @@ CASES: dict[str, tuple[str, PlacementRequest, Node, list[PlacementRequest], bool
     "a device of another kind": (
         "devices",
         request(devices=(GPU,)),
-        node(facts={"devices": ("acme.com/nic=0",)}),
+        node(info={"devices": ("acme.com/nic=0",)}),
         [],
         False,
         "asks for gpu (1 asked for); it has acme.com/nic (CDI files in /etc/cdi)",
@@ -286,8 +287,8 @@ NODES = st.lists(
         labels=some(("zone", "a"), ("rack", "1"), ("resource.gpu", "2"), ("resource.fpga", "none"), ("down", "")),
         taints=some("gpu=h:NoSchedule", "old:NoExecute"),
         availability=st.sampled_from(["active", "active", "active", "pause", "drain"]),
-        facts=st.builds(
-            Facts,
+        info=st.builds(
+            NodeInfo,
             cpus=st.sampled_from([1.0, 4.0, 16.0]),
             memory=st.sampled_from([1 << 30, 32 << 30]),
             links=some("eth0", "eth1"),

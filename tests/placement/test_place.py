@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.manifest import Facts
+from agent.contract.status import NodeInfo
 from orchestrator.placement.columns import PlainColumns
 from orchestrator.placement.constraints import matches, parse
 from orchestrator.placement.greedy import TaskGroup, place
@@ -29,7 +29,7 @@ def node(number: int, *, cpus: float = 4, memory: int = 8 << 30, zone: str = "a"
         id=str(number),
         labels=(("zone", zone),),
         availability=availability,  # type: ignore[arg-type]
-        facts=Facts(hostname=f"n{number}", cpus=cpus, memory=memory),
+        info=NodeInfo(hostname=f"n{number}", cpus=cpus, memory=memory),
     )
 
 
@@ -61,14 +61,16 @@ def test_a_host_on_its_own_loads_neither_numpy_nor_networkx() -> None:
     """They cost it 25 MB and 0.2 s."""
     code = """
 import sys
-from agent.manifest import Container, Facts, Task
+from agent.contract.container import Container
+from agent.contract.status import NodeInfo
+from agent.contract.task import Task
 from orchestrator.placement.assign import assign
 from orchestrator.placement.context import PlacementContext
 from orchestrator.placement.node import Node
 from orchestrator.stackfile.model import Reserves, Service, Stack
 
 web = Service(name="web", container=Container(image="x"), where="f:1:1", reserves=Reserves(cpus=1, memory=1))
-context = PlacementContext(nodes=[Node(name="n", id="n", facts=Facts(cpus=2, memory=2))], ready={"n"}, local="n")
+context = PlacementContext(nodes=[Node(name="n", id="n", info=NodeInfo(cpus=2, memory=2))], ready={"n"}, local="n")
 task = Task(name="s-web-1", stack="s", service="web", container=web.container)
 [placed] = assign(Stack(name="s", services=(web,)), [task], [], context)
 print(placed.node, *sorted({"numpy", "networkx", "ortools"} & sys.modules.keys()))
@@ -87,7 +89,7 @@ def test_labels_are_spread_over_before_nodes() -> None:
 def test_the_first_label_goes_before_the_second() -> None:
     """Zone a has most of the nodes and racks: it gets no more than its half for that."""
     nodes = [
-        Node(name=f"n{i}", id=str(i), labels=(("zone", zone), ("rack", rack)), facts=Facts(cpus=4))
+        Node(name=f"n{i}", id=str(i), labels=(("zone", zone), ("rack", rack)), info=NodeInfo(cpus=4))
         for i, (zone, rack) in enumerate([("a", "1"), ("a", "2"), ("a", "3"), ("b", "4")])
     ]
     request = PlacementRequest(service="s", placement=Placement(spread=("node.labels.zone", "node.labels.rack")))
@@ -162,7 +164,7 @@ def test_no_constraint_is_ever_violated(nodes: list[Node], groups: list[TaskGrou
     assert first == place(table_of(*named), groups), "the same input gives the same answer"
     plain = NodeTable(named, {n.name for n in named}, PlainColumns())
     assert first == place(plain, groups), "without numpy, as on a host that is alone, it is the same"
-    cpus, memory = [n.facts.cpus for n in named], [n.facts.memory for n in named]
+    cpus, memory = [n.info.cpus for n in named], [n.info.memory for n in named]
     ports: set[tuple[int, tuple[int, str]]] = set()
     there: dict[str, set[int]] = {}
     for group, chosen in zip(groups, first, strict=True):

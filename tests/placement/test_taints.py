@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.manifest import Facts
+from agent.contract.status import NodeInfo
 from orchestrator.placement.filters.base import Reason
 from orchestrator.placement.filters.taint import Taint
 from orchestrator.placement.greedy import TaskGroup, place
@@ -48,8 +48,8 @@ def test_what_a_toleration_looks_like(text: str, ok: bool) -> None:
 
 def test_tasks_go_where_they_tolerate_and_the_reason_is_said() -> None:
     nodes = [
-        Node(name="n0", id="0", taints=("gpu:NoSchedule",), facts=Facts(cpus=4)),
-        Node(name="n1", id="1", facts=Facts(cpus=4)),
+        Node(name="n0", id="0", taints=("gpu:NoSchedule",), info=NodeInfo(cpus=4)),
+        Node(name="n1", id="1", info=NodeInfo(cpus=4)),
     ]
     table = NodeTable(nodes, {"n0", "n1"})
     plain, fit = PlacementRequest(service="s"), PlacementRequest(service="t", placement=Placement(tolerations=("gpu",)))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from agent.manifest import Attachment, Container, Facts, Manifest, difference, patched
-from netplugins.driver import Far, Host, Network, Remote, Tunnel, Vxlan
+from agent.contract.container import Attachment, Container
+from agent.contract.manifest import Manifest, apply_delta, diff
+from agent.contract.status import NodeInfo
+from netplugins.driver import FdbEntry, HostCapabilities, Network, RemoteEndpoint, Vxlan, WireguardDevice
 from netplugins.firewall import Nodes, render
 from netplugins.overlay import OverlayDriver
 from netplugins.wireguard import address_of
@@ -21,14 +23,15 @@ KEYS = {n: "=".rjust(44, n) for n in "123"}
 
 
 def node(number: str, *features: str) -> Node:
-    facts = Facts(hostname=f"n{number}", cpus=4, memory=1 << 33, features=features, tunnel_key=KEYS[number])
-    return Node(name=f"n{number}", id=number, underlay=f"10.9.0.{number}", facts=facts)
+    info = NodeInfo(hostname=f"n{number}", cpus=4, memory=1 << 33, features=features, tunnel_key=KEYS[number])
+    return Node(name=f"n{number}", id=number, underlay=f"10.9.0.{number}", info=info)
 
 
 STACK = Stack(
     name="s",
-    services=(Service(name="w", replicas=4, where="f:1", container=Container(
-        image="x", attachments=(Attachment(network="s_net"),))),),
+    services=(
+        Service(name="w", replicas=4, where="f:1", container=Container(image="x", attachments=(Attachment(network="s_net"),))),
+    ),
     networks=(StackNetwork(key="net", name="s_net", driver="overlay", options=(("encrypted", ""),)),),
 )
 
@@ -58,11 +61,11 @@ def test_those_who_carry_it_know_each_other() -> None:
     networks = {n.name: n for n in state.networks}
 
     def of(name: str) -> Manifest:
-        return manifest_of(name, nodes, 1, networks, {}, state.tasks, set(), set())
+        return manifest_of(name, nodes, 1, networks, {}, state.tasks, ())
 
     assert [(t.name, t.underlay, t.key) for t in of("n1").tunnels] == [("n2", "10.9.0.2", KEYS["2"])]
     assert of("n3").tunnels == ()
-    assert patched(of("n1"), difference(of("n1"), of("n1"))) == of("n1")
+    assert apply_delta(of("n1"), diff(of("n1"), of("n1"))) == of("n1")
 
 
 def test_addresses_follow_from_keys() -> None:
@@ -71,21 +74,32 @@ def test_addresses_follow_from_keys() -> None:
 
 
 def test_what_is_described_stays_in_the_tunnel() -> None:
-    tunnel = Tunnel(name="pswg", private_key="/k", address=address_of(KEYS["1"]), port=51871, mtu=1440)
-    remotes = (Remote(underlay=address_of(KEYS["2"]), ipv4="172.18.0.9"), Remote(underlay="", ipv4="172.18.0.10"))
+    tunnel = WireguardDevice(name="pswg", private_key="/k", address=address_of(KEYS["1"]), port=51871, mtu=1440)
+    remotes = (
+        RemoteEndpoint(underlay=address_of(KEYS["2"]), ipv4="172.18.0.9"),
+        RemoteEndpoint(underlay="", ipv4="172.18.0.10"),
+    )
     network = Network(
         name="n", link="psb1", driver="overlay", vni=4096, underlay=tunnel.address, remotes=remotes, tunnel=tunnel
     )
-    lacks = OverlayDriver().missing(network, Host(features=frozenset({"bridge", "vxlan"})))
-    assert len(lacks) == 1
-    assert "WireGuard" in lacks[0]
-    description = OverlayDriver().describe(network, (), Host(mtu=1500))
-    assert description.isolation
+    missing = OverlayDriver().missing(network, HostCapabilities(features=frozenset({"bridge", "vxlan"})))
+    assert len(missing) == 1
+    assert "WireGuard" in missing[0]
+    description = OverlayDriver().desired_state(network, (), HostCapabilities(mtu=1500))
+    assert description.firewall
     (vxlan,) = (o for o in description.objects if isinstance(o, Vxlan))
     assert (vxlan.local, vxlan.mtu) == (tunnel.address, 1370)
     assert tunnel in description.objects
-    assert description.far == frozenset({Far(
-        bridge="psb1", vxlan=vxlan.name, mac="02:42:ac:12:00:09", underlay=address_of(KEYS["2"]), addresses=("172.18.0.9",)
-    )})
-    rules = render("t", [description.isolation], [], nodes=Nodes(peers=frozenset({"10.9.0.2"}), tunnel=tunnel)).whole(1)
+    assert description.fdb == frozenset(
+        {
+            FdbEntry(
+                bridge="psb1",
+                vxlan=vxlan.name,
+                mac="02:42:ac:12:00:09",
+                underlay=address_of(KEYS["2"]),
+                addresses=("172.18.0.9",),
+            )
+        }
+    )
+    rules = render("t", [description.firewall], [], nodes=Nodes(peers=frozenset({"10.9.0.2"}), tunnel=tunnel)).whole(1)
     assert f'udp dport 4789 ip6 daddr {tunnel.address} iifname != "pswg" drop' in rules

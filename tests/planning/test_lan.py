@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 
-from agent.manifest import Attachment, Container, Facts, Subnet
+from agent.contract.container import Attachment, Container
+from agent.contract.network import Subnet
+from agent.contract.status import NodeInfo
 from orchestrator.placement.context import PlacementContext
 from orchestrator.placement.node import Node
 from orchestrator.planning.expand import expand
@@ -12,7 +14,7 @@ from orchestrator.planning.state import State
 from orchestrator.stackfile.model import Service, Stack, StackNetwork
 
 NODES = tuple(
-    Node(name=f"n{i}", id=f"n{i}", underlay=f"192.168.7.{i}", facts=Facts(cpus=64, memory=1 << 40, links=("eth0",)))
+    Node(name=f"n{i}", id=f"n{i}", underlay=f"192.168.7.{i}", info=NodeInfo(cpus=64, memory=1 << 40, links=("eth0",)))
     for i in (1, 2, 3)
 )
 
@@ -21,14 +23,23 @@ def stack_of(*replicas: int) -> Stack:
     return Stack(
         name="s",
         services=tuple(
-            Service(name=f"w{n}", container=Container(image="x", attachments=(Attachment(network="s_lan"),)), replicas=count,
-                    where=f"w{n}")
+            Service(
+                name=f"w{n}",
+                container=Container(image="x", attachments=(Attachment(network="s_lan"),)),
+                replicas=count,
+                where=f"w{n}",
+            )
             for n, count in enumerate(replicas)
         ),
-        networks=(StackNetwork(
-            key="lan", name="s_lan", driver="macvlan", options=(("parent", "eth0"),),
-            subnets=(Subnet(cidr="192.168.7.0/24", ip_range="192.168.7.0/26", reserved=("192.168.7.9",)),),
-        ),),
+        networks=(
+            StackNetwork(
+                key="lan",
+                name="s_lan",
+                driver="macvlan",
+                options=(("parent", "eth0"),),
+                subnets=(Subnet(cidr="192.168.7.0/24", ip_range="192.168.7.0/26", reserved=("192.168.7.9",)),),
+            ),
+        ),
     )
 
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.manifest import Attachment, Container, Task, digest
-from agent.reconcile import Create, Prepare, Remove, Restart, Seen, Start, Stop, next_action
+from agent.contract.container import Attachment, Container, digest
+from agent.contract.task import Task
+from agent.reconcile import Create, ObservedContainer, Prepare, Remove, Restart, Start, Stop, next_action
 from orchestrator.addressing.allocate import subnets
 from orchestrator.planning.diff import plan
 from orchestrator.planning.expand import expand
@@ -41,16 +42,21 @@ def applied(new: Stack, current: State = State()) -> State:
 CASES = {
     "what is there needs no step": (stack(service("web")), stack(service("web")), []),
     "a new image replaces the task and leaves the network alone": (
-        stack(service("web", "a")), stack(service("web", "b")),
-        ["replace task t-web-1: image changed from 'a' to 'b'"]),
+        stack(service("web", "a")),
+        stack(service("web", "b")),
+        ["replace task t-web-1: image changed from 'a' to 'b'"],
+    ),
     "a further replica keeps the first": (
-        stack(service("web")), stack(service("web", replicas=2)), ["create task t-web-2: not there yet"]),
-    "one replica fewer": (
-        stack(service("web", replicas=2)), stack(service("web")), ["remove task t-web-2: one replica fewer"]),
+        stack(service("web")),
+        stack(service("web", replicas=2)),
+        ["create task t-web-2: not there yet"],
+    ),
+    "one replica fewer": (stack(service("web", replicas=2)), stack(service("web")), ["remove task t-web-2: one replica fewer"]),
     "a service that waits with restart: true goes along": (
         stack(service("db"), service("web", depends_on=(Dependency(service="db", restart=True),))),
         stack(service("db", "b"), service("web", depends_on=(Dependency(service="db", restart=True),))),
-        ["replace task t-db-1: image changed from 'a' to 'b'", "update task t-web-1: restarts with db"]),
+        ["replace task t-db-1: image changed from 'a' to 'b'", "update task t-web-1: restarts with db"],
+    ),
 }
 
 
@@ -62,7 +68,7 @@ def test_plan(old: Stack, new: Stack, expected: list[str]) -> None:
 def test_a_task_that_an_interrupted_up_left_waiting_is_started_by_the_next() -> None:
     one = stack(service("web"))
     state = applied(one)
-    held = msgspec.structs.replace(state, tasks=tuple(msgspec.structs.replace(t, desired="hold") for t in state.tasks))
+    held = msgspec.structs.replace(state, tasks=tuple(msgspec.structs.replace(t, desired="waiting") for t in state.tasks))
     assert [s.split(":")[0] for s in steps(one, held)] == ["create task t-web-1"]
 
 
@@ -75,8 +81,14 @@ def stacks(draw: st.DrawFn) -> Stack:
     made = []
     for number, name in enumerate(names):
         needs = draw(st.sets(st.sampled_from(names[:number]))) if number else set()
-        made.append(service(name, draw(NAMES), replicas=draw(st.integers(1, 3)),
-                            depends_on=tuple(Dependency(service=n) for n in sorted(needs))))
+        made.append(
+            service(
+                name,
+                draw(NAMES),
+                replicas=draw(st.integers(1, 3)),
+                depends_on=tuple(Dependency(service=n) for n in sorted(needs)),
+            )
+        )
     return stack(*made)
 
 
@@ -111,9 +123,9 @@ def test_a_free_subnet_overlaps_none_that_is_taken(taken: list[int], endpoints: 
 TASK = Task(name="t", stack="s", service="w", container=Container(image="a"))
 
 
-def seen(**fields: object) -> Seen:
+def seen(**fields: object) -> ObservedContainer:
     values = {"id": "c", "digest": digest(TASK.container), "generation": 0, "state": "running", "stopped": False}
-    return Seen(**{**values, **fields})  # type: ignore[arg-type]
+    return ObservedContainer(**{**values, **fields})  # type: ignore[arg-type]
 
 
 def task(**fields: object) -> Task:
@@ -130,10 +142,10 @@ RECONCILE = {
     "stopped by hand starts when wanted": (TASK, seen(state="exited", stopped=True), Start("c")),
     "a later generation": (task(generation=1), seen(), Restart("c")),
     "to be stopped": (task(desired="stopped"), seen(), Stop("c")),
-    "held: the image first": (task(desired="hold"), None, Prepare("a")),
+    "held: the image first": (task(desired="waiting"), None, Prepare("a")),
 }
 
 
 @pytest.mark.parametrize(("wanted", "found", "expected"), RECONCILE.values(), ids=RECONCILE)
-def test_reconcile(wanted: Task | None, found: Seen | None, expected: object) -> None:
+def test_reconcile(wanted: Task | None, found: ObservedContainer | None, expected: object) -> None:
     assert next_action(wanted, found, image_present=False) == expected

@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agent.manifest import Container, File
-from agent.sealing import UnsealableError, make_key, seal, unseal
+from agent.contract.container import Container, File
+from agent.contract.sealing import UnsealableError, make_key, seal, unseal
 from orchestrator.errors import PystackError, RefusedError
 from orchestrator.server.contents import LARGEST, Contents
 from orchestrator.stackfile.model import Service, Stack, StackContent
@@ -48,7 +48,10 @@ def test_only_the_node_opens_what_was_sealed_to_it(tmp_path: Path) -> None:
     sealed = seal(key, b"plain", "purpose")
     assert unseal(tmp_path / "a", sealed, "purpose") == b"plain"
     for folder, data, purpose in (
-        ("b", sealed, "purpose"), ("a", sealed, "other"), ("a", sealed[:-1] + b"\0", "purpose"), ("a", b"", "purpose"),
+        ("b", sealed, "purpose"),
+        ("a", sealed, "other"),
+        ("a", sealed[:-1] + b"\0", "purpose"),
+        ("a", b"", "purpose"),
         ("none", sealed, "purpose"),
     ):
         with pytest.raises(UnsealableError):

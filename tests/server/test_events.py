@@ -9,8 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from agent.manifest import Container, Task, TaskStatus
-from orchestrator.planning.state import Change, Step
+from agent.contract.container import Container
+from agent.contract.status import TaskStatus
+from agent.contract.task import Task
+from orchestrator.planning.state import FieldChange, Step
 from orchestrator.server.api.routes import ROUTES
 from orchestrator.server.events import (
     EVENTS,
@@ -30,26 +32,54 @@ from orchestrator.server.events import (
 from orchestrator.server.openapi import document
 
 STATUS = TaskStatus(task="web-a-1", state="exited", container="c1", exit_code=1)
-STEP = Step(action="update", kind="task", name="web-a-1", reason="image changed", changes=(Change(path="image", after="b"),))
+STEP = Step(
+    action="update", kind="task", name="web-a-1", reason="image changed", changes=(FieldChange(path="image", after="b"),)
+)
 PULLED = {"id": "abc", "status": "Downloading", "progressDetail": {"current": 1, "total": 2}}
 SAMPLES: Sequence[tuple[Event, dict[str, Any]]] = [
-    (StepEvent.of(STEP), {"event": "step", "action": "update", "kind": "task", "name": "web-a-1", "reason": "image changed",
-                          "changes": [{"path": "image", "after": "b"}]}),
-    (StepEvent(action="remove", kind="task", name="web-a-1", node="n2", reason="down"),
-     {"event": "step", "action": "remove", "kind": "task", "name": "web-a-1", "node": "n2", "reason": "down"}),
+    (
+        StepEvent.of(STEP),
+        {
+            "event": "step",
+            "action": "update",
+            "kind": "task",
+            "name": "web-a-1",
+            "reason": "image changed",
+            "changes": [{"path": "image", "after": "b"}],
+        },
+    ),
+    (
+        StepEvent(action="remove", kind="task", name="web-a-1", node="n2", reason="down"),
+        {"event": "step", "action": "remove", "kind": "task", "name": "web-a-1", "node": "n2", "reason": "down"},
+    ),
     (TaskEvent.of(STATUS), {"event": "task", "task": "web-a-1", "state": "exited", "container": "c1", "exit_code": 1}),
     (WarningEvent(message="take care"), {"event": "warning", "message": "take care"}),
     (PullEvent.of("app:1", PULLED), {"event": "pull", "image": "app:1", **PULLED}),
     (PullEvent.of("app:1", {"status": "Pulling app:1"}), {"event": "pull", "image": "app:1", "status": "Pulling app:1"}),
     (ShipEvent(image="app:1", source="n1", target="n2"), {"event": "ship", "image": "app:1", "from": "n1", "to": "n2"}),
-    (MoveEvent(stack="web", tasks=("web-a-1",), source="n1", target="n2", reason="n1 has 3 tasks, n2 1"),
-     {"event": "move", "stack": "web", "tasks": ["web-a-1"], "source": "n1", "target": "n2", "reason": "n1 has 3 tasks, n2 1"}),
-    (VolumeEvent(volume="web_data", source="n1", target="n2", message="pass 1 took 0.100 s"),
-     {"event": "volume", "volume": "web_data", "from": "n1", "to": "n2", "message": "pass 1 took 0.100 s"}),
+    (
+        MoveEvent(stack="web", tasks=("web-a-1",), source="n1", target="n2", reason="n1 has 3 tasks, n2 1"),
+        {
+            "event": "move",
+            "stack": "web",
+            "tasks": ["web-a-1"],
+            "source": "n1",
+            "target": "n2",
+            "reason": "n1 has 3 tasks, n2 1",
+        },
+    ),
+    (
+        VolumeEvent(volume="web_data", source="n1", target="n2", message="pass 1 took 0.100 s"),
+        {"event": "volume", "volume": "web_data", "from": "n1", "to": "n2", "message": "pass 1 took 0.100 s"},
+    ),
     (DoneEvent(failures=()), {"event": "done", "failures": []}),
-    (DoneEvent(failures=(Failure(task="web-a-1", where="s.yml:2:3", reason="exited with 1", exit_code=1, log=("no",)),)),
-     {"event": "done", "failures": [
-         {"task": "web-a-1", "where": "s.yml:2:3", "reason": "exited with 1", "exit_code": 1, "log": ["no"]}]}),
+    (
+        DoneEvent(failures=(Failure(task="web-a-1", where="s.yml:2:3", reason="exited with 1", exit_code=1, log=("no",)),)),
+        {
+            "event": "done",
+            "failures": [{"task": "web-a-1", "where": "s.yml:2:3", "reason": "exited with 1", "exit_code": 1, "log": ["no"]}],
+        },
+    ),
     (ErrorEvent(message="there is no stack web"), {"event": "error", "message": "there is no stack web"}),
 ]
 

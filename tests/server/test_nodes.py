@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.manifest import Volume
+from agent.contract.volume import Volume
 from orchestrator.errors import RefusedError
 from orchestrator.placement.node import Node
 from orchestrator.server.cluster import NodeUpdateRequest, check_duplicate, updated
@@ -14,8 +14,9 @@ NODE = Node(name="n1", id="1", underlay="10.0.0.1", labels=(("disk", "ssd"), ("r
 
 
 def test_labels_and_taints_of_a_request_replace_those_of_the_same_key() -> None:
-    request = NodeUpdateRequest(labels=(("zone", "z1"), ("rack", "b")), unset=("disk",),
-                                taints=("gpu:NoExecute", "gpu:NoSchedule"))
+    request = NodeUpdateRequest(
+        labels=(("zone", "z1"), ("rack", "b")), unset=("disk",), taints=("gpu:NoExecute", "gpu:NoSchedule")
+    )
     node = updated(NODE, request)
     assert node.labels == (("rack", "b"), ("zone", "z1"))
     assert node.taints == ("gpu:NoExecute", "gpu:NoSchedule")
@@ -43,8 +44,10 @@ def test_names_and_addresses_are_there_once() -> None:
 
 
 def test_a_volume_is_found_by_its_name_and_by_its_key_if_only_one_stack_has_it() -> None:
-    volumes = {v.name: v for v in (Volume(name="web_data", key="data"), Volume(name="db_data", key="data"),
-                                   Volume(name="db_log", key="log"))}
+    volumes = {
+        v.name: v
+        for v in (Volume(name="web_data", key="data"), Volume(name="db_data", key="data"), Volume(name="db_log", key="log"))
+    }
     assert find(volumes, "web_data").name == "web_data"
     assert find(volumes, "log").name == "db_log"
     with pytest.raises(RefusedError, match="more than one volume data; there is: db_data, db_log, web_data"):

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.manifest import Container, Task
+from agent.contract.container import Container
+from agent.contract.task import Task
 from orchestrator.errors import PystackError
-from orchestrator.server.rolling_update import Outcome, update
+from orchestrator.server.rolling_update import UpdateOutcome, update
 from orchestrator.stackfile.model import Service, UpdateConfig
 
 CONFIGS = st.builds(
-    UpdateConfig, parallelism=st.integers(0, 4), failure_action=st.sampled_from(["pause", "continue", "rollback"]),
-    max_failure_ratio=st.sampled_from([0.0, 0.3, 0.5, 1.0]), order=st.sampled_from(["stop-first", "start-first"]),
+    UpdateConfig,
+    parallelism=st.integers(0, 4),
+    failure_action=st.sampled_from(["pause", "continue", "rollback"]),
+    max_failure_ratio=st.sampled_from([0.0, 0.3, 0.5, 1.0]),
+    order=st.sampled_from(["stop-first", "start-first"]),
 )
 
 
@@ -77,7 +82,7 @@ def test_what_an_update_leaves(pace: UpdateConfig, count: int, broken: frozenset
     before = dict(model.there)
     after = [msgspec.structs.replace(t, container=Container(image="new")) for t in before.values()]
     service = Service(name="w", container=Container(image="new"), where="f:1", update=pace)
-    outcome: Outcome = asyncio.run(update(service, before, after, model, model.wait_stable))
+    outcome: UpdateOutcome = asyncio.run(update(service, before, after, model, model.wait_stable))
     images = {n: t.container.image for n, t in model.there.items()}
     assert images.keys() == before.keys()  # no spare is left, nobody is lost
     assert not model.draining
@@ -96,4 +101,39 @@ def test_what_an_update_leaves(pace: UpdateConfig, count: int, broken: frozenset
     elif not pace.max_failure_ratio and pace.failure_action == "pause" and outcome.reasons:
         # nobody was exchanged after the first failure was seen
         assert sum(n in images and images[n] == "new" and t.index in broken for n, t in model.there.items()) <= (
-            pace.parallelism or count)
+            pace.parallelism or count
+        )
+
+
+class Cut(Model):
+    """A model in which the *nth* effect, or wait, is cut off: the user goes away."""
+
+    def __init__(self, nth: int) -> None:
+        super().__init__(4, frozenset(), room=True)
+        self.left = nth
+
+    def step(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise asyncio.CancelledError
+
+    async def exchange(self, tasks: Sequence[Task]) -> None:
+        await super().exchange(tasks)
+        self.step()
+
+    async def wait(self, task: Task, seconds: float) -> str:
+        del task, seconds
+        self.step()
+        return ""
+
+
+@given(st.integers(1, 20), CONFIGS)
+def test_an_update_that_is_cut_off_leaves_nobody_drained(nth: int, config: UpdateConfig) -> None:
+    model = Cut(nth)
+    before = dict(model.there)
+    after = [task(one.index, "new") for one in before.values()]
+    with contextlib.suppress(asyncio.CancelledError):
+        service = Service(name="w", container=Container(image="new"), where="f:1", update=config)
+        asyncio.run(update(service, before, after, model, model.wait))
+    assert not model.draining
+    assert model.there.keys() == before.keys()

@@ -8,7 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agent.manifest import Container, Network, Task
+from agent.contract.container import Container
+from agent.contract.network import Network
+from agent.contract.task import Task
 from orchestrator.errors import RefusedError
 from orchestrator.server.records import UpOptions
 from orchestrator.server.state import HISTORY, ClusterState
@@ -34,7 +36,11 @@ async def same_as_stored(state: ClusterState) -> bool:
     again = ClusterState(state.store)
     await again.load()
     return (again.tasks, again.networks, again.stacks, again.volumes) == (
-        state.tasks, state.networks, state.stacks, state.volumes)
+        state.tasks,
+        state.networks,
+        state.stacks,
+        state.volumes,
+    )
 
 
 async def test_a_task_that_moves_has_one_key(state: ClusterState) -> None:

@@ -7,7 +7,9 @@ import datetime
 import msgspec
 import pytest
 
-from agent.manifest import Container, Task, TaskStatus, digest
+from agent.contract.container import Container, digest
+from agent.contract.status import TaskStatus
+from agent.contract.task import Task
 from orchestrator.server.rollout import LOOP_LIMIT, SETTLE_S, verdict
 
 TASK = Task(name="web-a-1", stack="web", service="a", node="n1", generation=2, container=Container(image="i"))
@@ -39,19 +41,29 @@ CASES: dict[str, tuple[TaskStatus | None, str, str | None]] = {
     "it is pulled": (but(state="pulling"), "up", OPEN),
     "it ended well": (but(state="exited", exit_code=0), "up", FINE),
     "it ended well before it was healthy": (
-        but(state="exited", exit_code=0), "service_healthy", "exited before it was healthy"),
+        but(state="exited", exit_code=0),
+        "service_healthy",
+        "exited before it was healthy",
+    ),
     "it ended badly": (but(state="exited", exit_code=3), "up", "exited with 3"),
+    "it ended badly, and only its start counts": (but(state="exited", exit_code=3), "service_started", FINE),
     "it had too little memory": (but(state="exited", exit_code=137, oom_killed=True), "up", "out of memory"),
     "it is restarted": (but(state="restarting", exit_code=1, restarts=1), "up", OPEN),
     "it is restarted again and again": (
-        but(state="restarting", exit_code=1, restarts=LOOP_LIMIT), "up", f"exited with 1 and was restarted {LOOP_LIMIT} times"),
+        but(state="restarting", exit_code=1, restarts=LOOP_LIMIT),
+        "up",
+        f"exited with 1 and was restarted {LOOP_LIMIT} times",
+    ),
     "it runs after some restarts": (but(restarts=LOOP_LIMIT), "up", FINE),
     "it becomes healthy": (but(health="starting"), "up", OPEN),
     "it is healthy": (but(health="healthy", started=at(0)), "up", FINE),
     "it is unhealthy": (but(health="unhealthy"), "up", "is unhealthy"),
     "it is unhealthy, and only its start counts": (but(health="unhealthy", started=at(0)), "service_started", FINE),
     "it has no healthcheck": (
-        RUNS, "service_healthy", "has no healthcheck, so it can never be healthy: give it one, or wait for service_started"),
+        RUNS,
+        "service_healthy",
+        "has no healthcheck, so it can never be healthy: give it one, or wait for service_started",
+    ),
     "it runs, and its end is waited for": (RUNS, "service_completed_successfully", OPEN),
     "its end is waited for, and came": (but(state="exited", exit_code=0), "service_completed_successfully", FINE),
     "its end is waited for, and was bad": (but(state="exited", exit_code=1), "service_completed_successfully", "exited with 1"),

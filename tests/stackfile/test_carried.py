@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.stackfile.carried import LARGEST, MOST, eligible, with_cargo
+from orchestrator.stackfile.inline_files import LARGEST, MAX_INLINE_BYTES, has_inlinable_mounts, inline_bind_mounts
 from orchestrator.stackfile.load import Options, load
 from orchestrator.stackfile.model import Stack
 
@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "etc" / "deep" / "two").write_text("22")
     (tmp_path / "large").write_bytes(b"x" * (LARGEST + 1))
     (tmp_path / "many").mkdir()
-    for number in range(MOST + 1):
+    for number in range(MAX_INLINE_BYTES + 1):
         (tmp_path / "many" / str(number)).write_text("x")
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / "away").symlink_to("/etc/passwd")
@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_file_goes_with_its_bits_and_is_said(folder: Path) -> None:
-    changed, [said] = with_cargo(stack_of(folder, "./app.conf:/etc/app.conf"), folder)
+    changed, [said] = inline_bind_mounts(stack_of(folder, "./app.conf:/etc/app.conf"), folder)
     assert changed.services[0].container.mounts == ()
     [file] = changed.services[0].container.files
     assert (file.target, file.mode, file.secret) == ("/etc/app.conf", 0o640, True)
@@ -44,24 +44,34 @@ def test_a_file_goes_with_its_bits_and_is_said(folder: Path) -> None:
 
 
 def test_a_folder_that_is_read_only_goes_file_by_file(folder: Path) -> None:
-    changed, _ = with_cargo(stack_of(folder, "./etc:/etc/app:ro"), folder)
+    changed, _ = inline_bind_mounts(stack_of(folder, "./etc:/etc/app:ro"), folder)
     assert {f.target for f in changed.services[0].container.files} == {"/etc/app/one", "/etc/app/deep/two"}
     assert {c.content for c in changed.contents} == {b"1", b"22"}
 
 
-@pytest.mark.parametrize("mount", [
-    "./etc:/etc/app", "./large:/large", "./many:/many:ro", "./linked:/linked:ro", "./out:/out", "./missing:/missing",
-    "/etc/hosts:/h", "named:/n", ".:/all:ro",
-])
+@pytest.mark.parametrize(
+    "mount",
+    [
+        "./etc:/etc/app",
+        "./large:/large",
+        "./many:/many:ro",
+        "./linked:/linked:ro",
+        "./out:/out",
+        "./missing:/missing",
+        "/etc/hosts:/h",
+        "named:/n",
+        ".:/all:ro",
+    ],
+)
 def test_what_cannot_be_taken_stays_as_it_is(folder: Path, mount: str) -> None:
     if mount.startswith("named"):
         (folder / "stack.yml").write_text("services: {a: {image: i, volumes: ['named:/n']}}\nvolumes: {named: {}}\n")
         stack = load(Options(files=(str(folder / "stack.yml"),), project_name="p"), {}).stack
     else:
         stack = stack_of(folder, mount)
-    assert with_cargo(stack, folder) == (stack, ())
+    assert inline_bind_mounts(stack, folder) == (stack, ())
 
 
 def test_who_mounts_nothing_of_the_project_asks_no_cluster(folder: Path) -> None:
-    assert not eligible(stack_of(folder, "/etc/hosts:/h"), folder)
-    assert eligible(stack_of(folder, "./app.conf:/a"), folder)
+    assert not has_inlinable_mounts(stack_of(folder, "/etc/hosts:/h"), folder)
+    assert has_inlinable_mounts(stack_of(folder, "./app.conf:/a"), folder)

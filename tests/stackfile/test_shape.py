@@ -17,8 +17,32 @@ from tests.conftest import SHARED
 
 UPSTREAM = SHARED / "corpora" / "compose-go" / "compose-spec.json"
 ODD: list[Any] = [
-    None, True, 5, -3, 1.5, "x", "", "5", [], ["a"], [1], [{}], {}, {"a": "b"}, {"a": 1}, {"a": None}, [["a"]], {"bogus": 1},
-    "10s", "1g", [{"bogus": 1}], {"a": {"bogus": 1}}, [None], "a:b:c:d", {"a": []}, ["a", "a"],
+    None,
+    True,
+    5,
+    -3,
+    1.5,
+    "x",
+    "",
+    "5",
+    [],
+    ["a"],
+    [1],
+    [{}],
+    {},
+    {"a": "b"},
+    {"a": 1},
+    {"a": None},
+    [["a"]],
+    {"bogus": 1},
+    "10s",
+    "1g",
+    [{"bogus": 1}],
+    {"a": {"bogus": 1}},
+    [None],
+    "a:b:c:d",
+    {"a": []},
+    ["a", "a"],
 ]
 
 
@@ -43,8 +67,10 @@ def places(shape: Any, root: Any, path: tuple[str, ...] = ()) -> list[tuple[str,
     for name, inner in shape.get("properties", {}).items():
         out += [(*path, name), *places(inner, root, (*path, name))]
     rest = shape.get("additionalProperties")
-    for inner in (*(s for p, s in shape.get("patternProperties", {}).items() if p != "^x-"),
-                  *([rest] if isinstance(rest, dict) else [])):
+    for inner in (
+        *(s for p, s in shape.get("patternProperties", {}).items() if p != "^x-"),
+        *([rest] if isinstance(rest, dict) else []),
+    ):
         out += places(inner, root, (*path, "*"))
     if "items" in shape:
         out += places(shape["items"], root, (*path, "[]"))
@@ -52,16 +78,21 @@ def places(shape: Any, root: Any, path: tuple[str, ...] = ()) -> list[tuple[str,
 
 
 NEEDED: dict[tuple[str, ...], dict[str, Any]] = {
-    ("services", "*"): {"image": "i"}, ("services", "*", "build"): {"context": "."}, ("models", "*"): {"model": "m"},
+    ("services", "*"): {"image": "i"},
+    ("services", "*", "build"): {"context": "."},
+    ("models", "*"): {"model": "m"},
     ("services", "*", "depends_on", "*"): {"condition": "service_started"},
-    ("services", "*", "provider"): {"type": "t"}, ("services", "*", "extends"): {"service": "b"},
+    ("services", "*", "provider"): {"type": "t"},
+    ("services", "*", "extends"): {"service": "b"},
     ("services", "*", "devices", "[]"): {"source": "/dev/null"},
     ("services", "*", "env_file", "[]"): {"path": "compose.yml"},
     ("services", "*", "develop", "watch", "[]"): {"path": ".", "action": "rebuild"},
     ("services", "*", "develop", "watch", "[]", "exec"): {"command": "c"},
     ("services", "*", "post_start", "[]"): {"command": "c"},
-    ("services", "*", "pre_stop", "[]"): {"command": "c"}, ("services", "*", "ulimits", "*"): {"soft": 1, "hard": 2},
-    ("services", "*", "volumes", "[]"): {"type": "volume", "target": "/v"}, ("services", "*", "ports", "[]"): {"target": 1},
+    ("services", "*", "pre_stop", "[]"): {"command": "c"},
+    ("services", "*", "ulimits", "*"): {"soft": 1, "hard": 2},
+    ("services", "*", "volumes", "[]"): {"type": "volume", "target": "/v"},
+    ("services", "*", "ports", "[]"): {"target": 1},
     ("services", "*", "deploy", "resources", "reservations", "devices", "[]"): {"capabilities": ["gpu"]},
     ("services", "*", "gpus", "[]"): {"capabilities": ["gpu"]},
 }
@@ -74,8 +105,11 @@ def document(path: tuple[str, ...], value: Any, at: int = 0) -> Any:
     if path[at] == "[]":
         return [document(path, value, at + 1)]
     name = "a" if path[at] == "*" else path[at]
-    return {**NEEDED.get(path[:at], {}), **({"services": {"a": {"image": "i"}}} if at == 0 and path[0] != "services" else {}),
-            name: document(path, value, at + 1)}
+    return {
+        **NEEDED.get(path[:at], {}),
+        **({"services": {"a": {"image": "i"}}} if at == 0 and path[0] != "services" else {}),
+        name: document(path, value, at + 1),
+    }
 
 
 @pytest.mark.slow
@@ -103,23 +137,30 @@ def test_what_the_specifications_schema_refuses_is_refused_and_nothing_crashes(s
     assert left == []
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    ("services: {a: {image: i, ports: 80}}", ["services.a.ports: must be a list, not a number", "stack.yml:1:"]),
-    ("services: {a: {image: i, environment: 5, tty: maybe}}",
-     ["environment: must be a mapping or a list of NAME=VALUE, not a number", "tty: must be true or false, not 'maybe'"]),
-    ("services: {a: {image: i, depends_on: {b: {condition: never}}}}",
-     ["depends_on.b.condition: 'never' is not known", "one of"]),
-    ("services: {a: {image: i, cap_add: [A, A]}}", ["cap_add[1]: is in the list twice"]),
-    ("services: {a: {image: i, volumes: [{target: /x}]}}", ["volumes[0]: needs type"]),
-    ("services: {a: {image: i, oom_score_adj: 5000}}", ["oom_score_adj: must be -1000 to 1000, not 5000"]),
-    ("services: {a b: {image: i}}", ["services.a b: a name is letters, digits"]),
-    ("services: {a: {image: i, helthcheck: {}}}", ["helthcheck: no such key", "did you mean healthcheck?"]),
-    ("services: {a: {image: i}}\nnetwroks: {}", ["netwroks: no such key", "did you mean networks?"]),
-    ("services: {a: {image: i, environment: }}", ["environment: must be", "not nothing"]),
-    ("services: {a: null}", ["services.a: must be a mapping, not nothing"]),
-    ("services: [a]", ["services: must be a mapping, not a list"]),
-    ("networks: {n: {ipam: {config: {subnet: 10.0.0.0/8}}}}\nservices: {a: {image: i}}", ["ipam.config: must be a list"]),
-])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("services: {a: {image: i, ports: 80}}", ["services.a.ports: must be a list, not a number", "stack.yml:1:"]),
+        (
+            "services: {a: {image: i, environment: 5, tty: maybe}}",
+            ["environment: must be a mapping or a list of NAME=VALUE, not a number", "tty: must be true or false, not 'maybe'"],
+        ),
+        (
+            "services: {a: {image: i, depends_on: {b: {condition: never}}}}",
+            ["depends_on.b.condition: 'never' is not known", "one of"],
+        ),
+        ("services: {a: {image: i, security_opt: [A, A]}}", ["security_opt[1]: is in the list twice"]),
+        ("services: {a: {image: i, volumes: [{target: /x}]}}", ["volumes[0]: needs type"]),
+        ("services: {a: {image: i, oom_score_adj: 5000}}", ["oom_score_adj: must be -1000 to 1000, not 5000"]),
+        ("services: {a b: {image: i}}", ["services.a b: a name is letters, digits"]),
+        ("services: {a: {image: i, helthcheck: {}}}", ["helthcheck: no such key", "did you mean healthcheck?"]),
+        ("services: {a: {image: i}}\nnetwroks: {}", ["netwroks: no such key", "did you mean networks?"]),
+        ("services: {a: {image: i, environment: }}", ["environment: must be", "not nothing"]),
+        ("services: {a: null}", ["services.a: must be a mapping, not nothing"]),
+        ("services: [a]", ["services: must be a mapping, not a list"]),
+        ("networks: {n: {ipam: {config: {subnet: 10.0.0.0/8}}}}\nservices: {a: {image: i}}", ["ipam.config: must be a list"]),
+    ],
+)
 def test_the_problem_is_told_with_its_place(text: str, words: list[str], tmp_path: Path) -> None:
     (tmp_path / "stack.yml").write_text(text)
     with pytest.raises(StackFileError) as caught:
@@ -129,8 +170,20 @@ def test_the_problem_is_told_with_its_place(text: str, words: list[str], tmp_pat
 
 
 def test_numbers_and_flags_may_come_from_variables(tmp_path: Path) -> None:
-    (tmp_path / "stack.yml").write_text(yaml.safe_dump({"services": {"a": {
-        "image": "i", "tty": "${T}", "scale": "${N}", "read_only": "no", "cpus": "${C}",
-    }}}))
+    (tmp_path / "stack.yml").write_text(
+        yaml.safe_dump(
+            {
+                "services": {
+                    "a": {
+                        "image": "i",
+                        "tty": "${T}",
+                        "scale": "${N}",
+                        "read_only": "no",
+                        "cpus": "${C}",
+                    }
+                }
+            }
+        )
+    )
     one = load(Options(files=(str(tmp_path / "stack.yml"),)), {"T": "true", "N": "3", "C": "0.5"}).stack.services[0]
     assert (one.container.tty, one.replicas, one.container.read_only, one.container.cpus) == (True, 3, False, 0.5)

@@ -27,16 +27,42 @@ class Members:
         data, files = self.directory / f"m{number}", self.directory
         urls = [f"https://127.0.0.1:{p}" for p in self.ports]
         cluster = ",".join(f"m{n}={urls[n + 3]}" for n in range(3))
-        tls = [word for kind in ("", "peer-") for word in (
-            f"--{kind}cert-file={files}/server.pem", f"--{kind}key-file={files}/server.key",
-            f"--{kind}trusted-ca-file={files}/ca.pem", f"--{kind}client-cert-auth")]
+        tls = [
+            word
+            for kind in ("", "peer-")
+            for word in (
+                f"--{kind}cert-file={files}/server.pem",
+                f"--{kind}key-file={files}/server.key",
+                f"--{kind}trusted-ca-file={files}/ca.pem",
+                f"--{kind}client-cert-auth",
+            )
+        ]
         with (self.directory / f"m{number}.log").open("ab") as log:
             self.processes[number] = subprocess.Popen(
-                ["etcd", "--name", f"m{number}", "--data-dir", str(data), "--listen-client-urls", urls[number],
-                 "--advertise-client-urls", urls[number], "--listen-peer-urls", urls[number + 3],
-                 "--initial-advertise-peer-urls", urls[number + 3], "--initial-cluster", cluster,
-                 "--initial-cluster-state", "new", "--logger", "zap", *tls],
-                stdout=log, stderr=log,
+                [
+                    "etcd",
+                    "--name",
+                    f"m{number}",
+                    "--data-dir",
+                    str(data),
+                    "--listen-client-urls",
+                    urls[number],
+                    "--advertise-client-urls",
+                    urls[number],
+                    "--listen-peer-urls",
+                    urls[number + 3],
+                    "--initial-advertise-peer-urls",
+                    urls[number + 3],
+                    "--initial-cluster",
+                    cluster,
+                    "--initial-cluster-state",
+                    "new",
+                    "--logger",
+                    "zap",
+                    *tls,
+                ],
+                stdout=log,
+                stderr=log,
             )
 
     def wait(self) -> None:
@@ -47,8 +73,19 @@ class Members:
 
     def ctl(self) -> list[str]:
         files = self.directory
-        return ["env", "ETCDCTL_API=3", "etcdctl", "--endpoints", ",".join(f"https://127.0.0.1:{p}" for p in self.ports[:3]),
-                "--cacert", f"{files}/ca.pem", "--cert", f"{files}/client.pem", "--key", f"{files}/client.key"]
+        return [
+            "env",
+            "ETCDCTL_API=3",
+            "etcdctl",
+            "--endpoints",
+            ",".join(f"https://127.0.0.1:{p}" for p in self.ports[:3]),
+            "--cacert",
+            f"{files}/ca.pem",
+            "--cert",
+            f"{files}/client.pem",
+            "--key",
+            f"{files}/client.key",
+        ]
 
     def leader(self) -> int:
         done = subprocess.run([*self.ctl(), "endpoint", "status"], capture_output=True, text=True, check=True)
@@ -58,8 +95,9 @@ class Members:
     def address(self, prefix: str) -> Address:
         files = self.directory
         members = ",".join(f"127.0.0.1:{p}" for p in self.ports[:3])
-        return Address.parse(f"etcd://{members}/{prefix}", ca=f"{files}/ca.pem", cert=f"{files}/client.pem",
-                             key=f"{files}/client.key")
+        return Address.parse(
+            f"etcd://{members}/{prefix}", ca=f"{files}/ca.pem", cert=f"{files}/client.pem", key=f"{files}/client.key"
+        )
 
     def signal(self, number: int, what: signal.Signals) -> None:
         self.processes[number].send_signal(what)
@@ -83,11 +121,53 @@ def _certificates(directory: Path) -> None:
     def openssl(*words: str) -> None:
         subprocess.run(["openssl", *words], cwd=directory, check=True, capture_output=True)
 
-    openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=ca",
-            "-keyout", "ca.key", "-out", "ca.pem")
+    openssl(
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=ca",
+        "-keyout",
+        "ca.key",
+        "-out",
+        "ca.pem",
+    )
     (directory / "names").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth,clientAuth\n")
     for name in ("server", "client"):
-        openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={name}",
-                "-keyout", f"{name}.key", "-out", f"{name}.csr")
-        openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2",
-                "-extfile", "names", "-out", f"{name}.pem")
+        openssl(
+            "req",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-subj",
+            f"/CN={name}",
+            "-keyout",
+            f"{name}.key",
+            "-out",
+            f"{name}.csr",
+        )
+        openssl(
+            "x509",
+            "-req",
+            "-in",
+            f"{name}.csr",
+            "-CA",
+            "ca.pem",
+            "-CAkey",
+            "ca.key",
+            "-CAcreateserial",
+            "-days",
+            "2",
+            "-extfile",
+            "names",
+            "-out",
+            f"{name}.pem",
+        )

@@ -18,23 +18,44 @@ async def written(store: Store, *steps: list[Op]) -> list[int]:
     return [(await store.transact([], step)).revision - before for step in steps]
 
 
-@pytest.mark.parametrize(("steps", "revisions"), [
-    ([[A]], [1]), ([[A], [A]], [1, 2]), ([[A, B, C]], [1]), ([[A], [B], [C]], [1, 2, 3]), ([[A], [Delete("k/a")]], [1, 2]),
-    ([[A, Delete("k/b")]], [1]), ([[A], [Delete("k/a"), B]], [1, 2]), ([[Put(f"n/{i}", b"x") for i in range(64)]], [1]),
-    ([[A], []], [1, 1]), ([[Delete("none")], [A]], [1, 2]),
-])
+@pytest.mark.parametrize(
+    ("steps", "revisions"),
+    [
+        ([[A]], [1]),
+        ([[A], [A]], [1, 2]),
+        ([[A, B, C]], [1]),
+        ([[A], [B], [C]], [1, 2, 3]),
+        ([[A], [Delete("k/a")]], [1, 2]),
+        ([[A, Delete("k/b")]], [1]),
+        ([[A], [Delete("k/a"), B]], [1, 2]),
+        ([[Put(f"n/{i}", b"x") for i in range(64)]], [1]),
+        ([[A], []], [1, 1]),
+        ([[Delete("none")], [A]], [1, 2]),
+    ],
+)
 async def test_a_transaction_is_one_revision(store: Store, steps: list[list[Op]], revisions: list[int]) -> None:
     assert await written(store, *steps) == revisions
 
 
-@pytest.mark.parametrize(("before", "compare", "holds"), [
-    ([], [("x", 0)], True), ([], [("x", 1)], False), ([[A]], [("k/a", 0)], False), ([[A]], [("k/a", 1)], True),
-    ([[A], [A]], [("k/a", 2)], True), ([[A], [A]], [("k/a", 1)], False), ([[A], [Delete("k/a")]], [("k/a", 0)], True),
-    ([[A], [Delete("k/a")]], [("k/a", 1)], False), ([[A], [Delete("k/a")], [A]], [("k/a", 3)], True),
-    ([[A, B]], [("k/a", 1), ("k/b", 1)], True), ([[A], [B]], [("k/a", 1), ("k/b", 1)], False),
-    ([[A], [B]], [("k/a", 1), ("k/b", 2), ("k/c", 0)], True), ([[A], [B]], [("k/a", 1), ("k/b", 2), ("k/c", 9)], False),
-    ([[A]], [], True),
-])
+@pytest.mark.parametrize(
+    ("before", "compare", "holds"),
+    [
+        ([], [("x", 0)], True),
+        ([], [("x", 1)], False),
+        ([[A]], [("k/a", 0)], False),
+        ([[A]], [("k/a", 1)], True),
+        ([[A], [A]], [("k/a", 2)], True),
+        ([[A], [A]], [("k/a", 1)], False),
+        ([[A], [Delete("k/a")]], [("k/a", 0)], True),
+        ([[A], [Delete("k/a")]], [("k/a", 1)], False),
+        ([[A], [Delete("k/a")], [A]], [("k/a", 3)], True),
+        ([[A, B]], [("k/a", 1), ("k/b", 1)], True),
+        ([[A], [B]], [("k/a", 1), ("k/b", 1)], False),
+        ([[A], [B]], [("k/a", 1), ("k/b", 2), ("k/c", 0)], True),
+        ([[A], [B]], [("k/a", 1), ("k/b", 2), ("k/c", 9)], False),
+        ([[A]], [], True),
+    ],
+)
 async def test_comparisons_are_of_the_revision_of_the_last_change(
     store: Store, before: list[list[Op]], compare: list[tuple[str, int]], holds: bool
 ) -> None:
@@ -48,12 +69,20 @@ async def test_comparisons_are_of_the_revision_of_the_last_change(
     assert (await store.get("done") is not None) is holds
 
 
-@pytest.mark.parametrize(("steps", "key", "numbers"), [
-    ([[A]], "k/a", (1, 1, 1)), ([[A], [A]], "k/a", (1, 2, 2)), ([[A], [B]], "k/a", (1, 1, 1)),
-    ([[A], [B], [A]], "k/a", (1, 3, 2)),
-    ([[A], [Delete("k/a")], [A]], "k/a", (3, 3, 1)), ([[A], [Delete("k/a")], [A], [A]], "k/a", (3, 4, 2)),
-    ([[A], [Delete("k/a")]], "k/a", None), ([[B]], "k/a", None), ([[A, B], [B]], "k/b", (1, 2, 2)),
-])
+@pytest.mark.parametrize(
+    ("steps", "key", "numbers"),
+    [
+        ([[A]], "k/a", (1, 1, 1)),
+        ([[A], [A]], "k/a", (1, 2, 2)),
+        ([[A], [B]], "k/a", (1, 1, 1)),
+        ([[A], [B], [A]], "k/a", (1, 3, 2)),
+        ([[A], [Delete("k/a")], [A]], "k/a", (3, 3, 1)),
+        ([[A], [Delete("k/a")], [A], [A]], "k/a", (3, 4, 2)),
+        ([[A], [Delete("k/a")]], "k/a", None),
+        ([[B]], "k/a", None),
+        ([[A, B], [B]], "k/b", (1, 2, 2)),
+    ],
+)
 async def test_an_entry_knows_when_it_was_made_and_changed(
     store: Store, steps: list[list[Op]], key: str, numbers: tuple[int, int, int] | None
 ) -> None:
@@ -64,11 +93,25 @@ async def test_an_entry_knows_when_it_was_made_and_changed(
     assert found == numbers
 
 
-@pytest.mark.parametrize(("prefix", "keys"), [
-    ("k/", ["k/a", "k/ab", "k/b"]), ("k/a", ["k/a", "k/ab"]), ("k/ab", ["k/ab"]), ("k/x", []), ("", None),
-    ("k", ["k", "k/a", "k/ab", "k/b", "kk"]), ("K", ["K/a"]), ("ä", ["ä/ö"]), ("%", ["%_/x"]), ("_", ["_/y"]), ("k/%", []),
-    ("'", ["'/q"]), ("\\", ["\\/b"]), ("\U0001f600", ["\U0001f600"]),
-])
+@pytest.mark.parametrize(
+    ("prefix", "keys"),
+    [
+        ("k/", ["k/a", "k/ab", "k/b"]),
+        ("k/a", ["k/a", "k/ab"]),
+        ("k/ab", ["k/ab"]),
+        ("k/x", []),
+        ("", None),
+        ("k", ["k", "k/a", "k/ab", "k/b", "kk"]),
+        ("K", ["K/a"]),
+        ("ä", ["ä/ö"]),
+        ("%", ["%_/x"]),
+        ("_", ["_/y"]),
+        ("k/%", []),
+        ("'", ["'/q"]),
+        ("\\", ["\\/b"]),
+        ("\U0001f600", ["\U0001f600"]),
+    ],
+)
 async def test_a_prefix_is_a_prefix_and_no_pattern(store: Store, prefix: str, keys: list[str] | None) -> None:
     there = ["k/a", "k/ab", "k/b", "k", "kk", "K/a", "ä/ö", "%_/x", "_/y", "'/q", "\\/b", "\U0001f600"]
     await store.transact([], [Put(k, b"x") for k in there])
@@ -78,9 +121,20 @@ async def test_a_prefix_is_a_prefix_and_no_pattern(store: Store, prefix: str, ke
     assert found == sorted(found, key=str.encode)
 
 
-@pytest.mark.parametrize("value", [
-    b"", b"\0", b"\xff\xfe", "é".encode(), b"x" * 1000, b"x" * (1 << 20), bytes(range(256)), b"'; drop table current; --",
-], ids=["empty", "zero", "no text", "text", "kilobyte", "megabyte", "all bytes", "injection"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"\0",
+        b"\xff\xfe",
+        "é".encode(),
+        b"x" * 1000,
+        b"x" * (1 << 20),
+        bytes(range(256)),
+        b"'; drop table current; --",
+    ],
+    ids=["empty", "zero", "no text", "text", "kilobyte", "megabyte", "all bytes", "injection"],
+)
 async def test_a_value_comes_back_as_it_was(store: Store, value: bytes) -> None:
     await store.transact([], [Put("v", value)])
     assert (await store.get("v")).value == value  # type: ignore[union-attr]
@@ -97,11 +151,16 @@ async def test_a_list_of_large_values_and_small_ones(store: Store) -> None:
     assert [e.key for e in found] == sorted(e.key for e in found)
 
 
-@pytest.mark.parametrize(("operations", "why"), [
-    ([Put(f"n/{i}", b"") for i in range(65)], "at most 64 operations"), ([A, A], "each key once"),
-    ([A, Delete("k/a")], "each key once"),
-    ([Put("v", b"x" * ((1 << 20) + 1))], "at most"), ([Put(f"v{i}", b"x" * (1 << 19)) for i in range(3)], "together"),
-])
+@pytest.mark.parametrize(
+    ("operations", "why"),
+    [
+        ([Put(f"n/{i}", b"") for i in range(65)], "at most 64 operations"),
+        ([A, A], "each key once"),
+        ([A, Delete("k/a")], "each key once"),
+        ([Put("v", b"x" * ((1 << 20) + 1))], "at most"),
+        ([Put(f"v{i}", b"x" * (1 << 19)) for i in range(3)], "together"),
+    ],
+)
 async def test_what_no_backend_takes_is_refused_by_all(store: Store, operations: list[Op], why: str) -> None:
     before = await store.revision()
     with pytest.raises(StoreError, match=why):
@@ -110,10 +169,18 @@ async def test_what_no_backend_takes_is_refused_by_all(store: Store, operations:
 
 
 HISTORY: list[list[Op]] = [
-    [A], [B, C], [Put("other", b"x")], [Put("k/a", b"4"), Delete("k/b")], [Delete("k/a")], [Put("k/a", b"5")],
+    [A],
+    [B, C],
+    [Put("other", b"x")],
+    [Put("k/a", b"4"), Delete("k/b")],
+    [Delete("k/a")],
+    [Put("k/a", b"5")],
 ]
 SEEN: dict[int, Any] = {
-    1: [("k/a", b"1")], 2: [("k/b", b"2"), ("k/c", b"3")], 4: [("k/a", b"4"), ("k/b", None)], 5: [("k/a", None)],
+    1: [("k/a", b"1")],
+    2: [("k/b", b"2"), ("k/c", b"3")],
+    4: [("k/a", b"4"), ("k/b", None)],
+    5: [("k/a", None)],
     6: [("k/a", b"5")],
 }
 
@@ -165,9 +232,9 @@ async def test_what_was_compacted_is_gone_and_the_rest_is_not(store: Store, upto
 
 @pytest.mark.parametrize("writers", [2, 8])
 async def test_of_those_who_compare_one_wins(store: Store, writers: int) -> None:
-    outcomes = await asyncio.gather(*(
-        store.transact([Compare("seat", 0)], [Put("seat", str(n).encode())]) for n in range(writers)
-    ))
+    outcomes = await asyncio.gather(
+        *(store.transact([Compare("seat", 0)], [Put("seat", str(n).encode())]) for n in range(writers))
+    )
     assert sum(o.succeeded for o in outcomes) == 1
     winner = next(n for n, o in enumerate(outcomes) if o.succeeded)
     assert (await store.get("seat")).value == str(winner).encode()  # type: ignore[union-attr]

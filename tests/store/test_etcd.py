@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from orchestrator.store.etcd import Address, EtcdStore, FencedError
-from orchestrator.store.interface import Change, CompactedError, Delete, Put, StoreError
+from orchestrator.store.interface import CompactedError, Delete, KeyChange, Put, StoreError
 from tests.store.members import Members
 
 WRITES = int(os.environ.get("PYSTACK_WRITES", "400"))  # 10,000 by night
@@ -29,7 +29,7 @@ async def write(store: EtcdStore, count: int, pause_s: float = 0.0) -> list[int]
     return out
 
 
-async def follow(store: EtcdStore, after: int, until: str, seen: list[Change]) -> None:
+async def follow(store: EtcdStore, after: int, until: str, seen: list[KeyChange]) -> None:
     async for changes in store.watch("n/", after=after):
         seen += changes
         if changes[-1].key == until:
@@ -40,7 +40,7 @@ async def follow(store: EtcdStore, after: int, until: str, seen: list[Change]) -
 async def test_no_write_is_lost_and_no_event_missed(etcd: EtcdStore, members: Members, what: str) -> None:
     after = await etcd.revision()
     last = f"n/{WRITES - 1:06d}"
-    seen: list[list[Change]] = [[] for _ in range(10)]
+    seen: list[list[KeyChange]] = [[] for _ in range(10)]
     watchers = [asyncio.create_task(follow(etcd, after, last, one)) for one in seen]
     writer = asyncio.create_task(write(etcd, WRITES, 0.002))
     await asyncio.sleep(0.3)
@@ -144,5 +144,26 @@ async def test_wrong_certificates_and_nobody_there_are_said(members: Members, tm
 
 
 def another_ca(directory: Path) -> None:
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-                    "-subj", "/CN=another", "-keyout", "k", "-out", "ca.pem"], cwd=directory, check=True, capture_output=True)
+    subprocess.run(
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=another",
+            "-keyout",
+            "k",
+            "-out",
+            "ca.pem",
+        ],
+        cwd=directory,
+        check=True,
+        capture_output=True,
+    )

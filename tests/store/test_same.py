@@ -39,6 +39,7 @@ async def _run(store: Store, script: list[tuple[list[tuple[str, bool]], list[Op]
         out.append([(e.key, e.value, e.modified - start) for e in await store.scan("", at=revision)])
     changes = [c for c in script if c[1]]
     if changes and revisions[-1] > start:
+
         async def history() -> None:
             async for group in store.watch("a", after=start):
                 out.append([(c.key, c.revision - start, c.entry.value if c.entry else None) for c in group])

@@ -81,19 +81,31 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "dots": (header("../evil", size=1) + padded(b"x"), "'s entry ../evil leaves its root"),
     "dots within": (header("a/../../evil", size=1) + padded(b"x"), "a/../../evil leaves its root"),
     "zero byte in a pax path": (pax({"path": b"a\0b"}) + header(size=1) + padded(b"x"), "zero byte in its name"),
-    "zero byte in an attribute's name":
-        (pax({"SCHILY.xattr.user.a\0b": b"v"}) + header(size=1) + padded(b"x"), "an attribute with a zero byte in its name"),
-    "pax length that lies":
-        (header("p", type=tarfile.XHDTYPE, size=10) + padded(b"99 path=a\n") + header(), "zero byte in its name"),
-    "pax length of nothing":
-        (header("p", type=tarfile.XHDTYPE, size=10) + padded(b"00 path=a\n") + header(), "not a valid tar"),
-    "pax sparse map of garbage":
-        (pax({"GNU.sparse.map": b"a,b", "GNU.sparse.size": b"3"}) + header(size=1) + padded(b"x"), "not a valid tar archive"),
-    "pax sparse 1.0 without a map":
-        (pax({"GNU.sparse.major": b"1", "GNU.sparse.minor": b"0"}) + header(size=512) + b"x" * 512, "not a valid tar archive"),
+    "zero byte in an attribute's name": (
+        pax({"SCHILY.xattr.user.a\0b": b"v"}) + header(size=1) + padded(b"x"),
+        "an attribute with a zero byte in its name",
+    ),
+    "pax length that lies": (
+        header("p", type=tarfile.XHDTYPE, size=10) + padded(b"99 path=a\n") + header(),
+        "zero byte in its name",
+    ),
+    "pax length of nothing": (
+        header("p", type=tarfile.XHDTYPE, size=10) + padded(b"00 path=a\n") + header(),
+        "not a valid tar",
+    ),
+    "pax sparse map of garbage": (
+        pax({"GNU.sparse.map": b"a,b", "GNU.sparse.size": b"3"}) + header(size=1) + padded(b"x"),
+        "not a valid tar archive",
+    ),
+    "pax sparse 1.0 without a map": (
+        pax({"GNU.sparse.major": b"1", "GNU.sparse.minor": b"0"}) + header(size=512) + b"x" * 512,
+        "not a valid tar archive",
+    ),
     "a hole of a petabyte": (sparse(binary(1 << 50)), "hole claims 1125899906842624 bytes"),
-    "a hole that ends before it begins":
-        (sparse(b"00000000001\0", offset=binary(1 << 40)), "map of holes that contradicts itself"),
+    "a hole that ends before it begins": (
+        sparse(b"00000000001\0", offset=binary(1 << 40)),
+        "map of holes that contradicts itself",
+    ),
     "size of 2^90": (checksummed(header(size=0), at_124=binary(1 << 80)), "claims 1208925819614629174706176 bytes"),
     "owner of 2^40": (checksummed(header(size=0), at_108=binary(1 << 40, 8)), "an owner out of range"),
     "group of 2^40": (checksummed(header(size=0), at_116=binary(1 << 40, 8)), "an owner out of range"),
@@ -111,10 +123,11 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "a link to nothing": (header("l", type=tarfile.SYMTYPE, linkname=""), "impossible name"),
     "a hard link to outside": (header("l", type=tarfile.LNKTYPE, linkname="../../etc/passwd"), "leaves its root"),
     "a hard link to what is missing": (header("l", type=tarfile.LNKTYPE, linkname="gone"), "names a file that is not there"),
-    "a file below a file":
-        (header("a", size=1) + padded(b"x") + header("a/b", size=1) + padded(b"x"), "a/b lies below a file"),
-    "links in a circle":
-        (header("l", type=tarfile.SYMTYPE, linkname="l") + header("l/f", size=1) + padded(b"x"), "through a symbolic link"),
+    "a file below a file": (header("a", size=1) + padded(b"x") + header("a/b", size=1) + padded(b"x"), "a/b lies below a file"),
+    "links in a circle": (
+        header("l", type=tarfile.SYMTYPE, linkname="l") + header("l/f", size=1) + padded(b"x"),
+        "through a symbolic link",
+    ),
     "a gzip bomb's beginning": (gzip.compress(b"\0" * 100_000)[:-20], "data end too early"),
     "zstd garbage": (b"\x28\xb5\x2f\xfd" + b"\xff" * 100, "do not decompress"),
     "xz garbage": (b"\xfd7zXZ\0" + b"\xff" * 100, "do not decompress"),
@@ -150,13 +163,16 @@ def test_a_hostile_archive_ends_in_one_sentence(name: str, root: Path) -> None:
     assert (root.parent / "beside").read_text() == "untouched"
 
 
-@pytest.mark.parametrize(("make", "bounds", "said"), [
-    (lambda: b"".join(header(str(n)) for n in range(11)), Bounds(entries=10), "more than 10 entries"),
-    (lambda: header("a", size=2000) + b"x" * 2048 + header("b", size=2001), Bounds(bytes=4000), "b claims 2001 bytes"),
-    (lambda: gzip.compress(b"\0" * 5000), Bounds(bytes=4000), "more than 4000 bytes when unpacked"),
-    (lambda: header("a/b/c"), Bounds(path_depth=2), "more than 2 directories deep"),
-    (lambda: header("abcdef"), Bounds(path_bytes=5), "longer than 5 bytes"),
-])
+@pytest.mark.parametrize(
+    ("make", "bounds", "said"),
+    [
+        (lambda: b"".join(header(str(n)) for n in range(11)), Bounds(entries=10), "more than 10 entries"),
+        (lambda: header("a", size=2000) + b"x" * 2048 + header("b", size=2001), Bounds(bytes=4000), "b claims 2001 bytes"),
+        (lambda: gzip.compress(b"\0" * 5000), Bounds(bytes=4000), "more than 4000 bytes when unpacked"),
+        (lambda: header("a/b/c"), Bounds(path_depth=2), "more than 2 directories deep"),
+        (lambda: header("abcdef"), Bounds(path_bytes=5), "longer than 5 bytes"),
+    ],
+)
 def test_bounds_hold(make: Callable[[], bytes], bounds: Bounds, said: str, root: Path) -> None:
     with pytest.raises(TreeError, match=said):
         unpacked(make(), root, bounds=bounds)
@@ -202,9 +218,17 @@ def test_a_directory_is_kept_where_that_is_asked_for(root: Path) -> None:
     (root / "d").mkdir()
     (root / "d/precious").write_text("kept")
     policy = Policy(owners=False, keep_directories=True)
-    with pytest.raises(TreeError, match="entry d would replace a directory"):
+    with pytest.raises(TreeError, match="entry d cannot overwrite a directory with a non-directory"):
         unpacked(header("d", size=1) + padded(b"x"), root, policy)
     assert (root / "d/precious").read_text() == "kept"
+
+
+def test_a_file_is_kept_where_that_is_asked_for(root: Path) -> None:
+    (root / "f").write_text("kept")
+    policy = Policy(owners=False, keep_others=True)
+    with pytest.raises(TreeError, match="entry f cannot overwrite a non-directory with a directory"):
+        unpacked(header("f", type=tarfile.DIRTYPE, size=0), root, policy)
+    assert (root / "f").read_text() == "kept"
 
 
 def test_modes_are_those_that_may_be(root: Path) -> None:

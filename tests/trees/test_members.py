@@ -19,7 +19,11 @@ from tests.images import tar_of
 from tests.trees.test_extract import binary, checksummed, header, padded, sparse
 
 FILES: dict[str, bytes | str | None] = {
-    "a/layer.tar": b"the layer", "b/layer.tar": "../a/layer.tar", "c": "b/layer.tar", "out": "/etc/passwd", "round": "round",
+    "a/layer.tar": b"the layer",
+    "b/layer.tar": "../a/layer.tar",
+    "c": "b/layer.tar",
+    "out": "/etc/passwd",
+    "round": "round",
     "manifest.json": b"[]",
 }
 
@@ -34,7 +38,10 @@ def read(data: bytes) -> dict[str, bytes]:
 @pytest.mark.parametrize("compress", [bytes, gzip.compress, bz2.compress, lzma.compress, zstandard.compress])
 def test_files_and_links_to_them_are_found(compress: Callable[[bytes], bytes]) -> None:
     assert read(compress(tar_of(FILES))) == {
-        "a/layer.tar": b"the layer", "b/layer.tar": b"the layer", "c": b"the layer", "manifest.json": b"[]",
+        "a/layer.tar": b"the layer",
+        "b/layer.tar": b"the layer",
+        "c": b"the layer",
+        "manifest.json": b"[]",
     }
 
 
@@ -48,14 +55,17 @@ def test_the_last_of_a_name_counts() -> None:
     assert read(data) == {"a": b"y"}
 
 
-@pytest.mark.parametrize(("data", "said"), [
-    (b"x" * 2000, "not a valid tar archive"),
-    (header("a", size=1) + padded(b"x") + b"\1" * 512, "not a valid tar archive after a: a header is damaged"),
-    (checksummed(header("a"), at_124=binary(1 << 60)), "not a valid tar archive after a: unexpected end of data"),
-    (gzip.compress(tar_of(FILES))[:-30], "data end too early"),
-    (checksummed(header("a"), at_124=b"\xff" * 12), ""),
-    (b"".join(header(str(n)) for n in range(MAX_MEMBERS + 2)), "more than 100000 entries"),
-])
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"x" * 2000, "not a valid tar archive"),
+        (header("a", size=1) + padded(b"x") + b"\1" * 512, "not a valid tar archive after a: a header is damaged"),
+        (checksummed(header("a"), at_124=binary(1 << 60)), "not a valid tar archive after a: unexpected end of data"),
+        (gzip.compress(tar_of(FILES))[:-30], "data end too early"),
+        (checksummed(header("a"), at_124=b"\xff" * 12), ""),
+        (b"".join(header(str(n)) for n in range(MAX_MEMBERS + 2)), "more than 100000 entries"),
+    ],
+)
 def test_what_is_no_archive_is_told(data: bytes, said: str) -> None:
     with pytest.raises(TreeError) as found:
         read(data)

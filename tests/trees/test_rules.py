@@ -14,10 +14,15 @@ ROOM = ROOT / "agent/trees"
 NAMES = {
     "chroot": "a foreign tree as the root directory finds its own libraries, names and programs",
     "setns": "a process in a container's namespaces is at home in its files",
-    "extractall": "tarfile's extraction follows links and asks for names", "unpack_archive": "the same",
+    "extractall": "tarfile's extraction follows links and asks for names",
+    "unpack_archive": "the same",
     "copytree": "it follows links that appear meanwhile",
-    "getpwuid": "libc loads what nsswitch.conf names", "getpwnam": "the same", "getgrgid": "the same", "getgrnam": "the same",
-    "getpwall": "the same", "getgrall": "the same",
+    "getpwuid": "libc loads what nsswitch.conf names",
+    "getpwnam": "the same",
+    "getgrgid": "the same",
+    "getgrnam": "the same",
+    "getpwall": "the same",
+    "getgrall": "the same",
 }
 EXCEPTIONS = {
     ("netplugins/netns.py", "setns"): "the network namespace alone: the thread keeps the host's files",
@@ -47,7 +52,9 @@ def names(tree: ast.AST) -> Iterator[str]:
 
 def test_nothing_outside_the_room_does_what_only_it_may() -> None:
     found = {
-        (file, name) for file, tree in sources() for name in names(tree)
+        (file, name)
+        for file, tree in sources()
+        for name in names(tree)
         if name in NAMES and not file.startswith("agent/trees/")
     }
     assert found == EXCEPTIONS.keys()

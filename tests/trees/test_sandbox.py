@@ -24,9 +24,10 @@ ROOT = Path(__file__).parents[2]
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def called(name: str, *arguments: object) -> None:
+def called(name: str, *arguments: object) -> bool:
     if getattr(_libc, name)(*arguments) < 0:
         raise OSError(ctypes.get_errno(), name)
+    return True
 
 
 ATTEMPTS: dict[str, Callable[[Path], object]] = {
@@ -119,11 +120,14 @@ def test_no_device_of_the_tree_can_be_opened(tree: Path) -> None:
     os.close(os.open(tree / "null", os.O_RDONLY))
 
 
-@pytest.mark.parametrize(("raised", "said"), [
-    (TreeError("a sentence", 404), {"error": "a sentence", "status": 404}),
-    (OSError(errno.EIO, "broken", "f"), {"error": "broken: f", "status": 500, "errno": errno.EIO}),
-    (MemoryError(), {"error": "it takes more memory than is allowed", "status": 400}),
-])
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (TreeError("a sentence", 404), {"error": "a sentence", "status": 404}),
+        (OSError(errno.EIO, "broken", "f"), {"error": "broken: f", "status": 500, "errno": errno.EIO}),
+        (MemoryError(), {"error": "it takes more memory than is allowed", "status": 400}),
+    ],
+)
 def test_what_goes_wrong_is_told(raised: Exception, said: confine.Reply, tree: Path) -> None:
     def work() -> confine.Reply:
         raise raised

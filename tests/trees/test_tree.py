@@ -53,10 +53,19 @@ def test_without_links_none_is_followed(root: Path, path: str) -> None:
         tree.open(path)
 
 
-@pytest.mark.parametrize(("what", "code"), [
-    ("fifo", errno.EINVAL), ("etc", errno.EISDIR), ("missing", errno.ENOENT), ("large", errno.EFBIG),
-    ("zero\0byte", errno.EINVAL), ("null", errno.EINVAL), ("loop", errno.ELOOP), ("etc/name/below", errno.ENOTDIR),
-])
+@pytest.mark.parametrize(
+    ("what", "code"),
+    [
+        ("fifo", errno.EINVAL),
+        ("etc", errno.EISDIR),
+        ("missing", errno.ENOENT),
+        ("large", errno.EFBIG),
+        ("zero\0byte", errno.EINVAL),
+        ("null", errno.EINVAL),
+        ("loop", errno.ELOOP),
+        ("etc/name/below", errno.ENOTDIR),
+    ],
+)
 def test_only_a_regular_file_is_read(root: Path, what: str, code: int) -> None:
     os.mkfifo(root / "fifo")
     (root / "large").write_bytes(b"x" * 101)
@@ -81,10 +90,16 @@ def test_what_is_made_through_links_lies_inside(root: Path, directory: bool) -> 
     assert not (root.parent / "outside").exists()
 
 
-@pytest.mark.parametrize(("path", "code"), [
-    ("/".join("a" * (MAX_DEPTH + 3)), errno.ENAMETOOLONG), ("x" * 256, errno.ENAMETOOLONG), ("loop/a", errno.ELOOP),
-    ("etc/name/a", errno.ENOTDIR), ("a\0b", errno.EINVAL),
-])
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("/".join("a" * (MAX_DEPTH + 3)), errno.ENAMETOOLONG),
+        ("x" * 256, errno.ENAMETOOLONG),
+        ("loop/a", errno.ELOOP),
+        ("etc/name/a", errno.ENOTDIR),
+        ("a\0b", errno.EINVAL),
+    ],
+)
 def test_what_cannot_be_made_is_told(root: Path, path: str, code: int) -> None:
     (root / "loop").symlink_to("loop")
     with Tree.at(root) as tree, refused(code):

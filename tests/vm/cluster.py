@@ -70,12 +70,35 @@ class Machine:
     def boot(self) -> None:
         accel = os.environ.get("PYSTACK_VM_ACCEL", "tcg,thread=multi")
         self.process = subprocess.Popen(
-            ["qemu-system-x86_64", "-accel", accel, "-cpu", "max", "-smp", "1", "-m", "1536", "-display", "none",
-             "-monitor", "none", "-kernel", BUILD / "kernel", "-initrd", BUILD / "initrd", "-append",
-             "root=/dev/vda rw console=ttyS0 net.ifnames=0 quiet systemd.show_status=0",
-             "-serial", f"file:{BUILD / self.name}.log", "-drive", f"file={self.disk},format=raw,if=virtio,cache=unsafe",
-             "-netdev", f"tap,id=n,ifname=tap{self.number},script=no,downscript=no",
-             "-device", f"virtio-net-pci,netdev=n,mac=02:77:00:00:00:{self.number:02x}"],
+            [
+                "qemu-system-x86_64",
+                "-accel",
+                accel,
+                "-cpu",
+                "max",
+                "-smp",
+                "1",
+                "-m",
+                "1536",
+                "-display",
+                "none",
+                "-monitor",
+                "none",
+                "-kernel",
+                BUILD / "kernel",
+                "-initrd",
+                BUILD / "initrd",
+                "-append",
+                "root=/dev/vda rw console=ttyS0 net.ifnames=0 quiet systemd.show_status=0",
+                "-serial",
+                f"file:{BUILD / self.name}.log",
+                "-drive",
+                f"file={self.disk},format=raw,if=virtio,cache=unsafe",
+                "-netdev",
+                f"tap,id=n,ifname=tap{self.number},script=no,downscript=no",
+                "-device",
+                f"virtio-net-pci,netdev=n,mac=02:77:00:00:00:{self.number:02x}",
+            ],
             stdin=subprocess.DEVNULL,
         )
 
@@ -87,9 +110,28 @@ class Machine:
 
     def run(self, command: str, *, check: bool = True, stdin: str = "", within_s: float = 180) -> str:
         done = subprocess.run(
-            ["ssh", "-F", "none", "-i", self.folder / "key", "-o", f"UserKnownHostsFile={self.folder / 'known'}",
-             "-o", "ConnectTimeout=10", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR", f"root@{self.address}", command],
-            input=stdin, capture_output=True, text=True, timeout=within_s, check=False,
+            [
+                "ssh",
+                "-F",
+                "none",
+                "-i",
+                self.folder / "key",
+                "-o",
+                f"UserKnownHostsFile={self.folder / 'known'}",
+                "-o",
+                "ConnectTimeout=10",
+                "-o",
+                "BatchMode=yes",
+                "-o",
+                "LogLevel=ERROR",
+                f"root@{self.address}",
+                command,
+            ],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=within_s,
+            check=False,
         )
         if check and done.returncode:
             raise AssertionError(f"{self.name}: {command}: {done.returncode}\n{done.stdout}{done.stderr}")
@@ -125,7 +167,8 @@ def prepare(folder: Path) -> list[Machine]:
         subprocess.run(["tar", "-C", root, "-xf", BUILD / "base.tar"], check=True)
         (root / "etc/hostname").write_text(f"{machine.name}\n")
         (root / "etc/systemd/network/lan.network").write_text(
-            f"[Match]\nName=eth0\n[Network]\nAddress={machine.address}/24\nGateway={NET}.{HOST}\n")
+            f"[Match]\nName=eth0\n[Network]\nAddress={machine.address}/24\nGateway={NET}.{HOST}\n"
+        )
         wanted = root / "etc/systemd/system/multi-user.target.wants"
         wanted.mkdir(exist_ok=True)
         (wanted / "systemd-networkd.service").symlink_to("/lib/systemd/system/systemd-networkd.service")
@@ -198,9 +241,9 @@ def tried(machines: list[Machine]) -> dict[str, float | str]:
     for machine in machines:
         until(lambda machine=machine: machine.run("true"), f"{machine.name} boots")  # type: ignore[misc]
     took("three machines booted (emulated)")
-    facts = first.run("uname -r; stat -fc %T /sys/fs/cgroup; systemctl is-system-running || true").split()
-    out["kernel, cgroup"] = " ".join(facts[:2])
-    assert facts[1] == "cgroup2fs"
+    info = first.run("uname -r; stat -fc %T /sys/fs/cgroup; systemctl is-system-running || true").split()
+    out["kernel, cgroup"] = " ".join(info[:2])
+    assert info[1] == "cgroup2fs"
     until(lambda: first.run("pystack node ls"), "the server answers")
     since = time.monotonic()
     first.run(f"pystack node add root@{second.address} root@{third.address} --label zone=b", within_s=PATIENCE)
@@ -222,8 +265,8 @@ def tried(machines: list[Machine]) -> dict[str, float | str]:
     rows = json.loads(first.run("cd app && pystack ps --format json"))
     web = {r["node"]: r for r in rows if r["service"] == "web"}
     assert set(web) == set(MACHINES)
-    for node in MACHINES:  # over the overlay, by name and by each address
-        index = web[node]["index"]
+    for name in MACHINES:  # over the overlay, by name and by each address
+        index = web[name]["index"]
         for other in web.values():
             address = next(iter(other["addresses"].values()))
             said = first.run(f"cd app && pystack exec -T --index {index} web wget -q -O - http://{address}/")
@@ -233,8 +276,8 @@ def tried(machines: list[Machine]) -> dict[str, float | str]:
     limits = first.run("cd app && pystack exec -T web cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max").split()
     assert limits == [str(64 << 20), "50"], limits
     out["limits on cgroup v2"] = "memory.max, pids.max"
-    for number, (driver, node) in enumerate((("macvlan", "vm2"), ("ipvlan", "vm3")), 140):
-        first.run(f"mkdir -p {driver} && cat > {driver}/stack.yml", stdin=LAN % (number, node, driver))
+    for number, (driver, name) in enumerate((("macvlan", "vm2"), ("ipvlan", "vm3")), 140):
+        first.run(f"mkdir -p {driver} && cat > {driver}/stack.yml", stdin=LAN % (number, name, driver))
         first.run(f"cd {driver} && pystack up", within_s=PATIENCE)
         assert fetch(f"http://{NET}.{number}/etc/hostname")
         out[driver] = "a machine on the LAN reaches the container"

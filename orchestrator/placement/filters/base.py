@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 from typing import ClassVar, Generic, TypeVar
 
-from agent.manifest import Record
+from agent.contract.wire import WireStruct
 from orchestrator.placement.columns import Column, Mask
 from orchestrator.placement.node_table import NodeTable
 from orchestrator.placement.request import PlacementRequest
@@ -23,7 +23,7 @@ ALWAYS: tuple[tuple[()], ...] = ((),)
 """The conditions of a filter that concerns every request: one, that has nothing to it."""
 
 
-class Reason(Record, frozen=True, kw_only=True):
+class Reason(WireStruct, frozen=True, kw_only=True):
     """One condition of the filter called *filter* on one node: whether it holds, and the words for it."""
 
     filter: str

@@ -1,4 +1,4 @@
-"""Constraints on the node's labels and facts hold."""
+"""Constraints on the node's labels and info."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class Cpus(ResourceFilter[float, str]):
         return table.cpus_free >= condition - TOLERANCE
 
     def describe(self, condition: float, table: NodeTable, row: int, *, ok: bool) -> str:
-        return f"asks {condition:g}, {table.cpus_free[row]:g} of {table.nodes[row].facts.cpus:g} free"
+        return f"asks {condition:g}, {table.cpus_free[row]:g} of {table.nodes[row].info.cpus:g} free"
 
     def capacity(self, condition: float, table: NodeTable) -> Column:
         return table.columns.ints((table.cpus_free + TOLERANCE) // condition)

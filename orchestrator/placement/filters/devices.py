@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agent.manifest import DeviceRequest, device_kind
+from agent.contract.container import DeviceRequest, device_kind
 from orchestrator.placement.filters.base import StaticFilter
 from orchestrator.placement.node_table import NodeTable
 from orchestrator.placement.request import PlacementRequest
@@ -20,9 +20,9 @@ class Devices(StaticFilter[DeviceRequest]):
         return request.devices
 
     def holds(self, condition: DeviceRequest, table: NodeTable) -> list[bool]:
-        return [condition.choose(n.facts.devices) is not None for n in table.nodes]
+        return [condition.choose(n.info.devices) is not None for n in table.nodes]
 
     def describe(self, condition: DeviceRequest, table: NodeTable, row: int, *, ok: bool) -> str:
-        there = table.nodes[row].facts.devices
+        there = table.nodes[row].info.devices
         has = condition.choose(there) or sorted({device_kind(d) for d in there})
         return f"asks for {condition}; it has {', '.join(has) or 'none'} (CDI files in /etc/cdi)"

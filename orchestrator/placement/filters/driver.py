@@ -18,7 +18,7 @@ class Driver(StaticFilter[tuple[str, str]]):
         return request.drivers
 
     def holds(self, condition: tuple[str, str], table: NodeTable) -> list[bool]:
-        return [condition[0] in n.facts.drivers for n in table.nodes]
+        return [condition[0] in n.info.drivers for n in table.nodes]
 
     def describe(self, condition: tuple[str, str], table: NodeTable, row: int, *, ok: bool) -> str:
         driver, network = condition

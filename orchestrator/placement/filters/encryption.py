@@ -18,7 +18,7 @@ class Encryption(StaticFilter[str]):
         return request.encrypted
 
     def holds(self, condition: str, table: NodeTable) -> list[bool]:
-        return ["wireguard" in n.facts.features for n in table.nodes]
+        return ["wireguard" in n.info.features for n in table.nodes]
 
     def describe(self, condition: str, table: NodeTable, row: int, *, ok: bool) -> str:
         lacks = "" if ok else ": it is neither in the kernel nor is wireguard-go installed"

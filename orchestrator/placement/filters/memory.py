@@ -24,7 +24,7 @@ class Memory(ResourceFilter[int, str]):
         return table.memory_free >= condition
 
     def describe(self, condition: int, table: NodeTable, row: int, *, ok: bool) -> str:
-        return f"asks {_size(condition)}, {_size(table.memory_free[row])} of {_size(table.nodes[row].facts.memory)} free"
+        return f"asks {_size(condition)}, {_size(table.memory_free[row])} of {_size(table.nodes[row].info.memory)} free"
 
     def capacity(self, condition: int, table: NodeTable) -> Column:
         return table.columns.ints(table.memory_free // condition)

@@ -18,15 +18,15 @@ class Parent(StaticFilter[tuple[str, str]]):
         return request.parents
 
     def holds(self, condition: tuple[str, str], table: NodeTable) -> list[bool]:
-        return [n.facts.offers(condition[0]) for n in table.nodes]
+        return [n.info.has_parent_link(condition[0]) for n in table.nodes]
 
     def describe(self, condition: tuple[str, str], table: NodeTable, row: int, *, ok: bool) -> str:
         parent, network = condition
         text = f"network {network} is on {parent}"
         if ok:
             return text
-        facts = table.nodes[row].facts
-        text += f"; it has {', '.join(facts.links) or 'no link'}"
-        if "." in parent and "vlan" not in facts.features:
+        info = table.nodes[row].info
+        text += f"; it has {', '.join(info.links) or 'no link'}"
+        if "." in parent and "vlan" not in info.features:
             text += ", and a kernel without VLANs (CONFIG_VLAN_8021Q)"
         return text

@@ -6,7 +6,7 @@ import asyncio
 
 from aiohttp import web
 
-from agent.errors import not_twice
+from agent.errors import abort_if_response_started
 from orchestrator.gitops import api as repositories
 from orchestrator.gitops.gitops import Gitops
 from orchestrator.server.api.responses import PLANE, STOP, errors
@@ -20,7 +20,7 @@ OWN_ENGINE = "/v1/nodes/local/engine"
 def make_app(plane: ControlPlane, gitops: Gitops, stop: asyncio.Event) -> web.Application:
     """The application of a server that leads. A request can set *stop*."""
     app = web.Application(middlewares=[errors], client_max_size=64 << 20)
-    app.on_response_prepare.append(not_twice)
+    app.on_response_prepare.append(abort_if_response_started)
     app[PLANE] = plane
     app[repositories.GITOPS] = gitops
     app[STOP] = stop

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from agent.manifest import Record
+from agent.contract.wire import WireStruct
 from orchestrator.server.api.responses import PLANE, json_response, row
 from orchestrator.server.contents import ExternalContent
 from orchestrator.server.plane import ControlPlane
 
 
-class ContentRow(Record, frozen=True, kw_only=True):
+class ContentRow(WireStruct, frozen=True, kw_only=True):
     """A config or secret, and the stacks that use it; never its content."""
 
     name: str
@@ -21,13 +21,20 @@ class ContentRow(Record, frozen=True, kw_only=True):
 
 
 def _content_row(plane: ControlPlane, one: ExternalContent) -> ContentRow:
-    return ContentRow(name=one.name, digest=one.digest, created=one.created, updated=one.updated,
-                      stacks=sorted(_users_of(plane, one.kind, one.name)))
+    return ContentRow(
+        name=one.name,
+        digest=one.digest,
+        created=one.created,
+        updated=one.updated,
+        stacks=sorted(_users_of(plane, one.kind, one.name)),
+    )
 
 
 def _users_of(plane: ControlPlane, kind: str, name: str) -> set[str]:
     return {
-        r.stack.name for r in plane.state.stacks.values() for c in r.stack.contents
+        r.stack.name
+        for r in plane.state.stacks.values()
+        for c in r.stack.contents
         if c.external and (c.kind, c.name) == (kind, name)
     }
 
@@ -50,7 +57,9 @@ async def put_contents(request: web.Request) -> web.Response:
     """Create one; the request's body is its content."""
     plane = request.app[PLANE]
     made = await plane.contents.create(
-        request.match_info["kind"], request.match_info["name"], await request.read(),
+        request.match_info["kind"],
+        request.match_info["name"],
+        await request.read(),
         replace=request.query.get("replace") == "1",
     )
     return json_response(row(_content_row(plane, made)))

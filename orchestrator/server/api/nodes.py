@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from agent.manifest import Record
+from agent.contract.wire import WireStruct
 from orchestrator.server import drain, proxy
 from orchestrator.server.api.responses import PLANE, json_response, row
 from orchestrator.server.api.stream import stream
@@ -18,7 +18,7 @@ from orchestrator.server.rebalance import proposed_moves as find_moves
 from orchestrator.server.rebalance import rebalance as make_moves
 
 
-class NodeRow(Record, frozen=True, kw_only=True):
+class NodeRow(WireStruct, frozen=True, kw_only=True):
     """One row of `pystack node ls`. *capacity* and *reserved* are in cores and bytes. *mtu* is what paths to the node carry;
     *devices* are the names of its CDI devices."""
 
@@ -37,7 +37,7 @@ class NodeRow(Record, frozen=True, kw_only=True):
     tasks: int
     version: str
     platform: str
-    courier: str
+    transport: str
     error: str
 
 
@@ -46,15 +46,27 @@ def _node_row(plane: ControlPlane, name: str) -> dict[str, Any]:
     node = member.node
     tasks = [t for t in plane.state.tasks.values() if t.node == node.name]
     cpus, memory = plane.inputs.reserved(tasks)
-    return row(NodeRow(
-        name=node.name, id=node.id, address=node.target or "local", underlay=node.underlay, mtu=node.mtu,
-        state="ready" if member.ready else "down", availability=node.availability, labels=dict(node.labels),
-        devices=list(node.facts.devices),
-        taints=list(node.taints),
-        capacity={"cpus": node.facts.cpus, "memory": node.facts.memory}, reserved={"cpus": cpus, "memory": memory},
-        tasks=len(tasks), version=node.facts.version, platform=f"{node.facts.os}/{node.facts.arch}", error=member.problem,
-        courier=node.courier,
-    ))
+    return row(
+        NodeRow(
+            name=node.name,
+            id=node.id,
+            address=node.target or "local",
+            underlay=node.underlay,
+            mtu=node.mtu,
+            state="ready" if member.ready else "down",
+            availability=node.availability,
+            labels=dict(node.labels),
+            devices=list(node.info.devices),
+            taints=list(node.taints),
+            capacity={"cpus": node.info.cpus, "memory": node.info.memory},
+            reserved={"cpus": cpus, "memory": memory},
+            tasks=len(tasks),
+            version=node.info.version,
+            platform=f"{node.info.os}/{node.info.arch}",
+            error=member.problem,
+            transport=node.transport,
+        )
+    )
 
 
 async def list_nodes(request: web.Request) -> web.Response:
@@ -87,8 +99,9 @@ async def drain_node(request: web.Request) -> web.StreamResponse:
     """Drain a node: move its tasks to others. A stream of events."""
     plane, name = request.app[PLANE], request.match_info["node"]
     plane.cluster.get(name)
-    return await stream(request, lambda emit: drain.drain(
-        plane.state, plane.cluster, plane.executor, plane.migrator, name, emit))
+    return await stream(
+        request, lambda emit: drain.drain(plane.state, plane.cluster, plane.executor, plane.migrator, name, emit)
+    )
 
 
 async def taint_node(request: web.Request) -> web.StreamResponse:
@@ -127,4 +140,4 @@ async def engine(request: web.Request) -> web.StreamResponse:
     plane = request.app[PLANE]
     member = plane.cluster.get(request.match_info["node"])
     path = request.rel_url.raw_path.split("/engine", 1)[1]
-    return await proxy.forward(request, member.courier.socket, path)
+    return await proxy.forward(request, member.client, path)

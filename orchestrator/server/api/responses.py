@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from agent.errors import shown, told
-from agent.manifest import Record
+from agent.contract.wire import WireStruct
+from agent.errors import shown, user_message
 from orchestrator.errors import PystackError, RefusedError
 from orchestrator.server.plane import ControlPlane
 
@@ -29,7 +29,7 @@ def json_response(value: Any) -> web.Response:
     return web.Response(body=msgspec.json.encode(value), content_type="application/json")
 
 
-def row(record: Record) -> dict[str, Any]:
+def row(record: WireStruct) -> dict[str, Any]:
     """*record* with all its keys: in a row of a list none is left out for being at its default."""
     return {name: getattr(record, name) for name in record.__struct_fields__}
 
@@ -55,4 +55,4 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         raise
     except Exception as error:
         log.exception("%s %s", request.method, request.path)
-        return web.json_response({"message": shown(told(error), LONGEST)}, status=500)
+        return web.json_response({"message": shown(user_message(error), LONGEST)}, status=500)

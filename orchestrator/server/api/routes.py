@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from agent.manifest import Task
+from agent.contract.task import Task
 from orchestrator.gitops import api as repositories
 from orchestrator.placement.explain import Why
 from orchestrator.placement.rebalance import Move
@@ -17,7 +17,7 @@ from orchestrator.server.cluster import NodeUpdateRequest
 from orchestrator.server.doctor import Check
 from orchestrator.server.events import Event, TaskChange
 from orchestrator.server.node_add import NodeAddRequest
-from orchestrator.server.openapi import Stream, document
+from orchestrator.server.openapi import StreamOf, document
 from orchestrator.server.records import SavedPlan
 
 
@@ -36,33 +36,33 @@ ROUTES: tuple[tuple[str, str, Handler, type | None, Any], ...] = (
     ("GET", "/v1/stacks/{stack}/tasks", stacks.list_tasks, None, list[stacks.TaskRow]),
     ("GET", "/v1/doctor", system.doctor, None, list[Check]),
     ("GET", "/v1/store", system.dump_store, None, None),
-    ("POST", "/v1/volumes/{volume}/move", volumes.move_a_volume, volumes.MoveVolumeRequest, Stream(Event)),
+    ("POST", "/v1/volumes/{volume}/move", volumes.move_a_volume, volumes.MoveVolumeRequest, StreamOf(Event)),
     ("GET", "/v1/{kind:config|secret}s", contents.list_contents, None, list[contents.ContentRow]),
     ("GET", "/v1/{kind:config|secret}s/{name}", contents.get_contents, None, contents.ContentRow),
     ("PUT", "/v1/{kind:config|secret}s/{name}", contents.put_contents, None, contents.ContentRow),
     ("DELETE", "/v1/{kind:config|secret}s/{name}", contents.remove_contents, None, None),
     ("POST", "/v1/plan", stacks.plan, stacks.UpRequest, Plan),
-    ("POST", "/v1/up", stacks.up, stacks.UpRequest, Stream(Event)),
-    ("POST", "/v1/apply", stacks.apply, SavedPlan, Stream(Event)),
+    ("POST", "/v1/up", stacks.up, stacks.UpRequest, StreamOf(Event)),
+    ("POST", "/v1/apply", stacks.apply, SavedPlan, StreamOf(Event)),
     ("GET", "/v1/stacks/{stack}/history", stacks.history, None, list[stacks.RevisionRow]),
     ("POST", "/v1/stacks/{stack}/plan", stacks.plan_rollback, stacks.RollbackRequest, Plan),
-    ("POST", "/v1/stacks/{stack}/rollback", stacks.rollback, stacks.RollbackRequest, Stream(Event)),
-    ("POST", "/v1/stacks/{stack}/down", stacks.down, stacks.DownRequest, Stream(Event)),
-    ("POST", "/v1/stacks/{stack}/{verb:stop|start|restart}", stacks.act, stacks.ActRequest, Stream(Event)),
-    ("POST", "/v1/stacks/{stack}/rm", stacks.remove, stacks.RemoveRequest, Stream(Event)),
-    ("POST", "/v1/stacks/{stack}/guests", stacks.create_oneoff, stacks.OneoffRequest, Task),
-    ("DELETE", "/v1/stacks/{stack}/guests/{guest}", stacks.delete_oneoff, None, None),
+    ("POST", "/v1/stacks/{stack}/rollback", stacks.rollback, stacks.RollbackRequest, StreamOf(Event)),
+    ("POST", "/v1/stacks/{stack}/down", stacks.down, stacks.DownRequest, StreamOf(Event)),
+    ("POST", "/v1/stacks/{stack}/{verb:stop|start|restart}", stacks.act, stacks.ActRequest, StreamOf(Event)),
+    ("POST", "/v1/stacks/{stack}/rm", stacks.remove, stacks.RemoveRequest, StreamOf(Event)),
+    ("POST", "/v1/stacks/{stack}/oneoff", stacks.create_oneoff, stacks.OneoffRequest, Task),
+    ("DELETE", "/v1/stacks/{stack}/oneoff/{oneoff}", stacks.delete_oneoff, None, None),
     ("GET", "/v1/stacks/{stack}/services/{service}/why", stacks.why, None, Why),
-    ("GET", "/v1/events", system.stream_events, None, Stream(TaskChange)),
+    ("GET", "/v1/events", system.stream_events, None, StreamOf(TaskChange)),
     ("GET", "/v1/rebalance", nodes.proposed_moves, None, list[Move]),
-    ("POST", "/v1/rebalance", nodes.rebalance, None, Stream(Event)),
+    ("POST", "/v1/rebalance", nodes.rebalance, None, StreamOf(Event)),
     ("GET", "/v1/nodes", nodes.list_nodes, None, list[nodes.NodeRow]),
     ("POST", "/v1/nodes", nodes.add_node, NodeAddRequest, nodes.NodeRow),
     ("GET", "/v1/nodes/{node}", nodes.get_node, None, nodes.NodeRow),
     ("PATCH", "/v1/nodes/{node}", nodes.change_node, NodeUpdateRequest, nodes.NodeRow),
     ("DELETE", "/v1/nodes/{node}", nodes.remove_node, None, None),
-    ("POST", "/v1/nodes/{node}/drain", nodes.drain_node, None, Stream(Event)),
-    ("POST", "/v1/nodes/{node}/taint", nodes.taint_node, NodeUpdateRequest, Stream(Event)),
+    ("POST", "/v1/nodes/{node}/drain", nodes.drain_node, None, StreamOf(Event)),
+    ("POST", "/v1/nodes/{node}/taint", nodes.taint_node, NodeUpdateRequest, StreamOf(Event)),
     *repositories.ROUTES,
     ("*", "/v1/nodes/{node}/engine/{path:.*}", nodes.engine, None, None),
 )

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 from aiohttp import web
 
-from agent.manifest import Container, Record
+from agent.contract.container import Container
+from agent.contract.task import Task
+from agent.contract.wire import WireStruct
 from orchestrator.planning.manifests import ingress_ports
 from orchestrator.server import lifecycle, oneoff, revisions
 from orchestrator.server.api.responses import PLANE, json_response, row
@@ -14,40 +18,42 @@ from orchestrator.server.records import SavedPlan, UpOptions
 from orchestrator.stackfile.model import Stack
 
 
-class UpRequest(Record, frozen=True, kw_only=True):
+class UpRequest(WireStruct, frozen=True, kw_only=True):
     """A stack, and how to bring it up."""
 
     stack: Stack
     options: UpOptions = UpOptions()
 
 
-class DownRequest(Record, frozen=True, kw_only=True):
+class DownRequest(WireStruct, frozen=True, kw_only=True):
     """*volumes*: remove the stack's volumes too."""
 
     volumes: bool = False
 
 
-class ActRequest(Record, frozen=True, kw_only=True):
-    """*services* is empty for all. *timeout_s* is how long a container may take to end, instead of its stop_grace_period."""
+class ActRequest(WireStruct, frozen=True, kw_only=True):
+    """*services* is empty for all. *timeout_s* is how long a container may take to end, instead of its stop_grace_period.
+    Without *deps*, nothing but these services is started or restarted."""
 
     services: tuple[str, ...] = ()
     timeout_s: float | None = None
+    deps: bool = True
 
 
-class RemoveRequest(Record, frozen=True, kw_only=True):
+class RemoveRequest(WireStruct, frozen=True, kw_only=True):
     """Names of tasks; those that run are stopped first."""
 
     tasks: tuple[str, ...]
 
 
-class RollbackRequest(Record, frozen=True, kw_only=True):
+class RollbackRequest(WireStruct, frozen=True, kw_only=True):
     """*revision* 0 is the one before the present."""
 
     revision: int = 0
     options: UpOptions = UpOptions()
 
 
-class OneoffRequest(Record, frozen=True, kw_only=True):
+class OneoffRequest(WireStruct, frozen=True, kw_only=True):
     """A one-off container *name* that runs like *service*."""
 
     name: str
@@ -55,7 +61,7 @@ class OneoffRequest(Record, frozen=True, kw_only=True):
     container: Container
 
 
-class StackRow(Record, frozen=True, kw_only=True):
+class StackRow(WireStruct, frozen=True, kw_only=True):
     """One row of `pystack ls`."""
 
     stack: str
@@ -66,7 +72,7 @@ class StackRow(Record, frozen=True, kw_only=True):
     updated: str
 
 
-class TaskRow(Record, frozen=True, kw_only=True):
+class TaskRow(WireStruct, frozen=True, kw_only=True):
     """One row of `pystack ps`; every key is always there."""
 
     task: str
@@ -85,9 +91,10 @@ class TaskRow(Record, frozen=True, kw_only=True):
     created: str
     started: str
     error: str
+    oneoff: bool = False
 
 
-class RevisionRow(Record, frozen=True, kw_only=True):
+class RevisionRow(WireStruct, frozen=True, kw_only=True):
     """One row of `pystack history`."""
 
     revision: int
@@ -105,10 +112,16 @@ async def list_stacks(request: web.Request) -> web.Response:
     for name, record in sorted(plane.state.stacks.items()):
         tasks = plane.state.of_stack(name).tasks
         states = [s.state for t in tasks if (s := plane.statuses.by_task.get(t.name))]
-        rows.append(StackRow(
-            stack=name, revision=record.revision, running=states.count("running"), wanted=len(tasks),
-            nodes=len({t.node for t in tasks}), updated=record.updated,
-        ))
+        rows.append(
+            StackRow(
+                stack=name,
+                revision=record.revision,
+                running=states.count("running"),
+                wanted=len(tasks),
+                nodes=len({t.node for t in tasks}),
+                updated=record.updated,
+            )
+        )
     return json_response([row(r) for r in rows])
 
 
@@ -118,31 +131,79 @@ async def get_stack(request: web.Request) -> web.Response:
 
 
 async def list_tasks(request: web.Request) -> web.Response:
-    """The tasks of a stack."""
+    """The tasks of a stack; with `oneoff=1` the containers of `run` too."""
     plane = request.app[PLANE]
     name = request.match_info["stack"]
     rows = []
-    tasks = [t for t in plane.state.of_stack(name).tasks if t.desired != "guest"]
+    tasks = [t for t in plane.state.of_stack(name).tasks if t.desired != "oneoff"]
     for task in sorted(tasks, key=lambda t: (t.service, t.index)):
         status = plane.statuses.by_task.get(task.name)
         lost = plane.cluster.unreachable_reason(task.node)
         c = task.container
-        ports = [
-            f"{p.host_ip or '0.0.0.0'}:{p.published}->{p.target}/{p.protocol}" for p in (status.ports if status else ())
-        ]
+        ports = [f"{p.host_ip or '0.0.0.0'}:{p.published}->{p.target}/{p.protocol}" for p in (status.ports if status else ())]
         own = {p.published for p in (status.ports if status else ())}
         ports += [f"*:{p.published}->{p.target}/{p.protocol}" for p in ingress_ports(task) if status and p.published not in own]
-        rows.append(row(TaskRow(
-            task=task.name, service=task.service, index=task.index, stack=name, node=task.node,
-            id=status.container if status else "", image=c.image,
-            state="unknown" if lost else status.state if status else "waiting" if task.desired == "hold" else "pending",
-            health=status.health if status else "", exit_code=status.exit_code if status else None,
-            restarts=status.restarts if status else 0, ports=ports,
-            addresses={a.network: a.ipv4 or a.ipv6 for a in c.attachments},
-            created=status.created if status else "", started=status.started if status else "",
-            error=lost or (status.error if status else ""),
-        )))
+        rows.append(
+            row(
+                TaskRow(
+                    task=task.name,
+                    service=task.service,
+                    index=task.index,
+                    stack=name,
+                    node=task.node,
+                    id=status.container if status else "",
+                    image=c.image,
+                    state="unknown"
+                    if lost
+                    else status.state
+                    if status
+                    else "waiting"
+                    if task.desired == "waiting"
+                    else "pending",
+                    health=status.health if status else "",
+                    exit_code=status.exit_code if status else None,
+                    restarts=status.restarts if status else 0,
+                    ports=ports,
+                    addresses={a.network: a.ipv4 or a.ipv6 for a in c.attachments},
+                    created=status.created if status else "",
+                    started=status.started if status else "",
+                    error=lost or (status.error if status else ""),
+                )
+            )
+        )
+    if request.query.get("oneoff", "") in ("1", "true"):
+        rows += [row(_oneoff_row(t, seen)) for t, seen in await oneoff.oneoff_states(plane.dispatcher, name)]
     return json_response(rows)
+
+
+def _oneoff_row(task: Task, seen: dict[str, Any]) -> TaskRow:
+    """A container of `run`, from what the Engine API says of it."""
+    state, networks = seen["State"], seen["NetworkSettings"]["Networks"]
+    ports = [
+        f"{b['HostIp']}:{b['HostPort']}->{inside}"
+        for inside, bound in (seen["NetworkSettings"]["Ports"] or {}).items()
+        for b in bound or ()
+        if ":" not in b["HostIp"]
+    ]
+    return TaskRow(
+        task=task.name,
+        service=task.service,
+        index=1,
+        stack=task.stack,
+        node=task.node,
+        id=seen["Id"],
+        image=task.container.image,
+        state=state["Status"],
+        health=(state.get("Health") or {}).get("Status", ""),
+        exit_code=None if state["Running"] else state["ExitCode"],
+        restarts=0,
+        ports=ports,
+        addresses={name: n["IPAddress"] for name, n in networks.items()},
+        created=seen["Created"],
+        started=state["StartedAt"],
+        error=state.get("Error", ""),
+        oneoff=True,
+    )
 
 
 async def plan(request: web.Request) -> web.Response:
@@ -169,21 +230,30 @@ async def history(request: web.Request) -> web.Response:
     """The revisions of a stack."""
     plane, name = request.app[PLANE], request.match_info["stack"]
     present = plane.state.stacks[name].revision if name in plane.state.stacks else 0
-    return json_response([
-        row(RevisionRow(
-            revision=r.revision, updated=r.updated, user=r.user, message=r.message,
-            services=[s.name for s in r.stack.services], current=r.revision == present,
-        ))
-        for r in await plane.state.history(name)
-    ])
+    return json_response(
+        [
+            row(
+                RevisionRow(
+                    revision=r.revision,
+                    updated=r.updated,
+                    user=r.user,
+                    message=r.message,
+                    services=[s.name for s in r.stack.services],
+                    current=r.revision == present,
+                )
+            )
+            for r in await plane.state.history(name)
+        ]
+    )
 
 
 async def rollback(request: web.Request) -> web.StreamResponse:
     """Apply an earlier revision again; a stream of events."""
     body = msgspec.json.decode(await request.read() or b"{}", type=RollbackRequest)
     plane, name = request.app[PLANE], request.match_info["stack"]
-    return await stream(request, lambda emit: revisions.rollback(
-        plane.state, plane.executor, name, body.revision, body.options, emit))
+    return await stream(
+        request, lambda emit: revisions.rollback(plane.state, plane.executor, name, body.revision, body.options, emit)
+    )
 
 
 async def plan_rollback(request: web.Request) -> web.Response:
@@ -213,21 +283,26 @@ async def act(request: web.Request) -> web.StreamResponse:
     body = msgspec.json.decode(await request.read() or b"{}", type=ActRequest)
     name, verb = request.match_info["stack"], request.match_info["verb"]
     request.app[PLANE].state.get_stack(name)
-    return await stream(request, lambda emit: lifecycle.change_desired_state(
-        request.app[PLANE].dispatcher, name, verb, body.services, emit, timeout_s=body.timeout_s))
+    return await stream(
+        request,
+        lambda emit: lifecycle.change_desired_state(
+            request.app[PLANE].dispatcher, name, verb, body.services, emit, timeout_s=body.timeout_s, deps=body.deps
+        ),
+    )
 
 
 async def create_oneoff(request: web.Request) -> web.Response:
     """Give a one-off container a node and addresses; the answer is its Task."""
     body = msgspec.json.decode(await request.read(), type=OneoffRequest)
     plane, stack = request.app[PLANE], request.match_info["stack"]
-    return json_response(await oneoff.create_oneoff(
-        plane.dispatcher, plane.images, plane.inputs, stack, body.service, body.name, body.container))
+    return json_response(
+        await oneoff.create_oneoff(plane.dispatcher, plane.images, plane.inputs, stack, body.service, body.name, body.container)
+    )
 
 
 async def delete_oneoff(request: web.Request) -> web.Response:
     """Take back what a one-off container had."""
-    await oneoff.delete_oneoff(request.app[PLANE].dispatcher, request.match_info["stack"], request.match_info["guest"])
+    await oneoff.delete_oneoff(request.app[PLANE].dispatcher, request.match_info["stack"], request.match_info["oneoff"])
     return web.Response(status=204)
 
 

@@ -13,11 +13,21 @@ from orchestrator.server.api.responses import PLANE, Handler, errors
 from orchestrator.server.api.routes import ROUTES
 from orchestrator.server.plane import ControlPlane
 
-READABLE_WHEN_STALE = frozenset({
-    "/v1/version", "/v1/stacks", "/v1/stacks/{stack}", "/v1/stacks/{stack}/tasks", "/v1/nodes", "/v1/nodes/{node}",
-    "/v1/gitops", "/v1/gitops/{name}", "/v1/{kind:config|secret}s", "/v1/{kind:config|secret}s/{name}",
-    "/v1/stacks/{stack}/services/{service}/why",
-})
+READABLE_WHEN_STALE = frozenset(
+    {
+        "/v1/version",
+        "/v1/stacks",
+        "/v1/stacks/{stack}",
+        "/v1/stacks/{stack}/tasks",
+        "/v1/nodes",
+        "/v1/nodes/{node}",
+        "/v1/gitops",
+        "/v1/gitops/{name}",
+        "/v1/{kind:config|secret}s",
+        "/v1/{kind:config|secret}s/{name}",
+        "/v1/stacks/{stack}/services/{service}/why",
+    }
+)
 """The paths of which a GET needs nothing but memory."""
 
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 from aiohttp import web
 
-from agent.errors import told
+from agent.errors import user_message
 from orchestrator.errors import PystackError
 from orchestrator.server.events import DoneEvent, Emit, ErrorEvent, Event, Failure
 
@@ -36,7 +36,7 @@ async def stream(request: web.Request, work: Work) -> web.StreamResponse:
             queue.put_nowait(ErrorEvent(message="; ".join(str(e) for e in group.exceptions)))
         except Exception as error:
             log.exception("%s %s", request.method, request.path)
-            queue.put_nowait(ErrorEvent(message=told(error)))
+            queue.put_nowait(ErrorEvent(message=user_message(error)))
 
     task = asyncio.create_task(run())
     try:

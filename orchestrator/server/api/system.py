@@ -7,14 +7,14 @@ import os
 import msgspec
 from aiohttp import web
 
-from agent.manifest import Record
+from agent.contract.wire import WireStruct
 from orchestrator import __version__
 from orchestrator.server.api.responses import PLANE, STOP, json_response, row
 from orchestrator.server.doctor import diagnose
 from orchestrator.store.transfer import dump
 
 
-class Version(Record, frozen=True, kw_only=True):
+class Version(WireStruct, frozen=True, kw_only=True):
     """The server's version and that of its API, its node and its process."""
 
     version: str

@@ -5,12 +5,12 @@ from __future__ import annotations
 import msgspec
 from aiohttp import web
 
-from agent.manifest import Record
+from agent.contract.wire import WireStruct
 from orchestrator.server.api.responses import PLANE
 from orchestrator.server.api.stream import stream
 
 
-class MoveVolumeRequest(Record, frozen=True, kw_only=True):
+class MoveVolumeRequest(WireStruct, frozen=True, kw_only=True):
     """*node* is the target."""
 
     node: str

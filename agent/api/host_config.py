@@ -1,0 +1,171 @@
+"""A container's HostConfig as the Engine API shows it. Source: Docker Engine API v1.48, ContainerInspect, HostConfig."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agent.api.translate import BRIDGE, DEFAULT, RATES, UNNAMED_NETWORK
+from agent.contract.container import Container
+from agent.engine.engine import Engine
+from agent.engine.records import Record
+from agent.errors import AgentError
+from agent.isolation import paths
+
+Document = dict[str, Any]
+FILLED = (
+    "Binds",
+    "LogConfig",
+    "RestartPolicy",
+    "IpcMode",
+    "CgroupnsMode",
+    "ShmSize",
+    "MemorySwap",
+    "PidsLimit",
+    "Runtime",
+    "MaskedPaths",
+    "ReadonlyPaths",
+    "Init",
+    "ConsoleSize",
+    "OomKillDisable",
+    "Isolation",
+    "SecurityOpt",
+)
+"""Fields that a client may leave empty, and that an answer has the daemon's value of."""
+OF_WINDOWS = ("CpuPercent", "IOMaximumIOps", "IOMaximumBandwidth")
+"""Fields that are 0 here whatever was asked."""
+LISTS = ("Binds", "Dns", "DnsOptions", "DnsSearch", "Devices", "PortBindings")
+"""Fields that are null where a request leaves them out."""
+
+
+def network_mode(record: Record, version: int) -> str:
+    """As it was asked for; the bridge had another name before 1.44 for who had not named it."""
+    asked: str = (record.asked.get("HostConfig") or {}).get("NetworkMode", "")
+    c = record.container
+    mode = asked or c.network_mode or (c.attachments[0].network if c.attachments else DEFAULT)
+    if mode == DEFAULT or (mode == BRIDGE and record.asked.get(UNNAMED_NETWORK)):
+        return DEFAULT if version < 44 else BRIDGE
+    return mode
+
+
+def host_config(engine: Engine, record: Record, version: int = 48) -> Document:
+    """What was asked for, in the words of a create request: those that were used, where it was one."""
+    c = record.container
+    asked: Document = record.asked.get("HostConfig") or {}
+    policy = c.restart
+    if asked and policy == "no" and version < 44:  # which told "no" from nothing said
+        policy = (asked.get("RestartPolicy") or {}).get("Name", "")
+    return {
+        **_container(engine, c),
+        "AutoRemove": record.auto_remove,
+        **(dict.fromkeys(LISTS) if asked else {}),
+        **{key: value for key, value in asked.items() if key not in FILLED or value},
+        **dict.fromkeys(OF_WINDOWS, 0),
+        "NetworkMode": network_mode(record, version),
+        "RestartPolicy": {"Name": policy, "MaximumRetryCount": c.restart_max},
+        **(
+            {"Links": [f"/{_linked(engine, source)}:/{record.name}/{alias}" for alias, source in c.links]}
+            if asked.get("Links")
+            else {}
+        ),
+    }
+
+
+def _container(engine: Engine, c: Container) -> Document:
+    """All of it that a Container says."""
+    ports: dict[str, list[Document]] = {}
+    for p in c.ports:
+        ports.setdefault(f"{p.target}/{p.protocol}", []).append(
+            {"HostIp": p.host_ip, "HostPort": str(p.published) if p.published else ""}
+        )
+    swap = c.memory_swap or min(c.memory * 2, (1 << 63) - 1)
+    binds = [
+        f"{m.source}:{m.target}{':ro' if m.read_only else ''}"
+        for m in c.mounts
+        if m.kind == "bind" or (m.kind == "volume" and m.source)
+    ]
+    rates = {
+        key: [{"Path": r.path, field: r.rate} for r in c.blkio if r.what == what] or None
+        for key, (what, field) in RATES.items()
+    }
+    unconfined = c.privileged or c.pid_mode == "host" or c.ipc_mode == "host"
+    return {
+        "Binds": binds or None,
+        "ContainerIDFile": "",
+        "LogConfig": {"Type": c.log_driver, "Config": dict(c.log_options)},
+        "PortBindings": ports,
+        "VolumeDriver": "",
+        "VolumesFrom": list(c.volumes_from) or None,
+        "CapAdd": list(c.cap_add) or None,
+        "CapDrop": list(c.cap_drop) or None,
+        "CgroupnsMode": c.cgroup_mode or "host",
+        "Dns": list(c.dns),
+        "DnsOptions": list(c.dns_opt),
+        "DnsSearch": list(c.dns_search),
+        "ExtraHosts": [f"{name}:{address}" for name, address in c.extra_hosts] or None,
+        "GroupAdd": list(c.group_add) or None,
+        "IpcMode": c.ipc_mode or "private",
+        "Cgroup": "",
+        "Links": [f"{source}:{alias}" for alias, source in c.links] or None,
+        "OomScoreAdj": c.oom_score_adj,
+        "PidMode": c.pid_mode,
+        "Privileged": c.privileged,
+        "PublishAllPorts": False,
+        "ReadonlyRootfs": c.read_only,
+        "SecurityOpt": list(c.security_opt) or (["label=disable"] if unconfined else None),
+        "UTSMode": c.uts_mode,
+        "UsernsMode": c.userns_mode,
+        "ShmSize": c.shm_size,
+        "Runtime": c.runtime or engine.runtime.name,
+        "Isolation": "",
+        "Init": c.init,
+        "Sysctls": dict(c.sysctls) or None,
+        "CpuShares": c.cpu_shares,
+        "Memory": c.memory,
+        "NanoCpus": int(c.cpus * 1e9),
+        "CgroupParent": c.cgroup_parent,
+        "BlkioWeight": c.blkio_weight,
+        "CpuPeriod": c.cpu_period,
+        "CpuQuota": c.cpu_quota,
+        "CpuRealtimePeriod": c.cpu_rt_period,
+        "CpuRealtimeRuntime": c.cpu_rt_runtime,
+        "CpusetCpus": c.cpuset,
+        "CpusetMems": c.cpuset_mems,
+        "Devices": [
+            {"PathOnHost": d.source, "PathInContainer": d.target, "CgroupPermissions": d.permissions} for d in c.devices
+        ],
+        "DeviceCgroupRules": list(c.device_rules) or None,
+        "DeviceRequests": [
+            {
+                "Driver": r.driver,
+                "Count": 0 if r.ids else r.count,
+                "DeviceIDs": list(r.ids) or None,
+                "Capabilities": [list(r.capabilities)],
+                "Options": {},
+            }
+            for r in c.device_requests
+        ]
+        or None,
+        "MemoryReservation": c.memory_reservation,
+        "MemorySwap": swap,
+        "MemorySwappiness": c.swappiness,
+        "OomKillDisable": c.oom_kill_disable,
+        "PidsLimit": c.pids or None,
+        "Ulimits": [{"Name": u.name, "Soft": u.soft, "Hard": u.hard} for u in c.ulimits] or None,
+        "Tmpfs": {m.target: ",".join(m.options) for m in c.mounts if m.kind == "tmpfs"} or None,
+        "MaskedPaths": None if c.privileged else list(paths.MASKED),
+        "ReadonlyPaths": None if c.privileged else list(paths.READ_ONLY),
+        "Annotations": dict(c.annotations) or None,
+        "KernelMemory": 0,
+        "KernelMemoryTCP": 0,
+        "CpuCount": 0,
+        "ConsoleSize": [0, 0],
+        **rates,
+    }
+
+
+def _linked(engine: Engine, source: str) -> str:
+    """The name of a container that another is linked to."""
+    try:
+        return engine.find(source).name
+    except AgentError:
+        return source

@@ -1,0 +1,29 @@
+"""How a control plane tells a node to read its manifest from etcd by itself, and knows that it did."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from agent.api.app_keys import MANIFEST_WATCHER, given
+from agent.contract.manifest import EtcdCredentials
+
+routes = web.RouteTableDef()
+
+
+@routes.put("/pystack/manifest-source")
+async def enable(request: web.Request) -> web.Response:
+    await request.app[MANIFEST_WATCHER].enable(await given(request, EtcdCredentials))
+    return web.Response(status=204)
+
+
+@routes.delete("/pystack/manifest-source")
+async def disable(request: web.Request) -> web.Response:
+    await request.app[MANIFEST_WATCHER].disable()
+    return web.Response(status=204)
+
+
+@routes.post("/pystack/manifest-source/{digest}")
+async def wait_applied(request: web.Request) -> web.Response:
+    """Answers when the manifest with this digest was taken."""
+    await request.app[MANIFEST_WATCHER].wait_applied(request.match_info["digest"])
+    return web.Response(status=204)

@@ -1,0 +1,68 @@
+"""Volumes on their way to another node."""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+from aiohttp import web
+
+from agent.api.app_keys import ENGINE, flag, given
+from agent.errors import NotFoundError
+from agent.trees.extract import quoted
+from agent.volumes.volumes import VolumeRecord
+
+routes = web.RouteTableDef()
+
+
+@routes.get("/pystack/volumes/{name}/dump")
+async def dump(request: web.Request) -> web.StreamResponse:
+    """A tar of the volume; without *first*, of what changed since the last call."""
+    chunks = request.app[ENGINE].moving.dump(request.match_info["name"], first=flag(request, "first"))
+    response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
+    await response.prepare(request)
+    async for chunk in chunks:
+        await response.write(chunk)
+    await response.write_eof()
+    return response
+
+
+@routes.put("/pystack/volumes/{name}/dump")
+async def receive(request: web.Request) -> web.Response:
+    """Such a tar, for the volume that is to be here."""
+    moving = request.app[ENGINE].moving
+    await moving.receive(request.match_info["name"], request.content.iter_any(), first=flag(request, "first"))
+    return web.Response(status=204)
+
+
+@routes.get("/pystack/volumes/{name}/checksum")
+async def checksum(request: web.Request) -> web.Response:
+    """What there is of it; *arriving*: of what has come so far."""
+    found = await request.app[ENGINE].moving.checksum(request.match_info["name"], arriving=flag(request, "arriving"))
+    if not flag(request, "entries"):
+        found = msgspec.structs.replace(found, entries={})
+    return web.Response(body=msgspec.json.encode(found), content_type="application/json")
+
+
+@routes.get("/pystack/volumes/{name}/record")
+async def record(request: web.Request) -> web.Response:
+    """Its description."""
+    found = request.app[ENGINE].volumes.get(request.match_info["name"])
+    return web.Response(body=msgspec.json.encode(found), content_type="application/json")
+
+
+@routes.post("/pystack/volumes/{name}/commit")
+async def commit(request: web.Request) -> web.Response:
+    """What has come becomes the volume, with the description in the body."""
+    moving, record = request.app[ENGINE].moving, await given(request, VolumeRecord)
+    if "/" in record.name or not os.path.isdir(moving.incoming(record.name)):  # also where no file can be called so
+        raise NotFoundError(f"nothing has come of a volume {quoted(record.name)}")
+    moving.commit(record)
+    return web.Response(status=204)
+
+
+@routes.delete("/pystack/volumes/{name}/dump")
+async def discard(request: web.Request) -> web.Response:
+    """The move is off: what has come is deleted."""
+    await request.app[ENGINE].moving.discard(request.match_info["name"])
+    return web.Response(status=204)

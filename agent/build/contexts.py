@@ -1,0 +1,322 @@
+"""Where COPY, ADD and mounts take files from: what a client sent, what lies at a URL, a repository, layers of a stage or an
+image.
+
+Each is a folder on this host that nobody else writes to, and a list of what is in it. Source: docker-build(1), "Build context";
+Dockerfile reference, ADD.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import email.utils
+import hashlib
+import json
+import os
+import posixpath
+import re
+import resource
+import signal
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import msgspec
+
+from agent import files
+from agent.build.ignore import Rules, read
+from agent.build.selection import Entry, Listing, is_pattern, narrowed
+from agent.errors import AgentError, BadRequestError, ImageError, of_worker
+from agent.images.transport import HttpClient, UnavailableError, url_of
+from agent.settings import ImageLimits
+from agent.trees import process
+from agent.trees.extract import quoted
+
+GIT_S = 600.0
+GIT_MEMORY = 4 << 30
+"""Address space of a git: an object can claim any size."""
+IGNORE_BYTES = 1 << 20
+_HOST_PATH = re.compile(r"[A-Za-z0-9._-]+@[A-Za-z0-9.\[\]:_-]+:(?!//)\S+")
+_REF = re.compile(r"[A-Za-z0-9_][\w./+@-]{0,250}\Z")
+_CONFIG = (
+    "core.hooksPath=/dev/null",
+    "core.attributesFile=/dev/null",
+    "core.fsmonitor=false",
+    "protocol.ext.allow=never",
+    "submodule.recurse=false",
+    "gc.auto=0",
+    "pack.threads=1",
+    "http.lowSpeedLimit=256",
+    "http.lowSpeedTime=60",
+    "core.protectHFS=true",
+    "core.protectNTFS=true",
+    "advice.detachedHead=false",
+)
+
+
+class Origin(msgspec.Struct, kw_only=True):
+    """*root* is a folder, *listing* what is in it as far as it was looked at. *owners*: whose files these are counts, and
+    stays. *ignored* are left out."""
+
+    root: Path
+    listing: Listing
+    owners: bool = False
+    ignored: Rules | None = None
+
+
+def listing_of(reply: process.Reply) -> Listing:
+    return Listing({path: Entry(*fields) for path, fields in reply["entries"].items()})
+
+
+async def unpacked(body: AsyncIterator[bytes], folder: Path, limits: ImageLimits, bounds: str) -> Listing:
+    """The tar *body*, compressed or not, as files below the empty *folder*. Raises BadRequestError."""
+    folder.mkdir(mode=0o755)
+    reply = await process.fed("context", (str(folder), bounds), body, stall_s=limits.stall_s)
+    if "error" in reply:
+        raise of_worker(reply, BadRequestError, "the build context cannot be unpacked: ")
+    return listing_of(reply)
+
+
+async def surveyed(root: Path, sources: Sequence[str], limits: ImageLimits, bounds: str) -> Listing:
+    """What of the tree *root* COPY can mean by *sources*. Raises AgentError."""
+    wanted = [[narrowed(source), source.count("/") + 1 if is_pattern(source) else 0] for source in sources]
+
+    async def request() -> AsyncIterator[bytes]:
+        yield json.dumps(wanted).encode()
+
+    reply = await process.fed("survey", (str(root), bounds), request(), stall_s=limits.stall_s)
+    if "error" in reply:
+        raise of_worker(reply, AgentError)
+    return listing_of(reply)
+
+
+def ignore_rules(root: Path, dockerfile: str, *, common: bool = True) -> Rules | None:
+    """Those of `<Dockerfile>.dockerignore`, or, where these are *common*, of `.dockerignore`. Raises BadRequestError."""
+    for name in (f"{dockerfile}.dockerignore", *([".dockerignore"] if common else [])):
+        with contextlib.suppress(OSError):
+            if files.resolve_in_root(root, name).is_file():
+                text = files.read_in_root(root, name, IGNORE_BYTES)
+                try:
+                    return Rules(read(text)) or None
+                except BadRequestError as error:
+                    raise BadRequestError(f"{name}: {error}") from None
+    return None
+
+
+# --- what lies elsewhere -------------------------------------------------------------------------------------------
+
+
+class Repository(msgspec.Struct, frozen=True):
+    """*ref* is a branch, a tag or a commit, "" the newest of the default branch; *folder* a part of it."""
+
+    url: str
+    ref: str = ""
+    folder: str = ""
+    keep_git: bool = False
+
+
+def is_url(text: str) -> bool:
+    return text.startswith(("http://", "https://"))
+
+
+def repository(text: str, *, keep_git: bool = False) -> Repository | None:
+    """The repository that *text* names; None where it is none. Raises BadRequestError for one that is not to be gone to."""
+    address, _, fragment = text.partition("#")
+    ref, _, folder = fragment.partition(":")
+    if address.startswith("github.com/"):
+        address = f"https://{address}"
+        if not address.endswith(".git"):
+            address += ".git"
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        raise BadRequestError(f"{quoted(text)!r} is no address") from None
+    if parts.scheme in ("http", "https"):
+        if not parts.path.endswith((".git", ".git/")):
+            return None
+        query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
+        if unknown := query.keys() - {"ref", "branch", "tag", "commit", "subdir", "submodules", "keep-git-dir"}:
+            raise BadRequestError(f"{quoted(text)}: unexpected query {quoted(min(unknown))!r}")
+        ref = ref or query.get("commit") or query.get("tag") or query.get("branch") or query.get("ref", "")
+        folder = folder or query.get("subdir", "")
+        keep_git = keep_git or query.get("keep-git-dir", "") in ("1", "true")
+        address = parts._replace(query="").geturl()
+    elif not (parts.scheme in ("git", "ssh") and parts.netloc) and not _HOST_PATH.fullmatch(address):
+        return None
+    if address.startswith("-") or any(c.isspace() or not c.isprintable() for c in address):
+        raise BadRequestError(f"{quoted(text)!r} is no address of a repository")
+    if ref and (not _REF.match(ref) or ".." in ref or ref.endswith(("/", ".lock"))):
+        raise BadRequestError(f"{quoted(ref)!r} is no branch, tag or commit")
+    if ".." in folder.split("/"):
+        raise BadRequestError(f"{quoted(folder)!r} leads out of the repository")
+    return Repository(address, ref, folder.strip("/"), keep_git)
+
+
+async def cloned(repo: Repository, folder: Path, limits: ImageLimits, *, commit: str = "") -> Path:
+    """The files of *repo* below *folder*; where they are. Submodules are not followed. With *commit*, the beginning of its
+    name, nothing else is taken. Raises AgentError."""
+    folder.mkdir(mode=0o755)
+    await _git(folder, "init", "--quiet", "--template=", within_s=60.0)
+    await _git(
+        folder,
+        "fetch",
+        "--quiet",
+        "--depth=1",
+        "--no-tags",
+        "--no-recurse-submodules",
+        "--",
+        repo.url,
+        repo.ref or "HEAD",
+        within_s=GIT_S,
+        largest=limits.bytes,
+    )
+    await _git(folder, "checkout", "--quiet", "--detach", "FETCH_HEAD", within_s=GIT_S, largest=limits.bytes)
+    found = (await _git(folder, "rev-parse", "HEAD", within_s=60.0)).strip()
+    if commit and not (re.fullmatch(r"[0-9a-f]{7,64}", commit) and found.startswith(commit)):
+        raise BadRequestError(f"commit mismatch: {quoted(commit)} is wanted of {quoted(repo.url)}, which has {found}")
+    if not repo.keep_git:
+        await asyncio.to_thread(files.remove_tree, folder / ".git")
+    if not repo.folder:
+        return folder
+    try:
+        part = files.resolve_in_root(folder, repo.folder)
+    except OSError:
+        raise BadRequestError(f"{quoted(repo.url)} has no folder {quoted(repo.folder)}") from None
+    if not part.is_dir():
+        raise BadRequestError(f"{quoted(repo.folder)} of {quoted(repo.url)} is no folder")
+    return part
+
+
+async def _git(folder: Path, *words: str, within_s: float, largest: int = 0) -> str:
+    """What git says, which reads no configuration but ours, runs nothing of the repository's, and asks nobody anything."""
+    settings = [word for one in _CONFIG for word in ("-c", one)]
+    environment = {
+        "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+        "HOME": "/nonexistent",
+        "LC_ALL": "C.UTF-8",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": "/dev/null",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_ALLOW_PROTOCOL": "https:http:ssh:git",
+        "GIT_SSH_COMMAND": "ssh -F none -o BatchMode=yes -o StrictHostKeyChecking=yes -o ConnectTimeout=15",
+        "GIT_NO_REPLACE_OBJECTS": "1",
+        **{
+            name: os.environ[name]
+            for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
+            if name in os.environ
+        },
+    }
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (GIT_MEMORY, GIT_MEMORY))
+        if largest:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
+
+    try:
+        child = await asyncio.create_subprocess_exec(
+            "git",
+            *settings,
+            *words,
+            cwd=folder,
+            env=environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+            preexec_fn=limit,
+        )
+    except FileNotFoundError:
+        raise AgentError("there is no git on the node: `apt-get install git`") from None
+    try:
+        async with asyncio.timeout(within_s):
+            out, err = await child.communicate()
+    except BaseException as error:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        await child.wait()
+        if isinstance(error, TimeoutError):
+            raise AgentError(f"git {words[0]} did not end within {within_s:g} s") from None
+        raise
+    if child.returncode:
+        lines = [quoted(line) for line in err.decode(errors="replace").splitlines() if line.strip()]
+        raise AgentError(f"git {words[0]}: {'; '.join(lines[-3:]) or f'exit status {child.returncode}'}")
+    return out.decode(errors="replace")
+
+
+async def fetched(address: str, folder: Path, limits: ImageLimits) -> tuple[str, str]:
+    """What lies at the URL *address*, as a file below *folder*: its name, and its digest. Raises AgentError."""
+    folder.mkdir(mode=0o755, exist_ok=True)
+    client = HttpClient(insecure=False, stall_s=limits.stall_s)
+    await client.open()
+    try:
+        url = url_of(address, None, "the Dockerfile")
+        reply = await client.request("GET", url)
+        async with reply:
+            if reply.status != 200:
+                raise BadRequestError(f"{quoted(address)}: the server answers {reply.status} {quoted(reply.reason or '')}")
+            name = _file_name(address, reply.headers.get("Content-Disposition", ""))
+            path, count, found = folder / name, 0, hashlib.sha256()
+            with path.open("wb") as file:
+                async for data in client.chunks(reply):
+                    count += len(data)
+                    if count > limits.bytes:
+                        raise BadRequestError(f"{quoted(address)} has more than {limits.bytes} bytes (limits.bytes)")
+                    found.update(data)
+                    await asyncio.to_thread(file.write, data)
+            path.chmod(0o600)
+            when = (
+                email.utils.parsedate_to_datetime(reply.headers["Last-Modified"]).timestamp() if _dated(reply.headers) else 0.0
+            )
+            os.utime(path, (max(0.0, when), max(0.0, when)))
+            return name, found.hexdigest()
+    except (UnavailableError, ImageError) as error:
+        raise BadRequestError(f"{quoted(address)} cannot be fetched: {error}") from None
+    finally:
+        await client.close()
+
+
+def _dated(headers: object) -> bool:
+    try:
+        email.utils.parsedate_to_datetime(headers["Last-Modified"])  # type: ignore[index]
+    except (KeyError, ValueError, TypeError):
+        return False
+    return True
+
+
+def _file_name(address: str, disposition: str) -> str:
+    """What a fetched file is called. Raises BadRequestError."""
+    name = posixpath.basename(unquote(urlsplit(address).path.rstrip("/")))
+    if not name and (match := re.search(r'filename="?([^";/]+)', disposition)):
+        name = match[1]
+    if not name or name in (".", "..") or "/" in name or "\0" in name or len(os.fsencode(name)) > 255:
+        raise BadRequestError(f"cannot determine filename from url: {quoted(address)}")
+    return name
+
+
+async def streamed(address: str, limits: ImageLimits) -> AsyncIterator[bytes]:
+    """What lies at the URL *address*, as it comes. Raises BadRequestError."""
+    client = HttpClient(insecure=False, stall_s=limits.stall_s)
+    await client.open()
+    try:
+        reply = await client.request("GET", url_of(address, None, "the request"))
+        async with reply:
+            if reply.status != 200:
+                raise BadRequestError(f"{quoted(address)}: the server answers {reply.status} {quoted(reply.reason or '')}")
+            async for data in client.chunks(reply):
+                yield data
+    except (UnavailableError, ImageError) as error:
+        raise BadRequestError(f"{quoted(address)} cannot be fetched: {error}") from None
+    finally:
+        await client.close()
+
+
+async def is_archive(path: Path) -> bool:
+    """Whether the file *path* begins like a tar, plain or compressed; a worker looks."""
+    reply = await process.asked("transfer", ("--archive", str(path), ""))
+    return bool(reply.get("archive"))
+
+
+async def chunks(path: Path) -> AsyncIterator[bytes]:
+    with path.open("rb") as file:
+        while data := await asyncio.to_thread(file.read, 1 << 20):
+            yield data

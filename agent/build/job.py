@@ -1,0 +1,494 @@
+"""One build: its context is brought, its file planned, its stages run side by side, its image written.
+
+A stage is a chain of states: layers, configuration and arguments. A step gives the next state; those that touch files go by way
+of the builder's cache. Source: Dockerfile reference.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from agent import files, mounts
+from agent.build import config, contexts, dockerfile, plan, writing
+from agent.build import instructions as steps
+from agent.build.cache import key_of
+from agent.build.contexts import Origin
+from agent.build.copying import Copying
+from agent.build.errors import DockerfileError, RunError
+from agent.build.layers import Layer, image_layers
+from agent.build.report import Report, Tell
+from agent.build.running import Running
+from agent.build.runsteps import RunSteps
+from agent.build.selection import Entry, Listing, MissingError, choose
+from agent.build.states import State
+from agent.build.wish import Wish
+from agent.build.words import Expansion, WordError
+from agent.contract.container import BUILD_EXTRAS, Attachment, Container
+from agent.errors import AgentError, BadRequestError, ImageNotFoundError
+from agent.images.auth import HUB_KEY, Credentials
+from agent.images.platforms import platform_of
+from agent.images.pull import architecture
+from agent.images.reference import parse
+from agent.images.store import Image
+from agent.trees.extract import quoted
+
+if TYPE_CHECKING:
+    from agent.build.builder import Builder
+
+TRIGGERS = 200
+"""ONBUILD instructions of one image."""
+
+
+class Job:
+    def __init__(
+        self,
+        builder: Builder,
+        wish: Wish,
+        folder: Path,
+        report: Report,
+        credentials: Mapping[str, Credentials],
+        progress: Callable[[dict[str, object]], None],
+    ) -> None:
+        self.builder, self.wish, self.folder, self.report = builder, wish, folder, report
+        self.engine = builder.engine
+        self.limits = self.engine.settings.limits
+        self.secrets: dict[str, bytes] = {}
+        self.context = Origin(root=folder / "context", listing=Listing({}))
+        self.running = Running(self.engine, builder.layers, folder / "slots", _limits(wish), max(2, os.cpu_count() or 1))
+        self.copying = Copying(self)
+        self.runsteps = RunSteps(self)
+        self.epoch = self.running.epoch = wish.epoch
+        self.architecture = architecture()
+        self._credentials, self._progress = credentials, progress
+        self._named: dict[str, asyncio.Task[Origin | Image]] = {}
+        self._stages: dict[int, asyncio.Task[State]] = {}
+        self._views: dict[str, Path] = {}
+        self._images: dict[str, asyncio.Task[Image]] = {}
+        self._along = folder / "along"
+        self._extras: dict[str, Entry] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._first: BaseException | None = None
+        self.plan: plan.Plan
+
+    # --- the whole ---------------------------------------------------------------------------------------------
+
+    async def run(self, body: AsyncIterator[bytes]) -> Image:
+        """Raises AgentError, OSError."""
+        await self._bring(body)
+        self.plan = plan.make(
+            self._file(),
+            target=self.wish.target,
+            arguments=self.wish.args,
+            contexts=self.wish.contexts,
+            platforms=plan.platform_arguments(self.wish.platform or self._platform(), self._platform()),
+        )
+        self._check()
+        self.report.begin(self.plan.needed)
+        say = self.report.channel(self.plan.needed[0])
+        for number, arg in enumerate(self.plan.head, 1):
+            say(f"Step {number}/{self.plan.total} : {quoted(arg.at.shown)}\n")
+        try:
+            async with asyncio.TaskGroup() as self._group:
+                state = await self.stage(self.plan.target)
+        except BaseExceptionGroup as group:
+            raise (self._first or _first(group)) from None
+        image = await writing.image(self.builder, state, self.wish)
+        if self.plan.unused:
+            self.report.say(f"[Warning] One or more build-args {quoted(str(list(self.plan.unused)))} were not consumed\n")
+        return image
+
+    async def close(self) -> None:
+        """Take away what it holds beside its folder."""
+        for task in (*self._named.values(), *self._images.values()):
+            task.cancel()
+        await asyncio.gather(*self._named.values(), *self._images.values(), return_exceptions=True)
+        await self.running.close()
+
+    def _platform(self) -> str:
+        return f"linux/{self.architecture}"
+
+    # --- what it is given --------------------------------------------------------------------------------------
+
+    async def _bring(self, body: AsyncIterator[bytes]) -> None:
+        """The context, from the client or from where *remote* says; what came along beside it is put aside."""
+        bounds = self.engine.images.bounds
+        root = self.folder / "context"
+        listing = came = await contexts.unpacked(body, self.folder / "sent", self.limits, bounds)
+        with contextlib.suppress(FileNotFoundError):
+            (self.folder / "sent" / BUILD_EXTRAS).rename(self._along)  # no COPY shall see what only RUN may
+        if repo := contexts.repository(self.wish.remote) if self.wish.remote else None:
+            root = await contexts.cloned(repo, root, self.limits)
+            listing = await contexts.surveyed(root, [""], self.limits, bounds)
+        elif self.wish.remote:
+            listing = await self._fetched(root)
+        else:
+            (self.folder / "sent").rename(root)
+        inside = {p: e for p, e in listing.entries.items() if p != BUILD_EXTRAS and not p.startswith(f"{BUILD_EXTRAS}/")}
+        self._put_aside({p: e for p, e in came.entries.items() if p == BUILD_EXTRAS or p.startswith(f"{BUILD_EXTRAS}/")})
+        rules = contexts.ignore_rules(root, self.wish.dockerfile)
+        if self._is_beside:
+            rules = contexts.ignore_rules(self._along, "Dockerfile", common=False) or rules
+        self.context = Origin(root=root, listing=Listing(inside), ignored=rules)
+
+    @property
+    def _is_beside(self) -> bool:
+        """Whether the Dockerfile is no file of the context, but came along with it."""
+        return self.wish.dockerfile == f"{BUILD_EXTRAS}/Dockerfile"
+
+    def _put_aside(self, entries: Mapping[str, Entry]) -> None:
+        """What came beside the context: secrets, further contexts. Raises BadRequestError."""
+        for path, entry in entries.items():
+            short = path.removeprefix(BUILD_EXTRAS).lstrip("/")
+            if entry.kind == "l" and (short.count("/") == 0 or short.startswith("secrets/")):
+                raise BadRequestError(f"the build context's {quoted(path)} is a symbolic link: refused")
+            if short.startswith("secrets/") and entry.kind == "f":
+                self.secrets[short[8:]] = (self._along / short).read_bytes()
+            self._extras[short] = entry
+
+    async def _fetched(self, root: Path) -> Listing:
+        """A tar at a URL, or a Dockerfile by itself. Raises BadRequestError."""
+        if not contexts.is_url(self.wish.remote):
+            raise BadRequestError(f"remote={quoted(self.wish.remote)}: a URL or a repository is wanted here")
+        name, _ = await contexts.fetched(self.wish.remote, self.folder / "remote", self.limits)
+        path = self.folder / "remote" / name
+        if await contexts.is_archive(path):
+            return await contexts.unpacked(contexts.chunks(path), root, self.limits, self.engine.images.bounds)
+        root.mkdir(mode=0o755)
+        self.wish = msgspec.structs.replace(self.wish, dockerfile="Dockerfile")
+        path.rename(root / "Dockerfile")
+        return await contexts.surveyed(root, [""], self.limits, self.engine.images.bounds)
+
+    def _file(self) -> dockerfile.Dockerfile:
+        """Raises BadRequestError, DockerfileError."""
+        root, name = (self._along, "Dockerfile") if self._is_beside else (self.context.root, self.wish.dockerfile)
+        try:
+            path = files.resolve_in_root(root, name)
+            if not path.is_file():
+                raise OSError
+            data = path.read_bytes() if path.stat().st_size <= dockerfile.LARGEST else b"\0" * (dockerfile.LARGEST + 1)
+        except OSError:
+            raise BadRequestError(f"Cannot locate specified Dockerfile: the build context has no {quoted(name)}") from None
+        found = dockerfile.read(data, name)
+        frontend = found.syntax.split()[0] if found.syntax.split() else ""
+        if frontend and parse(frontend).repository not in ("docker/dockerfile", "docker/dockerfile-upstream"):
+            raise DockerfileError(
+                f"syntax={quoted(frontend)}: this builder reads Dockerfiles itself, and no other frontend's files",
+                1,
+                name=name,
+                text=found.text,
+            )
+        return found
+
+    def _check(self) -> None:
+        """What can be known before the first step. Raises DockerfileError."""
+        if self.wish.platform:
+            self._check_platform(self.wish.platform, None)
+        for number in self.plan.needed:
+            stage = self.plan.stages[number]
+            if stage.platform:
+                self._check_platform(stage.platform, stage.origin)
+            for step in stage.steps:
+                if isinstance(step, steps.Run):
+                    self.runsteps.check(step)
+                elif isinstance(step, steps.Copy) and not step.origin and not any("$" in w for w in step.sources):
+                    self._check_sources(step)
+
+    def _check_sources(self, step: steps.Copy) -> None:
+        local = [s for s in step.sources if not (step.add and (contexts.is_url(s) or contexts.repository(s)))]
+        with self.located(step):
+            try:
+                choose(self.context.listing, local, "/", parents=step.parents, ignored=self.context.ignored)
+            except MissingError as error:
+                raise BadRequestError(f"{step.at.word} failed: {error}") from None
+
+    def _check_platform(self, text: str, at: steps.Step | None) -> None:
+        try:
+            platform_of(text)
+        except AgentError as error:
+            why = f"{error}: images for other machines are not built here"
+            raise (self.plan.file.error(at.at, why) if at else BadRequestError(why)) from None
+
+    @contextlib.contextmanager
+    def located(self, step: steps.Step) -> Iterator[None]:
+        """Errors inside are told with the place of *step*."""
+        try:
+            yield
+        except (DockerfileError, RunError):
+            raise
+        except (AgentError, WordError) as error:
+            raise self.plan.file.error(step.at, str(error)) from error
+
+    # --- stages ------------------------------------------------------------------------------------------------
+
+    async def stage(self, number: int) -> State:
+        """The last state of a stage, which is begun where it was not yet."""
+        assert self._group
+        if number not in self._stages:
+            self._stages[number] = self._group.create_task(self._staged(number), name=f"stage {number}")
+        return await asyncio.shield(self._stages[number])
+
+    async def _staged(self, number: int) -> State:
+        stage, say = self.plan.stages[number], self.report.channel(number)
+        for _, name in plan.origins(stage):  # what it needs later begins now
+            other = None if name in self.wish.contexts else self.plan.stage(name, number)
+            if other is not None and other not in self._stages:
+                assert self._group
+                self._stages[other] = self._group.create_task(self._staged(other), name=f"stage {other}")
+        before = [n for n in self.plan.needed if n < number]
+        step_number = len(self.plan.head) + sum(1 + len(self.plan.stages[n].steps) for n in before) + 1
+        try:
+            with self.located(stage.origin):
+                say(f"Step {step_number}/{self.plan.total} : {quoted(stage.origin.at.shown)}\n")
+                state = await self._begun(stage)
+                say(f" ---> {state.short}\n")
+            state = await self._triggered(number, state, say)
+            for step in stage.steps:
+                step_number += 1
+                say(f"Step {step_number}/{self.plan.total} : {_shown(step)}\n")
+                with self.located(step):
+                    state = await self.step(number, state, step, say)
+                say(f" ---> {state.short}\n")
+        except (AgentError, OSError) as error:
+            self._first = self._first or error
+            self.report.failed(number)
+            raise
+        self.report.end(number)
+        return state
+
+    async def _begun(self, stage: plan.Stage) -> State:
+        """What FROM gives."""
+        if stage.base >= 0:
+            return await self.stage(stage.base)
+        if stage.image in self.wish.contexts:
+            found = await self.named(stage.image)
+            if isinstance(found, Origin):
+                return await self.copying.whole(self.nothing(), found, stage)
+            return self.of_image(found)
+        return self.of_image(await self.image(stage.image)) if stage.image else self.nothing()
+
+    def nothing(self) -> State:
+        return State(key="scratch", layers=(), document=config.empty(self.architecture), shown="")
+
+    def of_image(self, image: Image) -> State:
+        document = msgspec.json.decode(self.engine.images.blob(image.id).read_bytes())
+        document["config"] = document.get("config") or {}
+        layers = tuple(image_layers(self.engine.images, image.digest, image.layers))
+        self.builder.transient |= {
+            image.digest[7:27],
+            image.id[7:27],
+            *(layer.name() for layer in layers),
+            *(layer.blob.digest[7:27] for layer in layers),
+        }
+        return State(key=key_of("layers", *image.layers), layers=layers, document=document, shown=image.id[7:19])
+
+    async def _triggered(self, number: int, state: State, say: Tell) -> State:
+        """ONBUILD instructions of the image are carried out first."""
+        triggers = state.document["config"].get("OnBuild") or ()
+        if self.plan.stages[number].base >= 0 or not triggers:
+            return state
+        if len(triggers) > TRIGGERS:
+            raise BadRequestError(f"the image has more than {TRIGGERS} ONBUILD instructions")
+        say(f"# Executing {len(triggers)} build trigger{'s' if len(triggers) > 1 else ''}\n")
+        state = state.changed(document=config.put(state.document, "OnBuild", None))
+        for text in triggers:
+            file = dockerfile.read(str(text).encode(), "ONBUILD")
+            for step in steps.read(file):
+                if isinstance(step, steps.From | steps.OnBuild | steps.Maintainer):
+                    raise BadRequestError(f"ONBUILD {quoted(str(text))}: {step.at.word} isn't allowed as an ONBUILD trigger")
+                try:
+                    state = await self.step(number, state, step, say)
+                except (DockerfileError, WordError) as error:
+                    raise BadRequestError(f"ONBUILD {quoted(str(text))}: {error}") from None
+        return state
+
+    # --- steps -------------------------------------------------------------------------------------------------
+
+    def expansion(self, state: State) -> Expansion:
+        values = {**state.arguments, **config.environment(state.document)}
+        return Expansion(values, self.plan.file.escape)
+
+    def cached(self, number: int) -> bool:
+        return not self.wish.no_cache and self.plan.stages[number].name not in (
+            n.lower() for n in self.wish.no_cache_filter or ()
+        )
+
+    async def step(self, number: int, state: State, step: steps.Step, say: Tell) -> State:
+        """The state after *step*. Raises AgentError, WordError."""
+        expand = self.expansion(state)
+        match step:
+            case steps.Run():
+                return await self.runsteps.run(number, state, step, say)
+            case steps.Copy():
+                return await self.copying.copy(number, state, step, say)
+            case steps.Workdir():
+                return await self.copying.workdir(number, state, step, say)
+            case steps.Arg():
+                return state.changed(arguments=self._arguments(state, step)).recorded(_shown(step))
+            case steps.Expose():
+                document = config.expose(state.document, expand.words(step.ports))
+            case _:
+                document = config.CHANGES[type(step)](state.document, step, expand.word)
+        return state.changed(document=document).recorded(_shown(step))
+
+    def _arguments(self, state: State, step: steps.Arg) -> dict[str, str]:
+        values = dict(state.arguments)
+        platforms = plan.platform_arguments(self.wish.platform or self._platform(), self._platform())
+        for name, default in step.pairs:
+            expand = Expansion({**values, **config.environment(state.document)}, self.plan.file.escape)
+            if name in self.wish.args:
+                values[name] = self.wish.args[name]
+            elif default is not None:
+                values[name] = expand.word(default)
+            elif name in self.plan.globals:
+                values[name] = self.plan.globals[name]
+            elif name in platforms:
+                values[name] = platforms[name]
+        return values
+
+    async def layer(
+        self,
+        number: int,
+        state: State,
+        key: str,
+        note: str,
+        make: Callable[[], Awaitable[str]],
+        say: Tell,
+        *,
+        by: str = "",
+    ) -> State:
+        """The state with the layer that the step *key* gives, from the cache or by *make*."""
+        if self.epoch is not None:
+            key = key_of("until", self.epoch, key)
+        entry, known = await self.builder.result(key, note, make, cached=self.cached(number))
+        if known:
+            say(" ---> Using cache\n")
+        if not entry.layer:
+            return state.recorded(by or note)
+        layer = Layer(entry=entry)
+        self.builder.transient |= {entry.layer, entry.digest[7:27]}
+        if self._is_final(number) and self._group:
+            self._group.create_task(self.builder.layers.pack(layer), name="pack")
+        return state.with_layer(layer, key_of("layer", entry.identity)).recorded(by or note, layer)
+
+    def _is_final(self, number: int) -> bool:
+        """Whether what stage *number* writes is in the image."""
+        at = self.plan.target
+        while at != number and self.plan.stages[at].base >= 0:
+            at = self.plan.stages[at].base
+        return at == number
+
+    # --- where files come from ---------------------------------------------------------------------------------
+
+    async def origin(self, number: int, name: str) -> Origin | State:
+        """What `--from=NAME` is in stage *number*: a folder, or a state whose layers are to be looked into."""
+        if not name:
+            return self.context
+        if name in self.wish.contexts:
+            found = await self.named(name)
+            return self.of_image(found) if isinstance(found, Image) else found
+        other = self.plan.stage(name, number)
+        if other is not None:
+            return await self.stage(other)
+        return self.of_image(await self.image(name))
+
+    async def looked_into(self, origin: Origin | State, sources: Sequence[str]) -> Origin:
+        """*origin* as a folder, with a list of what *sources* can mean of it."""
+        if isinstance(origin, Origin):
+            return origin
+        root = self.view(origin.layers)
+        listing = await contexts.surveyed(root, sources, self.limits, self.engine.images.bounds)
+        return Origin(root=root, listing=listing, owners=True)
+
+    def view(self, layers: Sequence[Layer]) -> Path:
+        """*layers* as one folder that nobody can write to."""
+        key = key_of(*(layer.entry.identity if layer.entry else layer.diff_id for layer in layers))
+        if key not in self._views:
+            point = self.folder / "views" / secrets.token_hex(8)
+            point.mkdir(parents=True)
+            if layers:
+                mounts.layers(point, self.builder.layers.paths(layers))
+            self._views[key] = point
+        return self._views[key]
+
+    async def named(self, name: str) -> Origin | Image:
+        """The further context *name*."""
+        if name not in self._named:
+            self._named[name] = asyncio.create_task(self._name(name, self.wish.contexts[name]))
+        return await asyncio.shield(self._named[name])
+
+    async def _name(self, name: str, value: str) -> Origin | Image:
+        if value.startswith("docker-image://"):
+            return await self.image(value.removeprefix("docker-image://"))
+        if value.startswith(f"{BUILD_EXTRAS}/"):
+            prefix = value.removeprefix(f"{BUILD_EXTRAS}/").rstrip("/")
+            entries = {p[len(prefix) + 1 :]: e for p, e in self._extras.items() if p.startswith(f"{prefix}/")}
+            return Origin(root=self._along / prefix, listing=Listing(entries))
+        folder = self.folder / f"named-{secrets.token_hex(4)}"
+        if repo := contexts.repository(value):
+            root = await contexts.cloned(repo, folder, self.limits)
+            return Origin(root=root, listing=await contexts.surveyed(root, [""], self.limits, self.engine.images.bounds))
+        if contexts.is_url(value):
+            body = contexts.streamed(value, self.limits)
+            return Origin(root=folder, listing=await contexts.unpacked(body, folder, self.limits, self.engine.images.bounds))
+        raise BadRequestError(
+            f"context {quoted(name)}: {quoted(value)} is none: docker-image://NAME, a repository, the URL of a tar, "
+            "or a folder that came along"
+        )
+
+    async def image(self, name: str) -> Image:
+        """The image *name*, from this node or from its registry; asked for once in a build."""
+        if name not in self._images:
+            self._images[name] = asyncio.create_task(self._image(name))
+        return await asyncio.shield(self._images[name])
+
+    async def _image(self, name: str) -> Image:
+        if not self.wish.pull:
+            with contextlib.suppress(ImageNotFoundError):
+                image = self.engine.images.find(name)
+                if self.engine.images.is_complete(image):
+                    return image
+        host = parse(name).host
+        given = self._credentials.get(HUB_KEY if host == "docker.io" else host) or self._credentials.get(host)
+        return await self.engine.pull(name, self._progress, given)
+
+
+def _shown(step: steps.Step) -> str:
+    return quoted(step.at.shown) if len(step.at.shown) < 100 else "".join(c if c.isprintable() else " " for c in step.at.shown)
+
+
+def _limits(wish: Wish) -> Container:
+    """What all containers of the build are like."""
+    modes = ("", "default", "bridge", "host", "none")
+    named = wish.network not in modes and ":" not in wish.network
+    return Container(
+        image="",
+        network_mode="" if named or wish.network in ("default", "bridge") else wish.network,
+        attachments=(Attachment(network=wish.network),) if named else (),
+        extra_hosts=tuple(
+            (name, address.strip("[]"))
+            for name, _, address in (h.replace("=", ":", 1).partition(":") for h in wish.extra_hosts)
+        ),
+        ulimits=wish.ulimits,
+        shm_size=wish.shm_size or 64 << 20,
+        memory=wish.memory,
+        memory_swap=wish.memory_swap,
+        cpu_shares=wish.cpu_shares,
+        cpu_period=wish.cpu_period,
+        cpu_quota=wish.cpu_quota,
+        cpuset=wish.cpuset,
+        cgroup_parent=wish.cgroup_parent,
+        privileged=wish.privileged,
+    )
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error

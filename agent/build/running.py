@@ -1,0 +1,293 @@
+"""RUN: a command in a container of its own, which is no container of the engine's list and leaves nothing but what it wrote.
+
+It has what every container of this node has: the default capabilities, seccomp, AppArmor, masked paths, control group. What it
+is mounted on does not come into the layer: the folders for that lie in a layer below its own. Steps of one build that follow
+each other in one slot share a network namespace. Source: Dockerfile reference, RUN; OCI Runtime Specification, config.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import contextlib
+import os
+import secrets
+from asyncio.subprocess import DEVNULL
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from agent import descriptors, files, mounts
+from agent.build.errors import RunError
+from agent.build.layers import Layer, Layers, dress_like, fresh
+from agent.containers import cgroups, runtime
+from agent.contract.container import Container, Mount
+from agent.contract.failpoints import failpoint
+from agent.engine import prepare
+from agent.engine.records import Record, now
+from agent.errors import BadRequestError, shown
+from agent.images import types
+from agent.images.store import mountable
+from agent.processes import ChildProcess
+
+if TYPE_CHECKING:
+    from agent.engine.engine import Engine
+
+CHUNK = 1 << 16
+MOST_SAID = 4 << 20
+"""Bytes that one step can say: a client that reads slowly, or not at all, costs no more of our memory."""
+LEARN_S, LEARN_TIMES = 0.004, 50
+Say = Callable[[str], None]
+
+
+class Command(msgspec.Struct, kw_only=True):
+    """What to run, all of it decided: *mounts* are of folders that exist, *secrets* (path, content, mode, uid, gid)."""
+
+    words: Sequence[str]
+    environment: dict[str, str]
+    user: str
+    workdir: str
+    network: str = "default"
+    insecure: bool = False
+    mounts: tuple[Mount, ...] = ()
+    secrets: tuple[tuple[str, bytes, int, int, int], ...] = ()
+
+
+class Slot:
+    """A place to run one step after the other: a record that only networks know."""
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+
+
+class Running:
+    """Of one build. *limits* is the container that all its steps are like: limits, hosts, the network that was asked for."""
+
+    def __init__(self, engine: Engine, layers: Layers, folder: Path, limits: Container, at_once: int) -> None:
+        self.engine, self.layers, self.folder, self.limits = engine, layers, folder, limits
+        self.epoch: int | None = None
+        """No file that a step writes is newer than that, in seconds since 1970."""
+        self._free: dict[str, list[Slot]] = {}
+        self._slots: list[Slot] = []
+        self._places = asyncio.Semaphore(at_once)
+
+    async def close(self) -> None:
+        """Take away what the slots hold."""
+        for slot in self._slots:
+            await self._clean(slot.record)
+            await self.engine.networks.detach(slot.record)
+        self._slots.clear()
+
+    @contextlib.asynccontextmanager
+    async def slot(self, network: str) -> AsyncIterator[Slot]:
+        """A slot with *network* (none, host, or that of the build), when one of the places is free."""
+        async with self._places:
+            free = self._free.setdefault(network, [])
+            slot = free.pop() if free else await self._open(network)
+            yield slot  # one in which a step failed is not used again
+            free.append(slot)
+
+    async def _open(self, network: str) -> Slot:
+        ident = secrets.token_hex(32)
+        mode = self.limits.network_mode if network == "default" else network
+        container = msgspec.structs.replace(self.limits, network_mode=mode)
+        slot = Slot(Record(id=ident, name=f"build-{ident[:12]}", container=container, created=now()))
+        self._slots.append(slot)
+        (self.folder / ident).mkdir(parents=True)  # from now on whoever comes after a crash knows of it
+        if mode != "host" and not prepare.shares_network(slot.record):
+            self.engine.networks.reserve(slot.record)
+            await self.engine.networks.open(slot.record)
+            await self.engine.networks.attach(slot.record)
+        return slot
+
+    async def run(self, slot: Slot, lower: Sequence[Layer], command: Command, say: Say) -> str:
+        """Run *command* on the layers *lower*; the name of the layer that it wrote, "" for none. Raises RunError,
+        AgentError."""
+        record, engine = slot.record, self.engine
+        mountable("of this step", [*(layer.name() for layer in lower), "its own", "one more"])
+        record.container = self._container(record, command)
+        stubs = ""
+        try:
+            rootfs = engine.bundle(record) / "rootfs"
+            rootfs.mkdir(parents=True, exist_ok=True)
+            engine.bundle(record).chmod(0o700)
+            stubs = await self._lay_out(record, rootfs, lower, command)
+            own = fresh(self.folder / record.id / "own")
+            below = self.layers.paths(lower)
+            dress_like(own / "upper", below[-1])
+            failpoint("build.mount")
+            mounts.overlay(rootfs, [*below, *([self.layers.store.layers / stubs] if stubs else [])], own)
+            code = await self._executed(record, say)
+            mounts.unmount(rootfs)
+            if code:
+                raise RunError(shown(f"The command '{' '.join(command.words)}' returned a non-zero code: {code}"), code)
+            return await self.layers.take(own / "upper", self.epoch)
+        finally:
+            await asyncio.shield(self._clean(record))
+            if stubs:
+                await asyncio.to_thread(files.remove_tree, self.layers.store.layers / stubs)
+                self.layers.held.discard(stubs.removesuffix(".tmp"))
+
+    def _container(self, record: Record, command: Command) -> Container:
+        insecure = {"privileged": True} if command.insecure else {}
+        return msgspec.structs.replace(
+            self.limits,
+            network_mode=record.container.network_mode,
+            entrypoint=(),
+            command=tuple(command.words),
+            environment=tuple(command.environment.items()),
+            user=command.user,
+            working_dir=command.workdir,
+            mounts=command.mounts,
+            **insecure,
+        )
+
+    async def _lay_out(self, record: Record, rootfs: Path, lower: Sequence[Layer], command: Command) -> str:
+        """Write the bundle; returns the layer, called *.tmp, that has what is mounted on, "" where nothing was missing."""
+        engine = self.engine
+        first = fresh(self.folder / record.id / "stubs")
+        below = self.layers.paths(lower)
+        dress_like(first / "upper", below[-1])
+        mounts.overlay(rootfs, below, first)
+        self._check_targets(rootfs, command)
+        record.container = msgspec.structs.replace(
+            record.container, mounts=(*record.container.mounts, *self._secrets(record, command))
+        )
+        document = types.Config(rootfs=types.RootFs(()), config=types.RunConfig())
+        await prepare.write_bundle(engine, record, document, rootfs, None)
+        mounts.unmount(rootfs)
+        name = f"{secrets.token_hex(10)}.tmp"
+        self.layers.held.add(name.removesuffix(".tmp"))
+        (first / "upper").rename(self.layers.store.layers / name)
+        return name
+
+    def _check_targets(self, rootfs: Path, command: Command) -> None:
+        """Raises BadRequestError for a mount that would lie on what the kernel or the runtime shows there."""
+        for target in (*(m.target for m in command.mounts), *(s[0] for s in command.secrets)):
+            files.make_in_root(rootfs, os.path.dirname(target) or "/", directory=True)
+            where = files.resolve_in_root(rootfs, os.path.dirname(target) or "/") / os.path.basename(target)
+            with contextlib.suppress(OSError):
+                where = files.resolve_in_root(rootfs, target)
+            inside = "/" + str(where)[len(str(rootfs)) :].lstrip("/")
+            if inside == "/" or any(inside == top or inside.startswith(f"{top}/") for top in ("/proc", "/sys", "/dev")):
+                raise BadRequestError(f"--mount target {target}: nothing can be mounted at {inside}")
+
+    def _secrets(self, record: Record, command: Command) -> list[Mount]:
+        """Each in a file that is on no disk."""
+        if not command.secrets:
+            return []
+        folder = self.engine.bundle(record) / prepare.SECRETS
+        prepare._in_memory(folder, "mode=0700")
+        out = []
+        for number, (target, data, mode, uid, gid) in enumerate(command.secrets):
+            source = folder / str(number)
+            files.write_atomically(source, data, 0o600)
+            os.chown(source, uid, gid)
+            source.chmod(mode)
+            out.append(Mount(kind="bind", target=target, source=str(source), read_only=True))
+        return out
+
+    async def _executed(self, record: Record, say: Say) -> int:
+        """The exit status of the container whose bundle is written; what it says is told. It is killed where this is
+        cancelled."""
+        engine, bundle = self.engine, self.engine.bundle(record)
+        complaints = bundle / "runtime.log"
+        complaints.unlink(missing_ok=True)
+        crun = engine.runtime.name == "crun"
+        more = ["--cgroup-manager=disabled"] if crun and not engine.paths.cgroup_parent else []
+        words = [
+            engine.runtime.program,
+            f"--root={engine.runtime.root}",
+            f"--log={'file:' if crun else ''}{complaints}",
+            *more,
+            "run",
+            "--bundle",
+            str(bundle),
+            record.id,
+        ]
+        failpoint("build.run")
+        engine.runtime.anticipate()
+        said, write = os.pipe()
+        try:
+            try:
+                child = ChildProcess(*words, stdin=DEVNULL, stdout=write, stderr=write, start_new_session=True)
+            finally:
+                os.close(write)
+            learning = asyncio.create_task(self._learn(record))
+            try:
+                await _told(said, say)
+                code = await child.wait()
+            except BaseException:
+                await asyncio.shield(self._killed(record, child))
+                raise
+            finally:
+                learning.cancel()
+        finally:
+            os.close(said)
+        if code and (reason := runtime.complaint(complaints)):
+            return self._refused(reason, say)
+        return 128 - code if code < 0 else code
+
+    @staticmethod
+    def _refused(reason: str, say: Say) -> int:
+        """What a shell would say of a program that cannot be run, as Docker has it."""
+        say(f"{reason}\n")
+        return runtime.exec_status(reason)
+
+    async def _learn(self, record: Record) -> None:
+        """crun's compiled filter is there while the container runs."""
+        folder = self.engine.runtime.root / record.id
+        for _ in range(LEARN_TIMES):
+            if (folder / "seccomp.bpf").exists():
+                self.engine.runtime.filters.store(record.id, folder)
+                return
+            await asyncio.sleep(LEARN_S)
+
+    async def _killed(self, record: Record, child: ChildProcess) -> None:
+        with contextlib.suppress(Exception):
+            await self.engine.runtime.signal(record.id, 9)
+        kill_group(f"{self.engine.cgroup_parent(record)}/{record.id}")
+        child.kill()
+        await child.wait()
+
+    async def _clean(self, record: Record) -> None:
+        """Take away what a step holds on the host, but for its network."""
+        await self.engine.runtime.delete(record.id, self.engine.cgroup_parent(record))
+        bundle = self.engine.bundle(record)
+        for point in mounts.below(bundle):
+            mounts.unmount(point)
+        await asyncio.to_thread(files.remove_tree, bundle)
+        for part in ("own", "stubs"):
+            await asyncio.to_thread(files.remove_tree, self.folder / record.id / part)
+
+
+async def _told(fd: int, say: Say) -> None:
+    """Hand on what comes from *fd*, in whole characters, until it ends; no more than MOST_SAID bytes of it."""
+    left = MOST_SAID
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    os.set_blocking(fd, False)
+    while True:
+        try:
+            data = os.read(fd, CHUNK)
+        except BlockingIOError:
+            await descriptors.wait_readable(fd)
+            continue
+        if left > 0 and (text := decoder.decode(data[:left], final=not data)):
+            say(text)
+        if 0 < left <= len(data):
+            say(f"\n[output clipped, log limit {MOST_SAID >> 20}MiB reached]\n")
+        left -= len(data)
+        if not data:
+            return
+
+
+def kill_group(group: str) -> None:
+    """SIGKILL for all that is in the control group *group* or below it."""
+    for hierarchy in cgroups.hierarchies():
+        for path, _, _ in os.walk(hierarchy / group.lstrip("/")):
+            with contextlib.suppress(OSError):
+                for word in (Path(path) / "cgroup.procs").read_text().split():
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(int(word), 9)

@@ -1,0 +1,268 @@
+"""RUN as a step: what it depends on, what is mounted, what is run. Source: Dockerfile reference, RUN, "RUN --mount"."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import posixpath
+import re
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from agent import files, mounts
+from agent.build import config
+from agent.build.cache import key_of
+from agent.build.contexts import Origin
+from agent.build.instructions import Run, RunMount
+from agent.build.layers import fresh
+from agent.build.plan import PREDEFINED
+from agent.build.running import Command
+from agent.build.selection import Pick, digest
+from agent.build.states import State
+from agent.build.words import Expansion
+from agent.contract.container import Mount
+from agent.errors import BadRequestError, NotFoundError
+from agent.trees.extract import quoted
+
+if TYPE_CHECKING:
+    from agent.build.job import Job
+    from agent.build.report import Tell
+
+SCRIPTS = "/run/pipes"
+"""Where a heredoc lies that names its own interpreter."""
+UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+class RunSteps:
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+    def check(self, step: Run) -> None:
+        """What can be known before it runs. Raises DockerfileError."""
+        wish, file = self.job.wish, self.job.plan.file
+        if step.network == "host" and wish.network != "host" and "network.host" not in wish.entitlements:
+            raise file.error(step.at, "network.host is not allowed: build with --network host, or allow network.host")
+        if step.security == "insecure" and not wish.privileged and "security.insecure" not in wish.entitlements:
+            raise file.error(
+                step.at, "security.insecure is not allowed: the build has to be privileged, or allow security.insecure"
+            )
+        for mount in step.mounts:
+            if mount.kind == "secret" and mount.required and "$" not in mount.id + mount.target:
+                if _secret_id(mount) not in self.job.secrets:
+                    raise file.error(step.at, f"secret {quoted(_secret_id(mount))}: not found")
+            if mount.kind == "ssh" and mount.required:
+                raise file.error(step.at, "ssh: no agent came with the build, and this mount is required")
+
+    async def run(self, number: int, state: State, step: Run, say: Tell) -> State:
+        job = self.job
+        expand = job.expansion(state)
+        asked = [_expanded(m, expand) for m in step.mounts]
+        arguments = {k: v for k, v in state.arguments.items() if k not in PREDEFINED}
+        words, script = self._words(state, step)
+        environment = config.environment(state.document)
+        whence = [await self._whence(number, m) for m in asked]
+        user = state.document["config"].get("User") or ""
+        key = key_of(
+            "run",
+            state.key,
+            words,
+            script,
+            environment,
+            arguments,
+            user,
+            config.workdir(state.document),
+            [msgspec.to_builtins(m) for m in asked],
+            [content for _, content in whence],
+            step.network,
+            step.security,
+            job.wish.extra_hosts if step.network == "default" else (),
+        )
+        by = f"RUN {_arguments(arguments)}{' '.join(words)}"
+
+        async def make() -> str:
+            return await self._made(number, state, step, asked, [origin for origin, _ in whence], words, script, say)
+
+        return await job.layer(number, state, key, by, make, say)
+
+    def _words(self, state: State, step: Run) -> tuple[list[str], str]:
+        """The words to run, and the text of a script that is one of them."""
+        if not step.at.heredocs or not step.command.shell:
+            return config.command(state.document, step.command), ""
+        line, docs = step.command.words[0], step.at.heredocs
+        if len(docs) == 1 and re.fullmatch(r"<<-?\S+", line.strip()):
+            if docs[0].content.startswith("#!"):
+                return [f"{SCRIPTS}/{docs[0].name}"], docs[0].plain
+            return [*config.shell(state.document), docs[0].plain], ""
+        whole = line + "".join(f"\n{doc.content}{doc.name}" for doc in docs)
+        return [*config.shell(state.document), whole], ""
+
+    # --- mounts ------------------------------------------------------------------------------------------------
+
+    async def _whence(self, number: int, mount: RunMount) -> tuple[Any, str]:
+        """Where the files of a mount come from, and what they are, as far as a step depends on it."""
+        if mount.kind == "cache":
+            return (await self.job.origin(number, mount.origin) if mount.origin else None), ""
+        if mount.kind != "bind":
+            return None, ""
+        origin = await self.job.looked_into(await self.job.origin(number, mount.origin), [mount.source or "/"])
+        where = origin.listing.resolve(mount.source)
+        if where is None or (where and origin.ignored and origin.ignored.ignores(where)):
+            raise BadRequestError(f"--mount source {quoted(mount.source)}: there is no such file or folder")
+        return (origin, where), digest(origin.listing, [Pick(where, "/", False)], owners=origin.owners)
+
+    async def _made(
+        self,
+        number: int,
+        state: State,
+        step: Run,
+        asked: list[RunMount],
+        whence: list[Any],
+        words: list[str],
+        script: str,
+        say: Tell,
+    ) -> str:
+        job = self.job
+        if not state.layers:
+            raise BadRequestError(f"there is nothing to run {quoted(words[0])} in: the stage has no files yet")
+        folder = job.folder / f"run-{secrets.token_hex(8)}"
+        folder.mkdir()
+        workdir = config.workdir(state.document)
+        values = {k: v for k, v in job.wish.args.items() if k in PREDEFINED}
+        command = Command(
+            words=words,
+            environment={**values, **state.arguments, **config.environment(state.document)},
+            user=state.document["config"].get("User") or "",
+            workdir=workdir,
+            network=step.network,
+            insecure=step.security == "insecure",
+        )
+        async with contextlib.AsyncExitStack() as held:
+            held.callback(files.remove_tree, folder)
+            held.callback(_unmount, folder)
+            found: list[Mount] = []
+            for place, (mount, origin) in enumerate(zip(asked, whence, strict=True)):
+                made = await self._mount(mount, origin, folder / str(place), workdir, command, held)
+                found += [made] if made else []
+            if script:
+                path = folder / "script"
+                path.write_text(script)
+                path.chmod(0o755)
+                found.append(Mount(kind="bind", target=words[0], source=str(path), read_only=True))
+            command.mounts = tuple(found)
+            async with job.running.slot(step.network) as slot:
+                say(f" ---> Running in {slot.record.short}\n")
+                made_layer = await job.running.run(slot, state.layers, command, say)
+                say(f" ---> Removed intermediate container {slot.record.short}\n")
+            return made_layer
+
+    async def _mount(
+        self, mount: RunMount, origin: Any, folder: Path, workdir: str, command: Command, held: contextlib.AsyncExitStack
+    ) -> Mount | None:
+        target = posixpath.normpath(posixpath.join(workdir, mount.target)) if mount.target else ""
+        match mount.kind:
+            case "bind":
+                return self._bind(mount, origin, folder, target)
+            case "cache":
+                return await self._cache(mount, origin, folder, target, held)
+            case "tmpfs":
+                return Mount(kind="tmpfs", target=target, size=_size(mount.size))
+            case "secret":
+                self._secret(mount, target, command)
+        return None
+
+    @staticmethod
+    def _bind(mount: RunMount, found: tuple[Origin, str], folder: Path, target: str) -> Mount:
+        root, where = found[0].root, found[1]
+        if mount.read_only is False:  # what is written there is lost
+            own = fresh(folder)
+            point = folder / "point"
+            point.mkdir()
+            if mounts.is_mounted(root):
+                lower = folder / "lower"
+                lower.mkdir()
+                mounts.mount(str(root), lower, "none", mounts.MS_BIND)
+                root = lower
+            mounts.overlay(point, [root], own)
+            root = point
+        return Mount(
+            kind="bind",
+            target=target,
+            source=str(files.resolve_in_root(root, where or ".")),
+            read_only=mount.read_only is not False,
+        )
+
+    async def _cache(self, mount: RunMount, origin: Any, folder: Path, target: str, held: contextlib.AsyncExitStack) -> Mount:
+        caches = self.job.builder.cache_mounts
+        ident = mount.id or target
+        if mount.sharing == "locked":
+            await held.enter_async_context(caches.lock(ident))
+        place, new = caches.place(ident, private=mount.sharing == "private")
+        caches.used[place.parent] += 1
+        held.callback(caches.used.subtract, {place.parent: 1})
+        if new:
+            if origin is not None:
+                await self.job.copying.filled(place, origin, mount.source)
+            await asyncio.to_thread(os.chown, place, _number(mount.uid, 0), _number(mount.gid, 0))
+            place.chmod(int(mount.mode or "755", 8))
+        source = place
+        if mount.source and origin is None:
+            files.make_in_root(place, mount.source, directory=True)
+            source = files.resolve_in_root(place, mount.source)
+        return Mount(kind="bind", target=target, source=str(source), read_only=bool(mount.read_only))
+
+    def _secret(self, mount: RunMount, target: str, command: Command) -> None:
+        ident = _secret_id(mount)
+        data = self.job.secrets.get(ident)
+        if data is None:
+            if mount.required:
+                raise NotFoundError(f"secret {quoted(ident)}: not found")
+            return
+        if mount.env:
+            command.environment = {**command.environment, mount.env: data.decode(errors="surrogateescape")}
+        if target or not mount.env:
+            place = target or f"/run/secrets/{ident}"
+            entry = (place, data, int(mount.mode or "400", 8), _number(mount.uid, 0), _number(mount.gid, 0))
+            command.secrets = (*command.secrets, entry)
+
+
+def _unmount(folder: Path) -> None:
+    for point in mounts.below(folder):
+        mounts.unmount(point)
+
+
+def _secret_id(mount: RunMount) -> str:
+    return mount.id or posixpath.basename(mount.target) or mount.env
+
+
+def _number(text: str, default: int) -> int:
+    return int(text) if text else default
+
+
+def _size(text: str) -> int:
+    match = re.fullmatch(r"([0-9]{1,15})([kmg]?)i?b?", text.lower())
+    return int(match[1]) * UNITS[match[2]] if match else 0
+
+
+def _arguments(values: dict[str, str]) -> str:
+    """As the history of Docker's images has them."""
+    return f"|{len(values)} {' '.join(f'{k}={v}' for k, v in sorted(values.items()))} " if values else ""
+
+
+def _expanded(mount: RunMount, expand: Expansion) -> RunMount:
+    """Variables are put in; what is written then must be what it is to be. Raises BadRequestError."""
+    names = ("target", "source", "id", "mode", "uid", "gid", "size", "env")
+    made = msgspec.structs.replace(mount, **{name: expand.word(getattr(mount, name)) for name in names})
+    if made.mode and not re.fullmatch(r"0?[0-7]{1,4}", made.mode):
+        raise BadRequestError(f"--mount mode={quoted(made.mode)}: an octal number")
+    for name in ("uid", "gid"):
+        if (text := getattr(made, name)) and not re.fullmatch(r"[0-9]{1,9}", text):
+            raise BadRequestError(f"--mount {name}={quoted(text)}: a number")
+    if made.size and not re.fullmatch(r"([0-9]{1,15})([kmgKMG]?)[iI]?[bB]?", made.size):
+        raise BadRequestError(f"--mount size={quoted(made.size)}: a number with k, m or g")
+    if made.kind == "secret" and not _secret_id(made):
+        raise BadRequestError("--mount=type=secret needs an id, a target or env")
+    return made

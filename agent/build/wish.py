@@ -1,0 +1,50 @@
+"""What a client wants of a build."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from agent.contract.container import Ulimit
+from agent.errors import BadRequestError
+from agent.trees.extract import quoted
+
+
+class Wish(msgspec.Struct, kw_only=True):
+    """*dockerfile* is a path inside the context; *tags* are names for the result. *contexts* are further ones by name:
+    `docker-image://NAME`, a URL, or a folder below BUILD_EXTRAS. *remote* is a context to be fetched, in place of one that was
+    sent. Sizes are in bytes; *network* as for containers."""
+
+    dockerfile: str = "Dockerfile"
+    remote: str = ""
+    tags: tuple[str, ...] = ()
+    args: dict[str, str] = {}
+    target: str = ""
+    labels: dict[str, str] = {}
+    no_cache: bool = False
+    no_cache_filter: tuple[str, ...] = ()
+    pull: bool = False
+    network: str = ""
+    platform: str = ""
+    shm_size: int = 0
+    extra_hosts: tuple[str, ...] = ()
+    ulimits: tuple[Ulimit, ...] = ()
+    contexts: dict[str, str] = {}
+    privileged: bool = False
+    entitlements: tuple[str, ...] = ()
+    memory: int = 0
+    memory_swap: int = 0
+    cpu_shares: int = 0
+    cpu_period: int = 0
+    cpu_quota: int = 0
+    cpuset: str = ""
+    cgroup_parent: str = ""
+
+    @property
+    def epoch(self) -> int | None:
+        """SOURCE_DATE_EPOCH, seconds since 1970: when all of the image was made. Raises BadRequestError."""
+        text = self.args.get("SOURCE_DATE_EPOCH", "")
+        if text and not re.fullmatch(r"[0-9]{1,11}", text):
+            raise BadRequestError(f"invalid SOURCE_DATE_EPOCH: {quoted(text)!r}: seconds since 1970")
+        return int(text) if text else None

@@ -1,0 +1,87 @@
+"""A state becomes an image of the store: its layers' archives, its configuration in Docker's form, a manifest, names.
+
+The same build gives the same image: an image's time is that of the first build that came to it. Source: OCI Image
+Specification, manifest.md, config.md; Docker Image Specification v1.2; reproducible-builds.org, SOURCE_DATE_EPOCH.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import re
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from agent.build import config
+from agent.build.cache import key_of
+from agent.build.layers import kinds
+from agent.build.states import State
+from agent.build.wish import Wish
+from agent.errors import BadRequestError
+from agent.images import types
+from agent.images.reference import parse
+from agent.images.store import Image
+
+if TYPE_CHECKING:
+    from agent.build.builder import Builder
+
+
+async def image(builder: Builder, state: State, wish: Wish) -> Image:
+    """Raises AgentError, OSError."""
+    store, layers = builder.engine.images, builder.layers
+    await asyncio.gather(*(layers.pack(layer) for layer in state.layers))
+    document = state.document
+    if wish.labels:
+        labels = dict(sorted(wish.labels.items()))
+        document = config.put(document, "Labels", {**(document["config"].get("Labels") or {}), **labels})
+        by = "LABEL " + " ".join(f"{k}={v}" for k, v in labels.items())
+        document = config.recorded(document, by, created="", empty_layer=True)
+    epoch = wish.epoch
+    document = {**document, "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in state.layers]}}
+    document["history"] = _whole_history(document["history"] or [], len(state.layers))
+    recipe = key_of(
+        "image", {**document, "created": "", "history": [{**h, "created": ""} for h in document["history"]]}, epoch or 0
+    )
+    entry, _ = await builder.result(recipe, "image", _nothing, cached=not wish.no_cache)
+    when = stamp(entry.created if epoch is None else epoch)
+    document |= {"created": when, "history": [_dated(step, when, epoch) for step in document["history"]]}
+    raw = msgspec.json.encode(document)
+    if len(raw) > store.limits.config_bytes:
+        raise BadRequestError(
+            f"the image's configuration has more than {store.limits.config_bytes} bytes (limits.config_bytes)"
+        )
+    msgspec.json.decode(raw, type=types.Config)  # what the store could not read is not written
+    blob = types.Descriptor("application/vnd.oci.image.config.v1+json", store.put_blob(raw), len(raw))
+    manifest = types.ImageManifest(blob, kinds([layer.blob for layer in state.layers]))
+    digest = store.put_blob(msgspec.json.encode(manifest))
+    for tag in wish.tags:
+        store.tag(parse(tag), digest)
+    if not wish.tags:
+        store.keep_untagged(digest)
+    return store.image(digest)
+
+
+async def _nothing() -> str:
+    return ""
+
+
+def stamp(when: float) -> str:
+    """Seconds since the epoch as images and the Engine API have them."""
+    return datetime.datetime.fromtimestamp(when, datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _dated(step: config.Document, when: str, epoch: int | None) -> config.Document:
+    """A step of this build with its time; those of the base have theirs."""
+    created = step.get("created")
+    if created == "":
+        return {**step, "created": when}
+    if isinstance(created, str) and re.fullmatch(r"[0-9]+\.[0-9]+", created):
+        return {**step, "created": when if epoch is not None else stamp(float(created))}
+    return step
+
+
+def _whole_history(history: list[config.Document], layers: int) -> list[config.Document]:
+    """A base without a history, or with a part of one, has a step for each of its layers nevertheless."""
+    missing = layers - sum(1 for step in history if not step.get("empty_layer"))
+    return [{"created_by": ""} for _ in range(missing)] + history if missing > 0 else history

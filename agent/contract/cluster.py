@@ -1,0 +1,57 @@
+"""What a node must know of the others: their endpoints, tunnels, published ports and service addresses."""
+
+from __future__ import annotations
+
+from agent.contract.container import Port
+from agent.contract.network import AddressAssignment
+from agent.contract.wire import WireStruct
+
+
+class RemoteEndpoint(WireStruct, frozen=True, kw_only=True):
+    """An endpoint on another node: frames to *mac* go to that node's *underlay* address. *names* are what containers on
+    the network call it; a node's own address on a network has none."""
+
+    network: str
+    underlay: str
+    ipv4: str = ""
+    ipv6: str = ""
+    mac: str = ""
+    names: tuple[str, ...] = ()
+
+
+class TunnelPeer(WireStruct, frozen=True, kw_only=True):
+    """The far end of this node's WireGuard tunnel on node *name*: reached at *underlay*, known by its public *key*."""
+
+    name: str
+    underlay: str
+    key: str
+
+
+class OpenPort(WireStruct, frozen=True, kw_only=True):
+    """A port that a node publishes at its address *host_ip*, or at all of them."""
+
+    port: int
+    protocol: str = "tcp"
+    host_ip: str = ""
+
+
+class ClusterNode(WireStruct, frozen=True, kw_only=True):
+    """A node of the cluster, this one among them, as its neighbours' firewalls must know it: all its *addresses*, and the
+    *ports* published there alone."""
+
+    name: str
+    addresses: tuple[str, ...] = ()
+    ports: tuple[OpenPort, ...] = ()
+
+
+class ServiceAddress(WireStruct, frozen=True, kw_only=True, cache_hash=True):
+    """A service as one: connections to its address, or to its *ports* on any node, go to one of *backends*, the tasks
+    that can serve now. *names* lead to the address."""
+
+    service: str
+    network: str
+    ipv4: str = ""
+    ipv6: str = ""
+    names: tuple[str, ...] = ()
+    ports: tuple[Port, ...] = ()
+    backends: tuple[AddressAssignment, ...] = ()

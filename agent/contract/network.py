@@ -1,0 +1,80 @@
+"""Networks as a node must build them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from agent.contract.wire import WireStruct
+
+MTU_OPTION = "com.docker.network.driver.mtu"
+
+HEARTBEAT = "Pystack-Heartbeat"
+"""The header by which an agent says that its stream of statuses has a heartbeat: after how many seconds of silence."""
+
+
+class Subnet(WireStruct, frozen=True, kw_only=True):
+    """One address pool of a network, CIDR, with the address that the host holds in it. Addresses are given out of
+    *ip_range* (CIDR, "" is all of it), but for those *reserved*, whose *reserved_names* they are where they have some."""
+
+    cidr: str
+    gateway: str = ""
+    ip_range: str = ""
+    reserved: tuple[str, ...] = ()
+    reserved_names: tuple[str, ...] = ()
+
+
+class AddressAssignment(WireStruct, frozen=True, kw_only=True):
+    """Who holds addresses on a network: a node, or a service."""
+
+    name: str
+    ipv4: str = ""
+    ipv6: str = ""
+
+
+class Network(WireStruct, frozen=True, kw_only=True):
+    """A network as a node must build it. *name* is unique on the node, `<stack>_<key>` unless the file says otherwise.
+
+    An overlay has a *vni* (24 bits), *service_pools* (CIDRs of the addresses of whole services), *hosts* (the nodes that
+    carry it, with an address of their own on it) and *vips* (services that have one address)."""
+
+    name: str
+    driver: str = "bridge"
+    subnets: tuple[Subnet, ...] = ()
+    internal: bool = False
+    attachable: bool = False
+    options: tuple[tuple[str, str], ...] = ()
+    ipam_options: tuple[tuple[str, str], ...] = ()
+    """Shown to who asks, and without effect: the address driver here has none."""
+    labels: tuple[tuple[str, str], ...] = ()
+    stack: str = ""
+    key: str = ""
+    vni: int = 0
+    service_pools: tuple[str, ...] = ()
+    hosts: tuple[AddressAssignment, ...] = ()
+    vips: tuple[AddressAssignment, ...] = ()
+    created: str = ""
+    """When it was made by hand; "" for a stack's."""
+
+    def __post_init__(self) -> None:
+        # one network that cannot be computed would keep a node from all of them
+        if len(self.name) > 255:
+            raise ValueError(f"network {self.name[:60]}…: its name has more than 255 characters")
+        mtu = dict(self.options).get(MTU_OPTION, "1500")
+        if not (re.fullmatch(r"[0-9]{1,5}", mtu) and 68 <= int(mtu) < 1 << 16):
+            raise ValueError(f"network {self.name[:60]}: {MTU_OPTION} {mtu[:60]!r}: a number from 68 to 65535")
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether what its nodes say to each other on it must be secret."""
+        return self.driver == "overlay" and is_encrypted(self.options)
+
+    @property
+    def on_lan(self) -> bool:
+        """Whether its containers stand on a LAN of the hosts, with addresses of that."""
+        return self.driver in ("macvlan", "ipvlan")
+
+
+def is_encrypted(options: Iterable[tuple[str, str]]) -> bool:
+    """Whether the options of an overlay ask for encryption: in Docker the bare key does, whatever its value."""
+    return dict(options).get("encrypted", "false").lower() not in ("false", "0")

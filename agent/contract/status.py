@@ -1,0 +1,96 @@
+"""What a node says of its tasks and of itself."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from agent.contract.wire import WireStruct
+from netplugins.vlan import parent_available
+
+State = Literal[
+    "pending",
+    "pulling",
+    "created",
+    "starting",
+    "running",
+    "restarting",
+    "paused",
+    "stopping",
+    "exited",
+    "failed",
+]
+
+
+class PublishedPort(WireStruct, frozen=True, kw_only=True):
+    target: int
+    published: int
+    protocol: str
+    host_ip: str
+
+
+class TaskStatus(WireStruct, frozen=True, kw_only=True):
+    """What one task is. *error* is set where a task cannot be made or started: what failed, why, what to do. *notes* say what
+    its node had to do differently from what was asked. *listens* is false as long as its program has yet to open the TCP ports
+    that the task has, for a moment at most."""
+
+    task: str
+    state: State
+    container: str = ""
+    digest: str = ""
+    generation: int = 0
+    image: str = ""
+    image_id: str = ""
+    health: str = ""
+    listens: bool = True
+    exit_code: int | None = None
+    oom_killed: bool = False
+    restarts: int = 0
+    ports: tuple[PublishedPort, ...] = ()
+    addresses: tuple[tuple[str, str], ...] = ()
+    created: str = ""
+    started: str = ""
+    finished: str = ""
+    error: str = ""
+    notes: tuple[str, ...] = ()
+
+
+class NodeInfo(WireStruct, frozen=True, kw_only=True):
+    """What a node is, as it says itself. *cpus* counts cores, *memory* bytes; *missing* names what its kernel or its
+    installed programs are missing; *links* are those of the host itself, *drivers* the network drivers, *devices* those that
+    can be asked for by name; *mtu* is that of its underlay, *has_underlay_address* whether it has an address there, *ssh_key*
+    its public key for the SSH servers of others, *seal_key* the one that secrets are sealed to, *tunnel_key* the
+    one of its WireGuard tunnel, each "" where none was asked for yet; *addresses* are those of all its links but pystack's."""
+
+    hostname: str = ""
+    os: str = "linux"
+    arch: str = ""
+    cpus: float = 0.0
+    memory: int = 0
+    version: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+    features: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
+    drivers: tuple[str, ...] = ()
+    mtu: int = 1500
+    has_underlay_address: bool = False
+    ssh_key: str = ""
+    devices: tuple[str, ...] = ()
+    seal_key: str = ""
+    tunnel_key: str = ""
+    clock: float = 0.0
+    addresses: tuple[str, ...] = ()
+
+    def has_parent_link(self, parent: str) -> bool:
+        """Whether networks can be made on the link *parent* here."""
+        return parent in self.links or ("vlan" in self.features and parent_available(parent, self.links))
+
+
+class NodeStatus(WireStruct, frozen=True, kw_only=True):
+    """A node's whole status at one manifest revision."""
+
+    revision: int = 0
+    tasks: tuple[TaskStatus, ...] = ()
+    networks: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()

@@ -1,0 +1,31 @@
+"""A replica of a service on its node."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from agent.contract.container import Container
+from agent.contract.wire import WireStruct
+
+Desired = Literal["running", "stopped", "waiting", "oneoff"]
+
+
+class Task(WireStruct, frozen=True, kw_only=True):
+    """One replica of a service, placed on this node.
+
+    *desired* "waiting" means: be ready (image pulled), do not start yet; "oneoff" is a container that somebody runs by hand
+    (`pystack run`) on the stack's networks: it has addresses, and no node keeps it going. *generation* counts ordered
+    restarts: a node restarts a task whose generation it has not seen. One that is to *renew* leaves its predecessor's anonymous
+    volumes behind. *where* is the service's place in the stack file."""
+
+    name: str
+    stack: str
+    service: str
+    container: Container
+    node: str = ""
+    container_name: str = ""
+    index: int = 1
+    desired: Desired = "running"
+    generation: int = 0
+    renew: bool = False
+    where: str = ""

@@ -1,0 +1,9 @@
+"""The base of all that crosses the wire between the control plane and a node."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class WireStruct(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Base of all that crosses the wire: immutable, and silent about what is left at its default."""

@@ -1,0 +1,118 @@
+"""Whether somebody on a LAN has an address already: ARP probes (RFC 5227) and neighbour solicitations (RFC 4862 §5.4).
+
+The waiting times are shorter than the RFCs': a container that starts is not a laptop that joins a slow radio, and the
+plan already gives each address once. What is looked for is the stranger: a router, a printer, a static server.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import select
+import socket
+import struct
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+
+import msgspec
+
+from netplugins import netns
+
+PROBES, APART_S, WAIT_S = 3, 0.06, 0.25
+ETH_ARP, ETH_IPV6, ETH_ALL = 0x0806, 0x86DD, 0x0003
+BROADCAST = b"\xff" * 6
+SOLICIT, ADVERTISE = 135, 136
+
+
+class AddressProbe(msgspec.Struct, frozen=True):
+    """*interface* of the namespace *path* is to get *address* (no prefix length)."""
+
+    path: str
+    interface: str
+    address: str
+
+
+def conflicts(claims: Sequence[AddressProbe]) -> dict[AddressProbe, str]:
+    """Those of *claims* that somebody else holds → the owner's hardware address. All are asked at once; 0.25 s."""
+    found: dict[AddressProbe, str] = {}
+    with ExitStack() as stack:
+        sockets = {stack.enter_context(_open(claim)): claim for claim in claims}
+        started = time.monotonic()
+        for number in range(PROBES):
+            for sock, claim in sockets.items():
+                sock.send(_probe(claim, _own(sock)))
+            last = number == PROBES - 1
+            _listen(sockets, found, started + (WAIT_S if last else (number + 1) * APART_S))
+    return found
+
+
+def announce(claims: Iterable[AddressProbe]) -> None:
+    """Tell the LAN whose the addresses are now, so that no switch and no neighbour keeps an older answer."""
+    for claim in claims:
+        if ":" not in claim.address:
+            with _open(claim) as sock:
+                sock.send(_arp(claim, _own(sock), sender=socket.inet_aton(claim.address)))
+
+
+def _open(claim: AddressProbe) -> socket.socket:
+    def body() -> socket.socket:
+        sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.htons(ETH_ALL))
+        sock.bind((claim.interface, ETH_ALL))
+        return sock
+
+    return netns.enter(claim.path, body)
+
+
+def _own(sock: socket.socket) -> bytes:
+    """The hardware address of the link that *sock* is bound to."""
+    found: bytes = sock.getsockname()[4]
+    return found
+
+
+def _probe(claim: AddressProbe, own: bytes) -> bytes:
+    return _solicitation(claim, own) if ":" in claim.address else _arp(claim, own, sender=b"\0" * 4)
+
+
+def _arp(claim: AddressProbe, own: bytes, *, sender: bytes) -> bytes:
+    """A request for the address; from nobody it is a probe, from itself an announcement."""
+    head = BROADCAST + own + struct.pack("!H", ETH_ARP)
+    return head + struct.pack("!HHBBH", 1, 0x0800, 6, 4, 1) + own + sender + b"\0" * 6 + socket.inet_aton(claim.address)
+
+
+def _solicitation(claim: AddressProbe, own: bytes) -> bytes:
+    target = socket.inet_pton(socket.AF_INET6, claim.address)
+    group = socket.inet_pton(socket.AF_INET6, "ff02::1:ff00:0")[:13] + target[13:]
+    body = struct.pack("!BBHI", SOLICIT, 0, 0, 0) + target
+    pseudo = b"\0" * 16 + group + struct.pack("!II", len(body), 58)
+    total = sum(struct.unpack(f"!{(len(pseudo) + len(body)) // 2}H", pseudo + body))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    body = body[:2] + struct.pack("!H", ~total & 0xFFFF) + body[4:]
+    packet = struct.pack("!IHBB", 6 << 28, len(body), 58, 255) + b"\0" * 16 + group + body
+    return b"\x33\x33" + group[12:] + own + struct.pack("!H", ETH_IPV6) + packet
+
+
+def _listen(sockets: dict[socket.socket, AddressProbe], found: dict[AddressProbe, str], until: float) -> None:
+    while (left := until - time.monotonic()) > 0:
+        for sock in select.select(list(sockets), [], [], left)[0]:
+            claim = sockets[sock]
+            try:
+                frame = sock.recv(2048)
+            except BlockingIOError:
+                continue
+            if (owner := _answer(frame, claim)) and owner != _own(sock).hex(":"):
+                found[claim] = owner
+
+
+def _answer(frame: bytes, claim: AddressProbe) -> str:
+    """The hardware address of who says in *frame* that it has the claimed address, or probes for it too; else ""."""
+    (kind,) = struct.unpack_from("!H", frame, 12)
+    if kind == ETH_ARP and ":" not in claim.address and len(frame) >= 42:
+        sender, asked = frame[28:32], frame[38:42]
+        wanted = socket.inet_aton(claim.address)
+        if sender == wanted or (sender == b"\0" * 4 and asked == wanted):
+            return frame[22:28].hex(":")
+    if kind == ETH_IPV6 and ":" in claim.address and len(frame) >= 78 and frame[20] == 58 and frame[54] == ADVERTISE:
+        if ipaddress.IPv6Address(frame[62:78]) == ipaddress.IPv6Address(claim.address):
+            return frame[6:12].hex(":")
+    return ""

@@ -1,0 +1,118 @@
+"""`pystack compose`: the command lines of `docker compose`, for scripts that have them, and its own words in the answers.
+
+Each verb is pystack's own, with Docker Compose's options (`reference`); where options, output or behaviour are others than
+pystack's, the verb is one of `verbs`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from orchestrator.cli.compose import reference
+from orchestrator.cli.options import NAMES, selects_stack
+
+SHORT = {"commit": {"pause": "-p"}, "run": {"publish": "-p"}, "cp": {}}
+"""Short names that pystack's own verbs have for something else, by verb and option."""
+
+
+def native(verb: str) -> click.Command:
+    """pystack's own command of that name."""
+    from orchestrator.cli import COMMANDS
+
+    module = importlib.import_module(f"orchestrator.cli.{COMMANDS[verb]}")
+    command = getattr(module, f"{verb}_", None) or getattr(module, verb)
+    assert isinstance(command, click.Command)
+    return command
+
+
+def refusing(option: str, why: str) -> click.Option:
+    """An option that is known, and not to be had."""
+    names, value = reference.words(option)
+
+    def refuse(context: click.Context, parameter: click.Parameter, given: Any) -> None:
+        if given:
+            raise click.UsageError(f"{names[-1]} is {why}", context)
+
+    return click.Option(list(names), is_flag=not value, callback=refuse, expose_value=False, hidden=True)
+
+
+def made(verb: str) -> click.Command:
+    """The command *verb* as Docker Compose has it."""
+    from orchestrator.cli.compose import verbs
+
+    base = verbs.OWN.get(verb) or native(verb)
+    parameters: list[click.Parameter] = []
+    for parameter in base.params:
+        if parameter.name in NAMES:
+            continue  # they stand before the verb
+        if short := SHORT.get(verb, {}).get(parameter.name or ""):
+            parameter = _also(parameter, short)
+        parameters.append(parameter)
+    parameters += [refusing(o, why) for o, why in reference.VERBS[verb].items() if why.startswith("refused")]
+    return click.Command(
+        verb, context_settings=base.context_settings, callback=base.callback, params=parameters, help=base.help
+    )
+
+
+def _also(parameter: click.Parameter, short: str) -> click.Parameter:
+    import copy
+
+    out = copy.copy(parameter)
+    out.opts = [*parameter.opts, short]
+    return out
+
+
+class Group(click.Group):
+    """Docker Compose's verbs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(reference.VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name == "convert":
+            cmd_name = "config"  # its former name
+        if why := reference.REFUSED.get(cmd_name):
+            raise click.UsageError(f"{cmd_name} is {why}", ctx)
+        return made(cmd_name) if cmd_name in reference.VERBS else None
+
+
+def _version(context: click.Context, _: click.Parameter, given: bool) -> None:
+    if given:
+        from orchestrator.cli.compose.verbs import version_words
+
+        click.echo(version_words())
+        context.exit()
+
+
+def _adapted(function: Callable[..., None]) -> click.Command:
+    return click.command(
+        "compose",
+        cls=Group,
+        context_settings={"help_option_names": ["-h", "--help"], "allow_interspersed_args": False},
+    )(function)
+
+
+@_adapted
+@selects_stack
+@click.option("--dry-run", is_flag=True, help="Show what `up` or `create` would do.")
+@click.option("--all-resources", is_flag=True, help="Networks and volumes that no service uses are made too.")
+@click.option("--progress", type=click.Choice(["auto", "plain", "json", "quiet", "tty"]), help="How progress is shown.")
+@click.option("--ansi", type=click.Choice(["auto", "never", "always"]), help="Colours and progress that is redrawn.")
+@click.option("--compatibility", is_flag=True, hidden=True)
+@click.option("--parallel", type=int, hidden=True)
+@click.option("--verbose", is_flag=True, hidden=True)
+@click.option("-v", "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version)
+@click.pass_context
+def compose(context: click.Context, /, dry_run: bool, ansi: str | None, **for_the_command: object) -> None:
+    """docker compose's own command lines, for scripts that have them."""
+    import os
+
+    if dry_run and context.invoked_subcommand not in ("up", "create", "config"):
+        raise click.UsageError(f"{context.invoked_subcommand} has no dry run: `pystack plan` shows what `up` would do")
+    if (ansi or os.environ.get("COMPOSE_ANSI")) == "never":
+        context.color = False
+    context.meta["compose"] = True

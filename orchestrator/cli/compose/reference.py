@@ -1,0 +1,233 @@
+"""Every verb and option that Docker Compose's reference documents, and what becomes of it under `pystack compose`.
+
+An option that takes a value ends with "=". What is said of it: "" is done as there; "differs: …" how; "refused: …" why.
+Source: docs.docker.com/reference/cli/docker/compose, Docker Compose 2.40 and 5.0.
+"""
+
+from __future__ import annotations
+
+_BUILDER = "refused: buildah builds here, and has none"
+_ALPHA = "refused: it is an experiment of Docker Compose's, which may go with any release"
+_PAST = "refused: the cluster keeps no past events"
+_CLOUD = "refused: a stack is not published as an artifact: git is where it lives (`pystack gitops`)"
+_FORMAT = "differs: table and json; a Go template is refused"
+_DETACH = "refused: what is typed goes to the container, key for key"
+
+GLOBAL: dict[str, str] = {
+    "--all-resources": "",
+    "--ansi=": "",
+    "--compatibility": "differs: names are joined by - here, by _ there",
+    "--dry-run": "differs: of up and create: it shows the plan",
+    "--env-file=": "",
+    "-f --file=": "",
+    "--parallel=": "differs: taken, and the nodes decide how much is done at once",
+    "--profile=": "",
+    "--progress=": "",
+    "--project-directory=": "",
+    "-p --project-name=": "",
+}
+
+VERBS: dict[str, dict[str, str]] = {
+    "attach": {"--detach-keys=": _DETACH, "--index=": "", "--no-stdin": "", "--sig-proxy": "differs: no signal is passed on"},
+    "build": {
+        "--build-arg=": "",
+        "--builder=": _BUILDER,
+        "--check": _BUILDER,
+        "-m --memory=": _BUILDER,
+        "--no-cache": "",
+        "--print": _BUILDER,
+        "--provenance=": _BUILDER,
+        "--pull": "",
+        "--push": "",
+        "-q --quiet": "",
+        "--sbom=": _BUILDER,
+        "--ssh=": "refused: RUN sees no SSH agent here",
+        "--with-dependencies": "",
+    },
+    "commit": {"-a --author=": "", "-c --change=": "", "--index=": "", "-m --message=": "", "-p --pause": ""},
+    "config": {
+        "--environment": "",
+        "--format=": "",
+        "--hash=": "differs: the hashes are of pystack's normal form",
+        "--images": "",
+        "--lock-image-digests": "",
+        "--models": "",
+        "--networks": "",
+        "--no-consistency": "",
+        "--no-env-resolution": "differs: files of variables are read, and what they say is shown",
+        "--no-interpolate": "",
+        "--no-normalize": "differs: the file is shown merged, without defaults",
+        "-o --output=": "",
+        "--no-path-resolution": "differs: paths are shown whole",
+        "--profiles": "",
+        "-q --quiet": "",
+        "--resolve-image-digests": "",
+        "--services": "",
+        "--variables": "",
+        "--volumes": "",
+    },
+    "cp": {"-a --archive": "differs: modes and owners go along anyhow", "-L --follow-link": "", "--index=": "", "--all": ""},
+    "create": {
+        "--build": "",
+        "--force-recreate": "",
+        "--no-build": "",
+        "--no-recreate": "",
+        "--pull=": "",
+        "--quiet-pull": "",
+        "--remove-orphans": "",
+        "--scale=": "",
+        "-y --yes": "differs: nothing is asked",
+    },
+    "down": {"--remove-orphans": "", "--rmi=": "", "-t --timeout=": "", "-v --volumes": ""},
+    "events": {"--json": "", "--since=": _PAST, "--until=": _PAST},
+    "exec": {
+        "-d --detach": "",
+        "-e --env=": "",
+        "--index=": "",
+        "-T --no-tty": "",
+        "--privileged": "",
+        "-u --user=": "",
+        "-w --workdir=": "",
+        "-i --interactive": "",
+        "-t --tty": "differs: there is one where there is a terminal",
+    },
+    "export": {"--index=": "", "-o --output=": ""},
+    "images": {"--format=": _FORMAT, "-q --quiet": ""},
+    "kill": {"--remove-orphans": "", "-s --signal=": ""},
+    "logs": {
+        "-f --follow": "",
+        "--index=": "",
+        "--no-color": "",
+        "--no-log-prefix": "",
+        "--since=": "",
+        "-n --tail=": "",
+        "-t --timestamps": "",
+        "--until=": "",
+    },
+    "ls": {"-a --all": "", "--filter=": "differs: name alone", "--format=": _FORMAT, "-q --quiet": ""},
+    "pause": {},
+    "port": {"--index=": "", "--protocol=": ""},
+    "ps": {
+        "-a --all": "",
+        "--filter=": "differs: status alone",
+        "--format=": "differs: templates name fields alone",
+        "--no-trunc": "",
+        "--orphans": "",
+        "-q --quiet": "",
+        "--services": "",
+        "--status=": "",
+    },
+    "pull": {
+        "--ignore-buildable": "",
+        "--ignore-pull-failures": "",
+        "--include-deps": "",
+        "--policy=": "",
+        "-q --quiet": "",
+    },
+    "push": {"--ignore-push-failures": "", "--include-deps": "", "-q --quiet": ""},
+    "restart": {"--no-deps": "", "-t --timeout=": ""},
+    "rm": {"-f --force": "", "-s --stop": "", "-v --volumes": "", "-a --all": ""},
+    "run": {
+        "--build": "",
+        "--cap-add=": "",
+        "--cap-drop=": "",
+        "-d --detach": "",
+        "--entrypoint=": "",
+        "-e --env=": "",
+        "--env-from-file=": "",
+        "-i --interactive": "",
+        "-l --label=": "",
+        "--name=": "",
+        "-T --no-tty": "",
+        "--no-deps": "",
+        "-p --publish=": "",
+        "--pull=": "",
+        "-q --quiet": "",
+        "--quiet-build": "",
+        "--quiet-pull": "",
+        "--remove-orphans": "",
+        "--rm": "",
+        "-P --service-ports": "",
+        "--use-aliases": "",
+        "-u --user=": "",
+        "-v --volume=": "",
+        "-w --workdir=": "",
+        "-t --tty": "differs: there is one where there is a terminal",
+    },
+    "scale": {"--no-deps": ""},
+    "start": {"--wait": "differs: it waits anyhow", "--wait-timeout=": ""},
+    "stats": {"-a --all": "differs: what does not run uses nothing", "--format=": _FORMAT, "--no-stream": "", "--no-trunc": ""},
+    "stop": {"-t --timeout=": ""},
+    "top": {},
+    "unpause": {},
+    "up": {
+        "--abort-on-container-exit": "",
+        "--abort-on-container-failure": "",
+        "--always-recreate-deps": "",
+        "--attach=": "",
+        "--attach-dependencies": "",
+        "--build": "",
+        "-d --detach": "",
+        "--exit-code-from=": "",
+        "--force-recreate": "",
+        "--menu": "refused: there is no menu: `pystack watch`, `logs` and `ps` do what it offers",
+        "--no-attach=": "",
+        "--no-build": "",
+        "--no-color": "",
+        "--no-deps": "",
+        "--no-log-prefix": "",
+        "--no-recreate": "",
+        "--no-start": "",
+        "--pull=": "",
+        "--quiet-build": "",
+        "--quiet-pull": "",
+        "--remove-orphans": "",
+        "-V --renew-anon-volumes": "",
+        "--scale=": "",
+        "-t --timeout=": "differs: of the end of an attached `up`; replaced containers have their own time",
+        "--timestamps": "",
+        "--wait": "",
+        "--wait-timeout=": "",
+        "-w --watch": "",
+        "-y --yes": "differs: nothing is asked",
+    },
+    "version": {"-f --format=": "", "--short": ""},
+    "volumes": {"--format=": _FORMAT, "-q --quiet": ""},
+    "wait": {"--down-project": ""},
+    "watch": {"--no-up": "", "--prune": "differs: old images are left to `system prune`", "--quiet": ""},
+}
+REFUSED: dict[str, str] = {
+    "alpha": _ALPHA,
+    "bridge": "refused: `pystack convert` makes stack files of Kubernetes' manifests; the other way is Docker's",
+    "publish": _CLOUD,
+}
+"""Verbs that there are not."""
+
+
+HEAD = """
+# Every verb and option of Docker Compose, and what becomes of it
+
+`pystack compose` takes the command lines of `docker compose`, and `docker-compose` is the same by another name: put a link to
+`pystack` of that name on the PATH. *done*: as in Docker Compose. *differs*: how. *refused*: the option is an error that says
+why. Progress has Docker Compose's words on the standard error; `ps`, `ls`, `images`, `events` and `version` have its columns
+and JSON. `COMPOSE_FILE`, `COMPOSE_PATH_SEPARATOR`, `COMPOSE_PROJECT_NAME`, `COMPOSE_PROFILES`, `COMPOSE_ENV_FILES`,
+`COMPOSE_DISABLE_ENV_FILE`, `COMPOSE_PROGRESS`, `COMPOSE_ANSI` and `COMPOSE_REMOVE_ORPHANS` count.
+"""
+
+
+def words(option: str) -> tuple[tuple[str, ...], bool]:
+    """The names of an option, and whether it takes a value."""
+    return tuple(option.rstrip("=").split()), option.endswith("=")
+
+
+def table() -> str:
+    """All of it as Markdown, below the table of keys in docs/compose.md."""
+    lines = [HEAD, "| verb | option | here |", "|---|---|---|"]
+    for verb, options in {"": GLOBAL, **VERBS}.items():
+        said = {", ".join(f"`{name}`" for name in words(o)[0]): why or "done" for o, why in options.items()}
+        done = [option for option, why in said.items() if why == "done"]
+        shown = f"`{verb}`" if verb else "before the verb"
+        lines.append(f"| {shown} | {', '.join(done) or '(none)'} | done |")
+        lines += [f"| {shown} | {option} | {why} |" for option, why in said.items() if why != "done"]
+    lines += [f"| `{verb}` | | {why} |" for verb, why in REFUSED.items()]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,466 @@
+"""The verbs whose options, output or behaviour under `pystack compose` are others than pystack's own.
+
+Source: docs.docker.com/reference/cli/docker/compose; keys of JSON as Docker Compose prints them, one object a line.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestrator import __version__
+from orchestrator.cli.options import StackOptions, Timestamp, stack_options
+
+if TYPE_CHECKING:
+    from orchestrator.cli.client import Client
+
+Row = dict[str, Any]
+COMPOSE = "2.40.0"
+"""The version of Docker Compose whose command lines these are: scripts ask for it."""
+FIELD = re.compile(r"\{\{\s*\.(\w+)\s*\}\}|\{\{\s*json\s+\.(\w*)\s*\}\}")
+
+
+def version_words() -> str:
+    return f"Docker Compose version v{COMPOSE} (pystack {__version__})"
+
+
+def printed(rows: list[Row], shape: str, columns: dict[str, str]) -> None:
+    """*rows* as a table of *columns* (head → key), as JSON, or by a template that names fields. Raises UsageError."""
+    if shape == "json":
+        for row in rows:
+            click.echo(json.dumps(row))
+    elif shape in ("", "table", "pretty"):
+        from orchestrator.cli.output import table
+
+        table([{head: row[key] for head, key in columns.items()} for row in rows], list(columns))
+    else:
+        for row in rows:
+            click.echo(_filled(shape.removeprefix("table "), row))
+
+
+def _filled(template: str, row: Row) -> str:
+    def value(match: re.Match[str]) -> str:
+        plain, encoded = match.groups()
+        if plain is None:
+            return json.dumps(row[encoded] if encoded else row)
+        return str(row[plain])
+
+    try:
+        out = FIELD.sub(value, template.replace("\\t", "\t").replace("\\n", "\n"))
+    except KeyError as error:
+        raise click.UsageError(f"--format: there is no field {error}; there is: {', '.join(row)}") from None
+    if "{{" in out:
+        raise click.UsageError(f"--format {template}: fields alone can stand in a template: {{{{.Name}}}}")
+    return out
+
+
+# --- up ------------------------------------------------------------------------------------------------------------------
+
+
+def _up() -> click.Command:
+    from orchestrator.cli.up import Attach, bring_up
+    from orchestrator.cli.up import up as own
+
+    def run(
+        stack: StackOptions,
+        services: tuple[str, ...],
+        detach: bool,
+        attach: tuple[str, ...],
+        attach_dependencies: bool,
+        on_exit: bool,
+        on_failure: bool,
+        exit_code_from: str,
+        no_attach: tuple[str, ...],
+        wait: bool,
+        wait_timeout: float | None,
+        timeout: float | None,
+        **given: Any,
+    ) -> None:
+        ends = "any" if on_exit or exit_code_from else "failure" if on_failure else "all"
+        away = detach or wait or given["no_start"]
+        if detach and (ends != "all" or attach or attach_dependencies):
+            raise click.UsageError("--detach cannot be combined with what is for an attached `up`")
+        style = {"prefix": not given.pop("no_log_prefix"), "colour": not given.pop("no_color")}
+        style["timestamps"] = given.pop("timestamps")
+        attached = None if away else Attach(ends, exit_code_from, attach, no_attach, style, timeout)
+        bring_up(
+            stack,
+            services,
+            attached,
+            dependencies=attach_dependencies,
+            wait=wait,
+            begun=not wait,
+            timeout=wait_timeout,
+            message="",
+            strict=False,
+            dry_run=False,
+            progress="auto",
+            **given,
+        )
+
+    kept = [p for p in own.params if p.name not in ("attach", "wait", "timeout", "message", "strict", "progress", "dry_run")]
+    more = [
+        click.Option(["--attach"], multiple=True, metavar="SERVICE"),
+        click.Option(["--wait"], is_flag=True),
+        click.Option(["--wait-timeout"], type=float),
+        click.Option(["-t", "--timeout"], type=float),
+    ]
+    return click.Command("up", callback=stack_options(run), params=[*kept, *more], help=own.help)
+
+
+# --- looking -------------------------------------------------------------------------------------------------------------
+
+
+def _publishers(ports: list[str]) -> list[Row]:
+    out = []
+    for text in ports:
+        outside, _, inside = text.partition("->")
+        host, _, published = outside.rpartition(":")
+        target, _, protocol = inside.partition("/")
+        out.append(
+            {
+                "URL": "0.0.0.0" if host == "*" else host,
+                "TargetPort": int(target),
+                "PublishedPort": int(published),
+                "Protocol": protocol,
+            }
+        )
+    return out
+
+
+STATES = {
+    "failed": "exited",
+    "stopping": "running",
+    "starting": "created",
+    "pulling": "created",
+    "pending": "created",
+    "waiting": "created",
+    "unknown": "dead",
+}
+
+
+def container_row(client: Client, row: Row) -> Row:
+    """A task in the words of `docker compose ps --format json`."""
+    seen: Row = {}
+    if row["id"] and row["state"] != "unknown":
+        filters = json.dumps({"id": [row["id"]]})
+        found = client.at(row["node"]).engine("GET", "/containers/json", query={"all": 1, "filters": filters})
+        seen = found[0] if found else {}
+    labels = seen.get("Labels", {})
+    name = seen.get("Names", [f"/{row['task']}"])[0].lstrip("/")
+    return {
+        "Command": json.dumps(seen.get("Command", "")),
+        "CreatedAt": row["created"],
+        "ExitCode": row["exit_code"] or 0,
+        "Health": row["health"],
+        "ID": row["id"][:12],
+        "Image": row["image"],
+        "Labels": ",".join(f"{k}={v}" for k, v in sorted(labels.items())),
+        "LocalVolumes": "0",
+        "Mounts": ",".join(m.get("Name") or m.get("Source", "") for m in seen.get("Mounts", [])),
+        "Name": name,
+        "Names": name,
+        "Networks": ",".join(row["addresses"]),
+        "Ports": ", ".join(row["ports"]),
+        "Project": row["stack"],
+        "Publishers": _publishers(row["ports"]),
+        "RunningFor": seen.get("Status", ""),
+        "Service": row["service"],
+        "Size": "0B",
+        "State": STATES.get(row["state"], row["state"]),
+        "Status": seen.get("Status", row["state"]),
+    }
+
+
+@click.command()
+@stack_options
+@click.option("-a", "--all", "everything", is_flag=True, help="Those that do not run, and those of `run`, too.")
+@click.option("--filter", "filters", multiple=True, metavar="status=STATE")
+@click.option("--format", "shape", default="table", help="table, json, or a template of fields.")
+@click.option("--no-trunc", is_flag=True)
+@click.option("--orphans/--no-orphans", default=True)
+@click.option("-q", "--quiet", is_flag=True, help="Only container IDs.")
+@click.option("--services", "names", is_flag=True, help="Only names of services.")
+@click.option("--status", multiple=True, metavar="STATE")
+@click.argument("services", nargs=-1)
+def ps(
+    stack: StackOptions,
+    everything: bool,
+    filters: tuple[str, ...],
+    shape: str,
+    no_trunc: bool,
+    orphans: bool,
+    quiet: bool,
+    names: bool,
+    status: tuple[str, ...],
+    services: tuple[str, ...],
+) -> None:
+    """The containers of the project."""
+    from orchestrator.cli.client import Client
+    from orchestrator.cli.look import states_of
+
+    del no_trunc
+    client, name, wanted = Client(start=True), stack.name(), status + states_of(filters)
+    rows = client.json("GET", f"/v1/stacks/{name}/tasks", query={"oneoff": int(everything)})
+    stack.check_services(tuple(set(services) - {row["service"] for row in rows}))
+    if not orphans:
+        mine = {s.name for s in stack.load(quiet=True).stack.services}
+        rows = [row for row in rows if row["service"] in mine]
+    rows = [row for row in rows if row["id"] and (not services or row["service"] in services)]
+    shown = [container_row(client, row) for row in rows]
+    if wanted:
+        shown = [row for row in shown if row["State"] in wanted]
+    elif not everything:
+        shown = [row for row in shown if row["State"] in ("running", "paused", "restarting")]
+    if quiet or names:
+        full = {row["id"][:12]: row["id"] for row in rows}
+        for word in dict.fromkeys(row["Service"] if names else full[row["ID"]] for row in shown):
+            click.echo(word)
+        return
+    printed(
+        shown,
+        shape,
+        {
+            "NAME": "Name",
+            "IMAGE": "Image",
+            "COMMAND": "Command",
+            "SERVICE": "Service",
+            "CREATED": "CreatedAt",
+            "STATUS": "Status",
+            "PORTS": "Ports",
+        },
+    )
+
+
+@click.command()
+@click.option("-a", "--all", "everything", is_flag=True, help="Those of which nothing runs too.")
+@click.option("--filter", "filters", multiple=True, metavar="name=PART")
+@click.option("--format", "shape", default="table")
+@click.option("-q", "--quiet", is_flag=True, help="Only names.")
+def ls(everything: bool, filters: tuple[str, ...], shape: str, quiet: bool) -> None:
+    """The projects that run."""
+    from orchestrator.cli.client import Client
+
+    if strange := [f for f in filters if not f.startswith("name=")]:
+        raise click.UsageError(f"--filter {strange[0]}: write name=PART")
+    client, rows = Client(start=True), []
+    for one in client.json("GET", "/v1/stacks"):
+        tasks = [r for r in client.json("GET", f"/v1/stacks/{one['stack']}/tasks") if r["id"]]
+        states: dict[str, int] = {}
+        for task in tasks:
+            word = STATES.get(task["state"], task["state"])
+            states[word] = states.get(word, 0) + 1
+        if (everything or states.get("running")) and all(f.partition("=")[2] in one["stack"] for f in filters):
+            status = ", ".join(f"{state}({count})" for state, count in sorted(states.items()))
+            rows.append({"Name": one["stack"], "Status": status, "ConfigFiles": ""})
+    if quiet:
+        for row in rows:
+            click.echo(row["Name"])
+    elif shape == "json":
+        click.echo(json.dumps(rows))
+    else:
+        printed(rows, shape, {"NAME": "Name", "STATUS": "Status", "CONFIG FILES": "ConfigFiles"})
+
+
+@click.command()
+@stack_options
+@click.option("--format", "shape", default="table")
+@click.option("-q", "--quiet", is_flag=True, help="Only IDs.")
+@click.argument("services", nargs=-1)
+def images(stack: StackOptions, shape: str, quiet: bool, services: tuple[str, ...]) -> None:
+    """Images that the project's containers are made of."""
+    from orchestrator.cli.client import Client, name_in_path
+    from orchestrator.cli.output import bytes_text
+
+    client, rows = Client(start=True), []
+    for row in client.json("GET", f"/v1/stacks/{stack.name()}/tasks"):
+        if not row["id"] or (services and row["service"] not in services):
+            continue
+        seen = client.at(row["node"]).engine("GET", f"/images/{name_in_path(row['image'])}/json")
+        tagged = ":" in row["image"].rpartition("/")[2]
+        repository, _, tag = row["image"].rpartition(":") if tagged else (row["image"], "", "latest")
+        rows.append(
+            {
+                "ID": seen["Id"],
+                "ContainerName": row["task"],
+                "Repository": repository,
+                "Tag": tag,
+                "Size": seen["Size"],
+                "Platform": f"{seen['Os']}/{seen['Architecture']}",
+                "Created": seen.get("Created", ""),
+            }
+        )
+    if quiet:
+        for ident in dict.fromkeys(row["ID"].removeprefix("sha256:") for row in rows):
+            click.echo(ident)
+    elif shape == "json":
+        click.echo(json.dumps(rows))
+    else:
+        shown = [row | {"ID": row["ID"].removeprefix("sha256:")[:12], "Size": bytes_text(row["Size"])} for row in rows]
+        printed(
+            shown,
+            shape,
+            {
+                "CONTAINER": "ContainerName",
+                "REPOSITORY": "Repository",
+                "TAG": "Tag",
+                "PLATFORM": "Platform",
+                "IMAGE ID": "ID",
+                "SIZE": "Size",
+                "CREATED": "Created",
+            },
+        )
+
+
+@click.command()
+@stack_options
+@click.option("--json", "as_json", is_flag=True)
+@click.argument("services", nargs=-1)
+def events(stack: StackOptions, as_json: bool, services: tuple[str, ...]) -> None:
+    """What happens to the project's containers, as it comes."""
+    from orchestrator.cli.client import Client
+
+    client, name = Client(start=True), stack.name()
+    stack.check_services(services)
+    filters = json.dumps({"type": ["container"], "label": [f"com.docker.compose.project={name}"]})
+    for event in client.lines("GET", f"{client.base}/events", query={"filters": filters}):
+        attributes = event["Actor"]["Attributes"]
+        if services and attributes.get("com.docker.compose.service") not in services:
+            continue
+        when = event["timeNano"]
+        row = {
+            "time": _stamp(when),
+            "type": "container",
+            "action": event["Action"],
+            "id": event["Actor"]["ID"],
+            "service": attributes.get("com.docker.compose.service", ""),
+            "attributes": {k: v for k, v in attributes.items() if not k.startswith("com.docker.compose.")},
+        }
+        if as_json:
+            click.echo(json.dumps(row))
+        else:
+            said = ", ".join(f"{k}={v}" for k, v in sorted(row["attributes"].items()))
+            click.echo(f"{row['time'].replace('T', ' ')} container {row['action']} {row['id']} ({said})")
+
+
+def _stamp(nanoseconds: int) -> str:
+    import datetime
+
+    when = datetime.datetime.fromtimestamp(nanoseconds / 1e9, datetime.UTC)
+    return when.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+@click.command()
+@stack_options
+@click.option("--index", default=1)
+@click.option("--protocol", type=click.Choice(["tcp", "udp"]), default="tcp")
+@click.argument("service")
+@click.argument("private_port", type=int)
+def port(stack: StackOptions, index: int, protocol: str, service: str, private_port: int) -> None:
+    """Where a port is published."""
+    from orchestrator.cli.client import Client
+    from orchestrator.cli.tasks import published
+
+    first = published(Client(start=True), stack, service, index, private_port, protocol)[0]
+    click.echo(f"{first['host_ip']}:{first['host_port']}")
+
+
+@click.command()
+@click.option("-f", "--format", "shape", type=click.Choice(["pretty", "json"]), default="pretty")
+@click.option("--short", is_flag=True)
+def version(shape: str, short: bool) -> None:
+    """The version of Docker Compose whose command lines these are."""
+    if short:
+        click.echo(COMPOSE)
+    elif shape == "json":
+        click.echo(json.dumps({"version": f"v{COMPOSE}"}))
+    else:
+        click.echo(version_words())
+
+
+@click.command()
+@stack_options
+@click.option("--format", "shape", default="table")
+@click.option("-q", "--quiet", is_flag=True, help="Only names.")
+@click.argument("services", nargs=-1)
+def volumes(stack: StackOptions, shape: str, quiet: bool, services: tuple[str, ...]) -> None:
+    """The project's volumes."""
+    from orchestrator.cli.client import Client
+    from orchestrator.cli.look import volume_rows
+
+    rows = [
+        {
+            "Name": v["name"],
+            "Driver": v["driver"],
+            "Mountpoint": v["mountpoint"],
+            "Scope": "local",
+            "Labels": ",".join(f"{k}={w}" for k, w in sorted(v["labels"].items())),
+        }
+        for v in volume_rows(Client(start=True), stack.name(), services)
+    ]
+    if quiet:
+        for row in rows:
+            click.echo(row["Name"])
+    else:
+        printed(rows, shape, {"DRIVER": "Driver", "VOLUME NAME": "Name"})
+
+
+@click.command()
+@stack_options
+@click.option("-f", "--follow", is_flag=True)
+@click.option("--index", default=0)
+@click.option("--no-color", is_flag=True)
+@click.option("--no-log-prefix", is_flag=True)
+@click.option("--since", type=Timestamp(), default="")
+@click.option("-n", "--tail", default="all")
+@click.option("-t", "--timestamps", is_flag=True)
+@click.option("--until", type=Timestamp(), default="")
+@click.argument("services", nargs=-1)
+def logs(stack: StackOptions, services: tuple[str, ...], no_log_prefix: bool, no_color: bool, **given: Any) -> None:
+    """Output of the project's containers."""
+    from orchestrator.cli.client import Client
+    from orchestrator.cli.logs import follow_stack
+
+    follow_stack(Client(start=True), stack.name(), services, prefix=not no_log_prefix, colour=not no_color, **given)
+
+
+def _config() -> click.Command:
+    from orchestrator.cli.config import config as own
+
+    def run(stack: StackOptions, hashed: str | None, only: tuple[str, ...], **given: Any) -> None:
+        if hashed is not None and hashed != "*":
+            only = tuple(hashed.split(","))
+        own.callback(**{**stack.given}, hashed=hashed is not None, only=only, strict=False, **given)  # type: ignore[misc]
+
+    kept = [p for p in own.params if p.name not in ("hashed", "strict")]
+    return click.Command(
+        "config",
+        callback=stack_options(run),
+        help=own.help,
+        params=[*kept, click.Option(["--hash", "hashed"], metavar="SERVICE[,SERVICE…]|*")],
+    )
+
+
+class _Lazy(dict[str, Any]):
+    """Commands, those that are made from pystack's own when they are asked for."""
+
+    def get(self, key: str, default: Any = None) -> Any:
+        found = super().get(key, default)
+        return found() if found in (_up, _config) else found
+
+
+OWN: dict[str, Any] = _Lazy(
+    up=_up,
+    config=_config,
+    ps=ps,
+    ls=ls,
+    images=images,
+    events=events,
+    version=version,
+    volumes=volumes,
+    logs=logs,
+    port=port,
+)

@@ -1,0 +1,101 @@
+"""Services that a program of the client provides: it is run before the stack is brought up, and after it went.
+
+    <program> compose --project-name=NAME up|down --option=value… SERVICE
+
+It says on standard output what it does, one JSON object a line, {"type": …, "message": …}: info and debug are shown, error ends
+it all, `setenv` NAME=VALUE gives a variable to who depends on the service, with the service's name before it, `rawsetenv` as
+it is. Source: docker/compose, docs/extension.md.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from orchestrator.errors import PystackError
+from orchestrator.stackfile.graph import needed
+
+if TYPE_CHECKING:
+    from orchestrator.stackfile.load import Loaded
+    from orchestrator.stackfile.model import Service
+
+
+def start_providers(loaded: Loaded, services: Iterable[str]) -> Loaded:
+    """*loaded* with the variables that its providers give; those whose users are not among *services* are left alone.
+
+    Raises PystackError where a provider is missing or fails."""
+    named = set(services)
+    wanted = named | needed(loaded.stack.services, named)
+    stack = loaded.stack
+    for one in loaded.providers:
+        if named and one.service.name not in wanted and not wanted.intersection(one.users):
+            continue
+        variables = _run(loaded, one.service, "up")
+        changed = [_with(s, variables) if s.name in one.users else s for s in stack.services]
+        stack = msgspec.structs.replace(stack, services=tuple(changed))
+    return msgspec.structs.replace(loaded, stack=stack)
+
+
+def stop_providers(loaded: Loaded) -> None:
+    """Tell the providers, the last first, that nobody needs them any more. Raises PystackError."""
+    for one in reversed(loaded.providers):
+        _run(loaded, one.service, "down")
+
+
+def _with(service: Service, variables: dict[str, str]) -> Service:
+    own = dict(service.container.environment)
+    for name in sorted(own.keys() & variables):
+        if own[name] != variables[name]:
+            click.echo(
+                f"warning: {service.where}: {service.name}: {name} is what its provider says, not what the file does", err=True
+            )
+    container = msgspec.structs.replace(service.container, environment=tuple({**own, **variables}.items()))
+    return msgspec.structs.replace(service, container=container)
+
+
+def _run(loaded: Loaded, service: Service, verb: str) -> dict[str, str]:
+    assert service.provider
+    body = service.provider
+    program = shutil.which(f"docker-{body.type}") or shutil.which(body.type)
+    if program is None:
+        raise PystackError(
+            f"{service.where}: services.{service.name}.provider: there is no program docker-{body.type} or "
+            f"{body.type} in PATH: install it"
+        )
+    words = [
+        program,
+        "compose",
+        f"--project-name={loaded.stack.name}",
+        verb,
+        *(f"--{k}={v}" for k, v in body.options),
+        service.name,
+    ]
+    variables: dict[str, str] = {}
+    failed = ""
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, cwd=loaded.directory) as child:
+        assert child.stdout
+        for line in child.stdout:
+            try:
+                said = json.loads(line)
+                kind, message = said["type"], str(said["message"])
+            except (ValueError, KeyError, TypeError):
+                kind, message = "info", line.rstrip()
+            name, _, value = message.partition("=")
+            if kind == "setenv":
+                variables[f"{service.name.upper().replace('-', '_')}_{name}"] = value
+            elif kind == "rawsetenv":
+                variables[name] = value
+            elif kind == "error":
+                failed = message
+            elif kind == "info":
+                click.echo(f"{service.name}: {message}", err=True)
+    if failed or child.returncode:
+        reason = failed or f"it ended with {child.returncode}"
+        raise PystackError(f"{service.where}: services.{service.name}: provider {body.type}: {reason}")
+    return variables

@@ -1,0 +1,90 @@
+"""`build:` of a service. Source: Compose Specification, build.md."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from orchestrator.stackfile.field_readers import Fields, ServiceContext, extra_hosts, flag, scalar, size, ulimits
+from orchestrator.stackfile.marked_document import Path_
+from orchestrator.stackfile.merge import as_mapping
+from orchestrator.stackfile.model import Build, BuildSecret
+
+
+def build(draft: ServiceContext, value: Any, path: Path_) -> Fields:
+    body = {"context": value} if isinstance(value, str) else draft.reading.mapping(value, path)
+    context = scalar(body.get("context", "."))
+    remote = _is_remote(context)
+    platforms = [scalar(p) for p in body.get("platforms") or ()]
+    if len(platforms) > 1:
+        draft.reading.warn((*path, "platforms"), f"an image is built for one platform at a time: {platforms[0]}")
+    more: Fields = {}
+    if "shm_size" in body:
+        more |= size("shm_size")(draft, body["shm_size"], (*path, "shm_size"))
+    if "ulimits" in body:
+        more |= ulimits(draft, body["ulimits"], (*path, "ulimits"))
+    if "extra_hosts" in body:
+        more |= extra_hosts(draft, body["extra_hosts"], (*path, "extra_hosts"))
+    directory = context if remote else draft.reading.host_path(context)
+    args = {k: draft.variables.get(k, "") if v is None else scalar(v) for k, v in as_mapping(body.get("args")).items()}
+    return {
+        "build": Build(
+            context=str(directory),
+            remote=remote,
+            dockerfile=scalar(body.get("dockerfile", "Dockerfile")),
+            dockerfile_inline=scalar(body.get("dockerfile_inline")),
+            args=tuple(sorted(args.items())),
+            target=scalar(body.get("target")),
+            labels=tuple(sorted((k, scalar(v)) for k, v in as_mapping(body.get("labels")).items())),
+            tags=tuple(map(scalar, body.get("tags") or ())),
+            no_cache=flag(body.get("no_cache")),
+            no_cache_filter=_texts(body.get("no_cache_filter")),
+            entitlements=_texts(body.get("entitlements")),
+            pull=flag(body.get("pull")),
+            network=scalar(body.get("network")),
+            contexts=tuple(
+                sorted((k, _context(draft, scalar(v))) for k, v in as_mapping(body.get("additional_contexts")).items())
+            ),
+            secrets=_build_secrets(draft, body.get("secrets"), (*path, "secrets")),
+            platform=platforms[0] if platforms else "",
+            privileged=flag(body.get("privileged")),
+            **more,
+        )
+    }
+
+
+def _is_remote(text: str) -> bool:
+    """An address, as docker-build(1) tells it from a folder."""
+    return "://" in text or text.startswith(("git@", "github.com/"))
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(scalar(one) for one in (value if isinstance(value, list | tuple) else [value] if value else ()))
+
+
+def _context(draft: ServiceContext, text: str) -> str:
+    return text if text.startswith("service:") or _is_remote(text) else str(draft.reading.host_path(text))
+
+
+def _build_secrets(draft: ServiceContext, value: Any, path: Path_) -> tuple[BuildSecret, ...]:
+    out = []
+    declared = draft.reading.mapping(draft.reading.tree.value.get("secrets"), ("secrets",))
+    for number, item in enumerate(draft.reading.sequence(value, path)):
+        body = item if isinstance(item, dict) else {"source": scalar(item)}
+        source = scalar(body.get("source"))
+        if source not in declared:
+            draft.reading.check((*path, number), f"secret {source!r} is not declared", "declare it under secrets:")
+            continue
+        known = draft.reading.mapping(declared[source], ("secrets", source))
+        if not known.get("file") and not known.get("environment"):
+            draft.reading.check(
+                (*path, number), f"secret {source!r} has no content that the client can read", "give it file: or environment:"
+            )
+            continue
+        out.append(
+            BuildSecret(
+                id=scalar(body.get("target")) or source,
+                environment=scalar(known.get("environment")),
+                file=str(draft.reading.host_path(scalar(known["file"]))) if known.get("file") else "",
+            )
+        )
+    return tuple(out)

@@ -1,0 +1,309 @@
+"""The normal form of a stack file: what `pystack config` prints.
+
+Every key in its long form, paths absolute, variables and env files put in, names and defaults that follow from others
+written out; services of profiles that are not asked for are left out. Loading it, with the same profiles, gives the same
+Stack. Where Docker Compose prints a form of its own (`docker compose config`), this is that form.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from orchestrator.stackfile.field_readers import flag, scalar
+from orchestrator.stackfile.load import Loaded
+from orchestrator.stackfile.merge import as_mapping
+from orchestrator.stackfile.model import Service
+from orchestrator.stackfile.mount_text import converted, is_windows
+from orchestrator.stackfile.mounts import converts, split_mount
+from orchestrator.stackfile.plain import cast
+from orchestrator.stackfile.port_text import read_ports
+from orchestrator.stackfile.schema import DEFS, SERVICE
+from orchestrator.stackfile.service import CDI_NAME
+from orchestrator.stackfile.units import parse_bytes, parse_duration, show_duration
+
+Form = Callable[["ServiceBody", Any], Any]
+
+
+class ServiceBody:
+    """Where values stand: the project's folder, and the service as it was read."""
+
+    def __init__(self, directory: Path, service: Service, body: Mapping[str, Any], *, convert: bool = False) -> None:
+        self.directory = directory
+        self.convert = convert
+        self.service = service
+        self.body = body
+
+    def path(self, text: str) -> str:
+        if is_windows(text):
+            return converted(text) if self.convert else text
+        return str((self.directory / Path(text).expanduser()).resolve())
+
+
+def canonicalize(loaded: Loaded) -> dict[str, Any]:
+    """The normal form, its keys in alphabetical order; a $ is written $$, as in every stack file."""
+    document = loaded.document
+    active = {s.name: s for s in loaded.services}
+    out: dict[str, Any] = {"name": loaded.stack.name, "services": {}}
+    for name, body in (document.get("services") or {}).items():
+        if name in active:
+            out["services"][name] = _service(
+                ServiceBody(loaded.directory, active[name], body, convert=converts(loaded.environment))
+            )
+    for section in ("networks", "volumes", "configs", "secrets"):
+        bodies = dict(document.get(section) or {})
+        if section == "networks" and any("default" in (s.get("networks") or ()) for s in out["services"].values()):
+            bodies.setdefault("default", None)
+        if bodies:
+            out[section] = {k: _resource(loaded, section, k, v or {}) for k, v in bodies.items()}
+    for key, value in document.items():
+        if key not in out and key not in ("version", "include"):
+            out[key] = value
+    return dict(_sorted({k: v for k, v in out.items() if k != "name"}, first=("name", out["name"])))
+
+
+def _sorted(value: Any, first: tuple[str, str] | None = None) -> Any:
+    if isinstance(value, dict):
+        ordered = {str(k): _sorted(value[k]) for k in sorted(value, key=str)}
+        return {first[0]: first[1], **ordered} if first else ordered
+    if isinstance(value, (list, tuple)):
+        return [_sorted(v) for v in value]
+    return value.replace("$", "$$") if isinstance(value, str) else value
+
+
+def _service(place: ServiceBody) -> dict[str, Any]:
+    out, body = {}, place.body
+    for key, value in body.items():
+        if key in ("env_file", "label_file", "extends"):
+            continue  # what is in them is in the service now
+        plain = cast(SERVICE["properties"].get(key, {}), value)
+        out[key] = FORMS[key](place, plain) if key in FORMS else plain
+    environment = dict(place.service.container.environment)
+    missing = {k: None for k, v in as_mapping(body.get("environment")).items() if v is None and k not in environment}
+    if environment or missing:
+        out["environment"] = environment | missing
+    if labels := place.service.container.labels:
+        out["labels"] = dict(labels)
+    if place.service.depends_on:
+        out["depends_on"] = {
+            d.service: {"condition": d.condition, "required": d.required, **({"restart": True} if d.restart else {})}
+            for d in place.service.depends_on
+        }
+    mode = body.get("network_mode")
+    if not mode and "provider" not in body and not out.get("networks"):
+        out["networks"] = {"default": None}
+    return out
+
+
+def _command(place: ServiceBody, value: Any) -> Any:
+    return shlex.split(value) if isinstance(value, str) else value
+
+
+def _listed(place: ServiceBody, value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+def _pairs(place: ServiceBody, value: Any) -> Any:
+    return {k: None if v is None else scalar(v) for k, v in as_mapping(value).items()}
+
+
+def _build(place: ServiceBody, value: Any) -> Any:
+    body = {"context": value} if isinstance(value, str) else dict(value)
+    body["context"] = place.service.build.context if place.service.build else place.path(scalar(body.get("context", ".")))
+    if "dockerfile_inline" not in body:
+        body.setdefault("dockerfile", "Dockerfile")
+    if place.service.build and "args" in body:
+        body["args"] = dict(place.service.build.args)
+    for key in ("labels", "additional_contexts"):
+        if key in body:
+            body[key] = _pairs(place, body[key])
+    if place.service.build and "additional_contexts" in body:
+        body["additional_contexts"] = dict(place.service.build.contexts)
+    if "secrets" in body:
+        body["secrets"] = _granted(place, body["secrets"])
+    if "extra_hosts" in body and place.service.build:
+        body["extra_hosts"] = [f"{name}={address}" for name, address in place.service.build.extra_hosts]
+    return body
+
+
+def _ports(place: ServiceBody, value: Any) -> Any:
+    out = []
+    for item in value:
+        if isinstance(item, dict):
+            protocol = scalar(item.get("protocol") or "tcp").lower()
+            entry = {"mode": "ingress", **item, "target": int(item["target"]), "protocol": protocol}
+            if scalar(item.get("published")):
+                entry["published"] = scalar(item["published"])
+            out.append(entry)
+            continue
+        for port in read_ports(scalar(item)):
+            entry = {"mode": "ingress", "target": port.target, "protocol": port.protocol}
+            if port.published:
+                entry["published"] = port.published
+            if port.host_ip:
+                entry["host_ip"] = port.host_ip
+            out.append(entry)
+    return out
+
+
+def _volumes(place: ServiceBody, value: Any) -> Any:
+    out = []
+    for item in value:
+        if isinstance(item, dict):
+            entry = dict(item)
+            if item["type"] == "bind":
+                entry["source"] = place.path(scalar(item.get("source")))
+            out.append(entry)
+            continue
+        mount, _ = split_mount(scalar(item), place.path)
+        entry = {"type": mount.kind, "target": mount.target}
+        if mount.source:
+            entry["source"] = mount.source
+        if mount.read_only:
+            entry["read_only"] = True
+        if mount.kind == "bind":
+            entry["bind"] = {"create_host_path": True}
+            if mount.propagation != "rprivate":
+                entry["bind"]["propagation"] = mount.propagation
+        else:
+            entry["volume"] = {"nocopy": True} if mount.nocopy else {}
+        out.append(entry)
+    return out
+
+
+def _networks(place: ServiceBody, value: Any) -> Any:
+    return dict.fromkeys(value) if isinstance(value, list) else value
+
+
+def _granted(place: ServiceBody, value: Any) -> Any:
+    return [item if isinstance(item, dict) else {"source": item} for item in value]
+
+
+def _healthcheck(place: ServiceBody, value: Any) -> Any:
+    body = dict(value)
+    if isinstance(body.get("test"), str):
+        body["test"] = ["CMD-SHELL", body["test"]]
+    timed = ("interval", "timeout", "start_period", "start_interval")
+    return {k: _duration(place, v) if k in timed else v for k, v in body.items()}
+
+
+def _hosts(place: ServiceBody, value: Any) -> Any:
+    return [f"{name}={address}" for name, address in place.service.container.extra_hosts]
+
+
+def _hooks(place: ServiceBody, value: Any) -> Any:
+    out = []
+    for item in value:
+        hook = {**item, "command": _command(place, item.get("command"))} if "command" in item else dict(item)
+        if "environment" in item:
+            hook["environment"] = _pairs(place, item["environment"])
+        out.append(hook)
+    return out
+
+
+def _before(place: ServiceBody, value: Any) -> Any:
+    image = place.body.get("image")
+    return [{**({"image": image} if image and "image" not in hook else {}), **hook} for hook in _hooks(place, value)]
+
+
+def _devices(place: ServiceBody, value: Any) -> Any:
+    """A device's name in the Container Device Interface stands for itself."""
+    made = iter(place.service.container.devices)
+    out = []
+    for item in value:
+        one = None if not isinstance(item, dict) and CDI_NAME.fullmatch(scalar(item)) else next(made)
+        out.append(
+            item
+            if isinstance(item, dict) or one is None
+            else {"source": one.source, "target": one.target, "permissions": one.permissions}
+        )
+    return out
+
+
+def _gpus(place: ServiceBody, value: Any) -> Any:
+    return [{"count": -1}] if value == "all" else value
+
+
+def _bytes(place: ServiceBody, value: Any) -> Any:
+    try:
+        return scalar(value) if scalar(value).startswith("-") else str(parse_bytes(value))
+    except ValueError:
+        return scalar(value)
+
+
+def _duration(place: ServiceBody, value: Any) -> Any:
+    try:
+        return show_duration(parse_duration(value))
+    except ValueError:
+        return value
+
+
+def _deploy(place: ServiceBody, value: Any) -> Any:
+    """Sizes and durations as other keys have them."""
+    if not isinstance(value, dict):
+        return value
+    out = dict(value)
+    for key, inner in value.items():
+        if key == "memory":
+            out[key] = _bytes(place, inner)
+        elif key in ("delay", "monitor", "window"):
+            out[key] = _duration(place, inner)
+        elif key == "labels":
+            out[key] = _pairs(place, inner)
+        else:
+            out[key] = _deploy(place, inner)
+    return out
+
+
+def _develop(place: ServiceBody, value: Any) -> Any:
+    return value and {**value, "watch": [{**r, "path": place.path(scalar(r["path"]))} for r in value.get("watch") or ()]}
+
+
+FORMS: dict[str, Form] = {
+    "build": _build,
+    "develop": _develop,
+    "command": _command,
+    "entrypoint": _command,
+    "ports": _ports,
+    "volumes": _volumes,
+    "networks": _networks,
+    "configs": _granted,
+    "secrets": _granted,
+    "healthcheck": _healthcheck,
+    "extra_hosts": _hosts,
+    "post_start": _hooks,
+    "pre_stop": _hooks,
+    "pre_start": _before,
+    "devices": _devices,
+    "annotations": _pairs,
+    "sysctls": _pairs,
+    "dns": _listed,
+    "dns_search": _listed,
+    "tmpfs": _listed,
+    "mem_limit": _bytes,
+    "memswap_limit": _bytes,
+    "mem_reservation": _bytes,
+    "shm_size": _bytes,
+    "stop_grace_period": _duration,
+    "deploy": _deploy,
+    "gpus": _gpus,
+    "models": _networks,
+}
+
+
+def _resource(loaded: Loaded, section: str, key: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """A network, volume, config or secret with the name that it has."""
+    external = body.get("external")
+    out: dict[str, Any] = cast(DEFS[section[:-1]], {k: v for k, v in body.items() if k != "external"})
+    if flag(external):
+        inner = external.get("name") if isinstance(external, dict) else None
+        own = {k: v for k, v in out.items() if k.startswith("x-")}  # what else it says is as it is already
+        return {**own, "external": True, "name": scalar(body.get("name") or inner or key)}
+    out["name"] = scalar(body.get("name") or f"{loaded.stack.name}_{key}")
+    if "file" in out:
+        out["file"] = str((loaded.directory / Path(scalar(out["file"])).expanduser()).resolve())
+    if "labels" in out:
+        out["labels"] = {k: scalar(v) for k, v in as_mapping(out["labels"]).items()}
+    return out

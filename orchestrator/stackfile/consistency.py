@@ -1,0 +1,123 @@
+"""What well-formed keys of a stack file cannot say together. Source: Compose Specification, 05-services.md, build.md and
+deploy.md."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from orchestrator.stackfile.field_readers import scalar
+from orchestrator.stackfile.load_context import LoadContext
+from orchestrator.stackfile.marked_document import Path_
+from orchestrator.stackfile.model import Service, StackNetwork
+from orchestrator.stackfile.units import parse_bytes
+
+
+class Conflict(NamedTuple):
+    """*path* is below the service."""
+
+    path: Path_
+    why: str
+    fix: str = ""
+
+
+Check = Callable[[Service, Mapping[str, Any]], Iterator[Conflict]]
+
+
+def check(reading: LoadContext, services: Mapping[str, Service], networks: Mapping[str, StackNetwork]) -> None:
+    """Problems of *services*, those that no profile leaves out, go to *reading*."""
+    bodies = reading.tree.value.get("services") or {}
+    for name, service in services.items():
+        above: Path_ = ("services", name)
+        if not reading.is_valid(above):
+            continue
+        for one in CHECKS:
+            for conflict in one(service, bodies[name]):
+                reading.check((*above, *conflict.path), conflict.why, conflict.fix)
+        _build_contexts(reading, service, bodies)
+        _addresses(reading, service, networks)
+    _container_names(reading, services)
+
+
+TWICE: tuple[tuple[str, tuple[str, ...], Callable[[Any], float]], ...] = (
+    ("scale", ("replicas",), float),
+    ("cpus", ("resources", "limits", "cpus"), float),
+    ("mem_limit", ("resources", "limits", "memory"), parse_bytes),
+    ("pids_limit", ("resources", "limits", "pids"), float),
+    ("mem_reservation", ("resources", "reservations", "memory"), parse_bytes),
+)
+"""Keys that `deploy` has too, and how their values are read."""
+
+
+def said_twice(service: Service, body: Mapping[str, Any]) -> Iterator[Conflict]:
+    for key, below, read in TWICE:
+        there: Any = body.get("deploy")
+        for part in below:
+            there = there.get(part) if isinstance(there, dict) else None
+        if key not in body or there is None:
+            continue
+        try:
+            same = read(body[key]) == read(there)
+        except (TypeError, ValueError):
+            continue  # told where the value is read
+        if not same:
+            other = f"deploy.{'.'.join(below)}"
+            yield Conflict((key,), f"is {scalar(body[key])}, and {other} is {scalar(there)}", "keep one of them")
+
+
+def build(service: Service, body: Mapping[str, Any]) -> Iterator[Conflict]:
+    spec = body.get("build")
+    if not isinstance(spec, dict):
+        return
+    if spec.get("dockerfile") and spec.get("dockerfile_inline"):
+        yield Conflict(("build", "dockerfile_inline"), "cannot stand beside dockerfile", "keep one of them")
+    platforms = [scalar(p) for p in spec.get("platforms") or ()]
+    if platforms and body.get("platform") and scalar(body["platform"]) not in platforms:
+        yield Conflict(("build", "platforms"), f"does not have the service's platform, {scalar(body['platform'])}", "add it")
+
+
+CHECKS: tuple[Check, ...] = (said_twice, build)
+
+
+def _build_contexts(reading: LoadContext, service: Service, bodies: Mapping[str, Any]) -> None:
+    for name, context in service.build.contexts if service.build else ():
+        target = context.removeprefix("service:")
+        if target == context:
+            continue
+        path: Path_ = ("services", service.name, "build", "additional_contexts", name)
+        if target not in bodies:
+            reading.check(path, f"service {target!r} is not in the file")
+        elif not (bodies[target] or {}).get("build"):
+            reading.check(path, f"service {target!r} is not built", "give it build:, or name its image with docker-image://")
+
+
+def _addresses(reading: LoadContext, service: Service, networks: Mapping[str, StackNetwork]) -> None:
+    """A fixed address lies in one of the pools that its network is given."""
+    for attachment in service.container.attachments:
+        network = next((n for n in networks.values() if n.name == attachment.network), None)
+        if network is None:
+            continue
+        for key, address in (("ipv4_address", attachment.ipv4), ("ipv6_address", attachment.ipv6)):
+            if not address:
+                continue
+            found = ipaddress.ip_address(address)
+            pools = [s.cidr for s in network.subnets if ipaddress.ip_network(s.cidr).version == found.version]
+            if pools and not any(found in ipaddress.ip_network(pool) for pool in pools):
+                reading.check(
+                    ("services", service.name, "networks", network.key, key),
+                    f"{address} is not in {' or '.join(pools)}",
+                    f"choose one of network {network.key}'s addresses",
+                )
+
+
+def _container_names(reading: LoadContext, services: Mapping[str, Service]) -> None:
+    seen: dict[str, str] = {}
+    for name, service in services.items():
+        chosen = service.container_name
+        if chosen and seen.setdefault(chosen, name) != name:
+            reading.check(
+                ("services", name, "container_name"),
+                f"{chosen!r} is service {seen[chosen]}'s already",
+                "choose another one, or remove it",
+            )

@@ -1,0 +1,215 @@
+"""The shapes that values of keys have: each makes a row, which reads a value and answers with fields."""
+
+from __future__ import annotations
+
+import ipaddress
+import shlex
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from agent.contract.container import DeviceRequest, Ulimit
+from orchestrator.stackfile.load_context import LoadContext, dotted, kind
+from orchestrator.stackfile.marked_document import Path_
+from orchestrator.stackfile.merge import as_mapping
+from orchestrator.stackfile.model import Placement
+from orchestrator.stackfile.units import parse_bytes, parse_duration
+
+Fields = dict[str, Any]
+FieldReader = Callable[["ServiceContext", Any, Path_], Fields]
+
+
+class ServiceContext:
+    """What rows share while one service is read."""
+
+    def __init__(self, reading: LoadContext, name: str, body: dict[str, Any]) -> None:
+        self.reading = reading
+        self.name = name
+        self.body = body
+        self.path: Path_ = ("services", name)
+        self.platform: tuple[str, ...] = ()
+        self.placement = Placement()  # `deploy` and `x-placement` both speak of it
+        self.requests: list[DeviceRequest] = []  # so do `devices`, `gpus` and `deploy`
+        self.refusals: list[str] = []
+
+    @property
+    def variables(self) -> Mapping[str, str]:
+        """Those of the client, with what an `include` gives its services."""
+        return self.reading.tree.variables.get(self.path, self.reading.environment)
+
+    def problem(self, path: Path_, why: str, fix: str = "") -> None:
+        self.reading.problem(path, why, fix)
+
+    def keep_from_starting(self, path: Path_, why: str) -> None:
+        """The file is well-formed and can be shown; the service can be no container here."""
+        self.refusals.append(f"{self.reading.mark(path)}: {dotted(path)}: {why}")
+
+
+def scalar(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "" if value is None else str(value)
+
+
+def flag(value: Any) -> bool:
+    """True or false, which may be written as text."""
+    return value.lower() in ("true", "yes", "on", "y") if isinstance(value, str) else bool(value)
+
+
+def permissions(value: Any) -> int:
+    """Permission bits: a number as YAML reads it, or octal digits as text. Raises ValueError."""
+    return int(value, 8) if isinstance(value, str) else int(value)
+
+
+def text(field: str) -> FieldReader:
+    def row(draft: ServiceContext, value: Any, path: Path_) -> Fields:
+        del draft, path
+        return {field: scalar(value)}
+
+    return row
+
+
+def boolean(field: str) -> FieldReader:
+    def row(draft: ServiceContext, value: Any, path: Path_) -> Fields:
+        del draft, path
+        return {field: flag(value)}
+
+    return row
+
+
+def integer(field: str, low: int = -1, high: int = 1 << 62) -> FieldReader:
+    def row(draft: ServiceContext, value: Any, path: Path_) -> Fields:
+        try:
+            number = int(scalar(value))
+            if isinstance(value, bool) or not low <= number <= high:
+                raise ValueError
+        except ValueError:
+            draft.problem(path, f"must be a whole number of at least {low}, not {scalar(value) or kind(value)}")
+            return {}
+        return {field: 0 if low == -1 and number < 0 else number}  # -1 is "no limit" where it may be written
+
+    return row
+
+
+def decimal(field: str) -> FieldReader:
+    def row(draft: ServiceContext, value: Any, path: Path_) -> Fields:
+        try:
+            number = float(scalar(value))
+            if not 0 <= number < 1e6:
+                raise ValueError
+        except ValueError:
+            draft.problem(path, f"must be a number of CPUs such as 0.5, not {scalar(value) or kind(value)}")
+            return {}
+        return {field: number}
+
+    return row
+
+
+def size(field: str) -> FieldReader:
+    def row(draft: ServiceContext, value: Any, path: Path_) -> Fields:
+        try:
+            return {field: 0 if str(value) == "-1" else parse_bytes(value)}
+        except ValueError as error:
+            draft.problem(path, str(error))
+            return {}
+
+    return row
+
+
+def duration(field: str) -> FieldReader:
+    def row(draft: ServiceContext, value: Any, path: Path_) -> Fields:
+        try:
+            return {field: parse_duration(value)}
+        except ValueError as error:
+            draft.problem(path, str(error))
+            return {}
+
+    return row
+
+
+def microseconds(field: str, low: int = 1000) -> FieldReader:
+    """A number of microseconds, at least *low*, or a duration as text."""
+
+    def row(draft: ServiceContext, value: Any, path: Path_) -> Fields:
+        try:
+            number = int(value) if str(scalar(value)).lstrip("-").isdigit() else round(parse_duration(value) * 1e6)
+            if not low <= number <= 10**9 and not (field == "cpu_quota" and number <= 0):
+                raise ValueError(f"must be at least {low} microseconds")
+        except (TypeError, ValueError) as error:
+            draft.problem(path, str(error))
+            return {}
+        return {field: max(number, 0)}
+
+    return row
+
+
+def words(field: str) -> FieldReader:
+    """One text or a list of texts."""
+
+    def row(draft: ServiceContext, value: Any, path: Path_) -> Fields:
+        del draft, path
+        items = value if isinstance(value, list) else [value]
+        return {field: tuple(dict.fromkeys(scalar(item) for item in items))}
+
+    return row
+
+
+def pairs(field: str) -> FieldReader:
+    """NAME=VALUE lists and mappings."""
+
+    def row(draft: ServiceContext, value: Any, path: Path_) -> Fields:
+        del draft, path
+        return {field: tuple(sorted((k, scalar(v)) for k, v in as_mapping(value).items()))}
+
+    return row
+
+
+def command_line(field: str) -> FieldReader:
+    """A list is taken as it is, text is split as a shell would; null keeps the image's own."""
+
+    def row(draft: ServiceContext, value: Any, path: Path_) -> Fields:
+        if value is None:
+            return {}
+        if isinstance(value, list):
+            return {field: tuple(scalar(item) for item in value)}
+        try:
+            return {field: tuple(shlex.split(scalar(value)))}
+        except ValueError as error:
+            draft.problem(path, f"cannot be split into words: {error}")
+            return {}
+
+    return row
+
+
+def ulimits(draft: ServiceContext, value: Any, path: Path_) -> Fields:
+    out = []
+    for name, item in draft.reading.mapping(value, path).items():
+        body = item if isinstance(item, dict) else {"soft": item, "hard": item}
+        try:
+            out.append(Ulimit(name=name, soft=int(body["soft"]), hard=int(body["hard"])))
+        except (KeyError, TypeError, ValueError):
+            draft.problem((*path, name), "must be a number, or soft: and hard: numbers")
+    return {"ulimits": tuple(sorted(out, key=lambda u: u.name))}
+
+
+def extra_hosts(draft: ServiceContext, value: Any, path: Path_) -> Fields:
+    out: list[tuple[str, str]] = []
+    if isinstance(value, dict):
+        for name, item in value.items():
+            out += [(name, a) for i in (item if isinstance(item, list) else [item]) for a in scalar(i).split(",")]
+    else:
+        for number, item in enumerate(draft.reading.sequence(value, path)):
+            name, sep, address = scalar(item).replace("=", ":", 1).partition(":")
+            if not sep:
+                draft.problem((*path, number), f"{item!r} must be NAME:ADDRESS")
+                continue
+            out += [(name, a) for a in address.split(",")]
+    for name, address in out:
+        if not name or set(name) & set(":=, "):
+            draft.problem(path, f"{name!r} is no host name", "write NAME=ADDRESS")
+        plain = address.strip("[]")
+        if plain != "host-gateway":
+            try:
+                ipaddress.ip_address(plain)
+            except ValueError:
+                draft.problem(path, f"{name}: {address!r} is no IP address")
+    return {"extra_hosts": tuple((n, a.strip("[]")) for n, a in out)}

@@ -1,0 +1,154 @@
+"""The way to a node over SSH: one multiplexed connection, and through it the agent's unix socket, forwarded here.
+
+No port is opened on the node but SSH's own. A connection that is lost is made again with back-off; the node's
+containers run on meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import asyncssh
+import msgspec
+
+from orchestrator.errors import PystackError, RefusedError, UnreachableError
+
+KEEPALIVE_S = 3
+BACKOFF_S = (0.2, 10.0)
+CONNECT_S = 10
+
+
+class SshTarget(msgspec.Struct, frozen=True):
+    """`[user@]host[:port]`; what is left out comes from ~/.ssh/config, else root and 22."""
+
+    host: str
+    user: str = ""
+    port: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> SshTarget:
+        user, _, rest = text.rpartition("@")
+        host, port = rest, ""
+        if rest.startswith("["):
+            host, _, port = rest[1:].partition("]")
+            port = port.removeprefix(":")
+        elif rest.count(":") == 1:
+            host, _, port = rest.partition(":")
+        if not host or (port and not port.isdigit()) or host.startswith("-"):
+            raise RefusedError(f"{text!r} is no SSH target: write [user@]host[:port]", 400)
+        return cls(host, user, int(port or 0))
+
+
+async def connect(text: str, host_key: str = "") -> asyncssh.SSHClientConnection:
+    """Connect to *text*, authenticated by agent or key file, ~/.ssh/config honoured.
+
+    *host_key* is the only key that is taken; without one, known_hosts decides. Raises UnreachableError, or RefusedError with
+    what to do about a key that is unknown or has changed."""
+    target = SshTarget.parse(text)
+    options: dict[str, object] = {}
+    if target.user:
+        options["username"] = target.user
+    if target.port:
+        options["port"] = target.port
+    if host_key:
+        options["known_hosts"] = ([asyncssh.import_public_key(host_key)], [], [])
+    try:
+        async with asyncio.timeout(CONNECT_S):
+            return await asyncssh.connect(
+                target.host,
+                keepalive_interval=KEEPALIVE_S,
+                keepalive_count_max=2,
+                password_auth=False,
+                kbdint_auth=False,
+                **options,
+            )
+    except asyncssh.HostKeyNotVerifiable:
+        seen = fingerprint(await host_key_of(text))
+        if host_key:
+            raise RefusedError(
+                f"the host key of {text} changed: it was {fingerprint(host_key)}, it is {seen}: somebody may sit in "
+                "between; where the host was made anew, `pystack node rm` it and add it again",
+                409,
+            ) from None
+        raise RefusedError(
+            f"the host key of {text} is not known: it is {seen}: compare it with `ssh-keygen -lf "
+            f"/etc/ssh/ssh_host_ed25519_key.pub` on that host, then add it to known_hosts or pass --host-key {seen}",
+            409,
+        ) from None
+    except asyncssh.PermissionDenied as error:
+        raise RefusedError(
+            f"{text} refuses the login: {error.reason}: load a key into ssh-agent, or name one in ~/.ssh/config", 403
+        ) from None
+    except (asyncssh.Error, OSError, TimeoutError) as error:
+        raise UnreachableError(f"{text} does not answer over SSH: {_words(error)}") from None
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return f"nothing came within {CONNECT_S} s"
+    return getattr(error, "strerror", "") or str(error) or type(error).__name__
+
+
+async def host_key_of(text: str) -> str:
+    """The key that the host shows now, in OpenSSH's form. Raises UnreachableError."""
+    target = SshTarget.parse(text)
+    options = {"port": target.port} if target.port else {}
+    try:
+        async with asyncio.timeout(CONNECT_S):
+            key = await asyncssh.get_server_host_key(target.host, **options)  # type: ignore[arg-type]
+    except (asyncssh.Error, OSError, TimeoutError) as error:
+        raise UnreachableError(f"{text} does not answer over SSH: {_words(error)}") from None
+    if key is None:
+        raise UnreachableError(f"{text} shows no host key")
+    return key.export_public_key().decode().strip()
+
+
+def fingerprint(host_key: str) -> str:
+    return asyncssh.import_public_key(host_key).get_fingerprint()
+
+
+class SshTunnel:
+    """Keeps a node's agent socket at *local* for as long as it runs."""
+
+    def __init__(self, target: str, host_key: str, remote: str, local: Path) -> None:
+        self.target = target
+        self.host_key = host_key
+        self.remote = remote
+        self.local = local
+        self.said: Callable[[str], None] = lambda _: None
+        self.ends = ("", "")
+        """The addresses of this host and of the node, as the node sees the connection."""
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._keep_connected(), name=f"ssh {self.target}")
+
+    async def _keep_connected(self) -> None:
+        pause = BACKOFF_S[0]
+        while True:
+            try:
+                async with await connect(self.target, self.host_key) as connection:
+                    self.local.unlink(missing_ok=True)
+                    words = str((await connection.run("echo $SSH_CONNECTION")).stdout).split()  # sshd(8), ENVIRONMENT
+                    self.ends = (words[0], words[2]) if len(words) == 4 else ("", "")
+                    await connection.forward_local_path(str(self.local), self.remote)
+                    self.local.chmod(0o600)
+                    self.said("")
+                    pause = BACKOFF_S[0]
+                    await connection.wait_closed()
+                self.said("the SSH connection was lost")
+            except (PystackError, asyncssh.Error, OSError) as error:
+                self.said(str(error))
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(BACKOFF_S[1], pause * 2)
+
+    async def close(self) -> None:
+        if self._task:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        self.local.unlink(missing_ok=True)

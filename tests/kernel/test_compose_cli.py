@@ -1,0 +1,157 @@
+"""`pystack compose`, and `docker-compose` as its other name: Docker Compose's own command lines on real containers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import PATIENCE, Pystack
+
+pytestmark = pytest.mark.kernel
+FILE = """
+services:
+  db:
+    image: busybox
+    command: sh -c "echo it begins; touch /ok; exec sleep 1000"
+    stop_grace_period: 0s
+    healthcheck: {test: test -e /ok, interval: 200ms, retries: 20}
+  web:
+    image: busybox
+    command: sleep 1000
+    stop_grace_period: 0s
+    depends_on: {db: {condition: service_healthy}}
+    ports: ["18755:80"]
+    volumes: ["data:/data"]
+  tests:
+    image: busybox
+    command: sh -c "echo tested; exit 7"
+    profiles: [ci]
+    depends_on: [web]
+volumes: {data: {}}
+"""
+
+
+class DockerCompose:
+    """A link called docker-compose, run in a folder with compose.yaml."""
+
+    def __init__(self, lab: Pystack, folder: Path) -> None:
+        self.folder, self.name = folder, f"c{uuid.uuid4().hex[:6]}"
+        self.link = folder / "bin" / "docker-compose"
+        self.link.parent.mkdir()
+        self.link.symlink_to(Path(sys.executable).with_name("pystack"))
+        (folder / "compose.yaml").write_text(FILE)
+        self.environment = {**lab.environment, "COMPOSE_PROJECT_NAME": self.name}
+
+    def __call__(self, *words: str, code: int = 0, **more: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [str(self.link), *words],
+            capture_output=True,
+            text=True,
+            env={**self.environment, **more},
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            timeout=90 * PATIENCE,
+            check=False,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}{done.stderr}"
+        return done
+
+
+@pytest.fixture
+def compose(lab: Pystack, tmp_path: Path) -> Iterator[DockerCompose]:
+    made = DockerCompose(lab, tmp_path)
+    yield made
+    made("--profile", "*", "down", "-v")
+
+
+def rows(compose: DockerCompose, *words: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in compose("ps", "--format", "json", *words).stdout.splitlines()]
+
+
+def test_the_way_of_a_script(compose: DockerCompose) -> None:
+    said = compose("up", "-d").stderr
+    for line in (
+        "Network {}_default  Created",
+        "Volume {}_data  Created",
+        "Container {}-db-1  Healthy",
+        "Container {}-web-1  Started",
+    ):
+        assert f" {line.format(compose.name)}\n" in said
+    assert said.index("db-1  Healthy") < said.index("web-1  Started")
+    (db, web) = sorted(rows(compose), key=lambda row: str(row["Service"]))
+    assert {k: db[k] for k in ("Name", "Service", "State", "Health", "ExitCode", "Publishers")} == {
+        "Name": f"{compose.name}-db-1",
+        "Service": "db",
+        "State": "running",
+        "Health": "healthy",
+        "ExitCode": 0,
+        "Publishers": [],
+    }
+    assert web["Publishers"] == [{"URL": "0.0.0.0", "TargetPort": 80, "PublishedPort": 18755, "Protocol": "tcp"}]
+    assert len(compose("ps", "-q").stdout.split()) == 2
+    assert compose("ps", "--format", "{{.Service}} {{.State}}", "web").stdout == "web running\n"
+    assert compose("port", "web", "80").stdout == "0.0.0.0:18755\n"
+    assert compose("exec", "-T", "web", "sh", "-c", "exit 3", code=3).stdout == ""
+    assert compose("logs", "--no-log-prefix", "db").stdout == "it begins\n"
+    (listed,) = [p for p in json.loads(compose("ls", "--format", "json").stdout) if p["Name"] == compose.name]
+    assert listed["Status"] == "running(2)"
+    compose("stop", "web")
+    assert compose("ps", "--services").stdout == "db\n"
+    assert sorted(compose("ps", "-a", "--services").stdout.split()) == ["db", "web"]
+    assert [row["State"] for row in rows(compose, "-a", "--status", "exited")] == ["exited"]
+    down = compose("down", "-v").stderr
+    order = [down.index(f"{what}  Removed") for what in ("web-1", "db-1", "_default", "_data")]
+    assert order == sorted(order)
+    assert "No resource found to remove" in compose("down").stderr
+
+
+def test_the_exit_code_of_a_service_is_that_of_up(compose: DockerCompose) -> None:
+    done = compose("--profile", "ci", "up", "--exit-code-from", "tests", "--no-color", code=7)
+    assert f"{compose.name}-tests-1" in done.stdout
+    assert "tested" in done.stdout
+    assert rows(compose) == []
+
+
+def test_an_up_that_detaches_waits_for_no_health_and_no_end(compose: DockerCompose) -> None:
+    (compose.folder / "compose.yaml").write_text(
+        "services:\n  bad: {image: busybox, command: 'false'}\n  sick:\n    image: busybox\n    command: sleep 1000\n"
+        "    stop_grace_period: 0s\n    healthcheck: {test: 'false', interval: 100ms, retries: 2}\n"
+    )
+    compose("up", "-d")
+    compose("up", "-d", "--wait", code=1)
+    assert {row["Service"]: row["State"] for row in rows(compose, "-a")} == {"bad": "exited", "sick": "running"}
+
+
+def test_run_publishes_and_before_the_verb_stand_the_files(compose: DockerCompose) -> None:
+    assert compose("run", "--rm", "-p", "18756:80", "--no-deps", "web", "echo", "-p", "x").stdout == "-p x\n"
+    (compose.folder / "other.yaml").write_text("services: {web: {labels: {a: '${A:-none}'}}}\n")
+    (compose.folder / "my.env").write_text("A=from a file\n")
+    shown = compose("-f", "compose.yaml", "-f", "other.yaml", "--env-file", "my.env", "config", "--format", "json").stdout
+    assert json.loads(shown)["services"]["web"]["labels"] == {"a": "from a file"}
+    for more in (
+        {"COMPOSE_FILE": "compose.yaml:other.yaml", "COMPOSE_ENV_FILES": "my.env"},
+        {"COMPOSE_FILE": "compose.yaml;other.yaml", "COMPOSE_PATH_SEPARATOR": ";", "A": "from a file"},
+    ):
+        shown = compose("config", "--format", "json", code=0, **more).stdout
+        assert json.loads(shown)["services"]["web"]["labels"]["a"] == "from a file"
+    assert compose("config", "--services", COMPOSE_PROFILES="ci").stdout.split() == ["db", "web", "tests"]
+    assert [line.split()[0] for line in compose("config", "--hash", "db,web").stdout.splitlines()] == ["db", "web"]
+    assert compose("version", "--short").stdout.startswith("2.")
+    assert "publish is refused" in compose("publish", "x", code=2).stderr
+
+
+def test_orphans_go_where_that_is_said(compose: DockerCompose) -> None:
+    compose("up", "-d")
+    (compose.folder / "compose.yaml").write_text("services: {db: {image: busybox, command: sleep 1000, stop_signal: KILL}}\n")
+    assert "--remove-orphans" in compose("up", "-d").stderr
+    assert {row["Service"] for row in rows(compose)} == {"db", "web"}
+    assert {row["Service"] for row in rows(compose, "--no-orphans")} == {"db"}
+    compose("up", "-d", COMPOSE_REMOVE_ORPHANS="1")
+    assert {row["Service"] for row in rows(compose)} == {"db"}
