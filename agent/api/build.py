@@ -15,7 +15,7 @@ from agent.api.app_keys import ENGINE, answer, flag, number
 from agent.api.context import plain
 from agent.api.images import ProgressStream, event
 from agent.build import instructions
-from agent.build.wish import Wish
+from agent.build.build_options import BuildOptions
 from agent.contract.container import Ulimit
 from agent.errors import BadRequestError
 from agent.images.auth import HUB_KEY, Credentials
@@ -62,14 +62,14 @@ def _ulimits(request: web.Request) -> tuple[Ulimit, ...]:
     return tuple(out)
 
 
-def _wish(request: web.Request) -> Wish:
+def _build_options(request: web.Request) -> BuildOptions:
     query = request.query
     if query.get("version", "1") != "1":
         raise BadRequestError(f"version={quoted(query['version'])}: this node has the classic builder alone: DOCKER_BUILDKIT=0")
     if flag(request, "squash"):
         raise BadRequestError("squash is an experimental feature, and there is none here")
     platform_of(query.get("platform", ""))
-    return Wish(
+    return BuildOptions(
         dockerfile=query.get("dockerfile") or "Dockerfile",
         remote=query.get("remote", ""),
         tags=tuple(t for t in query.getall("t", []) if t),
@@ -118,8 +118,8 @@ def _credentials(request: web.Request) -> dict[str, Credentials]:
 
 async def build(request: web.Request) -> web.StreamResponse:
     engine, quiet = request.app[ENGINE], flag(request, "q")
-    wish, credentials = _wish(request), _credentials(request)
-    names = [parse(tag) for tag in wish.tags]
+    options, credentials = _build_options(request), _credentials(request)
+    names = [parse(tag) for tag in options.tags]
     stream = ProgressStream(request)
 
     def say(text: str) -> None:
@@ -133,7 +133,7 @@ async def build(request: web.Request) -> web.StreamResponse:
     async def work() -> None:
         before = {engine.images.names.get(name.name, "") for name in names}
         context: AsyncIterator[bytes] = plain(request.content.iter_any())
-        image = await engine.builder.build(wish, context, say, credentials=credentials, progress=progress)
+        image = await engine.builder.build(options, context, say, credentials=credentials, progress=progress)
         for digest in before:
             if digest and digest != image.digest and not engine.images.image(digest).names:
                 engine.images.keep_untagged(digest)  # as in Docker it stays, without a name, until it is pruned

@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent import files, mounts
+from agent.build.build_options import BuildOptions
 from agent.build.cache import Cache, Entry
 from agent.build.job import Job
 from agent.build.layers import Layers
 from agent.build.report import Report, Tell
 from agent.build.running import kill_group
-from agent.build.wish import Wish
 from agent.errors import AgentError
 from agent.images.auth import Credentials
 from agent.images.store import Image
@@ -107,18 +107,18 @@ class Builder:
 
     async def build(
         self,
-        wish: Wish,
+        options: BuildOptions,
         context: AsyncIterator[bytes],
         tell: Tell,
         *,
         credentials: Mapping[str, Credentials] | None = None,
         progress: Callable[[dict[str, object]], None] = lambda _: None,
     ) -> Image:
-        """Build what *wish* says; *tell* hears of each step in Docker's words, *progress* of pulls. Raises AgentError."""
+        """Build what *options* says; *tell* hears of each step in Docker's words, *progress* of pulls. Raises AgentError."""
         folder = self.jobs / secrets.token_hex(8)
         folder.mkdir(mode=0o700)
         self._active += 1
-        job = Job(self, wish, folder, Report(tell), credentials or {}, progress)
+        job = Job(self, options, folder, Report(tell), credentials or {}, progress)
         try:
             return await job.run(context)
         finally:

@@ -77,14 +77,14 @@ async def unpacked(body: AsyncIterator[bytes], folder: Path, limits: ImageLimits
     return listing_of(reply)
 
 
-async def surveyed(root: Path, sources: Sequence[str], limits: ImageLimits, bounds: str) -> Listing:
+async def listed(root: Path, sources: Sequence[str], limits: ImageLimits, bounds: str) -> Listing:
     """What of the tree *root* COPY can mean by *sources*. Raises AgentError."""
     wanted = [[narrowed(source), source.count("/") + 1 if is_pattern(source) else 0] for source in sources]
 
     async def request() -> AsyncIterator[bytes]:
         yield json.dumps(wanted).encode()
 
-    reply = await process.fed("survey", (str(root), bounds), request(), stall_s=limits.stall_s)
+    reply = await process.fed("listing", (str(root), bounds), request(), stall_s=limits.stall_s)
     if "error" in reply:
         raise of_worker(reply, AgentError)
     return listing_of(reply)

@@ -148,7 +148,7 @@ class Copying:
         job, folder = self.job, self.job.folder / f"fetched-{secrets.token_hex(4)}"
         if repo:
             root = await contexts.cloned(repo, folder, job.limits, commit=commit)
-            return Origin(root=root, listing=await contexts.surveyed(root, [""], job.limits, job.engine.images.bounds))
+            return Origin(root=root, listing=await contexts.listed(root, [""], job.limits, job.engine.images.bounds))
         name, found = await contexts.fetched(source, folder, job.limits)
         size = (folder / name).stat().st_size
         return Origin(root=folder, listing=Listing({name: Entry("f", 0o600, 0, 0, size, found)}))

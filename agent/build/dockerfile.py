@@ -152,11 +152,11 @@ class _Reader:
         return "".join(parts).strip(_BLANK)
 
     def _with_heredocs(self, one: Instruction, escape: str) -> Instruction:
-        holder = one.inner or one
-        if holder.word not in _WITH_HEREDOCS or holder.rest.startswith("["):
+        holding = one.inner or one
+        if holding.word not in _WITH_HEREDOCS or holding.rest.startswith("["):
             return _ending(one, self.at, ())
         docs = []
-        for match in filter(None, map(HEREDOC.match, raw_words(holder.rest, escape))):
+        for match in filter(None, map(HEREDOC.match, raw_words(holding.rest, escape))):
             name = match[2]
             docs.append(
                 self._heredoc(re.sub(r"[\"']", "", name), one.line, expand=not re.search(r"[\"']", name), tabs=bool(match[1]))

@@ -19,6 +19,7 @@ import msgspec
 from agent import files, mounts
 from agent.build import config, contexts, dockerfile, plan, writing
 from agent.build import instructions as steps
+from agent.build.build_options import BuildOptions
 from agent.build.cache import key_of
 from agent.build.contexts import Origin
 from agent.build.copying import Copying
@@ -29,7 +30,6 @@ from agent.build.running import Running
 from agent.build.runsteps import RunSteps
 from agent.build.selection import Entry, Listing, MissingError, choose
 from agent.build.states import State
-from agent.build.wish import Wish
 from agent.build.words import Expansion, WordError
 from agent.contract.container import BUILD_EXTRAS, Attachment, Container
 from agent.errors import AgentError, BadRequestError, ImageNotFoundError
@@ -51,21 +51,21 @@ class Job:
     def __init__(
         self,
         builder: Builder,
-        wish: Wish,
+        options: BuildOptions,
         folder: Path,
         report: Report,
         credentials: Mapping[str, Credentials],
         progress: Callable[[dict[str, object]], None],
     ) -> None:
-        self.builder, self.wish, self.folder, self.report = builder, wish, folder, report
+        self.builder, self.options, self.folder, self.report = builder, options, folder, report
         self.engine = builder.engine
         self.limits = self.engine.settings.limits
         self.secrets: dict[str, bytes] = {}
         self.context = Origin(root=folder / "context", listing=Listing({}))
-        self.running = Running(self.engine, builder.layers, folder / "slots", _limits(wish), max(2, os.cpu_count() or 1))
+        self.running = Running(self.engine, builder.layers, folder / "slots", _limits(options), max(2, os.cpu_count() or 1))
         self.copying = Copying(self)
         self.runsteps = RunSteps(self)
-        self.epoch = self.running.epoch = wish.epoch
+        self.epoch = self.running.epoch = options.epoch
         self.architecture = architecture()
         self._credentials, self._progress = credentials, progress
         self._named: dict[str, asyncio.Task[Origin | Image]] = {}
@@ -85,10 +85,10 @@ class Job:
         await self._bring(body)
         self.plan = plan.make(
             self._file(),
-            target=self.wish.target,
-            arguments=self.wish.args,
-            contexts=self.wish.contexts,
-            platforms=plan.platform_arguments(self.wish.platform or self._platform(), self._platform()),
+            target=self.options.target,
+            arguments=self.options.args,
+            contexts=self.options.contexts,
+            platforms=plan.platform_arguments(self.options.platform or self._platform(), self._platform()),
         )
         self._check()
         self.report.begin(self.plan.needed)
@@ -100,7 +100,7 @@ class Job:
                 state = await self.stage(self.plan.target)
         except BaseExceptionGroup as group:
             raise (self._first or _first(group)) from None
-        image = await writing.image(self.builder, state, self.wish)
+        image = await writing.image(self.builder, state, self.options)
         if self.plan.unused:
             self.report.say(f"[Warning] One or more build-args {quoted(str(list(self.plan.unused)))} were not consumed\n")
         return image
@@ -124,16 +124,16 @@ class Job:
         listing = came = await contexts.unpacked(body, self.folder / "sent", self.limits, bounds)
         with contextlib.suppress(FileNotFoundError):
             (self.folder / "sent" / BUILD_EXTRAS).rename(self._along)  # no COPY shall see what only RUN may
-        if repo := contexts.repository(self.wish.remote) if self.wish.remote else None:
+        if repo := contexts.repository(self.options.remote) if self.options.remote else None:
             root = await contexts.cloned(repo, root, self.limits)
-            listing = await contexts.surveyed(root, [""], self.limits, bounds)
-        elif self.wish.remote:
+            listing = await contexts.listed(root, [""], self.limits, bounds)
+        elif self.options.remote:
             listing = await self._fetched(root)
         else:
             (self.folder / "sent").rename(root)
         inside = {p: e for p, e in listing.entries.items() if p != BUILD_EXTRAS and not p.startswith(f"{BUILD_EXTRAS}/")}
         self._put_aside({p: e for p, e in came.entries.items() if p == BUILD_EXTRAS or p.startswith(f"{BUILD_EXTRAS}/")})
-        rules = contexts.ignore_rules(root, self.wish.dockerfile)
+        rules = contexts.ignore_rules(root, self.options.dockerfile)
         if self._is_beside:
             rules = contexts.ignore_rules(self._along, "Dockerfile", common=False) or rules
         self.context = Origin(root=root, listing=Listing(inside), ignored=rules)
@@ -141,7 +141,7 @@ class Job:
     @property
     def _is_beside(self) -> bool:
         """Whether the Dockerfile is no file of the context, but came along with it."""
-        return self.wish.dockerfile == f"{BUILD_EXTRAS}/Dockerfile"
+        return self.options.dockerfile == f"{BUILD_EXTRAS}/Dockerfile"
 
     def _put_aside(self, entries: Mapping[str, Entry]) -> None:
         """What came beside the context: secrets, further contexts. Raises BadRequestError."""
@@ -155,20 +155,20 @@ class Job:
 
     async def _fetched(self, root: Path) -> Listing:
         """A tar at a URL, or a Dockerfile by itself. Raises BadRequestError."""
-        if not contexts.is_url(self.wish.remote):
-            raise BadRequestError(f"remote={quoted(self.wish.remote)}: a URL or a repository is wanted here")
-        name, _ = await contexts.fetched(self.wish.remote, self.folder / "remote", self.limits)
+        if not contexts.is_url(self.options.remote):
+            raise BadRequestError(f"remote={quoted(self.options.remote)}: a URL or a repository is wanted here")
+        name, _ = await contexts.fetched(self.options.remote, self.folder / "remote", self.limits)
         path = self.folder / "remote" / name
         if await contexts.is_archive(path):
             return await contexts.unpacked(contexts.chunks(path), root, self.limits, self.engine.images.bounds)
         root.mkdir(mode=0o755)
-        self.wish = msgspec.structs.replace(self.wish, dockerfile="Dockerfile")
+        self.options = msgspec.structs.replace(self.options, dockerfile="Dockerfile")
         path.rename(root / "Dockerfile")
-        return await contexts.surveyed(root, [""], self.limits, self.engine.images.bounds)
+        return await contexts.listed(root, [""], self.limits, self.engine.images.bounds)
 
     def _file(self) -> dockerfile.Dockerfile:
         """Raises BadRequestError, DockerfileError."""
-        root, name = (self._along, "Dockerfile") if self._is_beside else (self.context.root, self.wish.dockerfile)
+        root, name = (self._along, "Dockerfile") if self._is_beside else (self.context.root, self.options.dockerfile)
         try:
             path = files.resolve_in_root(root, name)
             if not path.is_file():
@@ -189,8 +189,8 @@ class Job:
 
     def _check(self) -> None:
         """What can be known before the first step. Raises DockerfileError."""
-        if self.wish.platform:
-            self._check_platform(self.wish.platform, None)
+        if self.options.platform:
+            self._check_platform(self.options.platform, None)
         for number in self.plan.needed:
             stage = self.plan.stages[number]
             if stage.platform:
@@ -238,7 +238,7 @@ class Job:
     async def _staged(self, number: int) -> State:
         stage, say = self.plan.stages[number], self.report.channel(number)
         for _, name in plan.origins(stage):  # what it needs later begins now
-            other = None if name in self.wish.contexts else self.plan.stage(name, number)
+            other = None if name in self.options.contexts else self.plan.stage(name, number)
             if other is not None and other not in self._stages:
                 assert self._group
                 self._stages[other] = self._group.create_task(self._staged(other), name=f"stage {other}")
@@ -267,7 +267,7 @@ class Job:
         """What FROM gives."""
         if stage.base >= 0:
             return await self.stage(stage.base)
-        if stage.image in self.wish.contexts:
+        if stage.image in self.options.contexts:
             found = await self.named(stage.image)
             if isinstance(found, Origin):
                 return await self.copying.whole(self.nothing(), found, stage)
@@ -316,8 +316,8 @@ class Job:
         return Expansion(values, self.plan.file.escape)
 
     def cached(self, number: int) -> bool:
-        return not self.wish.no_cache and self.plan.stages[number].name not in (
-            n.lower() for n in self.wish.no_cache_filter or ()
+        return not self.options.no_cache and self.plan.stages[number].name not in (
+            n.lower() for n in self.options.no_cache_filter or ()
         )
 
     async def step(self, number: int, state: State, step: steps.Step, say: Tell) -> State:
@@ -340,11 +340,11 @@ class Job:
 
     def _arguments(self, state: State, step: steps.Arg) -> dict[str, str]:
         values = dict(state.arguments)
-        platforms = plan.platform_arguments(self.wish.platform or self._platform(), self._platform())
+        platforms = plan.platform_arguments(self.options.platform or self._platform(), self._platform())
         for name, default in step.pairs:
             expand = Expansion({**values, **config.environment(state.document)}, self.plan.file.escape)
-            if name in self.wish.args:
-                values[name] = self.wish.args[name]
+            if name in self.options.args:
+                values[name] = self.options.args[name]
             elif default is not None:
                 values[name] = expand.word(default)
             elif name in self.plan.globals:
@@ -391,7 +391,7 @@ class Job:
         """What `--from=NAME` is in stage *number*: a folder, or a state whose layers are to be looked into."""
         if not name:
             return self.context
-        if name in self.wish.contexts:
+        if name in self.options.contexts:
             found = await self.named(name)
             return self.of_image(found) if isinstance(found, Image) else found
         other = self.plan.stage(name, number)
@@ -404,7 +404,7 @@ class Job:
         if isinstance(origin, Origin):
             return origin
         root = self.view(origin.layers)
-        listing = await contexts.surveyed(root, sources, self.limits, self.engine.images.bounds)
+        listing = await contexts.listed(root, sources, self.limits, self.engine.images.bounds)
         return Origin(root=root, listing=listing, owners=True)
 
     def view(self, layers: Sequence[Layer]) -> Path:
@@ -421,7 +421,7 @@ class Job:
     async def named(self, name: str) -> Origin | Image:
         """The further context *name*."""
         if name not in self._named:
-            self._named[name] = asyncio.create_task(self._name(name, self.wish.contexts[name]))
+            self._named[name] = asyncio.create_task(self._name(name, self.options.contexts[name]))
         return await asyncio.shield(self._named[name])
 
     async def _name(self, name: str, value: str) -> Origin | Image:
@@ -434,7 +434,7 @@ class Job:
         folder = self.folder / f"named-{secrets.token_hex(4)}"
         if repo := contexts.repository(value):
             root = await contexts.cloned(repo, folder, self.limits)
-            return Origin(root=root, listing=await contexts.surveyed(root, [""], self.limits, self.engine.images.bounds))
+            return Origin(root=root, listing=await contexts.listed(root, [""], self.limits, self.engine.images.bounds))
         if contexts.is_url(value):
             body = contexts.streamed(value, self.limits)
             return Origin(root=folder, listing=await contexts.unpacked(body, folder, self.limits, self.engine.images.bounds))
@@ -450,7 +450,7 @@ class Job:
         return await asyncio.shield(self._images[name])
 
     async def _image(self, name: str) -> Image:
-        if not self.wish.pull:
+        if not self.options.pull:
             with contextlib.suppress(ImageNotFoundError):
                 image = self.engine.images.find(name)
                 if self.engine.images.is_complete(image):
@@ -464,28 +464,28 @@ def _shown(step: steps.Step) -> str:
     return quoted(step.at.shown) if len(step.at.shown) < 100 else "".join(c if c.isprintable() else " " for c in step.at.shown)
 
 
-def _limits(wish: Wish) -> Container:
+def _limits(options: BuildOptions) -> Container:
     """What all containers of the build are like."""
     modes = ("", "default", "bridge", "host", "none")
-    named = wish.network not in modes and ":" not in wish.network
+    named = options.network not in modes and ":" not in options.network
     return Container(
         image="",
-        network_mode="" if named or wish.network in ("default", "bridge") else wish.network,
-        attachments=(Attachment(network=wish.network),) if named else (),
+        network_mode="" if named or options.network in ("default", "bridge") else options.network,
+        attachments=(Attachment(network=options.network),) if named else (),
         extra_hosts=tuple(
             (name, address.strip("[]"))
-            for name, _, address in (h.replace("=", ":", 1).partition(":") for h in wish.extra_hosts)
+            for name, _, address in (h.replace("=", ":", 1).partition(":") for h in options.extra_hosts)
         ),
-        ulimits=wish.ulimits,
-        shm_size=wish.shm_size or 64 << 20,
-        memory=wish.memory,
-        memory_swap=wish.memory_swap,
-        cpu_shares=wish.cpu_shares,
-        cpu_period=wish.cpu_period,
-        cpu_quota=wish.cpu_quota,
-        cpuset=wish.cpuset,
-        cgroup_parent=wish.cgroup_parent,
-        privileged=wish.privileged,
+        ulimits=options.ulimits,
+        shm_size=options.shm_size or 64 << 20,
+        memory=options.memory,
+        memory_swap=options.memory_swap,
+        cpu_shares=options.cpu_shares,
+        cpu_period=options.cpu_period,
+        cpu_quota=options.cpu_quota,
+        cpuset=options.cpuset,
+        cgroup_parent=options.cgroup_parent,
+        privileged=options.privileged,
     )
 
 

@@ -43,10 +43,10 @@ class RunSteps:
 
     def check(self, step: Run) -> None:
         """What can be known before it runs. Raises DockerfileError."""
-        wish, file = self.job.wish, self.job.plan.file
-        if step.network == "host" and wish.network != "host" and "network.host" not in wish.entitlements:
+        options, file = self.job.options, self.job.plan.file
+        if step.network == "host" and options.network != "host" and "network.host" not in options.entitlements:
             raise file.error(step.at, "network.host is not allowed: build with --network host, or allow network.host")
-        if step.security == "insecure" and not wish.privileged and "security.insecure" not in wish.entitlements:
+        if step.security == "insecure" and not options.privileged and "security.insecure" not in options.entitlements:
             raise file.error(
                 step.at, "security.insecure is not allowed: the build has to be privileged, or allow security.insecure"
             )
@@ -79,7 +79,7 @@ class RunSteps:
             [content for _, content in whence],
             step.network,
             step.security,
-            job.wish.extra_hosts if step.network == "default" else (),
+            job.options.extra_hosts if step.network == "default" else (),
         )
         by = f"RUN {_arguments(arguments)}{' '.join(words)}"
 
@@ -131,7 +131,7 @@ class RunSteps:
         folder = job.folder / f"run-{secrets.token_hex(8)}"
         folder.mkdir()
         workdir = config.workdir(state.document)
-        values = {k: v for k, v in job.wish.args.items() if k in PREDEFINED}
+        values = {k: v for k, v in job.options.args.items() if k in PREDEFINED}
         command = Command(
             words=words,
             environment={**values, **state.arguments, **config.environment(state.document)},

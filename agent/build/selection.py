@@ -22,7 +22,7 @@ FOLLOWED = 40
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
-    """What a survey says of one path. *kind* is f, d, l or o (a FIFO, a device); *content* a file's digest or a link's
+    """What a listing says of one path. *kind* is f, d, l or o (a FIFO, a device); *content* a file's digest or a link's
     target."""
 
     kind: str

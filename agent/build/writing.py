@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from agent.build import config
+from agent.build.build_options import BuildOptions
 from agent.build.cache import key_of
 from agent.build.layers import kinds
 from agent.build.states import State
-from agent.build.wish import Wish
 from agent.errors import BadRequestError
 from agent.images import types
 from agent.images.reference import parse
@@ -27,23 +27,23 @@ if TYPE_CHECKING:
     from agent.build.builder import Builder
 
 
-async def image(builder: Builder, state: State, wish: Wish) -> Image:
+async def image(builder: Builder, state: State, options: BuildOptions) -> Image:
     """Raises AgentError, OSError."""
     store, layers = builder.engine.images, builder.layers
     await asyncio.gather(*(layers.pack(layer) for layer in state.layers))
     document = state.document
-    if wish.labels:
-        labels = dict(sorted(wish.labels.items()))
+    if options.labels:
+        labels = dict(sorted(options.labels.items()))
         document = config.put(document, "Labels", {**(document["config"].get("Labels") or {}), **labels})
         by = "LABEL " + " ".join(f"{k}={v}" for k, v in labels.items())
         document = config.recorded(document, by, created="", empty_layer=True)
-    epoch = wish.epoch
+    epoch = options.epoch
     document = {**document, "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in state.layers]}}
     document["history"] = _whole_history(document["history"] or [], len(state.layers))
     recipe = key_of(
         "image", {**document, "created": "", "history": [{**h, "created": ""} for h in document["history"]]}, epoch or 0
     )
-    entry, _ = await builder.result(recipe, "image", _nothing, cached=not wish.no_cache)
+    entry, _ = await builder.result(recipe, "image", _nothing, cached=not options.no_cache)
     when = stamp(entry.created if epoch is None else epoch)
     document |= {"created": when, "history": [_dated(step, when, epoch) for step in document["history"]]}
     raw = msgspec.json.encode(document)
@@ -55,9 +55,9 @@ async def image(builder: Builder, state: State, wish: Wish) -> Image:
     blob = types.Descriptor("application/vnd.oci.image.config.v1+json", store.put_blob(raw), len(raw))
     manifest = types.ImageManifest(blob, kinds([layer.blob for layer in state.layers]))
     digest = store.put_blob(msgspec.json.encode(manifest))
-    for tag in wish.tags:
+    for tag in options.tags:
         store.tag(parse(tag), digest)
-    if not wish.tags:
+    if not options.tags:
         store.keep_untagged(digest)
     return store.image(digest)
 

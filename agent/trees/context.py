@@ -1,7 +1,7 @@
 """Unpacks the context of a build: `python -m agent.trees.context TARGET LIMITS` reads a tar on standard input.
 
 It may be compressed. All files become the builder's own, devices are left out; the reply has the "entries" of a
-survey. Source: Docker Engine API v1.48, ImageBuild.
+listing. Source: Docker Engine API v1.48, ImageBuild.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import BinaryIO
 
 from agent.trees import confine, sandbox
 from agent.trees.extract import Bounds, Policy, extract
+from agent.trees.listing import TreeListing
 from agent.trees.streams import Decompressed, Source
-from agent.trees.survey import Survey
 from agent.trees.tree import Tree
 
 
@@ -20,7 +20,7 @@ def unpack(tree: Tree, source: BinaryIO, bounds: Bounds) -> confine.Reply:
     plain = Decompressed(Source(source, None), bounds.bytes)
     extract(plain, tree, Policy(what="build context", owners=False, attributes=False, devices=False), bounds)
     plain.drain()
-    return {"entries": Survey(tree, bounds).take([("", 0)])}
+    return {"entries": TreeListing(tree, bounds).take([("", 0)])}
 
 
 def main(target: str, limits: str) -> int:

@@ -11,7 +11,7 @@ from agent.errors import BadRequestError
 from agent.trees.extract import quoted
 
 
-class Wish(msgspec.Struct, kw_only=True):
+class BuildOptions(msgspec.Struct, kw_only=True):
     """*dockerfile* is a path inside the context; *tags* are names for the result. *contexts* are further ones by name:
     `docker-image://NAME`, a URL, or a folder below BUILD_EXTRAS. *remote* is a context to be fetched, in place of one that was
     sent. Sizes are in bytes; *network* as for containers."""

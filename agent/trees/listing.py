@@ -1,4 +1,4 @@
-"""Lists a tree with a digest of each file: `python -m agent.trees.survey ROOT LIMITS` reads what is wanted on standard input.
+"""Lists a tree with a digest of each file: `python -m agent.trees.listing ROOT LIMITS` reads what is wanted on standard input.
 
 The request is JSON, [[PATH, DEPTH]…]: of each path, links on its way followed inside ROOT, itself and all below it; links that
 lie less than DEPTH deep below it are followed too. The reply is {"entries": {path: [kind, mode, uid, gid, size, content]}}:
@@ -26,7 +26,7 @@ from agent.trees.tree import MAX_LINKS, Tree, parts_of
 Entries = dict[str, list[Any]]
 
 
-class Survey:
+class TreeListing:
     def __init__(self, tree: Tree, bounds: Bounds) -> None:
         self.tree, self.bounds = tree, bounds
         self.entries: Entries = {}
@@ -133,7 +133,7 @@ def main(root: str, limits: str) -> int:
         return confine.answer({"error": f"the files cannot be reached: {error.strerror}", "status": 500})
     return confine.answer(
         confine.run(
-            lambda: {"entries": Survey(Tree(tree), bounds).take(wanted)},
+            lambda: {"entries": TreeListing(Tree(tree), bounds).take(wanted)},
             [tree],
             calls=sandbox.READ_CALLS,
             capabilities=sandbox.READER,
