@@ -1,4 +1,4 @@
-"""What a build fetches: ADD of URLs and repositories, contexts that lie elsewhere, bases in a registry that asks for a
+"""What a build fetches: ADD of URLs and of repositories, contexts that lie elsewhere."""
 password."""
 
 from __future__ import annotations
