@@ -67,7 +67,7 @@ def _project(folder: Path) -> Path:
 def _build(environment: Environment, who: str, folder: Path, rival: list[str]) -> float:
     if who == "pystack":
         return environment.pystack("-f", str(folder / "stack.yml"), "build")
-    isolation = ["--isolation", "oci", "--runtime", "crun", "--network", "host"]
+    isolation = ["--isolation", "oci", "--runtime", "runc", "--network", "host"]
     return environment.on_node(*rival, "build", "--layers", *isolation, "-q", "-t", f"built:{folder.name}", str(folder))
 
 
