@@ -1,5 +1,4 @@
 """What a build fetches: ADD of URLs and of repositories, contexts that lie elsewhere."""
-password."""
 
 from __future__ import annotations
 
