@@ -82,7 +82,7 @@ class Copying:
                 if source not in local:
                     parts.append(await self._remote(step, source, goal, excludes, many=len(sources) > 1))
         if local:
-            origin = await self.job.looked_into(await self.job.origin(number, step.origin), local)
+            origin = await self.job.inputs.looked_into(await self.job.origin(number, step.origin), local)
             parts.append(self._part(step, origin, local, goal, excludes, unpack=step.add and step.unpack is not False))
         return parts
 
@@ -228,7 +228,7 @@ class Copying:
         if not text:
             return None
         user, _, group = text.partition(":")
-        root = target if same else self.job.view(known_users)
+        root = target if same else self.job.inputs.view(known_users)
         if user.isascii() and user.isdigit() and not group:
             with contextlib.suppress(AgentError):
                 if lenient:
@@ -263,7 +263,7 @@ class Copying:
 
     async def filled(self, goal: Path, origin: Origin | State, source: str) -> None:
         """All that is at *source* of *origin* into the folder *goal*."""
-        found = await self.job.looked_into(origin, [source or "/"])
+        found = await self.job.inputs.looked_into(origin, [source or "/"])
         picks = choose(found.listing, [source or "."], "/", ignored=found.ignored)
         part = Part(root=found.root, jobs=[_job(p, "", None if found.owners else [0, 0]) for p in picks], content="")
         await self._transfer(part, goal, None, "")

@@ -52,7 +52,7 @@ class RunSteps:
             )
         for mount in step.mounts:
             if mount.kind == "secret" and mount.required and "$" not in mount.id + mount.target:
-                if _secret_id(mount) not in self.job.secrets:
+                if _secret_id(mount) not in self.job.inputs.secrets:
                     raise file.error(step.at, f"secret {quoted(_secret_id(mount))}: not found")
             if mount.kind == "ssh" and mount.required:
                 raise file.error(step.at, "ssh: no agent came with the build, and this mount is required")
@@ -84,7 +84,7 @@ class RunSteps:
         by = f"RUN {_arguments(arguments)}{' '.join(words)}"
 
         async def make() -> str:
-            return await self._made(number, state, step, asked, [origin for origin, _ in whence], words, script, say)
+            return await self._made(state, step, asked, [origin for origin, _ in whence], words, script, say)
 
         return await job.layer(number, state, key, by, make, say)
 
@@ -108,7 +108,7 @@ class RunSteps:
             return (await self.job.origin(number, mount.origin) if mount.origin else None), ""
         if mount.kind != "bind":
             return None, ""
-        origin = await self.job.looked_into(await self.job.origin(number, mount.origin), [mount.source or "/"])
+        origin = await self.job.inputs.looked_into(await self.job.origin(number, mount.origin), [mount.source or "/"])
         where = origin.listing.resolve(mount.source)
         if where is None or (where and origin.ignored and origin.ignored.ignores(where)):
             raise BadRequestError(f"--mount source {quoted(mount.source)}: there is no such file or folder")
@@ -116,7 +116,6 @@ class RunSteps:
 
     async def _made(
         self,
-        number: int,
         state: State,
         step: Run,
         asked: list[RunMount],
@@ -216,7 +215,7 @@ class RunSteps:
 
     def _secret(self, mount: RunMount, target: str, command: Command) -> None:
         ident = _secret_id(mount)
-        data = self.job.secrets.get(ident)
+        data = self.job.inputs.secrets.get(ident)
         if data is None:
             if mount.required:
                 raise NotFoundError(f"secret {quoted(ident)}: not found")

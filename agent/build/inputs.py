@@ -1,0 +1,191 @@
+"""What a build is given: its context, its Dockerfile, further contexts, images, and layers of its own stages to look into."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from agent import files, mounts
+from agent.build import contexts, dockerfile
+from agent.build.build_options import BuildOptions
+from agent.build.cache import key_of
+from agent.build.contexts import Origin
+from agent.build.errors import DockerfileError
+from agent.build.layers import Layer
+from agent.build.selection import Entry, Listing
+from agent.build.states import State
+from agent.contract.container import BUILD_EXTRAS
+from agent.errors import BadRequestError, ImageNotFoundError
+from agent.images.auth import HUB_KEY, Credentials
+from agent.images.reference import parse
+from agent.images.store import Image
+from agent.trees.extract import quoted
+
+if TYPE_CHECKING:
+    from agent.build.builder import Builder
+
+
+class Inputs:
+    """Of one build, below its *folder*. *secrets* are those that came along, by their IDs."""
+
+    def __init__(
+        self,
+        builder: Builder,
+        options: BuildOptions,
+        folder: Path,
+        credentials: Mapping[str, Credentials],
+        progress: Callable[[dict[str, object]], None],
+    ) -> None:
+        self.builder, self.options, self.folder = builder, options, folder
+        self.engine = builder.engine
+        self.limits = self.engine.settings.limits
+        self.secrets: dict[str, bytes] = {}
+        self.context = Origin(root=folder / "context", listing=Listing({}))
+        self._credentials, self._progress = credentials, progress
+        self._named: dict[str, asyncio.Task[Origin | Image]] = {}
+        self._images: dict[str, asyncio.Task[Image]] = {}
+        self._views: dict[str, Path] = {}
+        self._along = folder / "along"
+        self._extras: dict[str, Entry] = {}
+
+    async def close(self) -> None:
+        """Nothing is fetched any more."""
+        for task in (*self._named.values(), *self._images.values()):
+            task.cancel()
+        await asyncio.gather(*self._named.values(), *self._images.values(), return_exceptions=True)
+
+    async def bring(self, body: AsyncIterator[bytes]) -> None:
+        """The context, from the client or from where *remote* says; what came along beside it is put aside."""
+        bounds = self.engine.images.bounds
+        root = self.folder / "context"
+        listing = came = await contexts.unpacked(body, self.folder / "sent", self.limits, bounds)
+        with contextlib.suppress(FileNotFoundError):
+            (self.folder / "sent" / BUILD_EXTRAS).rename(self._along)  # no COPY shall see what only RUN may
+        if repo := contexts.repository(self.options.remote) if self.options.remote else None:
+            root = await contexts.cloned(repo, root, self.limits)
+            listing = await contexts.listed(root, [""], self.limits, bounds)
+        elif self.options.remote:
+            listing = await self._fetched(root)
+        else:
+            (self.folder / "sent").rename(root)
+        inside = {p: e for p, e in listing.entries.items() if p != BUILD_EXTRAS and not p.startswith(f"{BUILD_EXTRAS}/")}
+        self._put_aside({p: e for p, e in came.entries.items() if p == BUILD_EXTRAS or p.startswith(f"{BUILD_EXTRAS}/")})
+        rules = contexts.ignore_rules(root, self.options.dockerfile)
+        if self._is_beside:
+            rules = contexts.ignore_rules(self._along, "Dockerfile", common=False) or rules
+        self.context = Origin(root=root, listing=Listing(inside), ignored=rules)
+
+    @property
+    def _is_beside(self) -> bool:
+        """Whether the Dockerfile is no file of the context, but came along with it."""
+        return self.options.dockerfile == f"{BUILD_EXTRAS}/Dockerfile"
+
+    def _put_aside(self, entries: Mapping[str, Entry]) -> None:
+        """What came beside the context: secrets, further contexts. Raises BadRequestError."""
+        for path, entry in entries.items():
+            short = path.removeprefix(BUILD_EXTRAS).lstrip("/")
+            if entry.kind == "l" and (short.count("/") == 0 or short.startswith("secrets/")):
+                raise BadRequestError(f"the build context's {quoted(path)} is a symbolic link: refused")
+            if short.startswith("secrets/") and entry.kind == "f":
+                self.secrets[short[8:]] = (self._along / short).read_bytes()
+            self._extras[short] = entry
+
+    async def _fetched(self, root: Path) -> Listing:
+        """A tar at a URL, or a Dockerfile by itself. Raises BadRequestError."""
+        if not contexts.is_url(self.options.remote):
+            raise BadRequestError(f"remote={quoted(self.options.remote)}: a URL or a repository is wanted here")
+        name, _ = await contexts.fetched(self.options.remote, self.folder / "remote", self.limits)
+        path = self.folder / "remote" / name
+        if await contexts.is_archive(path):
+            return await contexts.unpacked(contexts.chunks(path), root, self.limits, self.engine.images.bounds)
+        root.mkdir(mode=0o755)
+        self.options = msgspec.structs.replace(self.options, dockerfile="Dockerfile")
+        path.rename(root / "Dockerfile")
+        return await contexts.listed(root, [""], self.limits, self.engine.images.bounds)
+
+    def file(self) -> dockerfile.Dockerfile:
+        """Raises BadRequestError, DockerfileError."""
+        root, name = (self._along, "Dockerfile") if self._is_beside else (self.context.root, self.options.dockerfile)
+        try:
+            path = files.resolve_in_root(root, name)
+            if not path.is_file():
+                raise OSError
+            data = path.read_bytes() if path.stat().st_size <= dockerfile.LARGEST else b"\0" * (dockerfile.LARGEST + 1)
+        except OSError:
+            raise BadRequestError(f"Cannot locate specified Dockerfile: the build context has no {quoted(name)}") from None
+        found = dockerfile.read(data, name)
+        frontend = found.syntax.split()[0] if found.syntax.split() else ""
+        if frontend and parse(frontend).repository not in ("docker/dockerfile", "docker/dockerfile-upstream"):
+            raise DockerfileError(
+                f"syntax={quoted(frontend)}: this builder reads Dockerfiles itself, and no other frontend's files",
+                1,
+                name=name,
+                text=found.text,
+            )
+        return found
+
+    async def looked_into(self, origin: Origin | State, sources: Sequence[str]) -> Origin:
+        """*origin* as a folder, with a list of what *sources* can mean of it."""
+        if isinstance(origin, Origin):
+            return origin
+        root = self.view(origin.layers)
+        listing = await contexts.listed(root, sources, self.limits, self.engine.images.bounds)
+        return Origin(root=root, listing=listing, owners=True)
+
+    def view(self, layers: Sequence[Layer]) -> Path:
+        """*layers* as one folder that nobody can write to."""
+        key = key_of(*(layer.entry.identity if layer.entry else layer.diff_id for layer in layers))
+        if key not in self._views:
+            point = self.folder / "views" / secrets.token_hex(8)
+            point.mkdir(parents=True)
+            if layers:
+                mounts.layers(point, self.builder.layers.paths(layers))
+            self._views[key] = point
+        return self._views[key]
+
+    async def named(self, name: str) -> Origin | Image:
+        """The further context *name*."""
+        if name not in self._named:
+            self._named[name] = asyncio.create_task(self._name(name, self.options.contexts[name]))
+        return await asyncio.shield(self._named[name])
+
+    async def _name(self, name: str, value: str) -> Origin | Image:
+        if value.startswith("docker-image://"):
+            return await self.image(value.removeprefix("docker-image://"))
+        if value.startswith(f"{BUILD_EXTRAS}/"):
+            prefix = value.removeprefix(f"{BUILD_EXTRAS}/").rstrip("/")
+            entries = {p[len(prefix) + 1 :]: e for p, e in self._extras.items() if p.startswith(f"{prefix}/")}
+            return Origin(root=self._along / prefix, listing=Listing(entries))
+        folder = self.folder / f"named-{secrets.token_hex(4)}"
+        if repo := contexts.repository(value):
+            root = await contexts.cloned(repo, folder, self.limits)
+            return Origin(root=root, listing=await contexts.listed(root, [""], self.limits, self.engine.images.bounds))
+        if contexts.is_url(value):
+            body = contexts.streamed(value, self.limits)
+            return Origin(root=folder, listing=await contexts.unpacked(body, folder, self.limits, self.engine.images.bounds))
+        raise BadRequestError(
+            f"context {quoted(name)}: {quoted(value)} is none: docker-image://NAME, a repository, the URL of a tar, "
+            "or a folder that came along"
+        )
+
+    async def image(self, name: str) -> Image:
+        """The image *name*, from this node or from its registry; asked for once in a build."""
+        if name not in self._images:
+            self._images[name] = asyncio.create_task(self._image(name))
+        return await asyncio.shield(self._images[name])
+
+    async def _image(self, name: str) -> Image:
+        if not self.options.pull:
+            with contextlib.suppress(ImageNotFoundError):
+                image = self.engine.images.find(name)
+                if self.engine.images.is_complete(image):
+                    return image
+        host = parse(name).host
+        given = self._credentials.get(HUB_KEY if host == "docker.io" else host) or self._credentials.get(host)
+        return await self.engine.pull(name, self._progress, given)
