@@ -20,10 +20,10 @@ from pathlib import Path
 
 import msgspec
 
-from netplugins import netlink, netns
 from netplugins.driver import Driver, Endpoint, HostCapabilities, Network, NetworkState, Subnet
 from netplugins.errors import NetworkError
 from netplugins.kernel import Kernel, features, links, prepare_namespace
+from netplugins.linux import netlink, netns, rtnetlink
 
 PREFIX = "cf"
 SUBNETS = (Subnet("10.77.0.0/24", "10.77.0.1"), Subnet("fd77::/64", "fd77::1"))
@@ -162,7 +162,7 @@ def comes_back(testbed: Testbed) -> None:
     testbed.make(0, 1)
     with netlink.Socket() as sock:
         for name in testbed.own():
-            sock.run(netlink.delete_links([name]), ignore=frozenset({errno.ENODEV}))
+            sock.run(rtnetlink.delete_links([name]), ignore=frozenset({errno.ENODEV}))
     testbed.kernel.detect_drift()
     testbed.make(0, 1)
     testbed.reach(0, 1)
@@ -251,7 +251,7 @@ def _wire(far: Path) -> None:
     finally:
         os.close(handle)
     with netlink.Socket() as sock:
-        sock.run([netlink.link_up(sock.index("lan0"), "lan0")])
+        sock.run([rtnetlink.link_up(sock.index("lan0"), "lan0")])
     netns.enter(far, lambda: subprocess.run(["ip", "link", "set", "lan0", "up"], check=True))
     assert "lan0" in links()
 

@@ -7,20 +7,17 @@ after its first packet. Source: linux/netfilter/nfnetlink_conntrack.h; conntrack
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from collections.abc import Callable, Set
 
 import msgspec
 
-from netplugins import netlink
+from netplugins.linux import netlink, uapi
 
-CT_GET, CT_DELETE = (1 << 8) | 1, (1 << 8) | 2  # NFNL_SUBSYS_CTNETLINK
-TUPLE_ORIG, TUPLE_REPLY, ID, ZONE = 1, 2, 12, 18
-TUPLE_IP, TUPLE_PROTO = 1, 2
-V4_SRC, V4_DST, V6_SRC, V6_DST = 1, 2, 3, 4
-PROTO_NUM, PROTO_DST_PORT = 1, 3
-ENOENT = 2
+_GET = uapi.NFNL_SUBSYS_CTNETLINK << 8 | uapi.IPCTNL_MSG_CT_GET
+_DELETE = uapi.NFNL_SUBSYS_CTNETLINK << 8 | uapi.IPCTNL_MSG_CT_DELETE
 
 
 class Flow(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,26 +35,28 @@ def flows(sock: netlink.Socket) -> list[Flow]:
     """All flows of this network namespace."""
     out = []
     for family in (socket.AF_INET, socket.AF_INET6):
-        for data in sock.dump(CT_GET, struct.pack("=BBH", family, 0, 0)):
+        for data in sock.dump(_GET, struct.pack("=BBH", family, 0, 0)):
             found = netlink.attributes(data[4:])
-            if TUPLE_ORIG in found and TUPLE_REPLY in found:
+            if uapi.CTA_TUPLE_ORIG in found and uapi.CTA_TUPLE_REPLY in found:
                 out.append(_flow(family, found))
     return out
 
 
 def _flow(family: int, found: dict[int, bytes]) -> Flow:
-    first, answer = netlink.attributes(found[TUPLE_ORIG]), netlink.attributes(found[TUPLE_REPLY])
-    to, back = netlink.attributes(first[TUPLE_IP]), netlink.attributes(answer[TUPLE_IP])
-    proto = netlink.attributes(first[TUPLE_PROTO])
-    port = proto.get(PROTO_DST_PORT)
-    key = netlink.attribute(TUPLE_ORIG | 0x8000, found[TUPLE_ORIG])
-    for kind in (ID, ZONE):
+    first, answer = netlink.attributes(found[uapi.CTA_TUPLE_ORIG]), netlink.attributes(found[uapi.CTA_TUPLE_REPLY])
+    to, back = netlink.attributes(first[uapi.CTA_TUPLE_IP]), netlink.attributes(answer[uapi.CTA_TUPLE_IP])
+    proto = netlink.attributes(first[uapi.CTA_TUPLE_PROTO])
+    port = proto.get(uapi.CTA_PROTO_DST_PORT)
+    key = netlink.attribute(uapi.CTA_TUPLE_ORIG | uapi.NLA_F_NESTED, found[uapi.CTA_TUPLE_ORIG])
+    for kind in (uapi.CTA_ID, uapi.CTA_ZONE):
         if kind in found:
             key += netlink.attribute(kind, found[kind])
-    source, goal = (V4_SRC, V4_DST) if family == socket.AF_INET else (V6_SRC, V6_DST)
+    source, goal = (
+        (uapi.CTA_IP_V4_SRC, uapi.CTA_IP_V4_DST) if family == socket.AF_INET else (uapi.CTA_IP_V6_SRC, uapi.CTA_IP_V6_DST)
+    )
     return Flow(
         family=family,
-        protocol=proto[PROTO_NUM][0],
+        protocol=proto[uapi.CTA_PROTO_NUM][0],
         destination=socket.inet_ntop(family, to[goal]),
         port=struct.unpack("!H", port)[0] if port else 0,
         answers=socket.inet_ntop(family, back[source]),
@@ -70,10 +69,10 @@ def delete_flows(sock: netlink.Socket, is_stale: Callable[[Flow], bool]) -> int:
     doomed = [flow for flow in flows(sock) if is_stale(flow)]
     sock.run(
         [
-            netlink.Message(CT_DELETE, 0, struct.pack("=BBH", flow.family, 0, 0) + flow.key, "forget a connection")
+            netlink.Message(_DELETE, 0, struct.pack("=BBH", flow.family, 0, 0) + flow.key, "forget a connection")
             for flow in doomed
         ],
-        ignore=frozenset({ENOENT}),
+        ignore=frozenset({errno.ENOENT}),
     )
     return len(doomed)
 

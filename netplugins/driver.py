@@ -144,6 +144,10 @@ class Veth(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     routes: tuple[tuple[str, str], ...] = ()
 
 
+VXLAN_PORT = 4789
+"""UDP port of VXLAN packets. Source: RFC 7348 §5."""
+
+
 class Vxlan(msgspec.Struct, frozen=True, kw_only=True):
     """A VXLAN device, enslaved to *master*: learns nothing, floods nothing, answers no ARP of its own."""
 

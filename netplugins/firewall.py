@@ -19,13 +19,13 @@ from typing import Any
 
 import msgspec
 
-from netplugins import cache, guard, netlink, netns, nft_elements
-from netplugins.driver import FirewallPolicy, LoadBalancer, PortMapping, WireguardDevice
+from netplugins import cache, guard, nft_elements
+from netplugins.driver import VXLAN_PORT, FirewallPolicy, LoadBalancer, PortMapping, WireguardDevice
 from netplugins.errors import NetworkError
+from netplugins.linux import netlink, netns
 from netplugins.nft_elements import PROTOCOLS, ElementType
 from netplugins.script import Parts, Script
 
-VXLAN_PORT = 4789
 PORT = "meta l4proto . th dport"
 REFUSE = ("    meta l4proto tcp reject with tcp reset", "    reject with icmpx admin-prohibited")
 """Said at once, where silence would be a time-out; the kernel limits how often it says the second."""

@@ -12,9 +12,10 @@ import ipaddress
 import subprocess
 from collections.abc import Sequence
 
-from netplugins import cache, netns
+from netplugins import cache
 from netplugins.driver import FirewallPolicy, Veth
-from netplugins.netlink import mac_bytes
+from netplugins.linux import netns
+from netplugins.linux.netlink import mac_bytes
 from netplugins.nft_elements import ElementType
 from netplugins.script import Script
 

@@ -16,7 +16,7 @@ import msgspec
 
 from netplugins.bridge import OPTION, BridgeDriver, address_mac
 from netplugins.driver import Endpoint, HostCapabilities, KernelObject, Network, NetworkState, ParentedLink, Subnet, Vlan
-from netplugins.netlink import IPVLAN_FLAGS, IPVLAN_MODES, MACVLAN_MODES
+from netplugins.linux.rtnetlink import IPVLAN_FLAGS, IPVLAN_MODES, MACVLAN_MODES
 from netplugins.vlan import parent_available, vlan_of
 
 

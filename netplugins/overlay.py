@@ -15,8 +15,7 @@ from collections.abc import Sequence
 import msgspec
 
 from netplugins.bridge import OPTION, BridgeDriver, address_mac
-from netplugins.driver import Bridge, Endpoint, FdbEntry, HostCapabilities, Network, NetworkState, Vxlan
-from netplugins.firewall import VXLAN_PORT
+from netplugins.driver import VXLAN_PORT, Bridge, Endpoint, FdbEntry, HostCapabilities, Network, NetworkState, Vxlan
 
 OVERHEAD = {4: 50, 6: 70}
 

@@ -36,10 +36,12 @@ from agent.errors import AgentError, BadRequestError, ConflictError, ForbiddenEr
 from agent.paths import Paths
 from agent.rootless.slirp4netns import ForwardedPort, PortForwarder
 from agent.settings import Settings
-from netplugins import bridge, firewall, netlink, netns, registry, wireguard
+from netplugins import bridge, firewall, registry, wireguard
 from netplugins import driver as drivers
 from netplugins.errors import NetworkError
-from netplugins.kernel import Kernel, allow_forwarding, features, links, prepare_namespace
+from netplugins.kernel import Kernel, features, links, prepare_namespace
+from netplugins.linux import monitors, netlink, netns
+from netplugins.linux.sysctl import allow_forwarding
 from netplugins.resolver.table import DataplaneState, Forward
 
 T = TypeVar("T")
@@ -688,7 +690,7 @@ class Networks:
 
     def watch(self) -> None:
         """From now on, what somebody else takes away or changes of ours is put right, within a second."""
-        links, rules = netlink.monitor(), netlink.ruleset_monitor()
+        links, rules = monitors.monitor(), monitors.ruleset_monitor()
         self._monitors = [links, rules]
         self._held = addresses_of_host(self.prefix)
         loop = asyncio.get_running_loop()

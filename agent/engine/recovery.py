@@ -11,7 +11,7 @@ from agent import files, mounts
 from agent.containers import runtime, userns
 from agent.engine.records import Record, load, now
 from agent.errors import AgentError
-from netplugins import netns
+from netplugins.linux import netns
 
 if TYPE_CHECKING:
     from agent.engine.engine import Engine

@@ -22,7 +22,7 @@ class AirgapDriver:
     def missing(self, network: Network, host: HostCapabilities) -> Sequence[str]:
         return () if "bridge" in host.features else ("the kernel has no bridge (CONFIG_BRIDGE)",)
 
-    def describe(self, network: Network, endpoints: Sequence[Endpoint], host: HostCapabilities) -> NetworkState:
+    def desired_state(self, network: Network, endpoints: Sequence[Endpoint], host: HostCapabilities) -> NetworkState:
         lengths = {(net := ipaddress.ip_network(s.cidr)).version: net.prefixlen for s in network.subnets}
         objects: set[KernelObject] = {Bridge(network.link, address_mac("", network.name), host.mtu, ())}
         for endpoint in endpoints:

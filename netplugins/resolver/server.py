@@ -12,7 +12,7 @@ import socket
 import struct
 from typing import Any
 
-from netplugins import netns
+from netplugins.linux import netns
 from netplugins.resolver import message
 from netplugins.resolver.table import Names, View
 

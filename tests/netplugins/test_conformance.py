@@ -60,7 +60,7 @@ class Careless:
     def missing(self, network: Network, host: HostCapabilities) -> tuple[str, ...]:
         return ()
 
-    def describe(self, network: Network, endpoints: list[Endpoint], host: HostCapabilities) -> NetworkState:
+    def desired_state(self, network: Network, endpoints: list[Endpoint], host: HostCapabilities) -> NetworkState:
         self.calls += 1
         return NetworkState(frozenset({Bridge(f"br{self.calls}", "02:00:00:00:00:01", 1500, ())}))
 

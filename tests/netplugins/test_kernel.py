@@ -20,7 +20,7 @@ def test_after_an_error_no_link_that_was_right_is_made_again() -> None:
         before, inside = ground.own(), conformance.indices(ground)
         refused = Bridge(f"{conformance.PREFIX}bad", "02:00:00:00:00:01", 1, ())  # an MTU that no bridge may have
         with pytest.raises(NetworkError):
-            ground.kernel.converge(ground.describe(0, 1).objects | {refused})
+            ground.kernel.converge(ground.desired_state(0, 1).objects | {refused})
         ground.make(0, 1)
         assert ground.own() == before
         assert conformance.indices(ground) == inside

@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from netplugins.resolver import message
-from netplugins.resolver.server import LONGEST, REMEMBERED, AnswerCache
+from netplugins.resolver.server import CACHED_QUESTIONS, LONGEST, AnswerCache
 from netplugins.resolver.table import Names, View
 
 
@@ -71,10 +71,10 @@ def test_a_name_that_dns_has_no_room_for_is_not_told() -> None:
 def test_what_one_container_has_remembered_is_bounded() -> None:
     said = AnswerCache()
     said.bind(Names({}), View(netns=""))
-    for number in range(REMEMBERED * 3):
+    for number in range(CACHED_QUESTIONS * 3):
         asked = struct.pack("!HH", 1, number) + b"x" * (LONGEST - 4)
         said.put(asked, asked)
     long = b"y" * (LONGEST + 1)
     said.put(long, long)
     assert said.get(long) is None
-    assert len(said._answers) <= REMEMBERED
+    assert len(said._answers) <= CACHED_QUESTIONS
