@@ -1,7 +1,7 @@
-"""Whether somebody on a LAN has an address already: ARP probes (RFC 5227) and neighbour solicitations (RFC 4862 §5.4).
+"""Whether another host of a LAN has an address already: ARP probes (RFC 5227) and neighbour solicitations (RFC 4862 §5.4).
 
-The waiting times are shorter than the RFCs': a container that starts is not a laptop that joins a slow radio, and the
-plan already gives each address once. What is looked for is the stranger: a router, a printer, a static server.
+The waits are shorter than the RFCs': a container's start is not a laptop that joins a slow radio, and the plan gives each
+address once. The probes look for other machines: a router, a printer, a server with a static address.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BROADCAST = b"\xff" * 6
 
 
 class AddressProbe(msgspec.Struct, frozen=True):
-    """*interface* of the namespace *path* is to get *address* (no prefix length)."""
+    """A probe for *address* (no prefix length), which *interface* in the namespace *path* shall get."""
 
     path: str
     interface: str
@@ -42,7 +42,8 @@ class AddressProbe(msgspec.Struct, frozen=True):
 
 
 def conflicts(claims: Sequence[AddressProbe]) -> dict[AddressProbe, str]:
-    """Those of *claims* that somebody else holds → the owner's hardware address. All are asked at once; 0.25 s."""
+    """Those of *claims* whose address another host has → its hardware address. Sends all at once; takes 0.25 s. Raises
+    OSError."""
     found: dict[AddressProbe, str] = {}
     with ExitStack() as stack:
         sockets = {stack.enter_context(_open(claim)): claim for claim in claims}
@@ -56,7 +57,7 @@ def conflicts(claims: Sequence[AddressProbe]) -> dict[AddressProbe, str]:
 
 
 def announce(claims: Iterable[AddressProbe]) -> None:
-    """Tell the LAN whose the addresses are now, so that no switch and no neighbour keeps an older answer."""
+    """Announce the addresses to the LAN, so that no switch and no neighbour keeps an older entry. Raises OSError."""
     for claim in claims:
         if ":" not in claim.address:
             with _open(claim) as sock:
@@ -83,7 +84,7 @@ def _probe(claim: AddressProbe, own: bytes) -> bytes:
 
 
 def _arp(claim: AddressProbe, own: bytes, *, sender: bytes) -> bytes:
-    """A request for the address; from nobody it is a probe, from itself an announcement."""
+    """A request for the address: a probe with the sender 0.0.0.0, an announcement with the address itself as sender."""
     head = BROADCAST + own + struct.pack("!H", ETH_P_ARP)
     head += struct.pack("!HHBBH", ARPHRD_ETHER, ETH_P_IP, 6, 4, ARPOP_REQUEST)
     return head + own + sender + b"\0" * 6 + socket.inet_aton(claim.address)
@@ -112,7 +113,7 @@ def _listen(sockets: dict[socket.socket, AddressProbe], found: dict[AddressProbe
 
 
 def _answer(frame: bytes, claim: AddressProbe) -> str:
-    """The hardware address of who says in *frame* that it has the claimed address, or probes for it too; else ""."""
+    """The hardware address of the host that has the address, or probes for it too, by *frame*; "" for any other frame."""
     (kind,) = struct.unpack_from("!H", frame, 12)
     if kind == ETH_P_ARP and ":" not in claim.address and len(frame) >= 42:
         sender, asked = frame[28:32], frame[38:42]

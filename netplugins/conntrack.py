@@ -1,8 +1,8 @@
-"""Connection tracking: flows that an earlier ruleset translated, and that no packet may follow any more.
+"""Connection tracking: flows that an earlier ruleset translated, and that must end.
 
-A rule decides for the first packet of a flow alone; the kernel does with the others as it did with that one for as long as they
-come. So a UDP client that sends on would never reach the container that took another's place, or a port that was published
-after its first packet. Source: linux/netfilter/nfnetlink_conntrack.h; conntrack(8), whose program is not needed.
+A rule decides for the first packet of a flow; the kernel treats the others alike for as long as they come. So a UDP client
+that goes on sending would never reach a container that replaced another, nor a port that was published after its first packet.
+Source: linux/netfilter/nfnetlink_conntrack.h; conntrack(8), whose program is not needed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ _DELETE = uapi.NFNL_SUBSYS_CTNETLINK << 8 | uapi.IPCTNL_MSG_CT_DELETE
 
 
 class Flow(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry: where its first packet went, and who answers. *protocol* as in IP headers; *port* 0 where it has none."""
+    """One entry: *destination* and *port* (0 for none) of its first packet, *answers* the source address of replies.
+    *family* is AF_INET or AF_INET6, *protocol* as in IP headers; *key* are the attributes that name the entry."""
 
     family: int
     protocol: int
@@ -32,7 +33,7 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def flows(sock: netlink.Socket) -> list[Flow]:
-    """All flows of this network namespace."""
+    """All flows of the network namespace of *sock*, a socket of NETLINK_NETFILTER."""
     out = []
     for family in (socket.AF_INET, socket.AF_INET6):
         for data in sock.dump(_GET, struct.pack("=BBH", family, 0, 0)):
@@ -65,33 +66,34 @@ def _flow(family: int, found: dict[int, bytes]) -> Flow:
 
 
 def delete_flows(sock: netlink.Socket, is_stale: Callable[[Flow], bool]) -> int:
-    """Delete the flows that are stale over *sock*, of NETLINK_NETFILTER; how many there were. Raises NetworkError."""
-    doomed = [flow for flow in flows(sock) if is_stale(flow)]
+    """Delete the flows that are stale. Returns how many. *sock* is a socket of NETLINK_NETFILTER. Raises NetworkError."""
+    stale = [flow for flow in flows(sock) if is_stale(flow)]
     sock.run(
         [
-            netlink.Message(_DELETE, 0, struct.pack("=BBH", flow.family, 0, 0) + flow.key, "forget a connection")
-            for flow in doomed
+            netlink.Message(_DELETE, 0, struct.pack("=BBH", flow.family, 0, 0) + flow.key, "delete a connection")
+            for flow in stale
         ],
         ignore=frozenset({errno.ENOENT}),
     )
-    return len(doomed)
+    return len(stale)
 
 
 class Targets(msgspec.Struct, frozen=True):
-    """Where a ruleset sends what: (protocol, port) → addresses, port 0 for a service's own address."""
+    """The backends of a ruleset: (protocol, port) → addresses; port 0 for a service's own address."""
 
     by_port: dict[tuple[str, int], frozenset[str]] = {}
 
     @property
     def addresses(self) -> Set[str]:
+        """All backends."""
         return frozenset().union(*self.by_port.values())
 
 
 def stale_flow_filter(before: Targets, now: Targets, alive: Set[str]) -> Callable[[Flow], bool] | None:
     """Which flows the change from *before* to *now* makes stale; None where it makes none.
 
-    Those that an address answers which is no endpoint's any more; and, over UDP, which nothing ends, those that lead where
-    nothing is sent now. A connection over TCP to an endpoint that is *alive* may end by itself: no new ones go there."""
+    Stale are flows whose replies come from a former backend that no endpoint is now (not *alive*), and UDP flows to a port
+    with other backends now, or from a former backend. TCP connections to a living endpoint end by themselves."""
     gone = before.addresses - now.addresses
     moved = {
         port

@@ -651,10 +651,10 @@ class Networks:
     ) -> firewall.Ruleset:
         return firewall.render(self.paths.table, isolation, published, balanced, sorted(self._local()), self._cluster())
 
-    def _cluster(self) -> firewall.Nodes:
+    def _cluster(self) -> drivers.Nodes:
         wide = self.underlay and any(n.driver == "overlay" for n in self.all.values())
         inside = {wireguard.address_of(t.key) for t in self.tunnels}
-        return firewall.Nodes(
+        return drivers.Nodes(
             peers=frozenset(p.underlay for p in self.peers if p.underlay) if wide else None,
             tunnel=self._tunnel(),
             addresses=frozenset(a for n in self.nodes for a in n.addresses) | inside,

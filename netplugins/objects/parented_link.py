@@ -18,7 +18,7 @@ from netplugins.objects.links import MISSING, Links
 
 
 class ParentedLinkKind(ObjectKind[ParentedLink]):
-    """A macvlan or ipvlan link; every change creates it anew. It gets its addresses once the LAN was asked for conflicts."""
+    """A macvlan or ipvlan link; every change creates it anew. It gets its addresses after a probe of the LAN."""
 
     stage = Stage.ENDPOINT
     finished_together = True
@@ -65,7 +65,7 @@ class ParentedLinkKind(ObjectKind[ParentedLink]):
         netns.enter(item.netns, functools.partial(_bring_up, item))
 
     def finish(self, items: Sequence[ParentedLink], links: Links) -> dict[str, str]:
-        """Give the links their addresses, but to containers of whose addresses another host of the LAN has one."""
+        """Give the links their addresses, except in containers where another host of the LAN has one of them."""
         probes = probes_of(items)
         held = address_conflict.conflicts(list(probes)) if probes else {}
         problems = {
@@ -107,7 +107,7 @@ def delete(item: ParentedLink, links: Links) -> None:
 
 
 def probes_of(items: Iterable[ParentedLink]) -> dict[AddressProbe, ParentedLink]:
-    """What the LAN is asked before *items* take their addresses: a probe for each address → its link."""
+    """The probes of the LAN before *items* take their addresses: probe → link."""
     return {
         AddressProbe(path=item.netns, interface=item.interface, address=cidr.split("/")[0]): item
         for item in items

@@ -26,4 +26,4 @@ def test_after_an_error_no_link_that_was_right_is_made_again() -> None:
         assert conformance.indices(ground) == inside
         ground.reach(0, 1)
 
-    assert conformance.tried(case, BridgeDriver, {}) == ""
+    assert conformance.try_case(case, BridgeDriver, {}) == ""
