@@ -67,7 +67,11 @@ def announce(claims: Iterable[AddressProbe]) -> None:
 def _open(claim: AddressProbe) -> socket.socket:
     def body() -> socket.socket:
         sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.htons(ETH_P_ALL))
-        sock.bind((claim.interface, ETH_P_ALL))
+        try:
+            sock.bind((claim.interface, ETH_P_ALL))
+        except OSError:
+            sock.close()
+            raise
         return sock
 
     return netns.enter(claim.path, body)

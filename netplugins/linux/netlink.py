@@ -186,14 +186,15 @@ class Socket:
 
     def routes(self, versions: Collection[int] = (4, 6)) -> set[tuple[int, bytes, int]]:
         """(link index, packed destination, prefix length) of all routes of the main table, for these *versions* of IP; a
-        default route's destination is b""."""
+        default route's destination is all zeros."""
         out = set()
         for version in versions:
+            any_ = bytes(4 if version == 4 else 16)
             for answer in self.dump(uapi.RTM_GETROUTE, struct.pack("=BBBBBBBBI", FAMILIES[version], 0, 0, 0, 0, 0, 0, 0, 0)):
                 length, table = answer[1], answer[4]
                 found = attributes(answer[12:])
                 if table == uapi.RT_TABLE_MAIN and uapi.RTA_OIF in found:
-                    out.add((struct.unpack("=I", found[uapi.RTA_OIF])[0], found.get(uapi.RTA_DST, b""), length))
+                    out.add((struct.unpack("=I", found[uapi.RTA_OIF])[0], found.get(uapi.RTA_DST, any_), length))
         return out
 
     def index(self, name: str) -> int:

@@ -58,8 +58,9 @@ class ContainerLink(msgspec.Struct, frozen=True):
         for cidr in self.addresses:
             if (link.index, ipaddress.ip_interface(cidr).ip.packed) not in view.addresses:
                 yield Difference("container-address", f"the address {cidr} is missing")
-        if self.gateways and (link.index, b"", 0) not in view.routes:
-            yield Difference("container-route", "there is no default route")
+        for gateway in self.gateways:
+            if (link.index, bytes(len(netlink.packed(gateway))), 0) not in view.routes:
+                yield Difference("container-route", f"the default route through {gateway} is missing")
 
 
 class View(msgspec.Struct, frozen=True):

@@ -135,7 +135,7 @@ def test_what_differs_on_the_host(item: KernelObject, host: View, expected: list
     assert list(kind_of(item).observe(item, host)) == expected
 
 
-DEFAULT = (9, b"", 0)
+DEFAULT = (9, bytes(4), 0)
 INSIDE: dict[str, tuple[KernelObject, View, list[str]]] = {
     "as described": (VETH, view(link(9, "eth0"), addresses="9 10.1.0.2", routes=(DEFAULT,)), []),
     "no interface": (VETH, view(link(9, "eth1")), ["container-link"]),
@@ -145,6 +145,11 @@ INSIDE: dict[str, tuple[KernelObject, View, list[str]]] = {
         ["container-link", "mtu"],
     ),
     "no address": (VETH, view(link(9, "eth0"), addresses="8 10.1.0.2", routes=(DEFAULT,)), ["container-address"]),
+    "a default route of the other family": (
+        VETH,
+        view(link(9, "eth0"), addresses="9 10.1.0.2", routes=((9, bytes(16), 0),)),
+        ["container-route"],
+    ),
     "no default route": (VETH, view(link(9, "eth0"), addresses="9 10.1.0.2"), ["container-route"]),
     "a link with its parent's MTU and no gateway": (
         PARENTED,
