@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from netplugins import conformance
+from netplugins import conformance, kernel
 from netplugins.doctor import Finding, examine
 from netplugins.driver import FdbEntry, KernelObject, NetworkState, RemoteEndpoint
 from netplugins.linux import netns
@@ -110,7 +110,7 @@ def test_a_kernel_as_described_has_a_good_finding_for_each_layer() -> None:
 
 @pytest.mark.parametrize(("command", "layers"), DAMAGE.values(), ids=DAMAGE)
 def test_damage_is_found_at_its_layer_and_repaired(command: str, layers: set[str]) -> None:
-    if "VLAN" in command and "vlan" not in conformance.features():
+    if "VLAN" in command and "vlan" not in kernel.features():
         pytest.skip("the kernel has no VLANs (CONFIG_VLAN_8021Q)")
 
     def case(testbed: conformance.Testbed) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from netplugins import conformance
 from netplugins.bridge import BridgeDriver
-from netplugins.driver import Bridge, FdbEntry, Vxlan
+from netplugins.driver import Bridge, FdbEntry, KernelObject, Vxlan
 from netplugins.errors import NetworkError
 from netplugins.kernel import Kernel
 from netplugins.linux import netlink, netns, rtnetlink
@@ -74,7 +74,7 @@ FDB_CHANGES = {
         [msgspec.structs.replace(remote(3, 10), addresses=remote(2).addresses)],
     ),
 }
-OVERLAY = frozenset(
+OVERLAY: frozenset[KernelObject] = frozenset(
     {
         Bridge("cfb1", "02:42:0a:4d:00:01", 1450, ()),
         Vxlan(name="cfx7", master="cfb1", vni=7, port=4789, local="10.9.0.1", mtu=1450),
