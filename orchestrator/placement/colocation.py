@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from agent.contract.golang_template import names_swarm
 from agent.contract.task import Task
 from orchestrator.placement.context import PlacementContext
 from orchestrator.placement.greedy import TaskGroup
@@ -52,7 +53,8 @@ def _components(stack: Stack) -> list[tuple[list[str], bool]]:
     first_user: dict[tuple[str, str], str] = {}
     tied: set[str] = set()
     one_host = {("network", n.name) for n in stack.networks if n.one_host}
-    local = {("volume", v.name) for v in stack.volumes if not v.shared}
+    # a name with a placeholder is one volume for each task
+    local = {("volume", v.name) for v in stack.volumes if not v.shared and not names_swarm(v.name)}
     for service in stack.services:
         for other in _donors(service) & known:
             graph.add_edge(service.name, other)

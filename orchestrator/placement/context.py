@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence, Set
 
 import msgspec
 
+from agent.contract.golang_template import names_swarm
 from agent.contract.task import Task
 from orchestrator.placement.node import Node
 from orchestrator.placement.node_table import NodeTable
@@ -75,7 +76,11 @@ def _pinned(service: Service, context: PlacementContext) -> tuple[str, str]:
         if mount.kind == "volume" and mount.source in context.homes and not everywhere:
             pinned, reason = context.homes[mount.source], f"volume {mount.source} is"
         elif (
-            mount.kind == "bind" and not pinned and len(context.nodes) > 1 and not mount.source.startswith(HOST_SPECIFIC_PATHS)
+            mount.kind == "bind"
+            and not pinned
+            and len(context.nodes) > 1
+            and not mount.source.startswith(HOST_SPECIFIC_PATHS)
+            and not names_swarm(mount.source)
         ):
             pinned, reason = context.local, f"bind mount {mount.source} is"
     return pinned, reason
