@@ -512,9 +512,12 @@ class Engine:
             grace = record.container.stop_grace_s if grace_s is None else grace_s
             number = number or self.stop_signal(record)
             failpoint("container.stop")
+            failed = ""
             if record.container.pre_stop and grace > 0:
-                with contextlib.suppress(AgentError, OSError):  # what fails must not keep a container from stopping
+                try:
                     await hooks.run(self, record, "pre_stop", record.container.pre_stop, grace)
+                except (AgentError, OSError) as error:  # it stops all the same, and whoever stops it is told
+                    failed = user_message(error)
             try:
                 if number == signal.SIGKILL:
                     raise TimeoutError
@@ -527,7 +530,7 @@ class Engine:
                 self.tell(record, "kill", {"signal": str(int(signal.SIGKILL))})
                 await self.kill_all(record)
                 await self.wait(record)
-            self.transition(record, "stop", state="exited")
+            self.transition(record, "stop", state="exited", error=failed)
 
     async def shut_down(self) -> None:
         """The host goes down: every container ends by its own signal, hook and grace period, all at once.

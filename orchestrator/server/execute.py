@@ -170,6 +170,7 @@ class PlanExecutor:
             return
         record, revision = await state.next_revision(stack, options)
         await state.transact([*revision, *operations])
+        self._dispatcher.statuses.outdate(tasks)
         state.stacks[stack.name] = record
         state.networks.update({n.name: n for n in plan.desired.networks})
         state.volumes.update({v.name: v for v in plan.desired.volumes})

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 
 import msgspec
 
+from agent.contract.status import TaskStatus
 from agent.contract.task import Task
 from orchestrator.errors import PystackError, RefusedError
 from orchestrator.planning import graph
@@ -24,8 +25,16 @@ ACTIVE = ("running", "stopping", "restarting", "paused", "starting")
 """The states of a task that still has a process."""
 
 
-async def down(dispatcher: Dispatcher, name: str, *, volumes: bool, emit: Emit) -> None:
-    """Stop and remove all of stack *name* in reverse order, its volumes only with *volumes*. Does nothing if there is none."""
+async def down(dispatcher: Dispatcher, name: str, *, volumes: bool, emit: Emit) -> list[Failure]:
+    """Stop and remove all of stack *name* in reverse order, its volumes only with *volumes*. Does nothing if there is none.
+
+    Returns the tasks whose hooks failed; they are gone too."""
+    with _failing_hooks(dispatcher, name) as failing:
+        await _down(dispatcher, name, volumes=volumes, emit=emit)
+    return failing
+
+
+async def _down(dispatcher: Dispatcher, name: str, *, volumes: bool, emit: Emit) -> None:
     state = dispatcher.state
     async with state.lock(name):
         record = state.stacks.get(name)
@@ -91,8 +100,9 @@ async def change_desired_state(
         stack = state.get_stack(name).stack
         chosen = _services(stack, verb, services) if deps else _named(stack, services)
         if verb == "stop":
-            await _stop(dispatcher, stack, chosen, emit, timeout_s)
-            return []
+            with _failing_hooks(dispatcher, name) as failing:
+                await _stop(dispatcher, stack, chosen, emit, timeout_s)
+            return failing
         tasks = [t for t in state.of_stack(name).tasks if t.desired != "oneoff"]
         asked = {s.name for s in stack.services if s.name in services and s.replicas}
         if without := sorted(asked - {t.service for t in tasks}):
@@ -134,6 +144,25 @@ async def _stop(dispatcher: Dispatcher, stack: Stack, chosen: Set[str], emit: Em
             await dispatcher.statuses.until(ended)
         finally:
             orders.close()
+
+
+@contextlib.contextmanager
+def _failing_hooks(dispatcher: Dispatcher, stack: str) -> Iterator[list[Failure]]:
+    """Meanwhile, what failed of the hooks of tasks of *stack* that end goes to the list."""
+    found: dict[str, Failure] = {}
+    tasks = {t.name: t for t in dispatcher.state.of_stack(stack).tasks}
+    out: list[Failure] = []
+
+    def listen(status: TaskStatus) -> None:
+        if status.error.startswith("pre_stop hook") and status.task in tasks and status.task not in found:
+            found[status.task] = Failure(task=status.task, where=tasks[status.task].where, reason=status.error)
+            out.append(found[status.task])
+
+    dispatcher.statuses.listeners.add(listen)
+    try:
+        yield out
+    finally:
+        dispatcher.statuses.listeners.discard(listen)
 
 
 class _Orders:
