@@ -498,7 +498,7 @@ class Engine:
         self._waiters.setdefault(record.id, []).append(waiter)
         await waiter
 
-    async def stop(self, record: Record, *, grace_s: float | None = None, number: int = 0) -> None:
+    async def stop(self, record: Record, *, grace_s: float | None = None, number: int = 0, event: str = "stop") -> None:
         """Ask the container to end, and end it after its grace period. Its restart policy rests until `start`."""
         if not record.running:
             if record.state == "restarting":
@@ -530,7 +530,7 @@ class Engine:
                 self.tell(record, "kill", {"signal": str(int(signal.SIGKILL))})
                 await self.kill_all(record)
                 await self.wait(record)
-            self.transition(record, "stop", state="exited", error=failed)
+            self.transition(record, event, state="exited", error=failed)
 
     async def shut_down(self) -> None:
         """The host goes down: every container ends by its own signal, hook and grace period, all at once.
@@ -697,7 +697,7 @@ class Engine:
                     "attempting removal or force remove"
                 )
             with contextlib.suppress(NotModifiedError):
-                await self.stop(record, grace_s=0, number=signal.SIGKILL)
+                await self.stop(record, grace_s=0, number=signal.SIGKILL, event="")
         async with self._lock(record):
             await self._release(record, removed=True)
             failpoint("container.remove")

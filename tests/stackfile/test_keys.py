@@ -169,6 +169,7 @@ VALUES: dict[str, Any] = {
     f"{S}attach": False,
     f"{S}cap_add": ["NET_ADMIN"],
     f"{S}cap_drop": ["CHOWN"],
+    f"{S}expose": ["8000-8001/udp"],
 }
 """What must stand around a key for it to count, at its parent."""
 AROUND: dict[str, dict[str, Any]] = {
