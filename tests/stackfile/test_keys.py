@@ -64,7 +64,6 @@ VALUES: dict[str, Any] = {
     f"{S}networks": ["n"],
     f"{S}mac_address": "02:42:ac:11:00:02",
     f"{S}ports": ["80"],
-    f"{S}expose": ["80"],
     f"{S}extra_hosts": ["x:10.0.0.1"],
     f"{S}logging.driver": "none",
     f"{S}logging.options": {"max-size": "5m"},
