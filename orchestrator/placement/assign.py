@@ -57,7 +57,12 @@ def assign(stack: Stack, tasks: Sequence[Task], current: Sequence[Task], context
     for group, copies, rows in zip(groups, copies_of, place(table, groups), strict=True):
         for members, row in zip(copies, rows, strict=False):
             chosen |= dict.fromkeys((t.name for t in members), table.nodes[row].name)
-        left_over += [(group.request, members[0]) for members in copies[len(rows) :]]
+        for members in copies[len(rows) :]:
+            home = where.get(members[0].name, "")
+            if _waits_for(home, group.request, context):
+                chosen |= dict.fromkeys((t.name for t in members), home)
+            else:
+                left_over.append((group.request, members[0]))
     if left_over:
         try:
             chosen |= _place_exactly(colocated, where, context, table_with(context, fixed, requests))
@@ -88,6 +93,14 @@ def place_oneoff(stack: Stack, oneoff: Task, tasks: Sequence[Task], context: Pla
     if not rows:
         raise UnschedulableError(refusal(table, request, oneoff.name, oneoff.where))
     return msgspec.structs.replace(oneoff, node=table.nodes[rows[0]].name)
+
+
+def _waits_for(home: str, request: PlacementRequest, context: PlacementContext) -> bool:
+    """Whether a task that is on *home* can be nowhere but on nodes that are silent: it stays, and holds the rest of its stack
+    up no more than it must."""
+    table = NodeTable(context.nodes, {n.name for n in context.nodes})
+    fit = {n.name for n, ok in zip(context.nodes, static_mask(request, table), strict=True) if ok}
+    return home in fit and not fit & set(context.ready)
 
 
 def _is_paused(table: NodeTable, row: int) -> bool:

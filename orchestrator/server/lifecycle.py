@@ -36,7 +36,7 @@ async def down(dispatcher: Dispatcher, name: str, *, volumes: bool, emit: Emit) 
 
 async def _down(dispatcher: Dispatcher, name: str, *, volumes: bool, emit: Emit) -> None:
     state = dispatcher.state
-    async with state.lock(name):
+    async with state.lock(f"stack {name}").hold("down", emit, instead_of="up"):
         record = state.stacks.get(name)
         await remove_oneoffs(dispatcher, [t for t in state.of_stack(name).tasks if t.desired == "oneoff"], emit)
         current = state.of_stack(name)
@@ -96,7 +96,7 @@ async def change_desired_state(
     *timeout_s* is how long a container may take to end, instead of its own stop_grace_period; for `start`, to be up. Returns
     the tasks that failed. Raises RefusedError (404) if there is no such stack or service."""
     state = dispatcher.state
-    async with state.lock(name):
+    async with state.lock(f"stack {name}").hold(verb, emit, instead_of="up" if verb == "stop" else ""):
         stack = state.get_stack(name).stack
         chosen = _services(stack, verb, services) if deps else _named(stack, services)
         if verb == "stop":
@@ -221,7 +221,7 @@ async def _kill_after(dispatcher: Dispatcher, tasks: Sequence[Task], timeout_s: 
 
 async def remove(dispatcher: Dispatcher, name: str, tasks: Sequence[str], emit: Emit) -> None:
     """Remove *tasks* of stack *name*; the next `up` makes them anew. Raises RefusedError (404) if one is not there."""
-    async with dispatcher.state.lock(name):
+    async with dispatcher.state.lock(f"stack {name}").hold("rm", emit):
         there = {t.name for t in dispatcher.state.of_stack(name).tasks}
         if unknown := set(tasks) - there:
             raise RefusedError(f"stack {name} has no task {', '.join(sorted(unknown))}", 404)

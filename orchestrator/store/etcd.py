@@ -147,14 +147,17 @@ class EtcdStore:
 
     # --- leading -----------------------------------------------------------------------------------------------
 
-    async def lead(self, name: str) -> None:
-        """Return when this server is the one that writes. Waits while another one lives, `lost` says when it is over."""
+    async def lead(self, name: str, *, wait: bool = True) -> None:
+        """Return when this server is the one that writes. Waits while another one lives, `lost` says when it is over. Without
+        *wait*, raises StoreError then, which names that one."""
         while True:
             granted = await self._call("LeaseGrant", MESSAGES["LeaseGrantRequest"](TTL=LEASE_S))
             revision = await self.revision()
             if await self._campaign(granted.ID, name):
                 break
             await self._call("LeaseRevoke", MESSAGES["LeaseRevokeRequest"](ID=granted.ID))
+            if not wait and (held := await self.get(LEADER)):
+                raise StoreError(f"the store is in use: {held.value.decode()} leads on it: stop all its servers first")
             await self._gone(LEADER, revision)
         self._lease = granted.ID
         self._keeper = asyncio.create_task(self._keep_alive(), name="etcd lease")

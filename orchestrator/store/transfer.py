@@ -32,13 +32,17 @@ class _Line(msgspec.Struct):
 async def open_store(where: str, *, ca: str = "", cert: str = "", key: str = "") -> Store:
     """The store at *where*: etcd://… or the path of an embedded one's file. Nobody else may write it meanwhile.
 
-    Raises StoreError."""
+    Raises StoreError, at once where servers use it."""
     if "://" not in where:
         return await SqliteStore.open(Path(where))
     from orchestrator.store.etcd import Address, EtcdStore
 
     store = await EtcdStore.open(Address.parse(where, ca=ca, cert=cert, key=key))
-    await store.lead("pystack store")
+    try:
+        await store.lead("pystack store", wait=False)
+    except BaseException:
+        await store.close()
+        raise
     return store
 
 
