@@ -83,7 +83,7 @@ def _init(spec: dict[str, Any]) -> None:
     if members and spec["role"] == "server":
         services["etcd"] = _etcd(spec, members)
     if spec["role"] == "server":
-        services["server"] = [*python, "orchestrator.server.embedded"]
+        services["server"] = [*python, "orchestrator.embedded"]
     elif spec["role"] == "node":
         services["agent"] = [*python, "agent"]
     running: dict[str, subprocess.Popen[bytes]] = {}

@@ -22,6 +22,7 @@ from agent.daemon import Agent, bind, prepared, run, stop_event
 from agent.errors import AgentError
 from agent.paths import Paths
 from orchestrator.errors import PystackError
+from orchestrator.gitops.api import extension
 from orchestrator.gitops.gitops import Gitops
 from orchestrator.server.api.app import OWN_ENGINE, make_app
 from orchestrator.server.api.standby import StandbyState, make_standby_app
@@ -160,7 +161,7 @@ async def _lead(
     try:
         await plane.start()
         await gitops.start()
-        application = make_app(plane, gitops, stop)
+        application = make_app(plane, stop, [extension(gitops)])
         agent.mount_into(application, OWN_ENGINE)  # requests for this node need no proxy
         runner = await _listen(paths, application)
         await _wait_or_stop(stop, over.wait())
@@ -169,7 +170,7 @@ async def _lead(
         log.warning("%s", error)
     finally:
         if state and plane.loaded:
-            state.last_plane, state.repositories, state.since = plane, gitops, time.monotonic()
+            state.last_plane, state.extensions, state.since = plane, [extension(gitops)], time.monotonic()
         await gitops.close()
         await plane.close()
 
