@@ -31,7 +31,8 @@ from orchestrator.store.interface import Store, StoreError
 from orchestrator.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
-    from orchestrator.store.etcd import Address, EtcdStore
+    from orchestrator.store.etcd.address import Address
+    from orchestrator.store.etcd.store import EtcdStore
 
 RETRY_S = 1.0
 """How long to wait after the store did not answer."""
@@ -96,7 +97,7 @@ async def serve() -> None:
 async def _run_ha(agent: Agent, config: ServerConfig, stop: asyncio.Event) -> None:
     """High availability: wait to become the leader, lead, and wait again when the leadership is lost."""
     paths = agent.paths
-    from orchestrator.store.etcd import Address
+    from orchestrator.store.etcd.address import Address
 
     address = Address.parse(config.store, ca=config.ca, cert=config.cert, key=config.key)
     state = StandbyState()
@@ -118,7 +119,7 @@ async def _run_ha(agent: Agent, config: ServerConfig, stop: asyncio.Event) -> No
 
 async def _campaign(address: Address, paths: Paths, state: StandbyState, stop: asyncio.Event) -> EtcdStore | None:
     """The store, once this server leads; None if the store does not answer. Keeps *state* up to date."""
-    from orchestrator.store.etcd import EtcdStore
+    from orchestrator.store.etcd.store import EtcdStore
 
     store = None
     try:

@@ -35,7 +35,8 @@ async def open_store(where: str, *, ca: str = "", cert: str = "", key: str = "")
     Raises StoreError."""
     if "://" not in where:
         return await SqliteStore.open(Path(where))
-    from orchestrator.store.etcd import Address, EtcdStore
+    from orchestrator.store.etcd.address import Address
+    from orchestrator.store.etcd.store import EtcdStore
 
     store = await EtcdStore.open(Address.parse(where, ca=ca, cert=cert, key=key))
     await store.lead("pystack store")

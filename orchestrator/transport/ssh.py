@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 from collections.abc import Callable
 from pathlib import Path
 
 import asyncssh
 import msgspec
 
+from agent.contract.backoff import Backoff
 from orchestrator.errors import PystackError, RefusedError, UnreachableError
 
 KEEPALIVE_S = 3
-BACKOFF_S = (0.2, 10.0)
 CONNECT_S = 10
 
 
@@ -129,7 +128,7 @@ class SshTunnel:
         self._task = asyncio.create_task(self._keep_connected(), name=f"ssh {self.target}")
 
     async def _keep_connected(self) -> None:
-        pause = BACKOFF_S[0]
+        pauses = Backoff(0.2, 10.0, jitter=0.5)
         while True:
             try:
                 async with await connect(self.target, self.host_key) as connection:
@@ -139,13 +138,12 @@ class SshTunnel:
                     await connection.forward_local_path(str(self.local), self.remote)
                     self.local.chmod(0o600)
                     self.said("")
-                    pause = BACKOFF_S[0]
+                    pauses.reset()
                     await connection.wait_closed()
                 self.said("the SSH connection was lost")
             except (PystackError, asyncssh.Error, OSError) as error:
                 self.said(str(error))
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-            pause = min(BACKOFF_S[1], pause * 2)
+            await asyncio.sleep(next(pauses))
 
     async def close(self) -> None:
         if self._task:
