@@ -90,7 +90,7 @@ def _solver() -> dict[str, Row]:
 
 def _codecs() -> dict[str, Row]:
     """Microseconds for one message that makes a veth pair, and for one DNS question read."""
-    from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+    from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg  # type: ignore[import-untyped]
 
     def own() -> None:
         netlink.add_veth("v1", master=5, peer="eth0", peer_netns=7, peer_mac="02:00:00:00:00:01", mtu=1450)

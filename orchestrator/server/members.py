@@ -81,7 +81,7 @@ class NodeConnection:
     def start(self) -> None:
         """Begin to connect, for as long as it takes."""
         if self.tunnel:
-            self.tunnel.said = self._on_tunnel_problem
+            self.tunnel.on_problem = self._on_tunnel_problem
             self.tunnel.start()
         self._listener = asyncio.create_task(self._follow_statuses(), name=f"listen to {self.node.name}")
 

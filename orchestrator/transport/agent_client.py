@@ -1,4 +1,4 @@
-"""An AgentClient speaks to one node's agent over its unix socket: here, or forwarded from a host far away."""
+"""The client of one node's agent, over a unix socket: the agent's own, or one that is forwarded over SSH."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from orchestrator.errors import RefusedError, UnreachableError
 
 
 class AgentClient:
-    """Delivers manifests, streams statuses, and asks the agent's Engine API."""
+    """Delivers manifests, streams statuses, and calls the agent's Engine API."""
 
     def __init__(self, node: str, socket: Path) -> None:
         self.node = node
@@ -25,6 +25,7 @@ class AgentClient:
         self._session: aiohttp.ClientSession | None = None
 
     def session(self) -> aiohttp.ClientSession:
+        """The HTTP session, opened at the first call."""
         if self._session is None:
             connector = aiohttp.UnixConnector(path=str(self.socket), limit=0)
             timeout = aiohttp.ClientTimeout(total=None, connect=10)
@@ -32,17 +33,18 @@ class AgentClient:
         return self._session
 
     async def deliver(self, manifest: Manifest) -> None:
-        """Hand over the whole manifest; the agent has kept it on disk when this returns."""
+        """Send the whole manifest; when this returns, the agent has it on disk. Raises RefusedError, UnreachableError."""
         await self.call("PUT", "/pystack/manifest", data=msgspec.json.encode(manifest))
 
     async def change(self, delta: Delta) -> None:
-        """Hand over what changed. Raises RefusedError with status 409 where the node has another manifest than its base."""
+        """Send a change of the manifest. Raises RefusedError with status 409 if the node has another manifest than its base,
+        UnreachableError."""
         await self.call("PATCH", "/pystack/manifest", data=msgspec.json.encode(delta))
 
     async def statuses(self) -> AsyncIterator[TaskStatus | None]:
-        """Every task's status, then None, then each change, and None when the node itself changed.
+        """The status of every task, then None, then each change; None also when the node info has changed.
 
-        Raises UnreachableError when the node is lost."""
+        Raises UnreachableError when the connection is lost."""
         try:
             async with self.session().get("http://node/pystack/status/stream") as reply:
                 async for line in reply.content:
@@ -51,7 +53,8 @@ class AgentClient:
             raise UnreachableError(f"node {self.node} does not answer: {error}") from error
 
     async def call(self, method: str, path: str, **options: Any) -> Any:
-        """One Engine API call; its JSON, or None. Raises RefusedError with the agent's words, UnreachableError."""
+        """Call the Engine API; returns the JSON of the answer, or None. Raises RefusedError with the agent's message,
+        UnreachableError."""
         try:
             async with self.session().request(method, f"http://node{path}", **options) as reply:
                 raw = await reply.read()
@@ -66,7 +69,7 @@ class AgentClient:
             raise UnreachableError(f"node {self.node} does not answer: {error}") from error
 
     async def stream(self, method: str, path: str, **options: Any) -> AsyncIterator[dict[str, Any]]:
-        """An Engine API call that answers with one JSON object a line. Raises RefusedError where one of them is an error."""
+        """Call the Engine API; yields the JSON object of each line of the answer. Raises RefusedError if one is an error."""
         async with self.session().request(method, f"http://node{path}", **options) as reply:
             if reply.status >= 400:
                 raise RefusedError(str((await reply.json(content_type=None)).get("message")), reply.status)
@@ -77,7 +80,7 @@ class AgentClient:
                 yield event
 
     async def chunks(self, path: str) -> AsyncIterator[bytes]:
-        """The body of a GET, as it comes. Raises RefusedError, UnreachableError."""
+        """The body of a GET, in chunks as they arrive. Raises RefusedError, UnreachableError."""
         try:
             async with self.session().get(f"http://node{path}") as reply:
                 if reply.status >= 400:
@@ -88,7 +91,7 @@ class AgentClient:
             raise UnreachableError(f"node {self.node} does not answer: {error}") from error
 
     async def tail(self, container: str, lines: int) -> list[str]:
-        """The last lines of a container's output, without what tells the streams apart."""
+        """The last *lines* of a container's output, of both streams; none if the node does not answer."""
         path = f"http://node/containers/{container}/logs?stdout=1&stderr=1&tail={lines}"
         try:
             async with self.session().get(path) as reply:
@@ -107,6 +110,7 @@ class AgentClient:
         return out.decode(errors="replace").splitlines()[-lines:]
 
     async def close(self) -> None:
+        """Close the session."""
         if self._session:
             await self._session.close()
             await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Carries an image from one node to another: only the layers that are missing there, several at once."""
+"""Copies an image from one node to another: only the layers that are missing there, several at a time."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ PARALLEL = 4
 
 
 async def ship(image: str, source: AgentClient, target: AgentClient) -> int:
-    """Bring *image* to *target*; returns the bytes that went over. Raises RefusedError or UnreachableError; a second try
-    goes on where this one ended, layer by layer."""
+    """Copy *image* to *target*; returns the bytes of the layers that were copied. Raises RefusedError or UnreachableError; the
+    next try copies only the layers that are still missing."""
     bundle = msgspec.convert(await source.call("GET", f"/pystack/images/{image}/bundle"), ImageBundle)
     wanted = set(await target.call("POST", "/pystack/images/missing-layers", data=msgspec.json.encode(bundle)))
     slots = asyncio.Semaphore(PARALLEL)
