@@ -234,7 +234,7 @@ def test_stacks_are_found_by_folder_or_listed_with_targets_and_pruned(repository
             "",
         ),
         ({"compose.yml": "\x00\x01"}, "compose.yml"),
-        ({"other": "x"}, "there is no stack file"),
+        ({"other": "x"}, "neither the folder nor the folders in it have a stack file"),
     ],
 )
 def test_a_hostile_commit_reads_nothing_of_the_server(repository: Repository, files: dict[str, str], why: str) -> None:
