@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.store.etcd import EtcdStore
+from orchestrator.store.etcd.store import EtcdStore
 from orchestrator.store.interface import Delete, Put, Store, StoreError
 from orchestrator.store.sqlite import SqliteStore
 from orchestrator.store.transfer import as_puts, dump, fill, open_store, read
@@ -55,9 +55,9 @@ async def test_a_backup_is_restored_whole_or_refused(full: SqliteStore, tmp_path
     await fresh.close()
     with pytest.raises(StoreError, match="cut short: it holds 298 of 299"):
         read(lines[:-1], "backup")
-    with pytest.raises(StoreError, match="is no backup"):
+    with pytest.raises(StoreError, match="is not a backup"):
         read([b"hello\n"], "backup")
-    with pytest.raises(StoreError, match="is no backup"):
+    with pytest.raises(StoreError, match="is not a backup"):
         read([*lines[:5], lines[5][: len(lines[5]) // 2]], "backup")
     with pytest.raises(StoreError, match="newer pystack"):
         read([lines[0].replace(b'"pystack-store":1', b'"pystack-store":9')], "backup")
