@@ -16,6 +16,7 @@ from aiohttp import web
 
 from agent import memory, rootless, settings
 from agent.api import app, doors
+from agent.contract.tunnel import Listener
 from agent.engine.converge import Converger
 from agent.engine.engine import Engine
 from agent.errors import AgentError
@@ -25,7 +26,6 @@ from agent.paths import Paths, locate
 from agent.processes import reset_ignored_signals
 from agent.rootless.namespaces import enter, leave
 from agent.settings import Door
-from agent.tunnel import Listener
 
 BACKLOG = 4096
 """Clients that wait to be taken in; a connection beyond that is refused at once. Source: unix(7); listen(2)."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from agent import rootless
 from agent.errors import AgentError
-from netplugins.netns import in_thread
+from netplugins.linux.netns import in_thread
 
 _libc = ctypes.CDLL(None, use_errno=True)
 MNT_DETACH = 2

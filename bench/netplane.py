@@ -13,8 +13,8 @@ import time
 import msgspec
 
 from bench.rows import Row, row, size
+from netplugins.linux.uapi import CLONE_NEWNET
 
-CLONE_NEWNET = 0x40000000
 FAR, SERVICES, ROUNDS = size(10_000, 100), size(5_000, 100), size(9, 2)
 GOAL_FAR_S, GOAL_CHANGE_MS = 0.2, 1.0
 
@@ -57,8 +57,10 @@ def _far() -> float:
 
 
 def _change() -> float:
-    from netplugins import firewall, netlink
+    from netplugins import firewall
     from netplugins.driver import LoadBalancer
+    from netplugins.linux import netlink
+    from netplugins.linux.uapi import NETLINK_NETFILTER
 
     balanced = [
         LoadBalancer(
@@ -72,7 +74,7 @@ def _change() -> float:
     before = firewall.render("bench", [], [], balanced)
     firewall.apply(before.whole(1))
     took = []
-    sock = netlink.Socket(netlink.NETLINK_NETFILTER)
+    sock = netlink.Socket(NETLINK_NETFILTER)
     for number in range(ROUNDS):
         balanced[7] = msgspec.structs.replace(balanced[7], backends=(f"172.22.0.{number + 2}", "172.21.0.9"))
         start = time.perf_counter()

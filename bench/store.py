@@ -12,17 +12,21 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import grpc
+from google.protobuf.message import Message
 
 from bench.rows import Row, row, size
-from orchestrator.store.etcd import CHANNEL, Address, EtcdStore
-from orchestrator.store.etcdrpc import MESSAGES, method
+from orchestrator.store.etcd import rpc
+from orchestrator.store.etcd.address import Address
+from orchestrator.store.etcd.client import CHANNEL
+from orchestrator.store.etcd.store import EtcdStore
 from orchestrator.store.interface import Put, Store
 from orchestrator.store.sqlite import SqliteStore
 from tests.store.members import Members
 
+T = TypeVar("T")
 COMMITS, WRITERS, KEYS, ROUNDS, WATCHED = size(2000, 64), 8, size(50_000, 200), size(3, 1), size(500, 20)
 VALUE = b"x" * 200
 
@@ -83,13 +87,13 @@ class Bare:
         self.channel = grpc.aio.secure_channel(address.members[0], grpc.ssl_channel_credentials(*parts), options=CHANNEL)
         self.prefix = f"/{address.prefix}/".encode()
 
-    async def call(self, name: str, request: Any) -> Any:
-        return await method(self.channel, name)(request, timeout=30)
+    async def call(self, method: rpc.Rpc[T], request: Message) -> T:
+        answer: T = await method.unary(self.channel)(request, timeout=30)
+        return answer
 
     async def put(self, key: str) -> int:
-        request = MESSAGES["TxnRequest"]()
-        request.success.add().request_put.MergeFrom(MESSAGES["PutRequest"](key=self.prefix + key.encode(), value=VALUE))
-        return int((await self.call("Txn", request)).header.revision)
+        request = rpc.txn_request((), [rpc.put_request(self.prefix + key.encode(), VALUE)])
+        return int((await self.call(rpc.TXN, request)).header.revision)
 
     async def commits(self) -> float:
         async def write(writer: int) -> None:
@@ -102,16 +106,14 @@ class Bare:
 
     async def listing(self) -> float:
         began = time.perf_counter()
-        found = await self.call("Range", MESSAGES["RangeRequest"](key=self.prefix + b"l/", range_end=self.prefix + b"l0"))
+        found = await self.call(rpc.RANGE, rpc.range_request(self.prefix + b"l/", self.prefix + b"l0"))
         assert len([(kv.key, kv.value, kv.create_revision, kv.mod_revision, kv.version) for kv in found.kvs]) == KEYS
         return time.perf_counter() - began
 
     async def delivery(self) -> float:
         seen: dict[int, float] = {}
-        stream = method(self.channel, "Watch", stream=True)()
-        request = MESSAGES["WatchRequest"]()
-        request.create_request.key, request.create_request.range_end = self.prefix + b"w/", self.prefix + b"w0"
-        await stream.write(request)
+        stream = rpc.WATCH.stream(self.channel)()
+        await stream.write(rpc.watch_request(self.prefix + b"w/", self.prefix + b"w0"))
 
         async def follow() -> None:
             while True:

@@ -1,7 +1,7 @@
-"""Whether somebody on a LAN has an address already: ARP probes (RFC 5227) and neighbour solicitations (RFC 4862 §5.4).
+"""Whether another host of a LAN has an address already: ARP probes (RFC 5227) and neighbour solicitations (RFC 4862 §5.4).
 
-The waiting times are shorter than the RFCs': a container that starts is not a laptop that joins a slow radio, and the
-plan already gives each address once. What is looked for is the stranger: a router, a printer, a static server.
+The waits are shorter than the RFCs': a container's start is not a laptop that joins a slow radio, and the plan gives each
+address once. The probes look for other machines: a router, a printer, a server with a static address.
 """
 
 from __future__ import annotations
@@ -16,16 +16,25 @@ from contextlib import ExitStack
 
 import msgspec
 
-from netplugins import netns
+from netplugins.linux import netns
+from netplugins.linux.checksum import checksum
+from netplugins.linux.uapi import (
+    ARPHRD_ETHER,
+    ARPOP_REQUEST,
+    ETH_P_ALL,
+    ETH_P_ARP,
+    ETH_P_IP,
+    ETH_P_IPV6,
+    ND_NEIGHBOR_ADVERT,
+    ND_NEIGHBOR_SOLICIT,
+)
 
 PROBES, APART_S, WAIT_S = 3, 0.06, 0.25
-ETH_ARP, ETH_IPV6, ETH_ALL = 0x0806, 0x86DD, 0x0003
 BROADCAST = b"\xff" * 6
-SOLICIT, ADVERTISE = 135, 136
 
 
 class AddressProbe(msgspec.Struct, frozen=True):
-    """*interface* of the namespace *path* is to get *address* (no prefix length)."""
+    """A probe for *address* (no prefix length), which *interface* in the namespace *path* shall get."""
 
     path: str
     interface: str
@@ -33,7 +42,8 @@ class AddressProbe(msgspec.Struct, frozen=True):
 
 
 def conflicts(claims: Sequence[AddressProbe]) -> dict[AddressProbe, str]:
-    """Those of *claims* that somebody else holds → the owner's hardware address. All are asked at once; 0.25 s."""
+    """Those of *claims* whose address another host has → its hardware address. Sends all at once; takes 0.25 s. Raises
+    OSError."""
     found: dict[AddressProbe, str] = {}
     with ExitStack() as stack:
         sockets = {stack.enter_context(_open(claim)): claim for claim in claims}
@@ -47,7 +57,7 @@ def conflicts(claims: Sequence[AddressProbe]) -> dict[AddressProbe, str]:
 
 
 def announce(claims: Iterable[AddressProbe]) -> None:
-    """Tell the LAN whose the addresses are now, so that no switch and no neighbour keeps an older answer."""
+    """Announce the addresses to the LAN, so that no switch and no neighbour keeps an older entry. Raises OSError."""
     for claim in claims:
         if ":" not in claim.address:
             with _open(claim) as sock:
@@ -56,8 +66,12 @@ def announce(claims: Iterable[AddressProbe]) -> None:
 
 def _open(claim: AddressProbe) -> socket.socket:
     def body() -> socket.socket:
-        sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.htons(ETH_ALL))
-        sock.bind((claim.interface, ETH_ALL))
+        sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.htons(ETH_P_ALL))
+        try:
+            sock.bind((claim.interface, ETH_P_ALL))
+        except OSError:
+            sock.close()
+            raise
         return sock
 
     return netns.enter(claim.path, body)
@@ -74,22 +88,20 @@ def _probe(claim: AddressProbe, own: bytes) -> bytes:
 
 
 def _arp(claim: AddressProbe, own: bytes, *, sender: bytes) -> bytes:
-    """A request for the address; from nobody it is a probe, from itself an announcement."""
-    head = BROADCAST + own + struct.pack("!H", ETH_ARP)
-    return head + struct.pack("!HHBBH", 1, 0x0800, 6, 4, 1) + own + sender + b"\0" * 6 + socket.inet_aton(claim.address)
+    """A request for the address: a probe with the sender 0.0.0.0, an announcement with the address itself as sender."""
+    head = BROADCAST + own + struct.pack("!H", ETH_P_ARP)
+    head += struct.pack("!HHBBH", ARPHRD_ETHER, ETH_P_IP, 6, 4, ARPOP_REQUEST)
+    return head + own + sender + b"\0" * 6 + socket.inet_aton(claim.address)
 
 
 def _solicitation(claim: AddressProbe, own: bytes) -> bytes:
     target = socket.inet_pton(socket.AF_INET6, claim.address)
     group = socket.inet_pton(socket.AF_INET6, "ff02::1:ff00:0")[:13] + target[13:]
-    body = struct.pack("!BBHI", SOLICIT, 0, 0, 0) + target
-    pseudo = b"\0" * 16 + group + struct.pack("!II", len(body), 58)
-    total = sum(struct.unpack(f"!{(len(pseudo) + len(body)) // 2}H", pseudo + body))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    body = body[:2] + struct.pack("!H", ~total & 0xFFFF) + body[4:]
-    packet = struct.pack("!IHBB", 6 << 28, len(body), 58, 255) + b"\0" * 16 + group + body
-    return b"\x33\x33" + group[12:] + own + struct.pack("!H", ETH_IPV6) + packet
+    body = struct.pack("!BBHI", ND_NEIGHBOR_SOLICIT, 0, 0, 0) + target
+    pseudo = b"\0" * 16 + group + struct.pack("!II", len(body), socket.IPPROTO_ICMPV6)
+    body = body[:2] + struct.pack("!H", checksum(pseudo + body)) + body[4:]
+    packet = struct.pack("!IHBB", 6 << 28, len(body), socket.IPPROTO_ICMPV6, 255) + b"\0" * 16 + group + body
+    return b"\x33\x33" + group[12:] + own + struct.pack("!H", ETH_P_IPV6) + packet
 
 
 def _listen(sockets: dict[socket.socket, AddressProbe], found: dict[AddressProbe, str], until: float) -> None:
@@ -105,14 +117,20 @@ def _listen(sockets: dict[socket.socket, AddressProbe], found: dict[AddressProbe
 
 
 def _answer(frame: bytes, claim: AddressProbe) -> str:
-    """The hardware address of who says in *frame* that it has the claimed address, or probes for it too; else ""."""
+    """The hardware address of the host that has the address, or probes for it too, by *frame*; "" for any other frame."""
     (kind,) = struct.unpack_from("!H", frame, 12)
-    if kind == ETH_ARP and ":" not in claim.address and len(frame) >= 42:
+    if kind == ETH_P_ARP and ":" not in claim.address and len(frame) >= 42:
         sender, asked = frame[28:32], frame[38:42]
         wanted = socket.inet_aton(claim.address)
         if sender == wanted or (sender == b"\0" * 4 and asked == wanted):
             return frame[22:28].hex(":")
-    if kind == ETH_IPV6 and ":" in claim.address and len(frame) >= 78 and frame[20] == 58 and frame[54] == ADVERTISE:
+    if (
+        kind == ETH_P_IPV6
+        and ":" in claim.address
+        and len(frame) >= 78
+        and frame[20] == socket.IPPROTO_ICMPV6
+        and frame[54] == ND_NEIGHBOR_ADVERT
+    ):
         if ipaddress.IPv6Address(frame[62:78]) == ipaddress.IPv6Address(claim.address):
             return frame[6:12].hex(":")
     return ""

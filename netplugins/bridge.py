@@ -1,4 +1,4 @@
-"""The bridge driver: one Linux bridge a network, a veth pair an endpoint, NAT to the outside."""
+"""The bridge driver: a Linux bridge for each network, a veth pair for each endpoint, NAT to the outside."""
 
 from __future__ import annotations
 
@@ -25,27 +25,31 @@ OPTION = "com.docker.network."
 
 
 def address_mac(ipv4: str, ipv6: str = "") -> str:
-    """A MAC that follows from the address, so that a recycled address never meets a stale ARP entry (moby#36069)."""
+    """A MAC derived from the address, so that an address in new use never meets a stale ARP entry (moby#36069)."""
     packed = socket.inet_aton(ipv4) if ipv4 else hashlib.sha256(ipv6.encode()).digest()[:4]
     return (b"\x02\x42" + packed).hex(":")
 
 
 def veth_name(prefix: str, endpoint: Endpoint) -> str:
-    """The host end's name: 15 bytes hold the prefix, the container and the interface's order."""
+    """The name of the host's end, 15 bytes: the prefix, the container's ID, the number of the interface."""
     return f"{prefix}v{endpoint.id[: 10 - len(prefix)]}{endpoint.order}"
 
 
 class BridgeDriver:
+    """Driver `bridge`; its links begin with *prefix*."""
+
     name = "bridge"
 
     def __init__(self, prefix: str = "ps") -> None:
         self.prefix = prefix
 
     def missing(self, network: Network, host: HostCapabilities) -> Sequence[str]:
+        """See `Driver.missing`."""
         del network
         return () if "bridge" in host.features else ("the kernel has no bridge (CONFIG_BRIDGE)",)
 
     def desired_state(self, network: Network, endpoints: Sequence[Endpoint], host: HostCapabilities) -> NetworkState:
+        """See `Driver.desired_state`."""
         mtu = int(network.options.get(OPTION + "driver.mtu", host.mtu))
         gateways = {6 if ":" in s.cidr else 4: s.gateway for s in reversed(network.subnets)}
         addresses = tuple(f"{s.gateway}/{s.cidr.split('/')[1]}" for s in network.subnets if s.gateway)
@@ -70,7 +74,7 @@ class BridgeDriver:
 
 
 def trim(endpoints: int) -> None:
-    """Forget those that are gone, when there are only that many."""
+    """Clear the cache of veths where most of it must be of endpoints that are gone; *endpoints* is how many there are."""
     cache.trim(_veth, endpoints)
 
 
@@ -78,10 +82,10 @@ def trim(endpoints: int) -> None:
 def _veth(
     prefix: str, endpoint: Endpoint, link: str, mtu: int, subnets: tuple[Subnet, ...], services: tuple[str, ...], internal: bool
 ) -> Veth:
-    """Remembered, for all are described whenever one changes."""
+    """Cached: all are described whenever one changes."""
     pools = [(ipaddress.ip_network(s.cidr), s.gateway) for s in subnets]
     own = {4: endpoint.ipv4, 6: endpoint.ipv6}
-    mine = {  # of several pools of a family, the one that the address is from
+    mine = {  # of several pools of a family, the one that has the address
         net.version: (net.prefixlen, gateway)
         for net, gateway in pools
         if own[net.version] and ipaddress.ip_address(own[net.version]) in net

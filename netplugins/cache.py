@@ -1,4 +1,4 @@
-"""What is remembered of things that come and go: no more than there is use for."""
+"""The size of caches whose keys come and go."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ SLACK = 256
 
 
 def trim(cache: _lru_cache_wrapper[Any], used: int) -> None:
-    """Forget all of *cache* when most of it must be about what is gone; *used* is how much of it can be asked for now.
+    """Clear *cache* where it is mostly stale; *used* is how many of its entries can be needed now.
 
-    What is used is made anew then, which is less work than it took to fill the rest."""
+    Those are computed again, which is less work than it took to fill the rest."""
     if is_mostly_stale(cache.cache_info().currsize, used):
         cache.cache_clear()
 
 
 def is_mostly_stale(count: int, used: int) -> bool:
+    """Whether *count* entries are more than twice the *used* ones and SLACK."""
     return count > 2 * used + SLACK

@@ -1,8 +1,8 @@
-"""What every network driver must do, tried on the real kernel in network namespaces made for it.
+"""Tests of what every network driver must do, on the real kernel in network namespaces of their own.
 
     python -m netplugins.conformance MODULE:CLASS [OPTION=VALUE ...]
 
-A driver on a parent link finds `lan0` (give `parent=lan0`), whose other end is a machine of its own. Root is needed.
+A driver on a parent link finds `lan0` (option `parent=lan0`), whose other end is another machine. Needs root.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from pathlib import Path
 
 import msgspec
 
-from netplugins import netlink, netns
 from netplugins.driver import Driver, Endpoint, HostCapabilities, Network, NetworkState, Subnet
 from netplugins.errors import NetworkError
 from netplugins.kernel import Kernel, features, links, prepare_namespace
+from netplugins.linux import netlink, netns, rtnetlink
 
 PREFIX = "cf"
 SUBNETS = (Subnet("10.77.0.0/24", "10.77.0.1"), Subnet("fd77::/64", "fd77::1"))
 
 
 class CheckResult(msgspec.Struct, frozen=True):
-    """*problem* "" where the case holds."""
+    """The result of one case; *problem* "" where it holds."""
 
     case: str
     problem: str
 
 
 class ConformanceError(Exception):
-    """The driver does not do what the case asks for; the text says what."""
+    """The driver fails the case; the text says how."""
 
 
 class Testbed:
-    """A host in a namespace of its own, with a wire (`lan0`), and three endpoints to put on a network."""
+    """A host in a namespace of its own with a LAN (`lan0`), and three endpoints for a network of the driver."""
 
     def __init__(self, make: Callable[[str], Driver], options: Mapping[str, str], directory: Path) -> None:
         self.driver = make(PREFIX)
@@ -59,20 +59,23 @@ class Testbed:
         self.kernel = Kernel(PREFIX)
 
     def desired_state(self, *numbers: int) -> NetworkState:
+        """The network with the endpoints of these *numbers*."""
         return self.driver.desired_state(self.network, [self.endpoints[n] for n in numbers], self.host)
 
     def make(self, *numbers: int) -> None:
+        """Make the network with the endpoints of these *numbers*. Raises ConformanceError, NetworkError."""
         described = self.desired_state(*numbers)
         problems = self.kernel.converge(described.objects, described.fdb)
         if problems:
             raise ConformanceError("; ".join(problems.values()))
 
     def own(self) -> dict[str, int]:
-        """Links of the host that were not there before, with their indices."""
+        """The links that were created on the host, with their indices."""
         return {name: index for index, name in socket.if_nameindex() if name not in ("lo", "lan0")}
 
     def reach(self, one: int, other: int, size: int = 1200) -> None:
-        """A datagram of *size* bytes from each of two endpoints to the other, in both families."""
+        """Send a datagram of *size* bytes from each of two endpoints to the other, in both families. Raises
+        ConformanceError."""
         for field in ("ipv4", "ipv6"):
             for a, b in ((one, other), (other, one)):
                 source, target = self.endpoints[a], self.endpoints[b]
@@ -94,44 +97,44 @@ def _datagram(source: str, target: str, address: str, size: int) -> bool:
             receiver.bind((address, 7777))
             sender.sendto(b"x" * size, (address, 7777))
             return len(receiver.recv(size + 1)) == size
-        except OSError:  # a timeout among them
+        except OSError:  # TimeoutError among them
             return False
 
 
-def says_the_same_twice(testbed: Testbed) -> None:
-    """desired_state is a function: the same network and endpoints, in any order, are described equally."""
+def describes_the_same_twice(testbed: Testbed) -> None:
+    """desired_state is pure: it describes the same network and endpoints equally, in any order."""
     if not testbed.desired_state(0, 1) == testbed.desired_state(0, 1) == testbed.desired_state(1, 0):
         raise ConformanceError("two calls of desired_state with the same endpoints differ")
 
 
-def names_its_links_rightly(testbed: Testbed) -> None:
-    """Links that a driver makes on the host begin with the prefix, and none is longer than IFNAMSIZ allows."""
+def names_links_with_the_prefix(testbed: Testbed) -> None:
+    """The names of links on the host begin with the prefix, and are no longer than IFNAMSIZ allows."""
     for item in testbed.desired_state(0, 1, 2).objects:
         if not item.name.startswith(PREFIX):
-            raise ConformanceError(f"link {item.name} does not begin with the prefix {PREFIX!r}: nobody would take it away")
+            raise ConformanceError(f"link {item.name} does not begin with the prefix {PREFIX!r}: nothing would delete it")
         if hasattr(item, "master") and len(item.name) > 15:
             raise ConformanceError(f"link name {item.name} is longer than 15 bytes")
 
 
-def joins_its_endpoints(testbed: Testbed) -> None:
-    """All endpoints of a network reach each other, by both families."""
+def connects_its_endpoints(testbed: Testbed) -> None:
+    """All endpoints of a network reach each other, in both families."""
     testbed.make(0, 1, 2)
     for one, other in ((0, 1), (1, 2), (0, 2)):
         testbed.reach(one, other)
 
 
-def changes_nothing_twice(testbed: Testbed) -> None:
+def is_idempotent(testbed: Testbed) -> None:
     """Converging again leaves each link as it is."""
     testbed.make(0, 1)
     before = testbed.own()
     testbed.make(0, 1)
     if testbed.own() != before:
-        raise ConformanceError("links were made again, though nothing had changed")
+        raise ConformanceError("links were created again, though nothing had changed")
     testbed.reach(0, 1)
 
 
 def is_adopted_after_a_restart(testbed: Testbed) -> None:
-    """An agent that starts again takes what is there: connections live on."""
+    """A restarted agent takes over the existing links: connections go on."""
     testbed.make(0, 1)
     before, inside = testbed.own(), indices(testbed)
     testbed.kernel.close()
@@ -139,37 +142,37 @@ def is_adopted_after_a_restart(testbed: Testbed) -> None:
     testbed.kernel.adopt(testbed.desired_state(0, 1).objects)
     testbed.make(0, 1)
     if testbed.own() != before or indices(testbed) != inside:
-        raise ConformanceError("links were made again after a restart")
+        raise ConformanceError("links were created again after a restart")
     testbed.reach(0, 1)
 
 
 def indices(testbed: Testbed) -> list[list[tuple[int, str]]]:
-    """The links in the endpoints' namespaces."""
+    """The links in the endpoints' namespaces, (index, name)."""
     return [netns.enter(e.netns, socket.if_nameindex) for e in testbed.endpoints]
 
 
-def lets_one_go(testbed: Testbed) -> None:
-    """An endpoint that leaves takes nothing of the others along."""
+def removes_one_endpoint(testbed: Testbed) -> None:
+    """The removal of one endpoint changes nothing of the others."""
     testbed.make(0, 1, 2)
     testbed.make(0, 2)
     testbed.reach(0, 2)
     if [name for _, name in netns.enter(testbed.endpoints[1].netns, socket.if_nameindex)] != ["lo"]:
-        raise ConformanceError("the endpoint that left still has its link")
+        raise ConformanceError("the removed endpoint still has its link")
 
 
-def comes_back(testbed: Testbed) -> None:
-    """What somebody deletes by hand is found to be missing, and is made again."""
+def restores_deleted_links(testbed: Testbed) -> None:
+    """Links that were deleted by hand are found missing, and created again."""
     testbed.make(0, 1)
     with netlink.Socket() as sock:
         for name in testbed.own():
-            sock.run(netlink.delete_links([name]), ignore=frozenset({errno.ENODEV}))
+            sock.run(rtnetlink.delete_links([name]), ignore=frozenset({errno.ENODEV}))
     testbed.kernel.detect_drift()
     testbed.make(0, 1)
     testbed.reach(0, 1)
 
 
 def leaves_nothing(testbed: Testbed) -> None:
-    """Nothing of a network stays, on the host or in namespaces, once it is described no more."""
+    """Nothing of a network is left, on the host or in namespaces, once it is no longer described."""
     testbed.make(0, 1, 2)
     testbed.kernel.converge(frozenset())
     if left := testbed.own():
@@ -178,36 +181,36 @@ def leaves_nothing(testbed: Testbed) -> None:
         raise ConformanceError("links are left in the endpoints' namespaces")
 
 
-def says_what_is_missing(testbed: Testbed) -> None:
-    """On a kernel that can make no links at all, the driver says so in words, and does not try."""
+def reports_what_is_missing(testbed: Testbed) -> None:
+    """`missing` has sentences for a host that can create no links, and none for one that has everything."""
     missing = testbed.driver.missing(testbed.network, HostCapabilities())
     if not missing or not all(isinstance(line, str) and line for line in missing):
-        raise ConformanceError("missing() has nothing to say about a kernel that lacks everything")
+        raise ConformanceError("missing() returns no sentences for a host that lacks everything")
     if now := testbed.driver.missing(testbed.network, testbed.host):
-        raise ConformanceError(f"missing() on a host that has all: {'; '.join(now)}")
+        raise ConformanceError(f"missing() on a host that has everything: {'; '.join(now)}")
 
 
 CASES = (
-    says_the_same_twice,
-    names_its_links_rightly,
-    joins_its_endpoints,
-    changes_nothing_twice,
+    describes_the_same_twice,
+    names_links_with_the_prefix,
+    connects_its_endpoints,
+    is_idempotent,
     is_adopted_after_a_restart,
-    lets_one_go,
-    comes_back,
+    removes_one_endpoint,
+    restores_deleted_links,
     leaves_nothing,
-    says_what_is_missing,
+    reports_what_is_missing,
 )
 
 
 def run(make: Callable[[str], Driver], options: Mapping[str, str]) -> Iterator[CheckResult]:
-    """Each case on a host of its own."""
+    """Each case on a host of its own. Needs root."""
     for case in CASES:
-        yield CheckResult(case.__name__, tried(case, make, options))
+        yield CheckResult(case.__name__, try_case(case, make, options))
 
 
-def tried(case: Callable[[Testbed], None], make: Callable[[str], Driver], options: Mapping[str, str]) -> str:
-    """What is wrong, "" where *case* holds."""
+def try_case(case: Callable[[Testbed], None], make: Callable[[str], Driver], options: Mapping[str, str]) -> str:
+    """Why *case* fails, "" where it holds."""
 
     def body() -> str:
         testbed = Testbed(make, options, directory)
@@ -225,7 +228,7 @@ def tried(case: Callable[[Testbed], None], make: Callable[[str], Driver], option
 
 @contextmanager
 def _host() -> Iterator[Path]:
-    """Namespaces `host`, `wire` and those of the endpoints, in a folder that goes again."""
+    """Namespaces `host`, `wire` and those of the endpoints, in a folder that is deleted again."""
     with tempfile.TemporaryDirectory(prefix="pystack-conformance-") as name:
         directory = Path(name)
         paths = [directory / part for part in ("host", "wire", "e2", "e3", "e4")]
@@ -240,7 +243,7 @@ def _host() -> Iterator[Path]:
 
 
 def _wire(far: Path) -> None:
-    """`lan0`, whose other end is in *far*."""
+    """Create `lan0`, whose other end is in *far*."""
     handle = os.open(far, os.O_RDONLY | os.O_CLOEXEC)
     try:
         subprocess.run(
@@ -251,12 +254,13 @@ def _wire(far: Path) -> None:
     finally:
         os.close(handle)
     with netlink.Socket() as sock:
-        sock.run([netlink.link_up(sock.index("lan0"), "lan0")])
+        sock.run([rtnetlink.link_up(sock.index("lan0"), "lan0")])
     netns.enter(far, lambda: subprocess.run(["ip", "link", "set", "lan0", "up"], check=True))
     assert "lan0" in links()
 
 
 def main(arguments: list[str]) -> int:
+    """The command line. Returns the exit status: 1 where a case fails, 2 for wrong arguments."""
     if not arguments or ":" not in arguments[0]:
         print(__doc__)
         return 2

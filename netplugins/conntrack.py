@@ -1,30 +1,28 @@
-"""Connection tracking: flows that an earlier ruleset translated, and that no packet may follow any more.
+"""Connection tracking: flows that an earlier ruleset translated, and that must end.
 
-A rule decides for the first packet of a flow alone; the kernel does with the others as it did with that one for as long as they
-come. So a UDP client that sends on would never reach the container that took another's place, or a port that was published
-after its first packet. Source: linux/netfilter/nfnetlink_conntrack.h; conntrack(8), whose program is not needed.
+A rule decides for the first packet of a flow; the kernel treats the others alike for as long as they come. So a UDP client
+that goes on sending would never reach a container that replaced another, nor a port that was published after its first packet.
+Source: linux/netfilter/nfnetlink_conntrack.h; conntrack(8), whose program is not needed.
 """
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from collections.abc import Callable, Set
 
 import msgspec
 
-from netplugins import netlink
+from netplugins.linux import netlink, uapi
 
-CT_GET, CT_DELETE = (1 << 8) | 1, (1 << 8) | 2  # NFNL_SUBSYS_CTNETLINK
-TUPLE_ORIG, TUPLE_REPLY, ID, ZONE = 1, 2, 12, 18
-TUPLE_IP, TUPLE_PROTO = 1, 2
-V4_SRC, V4_DST, V6_SRC, V6_DST = 1, 2, 3, 4
-PROTO_NUM, PROTO_DST_PORT = 1, 3
-ENOENT = 2
+_GET = uapi.NFNL_SUBSYS_CTNETLINK << 8 | uapi.IPCTNL_MSG_CT_GET
+_DELETE = uapi.NFNL_SUBSYS_CTNETLINK << 8 | uapi.IPCTNL_MSG_CT_DELETE
 
 
 class Flow(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry: where its first packet went, and who answers. *protocol* as in IP headers; *port* 0 where it has none."""
+    """One entry: *destination* and *port* (0 for none) of its first packet, *answers* the source address of replies.
+    *family* is AF_INET or AF_INET6, *protocol* as in IP headers; *key* are the attributes that name the entry."""
 
     family: int
     protocol: int
@@ -35,29 +33,31 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def flows(sock: netlink.Socket) -> list[Flow]:
-    """All flows of this network namespace."""
+    """All flows of the network namespace of *sock*, a socket of NETLINK_NETFILTER."""
     out = []
     for family in (socket.AF_INET, socket.AF_INET6):
-        for data in sock.dump(CT_GET, struct.pack("=BBH", family, 0, 0)):
+        for data in sock.dump(_GET, struct.pack("=BBH", family, 0, 0)):
             found = netlink.attributes(data[4:])
-            if TUPLE_ORIG in found and TUPLE_REPLY in found:
+            if uapi.CTA_TUPLE_ORIG in found and uapi.CTA_TUPLE_REPLY in found:
                 out.append(_flow(family, found))
     return out
 
 
 def _flow(family: int, found: dict[int, bytes]) -> Flow:
-    first, answer = netlink.attributes(found[TUPLE_ORIG]), netlink.attributes(found[TUPLE_REPLY])
-    to, back = netlink.attributes(first[TUPLE_IP]), netlink.attributes(answer[TUPLE_IP])
-    proto = netlink.attributes(first[TUPLE_PROTO])
-    port = proto.get(PROTO_DST_PORT)
-    key = netlink.attribute(TUPLE_ORIG | 0x8000, found[TUPLE_ORIG])
-    for kind in (ID, ZONE):
+    first, answer = netlink.attributes(found[uapi.CTA_TUPLE_ORIG]), netlink.attributes(found[uapi.CTA_TUPLE_REPLY])
+    to, back = netlink.attributes(first[uapi.CTA_TUPLE_IP]), netlink.attributes(answer[uapi.CTA_TUPLE_IP])
+    proto = netlink.attributes(first[uapi.CTA_TUPLE_PROTO])
+    port = proto.get(uapi.CTA_PROTO_DST_PORT)
+    key = netlink.attribute(uapi.CTA_TUPLE_ORIG | uapi.NLA_F_NESTED, found[uapi.CTA_TUPLE_ORIG])
+    for kind in (uapi.CTA_ID, uapi.CTA_ZONE):
         if kind in found:
             key += netlink.attribute(kind, found[kind])
-    source, goal = (V4_SRC, V4_DST) if family == socket.AF_INET else (V6_SRC, V6_DST)
+    source, goal = (
+        (uapi.CTA_IP_V4_SRC, uapi.CTA_IP_V4_DST) if family == socket.AF_INET else (uapi.CTA_IP_V6_SRC, uapi.CTA_IP_V6_DST)
+    )
     return Flow(
         family=family,
-        protocol=proto[PROTO_NUM][0],
+        protocol=proto[uapi.CTA_PROTO_NUM][0],
         destination=socket.inet_ntop(family, to[goal]),
         port=struct.unpack("!H", port)[0] if port else 0,
         answers=socket.inet_ntop(family, back[source]),
@@ -66,33 +66,34 @@ def _flow(family: int, found: dict[int, bytes]) -> Flow:
 
 
 def delete_flows(sock: netlink.Socket, is_stale: Callable[[Flow], bool]) -> int:
-    """Delete the flows that are stale over *sock*, of NETLINK_NETFILTER; how many there were. Raises NetworkError."""
-    doomed = [flow for flow in flows(sock) if is_stale(flow)]
+    """Delete the flows that are stale. Returns how many. *sock* is a socket of NETLINK_NETFILTER. Raises NetworkError."""
+    stale = [flow for flow in flows(sock) if is_stale(flow)]
     sock.run(
         [
-            netlink.Message(CT_DELETE, 0, struct.pack("=BBH", flow.family, 0, 0) + flow.key, "forget a connection")
-            for flow in doomed
+            netlink.Message(_DELETE, 0, struct.pack("=BBH", flow.family, 0, 0) + flow.key, "delete a connection")
+            for flow in stale
         ],
-        ignore=frozenset({ENOENT}),
+        ignore=frozenset({errno.ENOENT}),
     )
-    return len(doomed)
+    return len(stale)
 
 
 class Targets(msgspec.Struct, frozen=True):
-    """Where a ruleset sends what: (protocol, port) → addresses, port 0 for a service's own address."""
+    """The backends of a ruleset: (protocol, port) → addresses; port 0 for a service's own address."""
 
     by_port: dict[tuple[str, int], frozenset[str]] = {}
 
     @property
     def addresses(self) -> Set[str]:
+        """All backends."""
         return frozenset().union(*self.by_port.values())
 
 
 def stale_flow_filter(before: Targets, now: Targets, alive: Set[str]) -> Callable[[Flow], bool] | None:
     """Which flows the change from *before* to *now* makes stale; None where it makes none.
 
-    Those that an address answers which is no endpoint's any more; and, over UDP, which nothing ends, those that lead where
-    nothing is sent now. A connection over TCP to an endpoint that is *alive* may end by itself: no new ones go there."""
+    Stale are flows whose replies come from a former backend that no endpoint is now (not *alive*), and UDP flows to a port
+    with other backends now, or from a former backend. TCP connections to a living endpoint end by themselves."""
     gone = before.addresses - now.addresses
     moved = {
         port

@@ -1,7 +1,7 @@
-"""The Driver interface: a driver says what must exist, one applier makes it so.
+"""The interface of drivers: a driver describes what must exist, and `Kernel` makes the kernel equal to it.
 
-A driver looks at nothing and changes nothing. So it is tested without root, a doctor is the difference between its
-answer and the kernel in words, repair is applying that difference, and a third party's driver cannot leak.
+A driver reads nothing and changes nothing. So it is tested without root, the doctor compares its description with the
+kernel, repair applies the difference, and the driver of a third party cannot leak.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import msgspec
 
 
 class Subnet(msgspec.Struct, frozen=True):
-    """*gateway* "": nobody routes for this subnet."""
+    """A subnet of a network; *gateway* "" where nothing routes for it."""
 
     cidr: str
     gateway: str
 
 
 class RemoteEndpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """An endpoint on another node, which is reached at *underlay*. *mac* "" follows from the address."""
+    """An endpoint on another node, whose address in the underlay is *underlay*. *mac* "": derived from its address."""
 
     underlay: str
     ipv4: str = ""
@@ -29,7 +29,7 @@ class RemoteEndpoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WireguardPeer(msgspec.Struct, frozen=True, kw_only=True):
-    """The far end of a tunnel: its public *key* in Base64, where it listens, and its *address* in the tunnel."""
+    """A peer: its public *key* in Base64, its *endpoint* and *port* in the underlay, and its *address* in the tunnel."""
 
     key: str
     endpoint: str
@@ -38,7 +38,8 @@ class WireguardPeer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WireguardDevice(msgspec.Struct, frozen=True, kw_only=True):
-    """The node's WireGuard device, one for all of its encrypted networks. *private_key* is the path of a file of 32 bytes."""
+    """The node's WireGuard device, one for all of its encrypted networks. *private_key* is the path of a file of 32 bytes,
+    *address* this node's in the tunnel, *mtu* in bytes."""
 
     name: str
     private_key: str
@@ -51,9 +52,9 @@ class WireguardDevice(msgspec.Struct, frozen=True, kw_only=True):
 class Network(msgspec.Struct, frozen=True, kw_only=True):
     """A network as drivers see it. *link* is the name of its main link, at most 15 bytes (IFNAMSIZ).
 
-    For an overlay: *vni* (24 bits), *underlay* (this node's address for the others), *own* (addresses that this node
-    has on the network, the gateway's apart), *services* (CIDRs of services' addresses; *balanced* where a service has one),
-    *remotes*. With a *tunnel*, addresses of the underlay are those in the tunnel."""
+    For an overlay: *vni* (24 bits), *underlay* (this node's address there), *own* (this node's addresses on the network,
+    without the gateway's), *services* (CIDRs of services' addresses; *balanced* where a service has one), *remotes*. With a
+    *tunnel*, addresses of the underlay are those in the tunnel."""
 
     name: str
     link: str
@@ -71,8 +72,8 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
-    """A container on a network: *order* counts its interfaces (eth0, eth1 …); *default* marks the one that holds the
-    default route. Addresses are without prefix length; "" where a family is not in use."""
+    """A container on a network: *order* counts its interfaces (eth0, eth1 …); *default* marks the one with the default
+    route. Addresses have no prefix length; "" where a family is not in use."""
 
     id: str
     network: str
@@ -100,7 +101,7 @@ class PortMapping(msgspec.Struct, frozen=True, kw_only=True):
 
 class LoadBalancer(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     """Connections to *address* (a service's own, "" for none) or to *ports* of the host (published, protocol, target)
-    go to one of *backends*, addresses of one family."""
+    go to one of *backends*, addresses of IP *version*."""
 
     version: int
     address: str
@@ -109,8 +110,8 @@ class LoadBalancer(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
 
 
 class HostCapabilities(msgspec.Struct, frozen=True, kw_only=True):
-    """What a driver may know of the host: *mtu* of its underlay, link kinds that its kernel can make, names of *links*
-    that are the host's own."""
+    """What a driver may know of the host: *mtu* of its underlay in bytes, kinds of links that it can create (*features*),
+    names of *links* that are the host's own."""
 
     mtu: int = 1500
     features: frozenset[str] = frozenset()
@@ -118,8 +119,8 @@ class HostCapabilities(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Bridge(msgspec.Struct, frozen=True):
-    """A bridge link with the addresses (CIDR) that the host holds on it, the one it speaks from first. *filtered*: what
-    it bridges passes netfilter too, as the way back of translated connections must."""
+    """A bridge with the *addresses* (CIDR) that the host holds on it, first the one that it sends from. *filtered*: bridged
+    packets pass netfilter too, as the replies of translated connections must."""
 
     name: str
     mac: str
@@ -129,8 +130,8 @@ class Bridge(msgspec.Struct, frozen=True):
 
 
 class Veth(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
-    """A veth pair: *name* on the host, enslaved to *master*; *peer* in *netns* with addresses, default gateways
-    and *routes* (CIDR, gateway)."""
+    """A veth pair: *name* on the host is a port of *master*; *peer* in *netns* has the addresses, default gateways and
+    *routes* (CIDR, gateway)."""
 
     name: str
     master: str
@@ -144,8 +145,12 @@ class Veth(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     routes: tuple[tuple[str, str], ...] = ()
 
 
+VXLAN_PORT = 4789
+"""UDP port of VXLAN packets. Source: RFC 7348 §5."""
+
+
 class Vxlan(msgspec.Struct, frozen=True, kw_only=True):
-    """A VXLAN device, enslaved to *master*: learns nothing, floods nothing, answers no ARP of its own."""
+    """A VXLAN device, a port of *master*, which learns nothing and floods nothing; *local* is its source address."""
 
     name: str
     master: str
@@ -156,7 +161,7 @@ class Vxlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FdbEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """An endpoint behind *vxlan*: frames to *mac* go to *underlay*; neighbours on *bridge* for its *addresses*."""
+    """A remote endpoint behind *vxlan*: frames to *mac* go to *underlay*; *bridge* has neighbour entries of its *addresses*."""
 
     bridge: str
     vxlan: str
@@ -166,7 +171,7 @@ class FdbEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Vlan(msgspec.Struct, frozen=True, kw_only=True):
-    """An 802.1Q sub-interface of *parent*, a link of the host."""
+    """An 802.1Q link with ID *vid* on *parent*, a link of the host."""
 
     name: str
     parent: str
@@ -174,10 +179,10 @@ class Vlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ParentedLink(msgspec.Struct, frozen=True, kw_only=True):
-    """A macvlan or ipvlan link (*kind*) on *parent*, called *interface* in *netns*. It is born as *name*.
+    """A macvlan or ipvlan link (*kind*) on *parent*, created as *name*, then *interface* in *netns*.
 
-    *mac* "" and *mtu* 0 are the parent's. *onlink*: the default route leads through the link, with no gateway.
-    *probed*: the LAN is asked whether somebody has the addresses already, before they are taken."""
+    *mac* "" and *mtu* 0 are the parent's. *onlink*: the default route leads through the link, without a gateway.
+    *probed*: the addresses are taken only where no other host of the LAN has them."""
 
     name: str
     kind: str
@@ -199,7 +204,8 @@ KernelObject = Bridge | Veth | Vxlan | Vlan | ParentedLink | WireguardDevice
 
 
 class FirewallPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """What the firewall must do for one bridge."""
+    """The rules that one bridge needs. *subnets*, *services* and *own* as in Network; *masquerade* towards other links, *icc*
+    between its containers. *internal*: nothing passes to or from other links."""
 
     link: str
     subnets: tuple[str, ...]
@@ -209,7 +215,21 @@ class FirewallPolicy(msgspec.Struct, frozen=True, kw_only=True):
     masquerade: bool = True
     icc: bool = True
     senders: frozenset[Veth] | None = None
-    """Who may send on the bridge from its own addresses alone; None: nobody is held to them."""
+    """The veths that may send only from their own addresses; None: all may send from any."""
+
+
+class Nodes(msgspec.Struct, frozen=True, kw_only=True):
+    """What the firewall knows of the cluster's nodes. *peers*: the underlay addresses that may send VXLAN packets, None where
+    this node has no overlay; packets to its address in the *tunnel* must come out of the tunnel.
+
+    At all nodes' *addresses* containers reach the ports published there, *doors* (address, protocol, port), and those that
+    are *opened* to them (protocol, port) on every node."""
+
+    peers: frozenset[str] | None = None
+    tunnel: WireguardDevice | None = None
+    addresses: frozenset[str] = frozenset()
+    doors: frozenset[tuple[str, str, int]] = frozenset()
+    opened: frozenset[tuple[str, int]] = frozenset()
 
 
 class NetworkState(msgspec.Struct, frozen=True):
@@ -226,9 +246,9 @@ class Driver(Protocol):
     name: str
 
     def missing(self, network: Network, host: HostCapabilities) -> Sequence[str]:
-        """What the host lacks for *network*, one sentence each; empty where all is there."""
+        """A sentence for each thing that *host* lacks for *network*; empty where it lacks nothing."""
         ...
 
     def desired_state(self, network: Network, endpoints: Sequence[Endpoint], host: HostCapabilities) -> NetworkState:
-        """All that must exist for *network* on *host*. Looks at nothing, changes nothing."""
+        """All that must exist for *network* with *endpoints* on *host*. Pure."""
         ...

@@ -1,11 +1,13 @@
-"""What can go wrong with a network, as the caller needs to tell it apart."""
+"""The errors of networks, by what a caller does about them."""
 
 from __future__ import annotations
 
 
 class NetworkError(Exception):
-    """A network object could not be made: the text says which, why, and what to do."""
+    """A network object could not be created or changed; the text says which, why, and what to do.
 
+    *errno* is the kernel's, 0 where the kernel gave none."""
 
-class UnsupportedError(NetworkError):
-    """The kernel, or the host, lacks what a driver needs."""
+    def __init__(self, message: str, errno: int = 0) -> None:
+        super().__init__(message)
+        self.errno = errno

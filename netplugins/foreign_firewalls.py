@@ -1,8 +1,8 @@
-"""Other firewalls of the host: what they drop in passing is dropped for good, whatever our own table says.
+"""Other firewalls of the host: a packet that they drop is dropped, whatever our own table accepts.
 
-Docker and ufw set the policy of iptables' FORWARD chain to DROP, and let through what they know. Packets that come from or go
-to our bridges are let through there too; what may reach a container is decided in our table alone. Nothing is touched where
-the policy is ACCEPT. Source: iptables(8); Docker's documentation, "Packet filtering and firewalls".
+Docker and ufw set the policy of iptables' FORWARD chain to DROP, and accept what they know. Packets from and to our bridges
+are accepted there too; only our own table decides what reaches a container. Nothing changes where the policy is ACCEPT.
+Source: iptables(8); Docker's documentation, "Packet filtering and firewalls".
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ WAIT_S = "5"
 
 
 def blocked_by(prefix: str) -> list[str]:
-    """The programs whose FORWARD chain would drop what our links (*prefix*) forward."""
+    """The programs whose FORWARD chain drops packets of our bridges (*prefix*)."""
     return [program for program in PROGRAMS if _policy(program) == "DROP" and not all(_has(program, r) for r in _rules(prefix))]
 
 
 def allow_forward(prefix: str) -> list[str]:
-    """Open what is shut; one sentence for each chain that was changed."""
+    """Accept packets of our bridges where a FORWARD chain drops them. Returns a sentence for each chain that was changed."""
     changed = []
     for program in blocked_by(prefix):
         for rule in _rules(prefix):
@@ -28,13 +28,13 @@ def allow_forward(prefix: str) -> list[str]:
                 _run(program, "-I", "FORWARD", *rule)
         changed.append(
             f"{program} drops what the host forwards (its FORWARD chain, as Docker or ufw set it): "
-            f"packets of links {prefix}b* are let through there"
+            f"it now accepts packets of links {prefix}b*"
         )
     return changed
 
 
 def remove_rules(prefix: str) -> None:
-    """Take our rules away again; not there is fine."""
+    """Delete our rules; they need not exist."""
     for program in PROGRAMS:
         for rule in _rules(prefix):
             while _policy(program) == "DROP" and _has(program, rule) and _run(program, "-D", "FORWARD", *rule) is not None:
@@ -47,8 +47,8 @@ def _rules(prefix: str) -> list[list[str]]:
 
 def _policy(program: str) -> str:
     """The policy of the FORWARD chain, "" where there is none."""
-    said = _run(program, "-S", "FORWARD")
-    return next((line.split()[2] for line in (said or "").splitlines() if line.startswith("-P FORWARD ")), "")
+    listed = _run(program, "-S", "FORWARD") or ""
+    return next((line.split()[2] for line in listed.splitlines() if line.startswith("-P FORWARD ")), "")
 
 
 def _has(program: str, rule: list[str]) -> bool:
@@ -56,7 +56,7 @@ def _has(program: str, rule: list[str]) -> bool:
 
 
 def _run(program: str, *words: str) -> str | None:
-    """What it says, None where it says no or is not there."""
+    """The output of *program*; None where it fails or is not installed."""
     if not shutil.which(program):
         return None
     try:

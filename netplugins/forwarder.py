@@ -1,8 +1,8 @@
-"""Published ports on the host: each is held by a bound socket, which also serves whom the firewall does not translate.
+"""Published ports on the host: each has a bound socket, which also serves the clients that the firewall does not translate.
 
-A bound socket reserves the port against other programs with no window, and is the way in for 127.0.0.1 and ::1 (the
-kernel's route_localnet would open loopback services to neighbours, GHSA-35vc-w93w-75c2) and for IPv6 clients of an
-IPv4 container. All others are translated in prerouting and never reach it.
+A bound socket reserves the port against other programs at all times. It serves clients at 127.0.0.1 and ::1 (the kernel's
+route_localnet would open loopback services to neighbours, GHSA-35vc-w93w-75c2) and IPv6 clients of an IPv4 container.
+Connections of all others are translated in prerouting and never reach it.
 """
 
 from __future__ import annotations
@@ -19,23 +19,27 @@ UDP_IDLE_S = 60.0
 
 
 class _UdpClient(asyncio.DatagramProtocol):
-    """The way back of one UDP client."""
+    """The socket for one UDP client, which relays the container's replies to it."""
 
     def __init__(self, reply: Callable[[bytes], None]) -> None:
         self.reply = reply
         self.transport: asyncio.DatagramTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Part of asyncio.DatagramProtocol."""
         self.transport = transport  # type: ignore[assignment]
 
     def datagram_received(self, data: bytes, addr: object) -> None:
+        """Relay a reply."""
         self.reply(data)
 
     def error_received(self, exc: Exception) -> None:
-        """A refused datagram is the client's to notice by its own time-out, as on a direct path."""
+        """Do nothing: the client notices a refused datagram by its own time-out, as on a direct path."""
 
 
 class _Udp(asyncio.DatagramProtocol):
+    """The listening socket of one UDP port."""
+
     def __init__(self, held: _ListeningPort) -> None:
         self.held = held
         self.transport: asyncio.DatagramTransport | None = None
@@ -43,9 +47,11 @@ class _Udp(asyncio.DatagramProtocol):
         self.tasks: set[asyncio.Task[None]] = set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Part of asyncio.DatagramProtocol."""
         self.transport = transport  # type: ignore[assignment]
 
     def datagram_received(self, data: bytes, addr: object) -> None:
+        """Relay a datagram of a client."""
         task = asyncio.ensure_future(self._relay(data, addr))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
@@ -77,6 +83,7 @@ class _Udp(asyncio.DatagramProtocol):
             client.transport.close()
 
     def close(self) -> None:
+        """Close the port and the sockets of its clients."""
         for client, timer in self.clients.values():
             timer.cancel()
             if client.transport:
@@ -100,27 +107,27 @@ Key = tuple[str, str, int]
 
 
 class _ListeningPort:
-    """One held port: where its connections go may change while it is open."""
+    """One bound port; its *forward* may change while it is open."""
 
     def __init__(self, forward: Forward) -> None:
         self.forward = forward
         self.close: Callable[[], None] = lambda: None
 
     def target(self) -> tuple[str, int]:
-        """Raises OSError where nobody serves."""
+        """One of the targets, by chance. Raises OSError where there is none."""
         if not self.forward.targets:
-            raise OSError("nobody serves this port now")
+            raise OSError("no container serves this port now")
         return random.choice(self.forward.targets), self.forward.target_port
 
 
 class Forwarder:
-    """Holds exactly the asked ports. An update keeps the sockets, and the connections that go through them."""
+    """Keeps a socket bound for each published port. An update keeps sockets that stay, and their connections."""
 
     def __init__(self) -> None:
         self._open: dict[Key, _ListeningPort] = {}
 
     async def update(self, forwards: tuple[Forward, ...]) -> dict[str, str]:
-        """Returns what could not be held: "tcp 0.0.0.0:80" → why."""
+        """Bind exactly the ports of *forwards*. Returns those that failed: "tcp 0.0.0.0:80" → why."""
         problems: dict[str, str] = {}
         wanted: dict[Key, Forward] = {(f.protocol, f.host, f.port): f for f in forwards}
         for key in self._open.keys() - wanted.keys():

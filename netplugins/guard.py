@@ -1,7 +1,7 @@
-"""Anti-spoofing: what a container sends on a bridge has its own MAC, its own IP addresses, and claims no others by ARP or ND.
+"""Anti-spoofing: a container sends on a bridge from its own MAC and IP addresses, and claims no others by ARP or ND.
 
-Rules of the bridge family, which see frames before the bridge learns from them. A veth end is known by its name; no
-look-up depends on how many there are. Router advertisements and redirects are no container's to send.
+The rules are of the bridge family, which sees frames before the bridge learns from them. They know a veth by its name; no
+look-up depends on their number. No container may send router advertisements or redirects.
 Source: RFC 826, RFC 4861 §4, RFC 4291 appendix A.
 """
 
@@ -12,14 +12,15 @@ import ipaddress
 import subprocess
 from collections.abc import Sequence
 
-from netplugins import cache, netns
+from netplugins import cache
 from netplugins.driver import FirewallPolicy, Veth
-from netplugins.netlink import mac_bytes
+from netplugins.linux import netns
+from netplugins.linux.netlink import mac_bytes
 from netplugins.nft_elements import ElementType
 from netplugins.script import Script
 
 TARGET = "@th,64,128"
-"""Of a neighbour solicitation or advertisement."""
+"""The target address of a neighbour solicitation or advertisement."""
 SETS = {
     "senders": ("type ifname", ("ifname",)),
     "sender_macs": ("type ifname . ether_addr", ("ifname", "ether_addr")),
@@ -65,7 +66,7 @@ def possible() -> bool:
 
 
 def render(script: Script, table: str, networks: Sequence[FirewallPolicy]) -> None:
-    """Add table bridge *table* for those of *networks* whose senders are known; none where there is none."""
+    """Add table bridge *table* for those of *networks* with `senders`; without any, the table is deleted."""
     script.lines += [f"table bridge {table}", f"delete table bridge {table}"]
     guarded = [n for n in networks if n.senders is not None]
     if not guarded:
@@ -89,7 +90,7 @@ def render(script: Script, table: str, networks: Sequence[FirewallPolicy]) -> No
 
 @functools.lru_cache(None)
 def _elements(veth: Veth) -> tuple[frozenset[str], ...]:
-    """The elements of *veth* in each of SETS, the very same objects as long as it stays as it is."""
+    """The elements of *veth* in each of SETS; the same objects while it stays as it is."""
     addresses = [a.split("/")[0] for a in veth.addresses]
     ipv6 = [a for a in addresses if ":" in a]
     if ipv6:
@@ -101,6 +102,6 @@ def _elements(veth: Veth) -> tuple[frozenset[str], ...]:
 
 
 def link_local(mac: str) -> str:
-    """The address that the kernel gives a link with *mac* by itself (EUI-64)."""
+    """The link-local address that the kernel derives from *mac* (EUI-64)."""
     raw = mac_bytes(mac)
     return str(ipaddress.IPv6Address(b"\xfe\x80" + bytes(6) + bytes([raw[0] ^ 2]) + raw[1:3] + b"\xff\xfe" + raw[3:]))

@@ -1,8 +1,8 @@
-"""The macvlan and ipvlan drivers: containers with addresses of the LAN that a link of the host, the parent, is on.
+"""The macvlan and ipvlan drivers: containers with addresses of the LAN of a link of the host, the parent.
 
-`parent` may name a VLAN (`eth0.20`): where the host has no link of that name, one is made on `eth0`, under a name of
-ours. Without a parent the network is a bridge that joins the containers of one host, and nothing else. The kernel keeps a
-host and the children of its own link apart: what the host must reach goes over another network.
+`parent` may name a VLAN (`eth0.20`): where the host has no such link, one is created on `eth0`, under a name of ours.
+Without a parent the network is a bridge for the containers of one host. The kernel forwards nothing between a host and the
+links on its parent: what the host must reach needs another network.
 Source: ip-link(8); Documentation/networking/ipvlan.rst of Linux.
 """
 
@@ -16,12 +16,12 @@ import msgspec
 
 from netplugins.bridge import OPTION, BridgeDriver, address_mac
 from netplugins.driver import Endpoint, HostCapabilities, KernelObject, Network, NetworkState, ParentedLink, Subnet, Vlan
-from netplugins.netlink import IPVLAN_FLAGS, IPVLAN_MODES, MACVLAN_MODES
+from netplugins.linux.rtnetlink import IPVLAN_FLAGS, IPVLAN_MODES, MACVLAN_MODES
 from netplugins.vlan import parent_available, vlan_of
 
 
 class ParentDriver:
-    """What macvlan and ipvlan have in common: children of a parent link."""
+    """The common part of macvlan and ipvlan: links on a parent; its links begin with *prefix*."""
 
     name: str
     modes: dict[str, int]
@@ -31,40 +31,46 @@ class ParentDriver:
         self._bridge = BridgeDriver(prefix)
 
     def mode(self, network: Network) -> str:
+        """The mode of the network's links: an option, or the driver's first."""
         options = network.options
         return options.get(f"{self.name}_mode") or options.get("mode") or next(iter(self.modes))
 
     def missing(self, network: Network, host: HostCapabilities) -> Sequence[str]:
+        """See `Driver.missing`."""
         parent = network.options.get("parent", "")
         missing = []
         if self.name not in host.features:
             missing.append(f"the kernel has no {self.name} (CONFIG_{self.name.upper()})")
         if self.mode(network) not in self.modes:
-            missing.append(f"{self.name} has no mode {self.mode(network)!r}: there is {', '.join(self.modes)}")
+            missing.append(f"{self.name} has no mode {self.mode(network)!r}: its modes are {', '.join(self.modes)}")
         if parent and parent not in host.links and vlan_of(parent) and "vlan" not in host.features:
-            missing.append(f"the parent link {parent} is not there, and the kernel has no VLANs (CONFIG_VLAN_8021Q) to make it")
+            missing.append(
+                f"the parent link {parent} does not exist, and the kernel cannot create it: no VLANs (CONFIG_VLAN_8021Q)"
+            )
         elif not parent_available(parent, host.links):
-            missing.append(f"the parent link {parent} is not there: the host has {', '.join(sorted(host.links)) or 'none'}")
+            missing.append(f"the parent link {parent} does not exist: the host has {', '.join(sorted(host.links)) or 'none'}")
         return missing
 
     def desired_state(self, network: Network, endpoints: Sequence[Endpoint], host: HostCapabilities) -> NetworkState:
+        """See `Driver.desired_state`. Nothing is on the host's links while no endpoint needs it."""
         if not network.options.get("parent"):
-            alone = tuple(Subnet(s.cidr, "") for s in network.subnets)
-            return self._bridge.desired_state(msgspec.structs.replace(network, internal=True, subnets=alone), endpoints, host)
+            unrouted = tuple(Subnet(s.cidr, "") for s in network.subnets)
+            inner = msgspec.structs.replace(network, internal=True, subnets=unrouted)
+            return self._bridge.desired_state(inner, endpoints, host)
         objects: set[KernelObject] = set()
         parent, vlan = network.options.get("parent", ""), vlan_of(network.options.get("parent", ""))
-        if not endpoints:  # the host's links are touched only while somebody needs it
+        if not endpoints:
             return NetworkState()
         if vlan and parent not in host.links:
             mark = hashlib.sha256(vlan[0].encode()).hexdigest()[:5]
-            made = Vlan(name=f"{self.prefix}l{vlan[1]}{mark}", parent=vlan[0], vid=vlan[1])
-            objects.add(made)
-            parent = made.name
+            link = Vlan(name=f"{self.prefix}l{vlan[1]}{mark}", parent=vlan[0], vid=vlan[1])
+            objects.add(link)
+            parent = link.name
         for endpoint in endpoints:
-            objects.add(self._child(network, endpoint, parent))
+            objects.add(self._link(network, endpoint, parent))
         return NetworkState(frozenset(objects))
 
-    def _child(self, network: Network, endpoint: Endpoint, parent: str) -> ParentedLink:
+    def _link(self, network: Network, endpoint: Endpoint, parent: str) -> ParentedLink:
         own = {4: endpoint.ipv4, 6: endpoint.ipv6}
         mine = {
             net.version: (net.prefixlen, s.gateway)
@@ -96,25 +102,30 @@ class ParentDriver:
 
 
 class MacvlanDriver(ParentDriver):
+    """Driver `macvlan`: each container has its own MAC."""
+
     name = "macvlan"
     modes = {"bridge": MACVLAN_MODES["bridge"], **MACVLAN_MODES}
 
     def _mac(self, endpoint: Endpoint, mode: str) -> str:
-        if mode == "passthru":  # the parent itself would get it
+        if mode == "passthru":  # it would become the parent's own
             return endpoint.mac
         return endpoint.mac or address_mac(endpoint.ipv4, endpoint.ipv6)
 
 
 class IpvlanDriver(ParentDriver):
+    """Driver `ipvlan`: all containers have the parent's MAC."""
+
     name = "ipvlan"
     modes = IPVLAN_MODES
 
     def missing(self, network: Network, host: HostCapabilities) -> Sequence[str]:
+        """See `Driver.missing`; the option `ipvlan_flag` is checked too."""
         missing = list(super().missing(network, host))
         flag = network.options.get("ipvlan_flag", "bridge")
         if flag not in IPVLAN_FLAGS:
-            missing.append(f"ipvlan has no flag {flag!r}: there is {', '.join(IPVLAN_FLAGS)}")
+            missing.append(f"ipvlan has no flag {flag!r}: its flags are {', '.join(IPVLAN_FLAGS)}")
         return missing
 
     def _mac(self, endpoint: Endpoint, mode: str) -> str:
-        return ""  # all children speak with the parent's
+        return ""

@@ -1,28 +1,30 @@
-"""Elements of nftables' sets and maps, taken out and put in over netlink.
+"""Elements of nftables' sets and maps, added and deleted over netlink.
 
-nft(8) reads a whole map before it changes one element of it: with 5,000 services that takes a hundred times as long as the
-change. Source: linux/netfilter/nf_tables.h (enum nft_set_elem_attributes), linux/netfilter/nfnetlink.h.
+nft(8) reads a whole map before it changes one element: with 5,000 services that takes a hundred times as long as the
+change itself. Source: linux/netfilter/nf_tables.h (enum nft_set_elem_attributes), linux/netfilter/nfnetlink.h.
 """
 
 from __future__ import annotations
 
+import socket
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
 import msgspec
 
-from netplugins.netlink import F_CREATE, Message, attribute, mac_bytes, packed, text
+from netplugins.linux import uapi
+from netplugins.linux.netlink import Message, attribute, mac_bytes, packed, text
 
-NEWSETELEM, DELSETELEM = 0x0A0C, 0x0A0E  # NFNL_SUBSYS_NFTABLES, NFT_MSG_*
-LIST_TABLE, LIST_SET, LIST_ELEMENTS = 1, 2, 3
-ELEMENT, KEY, DATA, VALUE = 1, 1, 2, 1
-NESTED = 0x8000
-FAMILIES = {"inet": 1, "bridge": 7}  # NFPROTO_*
+_ADD = uapi.NFNL_SUBSYS_NFTABLES << 8 | uapi.NFT_MSG_NEWSETELEM
+_DELETE = uapi.NFNL_SUBSYS_NFTABLES << 8 | uapi.NFT_MSG_DELSETELEM
+_ELEMENT = uapi.NFTA_LIST_ELEM | uapi.NLA_F_NESTED
+_KEY, _DATA = uapi.NFTA_SET_ELEM_KEY | uapi.NLA_F_NESTED, uapi.NFTA_SET_ELEM_DATA | uapi.NLA_F_NESTED
+FAMILIES = {"inet": uapi.NFPROTO_INET, "bridge": uapi.NFPROTO_BRIDGE}
 BATCH_SIZE = 500
-"""Elements in one message: a list of them has 64 KiB."""
+"""Elements in one message: the attribute that lists them holds 64 KiB."""
 
-PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
+PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP, "sctp": socket.IPPROTO_SCTP}
 
 FIELDS: dict[str, Callable[[str], bytes]] = {
     "ipv4_addr": packed,
@@ -37,38 +39,42 @@ FIELDS: dict[str, Callable[[str], bytes]] = {
 
 
 class ElementType(msgspec.Struct, frozen=True):
-    """What the keys and the values of a map consist of, by nft's names of types (`bytes16` is ours); a set has no values."""
+    """The fields of a map's keys and values, by nft's names of types (`bytes16` is ours); a set has no values."""
 
     key: tuple[str, ...]
     value: tuple[str, ...] = ()
     family: str = "inet"
-    """Of the table that it is in."""
+    """The family of its table, of FAMILIES."""
 
     def encode(self, element: str) -> bytes:
-        """`1.2.3.4 . 80 : 10.0.0.2 . 8080`, as nft writes it, for the kernel."""
+        """The attribute of *element*, which is written as in nft: `1.2.3.4 . 80 : 10.0.0.2 . 8080`."""
         key, _, value = element.partition(" : ")
-        out = _data(KEY, self.key, key)
-        return attribute(ELEMENT | NESTED, out + _data(DATA, self.value, value) if self.value else out)
+        out = _data(_KEY, self.key, key)
+        return attribute(_ELEMENT, out + _data(_DATA, self.value, value) if self.value else out)
 
 
 def _data(kind: int, fields: tuple[str, ...], words: str) -> bytes:
     parts = [FIELDS[field](word) for field, word in zip(fields, words.split(" . "), strict=True)]
     if len(parts) > 1:  # in a concatenation each begins at a register of four bytes
         parts = [part + b"\0" * (-len(part) % 4) for part in parts]
-    return attribute(kind | NESTED, attribute(VALUE, b"".join(parts)))
+    return attribute(kind, attribute(uapi.NFTA_DATA_VALUE, b"".join(parts)))
 
 
 def add(table: str, name: str, shape: ElementType, elements: Iterable[str]) -> Iterator[Message]:
-    """Messages that put *elements* into the set or map *name* of *table*; parts of a transaction."""
-    return _messages(NEWSETELEM, F_CREATE, table, name, shape, elements)
+    """Messages that add *elements* to the set or map *name* of *table*; for `netlink.Socket.transact`."""
+    return _messages(_ADD, uapi.NLM_F_CREATE, table, name, shape, elements)
 
 
 def delete(table: str, name: str, shape: ElementType, elements: Iterable[str]) -> Iterator[Message]:
-    return _messages(DELSETELEM, 0, table, name, shape, elements)
+    """Messages that delete *elements*, as `add` adds them."""
+    return _messages(_DELETE, 0, table, name, shape, elements)
 
 
 def _messages(kind: int, flags: int, table: str, name: str, shape: ElementType, elements: Iterable[str]) -> Iterator[Message]:
-    head = struct.pack("=BBH", FAMILIES[shape.family], 0, 0) + text(LIST_TABLE, table) + text(LIST_SET, name)
+    head = struct.pack("=BBH", FAMILIES[shape.family], 0, 0) + text(uapi.NFTA_SET_ELEM_LIST_TABLE, table)
+    head += text(uapi.NFTA_SET_ELEM_LIST_SET, name)
     rest = iter(elements)
     while some := b"".join(map(shape.encode, islice(rest, BATCH_SIZE))):
-        yield Message(kind, flags, head + attribute(LIST_ELEMENTS | NESTED, some), f"elements of {name}")
+        yield Message(
+            kind, flags, head + attribute(uapi.NFTA_SET_ELEM_LIST_ELEMENTS | uapi.NLA_F_NESTED, some), f"elements of {name}"
+        )

@@ -1,9 +1,9 @@
-"""The overlay driver: a bridge on each node, and a VXLAN device that joins them, with no learning and no flooding.
+"""The overlay driver: a bridge on each node, and a VXLAN device that connects them, without learning and flooding.
 
-Who is where is decided by the plan: each far endpoint is an FDB entry (frames to its MAC go to its node) and a neighbour
-entry (the bridge itself answers ARP and ND for it), written before a container starts. `nolearning` and `local` are both
-set: learning would hide a missing entry until the learned one ages (moby#52661), and without `local` every connection
-dies once a peer's source address differs (moby#53004). An encrypted network's packets go through a WireGuard device.
+The plan knows where each endpoint is: a remote one has an FDB entry (frames to its MAC go to its node) and a neighbour
+entry (the bridge answers ARP and ND for it), written before a container starts. Learning is off, and the source address
+set: learning would hide a missing entry until the learned one ages (moby#52661), and without a fixed source address every
+connection dies once a peer sees another one (moby#53004). Packets of an encrypted network go through a WireGuard device.
 Source: RFC 7348; ip-link(8); bridge(8).
 """
 
@@ -15,13 +15,15 @@ from collections.abc import Sequence
 import msgspec
 
 from netplugins.bridge import OPTION, BridgeDriver, address_mac
-from netplugins.driver import Bridge, Endpoint, FdbEntry, HostCapabilities, Network, NetworkState, Vxlan
-from netplugins.firewall import VXLAN_PORT
+from netplugins.driver import VXLAN_PORT, Bridge, Endpoint, FdbEntry, HostCapabilities, Network, NetworkState, Vxlan
 
 OVERHEAD = {4: 50, 6: 70}
+"""Bytes that VXLAN adds to a packet, by the underlay's version of IP (RFC 7348 §5)."""
 
 
 class OverlayDriver:
+    """Driver `overlay`; its links begin with *prefix*."""
+
     name = "overlay"
 
     def __init__(self, prefix: str = "ps") -> None:
@@ -29,28 +31,29 @@ class OverlayDriver:
         self._bridge = BridgeDriver(prefix)
 
     def missing(self, network: Network, host: HostCapabilities) -> Sequence[str]:
+        """See `Driver.missing`."""
         missing = [kind for kind in ("bridge", "vxlan") if kind not in host.features]
         out = [f"the kernel has no {kind} (CONFIG_{kind.upper()})" for kind in missing]
         if network.tunnel and "wireguard" not in host.features:
-            out.append("it is to be encrypted, and there is no WireGuard: `modprobe wireguard`, or install wireguard-go")
+            out.append("the network is encrypted, and the host has no WireGuard: `modprobe wireguard`, or install wireguard-go")
         return out
 
     def desired_state(self, network: Network, endpoints: Sequence[Endpoint], host: HostCapabilities) -> NetworkState:
-        """As a bridge network, with the VXLAN device and every far endpoint."""
+        """A bridge network, with the VXLAN device and an FDB entry for every remote endpoint. See `Driver.desired_state`."""
         family = ipaddress.ip_address(network.underlay).version if network.underlay else 4
         room = network.tunnel.mtu if network.tunnel else host.mtu
         wanted = network.options.get(OPTION + "driver.mtu") or str(room - OVERHEAD[family])
         inner = msgspec.structs.replace(network, options=network.options | {OPTION + "driver.mtu": wanted})
         local = self._bridge.desired_state(inner, endpoints, host)
-        if not network.underlay:  # a node that is alone has nobody to reach
+        if not network.underlay:  # a single node: there is no other to reach
             return local
         name = f"{self.prefix}x{network.vni:x}"
         vxlan = Vxlan(name=name, master=network.link, vni=network.vni, port=VXLAN_PORT, local=network.underlay, mtu=int(wanted))
         bridge = next(o for o in local.objects if isinstance(o, Bridge))
         objects = local.objects
         if network.own:
-            # the gateway's address is the same on every node: what the node itself says must come from its own, so that
-            # the answer finds back, and frames for it must be told apart from those for other nodes
+            # the gateway's address is the same on every node: the node itself must send from its own, so that replies come
+            # back to it, and needs a MAC of its own, so that frames for it differ from those for other nodes
             lengths = {ipaddress.ip_network(s.cidr).version: s.cidr.split("/")[1] for s in network.subnets}
             own = tuple(f"{a}/{lengths[ipaddress.ip_address(a).version]}" for a in network.own)
             known = msgspec.structs.replace(

@@ -1,4 +1,4 @@
-"""ICMP echoes, small and as large as a path should carry, to many hosts at once (RFC 792, RFC 4443)."""
+"""ICMP echoes to many hosts at once, small ones and ones as large as a path should carry (RFC 792, RFC 4443)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from collections.abc import Sequence
 
 import msgspec
 
+from netplugins.linux import uapi
+from netplugins.linux.checksum import checksum
+
 TRIES, WAIT_S = 3, 0.5
-IP_MTU_DISCOVER, IP_PMTUDISC_PROBE, IPV6_MTU_DISCOVER = 10, 3, 23
 HEADER = {4: 28, 6: 48}
-"""Bytes of the IP and ICMP headers."""
+"""Bytes of the IP and ICMP headers, by version of IP."""
+_REPLIES = (bytes([uapi.ICMP_ECHOREPLY]), bytes([uapi.ICMPV6_ECHO_REPLY]))
 
 
 class EchoProbe(msgspec.Struct, frozen=True):
@@ -27,14 +30,15 @@ class EchoProbe(msgspec.Struct, frozen=True):
 
 
 class Echo(msgspec.Struct, frozen=True):
-    """*problem* "" where an answer came, after *seconds*."""
+    """The reply came after *seconds*; *problem* says why none came, and is "" where one did."""
 
     seconds: float = 0.0
     problem: str = ""
 
 
 def ask(probes: Sequence[EchoProbe]) -> list[Echo]:
-    """Ask all at once, each up to three times; every try ends after 0.5 s. Needs CAP_NET_RAW."""
+    """Send all probes at once, each up to three times; every try ends after 0.5 s. Returns an Echo for each probe, in their
+    order. Needs CAP_NET_RAW."""
     answers: list[Echo | None] = [None] * len(probes)
     for _ in range(TRIES):
         open_ = [n for n, a in enumerate(answers) if a is None or a.problem == "no answer"]
@@ -70,7 +74,7 @@ def _round(probes: Sequence[EchoProbe], numbers: Sequence[int], answers: list[Ec
                     del waiting[handle]
                     continue
                 body = data if ":" in probes[number].target else data[(data[0] & 15) * 4 :]
-                if body[:1] in (b"\x00", b"\x81") and struct.unpack_from("!H", body, 4)[0] == number & 0xFFFF:
+                if body[:1] in _REPLIES and struct.unpack_from("!H", body, 4)[0] == number & 0xFFFF:
                     answers[number] = Echo(seconds=time.monotonic() - sent)
                     del waiting[handle]
 
@@ -82,20 +86,16 @@ def _refused(error: OSError) -> Echo:
 def _socket(version: int) -> socket.socket:
     if version == 4:
         sock = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
-        sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE)
+        sock.setsockopt(socket.IPPROTO_IP, uapi.IP_MTU_DISCOVER, uapi.IP_PMTUDISC_PROBE)
     else:
         sock = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
-        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, IP_PMTUDISC_PROBE)
+        sock.setsockopt(socket.IPPROTO_IPV6, uapi.IPV6_MTU_DISCOVER, uapi.IP_PMTUDISC_PROBE)
     return sock
 
 
 def _echo(version: int, number: int, payload: bytes) -> bytes:
-    kind = 8 if version == 4 else 128
+    kind = uapi.ICMP_ECHO if version == 4 else uapi.ICMPV6_ECHO_REQUEST
     head = struct.pack("!BBHHH", kind, 0, 0, number & 0xFFFF, 1)
-    if version == 6:  # the kernel counts it
+    if version == 6:  # the kernel fills in the checksum
         return head + payload
-    data = head + payload + b"\0" * (len(payload) % 2)
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return head[:2] + struct.pack("!H", ~total & 0xFFFF) + head[4:] + payload
+    return head[:2] + struct.pack("!H", checksum(head + payload)) + head[4:] + payload

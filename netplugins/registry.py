@@ -1,4 +1,4 @@
-"""Which drivers there are: ours, and those that installed distributions name as entry points `pystack.netplugins`."""
+"""All drivers: ours, and those that installed distributions name as entry points `pystack.netplugins`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ GROUP = "pystack.netplugins"
 OWN = (BridgeDriver, OverlayDriver, MacvlanDriver, IpvlanDriver)
 NAMES = tuple(d.name for d in OWN)
 SELF_CONTAINED = (BridgeDriver.name, OverlayDriver.name)
-"""Drivers that make nothing on links of the host."""
+"""Drivers that create nothing on links of the host."""
 log = logging.getLogger(__name__)
 
 
 def load(prefix: str) -> dict[str, Driver]:
-    """All drivers by name, each made with the *prefix* that this instance's links begin with.
+    """All drivers by name, for an instance whose links begin with *prefix*.
 
-    One that cannot be loaded is left out, and the log says why: it must not keep a node from its other work."""
+    One that cannot be loaded is left out, with the reason in the log: it must not keep a node from its other work."""
     out: dict[str, Driver] = {}
     if not _others():
         return {d.name: d(prefix) for d in OWN}
@@ -38,7 +38,7 @@ def load(prefix: str) -> dict[str, Driver]:
 
 
 def _others() -> bool:
-    """Whether any distribution names a driver: the module that reads all their metadata takes 1 MB."""
+    """Whether any distribution names a driver. Reads files, because importlib.metadata takes 1 MB of memory."""
     try:
         return any(GROUP in f.read_text() for place in sys.path for f in Path(place or ".").glob("*-info/entry_points.txt"))
     except OSError:

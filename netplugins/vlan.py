@@ -1,4 +1,4 @@
-"""How links of a host are named that others are made on."""
+"""The names of parent links."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ _VLAN = re.compile(r"(.+)\.(\d{1,4})\Z")
 
 
 def vlan_of(parent: str) -> tuple[str, int] | None:
-    """(link, 802.1Q ID) where *parent* is written like a VLAN's link (`eth0.20`)."""
+    """(link, 802.1Q ID) where *parent* is written like a VLAN's link (`eth0.20`), else None."""
     match = _VLAN.match(parent)
     return (match[1], int(match[2])) if match and 1 <= int(match[2]) <= 4094 else None
 
 
 def parent_available(parent: str, links: Collection[str]) -> bool:
-    """Whether a host that has *links* has *parent*, or can make it."""
+    """Whether a host with *links* has *parent*, or can create it as a VLAN; "" is no parent, which every host has."""
     vlan = vlan_of(parent)
     return not parent or parent in links or bool(vlan and vlan[0] in links)

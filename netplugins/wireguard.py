@@ -1,7 +1,7 @@
-"""The WireGuard device under encrypted overlays: the kernel's, or one that wireguard-go keeps in a process of its own.
+"""The WireGuard device under encrypted overlays: the kernel's, or one of wireguard-go, which is a process.
 
-A node has one device for all of its encrypted networks. Its address in the tunnel follows from its public key, so nobody
-has to give addresses out, and a packet from an address can only come from the holder of that key (cryptokey routing).
+A node has one device for all of its encrypted networks. Its address in the tunnel is derived from its public key, so
+nothing has to assign addresses, and a packet from an address can only come from the owner of that key (cryptokey routing).
 Source: wg(8); the cross-platform configuration protocol at wireguard.com/xplatform; RFC 4193 for the addresses.
 """
 
@@ -22,7 +22,7 @@ from netplugins.errors import NetworkError
 
 PORT = 51871
 OVERHEAD = {4: 60, 6: 80}
-"""What a packet grows by, in bytes, over an underlay of IPv4 or IPv6."""
+"""Bytes that WireGuard adds to a packet, by the underlay's version of IP."""
 PREFIX = ipaddress.IPv6Network("fd70:7973:7461:636b::/64")
 _PROGRAM, _SOCKETS = "wireguard-go", Path("/var/run/wireguard")
 
@@ -34,14 +34,14 @@ def address_of(key: str) -> str:
 
 
 def has_program() -> bool:
-    """Whether a device can be made without the kernel's help."""
+    """Whether wireguard-go can create devices on this host."""
     return shutil.which(_PROGRAM) is not None and os.path.exists("/dev/net/tun")
 
 
 def start_program(name: str) -> None:
-    """Make the device *name*: the process stays for as long as the link does. Raises NetworkError."""
+    """Create the device *name* with wireguard-go, whose process ends with the link. Raises NetworkError."""
     command = [_PROGRAM, name]
-    # with LOG_LEVEL set it would hold on to our pipe for as long as it lives
+    # with LOG_LEVEL set it would keep our pipe open until it ends
     environment = {"PATH": os.environ.get("PATH", os.defpath)}
     done = subprocess.run(
         command,
@@ -54,12 +54,13 @@ def start_program(name: str) -> None:
         check=False,
     )
     if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.strip(" │┌└─┐┘")]
-        raise NetworkError(f"{_PROGRAM} could not make {name}: {said[-1] if said else done.returncode}")
+        lines = [line for line in done.stderr.splitlines() if line.strip(" │┌└─┐┘")]
+        raise NetworkError(f"{_PROGRAM} could not create {name}: {lines[-1] if lines else done.returncode}")
 
 
 def configure(tunnel: WireguardDevice) -> None:
-    """Make port, key and peers of the device equal to *tunnel*; sessions with peers that stay go on. Raises NetworkError."""
+    """Make port, key and peers of the device equal to *tunnel*; sessions with peers that stay go on. Raises NetworkError,
+    or OSError where the key cannot be read."""
     private = Path(tunnel.private_key).read_bytes()
     device = _device(tunnel.name)
     has = device.peers()
@@ -70,7 +71,7 @@ def configure(tunnel: WireguardDevice) -> None:
 
 
 def peers(name: str) -> Mapping[str, WireguardPeer]:
-    """The peers that the device *name* has, by public key. Raises NetworkError."""
+    """The peers of the device *name*, by public key. Raises NetworkError."""
     return _device(name).peers()
 
 
@@ -79,7 +80,7 @@ def _device(name: str) -> _Program | _InKernel:
 
 
 class _Program:
-    """A device of wireguard-go, spoken to over its socket."""
+    """A device of wireguard-go, configured over its socket."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -100,10 +101,11 @@ class _Program:
                 raise NetworkError(f"{_PROGRAM} of {self.name} does not answer: {error.strerror or error}") from error
         lines = [(k, v) for line in answer.decode().splitlines() if line for k, _, v in [line.partition("=")]]
         if ("errno", "0") not in lines:
-            raise NetworkError(f"{_PROGRAM} of {self.name} refused what it was told: {answer.decode().strip()}")
+            raise NetworkError(f"{_PROGRAM} of {self.name} refused its configuration: {answer.decode().strip()}")
         return lines
 
     def set(self, private: bytes, port: int, gone: list[str], changed: list[WireguardPeer]) -> None:
+        """Set key and port, delete the peers with the keys *gone*, and set those *changed*. Raises NetworkError."""
         lines = ["set=1", f"private_key={private.hex()}", f"listen_port={port}"]
         for key in gone:
             lines += [f"public_key={_hex(key)}", "remove=true"]
@@ -117,6 +119,7 @@ class _Program:
         self._ask("\n".join(lines) + "\n")
 
     def peers(self) -> dict[str, WireguardPeer]:
+        """The peers by public key. Raises NetworkError."""
         out: list[dict[str, str]] = []
         for name, value in self._ask("get=1\n"):
             if name == "public_key":
@@ -132,12 +135,13 @@ class _Program:
 
 
 class _InKernel:
-    """A device of the kernel, spoken to over generic netlink (pyroute2: it is asked rarely)."""
+    """A device of the kernel, configured over generic netlink; rarely, hence by pyroute2."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def set(self, private: bytes, port: int, gone: list[str], changed: list[WireguardPeer]) -> None:
+        """Set key and port, delete the peers with the keys *gone*, and set those *changed*. Raises NetworkError."""
         from pyroute2 import WireGuard  # type: ignore[import-untyped]
         from pyroute2.netlink.exceptions import NetlinkError  # type: ignore[import-untyped]
 
@@ -161,6 +165,7 @@ class _InKernel:
             raise NetworkError(f"WireGuard device {self.name} could not be set up: {error}") from error
 
     def peers(self) -> dict[str, WireguardPeer]:
+        """The peers by public key. Raises NetworkError."""
         from pyroute2 import WireGuard
         from pyroute2.netlink.exceptions import NetlinkError
 

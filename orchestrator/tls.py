@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from agent import tunnel
+from agent.contract import tunnel
 from orchestrator.errors import PystackError, UnreachableError
 
 PORT = 2376

@@ -14,7 +14,7 @@ import msgspec
 from aiohttp import web
 
 from agent import mounts
-from agent.api import checks
+from agent.api import checks, images
 from agent.api.app_keys import ENGINE, answer, body, flag
 from agent.api.instructions import changes as dockerfile_changes
 from agent.contract.container import Container
@@ -116,7 +116,9 @@ async def commit(request: web.Request) -> web.Response:
             await engine.resume(record)
     engine.committed[image.id] = record
     if reference:
+        before = engine.images.names.get(reference.name, "")
         engine.images.tag(reference, image.digest)
+        images.displaced(engine, before)
     else:
         engine.images.keep_untagged(image.digest)
     engine.tell(record, "commit", {"comment": query.get("comment", ""), "imageID": image.id, "imageRef": query.get("repo", "")})

@@ -11,7 +11,7 @@ from aiohttp import web
 from agent.api.app_keys import ENGINE
 from agent.api.hijack import Hijacked
 from agent.errors import BadRequestError, ConflictError
-from netplugins import netns
+from netplugins.linux import netns
 
 routes = web.RouteTableDef()
 CONNECT_S = 5

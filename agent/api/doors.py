@@ -21,9 +21,9 @@ from aiohttp import web
 from agent.api import describe, execs
 from agent.api.app_keys import ENGINE
 from agent.api.table import Handler
+from agent.contract.tunnel import Listener
 from agent.errors import BadRequestError, ForbiddenError, NotFoundError
 from agent.settings import Door
-from agent.tunnel import Listener
 
 PROJECT = "com.docker.compose.project"
 CHANGING = re.compile(r"/containers/[^/]+/attach/ws$|/build$")

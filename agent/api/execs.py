@@ -274,9 +274,12 @@ def _failed(found: Exec) -> str:
 
 def _misplaced(found: Exec, seen: bytes) -> bytes:
     """What a command wrote to its terminal and crun took for its own complaint, as it does where the command ends before crun
-    looks at the terminal; b"" where it is a complaint, which stands on the terminal too: in *seen*, the end of that."""
+    looks at the terminal; b"" where it is a complaint. That is told twice: plainly, and in red on the terminal, of which *seen*
+    is the end, or, from where crun read it like a command's output, behind the plain one."""
     said = os.pread(found.complaints, SAID, 0) if found.complaints >= 0 else b""
-    if not said or b"".join(said.split()) in b"".join(seen.split()):
+    first, _, rest = said.partition(b"\n")
+    red = re.search(rb"\x1b\[[0-9;]*m.*" + re.escape(first), rest + seen, re.DOTALL)
+    if not said or (not first.endswith(b"\r") and (red or b'msg="' in first)):
         return b""
     os.ftruncate(found.complaints, 0)
     return re.sub(rb"(?<!\r)\n", b"", said)  # crun ends each piece that it reads with a line end, which no terminal has alone

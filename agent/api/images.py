@@ -381,6 +381,7 @@ async def _imported(request: web.Request, source: str, stream: ProgressStream) -
     given = changes(query.getall("changes", []))
     repo, tag = query.get("repo", ""), query.get("tag", "")
     reference = parse(f"{repo}:{tag}" if tag else repo) if repo else None
+    before = engine.images.names.get(reference.name, "") if reference else ""
     if source == "-":
         comment = query.get("message", "") or "Imported from -"
         image = await archive.import_rootfs(engine.images, request.content.iter_any(), reference or UNNAMED, given, comment)
@@ -389,8 +390,15 @@ async def _imported(request: web.Request, source: str, stream: ProgressStream) -
     if reference is None:
         engine.images.keep_untagged(image.digest)
         engine.images.untag(UNNAMED.name)
+    displaced(engine, before)
     event(engine, "import", image, reference.familiar if reference else image.id)
     stream.tell({"status": image.id})
+
+
+def displaced(engine: Engine, digest: str) -> None:
+    """The image *digest*, "" for none, that lost a name to another stays, without one where it has no other."""
+    if digest and digest not in engine.images.names.values():
+        engine.images.keep_untagged(digest)
 
 
 UNNAMED = parse("pystack-import:unnamed")

@@ -59,12 +59,21 @@ async def create(request: web.Request) -> web.Response:
     if known and known.driver != driver:
         raise ConflictError(f"a volume with name {name} exists with driver {known.driver}: choose another name")
     labels = payload.get("Labels", {}) | ({"com.docker.volume.anonymous": ""} if anonymous else {})
+    if volume_driver(driver) == "local":
+        _complete(name, payload.get("DriverOpts", {}))
     record = engine.volumes.create(
         name, driver=driver, labels=labels, options=payload.get("DriverOpts", {}), anonymous=anonymous
     )
     if not known:
         _tell(engine, "create", record)
     return answer(document(engine, record), 201)
+
+
+def _complete(name: str, options: dict[str, str]) -> None:
+    """Raises BadRequestError where an option of the driver local lacks another. Source: Docker, `docker volume create`."""
+    for key, needed in (("type", ("device",)), ("device", ("type",)), ("o", ("device", "type"))):
+        if key in options and (missing := [n for n in needed if not options.get(n)]):
+            raise BadRequestError(f'create {name}: missing required option: "{missing[0]}"')
 
 
 def driver_of(name: str, driver: str) -> None:

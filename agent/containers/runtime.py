@@ -449,8 +449,9 @@ def complaint(log: Path) -> str:
 def exec_failure(complaint: str) -> str:
     """What is told of a command that could not be run at all, in the words that Docker's clients know."""
     words = _plain(complaint.strip())
-    for line in words.splitlines():
+    for line in words.splitlines()[:: -1 if 'msg="' in words else 1]:  # runc says last what it is, crun first
         words = line.partition('msg="')[2].rstrip('"').replace('\\"', '"') or line
+        break
     known = "OCI runtime exec failed: exec failed: unable to start container process: "
     return f"{known}{words.removeprefix('exec failed: ').removeprefix('unable to start container process: ')}: unknown"
 

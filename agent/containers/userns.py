@@ -17,7 +17,7 @@ from pathlib import Path
 from agent import mounts
 from agent.errors import AgentError
 from agent.trees.sandbox import IDS
-from netplugins.netns import in_thread
+from netplugins.linux.netns import in_thread
 
 FIRST, LAST = 0x2000_0000, 0x6000_0000
 """Above what useradd(8) gives users as subordinate IDs, below what systemd calls foreign."""

@@ -59,7 +59,8 @@ class Mount(WireStruct, frozen=True, kw_only=True):
 
 class File(WireStruct, frozen=True, kw_only=True):
     """A config or secret as the container sees it: the content with that *digest* at *target*. *source* is what the stack
-    file calls it."""
+    file calls it. Where there is a *template*, the content is one (`golang_template.py`), and these are the values that it can
+    name; \\x1f divides the parts of a name."""
 
     target: str
     source: str
@@ -68,6 +69,7 @@ class File(WireStruct, frozen=True, kw_only=True):
     uid: int = 0
     gid: int = 0
     secret: bool = False
+    template: tuple[tuple[str, str], ...] = ()
 
 
 class Attachment(WireStruct, frozen=True, kw_only=True):

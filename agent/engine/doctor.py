@@ -12,10 +12,11 @@ from collections.abc import Iterable
 
 from agent.engine.engine import Engine
 from agent.engine.networks import Networks, mtu_of
-from netplugins import firewall, foreign_firewalls, guard, netlink, netns
+from netplugins import firewall, foreign_firewalls, guard
 from netplugins.doctor import REPAIR, Finding, examine
 from netplugins.driver import FdbEntry, KernelObject
-from netplugins.kernel import forwarding_off
+from netplugins.linux import netlink, netns
+from netplugins.linux.sysctl import forwarding_off
 from netplugins.resolver import message
 
 PROGRAMS = {"runc": "containers are made with it", "conmon": "containers are watched by it", "nft": "rules are loaded with it"}

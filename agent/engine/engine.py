@@ -500,7 +500,7 @@ class Engine:
         self._waiters.setdefault(record.id, []).append(waiter)
         await waiter
 
-    async def stop(self, record: Record, *, grace_s: float | None = None, number: int = 0) -> None:
+    async def stop(self, record: Record, *, grace_s: float | None = None, number: int = 0, event: str = "stop") -> None:
         """Ask the container to end, and end it after its grace period. Its restart policy rests until `start`."""
         if not record.running:
             if record.state == "restarting":
@@ -514,9 +514,12 @@ class Engine:
             grace = record.container.stop_grace_s if grace_s is None else grace_s
             number = number or self.stop_signal(record)
             failpoint("container.stop")
+            failed = ""
             if record.container.pre_stop and grace > 0:
-                with contextlib.suppress(AgentError, OSError):  # what fails must not keep a container from stopping
+                try:
                     await hooks.run(self, record, "pre_stop", record.container.pre_stop, grace)
+                except (AgentError, OSError) as error:  # it stops all the same, and whoever stops it is told
+                    failed = user_message(error)
             try:
                 if number == signal.SIGKILL:
                     raise TimeoutError
@@ -529,7 +532,7 @@ class Engine:
                 self.tell(record, "kill", {"signal": str(int(signal.SIGKILL))})
                 await self.kill_all(record)
                 await self.wait(record)
-            self.transition(record, "stop", state="exited")
+            self.transition(record, event, state="exited", error=failed)
 
     async def shut_down(self) -> None:
         """The host goes down: every container ends by its own signal, hook and grace period, all at once.
@@ -696,7 +699,7 @@ class Engine:
                     "attempting removal or force remove"
                 )
             with contextlib.suppress(NotModifiedError):
-                await self.stop(record, grace_s=0, number=signal.SIGKILL)
+                await self.stop(record, grace_s=0, number=signal.SIGKILL, event="")
         async with self._lock(record):
             await self._release(record, removed=True)
             failpoint("container.remove")

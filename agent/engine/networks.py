@@ -36,10 +36,12 @@ from agent.errors import AgentError, BadRequestError, ConflictError, ForbiddenEr
 from agent.paths import Paths
 from agent.rootless.slirp4netns import ForwardedPort, PortForwarder
 from agent.settings import Settings
-from netplugins import bridge, firewall, netlink, netns, registry, wireguard
+from netplugins import bridge, firewall, registry, wireguard
 from netplugins import driver as drivers
 from netplugins.errors import NetworkError
-from netplugins.kernel import Kernel, allow_forwarding, features, links, prepare_namespace
+from netplugins.kernel import Kernel, features, links, prepare_namespace
+from netplugins.linux import monitors, netlink, netns
+from netplugins.linux.sysctl import allow_forwarding
 from netplugins.resolver.table import DataplaneState, Forward
 
 T = TypeVar("T")
@@ -675,10 +677,10 @@ class Networks:
     ) -> firewall.Ruleset:
         return firewall.render(self.paths.table, isolation, published, balanced, sorted(self._local()), self._cluster())
 
-    def _cluster(self) -> firewall.Nodes:
+    def _cluster(self) -> drivers.Nodes:
         wide = self.underlay and any(n.driver == "overlay" for n in self.all.values())
         inside = {wireguard.address_of(t.key) for t in self.tunnels}
-        return firewall.Nodes(
+        return drivers.Nodes(
             peers=frozenset(p.underlay for p in self.peers if p.underlay) if wide else None,
             tunnel=self._tunnel(),
             addresses=frozenset(a for n in self.nodes for a in n.addresses) | inside,
@@ -713,8 +715,8 @@ class Networks:
     # --- what others do to it ----------------------------------------------------------------------------------
 
     def watch(self) -> None:
-        """From now on, what somebody else takes away or changes of ours is put right, within a second; the data path too."""
-        links, rules = netlink.monitor(), netlink.ruleset_monitor()
+        """Watch the kernel and the data path: what somebody else removes or changes of ours is put right within a second."""
+        links, rules = monitors.monitor(), monitors.ruleset_monitor()
         self._monitors = [links, rules]
         self._held = addresses_of_host(self.prefix)
         loop = asyncio.get_running_loop()

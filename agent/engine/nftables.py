@@ -9,9 +9,11 @@ from collections.abc import Iterable, Sequence, Set
 from itertools import chain
 
 from agent.contract.cluster import ServiceAddress
-from netplugins import cache, conntrack, firewall, foreign_firewalls, netlink
+from netplugins import cache, conntrack, firewall, foreign_firewalls
 from netplugins import driver as drivers
 from netplugins.errors import NetworkError
+from netplugins.linux import monitors, netlink
+from netplugins.linux.uapi import NETLINK_NETFILTER
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +39,7 @@ class NftablesApplier:
 
     @property
     def _netfilter(self) -> netlink.Socket:
-        self._socket = self._socket or netlink.Socket(netlink.NETLINK_NETFILTER)
+        self._socket = self._socket or netlink.Socket(NETLINK_NETFILTER)
         return self._socket
 
     def invalidate(self) -> None:
@@ -47,7 +49,7 @@ class NftablesApplier:
 
     def read_events(self, monitor: socket.socket) -> bool:
         """Read what the *monitor* heard: whether there were more transactions than ours."""
-        self._own -= netlink.transactions(monitor)
+        self._own -= monitors.transactions(monitor)
         if self._own >= 0:
             return False
         self._own = 0

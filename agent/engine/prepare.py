@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import stat
@@ -16,6 +17,7 @@ from agent.containers import bundle, userns, users
 from agent.contract.container import File, Healthcheck, Mount
 from agent.contract.sealing import UnsealableError, unseal
 from agent.engine import etcfiles, sharing
+from agent.engine.config_templates import filled
 from agent.engine.records import Record
 from agent.errors import BadRequestError, NotFoundError
 from agent.images.types import Config, RunConfig
@@ -199,18 +201,25 @@ async def _mounts(
         is_file = mount.kind in ("bind", "image") and not source.is_dir()
         files.make_in_root(rootfs, target, directory=not is_file)
         out.append((mount, source))
-    for number, file in enumerate(c.files):
-        directory = engine.bundle(record) / (SECRETS if file.secret else "files")
-        directory.mkdir(mode=0o700, exist_ok=True)
-        if file.secret:
-            _in_memory(directory, "mode=0700")
-        source = directory / str(number)
-        files.write_atomically(source, _content(engine, file), file.mode)
-        os.chown(source, record.ids + file.uid, record.ids + file.gid)
-        source.chmod(file.mode)
-        files.make_in_root(rootfs, file.target, directory=False)
-        out.append((Mount(kind="bind", target=file.target, source=str(source), read_only=True), source))
+    out += [_given(engine, record, image, rootfs, number) for number in range(len(c.files))]
     return out
+
+
+def _given(engine: Engine, record: Record, image: RunConfig, rootfs: Path, number: int) -> tuple[Mount, Path]:
+    """A config or secret, written where its container is to see it."""
+    file = record.container.files[number]
+    in_memory = file.secret or file.template  # a template may name secrets
+    directory = engine.bundle(record) / (SECRETS if in_memory else "files")
+    directory.mkdir(mode=0o700, exist_ok=True)
+    if in_memory:
+        _in_memory(directory, "mode=0700")
+    source = directory / str(number)
+    read = functools.partial(_content, engine)
+    files.write_atomically(source, filled(file, record.container, image, read) if file.template else read(file), file.mode)
+    os.chown(source, record.ids + file.uid, record.ids + file.gid)
+    source.chmod(file.mode)
+    files.make_in_root(rootfs, file.target, directory=False)
+    return Mount(kind="bind", target=file.target, source=str(source), read_only=True), source
 
 
 def _in_memory(folder: Path, options: str) -> None:

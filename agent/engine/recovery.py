@@ -12,7 +12,7 @@ from agent.containers import runtime, userns
 from agent.engine import health, sharing
 from agent.engine.records import Record, load, now
 from agent.errors import AgentError
-from netplugins import netns
+from netplugins.linux import netns
 
 if TYPE_CHECKING:
     from agent.engine.engine import Engine

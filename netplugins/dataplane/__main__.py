@@ -1,9 +1,11 @@
+"""The process's command line: `python -m netplugins.dataplane DIRECTORY`."""
+
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-# nothing here speaks TLS, and asyncio does without where there is none: 4 MB of OpenSSL
+# nothing here needs TLS, and asyncio works without: OpenSSL takes 4 MB of memory
 sys.modules["ssl"] = None  # type: ignore[assignment]
 
 import asyncio  # noqa: E402

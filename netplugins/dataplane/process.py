@@ -1,4 +1,4 @@
-"""The process: its one document read, what it says served, and read again when the agent asks."""
+"""The process: reads the document, serves it, and reads it again on the agent's request."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from netplugins.resolver.table import DataplaneState, Names
 
 
 class Dataplane:
+    """Resolver and forwarder over the document in *directory*."""
+
     def __init__(self, directory: Path) -> None:
         self.document = directory / "dataplane.json"
         self.socket = directory / "dataplane.sock"
@@ -27,7 +29,8 @@ class Dataplane:
         self._problems: dict[str, str] = {}
 
     async def reload(self) -> dict[str, str]:
-        """Serve what the document says. Returns what could not be served; it is tried again on the next call."""
+        """Serve the document. Returns what failed → why; the next call tries that again. Raises OSError, or
+        msgspec.MsgspecError for a damaged document."""
         async with self._lock:
             raw = self.document.read_bytes() if self.document.exists() else b"{}"
             if raw == self._last and not self._problems:
@@ -40,6 +43,7 @@ class Dataplane:
             return problems
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection of the agent: reload at each line, and answer with a line of JSON."""
         try:
             while await reader.readline():
                 try:
@@ -55,7 +59,7 @@ class Dataplane:
 
 
 async def main(directory: Path) -> None:
-    # one process a directory: a second one, started in a race, sees the lock and ends
+    """Run until SIGTERM or SIGINT. A second process for *directory* ends at once."""
     lock = os.open(directory / "dataplane.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,7 +1,7 @@
 """DNS messages, as far as a stub server needs them: parse one question, build an answer.
 
-Source: RFC 1035 §4.1, RFC 6891 (EDNS). Names compare without case. Written by hand because the fast path answers more
-than 100,000 queries a second in plain Python, which a general library does not.
+Names compare without case. Written by hand: the fast path answers more than 100,000 queries a second in plain Python, which
+a general library does not. Source: RFC 1035 §4.1, RFC 6891 (EDNS).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ IN = 1
 
 
 MAX_NAME, MAX_LABEL = 255, 63
-"""Bytes of a name as it is sent, and of one part of it (RFC 1035 §2.3.4)."""
+"""Bytes of a name as it is sent, and of one label (RFC 1035 §2.3.4)."""
 
 
 class MalformedError(Exception):
-    """Not a query that can be answered but with an error, which *code* names."""
+    """A packet that gets an error as its answer; *code* is the error's (RFC 1035 §4.1.1)."""
 
     def __init__(self, why: str, code: int = FORMERR) -> None:
         super().__init__(why)
@@ -46,7 +46,7 @@ def parse(packet: bytes) -> Question:
     try:
         ident, flags, questions, _, _, additional = struct.unpack_from("!6H", packet)
         if flags & 0x7800:
-            raise MalformedError("an operation that is no query", NOTIMP)
+            raise MalformedError("an operation other than a query", NOTIMP)
         if questions != 1 or flags & 0x8000:
             raise MalformedError("not a query with one question")
         labels = []
@@ -57,7 +57,7 @@ def parse(packet: bytes) -> Question:
             labels.append(packet[offset + 1 : offset + 1 + length])
             offset += length + 1
             if offset - 12 >= MAX_NAME:
-                raise MalformedError("a name that is longer than names are")
+                raise MalformedError("a name that is longer than 255 bytes")
         kind, klass = struct.unpack_from("!HH", packet, offset + 1)
         end = offset + 5
         size = 512
@@ -74,28 +74,28 @@ def parse(packet: bytes) -> Question:
 
 
 def refusal(packet: bytes, code: int) -> bytes | None:
-    """The header that says *code* to who sent *packet*; None where it has none itself, or is an answer: two servers that answer
-    each other's answers would never end."""
+    """The header that answers *packet* with the error *code*; None where *packet* has no header, or is an answer: two servers
+    that answer each other's answers would never end."""
     if len(packet) < 12 or packet[2] & 0x80:
         return None
     return packet[:2] + bytes([0x80 | packet[2] & 0x79, code]) + bytes(8)
 
 
 def encode_name(name: str) -> bytes:
-    """Raises ValueError where DNS has no room for *name*."""
+    """*name* as labels. Raises ValueError where it, or a label, is too long for DNS."""
     out = b""
     for label in name.rstrip(".").split("."):
         if len(label) > MAX_LABEL:
-            raise ValueError(f"{label} is longer than a part of a name can be")
+            raise ValueError(f"{label} is longer than {MAX_LABEL} bytes, the limit of a label")
         if label:
             out += bytes([len(label)]) + label.encode("ascii", "replace")
     if len(out) >= MAX_NAME:
-        raise ValueError(f"{name} is longer than a name can be")
+        raise ValueError(f"{name} is longer than {MAX_NAME} bytes, the limit of a name")
     return out + b"\0"
 
 
 def answers(reply: bytes, packet: bytes, question: Question) -> bool:
-    """Whether *reply* is one to *packet*: its ID, and the question, where it repeats that (RFC 5452 §9.1)."""
+    """Whether *reply* answers *packet*: it has its ID, and its question, where it repeats that (RFC 5452 §9.1)."""
     if len(reply) < 12 or reply[:2] != packet[:2] or not reply[2] & 0x80:
         return False
     asked = packet[12 : question.end]
@@ -111,7 +111,8 @@ def answer(
     ttl: int = 0,
     tcp: bool = False,
 ) -> bytes:
-    """The answer to *packet*; over UDP cut to the client's size, with the truncation bit set, so that it asks by TCP."""
+    """The answer to *packet* with *records* (type, data). Over UDP one that is too large for the client has none, and the
+    truncation bit, so that the client asks by TCP."""
     body = b"".join(struct.pack("!HHHIH", 0xC00C, kind, IN, ttl, len(data)) + data for kind, data in records)
     flags = 0x8480 | (question.flags & 0x0100) | code  # response, authoritative, recursion available
     head = packet[12 : question.end]
@@ -125,9 +126,11 @@ def answer(
 
 
 def address_record(address: str) -> tuple[int, bytes]:
+    """The record (type, data) of an address."""
     parsed = ipaddress.ip_address(address)
     return (A if parsed.version == 4 else AAAA), parsed.packed
 
 
 def reverse_name(address: str) -> str:
+    """The name of the address's PTR record."""
     return ipaddress.ip_address(address).reverse_pointer

@@ -1,7 +1,7 @@
-"""Sockets at 127.0.0.11 inside each container's namespace, answered on one event loop.
+"""The sockets at 127.0.0.11 in each container's namespace, served by one event loop.
 
-A socket keeps the namespace in which it was made, so one process serves all containers. Names that are not ours go to
-the view's upstreams from the host's namespace, three at most, in order, four seconds each.
+A socket keeps the namespace in which it was created, so one process serves all containers. Questions for other names go to
+the view's upstreams from the host's namespace: at most three, in order, four seconds each.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import socket
 import struct
 from typing import Any
 
-from netplugins import netns
+from netplugins.linux import netns
 from netplugins.resolver import message
 from netplugins.resolver.table import Names, View
 
@@ -21,10 +21,10 @@ UPSTREAM_TIMEOUT_S = 4.0
 PENDING_LIMIT = 1024
 CACHED_QUESTIONS, VARIANTS = 1024, 16
 LONGEST = 512
-"""Bytes of a question whose answer is remembered: all that are meant, and memory that one container can fill."""
+"""Bytes of a question whose answer is cached: enough for every real one, and a bound on the memory of one container."""
 STREAMS, ASKED = 64, 256
-"""TCP connections of one container, and its questions that an upstream is still to answer: the rest is refused, so that one
-container cannot silence the others."""
+"""TCP connections of one container, and its questions that wait for an upstream. More are refused, so that one container cannot
+stop the DNS of others."""
 IDLE_S = 10
 
 
@@ -39,9 +39,9 @@ def host_upstreams() -> tuple[str, ...]:
 
 
 class AnswerCache:
-    """Answers that were given, by the question without its ID: most questions are asked again and again.
+    """Answers by the question without its ID: most questions repeat.
 
-    Of an answer with several addresses VARIANTS are kept, each in an order of its own, and given in turn."""
+    Of an answer with several addresses, VARIANTS are kept, each in an order of its own, and sent in turn."""
 
     def __init__(self) -> None:
         self._answers: dict[bytes, list[bytes]] = {}
@@ -49,12 +49,13 @@ class AnswerCache:
         self._turn = 0
 
     def bind(self, names: Names, view: View) -> None:
-        """From now on these are what answers come from; others are forgotten."""
+        """Use the cache for answers from *names* and *view*; those from others are deleted."""
         if self._about[0] is not names or self._about[1] is not view:
             self._about = names, view
             self._answers.clear()
 
     def get(self, packet: bytes) -> bytes | None:
+        """The answer to *packet*; None where it must be computed."""
         known = self._answers.get(packet[2:])
         if known is None:
             return None
@@ -66,46 +67,49 @@ class AnswerCache:
         return packet[:2] + known[self._turn % VARIANTS]
 
     def put(self, packet: bytes, answer: bytes) -> None:
+        """Keep *answer*."""
         if len(packet) > LONGEST:
             return
-        if len(self._answers) >= CACHED_QUESTIONS:  # every question another: a client's cookies, or its mischief
+        if len(self._answers) >= CACHED_QUESTIONS:  # every question differs: EDNS cookies, or an attack
             self._answers.clear()
         known = self._answers.setdefault(packet[2:], [])
         known.append(answer[2:])
         if len(known) == 1 and answer[7] > 1:
-            known.append(answer[2:])  # a list of one is an answer with no order
+            known.append(answer[2:])  # a list of one is an answer without an order
 
 
 class Listener:
-    """The two sockets of one container."""
+    """The UDP and TCP socket of one container. Raises OSError where they cannot be bound."""
 
     def __init__(self, server: Resolver, view: View) -> None:
         self.server = server
         self.view = view
         self.udp, self.tcp = netns.enter(view.netns, _open)
-        self._said = AnswerCache()
+        self._cache = AnswerCache()
         self._tcp_server: asyncio.Server | None = None
         self._streams = self._asked = 0
         loop = asyncio.get_running_loop()
         loop.add_reader(self.udp.fileno(), self._readable)
 
     async def start(self) -> None:
+        """Begin to accept TCP connections; UDP is served from the beginning."""
         self._tcp_server = await asyncio.start_server(self._stream, sock=self.tcp)
 
     def close(self) -> None:
+        """Close both sockets."""
         asyncio.get_running_loop().remove_reader(self.udp.fileno())
         self.udp.close()
         if self._tcp_server:
             self._tcp_server.close()
 
     def _readable(self) -> None:
-        self._said.bind(self.server.names, self.view)
-        for _ in range(64):  # drain in one wake-up, but let other containers have their turn
+        self._cache.bind(self.server.names, self.view)
+        for _ in range(64):  # many at once, but other containers have their turn
             try:
                 packet, peer = self.udp.recvfrom(4096)
             except (BlockingIOError, OSError):
                 return
-            if known := self._said.get(packet):
+            if known := self._cache.get(packet):
                 with contextlib.suppress(OSError):
                     self.udp.sendto(known, peer)
                 continue
@@ -119,7 +123,7 @@ class Listener:
                 packet, question, self.view.networks, ttl=self.server.ttl, tcp=False, links=self.view.links
             )
             if reply is not None:
-                self._said.put(packet, reply)
+                self._cache.put(packet, reply)
                 self._send(reply, peer)
             elif self._asked >= ASKED:
                 self._send(message.answer(packet, question, [], code=message.REFUSED), peer)
@@ -163,7 +167,7 @@ class Listener:
                     reply = await self.server.ask_upstream(packet, question, self.view, tcp=True)
                 writer.write(struct.pack("!H", len(reply)) + reply)
                 async with asyncio.timeout(IDLE_S):
-                    await writer.drain()  # who asks and does not read goes, too
+                    await writer.drain()  # a client that reads nothing is disconnected
         except (asyncio.IncompleteReadError, TimeoutError, ConnectionError):
             pass
         finally:
@@ -197,12 +201,13 @@ class Resolver:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def spawn(self, work: object) -> None:
+        """Run the coroutine *work*, and keep it until it ends."""
         task = asyncio.ensure_future(work)  # type: ignore[call-overload]
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def update(self, views: dict[str, View], names: Names, ttl: int) -> dict[str, str]:
-        """Serve exactly *views*. Returns what could not be served: container → why."""
+        """Serve exactly *views* over *names*. Returns those that failed: container → why."""
         self.names, self.ttl = names, ttl
         problems: dict[str, str] = {}
         for key in [k for k, listener in self._listeners.items() if views.get(k) != listener.view]:
@@ -223,11 +228,12 @@ class Resolver:
         return problems
 
     async def ask_upstream(self, packet: bytes, question: message.Question, view: View, *, tcp: bool) -> bytes:
+        """The answer of the view's upstreams to *packet*; SERVFAIL where none answers."""
         if len(self._tasks) > PENDING_LIMIT:
             return message.answer(packet, question, [], code=message.REFUSED, tcp=tcp)
         single_label = "." not in question.name
         if single_label and question.kind in (message.A, message.AAAA):
-            # a name that might be a neighbour's must not leak to the outside; Docker forwards it, and times out offline
+            # a name that may be of a container must not leak to the outside; Docker forwards it, and times out offline
             return message.answer(packet, question, [], code=message.NXDOMAIN, tcp=tcp)
         for server in (view.upstreams or host_upstreams())[:3]:
             try:
@@ -259,5 +265,5 @@ async def _ask(server: str, packet: bytes, question: message.Question, *, tcp: b
         await loop.sock_sendall(sock, packet)
         while True:
             reply = await loop.sock_recv(sock, 65535)
-            if message.answers(reply, packet, question):  # anything else is somebody's guess
+            if message.answers(reply, packet, question):  # any other packet is forged or late
                 return reply

@@ -1,7 +1,7 @@
-"""Who is called what: the names that one container can see, compiled from the state document.
+"""The names that each container can resolve, from the state document.
 
-A container sees the names of the networks that it is on: service and container names, aliases, `tasks.NAME`, and each
-of them as NAME.NETWORK. Source: Docker's embedded DNS server, as described in its documentation and observed.
+A container resolves the names of its networks: services and containers, aliases, `tasks.NAME`, and each of them as
+NAME.NETWORK. Source: Docker's embedded DNS server, as its documentation describes it and as observed.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from netplugins.resolver import message
 
 
 class View(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One container's DNS: its namespace, its networks, where other names are asked for, and the names
-    that are its own alone (*links*: name → whose)."""
+    """One container's DNS: its namespace, its networks, the servers for other names (*upstreams*), and names that only this
+    container has (*links*: name → the name that it stands for)."""
 
     netns: str
     networks: tuple[str, ...] = ()
@@ -26,8 +26,8 @@ class View(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Forward(msgspec.Struct, kw_only=True, frozen=True):
-    """A host port held by a bound socket: *host* and *port* on the host, relayed to one of *targets* for clients whom the
-    firewall does not translate (loopback, and IPv6 clients of an IPv4 container)."""
+    """A port of the host with a bound socket: *host* and *port* on the host; connections of clients that the firewall does not
+    translate (loopback, IPv6 clients of an IPv4 container) are relayed to one of *targets*."""
 
     protocol: str
     host: str
@@ -37,7 +37,7 @@ class Forward(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class DataplaneState(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """All that the data path process must know: *names* is network → name → addresses."""
+    """The document of the data path's process: *views* by container; *names*, network → name → addresses; *ttl* in seconds."""
 
     views: dict[str, View] = {}
     names: dict[str, dict[str, tuple[str, ...]]] = {}
@@ -46,27 +46,27 @@ class DataplaneState(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Names:
-    """Answers questions for views over one document; made anew when the document changes."""
+    """Answers questions over the names of one document; a changed document gets a new object."""
 
     def __init__(self, names: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
-        """*names* are in lower case."""
+        """*names*: network → name in lower case → addresses."""
         self._names = names
         self._reverse: dict[str, dict[str, str]] = {}
 
     def _pointers(self, network: str) -> dict[str, str]:
-        """Names by address, made when the first asks: most never do, and all of it is made anew with each change."""
+        """Names by the address's PTR name; built at the first question, because most networks never get one."""
         if network not in self._reverse:
             known = self._reverse[network] = {}
             for name, addresses in self._names.get(network, {}).items():
                 for address in addresses:
                     pointer = message.reverse_name(address)
-                    # the longest name is the container's own; services and aliases are shared
+                    # the longest name is the container's own; those of services and aliases are shared
                     if len(name) > len(known.get(pointer, "")) and not name.startswith("tasks."):
                         known[pointer] = name
         return self._reverse[network]
 
     def addresses(self, name: str, networks: Sequence[str]) -> tuple[str, ...] | None:
-        """All addresses of *name* on *networks*; None where nobody is called so."""
+        """All addresses of *name* on *networks*, in an order by chance; None where none of them has the name."""
         found: list[str] = []
         for network in networks:
             table = self._names.get(network, {})
@@ -83,6 +83,7 @@ class Names:
         return tuple(unique)
 
     def pointer(self, name: str, networks: Sequence[str]) -> str | None:
+        """The name that the PTR name *name* leads to on *networks*, as NAME.NETWORK; None where none has it."""
         for network in networks:
             if hit := self._pointers(network).get(name):
                 return f"{hit}.{network}"
@@ -98,14 +99,15 @@ class Names:
         tcp: bool,
         links: Mapping[str, str] = {},
     ) -> bytes | None:
-        """The answer where the name is ours (an absent family is an empty NOERROR, never forwarded), else None."""
+        """The answer where *networks* have the name, else None. A name without addresses of the family that the client asks for
+        gets an empty NOERROR, and is never forwarded."""
         if question.kind == message.PTR:
             pointer = self.pointer(question.name, networks)
             if pointer is None:
                 return None
             try:
                 name = message.encode_name(pointer)
-            except ValueError:  # the name of a network can be longer than DNS has room for
+            except ValueError:  # the name of a network can be too long for DNS
                 return message.answer(packet, question, [], code=message.NXDOMAIN, tcp=tcp)
             return message.answer(packet, question, [(message.PTR, name)], ttl=ttl, tcp=tcp)
         known = self.addresses(links.get(question.name, question.name), networks)

@@ -1,4 +1,4 @@
-"""Subnets for networks and addresses for tasks. Pure: what was given stays, what is new takes the first free one."""
+"""Allocates subnets to networks and addresses to tasks. Pure: an allocation stays, a new one is the first that is free."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ULA = ipaddress.IPv6Network("fd70:7973::/32")
 
 
 class PoolExhaustedError(PystackError):
-    """No subnet or address is left: the text says of what."""
+    """No subnet or address is left; the message says in which pool."""
 
 
 def subnets(
@@ -34,8 +34,8 @@ def subnets(
     reserved: Iterable[str] = (),
     endpoints: int = 0,
 ) -> tuple[Subnet, ...]:
-    """The address pools of a network: those it asks for, or a free one of *pools* (and a ULA /64 with *ipv6*): a /24, or
-    what has twice the addresses that *endpoints* need.
+    """The subnets of the network *name*: those *wanted*, or a free one of *pools* (and a ULA /64 with *ipv6*): a /24, or one
+    with twice as many addresses as *endpoints*.
 
     *taken* are CIDRs of other networks, *reserved* those of the host. Raises PoolExhaustedError,
     or PystackError for an overlap."""
@@ -59,7 +59,7 @@ def subnets(
 
 
 def prefix_for(addresses: int) -> int:
-    """The prefix length of a subnet that has twice as many *addresses*, and is a /24 at least and a /15 at most."""
+    """The prefix length of a subnet with twice as many *addresses*: a /24 or larger, up to a /15."""
     return max(15, min(SUBNET_PREFIX, 32 - (2 * addresses + 2).bit_length()))
 
 
@@ -81,10 +81,11 @@ def _free_v4(avoid: Sequence[object], pools: Sequence[str], name: str, prefix: i
 
 
 def service_pools(taken: Iterable[str], *, ipv6: bool, name: str, services: int = 0) -> tuple[str, ...]:
-    """A pool of addresses of so many *services* for a network, for each family; *taken* are those of other networks.
+    """The pools of service addresses of the network *name*, one for each family, large enough for *services*. *taken* are
+    those of other networks.
 
-    They are outside of the network's subnet, so that packets to them come to the gateway, and none needs a trick with
-    ARP. 198.18.0.0/15 is for benchmarks alone (RFC 2544): nobody meets it on a wire."""
+    They are outside the network's subnet, so that packets to them go to the gateway, without tricks with ARP. 198.18.0.0/15 is
+    reserved for benchmarks (RFC 2544): no network uses it. Raises PoolExhaustedError."""
     used = [ipaddress.ip_network(c) for c in taken]
     out = []
     for pool in (SERVICES4, SERVICES6) if ipv6 else (SERVICES4,):
@@ -99,7 +100,7 @@ def service_pools(taken: Iterable[str], *, ipv6: bool, name: str, services: int 
 def vips(
     services: Sequence[str], old: Sequence[AddressAssignment], pools: Sequence[str], name: str
 ) -> tuple[AddressAssignment, ...]:
-    """An address in each of *pools* for each of *services*; who has one keeps it."""
+    """An address in each of *pools* for each of *services*; those in *old* stay. Raises PoolExhaustedError."""
     known = {h.name: h for h in old}
     used = {a for h in old for a in (h.ipv4, h.ipv6)}
     out = []
@@ -142,7 +143,7 @@ class Addresses:
     def fill(self, attachment: Attachment, kept: Attachment | None) -> Attachment:
         """*attachment* with an address in each of its network's families: its own, the one it had, or a free one."""
         network = self._networks.get(attachment.network)
-        if network is None:  # one that somebody else has still to make; only services that are left alone may be on it
+        if network is None:  # an external one that does not exist yet: no task on it starts
             return attachment
         values: dict[str, str] = {}
         families: dict[str, list[Subnet]] = {}

@@ -84,7 +84,7 @@ def _of_kubernetes(file: Path, documents: list[dict[str, Any]]) -> Iterator[Row]
         why = f"Kubernetes would not take it: {type(error).__name__}: {error}"
         yield {"where": str(file), "what": "the manifests", "here": "refused", "why": why}
         return
-    for said in made.said:
+    for said in made.warnings:
         what, _, why = said.partition(": ")
         yield {"where": str(file), "what": what, "here": "no effect", "why": why or "has no counterpart"}
     if not made.services:

@@ -25,7 +25,14 @@ from orchestrator.errors import PystackError
 @click.option("--profiles", is_flag=True, help="Names of profiles, one a line.")
 @click.option("--variables", is_flag=True, help="Variables that the file names, with their defaults.")
 @click.option("--environment", is_flag=True, help="Variables that the file can name, with their values.")
-@click.option("--hash", "hashed", is_flag=True, help="Each service with a hash of what it says.")
+@click.option(
+    "--hash",
+    "hashed",
+    is_flag=False,
+    flag_value="*",
+    metavar="[SERVICE[,SERVICE…]|*]",
+    help="Each service with a hash of what it says.",
+)
 @click.option("--models", is_flag=True, help="Names of models, one a line.")
 @click.option("--lock-image-digests", is_flag=True, help="A file for -f that pins each image to what its registry has.")
 @click.option("--resolve-image-digests", is_flag=True, help="Show each image pinned to what its registry has.")
@@ -48,7 +55,7 @@ def config(
     profiles: bool,
     variables: bool,
     environment: bool,
-    hashed: bool,
+    hashed: str | None,
     output: str | None,
     no_interpolate: bool,
     no_consistency: bool,
@@ -65,6 +72,8 @@ def config(
 
     With services named, of the services these alone, and what they need."""
     del of_compose
+    if hashed and hashed != "*":
+        only = (*only, *hashed.split(","))
     if variables or environment:
         return _variables(stack, shape, only, values=environment)
     loaded = stack.load(strict=strict, interpolate=not no_interpolate, consistency=not no_consistency)

@@ -89,7 +89,7 @@ def _write(document: Document, output: str | None, *, strict: bool) -> None:
         Path(output).write_text(written)
     else:
         click.echo(written, nl=False)
-    for said in document.said:
-        click.echo(f"note: {said}", err=True)
-    if strict and document.said:
+    for warning in document.warnings:
+        click.echo(f"note: {warning}", err=True)
+    if strict and document.warnings:
         raise PystackError("not everything has a counterpart")

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from orchestrator.cli.options import StackOptions, stack_options
+
+if TYPE_CHECKING:
+    from orchestrator.server.events import Failure
 
 
 @click.command()
@@ -28,9 +33,9 @@ def down(
 ) -> None:
     """Stop and remove the stack, or some of its services, in reverse order. Volumes stay unless -v is given."""
     from orchestrator.cli.client import Client, name_in_path
-    from orchestrator.cli.output import Progress
+    from orchestrator.cli.output import Progress, failures
     from orchestrator.errors import RefusedError
-    from orchestrator.server.events import StepEvent
+    from orchestrator.server.events import DoneEvent, StepEvent
 
     del remove_orphans
     client = Client(start=True)
@@ -53,18 +58,24 @@ def down(
             known = client.json("GET", f"/v1/stacks/{name}")["stack"].get("services", [])
             images = [s["container"]["image"] for s in known if rmi == "all" or "build" in s]
     steps = 0
+    failed: Sequence[Failure] = ()
     for event in client.events(f"/v1/stacks/{name}/down", body={"volumes": volumes}):
         steps += isinstance(event, StepEvent)
+        failed = event.failures if isinstance(event, DoneEvent) else failed
         shown.event(event)
     if not steps:
         click.echo(f'Warning: No resource found to remove for project "{name}".', err=True)
     _withdraw(stack)
+    if failed:
+        failures(failed)
     for image in dict.fromkeys(images):
         try:
             client.json("DELETE", f"{client.base}/images/{name_in_path(image)}")
             click.echo(f"remove image {image}", err=True)
         except RefusedError as error:
             click.echo(f"image {image} stays: {error}", err=True)
+    if failed:
+        raise SystemExit(1)
 
 
 def _withdraw(stack: StackOptions) -> None:

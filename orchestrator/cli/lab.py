@@ -31,7 +31,7 @@ def lab() -> None:
 )
 def up(name: str, nodes: int, wanted: tuple[str, ...], servers: int, store: str, disk: str, transport: str | None) -> None:
     """Make a lab; returns when it is ready."""
-    from orchestrator.lab import lab as labs
+    from orchestrator.lab import up as labs
     from orchestrator.stackfile.units import parse_bytes
 
     labels: dict[str, dict[str, str]] = {}
@@ -64,9 +64,10 @@ def up(name: str, nodes: int, wanted: tuple[str, ...], servers: int, store: str,
 def down(name: str, everything: bool) -> None:
     """Take a lab away; nothing of it stays."""
     from orchestrator.lab import lab as labs
+    from orchestrator.lab.down import down as remove
 
     for one in labs.names() if everything else [name]:
-        labs.down(one)
+        remove(one)
 
 
 @lab.command()
@@ -102,12 +103,13 @@ def exec_(name: str, machine: str, command: tuple[str, ...]) -> None:
 @click.argument("local", type=int, default=0, required=False)
 def forward(name: str, target: str, local: int) -> None:
     """Make a node's port answer on 127.0.0.1."""
-    from orchestrator.lab import lab as labs
+    from orchestrator.lab.forward import forward as forward_port
+    from orchestrator.lab.lab import find
 
     node, _, port = target.partition(":")
     if not port.isdigit():
         raise click.UsageError(f"{target!r}: write NODE:PORT")
-    click.echo(f"127.0.0.1:{labs.forward(labs.find(name), node, int(port), local)}")
+    click.echo(f"127.0.0.1:{forward_port(find(name), node, int(port), local)}")
 
 
 @lab.command()
@@ -120,11 +122,12 @@ def fault(name: str, kind: str, targets: tuple[str, ...]) -> None:
     `partition n1,n2 n3` parts them into groups; `kill n2 agent`; `kill leader` kills the server that leads, and prints its
     machine; `fill-disk n2 4096` leaves that many bytes free; `heal` alone heals all.
     """
-    from orchestrator.lab import lab as labs
+    from orchestrator.lab.fault import fault as inject
+    from orchestrator.lab.lab import find
 
     if not targets and kind != "heal":
         raise click.UsageError(f"{kind} what? name a machine")
-    hit = labs.fault(labs.find(name), kind, *targets)
+    hit = inject(find(name), kind, *targets)
     if "leader" in targets:
         click.echo(hit)
 

@@ -24,6 +24,7 @@ from orchestrator.stackfile.graph import needed
 if TYPE_CHECKING:
     from orchestrator.stackfile.load import Loaded
     from orchestrator.stackfile.model import Service
+    from orchestrator.stackfile.pre_start import Provided
 
 
 def start_providers(loaded: Loaded, services: Iterable[str]) -> Loaded:
@@ -37,7 +38,7 @@ def start_providers(loaded: Loaded, services: Iterable[str]) -> Loaded:
         if named and one.service.name not in wanted and not wanted.intersection(one.users):
             continue
         variables = _run(loaded, one.service, "up")
-        changed = [_with(s, variables) if s.name in one.users else s for s in stack.services]
+        changed = [_with(s, _named(one, s.name, variables)) if s.name in one.users else s for s in stack.services]
         stack = msgspec.structs.replace(stack, services=tuple(changed))
     return msgspec.structs.replace(loaded, stack=stack)
 
@@ -46,6 +47,21 @@ def stop_providers(loaded: Loaded) -> None:
     """Tell the providers, the last first, that nobody needs them any more. Raises PystackError."""
     for one in reversed(loaded.providers):
         _run(loaded, one.service, "down")
+
+
+def _named(one: Provided, user: str, variables: dict[str, str]) -> dict[str, str]:
+    """*variables* as *user* calls them, where it is a model's."""
+    from orchestrator.stackfile.models import variable
+
+    for name, endpoint, model in one.names:
+        if name == user:
+            own = {variable(one.service.name, "URL"): endpoint, variable(one.service.name, "MODEL"): model}
+            if lacking := sorted(own.keys() - variables.keys()):
+                raise PystackError(
+                    f"{one.service.where}: models.{one.service.name}: its provider did not say {' and '.join(lacking)}"
+                )
+            return {own.get(k, k): v for k, v in variables.items()}
+    return variables
 
 
 def _with(service: Service, variables: dict[str, str]) -> Service:
@@ -63,10 +79,12 @@ def _run(loaded: Loaded, service: Service, verb: str) -> dict[str, str]:
     assert service.provider
     body = service.provider
     program = shutil.which(f"docker-{body.type}") or shutil.which(body.type)
+    is_model = not service.container.image
+    what = f"models.{service.name}" if is_model else f"services.{service.name}"
     if program is None:
+        place = what if is_model else f"{what}.provider"
         raise PystackError(
-            f"{service.where}: services.{service.name}.provider: there is no program docker-{body.type} or "
-            f"{body.type} in PATH: install it"
+            f"{service.where}: {place}: there is no program docker-{body.type} or {body.type} in PATH: install it"
         )
     words = [
         program,
@@ -97,5 +115,5 @@ def _run(loaded: Loaded, service: Service, verb: str) -> dict[str, str]:
                 click.echo(f"{service.name}: {message}", err=True)
     if failed or child.returncode:
         reason = failed or f"it ended with {child.returncode}"
-        raise PystackError(f"{service.where}: services.{service.name}: provider {body.type}: {reason}")
+        raise PystackError(f"{service.where}: {what}: provider {body.type}: {reason}")
     return variables

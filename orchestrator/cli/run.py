@@ -198,7 +198,7 @@ def one_off(
         mounts=_mounts(c.mounts, given["volume"]),
         user=user or c.user,
         working_dir=workdir or c.working_dir,
-        ports=c.ports if given["service_ports"] else _ports(given["publish"]),
+        ports=(*c.ports, *(r.port for r in service.port_ranges)) if given["service_ports"] else _ports(given["publish"]),
         # another entrypoint has no use for the arguments of the first. Source: docker compose run
         command=command or (() if replaced else c.command),
         entrypoint=tuple(shlex.split(entrypoint)) if replaced else c.entrypoint,

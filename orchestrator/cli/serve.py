@@ -38,7 +38,7 @@ def server(store: str, ca: str, cert: str, key: str, advertise: str, listen: str
     both sides: ca.pem, cert.pem and key.pem in the folder PYSTACK_CERT_PATH, ~/.pystack where it is not said."""
     import os
 
-    from orchestrator.server.embedded import main
+    from orchestrator.embedded import main
 
     words = {
         "PYSTACK_STORE": store,

@@ -18,7 +18,7 @@ def start_server(path: str) -> None:
     log = state / "server.log"
     with log.open("ab") as out:
         process = subprocess.Popen(
-            [sys.executable, "-E", "-s", "-m", "orchestrator.server.embedded"],
+            [sys.executable, "-E", "-s", "-m", "orchestrator.embedded"],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,

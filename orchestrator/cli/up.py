@@ -251,6 +251,7 @@ class Attach(NamedTuple):
 @click.option("--progress", type=click.Choice(["auto", "plain", "json", "quiet"]), default="auto")
 @quiet_option
 @click.option("--quiet-build", is_flag=True, hidden=True)
+@click.option("--menu", type=bool, is_flag=False, flag_value=True, hidden=True, expose_value=False)  # there is none
 @yes_option
 def up(
     stack: StackOptions,

@@ -1,1 +1,1 @@
-"""Stack files made of what people have: `docker run` command lines, Kubernetes manifests. What has no counterpart is said."""
+"""Converts `docker run` command lines and Kubernetes manifests to stack files, with a warning for what has no counterpart."""

@@ -1,5 +1,5 @@
-"""Kubernetes manifests → services: Deployment, StatefulSet, DaemonSet, Job, CronJob, Pod, Service, ConfigMap, Secret,
-PersistentVolumeClaim. Everything else, and every field without a counterpart, is said.
+"""Converts Kubernetes manifests to services: Deployment, StatefulSet, DaemonSet, Job, CronJob, Pod, Service, ConfigMap, Secret,
+PersistentVolumeClaim. Every other kind, and every field without a counterpart, gets a warning.
 
 Source: Kubernetes API reference, core/v1, apps/v1, batch/v1.
 """
@@ -61,7 +61,7 @@ KNOWN_CONTAINER = {
 
 
 class Manifests:
-    """All objects of a conversion, by kind and name."""
+    """All objects of a conversion, by kind and name; *document* is what they become."""
 
     def __init__(self, objects: Iterable[Any], document: Document) -> None:
         self.document = document
@@ -71,11 +71,12 @@ class Manifests:
             self.by_kind.setdefault(kind, {})[name] = one
 
     def of(self, kind: str) -> dict[str, Body]:
+        """The objects of *kind* by name."""
         return self.by_kind.get(kind, {})
 
 
 def convert(objects: Iterable[Any], document: Document) -> None:
-    """Add what *objects* say to *document*."""
+    """Convert *objects*, parsed manifests, into *document*."""
     all_ = Manifests(objects, document)
     for kind in WORKLOADS:
         for name, one in all_.of(kind).items():
@@ -222,12 +223,12 @@ def _container(all_: Manifests, where: str, container: Body, pod: Body) -> Body:
             if "exec" in hook:
                 out[ours] = [{"command": [escape_dollars(w) for w in hook["exec"]["command"]]}]
             else:
-                document.warn(f"{where}: {theirs} is no command: it has no counterpart")
+                document.warn(f"{where}: {theirs} is not a command: it has no counterpart")
     return out
 
 
 def _expanded(word: str, environment: Mapping[str, Any]) -> str:
-    """Kubernetes puts variables in for $(NAME), where there is one; $$(NAME) is no variable."""
+    """Kubernetes replaces $(NAME) by the variable, if it exists; $$(NAME) stands for $(NAME)."""
 
     def value(match: re.Match[str]) -> str:
         if match[0].startswith("$$"):
@@ -267,7 +268,7 @@ def _environment(all_: Manifests, where: str, container: Body) -> Body:
 
 
 def _variable(document: Document, secret: str, key: str) -> str:
-    """A secret in a variable is asked of whoever runs `up`: it does not belong into a stack file."""
+    """A variable that must be set for `up`: the content of a secret does not belong in a stack file."""
     name = re.sub(r"\W", "_", f"{secret}_{key}").upper()
     document.warn(f"set {name} for `pystack up`: it is key {key} of Secret {secret}")
     return f"${{{name}:?key {key} of Secret {secret}}}"

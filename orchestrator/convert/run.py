@@ -1,4 +1,4 @@
-"""`docker run` command lines → services. Source: docker-run(1), podman-run(1)."""
+"""Converts `docker run` command lines to services. Source: docker-run(1), podman-run(1)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from orchestrator.errors import PystackError
 
 Body = dict[str, Any]
 Take = Callable[[Document, Body, str], None]
+"""Takes the value of an option into the body of a service, or into the document."""
 PROGRAMS = ("docker", "podman", "nerdctl", "pystack")
 
 
 def put(key: str) -> Take:
+    """Sets *key* to the value."""
+
     def take(document: Document, body: Body, value: str) -> None:
         del document
         body[key] = escape_dollars(value)
@@ -24,7 +27,7 @@ def put(key: str) -> Take:
 
 
 def add(key: str) -> Take:
-    """One more of a list; what is there already says nothing new."""
+    """Appends the value to the list at *key*, once."""
 
     def take(document: Document, body: Body, value: str) -> None:
         del document
@@ -36,6 +39,8 @@ def add(key: str) -> Take:
 
 
 def yes(key: str) -> Take:
+    """Sets *key* to true, unless the value is false."""
+
     def take(document: Document, body: Body, value: str) -> None:
         del document
         if value != "false":
@@ -45,6 +50,8 @@ def yes(key: str) -> Take:
 
 
 def pair(key: str, *, sep: str = "=") -> Take:
+    """Adds NAME=VALUE to the mapping at *key*."""
+
     def take(document: Document, body: Body, value: str) -> None:
         del document
         name, found, text = value.partition(sep)
@@ -54,6 +61,8 @@ def pair(key: str, *, sep: str = "=") -> Take:
 
 
 def health(key: str) -> Take:
+    """Sets *key* of `healthcheck`."""
+
     def take(document: Document, body: Body, value: str) -> None:
         del document
         body.setdefault("healthcheck", {})[key] = int(value) if key == "retries" else escape_dollars(value)
@@ -62,6 +71,8 @@ def health(key: str) -> Take:
 
 
 def deep(*path: str) -> Take:
+    """Sets the key at *path*."""
+
     def take(document: Document, body: Body, value: str) -> None:
         del document
         at = body
@@ -73,10 +84,12 @@ def deep(*path: str) -> Take:
 
 
 def nothing(document: Document, body: Body, value: str) -> None:
-    """What only says how the command line itself behaves."""
+    """For options that only concern the command line itself."""
 
 
 def without(why: str) -> Take:
+    """Warns that the option has no counterpart."""
+
     def take(document: Document, body: Body, value: str) -> None:
         del body
         document.warn(f"{why}{f': {value}' if value else ''}")
@@ -85,6 +98,7 @@ def without(why: str) -> Take:
 
 
 def volume(document: Document, body: Body, value: str) -> None:
+    """--volume [SOURCE:]TARGET[:MODE]"""
     source, colon, _ = value.partition(":")
     if colon and not source.startswith(("/", ".", "~")):
         document.volumes[source] = {"name": source}
@@ -92,6 +106,7 @@ def volume(document: Document, body: Body, value: str) -> None:
 
 
 def mount(document: Document, body: Body, value: str) -> None:
+    """--mount type=…,source=…,target=…"""
     fields = dict(part.partition("=")[::2] for part in value.split(","))
     alias = {"src": "source", "dst": "target", "destination": "target", "ro": "readonly"}
     fields = {alias.get(k, k): v for k, v in fields.items()}
@@ -117,16 +132,19 @@ def mount(document: Document, body: Body, value: str) -> None:
 
 
 def network(document: Document, body: Body, value: str) -> None:
+    """--network NAME, or name=NAME,…"""
     name = dict(p.partition("=")[::2] for p in value.split(",")).get("name") or value.split(",")[0]
     if name in ("host", "none") or name.startswith("container:"):
         body["network_mode"] = name
     elif name not in ("bridge", "default"):
         document.networks[name] = {"external": True}
-        document.warn(f"network {name} must be there: `pystack network create {name}`")
+        document.warn(f"network {name} must exist: `pystack network create {name}`")
         body.setdefault("networks", {})[name] = {}
 
 
 def on_network(key: str, *, many: bool = False) -> Take:
+    """Sets *key* of the attachment to the first network; with *many*, appends to it."""
+
     def take(document: Document, body: Body, value: str) -> None:
         body.setdefault(" network", {})
         if many:
@@ -138,7 +156,7 @@ def on_network(key: str, *, many: bool = False) -> Take:
 
 
 def link(document: Document, body: Body, value: str) -> None:
-    """To a service of the same conversion, or to a container that is not of the stack."""
+    """--link: to a service of the same conversion, or to a container outside the stack."""
     name = value.partition(":")[0]
     known = next((s for s, b in document.services.items() if name in (s, b.get("container_name"))), "")
     if known:
@@ -148,25 +166,31 @@ def link(document: Document, body: Body, value: str) -> None:
 
 
 def ulimit(document: Document, body: Body, value: str) -> None:
+    """--ulimit NAME=SOFT[:HARD]"""
     name, _, limits = value.partition("=")
     soft, _, hard = limits.partition(":")
     body.setdefault("ulimits", {})[name] = {"soft": int(soft), "hard": int(hard or soft)}
 
 
 def gpus(document: Document, body: Body, value: str) -> None:
+    """--gpus all, or a number of them."""
     count: Any = "all" if value == "all" else int(value) if value.isdigit() else value
     body["gpus"] = "all" if count == "all" else [{"capabilities": ["gpu"], "count": count}]
 
 
 def stop_timeout(document: Document, body: Body, value: str) -> None:
+    """--stop-timeout SECONDS"""
     body["stop_grace_period"] = f"{value}s"
 
 
 def entrypoint(document: Document, body: Body, value: str) -> None:
+    """--entrypoint: one word; "" removes that of the image."""
     body["entrypoint"] = [escape_dollars(value)] if value else []
 
 
 def blkio(key: str) -> Take:
+    """Sets *key* of `blkio_config`, for a device PATH:NUMBER; a value without a path is the weight."""
+
     def take(document: Document, body: Body, value: str) -> None:
         config = body.setdefault("blkio_config", {})
         path, colon, number = value.partition(":")
@@ -313,7 +337,8 @@ SHORT = {
 
 
 def commands(text: str) -> list[list[str]]:
-    """The `docker run` commands of a script, as words; other lines are left out. Raises PystackError."""
+    """The words of each `docker run` command in a script, from the first option on; other lines are ignored. Raises
+    PystackError for a line that the shell cannot split."""
     joined = re.sub(r"\\\r?\n", " ", text)
     out = []
     for line in joined.splitlines():
@@ -331,7 +356,8 @@ def commands(text: str) -> list[list[str]]:
 
 
 def service_of(document: Document, words: list[str]) -> str:
-    """Add one command's service; its name. Raises PystackError for an option that docker has not."""
+    """Convert one command, given by its *words*; returns the name of the service. Raises PystackError for an option that docker
+    does not have."""
     body: Body = {}
     rest = list(words)
     while rest and rest[0].startswith("-") and rest[0] != "-":
@@ -340,7 +366,7 @@ def service_of(document: Document, words: list[str]) -> str:
             break
         _option(document, body, word, rest)
     if not rest:
-        raise PystackError(f"docker run {' '.join(words)[:60]}: there is no image")
+        raise PystackError(f"docker run {' '.join(words)[:60]}: the command names no image")
     image = rest.pop(0)
     base = image.partition("@")[0].rpartition("/")[2].partition(":")[0]
     name = document.unique_service_name(body.get("container_name", base))

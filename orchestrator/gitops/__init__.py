@@ -1,1 +1,2 @@
-"""A git repository as the truth of a cluster: followed, planned, applied, and taken back where a commit is no good."""
+"""GitOps: a git repository is the desired state of the cluster. Commits are fetched, planned and applied, and rolled back if
+they fail."""

@@ -1,8 +1,6 @@
-"""The repositories' part of the control plane's REST API; the rows are part of `server/api/routes.py`."""
+"""The REST API of the repositories that the cluster follows: an extension of the server's API."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -11,12 +9,15 @@ from agent.contract.wire import WireStruct
 from orchestrator.gitops.gitops import Gitops, NewRepo
 from orchestrator.gitops.model import SyncOutcome
 from orchestrator.gitops.reconciler import Reconciler
+from orchestrator.server.api.extension import ApiExtension, Route
+from orchestrator.server.api.responses import json_response
 
 GITOPS = web.AppKey("gitops", Gitops)
 
 
 class RepoRow(WireStruct, frozen=True, kw_only=True, omit_defaults=False):
-    """One row of `pystack gitops ls`; *state* is that of the newest commit, or paused, or unreachable."""
+    """One row of `pystack gitops ls`. *state* is the phase of the newest commit, or paused, unreachable or drifted. *plan* and
+    *drift* have one line a step; *stacks* maps the stacks of the last good commit to their revisions."""
 
     name: str
     url: str
@@ -38,15 +39,15 @@ class RepoRow(WireStruct, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class Difference(WireStruct, frozen=True, kw_only=True, omit_defaults=False):
-    """What the newest commit would change, a line a step."""
+    """The steps that the newest commit would take, one line each."""
 
     commit: str
     subject: str
     plan: tuple[str, ...]
 
 
-def _row(follower: Reconciler) -> RepoRow:
-    repo, state = follower.repo, follower.state
+def _row(reconciler: Reconciler) -> RepoRow:
+    repo, state = reconciler.repo, reconciler.state
     newest, good = state.newest, state.good
     phase: str = newest.phase if newest else "new"
     if repo.paused or state.problem:
@@ -74,67 +75,63 @@ def _row(follower: Reconciler) -> RepoRow:
     )
 
 
-def _json(value: Any) -> web.Response:
-    return web.Response(body=msgspec.json.encode(value), content_type="application/json")
-
-
-def _follower(request: web.Request) -> Reconciler:
+def _reconciler(request: web.Request) -> Reconciler:
     return request.app[GITOPS].find(request.match_info["name"])
 
 
 async def ls(request: web.Request) -> web.Response:
-    """The repositories that are followed."""
-    return _json([_row(f) for _, f in sorted(request.app[GITOPS].followers.items())])
+    """List the repositories that the cluster follows."""
+    return json_response([_row(r) for _, r in sorted(request.app[GITOPS].reconcilers.items())])
 
 
 async def get(request: web.Request) -> web.Response:
-    """One of them, with what became of its commits."""
-    return _json(_row(_follower(request)))
+    """Get one repository, with the outcomes of its commits."""
+    return json_response(_row(_reconciler(request)))
 
 
 async def add(request: web.Request) -> web.Response:
-    """Follow a repository; the answer comes when its newest commit was looked at."""
-    load_request = msgspec.json.decode(await request.read(), type=NewRepo)
-    await request.app[GITOPS].add(load_request)
-    return _json(_row(request.app[GITOPS].find(load_request.repo.name)))
+    """Follow a repository. Answers when its newest commit has been reconciled."""
+    new = msgspec.json.decode(await request.read(), type=NewRepo)
+    await request.app[GITOPS].add(new)
+    return json_response(_row(request.app[GITOPS].find(new.repo.name)))
 
 
 async def sync(request: web.Request) -> web.Response:
-    """Look at the newest commit now."""
-    follower = _follower(request)
-    await follower.sync()
-    return _json(_row(follower))
+    """Fetch and reconcile the newest commit now. Answers when that is done."""
+    reconciler = _reconciler(request)
+    await reconciler.sync()
+    return json_response(_row(reconciler))
 
 
 async def approve(request: web.Request) -> web.Response:
-    """Apply the commit that waits."""
+    """Apply the commit that waits for approval."""
     await request.app[GITOPS].approve(request.match_info["name"])
-    return _json(_row(_follower(request)))
+    return json_response(_row(_reconciler(request)))
 
 
 async def diff(request: web.Request) -> web.Response:
-    """What the newest commit would change. Changes nothing."""
-    commit, lines = await _follower(request).newest()
-    return _json(Difference(commit=commit.id, subject=commit.subject, plan=lines))
+    """Show what the newest commit would change. Changes nothing."""
+    commit, lines = await _reconciler(request).plan_newest()
+    return json_response(Difference(commit=commit.id, subject=commit.subject, plan=lines))
 
 
 async def pause(request: web.Request) -> web.Response:
-    """Follow it no more until it is resumed."""
-    return _json(_row(await request.app[GITOPS].change(request.match_info["name"], paused=True)))
+    """Stop following a repository until it is resumed."""
+    return json_response(_row(await request.app[GITOPS].change(request.match_info["name"], paused=True)))
 
 
 async def resume(request: web.Request) -> web.Response:
-    """Follow it again."""
-    return _json(_row(await request.app[GITOPS].change(request.match_info["name"], paused=False)))
+    """Follow a paused repository again."""
+    return json_response(_row(await request.app[GITOPS].change(request.match_info["name"], paused=False)))
 
 
 async def remove(request: web.Request) -> web.Response:
-    """Forget a repository; its stacks run on."""
+    """Stop following a repository for good. Its stacks keep running."""
     await request.app[GITOPS].remove(request.match_info["name"])
     return web.Response(status=204)
 
 
-ROUTES: tuple[tuple[str, str, Any, type | None, Any], ...] = (
+ROUTES: tuple[Route, ...] = (
     ("GET", "/v1/gitops", ls, None, list[RepoRow]),
     ("POST", "/v1/gitops", add, NewRepo, RepoRow),
     ("GET", "/v1/gitops/{name}", get, None, RepoRow),
@@ -145,3 +142,13 @@ ROUTES: tuple[tuple[str, str, Any, type | None, Any], ...] = (
     ("PUT", "/v1/gitops/{name}/pause", pause, None, RepoRow),
     ("PUT", "/v1/gitops/{name}/resume", resume, None, RepoRow),
 )
+READABLE_WHEN_STALE = frozenset({"/v1/gitops", "/v1/gitops/{name}"})
+
+
+def extension(gitops: Gitops) -> ApiExtension:
+    """The routes of *gitops*, for the server's application."""
+
+    def attach(app: web.Application) -> None:
+        app[GITOPS] = gitops
+
+    return ApiExtension(routes=ROUTES, readable_when_stale=READABLE_WHEN_STALE, attach=attach)

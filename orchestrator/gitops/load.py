@@ -14,10 +14,13 @@ from orchestrator.stackfile.model import Stack
 LIMIT_S = 30
 MEMORY = 1 << 30
 TOP = "/repository"
-"""Where the child finds the commit. What a stack file says relative to itself lies below it, and nothing else does."""
+"""Where the child finds the commit. The files of the commit are below it, and no other file is there."""
 
 
 class LoadRequest(msgspec.Struct, frozen=True):
+    """*root* is the folder that becomes the child's root; TOP is in it. *name* is the repository's, *path* is relative to TOP;
+    of a pystack.yml, the stacks for one of *targets* are loaded."""
+
     root: str
     name: str
     path: str
@@ -25,7 +28,7 @@ class LoadRequest(msgspec.Struct, frozen=True):
 
 
 class LoadResult(msgspec.Struct, frozen=True):
-    """*problem* says why there are no stacks."""
+    """*problem*, if there is one, says why there are no stacks."""
 
     stacks: tuple[Stack, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -33,7 +36,7 @@ class LoadResult(msgspec.Struct, frozen=True):
 
 
 async def stacks_of(request: LoadRequest) -> tuple[tuple[Stack, ...], tuple[str, ...]]:
-    """The stacks, and warnings. Raises PystackError with every problem."""
+    """The stacks and the warnings. Raises PystackError with every problem."""
     python = [sys.executable, "-E", "-s", "-m", "orchestrator.gitops.sandboxed_load"]
     pipe = asyncio.subprocess.PIPE
     child = await asyncio.create_subprocess_exec(

@@ -1,4 +1,4 @@
-"""What is known of a repository that the cluster follows."""
+"""A repository that the cluster follows, and the state of it: records in the store and in the API."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from agent.contract.wire import WireStruct
 
 Phase = Literal["new", "good", "failed", "waiting", "applying", "rolled back"]
 LARGEST = 256 << 20
-"""Bytes of a repository's newest tree, and of what is fetched of it, where nothing else is said."""
+"""Default limit, in bytes, of a commit's files, and of a fetch."""
 
 
 class Repo(WireStruct, frozen=True, kw_only=True):
-    """A repository as it was added. *branch* "" is its default; *path* is a stack file, or the folder that has some. The names
-    of secrets with what opens it: *key* (SSH), *token* (HTTPS), *webhook_secret*, *age_key* (encrypted files);
-    *known_hosts* and *signers* are the files' texts. *webhook* is an address HOST:PORT of this server. *status_command* is run
-    after each outcome."""
+    """A repository as it was added. *branch* "" is the repository's default branch; *path* is a stack file, or a folder of
+    them. *key* (SSH), *token* (HTTPS), *webhook_secret* and *age_key* (encrypted files) name secrets; *known_hosts* and
+    *signers* are the texts of those files. *webhook* is an address HOST:PORT of this server. *status_command* runs after each
+    outcome. *largest* is a limit in bytes."""
 
     name: str
     url: str
@@ -41,7 +41,7 @@ class Repo(WireStruct, frozen=True, kw_only=True):
 
 
 class Commit(WireStruct, frozen=True, kw_only=True):
-    """*author* is NAME <ADDRESS>, *date* RFC 3339."""
+    """*id* is the hash, *author* is NAME <ADDRESS>, *date* is RFC 3339."""
 
     id: str
     author: str
@@ -50,11 +50,13 @@ class Commit(WireStruct, frozen=True, kw_only=True):
 
     @property
     def short(self) -> str:
+        """The first 12 digits of the hash, for people."""
         return self.id[:12]
 
 
 class SyncOutcome(WireStruct, frozen=True, kw_only=True):
-    """What became of a commit. *plan* has a line a step; *stacks* are the revisions that it became."""
+    """The outcome of a commit, at the time *at* (RFC 3339). *plan* has one line a step; *stacks* maps each of its stacks to the
+    revision that it became."""
 
     commit: Commit
     phase: Phase
@@ -65,8 +67,9 @@ class SyncOutcome(WireStruct, frozen=True, kw_only=True):
 
 
 class SyncState(WireStruct, frozen=True, kw_only=True):
-    """*newest* is the last commit that was seen, *good* the last that the cluster became. *problem* says why the remote cannot
-    be followed, *drift* what differs from the good one, a line a step. *approved* is the commit that may be applied."""
+    """*newest* is the last commit that was seen, *good* the last that was applied successfully. *problem* says why the remote
+    cannot be followed, and *since* when that began; *checked* is the time of the last fetch. *drift* has one line for each
+    difference from the good commit. *approved* is the hash of the commit that may be applied. *history*: oldest first."""
 
     newest: SyncOutcome | None = None
     good: SyncOutcome | None = None
@@ -79,4 +82,5 @@ class SyncState(WireStruct, frozen=True, kw_only=True):
 
 
 def encoded(value: WireStruct) -> bytes:
+    """*value* as it is stored: JSON."""
     return msgspec.json.encode(value)

@@ -1,7 +1,7 @@
-"""Follows one repository: fetch, load, plan, apply; what is no good is taken back to the last commit that was.
+"""Follows one repository: fetch, load, plan, apply; a commit that fails is rolled back to the last good one.
 
-What is meant to happen is written to the store before it happens. Whoever leads next reads it, looks at the newest commit
-again, and goes on: applying is idempotent.
+The intention is written to the store before anything is changed. The next server that leads reads it, fetches the newest commit
+again, and continues: applying is idempotent.
 """
 
 from __future__ import annotations
@@ -13,46 +13,46 @@ import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from orchestrator.errors import PystackError
-from orchestrator.gitops import decrypt, git, load
+from orchestrator.gitops import decrypt, git, load, status_command
 from orchestrator.gitops.model import Commit, Phase, Repo, SyncOutcome, SyncState, encoded
 from orchestrator.planning.state import Step
 from orchestrator.server import lifecycle, revisions
 from orchestrator.server.events import ignore
+from orchestrator.server.plane import ControlPlane
 from orchestrator.server.records import StackRecord, UpOptions
 from orchestrator.stackfile.model import Stack
 from orchestrator.store.interface import Put
 
-if TYPE_CHECKING:
-    from orchestrator.server.plane import ControlPlane
-
 log = logging.getLogger(__name__)
 KEPT = 50
-"""Outcomes of a repository that are kept."""
+"""How many outcomes of a repository are kept."""
 BY_ITSELF = ("exited with", "failed:")
-"""How the reason of a step begins that puts right what a task did by itself: that is no drift."""
+"""How the reason of a step begins that only restarts a task which ended by itself: that is not drift."""
+TREES = "gitops-trees"
+"""Folder on a tmpfs for the checkouts of repositories with encrypted files."""
 
 
 def now() -> str:
+    """The time in UTC, as RFC 3339 has it, in whole seconds."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-TREES = "gitops-trees"
-
-
 class Reconciler:
-    """*folder* keeps what is fetched, *run* is on no disk."""
+    """Makes the cluster what the newest commit of *repo* says, again and again.
+
+    *folder* keeps what is fetched; *run* is a folder on a tmpfs, for secrets."""
 
     def __init__(self, plane: ControlPlane, repo: Repo, state: SyncState, folder: Path, run: Path) -> None:
         self.plane = plane
         self.repo = repo
         self.state = state
         self._mirror = git.Mirror(folder / repo.name / "git", run / repo.name)
-        # what was encrypted is in the clear on no disk
+        # decrypted files are only ever on a tmpfs
         self._trees = (run.with_name(TREES) if repo.age_key else folder) / repo.name
         self._trigger = asyncio.Event()
         self._done = asyncio.Condition()
@@ -61,21 +61,27 @@ class Reconciler:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
+        """Follow the repository in the background."""
         self._task = asyncio.create_task(self._follow(), name=f"follow {self.repo.name}")
 
     async def stop(self) -> None:
+        """Stop following it."""
         if self._task:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
     def trigger(self) -> None:
-        """Look now."""
+        """Reconcile now rather than at the end of the interval."""
         self._trigger.set()
 
+    def approve(self, commit: Commit) -> None:
+        """Let *commit* be applied at the next round."""
+        self.state = msgspec.structs.replace(self.state, approved=commit.id)
+
     async def sync(self) -> SyncState:
-        """Look now, and return when that is done."""
+        """Reconcile now, and return the state when that is done."""
         async with self._done:
-            mine = self._rounds + (2 if self._busy else 1)  # a round that goes on may have fetched already
+            mine = self._rounds + (2 if self._busy else 1)  # a round that is under way may have fetched already
             self._trigger.set()
             await self._done.wait_for(lambda: self._rounds >= mine)
         return self.state
@@ -103,7 +109,7 @@ class Reconciler:
                     await self._trigger.wait()
 
     async def _save_state(self, *, problem: str | None = None, **fields: Any) -> None:
-        """Write the state down where it says something new."""
+        """Change *fields* of the state, and write it to the store if anything but *checked* is new. Raises StoreError."""
         if problem is not None:
             fields |= {"problem": problem, "since": (self.state.since or now()) if problem else ""}
         before = self.state
@@ -112,19 +118,19 @@ class Reconciler:
             await self.plane.store.transact((), [Put(f"gitops-state/{self.repo.name}", encoded(self.state))])
 
     async def _record_outcome(self, outcome: SyncOutcome, **fields: Any) -> None:
-        """An outcome: kept, and told to who wanted to hear of it."""
+        """Keep *outcome* in the state, and run the status command."""
         history = (*self.state.history, outcome)[-KEPT:]
         await self._save_state(newest=outcome, history=history, **fields)
-        await self._report(outcome)
+        log.info("repository %s: %s is %s", self.repo.name, outcome.commit.short, outcome.phase)
+        await status_command.run(self.repo, outcome)
 
     # --- one round ---------------------------------------------------------------------------------------------
 
     async def reconcile_once(self) -> None:
+        """Fetch; apply a new commit, or look for drift from the last one. Raises PystackError."""
         if self.repo.paused:
             return
-        contents = self.plane.contents
-        key, token = (contents.read("secret", n) if n else b"" for n in (self.repo.key, self.repo.token))
-        commit = await self._mirror.fetch(self.repo, key=key, token=token)
+        commit = await self._fetch()
         await self._save_state(problem="")
         newest = self.state.newest
         if newest and newest.commit.id == commit.id and newest.phase in ("good", "failed", "rolled back"):
@@ -133,8 +139,14 @@ class Reconciler:
             return
         await self._apply_commit(commit)
 
+    async def _fetch(self) -> Commit:
+        """Fetch the newest commit. Raises PystackError."""
+        contents = self.plane.contents
+        key, token = (contents.read("secret", n) if n else b"" for n in (self.repo.key, self.repo.token))
+        return await self._mirror.fetch(self.repo, key=key, token=token)
+
     async def _apply_commit(self, commit: Commit) -> None:
-        """Make *commit* true, or say why not."""
+        """Apply *commit*, and record the outcome."""
         try:
             stacks, warnings = await self.read(commit)
             plans = [(s, await self.plane.planner.plan(s, self._options(commit))) for s in stacks]
@@ -142,7 +154,7 @@ class Reconciler:
             return await self._record_outcome(self._outcome(commit, "failed", str(error)))
         lines = tuple(line for s, plan in plans for line in format_steps(s.name, plan.changes))
         gone = self._gone(stacks)
-        lines += tuple(f"{name}: remove the stack: no file has it any more" for name in gone if self.repo.prune)
+        lines += tuple(f"{name}: remove the stack: no file defines it any more" for name in gone if self.repo.prune)
         message = "\n".join(warnings)
         if lines and self.repo.approve and self.state.approved != commit.id:
             note = "waits for `pystack gitops approve`"
@@ -161,12 +173,12 @@ class Reconciler:
         for name in gone if self.repo.prune else ():
             await lifecycle.down(self.plane.dispatcher, name, volumes=False, emit=ignore)
         if gone and not self.repo.prune:
-            message += f"\nno file has {', '.join(gone)} any more: --prune would remove them"
+            message += f"\nno file defines {', '.join(gone)} any more: --prune would remove them"
         good = self._outcome(commit, "good", message.strip(), lines, applied)
         await self._record_outcome(good, good=good, drift=())
 
     async def read(self, commit: Commit) -> tuple[tuple[Stack, ...], tuple[str, ...]]:
-        """The stacks of *commit*, and warnings. Raises PystackError."""
+        """The stacks of *commit*, and warnings: verified, checked out, decrypted and loaded. Raises PystackError."""
         if self.repo.signers:
             await self._mirror.verify(commit, self.repo.signers)
         root = self._trees / f"tree-{commit.short}"
@@ -174,22 +186,21 @@ class Reconciler:
             top = root / load.TOP.lstrip("/")
             await self._mirror.checkout(commit, top, self.repo.largest)
             root.chmod(0o755)
-            closed: dict[str, str] = {}
+            failed: dict[str, str] = {}
             if self.repo.age_key:
                 key = self.plane.contents.read("secret", self.repo.age_key)
-                closed = await asyncio.to_thread(decrypt.decrypt, top, key)
+                failed = await asyncio.to_thread(decrypt.decrypt, top, key)
             stacks, warnings = await load.stacks_of(
                 load.LoadRequest(str(root), self.repo.name, self.repo.path, self.repo.targets)
             )
-            decrypt.require_decrypted(stacks, closed, "give the age key with `pystack gitops add --age-key FILE`")
+            decrypt.require_decrypted(stacks, failed, "give the age key with `pystack gitops add --age-key FILE`")
             return stacks, warnings
         finally:
             await asyncio.to_thread(shutil.rmtree, root, ignore_errors=True)
 
-    async def newest(self) -> tuple[Commit, tuple[str, ...]]:
-        """What the newest commit would change, a line a step; nothing is changed. Raises PystackError."""
-        key, token = (self.plane.contents.read("secret", n) if n else b"" for n in (self.repo.key, self.repo.token))
-        commit = await self._mirror.fetch(self.repo, key=key, token=token)
+    async def plan_newest(self) -> tuple[Commit, tuple[str, ...]]:
+        """The newest commit, and the steps that it would take, one line each. Changes nothing. Raises PystackError."""
+        commit = await self._fetch()
         stacks, _ = await self.read(commit)
         lines: list[str] = []
         for stack in stacks:
@@ -197,7 +208,7 @@ class Reconciler:
         return commit, tuple(lines)
 
     async def _up(self, stack: Stack, options: UpOptions) -> list[str]:
-        """What failed, a line each."""
+        """Apply *stack*. Returns one line for each failure."""
         try:
             failures = await self.plane.executor.up(stack, options, ignore)
         except PystackError as error:
@@ -205,40 +216,40 @@ class Reconciler:
         return [" ".join(filter(None, (f.task, f.reason, *f.log[-3:]))) for f in failures]
 
     async def _revert(self, commit: Commit, lines: tuple[str, ...], failures: Sequence[str], tried: Sequence[str]) -> None:
-        """Bring the stacks that *commit* touched back to where the last good commit had them."""
+        """Roll the stacks that were *tried* back to their revisions of the last good commit, and record the outcome."""
         good = self.state.good
-        said = ["did not come up:", *failures]
+        message = ["did not come up:", *failures]
         back: Mapping[str, int] = good.stacks if good else {}
         for name in tried:
             if name in back:
                 try:
                     options = UpOptions(
                         user="gitops",
-                        message=f"{self.repo.name}: {commit.short} is taken back",
+                        message=f"{self.repo.name}: {commit.short} is rolled back",
                         source=f"{self.repo.name}@{good.commit.id}" if good else "",
                     )
                     again = await revisions.rollback(self.plane.state, self.plane.executor, name, back[name], options, ignore)
-                    said += [f"{name} at revision {back[name]}: {f.task} {f.reason}" for f in again]
+                    message += [f"{name} at revision {back[name]}: {f.task} {f.reason}" for f in again]
                 except PystackError as error:
-                    said.append(f"{name} cannot go back to revision {back[name]}: {error}")
+                    message.append(f"{name} cannot go back to revision {back[name]}: {error}")
             elif good and name in self.plane.state.stacks:
                 await lifecycle.down(self.plane.dispatcher, name, volumes=False, emit=ignore)
         if good:
             applied = {n: self.plane.state.stacks[n].revision for n in back if n in self.plane.state.stacks}
             good = msgspec.structs.replace(good, stacks=applied)
-            said.append(f"the cluster is as commit {good.commit.short} has it again")
+            message.append(f"the cluster is back at commit {good.commit.short}")
         else:
-            said.append("there is no good commit before it: it stays as it came")
+            message.append("there is no good commit before it: what was applied stays")
         phase: Phase = "rolled back" if good else "failed"
-        await self._record_outcome(self._outcome(commit, phase, "\n".join(said), lines), good=good)
+        await self._record_outcome(self._outcome(commit, phase, "\n".join(message), lines), good=good)
 
     def _gone(self, stacks: Sequence[Stack]) -> list[str]:
-        """Stacks that the last good commit had and this one has not."""
+        """Stacks that the last good commit had, and *stacks*, those of the new one, do not."""
         before = self.state.good.stacks if self.state.good else {}
         return sorted(before.keys() - {s.name for s in stacks} & self.plane.state.stacks.keys())
 
     async def _watch_drift(self) -> None:
-        """Somebody changed what the last good commit made: put it back, or say so."""
+        """Compare the cluster with the last good commit; repair the differences or record them, as `--drift` says."""
         good = self.state.good
         if good is None:
             return
@@ -247,7 +258,7 @@ class Reconciler:
         for name, revision in good.stacks.items():
             record = await self._record(name, revision)
             if record is None:
-                drift.append(f"{name}: revision {revision} is not kept any more")
+                drift.append(f"{name}: revision {revision} is no longer kept")
                 continue
             options = self._options(good.commit)
             plan = await self.plane.planner.plan(record.stack, options)
@@ -255,7 +266,7 @@ class Reconciler:
             moved = name not in self.plane.state.stacks or self.plane.state.stacks[name].stack != record.stack
             if not steps and not moved:
                 continue
-            lines = format_steps(name, steps) or [f"{name}: the file differs, nothing that runs does"]
+            lines = format_steps(name, steps) or [f"{name}: the stack file differs, the tasks do not"]
             if self.repo.drift == "repair":
                 options = msgspec.structs.replace(options, message=f"{options.message} (drift repaired)")
                 lines = await self._up(record.stack, options)
@@ -268,7 +279,7 @@ class Reconciler:
     async def _record(self, name: str, revision: int) -> StackRecord | None:
         return next((r for r in await self.plane.state.history(name) if r.revision == revision), None)
 
-    # --- words -------------------------------------------------------------------------------------------------
+    # --- texts -------------------------------------------------------------------------------------------------
 
     def _options(self, commit: Commit) -> UpOptions:
         return UpOptions(
@@ -288,37 +299,7 @@ class Reconciler:
     ) -> SyncOutcome:
         return SyncOutcome(commit=commit, phase=phase, at=now(), message=message, plan=plan, stacks=dict(stacks or {}))
 
-    async def _report(self, outcome: SyncOutcome) -> None:
-        """Run the status command: PYSTACK_COMMIT, _PHASE, _MESSAGE and _REPO are in its environment."""
-        log.info("repository %s: %s is %s", self.repo.name, outcome.commit.short, outcome.phase)
-        if not self.repo.status_command:
-            return
-        environment = {
-            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            "PYSTACK_REPO": self.repo.name,
-            "PYSTACK_COMMIT": outcome.commit.id,
-            "PYSTACK_PHASE": outcome.phase,
-            "PYSTACK_MESSAGE": outcome.message[:4096],
-        }
-        process = await asyncio.create_subprocess_exec(
-            "sh",
-            "-c",
-            self.repo.status_command,
-            env=environment,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-        try:
-            async with asyncio.timeout(30):
-                code = await process.wait()
-            if code:
-                log.warning("repository %s: the status command ended with %s", self.repo.name, code)
-        except TimeoutError:
-            process.kill()
-            log.warning("repository %s: the status command was not done after 30 s", self.repo.name)
-
 
 def format_steps(stack: str, steps: Sequence[Step]) -> list[str]:
-    """A line a step, as `pystack plan` has it."""
+    """One line for each step, in the words of `pystack plan`."""
     return [f"{stack}: {s.action} {s.kind} {s.name}{f' on {s.node}' if s.node else ''}: {s.reason}" for s in steps]

@@ -1,8 +1,8 @@
-"""Loads the stacks of a checked out commit, as a program that sees nothing but that commit.
+"""Loads the stacks of a checked-out commit, as a program that sees only that commit.
 
-It finds the checkout alone, read-only, in an otherwise empty root (`agent.trees`), is nobody, and has bounded memory and time:
-a path or a link that leaves the repository leads nowhere, whatever key it stands at, and a file that explodes ends this program
-alone.
+It runs as nobody, in an empty root with only the checkout in it, read-only (`agent.trees`), and with bounded memory and
+time. So a path or a link that leaves the repository leads nowhere, at whichever key it is, and a file that expands without end
+stops only this program.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from orchestrator.stackfile.model import Stack
 from orchestrator.stackfile.naming import NAMES
 
 CALLS = (*sandbox.READ_CALLS, "getcwd", "readlink", "access", "stat", "lstat", "open", "ioctl")
-"""What `pathlib` uses besides, on architectures that have the older calls."""
+"""The system calls of a reader, and those that `pathlib` also uses, on architectures that have the older ones."""
 INDEX = ("pystack.yml", "pystack.yaml")
 
 
 class Listed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One entry of `stacks:` in pystack.yml; paths are relative to that file. It counts for a cluster that was given one of its
-    *targets*, or for all where it has none."""
+    """One entry of `stacks:` in pystack.yml; paths are relative to that file. It is for clusters that follow the repository
+    with one of its *targets*; without targets, for all."""
 
     file: str | list[str]
     name: str = ""
@@ -42,13 +42,16 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class StackIndex(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The file pystack.yml."""
+
     stacks: list[Listed]
 
 
 def main() -> None:
+    """Read a LoadRequest as JSON from standard input, and write the reply of the sandbox to standard output."""
     request = msgspec.json.decode(sys.stdin.buffer.read(), type=LoadRequest)
     _warm_up()
-    sys.path.clear()  # what was not imported until now is not there
+    sys.path.clear()  # the sandbox has no Python files: nothing more can be imported
     place = TOP.lstrip("/")
     tree = confine.open_tree(f"{request.root}/{place}", read_only=True, nested=False)
     reply = confine.run(
@@ -72,7 +75,7 @@ def _inside(text: str) -> str:
 
 
 def _warm_up() -> None:
-    """Import all that loading imports late: the child's root has no Python."""
+    """Import the modules that loading imports late: the root of the sandbox has no Python files."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "stack.yml"
         file.write_text("name: warm\nservices: {a: {image: i, command: 'a b'}, b: {extends: a, ports: ['80:80']}}\n")
@@ -92,12 +95,12 @@ def _all(request: LoadRequest) -> LoadResult:
         except PystackError as error:
             problems.append(str(error))
             continue
-        stack, said = inline_bind_mounts(loaded.stack, Path(TOP))  # nobody's host has the repository's files
+        stack, notes = inline_bind_mounts(loaded.stack, Path(TOP))  # no node has the files of the repository
         loaded = msgspec.structs.replace(loaded, stack=stack)
-        warnings += said
+        warnings += notes
         problems += _refused(loaded)
         if twin := next((s for s in stacks if s.name == loaded.stack.name), None):
-            problems.append(f"{options.files[0]}: another file has a stack {twin.name} already: give one of them `name:`")
+            problems.append(f"{options.files[0]}: another file already has a stack {twin.name}: give one of them `name:`")
         stacks.append(loaded.stack)
         warnings += [str(w) for w in loaded.warnings]
     if problems:
@@ -106,10 +109,10 @@ def _all(request: LoadRequest) -> LoadResult:
 
 
 def _listed(request: LoadRequest) -> list[Options]:
-    """What to load: the file, those that pystack.yml lists, or those of the folder and of the folders in it."""
+    """What to load: the file, those that pystack.yml lists, or those in the folder or in its folders."""
     place = Path(TOP) / request.path
     if not place.resolve().is_relative_to(TOP) or not place.exists():
-        raise PystackError(f"the repository has no {request.path}")
+        raise PystackError(f"the repository has no {request.path}: see --path")
     if place.is_file():
         return [_options((place,), request)]
     index = next((place / name for name in INDEX if (place / name).is_file()), None)
@@ -118,7 +121,7 @@ def _listed(request: LoadRequest) -> list[Options]:
     own = _stack_file(place)
     found = [own] if own else [f for d in sorted(place.iterdir()) if d.is_dir() and (f := _stack_file(d))]
     if not found:
-        raise PystackError(f"{request.path}: there is no stack file and no pystack.yml, neither here nor in the folders below")
+        raise PystackError(f"{request.path}: neither the folder nor the folders in it have a stack file or a pystack.yml")
     return [_options((file,), request) for file in found]
 
 
@@ -128,16 +131,16 @@ def _stack_file(folder: Path) -> Path | None:
 
 def _options(files: tuple[Path, ...], request: LoadRequest, **more: Any) -> Options:
     directory = files[0].parent
-    # a file at the top would be called after the folder that it happens to lie in here
-    name = more.pop("project_name", "") or (request.name if str(directory) == TOP and not _says_name(files) else "")
+    # the name of a file at the top would be that of TOP
+    name = more.pop("project_name", "") or (request.name if str(directory) == TOP and not _sets_name(files) else "")
     return Options(files=tuple(map(str, files)), project_name=name, **more)
 
 
-def _says_name(files: tuple[Path, ...]) -> bool:
+def _sets_name(files: tuple[Path, ...]) -> bool:
     try:
         return any("name" in (yaml.safe_load(f.read_bytes()) or {}) for f in files)
     except (yaml.YAMLError, TypeError, OSError):
-        return True  # loading it says what is wrong
+        return True  # loading it reports the problem
 
 
 def _of_index(index: Path, request: LoadRequest) -> list[Options]:
@@ -166,13 +169,17 @@ def _of_index(index: Path, request: LoadRequest) -> list[Options]:
 
 
 def _refused(loaded: Loaded) -> list[str]:
-    """What a stack of a repository cannot have."""
-    out = [f"{p.service.where}: {p.service.name}: provider: no program is run for a repository" for p in loaded.providers]
+    """The problems of a stack that only one from a repository has."""
+    out = [
+        f"{p.service.where}: {p.service.name}: provider: the server runs no programs for a repository" for p in loaded.providers
+    ]
     for service in loaded.stack.services:
         if service.build:
-            out.append(f"{service.where}: {service.name}: build: nobody builds for a repository: push the image, and name it")
+            out.append(
+                f"{service.where}: {service.name}: build: the server builds no images for a repository: push it, set image:"
+            )
         out += [
-            f"{service.where}: {service.name}: {m.source.removeprefix(TOP)} is a file of the repository, and no node has it: "
+            f"{service.where}: {service.name}: {m.source.removeprefix(TOP)} is a file of the repository, which no node has: "
             "make it smaller, mount it read-only, or use configs:"
             for m in service.container.mounts
             if m.kind == "bind" and m.source.startswith(f"{TOP}")

@@ -20,7 +20,7 @@ class Hierarchy(msgspec.Struct, frozen=True):
 
 
 def hierarchies() -> list[Hierarchy]:
-    """What this host has mounted, in the order of /proc/self/mountinfo."""
+    """The hierarchies that this host has mounted, in the order of /proc/self/mountinfo."""
     out = []
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         left, _, right = line.partition(" - ")
@@ -36,7 +36,7 @@ def hierarchies() -> list[Hierarchy]:
 
 
 def create(lab: str, machine: str) -> None:
-    """Make the subtree; its controllers are enabled where v2 asks for that."""
+    """Make the subtree of a machine; on v2, with all controllers enabled."""
     for h in hierarchies():
         current = h.path
         for part in (PARENT, lab, machine):
@@ -56,7 +56,7 @@ def _enable(directory: Path) -> None:
 
 
 def enter(lab: str, machine: str) -> None:
-    """Move this process into the subtree, before it unshares its cgroup namespace, or to where `settle` keeps those."""
+    """Move this process into the subtree, before it unshares its cgroup namespace; or into the child that `settle` made."""
     for h in hierarchies():
         top = h.path / PARENT / lab / machine
         home = top / "init" if (top / "init").is_dir() else top
@@ -64,7 +64,7 @@ def enter(lab: str, machine: str) -> None:
 
 
 def settle(root: Path) -> None:
-    """On v2 a group with children may hold no process: step aside, and pass the controllers on."""
+    """On v2 a group with children may have no process: move this one into a child, and enable the controllers for children."""
     if (root / "cgroup.controllers").exists():
         (root / "init").mkdir(exist_ok=True)
         (root / "init" / "cgroup.procs").write_text("0")
@@ -72,7 +72,7 @@ def settle(root: Path) -> None:
 
 
 def thaw(lab: str, machine: str) -> None:
-    """Wake what is paused there: a frozen process of v1 takes no signal, SIGKILL included (v1's freezer-subsystem.rst)."""
+    """Thaw all processes of a machine: on v1 a frozen process ignores even SIGKILL (v1's freezer-subsystem.rst)."""
     for h in hierarchies():
         for state in (h.path / PARENT / lab / machine).rglob("freezer.state"):
             with contextlib.suppress(OSError):
@@ -80,7 +80,7 @@ def thaw(lab: str, machine: str) -> None:
 
 
 def remove(lab: str) -> None:
-    """Take the lab's subtrees away, deepest first; what is busy for a moment longer is tried again."""
+    """Delete the subtrees of a lab, deepest first; one that is still busy is tried again for two seconds."""
     import time
 
     for h in hierarchies():

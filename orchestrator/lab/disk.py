@@ -1,4 +1,4 @@
-"""A machine's own disk: a file with a file system in it, that can be filled without filling the host's."""
+"""A machine's own disk: a file with a file system in it, which can be full while the host's is not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SMALLEST = 64 << 20
 
 
 def insert(image: Path, size: int, goal: Path) -> None:
-    """Have the disk *image* of *size* bytes at *goal*; made at the first call, as full afterwards as it was before."""
+    """Mount the disk *image* at *goal*; it is made with *size* bytes if it does not exist. Raises PystackError."""
     if os.path.ismount(goal):
         return
     if not image.exists():
@@ -27,13 +27,14 @@ def insert(image: Path, size: int, goal: Path) -> None:
 
 
 def unmount(goal: Path) -> None:
-    """Take away whatever is mounted at *goal*; nothing there is fine."""
+    """Unmount everything that is mounted at *goal*, if anything is. Raises PystackError."""
     while os.path.ismount(goal):
         _run("umount", "-l", str(goal))
 
 
 def fill(goal: Path, leave: int) -> None:
-    """Leave *leave* bytes free. What fills it are blocks that are reserved and not written: they cost the host nothing."""
+    """Fill the disk at *goal* until only *leave* bytes are free, with blocks that are reserved but not written: they cost the
+    host no space. Raises PystackError."""
     if not os.path.ismount(goal):
         raise PystackError("the machines of this lab have no disks of their own: make one with `pystack lab up --disk 1g`")
     handle = os.open(goal / FILL, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -48,7 +49,7 @@ def fill(goal: Path, leave: int) -> None:
             except OSError as error:
                 if error.errno != errno.ENOSPC:
                     raise
-            # the map of what is taken takes some itself
+            # the map of reserved blocks needs blocks itself
             left = os.fstatvfs(handle)
             step = min(step // 2, max(left.f_bavail * left.f_frsize - leave, 0))
     finally:
@@ -56,6 +57,7 @@ def fill(goal: Path, leave: int) -> None:
 
 
 def free(goal: Path) -> None:
+    """Undo `fill`."""
     with contextlib.suppress(FileNotFoundError):
         (goal / FILL).unlink()
 

@@ -1,7 +1,7 @@
 """One machine of a lab: its first process. Run as `python -m orchestrator.lab.machine SPEC.json`.
 
-It leaves all of the host's namespaces, mounts what a machine has, says that it is ready, and then is a small init: it
-keeps the server running (as systemd would) and reaps whatever is orphaned to it. Killing it ends everything inside.
+It leaves all namespaces of the host, mounts the file systems of a machine, prints its PID, and then is a small init: it
+restarts the services (as systemd would) and reaps orphans. When it is killed, the kernel kills everything inside.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _mount_filesystems(spec: dict[str, Any], mounted: list[cgroups.Hierarchy]) -
 
 
 def _init(spec: dict[str, Any]) -> None:
-    """Reap children for ever; start a service again when it ends, as systemd would."""
+    """Reap children, and start a service again when it ends. Never returns."""
     directory = Path(spec["directory"])
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYSTACK_")}
     environment |= {"PYSTACK_ROOT": spec["directory"], "HOME": str(directory / "home")}
@@ -83,14 +83,14 @@ def _init(spec: dict[str, Any]) -> None:
     if members and spec["role"] == "server":
         services["etcd"] = _etcd(spec, members)
     if spec["role"] == "server":
-        services["server"] = [*python, "orchestrator.server.embedded"]
+        services["server"] = [*python, "orchestrator.embedded"]
     elif spec["role"] == "node":
         services["agent"] = [*python, "agent"]
     running: dict[str, subprocess.Popen[bytes]] = {}
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     while True:
         for name in services.keys() - running.keys():
-            # a test arms one start: it ends at the named point, and the next start is whole again
+            # a test arms one start: the service ends at the named point, and the next start is normal
             armed = directory / "failpoint"
             extra: dict[str, str] = {}
             if name != "sshd" and armed.exists():
@@ -106,7 +106,7 @@ def _init(spec: dict[str, Any]) -> None:
                     cwd="/",
                     start_new_session=True,
                 )
-            (directory / "run" / f"{name}.pid").write_text(str(running[name].pid))  # on no disk, which may be full
+            (directory / "run" / f"{name}.pid").write_text(str(running[name].pid))  # on a tmpfs: the disk may be full
         try:
             pid, _ = os.waitpid(-1, 0)
         except ChildProcessError:
@@ -118,7 +118,7 @@ def _init(spec: dict[str, Any]) -> None:
 
 
 def _etcd(spec: dict[str, Any], members: dict[str, str]) -> list[str]:
-    """One member of the store; in a lab nobody else is on the wire, so it has no TLS."""
+    """The command of a member of the store. Without TLS: no other host is on the lab's network."""
     own = spec["address"]
     return [
         "etcd",
@@ -142,6 +142,7 @@ def _etcd(spec: dict[str, Any], members: dict[str, str]) -> list[str]:
 
 
 def main(spec: dict[str, Any]) -> None:
+    """Start the machine that *spec*, its machine.json, describes; prints {"pid": …} or {"error": …} when it is ready."""
     mounted = cgroups.hierarchies()
     cgroups.enter(spec["lab"], spec["name"])
     _unshare(CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWPID)

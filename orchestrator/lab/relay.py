@@ -23,6 +23,8 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 async def main(fd: int, address: str, port: int) -> None:
+    """Accept connections on the listening socket *fd*, and relay each to *address*. Never returns."""
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             there = await asyncio.open_connection(address, port)

@@ -21,12 +21,13 @@ PasswordAuthentication no
 MaxStartups 200
 SetEnv SHLVL=1 PYSTACK_ROOT={directory} PATH={programs}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 """
-"""SHLVL: sshd's bash(1) reads no ~/.bashrc where it is below another shell. The host's has nothing to do with a lab, and may
-wait for what a machine that was taken away has locked."""
+"""SHLVL: bash(1) started by sshd reads no ~/.bashrc if SHLVL says that it is below another shell. The host's ~/.bashrc does not
+belong to the lab, and may block."""
 
 
 def prepare(lab: Path, machines: Mapping[str, str], servers: Sequence[str]) -> None:
-    """*machines* is name → address. The homes of *servers* hold the key and know all the hosts."""
+    """Write keys and configuration below *lab* for *machines*, name → address. The homes of *servers* get the client key, and
+    known_hosts with all machines."""
     homes = [lab / name / "home" / ".ssh" for name in servers]
     for home in homes:
         home.mkdir(parents=True, mode=0o700)

@@ -1,4 +1,4 @@
-"""Which node each task of a stack goes to. Tasks that are placed stay, unless their node is no longer fit. Pure."""
+"""Chooses the node of each task of a stack. Tasks that have a node stay, unless that no longer passes the filters. Pure."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ PROVEN = "proven: no placement of the whole stack exists"
 
 
 def is_eligible(stack: Stack, service: Service, context: PlacementContext) -> list[str]:
-    """The nodes that a service of mode global has a task on; none while all that would do are down or drained.
+    """The nodes that a service of mode global has a task on; none while all suitable nodes are down or drained.
 
-    Raises UnschedulableError where no node would do even then."""
+    Raises UnschedulableError if no node is suitable even then."""
     request = request_of(stack, service, context)
     fit = static_mask(request, NodeTable(context.nodes, context.ready))
     if not any(fit):
@@ -35,9 +35,9 @@ def is_eligible(stack: Stack, service: Service, context: PlacementContext) -> li
 
 
 def assign(stack: Stack, tasks: Sequence[Task], current: Sequence[Task], context: PlacementContext) -> list[Task]:
-    """*tasks* with their nodes. Raises UnschedulableError with every reason, where one cannot be placed."""
+    """*tasks* with their nodes. Raises UnschedulableError with every reason if one of them cannot be placed."""
     requests = service_requests(stack, context)
-    fixed = [t for t in tasks if t.node]  # of mode global: its node is part of what it is
+    fixed = [t for t in tasks if t.node]  # of mode global: its node is part of its identity
     table = table_with(context, fixed, requests)
     where = {t.name: context.moves.get(t.name, t.node) for t in current}
     colocated = colocate(stack, [t for t in tasks if not t.node], requests, context)
@@ -57,7 +57,12 @@ def assign(stack: Stack, tasks: Sequence[Task], current: Sequence[Task], context
     for group, copies, rows in zip(groups, copies_of, place(table, groups), strict=True):
         for members, row in zip(copies, rows, strict=False):
             chosen |= dict.fromkeys((t.name for t in members), table.nodes[row].name)
-        left_over += [(group.request, members[0]) for members in copies[len(rows) :]]
+        for members in copies[len(rows) :]:
+            home = where.get(members[0].name, "")
+            if _waits_for(home, group.request, context):
+                chosen |= dict.fromkeys((t.name for t in members), home)
+            else:
+                left_over.append((group.request, members[0]))
     if left_over:
         try:
             chosen |= _place_exactly(colocated, where, context, table_with(context, fixed, requests))
@@ -68,7 +73,7 @@ def assign(stack: Stack, tasks: Sequence[Task], current: Sequence[Task], context
 
 
 def reassign(stack: Stack, tasks: Sequence[Task], context: PlacementContext, lost: Set[str]) -> dict[str, str]:
-    """Nodes for those of *tasks* that are named in *lost*, the others stay where they are; one that fits nowhere has none."""
+    """Nodes, by task, for those of *tasks* whose names are in *lost*; the others stay. A task that fits nowhere is left out."""
     requests = service_requests(stack, context)
     table = table_with(context, [t for t in tasks if t.name not in lost], requests)
     copies_of, groups = group_equal(colocate(stack, [t for t in tasks if t.name in lost], requests, context))
@@ -90,20 +95,28 @@ def place_oneoff(stack: Stack, oneoff: Task, tasks: Sequence[Task], context: Pla
     return msgspec.structs.replace(oneoff, node=table.nodes[rows[0]].name)
 
 
+def _waits_for(home: str, request: PlacementRequest, context: PlacementContext) -> bool:
+    """Whether a task that is on *home* can be nowhere but on nodes that are silent: it stays, and holds the rest of its stack
+    up no more than it must."""
+    table = NodeTable(context.nodes, {n.name for n in context.nodes})
+    fit = {n.name for n, ok in zip(context.nodes, static_mask(request, table), strict=True) if ok}
+    return home in fit and not fit & set(context.ready)
+
+
 def _is_paused(table: NodeTable, row: int) -> bool:
-    """Tasks stay on a node that takes no new ones, whatever it has free; not on one that is silent."""
+    """Whether the node is paused and answers: its tasks stay, whatever it has free."""
     return table.nodes[row].availability == "pause" and bool(table.ready[row])
 
 
 def _place_exactly(
     colocated: Sequence[Colocated], where: Mapping[str, str], context: PlacementContext, table: NodeTable
 ) -> dict[str, str]:
-    """All of the stack placed anew by the exact solver, moving as little as it can: nodes by task.
+    """The whole stack placed again by the exact solver, with as few moves as possible: nodes by task.
 
-    *where* is the node of each task now, *table* has what cannot move. Raises UnschedulableError, which says why not."""
+    *where* has the present node of each task; *table* has the tasks that cannot move. Raises UnschedulableError."""
     if len(context.nodes) < 2:
         raise UnschedulableError(PROVEN)
-    # not at the top: OR-Tools is loaded where it is needed alone
+    # not at the top: OR-Tools is large, and rarely needed
     from orchestrator.placement.exact import NoSolverError, UndecidedError, solve
 
     copies_of, groups = group_equal(colocated)
@@ -118,7 +131,7 @@ def _place_exactly(
     for copies, rows in zip(copies_of, found, strict=True):
         free = [table.nodes[n].name for n in rows]
         waiting = []
-        for members in copies:  # those that can stay do, the rest takes what is left
+        for members in copies:  # those that can stay do, the others take what is left
             home = where.get(members[0].name, "")
             if home in free:
                 free.remove(home)

@@ -1,9 +1,10 @@
-"""Tasks that must share a node: they have one volume, one network of one host, or one another's namespaces."""
+"""Tasks that must share a node: they use the same local volume or single-host network, or each other's namespaces."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from agent.contract.golang_template import names_swarm
 from agent.contract.task import Task
 from orchestrator.placement.context import PlacementContext
 from orchestrator.placement.greedy import TaskGroup
@@ -17,7 +18,7 @@ Colocated = tuple[PlacementRequest, list[Task]]
 def colocate(
     stack: Stack, tasks: Sequence[Task], requests: Mapping[str, PlacementRequest], context: PlacementContext
 ) -> list[Colocated]:
-    """*tasks* as they must share nodes; each for itself where there is one node, on which they do anyway."""
+    """*tasks* in groups that must share a node. On a single node they do anyway: there each is its own group."""
     if len(context.nodes) < 2:
         return [(requests[f"{stack.name}/{t.service}"], [t]) for t in tasks]
     by_service: dict[str, list[Task]] = {}
@@ -34,7 +35,7 @@ def colocate(
 
 
 def group_equal(colocated: Sequence[Colocated]) -> tuple[list[list[list[Task]]], list[TaskGroup]]:
-    """Those that ask for the same, as the copies of one group: their tasks, and the group as the solvers take it."""
+    """Equal requests as copies of one group: the tasks of each copy, and the group for the solvers."""
     grouped: dict[PlacementRequest, list[list[Task]]] = {}
     for request, members in colocated:
         grouped.setdefault(request, []).append(members)
@@ -43,7 +44,7 @@ def group_equal(colocated: Sequence[Colocated]) -> tuple[list[list[list[Task]]],
 
 def _components(stack: Stack) -> list[tuple[list[str], bool]]:
     """The services that are tied to one another, in the order of the file, and whether all their tasks must share a node."""
-    # not at the top: 13 MB and 0.1 s that a host on its own never needs
+    # not at the top: 13 MB and 0.1 s that a single host can save
     import networkx as nx
 
     graph: nx.Graph[str] = nx.Graph()
@@ -52,7 +53,8 @@ def _components(stack: Stack) -> list[tuple[list[str], bool]]:
     first_user: dict[tuple[str, str], str] = {}
     tied: set[str] = set()
     one_host = {("network", n.name) for n in stack.networks if n.one_host}
-    local = {("volume", v.name) for v in stack.volumes if not v.shared}
+    # a name with a placeholder is one volume for each task
+    local = {("volume", v.name) for v in stack.volumes if not v.shared and not names_swarm(v.name)}
     for service in stack.services:
         for other in _donors(service) & known:
             graph.add_edge(service.name, other)
@@ -70,7 +72,7 @@ def _components(stack: Stack) -> list[tuple[list[str], bool]]:
 
 
 def _donors(service: Service) -> set[str]:
-    """The services whose namespaces or mounts it has, or that it links to: they must be on its host."""
+    """The services whose namespaces or mounts *service* uses, or that it links to: they must be on the same host."""
     c = service.container
     volumes = {v.split(":")[0] for v in c.volumes_from if not v.startswith("container:")}
     namespaces = {m[8:] for m in (c.network_mode, c.pid_mode, c.ipc_mode) if m.startswith("service:")}

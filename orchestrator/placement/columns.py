@@ -1,7 +1,7 @@
 """Columns of the node table: one value a row, with the operations that filters and costs need.
 
-A column of many rows is a numpy array (`vectors.py`). Loading numpy takes 12 MB and 0.1 s, which a host on its own can save:
-there a column is a PlainColumn, a list with those of numpy's operators that are used here.
+A column of many rows is a numpy array (`vectors.py`). Loading numpy takes 12 MB and 0.1 s, which a single host can save: there
+a column is a PlainColumn, a list with those operators of numpy's that are used here (decision 0024).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Mask = Any
 
 
 class Columns(Protocol):
-    """How columns are made, and what the operators cannot say."""
+    """How columns are made, and operations that have no operator."""
 
     def full(self, rows: int, value: int) -> Column:
         """*value* in every row."""
@@ -25,9 +25,11 @@ class Columns(Protocol):
     def ints(self, values: Iterable[int]) -> Column:
         """Whole numbers; fractions are cut off."""
 
-    def floats(self, values: Iterable[float]) -> Column: ...
+    def floats(self, values: Iterable[float]) -> Column:
+        """Numbers with fractions."""
 
-    def mask(self, values: list[bool]) -> Mask: ...
+    def mask(self, values: list[bool]) -> Mask:
+        """Truth values."""
 
     def minimum(self, one: Column, other: Column | int) -> Column:
         """The lower of two columns, or of a column and a number, row by row."""
@@ -64,9 +66,11 @@ class PlainColumn:
         self.values[row] = value
 
     def copy(self) -> PlainColumn:
+        """A copy with the same values."""
         return PlainColumn([*self.values])
 
     def tolist(self) -> list[Any]:
+        """The values as a list of its own."""
         return [*self.values]
 
     def _map(self, function: Callable[[Any, Any], Any], other: Any) -> PlainColumn:

@@ -1,4 +1,4 @@
-"""What placement goes by besides the stack: the nodes, and what others have on them."""
+"""The input of placement besides the stack: the nodes, and the tasks of other stacks on them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence, Set
 
 import msgspec
 
+from agent.contract.golang_template import names_swarm
 from agent.contract.task import Task
 from orchestrator.placement.node import Node
 from orchestrator.placement.node_table import NodeTable
@@ -23,13 +24,14 @@ HOST_SPECIFIC_PATHS = (
     "/lib/modules",
     "/var/log",
 )
-"""A bind mount of one of these means the node's own, whichever node it is; any other path belongs to the server's host."""
+"""A bind mount of one of these uses the files of the task's own node; any other path is on the server's host."""
 
 
 class PlacementContext(msgspec.Struct, frozen=True, kw_only=True):
-    """*nodes* are all nodes, *ready* names those that answer, *local* is the server's own. *others* are tasks of other stacks
-    with their *requests* by `<stack>/<service>`; *homes* gives the node of each volume that has one; *moves* the node that a
-    task shall move to, by its name."""
+    """*nodes* are all nodes, *ready* has the names of those that answer, *local* is the name of
+    the server's own. *others* are tasks of other stacks
+    with their *requests* by `<stack>/<service>`; *homes* maps volumes that have a node to it, *moves* tasks to the node
+    that they are to move to."""
 
     nodes: Sequence[Node]
     ready: Set[str]
@@ -41,12 +43,12 @@ class PlacementContext(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def service_requests(stack: Stack, context: PlacementContext) -> dict[str, PlacementRequest]:
-    """What one replica of each service asks for, by `<stack>/<service>`."""
+    """The request of one replica of each service, by `<stack>/<service>`."""
     return {f"{stack.name}/{s.name}": request_of(stack, s, context) for s in stack.services}
 
 
 def request_of(stack: Stack, service: Service, context: PlacementContext) -> PlacementRequest:
-    """What one replica of *service* asks for."""
+    """The request of one replica of *service*."""
     pinned, pinned_by = _pinned(service, context)
     used = {a.network for a in service.container.attachments}
     networks = [n for n in stack.networks if n.name in used]
@@ -62,20 +64,24 @@ def request_of(stack: Stack, service: Service, context: PlacementContext) -> Pla
         parents=tuple((n.parent, n.name) for n in networks if n.parent),
         drivers=tuple((n.driver, n.name) for n in networks if n.driver and n.driver not in DRIVERS),
         devices=service.container.device_requests,
-        # on a node that is alone nothing leaves the host
+        # on a single node nothing leaves the host
         encrypted=tuple(n.name for n in networks if n.encrypted) if len(context.nodes) > 1 else (),
     )
 
 
 def _pinned(service: Service, context: PlacementContext) -> tuple[str, str]:
-    """The only node that will do for the service's mounts, and why; "" for any. A volume goes before a bind mount."""
+    """The only node that has the service's mounts, and why; "" for any. A volume goes before a bind mount."""
     pinned, reason = "", ""
     everywhere = service.mode in ("global", "global-job")
     for mount in service.container.mounts:
         if mount.kind == "volume" and mount.source in context.homes and not everywhere:
             pinned, reason = context.homes[mount.source], f"volume {mount.source} is"
         elif (
-            mount.kind == "bind" and not pinned and len(context.nodes) > 1 and not mount.source.startswith(HOST_SPECIFIC_PATHS)
+            mount.kind == "bind"
+            and not pinned
+            and len(context.nodes) > 1
+            and not mount.source.startswith(HOST_SPECIFIC_PATHS)
+            and not names_swarm(mount.source)
         ):
             pinned, reason = context.local, f"bind mount {mount.source} is"
     return pinned, reason

@@ -7,7 +7,7 @@ from orchestrator.placement.node_table import NodeTable
 from orchestrator.placement.request import PlacementRequest
 
 OWN_TASK = 1 << 20
-"""What one more of the service's own costs: more than any number of other tasks."""
+"""The cost of one more task of the same service: more than any number of other tasks."""
 _MOST_TASKS, _MOST_OWN, _MOST_IN_GROUP = 0xFFFFF, 0xFFFF, 0xFF
 _SPREAD_SHIFT = 36
 

@@ -1,6 +1,6 @@
 """The exact solver: finds a placement of everything where there is one, or proves that there is none (CP-SAT of OR-Tools).
 
-It is asked only when the greedy solver leaves something over. It may move tasks that are placed, as few as it can."""
+It is used only if the greedy solver fails (decision 0025). It may move tasks that have a node, as few as possible."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def solve(
 ) -> list[list[int]] | None:
     """For each group the rows of its copies, all of them; None where that is proven impossible.
 
-    *table* has what cannot move counted in; *homes* says for each group the rows where its copies are now. Deterministic.
+    *table* has counted in what cannot move; *homes* has for each group the rows where its copies are now. Deterministic.
     Raises NoSolverError, UndecidedError."""
     try:
         from ortools.sat.python import cp_model
@@ -72,7 +72,7 @@ def _counts(model: Any, table: NodeTable, groups: Sequence[TaskGroup]) -> list[d
 
 
 def _limit_resources(model: Any, table: NodeTable, groups: Sequence[TaskGroup], counts: Counts) -> None:
-    """On each node, what the copies use of a resource is no more than is free."""
+    """On each node the copies use at most what is free of each resource."""
     for one in (f for f in FILTERS if isinstance(f, ResourceFilter)):
         for resource, users in _users(one, groups).items():
             for n in range(len(table)):
@@ -90,6 +90,7 @@ def _users(one: ResourceFilter[Any, Any], groups: Sequence[TaskGroup]) -> dict[H
 
 
 def _keep_affinities(model: Any, table: NodeTable, groups: Sequence[TaskGroup], counts: Counts) -> None:
+    """Copies are on nodes with every service that they must be near, and with none that they must be away from."""
     group_of = {g.request.service: i for i, g in enumerate(groups)}
     flags: dict[tuple[int, int], Any] = {}
 

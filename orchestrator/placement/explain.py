@@ -1,4 +1,4 @@
-"""Why a task is where it is, and why it can go nowhere: the filters' own words."""
+"""Why a task is where it is, and why it fits nowhere: the texts of the filters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class UnschedulableError(PystackError):
 
 
 class Candidate(WireStruct, frozen=True, kw_only=True):
-    """A node, as one task sees it; the highest score is the first choice."""
+    """A node for one task; the highest score is the first choice."""
 
     node: str
     feasible: bool
@@ -31,7 +31,7 @@ class Candidate(WireStruct, frozen=True, kw_only=True):
 
 
 class Why(WireStruct, frozen=True, kw_only=True):
-    """Every node as *task* sees it, the best first; *node* is where it is, "" for nowhere."""
+    """Every node for *task*, the best first; *node* is the present one, "" for none."""
 
     task: str
     node: str
@@ -40,7 +40,7 @@ class Why(WireStruct, frozen=True, kw_only=True):
 
 
 def explain(stack: Stack, service: str, task: str, tasks: Sequence[Task], context: PlacementContext) -> Why:
-    """Every node with its reasons for and against *task*, or one more of *service* where there is no such task; the other
+    """Every node with its reasons for and against *task*; if no task has that name, for one more of *service*. The other
     *tasks* are in place."""
     requests = service_requests(stack, context)
     table = table_with(context, [t for t in tasks if t.name != task], requests)
@@ -78,5 +78,5 @@ def refusal(table: NodeTable, request: PlacementRequest, name: str, where: str) 
     lines = [f"{where}: no node can take {name}:"]
     for node, reasons in zip(table.nodes, explain_nodes(request, table), strict=True):
         why = "; ".join(f"{r.filter}: {r.detail}" for r in reasons if not r.ok)
-        lines.append(f"    {node.name}: {why or 'was fit, but others that must share a node with it were not'}")
+        lines.append(f"    {node.name}: {why or 'was fit, but tasks that must share a node with it did not fit'}")
     return "\n".join(lines)

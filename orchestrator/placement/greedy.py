@@ -26,8 +26,8 @@ class TaskGroup(msgspec.Struct, frozen=True):
 def place(table: NodeTable, groups: Sequence[TaskGroup]) -> list[list[int]]:
     """For each group the rows of its copies; fewer than its count where the rest fits nowhere.
 
-    The table is left with all of it counted in. Those hardest to place come first: few fitting nodes, then large reservations.
-    Where that leaves something over, the exact solver decides (`orchestrator.placement.exact`)."""
+    All copies are counted into the table. Those hardest to place come first: few suitable nodes, then large reservations.
+    If copies are left over, the exact solver decides (`orchestrator.placement.exact`)."""
     order = sorted(range(len(groups)), key=lambda i: _difficulty(table, groups[i].request))
     out: list[list[int]] = [[] for _ in groups]
     for i in order:
@@ -62,7 +62,7 @@ def _place_each(table: NodeTable, group: TaskGroup) -> list[int]:
 
 
 def _place_by_heap(table: NodeTable, group: TaskGroup) -> list[int]:
-    """Equal copies over one heap of nodes: only the chosen node's cost changes."""
+    """Place equal copies with one heap of nodes: each copy only changes the cost of its node."""
     request = group.request
     mask, costs = Feasibility(request, table).mask().tolist(), cost(request, table).tolist()
     heap = [(key, row) for row, (key, ok) in enumerate(zip(costs, mask, strict=True)) if ok]

@@ -11,19 +11,14 @@ Availability = Literal["active", "pause", "drain"]
 
 
 class Node(WireStruct, frozen=True, kw_only=True):
-    """*target* is how it is reached over SSH (`root@10.0.0.2:22`), "" for the server's own host. *underlay* is the
-    address under which the other nodes reach it, for overlay networks. *host_key* is the SSH host key that was accepted
-    when it was added, in OpenSSH's one-line form. *info* are what it last said of itself.
+    """A node.
 
-    *taints* keep tasks off (`taints.py`).
-
-    By *transport* etcd it reads its manifest from the store itself; streams go over SSH all the same.
-
-    A *server* may lead the cluster: its role is manager.
-
-    *path_mtu* is what the paths to it were found to carry, 0 where its link's MTU says it.
-
-    active takes tasks; pause keeps what it has and takes none; drain gives its tasks away."""
+    *target* is its SSH address (`root@10.0.0.2:22`), "" for the server's own host. *underlay* is the address at which the
+    other nodes reach it, for overlay networks. *host_key* is the SSH host key that was accepted when the node was added, in
+    OpenSSH's one-line form. With the *transport* etcd, the node reads its manifest from the store itself; streams still use
+    SSH. A *server* can lead the cluster: its role is manager. *taints* keep tasks off (`taints.py`). *availability*: an active
+    node takes tasks, a paused one only keeps those it has, a drained one has none. *path_mtu* is the measured MTU of the paths
+    to it, in bytes, 0 if that is its link's. *info* is the newest that the node has reported."""
 
     name: str
     id: str

@@ -1,4 +1,4 @@
-"""The nodes as placement sees them: one row a node, with what is free there and how many tasks of what it has."""
+"""The nodes as a table with one row a node: what is free there, and how many tasks of each service it has."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from orchestrator.placement.request import PlacementRequest, PortKey
 
 
 class NodeTable:
-    """Rows are numbered as *nodes* are ordered; *ready* names those that answer.
+    """Rows are numbered as *nodes* are ordered; *ready* has the names of those that answer.
 
     Columns, shape (N,): *ready* is a mask, and may be changed while the table is used; *cpus_free* (cores) and *memory_free*
     (bytes) count what is reserved, not what is used; *tasks* counts tasks. *columns* makes them: numpy arrays where there are
@@ -42,14 +42,14 @@ class NodeTable:
         return self._tasks_of[service]
 
     def resource_free(self, kind: str) -> Column:
-        """How many things of *kind* each node has free; nodes declare them as the label `resource.<kind>`. Live."""
+        """How much of the resource *kind* is free on each node; nodes declare it as the label `resource.<kind>`. Live."""
         if kind not in self._resources:
             labels = (dict(n.labels).get(f"resource.{kind}", "0") for n in self.nodes)
             self._resources[kind] = self.columns.floats(float(v) if v.isdigit() else 0.0 for v in labels)
         return self._resources[kind]
 
     def port_taken(self, port: PortKey) -> Column:
-        """1 where a task holds that port of the node, else 0. Live."""
+        """1 for nodes on which a task holds *port*, else 0. Live."""
         if port not in self._ports:
             self._ports[port] = self._zeros()
         return self._ports[port]
@@ -93,7 +93,7 @@ class NodeTable:
 def _columns_for(rows: int) -> Columns:
     if rows < 2:
         return PlainColumns()
-    # not at the top: what a host on its own never needs
+    # not at the top: a single host never needs it
     from orchestrator.placement.vectors import VectorColumns
 
     return VectorColumns()

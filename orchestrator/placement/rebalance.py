@@ -1,4 +1,4 @@
-"""Moves that even out the load after nodes came or returned. Pure; proposed one by one, each with its reason."""
+"""Moves that even out the load after nodes were added or came back: one by one, each with its reason. Pure."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Move(WireStruct, frozen=True, kw_only=True):
 
 
 def placed_groups(stack: Stack, tasks: Sequence[Task], context: PlacementContext) -> list[Placed]:
-    """*tasks* as they share nodes now; those of mode global and those run by hand are where they must be."""
+    """*tasks* in groups that share a node, without those of mode global and one-off containers, which do not move."""
     fixed = {s.name for s in stack.services if s.mode in ("global", "global-job")}
     movable = [t for t in tasks if t.desired != "oneoff" and t.service not in fixed]
     return [
@@ -47,10 +47,10 @@ def placed_groups(stack: Stack, tasks: Sequence[Task], context: PlacementContext
 
 
 def moves(table: NodeTable, placed: Sequence[Placed], *, limit: int) -> list[Move]:
-    """At most *limit* moves, each of which makes the fullest node it can relieve emptier by more than it fills another.
+    """At most *limit* moves, each from a fuller node to an emptier one, the widest difference first.
 
-    *table* has all tasks counted in; what a volume or a bind mount holds in place is not moved. The table is left as the moves
-    would leave it."""
+    *table* has all tasks counted in; tasks that a volume or a bind mount binds to a node do not move. Afterwards the moves are
+    counted into the table."""
     where = {one.tasks: table.row[one.node] for one in placed if one.node in table.row}
     out: list[Move] = []
     while len(out) < limit:

@@ -1,4 +1,4 @@
-"""What placement is asked for: the needs of one task, or of several that must share a node."""
+"""Placement requests: the needs of one task, or of several that must share a node."""
 
 from __future__ import annotations
 

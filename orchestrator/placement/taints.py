@@ -1,47 +1,48 @@
-"""Taints: what keeps tasks off a node, but for those that tolerate it. Pure.
+"""Taints keep tasks off a node, except those that tolerate them. Pure.
 
-`KEY[=VALUE]:NoSchedule` keeps new tasks off; `KEY[=VALUE]:NoExecute` sends away those that are there too. A toleration is
-`KEY`, `KEY=VALUE`, either of these with an effect, or `*` for everything. Source: Kubernetes, Taints and Tolerations.
+`NoSchedule` keeps new tasks off; `NoExecute` also sends running ones away. The grammar is in `stackfile/tolerations.py`.
+Source: Kubernetes, Taints and Tolerations.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
-EFFECTS = ("NoSchedule", "NoExecute")
-_TAINT = re.compile(r"([A-Za-z0-9][\w./-]*)(?:=([\w.-]*))?:(\w+)\Z")
-_TOLERATION = re.compile(r"\*\Z|([A-Za-z0-9][\w./-]*)(?:=([\w.-]*))?(?::(\w+))?\Z")
+from orchestrator.stackfile.tolerations import TaintSyntaxError, parse_taint, parse_toleration
 
 
-def refused(text: str) -> str:
-    """Why *text* is no taint, "" where it is one."""
-    match = _TAINT.match(text)
-    if not match:
-        return f"{text!r} is no taint: write KEY=VALUE:NoSchedule or KEY:NoExecute"
-    return "" if match[3] in EFFECTS else f"{text!r}: the effect {match[3]!r} is none of {', '.join(EFFECTS)}"
+def syntax_problem(text: str) -> str:
+    """Why *text* is not a taint, "" if it is one."""
+    try:
+        parse_taint(text)
+    except TaintSyntaxError as error:
+        return str(error)
+    return ""
 
 
 def kind(taint: str) -> tuple[str, str]:
-    """Its key and effect: a node has one taint of each."""
+    """The key and effect of *taint*: a node has at most one taint of each pair."""
     name, _, effect = taint.partition(":")
     return name.partition("=")[0], effect
 
 
-def is_toleration(text: str) -> bool:
-    match = _TOLERATION.match(text)
-    return match is not None and (match[0] == "*" or match[3] in (None, *EFFECTS))
-
-
 def tolerates(toleration: str, taint: str) -> bool:
-    wanted, there = _TOLERATION.match(toleration), _TAINT.match(taint)
-    if wanted is None or there is None:
+    """Whether *toleration* covers *taint*; False if either cannot be read."""
+    wanted = parse_toleration(toleration)
+    try:
+        there = parse_taint(taint)
+    except TaintSyntaxError:
         return False
-    return wanted[0] == "*" or (wanted[1] == there[1] and wanted[2] in (None, there[2]) and wanted[3] in (None, there[3]))
+    if wanted is None:
+        return False
+    return all(
+        asked in (None, found)
+        for asked, found in ((wanted.key, there.key), (wanted.value, there.value), (wanted.effect, there.effect))
+    )
 
 
 def against(taints: Sequence[str], tolerations: Sequence[str], *, staying: bool = False) -> list[str]:
-    """Those of *taints* that keep a task with *tolerations* off; that send it away, where it is *staying*."""
+    """Those of *taints* that keep a task with *tolerations* off, or, if it is *staying*, that send it away."""
     return [
         t
         for t in taints

@@ -1,4 +1,4 @@
-"""Columns as numpy arrays, for clusters: a figure of thousands of nodes at once."""
+"""Columns as numpy arrays, for clusters: one operation for thousands of nodes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NEVER = np.iinfo(np.int64).max
 
 
 class VectorColumns:
-    """Columns of numpy's (`columns.Columns`)."""
+    """Columns made of numpy arrays; see `columns.Columns`."""
 
     def full(self, rows: int, value: int) -> Ints:
         return np.full(rows, value, dtype=np.int64)

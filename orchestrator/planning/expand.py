@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence, Set
 
 import msgspec
 
+from agent.contract.golang_template import names_swarm
 from agent.contract.network import Network
 from agent.contract.task import Task
 from agent.contract.volume import Volume
@@ -18,6 +19,7 @@ from orchestrator.placement.node import Node
 from orchestrator.planning.manifests import ingress_network, ingress_ports
 from orchestrator.planning.port_ranges import with_ports
 from orchestrator.planning.state import State
+from orchestrator.planning.swarm_templates import with_templates
 from orchestrator.stackfile.model import DRIVERS, LAN_DRIVERS, Service, Stack
 
 SINGLE_NODE = PlacementContext(nodes=(Node(name="local", id="local"),), ready=frozenset({"local"}), local="local")
@@ -64,7 +66,8 @@ def expand(
                 _task(stack, service, index, known, images) for index in range(1, scale.get(service.name, service.replicas) + 1)
             ]
     drafts = with_ports(stack, assign(stack, drafts, current.tasks, context), known, context)
-    volumes = _volumes(stack, current, drafts, context)
+    stack, drafts, own = with_templates(stack, drafts, context)
+    volumes = _volumes(stack, current, drafts, context, own)
     hosts = [(n.name, one.underlay) for n in by_name.values() if n.on_lan for one in context.nodes]
     addresses = Addresses(
         by_name,
@@ -124,7 +127,7 @@ def _check_externals(stack: Stack, networks: Set[str], volumes: Set[str], only: 
         f"{spec.where}: {kind}s.{spec.key}: external {kind} {spec.name} does not exist: `pystack {kind} create {spec.name}`"
         for kind, wishes, there in (("network", stack.networks, networks), ("volume", stack.volumes, volumes))
         for spec in wishes
-        if spec.external and spec.name not in there and (only is None or spec.name in used)
+        if spec.external and spec.name not in there and (only is None or spec.name in used) and not names_swarm(spec.name)
     ]
     if missing:
         raise PystackError("\n".join(missing))
@@ -223,9 +226,11 @@ def _networks(
     return tuple(out)
 
 
-def _volumes(stack: Stack, current: State, tasks: Sequence[Task], context: PlacementContext) -> tuple[Volume, ...]:
+def _volumes(
+    stack: Stack, current: State, tasks: Sequence[Task], context: PlacementContext, own: Mapping[str, str]
+) -> tuple[Volume, ...]:
     """A volume of one node lives where its first user was placed, and its users follow it; one that its home exports has
-    its home there. A service of mode global has such a volume on each of its nodes."""
+    its home there. A service of mode global has such a volume on each of its nodes. Those of *own* are where they say."""
     exported = {v.name for v in stack.volumes if v.shared}
     homes = {v.name: v.node for v in current.volumes if v.node}
     everywhere = {s.name for s in stack.services if s.mode in ("global", "global-job")}
@@ -233,6 +238,7 @@ def _volumes(stack: Stack, current: State, tasks: Sequence[Task], context: Place
         for mount in task.container.mounts:
             if mount.kind == "volume" and mount.source and (task.service not in everywhere or mount.source in exported):
                 homes.setdefault(mount.source, context.homes.get(mount.source, task.node))
+    homes |= own
     return tuple(
         Volume(
             name=v.name,

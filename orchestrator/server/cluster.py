@@ -370,7 +370,7 @@ class Cluster:
 def updated(node: Node, request: NodeUpdateRequest) -> Node:
     """*node* with the labels, taints and availability that *request* asks for. Raises RefusedError for a malformed taint."""
     labels = {k: v for k, v in node.labels if k not in request.unset} | dict(request.labels)
-    if wrong := [why for t in request.taints if (why := taints.refused(t))]:
+    if wrong := [why for t in request.taints if (why := taints.syntax_problem(t))]:
         raise RefusedError("; ".join(wrong))
     kept = {taints.kind(t): t for t in node.taints if taints.kind(t)[0] not in request.untaint}
     kept |= {taints.kind(t): t for t in request.taints}

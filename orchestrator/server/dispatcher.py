@@ -90,6 +90,7 @@ class Dispatcher:
 
     async def write_tasks(self, tasks: Sequence[Task]) -> None:
         """Write *tasks* and deliver them."""
+        self.statuses.outdate(tasks)
         await self.state.put(tasks=tasks)
         await self.cluster.deliver()
 

@@ -38,7 +38,7 @@ class PlanExecutor:
 
     async def up(self, stack: Stack, options: UpOptions, emit: Emit) -> list[Failure]:
         """Make *stack* true. Returns the tasks that failed. Raises RefusedError, PystackError."""
-        async with self._state.lock(stack.name):
+        async with self._state.lock(f"stack {stack.name}").hold("up", emit):
             failures = await self._images.pull(stack, chosen_services(stack, options), options.pull, emit)
             if failures:
                 return failures
@@ -86,7 +86,10 @@ class PlanExecutor:
         rollout = self._rollout(stack, plan, options, rolling, emit)
         in_place = {name for tasks in rolling.values() for name in tasks}
         tasks = [self._task(t, rollout, options, in_place, plan) for t in plan.desired.tasks if t.desired != "oneoff"]
-        rollout.set_tasks(tasks)
+        left = {t.name: why for t in tasks if t.name not in changed and (why := self._dispatcher.unreachable_reason(t))}
+        for name, why in left.items():
+            emit(WarningEvent(message=f"{name} is left as it is: {why}"))
+        rollout.set_tasks([t for t in tasks if t.name not in left])
         new = [t for t in tasks if t.name not in in_place and self._state.tasks.get(t.name) != t]
         await self._write_plan(stack, plan, new, options)
         with self._reported(tasks, emit):
@@ -170,6 +173,7 @@ class PlanExecutor:
             return
         record, revision = await state.next_revision(stack, options)
         await state.transact([*revision, *operations])
+        self._dispatcher.statuses.outdate(tasks)
         state.stacks[stack.name] = record
         state.networks.update({n.name: n for n in plan.desired.networks})
         state.volumes.update({v.name: v for v in plan.desired.volumes})

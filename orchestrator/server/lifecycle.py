@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 
 import msgspec
 
+from agent.contract.status import TaskStatus
 from agent.contract.task import Task
 from orchestrator.errors import PystackError, RefusedError
 from orchestrator.planning import graph
@@ -24,10 +25,18 @@ ACTIVE = ("running", "stopping", "restarting", "paused", "starting")
 """The states of a task that still has a process."""
 
 
-async def down(dispatcher: Dispatcher, name: str, *, volumes: bool, emit: Emit) -> None:
-    """Stop and remove all of stack *name* in reverse order, its volumes only with *volumes*. Does nothing if there is none."""
+async def down(dispatcher: Dispatcher, name: str, *, volumes: bool, emit: Emit) -> list[Failure]:
+    """Stop and remove all of stack *name* in reverse order, its volumes only with *volumes*. Does nothing if there is none.
+
+    Returns the tasks whose hooks failed; they are gone too."""
+    with _failing_hooks(dispatcher, name) as failing:
+        await _down(dispatcher, name, volumes=volumes, emit=emit)
+    return failing
+
+
+async def _down(dispatcher: Dispatcher, name: str, *, volumes: bool, emit: Emit) -> None:
     state = dispatcher.state
-    async with state.lock(name):
+    async with state.lock(f"stack {name}").hold("down", emit, instead_of="up"):
         record = state.stacks.get(name)
         await remove_oneoffs(dispatcher, [t for t in state.of_stack(name).tasks if t.desired == "oneoff"], emit)
         current = state.of_stack(name)
@@ -87,12 +96,13 @@ async def change_desired_state(
     *timeout_s* is how long a container may take to end, instead of its own stop_grace_period; for `start`, to be up. Returns
     the tasks that failed. Raises RefusedError (404) if there is no such stack or service."""
     state = dispatcher.state
-    async with state.lock(name):
+    async with state.lock(f"stack {name}").hold(verb, emit, instead_of="up" if verb == "stop" else ""):
         stack = state.get_stack(name).stack
         chosen = _services(stack, verb, services) if deps else _named(stack, services)
         if verb == "stop":
-            await _stop(dispatcher, stack, chosen, emit, timeout_s)
-            return []
+            with _failing_hooks(dispatcher, name) as failing:
+                await _stop(dispatcher, stack, chosen, emit, timeout_s)
+            return failing
         tasks = [t for t in state.of_stack(name).tasks if t.desired != "oneoff"]
         asked = {s.name for s in stack.services if s.name in services and s.replicas}
         if without := sorted(asked - {t.service for t in tasks}):
@@ -134,6 +144,25 @@ async def _stop(dispatcher: Dispatcher, stack: Stack, chosen: Set[str], emit: Em
             await dispatcher.statuses.until(ended)
         finally:
             orders.close()
+
+
+@contextlib.contextmanager
+def _failing_hooks(dispatcher: Dispatcher, stack: str) -> Iterator[list[Failure]]:
+    """Meanwhile, what failed of the hooks of tasks of *stack* that end goes to the list."""
+    found: dict[str, Failure] = {}
+    tasks = {t.name: t for t in dispatcher.state.of_stack(stack).tasks}
+    out: list[Failure] = []
+
+    def listen(status: TaskStatus) -> None:
+        if status.error.startswith("pre_stop hook") and status.task in tasks and status.task not in found:
+            found[status.task] = Failure(task=status.task, where=tasks[status.task].where, reason=status.error)
+            out.append(found[status.task])
+
+    dispatcher.statuses.listeners.add(listen)
+    try:
+        yield out
+    finally:
+        dispatcher.statuses.listeners.discard(listen)
 
 
 class _Orders:
@@ -192,7 +221,7 @@ async def _kill_after(dispatcher: Dispatcher, tasks: Sequence[Task], timeout_s: 
 
 async def remove(dispatcher: Dispatcher, name: str, tasks: Sequence[str], emit: Emit) -> None:
     """Remove *tasks* of stack *name*; the next `up` makes them anew. Raises RefusedError (404) if one is not there."""
-    async with dispatcher.state.lock(name):
+    async with dispatcher.state.lock(f"stack {name}").hold("rm", emit):
         there = {t.name for t in dispatcher.state.of_stack(name).tasks}
         if unknown := set(tasks) - there:
             raise RefusedError(f"stack {name} has no task {', '.join(sorted(unknown))}", 404)

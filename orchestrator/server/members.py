@@ -85,7 +85,7 @@ class NodeConnection:
     def start(self) -> None:
         """Begin to connect, for as long as it takes."""
         if self.tunnel:
-            self.tunnel.said = self._on_tunnel_problem
+            self.tunnel.on_problem = self._on_tunnel_problem
             self.tunnel.start()
         self._listener = asyncio.create_task(self._follow_statuses(), name=f"listen to {self.node.name}")
         asyncio.get_running_loop().call_later(UNHEARD_S, lambda: self.on_liveness())

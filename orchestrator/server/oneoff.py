@@ -31,7 +31,7 @@ async def create_oneoff(
 
     `delete_oneoff` takes it back. Raises RefusedError, and ImpossibleError if no node can take it."""
     state = dispatcher.state
-    async with state.lock(stack):
+    async with state.lock(f"stack {stack}").hold("run"):
         one = state.get_service(stack, service)
         record = state.stacks[stack].stack
         if name in state.tasks:
@@ -53,7 +53,7 @@ async def create_oneoff(
 
 async def delete_oneoff(dispatcher: Dispatcher, stack: str, name: str) -> None:
     """Take back what `create_oneoff` gave. Does nothing if there is no such container."""
-    async with dispatcher.state.lock(stack):
+    async with dispatcher.state.lock(f"stack {stack}").hold("run"):
         task = dispatcher.state.tasks.get(name)
         if task and task.desired == "oneoff":
             await dispatcher.remove_tasks([name])

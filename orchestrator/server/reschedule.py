@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Set
 
 import msgspec
 
@@ -36,9 +35,16 @@ class Rescheduler:
         self._images = images
         self._inputs = inputs
         self._after_s = after_s
+        self._busy: set[str] = set()
+        """Stacks whose tasks are being moved, or that wait for an `up` to end."""
 
     async def run(self) -> None:
         """Never returns."""
+        async with asyncio.TaskGroup() as group:
+            await self._watch(group)
+
+    async def _watch(self, group: asyncio.TaskGroup) -> None:
+        """Stacks are looked after side by side: one whose `up` waits must not keep the tasks of the others on a dead node."""
         tried: object = None
         while True:
             await asyncio.sleep(POLL_INTERVAL_S)
@@ -54,11 +60,17 @@ class Rescheduler:
             if len(away) * 2 > len(self._cluster.members):
                 log.warning("more than half of all nodes are silent, so nothing is moved: %s", ", ".join(sorted(away)))
                 continue
-            for stack in stacks:
-                try:
-                    await self._reschedule(stack, silent)
-                except PystackError as error:
-                    log.warning("tasks of stack %s stay on nodes that are silent: %s", stack, error)
+            for stack in (s for s in stacks if s not in self._busy):
+                self._busy.add(stack)
+                group.create_task(self._try(stack), name=f"reschedule {stack}")
+
+    async def _try(self, stack: str) -> None:
+        try:
+            await self._reschedule(stack)
+        except PystackError as error:
+            log.warning("tasks of stack %s stay on nodes that are silent: %s", stack, error)
+        finally:
+            self._busy.discard(stack)
 
     def _silent(self) -> frozenset[str]:
         """The nodes that have been silent for long enough."""
@@ -69,10 +81,11 @@ class Rescheduler:
             if m.silent_since is not None and now - m.silent_since >= self._after_s
         )
 
-    async def _reschedule(self, name: str, silent: Set[str]) -> None:
-        """Move the tasks of stack *name* away from the nodes *silent*, as far as other nodes can take them."""
+    async def _reschedule(self, name: str) -> None:
+        """Move the tasks of stack *name* away from the nodes that are silent, as far as other nodes can take them."""
         state = self._state
-        async with state.lock(name):
+        async with state.lock(f"stack {name}").hold("move off a silent node"):
+            silent = self._silent()
             if name not in state.stacks:
                 return
             stack, current, placement = state.stacks[name].stack, state.of_stack(name), self._inputs.placement(name)

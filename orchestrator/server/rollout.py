@@ -230,8 +230,9 @@ class Rollout:
         def up() -> str | None:
             status = self.statuses.by_task.get(task.name)
             found = self.control.unreachable_reason(task) or verdict(task, status, now=time.time(), want="up")
-            not_listening = found == "" and status and not status.listens and abs(time.time() - _epoch(status.started)) < LISTEN_S
-            return None if not_listening else found
+            if found == "" and status and not status.listens and abs(time.time() - _epoch(status.started)) < LISTEN_S:
+                return None
+            return found
 
         def down() -> str | None:
             status = self.statuses.by_task.get(task.name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 from collections.abc import Sequence
 
@@ -14,6 +13,7 @@ from agent.contract.volume import Volume
 from orchestrator.errors import RefusedError
 from orchestrator.planning.state import State
 from orchestrator.server import store_keys
+from orchestrator.server.locks import ChangeLock
 from orchestrator.server.records import StackRecord, UpOptions
 from orchestrator.stackfile.model import Service, Stack
 from orchestrator.store.interface import Compare, Delete, Op, Put, Store, batches
@@ -35,7 +35,7 @@ class ClusterState:
         """Names of tasks that get no new connections, because they will be stopped or replaced."""
         self.revision = 0
         """The store's revision after the last read or write."""
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks: dict[str, ChangeLock] = {}
 
     async def load(self) -> None:
         """Read everything from the store. Raises StoreError."""
@@ -77,9 +77,9 @@ class ClusterState:
             raise RefusedError(f"stack {stack} has no service {service}", 404)
         return found
 
-    def lock(self, name: str) -> asyncio.Lock:
-        """The lock that a change of *name* holds: a stack's name, or `volume NAME`."""
-        return self._locks.setdefault(name, asyncio.Lock())
+    def lock(self, what: str) -> ChangeLock:
+        """The lock that a change of *what* holds: `stack NAME`, or `volume NAME`."""
+        return self._locks.setdefault(what, ChangeLock(what))
 
     async def history(self, stack: str) -> list[StackRecord]:
         """Every kept revision of *stack*, the oldest first. A stack that is down still has its history."""

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterable, Set
 from typing import TypeVar
 
+import msgspec
+
+from agent.contract.container import digest
 from agent.contract.status import TaskStatus
+from agent.contract.task import Task
 
 T = TypeVar("T")
 ASK_AGAIN_S = 0.1
@@ -49,6 +53,14 @@ class Statuses:
         for listen in self.listeners:
             listen(status)
         self.wake()
+
+    def outdate(self, tasks: Iterable[Task]) -> None:
+        """*tasks* are to be delivered: why another definition, or an earlier start, of them failed says nothing of these."""
+        for task in tasks:
+            status = self.by_task.get(task.name)
+            if status and status.error and (status.digest, status.generation) != (digest(task.container), task.generation):
+                state = "pending" if status.state == "failed" else status.state
+                self.by_task[task.name] = msgspec.structs.replace(status, error="", state=state)
 
     def forget(self, tasks: Set[str]) -> None:
         """Drop the statuses of *tasks*: no node will report them any more."""

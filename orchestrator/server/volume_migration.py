@@ -66,7 +66,7 @@ class VolumeMigrator:
         self._check(volume, users, move)
         if volume.node == target:
             return []
-        async with self._state.lock(f"volume {volume.name}"):
+        async with self._state.lock(f"volume {volume.name}").hold("volume move", emit):
             try:
                 move = await self._migrate(move, users, emit)
             except BaseException:

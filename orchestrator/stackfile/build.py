@@ -25,7 +25,8 @@ def build(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     if "extra_hosts" in body:
         more |= extra_hosts(draft, body["extra_hosts"], (*path, "extra_hosts"))
     directory = context if remote else draft.reading.host_path(context)
-    args = {k: draft.variables.get(k, "") if v is None else scalar(v) for k, v in as_mapping(body.get("args")).items()}
+    given = {k: draft.variables.get(k) if v is None else scalar(v) for k, v in as_mapping(body.get("args")).items()}
+    args = {k: v for k, v in given.items() if v is not None}  # of one that is not set the Dockerfile's own default counts
     return {
         "build": Build(
             context=str(directory),

@@ -222,6 +222,10 @@ def _devices(place: ServiceBody, value: Any) -> Any:
     return out
 
 
+def _pull_policy(place: ServiceBody, value: Any) -> Any:
+    return "missing" if value == "if_not_present" else value
+
+
 def _gpus(place: ServiceBody, value: Any) -> Any:
     return [{"count": -1}] if value == "all" else value
 
@@ -289,6 +293,7 @@ FORMS: dict[str, Form] = {
     "stop_grace_period": _duration,
     "deploy": _deploy,
     "gpus": _gpus,
+    "pull_policy": _pull_policy,
     "models": _networks,
 }
 

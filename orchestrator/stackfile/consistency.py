@@ -88,7 +88,7 @@ def _build_contexts(reading: LoadContext, service: Service, bodies: Mapping[str,
         path: Path_ = ("services", service.name, "build", "additional_contexts", name)
         if target not in bodies:
             reading.check(path, f"service {target!r} is not in the file")
-        elif not (bodies[target] or {}).get("build"):
+        elif reading.is_valid(("services", target)) and not bodies[target].get("build"):
             reading.check(path, f"service {target!r} is not built", "give it build:, or name its image with docker-image://")
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 
 from agent.contract.container import DeviceRequest
-from orchestrator.placement.constraints import ConstraintSyntaxError, parse, parse_extended
-from orchestrator.placement.taints import is_toleration
-from orchestrator.stackfile.field_readers import Fields, ServiceContext, decimal, duration, integer, scalar, size
+from orchestrator.stackfile.constraints import ConstraintSyntaxError, parse, parse_extended
+from orchestrator.stackfile.field_readers import Fields, ServiceContext, decimal, duration, integer, pairs, scalar, size
 from orchestrator.stackfile.marked_document import Path_
 from orchestrator.stackfile.model import Placement, Reserves, UpdateConfig
+from orchestrator.stackfile.tolerations import parse_toleration
 
 MODES = ("replicated", "global", "replicated-job", "global-job")
 
@@ -31,6 +31,8 @@ def deploy(draft: ServiceContext, value: Any, path: Path_) -> Fields:
             fields["mode"] = _one_of(draft, item, at, MODES)
         elif key == "endpoint_mode":
             fields["endpoint_mode"] = _one_of(draft, item, at, ("vip", "dnsrr"))
+        elif key == "labels":
+            fields["service_labels"] = pairs("labels")(draft, item, at)["labels"]
         elif key == "placement":
             fields["placement"] = _placement(draft, item, at)
         elif key in ("update_config", "rollback_config"):
@@ -203,7 +205,7 @@ def x_placement(draft: ServiceContext, value: Any, path: Path_) -> Fields:
         names[key] = tuple(map(scalar, [given] if isinstance(given, str) else given))
     tolerations = []
     for number, item in enumerate(draft.reading.sequence(body.get("tolerations"), (*path, "tolerations"))):
-        if is_toleration(scalar(item)):
+        if parse_toleration(scalar(item)):
             tolerations.append(scalar(item))
         else:
             draft.problem((*path, "tolerations", number), f"{scalar(item)!r} is no toleration", "write KEY, KEY=VALUE or *")

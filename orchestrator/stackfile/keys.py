@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from orchestrator.stackfile.differences import DIFFERENCES, READING
 from orchestrator.stackfile.schema import DEFS, FILE, LATER, Schema
 
 HEAD = """# Every key of the Compose Specification, and what becomes of it
@@ -61,4 +62,5 @@ def markdown() -> str:
         here = f"no: {why}" if key.refused else f"differently: {key.differs}" if key.differs else "yes"
         path = key.path.replace("|", "\\|")
         rows.append(f"| `{path}` | {key.does} | {here} |\n")
-    return "".join(rows)
+    rows += [READING, "| what | Docker Compose | here |\n|---|---|---|\n"]
+    return "".join(rows) + "".join(f"| {what} | {theirs} | {ours} |\n" for what, theirs, ours in DIFFERENCES)

@@ -19,6 +19,7 @@ from orchestrator.stackfile.graph import check_dependencies
 from orchestrator.stackfile.load_context import LoadContext
 from orchestrator.stackfile.marked_document import Path_
 from orchestrator.stackfile.model import Service, Stack, StackNetwork, StackVolume
+from orchestrator.stackfile.models import models_of
 from orchestrator.stackfile.networks import OUTSIDE
 from orchestrator.stackfile.pre_start import Provided, expand_pre_start, split_provided
 from orchestrator.stackfile.problem import Mark, Problem, StackFileError
@@ -76,6 +77,7 @@ def load(options: Options, environment: Mapping[str, str]) -> Loaded:
             raise StackFileError(problems)
         return Loaded(Stack(name=name), merged.value, (), directory, (), variables, notes=merged.notes)
     services, networks, volumes = _read(reading, options, variables)
+    models = models_of(reading, services)
     granted = {("secret" if f.secret else "config", f.source) for s in services for f in s.container.files}
     contents = contents_of(reading, merged.value, granted)
     warnings, differences = (tuple(sorted(found, key=lambda p: p.where)) for found in (reading.warnings, reading.differences))
@@ -85,7 +87,8 @@ def load(options: Options, environment: Mapping[str, str]) -> Loaded:
     stack = Stack(
         name=name, services=tuple(expand_pre_start(containers)), networks=networks, volumes=volumes, contents=contents
     )
-    return Loaded(stack, merged.value, warnings, directory, services, variables, providers, merged.notes, differences)
+    loaded = Loaded(stack, merged.value, warnings, directory, services, variables, (*providers, *models))
+    return msgspec.structs.replace(loaded, notes=merged.notes, differences=differences)
 
 
 def _project_name(

@@ -21,11 +21,11 @@ except ImportError:  # PyYAML without libyaml: slower, the same result
 
 
 class _Loader(Loader):
-    """YAML 1.2's idea of what is a number and what is true: `yes` is a word, and 22:22 is no sexagesimal number."""
+    """YAML 1.2's idea of numbers and truth: `yes` is a word, 22:22 no sexagesimal number, and a date is text."""
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in rules if tag.rsplit(":", 1)[1] not in ("bool", "int", "float")]
+    first: [(tag, pattern) for tag, pattern in rules if tag.rsplit(":", 1)[1] not in ("bool", "int", "float", "timestamp")]
     for first, rules in Loader.yaml_implicit_resolvers.items()
 }
 for _tag, _pattern, _first in (

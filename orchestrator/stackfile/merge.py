@@ -85,33 +85,30 @@ def logging(base: Any, over: Any, path: Path_) -> Any:
 
 
 def by_subnet(base: Any, over: Any, path: Path_) -> Any:
-    """Address pools: one of the same subnet is changed, others are added."""
-    out = [dict(pool) if isinstance(pool, dict) else pool for pool in _listed(base)]
-    for pool in _listed(over):
-        subnet = pool.get("subnet") if isinstance(pool, dict) else None
-        old = next((p for p in out if subnet and isinstance(p, dict) and p.get("subnet") == subnet), None)
-        if old is None:
-            out.append(pool)
-        else:
-            old.update(_mappings(old, pool, (*path, "*")))
-    return out
+    """Address pools: those of the later file, each over one of the same subnet that is there."""
+    there = {str(p.get("subnet")): p for p in _listed(base) if isinstance(p, dict)}
+    return [
+        _mappings(there[str(p.get("subnet"))], p, (*path, "*")) if isinstance(p, dict) and str(p.get("subnet")) in there else p
+        for p in _listed(over)
+    ]
 
 
 def names(base: Any, over: Any, path: Path_) -> Any:
     """Lists of names and mappings by name: networks, models."""
-    if isinstance(base, list) and isinstance(over, list):
-        return unique(base, over, path)
-    left = dict.fromkeys(base) if isinstance(base, list) else base
-    right = dict.fromkeys(over) if isinstance(over, list) else over
-    return _mappings(left, right, path)
+    return _by_name(base, over, path, lambda: None)
 
 
 def dependencies(base: Any, over: Any, path: Path_) -> Any:
     """A list of services says of each that it must be started."""
-    if isinstance(base, list) and isinstance(over, list):
-        return unique(base, over, path)
-    started = {"condition": "service_started", "required": True}
-    left, right = ({name: dict(started) for name in v} if isinstance(v, list) else v for v in (base, over))
+    return _by_name(base, over, path, lambda: {"condition": "service_started", "required": True})
+
+
+def _by_name(base: Any, over: Any, path: Path_, plain: Callable[[], Any]) -> Any:
+    """Mappings, and lists as mappings of their names to what *plain* makes."""
+    for side in (base, over):
+        if isinstance(side, list) and not all(isinstance(name, str) for name in side):
+            return side  # told as what it is, once all is merged
+    left, right = ({name: plain() for name in v} if isinstance(v, list) else v for v in (base, over))
     return _mappings(left, right, path)
 
 

@@ -131,8 +131,8 @@ class PortRange(WireStruct, frozen=True, kw_only=True):
 
 class Service(WireStruct, frozen=True, kw_only=True):
     """*container* is resolved but for addresses and the image's identity, which the plan decides. *where* is the
-    service's place in the file, `stack.yml:3:5`. One that *prepares* another was made of its `pre_start`. A *problem* keeps it,
-    and it alone, from being brought up."""
+    service's place in the file, `stack.yml:3:5`. One that *prepares* another was made of its `pre_start`. *labels* are
+    the service's own, beside those of its containers. A *problem* keeps it, and it alone, from being brought up."""
 
     name: str
     container: Container
@@ -151,6 +151,7 @@ class Service(WireStruct, frozen=True, kw_only=True):
     rollback: UpdateConfig | None = None
     watch: tuple[WatchRule, ...] = ()
     pre_start: tuple[StartHook, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
     is_pre_start_of: str = ""
     problem: str = ""
     provider: Provider | None = None
@@ -209,7 +210,7 @@ class StackVolume(WireStruct, frozen=True, kw_only=True):
 
 class StackContent(WireStruct, frozen=True, kw_only=True):
     """A config or secret. Its *content* is what the client read; the server knows it by its *digest* alone. An *external*
-    one was made by hand and is called *name*."""
+    one was made by hand and is called *name*. One with a *template_driver* is filled in for each task."""
 
     kind: Literal["config", "secret"]
     key: str
@@ -217,6 +218,7 @@ class StackContent(WireStruct, frozen=True, kw_only=True):
     content: bytes | None = None
     digest: str = ""
     external: bool = False
+    template_driver: str = ""
     where: str = ""
 
 

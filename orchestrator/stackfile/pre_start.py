@@ -14,10 +14,12 @@ from orchestrator.stackfile.model import Dependency, Service, StartHook
 
 
 class Provided(msgspec.Struct, frozen=True, kw_only=True):
-    """A service that a program of the client provides, and the services that it gives variables to."""
+    """A service or model that a program of the client provides, and the services that it gives variables to. *names* has
+    for each user of a model what it calls the variables with its address and its name."""
 
     service: Service
     users: tuple[str, ...]
+    names: tuple[tuple[str, str, str], ...] = ()
 
 
 def expand_pre_start(services: Sequence[Service]) -> Iterator[Service]:

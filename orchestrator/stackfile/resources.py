@@ -13,6 +13,7 @@ from orchestrator.stackfile import field_readers, merge
 from orchestrator.stackfile.load_context import LoadContext
 from orchestrator.stackfile.marked_document import Path_
 from orchestrator.stackfile.model import StackContent, StackNetwork, StackVolume
+from orchestrator.stackfile.templates import DRIVER, content_problem
 
 MTU = "com.docker.network.driver.mtu"
 MACVLAN, IPVLAN = ("bridge", "private", "vepa", "passthru"), ("l2", "l3", "l3s")
@@ -179,19 +180,42 @@ def contents_of(reading: LoadContext, document: dict[str, Any], used: Set[tuple[
                 reading.problem(path, what, f"use one of {', '.join(f'{s}:' for s in SOURCES[kind])} or external: true")
             elif (kind, key) in used:
                 name = body.get("name") or (external.get("name") if isinstance(external, dict) else None)
+                driver = field_readers.scalar(body.get("template_driver"))
+                content = (
+                    None
+                    if field_readers.flag(external)
+                    else _read(reading, given[0], field_readers.scalar(body[given[0]]), path)
+                )
+                if driver:
+                    _check_template(reading, driver, content, given, path)
                 out.append(
                     StackContent(
                         kind=kind,
                         key=key,
+                        template_driver=driver,
                         external=field_readers.flag(external),
                         where=str(reading.mark(path)),
                         name=str(name or (key if field_readers.flag(external) else f"{reading.name}_{key}")),
-                        content=None
-                        if field_readers.flag(external)
-                        else _read(reading, given[0], field_readers.scalar(body[given[0]]), path),
+                        content=content,
                     )
                 )
     return tuple(out)
+
+
+def _check_template(reading: LoadContext, driver: str, content: bytes | None, given: list[str], path: Path_) -> None:
+    """Its labels are those of the services that use it: any."""
+    if driver != DRIVER:
+        reading.check((*path, "template_driver"), f"{driver!r} is not known", f"write {DRIVER}, or leave it out")
+        return
+    try:
+        text = (content or b"").decode()
+    except UnicodeDecodeError:
+        return reading.check((*path, "template_driver"), "a template is UTF-8, and this is not")
+    services = (reading.tree.value.get("services") or {}) if reading.is_valid(("services",)) else {}
+    labels = {k: "" for s in services.values() for k in merge.as_mapping((s.get("deploy") or {}).get("labels"))}
+    if found := content_problem(text, labels):
+        why, line = found
+        reading.check((*path, given[0] if given else "template_driver"), f"line {line} of it: {why}")
 
 
 def _read(reading: LoadContext, source: str, value: str, path: Path_) -> bytes:

@@ -170,7 +170,7 @@ DEPLOY = record(
             "vip: one address for the service; dnsrr: those of all tasks.",
             differs="a service with one task has no address of its own unless vip is asked for",
         ),
-        "labels": key(PAIRS, "Labels of the service.", refused="containers carry `labels:`; a service has none beside them"),
+        "labels": key(PAIRS, "Labels of the service.", differs="templates have them; containers carry `labels:`"),
         "update_config": key(UPDATE, "How replicas are exchanged; without it, all at once."),
         "rollback_config": key(UPDATE, "How they are changed back where an update failed."),
         "resources": key(
@@ -363,7 +363,11 @@ MOUNT = either(
                     {
                         "nocopy": key(FLAG, "Do not fill it from the image."),
                         "subpath": key(TEXT, "A folder of the volume."),
-                        "labels": key(PAIRS, "Labels of an anonymous volume.", refused=LATER),
+                        "labels": key(
+                            PAIRS,
+                            "Labels of an anonymous volume.",
+                            refused="has no effect: it is its container's, and has no name",
+                        ),
                     }
                 ),
                 "Options of a volume.",
@@ -512,7 +516,9 @@ SERVICE = record(
             "Limits of disk I/O.",
             differs="weights need the kernel's BFQ scheduler",
         ),
-        "storage_opt": key({"type": "object"}, "Options of the writable layer.", refused=LATER),
+        "storage_opt": key(
+            {"type": "object"}, "Options of the writable layer.", refused="keeps the service from being started"
+        ),
         "cgroup": key(words("host", "private"), "Its cgroup namespace."),
         "cgroup_parent": key(TEXT, "The cgroup above it."),
         "ulimits": key(ULIMITS, "Resource limits.", differs="clamped to what the node allows, which is said"),
@@ -576,7 +582,7 @@ SERVICE = record(
         "ipc": key(TEXT, "Its IPC namespace."),
         "uts": key(TEXT, "Its UTS namespace."),
         "isolation": key(TEXT, "How it is isolated.", refused=WINDOWS),
-        "runtime": key(TEXT, "The OCI runtime.", refused="has no effect: the node's settings choose the runtime"),
+        "runtime": key(TEXT, "The OCI runtime.", differs="runc, crun, or one that `runtimes` in the node's config.yml names"),
         "logging": key(
             record(
                 {
@@ -639,7 +645,7 @@ SERVICE = record(
                 ),
             ),
             "Models that it uses.",
-            refused=LATER,
+            differs="it is told where they are before the stack is brought up",
         ),
         "provider": key(
             record(
@@ -732,7 +738,7 @@ CONTENT = {
     "environment": key(TEXT, "A variable of the client."),
     "external": key(EXTERNAL, "Made by hand before."),
     "labels": key(PAIRS, "Its labels.", refused="has no effect: it is known by its content"),
-    "template_driver": key(TEXT, "How it is filled in.", refused="has no effect: it is given as it is"),
+    "template_driver": key(TEXT, "How it is filled in: golang.", differs="if, else and functions; no range and with"),
 }
 CONFIG = record({**CONTENT, "content": key(TEXT, "The content itself.")})
 SECRET = record(
@@ -744,7 +750,7 @@ SECRET = record(
 )
 MODEL = record(
     {
-        "name": key(TEXT, "What it is called."),
+        "name": key(TEXT, "What it is called.", refused="has no effect: a model is known by its key"),
         "model": key(TEXT, "Which one."),
         "context_size": key({"type": "integer"}, "Its context."),
         "runtime_flags": key(TEXTS, "What its engine is told."),
@@ -771,7 +777,11 @@ FILE = record(
         "volumes": key(named(ref("volume")), "Where services keep data."),
         "configs": key(named(ref("config")), "Files that services are given."),
         "secrets": key(named(ref("secret")), "Files that services are given in memory."),
-        "models": key(named(ref("model"), any_name=True), "Models that services use.", refused=LATER),
+        "models": key(
+            named(ref("model"), any_name=True),
+            "Models that services use.",
+            differs="a program provides them: docker-model in PATH, or one that answers as it does",
+        ),
     }
 )
 DEFS = {"service": SERVICE, "network": NETWORK, "volume": VOLUME, "config": CONFIG, "secret": SECRET, "model": MODEL}

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from agent.contract.container import Container, Device, DeviceRate, DeviceRequest, File, Healthcheck, Hook
-from orchestrator.stackfile import envfile
+from orchestrator.stackfile import envfile, templates
 from orchestrator.stackfile.build import build
 from orchestrator.stackfile.deploy import deploy, device_requests, x_placement
 from orchestrator.stackfile.field_readers import (
@@ -65,6 +65,7 @@ SERVICE_FIELDS = (
     "provider",
     "problem",
     "port_ranges",
+    "service_labels",
 )
 
 
@@ -121,7 +122,7 @@ def healthcheck(draft: ServiceContext, value: Any, path: Path_) -> Fields:
                 fields["test"] = tuple(scalar(i) for i in item)
             else:
                 fields["test"] = ("CMD-SHELL", scalar(item))
-        elif key == "retries":
+        elif key == "retries" and scalar(item) != "0":  # the default
             fields |= integer("retries", 1)(draft, item, at)
         elif key in ("interval", "timeout", "start_period", "start_interval"):
             fields |= duration(f"{key}_s")(draft, item, at)
@@ -406,6 +407,17 @@ def _hook(draft: ServiceContext, body: dict[str, Any], words: tuple[str, ...]) -
     )
 
 
+def storage_opt(draft: ServiceContext, value: Any, path: Path_) -> Fields:
+    """A limit that nobody keeps is none: better no container than one that fills the disk."""
+    if value:
+        draft.keep_from_starting(
+            path,
+            f"the writable layer has no options here ({', '.join(value)}): take the key out, or "
+            "mount a tmpfs with a size, or say read_only: true",
+        )
+    return {}
+
+
 def nothing(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     """Keys whose meaning another row, or nothing on the node, takes up."""
     del draft, value, path
@@ -461,6 +473,8 @@ KEYS: dict[str, FieldReader] = {
     "blkio_config": blkio_config,
     "cgroup_parent": text("cgroup_parent"),
     "use_api_socket": boolean("api_socket"),
+    "runtime": text("runtime"),
+    "storage_opt": storage_opt,
     "shm_size": size("shm_size"),
     "ulimits": ulimits,
     "sysctls": pairs("sysctls"),
@@ -523,6 +537,11 @@ def read(reading: LoadContext, name: str, value: Any) -> Service:
     fields["depends_on"] = (*fields.get("depends_on", ()), *implied(fields, str(reading.mark(path))))
     own = {key: fields.pop(key) for key in SERVICE_FIELDS if key in fields}
     own["problem"] = "\n".join(draft.refusals)
+    own["labels"] = own.pop("service_labels", ())
+    container = Container(**fields)
+    variables = as_mapping(body.get("environment")) if reading.is_valid((*path, "environment")) else {}
+    for at, why in templates.problems(container, variables, dict(own["labels"])):
+        reading.problem((*path, *at), why)
     if own.get("container_name") and own.get("replicas", 1) > 1:
         reading.problem((*path, "container_name"), "several replicas cannot share one name", "remove it")
-    return Service(name=name, container=Container(**fields), where=str(reading.mark(path)), **own)
+    return Service(name=name, container=container, where=str(reading.mark(path)), **own)

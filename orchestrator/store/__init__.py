@@ -1,1 +1,1 @@
-"""The Store: keys with revisions, in etcd terms."""
+"""The Store: keys with revisions, in the terms of etcd."""

@@ -1,6 +1,6 @@
-"""The Store interface: etcd's semantics, kept to the letter by every backend.
+"""The Store interface: every backend has exactly the semantics of etcd.
 
-One revision a transaction; a watch resumes at any later revision; "compacted" is an answer and not an accident.
+Each transaction is one revision; a watch can resume after any revision that is not compacted.
 Source: etcd API reference (KV, Watch).
 """
 
@@ -19,11 +19,11 @@ MAX_VALUE = 1 << 20  # bytes, of one value and of all in a transaction
 
 
 class StoreError(PystackError):
-    """The store cannot do what was asked: it is full, damaged, or too new."""
+    """The store cannot do this: it is full, damaged, in use, unreachable, or of a newer version."""
 
 
 class CompactedError(StoreError):
-    """The revision asked for is gone; *oldest* is the first that is still known."""
+    """The revision is compacted; *oldest* is the first that is not."""
 
     def __init__(self, oldest: int) -> None:
         super().__init__(f"revisions before {oldest} are compacted")
@@ -41,18 +41,22 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Compare(msgspec.Struct, frozen=True):
-    """Holds where *key* was last modified at *modified*; 0 means that it does not exist."""
+    """Holds if *key* was last modified at revision *modified*; 0 if it does not exist."""
 
     key: str
     modified: int
 
 
 class Put(msgspec.Struct, frozen=True, tag=True):
+    """Write *key*."""
+
     key: str
     value: bytes
 
 
 class Delete(msgspec.Struct, frozen=True, tag=True):
+    """Delete *key*, if it exists."""
+
     key: str
 
 
@@ -60,7 +64,7 @@ Op = Put | Delete
 
 
 def validate_ops(then: Sequence[Op]) -> None:
-    """Raises StoreError where no backend would take *then*."""
+    """Raises StoreError if *then* is more than a transaction can hold, or names a key twice."""
     if len(then) > MAX_OPERATIONS:
         raise StoreError(f"a transaction has at most {MAX_OPERATIONS} operations, this one {len(then)}")
     if len({op.key for op in then}) != len(then):
@@ -74,7 +78,7 @@ def validate_ops(then: Sequence[Op]) -> None:
 
 
 def batches(operations: Sequence[Op]) -> Iterator[Sequence[Op]]:
-    """*operations* in order, in parts that one transaction takes each."""
+    """*operations* in order, in parts of which each fits into one transaction."""
     part: list[Op] = []
     size = 0
     for op in operations:
@@ -89,7 +93,7 @@ def batches(operations: Sequence[Op]) -> Iterator[Sequence[Op]]:
 
 
 class TransactionResult(msgspec.Struct, frozen=True):
-    """*succeeded* is false where a comparison did not hold: then nothing was done. *revision* is the store's now."""
+    """*succeeded* is False if a comparison did not hold; then nothing was written. *revision* is the store's after it."""
 
     succeeded: bool
     revision: int
@@ -104,33 +108,42 @@ class KeyChange(msgspec.Struct, frozen=True):
 
 
 class Store(Protocol):
-    async def revision(self) -> int: ...
+    """Keys with revisions. Every method raises StoreError."""
 
-    async def get(self, key: str) -> Entry | None: ...
+    async def revision(self) -> int:
+        """The revision of the last transaction."""
+        ...
+
+    async def get(self, key: str) -> Entry | None:
+        """The entry of *key*, None if it does not exist."""
+        ...
 
     async def scan(self, prefix: str, *, at: int = 0) -> Sequence[Entry]:
-        """All entries below *prefix*, by key; as they were at revision *at* where given. Raises CompactedError."""
+        """All entries whose key begins with *prefix*, sorted by key; as of revision *at*, 0 for now. Raises CompactedError."""
         ...
 
     async def transact(self, compare: Sequence[Compare], then: Sequence[Op]) -> TransactionResult:
-        """*then* as one revision if every comparison holds, otherwise nothing; each key once, at most 64 operations."""
+        """Do *then* as one revision if every comparison holds, otherwise nothing. At most MAX_OPERATIONS, each key once, and
+        MAX_VALUE bytes of values."""
         ...
 
     def watch(self, prefix: str, *, after: int) -> AsyncIterator[Sequence[KeyChange]]:
-        """Each later revision once and in order. Raises CompactedError."""
+        """The changes below *prefix* after revision *after*: each revision once and in order. Raises CompactedError."""
         ...
 
     async def compact(self, before: int) -> None:
-        """Forget what was only true before revision *before*."""
+        """Delete the history before revision *before*."""
         ...
 
     async def grant_read(self, reader: str, prefix: str) -> EtcdCredentials:
-        """Let *reader* read what lies below *prefix*, and nothing else, with credentials of its own. Raises StoreError where
-        the store has no users."""
+        """Let *reader* read the keys below *prefix*, and no others, with credentials of its own. Raises StoreError if the store
+        has no users."""
         ...
 
     async def revoke_read(self, reader: str) -> None:
-        """Take back what `admit` gave; nothing there is fine."""
+        """Take back what `grant_read` gave, if it did."""
         ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Close the store; a server that leads stops leading."""
+        ...

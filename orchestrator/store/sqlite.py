@@ -1,8 +1,8 @@
 """The embedded Store: one SQLite file, one connection that writes and checkpoints, on one thread.
 
-A single connection, because SQLite before 3.51.3 can corrupt a WAL that two connections checkpoint at the same moment.
-Writes that arrive together are committed together (synchronous=FULL: one fsync for all), each still its own revision.
-A ballast file is given up on a full disk, since even DELETE needs room.
+There is a single connection because SQLite before 3.51.3 can corrupt a WAL that two connections checkpoint at the same time.
+Writes that arrive together are committed together (synchronous=FULL: one fsync for all); each is still a revision of its own.
+A ballast file is deleted when the disk is full, because even DELETE needs space.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class _Write(WireStruct, frozen=True, kw_only=True):
 
 
 class SqliteStore:
-    """Open with `await SqliteStore.open(path)`. Raises StoreError where the file is damaged, newer, or in use."""
+    """A Store. Open it with `await SqliteStore.open(path)`."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path, thread: ThreadPoolExecutor, lock: int) -> None:
         self._connection = connection
@@ -70,6 +70,9 @@ class SqliteStore:
 
     @classmethod
     async def open(cls, path: Path) -> SqliteStore:
+        """The store in the file *path*, which is made if it does not exist.
+
+        Raises StoreError if the file is damaged, in use, or of a newer version."""
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -90,17 +93,19 @@ class SqliteStore:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
         except sqlite3.OperationalError:
-            raise  # the disk, not the file: who writes knows what to say
+            raise  # the disk, not the file: the caller words the error
         except sqlite3.DatabaseError as error:
             raise _damaged(self._path, error) from error
 
     async def revision(self) -> int:
+        """See `Store.revision`."""
         return await self._on_thread(self._revision)
 
     def _revision(self) -> int:
         return int(self._connection.execute("SELECT value FROM meta WHERE name = 'revision'").fetchone()[0])
 
     async def get(self, key: str) -> Entry | None:
+        """See `Store.get`."""
         return await self._on_thread(self._get, key)
 
     def _get(self, key: str) -> Entry | None:
@@ -110,6 +115,7 @@ class SqliteStore:
         return Entry(*row) if row else None
 
     async def scan(self, prefix: str, *, at: int = 0) -> Sequence[Entry]:
+        """See `Store.scan`."""
         return await self._on_thread(self._list, prefix, at)
 
     def _list(self, prefix: str, at: int) -> Sequence[Entry]:
@@ -134,6 +140,7 @@ class SqliteStore:
             raise CompactedError(oldest)
 
     async def transact(self, compare: Sequence[Compare], then: Sequence[Op]) -> TransactionResult:
+        """See `Store.transact`."""
         validate_ops(then)
         future: asyncio.Future[TransactionResult] = asyncio.get_running_loop().create_future()
         self._pending.append((_Write(compare=tuple(compare), then=tuple(then)), future))
@@ -166,7 +173,7 @@ class SqliteStore:
         except sqlite3.OperationalError as error:
             if "full" not in str(error):
                 raise
-            # the ballast makes room for deletions; the caller is told, and space can be made
+            # without the ballast there is room for deletions, with which the user can make more
             self._path.with_suffix(".ballast").unlink(missing_ok=True)
             raise StoreError(f"the disk of {self._path.parent} is full: make room, nothing was changed") from error
 
@@ -213,6 +220,7 @@ class SqliteStore:
                 )
 
     async def watch(self, prefix: str, *, after: int) -> AsyncIterator[Sequence[KeyChange]]:
+        """See `Store.watch`."""
         event = asyncio.Event()
         self._news.add(event)
         try:
@@ -239,16 +247,20 @@ class SqliteStore:
             entry = None if value is None else Entry(key, value, created, revision, version)
             groups.setdefault(revision, []).append(KeyChange(key, revision, entry))
         if len(rows) == 1000 and len(groups) > 1:
-            groups.popitem()  # its other half may lie behind the limit
+            groups.popitem()  # the rest of it may be behind the limit
         return list(groups.values())
 
     async def grant_read(self, reader: str, prefix: str) -> EtcdCredentials:
-        raise StoreError("the embedded store is this server's alone: agents that read it themselves need --store etcd://…")
+        """Raises StoreError: no other process can read this store."""
+        raise StoreError(
+            "only this server can read the embedded store: agents that read their manifests themselves need --store etcd://…"
+        )
 
     async def revoke_read(self, reader: str) -> None:
-        """Nobody was let in."""
+        """Nothing to do: no reader has been granted anything."""
 
     async def compact(self, before: int) -> None:
+        """See `Store.compact`."""
         await self._on_thread(self._compact, before)
 
     def _compact(self, before: int) -> None:
@@ -263,6 +275,7 @@ class SqliteStore:
         connection.execute("COMMIT")
 
     async def close(self) -> None:
+        """See `Store.close`."""
         if self._committer:
             await asyncio.gather(self._committer, return_exceptions=True)
         await self._on_thread(self._connection.close)
@@ -288,7 +301,7 @@ def _open(path: Path) -> sqlite3.Connection:
             try:
                 with ballast.open("wb") as file:
                     os.posix_fallocate(file.fileno(), 0, BALLAST_BYTES)
-            except OSError:  # an empty one would pass for one that was never given up
+            except OSError:  # an empty file would look like a ballast
                 ballast.unlink(missing_ok=True)
         return connection
     except sqlite3.DatabaseError as error:
@@ -296,4 +309,6 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _damaged(path: Path, error: Exception) -> StoreError:
-    return StoreError(f"{path} is damaged ({error}): restore a backup, or move it away to begin anew (containers run on)")
+    return StoreError(
+        f"{path} is damaged ({error}): restore a backup, or move it away to start with an empty store (containers keep running)"
+    )

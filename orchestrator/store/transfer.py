@@ -1,4 +1,4 @@
-"""A store's content on its way: to a file, from a file, from one backend to the other.
+"""Backup, restore and migration of a store.
 
 A backup is lines of JSON: first {"pystack-store": 1, "revision": …, "entries": …}, then {"key": …, "value": base64} each.
 """
@@ -30,20 +30,25 @@ class _Line(msgspec.Struct):
 
 
 async def open_store(where: str, *, ca: str = "", cert: str = "", key: str = "") -> Store:
-    """The store at *where*: etcd://… or the path of an embedded one's file. Nobody else may write it meanwhile.
+    """The store at *where*: etcd://… or the path of an embedded store's file. No other server writes it until it is closed.
 
-    Raises StoreError."""
+    Raises StoreError, at once where servers use it."""
     if "://" not in where:
         return await SqliteStore.open(Path(where))
-    from orchestrator.store.etcd import Address, EtcdStore
+    from orchestrator.store.etcd.address import Address
+    from orchestrator.store.etcd.store import EtcdStore
 
     store = await EtcdStore.open(Address.parse(where, ca=ca, cert=cert, key=key))
-    await store.lead("pystack store")
+    try:
+        await store.lead("pystack store", wait=False)
+    except BaseException:
+        await store.close()
+        raise
     return store
 
 
 async def dump(store: Store) -> Iterator[bytes]:
-    """The lines of a backup, all as of one revision."""
+    """The lines of a backup, all as of one revision. Raises StoreError."""
     revision = await store.revision()
     entries = await store.scan("", at=revision)
     head = msgspec.json.encode(_Head(format=FORMAT, revision=revision, entries=len(entries)))
@@ -54,7 +59,7 @@ async def dump(store: Store) -> Iterator[bytes]:
 
 
 def read(lines: Iterable[bytes], name: str) -> list[Put]:
-    """What a backup holds. Raises StoreError where it is none, of a newer kind, or not whole."""
+    """The entries of a backup called *name*. Raises StoreError if it is damaged, incomplete, or of a newer version."""
     rest = iter(lines)
     try:
         head = msgspec.json.decode(next(rest, b""), type=_Head)
@@ -63,23 +68,24 @@ def read(lines: Iterable[bytes], name: str) -> list[Put]:
         found = [msgspec.json.decode(line, type=_Line) for line in rest]
         out = [Put(one.key, base64.b64decode(one.value, validate=True)) for one in found]
     except (msgspec.MsgspecError, binascii.Error) as error:
-        raise StoreError(f"{name} is no backup of a store, or is damaged: {error}") from None
+        raise StoreError(f"{name} is not a backup of a store, or is damaged: {error}") from None
     if len(out) != head.entries:
         raise StoreError(f"{name} is cut short: it holds {len(out)} of {head.entries} entries")
     return out
 
 
 async def fill(store: Store, entries: Sequence[Put]) -> int:
-    """Write *entries* into an empty *store*, read all back, and return how many they are. Raises StoreError."""
+    """Write *entries* into an empty *store*, and read them back. Returns how many there are. Raises StoreError."""
     if there := await store.scan(""):
-        raise StoreError(f"the store to write is not empty: it has {len(there)} entries, {there[0].key} among them")
+        raise StoreError(f"the target store is not empty: it has {len(there)} entries, {there[0].key} among them")
     for batch in batches(entries):
         await store.transact((), batch)
     wanted = sorted((e.key, e.value) for e in entries)
     if [(e.key, e.value) for e in await store.scan("")] != wanted:
-        raise StoreError("what was written does not read back the same: do not use the new store")
+        raise StoreError("the new store does not have what was written to it: do not use it")
     return len(wanted)
 
 
 def as_puts(entries: Sequence[Entry]) -> list[Put]:
+    """The operations that write *entries* to another store."""
     return [Put(e.key, e.value) for e in entries]

@@ -1,1 +1,1 @@
-"""Deliver a manifest to a node, bring back its status."""
+"""How the control plane reaches nodes: delivers manifests, and receives statuses."""

@@ -1,4 +1,4 @@
-"""Installs and starts an agent over an SSH connection; the node needs no internet, all that is needed is sent over.
+"""Installs and starts an agent over an SSH connection, which also sends all files: the node needs no internet.
 
 <root>/agent/<version>/    a Python environment with the agent and the packages that it needs, `root` being
                            PYSTACK_ROOT of the login's environment, or /var/lib/pystack
@@ -53,7 +53,8 @@ NEEDS = ("aiohttp", "cryptography", "msgspec", "pyroute2", "pyyaml", "uvloop", "
 
 
 class HostProbe(msgspec.Struct, kw_only=True):
-    """What the probe says of a host. *answers* is the version of the agent that runs there, "" where none does."""
+    """The result of the probe of a host. *answers* is the version of the agent that runs there, "" if none does; *missing* are
+    programs that are not installed."""
 
     uid: int = -1
     hostname: str = ""
@@ -69,7 +70,8 @@ class HostProbe(msgspec.Struct, kw_only=True):
 
 
 async def install_agent(connection: asyncssh.SSHClientConnection, target: str) -> HostProbe:
-    """Return when an agent of this version runs on the host. Raises RefusedError with all that is missing there."""
+    """Return when an agent of this version runs on the host. Raises RefusedError with everything that is missing there,
+    UnreachableError."""
     found = await _probe(connection, target)
     problems = []
     if found.uid != 0:
@@ -113,7 +115,7 @@ async def _probe(connection: asyncssh.SSHClientConnection, target: str) -> HostP
         elif sep and key in HostProbe.__struct_fields__:
             fields[key] = int(value) if key == "uid" else value
     if "uid" not in fields:
-        raise UnreachableError(f"{target} runs no commands: {str(done.stderr or '').strip() or 'it answered nothing'}")
+        raise UnreachableError(f"{target} runs no commands: {str(done.stderr or '').strip() or 'its output is empty'}")
     return HostProbe(**fields, missing=missing)  # type: ignore[arg-type]
 
 
@@ -133,8 +135,8 @@ async def _install(connection: asyncssh.SSHClientConnection, found: HostProbe) -
         raise RefusedError(f"the agent does not start: {str(done.stdout or '').strip()} {str(done.stderr or '').strip()}", 409)
 
 
-def _text_of(said: bytes | str | None) -> str:
-    return (said.decode(errors="replace") if isinstance(said, bytes) else said or "").strip()
+def _text_of(output: bytes | str | None) -> str:
+    return (output.decode(errors="replace") if isinstance(output, bytes) else output or "").strip()
 
 
 def _start_script(found: HostProbe, home: str) -> str:

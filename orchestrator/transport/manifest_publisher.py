@@ -9,21 +9,24 @@ from orchestrator.store.interface import Delete, Op, Put, Store, batches
 
 
 def prefix_of(node: str) -> str:
+    """The prefix of the keys of *node*'s manifest."""
     return f"manifests/{node}/"
 
 
 class EtcdManifestPublisher:
+    """Writes the manifest of *node* to *store*."""
+
     def __init__(self, store: Store, node: str) -> None:
         self._store = store
         self._prefix = prefix_of(node)
         self._there: dict[str, bytes] | None = None
 
     async def publish(self, manifest: Manifest) -> str:
-        """Write what differs from what lies there, the head last; returns the manifest's digest."""
+        """Write the entries that differ, the head last; returns the digest of the manifest. Raises StoreError."""
         there = self._there
         if there is None:
             there = {e.key[len(self._prefix) :]: e.value for e in await self._store.scan(self._prefix)}
-        self._there = None  # until it is written as a whole
+        self._there = None  # unknown until all of it is written
         entries = {f"{part}/{entry_key(part, e)}": msgspec.json.encode(e) for part in PARTS for e in getattr(manifest, part)}
         digest = digest_of(entries)
         bare = msgspec.structs.replace(manifest, **dict.fromkeys(PARTS, ()))
@@ -36,6 +39,7 @@ class EtcdManifestPublisher:
         return digest
 
     async def clear(self) -> None:
+        """Delete the manifest. Raises StoreError."""
         self._there = None
         for batch in batches([Delete(e.key) for e in await self._store.scan(self._prefix)]):
             await self._store.transact((), batch)

@@ -1,29 +1,28 @@
-"""The way to a node over SSH: one multiplexed connection, and through it the agent's unix socket, forwarded here.
+"""The connection to a node over SSH, which forwards the agent's unix socket to this host.
 
-No port is opened on the node but SSH's own. A connection that is lost is made again with back-off; the node's
-containers run on meanwhile.
+The node needs no open port except SSH's. A lost connection is made again with back-off; the node's containers keep running
+meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 from collections.abc import Callable
 from pathlib import Path
 
 import asyncssh
 import msgspec
 
+from agent.contract.backoff import Backoff
 from orchestrator.errors import PystackError, RefusedError, UnreachableError
 
 KEEPALIVE_S = 3
-BACKOFF_S = (0.2, 10.0)
 CONNECT_S = 10
 
 
 class SshTarget(msgspec.Struct, frozen=True):
-    """`[user@]host[:port]`; what is left out comes from ~/.ssh/config, else root and 22."""
+    """`[user@]host[:port]`; the defaults are those of ~/.ssh/config, then root and 22."""
 
     host: str
     user: str = ""
@@ -31,6 +30,7 @@ class SshTarget(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, text: str) -> SshTarget:
+        """Raises RefusedError if *text* is not a target."""
         user, _, rest = text.rpartition("@")
         host, port = rest, ""
         if rest.startswith("["):
@@ -39,15 +39,15 @@ class SshTarget(msgspec.Struct, frozen=True):
         elif rest.count(":") == 1:
             host, _, port = rest.partition(":")
         if not host or (port and not port.isdigit()) or host.startswith("-"):
-            raise RefusedError(f"{text!r} is no SSH target: write [user@]host[:port]", 400)
+            raise RefusedError(f"{text!r} is not an SSH target: write [user@]host[:port]", 400)
         return cls(host, user, int(port or 0))
 
 
 async def connect(text: str, host_key: str = "") -> asyncssh.SSHClientConnection:
     """Connect to *text*, authenticated by agent or key file, ~/.ssh/config honoured.
 
-    *host_key* is the only key that is taken; without one, known_hosts decides. Raises UnreachableError, or RefusedError with
-    what to do about a key that is unknown or has changed."""
+    *host_key* is the only key that is accepted; "" accepts those in known_hosts. Raises UnreachableError; RefusedError for a
+    login that fails, and for a key that is unknown or has changed."""
     target = SshTarget.parse(text)
     options: dict[str, object] = {}
     if target.user:
@@ -70,8 +70,8 @@ async def connect(text: str, host_key: str = "") -> asyncssh.SSHClientConnection
         seen = fingerprint(await host_key_of(text))
         if host_key:
             raise RefusedError(
-                f"the host key of {text} changed: it was {fingerprint(host_key)}, it is {seen}: somebody may sit in "
-                "between; where the host was made anew, `pystack node rm` it and add it again",
+                f"the host key of {text} changed: it was {fingerprint(host_key)}, it is {seen}: another machine may answer "
+                "in its place; if the host was reinstalled, `pystack node rm` it and add it again",
                 409,
             ) from None
         raise RefusedError(
@@ -89,12 +89,12 @@ async def connect(text: str, host_key: str = "") -> asyncssh.SSHClientConnection
 
 def _words(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
-        return f"nothing came within {CONNECT_S} s"
+        return f"no answer within {CONNECT_S} s"
     return getattr(error, "strerror", "") or str(error) or type(error).__name__
 
 
 async def host_key_of(text: str) -> str:
-    """The key that the host shows now, in OpenSSH's form. Raises UnreachableError."""
+    """The host key that the host has now, in OpenSSH's form. Raises UnreachableError."""
     target = SshTarget.parse(text)
     options = {"port": target.port} if target.port else {}
     try:
@@ -108,27 +108,30 @@ async def host_key_of(text: str) -> str:
 
 
 def fingerprint(host_key: str) -> str:
+    """The SHA-256 fingerprint of *host_key*, as ssh-keygen(1) prints it."""
     return asyncssh.import_public_key(host_key).get_fingerprint()
 
 
 class SshTunnel:
-    """Keeps a node's agent socket at *local* for as long as it runs."""
+    """Forwards the socket *remote* of a node to *local* as long as it runs, across lost connections."""
 
     def __init__(self, target: str, host_key: str, remote: str, local: Path) -> None:
         self.target = target
         self.host_key = host_key
         self.remote = remote
         self.local = local
-        self.said: Callable[[str], None] = lambda _: None
+        self.on_problem: Callable[[str], None] = lambda _: None
+        """Called with the reason whenever the connection fails, and with "" when it is made."""
         self.ends = ("", "")
         """The addresses of this host and of the node, as the node sees the connection."""
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
+        """Begin to connect, in the background."""
         self._task = asyncio.create_task(self._keep_connected(), name=f"ssh {self.target}")
 
     async def _keep_connected(self) -> None:
-        pause = BACKOFF_S[0]
+        pauses = Backoff(0.2, 10.0, jitter=0.5)
         while True:
             try:
                 async with await connect(self.target, self.host_key) as connection:
@@ -137,16 +140,16 @@ class SshTunnel:
                     self.ends = (words[0], words[2]) if len(words) == 4 else ("", "")
                     await connection.forward_local_path(str(self.local), self.remote)
                     self.local.chmod(0o600)
-                    self.said("")
-                    pause = BACKOFF_S[0]
+                    self.on_problem("")
+                    pauses.reset()
                     await connection.wait_closed()
-                self.said("the SSH connection was lost")
+                self.on_problem("the SSH connection was lost")
             except (PystackError, asyncssh.Error, OSError) as error:
-                self.said(str(error))
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-            pause = min(BACKOFF_S[1], pause * 2)
+                self.on_problem(str(error))
+            await asyncio.sleep(next(pauses))
 
     async def close(self) -> None:
+        """Disconnect, and delete the local socket."""
         if self._task:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

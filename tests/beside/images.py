@@ -196,7 +196,7 @@ def saved_and_loaded(look: Look) -> None:
 
     def archived(data: bytes) -> Any:
         with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-            return [r["RepoTags"] for r in json.load(archive.extractfile("manifest.json"))]  # type: ignore[arg-type]
+            return [r["RepoTags"] for r in json.load(archive.extractfile("manifest.json"))]
 
     by_name = b"".join(look.c.get_image(name))
     look.see("by name", archived(by_name))

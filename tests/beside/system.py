@@ -116,8 +116,12 @@ def events(look: Look) -> None:
         # to the end of the second, or its events are left out
         return list(look.c.events(since=begun, until=time.time() + 1, filters=filters, decode=True))
 
-    quiet = ("exec_create", "exec_start", "exec_die")
-    own = [e for e in heard(container=made) if not e["Action"].startswith(quiet) or "true" not in str(e)]
+    # when healthchecks run differs from run to run
+    own = [
+        e
+        for e in heard(container=made)
+        if e["Actor"]["Attributes"].get("execID", ident) == ident and not e["Action"].startswith("health_status")
+    ]
     look.see("container", [e["Action"] for e in own if e["Type"] == "container"])
     look.see(
         "attributes",

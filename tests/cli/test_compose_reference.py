@@ -49,6 +49,23 @@ def test_no_option_stands_for_two_things(verb: str) -> None:
     assert len(names) == len(set(names)), sorted(n for n in names if names.count(n) > 1)
 
 
+@pytest.mark.parametrize(
+    ("words", "parsed"),
+    [
+        (["up", "--menu=false", "-d", "--wait=true"], {"detach": True, "wait": True}),
+        (["up", "--no-deps=false", "a"], {"no_deps": False, "services": ("a",)}),
+        (["attach", "--sig-proxy=false", "a"], {"sig_proxy": False}),
+        (
+            ["run", "--rm=true", "-e", "A=true", "a", "x", "--rm=false"],
+            {"remove": True, "env": ("A=true",), "command": ("x", "--rm=false")},
+        ),
+    ],
+)
+def test_flags_take_values_as_in_go(words: list[str], parsed: dict[str, object]) -> None:
+    with made(words[0]).make_context(words[0], list(words[1:])) as context:
+        assert {name: context.params[name] for name in parsed} == parsed
+
+
 @pytest.mark.parametrize(("verb", "why"), REFUSED.items())
 def test_a_verb_that_is_not_there_says_why(verb: str, why: str) -> None:
     assert f"{verb} is {why}" in " ".join(said(verb).split())

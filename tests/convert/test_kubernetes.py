@@ -129,7 +129,7 @@ def test_a_deployment_with_all_about_it(tmp_path: Path) -> None:
     assert document.volumes == {"pictures": {"driver": "sshfs"}}
     stack = loaded(document, tmp_path).stack
     assert next(s for s in stack.services if s.name == "web").replicas == 3
-    said = "\n".join(document.said)
+    said = "\n".join(document.warnings)
     for word in (
         "serviceAccount robot",
         "fsGroup",

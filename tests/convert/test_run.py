@@ -125,7 +125,7 @@ def test_a_script_is_a_stack(tmp_path: Path) -> None:
     assert list(document.services) == ["db", "web", "nginx"]
     assert document.services["web"]["links"] == ["db:database"]
     assert document.plain()["volumes"] == {"data": {"name": "data"}}
-    assert document.said == ["network back must be there: `pystack network create back`"]
+    assert document.warnings == ["network back must exist: `pystack network create back`"]
     assert len(loaded(document, tmp_path).stack.services) == 3
 
 
@@ -134,7 +134,7 @@ def test_a_script_is_a_stack(tmp_path: Path) -> None:
     [
         ("docker run --publsh 80:80 i", "no option --publsh: did you mean --publish?"),
         ("docker run -p", "needs a value"),
-        ("docker run -d", "there is no image"),
+        ("docker run -d", "the command names no image"),
         ("docker run 'x", "cannot be split"),
     ],
 )
@@ -144,7 +144,7 @@ def test_a_command_that_docker_would_refuse_is_refused(line: str, why: str) -> N
 
 
 def test_what_has_no_counterpart_is_said() -> None:
-    assert converted("docker run -P --cidfile /x i").said == [
+    assert converted("docker run -P --cidfile /x i").warnings == [
         "--publish-all has no counterpart: name the ports with ports:",
         "--cidfile has no counterpart: /x",
     ]

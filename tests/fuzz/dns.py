@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Iterable
 from typing import cast
 
-from netplugins.netns import CLONE_NEWNET
+from netplugins.linux.uapi import CLONE_NEWNET
 from netplugins.resolver import message
 from netplugins.resolver.server import ADDRESS, Resolver
 from netplugins.resolver.table import Names, View

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.gitops import git, model
-from orchestrator.gitops.git import GitError, Mirror
+from orchestrator.gitops.git import Mirror
+from orchestrator.gitops.git_process import GitError
 from orchestrator.gitops.model import Repo
 from tests.fuzz.git import Made
 
@@ -57,7 +58,7 @@ ADDRESSES = (
 @pytest.mark.parametrize("address", ADDRESSES)
 async def test_what_is_no_address_never_reaches_git(mirror: Mirror, tmp_path: Path, address: str) -> None:
     mark = tmp_path / "executed"
-    with pytest.raises(GitError, match="is no address of a repository"):
+    with pytest.raises(GitError, match="is not the address of a repository"):
         await fetched(mirror, address.format(mark=mark))
     assert not mark.exists()
     assert not mirror.folder.exists()
@@ -85,7 +86,7 @@ NO_BRANCHES = ("-x", "a b", "a:b", "*", "a..b", "@{1}", "a^", "x.lock", "a\nb", 
 
 @pytest.mark.parametrize("branch", NO_BRANCHES)
 def test_what_is_no_branch(branch: str) -> None:
-    with pytest.raises(GitError, match="is no name of a branch"):
+    with pytest.raises(GitError, match="is not the name of a branch"):
         git.check(Repo(name="r", url="/x", branch=branch))
 
 

@@ -144,7 +144,7 @@ def test_a_commit_that_does_not_come_up_is_taken_back(repository: Repository) ->
     assert failed.returncode == 1
     assert "exited with 9" in failed.stdout
     assert "no luck" in failed.stdout
-    assert f"the cluster is as commit {good[:12]} has it again" in failed.stdout
+    assert f"the cluster is back at commit {good[:12]}" in failed.stdout
     assert repository.text() == "one"
     assert [t["service"] for t in repository.tasks()] == ["web"]
     assert repository.row()["state"] == "rolled back"
@@ -222,8 +222,8 @@ def test_stacks_are_found_by_folder_or_listed_with_targets_and_pruned(repository
         ({"compose.yml": GOOD, "text": "->../../../../../etc/shadow"}, "cannot be read"),
         ({"compose.yml": "include: [/etc/passwd]\n" + GOOD, "text": "x"}, "does not exist"),
         ({"compose.yml": "services: {web: {image: busybox, env_file: ../../etc/environment}}"}, "does not exist"),
-        ({"compose.yml": "services: {web: {image: busybox, volumes: ['./data:/data']}}"}, "no node has it: make it smaller"),
-        ({"compose.yml": "services: {web: {build: .}}"}, "nobody builds for a repository"),
+        ({"compose.yml": "services: {web: {image: busybox, volumes: ['./data:/data']}}"}, "which no node has: make it smaller"),
+        ({"compose.yml": "services: {web: {build: .}}"}, "the server builds no images for a repository"),
         ({"compose.yml": GOOD, "text": "x", ".gitattributes": "*.bin filter=lfs\n"}, "Git LFS"),
         (
             {
@@ -234,7 +234,7 @@ def test_stacks_are_found_by_folder_or_listed_with_targets_and_pruned(repository
             "",
         ),
         ({"compose.yml": "\x00\x01"}, "compose.yml"),
-        ({"other": "x"}, "there is no stack file"),
+        ({"other": "x"}, "neither the folder nor the folders in it have a stack file"),
     ],
 )
 def test_a_hostile_commit_reads_nothing_of_the_server(repository: Repository, files: dict[str, str], why: str) -> None:
@@ -304,7 +304,7 @@ def test_only_signed_commits_are_taken(repository: Repository, tmp_path: Path) -
     (tmp_path / "signers").write_text(f"ann@example.org {(tmp_path / 'ann.pub').read_text()}")
     repository.push("not signed", {"compose.yml": GOOD, "text": "one"})
     failed = repository.add("--signed-by", str(tmp_path / "signers"), check=False)
-    assert "is not signed by anybody who may" in failed.stdout
+    assert "is not signed by an allowed signer" in failed.stdout
     for who, fine in (("eve", False), ("ann", True)):
         repository.git(
             "-c",
@@ -334,7 +334,7 @@ def test_openpgp_signatures_count_too(repository: Repository, tmp_path: Path) ->
     repository.push("not signed", {"compose.yml": GOOD, "text": "one"})
     try:
         failed = repository.add("--signed-by", str(tmp_path / "keys.asc"), check=False)
-        assert "is not signed by anybody who may" in failed.stdout
+        assert "is not signed by an allowed signer" in failed.stdout
         for who, fine in (("eve", False), ("ann", True)):
             key = ("-c", f"user.signingkey={who}@example.org")
             sign = ["git", *PERSON, *key, "commit", "-q", "-S", "--allow-empty", "-m", who]

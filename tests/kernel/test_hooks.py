@@ -73,3 +73,19 @@ services:
         "--wait",
     )
     assert stack.ps()["a-1"]["health"] == "healthy"
+
+
+@pytest.mark.parametrize(("verb", "left"), [("stop", "exited"), ("down", "")])
+def test_a_hook_that_fails_before_the_end_is_told_and_counts(stack: Stack, verb: str, left: str) -> None:
+    stack.up(
+        "services:\n  a:\n    image: busybox\n    command: sleep 1000\n    stop_signal: SIGKILL\n"
+        "    pre_stop:\n    - {command: [sh, -c, 'echo not yet; exit 3']}\n"
+    )
+    done = stack.run(verb, check=False)
+    assert done.returncode == 1
+    assert "pre_stop hook 'sh -c echo not yet; exit 3' exited with 3: not yet" in done.stderr
+    assert stack.ps().get("a-1", {}).get("state", "") == left
+    if left:
+        stack.run("start")
+        assert stack.ps()["a-1"]["state"] == "running"
+        stack.run("kill")

@@ -191,7 +191,7 @@ def stack(ada: User) -> Iterator[User]:
 
 def server(ada: User) -> int:
     """The server's PID as its machine has it."""
-    return int(ada("pgrep", "-of", "orchestrator.server.embedded").stdout)
+    return int(ada("pgrep", "-of", "orchestrator.embedded").stdout)
 
 
 def test_a_stack_runs_as_its_user(stack: User) -> None:
@@ -266,7 +266,7 @@ def test_nothing_is_left_when_nothing_runs(ada: User) -> None:
     ada("kill", "-TERM", str(server(ada)))
 
     def stopped() -> None:
-        assert ada("pgrep", "-f", "orchestrator.server.embedded", check=False).stdout == ""
+        assert ada("pgrep", "-f", "orchestrator.embedded", check=False).stdout == ""
 
     eventually(stopped, 10)
     assert ada("pgrep", "slirp4netns").stdout  # containers run on

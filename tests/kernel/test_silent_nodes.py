@@ -17,6 +17,7 @@ services:
     image: busybox
     command: sh -c "mkdir /w; hostname > /w/index.html; exec httpd -f -p 80 -h /w"
     stop_signal: SIGKILL
+    restart: always
     deploy: {%s, endpoint_mode: vip}
   client:
     image: busybox
@@ -107,6 +108,31 @@ def test_replicas_of_a_silent_node_leave_their_services_address(
         ask = "for n in 1 2 3 4 5 6 7 8; do printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 2 web 80 | tail -1; done"
         assert len(stack.exec("client", "sh", "-c", ask).split()) == 8
     eventually(lambda: _is(behind(), True), 20)
+
+
+PINNED = """
+services:
+  db:
+    image: busybox
+    command: sleep 10000
+    stop_signal: SIGKILL
+    restart: always
+    deploy: {placement: {constraints: [node.hostname == n3]}}
+  web: {image: busybox, command: sleep %d, stop_signal: SIGKILL, deploy: {replicas: 2}}
+"""
+
+
+def test_a_service_bound_to_a_dead_node_does_not_hold_the_others_up(stack: Stack, lab: Pystack) -> None:
+    stack.up(PINNED % 10000)
+    before = stack.ps()
+    with fault(lab, "crash", "boot", "n3"):
+        eventually(lambda: _is(states(lab)["n3"], "down"), 20)
+        done = stack.up(PINNED % 20000)
+        assert f"{stack.name}-db-1 is left as it is: node n3 does not answer" in done.stderr
+        after = stack.ps()
+        assert all(after[t]["state"] == "running" and after[t]["id"] != before[t]["id"] for t in ("web-1", "web-2"))
+        assert (after["db-1"]["node"], after["db-1"]["state"]) == ("n3", "unknown")
+    eventually(lambda: _is(stack.ps()["db-1"]["state"], "running"), 20)
 
 
 def test_a_new_leader_sends_connections_where_the_last_one_did(tmp_path: Path) -> None:

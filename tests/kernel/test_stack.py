@@ -115,16 +115,20 @@ def test_each_replica_answers_at_a_port_of_the_range(stack: Stack, lab: Pystack)
     )
 
     def asked(port: int) -> str:
-        return lab.on("outside", "busybox", "wget", "-T2", "-qO-", f"http://10.99.0.1:{port}/", check=False).strip()
+        return lab.on("outside", "curl", "-s", "-m", "3", f"http://10.99.0.1:{port}/", check=False).strip()
+
+    def answered(*ports: int) -> None:
+        assert all(asked(p) for p in ports)
 
     stack.up(text.format(n=2))
-    first = [eventually(lambda p=p: asked(p)) for p in (18090, 18091)]  # type: ignore[misc]
+    eventually(lambda: answered(18090, 18091))
+    first = [asked(18090), asked(18091)]
     assert len(set(first)) == 2
     assert not asked(18092)
     stack.up(text.format(n=3))
-    third = eventually(lambda: asked(18092))
+    eventually(lambda: answered(18090, 18091, 18092))
     assert [asked(18090), asked(18091)] == first
-    assert third not in first
+    assert asked(18092) not in first
     done = stack.up(text.format(n=4), check=False)
     assert done.returncode != 0
     assert "all of 18090-18092/tcp are taken" in done.stderr

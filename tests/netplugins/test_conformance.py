@@ -69,4 +69,9 @@ def test_a_careless_driver_is_found_out() -> None:
     if os.geteuid() != 0:
         pytest.skip("network namespaces need root")
     wrong = {r.case for r in conformance.run(Careless, {}) if r.problem}
-    assert {"says_the_same_twice", "names_its_links_rightly", "joins_its_endpoints", "says_what_is_missing"} <= wrong
+    assert {
+        "describes_the_same_twice",
+        "names_links_with_the_prefix",
+        "connects_its_endpoints",
+        "reports_what_is_missing",
+    } <= wrong

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from netplugins import firewall, netlink, netns
+from netplugins import firewall
 from netplugins.driver import LoadBalancer, PortMapping
 from netplugins.errors import NetworkError
+from netplugins.linux import monitors, netlink, netns
+from netplugins.linux.uapi import NETLINK_NETFILTER
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root")
 
@@ -49,7 +51,7 @@ State = tuple[list[LoadBalancer], list[PortMapping], set[str]]
 def test_any_row_of_changes_ends_in_the_table_that_is_wanted(states: list[State]) -> None:
     def walk() -> list[str]:
         made: firewall.Ruleset | None = None
-        with netlink.Socket(netlink.NETLINK_NETFILTER) as sock:
+        with netlink.Socket(NETLINK_NETFILTER) as sock:
             for services, ports, local in states:
                 wanted = firewall.render("t", [], ports, services, sorted(local))
                 changes = wanted.changes(made) if made else None
@@ -84,9 +86,9 @@ def test_many_elements_are_changed_in_several_messages_of_one_transaction() -> N
         changes = after.changes(before)
         assert changes
         assert [len(c.out) for c in changes] == [960]
-        with netlink.Socket(netlink.NETLINK_NETFILTER) as sock, netlink.ruleset_monitor() as monitor:
+        with netlink.Socket(NETLINK_NETFILTER) as sock, monitors.ruleset_monitor() as monitor:
             after.amend(changes, sock)
-            assert netlink.transactions(monitor) == 1
+            assert monitors.transactions(monitor) == 1
         return firewall.differences(after)
 
     assert netns.isolated(walk) == []
@@ -96,9 +98,9 @@ def test_a_table_of_thousands_is_one_transaction_of_which_all_is_heard() -> None
     """A monitor that missed some would have the table made again, whose events it would miss too."""
 
     def walk() -> int:
-        with netlink.ruleset_monitor() as monitor:
+        with monitors.ruleset_monitor() as monitor:
             firewall.apply(many("10.0.0.1", 3000).whole(1))
-            return netlink.transactions(monitor)
+            return monitors.transactions(monitor)
 
     assert netns.isolated(walk) == 1
 
@@ -110,7 +112,7 @@ def test_a_transaction_that_fails_leaves_all_as_it_was() -> None:
         changes = after.changes(before)
         assert changes
         wrong = firewall.ElementChange(changes[0].name, frozenset({"10.9.9.9 . 0 : 10.0.0.1"}), frozenset())
-        with netlink.Socket(netlink.NETLINK_NETFILTER) as sock:
+        with netlink.Socket(NETLINK_NETFILTER) as sock:
             try:
                 after.amend([*changes, wrong], sock)
             except NetworkError as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from netplugins import netns
+from netplugins.linux import netns
 from netplugins.resolver import message
 from netplugins.resolver.server import ADDRESS, ASKED, STREAMS, Resolver
 from netplugins.resolver.table import Names, View

@@ -227,3 +227,25 @@ def test_why_lists_the_best_node_first_with_all_its_reasons() -> None:
         ("cpus", False, "asks 3, 1 of 4 free"),
     ]
     assert [c.score for c in why.candidates] == [0, -1001]
+
+
+PINNED = service("db", placement=Placement(constraints=("node.hostname == n1",)))
+
+
+def test_a_task_that_can_be_nowhere_else_stays_on_its_silent_node_and_holds_nobody_up() -> None:
+    one = stack(PINNED, service("web", 2))
+    there = [*on("n1", tasks(one)[:1]), *on("n0", tasks(one)[1:])]
+    silent = msgspec.structs.replace(context(), ready=frozenset({"n0"}))
+    assert nodes_of(assign(one, tasks(one), there, silent)) == {"db-1": "n1", "web-1": "n0", "web-2": "n0"}
+
+
+@pytest.mark.parametrize("there", [[], on("n0", tasks(stack(PINNED)))], ids=["new", "elsewhere until now"])
+def test_a_task_that_is_not_there_yet_is_not_given_to_a_silent_node(there: list[Task]) -> None:
+    with pytest.raises(UnschedulableError):
+        assign(stack(PINNED), tasks(stack(PINNED)), there, msgspec.structs.replace(context(), ready=frozenset({"n0"})))
+
+
+def test_a_task_that_an_answering_node_could_take_but_for_its_load_does_not_wait_for_a_silent_one() -> None:
+    one = stack(service("web", 1, reserves=Reserves(cpus=9)))
+    with pytest.raises(UnschedulableError):
+        assign(one, tasks(one), on("n1", tasks(one)), msgspec.structs.replace(context(), ready=frozenset({"n0"})))

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from agent.contract.status import NodeInfo
 from orchestrator.placement.columns import PlainColumns
-from orchestrator.placement.constraints import matches, parse
+from orchestrator.placement.constraints import matches
 from orchestrator.placement.greedy import TaskGroup, place
 from orchestrator.placement.node import Node
 from orchestrator.placement.node_table import NodeTable
 from orchestrator.placement.request import PlacementRequest
 from orchestrator.placement.vectors import VectorColumns
+from orchestrator.stackfile.constraints import parse
 from orchestrator.stackfile.model import Placement, Reserves
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ from orchestrator.placement.greedy import TaskGroup, place
 from orchestrator.placement.node import Node
 from orchestrator.placement.node_table import NodeTable
 from orchestrator.placement.request import PlacementRequest
-from orchestrator.placement.taints import against, is_toleration, refused
+from orchestrator.placement.taints import against, kind, syntax_problem
 from orchestrator.stackfile.model import Placement
 
 CASES = {
@@ -30,20 +30,14 @@ def test_against(taints: list[str], tolerations: list[str], staying: bool, left:
     assert against(taints, tolerations, staying=staying) == left
 
 
-@pytest.mark.parametrize(
-    ("text", "ok"),
-    [("a:NoSchedule", True), ("a=b:NoExecute", True), ("a", False), ("a:Never", False), ("=b:NoSchedule", False)],
-)
-def test_what_a_taint_looks_like(text: str, ok: bool) -> None:
-    assert (refused(text) == "") is ok
+def test_a_node_has_one_taint_of_each_key_and_effect() -> None:
+    assert kind("gpu=h100:NoSchedule") == kind("gpu:NoSchedule") == ("gpu", "NoSchedule")
 
 
-@pytest.mark.parametrize(
-    ("text", "ok"),
-    [("*", True), ("a", True), ("a=b", True), ("a:NoExecute", True), ("a:Never", False), ("", False), ("a b", False)],
-)
-def test_what_a_toleration_looks_like(text: str, ok: bool) -> None:
-    assert is_toleration(text) is ok
+def test_the_problem_of_a_text_that_is_not_a_taint() -> None:
+    assert syntax_problem("gpu:NoSchedule") == ""
+    assert "write KEY=VALUE:NoSchedule" in syntax_problem("gpu")
+    assert "'Never' is none of NoSchedule, NoExecute" in syntax_problem("gpu:Never")
 
 
 def test_tasks_go_where_they_tolerate_and_the_reason_is_said() -> None:

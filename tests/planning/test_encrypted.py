@@ -7,8 +7,8 @@ import pytest
 from agent.contract.container import Attachment, Container
 from agent.contract.manifest import Manifest, apply_delta, diff
 from agent.contract.status import NodeInfo
-from netplugins.driver import FdbEntry, HostCapabilities, Network, RemoteEndpoint, Vxlan, WireguardDevice
-from netplugins.firewall import Nodes, render
+from netplugins.driver import FdbEntry, HostCapabilities, Network, Nodes, RemoteEndpoint, Vxlan, WireguardDevice
+from netplugins.firewall import render
 from netplugins.overlay import OverlayDriver
 from netplugins.wireguard import address_of
 from orchestrator.placement.context import PlacementContext

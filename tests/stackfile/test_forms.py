@@ -53,6 +53,9 @@ SHOWN: dict[str, tuple[str, Any]] = {
     ),
     "no restart": ('restart: ""', ""),
     "a test of the image": ("healthcheck: {test: []}", {"test": []}),
+    "no retries said": ("healthcheck: {test: x, retries: 0}", {"test": ["CMD-SHELL", "x"], "retries": 0}),
+    "a date is text": ("environment: {A: 2020-01-01}", {"A": "2020-01-01"}),
+    "the old word of a pull policy": ("pull_policy: if_not_present", "missing"),
     "nothing to develop": ("develop:", None),
 }
 
@@ -242,3 +245,10 @@ def test_a_variable_that_is_not_set_is_told_once(tmp_path: Path) -> None:
     found = read(tmp_path, "command: ['${NOPE}', '$NOPE', '${OTHER:-x}']")
     assert [(n.what, str(n.where).rpartition("/")[2]) for n in found.notes] == [("variable NOPE is not set", "stack.yml:4:15")]
     assert not found.warnings
+
+
+def test_a_build_argument_that_is_not_set_is_none(tmp_path: Path) -> None:
+    """The Dockerfile's own default counts."""
+    found = read(tmp_path, "build: {context: ., args: [A, B, C=1]}", A="x")
+    assert found.stack.services[0].build is not None
+    assert found.stack.services[0].build.args == (("A", "x"), ("C", "1"))

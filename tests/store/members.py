@@ -8,7 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from orchestrator.store.etcd import Address
+from orchestrator.store.etcd.address import Address
 
 
 class Members:

@@ -12,7 +12,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from orchestrator.store.etcd import Address, EtcdStore, FencedError
+from orchestrator.store.etcd.address import Address
+from orchestrator.store.etcd.store import EtcdStore
+from orchestrator.store.etcd.transactions import FencedError
 from orchestrator.store.interface import CompactedError, Delete, KeyChange, Put, StoreError
 from tests.store.members import Members
 
@@ -94,8 +96,7 @@ async def test_one_leads_and_the_other_takes_over(members: Members) -> None:
     await first.transact([], [Put("a", b"1")])
     await asyncio.sleep(0.3)
     assert not waiting.done()
-    assert first._keeper
-    first._keeper.cancel()  # as if it hung: the lease runs out
+    first.leadership.stop_renewing()  # as if it hung: the lease runs out
     await asyncio.wait_for(waiting, 20)
     await second.transact([], [Put("a", b"2")])
     with pytest.raises(FencedError):  # it does not know yet, and yet writes nothing
@@ -128,7 +129,7 @@ async def test_keys_of_others_are_not_seen(etcd: EtcdStore, members: Members) ->
 
 @pytest.mark.parametrize("url", ["etcd://", "http://127.0.0.1:2379", "etcd:///prefix", "etcd://a:1?x=1"])
 def test_what_is_no_address_is_said(url: str) -> None:
-    with pytest.raises(StoreError, match="is no store"):
+    with pytest.raises(StoreError, match="is not the address of a store"):
         Address.parse(url)
 
 

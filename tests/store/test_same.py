@@ -9,7 +9,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.store.etcd import EtcdStore
+from orchestrator.store.etcd.store import EtcdStore
 from orchestrator.store.interface import Compare, Delete, Op, Put, Store
 from orchestrator.store.sqlite import SqliteStore
 from tests.store.members import Members

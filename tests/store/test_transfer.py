@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import uuid
 from pathlib import Path
 
 import pytest
 
+from orchestrator.store.etcd.store import EtcdStore
 from orchestrator.store.interface import Delete, Put, Store, StoreError
 from orchestrator.store.sqlite import SqliteStore
 from orchestrator.store.transfer import as_puts, dump, fill, open_store, read
@@ -53,9 +55,28 @@ async def test_a_backup_is_restored_whole_or_refused(full: SqliteStore, tmp_path
     await fresh.close()
     with pytest.raises(StoreError, match="cut short: it holds 298 of 299"):
         read(lines[:-1], "backup")
-    with pytest.raises(StoreError, match="is no backup"):
+    with pytest.raises(StoreError, match="is not a backup"):
         read([b"hello\n"], "backup")
-    with pytest.raises(StoreError, match="is no backup"):
+    with pytest.raises(StoreError, match="is not a backup"):
         read([*lines[:5], lines[5][: len(lines[5]) // 2]], "backup")
     with pytest.raises(StoreError, match="newer pystack"):
         read([lines[0].replace(b'"pystack-store":1', b'"pystack-store":9')], "backup")
+
+
+async def test_a_store_that_servers_use_is_refused_at_once(members: Members) -> None:
+    """Whoever restores must neither wait for its leader's end nor lead after it."""
+    address = members.address(uuid.uuid4().hex[:8])
+    url = f"etcd://{','.join(address.members)}/{address.prefix}"
+    server = await EtcdStore.open(address)
+    try:
+        await server.lead("n1")
+        async with asyncio.timeout(10):
+            with pytest.raises(StoreError, match="the store is in use: n1 leads on it: stop all its servers first"):
+                await open_store(url, ca=address.ca, cert=address.cert, key=address.key)
+        assert not server.lost.is_set()
+        await server.transact((), [Put("a", b"1")])
+    finally:
+        await server.close()
+    freed = await open_store(url, ca=address.ca, cert=address.cert, key=address.key)
+    assert await content(freed) == [("a", b"1")]
+    await freed.close()

@@ -25,7 +25,7 @@ NAMES = {
     "getgrall": "the same",
 }
 EXCEPTIONS = {
-    ("netplugins/netns.py", "setns"): "the network namespace alone: the thread keeps the host's files",
+    ("netplugins/linux/netns.py", "setns"): "the network namespace alone: the thread keeps the host's files",
     ("agent/rootless/namespaces.py", "getpwuid"): "before any container: the user's own name, for /etc/subuid",
 }
 IN_WORKERS = ("pwd", "grp", "locale", "traceback", "socket", "subprocess", "inspect", "linecache", "warnings")

@@ -101,7 +101,8 @@ def _up() -> click.Command:
             **given,
         )
 
-    kept = [p for p in own.params if p.name not in ("attach", "wait", "timeout", "message", "strict", "progress", "dry_run")]
+    others = ("menu", "attach", "wait", "timeout", "message", "strict", "progress", "dry_run")
+    kept = [p for p in own.params if p.name not in others]
     more = [
         click.Option(["--attach"], multiple=True, metavar="SERVICE"),
         click.Option(["--wait"], is_flag=True),
@@ -427,34 +428,16 @@ def logs(stack: StackOptions, services: tuple[str, ...], no_log_prefix: bool, no
     follow_stack(Client(start=True), stack.name(), services, prefix=not no_log_prefix, colour=not no_color, **given)
 
 
-def _config() -> click.Command:
-    from orchestrator.cli.config import config as own
-
-    def run(stack: StackOptions, hashed: str | None, only: tuple[str, ...], **given: Any) -> None:
-        if hashed is not None and hashed != "*":
-            only = tuple(hashed.split(","))
-        own.callback(**{**stack.given}, hashed=hashed is not None, only=only, strict=False, **given)  # type: ignore[misc]
-
-    kept = [p for p in own.params if p.name not in ("hashed", "strict")]
-    return click.Command(
-        "config",
-        callback=stack_options(run),
-        help=own.help,
-        params=[*kept, click.Option(["--hash", "hashed"], metavar="SERVICE[,SERVICE…]|*")],
-    )
-
-
 class _Lazy(dict[str, Any]):
     """Commands, those that are made from pystack's own when they are asked for."""
 
     def get(self, key: str, default: Any = None) -> Any:
         found = super().get(key, default)
-        return found() if found in (_up, _config) else found
+        return found() if found is _up else found
 
 
 OWN: dict[str, Any] = _Lazy(
     up=_up,
-    config=_config,
     ps=ps,
     ls=ls,
     images=images,

@@ -20,7 +20,7 @@ C = TypeVar("C", bound=Hashable)
 R = TypeVar("R", bound=Hashable)
 
 ALWAYS: tuple[tuple[()], ...] = ((),)
-"""The conditions of a filter that concerns every request: one, that has nothing to it."""
+"""The conditions of a filter that concerns every request: a single empty one."""
 
 
 class Reason(WireStruct, frozen=True, kw_only=True):
@@ -39,7 +39,7 @@ class Filter(ABC, Generic[C]):
 
     @abstractmethod
     def conditions(self, request: PlacementRequest) -> Sequence[C]:
-        """What *request* asks of this filter, in the order in which it is told."""
+        """What *request* asks of this filter, in the order in which `pystack why` shows it."""
 
     @abstractmethod
     def mask(self, condition: C, table: NodeTable) -> Mask:
@@ -47,10 +47,10 @@ class Filter(ABC, Generic[C]):
 
     @abstractmethod
     def describe(self, condition: C, table: NodeTable, row: int, *, ok: bool) -> str:
-        """The words for the outcome on one node; "" for one that needs none (only where *ok*)."""
+        """The text for the outcome on one node; "" for an outcome not worth a text (only if *ok*)."""
 
     def passes(self, request: PlacementRequest, table: NodeTable) -> Mask:
-        """Shape (N,): the nodes that the filter lets take *request*."""
+        """Shape (N,): the nodes that pass this filter for *request*."""
         mask = table.columns.mask([True] * len(table))
         for condition in self.conditions(request):
             mask = mask & self.mask(condition, table)
@@ -62,7 +62,7 @@ class Filter(ABC, Generic[C]):
         return self.reasons(masks, table, row)
 
     def reasons(self, masks: Sequence[tuple[C, Mask]], table: NodeTable, row: int) -> list[Reason]:
-        """`explain` where each condition's mask is known already, as when many rows are asked for."""
+        """`explain` with the *masks* of all conditions, for callers that need many rows."""
         found = []
         for condition, mask in masks:
             ok = bool(mask[row])
@@ -72,7 +72,7 @@ class Filter(ABC, Generic[C]):
 
 
 class StaticFilter(Filter[C]):
-    """Looks at what a node is, which does not change while a table is used: each condition is evaluated once for a table."""
+    """A condition on a node's properties, which do not change while a table is used: it is evaluated once for a table."""
 
     static = True
 
@@ -85,7 +85,8 @@ class StaticFilter(Filter[C]):
 
 
 class ResourceFilter(Filter[C], Generic[C, R]):
-    """Something that tasks use up. `capacity` serves the greedy solver; the others give the exact one whole numbers."""
+    """A condition on something that tasks use up. `capacity` is for the greedy solver; the other methods give the exact solver
+    whole numbers."""
 
     static = False
 
@@ -107,8 +108,7 @@ class ResourceFilter(Filter[C], Generic[C, R]):
 
 
 class AffinityFilter(Filter[str]):
-    """Goes by the services that have a task on the node: they must (*together*) or must not. A condition is
-    `<stack>/<service>`."""
+    """A condition on a service, `<stack>/<service>`: it must (*together*) or must not have a task on the node."""
 
     static = False
     together: ClassVar[bool]

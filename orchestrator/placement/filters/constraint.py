@@ -8,6 +8,7 @@ from orchestrator.placement import constraints
 from orchestrator.placement.filters.base import StaticFilter
 from orchestrator.placement.node_table import NodeTable
 from orchestrator.placement.request import PlacementRequest
+from orchestrator.stackfile import constraints as grammar
 
 
 class Constraint(StaticFilter[str]):
@@ -18,8 +19,9 @@ class Constraint(StaticFilter[str]):
     def conditions(self, request: PlacementRequest) -> Sequence[str]:
         return request.placement.constraints
 
-    def parse(self, text: str) -> constraints.Constraint:
-        return constraints.parse(text)
+    def parse(self, text: str) -> grammar.Constraint:
+        """*text* in the grammar of this filter; the loader has checked that it can be read."""
+        return grammar.parse(text)
 
     def holds(self, condition: str, table: NodeTable) -> list[bool]:
         rule = self.parse(condition)

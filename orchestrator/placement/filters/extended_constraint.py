@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orchestrator.placement import constraints
 from orchestrator.placement.filters.constraint import Constraint
 from orchestrator.placement.request import PlacementRequest
+from orchestrator.stackfile import constraints as grammar
 
 
 class ExtendedConstraint(Constraint):
@@ -17,5 +17,5 @@ class ExtendedConstraint(Constraint):
     def conditions(self, request: PlacementRequest) -> Sequence[str]:
         return request.placement.extended
 
-    def parse(self, text: str) -> constraints.Constraint:
-        return constraints.parse_extended(text)
+    def parse(self, text: str) -> grammar.Constraint:
+        return grammar.parse_extended(text)

@@ -1,4 +1,4 @@
-"""Countable resources of the operator's own fit."""
+"""Countable resources that the operator has declared are free."""
 
 from __future__ import annotations
 

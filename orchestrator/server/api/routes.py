@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from aiohttp import web
 
 from agent.contract.task import Task
-from orchestrator.gitops import api as repositories
 from orchestrator.placement.explain import Why
 from orchestrator.placement.rebalance import Move
 from orchestrator.planning.state import Plan
 from orchestrator.server.api import contents, nodes, stacks, system, volumes
-from orchestrator.server.api.responses import Handler, json_response
+from orchestrator.server.api.extension import Route
+from orchestrator.server.api.responses import json_response
 from orchestrator.server.cluster import NodeUpdateRequest
 from orchestrator.server.doctor import Check
 from orchestrator.server.events import Event, TaskChange
@@ -23,11 +21,13 @@ from orchestrator.server.records import SavedPlan
 
 async def openapi(request: web.Request) -> web.Response:
     """This document."""
-    del request
-    return json_response(document(ROUTES))
+    table = request.app[ROUTE_TABLE]
+    return json_response(document(table))
 
 
-ROUTES: tuple[tuple[str, str, Handler, type | None, Any], ...] = (
+ROUTE_TABLE: web.AppKey[tuple[Route, ...]] = web.AppKey("route_table", tuple)
+"""All rows of an application: ROUTES and those of its extensions."""
+ROUTES: tuple[Route, ...] = (
     ("GET", "/v1/version", system.version, None, system.Version),
     ("GET", "/v1/openapi.json", openapi, None, None),
     ("POST", "/v1/shutdown", system.shutdown, None, None),
@@ -63,7 +63,5 @@ ROUTES: tuple[tuple[str, str, Handler, type | None, Any], ...] = (
     ("DELETE", "/v1/nodes/{node}", nodes.remove_node, None, None),
     ("POST", "/v1/nodes/{node}/drain", nodes.drain_node, None, StreamOf(Event)),
     ("POST", "/v1/nodes/{node}/taint", nodes.taint_node, NodeUpdateRequest, StreamOf(Event)),
-    *repositories.ROUTES,
     ("*", "/v1/nodes/{node}/engine/{path:.*}", nodes.engine, None, None),
 )
-"""(method, path, handler, type of the request, type of the answer); a type is None if there is no JSON body."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from aiohttp import web
 
 from orchestrator import STALE
-from orchestrator.gitops import api as repositories
-from orchestrator.gitops.gitops import Gitops
+from orchestrator.server.api.extension import ApiExtension
 from orchestrator.server.api.responses import PLANE, Handler, errors
 from orchestrator.server.api.routes import ROUTES
 from orchestrator.server.plane import ControlPlane
@@ -21,8 +21,6 @@ READABLE_WHEN_STALE = frozenset(
         "/v1/stacks/{stack}/tasks",
         "/v1/nodes",
         "/v1/nodes/{node}",
-        "/v1/gitops",
-        "/v1/gitops/{name}",
         "/v1/{kind:config|secret}s",
         "/v1/{kind:config|secret}s/{name}",
         "/v1/stacks/{stack}/services/{service}/why",
@@ -32,14 +30,14 @@ READABLE_WHEN_STALE = frozenset(
 
 
 class StandbyState:
-    """Why this server does not lead (*reason*). If *store_unreachable*, no server can lead. *last_plane* and *repositories*
+    """Why this server does not lead (*reason*). If *store_unreachable*, no server can lead. *last_plane* and *extensions*
     are what this server knew when it last led, None if it never did; *since* is when that ended, in monotonic seconds."""
 
     def __init__(self) -> None:
         self.reason = "this server is not ready yet"
         self.store_unreachable = False
         self.last_plane: ControlPlane | None = None
-        self.repositories: Gitops | None = None
+        self.extensions: Sequence[ApiExtension] = ()
         self.since = 0.0
 
 
@@ -62,11 +60,14 @@ def make_standby_app(state: StandbyState) -> web.Application:
         return answer
 
     app = web.Application(middlewares=[errors])
-    if state.last_plane and state.repositories:
+    if state.last_plane:
         app[PLANE] = state.last_plane
-        app[repositories.GITOPS] = state.repositories
-        for method, path, handler, _, _ in ROUTES:
-            if method == "GET" and path in READABLE_WHEN_STALE:
-                app.router.add_route(method, path, from_memory(handler))
+        for extension in state.extensions:
+            extension.attach(app)
+        tables = ((ROUTES, READABLE_WHEN_STALE), *((e.routes, e.readable_when_stale) for e in state.extensions))
+        for routes, readable in tables:
+            for method, path, handler, _, _ in routes:
+                if method == "GET" and path in readable:
+                    app.router.add_route(method, path, from_memory(handler))
     app.router.add_route("*", "/{path:.*}", refuse)
     return app

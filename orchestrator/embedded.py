@@ -22,6 +22,7 @@ from agent.daemon import BACKLOG, Agent, bind, prepared, run, stop_event
 from agent.errors import AgentError
 from agent.paths import Paths
 from orchestrator.errors import PystackError
+from orchestrator.gitops.api import extension
 from orchestrator.gitops.gitops import Gitops
 from orchestrator.server.api.app import OWN_ENGINE, make_app
 from orchestrator.server.api.standby import StandbyState, make_standby_app
@@ -30,7 +31,8 @@ from orchestrator.store.interface import Store, StoreError
 from orchestrator.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
-    from orchestrator.store.etcd import Address, EtcdStore
+    from orchestrator.store.etcd.address import Address
+    from orchestrator.store.etcd.store import EtcdStore
 
 RETRY_S = 1.0
 """How long to wait after the store did not answer."""
@@ -95,7 +97,7 @@ async def serve() -> None:
 async def _run_ha(agent: Agent, config: ServerConfig, stop: asyncio.Event) -> None:
     """High availability: wait to become the leader, lead, and wait again when the leadership is lost."""
     paths = agent.paths
-    from orchestrator.store.etcd import Address
+    from orchestrator.store.etcd.address import Address
 
     address = Address.parse(config.store, ca=config.ca, cert=config.cert, key=config.key)
     state = StandbyState()
@@ -117,7 +119,7 @@ async def _run_ha(agent: Agent, config: ServerConfig, stop: asyncio.Event) -> No
 
 async def _campaign(address: Address, paths: Paths, state: StandbyState, stop: asyncio.Event) -> EtcdStore | None:
     """The store, once this server leads; None if the store does not answer. Keeps *state* up to date."""
-    from orchestrator.store.etcd import EtcdStore
+    from orchestrator.store.etcd.store import EtcdStore
 
     store = None
     try:
@@ -160,7 +162,7 @@ async def _lead(
     try:
         await plane.start()
         await gitops.start()
-        application = make_app(plane, gitops, stop)
+        application = make_app(plane, stop, [extension(gitops)])
         agent.mount_into(application, OWN_ENGINE)  # requests for this node need no proxy
         runner = await _listen(paths, application)
         await _wait_or_stop(stop, over.wait())
@@ -169,7 +171,7 @@ async def _lead(
         log.warning("%s", error)
     finally:
         if state and plane.loaded:
-            state.last_plane, state.repositories, state.since = plane, gitops, time.monotonic()
+            state.last_plane, state.extensions, state.since = plane, [extension(gitops)], time.monotonic()
         await gitops.close()
         await plane.close()
 

@@ -1,7 +1,7 @@
-"""Network namespaces, made and entered by short-lived threads.
+"""Network namespaces, created and entered by short-lived threads.
 
-setns(2) and unshare(2) act on the calling thread alone, so a worker thread changes its own namespace, does its work and
-ends; it is never returned to a pool. This costs 0.1 ms, where a forked helper costs 6-10 ms.
+setns(2) and unshare(2) act on the calling thread only, so a thread changes its own namespace, does its work and ends; it
+never returns to a pool. This costs 0.1 ms, where a forked helper costs 6-10 ms.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from netplugins.linux.uapi import CLONE_NEWNET, MNT_DETACH, MS_BIND
+
 T = TypeVar("T")
 
-CLONE_NEWNET = 0x40000000
-MS_BIND = 4096
-MNT_DETACH = 2
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -28,7 +27,7 @@ def _check(result: int, what: str) -> None:
 
 
 def in_thread(work: Callable[[], T]) -> T:
-    """Run *work* on a fresh thread and hand its result, or its exception, back."""
+    """Run *work* on a new thread. Returns its result, or raises its exception."""
     outcome: list[T] = []
     failure: list[BaseException] = []
 
@@ -47,7 +46,7 @@ def in_thread(work: Callable[[], T]) -> T:
 
 
 def isolated(work: Callable[[], T]) -> T:
-    """Run *work* inside a new namespace that goes with it."""
+    """Run *work* inside a new namespace, which the kernel deletes when *work* is done. Raises OSError."""
 
     def body() -> T:
         _check(_libc.unshare(CLONE_NEWNET), "unshare the network namespace")
@@ -57,7 +56,7 @@ def isolated(work: Callable[[], T]) -> T:
 
 
 def create(path: Path, setup: Callable[[], T]) -> T:
-    """Make a namespace that *path* keeps alive, and run *setup* inside it. A namespace already there is replaced."""
+    """Create a namespace that *path* keeps alive, replacing one that is there, and run *setup* inside it. Raises OSError."""
 
     def body() -> T:
         delete(path)
@@ -72,7 +71,7 @@ def create(path: Path, setup: Callable[[], T]) -> T:
 
 
 def enter(path: Path | str, work: Callable[[], T]) -> T:
-    """Run *work* inside the namespace at *path*."""
+    """Run *work* inside the namespace at *path*. Raises OSError where that is not one."""
 
     def body() -> T:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -86,14 +85,14 @@ def enter(path: Path | str, work: Callable[[], T]) -> T:
 
 
 def delete(path: Path) -> None:
-    """Let go of the namespace at *path*; its links go with its last user. Nothing there is fine."""
+    """Unmount and remove *path*, where it is there. The namespace and its links end with its last process."""
     if path.exists():
         _libc.umount2(str(path).encode(), MNT_DETACH)
         path.unlink(missing_ok=True)
 
 
 def is_namespace(path: Path) -> bool:
-    """True where *path* really holds a namespace, not the empty file that a reboot leaves."""
+    """Whether a namespace is mounted at *path*; after a reboot an empty file is left there."""
     try:
         return path.stat().st_dev != path.parent.stat().st_dev
     except OSError:

@@ -1,0 +1,1 @@
+"""The kernel's interfaces: its numbers, netlink sockets and messages, network namespaces. Knows no network and no driver."""
