@@ -9,10 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from agent.errors import shown
 from agent.trees.extract import quoted
 
 LONGEST = 1 << 20
 """Characters of one word: variables in variables can double a text with each line."""
+LONGEST_TOLD = 400
+"""Characters of an error."""
 DEPTH = 50
 COSTLY = 200_000
 """Steps that matching a pattern may take."""
@@ -20,7 +23,10 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9]+|[@*#?!$-]")
 
 
 class WordError(ValueError):
-    """Why a word cannot be expanded."""
+    """Why a word cannot be expanded; names can be as long as the file."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(shown(why, LONGEST_TOLD))
 
 
 class Expansion:

@@ -108,6 +108,12 @@ def test_words(text: str, wanted: list[str]) -> None:
     assert Expansion(VALUES).words(text) == wanted
 
 
+def test_what_is_told_is_short() -> None:
+    with pytest.raises(WordError) as caught:
+        Expansion({}).word("${" + "z" * 9000)
+    assert len(str(caught.value)) < 500
+
+
 def test_the_escape_character_is_the_files() -> None:
     assert Expansion(VALUES, "`").word("`$A c:\\x $N") == "$A c:\\x A"
 
