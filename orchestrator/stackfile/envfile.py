@@ -94,8 +94,11 @@ def _closing(text: str, quote: str) -> int:
 
 
 def read(path: Path, outer: Mapping[str, str], *, raw: bool = False) -> dict[str, str | None]:
-    """*raw* takes values as they stand. Raises InvalidError, OSError."""
-    if not (path.is_file() or path.is_fifo() or path == Path("/dev/null")):
+    """*raw* takes values as they stand. Raises InvalidError, OSError.
+
+    A pipe is read only where a shell hands one over, `--env-file <(command)`: on any other, nobody may ever write."""
+    handed_over = path.is_fifo() and path.parent in (Path("/dev/fd"), Path("/proc/self/fd"))
+    if not (path.is_file() or handed_over or path == Path("/dev/null")):
         raise FileNotFoundError(2, "no such file", str(path))
     with path.open("rb") as file:
         content = file.read(MAX_BYTES + 1)
