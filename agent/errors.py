@@ -23,18 +23,26 @@ class AgentError(Exception):
 
 
 class NotFoundError(AgentError):
+    """There is nothing by this name."""
+
     status = 404
 
 
 class ConflictError(AgentError):
+    """The state of things does not allow it."""
+
     status = 409
 
 
 class ForbiddenError(AgentError):
+    """It is not allowed."""
+
     status = 403
 
 
 class BadRequestError(AgentError):
+    """The request is wrong."""
+
     status = 400
 
 
@@ -43,6 +51,8 @@ class ImageError(AgentError):
 
 
 class ImageNotFoundError(ImageError):
+    """There is no such image."""
+
     status = 404
 
 
@@ -53,6 +63,8 @@ class UnauthorizedError(ImageError):
 
 
 class NoSwarmError(AgentError):
+    """The node is not part of a Swarm."""
+
     status = 503
 
 

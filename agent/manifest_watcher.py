@@ -62,16 +62,19 @@ class EtcdManifestWatcher:
             self._task = asyncio.create_task(self._follow(access), name="manifest watcher")
 
     async def enable(self, access: EtcdCredentials) -> None:
+        """Save *access* and follow the manifest with it."""
         await self.stop()
         files.write_atomically(self._file, msgspec.json.encode(access), 0o600)
         self.start()
 
     async def disable(self) -> None:
+        """Stop, and forget the credentials."""
         await self.stop()
         self._file.unlink(missing_ok=True)
         self._applied = ""
 
     async def stop(self) -> None:
+        """Stop following; the credentials stay."""
         if self._task:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

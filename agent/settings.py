@@ -32,6 +32,7 @@ class ImageGc(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     @property
     def age_s(self) -> float:
+        """The age in seconds; 0.0 if none is set."""
         return float(self.age[:-1]) * {"h": 3600, "d": 86_400, "w": 604_800}[self.age[-1]] if self.age else 0.0
 
     def __post_init__(self) -> None:
@@ -100,6 +101,8 @@ class Docker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The settings of the agent's configuration file."""
+
     registries: dict[str, RegistrySettings] = {}
     address_pools: tuple[str, ...] = ("172.16.0.0/12", "192.168.0.0/16")
     runtime: Literal["auto", "runc", "crun"] = "auto"
@@ -144,6 +147,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def reschedule_after_s(self) -> float | None:
+        """The time in seconds; None for never."""
         word = self.reschedule_after
         return None if word == "never" else float(word[:-1]) * {"s": 1, "m": 60, "h": 3600}[word[-1]]
 

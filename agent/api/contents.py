@@ -59,6 +59,7 @@ def _output(*words: str) -> AsyncIterator[bytes]:
 
 
 async def export(request: web.Request) -> web.StreamResponse:
+    """Stream the file tree of a container as a tar archive (ContainerExport)."""
     engine = request.app[ENGINE]
     record = engine.find(request.match_info["name"])
     response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
@@ -71,6 +72,7 @@ async def export(request: web.Request) -> web.StreamResponse:
 
 
 async def changes(request: web.Request) -> web.Response:
+    """List the files that differ from the image (ContainerChanges)."""
     engine = request.app[ENGINE]
     record = engine.find(request.match_info["name"])
     point = engine.bundle(record) / "diff"
@@ -162,6 +164,7 @@ def _whole(image: RunConfig, container: Container, given: RunConfig) -> RunConfi
 
 
 async def rename(request: web.Request) -> web.Response:
+    """Give a container another name (ContainerRename)."""
     engine, name = request.app[ENGINE], request.query.get("name", "").lstrip("/")
     record = engine.find(request.match_info["name"])
     if not name:

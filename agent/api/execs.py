@@ -39,6 +39,8 @@ RESIZE_TRIES, RESIZE_S = 100, 0.02
 
 
 class Exec(msgspec.Struct, kw_only=True):
+    """A command in a running container; see ExecConfig and ExecInspectResponse of the Docker Engine API."""
+
     id: str
     record: Record
     command: list[str]
@@ -87,6 +89,7 @@ def _runs(record: Record) -> None:
 
 
 async def create(request: web.Request) -> web.Response:
+    """Note a command to run in a running container (ContainerExec)."""
     engine = request.app[ENGINE]
     record = engine.find(request.match_info["name"])
     payload = body(request)
@@ -142,6 +145,7 @@ def _exec(request: web.Request) -> Exec:
 
 
 async def inspect(request: web.Request) -> web.Response:
+    """Describe an exec (ExecInspect)."""
     found = _exec(request)
     return answer(
         {
@@ -167,6 +171,7 @@ async def inspect(request: web.Request) -> web.Response:
 
 
 async def resize(request: web.Request) -> web.Response:
+    """Set the size of an exec's terminal, now or for its start (ExecResize)."""
     found = _exec(request)
     found.size = terminal_size(request)
     if found.ended:
@@ -185,6 +190,7 @@ async def _apply_size(found: Exec) -> None:
 
 
 async def start(request: web.Request) -> web.StreamResponse:
+    """Run an exec, detached or with its streams on this connection (ExecStart)."""
     engine, found = request.app[ENGINE], _exec(request)
     payload = body(request)
     if size := _size(payload) if payload.get("ConsoleSize") else None:

@@ -30,6 +30,7 @@ from agent.isolation import apparmor
 
 
 async def ping(request: web.Request) -> web.Response:
+    """Answer OK (SystemPing)."""
     del request
     return web.Response(
         text="OK",
@@ -57,6 +58,7 @@ def _versions() -> dict[str, str]:
 
 
 async def version(request: web.Request) -> web.Response:
+    """The versions of the engine, its runtime and conmon (SystemVersion)."""
     runtime = request.app[ENGINE].runtime
     tools = [
         {"Name": name, "Version": await told_version(program), "Details": {}}
@@ -82,6 +84,7 @@ async def told_version(program: str) -> str:
 
 
 async def info(request: web.Request) -> web.Response:
+    """Describe the node and the engine (SystemInfo)."""
     engine = request.app[ENGINE]
     records, runtime = engine.records.values(), engine.runtime
     runtimes = {
@@ -283,6 +286,7 @@ TESTS: dict[str, Callable[[Any, str], bool]] = {
 
 
 async def events(request: web.Request) -> web.StreamResponse:
+    """Stream past and coming events as lines of JSON (SystemEvents)."""
     filters = Filters(request)
     since, until = (moment(request, name) for name in ("since", "until"))
     if since is not None and until is not None and since > until:
@@ -320,5 +324,6 @@ async def no_checkpoint(request: web.Request) -> web.StreamResponse:
 
 
 async def plugins(request: web.Request) -> web.Response:
+    """List plugins: there are none (PluginList)."""
     del request
     return answer([])

@@ -152,6 +152,7 @@ def _start(path: Path, tail: int | None, since: str) -> tuple[Path, int]:
 
 
 def count_lines(path: Path) -> int:
+    """The number of newlines in the file."""
     with path.open("rb") as file:
         return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
 

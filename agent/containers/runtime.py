@@ -47,6 +47,7 @@ class Process(msgspec.Struct, frozen=True):
         return time.clock_gettime(time.CLOCK_BOOTTIME) - self.started / os.sysconf("SC_CLK_TCK")
 
     def alive(self) -> bool:
+        """Whether the process runs: the PID may belong to a later process, the start time does not."""
         return self.pid > 0 and start_time(self.pid) == self.started
 
     def open(self) -> int | None:
@@ -116,6 +117,8 @@ def choose(asked: str, state: Path) -> str:
 
 
 class Runtime:
+    """Containers by an OCI runtime (runc or crun), each below a conmon."""
+
     def __init__(self, paths: Paths, name: str, others: Mapping[str, Sequence[str]] = MappingProxyType({})) -> None:
         """*name* is the node's own; *others* are path and arguments of more, by their names."""
         self.root = paths.runc
@@ -279,9 +282,11 @@ class Runtime:
         await self._run(ident, "kill", "--all", ident, str(number))
 
     async def pause(self, ident: str) -> None:
+        """Freeze the processes of container *ident*. Raises RuntimeFailureError."""
         await self._run(ident, "pause", ident)
 
     async def resume(self, ident: str) -> None:
+        """Thaw the processes of container *ident*. Raises RuntimeFailureError."""
         await self._run(ident, "resume", ident)
 
     async def update(self, ident: str, resources: Mapping[str, Any]) -> None:
@@ -412,6 +417,7 @@ def exit_code(bundle: Path, ident: str) -> int | None:
 
 
 def was_oom_killed(bundle: Path) -> bool:
+    """Whether conmon noted that the kernel killed the container for want of memory."""
     return (bundle / "oom").exists()
 
 

@@ -72,6 +72,8 @@ class PendingAttach:
 
 
 class Engine:
+    """One node's containers, images, volumes and networks."""
+
     def __init__(self, paths: Paths, settings: Settings) -> None:
         for directory in (paths.root, paths.run, paths.bundles):
             directory.mkdir(parents=True, exist_ok=True, mode=0o711)
@@ -145,9 +147,11 @@ class Engine:
         return hits[0]
 
     def image_config(self, record: Record) -> RunConfig:
+        """The run configuration of the record's image. Raises ImageError if the image is gone."""
         return self.images.image(record.image_id).config.config or RunConfig()
 
     def healthcheck_of(self, record: Record) -> object:
+        """The health check of the container or else of its image; None if there is none or it cannot be read."""
         try:
             return prepare.healthcheck(record, self.image_config(record))
         except AgentError:
@@ -556,6 +560,7 @@ class Engine:
         await asyncio.gather(*(end(r) for r in running), return_exceptions=True)
 
     def stop_signal(self, record: Record) -> int:
+        """The number of the signal that stops the container: its own, its image's, or SIGTERM."""
         if record.container.stop_signal:
             return signal_number(record.container.stop_signal)
         try:
@@ -586,6 +591,7 @@ class Engine:
             record.process.signal(number)
 
     async def restart(self, record: Record, *, grace_s: float | None = None, generation: int | None = None) -> None:
+        """Stop a container, if it runs, and start it; *grace_s* as in `stop`. Raises AgentError."""
         self.coming_back.add(record.id)
         try:
             with contextlib.suppress(NotModifiedError):
@@ -596,6 +602,7 @@ class Engine:
         self.transition(record, "restart")
 
     async def pause(self, record: Record) -> None:
+        """Freeze a running container. Raises ConflictError if it does not run."""
         if record.state != "running":
             why = "already paused" if record.state == "paused" else "not running"
             raise ConflictError(f"Container {record.id} is {why}")
@@ -603,6 +610,7 @@ class Engine:
         self.transition(record, "pause", state="paused")
 
     async def resume(self, record: Record) -> None:
+        """Thaw a paused container. Raises ConflictError if it is not paused."""
         if record.state != "paused":
             raise ConflictError(f"Container {record.id} is not paused")
         await self.runtime.resume(record.id)
@@ -722,6 +730,7 @@ class Engine:
         self.changed(record)
 
     def users_of(self, volume: str) -> list[str]:
+        """The names of the containers that use *volume*."""
         return [
             r.name
             for r in self.records.values()

@@ -48,9 +48,11 @@ class Events:
 
     @property
     def listeners(self) -> int:
+        """The number of listeners."""
         return len(self._listeners)
 
     def emit(self, kind: str, action: str, ident: str, attributes: Mapping[str, str]) -> None:
+        """Emit an event, timed now: to those who listen, to the recent ones, and to the file. A full queue drops its oldest."""
         instant = time.time_ns()
         event: dict[str, object] = {
             "Type": kind,

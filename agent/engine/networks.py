@@ -54,6 +54,8 @@ FORWARDS_S = 1.0
 
 
 class Networks:
+    """One node's networks and endpoints: links, addresses, rules and names."""
+
     def __init__(self, paths: Paths, settings: Settings) -> None:
         self.paths = paths
         self.settings = settings
@@ -140,9 +142,11 @@ class Networks:
 
     @property
     def all(self) -> dict[str, Network]:
+        """The networks by name: local ones, the manifest's, and those that are leaving."""
         return {**self.local, **self.leaving, **self.manifest}
 
     def get(self, name: str) -> Network:
+        """The network by its name, or by at least 6 digits of its ID; makes the default one. Raises NotFoundError."""
         if name in self.all:
             return self.all[name]
         if name == DEFAULT:
@@ -153,6 +157,7 @@ class Networks:
         raise NotFoundError(f"network {name} not found")
 
     def has(self, name: str) -> bool:
+        """Whether `get` finds the network."""
         try:
             self.get(name)
         except NotFoundError:
@@ -192,6 +197,7 @@ class Networks:
         return network
 
     def remove(self, name: str) -> None:
+        """Remove a local network. Raises NotFoundError, or ConflictError if it has endpoints or belongs to a stack."""
         network = self.get(name)
         users = [r.name for r in self.attached.values() if any(e.network == network.name for e in r.endpoints)]
         if users:
@@ -217,6 +223,7 @@ class Networks:
     # --- who is on it ------------------------------------------------------------------------------------------
 
     def netns(self, record: Record) -> str:
+        """The path of the record's network namespace."""
         return f"{self._netns}/{record.id[:16]}"
 
     def reserve(self, record: Record) -> None:
@@ -762,6 +769,7 @@ class Networks:
             await self.sync()
 
     async def close(self) -> None:
+        """End the workers and monitors and close the connections."""
         if self._heal_timer:
             self._heal_timer.cancel()
         if self._supervisor:

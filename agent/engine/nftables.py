@@ -34,6 +34,7 @@ class NftablesApplier:
         """Kept: the kernel takes 10 ms to close one that changed rules."""
 
     def close(self) -> None:
+        """Close the netlink socket."""
         if self._socket:
             self._socket.close()
 

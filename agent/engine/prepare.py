@@ -85,6 +85,7 @@ def healthcheck(record: Record, image: RunConfig) -> Healthcheck | None:
 
 
 def hostname(record: Record) -> str:
+    """The host name in the container: its own, the host's where it shares that, or its short ID."""
     c = record.container
     if c.network_mode == "host" or c.uts_mode == "host":
         return c.hostname or os.uname().nodename
@@ -151,6 +152,7 @@ def user_namespace(engine: Engine, record: Record) -> tuple[int, Path | None]:
 
 
 def shares_network(record: Record) -> bool:
+    """Whether the container joins the network namespace of another."""
     return record.container.network_mode.partition(":")[0] in ("service", "container")
 
 

@@ -16,6 +16,7 @@ from agent.contract.status import PublishedPort, State
 
 
 def now() -> str:
+    """The time in UTC by RFC 3339, to the microsecond."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
@@ -80,10 +81,12 @@ class Record(msgspec.Struct, kw_only=True):
 
     @property
     def running(self) -> bool:
+        """Whether the container has a process: it runs, is paused or stops."""
         return self.state in ("running", "paused", "stopping")
 
     @property
     def short(self) -> str:
+        """The first 12 digits of the ID."""
         return self.id[:12]
 
 
@@ -103,6 +106,7 @@ def labels(record: Record) -> dict[str, str]:
 
 
 def save(directory: Path, record: Record) -> None:
+    """Write *record* to its directory. Raises OSError."""
     files.write_atomically(directory / "record.json", msgspec.json.encode(record), 0o600)
 
 

@@ -60,6 +60,8 @@ def mountable(name: str, layers: Sequence[str]) -> None:
 
 
 class ImageStore:
+    """The images of a node: blobs, unpacked layers, and the names of images."""
+
     def __init__(self, paths: Paths, limits: ImageLimits = ImageLimits()) -> None:
         self.limits = limits
         self.root = paths.images
@@ -105,11 +107,13 @@ class ImageStore:
         files.write_atomically(self._names_file, json.dumps(self.names, sort_keys=True).encode(), sync=True)
 
     def blob(self, digest: str) -> Path:
+        """The path of a blob, whether it exists or not. Raises ImageError if *digest* is malformed."""
         if not DIGEST.match(digest):
             raise ImageError(f"digest {digest!r} is not sha256: and 64 hex digits")
         return self.blobs / digest[7:]
 
     def has_blob(self, digest: str) -> bool:
+        """Whether the blob is here. Raises ImageError if *digest* is malformed."""
         return self.blob(digest).exists()
 
     def put_blob(self, data: bytes, digest: str = "") -> str:
@@ -124,6 +128,7 @@ class ImageStore:
         return found
 
     def has_layer(self, diff_id: str) -> bool:
+        """Whether the layer is unpacked here."""
         return layer_directory(self.layers, diff_id).is_dir()
 
     async def unpack(
@@ -167,6 +172,7 @@ class ImageStore:
                     blob.unlink(missing_ok=True)
 
     def tag(self, reference: Reference, digest: str) -> None:
+        """Name the image *digest* by *reference*, and save the names."""
         self.names[reference.name] = digest
         self._save_names()
 
@@ -201,6 +207,7 @@ class ImageStore:
         self._save_names()
 
     def untag(self, name: str) -> None:
+        """Remove *name*, and save the names. Raises KeyError if there is none."""
         del self.names[name]
         self._save_names()
 
@@ -228,6 +235,7 @@ class ImageStore:
         return self.image(digest)
 
     def manifest(self, digest: str) -> types.ImageManifest:
+        """The manifest *digest*. Raises OSError if it is missing, msgspec.DecodeError if it is malformed."""
         return msgspec.json.decode(self.blob(digest).read_bytes(), type=types.ImageManifest)
 
     def find(self, text: str) -> Image:
@@ -247,6 +255,7 @@ class ImageStore:
         return self.image(digest)
 
     def everything(self) -> tuple[Image, ...]:
+        """The named images; those that cannot be read are left out."""
         found = []
         for digest in sorted(set(self.names.values())):
             try:
@@ -256,6 +265,7 @@ class ImageStore:
         return tuple(found)
 
     def is_complete(self, image: Image) -> bool:
+        """Whether all layers of *image* are unpacked here."""
         return all(self.has_layer(diff_id) for diff_id in image.layers)
 
     def lower(self, image: Image) -> list[Path]:

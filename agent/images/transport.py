@@ -60,6 +60,7 @@ class HttpClient:
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
+        """Open the session."""
         connector = aiohttp.TCPConnector(limit_per_host=6, ssl=not self._insecure)
         timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_S)
         self._session = aiohttp.ClientSession(
@@ -72,6 +73,7 @@ class HttpClient:
         )
 
     async def close(self) -> None:
+        """Close the session."""
         if self._session:
             await self._session.close()
 

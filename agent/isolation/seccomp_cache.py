@@ -21,6 +21,8 @@ KEPT = 64
 
 
 class SeccompCache:
+    """Compiled seccomp programs by their profile: crun compiles each profile once."""
+
     def __init__(self) -> None:
         self._programs: dict[bytes, str] = {}
         self._awaited: dict[str, bytes] = {}

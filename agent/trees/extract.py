@@ -81,7 +81,9 @@ class ExtractedTree:
 class Readable(Protocol):
     """What an archive is read from."""
 
-    def read(self, size: int = ..., /) -> bytes: ...
+    def read(self, size: int = ..., /) -> bytes:
+        """At most *size* bytes, b"" at the end."""
+        ...
 
 
 def extract(

@@ -90,6 +90,7 @@ def _entries(file: BinaryIO) -> list[tarfile.TarInfo]:
 
 
 def main(archive: str, plain: str, limits: str) -> int:
+    """Write the table of *archive* and its plain form, confined; answers on standard output, returns the exit status."""
     bounds = Bounds.of(limits)
     try:
         files = open(archive, "rb"), open(plain, "wb+")  # noqa: SIM115 - the child reads and writes them
