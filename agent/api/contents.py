@@ -43,7 +43,7 @@ FOLDERS = {"/etc", "/sbin"}
 @contextlib.asynccontextmanager
 async def _mounted(engine: Engine, record: Record) -> AsyncIterator[Path]:
     """The container's layers as one tree, without what is mounted inside."""
-    async with engine._lock(record):
+    async with engine.lock(record):
         there = mounts.is_mounted(engine.bundle(record) / "rootfs")
         rootfs = engine.mount_root(record)
         try:

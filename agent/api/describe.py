@@ -284,18 +284,6 @@ def inspected(engine: Engine, record: Record, execs: Sequence[str] = (), version
     path, arguments = _command(c, config)
     bundle, directory = engine.bundle(record), engine.directory(record)
     etc = prepare.etc(bundle)
-    attached = networks(engine, record, version)
-    default: Document = next((attached[e.network] for e in record.endpoints if e.default), {})
-    flat = (
-        "IPAddress",
-        "IPPrefixLen",
-        "Gateway",
-        "MacAddress",
-        "GlobalIPv6Address",
-        "GlobalIPv6PrefixLen",
-        "IPv6Gateway",
-        "EndpointID",
-    )
     return {
         "Id": record.id,
         "Name": f"/{record.name}",
@@ -327,20 +315,37 @@ def inspected(engine: Engine, record: Record, execs: Sequence[str] = (), version
         "Config": _config(record, config),
         "HostConfig": host_config(engine, record, version),
         "Mounts": mounts(engine, record),
-        "NetworkSettings": {
-            "Bridge": "",
-            "SandboxID": record.id if record.running else "",
-            "HairpinMode": False,
-            "SandboxKey": engine.networks.netns(record) if record.running else "",
-            "Ports": _exposed(record, config),
-            "Networks": attached,
-            "LinkLocalIPv6Address": "",
-            "LinkLocalIPv6PrefixLen": 0,
-            "SecondaryIPAddresses": None,
-            "SecondaryIPv6Addresses": None,
-            **{k: default.get(k, 0 if "Len" in k else "") for k in flat},
-        },
+        "NetworkSettings": _network_settings(engine, record, config, version),
         "Notes": record.notes,
+    }
+
+
+def _network_settings(engine: Engine, record: Record, config: RunConfig, version: int) -> Document:
+    """NetworkSettings: each endpoint, and again that of the default route in the keys from before there were networks."""
+    attached = networks(engine, record, version)
+    default: Document = next((attached[e.network] for e in record.endpoints if e.default), {})
+    flat = (
+        "IPAddress",
+        "IPPrefixLen",
+        "Gateway",
+        "MacAddress",
+        "GlobalIPv6Address",
+        "GlobalIPv6PrefixLen",
+        "IPv6Gateway",
+        "EndpointID",
+    )
+    return {
+        "Bridge": "",
+        "SandboxID": record.id if record.running else "",
+        "HairpinMode": False,
+        "SandboxKey": engine.networks.netns(record) if record.running else "",
+        "Ports": _exposed(record, config),
+        "Networks": attached,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": None,
+        "SecondaryIPv6Addresses": None,
+        **{k: default.get(k, 0 if "Len" in k else "") for k in flat},
     }
 
 

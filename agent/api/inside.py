@@ -120,7 +120,7 @@ async def _root(engine: Engine, record: Record) -> AsyncIterator[tuple[str, int]
     if record.running and record.process:
         yield f"/proc/{record.process.pid}/root", record.ids
         return
-    async with engine._lock(record):
+    async with engine.lock(record):
         rootfs = engine.mount_root(record)
         try:
             yield str(rootfs), 0

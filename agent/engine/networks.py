@@ -438,7 +438,7 @@ class Networks:
         isolation = []
         for network in networks.values():
             here = endpoints[network.name]
-            spec = msgspec.structs.replace(self._driver_network(network), remotes=tuple(remotes.get(network.name, ())))
+            spec = msgspec.structs.replace(self.driver_network(network), remotes=tuple(remotes.get(network.name, ())))
             if network.encrypted:
                 spec = msgspec.structs.replace(spec, tunnel=tunnel, underlay=tunnel.address if tunnel else "")
             driver = self.drivers.get(network.driver)
@@ -482,7 +482,8 @@ class Networks:
         spec = dict(self.all[name].options).get("com.docker.network.bridge.name", "") if name in self.all else ""
         return spec if spec.startswith(self.prefix) else f"{self.prefix}b{self.identity(name)[: 14 - len(self.prefix)]}"
 
-    def _driver_network(self, network: Network) -> drivers.Network:
+    def driver_network(self, network: Network) -> drivers.Network:
+        """*network* as its driver gets it, with each subnet's gateway."""
         options = dict(network.options)
         subnets = tuple(
             drivers.Subnet(s.cidr, s.gateway or ("" if network.on_lan else str(ipaddress.ip_network(s.cidr)[1])))

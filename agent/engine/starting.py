@@ -54,7 +54,7 @@ async def start(engine: Engine, record: Record) -> None:
     for endpoint in record.endpoints if networked else ():
         engine.tell_network(record, "connect", endpoint.network)
     engine.transition(record, "start", state="running", started=now(), finished="", health="starting" if check else "")
-    engine._watch(record)
+    engine.watch(record)
 
 
 def status_of(error: BaseException) -> int:
@@ -95,7 +95,7 @@ async def _prepare_rootfs_and_bundle(engine: Engine, record: Record, *, networke
             engine.bundle(record) / prepare.MAPPED,
         )
     engine.log_limits(record)
-    engine._log_target(record)  # what is wrong with them is said before anything runs
+    engine.syslog_target(record)  # what is wrong with them is said before anything runs
     return prepare.healthcheck(record, image.config.config or RunConfig())
 
 
