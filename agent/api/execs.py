@@ -241,18 +241,16 @@ def _runner(engine: Engine, found: Exec) -> Run:
     """Starts the exec's process; its streams are still to be given. Raises AgentError."""
     directory = engine.bundle(found.record)
     identity = users.resolve(directory / "rootfs", found.user) if found.user else None
-    return functools.partial(
-        engine.runtime.exec,
-        found.record.id,
-        directory,
-        found.command,
+    options = runtime.ExecOptions(
         tty=found.tty,
         identity=identity,
-        environment=[*(["TERM=xterm"] if found.tty else []), *found.environment],
+        environment=(*(["TERM=xterm"] if found.tty else []), *found.environment),
         cwd=found.cwd,
         privileged=found.privileged,
         size=found.size,
-        complaints=found.complaints,
+    )
+    return functools.partial(
+        engine.runtime.exec, found.record.id, directory, found.command, options, complaints=found.complaints
     )
 
 
@@ -350,7 +348,8 @@ async def _with_pipes(engine: Engine, found: Exec, run: Run, client: Hijacked, s
                 os.close(fd)
 
 
-async def _with_terminal(engine: Engine, found: Exec, run: Run, client: Hijacked, send: Send) -> None:
+def _start_on_terminal(found: Exec, run: Run) -> tuple[int, ChildProcess]:
+    """Run the exec on a new pseudo-terminal; returns the master's descriptor and the process. Raises AgentError."""
     master, slave = pty.openpty()
     # the runtime makes the container's terminal itself; this one only carries bytes, so it must change none
     attributes: list[Any] = termios.tcgetattr(slave)
@@ -367,41 +366,49 @@ async def _with_terminal(engine: Engine, found: Exec, run: Run, client: Hijacked
         raise
     finally:
         os.close(slave)
-    _begin(engine, found, child)
+    return master, child
+
+
+async def _feed_terminal(found: Exec, client: Hijacked, master: int, child: ChildProcess) -> bool:
+    """Write the client's input to the terminal; true once the client types its detach keys."""
     keys = Keys(found.keys)
+    while data := await client.reader.read(1 << 12):
+        data, leaves = keys.passed(data)
+        view = memoryview(data if found.stdin else b"")
+        while view:
+            try:
+                view = view[os.write(master, view) :]
+            except BlockingIOError:
+                await asyncio.sleep(0.01)
+            except OSError:
+                return False
+        if leaves:
+            return True
+    # the end of the input does not end the terminal: the client reads on, until its connection ends
+    await client.lost()
+    child.send_signal(signal.SIGHUP)  # nobody is at the terminal any more; the runtime passes it on
+    return False
 
-    async def feed() -> bool:
-        """True once the client wants to leave."""
-        while data := await client.reader.read(1 << 12):
-            data, leaves = keys.passed(data)
-            view = memoryview(data if found.stdin else b"")
-            while view:
-                try:
-                    view = view[os.write(master, view) :]
-                except BlockingIOError:
-                    await asyncio.sleep(0.01)
-                except OSError:
-                    return False
-            if leaves:
-                return True
-        # the end of what it types is no end of the terminal: the client still looks at it, until it goes as a whole
-        await client.lost()
-        child.send_signal(signal.SIGHUP)  # nobody is at the terminal any more; the runtime passes it on
-        return False
 
-    async def show() -> None:
-        seen = b""
-        while data := await descriptors.read(master, 1 << 15):
-            seen = (seen + data)[-SAID:]
-            await _known(found, child)
-            if not _failed(found):
-                await send(1, data)
-        if lost := _misplaced(found, seen):
-            await send(1, lost)
-        elif said := _failed(found):
-            await send(1, f"{said}\r\n".encode())
+async def _show_terminal(found: Exec, send: Send, master: int, child: ChildProcess) -> None:
+    """Send the terminal's output to the client, or the complaint of the runtime if it could not run the command."""
+    seen = b""
+    while data := await descriptors.read(master, 1 << 15):
+        seen = (seen + data)[-SAID:]
+        await _known(found, child)
+        if not _failed(found):
+            await send(1, data)
+    if lost := _misplaced(found, seen):
+        await send(1, lost)
+    elif said := _failed(found):
+        await send(1, f"{said}\r\n".encode())
 
-    feeder, viewer = asyncio.create_task(feed()), asyncio.create_task(show())
+
+async def _with_terminal(engine: Engine, found: Exec, run: Run, client: Hijacked, send: Send) -> None:
+    master, child = _start_on_terminal(found, run)
+    _begin(engine, found, child)
+    feeder = asyncio.create_task(_feed_terminal(found, client, master, child))
+    viewer = asyncio.create_task(_show_terminal(found, send, master, child))
     try:
         await asyncio.wait({feeder, viewer}, return_when=asyncio.FIRST_COMPLETED)
         if feeder.done() and feeder.result():

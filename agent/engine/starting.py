@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from agent import mounts
 from agent.containers import userns
+from agent.containers.runtime import ContainerStreams
 from agent.contract.container import Healthcheck
 from agent.engine import health, hooks, prepare
 from agent.engine.records import Record, now
@@ -104,12 +105,14 @@ async def _create(engine: Engine, record: Record) -> None:
     record.monitor, record.process = await engine.runtime.create(
         record.id,
         engine.bundle(record),
-        engine.directory(record) / "log",
-        tty=c.tty,
-        stdin=c.stdin_open,
-        stdin_once=c.stdin_once and not c.tty,  # whoever leaves a terminal may come back to it
-        log_max=engine.log_limits(record).guard,
-        log_driver=c.log_driver,
+        ContainerStreams(
+            tty=c.tty,
+            stdin=c.stdin_open,
+            stdin_once=c.stdin_once and not c.tty,  # a client that leaves a terminal may come back to it
+            log=engine.directory(record) / "log",
+            log_max=engine.log_limits(record).guard,
+            log_driver=c.log_driver,
+        ),
     )
     if point := paths.covered(record.process.pid):
         raise BadRequestError(
