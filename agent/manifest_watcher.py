@@ -56,7 +56,7 @@ class EtcdManifestWatcher:
         self._changed = asyncio.Event()
 
     def start(self) -> None:
-        """Begin where the node was told how, in this life or an earlier one."""
+        """Begin, if this agent or an earlier one got credentials."""
         with contextlib.suppress(FileNotFoundError):
             access = msgspec.json.decode(self._file.read_bytes(), type=EtcdCredentials)
             self._task = asyncio.create_task(self._follow(access), name="manifest watcher")

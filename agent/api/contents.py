@@ -86,7 +86,7 @@ async def changes(request: web.Request) -> web.Response:
     if "error" in reply:
         raise of_worker(reply, AgentError)
     found = [(f"/{path}", kind) for path, kind in reply["changes"]]
-    # what we put there to mount on is no change of the container's; nor is a folder, for that alone
+    # the engine's own mount points are not changes of the container's, nor are the directories of those only
     own = [(path, kind) for path, kind in found if path not in MOUNT_POINTS]
     kept = {path.rpartition("/")[0] for path, _ in own}
     return answer([{"Path": p, "Kind": k} for p, k in own if k != 0 or p not in FOLDERS or p in kept])

@@ -35,7 +35,7 @@ DOCKER_STATES = {
 
 
 def state_word(record: Record) -> str:
-    """Docker's word: one that never ran is no more than created, whatever became of its start."""
+    """Docker's word for the state: a container that never ran is "created", even if its start failed."""
     if record.state == "failed":
         return "exited" if record.started else "created"
     return DOCKER_STATES.get(record.state, record.state)

@@ -210,7 +210,7 @@ async def start(request: web.Request) -> web.StreamResponse:
         DETACHED.add(task)
         task.add_done_callback(DETACHED.discard)
         return web.Response(status=200)
-    # the stream's form is the one that this request asks for, whatever the command has
+    # this request chooses the form of the stream, whether the command has a terminal or not
     raw = payload.get("Tty", False)
     client = Hijacked(request, MULTIPLEXED if not raw and since(request, 42) else RAW)
 

@@ -32,7 +32,7 @@ FILLED = (
 )
 """Fields that a client may leave empty, and that an answer has the daemon's value of."""
 OF_WINDOWS = ("CpuPercent", "IOMaximumIOps", "IOMaximumBandwidth")
-"""Fields that are 0 here whatever was asked."""
+"""Fields that are always 0 here."""
 LISTS = ("Binds", "Dns", "DnsOptions", "DnsSearch", "Devices", "PortBindings")
 """Fields that are null where a request leaves them out."""
 
@@ -52,7 +52,7 @@ def host_config(engine: Engine, record: Record, version: int = 48) -> Document:
     c = record.container
     asked: Document = record.asked.get("HostConfig") or {}
     policy = c.restart
-    if asked and policy == "no" and version < 44:  # which told "no" from nothing said
+    if asked and policy == "no" and version < 44:  # which kept "no" and an empty policy apart
         policy = (asked.get("RestartPolicy") or {}).get("Name", "")
     return {
         **_container(engine, c),

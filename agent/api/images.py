@@ -313,7 +313,7 @@ class ProgressStream:
                 await self._line({"errorDetail": {**code, "message": user_message(error)}, "error": user_message(error)})
         finally:
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)  # whoever asked may be gone before it failed
+            await asyncio.gather(task, return_exceptions=True)  # the client may go before the work fails
             if getter and not getter.done():
                 getter.cancel()
         if not self.response.prepared:
@@ -538,7 +538,7 @@ async def push(request: web.Request) -> web.StreamResponse:
     stream = ProgressStream(request)
 
     async def send() -> None:
-        # what goes wrong from now on is told in the answer's last line, as clients expect of a push
+        # from now on an error goes into the answer's last line, as clients expect of a push
         stream.tell({"status": f"The push refers to repository [{reference.host}/{reference.repository}]"})
         if not names or names[0] not in engine.images.names:
             raise ImageNotFoundError(f"An image does not exist locally with the tag: {reference.familiar.rpartition(':')[0]}")

@@ -303,7 +303,7 @@ async def _exchange(engine: Engine, record: Record, conmon: socket.socket, clien
             engine.tell(record, "detach")
         else:
             await viewer
-            # the stream's end is the container's: whoever read it may at once remove what has ended
+            # the stream ends when the container does: its reader may at once remove the container
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SETTLED_S):
                     await engine.wait(record)

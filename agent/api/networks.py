@@ -102,7 +102,7 @@ def _builtin(engine: Engine, name: str) -> Document:
 
 
 def _everything(engine: Engine) -> list[Document]:
-    # the default one is there for whoever asks, and is made when the first container is on it
+    # the default network is always listed, and is made with its first container
     known = {DEFAULT: Network(name=DEFAULT)} | engine.networks.all
     return [_document(engine, n) for n in known.values()] + [_builtin(engine, n) for n in BUILTIN]
 

@@ -220,7 +220,7 @@ KINDS = ("container", "image", "volume", "build-cache")
 
 
 async def disk_usage(request: web.Request) -> web.Response:
-    """What images, containers and volumes take on disk, in bytes. Layers are counted once, whoever shares them."""
+    """The disk usage of images, containers and volumes in bytes. A shared layer counts once."""
     engine = request.app[ENGINE]
     wanted = request.query.getall("type", []) or list(KINDS)
     if unknown := [w for w in wanted if w not in KINDS]:

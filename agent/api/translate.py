@@ -171,7 +171,7 @@ def attachment(name: str, settings: Document, mac: str = "") -> Attachment:
 
 
 def _grace(seconds: int | None) -> float:
-    """Seconds from the signal to the end: 10 where nothing is said; negative is for ever."""
+    """Seconds from the signal to the end: 10 by default; negative is for ever."""
     return 10.0 if seconds is None else FOR_EVER_S if seconds < 0 else float(seconds)
 
 

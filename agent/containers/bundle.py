@@ -80,7 +80,7 @@ def root(p: Parts) -> None:
 
 
 def ulimits(p: Parts) -> None:
-    """Never above what the host allows: a limit that cannot be raised is clamped, and said."""
+    """Never above what the host allows: a limit that cannot be raised is clamped, with a note."""
     out = []
     may_raise = "SYS_RESOURCE" in capabilities.held()
     for limit in p.container.ulimits:

@@ -36,7 +36,7 @@ IDLE = Line("", 0, b"")
 
 
 def parse(raw: bytes) -> Line | None:
-    """None for what is no log line, such as the torn last one of a full disk."""
+    """None if it is not a log line, such as the torn last one of a full disk."""
     parts = raw.split(b" ", 3)
     if len(parts) < 4 or parts[1] not in (b"stdout", b"stderr"):
         return None

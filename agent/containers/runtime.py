@@ -43,7 +43,7 @@ class Process(msgspec.Struct, frozen=True):
 
     @property
     def age_s(self) -> float:
-        """Seconds since it was started, whatever became of the clock on the wall."""
+        """Seconds since its start; changes of the wall clock do not count."""
         return time.clock_gettime(time.CLOCK_BOOTTIME) - self.started / os.sysconf("SC_CLK_TCK")
 
     def alive(self) -> bool:
@@ -446,7 +446,7 @@ def was_oom_killed(bundle: Path) -> bool:
 
 
 def failure(text: str) -> RuntimeFailureError:
-    """The error of a runtime that says *text*: the user's, where there is no such program, or none that can be run."""
+    """The error for a runtime's message *text*: NoProgramError if the command does not exist or cannot be executed."""
     theirs = (
         "executable file not found",
         "no such file or directory",
@@ -470,7 +470,7 @@ def _reason(text: str, log: Path | None) -> str:
 
 
 def exec_failure(complaint: str) -> str:
-    """What is told of a command that could not be run at all, in the words that Docker's clients know."""
+    """The message for a command that could not be run, in the words that Docker's clients know."""
     words = _plain(complaint.strip())
     for line in words.splitlines()[:: -1 if 'msg="' in words else 1]:  # runc says last what it is, crun first
         words = line.partition('msg="')[2].rstrip('"').replace('\\"', '"') or line
@@ -480,7 +480,7 @@ def exec_failure(complaint: str) -> str:
 
 
 def exec_status(complaint: str) -> int:
-    """The exit status of a command that the runtime could not run, in Docker's numbers, from what the runtime said of it."""
+    """The exit status of a command that the runtime could not run, in Docker's numbers, from the runtime's message."""
     words = _plain(complaint)
     return 127 if "executable file not found" in words or "no such file or directory" in words else 126
 

@@ -41,7 +41,7 @@ class Tunnel:
                 self._receive()
             except ssl.SSLError:
                 with contextlib.suppress(OSError):
-                    self._flush()  # the other side is told why
+                    self._flush()  # the other side learns why
                 raise
         self._flush()
         self._far.settimeout(None)

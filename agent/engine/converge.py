@@ -64,13 +64,13 @@ class Converger:
             listen(None)
 
     async def recover(self) -> None:
-        """Go on with the manifest of the last agent: a node needs no control plane to keep what it was told."""
+        """Go on with the manifest of the last agent: a node needs no control plane to keep its containers."""
         try:
             self._take(msgspec.json.decode(self._file.read_bytes(), type=Manifest))
         except FileNotFoundError:
             self._take(Manifest())
         except (OSError, msgspec.MsgspecError) as error:
-            # what it said is not known, so nothing may be taken away for not being in it
+            # its contents are unknown, so nothing may be removed for not being in it
             log.warning("%s is damaged (%s): what runs is left as it is until the control plane says more", self._file, error)
             self._file.rename(self._file.with_suffix(".damaged"))
         await recover(self.engine)

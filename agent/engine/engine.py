@@ -295,7 +295,7 @@ class Engine:
             if record.running:
                 raise NotModifiedError(f"container {record.name} runs already")
             # kept in memory alone: a start that is cut off leaves a record that says "created" or "exited", and
-            # whatever it had begun is taken away by the next agent
+            # the next agent removes what this one began
             for key, value in {
                 "state": "starting",
                 "stopped": False,
@@ -524,7 +524,7 @@ class Engine:
             if record.container.pre_stop and grace > 0:
                 try:
                     await hooks.run(self, record, "pre_stop", record.container.pre_stop, grace)
-                except (AgentError, OSError) as error:  # it stops all the same, and whoever stops it is told
+                except (AgentError, OSError) as error:  # it stops all the same, and the caller gets the error
                     failed = user_message(error)
             try:
                 if number == signal.SIGKILL:

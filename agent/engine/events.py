@@ -1,4 +1,4 @@
-"""Events of a node in Docker's form, to whoever listens; a slow listener loses its oldest ones, never the engine's time."""
+"""Events of a node in Docker's form; a slow listener loses its oldest ones, and does not delay the engine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import msgspec
 from agent import files
 
 KEPT = 256
-"""How many are told to those who ask for the past. Source: docker-system-events(1), which keeps as many."""
+"""How many past events a listener can get. Source: docker-system-events(1), which keeps as many."""
 
 
 class Events:

@@ -71,7 +71,7 @@ class Networks:
         self.nodes: tuple[ClusterNode, ...] = ()
         self.node = ""
         self.has_manifest = False
-        """Whether a manifest was heard: before that nothing is changed in the kernel."""
+        """Whether a manifest has arrived: before that the kernel is not changed."""
         self.underlay = ""
         self._paths_mtu = 0
         self.local: dict[str, Network] = self._load_local()
@@ -766,7 +766,7 @@ class Networks:
             lacking = await asyncio.get_running_loop().run_in_executor(self._worker, self._kernel.detect_drift)
             if not lacking and before == self.host.mtu:
                 return
-        with contextlib.suppress(AgentError):  # it is said where a task needs it
+        with contextlib.suppress(AgentError):  # a task that needs it reports it
             await self.sync()
 
     async def close(self) -> None:

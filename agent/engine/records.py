@@ -64,7 +64,7 @@ class Record(msgspec.Struct, kw_only=True):
     finished: str = ""
     restarts: int = 0
     ends: int = 0
-    """How often it ended, whatever became of it then."""
+    """How often it ended, whether it was restarted or not."""
     health: str = ""
     failing_streak: int = 0
     health_log: list[dict[str, object]] = []
@@ -111,7 +111,7 @@ def save(directory: Path, record: Record) -> None:
 
 
 def load(directory: Path) -> Record | None:
-    """None where there is no record, or a damaged one: its container is swept."""
+    """None if the record is missing or damaged: its container is swept."""
     path = directory / "record.json"
     try:
         return msgspec.json.decode(path.read_bytes(), type=Record)

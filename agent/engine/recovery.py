@@ -73,7 +73,7 @@ async def recover(engine: Engine) -> None:
     _sweep(engine)
     try:
         await engine.networks.sync()
-    except AgentError as error:  # what ran goes on; whoever starts or changes something is told
+    except AgentError as error:  # running containers go on; the next start or change reports it
         log.warning("networks: %s", error)
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from agent.engine.engine import Engine
 
 ATTACH_S = 60.0
-"""How long whoever attached is waited for: a host under load takes its time, and who has gone is not waited for at all."""
+"""How long to wait for an attached client: a loaded host takes its time, and a client that has gone ends the wait."""
 
 
 async def start(engine: Engine, record: Record) -> None:
@@ -96,7 +96,7 @@ async def _prepare_rootfs_and_bundle(engine: Engine, record: Record, *, networke
             engine.bundle(record) / prepare.MAPPED,
         )
     engine.log_limits(record)
-    engine.syslog_target(record)  # what is wrong with them is said before anything runs
+    engine.syslog_target(record)  # raises before anything runs
     return prepare.healthcheck(record, image.config.config or RunConfig())
 
 
@@ -122,7 +122,7 @@ async def _create(engine: Engine, record: Record) -> None:
 
 
 async def gather_all(*work: Awaitable[None]) -> None:
-    """Wait for all of *work*, whatever becomes of one; then raise what the first of them that failed raises."""
+    """Wait for all of *work*, even if one fails; then raise the error of the first that failed."""
     for outcome in await asyncio.gather(*work, return_exceptions=True):
         if isinstance(outcome, BaseException):
             raise outcome

@@ -80,7 +80,7 @@ class ImageStore:
 
     @property
     def bounds(self) -> str:
-        """What the workers for trees are told of the limits (`agent.trees.extract.Bounds`)."""
+        """The limits as the workers for trees get them (`agent.trees.extract.Bounds`)."""
         names = ("entries", "bytes", "path_bytes", "path_depth")
         return json.dumps({name: getattr(self.limits, name) for name in names})
 
@@ -271,7 +271,7 @@ class ImageStore:
     def lower(self, image: Image) -> list[Path]:
         """The image's layers as directories, bottom first. Raises ImageError where they cannot be mounted together."""
         mountable(parse(image.names[0]).familiar if image.names else image.digest, image.layers)
-        # overlayfs takes no folder twice; what a layer says that comes again is all said by the upper one
+        # overlayfs takes no directory twice; of a layer that comes again the upper one is enough
         names = dict.fromkeys(reversed(image.layers))
         return [layer_directory(self.layers, diff_id) for diff_id in reversed(names)]
 

@@ -19,7 +19,7 @@ from agent.trees.extract import quoted
 
 REDIRECTS = 5
 PROGRESS = 16 << 10
-"""Bytes that a sender must bring within the time without progress, so that one byte now and then is no progress."""
+"""Bytes that a sender must bring within the time without progress: a byte now and then is not progress."""
 CONNECT_S = 10.0
 FAILURES = (aiohttp.ClientError, OSError, TimeoutError, ValueError)
 """What aiohttp raises for answers that are broken in any way; ValueError for those that its parser does not expect."""

@@ -82,7 +82,7 @@ def run(
             sandbox.die_with_parent()
             sandbox.allow_calls(library, calls)
             reply = work()
-        except BaseException as error:  # whatever it is: nothing may format a traceback in here
+        except BaseException as error:  # of any kind: nothing may format a traceback in here
             reply = told(error)
         data = json.dumps(reply).encode()
         while data:
@@ -102,7 +102,7 @@ def run(
 
 
 def told(error: BaseException) -> Reply:
-    """What is said of *error*: "error", a sentence for the user, and "status"; for a fault of ours "trace", where it is."""
+    """*error* as a reply: "error", a sentence for the user, and "status"; for a fault of ours "trace", its places."""
     if isinstance(error, TreeError):
         return {"error": str(error), "status": error.status}
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

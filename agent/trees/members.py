@@ -83,7 +83,7 @@ def _entries(file: BinaryIO) -> list[tarfile.TarInfo]:
             raise tarfile.ReadError("a header is damaged")  # which `tarfile` takes for the end
     except (MemoryError, OSError):
         raise
-    except Exception as error:  # whatever `tarfile` raises for garbage (ValueError, IndexError, …) is a fault of the archive
+    except Exception as error:  # any error of `tarfile` for garbage (ValueError, IndexError, …) is a fault of the archive
         after = f" after {quoted(found[-1].name)}" if found else ""
         raise TreeError(f"it is not a valid tar archive{after}: {quoted(str(error)) or type(error).__name__}") from error
     return found

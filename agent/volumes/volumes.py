@@ -150,7 +150,7 @@ class Volumes:
             files.write_atomically(known, "\n".join([*kept, line, ""]).encode())
 
     def key(self) -> str:
-        """The public SSH key of this node, made at the first call; "" where there is no ssh-keygen."""
+        """The public SSH key of this node, made at the first call; "" if ssh-keygen is not installed."""
         private = self.keys / "id_ed25519"
         public = private.with_suffix(".pub")
         if not public.exists():
