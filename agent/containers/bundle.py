@@ -202,7 +202,7 @@ def system_calls(p: Parts) -> None:
 
 
 def mandatory_access(p: Parts) -> None:
-    """Set `process.apparmorProfile`, if a profile applies; problems go to the notes."""
+    """Set `process.apparmorProfile`, if a profile applies. Raises BadRequestError if it is not loaded."""
     if profile := apparmor.resolve(p.container.security_opt, p.notes, privileged=p.container.privileged):
         p.document["process"]["apparmorProfile"] = profile
 

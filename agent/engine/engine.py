@@ -564,7 +564,9 @@ class Engine:
         await asyncio.gather(*(end(r) for r in running), return_exceptions=True)
 
     def stop_signal(self, record: Record) -> int:
-        """The number of the signal that stops the container: its own, its image's, or SIGTERM."""
+        """The number of the signal that stops the container: its own, its image's, or SIGTERM.
+
+        Raises BadRequestError if its own is unknown, ImageError if the image is gone."""
         if record.container.stop_signal:
             return signal_number(record.container.stop_signal)
         try:

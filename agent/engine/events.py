@@ -36,7 +36,7 @@ class Events:
         return found
 
     def _keep(self, event: dict[str, object]) -> None:
-        """What cannot be written down, as on a full disk, is forgotten with this agent."""
+        """Append *event* to the file; if that fails, as on a full disk, it is lost when this agent ends."""
         with contextlib.suppress(OSError):
             if self._lines < 4 * KEPT:
                 with self._file.open("ab") as file:

@@ -255,7 +255,7 @@ class ImageStore:
         return self.image(digest)
 
     def everything(self) -> tuple[Image, ...]:
-        """The named images; those that cannot be read are left out."""
+        """All images, with a name or without; those that cannot be read are left out."""
         found = []
         for digest in sorted(set(self.names.values())):
             try:

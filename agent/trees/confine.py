@@ -128,7 +128,7 @@ def _places(traceback: TracebackType | None) -> list[str]:
 
 
 def answer(reply: Reply) -> int:
-    """Print *reply* as one line; the exit status."""
+    """Print *reply* as a line of JSON; returns the exit status, 1 for an error."""
     sys.stdout.write(json.dumps(reply) + "\n")
     sys.stdout.flush()
     return 1 if "error" in reply else 0
