@@ -260,16 +260,16 @@ def _begin(engine: Engine, found: Exec, child: ChildProcess) -> None:
 
 
 async def _known(found: Exec, child: ChildProcess) -> None:
-    """Return once it is known whose the output is that came: where no command runs, that of one that has ended, or of the
-    runtime, which complains on the command's own streams before it does so where it was told to."""
+    """Wait until the source of the output is known. If no command runs, it comes from a command that has ended, or from the
+    runtime, which complains on the command's own streams before it writes to *complaints*: its end shows which."""
     command = terminal.child_of(found.pid)
     if not command or not runtime.start_time(command) or terminal.same_program(command, found.pid):
         await child.wait()
 
 
 def _failed(found: Exec) -> str:
-    """What is told of a command that its runtime could not run at all; "" where it runs, or has run. What the runtime itself
-    writes on the command's streams is the same in other words."""
+    """The message for a command that the runtime could not run; "" if it runs, or has run. The runtime writes the same in
+    other words on the command's streams."""
     if found.complaints < 0:
         return ""
     said = os.pread(found.complaints, SAID, 0).decode(errors="replace")
@@ -277,9 +277,9 @@ def _failed(found: Exec) -> str:
 
 
 def _misplaced(found: Exec, seen: bytes) -> bytes:
-    """What a command wrote to its terminal and crun took for its own complaint, as it does where the command ends before crun
-    looks at the terminal; b"" where it is a complaint. That is told twice: plainly, and in red on the terminal, of which *seen*
-    is the end, or, from where crun read it like a command's output, behind the plain one."""
+    """The output of a command that crun took for its own complaint, as it does if the command ends before crun looks at the
+    terminal; b"" if it is a complaint. A complaint comes twice: plain, and in red on the terminal, of which *seen* is the
+    end, or behind the plain one if crun read it like a command's output."""
     said = os.pread(found.complaints, SAID, 0) if found.complaints >= 0 else b""
     first, _, rest = said.partition(b"\n")
     red = re.search(rb"\x1b\[[0-9;]*m.*" + re.escape(first), rest + seen, re.DOTALL)
@@ -290,7 +290,7 @@ def _misplaced(found: Exec, seen: bytes) -> bytes:
 
 
 def _end(engine: Engine, found: Exec, code: int) -> None:
-    """Note how it ended: *code*, or what its runtime says where the command could not be run at all."""
+    """Note how the exec ended: *code*, or the status in the runtime's message if the command could not be run."""
     if found.complaints >= 0:
         os.lseek(found.complaints, 0, os.SEEK_SET)
         said = os.read(found.complaints, 1 << 16).decode(errors="replace")
