@@ -178,4 +178,5 @@ async def serve() -> None:
 
 
 def main() -> None:
+    """Run the agent until a signal ends it."""
     run(serve, "agent", AgentError)

@@ -23,18 +23,26 @@ class AgentError(Exception):
 
 
 class NotFoundError(AgentError):
+    """There is nothing by this name."""
+
     status = 404
 
 
 class ConflictError(AgentError):
+    """The state of things does not allow it."""
+
     status = 409
 
 
 class ForbiddenError(AgentError):
+    """It is not allowed."""
+
     status = 403
 
 
 class BadRequestError(AgentError):
+    """The request is wrong."""
+
     status = 400
 
 
@@ -43,6 +51,8 @@ class ImageError(AgentError):
 
 
 class ImageNotFoundError(ImageError):
+    """There is no such image."""
+
     status = 404
 
 
@@ -53,11 +63,13 @@ class UnauthorizedError(ImageError):
 
 
 class NoSwarmError(AgentError):
+    """The node is not part of a Swarm."""
+
     status = 503
 
 
 class NotImplementedHereError(AgentError):
-    """What this kind of container, or of node, does not do."""
+    """This kind of container or node does not do it."""
 
     status = 501
 
@@ -67,7 +79,7 @@ class RuntimeFailureError(AgentError):
 
 
 class NoProgramError(RuntimeFailureError):
-    """What a container is to run is not there, or is no program."""
+    """The command of a container does not exist, or is not a program."""
 
     status = 400
 
@@ -87,7 +99,7 @@ def of_worker(reply: Mapping[str, Any], kind: type[AgentError] | None = None, be
 
 
 def user_message(error: BaseException) -> str:
-    """What a user is told of *error*; of a fault of ours its kind too."""
+    """The message of *error* for a user, with its kind if the fault is ours."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         at = f" ({error.filename})" if error.filename else ""
         return f"the disk is full{at}: make room, with `pystack image prune` for instance, and do this again"
@@ -95,7 +107,7 @@ def user_message(error: BaseException) -> str:
 
 
 LONGEST = 1900
-"""Characters of an error's message, where nothing else is said."""
+"""Characters of an error's message, by default."""
 
 
 def shown(text: str, longest: int = LONGEST) -> str:

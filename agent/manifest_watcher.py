@@ -56,22 +56,25 @@ class EtcdManifestWatcher:
         self._changed = asyncio.Event()
 
     def start(self) -> None:
-        """Begin where the node was told how, in this life or an earlier one."""
+        """Begin, if this agent or an earlier one got credentials."""
         with contextlib.suppress(FileNotFoundError):
             access = msgspec.json.decode(self._file.read_bytes(), type=EtcdCredentials)
             self._task = asyncio.create_task(self._follow(access), name="manifest watcher")
 
     async def enable(self, access: EtcdCredentials) -> None:
+        """Save *access* and follow the manifest with it."""
         await self.stop()
         files.write_atomically(self._file, msgspec.json.encode(access), 0o600)
         self.start()
 
     async def disable(self) -> None:
+        """Stop, and forget the credentials."""
         await self.stop()
         self._file.unlink(missing_ok=True)
         self._applied = ""
 
     async def stop(self) -> None:
+        """Stop following; the credentials stay."""
         if self._task:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

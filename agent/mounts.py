@@ -30,6 +30,7 @@ PAGE_LAYERS = 190
 
 
 def mount(source: str, target: Path, kind: str, flags: int = 0, data: str = "") -> None:
+    """mount(2). Raises AgentError."""
     if _libc.mount(source.encode(), str(target).encode(), kind.encode(), flags, data.encode()) < 0:
         code = ctypes.get_errno()
         raise AgentError(f"mount {kind} at {target}: {os.strerror(code)}")
@@ -196,6 +197,7 @@ def _unescaped(field: str) -> str:
 
 
 def is_mounted(path: Path) -> bool:
+    """Whether *path* is a mount point; see os.path.ismount."""
     return os.path.ismount(path)
 
 

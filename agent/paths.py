@@ -24,10 +24,12 @@ class Paths(msgspec.Struct, frozen=True):
 
     @property
     def link_prefix(self) -> str:
+        """What the names of this instance's links begin with."""
         return f"ps{self.tag or 't'}"  # t is no hexadecimal digit: no other instance begins so
 
     @property
     def table(self) -> str:
+        """The name of this instance's nftables table."""
         return f"pystack{'_' + self.tag if self.tag else ''}"
 
     @property
@@ -39,22 +41,27 @@ class Paths(msgspec.Struct, frozen=True):
 
     @property
     def control_socket(self) -> Path:
+        """The socket of the agent's own API."""
         return self.run / "pystack.sock"
 
     @property
     def docker_socket(self) -> Path:
+        """The socket of the Docker Engine API; PYSTACK_DOCKER_SOCKET names another."""
         return Path(os.environ.get("PYSTACK_DOCKER_SOCKET", "") or self.run / "docker.sock")
 
     @property
     def images(self) -> Path:
+        """The directory of blobs and image names."""
         return self.root / "images"
 
     @property
     def layers(self) -> Path:
+        """The directory of unpacked layers."""
         return self.root / "layers"
 
     @property
     def containers(self) -> Path:
+        """The directory of containers: records, logs, writable layers."""
         return self.root / "containers"
 
     @property
@@ -69,18 +76,22 @@ class Paths(msgspec.Struct, frozen=True):
 
     @property
     def volumes(self) -> Path:
+        """The directory of volumes."""
         return self.root / "volumes"
 
     @property
     def netns(self) -> Path:
+        """The directory of network namespaces."""
         return self.run / "netns"
 
     @property
     def userns(self) -> Path:
+        """The directory of user namespaces."""
         return self.run / "userns"
 
     @property
     def runc(self) -> Path:
+        """The directory of the runtime's state."""
         return self.run / "runc"
 
 

@@ -43,6 +43,7 @@ class ChildProcess:
         self._process.send_signal(number)
 
     def kill(self) -> None:
+        """Send SIGKILL."""
         self.send_signal(signal.SIGKILL)
 
 

@@ -29,14 +29,20 @@ class Prepare(msgspec.Struct, frozen=True, tag=True):
 
 
 class Create(msgspec.Struct, frozen=True, tag=True):
+    """Create the container of a task."""
+
     task: str
 
 
 class Start(msgspec.Struct, frozen=True, tag=True):
+    """Start the container with this ID."""
+
     id: str
 
 
 class Stop(msgspec.Struct, frozen=True, tag=True):
+    """Stop the container with this ID."""
+
     id: str
 
 

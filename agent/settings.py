@@ -32,6 +32,7 @@ class ImageGc(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     @property
     def age_s(self) -> float:
+        """The age in seconds; 0.0 if none is set."""
         return float(self.age[:-1]) * {"h": 3600, "d": 86_400, "w": 604_800}[self.age[-1]] if self.age else 0.0
 
     def __post_init__(self) -> None:
@@ -42,7 +43,7 @@ class ImageGc(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class ImageLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is taken from an image that others made; whatever is larger is refused while it is read, not after it."""
+    """Limits of an image that others made; a larger one is refused while it is read, not after."""
 
     layers: int = 500
     """Layers of one image (overlayfs mounts at most 500)."""
@@ -62,7 +63,7 @@ class ImageLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
             value = getattr(self, name)
-            if not 0 < value < 1 << 53:  # false for a float that is no number, too
+            if not 0 < value < 1 << 53:  # false for a NaN, too
                 raise ValueError(f"limits.{name} {value}: a number above 0")
 
 
@@ -100,6 +101,8 @@ class Docker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The settings of the agent's configuration file."""
+
     registries: dict[str, RegistrySettings] = {}
     address_pools: tuple[str, ...] = ("172.16.0.0/12", "192.168.0.0/16")
     runtime: Literal["auto", "runc", "crun"] = "auto"
@@ -115,7 +118,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Whether what somebody else changes of our links, entries and rules is put right at once. Off, `pystack doctor` shows
     it, and `--repair` puts it right."""
     docker_config: str = ""
-    """Folder of Docker's config.json with the registry credentials; DOCKER_CONFIG or ~/.docker where it is not said."""
+    """Directory of Docker's config.json with the registry credentials; DOCKER_CONFIG or ~/.docker by default."""
     docker: Docker = Docker()
     userns: Literal["host", "auto"] = "host"
     """The user namespace of containers that name none: the node's, or one each of their own."""
@@ -144,6 +147,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def reschedule_after_s(self) -> float | None:
+        """The time in seconds; None for never."""
         word = self.reschedule_after
         return None if word == "never" else float(word[:-1]) * {"s": 1, "m": 60, "h": 3600}[word[-1]]
 

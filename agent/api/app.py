@@ -81,9 +81,10 @@ def _plain(request: web.Request) -> None:
 
 
 class OneLine(logging.Filter):
-    """Whoever connects can send what is no HTTP, or go away: that is no fault of ours, with a traceback in the log."""
+    """Keeps tracebacks out of the log that a client causes: it sends malformed HTTP, or it goes away."""
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """Drop records whose cause is a malformed or cut-off request."""
         error = record.exc_info[1] if record.exc_info else None
         return not isinstance(error, HttpProcessingError | web.RequestPayloadError | ConnectionError)
 
@@ -105,6 +106,7 @@ def _rows() -> Iterator[tuple[str, str, Handler]]:
 
 
 def make(converger: Converger, box: EtcdManifestWatcher) -> web.Application:
+    """The agent's application: each route of the Docker Engine API without and with a version prefix."""
     app = web.Application(middlewares=[web.middleware(errors)], client_max_size=LARGEST)
     app.on_response_prepare.extend((abort_if_response_started, versions.stamp))
     for prefix in ("", versions.PREFIX):

@@ -56,6 +56,7 @@ def name(text: str) -> None:
 
 
 def policy(host: Document) -> Iterator[str]:
+    """The problems of RestartPolicy, and of AutoRemove beside it."""
     said = host.get("RestartPolicy") or {}
     word, most = said.get("Name", ""), said.get("MaximumRetryCount", 0)
     if word not in POLICIES:
@@ -69,6 +70,7 @@ def policy(host: Document) -> Iterator[str]:
 
 
 def memory(host: Document) -> Iterator[str]:
+    """The problems of the memory limits (bytes), swappiness, OOM score and shm size."""
     limit, swap, reserved = (host.get(k, 0) for k in ("Memory", "MemorySwap", "MemoryReservation"))
     if limit and limit < 6 * MIB:
         yield "Minimum memory limit allowed is 6MB"
@@ -89,6 +91,7 @@ def memory(host: Document) -> Iterator[str]:
 
 
 def cpu(host: Document) -> Iterator[str]:
+    """The problems of the CPU limits, CPU sets and block I/O weight."""
     nano, period, quota = (host.get(k, 0) for k in ("NanoCpus", "CpuPeriod", "CpuQuota"))
     most = os.cpu_count() or 1
     if nano and (period or quota):
@@ -111,6 +114,7 @@ def cpu(host: Document) -> Iterator[str]:
 
 
 def modes(host: Document) -> Iterator[str]:
+    """The problems of the IPC, PID, UTS and cgroup namespace modes and of Isolation."""
     allowed = {
         "IpcMode": ("", "none", "private", "shareable", "host"),
         "PidMode": ("", "host"),
@@ -128,6 +132,7 @@ def modes(host: Document) -> Iterator[str]:
 
 
 def capability(host: Document) -> Iterator[str]:
+    """The problems of CapAdd and CapDrop; see capabilities(7)."""
     for key in ("CapAdd", "CapDrop"):
         for word in host.get(key) or ():
             if word.upper().removeprefix("CAP_") not in (*capabilities.ALL, "ALL"):
@@ -135,6 +140,7 @@ def capability(host: Document) -> Iterator[str]:
 
 
 def hosts(host: Document) -> Iterator[str]:
+    """The problems of ExtraHosts: each is NAME:ADDRESS or NAME:host-gateway."""
     for line in host.get("ExtraHosts") or ():
         name, _, address = line.partition(":")
         if not name or not address:
@@ -144,6 +150,7 @@ def hosts(host: Document) -> Iterator[str]:
 
 
 def security(host: Document) -> Iterator[str]:
+    """The problems of SecurityOpt."""
     for option in host.get("SecurityOpt") or ():
         key, _, value = option.replace("=", ":", 1).partition(":")
         known = key in ("label", "apparmor", "seccomp") and value
@@ -156,6 +163,7 @@ def security(host: Document) -> Iterator[str]:
 
 
 def logging(host: Document) -> Iterator[str]:
+    """The problems of LogConfig: the driver, and the options that it knows."""
     said = host.get("LogConfig") or {}
     driver = said.get("Type") or "json-file"
     if driver not in LOG_OPTIONS:
@@ -179,6 +187,7 @@ def logging(host: Document) -> Iterator[str]:
 
 
 def mounts(host: Document) -> Iterator[str]:
+    """The problems of Binds, Mounts and Tmpfs, and targets that stand twice."""
     targets = list(host.get("Tmpfs") or ())
     for bind in host.get("Binds") or ():
         source, _, rest = bind.partition(":")
@@ -273,6 +282,7 @@ def joined(body: Document, host: Document) -> Iterator[str]:
 
 
 def ports(body: Document, host: Document) -> Iterator[str]:
+    """The problems of ExposedPorts and PortBindings."""
     for key in (*(body.get("ExposedPorts") or ()), *(host.get("PortBindings") or ())):
         if not re.fullmatch(r"[0-9]{1,5}(/(tcp|udp|sctp))?", key) or not 0 < int(key.partition("/")[0]) < 65536:
             yield f"invalid port specification: {quoted(key)!r}: a number from 1 to 65535, and /tcp, udp or sctp"
@@ -286,6 +296,7 @@ def ports(body: Document, host: Document) -> Iterator[str]:
 
 
 def is_address(text: str) -> bool:
+    """Whether *text* is an IPv4 or IPv6 address."""
     try:
         ipaddress.ip_address(text)
     except ValueError:
@@ -294,6 +305,9 @@ def is_address(text: str) -> bool:
 
 
 def process(body: Document) -> Iterator[str]:
+    """The problems of what runs: environment, directory, MAC address, signal, health check, stop timeout. Raises
+    BadRequestError for an unknown signal.
+    """
     for pair in body.get("Env") or ():
         if not pair.partition("=")[0]:
             yield f"invalid environment variable: {pair}"
@@ -317,6 +331,7 @@ def process(body: Document) -> Iterator[str]:
 
 
 def endpoints(body: Document, host: Document) -> Iterator[str]:
+    """The problems of each endpoint in NetworkingConfig."""
     for network, one in ((body.get("NetworkingConfig") or {}).get("EndpointsConfig") or {}).items():
         yield from endpoint(network, one, host.get("NetworkMode", ""))
 
@@ -337,6 +352,7 @@ def endpoint(network: str, one: Document, mode: str = "") -> Iterator[str]:
 
 
 def places(body: Document, host: Document) -> Iterator[str]:
+    """The problems of the targets of Volumes and Tmpfs: each is an absolute path, and not the root."""
     for target in (*(body.get("Volumes") or ()), *(host.get("Tmpfs") or ())):
         if not target.startswith("/"):
             yield f"invalid volume specification: '{target}': invalid mount path: '{target}' mount path must be absolute"
@@ -375,5 +391,6 @@ def update(body: Document) -> None:
 
 
 def refuse(problems: list[str]) -> None:
+    """Raises BadRequestError with the first of *problems*; none is fine."""
     if problems:
         raise BadRequestError(problems[0])

@@ -33,6 +33,7 @@ HEALTH = one_of("starting", "healthy", "unhealthy", "none")
 
 
 async def listing(request: web.Request) -> web.Response:
+    """List containers, the newest first (ContainerList)."""
     engine, filters = request.app[ENGINE], Filters(request)
     limit = number(request, "limit", -1)
     records = sorted(engine.records.values(), key=lambda r: r.created, reverse=True)
@@ -125,6 +126,7 @@ def _others_exist(engine: Engine, body: translate.Document) -> None:
 
 
 async def create(request: web.Request) -> web.Response:
+    """Create a container (ContainerCreate)."""
     engine = request.app[ENGINE]
     document, name = translate.named(body(request)), request.query.get("name", "").removeprefix("/")
     if name:
@@ -172,6 +174,7 @@ def _anonymous(engine: Engine, record: Record, of_image: Iterable[str]) -> None:
 
 
 async def inspect(request: web.Request) -> web.Response:
+    """Describe a container, with its sizes on request (ContainerInspect)."""
     engine, record = request.app[ENGINE], _record(request)
     document = describe.inspected(engine, record, execs.of(record), minor(request))
     if flag(request, "size"):
@@ -182,6 +185,7 @@ async def inspect(request: web.Request) -> web.Response:
 
 
 async def start(request: web.Request) -> web.Response:
+    """Start a container (ContainerStart)."""
     await request.app[ENGINE].start(_record(request))
     return web.Response(status=204)
 
@@ -193,27 +197,32 @@ def _grace(request: web.Request) -> float | None:
 
 
 async def stop(request: web.Request) -> web.Response:
+    """Stop a container (ContainerStop)."""
     number = signal_number(request.query["signal"]) if request.query.get("signal") else 0
     await request.app[ENGINE].stop(_record(request), grace_s=_grace(request), number=number)
     return web.Response(status=204)
 
 
 async def restart(request: web.Request) -> web.Response:
+    """Stop and start a container (ContainerRestart)."""
     await request.app[ENGINE].restart(_record(request), grace_s=_grace(request))
     return web.Response(status=204)
 
 
 async def kill(request: web.Request) -> web.Response:
+    """Send a container a signal, SIGKILL by default (ContainerKill)."""
     await request.app[ENGINE].kill(_record(request), signal_number(request.query.get("signal") or "SIGKILL"))
     return web.Response(status=204)
 
 
 async def pause(request: web.Request) -> web.Response:
+    """Freeze the processes of a container (ContainerPause)."""
     await request.app[ENGINE].pause(_record(request))
     return web.Response(status=204)
 
 
 async def unpause(request: web.Request) -> web.Response:
+    """Thaw the processes of a container (ContainerUnpause)."""
     await request.app[ENGINE].resume(_record(request))
     return web.Response(status=204)
 
@@ -249,6 +258,7 @@ async def wait(request: web.Request) -> web.StreamResponse:
 
 
 async def remove(request: web.Request) -> web.Response:
+    """Remove a container, on request with its anonymous volumes (ContainerDelete)."""
     await request.app[ENGINE].remove(_record(request), force=flag(request, "force"), volumes=flag(request, "v"))
     return web.Response(status=204)
 
@@ -278,6 +288,7 @@ def _details(record: Record) -> str:
 
 
 async def read_logs(request: web.Request) -> web.StreamResponse:
+    """Stream the log of a container (ContainerLogs)."""
     engine, record = request.app[ENGINE], _record(request)
     if record.container.log_driver == "none":
         raise NotImplementedHereError("configured logging driver does not support reading: it is none")

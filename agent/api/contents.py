@@ -43,7 +43,7 @@ FOLDERS = {"/etc", "/sbin"}
 @contextlib.asynccontextmanager
 async def _mounted(engine: Engine, record: Record) -> AsyncIterator[Path]:
     """The container's layers as one tree, without what is mounted inside."""
-    async with engine._lock(record):
+    async with engine.lock(record):
         there = mounts.is_mounted(engine.bundle(record) / "rootfs")
         rootfs = engine.mount_root(record)
         try:
@@ -59,6 +59,7 @@ def _output(*words: str) -> AsyncIterator[bytes]:
 
 
 async def export(request: web.Request) -> web.StreamResponse:
+    """Stream the file tree of a container as a tar archive (ContainerExport)."""
     engine = request.app[ENGINE]
     record = engine.find(request.match_info["name"])
     response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
@@ -71,6 +72,7 @@ async def export(request: web.Request) -> web.StreamResponse:
 
 
 async def changes(request: web.Request) -> web.Response:
+    """List the files that differ from the image (ContainerChanges)."""
     engine = request.app[ENGINE]
     record = engine.find(request.match_info["name"])
     point = engine.bundle(record) / "diff"
@@ -84,7 +86,7 @@ async def changes(request: web.Request) -> web.Response:
     if "error" in reply:
         raise of_worker(reply, AgentError)
     found = [(f"/{path}", kind) for path, kind in reply["changes"]]
-    # what we put there to mount on is no change of the container's; nor is a folder, for that alone
+    # the engine's own mount points are not changes of the container's, nor are the directories of those only
     own = [(path, kind) for path, kind in found if path not in MOUNT_POINTS]
     kept = {path.rpartition("/")[0] for path, _ in own}
     return answer([{"Path": p, "Kind": k} for p, k in own if k != 0 or p not in FOLDERS or p in kept])
@@ -162,6 +164,7 @@ def _whole(image: RunConfig, container: Container, given: RunConfig) -> RunConfi
 
 
 async def rename(request: web.Request) -> web.Response:
+    """Give a container another name (ContainerRename)."""
     engine, name = request.app[ENGINE], request.query.get("name", "").lstrip("/")
     record = engine.find(request.match_info["name"])
     if not name:

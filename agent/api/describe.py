@@ -35,7 +35,7 @@ DOCKER_STATES = {
 
 
 def state_word(record: Record) -> str:
-    """Docker's word: one that never ran is no more than created, whatever became of its start."""
+    """Docker's word for the state: a container that never ran is "created", even if its start failed."""
     if record.state == "failed":
         return "exited" if record.started else "created"
     return DOCKER_STATES.get(record.state, record.state)
@@ -57,6 +57,7 @@ def sizes(engine: Engine, record: Record) -> dict[str, int]:
 
 
 def image_of(engine: Engine, record: Record) -> Image | None:
+    """The image of *record*; None if it is gone."""
     try:
         return engine.images.image(record.image_id)
     except AgentError:
@@ -64,6 +65,7 @@ def image_of(engine: Engine, record: Record) -> Image | None:
 
 
 def summary(engine: Engine, record: Record, version: int = 48) -> Document:
+    """A row of the container list (ContainerSummary of the Docker Engine API), as of API version 1.*version*."""
     image = image_of(engine, record)
     config = (image.config.config if image else None) or RunConfig()
     command, arguments = _command(record.container, config)
@@ -92,6 +94,7 @@ def _shown_image(record: Record, image: Image | None) -> str:
 
 
 def parse_or_none(text: str) -> str | None:
+    """The full name of the image reference *text*; None if it cannot be parsed."""
     try:
         return parse(text).name
     except AgentError:
@@ -118,6 +121,7 @@ def _ports(record: Record, config: RunConfig) -> list[Document]:
 
 
 def status_words(record: Record) -> str:
+    """The status in words, as `docker ps` shows it: "Up 5 minutes (healthy)"."""
     if record.state in ("running", "stopping"):
         return f"Up {_age(record.started)}" + (f" ({record.health})" if record.health else "")
     if record.state == "paused":
@@ -181,6 +185,7 @@ def networks(engine: Engine, record: Record, version: int = 48) -> Document:
 
 
 def endpoint_id(record: Record, network: str) -> str:
+    """The ID of the endpoint of *record* on *network*: 64 hex digits, the same on each call."""
     return hashlib.sha256(f"{record.id} {network}".encode()).hexdigest()
 
 
@@ -206,6 +211,7 @@ def _length(cidr: str) -> int:
 
 
 def mounts(engine: Engine, record: Record) -> list[Document]:
+    """The mount points of a container (MountPoint of the Docker Engine API)."""
     out = []
     host = record.asked.get("HostConfig") or {}
     in_table = {m.get("Target") for m in host.get("Mounts") or ()}
@@ -271,23 +277,13 @@ def _command(c: Container, config: RunConfig) -> tuple[str, list[str]]:
 
 
 def inspected(engine: Engine, record: Record, execs: Sequence[str] = (), version: int = 48) -> Document:
+    """A container in full (ContainerInspectResponse of the Docker Engine API), as of API version 1.*version*, with the IDs
+    *execs*."""
     c, image = record.container, image_of(engine, record)
     config = (image.config.config if image else None) or RunConfig()
     path, arguments = _command(c, config)
     bundle, directory = engine.bundle(record), engine.directory(record)
     etc = prepare.etc(bundle)
-    attached = networks(engine, record, version)
-    default: Document = next((attached[e.network] for e in record.endpoints if e.default), {})
-    flat = (
-        "IPAddress",
-        "IPPrefixLen",
-        "Gateway",
-        "MacAddress",
-        "GlobalIPv6Address",
-        "GlobalIPv6PrefixLen",
-        "IPv6Gateway",
-        "EndpointID",
-    )
     return {
         "Id": record.id,
         "Name": f"/{record.name}",
@@ -319,20 +315,37 @@ def inspected(engine: Engine, record: Record, execs: Sequence[str] = (), version
         "Config": _config(record, config),
         "HostConfig": host_config(engine, record, version),
         "Mounts": mounts(engine, record),
-        "NetworkSettings": {
-            "Bridge": "",
-            "SandboxID": record.id if record.running else "",
-            "HairpinMode": False,
-            "SandboxKey": engine.networks.netns(record) if record.running else "",
-            "Ports": _exposed(record, config),
-            "Networks": attached,
-            "LinkLocalIPv6Address": "",
-            "LinkLocalIPv6PrefixLen": 0,
-            "SecondaryIPAddresses": None,
-            "SecondaryIPv6Addresses": None,
-            **{k: default.get(k, 0 if "Len" in k else "") for k in flat},
-        },
+        "NetworkSettings": _network_settings(engine, record, config, version),
         "Notes": record.notes,
+    }
+
+
+def _network_settings(engine: Engine, record: Record, config: RunConfig, version: int) -> Document:
+    """NetworkSettings: each endpoint, and again that of the default route in the keys from before there were networks."""
+    attached = networks(engine, record, version)
+    default: Document = next((attached[e.network] for e in record.endpoints if e.default), {})
+    flat = (
+        "IPAddress",
+        "IPPrefixLen",
+        "Gateway",
+        "MacAddress",
+        "GlobalIPv6Address",
+        "GlobalIPv6PrefixLen",
+        "IPv6Gateway",
+        "EndpointID",
+    )
+    return {
+        "Bridge": "",
+        "SandboxID": record.id if record.running else "",
+        "HairpinMode": False,
+        "SandboxKey": engine.networks.netns(record) if record.running else "",
+        "Ports": _exposed(record, config),
+        "Networks": attached,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": None,
+        "SecondaryIPv6Addresses": None,
+        **{k: default.get(k, 0 if "Len" in k else "") for k in flat},
     }
 
 
@@ -362,6 +375,7 @@ def all_labels(engine: Engine, record: Record) -> dict[str, str]:
 
 
 def exposed(engine: Engine, record: Record) -> list[str]:
+    """The ports that the container or its image exposes, as PORT/PROTOCOL."""
     image = image_of(engine, record)
     return list(_exposed(record, (image.config.config if image else None) or RunConfig()))
 

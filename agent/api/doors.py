@@ -125,7 +125,7 @@ def _narrowed(request: web.Request, project: str) -> web.Request:
         given = filters.get("label", [])
         labels = [given] if isinstance(given, str) else list(given)
     except (ValueError, AttributeError, TypeError):
-        return request  # it is told so by whoever reads it
+        return request  # the handler that reads the filters refuses them
     query = dict(request.query) | {"filters": json.dumps(filters | {"label": [*labels, f"{PROJECT}={project}"]})}
     changed = request.clone(rel_url=request.rel_url.with_query(query))
     changed._match_info = request.match_info

@@ -39,6 +39,8 @@ RESIZE_TRIES, RESIZE_S = 100, 0.02
 
 
 class Exec(msgspec.Struct, kw_only=True):
+    """A command in a running container; see ExecConfig and ExecInspectResponse of the Docker Engine API."""
+
     id: str
     record: Record
     command: list[str]
@@ -87,6 +89,7 @@ def _runs(record: Record) -> None:
 
 
 async def create(request: web.Request) -> web.Response:
+    """Note a command to run in a running container (ContainerExec)."""
     engine = request.app[ENGINE]
     record = engine.find(request.match_info["name"])
     payload = body(request)
@@ -142,6 +145,7 @@ def _exec(request: web.Request) -> Exec:
 
 
 async def inspect(request: web.Request) -> web.Response:
+    """Describe an exec (ExecInspect)."""
     found = _exec(request)
     return answer(
         {
@@ -167,6 +171,7 @@ async def inspect(request: web.Request) -> web.Response:
 
 
 async def resize(request: web.Request) -> web.Response:
+    """Set the size of an exec's terminal, now or for its start (ExecResize)."""
     found = _exec(request)
     found.size = terminal_size(request)
     if found.ended:
@@ -185,6 +190,7 @@ async def _apply_size(found: Exec) -> None:
 
 
 async def start(request: web.Request) -> web.StreamResponse:
+    """Run an exec, detached or with its streams on this connection (ExecStart)."""
     engine, found = request.app[ENGINE], _exec(request)
     payload = body(request)
     if size := _size(payload) if payload.get("ConsoleSize") else None:
@@ -204,7 +210,7 @@ async def start(request: web.Request) -> web.StreamResponse:
         DETACHED.add(task)
         task.add_done_callback(DETACHED.discard)
         return web.Response(status=200)
-    # the stream's form is the one that this request asks for, whatever the command has
+    # this request chooses the form of the stream, whether the command has a terminal or not
     raw = payload.get("Tty", False)
     client = Hijacked(request, MULTIPLEXED if not raw and since(request, 42) else RAW)
 
@@ -235,18 +241,16 @@ def _runner(engine: Engine, found: Exec) -> Run:
     """Starts the exec's process; its streams are still to be given. Raises AgentError."""
     directory = engine.bundle(found.record)
     identity = users.resolve(directory / "rootfs", found.user) if found.user else None
-    return functools.partial(
-        engine.runtime.exec,
-        found.record.id,
-        directory,
-        found.command,
+    options = runtime.ExecOptions(
         tty=found.tty,
         identity=identity,
-        environment=[*(["TERM=xterm"] if found.tty else []), *found.environment],
+        environment=(*(["TERM=xterm"] if found.tty else []), *found.environment),
         cwd=found.cwd,
         privileged=found.privileged,
         size=found.size,
-        complaints=found.complaints,
+    )
+    return functools.partial(
+        engine.runtime.exec, found.record.id, directory, found.command, options, complaints=found.complaints
     )
 
 
@@ -256,16 +260,16 @@ def _begin(engine: Engine, found: Exec, child: ChildProcess) -> None:
 
 
 async def _known(found: Exec, child: ChildProcess) -> None:
-    """Return once it is known whose the output is that came: where no command runs, that of one that has ended, or of the
-    runtime, which complains on the command's own streams before it does so where it was told to."""
+    """Wait until the source of the output is known. If no command runs, it comes from a command that has ended, or from the
+    runtime, which complains on the command's own streams before it writes to *complaints*: its end shows which."""
     command = terminal.child_of(found.pid)
     if not command or not runtime.start_time(command) or terminal.same_program(command, found.pid):
         await child.wait()
 
 
 def _failed(found: Exec) -> str:
-    """What is told of a command that its runtime could not run at all; "" where it runs, or has run. What the runtime itself
-    writes on the command's streams is the same in other words."""
+    """The message for a command that the runtime could not run; "" if it runs, or has run. The runtime writes the same in
+    other words on the command's streams."""
     if found.complaints < 0:
         return ""
     said = os.pread(found.complaints, SAID, 0).decode(errors="replace")
@@ -273,9 +277,9 @@ def _failed(found: Exec) -> str:
 
 
 def _misplaced(found: Exec, seen: bytes) -> bytes:
-    """What a command wrote to its terminal and crun took for its own complaint, as it does where the command ends before crun
-    looks at the terminal; b"" where it is a complaint. That is told twice: plainly, and in red on the terminal, of which *seen*
-    is the end, or, from where crun read it like a command's output, behind the plain one."""
+    """The output of a command that crun took for its own complaint, as it does if the command ends before crun looks at the
+    terminal; b"" if it is a complaint. A complaint comes twice: plain, and in red on the terminal, of which *seen* is the
+    end, or behind the plain one if crun read it like a command's output."""
     said = os.pread(found.complaints, SAID, 0) if found.complaints >= 0 else b""
     first, _, rest = said.partition(b"\n")
     red = re.search(rb"\x1b\[[0-9;]*m.*" + re.escape(first), rest + seen, re.DOTALL)
@@ -286,7 +290,7 @@ def _misplaced(found: Exec, seen: bytes) -> bytes:
 
 
 def _end(engine: Engine, found: Exec, code: int) -> None:
-    """Note how it ended: *code*, or what its runtime says where the command could not be run at all."""
+    """Note how the exec ended: *code*, or the status in the runtime's message if the command could not be run."""
     if found.complaints >= 0:
         os.lseek(found.complaints, 0, os.SEEK_SET)
         said = os.read(found.complaints, 1 << 16).decode(errors="replace")
@@ -344,7 +348,8 @@ async def _with_pipes(engine: Engine, found: Exec, run: Run, client: Hijacked, s
                 os.close(fd)
 
 
-async def _with_terminal(engine: Engine, found: Exec, run: Run, client: Hijacked, send: Send) -> None:
+def _start_on_terminal(found: Exec, run: Run) -> tuple[int, ChildProcess]:
+    """Run the exec on a new pseudo-terminal; returns the master's descriptor and the process. Raises AgentError."""
     master, slave = pty.openpty()
     # the runtime makes the container's terminal itself; this one only carries bytes, so it must change none
     attributes: list[Any] = termios.tcgetattr(slave)
@@ -361,41 +366,49 @@ async def _with_terminal(engine: Engine, found: Exec, run: Run, client: Hijacked
         raise
     finally:
         os.close(slave)
-    _begin(engine, found, child)
+    return master, child
+
+
+async def _feed_terminal(found: Exec, client: Hijacked, master: int, child: ChildProcess) -> bool:
+    """Write the client's input to the terminal; true once the client types its detach keys."""
     keys = Keys(found.keys)
+    while data := await client.reader.read(1 << 12):
+        data, leaves = keys.passed(data)
+        view = memoryview(data if found.stdin else b"")
+        while view:
+            try:
+                view = view[os.write(master, view) :]
+            except BlockingIOError:
+                await asyncio.sleep(0.01)
+            except OSError:
+                return False
+        if leaves:
+            return True
+    # the end of the input does not end the terminal: the client reads on, until its connection ends
+    await client.lost()
+    child.send_signal(signal.SIGHUP)  # nobody is at the terminal any more; the runtime passes it on
+    return False
 
-    async def feed() -> bool:
-        """True once the client wants to leave."""
-        while data := await client.reader.read(1 << 12):
-            data, leaves = keys.passed(data)
-            view = memoryview(data if found.stdin else b"")
-            while view:
-                try:
-                    view = view[os.write(master, view) :]
-                except BlockingIOError:
-                    await asyncio.sleep(0.01)
-                except OSError:
-                    return False
-            if leaves:
-                return True
-        # the end of what it types is no end of the terminal: the client still looks at it, until it goes as a whole
-        await client.lost()
-        child.send_signal(signal.SIGHUP)  # nobody is at the terminal any more; the runtime passes it on
-        return False
 
-    async def show() -> None:
-        seen = b""
-        while data := await descriptors.read(master, 1 << 15):
-            seen = (seen + data)[-SAID:]
-            await _known(found, child)
-            if not _failed(found):
-                await send(1, data)
-        if lost := _misplaced(found, seen):
-            await send(1, lost)
-        elif said := _failed(found):
-            await send(1, f"{said}\r\n".encode())
+async def _show_terminal(found: Exec, send: Send, master: int, child: ChildProcess) -> None:
+    """Send the terminal's output to the client, or the complaint of the runtime if it could not run the command."""
+    seen = b""
+    while data := await descriptors.read(master, 1 << 15):
+        seen = (seen + data)[-SAID:]
+        await _known(found, child)
+        if not _failed(found):
+            await send(1, data)
+    if lost := _misplaced(found, seen):
+        await send(1, lost)
+    elif said := _failed(found):
+        await send(1, f"{said}\r\n".encode())
 
-    feeder, viewer = asyncio.create_task(feed()), asyncio.create_task(show())
+
+async def _with_terminal(engine: Engine, found: Exec, run: Run, client: Hijacked, send: Send) -> None:
+    master, child = _start_on_terminal(found, run)
+    _begin(engine, found, child)
+    feeder = asyncio.create_task(_feed_terminal(found, client, master, child))
+    viewer = asyncio.create_task(_show_terminal(found, send, master, child))
     try:
         await asyncio.wait({feeder, viewer}, return_when=asyncio.FIRST_COMPLETED)
         if feeder.done() and feeder.result():

@@ -25,6 +25,8 @@ UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "
 
 
 class Filters:
+    """The `filters` of a request: a JSON object of lists of words."""
+
     def __init__(self, request: web.Request) -> None:
         """Raises BadRequestError."""
         try:

@@ -32,7 +32,7 @@ FILLED = (
 )
 """Fields that a client may leave empty, and that an answer has the daemon's value of."""
 OF_WINDOWS = ("CpuPercent", "IOMaximumIOps", "IOMaximumBandwidth")
-"""Fields that are 0 here whatever was asked."""
+"""Fields that are always 0 here."""
 LISTS = ("Binds", "Dns", "DnsOptions", "DnsSearch", "Devices", "PortBindings")
 """Fields that are null where a request leaves them out."""
 
@@ -52,7 +52,7 @@ def host_config(engine: Engine, record: Record, version: int = 48) -> Document:
     c = record.container
     asked: Document = record.asked.get("HostConfig") or {}
     policy = c.restart
-    if asked and policy == "no" and version < 44:  # which told "no" from nothing said
+    if asked and policy == "no" and version < 44:  # which kept "no" and an empty policy apart
         policy = (asked.get("RestartPolicy") or {}).get("Name", "")
     return {
         **_container(engine, c),
@@ -71,65 +71,72 @@ def host_config(engine: Engine, record: Record, version: int = 48) -> Document:
 
 
 def _container(engine: Engine, c: Container) -> Document:
-    """All of it that a Container says."""
+    """The HostConfig of *c*."""
+    unconfined = c.privileged or c.pid_mode == "host" or c.ipc_mode == "host"
+    return {
+        "ContainerIDFile": "",
+        "LogConfig": {"Type": c.log_driver, "Config": dict(c.log_options)},
+        "CapAdd": list(c.cap_add) or None,
+        "CapDrop": list(c.cap_drop) or None,
+        "CgroupnsMode": c.cgroup_mode or "host",
+        "GroupAdd": list(c.group_add) or None,
+        "IpcMode": c.ipc_mode or "private",
+        "Cgroup": "",
+        "PidMode": c.pid_mode,
+        "Privileged": c.privileged,
+        "ReadonlyRootfs": c.read_only,
+        "SecurityOpt": list(c.security_opt) or (["label=disable"] if unconfined else None),
+        "UTSMode": c.uts_mode,
+        "UsernsMode": c.userns_mode,
+        "Runtime": c.runtime or engine.runtime.name,
+        "Isolation": "",
+        "Init": c.init,
+        "Sysctls": dict(c.sysctls) or None,
+        "CgroupParent": c.cgroup_parent,
+        "MaskedPaths": None if c.privileged else list(paths.MASKED),
+        "ReadonlyPaths": None if c.privileged else list(paths.READ_ONLY),
+        "Annotations": dict(c.annotations) or None,
+        "ConsoleSize": [0, 0],
+        **_network(c),
+        **_mounts(c),
+        **_devices(c),
+        **_limits(c),
+    }
+
+
+def _network(c: Container) -> Document:
     ports: dict[str, list[Document]] = {}
     for p in c.ports:
         ports.setdefault(f"{p.target}/{p.protocol}", []).append(
             {"HostIp": p.host_ip, "HostPort": str(p.published) if p.published else ""}
         )
-    swap = c.memory_swap or min(c.memory * 2, (1 << 63) - 1)
+    return {
+        "PortBindings": ports,
+        "PublishAllPorts": False,
+        "Dns": list(c.dns),
+        "DnsOptions": list(c.dns_opt),
+        "DnsSearch": list(c.dns_search),
+        "ExtraHosts": [f"{name}:{address}" for name, address in c.extra_hosts] or None,
+        "Links": [f"{source}:{alias}" for alias, source in c.links] or None,
+    }
+
+
+def _mounts(c: Container) -> Document:
     binds = [
         f"{m.source}:{m.target}{':ro' if m.read_only else ''}"
         for m in c.mounts
         if m.kind == "bind" or (m.kind == "volume" and m.source)
     ]
-    rates = {
-        key: [{"Path": r.path, field: r.rate} for r in c.blkio if r.what == what] or None
-        for key, (what, field) in RATES.items()
-    }
-    unconfined = c.privileged or c.pid_mode == "host" or c.ipc_mode == "host"
     return {
         "Binds": binds or None,
-        "ContainerIDFile": "",
-        "LogConfig": {"Type": c.log_driver, "Config": dict(c.log_options)},
-        "PortBindings": ports,
         "VolumeDriver": "",
         "VolumesFrom": list(c.volumes_from) or None,
-        "CapAdd": list(c.cap_add) or None,
-        "CapDrop": list(c.cap_drop) or None,
-        "CgroupnsMode": c.cgroup_mode or "host",
-        "Dns": list(c.dns),
-        "DnsOptions": list(c.dns_opt),
-        "DnsSearch": list(c.dns_search),
-        "ExtraHosts": [f"{name}:{address}" for name, address in c.extra_hosts] or None,
-        "GroupAdd": list(c.group_add) or None,
-        "IpcMode": c.ipc_mode or "private",
-        "Cgroup": "",
-        "Links": [f"{source}:{alias}" for alias, source in c.links] or None,
-        "OomScoreAdj": c.oom_score_adj,
-        "PidMode": c.pid_mode,
-        "Privileged": c.privileged,
-        "PublishAllPorts": False,
-        "ReadonlyRootfs": c.read_only,
-        "SecurityOpt": list(c.security_opt) or (["label=disable"] if unconfined else None),
-        "UTSMode": c.uts_mode,
-        "UsernsMode": c.userns_mode,
-        "ShmSize": c.shm_size,
-        "Runtime": c.runtime or engine.runtime.name,
-        "Isolation": "",
-        "Init": c.init,
-        "Sysctls": dict(c.sysctls) or None,
-        "CpuShares": c.cpu_shares,
-        "Memory": c.memory,
-        "NanoCpus": int(c.cpus * 1e9),
-        "CgroupParent": c.cgroup_parent,
-        "BlkioWeight": c.blkio_weight,
-        "CpuPeriod": c.cpu_period,
-        "CpuQuota": c.cpu_quota,
-        "CpuRealtimePeriod": c.cpu_rt_period,
-        "CpuRealtimeRuntime": c.cpu_rt_runtime,
-        "CpusetCpus": c.cpuset,
-        "CpusetMems": c.cpuset_mems,
+        "Tmpfs": {m.target: ",".join(m.options) for m in c.mounts if m.kind == "tmpfs"} or None,
+    }
+
+
+def _devices(c: Container) -> Document:
+    return {
         "Devices": [
             {"PathOnHost": d.source, "PathInContainer": d.target, "CgroupPermissions": d.permissions} for d in c.devices
         ],
@@ -145,20 +152,37 @@ def _container(engine: Engine, c: Container) -> Document:
             for r in c.device_requests
         ]
         or None,
+    }
+
+
+def _limits(c: Container) -> Document:
+    """Limits: memory in bytes, periods and quotas in µs, rates in bytes or operations per second."""
+    rates = {
+        key: [{"Path": r.path, field: r.rate} for r in c.blkio if r.what == what] or None
+        for key, (what, field) in RATES.items()
+    }
+    return {
+        "OomScoreAdj": c.oom_score_adj,
+        "ShmSize": c.shm_size,
+        "CpuShares": c.cpu_shares,
+        "Memory": c.memory,
+        "NanoCpus": int(c.cpus * 1e9),
+        "BlkioWeight": c.blkio_weight,
+        "CpuPeriod": c.cpu_period,
+        "CpuQuota": c.cpu_quota,
+        "CpuRealtimePeriod": c.cpu_rt_period,
+        "CpuRealtimeRuntime": c.cpu_rt_runtime,
+        "CpusetCpus": c.cpuset,
+        "CpusetMems": c.cpuset_mems,
         "MemoryReservation": c.memory_reservation,
-        "MemorySwap": swap,
+        "MemorySwap": c.memory_swap or min(c.memory * 2, (1 << 63) - 1),
         "MemorySwappiness": c.swappiness,
         "OomKillDisable": c.oom_kill_disable,
         "PidsLimit": c.pids or None,
         "Ulimits": [{"Name": u.name, "Soft": u.soft, "Hard": u.hard} for u in c.ulimits] or None,
-        "Tmpfs": {m.target: ",".join(m.options) for m in c.mounts if m.kind == "tmpfs"} or None,
-        "MaskedPaths": None if c.privileged else list(paths.MASKED),
-        "ReadonlyPaths": None if c.privileged else list(paths.READ_ONLY),
-        "Annotations": dict(c.annotations) or None,
         "KernelMemory": 0,
         "KernelMemoryTCP": 0,
         "CpuCount": 0,
-        "ConsoleSize": [0, 0],
         **rates,
     }
 

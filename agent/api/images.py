@@ -76,6 +76,7 @@ def summary(image: Image, size: int = 0, version: int = 48) -> dict[str, Any]:
 
 
 def epoch(stamp: str) -> int:
+    """Seconds since 1970 of an RFC 3339 *stamp*; 0 if there is no readable one."""
     try:
         return int(instant(stamp)) if stamp else 0
     except (ValueError, OverflowError):  # a date of no calendar, or "inf"
@@ -146,6 +147,7 @@ def inspected(image: Image, size: int = 0, version: int = 48, folders: Sequence[
 
 
 async def listing(request: web.Request) -> web.Response:
+    """List images (ImageList)."""
     engine = request.app[ENGINE]
     store, filters = engine.images, Filters(request)
 
@@ -215,6 +217,7 @@ async def history(request: web.Request) -> web.Response:
 
 
 async def inspect(request: web.Request) -> web.Response:
+    """Describe an image (ImageInspect)."""
     engine = request.app[ENGINE]
     image = engine.images.find(request.match_info["name"])
     await engine.sizes.learn([image])
@@ -284,9 +287,11 @@ class ProgressStream:
         self._queue: asyncio.Queue[dict[str, object]] = asyncio.Queue()
 
     def tell(self, event: dict[str, object]) -> None:
+        """Queue *event* to go out as a line of JSON."""
         self._queue.put_nowait(event)
 
     async def run(self, work: Coroutine[Any, Any, object]) -> web.StreamResponse:
+        """Do *work* and send its events. Raises the error of *work* if nothing has gone out yet, else sends it as a line."""
         task = asyncio.ensure_future(work)
         getter: asyncio.Future[dict[str, object]] | None = None
         try:
@@ -307,7 +312,7 @@ class ProgressStream:
                 await self._line({"errorDetail": {**code, "message": user_message(error)}, "error": user_message(error)})
         finally:
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)  # whoever asked may be gone before it failed
+            await asyncio.gather(task, return_exceptions=True)  # the client may go before the work fails
             if getter and not getter.done():
                 getter.cancel()
         if not self.response.prepared:
@@ -431,11 +436,13 @@ def told_of(engine: Engine, image: Image, gone: list[dict[str, str]]) -> None:
 
 
 def event(engine: Engine, action: str, image: Image, name: str) -> None:
+    """Emit the event *action* of *image* under *name*."""
     labels = (image.config.config or RunConfig()).labels or {}
     engine.events.emit("image", action, image.id if action not in ("pull", "push") else name, {**labels, "name": name})
 
 
 async def load(request: web.Request) -> web.StreamResponse:
+    """Take in the images of a tar archive (ImageLoad)."""
     engine = request.app[ENGINE]
     platform_of(request.query.get("platform", ""))
     stream = ProgressStream(request, always=True)  # clients look for the error of a damaged archive among the lines
@@ -460,10 +467,12 @@ async def load(request: web.Request) -> web.StreamResponse:
 
 
 async def save_one(request: web.Request) -> web.StreamResponse:
+    """Stream one image as a tar archive (ImageGet)."""
     return await _saved(request, [request.match_info["name"]])
 
 
 async def save(request: web.Request) -> web.StreamResponse:
+    """Stream several images as a tar archive (ImageGetAll)."""
     names = [n for value in request.query.getall("names", []) for n in value.split(",")]
     if not names:
         raise BadRequestError("names is missing: which images shall be saved?")
@@ -509,7 +518,7 @@ async def push(request: web.Request) -> web.StreamResponse:
     stream = ProgressStream(request)
 
     async def send() -> None:
-        # what goes wrong from now on is told in the answer's last line, as clients expect of a push
+        # from now on an error goes into the answer's last line, as clients expect of a push
         stream.tell({"status": f"The push refers to repository [{reference.host}/{reference.repository}]"})
         if not names or names[0] not in engine.images.names:
             raise ImageNotFoundError(f"An image does not exist locally with the tag: {reference.familiar.rpartition(':')[0]}")
@@ -524,6 +533,7 @@ async def push(request: web.Request) -> web.StreamResponse:
 
 
 async def tag(request: web.Request) -> web.Response:
+    """Give an image a name (ImageTag)."""
     engine, repo, label = request.app[ENGINE], request.query.get("repo", ""), request.query.get("tag", "")
     image = engine.images.find(request.match_info["name"])
     if not repo:
@@ -540,6 +550,7 @@ async def tag(request: web.Request) -> web.Response:
 
 
 async def remove(request: web.Request) -> web.Response:
+    """Remove a name of an image, and with its last name the image (ImageDelete)."""
     engine, text, force = request.app[ENGINE], request.match_info["name"], flag(request, "force")
     image = engine.images.find(text)
     users = [r for r in engine.records.values() if r.image_id == image.digest]

@@ -45,6 +45,7 @@ def _group(engine: Engine, record: Record) -> str:
 
 
 async def top(request: web.Request) -> web.Response:
+    """List the processes of a container by ps(1) (ContainerTop)."""
     engine, record = _running(request)
     child = await asyncio.create_subprocess_exec(
         "ps",
@@ -119,7 +120,7 @@ async def _root(engine: Engine, record: Record) -> AsyncIterator[tuple[str, int]
     if record.running and record.process:
         yield f"/proc/{record.process.pid}/root", record.ids
         return
-    async with engine._lock(record):
+    async with engine.lock(record):
         rootfs = engine.mount_root(record)
         try:
             yield str(rootfs), 0
@@ -170,11 +171,13 @@ async def _answer(child: asyncio.subprocess.Process) -> dict[str, str]:
 
 
 async def describe(request: web.Request) -> web.Response:
+    """Describe a path in a container by a header (ContainerArchiveInfo)."""
     async with _copier(request, "stat") as child:
         return web.Response(headers=await _answer(child))
 
 
 async def get(request: web.Request) -> web.StreamResponse:
+    """Stream a path of a container as a tar archive (ContainerArchive)."""
     async with _copier(request, "get", event="archive-path") as child:
         response = web.StreamResponse(headers={"Content-Type": "application/x-tar", **await _answer(child)})
         assert child.stdout
@@ -187,6 +190,7 @@ async def get(request: web.Request) -> web.StreamResponse:
 
 
 async def put(request: web.Request) -> web.Response:
+    """Unpack a tar archive into a directory of a container (PutContainerArchive)."""
     async with _copier(request, "put", asyncio.subprocess.PIPE, "extract-to-dir") as child:
         assert child.stdin
         with contextlib.suppress(ConnectionError):
@@ -299,7 +303,7 @@ async def _exchange(engine: Engine, record: Record, conmon: socket.socket, clien
             engine.tell(record, "detach")
         else:
             await viewer
-            # the stream's end is the container's: whoever read it may at once remove what has ended
+            # the stream ends when the container does: its reader may at once remove the container
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SETTLED_S):
                     await engine.wait(record)

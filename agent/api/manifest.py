@@ -34,6 +34,7 @@ routes = web.RouteTableDef()
 
 @routes.put("/pystack/manifest")
 async def put(request: web.Request) -> web.Response:
+    """Make this node run the given manifest."""
     await request.app[CONVERGER].apply(await given(request, Manifest))
     return web.Response(status=204)
 
@@ -112,6 +113,7 @@ async def create(request: web.Request) -> web.Response:
 
 @routes.get("/pystack/status")
 async def get(request: web.Request) -> web.Response:
+    """The status of this node and of each task, as JSON (NodeStatus)."""
     status = request.app[CONVERGER].status()
     return web.Response(body=msgspec.json.encode(status), content_type="application/json")
 

@@ -12,12 +12,14 @@ routes = web.RouteTableDef()
 
 @routes.put("/pystack/manifest-source")
 async def enable(request: web.Request) -> web.Response:
+    """Follow the manifest in etcd with the given credentials."""
     await request.app[MANIFEST_WATCHER].enable(await given(request, EtcdCredentials))
     return web.Response(status=204)
 
 
 @routes.delete("/pystack/manifest-source")
 async def disable(request: web.Request) -> web.Response:
+    """Follow the manifest in etcd no longer."""
     await request.app[MANIFEST_WATCHER].disable()
     return web.Response(status=204)
 

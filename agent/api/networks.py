@@ -102,7 +102,7 @@ def _builtin(engine: Engine, name: str) -> Document:
 
 
 def _everything(engine: Engine) -> list[Document]:
-    # the default one is there for whoever asks, and is made when the first container is on it
+    # the default network is always listed, and is made with its first container
     known = {DEFAULT: Network(name=DEFAULT)} | engine.networks.all
     return [_document(engine, n) for n in known.values()] + [_builtin(engine, n) for n in BUILTIN]
 
@@ -112,6 +112,7 @@ SCOPES = one_of("local", "swarm", "global")
 
 
 async def listing(request: web.Request) -> web.Response:
+    """List networks (NetworkList)."""
     filters = Filters(request)
     filters.check(type=KINDS, scope=SCOPES, dangling=truth)
     return answer(
@@ -155,6 +156,7 @@ def _acceptable(payload: Document) -> None:
 
 
 async def create(request: web.Request) -> web.Response:
+    """Create a network (NetworkCreate)."""
     engine, payload = request.app[ENGINE], body(request)
     _acceptable(payload)
     network = engine.networks.create(
@@ -205,6 +207,7 @@ def _found(engine: Engine, name: str) -> str:
 
 
 async def inspect(request: web.Request) -> web.Response:
+    """Describe a network (NetworkInspect)."""
     engine = request.app[ENGINE]
     if (scope := request.query.get("scope", "")) and SCOPES(scope) != "local":
         raise NotFoundError(f"network {request.match_info['name']} not found in scope {scope}")
@@ -213,6 +216,7 @@ async def inspect(request: web.Request) -> web.Response:
 
 
 async def remove(request: web.Request) -> web.Response:
+    """Remove a network without endpoints (NetworkDelete)."""
     engine = request.app[ENGINE]
     name = _found(engine, request.match_info["name"])
     if name in (*BUILTIN, DEFAULT):
@@ -246,6 +250,7 @@ def _of_creation(record: Record, network: str) -> BadRequestError:
 
 
 async def connect(request: web.Request) -> web.Response:
+    """Attach a container to a network (NetworkConnect)."""
     engine, said = request.app[ENGINE], body(request)
     name, settings = _found(engine, request.match_info["name"]), said.get("EndpointConfig", {})
     record = engine.find(said.get("Container", ""))
@@ -262,6 +267,7 @@ async def connect(request: web.Request) -> web.Response:
 
 
 async def disconnect(request: web.Request) -> web.Response:
+    """Detach a container from a network (NetworkDisconnect)."""
     engine, payload = request.app[ENGINE], body(request)
     name, record = _found(engine, request.match_info["name"]), engine.find(payload.get("Container", ""))
     if name in BUILTIN:

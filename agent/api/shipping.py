@@ -63,6 +63,7 @@ async def missing_layers(request: web.Request) -> web.Response:
 
 @routes.get("/pystack/blobs/{digest}")
 async def get_blob(request: web.Request) -> web.StreamResponse:
+    """Send a blob of the image store by its digest."""
     path = request.app[ENGINE].images.blob(request.match_info["digest"])
     if not path.exists():
         raise ImageNotFoundError(f"blob {request.match_info['digest']} is not on this node")

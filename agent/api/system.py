@@ -30,6 +30,7 @@ from agent.isolation import apparmor
 
 
 async def ping(request: web.Request) -> web.Response:
+    """Answer OK (SystemPing)."""
     del request
     return web.Response(
         text="OK",
@@ -57,6 +58,7 @@ def _versions() -> dict[str, str]:
 
 
 async def version(request: web.Request) -> web.Response:
+    """The versions of the engine, its runtime and conmon (SystemVersion)."""
     runtime = request.app[ENGINE].runtime
     tools = [
         {"Name": name, "Version": await told_version(program), "Details": {}}
@@ -82,41 +84,49 @@ async def told_version(program: str) -> str:
 
 
 async def info(request: web.Request) -> web.Response:
+    """Describe the node and the engine (SystemInfo)."""
     engine = request.app[ENGINE]
-    records, runtime = engine.records.values(), engine.runtime
-    runtimes = {
-        name: {"path": one.path, **({"runtimeArgs": list(one.arguments)} if one.arguments else {})}
-        for name, one in runtime.programs.items()
-    } | {runtimes_of.SHIM: {"path": runtime.program}}
-    document = {
-        "ID": engine.paths.tag or "default",
+    runtime_version = await told_version(engine.runtime.program)
+    return answer({**_host_info(engine), **_engine_info(engine), **_runtime_info(engine, runtime_version), **_SAME_EVERYWHERE})
+
+
+def _host_info(engine: Engine) -> dict[str, Any]:
+    """The keys of SystemInfo that describe the host: memory in bytes, time by RFC 3339."""
+    return {
         "Name": platform.node(),
-        "ServerVersion": VERSION,
-        "Containers": len(records),
-        "ContainersRunning": sum(r.running and r.state != "paused" for r in records),
-        "ContainersPaused": sum(r.state == "paused" for r in records),
-        "ContainersStopped": sum(not r.running for r in records),
-        "Images": len(engine.images.everything()),
-        "Driver": "overlay2",
-        "DriverStatus": [["Backing Filesystem", "extfs"], ["Native Overlay Diff", "true"]],
-        "CgroupDriver": "cgroupfs",
         "CgroupVersion": "2" if engine.cgroup2 else "1",
         "NCPU": os.cpu_count() or 1,
         "MemTotal": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         "OperatingSystem": _system_name(),
-        "OSType": "linux",
         "OSVersion": _release().get("VERSION_ID", ""),
         "Architecture": platform.machine(),
         "KernelVersion": platform.release(),
-        "DockerRootDir": str(engine.paths.root),
         "SecurityOptions": [
             "name=seccomp,profile=builtin",
             *(["name=apparmor"] if apparmor.is_active() else []),
             *(["name=rootless"] if rootless.inside() else []),
             *(["name=cgroupns"] if engine.cgroup2 else []),
         ],
-        "DefaultRuntime": runtime.name,
-        "Runtimes": runtimes,
+        "OomKillDisable": not engine.cgroup2,
+        "SystemTime": datetime.datetime.now(datetime.UTC).isoformat().replace("+00:00", "Z"),
+        "HttpProxy": os.environ.get("HTTP_PROXY", ""),
+        "HttpsProxy": os.environ.get("HTTPS_PROXY", ""),
+        "NoProxy": os.environ.get("NO_PROXY", ""),
+    }
+
+
+def _engine_info(engine: Engine) -> dict[str, Any]:
+    """The keys of SystemInfo that describe the engine: what it holds, and how it is set."""
+    records = engine.records.values()
+    return {
+        "ID": engine.paths.tag or "default",
+        "ServerVersion": VERSION,
+        "Containers": len(records),
+        "ContainersRunning": sum(r.running and r.state != "paused" for r in records),
+        "ContainersPaused": sum(r.state == "paused" for r in records),
+        "ContainersStopped": sum(not r.running for r in records),
+        "Images": len(engine.images.everything()),
+        "DockerRootDir": str(engine.paths.root),
         "Labels": [f"{k}={v}" for k, v in engine.settings.labels.items()],
         "Plugins": {
             "Volume": sorted(VOLUME_DRIVERS),
@@ -124,52 +134,56 @@ async def info(request: web.Request) -> web.Response:
             "Authorization": None,
             "Log": list(LOG_OPTIONS),
         },
-        "Swarm": {
-            "NodeID": "",
-            "NodeAddr": "",
-            "LocalNodeState": "inactive",
-            "ControlAvailable": False,
-            "Error": "",
-            "RemoteManagers": None,
-        },
-        "LoggingDriver": "json-file",
-        "IndexServerAddress": "https://index.docker.io/v1/",
         "RegistryConfig": _registries(engine),
-        "MemoryLimit": True,
-        "SwapLimit": True,
-        "CpuCfsPeriod": True,
-        "CpuCfsQuota": True,
-        "CPUShares": True,
-        "CPUSet": True,
-        "PidsLimit": True,
-        "IPv4Forwarding": True,
-        "KernelMemory": False,
-        "KernelMemoryTCP": False,
-        "OomKillDisable": not engine.cgroup2,
-        "Debug": False,
-        "NFd": 0,
-        "NGoroutines": 0,
         "NEventsListener": engine.events.listeners,
-        "SystemTime": datetime.datetime.now(datetime.UTC).isoformat().replace("+00:00", "Z"),
-        "InitBinary": "tini",
-        "HttpProxy": os.environ.get("HTTP_PROXY", ""),
-        "HttpsProxy": os.environ.get("HTTPS_PROXY", ""),
-        "NoProxy": os.environ.get("NO_PROXY", ""),
-        "ExperimentalBuild": False,
-        "LiveRestoreEnabled": True,
-        "Isolation": "",
         "DefaultAddressPools": [{"Base": pool, "Size": 24} for pool in engine.settings.address_pools if ":" not in pool],
-        "ContainerdCommit": {"ID": "", "Expected": ""},
-        "InitCommit": {"ID": "", "Expected": ""},
-        "RuncCommit": {"ID": await told_version(runtime.program), "Expected": ""},
-        "GenericResources": None,
-        "ProductLicense": "",
-        "CDISpecDirs": ["/etc/cdi", "/var/run/cdi"],
         "Warnings": engine.networks.notes or None,
-        "BridgeNfIptables": True,
-        "BridgeNfIp6tables": True,
     }
-    return answer(document)
+
+
+def _runtime_info(engine: Engine, version: str) -> dict[str, Any]:
+    """The keys of SystemInfo that describe the OCI runtimes; *version* is that of the node's own."""
+    runtime = engine.runtime
+    runtimes = {
+        name: {"path": one.path, **({"runtimeArgs": list(one.arguments)} if one.arguments else {})}
+        for name, one in runtime.programs.items()
+    } | {runtimes_of.SHIM: {"path": runtime.program}}
+    return {
+        "DefaultRuntime": runtime.name,
+        "Runtimes": runtimes,
+        "RuncCommit": {"ID": version, "Expected": ""},
+    }
+
+
+_SAME_EVERYWHERE: dict[str, Any] = {
+    "Driver": "overlay2",
+    "DriverStatus": [["Backing Filesystem", "extfs"], ["Native Overlay Diff", "true"]],
+    "CgroupDriver": "cgroupfs",
+    "OSType": "linux",
+    "Swarm": {
+        "NodeID": "",
+        "NodeAddr": "",
+        "LocalNodeState": "inactive",
+        "ControlAvailable": False,
+        "Error": "",
+        "RemoteManagers": None,
+    },
+    "LoggingDriver": "json-file",
+    "IndexServerAddress": "https://index.docker.io/v1/",
+    **dict.fromkeys(("MemoryLimit", "SwapLimit", "CpuCfsPeriod", "CpuCfsQuota", "CPUShares", "CPUSet", "PidsLimit"), True),
+    **dict.fromkeys(("IPv4Forwarding", "LiveRestoreEnabled", "BridgeNfIptables", "BridgeNfIp6tables"), True),
+    **dict.fromkeys(("KernelMemory", "KernelMemoryTCP", "Debug", "ExperimentalBuild"), False),
+    "NFd": 0,
+    "NGoroutines": 0,
+    "InitBinary": "tini",
+    "Isolation": "",
+    "ContainerdCommit": {"ID": "", "Expected": ""},
+    "InitCommit": {"ID": "", "Expected": ""},
+    "GenericResources": None,
+    "ProductLicense": "",
+    "CDISpecDirs": ["/etc/cdi", "/var/run/cdi"],
+}
+"""The keys of SystemInfo that are the same on each node."""
 
 
 @functools.cache
@@ -206,7 +220,7 @@ KINDS = ("container", "image", "volume", "build-cache")
 
 
 async def disk_usage(request: web.Request) -> web.Response:
-    """What images, containers and volumes take on disk, in bytes. Layers are counted once, whoever shares them."""
+    """The disk usage of images, containers and volumes in bytes. A shared layer counts once."""
     engine = request.app[ENGINE]
     wanted = request.query.getall("type", []) or list(KINDS)
     if unknown := [w for w in wanted if w not in KINDS]:
@@ -283,6 +297,7 @@ TESTS: dict[str, Callable[[Any, str], bool]] = {
 
 
 async def events(request: web.Request) -> web.StreamResponse:
+    """Stream past and coming events as lines of JSON (SystemEvents)."""
     filters = Filters(request)
     since, until = (moment(request, name) for name in ("since", "until"))
     if since is not None and until is not None and since > until:
@@ -309,5 +324,6 @@ async def no_checkpoint(request: web.Request) -> web.StreamResponse:
 
 
 async def plugins(request: web.Request) -> web.Response:
+    """List plugins: there are none (PluginList)."""
     del request
     return answer([])

@@ -171,7 +171,7 @@ def attachment(name: str, settings: Document, mac: str = "") -> Attachment:
 
 
 def _grace(seconds: int | None) -> float:
-    """Seconds from the signal to the end: 10 where nothing is said; negative is for ever."""
+    """Seconds from the signal to the end: 10 by default; negative is for ever."""
     return 10.0 if seconds is None else FOR_EVER_S if seconds < 0 else float(seconds)
 
 
@@ -193,96 +193,24 @@ def container(body: Document) -> Container:
         raise BadRequestError("Image is missing: what shall the container be made of?")
     mode = host["NetworkMode"]
     endpoints = body["NetworkingConfig"]["EndpointsConfig"]
-    own_network = mode in (BRIDGE, "host", "none") or ":" in mode
-    # the one that its mode names comes first, as in Docker, whatever order the endpoints are sent in
-    names = list(dict.fromkeys([*([] if own_network and mode not in endpoints else [mode]), *endpoints]))
-    attachments = []
-    for name in names:
-        if name in ("host", "none"):
-            continue
-        settings = endpoints.get(name) or {}
-        attachments.append(attachment(name, settings, mac=body.get("MacAddress") or "" if len(names) == 1 else ""))
-    if not attachments and body.get("MacAddress") and mode == BRIDGE:
-        attachments.append(attachment(BRIDGE, {}, mac=body["MacAddress"]))
+    attachments = _attachments(body)
     policy, logging = host.get("RestartPolicy") or {}, host.get("LogConfig") or {}
     return Container(
         image=body["Image"],
-        entrypoint=_entrypoint(body.get("Entrypoint")),
-        command=tuple(cmd) if (cmd := body.get("Cmd")) else None,
-        environment=tuple((k, v) for k, _, v in (e.partition("=") for e in body.get("Env") or () if "=" in e)),
-        environment_dropped=tuple(e for e in body.get("Env") or () if "=" not in e),
-        user=body.get("User") or "",
-        working_dir=body.get("WorkingDir") or "",
-        hostname=body.get("Hostname") or "",
-        domainname=body.get("Domainname") or "",
+        **_process(body),
+        **_isolation(host),
+        **_limits(host),
+        **_devices(host),
         labels=tuple(sorted((body.get("Labels") or {}).items())),
-        tty=bool(body.get("Tty")),
-        stdin_open=bool(body.get("OpenStdin")),
-        stdin_once=bool(body.get("StdinOnce")),
-        stop_signal=body.get("StopSignal") or "",
-        stop_grace_s=_grace(body.get("StopTimeout")),
-        healthcheck=_health(body.get("Healthcheck")),
         init=bool(host.get("Init")),
         runtime=host.get("Runtime") or "",
-        read_only=bool(host.get("ReadonlyRootfs")),
-        privileged=bool(host.get("Privileged")),
-        cap_add=tuple(host.get("CapAdd") or ()),
-        cap_drop=tuple(host.get("CapDrop") or ()),
-        security_opt=(*(host.get("SecurityOpt") or ()), *_paths(host)),
         restart=policy.get("Name") or "no",
         restart_max=policy.get("MaximumRetryCount") or 0,
-        cpus=(host.get("NanoCpus") or 0) / 1e9,
-        cpu_shares=host.get("CpuShares") or 0,
-        cpu_period=host.get("CpuPeriod") or 0,
-        cpu_quota=host.get("CpuQuota") or 0,
-        cpu_rt_period=host.get("CpuRealtimePeriod") or 0,
-        cpu_rt_runtime=host.get("CpuRealtimeRuntime") or 0,
-        cpuset=host.get("CpusetCpus") or "",
-        cpuset_mems=host.get("CpusetMems") or "",
-        memory=host.get("Memory") or 0,
-        memory_swap=host.get("MemorySwap") or 0,
-        memory_reservation=host.get("MemoryReservation") or 0,
-        swappiness=s if (s := host.get("MemorySwappiness")) is not None and s >= 0 else None,
-        oom_score_adj=host.get("OomScoreAdj") or 0,
-        oom_kill_disable=bool(host.get("OomKillDisable")),
-        blkio_weight=host.get("BlkioWeight") or 0,
-        blkio=_rates(host),
-        cgroup_parent=host.get("CgroupParent") or "",
-        cgroup_mode=host.get("CgroupnsMode") or "",
         annotations=tuple(sorted((host.get("Annotations") or {}).items())),
-        device_rules=tuple(host.get("DeviceCgroupRules") or ()),
-        pids=max(0, host.get("PidsLimit") or 0),
-        shm_size=host.get("ShmSize") or 64 << 20,
-        ulimits=tuple(
-            Ulimit(name=u.get("Name", ""), soft=u.get("Soft", 0), hard=u.get("Hard", 0)) for u in host.get("Ulimits") or ()
-        ),
-        sysctls=tuple(sorted((host.get("Sysctls") or {}).items())),
-        devices=tuple(
-            Device(
-                source=d.get("PathOnHost", ""),
-                target=d.get("PathInContainer") or d.get("PathOnHost", ""),
-                permissions=d.get("CgroupPermissions") or "rwm",
-            )
-            for d in host.get("Devices") or ()
-        ),
-        device_requests=tuple(
-            DeviceRequest(
-                driver=d.get("Driver") or "",
-                count=d.get("Count") or (0 if d.get("DeviceIDs") else 1),
-                ids=tuple(d.get("DeviceIDs") or ()),
-                capabilities=tuple(w for some in d.get("Capabilities") or () for w in some),
-            )
-            for d in host.get("DeviceRequests") or ()
-        ),
         mounts=_mounts(body, host),
         volumes_from=tuple(host.get("VolumesFrom") or ()),
         network_mode=mode if mode in ("host", "none") or ":" in mode else "",
-        pid_mode=host.get("PidMode") or "",
-        ipc_mode=ipc if (ipc := host.get("IpcMode") or "") == "host" or ipc.startswith("container:") else "",
-        uts_mode=host.get("UTSMode") or "",
-        userns_mode=_userns_mode(host.get("UsernsMode") or ""),
-        group_add=tuple(host.get("GroupAdd") or ()),
-        attachments=tuple(attachments),
+        attachments=attachments,
         ports=_ports(host),
         expose=tuple(body.get("ExposedPorts") or ()),
         extra_hosts=tuple((n, a) for n, _, a in (e.partition(":") for e in host.get("ExtraHosts") or ())),
@@ -293,6 +221,114 @@ def container(body: Document) -> Container:
         log_driver=logging.get("Type") or "json-file",
         log_options=tuple(sorted((logging.get("Config") or {}).items())),
     )
+
+
+def _attachments(body: Document) -> tuple[Attachment, ...]:
+    """The networks to attach to, the one of NetworkMode first. Raises BadRequestError."""
+    mode: str = body["HostConfig"]["NetworkMode"]
+    endpoints = body["NetworkingConfig"]["EndpointsConfig"]
+    own_network = mode in (BRIDGE, "host", "none") or ":" in mode
+    # as in Docker, in whatever order the endpoints are sent
+    names = list(dict.fromkeys([*([] if own_network and mode not in endpoints else [mode]), *endpoints]))
+    attachments = []
+    for name in names:
+        if name in ("host", "none"):
+            continue
+        settings = endpoints.get(name) or {}
+        attachments.append(attachment(name, settings, mac=body.get("MacAddress") or "" if len(names) == 1 else ""))
+    if not attachments and body.get("MacAddress") and mode == BRIDGE:
+        attachments.append(attachment(BRIDGE, {}, mac=body["MacAddress"]))
+    return tuple(attachments)
+
+
+def _process(body: Document) -> dict[str, Any]:
+    """The fields of a Container that describe what runs and how it ends."""
+    return {
+        "entrypoint": _entrypoint(body.get("Entrypoint")),
+        "command": tuple(cmd) if (cmd := body.get("Cmd")) else None,
+        "environment": tuple((k, v) for k, _, v in (e.partition("=") for e in body.get("Env") or () if "=" in e)),
+        "environment_dropped": tuple(e for e in body.get("Env") or () if "=" not in e),
+        "user": body.get("User") or "",
+        "working_dir": body.get("WorkingDir") or "",
+        "hostname": body.get("Hostname") or "",
+        "domainname": body.get("Domainname") or "",
+        "tty": bool(body.get("Tty")),
+        "stdin_open": bool(body.get("OpenStdin")),
+        "stdin_once": bool(body.get("StdinOnce")),
+        "stop_signal": body.get("StopSignal") or "",
+        "stop_grace_s": _grace(body.get("StopTimeout")),
+        "healthcheck": _health(body.get("Healthcheck")),
+    }
+
+
+def _isolation(host: Document) -> dict[str, Any]:
+    """The fields of a Container that describe its rights and namespaces."""
+    return {
+        "read_only": bool(host.get("ReadonlyRootfs")),
+        "privileged": bool(host.get("Privileged")),
+        "cap_add": tuple(host.get("CapAdd") or ()),
+        "cap_drop": tuple(host.get("CapDrop") or ()),
+        "security_opt": (*(host.get("SecurityOpt") or ()), *_paths(host)),
+        "cgroup_parent": host.get("CgroupParent") or "",
+        "cgroup_mode": host.get("CgroupnsMode") or "",
+        "sysctls": tuple(sorted((host.get("Sysctls") or {}).items())),
+        "pid_mode": host.get("PidMode") or "",
+        "ipc_mode": ipc if (ipc := host.get("IpcMode") or "") == "host" or ipc.startswith("container:") else "",
+        "uts_mode": host.get("UTSMode") or "",
+        "userns_mode": _userns_mode(host.get("UsernsMode") or ""),
+        "group_add": tuple(host.get("GroupAdd") or ()),
+    }
+
+
+def _limits(host: Document) -> dict[str, Any]:
+    """The fields of a Container that limit its resources: memory in bytes, periods and quotas in µs."""
+    return {
+        "cpus": (host.get("NanoCpus") or 0) / 1e9,
+        "cpu_shares": host.get("CpuShares") or 0,
+        "cpu_period": host.get("CpuPeriod") or 0,
+        "cpu_quota": host.get("CpuQuota") or 0,
+        "cpu_rt_period": host.get("CpuRealtimePeriod") or 0,
+        "cpu_rt_runtime": host.get("CpuRealtimeRuntime") or 0,
+        "cpuset": host.get("CpusetCpus") or "",
+        "cpuset_mems": host.get("CpusetMems") or "",
+        "memory": host.get("Memory") or 0,
+        "memory_swap": host.get("MemorySwap") or 0,
+        "memory_reservation": host.get("MemoryReservation") or 0,
+        "swappiness": s if (s := host.get("MemorySwappiness")) is not None and s >= 0 else None,
+        "oom_score_adj": host.get("OomScoreAdj") or 0,
+        "oom_kill_disable": bool(host.get("OomKillDisable")),
+        "blkio_weight": host.get("BlkioWeight") or 0,
+        "blkio": _rates(host),
+        "pids": max(0, host.get("PidsLimit") or 0),
+        "shm_size": host.get("ShmSize") or 64 << 20,
+        "ulimits": tuple(
+            Ulimit(name=u.get("Name", ""), soft=u.get("Soft", 0), hard=u.get("Hard", 0)) for u in host.get("Ulimits") or ()
+        ),
+    }
+
+
+def _devices(host: Document) -> dict[str, Any]:
+    """The fields of a Container that describe its devices."""
+    return {
+        "device_rules": tuple(host.get("DeviceCgroupRules") or ()),
+        "devices": tuple(
+            Device(
+                source=d.get("PathOnHost", ""),
+                target=d.get("PathInContainer") or d.get("PathOnHost", ""),
+                permissions=d.get("CgroupPermissions") or "rwm",
+            )
+            for d in host.get("Devices") or ()
+        ),
+        "device_requests": tuple(
+            DeviceRequest(
+                driver=d.get("Driver") or "",
+                count=d.get("Count") or (0 if d.get("DeviceIDs") else 1),
+                ids=tuple(d.get("DeviceIDs") or ()),
+                capabilities=tuple(w for some in d.get("Capabilities") or () for w in some),
+            )
+            for d in host.get("DeviceRequests") or ()
+        ),
+    }
 
 
 def all_published(payload: Container, exposed: Iterable[str]) -> Container:

@@ -23,6 +23,7 @@ PREFIX = "/v{version:[0-9][0-9.]*}"
 
 
 def text(version: tuple[int, int]) -> str:
+    """*version* as MAJOR.MINOR."""
     return ".".join(map(str, version))
 
 

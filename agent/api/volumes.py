@@ -20,6 +20,7 @@ from agent.volumes.volumes import VolumeRecord
 
 
 def document(engine: Engine, record: VolumeRecord) -> dict[str, Any]:
+    """A volume as Volume of the Docker Engine API."""
     return {
         "Name": record.name,
         "Driver": record.driver,
@@ -32,6 +33,7 @@ def document(engine: Engine, record: VolumeRecord) -> dict[str, Any]:
 
 
 async def listing(request: web.Request) -> web.Response:
+    """List volumes (VolumeList)."""
     engine, filters = request.app[ENGINE], Filters(request)
     filters.check(dangling=truth)
     chosen = filters.chosen(
@@ -48,6 +50,7 @@ async def listing(request: web.Request) -> web.Response:
 
 
 async def create(request: web.Request) -> web.Response:
+    """Create a volume, or answer with the one that has the name (VolumeCreate)."""
     engine, payload = request.app[ENGINE], body(request)
     name, driver = payload.get("Name") or os.urandom(32).hex(), payload.get("Driver") or "local"
     anonymous = not payload.get("Name")
@@ -104,11 +107,13 @@ def _tell(engine: Engine, action: str, record: VolumeRecord) -> None:
 
 
 async def inspect(request: web.Request) -> web.Response:
+    """Describe a volume (VolumeInspect)."""
     engine = request.app[ENGINE]
     return answer(document(engine, engine.volumes.get(request.match_info["name"])))
 
 
 async def remove(request: web.Request) -> web.Response:
+    """Remove a volume that no container uses (VolumeDelete)."""
     engine, name = request.app[ENGINE], request.match_info["name"]
     if not (flag(request, "force") and name not in engine.volumes.all):
         record = engine.volumes.get(name)

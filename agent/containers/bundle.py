@@ -54,6 +54,7 @@ class Parts(msgspec.Struct, kw_only=True):
 
 
 def process(p: Parts) -> None:
+    """Set `process`: command, environment, user, capabilities (OCI runtime specification, config.md)."""
     c = p.container
     environment = {"PATH": DEFAULT_PATH, "HOSTNAME": p.hostname, **p.environment}
     environment.setdefault("HOME", p.identity.home)
@@ -73,12 +74,13 @@ def process(p: Parts) -> None:
 
 
 def root(p: Parts) -> None:
+    """Set `root` and `hostname`."""
     p.document["root"] = {"path": str(p.rootfs), "readonly": p.container.read_only}
     p.document["hostname"] = p.hostname
 
 
 def ulimits(p: Parts) -> None:
-    """Never above what the host allows: a limit that cannot be raised is clamped, and said."""
+    """Never above what the host allows: a limit that cannot be raised is clamped, with a note."""
     out = []
     may_raise = "SYS_RESOURCE" in capabilities.held()
     for limit in p.container.ulimits:
@@ -100,6 +102,7 @@ def ulimits(p: Parts) -> None:
 
 
 def namespaces(p: Parts) -> None:
+    """Set `linux.namespaces`, and the ID mappings of a user namespace of its own."""
     out = [{"type": kind, "path": path} if path else {"type": kind} for kind, path in p.namespaces.items()]
     p.document["linux"]["namespaces"] = out
     if p.ids:
@@ -108,6 +111,7 @@ def namespaces(p: Parts) -> None:
 
 
 def standard_mounts(p: Parts) -> None:
+    """Set the mounts of each container: /proc, /dev, /sys and what lies below them."""
     c = p.container
     safe = ["nosuid", "noexec", "nodev"]
     mode = "rw" if c.privileged else "ro"
@@ -141,6 +145,7 @@ def standard_mounts(p: Parts) -> None:
 
 
 def own_mounts(p: Parts) -> None:
+    """Add the container's own mounts, parents before children."""
     for mount, source in sorted(p.mounts, key=lambda pair: pair[0].target.count("/")):
         access = "ro" if mount.read_only else "rw"
         if mount.kind == "tmpfs":
@@ -182,12 +187,14 @@ def propagation(p: Parts) -> None:
 
 
 def hidden_paths(p: Parts) -> None:
+    """Set `linux.maskedPaths` and `linux.readonlyPaths`, but for a container without confinement."""
     if not p.container.privileged and "systempaths=unconfined" not in p.container.security_opt:
         p.document["linux"]["maskedPaths"] = list(paths.MASKED)
         p.document["linux"]["readonlyPaths"] = list(paths.READ_ONLY)
 
 
 def system_calls(p: Parts) -> None:
+    """Set `linux.seccomp`, if a profile applies."""
     caps = p.document["process"]["capabilities"]["bounding"]
     profile = seccomp.resolve(p.container.security_opt, caps, privileged=p.container.privileged)
     if profile:
@@ -195,11 +202,13 @@ def system_calls(p: Parts) -> None:
 
 
 def mandatory_access(p: Parts) -> None:
+    """Set `process.apparmorProfile`, if a profile applies. Raises BadRequestError if it is not loaded."""
     if profile := apparmor.resolve(p.container.security_opt, p.notes, privileged=p.container.privileged):
         p.document["process"]["apparmorProfile"] = profile
 
 
 def limits(p: Parts) -> None:
+    """Set `linux.resources` and `linux.cgroupsPath`; without a control group a note says that the limits are not kept."""
     wanted = resources(p.container, p.notes, cgroup2=p.cgroup2)
     if not p.cgroup_parent:
         if wanted:
@@ -303,6 +312,7 @@ def _swap_is_accounted() -> bool:
 
 
 def devices(p: Parts) -> None:
+    """Set `linux.devices` and the rules of access to devices. Raises BadRequestError if one is missing or not a device node."""
     resources: Document = p.document["linux"].setdefault("resources", {})
     if p.container.privileged:
         resources["devices"] = [{"allow": True, "access": "rwm"}]
@@ -349,11 +359,13 @@ def requested_devices(p: Parts) -> None:
 
 
 def sysctls(p: Parts) -> None:
+    """Set `linux.sysctl`."""
     if p.sysctls:
         p.document["linux"]["sysctl"] = p.sysctls
 
 
 def oci_annotations(p: Parts) -> None:
+    """Set `annotations`."""
     if p.container.annotations:
         p.document["annotations"] = dict(p.container.annotations)
 

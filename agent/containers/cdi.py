@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 
 class DeviceNode(msgspec.Struct, rename="camel"):
+    """A device node to make in the container (CDI specification, `deviceNodes`)."""
+
     path: str
     host_path: str = ""
     type: str = ""
@@ -38,6 +40,8 @@ class DeviceNode(msgspec.Struct, rename="camel"):
 
 
 class CdiMount(msgspec.Struct, rename="camel"):
+    """A mount to add (CDI specification, `mounts`)."""
+
     host_path: str
     container_path: str
     options: list[str] = []
@@ -45,6 +49,8 @@ class CdiMount(msgspec.Struct, rename="camel"):
 
 
 class CdiHook(msgspec.Struct, rename="camel"):
+    """An OCI hook to add (CDI specification, `hooks`); *timeout* in seconds."""
+
     hook_name: str
     path: str
     args: list[str] = []
@@ -53,6 +59,8 @@ class CdiHook(msgspec.Struct, rename="camel"):
 
 
 class Edits(msgspec.Struct, rename="camel"):
+    """Changes to a container's configuration (CDI specification, `containerEdits`)."""
+
     env: list[str] = []
     device_nodes: list[DeviceNode] = []
     mounts: list[CdiMount] = []
@@ -61,6 +69,8 @@ class Edits(msgspec.Struct, rename="camel"):
 
 
 class CdiDevice(msgspec.Struct, rename="camel"):
+    """A named device and the changes that it needs (CDI specification, `devices`)."""
+
     name: str
     container_edits: Edits = msgspec.field(default_factory=Edits)
 

@@ -36,7 +36,7 @@ IDLE = Line("", 0, b"")
 
 
 def parse(raw: bytes) -> Line | None:
-    """None for what is no log line, such as the torn last one of a full disk."""
+    """None if it is not a log line, such as the torn last one of a full disk."""
     parts = raw.split(b" ", 3)
     if len(parts) < 4 or parts[1] not in (b"stdout", b"stderr"):
         return None
@@ -152,6 +152,7 @@ def _start(path: Path, tail: int | None, since: str) -> tuple[Path, int]:
 
 
 def count_lines(path: Path) -> int:
+    """The number of newlines in the file."""
     with path.open("rb") as file:
         return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
 

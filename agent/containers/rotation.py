@@ -100,6 +100,7 @@ class Rotation:
         self._woken = asyncio.Event()
 
     def add(self, container: str, log: Path, ctl: Path, limits: RotationLimits) -> None:
+        """Watch the log of *container*, if *limits* ask for rotation."""
         if limits.size and limits.files > 1:
             self._logs[container] = _Log(log, ctl, limits, asyncio.get_running_loop().time())
             self._woken.set()
@@ -107,6 +108,7 @@ class Rotation:
                 self._task = asyncio.create_task(self._look(), name="log rotation")
 
     def drop(self, container: str) -> None:
+        """Watch the log of *container* no longer."""
         if log := self._logs.pop(container, None):
             self._armed = {number: one for number, one in self._armed.items() if one is not log}
 
@@ -142,5 +144,6 @@ class Rotation:
                 self._woken.set()
 
     def close(self) -> None:
+        """Stop watching."""
         if self._task:
             self._task.cancel()

@@ -43,10 +43,11 @@ class Process(msgspec.Struct, frozen=True):
 
     @property
     def age_s(self) -> float:
-        """Seconds since it was started, whatever became of the clock on the wall."""
+        """Seconds since its start; changes of the wall clock do not count."""
         return time.clock_gettime(time.CLOCK_BOOTTIME) - self.started / os.sysconf("SC_CLK_TCK")
 
     def alive(self) -> bool:
+        """Whether the process runs: the PID may belong to a later process, the start time does not."""
         return self.pid > 0 and start_time(self.pid) == self.started
 
     def open(self) -> int | None:
@@ -115,7 +116,35 @@ def choose(asked: str, state: Path) -> str:
     return "runc" if reason else "crun"
 
 
+class ContainerStreams(msgspec.Struct, frozen=True, kw_only=True):
+    """The streams of a container's first process: a terminal or pipes, an open input or none, and its output's log.
+
+    *stdin_once* closes the input when its first client leaves. *log_max* is in bytes, 0 for no limit. *log_driver* "none" drops
+    the output, "journald" sends it to the journal too."""
+
+    tty: bool
+    stdin: bool
+    stdin_once: bool
+    log: Path
+    log_max: int
+    log_driver: str = "json-file"
+
+
+class ExecOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How a command in a running container differs from the container's own process. *environment* has lines NAME=VALUE;
+    *size* is rows and columns of the terminal, which the command sees from its first instruction on."""
+
+    tty: bool = False
+    identity: users.Identity | None = None
+    environment: tuple[str, ...] = ()
+    cwd: str = ""
+    privileged: bool = False
+    size: tuple[int, int] = (0, 0)
+
+
 class Runtime:
+    """Containers by an OCI runtime (runc or crun), each below a conmon."""
+
     def __init__(self, paths: Paths, name: str, others: Mapping[str, Sequence[str]] = MappingProxyType({})) -> None:
         """*name* is the node's own; *others* are path and arguments of more, by their names."""
         self.root = paths.runc
@@ -154,25 +183,34 @@ class Runtime:
             self.filters.inject(ident, document)
         files.write_atomically(bundle / "config.json", msgspec.json.encode(document), 0o600)
 
-    async def create(
-        self,
-        ident: str,
-        bundle: Path,
-        log: Path,
-        *,
-        tty: bool,
-        stdin: bool,
-        stdin_once: bool,
-        log_max: int,
-        log_driver: str = "json-file",
-    ) -> tuple[Process, Process]:
-        """Make the container, stopped just before its first instruction; its output goes to *log*, with *log_driver*
-        none to nobody.
+    async def create(self, ident: str, bundle: Path, streams: ContainerStreams) -> tuple[Process, Process]:
+        """Make the container, stopped just before its first instruction.
 
-        Returns (conmon, init)."""
+        Returns (conmon, init). Raises RuntimeFailureError, or TimeoutError after 60 s."""
         for stale in ("exit", "pid", "conmon.pid", "oom", "attach", "ctl", "winsz"):
             (bundle / stale).unlink(missing_ok=True)
-        read, write = os.pipe()
+        (bundle / "exits").mkdir(exist_ok=True)
+        (bundle / "exits" / ident).unlink(missing_ok=True)
+        failpoint("container.create")
+        self.anticipate()
+        child, read = _start_conmon(self._conmon_command(ident, bundle, streams), bundle)
+        try:
+            async with asyncio.timeout(60):
+                line = await descriptors.read_line(read)
+        finally:
+            os.close(read)
+        await child.wait()
+        complaint = (bundle / "conmon.err").read_text(errors="replace").strip()
+        reply: dict[str, Any] = json.loads(line) if line else {"pid": -1, "message": complaint}
+        pid = int(reply.get("data", reply.get("pid", -1)))  # the key changed with conmon API version 1
+        if pid <= 0:
+            raise failure(_reason(str(reply.get("message", "")) or complaint, bundle / "runc.log"))
+        self.filters.store(ident, self.root / ident)
+        monitor = int((bundle / "conmon.pid").read_text())
+        failpoint("container.created")
+        return Process(monitor, start_time(monitor)), Process(pid, start_time(pid))
+
+    def _conmon_command(self, ident: str, bundle: Path, streams: ContainerStreams) -> list[str]:
         program = self._of(ident)
         arguments = [
             self.conmon,
@@ -198,7 +236,7 @@ class Runtime:
             str(bundle),
             "--socket-dir-path",
             str(bundle),
-            *_log_paths(log_driver, log),
+            *_log_paths(streams.log_driver, streams.log),
             "--log-level",
             "error",
             "--full-attach",
@@ -211,45 +249,13 @@ class Runtime:
         ]
         if not self.parent and program.kind == "crun":
             arguments += ["--runtime-arg", "--cgroup-manager=disabled"]
-        if log_max:
-            arguments += ["--log-size-max", str(log_max)]
-        if tty:
+        if streams.log_max:
+            arguments += ["--log-size-max", str(streams.log_max)]
+        if streams.tty:
             arguments.append("-t")
-        if stdin:
-            arguments += ["-i"] if stdin_once else ["-i", "--leave-stdin-open"]
-        (bundle / "exits").mkdir(exist_ok=True)
-        (bundle / "exits" / ident).unlink(missing_ok=True)
-        failpoint("container.create")
-        self.anticipate()
-        environment = {"_OCI_SYNCPIPE": str(write), "PATH": os.environ.get("PATH", os.defpath)}
-        # a file and not a pipe: conmon stays, and would hold the pipe's other end open
-        with (bundle / "conmon.err").open("wb") as complaints:
-            child = ChildProcess(
-                *arguments,
-                pass_fds=(write,),
-                env=environment,
-                cwd=bundle,
-                start_new_session=True,
-                stdin=DEVNULL,
-                stdout=DEVNULL,
-                stderr=complaints,
-            )
-        os.close(write)
-        try:
-            async with asyncio.timeout(60):
-                line = await descriptors.read_line(read)
-        finally:
-            os.close(read)
-        await child.wait()
-        complaint = (bundle / "conmon.err").read_text(errors="replace").strip()
-        reply: dict[str, Any] = json.loads(line) if line else {"pid": -1, "message": complaint}
-        pid = int(reply.get("data", reply.get("pid", -1)))  # the key changed with conmon API version 1
-        if pid <= 0:
-            raise failure(_reason(str(reply.get("message", "")) or complaint, bundle / "runc.log"))
-        self.filters.store(ident, self.root / ident)
-        monitor = int((bundle / "conmon.pid").read_text())
-        failpoint("container.created")
-        return Process(monitor, start_time(monitor)), Process(pid, start_time(pid))
+        if streams.stdin:
+            arguments += ["-i"] if streams.stdin_once else ["-i", "--leave-stdin-open"]
+        return arguments
 
     async def start(self, ident: str) -> None:
         """Let a created container run its first instruction: its process waits at a fifo, as both runtimes have it.
@@ -279,9 +285,11 @@ class Runtime:
         await self._run(ident, "kill", "--all", ident, str(number))
 
     async def pause(self, ident: str) -> None:
+        """Freeze the processes of container *ident*. Raises RuntimeFailureError."""
         await self._run(ident, "pause", ident)
 
     async def resume(self, ident: str) -> None:
+        """Thaw the processes of container *ident*. Raises RuntimeFailureError."""
         await self._run(ident, "resume", ident)
 
     async def update(self, ident: str, resources: Mapping[str, Any]) -> None:
@@ -304,45 +312,16 @@ class Runtime:
         ident: str,
         bundle: Path,
         command: Sequence[str],
+        options: ExecOptions = ExecOptions(),
         *,
-        tty: bool = False,
-        identity: users.Identity | None = None,
-        environment: Sequence[str] = (),
-        cwd: str = "",
-        privileged: bool = False,
-        size: tuple[int, int] = (0, 0),
         complaints: int = -1,
         **streams: Any,
     ) -> ChildProcess:
-        """Start *command* inside a running container, as its own process was started but for what is given.
+        """Start *command* inside a running container, as its own process was started but for *options*.
 
-        *size* is rows and columns of its terminal, which it sees from its first instruction on. What the runtime itself has to
-        say is written to the file open at *complaints* too. *streams* go to Child; the process returned ends as *command*
-        does."""
-        process: dict[str, Any] = json.loads((bundle / "config.json").read_bytes())["process"]
-        pairs = dict(pair.partition("=")[::2] for pair in process["env"])
-        pairs |= dict(pair.partition("=")[::2] for pair in environment)
-        if identity:
-            process["user"] = {
-                "uid": identity.uid,
-                "gid": identity.gid,
-                "additionalGids": list(identity.groups),
-            }
-            if "HOME" not in {pair.partition("=")[0] for pair in environment}:
-                pairs["HOME"] = identity.home
-            process["capabilities"] = capabilities.sets(process["capabilities"]["bounding"], identity.uid)
-        if privileged:
-            process["capabilities"] = capabilities.sets(list(capabilities.resolve((), (), privileged=True)), 0)
-            if "apparmorProfile" in process:  # a runtime takes the container's own where none is said
-                process["apparmorProfile"] = "unconfined"
-        process |= {
-            "args": list(command),
-            "env": [f"{k}={v}" for k, v in pairs.items()],
-            "terminal": tty,
-            "cwd": cwd or process["cwd"],
-        }
-        if tty and size != (0, 0):
-            process["consoleSize"] = {"height": size[0], "width": size[1]}
+        The runtime's own messages go to the file open at *complaints* too. *streams* go to ChildProcess; the process returned
+        ends as *command* does."""
+        process = _exec_process(json.loads((bundle / "config.json").read_bytes())["process"], command, options)
         fd = os.memfd_create("process")
         try:
             os.write(fd, msgspec.json.encode(process))
@@ -361,15 +340,17 @@ class Runtime:
         bundle: Path,
         command: Sequence[str],
         within_s: float | None,
-        **how: Any,
+        options: ExecOptions = ExecOptions(),
+        complaints: int = -1,
     ) -> tuple[int, bytes]:
-        """Exit status and all output of *command*, run inside a running container as `exec` has it with *how*.
+        """Exit status and all output of *command*, run inside a running container; *options* and *complaints* as in `exec`.
 
-        It is killed where it is given up, by the caller or after *within_s* seconds. Raises TimeoutError."""
+        It is killed if the caller is cancelled, or after *within_s* seconds. Raises TimeoutError."""
         said, write = os.pipe()
         try:
             try:
-                child = self.exec(ident, bundle, command, stdin=DEVNULL, stdout=write, stderr=write, **how)
+                streams: dict[str, Any] = {"stdin": DEVNULL, "stdout": write, "stderr": write}
+                child = self.exec(ident, bundle, command, options, complaints=complaints, **streams)
             finally:
                 os.close(write)
             try:
@@ -396,6 +377,54 @@ class Runtime:
                 raise RuntimeFailureError(_reason(said.read().decode(errors="replace").strip(), None))
 
 
+def _start_conmon(command: Sequence[str], bundle: Path) -> tuple[ChildProcess, int]:
+    """Start conmon; returns its process and the descriptor on which it reports the container's PID."""
+    read, write = os.pipe()
+    environment = {"_OCI_SYNCPIPE": str(write), "PATH": os.environ.get("PATH", os.defpath)}
+    # a file and not a pipe: conmon stays, and would hold the pipe's other end open
+    with (bundle / "conmon.err").open("wb") as complaints:
+        child = ChildProcess(
+            *command,
+            pass_fds=(write,),
+            env=environment,
+            cwd=bundle,
+            start_new_session=True,
+            stdin=DEVNULL,
+            stdout=DEVNULL,
+            stderr=complaints,
+        )
+    os.close(write)
+    return child, read
+
+
+def _exec_process(process: dict[str, Any], command: Sequence[str], options: ExecOptions) -> dict[str, Any]:
+    """*process* of the container's own OCI document, changed to run *command* with *options*."""
+    pairs = dict(pair.partition("=")[::2] for pair in process["env"])
+    pairs |= dict(pair.partition("=")[::2] for pair in options.environment)
+    if identity := options.identity:
+        process["user"] = {
+            "uid": identity.uid,
+            "gid": identity.gid,
+            "additionalGids": list(identity.groups),
+        }
+        if "HOME" not in {pair.partition("=")[0] for pair in options.environment}:
+            pairs["HOME"] = identity.home
+        process["capabilities"] = capabilities.sets(process["capabilities"]["bounding"], identity.uid)
+    if options.privileged:
+        process["capabilities"] = capabilities.sets(list(capabilities.resolve((), (), privileged=True)), 0)
+        if "apparmorProfile" in process:  # a runtime takes the container's own where none is given
+            process["apparmorProfile"] = "unconfined"
+    process |= {
+        "args": list(command),
+        "env": [f"{k}={v}" for k, v in pairs.items()],
+        "terminal": options.tty,
+        "cwd": options.cwd or process["cwd"],
+    }
+    if options.tty and options.size != (0, 0):
+        process["consoleSize"] = {"height": options.size[0], "width": options.size[1]}
+    return process
+
+
 def _log_paths(driver: str, log: Path) -> list[str]:
     """Where conmon writes: the file that `logs` reads, and beside it the journal where that is asked for."""
     if driver == "none":
@@ -412,11 +441,12 @@ def exit_code(bundle: Path, ident: str) -> int | None:
 
 
 def was_oom_killed(bundle: Path) -> bool:
+    """Whether conmon noted that the kernel killed the container for want of memory."""
     return (bundle / "oom").exists()
 
 
 def failure(text: str) -> RuntimeFailureError:
-    """The error of a runtime that says *text*: the user's, where there is no such program, or none that can be run."""
+    """The error for a runtime's message *text*: NoProgramError if the command does not exist or cannot be executed."""
     theirs = (
         "executable file not found",
         "no such file or directory",
@@ -447,7 +477,7 @@ def complaint(log: Path) -> str:
 
 
 def exec_failure(complaint: str) -> str:
-    """What is told of a command that could not be run at all, in the words that Docker's clients know."""
+    """The message for a command that could not be run, in the words that Docker's clients know."""
     words = _plain(complaint.strip())
     for line in words.splitlines()[:: -1 if 'msg="' in words else 1]:  # runc says last what it is, crun first
         words = line.partition('msg="')[2].rstrip('"').replace('\\"', '"') or line
@@ -457,7 +487,7 @@ def exec_failure(complaint: str) -> str:
 
 
 def exec_status(complaint: str) -> int:
-    """The exit status of a command that the runtime could not run, in Docker's numbers, from what the runtime said of it."""
+    """The exit status of a command that the runtime could not run, in Docker's numbers, from the runtime's message."""
     words = _plain(complaint)
     return 127 if "executable file not found" in words or "no such file or directory" in words else 126
 

@@ -35,6 +35,7 @@ def find(name: str) -> str | None:
 
 
 def program(name: str) -> str:
+    """The path of program *name*. Raises RuntimeFailureError if it is not installed."""
     found = find(name)
     if not found:
         raise RuntimeFailureError(f"{name} is not installed: `apt-get install {name}`")

@@ -90,6 +90,7 @@ class SyslogAddress(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def message(self, line: logs.Line) -> bytes:
+        """*line* as a syslog message, by RFC 5424, or dated as by RFC 3164."""
         priority = self.facility * 8 + (ERROR if line.stream == 2 else INFO)
         text = line.text.rstrip(b"\n")
         host = socket.gethostname()
@@ -110,11 +111,13 @@ class SyslogForwarder:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def add(self, ident: str, log_file: Path, target: SyslogAddress, ended: Callable[[], bool]) -> None:
+        """Ship the lines of *log_file* to *target* until *ended* is true; a second call for *ident* does nothing."""
         if ident not in self._tasks:
             self._tasks[ident] = asyncio.create_task(_ship(log_file, target, ended), name=f"syslog of {ident[:12]}")
             self._tasks[ident].add_done_callback(lambda _: self._tasks.pop(ident, None))
 
     async def close(self) -> None:
+        """End all shipping."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()

@@ -1,4 +1,4 @@
-"""The terminal of a process inside a container: found by its input, and told its size.
+"""The terminal of a process inside a container: it is found by the process's input, and gets its size.
 
 A runtime that runs a command for us makes the command's terminal itself, and not every one hands a new size on. The process's
 input is that terminal: a copy of its descriptor serves as well. Source: pidfd_getfd(2), ioctl_tty(2).
@@ -38,7 +38,7 @@ def same_program(pid: int, other: int) -> bool:
 
 
 def resize(pid: int, rows: int, columns: int) -> bool:
-    """Tell the terminal that is *pid*'s standard input its size; False where that is no terminal (yet), or gone."""
+    """Set the size of the terminal that is *pid*'s standard input; False if that is not a terminal (yet), or gone."""
     try:
         process = os.pidfd_open(pid)
     except OSError:

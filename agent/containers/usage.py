@@ -86,6 +86,7 @@ def _throttled(group: str) -> dict[str, int]:
 
 
 def has_group(group: str) -> bool:
+    """Whether the control group *group* exists."""
     return cgroups.directory("pids", group).is_dir()
 
 

@@ -14,6 +14,8 @@ LIMIT = (1 << 31) - 1
 
 
 class Identity(msgspec.Struct, frozen=True):
+    """The user that a process runs as: numeric IDs, supplementary groups, home directory."""
+
     uid: int
     gid: int
     groups: tuple[int, ...]

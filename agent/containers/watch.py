@@ -73,5 +73,6 @@ class InotifyOneshot:
         return out
 
     def close(self) -> None:
+        """Close the descriptor."""
         if self.fd >= 0:
             os.close(self.fd)

@@ -112,12 +112,16 @@ class Port(WireStruct, frozen=True, kw_only=True):
 
 
 class Ulimit(WireStruct, frozen=True, kw_only=True):
+    """A resource limit by its name without RLIMIT_; see getrlimit(2)."""
+
     name: str
     soft: int
     hard: int
 
 
 class Device(WireStruct, frozen=True, kw_only=True):
+    """A device of the host and its path in the container; *permissions* of r, w, m as in the cgroup device rules."""
+
     source: str
     target: str
     permissions: str = "rwm"

@@ -6,6 +6,8 @@ from agent.contract.wire import WireStruct
 
 
 class BundledLayer(WireStruct, frozen=True, kw_only=True):
+    """A layer in a bundle: digest of the blob and of the unpacked tar, *size* of the blob in bytes."""
+
     digest: str
     diff_id: str
     size: int

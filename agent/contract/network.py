@@ -76,5 +76,5 @@ class Network(WireStruct, frozen=True, kw_only=True):
 
 
 def is_encrypted(options: Iterable[tuple[str, str]]) -> bool:
-    """Whether the options of an overlay ask for encryption: in Docker the bare key does, whatever its value."""
+    """Whether the options of an overlay ask for encryption: in Docker the key does, with any value."""
     return dict(options).get("encrypted", "false").lower() not in ("false", "0")

@@ -22,6 +22,8 @@ State = Literal[
 
 
 class PublishedPort(WireStruct, frozen=True, kw_only=True):
+    """A port of a container (*target*) and its port and address on the host."""
+
     target: int
     published: int
     protocol: str

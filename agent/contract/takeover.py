@@ -32,9 +32,11 @@ class Taken(asyncio.Protocol):
         self.transport.set_protocol(self)
 
     def data_received(self, data: bytes) -> None:
+        """Feed the reader."""
         self.reader.feed_data(data)
 
     def eof_received(self) -> bool:
+        """End the reader's data and keep the connection open for writing."""
         self.reader.feed_eof()
         self._await_hangup()
         return True
@@ -59,12 +61,15 @@ class Taken(asyncio.Protocol):
             self._hangup = None
 
     def pause_writing(self) -> None:
+        """Make `send` wait."""
         self._writable.clear()
 
     def resume_writing(self) -> None:
+        """Let `send` go on."""
         self._writable.set()
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        """End the reader, wake writers, and let the server clean up."""
         if not self.reader.at_eof():
             self.reader.feed_eof()
         self._writable.set()
@@ -73,6 +78,7 @@ class Taken(asyncio.Protocol):
         self._server.connection_lost(exc)
 
     async def send(self, data: bytes) -> None:
+        """Write *data* and wait until the buffer has room. Raises ConnectionResetError if the connection closes."""
         if self.transport.is_closing():
             raise ConnectionResetError
         self.transport.write(data)

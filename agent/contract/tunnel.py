@@ -41,7 +41,7 @@ class Tunnel:
                 self._receive()
             except ssl.SSLError:
                 with contextlib.suppress(OSError):
-                    self._flush()  # the other side is told why
+                    self._flush()  # the other side learns why
                 raise
         self._flush()
         self._far.settimeout(None)
@@ -113,6 +113,7 @@ class Tunnel:
 
 
 def reason(error: OSError) -> str:
+    """Why a connection failed, in words."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not accepted: {error.verify_message}"
     return str(error.strerror or error)
@@ -126,6 +127,7 @@ class Listener:
         threading.Thread(target=self._accept, name="tls", daemon=True).start()
 
     def close(self) -> None:
+        """Close the socket and wake a thread that accepts on it."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)  # wakes who accepts
         self._socket.close()

@@ -41,12 +41,14 @@ def _network_parts(manifest: Manifest) -> tuple[object, ...]:
 
 
 class Converger:
+    """Brings this node to its manifest: one worker for each task that has something to do."""
+
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.manifest = Manifest()
         self.tasks: dict[str, Task] = {}
         self.listeners: set[Callable[[TaskStatus | None], None]] = set()
-        """Each is told what a task became, and, None, that the node itself is another than before: its info is to be read."""
+        """Each gets the new status of a task, or None when the node's own info has changed."""
         self._file = engine.paths.root / "manifest.json"
         self._workers: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
@@ -62,13 +64,13 @@ class Converger:
             listen(None)
 
     async def recover(self) -> None:
-        """Go on with the manifest of the last agent: a node needs no control plane to keep what it was told."""
+        """Go on with the manifest of the last agent: a node needs no control plane to keep its containers."""
         try:
             self._take(msgspec.json.decode(self._file.read_bytes(), type=Manifest))
         except FileNotFoundError:
             self._take(Manifest())
         except (OSError, msgspec.MsgspecError) as error:
-            # what it said is not known, so nothing may be taken away for not being in it
+            # its contents are unknown, so nothing may be removed for not being in it
             log.warning("%s is damaged (%s): what runs is left as it is until the control plane says more", self._file, error)
             self._file.rename(self._file.with_suffix(".damaged"))
         await recover(self.engine)
@@ -144,6 +146,7 @@ class Converger:
             self._workers[name] = asyncio.create_task(self._work(name), name=f"converge {name}")
 
     def record(self, name: str) -> Record | None:
+        """The record of task *name*; None if it has no container."""
         return next((r for r in self.engine.records.values() if r.task == name), None)
 
     def _next(self, name: str) -> Action | None:
@@ -253,6 +256,7 @@ class Converger:
             listen(status)
 
     def status_of(self, name: str) -> TaskStatus:
+        """What has become of task *name*."""
         record = self.record(name)
         error = self._errors.get(name, "")
         if record is None:
@@ -285,6 +289,7 @@ class Converger:
         )
 
     def status(self) -> NodeStatus:
+        """What has become of the manifest: each task, each network and volume, and problems."""
         names = set(self.tasks) | {r.task for r in self.engine.records.values() if r.task}
         return NodeStatus(
             revision=self.manifest.revision,
@@ -295,6 +300,7 @@ class Converger:
         )
 
     async def close(self) -> None:
+        """End the workers and close the engine."""
         for worker in list(self._workers.values()):
             worker.cancel()
         await asyncio.gather(*self._workers.values(), return_exceptions=True)

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 
 class DataplaneProcess:
+    """The connection to the data-path process: it gets each new document, and answers with what it cannot serve."""
+
     def __init__(self, run: Path) -> None:
         self.run = run
         self._in_use = asyncio.Event()
@@ -144,5 +146,6 @@ class DataplaneProcess:
             )
 
     def close(self) -> None:
+        """Close the connection."""
         if self._connection:
             self._connection[1].close()

@@ -24,6 +24,7 @@ class EndpointCache:
         self._made: dict[str, tuple[str, list[Endpoint], EndpointView]] = {}
 
     def of(self, record: Record, netns: str) -> EndpointView:
+        """The view of *record*'s endpoints in *netns*, made anew when its name or endpoints change."""
         known = self._made.get(record.id)
         if known and known[0] == record.name and known[1] is record.endpoints:
             return known[2]
@@ -32,6 +33,7 @@ class EndpointCache:
         return made
 
     def forget(self, record: Record) -> None:
+        """Drop the view of *record*."""
         self._made.pop(record.id, None)
 
 

@@ -73,6 +73,8 @@ class PendingAttach:
 
 
 class Engine:
+    """One node's containers, images, volumes and networks."""
+
     def __init__(self, paths: Paths, settings: Settings) -> None:
         for directory in (paths.root, paths.run, paths.bundles):
             directory.mkdir(parents=True, exist_ok=True, mode=0o711)
@@ -115,7 +117,8 @@ class Engine:
         self._following: set[asyncio.Task[None]] = set()
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         """Those that somebody holds or waits for."""
-        self._watchers: dict[str, asyncio.Task[None]] = {}
+        self.watchers: dict[str, asyncio.Task[None]] = {}
+        """By the container's ID, the task that waits for its end, or that starts it again."""
         self._waiters: dict[str, list[asyncio.Future[None]]] = {}
         self._pulls: dict[str, asyncio.Task[Image]] = {}
         self._pull_listeners: dict[str, list[puller.Progress]] = {}
@@ -147,9 +150,11 @@ class Engine:
         return hits[0]
 
     def image_config(self, record: Record) -> RunConfig:
+        """The run configuration of the record's image. Raises ImageError if the image is gone."""
         return self.images.image(record.image_id).config.config or RunConfig()
 
     def healthcheck_of(self, record: Record) -> object:
+        """The health check of the container or else of its image; None if there is none or it cannot be read."""
         try:
             return prepare.healthcheck(record, self.image_config(record))
         except AgentError:
@@ -160,10 +165,11 @@ class Engine:
         endpoint = next((e for e in record.endpoints if e.default), None)
         if endpoint is None:
             return "127.0.0.1"
-        network = self.networks._driver_network(self.networks.get(endpoint.network))
+        network = self.networks.driver_network(self.networks.get(endpoint.network))
         return network.subnets[0].gateway
 
-    def _lock(self, record: Record) -> asyncio.Lock:
+    def lock(self, record: Record) -> asyncio.Lock:
+        """The lock of the container's state: its holder starts, stops, mounts or removes it."""
         return self._locks.setdefault(record.id, asyncio.Lock())
 
     def transition(self, record: Record, action: str = "", **fields: object) -> None:
@@ -285,13 +291,13 @@ class Engine:
         """Run a created or exited container. Raises AgentError; the record then says why it did not start.
 
         *generation* is the ordered restart that this start answers: the record says so from its first moment on."""
-        async with self._lock(record):
+        async with self.lock(record):
             if record.state == "paused":
                 raise ConflictError("cannot start a paused container, try unpause instead")
             if record.running:
                 raise NotModifiedError(f"container {record.name} runs already")
             # kept in memory alone: a start that is cut off leaves a record that says "created" or "exited", and
-            # whatever it had begun is taken away by the next agent
+            # the next agent removes what this one began
             for key, value in {
                 "state": "starting",
                 "stopped": False,
@@ -359,22 +365,23 @@ class Engine:
             raise BadRequestError(f"log option max-file {files!r}: a number from 1")
         return RotationLimits(_size(options.get("max-size", "") or self.settings.log_max_size), int(files))
 
-    def _log_target(self, record: Record) -> syslog.SyslogAddress | None:
-        """Where its lines are sent on to, None for nowhere. Raises BadRequestError."""
+    def syslog_target(self, record: Record) -> syslog.SyslogAddress | None:
+        """The syslog server that gets the container's lines, None for none. Raises BadRequestError."""
         c = record.container
         if c.log_driver == "journald" and not JOURNAL.exists():
             raise BadRequestError(f"logging driver journald: there is no journal on this node ({JOURNAL})")
         return syslog.SyslogAddress.of(dict(c.log_options), record.name) if c.log_driver == "syslog" else None
 
-    def _watch(self, record: Record) -> None:
+    def watch(self, record: Record) -> None:
+        """Ship and rotate the log of a running container, and wait for its end."""
         with contextlib.suppress(AgentError):
-            if target := self._log_target(record):
+            if target := self.syslog_target(record):
                 self.syslog.add(record.id, self.directory(record) / "log", target, lambda: not record.running)
         with contextlib.suppress(AgentError):
             log, ctl = self.directory(record) / "log", self.bundle(record) / "ctl"
             self.rotation.add(record.id, log, ctl, self.log_limits(record))
         task = asyncio.create_task(self._watched(record), name=f"watch {record.name}")
-        self._watchers[record.id] = task
+        self.watchers[record.id] = task
 
     async def _watched(self, record: Record) -> None:
         """Wait for the end of a container, keep its health, and do what its restart policy says."""
@@ -401,7 +408,7 @@ class Engine:
             self.networks.release(record)
         uptime = record.process.age_s if record.process else 0.0
         orphaned = await sharing.dies_with_its_owner(self, record, code if code is not None else 255)
-        again = orphaned or self._restarts(record, code if code is not None else 255)
+        again = orphaned or self.restarts_after(record, code if code is not None else 255)
         self.transition(
             record,
             "die",
@@ -419,9 +426,9 @@ class Engine:
         if record.oom_killed:
             self.tell(record, "oom")
         self._wake(record)  # its end is known before the host is tidy: that takes longer than many a container runs
-        async with self._lock(record):
+        async with self.lock(record):
             if record.state in ("restarting", "exited"):
-                await self._release(record)
+                await self.release(record)
         if again:
             c = record.container
             quick = 0 if uptime >= (c.restart_window_s or RESTART_RESET_S) else record.restarts
@@ -446,14 +453,15 @@ class Engine:
             self.stuck.add(record.id)
             self._wake(record)
 
-    def _restarts(self, record: Record, code: int) -> bool:
+    def restarts_after(self, record: Record, code: int) -> bool:
+        """Whether the restart policy starts the container again after it ended with *code*."""
         policy, limit = record.container.restart, record.container.restart_max
         if record.stopped or record.auto_remove:
             return False
         wanted = policy in ("always", "unless-stopped", "any") or (policy == "on-failure" and code != 0)
         return wanted and (not limit or record.restarts < limit)
 
-    async def _release(self, record: Record, *, removed: bool = False) -> None:
+    async def release(self, record: Record, *, removed: bool = False) -> None:
         """Take away all that a running container holds on the host: runtime state, namespace, links, root mount.
         Namespaces that others are in are left to them, unless it is *removed*."""
         await self.runtime.delete(record.id, self.cgroup_parent(record))
@@ -477,7 +485,7 @@ class Engine:
 
     async def _abort_start(self, record: Record) -> None:
         """Take away what a start that failed had made; its monitor must not note an end when the next one runs."""
-        await self._release(record)
+        await self.release(record)
         if record.monitor:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(MONITOR_EXIT_TIMEOUT_S):
@@ -508,7 +516,7 @@ class Engine:
                 return
             self.transition(record, stopped=True)
             raise NotModifiedError(f"container {record.name} does not run")
-        async with self._lock(record):
+        async with self.lock(record):
             await self._thaw(record)
             self.transition(record, state="stopping", stopped=True)
             grace = record.container.stop_grace_s if grace_s is None else grace_s
@@ -518,7 +526,7 @@ class Engine:
             if record.container.pre_stop and grace > 0:
                 try:
                     await hooks.run(self, record, "pre_stop", record.container.pre_stop, grace)
-                except (AgentError, OSError) as error:  # it stops all the same, and whoever stops it is told
+                except (AgentError, OSError) as error:  # it stops all the same, and the caller gets the error
                     failed = user_message(error)
             try:
                 if number == signal.SIGKILL:
@@ -538,7 +546,7 @@ class Engine:
         """The host goes down: every container ends by its own signal, hook and grace period, all at once.
 
         Records stay as they are: when the host is back it is as after a power cut, and what ran runs again."""
-        for watcher in self._watchers.values():
+        for watcher in self.watchers.values():
             watcher.cancel()
 
         async def end(record: Record) -> None:
@@ -558,6 +566,9 @@ class Engine:
         await asyncio.gather(*(end(r) for r in running), return_exceptions=True)
 
     def stop_signal(self, record: Record) -> int:
+        """The number of the signal that stops the container: its own, its image's, or SIGTERM.
+
+        Raises BadRequestError if its own is unknown, ImageError if the image is gone."""
         if record.container.stop_signal:
             return signal_number(record.container.stop_signal)
         try:
@@ -588,6 +599,7 @@ class Engine:
             record.process.signal(number)
 
     async def restart(self, record: Record, *, grace_s: float | None = None, generation: int | None = None) -> None:
+        """Stop a container, if it runs, and start it; *grace_s* as in `stop`. Raises AgentError."""
         self.coming_back.add(record.id)
         try:
             with contextlib.suppress(NotModifiedError):
@@ -598,6 +610,7 @@ class Engine:
         self.transition(record, "restart")
 
     async def pause(self, record: Record) -> None:
+        """Freeze a running container. Raises ConflictError if it does not run."""
         if record.state != "running":
             why = "already paused" if record.state == "paused" else "not running"
             raise ConflictError(f"Container {record.id} is {why}")
@@ -605,6 +618,7 @@ class Engine:
         self.transition(record, "pause", state="paused")
 
     async def resume(self, record: Record) -> None:
+        """Thaw a paused container. Raises ConflictError if it is not paused."""
         if record.state != "paused":
             raise ConflictError(f"Container {record.id} is not paused")
         await self.runtime.resume(record.id)
@@ -626,7 +640,7 @@ class Engine:
 
     async def update(self, record: Record, fields: dict[str, Any]) -> None:
         """Change limits and restart policy; *fields* are those of a Container. Raises AgentError where the kernel refuses."""
-        async with self._lock(record):
+        async with self.lock(record):
             changed = msgspec.structs.replace(record.container, **fields)
             if record.running:
                 await self.runtime.update(record.id, resources(changed, record.notes, cgroup2=self.cgroup2))
@@ -634,7 +648,7 @@ class Engine:
 
     async def connect(self, record: Record, attachment: Attachment, links: tuple[tuple[str, str], ...] = ()) -> None:
         """Put a container on one network more, with *links* as a Container has them. Raises AgentError."""
-        async with self._lock(record):
+        async with self.lock(record):
             self._movable(record)
             if links:
                 own_links = (*record.container.links, *links)
@@ -646,7 +660,7 @@ class Engine:
 
     async def disconnect(self, record: Record, name: str) -> None:
         """Take a container off a network. Raises AgentError."""
-        async with self._lock(record):
+        async with self.lock(record):
             self._movable(record)
             network = self.networks.get(name)
             own = record.container.attachments or tuple(Attachment(network=e.network) for e in record.endpoints)
@@ -700,8 +714,8 @@ class Engine:
                 )
             with contextlib.suppress(NotModifiedError):
                 await self.stop(record, grace_s=0, number=signal.SIGKILL, event="")
-        async with self._lock(record):
-            await self._release(record, removed=True)
+        async with self.lock(record):
+            await self.release(record, removed=True)
             failpoint("container.remove")
             doomed = self.paths.containers / f"{record.id}.tmp"
             with contextlib.suppress(FileNotFoundError):
@@ -709,7 +723,7 @@ class Engine:
             self.records.pop(record.id, None)
             self.attaching.pop(record.id, None)
             self.stuck.discard(record.id)
-            if watcher := self._watchers.pop(record.id, None):
+            if watcher := self.watchers.pop(record.id, None):
                 if watcher is not asyncio.current_task():
                     watcher.cancel()
             await asyncio.to_thread(files.remove_tree, self.bundle(record))
@@ -724,6 +738,7 @@ class Engine:
         self.changed(record)
 
     def users_of(self, volume: str) -> list[str]:
+        """The names of the containers that use *volume*."""
         return [
             r.name
             for r in self.records.values()
@@ -742,9 +757,9 @@ class Engine:
         """Let go without touching a container: they run on, and the next agent finds them."""
         self.rotation.close()
         await self.syslog.close()
-        for watcher in self._watchers.values():
+        for watcher in self.watchers.values():
             watcher.cancel()
-        await asyncio.gather(*self._watchers.values(), return_exceptions=True)
+        await asyncio.gather(*self.watchers.values(), return_exceptions=True)
         await self.networks.close()
 
 

@@ -1,4 +1,4 @@
-"""Events of a node in Docker's form, to whoever listens; a slow listener loses its oldest ones, never the engine's time."""
+"""Events of a node in Docker's form; a slow listener loses its oldest ones, and does not delay the engine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import msgspec
 from agent import files
 
 KEPT = 256
-"""How many are told to those who ask for the past. Source: docker-system-events(1), which keeps as many."""
+"""How many past events a listener can get. Source: docker-system-events(1), which keeps as many."""
 
 
 class Events:
@@ -36,7 +36,7 @@ class Events:
         return found
 
     def _keep(self, event: dict[str, object]) -> None:
-        """What cannot be written down, as on a full disk, is forgotten with this agent."""
+        """Append *event* to the file; if that fails, as on a full disk, it is lost when this agent ends."""
         with contextlib.suppress(OSError):
             if self._lines < 4 * KEPT:
                 with self._file.open("ab") as file:
@@ -48,9 +48,11 @@ class Events:
 
     @property
     def listeners(self) -> int:
+        """The number of listeners."""
         return len(self._listeners)
 
     def emit(self, kind: str, action: str, ident: str, attributes: Mapping[str, str]) -> None:
+        """Emit an event, timed now: to those who listen, to the recent ones, and to the file. A full queue drops its oldest."""
         instant = time.time_ns()
         event: dict[str, object] = {
             "Type": kind,

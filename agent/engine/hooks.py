@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from agent.containers import users
+from agent.containers.runtime import ExecOptions
 from agent.contract.container import Hook
 from agent.engine.records import Record
 from agent.errors import AgentError
@@ -27,10 +28,12 @@ async def run(engine: Engine, record: Record, kind: str, hooks: Sequence[Hook], 
                 bundle,
                 hook.command,
                 within_s,
-                identity=users.resolve(bundle / "rootfs", hook.user) if hook.user else None,
-                environment=[f"{k}={v}" for k, v in hook.environment],
-                cwd=hook.working_dir,
-                privileged=hook.privileged,
+                ExecOptions(
+                    identity=users.resolve(bundle / "rootfs", hook.user) if hook.user else None,
+                    environment=tuple(f"{k}={v}" for k, v in hook.environment),
+                    cwd=hook.working_dir,
+                    privileged=hook.privileged,
+                ),
             )
         except TimeoutError:
             raise AgentError(f"{what} took longer than {within_s:g} s") from None

@@ -54,6 +54,8 @@ FORWARDS_S = 1.0
 
 
 class Networks:
+    """One node's networks and endpoints: links, addresses, rules and names."""
+
     def __init__(self, paths: Paths, settings: Settings) -> None:
         self.paths = paths
         self.settings = settings
@@ -69,7 +71,7 @@ class Networks:
         self.nodes: tuple[ClusterNode, ...] = ()
         self.node = ""
         self.has_manifest = False
-        """Whether a manifest was heard: before that nothing is changed in the kernel."""
+        """Whether a manifest has arrived: before that the kernel is not changed."""
         self.underlay = ""
         self._paths_mtu = 0
         self.local: dict[str, Network] = self._load_local()
@@ -140,9 +142,11 @@ class Networks:
 
     @property
     def all(self) -> dict[str, Network]:
+        """The networks by name: local ones, the manifest's, and those that are leaving."""
         return {**self.local, **self.leaving, **self.manifest}
 
     def get(self, name: str) -> Network:
+        """The network by its name, or by at least 6 digits of its ID; makes the default one. Raises NotFoundError."""
         if name in self.all:
             return self.all[name]
         if name == DEFAULT:
@@ -153,6 +157,7 @@ class Networks:
         raise NotFoundError(f"network {name} not found")
 
     def has(self, name: str) -> bool:
+        """Whether `get` finds the network."""
         try:
             self.get(name)
         except NotFoundError:
@@ -192,6 +197,7 @@ class Networks:
         return network
 
     def remove(self, name: str) -> None:
+        """Remove a local network. Raises NotFoundError, or ConflictError if it has endpoints or belongs to a stack."""
         network = self.get(name)
         users = [r.name for r in self.attached.values() if any(e.network == network.name for e in r.endpoints)]
         if users:
@@ -217,6 +223,7 @@ class Networks:
     # --- who is on it ------------------------------------------------------------------------------------------
 
     def netns(self, record: Record) -> str:
+        """The path of the record's network namespace."""
         return f"{self._netns}/{record.id[:16]}"
 
     def reserve(self, record: Record) -> None:
@@ -431,7 +438,7 @@ class Networks:
         isolation = []
         for network in networks.values():
             here = endpoints[network.name]
-            spec = msgspec.structs.replace(self._driver_network(network), remotes=tuple(remotes.get(network.name, ())))
+            spec = msgspec.structs.replace(self.driver_network(network), remotes=tuple(remotes.get(network.name, ())))
             if network.encrypted:
                 spec = msgspec.structs.replace(spec, tunnel=tunnel, underlay=tunnel.address if tunnel else "")
             driver = self.drivers.get(network.driver)
@@ -475,7 +482,8 @@ class Networks:
         spec = dict(self.all[name].options).get("com.docker.network.bridge.name", "") if name in self.all else ""
         return spec if spec.startswith(self.prefix) else f"{self.prefix}b{self.identity(name)[: 14 - len(self.prefix)]}"
 
-    def _driver_network(self, network: Network) -> drivers.Network:
+    def driver_network(self, network: Network) -> drivers.Network:
+        """*network* as its driver gets it, with each subnet's gateway."""
         options = dict(network.options)
         subnets = tuple(
             drivers.Subnet(s.cidr, s.gateway or ("" if network.on_lan else str(ipaddress.ip_network(s.cidr)[1])))
@@ -758,10 +766,11 @@ class Networks:
             lacking = await asyncio.get_running_loop().run_in_executor(self._worker, self._kernel.detect_drift)
             if not lacking and before == self.host.mtu:
                 return
-        with contextlib.suppress(AgentError):  # it is said where a task needs it
+        with contextlib.suppress(AgentError):  # a task that needs it reports it
             await self.sync()
 
     async def close(self) -> None:
+        """End the workers and monitors and close the connections."""
         if self._heal_timer:
             self._heal_timer.cancel()
         if self._supervisor:

@@ -34,6 +34,7 @@ class NftablesApplier:
         """Kept: the kernel takes 10 ms to close one that changed rules."""
 
     def close(self) -> None:
+        """Close the netlink socket."""
         if self._socket:
             self._socket.close()
 
@@ -48,7 +49,7 @@ class NftablesApplier:
         self._passable = False
 
     def read_events(self, monitor: socket.socket) -> bool:
-        """Read what the *monitor* heard: whether there were more transactions than ours."""
+        """Read the events of the *monitor*: whether there were more transactions than ours."""
         self._own -= monitors.transactions(monitor)
         if self._own >= 0:
             return False

@@ -41,7 +41,7 @@ def _overlap(one: str, other: str) -> bool:
 
 
 def _free_port(port: Port, taken: dict[tuple[str, int], str]) -> int:
-    """A port that nobody holds now; the data path binds it at once, so the window is small and a loss is said."""
+    """A port that is free now; the data path binds it at once, so the window is small, and it reports a loss."""
     kind = socket.SOCK_DGRAM if port.protocol == "udp" else socket.SOCK_STREAM
     family = socket.AF_INET6 if ":" in port.host_ip else socket.AF_INET
     for _ in range(64):

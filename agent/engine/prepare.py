@@ -48,6 +48,8 @@ INIT = (
     "/usr/bin/docker-init",
 )
 """Programs that can be a container's first process; the first was sent over with the agent."""
+INIT_TARGET = "/sbin/pystack-init"
+"""The path of the init program in a container."""
 
 
 def arguments(record: Record, image: RunConfig) -> list[str]:
@@ -85,6 +87,7 @@ def healthcheck(record: Record, image: RunConfig) -> Healthcheck | None:
 
 
 def hostname(record: Record) -> str:
+    """The host name in the container: its own, the host's where it shares that, or its short ID."""
     c = record.container
     if c.network_mode == "host" or c.uts_mode == "host":
         return c.hostname or os.uname().nodename
@@ -151,6 +154,7 @@ def user_namespace(engine: Engine, record: Record) -> tuple[int, Path | None]:
 
 
 def shares_network(record: Record) -> bool:
+    """Whether the container joins the network namespace of another."""
     return record.container.network_mode.partition(":")[0] in ("service", "container")
 
 
@@ -351,36 +355,14 @@ def sysctls(record: Record) -> dict[str, str]:
 
 
 async def write_bundle(engine: Engine, record: Record, config: Config, rootfs: Path, user: Path | None) -> None:
-    """Everything that the runtime needs, below the container's folder, for the user namespace *user*, None for the node's.
+    """Write the bundle of the runtime below the container's directory; *user* is its user namespace, None for the node's.
 
     Raises BadRequestError, NotFoundError."""
     c = record.container
     image = config.config or RunConfig()
-    directory = engine.bundle(record)
-    for top in ("dev", "proc", "sys", "etc"):
-        path = rootfs / top
-        if path.is_symlink():
-            # an image whose /dev or /proc is a link could lead the runtime's mounts elsewhere (CVE-2025-31133 and kin)
-            raise BadRequestError(f"image {c.image}: /{top} is a symbolic link: refused")
-        path.mkdir(exist_ok=True)
+    _make_top_directories(rootfs, c.image)
     mounts = await _mounts(engine, record, image, rootfs, user)
-    name = hostname(record)
-    if shares_network(record):
-        other = sharing.running_owner(engine, record, c.network_mode)
-        assert other
-        system_files = {f"/etc/{n}": etc(engine.bundle(other)) / n for n in ("hosts", "hostname", "resolv.conf")}
-        name = hostname(other)
-    else:
-        _in_memory(directory / ETC, f"mode=0755,size={ETC_BYTES},nr_inodes=16")
-        system_files = etcfiles.write(
-            directory / ETC,
-            record,
-            name,
-            gateway=engine.networks_gateway(record),
-            shared_host_network=c.network_mode == "host",
-        )
-        for path in system_files.values():
-            os.chown(path, record.ids, record.ids)
+    name, system_files = _system_files(engine, record)
     if c.api_socket:
         files.make_in_root(rootfs, DOCKER_SOCKETS[0], directory=False)
         mounts.append((Mount(kind="bind", target=DOCKER_SOCKETS[0]), engine.paths.docker_socket))
@@ -396,21 +378,13 @@ async def write_bundle(engine: Engine, record: Record, config: Config, rootfs: P
     files.make_in_root(rootfs, working_dir, directory=True)
     args = arguments(record, image)
     if c.init:
-        program = next((Path(p) for p in INIT if Path(p).exists()), None)
-        if program is None:
-            raise BadRequestError("init: true needs an init program on the node: `apt-get install tini`")
-        files.make_in_root(rootfs, "/sbin/pystack-init", directory=False)
-        mounts.append((Mount(kind="bind", target="/sbin/pystack-init", read_only=True), program))
-        args = ["/sbin/pystack-init", "--", *args]
-    environment = linked(engine, record) | dict(pair.partition("=")[::2] for pair in image.env or ())
-    for gone in c.environment_dropped:
-        environment.pop(gone, None)
-    environment.update(dict(c.environment))
+        mounts.append(_init_mount(rootfs))
+        args = [INIT_TARGET, "--", *args]
     parts = bundle.Parts(
         id=record.id,
         container=c,
         args=args,
-        environment=environment,
+        environment=_environment(engine, record, image),
         working_dir=working_dir,
         identity=identity,
         rootfs=rootfs,
@@ -427,4 +401,48 @@ async def write_bundle(engine: Engine, record: Record, config: Config, rootfs: P
     if "uts" not in parts.namespaces:
         del document["hostname"]
     record.notes = parts.notes
-    engine.runtime.write(record.id, directory, document)
+    engine.runtime.write(record.id, engine.bundle(record), document)
+
+
+def _make_top_directories(rootfs: Path, image: str) -> None:
+    """Make the directories that the runtime mounts on. Raises BadRequestError if *image* has a symbolic link there."""
+    for top in ("dev", "proc", "sys", "etc"):
+        path = rootfs / top
+        if path.is_symlink():
+            # an image whose /dev or /proc is a link could lead the runtime's mounts elsewhere (CVE-2025-31133 and kin)
+            raise BadRequestError(f"image {image}: /{top} is a symbolic link: refused")
+        path.mkdir(exist_ok=True)
+
+
+def _system_files(engine: Engine, record: Record) -> tuple[str, dict[str, Path]]:
+    """The host name, and hosts, hostname and resolv.conf by their paths in the container: those of the container whose network
+    *record* shares, or written for it."""
+    name, mode = hostname(record), record.container.network_mode
+    if shares_network(record):
+        other = sharing.running_owner(engine, record, mode)
+        assert other
+        return hostname(other), {f"/etc/{n}": etc(engine.bundle(other)) / n for n in ("hosts", "hostname", "resolv.conf")}
+    directory = engine.bundle(record) / ETC
+    _in_memory(directory, f"mode=0755,size={ETC_BYTES},nr_inodes=16")
+    gateway = engine.networks_gateway(record)
+    system_files = etcfiles.write(directory, record, name, gateway=gateway, shared_host_network=mode == "host")
+    for path in system_files.values():
+        os.chown(path, record.ids, record.ids)
+    return name, system_files
+
+
+def _init_mount(rootfs: Path) -> tuple[Mount, Path]:
+    """The mount of the node's init program at INIT_TARGET. Raises BadRequestError if the node has none."""
+    program = next((Path(p) for p in INIT if Path(p).exists()), None)
+    if program is None:
+        raise BadRequestError("init: true needs an init program on the node: `apt-get install tini`")
+    files.make_in_root(rootfs, INIT_TARGET, directory=False)
+    return Mount(kind="bind", target=INIT_TARGET, read_only=True), program
+
+
+def _environment(engine: Engine, record: Record, image: RunConfig) -> dict[str, str]:
+    """The variables of links, of the image, and of the container, the later first in rank."""
+    environment = linked(engine, record) | dict(pair.partition("=")[::2] for pair in image.env or ())
+    for gone in record.container.environment_dropped:
+        environment.pop(gone, None)
+    return environment | dict(record.container.environment)

@@ -16,6 +16,7 @@ from agent.contract.status import PublishedPort, State
 
 
 def now() -> str:
+    """The time in UTC by RFC 3339, to the microsecond."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
@@ -63,7 +64,7 @@ class Record(msgspec.Struct, kw_only=True):
     finished: str = ""
     restarts: int = 0
     ends: int = 0
-    """How often it ended, whatever became of it then."""
+    """How often it ended, whether it was restarted or not."""
     health: str = ""
     failing_streak: int = 0
     health_log: list[dict[str, object]] = []
@@ -80,10 +81,12 @@ class Record(msgspec.Struct, kw_only=True):
 
     @property
     def running(self) -> bool:
+        """Whether the container has a process: it runs, is paused or stops."""
         return self.state in ("running", "paused", "stopping")
 
     @property
     def short(self) -> str:
+        """The first 12 digits of the ID."""
         return self.id[:12]
 
 
@@ -103,11 +106,12 @@ def labels(record: Record) -> dict[str, str]:
 
 
 def save(directory: Path, record: Record) -> None:
+    """Write *record* to its directory. Raises OSError."""
     files.write_atomically(directory / "record.json", msgspec.json.encode(record), 0o600)
 
 
 def load(directory: Path) -> Record | None:
-    """None where there is no record, or a damaged one: its container is swept."""
+    """None if the record is missing or damaged: its container is swept."""
     path = directory / "record.json"
     try:
         return msgspec.json.decode(path.read_bytes(), type=Record)

@@ -49,13 +49,13 @@ async def recover(engine: Engine) -> None:
         wanted = set() if engine.healthcheck_of(record) else health.tcp_targets(record)
         if record.process and not wanted <= health.listening(record.process.pid):
             engine.not_listening.add(record.id)
-        engine._watch(record)
+        engine.watch(record)
     for record in engine.records.values():
         if record in alive:
             continue
         was_up = record.running or record.state in ("starting", "restarting")
         code = runtime.exit_code(engine.bundle(record), record.id)
-        await engine._release(record)
+        await engine.release(record)
         if was_up:
             half = record.state == "starting"
             code = code if code is not None else 255
@@ -67,16 +67,16 @@ async def recover(engine: Engine) -> None:
                 exit_code=None if half else code,
                 finished="" if half else record.finished or now(),
             )
-            if not half and engine._restarts(record, code):
+            if not half and engine.restarts_after(record, code):
                 record.state = "restarting"
                 task = asyncio.create_task(_restart_quietly(engine, record))
-                engine._watchers[record.id] = task
+                engine.watchers[record.id] = task
     _sweep(engine)
     if engine.builder.torn:
         await asyncio.to_thread(engine.images.collect)
     try:
         await engine.networks.sync()
-    except AgentError as error:  # what ran goes on; whoever starts or changes something is told
+    except AgentError as error:  # running containers go on; the next start or change reports it
         log.warning("networks: %s", error)
 
 

@@ -70,7 +70,7 @@ async def leave(engine: Engine, record: Record) -> None:
         owner = engine.records.get(ident)
         if owner is None:
             continue
-        async with engine._lock(owner):
+        async with engine.lock(owner):
             if not owner.running and owner.id in engine.networks.attached and not users(engine, owner):
                 await engine.let_go(owner)
 

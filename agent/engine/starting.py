@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from agent import mounts
 from agent.containers import userns
+from agent.containers.runtime import ContainerStreams
 from agent.contract.container import Healthcheck
 from agent.engine import health, hooks, prepare
 from agent.engine.records import Record, now
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from agent.engine.engine import Engine
 
 ATTACH_S = 60.0
-"""How long whoever attached is waited for: a host under load takes its time, and who has gone is not waited for at all."""
+"""How long to wait for an attached client: a loaded host takes its time, and a client that has gone ends the wait."""
 
 
 async def start(engine: Engine, record: Record) -> None:
@@ -54,7 +55,7 @@ async def start(engine: Engine, record: Record) -> None:
     for endpoint in record.endpoints if networked else ():
         engine.tell_network(record, "connect", endpoint.network)
     engine.transition(record, "start", state="running", started=now(), finished="", health="starting" if check else "")
-    engine._watch(record)
+    engine.watch(record)
 
 
 def status_of(error: BaseException) -> int:
@@ -95,7 +96,7 @@ async def _prepare_rootfs_and_bundle(engine: Engine, record: Record, *, networke
             engine.bundle(record) / prepare.MAPPED,
         )
     engine.log_limits(record)
-    engine._log_target(record)  # what is wrong with them is said before anything runs
+    engine.syslog_target(record)  # raises before anything runs
     return prepare.healthcheck(record, image.config.config or RunConfig())
 
 
@@ -104,12 +105,14 @@ async def _create(engine: Engine, record: Record) -> None:
     record.monitor, record.process = await engine.runtime.create(
         record.id,
         engine.bundle(record),
-        engine.directory(record) / "log",
-        tty=c.tty,
-        stdin=c.stdin_open,
-        stdin_once=c.stdin_once and not c.tty,  # whoever leaves a terminal may come back to it
-        log_max=engine.log_limits(record).guard,
-        log_driver=c.log_driver,
+        ContainerStreams(
+            tty=c.tty,
+            stdin=c.stdin_open,
+            stdin_once=c.stdin_once and not c.tty,  # a client that leaves a terminal may come back to it
+            log=engine.directory(record) / "log",
+            log_max=engine.log_limits(record).guard,
+            log_driver=c.log_driver,
+        ),
     )
     if point := paths.covered(record.process.pid):
         raise BadRequestError(
@@ -119,7 +122,7 @@ async def _create(engine: Engine, record: Record) -> None:
 
 
 async def gather_all(*work: Awaitable[None]) -> None:
-    """Wait for all of *work*, whatever becomes of one; then raise what the first of them that failed raises."""
+    """Wait for all of *work*, even if one fails; then raise the error of the first that failed."""
     for outcome in await asyncio.gather(*work, return_exceptions=True):
         if isinstance(outcome, BaseException):
             raise outcome

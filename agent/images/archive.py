@@ -43,7 +43,7 @@ class _Layout:
         self._file: Path = path
 
     async def open_table(self, bounds: str) -> None:
-        """To be called before anything else. Raises BadRequestError for what is no archive."""
+        """Call this first. Raises BadRequestError if it is not an archive."""
         if self._path.is_dir():
             self._tree = Tree.at(self._path, links=False)
             return

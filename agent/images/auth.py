@@ -29,12 +29,15 @@ TOKEN = "<token>"
 
 
 class Credentials(msgspec.Struct, frozen=True):
+    """A user name and password for a registry."""
+
     username: str
     password: str
     """The secret, or an identity token where *username* is TOKEN."""
 
     @property
     def basic(self) -> str:
+        """The value of the Authorization header (RFC 7617)."""
         return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
 
 

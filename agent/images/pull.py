@@ -17,7 +17,7 @@ from agent.trees.extract import quoted
 
 Progress = Callable[[dict[str, object]], None]
 STEPS = 200
-"""How often a layer on its way is told of, at most."""
+"""How often the download of a layer is reported, at most."""
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 
 
@@ -55,14 +55,7 @@ async def pull(
     Raises ImageError, OSError where the disk refuses."""
     name, limits = reference.familiar, settings.limits
     async with Registry(reference, settings, credentials, pause_s=pause_s) as registry:
-        data, digest, kind = await registry.manifest(reference.target)
-        if kind in types.INDEXES:
-            entry = choose(documents.index(data, f"the index of image {name}", limits), architecture(), name)
-            if not DIGEST.match(entry.digest):
-                raise ImageError(f"the index of image {name} names a manifest by {quoted(entry.digest)}: sha256 alone is known")
-            data, digest, kind = await registry.manifest(entry.digest)
-            if kind not in types.MANIFESTS:
-                raise ImageError(f"the index of image {name} names another index: refused")
+        data, digest = await _manifest(registry, reference, settings)
         manifest = documents.manifest(data, f"the manifest of image {name}", limits)
         mark = manifest.config.digest
         if not store.has_blob(mark):
@@ -73,25 +66,14 @@ async def pull(
         limit = asyncio.Semaphore(4)
 
         async def fetch(layer: types.Descriptor, diff_id: str) -> None:
-            short = layer.digest[7:19]
             if store.has_layer(diff_id) and store.has_blob(layer.digest):
-                progress({"id": short, "status": "Already exists"})
+                progress({"id": layer.digest[7:19], "status": "Already exists"})
                 return
-            done = told = 0
-
-            def step(count: int) -> None:
-                nonlocal done, told
-                done += count
-                if done < min(told + layer.size // STEPS, layer.size):
-                    return  # a registry that sends byte by byte fills no list of steps
-                told = done
-                detail = {"current": done, "total": layer.size}
-                progress({"id": short, "status": "Downloading", "progressDetail": detail})
-
             async with limit:
                 source = registry.blob(layer.digest, layer.size)
-                await store.unpack(source, digest=layer.digest, diff_id=diff_id, progress=step)
-            progress({"id": short, "status": "Pull complete"})
+                steps = _download_steps(layer, progress)
+                await store.unpack(source, digest=layer.digest, diff_id=diff_id, progress=steps)
+            progress({"id": layer.digest[7:19], "status": "Pull complete"})
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -107,6 +89,36 @@ async def pull(
         store.mark_pulled(reference)
         progress({"status": f"Digest: {digest}"})
         return store.image(digest)
+
+
+async def _manifest(registry: Registry, reference: Reference, settings: Settings) -> tuple[bytes, str]:
+    """The image manifest of *reference* for this machine, and its digest. Raises ImageError."""
+    name = reference.familiar
+    data, digest, kind = await registry.manifest(reference.target)
+    if kind in types.INDEXES:
+        entry = choose(documents.index(data, f"the index of image {name}", settings.limits), architecture(), name)
+        if not DIGEST.match(entry.digest):
+            raise ImageError(f"the index of image {name} names a manifest by {quoted(entry.digest)}: sha256 alone is known")
+        data, digest, kind = await registry.manifest(entry.digest)
+        if kind not in types.MANIFESTS:
+            raise ImageError(f"the index of image {name} names another index: refused")
+    return data, digest
+
+
+def _download_steps(layer: types.Descriptor, progress: Progress) -> Callable[[int], None]:
+    """A function that takes counts of bytes as they arrive, and reports the download of *layer* at most STEPS times."""
+    done = reported = 0
+
+    def step(count: int) -> None:
+        nonlocal done, reported
+        done += count
+        if done < min(reported + layer.size // STEPS, layer.size):
+            return  # a registry that sends byte by byte fills no list of steps
+        reported = done
+        detail = {"current": done, "total": layer.size}
+        progress({"id": layer.digest[7:19], "status": "Downloading", "progressDetail": detail})
+
+    return step
 
 
 async def push(

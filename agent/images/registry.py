@@ -209,6 +209,7 @@ class Registry:
         raise ImageError(f"blob {digest[:19]}… of {self.reference.familiar} could not be fetched: {_listed(failures)}")
 
     async def has_blob(self, digest: str) -> bool:
+        """Whether the registry has the blob. Raises ImageError if it cannot be reached."""
         try:
             (await self._request("HEAD", self.endpoints[-1], f"blobs/{digest}")).close()
         except ImageNotFoundError:
@@ -241,6 +242,7 @@ class Registry:
             raise ImageError(f"push of {self.reference.familiar}: {endpoint} takes nothing for {stall_s:g} s") from error
 
     async def put_manifest(self, target: str, data: bytes, media_type: str) -> None:
+        """Store a manifest under *target*, a tag or digest. Raises ImageError."""
         headers = {"Content-Type": media_type}
         try:
             (await self._request("PUT", self.endpoints[-1], f"manifests/{target}", data=data, headers=headers)).close()

@@ -25,6 +25,7 @@ class Sizes:
             )
 
     def layer(self, diff_id: str) -> int:
+        """The size of a layer in bytes; 0 if it is not known."""
         return self._known.get(diff_id, 0)
 
     def image(self, image: Image) -> int:

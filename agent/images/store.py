@@ -60,6 +60,8 @@ def mountable(name: str, layers: Sequence[str]) -> None:
 
 
 class ImageStore:
+    """The images of a node: blobs, unpacked layers, and the names of images."""
+
     def __init__(self, paths: Paths, limits: ImageLimits = ImageLimits()) -> None:
         self.limits = limits
         self.root = paths.images
@@ -80,7 +82,7 @@ class ImageStore:
 
     @property
     def bounds(self) -> str:
-        """What the workers for trees are told of the limits (`agent.trees.extract.Bounds`)."""
+        """The limits as the workers for trees get them (`agent.trees.extract.Bounds`)."""
         names = ("entries", "bytes", "path_bytes", "path_depth")
         return json.dumps({name: getattr(self.limits, name) for name in names})
 
@@ -107,11 +109,13 @@ class ImageStore:
         files.write_atomically(self._names_file, json.dumps(self.names, sort_keys=True).encode(), sync=True)
 
     def blob(self, digest: str) -> Path:
+        """The path of a blob, whether it exists or not. Raises ImageError if *digest* is malformed."""
         if not DIGEST.match(digest):
             raise ImageError(f"digest {digest!r} is not sha256: and 64 hex digits")
         return self.blobs / digest[7:]
 
     def has_blob(self, digest: str) -> bool:
+        """Whether the blob is here. Raises ImageError if *digest* is malformed."""
         return self.blob(digest).exists()
 
     def put_blob(self, data: bytes, digest: str = "") -> str:
@@ -126,6 +130,7 @@ class ImageStore:
         return found
 
     def has_layer(self, diff_id: str) -> bool:
+        """Whether the layer is unpacked here."""
         return layer_directory(self.layers, diff_id).is_dir()
 
     async def unpack(
@@ -169,6 +174,7 @@ class ImageStore:
                     blob.unlink(missing_ok=True)
 
     def tag(self, reference: Reference, digest: str) -> None:
+        """Name the image *digest* by *reference*, and save the names."""
         self.names[reference.name] = digest
         self._save_names()
 
@@ -203,6 +209,7 @@ class ImageStore:
         self._save_names()
 
     def untag(self, name: str) -> None:
+        """Remove *name*, and save the names. Raises KeyError if there is none."""
         del self.names[name]
         self._save_names()
 
@@ -230,6 +237,7 @@ class ImageStore:
         return self.image(digest)
 
     def manifest(self, digest: str) -> types.ImageManifest:
+        """The manifest *digest*. Raises OSError if it is missing, msgspec.DecodeError if it is malformed."""
         return msgspec.json.decode(self.blob(digest).read_bytes(), type=types.ImageManifest)
 
     def find(self, text: str) -> Image:
@@ -249,6 +257,7 @@ class ImageStore:
         return self.image(digest)
 
     def everything(self) -> tuple[Image, ...]:
+        """All images, with a name or without; those that cannot be read are left out."""
         found = []
         for digest in sorted(set(self.names.values())):
             try:
@@ -258,12 +267,13 @@ class ImageStore:
         return tuple(found)
 
     def is_complete(self, image: Image) -> bool:
+        """Whether all layers of *image* are unpacked here."""
         return all(self.has_layer(diff_id) for diff_id in image.layers)
 
     def lower(self, image: Image) -> list[Path]:
         """The image's layers as directories, bottom first. Raises ImageError where they cannot be mounted together."""
         mountable(parse(image.names[0]).familiar if image.names else image.digest, image.layers)
-        # overlayfs takes no folder twice; what a layer says that comes again is all said by the upper one
+        # overlayfs takes no directory twice; of a layer that comes again the upper one is enough
         names = dict.fromkeys(reversed(image.layers))
         return [layer_directory(self.layers, diff_id) for diff_id in reversed(names)]
 

@@ -19,7 +19,7 @@ from agent.trees.extract import quoted
 
 REDIRECTS = 5
 PROGRESS = 16 << 10
-"""Bytes that a sender must bring within the time without progress, so that one byte now and then is no progress."""
+"""Bytes that a sender must bring within the time without progress: a byte now and then is not progress."""
 CONNECT_S = 10.0
 FAILURES = (aiohttp.ClientError, OSError, TimeoutError, ValueError)
 """What aiohttp raises for answers that are broken in any way; ValueError for those that its parser does not expect."""
@@ -60,6 +60,7 @@ class HttpClient:
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
+        """Open the session."""
         connector = aiohttp.TCPConnector(limit_per_host=6, ssl=not self._insecure)
         timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_S)
         self._session = aiohttp.ClientSession(
@@ -72,6 +73,7 @@ class HttpClient:
         )
 
     async def close(self) -> None:
+        """Close the session."""
         if self._session:
             await self._session.close()
 

@@ -36,12 +36,16 @@ def _no_zero(value: object, where: str) -> None:
 
 
 class Platform(msgspec.Struct, frozen=True):
+    """The platform of an image (OCI image index specification, `platform`)."""
+
     architecture: str = ""
     os: str = ""
     variant: str = ""
 
 
 class Descriptor(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A reference to a blob: its type, digest, and *size* in bytes (OCI content descriptor). Raises ValueError."""
+
     media_type: str
     digest: str
     size: int
@@ -56,12 +60,16 @@ class Descriptor(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
 
 
 class ImageIndex(msgspec.Struct, frozen=True, rename="camel"):
+    """A list of manifests, one for each platform (OCI image index)."""
+
     manifests: tuple[Descriptor, ...]
     schema_version: int = 2
     media_type: str = OCI_INDEX
 
 
 class ImageManifest(msgspec.Struct, frozen=True, rename="camel"):
+    """An image's configuration and layers, the lowest first (OCI image manifest). Raises ValueError."""
+
     config: Descriptor
     layers: tuple[Descriptor, ...]
     schema_version: int = 2
@@ -92,6 +100,8 @@ class HealthConfig(msgspec.Struct, frozen=True, rename="pascal"):
 
 
 class RunConfig(msgspec.Struct, frozen=True, rename="pascal"):
+    """How a container of the image runs (OCI image configuration, `config`; Docker's own keys beside it)."""
+
     user: str = ""
     exposed_ports: dict[str, object] | None = None
     env: tuple[str, ...] | None = None
@@ -123,6 +133,8 @@ class RunConfig(msgspec.Struct, frozen=True, rename="pascal"):
 
 
 class RootFs(msgspec.Struct, frozen=True):
+    """The digests of the unpacked layers, the lowest first (OCI image configuration, `rootfs`). Raises ValueError."""
+
     diff_ids: tuple[str, ...]
     type: str = "layers"
 
@@ -142,6 +154,8 @@ class HistoryEntry(msgspec.Struct, frozen=True):
 
 
 class Config(msgspec.Struct, frozen=True):
+    """An image's configuration (OCI image configuration)."""
+
     rootfs: RootFs
     architecture: str = ""
     os: str = ""

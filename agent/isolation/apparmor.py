@@ -57,7 +57,7 @@ def is_active() -> bool:
 
 
 def resolve(security_opt: Sequence[str], notes: list[str], *, privileged: bool) -> str:
-    """The profile that a container runs under, "" for none. *notes* hears of what this node cannot do.
+    """The profile that a container runs under, "" for none. *notes* gets a line if this node cannot confine it.
 
     Raises BadRequestError for a profile that is not loaded: running without it would pass for running with it."""
     wanted = next((o.replace(":", "=", 1).partition("=")[2] for o in security_opt if o.startswith("apparmor")), "")

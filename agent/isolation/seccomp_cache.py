@@ -21,6 +21,8 @@ KEPT = 64
 
 
 class SeccompCache:
+    """Compiled seccomp programs by their profile: crun compiles each profile once."""
+
     def __init__(self) -> None:
         self._programs: dict[bytes, str] = {}
         self._awaited: dict[str, bytes] = {}
@@ -28,7 +30,7 @@ class SeccompCache:
     def inject(self, ident: str, document: dict[str, Any]) -> None:
         """Put the program of *document*'s profile into it, where it is known."""
         profile = document["linux"].get("seccomp")
-        if not profile or "listenerPath" in profile:  # whoever listens is told of the calls by what crun makes of the profile
+        if not profile or "listenerPath" in profile:  # crun itself must set up the listener
             return
         key = hashlib.sha256(msgspec.json.encode(profile)).digest()
         if program := self._programs.get(key):

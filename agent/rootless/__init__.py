@@ -9,4 +9,5 @@ MARK = "PYSTACK_ROOTLESS"
 
 
 def inside() -> bool:
+    """Whether this process runs in the rootless namespaces."""
     return MARK in os.environ

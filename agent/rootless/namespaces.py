@@ -80,6 +80,7 @@ class RootlessState(msgspec.Struct):
         return pid if pid and start_time(pid) == started else 0
 
     def write(self, run: Path) -> None:
+        """Save the state in *run*. Raises OSError."""
         write_atomically(run / "rootless.json", msgspec.json.encode(self), 0o600)
 
 

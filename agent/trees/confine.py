@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from agent import errors
 from agent.trees import sandbox
@@ -34,6 +34,18 @@ def open_tree(path: str, *, read_only: bool, nested: bool) -> int:
     return tree
 
 
+class ProcessBounds(NamedTuple):
+    """The user, the place and the limits of a worker process.
+
+    *place* is for work that needs a path: the first tree's name in the empty root, and the working directory. As *nobody* the
+    process has no rights of its user's. *memory* is in bytes of address space, *cpu_s* in seconds."""
+
+    place: str = ""
+    nobody: bool = False
+    memory: int = MEMORY
+    cpu_s: int = CPU_S
+
+
 def run(
     work: Callable[[], Reply],
     trees: Sequence[int],
@@ -42,16 +54,13 @@ def run(
     capabilities: Sequence[str],
     first_id: int = 0,
     user: bool = True,
-    place: str = "",
-    nobody: bool = False,
-    memory: int = MEMORY,
-    cpu_s: int = CPU_S,
+    bounds: ProcessBounds = ProcessBounds(),
 ) -> Reply:
-    """What *work* replies, run in a confined child that reaches the directories *trees* and its own open files alone; errors
+    """The reply of *work*, run in a confined child that reaches only the directories *trees* and its own open files; errors
     are replies with "error" and "status".
 
-    The first tree can have a *place*, for work that needs a path: a name in the empty root, and its working directory.
-    As *nobody* it has no rights of its user's. *memory* is in bytes of address space, *cpu_s* in seconds."""
+    The child may make only the system *calls*, and has only *capabilities*. *first_id* and *user* are as in
+    `sandbox.confined`."""
     sandbox.die_with_parent()
     library = sandbox.load_seccomp()
     report = os.memfd_create("reply")
@@ -59,21 +68,21 @@ def run(
     def child() -> int:
         try:
             sandbox.enter_empty_root()
-            if place:
-                sandbox.attach(trees[0], place)
+            if bounds.place:
+                sandbox.attach(trees[0], bounds.place)
             sandbox.seal_root()
-            if place:
-                os.chdir(f"/{place}")
+            if bounds.place:
+                os.chdir(f"/{bounds.place}")
             os.umask(0)
-            sandbox.limit(memory=memory, cpu_s=cpu_s, file_bytes=FILE_BYTES)
-            if nobody:
+            sandbox.limit(memory=bounds.memory, cpu_s=bounds.cpu_s, file_bytes=FILE_BYTES)
+            if bounds.nobody:
                 sandbox.become(NOBODY)
             sandbox.drop_capabilities(capabilities)
             sandbox.restrict_files(trees)
             sandbox.die_with_parent()
             sandbox.allow_calls(library, calls)
             reply = work()
-        except BaseException as error:  # whatever it is: nothing may format a traceback in here
+        except BaseException as error:  # of any kind: nothing may format a traceback in here
             reply = told(error)
         data = json.dumps(reply).encode()
         while data:
@@ -93,7 +102,7 @@ def run(
 
 
 def told(error: BaseException) -> Reply:
-    """What is said of *error*: "error", a sentence for the user, and "status"; for a fault of ours "trace", where it is."""
+    """*error* as a reply: "error", a sentence for the user, and "status"; for a fault of ours "trace", its places."""
     if isinstance(error, TreeError):
         return {"error": str(error), "status": error.status}
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -119,7 +128,7 @@ def _places(traceback: TracebackType | None) -> list[str]:
 
 
 def answer(reply: Reply) -> int:
-    """Print *reply* as one line; the exit status."""
+    """Print *reply* as a line of JSON; returns the exit status, 1 for an error."""
     sys.stdout.write(json.dumps(reply) + "\n")
     sys.stdout.flush()
     return 1 if "error" in reply else 0

@@ -17,6 +17,7 @@ from agent.trees.tree import Tree
 
 
 def unpack(tree: Tree, source: BinaryIO, bounds: Bounds) -> confine.Reply:
+    """Unpack a build context, compressed or not, into *tree*. Raises TreeError."""
     plain = Decompressed(Source(source, None), bounds.bytes)
     extract(plain, tree, Policy(what="build context", owners=False, attributes=False, devices=False), bounds)
     plain.drain()
@@ -24,6 +25,7 @@ def unpack(tree: Tree, source: BinaryIO, bounds: Bounds) -> confine.Reply:
 
 
 def main(target: str, limits: str) -> int:
+    """Unpack standard input into the directory *target*, confined; answers on standard output, returns the exit status."""
     bounds = Bounds.of(limits)
     try:
         tree = confine.open_tree(target, read_only=False, nested=False)

@@ -120,6 +120,7 @@ def put(tree: Tree, path: str, bounds: Bounds, request: PutRequest) -> confine.R
 
 
 def main(verb: str, root: str, path: str, first_id: str, limits: str, asked: str = "{}") -> int:
+    """Do *verb* at *path* below *root*, confined; answers on standard output, returns the exit status."""
     first = int(first_id)
     path = "/" + path.lstrip("/")
     try:

@@ -42,7 +42,7 @@ class Bounds(NamedTuple):
 
     @classmethod
     def of(cls, text: str) -> Bounds:
-        """What a worker is told: a JSON object with these names, "" for the defaults."""
+        """From a worker's argument: a JSON object with these names, "" for the defaults."""
         return cls(**json.loads(text)) if text else cls()
 
 
@@ -57,13 +57,13 @@ class Policy(NamedTuple):
     owners: bool = True
     attributes: bool = True
     devices: bool = True
-    """Off: devices are left out, since whoever runs this can make none."""
+    """Off: devices are left out, since this process cannot make any."""
     modes: int = 0o7777
     """The bits of a mode that are kept."""
     keep_directories: bool = False
     """On: a directory that is there is not replaced by something else."""
     owner: tuple[int, int] | None = None
-    """Whose everything becomes, (user, group), whatever the archive says."""
+    """The owner of each file, (user, group), in place of the archive's."""
     keep_others: bool = False
     """On: what is there and is no directory is not replaced by one."""
 
@@ -81,7 +81,9 @@ class ExtractedTree:
 class Readable(Protocol):
     """What an archive is read from."""
 
-    def read(self, size: int = ..., /) -> bytes: ...
+    def read(self, size: int = ..., /) -> bytes:
+        """At most *size* bytes, b"" at the end."""
+        ...
 
 
 def extract(
@@ -149,7 +151,7 @@ class _Extraction:
             raise self._invalid(error) from error
 
     def _next(self, archive: tarfile.TarFile) -> tarfile.TarInfo | None:
-        """The next header. Whatever `tarfile` raises for garbage (ValueError, IndexError, …) is a fault of the archive."""
+        """The next header. Any error of `tarfile` for garbage (ValueError, IndexError, …) is a fault of the archive."""
         try:
             entry = archive.next()
         except (TreeError, OSError, MemoryError):
@@ -493,7 +495,7 @@ class _Forward:
 
 def _seconds(entry: tarfile.TarInfo) -> float:
     when = float(entry.mtime)
-    return when if 0 <= when < _MAX_TIME else 0.0  # also where it is no number
+    return when if 0 <= when < _MAX_TIME else 0.0  # also for a NaN
 
 
 def quoted(name: str) -> str:

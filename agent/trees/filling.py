@@ -14,6 +14,7 @@ from agent.trees.tree import Tree
 
 
 def fill(source: Tree, path: str, target: Tree) -> confine.Reply:
+    """Copy the directory *path* into *target*; `found` says whether there is one."""
     if not source.is_directory(path):
         return {"found": False}
     copy_tree(source, path, target)
@@ -21,6 +22,7 @@ def fill(source: Tree, path: str, target: Tree) -> confine.Reply:
 
 
 def main(root: str, path: str, target: str) -> int:
+    """Copy the directory *path* below *root* into *target*, confined; returns the exit status."""
     try:
         trees = [
             confine.open_tree(root, read_only=True, nested=False),

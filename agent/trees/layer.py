@@ -71,6 +71,7 @@ def finish(target: str, reply: confine.Reply, attribute: str) -> None:
 
 
 def main(target: str, digest: str, diff_id: str, keep: str, attribute: str, limits: str) -> int:
+    """Unpack a layer from standard input into *target*, confined; answers on standard output, returns the exit status."""
     try:
         kept = open(keep, "wb") if keep else None  # noqa: SIM115 - the child writes it
         tree = confine.open_tree(target, read_only=False, nested=False)

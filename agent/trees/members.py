@@ -83,13 +83,14 @@ def _entries(file: BinaryIO) -> list[tarfile.TarInfo]:
             raise tarfile.ReadError("a header is damaged")  # which `tarfile` takes for the end
     except (MemoryError, OSError):
         raise
-    except Exception as error:  # whatever `tarfile` raises for garbage (ValueError, IndexError, …) is a fault of the archive
+    except Exception as error:  # any error of `tarfile` for garbage (ValueError, IndexError, …) is a fault of the archive
         after = f" after {quoted(found[-1].name)}" if found else ""
         raise TreeError(f"it is not a valid tar archive{after}: {quoted(str(error)) or type(error).__name__}") from error
     return found
 
 
 def main(archive: str, plain: str, limits: str) -> int:
+    """Write the table of *archive* and its plain form, confined; answers on standard output, returns the exit status."""
     bounds = Bounds.of(limits)
     try:
         files = open(archive, "rb"), open(plain, "wb+")  # noqa: SIM115 - the child reads and writes them

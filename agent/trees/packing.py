@@ -41,6 +41,7 @@ class Counted:
 
 
 def layer(upper: Tree, out: BinaryIO, attribute: str) -> confine.Reply:
+    """Write *upper* to *out* as the tar of a layer; *attribute* is the overlay's prefix of extended attributes."""
     packer = Packer(out)
     pack_layer(upper, packer, attribute)
     packer.end()
@@ -54,6 +55,7 @@ def blob(upper: Tree, out: BinaryIO, attribute: str) -> confine.Reply:
 
 
 def export(root: Tree, out: BinaryIO, first_id: int) -> confine.Reply:
+    """Write the whole tree to *out* as a tar; owners count from *first_id*."""
     packer = Packer(out, first_id=first_id)
     for seen in walk(root):
         packer.entry(seen, seen.path)
@@ -62,6 +64,7 @@ def export(root: Tree, out: BinaryIO, first_id: int) -> confine.Reply:
 
 
 def changed(upper: Tree, lower: Tree) -> confine.Reply:
+    """The paths that *upper* changes over *lower*, with their kind; an error beyond MAX_CHANGES."""
     found: list[list[object]] = []
     for path, kind in changes(upper, lower):
         if len(found) >= MAX_CHANGES:
@@ -71,6 +74,7 @@ def changed(upper: Tree, lower: Tree) -> confine.Reply:
 
 
 def main(verb: str, root: str, more: str) -> int:
+    """Do *verb* (layer, export, changes) on *root*, confined; returns the exit status."""
     out = sys.stdout.buffer
     try:
         trees = [confine.open_tree(root, read_only=True, nested=False)]

@@ -25,7 +25,7 @@ Reply = dict[str, Any]
 
 
 def environment() -> dict[str, str]:
-    """All that a worker is told: no locale, no path of ours, no secret."""
+    """The whole environment of a worker: no locale, no path of ours, no secret."""
     return {"LC_ALL": "C.UTF-8", **({MARK: os.environ[MARK]} if MARK in os.environ else {})}
 
 

@@ -129,7 +129,7 @@ def confined(work: Callable[[], int], *, first_id: int, user: bool) -> int:
     if pid == 0:
         os.close(started)
         if os.read(start, 1) != b"+":
-            os._exit(70)  # whoever started this is gone
+            os._exit(70)  # the parent is gone
         try:
             if first_id:  # until now it is still the user who started it, with all rights
                 become(0)

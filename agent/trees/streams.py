@@ -104,6 +104,7 @@ class Source:
         return self._head
 
     def read(self, size: int = -1) -> bytes:
+        """At most *size* bytes, b"" at the end."""
         if self._head:
             data, self._head = self._head[:size] if size >= 0 else self._head, self._head[size:] if size >= 0 else b""
             return data
@@ -130,6 +131,7 @@ class Decompressed:
         self.size = 0
 
     def read(self, size: int = CHUNK) -> bytes:
+        """At most *size* plain bytes, b"" at the end. Raises TreeError if they are damaged or too many, OSError."""
         try:
             data: bytes = self._plain.read(min(size, CHUNK) if size > 0 else CHUNK)
         except (zlib.error, OSError, lzma.LZMAError, zstandard.ZstdError, EOFError, ValueError) as error:

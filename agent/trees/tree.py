@@ -70,6 +70,7 @@ class Tree:
         self.close()
 
     def close(self) -> None:
+        """Close the descriptors."""
         self.forget_parents()
         os.close(self.fd)
 
@@ -129,9 +130,11 @@ class Tree:
         return True
 
     def is_file(self, path: str) -> bool:
+        """Whether *path* is a regular file."""
         return self._is(path, stat.S_ISREG)
 
     def is_directory(self, path: str) -> bool:
+        """Whether *path* is a directory."""
         return self._is(path, stat.S_ISDIR)
 
     def _is(self, path: str, kind: object) -> bool:

@@ -63,6 +63,7 @@ def _clone(path: str, *, read_only: bool, programs: bool, devices: bool = False)
 
 
 def main(data: str, state: str, program: Sequence[str]) -> NoReturn:
+    """Become *program* with the volume *data* as its tree; exits with 70 if it cannot start."""
     sandbox.die_with_parent()
     try:
         enter({"volume": data, **({"state": state} if state else {})}, {}, TAR_RIGHTS)

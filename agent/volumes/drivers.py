@@ -31,7 +31,7 @@ class Mounting(msgspec.Struct, frozen=True):
 
 
 def check(name: str, driver: str, options: Mapping[str, str]) -> None:
-    """Raises BadRequestError where there is no such driver, or it has no such option, or one is missing."""
+    """Raises BadRequestError if the driver is unknown, or an option of it is unknown or missing."""
     if driver not in VOLUME_DRIVERS:
         raise BadRequestError(f"volume {name}: driver {driver!r} is not known; there is {', '.join(VOLUME_DRIVERS)}")
     known = VOLUME_DRIVERS[driver]

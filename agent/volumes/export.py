@@ -22,6 +22,7 @@ USERS = b"root:x:0:0:root:/volume:/usr/sbin/nologin\n"
 
 
 def main(data: Path) -> None:
+    """Serve *data* by SFTP on the standard streams; exits with a message if it cannot."""
     server = next((path for path in SERVERS if os.path.exists(path)), "")
     if not server:
         sys.exit("no sftp-server is installed here: it comes with openssh-server (openssh-sftp-server)")

@@ -41,6 +41,7 @@ class VolumeMigration:
         self._seen: dict[Path, Seen] = {}
 
     def incoming(self, name: str) -> Path:
+        """The directory that an incoming copy of volume *name* fills."""
         return self.volumes.root / f".incoming-{name}"
 
     async def dump(self, name: str, *, first: bool) -> AsyncIterator[bytes]:

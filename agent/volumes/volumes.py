@@ -44,6 +44,8 @@ class VolumeRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Volumes:
+    """One node's volumes: data and description."""
+
     def __init__(self, paths: Paths) -> None:
         self.root = paths.volumes
         self.root.mkdir(parents=True, exist_ok=True, mode=0o711)
@@ -63,6 +65,7 @@ class Volumes:
             files.remove_tree(path)
 
     def data(self, name: str) -> Path:
+        """The directory of the data of volume *name*, whether it exists or not."""
         return self.root / name / "_data"
 
     def create(
@@ -99,6 +102,7 @@ class Volumes:
         self.all[record.name] = record
 
     def get(self, name: str) -> VolumeRecord:
+        """The volume. Raises NotFoundError."""
         if name not in self.all:
             raise NotFoundError(f"get {name}: no such volume")
         return self.all[name]
@@ -146,7 +150,7 @@ class Volumes:
             files.write_atomically(known, "\n".join([*kept, line, ""]).encode())
 
     def key(self) -> str:
-        """The public SSH key of this node, made at the first call; "" where there is no ssh-keygen."""
+        """The public SSH key of this node, made at the first call; "" if ssh-keygen is not installed."""
         private = self.keys / "id_ed25519"
         public = private.with_suffix(".pub")
         if not public.exists():

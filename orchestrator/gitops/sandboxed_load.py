@@ -54,9 +54,8 @@ def main() -> None:
     sys.path.clear()  # the sandbox has no Python files: nothing more can be imported
     place = TOP.lstrip("/")
     tree = confine.open_tree(f"{request.root}/{place}", read_only=True, nested=False)
-    reply = confine.run(
-        lambda: _answer(request), [tree], calls=CALLS, capabilities=(), place=place, nobody=True, memory=MEMORY, cpu_s=LIMIT_S
-    )
+    bounds = confine.ProcessBounds(place=place, nobody=True, memory=MEMORY, cpu_s=LIMIT_S)
+    reply = confine.run(lambda: _answer(request), [tree], calls=CALLS, capabilities=(), bounds=bounds)
     sys.stdout.write(json.dumps(reply))
 
 

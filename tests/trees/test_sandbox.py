@@ -116,7 +116,12 @@ def test_its_rights_are_those_that_it_was_left(tree: Path) -> None:
 
 def test_no_device_of_the_tree_can_be_opened(tree: Path) -> None:
     os.mknod(tree / "null", 0o20666, os.makedev(1, 3))
-    assert confined(lambda: {"opened": os.open("/here/null", os.O_RDONLY)}, tree, place="here")["errno"] == errno.EACCES
+    assert (
+        confined(lambda: {"opened": os.open("/here/null", os.O_RDONLY)}, tree, bounds=confine.ProcessBounds(place="here"))[
+            "errno"
+        ]
+        == errno.EACCES
+    )
     os.close(os.open(tree / "null", os.O_RDONLY))
 
 
@@ -145,7 +150,9 @@ def test_a_fault_of_ours_is_told_as_ours_with_its_place_from_memory(tree: Path) 
 
 
 def test_memory_is_bounded(tree: Path) -> None:
-    assert "memory" in confined(lambda: {"n": len(b"x" * (1 << 30))}, tree, memory=1 << 28)["error"]
+    assert (
+        "memory" in confined(lambda: {"n": len(b"x" * (1 << 30))}, tree, bounds=confine.ProcessBounds(memory=1 << 28))["error"]
+    )
 
 
 def test_time_is_bounded(tree: Path) -> None:
@@ -153,15 +160,22 @@ def test_time_is_bounded(tree: Path) -> None:
         while True:
             pass
 
-    assert "ended with status" in confined(work, tree, cpu_s=1)["error"]
+    assert "ended with status" in confined(work, tree, bounds=confine.ProcessBounds(cpu_s=1))["error"]
 
 
 def test_as_nobody_it_owns_nothing(tree: Path) -> None:
     (tree / "mine").write_text("root's")
     (tree / "mine").chmod(0o600)
-    reply = confined(lambda: {"text": Path("mine").read_text()}, tree, place="here", nobody=True, capabilities=())
+    reply = confined(
+        lambda: {"text": Path("mine").read_text()},
+        tree,
+        bounds=confine.ProcessBounds(place="here", nobody=True),
+        capabilities=(),
+    )
     assert reply["errno"] == errno.EACCES
-    assert confined(lambda: {"text": Path("/here/mine").read_text()}, tree, place="here") == {"text": "root's"}
+    assert confined(lambda: {"text": Path("/here/mine").read_text()}, tree, bounds=confine.ProcessBounds(place="here")) == {
+        "text": "root's"
+    }
 
 
 def test_owners_of_a_user_namespace_are_those_of_the_host(tree: Path) -> None:
@@ -172,7 +186,7 @@ def test_owners_of_a_user_namespace_are_those_of_the_host(tree: Path) -> None:
         os.fchown(fd, 7, 8)
         return {}
 
-    assert confined(work, tree, place="here", first_id=200_000) == {}
+    assert confined(work, tree, bounds=confine.ProcessBounds(place="here"), first_id=200_000) == {}
     status = (tree / "f").stat()
     assert (status.st_uid, status.st_gid) == (200_007, 200_008)
 
