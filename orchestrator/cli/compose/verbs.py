@@ -201,7 +201,7 @@ def ps(
 ) -> None:
     """The containers of the project."""
     from orchestrator.cli.client import Client
-    from orchestrator.cli.look import states_of
+    from orchestrator.cli.filters import states_of
 
     del no_trunc
     client, name, wanted = Client(start=True), stack.name(), status + states_of(filters)
@@ -244,9 +244,9 @@ def ps(
 def ls(everything: bool, filters: tuple[str, ...], shape: str, quiet: bool) -> None:
     """The projects that run."""
     from orchestrator.cli.client import Client
+    from orchestrator.cli.filters import name_parts_of
 
-    if strange := [f for f in filters if not f.startswith("name=")]:
-        raise click.UsageError(f"--filter {strange[0]}: write name=PART")
+    parts = name_parts_of(filters)
     client, rows = Client(start=True), []
     for one in client.json("GET", "/v1/stacks"):
         tasks = [r for r in client.json("GET", f"/v1/stacks/{one['stack']}/tasks") if r["id"]]
@@ -254,7 +254,7 @@ def ls(everything: bool, filters: tuple[str, ...], shape: str, quiet: bool) -> N
         for task in tasks:
             word = STATES.get(task["state"], task["state"])
             states[word] = states.get(word, 0) + 1
-        if (everything or states.get("running")) and all(f.partition("=")[2] in one["stack"] for f in filters):
+        if (everything or states.get("running")) and all(part in one["stack"] for part in parts):
             status = ", ".join(f"{state}({count})" for state, count in sorted(states.items()))
             rows.append({"Name": one["stack"], "Status": status, "ConfigFiles": ""})
     if quiet:
@@ -390,7 +390,7 @@ def version(shape: str, short: bool) -> None:
 def volumes(stack: StackOptions, shape: str, quiet: bool, services: tuple[str, ...]) -> None:
     """The project's volumes."""
     from orchestrator.cli.client import Client
-    from orchestrator.cli.look import volume_rows
+    from orchestrator.cli.volumes import volume_rows
 
     rows = [
         {
