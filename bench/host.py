@@ -46,6 +46,7 @@ print(count / took, waits[len(waits) * 99 // 100] * 1e3)
 
 
 def measure(environment: Environment) -> dict[str, Row]:
+    """Rows of pulls, traffic, names, and one more container; those beside dockerd only where it is installed."""
     with docker(environment) as there:
         rows = {**_traffic(environment, there), **(_pull(environment) if there else {})}
     return {**rows, **_attach(environment), **_crowd(environment)}

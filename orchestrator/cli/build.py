@@ -147,6 +147,9 @@ def _provided(stack: Stack, build_options: Build) -> tuple[dict[str, str], dict[
 def build_one(
     client: Client, stack: Stack, service: Service, progress: Progress, *, no_cache: bool, pull: bool, args: dict[str, str]
 ) -> None:
+    """Build the image of *service*, with *args* over its own build arguments.
+
+    Raises PystackError if its folder or Dockerfile does not exist, RefusedError with the builder's words."""
     from orchestrator.cli.context import pack
     from orchestrator.errors import PystackError
 

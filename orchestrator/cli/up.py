@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 def scales(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, int]:
+    """Callback of click: SERVICE=NUMBER options as a dict. Raises BadParameter for another form."""
     out = {}
     for value in values:
         name, sep, count = value.partition("=")
@@ -131,6 +132,7 @@ yes_option = click.option("-y", "--yes", is_flag=True, hidden=True)  # nothing i
 
 
 def check_recreate(force: bool, keep: bool) -> None:
+    """Raises UsageError if both --force-recreate and --no-recreate are given."""
     if force and keep:
         raise click.UsageError("--force-recreate and --no-recreate exclude each other")
 

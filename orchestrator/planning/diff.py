@@ -227,6 +227,7 @@ def _files(before: Sequence[File], after: Sequence[File]) -> list[FieldChange]:
 
 
 def summarize(changes: tuple[FieldChange, ...]) -> str:
+    """The first three of *changes* in words, and how many more there are."""
     parts = []
     for change in changes[:3]:
         section, _, name = change.path.partition(".")

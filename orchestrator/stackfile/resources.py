@@ -25,6 +25,7 @@ LAN_OPTIONS: dict[str, dict[str, tuple[str, ...]]] = {
 
 
 def networks_of(reading: LoadContext, document: dict[str, Any]) -> dict[str, StackNetwork]:
+    """The top-level networks of *document*, by key. Invalid ones are left out, with a problem in *reading*."""
     out = {}
     for key, value in reading.mapping(document.get("networks"), ("networks",)).items():
         path: Path_ = ("networks", key)
@@ -125,6 +126,7 @@ def _pool(
 
 
 def volumes_of(reading: LoadContext, document: dict[str, Any]) -> dict[str, StackVolume]:
+    """The top-level volumes of *document*, by key. Invalid ones are left out, with a problem in *reading*."""
     out = {}
     for key, value in reading.mapping(document.get("volumes"), ("volumes",)).items():
         path: Path_ = ("volumes", key)

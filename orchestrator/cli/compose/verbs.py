@@ -24,6 +24,7 @@ FIELD = re.compile(r"\{\{\s*\.(\w+)\s*\}\}|\{\{\s*json\s+\.(\w*)\s*\}\}")
 
 
 def version_words() -> str:
+    """The version line, in the form of `docker compose version`: scripts read it."""
     return f"Docker Compose version v{COMPOSE} (pystack {__version__})"
 
 
