@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -56,14 +57,20 @@ def build(
         services,
         always=True,
         progress=Progress("quiet" if quiet else progress),
-        no_cache=no_cache,
-        pull=pull,
-        args=extra,
+        options=BuildOptions(no_cache, pull, extra),
     )
     if push:
         from orchestrator.cli.export import push_images
 
         push_images(client, loaded.stack, services, quiet=quiet)
+
+
+class BuildOptions(NamedTuple):
+    """Options of `build`: *args* are laid over the build arguments of each service."""
+
+    no_cache: bool = False
+    pull: bool = False
+    args: Mapping[str, str] = {}
 
 
 def build_services(
@@ -73,9 +80,7 @@ def build_services(
     *,
     always: bool,
     progress: Progress,
-    no_cache: bool = False,
-    pull: bool = False,
-    args: dict[str, str] | None = None,
+    options: BuildOptions = BuildOptions(),
 ) -> None:
     """Build what has `build:`, all of it or where the image is missing. Raises RefusedError with the builder's words."""
     from orchestrator.cli.client import name_in_path
@@ -89,7 +94,7 @@ def build_services(
                 continue
             except RefusedError:
                 pass
-        build_one(client, stack, service, progress, no_cache=no_cache, pull=pull, args=args or {})
+        build_one(client, stack, service, progress, options)
 
 
 def _in_order(stack: Stack, chosen: tuple[str, ...]) -> list[Service]:
@@ -144,10 +149,8 @@ def _provided(stack: Stack, build_options: Build) -> tuple[dict[str, str], dict[
     return contexts, files, folders
 
 
-def build_one(
-    client: Client, stack: Stack, service: Service, progress: Progress, *, no_cache: bool, pull: bool, args: dict[str, str]
-) -> None:
-    """Build the image of *service*, with *args* over its own build arguments.
+def build_one(client: Client, stack: Stack, service: Service, progress: Progress, options: BuildOptions) -> None:
+    """Build the image of *service*.
 
     Raises PystackError if its folder or Dockerfile does not exist, RefusedError with the builder's words."""
     from orchestrator.cli.context import pack
@@ -165,11 +168,11 @@ def build_one(
     query: dict[str, Any] = {
         "dockerfile": dockerfile,
         "t": [service.container.image, *build_options.tags],
-        "buildargs": json.dumps(dict(build_options.args) | args),
+        "buildargs": json.dumps(dict(build_options.args) | dict(options.args)),
         "target": build_options.target,
         "labels": json.dumps(dict(build_options.labels)),
-        "nocache": int(no_cache or build_options.no_cache),
-        "pull": int(pull or build_options.pull),
+        "nocache": int(options.no_cache or build_options.no_cache),
+        "pull": int(options.pull or build_options.pull),
         "networkmode": build_options.network,
         "platform": build_options.platform,
         "shmsize": build_options.shm_size,
