@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestrator.cli.attach_options import Attach
 from orchestrator.cli.options import StackOptions, global_option, stack_options
 
 if TYPE_CHECKING:
@@ -207,19 +208,6 @@ def scale(stack: StackOptions, no_deps: bool, replicas: dict[str, int]) -> None:
     apply(Client(start=True), loaded, Progress(), services=tuple(replicas), scale=replicas, no_deps=no_deps)
 
 
-class Attach(NamedTuple):
-    """How an attached `up` goes on. *ends* is what ends it: "all" containers, "any" one or a "failure"; *code_from* is the
-    service whose exit code is its own; *shown* are the services whose output is shown, all if empty, without *hidden*; *style*
-    is how (`follow_stack`)."""
-
-    ends: str = "all"
-    code_from: str = ""
-    shown: tuple[str, ...] = ()
-    hidden: tuple[str, ...] = ()
-    style: dict[str, Any] = {}
-    stop_s: float | None = None
-
-
 @click.command()
 @stack_options
 @click.argument("services", nargs=-1)
@@ -351,12 +339,9 @@ def _attached(client: Client, loaded: Loaded, shown: Progress, attach: Attach, *
             client,
             loaded.stack.name,
             services,
-            shown=tuple(s for s in wanted if s in talking or s in attach.shown),
+            attach._replace(shown=tuple(s for s in wanted if s in talking or s in attach.shown)),
             stop=stop,
             since=since,
-            ends=attach.ends,
-            code_from=attach.code_from,
             first=ended,
-            style=attach.style,
         )
     )

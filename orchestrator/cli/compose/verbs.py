@@ -62,7 +62,8 @@ def _filled(template: str, row: Row) -> str:
 
 
 def _up() -> click.Command:
-    from orchestrator.cli.up import Attach, bring_up
+    from orchestrator.cli.attach_options import Attach
+    from orchestrator.cli.up import bring_up
     from orchestrator.cli.up import up as own
 
     def run(
@@ -413,7 +414,7 @@ def volumes(stack: StackOptions, shape: str, quiet: bool, services: tuple[str, .
 @click.command()
 @stack_options
 @click.option("-f", "--follow", is_flag=True)
-@click.option("--index", default=0)
+@click.option("--index", "replica", default=0)
 @click.option("--no-color", is_flag=True)
 @click.option("--no-log-prefix", is_flag=True)
 @click.option("--since", type=Timestamp(), default="")
@@ -424,9 +425,10 @@ def volumes(stack: StackOptions, shape: str, quiet: bool, services: tuple[str, .
 def logs(stack: StackOptions, services: tuple[str, ...], no_log_prefix: bool, no_color: bool, **given: Any) -> None:
     """Output of the project's containers."""
     from orchestrator.cli.client import Client
-    from orchestrator.cli.logs import follow_stack
+    from orchestrator.cli.logs import LogOptions, follow_stack
 
-    follow_stack(Client(start=True), stack.name(), services, prefix=not no_log_prefix, colour=not no_color, **given)
+    options = LogOptions(prefix=not no_log_prefix, colour=not no_color, **given)
+    follow_stack(Client(start=True), stack.name(), services, options)
 
 
 class _Lazy(dict[str, Any]):
