@@ -20,6 +20,7 @@ ALONE = ("overlay", "placement", "alternatives", "netplane", "lan", "store", "gi
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmarks that *arguments* name, or all, print their rows and write them as JSON. Returns 1 if one failed."""
     parser = argparse.ArgumentParser(prog="python -m bench")
     parser.add_argument("--smoke", action="store_true", help="as little as shows that each runs; the figures mean nothing")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join((*IN_ONE_LAB, *ALONE))}; none: all")

@@ -25,6 +25,7 @@ COUNT, THERE = 20, 50
 
 
 async def main(root: Path) -> None:
+    """Attach endpoints on a network below *root*; print the median wall and processor time (ms) of the late ones as JSON."""
     paths = Paths(root=root, run=root / "run", tag="bead")
     paths.netns.mkdir(parents=True)
     networks = Networks(paths, Settings())

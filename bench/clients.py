@@ -19,6 +19,8 @@ HEAD_S = 30.0
 
 
 class Result(NamedTuple):
+    """What the clients did: requests with an answer, and one text for each error."""
+
     asked: int
     errors: list[str]
     waits: list[float]
@@ -35,6 +37,7 @@ class Clients:
         self.heard = 0
 
     async def run(self) -> Result:
+        """Make a container, let all clients work for the time given, remove it. Returns what they did."""
         async with self._client() as client:
             body = {"Image": "busybox", "Cmd": ["sh", "-c", "while true; do echo tick; sleep 0.2; done"], "Tty": False}
             ident = (await self._json(client, "POST", "/containers/create", json=body))["Id"]
@@ -116,6 +119,7 @@ class Clients:
 
 
 def main(socket: str, seconds: str = "60") -> int:
+    """Print the result of 200 clients of *socket* in *seconds*. Returns 1 if any request failed."""
     result = asyncio.run(Clients(socket, 200, float(seconds)).run())
     middle, last = (result.waits[int(len(result.waits) * share)] * 1e3 for share in (0.5, 0.99))
     print(

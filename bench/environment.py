@@ -27,9 +27,11 @@ class Environment:
         self.docker_socket = root / "docker.sock"
 
     def pystack(self, *arguments: str) -> float:
+        """Seconds that one `pystack` command takes. Raises RuntimeError if it fails."""
         return self.timed([".venv/bin/pystack", *arguments])
 
     def on_node(self, *command: str) -> float:
+        """Seconds that *command* takes on node n1. Raises RuntimeError if it fails."""
         return self.timed([*labs.enter(labs.find(LAB), "n1"), *command])
 
     def docker(self, *command: str) -> float:
@@ -37,6 +39,8 @@ class Environment:
         return self.timed(list(command), DOCKER_HOST=f"unix://{self.docker_socket}")
 
     def timed(self, command: list[str], **environment: str) -> float:
+        """Seconds that *command* takes, with the variables *environment* set. Raises RuntimeError with its output if it
+        fails."""
         start = time.perf_counter()
         done = subprocess.run(command, capture_output=True, text=True, env=self.environment | environment, check=False)
         took = time.perf_counter() - start
@@ -52,6 +56,7 @@ class Namespace:
         self.words = [*labs.enter(labs.find(LAB), node), "nsenter", *which, "--"]
 
     def run(self, *command: str) -> str:
+        """The output of *command*. Raises CalledProcessError if it fails, TimeoutExpired after 90 s."""
         return subprocess.run([*self.words, *command], capture_output=True, text=True, check=True, timeout=90).stdout
 
     def wait_for_ports(self, *ports: int, within_s: float = 30) -> None:
@@ -66,11 +71,13 @@ class Namespace:
                 raise TimeoutError(f"nobody listens on {sorted(wanted)} after {within_s} s")
 
     def start(self, *command: str) -> subprocess.Popen[bytes]:
+        """Start *command* in the background; its output is discarded."""
         return subprocess.Popen([*self.words, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 @contextlib.contextmanager
 def environment(nodes: int = 1) -> Iterator[Environment]:
+    """A lab of *nodes* nodes with the image busybox on n1; it goes at the end."""
     subprocess.run([".venv/bin/pystack", "lab", "up", "--name", LAB, "--nodes", str(nodes)], check=True, capture_output=True)
     try:
         made = Environment(labs.LABS / LAB / "n1")

@@ -15,6 +15,7 @@ NODES, SECONDS, SETTLE_S, GOAL_PERCENT = size(100, 2), size(20, 1), size(5, 0), 
 
 
 def measure() -> dict[str, Row]:
+    """The row of the idle server's processor time, in percent of one core."""
     begin = time.perf_counter()
     subprocess.run([".venv/bin/pystack", "lab", "up", "--name", LAB, "--nodes", str(NODES)], check=True, capture_output=True)
     took = time.perf_counter() - begin

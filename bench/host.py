@@ -46,12 +46,13 @@ print(count / took, waits[len(waits) * 99 // 100] * 1e3)
 
 
 def measure(environment: Environment) -> dict[str, Row]:
+    """Rows of pulls, traffic, names, and one more container; those beside dockerd only where it is installed."""
     with docker(environment) as there:
         rows = {**_traffic(environment, there), **(_pull(environment) if there else {})}
     return {**rows, **_attach(environment), **_crowd(environment)}
 
 
-def _said(environment: Environment, *command: str) -> str:
+def _output(environment: Environment, *command: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment.environment)
     return done.stdout
 
@@ -109,6 +110,17 @@ def _bits(*client: str) -> float:
     return float(json.loads(done.stdout)["end"]["sum_received"]["bits_per_second"]) / 1e9
 
 
+def _rival_sides(environment: Environment) -> tuple[list[Namespace], str]:
+    """Server and client as containers of dockerd on a bridge of their own, and the server's address."""
+    dock = ("/usr/bin/docker", "-H", f"unix://{environment.docker_socket}")
+    _output(environment, *dock, "network", "create", "bench")
+    for name, more in (("server", ("-p", "5301:5201")), ("client", ())):
+        _output(environment, *dock, "run", "-d", "--name", name, "--network", "bench", *more, "busybox", "sleep", "1000")
+    pids = [_output(environment, *dock, "inspect", "-f", "{{.State.Pid}}", n).strip() for n in ("server", "client")]
+    address = _output(environment, *dock, "inspect", "-f", "{{.NetworkSettings.Networks.bench.IPAddress}}", "server").strip()
+    return [Namespace("n1", "-n", f"--target={pid}") for pid in pids], address
+
+
 def _traffic(environment: Environment, rival: bool) -> dict[str, Row]:
     """iperf3 from another machine to a published port, and from container to container; questions of one for the other."""
     folder = environment.root / "traffic"
@@ -121,20 +133,15 @@ def _traffic(environment: Environment, rival: bool) -> dict[str, Row]:
     )
     environment.pystack("-f", str(file), "up")
     rows = {
-        r["service"]: r for r in json.loads(_said(environment, ".venv/bin/pystack", "-f", str(file), "ps", "--format", "json"))
+        r["service"]: r
+        for r in json.loads(_output(environment, ".venv/bin/pystack", "-f", str(file), "ps", "--format", "json"))
     }
     sides = {
         "ours": [Namespace("n1", f"--net={environment.root}/run/netns/{rows[s]['id'][:16]}") for s in ("server", "client")]
     }
     goals = {"ours": ("5201", next(iter(rows["server"]["addresses"].values())), "server")}
     if rival:
-        dock = ("/usr/bin/docker", "-H", f"unix://{environment.docker_socket}")
-        _said(environment, *dock, "network", "create", "bench")
-        for name, more in (("server", ("-p", "5301:5201")), ("client", ())):
-            _said(environment, *dock, "run", "-d", "--name", name, "--network", "bench", *more, "busybox", "sleep", "1000")
-        pids = [_said(environment, *dock, "inspect", "-f", "{{.State.Pid}}", n).strip() for n in ("server", "client")]
-        address = _said(environment, *dock, "inspect", "-f", "{{.NetworkSettings.Networks.bench.IPAddress}}", "server").strip()
-        sides["theirs"] = [Namespace("n1", "-n", f"--target={pid}") for pid in pids]
+        sides["theirs"], address = _rival_sides(environment)
         goals["theirs"] = ("5301", address, "server")
     found: dict[str, dict[str, list[float]]] = {}
     servers = [side[0].start("iperf3", "-s") for side in sides.values()]

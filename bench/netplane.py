@@ -20,6 +20,7 @@ GOAL_FAR_S, GOAL_CHANGE_MS = 0.2, 1.0
 
 
 def measure() -> dict[str, Row]:
+    """Rows of both changes, measured by this module in a process of its own."""
     done = subprocess.run([sys.executable, "-m", "bench.netplane"], capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
     return {

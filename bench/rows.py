@@ -27,5 +27,6 @@ def write(rows: dict[str, Row], path: Path) -> None:
 
 
 def show(rows: dict[str, Row]) -> None:
+    """Print one line for each of *rows*."""
     for name, r in rows.items():
         print(f"{name}: {r['value']:.3f} {r['unit']}, baseline {r['baseline']:.3f}, ratio {r['ratio']:.2f}", flush=True)

@@ -44,11 +44,13 @@ async def commits(store: Store) -> float:
 
 
 async def filled(store: Store) -> None:
+    """Write the KEYS keys below `l/`, 64 a transaction."""
     for start in range(0, KEYS, 64):
         await store.transact([], [Put(f"l/{n:06d}", VALUE) for n in range(start, min(start + 64, KEYS))])
 
 
 async def listing(store: Store) -> float:
+    """Seconds that one scan of all keys below `l/` takes."""
     began = time.perf_counter()
     assert len(await store.scan("l/")) == KEYS
     return time.perf_counter() - began
@@ -88,14 +90,18 @@ class Bare:
         self.prefix = f"/{address.prefix}/".encode()
 
     async def call(self, method: rpc.Rpc[T], request: Message) -> T:
+        """The answer to one unary RPC; it may take 30 s."""
         answer: T = await method.unary(self.channel)(request, timeout=30)
         return answer
 
     async def put(self, key: str) -> int:
+        """Write VALUE to *key*. Returns the revision."""
         request = rpc.txn_request((), [rpc.put_request(self.prefix + key.encode(), VALUE)])
         return int((await self.call(rpc.TXN, request)).header.revision)
 
     async def commits(self) -> float:
+        """Transactions per second with WRITERS writers at once."""
+
         async def write(writer: int) -> None:
             for number in range(COMMITS // WRITERS):
                 await self.put(f"c/{writer}/{number % 50}")
@@ -105,12 +111,14 @@ class Bare:
         return COMMITS / (time.perf_counter() - began)
 
     async def listing(self) -> float:
+        """Seconds that one range over all keys below `l/` takes, each key decoded."""
         began = time.perf_counter()
         found = await self.call(rpc.RANGE, rpc.range_request(self.prefix + b"l/", self.prefix + b"l0"))
         assert len([(kv.key, kv.value, kv.create_revision, kv.mod_revision, kv.version) for kv in found.kvs]) == KEYS
         return time.perf_counter() - began
 
     async def delivery(self) -> float:
+        """Seconds from a write to its event on a watch, as the 99th percentile of WATCHED writes."""
         seen: dict[int, float] = {}
         stream = rpc.WATCH.stream(self.channel)()
         await stream.write(rpc.watch_request(self.prefix + b"w/", self.prefix + b"w0"))
@@ -135,6 +143,7 @@ class Bare:
 
 
 async def on_etcd(members: Members) -> dict[str, Row]:
+    """Rows of the Store on etcd against a bare client of the same cluster."""
     address = members.address("bench")
     store, bare = await EtcdStore.open(address), Bare(address)
     await store.lead("bench")
@@ -180,6 +189,7 @@ def bare_sqlite(path: Path) -> tuple[float, float]:
 
 
 async def on_sqlite(folder: Path) -> dict[str, Row]:
+    """Rows of the Store on SQLite in *folder* against the bare library."""
     store = await SqliteStore.open(folder / "store.db")
     await filled(store)
     took: dict[str, list[float]] = {"commits": [], "list": [], "bare commits": [], "bare list": []}

@@ -14,10 +14,12 @@ COUNT, ROUNDS, RUNS = size(50, 2), size(5, 1), size(9, 1)
 
 
 def measure(environment: Environment) -> dict[str, Row]:
+    """Rows of one container and of the stack."""
     return {**one(environment), **stack(environment)}
 
 
 def stack(environment: Environment) -> dict[str, Row]:
+    """Rows of `up`, `up` again, `ps` and `down` of a stack of COUNT services, in seconds."""
     folder = environment.root / "fifty"
     folder.mkdir()
     file = folder / "docker-compose.yml"

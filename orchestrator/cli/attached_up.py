@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.logs import follow_stack
+from orchestrator.cli.logs import LogOptions, follow_stack
 from orchestrator.cli.tasks import of_stack
 from orchestrator.errors import PystackError
 
 if TYPE_CHECKING:
+    from orchestrator.cli.attach_options import Attach
     from orchestrator.cli.client import Client
     from orchestrator.server.events import TaskEvent
 
@@ -23,23 +23,20 @@ def run_attached(
     client: Client,
     name: str,
     services: tuple[str, ...],
+    attach: Attach,
     *,
-    shown: tuple[str, ...],
     stop: Callable[[], None],
     since: str,
-    ends: str = "all",
-    code_from: str = "",
     first: TaskEvent | None = None,
-    style: Mapping[str, Any] = MappingProxyType({}),
 ) -> int:
-    """Show the output of *shown* since then until the containers of *services* end; the exit status of the command.
+    """Show the output of the services `attach.shown` since then until the containers of *services* end. *stop* is called
+    where `attach.ends` lets one container end all. Returns the exit status of the command.
 
-    *ends* is what ends it all: "all" of them, "any" one, or a "failure"; the rest is stopped then. *first* is the status of one
-    that ended already, before all had begun. *code_from* names the service whose exit code it is."""
+    *since* is an RFC 3339 time. *first* is the status of a container that ended before all had begun."""
     rows = of_stack(client, name, services)
-    body = {"follow": True, "tail": "all", "since": since, **style}
-    talker = threading.Thread(target=follow_stack, args=(client, name, shown), kwargs=body, daemon=True)
-    if shown:
+    options = LogOptions(follow=True, since=since, **attach.style)
+    talker = threading.Thread(target=follow_stack, args=(client, name, attach.shown, options), daemon=True)
+    if attach.shown:
         talker.start()
     ended: queue.Queue[tuple[dict[str, Any], int]] = queue.Queue()
     for row in rows:
@@ -53,7 +50,7 @@ def run_attached(
         while not first and len(codes) < len(rows):
             row, code = ended.get()
             codes[row["task"]] = code
-            if ends == "any" or (ends == "failure" and code):
+            if attach.ends == "any" or (attach.ends == "failure" and code):
                 click.echo(f"{row['task']} ended with {code}: stopping the rest", err=True)
                 stop()
                 break
@@ -61,17 +58,17 @@ def run_attached(
         click.echo("stopping", err=True)
         stop()
         raise
-    if shown:
+    if attach.shown:
         talker.join()  # it ends with the last line of the last container
-    if ends == "all":
+    if attach.ends == "all":
         return 0
-    if not code_from:
+    if not attach.code_from:
         return code
-    while missing := [r for r in rows if r["service"] == code_from and r["task"] not in codes]:
+    while missing := [r for r in rows if r["service"] == attach.code_from and r["task"] not in codes]:
         row, code = ended.get()
         codes[row["task"]] = code
         del missing
-    return next((codes[r["task"]] for r in rows if r["service"] == code_from), 0)
+    return next((codes[r["task"]] for r in rows if r["service"] == attach.code_from), 0)
 
 
 def _await(client: Client, row: dict[str, Any], ended: queue.Queue[tuple[dict[str, Any], int]]) -> None:

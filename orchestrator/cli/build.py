@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -57,14 +58,20 @@ def build(
         services,
         always=True,
         progress=Progress("quiet" if quiet else progress),
-        no_cache=no_cache,
-        pull=pull,
-        args=extra,
+        options=BuildOptions(no_cache, pull, extra),
     )
     if push:
         from orchestrator.cli.export import push_images
 
         push_images(client, loaded.stack, services, quiet=quiet)
+
+
+class BuildOptions(NamedTuple):
+    """Options of `build`: *args* are laid over the build arguments of each service."""
+
+    no_cache: bool = False
+    pull: bool = False
+    args: Mapping[str, str] = {}
 
 
 def build_services(
@@ -74,9 +81,7 @@ def build_services(
     *,
     always: bool,
     progress: Progress,
-    no_cache: bool = False,
-    pull: bool = False,
-    args: dict[str, str] | None = None,
+    options: BuildOptions = BuildOptions(),
 ) -> None:
     """Build what has `build:`, all of it or where the image is missing. Raises RefusedError with the builder's words."""
     from orchestrator.cli.client import name_in_path
@@ -90,7 +95,7 @@ def build_services(
                 continue
             except RefusedError:
                 pass
-        build_one(client, stack, service, progress, no_cache=no_cache, pull=pull, args=args or {})
+        build_one(client, stack, service, progress, options)
 
 
 def _in_order(stack: Stack, chosen: tuple[str, ...]) -> list[Service]:
@@ -169,9 +174,10 @@ def _dockerfile(service: Service, build_options: Build) -> tuple[str, dict[str, 
     return beside, {beside: path.read_bytes(), **({f"{beside}.dockerignore": ignore.read_bytes()} if ignore.is_file() else {})}
 
 
-def build_one(
-    client: Client, stack: Stack, service: Service, progress: Progress, *, no_cache: bool, pull: bool, args: dict[str, str]
-) -> None:
+def build_one(client: Client, stack: Stack, service: Service, progress: Progress, options: BuildOptions) -> None:
+    """Build the image of *service*.
+
+    Raises PystackError if its folder or Dockerfile does not exist, RefusedError with the builder's words."""
     from orchestrator.cli.context import pack
 
     build_options = service.build
@@ -183,14 +189,14 @@ def build_one(
     query: dict[str, Any] = {
         "dockerfile": dockerfile,
         "t": [service.container.image, *build_options.tags],
-        "buildargs": json.dumps(dict(build_options.args) | args),
+        "buildargs": json.dumps(dict(build_options.args) | dict(options.args)),
         "target": build_options.target,
         "labels": json.dumps(dict(build_options.labels)),
-        "nocache": int(no_cache or build_options.no_cache),
+        "nocache": int(options.no_cache or build_options.no_cache),
         "nocachefilter": json.dumps(build_options.no_cache_filter),
         "entitlements": json.dumps(build_options.entitlements),
         "remote": build_options.context if build_options.remote else "",
-        "pull": int(pull or build_options.pull),
+        "pull": int(options.pull or build_options.pull),
         "networkmode": build_options.network,
         "platform": build_options.platform,
         "shmsize": build_options.shm_size,

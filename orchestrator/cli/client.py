@@ -140,6 +140,7 @@ class Client:
         return reply
 
     def json(self, method: str, path: str, **options: Any) -> Any:
+        """The decoded body of the answer, None if it is empty. Raises what `request` raises."""
         raw = self.request(method, path, **options).read()
         return json.loads(raw) if raw else None
 
@@ -183,6 +184,7 @@ class Client:
             raise UnreachableError(f"the server at {self.path} went away: {error}") from error
 
     def engine(self, method: str, path: str, **options: Any) -> Any:
+        """As `json`, for a *path* of the node's Docker Engine API."""
         return self.json(method, self.base + path, **options)
 
     def hijack(self, path: str, body: Any) -> socket.socket:
@@ -225,6 +227,7 @@ PLAIN = re.compile(r"[\w.~/:@-]*", re.ASCII)
 
 
 def name_in_path(name: str) -> str:
+    """*name* of an image as a part of a URL's path; the characters /, : and @ stay."""
     if PLAIN.fullmatch(name):
         return name
     from urllib.parse import quote

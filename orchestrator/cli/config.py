@@ -7,12 +7,15 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from orchestrator.cli.options import StackOptions, stack_options
 from orchestrator.errors import PystackError
+
+if TYPE_CHECKING:
+    from orchestrator.stackfile.load import Loaded
 
 
 @click.command()
@@ -70,7 +73,7 @@ def config(
 ) -> None:
     """Show the stack file in its normal form: merged, variables put in, every key written out.
 
-    With services named, of the services these alone, and what they need."""
+    With services named, only these services and what they need."""
     del of_compose
     if hashed and hashed != "*":
         only = (*only, *hashed.split(","))
@@ -89,49 +92,66 @@ def config(
     elif models:
         _lines(loaded.document.get("models") or ())
     elif lock_image_digests:
-        import yaml
-
-        pinned = _pinned({s.name: s.container.image for s in loaded.services if not only or s.name in only})
-        click.echo(yaml.safe_dump({"services": {name: {"image": image} for name, image in pinned.items()}}), nl=False)
+        click.echo(_lock_file(loaded, only), nl=False)
     elif networks:
         _lines((loaded.document.get("networks") or ()) if no_interpolate else (n.key for n in loaded.stack.networks))
     elif images:
-        given = (
-            {n: b.get("image") or f"{loaded.stack.name}-{n}" for n, b in bodies.items()}
-            if no_interpolate
-            else {s.name: s.container.image for s in loaded.services}
-        )
-        _lines(image for name, image in given.items() if not only or name in only)
+        _lines(_images(loaded, only, interpolated=not no_interpolate))
     elif profiles:
         _lines(sorted({p for s in bodies.values() for p in s.get("profiles") or ()}))
     elif hashed:
-        for name, body in bodies.items():
-            if only and name not in only:
-                continue
-            raw = json.dumps(body, sort_keys=True, default=str).encode()
-            click.echo(f"{name} {hashlib.sha256(raw).hexdigest()}")
+        _lines(f"{name} {_hash(body)}" for name, body in bodies.items() if not only or name in only)
     else:
-        document = {"name": loaded.stack.name, **{k: v for k, v in loaded.document.items() if k != "name"}}
-        if not (no_interpolate or no_consistency or no_normalize):
-            from orchestrator.stackfile.canonical import canonicalize
-
-            document = canonicalize(loaded)
-        if only:
-            document = _part(document, only)
-        if resolve_image_digests:
-            given = {n: b["image"] for n, b in document.get("services", {}).items() if b.get("image")}
-            for name, image in _pinned(given).items():
-                document["services"][name] = {**document["services"][name], "image": image}
-        if shape == "json":
-            text = json.dumps(document, default=str, indent=2) + "\n"
-        else:
-            import yaml
-
-            text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+        written_out = not (no_interpolate or no_consistency or no_normalize)
+        text = _rendered(loaded, shape, only, canonical=written_out, pinned=resolve_image_digests)
         if output:
             Path(output).write_text(text)
         else:
             click.echo(text, nl=False)
+
+
+def _images(loaded: Loaded, only: tuple[str, ...], *, interpolated: bool) -> Iterator[str]:
+    """The images of the services *only*, or of all; without interpolation as the file names them."""
+    if interpolated:
+        given = {s.name: s.container.image for s in loaded.services}
+    else:
+        bodies = loaded.document.get("services", {})
+        given = {n: b.get("image") or f"{loaded.stack.name}-{n}" for n, b in bodies.items()}
+    return (image for name, image in given.items() if not only or name in only)
+
+
+def _lock_file(loaded: Loaded, only: tuple[str, ...]) -> str:
+    """A stack file that pins the images of the services *only*, or of all. Raises RefusedError if a registry lacks one."""
+    import yaml
+
+    pinned = _pinned({s.name: s.container.image for s in loaded.services if not only or s.name in only})
+    return str(yaml.safe_dump({"services": {name: {"image": image} for name, image in pinned.items()}}))
+
+
+def _hash(body: Any) -> str:
+    """SHA-256 of a service's *body*, as hex digits."""
+    return hashlib.sha256(json.dumps(body, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _rendered(loaded: Loaded, shape: str, only: tuple[str, ...], *, canonical: bool, pinned: bool) -> str:
+    """The document in the *shape* yaml or json, with the services *only* and what they need, or all; *canonical* with every key
+    written out, *pinned* with the digests of its images. Raises RefusedError if a registry does not have one."""
+    document = {"name": loaded.stack.name, **{k: v for k, v in loaded.document.items() if k != "name"}}
+    if canonical:
+        from orchestrator.stackfile.canonical import canonicalize
+
+        document = canonicalize(loaded)
+    if only:
+        document = _part(document, only)
+    if pinned:
+        given = {n: b["image"] for n, b in document.get("services", {}).items() if b.get("image")}
+        for name, image in _pinned(given).items():
+            document["services"][name] = {**document["services"][name], "image": image}
+    if shape == "json":
+        return json.dumps(document, default=str, indent=2) + "\n"
+    import yaml
+
+    return str(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
 
 
 def _pinned(images: dict[str, str]) -> dict[str, str]:

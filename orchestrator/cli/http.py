@@ -67,6 +67,7 @@ class Response:
         return line.rstrip(b"\r\n")
 
     def getheader(self, name: str, default: str = "") -> str:
+        """The header *name*, in any case of letters; *default* if it is missing."""
         return self.headers.get(name.lower(), default)
 
     def _end(self) -> None:
@@ -181,6 +182,7 @@ class Connection:
         return False
 
     def close(self) -> None:
+        """Close the socket."""
         self.file.close()
         self.sock.close()
 
@@ -207,6 +209,7 @@ class Connection:
 
 
 def request_head(method: str, target: str, headers: Mapping[str, str]) -> bytes:
+    """A request's first line and *headers*, encoded. Raises ValueError if one of them contains a line break."""
     lines = [f"{method} {target} HTTP/1.1", "Host: pystack", *(f"{name}: {value}" for name, value in headers.items())]
     if any("\r" in line or "\n" in line for line in lines):
         raise ValueError(f"{method} {target}: a request's head has a line for each thing")

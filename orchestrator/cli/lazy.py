@@ -16,9 +16,11 @@ class LazyGroup(click.Group):
         self._modules = commands_from or {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names, those of modules that are not imported yet included."""
         return sorted({*self._modules, *super().list_commands(ctx)})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command *cmd_name*; its module is imported now. None if it does not exist."""
         if cmd_name not in self._modules:
             return super().get_command(ctx, cmd_name)
         module = importlib.import_module(f"orchestrator.cli.{self._modules[cmd_name]}")
@@ -28,6 +30,7 @@ class LazyGroup(click.Group):
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click's, but the UsageError for an unknown command suggests a near name."""
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
             import difflib
 

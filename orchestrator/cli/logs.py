@@ -8,7 +8,7 @@ import json
 import queue
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import click
@@ -18,6 +18,22 @@ from orchestrator.cli.options import StackOptions, Timestamp, long_stack_options
 from orchestrator.errors import PystackError, UnreachableError
 
 COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "bright_cyan", "bright_yellow", "bright_green")
+
+
+class LogOptions(NamedTuple):
+    """What `logs` shows, and how. *tail* is a number of lines or "all"; *since* and *until* are seconds since the epoch or RFC
+    3339 times, "" for no limit; *shape* is table or json; *replica* is the number of the only one shown, 0 for all. With
+    *follow* new output is shown as it comes."""
+
+    follow: bool = False
+    tail: str = "all"
+    since: str = ""
+    until: str = ""
+    timestamps: bool = False
+    prefix: bool = True
+    shape: str = "table"
+    colour: bool = True
+    replica: int = 0
 
 
 @click.command()
@@ -46,10 +62,7 @@ def logs(
     shape: str,
 ) -> None:
     """Output of the stack's tasks; without -f merged in the order of time."""
-    follow_stack(
-        Client(),
-        stack.name(),
-        services,
+    options = LogOptions(
         follow=follow,
         tail=tail,
         since=since,
@@ -58,8 +71,9 @@ def logs(
         prefix=not no_log_prefix,
         shape=shape,
         colour=not no_color,
-        index=index,
+        replica=index,
     )
+    follow_stack(Client(), stack.name(), services, options)
 
 
 def read(client: Client, container: str, **query: Any) -> Iterator[tuple[int, bytes]]:
@@ -87,8 +101,12 @@ class _LogLine(NamedTuple):
     text: bytes
 
 
+_Arrivals = queue.SimpleQueue[_LogLine | dict[str, Any] | None]
+"""Lines, events of new containers, and a None for each source that ended."""
+
+
 class _Source:
-    """The output of one container: what it said until now, and what it says from then on."""
+    """The output of one container: what it put out until now, and what it puts out from then on."""
 
     def __init__(self, task: str, stream: Iterator[tuple[int, bytes]]) -> None:
         self.task = task
@@ -100,75 +118,81 @@ class _Source:
         for stream, text in self._stream:
             if not stream:
                 return
-            yield self._said(stream, text)
+            yield self._line(stream, text)
         self.ended = True
 
     def future(self) -> Iterator[_LogLine]:
         for stream, text in self._stream:
             if stream:
-                yield self._said(stream, text)
+                yield self._line(stream, text)
 
-    def _said(self, stream: int, text: bytes) -> _LogLine:
+    def _line(self, stream: int, text: bytes) -> _LogLine:
         stamp, _, rest = text.partition(b" ")
         when = stamp.decode(errors="replace")
         self._latest = max(self._latest, when)
         return _LogLine(self._latest, self.task, when, stream, rest)
 
 
-def follow_stack(
-    client: Client,
-    name: str,
-    services: tuple[str, ...],
-    *,
-    follow: bool,
-    tail: str,
-    since: str = "",
-    until: str = "",
-    timestamps: bool = False,
-    prefix: bool = True,
-    shape: str = "table",
-    colour: bool = True,
-    index: int = 0,
-) -> None:
-    """Output of a stack's tasks: what there is, in the order of time; and, to *follow*, what comes until all have ended, of
-    tasks that begin meanwhile too. As lines, or, in the *shape* json, as objects with task, time, stream and line."""
+def follow_stack(client: Client, name: str, services: tuple[str, ...], options: LogOptions) -> None:
+    """Output of a stack's tasks: what there is, in the order of time; and, to follow, what comes until all have ended, of
+    tasks that begin meanwhile too. As lines, or, in the shape json, as objects with task, time, stream and line."""
     from orchestrator.cli.tasks import of_stack
 
-    talk = _JsonPrinter() if shape == "json" else _LinePrinter(prefix=prefix, timestamps=timestamps, colour=colour)
-    arrived: queue.SimpleQueue[_LogLine | dict[str, Any] | None] = queue.SimpleQueue()
-    if follow:
+    printer = (
+        _JsonPrinter()
+        if options.shape == "json"
+        else _LinePrinter(prefix=options.prefix, timestamps=options.timestamps, colour=options.colour)
+    )
+    arrived: _Arrivals = queue.SimpleQueue()
+    query: dict[str, Any] = {"tail": options.tail, "since": options.since, "until": options.until, "timestamps": 1}
+    if options.follow:
         threading.Thread(target=_watch_new_containers, args=(client, name, services, arrived), daemon=True).start()
-    query: dict[str, Any] = {"tail": tail, "since": since, "until": until, "timestamps": 1}
-    if follow:
         query |= {"follow": 1, "marks": 1}
 
     def source(row: dict[str, Any], container: str) -> _Source:
         return _Source(row["task"], read(client.at(row["node"]), container, **query))
 
-    rows = of_stack(client, name, services, index)
+    rows = of_stack(client, name, services, options.replica)
     for row in rows:
-        talk.expect(row["task"])
+        printer.expect(row["task"])
     sources = [source(row, row["id"]) for row in rows]
-    for said in heapq.merge(*(s.past() for s in sources), key=lambda said: said.order):
-        talk.line(said.task, said.stamp, said.text, said.stream)
-    if not follow:
-        return talk.finish()
-    talk.flush()
+    for line in heapq.merge(*(s.past() for s in sources), key=lambda line: line.order):
+        printer.line(line.task, line.stamp, line.text, line.stream)
+    if options.follow:
+        printer.flush()
+        _print_arrivals(
+            printer,
+            arrived,
+            [one for one in sources if not one.ended],
+            known={row["id"] for row in rows},
+            begun=lambda event: source(event, event["container"]),
+        )
+    printer.finish()
+
+
+def _print_arrivals(
+    printer: _LinePrinter,
+    arrived: _Arrivals,
+    sources: list[_Source],
+    *,
+    known: set[str],
+    begun: Callable[[dict[str, Any]], _Source],
+) -> None:
+    """Print what *sources* put out from now on until all have ended; containers that are not *known* yet join them, by the
+    source that *begun* makes of their event."""
 
     def pump(one: _Source) -> None:
         with contextlib.suppress(PystackError):  # its node or the server went: the others are followed on
-            for said in one.future():
-                arrived.put(said)
+            for line in one.future():
+                arrived.put(line)
         arrived.put(None)
 
-    def begin(one: _Source) -> None:
+    def start(one: _Source) -> None:
         threading.Thread(target=pump, args=(one,), daemon=True).start()
 
-    known, left = {row["id"] for row in rows}, 0
+    left = len(sources)
     for one in sources:
-        if not one.ended:
-            left += 1
-            begin(one)
+        start(one)
     while left:
         item = arrived.get()
         if item is None:
@@ -177,16 +201,15 @@ def follow_stack(
             if item["container"] not in known:
                 known.add(item["container"])
                 left += 1
-                begin(source(item, item["container"]))
+                start(begun(item))
         else:
-            talk.line(item.task, item.stamp, item.text, item.stream)
+            printer.line(item.task, item.stamp, item.text, item.stream)
         if arrived.empty():
-            talk.flush()
-    talk.finish()
+            printer.flush()
 
 
-def _watch_new_containers(client: Client, name: str, services: tuple[str, ...], arrived: queue.SimpleQueue[Any]) -> None:
-    """Tell of each container of the stack that runs."""
+def _watch_new_containers(client: Client, name: str, services: tuple[str, ...], arrived: _Arrivals) -> None:
+    """Put the event of each container of the stack that runs or ended into *arrived*."""
     try:
         for event in client.lines("GET", "/v1/events"):
             mine = event.get("stack") == name and (not services or event["service"] in services)

@@ -10,6 +10,7 @@ from orchestrator.cli.options import format_option, transport_option
 
 
 def labels(_: Any, __: Any, values: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Callback of click: KEY=VALUE options as pairs. Raises BadParameter for another form."""
     out = []
     for value in values:
         key, sep, word = value.partition("=")

@@ -22,6 +22,7 @@ class StackOptions:
         self.given = given
 
     def options(self, *, interpolate: bool = True, consistency: bool = True, named: Sequence[str] = ()) -> Options:
+        """The options with which the stack file is loaded. *named* are services that no profile leaves out."""
         from orchestrator.stackfile.load import Options
 
         listed = tuple(f for f in os.environ.get("COMPOSE_ENV_FILES", "").split(",") if f)
@@ -167,6 +168,7 @@ class Timestamp(click.ParamType):  # type: ignore[type-arg]
     name = "time"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """*value* as seconds since the epoch, as text. A duration counts back from now; a time without a zone is local."""
         import datetime
         import time
 

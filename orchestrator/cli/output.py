@@ -43,6 +43,7 @@ def _cell(value: Any) -> str:
 
 
 def show(rows: Sequence[dict[str, Any]], columns: Sequence[str], shape: str) -> None:
+    """Print *rows*: as one JSON list if *shape* is json, else as a table of *columns*."""
     if shape == "json":
         click.echo(json.dumps(list(rows), indent=2 if sys.stdout.isatty() else None))
     else:
@@ -50,6 +51,7 @@ def show(rows: Sequence[dict[str, Any]], columns: Sequence[str], shape: str) -> 
 
 
 def bytes_text(count: float) -> str:
+    """*count* bytes in B, kB, MB or GB, in steps of 1,000."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000 or unit == "GB":
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

@@ -17,6 +17,8 @@ from orchestrator.errors import PystackError, RefusedError
 if TYPE_CHECKING:
     from agent.contract.container import Container, Mount, Port
     from orchestrator.cli.client import Client
+    from orchestrator.cli.output import Progress
+    from orchestrator.stackfile.load import Loaded
     from orchestrator.stackfile.model import Service
 
 
@@ -109,39 +111,21 @@ def run(
     from agent.contract.task import Task
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import Progress
-    from orchestrator.cli.up import apply
 
     loaded = stack.load(named=(service,))
-    wanted = next((s for s in loaded.stack.services if s.name == service), None)
-    if wanted is None:
-        there = ", ".join(s.name for s in loaded.stack.services)
-        raise PystackError(f"stack {loaded.stack.name} has no service {service}; there is: {there}")
+    wanted = _service(loaded, service)
     if given["publish"] and given["service_ports"]:
         raise click.UsageError("--service-ports and --publish exclude each other")
     del given["tty"]
     quiet = any([given.pop("quiet"), given.pop("quiet_build"), given.pop("quiet_pull")])
     client, shown = Client(start=True), Progress("quiet" if quiet else "auto")
-    needs = tuple(d.service for d in wanted.depends_on if any(s.name == d.service for s in loaded.stack.services))
+    needs = () if no_deps else tuple(d.service for d in wanted.depends_on)
     if loaded.providers:
         from orchestrator.cli.providers import start_providers
 
         loaded = msgspec.structs.replace(start_providers(loaded, (service,)), providers=())
-        wanted = next(s for s in loaded.stack.services if s.name == service)
-    if needs and not no_deps:
-        apply(
-            client, loaded, shown, build=build, services=needs, wait=False, conditions_of=service, remove_orphans=remove_orphans
-        )
-    apply(
-        client,
-        loaded,
-        shown,
-        build=build,
-        services=(service,),
-        no_tasks=True,
-        no_deps=True,
-        pull=pull or "",
-        remove_orphans=remove_orphans,
-    )
+        wanted = _service(loaded, service)
+    _prepare(client, loaded, shown, service, needs, build=build, pull=pull, remove_orphans=remove_orphans)
     tty = not (no_tty or detach) and sys.stdin.isatty() and sys.stdout.isatty()
     container = one_off(wanted, command, loaded.environment, tty=tty, stdin=interactive and not detach, **given)
     name = name or f"{loaded.stack.name}-{service}-run-{os.urandom(4).hex()}"
@@ -161,6 +145,26 @@ def run(
         if remove and not detach:
             client.json("DELETE", f"{route}/{name}")
     raise SystemExit(code)
+
+
+def _service(loaded: Loaded, name: str) -> Service:
+    """The service *name* of the stack. Raises PystackError if it does not exist."""
+    if found := next((s for s in loaded.stack.services if s.name == name), None):
+        return found
+    there = ", ".join(s.name for s in loaded.stack.services)
+    raise PystackError(f"stack {loaded.stack.name} has no service {name}; there is: {there}")
+
+
+def _prepare(
+    client: Client, loaded: Loaded, shown: Progress, service: str, needs: tuple[str, ...], *, pull: str | None, **options: Any
+) -> None:
+    """Bring up what *service* *needs*, as its conditions ask; then its image, networks and volumes, but none of its tasks."""
+    from orchestrator.cli.up import apply
+
+    known = {s.name for s in loaded.stack.services}
+    if there := tuple(name for name in needs if name in known):
+        apply(client, loaded, shown, services=there, wait=False, conditions_of=service, **options)
+    apply(client, loaded, shown, services=(service,), no_tasks=True, no_deps=True, pull=pull or "", **options)
 
 
 def one_off(

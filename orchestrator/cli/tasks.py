@@ -20,6 +20,7 @@ Row = dict[str, Any]
 
 
 def chosen(client: Client, stack: StackOptions, services: tuple[str, ...] = (), index: int = 0) -> list[Row]:
+    """The tasks of *services*, or of the whole stack, as rows of the API; *index* picks one replica. Raises PystackError."""
     return of_stack(client, stack.name(), services, index)
 
 
@@ -50,6 +51,7 @@ def _services_without_tasks(client: Client, name: str) -> set[str]:
 
 
 def only(client: Client, stack: StackOptions, service: str, index: int) -> Row:
+    """The row of one replica of *service*; one that `run` made if no replica runs. Raises PystackError if there is none."""
     rows = chosen(client, stack, (service,), index)
     if not any(row["state"] in ("running", "paused") for row in rows):  # one that `run` made serves too
         name = stack.name()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestrator.cli.attach_options import Attach
 from orchestrator.cli.options import StackOptions, global_option, stack_options
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 
 def scales(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, int]:
+    """Callback of click: SERVICE=NUMBER options as a dict. Raises BadParameter for another form."""
     out = {}
     for value in values:
         name, sep, count = value.partition("=")
@@ -131,6 +133,7 @@ yes_option = click.option("-y", "--yes", is_flag=True, hidden=True)  # nothing i
 
 
 def check_recreate(force: bool, keep: bool) -> None:
+    """Raises UsageError if both --force-recreate and --no-recreate are given."""
     if force and keep:
         raise click.UsageError("--force-recreate and --no-recreate exclude each other")
 
@@ -203,19 +206,6 @@ def scale(stack: StackOptions, no_deps: bool, replicas: dict[str, int]) -> None:
 
     loaded = stack.load(named=tuple(replicas))
     apply(Client(start=True), loaded, Progress(), services=tuple(replicas), scale=replicas, no_deps=no_deps)
-
-
-class Attach(NamedTuple):
-    """How an attached `up` goes on. *ends* is what ends it: "all" containers, "any" one or a "failure"; *code_from* is the
-    service whose exit code is its own; *shown* are the services whose output is shown, all if empty, without *hidden*; *style*
-    is how (`follow_stack`)."""
-
-    ends: str = "all"
-    code_from: str = ""
-    shown: tuple[str, ...] = ()
-    hidden: tuple[str, ...] = ()
-    style: dict[str, Any] = {}
-    stop_s: float | None = None
 
 
 @click.command()
@@ -349,12 +339,9 @@ def _attached(client: Client, loaded: Loaded, shown: Progress, attach: Attach, *
             client,
             loaded.stack.name,
             services,
-            shown=tuple(s for s in wanted if s in talking or s in attach.shown),
+            attach._replace(shown=tuple(s for s in wanted if s in talking or s in attach.shown)),
             stop=stop,
             since=since,
-            ends=attach.ends,
-            code_from=attach.code_from,
             first=ended,
-            style=attach.style,
         )
     )

@@ -83,6 +83,8 @@ def _files(path: Path) -> list[Path]:
 
 
 class FileSyncer:
+    """Applies the `develop.watch` rules of a loaded stack to paths that changed."""
+
     def __init__(self, client: Client, loaded: Loaded, shown: Progress) -> None:
         self.client = client
         self.loaded = loaded

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence, Set
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -22,6 +22,27 @@ _SECRET = re.compile(r"pass|secret|token|key|credential", re.IGNORECASE)
 MASK = "•••"
 
 
+class PlanOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What an `up` limits or adds.
+
+    *only* are the services that the plan is for, None for all; tasks of the services *force* are replaced without a change;
+    without *starting* it is enough that all is made; with *keep* no container that exists is replaced."""
+
+    only: frozenset[str] | None = None
+    force: frozenset[str] = frozenset()
+    remove_orphans: bool = False
+    starting: bool = True
+    keep: bool = False
+
+
+class _TaskSteps(NamedTuple):
+    """The *steps* of a stack's tasks, the *tasks* as they will be written, and those *kept* as they are."""
+
+    steps: list[Step]
+    tasks: list[Task]
+    kept: list[Task]
+
+
 def plan(
     stack: Stack,
     desired: State,
@@ -29,31 +50,64 @@ def plan(
     *,
     revision: int,
     statuses: Mapping[str, TaskStatus] = {},
-    remove_orphans: bool = False,
-    force: frozenset[str] = frozenset(),
-    only: Set[str] | None = None,
-    starting: bool = True,
-    keep: bool = False,
+    options: PlanOptions = PlanOptions(),
 ) -> Plan:
     """The steps from *current* to *desired*; all of them "none" where they are equal.
 
-    *force* names services whose tasks are replaced without a change; *only* limits the plan to some services;
-    without *starting* it is enough that all is made; with *keep* no container that is there is replaced.
-    The same arguments give the same plan, byte for byte."""
-    steps: list[Step] = []
-    warnings: list[str] = []
-    mine = {s.name for s in stack.services}
-    wanted = mine if only is None else only
+    *revision* is the store's, *statuses* what nodes report, by task. The same arguments give the same plan, byte for byte."""
+    waves = graph.waves(stack)
     old_networks = {n.name: n for n in current.networks}
     new_networks = {n.name: n for n in desired.networks}
-    kept_tasks = [t for t in current.tasks if t.service in mine and t.service not in wanted and t.desired != "oneoff"]
-    for network in desired.networks:
-        steps.append(_network_step(network, old_networks.get(network.name)))
-    old_volumes = {v.name for v in current.volumes}
+    made = _task_steps(stack, desired, current, statuses, options)
+    removed, left, warnings = _removals(stack, desired, current, options)
+    oneoffs = [t for t in current.tasks if t.desired == "oneoff"]
+    used = {a.network for t in (*left, *made.kept, *oneoffs) for a in t.container.attachments}
+    gone = [n for n in current.networks if n.name not in new_networks]
+    steps = [
+        *(_network_step(network, old_networks.get(network.name)) for network in desired.networks),
+        *_volume_steps(desired, current),
+        *_content_steps(desired.contents, current.contents),
+        *made.steps,
+        *removed,
+        *(
+            Step(action="remove", kind="network", name=n.name, reason="nothing in the file uses it")
+            for n in gone
+            if n.name not in used
+        ),
+    ]
+    volumes = {v.name: v for v in (*current.volumes, *desired.volumes)}
+    state = State(
+        networks=(*new_networks.values(), *(n for n in gone if n.name in used)),
+        volumes=tuple(volumes.values()),
+        tasks=(*made.tasks, *left, *made.kept, *oneoffs),
+        contents=desired.contents,
+    )
+    return Plan(
+        stack=stack.name,
+        revision=revision,
+        basis=_basis(current),
+        steps=tuple(steps),
+        desired=state,
+        waves=waves,
+        warnings=tuple(warnings),
+    )
+
+
+def _basis(current: State) -> str:
+    """A digest of the stack's state, as 16 hex digits."""
+    parts = (current.networks, current.volumes, current.tasks, current.contents)
+    before = [sorted(part, key=lambda one: one.name) for part in parts]
+    return hashlib.sha256(msgspec.json.encode(before, order="deterministic")).hexdigest()[:16]
+
+
+def _volume_steps(desired: State, current: State) -> list[Step]:
+    """One step for each volume that is not external."""
+    old = {v.name for v in current.volumes}
+    steps = []
     for volume in desired.volumes:
         if volume.external:
             continue
-        new = volume.name not in old_volumes
+        new = volume.name not in old
         bound = volume.node and not volume.shared
         steps.append(
             Step(
@@ -64,71 +118,64 @@ def plan(
                 reason="unchanged" if not new else "not there yet; its users stay where it is" if bound else "not there yet",
             )
         )
-    steps += _content_steps(desired.contents, current.contents)
+    return steps
+
+
+def _task_steps(
+    stack: Stack, desired: State, current: State, statuses: Mapping[str, TaskStatus], options: PlanOptions
+) -> _TaskSteps:
+    """One step for each task that the plan is for, or that follows one of them; dependencies come first."""
+    mine = {s.name for s in stack.services}
+    wanted = mine if options.only is None else options.only
+    kept = {t.name: t for t in current.tasks if t.service in mine and t.service not in wanted and t.desired != "oneoff"}
     old_tasks = {t.name: t for t in current.tasks}
     following = Following(stack)
+    rank = {name: number for number, wave in enumerate(graph.waves(stack)) for name in wave}
+    steps: list[Step] = []
     tasks: list[Task] = []
-    order = graph.waves(stack)
-    rank = {name: number for number, wave in enumerate(order) for name in wave}
     for task in sorted(desired.tasks, key=lambda t: (rank[t.service], t.service, t.index)):
         old, status = old_tasks.get(task.name), statuses.get(task.name)
         if task.service in wanted:
-            if keep and old is not None and old.node == task.node:
+            if options.keep and old is not None and old.node == task.node:
                 task = msgspec.structs.replace(task, container=old.container, container_name=old.container_name)
-            step, made = _task_step(task, old, status, task.service in force, starting)
+            step, made = _task_step(task, old, status, task.service in options.force, options.starting)
             if step.action == "none":
                 step, made = following.step(task, old, status) or (step, made)
         elif follower := following.step(task, old, status):  # nothing of it is to change, but what it depends on does
             step, made = follower
-            kept_tasks = [t for t in kept_tasks if t.name != task.name]
+            kept.pop(task.name, None)
         else:
             continue
         if step.action != "update" or old is None or made.generation != old.generation:  # else it runs on
             following.note(step, task.service, known=old is not None)
         steps.append(step)
         tasks.append(made)
+    return _TaskSteps(steps, tasks, list(kept.values()))
+
+
+def _removals(stack: Stack, desired: State, current: State, options: PlanOptions) -> tuple[list[Step], list[Task], list[str]]:
+    """The steps that remove tasks; the orphans (tasks of services that left the file) that stay; and a warning for each."""
+    mine = {s.name for s in stack.services}
+    wanted = mine if options.only is None else options.only
     names = {t.name for t in desired.tasks}
-    orphans = [t for t in current.tasks if t.service not in mine and t.desired != "oneoff"]
-    oneoffs = [t for t in current.tasks if t.desired == "oneoff"]
+    steps: list[Step] = []
+    left: list[Task] = []
+    warnings: list[str] = []
     for task in current.tasks:
         if task.desired == "oneoff":
             continue
-        if task.service in mine and task.name not in names and task.service in wanted:
-            steps.append(Step(action="remove", kind="task", name=task.name, node=task.node, reason="one replica fewer"))
-        elif task.service not in mine:
-            if remove_orphans:
-                steps.append(
-                    Step(action="remove", kind="task", name=task.name, node=task.node, reason="its service left the file")
-                )
-            else:
-                warnings.append(f"task {task.name} belongs to no service of the file: --remove-orphans takes it away")
-    left = [] if remove_orphans else orphans
-    used = {a.network for t in (*left, *kept_tasks, *oneoffs) for a in t.container.attachments}
-    for network in current.networks:
-        if network.name not in new_networks and network.name not in used:
-            steps.append(Step(action="remove", kind="network", name=network.name, reason="nothing in the file uses it"))
-    networks = tuple(new_networks.values()) + tuple(
-        n for n in current.networks if n.name not in new_networks and n.name in used
-    )
-    volumes = {v.name: v for v in (*current.volumes, *desired.volumes)}
-    state = State(
-        networks=networks,
-        volumes=tuple(volumes.values()),
-        tasks=(*tasks, *left, *kept_tasks, *oneoffs),
-        contents=desired.contents,
-    )
-    parts = (current.networks, current.volumes, current.tasks, current.contents)
-    before = [sorted(part, key=lambda one: one.name) for part in parts]
-    basis = hashlib.sha256(msgspec.json.encode(before, order="deterministic")).hexdigest()[:16]
-    return Plan(
-        stack=stack.name,
-        revision=revision,
-        basis=basis,
-        steps=tuple(steps),
-        desired=state,
-        waves=order,
-        warnings=tuple(warnings),
-    )
+        if task.service not in mine and not options.remove_orphans:
+            left.append(task)
+            warnings.append(f"task {task.name} belongs to no service of the file: --remove-orphans takes it away")
+            continue
+        if task.service not in mine:
+            reason = "its service left the file"
+        elif task.service in wanted and task.name not in names:
+            reason = "one replica fewer"
+        else:
+            continue
+        steps.append(Step(action="remove", kind="task", name=task.name, node=task.node, reason=reason))
+    return steps, left, warnings
 
 
 def _network_step(network: Network, old: Network | None) -> Step:
@@ -143,7 +190,7 @@ def _network_step(network: Network, old: Network | None) -> Step:
 
 
 def _content_steps(new: Sequence[StackContent], old: Sequence[StackContent]) -> list[Step]:
-    """One step a config or secret; what it contains is told to nobody."""
+    """One step for each config or secret; no step shows its content."""
     before = {(c.kind, c.name): c.digest for c in old}
     steps = []
     for one in new:
@@ -227,6 +274,7 @@ def _files(before: Sequence[File], after: Sequence[File]) -> list[FieldChange]:
 
 
 def summarize(changes: tuple[FieldChange, ...]) -> str:
+    """The first three of *changes* in words, and how many more there are."""
     parts = []
     for change in changes[:3]:
         section, _, name = change.path.partition(".")

@@ -25,23 +25,28 @@ from orchestrator.stackfile.model import DRIVERS, LAN_DRIVERS, Service, Stack
 SINGLE_NODE = PlacementContext(nodes=(Node(name="local", id="local"),), ready=frozenset({"local"}), local="local")
 
 
+class Existing(msgspec.Struct, frozen=True, kw_only=True):
+    """What exists outside the stack: *networks* of other stacks, names of *volumes*, and *images*: the ID that the nodes have
+    for each name."""
+
+    networks: tuple[Network, ...] = ()
+    volumes: frozenset[str] = frozenset()
+    images: Mapping[str, str] = {}
+
+
 def expand(
     stack: Stack,
     current: State,
     *,
-    others: Sequence[Network] = (),
-    images: Mapping[str, str] = {},
+    existing: Existing = Existing(),
     scale: Mapping[str, int] = {},
-    reserved: Sequence[str] = (),
-    volumes_there: Sequence[str] = (),
     context: PlacementContext = SINGLE_NODE,
     only: Set[str] | None = None,
 ) -> State:
     """The state that *stack* asks for.
 
-    *current* is the stack's state now, so that what exists keeps its addresses; *others* are networks of other stacks;
-    *images* maps image names to the identity that the node has; *reserved* are subnets of the host; *volumes_there*
-    are the volumes that exist, *context* the nodes; *only* are the services that something shall be done for, None for all.
+    *current* is the stack's state now, so that what exists keeps its addresses; *scale* the number of replicas of services
+    where it differs from the file; *context* the nodes; *only* the services that the plan is for, None for all.
     Raises UnschedulableError where a task fits nowhere, PystackError where pools are exhausted, or with every external network
     and volume that is missing."""
     for name in scale:
@@ -49,9 +54,10 @@ def expand(
             raise PystackError(f"--scale {name}: there is no such service in the stack")
     if problems := [s.problem for s in stack.services if s.problem and (only is None or s.name in only)]:
         raise PystackError("\n".join(problems))
-    _check_externals(stack, {n.name for n in others}, set(volumes_there), only)
+    _check_externals(stack, {n.name for n in existing.networks}, existing.volumes, only)
     _check_networks(stack, context)
-    networks = _networks(stack, current, others, reserved, _sizes(stack, scale, context), overlay=len(context.nodes) > 1)
+    others, images = existing.networks, existing.images
+    networks = _networks(stack, current, others, _sizes(stack, scale, context), overlay=len(context.nodes) > 1)
     by_name = {n.name: n for n in (*others, *networks)}
     known = {t.name: t for t in current.tasks}
     drafts = []
@@ -169,7 +175,6 @@ def _networks(
     stack: Stack,
     current: State,
     others: Sequence[Network],
-    reserved: Sequence[str],
     sizes: Mapping[str, tuple[int, int]],
     *,
     overlay: bool,
@@ -194,7 +199,6 @@ def _networks(
                 ipv6=spec.ipv6,
                 taken=taken,
                 name=spec.name,
-                reserved=reserved,
                 endpoints=sizes.get(spec.name, (0, 0))[0],
             )
         )

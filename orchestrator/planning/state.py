@@ -34,6 +34,8 @@ class FieldChange(WireStruct, frozen=True, kw_only=True):
 
 
 class Step(WireStruct, frozen=True, kw_only=True):
+    """One change, or its absence, of one object: *action* on *name* of *kind*, on *node* if it belongs to one."""
+
     action: Verb
     kind: Kind
     name: str
@@ -66,4 +68,5 @@ class Plan(WireStruct, frozen=True, kw_only=True):
 
     @property
     def changes(self) -> tuple[Step, ...]:
+        """The steps that do something."""
         return tuple(step for step in self.steps if step.action != "none")

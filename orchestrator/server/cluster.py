@@ -18,15 +18,16 @@ from agent.contract.wire import WireStruct
 from orchestrator.errors import PystackError, RefusedError, UnreachableError
 from orchestrator.placement import taints
 from orchestrator.placement.node import Availability, Node
+from orchestrator.server.advertised_node import advertised_node
+from orchestrator.server.clock_skew import check_clock, clock_skew_s
 from orchestrator.server.members import NodeConnection, key_of, published_info
 from orchestrator.server.node_add import NodeAddRequest, install_node, own_host_key
+from orchestrator.server.node_tunnel import make_tunnel
 from orchestrator.server.path_mtu import probe_path_mtu
 from orchestrator.store.interface import Delete, Put, Store, StoreError
 from orchestrator.transport.manifest_publisher import EtcdManifestPublisher, prefix_of
 
 OnStatus = Callable[[str, TaskStatus], None]
-MAX_SKEW_S = 5.0
-"""How far the clock of a node may be from the server's."""
 ANSWER_TIMEOUT_S = 15.0
 """How long a new agent may take to answer."""
 LOCAL_TIMEOUT_S = 30.0
@@ -99,37 +100,26 @@ class Cluster:
         return [msgspec.structs.replace(n, server=n.name in servers or n.name == self.local) for n in nodes]
 
     async def _among_servers(self, nodes: Sequence[Node]) -> list[Node]:
-        """*nodes*, with this host as the other servers must know it: by name, with an address."""
-        from orchestrator.transport.ssh import SshTarget
-
+        """*nodes*, with this host as the other servers must know it. Raises StoreError."""
         known = next((n for n in nodes if n.name == self.local), Node(name=self.local, id=os.urandom(8).hex()))
-        address = SshTarget.parse(self._advertise).host
-        own = msgspec.structs.replace(
-            known,
-            target=self._advertise,
-            root=str(self._run),
-            underlay=known.underlay or address,
-            host_key=await own_host_key(address),
-        )
-        if own != known or known not in nodes:
+        own = await advertised_node(known, self._advertise, self._run)
+        if own not in nodes:
             await self._save(own)
         return [*(n for n in nodes if n.name != own.name), own]
 
     def _connect_member(self, node: Node) -> NodeConnection:
         """Make *node* a member, and begin to connect it."""
-        tunnel, socket = None, self._socket
-        if node.target and node.name != self.local:
-            from orchestrator.transport.ssh import SshTunnel
-
-            folder = self._run / "nodes"
-            folder.mkdir(mode=0o700, exist_ok=True)
-            socket = folder / f"{node.id}.sock"
-            tunnel = SshTunnel(node.target, node.host_key, f"{node.root}/docker.sock", socket)
+        tunnel = make_tunnel(node, self._run) if node.target and node.name != self.local else None
         publisher = (
             EtcdManifestPublisher(self.store, node.name) if node.transport == "etcd" and node.name != self.local else None
         )
         member = NodeConnection(
-            node, socket, self._manifest, lambda status: self._on_status(node.name, status), tunnel, publisher
+            node,
+            tunnel.local if tunnel else self._socket,
+            self._manifest,
+            lambda status: self._on_status(node.name, status),
+            tunnel,
+            publisher,
         )
         self.members[node.name] = member
         member.on_connected = self._on_reconnected
@@ -259,25 +249,17 @@ class Cluster:
         except TimeoutError:
             await self._forget(member)
             raise UnreachableError(f"the agent of {node.target} was started and does not answer: {member.problem}") from None
-        skew = self._clock_skew_s(member)
-        if abs(skew) > MAX_SKEW_S:
+        try:
+            check_clock(node.target, clock_skew_s(own, member))
+        except RefusedError:
             await self._forget(member)
-            raise RefusedError(
-                f"the clock of {node.target} is {abs(skew):.0f} s {'ahead' if skew > 0 else 'behind'}: set it (chrony, "
-                "systemd-timesyncd) and add the node again",
-                409,
-            )
+            raise
         if request.transport == "etcd":
             await self._enable_manifest_watch(member)
         await self.measure_paths([member])
         await self._save(member.node)
         await self.deliver()
         return member.node
-
-    def _clock_skew_s(self, member: NodeConnection) -> float:
-        """How many seconds the clock of *member* is ahead of this host's, by what both said when they were connected."""
-        own = self.members[self.local]
-        return member.node.info.clock - own.node.info.clock - (member.connected_at - own.connected_at)
 
     async def measure_paths(self, members: Iterable[NodeConnection]) -> None:
         """Measure the paths of *members*, and save the MTU of those that carry less than their links do."""

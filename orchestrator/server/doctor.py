@@ -12,7 +12,8 @@ from agent.contract.network import Network
 from agent.contract.status import NodeInfo
 from agent.contract.wire import WireStruct
 from orchestrator.errors import PystackError
-from orchestrator.server.cluster import MAX_SKEW_S, Cluster
+from orchestrator.server.clock_skew import MAX_SKEW_S
+from orchestrator.server.cluster import Cluster
 from orchestrator.server.members import NodeConnection
 
 SMALL = 84

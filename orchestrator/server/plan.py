@@ -6,8 +6,9 @@ import msgspec
 
 from orchestrator.errors import RefusedError
 from orchestrator.placement.explain import Why, explain
+from orchestrator.planning.diff import PlanOptions
 from orchestrator.planning.diff import plan as make_plan
-from orchestrator.planning.expand import expand
+from orchestrator.planning.expand import Existing, expand
 from orchestrator.planning.following import missing_owners
 from orchestrator.planning.state import Plan, State
 from orchestrator.server.contents import Contents
@@ -52,11 +53,13 @@ class Planner:
             current,
             revision=self._state.revision,
             statuses=self._statuses.by_task,
-            remove_orphans=options.remove_orphans,
-            force=force,
-            only=only,
-            starting=not options.no_start,
-            keep=options.no_recreate,
+            options=PlanOptions(
+                only=only,
+                force=force,
+                remove_orphans=options.remove_orphans,
+                starting=not options.no_start,
+                keep=options.no_recreate,
+            ),
         )
 
     async def desired(self, stack: Stack, options: UpOptions) -> State:
@@ -64,11 +67,13 @@ class Planner:
         return expand(
             stack,
             self._state.of_stack(stack.name),
-            others=await self._inputs.foreign_networks(stack.name),
-            images=await self._images.ids(stack),
+            existing=Existing(
+                networks=tuple(await self._inputs.foreign_networks(stack.name)),
+                images=await self._images.ids(stack),
+                volumes=frozenset(await self._inputs.volume_names(stack)),
+            ),
             only=chosen_services(stack, options),
             scale=options.scale,
-            volumes_there=await self._inputs.volume_names(stack),
             context=msgspec.structs.replace(self._inputs.placement(stack.name), moves=options.moves),
         )
 

@@ -11,6 +11,7 @@ from orchestrator.stackfile.model import Build, BuildSecret
 
 
 def build(draft: ServiceContext, value: Any, path: Path_) -> Fields:
+    """Read services.*.build: a context as text, or the long form."""
     body = {"context": value} if isinstance(value, str) else draft.reading.mapping(value, path)
     context = scalar(body.get("context", "."))
     remote = _is_remote(context)

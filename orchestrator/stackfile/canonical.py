@@ -37,6 +37,7 @@ class ServiceBody:
         self.body = body
 
     def path(self, text: str) -> str:
+        """*text* as an absolute path; a path of Windows is converted only if that is wanted."""
         if is_windows(text):
             return converted(text) if self.convert else text
         return str((self.directory / Path(text).expanduser()).resolve())

@@ -51,6 +51,7 @@ TWICE: tuple[tuple[str, tuple[str, ...], Callable[[Any], float]], ...] = (
 
 
 def said_twice(service: Service, body: Mapping[str, Any]) -> Iterator[Conflict]:
+    """Keys of the service whose value differs from the one at the same setting below `deploy`."""
     for key, below, read in TWICE:
         there: Any = body.get("deploy")
         for part in below:
@@ -67,6 +68,7 @@ def said_twice(service: Service, body: Mapping[str, Any]) -> Iterator[Conflict]:
 
 
 def build(service: Service, body: Mapping[str, Any]) -> Iterator[Conflict]:
+    """Keys of `build` that exclude each other, and platforms that lack the service's own."""
     spec = body.get("build")
     if not isinstance(spec, dict):
         return

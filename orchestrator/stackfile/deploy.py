@@ -17,6 +17,7 @@ MODES = ("replicated", "global", "replicated-job", "global-job")
 
 
 def deploy(draft: ServiceContext, value: Any, path: Path_) -> Fields:
+    """Read services.*.deploy."""
     body = draft.reading.mapping(value, path)
     fields: Fields = {}
     for key, item in body.items():

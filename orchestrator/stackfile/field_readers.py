@@ -37,6 +37,7 @@ class ServiceContext:
         return self.reading.tree.variables.get(self.path, self.reading.environment)
 
     def problem(self, path: Path_, why: str, fix: str = "") -> None:
+        """Add a problem at *path*, as `LoadContext.problem` does."""
         self.reading.problem(path, why, fix)
 
     def keep_from_starting(self, path: Path_, why: str) -> None:
@@ -45,6 +46,7 @@ class ServiceContext:
 
 
 def scalar(value: Any) -> str:
+    """A scalar of YAML as text: true and false in small letters, null as ""."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return "" if value is None else str(value)
@@ -61,6 +63,8 @@ def permissions(value: Any) -> int:
 
 
 def text(field: str) -> FieldReader:
+    """A reader of *field* as text."""
+
     def row(draft: ServiceContext, value: Any, path: Path_) -> Fields:
         del draft, path
         return {field: scalar(value)}
@@ -69,6 +73,8 @@ def text(field: str) -> FieldReader:
 
 
 def boolean(field: str) -> FieldReader:
+    """A reader of *field* as true or false."""
+
     def row(draft: ServiceContext, value: Any, path: Path_) -> Fields:
         del draft, path
         return {field: flag(value)}
@@ -77,6 +83,9 @@ def boolean(field: str) -> FieldReader:
 
 
 def integer(field: str, low: int = -1, high: int = 1 << 62) -> FieldReader:
+    """A reader of *field* as a whole number from *low* to *high*; a negative one, where it is allowed, stands for 0, no
+    limit."""
+
     def row(draft: ServiceContext, value: Any, path: Path_) -> Fields:
         try:
             number = int(scalar(value))
@@ -91,6 +100,8 @@ def integer(field: str, low: int = -1, high: int = 1 << 62) -> FieldReader:
 
 
 def decimal(field: str) -> FieldReader:
+    """A reader of *field* as a number of CPUs, at least 0."""
+
     def row(draft: ServiceContext, value: Any, path: Path_) -> Fields:
         try:
             number = float(scalar(value))
@@ -105,6 +116,8 @@ def decimal(field: str) -> FieldReader:
 
 
 def size(field: str) -> FieldReader:
+    """A reader of *field* as bytes, written as 64m; -1 stands for 0, no limit."""
+
     def row(draft: ServiceContext, value: Any, path: Path_) -> Fields:
         try:
             return {field: 0 if str(value) == "-1" else parse_bytes(value)}
@@ -116,6 +129,8 @@ def size(field: str) -> FieldReader:
 
 
 def duration(field: str) -> FieldReader:
+    """A reader of *field* as seconds, written as 1m30s."""
+
     def row(draft: ServiceContext, value: Any, path: Path_) -> Fields:
         try:
             return {field: parse_duration(value)}
@@ -181,6 +196,7 @@ def command_line(field: str) -> FieldReader:
 
 
 def ulimits(draft: ServiceContext, value: Any, path: Path_) -> Fields:
+    """Read `ulimits`: a number, or soft and hard ones, for each name."""
     out = []
     for name, item in draft.reading.mapping(value, path).items():
         body = item if isinstance(item, dict) else {"soft": item, "hard": item}
@@ -192,6 +208,7 @@ def ulimits(draft: ServiceContext, value: Any, path: Path_) -> Fields:
 
 
 def extra_hosts(draft: ServiceContext, value: Any, path: Path_) -> Fields:
+    """Read `extra_hosts`: a mapping, or a list of NAME=ADDRESS or NAME:ADDRESS."""
     out: list[tuple[str, str]] = []
     if isinstance(value, dict):
         for name, item in value.items():

@@ -28,6 +28,7 @@ class Key(msgspec.Struct, frozen=True):
 
     @property
     def honoured(self) -> bool:
+        """Whether the key has an effect."""
         return not self.refused
 
 
@@ -56,6 +57,7 @@ def _below(schema: Schema, path: str) -> Iterator[Key]:
 
 
 def markdown() -> str:
+    """The document of all keys: a table of keys, and one of differences in reading."""
     rows = [HEAD, "| key | what it is | here |\n|---|---|---|\n"]
     for key in keys():
         why = "not yet" if key.refused == LATER else key.refused.removeprefix("has no effect: ")

@@ -44,6 +44,8 @@ class Loaded(msgspec.Struct, frozen=True):
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """Which files make up the stack, and how they are read; "" and () stand for the defaults of Compose."""
+
     files: tuple[str, ...] = ()
     project_name: str = ""
     project_directory: str = ""

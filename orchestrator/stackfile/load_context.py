@@ -29,6 +29,7 @@ class LoadContext:
         self.bad: set[Path_] = set()
 
     def mark(self, path: Path_) -> Mark:
+        """The place of *path* in its file."""
         return self.tree.mark(path)
 
     def problem(self, path: Path_, why: str, fix: str = "") -> None:
@@ -45,6 +46,7 @@ class LoadContext:
             self.problem(path, why, fix)
 
     def warn(self, path: Path_, why: str) -> None:
+        """Add a warning about *path*."""
         self.warnings.append(Problem(where=self.mark(path), what=dotted(path), why=why))
 
     def unknown(self, path: Path_, known: Iterable[str]) -> None:
@@ -66,6 +68,7 @@ class LoadContext:
         return {}
 
     def sequence(self, value: Any, path: Path_) -> list[Any]:
+        """*value* if it is a list; anything else is a problem and reads as empty."""
         if value is None:
             return []
         if isinstance(value, list):

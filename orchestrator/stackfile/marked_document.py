@@ -77,6 +77,7 @@ class MarkedDocument:
         return MarkedDocument(value, self.marks, variables=self.variables, notes=self.notes)
 
     def with_value(self, value: Any) -> MarkedDocument:
+        """The same marks with another *value*."""
         return MarkedDocument(value, self.marks, self.resets, self.overrides, self.variables, self.notes)
 
     def rebase(self, old: Path_, new: Path_, value: Any) -> MarkedDocument:

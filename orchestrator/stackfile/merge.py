@@ -26,6 +26,7 @@ class ClashError(Exception):
 
 
 def replace(base: Any, over: Any, path: Path_) -> Any:
+    """The later value replaces the earlier one."""
     del base, path
     return over
 
@@ -38,6 +39,7 @@ def by_key(base: Any, over: Any, path: Path_) -> Any:
 
 
 def as_mapping(value: Any) -> dict[str, Any]:
+    """A mapping, or a list of NAME=VALUE, as a dict; a name without = has the value None."""
     if isinstance(value, dict):
         return value
     out: dict[str, Any] = {}
@@ -124,6 +126,7 @@ def limit(base: Any, over: Any, path: Path_) -> Any:
 
 
 def all_or_listed(base: Any, over: Any, path: Path_) -> Any:
+    """Two lists are joined; with anything else the later value replaces the earlier one."""
     return base + over if isinstance(base, list) and isinstance(over, list) else over
 
 

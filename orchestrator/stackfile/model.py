@@ -193,6 +193,8 @@ class StackNetwork(WireStruct, frozen=True, kw_only=True):
 
 
 class StackVolume(WireStruct, frozen=True, kw_only=True):
+    """A top-level volume of a stack file. *where* is its place in the file, "" if unknown."""
+
     key: str
     name: str
     driver: str = "local"
@@ -223,6 +225,8 @@ class StackContent(WireStruct, frozen=True, kw_only=True):
 
 
 class Stack(WireStruct, frozen=True, kw_only=True):
+    """A loaded stack file: what `up` sends to the server."""
+
     name: str
     services: tuple[Service, ...] = ()
     networks: tuple[StackNetwork, ...] = ()

@@ -12,6 +12,7 @@ from orchestrator.stackfile.mount_text import converted, is_path, is_windows, pa
 
 
 def volumes(draft: ServiceContext, value: Any, path: Path_) -> Fields:
+    """Read services.*.volumes, short and long form."""
     out = []
     for number, item in enumerate(draft.reading.sequence(value, path)):
         at = (*path, number)
@@ -139,6 +140,7 @@ def _long_mount(draft: ServiceContext, item: dict[str, Any], at: Path_) -> Mount
 
 
 def tmpfs(draft: ServiceContext, value: Any, path: Path_) -> Fields:
+    """Read services.*.tmpfs: one TARGET[:OPTIONS] or a list of them."""
     out = []
     for number, item in enumerate(value if isinstance(value, list) else [value]):
         target, _, options = scalar(item).partition(":")

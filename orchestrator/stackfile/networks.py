@@ -17,6 +17,7 @@ _MAC = re.compile(r"([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}")
 
 
 def networks(draft: ServiceContext, value: Any, path: Path_) -> Fields:
+    """Read services.*.networks: a list of names, or settings for each; in the order of priority."""
     body = dict.fromkeys(value) if isinstance(value, list) else draft.reading.mapping(value, path)
     out: list[Attachment] = []
     order: list[float] = []
@@ -107,6 +108,7 @@ def service_links(draft: ServiceContext, value: Any, path: Path_) -> Fields:
 
 
 def network_mode(draft: ServiceContext, value: Any, path: Path_) -> Fields:
+    """Read services.*.network_mode."""
     mode = scalar(value)
     if draft.body.get("networks"):
         draft.problem(path, "cannot stand beside networks", "keep one of them")

@@ -21,6 +21,8 @@ class Mark(msgspec.Struct, frozen=True, order=True):
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """One mistake: *what* is the key at *where*, *fix* what to do about it."""
+
     where: Mark
     what: str
     why: str = ""

@@ -25,6 +25,7 @@ LAN_OPTIONS: dict[str, dict[str, tuple[str, ...]]] = {
 
 
 def networks_of(reading: LoadContext, document: dict[str, Any]) -> dict[str, StackNetwork]:
+    """The top-level networks of *document*, by key. Invalid ones are left out, with a problem in *reading*."""
     out = {}
     for key, value in reading.mapping(document.get("networks"), ("networks",)).items():
         path: Path_ = ("networks", key)
@@ -45,29 +46,7 @@ def networks_of(reading: LoadContext, document: dict[str, Any]) -> dict[str, Sta
         mtu = field_readers.scalar(opts[MTU]) if MTU in opts else "1500"
         if not (re.fullmatch(r"[0-9]{1,5}", mtu) and 68 <= int(mtu) < 1 << 16):
             reading.problem((*path, "driver_opts", MTU), f"{mtu!r} is no MTU", "a number from 68 to 65535")
-        subnets: list[Subnet] = []
-        ipam = reading.mapping(body.get("ipam"), (*path, "ipam"))
-        for number, pool in enumerate(reading.sequence(ipam.get("config"), (*path, "ipam", "config"))):
-            at = (*path, "ipam", "config", number)
-            if not reading.mapping(pool, at).keys() - {"aux_addresses"}:
-                continue  # any pool
-            try:
-                cidr = ipaddress.ip_network(str(reading.mapping(pool, at).get("subnet")))
-            except ValueError as error:
-                reading.problem(at, f"the subnet is not CIDR: {error}", "write it like 172.30.0.0/24")
-                continue
-            # on a LAN it is somebody's who is there already, or nobody's
-            gateway = str(pool.get("gateway") or ("" if driver in LAN_OPTIONS else cidr[1]))
-            try:
-                inside = not gateway or ipaddress.ip_address(gateway) in cidr
-            except ValueError:
-                inside = False
-            if not inside:
-                reading.problem((*at, "gateway"), f"{gateway} is not an address of {cidr}")
-                continue
-            found = _pool(reading, pool, at, cidr, gateway)
-            if found:
-                subnets.append(found)
+        subnets = _subnets(reading, body, driver, path)
         external = body.get("external")
         _external_alone(reading, body, path)
         given = body.get("name") or (external.get("name") if isinstance(external, dict) else None)
@@ -79,7 +58,7 @@ def networks_of(reading: LoadContext, document: dict[str, Any]) -> dict[str, Sta
             key=key,
             name=name,
             driver="" if driver == "default" else driver,
-            subnets=tuple(subnets),
+            subnets=subnets,
             internal=field_readers.flag(body.get("internal")),
             ipv6=field_readers.flag(body.get("enable_ipv6")),
             external=field_readers.flag(external),
@@ -88,6 +67,34 @@ def networks_of(reading: LoadContext, document: dict[str, Any]) -> dict[str, Sta
             where=str(reading.mark(path)),
         )
     return out
+
+
+def _subnets(reading: LoadContext, body: dict[str, Any], driver: str, path: Path_) -> tuple[Subnet, ...]:
+    """The valid pools of `ipam.config` of a network; the others are problems."""
+    subnets: list[Subnet] = []
+    ipam = reading.mapping(body.get("ipam"), (*path, "ipam"))
+    for number, pool in enumerate(reading.sequence(ipam.get("config"), (*path, "ipam", "config"))):
+        at = (*path, "ipam", "config", number)
+        if not reading.mapping(pool, at).keys() - {"aux_addresses"}:
+            continue  # any pool
+        try:
+            cidr = ipaddress.ip_network(str(reading.mapping(pool, at).get("subnet")))
+        except ValueError as error:
+            reading.problem(at, f"the subnet is not CIDR: {error}", "write it like 172.30.0.0/24")
+            continue
+        # on a LAN it is somebody's who is there already, or nobody's
+        gateway = str(pool.get("gateway") or ("" if driver in LAN_OPTIONS else cidr[1]))
+        try:
+            inside = not gateway or ipaddress.ip_address(gateway) in cidr
+        except ValueError:
+            inside = False
+        if not inside:
+            reading.problem((*at, "gateway"), f"{gateway} is not an address of {cidr}")
+            continue
+        found = _pool(reading, pool, at, cidr, gateway)
+        if found:
+            subnets.append(found)
+    return tuple(subnets)
 
 
 def _check_lan(reading: LoadContext, driver: str, options: Mapping[str, Any], path: Path_) -> None:
@@ -125,6 +132,7 @@ def _pool(
 
 
 def volumes_of(reading: LoadContext, document: dict[str, Any]) -> dict[str, StackVolume]:
+    """The top-level volumes of *document*, by key. Invalid ones are left out, with a problem in *reading*."""
     out = {}
     for key, value in reading.mapping(document.get("volumes"), ("volumes",)).items():
         path: Path_ = ("volumes", key)

@@ -43,18 +43,22 @@ def named(shape: Schema, *, any_name: bool = False) -> Schema:
 
 
 def listed(shape: Schema, *, unique: bool = False) -> Schema:
+    """A list of *shape*."""
     return {"type": "array", "items": shape, **({"uniqueItems": True} if unique else {})}
 
 
 def either(*shapes: Schema, title: str = "") -> Schema:
+    """Exactly one of *shapes*."""
     return {"oneOf": list(shapes), **({"title": title} if title else {})}
 
 
 def ref(name: str) -> Schema:
+    """A reference to the definition *name*."""
     return {"$ref": f"#/$defs/{name}"}
 
 
 def words(*choices: str) -> Schema:
+    """One of *choices*."""
     return {"type": "string", "enum": list(choices)}
 
 

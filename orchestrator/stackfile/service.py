@@ -100,6 +100,7 @@ def environment(draft: ServiceContext, value: Any, path: Path_) -> Fields:
 
 
 def restart(draft: ServiceContext, value: Any, path: Path_) -> Fields:
+    """Read services.*.restart: a policy, or on-failure:N."""
     policy, _, count = ("no" if value is False else scalar(value) or "no").partition(":")
     if policy not in ("no", "always", "unless-stopped", "on-failure") or (count and not count.isdigit()):
         draft.problem(path, f"{scalar(value)!r} is no restart policy", "no, always, unless-stopped or on-failure[:N]")
@@ -108,6 +109,7 @@ def restart(draft: ServiceContext, value: Any, path: Path_) -> Fields:
 
 
 def healthcheck(draft: ServiceContext, value: Any, path: Path_) -> Fields:
+    """Read services.*.healthcheck."""
     body = draft.reading.mapping(value, path)
     fields: Fields = {}
     for key, item in body.items():
@@ -134,6 +136,7 @@ def healthcheck(draft: ServiceContext, value: Any, path: Path_) -> Fields:
 
 
 def devices(draft: ServiceContext, value: Any, path: Path_) -> Fields:
+    """Read services.*.devices: paths, in short or long form, and CDI names, which become device requests."""
     out = []
     for number, item in enumerate(draft.reading.sequence(value, path)):
         if isinstance(item, dict):
@@ -163,6 +166,7 @@ def devices(draft: ServiceContext, value: Any, path: Path_) -> Fields:
 
 
 def userns_mode(draft: ServiceContext, value: Any, path: Path_) -> Fields:
+    """Read services.*.userns_mode."""
     mode = {"private": "auto"}.get(scalar(value), scalar(value))
     if mode not in ("", "host", "auto"):
         draft.reading.check(path, f"{scalar(value)!r} has no effect", "write auto, for a user namespace of its own, or host")
@@ -189,6 +193,7 @@ def platform(draft: ServiceContext, value: Any, path: Path_) -> Fields:
 
 
 def depends_on(draft: ServiceContext, value: Any, path: Path_) -> Fields:
+    """Read services.*.depends_on: a list of services, or conditions for each."""
     out = []
     body = dict.fromkeys(value) if isinstance(value, list) else draft.reading.mapping(value, path)
     for name, item in body.items():
@@ -232,6 +237,7 @@ _RATES = {
 
 
 def blkio_config(draft: ServiceContext, value: Any, path: Path_) -> Fields:
+    """Read services.*.blkio_config; rates are in bytes or operations per second."""
     body = draft.reading.mapping(value, path)
     fields: Fields = integer("blkio_weight", 10, 1000)(draft, body["weight"], (*path, "weight")) if "weight" in body else {}
     rates = []
@@ -251,6 +257,7 @@ def blkio_config(draft: ServiceContext, value: Any, path: Path_) -> Fields:
 
 
 def provider(draft: ServiceContext, value: Any, path: Path_) -> Fields:
+    """Read services.*.provider."""
     body = draft.reading.mapping(value, path)
     given = draft.reading.mapping(body.get("options"), (*path, "options"))
     options = [(k, scalar(i)) for k, v in given.items() for i in (v if isinstance(v, list) else [v])]
@@ -272,6 +279,7 @@ def pre_start(draft: ServiceContext, value: Any, path: Path_) -> Fields:
 
 
 def logging(draft: ServiceContext, value: Any, path: Path_) -> Fields:
+    """Read services.*.logging; an unknown driver is a warning."""
     body = draft.reading.mapping(value, path)
     driver = scalar(body.get("driver", "json-file"))
     if driver not in ("json-file", "local", "none", "syslog", "journald"):
@@ -281,6 +289,7 @@ def logging(draft: ServiceContext, value: Any, path: Path_) -> Fields:
 
 
 def pull_policy(draft: ServiceContext, value: Any, path: Path_) -> Fields:
+    """Read services.*.pull_policy; `refresh` has the interval pull_refresh_after, or a day if that is missing."""
     known = ("always", "never", "missing", "build", "daily", "weekly")
     policy = {"if_not_present": "missing"}.get(scalar(value), scalar(value))
     if policy == "refresh":

@@ -69,6 +69,7 @@ def _texts(container: Container, environment: Mapping[str, Any]) -> Iterator[tup
 
 
 def has_templates(container: Container) -> bool:
+    """Whether any text of *container* contains a template of Swarm."""
     return any(names_swarm(text) for _, text in _texts(container, {}))
 
 

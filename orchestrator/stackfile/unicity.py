@@ -39,11 +39,13 @@ def port(item: Any) -> Hashable:
 
 
 def volume(item: Any) -> Hashable:
+    """The target of a volume."""
     target = item.get("target") if isinstance(item, dict) else target_of(str(item))
     return str(target).rstrip("/") or "/"
 
 
 def device(item: Any) -> Hashable:
+    """The path of a device in the container."""
     if isinstance(item, dict):
         return str(item.get("target") or item.get("source"))
     parts = str(item).split(":")
@@ -62,14 +64,17 @@ def granted(folder: str) -> Key:
 
 
 def env_file(item: Any) -> Hashable:
+    """The path of a file of variables."""
     return str(item.get("path") if isinstance(item, dict) else item)
 
 
 def build_secret(item: Any) -> Hashable:
+    """The name that a build secret has in the build."""
     return str((item.get("target") or item.get("source")) if isinstance(item, dict) else item)
 
 
 def tmpfs(item: Any) -> Hashable:
+    """The target of a tmpfs mount."""
     return str(item).partition(":")[0].rstrip("/")
 
 

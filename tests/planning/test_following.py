@@ -9,7 +9,7 @@ import pytest
 
 from agent.contract.container import digest
 from agent.contract.status import TaskStatus
-from orchestrator.planning.diff import plan
+from orchestrator.planning.diff import PlanOptions, plan
 from orchestrator.planning.expand import expand
 from orchestrator.planning.state import Plan, State
 from orchestrator.stackfile.load import Options, load
@@ -27,7 +27,7 @@ def stack(path: Path, keys: str, value: str) -> Stack:
     return load(Options(files=(str(path / "stack.yml"),), project_name="s"), {}).stack
 
 
-def second(path: Path, keys: str, *, state: str = "running", only: set[str] | None = None) -> Plan:
+def second(path: Path, keys: str, *, state: str = "running", only: frozenset[str] | None = None) -> Plan:
     """The plan for another vpn, where both ran."""
     one = stack(path, keys, "1")
     current = expand(one, State())
@@ -36,7 +36,7 @@ def second(path: Path, keys: str, *, state: str = "running", only: set[str] | No
         t.name: TaskStatus(task=t.name, state=state if t.service == "app" else "running", digest=digest(t.container))  # type: ignore[arg-type]
         for t in current.tasks
     }
-    return plan(two, expand(two, current, only=only), current, revision=1, statuses=statuses, only=only)
+    return plan(two, expand(two, current, only=only), current, revision=1, statuses=statuses, options=PlanOptions(only=only))
 
 
 @pytest.mark.parametrize(
@@ -52,9 +52,9 @@ def second(path: Path, keys: str, *, state: str = "running", only: set[str] | No
         ("depends_on: [vpn]", ""),
     ],
 )
-@pytest.mark.parametrize("only", [None, {"vpn"}], ids=["all", "the owner alone"])
+@pytest.mark.parametrize("only", [None, frozenset({"vpn"})], ids=["all", "the owner alone"])
 def test_who_has_something_of_a_replaced_container_follows_it(
-    tmp_path: Path, keys: str, reason: str, only: set[str] | None
+    tmp_path: Path, keys: str, reason: str, only: frozenset[str] | None
 ) -> None:
     made = second(tmp_path, keys, only=only)
     steps = {s.name: (s.action, s.reason) for s in made.steps if s.kind == "task"}
@@ -72,6 +72,8 @@ def test_a_follower_keeps_its_own_definition_where_the_owner_alone_is_named(tmp_
     one = expand(stack(tmp_path, "network_mode: 'service:vpn'", "1"), State())
     two = stack(tmp_path, "network_mode: 'service:vpn', user: '7'", "2")
     statuses = {t.name: TaskStatus(task=t.name, state="running", digest=digest(t.container)) for t in one.tasks}
-    made = plan(two, expand(two, one, only={"vpn"}), one, revision=1, statuses=statuses, only={"vpn"})
+    made = plan(
+        two, expand(two, one, only={"vpn"}), one, revision=1, statuses=statuses, options=PlanOptions(only=frozenset({"vpn"}))
+    )
     (app,) = (t for t in made.desired.tasks if t.service == "app")
     assert app == msgspec.structs.replace(next(t for t in one.tasks if t.service == "app"), generation=1)

@@ -60,6 +60,7 @@ class Verb(click.Command):
     """A command whose flags can be given as --flag=true and --flag=false too, as Go programs take them."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse *args* as Docker Compose does: a flag may have a value, as in --flag=false."""
         flags = {n: p for p in self.params if isinstance(p, click.Option) and p.is_flag for n in p.opts}
         valued = {n for p in self.params if isinstance(p, click.Option) and not p.is_flag for n in p.opts}
         out: list[str] = []
@@ -92,9 +93,11 @@ class Group(click.Group):
     """Docker Compose's verbs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """All verbs of Docker Compose, sorted."""
         return sorted(reference.VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The verb *cmd_name*, None if it does not exist. Raises UsageError for a verb that pystack refuses."""
         if cmd_name == "convert":
             cmd_name = "config"  # its former name
         if why := reference.REFUSED.get(cmd_name):

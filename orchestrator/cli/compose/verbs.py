@@ -24,6 +24,7 @@ FIELD = re.compile(r"\{\{\s*\.(\w+)\s*\}\}|\{\{\s*json\s+\.(\w*)\s*\}\}")
 
 
 def version_words() -> str:
+    """The version line, in the form of `docker compose version`: scripts read it."""
     return f"Docker Compose version v{COMPOSE} (pystack {__version__})"
 
 
@@ -61,7 +62,8 @@ def _filled(template: str, row: Row) -> str:
 
 
 def _up() -> click.Command:
-    from orchestrator.cli.up import Attach, bring_up
+    from orchestrator.cli.attach_options import Attach
+    from orchestrator.cli.up import bring_up
     from orchestrator.cli.up import up as own
 
     def run(
@@ -201,7 +203,7 @@ def ps(
 ) -> None:
     """The containers of the project."""
     from orchestrator.cli.client import Client
-    from orchestrator.cli.look import states_of
+    from orchestrator.cli.filters import states_of
 
     del no_trunc
     client, name, wanted = Client(start=True), stack.name(), status + states_of(filters)
@@ -244,9 +246,9 @@ def ps(
 def ls(everything: bool, filters: tuple[str, ...], shape: str, quiet: bool) -> None:
     """The projects that run."""
     from orchestrator.cli.client import Client
+    from orchestrator.cli.filters import name_parts_of
 
-    if strange := [f for f in filters if not f.startswith("name=")]:
-        raise click.UsageError(f"--filter {strange[0]}: write name=PART")
+    parts = name_parts_of(filters)
     client, rows = Client(start=True), []
     for one in client.json("GET", "/v1/stacks"):
         tasks = [r for r in client.json("GET", f"/v1/stacks/{one['stack']}/tasks") if r["id"]]
@@ -254,7 +256,7 @@ def ls(everything: bool, filters: tuple[str, ...], shape: str, quiet: bool) -> N
         for task in tasks:
             word = STATES.get(task["state"], task["state"])
             states[word] = states.get(word, 0) + 1
-        if (everything or states.get("running")) and all(f.partition("=")[2] in one["stack"] for f in filters):
+        if (everything or states.get("running")) and all(part in one["stack"] for part in parts):
             status = ", ".join(f"{state}({count})" for state, count in sorted(states.items()))
             rows.append({"Name": one["stack"], "Status": status, "ConfigFiles": ""})
     if quiet:
@@ -390,7 +392,7 @@ def version(shape: str, short: bool) -> None:
 def volumes(stack: StackOptions, shape: str, quiet: bool, services: tuple[str, ...]) -> None:
     """The project's volumes."""
     from orchestrator.cli.client import Client
-    from orchestrator.cli.look import volume_rows
+    from orchestrator.cli.volumes import volume_rows
 
     rows = [
         {
@@ -412,7 +414,7 @@ def volumes(stack: StackOptions, shape: str, quiet: bool, services: tuple[str, .
 @click.command()
 @stack_options
 @click.option("-f", "--follow", is_flag=True)
-@click.option("--index", default=0)
+@click.option("--index", "replica", default=0)
 @click.option("--no-color", is_flag=True)
 @click.option("--no-log-prefix", is_flag=True)
 @click.option("--since", type=Timestamp(), default="")
@@ -423,9 +425,10 @@ def volumes(stack: StackOptions, shape: str, quiet: bool, services: tuple[str, .
 def logs(stack: StackOptions, services: tuple[str, ...], no_log_prefix: bool, no_color: bool, **given: Any) -> None:
     """Output of the project's containers."""
     from orchestrator.cli.client import Client
-    from orchestrator.cli.logs import follow_stack
+    from orchestrator.cli.logs import LogOptions, follow_stack
 
-    follow_stack(Client(start=True), stack.name(), services, prefix=not no_log_prefix, colour=not no_color, **given)
+    options = LogOptions(prefix=not no_log_prefix, colour=not no_color, **given)
+    follow_stack(Client(start=True), stack.name(), services, options)
 
 
 class _Lazy(dict[str, Any]):

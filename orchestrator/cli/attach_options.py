@@ -1,0 +1,18 @@
+"""How an attached `up` goes on."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+
+class Attach(NamedTuple):
+    """How an attached `up` goes on. *ends* is what ends it: "all" containers, "any" one or a "failure"; *code_from* is the
+    service whose exit code is its own; *shown* are the services whose output is shown, all if empty, without *hidden*; *style*
+    is how (fields of `LogOptions`); *stop_s* is how long containers have to stop, None for their own time."""
+
+    ends: str = "all"
+    code_from: str = ""
+    shown: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
+    style: dict[str, Any] = {}
+    stop_s: float | None = None

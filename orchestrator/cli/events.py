@@ -1,0 +1,33 @@
+"""`pystack events`: changes of tasks, as they happen."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from orchestrator.cli.options import StackOptions, stack_options, stream_format_option
+from orchestrator.errors import PystackError
+
+
+@click.command()
+@stack_options
+@click.option("--json", "as_json", is_flag=True, help="--format json.")
+@stream_format_option
+@click.argument("services", nargs=-1)
+def events(stack: StackOptions, as_json: bool, shape: str, services: tuple[str, ...]) -> None:
+    """Changes of tasks, as they come: of a stack's where one is named, or of some of its services; else of all."""
+    from orchestrator.cli.client import Client
+
+    client = Client()
+    named = services or any(stack.given[k] for k in ("file", "project_name", "project_directory"))
+    name = stack.name() if named else ""
+    if services:
+        known = {s["name"] for s in client.json("GET", f"/v1/stacks/{name}")["stack"].get("services", [])}
+        if strangers := set(services) - known:
+            raise PystackError(f"stack {name} has no service {', '.join(sorted(strangers))}")
+    for event in client.lines("GET", "/v1/events"):
+        if (name and event.get("stack") != name) or (services and event.get("service") not in services):
+            continue
+        words = f"{event['task']}: {event['state']} {event.get('health', '')}"
+        click.echo(json.dumps(event) if as_json or shape == "json" else words)

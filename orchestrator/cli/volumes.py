@@ -1,0 +1,50 @@
+"""`pystack volumes`: the volumes of a stack."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestrator.cli.options import StackOptions, format_option, stack_options
+from orchestrator.errors import PystackError
+
+if TYPE_CHECKING:
+    from orchestrator.cli.client import Client
+
+
+@click.command()
+@stack_options
+@format_option
+@click.option("-q", "--quiet", is_flag=True, help="Only names.")
+@click.argument("services", nargs=-1)
+def volumes(stack: StackOptions, shape: str, quiet: bool, services: tuple[str, ...]) -> None:
+    """Volumes of the stack that there are, or of some of its services."""
+    from orchestrator.cli.client import Client
+    from orchestrator.cli.output import show
+
+    rows = volume_rows(Client(), stack.name(), services)
+    if quiet:
+        for one in dict.fromkeys(row["name"] for row in rows):
+            click.echo(one)
+        return
+    show(rows, ("name", "driver", "node"), shape)
+
+
+def volume_rows(client: Client, name: str, services: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The volumes of stack *name*, or those that *services* mount, with the nodes that have them. Raises PystackError."""
+    filters = json.dumps({"label": [f"com.docker.compose.project={name}"]})
+    nodes = [r["name"] for r in client.json("GET", "/v1/nodes") if r["state"] == "ready"]
+    rows = [
+        {"name": v["Name"], "driver": v["Driver"], "node": node, "mountpoint": v["Mountpoint"], "labels": v["Labels"] or {}}
+        for node in nodes
+        for v in client.at(node).engine("GET", "/volumes", query={"filters": filters})["Volumes"]
+    ]
+    if services:
+        known = {s["name"]: s for s in client.json("GET", f"/v1/stacks/{name}")["stack"].get("services", [])}
+        if strangers := set(services) - known.keys():
+            raise PystackError(f"stack {name} has no service {', '.join(sorted(strangers))}")
+        used = {m.get("source") for s in services for m in known[s]["container"].get("mounts", [])}
+        rows = [row for row in rows if row["name"] in used]
+    return rows
