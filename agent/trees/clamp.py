@@ -23,6 +23,7 @@ def clamp(tree: Tree, seconds: int) -> confine.Reply:
 
 
 def main(root: str, seconds: str) -> int:
+    """The process: no time in the tree *root* is later than *seconds* of the epoch. Returns its exit status."""
     try:
         tree = confine.open_tree(root, read_only=False, nested=False)
     except OSError as error:

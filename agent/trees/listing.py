@@ -27,6 +27,8 @@ Entries = dict[str, list[Any]]
 
 
 class TreeListing:
+    """The entries of a tree with their modes, owners and digests, within bounds."""
+
     def __init__(self, tree: Tree, bounds: Bounds) -> None:
         self.tree, self.bounds = tree, bounds
         self.entries: Entries = {}
@@ -125,6 +127,7 @@ def _capabilities(fd: int) -> str:
 
 
 def main(root: str, limits: str) -> int:
+    """The process: lists the tree *root* as standard input asks, within *limits* (JSON). Returns its exit status."""
     bounds = Bounds.of(limits)
     wanted = json.load(sys.stdin)
     try:

@@ -32,11 +32,13 @@ class Counted:
         self.hash, self.size = hashlib.sha256(), 0
 
     def write(self, data: bytes) -> None:
+        """Write *data*, and count and hash it."""
         self._out.write(data)
         self.hash.update(data)
         self.size += len(data)
 
     def flush(self) -> None:
+        """Flush what was written."""
         self._out.flush()
 
 
@@ -49,6 +51,7 @@ def layer(upper: Tree, out: BinaryIO, attribute: str) -> confine.Reply:
 
 
 def blob(upper: Tree, out: BinaryIO, attribute: str) -> confine.Reply:
+    """Write the layer that the directory *upper* of an overlay makes to *out*; the reply has its digests and size."""
     counted = Counted(out)
     layer(upper, cast("BinaryIO", counted), attribute)
     return {"digest": f"sha256:{counted.hash.hexdigest()}", "size": counted.size}

@@ -34,6 +34,8 @@ BLOCK = 512
 
 
 class Transfer:
+    """Copies from one tree, or from an archive, into another, as a COPY or ADD orders."""
+
     def __init__(self, source: Tree | None, target: Tree, order: dict[str, Any], bounds: Bounds) -> None:
         self.source, self.target, self.bounds = source, target, bounds
         self.owner: tuple[int, int] | None = tuple(order["owner"]) if order["owner"] else None
@@ -43,6 +45,7 @@ class Transfer:
         """Directories, whose times are set when nothing more comes into them."""
 
     def run(self, jobs: list[dict[str, Any]]) -> confine.Reply:
+        """Do all *jobs*; the reply says what went wrong, and with which."""
         for job in jobs:
             try:
                 {"mkdir": self._mkdir, "write": self._write, "copy": self._copy}[job["do"]](job)
@@ -279,6 +282,7 @@ def looked_at(path: str) -> int:
 
 
 def main(source: str, target: str, limits: str) -> int:
+    """The process: copies from *source* to *target* as standard input orders. Returns its exit status."""
     if source == "--archive":
         return looked_at(target)
     order = json.load(sys.stdin)
