@@ -528,6 +528,7 @@ class Engine:
                     await hooks.run(self, record, "pre_stop", record.container.pre_stop, grace)
                 except (AgentError, OSError) as error:  # it stops all the same, and the caller gets the error
                     failed = user_message(error)
+                    self.transition(record, error=failed)  # known before the end is: whoever waits for that sees both
             try:
                 if number == signal.SIGKILL:
                     raise TimeoutError

@@ -263,20 +263,27 @@ def up(
     style = {"prefix": not given.pop("no_log_prefix"), "colour": not given.pop("no_color")}
     style["timestamps"] = given.pop("timestamps")
     attached = Attach(ends, exit_code_from, hidden=no_attach, style=style) if attach else None
-    bring_up(stack, services, attached, dependencies=attach_dependencies, **given)
+    bring_up(stack, services, attached, dependencies=attach_dependencies, mentioned=no_attach, **given)
 
 
 def bring_up(
-    stack: StackOptions, services: tuple[str, ...], attach: Attach | None, *, dependencies: bool = False, **given: Any
+    stack: StackOptions,
+    services: tuple[str, ...],
+    attach: Attach | None,
+    *,
+    dependencies: bool = False,
+    mentioned: tuple[str, ...] = (),
+    **given: Any,
 ) -> None:
-    """`up`, with the options of the command in *given*. Raises SystemExit."""
+    """`up`, with the options of the command in *given*; *mentioned* are services that other options name, which must exist.
+    Raises SystemExit, UsageError."""
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import Progress
 
     check_recreate(given["force_recreate"], given["no_recreate"])
     loaded = stack.load(strict=given["strict"], named=services)
     known = {s.name for s in loaded.stack.services}
-    named = {*attach.hidden, *attach.shown, *([attach.code_from] if attach.code_from else [])} if attach else set()
+    named = {*mentioned, *((*attach.hidden, *attach.shown, attach.code_from) if attach else ())} - {""}
     if strangers := sorted(named - known):
         raise click.UsageError(f"there is no service {', '.join(strangers)}")
     client = Client(start=True)
