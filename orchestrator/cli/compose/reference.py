@@ -6,7 +6,7 @@ Source: docs.docker.com/reference/cli/docker/compose, Docker Compose 2.40 and 5.
 
 from __future__ import annotations
 
-_BUILDER = "refused: buildah builds here, and has none"
+_BUILDER = "refused: the node's own builder builds, and has none"
 _ALPHA = "refused: it is an experiment of Docker Compose's, which may go with any release"
 _PAST = "refused: the cluster keeps no past events"
 _CLOUD = "refused: a stack is not published as an artifact: git is where it lives (`pystack gitops`)"
