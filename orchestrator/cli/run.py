@@ -245,6 +245,7 @@ def _mounts(own: Sequence[Mount], texts: Sequence[str]) -> tuple[Mount, ...]:
 
 
 def _ports(texts: Sequence[str]) -> tuple[Port, ...]:
+    from agent.contract.container import Port
     from orchestrator.stackfile.port_text import read_ports
 
     try:

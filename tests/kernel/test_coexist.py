@@ -55,7 +55,7 @@ def test_what_others_drop_in_passing_reaches_containers(stack: Stack, lab: Pysta
             def gone() -> None:
                 assert "pystack" not in rules()
 
-            eventually(gone, 5)
+            eventually(gone, 15)
             stack.up(FILE)  # what was so before the first container came is seen too
             both_ways()
         finally:

@@ -9,7 +9,11 @@ import pytest
 from tests.beside.__main__ import MEANT, PROGRAMS, compared, differences
 from tests.conftest import cluster_of
 
-pytestmark = pytest.mark.kernel
+# the client library leaves sockets and files to the garbage collector
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"),
+]
 
 
 @pytest.fixture(scope="module")

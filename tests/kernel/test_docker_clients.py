@@ -13,7 +13,11 @@ import pytest
 from bench.clients import Clients
 from tests.conftest import PATIENCE, Pystack, Stack, eventually
 
-pytestmark = pytest.mark.kernel
+# the client library leaves sockets and files to the garbage collector
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -78,7 +78,6 @@ REPAIRED = {  # what is done to n2: the layer that the doctor must name, and a c
     ),
     "forwarding off": ("sysctl", "echo 0 > /proc/sys/net/ipv4/ip_forward"),
     "forwarding off on a bridge": ("sysctl", "echo 0 > /proc/sys/net/ipv4/conf/$BRIDGE/forwarding"),
-    "names dead": ("dns", "kill -9 $(pgrep -f netplugins.dataplane.*$ROOT)"),
     "container's link down": ("container-link", f"{INSIDE} ip link set eth0 down"),
     "container's link gone": ("container-link", f"{INSIDE} ip link delete eth0"),
     "container's MTU": ("mtu", f"{INSIDE} ip link set eth0 mtu 1280"),
