@@ -99,7 +99,7 @@ services:
   a: {image: busybox, command: sh -c "echo x; sleep 1000", stop_signal: SIGKILL, logging: {driver: none}}
 """)
     done = stack.run("logs", check=False)
-    assert "keeps no log" in done.stderr
+    assert "logging driver does not support reading: it is none" in done.stderr
     assert not list(folder(stack, "a-1").glob("log*"))
 
 
