@@ -4,7 +4,7 @@ deploy.md."""
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from orchestrator.stackfile.field_readers import scalar
@@ -25,8 +25,10 @@ class Conflict(NamedTuple):
 Check = Callable[[Service, Mapping[str, Any]], Iterator[Conflict]]
 
 
-def check(reading: LoadContext, services: Mapping[str, Service], networks: Mapping[str, StackNetwork]) -> None:
-    """Problems of *services*, those that no profile leaves out, go to *reading*."""
+def check(
+    reading: LoadContext, services: Mapping[str, Service], networks: Mapping[str, StackNetwork], named: Sequence[str]
+) -> None:
+    """Problems of *services*, those that no profile leaves out, go to *reading*. *named* are those that the command names."""
     bodies = reading.tree.value.get("services") or {}
     for name, service in services.items():
         above: Path_ = ("services", name)
@@ -37,7 +39,7 @@ def check(reading: LoadContext, services: Mapping[str, Service], networks: Mappi
                 reading.check((*above, *conflict.path), conflict.why, conflict.fix)
         _build_contexts(reading, service, bodies)
         _addresses(reading, service, networks)
-    _container_names(reading, services)
+    _container_names(reading, _needed(services, named) if named else services)
 
 
 TWICE: tuple[tuple[str, tuple[str, ...], Callable[[Any], float]], ...] = (
@@ -111,6 +113,18 @@ def _addresses(reading: LoadContext, service: Service, networks: Mapping[str, St
                     f"{address} is not in {' or '.join(pools)}",
                     f"choose one of network {network.key}'s addresses",
                 )
+
+
+def _needed(services: Mapping[str, Service], named: Sequence[str]) -> dict[str, Service]:
+    """The *named* services and those that they depend on: as in Docker Compose, others may have a name of theirs."""
+    out: dict[str, Service] = {}
+    todo = list(named)
+    while todo:
+        name = todo.pop()
+        if name in services and name not in out:
+            out[name] = services[name]
+            todo += [d.service for d in services[name].depends_on]
+    return out
 
 
 def _container_names(reading: LoadContext, services: Mapping[str, Service]) -> None:

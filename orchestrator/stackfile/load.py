@@ -145,7 +145,7 @@ def _read(
     active = {name: s for name, s in services.items() if is_asked_for(name)}
     resolved = [s if s.provider else _attach(reading, s, networks, volumes, services) for s in active.values()]
     check_dependencies(reading, active, services)
-    consistency.check(reading, {s.name: s for s in resolved}, networks)
+    consistency.check(reading, {s.name: s for s in resolved}, networks, options.named)
     resolved = _checked_ports(reading, resolved)
     used = {a.network for s in resolved for a in s.container.attachments}
     wanted_networks = tuple(n for n in networks.values() if options.unused or n.name in used)

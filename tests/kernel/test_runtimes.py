@@ -68,4 +68,4 @@ def test_each_service_runs_on_the_runtime_that_it_names(stack: Stack, folder: Pa
 def test_a_runtime_that_is_not_there_is_told_with_those_that_are(stack: Stack) -> None:
     done = stack.up("services:\n  a: {image: busybox, command: sleep 1, runtime: nosuch}\n", check=False)
     assert done.returncode == 1
-    assert "no runtime 'nosuch'; it has crun, noted, runc" in done.stderr
+    assert "invalid runtime name: nosuch: there is crun, noted, runc" in done.stderr
