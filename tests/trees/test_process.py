@@ -32,7 +32,8 @@ async def test_progress_is_told_and_the_reply_comes(tmp_path: Path) -> None:
     heard: list[int] = []
     before = children()
     chunks = [data[n : n + 10_000] for n in range(0, len(data), 10_000)]
-    assert await process.fed("context", (str(tmp_path), ""), of(*chunks), progress=heard.append) == {}
+    reply = await process.fed("context", (str(tmp_path), ""), of(*chunks), progress=heard.append)
+    assert reply["entries"].keys() == {"a"}
     assert sum(heard) == len(data)
     assert (tmp_path / "a").read_bytes() == b"x" * 100_000
     assert children() == before
