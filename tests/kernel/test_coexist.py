@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
-from tests.conftest import Pystack, Stack, eventually
+from tests.conftest import Pystack, Stack, cluster_of, eventually
 
 pytestmark = pytest.mark.kernel
 FILE = """
@@ -23,6 +24,13 @@ SERVE = (
     "import socket; s = socket.create_server(('10.99.0.254', 7100)); print('on', flush=True)\n"
     "while True: c, _ = s.accept(); c.send(b'hello'); c.close()"
 )
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Pystack]:
+    """A lab of its own: the default bridge, which the first single container makes, stays, and what it needs with it."""
+    with cluster_of(1) as pystack:
+        yield pystack
 
 
 def test_what_others_drop_in_passing_reaches_containers(stack: Stack, lab: Pystack) -> None:
@@ -51,6 +59,11 @@ def test_what_others_drop_in_passing_reaches_containers(stack: Stack, lab: Pysta
             found = json.loads(lab("doctor", "--format", "json").stdout)
             assert [f for f in found if f["check"] == "forward" and f["ok"]]
             stack.down()
+
+            def gone() -> None:
+                assert "pystack" not in rules()
+
+            eventually(gone, 5)
             stack.up(FILE)  # what was so before the first container came is seen too
             both_ways()
         finally:
