@@ -121,6 +121,14 @@ def test_an_inspected_container_says_what_was_asked(one: Container) -> None:
     assert mount["Source"].endswith("/v1/_data")
 
 
+def test_variables_keep_the_order_in_which_they_were_sent(client: docker.DockerClient) -> None:
+    made = client.containers.create("busybox", "true", environment=["B=2", "A=1"])
+    try:
+        assert made.attrs["Config"]["Env"][:2] == ["B=2", "A=1"]
+    finally:
+        made.remove()
+
+
 def test_lists_are_narrowed(client: docker.DockerClient, one: Container) -> None:
     other = client.containers.create("busybox", "true", name="other")
     listed = client.containers.list
