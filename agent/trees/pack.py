@@ -227,7 +227,7 @@ def copy_tree(source: Tree, start: str, target: Tree) -> None:
         if stat.S_ISDIR(status.st_mode):
             os.mkdir(name, 0o700, dir_fd=parent)
             directories.append((seen.path, status))
-            _dress_directory(seen, parent)
+            dress_directory(seen, parent, seen.name)
         elif status.st_nlink > 1 and key in first:
             held = os.dup(parent)  # the next look-up may close it
             try:
@@ -283,10 +283,12 @@ def copy_file(seen: WalkEntry, parent: int, name: str) -> None:
         os.close(source)
 
 
-def _dress_directory(seen: WalkEntry, parent: int) -> None:
-    source = os.open(seen.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=seen.directory)
+def dress_directory(seen: WalkEntry, parent: int, name: str) -> None:
+    """Give the directory *name* in *parent* what the directory *seen* has: owner, mode, attributes and times."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    source = os.open(seen.name, flags, dir_fd=seen.directory)
     try:
-        target = os.open(seen.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        target = os.open(name, flags, dir_fd=parent)
         try:
             dress(source, target, seen.status)
         finally:

@@ -26,7 +26,7 @@ from agent.trees import confine, modes, sandbox
 from agent.trees.errors import TreeError
 from agent.trees.extract import Bounds, Policy, extract, quoted
 from agent.trees.layer import finish
-from agent.trees.pack import WalkEntry, copy_file, dress, walk
+from agent.trees.pack import WalkEntry, copy_file, dress, dress_directory, walk
 from agent.trees.streams import Decompressed, Source
 from agent.trees.tree import MAX_LINKS, Tree, parts_of
 
@@ -204,16 +204,7 @@ class Transfer:
         except FileExistsError:
             if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
                 raise TreeError(f"cannot copy to non-directory: {quoted(goal)}") from None
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        source = os.open(seen.name, flags, dir_fd=seen.directory)
-        try:
-            target = os.open(name, flags, dir_fd=parent)
-            try:
-                dress(source, target, seen.status)
-            finally:
-                os.close(target)
-        finally:
-            os.close(source)
+        dress_directory(seen, parent, name)
 
     def _file(self, seen: WalkEntry, parent: int, name: str, goal: str) -> None:
         status = seen.status

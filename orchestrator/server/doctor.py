@@ -140,6 +140,11 @@ def _question(asker: NodeConnection, asked: NodeConnection, networks: Mapping[st
     return _Question(own.name, far.name, tuple(probes))
 
 
+def _no_way(target: str, echoes: Mapping[str, _Echo]) -> Check:
+    detail = f"no way between the nodes: {echoes['small'].problem}"
+    return Check(check="underlay", target=target, ok=False, detail=detail, fix="see to the network between them")
+
+
 def _verdict(question: _Question, echoes: Mapping[str, _Echo]) -> Check:
     target = f"{question.asker} → {question.asked}"
     size = {kind: number for kind, _, _, number in question.probes}
@@ -148,13 +153,7 @@ def _verdict(question: _Question, echoes: Mapping[str, _Echo]) -> Check:
         if "small" in fine:
             detail = "the nodes reach each other, the overlay does not: UDP port 4789 is blocked on the way"
             return Check(check="vxlan-port", target=target, ok=False, detail=detail, fix="let UDP 4789 through both ways")
-        return Check(
-            check="underlay",
-            target=target,
-            ok=False,
-            detail=f"no way between the nodes: {echoes['small'].problem}",
-            fix="see to the network between them",
-        )
+        return _no_way(target, echoes)
     if "overlay-full" in echoes and "overlay-full" not in fine:
         return Check(
             check="path-mtu",
@@ -167,13 +166,7 @@ def _verdict(question: _Question, echoes: Mapping[str, _Echo]) -> Check:
     if "overlay-full" in fine:  # the overlay carries full frames; an underlay that answers no ping does no harm
         return Check(check="underlay", target=target, ok=True, detail=f"{echoes['overlay-full'].seconds * 1000:.2f} ms")
     if "small" not in fine:
-        return Check(
-            check="underlay",
-            target=target,
-            ok=False,
-            detail=f"no way between the nodes: {echoes['small'].problem}",
-            fix="see to the network between them",
-        )
+        return _no_way(target, echoes)
     if "full" not in fine:
         return Check(
             check="path-mtu",
