@@ -9,6 +9,9 @@ from agent.contract.wire import WireStruct
 
 Desired = Literal["running", "stopped", "waiting", "oneoff"]
 
+BOOT_WAIT_S = 15.0
+"""How long a task waits for the control plane after a boot of its node, if its stack does not say."""
+
 
 class Task(WireStruct, frozen=True, kw_only=True):
     """One replica of a service, placed on this node.
@@ -16,7 +19,8 @@ class Task(WireStruct, frozen=True, kw_only=True):
     *desired* "waiting" means: be ready (image pulled), do not start yet; "oneoff" is a container that somebody runs by hand
     (`pystack run`) on the stack's networks: it has addresses, and no node keeps it going. *generation* counts ordered
     restarts: a node restarts a task whose generation it has not seen. One that is to *renew* leaves its predecessor's anonymous
-    volumes behind. *where* is the service's place in the stack file."""
+    volumes behind. *where* is the service's place in the stack file. After a boot of its node it waits *boot_wait_s* seconds
+    for the control plane to say that it is still that node's, and then starts without a word; None: it waits for ever."""
 
     name: str
     stack: str
@@ -29,3 +33,4 @@ class Task(WireStruct, frozen=True, kw_only=True):
     generation: int = 0
     renew: bool = False
     where: str = ""
+    boot_wait_s: float | None = BOOT_WAIT_S

@@ -50,6 +50,7 @@ class Converger:
         self.listeners: set[Callable[[TaskStatus | None], None]] = set()
         """Each gets the new status of a task, or None when the node's own info has changed."""
         self._file = engine.paths.root / "manifest.json"
+        self._fence = engine.boot_fence
         self._workers: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
         self._errors: dict[str, str] = {}
@@ -73,6 +74,7 @@ class Converger:
             # its contents are unknown, so nothing may be removed for not being in it
             log.warning("%s is damaged (%s): what runs is left as it is until the control plane says more", self._file, error)
             self._file.rename(self._file.with_suffix(".damaged"))
+        self._fence.close_after_boot(self.manifest)
         await recover(self.engine)
         if self.engine.networks.has_manifest:
             self._wake_all()
@@ -103,6 +105,7 @@ class Converger:
         failpoint("manifest.keep")
         files.write_atomically(self._file, msgspec.json.encode(manifest), 0o600)
         self._take(manifest)
+        self._fence.heard(manifest.tasks)
         moving = self._readdress()
         self._export()
         for name in set(before) | set(self.tasks):
@@ -173,6 +176,9 @@ class Converger:
             while name in self._again:
                 self._again.discard(name)
                 while (action := self._next(name)) is not None:
+                    if isinstance(action, Create | Start | Restart) and self._fence.holds(name):
+                        await self._fence.wait(name)
+                        continue
                     try:
                         async with self._slots:
                             action = self._next(name)  # the world may have changed in the queue

@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import signal
+import time
 import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -32,6 +33,7 @@ from agent.contract.failpoints import failpoint
 from agent.contract.manifest import FileContent
 from agent.contract.volume import Volume
 from agent.engine import etcfiles, health, hooks, prepare, sharing, starting
+from agent.engine.boot_fence import BootFence
 from agent.engine.events import Events
 from agent.engine.networks import translate
 from agent.engine.networks.networks import Networks
@@ -94,6 +96,7 @@ class Engine:
         self.networks = Networks(paths, settings)
         self.runtime = Runtime(paths, runtime.choose(settings.runtime, paths.containers), settings.runtimes)
         self.events = Events(paths.run / "events.jsonl")
+        self.boot_fence = BootFence(paths.run / "boot", time.monotonic)
         self.networks.revived = lambda why: self.events.emit(
             "daemon", "restart", "dataplane", {"name": "dataplane", "reason": why}
         )

@@ -81,6 +81,8 @@ async def recover(engine: Engine) -> None:
 
 
 async def _restart_quietly(engine: Engine, record: Record) -> None:
+    if not await engine.boot_fence.wait(record.task):
+        return  # it is another node's now, and is removed here
     if sharing.waits(engine, record):
         engine.waiting.add(record.id)
         return

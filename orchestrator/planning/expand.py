@@ -314,6 +314,7 @@ def _task(
         container_name=service.container_name,
         where=service.where,
         generation=old.generation if old else 0,
+        boot_wait_s=service.fence.boot_wait_s,
     )
 
 

@@ -24,6 +24,7 @@ from orchestrator.server.members import NodeConnection, key_of, published_info
 from orchestrator.server.node_add import NodeAddRequest, install_node, own_host_key
 from orchestrator.server.node_tunnel import make_tunnel
 from orchestrator.server.path_mtu import probe_path_mtu
+from orchestrator.server.removed_nodes import RemovedNodes, tombstone
 from orchestrator.store.interface import Delete, Put, Store, StoreError
 from orchestrator.transport.manifest_publisher import EtcdManifestPublisher, prefix_of
 
@@ -74,6 +75,7 @@ class Cluster:
         self._on_status = on_status
         self._advertise = advertise
         self._adding = asyncio.Lock()
+        self._removed = RemovedNodes(store, run)
         self._spread: asyncio.Task[None] | None = None
         self._saved_info: dict[str, tuple[object, ...]] = {}
 
@@ -91,6 +93,7 @@ class Cluster:
             self.local = next(n.name for n in nodes if not n.target)
         for node in await self._with_roles(nodes):
             self._connect_member(node)
+        await self._removed.start()
         async with asyncio.timeout(LOCAL_TIMEOUT_S):
             await self.members[self.local].synced.wait()
 
@@ -317,15 +320,17 @@ class Cluster:
         return member.node
 
     async def remove(self, name: str, tasks: int, *, force: bool) -> None:
-        """Remove a node. One with tasks is removed only with *force*; its agent then removes them, if it answers."""
+        """Remove a node. One with tasks is removed only with *force*; its agent then removes them, now or when it is back."""
         member = self.get(name)
         if member.node.name == self.local:
             raise RefusedError("the server runs on this node: it cannot leave its own cluster; drain it instead", 409)
         if tasks and not force:
             raise RefusedError(f"node {name} has {tasks} tasks: `pystack node drain {name}` first, or --force", 409)
-        await self._forget(member)
+        removed, put = tombstone(member.node)
+        await self.store.transact((), [Delete(f"nodes/{member.node.name}"), put])
         self._saved_info.pop(member.node.name, None)
-        await self.store.transact((), [Delete(f"nodes/{member.node.name}")])
+        await self._forget(member)
+        self._removed.tell(removed)
         if member.manifest_publisher:
             await member.manifest_publisher.clear()
             await self.store.revoke_read(member.node.name)
@@ -346,6 +351,7 @@ class Cluster:
 
     async def close(self) -> None:
         """Disconnect all nodes; their tasks run on."""
+        await self._removed.close()
         await asyncio.gather(*(m.close() for m in self.members.values()))
 
 

@@ -66,7 +66,7 @@ class Dispatcher:
         unheard = {n for n, member in self.cluster.members.items() if member.unheard}
         assumed = {n for n, t in tasks.items() if t.node in unheard and t.desired == "running" and n not in statuses}
         running = {name for name, status in statuses.items() if may_serve(status) and name in tasks} | assumed
-        running -= self.state.draining
+        running -= self.state.draining | {name for name in running if tasks[name].node not in self.cluster.members}
         answering = {name for name in running if tasks[name].node not in silent}
         serving = {name for name in answering if name in assumed or serves(statuses[name])}
         return serving, answering, running

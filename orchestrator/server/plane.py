@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from pathlib import Path
 
 import msgspec
@@ -78,9 +79,9 @@ class ControlPlane:
         await self.cluster.start()
         self.loaded = True
         self._loops.append(asyncio.create_task(self.migrator.recover(), name="recover volume moves"))
-        if self._reschedule_after_s is not None:
-            rescheduler = Rescheduler(self.dispatcher, self.images, self.inputs, self._reschedule_after_s)
-            self._loops.append(asyncio.create_task(rescheduler.run(), name="reschedule"))
+        after_s = math.inf if self._reschedule_after_s is None else self._reschedule_after_s
+        rescheduler = Rescheduler(self.dispatcher, self.images, self.inputs, after_s)
+        self._loops.append(asyncio.create_task(rescheduler.run(), name="reschedule"))
 
     async def _sweep_contents(self) -> None:
         """Delete the contents that no stack, task or revision uses any more."""

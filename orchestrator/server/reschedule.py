@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class Rescheduler:
-    """The loop that moves tasks away from nodes that have been silent for *after_s* seconds."""
+    """The loop that moves tasks away from nodes that have been silent for *after_s* seconds, or were removed."""
 
     def __init__(self, dispatcher: Dispatcher, images: Images, inputs: Inputs, after_s: float) -> None:
         self._dispatcher, self._state, self._cluster = dispatcher, dispatcher.state, dispatcher.cluster
@@ -68,18 +68,16 @@ class Rescheduler:
         try:
             await self._reschedule(stack)
         except PystackError as error:
-            log.warning("tasks of stack %s stay on nodes that are silent: %s", stack, error)
+            log.warning("tasks of stack %s stay on nodes that do not answer: %s", stack, error)
         finally:
             self._busy.discard(stack)
 
     def _silent(self) -> frozenset[str]:
-        """The nodes that have been silent for long enough."""
+        """The nodes that have been silent for long enough, and those that were removed and left tasks behind."""
         now = asyncio.get_running_loop().time()
-        return frozenset(
-            name
-            for name, m in self._cluster.members.items()
-            if m.silent_since is not None and now - m.silent_since >= self._after_s
-        )
+        members = self._cluster.members
+        silent = {n for n, m in members.items() if m.silent_since is not None and now - m.silent_since >= self._after_s}
+        return frozenset(silent | ({t.node for t in self._state.tasks.values()} - members.keys()))
 
     async def _reschedule(self, name: str) -> None:
         """Move the tasks of stack *name* away from the nodes that are silent, as far as other nodes can take them."""
@@ -88,6 +86,7 @@ class Rescheduler:
             silent = self._silent()
             if name not in state.stacks:
                 return
+            await self._drop_bound(name)
             stack, current, placement = state.stacks[name].stack, state.of_stack(name), self._inputs.placement(name)
             mobile = {s.name for s in stack.services if s.mode.startswith("replicated")}
             lost = {
@@ -110,7 +109,21 @@ class Rescheduler:
             await state.put(tasks=moved, networks=networks)
             self._dispatcher.statuses.forget({t.name for t in moved})
             for task in moved:
-                log.warning("%s goes to %s: its node is silent", task.name, task.node)
+                log.warning("%s goes to %s: its node is silent, or gone", task.name, task.node)
+            await self._cluster.deliver()
+
+    async def _drop_bound(self, stack: str) -> None:
+        """Delete the tasks of *stack* that went with their removed node: those that are one for each node, or nobody keeps."""
+        state, members = self._state, self._cluster.members
+        everywhere = {s.name for s in state.stacks[stack].stack.services if s.mode.startswith("global")}
+        bound = [
+            t.name
+            for t in state.of_stack(stack).tasks
+            if t.node not in members and (t.service in everywhere or t.desired == "oneoff")
+        ]
+        if bound:
+            self._dispatcher.statuses.forget(set(bound))
+            await state.delete_tasks(bound)
             await self._cluster.deliver()
 
     def _is_done(self, task: Task) -> bool:

@@ -8,6 +8,7 @@ from agent.contract.container import Container, Hook, Port, Ulimit
 from agent.contract.network import Subnet, is_encrypted
 from agent.contract.volume import is_shared
 from agent.contract.wire import WireStruct
+from orchestrator.stackfile.fence import Fence
 
 
 class Dependency(WireStruct, frozen=True, kw_only=True):
@@ -149,6 +150,7 @@ class Service(WireStruct, frozen=True, kw_only=True):
     reserves: Reserves = Reserves()
     update: UpdateConfig | None = None
     rollback: UpdateConfig | None = None
+    fence: Fence = Fence()
     watch: tuple[WatchRule, ...] = ()
     pre_start: tuple[StartHook, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()

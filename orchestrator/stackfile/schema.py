@@ -682,6 +682,10 @@ SERVICE = record(
             ),
             "Where tasks go, further than deploy.placement.",
         ),
+        "x-fence": key(
+            either(TEXT, DURATION),
+            "strict, or how long a task waits for the control plane after a boot of its node: 15s.",
+        ),
     }
 )
 

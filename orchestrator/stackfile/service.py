@@ -16,6 +16,7 @@ from agent.contract.container import Container, Device, DeviceRate, DeviceReques
 from orchestrator.stackfile import envfile, templates
 from orchestrator.stackfile.build import build
 from orchestrator.stackfile.deploy import deploy, device_requests, x_placement
+from orchestrator.stackfile.fence_key import x_fence
 from orchestrator.stackfile.field_readers import (
     FieldReader,
     Fields,
@@ -60,6 +61,7 @@ SERVICE_FIELDS = (
     "reserves",
     "update",
     "rollback",
+    "fence",
     "watch",
     "pre_start",
     "provider",
@@ -516,6 +518,7 @@ KEYS: dict[str, FieldReader] = {
     "depends_on": depends_on,
     "deploy": deploy,
     "x-placement": x_placement,
+    "x-fence": x_fence,
     "scale": integer("replicas", 0),
     "profiles": nothing,
     "configs": granted("configs", ""),
