@@ -132,6 +132,9 @@ class Cluster:
 
     async def _on_reconnected(self, member: NodeConnection) -> None:
         """Deliver to all nodes if something changed at *member* that their manifests contain."""
+        for other in self.members.values():
+            if other.tunnel and not other.ready and other is not member:
+                other.tunnel.hurry()
         moved, changed = await self._follow_addresses(member), await self._persist_changed_info([member])
         if moved or changed:
             self._spread = asyncio.create_task(self.deliver())

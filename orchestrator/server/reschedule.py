@@ -21,6 +21,7 @@ from orchestrator.server.events import ignore
 from orchestrator.server.images import Images
 from orchestrator.server.inputs import Inputs
 from orchestrator.server.prepare import prepare_nodes
+from orchestrator.server.silence import SilenceWatch
 from orchestrator.server.statuses import serves
 
 POLL_INTERVAL_S = 0.5
@@ -34,7 +35,10 @@ class Rescheduler:
         self._dispatcher, self._state, self._cluster = dispatcher, dispatcher.state, dispatcher.cluster
         self._images = images
         self._inputs = inputs
-        self._after_s = after_s
+        self._watch_of_silence = SilenceWatch(after_s)
+        self._lost: frozenset[str] = frozenset()
+        """The nodes that have been silent for long enough."""
+        self._isolated = False
         self._busy: set[str] = set()
         """Stacks whose tasks are being moved, or that wait for an `up` to end."""
 
@@ -48,6 +52,7 @@ class Rescheduler:
         tried: object = None
         while True:
             await asyncio.sleep(POLL_INTERVAL_S)
+            self._look()
             silent = self._silent()
             stacks = sorted({t.stack for t in self._state.tasks.values() if t.node in silent})
             # tasks that no node could take are tried again when something is different
@@ -55,14 +60,19 @@ class Rescheduler:
             if not stacks or situation == tried:
                 continue
             tried = situation
-            # nodes that fell silent only now count too: a partition is not noticed on all connections at once
-            away = set(self._cluster.members) - self._cluster.ready
-            if len(away) * 2 > len(self._cluster.members):
-                log.warning("more than half of all nodes are silent, so nothing is moved: %s", ", ".join(sorted(away)))
-                continue
             for stack in (s for s in stacks if s not in self._busy):
                 self._busy.add(stack)
                 group.create_task(self._try(stack), name=f"reschedule {stack}")
+
+    def _look(self) -> None:
+        """Find out who is lost, and say once that this server is the one that is cut off."""
+        members, now = self._cluster.members, asyncio.get_running_loop().time()
+        self._lost = self._watch_of_silence.lost(now, {name: m.silent_since for name, m in members.items()})
+        isolated = self._watch_of_silence.isolated(now)
+        if isolated and not self._isolated:
+            away = ", ".join(sorted(set(members) - self._cluster.ready))
+            log.warning("more than half of all nodes are silent, so nothing is moved: %s", away)
+        self._isolated = isolated
 
     async def _try(self, stack: str) -> None:
         try:
@@ -74,10 +84,7 @@ class Rescheduler:
 
     def _silent(self) -> frozenset[str]:
         """The nodes that have been silent for long enough, and those that were removed and left tasks behind."""
-        now = asyncio.get_running_loop().time()
-        members = self._cluster.members
-        silent = {n for n, m in members.items() if m.silent_since is not None and now - m.silent_since >= self._after_s}
-        return frozenset(silent | ({t.node for t in self._state.tasks.values()} - members.keys()))
+        return self._lost | ({t.node for t in self._state.tasks.values()} - self._cluster.members.keys())
 
     async def _reschedule(self, name: str) -> None:
         """Move the tasks of stack *name* away from the nodes that are silent, as far as other nodes can take them."""
