@@ -110,6 +110,20 @@ def test_replicas_of_a_silent_node_leave_their_services_address(
     eventually(lambda: _is(behind(), True), 20)
 
 
+def test_nodes_judge_each_other_without_a_server(stack: Stack, lab: Pystack) -> None:
+    """The only server is gone with its node: the others see for themselves who answers."""
+    stack.up(WEB.replace("node.hostname == n1", "node.hostname == n2") % "mode: global")
+    (address,) = stack.ps()["web-n1"]["addresses"].values()  # type: ignore[attr-defined]
+
+    def behind(node: str) -> bool:
+        return f": {address}" in lab.on(node, "nft", "list", "ruleset")
+
+    eventually(lambda: _is((behind("n2"), behind("n3")), (True, True)))
+    with fault(lab, "crash", "boot", "n1"):
+        eventually(lambda: _is((behind("n2"), behind("n3")), (False, False)), 15)
+    eventually(lambda: _is((behind("n2"), behind("n3")), (True, True)), 30)
+
+
 PINNED = """
 services:
   db:
