@@ -179,6 +179,8 @@ async def _lead(
         await _wait_or_stop(stop, over.wait())
         await runner.cleanup()
     except StoreError as error:
+        if state is None:  # nobody else can lead on this store
+            raise
         log.warning("%s", error)
     finally:
         if state and plane.loaded:

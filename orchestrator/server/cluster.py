@@ -67,6 +67,8 @@ class Cluster:
         self.store = store
         self.local = local
         self.members: dict[str, NodeConnection] = {}
+        self.unreadable: set[str] = set()
+        """The names of nodes whose records in the store could not be read: nobody knows how they are reached."""
         self.on_liveness: Callable[[str], None] = lambda _: None
         """Called with a node's name when it began to answer, or fell silent."""
         self._socket = socket
@@ -82,6 +84,7 @@ class Cluster:
     async def start(self) -> None:
         """Connect the nodes of the store, this host among them, and wait for this host's own agent."""
         nodes = [msgspec.json.decode(e.value, type=Node) for e in await self.store.scan("nodes/")]
+        self.unreadable = {e.key.rpartition("/")[2] for e in await self.store.scan("damaged/nodes/")}
         self._saved_info = {n.name: published_info(n.info) for n in nodes}
         if self._advertise:
             nodes = await self._among_servers(nodes)
@@ -264,6 +267,9 @@ class Cluster:
             await self._enable_manifest_watch(member)
         await self.measure_paths([member])
         await self._save(member.node)
+        if member.node.name in self.unreadable:
+            await self.store.transact((), [Delete(f"damaged/nodes/{member.node.name}")])
+            self.unreadable.discard(member.node.name)
         await self.deliver()
         return member.node
 

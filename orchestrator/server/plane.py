@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from orchestrator.server.checked_store import CheckedStore
 from orchestrator.server.cluster import Cluster
 from orchestrator.server.contents import Contents
 from orchestrator.server.dispatcher import Dispatcher
@@ -40,7 +41,8 @@ class ControlPlane:
         advertise: str = "",
         reschedule_after_s: float | None = None,
     ) -> None:
-        self.store = store
+        store = CheckedStore(store)
+        self.store: Store = store
         self.state = ClusterState(store)
         self.contents = Contents(store, keys, node)
         # the connections begin with `start`: by then there is a dispatcher

@@ -84,7 +84,8 @@ class Rescheduler:
 
     def _silent(self) -> frozenset[str]:
         """The nodes that have been silent for long enough, and those that were removed and left tasks behind."""
-        return self._lost | ({t.node for t in self._state.tasks.values()} - self._cluster.members.keys())
+        known = self._cluster.members.keys() | self._cluster.unreadable
+        return self._lost | ({t.node for t in self._state.tasks.values()} - known)
 
     async def _reschedule(self, name: str) -> None:
         """Move the tasks of stack *name* away from the nodes that are silent, as far as other nodes can take them."""
@@ -121,12 +122,12 @@ class Rescheduler:
 
     async def _drop_bound(self, stack: str) -> None:
         """Delete the tasks of *stack* that went with their removed node: those that are one for each node, or nobody keeps."""
-        state, members = self._state, self._cluster.members
+        state, known = self._state, self._cluster.members.keys() | self._cluster.unreadable
         everywhere = {s.name for s in state.stacks[stack].stack.services if s.mode.startswith("global")}
         bound = [
             t.name
             for t in state.of_stack(stack).tasks
-            if t.node not in members and (t.service in everywhere or t.desired == "oneoff")
+            if t.node not in known and (t.service in everywhere or t.desired == "oneoff")
         ]
         if bound:
             self._dispatcher.statuses.forget(set(bound))
