@@ -188,4 +188,4 @@ class Inputs:
                     return image
         host = parse(name).host
         given = self._credentials.get(HUB_KEY if host == "docker.io" else host) or self._credentials.get(host)
-        return await self.engine.pull(name, self._progress, given)
+        return await self.engine.pulls.pull(name, self._progress, given)
