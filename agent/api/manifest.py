@@ -19,6 +19,7 @@ from agent.containers import hardware
 from agent.contract.container import Container
 from agent.contract.manifest import Delta, Manifest, apply_delta
 from agent.contract.network import HEARTBEAT
+from agent.contract.printable import quoted
 from agent.contract.sealing import known_key, make_key
 from agent.contract.status import NodeInfo, TaskStatus
 from agent.engine import creating
@@ -26,7 +27,6 @@ from agent.engine.networks.host import DEFAULT_MTU, addresses_of_host, mtu_of
 from agent.engine.records import Record
 from agent.errors import BadRequestError, ConflictError
 from agent.images.pull import architecture
-from agent.trees.extract import quoted
 
 SHORTEST_S = 0.1
 """Seconds between two heartbeats at least."""

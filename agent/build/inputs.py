@@ -21,11 +21,11 @@ from agent.build.layers import Layer
 from agent.build.selection import Entry, Listing
 from agent.build.states import State
 from agent.contract.container import BUILD_EXTRAS
+from agent.contract.printable import quoted
 from agent.errors import BadRequestError, ImageNotFoundError
 from agent.images.auth import HUB_KEY, Credentials
 from agent.images.reference import parse
 from agent.images.store import Image
-from agent.trees.extract import quoted
 
 if TYPE_CHECKING:
     from agent.build.builder import Builder

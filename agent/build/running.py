@@ -25,9 +25,10 @@ from agent.build.layers import Layer, Layers, dress_like, fresh
 from agent.containers import cgroups, runtime
 from agent.contract.container import Container, Mount
 from agent.contract.failpoints import failpoint
+from agent.contract.printable import shown
 from agent.engine import prepare
 from agent.engine.records import Record, now
-from agent.errors import BadRequestError, shown
+from agent.errors import BadRequestError
 from agent.images import types
 from agent.images.store import mountable
 from agent.processes import ChildProcess
