@@ -307,7 +307,9 @@ class Engine:
                 "oom_killed": False,
             }.items():
                 setattr(record, key, value)
-            record.generation = record.generation if generation is None else generation
+            if generation is not None and generation != record.generation:
+                record.restarts = record.attempts = 0  # what the policy may do begins anew
+                record.generation = generation
             failed: BaseException
             self.changed(record)
             try:
@@ -439,6 +441,8 @@ class Engine:
                 return
             if record.state == "restarting" and not record.stopped and record.id in self.records:
                 record.restarts = quick + 1
+                lasted = c.restart_window_s and uptime >= c.restart_window_s
+                record.attempts = 1 if lasted else record.attempts + 1
                 with contextlib.suppress(AgentError, OSError):
                     await self.start(record)
         elif record.auto_remove:
@@ -454,12 +458,14 @@ class Engine:
             self._wake(record)
 
     def restarts_after(self, record: Record, code: int) -> bool:
-        """Whether the restart policy starts the container again after it ended with *code*."""
+        """Whether the restart policy starts the container again after it ended with *code*. Its limit counts all restarts,
+        those after a start that lasted `restart_window_s` aside. Source: Compose Specification, deploy.md, restart_policy."""
         policy, limit = record.container.restart, record.container.restart_max
         if record.stopped or record.auto_remove:
             return False
         wanted = policy in ("always", "unless-stopped", "any") or (policy == "on-failure" and code != 0)
-        return wanted and (not limit or record.restarts < limit)
+        lasted = record.process is not None and 0 < record.container.restart_window_s <= record.process.age_s
+        return wanted and (not limit or lasted or record.attempts < limit)
 
     async def release(self, record: Record, *, removed: bool = False) -> None:
         """Take away all that a running container holds on the host: runtime state, namespace, links, root mount.

@@ -71,6 +71,8 @@ COMMANDS = {
     "apply": "plan",
     "history": "history",
     "rollback": "history",
+    "cron": "cron",
+    "job": "cron",
 }
 
 
