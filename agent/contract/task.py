@@ -19,8 +19,9 @@ class Task(WireStruct, frozen=True, kw_only=True):
     *desired* "waiting" means: be ready (image pulled), do not start yet; "oneoff" is a container that somebody runs by hand
     (`pystack run`) on the stack's networks: it has addresses, and no node keeps it going. *generation* counts ordered
     restarts: a node restarts a task whose generation it has not seen. One that is to *renew* leaves its predecessor's anonymous
-    volumes behind. *where* is the service's place in the stack file. After a boot of its node it waits *boot_wait_s* seconds
-    for the control plane to say that it is still that node's, and then starts without a word; None: it waits for ever."""
+    volumes behind. *where* is the service's place in the stack file. *run* is set where it belongs to one run of its service
+    (of a schedule, of a hook), which no plan makes or removes. After a boot of its node it waits *boot_wait_s* seconds for the
+    control plane to say that it is still that node's, and then starts without a word; None: it waits for ever."""
 
     name: str
     stack: str
@@ -34,3 +35,9 @@ class Task(WireStruct, frozen=True, kw_only=True):
     renew: bool = False
     where: str = ""
     boot_wait_s: float | None = BOOT_WAIT_S
+    run: str = ""
+
+    @property
+    def planned(self) -> bool:
+        """Whether it is there because its service has replicas: neither by hand nor for one run."""
+        return self.desired != "oneoff" and not self.run
