@@ -105,7 +105,7 @@ async def test_a_damaged_store_ends_the_server_with_what_to_do(lab: Pystack, tmp
     data = path.read_bytes()
     path.write_bytes(data[:8192] + b"\xff" * (len(data) - 8192))
     command = f"PYSTACK_ROOT={path.parent} {sys.executable} -m orchestrator.embedded; echo ended with $?"
-    said = lab.on("n1", "sh", "-c", f"cd {Path(__file__).parents[2]}; {command} 2>&1")
+    said = lab.on("n1", "sh", "-c", f"cd {Path(__file__).parents[2]}; {{ {command}; }} 2>&1")
     assert said.splitlines()[-1] == "ended with 1"
     (line,) = (line for line in said.splitlines() if line.startswith("pystack server:"))
     assert "store.db is damaged" in line
