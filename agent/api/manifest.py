@@ -68,6 +68,7 @@ async def info(request: web.Request) -> web.Response:
         seal_key=known_key(engine.paths.keys, "seal"),
         tunnel_key=known_key(engine.paths.keys, "tunnel"),
         devices=tuple(sorted(await asyncio.to_thread(hardware.found))),
+        problem=engine.disk.problem,
         missing=tuple(p for p in ("runc", "conmon", "nft") if not shutil.which(p)),
     )
     return web.Response(body=msgspec.json.encode(found), content_type="application/json")

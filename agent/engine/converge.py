@@ -58,7 +58,7 @@ class Converger:
         self._pulling: set[str] = set()
         self._slots = asyncio.Semaphore(PARALLEL)
         engine.containers.changed = self._changed
-        engine.networks.moved = self._moved
+        engine.networks.moved = engine.disk_changed = self._moved
 
     def _moved(self) -> None:
         for listen in self.listeners:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -15,7 +16,7 @@ from agent.contract.network import Network
 from agent.contract.status import TaskStatus
 from agent.contract.task import Task
 from agent.contract.wire import WireStruct
-from orchestrator.errors import PystackError, RefusedError, UnreachableError
+from orchestrator.errors import PystackError, RefusedError, UndeliveredError, UnreachableError
 from orchestrator.placement import taints
 from orchestrator.placement.node import Availability, Node
 from orchestrator.server.advertised_node import advertised_node
@@ -195,6 +196,11 @@ class Cluster:
         return {name for name, member in self.members.items() if member.ready}
 
     @property
+    def obedient(self) -> set[str]:
+        """The names of the nodes that answer, and took the last manifest that was offered to them."""
+        return {name for name, member in self.members.items() if member.ready and not member.refusal}
+
+    @property
     def silent(self) -> set[str]:
         """The names of the nodes that do not answer; none where that is more than half of all: then this server is taken to be
         the one that is cut off."""
@@ -232,7 +238,14 @@ class Cluster:
         chosen = [self.members[n] for n in (self.members if nodes is None else nodes) if n in self.members]
         if len(chosen) == 1:
             return await chosen[0].deliver()
-        await asyncio.gather(*(m.deliver() for m in chosen))
+        ends = await asyncio.gather(*(m.deliver() for m in chosen), return_exceptions=True)  # one that cannot keeps nobody back
+        if failed := [end for end in ends if isinstance(end, BaseException)]:
+            raise failed[0]
+
+    async def deliver_where_possible(self) -> None:
+        """As `deliver`, but a node that cannot take its manifest now (a full disk) gets it when it can: what ends, ends."""
+        with contextlib.suppress(UndeliveredError):
+            await self.deliver()
 
     async def add(self, request: NodeAddRequest) -> Node:
         """Check the host, install and start its agent, and make it a member.

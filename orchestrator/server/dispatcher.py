@@ -106,14 +106,14 @@ class Dispatcher:
         """Send no new connections to these tasks from now on, until `undrain_tasks` or their removal."""
         if news := {n for n in names if n in self.state.tasks} - self.state.draining:
             self.state.draining |= news
-            await self.cluster.deliver()
+            await self.cluster.deliver_where_possible()
 
     async def undrain_tasks(self, names: Iterable[str]) -> None:
         """Let new connections go to these tasks again, as far as they are there."""
         drained = self.state.draining & set(names)
         self.state.draining -= drained
         if drained & self.state.tasks.keys():
-            await self.cluster.deliver()
+            await self.cluster.deliver_where_possible()
 
     @contextlib.asynccontextmanager
     async def drained(self, names: Collection[str]) -> AsyncIterator[None]:
@@ -128,7 +128,7 @@ class Dispatcher:
         """Wait until the nodes have removed *names*. A node that does not answer removes them when it is back."""
 
         def answer() -> bool | None:
-            local, ready = self.cluster.local, self.cluster.ready
+            local, ready = self.cluster.local, self.cluster.obedient
             self.statuses.forget({n for n in names if self.statuses.nodes.get(n, local) not in ready})
             return True if all(n not in self.statuses.by_task for n in names) else None
 
