@@ -67,7 +67,7 @@ def expand(
         if service.mode in ("global", "global-job"):
             drafts += [
                 _task(stack, service, index, known, images, node)
-                for index, node in enumerate(is_eligible(stack, service, context), 1)
+                for index, node in enumerate(is_eligible(stack, service, _with_silent_homes(service, current, context)), 1)
             ]
         else:
             drafts += [
@@ -93,6 +93,14 @@ def expand(
     beside = [t for t in current.tasks if not t.planned]
     networks = tuple(_shared(stack, n, tasks, beside, context, addresses) if n.driver == "overlay" else n for n in networks)
     return State(networks=networks, volumes=volumes, tasks=tasks, contents=stack.contents)
+
+
+def _with_silent_homes(service: Service, current: State, context: PlacementContext) -> PlacementContext:
+    """*context* with the nodes taken for ready that have a task of *service*, of mode global: one that does not answer keeps
+    it, and gets what is wanted when it is back."""
+    known = {n.name for n in context.nodes}
+    homes = {t.node for t in current.tasks if t.service == service.name and t.planned and t.node in known}
+    return msgspec.structs.replace(context, ready=context.ready | homes)
 
 
 def address_oneoff(

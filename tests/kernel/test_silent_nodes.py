@@ -149,6 +149,31 @@ def test_a_service_bound_to_a_dead_node_does_not_hold_the_others_up(stack: Stack
     eventually(lambda: _is(stack.ps()["db-1"]["state"], "running"), 20)
 
 
+EVERYWHERE = """
+services:
+  all:
+    image: busybox
+    command: sleep %d
+    stop_signal: SIGKILL
+    restart: always
+    deploy: {mode: global}
+"""
+
+
+def test_what_runs_everywhere_stays_on_a_dead_node_and_follows_when_it_is_back(stack: Stack, lab: Pystack) -> None:
+    stack.up(EVERYWHERE % 10000)
+    before = stack.ps()
+    with fault(lab, "crash", "boot", "n3"):
+        eventually(lambda: _is(states(lab)["n3"], "down"), 20)
+        assert f"{stack.name}-all-n3" not in stack.run("plan").stdout
+        done = stack.up(EVERYWHERE % 20000)
+        assert f"{stack.name}-all-n3 is changed when its node is back: node n3 does not answer" in done.stderr
+        assert set(stack.ps()) == set(before)
+    eventually(lambda: _is({r["state"] for r in stack.ps().values()}, {"running"}), 20)
+    after = stack.ps()
+    assert not {r["id"] for r in after.values()} & {r["id"] for r in before.values()}
+
+
 def test_a_new_leader_sends_connections_where_the_last_one_did(tmp_path: Path) -> None:
     """It has not heard all nodes when it writes its first manifests."""
     with cluster_of(3, servers=3) as lab:
