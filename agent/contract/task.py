@@ -35,6 +35,8 @@ class Task(WireStruct, frozen=True, kw_only=True):
     renew: bool = False
     where: str = ""
     boot_wait_s: float | None = BOOT_WAIT_S
+    balanced: bool = False
+    """Whether connections to its service's published ports go to all of its tasks alike, and not to those of the node first."""
     run: str = ""
 
     @property

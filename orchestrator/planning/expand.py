@@ -333,6 +333,7 @@ def _task(
         where=service.where,
         generation=old.generation if old else 0,
         boot_wait_s=service.fence.boot_wait_s,
+        balanced=service.ingress_mode == "balanced",
     )
 
 

@@ -184,6 +184,7 @@ def _virtuals(
                     ipv4=vip.ipv4 if vip else "",
                     ipv6=vip.ipv6 if vip else "",
                     ports=mine,
+                    balanced=members[0].balanced,
                     names=tuple(dict.fromkeys(n.lower() for n in (service, *attachment.aliases))) if vip else (),
                     backends=tuple(
                         AddressAssignment(name=t.name, ipv4=a.ipv4, ipv6=a.ipv6)

@@ -152,6 +152,7 @@ class Service(WireStruct, frozen=True, kw_only=True):
     update: UpdateConfig | None = None
     rollback: UpdateConfig | None = None
     fence: Fence = Fence()
+    ingress_mode: str = "local-first"
     job: Job = Job()
     schedule: Schedule | None = None
     watch: tuple[WatchRule, ...] = ()

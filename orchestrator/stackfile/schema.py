@@ -686,6 +686,10 @@ SERVICE = record(
             either(TEXT, DURATION),
             "strict, or how long a task waits for the control plane after a boot of its node: 15s.",
         ),
+        "x-ingress-mode": key(
+            words("local-first", "balanced"),
+            "To whom a node sends connections to published ports: to tasks of its own if it has some, or to all alike.",
+        ),
         "x-job": key(
             record(
                 {
