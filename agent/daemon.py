@@ -55,6 +55,7 @@ class Agent:
         if rule.age or rule.disk:
             self._chores.append(asyncio.create_task(garbage.watch(self.engine.images, rule), name="garbage"))
         self._chores.append(asyncio.create_task(self.engine.disk.run(), name="disk"))
+        self._chores.append(asyncio.create_task(self.converger.keep_lease(), name="lease"))
         self._chores.append(asyncio.create_task(memory.trim_heap_periodically(), name="memory"))
 
     async def _listen(self) -> None:

@@ -124,7 +124,8 @@ async def get(request: web.Request) -> web.Response:
 async def stream(request: web.Request) -> web.StreamResponse:
     """One TaskStatus a line: first those of all tasks, then each that changes. `{}` says that the node's info is to be read:
     after those of all tasks, and when they changed. Query: *heartbeat*, after how many seconds with nothing to say an empty
-    line says that the agent is alive."""
+    line says that the agent is alive; *beats*: it is `{"beat": N}`, to be answered with `POST /pystack/heard/N`, as long as the
+    node has tasks that must not run twice."""
     converger = request.app[CONVERGER]
     pause = float(request.query.get("heartbeat", "inf"))
     if not pause >= SHORTEST_S:
@@ -141,10 +142,18 @@ async def stream(request: web.Request) -> web.StreamResponse:
                 async with asyncio.timeout(None if math.isinf(pause) else pause):
                     batch = [await queue.get()]
             except TimeoutError:
-                await response.write(b"\n")
+                numbered = flag(request, "beats") and any(t.strict for t in converger.tasks.values())
+                await response.write(b'{"beat":%d}\n' % converger.lease.beat() if numbered else b"\n")
                 continue
             while not queue.empty():
                 batch.append(queue.get_nowait())
             await response.write(b"".join((msgspec.json.encode(s) if s else b"{}") + b"\n" for s in batch))
     finally:
         converger.listeners.discard(queue.put_nowait)
+
+
+@routes.post("/pystack/heard/{number:[0-9]{1,18}}")
+async def heard(request: web.Request) -> web.Response:
+    """The control plane has heard this beat of the stream of statuses."""
+    request.app[CONVERGER].lease.answered(int(request.match_info["number"]))
+    return web.Response(status=204)

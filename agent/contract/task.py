@@ -9,6 +9,11 @@ from agent.contract.wire import WireStruct
 
 Desired = Literal["running", "stopped", "waiting", "oneoff"]
 
+LEASE_S, LAST_GRACE_S = 15.0, 3.0
+"""For how long a node runs its strict tasks without an answer of the control plane, and how long they then have to end."""
+STRICT_SILENCE_S = 25.0
+"""After how much silence of a node its strict tasks may run elsewhere: its lease has ended by then, and they have. The rest is
+for clocks that do not run equally fast, and for messages on their way."""
 BOOT_WAIT_S = 15.0
 """How long a task waits for the control plane after a boot of its node, if its stack does not say."""
 
@@ -38,6 +43,11 @@ class Task(WireStruct, frozen=True, kw_only=True):
     balanced: bool = False
     """Whether connections to its service's published ports go to all of its tasks alike, and not to those of the node first."""
     run: str = ""
+
+    @property
+    def strict(self) -> bool:
+        """Whether it must never run on two nodes, not even for a moment."""
+        return self.boot_wait_s is None
 
     @property
     def planned(self) -> bool:

@@ -20,6 +20,7 @@ from orchestrator.planning.manifests import ingress_network, ingress_ports
 from orchestrator.planning.port_ranges import with_ports
 from orchestrator.planning.state import State
 from orchestrator.planning.swarm_templates import with_templates
+from orchestrator.stackfile.fence import Fence
 from orchestrator.stackfile.model import DRIVERS, LAN_DRIVERS, Service, Stack
 
 SINGLE_NODE = PlacementContext(nodes=(Node(name="local", id="local"),), ready=frozenset({"local"}), local="local")
@@ -332,9 +333,18 @@ def _task(
         container_name=service.container_name,
         where=service.where,
         generation=old.generation if old else 0,
-        boot_wait_s=service.fence.boot_wait_s,
+        boot_wait_s=_fence(stack, service).boot_wait_s,
         balanced=service.ingress_mode == "balanced",
     )
+
+
+def _fence(stack: Stack, service: Service) -> Fence:
+    """What the service asks for. Else one task alone with a volume that it could have on any node must not run twice: both
+    would write to it."""
+    shared = {v.name for v in stack.volumes if v.shared}
+    alone = service.replicas == 1 and service.mode == "replicated"
+    own = any(m.kind == "volume" and m.source in shared and not m.read_only for m in service.container.mounts)
+    return service.fence or (Fence(boot_wait_s=None) if alone and own else Fence())
 
 
 def _address(task: Task, old: Task | None, addresses: Addresses) -> Task:

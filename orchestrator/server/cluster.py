@@ -14,7 +14,7 @@ import msgspec
 from agent.contract.manifest import Manifest
 from agent.contract.network import Network
 from agent.contract.status import TaskStatus
-from agent.contract.task import Task
+from agent.contract.task import STRICT_SILENCE_S, Task
 from agent.contract.wire import WireStruct
 from orchestrator.errors import PystackError, RefusedError, UndeliveredError, UnreachableError
 from orchestrator.placement import taints
@@ -78,6 +78,8 @@ class Cluster:
         self._on_status = on_status
         self._advertise = advertise
         self._adding = asyncio.Lock()
+        self._begun = asyncio.get_running_loop().time()
+        self._gone_since: dict[str, float] = {}
         self._removed = RemovedNodes(store, run)
         self._spread: asyncio.Task[None] | None = None
         self._saved_info: dict[str, tuple[object, ...]] = {}
@@ -199,6 +201,13 @@ class Cluster:
     def obedient(self) -> set[str]:
         """The names of the nodes that answer, and took the last manifest that was offered to them."""
         return {name for name, member in self.members.items() if member.ready and not member.refusal}
+
+    def is_fenced(self, name: str) -> bool:
+        """Whether node *name* surely runs none of its strict tasks any more: it has not been heard for so long that its lease
+        has ended. Of one that is gone from the cluster, since it is gone, or since this server leads."""
+        member = self.members.get(name)
+        since = self._gone_since.get(name, self._begun) if member is None else member.silent_since
+        return since is not None and asyncio.get_running_loop().time() - since >= STRICT_SILENCE_S
 
     @property
     def silent(self) -> set[str]:
@@ -351,6 +360,7 @@ class Cluster:
         removed, put = tombstone(member.node)
         await self.store.transact((), [Delete(f"nodes/{member.node.name}"), put])
         self._saved_info.pop(member.node.name, None)
+        self._gone_since[member.node.name] = asyncio.get_running_loop().time()
         await self._forget(member)
         self._removed.tell(removed)
         if member.manifest_publisher:

@@ -58,7 +58,8 @@ class Rescheduler:
             silent = self._silent()
             stacks = sorted({t.stack for t in self._state.tasks.values() if t.node in silent})
             # tasks that no node could take are tried again when something is different
-            situation = (silent, frozenset(self._cluster.ready), frozenset(self._state.tasks))
+            fenced = frozenset(filter(self._cluster.is_fenced, silent))
+            situation = (silent, fenced, frozenset(self._cluster.ready), frozenset(self._state.tasks))
             if not stacks or situation == tried:
                 continue
             tried = situation
@@ -106,8 +107,11 @@ class Rescheduler:
                 if t.node in silent - self._cluster.ready
                 and t.service in mobile
                 and t.desired == "running"
+                and (not t.strict or self._cluster.is_fenced(t.node))
                 and not self._is_done(t, services[t.service])
             }
+            flapping = self._watch_of_silence.flapping(asyncio.get_running_loop().time())
+            placement = msgspec.structs.replace(placement, ready=placement.ready - flapping)
             nodes = reassign(stack, [t for t in current.tasks if t.desired != "oneoff"], placement, lost)
             moved = [msgspec.structs.replace(t, node=nodes[t.name]) for t in current.tasks if t.name in nodes]
             networks = networks_after_move(moved, current, list(state.networks.values()), placement)

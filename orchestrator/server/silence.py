@@ -13,6 +13,10 @@ STALL_S = 5.0
 """A pause between two looks after which this server is taken to have been stopped itself."""
 
 
+FLAPS, FLAP_S = 3, 600.0
+"""A node that was lost so often within so many seconds takes no tasks of other nodes."""
+
+
 class SilenceWatch:
     """Looked at again and again, it says which nodes are lost: silent for *after_s* seconds while this server was well."""
 
@@ -21,6 +25,8 @@ class SilenceWatch:
         self._looked_at: float | None = None
         self._well_since = 0.0
         self._isolated_since: float | None = None
+        self._lost: frozenset[str] = frozenset()
+        self._losses: dict[str, list[float]] = {}
 
     def lost(self, now: float, silent_since: Mapping[str, float | None]) -> frozenset[str]:
         """The lost nodes as of *now*. *silent_since* has for each node since when it is silent, None while it answers."""
@@ -33,11 +39,19 @@ class SilenceWatch:
         self._looked_at = now
         if stalled or self._isolated_since is not None:
             self._well_since = now
-        return frozenset(
+        before = self._lost
+        self._lost = frozenset(
             name
             for name, since in silent_since.items()
             if since is not None and now - max(since, self._well_since) >= self._after_s
         )
+        for name in self._lost - before:
+            self._losses.setdefault(name, []).append(now)
+        return self._lost
+
+    def flapping(self, now: float) -> frozenset[str]:
+        """The nodes that were lost again and again of late."""
+        return frozenset(n for n, at in self._losses.items() if sum(now - t < FLAP_S for t in at[-FLAPS:]) == FLAPS)
 
     def isolated(self, now: float) -> bool:
         """Whether more than half of all nodes have been silent for so long that they would be lost."""

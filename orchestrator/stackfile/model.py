@@ -151,7 +151,7 @@ class Service(WireStruct, frozen=True, kw_only=True):
     reserves: Reserves = Reserves()
     update: UpdateConfig | None = None
     rollback: UpdateConfig | None = None
-    fence: Fence = Fence()
+    fence: Fence | None = None
     ingress_mode: str = "local-first"
     job: Job = Job()
     schedule: Schedule | None = None

@@ -128,5 +128,42 @@ def test_without_a_control_plane_a_booted_node_starts_what_may_run_twice(lab: Py
     eventually(lambda: ready(lab, NAMES), 30)
 
 
+STRICT = """
+services:
+  only:
+    image: busybox
+    command: sleep 10000
+    stop_signal: SIGKILL
+    restart: always
+    x-fence: strict
+    deploy: {placement: {constraints: [node.hostname != n1]}}
+"""
+
+
+def moments(lab: Pystack, node: str, action: str) -> list[int]:
+    """When containers of *node* started or ended since it was booted, in nanoseconds; all machines have one clock."""
+    log = Path(f"/var/lib/pystack-lab/{lab.lab}/{node}/run/events.jsonl")
+    events = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    return [e["timeNano"] for e in events if (e["Type"], e["Action"]) == ("container", action)]
+
+
+def test_a_strict_task_has_ended_before_it_begins_elsewhere(lab: Pystack, stack: Stack) -> None:
+    """Its node is cut off, and is well: it runs what may run twice, and stops what must not."""
+    stack.up(STRICT)
+    first = str(stack.ps()["only-1"]["node"])
+    (second,) = {"n2", "n3"} - {first}
+    before = len(moments(lab, first, "die")), len(moments(lab, second, "start"))
+    lab("lab", "fault", "--name", lab.lab, "cut", first)
+    try:
+        eventually(lambda: _is((stack.ps()["only-1"]["node"], stack.ps()["only-1"]["state"]), (second, "running")), 90)
+        ended, begun = moments(lab, first, "die")[before[0] :], moments(lab, second, "start")[before[1] :]
+        assert len(ended) == len(begun) == 1
+        assert ended[0] < begun[0]
+    finally:
+        lab("lab", "fault", "--name", lab.lab, "heal", first)
+    eventually(lambda: ready(lab, NAMES), 30)
+    eventually(lambda: _is(containers(lab, first), {}), 20)
+
+
 def _is(found: object, wanted: object) -> None:
     assert found == wanted

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.server.silence import STALL_S, SilenceWatch
+from orchestrator.server.silence import FLAP_S, FLAPS, STALL_S, SilenceWatch
 
 AFTER_S = 30.0
 
@@ -45,3 +45,15 @@ def test_a_server_that_was_stopped_has_heard_nobody() -> None:
 def test_half_of_the_nodes_may_be_lost() -> None:
     watch = SilenceWatch(AFTER_S)
     assert looks(watch, 100, 140, {"n1": None, "n2": 100.0}) == {"n2"}
+
+
+def test_a_node_that_comes_and_goes_is_said_to_flap() -> None:
+    watch, now = SilenceWatch(AFTER_S), 100.0
+    for round_ in range(FLAPS):
+        assert watch.flapping(now) == set(), round_
+        looks(watch, now, now + AFTER_S + 1, {"n1": None, "n2": None, "n3": now})
+        now += AFTER_S + 2
+        looks(watch, now, now + 2, {"n1": None, "n2": None, "n3": None})
+        now += 3
+    assert watch.flapping(now) == {"n3"}
+    assert watch.flapping(now + FLAP_S) == set()
