@@ -154,7 +154,7 @@ def test_one_node_of_several_has_a_full_disk(pair: Pystack, tmp_path: Path) -> N
     eventually(
         lambda: _same({r["name"]: r["error"] for r in pair.json("node", "ls", "--format", "json")}, {"n1": "", "n2": ""}), 20
     )
-    eventually(lambda: _has("lines may be missing here", stack.run("logs", "far").stdout), 20)
+    eventually(lambda: _has("lines may be missing here", stack.run("logs", "far").stderr), 20)
     texts = {line.partition("| ")[2] for line in stack.run("logs", "far").stdout.splitlines() if "pystack:" not in line}
     assert all("line".startswith(text) for text in texts), texts  # half a line is half a line, and not glued to the next
     stack.up()
