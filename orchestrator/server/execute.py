@@ -186,7 +186,8 @@ class PlanExecutor:
             return task
         followers = {s.name for s in plan.changes if s.follows}
         if task.name not in {s.name for s in plan.changes if s.kind == "task"}:
-            return self._state.tasks.get(task.name, task)
+            known = self._state.tasks.get(task.name, task)  # what is not its container's may change while it runs
+            return msgspec.structs.replace(known, boot_wait_s=task.boot_wait_s, balanced=task.balanced)
         old = self._state.tasks.get(task.name)
         if old and old.desired == "running" and moved(old.container, task.container):
             return task  # it is given its addresses as it runs
