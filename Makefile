@@ -4,7 +4,7 @@ PROGRAMS = runc crun conmon nft ip buildah docker-registry curl busybox mmdebstr
 PYTEST = .venv/bin/python -m pytest
 
 
-.PHONY: setup check test test-vm lint bench fuzz quickstart
+.PHONY: setup check test test-vm lint bench fuzz quickstart simulate
 setup:
 	@bash tools/setup "$(PACKAGES)" "$(PROGRAMS)"
 
@@ -36,6 +36,10 @@ quickstart: setup
 
 bench: setup
 	.venv/bin/python -m bench
+
+# one thread, virtual time: a seed that fails is printed, and `python -m tests.simulator --seed N` is it again
+simulate: setup
+	.venv/bin/python -m tests.simulator --seeds $(or $(SEEDS),10000) --jobs $(or $(JOBS),2)
 
 fuzz: setup
 	.venv/bin/python -m tests.fuzz

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import random
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -225,6 +225,7 @@ class SimAgentClient:
     def __init__(self, node: str, socket: Path) -> None:
         self.node, self.socket, self.silent = node, socket, ""
         self._world, self._server = WORLD[-1], SERVER.get()
+        self._answering: asyncio.Task[None] | None = None
 
     @property
     def _far(self) -> SimNode:
@@ -274,7 +275,7 @@ class SimAgentClient:
             yield None
             heard = world.loop.time()
             while True:
-                said: TaskStatus | None | int = 0
+                said: TaskStatus | int | None = 0
                 try:
                     async with asyncio.timeout(HEARTBEAT_S):
                         said = await queue.get()
@@ -286,7 +287,7 @@ class SimAgentClient:
                 self.silent = ""
                 if isinstance(said, int):
                     if said:
-                        asyncio.create_task(self._answer(said))
+                        self._answering = asyncio.create_task(self._answer(said))
                 else:
                     yield said
         finally:
@@ -366,6 +367,3 @@ def simulated(world: World) -> Iterator[None]:
         WORLD.pop()
         for module, name, value in before:
             setattr(module, name, value)
-
-
-Work = Coroutine[Any, Any, Any]
