@@ -271,6 +271,7 @@ class Networks:
             order=order,
             interface=attachment.interface,
             link_local=attachment.link_local,
+            bandwidth=attachment.bandwidth,
         )
         for subnet in network.subnets if free else ():
             field = "ipv6" if ":" in subnet.cidr else "ipv4"
@@ -294,9 +295,9 @@ class Networks:
                 if spec and spec in self._used(network.name, field, record.id):
                     raise ForbiddenError(f"Address already in use: {spec} of network {network.name} is another container's")
         try:
-            await self._set_endpoints(record, [*before, endpoint])
+            await self.set_endpoints(record, [*before, endpoint])
         except BaseException:
-            await self._set_endpoints(record, before)
+            await self.set_endpoints(record, before)
             raise
 
     async def disconnect(self, record: Record, network: Network) -> None:
@@ -306,7 +307,7 @@ class Networks:
             raise ConflictError(f"container {record.id} is not connected to network {network.name}")
         if rest and not any(e.default for e in rest):
             rest[0].default = True
-        await self._set_endpoints(record, rest)
+        await self.set_endpoints(record, rest)
 
     def readdress(self, record: Record, container: Container) -> None:
         """Let *record*, which is attached, have the addresses of *container* from the next `sync` on."""
@@ -314,7 +315,8 @@ class Networks:
         self.assign(record)
         self._endpoint_views.forget(record)
 
-    async def _set_endpoints(self, record: Record, endpoints: list[Endpoint]) -> None:
+    async def set_endpoints(self, record: Record, endpoints: list[Endpoint]) -> None:
+        """Let *record* have these *endpoints*, at once where it runs. Raises AgentError where the kernel cannot."""
         record.endpoints = endpoints
         if record.id in self.attached:
             self._endpoint_views.forget(record)

@@ -14,7 +14,7 @@ import msgspec
 
 from agent.contract.container import Attachment, Mount
 from agent.contract.volume import VOLUME_DRIVERS
-from orchestrator.stackfile import consistency, naming, service, sources, validate
+from orchestrator.stackfile import bandwidth, consistency, naming, service, sources, validate
 from orchestrator.stackfile.graph import check_dependencies
 from orchestrator.stackfile.load_context import LoadContext
 from orchestrator.stackfile.marked_document import Path_
@@ -186,7 +186,7 @@ def _attach(
             continue
         out.append(
             msgspec.structs.replace(
-                attachment,
+                bandwidth.resolved(reading, one, attachment, network),
                 network=network.name,
                 # the service's own name is what neighbours call it by
                 aliases=tuple(dict.fromkeys((one.name, *attachment.aliases))),

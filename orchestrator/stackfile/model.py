@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from agent.contract.bandwidth import Bandwidth
 from agent.contract.container import Container, Hook, Port, Ulimit
 from agent.contract.network import Subnet, is_encrypted
 from agent.contract.volume import is_shared
@@ -155,6 +156,8 @@ class Service(WireStruct, frozen=True, kw_only=True):
     is_pre_start_of: str = ""
     problem: str = ""
     provider: Provider | None = None
+    bandwidth: Bandwidth | None = None
+    """On each network that says nothing of its own."""
 
 
 DRIVERS = ("bridge", "overlay", "macvlan", "ipvlan", "host", "none")
@@ -175,6 +178,8 @@ class StackNetwork(WireStruct, frozen=True, kw_only=True):
     labels: tuple[tuple[str, str], ...] = ()
     external: bool = False
     where: str = ""
+    bandwidth: Bandwidth | None = None
+    """Of each service of the file on it that says nothing of its own."""
 
     @property
     def parent(self) -> str:

@@ -301,6 +301,13 @@ BUILD = record(
         "ulimits": key(ULIMITS, "Limits of RUN."),
     }
 )
+BANDWIDTH = record(
+    {
+        "ingress": key({"type": ["integer", "string"], "title": "a rate such as 20mbit"}, "What it may receive; unlimited."),
+        "egress": key({"type": ["integer", "string"], "title": "a rate such as 20mbit"}, "What it may send; unlimited."),
+        "burst": key(WHOLE_SIZE, "How much may pass at once; what the rate brings in 10 ms if not said."),
+    }
+)
 ATTACHMENT = record(
     {
         "aliases": key(UNIQUE_TEXTS, "Further names on this network."),
@@ -316,6 +323,7 @@ ATTACHMENT = record(
         "driver_opts": key(
             OPTIONS, "What the driver is told of this endpoint.", differs="com.docker.network.endpoint.ifname and .sysctls"
         ),
+        "x-bandwidth": key(BANDWIDTH, "Limits of bandwidth on this network."),
     },
     empty=True,
 )
@@ -682,6 +690,7 @@ SERVICE = record(
             ),
             "Where tasks go, further than deploy.placement.",
         ),
+        "x-bandwidth": key(BANDWIDTH, "Limits of bandwidth on each of its networks."),
     }
 )
 
@@ -722,6 +731,7 @@ NETWORK = record(
         "enable_ipv6": key(FLAG, "With IPv6."),
         "attachable": key(FLAG, "Open to containers of no stack.", differs="every network is"),
         "labels": key(PAIRS, "Its labels."),
+        "x-bandwidth": key(BANDWIDTH, "Limits of bandwidth of each service on it."),
     },
     empty=True,
 )
@@ -796,7 +806,7 @@ def document() -> Schema:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A pystack stack file",
-        "description": "Compose Specification, with x-placement and x-volume.",
+        "description": "Compose Specification, with x-placement, x-volume and x-bandwidth.",
         **FILE,
         "$defs": DEFS,
     }

@@ -14,6 +14,7 @@ import msgspec
 
 from agent.contract.container import Container, Device, DeviceRate, DeviceRequest, File, Healthcheck, Hook
 from orchestrator.stackfile import envfile, templates
+from orchestrator.stackfile.bandwidth import x_bandwidth
 from orchestrator.stackfile.build import build
 from orchestrator.stackfile.deploy import deploy, device_requests, x_placement
 from orchestrator.stackfile.field_readers import (
@@ -66,6 +67,7 @@ SERVICE_FIELDS = (
     "problem",
     "port_ranges",
     "service_labels",
+    "bandwidth",
 )
 
 
@@ -516,6 +518,7 @@ KEYS: dict[str, FieldReader] = {
     "depends_on": depends_on,
     "deploy": deploy,
     "x-placement": x_placement,
+    "x-bandwidth": x_bandwidth,
     "scale": integer("replicas", 0),
     "profiles": nothing,
     "configs": granted("configs", ""),

@@ -169,6 +169,8 @@ VALUES: dict[str, Any] = {
     f"{S}cap_add": ["NET_ADMIN"],
     f"{S}cap_drop": ["CHOWN"],
     f"{S}expose": ["8000-8001/udp"],
+    **{f"{at}x-bandwidth.{key}": "9mbit" for at in (S, f"{S}networks.*.", N) for key in ("ingress", "egress")},
+    **{f"{at}x-bandwidth.burst": "64k" for at in (S, f"{S}networks.*.", N)},
 }
 """What must stand around a key for it to count, at its parent."""
 AROUND: dict[str, dict[str, Any]] = {
@@ -187,6 +189,7 @@ AROUND: dict[str, dict[str, Any]] = {
     f"{S}develop.watch[]": {"path": ".", "action": "sync", "target": "/app"},
     f"{S}develop.watch[].exec": {"command": "a"},
     f"{S}healthcheck": {"test": "true", "start_period": "9s"},
+    **{f"{at}x-bandwidth": {"ingress": "20mbit"} for at in (S, f"{S}networks.*.", N)},
     f"{S}pre_start[]": {"command": "a"},
     f"{S}build.secrets[]": {"source": "s"},
     f"{S}build.ulimits.*": {"soft": 3, "hard": 7},
