@@ -8,13 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import msgspec
-
 from agent.contract.bandwidth import Bandwidth, merged, parse_rate
-from agent.contract.container import Attachment, Container
+from agent.engine import changing
 from agent.engine.engine import Engine
 from agent.engine.records import Record
-from agent.errors import AgentError, BadRequestError, NotFoundError
+from agent.errors import BadRequestError, NotFoundError
 
 PREFIX = "pystack."
 FIELDS = ("ingress", "egress", "burst")
@@ -48,29 +46,12 @@ async def update(engine: Engine, record: Record, entries: Sequence[dict[str, Any
             )
         for name in networks:
             wanted[name] = merged(_read(name, said), wanted.get(name) or _now(record, name))
-    if not wanted:
-        return
-    async with engine.lock(record):
-        before, container = record.endpoints, record.container
-        try:
-            await engine.networks.set_endpoints(
-                record, [msgspec.structs.replace(e, bandwidth=wanted.get(e.network, e.bandwidth)) for e in before]
-            )
-        except AgentError:
-            await engine.networks.set_endpoints(record, before)
-            raise
-        engine.transition(record, "update", container=_limited(record, container, wanted))
+    if wanted:
+        await changing.limit(engine.context, record, wanted)
 
 
 def _now(record: Record, network: str) -> Bandwidth | None:
     return next((e.bandwidth for e in record.endpoints if e.network == network), None)
-
-
-def _limited(record: Record, container: Container, wanted: Mapping[str, Bandwidth | None]) -> Container:
-    """*container* with the limits that it has from its next start on."""
-    own = container.attachments or tuple(Attachment(network=e.network) for e in record.endpoints)
-    attachments = tuple(msgspec.structs.replace(a, bandwidth=wanted.get(a.network, a.bandwidth)) for a in own)
-    return msgspec.structs.replace(container, attachments=attachments)
 
 
 def shown(bandwidth: Bandwidth) -> dict[str, int]:
