@@ -57,6 +57,7 @@ COMMANDS = {
     "store": "store",
     "why": "why",
     "why-not": "why",
+    "lock": "lock",
     "rebalance": "rebalance",
     "schema": "schema",
     "gitops": "gitops",

@@ -14,7 +14,7 @@ import msgspec
 
 from agent.contract.container import Attachment, Mount
 from agent.contract.volume import VOLUME_DRIVERS
-from orchestrator.stackfile import bandwidth, consistency, naming, service, sources, validate
+from orchestrator.stackfile import bandwidth, consistency, lock, naming, policy, service, sources, validate
 from orchestrator.stackfile.graph import check_dependencies
 from orchestrator.stackfile.load_context import LoadContext
 from orchestrator.stackfile.marked_document import Path_
@@ -86,12 +86,19 @@ def load(options: Options, environment: Mapping[str, str]) -> Loaded:
     models = models_of(reading, services)
     granted = {("secret" if f.secret else "config", f.source) for s in services for f in s.container.files}
     contents = contents_of(reading, merged.value, granted)
+    policy_of = policy.read(reading, merged.value)
     warnings, differences = (tuple(sorted(found, key=lambda p: p.where)) for found in (reading.warnings, reading.differences))
     if reading.problems:
         raise StackFileError(reading.problems, warnings, differences)
     containers, providers = split_provided(services)
     stack = Stack(
-        name=name, services=tuple(expand_pre_start(containers)), networks=networks, volumes=volumes, contents=contents
+        name=name,
+        services=tuple(expand_pre_start(containers)),
+        networks=networks,
+        volumes=volumes,
+        contents=contents,
+        policy=policy_of,
+        lock=lock.read(directory),
     )
     loaded = Loaded(stack, merged.value, warnings, directory, services, variables, (*providers, *models))
     return msgspec.structs.replace(loaded, notes=merged.notes, differences=differences)

@@ -7,6 +7,7 @@ from typing import Literal
 from agent.contract.bandwidth import Bandwidth
 from agent.contract.container import Container, Hook, Port, Ulimit
 from agent.contract.network import Subnet, is_encrypted
+from agent.contract.trust import ImagePolicy, Locked
 from agent.contract.volume import is_shared
 from agent.contract.wire import WireStruct
 from orchestrator.stackfile.workloads import JOBS, Job, Schedule
@@ -250,3 +251,9 @@ class Stack(WireStruct, frozen=True, kw_only=True):
     networks: tuple[StackNetwork, ...] = ()
     volumes: tuple[StackVolume, ...] = ()
     contents: tuple[StackContent, ...] = ()
+    policy: ImagePolicy = ImagePolicy()
+    """What the images of its services must be."""
+    lock: tuple[Locked, ...] | None = None
+    """What stack.lock says beside the stack file, None where there is none."""
+    lock_enforced: bool = False
+    """Whether an image that is not as the lock says is refused."""

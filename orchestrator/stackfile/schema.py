@@ -815,8 +815,30 @@ INCLUDE = either(
         }
     ),
 )
+POLICY = record(
+    {
+        "signed": key(
+            listed(
+                record(
+                    {
+                        "images": key(ONE_OR_MORE, "Patterns of full names, such as registry.example/team/*; all if not said."),
+                        "keys": key(ONE_OR_MORE, "Public keys in PEM (ECDSA, Ed25519), or files of the client with one."),
+                    },
+                    "keys",
+                )
+            ),
+            "Images must have a signature in cosign's format, beside them in their registry.",
+        ),
+        "registries": key(ONE_OR_MORE, "Patterns of names that images may have: registry.example, docker.io/library/*."),
+        "latest": key(FLAG, "false: no image by the tag latest."),
+        "root": key(FLAG, "false: no image that runs as root, unless the service says as whom else."),
+        "max_age": key(TEXT, "How old an image may be: 90d, 12h, 4w."),
+        "locked": key(FLAG, "true: no image without its entry in stack.lock."),
+    }
+)
 FILE = record(
     {
+        "x-policy": key(POLICY, "What images must be; plan refuses others, and so does each node at each start."),
         "version": key(TEXT, "Of old files.", differs="as in Docker Compose it has no effect"),
         "name": key(TEXT, "The stack's name."),
         "include": key(listed(INCLUDE), "Files that are part of this one."),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -53,7 +55,7 @@ def beside(lab: Pystack, row: dict[str, object], program: str, *arguments: str) 
     node = str(row["node"])
     net = f"--net={root}/{node}/run/netns/{str(row['id'])[:16]}"
     words = [*labs.enter(labs.find(lab.lab), node), "nsenter", net, sys.executable, "-c", program, *arguments]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stdout
     assert process.stdout.readline()
     return process
@@ -87,7 +89,7 @@ def test_a_limit_is_kept_changed_in_place_shown_and_taken_away(lab: Pystack, sta
     finally:
         for process in (receiver, sender):
             if process:
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)  # nsenter's child too, which holds the pipe
                 process.communicate()
 
 
