@@ -469,7 +469,7 @@ SERVICE = record(
         "cap_drop": key(UNIQUE_TEXTS, "Capabilities that it has not."),
         "security_opt": key(
             UNIQUE_TEXTS,
-            "no-new-privileges, seccomp=…, apparmor=…, label=…",
+            "no-new-privileges, seccomp=FILE|unconfined|builtin|strict, apparmor=…, label=…",
             differs="label=… has no effect: SELinux labels are not set",
         ),
         "userns_mode": key(TEXT, "auto: a user namespace of its own; host: the node's."),
@@ -691,6 +691,11 @@ SERVICE = record(
             "Where tasks go, further than deploy.placement.",
         ),
         "x-bandwidth": key(BANDWIDTH, "Limits of bandwidth on each of its networks."),
+        "x-harden": key(
+            words("default", "strict"),
+            "strict: no capability but those of cap_add, no new privileges, fewer system calls, a read-only root with /tmp, "
+            "/run and /var/tmp in memory, a user namespace, 1024 processes; what the service says of one of these counts.",
+        ),
         "x-job": key(
             record(
                 {

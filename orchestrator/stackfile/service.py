@@ -37,6 +37,7 @@ from orchestrator.stackfile.field_readers import (
     ulimits,
     words,
 )
+from orchestrator.stackfile.hardening import harden, security_opt, strict_fields
 from orchestrator.stackfile.interpolate import InvalidError
 from orchestrator.stackfile.load_context import LoadContext
 from orchestrator.stackfile.marked_document import Path_
@@ -464,7 +465,7 @@ KEYS: dict[str, FieldReader] = {
     "privileged": boolean("privileged"),
     "cap_add": words("cap_add"),
     "cap_drop": words("cap_drop"),
-    "security_opt": words("security_opt"),
+    "security_opt": security_opt,
     "stop_signal": text("stop_signal"),
     "stop_grace_period": duration("stop_grace_s"),
     "restart": restart,
@@ -522,6 +523,7 @@ KEYS: dict[str, FieldReader] = {
     "deploy": deploy,
     "x-placement": x_placement,
     "x-bandwidth": x_bandwidth,
+    "x-harden": harden,
     "x-job": x_job,
     "x-schedule": x_schedule,
     "scale": integer("replicas", 0),
@@ -544,6 +546,8 @@ def read(reading: LoadContext, name: str, value: Any) -> Service:
     if "label_file" in body and reading.is_valid((*path, "label_file")):
         fields |= label_file(draft, body["label_file"], (*path, "label_file"))
     fields["mounts"] = (*fields.get("mounts", ()), *fields.pop("tmpfs_mounts", ()))
+    if body.get("x-harden") == "strict" and reading.is_valid((*path, "x-harden")):
+        fields = strict_fields(body, fields)
     fields["files"] = (*fields.pop("files_configs", ()), *fields.pop("files_secrets", ()))
     if not fields.keys() & {"image", "build", "provider"} and not body.keys() & {"extends", "build", "provider"}:
         reading.check(path, "has neither image nor build", "add image: NAME or build: FOLDER")

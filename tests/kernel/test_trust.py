@@ -1,4 +1,4 @@
-"""Trusted images with a real registry: signatures, locks, policies; refused in the plan, by `up`, and by each node at a start."""
+"""Trusted images with a real registry: refused in the plan, by `up`, and by each node at each start."""
 
 from __future__ import annotations
 
