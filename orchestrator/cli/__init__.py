@@ -58,6 +58,7 @@ COMMANDS = {
     "why": "why",
     "why-not": "why",
     "lock": "lock",
+    "audit": "audit",
     "rebalance": "rebalance",
     "schema": "schema",
     "gitops": "gitops",

@@ -17,7 +17,7 @@ from agent.contract.volume import VOLUME_DRIVERS
 from orchestrator.stackfile import bandwidth, consistency, lock, naming, policy, service, sources, validate
 from orchestrator.stackfile.graph import check_dependencies
 from orchestrator.stackfile.load_context import LoadContext
-from orchestrator.stackfile.marked_document import Path_
+from orchestrator.stackfile.marked_document import MarkedDocument, Path_
 from orchestrator.stackfile.model import Service, Stack, StackNetwork, StackVolume
 from orchestrator.stackfile.models import models_of
 from orchestrator.stackfile.networks import OUTSIDE
@@ -42,6 +42,12 @@ class Loaded(msgspec.Struct, frozen=True):
     notes: tuple[Problem, ...] = ()
     differences: tuple[Problem, ...] = ()
     """Keys that are honoured, but otherwise than Docker Compose has it."""
+    tree: MarkedDocument | None = None
+    """*document* with the places of its values."""
+
+    def mark(self, path: Path_) -> Mark:
+        """The place of *path*, or of what is nearest above it."""
+        return self.tree.mark(path) if self.tree else Mark("", 0, 0)
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,7 +107,7 @@ def load(options: Options, environment: Mapping[str, str]) -> Loaded:
         lock=lock.read(directory),
     )
     loaded = Loaded(stack, merged.value, warnings, directory, services, variables, (*providers, *models))
-    return msgspec.structs.replace(loaded, notes=merged.notes, differences=differences)
+    return msgspec.structs.replace(loaded, notes=merged.notes, differences=differences, tree=merged)
 
 
 def _project_name(
