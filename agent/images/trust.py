@@ -23,7 +23,7 @@ from agent.images.store import ImageStore
 from agent.settings import Settings
 
 
-class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
+class ImageDetails(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of an image: its *name* as it was asked for, its manifest's *digest*, when it was *created* (RFC 3339),
     whose *user* it runs as; *reference* is None where the name is that of no image (an ID)."""
 
@@ -36,31 +36,31 @@ class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def problems(
-    facts: ImageFacts,
+    details: ImageDetails,
     policy: ImagePolicy,
     proofs: Sequence[ImageProof],
     locked: Sequence[Locked] | None,
     now: datetime.datetime,
 ) -> list[str]:
     """All reasons for which *policy* and the lock refuse the image; *locked* None: there is no lock."""
-    found = [facts.damage] if facts.damage else []
-    name = signatures.repository(facts.name)
+    found = [details.damage] if details.damage else []
+    name = signatures.repository(details.name)
     if policy.registries and not any(
         fnmatch.fnmatchcase(name, p) or fnmatch.fnmatchcase(name, f"{p}/*") for p in policy.registries
     ):
         found.append(f"it is from {name or 'no registry'}, and the policy allows {', '.join(policy.registries)}")
-    if not policy.latest and facts.reference and facts.reference.tag == "latest" and not facts.reference.digest:
+    if not policy.latest and details.reference and details.reference.tag == "latest" and not details.reference.digest:
         found.append("its tag is latest, which the policy forbids: name a version")
-    if not policy.root and is_root(facts.user):
-        found.append(f"it runs as {facts.user or 'root'}, which the policy forbids: give the service a user")
+    if not policy.root and is_root(details.user):
+        found.append(f"it runs as {details.user or 'root'}, which the policy forbids: give the service a user")
     if policy.max_age_s:
-        found += _too_old(facts, policy.max_age_s, now)
+        found += _too_old(details, policy.max_age_s, now)
     for rule in policy.signed:
         if not rule.images or any(fnmatch.fnmatchcase(name, pattern) for pattern in rule.images):
-            if reason := signatures.problem(proofs, rule.keys, facts.digest, facts.name):
+            if reason := signatures.problem(proofs, rule.keys, details.digest, details.name):
                 found.append(f"the policy asks for a signature: {reason}")
     if policy.locked or locked is not None:
-        found += _not_locked(facts, locked)
+        found += _not_locked(details, locked)
     return found
 
 
@@ -69,9 +69,9 @@ def is_root(user: str) -> bool:
     return user.partition(":")[0].strip() in ("", "root") or user.partition(":")[0].strip().lstrip("0") == ""
 
 
-def _too_old(facts: ImageFacts, most_s: float, now: datetime.datetime) -> list[str]:
+def _too_old(details: ImageDetails, most_s: float, now: datetime.datetime) -> list[str]:
     try:
-        made = datetime.datetime.fromisoformat(facts.created.replace("Z", "+00:00"))
+        made = datetime.datetime.fromisoformat(details.created.replace("Z", "+00:00"))
     except ValueError:
         return ["it does not say when it was made, and the policy limits its age"]
     if made.tzinfo is None:
@@ -82,23 +82,23 @@ def _too_old(facts: ImageFacts, most_s: float, now: datetime.datetime) -> list[s
     return [f"it is {age / 86_400:.0f} days old, and the policy allows {most_s / 86_400:g}"]
 
 
-def _not_locked(facts: ImageFacts, locked: Sequence[Locked] | None) -> list[str]:
-    entry = next((e for e in locked or () if e.image == facts.name), None)
+def _not_locked(details: ImageDetails, locked: Sequence[Locked] | None) -> list[str]:
+    entry = next((e for e in locked or () if e.image == details.name), None)
     if entry is None:
         return ["it has no entry in stack.lock: `pystack lock` writes one"]
-    if facts.digest in {digest for _, digest in entry.digests}:
+    if details.digest in {digest for _, digest in entry.digests}:
         return []
     known = ", ".join(f"{digest[:19]}… ({where})" for where, digest in entry.digests)
-    return [f"it is {facts.digest[:19]}…, and stack.lock has {known or 'nothing'}: `pystack lock` again, if that is right"]
+    return [f"it is {details.digest[:19]}…, and stack.lock has {known or 'nothing'}: `pystack lock` again, if that is right"]
 
 
-def local_facts(store: ImageStore, wanted: WantedImage) -> ImageFacts | None:
+def local_details(store: ImageStore, wanted: WantedImage) -> ImageDetails | None:
     """What this node has under the name; None where it has nothing whole."""
     try:
         image = store.find(wanted.name)
     except (ImageError, ImageNotFoundError):
         return None
-    return ImageFacts(
+    return ImageDetails(
         name=wanted.name,
         digest=image.digest,
         created=image.config.created or "",
@@ -144,22 +144,22 @@ class Trust:
         return [await self._verdict(one, trust) for one in wanted]
 
     async def _verdict(self, wanted: WantedImage, trust: ImageTrust, *, digest: str = "") -> Verdict:
-        facts = local_facts(self._store, msgspec.structs.replace(wanted, name=digest) if digest else wanted)
-        if facts and digest:
-            facts = msgspec.structs.replace(facts, name=wanted.name, reference=_reference(wanted.name))
-        known = [proof for of, proof in trust.proofs if facts and of == facts.digest]
+        details = local_details(self._store, msgspec.structs.replace(wanted, name=digest) if digest else wanted)
+        if details and digest:
+            details = msgspec.structs.replace(details, name=wanted.name, reference=_reference(wanted.name))
+        known = [proof for of, proof in trust.proofs if details and of == details.digest]
         try:
-            if facts is None:
-                facts, known = await self._remote(wanted)
+            if details is None:
+                details, known = await self._remote(wanted)
             elif not known and (self._own.signed or trust.policy.signed):
-                known = await self._proofs(facts)
+                known = await self._proofs(details)
         except AgentError as error:
-            if facts is None:
+            if details is None:
                 return Verdict(name=wanted.name, problems=(f"it is on no node, and its registry does not tell: {error}",))
         now = datetime.datetime.now(datetime.UTC)
-        own = problems(facts, self._own, known, trust.locked, now) if self._own.demands else []
-        found = [*own, *problems(facts, trust.policy, known, trust.locked, now)]
-        return Verdict(name=wanted.name, digest=facts.digest, problems=tuple(dict.fromkeys(found)), proofs=tuple(known))
+        own = problems(details, self._own, known, trust.locked, now) if self._own.demands else []
+        found = [*own, *problems(details, trust.policy, known, trust.locked, now)]
+        return Verdict(name=wanted.name, digest=details.digest, problems=tuple(dict.fromkeys(found)), proofs=tuple(known))
 
     async def require(self, name: str, digest: str, user: str, trust: ImageTrust | None) -> None:
         """Raises ForbiddenError with every reason for which the image *name*, here with this manifest *digest*, may not be
@@ -170,19 +170,19 @@ class Trust:
         if verdict.problems:
             raise ForbiddenError(f"image {name} is refused: {'; '.join(verdict.problems)}")
 
-    async def _proofs(self, facts: ImageFacts) -> list[ImageProof]:
+    async def _proofs(self, details: ImageDetails) -> list[ImageProof]:
         """The signatures that the registry has for an image of this node."""
-        if facts.reference is None:
+        if details.reference is None:
             return []
-        async with Registry(facts.reference, self._settings) as registry:
-            found = list(await signatures.find(registry, [facts.digest], self._settings.limits))
+        async with Registry(details.reference, self._settings) as registry:
+            found = list(await signatures.find(registry, [details.digest], self._settings.limits))
             if not found:  # what was signed may be the index that the tag leads to
-                data, digest, kind = await registry.manifest(facts.reference.target)
+                data, digest, kind = await registry.manifest(details.reference.target)
                 if kind in types.INDEXES:
                     found = list(await signatures.find(registry, [digest], self._settings.limits, data))
         return found
 
-    async def _remote(self, wanted: WantedImage) -> tuple[ImageFacts, list[ImageProof]]:
+    async def _remote(self, wanted: WantedImage) -> tuple[ImageDetails, list[ImageProof]]:
         """What a registry has under the name for this node's platform. Raises AgentError."""
         reference, limits = parse(wanted.name), self._settings.limits
         what = f"of image {reference.familiar}"
@@ -196,14 +196,14 @@ class Trust:
             manifest = documents.manifest(data, f"the manifest {what}", limits)
             raw = b"".join([c async for c in registry.blob(manifest.config.digest, manifest.config.size)])
             config = documents.config(raw, f"the config {what}", limits, layers=len(manifest.layers))
-        facts = ImageFacts(
+        details = ImageDetails(
             name=wanted.name,
             digest=digest,
             created=config.created or "",
             user=wanted.user or (config.config.user if config.config else ""),
             reference=reference,
         )
-        return facts, proofs
+        return details, proofs
 
     async def at_registry(self, name: str) -> RegistryImage:
         """What the registry has under *name* now, for every platform."""

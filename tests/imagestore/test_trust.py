@@ -10,7 +10,7 @@ import pytest
 from agent.contract.trust import ImagePolicy, ImageProof, Locked, SigningRule, parse_age
 from agent.images.reference import parse
 from agent.images.signatures import key_problem, problem, verify
-from agent.images.trust import ImageFacts, is_root, problems
+from agent.images.trust import ImageDetails, is_root, problems
 from tests.signing import Key, digest_of, new_key, payload, public, sign
 
 NAME, DIGEST = "registry.example/team/app:1", "sha256:" + "a" * 64
@@ -64,54 +64,58 @@ def test_what_is_no_key_verifies_nothing() -> None:
         assert key_problem(text)
 
 
-def facts(**changes: object) -> ImageFacts:
+def details(**changes: object) -> ImageDetails:
     name = str(changes.pop("name", NAME))
     given = {"digest": DIGEST, "created": "2026-05-01T00:00:00Z", "user": "1000", "reference": parse(name), **changes}
-    return ImageFacts(name=name, **given)  # type: ignore[arg-type]
+    return ImageDetails(name=name, **given)  # type: ignore[arg-type]
 
 
-CASES: dict[str, tuple[ImagePolicy, ImageFacts, str]] = {
-    "any, where nothing is said": (ImagePolicy(), facts(), ""),
-    "of an allowed registry": (ImagePolicy(registries=("registry.example",)), facts(), ""),
-    "of an allowed repository": (ImagePolicy(registries=("registry.example/team/*",)), facts(), ""),
-    "of another registry": (ImagePolicy(registries=("docker.io/library/*",)), facts(), "it is from registry.example/team/app"),
+CASES: dict[str, tuple[ImagePolicy, ImageDetails, str]] = {
+    "any, where nothing is said": (ImagePolicy(), details(), ""),
+    "of an allowed registry": (ImagePolicy(registries=("registry.example",)), details(), ""),
+    "of an allowed repository": (ImagePolicy(registries=("registry.example/team/*",)), details(), ""),
+    "of another registry": (
+        ImagePolicy(registries=("docker.io/library/*",)),
+        details(),
+        "it is from registry.example/team/app",
+    ),
     "whose name begins alike": (
         ImagePolicy(registries=("registry.example",)),
-        facts(name="registry.example.evil.test/a:1"),
+        details(name="registry.example.evil.test/a:1"),
         "it is from registry.example.evil.test/a",
     ),
     "an ID without a name": (
         ImagePolicy(registries=("x.test",)),
-        facts(name="sha256:" + "c" * 64, reference=None),
+        details(name="sha256:" + "c" * 64, reference=None),
         "it is from",
     ),
-    "latest": (ImagePolicy(latest=False), facts(name="nginx"), "its tag is latest"),
-    "no latest": (ImagePolicy(latest=False), facts(), ""),
-    "root": (ImagePolicy(root=False), facts(user=""), "it runs as root"),
-    "root by its number": (ImagePolicy(root=False), facts(user="00:7"), "it runs as 00:7"),
-    "not root": (ImagePolicy(root=False), facts(), ""),
-    "too old": (ImagePolicy(max_age_s=parse_age("4w")), facts(), "it is 31 days old, and the policy allows 28"),
-    "young enough": (ImagePolicy(max_age_s=parse_age("32d")), facts(), ""),
-    "of no known age": (ImagePolicy(max_age_s=parse_age("32d")), facts(created="long ago"), "it does not say when"),
-    "without a lock": (ImagePolicy(locked=True), facts(), "no entry in stack.lock"),
-    "altered": (ImagePolicy(latest=False), facts(damage="its document was altered"), "altered"),
-    "whose signature is asked for": (ImagePolicy(signed=(SigningRule(keys=(public(new_key()),)),)), facts(), "not signed"),
-    "whose signature is not asked for": (ImagePolicy(signed=(SigningRule(images=("docker.io/*",)),)), facts(), ""),
+    "latest": (ImagePolicy(latest=False), details(name="nginx"), "its tag is latest"),
+    "no latest": (ImagePolicy(latest=False), details(), ""),
+    "root": (ImagePolicy(root=False), details(user=""), "it runs as root"),
+    "root by its number": (ImagePolicy(root=False), details(user="00:7"), "it runs as 00:7"),
+    "not root": (ImagePolicy(root=False), details(), ""),
+    "too old": (ImagePolicy(max_age_s=parse_age("4w")), details(), "it is 31 days old, and the policy allows 28"),
+    "young enough": (ImagePolicy(max_age_s=parse_age("32d")), details(), ""),
+    "of no known age": (ImagePolicy(max_age_s=parse_age("32d")), details(created="long ago"), "it does not say when"),
+    "without a lock": (ImagePolicy(locked=True), details(), "no entry in stack.lock"),
+    "altered": (ImagePolicy(latest=False), details(damage="its document was altered"), "altered"),
+    "whose signature is asked for": (ImagePolicy(signed=(SigningRule(keys=(public(new_key()),)),)), details(), "not signed"),
+    "whose signature is not asked for": (ImagePolicy(signed=(SigningRule(images=("docker.io/*",)),)), details(), ""),
 }
 
 
 @pytest.mark.parametrize(("policy", "image", "expected"), CASES.values(), ids=CASES)
-def test_an_image(policy: ImagePolicy, image: ImageFacts, expected: str) -> None:
+def test_an_image(policy: ImagePolicy, image: ImageDetails, expected: str) -> None:
     found = problems(image, policy, (), None, NOW)
     assert (len(found) == 1 and expected in found[0]) if expected else found == []
 
 
 def test_a_lock_names_the_content_of_each_platform() -> None:
     lock = (Locked(image=NAME, digests=(("linux/amd64", DIGEST),)),)
-    assert problems(facts(), ImagePolicy(), (), lock, NOW) == []
-    assert "stack.lock has" in problems(facts(digest=OTHER), ImagePolicy(), (), lock, NOW)[0]
-    assert "no entry" in problems(facts(name="other:1"), ImagePolicy(), (), lock, NOW)[0]
-    assert problems(facts(digest=OTHER), ImagePolicy(), (), None, NOW) == []
+    assert problems(details(), ImagePolicy(), (), lock, NOW) == []
+    assert "stack.lock has" in problems(details(digest=OTHER), ImagePolicy(), (), lock, NOW)[0]
+    assert "no entry" in problems(details(name="other:1"), ImagePolicy(), (), lock, NOW)[0]
+    assert problems(details(digest=OTHER), ImagePolicy(), (), None, NOW) == []
 
 
 def test_who_is_root() -> None:

@@ -113,7 +113,7 @@ def test_all_mistakes_are_told_with_their_places(tmp_path: Path) -> None:
     for line in (
         "stack.yml:5:19: services.a.x-bandwidth.ingress: '20m' does not say what it counts: write 20mbit for bits a second",
         "stack.yml:5:33: services.a.x-bandwidth.egress: '1bit' is not from 8kbit to 1tbit a second",
-        "services.d.x-bandwidth.brust: no such key: did you mean burst?",
+        "services.d.x-bandwidth.brust: no such key\n    → did you mean burst?",
         "services.b.x-bandwidth: has no effect with network_mode host",
         "services.c.x-bandwidth: a burst limits nothing without a rate",
         "networks.default.x-bandwidth.burst: must be from 1 byte to 256m",
