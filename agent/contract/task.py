@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from agent.contract.container import Container
+from agent.contract.trust import ImageTrust
 from agent.contract.wire import WireStruct
 
 Desired = Literal["running", "stopped", "waiting", "oneoff"]
@@ -43,6 +44,8 @@ class Task(WireStruct, frozen=True, kw_only=True):
     balanced: bool = False
     """Whether connections to its service's published ports go to all of its tasks alike, and not to those of the node first."""
     run: str = ""
+    trust: ImageTrust | None = None
+    """What its images are held to at each start, beside the node's own policy."""
 
     @property
     def strict(self) -> bool:
