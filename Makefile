@@ -4,7 +4,7 @@ PROGRAMS = runc crun conmon nft ip buildah docker-registry curl busybox mmdebstr
 PYTEST = .venv/bin/python -m pytest
 
 
-.PHONY: setup check test test-vm lint bench fuzz quickstart simulate
+.PHONY: setup check test test-vm lint bench fuzz quickstart simulate faults
 setup:
 	@bash tools/setup "$(PACKAGES)" "$(PROGRAMS)"
 
@@ -36,6 +36,10 @@ quickstart: setup
 
 bench: setup
 	.venv/bin/python -m bench
+
+# every cell of the fault matrix on a real lab; its table goes to docs/reliability.md
+faults: setup
+	.venv/bin/python -m tests.faults --write
 
 # one thread, virtual time: a seed that fails is printed, and `python -m tests.simulator --seed N` is it again
 simulate: setup
