@@ -37,6 +37,7 @@ from agent.errors import (
     NotFoundError,
     NotModifiedError,
     abort_if_response_started,
+    disk_is_full,
     user_message,
 )
 from agent.manifest_watcher import EtcdManifestWatcher
@@ -73,7 +74,10 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except asyncio.CancelledError:
         raise
     except Exception as error:
-        log.exception("%s %s", request.method, request.path)
+        if disk_is_full(error):  # no fault of ours
+            log.warning("%s %s: %s", request.method, request.path, user_message(error))
+        else:
+            log.exception("%s %s", request.method, request.path)
         return answer({"message": shown(user_message(error))}, 500)
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from agent.contract.container import Attachment, Container
 from orchestrator.errors import PystackError
+from orchestrator.server import drain
+from orchestrator.server.cluster import NodeUpdateRequest
+from orchestrator.server.plane import ControlPlane
 from orchestrator.server.records import UpOptions
 from orchestrator.stackfile.fence import Fence
 from orchestrator.stackfile.model import Service, Stack, StackNetwork, UpdateConfig
@@ -71,6 +75,8 @@ class Run:
         self.acknowledged: dict[str, int] = {}
         self.asked: dict[str, int] = {}
         self.ups = 0
+        self.drained: set[str] = set()
+        self.removed = False
 
     async def go(self) -> float:
         """Returns how many seconds it took until all was right again."""
@@ -152,7 +158,16 @@ class Run:
     # --- trouble -----------------------------------------------------------------------------------------------
 
     async def _trouble(self) -> None:
-        faults: list[Callable[[], None]] = [self._power, self._partition, self._one_way, self._store, self._die, self._slow]
+        faults: list[Callable[[], None]] = [
+            self._power,
+            self._partition,
+            self._one_way,
+            self._store,
+            self._die,
+            self._slow,
+            self._drain,
+            self._remove,
+        ]
         while True:
             await asyncio.sleep(self.rng.uniform(1, 20))
             self.rng.choice(faults)()
@@ -192,6 +207,41 @@ class Run:
             victim = self.rng.choice(running)
             self.world.note(f"{victim.task.name} on {node.name} dies")
             node.die(victim)
+
+    def _order(self, what: str, work: Callable[[ControlPlane], Coroutine[Any, Any, Any]]) -> None:
+        """Have a server that leads do *work*, for somebody who does not wait for it."""
+        if not self.world.leading:
+            return
+        server = self.rng.choice(sorted(self.world.leading))
+        self.world.note(f"{what} at {server}")
+        self.world.spawn(f"server {server}", self._ordered(what, work(self.world.leading[server])), what, server=server)
+
+    async def _ordered(self, what: str, work: Coroutine[Any, Any, Any]) -> None:
+        try:
+            async with asyncio.timeout(80):
+                await work
+        except (PystackError, ExceptionGroup, TimeoutError) as error:
+            self.world.note(f"{what}: {error}")
+
+    def _drain(self) -> None:
+        """Empty a node, or let it have tasks again."""
+        name = self.rng.choice(sorted(self.world.nodes))
+        if name not in self.drained:
+            self.drained.add(name)
+            return self._order(
+                f"drain {name}",
+                lambda p: drain.drain(p.state, p.cluster, p.executor, p.migrator, name, lambda event: None),
+            )
+        self.drained.discard(name)
+        request = NodeUpdateRequest(availability="active")
+        self._order(f"activate {name}", lambda p: p.cluster.change(name, request))
+
+    def _remove(self) -> None:
+        """Remove a node without a server, dead or not, once in a run: it never comes back."""
+        name = sorted(self.world.nodes)[-1]
+        if not self.removed and self.rng.random() < 0.3:
+            self.removed = True
+            self._order(f"node rm --force {name}", lambda p: p.cluster.remove(name, 1, force=True))
 
     def _heal_network(self) -> None:
         self.world.groups = {}

@@ -53,7 +53,8 @@ class World:
         """(from, to) pairs on which nothing arrives."""
         self.slow: set[str] = set()
         """Nodes whose messages take seconds."""
-        self.leaders: dict[int, ControlPlane] = {}
+        self.added: set[str] = set()
+        """Nodes that were members once: one that was removed is not added again."""
         self.leading: dict[str, ControlPlane] = {}
 
     # --- tasks of the loop -------------------------------------------------------------------------------------
@@ -119,7 +120,8 @@ class World:
         try:
             await plane.start()
             for node in self.nodes:
-                if node not in plane.cluster.members:
+                if node not in plane.cluster.members and node not in self.added:
+                    self.added.add(node)
                     member = plane.cluster._connect_member(sim_node(node))
                     await plane.cluster._save(member.node)
             self.leading[name] = plane
