@@ -4,7 +4,11 @@ PROGRAMS = runc crun conmon nft ip buildah docker-registry curl busybox mmdebstr
 PYTEST = .venv/bin/python -m pytest
 
 
-.PHONY: setup check test test-vm lint bench fuzz quickstart
+# what packages are built and tried with, and nothing else needs
+RELEASE_PACKAGES = debhelper lintian dpkg-dev fakeroot python3-venv mmdebstrap shellcheck
+RELEASE_PROGRAMS = dh lintian dpkg-buildpackage fakeroot mmdebstrap shellcheck
+
+.PHONY: setup check test test-vm test-packages lint bench fuzz quickstart deb dist release
 setup:
 	@bash tools/setup "$(PACKAGES)" "$(PROGRAMS)"
 
@@ -18,7 +22,7 @@ check:
 	$(PYTEST) -q -n 2 --timeout 60 -m "not kernel and not etcd and not slow" tests
 
 test: setup
-	$(PYTEST) -n 4 --dist loadfile --no-loadscope-reorder tests
+	$(PYTEST) -n 4 --dist loadfile --no-loadscope-reorder --ignore tests/packaging tests
 
 test-vm: setup
 	.venv/bin/python tests/vm/cluster.py
@@ -39,3 +43,18 @@ bench: setup
 
 fuzz: setup
 	.venv/bin/python -m tests.fuzz
+
+deb: setup
+	@bash tools/setup "$(RELEASE_PACKAGES)" "$(RELEASE_PROGRAMS)"
+	bash packaging/build-deb
+
+dist: setup
+	bash packaging/dist build/dist
+
+# all artefacts, their checksums, SBOM and the part of the changelog, in build/release
+release: deb dist
+	.venv/bin/python packaging/release.py build/release build/dist build/deb
+
+# packages built twice, checked by their own tools, installed in an empty environment and in a bare Debian
+test-packages: release
+	$(PYTEST) -q tests/packaging

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from agent import memory, rootless, settings
+from agent import activation, memory, rootless, settings
 from agent.api import app, doors
 from agent.contract.tunnel import Listener
 from agent.engine.converge import Converger
@@ -92,7 +92,7 @@ class Agent:
         if await _host_goes_down():
             await self.engine.shut_down()
         for path in self._sockets:
-            path.unlink(missing_ok=True)
+            activation.unlink(path)
         os.close(self._lock)
         if rootless.inside() and not any(r.running for r in self.engine.records.values()):
             leave(self.paths.run)
@@ -125,7 +125,10 @@ def _only_one(root: Path) -> int:
 
 
 def bind(path: Path) -> socket.socket:
-    """A listening unix socket that only its owner and group can use, made so before anybody can connect."""
+    """A listening unix socket that only its owner and group can use, made so before anybody can connect; or the one at *path*
+    that systemd made."""
+    if given := activation.socket_at(path):
+        return given
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     sock = socket.socket(socket.AF_UNIX)

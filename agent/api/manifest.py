@@ -14,13 +14,13 @@ from aiohttp import web
 
 from agent import rootless
 from agent.api.app_keys import CONVERGER, answer, flag, given
-from agent.api.versions import VERSION
 from agent.containers import hardware
 from agent.contract.container import Container
 from agent.contract.manifest import Delta, Manifest, apply_delta
 from agent.contract.network import HEARTBEAT
 from agent.contract.sealing import known_key, make_key
 from agent.contract.status import NodeInfo, TaskStatus
+from agent.contract.version import VERSION
 from agent.engine.networks import DEFAULT_MTU, addresses_of_host, mtu_of
 from agent.engine.records import Record
 from agent.errors import BadRequestError, ConflictError

@@ -90,7 +90,7 @@ async def install_agent(connection: asyncssh.SSHClientConnection, target: str) -
     if found.python != mine or found.machine != platform.machine():
         raise RefusedError(
             f"{target} has Python {found.python or 'not at all'} on {found.machine}: the agent is sent over for Python "
-            f"{mine} on {platform.machine()}; install that Python there, or `pip install pystack-orchestrator` and run "
+            f"{mine} on {platform.machine()}; install that Python there, or `pip install 'pystack-orchestrator[node]'` and run "
             "`pystack agent`",
             409,
         )
