@@ -14,7 +14,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from agent import activation, memory, rootless, settings
+from agent import activation, memory, programs, rootless, settings
 from agent.api import app, doors
 from agent.contract.tunnel import Listener
 from agent.engine.converge import Converger
@@ -161,10 +161,12 @@ def run(serve: Callable[[], Coroutine[None, None, None]], name: str, refusal: ty
     import uvloop
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    os.environ.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+    programs.complete_path()
     reset_ignored_signals()
     memory.limit_malloc_arenas()
     try:
+        if os.geteuid() == 0:
+            programs.require()
         enter(locate().run)  # before there is a second thread
         uvloop.run(serve())
     except (refusal, AgentError) as error:

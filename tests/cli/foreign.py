@@ -29,6 +29,13 @@ class _Absent:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
+def _pair_over_tcp(*_: object) -> tuple[socket.socket, socket.socket]:
+    """As Windows has it."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        near = socket.create_connection(listening.getsockname())
+        return near, listening.accept()[0]
+
+
 def take_away() -> None:
     os.environ.setdefault("USERNAME", "somebody")  # Windows always has it
     for name in MODULES | DISTRIBUTIONS:
@@ -36,6 +43,7 @@ def take_away() -> None:
     sys.meta_path.insert(0, _Absent())
     import select
 
+    socket.socketpair = _pair_over_tcp  # type: ignore[assignment]
     for module, names in (
         (os, OF_OS),
         (socket, ("AF_UNIX", "MSG_DONTWAIT", "SCM_RIGHTS")),
