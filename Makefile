@@ -1,6 +1,6 @@
 # Targets of the contract; each works on a fresh Debian machine with root and package registries.
-PACKAGES = runc crun conmon nftables iptables iproute2 buildah docker-registry curl busybox-static mmdebstrap util-linux procps tar openssh-server openssh-client openssl etcd-server etcd-client sshfs git gnupg age tini iperf3 wireguard-go uidmap slirp4netns python3-venv
-PROGRAMS = runc crun conmon nft ip buildah docker-registry curl busybox mmdebstrap nsenter ps tar sshd ssh-keygen sshfs etcd etcdctl openssl tini age wireguard-go iptables gpg newuidmap slirp4netns
+PACKAGES = runc crun conmon nftables iptables iproute2 buildah docker-registry curl busybox-static mmdebstrap util-linux procps tar openssh-server openssh-client openssl etcd-server etcd-client sshfs git gnupg age tini iperf3 wireguard-go uidmap slirp4netns python3-venv mandoc zsh fish
+PROGRAMS = runc crun conmon nft ip buildah docker-registry curl busybox mmdebstrap nsenter ps tar sshd ssh-keygen sshfs etcd etcdctl openssl tini age wireguard-go iptables gpg newuidmap slirp4netns mandoc zsh fish
 PYTEST = .venv/bin/python -m pytest
 
 
@@ -8,7 +8,7 @@ PYTEST = .venv/bin/python -m pytest
 RELEASE_PACKAGES = debhelper lintian dpkg-dev fakeroot python3-venv mmdebstrap shellcheck
 RELEASE_PROGRAMS = dh lintian dpkg-buildpackage fakeroot mmdebstrap shellcheck
 
-.PHONY: setup check test test-vm test-packages lint bench fuzz quickstart deb dist release
+.PHONY: setup check test test-vm test-packages lint bench fuzz quickstart man deb dist release
 setup:
 	@bash tools/setup "$(PACKAGES)" "$(PROGRAMS)"
 
@@ -44,7 +44,13 @@ bench: setup
 fuzz: setup
 	.venv/bin/python -m tests.fuzz
 
-deb: setup
+# man pages and the completions of three shells, in build/
+man: setup
+	.venv/bin/python packaging/man.py build/man
+	@mkdir -p build/completion
+	for shell in bash zsh fish; do .venv/bin/pystack completion $$shell > build/completion/$$shell; done
+
+deb: man
 	@bash tools/setup "$(RELEASE_PACKAGES)" "$(RELEASE_PROGRAMS)"
 	bash packaging/build-deb
 

@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from orchestrator.cli.options import format_option
+from orchestrator.cli.options import shape_option
 
 
 @click.command()
@@ -15,7 +15,7 @@ from orchestrator.cli.options import format_option
 @click.option("-a", "--all", "everything", is_flag=True, help="Show what is well too.")
 @click.option("--host", "bare", is_flag=True, help="Check a machine before anything is installed there: this one, or TARGETS.")
 @click.argument("targets", nargs=-1, metavar="[[USER@]HOST[:PORT]…]")
-@format_option
+@shape_option
 def doctor(repair: bool, everything: bool, bare: bool, targets: tuple[str, ...], shape: str) -> None:
     """Look at every layer of the networks on every node, and say which one is broken.
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from orchestrator.cli.client import Client
-from orchestrator.cli.options import format_option
+from orchestrator.cli.options import format_option, shape_option
 from orchestrator.errors import PystackError
 
 COLUMNS = ("name", "state", "commit", "subject", "checked", "url")
@@ -161,7 +161,7 @@ def ls(shape: str) -> None:
 
 
 @gitops.command("status")
-@format_option
+@shape_option
 @click.argument("name")
 def status(shape: str, name: str) -> None:
     """One repository: its newest commit, what differs, and what became of those before."""

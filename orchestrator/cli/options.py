@@ -134,8 +134,27 @@ def stack_options(function: F, *, short: bool = True) -> F:
 long_stack_options = functools.partial(stack_options, short=False)  # where -f is the command's own, as in Docker's
 
 
+class Format(click.ParamType):  # type: ignore[type-arg]
+    """How rows are shown: `table`, `json`, a template such as `{{.task}}`, or `table` and a template."""
+
+    name = "format"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """What help shows."""
+        return "table|json|TEMPLATE"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """*value*, which is one of them. Raises BadParameter."""
+        if value in ("table", "json") or "{{" in value:
+            return value
+        self.fail(f"{value!r}: write table, json, or a template such as '{{{{.name}}}}': `pystack help formats`", param, ctx)
+
+
 format_option = click.option(
-    "--format", "shape", type=click.Choice(["table", "json"]), default="table", help="A table, or one JSON array."
+    "--format", "shape", type=Format(), default="table", help="A table, one JSON array, or each row as a template words it."
+)
+shape_option = click.option(
+    "--format", "shape", type=click.Choice(["table", "json"]), default="table", help="For people, or JSON."
 )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import StackOptions, format_option, long_stack_options, stack_options
+from orchestrator.cli.options import StackOptions, format_option, long_stack_options, shape_option, stack_options
 from orchestrator.errors import PystackError
 
 if TYPE_CHECKING:
@@ -265,7 +265,7 @@ def stats(stack: StackOptions, shape: str, no_stream: bool, services: tuple[str,
 @stack_options
 @click.option("--protocol", type=click.Choice(["tcp", "udp"]), default="tcp")
 @click.option("--index", default=1, help="Which replica.")
-@format_option
+@shape_option
 @click.argument("service")
 @click.argument("private_port", type=int)
 def port(stack: StackOptions, protocol: str, index: int, shape: str, service: str, private_port: int) -> None:

@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
-from orchestrator.cli.options import StackOptions, format_option, stack_options
+from orchestrator.cli.options import StackOptions, shape_option, stack_options
 from orchestrator.errors import PystackError
 
 
 @click.command()
 @stack_options
-@format_option
+@shape_option
 @click.argument("task")
 def why(stack: StackOptions, shape: str, task: str) -> None:
     """Why a task is where it is: every node, and every reason."""
@@ -30,7 +30,7 @@ def why(stack: StackOptions, shape: str, task: str) -> None:
 
 @click.command("why-not")
 @stack_options
-@format_option
+@shape_option
 @click.argument("service")
 @click.argument("node", required=False)
 def why_not(stack: StackOptions, shape: str, service: str, node: str | None) -> None:
