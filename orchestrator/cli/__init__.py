@@ -67,6 +67,7 @@ COMMANDS = {
     "watch": "watch",
     "export": "export",
     "commit": "export",
+    "publish": "publish",
     "push": "export",
     "port-forward": "forward",
     "apply": "plan",
@@ -74,7 +75,13 @@ COMMANDS = {
     "rollback": "history",
     "completion": "completion",
     "help": "help",
+    "cron": "cron",
+    "job": "cron",
 }
+
+
+OF_EXTRAS = ("aiohttp", "asyncssh", "cryptography", "grpc", "networkx", "numpy", "pyroute2", "uvloop")
+"""Modules that the client does without, but for what speaks to registries and runs servers."""
 
 
 @click.command(
@@ -95,7 +102,7 @@ def cli(context: click.Context, /, dry_run: bool, **for_the_command: object) -> 
     """Run stacks of containers from Compose files, on one host or many.
 
     Options that name a stack may stand here or behind the command."""
-    if dry_run and context.invoked_subcommand not in ("up", "create", "plan", "config"):
+    if dry_run and context.invoked_subcommand not in ("up", "create", "plan", "config", "publish"):
         raise click.UsageError(f"{context.invoked_subcommand} has no dry run: `pystack plan` shows what `up` would do")
 
 
@@ -128,6 +135,14 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         print("pystack: interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+    except ModuleNotFoundError as error:
+        if debug or (error.name or "").partition(".")[0] not in OF_EXTRAS:
+            raise
+        print(
+            f"pystack: this needs {error.name}, and the client alone is installed: `pip install 'pystack-orchestrator[server]'`",
+            file=sys.stderr,
+        )
+        raise SystemExit(1) from None
     except BrokenPipeError:
         sys.stderr.close()
         raise SystemExit(1) from None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 import click
 
-from orchestrator.cli.options import shape_option
+from orchestrator.cli.options import format_option
+from orchestrator.cli.output import show_document
 
 
 @click.command()
@@ -15,7 +15,7 @@ from orchestrator.cli.options import shape_option
 @click.option("-a", "--all", "everything", is_flag=True, help="Show what is well too.")
 @click.option("--host", "bare", is_flag=True, help="Check a machine before anything is installed there: this one, or TARGETS.")
 @click.argument("targets", nargs=-1, metavar="[[USER@]HOST[:PORT]…]")
-@shape_option
+@format_option
 def doctor(repair: bool, everything: bool, bare: bool, targets: tuple[str, ...], shape: str) -> None:
     """Look at every layer of the networks on every node, and say which one is broken.
 
@@ -33,8 +33,7 @@ def doctor(repair: bool, everything: bool, bare: bool, targets: tuple[str, ...],
         raise click.UsageError(f"{targets[0]}: hosts are named with --host alone")
     rows = Client(start=True).json("GET", "/v1/doctor", query={"repair": "1"} if repair else {})
     wrong = [r for r in rows if not r["ok"]]
-    if shape == "json":
-        click.echo(json.dumps([{k: r[k] for k in ("check", "target", "ok", "detail", "fix")} for r in rows], indent=2))
+    if show_document([{k: r[k] for k in ("check", "target", "ok", "detail", "fix")} for r in rows], shape):
         sys.exit(1 if wrong else 0)
     mended = [r for r in rows if r["ok"] and r["detail"].startswith("put right: ")]
     for row in [*wrong, *(rows[len(wrong) :] if everything else mended)]:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from orchestrator.cli.client import Client
-from orchestrator.cli.options import format_option, shape_option
+from orchestrator.cli.options import format_option
 from orchestrator.errors import PystackError
 
 COLUMNS = ("name", "state", "commit", "subject", "checked", "url")
@@ -161,15 +161,14 @@ def ls(shape: str) -> None:
 
 
 @gitops.command("status")
-@shape_option
+@format_option
 @click.argument("name")
 def status(shape: str, name: str) -> None:
     """One repository: its newest commit, what differs, and what became of those before."""
-    import json
+    from orchestrator.cli.output import show_document
 
     row = Client(start=True).json("GET", f"/v1/gitops/{name}")
-    if shape == "json":
-        click.echo(json.dumps(row, indent=2))
+    if show_document(row, shape):
         return
     for outcome in row["history"][:-1][-9:]:
         commit = outcome["commit"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "Run a stack": ("up", "down", "plan", "apply", "watch", "scale", "create", "start", "stop", "restart", "kill")
-    + ("pause", "unpause", "wait", "rm", "history", "rollback"),
+    + ("pause", "unpause", "wait", "rm", "history", "rollback", "job", "cron"),
     "Look": ("ps", "ls", "logs", "events", "top", "stats", "images", "volumes", "port", "why", "why-not"),
     "Go inside": ("exec", "run", "attach", "cp", "port-forward", "export", "commit"),
     "Files": ("config", "check", "convert", "schema", "compose"),
-    "Images": ("build", "pull", "push", "image"),
+    "Images": ("build", "pull", "push", "publish", "image"),
     "Single things": ("container", "network", "volume", "secret", "configs"),
     "Hosts and the cluster": ("node", "doctor", "rebalance", "gitops", "store", "server", "agent", "lab"),
     "pystack itself": ("system", "version", "completion", "help"),

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from orchestrator import hostcheck
-from orchestrator.cli.output import CONTROL
+from orchestrator.cli.output import CONTROL, show_document
 from orchestrator.hostcheck import Finding
 
 WITHIN_S = 60
@@ -29,8 +29,7 @@ def check_hosts(targets: Sequence[str], *, everything: bool, shape: str) -> int:
     else:
         rows = [finding | {"host": ""} for finding in hostcheck.examine(os.environ.get("PYSTACK_ROOT") or "/var/lib/pystack")]
     wrong = sum(not row["ok"] for row in rows)
-    if shape == "json":
-        click.echo(json.dumps(rows, indent=2))
+    if show_document(rows, shape):
         return bool(wrong)
     for row in rows:
         if row["ok"] and not row["fix"] and not everything:

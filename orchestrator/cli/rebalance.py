@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from orchestrator.cli.options import shape_option
+from orchestrator.cli.options import format_option
 
 
 @click.command()
 @click.option("--plan", "only_plan", is_flag=True, help="Show the moves, make none.")
 @click.option("--max-moves", default=10, help="The disruption budget: at most so many moves, one at a time.")
-@shape_option
+@format_option
 def rebalance(only_plan: bool, max_moves: int, shape: str) -> None:
     """Even out the nodes by moving tasks, each up before the next is moved."""
     from orchestrator.cli.client import Client

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import StackOptions, format_option, long_stack_options, shape_option, stack_options
+from orchestrator.cli.options import StackOptions, format_option, long_stack_options, stack_options
 from orchestrator.errors import PystackError
 
 if TYPE_CHECKING:
@@ -257,7 +257,7 @@ def stats(stack: StackOptions, shape: str, no_stream: bool, services: tuple[str,
     del of_compose
     client = Client()
     rows = [row for row in chosen(client, stack, services) if row["state"] == "running"]
-    once = no_stream or shape == "json" or not sys.stdout.isatty()
+    once = no_stream or shape != "table" or not sys.stdout.isatty()
     show_usage([(row["task"], client.at(row["node"]), row["id"]) for row in rows], shape, once=once)
 
 
@@ -265,7 +265,7 @@ def stats(stack: StackOptions, shape: str, no_stream: bool, services: tuple[str,
 @stack_options
 @click.option("--protocol", type=click.Choice(["tcp", "udp"]), default="tcp")
 @click.option("--index", default=1, help="Which replica.")
-@shape_option
+@format_option
 @click.argument("service")
 @click.argument("private_port", type=int)
 def port(stack: StackOptions, protocol: str, index: int, shape: str, service: str, private_port: int) -> None:
@@ -273,8 +273,11 @@ def port(stack: StackOptions, protocol: str, index: int, shape: str, service: st
     from orchestrator.cli.client import Client
 
     rows = published(Client(), stack, service, index, private_port, protocol)
-    if shape == "json":
-        return click.echo(json.dumps(rows))
+    if shape != "table":
+        from orchestrator.cli.output import show
+
+        show(rows, (), shape)
+        return
     for row in rows:
         click.echo(f"{row['host_ip']}:{row['host_port']}")
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
-from orchestrator.cli.options import StackOptions, shape_option, stack_options
+from orchestrator.cli.options import StackOptions, format_option, stack_options
+from orchestrator.cli.output import show_document
 from orchestrator.errors import PystackError
 
 
 @click.command()
 @stack_options
-@shape_option
+@format_option
 @click.argument("task")
 def why(stack: StackOptions, shape: str, task: str) -> None:
     """Why a task is where it is: every node, and every reason."""
@@ -30,7 +30,7 @@ def why(stack: StackOptions, shape: str, task: str) -> None:
 
 @click.command("why-not")
 @stack_options
-@shape_option
+@format_option
 @click.argument("service")
 @click.argument("node", required=False)
 def why_not(stack: StackOptions, shape: str, service: str, node: str | None) -> None:
@@ -55,8 +55,7 @@ def _show(found: dict[str, Any], shape: str) -> None:
             for c in found["candidates"]
         ],
     }
-    if shape == "json":
-        click.echo(json.dumps(whole, indent=2))
+    if show_document(whole, shape):
         return
     if found["task"]:
         click.echo(f"{found['task']} is on {found['node'] or 'no node'}")

@@ -76,15 +76,17 @@ class Terminal:
     """The command on a terminal of its own, as a person has it."""
 
     def __init__(self, docker: Docker, *words: str, rows: int = 24, columns: int = 80) -> None:
-        self.pid, self.fd = pty.fork()
-        if self.pid == 0:
-            os.execvpe("docker", ["docker", *words], docker.environment)
+        self.fd, slave = pty.openpty()
+        # setsid(1) in place of a fork of this process, which may have threads of gRPC's
+        command = ["setsid", "--ctty", "docker", *words]
+        self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=docker.environment)
+        os.close(slave)
         self.resize(rows, columns)
         self.seen = b""
 
     def resize(self, rows: int, columns: int) -> None:
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-        os.kill(self.pid, signal.SIGWINCH)
+        self.process.send_signal(signal.SIGWINCH)
 
     def type(self, text: str) -> None:
         os.write(self.fd, text.encode())
@@ -111,9 +113,8 @@ class Terminal:
                     break
             except OSError:
                 break
-        _, status = os.waitpid(self.pid, 0)
         os.close(self.fd)
-        return os.waitstatus_to_exitcode(status)
+        return self.process.wait()
 
 
 @pytest.fixture(scope="module")
