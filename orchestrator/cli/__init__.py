@@ -139,7 +139,7 @@ def main() -> None:
         if debug or (error.name or "").partition(".")[0] not in OF_EXTRAS:
             raise
         print(
-            f"pystack: this needs {error.name}, and the client alone is installed: `pip install 'pystack-orchestrator[server]'`",
+            f"pystack: this needs {error.name}, and the client alone is here: `pip install 'pystack-orchestrator[server]'`",
             file=sys.stderr,
         )
         raise SystemExit(1) from None

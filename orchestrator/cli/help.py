@@ -48,8 +48,8 @@ It is the last thing on standard error; `--debug` adds a traceback.
   TEMPLATE         each row as a template of Go's language words it: '{{.task}} on {{.node}}'
   table TEMPLATE   the same in columns under heads: 'table {{.task}}\\t{{.state}}'
 
-Names are those of the JSON, as it has them or as Go does: .node_name, .NodeName. Functions: json, join, split, lower, upper, title,
-pad, truncate, println, printf, index, len, eq, ne, and, or, not; {{if}}, {{range}} and {{with}} … {{else}} … {{end}}.
+Names are those of the JSON, as it has them or as Go does: .node_name, .NodeName. Functions: json, join, split, lower, upper,
+title, pad, truncate, println, printf, index, len, eq, ne, and, or, not; {{if}}, {{range}} and {{with}} … {{else}} … {{end}}.
 
   pystack ps --format '{{.task}}: {{upper .state}}'
   pystack ps --format '{{json .}}'
