@@ -8,7 +8,7 @@ PYTEST = .venv/bin/python -m pytest
 RELEASE_PACKAGES = debhelper lintian dpkg-dev fakeroot python3-venv mmdebstrap shellcheck
 RELEASE_PROGRAMS = dh lintian dpkg-buildpackage fakeroot mmdebstrap shellcheck
 
-.PHONY: setup check test test-vm test-packages lint bench fuzz quickstart man deb dist release
+.PHONY: setup check test test-vm test-packages lint bench fuzz quickstart man docs deb dist release
 setup:
 	@bash tools/setup "$(PACKAGES)" "$(PROGRAMS)"
 
@@ -49,6 +49,11 @@ man: setup
 	.venv/bin/python packaging/man.py build/man
 	@mkdir -p build/completion
 	for shell in bash zsh fish; do .venv/bin/pystack completion $$shell > build/completion/$$shell; done
+
+# the guide as a site, in build/site
+docs: setup
+	.venv/bin/python tools/reference.py
+	.venv/bin/mkdocs build --quiet
 
 deb: man
 	@bash tools/setup "$(RELEASE_PACKAGES)" "$(RELEASE_PROGRAMS)"

@@ -42,6 +42,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "container run": ("pystack container run -d --name web -p 8080:80 nginx",),
     "node add": ("pystack node add root@10.0.0.2 root@10.0.0.3 --label zone=b",),
     "node ls": ("pystack node ls", "pystack node ls --format '{{.name}} {{.state}}'"),
+    "node upgrade": ("pystack node upgrade n2", "pystack node upgrade --all"),
     "node drain": ("pystack node drain n3",),
     "volume move": ("pystack volume move shop_db n2",),
     "secret create": ("pystack secret create db_password password.txt",),

@@ -4,32 +4,37 @@ from __future__ import annotations
 
 import click
 
+STATES = {
+    "pending": "it waits: for a node, for what it depends on, or for its turn",
+    "pulling": "its image is on the way",
+    "created": "it is made and not started (`create`, or its turn comes)",
+    "starting": "the container is being started",
+    "running": "the first process runs; with a health check: (starting), (healthy), (unhealthy)",
+    "paused": "its processes are frozen (`pause`)",
+    "restarting": "it ended and is started again, later each time (`restart:`)",
+    "stopping": "it was asked to end and has until `stop_grace_period`",
+    "exited": "it ended, and its restart policy leaves it so; the exit code is beside it",
+    "failed": "it could not be started, or ended with an error that nothing mends: `pystack logs TASK`",
+}
+EXIT_STATUSES = {
+    "0": "done",
+    "1": "failed, or refused: the last thing on standard error says what and why",
+    "2": "usage; with `plan --exit-code`: there are changes",
+    "130": "interrupted with Ctrl-C; nothing half-applied stays",
+    "other": "of `exec` and `run`: the process's own",
+}
 TOPICS: dict[str, str] = {
-    "states": """\
-States of a task, as `pystack ps` shows them:
-
-  pending      it waits: for a node, for what it depends on, or for its image
-  created      it is made and not started (`create`, or its turn comes)
-  starting     the container is being started
-  running      the first process runs; with a health check: (starting), (healthy), (unhealthy)
-  paused       its processes are frozen (`pause`)
-  restarting   it ended and is started again, later each time (`restart:`)
-  stopping     it was asked to end and has until `stop_grace_period`
-  exited       it ended, and its restart policy leaves it so; the exit code is beside it
-  failed       it could not be started, or ended with an error that nothing mends: `pystack logs TASK`
-  lost         its node is silent: what runs there is not known
-
-`pystack why TASK` says why a task is on its node, `pystack why-not SERVICE` why there is no further one.
-""",
+    "states": "States of a task, as `pystack ps` shows them:\n\n"
+    + "".join(f"  {state:<12} {words}\n" for state, words in STATES.items())
+    + "\n`pystack why TASK` says why a task is on its node, `pystack why-not SERVICE` why there is no further one.\n",
     "errors": """\
 An error says what failed, where (file:line:column, or node and task), why, and what to do; all mistakes of a file together.
-It is the last thing on standard error; `--debug` adds a traceback.
+It is the last thing on standard error; `--debug` adds a traceback. Exit statuses:
 
-  exit status 0    done
-              1    failed, or refused: the server's own words
-              2    usage; with `plan --exit-code`: there are changes
-              130  interrupted with Ctrl-C; nothing half-applied stays
-              other: of `exec` and `run`, the process's own
+"""
+    + "".join(f"  {code:<6} {words}\n" for code, words in EXIT_STATUSES.items())
+    + """
+What is often met:
 
   no pystack server answers      nobody listens there: `pystack up` starts one; PYSTACK_HOST names another
   no permission to use …         you are neither root nor in the socket's group

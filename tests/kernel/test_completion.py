@@ -21,7 +21,7 @@ volumes: {data: {}}
 BASH = """
 COMP_WORDS=({words} "$1"); COMP_CWORD={at}
 source <(pystack completion bash)
-_pystack_completion; printf '%s\\n' "${{COMPREPLY[@]}}"
+_pystack_completion pystack; printf '%s\\n' "${{COMPREPLY[@]}}"
 """
 
 
