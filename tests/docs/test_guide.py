@@ -61,7 +61,7 @@ def test_the_reference_is_what_the_code_says(tmp_path: Path) -> None:
 @pytest.mark.parametrize("line", sorted(set(lines())))
 def test_a_command_of_the_guide_is_one(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in (
+    for file in (
         "docker-compose.yml",
         "stack.yml",
         "deployment.yaml",
