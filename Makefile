@@ -8,7 +8,7 @@ PYTEST = .venv/bin/python -m pytest
 RELEASE_PACKAGES = debhelper lintian dpkg-dev fakeroot python3-venv mmdebstrap shellcheck
 RELEASE_PROGRAMS = dh lintian dpkg-buildpackage fakeroot mmdebstrap shellcheck
 
-.PHONY: setup check test test-vm test-packages lint bench fuzz quickstart man docs deb dist release
+.PHONY: setup check test test-vm test-packages lint bench fuzz quickstart man docs picture deb dist release
 setup:
 	@bash tools/setup "$(PACKAGES)" "$(PROGRAMS)"
 
@@ -54,6 +54,10 @@ man: setup
 docs: setup
 	.venv/bin/python tools/reference.py
 	.venv/bin/mkdocs build --quiet
+
+# docs/terminal.svg: a real terminal, on the quick start's lab
+picture: setup
+	bash tools/picture
 
 deb: man
 	@bash tools/setup "$(RELEASE_PACKAGES)" "$(RELEASE_PROGRAMS)"

@@ -29,6 +29,8 @@ from agent.settings import Door
 
 BACKLOG = 4096
 """Clients that wait to be taken in; a connection beyond that is refused at once. Source: unix(7); listen(2)."""
+SHUTDOWN_S = 1.0
+"""How long answers that have no end, such as streams of statuses and logs, may keep a stopping agent."""
 
 
 class Agent:
@@ -64,7 +66,7 @@ class Agent:
             *((app.make_door(self.converger, door), door) for door in payload.doors),
         ]
         for application, door in applications:
-            runner = web.AppRunner(application, access_log=None, handler_cancellation=True)
+            runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=SHUTDOWN_S)
             self._runners.append(runner)
             await runner.setup()
             path = Path(door.path) if door.path else self.paths.run / f"door{len(self._runners)}.sock"

@@ -74,6 +74,7 @@ COMMANDS = {
     "history": "history",
     "rollback": "history",
     "completion": "completion",
+    "graph": "graph",
     "help": "help",
     "cron": "cron",
     "job": "cron",

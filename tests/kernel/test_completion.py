@@ -62,7 +62,7 @@ def test_a_shell_is_offered_the_names_that_there_are(lab: Pystack, stack: Stack)
         ("pystack ps -p", {stack.name}),
         ("pystack node inspect", {"n1"}),
         ("pystack why-not alpha", {"n1"}),
-        ("pystack image rm", {"docker.io/library/busybox:latest"}),
+        ("pystack image rm", {"busybox:latest"}),
         ("pystack volume inspect", {f"{stack.name}_data"}),
     ):
         found = offered(lab, place, words)
