@@ -58,6 +58,8 @@ COMMANDS = {
     "store": "store",
     "why": "why",
     "why-not": "why",
+    "lock": "lock",
+    "audit": "audit",
     "rebalance": "rebalance",
     "schema": "schema",
     "gitops": "gitops",
