@@ -31,7 +31,7 @@ from orchestrator.server.api.routes import ROUTES  # noqa: E402
 HEAD = "<!-- written by tools/reference.py: change what it reads -->\n"
 VARIABLE = re.compile(r"\b(?:PYSTACK|COMPOSE)_[A-Z][A-Z_]*[A-Z]\b")
 PATTERN = re.compile(r"\{(\w+):[^}]*\}")
-CHECK = re.compile(r'check="([a-z -]+)"|_(?:well|bad)\(\s*"([a-z ]+)"|"check": "([a-z ]+)"')
+CHECK = re.compile(r'check="([a-z -]+)"|_(?:well|bad)\(\s*"([a-z ]+)"|"check": "([a-z ]+)"|Difference\(\s*"([a-z -]+)"')
 VARIABLES = {
     "PYSTACK_HOST": "The server: `unix:///path`, `ssh://user@host[:port]`, `https://host[:port]` or `tcp://…` (TLS); several with commas: the one that leads is asked.",
     "PYSTACK_ROOT": "Moves all of one instance: state, sockets, names of links, table and cgroups.",
@@ -68,6 +68,23 @@ CHECKS = {
         "two containers of a LAN have one address",
         "give one of them another, or take the foreign host off the LAN",
     ),
+    "address": (
+        "a link of ours has its addresses; `--host TARGET`: no NAT or jump host is on the way",
+        "`doctor --repair`; `node add --underlay ADDRESS`",
+    ),
+    "bandwidth": ("a task's `x-bandwidth` holds: its rates are in the kernel", "`doctor --repair`"),
+    "bridge-port": ("a link is a port of its bridge, with its flags", "`doctor --repair`"),
+    "container-address": ("a container has the addresses that it was given", "`doctor --repair`"),
+    "container-link": (
+        "a container's interface is there, up, with its MAC and MTU",
+        "`doctor --repair`, or `pystack restart` the task",
+    ),
+    "container-route": ("a container has its default routes", "`doctor --repair`"),
+    "fdb": ("the bridge knows where far containers are", "`doctor --repair`"),
+    "link": ("a link of ours is there and up", "`doctor --repair`"),
+    "neighbour": ("far containers' MAC addresses are known", "`doctor --repair`"),
+    "route": ("a route of ours is there", "`doctor --repair`"),
+    "tunnel": ("an encrypted network's WireGuard device has its keys and peers", "`doctor --repair`"),
     "clock": ("a node's clock is far from the server's", "`timedatectl set-ntp true` there"),
     "dns": ("a container's resolver answers, or does not", "`doctor --repair` starts it again"),
     "firewall": (
@@ -100,7 +117,6 @@ CHECKS = {
     "selinux": ("`--host`: it is enforcing", "pystack sets no labels yet: know it"),
     "apparmor": ("`--host`: containers get a profile", "nothing"),
     "ssh": ("`--host TARGET`: the host can be asked", "what `ssh TARGET true` says"),
-    "address": ("`--host TARGET`: a NAT or jump host is on the way", "`node add --underlay ADDRESS`"),
 }
 
 
