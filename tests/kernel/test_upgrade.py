@@ -1,7 +1,7 @@
 """From the last version to this one: the cluster comes up on the old code, is upgraded under load, and nothing of it restarts.
 
-The old version is that of the newest tag, or of a commit before there was one. Both run from a symbolic link that is turned from
-one tree to the other, as an installation does.
+The old version is that of the newest tag, or of a commit before there was one. Both run from a symbolic link that is turned
+from one tree to the other, as an installation does.
 """
 
 from __future__ import annotations
