@@ -71,7 +71,15 @@ def listing_of(reply: process.Reply) -> Listing:
 async def unpacked(body: AsyncIterator[bytes], folder: Path, limits: ImageLimits, bounds: str) -> Listing:
     """The tar *body*, compressed or not, as files below the empty *folder*. Raises BadRequestError."""
     folder.mkdir(mode=0o755)
-    reply = await process.fed("context", (str(folder), bounds), body, stall_s=limits.stall_s)
+    return await updated(body, folder, limits, bounds)
+
+
+async def updated(
+    body: AsyncIterator[bytes], folder: Path, limits: ImageLimits, bounds: str, gone: Path | None = None
+) -> Listing:
+    """The same onto what *folder* holds, without the paths that the file *gone* lists. Raises BadRequestError."""
+    words = (str(folder), bounds, *([str(gone)] if gone else []))
+    reply = await process.fed("context", words, body, stall_s=limits.stall_s)
     if "error" in reply:
         raise of_worker(reply, BadRequestError, "the build context cannot be unpacked: ")
     return listing_of(reply)
