@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import msgspec
 from aiohttp import web
 
-from agent.api.app_keys import ENGINE
+from agent.api.app_keys import ENGINE, flag
 from agent.api.context import plain
 from agent.api.images import ProgressStream, displaced, event
 from agent.build.build_options import BuildOptions
@@ -165,5 +165,7 @@ async def build(request: web.Request, options: BuildOptions) -> web.StreamRespon
             for reference in names:
                 event(engine, "tag", made.image, reference.familiar)
             told.tell({"id": "moby.image.id", "aux": {"ID": made.image.id}})
+            if flag(request, "q"):
+                told.tell({"stream": f"{made.image.id}\n"})
 
     return await told.run(work())

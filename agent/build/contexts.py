@@ -103,12 +103,16 @@ def ignore_rules(root: Path, dockerfile: str, *, common: bool = True) -> Rules |
     for name in (f"{dockerfile}.dockerignore", *([".dockerignore"] if common else [])):
         with contextlib.suppress(OSError):
             if files.resolve_in_root(root, name).is_file():
-                text = files.read_in_root(root, name, IGNORE_BYTES)
-                try:
-                    return Rules(read(text)) or None
-                except BadRequestError as error:
-                    raise BadRequestError(f"{name}: {error}") from None
+                return rules_of(files.read_in_root(root, name, IGNORE_BYTES), name)
     return None
+
+
+def rules_of(text: str, name: str) -> Rules | None:
+    """Those of an ignore file that is called *name*. Raises BadRequestError."""
+    try:
+        return Rules(read(text)) or None
+    except BadRequestError as error:
+        raise BadRequestError(f"{name}: {error}") from None
 
 
 # --- what lies elsewhere -------------------------------------------------------------------------------------------

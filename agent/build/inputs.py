@@ -53,6 +53,8 @@ class Inputs:
         self.limits = self.engine.settings.limits
         self.secrets: dict[str, bytes] = {}
         self.agents: set[str] = set()
+        self.text: bytes | None = None
+        """The Dockerfile, where it is no file at all."""
         self.is_whole = not client.lends
         self._all = asyncio.Lock()
         self.context = Origin(root=folder / "context", listing=Listing({}))
@@ -144,6 +146,8 @@ class Inputs:
 
     def file(self) -> dockerfile.Dockerfile:
         """Raises BadRequestError, DockerfileError."""
+        if self.text is not None:
+            return self._read(self.text, self.options.dockerfile)
         root, name = (self.along, "Dockerfile") if self.beside else (self.context.root, self.options.dockerfile)
         try:
             path = files.resolve_in_root(root, name)
@@ -152,6 +156,10 @@ class Inputs:
             data = path.read_bytes() if path.stat().st_size <= dockerfile.LARGEST else b"\0" * (dockerfile.LARGEST + 1)
         except OSError:
             raise BadRequestError(f"Cannot locate specified Dockerfile: the build context has no {quoted(name)}") from None
+        return self._read(data, name)
+
+    @staticmethod
+    def _read(data: bytes, name: str) -> dockerfile.Dockerfile:
         found = dockerfile.read(data, name)
         frontend = found.syntax.split()[0] if found.syntax.split() else ""
         if frontend and parse(frontend).repository not in ("docker/dockerfile", "docker/dockerfile-upstream"):

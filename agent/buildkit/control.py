@@ -86,8 +86,8 @@ class Solve:
         """Done when the target's files are there."""
         self.returned: asyncio.Future[None] = loop.create_future()
         """Done when the client wants the outputs."""
-        self.frontend: asyncio.Future[messages.FrontendRequest] = loop.create_future()
-        """What the client's own program asks for."""
+        self.frontend: asyncio.Future[messages.FrontendRequest | None] = loop.create_future()
+        """What the client's own program asks for; None where it only wanted to know what there is."""
 
     def close(self) -> None:
         """Whoever waits, waits no more."""
@@ -147,6 +147,8 @@ class Control:
         frontend, given = request.frontend, request.attributes
         if led := not frontend:
             asked = await solve.frontend
+            if asked is None:
+                return Outputs([], session)
             if asked.definition:
                 raise NotImplementedHereError("this builder builds Dockerfiles, and no graphs of BuildKit's (LLB)")
             frontend, given = asked.frontend, asked.options
@@ -211,8 +213,9 @@ class Control:
         for future in (solve.returned, solve.frontend):
             if request.error and request.error.code and not future.done():
                 future.set_exception(CallError(request.error.code, request.error.message))
-        if not solve.returned.done():
-            solve.returned.set_result(None)
+        for future in (solve.returned, solve.frontend):
+            if not future.done():
+                future.set_result(None)
         await stream.send(Empty())
 
     # --- about the builder -------------------------------------------------------------------------------------------

@@ -2,8 +2,8 @@
 
 The sender lists all files (STAT, each with its place in the list, and one without a file at the end); the receiver asks for
 those that it lacks (REQ), whose bytes come in pieces (DATA, the last one empty), of several files in turns; FIN ends it from
-both sides. What comes here becomes a tar, which a confined worker unpacks: no name of a client's is ever a path of this process.
-Source: fsutil, send.go, receive.go (the order of packets), Go's os.FileMode.
+both sides. What comes here becomes a tar, which a confined worker unpacks: no name of a client's is ever a path of this
+process. Source: fsutil, send.go, receive.go (the order of packets), Go's os.FileMode.
 """
 
 from __future__ import annotations
@@ -47,19 +47,40 @@ class Receiver:
         """Paths that are in the tree no more."""
         return sorted(p for p in self._before if p not in self.marks and p.strip("/."))
 
-    async def list(self) -> None:
+    async def begin(self) -> None:
         """Hear what files there are. Raises CallError, BadRequestError."""
         await self._list()
         self.marks = {s.path: _mark(s) for s in self._stats}
         if len(self.marks) != len(self._stats):
             raise BadRequestError("the client lists a file twice")
 
+    @property
+    def wanted(self) -> list[tuple[int, Stat]]:
+        """The files that differ, with their places in the list."""
+        return [(n, s) for n, s in enumerate(self._stats) if self.marks[s.path] != self._before.get(s.path)]
+
+    async def contents(self, most: int) -> dict[str, bytes | str]:
+        """What the files contain, *most* bytes of each, and what links say: of a few small files. Raises CallError,
+        BadRequestError."""
+        found: dict[str, bytes | str] = {}
+        for number, one in enumerate(self._stats):
+            if one.mode & _LINK:
+                found[one.path] = one.linkname
+            elif is_plain(one):
+                if one.size > most:
+                    raise BadRequestError(f"{quoted(one.path)} has more than {most} bytes")
+                self._open[number] = bytearray()
+                await self._stream.send(Packet(type=REQ, id=number))
+                whole = b"".join([data async for data in self._content(number, one)])
+                found[one.path] = whole[: one.size]
+        await self.end()
+        return found
+
     async def tar(self) -> AsyncIterator[bytes]:
         """The files that differ, as an archive. Raises CallError, BadRequestError."""
-        wanted = [(n, s) for n, s in enumerate(self._stats) if self.marks[s.path] != self._before.get(s.path)]
         batch: deque[tuple[int, Stat]] = deque()
         total = 0
-        for number, one in wanted:
+        for number, one in self.wanted:
             bytes_of = one.size if is_plain(one) else 0
             if batch and (len(batch) >= AT_ONCE or total + bytes_of > ROOM):
                 async for data in self._brought(batch):
@@ -70,6 +91,10 @@ class Receiver:
         async for data in self._brought(batch):
             yield data
         yield bytes(2 * BLOCK)
+        await self.end()
+
+    async def end(self) -> None:
+        """Nothing more is wanted. Raises CallError."""
         await self._stream.send(Packet(type=FIN))
         async for packet in self._stream.messages(Packet):
             if packet.type == FIN:

@@ -91,10 +91,10 @@ class VertexChannel(Channel):
 
     def step(self, number: int, total: int, stage: Stage, step: Step) -> None:
         """A step that changes files is told of, with its place among those of its stage."""
-        if not isinstance(step, COUNTED):
+        if not isinstance(step, COUNTED) or (isinstance(step, From) and stage.base >= 0):
             return
         self._count += 1
-        of = 1 + sum(isinstance(s, COUNTED) for s in stage.steps)
+        of = (stage.base < 0) + sum(isinstance(s, COUNTED) for s in stage.steps)
         name = f"{stage.name or f'stage-{stage.number}'} " if self._many else ""
         self._work = Work(self._hear, f"[{name}{self._count}/{of}] {shown(step)}")
 
