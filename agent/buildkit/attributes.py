@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from agent.build.build_options import BuildOptions
 from agent.contract.container import Ulimit
-from agent.errors import BadRequestError, NotImplementedHereError
+from agent.errors import AgentError, BadRequestError, NotImplementedHereError
 from agent.images.platforms import platform_of
 from agent.trees.extract import quoted
 
@@ -42,13 +42,13 @@ def options(given: Mapping[str, str], entitlements: Sequence[str]) -> BuildOptio
         contexts={name.partition("::")[0]: value for name, value in _named(given, "context:").items()},
         target=given.get("target", ""),
         no_cache=no_cache is not None and not no_cache,
-        no_cache_filter=tuple(_list(no_cache or "")),
+        no_cache_filter=tuple(words(no_cache or "")),
         pull=given.get("image-resolve-mode") in ("pull", "true"),
         network=NETWORKS.get(given.get("force-network-mode", ""), given.get("force-network-mode", "")),
         platform=platform(given.get("platform", "")),
         shm_size=_number(given, "shm-size"),
-        extra_hosts=tuple(_list(given.get("add-hosts", ""))),
-        ulimits=tuple(_ulimit(text) for text in _list(given.get("ulimit", ""))),
+        extra_hosts=tuple(words(given.get("add-hosts", ""))),
+        ulimits=tuple(_ulimit(text) for text in words(given.get("ulimit", ""))),
         cgroup_parent=given.get("cgroup-parent", ""),
         entitlements=tuple(entitlements),
     )
@@ -56,13 +56,13 @@ def options(given: Mapping[str, str], entitlements: Sequence[str]) -> BuildOptio
 
 def platform(text: str) -> str:
     """The one platform of a list of them. Raises BadRequestError where they are several: an image here is for one."""
-    asked = _list(text)
+    asked = words(text)
     others = []
     for one in asked:
         try:
             platform_of(one)
-        except Exception as error:
-            others.append(f"{quoted(one)} ({error})")
+        except AgentError as error:
+            others.append(f"{quoted(one)} ({quoted(str(error))})")
     if others:
         raise BadRequestError(f"this node builds for its own machine alone, not for {', '.join(others)}")
     return asked[0] if asked else ""
@@ -72,8 +72,12 @@ def _named(given: Mapping[str, str], prefix: str) -> dict[str, str]:
     return {key.removeprefix(prefix): value for key, value in given.items() if key.startswith(prefix)}
 
 
-def _list(text: str) -> list[str]:
-    return [word.strip() for word in next(csv.reader([text]), []) if word.strip()]
+def words(text: str) -> list[str]:
+    """A list as options have it: between commas, quoted where a comma is meant. Raises BadRequestError."""
+    try:
+        return [word.strip() for word in next(csv.reader([text]), []) if word.strip()]
+    except csv.Error as error:
+        raise BadRequestError(f"{quoted(text)}: {error}") from None
 
 
 def _number(given: Mapping[str, str], name: str) -> int:

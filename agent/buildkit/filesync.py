@@ -123,7 +123,7 @@ class Receiver:
                 await self._stream.send(Packet(type=REQ, id=number))
         while batch:
             number, one = batch.popleft()
-            head = _header(one)
+            head = header(one)
             if head is None:
                 continue
             yield head
@@ -178,7 +178,7 @@ def _mark(one: Stat) -> str:
     return hashlib.blake2b(wire.encode(one), digest_size=12).hexdigest()
 
 
-def _header(one: Stat) -> bytes | None:
+def header(one: Stat) -> bytes | None:
     """How a tar begins the file; None for a kind that no build context has (sockets, devices)."""
     entry = tarfile.TarInfo(one.path)
     entry.mode = unix_mode(one.mode) & 0o7777

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 from urllib.parse import quote, unquote
 
 import h2.config
@@ -23,7 +23,6 @@ import h2.exceptions
 import h2.settings
 
 from agent.buildkit import wire
-from agent.contract.takeover import Taken
 from agent.errors import AgentError, shown, user_message
 
 log = logging.getLogger(__name__)
@@ -33,7 +32,7 @@ LARGEST = 16 << 20
 WINDOW, FRAME = 4 << 20, 1 << 18
 STREAMS = 256
 """Calls at the same time over one connection."""
-CHUNK = 1 << 18
+CHUNK, UNREAD = 1 << 18, 64 << 20
 M = TypeVar("M", bound=wire.Message)
 Metadata = Sequence[tuple[str, str]]
 
@@ -44,6 +43,16 @@ class CallError(AgentError):
     def __init__(self, grpc: int, message: str) -> None:
         super().__init__(message)
         self.grpc = grpc
+
+
+class Carrier(Protocol):
+    """What carries the bytes: a connection that was taken over."""
+
+    reader: asyncio.StreamReader
+    transport: asyncio.Transport
+
+    async def send(self, data: bytes) -> None:
+        """Raises ConnectionError."""
 
 
 class Stream:
@@ -148,7 +157,7 @@ Handler = Callable[[Stream], Awaitable[None]]
 class Connection:
     """One end. A *client* only calls; who is none answers calls by *handlers*, which are named by their paths."""
 
-    def __init__(self, taken: Taken, *, client: bool, handlers: Mapping[str, Handler] | None = None) -> None:
+    def __init__(self, taken: Carrier, *, client: bool, handlers: Mapping[str, Handler] | None = None) -> None:
         self._taken, self._client, self._handlers = taken, client, handlers or {}
         self._h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=client, header_encoding=None))
         self._streams: dict[int, Stream] = {}
@@ -156,9 +165,10 @@ class Connection:
         self._writing = asyncio.Lock()
         self.lost = asyncio.Event()
         """Set when the connection is over."""
+        self._introduce()
 
-    async def run(self) -> None:
-        """Speak until the connection ends."""
+    def _introduce(self) -> None:
+        """What is to be sent before anything else."""
         settings = {
             h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: WINDOW,
             h2.settings.SettingCodes.MAX_FRAME_SIZE: FRAME,
@@ -171,12 +181,15 @@ class Connection:
         self._h2.max_inbound_frame_size = FRAME
         self._h2.initiate_connection()
         self._h2.increment_flow_control_window(4 * WINDOW)
+
+    async def run(self) -> None:
+        """Speak until the connection ends."""
         try:
             await self._flush()
             while data := await self._taken.reader.read(CHUNK):
                 for event in self._h2.receive_data(data):
                     self._event(event)
-                await self._flush()
+                self._push()
         except (h2.exceptions.ProtocolError, ConnectionError, ValueError) as error:
             log.info("a connection of BuildKit's ended: %s", shown(str(error)))
             with contextlib.suppress(ConnectionError):
@@ -233,7 +246,8 @@ class Connection:
         """*count* bytes of the stream *number* were read."""
         with contextlib.suppress(h2.exceptions.ProtocolError, KeyError):
             self._h2.acknowledge_received_data(count, number)
-        self._taken.transport.write(self._h2.data_to_send())
+        with contextlib.suppress(ConnectionError):  # the reading loop sees it
+            self._push()
 
     async def send_data(self, stream: Stream, data: bytes) -> None:
         """Send *data* as the windows allow. Raises CallError."""
@@ -254,7 +268,9 @@ class Connection:
             await self._flush()
 
     async def end(self, stream: Stream) -> None:
-        """Send the end of *stream*."""
+        """Send the end of *stream*; of one that is answered, the status is the end."""
+        if not self._client:
+            return
         with contextlib.suppress(h2.exceptions.ProtocolError):
             self._h2.end_stream(stream.number)
         await self._flush()
@@ -267,6 +283,14 @@ class Connection:
         self._streams.pop(stream.number, None)
         with contextlib.suppress(CallError):
             await self._flush()
+
+    def _push(self) -> None:
+        """Write what answers frames that came. Whoever reads must not wait for who writes: both ends would.
+
+        Raises ConnectionError where the other side only sends."""
+        self._taken.transport.write(self._h2.data_to_send())
+        if self._taken.transport.get_write_buffer_size() > UNREAD:
+            raise ConnectionError("the other side reads nothing")
 
     async def _flush(self) -> None:
         data = self._h2.data_to_send()

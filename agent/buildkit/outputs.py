@@ -6,7 +6,6 @@ Source: docs.docker.com, "Exporters overview"; BuildKit, session/filesync (FileS
 from __future__ import annotations
 
 import asyncio
-import csv
 import json
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 from agent.build.job import Job
 from agent.build.states import State
 from agent.buildkit import filesync
+from agent.buildkit.attributes import words
 from agent.buildkit.grpc import Stream
 from agent.buildkit.messages import Bytes
 from agent.buildkit.sessions import SEND, Session
@@ -40,8 +40,7 @@ class Output(NamedTuple):
     @property
     def names(self) -> tuple[str, ...]:
         """What the image is to be called. Raises BadRequestError."""
-        found = next(csv.reader([self.attributes.get("name", "")]), [])
-        return tuple(name for name in found if name)
+        return tuple(words(self.attributes.get("name", "")))
 
     @property
     def pushes(self) -> bool:

@@ -19,7 +19,7 @@ from agent.trees.extract import quoted
 
 WAIT_S = 15.0
 """Seconds for a session to come that a build names: the two are sent side by side."""
-HEALTH_S, DEAF_S = 10.0, 60.0
+HEALTH_S, SILENT_S = 10.0, 60.0
 """Seconds between two questions after a client's health, and after which it is given up."""
 LONGEST = 256
 """Characters of a session's ID."""
@@ -154,7 +154,7 @@ class Sessions:
         while True:
             await asyncio.sleep(HEALTH_S)
             try:
-                async with asyncio.timeout(DEAF_S):
+                async with asyncio.timeout(SILENT_S):
                     await session.connection.ask(HEALTH, messages.Empty(), messages.HealthAnswer)
             except CallError:
                 pass  # it answers
