@@ -26,11 +26,11 @@ from agent.buildkit.messages import Status
 from agent.buildkit.outputs import Output, Outputs
 from agent.buildkit.sessions import Sessions
 from agent.buildkit.vertexes import VertexReport
+from agent.contract.printable import quoted
 from agent.contract.takeover import Taken, Written
 from agent.engine.engine import Engine
 from agent.errors import BadRequestError, NotFoundError
 from agent.images.reference import parse
-from agent.trees.extract import quoted
 
 EXPOSED = "X-Docker-Expose-Session-"
 MOST_METHODS = 1000

@@ -34,7 +34,7 @@ from agent.build.states import State
 from agent.errors import AgentError
 
 if TYPE_CHECKING:
-    from agent.engine.engine import Engine
+    from agent.engine.context import EngineContext
 
 R = TypeVar("R")
 MOUNT_NAME = 40
@@ -71,7 +71,7 @@ class CacheMounts:
 
 
 class Builder:
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: EngineContext) -> None:
         self.engine = engine
         self.root = engine.paths.root / "build"
         self.jobs = self.root / "jobs"

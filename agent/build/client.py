@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from agent.contract.printable import quoted
 from agent.errors import BadRequestError
 from agent.images.auth import Credentials
-from agent.trees.extract import quoted
 
 if TYPE_CHECKING:
     from agent.build.contexts import Origin

@@ -26,10 +26,10 @@ from agent.build.report import Progress, Report
 from agent.build.selection import Entry, Listing
 from agent.build.states import State
 from agent.contract.container import BUILD_EXTRAS
+from agent.contract.printable import quoted
 from agent.errors import BadRequestError, ImageNotFoundError
 from agent.images.reference import parse
 from agent.images.store import Image
-from agent.trees.extract import quoted
 
 if TYPE_CHECKING:
     from agent.build.builder import Builder
@@ -236,7 +236,7 @@ class Inputs:
                 self.report.pulled(event)
                 _told(event, progress)
 
-            return await self.engine.pull(name, hear, await self.client.credentials(host))
+            return await self.engine.pulls.pull(name, hear, await self.client.credentials(host))
 
 
 def _told(event: Mapping[str, Any], progress: Progress) -> None:

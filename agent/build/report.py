@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from agent.build.instructions import Step
 from agent.build.plan import Stage
-from agent.trees.extract import quoted
+from agent.contract.printable import quoted
 
 Tell = Callable[[str], None]
 Progress = Callable[[str, int, int], None]

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 
 from agent.build.build_options import BuildOptions
 from agent.contract.container import Ulimit
+from agent.contract.printable import quoted
 from agent.errors import AgentError, BadRequestError, NotImplementedHereError
 from agent.images.platforms import platform_of
-from agent.trees.extract import quoted
 
 FRONTENDS = ("dockerfile.v0", "gateway.v0")
 OURS = re.compile(r"(docker\.io/)?docker/dockerfile(-upstream)?(:.*|@.*)?")

@@ -18,9 +18,9 @@ from agent.build.kept import Kept
 from agent.build.selection import FOLLOWED, Listing
 from agent.buildkit.filesync import Receiver
 from agent.buildkit.sessions import Session
+from agent.contract.printable import quoted
 from agent.errors import AgentError, BadRequestError
 from agent.images.auth import Credentials
-from agent.trees.extract import quoted
 
 CONTEXT, DOCKERFILE = "context", "dockerfile"
 """What BuildKit's clients call their folders."""

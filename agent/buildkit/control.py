@@ -22,10 +22,10 @@ from agent.buildkit.outputs import Outputs
 from agent.buildkit.sessions import PULL_UPLOAD, Session, Sessions
 from agent.buildkit.vertexes import VertexReport
 from agent.buildkit.wire import Message
+from agent.contract.printable import quoted
 from agent.engine.engine import Engine
 from agent.errors import BadRequestError, NotFoundError, NotImplementedHereError
 from agent.images.pull import architecture
-from agent.trees.extract import quoted
 
 CONTROL, GATEWAY = "/moby.buildkit.v1.Control/", "/moby.buildkit.v1.frontend.LLBBridge/"
 BUILD_ID = "buildkit-controlapi-buildid"

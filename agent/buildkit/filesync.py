@@ -18,9 +18,9 @@ from pathlib import Path
 from agent.buildkit import wire
 from agent.buildkit.grpc import CallError, Stream
 from agent.buildkit.messages import DATA, ERR, FIN, REQ, STAT, Packet, Stat
+from agent.contract.printable import quoted
 from agent.errors import BadRequestError
 from agent.settings import ImageLimits
-from agent.trees.extract import quoted
 
 _DIR, _LINK, _DEVICE, _PIPE, _SOCKET, _CHAR = 1 << 31, 1 << 27, 1 << 26, 1 << 25, 1 << 24, 1 << 21
 _SETUID, _SETGID, _STICKY = 1 << 23, 1 << 22, 1 << 20

@@ -23,7 +23,8 @@ import h2.exceptions
 import h2.settings
 
 from agent.buildkit import wire
-from agent.errors import AgentError, shown, user_message
+from agent.contract.printable import shown
+from agent.errors import AgentError, user_message
 
 log = logging.getLogger(__name__)
 OK, CANCELLED, UNKNOWN, INVALID, NOT_FOUND, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 0, 1, 2, 3, 5, 12, 13, 14

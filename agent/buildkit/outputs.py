@@ -18,12 +18,12 @@ from agent.buildkit.attributes import words
 from agent.buildkit.grpc import Stream
 from agent.buildkit.messages import Bytes
 from agent.buildkit.sessions import SEND, Session
+from agent.contract.printable import quoted
 from agent.errors import AgentError, BadRequestError, of_worker
 from agent.images import archive, pull
 from agent.images.reference import parse
 from agent.images.store import Image
 from agent.trees import process
-from agent.trees.extract import quoted
 
 IMAGES, ARCHIVES, FILES = ("moby", "image"), ("docker", "oci"), ("local", "tar")
 PIECE = 1 << 17

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 from agent.buildkit import messages
 from agent.buildkit.grpc import NOT_FOUND, UNIMPLEMENTED, CallError, Connection, Stream
+from agent.contract.printable import quoted
 from agent.contract.takeover import Taken
 from agent.errors import BadRequestError, NotFoundError
 from agent.images.auth import TOKEN, Credentials
-from agent.trees.extract import quoted
 
 WAIT_S = 15.0
 """Seconds for a session to come that a build names: the two are sent side by side."""

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from agent.trees import confine, removal, sandbox
-from agent.trees.extract import Bounds, Policy, extract
+from agent.trees.bounds import Bounds
+from agent.trees.extract import extract
 from agent.trees.listing import TreeListing
+from agent.trees.policy import Policy
 from agent.trees.streams import Decompressed, Source
 from agent.trees.tree import Tree
 
