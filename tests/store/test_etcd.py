@@ -13,22 +13,12 @@ import msgspec
 import pytest
 
 from orchestrator.store.etcd.address import Address
-from orchestrator.store.etcd.store import FORMAT, FORMAT_KEY, EtcdStore
+from orchestrator.store.etcd.store import EtcdStore
 from orchestrator.store.etcd.transactions import FencedError
 from orchestrator.store.interface import CompactedError, Delete, KeyChange, Put, StoreError
 from tests.store.members import Members
 
 WRITES = int(os.environ.get("PYSTACK_WRITES", "400"))  # 10,000 by night
-
-
-async def test_a_store_of_a_newer_version_is_left_alone(members: Members) -> None:
-    address = members.address(uuid.uuid4().hex[:8])
-    store = await EtcdStore.open(address)
-    await store.lead("old")
-    await store.put_unfenced(FORMAT_KEY, str(FORMAT + 1).encode())
-    await store.close()
-    with pytest.raises(StoreError, match="written by a newer pystack"):
-        await EtcdStore.open(address)
 
 
 async def write(store: EtcdStore, count: int, pause_s: float = 0.0) -> list[int]:

@@ -16,12 +16,10 @@ from orchestrator.store.etcd.leadership import Leadership
 from orchestrator.store.etcd.transactions import Transactions
 from orchestrator.store.etcd.users import Users
 from orchestrator.store.etcd.watch import Watcher
-from orchestrator.store.interface import CompactedError, Compare, Entry, KeyChange, Op, Put, StoreError, TransactionResult
+from orchestrator.store.interface import CompactedError, Compare, Entry, KeyChange, Op, StoreError, TransactionResult
 
 PAGE, PAGE_BYTES = 1000, 16 << 20
 """Keys of the first page of a list, and bytes of the later ones."""
-FORMAT_KEY, FORMAT = "\0format", 1
-"""What the records of the store mean: a server that does not know it must not lead."""
 
 
 class EtcdStore:
@@ -42,18 +40,11 @@ class EtcdStore:
         store = cls(Client(address))
         try:
             await store._client.log_in()
-            await store._check_format()
+            await store.revision()
         except StoreError:
             await store.close()
             raise
         return store
-
-    async def _check_format(self) -> None:
-        """Raises StoreError if a server wrote this store that knows more of it than this one."""
-        found = await self.get(FORMAT_KEY)
-        written = int(found.value) if found and found.value.isdigit() else FORMAT
-        if written > FORMAT:
-            raise StoreError(f"the store was written by a newer pystack (store version {written}): upgrade this one")
 
     @property
     def lost(self) -> asyncio.Event:
@@ -64,10 +55,7 @@ class EtcdStore:
         """Return when this server, called *name*, is the one that writes; waits for others that are. Raises StoreError; without
         *wait* also if another server leads, whose name it gives."""
         await self.leadership.acquire(name, wait=wait)
-        await self._check_format()
         await self._transactions.claim_fences()
-        if await self.get(FORMAT_KEY) is None:
-            await self.transact((), [Put(FORMAT_KEY, str(FORMAT).encode())])
 
     async def living_leader(self) -> str:
         """The name of the server that leads, "" if none does, or it is about to lose its lease. Raises StoreError."""
