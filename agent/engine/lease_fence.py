@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from agent.contract.task import LEASE_S
 
-REMEMBERED = 64
+KEPT_BEATS = 64
 """Beats whose answers may still come."""
 
 
@@ -31,7 +31,7 @@ class LeaseFence:
         """The number of a beat that is said now."""
         self._count += 1
         self._said[self._count] = self._clock()
-        self._said.pop(self._count - REMEMBERED, None)
+        self._said.pop(self._count - KEPT_BEATS, None)
         return self._count
 
     def answered(self, number: int) -> None:
