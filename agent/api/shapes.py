@@ -8,28 +8,16 @@ as absent, and fields that nobody knows are passed over. Source: Docker Engine A
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
+from agent.api import plain_options
+from agent.api.shape_kinds import WHOLE, Map, Range
 from agent.errors import BadRequestError
 
-
-class Map(NamedTuple):
-    """An object whose keys are free, and whose values are alike."""
-
-    of: Any
-
-
-class Range(NamedTuple):
-    """A whole number from *low* to *high*."""
-
-    low: int
-    high: int
-
-
 Shape: TypeAlias = Any
-WHOLE, OR_MINUS_ONE, COUNT = Range(0, (1 << 63) - 1), Range(-1, (1 << 63) - 1), Range(-1, (1 << 31) - 1)
+OR_MINUS_ONE, COUNT = Range(-1, (1 << 63) - 1), Range(-1, (1 << 31) - 1)
 INT64, UINT16, UINT32 = Range(-(1 << 63), (1 << 63) - 1), Range(0, (1 << 16) - 1), Range(0, (1 << 32) - 1)
 WORDS = "words"
 """A command: a list of words, or one string."""
@@ -46,11 +34,9 @@ _HEALTH = {
 }
 _RATES = [{"Path": str, "Rate": Range(0, INT64.high)}]
 _POLICY = {"Name": str, "MaximumRetryCount": COUNT}
-RESOURCES: dict[str, Shape] = {
+RESOURCES: dict[str, Shape] = plain_options.host_shapes(limits=True) | {
     "CpuShares": WHOLE,
-    "Memory": WHOLE,
     "NanoCpus": WHOLE,
-    "CgroupParent": str,
     "BlkioWeight": UINT16,
     "BlkioWeightDevice": [{"Path": str, "Weight": UINT16}],
     "BlkioDeviceReadBps": _RATES,
@@ -61,17 +47,14 @@ RESOURCES: dict[str, Shape] = {
     "CpuQuota": OR_MINUS_ONE,
     "CpuRealtimePeriod": WHOLE,
     "CpuRealtimeRuntime": WHOLE,
-    "CpusetCpus": str,
     "CpusetMems": str,
     "Devices": [{"PathOnHost": str, "PathInContainer": str, "CgroupPermissions": str}],
-    "DeviceCgroupRules": [str],
     "DeviceRequests": [{"Driver": str, "Count": COUNT, "DeviceIDs": [str], "Capabilities": [[str]], "Options": Map(str)}],
     "KernelMemory": int,
     "KernelMemoryTCP": int,
     "MemoryReservation": WHOLE,
     "MemorySwap": OR_MINUS_ONE,
     "MemorySwappiness": int,
-    "OomKillDisable": bool,
     "PidsLimit": INT64,
     "Ulimits": [{"Name": str, "Soft": OR_MINUS_ONE, "Hard": OR_MINUS_ONE}],
     "CpuCount": int,
@@ -97,58 +80,47 @@ MOUNT = {
     "ClusterOptions": EMPTY,
     "TmpfsOptions": {"SizeBytes": WHOLE, "Mode": UINT32, "Options": [[str]]},
 }
-HOST_CONFIG: dict[str, Shape] = RESOURCES | {
-    "Binds": [str],
-    "ContainerIDFile": str,
-    "LogConfig": {"Type": str, "Config": Map(str)},
-    "NetworkMode": str,
-    "PortBindings": Map([{"HostIp": str, "HostPort": str}]),
-    "RestartPolicy": _POLICY,
-    "AutoRemove": bool,
-    "VolumeDriver": str,
-    "VolumesFrom": [str],
-    "ConsoleSize": [UINT32],
-    "Annotations": LABELS,
-    "CapAdd": WORDS,
-    "CapDrop": WORDS,
-    "CgroupnsMode": str,
-    "Dns": [str],
-    "DnsOptions": [str],
-    "DnsSearch": [str],
-    "ExtraHosts": [str],
-    "GroupAdd": [str],
-    "IpcMode": str,
-    "Cgroup": str,
-    "Links": [str],
-    "OomScoreAdj": int,
-    "PidMode": str,
-    "Privileged": bool,
-    "PublishAllPorts": bool,
-    "ReadonlyRootfs": bool,
-    "SecurityOpt": [str],
-    "StorageOpt": Map(str),
-    "Tmpfs": Map(str),
-    "UTSMode": str,
-    "UsernsMode": str,
-    "ShmSize": WHOLE,
-    "Sysctls": Map(str),
-    "Runtime": str,
-    "Isolation": str,
-    "Mounts": [MOUNT],
-    "MaskedPaths": [str],
-    "ReadonlyPaths": [str],
-    "Init": bool,
-}
-CONFIG: dict[str, Shape] = {
-    "Hostname": str,
-    "Domainname": str,
-    "User": str,
+HOST_CONFIG: dict[str, Shape] = (
+    RESOURCES
+    | plain_options.host_shapes()
+    | {
+        "Binds": [str],
+        "ContainerIDFile": str,
+        "LogConfig": {"Type": str, "Config": Map(str)},
+        "NetworkMode": str,
+        "PortBindings": Map([{"HostIp": str, "HostPort": str}]),
+        "RestartPolicy": _POLICY,
+        "AutoRemove": bool,
+        "VolumeDriver": str,
+        "ConsoleSize": [UINT32],
+        "CapAdd": WORDS,
+        "CapDrop": WORDS,
+        "CgroupnsMode": str,
+        "DnsOptions": [str],
+        "ExtraHosts": [str],
+        "GroupAdd": [str],
+        "IpcMode": str,
+        "Cgroup": str,
+        "Links": [str],
+        "PidMode": str,
+        "PublishAllPorts": bool,
+        "SecurityOpt": [str],
+        "StorageOpt": Map(str),
+        "Tmpfs": Map(str),
+        "UsernsMode": str,
+        "ShmSize": WHOLE,
+        "Runtime": str,
+        "Isolation": str,
+        "Mounts": [MOUNT],
+        "MaskedPaths": [str],
+        "ReadonlyPaths": [str],
+    }
+)
+CONFIG: dict[str, Shape] = plain_options.config_shapes() | {
     "AttachStdin": bool,
     "AttachStdout": bool,
     "AttachStderr": bool,
     "ExposedPorts": Map(EMPTY),
-    "Tty": bool,
-    "OpenStdin": bool,
     "StdinOnce": bool,
     "Env": [str],
     "Cmd": WORDS,
@@ -156,13 +128,11 @@ CONFIG: dict[str, Shape] = {
     "ArgsEscaped": bool,
     "Image": str,
     "Volumes": Map(EMPTY),
-    "WorkingDir": str,
     "Entrypoint": WORDS,
     "NetworkDisabled": bool,
     "MacAddress": str,
     "OnBuild": [str],
     "Labels": LABELS,
-    "StopSignal": str,
     "StopTimeout": COUNT,
     "Shell": WORDS,
 }

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from agent.api import checks
+from agent.api import checks, plain_options
 from agent.contract.container import Attachment, Container, Device, DeviceRate, DeviceRequest, Healthcheck, Mount, Port, Ulimit
 from agent.errors import BadRequestError
 
@@ -197,25 +197,21 @@ def container(body: Document) -> Container:
     policy, logging = host.get("RestartPolicy") or {}, host.get("LogConfig") or {}
     return Container(
         image=body["Image"],
+        **plain_options.fields(body),
         **_process(body),
         **_isolation(host),
         **_limits(host),
         **_devices(host),
         labels=tuple(sorted((body.get("Labels") or {}).items())),
-        init=bool(host.get("Init")),
         runtime=host.get("Runtime") or "",
         restart=policy.get("Name") or "no",
         restart_max=policy.get("MaximumRetryCount") or 0,
-        annotations=tuple(sorted((host.get("Annotations") or {}).items())),
         mounts=_mounts(body, host),
-        volumes_from=tuple(host.get("VolumesFrom") or ()),
         network_mode=mode if mode in ("host", "none") or ":" in mode else "",
         attachments=attachments,
         ports=_ports(host),
         expose=tuple(body.get("ExposedPorts") or ()),
         extra_hosts=tuple((n, a) for n, _, a in (e.partition(":") for e in host.get("ExtraHosts") or ())),
-        dns=tuple(host.get("Dns") or ()),
-        dns_search=tuple(host.get("DnsSearch") or ()),
         dns_opt=tuple(host.get("DnsOptions") or ()),
         links=tuple(dict.fromkeys((*links_of(host), *(link for one in endpoints.values() for link in links_of(one))))),
         log_driver=logging.get("Type") or "json-file",
@@ -248,14 +244,7 @@ def _process(body: Document) -> dict[str, Any]:
         "command": tuple(cmd) if (cmd := body.get("Cmd")) else None,
         "environment": tuple((k, v) for k, _, v in (e.partition("=") for e in body.get("Env") or () if "=" in e)),
         "environment_dropped": tuple(e for e in body.get("Env") or () if "=" not in e),
-        "user": body.get("User") or "",
-        "working_dir": body.get("WorkingDir") or "",
-        "hostname": body.get("Hostname") or "",
-        "domainname": body.get("Domainname") or "",
-        "tty": bool(body.get("Tty")),
-        "stdin_open": bool(body.get("OpenStdin")),
         "stdin_once": bool(body.get("StdinOnce")),
-        "stop_signal": body.get("StopSignal") or "",
         "stop_grace_s": _grace(body.get("StopTimeout")),
         "healthcheck": _health(body.get("Healthcheck")),
     }
@@ -264,17 +253,10 @@ def _process(body: Document) -> dict[str, Any]:
 def _isolation(host: Document) -> dict[str, Any]:
     """The fields of a Container that describe its rights and namespaces."""
     return {
-        "read_only": bool(host.get("ReadonlyRootfs")),
-        "privileged": bool(host.get("Privileged")),
-        "cap_add": tuple(host.get("CapAdd") or ()),
-        "cap_drop": tuple(host.get("CapDrop") or ()),
         "security_opt": (*(host.get("SecurityOpt") or ()), *_paths(host)),
-        "cgroup_parent": host.get("CgroupParent") or "",
         "cgroup_mode": host.get("CgroupnsMode") or "",
-        "sysctls": tuple(sorted((host.get("Sysctls") or {}).items())),
         "pid_mode": host.get("PidMode") or "",
         "ipc_mode": ipc if (ipc := host.get("IpcMode") or "") == "host" or ipc.startswith("container:") else "",
-        "uts_mode": host.get("UTSMode") or "",
         "userns_mode": _userns_mode(host.get("UsernsMode") or ""),
         "group_add": tuple(host.get("GroupAdd") or ()),
     }
@@ -289,14 +271,10 @@ def _limits(host: Document) -> dict[str, Any]:
         "cpu_quota": host.get("CpuQuota") or 0,
         "cpu_rt_period": host.get("CpuRealtimePeriod") or 0,
         "cpu_rt_runtime": host.get("CpuRealtimeRuntime") or 0,
-        "cpuset": host.get("CpusetCpus") or "",
         "cpuset_mems": host.get("CpusetMems") or "",
-        "memory": host.get("Memory") or 0,
         "memory_swap": host.get("MemorySwap") or 0,
         "memory_reservation": host.get("MemoryReservation") or 0,
         "swappiness": s if (s := host.get("MemorySwappiness")) is not None and s >= 0 else None,
-        "oom_score_adj": host.get("OomScoreAdj") or 0,
-        "oom_kill_disable": bool(host.get("OomKillDisable")),
         "blkio_weight": host.get("BlkioWeight") or 0,
         "blkio": _rates(host),
         "pids": max(0, host.get("PidsLimit") or 0),
@@ -310,7 +288,6 @@ def _limits(host: Document) -> dict[str, Any]:
 def _devices(host: Document) -> dict[str, Any]:
     """The fields of a Container that describe its devices."""
     return {
-        "device_rules": tuple(host.get("DeviceCgroupRules") or ()),
         "devices": tuple(
             Device(
                 source=d.get("PathOnHost", ""),

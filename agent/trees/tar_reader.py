@@ -24,7 +24,7 @@ class Readable(Protocol):
 
 
 class TarReader:
-    """The archive in *stream*, called *title* in messages ("archive", "layer" …); it may have as many entries as *bounds* says."""
+    """The archive in *stream*, called *title* in messages ("archive", "layer" …), with as many entries as *bounds* allow."""
 
     def __init__(self, stream: Readable, title: str, bounds: Bounds) -> None:
         self._file = _ForwardFile(stream)

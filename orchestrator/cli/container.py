@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from orchestrator.cli import plain_options
 from orchestrator.cli.client import Client, name_in_path
 from orchestrator.cli.options import Timestamp, format_option
 from orchestrator.errors import PystackError, RefusedError
@@ -20,38 +21,26 @@ def container() -> None:
 
 
 @container.command("run", context_settings={"allow_interspersed_args": False})
+@plain_options.options
 @click.option("-d", "--detach", is_flag=True, help="Print the ID and return.")
 @click.option("--rm", "remove", is_flag=True, help="Remove it when it ends.")
 @click.option("--name", default="")
 @click.option("-e", "--env", multiple=True)
 @click.option("-p", "--publish", multiple=True, metavar="[IP:][PORT:]PORT[/PROTO]")
 @click.option("-v", "--volume", multiple=True, metavar="SOURCE:TARGET[:ro]")
-@click.option("-u", "--user", default="")
-@click.option("-w", "--workdir", default="")
-@click.option("-h", "--hostname", default="")
 @click.option("--entrypoint", default=None)
 @click.option("--network", default="")
-@click.option("-m", "--memory", default="")
 @click.option("--cpus", type=float, default=0.0)
 @click.option("--pids-limit", type=int, default=0)
 @click.option("--restart", default="no")
-@click.option("--cap-add", multiple=True)
-@click.option("--cap-drop", multiple=True)
-@click.option("--read-only", is_flag=True)
-@click.option("--privileged", is_flag=True)
 @click.option("-l", "--label", multiple=True)
-@click.option("-t", "--tty", is_flag=True)
-@click.option("-i", "--interactive", is_flag=True, help="Keep its standard input open, for `attach`.")
-@click.option("--init", is_flag=True)
 @click.option("--device", multiple=True, metavar="DEVICE[:TARGET[:rwm]]", help="A device node, or VENDOR/CLASS=NAME.")
 @click.option("--gpus", default="", metavar="N|all|device=ID,…")
 @click.option("--tmpfs", multiple=True, metavar="TARGET[:OPTIONS]")
 @click.option("--ulimit", multiple=True, metavar="NAME=SOFT[:HARD]")
-@click.option("--sysctl", multiple=True, metavar="NAME=VALUE")
 @click.option("--security-opt", multiple=True)
 @click.option("--userns", type=click.Choice(["host", "auto", "private"]), help="auto: a user namespace of its own.")
 @click.option("--add-host", multiple=True, metavar="NAME:ADDRESS")
-@click.option("--dns", multiple=True)
 @click.option("--shm-size", default="")
 @click.option("--pull", type=click.Choice(["always", "missing", "never"]), default="missing")
 @click.argument("image")
@@ -66,7 +55,7 @@ def run(image: str, command: tuple[str, ...], **given: Any) -> None:
         begin(client, ident)
         click.echo(ident)
         return
-    raise SystemExit(follow(client, ident, tty=given["tty"], stdin=given["interactive"], removed=given["remove"]))
+    raise SystemExit(follow(client, ident, tty=given["tty"], stdin=given["stdin_open"], removed=given["remove"]))
 
 
 def _create(client: Client, image: str, document: dict[str, Any], name: str, policy: str) -> str:
@@ -113,59 +102,36 @@ def _document(image: str, command: tuple[str, ...], given: dict[str, Any]) -> di
         key = f"{match[3]}/{match[4] or 'tcp'}"
         host = {"HostIp": (match[1] or "").strip("[]"), "HostPort": match[2] or ""}
         bindings.setdefault(key, []).append(host)
-    sizes = {}
-    for option in ("memory", "shm_size"):
-        try:
-            sizes[option] = _bytes(given[option]) if given[option] else 0
-        except ValueError as error:
-            raise click.UsageError(f"--{option.replace('_', '-')} {given[option]}: {error}") from None
     requests = [_gpus(given["gpus"])] if given["gpus"] else []
     requests += [{"Driver": "cdi", "DeviceIDs": [d]} for d in given["device"] if not d.startswith("/")]
     policy, _, count = given["restart"].partition(":")
     return {
+        **plain_options.config(given),
         "Image": image,
         "Cmd": list(command) or None,
         "Env": list(given["env"]),
-        "User": given["user"],
-        "WorkingDir": given["workdir"],
-        "Hostname": given["hostname"],
-        "Tty": given["tty"],
-        "OpenStdin": given["interactive"],
-        "StdinOnce": given["interactive"] and not given["detach"],
+        "StdinOnce": given["stdin_open"] and not given["detach"],
         "Entrypoint": [given["entrypoint"]] if given["entrypoint"] else None,
         "Labels": dict(label.partition("=")[::2] for label in given["label"]),
         "HostConfig": {
+            **plain_options.host_config(given),
             "Binds": list(given["volume"]),
             "PortBindings": bindings,
             "NetworkMode": given["network"],
-            "Memory": sizes["memory"],
-            "ShmSize": sizes["shm_size"],
+            "ShmSize": plain_options.size("--shm-size", given["shm_size"]),
             "NanoCpus": int(given["cpus"] * 1e9),
             "PidsLimit": given["pids_limit"],
             "RestartPolicy": {"Name": policy, "MaximumRetryCount": int(count or 0)},
-            "CapAdd": list(given["cap_add"]),
-            "CapDrop": list(given["cap_drop"]),
-            "ReadonlyRootfs": given["read_only"],
-            "Privileged": given["privileged"],
-            "Init": given["init"],
             "AutoRemove": given["remove"],
             "SecurityOpt": list(given["security_opt"]),
             "UsernsMode": given["userns"] or "",
-            "Dns": list(given["dns"]),
             "DeviceRequests": requests,
             "Devices": [_device(d) for d in given["device"] if d.startswith("/")],
             "Tmpfs": dict(t.partition(":")[::2] for t in given["tmpfs"]),
             "ExtraHosts": list(given["add_host"]),
-            "Sysctls": dict(s.partition("=")[::2] for s in given["sysctl"]),
             "Ulimits": [_ulimit(u) for u in given["ulimit"]],
         },
     }
-
-
-def _bytes(text: str) -> int:
-    from orchestrator.stackfile.units import parse_bytes
-
-    return parse_bytes(text)
 
 
 def _device(text: str) -> dict[str, str]:
