@@ -27,6 +27,7 @@ from agent import descriptors
 from agent.api.app_keys import ENGINE, answer, body, since, terminal_size
 from agent.api.hijack import MULTIPLEXED, RAW, Hijacked, Keys, frame
 from agent.containers import runtime, terminal, users
+from agent.contract.processes import start_time
 from agent.engine.engine import Engine
 from agent.engine.records import Record
 from agent.errors import AgentError, BadRequestError, ConflictError, NotFoundError
@@ -263,7 +264,7 @@ async def _known(found: Exec, child: ChildProcess) -> None:
     """Wait until the source of the output is known. If no command runs, it comes from a command that has ended, or from the
     runtime, which complains on the command's own streams before it writes to *complaints*: its end shows which."""
     command = terminal.child_of(found.pid)
-    if not command or not runtime.start_time(command) or terminal.same_program(command, found.pid):
+    if not command or not start_time(command) or terminal.same_program(command, found.pid):
         await child.wait()
 
 

@@ -28,6 +28,7 @@ import msgspec
 from agent import descriptors, files, mounts
 from agent.containers import cgroups, runtimes, users
 from agent.contract.failpoints import failpoint
+from agent.contract.processes import start_time
 from agent.errors import NoProgramError, RuntimeFailureError
 from agent.isolation import capabilities
 from agent.isolation.seccomp_cache import SeccompCache
@@ -73,15 +74,6 @@ class Process(msgspec.Struct, frozen=True):
             return False
         finally:
             os.close(fd)
-
-
-def start_time(pid: int) -> int:
-    """Start time of *pid* in clock ticks since boot, 0 where it is gone or a zombie. Source: proc(5), stat field 22."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except OSError:
-        return 0
-    return 0 if fields[0] in "ZX" else int(fields[19])
 
 
 async def ended(process: Process) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import msgspec
 
-from agent.containers.runtime import start_time
+from agent.contract.processes import start_time
 from agent.errors import AgentError
 from agent.files import write_atomically
 from agent.rootless import MARK

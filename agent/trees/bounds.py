@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from agent.contract.printable import quoted
 from agent.trees.errors import TreeError
-from agent.trees.tree import parts_of
+from agent.trees.paths import parts_of
 
 NAME_BYTES = 255
 """Of one part of a path: NAME_MAX. Source: include/uapi/linux/limits.h."""

@@ -18,9 +18,10 @@ from agent.trees import removal
 from agent.trees.attributes import Attributes, seconds
 from agent.trees.bounds import Bounds, entry_title
 from agent.trees.extracted import ExtractedTree
+from agent.trees.paths import parts_of
 from agent.trees.policy import Policy
 from agent.trees.tar_reader import Readable, TarReader
-from agent.trees.tree import Tree, parts_of
+from agent.trees.tree import Tree
 
 MAX_MAJOR, MAX_MINOR = 1 << 12, 1 << 20
 """Of Linux's device numbers. Source: include/linux/kdev_t.h."""

@@ -29,9 +29,10 @@ from agent.trees.errors import TreeError
 from agent.trees.extract import extract
 from agent.trees.layer import finish
 from agent.trees.pack import WalkEntry, copy_file, dress, dress_directory, walk
+from agent.trees.paths import MAX_LINKS, parts_of
 from agent.trees.policy import Policy
 from agent.trees.streams import Decompressed, Source
-from agent.trees.tree import MAX_LINKS, Tree, parts_of
+from agent.trees.tree import Tree
 
 BLOCK = 512
 

@@ -15,6 +15,8 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
+from agent.trees.paths import MAX_LINKS, parts_of
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _SYS_OPENAT2 = 437
 _NO_MAGICLINKS, _NO_SYMLINKS, _BENEATH, _IN_ROOT = 0x02, 0x04, 0x08, 0x10
@@ -22,16 +24,9 @@ _IN_TREE = _IN_ROOT | _NO_MAGICLINKS
 _NO_LINK_AT_ALL = _BENEATH | _NO_SYMLINKS | _NO_MAGICLINKS
 _TRIES = 256
 """openat2 gives EAGAIN where a rename anywhere on the host races with a `..`."""
-MAX_LINKS = 40
-"""As many as the kernel follows in one path."""
 MAX_DEPTH = 255
 """Directories on the way to a path that is made for a container."""
 CACHED_PARENTS = 64
-
-
-def parts_of(path: str) -> list[str]:
-    """The names that *path* consists of; `..` stays, for the kernel to resolve."""
-    return [part for part in path.split("/") if part not in ("", ".")]
 
 
 @contextlib.contextmanager
