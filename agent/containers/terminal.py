@@ -6,18 +6,17 @@ input is that terminal: a copy of its descriptor serves as well. Source: pidfd_g
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import struct
 import termios
 from pathlib import Path
 
-_GETFD = 438
-"""The system call pidfd_getfd; the same number on every architecture."""
+from netplugins.linux.syscalls import libc
+from netplugins.linux.uapi import SYS_PIDFD_GETFD
+
 PTS = range(136, 144)
 """Major numbers of pseudo-terminals. Source: kernel Documentation/admin-guide/devices.txt."""
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def child_of(pid: int) -> int:
@@ -44,7 +43,7 @@ def resize(pid: int, rows: int, columns: int) -> bool:
     except OSError:
         return False
     try:
-        fd = _libc.syscall(_GETFD, process, 0, 0)
+        fd = libc.syscall(SYS_PIDFD_GETFD, process, 0, 0)
     finally:
         os.close(process)
     if fd < 0:

@@ -18,12 +18,12 @@ from agent import mounts
 from agent.errors import AgentError
 from agent.trees.sandbox import IDS
 from netplugins.linux.netns import in_thread
+from netplugins.linux.syscalls import libc
+from netplugins.linux.uapi import LINUX_CAPABILITY_VERSION_3, MS_BIND
 
 FIRST, LAST = 0x2000_0000, 0x6000_0000
 """Above what useradd(8) gives users as subordinate IDs, below what systemd calls foreign."""
 WITHIN_S = 10.0
-CAPABILITY_VERSION_3 = 0x2008_0522
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def free(taken: Iterable[int]) -> int:
@@ -54,7 +54,7 @@ def create(user: Path, net: Path, first: int) -> None:
             for kind in ("uid", "gid"):
                 Path(f"/proc/{process.pid}/{kind}_map").write_text(f"0 {first} {IDS}")
             for kind, path in (("user", user), ("net", net)):
-                mounts.mount(f"/proc/{process.pid}/ns/{kind}", path, "none", mounts.MS_BIND)
+                mounts.mount(f"/proc/{process.pid}/ns/{kind}", path, "none", MS_BIND)
         except OSError as error:
             raise AgentError(f"no user namespace: {error.strerror}") from error
         finally:
@@ -100,11 +100,11 @@ def root(target: Path, lower: Sequence[Path], own: Path, user: Path, first: int,
 def _act_as(first: int) -> None:
     """This thread makes files as *first*, and may all that it might before: overlayfs does its own work as who mounted it, and
     whoever the mapping does not know cannot make a file."""
-    head, data = struct.pack("=II", CAPABILITY_VERSION_3, 0), ctypes.create_string_buffer(24)
-    _libc.setfsgid(first)
-    _libc.setfsuid(first)  # takes capabilities over files away
-    if _libc.capget(head, data) == 0:
+    head, data = struct.pack("=II", LINUX_CAPABILITY_VERSION_3, 0), ctypes.create_string_buffer(24)
+    libc.setfsgid(first)
+    libc.setfsuid(first)  # takes capabilities over files away
+    if libc.capget(head, data) == 0:
         _, low, low_kept, _, high, high_kept = struct.unpack("=6I", data.raw)
-        if _libc.capset(head, struct.pack("=6I", low, low, low_kept, high, high, high_kept)) == 0:
+        if libc.capset(head, struct.pack("=6I", low, low, low_kept, high, high, high_kept)) == 0:
             return
     raise AgentError(f"capabilities of a thread: {os.strerror(ctypes.get_errno())}")

@@ -22,6 +22,7 @@ from agent.engine.records import Record
 from agent.errors import BadRequestError, NotFoundError
 from agent.images.types import Config, RunConfig
 from agent.trees.tree import Tree
+from netplugins.linux.uapi import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_REC
 
 MAPPED = "mapped"
 """The folder of a bundle for mounts of parts of volumes, and of what has the owners of another user namespace."""
@@ -208,7 +209,7 @@ def _in_memory(folder: Path, options: str) -> None:
     """Make *folder* a tmpfs, if it is none yet."""
     folder.mkdir(exist_ok=True)
     if not mounts.is_mounted(folder):
-        mounts.mount("tmpfs", folder, "tmpfs", mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC, options)
+        mounts.mount("tmpfs", folder, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options)
 
 
 def etc(bundle: Path) -> Path:
@@ -297,7 +298,7 @@ def _held(volume: Path, mount: Mount, point: Path) -> Path:
                 point.mkdir(exist_ok=True)
             else:
                 point.touch()
-            mounts.mount(f"/proc/self/fd/{fd}", point, "none", mounts.MS_BIND | mounts.MS_REC)
+            mounts.mount(f"/proc/self/fd/{fd}", point, "none", MS_BIND | MS_REC)
         finally:
             os.close(fd)
     return point
