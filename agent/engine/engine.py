@@ -72,7 +72,9 @@ class Engine:
             record.stopped = record.oom_killed = False
             record.error = record.health = ""
             record.exit_code = None
-            record.generation = record.generation if generation is None else generation
+            if generation is not None and generation != record.generation:
+                record.restarts = record.attempts = 0  # what the policy may do begins anew
+                record.generation = generation
             self.containers.changed(record)
             try:
                 await starting.start(self.context, record)
@@ -136,7 +138,7 @@ class Engine:
             self.networks.endpoints.release(record)
         uptime_s = record.process.age_s if record.process else 0.0
         orphaned = await sharing.dies_with_its_owner(self.containers, record, code)
-        again = orphaned or restart_policy.restarts(record, code)
+        again = orphaned or restart_policy.restarts(record, code, uptime_s)
         self.containers.transition(
             record,
             "die",
@@ -173,6 +175,7 @@ class Engine:
             return
         if record.state == "restarting" and not record.stopped and record.id in self.containers.records:
             record.restarts = quick + 1
+            record.attempts = 1 if restart_policy.lasted(record.container, uptime_s) else record.attempts + 1
             with contextlib.suppress(AgentError, OSError):
                 await self.start(record)
 

@@ -11,13 +11,19 @@ RESET_S = 10.0
 """A container that ran for so long begins with the shortest delay again."""
 
 
-def restarts(record: Record, code: int) -> bool:
-    """Whether the policy starts the container again after it ended with *code*."""
+def lasted(container: Container, uptime_s: float) -> bool:
+    """Whether a start was a success by `restart_window_s`, after which the policy's limit begins anew."""
+    return 0 < container.restart_window_s <= uptime_s
+
+
+def restarts(record: Record, code: int, uptime_s: float = 0.0) -> bool:
+    """Whether the policy starts the container again after it ran for *uptime_s* and ended with *code*. The policy's limit counts
+    all restarts, those after a start that `lasted` aside. Source: Compose Specification, deploy.md, restart_policy."""
     policy, limit = record.container.restart, record.container.restart_max
     if record.stopped or record.auto_remove:
         return False
     wanted = policy in ("always", "unless-stopped", "any") or (policy == "on-failure" and code != 0)
-    return wanted and (not limit or record.restarts < limit)
+    return wanted and (not limit or lasted(record.container, uptime_s) or record.attempts < limit)
 
 
 def quick_restarts(container: Container, restarts: int, uptime_s: float) -> int:

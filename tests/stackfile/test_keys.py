@@ -69,6 +69,10 @@ VALUES: dict[str, Any] = {
     f"{S}logging.options": {"max-size": "5m"},
     f"{S}pid": "host",
     f"{S}deploy.mode": "global",
+    f"{S}x-schedule.cron": "@daily",
+    f"{S}x-schedule.timezone": "Europe/Berlin",
+    f"{S}x-schedule.concurrency": "replace",
+    f"{S}x-schedule.missed": "skip",
     f"{S}deploy.endpoint_mode": "dnsrr",
     f"{S}profiles": ["p"],
     f"{S}deploy.resources.limits.memory": "5m",
@@ -188,6 +192,7 @@ AROUND: dict[str, dict[str, Any]] = {
     f"{S}develop.watch[].exec": {"command": "a"},
     f"{S}healthcheck": {"test": "true", "start_period": "9s"},
     f"{S}pre_start[]": {"command": "a"},
+    f"{S}x-schedule": {"cron": "5 4 * * *"},
     f"{S}build.secrets[]": {"source": "s"},
     f"{S}build.ulimits.*": {"soft": 3, "hard": 7},
     f"{S}provider": {"type": "t"},
@@ -248,6 +253,8 @@ def around(path: str, value: Any) -> tuple[dict[str, Any], dict[str, Any]]:
             beside = {"path": "vars.env"}
         if here == "services.*" and parts[at] == "pull_refresh_after":
             beside = {"pull_policy": "refresh"}
+        if here == "services.*" and parts[at] == "x-job":
+            beside = {"deploy": {"mode": "replicated-job"}}
         for kind, source in (("bind", "/"), ("tmpfs", ""), ("image", "i")):
             if f"volumes[].{kind}." in path and here.endswith("volumes[]"):
                 beside |= {"type": kind, "source": source}
