@@ -17,8 +17,8 @@ def lasted(container: Container, uptime_s: float) -> bool:
 
 
 def restarts(record: Record, code: int, uptime_s: float = 0.0) -> bool:
-    """Whether the policy starts the container again after it ran for *uptime_s* and ended with *code*. The policy's limit counts
-    all restarts, those after a start that `lasted` aside. Source: Compose Specification, deploy.md, restart_policy."""
+    """Whether the policy starts the container again after it ran for *uptime_s* and ended with *code*. The limit counts all
+    restarts, except after a start that `lasted`. Source: Compose Specification, deploy.md, restart_policy."""
     policy, limit = record.container.restart, record.container.restart_max
     if record.stopped or record.auto_remove:
         return False

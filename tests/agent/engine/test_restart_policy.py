@@ -50,7 +50,9 @@ def test_a_container_that_ran_long_enough_begins_anew() -> None:
 
 def test_the_limit_begins_anew_after_a_start_that_lasted() -> None:
     often = record("on-failure", limit=2, attempts=2)
-    window = msgspec.structs.replace(often, container=Container(image="x", restart="on-failure", restart_max=2, restart_window_s=5.0))
+    window = msgspec.structs.replace(
+        often, container=Container(image="x", restart="on-failure", restart_max=2, restart_window_s=5.0)
+    )
     assert not restart_policy.restarts(often, 1, 3600.0)
     assert not restart_policy.restarts(window, 1, 4.9)
     assert restart_policy.restarts(window, 1, 5.0)
