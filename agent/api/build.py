@@ -117,6 +117,7 @@ def _credentials(request: web.Request) -> dict[str, Credentials]:
 
 
 async def build(request: web.Request) -> web.StreamResponse:
+    """Build an image from the tar in the body (ImageBuild), and tell of it as it goes."""
     engine, quiet = request.app[ENGINE], flag(request, "q")
     options, credentials = _build_options(request), _credentials(request)
     names = [parse(tag) for tag in options.tags]
@@ -184,6 +185,6 @@ def usage(request: web.Request) -> list[dict[str, Any]]:
             "LastUsedAt": stamp(e.used),
             "UsageCount": e.count,
         }
-        for e in builder.cache.entries.values()
+        for e in builder.results.cache.entries.values()
         if e.layer
     ]

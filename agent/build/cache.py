@@ -50,6 +50,8 @@ def key_of(*parts: object) -> str:
 
 
 class Cache:
+    """The results of steps, one JSON file each below *folder*."""
+
     def __init__(self, folder: Path, there: Callable[[str], bool]) -> None:
         """*there* says whether a layer's folder is."""
         self.folder, self._there = folder, there
@@ -89,6 +91,7 @@ class Cache:
         return entry
 
     def save(self, entry: Entry) -> None:
+        """Write *entry* to its file; where the disk is full, its step is done again after a restart."""
         failpoint("build.cache")
         try:
             files.write_atomically(self.folder / f"{entry.key}.json", msgspec.json.encode(entry))
@@ -96,6 +99,7 @@ class Cache:
             log.warning("the build cache cannot be written: %s", error)
 
     def drop(self, key: str) -> None:
+        """Forget the result of the step *key*; its layer goes with the next collection of the store."""
         self.entries.pop(key, None)
         (self.folder / f"{key}.json").unlink(missing_ok=True)
 

@@ -7,7 +7,6 @@ import contextlib
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -18,6 +17,7 @@ from agent.build.cache import key_of
 from agent.build.contexts import Origin
 from agent.build.errors import DockerfileError
 from agent.build.layers import Layer
+from agent.build.results import BuildResults
 from agent.build.selection import Entry, Listing
 from agent.build.states import State
 from agent.contract.container import BUILD_EXTRAS
@@ -27,23 +27,20 @@ from agent.images.auth import HUB_KEY, Credentials
 from agent.images.reference import parse
 from agent.images.store import Image
 
-if TYPE_CHECKING:
-    from agent.build.builder import Builder
-
 
 class Inputs:
     """Of one build, below its *folder*. *secrets* are those that came along, by their IDs."""
 
     def __init__(
         self,
-        builder: Builder,
+        results: BuildResults,
         options: BuildOptions,
         folder: Path,
         credentials: Mapping[str, Credentials],
         progress: Callable[[dict[str, object]], None],
     ) -> None:
-        self.builder, self.options, self.folder = builder, options, folder
-        self.engine = builder.engine
+        self.options, self.folder = options, folder
+        self.engine, self._layers = results.engine, results.layers
         self.limits = self.engine.settings.limits
         self.secrets: dict[str, bytes] = {}
         self.context = Origin(root=folder / "context", listing=Listing({}))
@@ -145,7 +142,7 @@ class Inputs:
             point = self.folder / "views" / secrets.token_hex(8)
             point.mkdir(parents=True)
             if layers:
-                mounts.layers(point, self.builder.layers.paths(layers))
+                mounts.layers(point, self._layers.paths(layers))
             self._views[key] = point
         return self._views[key]
 

@@ -32,14 +32,17 @@ class Layer:
 
     @property
     def entry(self) -> Entry | None:
+        """What the cache knows of it; None for a layer of an image."""
         return self._entry
 
     @property
     def diff_id(self) -> str:
+        """The digest of its archive, uncompressed; "" while there is none."""
         return self._entry.diff_id if self._entry else self._diff_id
 
     @property
     def blob(self) -> types.Descriptor:
+        """Its archive, once that is made."""
         if self._blob:
             return self._blob
         assert self._entry

@@ -17,6 +17,7 @@ class Report:
         self._ended: set[int] = set()
 
     def begin(self, stages: Sequence[int]) -> None:
+        """The build has these *stages*, in the order in which they are told of."""
         self._order = list(stages)
         self._kept = {number: [] for number in stages}
 
@@ -25,6 +26,8 @@ class Report:
         self._tell(text)
 
     def channel(self, stage: int) -> Tell:
+        """The function by which *stage* says something."""
+
         def say(text: str) -> None:
             if self._order and self._order[0] == stage:
                 self._tell(text)

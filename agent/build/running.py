@@ -15,7 +15,6 @@ import secrets
 from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -27,14 +26,12 @@ from agent.contract.container import Container, Mount
 from agent.contract.failpoints import failpoint
 from agent.contract.printable import shown
 from agent.engine import prepare
+from agent.engine.context import EngineContext
 from agent.engine.records import Record, now
 from agent.errors import BadRequestError
 from agent.images import types
 from agent.images.store import mountable
 from agent.processes import ChildProcess
-
-if TYPE_CHECKING:
-    from agent.engine.context import EngineContext
 
 CHUNK = 1 << 16
 MOST_SAID = 4 << 20
@@ -180,7 +177,7 @@ class Running:
         if not command.secrets:
             return []
         folder = self.engine.paths.bundle(record.id) / prepare.SECRETS
-        prepare._in_memory(folder, "mode=0700")
+        prepare.make_tmpfs(folder, "mode=0700")
         out = []
         for number, (target, data, mode, uid, gid) in enumerate(command.secrets):
             source = folder / str(number)

@@ -9,7 +9,7 @@ import posixpath
 import re
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -17,11 +17,14 @@ from agent import files, mounts
 from agent.build import config
 from agent.build.cache import key_of
 from agent.build.contexts import Origin
+from agent.build.copying import Copying
 from agent.build.instructions import Run, RunMount
 from agent.build.layers import fresh
 from agent.build.plan import PREDEFINED
-from agent.build.running import Command
+from agent.build.report import Tell
+from agent.build.running import Command, Running
 from agent.build.selection import Pick, digest
+from agent.build.session import BuildSession
 from agent.build.states import State
 from agent.build.words import Expansion
 from agent.contract.container import Mount
@@ -29,22 +32,20 @@ from agent.contract.printable import quoted
 from agent.errors import BadRequestError, NotFoundError
 from netplugins.linux.uapi import MS_BIND
 
-if TYPE_CHECKING:
-    from agent.build.job import Job
-    from agent.build.report import Tell
-
 SCRIPTS = "/run/pipes"
 """Where a heredoc lies that names its own interpreter."""
 UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
 class RunSteps:
-    def __init__(self, job: Job) -> None:
-        self.job = job
+    """The RUN steps of one build."""
+
+    def __init__(self, session: BuildSession, copying: Copying, running: Running) -> None:
+        self.session, self._copying, self._running = session, copying, running
 
     def check(self, step: Run) -> None:
         """What can be known before it runs. Raises DockerfileError."""
-        options, file = self.job.options, self.job.plan.file
+        options, file = self.session.options, self.session.plan.file
         if step.network == "host" and options.network != "host" and "network.host" not in options.entitlements:
             raise file.error(step.at, "network.host is not allowed: build with --network host, or allow network.host")
         if step.security == "insecure" and not options.privileged and "security.insecure" not in options.entitlements:
@@ -53,14 +54,15 @@ class RunSteps:
             )
         for mount in step.mounts:
             if mount.kind == "secret" and mount.required and "$" not in mount.id + mount.target:
-                if _secret_id(mount) not in self.job.inputs.secrets:
+                if _secret_id(mount) not in self.session.inputs.secrets:
                     raise file.error(step.at, f"secret {quoted(_secret_id(mount))}: not found")
             if mount.kind == "ssh" and mount.required:
                 raise file.error(step.at, "ssh: no agent came with the build, and this mount is required")
 
     async def run(self, number: int, state: State, step: Run, say: Tell) -> State:
-        job = self.job
-        expand = job.expansion(state)
+        """The state of stage *number* after RUN. Raises AgentError, RunError."""
+        session = self.session
+        expand = session.expansion(state)
         asked = [_expanded(m, expand) for m in step.mounts]
         arguments = {k: v for k, v in state.arguments.items() if k not in PREDEFINED}
         words, script = self._words(state, step)
@@ -80,14 +82,14 @@ class RunSteps:
             [content for _, content in whence],
             step.network,
             step.security,
-            job.options.extra_hosts if step.network == "default" else (),
+            session.options.extra_hosts if step.network == "default" else (),
         )
         by = f"RUN {_arguments(arguments)}{' '.join(words)}"
 
         async def make() -> str:
             return await self._made(state, step, asked, [origin for origin, _ in whence], words, script, say)
 
-        return await job.layer(number, state, key, by, make, say)
+        return await session.layer(number, state, key, by, make, say)
 
     def _words(self, state: State, step: Run) -> tuple[list[str], str]:
         """The words to run, and the text of a script that is one of them."""
@@ -106,10 +108,10 @@ class RunSteps:
     async def _whence(self, number: int, mount: RunMount) -> tuple[Any, str]:
         """Where the files of a mount come from, and what they are, as far as a step depends on it."""
         if mount.kind == "cache":
-            return (await self.job.origin(number, mount.origin) if mount.origin else None), ""
+            return (await self.session.origin(number, mount.origin) if mount.origin else None), ""
         if mount.kind != "bind":
             return None, ""
-        origin = await self.job.inputs.looked_into(await self.job.origin(number, mount.origin), [mount.source or "/"])
+        origin = await self.session.inputs.looked_into(await self.session.origin(number, mount.origin), [mount.source or "/"])
         where = origin.listing.resolve(mount.source)
         if where is None or (where and origin.ignored and origin.ignored.ignores(where)):
             raise BadRequestError(f"--mount source {quoted(mount.source)}: there is no such file or folder")
@@ -125,13 +127,13 @@ class RunSteps:
         script: str,
         say: Tell,
     ) -> str:
-        job = self.job
+        session = self.session
         if not state.layers:
             raise BadRequestError(f"there is nothing to run {quoted(words[0])} in: the stage has no files yet")
-        folder = job.folder / f"run-{secrets.token_hex(8)}"
+        folder = session.folder / f"run-{secrets.token_hex(8)}"
         folder.mkdir()
         workdir = config.workdir(state.document)
-        values = {k: v for k, v in job.options.args.items() if k in PREDEFINED}
+        values = {k: v for k, v in session.options.args.items() if k in PREDEFINED}
         command = Command(
             words=words,
             environment={**values, **state.arguments, **config.environment(state.document)},
@@ -153,9 +155,9 @@ class RunSteps:
                 path.chmod(0o755)
                 found.append(Mount(kind="bind", target=words[0], source=str(path), read_only=True))
             command.mounts = tuple(found)
-            async with job.running.slot(step.network) as slot:
+            async with self._running.slot(step.network) as slot:
                 say(f" ---> Running in {slot.record.short}\n")
-                made_layer = await job.running.run(slot, state.layers, command, say)
+                made_layer = await self._running.run(slot, state.layers, command, say)
                 say(f" ---> Removed intermediate container {slot.record.short}\n")
             return made_layer
 
@@ -196,7 +198,7 @@ class RunSteps:
         )
 
     async def _cache(self, mount: RunMount, origin: Any, folder: Path, target: str, held: contextlib.AsyncExitStack) -> Mount:
-        caches = self.job.builder.cache_mounts
+        caches = self.session.results.cache_mounts
         ident = mount.id or target
         if mount.sharing == "locked":
             await held.enter_async_context(caches.lock(ident))
@@ -205,7 +207,7 @@ class RunSteps:
         held.callback(caches.used.subtract, {place.parent: 1})
         if new:
             if origin is not None:
-                await self.job.copying.filled(place, origin, mount.source)
+                await self._copying.fill_from(place, origin, mount.source)
             await asyncio.to_thread(os.chown, place, _number(mount.uid, 0), _number(mount.gid, 0))
             place.chmod(int(mount.mode or "755", 8))
         source = place
@@ -216,7 +218,7 @@ class RunSteps:
 
     def _secret(self, mount: RunMount, target: str, command: Command) -> None:
         ident = _secret_id(mount)
-        data = self.job.inputs.secrets.get(ident)
+        data = self.session.inputs.secrets.get(ident)
         if data is None:
             if mount.required:
                 raise NotFoundError(f"secret {quoted(ident)}: not found")

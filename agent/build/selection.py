@@ -68,10 +68,12 @@ class Listing:
         return follow(path, look)
 
     def kind(self, path: str) -> str:
+        """The kind of what is at *path*, as in `Entry`; the root is a directory."""
         return self.entries[path].kind if path else "d"
 
 
 def is_pattern(source: str) -> bool:
+    """Whether *source* is a pattern of names."""
     return any(char in source for char in "*?[")
 
 

@@ -195,7 +195,7 @@ def _given(context: EngineContext, record: Record, image: RunConfig, rootfs: Pat
     directory = context.paths.bundle(record.id) / (SECRETS if in_memory else "files")
     directory.mkdir(mode=0o700, exist_ok=True)
     if in_memory:
-        _in_memory(directory, "mode=0700")
+        make_tmpfs(directory, "mode=0700")
     source = directory / str(number)
     read = functools.partial(_content, context)
     files.write_atomically(source, filled(file, record.container, image, read) if file.template else read(file), file.mode)
@@ -205,8 +205,8 @@ def _given(context: EngineContext, record: Record, image: RunConfig, rootfs: Pat
     return Mount(kind="bind", target=file.target, source=str(source), read_only=True), source
 
 
-def _in_memory(folder: Path, options: str) -> None:
-    """Make *folder* a tmpfs, if it is none yet."""
+def make_tmpfs(folder: Path, options: str) -> None:
+    """Make *folder* a tmpfs with mount *options*, if it is none yet: what lies in it is on no disk. Raises AgentError."""
     folder.mkdir(exist_ok=True)
     if not mounts.is_mounted(folder):
         mounts.mount("tmpfs", folder, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options)
@@ -407,7 +407,7 @@ def _system_files(context: EngineContext, record: Record) -> tuple[str, dict[str
             f"/etc/{n}": etc(context.paths.bundle(other.id)) / n for n in ("hosts", "hostname", "resolv.conf")
         }
     directory = context.paths.bundle(record.id) / ETC
-    _in_memory(directory, f"mode=0755,size={ETC_BYTES},nr_inodes=16")
+    make_tmpfs(directory, f"mode=0755,size={ETC_BYTES},nr_inodes=16")
     gateway = context.gateway_of(record)
     system_files = etcfiles.write(directory, record, name, gateway=gateway, shared_host_network=mode == "host")
     for path in system_files.values():
