@@ -16,7 +16,7 @@ from agent.api.app_keys import ENGINE, answer, body, flag, minor, number, second
 from agent.api.filters import Filters, labelled, moment, moment_of, one_of, pattern, truth, whole
 from agent.api.hijack import MULTIPLEXED, RAW, frame
 from agent.containers import logs
-from agent.engine import creating, prepare, stopping
+from agent.engine import creating, mount_sources, stopping
 from agent.engine.engine import Engine
 from agent.engine.networks.table import network_id
 from agent.engine.records import Record
@@ -174,7 +174,7 @@ def _anonymous(engine: Engine, record: Record, of_image: Iterable[str]) -> None:
     taken = {m.target for m in (*mounts, *describe.others(engine, record)) if m.source or m.kind != "volume"}
     for target in (*(m.target for m in mounts), *of_image):
         if target not in taken:
-            prepare.anonymous(engine.context, record, target)
+            mount_sources.anonymous(engine.context, record, target)
     if record.anonymous:
         engine.containers.transition(record, anonymous=record.anonymous)
 

@@ -114,8 +114,10 @@ def _ports(record: Record, config: RunConfig) -> list[Document]:
     for name, bindings in _exposed(record, config).items():
         span, _, protocol = name.partition("/")
         target, protocol = span.partition("-")[0], protocol or "tcp"
-        for one in bindings or ():
-            rows.append({"IP": one["HostIp"], "PrivatePort": int(target), "PublicPort": int(one["HostPort"]), "Type": protocol})
+        rows += [
+            {"IP": one["HostIp"], "PrivatePort": int(target), "PublicPort": int(one["HostPort"]), "Type": protocol}
+            for one in bindings or ()
+        ]
         if not bindings:
             rows.append({"PrivatePort": int(target), "Type": protocol})
     return rows

@@ -129,5 +129,5 @@ def _narrowed(request: web.Request, project: str) -> web.Request:
         return request  # the handler that reads the filters refuses them
     query = dict(request.query) | {"filters": json.dumps(filters | {"label": [*labels, f"{PROJECT}={project}"]})}
     changed = request.clone(rel_url=request.rel_url.with_query(query))
-    changed._match_info = request.match_info
+    changed._match_info = request.match_info  # aiohttp's clone leaves it out
     return changed

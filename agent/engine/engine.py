@@ -78,7 +78,7 @@ class Engine:
             self.containers.changed(record)
             try:
                 await starting.start(self.context, record)
-            except BaseException as error:
+            except BaseException as error:  # raised again below, outside the lock
                 await asyncio.shield(self._abort_start(record))
                 self._start_failed(record, error)
                 failed = error

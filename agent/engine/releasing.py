@@ -7,7 +7,7 @@ import contextlib
 from agent import mounts
 from agent.containers import userns
 from agent.contract.failpoints import failpoint
-from agent.engine import prepare, sharing
+from agent.engine import mount_sources, prepare, sharing
 from agent.engine.context import EngineContext
 from agent.engine.records import Record
 from agent.errors import AgentError
@@ -21,10 +21,10 @@ async def release(context: EngineContext, record: Record, *, removed: bool = Fal
         await release_namespaces(context, record)
     failpoint("container.unmount")
     bundle = context.paths.bundle(record.id)
-    images = [prepare.image_point(m) for m in record.container.mounts if m.kind == "image"]
-    for point in (prepare.SECRETS, prepare.ETC, *images, "rootfs"):
+    images = [mount_sources.image_point(m) for m in record.container.mounts if m.kind == "image"]
+    for point in (mount_sources.SECRETS, prepare.ETC, *images, "rootfs"):
         mounts.unmount(bundle / point)
-    if (mapped := bundle / prepare.MAPPED).is_dir():
+    if (mapped := bundle / mount_sources.MAPPED).is_dir():
         for inner in mounts.below(mapped):
             mounts.unmount(inner)
     await _leave_shared_namespaces(context, record)

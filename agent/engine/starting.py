@@ -11,7 +11,7 @@ from agent import mounts
 from agent.containers import userns
 from agent.containers.runtime import ContainerStreams
 from agent.contract.container import Healthcheck
-from agent.engine import health, hooks, log_options, prepare
+from agent.engine import health, hooks, log_options, mount_sources, prepare
 from agent.engine.context import EngineContext
 from agent.engine.records import Record, now
 from agent.errors import BadRequestError
@@ -89,7 +89,7 @@ async def _prepare_rootfs_and_bundle(context: EngineContext, record: Record, *, 
             context.paths.container(record.id),
             user,
             record.ids,
-            context.paths.bundle(record.id) / prepare.MAPPED,
+            context.paths.bundle(record.id) / mount_sources.MAPPED,
         )
     log_options.limits(record.container, context.settings.log_max_size)
     log_options.syslog_server(record.container, record.name)  # both raise before anything runs

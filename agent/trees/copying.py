@@ -93,7 +93,7 @@ def get(tree: Tree, path: str) -> confine.Reply:
             for one in walk(tree, path):
                 packer.entry(one, f"{name}/{one.path}")
         packer.end()
-    except Exception as error:
+    except Exception as error:  # the line is out already: any error only ends the archive
         return {**confine.told(error), "late": True}
     return {}
 

@@ -26,7 +26,7 @@ def in_thread(work: Callable[[], T]) -> T:
     def body() -> None:
         try:
             outcome.append(work())
-        except BaseException as error:
+        except BaseException as error:  # raised again by the caller's thread
             failure.append(error)
 
     thread = threading.Thread(target=body, name="netns")
