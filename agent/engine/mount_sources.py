@@ -32,8 +32,8 @@ DOCKER_SOCKETS = ("/var/run/docker.sock", "/run/docker.sock")
 async def sources(
     context: EngineContext, record: Record, image: RunConfig, rootfs: Path, user: Path | None
 ) -> list[tuple[Mount, Path]]:
-    """Every mount of *record* with its source on the host; each gets a place in *rootfs*. *user* is its user namespace, None for
-    the node's. Volumes are made and filled on the way. Raises AgentError."""
+    """Every mount of *record* with its source on the host; each gets a place in *rootfs*. *user* is its user namespace, None
+    for the node's. Volumes are made and filled on the way. Raises AgentError."""
     out: list[tuple[Mount, Path]] = []
     for target, mount in _wanted(context, record, image).items():
         if not target.startswith("/") or target == "/" or ".." in target.split("/"):
