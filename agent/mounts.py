@@ -77,7 +77,7 @@ def overlay(target: Path, lower: Sequence[Path], own: Path, *, singly: bool | No
 
 
 def layers(target: Path, lower: Sequence[Path], *, singly: bool | None = None) -> None:
-    """Mount *lower*, as `overlay` has it, as one tree that nobody can write to. Raises AgentError."""
+    """Mount *lower* (as in `overlay`) as one read-only tree. Raises AgentError."""
     if len(lower) == 1:  # an overlay without an upper layer wants two
         mount(str(lower[0]), target, "none", MS_BIND)
         return mount("none", target, "none", MS_BIND | MS_REMOUNT | MS_RDONLY)
@@ -146,7 +146,7 @@ def _set(context: int, how: int, key: str, value: str | None = None) -> None:
 
 
 def _said(context: int) -> str:
-    """What the kernel says went wrong, "" where it says nothing. Source: fsopen(2), "Message retrieval interface"."""
+    """The kernel's message about the failure, "" if it has none. Source: fsopen(2), "Message retrieval interface"."""
     try:
         return os.read(context, PAGE).decode(errors="replace").removeprefix("e ").strip()
     except OSError:
@@ -193,7 +193,7 @@ def _call(name: str, number: int, *arguments: object) -> int:
 
 
 def unmount(target: Path) -> None:
-    """Take *target* off, lazily where it is busy; not mounted is fine."""
+    """Unmount *target*, lazily if it is busy; nothing happens if it is not mounted."""
     syscalls.libc.umount2(str(target).encode(), MNT_DETACH)
 
 
@@ -234,7 +234,7 @@ def is_shared(path: Path) -> bool:
 
 
 def hide(point: Path) -> None:
-    """Unmount *point* for this process and its children alone, in a mount namespace of their own."""
+    """Unmount *point* for this process and its children only, in a mount namespace of their own."""
     try:
         syscalls.check(syscalls.libc.unshare(CLONE_NEWNS), "a mount namespace of the agent's own")
     except OSError as error:

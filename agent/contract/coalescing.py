@@ -1,4 +1,4 @@
-"""Work that serves all who asked for it before it began."""
+"""Work that is shared by all callers that asked for it before it began."""
 
 from __future__ import annotations
 

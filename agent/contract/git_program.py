@@ -1,6 +1,6 @@
 """Runs the git program within bounds of time, memory and output, on repositories of strangers.
 
-It reads no configuration but the caller's, runs nothing of the repository's, and asks nobody anything. Source: git(1), GIT_*
+It reads only the caller's configuration, runs no hook of the repository, and never prompts. Source: git(1), GIT_*
 environment variables; setrlimit(2).
 """
 
@@ -49,7 +49,7 @@ class GitProgramError(Exception):
 
 
 class GitMissingError(GitProgramError):
-    """There is no git program."""
+    """The git program is not installed."""
 
 
 class GitTimeoutError(GitProgramError):

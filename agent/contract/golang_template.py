@@ -28,7 +28,7 @@ _VERB = re.compile(r"%[-+#0 ]*\d*(?:\.\d+)?([svdq%])")
 
 
 class TemplateError(Exception):
-    """What is wrong in a template; *line* counts from 1 in its text."""
+    """A template is wrong; *line* counts from 1 in its text."""
 
     def __init__(self, what: str, line: int = 1) -> None:
         super().__init__(what)
@@ -36,7 +36,7 @@ class TemplateError(Exception):
 
 
 def names_swarm(text: str) -> bool:
-    """Whether *text* has a placeholder of Swarm's: other braces are somebody else's, and stay."""
+    """Whether *text* has a placeholder of Swarm; other braces have another meaning, and stay."""
     return "{{" in text and any(_SWARM.search(braces) for braces in _BRACES.findall(text))
 
 
@@ -51,7 +51,7 @@ def identifier(*words: str) -> str:
 
 
 def expand(text: str, values: Values, functions: Mapping[str, Function] = {}, *, every: bool = False) -> str:
-    """*text* with its actions carried out. *every*: all branches are, to hear what is wrong in any. Raises TemplateError."""
+    """*text* with its actions carried out. *every*: evaluate all branches, to find errors in any. Raises TemplateError."""
     run = _Run(list(_pieces(text)), values, {**BUILTINS, **functions}, every)
     out, at = _block(run, 0, live=True)
     if at < len(run.pieces):
@@ -60,7 +60,7 @@ def expand(text: str, values: Values, functions: Mapping[str, Function] = {}, *,
 
 
 Piece = tuple[bool, str, int]
-"""Whether it is an action, what it says, and its line."""
+"""Whether the piece is an action, its text, and its line."""
 
 
 def _pieces(text: str) -> Iterator[Piece]:
@@ -101,7 +101,7 @@ def _end(text: str, at: int, line: int) -> int:
 
 
 class _Run(NamedTuple):
-    """What the actions of a template find; *every* branch is taken to hear what is wrong in any."""
+    """The values that the actions of a template can use. With *every*, all branches are evaluated, to find errors in any."""
 
     pieces: Sequence[Piece]
     values: Values
@@ -110,7 +110,7 @@ class _Run(NamedTuple):
 
 
 def _block(run: _Run, at: int, *, live: bool, depth: int = 0) -> tuple[str, int]:
-    """What the pieces from *at* come to, up to the end of the text or an `else` or `end`. Not *live*: they are passed over."""
+    """The text of the pieces from *at* to the end, an `else` or an `end`. If not *live*, they are skipped."""
     out: list[str] = []
     while at < len(run.pieces):
         is_action, body, line = run.pieces[at]
@@ -173,7 +173,7 @@ Tokens = list[tuple[str, str]]
 
 
 def _pipeline(tokens: Tokens, body: str, line: int, run: _Run) -> tuple[Any, Tokens]:
-    """Commands with | between them: what one comes to is the last operand of the next."""
+    """Commands with | between them: the value of one is the last operand of the next."""
     before: list[Any] = []
     while True:
         operands: list[Any] = []

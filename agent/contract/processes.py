@@ -1,4 +1,4 @@
-"""What tells one process from a later one with its number."""
+"""Start times of processes, which tell a process from a later one with the same PID."""
 
 from __future__ import annotations
 

@@ -31,8 +31,8 @@ RESOLVER = "10.0.2.3"  # where slirp4netns has the host's
 
 
 def enter(run: Path) -> None:
-    """Begin this program anew as root of the user's own namespaces, which are made where nobody keeps them yet; return at once
-    for who is root already. *run* is the folder for what a reboot takes away. Raises AgentError."""
+    """Execute this program again as root of the user's own namespaces, which are made if they do not exist; return at once if
+    this user is root already. *run* is the directory of state that a reboot removes. Raises AgentError."""
     if os.geteuid() == 0:
         return
     run.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -41,7 +41,7 @@ def enter(run: Path) -> None:
     kept = _kept(run)
     if not (keeper := kept.living("keeper")):
         if lost := _pids_in(kept.space):
-            # without their keeper nobody finds what they have: they end, and what shall run is started again
+            # without the process that keeps the namespaces their contents cannot be reached: they end, and are made again
             _run("nsenter", f"--target={lost[0]}", "--user", "--preserve-credentials", "--", "kill", "-KILL", *map(str, lost))
         keeper = _make()
         _resolve(run, keeper)
