@@ -3,7 +3,7 @@
 The node's credentials can read its own prefix only. Below it are `head`, the manifest without its parts, and each entry as
 `<part>/<key>`. A manifest is written in several transactions, the head last, with a digest of all entries: while the digest
 does not match, entries are still being written. etcd is reached over its JSON gateway, so that an agent needs no gRPC. Source:
-etcd API reference, "gRPC gateway"; role-based access control guide. """
+etcd API reference, "gRPC gateway"; role-based access control guide."""
 
 from __future__ import annotations
 
