@@ -1,4 +1,4 @@
-"""What can be changed of a container that exists: its name, its limits, its networks."""
+"""Changes to an existing container: its name, its limits, its networks."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ async def disconnect(context: EngineContext, record: Record, name: str) -> None:
 
 
 def readdress(context: EngineContext, record: Record, container: Container, digest: str) -> None:
-    """Give a running container the addresses that *container*, whose digest is given, has; the next pass of the networks makes
-    it so."""
+    """Give a running container the addresses of *container*, whose *digest* it then has; the next `sync` of the networks
+    applies them."""
     context.networks.readdress(record, container)
     etcfiles.write(
         prepare.etc(context.paths.bundle(record.id)),
@@ -75,7 +75,7 @@ def readdress(context: EngineContext, record: Record, container: Container, dige
 
 
 def _attachments(record: Record) -> tuple[Attachment, ...]:
-    """What the container asked for, or else what it has."""
+    """The attachments that the container asked for, or else those that it has."""
     return record.container.attachments or tuple(Attachment(network=e.network) for e in record.endpoints)
 
 

@@ -1,4 +1,4 @@
-"""What the steps of a container's life work with: this node's containers, images, volumes, networks and runtime."""
+"""The parts of a node that the steps of a container's life use: containers, images, volumes, networks and runtime."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where what a container mounts comes from: volumes made and filled, images, files of the manifest, folders of the host."""
+"""The sources of a container's mounts: volumes (created and filled), images, files of the manifest, directories of the host."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from agent.trees.tree import Tree
 from netplugins.linux.uapi import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_REC
 
 MAPPED = "mapped"
-"""The folder of a bundle for mounts of parts of volumes, and of what has the owners of another user namespace."""
+"""The directory of a bundle for mounts of parts of volumes, and for ID-mapped mounts."""
 SECRETS = "secrets"
-"""The folder of a bundle that is never on a disk."""
+"""The directory of a bundle that is a tmpfs."""
 DOCKER_SOCKETS = ("/var/run/docker.sock", "/run/docker.sock")
 
 
@@ -88,7 +88,7 @@ def _inherited(donor: Record, *, read_only: bool) -> dict[str, Mount]:
 
 
 def _folder(context: EngineContext, mount: Mount) -> Path:
-    """The file or directory of the host that is bound. Raises BadRequestError where there is none."""
+    """The file or directory of the host that is bound. Raises BadRequestError if it does not exist."""
     source = Path(mount.source)
     if mount.source in DOCKER_SOCKETS and not source.exists():
         source = context.paths.docker_socket  # a container that asks for Docker's API gets it
@@ -117,7 +117,7 @@ def _given(context: EngineContext, record: Record, image: RunConfig, rootfs: Pat
 
 
 def make_tmpfs(folder: Path, options: str) -> None:
-    """Make *folder* a tmpfs with mount *options*, if it is none yet: what lies in it is on no disk. Raises AgentError."""
+    """Make *folder* a tmpfs with mount *options*, unless it is one already. Raises AgentError."""
     folder.mkdir(exist_ok=True)
     if not mounts.is_mounted(folder):
         mounts.mount("tmpfs", folder, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options)
@@ -143,7 +143,7 @@ def _image(context: EngineContext, record: Record, mount: Mount) -> Path:
 
 
 def _content(context: EngineContext, file: File) -> bytes:
-    """Raises BadRequestError where it did not come with the manifest, or is sealed to another host."""
+    """The content of a config or secret. Raises BadRequestError if the manifest lacks it, or it is sealed to another host."""
     kind = "secret" if file.secret else "config"
     there = context.contents.get(file.digest)
     if there is None:
@@ -159,7 +159,7 @@ def _content(context: EngineContext, file: File) -> bytes:
 
 
 def anonymous(context: EngineContext, record: Record, target: str) -> str:
-    """The name of the volume without one that *record* has at *target*, made where it is missing."""
+    """The name of the anonymous volume of *record* at *target*, created if it is missing."""
     name = record.anonymous.get(target) or os.urandom(32).hex()
     record.anonymous[target] = name
     labels = {"com.docker.compose.project": record.stack} if record.stack else {}
@@ -188,8 +188,8 @@ async def _volume(context: EngineContext, record: Record, mount: Mount, rootfs: 
 
 
 def _held(volume: Path, mount: Mount, point: Path) -> Path:
-    """A part of the directory *volume*, mounted at *point*: containers that write to the volume could put a link in its place
-    until the runtime mounts it (CVE-2017-1002101). Raises BadRequestError where there is none."""
+    """A subpath of the directory *volume*, mounted at *point*: a container that writes to the volume could replace it by a link
+    before the runtime mounts it (CVE-2017-1002101). Raises BadRequestError if it does not exist."""
     with Tree.at(volume) as tree:
         try:
             fd = tree.open(mount.subpath, os.O_PATH)

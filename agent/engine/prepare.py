@@ -1,4 +1,4 @@
-"""From a Container and its image to a bundle on disk: what the process is, what it sees, and where that comes from."""
+"""Makes the bundle of a container on disk from its spec and its image: process, namespaces, mounts, files in /etc."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ETC = "etc"
 """The folder of a bundle for the files in /etc that a container may write to: a file system of its own, or it could fill the
 host's /run."""
 ETC_BYTES = 4 << 20
-"""Room for a host's own /etc/hosts, where a container shares its network, and for what a container adds."""
+"""Room for a host's own /etc/hosts, where a container shares its network, and for lines that a container adds."""
 DOCKER_MARK = "/.dockerenv"
 """The file by which programs know that they are in a container of Docker's kind."""
 MOUNT_TABLE = "/etc/mtab"
@@ -84,9 +84,9 @@ def _namespaces(context: EngineContext, record: Record) -> dict[str, str]:
 
 
 def user_namespace(context: EngineContext, record: Record) -> tuple[int, Path | None]:
-    """The user namespace that *record* is going to be in: the host's ID of its root, and its path; (0, None) is the node's own.
+    """The user namespace of *record*: the host's ID of its root, and its path; (0, None) is the node's own.
 
-    Who shares a namespace with another container shares that one's user namespace too: nobody else may use it. Raises
+    A container that joins a namespace of another must be in its user namespace too, which alone may use it. Raises
     BadRequestError."""
     c = record.container
     mode = c.userns_mode or context.settings.userns
@@ -130,8 +130,8 @@ def etc(bundle: Path) -> Path:
 
 
 def linked(context: EngineContext, record: Record) -> dict[str, str]:
-    """What a container of the default bridge is told of those that it is linked with. Source: Docker, "Legacy container
-    links", environment variables."""
+    """The environment variables of the links of a container on the default bridge. Source: Docker, "Legacy container links",
+    environment variables."""
     found: dict[str, str] = {}
     if record.stack or not any(e.network == "bridge" for e in record.endpoints):
         return found
@@ -223,7 +223,7 @@ def _make_top_directories(rootfs: Path, image: str) -> None:
 
 def _system_files(context: EngineContext, record: Record) -> tuple[str, dict[str, Path]]:
     """The host name, and hosts, hostname and resolv.conf by their paths in the container: those of the container whose network
-    *record* shares, or written for it."""
+    *record* shares, or new ones."""
     name, mode = hostname(record), record.container.network_mode
     if shares_network(record):
         other = sharing.running_owner(context.containers, record, mode)

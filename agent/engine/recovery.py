@@ -1,4 +1,4 @@
-"""What the agent finds when it starts: containers that run on, what became of the others, and what nobody owns."""
+"""The start of the agent: takes over running containers, records which have ended, and removes state without a container."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 async def recover(engine: Engine) -> None:
-    """Take over what runs, note what ended meanwhile, and sweep what belongs to no container."""
+    """Take over running containers, record which have ended, and remove state that belongs to no container."""
     await engine.builder.recover()
     engine.images.sweep()
     await _load_records(engine)
@@ -44,7 +44,7 @@ async def recover(engine: Engine) -> None:
 
 
 async def _load_records(engine: Engine) -> None:
-    """Read the records of containers; a directory without one goes, with what the runtime has of it."""
+    """Load the records of containers; a directory without one is removed, with its state in the runtime."""
     for path in list(engine.paths.containers.iterdir()):
         record = load(path) if not path.name.endswith(".tmp") else None
         if record is None:
@@ -52,7 +52,7 @@ async def _load_records(engine: Engine) -> None:
             await asyncio.to_thread(files.remove_tree, path)
         else:
             engine.containers.records[record.id] = record
-            with contextlib.suppress(AgentError):  # its runtime may be none of the settings' any more
+            with contextlib.suppress(AgentError):  # its runtime may not be configured any more
                 engine.runtime.assign(record.id, record.container.runtime)
 
 
@@ -65,7 +65,7 @@ async def _sweep_bundles(engine: Engine) -> None:
 
 
 def _take_over(engine: Engine, record: Record) -> None:
-    """Follow a container that ran on while no agent was there."""
+    """Supervise a container that ran on while there was no agent."""
     if record.state == "stopping":
         record.state = "running"
     wanted = set() if engine.context.healthcheck_of(record) else health.tcp_targets(record)
@@ -75,7 +75,7 @@ def _take_over(engine: Engine, record: Record) -> None:
 
 
 async def _note_end(engine: Engine, record: Record) -> None:
-    """Give back what a container held that does not run, note its end if it ran, and do what its restart policy says."""
+    """Release the resources of a container that does not run; if it ran before, record its end and apply its restart policy."""
     was_up = record.running or record.state in ("starting", "restarting")
     exit_code = runtime.exit_code(engine.paths.bundle(record.id), record.id)
     code = UNKNOWN_EXIT_CODE if exit_code is None else exit_code
@@ -96,7 +96,7 @@ async def _note_end(engine: Engine, record: Record) -> None:
 
 
 def _sweep(engine: Engine) -> None:
-    """Namespaces and runtime state that belong to no container of ours."""
+    """Remove namespaces and runtime state that belong to no container."""
     known = {engine.paths.network_namespace(ident).name for ident in engine.containers.records}
     if engine.paths.netns.is_dir():
         for path in engine.paths.netns.iterdir():

@@ -1,4 +1,4 @@
-"""What a container that has ended gives back: runtime state, namespaces, links, mounts."""
+"""Releases the resources of a container that has ended: runtime state, namespaces, links, mounts."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from agent.errors import AgentError
 
 
 async def release(context: EngineContext, record: Record, *, removed: bool = False) -> None:
-    """Take away all that a container holds on the host. Namespaces that other containers are in are left to them, unless it is
-    *removed*."""
+    """Release all that a container holds on the host. Namespaces that other containers are in stay, unless it is *removed*."""
     await context.runtime.delete(record.id, context.cgroup_parent(record))
     if removed or not sharing.users(context.containers, record):
         await release_namespaces(context, record)

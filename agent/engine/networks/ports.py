@@ -1,4 +1,4 @@
-"""Published ports of a node: who has which."""
+"""The published ports of a node, and their containers."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ def _free_port(port: Port, taken: dict[tuple[str, int], str]) -> int:
 
 
 def of_services(services: Iterable[ServiceAddress]) -> set[tuple[int, str]]:
-    """The ports (published, protocol) of whole services: any node answers them."""
+    """The ports (published, protocol) of whole services, which every node answers."""
     return {(p.published, p.protocol) for service in services for p in service.ports}
 
 
 def own(record: Record, services: Set[tuple[int, str]]) -> list[PublishedPort]:
-    """The ports that lead to *record* alone. Those of its *services* (`of_services`) are balanced, and a task may get or lose
-    them while it runs, as replicas come and go."""
+    """The ports that lead to *record* alone. Those of its *services* (`of_services`) are load-balanced, and a running task
+    may get or lose them as replicas come and go."""
     return [p for p in record.ports if not (record.task and (p.published, p.protocol) in services)]
