@@ -25,7 +25,7 @@ from agent.images.reference import parse
 
 
 def _given(request: web.Request, name: str, kind: type[Any], default: Any) -> Any:
-    """A parameter in JSON; null is as good as none. Raises BadRequestError."""
+    """A parameter in JSON; null counts as missing. Raises BadRequestError."""
     text = request.query.get(name) or "null"
     try:
         value = json.loads(text)
@@ -117,7 +117,7 @@ def _credentials(request: web.Request) -> dict[str, Credentials]:
 
 
 async def build(request: web.Request) -> web.StreamResponse:
-    """Build an image from the tar in the body (ImageBuild), and tell of it as it goes."""
+    """Build an image from the tar in the body (ImageBuild), and report its progress."""
     engine, quiet = request.app[ENGINE], flag(request, "q")
     options, credentials = _build_options(request), _credentials(request)
     names = [parse(tag) for tag in options.tags]
@@ -137,7 +137,7 @@ async def build(request: web.Request) -> web.StreamResponse:
         image = await engine.builder.build(options, context, say, credentials=credentials, progress=progress)
         for digest in before:
             if digest and digest != image.digest and not engine.images.image(digest).names:
-                engine.images.keep_untagged(digest)  # as in Docker it stays, without a name, until it is pruned
+                engine.images.keep_untagged(digest)  # as in Docker it stays without a name until it is pruned
         stream.tell({"aux": {"ID": image.id}})
         if quiet:
             stream.tell({"stream": f"{image.id}\n"})
@@ -151,7 +151,7 @@ async def build(request: web.Request) -> web.StreamResponse:
 
 
 async def prune(request: web.Request) -> web.Response:
-    """What builds keep for the next ones goes: all of it, what was unused for some time, or down to a size."""
+    """Delete the build cache (BuildPrune): all of it, what was unused for some time, or down to a size."""
     filters = _given(request, "filters", dict, {})
     spans = filters.get("until", filters.get("unused-for", ()))
     older_s = 0.0

@@ -39,7 +39,7 @@ LISTS = ("Binds", "Dns", "DnsOptions", "DnsSearch", "Devices", "PortBindings")
 
 
 def network_mode(record: Record, version: int) -> str:
-    """As it was asked for; the bridge had another name before 1.44 for who had not named it."""
+    """The network mode as it was requested; before 1.44, a default bridge had another name."""
     asked: str = (record.asked.get("HostConfig") or {}).get("NetworkMode", "")
     c = record.container
     mode = asked or c.network_mode or (c.attachments[0].network if c.attachments else DEFAULT)
@@ -49,7 +49,7 @@ def network_mode(record: Record, version: int) -> str:
 
 
 def host_config(engine: Engine, record: Record, version: int = 48) -> Document:
-    """What was asked for, in the words of a create request: those that were used, where it was one."""
+    """The HostConfig of the container's create request, or one that would make the same container."""
     c = record.container
     asked: Document = record.asked.get("HostConfig") or {}
     policy = c.restart

@@ -1,4 +1,4 @@
-"""What shapes of request bodies are made of. Source: Docker Engine API v1.48, definitions."""
+"""The elements of shapes of request bodies. Source: Docker Engine API v1.48, definitions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 
 class Map(NamedTuple):
-    """An object whose keys are free, and whose values are alike."""
+    """An object with any keys, and values of one shape."""
 
     of: Any
 

@@ -1,8 +1,8 @@
-"""What the bodies of the Engine API look like, and the one place where a body is compared with that.
+"""The shapes of the Engine API's request bodies, and their check.
 
 A shape is `str`, `int`, `bool` or `float`, `Range(low, high)`, `[shape]` for a list, `Map(shape)` for an object with free
-keys, a dict for one with named fields, or WORDS. As in Docker's own decoder a field's name may be in any case, null is as good
-as absent, and fields that nobody knows are passed over. Source: Docker Engine API v1.48, definitions; Go, encoding/json
+keys, a dict for one with named fields, or WORDS. As in Docker's own decoder a field's name may be in any case, null counts as
+missing, and unknown fields are ignored. Source: Docker Engine API v1.48, definitions; Go, encoding/json
 (Unmarshal).
 """
 
@@ -210,14 +210,14 @@ def read(raw: bytes, shape: Shape) -> dict[str, Any]:
         value = msgspec.json.decode(raw)
     except RecursionError:
         raise BadRequestError("malformed request: the body is nested too deeply") from None
-    except (msgspec.MsgspecError, ValueError) as error:  # the second: text that is no UTF-8
-        raise BadRequestError(f"malformed request: the body is no JSON: {error}") from None
+    except (msgspec.MsgspecError, ValueError) as error:  # the second: text that is not UTF-8
+        raise BadRequestError(f"malformed request: the body is not JSON: {error}") from None
     document: dict[str, Any] = fitting(value, shape, "$") or {}
     return document
 
 
 def fitting(value: Any, shape: Shape, where: str) -> Any:
-    """*value* as *shape* has it, None for null. Raises BadRequestError with the field that is something else."""
+    """*value* in the form of *shape*, None for null. Raises BadRequestError that names a field with another type."""
     if value is None:
         return None
     if shape == WORDS:
@@ -258,7 +258,7 @@ def _fields(value: dict[str, Any], shape: dict[str, Shape], where: str) -> dict[
 
 
 def _text(value: str, where: str) -> str:
-    """Raises BadRequestError for what no path, name or argument can hold."""
+    """*value*. Raises BadRequestError for a zero byte, which no path, name or argument can have."""
     if "\0" in value:
         raise BadRequestError(f"{where}: it holds a zero byte")
     return value

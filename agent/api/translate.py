@@ -20,12 +20,12 @@ FOR_EVER_S = 10.0 * 365 * 86_400
 
 
 def _entrypoint(words: list[str] | None) -> tuple[str, ...] | None:
-    """One empty word is how a client says that the image's is not wanted."""
+    """The entrypoint of a request; one empty word is an empty entrypoint in place of the image's."""
     return None if not words else () if words == [""] else tuple(words)
 
 
 def named(body: Document) -> Document:
-    """*body* with what is left out of it, and the network that clients call `default` by its name; who names none is on it."""
+    """*body* with defaults filled in; the network that clients call `default`, or leave out, has its name."""
     host: Document = body.get("HostConfig") or {}
     mode = host.get("NetworkMode") or DEFAULT
     endpoints = ((body.get("NetworkingConfig") or {}).get("EndpointsConfig")) or {}
@@ -67,7 +67,7 @@ def _ports(host: Document) -> tuple[Port, ...]:
 
 
 def _free(first: int, last: int, protocol: str) -> int:
-    """The first port of a range that nobody on this host listens on."""
+    """The first free port of a range on this host; the last one if none is."""
     kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
     for port in range(first, last):
         with socket.socket(socket.AF_INET, kind) as probe:
@@ -80,7 +80,7 @@ def _free(first: int, last: int, protocol: str) -> int:
 
 
 def _bind(text: str) -> Mount:
-    """`SOURCE:TARGET[:MODE]`; a place alone is one for an anonymous volume."""
+    """`SOURCE:TARGET[:MODE]`, or `TARGET` for an anonymous volume."""
     source, colon, rest = text.partition(":")
     if not colon:
         return Mount(kind="volume", target=text)
@@ -176,7 +176,7 @@ def _grace(seconds: int | None) -> float:
 
 
 def _paths(host: Document) -> tuple[str, ...]:
-    """Clients say that no path of /proc and /sys is hidden by lists that are there and empty."""
+    """Empty lists of masked and read-only paths mean that no path of /proc and /sys is hidden."""
     return ("systempaths=unconfined",) if host.get("MaskedPaths") == [] and host.get("ReadonlyPaths") == [] else ()
 
 
@@ -238,7 +238,7 @@ def _attachments(body: Document) -> tuple[Attachment, ...]:
 
 
 def _process(body: Document) -> dict[str, Any]:
-    """The fields of a Container that describe what runs and how it ends."""
+    """The fields of a Container about its process and the end of it."""
     return {
         "entrypoint": _entrypoint(body.get("Entrypoint")),
         "command": tuple(cmd) if (cmd := body.get("Cmd")) else None,

@@ -98,8 +98,8 @@ async def run(words: tuple[str, ...], folder: Path, variables: Mapping[str, str]
         if limits.file_bytes:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limits.file_bytes, limits.file_bytes))
 
-    try:
-        process = await asyncio.create_subprocess_exec(
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
             "git",
             *words,
             cwd=folder,
@@ -110,15 +110,20 @@ async def run(words: tuple[str, ...], folder: Path, variables: Mapping[str, str]
             start_new_session=True,
             preexec_fn=limit,
         )
+    )
+    try:
+        process = await asyncio.shield(starting)
     except FileNotFoundError:
         raise GitMissingError(words) from None
+    except asyncio.CancelledError:
+        # asyncio itself would kill git only, and wait for what that has started, which holds the pipes
+        await _kill(await starting)
+        raise
     try:
         async with asyncio.timeout(limits.timeout_s):
             out, err = await _outputs(process, words, limits)
     except BaseException as error:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await _wait_ended(process)
+        await _kill(process)
         if isinstance(error, TimeoutError):
             raise GitTimeoutError(words) from None
         raise
@@ -128,8 +133,11 @@ async def run(words: tuple[str, ...], folder: Path, variables: Mapping[str, str]
     return out.decode(errors="replace")
 
 
-async def _wait_ended(process: asyncio.subprocess.Process) -> None:
-    """Read and drop the output of *process* until it ends: asyncio does not notice the end of a process with unread output."""
+async def _kill(process: asyncio.subprocess.Process) -> None:
+    """Kill *process* with all that it has started, and drop its output until it ends: asyncio does not notice the end of a
+    process with unread output."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     for stream in (process.stdout, process.stderr):
         while stream and await stream.read(1 << 16):
             pass
@@ -151,8 +159,15 @@ async def _outputs(process: asyncio.subprocess.Process, words: tuple[str, ...], 
                 del found[:-most]
         return bytes(found)
 
-    out, err = await asyncio.gather(
-        read(process.stdout, limits.output_bytes, cut=False), read(process.stderr, ERROR_BYTES, cut=True)
-    )
+    reading = [
+        asyncio.ensure_future(read(process.stdout, limits.output_bytes, cut=False)),
+        asyncio.ensure_future(read(process.stderr, ERROR_BYTES, cut=True)),
+    ]
+    try:
+        out, err = await asyncio.gather(*reading)
+    finally:
+        for task in reading:  # a stream has one reader at a time
+            task.cancel()
+        await asyncio.gather(*reading, return_exceptions=True)
     await process.wait()
     return out, err

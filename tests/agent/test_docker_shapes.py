@@ -69,7 +69,7 @@ def test_refused(sent: Any, said: str) -> None:
 
 @pytest.mark.parametrize("raw", [b"{", b"\xff", b'{"a":}', b"\x00"])
 def test_no_json(raw: bytes) -> None:
-    with pytest.raises(BadRequestError, match="no JSON"):
+    with pytest.raises(BadRequestError, match="not JSON"):
         shapes.read(raw, SHAPE)
 
 
