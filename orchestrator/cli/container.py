@@ -21,7 +21,6 @@ def container() -> None:
 
 
 @container.command("run", context_settings={"allow_interspersed_args": False})
-@plain_options.options
 @click.option("-d", "--detach", is_flag=True, help="Print the ID and return.")
 @click.option("--rm", "remove", is_flag=True, help="Remove it when it ends.")
 @click.option("--name", default="")
@@ -43,6 +42,7 @@ def container() -> None:
 @click.option("--add-host", multiple=True, metavar="NAME:ADDRESS")
 @click.option("--shm-size", default="")
 @click.option("--pull", type=click.Choice(["always", "missing", "never"]), default="missing")
+@plain_options.options
 @click.argument("image")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def run(image: str, command: tuple[str, ...], **given: Any) -> None:
@@ -305,6 +305,7 @@ def update(names: tuple[str, ...], **given: Any) -> None:
 def _bandwidth(text: str) -> dict[str, Any]:
     """An entry of the update request of `--bandwidth`."""
     from agent.contract.bandwidth import parse_rate
+    from orchestrator.stackfile.units import parse_bytes
 
     network, _, rates = text.rpartition(":")
     found: dict[str, Any] = {"Network": network} if network else {}
@@ -313,7 +314,7 @@ def _bandwidth(text: str) -> dict[str, Any]:
         if key not in ("ingress", "egress", "burst") or not value:
             raise click.UsageError(f"--bandwidth {text}: write ingress=20mbit,egress=10mbit,burst=256k")
         try:
-            found[key.capitalize()] = _bytes(value) if key == "burst" else f"{parse_rate(value) or 'unlimited'}"
+            found[key.capitalize()] = parse_bytes(value) if key == "burst" else f"{parse_rate(value) or 'unlimited'}"
         except ValueError as error:
             raise click.UsageError(f"--bandwidth {text}: {key}: {error}") from None
     return found
