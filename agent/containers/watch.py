@@ -1,4 +1,4 @@
-"""inotify(7): wakes who waits for a folder to change, or for the next write to one of many files."""
+"""inotify(7): waits for a directory to change, or for the next write to one of many files."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class InotifyOneshot:
         self.fd: int = libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
 
     def arm(self, file: Path) -> int | None:
-        """A number for it, None where it cannot be watched (the host's limits)."""
+        """The number of the watch, None if the file cannot be watched (the host's limits)."""
         if self.fd < 0:
             return None
         number: int = libc.inotify_add_watch(self.fd, str(file).encode(), IN_MODIFY | IN_ONESHOT)
