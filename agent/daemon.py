@@ -59,7 +59,7 @@ class Agent:
         self._chores.append(asyncio.create_task(memory.trim_heap_periodically(), name="memory"))
 
     async def _listen(self) -> None:
-        """Serve the Docker socket and the configured doors. Raises BadRequestError where one cannot be opened."""
+        """Serve the Docker socket and the configured doors. Raises BadRequestError if one cannot be opened."""
         payload = self.engine.settings.docker
         applications = [
             (app.make(self.converger, self.manifest_watcher), Door(path=str(self.paths.docker_socket), group=payload.group)),

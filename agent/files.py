@@ -51,7 +51,7 @@ def read_in_root(root: Path, path: str, limit: int = 8 << 20) -> str:
 
 
 def resolve_in_root(root: Path, path: str) -> Path:
-    """Where *path* really is on the host, symlinks resolved inside *root*. Raises OSError where it does not exist."""
+    """Where *path* really is on the host, symlinks resolved inside *root*. Raises OSError if it does not exist."""
     with Tree.at(root) as tree:
         return tree.host_path(path)
 

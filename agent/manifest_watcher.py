@@ -81,7 +81,7 @@ class EtcdManifestWatcher:
             self._task = None
 
     async def wait_applied(self, digest: str) -> None:
-        """Return when the manifest with *digest* was taken. Raises ConflictError where it does not come."""
+        """Return when the manifest with *digest* was taken. Raises ConflictError if it does not come."""
 
         async def came() -> None:
             while self._applied != digest:

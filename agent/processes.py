@@ -17,7 +17,7 @@ from agent import descriptors
 class ChildProcess:
     """A running program. The parameters are those of `subprocess.Popen`; pipes are the caller's to make.
 
-    Raises OSError where it cannot be executed."""
+    Raises OSError if it cannot be executed."""
 
     def __init__(self, *arguments: str, **how: Any) -> None:
         self._process = subprocess.Popen(arguments, **how)

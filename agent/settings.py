@@ -125,7 +125,7 @@ class PolicySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     @property
     def policy(self) -> ImagePolicy:
-        """With the keys read. Raises BadRequestError where a file has none."""
+        """With the keys read. Raises BadRequestError if a file has none."""
         rules = []
         for rule in self.signed:
             keys = []

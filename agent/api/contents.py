@@ -55,7 +55,7 @@ async def _mounted(engine: Engine, record: Record) -> AsyncIterator[Path]:
 
 
 def _output(*words: str) -> AsyncIterator[bytes]:
-    """A tar of files of a container's. Raises AgentError where it fails."""
+    """A tar of files of a container's. Raises AgentError if it fails."""
     return process.output("packing", words, lambda reply: of_worker(reply, AgentError))
 
 

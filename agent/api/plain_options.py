@@ -13,7 +13,7 @@ Document = dict[str, Any]
 
 
 class _Form(NamedTuple):
-    """Of a kind: the *shape* of its values in a request, how to *read* one, None where it is missing, and how to *show* it."""
+    """Of a kind: the *shape* of its values in a request, how to *read* one, None if it is missing, and how to *show* it."""
 
     shape: Any
     read: Callable[[Any], Any]

@@ -73,7 +73,7 @@ async def create(request: web.Request) -> web.Response:
 
 
 def _complete(name: str, options: dict[str, str]) -> None:
-    """Raises BadRequestError where an option of the driver local lacks another. Source: Docker, `docker volume create`."""
+    """Raises BadRequestError if an option of the driver local lacks another. Source: Docker, `docker volume create`."""
     for key, needed in (("type", ("device",)), ("device", ("type",)), ("o", ("device", "type"))):
         if key in options and (missing := [n for n in needed if not options.get(n)]):
             raise BadRequestError(f'create {name}: missing required option: "{missing[0]}"')

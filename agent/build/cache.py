@@ -27,7 +27,7 @@ FRESH_S = 30.0
 
 
 class Entry(msgspec.Struct, kw_only=True):
-    """*layer* is a folder of the store's, "" where the step changed nothing; *identity* tells this result from another of
+    """*layer* is a folder of the store's, "" if the step changed nothing; *identity* tells this result from another of
     the same step. *diff_id*, *digest* and *size* are its archive's, once that was made; *disk* is what its folder takes, in
     bytes. Times are seconds since the epoch."""
 
@@ -69,7 +69,7 @@ class Cache:
                 self.entries[entry.key] = entry
 
     def find(self, key: str) -> Entry | None:
-        """The result of the step *key*; None where it has to be done."""
+        """The result of the step *key*; None if it has to be done."""
         entry = self.entries.get(key)
         if entry is None:
             return None

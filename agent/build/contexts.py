@@ -119,7 +119,7 @@ def is_url(text: str) -> bool:
 
 
 def repository(text: str, *, keep_git: bool = False) -> Repository | None:
-    """The repository that *text* names; None where it is none. Raises BadRequestError for one that is not to be gone to."""
+    """The repository that *text* names; None if it is none. Raises BadRequestError for one that is not to be gone to."""
     address, _, fragment = text.partition("#")
     ref, _, folder = fragment.partition(":")
     if address.startswith("github.com/"):

@@ -35,7 +35,7 @@ _NUMERIC = re.compile(r"[0-9]{1,10}(?::[0-9]{1,10})?\Z")
 
 
 class Part(msgspec.Struct, kw_only=True):
-    """Jobs of `agent.trees.transfer` that take from one *root*, None where they need none; *content* is what they are made
+    """Jobs of `agent.trees.transfer` that take from one *root*, None if they need none; *content* is what they are made
     of."""
 
     root: Path | None

@@ -32,7 +32,7 @@ class From(Step, frozen=True, kw_only=True):
 
 
 class Arg(Step, frozen=True, kw_only=True):
-    """ARG: names with their defaults, None where there is none."""
+    """ARG: names with their defaults, None if there is none."""
 
     pairs: tuple[tuple[str, str | None], ...]
 
@@ -63,7 +63,7 @@ class Command(msgspec.Struct, frozen=True):
 
 
 class RunMount(msgspec.Struct, frozen=True, kw_only=True):
-    """`RUN --mount`. *mode*, *uid*, *gid* and *size* as they were written, "" where they were not."""
+    """`RUN --mount`. *mode*, *uid*, *gid* and *size* as they were written, "" if they were not."""
 
     kind: str = "bind"
     target: str = ""
@@ -162,7 +162,7 @@ class OnBuild(Step, frozen=True, kw_only=True):
 
 
 class Healthcheck(Step, frozen=True, kw_only=True):
-    """*test* as in an image's configuration; durations in nanoseconds, 0 where they are not said."""
+    """*test* as in an image's configuration; durations in nanoseconds, 0 if they are not said."""
 
     test: tuple[str, ...]
     interval: int = 0

@@ -67,7 +67,7 @@ class Layers:
         return [self.store.layers / name for name in reversed(names)]
 
     async def take(self, upper: Path, epoch: int | None) -> str:
-        """The writable folder *upper*, which nobody writes to any more, becomes a layer; its name, "" where it is empty. No
+        """The writable folder *upper*, which nobody writes to any more, becomes a layer; its name, "" if it is empty. No
         file of it is newer than *epoch*, where that is said. Raises AgentError."""
         with os.scandir(upper) as entries:
             if not any(entries):

@@ -143,7 +143,7 @@ class Running:
         )
 
     async def _lay_out(self, record: Record, rootfs: Path, lower: Sequence[Layer], command: Command) -> str:
-        """Write the bundle; returns the layer, called *.tmp, that has what is mounted on, "" where nothing was missing."""
+        """Write the bundle; returns the layer, called *.tmp, that has what is mounted on, "" if nothing was missing."""
         engine = self.engine
         first = fresh(self.folder / record.id / "stubs")
         below = self.layers.paths(lower)

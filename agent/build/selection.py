@@ -59,7 +59,7 @@ class Listing:
         return self._sorted[begin:end]
 
     def resolve(self, path: str) -> str | None:
-        """Where *path* leads, links followed inside the tree; None where nothing is."""
+        """Where *path* leads, links followed inside the tree; None if nothing is."""
 
         def look(step: str) -> Step | None:
             entry = self.entries.get(step)

@@ -46,7 +46,7 @@ def segments(log: Path) -> list[Path]:
 
 
 def rotate(log: Path, ctl: Path, files: int) -> bool:
-    """Move *log* aside and let conmon begin a new one; False where conmon does not listen (nothing was moved then)."""
+    """Move *log* aside and let conmon begin a new one; False if conmon does not listen (nothing was moved then)."""
     try:
         fifo = os.open(ctl, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:

@@ -62,7 +62,7 @@ class Process(msgspec.Struct, frozen=True):
         return fd
 
     def signal(self, number: int) -> bool:
-        """True where the signal was delivered."""
+        """True if the signal was delivered."""
         fd = self.open()
         if fd is None:
             return False
@@ -87,7 +87,7 @@ async def ended(process: Process) -> None:
 
 
 def choose(asked: str, state: Path) -> str:
-    """The runtime for this host: "runc" or "crun". Raises RuntimeFailureError where the one asked for cannot work here.
+    """The runtime for this host: "runc" or "crun". Raises RuntimeFailureError if the one asked for cannot work here.
 
     crun starts a container in about half of runc's time. It refuses a hybrid host as long as it sees the version 2
     hierarchy, so that is hidden from this process and its children, in a mount namespace of its own that still shares

@@ -2,7 +2,7 @@
 
 `logs` still reads the log file; this follows it and keeps its position, so that a restarted agent sends the lines of the
 meantime, and at most the last few lines twice. An unreachable server is tried again; the lines wait in the log. Source: RFC
-5424 and 3164 (messages), 6587 (over TCP); docker-run(1), --log-driver=syslog. """
+5424 and 3164 (messages), 6587 (over TCP); docker-run(1), --log-driver=syslog."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Option(NamedTuple):
     """*field* is that of `Container`; *does* describes it to users, *differs* how it is honoured differently than in Docker.
 
     *key* is that of a service, *host* of the HostConfig of a create request or *config* of the rest of it, *flag* and *short*
-    of `docker run`; "" where there is none. A whole number is from *low* to *high*. *nullable*: an empty list or mapping is
+    of `docker run`; "" if there is none. A whole number is from *low* to *high*. *nullable*: an empty list or mapping is
     null in answers of the API. *limit*: a request to update a container may have it."""
 
     field: str

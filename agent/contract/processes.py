@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def start_time(pid: int) -> int:
-    """Start time of *pid* in clock ticks since boot, 0 where it is gone or a zombie. Source: proc(5), stat field 22."""
+    """Start time of *pid* in clock ticks since boot, 0 if it is gone or a zombie. Source: proc(5), stat field 22."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except OSError:

@@ -17,7 +17,7 @@ from agent.errors import AgentError, BadRequestError, ConflictError
 
 
 def rename(context: EngineContext, record: Record, name: str) -> None:
-    """Call the container *name*. Raises ConflictError where that is taken."""
+    """Call the container *name*. Raises ConflictError if that is taken."""
     context.containers.require_free_name(name)
     before = record.name
     context.containers.transition(record, name=name)
@@ -25,7 +25,7 @@ def rename(context: EngineContext, record: Record, name: str) -> None:
 
 
 async def update(context: EngineContext, record: Record, fields: dict[str, Any]) -> None:
-    """Change limits and restart policy; *fields* are those of a Container. Raises AgentError where the kernel refuses."""
+    """Change limits and restart policy; *fields* are those of a Container. Raises AgentError if the kernel refuses."""
     async with context.containers.lock(record):
         changed = msgspec.structs.replace(record.container, **fields)
         if record.running:
@@ -103,7 +103,7 @@ def _set_attachments(context: EngineContext, record: Record, attachments: tuple[
 
 
 def _require_movable(record: Record) -> None:
-    """Raises ConflictError or BadRequestError where the container cannot be put on other networks."""
+    """Raises ConflictError or BadRequestError if the container cannot be put on other networks."""
     mode = record.container.network_mode
     if record.task:
         raise ConflictError(f"container {record.name} is a task of stack {record.stack}: its file says which networks it is on")

@@ -41,7 +41,7 @@ def owner_of(containers: ContainerTable, record: Record, mode: str) -> Record | 
 
 
 def running_owner(containers: ContainerTable, record: Record, mode: str) -> Record | None:
-    """As `owner_of`. Raises NotFoundError where the owner does not run."""
+    """As `owner_of`. Raises NotFoundError if the owner does not run."""
     found = owner_of(containers, record, mode)
     if found is not None and not found.running:
         raise NotFoundError(f"{mode}: {found.name} does not run, so its namespace cannot be joined: start it first")

@@ -2,7 +2,7 @@
 
 Off by default; config.yml switches it on, `image_gc: {age: 240h, disk: 85}`, since on a laptop unused images may be kept on
 purpose. Images that containers are made of, or mount, are never removed. Source: Kubernetes, "Garbage collection of unused
-images" (its thresholds). """
+images" (its thresholds)."""
 
 from __future__ import annotations
 

@@ -182,7 +182,7 @@ class Registry:
         return data, digest, documents.kind_of(data, said, what, self.limits.manifest_bytes)
 
     async def referrers(self, digest: str) -> bytes | None:
-        """The index of the manifests that refer to *digest*; None where the registry does not list them. Raises ImageError."""
+        """The index of the manifests that refer to *digest*; None if the registry does not list them. Raises ImageError."""
         endpoint, what = self.endpoints[-1], f"what refers to {self.reference.familiar}"
         try:
             async with await self._request("GET", endpoint, f"referrers/{digest}") as reply:

@@ -271,7 +271,7 @@ class ImageStore:
         return all(self.has_layer(diff_id) for diff_id in image.layers)
 
     def lower(self, image: Image) -> list[Path]:
-        """The image's layers as directories, bottom first. Raises ImageError where they cannot be mounted together."""
+        """The image's layers as directories, bottom first. Raises ImageError if they cannot be mounted together."""
         mountable(parse(image.names[0]).familiar if image.names else image.digest, image.layers)
         # overlayfs takes no directory twice; of a layer that comes again the upper one is enough
         names = dict.fromkeys(reversed(image.layers))

@@ -140,7 +140,7 @@ class HttpClient:
                 waited, count = 0.0, 0
 
     async def body(self, reply: aiohttp.ClientResponse, limit: int, what: str) -> bytes:
-        """All of an answer. Raises ImageError where it has more than *limit* bytes, UnavailableError."""
+        """All of an answer. Raises ImageError if it has more than *limit* bytes, UnavailableError."""
         out = bytearray()
         async for data in self.chunks(reply):
             out += data

@@ -22,7 +22,7 @@ _LARGEST = 1 << 53
 
 
 def _no_zero(value: object, where: str) -> None:
-    """Raises ValueError where text of *value* holds a zero byte, which neither a path nor a variable can."""
+    """Raises ValueError if text of *value* holds a zero byte, which neither a path nor a variable can."""
     if isinstance(value, str):
         if "\0" in value:
             raise ValueError(f"{where} holds a zero byte")

@@ -76,7 +76,7 @@ class RootlessState(msgspec.Struct):
     space: str = ""
 
     def living(self, name: str) -> int:
-        """The PID, 0 where it is gone."""
+        """The PID, 0 if it is gone."""
         pid, started = self.processes.get(name, (0, 0))
         return pid if pid and start_time(pid) == started else 0
 
@@ -93,7 +93,7 @@ def _kept(run: Path) -> RootlessState:
 
 
 def _space(pid: int) -> str:
-    """The user namespace of a process, as the kernel names it; "" where that cannot be asked."""
+    """The user namespace of a process, as the kernel names it; "" if that cannot be asked."""
     try:
         return os.readlink(f"/proc/{pid}/ns/user")
     except OSError:

@@ -1,6 +1,6 @@
 """Files into and out of a container's root: `python -m agent.trees.copying stat|get|put ROOT PATH FIRST_ID LIMITS [WISH]`.
 
-FIRST_ID is the host's ID that is root in the container, 0 where it has no user namespace. stat and get print one line of JSON
+FIRST_ID is the host's ID that is root in the container, 0 if it has no user namespace. stat and get print one line of JSON
 about PATH, links in it followed inside the root; get then writes a tar of it, put reads one from standard input and unpacks it
 in PATH, as WISH says. A failure is one line `{"error": …, "status": …}`. Source: Docker Engine API v1.43, ContainerArchive.
 """

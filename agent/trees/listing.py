@@ -58,7 +58,7 @@ class TreeListing:
         return walk(self.tree, where)
 
     def _way(self, path: str) -> str | None:
-        """Note each step to *path*, and where it leads, relative to the root; None where there is nothing."""
+        """Note each step to *path*, and where it leads, relative to the root; None if there is nothing."""
 
         def look(step: str) -> Step | None:
             try:

@@ -24,7 +24,7 @@ def parts_of(path: str) -> list[str]:
 def follow(path: str, look: Callable[[str], Step | None]) -> str | None:
     """Where *path* leads inside a tree, relative to its root ("" is the root), every link followed: an absolute one begins at
     the root, and `..` does not lead above it. *look* says what is at one path whose parents are directories, None if nothing
-    is. None where the path leads to nothing, through a file, or in a circle."""
+    is. None if the path leads to nothing, through a file, or in a circle."""
     pending, here, links = list(reversed(parts_of(path))), "", 0
     while pending:
         part = pending.pop()

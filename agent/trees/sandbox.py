@@ -282,7 +282,7 @@ def restrict_files(trees: Sequence[int]) -> None:
 
 
 def load_seccomp() -> ctypes.CDLL | None:
-    """libseccomp, which runc and crun need too; None where it is not installed. To be called while files can be opened."""
+    """libseccomp, which runc and crun need too; None if it is not installed. To be called while files can be opened."""
     try:
         library = ctypes.CDLL("libseccomp.so.2", use_errno=True)
     except OSError:
@@ -297,7 +297,7 @@ def load_seccomp() -> ctypes.CDLL | None:
 
 
 def allow_calls(library: ctypes.CDLL | None, names: Sequence[str]) -> None:
-    """Of all system calls only *names*; others fail with EPERM. Raises OSError where the kernel refuses the filter."""
+    """Of all system calls only *names*; others fail with EPERM. Raises OSError if the kernel refuses the filter."""
     _filter(library, names, SECCOMP_RET_ALLOW, otherwise=ERRNO_EPERM)
 
 

@@ -63,7 +63,7 @@ def create(path: Path, setup: Callable[[], T]) -> T:
 
 
 def enter(path: Path | str, work: Callable[[], T]) -> T:
-    """Run *work* inside the namespace at *path*. Raises OSError where that is not one."""
+    """Run *work* inside the namespace at *path*. Raises OSError if that is not one."""
 
     def body() -> T:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -128,7 +128,7 @@ class Networks:
             await self._sync_for(record)
 
     async def _sync_for(self, record: Record) -> None:
-        """`sync`, and raise AgentError where something could not be made for *record*."""
+        """`sync`, and raise AgentError if something could not be made for *record*."""
         await self.sync()
         if problem := self._problems.get(str(self.endpoints.netns(record))):
             raise AgentError(f"container {record.name}: {problem}")
@@ -197,7 +197,7 @@ class Networks:
                 raise AgentError(f"container {self.endpoints.attached[name].name}: {why}")
 
     def desired(self) -> translate.Desired:
-        """All that must exist now. Raises AgentError where a network with endpoints cannot be made on this node."""
+        """All that must exist now. Raises AgentError if a network with endpoints cannot be made on this node."""
         networks = self.table.all
         if any(n.driver not in registry.SELF_CONTAINED for n in networks.values()):  # others are made on links of the host
             self.host.refresh_links()

@@ -13,7 +13,7 @@ from agent.errors import AgentError, BadRequestError, ConflictError
 
 
 def assign(record: Record, others: Sequence[Record]) -> None:
-    """Fix the published ports of *record*. Raises ConflictError where one of *others* holds one, unless both are of one
+    """Fix the published ports of *record*. Raises ConflictError if one of *others* holds one, unless both are of one
     service: that has the port as a whole, or the one that stays has it."""
     rivals = [r for r in others if not (record.task and (r.stack, r.service) == (record.stack, record.service))]
     taken = {(p.protocol, p.published): r.name for r in rivals for p in r.ports}
