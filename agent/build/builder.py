@@ -1,7 +1,8 @@
-"""The builds of a node: begun, swept after a crash, and what they leave taken away.
+"""What all builds of a node share: the cache of steps, cache mounts, and work in progress that several of them wait for.
 
 build/cache/          results of steps
 build/mounts/<hex>/   RUN --mount=type=cache
+build/contexts/<hex>/ contexts that clients sent a file at a time, for their next build
 build/jobs/<hex>/     a build that runs: what was sent, fetched and mounted for it; swept where its agent is gone
 """
 
@@ -9,30 +10,67 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import os
 import secrets
 import shutil
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from agent import files, mounts
 from agent.build.build_options import BuildOptions
+from agent.build.cache import Cache, Entry
+from agent.build.client import Client
 from agent.build.job import Job
-from agent.build.report import Report, Tell
-from agent.build.results import BuildResults
+from agent.build.kept import KeptContexts
+from agent.build.layers import Layers
+from agent.build.report import Report
 from agent.build.running import kill_group
-from agent.engine.context import EngineContext
+from agent.build.states import State
 from agent.errors import AgentError
-from agent.images.auth import Credentials
-from agent.images.store import Image
 
+if TYPE_CHECKING:
+    from agent.engine.context import EngineContext
+
+R = TypeVar("R")
+MOUNT_NAME = 40
 UNUSED_S = 60 * 86_400.0
 """What no build has used for so long is forgotten, as dockerd's own rule has it; the next prune of images frees its layers."""
 
 
-class Builder:
-    """The builds of one node: those that run, and what earlier ones left."""
+class CacheMounts:
+    """Folders that RUN steps of many builds share, by their IDs."""
 
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.locks: dict[str, asyncio.Lock] = {}
+        self.used: Counter[Path] = Counter()
+
+    def name(self, ident: str) -> str:
+        return hashlib.sha256(ident.encode("utf-8", "surrogateescape")).hexdigest()[:MOUNT_NAME]
+
+    def place(self, ident: str, *, private: bool) -> tuple[Path, bool]:
+        """The folder of *ident*, and whether it is new. A *private* one is nobody else's as long as it is in use."""
+        number = 0
+        while True:
+            folder = self.folder / (self.name(ident) + (f".{number}" if number else ""))
+            if not private or not self.used[folder]:
+                break
+            number += 1
+        fresh = not (folder / "data").exists()
+        (folder / "data").mkdir(parents=True, exist_ok=True, mode=0o755)
+        os.utime(folder)
+        return folder / "data", fresh
+
+    def lock(self, ident: str) -> asyncio.Lock:
+        return self.locks.setdefault(ident, asyncio.Lock())
+
+
+class Builder:
     def __init__(self, engine: EngineContext) -> None:
         self.engine = engine
         self.root = engine.paths.root / "build"
@@ -41,11 +79,20 @@ class Builder:
         self.root.chmod(0o700)
         for old in ("storage", "run", "provided"):  # of the builder that was here before
             shutil.rmtree(self.root / old, ignore_errors=True)
-        self.results = BuildResults(engine, self.root)
-        engine.images.held = self.results.held
+        self.cache = Cache(self.root / "cache", lambda name: (engine.paths.layers / name).is_dir())
+        self.cache_mounts = CacheMounts(self.root / "mounts")
+        self.contexts = KeptContexts(self.root / "contexts")
+        self.transient: set[str] = set()
+        self.layers = Layers(engine.images, self.cache, self.transient)
+        engine.images.held = self.held
+        self._active = 0
+        self._flights: dict[str, asyncio.Future[Entry]] = {}
         self.torn = False
         """Whether a build was cut off by the end of an agent before this."""
-        self._active = 0
+
+    def held(self) -> set[str]:
+        entries = self.cache.entries.values()
+        return self.transient | {e.layer for e in entries} | {e.digest[7:27] for e in entries if e.digest}
 
     async def recover(self) -> None:
         """End and take away what builds of an agent before this one left behind."""
@@ -67,18 +114,17 @@ class Builder:
         self,
         options: BuildOptions,
         context: AsyncIterator[bytes],
-        tell: Tell,
-        *,
-        credentials: Mapping[str, Credentials] | None = None,
-        progress: Callable[[dict[str, object]], None] = lambda _: None,
-    ) -> Image:
-        """Build what *options* says; *tell* hears of each step in Docker's words, *progress* of pulls. Raises AgentError."""
+        report: Report,
+        client: Client,
+        finish: Callable[[Job, State], Awaitable[R]],
+    ) -> R:
+        """Build what *options* says, and what *finish* makes of it. *report* hears of each step. Raises AgentError."""
         folder = self.jobs / secrets.token_hex(8)
         folder.mkdir(mode=0o700)
         self._active += 1
-        job = Job(self.results, options, folder, Report(tell), credentials or {}, progress)
+        job = Job(self, options, folder, report, client)
         try:
-            return await job.run(context)
+            return await finish(job, await job.run(context))
         finally:
             self._active -= 1
             await asyncio.shield(self._after(job, folder))
@@ -89,28 +135,57 @@ class Builder:
         finally:
             for point in mounts.below(folder):
                 mounts.unmount(point)
+            await job.inputs.client.keep(job.inputs)
             await asyncio.to_thread(files.remove_tree, folder)
             if not self._active:
-                self.results.transient.clear()
-                for entry in self.results.cache.doomed(older_s=UNUSED_S):
-                    self.results.cache.drop(entry.key)
+                self.transient.clear()
+                for entry in self.cache.doomed(older_s=UNUSED_S):
+                    self.cache.drop(entry.key)
+                self.contexts.drop(UNUSED_S, time.time())
+
+    async def result(self, key: str, note: str, make: Callable[[], Awaitable[str]], *, cached: bool) -> tuple[Entry, bool]:
+        """What the step *key* comes to, and whether it was known: from the cache, from somebody who is at it, or by *make*,
+        which gives the name of a layer."""
+        while cached:
+            if entry := self.cache.find(key):
+                return entry, True
+            flight = self._flights.get(key)
+            if flight is None:
+                break
+            await asyncio.wait({flight})
+            if not flight.cancelled():
+                return flight.result(), True
+        future: asyncio.Future[Entry] = asyncio.get_running_loop().create_future()
+        mine = self._flights.setdefault(key, future) is future
+        try:
+            layer = await make()
+            disk = await asyncio.to_thread(files.used, self.engine.paths.layers / layer) if layer else 0
+            entry = self.cache.put(key, note, layer, disk)
+            future.set_result(entry)
+            return entry, False
+        finally:
+            if not future.done():
+                future.cancel()
+            if mine:
+                del self._flights[key]
 
     async def prune(self, *, older_s: float = 0.0, keep_bytes: int = 0, everything: bool = True) -> tuple[list[str], int]:
         """Take away what builds keep, as Cache.doomed has it; the keys, and the bytes that this freed. Builds that run lose
         nothing that they use."""
-        busy = set(self.results.transient)
+        busy = set(self.transient)
         shared = {
             name for image in self.engine.images.everything() for name in (d.removeprefix("sha256:")[:20] for d in image.layers)
         }
-        gone = self.results.cache.doomed(
+        gone = self.cache.doomed(
             older_s=older_s, keep_bytes=keep_bytes, everything=everything, busy=busy if self._active else set(), shared=shared
         )
         before = await asyncio.to_thread(self._bytes)
         for entry in gone:
-            self.results.cache.drop(entry.key)
+            self.cache.drop(entry.key)
+        self.contexts.drop(older_s, time.time())
         if not older_s and not keep_bytes:
-            for folder in list(self.results.cache_mounts.folder.glob("*")):
-                if not self.results.cache_mounts.used[folder / "data"] and not self._active:
+            for folder in list(self.cache_mounts.folder.glob("*")):
+                if not self.cache_mounts.used[folder / "data"] and not self._active:
                     await asyncio.to_thread(files.remove_tree, folder)
         self.engine.images.collect()
         return [e.key for e in gone], max(0, before - await asyncio.to_thread(self._bytes))

@@ -11,7 +11,7 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -21,21 +21,23 @@ from agent.build.cache import key_of
 from agent.build.contexts import Origin
 from agent.build.dockerfile import Heredoc
 from agent.build.layers import Layer, dress_like, fresh
-from agent.build.report import Tell
+from agent.build.report import Channel
 from agent.build.selection import Entry, Listing, MissingError, Pick, choose, digest
-from agent.build.session import BuildSession
 from agent.build.states import State
 from agent.containers import users
 from agent.contract.printable import quoted
 from agent.errors import AgentError, BadRequestError, of_worker
 from agent.trees import modes, process
 
+if TYPE_CHECKING:
+    from agent.build.job import Job
+
 _CHECKSUM = re.compile(r"sha256:([0-9a-f]{64})\Z")
 _NUMERIC = re.compile(r"[0-9]{1,10}(?::[0-9]{1,10})?\Z")
 
 
 class Part(msgspec.Struct, kw_only=True):
-    """Jobs of `agent.trees.transfer` that take from one *root*, None if they need none; *content* is what they are made
+    """Jobs of `agent.trees.transfer` that take from one *root*, None where they need none; *content* is what they are made
     of."""
 
     root: Path | None
@@ -44,17 +46,14 @@ class Part(msgspec.Struct, kw_only=True):
 
 
 class Copying:
-    """The steps COPY, ADD and WORKDIR of one build."""
-
-    def __init__(self, session: BuildSession) -> None:
-        self.session = session
+    def __init__(self, job: Job) -> None:
+        self.job = job
         self._fetched: dict[tuple[str, str, bool], asyncio.Task[Origin]] = {}
 
     # --- COPY and ADD ------------------------------------------------------------------------------------------
 
-    async def copy(self, number: int, state: State, step: instructions.Copy, say: Tell) -> State:
-        """The state of stage *number* after COPY or ADD. Raises AgentError."""
-        expand = self.session.expansion(state)
+    async def copy(self, number: int, state: State, step: instructions.Copy, say: Channel) -> State:
+        expand = self.job.expansion(state)
         sources = [expand.word(s) for s in step.sources]
         goal = config.absolute(state.document, expand.word(step.goal))
         chown, chmod = expand.word(step.chown), expand.word(step.chmod)
@@ -70,19 +69,20 @@ class Copying:
         async def make() -> str:
             return await self._made(() if apart else state.layers, chown, chmod, parts, known_users=state.layers)
 
-        return await self.session.layer(number, state, key, note, make, say, by=step.at.shown)
+        return await self.job.layer(number, state, key, note, make, say, by=step.at.shown)
 
     async def _parts(
         self, number: int, step: instructions.Copy, sources: Sequence[str], goal: str, excludes: Sequence[str]
     ) -> list[Part]:
         """What *sources* are, each kind from its own place."""
-        local, parts = list(sources), list[Part]()
+        local, parts = list(sources), []
         if step.add:
             local = [s for s in sources if not contexts.is_url(s) and not contexts.repository(s)]
-            many = len(sources) > 1
-            parts = [await self._remote(step, s, goal, excludes, many=many) for s in sources if s not in local]
+            for source in sources:
+                if source not in local:
+                    parts.append(await self._remote(step, source, goal, excludes, many=len(sources) > 1))
         if local:
-            origin = await self.session.inputs.looked_into(await self.session.origin(number, step.origin), local)
+            origin = await self.job.inputs.looked_into(await self.job.origin(number, step.origin), local)
             parts.append(self._part(step, origin, local, goal, excludes, unpack=step.add and step.unpack is not False))
         return parts
 
@@ -145,11 +145,11 @@ class Copying:
         return await asyncio.shield(self._fetched[key])
 
     async def _fetch(self, source: str, repo: contexts.Repository | None, commit: str) -> Origin:
-        session, folder = self.session, self.session.folder / f"fetched-{secrets.token_hex(4)}"
+        job, folder = self.job, self.job.folder / f"fetched-{secrets.token_hex(4)}"
         if repo:
-            root = await contexts.cloned(repo, folder, session.limits, commit=commit)
-            return Origin(root=root, listing=await contexts.listed(root, [""], session.limits, session.engine.images.bounds))
-        name, found = await contexts.fetched(source, folder, session.limits)
+            root = await contexts.cloned(repo, folder, job.limits, commit=commit)
+            return Origin(root=root, listing=await contexts.listed(root, [""], job.limits, job.engine.images.bounds))
+        name, found = await contexts.fetched(source, folder, job.limits)
         size = (folder / name).stat().st_size
         return Origin(root=folder, listing=Listing({name: Entry("f", 0o600, 0, 0, size, found)}))
 
@@ -165,13 +165,12 @@ class Copying:
         async def make() -> str:
             return await self._made((), "", "", [part], known_users=())
 
-        return await self.session.layer(
-            stage.number, state, key_of("whole", part.content), f"FROM {stage.image}", make, lambda _: None
+        return await self.job.layer(
+            stage.number, state, key_of("whole", part.content), f"FROM {stage.image}", make, Channel(lambda _: None)
         )
 
-    async def workdir(self, number: int, state: State, step: instructions.Workdir, say: Tell) -> State:
-        """The state of stage *number* after WORKDIR, whose directory is made where it is missing. Raises AgentError."""
-        expand = self.session.expansion(state)
+    async def workdir(self, number: int, state: State, step: instructions.Workdir, say: Channel) -> State:
+        expand = self.job.expansion(state)
         path = config.absolute(state.document, expand.word(step.path)).rstrip("/") or "/"
         user = state.document["config"].get("User") or ""
         after = state.changed(document=config.put(state.document, "WorkingDir", path))
@@ -182,7 +181,7 @@ class Copying:
         async def make() -> str:
             return await self._made(state.layers, user, "", [part], known_users=state.layers, lenient=True)
 
-        return await self.session.layer(
+        return await self.job.layer(
             number, after, key_of("workdir", state.key, path, user), f"WORKDIR {path}", make, say, by=step.at.shown
         )
 
@@ -200,9 +199,9 @@ class Copying:
     ) -> str:
         """Bring *parts* onto the layers *lower*; the name of the layer that this gives. *known_users* has /etc/passwd;
         *lenient* takes an *owner* that it does not know for root."""
-        session = self.session
-        layers = session.results.layers
-        folder = session.folder / f"copy-{secrets.token_hex(8)}"
+        job = self.job
+        layers = job.builder.layers
+        folder = job.folder / f"copy-{secrets.token_hex(8)}"
         own = fresh(folder / "own")
         target = own / "upper"
         below = layers.paths(lower)
@@ -217,7 +216,7 @@ class Copying:
                 await self._transfer(part, target, whose, mode)
             if below:
                 mounts.unmount(target)
-            return await layers.take(own / "upper", session.epoch)
+            return await layers.take(own / "upper", job.epoch)
         finally:
             if below:
                 mounts.unmount(folder / "rootfs")
@@ -229,7 +228,7 @@ class Copying:
         if not text:
             return None
         user, _, group = text.partition(":")
-        root = target if same else self.session.inputs.view(known_users)
+        root = target if same else self.job.inputs.view(known_users)
         if user.isascii() and user.isdigit() and not group:
             with contextlib.suppress(AgentError):
                 if lenient:
@@ -246,7 +245,7 @@ class Copying:
 
     async def _transfer(self, part: Part, target: Path, owner: tuple[int, int] | None, mode: str) -> None:
         """Each run of jobs of the same owner by one worker."""
-        bounds, stall_s = self.session.engine.images.bounds, self.session.limits.stall_s
+        bounds, stall_s = self.job.engine.images.bounds, self.job.limits.stall_s
         whose: dict[str, list[dict[str, Any]]] = {}
         for job in part.jobs:
             kept = json.dumps(owner or job.pop("owner", None))
@@ -262,9 +261,9 @@ class Copying:
             if "error" in reply:
                 raise of_worker(reply)
 
-    async def fill_from(self, goal: Path, origin: Origin | State, source: str) -> None:
+    async def filled(self, goal: Path, origin: Origin | State, source: str) -> None:
         """All that is at *source* of *origin* into the folder *goal*."""
-        found = await self.session.inputs.looked_into(origin, [source or "/"])
+        found = await self.job.inputs.looked_into(origin, [source or "/"])
         picks = choose(found.listing, [source or "."], "/", ignored=found.ignored)
         part = Part(root=found.root, jobs=[_job(p, "", None if found.owners else [0, 0]) for p in picks], content="")
         await self._transfer(part, goal, None, "")
@@ -293,8 +292,10 @@ def _text(doc: Heredoc, expand: Any) -> str:
 def _expanded(text: str, expand: Any) -> str:
     """Variables in running text: quotes stand for themselves there."""
     guarded = re.sub(r"([\"'])", "\0\\1", text)
-    pieces = re.split(r"(\0[\"'])", guarded)
-    return "".join(piece[1] if piece.startswith("\0") else expand(piece) for piece in pieces)
+    out: list[str] = []
+    for piece in re.split(r"(\0[\"'])", guarded):
+        out.append(piece[1] if piece.startswith("\0") else expand(piece))
+    return "".join(out)
 
 
 def _check_mode(text: str) -> None:

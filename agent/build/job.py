@@ -9,101 +9,112 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from agent.build import config, contexts, dockerfile, plan, writing
 from agent.build import instructions as steps
 from agent.build.build_options import BuildOptions
+from agent.build.cache import key_of
+from agent.build.client import Client
 from agent.build.contexts import Origin
 from agent.build.copying import Copying
 from agent.build.errors import DockerfileError, RunError
-from agent.build.report import Report, Tell
-from agent.build.results import BuildResults
+from agent.build.inputs import Inputs
+from agent.build.layers import Layer, image_layers
+from agent.build.report import Channel, Report, shown
 from agent.build.running import Running
 from agent.build.runsteps import RunSteps
 from agent.build.selection import MissingError, choose
-from agent.build.session import BuildSession
 from agent.build.states import State
-from agent.build.words import WordError
+from agent.build.words import Expansion, WordError
 from agent.contract.container import Attachment, Container
 from agent.contract.printable import quoted
-from agent.errors import AgentError, BadRequestError
-from agent.images.auth import Credentials
+from agent.errors import AgentError, BadRequestError, user_message
 from agent.images.platforms import platform_of
+from agent.images.pull import architecture
 from agent.images.store import Image
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from agent.build.builder import Builder
 
 TRIGGERS = 200
 """ONBUILD instructions of one image."""
 
 
 class Job:
-    """One build: its stages side by side, and the image in the end."""
-
     def __init__(
         self,
-        results: BuildResults,
+        builder: Builder,
         options: BuildOptions,
         folder: Path,
         report: Report,
-        credentials: Mapping[str, Credentials],
-        progress: Callable[[dict[str, object]], None],
+        client: Client,
     ) -> None:
-        self.session = BuildSession(results, options, folder, credentials, progress)
-        self.session.stage = self.stage
-        self.session.begin = lambda work: self._begin(work, "pack")
-        self.report = report
-        at_once = max(2, os.cpu_count() or 1)
-        self.running = Running(results.engine, results.layers, folder / "slots", _limits(options), at_once)
-        self.running.epoch = options.epoch
-        self.copying = Copying(self.session)
-        self.runsteps = RunSteps(self.session, self.copying, self.running)
+        self.builder, self.options, self.folder, self.report = builder, options, folder, report
+        self.engine = builder.engine
+        self.limits = self.engine.settings.limits
+        self.inputs = Inputs(builder, options, folder, client, report)
+        self.running = Running(self.engine, builder.layers, folder / "slots", _limits(options), max(2, os.cpu_count() or 1))
+        self.copying = Copying(self)
+        self.runsteps = RunSteps(self)
+        self.epoch = self.running.epoch = options.epoch
+        self.architecture = architecture()
         self._stages: dict[int, asyncio.Task[State]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._first: BaseException | None = None
+        self.plan: plan.Plan
 
     # --- the whole ---------------------------------------------------------------------------------------------
 
-    async def run(self, body: AsyncIterator[bytes]) -> Image:
-        """Take the build context from the tar *body* and build the image. Raises AgentError, OSError."""
-        options, inputs = self.session.options, self.session.inputs
-        await inputs.bring(body)
-        self.session.plan = plan.make(
-            inputs.file(),
-            target=options.target,
-            arguments=options.args,
-            contexts=options.contexts,
-            platforms=self.session.platform_arguments(),
+    async def run(self, body: AsyncIterator[bytes]) -> State:
+        """The last state of the target. Raises AgentError, OSError."""
+        await self.inputs.bring(body)
+        self.plan = plan.make(
+            self.inputs.file(),
+            target=self.options.target,
+            arguments=self.options.args,
+            contexts=self.options.contexts,
+            platforms=plan.platform_arguments(self.options.platform or self._platform(), self._platform()),
         )
+        if self.inputs.client.lends:
+            await self.inputs.lent(self.plan)
         self._check()
-        self.report.begin(self.session.plan.needed)
-        say = self.report.channel(self.session.plan.needed[0])
-        for number, arg in enumerate(self.session.plan.head, 1):
-            say(f"Step {number}/{self.session.plan.total} : {quoted(arg.at.shown)}\n")
+        self.report.begin(self.plan.needed)
+        say = self.report.channel(self.plan.needed[0])
+        for number, arg in enumerate(self.plan.head, 1):
+            say.argument(number, self.plan.total, arg)
         try:
             async with asyncio.TaskGroup() as self._group:
-                state = await self.stage(self.session.plan.target)
+                state = await self.stage(self.plan.target)
         except BaseExceptionGroup as group:
             raise (self._first or _first(group)) from None
-        image = await writing.image(self.session.results, state, options)
-        if unused := self.session.plan.unused:
-            self.report.say(f"[Warning] One or more build-args {quoted(str(list(unused)))} were not consumed\n")
-        return image
+        if self.plan.unused:
+            self.report.warn(f"One or more build-args {quoted(str(list(self.plan.unused)))} were not consumed")
+        return state
+
+    async def image(self, state: State) -> Image:
+        """*state* as an image of the store. Raises AgentError, OSError."""
+        with self.report.work("exporting to image"):
+            return await writing.image(self.builder, state, self.options)
 
     async def close(self) -> None:
         """Take away what it holds beside its folder."""
-        await self.session.inputs.close()
+        await self.inputs.close()
         await self.running.close()
+
+    def _platform(self) -> str:
+        return f"linux/{self.architecture}"
 
     def _check(self) -> None:
         """What can be known before the first step. Raises DockerfileError."""
-        if self.session.options.platform:
-            self._check_platform(self.session.options.platform, None)
-        for number in self.session.plan.needed:
-            stage = self.session.plan.stages[number]
+        if self.options.platform:
+            self._check_platform(self.options.platform, None)
+        for number in self.plan.needed:
+            stage = self.plan.stages[number]
             if stage.platform:
                 self._check_platform(stage.platform, stage.origin)
             for step in stage.steps:
@@ -113,11 +124,10 @@ class Job:
                     self._check_sources(step)
 
     def _check_sources(self, step: steps.Copy) -> None:
-        context = self.session.inputs.context
         local = [s for s in step.sources if not (step.add and (contexts.is_url(s) or contexts.repository(s)))]
         with self.located(step):
             try:
-                choose(context.listing, local, "/", parents=step.parents, ignored=context.ignored)
+                choose(self.inputs.context.listing, local, "/", parents=step.parents, ignored=self.inputs.context.ignored)
             except MissingError as error:
                 raise BadRequestError(f"{step.at.word} failed: {error}") from None
 
@@ -126,7 +136,7 @@ class Job:
             platform_of(text)
         except AgentError as error:
             why = f"{error}: images for other machines are not built here"
-            raise (self.session.plan.file.error(at.at, why) if at else BadRequestError(why)) from None
+            raise (self.plan.file.error(at.at, why) if at else BadRequestError(why)) from None
 
     @contextlib.contextmanager
     def located(self, step: steps.Step) -> Iterator[None]:
@@ -136,43 +146,41 @@ class Job:
         except (DockerfileError, RunError):
             raise
         except (AgentError, WordError) as error:
-            raise self.session.plan.file.error(step.at, str(error)) from error
+            raise self.plan.file.error(step.at, str(error)) from error
 
     # --- stages ------------------------------------------------------------------------------------------------
 
-    def _begin(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
-        assert self._group
-        return self._group.create_task(work, name=name)
-
     async def stage(self, number: int) -> State:
         """The last state of a stage, which is begun where it was not yet."""
+        assert self._group
         if number not in self._stages:
-            self._stages[number] = self._begin(self._staged(number), f"stage {number}")
+            self._stages[number] = self._group.create_task(self._staged(number), name=f"stage {number}")
         return await asyncio.shield(self._stages[number])
 
     async def _staged(self, number: int) -> State:
-        stage, say = self.session.plan.stages[number], self.report.channel(number)
+        stage, say = self.plan.stages[number], self.report.channel(number)
         for _, name in plan.origins(stage):  # what it needs later begins now
-            other = None if name in self.session.options.contexts else self.session.plan.stage(name, number)
+            other = None if name in self.options.contexts else self.plan.stage(name, number)
             if other is not None and other not in self._stages:
-                self._stages[other] = self._begin(self._staged(other), f"stage {other}")
-        before = [n for n in self.session.plan.needed if n < number]
-        step_number = len(self.session.plan.head) + sum(1 + len(self.session.plan.stages[n].steps) for n in before) + 1
+                assert self._group
+                self._stages[other] = self._group.create_task(self._staged(other), name=f"stage {other}")
+        before = [n for n in self.plan.needed if n < number]
+        step_number = len(self.plan.head) + sum(1 + len(self.plan.stages[n].steps) for n in before) + 1
         try:
             with self.located(stage.origin):
-                say(f"Step {step_number}/{self.session.plan.total} : {quoted(stage.origin.at.shown)}\n")
+                say.step(step_number, self.plan.total, stage, stage.origin)
                 state = await self._begun(stage)
-                say(f" ---> {state.short}\n")
+                say.reached(state.short)
             state = await self._triggered(number, state, say)
             for step in stage.steps:
                 step_number += 1
-                say(f"Step {step_number}/{self.session.plan.total} : {_shown(step)}\n")
+                say.step(step_number, self.plan.total, stage, step)
                 with self.located(step):
                     state = await self.step(number, state, step, say)
-                say(f" ---> {state.short}\n")
+                say.reached(state.short)
         except (AgentError, OSError) as error:
             self._first = self._first or error
-            self.report.failed(number)
+            self.report.failed(number, user_message(error))
             raise
         self.report.end(number)
         return state
@@ -181,22 +189,38 @@ class Job:
         """What FROM gives."""
         if stage.base >= 0:
             return await self.stage(stage.base)
-        if stage.image in self.session.options.contexts:
-            found = await self.session.inputs.named(stage.image)
+        if stage.image in self.options.contexts:
+            found = await self.inputs.named(stage.image)
             if isinstance(found, Origin):
-                return await self.copying.whole(self.session.nothing(), found, stage)
-            return self.session.of_image(found)
-        return self.session.of_image(await self.session.inputs.image(stage.image)) if stage.image else self.session.nothing()
+                return await self.copying.whole(self.nothing(), found, stage)
+            return self.of_image(found)
+        return self.of_image(await self.inputs.image(stage.image)) if stage.image else self.nothing()
 
-    async def _triggered(self, number: int, state: State, say: Tell) -> State:
+    def nothing(self) -> State:
+        return State(key="scratch", layers=(), document=config.empty(self.architecture), shown="")
+
+    def of_image(self, image: Image) -> State:
+        document = msgspec.json.decode(self.engine.images.blob(image.id).read_bytes())
+        document["config"] = document.get("config") or {}
+        layers = tuple(image_layers(self.engine.images, image.digest, image.layers))
+        self.builder.transient |= {
+            image.digest[7:27],
+            image.id[7:27],
+            *(layer.name() for layer in layers),
+            *(layer.blob.digest[7:27] for layer in layers),
+        }
+        return State(key=key_of("layers", *image.layers), layers=layers, document=document, shown=image.id[7:19])
+
+    async def _triggered(self, number: int, state: State, say: Channel) -> State:
         """ONBUILD instructions of the image are carried out first."""
         triggers = state.document["config"].get("OnBuild") or ()
-        if self.session.plan.stages[number].base >= 0 or not triggers:
+        if self.plan.stages[number].base >= 0 or not triggers:
             return state
         if len(triggers) > TRIGGERS:
             raise BadRequestError(f"the image has more than {TRIGGERS} ONBUILD instructions")
-        say(f"# Executing {len(triggers)} build trigger{'s' if len(triggers) > 1 else ''}\n")
+        say.triggers(len(triggers))
         state = state.changed(document=config.put(state.document, "OnBuild", None))
+        await self.inputs.whole()
         for text in triggers:
             file = dockerfile.read(str(text).encode(), "ONBUILD")
             for step in steps.read(file):
@@ -210,9 +234,18 @@ class Job:
 
     # --- steps -------------------------------------------------------------------------------------------------
 
-    async def step(self, number: int, state: State, step: steps.Step, say: Tell) -> State:
+    def expansion(self, state: State) -> Expansion:
+        values = {**state.arguments, **config.environment(state.document)}
+        return Expansion(values, self.plan.file.escape)
+
+    def cached(self, number: int) -> bool:
+        return not self.options.no_cache and self.plan.stages[number].name not in (
+            n.lower() for n in self.options.no_cache_filter or ()
+        )
+
+    async def step(self, number: int, state: State, step: steps.Step, say: Channel) -> State:
         """The state after *step*. Raises AgentError, WordError."""
-        expand = self.session.expansion(state)
+        expand = self.expansion(state)
         match step:
             case steps.Run():
                 return await self.runsteps.run(number, state, step, say)
@@ -221,16 +254,73 @@ class Job:
             case steps.Workdir():
                 return await self.copying.workdir(number, state, step, say)
             case steps.Arg():
-                return state.changed(arguments=self.session.arguments(state, step)).recorded(_shown(step))
+                return state.changed(arguments=self._arguments(state, step)).recorded(shown(step))
             case steps.Expose():
                 document = config.expose(state.document, expand.words(step.ports))
             case _:
                 document = config.CHANGES[type(step)](state.document, step, expand.word)
-        return state.changed(document=document).recorded(_shown(step))
+        return state.changed(document=document).recorded(shown(step))
 
+    def _arguments(self, state: State, step: steps.Arg) -> dict[str, str]:
+        values = dict(state.arguments)
+        platforms = plan.platform_arguments(self.options.platform or self._platform(), self._platform())
+        for name, default in step.pairs:
+            expand = Expansion({**values, **config.environment(state.document)}, self.plan.file.escape)
+            if name in self.options.args:
+                values[name] = self.options.args[name]
+            elif default is not None:
+                values[name] = expand.word(default)
+            elif name in self.plan.globals:
+                values[name] = self.plan.globals[name]
+            elif name in platforms:
+                values[name] = platforms[name]
+        return values
 
-def _shown(step: steps.Step) -> str:
-    return quoted(step.at.shown) if len(step.at.shown) < 100 else "".join(c if c.isprintable() else " " for c in step.at.shown)
+    async def layer(
+        self,
+        number: int,
+        state: State,
+        key: str,
+        note: str,
+        make: Callable[[], Awaitable[str]],
+        say: Channel,
+        *,
+        by: str = "",
+    ) -> State:
+        """The state with the layer that the step *key* gives, from the cache or by *make*."""
+        if self.epoch is not None:
+            key = key_of("until", self.epoch, key)
+        entry, known = await self.builder.result(key, note, make, cached=self.cached(number))
+        if known:
+            say.cached()
+        if not entry.layer:
+            return state.recorded(by or note)
+        layer = Layer(entry=entry)
+        self.builder.transient |= {entry.layer, entry.digest[7:27]}
+        if self._is_final(number) and self._group:
+            self._group.create_task(self.builder.layers.pack(layer), name="pack")
+        return state.with_layer(layer, key_of("layer", entry.identity)).recorded(by or note, layer)
+
+    def _is_final(self, number: int) -> bool:
+        """Whether what stage *number* writes is in the image."""
+        at = self.plan.target
+        while at != number and self.plan.stages[at].base >= 0:
+            at = self.plan.stages[at].base
+        return at == number
+
+    # --- where files come from ---------------------------------------------------------------------------------
+
+    async def origin(self, number: int, name: str) -> Origin | State:
+        """What `--from=NAME` is in stage *number*: a folder, or a state whose layers are to be looked into."""
+        if not name:
+            return self.inputs.context
+        if name in self.options.contexts:
+            found = await self.inputs.named(name)
+            return self.of_image(found) if isinstance(found, Image) else found
+        other = self.plan.stage(name, number)
+        if other is not None:
+            return await self.stage(other)
+        return self.of_image(await self.inputs.image(name))
 
 
 def _limits(options: BuildOptions) -> Container:

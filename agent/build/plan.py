@@ -53,13 +53,6 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         """The number of the stage *name*, a name or a number, that stands above stage *before*."""
         return _find(self.stages, name, before)
 
-    def is_in_image(self, number: int) -> bool:
-        """Whether what stage *number* writes is in the image: it is the target, or one that the target is based on."""
-        at = self.target
-        while at != number and self.stages[at].base >= 0:
-            at = self.stages[at].base
-        return at == number
-
     @property
     def total(self) -> int:
         """Instructions that are told of."""
@@ -188,7 +181,6 @@ def origins(stage: Stage) -> list[tuple[Step, str]]:
 
 
 def origins_of(step: Step) -> list[str]:
-    """What *step* takes files from (`--from`, `from=`), by name."""
     if isinstance(step, Copy) and step.origin:
         return [step.origin]
     if isinstance(step, Run):

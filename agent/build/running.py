@@ -15,6 +15,7 @@ import secrets
 from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -26,12 +27,14 @@ from agent.contract.container import Container, Mount
 from agent.contract.failpoints import failpoint
 from agent.contract.printable import shown
 from agent.engine import mount_sources, prepare
-from agent.engine.context import EngineContext
 from agent.engine.records import Record, now
 from agent.errors import BadRequestError
 from agent.images import types
 from agent.images.store import mountable
 from agent.processes import ChildProcess
+
+if TYPE_CHECKING:
+    from agent.engine.context import EngineContext
 
 CHUNK = 1 << 16
 MOST_SAID = 4 << 20
@@ -143,7 +146,7 @@ class Running:
         )
 
     async def _lay_out(self, record: Record, rootfs: Path, lower: Sequence[Layer], command: Command) -> str:
-        """Write the bundle; returns the layer, called *.tmp, that has what is mounted on, "" if nothing was missing."""
+        """Write the bundle; returns the layer, called *.tmp, that has what is mounted on, "" where nothing was missing."""
         engine = self.engine
         first = fresh(self.folder / record.id / "stubs")
         below = self.layers.paths(lower)

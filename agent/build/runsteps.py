@@ -8,8 +8,9 @@ import os
 import posixpath
 import re
 import secrets
+import socket
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -17,14 +18,11 @@ from agent import files, mounts
 from agent.build import config
 from agent.build.cache import key_of
 from agent.build.contexts import Origin
-from agent.build.copying import Copying
 from agent.build.instructions import Run, RunMount
 from agent.build.layers import fresh
 from agent.build.plan import PREDEFINED
-from agent.build.report import Tell
-from agent.build.running import Command, Running
+from agent.build.running import Command
 from agent.build.selection import Pick, digest
-from agent.build.session import BuildSession
 from agent.build.states import State
 from agent.build.words import Expansion
 from agent.contract.container import Mount
@@ -32,20 +30,22 @@ from agent.contract.printable import quoted
 from agent.errors import BadRequestError, NotFoundError
 from netplugins.linux.uapi import MS_BIND
 
+if TYPE_CHECKING:
+    from agent.build.job import Job
+    from agent.build.report import Channel
+
 SCRIPTS = "/run/pipes"
 """Where a heredoc lies that names its own interpreter."""
 UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
 class RunSteps:
-    """The RUN steps of one build."""
-
-    def __init__(self, session: BuildSession, copying: Copying, running: Running) -> None:
-        self.session, self._copying, self._running = session, copying, running
+    def __init__(self, job: Job) -> None:
+        self.job = job
 
     def check(self, step: Run) -> None:
         """What can be known before it runs. Raises DockerfileError."""
-        options, file = self.session.options, self.session.plan.file
+        options, file = self.job.options, self.job.plan.file
         if step.network == "host" and options.network != "host" and "network.host" not in options.entitlements:
             raise file.error(step.at, "network.host is not allowed: build with --network host, or allow network.host")
         if step.security == "insecure" and not options.privileged and "security.insecure" not in options.entitlements:
@@ -54,15 +54,14 @@ class RunSteps:
             )
         for mount in step.mounts:
             if mount.kind == "secret" and mount.required and "$" not in mount.id + mount.target:
-                if _secret_id(mount) not in self.session.inputs.secrets:
-                    raise file.error(step.at, f"secret {quoted(_secret_id(mount))}: not found")
-            if mount.kind == "ssh" and mount.required:
-                raise file.error(step.at, "ssh: no agent came with the build, and this mount is required")
+                if mount.name not in self.job.inputs.secrets:
+                    raise file.error(step.at, f"secret {quoted(mount.name)}: not found")
+            if mount.kind == "ssh" and mount.required and "$" not in mount.id and mount.name not in self.job.inputs.agents:
+                raise file.error(step.at, f"ssh: no agent {quoted(mount.name)} came with the build, and this mount is required")
 
-    async def run(self, number: int, state: State, step: Run, say: Tell) -> State:
-        """The state of stage *number* after RUN. Raises AgentError, RunError."""
-        session = self.session
-        expand = session.expansion(state)
+    async def run(self, number: int, state: State, step: Run, say: Channel) -> State:
+        job = self.job
+        expand = job.expansion(state)
         asked = [_expanded(m, expand) for m in step.mounts]
         arguments = {k: v for k, v in state.arguments.items() if k not in PREDEFINED}
         words, script = self._words(state, step)
@@ -82,14 +81,14 @@ class RunSteps:
             [content for _, content in whence],
             step.network,
             step.security,
-            session.options.extra_hosts if step.network == "default" else (),
+            job.options.extra_hosts if step.network == "default" else (),
         )
         by = f"RUN {_arguments(arguments)}{' '.join(words)}"
 
         async def make() -> str:
             return await self._made(state, step, asked, [origin for origin, _ in whence], words, script, say)
 
-        return await session.layer(number, state, key, by, make, say)
+        return await job.layer(number, state, key, by, make, say)
 
     def _words(self, state: State, step: Run) -> tuple[list[str], str]:
         """The words to run, and the text of a script that is one of them."""
@@ -108,10 +107,10 @@ class RunSteps:
     async def _whence(self, number: int, mount: RunMount) -> tuple[Any, str]:
         """Where the files of a mount come from, and what they are, as far as a step depends on it."""
         if mount.kind == "cache":
-            return (await self.session.origin(number, mount.origin) if mount.origin else None), ""
+            return (await self.job.origin(number, mount.origin) if mount.origin else None), ""
         if mount.kind != "bind":
             return None, ""
-        origin = await self.session.inputs.looked_into(await self.session.origin(number, mount.origin), [mount.source or "/"])
+        origin = await self.job.inputs.looked_into(await self.job.origin(number, mount.origin), [mount.source or "/"])
         where = origin.listing.resolve(mount.source)
         if where is None or (where and origin.ignored and origin.ignored.ignores(where)):
             raise BadRequestError(f"--mount source {quoted(mount.source)}: there is no such file or folder")
@@ -125,15 +124,15 @@ class RunSteps:
         whence: list[Any],
         words: list[str],
         script: str,
-        say: Tell,
+        say: Channel,
     ) -> str:
-        session = self.session
+        job = self.job
         if not state.layers:
             raise BadRequestError(f"there is nothing to run {quoted(words[0])} in: the stage has no files yet")
-        folder = session.folder / f"run-{secrets.token_hex(8)}"
+        folder = job.folder / f"run-{secrets.token_hex(8)}"
         folder.mkdir()
         workdir = config.workdir(state.document)
-        values = {k: v for k, v in session.options.args.items() if k in PREDEFINED}
+        values = {k: v for k, v in job.options.args.items() if k in PREDEFINED}
         command = Command(
             words=words,
             environment={**values, **state.arguments, **config.environment(state.document)},
@@ -155,10 +154,10 @@ class RunSteps:
                 path.chmod(0o755)
                 found.append(Mount(kind="bind", target=words[0], source=str(path), read_only=True))
             command.mounts = tuple(found)
-            async with self._running.slot(step.network) as slot:
-                say(f" ---> Running in {slot.record.short}\n")
-                made_layer = await self._running.run(slot, state.layers, command, say)
-                say(f" ---> Removed intermediate container {slot.record.short}\n")
+            async with job.running.slot(step.network) as slot:
+                say.running(slot.record.short)
+                made_layer = await job.running.run(slot, state.layers, command, say)
+                say.removed(slot.record.short)
             return made_layer
 
     async def _mount(
@@ -173,7 +172,9 @@ class RunSteps:
             case "tmpfs":
                 return Mount(kind="tmpfs", target=target, size=_size(mount.size))
             case "secret":
-                self._secret(mount, target, command)
+                await self._secret(mount, target, command)
+            case "ssh":
+                return await self._agent(mount, folder, target, command, held)
         return None
 
     @staticmethod
@@ -198,7 +199,7 @@ class RunSteps:
         )
 
     async def _cache(self, mount: RunMount, origin: Any, folder: Path, target: str, held: contextlib.AsyncExitStack) -> Mount:
-        caches = self.session.results.cache_mounts
+        caches = self.job.builder.cache_mounts
         ident = mount.id or target
         if mount.sharing == "locked":
             await held.enter_async_context(caches.lock(ident))
@@ -207,7 +208,7 @@ class RunSteps:
         held.callback(caches.used.subtract, {place.parent: 1})
         if new:
             if origin is not None:
-                await self._copying.fill_from(place, origin, mount.source)
+                await self.job.copying.filled(place, origin, mount.source)
             await asyncio.to_thread(os.chown, place, _number(mount.uid, 0), _number(mount.gid, 0))
             place.chmod(int(mount.mode or "755", 8))
         source = place
@@ -216,9 +217,38 @@ class RunSteps:
             source = files.resolve_in_root(place, mount.source)
         return Mount(kind="bind", target=target, source=str(source), read_only=bool(mount.read_only))
 
-    def _secret(self, mount: RunMount, target: str, command: Command) -> None:
-        ident = _secret_id(mount)
-        data = self.session.inputs.secrets.get(ident)
+    async def _agent(
+        self, mount: RunMount, folder: Path, target: str, command: Command, held: contextlib.AsyncExitStack
+    ) -> Mount | None:
+        """A socket at which the client's SSH agent answers."""
+        inputs = self.job.inputs
+        if mount.name not in inputs.agents and not await inputs.client.has_agent(mount.name):
+            if mount.required:
+                raise NotFoundError(f"ssh: no agent {quoted(mount.name)} came with the build, and this mount is required")
+            return None
+        folder.mkdir()
+        place = folder / "agent"
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        directory = os.open(folder, os.O_PATH)
+        try:
+            listening.bind(f"/proc/self/fd/{directory}/agent")  # a socket's path is 107 bytes long at most
+        finally:
+            os.close(directory)
+        os.chown(place, _number(mount.uid, 0), _number(mount.gid, 0))
+        place.chmod(int(mount.mode or "600", 8))
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await inputs.client.forward(mount.name, reader, writer)
+
+        server = await asyncio.start_unix_server(answer, sock=listening)
+        held.callback(server.close)
+        target = target or f"/run/buildkit/ssh_agent.{folder.name}"
+        command.environment = {**command.environment, "SSH_AUTH_SOCK": target}
+        return Mount(kind="bind", target=target, source=str(place))
+
+    async def _secret(self, mount: RunMount, target: str, command: Command) -> None:
+        ident = mount.name
+        data = await self.job.inputs.secret(ident)
         if data is None:
             if mount.required:
                 raise NotFoundError(f"secret {quoted(ident)}: not found")
@@ -234,10 +264,6 @@ class RunSteps:
 def _unmount(folder: Path) -> None:
     for point in mounts.below(folder):
         mounts.unmount(point)
-
-
-def _secret_id(mount: RunMount) -> str:
-    return mount.id or posixpath.basename(mount.target) or mount.env
 
 
 def _number(text: str, default: int) -> int:
@@ -265,6 +291,6 @@ def _expanded(mount: RunMount, expand: Expansion) -> RunMount:
             raise BadRequestError(f"--mount {name}={quoted(text)}: a number")
     if made.size and not re.fullmatch(r"([0-9]{1,15})([kmgKMG]?)[iI]?[bB]?", made.size):
         raise BadRequestError(f"--mount size={quoted(made.size)}: a number with k, m or g")
-    if made.kind == "secret" and not _secret_id(made):
+    if made.kind == "secret" and not made.name:
         raise BadRequestError("--mount=type=secret needs an id, a target or env")
     return made

@@ -22,11 +22,9 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     shown: str = ""
 
     def changed(self, **fields: Any) -> State:
-        """This state with other *fields*."""
         return msgspec.structs.replace(self, shown="", **fields)
 
     def with_layer(self, layer: Layer, key: str) -> State:
-        """This state with *layer* on top, whose files are *key* in a word."""
         return self.changed(layers=(*self.layers, layer), key=key)
 
     def recorded(self, by: str, layer: Layer | None = None) -> State:

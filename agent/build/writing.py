@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import re
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -16,17 +17,19 @@ from agent.build import config
 from agent.build.build_options import BuildOptions
 from agent.build.cache import key_of
 from agent.build.layers import kinds
-from agent.build.results import BuildResults
 from agent.build.states import State
 from agent.errors import BadRequestError
 from agent.images import types
 from agent.images.reference import parse
 from agent.images.store import Image
 
+if TYPE_CHECKING:
+    from agent.build.builder import Builder
 
-async def image(results: BuildResults, state: State, options: BuildOptions) -> Image:
-    """Write *state* as an image of the store, with the names and labels that *options* say. Raises AgentError, OSError."""
-    store, layers = results.engine.images, results.layers
+
+async def image(builder: Builder, state: State, options: BuildOptions) -> Image:
+    """Raises AgentError, OSError."""
+    store, layers = builder.engine.images, builder.layers
     await asyncio.gather(*(layers.pack(layer) for layer in state.layers))
     document = state.document
     if options.labels:
@@ -40,7 +43,7 @@ async def image(results: BuildResults, state: State, options: BuildOptions) -> I
     recipe = key_of(
         "image", {**document, "created": "", "history": [{**h, "created": ""} for h in document["history"]]}, epoch or 0
     )
-    entry, _ = await results.result(recipe, "image", _nothing, cached=not options.no_cache)
+    entry, _ = await builder.result(recipe, "image", _nothing, cached=not options.no_cache)
     when = stamp(entry.created if epoch is None else epoch)
     document |= {"created": when, "history": [_dated(step, when, epoch) for step in document["history"]]}
     raw = msgspec.json.encode(document)
