@@ -16,8 +16,8 @@ from typing import Any
 from bench.environment import Environment, Namespace, environment
 from bench.rows import Row, row, size
 
-RATES = (1, 10, 100, 300, 1000)[: size(5, 1)]
-SECONDS = str(size(6, 1))
+RATES = (1, 10, 100, 1000)[: size(4, 1)]
+SECONDS = str(size(2, 1))
 PAGE = Path("docs/limits.md")
 ETHERNET, IP, TCP, UDP = 14, 20, 32, 8
 """Bytes of headers; TCP's with the timestamps that Linux sends. Source: RFC 894, 791, 9293, 7323, 768."""
@@ -43,7 +43,7 @@ def measure() -> dict[str, Row]:
         for driver, far in (("bridge", "n1"), ("overlay", "n2")):
             found |= Bandwidths(made, driver, far).measure()
         found |= _resources(made)
-    if len(RATES) == 5:
+    if len(RATES) > 1:
         _write(found)
     return found
 
