@@ -202,6 +202,11 @@ class Cluster:
         """The names of the nodes that answer, and took the last manifest that was offered to them."""
         return {name for name, member in self.members.items() if member.ready and not member.refusal}
 
+    @property
+    def away(self) -> set[str]:
+        """The names of the nodes that say nothing, or cannot take what they are told: nothing of them is waited for."""
+        return {n for n, m in self.members.items() if m.refusal or not (m.ready or m.streaming)}
+
     def is_fenced(self, name: str) -> bool:
         """Whether node *name* surely runs none of its strict tasks any more: it has not been heard for so long that its lease
         has ended. Of one that is gone from the cluster, since it is gone, or since this server leads."""

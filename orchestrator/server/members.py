@@ -72,6 +72,8 @@ class NodeConnection:
         """Since when the node does not answer, by the loop's clock in seconds; None while it does."""
         self._manifest = manifest
         self._on_status = on_status
+        self.streaming = False
+        """Whether the node says its statuses now; it is ready a moment later, when its info is known."""
         self.refusal = ""
         """Why the node did not take its last manifest, "" if it did; it is offered again and again."""
         self._delivery: asyncio.Future[None] | None = None
@@ -114,6 +116,7 @@ class NodeConnection:
             try:
                 async for status in self.client.statuses():
                     pause = 0.05
+                    self.streaming = True
                     if status is None:
                         await self._connected()
                     else:
@@ -121,6 +124,7 @@ class NodeConnection:
             except (UnreachableError, RefusedError) as error:
                 if self.tunnel is None or self.ready or self.client.silent:
                     self.problem = str(error).removeprefix(f"node {self.node.name} does not answer: ")
+            self.streaming = False
             if self.ready:
                 self.silent_since = asyncio.get_running_loop().time()
                 self.synced.clear()

@@ -47,7 +47,7 @@ class SimNode:
         self.world, self.name = world, name
         self.up = False
         self.containers: dict[str, Container] = {}
-        self.listeners: set[Callable[[TaskStatus | None], None]] = set()
+        self.listeners: dict[object, Callable[[TaskStatus | None], None]] = {}
         self._marker = folder / f"{name}.boot"
         self._manifest = Manifest()
         self.tasks: dict[str, Task] = {}
@@ -215,7 +215,7 @@ class SimNode:
     # --- what it says ------------------------------------------------------------------------------------------
 
     def _report(self, name: str) -> None:
-        for listen in set(self.listeners):
+        for listen in list(self.listeners.values()):
             listen(self.status_of(name))
 
     def status_of(self, name: str) -> TaskStatus:
