@@ -25,7 +25,7 @@ from orchestrator.server.members import NodeConnection, key_of, published_info
 from orchestrator.server.node_add import NodeAddRequest, install_node, own_host_key
 from orchestrator.server.node_tunnel import make_tunnel
 from orchestrator.server.path_mtu import probe_path_mtu
-from orchestrator.server.removed_nodes import RemovedNodes, tombstone
+from orchestrator.server.removed_nodes import RemovedNodes, said, tombstone
 from orchestrator.store.interface import Delete, Put, Store, StoreError
 from orchestrator.transport.manifest_publisher import EtcdManifestPublisher, prefix_of
 
@@ -366,8 +366,13 @@ class Cluster:
         await self.store.transact((), [Delete(f"nodes/{member.node.name}"), put])
         self._saved_info.pop(member.node.name, None)
         self._gone_since[member.node.name] = asyncio.get_running_loop().time()
-        await self._forget(member)
-        self._removed.tell(removed)
+        self.members.pop(member.node.name, None)
+        told = member.ready and await said(member.client, member.node)
+        await member.close()
+        if told:
+            await self._removed.forget(member.node)
+        else:
+            self._removed.tell(removed)
         if member.manifest_publisher:
             await member.manifest_publisher.clear()
             await self.store.revoke_read(member.node.name)

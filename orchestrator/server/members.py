@@ -168,7 +168,7 @@ class NodeConnection:
         """Send the node its manifest as of now, and return when the node has it. Calls of one moment share one delivery.
 
         A node that does not answer gets it when it is back; that raises nothing. Raises RefusedError."""
-        if not self.ready and self.manifest_publisher is None:
+        if self._closed or (not self.ready and self.manifest_publisher is None):
             return
         if self._delivery is None:
             self._delivery = asyncio.get_running_loop().create_future()
@@ -188,6 +188,9 @@ class NodeConnection:
                 )
                 if not same:
                     await self._send_manifest(manifest)
+            except asyncio.CancelledError:
+                current.set_result(None)
+                raise
             except UnreachableError:
                 self.refusal = ""
                 current.set_result(None)
@@ -237,6 +240,12 @@ class NodeConnection:
         self._closed = True
         if self._retry:
             self._retry.cancel()
+        for task in (self._deliverer, self._first_delivery):
+            if task:
+                task.cancel()
+        if self._delivery:
+            self._delivery.set_result(None)
+            self._delivery = None
         if self._listener:
             self._listener.cancel()
             await asyncio.gather(self._listener, return_exceptions=True)
