@@ -10,7 +10,7 @@ import pytest
 from agent.contract.trust import ImagePolicy, ImageProof, Locked, SigningRule, parse_age
 from agent.images.reference import parse
 from agent.images.signatures import key_problem, problem, verify
-from agent.images.trust import ImageDetails, is_root, problems
+from agent.images.trust import KEPT, ImageDetails, is_root, problems, verified
 from tests.signing import Key, digest_of, new_key, payload, public, sign
 
 NAME, DIGEST = "registry.example/team/app:1", "sha256:" + "a" * 64
@@ -116,6 +116,14 @@ def test_a_lock_names_the_content_of_each_platform() -> None:
     assert "stack.lock has" in problems(details(digest=OTHER), ImagePolicy(), (), lock, NOW)[0]
     assert "no entry" in problems(details(name="other:1"), ImagePolicy(), (), lock, NOW)[0]
     assert problems(details(digest=OTHER), ImagePolicy(), (), None, NOW) == []
+
+
+def test_only_what_a_key_of_ours_signed_is_kept_and_carried() -> None:
+    key, stranger = new_key(), new_key()
+    mine = [proof(key, name=f"registry.example/{n}") for n in range(20)]
+    kept = verified([*[proof(stranger, name=f"registry.example/{n}") for n in range(50)], *mine, *mine], [public(key)])
+    assert kept == mine[:KEPT]
+    assert verified(mine, []) == []
 
 
 def test_who_is_root() -> None:
