@@ -56,6 +56,8 @@ class Agent:
         rule = self.engine.settings.image_gc
         if rule.age or rule.disk:
             self._chores.append(asyncio.create_task(garbage.watch(self.engine.images, rule), name="garbage"))
+        self._chores.append(asyncio.create_task(self.engine.disk.run(), name="disk"))
+        self._chores.append(asyncio.create_task(self.converger.keep_lease(), name="lease"))
         self._chores.append(asyncio.create_task(memory.trim_heap_periodically(), name="memory"))
 
     async def _listen(self) -> None:

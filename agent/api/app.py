@@ -12,7 +12,20 @@ import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from agent.api import audit, dial, doctor, doors, manifest, manifest_source, shipping, table, trust, versions, volume_migration
+from agent.api import (
+    audit,
+    dial,
+    doctor,
+    doors,
+    manifest,
+    manifest_source,
+    membership,
+    shipping,
+    table,
+    trust,
+    versions,
+    volume_migration,
+)
 from agent.api.app_keys import CONVERGER, ENGINE, MANIFEST_WATCHER, VERSION, answer
 from agent.api.table import Handler
 from agent.contract.printable import quoted, shown
@@ -24,6 +37,7 @@ from agent.errors import (
     NotFoundError,
     NotModifiedError,
     abort_if_response_started,
+    disk_is_full,
     user_message,
 )
 from agent.manifest_watcher import EtcdManifestWatcher
@@ -60,7 +74,10 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except asyncio.CancelledError:
         raise
     except Exception as error:
-        log.exception("%s %s", request.method, request.path)
+        if disk_is_full(error):  # no fault of ours
+            log.warning("%s %s: %s", request.method, request.path, user_message(error))
+        else:
+            log.exception("%s %s", request.method, request.path)
         return answer({"message": shown(user_message(error))}, 500)
 
 
@@ -89,7 +106,7 @@ class OneLine(logging.Filter):
         return not isinstance(error, HttpProcessingError | web.RequestPayloadError | ConnectionError)
 
 
-OURS = (manifest, shipping, trust, audit, dial, doctor, volume_migration, manifest_source)
+OURS = (manifest, shipping, trust, audit, dial, doctor, volume_migration, manifest_source, membership)
 
 
 def _dockers() -> Iterator[tuple[str, str, Handler]]:
