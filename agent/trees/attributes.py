@@ -14,7 +14,7 @@ from agent.trees.tree import working_in
 MAX_OWNER = (1 << 31) - 1
 MAX_TIME = 1 << 32
 XATTR_KEY = "SCHILY.xattr."
-"""What the key of an extended attribute begins with in a pax header. Source: star(5)."""
+"""The prefix of the keys of extended attributes in a pax header. Source: star(5)."""
 OVERLAYFS = ("trusted.overlay.", "user.overlay.")
 """Attributes by which overlayfs would take an entry for something else."""
 LOST = (errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM)
@@ -28,7 +28,7 @@ class Attributes:
         self._policy = policy
 
     def set_owner(self, entry: tarfile.TarInfo) -> None:
-        """Give *entry* the policy's owner, if it has one. Raises TreeError where its owner is out of range."""
+        """Give *entry* the policy's owner, if it has one. Raises TreeError if its owner is out of range."""
         if self._policy.owner:
             entry.uid, entry.gid = self._policy.owner
         if not (0 <= entry.uid <= MAX_OWNER and 0 <= entry.gid <= MAX_OWNER):

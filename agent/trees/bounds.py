@@ -1,4 +1,4 @@
-"""What one archive may hold, and where one of its entries lies. Pure."""
+"""The bounds of an archive, and the check of its entries' paths. Pure."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 from agent.contract.printable import quoted
 from agent.trees.errors import TreeError
-from agent.trees.tree import parts_of
+from agent.trees.paths import parts_of
 
 NAME_BYTES = 255
 """Of one part of a path: NAME_MAX. Source: include/uapi/linux/limits.h."""
 
 
 class Bounds(NamedTuple):
-    """What one archive may hold: entries, bytes of all files (holes count), bytes and parts of a path."""
+    """The bounds of one archive: entries, bytes of all files (holes count), bytes and parts of a path."""
 
     entries: int = 2_000_000
     bytes: int = 64 << 30
@@ -28,7 +28,7 @@ class Bounds(NamedTuple):
         return cls(**json.loads(text)) if text else cls()
 
     def parts(self, name: str, entry: str) -> list[str]:
-        """The parts of the path *name*, relative to the archive's root; *entry* begins each message. Raises TreeError where the
+        """The parts of the path *name*, relative to the archive's root; *entry* begins each message. Raises TreeError if the
         path leaves the root or is out of bounds."""
         if "\0" in name:
             raise TreeError(f"{entry} has a zero byte in its name")
@@ -45,5 +45,5 @@ class Bounds(NamedTuple):
 
 
 def entry_title(archive: str, name: str) -> str:
-    """How a message begins that is about the entry *name* of an *archive* (what it is called: "archive", "layer" …)."""
+    """The beginning of a message about the entry *name* of an *archive*, which is called "archive", "layer" …"""
     return f"the {archive}'s entry {quoted(name)}"

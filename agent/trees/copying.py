@@ -1,6 +1,6 @@
 """Files into and out of a container's root: `python -m agent.trees.copying stat|get|put ROOT PATH FIRST_ID LIMITS [WISH]`.
 
-FIRST_ID is the host's ID that is root in the container, 0 where it has no user namespace. stat and get print one line of JSON
+FIRST_ID is the host's ID that is root in the container, 0 if it has no user namespace. stat and get print one line of JSON
 about PATH, links in it followed inside the root; get then writes a tar of it, put reads one from standard input and unpacks it
 in PATH, as WISH says. A failure is one line `{"error": …, "status": …}`. Source: Docker Engine API v1.43, ContainerArchive.
 """
@@ -58,7 +58,7 @@ def _target(seen: WalkEntry) -> str:
 
 
 def find(tree: Tree, path: str) -> tuple[WalkEntry, str]:
-    """What *path* is, and its name; its last part is followed only where a slash or "." stands behind it. Raises TreeError."""
+    """The entry at *path*, and its name; a link as its last part is followed only before a slash or ".". Raises TreeError."""
     try:
         if path.endswith(("/", "/.", "/..")):
             parent, base = tree.open(path, os.O_PATH | os.O_DIRECTORY), "."
@@ -82,7 +82,7 @@ def _told(error: OSError, path: str) -> TreeError:
 
 
 def get(tree: Tree, path: str) -> confine.Reply:
-    """Write the line about *path*, and the archive. What goes wrong after the line is "late": it only ends the archive."""
+    """Write the line about *path*, and the archive. An error after the line is "late": it only ends the archive."""
     seen, name = find(tree, path)
     confine.answer(describe(seen, name))
     try:
@@ -93,14 +93,14 @@ def get(tree: Tree, path: str) -> confine.Reply:
             for one in walk(tree, path):
                 packer.entry(one, f"{name}/{one.path}")
         packer.end()
-    except Exception as error:
+    except Exception as error:  # the line is out already: any error only ends the archive
         return {**confine.told(error), "late": True}
     return {}
 
 
 class PutRequest(NamedTuple):
-    """How an archive is put: whether a directory and what is none may not replace each other, and whose its files are, (user,
-    group) as the container counts, None for whom the archive says."""
+    """How an archive is put: whether directories and other files may not replace each other, and the owner of its files, (user,
+    group) in the container's numbers, None for the archive's own."""
 
     keep_kinds: bool = False
     owner: tuple[int, int] | None = None
