@@ -77,7 +77,7 @@ async def fed(
                 waiting = "no byte came"
                 async with asyncio.timeout(stall_s):
                     chunk = await anext(chunks, None)
-                if chunk is None:
+                if chunk is None or child.stdin.is_closing():  # it has ended early: uvloop would raise RuntimeError
                     break
                 waiting = "nothing could be written"
                 child.stdin.write(chunk)

@@ -42,13 +42,12 @@ def build(
     """Build the images of services that have `build:`."""
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import Progress
-    from orchestrator.errors import PystackError
+    from orchestrator.errors import require_services
     from orchestrator.stackfile.graph import needed
 
     loaded = stack.load(named=services)
     client = Client(start=True)
-    if unknown := set(services) - {s.name for s in loaded.stack.services}:
-        raise PystackError(f"no such service: {', '.join(sorted(unknown))}")
+    require_services(services, loaded.stack.name, (s.name for s in loaded.stack.services))
     if with_dependencies and services:
         services = tuple(needed(loaded.stack.services, services))
     extra = dict(arg.partition("=")[::2] for arg in build_arg)

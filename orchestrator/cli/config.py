@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.options import StackOptions, stack_options
-from orchestrator.errors import PystackError
+from orchestrator.errors import require_services
 
 if TYPE_CHECKING:
     from orchestrator.stackfile.load import Loaded
@@ -83,8 +83,7 @@ def config(
     if quiet:
         return
     bodies = loaded.document.get("services", {})
-    if unknown := set(only) - bodies.keys():
-        raise PystackError(f"there is no service {', '.join(sorted(unknown))} in the file")
+    require_services(only, loaded.stack.name, bodies)
     if services:
         _lines(bodies if no_interpolate else (s.name for s in loaded.services))
     elif volumes:

@@ -7,7 +7,7 @@ import json
 import click
 
 from orchestrator.cli.options import StackOptions, stack_options, stream_format_option
-from orchestrator.errors import PystackError
+from orchestrator.errors import require_services
 
 
 @click.command()
@@ -23,9 +23,8 @@ def events(stack: StackOptions, as_json: bool, shape: str, services: tuple[str, 
     named = services or any(stack.given[k] for k in ("file", "project_name", "project_directory"))
     name = stack.name() if named else ""
     if services:
-        known = {s["name"] for s in client.json("GET", f"/v1/stacks/{name}")["stack"].get("services", [])}
-        if strangers := set(services) - known:
-            raise PystackError(f"stack {name} has no service {', '.join(sorted(strangers))}")
+        known = client.json("GET", f"/v1/stacks/{name}")["stack"].get("services", [])
+        require_services(services, name, (s["name"] for s in known))
     for event in client.lines("GET", "/v1/events"):
         if (name and event.get("stack") != name) or (services and event.get("service") not in services):
             continue

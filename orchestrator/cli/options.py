@@ -59,11 +59,12 @@ class StackOptions:
         return loaded
 
     def check_services(self, services: Sequence[str]) -> None:
-        """Raises PystackError for those of *services* that the file does not have."""
-        from orchestrator.errors import PystackError
+        """Raises NoSuchServiceError for those of *services* that the file does not have."""
+        from orchestrator.errors import require_services
 
-        if services and (strangers := set(services) - {s.name for s in self.load(quiet=True, named=services).stack.services}):
-            raise PystackError(f"no such service: {', '.join(sorted(strangers))}")
+        if services:
+            stack = self.load(quiet=True, named=services).stack
+            require_services(services, stack.name, (s.name for s in stack.services))
 
     def name(self) -> str:
         """The project's name, without a file where -p says it."""

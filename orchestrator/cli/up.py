@@ -276,16 +276,15 @@ def bring_up(
     **given: Any,
 ) -> None:
     """`up`, with the options of the command in *given*; *mentioned* are services that other options name, which must exist.
-    Raises SystemExit, UsageError."""
+    Raises SystemExit, UsageError, NoSuchServiceError."""
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import Progress
+    from orchestrator.errors import require_services
 
     check_recreate(given["force_recreate"], given["no_recreate"])
     loaded = stack.load(strict=given["strict"], named=services)
-    known = {s.name for s in loaded.stack.services}
     named = {*mentioned, *((*attach.hidden, *attach.shown, attach.code_from) if attach else ())} - {""}
-    if strangers := sorted(named - known):
-        raise click.UsageError(f"there is no service {', '.join(strangers)}")
+    require_services(named, loaded.stack.name, (s.name for s in loaded.stack.services))
     client = Client(start=True)
     options = {
         "services": services,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.options import StackOptions, format_option, stack_options
-from orchestrator.errors import PystackError
+from orchestrator.errors import require_services
 
 if TYPE_CHECKING:
     from orchestrator.cli.client import Client
@@ -33,7 +33,7 @@ def volumes(stack: StackOptions, shape: str, quiet: bool, services: tuple[str, .
 
 
 def volume_rows(client: Client, name: str, services: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The volumes of stack *name*, or those that *services* mount, with the nodes that have them. Raises PystackError."""
+    """The volumes of stack *name*, or those that *services* mount, with the nodes that have them. Raises NoSuchServiceError."""
     filters = json.dumps({"label": [f"com.docker.compose.project={name}"]})
     nodes = [r["name"] for r in client.json("GET", "/v1/nodes") if r["state"] == "ready"]
     rows = [
@@ -43,8 +43,7 @@ def volume_rows(client: Client, name: str, services: tuple[str, ...]) -> list[di
     ]
     if services:
         known = {s["name"]: s for s in client.json("GET", f"/v1/stacks/{name}")["stack"].get("services", [])}
-        if strangers := set(services) - known.keys():
-            raise PystackError(f"stack {name} has no service {', '.join(sorted(strangers))}")
+        require_services(services, name, known)
         used = {m.get("source") for s in services for m in known[s]["container"].get("mounts", [])}
         rows = [row for row in rows if row["name"] in used]
     return rows

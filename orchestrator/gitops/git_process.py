@@ -62,7 +62,11 @@ _PROBLEM_LINE = re.compile(r"^(fatal|error|ssh|remote): |^Host key|denied|failed
 
 
 class GitError(PystackError):
-    """git failed: which command, and its own words for the reason."""
+    """git failed: which command, and *reason*, in its own words."""
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(f"{message}: {reason}" if reason else message)
+        self.reason = reason
 
 
 def printable(text: str) -> str:
@@ -110,7 +114,7 @@ async def run(
         if isinstance(error, _TooMuchError):
             most = f"{ENTRIES} files and folders, or {LISTING >> 20} MiB of their names"
             raise GitError(f"the commit has more than {most}") from None
-        raise GitError(f"git {words[0]}: it did not end within {timeout_s:.0f} s") from None
+        raise GitError(f"git {words[0]}", f"it did not end within {timeout_s:.0f} s") from None
     if process.returncode:
         raise _failure(words, process.returncode, err, largest)
     return out.decode(errors="replace")
@@ -144,7 +148,7 @@ def _failure(words: tuple[str, ...], status: int, err: bytes, largest: int) -> G
     plain = (printable(line.removeprefix("fatal: ").removeprefix("error: ")) for line in problems[:3])
     reason = "; ".join(dict.fromkeys(plain))
     command = words[0] if words[0] != "-c" else words[2]
-    return GitError(f"git {command}: {reason or f'exit status {status}'}")
+    return GitError(f"git {command}", reason or f"exit status {status}")
 
 
 class _TooMuchError(Exception):
