@@ -18,6 +18,7 @@ from agent.api.hijack import MULTIPLEXED, RAW, frame
 from agent.containers import logs
 from agent.engine import prepare
 from agent.engine.engine import Engine, signal_number
+from agent.engine.networks.table import network_id
 from agent.engine.records import Record
 from agent.errors import AgentError, BadRequestError, ConflictError, NotFoundError, NotImplementedHereError
 from agent.files import used
@@ -102,7 +103,7 @@ def _tests(engine: Engine) -> dict[str, Callable[[Record, str], bool]]:
         "since": lambda r, v: r.created > engine.find(v).created,
         "volume": lambda r, v: any(v in (m["Name"], m["Destination"]) for m in describe.mounts(engine, r)),
         "network": lambda r, v: (
-            any(v in (e.network, engine.networks.identity(e.network)) for e in r.endpoints) or v == r.container.network_mode
+            any(v in (e.network, network_id(e.network)) for e in r.endpoints) or v == r.container.network_mode
         ),
         "health": lambda r, v: (r.health or "none") == v,
         "publish": lambda r, v: ported(((p.published, p.protocol) for p in r.ports), v),
@@ -142,7 +143,9 @@ async def create(request: web.Request) -> web.Response:
         config = image.config.config
         payload = translate.all_published(payload, (*payload.expose, *((config and config.exposed_ports) or ())))
     known = (
-        msgspec.structs.replace(a, network=engine.networks.get(a.network).name) if engine.networks.has(a.network) else a
+        msgspec.structs.replace(a, network=engine.networks.table.get(a.network).name)
+        if engine.networks.table.has(a.network)
+        else a
         for a in payload.attachments
     )
     payload = msgspec.structs.replace(payload, attachments=tuple(known))

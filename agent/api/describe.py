@@ -16,6 +16,7 @@ from agent.containers.logs import instant
 from agent.contract.container import Attachment, Container, Mount
 from agent.engine import prepare
 from agent.engine.engine import Engine
+from agent.engine.networks.table import network_id
 from agent.engine.records import Record, labels
 from agent.errors import AgentError
 from agent.files import used
@@ -147,14 +148,14 @@ def networks(engine: Engine, record: Record, version: int = 48) -> Document:
     c = record.container
     out: Document = {}
     for e in record.endpoints:
-        known = engine.networks.all.get(e.network)
+        known = engine.networks.table.all.get(e.network)
         subnets = {":" in s.cidr: s for s in known.subnets} if known else {}
         v4, v6 = subnets.get(False), subnets.get(True)
         payload = next((a for a in c.attachments if a.network == e.network), Attachment(network=e.network))
         mac = e.mac or ("" if known and known.on_lan else address_mac(e.ipv4, e.ipv6))
         ipv4, ipv6 = (e.ipv4, e.ipv6) if record.running else ("", "")
         out[e.network] = _endpoint(record, payload, e.aliases, version) | {
-            "NetworkID": engine.networks.identity(e.network),
+            "NetworkID": network_id(e.network),
             "EndpointID": endpoint_id(record, e.network) if record.running else "",
             "MacAddress": mac if record.running or e.mac else "",
             "IPAddress": ipv4,
@@ -171,7 +172,7 @@ def networks(engine: Engine, record: Record, version: int = 48) -> Document:
         if name not in out:
             builtin = name in ("host", "none")
             out[name] = _endpoint(record, payload, payload.aliases, version) | {
-                "NetworkID": engine.networks.identity(name) if builtin else "",
+                "NetworkID": network_id(name) if builtin else "",
                 "EndpointID": endpoint_id(record, name) if builtin and record.running else "",
                 "MacAddress": "",
                 "IPAddress": "",
@@ -338,7 +339,7 @@ def _network_settings(engine: Engine, record: Record, config: RunConfig, version
         "Bridge": "",
         "SandboxID": record.id if record.running else "",
         "HairpinMode": False,
-        "SandboxKey": engine.networks.netns(record) if record.running else "",
+        "SandboxKey": str(engine.networks.endpoints.netns(record)) if record.running else "",
         "Ports": _exposed(record, config),
         "Networks": attached,
         "LinkLocalIPv6Address": "",

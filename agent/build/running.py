@@ -97,7 +97,7 @@ class Running:
         self._slots.append(slot)
         (self.folder / ident).mkdir(parents=True)  # from now on whoever comes after a crash knows of it
         if mode != "host" and not prepare.shares_network(slot.record):
-            self.engine.networks.reserve(slot.record)
+            self.engine.networks.endpoints.reserve(slot.record)
             await self.engine.networks.open(slot.record)
             await self.engine.networks.attach(slot.record)
         return slot

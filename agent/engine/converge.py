@@ -123,7 +123,7 @@ class Converger:
         found = False
         for record in list(self.engine.records.values()):
             task = self.tasks.get(record.task)
-            if task and task.desired == "running" and record.running and record.id in self.engine.networks.attached:
+            if task and task.desired == "running" and record.running and record.id in self.engine.networks.endpoints.attached:
                 if moved(record.container, task.container):
                     with contextlib.suppress(AgentError, OSError):  # else it is made anew
                         self.engine.readdress(record, task.container, digest(task.container))
@@ -294,7 +294,7 @@ class Converger:
         return NodeStatus(
             revision=self.manifest.revision,
             tasks=tuple(self.status_of(n) for n in sorted(names)),
-            networks=tuple(sorted(self.engine.networks.all)),
+            networks=tuple(sorted(self.engine.networks.table.all)),
             volumes=tuple(sorted(self.engine.volumes.all)),
             problems=tuple(self.engine.networks.notes),
         )

@@ -33,7 +33,9 @@ from agent.contract.manifest import FileContent
 from agent.contract.volume import Volume
 from agent.engine import etcfiles, health, hooks, prepare, sharing, starting
 from agent.engine.events import Events
-from agent.engine.networks import Networks
+from agent.engine.networks import translate
+from agent.engine.networks.networks import Networks
+from agent.engine.networks.table import network_id
 from agent.engine.records import Record, labels, now, save
 from agent.errors import (
     AgentError,
@@ -165,8 +167,8 @@ class Engine:
         endpoint = next((e for e in record.endpoints if e.default), None)
         if endpoint is None:
             return "127.0.0.1"
-        network = self.networks.driver_network(self.networks.get(endpoint.network))
-        return network.subnets[0].gateway
+        network = self.networks.table.get(endpoint.network)
+        return translate.gateway(network, network.subnets[0])
 
     def lock(self, record: Record) -> asyncio.Lock:
         """The lock of the container's state: its holder starts, stops, mounts or removes it."""
@@ -198,11 +200,11 @@ class Engine:
 
     def tell_network(self, record: Record, verb: str, network: str) -> None:
         """A container came onto a network, or left it."""
-        known = self.networks.all.get(network)
+        known = self.networks.table.all.get(network)
         self.events.emit(
             "network",
             verb,
-            self.networks.identity(network),
+            network_id(network),
             {"container": record.id, "name": network, "type": known.driver if known else "bridge"},
         )
 
@@ -273,7 +275,7 @@ class Engine:
             asked=asked or {},
         )
         self.images.mark_used(image.digest)
-        self.networks.assign(made, free=False)
+        self.networks.endpoints.assign(made, free=False)
         directory = self.paths.containers / ident
         failpoint("container.record")
         try:
@@ -405,7 +407,7 @@ class Engine:
         code = runtime.exit_code(bundle, record.id)
         oom = runtime.was_oom_killed(bundle)
         if not sharing.users(self, record):
-            self.networks.release(record)
+            self.networks.endpoints.release(record)
         uptime = record.process.age_s if record.process else 0.0
         orphaned = await sharing.dies_with_its_owner(self, record, code if code is not None else 255)
         again = orphaned or self.restarts_after(record, code if code is not None else 255)
@@ -656,17 +658,17 @@ class Engine:
                 self.transition(record, container=msgspec.structs.replace(record.container, links=own_links))
             own = record.container.attachments or tuple(Attachment(network=e.network) for e in record.endpoints)
             await self.networks.connect(record, attachment)
-            name = self.networks.get(attachment.network).name
+            name = self.networks.table.get(attachment.network).name
             self._attach(record, (*own, msgspec.structs.replace(attachment, network=name)), "connect", name)
 
     async def disconnect(self, record: Record, name: str) -> None:
         """Take a container off a network. Raises AgentError."""
         async with self.lock(record):
             self._movable(record)
-            network = self.networks.get(name)
+            network = self.networks.table.get(name)
             own = record.container.attachments or tuple(Attachment(network=e.network) for e in record.endpoints)
             await self.networks.disconnect(record, network)
-            rest = tuple(a for a in own if self.networks.get(a.network).name != network.name)
+            rest = tuple(a for a in own if self.networks.table.get(a.network).name != network.name)
             self._attach(record, rest, "disconnect", network.name)
 
     def readdress(self, record: Record, container: Container, name: str) -> None:

@@ -113,7 +113,7 @@ def _namespaces(engine: Engine, record: Record) -> dict[str, str]:
         out["network"] = f"/proc/{other.process.pid}/ns/net" if other.process else ""
         joined["network"] = other.id
     else:
-        out["network"] = engine.networks.netns(record)
+        out["network"] = str(engine.networks.endpoints.netns(record))
     if c.cgroup_mode == "private" or (engine.cgroup2 and c.cgroup_mode != "host"):
         out["cgroup"] = ""
     record.joined = joined
@@ -138,7 +138,7 @@ def user_namespace(engine: Engine, record: Record) -> tuple[int, Path | None]:
             )
         path = next((Path(f"/proc/{d.process.pid}/ns/user") for d in donors if d.ids and d.process), None)
         return donor.ids, path
-    if engine.networks.holds(record) and record.ids:  # it outlived its last run
+    if record.id in engine.networks.endpoints.attached and record.ids:  # it outlived its last run
         return record.ids, engine.userns_path(record)
     if mode == "host":
         return 0, None

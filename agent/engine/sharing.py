@@ -71,7 +71,7 @@ async def leave(engine: Engine, record: Record) -> None:
         if owner is None:
             continue
         async with engine.lock(owner):
-            if not owner.running and owner.id in engine.networks.attached and not users(engine, owner):
+            if not owner.running and owner.id in engine.networks.endpoints.attached and not users(engine, owner):
                 await engine.let_go(owner)
 
 

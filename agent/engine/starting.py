@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Awaitable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent import mounts
@@ -34,7 +33,7 @@ async def start(engine: Engine, record: Record) -> None:
     engine.runtime.assign(record.id, c.runtime)
     networked = c.network_mode != "host" and not prepare.shares_network(record)
     if networked:
-        engine.networks.reserve(record)
+        engine.networks.endpoints.reserve(record)
     check = await _prepare_rootfs_and_bundle(engine, record, networked=networked)
     if networked and prepare.sysctls(record):  # one of them may say how a link is to be
         await engine.networks.attach(record)
@@ -74,10 +73,10 @@ async def _prepare_rootfs_and_bundle(engine: Engine, record: Record, *, networke
     if record.ids:  # the runtime enters as its root, who is in this group, and nobody else is
         os.chown(engine.bundle(record), 0, record.ids)
         engine.bundle(record).chmod(0o710)
-    kept = engine.networks.holds(record)
+    kept = record.id in engine.networks.endpoints.attached
     owns = user == engine.userns_path(record)
     if user and owns and not kept:
-        await asyncio.to_thread(userns.create, user, Path(engine.networks.netns(record)), record.ids)
+        await asyncio.to_thread(userns.create, user, engine.networks.endpoints.netns(record), record.ids)
     write = prepare.write_bundle(engine, record, image.config, rootfs, user)
     if networked:
         await gather_all(engine.networks.open(record, made=owns or kept), write)

@@ -66,6 +66,7 @@ COMMANDS = {
     "watch": "watch",
     "export": "export",
     "commit": "export",
+    "publish": "publish",
     "push": "export",
     "port-forward": "forward",
     "apply": "plan",
@@ -90,7 +91,7 @@ def cli(context: click.Context, /, dry_run: bool, **for_the_command: object) -> 
     """Run stacks of containers from Compose files, on one host or many.
 
     Options that name a stack may stand here or behind the command."""
-    if dry_run and context.invoked_subcommand not in ("up", "create", "plan", "config"):
+    if dry_run and context.invoked_subcommand not in ("up", "create", "plan", "config", "publish"):
         raise click.UsageError(f"{context.invoked_subcommand} has no dry run: `pystack plan` shows what `up` would do")
 
 

@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from orchestrator.stackfile.remote import is_remote
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from orchestrator.stackfile.load import Loaded, Options
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -21,13 +25,20 @@ class StackOptions:
     def __init__(self, **given: Any) -> None:
         self.given = given
 
+    @functools.cached_property
+    def files(self) -> tuple[str, ...]:
+        """The paths of -f; those that lie elsewhere are fetched. Raises PystackError."""
+        given = tuple(self.given["file"])
+        return tuple(str(_fetch(text)) if is_remote(text) else text for text in given)
+
     def options(self, *, interpolate: bool = True, consistency: bool = True, named: Sequence[str] = ()) -> Options:
         """The options with which the stack file is loaded. *named* are services that no profile leaves out."""
         from orchestrator.stackfile.load import Options
 
         listed = tuple(f for f in os.environ.get("COMPOSE_ENV_FILES", "").split(",") if f)
         return Options(
-            files=self.given["file"],
+            files=self.files,
+            fetch=_fetch,
             project_name=self.given["project_name"] or "",
             project_directory=self.given["project_directory"] or "",
             env_files=self.given["env_file"] or listed,
@@ -79,14 +90,21 @@ class StackOptions:
         from orchestrator.stackfile import naming
 
         start = Path(self.given["project_directory"] or ".").resolve()
-        if not self.given["file"] and ((start / ".env").is_file() or self.given["env_file"]):
+        if not self.files and ((start / ".env").is_file() or self.given["env_file"]):
             from orchestrator.stackfile.sources import variables_of
 
             paths = naming.stack_files((), variables_of(start, self.given["env_file"], os.environ), start)
         else:
-            paths = naming.stack_files(self.given["file"], os.environ, start)
+            paths = naming.stack_files(self.files, os.environ, start)
         directory = Path(self.given["project_directory"] or paths[0].parent).resolve()
         return naming.plain_name(paths, directory, self.given["env_file"]) or self.load(quiet=True).stack.name
+
+
+def _fetch(text: str) -> Path:
+    """The local copy of a stack file that lies elsewhere. Raises PystackError."""
+    from orchestrator.cli import remote_files  # few files lie elsewhere
+
+    return remote_files.fetch(text)
 
 
 def global_option(name: str) -> Any:
@@ -110,7 +128,7 @@ def selects_stack(function: F, *, short: bool = True) -> F:
             "--file",
             multiple=True,
             type=click.Path(dir_okay=False),
-            help="Stack file; may be repeated.",
+            help="Stack file, of a git repository or oci:// too; may be repeated.",
         ),
         click.option("-p", "--project-name", help="Name of the stack."),
         click.option("--profile", multiple=True, help="Activate a profile."),

@@ -23,6 +23,7 @@ from orchestrator.stackfile.models import models_of
 from orchestrator.stackfile.networks import OUTSIDE
 from orchestrator.stackfile.pre_start import Provided, expand_pre_start, split_provided
 from orchestrator.stackfile.problem import Mark, Problem, StackFileError
+from orchestrator.stackfile.remote import Fetch
 from orchestrator.stackfile.resources import contents_of, networks_of, volumes_of
 
 
@@ -57,6 +58,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Networks that no service is on are made too."""
     named: tuple[str, ...] = ()
     """Services that are asked for by name: no profile leaves them out."""
+    fetch: Fetch | None = None
+    """What brings included and extended files that lie elsewhere; without it they are a problem."""
 
 
 def load(options: Options, environment: Mapping[str, str]) -> Loaded:
@@ -69,7 +72,8 @@ def load(options: Options, environment: Mapping[str, str]) -> Loaded:
     opened = sources.files(paths)
     name = _project_name(options, variables, opened, directory, problems)
     variables["COMPOSE_PROJECT_NAME"] = name
-    merged = sources.combined(opened, sources.SourceContext(directory, variables, interpolate=options.interpolate), problems)
+    place = sources.SourceContext(directory, variables, interpolate=options.interpolate, fetch=options.fetch)
+    merged = sources.combined(opened, place, problems)
     if not merged.value and not problems:
         raise StackFileError([Problem(where=Mark(str(paths[0]), 0, 0), what="the file is empty", fix="begin with `services:`")])
     reading = LoadContext(merged, directory, variables, name, consistent=options.consistency)

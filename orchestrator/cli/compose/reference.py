@@ -9,7 +9,6 @@ from __future__ import annotations
 _BUILDER = "refused: the node's own builder builds, and has none"
 _ALPHA = "refused: it is an experiment of Docker Compose's, which may go with any release"
 _PAST = "refused: the cluster keeps no past events"
-_CLOUD = "refused: a stack is not published as an artifact: git is where it lives (`pystack gitops`)"
 _FORMAT = "differs: table and json; a Go template is refused"
 _DETACH = "refused: what is typed goes to the container, key for key"
 
@@ -17,7 +16,7 @@ GLOBAL: dict[str, str] = {
     "--all-resources": "",
     "--ansi=": "",
     "--compatibility": "differs: names are joined by - here, by _ there",
-    "--dry-run": "differs: of up and create: it shows the plan",
+    "--dry-run": "differs: of up, create and publish: it shows what would be done",
     "--env-file=": "",
     "-f --file=": "",
     "--parallel=": "differs: taken, and the nodes decide how much is done at once",
@@ -124,6 +123,13 @@ VERBS: dict[str, dict[str, str]] = {
         "--policy=": "",
         "-q --quiet": "",
     },
+    "publish": {
+        "--app": "refused: images are in their own repositories",
+        "--oci-version=": "",
+        "--resolve-image-digests": "",
+        "--with-env": "",
+        "-y --yes": "",
+    },
     "push": {"--ignore-push-failures": "", "--include-deps": "", "-q --quiet": ""},
     "restart": {"--no-deps": "", "-t --timeout=": ""},
     "rm": {"-f --force": "", "-s --stop": "", "-v --volumes": "", "-a --all": ""},
@@ -199,7 +205,6 @@ VERBS: dict[str, dict[str, str]] = {
 REFUSED: dict[str, str] = {
     "alpha": _ALPHA,
     "bridge": "refused: `pystack convert` makes stack files of Kubernetes' manifests; the other way is Docker's",
-    "publish": _CLOUD,
 }
 """Verbs that there are not."""
 
