@@ -117,6 +117,7 @@ def _credentials(request: web.Request) -> dict[str, Credentials]:
 
 
 async def build(request: web.Request) -> web.StreamResponse:
+    """`POST /build`: build an image, with a stream of what happens. Source: Docker Engine API v1.48."""
     engine, quiet = request.app[ENGINE], flag(request, "q")
     options, credentials = _build_options(request), _credentials(request)
     names = [parse(tag) for tag in options.tags]

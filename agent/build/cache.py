@@ -50,6 +50,8 @@ def key_of(*parts: object) -> str:
 
 
 class Cache:
+    """Entries in *folder*, a file each; one whose layer is gone is dropped when it is read."""
+
     def __init__(self, folder: Path, there: Callable[[str], bool]) -> None:
         """*there* says whether a layer's folder is."""
         self.folder, self._there = folder, there
@@ -89,6 +91,7 @@ class Cache:
         return entry
 
     def save(self, entry: Entry) -> None:
+        """Write *entry*. A disk that is full is no error: the next build makes the entry again."""
         failpoint("build.cache")
         try:
             files.write_atomically(self.folder / f"{entry.key}.json", msgspec.json.encode(entry))
@@ -96,6 +99,7 @@ class Cache:
             log.warning("the build cache cannot be written: %s", error)
 
     def drop(self, key: str) -> None:
+        """Forget the entry of *key*; its layer stays."""
         self.entries.pop(key, None)
         (self.folder / f"{key}.json").unlink(missing_ok=True)
 

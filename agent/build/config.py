@@ -34,10 +34,12 @@ def empty(architecture: str, variant: str = "") -> Document:
 
 
 def environment(document: Document) -> dict[str, str]:
+    """Its variables, as ENV set them."""
     return dict(pair.partition("=")[::2] for pair in document["config"].get("Env") or ())
 
 
 def workdir(document: Document) -> str:
+    """Its working directory, / where none was set."""
     return document["config"].get("WorkingDir") or "/"
 
 
@@ -50,6 +52,7 @@ def absolute(document: Document, path: str) -> str:
 
 
 def shell(document: Document) -> list[str]:
+    """The words before a command in shell form: those of SHELL, or /bin/sh -c."""
     return list(document["config"].get("Shell") or DEFAULT_SHELL)
 
 
@@ -166,4 +169,5 @@ CHANGES: Mapping[type[steps.Step], Callable[[Document, Any, Expand], Document]] 
 
 
 def expose(document: Document, words: list[str]) -> Document:
+    """*document* with the ports that the words of EXPOSE name."""
     return put(document, "ExposedPorts", {**(document["config"].get("ExposedPorts") or {}), **ports(words)})

@@ -65,6 +65,7 @@ class Origin(msgspec.Struct, kw_only=True):
 
 
 def listing_of(reply: process.Reply) -> Listing:
+    """The listing that a worker replied."""
     return Listing({path: Entry(*fields) for path, fields in reply["entries"].items()})
 
 
@@ -116,6 +117,7 @@ class Repository(msgspec.Struct, frozen=True):
 
 
 def is_url(text: str) -> bool:
+    """Whether it is fetched by HTTP."""
     return text.startswith(("http://", "https://"))
 
 
@@ -317,6 +319,7 @@ async def is_archive(path: Path) -> bool:
 
 
 async def chunks(path: Path) -> AsyncIterator[bytes]:
+    """The content of *path*, a MiB at a time."""
     with path.open("rb") as file:
         while data := await asyncio.to_thread(file.read, 1 << 20):
             yield data

@@ -46,6 +46,8 @@ class Part(msgspec.Struct, kw_only=True):
 
 
 class Copying:
+    """COPY, ADD and WORKDIR of one build."""
+
     def __init__(self, job: Job) -> None:
         self.job = job
         self._fetched: dict[tuple[str, str, bool], asyncio.Task[Origin]] = {}
@@ -53,6 +55,7 @@ class Copying:
     # --- COPY and ADD ------------------------------------------------------------------------------------------
 
     async def copy(self, number: int, state: State, step: instructions.Copy, say: Tell) -> State:
+        """The state after COPY or ADD. Raises AgentError, DockerfileError."""
         expand = self.job.expansion(state)
         sources = [expand.word(s) for s in step.sources]
         goal = config.absolute(state.document, expand.word(step.goal))
@@ -170,6 +173,7 @@ class Copying:
         )
 
     async def workdir(self, number: int, state: State, step: instructions.Workdir, say: Tell) -> State:
+        """The state after WORKDIR, which makes the folder if it is missing. Raises AgentError."""
         expand = self.job.expansion(state)
         path = config.absolute(state.document, expand.word(step.path)).rstrip("/") or "/"
         user = state.document["config"].get("User") or ""

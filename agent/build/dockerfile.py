@@ -34,6 +34,7 @@ class Heredoc(msgspec.Struct, frozen=True):
 
     @property
     def plain(self) -> str:
+        """The text, without leading tabs where `<<-` took them away."""
         return re.sub(r"(?m)^\t+", "", self.content) if self.tabs else self.content
 
 
@@ -68,6 +69,7 @@ class Dockerfile(msgspec.Struct, frozen=True):
     instructions: tuple[Instruction, ...]
 
     def error(self, at: Instruction, why: str) -> DockerfileError:
+        """An error at an instruction, with the lines around it."""
         return DockerfileError(why, at.line, at.column, name=self.name, text=self.text)
 
 

@@ -24,24 +24,34 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class From(Step, frozen=True, kw_only=True):
+    """FROM *image*, a stage called *name*; "" where it has none."""
+
     image: str
     platform: str = ""
     name: str = ""
 
 
 class Arg(Step, frozen=True, kw_only=True):
+    """ARG, with defaults; None where there is none."""
+
     pairs: tuple[tuple[str, str | None], ...]
 
 
 class Env(Step, frozen=True, kw_only=True):
+    """ENV."""
+
     pairs: tuple[tuple[str, str], ...]
 
 
 class Label(Step, frozen=True, kw_only=True):
+    """LABEL."""
+
     pairs: tuple[tuple[str, str], ...]
 
 
 class Maintainer(Step, frozen=True, kw_only=True):
+    """MAINTAINER."""
+
     name: str
 
 
@@ -71,6 +81,8 @@ class RunMount(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Run(Step, frozen=True, kw_only=True):
+    """RUN."""
+
     command: Command
     mounts: tuple[RunMount, ...] = ()
     network: str = "default"
@@ -96,38 +108,56 @@ class Copy(Step, frozen=True, kw_only=True):
 
 
 class Cmd(Step, frozen=True, kw_only=True):
+    """CMD."""
+
     command: Command
 
 
 class Entrypoint(Step, frozen=True, kw_only=True):
+    """ENTRYPOINT."""
+
     command: Command
 
 
 class Expose(Step, frozen=True, kw_only=True):
+    """EXPOSE; *ports* as they were written."""
+
     ports: str
 
 
 class Volume(Step, frozen=True, kw_only=True):
+    """VOLUME."""
+
     paths: tuple[str, ...]
 
 
 class User(Step, frozen=True, kw_only=True):
+    """USER, with a group behind a colon."""
+
     name: str
 
 
 class Workdir(Step, frozen=True, kw_only=True):
+    """WORKDIR."""
+
     path: str
 
 
 class StopSignal(Step, frozen=True, kw_only=True):
+    """STOPSIGNAL, by name or number."""
+
     signal: str
 
 
 class Shell(Step, frozen=True, kw_only=True):
+    """SHELL."""
+
     words: tuple[str, ...]
 
 
 class OnBuild(Step, frozen=True, kw_only=True):
+    """ONBUILD; *text* is the instruction that it puts off."""
+
     text: str
 
 

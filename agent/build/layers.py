@@ -32,14 +32,17 @@ class Layer:
 
     @property
     def entry(self) -> Entry | None:
+        """The entry of the cache, None for a layer of an image."""
         return self._entry
 
     @property
     def diff_id(self) -> str:
+        """The digest of its archive, uncompressed."""
         return self._entry.diff_id if self._entry else self._diff_id
 
     @property
     def blob(self) -> types.Descriptor:
+        """The descriptor of its archive in the store."""
         if self._blob:
             return self._blob
         assert self._entry

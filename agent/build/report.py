@@ -17,6 +17,7 @@ class Report:
         self._ended: set[int] = set()
 
     def begin(self, stages: Sequence[int]) -> None:
+        """These *stages* will speak, in this order."""
         self._order = list(stages)
         self._kept = {number: [] for number in stages}
 
@@ -25,6 +26,8 @@ class Report:
         self._tell(text)
 
     def channel(self, stage: int) -> Tell:
+        """What takes the texts of *stage*."""
+
         def say(text: str) -> None:
             if self._order and self._order[0] == stage:
                 self._tell(text)

@@ -179,7 +179,7 @@ class Running:
         if not command.secrets:
             return []
         folder = self.engine.bundle(record) / prepare.SECRETS
-        prepare._in_memory(folder, "mode=0700")
+        prepare.mount_in_memory(folder, "mode=0700")
         out = []
         for number, (target, data, mode, uid, gid) in enumerate(command.secrets):
             source = folder / str(number)

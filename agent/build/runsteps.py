@@ -38,6 +38,8 @@ UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
 class RunSteps:
+    """RUN of one build."""
+
     def __init__(self, job: Job) -> None:
         self.job = job
 
@@ -58,6 +60,7 @@ class RunSteps:
                 raise file.error(step.at, "ssh: no agent came with the build, and this mount is required")
 
     async def run(self, number: int, state: State, step: Run, say: Tell) -> State:
+        """The state after RUN. Raises AgentError with the command's exit code."""
         job = self.job
         expand = job.expansion(state)
         asked = [_expanded(m, expand) for m in step.mounts]

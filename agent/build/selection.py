@@ -86,6 +86,7 @@ class Listing:
         return here
 
     def kind(self, path: str) -> str:
+        """The kind of the entry *path*: d, f or l; the top is a directory."""
         return self.entries[path].kind if path else "d"
 
 
@@ -94,6 +95,7 @@ def _parts(path: str) -> list[str]:
 
 
 def is_pattern(source: str) -> bool:
+    """Whether *source* can mean several files."""
     return any(char in source for char in "*?[")
 
 

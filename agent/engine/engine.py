@@ -392,7 +392,8 @@ class Engine:
         if record.id in self.not_listening:
             pulse = asyncio.create_task(health.listen(self, record))
         try:
-            assert record.monitor and record.process
+            assert record.monitor
+            assert record.process
             await runtime.ended(record.monitor)
             await runtime.ended(record.process)
         finally:

@@ -216,7 +216,7 @@ def _given(engine: Engine, record: Record, image: RunConfig, rootfs: Path, numbe
     directory = engine.bundle(record) / (SECRETS if in_memory else "files")
     directory.mkdir(mode=0o700, exist_ok=True)
     if in_memory:
-        _in_memory(directory, "mode=0700")
+        mount_in_memory(directory, "mode=0700")
     source = directory / str(number)
     read = functools.partial(_content, engine)
     files.write_atomically(source, filled(file, record.container, image, read) if file.template else read(file), file.mode)
@@ -226,7 +226,7 @@ def _given(engine: Engine, record: Record, image: RunConfig, rootfs: Path, numbe
     return Mount(kind="bind", target=file.target, source=str(source), read_only=True), source
 
 
-def _in_memory(folder: Path, options: str) -> None:
+def mount_in_memory(folder: Path, options: str) -> None:
     """Make *folder* a tmpfs, if it is none yet."""
     folder.mkdir(exist_ok=True)
     if not mounts.is_mounted(folder):
@@ -423,7 +423,7 @@ def _system_files(engine: Engine, record: Record) -> tuple[str, dict[str, Path]]
         assert other
         return hostname(other), {f"/etc/{n}": etc(engine.bundle(other)) / n for n in ("hosts", "hostname", "resolv.conf")}
     directory = engine.bundle(record) / ETC
-    _in_memory(directory, f"mode=0755,size={ETC_BYTES},nr_inodes=16")
+    mount_in_memory(directory, f"mode=0755,size={ETC_BYTES},nr_inodes=16")
     gateway = engine.networks_gateway(record)
     system_files = etcfiles.write(directory, record, name, gateway=gateway, shared_host_network=mode == "host")
     for path in system_files.values():

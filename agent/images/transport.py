@@ -57,13 +57,13 @@ class HttpClient:
     def __init__(self, *, insecure: bool, stall_s: float) -> None:
         self.stall_s = stall_s
         self._insecure = insecure
-        self._session: aiohttp.ClientSession | None = None
+        self.session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
         """Open the session."""
         connector = aiohttp.TCPConnector(limit_per_host=6, ssl=not self._insecure)
         timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_S)
-        self._session = aiohttp.ClientSession(
+        self.session = aiohttp.ClientSession(
             connector=connector,
             timeout=timeout,
             auto_decompress=False,
@@ -74,8 +74,8 @@ class HttpClient:
 
     async def close(self) -> None:
         """Close the session."""
-        if self._session:
-            await self._session.close()
+        if self.session:
+            await self.session.close()
 
     async def request(
         self,
@@ -90,7 +90,7 @@ class HttpClient:
         """The answer, whatever its status is, of where *url* leads in the end. *authorization* goes to the host of *url* alone.
 
         The caller sees to the progress of *data* that is a stream. Raises UnavailableError, ImageError."""
-        assert self._session
+        assert self.session
         start = url
         for _ in range(redirects + 1):
             sent = dict(headers or {})
@@ -99,7 +99,7 @@ class HttpClient:
             streams = data is not None and not isinstance(data, bytes | dict)
             try:
                 async with asyncio.timeout(None if streams else self.stall_s):
-                    reply = await self._session.request(
+                    reply = await self.session.request(
                         method, url, headers=sent, data=data, allow_redirects=False, proxy=_proxy(url)
                     )
             except TimeoutError as error:

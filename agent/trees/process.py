@@ -150,7 +150,8 @@ async def output(module: str, arguments: Sequence[str], fail: Callable[[Reply], 
     """What the worker writes to its standard output; its reply is then the line on the other one. Raises what *fail* makes of
     a reply with "error"."""
     async with started(module, arguments, stderr=PIPE) as child:
-        assert child.stdout and child.stderr
+        assert child.stdout
+        assert child.stderr
         while data := await child.stdout.read(1 << 18):
             yield data
         lines = (await child.stderr.read()).splitlines()

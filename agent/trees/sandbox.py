@@ -35,7 +35,7 @@ _NEWNS, _NEWCGROUP, _NEWUTS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET = (
     0x4000_0000,
 )
 _PR_SET_PDEATHSIG, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_SET_DUMPABLE = 1, 24, 38, 4
-_CAPABILITY_VERSION_3 = 0x2008_0522
+CAPABILITY_VERSION_3 = 0x2008_0522
 _LAST_CAPABILITY = 40
 IDS = 1 << 16
 """How many owners a container in a user namespace has."""
@@ -238,7 +238,7 @@ def drop_capabilities(keep: Sequence[str]) -> None:
             _libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0)  # EINVAL above the kernel's last, EPERM without SETPCAP
     low = sum(1 << n for n in numbers if n < 32)
     high = sum(1 << (n - 32) for n in numbers if n >= 32)
-    head = struct.pack("=II", _CAPABILITY_VERSION_3, 0)
+    head = struct.pack("=II", CAPABILITY_VERSION_3, 0)
     _check(_libc.capset(head, struct.pack("=6I", low, low, 0, high, high, 0)), "capset")
     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
 

@@ -58,6 +58,7 @@ class Message(tuple[int, int, bytes, str]):
     """(type, flags, payload, what): an error's text begins with *what*."""
 
     def __new__(cls, kind: int, flags: int, payload: bytes, what: str) -> Message:
+        """Of its four parts."""
         return super().__new__(cls, (kind, flags, payload, what))
 
 

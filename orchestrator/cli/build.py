@@ -167,9 +167,8 @@ def _dockerfile(service: Service, build_options: Build) -> tuple[str, dict[str, 
     if not path.is_file():
         raise PystackError(f"{where}: {path} does not exist")
     if path.resolve().is_relative_to(Path(build_options.context).resolve()):
-        return os.path.relpath(path, build_options.context) if os.path.isabs(
-            build_options.dockerfile
-        ) else build_options.dockerfile, {}
+        absolute = Path(build_options.dockerfile).is_absolute()
+        return os.path.relpath(path, build_options.context) if absolute else build_options.dockerfile, {}
     ignore = path.with_name(f"{path.name}.dockerignore")
     return beside, {beside: path.read_bytes(), **({f"{beside}.dockerignore": ignore.read_bytes()} if ignore.is_file() else {})}
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.options import StackOptions, stack_options
-from orchestrator.errors import PystackError
+from orchestrator.errors import PystackError, require_services
 
 if TYPE_CHECKING:
     from orchestrator.cli.client import Client
@@ -43,28 +43,13 @@ def follow_files(loaded: Loaded, services: tuple[str, ...], *, up: bool, quiet: 
     from orchestrator.cli.output import Progress
     from orchestrator.cli.up import apply
 
-    watched = [s for s in loaded.stack.services if s.watch and (not services or s.name in services)]
-    if strangers := sorted(set(services) - {s.name for s in watched}):
-        raise PystackError(f"{', '.join(strangers)}: there is no such service with develop.watch in the file")
-    if not watched:
-        raise PystackError("no service has develop.watch: say there what a change leads to")
-    for service in watched:
-        for rule in service.watch:
-            if not Path(rule.path).exists():
-                raise PystackError(f"{service.where}: {service.name}: develop.watch: {rule.path} does not exist")
-            if rule.action == "rebuild" and not service.build:
-                raise PystackError(f"{service.where}: {service.name}: develop.watch: rebuild needs build:")
+    watched = _watched(loaded, services)
     client, shown = Client(start=True), Progress("quiet" if quiet else "auto")
     if up:
         apply(client, loaded, shown)
     work = FileSyncer(client, loaded, shown)
     for service in watched:
-        for rule in service.watch:
-            if rule.initial_sync and "sync" in rule.action:
-                root = Path(rule.path)
-                there = sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else [root]
-                if wanted := [p for p in there if concerns(service, rule, p)]:
-                    work.sync(service, rule, wanted)
+        work.initial(service)
     # a file is watched by its folder: editors put another one in its place
     roots = {r.path if Path(r.path).is_dir() else str(Path(r.path).parent) for s in watched for r in s.watch}
     click.echo(f"watching {', '.join(sorted(roots))}", err=True)
@@ -75,6 +60,23 @@ def follow_files(loaded: Loaded, services: tuple[str, ...], *, up: bool, quiet: 
                 work.changed(service, paths)
             except PystackError as error:  # the next change may mend it
                 click.secho(f"{service.name}: {error}", fg="red", err=True)
+
+
+def _watched(loaded: Loaded, services: tuple[str, ...]) -> list[Service]:
+    """The services with develop.watch, of *services* or of all. Raises PystackError for a rule that cannot work."""
+    require_services(services, loaded.stack.name, (s.name for s in loaded.stack.services))
+    watched = [s for s in loaded.stack.services if s.watch and (not services or s.name in services)]
+    if without := sorted(set(services) - {s.name for s in watched}):
+        raise PystackError(f"{', '.join(without)}: there is no develop.watch in the file")
+    if not watched:
+        raise PystackError("no service has develop.watch: say there what a change leads to")
+    for service in watched:
+        for rule in service.watch:
+            if not Path(rule.path).exists():
+                raise PystackError(f"{service.where}: {service.name}: develop.watch: {rule.path} does not exist")
+            if rule.action == "rebuild" and not service.build:
+                raise PystackError(f"{service.where}: {service.name}: develop.watch: rebuild needs build:")
+    return watched
 
 
 def _files(path: Path) -> list[Path]:
@@ -107,6 +109,15 @@ class FileSyncer:
             body = {"services": [service.name]}
             for event in self.client.events(f"/v1/stacks/{self.loaded.stack.name}/restart", body=body):
                 self.shown.event(event)
+
+    def initial(self, service: Service) -> None:
+        """Copy what the rules of *service* with initial_sync concern."""
+        for rule in service.watch:
+            if rule.initial_sync and "sync" in rule.action:
+                root = Path(rule.path)
+                there = sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else [root]
+                if wanted := [p for p in there if concerns(service, rule, p)]:
+                    self.sync(service, rule, wanted)
 
     def sync(self, service: Service, rule: WatchRule, paths: list[Path]) -> None:
         """Copy *paths* into every task of *service*; those that are gone here go there too."""

@@ -165,7 +165,8 @@ async def _wait_ended(process: asyncio.subprocess.Process) -> None:
 
 async def _outputs(process: asyncio.subprocess.Process) -> tuple[bytes, bytes]:
     """All of standard output, and the last 64 KiB of standard error. Raises _TooMuchError."""
-    assert process.stdout and process.stderr
+    assert process.stdout
+    assert process.stderr
 
     async def read(stream: asyncio.StreamReader, most: int, *, cut: bool) -> bytes:
         found, files = bytearray(), 0

@@ -124,18 +124,24 @@ def _long_mount(draft: ServiceContext, item: dict[str, Any], at: Path_) -> Mount
     elif shape == "volume":
         fields |= {"source": source, "nocopy": flag(volume.get("nocopy")), "subpath": scalar(volume.get("subpath"))}
     else:
-        if "size" in tmpfs:
-            if str(tmpfs["size"]).startswith("-"):
-                draft.problem((*at, "tmpfs", "size"), "must not be below 0")
-            elif isinstance(tmpfs["size"], float):
-                draft.problem((*at, "tmpfs", "size"), "must be whole bytes, or a size such as 64m")
-            fields |= size("size")(draft, tmpfs["size"], (*at, "tmpfs", "size"))
-        if "mode" in tmpfs:
-            try:
-                fields["mode"] = permissions(tmpfs["mode"])
-            except ValueError:
-                draft.problem((*at, "tmpfs", "mode"), f"{tmpfs['mode']!r} are no permission bits", "write 0755")
+        fields |= _tmpfs(draft, tmpfs, (*at, "tmpfs"))
     return Mount(**fields)
+
+
+def _tmpfs(draft: ServiceContext, options: dict[str, Any], at: Path_) -> Fields:
+    fields: Fields = {}
+    if "size" in options:
+        if str(options["size"]).startswith("-"):
+            draft.problem((*at, "size"), "must not be below 0")
+        elif isinstance(options["size"], float):
+            draft.problem((*at, "size"), "must be whole bytes, or a size such as 64m")
+        fields |= size("size")(draft, options["size"], (*at, "size"))
+    if "mode" in options:
+        try:
+            fields["mode"] = permissions(options["mode"])
+        except ValueError:
+            draft.problem((*at, "mode"), f"{options['mode']!r} are no permission bits", "write 0755")
+    return fields
 
 
 def tmpfs(draft: ServiceContext, value: Any, path: Path_) -> Fields:

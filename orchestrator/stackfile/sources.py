@@ -175,9 +175,9 @@ def _extends(
             there = ", ".join(there) or "none"
             problems.append(_problem(document, at, f"service {base!r} is not there", f"there is: {there}"))
             return
-        for key in spec.keys() - {"service", "file"} if isinstance(spec, dict) else ():
-            if not key.startswith("x-"):
-                problems.append(_problem(document, (*at, key), "no such key", "service, file"))
+        others = spec.keys() - {"service", "file"} if isinstance(spec, dict) else ()
+        wrong = (key for key in others if not key.startswith("x-"))
+        problems.extend(_problem(document, (*at, key), "no such key", "service, file") for key in wrong)
         rest = {k: v for k, v in body.items() if k != "extends"}
         # laid over the base as a later file would be, both under the one name
         lower = source.rebase(("services", base), ("services", name), {"services": {name: found}})
@@ -370,20 +370,21 @@ def _absolute_service(body: dict[str, Any], at: Any) -> None:
             body[key] = [{**i, "path": at(i.get("path"))} if isinstance(i, dict) else at(i) for i in value]
     if isinstance(body.get("extends"), dict) and "file" in body["extends"]:
         body["extends"]["file"] = at(body["extends"]["file"])
-    mounts = []
-    for mount in body.get("volumes") or ():
-        if isinstance(mount, str) and mount.startswith("."):
-            source, colon, rest = mount.partition(":")
-            mount = f"{at(source)}{colon}{rest}"
-        elif isinstance(mount, dict) and mount.get("type") == "bind":
-            mount = {**mount, "source": at(mount.get("source"))}
-        mounts.append(mount)
-    if mounts:
+    if mounts := [_absolute_mount(mount, at) for mount in body.get("volumes") or ()]:
         body["volumes"] = mounts
     develop = body.get("develop")
     for rule in (develop.get("watch") or ()) if isinstance(develop, dict) else ():
         if isinstance(rule, dict) and "path" in rule:
             rule["path"] = at(rule["path"])
+
+
+def _absolute_mount(mount: Any, at: Any) -> Any:
+    if isinstance(mount, str) and mount.startswith("."):
+        source, colon, rest = mount.partition(":")
+        return f"{at(source)}{colon}{rest}"
+    if isinstance(mount, dict) and mount.get("type") == "bind":
+        return {**mount, "source": at(mount.get("source"))}
+    return mount
 
 
 def _problem(document: MarkedDocument, path: Path_, why: str, fix: str = "") -> Problem:

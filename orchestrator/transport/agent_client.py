@@ -38,6 +38,7 @@ class AgentClient:
         self._waits: set[asyncio.Timeout] = set()
 
     def session(self) -> aiohttp.ClientSession:
+        """The HTTP session, made when it is first asked for."""
         if self._session is None:
             connector = aiohttp.UnixConnector(path=str(self.socket), limit=0)
             timeout = aiohttp.ClientTimeout(total=None, connect=10)
@@ -172,6 +173,7 @@ class AgentClient:
         return out.decode(errors="replace").splitlines()[-lines:]
 
     async def close(self) -> None:
+        """Close its connections."""
         if self._session:
             await self._session.close()
             await asyncio.sleep(0)

@@ -11,8 +11,9 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from agent.trees import confine, sandbox
@@ -51,7 +52,7 @@ class Case(NamedTuple):
     """*work* on a tree, and what `confine.run` gets besides the usual."""
 
     work: Callable[[Path], confine.Reply]
-    options: dict[str, Any] = {}
+    options: Mapping[str, Any] = MappingProxyType({})
 
 
 def _tried(attempt: Callable[[Path], object]) -> Callable[[Path], confine.Reply]:
@@ -73,7 +74,7 @@ def _raises(error: BaseException) -> Callable[[Path], confine.Reply]:
 
 
 def _rights(_: Path) -> confine.Reply:
-    head, data = (ctypes.c_uint32 * 2)(sandbox._CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)()
+    head, data = (ctypes.c_uint32 * 2)(sandbox.CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)()
     called("capget", head, data)
     bounding = [n for n in range(41) if _libc.prctl(23, n, 0, 0, 0) == 1]
     return {"rights": list(data), "bounding": bounding, "no_new_privs": _libc.prctl(39, 0, 0, 0, 0)}
@@ -129,7 +130,7 @@ def main() -> None:
         print(json.dumps(case.work(arguments.tree)))
         return
     fd = confine.open_tree(str(arguments.tree), read_only=False, nested=False)
-    options = {"calls": sandbox.WRITE_CALLS, "capabilities": sandbox.OWNERS} | case.options
+    options = {"calls": sandbox.WRITE_CALLS, "capabilities": sandbox.OWNERS, **case.options}
     print(json.dumps(confine.run(lambda: case.work(arguments.tree), [fd], **options)))
 
 

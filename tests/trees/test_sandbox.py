@@ -116,5 +116,5 @@ def test_it_dies_with_its_parent(tmp_path: Path) -> None:
     assert parent.stdout.read(1) == b"+"
     parent.kill()
     parent.communicate()
-    with open(tmp_path / "lock") as lock:
+    with (tmp_path / "lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # waits for its end; the test's own bound is pytest's
