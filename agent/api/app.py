@@ -15,6 +15,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from agent.api import dial, doctor, doors, manifest, manifest_source, shipping, table, versions, volume_migration
 from agent.api.app_keys import CONVERGER, ENGINE, MANIFEST_WATCHER, VERSION, answer
 from agent.api.table import Handler
+from agent.contract.printable import quoted, shown
 from agent.contract.takeover import Written
 from agent.engine.converge import Converger
 from agent.errors import (
@@ -23,12 +24,10 @@ from agent.errors import (
     NotFoundError,
     NotModifiedError,
     abort_if_response_started,
-    shown,
     user_message,
 )
 from agent.manifest_watcher import EtcdManifestWatcher
 from agent.settings import Door
-from agent.trees.extract import quoted
 
 log = logging.getLogger(__name__)
 LARGEST = 64 << 20

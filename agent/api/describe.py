@@ -53,7 +53,7 @@ def _bindings(record: Record) -> Document:
 def sizes(engine: Engine, record: Record) -> dict[str, int]:
     """Bytes of what it wrote, and of that with its image. Blocks."""
     image = image_of(engine, record)
-    written = used(engine.directory(record) / "upper")
+    written = used(engine.paths.container(record.id) / "upper")
     return {"SizeRw": written, "SizeRootFs": written + (engine.sizes.image(image) if image else 0)}
 
 
@@ -260,7 +260,7 @@ def others(engine: Engine, record: Record) -> list[Mount]:
     for text in record.container.volumes_from:
         name, _, mode = text.partition(":")
         try:
-            other = engine.find(name)
+            other = engine.containers.find(name)
         except AgentError:
             continue
         volumes = [Mount(kind="volume", source=source, target=target) for target, source in other.anonymous.items()]
@@ -283,7 +283,7 @@ def inspected(engine: Engine, record: Record, execs: Sequence[str] = (), version
     c, image = record.container, image_of(engine, record)
     config = (image.config.config if image else None) or RunConfig()
     path, arguments = _command(c, config)
-    bundle, directory = engine.bundle(record), engine.directory(record)
+    bundle, directory = engine.paths.bundle(record.id), engine.paths.container(record.id)
     etc = prepare.etc(bundle)
     return {
         "Id": record.id,

@@ -63,6 +63,9 @@ class Record(msgspec.Struct, kw_only=True):
     started: str = ""
     finished: str = ""
     restarts: int = 0
+    """How often it was restarted since it last ran for a while: how long the next pause is."""
+    attempts: int = 0
+    """How often its restart policy restarted it, for the policy's limit."""
     ends: int = 0
     """How often it ended, whether it was restarted or not."""
     health: str = ""

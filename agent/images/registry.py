@@ -16,12 +16,12 @@ import aiohttp
 import msgspec
 from yarl import URL
 
+from agent.contract.printable import quoted
 from agent.errors import ImageError, ImageNotFoundError, UnauthorizedError
 from agent.images import auth, documents, types
 from agent.images.reference import DIGEST, Reference
 from agent.images.transport import HttpClient, UnavailableError, url_of
 from agent.settings import Settings
-from agent.trees.extract import quoted
 
 ATTEMPTS = 4
 PAUSE_S = 0.25

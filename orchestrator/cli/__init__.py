@@ -72,6 +72,8 @@ COMMANDS = {
     "apply": "plan",
     "history": "history",
     "rollback": "history",
+    "cron": "cron",
+    "job": "cron",
 }
 
 

@@ -361,7 +361,7 @@ def stats(names: tuple[str, ...], shape: str, no_stream: bool) -> None:
     targets = [(name, client, name) for name in names] or [
         (found["Names"][0].lstrip("/"), client, found["Id"]) for found in client.engine("GET", "/containers/json")
     ]
-    show_usage(targets, shape, once=no_stream or shape == "json" or not sys.stdout.isatty())
+    show_usage(targets, shape, once=no_stream or shape != "table" or not sys.stdout.isatty())
 
 
 @container.command()

@@ -257,7 +257,7 @@ def stats(stack: StackOptions, shape: str, no_stream: bool, services: tuple[str,
     del of_compose
     client = Client()
     rows = [row for row in chosen(client, stack, services) if row["state"] == "running"]
-    once = no_stream or shape == "json" or not sys.stdout.isatty()
+    once = no_stream or shape != "table" or not sys.stdout.isatty()
     show_usage([(row["task"], client.at(row["node"]), row["id"]) for row in rows], shape, once=once)
 
 
@@ -273,8 +273,11 @@ def port(stack: StackOptions, protocol: str, index: int, shape: str, service: st
     from orchestrator.cli.client import Client
 
     rows = published(Client(), stack, service, index, private_port, protocol)
-    if shape == "json":
-        return click.echo(json.dumps(rows))
+    if shape != "table":
+        from orchestrator.cli.output import show
+
+        show(rows, (), shape)
+        return
     for row in rows:
         click.echo(f"{row['host_ip']}:{row['host_port']}")
 

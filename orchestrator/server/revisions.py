@@ -45,7 +45,7 @@ async def plan_rollback(state: ClusterState, planner: Planner, name: str, revisi
 
 async def apply(state: ClusterState, executor: PlanExecutor, saved: SavedPlan, emit: Emit) -> list[Failure]:
     """Do exactly what *saved* says. Raises RefusedError (409) if the same stack and options give another plan by now."""
-    async with state.lock(f"stack {saved.stack.name}").hold("apply", emit):
+    async with state.lock(f"stack {saved.stack.name}").hold("apply", emit), executor.allocated(saved.stack.name) as held:
         now = await executor.planner.plan(saved.stack, saved.options)
         if (now.basis, now.steps, now.desired) != (saved.plan.basis, saved.plan.steps, saved.plan.desired):
             moved = [s for s in now.steps if s not in saved.plan.steps]
@@ -56,4 +56,5 @@ async def apply(state: ClusterState, executor: PlanExecutor, saved: SavedPlan, e
                 f"{first}: make a new plan",
                 409,
             )
-        return await executor.execute_plan(saved.stack, now, saved.options, emit)
+        failures = await executor.execute_plan(saved.stack, now, saved.options, emit, held)
+    return await executor.finish_jobs(saved.stack, saved.options, emit, failures)

@@ -8,6 +8,7 @@ from agent.contract.container import Container, Hook, Port, Ulimit
 from agent.contract.network import Subnet, is_encrypted
 from agent.contract.volume import is_shared
 from agent.contract.wire import WireStruct
+from orchestrator.stackfile.workloads import JOBS, Job, Schedule
 
 
 class Dependency(WireStruct, frozen=True, kw_only=True):
@@ -149,12 +150,24 @@ class Service(WireStruct, frozen=True, kw_only=True):
     reserves: Reserves = Reserves()
     update: UpdateConfig | None = None
     rollback: UpdateConfig | None = None
+    job: Job = Job()
+    schedule: Schedule | None = None
     watch: tuple[WatchRule, ...] = ()
     pre_start: tuple[StartHook, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     is_pre_start_of: str = ""
     problem: str = ""
     provider: Provider | None = None
+
+    @property
+    def is_job(self) -> bool:
+        """Whether its tasks run to their ends, as part of `up`."""
+        return self.mode in JOBS and not self.is_pre_start_of and self.schedule is None
+
+    @property
+    def max_concurrent(self) -> int:
+        """How many tasks of a job run at a time, 0 for all: Swarm's --max-concurrent, or the parallelism of its updates."""
+        return self.job.max_concurrent or (self.update.parallelism if self.update else 0)
 
 
 DRIVERS = ("bridge", "overlay", "macvlan", "ipvlan", "host", "none")

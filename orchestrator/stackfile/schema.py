@@ -682,6 +682,40 @@ SERVICE = record(
             ),
             "Where tasks go, further than deploy.placement.",
         ),
+        "x-job": key(
+            record(
+                {
+                    "total_completions": key(WHOLE, "How many tasks must end well; deploy.replicas by another name."),
+                    "max_concurrent": key(WHOLE, "How many run at a time; all, if not said."),
+                    "keep": key(WHOLE, "How many of the last runs are remembered, with the end of what they said: 10."),
+                    "deadline": key(DURATION, "A run that takes longer is stopped, and has failed."),
+                }
+            ),
+            "For work that ends: deploy.mode replicated-job or global-job.",
+        ),
+        "x-schedule": key(
+            either(
+                TEXT,
+                record(
+                    {
+                        "cron": key(TEXT, "When: minute, hour, day of the month, month, day of the week; or @daily and such."),
+                        "timezone": key(TEXT, "By whose clock, such as Europe/Berlin; UTC if not said."),
+                        "concurrency": key(
+                            words("forbid", "allow", "replace"), "What a run does while the one before it still runs: forbid."
+                        ),
+                        "missed": key(
+                            words("run-once", "skip"),
+                            "What becomes of times at which no server led: run-once makes up for one.",
+                        ),
+                        "deadline": key(DURATION, "A run that cannot begin so long after its time is missed."),
+                        "history": key(WHOLE, "How many of the last runs are remembered: 10."),
+                    },
+                    "cron",
+                ),
+                title="a cron line, or a mapping that has one",
+            ),
+            "Runs at these times, and not in between.",
+        ),
     }
 )
 
@@ -796,7 +830,7 @@ def document() -> Schema:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A pystack stack file",
-        "description": "Compose Specification, with x-placement and x-volume.",
+        "description": "Compose Specification, with keys of pystack's own, which begin with x-.",
         **FILE,
         "$defs": DEFS,
     }

@@ -45,6 +45,7 @@ from orchestrator.stackfile.mounts import tmpfs, volumes
 from orchestrator.stackfile.networks import mac_address, network_mode, networks, service_links
 from orchestrator.stackfile.ports import expose, ports
 from orchestrator.stackfile.units import parse_duration
+from orchestrator.stackfile.workload_keys import job_restart, x_job, x_schedule
 
 CDI_NAME = re.compile(r"[A-Za-z][\w.-]*/[A-Za-z][\w.-]*=[A-Za-z0-9][\w.:-]*")
 """A device's full name in the Container Device Interface: VENDOR/CLASS=NAME."""
@@ -60,6 +61,8 @@ SERVICE_FIELDS = (
     "reserves",
     "update",
     "rollback",
+    "job",
+    "schedule",
     "watch",
     "pre_start",
     "provider",
@@ -516,6 +519,8 @@ KEYS: dict[str, FieldReader] = {
     "depends_on": depends_on,
     "deploy": deploy,
     "x-placement": x_placement,
+    "x-job": x_job,
+    "x-schedule": x_schedule,
     "scale": integer("replicas", 0),
     "profiles": nothing,
     "configs": granted("configs", ""),
@@ -543,6 +548,7 @@ def read(reading: LoadContext, name: str, value: Any) -> Service:
     if draft.platform:
         before = fields.get("placement", Placement())
         fields["placement"] = msgspec.structs.replace(before, constraints=(*before.constraints, *draft.platform))
+    fields |= job_restart(draft, fields)
     fields["depends_on"] = (*fields.get("depends_on", ()), *implied(fields, str(reading.mark(path))))
     own = {key: fields.pop(key) for key in SERVICE_FIELDS if key in fields}
     own["problem"] = "\n".join(draft.refusals)

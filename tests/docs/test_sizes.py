@@ -12,8 +12,6 @@ ROOMS = ("orchestrator", "agent", "netplugins", "bench", "examples", "tools", "t
 CLASS_LINES, FUNCTION_LINES, PARAMETERS = 300, 60, 7
 TABLE = "a list of calls to compare, one after the other"
 EXCEPTIONS = {
-    "agent/engine/engine.py Engine": "690 lines: its verbs become modules of their own",
-    "agent/trees/extract.py _Extraction": "350 lines: the state of one archive's extraction, which every kind of entry changes",
     "orchestrator/cli/compose/verbs.py run": "13 parameters: one an option, as those of a command",
     "tests/beside/containers.py lists": TABLE,
     "tests/beside/containers.py starts_and_ends": TABLE,

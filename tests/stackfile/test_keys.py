@@ -70,6 +70,10 @@ VALUES: dict[str, Any] = {
     f"{S}logging.options": {"max-size": "5m"},
     f"{S}pid": "host",
     f"{S}deploy.mode": "global",
+    f"{S}x-schedule.cron": "@daily",
+    f"{S}x-schedule.timezone": "Europe/Berlin",
+    f"{S}x-schedule.concurrency": "replace",
+    f"{S}x-schedule.missed": "skip",
     f"{S}deploy.endpoint_mode": "dnsrr",
     f"{S}profiles": ["p"],
     f"{S}deploy.resources.limits.memory": "5m",
@@ -189,6 +193,7 @@ AROUND: dict[str, dict[str, Any]] = {
     f"{S}develop.watch[].exec": {"command": "a"},
     f"{S}healthcheck": {"test": "true", "start_period": "9s"},
     f"{S}pre_start[]": {"command": "a"},
+    f"{S}x-schedule": {"cron": "5 4 * * *"},
     f"{S}build.secrets[]": {"source": "s"},
     f"{S}build.ulimits.*": {"soft": 3, "hard": 7},
     f"{S}provider": {"type": "t"},
@@ -236,6 +241,10 @@ def encoded(loaded: Loaded) -> Any:
     return bare(plain)
 
 
+NEEDED = {"pull_refresh_after": {"pull_policy": "refresh"}, "x-job": {"deploy": {"mode": "replicated-job"}}}
+"""What a service must have beside a key of its own."""
+
+
 def around(path: str, value: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """A document with the key, and the same without it."""
     parts = path.replace("[]", ".[]").split(".")
@@ -247,8 +256,8 @@ def around(path: str, value: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         beside = json.loads(json.dumps(AROUND.get(here, {})))
         if path.endswith("env_file[].format") and here.endswith("env_file[]"):
             beside = {"path": "vars.env"}
-        if here == "services.*" and parts[at] == "pull_refresh_after":
-            beside = {"pull_policy": "refresh"}
+        if here == "services.*":
+            beside = NEEDED.get(parts[at], beside)
         for kind, source in (("bind", "/"), ("tmpfs", ""), ("image", "i")):
             if f"volumes[].{kind}." in path and here.endswith("volumes[]"):
                 beside |= {"type": kind, "source": source}

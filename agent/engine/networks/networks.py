@@ -49,7 +49,7 @@ class Networks:
         self.settings = settings
         self.drivers = registry.load(paths.link_prefix)
         self.table = NetworkTable(paths.root / "networks.json", paths.link_prefix, self.drivers, settings.address_pools)
-        self.endpoints = EndpointTable(self.table, paths.netns)
+        self.endpoints = EndpointTable(self.table, paths)
         self.host = NetworkHost(paths.link_prefix)
         self.manifest = Manifest()
         """What the control plane wants; of it this room uses what concerns networks."""

@@ -6,7 +6,6 @@ Source: docs.docker.com/reference/cli/docker/compose; keys of JSON as Docker Com
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 COMPOSE = "2.40.0"
 """The version of Docker Compose whose command lines these are: scripts ask for it."""
-FIELD = re.compile(r"\{\{\s*\.(\w+)\s*\}\}|\{\{\s*json\s+\.(\w*)\s*\}\}")
 
 
 def version_words() -> str:
@@ -29,33 +27,16 @@ def version_words() -> str:
 
 
 def printed(rows: list[Row], shape: str, columns: dict[str, str]) -> None:
-    """*rows* as a table of *columns* (head → key), as JSON, or by a template that names fields. Raises UsageError."""
+    """*rows* as a table of *columns* (head → key), as JSON, or by a template. Raises UsageError."""
+    from orchestrator.cli.output import show, table
+
     if shape == "json":
         for row in rows:
             click.echo(json.dumps(row))
     elif shape in ("", "table", "pretty"):
-        from orchestrator.cli.output import table
-
         table([{head: row[key] for head, key in columns.items()} for row in rows], list(columns))
     else:
-        for row in rows:
-            click.echo(_filled(shape.removeprefix("table "), row))
-
-
-def _filled(template: str, row: Row) -> str:
-    def value(match: re.Match[str]) -> str:
-        plain, encoded = match.groups()
-        if plain is None:
-            return json.dumps(row[encoded] if encoded else row)
-        return str(row[plain])
-
-    try:
-        out = FIELD.sub(value, template.replace("\\t", "\t").replace("\\n", "\n"))
-    except KeyError as error:
-        raise click.UsageError(f"--format: there is no field {error}; there is: {', '.join(row)}") from None
-    if "{{" in out:
-        raise click.UsageError(f"--format {template}: fields alone can stand in a template: {{{{.Name}}}}")
-    return out
+        show(rows, (), shape)
 
 
 # --- up ------------------------------------------------------------------------------------------------------------------
@@ -182,7 +163,7 @@ def container_row(client: Client, row: Row) -> Row:
 @stack_options
 @click.option("-a", "--all", "everything", is_flag=True, help="Those that do not run, and those of `run`, too.")
 @click.option("--filter", "filters", multiple=True, metavar="status=STATE")
-@click.option("--format", "shape", default="table", help="table, json, or a template of fields.")
+@click.option("--format", "shape", default="table", help="table, json, or a Go template.")
 @click.option("--no-trunc", is_flag=True)
 @click.option("--orphans/--no-orphans", default=True)
 @click.option("-q", "--quiet", is_flag=True, help="Only container IDs.")
