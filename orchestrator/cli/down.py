@@ -54,9 +54,11 @@ def down(
     shown = Progress(progress)
     images: list[str] = []
     if rmi:
+        from orchestrator.cli.rows import services as applied_services
+
         with contextlib.suppress(RefusedError):
-            known = client.json("GET", f"/v1/stacks/{name}")["stack"].get("services", [])
-            images = [s["container"]["image"] for s in known if rmi == "all" or "build" in s]
+            known = applied_services(client, name)
+            images = [s["container"]["image"] for s in known.values() if rmi == "all" or "build" in s]
     steps = 0
     failed: Sequence[Failure] = ()
     for event in client.events(f"/v1/stacks/{name}/down", body={"volumes": volumes}):

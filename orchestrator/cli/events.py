@@ -19,13 +19,13 @@ def events(stack: StackOptions, as_json: bool, shape: str, services: tuple[str, 
     """Changes of tasks, as they come: of a stack's where one is named, or of some of its services; else of all."""
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import CONTROL
+    from orchestrator.cli.rows import services as applied_services
 
     client = Client()
     named = services or any(stack.given[k] for k in ("file", "project_name", "project_directory"))
     name = stack.name() if named else ""
     if services:
-        known = client.json("GET", f"/v1/stacks/{name}")["stack"].get("services", [])
-        require_services(services, name, (s["name"] for s in known))
+        require_services(services, name, applied_services(client, name))
     for event in client.lines("GET", "/v1/events"):
         if (name and event.get("stack") != name) or (services and event.get("service") not in services):
             continue

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, assert_never
 
 import click
@@ -23,7 +23,7 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x9b]")
 COLOURS = {"create": "green", "update": "yellow", "replace": "yellow", "remove": "red"}
 
 
-def table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
+def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     """Aligned columns under upper-case heads."""
     cells = [[_cell(row.get(column)) for column in columns] for row in rows]
     heads = [column.upper().replace("_", " ") for column in columns]
@@ -42,7 +42,7 @@ def _cell(value: Any) -> str:
     return CONTROL.sub("", str(value))
 
 
-def show(rows: Sequence[dict[str, Any]], columns: Sequence[str], shape: str) -> None:
+def show(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], shape: str) -> None:
     """Print *rows* in the *shape* that `--format` names: one JSON list, a table of *columns*, or a line a row by a template."""
     if shape == "table":
         table(rows, columns)
@@ -55,14 +55,14 @@ def show(rows: Sequence[dict[str, Any]], columns: Sequence[str], shape: str) -> 
             click.echo(CONTROL.sub("", line))
 
 
-def show_document(document: dict[str, Any] | list[dict[str, Any]], shape: str) -> bool:
+def show_document(document: Mapping[str, Any] | Sequence[Mapping[str, Any]], shape: str) -> bool:
     """Print *document* as JSON or by the template that *shape* is; False, with nothing printed, where it is table."""
     if shape == "table":
         return False
     if shape == "json":
         click.echo(json.dumps(document, indent=2))
     else:
-        show(document if isinstance(document, list) else [document], (), shape)
+        show([document] if isinstance(document, Mapping) else document, (), shape)
     return True
 
 

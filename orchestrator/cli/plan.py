@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from orchestrator.cli.options import StackOptions, stack_options
 from orchestrator.cli.up import inline_project_files, scales
+
+if TYPE_CHECKING:
+    from orchestrator.planning.state import Plan, Step
+
+CHANGES = ("create", "update", "replace", "remove")
 
 
 @click.command()
@@ -73,46 +78,48 @@ def _end(changes: bool, exit_code: bool) -> None:
 
 
 def show(result: dict[str, Any], *, shape: str = "text", ref: str = "") -> bool:
-    """Print a plan; whether there is something to do."""
+    """Print a plan, as the server answers it; whether there is something to do."""
+    import msgspec
+
     from orchestrator.cli.output import COLOURS
+    from orchestrator.planning.state import Plan
 
-    steps = [_whole(step) for step in result.get("steps", [])]
-    todo = [step for step in steps if step["action"] != "none"]
+    plan = msgspec.convert(result, Plan)
     if shape == "json":
-        words = ("create", "update", "replace", "remove")
-        summary = {word: sum(s["action"] == word for s in steps) for word in words}
-        click.echo(json.dumps({"revision": result["revision"], "stack": result["stack"], "steps": steps, "summary": summary}))
-        return bool(todo)
+        summary = {word: sum(s.action == word for s in plan.steps) for word in CHANGES}
+        steps = [_whole(step) for step in plan.steps]
+        click.echo(json.dumps({"revision": plan.revision, "stack": plan.stack, "steps": steps, "summary": summary}))
+        return bool(plan.changes)
     if shape == "markdown":
-        click.echo(_markdown(result["stack"], ref, todo, result.get("warnings", [])))
-        return bool(todo)
-    for step in todo:
-        at = f" on {step['node']}" if step["node"] else ""
-        click.secho(f"{step['action']} {step['kind']} {step['name']}{at}: {step['reason']}", fg=COLOURS.get(step["action"]))
-        for change in step["changes"]:
-            if change["from"] != change["to"]:  # both masked: the reason says it all
-                click.echo(f"    {change['path']}: {_text(change['from'])} → {_text(change['to'])}")
-    for warning in result.get("warnings", []):
+        click.echo(_markdown(plan, ref))
+        return bool(plan.changes)
+    for step in plan.changes:
+        at = f" on {step.node}" if step.node else ""
+        click.secho(f"{step.action} {step.kind} {step.name}{at}: {step.reason}", fg=COLOURS.get(step.action))
+        for change in step.changes:
+            if change.before != change.after:  # both masked: the reason says it all
+                click.echo(f"    {change.path}: {_text(change.before)} → {_text(change.after)}")
+    for warning in plan.warnings:
         click.echo(f"warning: {warning}", err=True)
-    click.echo(_summary(todo))
-    return bool(todo)
+    click.echo(_summary(plan))
+    return bool(plan.changes)
 
 
-def _summary(todo: list[dict[str, Any]]) -> str:
-    counts = {w: sum(s["action"] == w for s in todo) for w in ("create", "update", "replace", "remove")}
+def _summary(plan: Plan) -> str:
+    counts = {word: sum(s.action == word for s in plan.changes) for word in CHANGES}
     return ", ".join(f"{n} to {w}" for w, n in counts.items() if n) or "nothing to do"
 
 
-def _markdown(stack: str, ref: str, todo: list[dict[str, Any]], warnings: list[str]) -> str:
+def _markdown(plan: Plan, ref: str) -> str:
     """A heading, the sum, and a table of the steps with what changes."""
-    lines = [f"### Plan for stack `{stack}`{f' from `{ref}`' if ref else ''}", "", f"**{_summary(todo)}**"]
-    if todo:
+    lines = [f"### Plan for stack `{plan.stack}`{f' from `{ref}`' if ref else ''}", "", f"**{_summary(plan)}**"]
+    if plan.changes:
         lines += ["", "| | what | on | why |", "|---|---|---|---|"]
-    for step in todo:
-        changes = [f"`{c['path']}`: {_text(c['from'])} → {_text(c['to'])}" for c in step["changes"] if c["from"] != c["to"]]
-        why = "<br>".join([step["reason"], *changes]).replace("|", "\\|").replace("\n", " ")
-        lines.append(f"| {step['action']} | {step['kind']} `{step['name']}` | {step['node']} | {why} |")
-    return "\n".join([*lines, *(f"\n> warning: {w}" for w in warnings)])
+    for step in plan.changes:
+        changes = [f"`{c.path}`: {_text(c.before)} → {_text(c.after)}" for c in step.changes if c.before != c.after]
+        why = "<br>".join([step.reason, *changes]).replace("|", "\\|").replace("\n", " ")
+        lines.append(f"| {step.action} | {step.kind} `{step.name}` | {step.node} | {why} |")
+    return "\n".join([*lines, *(f"\n> warning: {w}" for w in plan.warnings)])
 
 
 def _save(path: str, saved: dict[str, Any]) -> None:
@@ -136,10 +143,10 @@ def apply(planfile: str) -> None:
     consume_events(Client(start=True).events("/v1/apply", body=Path(planfile).read_bytes()), Progress())
 
 
-def _whole(step: dict[str, Any]) -> dict[str, Any]:
+def _whole(step: Step) -> dict[str, Any]:
     """A step with every key of the contract."""
-    changes = [{"path": c["path"], "from": c.get("before"), "to": c.get("after")} for c in step.get("changes", [])]
-    return {"node": "", **step, "changes": changes}
+    fields = {name: getattr(step, name) for name in step.__struct_fields__}
+    return {**fields, "changes": [{"path": c.path, "from": c.before, "to": c.after} for c in step.changes]}
 
 
 def _text(value: Any) -> str:

@@ -93,9 +93,10 @@ def apply(
 
 def inline_project_files(client: Client, loaded: Loaded) -> Stack:
     """The stack for the server, with the project's small files that it mounts where there are other nodes than this host."""
+    from orchestrator.cli.rows import nodes
     from orchestrator.stackfile.inline_files import has_inlinable_mounts, inline_bind_mounts
 
-    if not has_inlinable_mounts(loaded.stack, loaded.directory) or len(client.json("GET", "/v1/nodes")) < 2:
+    if not has_inlinable_mounts(loaded.stack, loaded.directory) or len(nodes(client)) < 2:
         return loaded.stack
     stack, said = inline_bind_mounts(loaded.stack, loaded.directory)
     for line in said:

@@ -257,7 +257,7 @@ def around(path: str, value: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         if path.endswith("env_file[].format") and here.endswith("env_file[]"):
             beside = {"path": "vars.env"}
         if here == "services.*":
-            beside = NEEDED.get(parts[at], beside)
+            beside = {**NEEDED.get(parts[at], beside)}
         for kind, source in (("bind", "/"), ("tmpfs", ""), ("image", "i")):
             if f"volumes[].{kind}." in path and here.endswith("volumes[]"):
                 beside |= {"type": kind, "source": source}
