@@ -8,7 +8,6 @@ from __future__ import annotations
 
 _BUILDER = "refused: the node's own builder builds, and has none"
 _ALPHA = "refused: it is an experiment of Docker Compose's, which may go with any release"
-_PAST = "refused: the cluster keeps no past events"
 _DETACH = "refused: what is typed goes to the container, key for key"
 
 GLOBAL: dict[str, str] = {
@@ -77,7 +76,7 @@ VERBS: dict[str, dict[str, str]] = {
         "-y --yes": "differs: nothing is asked",
     },
     "down": {"--remove-orphans": "", "--rmi=": "", "-t --timeout=": "", "-v --volumes": ""},
-    "events": {"--json": "", "--since=": _PAST, "--until=": _PAST},
+    "events": {"--json": "", "--since=": "", "--until=": ""},
     "exec": {
         "-d --detach": "",
         "-e --env=": "",
