@@ -241,7 +241,10 @@ def encoded(loaded: Loaded) -> Any:
     return bare(plain)
 
 
-NEEDED = {"pull_refresh_after": {"pull_policy": "refresh"}, "x-job": {"deploy": {"mode": "replicated-job"}}}
+NEEDED: dict[str, dict[str, Any]] = {
+    "pull_refresh_after": {"pull_policy": "refresh"},
+    "x-job": {"deploy": {"mode": "replicated-job"}},
+}
 """What a service must have beside a key of its own."""
 
 
