@@ -91,7 +91,7 @@ class StackOptions:
 
         start = Path(self.given["project_directory"] or ".").resolve()
         if not self.files and ((start / ".env").is_file() or self.given["env_file"]):
-            from orchestrator.stackfile.sources import variables_of
+            from orchestrator.stackfile.variables import variables_of
 
             paths = naming.stack_files((), variables_of(start, self.given["env_file"], os.environ), start)
         else:
