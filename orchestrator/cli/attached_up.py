@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli.logs import LogOptions, follow_stack
-from orchestrator.cli.tasks import of_stack
+from orchestrator.cli.selection import of_stack
 from orchestrator.errors import PystackError
 
 if TYPE_CHECKING:

@@ -45,7 +45,7 @@ def down(
             for event in client.events(f"/v1/stacks/{name}/stop", body={"services": services, "timeout_s": timeout}):
                 del event
     if services:
-        from orchestrator.cli.tasks import of_stack
+        from orchestrator.cli.selection import of_stack
 
         tasks = [row["task"] for row in of_stack(client, name, services)]
         for event in client.events(f"/v1/stacks/{name}/rm", body={"tasks": tasks}):

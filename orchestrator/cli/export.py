@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def export(stack: StackOptions, output: str, index: int, service: str) -> None:
     """Write a task's file system as a tar: its image and what it wrote, without volumes."""
     from orchestrator.cli.client import Client
-    from orchestrator.cli.tasks import only
+    from orchestrator.cli.selection import only
 
     if output == "-" and sys.stdout.isatty():
         raise click.UsageError("a tar is nothing for a terminal: give a file with -o")
@@ -49,7 +49,7 @@ def commit(
 ) -> None:
     """Make an image, on the task's node, of what a task is now."""
     from orchestrator.cli.client import Client
-    from orchestrator.cli.tasks import only
+    from orchestrator.cli.selection import only
 
     client = Client()
     row = only(client, stack, service, index)

@@ -136,7 +136,7 @@ class _Source:
 def follow_stack(client: Client, name: str, services: tuple[str, ...], options: LogOptions) -> None:
     """Output of a stack's tasks: what there is, in the order of time; and, to follow, what comes until all have ended, of
     tasks that begin meanwhile too. As lines, or, in the shape json, as objects with task, time, stream and line."""
-    from orchestrator.cli.tasks import of_stack
+    from orchestrator.cli.selection import of_stack
 
     printer = (
         _JsonPrinter()

@@ -216,3 +216,14 @@ class Timestamp(click.ParamType):  # type: ignore[type-arg]
             return str(datetime.datetime.fromisoformat(value.replace("Z", "+00:00")).astimezone().timestamp())
         except ValueError:
             self.fail(f"{value!r}: write how long ago (10m, 1h30m), a time (2026-11-26T14:00:00), or seconds since the epoch")
+
+
+def scales(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, int]:
+    """Callback of click: SERVICE=NUMBER options as a dict. Raises BadParameter for another form."""
+    out = {}
+    for value in values:
+        name, sep, count = value.partition("=")
+        if not sep or not count.isdigit():
+            raise click.BadParameter(f"{value!r}: write SERVICE=NUMBER")
+        out[name] = int(count)
+    return out

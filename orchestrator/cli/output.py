@@ -15,7 +15,7 @@ import click
 from orchestrator.cli.options import global_option
 
 if TYPE_CHECKING:
-    from orchestrator.cli.compose.progress import Words
+    from orchestrator.cli.compose_progress import Words
     from orchestrator.server.events import Event, Failure, PullEvent, TaskEvent
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x9b]")
@@ -84,7 +84,7 @@ class Progress:
         self.mode = mode if mode in ("plain", "json", "quiet", "tty") else "tty" if sys.stderr.isatty() else "plain"
         self._words: Words | None = None
         if click.get_current_context().meta.get("compose"):
-            from orchestrator.cli.compose.progress import Words
+            from orchestrator.cli.compose_progress import Words
 
             self._words = Words()
         self._states: dict[str, str] = {}

@@ -158,7 +158,7 @@ def _prepare(
     client: Client, loaded: Loaded, shown: Progress, service: str, needs: tuple[str, ...], *, pull: str | None, **options: Any
 ) -> None:
     """Bring up what *service* *needs*, as its conditions ask; then its image, networks and volumes, but none of its tasks."""
-    from orchestrator.cli.up import apply
+    from orchestrator.cli.apply import apply
 
     known = {s.name for s in loaded.stack.services}
     if there := tuple(name for name in needs if name in known):

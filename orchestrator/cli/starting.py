@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from orchestrator.cli.client import dial
+from orchestrator.cli.endpoint import dial
 from orchestrator.errors import UnreachableError
 
 

@@ -31,7 +31,7 @@ def dial_stdio(docker: bool) -> None:
     import os
     from pathlib import Path
 
-    from orchestrator.cli.client import REMOTE, control_socket
+    from orchestrator.cli.endpoint import REMOTE, control_socket
     from orchestrator.cli.remote import dial_stdio as pump
     from orchestrator.cli.starting import start_server
 

@@ -39,9 +39,9 @@ def follow_files(loaded: Loaded, services: tuple[str, ...], *, up: bool, quiet: 
     """`watch`: until interrupted. Raises PystackError."""
     from watchfiles import watch as follow
 
+    from orchestrator.cli.apply import apply
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import Progress
-    from orchestrator.cli.up import apply
 
     watched = _watched(loaded, services)
     client, shown = Client(start=True), Progress("quiet" if quiet else "auto")
@@ -96,7 +96,7 @@ class FileSyncer:
         """Do what the rules of *service* say about *paths*: a rebuild takes all else along."""
         hits = [(rule, found) for rule in service.watch if (found := [p for p in paths if concerns(service, rule, p)])]
         if any(rule.action == "rebuild" for rule, _ in hits):
-            from orchestrator.cli.up import apply
+            from orchestrator.cli.apply import apply
 
             click.echo(f"{service.name}: rebuild", err=True)
             apply(self.client, self.loaded, self.shown, build=True, services=(service.name,), no_deps=True)
@@ -122,7 +122,7 @@ class FileSyncer:
     def sync(self, service: Service, rule: WatchRule, paths: list[Path]) -> None:
         """Copy *paths* into every task of *service*; those that are gone here go there too."""
         from orchestrator.cli import execute
-        from orchestrator.cli.tasks import of_stack
+        from orchestrator.cli.selection import of_stack
 
         there = [p for p in paths if p.exists()]
         gone = [inside(rule, p) for p in paths if not p.exists()]
