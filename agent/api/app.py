@@ -12,7 +12,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from agent.api import dial, doctor, doors, manifest, manifest_source, shipping, table, versions, volume_migration
+from agent.api import audit, dial, doctor, doors, manifest, manifest_source, shipping, table, trust, versions, volume_migration
 from agent.api.app_keys import CONVERGER, ENGINE, MANIFEST_WATCHER, VERSION, answer
 from agent.api.table import Handler
 from agent.contract.printable import quoted, shown
@@ -88,7 +88,7 @@ class OneLine(logging.Filter):
         return not isinstance(error, HttpProcessingError | web.RequestPayloadError | ConnectionError)
 
 
-OURS = (manifest, shipping, dial, doctor, volume_migration, manifest_source)
+OURS = (manifest, shipping, trust, audit, dial, doctor, volume_migration, manifest_source)
 
 
 def _dockers() -> Iterator[tuple[str, str, Handler]]:

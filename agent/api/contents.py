@@ -14,7 +14,7 @@ import msgspec
 from aiohttp import web
 
 from agent import mounts
-from agent.api import checks, images
+from agent.api import bandwidth, checks, images
 from agent.api.app_keys import ENGINE, answer, body, flag
 from agent.api.instructions import changes as dockerfile_changes
 from agent.contract.container import Container
@@ -205,6 +205,7 @@ async def update(request: web.Request) -> web.Response:
     if record.task:
         raise ConflictError(f"container {record.name} is a task of stack {record.stack}: change its file, and `pystack up`")
     said = len(record.notes)
+    limits = payload.get("Bandwidth") or ()
     payload = {k: v for k, v in payload.items() if v and (k in UPDATES or k in ("NanoCpus", "RestartPolicy"))}
     policy = payload.get("RestartPolicy", {})
     if policy.get("Name") and record.auto_remove:
@@ -221,6 +222,7 @@ async def update(request: web.Request) -> web.Response:
         fields["cpus"] = payload["NanoCpus"] / 1e9
     if policy.get("Name"):
         fields |= {"restart": policy["Name"], "restart_max": policy.get("MaximumRetryCount", 0)}
+    await bandwidth.update(engine, record, limits)
     await changing.update(engine.context, record, fields)
     if record.asked:
         host = record.asked["HostConfig"] | payload

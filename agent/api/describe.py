@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from agent.api import bandwidth
 from agent.api.host_config import host_config, network_mode
 from agent.api.translate import BRIDGE
 from agent.containers.logs import instant
@@ -164,6 +165,7 @@ def networks(engine: Engine, record: Record, version: int = 48) -> Document:
             "GlobalIPv6Address": ipv6,
             "GlobalIPv6PrefixLen": _length(v6.cidr) if v6 and ipv6 else 0,
             "IPv6Gateway": v6.gateway if v6 and ipv6 else "",
+            **({"Bandwidth": bandwidth.shown(e.bandwidth)} if e.bandwidth else {}),
         }
     named = [(a.network, a) for a in c.attachments]
     if c.network_mode in ("host", "none"):

@@ -20,6 +20,7 @@ import aiohttp
 from aiohttp import web
 
 from agent import mounts
+from agent.api import bandwidth
 from agent.api.app_keys import ENGINE, answer, flag, since, terminal_size
 from agent.api.hijack import MULTIPLEXED, RAW, Hijacked, Keys, frame
 from agent.containers import logs, usage, users
@@ -92,7 +93,10 @@ async def stats(request: web.Request) -> web.StreamResponse:
                 "blkio_stats": usage.NO_BLOCKS,
             }
         stamp = datetime.datetime.now(datetime.UTC).isoformat().replace("+00:00", "Z")
-        return {**head, "read": stamp, **usage.read(_group(engine, record), record.process.pid)}
+        used = usage.read(_group(engine, record), record.process.pid)
+        for interface, limits in bandwidth.limits(record).items():
+            used["networks"].setdefault(interface, {}).update(limits)
+        return {**head, "read": stamp, **used}
 
     before: dict[str, Any] = {"read": NEVER, "cpu_stats": usage.NO_CPU}
     if "stream" in request.query and not flag(request, "stream"):

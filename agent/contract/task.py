@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from agent.contract.container import Container
+from agent.contract.trust import ImageTrust
 from agent.contract.wire import WireStruct
 
 Desired = Literal["running", "stopped", "waiting", "oneoff"]
@@ -31,6 +32,8 @@ class Task(WireStruct, frozen=True, kw_only=True):
     renew: bool = False
     where: str = ""
     run: str = ""
+    trust: ImageTrust | None = None
+    """What its images are held to at each start, beside the node's own policy."""
 
     @property
     def planned(self) -> bool:

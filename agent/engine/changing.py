@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from agent.containers.bundle import resources
+from agent.contract.bandwidth import Bandwidth
 from agent.contract.container import Attachment, Container
 from agent.engine import etcfiles, prepare
 from agent.engine.context import EngineContext
 from agent.engine.records import Record
-from agent.errors import BadRequestError, ConflictError
+from agent.errors import AgentError, BadRequestError, ConflictError
 
 
 def rename(context: EngineContext, record: Record, name: str) -> None:
@@ -58,6 +60,20 @@ async def disconnect(context: EngineContext, record: Record, name: str) -> None:
         rest = tuple(a for a in attachments if networks.table.get(a.network).name != network.name)
         _set_attachments(context, record, rest)
         context.tell_network(record, "disconnect", network.name)
+
+
+async def limit(context: EngineContext, record: Record, bandwidth: Mapping[str, Bandwidth | None]) -> None:
+    """Give a container, running or not, another *bandwidth* on these networks. Raises AgentError, and all is as it was."""
+    async with context.containers.lock(record):
+        before = record.endpoints
+        after = [msgspec.structs.replace(e, bandwidth=bandwidth.get(e.network, e.bandwidth)) for e in before]
+        try:
+            await context.networks.replace_endpoints(record, after)
+        except AgentError:
+            await context.networks.replace_endpoints(record, before)
+            raise
+        kept = tuple(msgspec.structs.replace(a, bandwidth=bandwidth.get(a.network, a.bandwidth)) for a in _attachments(record))
+        context.containers.transition(record, "update", container=msgspec.structs.replace(record.container, attachments=kept))
 
 
 def readdress(context: EngineContext, record: Record, container: Container, digest: str) -> None:

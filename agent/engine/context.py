@@ -11,6 +11,7 @@ from agent.containers.runtime import Runtime
 from agent.contract.container import Healthcheck
 from agent.contract.failpoints import failpoint
 from agent.contract.manifest import FileContent
+from agent.contract.trust import ImageTrust
 from agent.contract.volume import Volume
 from agent.engine import health
 from agent.engine.container_table import ContainerTable
@@ -22,6 +23,7 @@ from agent.engine.pulls import ImagePulls
 from agent.engine.records import Record
 from agent.errors import AgentError
 from agent.images.store import ImageStore
+from agent.images.trust import Trust
 from agent.images.types import RunConfig
 from agent.paths import Paths
 from agent.settings import Settings
@@ -45,6 +47,9 @@ class EngineContext:
         self.runtime = Runtime(paths, runtime.choose(settings.runtime, paths.containers), settings.runtimes)
         self.manifest_volumes: dict[str, Volume] = {}
         """The manifest's volumes by name."""
+        self.trust = Trust(self.images, settings)
+        self.task_trust: dict[str, ImageTrust] = {}
+        """What the images of the manifest's tasks are held to, by task."""
         self.contents: dict[str, FileContent] = {}
         """The manifest's configs and secrets by digest."""
 
@@ -89,6 +94,17 @@ class EngineContext:
             lower = self.images.lower(self.images.image(record.image_id))
             mounts.overlay(rootfs, lower, self.paths.container(record.id))
         return rootfs
+
+    async def require_trusted(self, record: Record) -> None:
+        """Raises ForbiddenError where an image of *record* may not be run here."""
+        trust = self.task_trust.get(record.task)
+        if not self.trust.applies(trust):
+            return
+        user = record.container.user or self.image_config(record).user
+        await self.trust.require(record.container.image, record.image_id, user, trust)
+        for mount in (m for m in record.container.mounts if m.kind == "image"):
+            digest = self.images.find(mount.image_id or mount.source).digest
+            await self.trust.require(mount.source, digest, user, trust)
 
     def images_in_use(self) -> set[str]:
         """The digests of the manifests of the images that containers are made of, or mount."""

@@ -82,6 +82,7 @@ class Converger:
         self.tasks = {task.name: task for task in manifest.tasks}
         self.engine.context.manifest_volumes = {v.name: v for v in manifest.volumes}
         self.engine.context.contents = {c.digest: c for c in manifest.contents}
+        self.engine.context.task_trust = {t.name: t.trust for t in manifest.tasks if t.trust}
         self.engine.networks.set_desired(manifest)
 
     def _export(self) -> None:

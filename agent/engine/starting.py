@@ -24,6 +24,7 @@ ATTACH_S = 60.0
 
 async def start(context: EngineContext, record: Record) -> None:
     """Start a created container and run its post_start hooks. On an exception the caller removes what this has made."""
+    await context.require_trusted(record)
     context.runtime.anticipate()
     c = record.container
     context.runtime.assign(record.id, c.runtime)

@@ -8,10 +8,8 @@ from typing import Any
 import click
 
 from orchestrator.cli.options import StackOptions, scales, stack_options
-from orchestrator.cli.project_files import inline_project_files
+from orchestrator.cli.project_files import enforce_lock, inline_project_files
 from orchestrator.cli.show_plan import show
-
-CHANGES = ("create", "update", "replace", "remove")
 
 
 @click.command()
@@ -24,6 +22,7 @@ CHANGES = ("create", "update", "replace", "remove")
 @click.option("--force-recreate", is_flag=True)
 @click.option("--remove-orphans", is_flag=True)
 @click.option("--strict", is_flag=True, help="Refuse keys that have no effect.")
+@click.option("--locked", is_flag=True, help="Refuse images that are not as stack.lock says.")
 @click.option("--from-git", "ref", default="", metavar="REF", help="Plan the files as a commit has them.")
 @click.option("--to", "revision", type=int, default=0, metavar="REV", help="Plan a rollback to that revision of the history.")
 @click.option("--markdown", is_flag=True, help="The plan as Markdown, for a pull request.")
@@ -37,6 +36,7 @@ def plan(
     force_recreate: bool,
     remove_orphans: bool,
     strict: bool,
+    locked: bool,
     ref: str,
     markdown: bool,
     revision: int,
@@ -60,6 +60,8 @@ def plan(
         loaded = msgspec.structs.replace(loaded, stack=rebase_paths(loaded.stack, tree, top))
     else:
         loaded = stack.load(strict=strict)
+    if locked:
+        loaded = enforce_lock(loaded)
     options = {"services": services, "scale": scale, "force_recreate": force_recreate, "remove_orphans": remove_orphans}
     client = Client(start=True)
     sent = loaded.stack if ref else inline_project_files(client, loaded)

@@ -23,3 +23,15 @@ def inline_project_files(client: Client, loaded: Loaded) -> Stack:
     for line in said:
         click.echo(line, err=True)
     return stack
+
+
+def enforce_lock(loaded: Loaded) -> Loaded:
+    """*loaded*, whose images must be as its lock says. Raises PystackError where it has none."""
+    import msgspec
+
+    from orchestrator.errors import PystackError
+    from orchestrator.stackfile.lock import path_in
+
+    if loaded.stack.lock is None:
+        raise PystackError(f"{path_in(loaded.directory)} does not exist: `pystack lock` writes it")
+    return msgspec.structs.replace(loaded, stack=msgspec.structs.replace(loaded.stack, lock_enforced=True))

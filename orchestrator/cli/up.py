@@ -9,6 +9,7 @@ import click
 from orchestrator.cli.apply import apply
 from orchestrator.cli.attach_options import Attach
 from orchestrator.cli.options import StackOptions, global_option, scales, stack_options
+from orchestrator.cli.project_files import enforce_lock
 from orchestrator.cli.show_plan import show_plan
 
 if TYPE_CHECKING:
@@ -140,6 +141,7 @@ def scale(stack: StackOptions, no_deps: bool, replicas: dict[str, int]) -> None:
 @click.option("-w", "--watch", is_flag=True, help="Go on as `watch` does.")
 @click.option("-m", "--message", default="", help="Why, for the stack's history.")
 @click.option("--strict", is_flag=True, help="Refuse keys that have no effect.")
+@click.option("--locked", is_flag=True, help="Refuse images that are not as stack.lock says.")
 @click.option("--progress", type=click.Choice(["auto", "plain", "json", "quiet"]), default="auto")
 @quiet_option
 @click.option("--quiet-build", is_flag=True, hidden=True)
@@ -185,6 +187,8 @@ def bring_up(
 
     check_recreate(given["force_recreate"], given["no_recreate"])
     loaded = stack.load(strict=given["strict"], named=services)
+    if given.get("locked"):
+        loaded = enforce_lock(loaded)
     named = {*mentioned, *((*attach.hidden, *attach.shown, attach.code_from) if attach else ())} - {""}
     require_services(named, loaded.stack.name, (s.name for s in loaded.stack.services))
     client = Client(start=True)

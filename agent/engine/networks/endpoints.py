@@ -81,6 +81,7 @@ class EndpointTable:
             order=order,
             interface=attachment.interface,
             link_local=attachment.link_local,
+            bandwidth=attachment.bandwidth,
         )
         for subnet in network.subnets if free else ():
             field = "ipv6" if ":" in subnet.cidr else "ipv4"

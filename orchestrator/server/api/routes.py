@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from agent.contract.task import Task
+from agent.contract.trust import RegistryImage
 from orchestrator.placement.explain import Why
 from orchestrator.placement.rebalance import Move
 from orchestrator.planning.state import Plan
@@ -40,6 +41,7 @@ ROUTES: tuple[Route, ...] = (
     ("GET", "/v1/{kind:config|secret}s/{name}", contents.get_contents, None, contents.ContentRow),
     ("PUT", "/v1/{kind:config|secret}s/{name}", contents.put_contents, None, contents.ContentRow),
     ("DELETE", "/v1/{kind:config|secret}s/{name}", contents.remove_contents, None, None),
+    ("POST", "/v1/images/registry", system.images_at_registries, None, list[RegistryImage]),
     ("POST", "/v1/plan", stacks.plan, stacks.UpRequest, Plan),
     ("POST", "/v1/up", stacks.up, stacks.UpRequest, StreamOf(Event)),
     ("POST", "/v1/apply", stacks.apply, SavedPlan, StreamOf(Event)),
@@ -64,6 +66,7 @@ ROUTES: tuple[Route, ...] = (
     ("GET", "/v1/nodes/{node}", nodes.get_node, None, nodes.NodeRow),
     ("PATCH", "/v1/nodes/{node}", nodes.change_node, NodeUpdateRequest, nodes.NodeRow),
     ("DELETE", "/v1/nodes/{node}", nodes.remove_node, None, None),
+    ("POST", "/v1/nodes/{node}/upgrade", nodes.upgrade, None, nodes.NodeRow),
     ("POST", "/v1/nodes/{node}/drain", nodes.drain_node, None, StreamOf(Event)),
     ("POST", "/v1/nodes/{node}/taint", nodes.taint_node, NodeUpdateRequest, StreamOf(Event)),
     ("*", "/v1/nodes/{node}/engine/{path:.*}", nodes.engine, None, None),
