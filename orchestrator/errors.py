@@ -44,6 +44,10 @@ def require_services(named: Iterable[str], stack: str, known: Iterable[str]) -> 
         raise NoSuchServiceError(unknown, stack, known)
 
 
+class UndeliveredError(RefusedError):
+    """A node that answers could not take its manifest: its disk is full, for instance. It is offered again."""
+
+
 class UnreachableError(PystackError):
     """A server, a node or its host does not answer."""
 

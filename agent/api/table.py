@@ -1,4 +1,4 @@
-"""Every route of the Docker Engine API, with what it takes: the one place where paths, handlers and bodies meet.
+"""Every route of the Docker Engine API, with its handler and the shape of its body.
 
 Source: Docker Engine API v1.48, paths.
 """
@@ -50,6 +50,8 @@ ROUTES = (
     Route("POST", "/auth", login.check, shapes.LOGIN),
     Route("POST", "/build", build.build),
     Route("POST", "/build/prune", build.prune),
+    Route("POST", "/session", build.session),
+    Route("POST", "/grpc", build.services),
     Route("GET", "/distribution/{name:.+}/json", images.distribution),
     Route("GET", "/images/json", images.listing),
     Route("GET", "/images/search", images.search),

@@ -34,12 +34,12 @@ def empty(architecture: str, variant: str = "") -> Document:
 
 
 def environment(document: Document) -> dict[str, str]:
-    """Its variables, as ENV set them."""
+    """The variables of the configuration."""
     return dict(pair.partition("=")[::2] for pair in document["config"].get("Env") or ())
 
 
 def workdir(document: Document) -> str:
-    """Its working directory, / where none was set."""
+    """The working directory, "/" if none is set."""
     return document["config"].get("WorkingDir") or "/"
 
 
@@ -52,7 +52,7 @@ def absolute(document: Document, path: str) -> str:
 
 
 def shell(document: Document) -> list[str]:
-    """The words before a command in shell form: those of SHELL, or /bin/sh -c."""
+    """The words before a command in shell form."""
     return list(document["config"].get("Shell") or DEFAULT_SHELL)
 
 
@@ -169,5 +169,5 @@ CHANGES: Mapping[type[steps.Step], Callable[[Document, Any, Expand], Document]] 
 
 
 def expose(document: Document, words: list[str]) -> Document:
-    """*document* with the ports that the words of EXPOSE name."""
+    """*document* with the ports *words* (80, 80/udp, 8000-8010) exposed too. Raises WordError."""
     return put(document, "ExposedPorts", {**(document["config"].get("ExposedPorts") or {}), **ports(words)})

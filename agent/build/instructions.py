@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import posixpath
 import re
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -24,7 +25,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class From(Step, frozen=True, kw_only=True):
-    """FROM *image*, a stage called *name*; "" where it has none."""
+    """FROM: *image* is an image, a stage or `scratch`; *name* that of the stage."""
 
     image: str
     platform: str = ""
@@ -32,25 +33,25 @@ class From(Step, frozen=True, kw_only=True):
 
 
 class Arg(Step, frozen=True, kw_only=True):
-    """ARG, with defaults; None where there is none."""
+    """ARG: names with their defaults, None if there is none."""
 
     pairs: tuple[tuple[str, str | None], ...]
 
 
 class Env(Step, frozen=True, kw_only=True):
-    """ENV."""
+    """ENV: variables and their values."""
 
     pairs: tuple[tuple[str, str], ...]
 
 
 class Label(Step, frozen=True, kw_only=True):
-    """LABEL."""
+    """LABEL: labels and their values."""
 
     pairs: tuple[tuple[str, str], ...]
 
 
 class Maintainer(Step, frozen=True, kw_only=True):
-    """MAINTAINER."""
+    """MAINTAINER, which is a label by now."""
 
     name: str
 
@@ -63,7 +64,7 @@ class Command(msgspec.Struct, frozen=True):
 
 
 class RunMount(msgspec.Struct, frozen=True, kw_only=True):
-    """`RUN --mount`. *mode*, *uid*, *gid* and *size* as they were written, "" where they were not."""
+    """`RUN --mount`. *mode*, *uid*, *gid* and *size* as they were written, "" if they were not."""
 
     kind: str = "bind"
     target: str = ""
@@ -79,9 +80,16 @@ class RunMount(msgspec.Struct, frozen=True, kw_only=True):
     gid: str = ""
     size: str = ""
 
+    @property
+    def name(self) -> str:
+        """What the client calls the secret or the SSH agent that is meant."""
+        if self.kind == "ssh":
+            return self.id or "default"
+        return self.id or posixpath.basename(self.target) or self.env
+
 
 class Run(Step, frozen=True, kw_only=True):
-    """RUN."""
+    """RUN; *network* is default, none or host, *security* sandbox or insecure."""
 
     command: Command
     mounts: tuple[RunMount, ...] = ()
@@ -120,7 +128,7 @@ class Entrypoint(Step, frozen=True, kw_only=True):
 
 
 class Expose(Step, frozen=True, kw_only=True):
-    """EXPOSE; *ports* as they were written."""
+    """EXPOSE: ports as they were written, variables not put in yet."""
 
     ports: str
 
@@ -132,37 +140,37 @@ class Volume(Step, frozen=True, kw_only=True):
 
 
 class User(Step, frozen=True, kw_only=True):
-    """USER, with a group behind a colon."""
+    """USER: a name or number, with a group or not."""
 
     name: str
 
 
 class Workdir(Step, frozen=True, kw_only=True):
-    """WORKDIR."""
+    """WORKDIR: relative to the last one, or absolute."""
 
     path: str
 
 
 class StopSignal(Step, frozen=True, kw_only=True):
-    """STOPSIGNAL, by name or number."""
+    """STOPSIGNAL."""
 
     signal: str
 
 
 class Shell(Step, frozen=True, kw_only=True):
-    """SHELL."""
+    """SHELL: the words before a command in shell form."""
 
     words: tuple[str, ...]
 
 
 class OnBuild(Step, frozen=True, kw_only=True):
-    """ONBUILD; *text* is the instruction that it puts off."""
+    """ONBUILD: the instruction that a build on this image carries out."""
 
     text: str
 
 
 class Healthcheck(Step, frozen=True, kw_only=True):
-    """*test* as in an image's configuration; durations in nanoseconds, 0 where they are not said."""
+    """*test* as in an image's configuration; durations in nanoseconds, 0 if they are not said."""
 
     test: tuple[str, ...]
     interval: int = 0

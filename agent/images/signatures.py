@@ -108,7 +108,7 @@ async def _of_manifest(registry: Registry, target: str, limits: ImageLimits, ind
 
 
 def problem(proofs: Iterable[ImageProof], keys: Iterable[str], digest: str, name: str) -> str:
-    """Why none of *proofs* shows that one of *keys* (PEM) signed the manifest *digest* as image *name*; "" where one does."""
+    """Why none of *proofs* shows that one of *keys* (PEM) signed the manifest *digest* as image *name*; "" if one does."""
     reasons: list[str] = []
     for proof in proofs:
         reason = _problem(proof, keys, digest, name)
@@ -134,7 +134,7 @@ def _problem(proof: ImageProof, keys: Iterable[str], digest: str, name: str) -> 
 
 
 def repository(name: str) -> str:
-    """HOST/REPOSITORY of an image's name, without tag and digest; "" where it is no name."""
+    """HOST/REPOSITORY of an image's name, without tag and digest; "" if it is no name."""
     try:
         found = parse(name)
     except Exception:  # a name in a payload may be anything
@@ -155,7 +155,7 @@ def _lists(index: bytes, signed: str, digest: str) -> bool:
 def verify(key: str, payload: bytes, signature: bytes) -> bool:
     """Whether *signature* of *payload* is by the holder of the public *key*: ECDSA with SHA-256 (ASN.1), or Ed25519. A key of
     another kind has signed nothing; see `key_problem`."""
-    from cryptography.exceptions import InvalidSignature
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
@@ -167,13 +167,13 @@ def verify(key: str, payload: bytes, signature: bytes) -> bool:
         if isinstance(public, ed25519.Ed25519PublicKey):
             public.verify(signature, payload)
             return True
-    except (InvalidSignature, ValueError):
+    except (InvalidSignature, UnsupportedAlgorithm, ValueError):
         return False
     return False
 
 
 def key_problem(key: str) -> str:
-    """Why *key* can verify nothing; "" where it can."""
+    """Why *key* can verify nothing; "" if it can."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519

@@ -8,16 +8,19 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from orchestrator import STALE
+from orchestrator import LEADER, STALE
 from orchestrator.cli.endpoint import control_socket, dial
 from orchestrator.cli.http import Connection, Response
+from orchestrator.cli.leader import LostError, NoLeaderError, through_takeover
 from orchestrator.errors import RefusedError, UnreachableError
 
 if TYPE_CHECKING:
     from orchestrator.server.events import Event
+
+T = TypeVar("T")
 
 
 class Client:
@@ -66,25 +69,48 @@ class Client:
         body: Any = None,
         headers: dict[str, str] | None = None,
     ) -> Response:
-        """The answer, its body unread. *body*: something for JSON, bytes, or an iterator of bytes. Raises RefusedError."""
-        connection = self._connection()
+        """The answer, its body unread. *body*: something for JSON, bytes, or an iterator of bytes. While no server leads, it is
+        sent again, unless it is an iterator. Raises RefusedError."""
         sent = dict(headers or {})
         data: Any = body
         if body is not None and not isinstance(body, bytes) and not hasattr(body, "__next__"):
             data = json.dumps(body).encode()
             sent["Content-Type"] = "application/json"
         target = _quoted(path) + (f"?{_encoded(query)}" if query else "")
-        try:
-            reply = connection.request(method, target, sent, data)
-            if reply.status >= 400:
-                raise _refusal(reply)
-        except OSError as error:
-            connection.close()
-            raise UnreachableError(f"the server at {self.path} went away: {error}") from error
+        if hasattr(body, "__next__"):
+            reply = self._send(self._connection(), method, target, sent, data)
+        else:
+            reply = self._through_takeover(lambda: self._send(self._connection(), method, target, sent, data))
         if stale := reply.getheader(STALE):
             seconds, _, why = stale.partition(" ")
             print(f"as it was {seconds} s ago: {why}", file=sys.stderr)
         return reply
+
+    def _send(self, connection: Connection, method: str, target: str, headers: dict[str, str], body: Any) -> Response:
+        """The answer of the server that is asked now. Raises RefusedError, UnreachableError."""
+        try:
+            reply = connection.request(method, target, headers, body)
+            if reply.status >= 400:
+                raise _refusal(reply)
+        except OSError as error:
+            connection.close()
+            lost = UnreachableError if method == "GET" else LostError
+            raise lost(f"the server at {self.path} went away: {error}") from error
+        return reply
+
+    def _through_takeover(self, attempt: Callable[[], T]) -> T:
+        """What *attempt* returns, at the server that leads by then."""
+        begun = False
+
+        def again() -> T:
+            nonlocal begun
+            if begun:
+                self._idle.clear()
+                self.path = control_socket()
+            begun = True
+            return attempt()
+
+        return through_takeover(again, several="," in os.environ.get("PYSTACK_HOST", ""))
 
     def json(self, method: str, path: str, **options: Any) -> Any:
         """The decoded body of the answer, None if it is empty. Raises what `request` raises."""
@@ -136,6 +162,9 @@ class Client:
 
     def hijack(self, path: str, body: Any) -> socket.socket:
         """POST and take the connection over. Raises RefusedError."""
+        return self._through_takeover(lambda: self._hijack(path, body))
+
+    def _hijack(self, path: str, body: Any) -> socket.socket:
         sock = self._dial()
         headers = {"Connection": "Upgrade", "Upgrade": "tcp", "Content-Type": "application/json"}
         try:
@@ -144,7 +173,7 @@ class Client:
                 raise _refusal(reply)
         except OSError as error:
             sock.close()
-            raise UnreachableError(f"the server at {self.path} went away: {error}") from error
+            raise LostError(f"the server at {self.path} went away: {error}") from error
         return sock
 
 
@@ -156,7 +185,8 @@ def _refusal(reply: Response) -> RefusedError:
         message, places = str(document["message"]), document.get("places", ())
     except (ValueError, KeyError, TypeError):
         message = raw.decode(errors="replace") or f"status {reply.status}"
-    error = RefusedError(message, reply.status)
+    leader = reply.headers.get(LEADER.lower())
+    error = RefusedError(message, reply.status) if leader is None else NoLeaderError(message, reply.status, leader)
     for place in places:  # of a fault of the node's own: `--debug` shows them
         error.add_note(f"on the node, in a worker: {place}")
     return error

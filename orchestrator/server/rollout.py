@@ -63,7 +63,7 @@ def verdict(task: Task, status: TaskStatus | None, *, now: float, want: str) -> 
     if status.state in ("exited", "failed"):
         return _ended(status, want)
     if status.state == "restarting" and status.restarts >= LOOP_LIMIT:
-        return f"exited with {status.exit_code} and was restarted {status.restarts} times"
+        return f"{_end(status)} and was restarted {status.restarts} times"
     if status.state not in ("running", "paused") or want == "service_completed_successfully":
         return None
     if want == "service_healthy" and not status.health:
@@ -85,6 +85,10 @@ def _ended(status: TaskStatus, want: str) -> str:
         return ""
     if status.exit_code == 0:
         return "" if want in ("up", "service_completed_successfully") else "exited before it was healthy"
+    return _end(status)
+
+
+def _end(status: TaskStatus) -> str:
     return "out of memory" if status.oom_killed else f"exited with {status.exit_code}"
 
 
