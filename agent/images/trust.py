@@ -175,7 +175,7 @@ class Trust:
             if details is None:
                 details, known = await self._remote(wanted)
             elif rules:
-                known = verified([*known, *self._remembered(details.digest)], keys)
+                known = verified([*known, *self._stored_proofs(details.digest)], keys)
                 if any(unsigned(details, rule, known) for rule in rules):
                     known = await self._proofs(details)
         except AgentError as error:
@@ -189,18 +189,18 @@ class Trust:
             found.append(f"its registry could not be asked for signatures: {unasked}")
         proofs = verified(known, keys)
         if proofs and self._store.has_blob(details.digest):
-            self._remember(details.digest, proofs)
+            self._store_proofs(details.digest, proofs)
         return Verdict(name=wanted.name, digest=details.digest, problems=tuple(dict.fromkeys(found)), proofs=tuple(proofs))
 
-    def _remembered(self, digest: str) -> list[ImageProof]:
+    def _stored_proofs(self, digest: str) -> list[ImageProof]:
         """The signatures that were found before: a node without a way to the registry starts what it had."""
         try:
             return msgspec.json.decode((self._folder / digest[7:]).read_bytes(), type=list[ImageProof])
         except (OSError, msgspec.MsgspecError):
             return []
 
-    def _remember(self, digest: str, proofs: list[ImageProof]) -> None:
-        if proofs != self._remembered(digest):
+    def _store_proofs(self, digest: str, proofs: list[ImageProof]) -> None:
+        if proofs != self._stored_proofs(digest):
             self._folder.mkdir(exist_ok=True)
             files.write_atomically(self._folder / digest[7:], msgspec.json.encode(proofs))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from typing import ClassVar
 
 import pytest
 from aiohttp import web
@@ -29,6 +30,7 @@ async def test_the_places_of_a_fault_reach_who_debugs() -> None:
 
     class Answered(Response):
         status = answered.status
+        headers: ClassVar[dict[str, str]] = {}
 
         def __init__(self) -> None:
             pass
