@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import traceback
-from typing import ClassVar
 
 import pytest
 from aiohttp import web
@@ -30,10 +29,9 @@ async def test_the_places_of_a_fault_reach_who_debugs() -> None:
 
     class Answered(Response):
         status = answered.status
-        headers: ClassVar[dict[str, str]] = {}
 
         def __init__(self) -> None:
-            pass
+            self.headers = {}
 
         def read(self, size: int | None = None) -> bytes:
             return body
