@@ -76,12 +76,12 @@ class Copying:
         self, number: int, step: instructions.Copy, sources: Sequence[str], goal: str, excludes: Sequence[str]
     ) -> list[Part]:
         """The parts to copy for *sources*: files, URLs and repositories."""
-        local, parts = list(sources), []
+        local: list[str] = list(sources)
+        parts: list[Part] = []
         if step.add:
             local = [s for s in sources if not contexts.is_url(s) and not contexts.repository(s)]
-            for source in sources:
-                if source not in local:
-                    parts.append(await self._remote(step, source, goal, excludes, many=len(sources) > 1))
+            many = len(sources) > 1
+            parts = [await self._remote(step, s, goal, excludes, many=many) for s in sources if s not in local]
         if local:
             origin = await self.job.inputs.looked_into(await self.job.origin(number, step.origin), local)
             parts.append(self._part(step, origin, local, goal, excludes, unpack=step.add and step.unpack is not False))
@@ -294,10 +294,8 @@ def _text(doc: Heredoc, expand: Any) -> str:
 def _expanded(text: str, expand: Any) -> str:
     """*text* with its variables expanded; quotes are plain characters in it."""
     guarded = re.sub(r"([\"'])", "\0\\1", text)
-    out: list[str] = []
-    for piece in re.split(r"(\0[\"'])", guarded):
-        out.append(piece[1] if piece.startswith("\0") else expand(piece))
-    return "".join(out)
+    pieces = re.split(r"(\0[\"'])", guarded)
+    return "".join(piece[1] if piece.startswith("\0") else expand(piece) for piece in pieces)
 
 
 def _check_mode(text: str) -> None:

@@ -55,9 +55,9 @@ class RunSteps:
                 step.at, "security.insecure is not allowed: the build has to be privileged, or allow security.insecure"
             )
         for mount in step.mounts:
-            if mount.kind == "secret" and mount.required and "$" not in mount.id + mount.target:
-                if mount.name not in self.job.inputs.secrets:
-                    raise file.error(step.at, f"secret {quoted(mount.name)}: not found")
+            is_known = "$" not in mount.id + mount.target
+            if mount.kind == "secret" and mount.required and is_known and mount.name not in self.job.inputs.secrets:
+                raise file.error(step.at, f"secret {quoted(mount.name)}: not found")
             if mount.kind == "ssh" and mount.required and "$" not in mount.id and mount.name not in self.job.inputs.agents:
                 raise file.error(step.at, f"ssh: no agent {quoted(mount.name)} came with the build, and this mount is required")
 
