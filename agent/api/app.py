@@ -12,7 +12,18 @@ import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from agent.api import dial, doctor, doors, manifest, manifest_source, shipping, table, versions, volume_migration
+from agent.api import (
+    container_http,
+    dial,
+    doctor,
+    doors,
+    manifest,
+    manifest_source,
+    shipping,
+    table,
+    versions,
+    volume_migration,
+)
 from agent.api.app_keys import CONVERGER, ENGINE, MANIFEST_WATCHER, VERSION, answer
 from agent.api.table import Handler
 from agent.contract.takeover import Written
@@ -89,7 +100,7 @@ class OneLine(logging.Filter):
         return not isinstance(error, HttpProcessingError | web.RequestPayloadError | ConnectionError)
 
 
-OURS = (manifest, shipping, dial, doctor, volume_migration, manifest_source)
+OURS = (container_http, manifest, shipping, dial, doctor, volume_migration, manifest_source)
 
 
 def _dockers() -> Iterator[tuple[str, str, Handler]]:

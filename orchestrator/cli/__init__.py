@@ -60,6 +60,7 @@ COMMANDS = {
     "rebalance": "rebalance",
     "schema": "schema",
     "gitops": "gitops",
+    "ingress": "ingress",
     "convert": "convert",
     "compose": "compose",
     "check": "check",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -68,6 +68,8 @@ class Cluster:
         self.members: dict[str, NodeConnection] = {}
         self.on_liveness: Callable[[str], None] = lambda _: None
         """Called with a node's name when it began to answer, or fell silent."""
+        self.followers: list[Callable[[], Awaitable[None]]] = []
+        """Awaited with each delivery: what else must know who answers for a service. They raise nothing."""
         self._socket = socket
         self._run = run
         self._manifest = manifest
@@ -221,9 +223,9 @@ class Cluster:
     async def deliver(self, nodes: Iterable[str] | None = None) -> None:
         """Send *nodes*, or all, the changes of their manifests, side by side. Nodes that do not answer get them later."""
         chosen = [self.members[n] for n in (self.members if nodes is None else nodes) if n in self.members]
-        if len(chosen) == 1:
+        if len(chosen) == 1 and not self.followers:
             return await chosen[0].deliver()
-        await asyncio.gather(*(m.deliver() for m in chosen))
+        await asyncio.gather(*(m.deliver() for m in chosen), *(follow() for follow in self.followers))
 
     async def add(self, request: NodeAddRequest) -> Node:
         """Check the host, install and start its agent, and make it a member.

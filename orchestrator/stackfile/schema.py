@@ -401,6 +401,42 @@ DEPENDENCY = record(
 )
 BLKIO_RATES = listed(record({"path": key(TEXT, "The device."), "rate": key(WHOLE, "Bytes or operations a second.")}))
 
+INGRESS = listed(
+    record(
+        {
+            "host": key(TEXT, "The name that clients ask for; `*.` in front stands for one further label."),
+            "path": key(TEXT, "The path below which it answers, whole segments; / if not said."),
+            "port": key(WHOLE, "The container's port."),
+            "protocol": key(words("http", "h2c", "https"), "What the port speaks; h2c also for gRPC."),
+            "strip_path": key(FLAG, "The service does not see `path`."),
+            "sticky": key(words("cookie", "ip"), "A client stays with a task."),
+            "weight": key(WHOLE, "The service's share, where several have one host and path; 1 if not said."),
+            "tls": key(
+                words("acme", "internal", "manual", "off"),
+                "Where the certificate comes from; what `ingress up` says if not said.",
+            ),
+            "secret": key(TEXT, "With tls manual: the secret that has the chain and the key, as PEM."),
+            "redirect": key(FLAG, "Requests by http are sent to https; true if not said."),
+            "headers": key(
+                record(
+                    {
+                        "request": key(OPTIONS, "Headers that the service gets; an empty one is taken away."),
+                        "response": key(OPTIONS, "Headers that the client gets; an empty one is taken away."),
+                    }
+                ),
+                "Headers that are set.",
+            ),
+            "basic_auth": key(TEXT, "The secret that has the users: lines of `htpasswd -B`."),
+            "allow": key(UNIQUE_TEXTS, "Addresses and networks of clients; others get 403."),
+            "body_limit": key(SIZE, "The largest body of a request; larger ones get 413."),
+            "compress": key(FLAG, "Answers are sent as zstd or gzip to who takes them."),
+            "maintenance": key(TEXT, "What clients get in place of the service, with status 503."),
+        },
+        "host",
+        "port",
+    )
+)
+
 SERVICE = record(
     {
         "image": key(TEXT, "The image."),
@@ -682,6 +718,7 @@ SERVICE = record(
             ),
             "Where tasks go, further than deploy.placement.",
         ),
+        "x-ingress": key(INGRESS, "Hosts and paths at which `pystack ingress` answers for it."),
     }
 )
 
@@ -796,7 +833,7 @@ def document() -> Schema:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A pystack stack file",
-        "description": "Compose Specification, with x-placement and x-volume.",
+        "description": "Compose Specification, with x-ingress, x-placement and x-volume.",
         **FILE,
         "$defs": DEFS,
     }

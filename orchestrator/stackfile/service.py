@@ -36,6 +36,7 @@ from orchestrator.stackfile.field_readers import (
     ulimits,
     words,
 )
+from orchestrator.stackfile.ingress import ingress
 from orchestrator.stackfile.interpolate import InvalidError
 from orchestrator.stackfile.load_context import LoadContext
 from orchestrator.stackfile.marked_document import Path_
@@ -44,6 +45,7 @@ from orchestrator.stackfile.model import Dependency, Placement, Provider, Servic
 from orchestrator.stackfile.mounts import tmpfs, volumes
 from orchestrator.stackfile.networks import mac_address, network_mode, networks, service_links
 from orchestrator.stackfile.ports import expose, ports
+from orchestrator.stackfile.proxy_labels import rules_of_labels
 from orchestrator.stackfile.units import parse_duration
 
 CDI_NAME = re.compile(r"[A-Za-z][\w.-]*/[A-Za-z][\w.-]*=[A-Za-z0-9][\w.:-]*")
@@ -66,6 +68,7 @@ SERVICE_FIELDS = (
     "problem",
     "port_ranges",
     "service_labels",
+    "ingress",
 )
 
 
@@ -516,6 +519,7 @@ KEYS: dict[str, FieldReader] = {
     "depends_on": depends_on,
     "deploy": deploy,
     "x-placement": x_placement,
+    "x-ingress": ingress,
     "scale": integer("replicas", 0),
     "profiles": nothing,
     "configs": granted("configs", ""),
@@ -543,6 +547,8 @@ def read(reading: LoadContext, name: str, value: Any) -> Service:
     if draft.platform:
         before = fields.get("placement", Placement())
         fields["placement"] = msgspec.structs.replace(before, constraints=(*before.constraints, *draft.platform))
+    if "x-ingress" not in body and (found := rules_of_labels(draft, fields)):
+        fields["ingress"] = found
     fields["depends_on"] = (*fields.get("depends_on", ()), *implied(fields, str(reading.mark(path))))
     own = {key: fields.pop(key) for key in SERVICE_FIELDS if key in fields}
     own["problem"] = "\n".join(draft.refusals)
