@@ -82,7 +82,8 @@ class Certificates:
         for host, issuer in wanted.items():
             known = self.known.get(host)
             if known is None or known.issuer != issuer:
-                known = Certificate(host=host, issuer=issuer)
+                # the one by the other issuer is served until there is a new one
+                known = Certificate(host=host, issuer=issuer, secret=known.secret if known else "")
             if host in self._orders or not known.due(now):
                 continue
             if issuer == "internal":
