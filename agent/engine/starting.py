@@ -42,6 +42,7 @@ async def start(engine: Engine, record: Record) -> None:
     elif networked:
         await gather_all(engine.networks.attach(record), _create(engine, record))
     else:
+        prepare.switch_on_host_sysctls(record)
         await _create(engine, record)
     for one in engine.attaching.pop(record.id, ()):
         one.ready.set()

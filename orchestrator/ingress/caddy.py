@@ -23,6 +23,11 @@ TRY_FOR = "5s"
 """How long a request looks for a task that can be connected to."""
 STREAM_GRACE_SINCE = (2, 7)
 """Since this version, WebSockets outlive a change of the configuration."""
+TOO_LARGE: Json = {
+    "match": [{"expression": "{http.error.message}.contains('request body too large')"}],
+    "handle": [{"handler": "static_response", "status_code": 413, "body": "413: the request is too large\n"}],
+}
+"""Caddy 2.6 blames the service for a body beyond the limit: 502."""
 EMPTY: Json = {"admin": {"listen": f"unix/{ADMIN_SOCKET}", "origins": ["localhost"], "config": {"persist": False}}}
 """What a proxy starts with: nothing but its admin API, which is a socket of its own container."""
 
@@ -63,6 +68,7 @@ def _server(port: int, routes: list[Json]) -> Json:
         "read_header_timeout": "15s",
         "max_header_bytes": 64 << 10,
         "routes": [*routes, last],
+        "errors": {"routes": [TOO_LARGE]},
     }
 
 
