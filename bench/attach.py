@@ -16,7 +16,7 @@ import msgspec
 from agent.contract.container import Attachment, Container
 from agent.contract.manifest import Manifest
 from agent.contract.network import Network, Subnet
-from agent.engine.networks import Networks
+from agent.engine.networks.networks import Networks
 from agent.engine.records import Record
 from agent.paths import Paths
 from agent.settings import Settings
@@ -36,18 +36,18 @@ async def main(root: Path) -> None:
         container = Container(image="x", attachments=(Attachment(network="n"),))
         record = Record(id=f"{number:064x}"[::-1], name=f"c{number}", container=container, created="")
         wall, own = time.perf_counter(), time.process_time()
-        networks.reserve(record)
+        networks.endpoints.reserve(record)
         await networks.open(record)
         await networks.attach(record)
         if number >= THERE:
             took.append((time.process_time() - own, time.perf_counter() - wall))
         records.append(record)
     for record in records:
-        networks.release(record)
+        networks.endpoints.release(record)
     await networks.sync()
     own, wall = (statistics.median(t[i] for t in took) * 1e3 for i in (0, 1))
     print(json.dumps({"cpu": own, "wall": wall}))
-    await networks.dataplane.update(msgspec.structs.replace(networks._document([]), views={}))
+    await networks.dataplane.update(msgspec.structs.replace(networks.desired().dataplane, views={}))
     await networks.close()
 
 

@@ -13,6 +13,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from agent.api import (
+    audit,
     container_http,
     dial,
     doctor,
@@ -21,11 +22,13 @@ from agent.api import (
     manifest_source,
     shipping,
     table,
+    trust,
     versions,
     volume_migration,
 )
 from agent.api.app_keys import CONVERGER, ENGINE, MANIFEST_WATCHER, VERSION, answer
 from agent.api.table import Handler
+from agent.contract.printable import quoted, shown
 from agent.contract.takeover import Written
 from agent.engine.converge import Converger
 from agent.errors import (
@@ -34,12 +37,10 @@ from agent.errors import (
     NotFoundError,
     NotModifiedError,
     abort_if_response_started,
-    shown,
     user_message,
 )
 from agent.manifest_watcher import EtcdManifestWatcher
 from agent.settings import Door
-from agent.trees.extract import quoted
 
 log = logging.getLogger(__name__)
 LARGEST = 64 << 20
@@ -100,7 +101,7 @@ class OneLine(logging.Filter):
         return not isinstance(error, HttpProcessingError | web.RequestPayloadError | ConnectionError)
 
 
-OURS = (container_http, manifest, shipping, dial, doctor, volume_migration, manifest_source)
+OURS = (container_http, manifest, shipping, trust, audit, dial, doctor, volume_migration, manifest_source)
 
 
 def _dockers() -> Iterator[tuple[str, str, Handler]]:

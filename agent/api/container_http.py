@@ -10,8 +10,8 @@ import aiohttp
 from aiohttp import web
 
 from agent.api.app_keys import ENGINE
+from agent.contract.printable import quoted
 from agent.errors import BadRequestError, ConflictError
-from agent.trees.extract import quoted
 from agent.trees.tree import Tree
 
 routes = web.RouteTableDef()
@@ -23,7 +23,7 @@ LARGEST_ANSWER = 64 << 20
 async def forward(request: web.Request) -> web.StreamResponse:
     """The answer of the program that listens at the unix socket `socket` (query) of the container's own tree. Headers but the
     content type do not go along, neither way."""
-    record = request.app[ENGINE].find(request.match_info["name"])
+    record = request.app[ENGINE].containers.find(request.match_info["name"])
     path = request.query.get("socket", "")
     if not path.startswith("/"):
         raise BadRequestError(f"socket={quoted(path)}: an absolute path in the container")

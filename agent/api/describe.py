@@ -10,12 +10,14 @@ from typing import Any
 
 import msgspec
 
+from agent.api import bandwidth
 from agent.api.host_config import host_config, network_mode
 from agent.api.translate import BRIDGE
 from agent.containers.logs import instant
 from agent.contract.container import Attachment, Container, Mount
 from agent.engine import prepare
 from agent.engine.engine import Engine
+from agent.engine.networks.table import network_id
 from agent.engine.records import Record, labels
 from agent.errors import AgentError
 from agent.files import used
@@ -52,7 +54,7 @@ def _bindings(record: Record) -> Document:
 def sizes(engine: Engine, record: Record) -> dict[str, int]:
     """Bytes of what it wrote, and of that with its image. Blocks."""
     image = image_of(engine, record)
-    written = used(engine.directory(record) / "upper")
+    written = used(engine.paths.container(record.id) / "upper")
     return {"SizeRw": written, "SizeRootFs": written + (engine.sizes.image(image) if image else 0)}
 
 
@@ -147,14 +149,14 @@ def networks(engine: Engine, record: Record, version: int = 48) -> Document:
     c = record.container
     out: Document = {}
     for e in record.endpoints:
-        known = engine.networks.all.get(e.network)
+        known = engine.networks.table.all.get(e.network)
         subnets = {":" in s.cidr: s for s in known.subnets} if known else {}
         v4, v6 = subnets.get(False), subnets.get(True)
         payload = next((a for a in c.attachments if a.network == e.network), Attachment(network=e.network))
         mac = e.mac or ("" if known and known.on_lan else address_mac(e.ipv4, e.ipv6))
         ipv4, ipv6 = (e.ipv4, e.ipv6) if record.running else ("", "")
         out[e.network] = _endpoint(record, payload, e.aliases, version) | {
-            "NetworkID": engine.networks.identity(e.network),
+            "NetworkID": network_id(e.network),
             "EndpointID": endpoint_id(record, e.network) if record.running else "",
             "MacAddress": mac if record.running or e.mac else "",
             "IPAddress": ipv4,
@@ -163,6 +165,7 @@ def networks(engine: Engine, record: Record, version: int = 48) -> Document:
             "GlobalIPv6Address": ipv6,
             "GlobalIPv6PrefixLen": _length(v6.cidr) if v6 and ipv6 else 0,
             "IPv6Gateway": v6.gateway if v6 and ipv6 else "",
+            **({"Bandwidth": bandwidth.shown(e.bandwidth)} if e.bandwidth else {}),
         }
     named = [(a.network, a) for a in c.attachments]
     if c.network_mode in ("host", "none"):
@@ -171,7 +174,7 @@ def networks(engine: Engine, record: Record, version: int = 48) -> Document:
         if name not in out:
             builtin = name in ("host", "none")
             out[name] = _endpoint(record, payload, payload.aliases, version) | {
-                "NetworkID": engine.networks.identity(name) if builtin else "",
+                "NetworkID": network_id(name) if builtin else "",
                 "EndpointID": endpoint_id(record, name) if builtin and record.running else "",
                 "MacAddress": "",
                 "IPAddress": "",
@@ -259,7 +262,7 @@ def others(engine: Engine, record: Record) -> list[Mount]:
     for text in record.container.volumes_from:
         name, _, mode = text.partition(":")
         try:
-            other = engine.find(name)
+            other = engine.containers.find(name)
         except AgentError:
             continue
         volumes = [Mount(kind="volume", source=source, target=target) for target, source in other.anonymous.items()]
@@ -282,7 +285,7 @@ def inspected(engine: Engine, record: Record, execs: Sequence[str] = (), version
     c, image = record.container, image_of(engine, record)
     config = (image.config.config if image else None) or RunConfig()
     path, arguments = _command(c, config)
-    bundle, directory = engine.bundle(record), engine.directory(record)
+    bundle, directory = engine.paths.bundle(record.id), engine.paths.container(record.id)
     etc = prepare.etc(bundle)
     return {
         "Id": record.id,
@@ -338,7 +341,7 @@ def _network_settings(engine: Engine, record: Record, config: RunConfig, version
         "Bridge": "",
         "SandboxID": record.id if record.running else "",
         "HairpinMode": False,
-        "SandboxKey": engine.networks.netns(record) if record.running else "",
+        "SandboxKey": str(engine.networks.endpoints.netns(record)) if record.running else "",
         "Ports": _exposed(record, config),
         "Networks": attached,
         "LinkLocalIPv6Address": "",

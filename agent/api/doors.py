@@ -22,6 +22,7 @@ from agent.api import describe, execs
 from agent.api.app_keys import ENGINE
 from agent.api.table import Handler
 from agent.contract.tunnel import Listener
+from agent.engine.networks.table import network_id
 from agent.errors import BadRequestError, ForbiddenError, NotFoundError
 from agent.settings import Door
 
@@ -104,11 +105,11 @@ def _belongs(request: web.Request, kind: str, name: str, project: str) -> None:
     engine = request.app[ENGINE]
     if kind in ("containers", "exec"):
         known = execs.EXECS.get(name) if kind == "exec" else None
-        record = known.record if known else engine.find(name)
+        record = known.record if known else engine.containers.find(name)
         labels = describe.all_labels(engine, record)
         word = "No such container"
     elif kind == "networks":
-        network = next((n for n in engine.networks.all.values() if name in (n.name, engine.networks.identity(n.name))), None)
+        network = next((n for n in engine.networks.table.all.values() if name in (n.name, network_id(n.name))), None)
         labels = {PROJECT: network.stack, **dict(network.labels)} if network else {}
         word = "network not found"
     else:

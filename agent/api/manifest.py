@@ -19,13 +19,14 @@ from agent.containers import hardware
 from agent.contract.container import Container
 from agent.contract.manifest import Delta, Manifest, apply_delta
 from agent.contract.network import HEARTBEAT
+from agent.contract.printable import quoted
 from agent.contract.sealing import known_key, make_key
 from agent.contract.status import NodeInfo, TaskStatus
-from agent.engine.networks import DEFAULT_MTU, addresses_of_host, mtu_of
+from agent.engine import creating
+from agent.engine.networks.host import DEFAULT_MTU, addresses_of_host, mtu_of
 from agent.engine.records import Record
 from agent.errors import BadRequestError, ConflictError
 from agent.images.pull import architecture
-from agent.trees.extract import quoted
 
 SHORTEST_S = 0.1
 """Seconds between two heartbeats at least."""
@@ -48,7 +49,7 @@ async def info(request: web.Request) -> web.Response:
     except OSError:
         raise BadRequestError(f"underlay={quoted(underlay)}: an IP address") from None
     engine = request.app[CONVERGER].engine
-    features = engine.networks.host.features | ({"rootless"} if rootless.inside() else set())
+    features = engine.networks.host.capabilities.features | ({"rootless"} if rootless.inside() else set())
     found = NodeInfo(
         hostname=platform.node(),
         arch=architecture(),
@@ -58,11 +59,11 @@ async def info(request: web.Request) -> web.Response:
         labels=tuple(sorted(engine.settings.labels.items())),
         features=tuple(sorted(features)),
         clock=time.time(),
-        links=tuple(sorted(engine.networks.host_links())),
+        links=tuple(sorted(engine.networks.host.links())),
         drivers=tuple(sorted(engine.networks.drivers)),
         mtu=mtu or DEFAULT_MTU,
         has_underlay_address=bool(mtu),
-        addresses=tuple(sorted(await asyncio.to_thread(addresses_of_host, engine.networks.prefix))),
+        addresses=tuple(sorted(await asyncio.to_thread(addresses_of_host, engine.paths.link_prefix))),
         ssh_key=await asyncio.to_thread(engine.volumes.key),
         seal_key=known_key(engine.paths.keys, "seal"),
         tunnel_key=known_key(engine.paths.keys, "tunnel"),
@@ -105,8 +106,8 @@ async def create(request: web.Request) -> web.Response:
         stack=request.query.get("stack", ""),
         service=request.query.get("service", ""),
     )
-    record = await engine.create(
-        container, name=request.query.get("name", ""), record=base, auto_remove=flag(request, "auto_remove")
+    record = creating.create(
+        engine.context, container, name=request.query.get("name", ""), record=base, auto_remove=flag(request, "auto_remove")
     )
     return answer({"Id": record.id}, status=201)
 

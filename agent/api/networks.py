@@ -15,8 +15,9 @@ from agent.api.translate import attachment, links_of
 from agent.containers.logs import instant
 from agent.contract.container import Attachment
 from agent.contract.network import Network, Subnet
+from agent.engine import changing
 from agent.engine.engine import Engine
-from agent.engine.networks import DEFAULT
+from agent.engine.networks.table import DEFAULT_NETWORK, network_id
 from agent.engine.records import Record, now
 from agent.errors import BadRequestError, ConflictError, ForbiddenError, NoSwarmError, NotFoundError
 
@@ -34,7 +35,7 @@ def _document(engine: Engine, network: Network) -> Document:
             "IPv4Address": _in(network, e.ipv4),
             "IPv6Address": _in(network, e.ipv6),
         }
-        for r in engine.networks.attached.values()
+        for r in engine.networks.endpoints.attached.values()
         for e in r.endpoints
         if e.network == network.name
     }
@@ -56,7 +57,7 @@ def _document(engine: Engine, network: Network) -> Document:
     ]
     return {
         "Name": network.name,
-        "Id": engine.networks.identity(network.name),
+        "Id": network_id(network.name),
         "Driver": network.driver,
         "Scope": "local",
         "Internal": network.internal,
@@ -83,7 +84,7 @@ def _in(network: Network, address: str) -> str:
 def _builtin(engine: Engine, name: str) -> Document:
     return {
         "Name": name,
-        "Id": engine.networks.identity(name),
+        "Id": network_id(name),
         "Driver": name if name == "host" else "null",
         "Scope": "local",
         "IPAM": {"Driver": "default", "Options": None, "Config": []},
@@ -103,7 +104,7 @@ def _builtin(engine: Engine, name: str) -> Document:
 
 def _everything(engine: Engine) -> list[Document]:
     # the default network is always listed, and is made with its first container
-    known = {DEFAULT: Network(name=DEFAULT)} | engine.networks.all
+    known = {DEFAULT_NETWORK: Network(name=DEFAULT_NETWORK)} | engine.networks.table.all
     return [_document(engine, n) for n in known.values()] + [_builtin(engine, n) for n in BUILTIN]
 
 
@@ -124,8 +125,8 @@ async def listing(request: web.Request) -> web.Response:
                 "driver": lambda n, v: n["Driver"] == v,
                 "label": lambda n, v: labelled(n["Labels"], v),
                 "scope": lambda n, v: n["Scope"] == v,
-                "type": lambda n, v: (n["Name"] in (*BUILTIN, DEFAULT)) == (v == "builtin"),
-                "dangling": lambda n, v: (not n["Containers"] and n["Name"] not in (*BUILTIN, DEFAULT)) == truth(v),
+                "type": lambda n, v: (n["Name"] in (*BUILTIN, DEFAULT_NETWORK)) == (v == "builtin"),
+                "dangling": lambda n, v: (not n["Containers"] and n["Name"] not in (*BUILTIN, DEFAULT_NETWORK)) == truth(v),
             },
         )
     )
@@ -136,7 +137,7 @@ def _acceptable(payload: Document) -> None:
     name, driver = payload.get("Name", ""), payload.get("Driver") or "bridge"
     if not name.strip():
         raise BadRequestError("Name is missing: what shall the network be called?")
-    if name in (*BUILTIN, DEFAULT, "default"):
+    if name in (*BUILTIN, DEFAULT_NETWORK, "default"):
         raise ForbiddenError(f"operation is not permitted on predefined {name} network")
     if driver in ("host", "null", "none"):
         raise ForbiddenError(f'only one instance of "{driver}" network is allowed')
@@ -159,7 +160,7 @@ async def create(request: web.Request) -> web.Response:
     """Create a network (NetworkCreate)."""
     engine, payload = request.app[ENGINE], body(request)
     _acceptable(payload)
-    network = engine.networks.create(
+    network = engine.networks.table.create(
         Network(
             name=payload["Name"],
             driver=payload.get("Driver") or "bridge",
@@ -184,21 +185,19 @@ async def create(request: web.Request) -> web.Response:
         ipv6=payload.get("EnableIPv6", False),
     )
     _tell(engine, "create", network)
-    return answer({"Id": engine.networks.identity(network.name), "Warning": ""}, 201)
+    return answer({"Id": network_id(network.name), "Warning": ""}, 201)
 
 
 def _tell(engine: Engine, action: str, network: Network) -> None:
-    engine.events.emit(
-        "network", action, engine.networks.identity(network.name), {"name": network.name, "type": network.driver}
-    )
+    engine.events.emit("network", action, network_id(network.name), {"name": network.name, "type": network.driver})
 
 
 def _found(engine: Engine, name: str) -> str:
     """The name of the network that *name* is, its ID, or the beginning of that. Raises NotFoundError, BadRequestError."""
-    known = {DEFAULT, *BUILTIN, *engine.networks.all}
+    known = {DEFAULT_NETWORK, *BUILTIN, *engine.networks.table.all}
     if name in known:
         return name
-    hits = [n for n in known if engine.networks.identity(n).startswith(name)]
+    hits = [n for n in known if network_id(n).startswith(name)]
     if len(hits) > 1:
         raise BadRequestError(f"network {name} is ambiguous ({len(hits)} matches found on ID prefix)")
     if not hits:
@@ -212,16 +211,16 @@ async def inspect(request: web.Request) -> web.Response:
     if (scope := request.query.get("scope", "")) and SCOPES(scope) != "local":
         raise NotFoundError(f"network {request.match_info['name']} not found in scope {scope}")
     name = _found(engine, request.match_info["name"])
-    return answer(_builtin(engine, name) if name in BUILTIN else _document(engine, engine.networks.get(name)))
+    return answer(_builtin(engine, name) if name in BUILTIN else _document(engine, engine.networks.table.get(name)))
 
 
 async def remove(request: web.Request) -> web.Response:
     """Remove a network without endpoints (NetworkDelete)."""
     engine = request.app[ENGINE]
     name = _found(engine, request.match_info["name"])
-    if name in (*BUILTIN, DEFAULT):
+    if name in (*BUILTIN, DEFAULT_NETWORK):
         raise ForbiddenError(f"{name} is a pre-defined network and cannot be removed")
-    network = engine.networks.get(name)
+    network = engine.networks.table.get(name)
     try:
         engine.networks.remove(name)
     except ConflictError as error:
@@ -233,9 +232,9 @@ async def remove(request: web.Request) -> web.Response:
 def addressable(engine: Engine, payload: Attachment) -> None:
     """The addresses that *payload* asks for are those of its network, where that is there. Raises BadRequestError."""
     asked = [address for address in (payload.ipv4, payload.ipv6) if address]
-    if asked and payload.network == DEFAULT:
+    if asked and payload.network == DEFAULT_NETWORK:
         raise BadRequestError("user specified IP address is supported on user defined networks only")
-    network = engine.networks.all.get(payload.network)
+    network = engine.networks.table.all.get(payload.network)
     for address in asked if network else ():
         assert network
         if not any(ipaddress.ip_address(address) in ipaddress.ip_network(s.cidr) for s in network.subnets):
@@ -253,35 +252,35 @@ async def connect(request: web.Request) -> web.Response:
     """Attach a container to a network (NetworkConnect)."""
     engine, said = request.app[ENGINE], body(request)
     name, settings = _found(engine, request.match_info["name"]), said.get("EndpointConfig", {})
-    record = engine.find(said.get("Container", ""))
+    record = engine.containers.find(said.get("Container", ""))
     if name in BUILTIN:
         raise _of_creation(record, name)
     checks.refuse([*checks.endpoint(name, settings)])
     payload = attachment(name, settings)
     addressable(engine, payload)
-    await engine.connect(record, payload, links_of(settings))
+    await changing.connect(engine.context, record, payload, links_of(settings))
     if record.asked:
         endpoints = record.asked["NetworkingConfig"]["EndpointsConfig"] | {name: settings}
-        engine.note(record, asked=record.asked | {"NetworkingConfig": {"EndpointsConfig": endpoints}})
+        engine.containers.transition(record, asked=record.asked | {"NetworkingConfig": {"EndpointsConfig": endpoints}})
     return web.Response(status=200)
 
 
 async def disconnect(request: web.Request) -> web.Response:
     """Detach a container from a network (NetworkDisconnect)."""
     engine, payload = request.app[ENGINE], body(request)
-    name, record = _found(engine, request.match_info["name"]), engine.find(payload.get("Container", ""))
+    name, record = _found(engine, request.match_info["name"]), engine.containers.find(payload.get("Container", ""))
     if name in BUILTIN:
         raise _of_creation(record, name)
-    await engine.disconnect(record, name)
+    await changing.disconnect(engine.context, record, name)
     return web.Response(status=200)
 
 
 async def prune(request: web.Request) -> web.Response:
     """Delete networks that no container is on and no stack has."""
     engine = request.app[ENGINE]
-    on = {e.network for r in engine.records.values() for e in r.endpoints}
-    on |= {a.network for r in engine.records.values() for a in r.container.attachments}
-    spare = [n for n in engine.networks.all.values() if not n.stack and n.name not in on and n.name != DEFAULT]
+    on = {e.network for r in engine.containers.records.values() for e in r.endpoints}
+    on |= {a.network for r in engine.containers.records.values() for a in r.container.attachments}
+    spare = [n for n in engine.networks.table.all.values() if not n.stack and n.name not in on and n.name != DEFAULT_NETWORK]
     filters = Filters(request)
     filters.check(until=moment_of)
     gone = filters.chosen(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from agent.contract.container import Container
+from agent.contract.trust import ImageTrust
 from agent.contract.wire import WireStruct
 
 Desired = Literal["running", "stopped", "waiting", "oneoff"]
@@ -16,7 +17,8 @@ class Task(WireStruct, frozen=True, kw_only=True):
     *desired* "waiting" means: be ready (image pulled), do not start yet; "oneoff" is a container that somebody runs by hand
     (`pystack run`) on the stack's networks: it has addresses, and no node keeps it going. *generation* counts ordered
     restarts: a node restarts a task whose generation it has not seen. One that is to *renew* leaves its predecessor's anonymous
-    volumes behind. *where* is the service's place in the stack file."""
+    volumes behind. *where* is the service's place in the stack file. *run* is set where it belongs to one run of its service
+    (of a schedule, of a hook), which no plan makes or removes."""
 
     name: str
     stack: str
@@ -29,3 +31,11 @@ class Task(WireStruct, frozen=True, kw_only=True):
     generation: int = 0
     renew: bool = False
     where: str = ""
+    run: str = ""
+    trust: ImageTrust | None = None
+    """What its images are held to at each start, beside the node's own policy."""
+
+    @property
+    def planned(self) -> bool:
+        """Whether it is there because its service has replicas: neither by hand nor for one run."""
+        return self.desired != "oneoff" and not self.run

@@ -11,10 +11,11 @@ import time
 from collections.abc import Iterable
 
 from agent.engine.engine import Engine
-from agent.engine.networks import Networks, mtu_of
+from agent.engine.networks.host import mtu_of
+from agent.engine.networks.networks import Networks
+from agent.engine.networks.translate import Desired
 from netplugins import firewall, foreign_firewalls, guard
 from netplugins.doctor import REPAIR, Finding, examine
-from netplugins.driver import FdbEntry, KernelObject
 from netplugins.linux import netlink, netns
 from netplugins.linux.sysctl import forwarding_off
 from netplugins.resolver import message
@@ -26,23 +27,26 @@ ANSWER_S = 1.0
 async def diagnose(engine: Engine) -> list[Finding]:
     """All findings of this node, those that are well included."""
     networks = engine.networks
-    labels = {networks.netns(r): f"container {r.name}" for r in networks.attached.values()}
-    labels |= {networks.link(n.name): f"network {n.name}" for n in networks.all.values()}
+    labels = {str(networks.endpoints.netns(r)): f"container {r.name}" for r in networks.endpoints.attached.values()}
+    labels |= {networks.table.link(n.name): f"network {n.name}" for n in networks.table.all.values()}
 
-    def look(objects: frozenset[KernelObject], far: frozenset[FdbEntry], rules: firewall.Ruleset | None) -> list[Finding]:
-        for item in objects:
+    desired = networks.desired()
+
+    def look() -> list[Finding]:
+        rules = desired.ruleset() if desired.policies else None
+        for item in desired.objects:
             if path := getattr(item, "netns", ""):
                 labels.setdefault(item.name, labels.get(path, path))
-        return examine(objects, far, labels) + _firewall(rules) + _others(networks, rules)
+        return examine(desired.objects, desired.fdb, labels) + _firewall(rules) + _others(networks, rules)
 
-    kernel = await networks.run_with_desired_state(look)
+    kernel = await networks.run_undisturbed(look)
     return [
         *_programs(),
         *_sysctls(networks),
         *_underlay(networks),
         *kernel,
         *await asyncio.to_thread(_names, networks),
-        *await _ports(networks),
+        *await _ports(networks, desired),
         *_services(networks),
         *await asyncio.to_thread(_volumes, engine),
     ]
@@ -83,39 +87,39 @@ def _sysctls(networks: Networks) -> list[Finding]:
         return []
     wrong = [
         Finding(check="sysctl", target=name.replace("/", "."), detail="it is 0: the host forwards nothing", fix=REPAIR)
-        for name in forwarding_off(networks.link(n.name) for n in networks.all.values())
+        for name in forwarding_off(networks.table.link(n.name) for n in networks.table.all.values())
     ]
     return _one("sysctl", "node", wrong, "the host forwards")
 
 
 def _underlay(networks: Networks) -> list[Finding]:
-    if not networks.underlay:
+    if not networks.host.underlay:
         return []
     with netlink.Socket() as sock:
         held = {address for _, address in sock.addresses()}
-    if netlink.packed(networks.underlay) not in held:
+    if netlink.packed(networks.host.underlay) not in held:
         return [
             Finding(
                 check="underlay",
-                target=networks.underlay,
+                target=networks.host.underlay,
                 detail="no link has the address by which other nodes reach this one",
                 fix="give it back to its link, or add the node again under its new address",
             )
         ]
-    now = mtu_of(networks.underlay)
+    now = mtu_of(networks.host.underlay)
     wrong = (
         [
             Finding(
                 check="mtu",
-                target=f"underlay {networks.underlay}",
-                detail=f"its MTU is {now}, and networks were made for {networks.host.mtu}",
-                fix=f"set it to {networks.host.mtu}, or start the agent again",
+                target=f"underlay {networks.host.underlay}",
+                detail=f"its MTU is {now}, and networks were made for {networks.host.capabilities.mtu}",
+                fix=f"set it to {networks.host.capabilities.mtu}, or start the agent again",
             )
         ]
-        if now < networks.host.mtu
+        if now < networks.host.capabilities.mtu
         else []
     )
-    return _one("underlay", networks.underlay, wrong, f"MTU {now}")
+    return _one("underlay", networks.host.underlay, wrong, f"MTU {now}")
 
 
 def _firewall(rules: firewall.Ruleset | None) -> list[Finding]:
@@ -143,7 +147,7 @@ def _others(networks: Networks, rules: firewall.Ruleset | None) -> list[Finding]
         return []
     wrong = [
         Finding(check="forward", target=program, detail="its FORWARD chain drops what containers send and get", fix=REPAIR)
-        for program in foreign_firewalls.blocked_by(networks.prefix)
+        for program in foreign_firewalls.blocked_by(networks.paths.link_prefix)
     ]
     return _one("forward", "other firewalls", wrong, "let through what is forwarded")
 
@@ -152,7 +156,7 @@ def _names(networks: Networks) -> list[Finding]:
     """Each container asks for its own name, as its programs would."""
     asked: dict[socket.socket, tuple[str, str]] = {}
     wrong: list[Finding] = []
-    records = [r for r in networks.attached.values() if r.endpoints]
+    records = [r for r in networks.endpoints.attached.values() if r.endpoints]
     try:
         for record in records:
             endpoint = record.endpoints[0]
@@ -166,7 +170,7 @@ def _names(networks: Networks) -> list[Finding]:
                 return sock
 
             try:
-                asked[netns.enter(networks.netns(record), opened)] = record.name, address
+                asked[netns.enter(str(networks.endpoints.netns(record)), opened)] = record.name, address
             except OSError as error:
                 wrong.append(_dumb(record.name, error.strerror or str(error)))
         until = time.monotonic() + ANSWER_S  # for all together
@@ -188,10 +192,16 @@ def _dumb(name: str, why: str) -> Finding:
     return Finding(check="dns", target=f"container {name}", detail=f"127.0.0.11 does not tell its name: {why}", fix=REPAIR)
 
 
-async def _ports(networks: Networks) -> list[Finding]:
+async def _ports(networks: Networks, desired: Desired) -> list[Finding]:
     """Each published TCP port of this host takes a connection."""
-    ports = {(p.host_ip or "127.0.0.1", p.port) for p in networks.published() if p.protocol == "tcp"}
-    ports |= {("127.0.0.1", p.published) for v in networks.virtuals if v.backends for p in v.ports if p.protocol == "tcp"}
+    ports = {(p.host_ip or "127.0.0.1", p.port) for p in desired.published if p.protocol == "tcp"}
+    ports |= {
+        ("127.0.0.1", p.published)
+        for v in networks.manifest.service_addresses
+        if v.backends
+        for p in v.ports
+        if p.protocol == "tcp"
+    }
 
     async def closed(host: str, port: int) -> str:
         try:
@@ -220,16 +230,16 @@ def _services(networks: Networks) -> list[Finding]:
             detail=f"{v.ipv4 or v.ipv6} leads to no task: none is running and healthy",
             fix=f"look at `pystack ps` and `pystack logs {v.service.partition('/')[2]}`",
         )
-        for v in networks.virtuals
+        for v in networks.manifest.service_addresses
         if (v.ipv4 or v.ipv6) and not v.backends
     ]
-    served = sum(bool(v.ipv4 or v.ipv6) for v in networks.virtuals)
+    served = sum(bool(v.ipv4 or v.ipv6) for v in networks.manifest.service_addresses)
     return _one("vip", "services", wrong, f"{served} services have tasks behind their addresses") if served else []
 
 
 def _volumes(engine: Engine) -> list[Finding]:
     """Volumes that others serve, and that containers here use, answer."""
-    used = {name: users for name in engine.volumes.all if (users := engine.users_of(name))}
+    used = {name: users for name in engine.volumes.all if (users := engine.containers.users_of_volume(name))}
     served = {name: users for name, users in used.items() if engine.volumes.is_served(name)}
     wrong = [
         Finding(

@@ -11,6 +11,7 @@ import msgspec
 
 from agent import files
 from agent.containers.runtime import Process
+from agent.contract.bandwidth import Bandwidth
 from agent.contract.container import Container, digest
 from agent.contract.status import PublishedPort, State
 
@@ -35,6 +36,7 @@ class Endpoint(msgspec.Struct, kw_only=True):
     order: int = 0
     interface: str = ""
     link_local: tuple[str, ...] = ()
+    bandwidth: Bandwidth | None = None
 
 
 class Record(msgspec.Struct, kw_only=True):
@@ -63,6 +65,9 @@ class Record(msgspec.Struct, kw_only=True):
     started: str = ""
     finished: str = ""
     restarts: int = 0
+    """How often it was restarted since it last ran for a while: how long the next pause is."""
+    attempts: int = 0
+    """How often its restart policy restarted it, for the policy's limit."""
     ends: int = 0
     """How often it ended, whether it was restarted or not."""
     health: str = ""

@@ -57,6 +57,8 @@ COMMANDS = {
     "store": "store",
     "why": "why",
     "why-not": "why",
+    "lock": "lock",
+    "audit": "audit",
     "rebalance": "rebalance",
     "schema": "schema",
     "gitops": "gitops",
@@ -67,11 +69,14 @@ COMMANDS = {
     "watch": "watch",
     "export": "export",
     "commit": "export",
+    "publish": "publish",
     "push": "export",
     "port-forward": "forward",
     "apply": "plan",
     "history": "history",
     "rollback": "history",
+    "cron": "cron",
+    "job": "cron",
 }
 
 
@@ -91,7 +96,7 @@ def cli(context: click.Context, /, dry_run: bool, **for_the_command: object) -> 
     """Run stacks of containers from Compose files, on one host or many.
 
     Options that name a stack may stand here or behind the command."""
-    if dry_run and context.invoked_subcommand not in ("up", "create", "plan", "config"):
+    if dry_run and context.invoked_subcommand not in ("up", "create", "plan", "config", "publish"):
         raise click.UsageError(f"{context.invoked_subcommand} has no dry run: `pystack plan` shows what `up` would do")
 
 

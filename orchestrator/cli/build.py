@@ -127,13 +127,14 @@ def _provided(stack: Stack, build_options: Build) -> tuple[dict[str, str], dict[
     """Of a build: its further contexts as the node names them, contents that go along, and folders that do."""
     from agent.contract.container import BUILD_EXTRAS
     from orchestrator.errors import PystackError
+    from orchestrator.stackfile.remote import is_remote
 
     images = {s.name: s.container.image for s in stack.services}
     contexts, folders, files = {}, {}, {}
     for number, (name, value) in enumerate(build_options.contexts):
         if value.startswith("service:"):
             contexts[name] = f"docker-image://{images[value[8:]]}"
-        elif "://" in value or value.startswith(("git@", "github.com/")):
+        elif is_remote(value):
             contexts[name] = value
         else:
             folders[f"{BUILD_EXTRAS}/context-{number}"] = Path(value)

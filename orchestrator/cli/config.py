@@ -92,7 +92,7 @@ def config(
     elif models:
         _lines(loaded.document.get("models") or ())
     elif lock_image_digests:
-        click.echo(_lock_file(loaded, only), nl=False)
+        click.echo(lock_file(loaded, only), nl=False)
     elif networks:
         _lines((loaded.document.get("networks") or ()) if no_interpolate else (n.key for n in loaded.stack.networks))
     elif images:
@@ -120,7 +120,7 @@ def _images(loaded: Loaded, only: tuple[str, ...], *, interpolated: bool) -> Ite
     return (image for name, image in given.items() if not only or name in only)
 
 
-def _lock_file(loaded: Loaded, only: tuple[str, ...]) -> str:
+def lock_file(loaded: Loaded, only: tuple[str, ...]) -> str:
     """A stack file that pins the images of the services *only*, or of all. Raises RefusedError if a registry lacks one."""
     import yaml
 

@@ -18,6 +18,7 @@ from orchestrator.errors import PystackError
 def events(stack: StackOptions, as_json: bool, shape: str, services: tuple[str, ...]) -> None:
     """Changes of tasks, as they come: of a stack's where one is named, or of some of its services; else of all."""
     from orchestrator.cli.client import Client
+    from orchestrator.cli.output import CONTROL
 
     client = Client()
     named = services or any(stack.given[k] for k in ("file", "project_name", "project_directory"))
@@ -29,5 +30,6 @@ def events(stack: StackOptions, as_json: bool, shape: str, services: tuple[str, 
     for event in client.lines("GET", "/v1/events"):
         if (name and event.get("stack") != name) or (services and event.get("service") not in services):
             continue
-        words = f"{event['task']}: {event['state']} {event.get('health', '')}"
+        words = f"{event['task']}: {event['state']} {event.get('health', '') or event.get('error', '')}".rstrip()
+        words = CONTROL.sub("", words)
         click.echo(json.dumps(event) if as_json or shape == "json" else words)

@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from orchestrator.stackfile.remote import is_remote
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from orchestrator.stackfile.load import Loaded, Options
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -21,13 +25,20 @@ class StackOptions:
     def __init__(self, **given: Any) -> None:
         self.given = given
 
+    @functools.cached_property
+    def files(self) -> tuple[str, ...]:
+        """The paths of -f; those that lie elsewhere are fetched. Raises PystackError."""
+        given = tuple(self.given["file"])
+        return tuple(str(_fetch(text)) if is_remote(text) else text for text in given)
+
     def options(self, *, interpolate: bool = True, consistency: bool = True, named: Sequence[str] = ()) -> Options:
         """The options with which the stack file is loaded. *named* are services that no profile leaves out."""
         from orchestrator.stackfile.load import Options
 
         listed = tuple(f for f in os.environ.get("COMPOSE_ENV_FILES", "").split(",") if f)
         return Options(
-            files=self.given["file"],
+            files=self.files,
+            fetch=_fetch,
             project_name=self.given["project_name"] or "",
             project_directory=self.given["project_directory"] or "",
             env_files=self.given["env_file"] or listed,
@@ -78,14 +89,21 @@ class StackOptions:
         from orchestrator.stackfile import naming
 
         start = Path(self.given["project_directory"] or ".").resolve()
-        if not self.given["file"] and ((start / ".env").is_file() or self.given["env_file"]):
+        if not self.files and ((start / ".env").is_file() or self.given["env_file"]):
             from orchestrator.stackfile.sources import variables_of
 
             paths = naming.stack_files((), variables_of(start, self.given["env_file"], os.environ), start)
         else:
-            paths = naming.stack_files(self.given["file"], os.environ, start)
+            paths = naming.stack_files(self.files, os.environ, start)
         directory = Path(self.given["project_directory"] or paths[0].parent).resolve()
         return naming.plain_name(paths, directory, self.given["env_file"]) or self.load(quiet=True).stack.name
+
+
+def _fetch(text: str) -> Path:
+    """The local copy of a stack file that lies elsewhere. Raises PystackError."""
+    from orchestrator.cli import remote_files  # few files lie elsewhere
+
+    return remote_files.fetch(text)
 
 
 def global_option(name: str) -> Any:
@@ -109,7 +127,7 @@ def selects_stack(function: F, *, short: bool = True) -> F:
             "--file",
             multiple=True,
             type=click.Path(dir_okay=False),
-            help="Stack file; may be repeated.",
+            help="Stack file, of a git repository or oci:// too; may be repeated.",
         ),
         click.option("-p", "--project-name", help="Name of the stack."),
         click.option("--profile", multiple=True, help="Activate a profile."),
@@ -134,8 +152,20 @@ def stack_options(function: F, *, short: bool = True) -> F:
 long_stack_options = functools.partial(stack_options, short=False)  # where -f is the command's own, as in Docker's
 
 
+class Shape(click.ParamType):  # type: ignore[type-arg]
+    """table, json, or a template in the language of Go."""
+
+    name = "table|json|TEMPLATE"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """*value* as it is. Raises click.BadParameter for what is none of them."""
+        if value not in ("table", "json") and "{{" not in value:
+            self.fail(f"{value!r} is none of table, json, or a template like '{{{{.Name}}}}'", param, ctx)
+        return value
+
+
 format_option = click.option(
-    "--format", "shape", type=click.Choice(["table", "json"]), default="table", help="A table, or one JSON array."
+    "--format", "shape", type=Shape(), default="table", help="A table, one JSON array, or a Go template ('table …' aligns)."
 )
 
 

@@ -102,10 +102,8 @@ def _unfolded(objects: Iterable[Any]) -> Iterable[Body]:
 
 def _workload(all_: Manifests, kind: str, name: str, one: Body) -> None:
     document, spec = all_.document, one.get("spec") or {}
-    if kind == "CronJob":
-        document.warn(
-            f"CronJob {name}: schedule {spec.get('schedule')!r} has no counterpart: run it by `pystack run` from cron"
-        )
+    cron = spec if kind == "CronJob" else {}
+    if cron:
         spec = (spec.get("jobTemplate") or {}).get("spec") or {}
     template = {"metadata": one.get("metadata"), "spec": spec} if kind == "Pod" else spec.get("template") or {}
     pod, labels = template.get("spec") or {}, (template.get("metadata") or {}).get("labels") or {}
@@ -137,14 +135,26 @@ def _workload(all_: Manifests, kind: str, name: str, one: Body) -> None:
         body["restart"] = {"Always": "always", "OnFailure": "on-failure", "Never": "no"}.get(
             pod.get("restartPolicy", "Always" if kind not in ("Job", "CronJob") else "Never"), "always"
         )
-        if kind == "CronJob":
-            body["profiles"] = ["cron"]
+        if cron:
+            body["x-schedule"] = _schedule(document, name, cron)
         document.services[own] = body
     for claim in spec.get("volumeClaimTemplates") or ():
         document.volumes[claim["metadata"]["name"]] = {}
         if int(deploy.get("replicas", 1)) > 1:
             document.warn(f"{kind} {name}: its replicas share volume {claim['metadata']['name']} here, and so one node")
     _services(all_, labels, first)
+
+
+def _schedule(document: Document, name: str, spec: Body) -> Body:
+    """`x-schedule` of a CronJob. Source: Kubernetes API, CronJobSpec."""
+    if spec.get("suspend"):
+        document.warn(f"CronJob {name}: it is suspended: `pystack cron pause {name}` does that here")
+    out: Body = {"cron": spec.get("schedule", ""), "concurrency": str(spec.get("concurrencyPolicy", "Allow")).lower()}
+    if zone := spec.get("timeZone"):
+        out["timezone"] = zone
+    if deadline := spec.get("startingDeadlineSeconds"):
+        out["deadline"] = f"{deadline}s"
+    return out
 
 
 def _deploy(kind: str, spec: Body, pod: Body) -> Body:

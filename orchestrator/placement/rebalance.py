@@ -39,7 +39,7 @@ class Move(WireStruct, frozen=True, kw_only=True):
 def placed_groups(stack: Stack, tasks: Sequence[Task], context: PlacementContext) -> list[Placed]:
     """*tasks* in groups that share a node, without those of mode global and one-off containers, which do not move."""
     fixed = {s.name for s in stack.services if s.mode in ("global", "global-job")}
-    movable = [t for t in tasks if t.desired != "oneoff" and t.service not in fixed]
+    movable = [t for t in tasks if t.planned and t.service not in fixed]
     return [
         Placed(request, tuple(t.name for t in members), members[0].node, stack.name)
         for request, members in colocate(stack, movable, service_requests(stack, context), context)

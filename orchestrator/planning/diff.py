@@ -56,12 +56,13 @@ def plan(
 
     *revision* is the store's, *statuses* what nodes report, by task. The same arguments give the same plan, byte for byte."""
     waves = graph.waves(stack)
+    mine = {s.name for s in stack.services}
     old_networks = {n.name: n for n in current.networks}
     new_networks = {n.name: n for n in desired.networks}
     made = _task_steps(stack, desired, current, statuses, options)
     removed, left, warnings = _removals(stack, desired, current, options)
-    oneoffs = [t for t in current.tasks if t.desired == "oneoff"]
-    used = {a.network for t in (*left, *made.kept, *oneoffs) for a in t.container.attachments}
+    beside = [t for t in current.tasks if not t.planned and (t.desired == "oneoff" or t.service in mine)]
+    used = {a.network for t in (*left, *made.kept, *beside) for a in t.container.attachments}
     gone = [n for n in current.networks if n.name not in new_networks]
     steps = [
         *(_network_step(network, old_networks.get(network.name)) for network in desired.networks),
@@ -79,7 +80,7 @@ def plan(
     state = State(
         networks=(*new_networks.values(), *(n for n in gone if n.name in used)),
         volumes=tuple(volumes.values()),
-        tasks=(*made.tasks, *left, *made.kept, *oneoffs),
+        tasks=(*made.tasks, *left, *made.kept, *beside),
         contents=desired.contents,
     )
     return Plan(
@@ -127,9 +128,14 @@ def _task_steps(
     """One step for each task that the plan is for, or that follows one of them; dependencies come first."""
     mine = {s.name for s in stack.services}
     wanted = mine if options.only is None else options.only
-    kept = {t.name: t for t in current.tasks if t.service in mine and t.service not in wanted and t.desired != "oneoff"}
+    kept = {t.name: t for t in current.tasks if t.service in mine and t.service not in wanted and t.planned}
     old_tasks = {t.name: t for t in current.tasks}
     following = Following(stack)
+    in_turn = {
+        s.name
+        for s in stack.services
+        if s.is_job and s.max_concurrent and any(t.service == s.name and t.desired == "running" for t in current.tasks)
+    }
     rank = {name: number for number, wave in enumerate(graph.waves(stack)) for name in wave}
     steps: list[Step] = []
     tasks: list[Task] = []
@@ -139,6 +145,8 @@ def _task_steps(
             if options.keep and old is not None and old.node == task.node:
                 task = msgspec.structs.replace(task, container=old.container, container_name=old.container_name)
             step, made = _task_step(task, old, status, task.service in options.force, options.starting)
+            if old and old.desired == "waiting" and task.service in in_turn and made.container == old.container:
+                step, made = _waits_its_turn(task, old) or (step, made)
             if step.action == "none":
                 step, made = following.step(task, old, status) or (step, made)
         elif follower := following.step(task, old, status):  # nothing of it is to change, but what it depends on does
@@ -162,7 +170,7 @@ def _removals(stack: Stack, desired: State, current: State, options: PlanOptions
     left: list[Task] = []
     warnings: list[str] = []
     for task in current.tasks:
-        if task.desired == "oneoff":
+        if task.desired == "oneoff" or (task.run and task.service in mine):
             continue
         if task.service not in mine and not options.remove_orphans:
             left.append(task)
@@ -217,7 +225,7 @@ def _task_step(task: Task, old: Task | None, status: TaskStatus | None, force: b
     if digest(old.container) != digest(task.container) or old.container_name != task.container_name:
         changes = differences(old.container, task.container)
         if runs and old.desired == "running" and moved(old.container, task.container):
-            return step("update", "is given its new addresses while it runs: its network changed", changes), task
+            return step("update", _moves(old.container, task.container), changes), task
         return step("replace", summarize(changes) or "its name changed", changes), task
     if force:
         # another label is another digest, so that the node makes the container anew
@@ -233,7 +241,27 @@ def _task_step(task: Task, old: Task | None, status: TaskStatus | None, force: b
     if status is not None and status.state in ("exited", "failed") and (status.exit_code or status.error):
         reason = f"exited with {status.exit_code}" if not status.error else f"failed: {status.error}"
         return step("update", f"{reason}: starts again"), again
+    if old.trust != task.trust:
+        return step("update", "what its images may be changed: it holds from its next start"), task
     return step("none", "unchanged"), task
+
+
+def _moves(old: Container, new: Container) -> str:
+    """What a task that goes on running is given: why, in words."""
+    kept = zip(old.attachments, new.attachments, strict=True)
+    limits = [(a.network, b.bandwidth) for a, b in kept if a.bandwidth != b.bandwidth]
+    words = [f"its bandwidth on {network} becomes {limit or 'unlimited'}" for network, limit in limits]
+    if any((a.ipv4, a.ipv6) != (b.ipv4, b.ipv6) for a, b in zip(old.attachments, new.attachments, strict=True)):
+        words.insert(0, "is given its new addresses while it runs: its network changed")
+    return ", ".join(words) + ("" if len(words) > len(limits) else ", while it runs")
+
+
+def _waits_its_turn(task: Task, old: Task) -> tuple[Step, Task] | None:
+    """The step for a task of a job of which so many run at a time, others do now, and it has still to begin."""
+    if old.node != task.node:
+        return None
+    reason = "unchanged: it begins when another task of its job has ended"
+    return Step(action="none", kind="task", name=task.name, node=task.node, reason=reason), old
 
 
 def differences(old: Container | Network, new: Container | Network) -> tuple[FieldChange, ...]:

@@ -62,6 +62,8 @@ def expand(
     known = {t.name: t for t in current.tasks}
     drafts = []
     for service in stack.services:
+        if service.schedule:
+            continue  # its tasks come with its runs
         if service.mode in ("global", "global-job"):
             drafts += [
                 _task(stack, service, index, known, images, node)
@@ -88,7 +90,8 @@ def expand(
     tasks = tuple(_address(task, known.get(task.name), addresses) for task in drafts)
     _check_duplicate_addresses(tasks)
     _check_ports(tasks, context)
-    networks = tuple(_shared(stack, n, tasks, context, addresses) if n.driver == "overlay" else n for n in networks)
+    beside = [t for t in current.tasks if not t.planned]
+    networks = tuple(_shared(stack, n, tasks, beside, context, addresses) if n.driver == "overlay" else n for n in networks)
     return State(networks=networks, volumes=volumes, tasks=tasks, contents=stack.contents)
 
 
@@ -259,8 +262,15 @@ def _volumes(
     )
 
 
-def _shared(stack: Stack, network: Network, tasks: Sequence[Task], context: PlacementContext, addresses: Addresses) -> Network:
-    """An overlay with the nodes that carry it and the services that have one address on it."""
+def _shared(
+    stack: Stack,
+    network: Network,
+    tasks: Sequence[Task],
+    beside: Sequence[Task],
+    context: PlacementContext,
+    addresses: Addresses,
+) -> Network:
+    """An overlay with the nodes that carry it, for *tasks* and those *beside* them, and the services that have one address."""
     users = [t for t in tasks if any(a.network == network.name for a in t.container.attachments)]
     count: dict[str, int] = {}
     for task in users:
@@ -268,7 +278,7 @@ def _shared(stack: Stack, network: Network, tasks: Sequence[Task], context: Plac
     modes = {s.name: s.endpoint_mode for s in stack.services}
     old = {h.name for h in network.vips}
     wanted = [s for s in count if modes[s] == "vip" or (modes[s] != "dnsrr" and (count[s] > 1 or s in old))]
-    nodes = {t.node for t in users}
+    nodes = {t.node for t in (*users, *beside) if any(a.network == network.name for a in t.container.attachments)}
     entered = {s.name for s in stack.services if s.ingress}  # the proxy of any node has a way to them
     if any(
         ingress_network(t, {network.name: network}) == network.name and (ingress_ports(t) or t.service in entered)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence, Set
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import msgspec
 
 from agent.contract.container import moved
 from agent.contract.status import TaskStatus
 from agent.contract.task import Task
+from orchestrator.planning.jobs import held_back
 from orchestrator.planning.state import Plan
 from orchestrator.server import store_keys
 from orchestrator.server.contents import Contents
 from orchestrator.server.dispatcher import Dispatcher
 from orchestrator.server.events import Emit, Failure, StepEvent, TaskEvent, WarningEvent
 from orchestrator.server.images import Images
+from orchestrator.server.jobs.waiting import JobWaiter
 from orchestrator.server.oneoff import ended_oneoffs, remove_oneoffs
 from orchestrator.server.plan import Planner, chosen_services
 from orchestrator.server.prepare import prepare_nodes
@@ -29,8 +31,9 @@ from orchestrator.store.interface import Delete, Op, Put
 class PlanExecutor:
     """Makes stacks true. One stack at a time, under its lock."""
 
-    def __init__(self, dispatcher: Dispatcher, planner: Planner, contents: Contents, images: Images) -> None:
+    def __init__(self, dispatcher: Dispatcher, planner: Planner, contents: Contents, images: Images, waiter: JobWaiter) -> None:
         self.planner = planner
+        self._waiter = waiter
         self._dispatcher = dispatcher
         self._state = dispatcher.state
         self._contents = contents
@@ -44,14 +47,36 @@ class PlanExecutor:
             failures = await self._images.pull(stack, chosen_services(stack, options), options.pull, emit)
             if failures:
                 return failures
-            plan = await self.planner.plan(stack, options)
-            if options.no_tasks:
-                plan = plan.without_tasks(self._state.of_stack(stack.name))
             if options.remove_orphans:
                 await remove_oneoffs(self._dispatcher, await ended_oneoffs(self._dispatcher, stack.name), emit)
-            for warning in plan.warnings:
-                emit(WarningEvent(message=warning))
-            return await self.execute_plan(stack, plan, options, emit)
+            async with self.allocated(stack.name) as held:
+                plan = await self.planner.plan(stack, options)
+                if options.no_tasks:
+                    plan = plan.without_tasks(self._state.of_stack(stack.name))
+                for warning in plan.warnings:
+                    emit(WarningEvent(message=warning))
+                failures = await self.execute_plan(stack, plan, options, emit, held)
+        return await self.finish_jobs(stack, options, emit, failures)
+
+    @asynccontextmanager
+    async def allocated(self, stack: str) -> AsyncIterator[AsyncExitStack]:
+        """Hold the right to give tasks of *stack* nodes and addresses, until what is yielded is closed or the block ends."""
+        async with AsyncExitStack() as held:
+            await held.enter_async_context(self._state.allocation(stack))
+            yield held
+
+    async def finish_jobs(self, stack: Stack, options: UpOptions, emit: Emit, failures: list[Failure]) -> list[Failure]:
+        """Wait for the jobs of *stack* as far as *options* say so; the stack is free for other changes meanwhile. Returns
+        *failures*, and those of the jobs."""
+        chosen = chosen_services(stack, options)
+        jobs = {s.name for s in stack.services if s.is_job and (chosen is None or s.name in chosen)}
+        if not jobs or not options.wait or options.no_start or options.no_tasks:
+            return failures
+        told = {f.task for f in failures}
+        tasks = [t for t in self._state.of_stack(stack.name).tasks if t.service in jobs and t.planned and t.name not in told]
+        with self._reported(tasks, emit):
+            found = await self._waiter.wait(tasks, options.timeout_s)
+        return failures + [await self._dispatcher.with_log(f) for f in found]
 
     async def redeploy(self, name: str, emit: Emit, moves: Mapping[str, str] = {}) -> list[Failure]:
         """Bring stack *name* up as it is, with as many replicas as it has, on the nodes that are best for it now.
@@ -59,14 +84,18 @@ class PlanExecutor:
         *moves* maps names of tasks to the nodes that they shall go to."""
         scale: dict[str, int] = {}
         for task in self._state.of_stack(name).tasks:
-            scale[task.service] = scale.get(task.service, 0) + (task.desired != "oneoff")
+            scale[task.service] = scale.get(task.service, 0) + task.planned
         record = self._state.get_stack(name).stack
         fixed = {s.name for s in record.services if s.mode.startswith("replicated")}
         options = UpOptions(scale={k: v for k, v in scale.items() if k in fixed}, moves=dict(moves))
         return await self.up(record, options, emit)
 
-    async def execute_plan(self, stack: Stack, plan: Plan, options: UpOptions, emit: Emit) -> list[Failure]:
-        """Do exactly what *plan* says; the caller holds the stack's lock. Returns the tasks that failed."""
+    async def execute_plan(
+        self, stack: Stack, plan: Plan, options: UpOptions, emit: Emit, held: AsyncExitStack
+    ) -> list[Failure]:
+        """Do exactly what *plan* says; the caller holds the stack's lock, and *held* from before the plan was made: it is
+        closed when the tasks are written. Returns the tasks that failed; those of jobs have begun, `finish_jobs` waits for
+        them."""
         await self._contents.keep(stack.contents)
         for step in plan.changes:
             emit(StepEvent.of(step))
@@ -87,13 +116,15 @@ class PlanExecutor:
         await self._remove_leaving(plan, rolling)
         rollout = self._rollout(stack, plan, options, rolling, emit)
         in_place = {name for tasks in rolling.values() for name in tasks}
-        tasks = [self._task(t, rollout, options, in_place, plan) for t in plan.desired.tasks if t.desired != "oneoff"]
+        tasks = [self._task(t, rollout, options, in_place, plan) for t in plan.desired.tasks if t.planned]
         left = {t.name: why for t in tasks if t.name not in changed and (why := self._dispatcher.unreachable_reason(t))}
         for name, why in left.items():
             emit(WarningEvent(message=f"{name} is left as it is: {why}"))
+        tasks = self._in_turn(stack, tasks, changed)
         rollout.set_tasks([t for t in tasks if t.name not in left])
         new = [t for t in tasks if t.name not in in_place and self._state.tasks.get(t.name) != t]
         await self._write_plan(stack, plan, new, options)
+        await held.aclose()
         with self._reported(tasks, emit):
             failures = [] if options.no_start or options.no_tasks else await rollout.run()
             if options.conditions_of and not failures:
@@ -110,7 +141,7 @@ class PlanExecutor:
         services = {s.name for s in stack.services}
         return Rollout(
             stack.services,
-            [t for t in plan.desired.tasks if t.service in services and t.desired != "oneoff"],
+            [t for t in plan.desired.tasks if t.service in services and t.planned],
             self._dispatcher,
             want="up" if options.wait else "begun" if options.attached else "",
             timeout_s=options.timeout_s,
@@ -120,7 +151,7 @@ class PlanExecutor:
 
     def _rolling(self, stack: Stack, plan: Plan) -> dict[str, dict[str, Task]]:
         """The tasks that a rolling update replaces, as they are now: service → name → task."""
-        paced = {s.name for s in stack.services if s.update}
+        paced = {s.name for s in stack.services if s.update and not s.is_job}
         replaced = {s.name for s in plan.steps if s.kind == "task" and s.action == "replace"}
         out: dict[str, dict[str, Task]] = {}
         for task in plan.desired.tasks:
@@ -151,9 +182,19 @@ class PlanExecutor:
         old = self._state.tasks.get(task.name)
         if old and old.desired == "running" and moved(old.container, task.container):
             return task  # it is given its addresses as it runs
+        if old and (old.container, old.generation, old.node) == (task.container, task.generation, task.node):
+            return msgspec.structs.replace(task, desired=old.desired)  # nothing of it but what its images may be
         waits = not options.no_deps or task.name in followers
         hold = options.no_start or (waits and rollout.must_wait(task.service))
         return msgspec.structs.replace(task, desired="waiting" if hold else "running", renew=options.renew_volumes)
+
+    def _in_turn(self, stack: Stack, tasks: Sequence[Task], changed: Set[str]) -> list[Task]:
+        """*tasks*, with those of jobs on hold of which others run first."""
+        later: set[str] = set()
+        for service in stack.services:
+            mine = [t for t in tasks if t.service == service.name]
+            later |= held_back(service, mine, self._dispatcher.statuses.by_task)
+        return [msgspec.structs.replace(t, desired="waiting") if t.name in later & changed else t for t in tasks]
 
     async def _write_plan(self, stack: Stack, plan: Plan, tasks: Sequence[Task], options: UpOptions) -> None:
         """Write the stack's revision and all of the plan, in as few transactions as the store allows. Nothing is written if

@@ -103,7 +103,7 @@ async def change_desired_state(
             with _failing_hooks(dispatcher, name) as failing:
                 await _stop(dispatcher, stack, chosen, emit, timeout_s)
             return failing
-        tasks = [t for t in state.of_stack(name).tasks if t.desired != "oneoff"]
+        tasks = [t for t in state.of_stack(name).tasks if t.planned]
         asked = {s.name for s in stack.services if s.name in services and s.replicas}
         if without := sorted(asked - {t.service for t in tasks}):
             raise RefusedError(f"service {', '.join(without)} has no container to {verb}: `pystack up` makes one", 404)

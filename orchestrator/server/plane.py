@@ -14,6 +14,9 @@ from orchestrator.server.dispatcher import Dispatcher
 from orchestrator.server.execute import PlanExecutor
 from orchestrator.server.images import Images
 from orchestrator.server.inputs import Inputs
+from orchestrator.server.jobs.book import RunBook
+from orchestrator.server.jobs.controller import JobController
+from orchestrator.server.jobs.waiting import JobWaiter
 from orchestrator.server.plan import Planner
 from orchestrator.server.records import StackRecord
 from orchestrator.server.reschedule import Rescheduler
@@ -57,7 +60,10 @@ class ControlPlane:
         self.images = Images(self.cluster)
         self.inputs = Inputs(self.state, self.cluster)
         self.planner = Planner(self.dispatcher, self.contents, self.images, self.inputs)
-        self.executor = PlanExecutor(self.dispatcher, self.planner, self.contents, self.images)
+        book = RunBook(self.state)
+        self.jobs = JobController(self.dispatcher, self.images, self.inputs, book, lost_after_s=reschedule_after_s)
+        waiter = JobWaiter(self.dispatcher, book, moving=reschedule_after_s is not None)
+        self.executor = PlanExecutor(self.dispatcher, self.planner, self.contents, self.images, waiter)
         self.migrator = VolumeMigrator(self.dispatcher, self.executor, self.inputs)
         self.loaded = False
         """Whether all of the store was read: only then can a stand-by answer from memory."""
@@ -72,12 +78,14 @@ class ControlPlane:
     async def start(self) -> None:
         """Read the store, connect the nodes, and start the loops. Raises StoreError."""
         await self.state.load()
+        await self.jobs.book.load()
         await self.contents.start()
         await self._sweep_contents()
         # gates that a killed server left closed are not opened here: those tasks wait for the next `up`
         await self.cluster.start()
         self.loaded = True
         self._loops.append(asyncio.create_task(self.migrator.recover(), name="recover volume moves"))
+        self._loops.append(asyncio.create_task(self.jobs.run(), name="jobs"))
         if self._reschedule_after_s is not None:
             rescheduler = Rescheduler(self.dispatcher, self.images, self.inputs, self._reschedule_after_s)
             self._loops.append(asyncio.create_task(rescheduler.run(), name="reschedule"))

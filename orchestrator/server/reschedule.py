@@ -16,12 +16,14 @@ from agent.contract.task import Task
 from orchestrator.errors import PystackError
 from orchestrator.placement.assign import reassign
 from orchestrator.planning.expand import networks_after_move
+from orchestrator.planning.jobs import end_of
 from orchestrator.server.dispatcher import Dispatcher
 from orchestrator.server.events import ignore
 from orchestrator.server.images import Images
 from orchestrator.server.inputs import Inputs
 from orchestrator.server.prepare import prepare_nodes
 from orchestrator.server.statuses import serves
+from orchestrator.stackfile.model import Service
 
 POLL_INTERVAL_S = 0.5
 log = logging.getLogger(__name__)
@@ -89,6 +91,7 @@ class Rescheduler:
             if name not in state.stacks:
                 return
             stack, current, placement = state.stacks[name].stack, state.of_stack(name), self._inputs.placement(name)
+            services = {s.name: s for s in stack.services}
             mobile = {s.name for s in stack.services if s.mode.startswith("replicated")}
             lost = {
                 t.name
@@ -96,7 +99,7 @@ class Rescheduler:
                 if t.node in silent - self._cluster.ready
                 and t.service in mobile
                 and t.desired == "running"
-                and not self._is_done(t)
+                and not self._is_done(t, services[t.service])
             }
             nodes = reassign(stack, [t for t in current.tasks if t.desired != "oneoff"], placement, lost)
             moved = [msgspec.structs.replace(t, node=nodes[t.name]) for t in current.tasks if t.name in nodes]
@@ -113,7 +116,10 @@ class Rescheduler:
                 log.warning("%s goes to %s: its node is silent", task.name, task.node)
             await self._cluster.deliver()
 
-    def _is_done(self, task: Task) -> bool:
-        """Whether *task* had ended with exit code 0 when its node was last heard."""
+    def _is_done(self, task: Task, service: Service) -> bool:
+        """Whether *task* had ended with exit code 0 when its node was last heard; one of a job, whether it had ended, or may
+        have begun where it must not begin twice."""
         status = self._dispatcher.statuses.by_task.get(task.name)
+        if task.run or service.is_job:
+            return end_of(task, status) is not None or (task.container.restart == "no" and bool(status and status.started))
         return status is not None and not serves(status) and status.state == "exited" and status.exit_code == 0

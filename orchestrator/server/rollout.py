@@ -14,9 +14,9 @@ from typing import Protocol
 
 import msgspec
 
-from agent.contract.container import digest
 from agent.contract.status import TaskStatus
 from agent.contract.task import Task
+from orchestrator.planning.jobs import held_back, is_current
 from orchestrator.server.events import Failure
 from orchestrator.server.rolling_update import UpdateActions, update
 from orchestrator.server.statuses import Statuses, serves
@@ -45,11 +45,6 @@ class TaskControl(Protocol):
     def unreachable_reason(self, task: Task) -> str:
         """Why the node of *task* does not answer, "" if it does."""
         ...
-
-
-def is_current(task: Task, status: TaskStatus | None) -> bool:
-    """Whether *status* is of this very task, and not of its predecessor of the same name."""
-    return status is not None and status.digest == digest(task.container) and status.generation >= task.generation
 
 
 def verdict(task: Task, status: TaskStatus | None, *, now: float, want: str) -> str | None:
@@ -188,12 +183,15 @@ class Rollout:
                         self._kept |= rolling.keys()
                         return self._give_up(one, dependency)
         if held:
-            released = [msgspec.structs.replace(t, desired="running") for t in held]
+            later = held_back(one, self.tasks[name], self.statuses.by_task)
+            released = [msgspec.structs.replace(t, desired="running") for t in held if t.name not in later]
             await self.control.write_tasks(released)
             self.tasks[name] = [next((r for r in released if r.name == t.name), t) for t in self.tasks[name]]
         if rolling:
             await self._update(one, rolling)
-        if self.want:
+        if self.want and not (
+            one.is_job and self.want == "up"
+        ):  # a job's end is waited for when the stack is not held any more
             for task in self.tasks[name]:
                 if task.name not in rolling:
                     await self._up(task)

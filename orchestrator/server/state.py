@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 from collections.abc import Sequence
 
@@ -36,6 +37,7 @@ class ClusterState:
         self.revision = 0
         """The store's revision after the last read or write."""
         self._locks: dict[str, ChangeLock] = {}
+        self._allocations: dict[str, asyncio.Lock] = {}
 
     async def load(self) -> None:
         """Read everything from the store. Raises StoreError."""
@@ -80,6 +82,11 @@ class ClusterState:
     def lock(self, what: str) -> ChangeLock:
         """The lock that a change of *what* holds: `stack NAME`, or `volume NAME`."""
         return self._locks.setdefault(what, ChangeLock(what))
+
+    def allocation(self, stack: str) -> asyncio.Lock:
+        """Held from the choice of nodes and addresses for tasks of *stack* until they are written. It is short where the lock
+        of the whole change is long: runs of jobs begin while an `up` waits."""
+        return self._allocations.setdefault(stack, asyncio.Lock())
 
     async def history(self, stack: str) -> list[StackRecord]:
         """Every kept revision of *stack*, the oldest first. A stack that is down still has its history."""

@@ -43,7 +43,7 @@ class UpdateExecutor:
 
     async def surge(self, service: str, count: int) -> list[Task]:
         """Start *count* more tasks of *service*, as if it had more replicas. Raises PystackError if no node can take them."""
-        there = [t for t in self._plan.desired.tasks if t.service == service and t.desired != "oneoff"]
+        there = [t for t in self._plan.desired.tasks if t.service == service and t.planned]
         one = next(s for s in self._stack.services if s.name == service)
         if not one.mode.startswith("replicated"):
             raise PystackError("it has a task on each node")

@@ -8,13 +8,14 @@ from orchestrator.stackfile.field_readers import Fields, ServiceContext, extra_h
 from orchestrator.stackfile.marked_document import Path_
 from orchestrator.stackfile.merge import as_mapping
 from orchestrator.stackfile.model import Build, BuildSecret
+from orchestrator.stackfile.remote import is_remote
 
 
 def build(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     """Read services.*.build: a context as text, or the long form."""
     body = {"context": value} if isinstance(value, str) else draft.reading.mapping(value, path)
     context = scalar(body.get("context", "."))
-    remote = _is_remote(context)
+    remote = is_remote(context)
     platforms = [scalar(p) for p in body.get("platforms") or ()]
     if len(platforms) > 1:
         draft.reading.warn((*path, "platforms"), f"an image is built for one platform at a time: {platforms[0]}")
@@ -54,17 +55,12 @@ def build(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     }
 
 
-def _is_remote(text: str) -> bool:
-    """An address, as docker-build(1) tells it from a folder."""
-    return "://" in text or text.startswith(("git@", "github.com/"))
-
-
 def _texts(value: Any) -> tuple[str, ...]:
     return tuple(scalar(one) for one in (value if isinstance(value, list | tuple) else [value] if value else ()))
 
 
 def _context(draft: ServiceContext, text: str) -> str:
-    return text if text.startswith("service:") or _is_remote(text) else str(draft.reading.host_path(text))
+    return text if text.startswith("service:") or is_remote(text) else str(draft.reading.host_path(text))
 
 
 def _build_secrets(draft: ServiceContext, value: Any, path: Path_) -> tuple[BuildSecret, ...]:

@@ -12,8 +12,9 @@ from orchestrator.stackfile.field_readers import Fields, ServiceContext, decimal
 from orchestrator.stackfile.marked_document import Path_
 from orchestrator.stackfile.model import Placement, Reserves, UpdateConfig
 from orchestrator.stackfile.tolerations import parse_toleration
+from orchestrator.stackfile.workloads import JOBS
 
-MODES = ("replicated", "global", "replicated-job", "global-job")
+MODES = ("replicated", "global", *JOBS)
 
 
 def deploy(draft: ServiceContext, value: Any, path: Path_) -> Fields:
@@ -38,8 +39,6 @@ def deploy(draft: ServiceContext, value: Any, path: Path_) -> Fields:
             fields["placement"] = _placement(draft, item, at)
         elif key in ("update_config", "rollback_config"):
             fields[key.removesuffix("_config")] = _update_config(draft, item, at)
-    if fields.get("mode") in ("replicated-job", "global-job"):
-        fields["restart"] = "no" if fields.get("restart") != "on-failure" else "on-failure"
     return fields
 
 

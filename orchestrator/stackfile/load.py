@@ -14,15 +14,16 @@ import msgspec
 
 from agent.contract.container import Attachment, Mount
 from agent.contract.volume import VOLUME_DRIVERS
-from orchestrator.stackfile import consistency, ingress, naming, service, sources, validate
+from orchestrator.stackfile import bandwidth, consistency, ingress, lock, naming, policy, service, sources, validate
 from orchestrator.stackfile.graph import check_dependencies
 from orchestrator.stackfile.load_context import LoadContext
-from orchestrator.stackfile.marked_document import Path_
+from orchestrator.stackfile.marked_document import MarkedDocument, Path_
 from orchestrator.stackfile.model import Service, Stack, StackNetwork, StackVolume
 from orchestrator.stackfile.models import models_of
 from orchestrator.stackfile.networks import OUTSIDE
 from orchestrator.stackfile.pre_start import Provided, expand_pre_start, split_provided
 from orchestrator.stackfile.problem import Mark, Problem, StackFileError
+from orchestrator.stackfile.remote import Fetch
 from orchestrator.stackfile.resources import contents_of, networks_of, volumes_of
 
 
@@ -41,6 +42,12 @@ class Loaded(msgspec.Struct, frozen=True):
     notes: tuple[Problem, ...] = ()
     differences: tuple[Problem, ...] = ()
     """Keys that are honoured, but otherwise than Docker Compose has it."""
+    tree: MarkedDocument | None = None
+    """*document* with the places of its values."""
+
+    def mark(self, path: Path_) -> Mark:
+        """The place of *path*, or of what is nearest above it."""
+        return self.tree.mark(path) if self.tree else Mark("", 0, 0)
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +64,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Networks that no service is on are made too."""
     named: tuple[str, ...] = ()
     """Services that are asked for by name: no profile leaves them out."""
+    fetch: Fetch | None = None
+    """What brings included and extended files that lie elsewhere; without it they are a problem."""
 
 
 def load(options: Options, environment: Mapping[str, str]) -> Loaded:
@@ -69,7 +78,8 @@ def load(options: Options, environment: Mapping[str, str]) -> Loaded:
     opened = sources.files(paths)
     name = _project_name(options, variables, opened, directory, problems)
     variables["COMPOSE_PROJECT_NAME"] = name
-    merged = sources.combined(opened, sources.SourceContext(directory, variables, interpolate=options.interpolate), problems)
+    place = sources.SourceContext(directory, variables, interpolate=options.interpolate, fetch=options.fetch)
+    merged = sources.combined(opened, place, problems)
     if not merged.value and not problems:
         raise StackFileError([Problem(where=Mark(str(paths[0]), 0, 0), what="the file is empty", fix="begin with `services:`")])
     reading = LoadContext(merged, directory, variables, name, consistent=options.consistency)
@@ -83,16 +93,23 @@ def load(options: Options, environment: Mapping[str, str]) -> Loaded:
     granted = {("secret" if f.secret else "config", f.source) for s in services for f in s.container.files}
     granted |= {("secret", key) for s in services for rule in s.ingress for key in rule.secrets}
     contents = contents_of(reading, merged.value, granted)
+    policy_of = policy.read(reading, merged.value)
     ingress.check_secrets(reading, services, contents)
     warnings, differences = (tuple(sorted(found, key=lambda p: p.where)) for found in (reading.warnings, reading.differences))
     if reading.problems:
         raise StackFileError(reading.problems, warnings, differences)
     containers, providers = split_provided(services)
     stack = Stack(
-        name=name, services=tuple(expand_pre_start(containers)), networks=networks, volumes=volumes, contents=contents
+        name=name,
+        services=tuple(expand_pre_start(containers)),
+        networks=networks,
+        volumes=volumes,
+        contents=contents,
+        policy=policy_of,
+        lock=lock.read(directory),
     )
     loaded = Loaded(stack, merged.value, warnings, directory, services, variables, (*providers, *models))
-    return msgspec.structs.replace(loaded, notes=merged.notes, differences=differences)
+    return msgspec.structs.replace(loaded, notes=merged.notes, differences=differences, tree=merged)
 
 
 def _project_name(
@@ -188,7 +205,7 @@ def _attach(
             continue
         out.append(
             msgspec.structs.replace(
-                attachment,
+                bandwidth.resolved(reading, one, attachment, network),
                 network=network.name,
                 # the service's own name is what neighbours call it by
                 aliases=tuple(dict.fromkeys((one.name, *attachment.aliases))),

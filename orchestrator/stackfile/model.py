@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
+from agent.contract.bandwidth import Bandwidth
 from agent.contract.container import Container, Hook, Port, Ulimit
 from agent.contract.network import Subnet, is_encrypted
+from agent.contract.trust import ImagePolicy, Locked
 from agent.contract.volume import is_shared
 from agent.contract.wire import WireStruct
+from orchestrator.stackfile.workloads import JOBS, Job, Schedule
 
 
 class Dependency(WireStruct, frozen=True, kw_only=True):
@@ -180,12 +183,27 @@ class Service(WireStruct, frozen=True, kw_only=True):
     reserves: Reserves = Reserves()
     update: UpdateConfig | None = None
     rollback: UpdateConfig | None = None
+    job: Job = Job()
+    schedule: Schedule | None = None
     watch: tuple[WatchRule, ...] = ()
     pre_start: tuple[StartHook, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     is_pre_start_of: str = ""
     problem: str = ""
     provider: Provider | None = None
+    bandwidth: Bandwidth | None = None
+    """On each network that says nothing of its own."""
+
+    @property
+    def is_job(self) -> bool:
+        """Whether its tasks run to their ends, as part of `up`."""
+        return self.mode in JOBS and not self.is_pre_start_of and self.schedule is None
+
+    @property
+    def max_concurrent(self) -> int:
+        """How many tasks of a job run at a time, 0 for all: Swarm's --max-concurrent, or the parallelism of its updates."""
+        return self.job.max_concurrent or (self.update.parallelism if self.update else 0)
+
     ingress: tuple[IngressRule, ...] = ()
 
 
@@ -207,6 +225,8 @@ class StackNetwork(WireStruct, frozen=True, kw_only=True):
     labels: tuple[tuple[str, str], ...] = ()
     external: bool = False
     where: str = ""
+    bandwidth: Bandwidth | None = None
+    """Of each service of the file on it that says nothing of its own."""
 
     @property
     def parent(self) -> str:
@@ -264,3 +284,9 @@ class Stack(WireStruct, frozen=True, kw_only=True):
     networks: tuple[StackNetwork, ...] = ()
     volumes: tuple[StackVolume, ...] = ()
     contents: tuple[StackContent, ...] = ()
+    policy: ImagePolicy = ImagePolicy()
+    """What the images of its services must be."""
+    lock: tuple[Locked, ...] | None = None
+    """What stack.lock says beside the stack file, None where there is none."""
+    lock_enforced: bool = False
+    """Whether an image that is not as the lock says is refused."""

@@ -301,6 +301,13 @@ BUILD = record(
         "ulimits": key(ULIMITS, "Limits of RUN."),
     }
 )
+BANDWIDTH = record(
+    {
+        "ingress": key({"type": ["integer", "string"], "title": "a rate such as 20mbit"}, "What it may receive; unlimited."),
+        "egress": key({"type": ["integer", "string"], "title": "a rate such as 20mbit"}, "What it may send; unlimited."),
+        "burst": key(WHOLE_SIZE, "How much may pass at once; what the rate brings in 10 ms if not said."),
+    }
+)
 ATTACHMENT = record(
     {
         "aliases": key(UNIQUE_TEXTS, "Further names on this network."),
@@ -316,6 +323,7 @@ ATTACHMENT = record(
         "driver_opts": key(
             OPTIONS, "What the driver is told of this endpoint.", differs="com.docker.network.endpoint.ifname and .sysctls"
         ),
+        "x-bandwidth": key(BANDWIDTH, "Limits of bandwidth on this network."),
     },
     empty=True,
 )
@@ -497,7 +505,7 @@ SERVICE = record(
         "cap_drop": key(UNIQUE_TEXTS, "Capabilities that it has not."),
         "security_opt": key(
             UNIQUE_TEXTS,
-            "no-new-privileges, seccomp=…, apparmor=…, label=…",
+            "no-new-privileges, seccomp=FILE|unconfined|builtin|strict, apparmor=…, label=…",
             differs="label=… has no effect: SELinux labels are not set",
         ),
         "userns_mode": key(TEXT, "auto: a user namespace of its own; host: the node's."),
@@ -718,6 +726,46 @@ SERVICE = record(
             ),
             "Where tasks go, further than deploy.placement.",
         ),
+        "x-bandwidth": key(BANDWIDTH, "Limits of bandwidth on each of its networks."),
+        "x-harden": key(
+            words("default", "strict"),
+            "strict: no capability but those of cap_add, no new privileges, fewer system calls, a read-only root with /tmp, "
+            "/run and /var/tmp in memory, a user namespace, 1024 processes; what the service says of one of these counts.",
+        ),
+        "x-job": key(
+            record(
+                {
+                    "total_completions": key(WHOLE, "How many tasks must end well; deploy.replicas by another name."),
+                    "max_concurrent": key(WHOLE, "How many run at a time; all, if not said."),
+                    "keep": key(WHOLE, "How many of the last runs are remembered, with the end of what they said: 10."),
+                    "deadline": key(DURATION, "A run that takes longer is stopped, and has failed."),
+                }
+            ),
+            "For work that ends: deploy.mode replicated-job or global-job.",
+        ),
+        "x-schedule": key(
+            either(
+                TEXT,
+                record(
+                    {
+                        "cron": key(TEXT, "When: minute, hour, day of the month, month, day of the week; or @daily and such."),
+                        "timezone": key(TEXT, "By whose clock, such as Europe/Berlin; UTC if not said."),
+                        "concurrency": key(
+                            words("forbid", "allow", "replace"), "What a run does while the one before it still runs: forbid."
+                        ),
+                        "missed": key(
+                            words("run-once", "skip"),
+                            "What becomes of times at which no server led: run-once makes up for one.",
+                        ),
+                        "deadline": key(DURATION, "A run that cannot begin so long after its time is missed."),
+                        "history": key(WHOLE, "How many of the last runs are remembered: 10."),
+                    },
+                    "cron",
+                ),
+                title="a cron line, or a mapping that has one",
+            ),
+            "Runs at these times, and not in between.",
+        ),
         "x-ingress": key(INGRESS, "Hosts and paths at which `pystack ingress` answers for it."),
     }
 )
@@ -759,6 +807,7 @@ NETWORK = record(
         "enable_ipv6": key(FLAG, "With IPv6."),
         "attachable": key(FLAG, "Open to containers of no stack.", differs="every network is"),
         "labels": key(PAIRS, "Its labels."),
+        "x-bandwidth": key(BANDWIDTH, "Limits of bandwidth of each service on it."),
     },
     empty=True,
 )
@@ -808,8 +857,30 @@ INCLUDE = either(
         }
     ),
 )
+POLICY = record(
+    {
+        "signed": key(
+            listed(
+                record(
+                    {
+                        "images": key(ONE_OR_MORE, "Patterns of full names, such as registry.example/team/*; all if not said."),
+                        "keys": key(ONE_OR_MORE, "Public keys in PEM (ECDSA, Ed25519), or files of the client with one."),
+                    },
+                    "keys",
+                )
+            ),
+            "Images must have a signature in cosign's format, beside them in their registry.",
+        ),
+        "registries": key(ONE_OR_MORE, "Patterns of names that images may have: registry.example, docker.io/library/*."),
+        "latest": key(FLAG, "false: no image by the tag latest."),
+        "root": key(FLAG, "false: no image that runs as root, unless the service says as whom else."),
+        "max_age": key(TEXT, "How old an image may be: 90d, 12h, 4w."),
+        "locked": key(FLAG, "true: no image without its entry in stack.lock."),
+    }
+)
 FILE = record(
     {
+        "x-policy": key(POLICY, "What images must be; plan refuses others, and so does each node at each start."),
         "version": key(TEXT, "Of old files.", differs="as in Docker Compose it has no effect"),
         "name": key(TEXT, "The stack's name."),
         "include": key(listed(INCLUDE), "Files that are part of this one."),
@@ -833,7 +904,7 @@ def document() -> Schema:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A pystack stack file",
-        "description": "Compose Specification, with x-ingress, x-placement and x-volume.",
+        "description": "Compose Specification, with keys of pystack's own, which begin with x-.",
         **FILE,
         "$defs": DEFS,
     }

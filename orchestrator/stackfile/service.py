@@ -14,6 +14,7 @@ import msgspec
 
 from agent.contract.container import Container, Device, DeviceRate, DeviceRequest, File, Healthcheck, Hook
 from orchestrator.stackfile import envfile, templates
+from orchestrator.stackfile.bandwidth import x_bandwidth
 from orchestrator.stackfile.build import build
 from orchestrator.stackfile.deploy import deploy, device_requests, x_placement
 from orchestrator.stackfile.field_readers import (
@@ -36,6 +37,7 @@ from orchestrator.stackfile.field_readers import (
     ulimits,
     words,
 )
+from orchestrator.stackfile.hardening import harden, security_opt, strict_fields
 from orchestrator.stackfile.ingress import ingress
 from orchestrator.stackfile.interpolate import InvalidError
 from orchestrator.stackfile.load_context import LoadContext
@@ -47,6 +49,7 @@ from orchestrator.stackfile.networks import mac_address, network_mode, networks,
 from orchestrator.stackfile.ports import expose, ports
 from orchestrator.stackfile.proxy_labels import rules_of_labels
 from orchestrator.stackfile.units import parse_duration
+from orchestrator.stackfile.workload_keys import job_restart, x_job, x_schedule
 
 CDI_NAME = re.compile(r"[A-Za-z][\w.-]*/[A-Za-z][\w.-]*=[A-Za-z0-9][\w.:-]*")
 """A device's full name in the Container Device Interface: VENDOR/CLASS=NAME."""
@@ -62,12 +65,15 @@ SERVICE_FIELDS = (
     "reserves",
     "update",
     "rollback",
+    "job",
+    "schedule",
     "watch",
     "pre_start",
     "provider",
     "problem",
     "port_ranges",
     "service_labels",
+    "bandwidth",
     "ingress",
 )
 
@@ -462,7 +468,7 @@ KEYS: dict[str, FieldReader] = {
     "privileged": boolean("privileged"),
     "cap_add": words("cap_add"),
     "cap_drop": words("cap_drop"),
-    "security_opt": words("security_opt"),
+    "security_opt": security_opt,
     "stop_signal": text("stop_signal"),
     "stop_grace_period": duration("stop_grace_s"),
     "restart": restart,
@@ -519,6 +525,10 @@ KEYS: dict[str, FieldReader] = {
     "depends_on": depends_on,
     "deploy": deploy,
     "x-placement": x_placement,
+    "x-bandwidth": x_bandwidth,
+    "x-harden": harden,
+    "x-job": x_job,
+    "x-schedule": x_schedule,
     "x-ingress": ingress,
     "scale": integer("replicas", 0),
     "profiles": nothing,
@@ -540,6 +550,8 @@ def read(reading: LoadContext, name: str, value: Any) -> Service:
     if "label_file" in body and reading.is_valid((*path, "label_file")):
         fields |= label_file(draft, body["label_file"], (*path, "label_file"))
     fields["mounts"] = (*fields.get("mounts", ()), *fields.pop("tmpfs_mounts", ()))
+    if body.get("x-harden") == "strict" and reading.is_valid((*path, "x-harden")):
+        fields = strict_fields(body, fields)
     fields["files"] = (*fields.pop("files_configs", ()), *fields.pop("files_secrets", ()))
     if not fields.keys() & {"image", "build", "provider"} and not body.keys() & {"extends", "build", "provider"}:
         reading.check(path, "has neither image nor build", "add image: NAME or build: FOLDER")
@@ -547,6 +559,7 @@ def read(reading: LoadContext, name: str, value: Any) -> Service:
     if draft.platform:
         before = fields.get("placement", Placement())
         fields["placement"] = msgspec.structs.replace(before, constraints=(*before.constraints, *draft.platform))
+    fields |= job_restart(draft, fields)
     if "x-ingress" not in body and (found := rules_of_labels(draft, fields)):
         fields["ingress"] = found
     fields["depends_on"] = (*fields.get("depends_on", ()), *implied(fields, str(reading.mark(path))))

@@ -16,12 +16,14 @@ from typing import Any
 
 import msgspec
 
+from orchestrator.errors import PystackError
 from orchestrator.stackfile import envfile, marked_document, merge
 from orchestrator.stackfile.interpolate import InvalidError, substitute
 from orchestrator.stackfile.load_context import dotted
 from orchestrator.stackfile.marked_document import MarkedDocument, Path_
 from orchestrator.stackfile.mount_text import is_windows
 from orchestrator.stackfile.problem import Mark, Problem, StackFileError
+from orchestrator.stackfile.remote import Fetch, is_remote
 from orchestrator.stackfile.unicity import once
 
 SECTIONS = ("services", "networks", "volumes", "configs", "secrets", "models")
@@ -30,12 +32,14 @@ MAX_CHAIN = 64
 
 class SourceContext(msgspec.Struct, frozen=True):
     """Where a group of files is read: *directory* is what relative paths are relative to, *variables* what `$` finds,
-    *chain* the files that led here, *interpolate* whether variables are put in."""
+    *chain* the files that led here, *interpolate* whether variables are put in. *fetch* brings files that lie
+    elsewhere; without it they are a problem."""
 
     directory: Path
     variables: Mapping[str, str]
     chain: tuple[Path, ...] = ()
     interpolate: bool = True
+    fetch: Fetch | None = None
 
 
 File = tuple[Path, list[MarkedDocument]]
@@ -188,13 +192,12 @@ def _extends(
 
 def _foreign(file: str, base: str, where: Mark, place: SourceContext, problems: list[Problem]) -> MarkedDocument | None:
     """The document that has the service *base* of another file, its own `extends` followed, its paths absolute."""
-    path = place.directory / Path(file).expanduser()
+    path = _located(file, where, place, problems)
+    if path is None:
+        return None
     if path.resolve() in place.chain or len(place.chain) > MAX_CHAIN:
         shown = " → ".join(p.name for p in (*place.chain, path.resolve()))
         problems.append(Problem(where=where, what=f"{shown} extend each other", fix="take one out"))
-        return None
-    if not path.is_file():
-        problems.append(Problem(where=where, what=f"{path} does not exist"))
         return None
     inner = msgspec.structs.replace(place, directory=path.resolve().parent, chain=(*place.chain, path.resolve()))
     documents = marked_document.read(path, _shown(path))
@@ -264,14 +267,14 @@ def _included(
     body: dict[str, Any], where: Mark, main: Path, place: SourceContext, problems: list[Problem]
 ) -> MarkedDocument | None:
     listed = body["path"] if isinstance(body["path"], list) else [body["path"]]
-    paths = [place.directory / Path(str(p)).expanduser() for p in listed]
+    located = [_located(str(p), where, place, problems) for p in listed]
+    paths = [p for p in located if p is not None]
+    if len(paths) < len(located):
+        return None
     chain = (*(place.chain or (main.resolve(),)), paths[0].resolve())
     if paths[0].resolve() in chain[:-1]:
         shown = " → ".join(p.name for p in chain)
         problems.append(Problem(where=where, what=f"the files include each other: {shown}", fix="take one out"))
-        return None
-    if missing := [str(p) for p in paths if not p.is_file()]:
-        problems.append(Problem(where=where, what=f"{', '.join(missing)} does not exist"))
         return None
     given = body.get("project_directory")
     directory = (place.directory / str(given)).resolve() if given else paths[0].resolve().parent
@@ -279,7 +282,7 @@ def _included(
     env_files = [str(place.directory / str(f)) for f in (env if isinstance(env, list) else [env])]
     try:
         variables = variables_of(directory, env_files, place.variables)
-        inner = SourceContext(directory, variables, chain, place.interpolate)
+        inner = msgspec.structs.replace(place, directory=directory, variables=variables, chain=chain)
         found = read(paths, inner, problems)
     except StackFileError as error:
         problems += [
@@ -312,6 +315,25 @@ def _joined(base: MarkedDocument, included: MarkedDocument, where: Mark) -> Mark
     return MarkedDocument(both.value, both.marks, variables=both.variables, notes=(*both.notes, *notes))
 
 
+def _located(text: str, where: Mark, place: SourceContext, problems: list[Problem]) -> Path | None:
+    """The file that *text* names, fetched where it lies elsewhere. None where there is none, which is then a problem."""
+    if is_remote(text):
+        if place.fetch is None:
+            fix = "keep a copy of the file beside this one"
+            problems.append(Problem(where=where, what=text, why="files that lie elsewhere are not fetched here", fix=fix))
+            return None
+        try:
+            return place.fetch(text)
+        except PystackError as error:
+            problems.append(Problem(where=where, what=text, why=str(error)))
+            return None
+    path = place.directory / Path(text).expanduser()
+    if path.is_file():
+        return path
+    problems.append(Problem(where=where, what=f"{path} does not exist"))
+    return None
+
+
 # --- paths -------------------------------------------------------------------------------------------------------------
 
 
@@ -319,12 +341,7 @@ def _absolute(document: dict[str, Any], directory: Path) -> None:
     """Make the relative paths of *document* those of *directory*, in place."""
 
     def at(text: Any) -> Any:
-        if (
-            not isinstance(text, str)
-            or is_windows(text)
-            or "://" in text
-            or text.startswith(("/", "~", "git@", "github.com/", "service:"))
-        ):
+        if not isinstance(text, str) or is_windows(text) or is_remote(text) or text.startswith(("/", "~", "service:")):
             return text
         return str((directory / text).resolve())
 

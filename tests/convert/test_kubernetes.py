@@ -167,7 +167,7 @@ def test_a_deployment_with_all_about_it(tmp_path: Path) -> None:
             "CronJob",
             "{schedule: '* * * * *', jobTemplate: {spec: {template: {spec: {restartPolicy: Never, containers: "
             "[{name: a, image: i}]}}}}}",
-            {"profiles": ["cron"], "restart": "no"},
+            {"x-schedule": {"cron": "* * * * *", "concurrency": "allow"}, "restart": "no"},
         ),
         (
             "Pod",

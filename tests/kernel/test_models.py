@@ -35,24 +35,23 @@ def server(lab: Pystack) -> Iterator[str]:
             process.terminate()
 
 
-def test_services_are_told_where_their_model_is(stack: Stack, server: str, tmp_path: Path) -> None:
+def test_services_are_told_where_their_model_is(
+    stack: Stack, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The client, which asks the provider, is where the server can be reached: beside the nodes."""
     asked = tmp_path / "docker-model"
     # the client of these tests runs outside the lab's networks
     asked.write_text(f'#!/bin/sh\nexec nsenter -t {stack.pystack.pid()} -n {sys.executable} {EXAMPLE}/docker-model "$@"\n')
     asked.chmod(0o755)
-    stack.pystack.environment |= {"PATH": f"{tmp_path}:{os.environ['PATH']}", "MODEL_SERVER": server}
-    try:
-        stack.up((EXAMPLE / "stack.yml").read_text().replace("    command:", "    stop_signal: SIGKILL\n    command:"))
-        assert stack.exec("chat", "sh", "-c", 'echo "$LLM_URL $LLM_MODEL"') == f"{server} example/echo\n"
-        said = stack.exec("search", "sh", "-c", 'echo "$OPENAI_BASE_URL $OPENAI_MODEL$LLM_URL"')
-        assert said == f"{server} example/echo\n"
-        there = json.loads(stack.exec("search", "sh", "-c", 'wget -qO- "$OPENAI_BASE_URL/models"'))
-        assert there["data"][0]["id"] == "example/echo"
-        wrong = stack.up((EXAMPLE / "stack.yml").read_text().replace("example/echo", "example/none"), check=False)
-        assert wrong.returncode == 1
-        assert "models.llm: provider model: " in wrong.stderr
-        assert "has no model example/none; it has example/echo" in wrong.stderr
-    finally:
-        for name in ("PATH", "MODEL_SERVER"):
-            stack.pystack.environment.pop(name)
+    monkeypatch.setitem(stack.pystack.environment, "PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setitem(stack.pystack.environment, "MODEL_SERVER", server)
+    stack.up((EXAMPLE / "stack.yml").read_text().replace("    command:", "    stop_signal: SIGKILL\n    command:"))
+    assert stack.exec("chat", "sh", "-c", 'echo "$LLM_URL $LLM_MODEL"') == f"{server} example/echo\n"
+    said = stack.exec("search", "sh", "-c", 'echo "$OPENAI_BASE_URL $OPENAI_MODEL$LLM_URL"')
+    assert said == f"{server} example/echo\n"
+    there = json.loads(stack.exec("search", "sh", "-c", 'wget -qO- "$OPENAI_BASE_URL/models"'))
+    assert there["data"][0]["id"] == "example/echo"
+    wrong = stack.up((EXAMPLE / "stack.yml").read_text().replace("example/echo", "example/none"), check=False)
+    assert wrong.returncode == 1
+    assert "models.llm: provider model: " in wrong.stderr
+    assert "has no model example/none; it has example/echo" in wrong.stderr

@@ -29,6 +29,16 @@ services:
     command: sleep 10000
     stop_signal: SIGKILL
     deploy: {mode: global}
+  job:
+    image: busybox
+    command: sh -c "while [ ! -e /tmp/go ]; do sleep 0.2; done"
+    stop_signal: SIGKILL
+    deploy: {mode: replicated-job, replicas: 3, placement: {max_replicas_per_node: 2}}
+  once:
+    image: busybox
+    command: sh -c "while [ ! -e /tmp/go ]; do sleep 0.2; done"
+    stop_signal: SIGKILL
+    deploy: {mode: replicated-job, replicas: 3, restart_policy: {condition: none}, placement: {max_replicas_per_node: 1}}
   done:
     image: busybox
     command: "true"
@@ -52,9 +62,18 @@ def ready(lab: Pystack, names: set[str]) -> None:
     assert {r["name"] for r in rows if r["state"] == "ready"} == names
 
 
+def up(stack: Stack) -> None:
+    tasks = stack.ps()
+    assert {t["state"] for name, t in tasks.items() if not name.startswith("done")} == {"running"}
+    assert {t["state"] for name, t in tasks.items() if name.startswith("done")} == {"exited"}
+
+
 def test_tasks_of_a_dead_node_go_to_others_and_stay(lab: Pystack, stack: Stack) -> None:
-    stack.up(FILE)
+    stack.up(FILE, "--no-wait")
+    eventually(lambda: up(stack), 30)
     before = stack.ps()
+    (working,) = (name for name, t in before.items() if t["node"] == "n3" and t["service"] == "job")
+    (bound,) = (name for name, t in before.items() if t["node"] == "n3" and t["service"] == "once")
     (moving,) = (name for name, t in before.items() if t["node"] == "n3" and t["service"] == "web")
     lab("lab", "fault", "--name", lab.lab, "crash", "n3")
 
@@ -62,9 +81,15 @@ def test_tasks_of_a_dead_node_go_to_others_and_stay(lab: Pystack, stack: Stack) 
         now = stack.ps()
         assert now[moving]["node"] in ("n1", "n2")
         assert now[moving]["state"] == "running"
+        assert now[working]["node"] in ("n1", "n2")  # a job goes on elsewhere, unless it may begin once alone
+        assert now[working]["state"] == "running"
+        runs = {r["service"]: r for r in lab.json("job", "history", "-p", stack.name, "--format", "json")}
+        assert runs["once"]["state"] == "failed"
+        assert f"{bound}: its node n3 is lost" in runs["once"]["reason"]
 
     eventually(moved, 40)
     now = stack.ps()
+    assert now[bound]["node"] == "n3"
     assert now[moving]["addresses"] == before[moving]["addresses"]
     assert now["pinned-1"]["state"] == "unknown"  # nobody else may have it
     assert now["everywhere-n3"]["node"] == "n3"
@@ -102,7 +127,8 @@ def test_tasks_of_a_dead_node_go_to_others_and_stay(lab: Pystack, stack: Stack) 
 
 
 def test_a_server_that_hears_nobody_moves_nothing(lab: Pystack, stack: Stack) -> None:
-    stack.up(FILE)
+    stack.up(FILE, "--no-wait")
+    eventually(lambda: up(stack), 30)
     before = {n: t["node"] for n, t in stack.ps().items()}
     lab("lab", "fault", "--name", lab.lab, "partition", "n1", "n2,n3,outside")
     try:

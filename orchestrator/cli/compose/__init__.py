@@ -136,7 +136,7 @@ def compose(context: click.Context, /, dry_run: bool, ansi: str | None, **for_th
     """docker compose's own command lines, for scripts that have them."""
     import os
 
-    if dry_run and context.invoked_subcommand not in ("up", "create", "config"):
+    if dry_run and context.invoked_subcommand not in ("up", "create", "config", "publish"):
         raise click.UsageError(f"{context.invoked_subcommand} has no dry run: `pystack plan` shows what `up` would do")
     if (ansi or os.environ.get("COMPOSE_ANSI")) == "never":
         context.color = False

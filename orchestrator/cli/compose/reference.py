@@ -8,16 +8,13 @@ from __future__ import annotations
 
 _BUILDER = "refused: the node's own builder builds, and has none"
 _ALPHA = "refused: it is an experiment of Docker Compose's, which may go with any release"
-_PAST = "refused: the cluster keeps no past events"
-_CLOUD = "refused: a stack is not published as an artifact: git is where it lives (`pystack gitops`)"
-_FORMAT = "differs: table and json; a Go template is refused"
 _DETACH = "refused: what is typed goes to the container, key for key"
 
 GLOBAL: dict[str, str] = {
     "--all-resources": "",
     "--ansi=": "",
     "--compatibility": "differs: names are joined by - here, by _ there",
-    "--dry-run": "differs: of up and create: it shows the plan",
+    "--dry-run": "differs: of up, create and publish: it shows what would be done",
     "--env-file=": "",
     "-f --file=": "",
     "--parallel=": "differs: taken, and the nodes decide how much is done at once",
@@ -79,7 +76,7 @@ VERBS: dict[str, dict[str, str]] = {
         "-y --yes": "differs: nothing is asked",
     },
     "down": {"--remove-orphans": "", "--rmi=": "", "-t --timeout=": "", "-v --volumes": ""},
-    "events": {"--json": "", "--since=": _PAST, "--until=": _PAST},
+    "events": {"--json": "", "--since=": "", "--until=": ""},
     "exec": {
         "-d --detach": "",
         "-e --env=": "",
@@ -92,7 +89,7 @@ VERBS: dict[str, dict[str, str]] = {
         "-t --tty": "differs: there is one where there is a terminal",
     },
     "export": {"--index=": "", "-o --output=": ""},
-    "images": {"--format=": _FORMAT, "-q --quiet": ""},
+    "images": {"--format=": "", "-q --quiet": ""},
     "kill": {"--remove-orphans": "", "-s --signal=": ""},
     "logs": {
         "-f --follow": "",
@@ -104,13 +101,13 @@ VERBS: dict[str, dict[str, str]] = {
         "-t --timestamps": "",
         "--until=": "",
     },
-    "ls": {"-a --all": "", "--filter=": "differs: name alone", "--format=": _FORMAT, "-q --quiet": ""},
+    "ls": {"-a --all": "", "--filter=": "differs: name alone", "--format=": "", "-q --quiet": ""},
     "pause": {},
     "port": {"--index=": "", "--protocol=": ""},
     "ps": {
         "-a --all": "",
         "--filter=": "differs: status alone",
-        "--format=": "differs: templates name fields alone",
+        "--format=": "",
         "--no-trunc": "",
         "--orphans": "",
         "-q --quiet": "",
@@ -123,6 +120,13 @@ VERBS: dict[str, dict[str, str]] = {
         "--include-deps": "",
         "--policy=": "",
         "-q --quiet": "",
+    },
+    "publish": {
+        "--app": "refused: images are in their own repositories",
+        "--oci-version=": "",
+        "--resolve-image-digests": "",
+        "--with-env": "",
+        "-y --yes": "",
     },
     "push": {"--ignore-push-failures": "", "--include-deps": "", "-q --quiet": ""},
     "restart": {"--no-deps": "", "-t --timeout=": ""},
@@ -156,7 +160,12 @@ VERBS: dict[str, dict[str, str]] = {
     },
     "scale": {"--no-deps": ""},
     "start": {"--wait": "differs: it waits anyhow", "--wait-timeout=": ""},
-    "stats": {"-a --all": "differs: what does not run uses nothing", "--format=": _FORMAT, "--no-stream": "", "--no-trunc": ""},
+    "stats": {
+        "-a --all": "differs: what does not run uses nothing",
+        "--format=": "differs: fields are task, cpu_percent, memory …",
+        "--no-stream": "",
+        "--no-trunc": "",
+    },
     "stop": {"-t --timeout=": ""},
     "top": {},
     "unpause": {},
@@ -192,14 +201,13 @@ VERBS: dict[str, dict[str, str]] = {
         "-y --yes": "differs: nothing is asked",
     },
     "version": {"-f --format=": "", "--short": ""},
-    "volumes": {"--format=": _FORMAT, "-q --quiet": ""},
+    "volumes": {"--format=": "", "-q --quiet": ""},
     "wait": {"--down-project": ""},
     "watch": {"--no-up": "", "--prune": "differs: old images are left to `system prune`", "--quiet": ""},
 }
 REFUSED: dict[str, str] = {
     "alpha": _ALPHA,
     "bridge": "refused: `pystack convert` makes stack files of Kubernetes' manifests; the other way is Docker's",
-    "publish": _CLOUD,
 }
 """Verbs that there are not."""
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from aiohttp import web
 
 from agent.contract.task import Task
+from agent.contract.trust import RegistryImage
 from orchestrator.placement.explain import Why
 from orchestrator.placement.rebalance import Move
 from orchestrator.planning.state import Plan
-from orchestrator.server.api import contents, nodes, stacks, system, volumes
+from orchestrator.server.api import contents, jobs, nodes, stacks, system, volumes
 from orchestrator.server.api.extension import Route
 from orchestrator.server.api.responses import json_response
 from orchestrator.server.cluster import NodeUpdateRequest
@@ -41,6 +42,7 @@ ROUTES: tuple[Route, ...] = (
     ("GET", "/v1/{kind:config|secret}s/{name}", contents.get_contents, None, contents.ContentRow),
     ("PUT", "/v1/{kind:config|secret}s/{name}", contents.put_contents, None, contents.ContentRow),
     ("DELETE", "/v1/{kind:config|secret}s/{name}", contents.remove_contents, None, None),
+    ("POST", "/v1/images/registry", system.images_at_registries, None, list[RegistryImage]),
     ("POST", "/v1/plan", stacks.plan, stacks.UpRequest, Plan),
     ("POST", "/v1/up", stacks.up, stacks.UpRequest, StreamOf(Event)),
     ("POST", "/v1/apply", stacks.apply, SavedPlan, StreamOf(Event)),
@@ -53,6 +55,10 @@ ROUTES: tuple[Route, ...] = (
     ("POST", "/v1/stacks/{stack}/oneoff", stacks.create_oneoff, stacks.OneoffRequest, Task),
     ("DELETE", "/v1/stacks/{stack}/oneoff/{oneoff}", stacks.delete_oneoff, None, None),
     ("GET", "/v1/stacks/{stack}/services/{service}/why", stacks.why, None, Why),
+    ("GET", "/v1/stacks/{stack}/runs", jobs.list_runs, None, list[jobs.RunRow]),
+    ("GET", "/v1/schedules", jobs.list_schedules, None, list[jobs.ScheduleRow]),
+    ("POST", "/v1/stacks/{stack}/schedules/{service}/run", jobs.run_now, None, StreamOf(Event)),
+    ("POST", "/v1/stacks/{stack}/schedules/{service}/{verb:pause|resume}", jobs.pause_or_resume, None, jobs.ScheduleRow),
     ("GET", "/v1/events", system.stream_events, None, StreamOf(TaskChange)),
     ("GET", "/v1/rebalance", nodes.proposed_moves, None, list[Move]),
     ("POST", "/v1/rebalance", nodes.rebalance, None, StreamOf(Event)),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence, Set
 
+from agent.contract.cluster import ServiceAddress
 from agent.contract.container import Port
 from agent.contract.status import PublishedPort
 from agent.engine.records import Record
@@ -54,3 +55,14 @@ def _free_port(port: Port, taken: dict[tuple[str, int], str]) -> int:
         if (port.protocol, number) not in taken:
             return number
     raise AgentError("no free port was found on the host")
+
+
+def of_services(services: Iterable[ServiceAddress]) -> set[tuple[int, str]]:
+    """The ports (published, protocol) of whole services: any node answers them."""
+    return {(p.published, p.protocol) for service in services for p in service.ports}
+
+
+def own(record: Record, services: Set[tuple[int, str]]) -> list[PublishedPort]:
+    """The ports that lead to *record* alone. Those of its *services* (`of_services`) are balanced, and a task may get or lose
+    them while it runs, as replicas come and go."""
+    return [p for p in record.ports if not (record.task and (p.published, p.protocol) in services)]

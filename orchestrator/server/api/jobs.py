@@ -1,0 +1,167 @@
+"""Routes of runs and schedules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+from aiohttp import web
+
+from agent.contract.status import TaskStatus
+from agent.contract.wire import WireStruct
+from orchestrator.errors import RefusedError
+from orchestrator.planning.schedules import ScheduleState, next_time
+from orchestrator.server.api.responses import PLANE, json_response, row
+from orchestrator.server.api.stream import stream
+from orchestrator.server.events import Emit, Failure, TaskEvent
+from orchestrator.server.jobs.records import JobRun, RunTask, stamp
+from orchestrator.server.jobs.starter import kept
+from orchestrator.server.plane import ControlPlane
+from orchestrator.stackfile.model import Service
+
+
+class RunRow(WireStruct, frozen=True, kw_only=True):
+    """One row of `pystack job history` and `cron history`; every key is always there. *output* is the end of what its tasks
+    said."""
+
+    run: str
+    stack: str
+    service: str
+    trigger: str
+    state: str
+    scheduled: str
+    begun: str
+    ended: str
+    reason: str
+    tasks: list[RunTask]
+
+
+class ScheduleRow(WireStruct, frozen=True, kw_only=True):
+    """One row of `pystack cron ls`; every key is always there. *next* and *last* are times, *outcome* is that of the last
+    run."""
+
+    stack: str
+    service: str
+    cron: str
+    timezone: str
+    next: str
+    last: str
+    outcome: str
+    running: int
+    paused: bool
+
+
+def _run_row(run: JobRun) -> dict[str, object]:
+    return row(
+        RunRow(
+            run=run.id,
+            stack=run.stack,
+            service=run.service,
+            trigger=run.trigger,
+            state=run.state,
+            scheduled=stamp(run.scheduled),
+            begun=stamp(run.begun),
+            ended=stamp(run.ended),
+            reason=run.reason,
+            tasks=list(run.tasks),
+        )
+    )
+
+
+async def list_runs(request: web.Request) -> web.Response:
+    """The runs of a stack's jobs, schedules and hooks that are remembered, the oldest first; with `service=` of one alone."""
+    plane, stack = request.app[PLANE], request.match_info["stack"]
+    service = request.query.get("service", "")
+    if service:
+        plane.state.get_service(stack, service)
+    return json_response([_run_row(r) for r in plane.jobs.book.of_stack(stack) if service in ("", r.service)])
+
+
+async def list_schedules(request: web.Request) -> web.Response:
+    """All services with a schedule; with `stack=` those of one stack."""
+    plane, only = request.app[PLANE], request.query.get("stack", "")
+    rows = []
+    for name, record in sorted(plane.state.stacks.items()):
+        for service in record.stack.services:
+            if service.schedule and only in ("", name):
+                rows.append(row(_schedule_row(plane, name, service)))
+    return json_response(rows)
+
+
+def _schedule_row(plane: ControlPlane, stack: str, service: Service) -> ScheduleRow:
+    assert service.schedule
+    book = plane.jobs.book
+    state = book.schedules.get((stack, service.name))
+    ended = [r for r in book.of(stack, service.name) if not r.open]
+    at = next_time(service.schedule, state.last) if state and not state.paused else None
+    return ScheduleRow(
+        stack=stack,
+        service=service.name,
+        cron=service.schedule.cron,
+        timezone=service.schedule.timezone,
+        next=stamp(at or 0.0),
+        last=stamp(ended[-1].scheduled or ended[-1].begun) if ended else "",
+        outcome=ended[-1].state if ended else "",
+        running=sum(r.open for r in book.of(stack, service.name)),
+        paused=bool(state and state.paused),
+    )
+
+
+def _scheduled(plane: ControlPlane, request: web.Request) -> tuple[str, Service]:
+    """The stack and the service that the request names. Raises RefusedError (404, 409)."""
+    stack = request.match_info["stack"]
+    service = plane.state.get_service(stack, request.match_info["service"])
+    if service.schedule is None:
+        raise RefusedError(f"service {service.name} of stack {stack} has no x-schedule", 409)
+    return stack, service
+
+
+async def run_now(request: web.Request) -> web.StreamResponse:
+    """Run a service with a schedule now, beside its times; a stream of events that ends with the run."""
+    plane = request.app[PLANE]
+    stack, service = _scheduled(plane, request)
+    run = plane.jobs.order(stack, service.name, "hand")
+    await plane.jobs.book.put(run, keep=kept(service), new=True)
+    return await stream(request, lambda emit: _watched(plane, run, service, emit))
+
+
+async def _watched(plane: ControlPlane, run: JobRun, service: Service, emit: Emit) -> Sequence[Failure]:
+    """Tell of the tasks of *run* until it has ended."""
+
+    def listen(status: TaskStatus) -> None:
+        task = plane.state.tasks.get(status.task)
+        if task and task.run == run.id and task.service == run.service and task.stack == run.stack:
+            emit(TaskEvent.of(status))
+
+    def over() -> JobRun | None:
+        now = plane.jobs.book.runs.get((run.stack, run.service), {}).get(run.id)
+        if now is None:
+            raise RefusedError(f"run {run.id} of {run.stack}/{run.service} is not there any more", 404)
+        return None if now.open else now
+
+    plane.statuses.listeners.add(listen)
+    try:
+        ended = await plane.statuses.until(over)
+    finally:
+        plane.statuses.listeners.discard(listen)
+    if ended.state == "succeeded":
+        return ()
+    bad = [t for t in ended.tasks if t.reason] or [RunTask(name=f"{run.stack}-{run.service}-{run.id}")]
+    return [
+        Failure(task=t.name, where=service.where, reason=t.reason or ended.reason, exit_code=t.exit_code, log=t.output[-10:])
+        for t in bad
+    ]
+
+
+async def pause_or_resume(request: web.Request) -> web.Response:
+    """Let the times of a schedule pass without runs, or end that; what runs goes on."""
+    plane = request.app[PLANE]
+    stack, service = _scheduled(plane, request)
+    paused = request.match_info["verb"] == "pause"
+    book = plane.jobs.book
+    state = book.schedules.get((stack, service.name)) or ScheduleState(last=plane.jobs.now())
+    if state.paused != paused:
+        # what passed meanwhile is not made up for
+        last = state.last if paused else max(state.last, plane.jobs.now())
+        await book.put_schedule(stack, service.name, msgspec.structs.replace(state, paused=paused, last=last), (), 1)
+    return json_response(row(_schedule_row(plane, stack, service)))

@@ -1,0 +1,65 @@
+"""What the store keeps of the runs of a service."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Literal
+
+from agent.contract.wire import WireStruct
+from orchestrator.planning.jobs import RunState
+
+Trigger = Literal["up", "schedule", "hand", "pre_deploy", "post_deploy"]
+OPEN: tuple[RunState, ...] = ("pending", "running")
+"""The states of a run that has not ended."""
+
+
+class RunTask(WireStruct, frozen=True, kw_only=True):
+    """One task of a run, as it ended: *output* is the end of what it said."""
+
+    name: str
+    node: str = ""
+    exit_code: int | None = None
+    restarts: int = 0
+    reason: str = ""
+    output: tuple[str, ...] = ()
+
+
+class JobRun(WireStruct, frozen=True, kw_only=True):
+    """One run of a service. *id* is a number of ten digits that grows with time, and an h where no schedule asked for it.
+    *scheduled* (of a schedule's run), *created*, *begun* and *ended* are seconds since the epoch, 0 as long as they are not.
+    *iteration* tells runs of `up` and of hooks apart."""
+
+    id: str
+    stack: str
+    service: str
+    trigger: Trigger
+    state: RunState = "pending"
+    scheduled: float = 0.0
+    created: float = 0.0
+    begun: float = 0.0
+    ended: float = 0.0
+    reason: str = ""
+    iteration: str = ""
+    tasks: tuple[RunTask, ...] = ()
+
+    @property
+    def open(self) -> bool:
+        """Whether it has not ended."""
+        return self.state in OPEN
+
+
+def of_run(run: JobRun) -> str:
+    """The key in the store: `runs/<stack>/<service>/<id>`."""
+    return f"runs/{run.stack}/{run.service}/{run.id}"
+
+
+def of_schedule(stack: str, service: str) -> str:
+    """The key in the store of a schedule's state: `schedules/<stack>/<service>`."""
+    return f"schedules/{stack}/{service}"
+
+
+def stamp(seconds: float) -> str:
+    """RFC 3339 in UTC, "" for 0."""
+    if not seconds:
+        return ""
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,35 @@
+"""What a stack file says of work that ends, or that runs at certain times: `x-job` and `x-schedule`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from agent.contract.wire import WireStruct
+
+JOBS = ("replicated-job", "global-job")
+"""The values of `deploy.mode` whose tasks run to their ends."""
+
+
+class Job(WireStruct, frozen=True, kw_only=True):
+    """`x-job`: *max_concurrent* tasks run at a time, 0 is all of them. The last *keep* runs are remembered with what they said.
+    A run that has not ended *deadline_s* after it began is stopped and has failed; 0 is never."""
+
+    max_concurrent: int = 0
+    keep: int = 10
+    deadline_s: float = 0.0
+
+
+class Schedule(WireStruct, frozen=True, kw_only=True):
+    """`x-schedule`: a run of the service each time that *cron* says, by the clock of *timezone*.
+
+    *concurrency* says what becomes of a run whose predecessor still runs: it is left out (forbid), runs beside it (allow), or
+    in its place (replace). *missed* says what becomes of times at which nobody could begin it: the last one is made up for
+    (run-once), or none (skip). A run that cannot begin *deadline_s* after its time is missed; 0 is never too late. The last
+    *history* runs are remembered."""
+
+    cron: str
+    timezone: str = "UTC"
+    concurrency: Literal["forbid", "allow", "replace"] = "forbid"
+    missed: Literal["run-once", "skip"] = "run-once"
+    deadline_s: float = 0.0
+    history: int = 10
