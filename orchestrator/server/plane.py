@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from orchestrator.server import store_version
 from orchestrator.server.cluster import Cluster
 from orchestrator.server.contents import Contents
 from orchestrator.server.dispatcher import Dispatcher
@@ -76,7 +77,8 @@ class ControlPlane:
         return self.cluster.local
 
     async def start(self) -> None:
-        """Read the store, connect the nodes, and start the loops. Raises StoreError."""
+        """Read the store, connect the nodes, and start the loops. Raises StoreError; PystackError for a newer one."""
+        await store_version.claim(self.store)
         await self.state.load()
         await self.jobs.book.load()
         await self.contents.start()
