@@ -55,6 +55,12 @@ class TaskStatus(WireStruct, frozen=True, kw_only=True):
     error: str = ""
     notes: tuple[str, ...] = ()
 
+    @property
+    def reason(self) -> str:
+        """Why it does not run, where more is known than its exit status; "" otherwise."""
+        dead = self.oom_killed and self.state in ("exited", "failed", "restarting")
+        return self.error or ("out of memory" if dead else "")
+
 
 class NodeInfo(WireStruct, frozen=True, kw_only=True):
     """What a node is, as it says itself. *cpus* counts cores, *memory* bytes; *missing* names what its kernel or its

@@ -33,7 +33,7 @@ def ps(
 ) -> None:
     """The tasks of the stack."""
     from orchestrator.cli.client import Client
-    from orchestrator.cli.output import show
+    from orchestrator.cli.output import CONTROL, show
 
     del no_trunc
     name, status = stack.name(), status + states_of(filters)
@@ -53,3 +53,6 @@ def ps(
             row["state"] += f" ({row['health']})" if row["health"] else ""
             row["state"] += f" ({row['exit_code']})" if row["state"] == "exited" else ""
     show(rows, ("task", "service", "node", "image", "state", "ports", "addresses"), shape)
+    for row in rows if shape == "table" else ():
+        if row["error"]:
+            click.echo(CONTROL.sub("", f"{row['task']}: {row['error']}"), err=True)

@@ -51,7 +51,7 @@ PROBE_S = 30
 INITS = (Path(sys.prefix) / "bin/tini-static", Path("/usr/bin/tini-static"), Path("/usr/bin/catatonit"))
 """Programs for `init: true`, statically linked; nodes need not have one."""
 PACKAGES = ("agent", "netplugins")
-NEEDS = ("aiohttp", "cryptography", "msgspec", "pyroute2", "pyyaml", "uvloop", "zstandard")
+NEEDS = ("aiohttp", "cryptography", "h2", "msgspec", "pyroute2", "pyyaml", "uvloop", "zstandard")
 
 
 class HostProbe(msgspec.Struct, kw_only=True):
