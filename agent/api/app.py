@@ -69,7 +69,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except web.HTTPException as error:
         return answer({"message": error.reason or error.text}, error.status)
     except ConnectionError:
-        return Written()  # nobody is there to be answered
+        return Written()  # the client is gone
     except asyncio.CancelledError:
         raise
     except Exception as error:
@@ -82,7 +82,8 @@ PATHS = ("rest",)
 
 
 def _plain(request: web.Request) -> None:
-    """Raises BadRequestError for what no name, path or argument can hold, and NotFoundError for a name that is a path."""
+    """Check a request's path. Raises BadRequestError for characters that no name can have, NotFoundError for a name that is a
+    path."""
     for where, values in (("path", request.match_info), ("query", request.query)):
         for key, value in values.items():
             if "\0" in value:
@@ -127,7 +128,7 @@ def make(converger: Converger, box: EtcdManifestWatcher) -> web.Application:
 
 
 def make_door(converger: Converger, door: Door) -> web.Application:
-    """Docker's paths alone, for who comes through *door*."""
+    """The application of the listener *door*: only Docker's paths."""
     app = web.Application(middlewares=[web.middleware(errors)], client_max_size=LARGEST)
     app.on_response_prepare.extend((abort_if_response_started, versions.stamp))
     app[CONVERGER], app[ENGINE] = converger, converger.engine

@@ -14,11 +14,11 @@ Desired = Literal["running", "stopped", "waiting", "oneoff"]
 class Task(WireStruct, frozen=True, kw_only=True):
     """One replica of a service, placed on this node.
 
-    *desired* "waiting" means: be ready (image pulled), do not start yet; "oneoff" is a container that somebody runs by hand
-    (`pystack run`) on the stack's networks: it has addresses, and no node keeps it going. *generation* counts ordered
-    restarts: a node restarts a task whose generation it has not seen. One that is to *renew* leaves its predecessor's anonymous
-    volumes behind. *where* is the service's place in the stack file. *run* is set where it belongs to one run of its service
-    (of a schedule, of a hook), which no plan makes or removes."""
+    *desired* "waiting" means: be ready (image pulled), do not start yet; "oneoff" is a container that a user runs (`pystack
+    run`) on the stack's networks: it has addresses, and no node restarts it. *generation* counts ordered restarts: a node
+    restarts a task whose generation it has not seen. One that is to *renew* leaves its predecessor's anonymous volumes behind.
+    *where* is the service's place in the stack file. *run* is set where it belongs to one run of its service (of a schedule, of
+    a hook), which no plan makes or removes."""
 
     name: str
     stack: str

@@ -1,4 +1,4 @@
-"""Makes the node equal to its manifest: one worker a task, side by side, each doing the next action until none is left."""
+"""Brings the node to its manifest: one worker for each task, concurrently, which does the next action until none is left."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 def _network_parts(manifest: Manifest) -> tuple[object, ...]:
-    """What of *manifest* concerns the network beyond the tasks themselves."""
+    """The parts of *manifest* that concern networks beyond the tasks themselves."""
     return (
         manifest.networks,
         manifest.remote_endpoints,
@@ -126,7 +126,7 @@ class Converger:
             task = self.tasks.get(record.task)
             if task and task.desired == "running" and record.running and record.id in self.engine.networks.endpoints.attached:
                 if moved(record.container, task.container):
-                    with contextlib.suppress(AgentError, OSError):  # else it is made anew
+                    with contextlib.suppress(AgentError, OSError):  # else it is recreated
                         changing.readdress(self.engine.context, record, task.container, digest(task.container))
                         found = True
         return found
@@ -182,7 +182,7 @@ class Converger:
                     except NotModifiedError:
                         continue
                     except Exception as error:
-                        if not isinstance(error, (AgentError, OSError)):  # a fault of ours must not leave anybody waiting
+                        if not isinstance(error, (AgentError, OSError)):  # a fault of ours must not leave a caller waiting
                             log.exception("task %s", name)
                         self._errors[name] = user_message(error)
                         self._report(name)
@@ -212,7 +212,7 @@ class Converger:
                 record = engine.containers.records[ident]
                 if replaced and not (name in self.tasks and self.tasks[name].renew):
                     self._inherit[name] = dict(record.anonymous)
-                # who is in its namespaces ends with it, and follows its successor when the control plane says so
+                # containers in its namespaces end with it, and join its successor when the control plane says so
                 ending = [record, *(u for u in sharing.users(engine.containers, record, *sharing.KINDS) if replaced and u.task)]
                 await asyncio.gather(*(self._end(one) for one in ending))
                 await engine.remove(record)
@@ -257,14 +257,14 @@ class Converger:
             listen(status)
 
     def status_of(self, name: str) -> TaskStatus:
-        """What has become of task *name*."""
+        """The status of the task *name*."""
         record = self.record(name)
         error = self._errors.get(name, "")
         if record is None:
             state = "failed" if error else "pulling" if name in self._pulling else "pending"
             return TaskStatus(task=name, state=state, error=error)  # type: ignore[arg-type]
         task = self.tasks.get(name)
-        # why an earlier container or an earlier start failed says nothing of what is wanted now
+        # the error of an earlier container or start does not concern the one that is wanted now
         past = task is not None and (record.digest != digest(task.container) or record.generation < task.generation)
         failed = bool(error) or (record.state == "failed" and not past)
         return TaskStatus(
@@ -290,7 +290,7 @@ class Converger:
         )
 
     def status(self) -> NodeStatus:
-        """What has become of the manifest: each task, each network and volume, and problems."""
+        """The status of the manifest: of each task, network and volume, and problems."""
         names = set(self.tasks) | {r.task for r in self.engine.containers.records.values() if r.task}
         return NodeStatus(
             revision=self.manifest.revision,

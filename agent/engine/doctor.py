@@ -1,4 +1,4 @@
-"""Every layer of this node's networks, looked at: kernel, rules, names, ports, sysctls, programs; and its volumes."""
+"""Checks every layer of this node's networks: kernel, rules, names, ports, sysctls, programs; and its volumes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def diagnose(engine: Engine) -> list[Finding]:
 
 
 async def repair(engine: Engine, findings: Iterable[Finding]) -> list[Finding]:
-    """Put right what can be. Returns what a second look finds, with those that are gone marked as put right."""
+    """Repair what can be repaired. Returns the findings of a second look, with those that are gone marked as repaired."""
     bad = [f for f in findings if not f.ok]
     if not bad:
         return list(findings)
