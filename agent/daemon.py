@@ -56,6 +56,8 @@ class Agent:
         rule = self.engine.settings.image_gc
         if rule.age or rule.disk:
             self._chores.append(asyncio.create_task(garbage.watch(self.engine.images, rule), name="garbage"))
+        self._chores.append(asyncio.create_task(self.engine.disk.run(), name="disk"))
+        self._chores.append(asyncio.create_task(self.converger.keep_lease(), name="lease"))
         self._chores.append(asyncio.create_task(memory.trim_heap_periodically(), name="memory"))
 
     async def _listen(self) -> None:
@@ -76,6 +78,10 @@ class Agent:
             await web.SockSite(runner, sock, backlog=BACKLOG).start()
             if door.listen:
                 self._listeners.append(doors.listen(door, path))
+
+    def open_to_docker_group(self, path: Path) -> None:
+        """Let those who may use the node's Docker socket use that at *path* too. Raises BadRequestError."""
+        doors.opened_to(path, self.engine.settings.docker.group)
 
     def mount_into(self, application: web.Application, prefix: str) -> None:
         """Have another application of this process answer for the node too, below *prefix*."""

@@ -98,9 +98,14 @@ def of_worker(reply: Mapping[str, Any], kind: type[AgentError] | None = None, be
     return made(f"{before}{reply['error']}", reply.get("trace", ()))
 
 
+def disk_is_full(error: BaseException) -> bool:
+    """Whether *error* says that there is no room for what was to be written."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 def user_message(error: BaseException) -> str:
     """The message of *error* for a user, with its kind if the fault is ours."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and disk_is_full(error):
         at = f" ({error.filename})" if error.filename else ""
         return f"the disk is full{at}: make room, with `pystack image prune` for instance, and do this again"
     return str(error) if isinstance(error, AgentError | OSError) else f"{type(error).__name__}: {error}"

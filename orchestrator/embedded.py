@@ -12,6 +12,7 @@ import os
 import platform
 import time
 from collections.abc import Awaitable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -32,6 +33,7 @@ from orchestrator.server.api.standby import StandbyState, make_standby_app
 from orchestrator.server.plane import ControlPlane
 from orchestrator.store.interface import Store, StoreError
 from orchestrator.store.sqlite import SqliteStore
+from orchestrator.swarm import api as swarm
 
 if TYPE_CHECKING:
     from orchestrator.store.etcd.address import Address
@@ -105,19 +107,21 @@ async def _run_ha(agent: Agent, config: ServerConfig, stop: asyncio.Event) -> No
     address = Address.parse(config.store, ca=config.ca, cert=config.cert, key=config.key)
     state = StandbyState()
     while not stop.is_set():
-        waiting = await _listen(paths, make_standby_app(state))
+        waiting = await _listen(paths.control_socket, make_standby_app(state))
         store = None
         try:
             while store is None and not stop.is_set():
                 store = await _campaign(address, paths, state, stop)
+            if store and not stop.is_set():
+                state.begins = True  # it answers as before until it can do more
+                await _lead(store, agent, config, stop, store.lost, state, waiting)
+                if store.lost.is_set():
+                    log.warning("this server does not lead any more")
+            elif store:
+                await store.close()
         finally:
+            state.begins = False
             await waiting.cleanup()
-        if store and not stop.is_set():
-            await _lead(store, agent, config, stop, store.lost, state)
-            if store.lost.is_set():
-                log.warning("this server does not lead any more")
-        elif store:
-            await store.close()
 
 
 async def _campaign(address: Address, paths: Paths, state: StandbyState, stop: asyncio.Event) -> EtcdStore | None:
@@ -127,7 +131,11 @@ async def _campaign(address: Address, paths: Paths, state: StandbyState, stop: a
     store = None
     try:
         store = await EtcdStore.open(address)
-        await store.put_unfenced(f"servers/{_name()}", make_key(paths.keys, "seal").encode())
+        known, own = await store.get(f"servers/{_name()}"), make_key(paths.keys, "seal").encode()
+        if known and known.value == own:  # this very host's: its last server has ended, or this one could not run
+            await store.resign_as(_name())
+        await store.put_unfenced(f"servers/{_name()}", own)
+        state.living_leader = store.living_leader
         state.reason, state.store_unreachable = "another server leads: ask that one (PYSTACK_HOST may name several)", False
         await _wait_or_stop(stop, store.lead(_name()))
         return store
@@ -135,6 +143,7 @@ async def _campaign(address: Address, paths: Paths, state: StandbyState, stop: a
         state.reason = f"the store does not answer, so nothing can be said or changed; containers run on: {error}"
         if not state.store_unreachable:
             log.warning("%s", state.reason)
+            state.unreachable_since = time.monotonic()
         state.store_unreachable = True
         if store:
             await store.close()
@@ -149,8 +158,10 @@ async def _lead(
     stop: asyncio.Event,
     over: asyncio.Event,
     state: StandbyState | None = None,
+    waiting: web.AppRunner | None = None,
 ) -> None:
-    """Be the control plane until *stop* or *over*. Leaves in *state* what a stand-by can answer from."""
+    """Be the control plane until *stop* or *over*; *waiting* answers until it is. Leaves in *state* what a stand-by can answer
+    from."""
     paths = agent.paths
     plane = ControlPlane(
         store,
@@ -170,23 +181,30 @@ async def _lead(
         await gitops.start()
         application = make_app(plane, stop, extensions)
         agent.mount_into(application, OWN_ENGINE)  # requests for this node need no proxy
-        runner = await _listen(paths, application)
+        runners = [await _listen(paths.control_socket, application), await _listen(paths.cluster_socket, swarm.make_app(plane))]
+        agent.open_to_docker_group(paths.cluster_socket)
+        if waiting:
+            await waiting.cleanup()
         await _wait_or_stop(stop, over.wait())
-        await runner.cleanup()
+        for runner in runners:
+            await runner.cleanup()
     except StoreError as error:
+        if state is None:  # nobody else can lead on this store
+            raise
         log.warning("%s", error)
     finally:
         if state and plane.loaded:
             state.last_plane, state.extensions, state.since = plane, extensions, time.monotonic()
+        unlink(paths.cluster_socket)
         await ingress.close()
         await gitops.close()
         await plane.close()
 
 
-async def _listen(paths: Paths, app: web.Application) -> web.AppRunner:
+async def _listen(path: Path, app: web.Application) -> web.AppRunner:
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
     await runner.setup()
-    await web.SockSite(runner, bind(paths.control_socket), backlog=BACKLOG).start()
+    await web.SockSite(runner, bind(path), backlog=BACKLOG).start()
     return runner
 
 

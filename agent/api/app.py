@@ -20,6 +20,7 @@ from agent.api import (
     doors,
     manifest,
     manifest_source,
+    membership,
     shipping,
     table,
     trust,
@@ -37,6 +38,7 @@ from agent.errors import (
     NotFoundError,
     NotModifiedError,
     abort_if_response_started,
+    disk_is_full,
     user_message,
 )
 from agent.manifest_watcher import EtcdManifestWatcher
@@ -73,7 +75,10 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except asyncio.CancelledError:
         raise
     except Exception as error:
-        log.exception("%s %s", request.method, request.path)
+        if disk_is_full(error):  # no fault of ours
+            log.warning("%s %s: %s", request.method, request.path, user_message(error))
+        else:
+            log.exception("%s %s", request.method, request.path)
         return answer({"message": shown(user_message(error))}, 500)
 
 
@@ -102,7 +107,7 @@ class OneLine(logging.Filter):
         return not isinstance(error, HttpProcessingError | web.RequestPayloadError | ConnectionError)
 
 
-OURS = (container_http, manifest, shipping, trust, audit, dial, doctor, volume_migration, manifest_source)
+OURS = (container_http, manifest, shipping, trust, audit, dial, doctor, volume_migration, manifest_source, membership)
 
 
 def _dockers() -> Iterator[tuple[str, str, Handler]]:

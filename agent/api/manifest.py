@@ -68,6 +68,7 @@ async def info(request: web.Request) -> web.Response:
         seal_key=known_key(engine.paths.keys, "seal"),
         tunnel_key=known_key(engine.paths.keys, "tunnel"),
         devices=tuple(sorted(await asyncio.to_thread(hardware.found))),
+        problem=engine.disk.problem,
         missing=tuple(p for p in ("runc", "conmon", "nft") if not shutil.which(p)),
     )
     return web.Response(body=msgspec.json.encode(found), content_type="application/json")
@@ -123,7 +124,8 @@ async def get(request: web.Request) -> web.Response:
 async def stream(request: web.Request) -> web.StreamResponse:
     """One TaskStatus a line: first those of all tasks, then each that changes. `{}` follows those of all tasks, and is sent
     when the node's info has changed: it is to be read then. Query: *heartbeat*, after how many idle seconds an empty line shows
-    that the agent is alive."""
+    that the agent is alive; *beats*: the line is `{"beat": N}`, to be answered with `POST /pystack/heard/N`, as long as the
+    node has tasks that must not run twice."""
     converger = request.app[CONVERGER]
     pause = float(request.query.get("heartbeat", "inf"))
     if not pause >= SHORTEST_S:
@@ -140,10 +142,18 @@ async def stream(request: web.Request) -> web.StreamResponse:
                 async with asyncio.timeout(None if math.isinf(pause) else pause):
                     batch = [await queue.get()]
             except TimeoutError:
-                await response.write(b"\n")
+                numbered = flag(request, "beats") and any(t.strict for t in converger.tasks.values())
+                await response.write(b'{"beat":%d}\n' % converger.lease.beat() if numbered else b"\n")
                 continue
             while not queue.empty():
                 batch.append(queue.get_nowait())
             await response.write(b"".join((msgspec.json.encode(s) if s else b"{}") + b"\n" for s in batch))
     finally:
         converger.listeners.discard(queue.put_nowait)
+
+
+@routes.post("/pystack/heard/{number:[0-9]{1,18}}")
+async def heard(request: web.Request) -> web.Response:
+    """The control plane has heard this beat of the stream of statuses."""
+    request.app[CONVERGER].lease.answered(int(request.match_info["number"]))
+    return web.Response(status=204)

@@ -46,7 +46,8 @@ class ClusterNode(WireStruct, frozen=True, kw_only=True):
 
 class ServiceAddress(WireStruct, frozen=True, kw_only=True, cache_hash=True):
     """A service as one: connections to its address, or to its *ports* on any node, go to one of *backends*, the tasks
-    that can serve now. *names* lead to the address."""
+    that can serve now. *names* lead to the address. A node sends connections to the ports to backends of its own first, unless
+    the service is *balanced*."""
 
     service: str
     network: str
@@ -55,3 +56,4 @@ class ServiceAddress(WireStruct, frozen=True, kw_only=True, cache_hash=True):
     names: tuple[str, ...] = ()
     ports: tuple[Port, ...] = ()
     backends: tuple[AddressAssignment, ...] = ()
+    balanced: bool = False

@@ -28,9 +28,10 @@ class Manifest(WireStruct, frozen=True, kw_only=True):
     """The desired state of *node*.
 
     *serial* tells one delivery from another. *underlay* is the address at which other nodes reach the node, "" if there are
-    none. *mtu* is the largest packet, in bytes, that every path between nodes carries, 0 if unknown. *remote_endpoints* are
-    the endpoints on other nodes of this node's networks. *tunnels* are the nodes that it shares encrypted networks with.
-    *nodes* are all nodes of the cluster, none if there is only one.
+    none. *member* is the identity under which it was added: another one each time. *mtu* is the largest packet, in bytes, that
+    every path between nodes carries, 0 if unknown. *remote_endpoints* are the endpoints on other nodes of this node's networks.
+    *tunnels* are the nodes that it shares encrypted networks with. *nodes* are all nodes of the cluster, none if there is only
+    one.
 
     The node removes what pystack made there and the manifest does not name, except volumes (data is removed only on request)
     and containers made through the Docker Engine API."""
@@ -39,6 +40,7 @@ class Manifest(WireStruct, frozen=True, kw_only=True):
     serial: str = ""
     node: str = ""
     underlay: str = ""
+    member: str = ""
     mtu: int = 0
     networks: tuple[Network, ...] = ()
     volumes: tuple[Volume, ...] = ()
@@ -105,6 +107,12 @@ def apply_delta(old: Manifest, delta: Delta) -> Manifest:
         entries.update({entry_key(part, e): e for e in getattr(delta.put, part)})
         parts[part] = tuple(entries.values())
     return msgspec.structs.replace(delta.put, **parts)
+
+
+class Farewell(WireStruct, frozen=True, kw_only=True):
+    """To a node that was removed: it is not *member* any more."""
+
+    member: str
 
 
 class EtcdCredentials(WireStruct, frozen=True, kw_only=True):

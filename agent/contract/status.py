@@ -88,6 +88,8 @@ class NodeInfo(WireStruct, frozen=True, kw_only=True):
     tunnel_key: str = ""
     clock: float = 0.0
     addresses: tuple[str, ...] = ()
+    problem: str = ""
+    """What keeps the node from its work although it answers, "" if nothing does."""
 
     def has_parent_link(self, parent: str) -> bool:
         """Whether networks can be made on the link *parent* here."""

@@ -11,12 +11,17 @@ import asyncio
 import contextlib
 import logging
 import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
 
 from agent import files
 from agent.build.builder import Builder
 from agent.containers import runtime
 from agent.contract.failpoints import failpoint
+from agent.disk_watch import DiskWatch
 from agent.engine import releasing, restart_policy, sharing, starting, stopping
+from agent.engine.boot_fence import BootFence
 from agent.engine.context import EngineContext
 from agent.engine.records import Record, now
 from agent.engine.supervision import Supervisor
@@ -52,10 +57,18 @@ class Engine:
         self.committed: dict[str, Record] = {}
         """Images that were made of containers since this agent runs, by ID, with the container."""
         self.supervisor = Supervisor(context, self._ended)
+        self.disk = DiskWatch(paths.root, lambda: self.disk_changed(), self._logs)
+        self.disk_changed: Callable[[], None] = lambda: None
+        """Called when this node's disk is full, and when it is not any more."""
+        self.boot_fence = BootFence(paths.run / "boot", time.monotonic)
         self._following: set[asyncio.Task[None]] = set()
         self.networks.revived = lambda why: self.events.emit(
             "daemon", "restart", "dataplane", {"name": "dataplane", "reason": why}
         )
+
+    def _logs(self) -> list[Path]:
+        """The logs that containers write now."""
+        return [self.paths.container(r.id) / "log" for r in self.containers.records.values() if r.running]
 
     async def start(self, record: Record, *, generation: int | None = None) -> None:
         """Run a created or exited container. Raises AgentError; the record then has the reason.
@@ -185,6 +198,8 @@ class Engine:
         self.supervisor.run(record, self._restart_recovered(record))
 
     async def _restart_recovered(self, record: Record) -> None:
+        if not await self.boot_fence.wait(record.task):
+            return  # it is another node's now, and is removed here
         if sharing.waits(self.containers, record):
             self.containers.waiting.add(record.id)
             return

@@ -20,6 +20,7 @@ from orchestrator.planning.manifests import ingress_network, ingress_ports
 from orchestrator.planning.port_ranges import with_ports
 from orchestrator.planning.state import State
 from orchestrator.planning.swarm_templates import with_templates
+from orchestrator.stackfile.fence import Fence
 from orchestrator.stackfile.model import DRIVERS, LAN_DRIVERS, Service, Stack
 
 SINGLE_NODE = PlacementContext(nodes=(Node(name="local", id="local"),), ready=frozenset({"local"}), local="local")
@@ -67,7 +68,7 @@ def expand(
         if service.mode in ("global", "global-job"):
             drafts += [
                 _task(stack, service, index, known, images, node)
-                for index, node in enumerate(is_eligible(stack, service, context), 1)
+                for index, node in enumerate(is_eligible(stack, service, _with_silent_homes(service, current, context)), 1)
             ]
         else:
             drafts += [
@@ -93,6 +94,14 @@ def expand(
     beside = [t for t in current.tasks if not t.planned]
     networks = tuple(_shared(stack, n, tasks, beside, context, addresses) if n.driver == "overlay" else n for n in networks)
     return State(networks=networks, volumes=volumes, tasks=tasks, contents=stack.contents)
+
+
+def _with_silent_homes(service: Service, current: State, context: PlacementContext) -> PlacementContext:
+    """*context* with the nodes taken for ready that have a task of *service*, of mode global: one that does not answer keeps
+    it, and gets what is wanted when it is back."""
+    known = {n.name for n in context.nodes}
+    homes = {t.node for t in current.tasks if t.service == service.name and t.planned and t.node in known}
+    return msgspec.structs.replace(context, ready=context.ready | homes)
 
 
 def address_oneoff(
@@ -328,7 +337,18 @@ def _task(
         container_name=service.container_name,
         where=service.where,
         generation=old.generation if old else 0,
+        boot_wait_s=_fence(stack, service).boot_wait_s,
+        balanced=service.ingress_mode == "balanced",
     )
+
+
+def _fence(stack: Stack, service: Service) -> Fence:
+    """What the service asks for. Else one task alone with a volume that it could have on any node must not run twice: both
+    would write to it."""
+    shared = {v.name for v in stack.volumes if v.shared}
+    alone = service.replicas == 1 and service.mode == "replicated"
+    own = any(m.kind == "volume" and m.source in shared and not m.read_only for m in service.container.mounts)
+    return service.fence or (Fence(boot_wait_s=None) if alone and own else Fence())
 
 
 def _address(task: Task, old: Task | None, addresses: Addresses) -> Task:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from pathlib import Path
 
 import msgspec
 
 from orchestrator.server import store_version
+from orchestrator.server.checked_store import CheckedStore
 from orchestrator.server.cluster import Cluster
 from orchestrator.server.contents import Contents
 from orchestrator.server.dispatcher import Dispatcher
@@ -43,7 +45,8 @@ class ControlPlane:
         advertise: str = "",
         reschedule_after_s: float | None = None,
     ) -> None:
-        self.store = store
+        store = CheckedStore(store)
+        self.store: Store = store
         self.state = ClusterState(store)
         self.contents = Contents(store, keys, node)
         # the connections begin with `start`: by then there is a dispatcher
@@ -88,9 +91,9 @@ class ControlPlane:
         self.loaded = True
         self._loops.append(asyncio.create_task(self.migrator.recover(), name="recover volume moves"))
         self._loops.append(asyncio.create_task(self.jobs.run(), name="jobs"))
-        if self._reschedule_after_s is not None:
-            rescheduler = Rescheduler(self.dispatcher, self.images, self.inputs, self._reschedule_after_s)
-            self._loops.append(asyncio.create_task(rescheduler.run(), name="reschedule"))
+        after_s = math.inf if self._reschedule_after_s is None else self._reschedule_after_s
+        rescheduler = Rescheduler(self.dispatcher, self.images, self.inputs, after_s)
+        self._loops.append(asyncio.create_task(rescheduler.run(), name="reschedule"))
 
     async def _sweep_contents(self) -> None:
         """Delete the contents that no stack, task or revision uses any more."""

@@ -724,6 +724,14 @@ SERVICE = record(
             ),
             "Where tasks go, further than deploy.placement.",
         ),
+        "x-fence": key(
+            either(TEXT, DURATION),
+            "strict, or how long a task waits for the control plane after a boot of its node: 15s.",
+        ),
+        "x-ingress-mode": key(
+            words("local-first", "balanced"),
+            "To whom a node sends connections to published ports: to tasks of its own if it has some, or to all alike.",
+        ),
         "x-bandwidth": key(BANDWIDTH, "Limits of bandwidth on each of its networks."),
         "x-harden": key(
             words("default", "strict"),

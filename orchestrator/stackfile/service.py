@@ -18,6 +18,7 @@ from orchestrator.stackfile import envfile, templates
 from orchestrator.stackfile.bandwidth import x_bandwidth
 from orchestrator.stackfile.build import build
 from orchestrator.stackfile.deploy import deploy, device_requests, x_placement
+from orchestrator.stackfile.fence_key import x_fence
 from orchestrator.stackfile.field_readers import (
     FieldReader,
     Fields,
@@ -67,6 +68,8 @@ SERVICE_FIELDS = (
     "reserves",
     "update",
     "rollback",
+    "fence",
+    "ingress_mode",
     "job",
     "schedule",
     "watch",
@@ -504,6 +507,8 @@ KEYS: dict[str, FieldReader] = {
     "depends_on": depends_on,
     "deploy": deploy,
     "x-placement": x_placement,
+    "x-fence": x_fence,
+    "x-ingress-mode": text("ingress_mode"),
     "x-bandwidth": x_bandwidth,
     "x-harden": harden,
     "x-job": x_job,

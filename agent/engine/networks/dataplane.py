@@ -78,13 +78,25 @@ class DataplaneProcess:
             why = await self._end()
             while True:
                 try:
-                    (await self._connect(anew=True))[1].close()
+                    await self._first_answer()
                     break
-                except (AgentError, OSError) as error:
+                except (AgentError, OSError, TimeoutError) as error:
                     log.warning("the data path process: %s", error)
                     await asyncio.sleep(AGAIN_S)
             log.warning("the data path process %s: it was started again", why)
             revived(why)
+
+    async def _first_answer(self) -> None:
+        """Have the process answer. One that was killed may still be connected to for a moment: that is not the new one. Raises
+        AgentError, OSError, TimeoutError."""
+        reader, writer = await self._connect(anew=True)
+        try:
+            writer.write(b"reload\n")
+            async with asyncio.timeout(WATCH_S):
+                if not await reader.readline():
+                    raise ConnectionResetError("it ended at once")
+        finally:
+            writer.close()
 
     async def _end(self) -> str:
         """Wait until the process ends, or end it where it hangs. Returns which of the two it was."""

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import ipaddress
 import json
+import logging
 import subprocess
 from collections.abc import Callable, Iterable
 from typing import TypeVar
@@ -27,6 +28,7 @@ from agent.engine.networks.dataplane import DataplaneProcess
 from agent.engine.networks.endpoints import EndpointTable
 from agent.engine.networks.healing import Healer
 from agent.engine.networks.host import NetworkHost
+from agent.engine.networks.reachable import without_silent
 from agent.engine.networks.table import NetworkTable
 from agent.engine.records import Endpoint, Record
 from agent.errors import AgentError, ConflictError
@@ -37,8 +39,10 @@ from netplugins import bridge, registry
 from netplugins.kernel import prepare_namespace
 from netplugins.linux import netns
 from netplugins.linux.sysctl import allow_forwarding
+from netplugins.liveness import LivenessMonitor
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 class Networks:
@@ -67,6 +71,8 @@ class Networks:
         self._pass = Coalescer(self._sync)
         self._healer = Healer(self._applier, paths.link_prefix, self._mend, lambda: self.moved(), enabled=settings.heal)
         self._supervisor: asyncio.Task[None] | None = None
+        self._liveness = LivenessMonitor(self._liveness_changed)
+        self._following: asyncio.Task[None] | None = None
 
     def set_desired(self, manifest: Manifest) -> None:
         """Set the desired state; `sync` applies it."""
@@ -74,6 +80,8 @@ class Networks:
         self.manifest = manifest
         self.table.set_planned(manifest.networks)
         self.host.set_underlay(manifest.underlay, manifest.mtu)
+        if not rootless.inside():
+            self._liveness.watch(p.underlay for p in manifest.remote_endpoints if p.underlay)
 
     def remove(self, name: str) -> None:
         """Remove a network made by hand. Raises NotFoundError, or ConflictError if it has endpoints or belongs to a stack."""
@@ -207,7 +215,7 @@ class Networks:
                 links={name: self.table.link(name) for name in networks},
                 records=tuple(self.endpoints.attached.values()),
                 views=self.endpoints.views(),
-                manifest=self.manifest,
+                manifest=without_silent(self.manifest, self._liveness.silent),
                 host=self.host.capabilities,
                 drivers=self.drivers,
                 tunnel_keys=self._tunnel_keys(networks.values()),
@@ -249,6 +257,15 @@ class Networks:
         self._healer.start()
         self._supervisor = asyncio.create_task(self.dataplane.supervise(lambda why: self.revived(why)), name="data path")
 
+    def _liveness_changed(self) -> None:
+        """Send connections to others, or to all again; passes of one moment are one."""
+        log.warning("nodes that do not answer: %s", ", ".join(sorted(self._liveness.silent)) or "none")
+        self._following = asyncio.create_task(self._follow_liveness())
+
+    async def _follow_liveness(self) -> None:
+        with contextlib.suppress(AgentError):  # the next pass reports it to who waits for it
+            await self.sync()
+
     async def _mend(self) -> None:
         remade = self.host.refresh_mtu()
         if await self._applier.is_intact() and not remade:
@@ -259,6 +276,9 @@ class Networks:
     async def close(self) -> None:
         """End the workers and monitors and close the connections."""
         self._healer.close()
+        self._liveness.close()
+        if self._following:
+            await asyncio.gather(self._following, return_exceptions=True)
         if self._supervisor:
             self._supervisor.cancel()
             await asyncio.gather(self._supervisor, return_exceptions=True)

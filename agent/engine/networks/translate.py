@@ -228,12 +228,14 @@ def local_addresses(now: Snapshot) -> set[str]:
 
 
 def load_balancers(services: Iterable[ServiceAddress], near: set[str]) -> list[driver.LoadBalancer]:
-    """Services' addresses, and ports that any node answers: local tasks (*near*) first, so that they see their clients."""
+    """Services' addresses, and ports that any node answers: local tasks (*near*) first, so that they see their clients, unless
+    the service is balanced over all nodes."""
     out: list[driver.LoadBalancer] = []
     for service in services:
         out += nftables.vip_backends(service)
         if service.ports:
-            here = frozenset(a for b in service.backends for a in (b.ipv4, b.ipv6) if a in near)
+            own = () if service.balanced else service.backends
+            here = frozenset(a for b in own for a in (b.ipv4, b.ipv6) if a in near)
             out += nftables.port_backends(service, here)
     return out
 
