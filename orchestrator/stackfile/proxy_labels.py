@@ -192,27 +192,31 @@ def _caddy(draft: ServiceContext, labels: _Labels, port: int) -> Iterator[Ingres
         label = f"caddy{suffix}"
         if "" not in site:
             continue
-        fields: Fields = {"port": port or 80}
-        for word, value in site.items():
-            if word.endswith("reverse_proxy") and (match := _UPSTREAMS.fullmatch(value.strip())):
-                fields["port"] = int(match[2] or fields["port"])
-                fields["protocol"] = match[1] or "http"
-                if word.startswith("handle_path."):
-                    fields["strip_path"] = True
-            elif word == "handle_path":
-                fields |= {"path": value.strip().removesuffix("*").rstrip("/") or "/", "strip_path": True}
-            elif word == "tls" and value == "internal":
-                fields["tls"] = "internal"
-            elif word == "encode":
-                fields["compress"] = True
-            elif word:
-                labels.warn(f"{label}.{word}", "has no effect here")
+        fields = _directives(labels, label, site, port)
         for host in re.split(r"[\s,]+", site[""].strip()):
             plain = host.startswith("http://")
             bare = re.sub(r"^https?://", "", host)
             one = _made(draft, labels, label, **{**fields, "host": bare, **({"tls": "off"} if plain else {})})
             if one:
                 yield one
+
+
+def _directives(labels: _Labels, label: str, site: dict[str, str], port: int) -> Fields:
+    """What the directives of a *site* say, those labels that begin with *label*."""
+    fields: Fields = {"port": port or 80}
+    for word, value in site.items():
+        if word.endswith("reverse_proxy") and (match := _UPSTREAMS.fullmatch(value.strip())):
+            fields["port"] = int(match[2] or fields["port"])
+            fields["protocol"] = match[1] or "http"
+        elif word == "handle_path":
+            fields |= {"path": value.strip().removesuffix("*").rstrip("/") or "/", "strip_path": True}
+        elif word == "tls" and value == "internal":
+            fields["tls"] = "internal"
+        elif word == "encode":
+            fields["compress"] = True
+        elif word:
+            labels.warn(f"{label}.{word}", "has no effect here")
+    return fields
 
 
 # --- uncloud -----------------------------------------------------------------------------------------------------

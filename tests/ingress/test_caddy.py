@@ -12,7 +12,6 @@ import os
 import shutil
 import socket
 import ssl
-import subprocess
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -101,6 +100,15 @@ async def answer(request: web.Request) -> web.StreamResponse:
     return web.json_response(seen, headers={"X-Inner": "told"})
 
 
+async def answers(path: str) -> bool:
+    try:
+        _, writer = await asyncio.open_unix_connection(path)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
 @contextlib.asynccontextmanager
 async def running(folder: Path) -> AsyncIterator[Proxy]:
     app = web.Application(client_max_size=1 << 20)
@@ -119,16 +127,16 @@ async def running(folder: Path) -> AsyncIterator[Proxy]:
         environment = {**os.environ, "HOME": str(folder), "SECRET_OF_PROXY": "leaked"}
         with (folder / "log").open("wb") as log:
             command = ["caddy", "run", "--config", str(folder / "start.json")]
-            child = subprocess.Popen(command, env=environment, stderr=log, stdout=log)
+            child = await asyncio.create_subprocess_exec(*command, env=environment, stderr=log, stdout=log)
         try:
             async with asyncio.timeout(60):
-                while not Path(proxy.socket).exists():
-                    assert child.poll() is None, (folder / "log").read_text()
+                while not await answers(proxy.socket):
+                    assert child.returncode is None, (folder / "log").read_text()
                     await asyncio.sleep(0.02)
             yield proxy
         finally:
             child.terminate()
-            child.wait()
+            await child.wait()
             await runner.cleanup()
 
 
