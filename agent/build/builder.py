@@ -51,6 +51,7 @@ class CacheMounts:
         self.used: Counter[Path] = Counter()
 
     def name(self, ident: str) -> str:
+        """The name of the folder of *ident*."""
         return hashlib.sha256(ident.encode("utf-8", "surrogateescape")).hexdigest()[:MOUNT_NAME]
 
     def place(self, ident: str, *, private: bool) -> tuple[Path, bool]:
@@ -67,10 +68,13 @@ class CacheMounts:
         return folder / "data", fresh
 
     def lock(self, ident: str) -> asyncio.Lock:
+        """The lock of mounts with `sharing=locked`."""
         return self.locks.setdefault(ident, asyncio.Lock())
 
 
 class Builder:
+    """Builds of one engine: what they share, and the builds that run."""
+
     def __init__(self, engine: EngineContext) -> None:
         self.engine = engine
         self.root = engine.paths.root / "build"
@@ -91,6 +95,7 @@ class Builder:
         """Whether a build was cut off by the end of an agent before this."""
 
     def held(self) -> set[str]:
+        """Folders of the store that a build or the cache needs."""
         entries = self.cache.entries.values()
         return self.transient | {e.layer for e in entries} | {e.digest[7:27] for e in entries if e.digest}
 

@@ -46,6 +46,8 @@ TRIGGERS = 200
 
 
 class Job:
+    """One build: its plan, its inputs, and the states of its stages."""
+
     def __init__(
         self,
         builder: Builder,
@@ -197,9 +199,11 @@ class Job:
         return self.of_image(await self.inputs.image(stage.image)) if stage.image else self.nothing()
 
     def nothing(self) -> State:
+        """The state of `FROM scratch`."""
         return State(key="scratch", layers=(), document=config.empty(self.architecture), shown="")
 
     def of_image(self, image: Image) -> State:
+        """The state of `FROM *image*`; its layers are held until the build ends."""
         document = msgspec.json.decode(self.engine.images.blob(image.id).read_bytes())
         document["config"] = document.get("config") or {}
         layers = tuple(image_layers(self.engine.images, image.digest, image.layers))
@@ -235,10 +239,12 @@ class Job:
     # --- steps -------------------------------------------------------------------------------------------------
 
     def expansion(self, state: State) -> Expansion:
+        """What puts variables into words at this state."""
         values = {**state.arguments, **config.environment(state.document)}
         return Expansion(values, self.plan.file.escape)
 
     def cached(self, number: int) -> bool:
+        """Whether the steps of stage *number* may come from the cache."""
         return not self.options.no_cache and self.plan.stages[number].name not in (
             n.lower() for n in self.options.no_cache_filter or ()
         )

@@ -181,6 +181,7 @@ def origins(stage: Stage) -> list[tuple[Step, str]]:
 
 
 def origins_of(step: Step) -> list[str]:
+    """Names of the stages, contexts and images that *step* reads from."""
     if isinstance(step, Copy) and step.origin:
         return [step.origin]
     if isinstance(step, Run):

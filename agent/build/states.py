@@ -22,9 +22,11 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     shown: str = ""
 
     def changed(self, **fields: Any) -> State:
+        """A copy with other *fields*; it is not the image any more that it was."""
         return msgspec.structs.replace(self, shown="", **fields)
 
     def with_layer(self, layer: Layer, key: str) -> State:
+        """A copy with *layer* on top; *key* is what its files are now."""
         return self.changed(layers=(*self.layers, layer), key=key)
 
     def recorded(self, by: str, layer: Layer | None = None) -> State:

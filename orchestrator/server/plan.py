@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from orchestrator.errors import RefusedError
+from orchestrator.errors import RefusedError, require_services
 from orchestrator.placement.explain import Why, explain, with_reasons
 from orchestrator.planning.diff import PlanOptions
 from orchestrator.planning.diff import plan as make_plan
@@ -40,8 +40,7 @@ class Planner:
             await self._cluster.refresh_info()
         current = self._state.of_stack(stack.name)
         named = frozenset(options.services)
-        if unknown := named - {s.name for s in stack.services}:
-            raise RefusedError(f"no such service: {', '.join(sorted(unknown))}", 404)
+        require_services(named, stack.name, (s.name for s in stack.services))
         only = chosen_services(stack, options)
         if only and (wrong := missing_owners(stack, only, current.tasks, self._statuses.by_task)):
             raise RefusedError("\n".join(wrong), 409)

@@ -25,6 +25,8 @@ from orchestrator.stackfile.pre_start import Provided, expand_pre_start, split_p
 from orchestrator.stackfile.problem import Mark, Problem, StackFileError
 from orchestrator.stackfile.remote import Fetch
 from orchestrator.stackfile.resources import contents_of, networks_of, volumes_of
+from orchestrator.stackfile.source_context import SourceContext
+from orchestrator.stackfile.variables import variables_of
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -71,14 +73,14 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 def load(options: Options, environment: Mapping[str, str]) -> Loaded:
     """Raises StackFileError with every problem, PystackError where there is no file."""
     start = Path(options.project_directory or ".").resolve()
-    paths = naming.stack_files(options.files, sources.variables_of(start, options.env_files, environment), start)
+    paths = naming.stack_files(options.files, variables_of(start, options.env_files, environment), start)
     directory = Path(options.project_directory or paths[0].parent).resolve()
-    variables = sources.variables_of(directory, options.env_files, environment, start)
+    variables = variables_of(directory, options.env_files, environment, start)
     problems: list[Problem] = []
     opened = sources.files(paths)
     name = _project_name(options, variables, opened, directory, problems)
     variables["COMPOSE_PROJECT_NAME"] = name
-    place = sources.SourceContext(directory, variables, interpolate=options.interpolate, fetch=options.fetch)
+    place = SourceContext(directory, variables, interpolate=options.interpolate, fetch=options.fetch)
     merged = sources.combined(opened, place, problems)
     if not merged.value and not problems:
         raise StackFileError([Problem(where=Mark(str(paths[0]), 0, 0), what="the file is empty", fix="begin with `services:`")])

@@ -13,6 +13,7 @@ import yaml
 from orchestrator.stackfile import schema
 from orchestrator.stackfile.keys import keys, markdown
 from orchestrator.stackfile.load import Loaded, Options, load
+from orchestrator.stackfile.problem import StackFileError
 from tests.conftest import SHARED
 from tests.signing import new_key, public
 
@@ -256,6 +257,13 @@ def encoded(loaded: Loaded) -> Any:
     return bare(plain)
 
 
+NEEDED: dict[str, dict[str, Any]] = {
+    "pull_refresh_after": {"pull_policy": "refresh"},
+    "x-job": {"deploy": {"mode": "replicated-job"}},
+}
+"""What a service must have beside a key of its own."""
+
+
 def around(path: str, value: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """A document with the key, and the same without it."""
     parts = path.replace("[]", ".[]").split(".")
@@ -267,10 +275,8 @@ def around(path: str, value: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         beside = json.loads(json.dumps(AROUND.get(here, {})))
         if path.endswith("env_file[].format") and here.endswith("env_file[]"):
             beside = {"path": "vars.env"}
-        if here == "services.*" and parts[at] == "pull_refresh_after":
-            beside = {"pull_policy": "refresh"}
-        if here == "services.*" and parts[at] == "x-job":
-            beside = {"deploy": {"mode": "replicated-job"}}
+        if here == "services.*":
+            beside = {**NEEDED.get(parts[at], beside)}
         for kind, source in (("bind", "/"), ("tmpfs", ""), ("image", "i")):
             if f"volumes[].{kind}." in path and here.endswith("volumes[]"):
                 beside |= {"type": kind, "source": source}
@@ -390,7 +396,7 @@ def test_a_key_that_is_honoured_changes_what_is_asked_for(path: str, tmp_path: P
     found = loaded(tmp_path, whole(tried))
     try:
         before = encoded(loaded(tmp_path, whole(without)))
-    except Exception:
+    except StackFileError:
         before = None  # it is needed: without it the file is no stack
     assert encoded(found) != before, f"{sample(path)!r} changes nothing"
     assert not any(w.what.startswith(path.split("*")[0]) and path.rpartition(".")[2] in w.what for w in found.warnings)
