@@ -185,8 +185,7 @@ def _routes() -> list[tuple[str, str, Handler]]:
     for plural, kind in KINDS.items():
         rows.append(("GET", f"/{plural}", partial(listing, kind)))
         rows.append(("GET", f"/{plural}/{{name}}", partial(inspect, kind)))
-    for kind in ("service", "task"):
-        rows.append(("GET", f"/{kind}s/{{name}}/logs", partial(read_logs, kind)))
+    rows += [("GET", f"/{kind}s/{{name}}/logs", partial(read_logs, kind)) for kind in ("service", "task")]
     rows.append(("POST", "/services/create", create_service))
     rows.append(("POST", "/networks/create", create_network))
     rows.append(("POST", "/services/{name}/update", update_service))

@@ -37,6 +37,7 @@ class Warnings:
         self.all: list[str] = []
 
     def __call__(self, event: Event) -> None:
+        """Keep the text of a warning."""
         if isinstance(event, WarningEvent):
             self.all.append(event.message)
 

@@ -118,7 +118,9 @@ async def test_stacks_services_and_their_tasks(swarm: Swarm) -> None:
         await swarm("service", "ps", "shop_web", "--format", "{{.Name}}|{{.Node}}|{{.CurrentState}}|{{.Error}}")
     ).splitlines()
     assert [row.split("|")[:2] for row in told] == [["shop_web.1", "n1"], ["shop_web.2", "n2"]]
-    assert "Running" in told[0] and "Failed" in told[1] and "no such image" in told[1]
+    assert "Running" in told[0]
+    assert "Failed" in told[1]
+    assert "no such image" in told[1]
     assert len((await swarm("stack", "ps", "shop", "-q")).split()) == 3
     assert "shop_web.1" in await swarm("node", "ps", "n1")
 
