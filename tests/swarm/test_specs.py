@@ -50,12 +50,14 @@ def test_all_that_it_says_is_taken() -> None:
     assert dict(container.environment) == {"A": "b$c"}
     assert [(m.kind, m.source, m.target) for m in container.mounts] == [("volume", "shop_data", "/data"), ("tmpfs", "", "/t")]
     assert [(f.source, f.secret, f.mode) for f in container.files] == [("key", True, 0o400)]
-    assert container.healthcheck and (container.healthcheck.interval_s, container.healthcheck.retries) == (2.0, 4)
+    assert container.healthcheck
+    assert (container.healthcheck.interval_s, container.healthcheck.retries) == (2.0, 4)
     assert (container.cpus, container.memory, container.restart, container.stop_grace_s) == (0.5, 64 << 20, "on-failure", 3.0)
     assert [(a.network, a.aliases) for a in container.attachments] == [("shop_front", ("web", "www"))]
     assert [(p.target, p.published, p.mode) for p in container.ports] == [(80, 8080, "ingress")]
     assert (service.placement.constraints, service.placement.spread) == (("node.role == worker",), ("node.labels.z",))
-    assert service.update and (service.update.parallelism, service.update.order) == (2, "start-first")
+    assert service.update
+    assert (service.update.parallelism, service.update.order) == (2, "start-first")
     assert dict(service.labels) == {"tier": "front"}
 
 
