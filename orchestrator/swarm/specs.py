@@ -16,9 +16,7 @@ import msgspec
 
 from agent.contract.printable import quoted
 from orchestrator.errors import RefusedError
-from orchestrator.stackfile.load import Options, load
 from orchestrator.stackfile.model import Stack
-from orchestrator.stackfile.problem import StackFileError
 from orchestrator.swarm.objects import NANO, STACK, Object
 
 WHERE = "docker service create"
@@ -40,6 +38,9 @@ def names_of(spec: Object) -> tuple[str, str]:
 def read(spec: Object, networks: Mapping[str, str]) -> Stack:
     """The stack with the one service that *spec* describes; *networks* are names of networks by their IDs. Raises
     RefusedError."""
+    from orchestrator.stackfile.load import Options, load  # a server starts in less time without the reader of stack files
+    from orchestrator.stackfile.problem import StackFileError
+
     stack, name = names_of(spec)
     document = _document(spec, stack, name, networks)
     with tempfile.TemporaryDirectory(prefix="pystack-spec-") as folder:
