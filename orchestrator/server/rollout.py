@@ -61,22 +61,10 @@ def verdict(task: Task, status: TaskStatus | None, *, now: float, want: str) -> 
     if want == "begun" and status.state in ("running", "paused", "restarting", "exited", "failed"):
         return ""
     if status.state in ("exited", "failed"):
-        if want == "service_started" and status.started:  # what came of it is another condition's business
-            return ""
-        if status.exit_code == 0 and want in ("up", "service_completed_successfully"):
-            return ""
-        if status.exit_code == 0:
-            return "exited before it was healthy"
-        return "out of memory" if status.oom_killed else f"exited with {status.exit_code}"
-    if status.state == "restarting" or status.restarts:
-        if status.restarts >= LOOP_LIMIT and status.state == "restarting":
-            ended = "out of memory" if status.oom_killed else f"exited with {status.exit_code}"
-            return f"{ended} and was restarted {status.restarts} times"
-        if status.state == "restarting":
-            return None
-    if status.state not in ("running", "paused"):
-        return None
-    if want == "service_completed_successfully":
+        return _ended(status, want)
+    if status.state == "restarting" and status.restarts >= LOOP_LIMIT:
+        return f"{_end(status)} and was restarted {status.restarts} times"
+    if status.state not in ("running", "paused") or want == "service_completed_successfully":
         return None
     if want == "service_healthy" and not status.health:
         return "has no healthcheck, so it can never be healthy: give it one, or wait for service_started"
@@ -89,6 +77,19 @@ def verdict(task: Task, status: TaskStatus | None, *, now: float, want: str) -> 
     # a process that dies in its first moments must not pass for a service that runs; one that began far in the future was not
     # begun just now either: a clock was set back
     return "" if abs(now - _epoch(status.started)) >= SETTLE_S else None
+
+
+def _ended(status: TaskStatus, want: str) -> str:
+    """The verdict on a task that has ended."""
+    if want == "service_started" and status.started:  # what came of it is another condition's business
+        return ""
+    if status.exit_code == 0:
+        return "" if want in ("up", "service_completed_successfully") else "exited before it was healthy"
+    return _end(status)
+
+
+def _end(status: TaskStatus) -> str:
+    return "out of memory" if status.oom_killed else f"exited with {status.exit_code}"
 
 
 def _epoch(stamp: str) -> float:

@@ -22,6 +22,7 @@ from orchestrator.server.inputs import Inputs
 from orchestrator.server.jobs.book import RunBook
 from orchestrator.server.jobs.records import JobRun
 from orchestrator.server.prepare import prepare_nodes
+from orchestrator.server.trust import TrustCheck
 from orchestrator.stackfile.model import Service, Stack
 from orchestrator.store.interface import Op, Put
 
@@ -40,6 +41,7 @@ class RunStarter:
     def __init__(self, dispatcher: Dispatcher, images: Images, inputs: Inputs, book: RunBook) -> None:
         self._dispatcher, self._state = dispatcher, dispatcher.state
         self._images, self._inputs, self._book = images, inputs, book
+        self._trust = TrustCheck(dispatcher.cluster, images)
 
     async def begin(self, stack: Stack, runs: Sequence[JobRun], now: float) -> dict[str, str]:
         """Give *runs*, which are pending, their tasks. Returns those that could not begin, by ID, with the reason."""
@@ -52,10 +54,12 @@ class RunStarter:
             begun: list[Prepared] = []
             for run in runs:
                 try:
+                    trust = (await self._trust.trusted(stack, {run.service})).get(run.service)
                     made = self._place(stack, services[run.service], run, current, networks, ids)
                 except PystackError as error:
                     failed[run.id] = str(error)
                     continue
+                made.tasks = [msgspec.structs.replace(t, trust=trust) for t in made.tasks]
                 current = msgspec.structs.replace(current, tasks=(*current.tasks, *made.tasks))
                 networks |= {n.name: n for n in made.networks}
                 begun.append(made)
