@@ -53,14 +53,14 @@ class Dispatcher:
             state.networks,
             state.volumes,
             [*state.tasks.values(), *self._still_leaving()],
-            self._backends(),
+            self.backends(),
         )
         files = {f.digest: f for t in state.tasks.values() if t.node == node for f in t.container.files}
         key = self.cluster.members[node].node.info.seal_key
         contents = (self._contents.content_for_node(f, key) for f in files.values())
         return msgspec.structs.replace(manifest, contents=tuple(c for c in contents if c)) if files else manifest
 
-    def _backends(self) -> Sequence[Set[str]]:
+    def backends(self) -> Sequence[Set[str]]:
         """The names of the tasks that may take connections: those that surely do, those that run, those that ran when their
         node was last heard. Of each service the first that has any of its tasks counts."""
         tasks, statuses, silent = self.state.tasks, self.statuses.by_task, self.cluster.silent
@@ -133,8 +133,10 @@ class Dispatcher:
         waited for until the lease of its node has ended, too."""
 
         def answer() -> bool | None:
-            local, ready = self.cluster.local, self.cluster.obedient
-            self.statuses.forget({n for n in names if self.statuses.nodes.get(n, local) not in ready})
+            # one that is about to be ready again has said what it runs: that must not be forgotten
+            here = self.cluster.members.keys() - self.cluster.away
+            ready, local = self.cluster.obedient, self.cluster.local
+            self.statuses.forget({n for n in names if self.statuses.nodes.get(n, local) not in here})
             if any(n in self.statuses.by_task for n in names):
                 return None
             at = {self._strict[n] for n in names if n in self._strict}
@@ -168,7 +170,8 @@ class Dispatcher:
         """*task* began or ceased to serve: deliver to the nodes that balance connections over it."""
         networks = self.state.networks
         around = {h.name for a in task.container.attachments if a.network in networks for h in networks[a.network].hosts}
-        if not task.container.attachments or (len(self.cluster.members) < 2 and not ingress_ports(task)):
+        alone = len(self.cluster.members) < 2 and not ingress_ports(task)
+        if not self.cluster.followers and (alone or not task.container.attachments):
             return
         self._affected |= around or {task.node}
         if self._notifier is None or self._notifier.done():

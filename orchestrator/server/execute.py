@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence, Set
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import msgspec
@@ -38,6 +38,8 @@ class PlanExecutor:
         self._state = dispatcher.state
         self._contents = contents
         self._images = images
+        self.finishers: list[Callable[[Stack, UpOptions, Emit], Awaitable[list[Failure]]]] = []
+        """What packages above the server wait for once the tasks of a stack are up."""
 
     async def up(self, stack: Stack, options: UpOptions, emit: Emit) -> list[Failure]:
         """Make *stack* true. Returns the tasks that failed. Raises RefusedError, PystackError."""
@@ -133,6 +135,8 @@ class PlanExecutor:
             failures = [] if options.no_start or options.no_tasks else await rollout.run()
             if options.conditions_of and not failures:
                 failures = await rollout.conditions(options.conditions_of)
+        if options.wait and not (failures or options.no_start or options.no_tasks):
+            failures = [failure for finish in self.finishers for failure in await finish(stack, options, emit)]
         if rollout.reverted:
             await self._write_reverted(stack, rollout.reverted, before, options)
         return [await self._dispatcher.with_log(f) for f in failures]

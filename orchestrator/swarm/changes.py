@@ -5,8 +5,10 @@ Source: Docker Engine API v1.48, ServiceUpdate, ServiceDelete, NodeUpdate, Secre
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -20,7 +22,7 @@ from orchestrator.server.events import Event, WarningEvent
 from orchestrator.server.plane import ControlPlane
 from orchestrator.server.records import UpOptions
 from orchestrator.stackfile.model import Service, Stack
-from orchestrator.swarm import objects
+from orchestrator.swarm import objects, specs
 from orchestrator.swarm.objects import Object
 from orchestrator.swarm.view import Named, View
 
@@ -40,15 +42,45 @@ class Warnings:
             self.all.append(event.message)
 
 
-async def update_service(plane: ControlPlane, text: str, spec: Object) -> list[str]:
+async def update_service(plane: ControlPlane, text: str, spec: Object, networks: Mapping[str, str]) -> list[str]:
     """Make the service *text* as *spec* says, as far as that is replicas, image, environment and a new round; the warnings of
-    it. Raises RefusedError for any other difference: that is the stack file's."""
+    it. Raises RefusedError for any other difference: that is the stack file's. A service that came from a client of Swarm's is
+    what such a client makes of it."""
     found = View(plane).service(text)
+    if found.service.where == specs.WHERE:
+        return await _bring(plane, spec, networks, found.service.name)
     present = objects.service_of(found.record, found.service, [], [])["Spec"]
     service, force = changed(found.service, present, spec)
     stack = _with(found, service)
     options = UpOptions(services=(service.name,), force_recreate=force, no_deps=True, wait=False, user=USER, message=_why(text))
     return await _up(plane, stack, options)
+
+
+async def create_service(plane: ControlPlane, spec: Object, networks: Mapping[str, str]) -> tuple[str, list[str]]:
+    """A service as *spec* has it, in its stack, which may be new; its ID, and warnings. Raises RefusedError."""
+    stack, name = specs.names_of(spec)
+    whole = objects.service_name(stack, name)
+    ident = objects.identity("service", whole)
+    if ident in View(plane).named():
+        raise RefusedError(
+            f"rpc error: code = AlreadyExists desc = name conflicts with an existing object: service {whole}", 409
+        )
+    return ident, await _bring(plane, spec, networks, name)
+
+
+async def _bring(plane: ControlPlane, spec: Object, networks: Mapping[str, str], name: str) -> list[str]:
+    known = {objects.identity("network", n): n for n in plane.state.networks} | dict(networks)
+    made = await asyncio.to_thread(specs.read, spec, known)
+    record = plane.state.stacks.get(made.name)
+    options = UpOptions(
+        services=(name,),
+        force_recreate=bool((spec.get("TaskTemplate") or {}).get("ForceUpdate")) and record is not None,
+        no_deps=True,
+        wait=False,
+        user=USER,
+        message=f"docker service {name}",
+    )
+    return await _up(plane, specs.joined(record.stack if record else None, made), options)
 
 
 def _why(text: str) -> str:

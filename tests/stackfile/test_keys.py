@@ -188,6 +188,17 @@ VALUES: dict[str, Any] = {
     "x-policy.locked": True,
     **{f"{at}x-bandwidth.{key}": "9mbit" for at in (S, f"{S}networks.*.", N) for key in ("ingress", "egress")},
     **{f"{at}x-bandwidth.burst": "64k" for at in (S, f"{S}networks.*.", N)},
+    f"{S}x-ingress": [{"host": "a.org", "port": 1}],
+    f"{S}x-ingress[].host": "b.org",
+    f"{S}x-ingress[].path": "/x",
+    f"{S}x-ingress[].port": 2,
+    f"{S}x-ingress[].protocol": "h2c",
+    f"{S}x-ingress[].sticky": "ip",
+    f"{S}x-ingress[].tls": "off",
+    f"{S}x-ingress[].redirect": False,
+    f"{S}x-ingress[].allow": ["10.0.0.0/8"],
+    f"{S}x-ingress[].headers.request": {"X-A": "1"},
+    f"{S}x-ingress[].headers.response": {"X-A": "1"},
 }
 """What must stand around a key for it to count, at its parent."""
 AROUND: dict[str, dict[str, Any]] = {
@@ -224,6 +235,7 @@ AROUND: dict[str, dict[str, Any]] = {
     f"{S}post_start[]": {"command": "a"},
     f"{S}pre_stop[]": {"command": "a"},
     f"{N}ipam.config[]": {"subnet": "10.5.0.0/16"},
+    f"{S}x-ingress[]": {"host": "a.org", "port": 1},
     f"{S}extends": {"service": "b"},
     "include[]": {"path": "other.yml"},
     f"{S}deploy.resources.reservations.generic_resources[].discrete_resource_spec": {"kind": "gpu", "value": 1},
@@ -243,6 +255,8 @@ ELSEWHERE = {
     f"{S}userns_mode": "host is what every container has",
     f"{S}extends.file": "tried in test_sources",
     f"{S}networks.*.priority": "tried in test_load",
+    f"{S}x-ingress[].secret": "tried in test_ingress",
+    f"{S}x-ingress[].basic_auth": "tried in test_ingress",
 }
 
 
