@@ -46,7 +46,7 @@ class ClusterNode(WireStruct, frozen=True, kw_only=True):
 
 class ServiceAddress(WireStruct, frozen=True, kw_only=True, cache_hash=True):
     """A service as one: connections to its address, or to its *ports* on any node, go to one of *backends*, the tasks
-    that can serve now. *names* lead to the address."""
+    that can serve now. *names* lead to the address. *weights* are those of the backends, in their order; none: all alike."""
 
     service: str
     network: str
@@ -55,3 +55,4 @@ class ServiceAddress(WireStruct, frozen=True, kw_only=True, cache_hash=True):
     names: tuple[str, ...] = ()
     ports: tuple[Port, ...] = ()
     backends: tuple[AddressAssignment, ...] = ()
+    weights: tuple[int, ...] = ()

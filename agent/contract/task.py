@@ -17,7 +17,8 @@ class Task(WireStruct, frozen=True, kw_only=True):
     (`pystack run`) on the stack's networks: it has addresses, and no node keeps it going. *generation* counts ordered
     restarts: a node restarts a task whose generation it has not seen. One that is to *renew* leaves its predecessor's anonymous
     volumes behind. *where* is the service's place in the stack file. *run* is set where it belongs to one run of its service
-    (of a schedule, of a hook), which no plan makes or removes."""
+    (of a schedule, of a hook), which no plan makes or removes. *definition* tells tasks of one definition of their service from
+    those of another."""
 
     name: str
     stack: str
@@ -31,6 +32,7 @@ class Task(WireStruct, frozen=True, kw_only=True):
     renew: bool = False
     where: str = ""
     run: str = ""
+    definition: str = ""
 
     @property
     def planned(self) -> bool:

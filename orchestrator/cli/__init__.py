@@ -72,6 +72,7 @@ COMMANDS = {
     "apply": "plan",
     "history": "history",
     "rollback": "history",
+    "rollout": "rollout",
     "cron": "cron",
     "job": "cron",
 }

@@ -87,7 +87,14 @@ def apply(
                 last = event
                 return
 
-    consume_events(events(), shown)
+    try:
+        consume_events(events(), shown)
+    except KeyboardInterrupt:
+        from orchestrator.cli.rollout import interrupted
+
+        if not options.get("attached"):
+            interrupted(client, loaded.stack.name)
+        raise
     return last
 
 

@@ -324,6 +324,7 @@ def _task(
         container_name=service.container_name,
         where=service.where,
         generation=old.generation if old else 0,
+        definition=service.definition,
     )
 
 

@@ -16,10 +16,12 @@ from orchestrator.server.images import Images
 from orchestrator.server.inputs import Inputs
 from orchestrator.server.jobs.book import RunBook
 from orchestrator.server.jobs.controller import JobController
+from orchestrator.server.jobs.hooks import DeployHooks
 from orchestrator.server.jobs.waiting import JobWaiter
 from orchestrator.server.plan import Planner
 from orchestrator.server.records import StackRecord
 from orchestrator.server.reschedule import Rescheduler
+from orchestrator.server.rollouts.manager import RolloutManager
 from orchestrator.server.state import ClusterState
 from orchestrator.server.volume_migration import VolumeMigrator
 from orchestrator.store.interface import Store, StoreError
@@ -63,7 +65,9 @@ class ControlPlane:
         book = RunBook(self.state)
         self.jobs = JobController(self.dispatcher, self.images, self.inputs, book, lost_after_s=reschedule_after_s)
         waiter = JobWaiter(self.dispatcher, book, moving=reschedule_after_s is not None)
-        self.executor = PlanExecutor(self.dispatcher, self.planner, self.contents, self.images, waiter)
+        hooks = DeployHooks(self.dispatcher, book, self.jobs.starter)
+        self.executor = PlanExecutor(self.dispatcher, self.planner, self.contents, self.images, waiter, hooks)
+        self.rollouts = RolloutManager(self.state, self.contents, self.executor)
         self.migrator = VolumeMigrator(self.dispatcher, self.executor, self.inputs)
         self.loaded = False
         """Whether all of the store was read: only then can a stand-by answer from memory."""
@@ -79,6 +83,7 @@ class ControlPlane:
         """Read the store, connect the nodes, and start the loops. Raises StoreError."""
         await self.state.load()
         await self.jobs.book.load()
+        await self.rollouts.load()
         await self.contents.start()
         await self._sweep_contents()
         # gates that a killed server left closed are not opened here: those tasks wait for the next `up`
@@ -86,6 +91,7 @@ class ControlPlane:
         self.loaded = True
         self._loops.append(asyncio.create_task(self.migrator.recover(), name="recover volume moves"))
         self._loops.append(asyncio.create_task(self.jobs.run(), name="jobs"))
+        self._loops.append(asyncio.create_task(self.rollouts.resume_all(), name="resume rollouts"))
         if self._reschedule_after_s is not None:
             rescheduler = Rescheduler(self.dispatcher, self.images, self.inputs, self._reschedule_after_s)
             self._loops.append(asyncio.create_task(rescheduler.run(), name="reschedule"))
@@ -105,6 +111,7 @@ class ControlPlane:
         """Stop the loops, and close the connections and the store."""
         for task in self._loops:
             task.cancel()
+        await self.rollouts.close()
         await self.dispatcher.close()
         await self.cluster.close()
         await self.store.close()

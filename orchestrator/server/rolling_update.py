@@ -37,6 +37,10 @@ class UpdateActions(Protocol):
         """Drain and remove the tasks that `surge` started."""
         ...
 
+    async def checkpoint(self, done: int, total: int) -> None:
+        """*done* of *total* tasks are exchanged. Raises what ends the update here."""
+        ...
+
     def warn(self, sentence: str) -> None:
         """Report *sentence* to the user."""
         ...
@@ -109,7 +113,8 @@ async def _exchange(
     done: list[Task] = []
     reasons: dict[str, str] = {}
     for start in range(0, len(tasks), size):
-        if start and pace.delay_s:
+        if start:
+            await actions.checkpoint(start, len(tasks))
             await asyncio.sleep(pace.delay_s)
         batch = tasks[start : start + size]
         try:

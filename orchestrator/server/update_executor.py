@@ -15,6 +15,7 @@ from orchestrator.server.images import Images
 from orchestrator.server.plan import Planner
 from orchestrator.server.prepare import prepare_nodes
 from orchestrator.server.records import UpOptions
+from orchestrator.server.rollout_control import RolloutControl
 from orchestrator.stackfile.model import Stack
 
 
@@ -22,11 +23,20 @@ class UpdateExecutor:
     """The `UpdateActions` for the rolling updates of one plan."""
 
     def __init__(
-        self, dispatcher: Dispatcher, planner: Planner, images: Images, stack: Stack, options: UpOptions, plan: Plan, emit: Emit
+        self,
+        dispatcher: Dispatcher,
+        planner: Planner,
+        images: Images,
+        stack: Stack,
+        options: UpOptions,
+        plan: Plan,
+        emit: Emit,
+        control: RolloutControl,
     ) -> None:
         self._dispatcher, self._state, self._cluster = dispatcher, dispatcher.state, dispatcher.cluster
         self._planner, self._images = planner, images
         self._stack, self._options, self._plan, self._emit = stack, options, plan, emit
+        self._control = control
 
     async def exchange(self, tasks: Sequence[Task]) -> None:
         """Drain the tasks that have the names of *tasks*, then replace them. The new ones stay drained until `mark_ready`."""
@@ -87,6 +97,11 @@ class UpdateExecutor:
         known = self._state.networks
         await self._state.put(networks=[n for n in planned.values() if n.name in known and known[n.name].hosts != n.hosts])
         await self._cluster.deliver()
+
+    async def checkpoint(self, done: int, total: int) -> None:
+        """*done* of *total* tasks are exchanged: the update goes on, unless somebody asked it to pause."""
+        await self._control.note(f"{done} of {total} tasks are exchanged")
+        await self._control.checkpoint()
 
     def warn(self, sentence: str) -> None:
         """Report *sentence* to the user."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from agent.contract.container import Container, Hook, Port, Ulimit
+from agent.contract.container import Container, Hook, Port, Ulimit, digest
 from agent.contract.network import Subnet, is_encrypted
 from agent.contract.volume import is_shared
 from agent.contract.wire import WireStruct
-from orchestrator.stackfile.workloads import JOBS, Job, Schedule
+from orchestrator.stackfile.workloads import JOBS, Hooks, Job, Schedule
 
 
 class Dependency(WireStruct, frozen=True, kw_only=True):
@@ -152,12 +152,18 @@ class Service(WireStruct, frozen=True, kw_only=True):
     rollback: UpdateConfig | None = None
     job: Job = Job()
     schedule: Schedule | None = None
+    hooks: Hooks = Hooks()
     watch: tuple[WatchRule, ...] = ()
     pre_start: tuple[StartHook, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     is_pre_start_of: str = ""
     problem: str = ""
     provider: Provider | None = None
+
+    @property
+    def definition(self) -> str:
+        """What tells the tasks of this definition from those of another one. 12 hex digits."""
+        return digest(self.container)[:12]
 
     @property
     def is_job(self) -> bool:

@@ -107,6 +107,19 @@ HOOK = {
     "working_dir": key(TEXT, "In which folder."),
     "environment": key(PAIRS, "With which further variables."),
 }
+DEPLOY_HOOK = either(
+    TEXT,
+    TEXTS,
+    record(
+        {
+            **HOOK,
+            "image": key(TEXT, "In which image; the service's own if not said."),
+            "deadline": key(DURATION, "It fails if it takes longer."),
+        },
+        "command",
+    ),
+    title="a command, or a mapping that has one",
+)
 REQUESTS = listed(
     record(
         {
@@ -715,6 +728,15 @@ SERVICE = record(
                 title="a cron line, or a mapping that has one",
             ),
             "Runs at these times, and not in between.",
+        ),
+        "x-hooks": key(
+            record(
+                {
+                    "pre_deploy": key(DEPLOY_HOOK, "Once before its tasks are exchanged; if it fails, nothing is."),
+                    "post_deploy": key(DEPLOY_HOOK, "Once after they were, all of them."),
+                }
+            ),
+            "Commands that run once for each new definition of the service.",
         ),
     }
 )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
-from orchestrator.stackfile.field_readers import Fields, ServiceContext, duration, integer, scalar
+from orchestrator.stackfile.field_readers import Fields, ServiceContext, command_line, duration, integer, read_hook, scalar
 from orchestrator.stackfile.marked_document import Path_
-from orchestrator.stackfile.workloads import JOBS, Job, Schedule
+from orchestrator.stackfile.workloads import JOBS, DeployHook, Hooks, Job, Schedule
 
 NEVER_BEFORE = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
 
@@ -64,6 +64,24 @@ def x_schedule(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     if mode not in JOBS:
         draft.reading.check(path, f"deploy.mode {mode} runs all the time", "leave deploy.mode out, or write replicated-job")
     return {"schedule": Schedule(**fields)}
+
+
+def x_hooks(draft: ServiceContext, value: Any, path: Path_) -> Fields:
+    """Read services.*.x-hooks: a command alone, or a mapping that has one."""
+    body = draft.reading.mapping(value, path)
+    made: dict[str, DeployHook] = {}
+    for name in ("pre_deploy", "post_deploy"):
+        if name not in body:
+            continue
+        at = (*path, name)
+        hook = body[name] if isinstance(body[name], dict) else {"command": body[name]}
+        words = command_line("command")(draft, hook.get("command"), at).get("command")
+        if not words:
+            draft.problem(at, "needs a command", "pre_deploy: ./migrate")
+            continue
+        limit = duration("deadline_s")(draft, hook["deadline"], (*at, "deadline")) if "deadline" in hook else {}
+        made[name] = DeployHook(hook=read_hook(draft, hook, words), image=scalar(hook.get("image")), **limit)
+    return {"hooks": Hooks(**made)}
 
 
 def job_restart(draft: ServiceContext, fields: Fields) -> Fields:

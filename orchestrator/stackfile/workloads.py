@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from agent.contract.container import Hook
 from agent.contract.wire import WireStruct
 
 JOBS = ("replicated-job", "global-job")
@@ -33,3 +34,19 @@ class Schedule(WireStruct, frozen=True, kw_only=True):
     missed: Literal["run-once", "skip"] = "run-once"
     deadline_s: float = 0.0
     history: int = 10
+
+
+class DeployHook(WireStruct, frozen=True, kw_only=True):
+    """A command in a container of the service's own, in *image* or in the service's; it fails after *deadline_s*, 0 is
+    never."""
+
+    hook: Hook
+    image: str = ""
+    deadline_s: float = 0.0
+
+
+class Hooks(WireStruct, frozen=True, kw_only=True):
+    """`x-hooks`: what runs once before, and once after, the service's tasks are exchanged for those of a new definition."""
+
+    pre_deploy: DeployHook | None = None
+    post_deploy: DeployHook | None = None

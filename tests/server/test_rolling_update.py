@@ -53,6 +53,9 @@ class Model:
         self.look()
         self.there |= {t.name: t for t in tasks}
 
+    async def checkpoint(self, done: int, total: int) -> None:
+        assert 0 < done < total
+
     async def mark_ready(self, tasks: Sequence[Task]) -> None:
         self.draining -= {t.name for t in tasks}
         self.look()

@@ -8,7 +8,7 @@ from agent.contract.task import Task
 from orchestrator.placement.explain import Why
 from orchestrator.placement.rebalance import Move
 from orchestrator.planning.state import Plan
-from orchestrator.server.api import contents, jobs, nodes, stacks, system, volumes
+from orchestrator.server.api import contents, jobs, nodes, rollouts, stacks, system, volumes
 from orchestrator.server.api.extension import Route
 from orchestrator.server.api.responses import json_response
 from orchestrator.server.cluster import NodeUpdateRequest
@@ -53,6 +53,12 @@ ROUTES: tuple[Route, ...] = (
     ("POST", "/v1/stacks/{stack}/oneoff", stacks.create_oneoff, stacks.OneoffRequest, Task),
     ("DELETE", "/v1/stacks/{stack}/oneoff/{oneoff}", stacks.delete_oneoff, None, None),
     ("GET", "/v1/stacks/{stack}/services/{service}/why", stacks.why, None, Why),
+    ("GET", "/v1/stacks/{stack}/rollout", rollouts.get_rollout, None, rollouts.RolloutRow),
+    ("POST", "/v1/stacks/{stack}/rollout/watch", rollouts.watch_rollout, None, StreamOf(Event)),
+    ("POST", "/v1/stacks/{stack}/rollout/pause", rollouts.pause_rollout, None, rollouts.RolloutRow),
+    ("POST", "/v1/stacks/{stack}/rollout/resume", rollouts.resume_rollout, None, StreamOf(Event)),
+    ("POST", "/v1/stacks/{stack}/rollout/promote", rollouts.promote_rollout, None, rollouts.RolloutRow),
+    ("POST", "/v1/stacks/{stack}/rollout/abort", rollouts.abort_rollout, None, StreamOf(Event)),
     ("GET", "/v1/stacks/{stack}/runs", jobs.list_runs, None, list[jobs.RunRow]),
     ("GET", "/v1/schedules", jobs.list_schedules, None, list[jobs.ScheduleRow]),
     ("POST", "/v1/stacks/{stack}/schedules/{service}/run", jobs.run_now, None, StreamOf(Event)),

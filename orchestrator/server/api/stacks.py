@@ -92,6 +92,7 @@ class TaskRow(WireStruct, frozen=True, kw_only=True):
     started: str
     error: str
     oneoff: bool = False
+    definition: str = ""
 
 
 class RevisionRow(WireStruct, frozen=True, kw_only=True):
@@ -168,6 +169,7 @@ async def list_tasks(request: web.Request) -> web.Response:
                     created=status.created if status else "",
                     started=status.started if status else "",
                     error=lost or (status.error if status else ""),
+                    definition=task.definition,
                 )
             )
         )
@@ -216,7 +218,7 @@ async def up(request: web.Request) -> web.StreamResponse:
     """Make a stack true; a stream of events."""
     body = msgspec.json.decode(await request.read(), type=UpRequest)
     plane = request.app[PLANE]
-    return await stream(request, lambda emit: plane.executor.up(body.stack, body.options, emit))
+    return await stream(request, lambda emit: plane.rollouts.up(body.stack, body.options, emit))
 
 
 async def apply(request: web.Request) -> web.StreamResponse:
@@ -252,7 +254,7 @@ async def rollback(request: web.Request) -> web.StreamResponse:
     body = msgspec.json.decode(await request.read() or b"{}", type=RollbackRequest)
     plane, name = request.app[PLANE], request.match_info["stack"]
     return await stream(
-        request, lambda emit: revisions.rollback(plane.state, plane.executor, name, body.revision, body.options, emit)
+        request, lambda emit: revisions.rollback(plane.state, plane.rollouts, name, body.revision, body.options, emit)
     )
 
 

@@ -1,0 +1,95 @@
+"""Routes of rollouts."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from agent.contract.wire import WireStruct
+from orchestrator.server.api.responses import PLANE, json_response, row
+from orchestrator.server.api.stream import stream
+from orchestrator.server.events import Failure
+from orchestrator.server.jobs.records import stamp
+from orchestrator.server.plane import ControlPlane
+from orchestrator.server.rollouts.records import RolloutRecord
+
+
+class RolloutRow(WireStruct, frozen=True, kw_only=True):
+    """`pystack rollout status`; every key is always there. *before* is the revision that it began from, *revision* the present
+    one. *services* has, of each service with replicas, how many of its tasks have the definition that is wanted."""
+
+    stack: str
+    state: str
+    phase: str
+    before: int
+    revision: int
+    user: str
+    message: str
+    begun: str
+    ended: str
+    reason: str
+    services: dict[str, tuple[int, int]]
+    failures: list[Failure]
+
+
+def _row(plane: ControlPlane, record: RolloutRecord) -> dict[str, object]:
+    name = record.stack.name
+    present = plane.state.stacks.get(name)
+    wanted = {s.name: s.definition for s in record.stack.services}
+    services: dict[str, tuple[int, int]] = {}
+    for task in plane.state.of_stack(name).tasks:
+        if task.planned and task.service in wanted:
+            done, total = services.get(task.service, (0, 0))
+            services[task.service] = done + (task.definition == wanted[task.service]), total + 1
+    return row(
+        RolloutRow(
+            stack=name,
+            state=record.state,
+            phase=record.phase,
+            before=record.before,
+            revision=present.revision if present else 0,
+            user=record.options.user,
+            message=record.options.message,
+            begun=stamp(record.begun),
+            ended=stamp(record.ended),
+            reason=record.reason,
+            services=services,
+            failures=list(record.failures),
+        )
+    )
+
+
+async def get_rollout(request: web.Request) -> web.Response:
+    """The rollout of a stack that is going on, or the last one."""
+    plane = request.app[PLANE]
+    return json_response(_row(plane, plane.rollouts.get(request.match_info["stack"])))
+
+
+async def watch_rollout(request: web.Request) -> web.StreamResponse:
+    """What happens in a rollout from now to its end; a stream of events."""
+    plane, name = request.app[PLANE], request.match_info["stack"]
+    plane.rollouts.get(name)
+    return await stream(request, lambda emit: plane.rollouts.watch(name, emit))
+
+
+async def pause_rollout(request: web.Request) -> web.Response:
+    """Let a rollout stop when the tasks are up that are being exchanged."""
+    plane = request.app[PLANE]
+    return json_response(_row(plane, await plane.rollouts.pause(request.match_info["stack"])))
+
+
+async def resume_rollout(request: web.Request) -> web.StreamResponse:
+    """Go on with a rollout that was paused, failed or was given up; a stream of events."""
+    plane, name = request.app[PLANE], request.match_info["stack"]
+    return await stream(request, lambda emit: plane.rollouts.resume(name, emit))
+
+
+async def promote_rollout(request: web.Request) -> web.Response:
+    """Go on to the next step of a rollout now."""
+    plane = request.app[PLANE]
+    return json_response(_row(plane, plane.rollouts.promote(request.match_info["stack"])))
+
+
+async def abort_rollout(request: web.Request) -> web.StreamResponse:
+    """Give a rollout up and go back to the revision before it; a stream of events."""
+    plane, name = request.app[PLANE], request.match_info["stack"]
+    return await stream(request, lambda emit: plane.rollouts.abort(name, emit))
