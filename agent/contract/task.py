@@ -18,7 +18,8 @@ class Task(WireStruct, frozen=True, kw_only=True):
     restarts: a node restarts a task whose generation it has not seen. One that is to *renew* leaves its predecessor's anonymous
     volumes behind. *where* is the service's place in the stack file. *run* is set where it belongs to one run of its service
     (of a schedule, of a hook), which no plan makes or removes. *definition* tells tasks of one definition of their service from
-    those of another."""
+    those of another. Tasks with a *share* get that percentage of their service's new connections together; without, the rest,
+    all alike."""
 
     name: str
     stack: str
@@ -33,6 +34,7 @@ class Task(WireStruct, frozen=True, kw_only=True):
     where: str = ""
     run: str = ""
     definition: str = ""
+    share: float = -1.0
 
     @property
     def planned(self) -> bool:

@@ -74,6 +74,7 @@ COMMANDS = {
     "rollback": "history",
     "rollout": "rollout",
     "cron": "cron",
+    "autoscale": "autoscale",
     "job": "cron",
 }
 

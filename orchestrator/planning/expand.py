@@ -71,7 +71,8 @@ def expand(
             ]
         else:
             drafts += [
-                _task(stack, service, index, known, images) for index in range(1, scale.get(service.name, service.replicas) + 1)
+                _task(stack, service, index, known, images)
+                for index in range(1, scale.get(service.name, replicas(service, current)) + 1)
             ]
     drafts = with_ports(stack, assign(stack, drafts, current.tasks, context), known, context)
     stack, drafts, own = with_templates(stack, drafts, context)
@@ -93,6 +94,14 @@ def expand(
     beside = [t for t in current.tasks if not t.planned]
     networks = tuple(_shared(stack, n, tasks, beside, context, addresses) if n.driver == "overlay" else n for n in networks)
     return State(networks=networks, volumes=volumes, tasks=tasks, contents=stack.contents)
+
+
+def replicas(service: Service, current: State) -> int:
+    """How many tasks of *service* there are to be: as the file says, or, where they follow their use, as many as there are."""
+    if service.scale is None:
+        return service.replicas
+    there = sum(t.service == service.name and t.planned and t.share < 0 for t in current.tasks)
+    return max(service.scale.least, min(service.scale.most, there or service.replicas))
 
 
 def address_oneoff(

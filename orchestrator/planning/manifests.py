@@ -190,9 +190,19 @@ def _virtuals(
                         for a in t.container.attachments
                         if a.network == network.name
                     ),
+                    weights=_weights(ready),
                 )
             )
     return out
+
+
+def _weights(ready: Sequence[Task]) -> tuple[int, ...]:
+    """The weight of each of *ready* if some of them have a share of the connections; () if all are alike."""
+    few = [t for t in ready if t.share >= 0]
+    if not few or len(few) == len(ready):
+        return ()
+    part = round(few[0].share * 100)
+    return tuple(part * (len(ready) - len(few)) if t.share >= 0 else (10_000 - part) * len(few) for t in ready)
 
 
 def ingress_ports(task: Task) -> tuple[Port, ...]:

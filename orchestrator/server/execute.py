@@ -63,6 +63,7 @@ class PlanExecutor:
         """Make *stack* true, under the name *verb* and in place of changes of the verbs *instead_of*; *control* is asked on the
         way. Returns the tasks that failed. Raises RefusedError, PystackError, and what *control* raises."""
         control = control or RolloutControl()
+        control.hooks = self._hooks
         async with self._state.lock(f"stack {stack.name}").hold(verb, emit, instead_of=instead_of):
             failures = await self._images.pull(stack, chosen_services(stack, options), options.pull, emit)
             if failures:
@@ -212,7 +213,7 @@ class PlanExecutor:
 
     def _rolling(self, stack: Stack, plan: Plan) -> dict[str, dict[str, Task]]:
         """The tasks that a rolling update replaces, as they are now: service → name → task."""
-        paced = {s.name for s in stack.services if s.update and not s.is_job}
+        paced = {s.name for s in stack.services if (s.update or s.staged) and not s.is_job}
         replaced = {s.name for s in plan.steps if s.kind == "task" and s.action == "replace"}
         out: dict[str, dict[str, Task]] = {}
         for task in plan.desired.tasks:

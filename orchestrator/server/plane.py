@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
 
+from orchestrator.server.autoscaler import Autoscaler
 from orchestrator.server.cluster import Cluster
 from orchestrator.server.contents import Contents
 from orchestrator.server.dispatcher import Dispatcher
@@ -69,6 +71,8 @@ class ControlPlane:
         self.executor = PlanExecutor(self.dispatcher, self.planner, self.contents, self.images, waiter, hooks)
         self.rollouts = RolloutManager(self.state, self.contents, self.executor)
         self.migrator = VolumeMigrator(self.dispatcher, self.executor, self.inputs)
+        self.autoscaler = Autoscaler(self.dispatcher, self.executor)
+        self.rollouts.scaled_by_hand = self._scaled_by_hand
         self.loaded = False
         """Whether all of the store was read: only then can a stand-by answer from memory."""
         self._reschedule_after_s = reschedule_after_s
@@ -84,6 +88,7 @@ class ControlPlane:
         await self.state.load()
         await self.jobs.book.load()
         await self.rollouts.load()
+        await self.autoscaler.load()
         await self.contents.start()
         await self._sweep_contents()
         # gates that a killed server left closed are not opened here: those tasks wait for the next `up`
@@ -91,10 +96,17 @@ class ControlPlane:
         self.loaded = True
         self._loops.append(asyncio.create_task(self.migrator.recover(), name="recover volume moves"))
         self._loops.append(asyncio.create_task(self.jobs.run(), name="jobs"))
+        self._loops.append(asyncio.create_task(self.autoscaler.run(), name="autoscale"))
         self._loops.append(asyncio.create_task(self.rollouts.resume_all(), name="resume rollouts"))
         if self._reschedule_after_s is not None:
             rescheduler = Rescheduler(self.dispatcher, self.images, self.inputs, self._reschedule_after_s)
             self._loops.append(asyncio.create_task(rescheduler.run(), name="reschedule"))
+
+    async def _scaled_by_hand(self, stack: str, services: Collection[str]) -> None:
+        """Whoever says how many replicas there are does not want them changed."""
+        for name in services:
+            if any(s.name == name and s.scale for s in self.state.get_stack(stack).stack.services):
+                await self.autoscaler.pause(stack, name, True, "scaled by hand: `pystack autoscale resume` ends that")
 
     async def _sweep_contents(self) -> None:
         """Delete the contents that no stack, task or revision uses any more."""

@@ -19,6 +19,8 @@ from agent.contract.task import Task
 from orchestrator.planning.jobs import held_back, is_current
 from orchestrator.server.events import Failure
 from orchestrator.server.rolling_update import UpdateActions, update
+from orchestrator.server.rollout_control import RolloutPausedError
+from orchestrator.server.staged_update import update_staged
 from orchestrator.server.statuses import Statuses, serves
 from orchestrator.stackfile.model import Dependency, Service
 
@@ -151,9 +153,14 @@ class Rollout:
 
     async def run(self) -> list[Failure]:
         """Roll out every service, side by side. Returns the tasks that failed."""
-        async with asyncio.TaskGroup() as group:
-            for name in self.tasks:
-                group.create_task(self._service(name))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for name in self.tasks:
+                    group.create_task(self._service(name))
+        except ExceptionGroup as errors:
+            if paused := errors.subgroup(RolloutPausedError):
+                raise paused.exceptions[0] from None
+            raise
         return self.failures
 
     async def conditions(self, service: str) -> list[Failure]:
@@ -200,7 +207,10 @@ class Rollout:
         assert self.actions
         # tasks that do not serve go first: nothing is lost by it
         after = sorted((t for t in self.tasks[one.name] if t.name in before), key=lambda t: (self._serves(t.name), t.index))
-        outcome = await update(one, before, after, self.actions, self._wait_stable)
+        if one.staged:
+            outcome = await update_staged(one, one.staged, before, after, self.actions, self._wait_stable, self._down)
+        else:
+            outcome = await update(one, before, after, self.actions, self._wait_stable)
         self._kept |= set(outcome.kept)
         for name, reason in outcome.reasons.items():
             self._fail(next((t for t in after if t.name == name), msgspec.structs.replace(after[0], name=name)), reason)
@@ -232,25 +242,29 @@ class Rollout:
                 return None
             return found
 
-        def down() -> str | None:
-            status = self.statuses.by_task.get(task.name)
-            if status is None or not is_current(task, status):
-                return None
-            if status.health == "unhealthy":
-                return "is unhealthy"
-            if status.state == "restarting" or (status.state in ("exited", "failed") and status.exit_code):
-                return "out of memory" if status.oom_killed else f"exited with {status.exit_code}"
-            return status.error or None
-
         try:
             if reason := await self.statuses.until(up, within_s=self.timeout_s):
                 return reason
         except TimeoutError:
             return f"is not up after {self.timeout_s:g} s"
         try:
-            return await self.statuses.until(down, within_s=seconds) if seconds else ""
+            return await self.statuses.until(lambda: self._down([task]), within_s=seconds) if seconds else ""
         except TimeoutError:
             return ""
+
+    def _down(self, tasks: Sequence[Task]) -> str | None:
+        """Why one of *tasks*, which were up, is not any more; None while all are."""
+        for task in tasks:
+            status = self.statuses.by_task.get(task.name)
+            if status is None or not is_current(task, status):
+                continue
+            if status.health == "unhealthy":
+                return "is unhealthy"
+            if status.state == "restarting" or (status.state in ("exited", "failed") and status.exit_code):
+                return "out of memory" if status.oom_killed else f"exited with {status.exit_code}"
+            if status.error:
+                return status.error
+        return None
 
     def _give_up(self, one: Service, dependency: Dependency) -> None:
         self.failures.append(

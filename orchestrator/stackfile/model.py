@@ -8,7 +8,7 @@ from agent.contract.container import Container, Hook, Port, Ulimit, digest
 from agent.contract.network import Subnet, is_encrypted
 from agent.contract.volume import is_shared
 from agent.contract.wire import WireStruct
-from orchestrator.stackfile.workloads import JOBS, Hooks, Job, Schedule
+from orchestrator.stackfile.workloads import JOBS, Hooks, Job, Scale, Schedule, StagedUpdate
 
 
 class Dependency(WireStruct, frozen=True, kw_only=True):
@@ -153,6 +153,8 @@ class Service(WireStruct, frozen=True, kw_only=True):
     job: Job = Job()
     schedule: Schedule | None = None
     hooks: Hooks = Hooks()
+    staged: StagedUpdate | None = None
+    scale: Scale | None = None
     watch: tuple[WatchRule, ...] = ()
     pre_start: tuple[StartHook, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()

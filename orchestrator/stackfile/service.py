@@ -46,7 +46,7 @@ from orchestrator.stackfile.mounts import tmpfs, volumes
 from orchestrator.stackfile.networks import mac_address, network_mode, networks, service_links
 from orchestrator.stackfile.ports import expose, ports
 from orchestrator.stackfile.units import parse_duration
-from orchestrator.stackfile.workload_keys import job_restart, x_hooks, x_job, x_schedule
+from orchestrator.stackfile.workload_keys import job_restart, x_hooks, x_job, x_scale, x_schedule, x_update
 
 CDI_NAME = re.compile(r"[A-Za-z][\w.-]*/[A-Za-z][\w.-]*=[A-Za-z0-9][\w.:-]*")
 """A device's full name in the Container Device Interface: VENDOR/CLASS=NAME."""
@@ -65,6 +65,8 @@ SERVICE_FIELDS = (
     "job",
     "schedule",
     "hooks",
+    "staged",
+    "scale",
     "watch",
     "pre_start",
     "provider",
@@ -513,6 +515,8 @@ KEYS: dict[str, FieldReader] = {
     "x-job": x_job,
     "x-schedule": x_schedule,
     "x-hooks": x_hooks,
+    "x-update": x_update,
+    "x-scale": x_scale,
     "scale": integer("replicas", 0),
     "profiles": nothing,
     "configs": granted("configs", ""),

@@ -70,6 +70,10 @@ VALUES: dict[str, Any] = {
     f"{S}pid": "host",
     f"{S}deploy.mode": "global",
     f"{S}x-schedule.cron": "@daily",
+    f"{S}x-update.steps[].weight": 7,
+    f"{S}x-scale.max": 8,
+    f"{S}x-scale.target.cpu": "60%",
+    **{f"{S}{k}.environment": {"A": "1"} for k in ("x-hooks.pre_deploy", "x-hooks.post_deploy", "x-update.analysis")},
     f"{S}x-schedule.timezone": "Europe/Berlin",
     f"{S}x-schedule.concurrency": "replace",
     f"{S}x-schedule.missed": "skip",
@@ -193,6 +197,11 @@ AROUND: dict[str, dict[str, Any]] = {
     f"{S}healthcheck": {"test": "true", "start_period": "9s"},
     f"{S}pre_start[]": {"command": "a"},
     f"{S}x-schedule": {"cron": "5 4 * * *"},
+    f"{S}x-scale": {"max": 9, "target": {"cpu": 50}},
+    f"{S}x-scale.target": {"cpu": 50},
+    f"{S}x-update": {"strategy": "canary", "steps": [{"weight": 5}]},
+    f"{S}x-update.steps[]": {"weight": 5},
+    **{f"{S}{k}": {"command": "a"} for k in ("x-hooks.pre_deploy", "x-hooks.post_deploy", "x-update.analysis")},
     f"{S}build.secrets[]": {"source": "s"},
     f"{S}build.ulimits.*": {"soft": 3, "hard": 7},
     f"{S}provider": {"type": "t"},
@@ -213,6 +222,8 @@ AROUND: dict[str, dict[str, Any]] = {
 }
 ELSEWHERE = {
     "version": "of old files",
+    f"{S}x-update.strategy": "tried in tests/kernel/test_rollouts.py",
+    f"{S}x-update.abort_on.health": "always",
     "services": "the whole",
     "networks": "the whole",
     "volumes": "the whole",
@@ -255,6 +266,8 @@ def around(path: str, value: Any) -> tuple[dict[str, Any], dict[str, Any]]:
             beside = {"pull_policy": "refresh"}
         if here == "services.*" and parts[at] == "x-job":
             beside = {"deploy": {"mode": "replicated-job"}}
+        if here == "services.*" and parts[at] == "x-scale":
+            beside = {"mem_limit": "64m"}
         for kind, source in (("bind", "/"), ("tmpfs", ""), ("image", "i")):
             if f"volumes[].{kind}." in path and here.endswith("volumes[]"):
                 beside |= {"type": kind, "source": source}

@@ -8,7 +8,7 @@ from agent.contract.task import Task
 from orchestrator.placement.explain import Why
 from orchestrator.placement.rebalance import Move
 from orchestrator.planning.state import Plan
-from orchestrator.server.api import contents, jobs, nodes, rollouts, stacks, system, volumes
+from orchestrator.server.api import autoscale, contents, jobs, nodes, rollouts, stacks, system, volumes
 from orchestrator.server.api.extension import Route
 from orchestrator.server.api.responses import json_response
 from orchestrator.server.cluster import NodeUpdateRequest
@@ -60,6 +60,14 @@ ROUTES: tuple[Route, ...] = (
     ("POST", "/v1/stacks/{stack}/rollout/promote", rollouts.promote_rollout, None, rollouts.RolloutRow),
     ("POST", "/v1/stacks/{stack}/rollout/abort", rollouts.abort_rollout, None, StreamOf(Event)),
     ("GET", "/v1/stacks/{stack}/runs", jobs.list_runs, None, list[jobs.RunRow]),
+    ("GET", "/v1/autoscale", autoscale.list_autoscaled, None, list[autoscale.AutoscaleRow]),
+    (
+        "POST",
+        "/v1/stacks/{stack}/autoscale/{service}/{verb:pause|resume}",
+        autoscale.switch_autoscale,
+        None,
+        autoscale.AutoscaleRow,
+    ),
     ("GET", "/v1/schedules", jobs.list_schedules, None, list[jobs.ScheduleRow]),
     ("POST", "/v1/stacks/{stack}/schedules/{service}/run", jobs.run_now, None, StreamOf(Event)),
     ("POST", "/v1/stacks/{stack}/schedules/{service}/{verb:pause|resume}", jobs.pause_or_resume, None, jobs.ScheduleRow),

@@ -14,7 +14,7 @@ from orchestrator.server import store_keys
 from orchestrator.server.dispatcher import Dispatcher
 from orchestrator.server.events import Emit, Failure, StepEvent, TaskEvent
 from orchestrator.server.jobs.book import RunBook
-from orchestrator.server.jobs.records import JobRun
+from orchestrator.server.jobs.records import JobRun, Trigger
 from orchestrator.server.jobs.starter import RunStarter, kept
 from orchestrator.stackfile.graph import needed
 from orchestrator.stackfile.model import Service, Stack
@@ -41,6 +41,11 @@ class DeployHooks:
                 return [failure]
         return []
 
+    async def analyse(self, stack: Stack, service: Service, hook: DeployHook, emit: Emit) -> str:
+        """Run *hook* beside the tasks of *service*. Returns "", or the reason why it failed."""
+        failure = await self._one("analysis", stack, service, hook, f"{time.time():.3f}/analysis", emit)
+        return failure.reason if failure else ""
+
     async def make_networks(self, plan: Plan) -> None:
         """Write the networks and volumes of *plan* that are not there yet, so that hooks can run before the tasks are."""
         state = self._state
@@ -52,7 +57,9 @@ class DeployHooks:
         state.networks.update({n.name: n for n in networks})
         state.volumes.update({v.name: v for v in volumes})
 
-    async def _one(self, when: When, stack: Stack, service: Service, hook: DeployHook, key: str, emit: Emit) -> Failure | None:
+    async def _one(
+        self, when: Trigger, stack: Stack, service: Service, hook: DeployHook, key: str, emit: Emit
+    ) -> Failure | None:
         run = next((r for r in self._book.of(stack.name, service.name) if r.iteration == key), None)
         if run is None:
             now = time.time()

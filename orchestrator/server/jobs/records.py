@@ -8,8 +8,8 @@ from typing import Literal
 from agent.contract.wire import WireStruct
 from orchestrator.planning.jobs import RunState
 
-Trigger = Literal["up", "schedule", "hand", "pre_deploy", "post_deploy"]
-HOOKS: tuple[Trigger, ...] = ("pre_deploy", "post_deploy")
+Trigger = Literal["up", "schedule", "hand", "pre_deploy", "post_deploy", "analysis"]
+HOOKS: tuple[Trigger, ...] = ("pre_deploy", "post_deploy", "analysis")
 OPEN: tuple[RunState, ...] = ("pending", "running")
 """The states of a run that has not ended."""
 

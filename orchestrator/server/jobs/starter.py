@@ -20,7 +20,7 @@ from orchestrator.server.events import ignore
 from orchestrator.server.images import Images
 from orchestrator.server.inputs import Inputs
 from orchestrator.server.jobs.book import RunBook
-from orchestrator.server.jobs.records import JobRun
+from orchestrator.server.jobs.records import HOOKS, JobRun
 from orchestrator.server.prepare import prepare_nodes
 from orchestrator.stackfile.model import Service, Stack
 from orchestrator.store.interface import Op, Put
@@ -132,7 +132,7 @@ def container_of(stack: Stack, service: Service, run: JobRun, ids: dict[str, str
         ),
         files=files_with_digests(container.files, stack.contents),
         labels=tuple(sorted({**dict(container.labels), "pystack.run": run.id}.items())),
-        healthcheck=Healthcheck(test=("NONE",)) if run.trigger in ("pre_deploy", "post_deploy") else container.healthcheck,
+        healthcheck=Healthcheck(test=("NONE",)) if run.trigger in HOOKS else container.healthcheck,
     )
 
 

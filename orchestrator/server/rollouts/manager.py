@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable, Collection
 
 import msgspec
 
-from orchestrator.errors import PystackError, RefusedError
+from orchestrator.errors import RefusedError
 from orchestrator.planning.state import Plan
 from orchestrator.server import revisions
 from orchestrator.server.contents import Contents
@@ -71,6 +72,8 @@ class RolloutManager:
         self._state, self._contents, self._executor = state, contents, executor
         self.records: dict[str, RolloutRecord] = {}
         self._live: dict[str, list[LiveRollout]] = {}
+        self.scaled_by_hand: Callable[[str, Collection[str]], Awaitable[None]] | None = None
+        """Told of services of a stack whose number of replicas somebody gave."""
 
     async def load(self) -> None:
         """Read everything from the store. Raises StoreError."""
@@ -128,13 +131,16 @@ class RolloutManager:
         """Let the rollout of *stack* stop at the end of its step. Raises RefusedError (404, 409) if none is going on."""
         live = self._going_on(stack)
         live.pausing = True
-        live.promoted.set()  # it may be waiting between two steps
         await self.keep(live, phase="is to pause when the tasks are up that are being exchanged")
         return self.get(stack)
 
     async def resume(self, stack: str, emit: Emit) -> list[Failure]:
         """Go on with a paused rollout, or one that failed or was aborted. Raises RefusedError (404, 409)."""
         record = self.get(stack)
+        for live in self._live.get(stack, ()):
+            if live.pausing and live.record:
+                live.pausing = False
+                return await self._watch(live, emit)
         if self._live.get(stack):
             raise RefusedError(f"the rollout of {stack} is going on: `pystack rollout watch` shows it", 409)
         if record.state == "succeeded":
@@ -196,10 +202,13 @@ class RolloutManager:
         except GivenUpError as error:
             await self._end(live, "superseded", str(error))
             raise
-        except PystackError as error:
-            await self._end(live, "failed", str(error))
+        except Exception as error:
+            parts = error.exceptions if isinstance(error, ExceptionGroup) else [error]
+            await self._end(live, "failed", "; ".join(map(str, parts)))
             raise
         else:
+            if live.options.scale and self.scaled_by_hand and live.stack.name in self._state.stacks:
+                await self.scaled_by_hand(live.stack.name, live.options.scale)
             await self._end(live, "failed" if failures else "succeeded", failures=tuple(failures))
             return failures
         finally:
