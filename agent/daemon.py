@@ -94,7 +94,7 @@ class Agent:
         for path in self._sockets:
             path.unlink(missing_ok=True)
         os.close(self._lock)
-        if rootless.inside() and not any(r.running for r in self.engine.records.values()):
+        if rootless.inside() and not any(r.running for r in self.engine.containers.records.values()):
             leave(self.paths.run)
 
 

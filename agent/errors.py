@@ -106,17 +106,6 @@ def user_message(error: BaseException) -> str:
     return str(error) if isinstance(error, AgentError | OSError) else f"{type(error).__name__}: {error}"
 
 
-LONGEST = 1900
-"""Characters of an error's message, by default."""
-
-
-def shown(text: str, longest: int = LONGEST) -> str:
-    """*text* as it may go to a terminal: what a stranger called something does not move its cursor, nor fill it."""
-    if len(text) > longest:
-        text = f"{text[: longest // 2]} … {text[-longest // 2 :]}"
-    return "".join(c if (c.isprintable() and not 0xD800 <= ord(c) < 0xE000) or c in "\n\t" else ascii(c)[1:-1] for c in text)
-
-
 async def abort_if_response_started(request: web.Request, response: web.StreamResponse) -> None:
     """For `on_response_prepare` of an aiohttp application: an answer that has begun cannot become an error, and the connection
     ends, which is one for whoever reads. Raises ConnectionResetError."""

@@ -12,6 +12,8 @@ from agent import rootless
 from agent.containers import cgroups
 
 DEFAULT_ROOT = Path("/var/lib/pystack")
+NAMESPACE_DIGITS = 16
+"""How much of a container's ID names its namespaces."""
 
 
 class Paths(msgspec.Struct, frozen=True):
@@ -64,10 +66,18 @@ class Paths(msgspec.Struct, frozen=True):
         """The directory of containers: records, logs, writable layers."""
         return self.root / "containers"
 
+    def container(self, ident: str) -> Path:
+        """What of the container *ident* outlives a reboot: the record, the writable layer, the log."""
+        return self.containers / ident
+
     @property
     def bundles(self) -> Path:
         """What containers need while they run, and a reboot takes away."""
         return self.run / "containers"
+
+    def bundle(self, ident: str) -> Path:
+        """What of the container *ident* does not: the OCI bundle, the mounted root, conmon's files, secrets in the clear."""
+        return self.bundles / ident
 
     @property
     def keys(self) -> Path:
@@ -84,10 +94,18 @@ class Paths(msgspec.Struct, frozen=True):
         """The directory of network namespaces."""
         return self.run / "netns"
 
+    def network_namespace(self, ident: str) -> Path:
+        """The network namespace of the container *ident*."""
+        return self.netns / ident[:NAMESPACE_DIGITS]
+
     @property
     def userns(self) -> Path:
         """The directory of user namespaces."""
         return self.run / "userns"
+
+    def user_namespace(self, ident: str) -> Path:
+        """The user namespace of the container *ident*."""
+        return self.userns / ident[:NAMESPACE_DIGITS]
 
     @property
     def runc(self) -> Path:

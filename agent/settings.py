@@ -11,6 +11,7 @@ import msgspec
 import yaml
 
 from agent import rootless
+from agent.contract.trust import ImagePolicy, SigningRule, parse_age
 from agent.errors import BadRequestError
 from agent.paths import Paths
 
@@ -100,6 +101,49 @@ class Docker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     doors: tuple[Door, ...] = ()
 
 
+class SigningSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Images that match one of *images* must be signed by one of *keys*: files with public keys in PEM, by whole paths."""
+
+    images: tuple[str, ...] = ()
+    keys: tuple[str, ...]
+
+
+class PolicySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which images this node runs, whoever asks: see `agent.contract.trust.ImagePolicy`. *max_age*: a number with h, d or w."""
+
+    signed: tuple[SigningSettings, ...] = ()
+    registries: tuple[str, ...] = ()
+    latest: bool = True
+    root: bool = True
+    max_age: str = ""
+    locked: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_age:
+            parse_age(self.max_age)
+
+    @property
+    def policy(self) -> ImagePolicy:
+        """With the keys read. Raises BadRequestError where a file has none."""
+        rules = []
+        for rule in self.signed:
+            keys = []
+            for path in rule.keys:
+                try:
+                    keys.append(Path(path).read_text())
+                except (OSError, ValueError) as error:
+                    raise BadRequestError(f"image_policy.signed.keys: {path} cannot be read: {error}") from None
+            rules.append(SigningRule(images=rule.images, keys=tuple(keys)))
+        return ImagePolicy(
+            signed=tuple(rules),
+            registries=self.registries,
+            latest=self.latest,
+            root=self.root,
+            max_age_s=parse_age(self.max_age) if self.max_age else 0.0,
+            locked=self.locked,
+        )
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The settings of the agent's configuration file."""
 
@@ -123,6 +167,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     userns: Literal["host", "auto"] = "host"
     """The user namespace of containers that name none: the node's, or one each of their own."""
     limits: ImageLimits = ImageLimits()
+    image_policy: PolicySettings = PolicySettings()
     open_to_containers: tuple[str, ...] = ()
     """Ports of nodes (`9100/tcp`) that containers of this one reach, here and on the other nodes; nothing else is open to them
     but what is published."""

@@ -17,6 +17,7 @@ from netplugins.driver import (
     KernelObject,
     Network,
     NetworkState,
+    Shaper,
     Subnet,
     Veth,
 )
@@ -33,6 +34,11 @@ def address_mac(ipv4: str, ipv6: str = "") -> str:
 def veth_name(prefix: str, endpoint: Endpoint) -> str:
     """The name of the host's end, 15 bytes: the prefix, the container's ID, the number of the interface."""
     return f"{prefix}v{endpoint.id[: 10 - len(prefix)]}{endpoint.order}"
+
+
+def shaper_name(prefix: str, veth: str) -> str:
+    """The name of the ifb link of the limits of *veth*."""
+    return f"{prefix}i{veth.removeprefix(prefix)[1:]}"
 
 
 class BridgeDriver:
@@ -60,6 +66,18 @@ class BridgeDriver:
             _veth(self.prefix, e, network.link, mtu, network.subnets, network.services, network.internal) for e in endpoints
         )
         objects.update(veths)
+        objects.update(
+            Shaper(
+                name=shaper_name(self.prefix, veth.name),
+                link=veth.name,
+                netns=veth.netns,
+                order=veth.order,
+                mtu=mtu,
+                rates=endpoint.rates,
+            )
+            for veth, endpoint in zip(veths, endpoints, strict=True)
+            if endpoint.rates
+        )
         isolation = FirewallPolicy(
             link=network.link,
             subnets=tuple(s.cidr for s in network.subnets),

@@ -21,7 +21,7 @@ from netplugins.objects.parented_link import probes_of
 from netplugins.objects.vxlan import conflicting_devices
 
 REPAIR = "pystack doctor --repair puts it back"
-LAYERS = ("link", "vxlan", "tunnel", "address", "container-link", "fdb", "neighbour", "address-clash")
+LAYERS = ("link", "vxlan", "tunnel", "address", "container-link", "bandwidth", "fdb", "neighbour", "address-clash")
 """The layers that have a finding of their own where nothing differs, in this order."""
 
 

@@ -71,9 +71,24 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     tunnel: WireguardDevice | None = None
 
 
+class Rates(msgspec.Struct, frozen=True, kw_only=True):
+    """What a container may receive (*ingress*) and send (*egress*) on one link, in bits a second of whole frames; 0 is no
+    limit. *burst* is how many bytes may pass at once, 0 for a size that suits the rate."""
+
+    ingress: int = 0
+    egress: int = 0
+    burst: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.ingress or self.egress)
+
+
+UNLIMITED = Rates()
+
+
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     """A container on a network: *order* counts its interfaces (eth0, eth1 …); *default* marks the one with the default
-    route. Addresses have no prefix length; "" where a family is not in use."""
+    route. Addresses have no prefix length; "" where a family is not in use. *rates* limit what passes."""
 
     id: str
     network: str
@@ -85,6 +100,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     mac: str = ""
     default: bool = True
     link_local: tuple[str, ...] = ()
+    rates: Rates = UNLIMITED
 
 
 class PortMapping(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,9 +215,22 @@ class ParentedLink(msgspec.Struct, frozen=True, kw_only=True):
     gateways: tuple[str, ...]
     onlink: bool = False
     probed: bool = True
+    rates: Rates = UNLIMITED
 
 
-KernelObject = Bridge | Veth | Vxlan | Vlan | ParentedLink | WireguardDevice
+class Shaper(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits of the container behind *link*, the host's end of its veth, with an MTU of *mtu* bytes: *rates*. *name* is an ifb
+    link, on which what the container sends waits for its turn, out of its reach."""
+
+    name: str
+    link: str
+    netns: str
+    order: int
+    mtu: int
+    rates: Rates
+
+
+KernelObject = Bridge | Veth | Vxlan | Vlan | ParentedLink | WireguardDevice | Shaper
 
 
 class FirewallPolicy(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ from netplugins.driver import FdbEntry, KernelObject
 from netplugins.errors import NetworkError
 from netplugins.linux import netlink, rtnetlink, sysctl
 from netplugins.linux.link_kinds import link_kinds
-from netplugins.objects import parented_link
+from netplugins.objects import parented_link, shaper
 from netplugins.objects.fdb import FdbTable
 from netplugins.objects.kind import Stage, missing_addresses
 from netplugins.objects.kinds import can_update, kind_of
@@ -97,6 +97,7 @@ class Kernel:
         try:
             self._delete_stale(wanted)
             todo = [item for item in wanted.values() if (was := present.get(item.name)) is not item and was != item]
+            todo += self._built_on(todo, wanted)
             todo.sort(key=lambda o: (kind_of(o).stage, kind_of(o).order(o), o.name))
             overlays = [item for item in todo if kind_of(item).stage <= Stage.VXLAN]
             for item in overlays:
@@ -107,6 +108,14 @@ class Kernel:
         except (NetworkError, OSError):
             self._present = self._refreshed()
             raise
+
+    def _built_on(self, made: Iterable[KernelObject], wanted: Mapping[str, KernelObject]) -> list[KernelObject]:
+        """Those of *wanted* that stay and change a link that is *made* anew: nothing is known of them any more."""
+        names, present = {item.name for item in made}, self.observe()
+        again = [i for i in wanted.values() if i.name not in names and kind_of(i).built_on(i) in names]
+        for item in again:
+            present[item.name] = None
+        return again
 
     def _delete_stale(self, wanted: Mapping[str, KernelObject]) -> None:
         """Delete what is not *wanted*, or cannot become so in place."""
@@ -123,6 +132,7 @@ class Kernel:
         inside = [self._links.parented[n][0] for n in names if n in self._links.parented]
         for item in inside:
             parented_link.delete(item, self._links)
+        shaper.release(names, self._links)
         self._links.delete([n for n in names if n not in {item.name for item in inside}])
         self._fdb.forget(names)
         present = self.observe()

@@ -95,6 +95,7 @@ class ParentDriver:
             gateways=() if onlink else tuple(mine[v][1] for v in (4, 6) if routed and v in mine and mine[v][1]),
             onlink=onlink,
             probed=not (self.name == "ipvlan" and mode != "l2"),
+            rates=endpoint.rates,
         )
 
     def _mac(self, endpoint: Endpoint, mode: str) -> str:

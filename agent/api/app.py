@@ -12,9 +12,10 @@ import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from agent.api import dial, doctor, doors, manifest, manifest_source, shipping, table, versions, volume_migration
+from agent.api import audit, dial, doctor, doors, manifest, manifest_source, shipping, table, trust, versions, volume_migration
 from agent.api.app_keys import CONVERGER, ENGINE, MANIFEST_WATCHER, VERSION, answer
 from agent.api.table import Handler
+from agent.contract.printable import quoted, shown
 from agent.contract.takeover import Written
 from agent.engine.converge import Converger
 from agent.errors import (
@@ -23,12 +24,10 @@ from agent.errors import (
     NotFoundError,
     NotModifiedError,
     abort_if_response_started,
-    shown,
     user_message,
 )
 from agent.manifest_watcher import EtcdManifestWatcher
 from agent.settings import Door
-from agent.trees.extract import quoted
 
 log = logging.getLogger(__name__)
 LARGEST = 64 << 20
@@ -89,7 +88,7 @@ class OneLine(logging.Filter):
         return not isinstance(error, HttpProcessingError | web.RequestPayloadError | ConnectionError)
 
 
-OURS = (manifest, shipping, dial, doctor, volume_migration, manifest_source)
+OURS = (manifest, shipping, trust, audit, dial, doctor, volume_migration, manifest_source)
 
 
 def _dockers() -> Iterator[tuple[str, str, Handler]]:

@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 import msgspec
 from aiohttp import web
 
+from agent.contract.printable import quoted
 from agent.engine.converge import Converger
 from agent.engine.engine import Engine
 from agent.errors import BadRequestError
 from agent.manifest_watcher import EtcdManifestWatcher
-from agent.trees.extract import quoted
 
 T = TypeVar("T")
 

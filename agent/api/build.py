@@ -17,11 +17,11 @@ from agent.api.images import ProgressStream, event
 from agent.build import instructions
 from agent.build.build_options import BuildOptions
 from agent.contract.container import Ulimit
+from agent.contract.printable import quoted
 from agent.errors import BadRequestError
 from agent.images.auth import HUB_KEY, Credentials
 from agent.images.platforms import platform_of
 from agent.images.reference import parse
-from agent.trees.extract import quoted
 
 
 def _given(request: web.Request, name: str, kind: type[Any], default: Any) -> Any:

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from agent.containers.syslog import SyslogAddress
-from agent.engine.engine import signal_number
+from agent.contract.printable import quoted
+from agent.engine.stopping import signal_number
 from agent.errors import BadRequestError
 from agent.isolation import capabilities
-from agent.trees.extract import quoted
 
 Document = dict[str, Any]
 MIB = 1 << 20

@@ -16,17 +16,18 @@ from agent.api.app_keys import ENGINE, answer, body, flag, minor, number, second
 from agent.api.filters import Filters, labelled, moment, moment_of, one_of, pattern, truth, whole
 from agent.api.hijack import MULTIPLEXED, RAW, frame
 from agent.containers import logs
-from agent.engine import prepare
-from agent.engine.engine import Engine, signal_number
+from agent.engine import creating, prepare, stopping
+from agent.engine.engine import Engine
 from agent.engine.networks.table import network_id
 from agent.engine.records import Record
+from agent.engine.stopping import signal_number
 from agent.errors import AgentError, BadRequestError, ConflictError, NotFoundError, NotImplementedHereError
 from agent.files import used
 from agent.images.reference import parse
 
 
 def _record(request: web.Request) -> Record:
-    return request.app[ENGINE].find(request.match_info["name"])
+    return request.app[ENGINE].containers.find(request.match_info["name"])
 
 
 STATES = one_of("created", "running", "paused", "restarting", "removing", "exited", "dead")
@@ -37,8 +38,10 @@ async def listing(request: web.Request) -> web.Response:
     """List containers, the newest first (ContainerList)."""
     engine, filters = request.app[ENGINE], Filters(request)
     limit = number(request, "limit", -1)
-    records = sorted(engine.records.values(), key=lambda r: r.created, reverse=True)
-    filters.check(name=pattern, status=STATES, health=HEALTH, exited=whole, before=engine.find, since=engine.find)
+    records = sorted(engine.containers.records.values(), key=lambda r: r.created, reverse=True)
+    filters.check(
+        name=pattern, status=STATES, health=HEALTH, exited=whole, before=engine.containers.find, since=engine.containers.find
+    )
     # who asks for one state, for ends or for the last ones, asks for containers that do not run too
     if not (
         flag(request, "all")
@@ -51,7 +54,7 @@ async def listing(request: web.Request) -> web.Response:
     chosen = filters.chosen(records, _tests(engine))
     for key in ("before", "since"):
         if name := request.query.get(key):
-            at = engine.find(name).created
+            at = engine.containers.find(name).created
             chosen = [r for r in chosen if (r.created < at if key == "before" else r.created > at)]
     if limit > 0:
         chosen = chosen[:limit]
@@ -99,8 +102,8 @@ def _tests(engine: Engine) -> dict[str, Callable[[Record, str], bool]]:
         "status": lambda r, v: describe.state_word(r) == v,
         "exited": lambda r, v: not r.running and r.exit_code is not None and r.exit_code == whole(v),
         "ancestor": derived,
-        "before": lambda r, v: r.created < engine.find(v).created,
-        "since": lambda r, v: r.created > engine.find(v).created,
+        "before": lambda r, v: r.created < engine.containers.find(v).created,
+        "since": lambda r, v: r.created > engine.containers.find(v).created,
         "volume": lambda r, v: any(v in (m["Name"], m["Destination"]) for m in describe.mounts(engine, r)),
         "network": lambda r, v: (
             any(v in (e.network, network_id(e.network)) for e in r.endpoints) or v == r.container.network_mode
@@ -121,7 +124,7 @@ def _others_exist(engine: Engine, body: translate.Document) -> None:
     names += [text.partition(":")[0] for text in (*(host.get("VolumesFrom") or ()), *(host.get("Links") or ()))]
     for name in names:
         try:
-            engine.find(name)
+            engine.containers.find(name)
         except NotFoundError as error:
             raise BadRequestError(str(error)) from None
 
@@ -158,7 +161,7 @@ async def create(request: web.Request) -> web.Response:
     for volume, how in named.items():
         if volume not in engine.volumes.all:
             volumes.driver_of(volume, how.get("DriverConfig", {}).get("Name", ""))
-    record = await engine.create(payload, name=name, auto_remove=bool(host.get("AutoRemove")), asked=document)
+    record = creating.create(engine.context, payload, name=name, auto_remove=bool(host.get("AutoRemove")), asked=document)
     for volume, how in named.items():  # as in Docker they are there from now on
         volumes.make(engine, volume, how)
     _anonymous(engine, record, (image.config.config and image.config.config.volumes) or {})
@@ -171,9 +174,9 @@ def _anonymous(engine: Engine, record: Record, of_image: Iterable[str]) -> None:
     taken = {m.target for m in (*mounts, *describe.others(engine, record)) if m.source or m.kind != "volume"}
     for target in (*(m.target for m in mounts), *of_image):
         if target not in taken:
-            prepare.anonymous(engine, record, target)
+            prepare.anonymous(engine.context, record, target)
     if record.anonymous:
-        engine.note(record, anonymous=record.anonymous)
+        engine.containers.transition(record, anonymous=record.anonymous)
 
 
 async def inspect(request: web.Request) -> web.Response:
@@ -202,7 +205,7 @@ def _grace(request: web.Request) -> float | None:
 async def stop(request: web.Request) -> web.Response:
     """Stop a container (ContainerStop)."""
     number = signal_number(request.query["signal"]) if request.query.get("signal") else 0
-    await request.app[ENGINE].stop(_record(request), grace_s=_grace(request), number=number)
+    await stopping.stop(request.app[ENGINE].context, _record(request), grace_s=_grace(request), number=number)
     return web.Response(status=204)
 
 
@@ -214,19 +217,19 @@ async def restart(request: web.Request) -> web.Response:
 
 async def kill(request: web.Request) -> web.Response:
     """Send a container a signal, SIGKILL by default (ContainerKill)."""
-    await request.app[ENGINE].kill(_record(request), signal_number(request.query.get("signal") or "SIGKILL"))
+    await stopping.kill(request.app[ENGINE].context, _record(request), signal_number(request.query.get("signal") or "SIGKILL"))
     return web.Response(status=204)
 
 
 async def pause(request: web.Request) -> web.Response:
     """Freeze the processes of a container (ContainerPause)."""
-    await request.app[ENGINE].pause(_record(request))
+    await stopping.pause(request.app[ENGINE].context, _record(request))
     return web.Response(status=204)
 
 
 async def unpause(request: web.Request) -> web.Response:
     """Thaw the processes of a container (ContainerUnpause)."""
-    await request.app[ENGINE].resume(_record(request))
+    await stopping.resume(request.app[ENGINE].context, _record(request))
     return web.Response(status=204)
 
 
@@ -243,16 +246,16 @@ async def wait(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     await response.prepare(request)
     if condition == "removed":
-        while record.id in engine.records and record.id not in engine.stuck:
-            await engine.wait_for_change(record)
+        while record.id in engine.containers.records and record.id not in engine.containers.stuck:
+            await engine.containers.wait_for_change(record)
     elif condition == "next-exit":
-        while record.ends == ends and record.id in engine.records:
-            await engine.wait_for_change(record)
+        while record.ends == ends and record.id in engine.containers.records:
+            await engine.containers.wait_for_change(record)
     else:
-        while (record.running or record.state in ("starting", "restarting")) and record.id in engine.records:
-            await engine.wait_for_change(record)
+        while (record.running or record.state in ("starting", "restarting")) and record.id in engine.containers.records:
+            await engine.containers.wait_for_change(record)
     said: dict[str, object] = {"StatusCode": record.exit_code or 0}
-    if condition == "removed" and record.id in engine.stuck:
+    if condition == "removed" and record.id in engine.containers.stuck:
         said["Error"] = {"Message": f"container {record.name} cannot be removed"}
     elif minor(request) < 42:  # whose clients look whether it is null
         said["Error"] = None
@@ -307,12 +310,12 @@ async def read_logs(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": MULTIPLEXED if not raw and minor(request) >= 42 else RAW})
     await response.prepare(request)
     lines = logs.read(
-        engine.directory(record) / "log",
+        engine.paths.container(record.id) / "log",
         follow=flag(request, "follow"),
         tail=int(tail) if re.fullmatch(r"[0-9]{1,9}", tail) else None,
         since=since,
         until=until,
-        ended=lambda: record.state in ("exited", "failed", "created") or record.id not in engine.records,
+        ended=lambda: record.state in ("exited", "failed", "created") or record.id not in engine.containers.records,
     )
     pending = b""
     async for line in lines:
@@ -333,7 +336,11 @@ async def read_logs(request: web.Request) -> web.StreamResponse:
 async def prune(request: web.Request) -> web.Response:
     """Delete containers that do not run, but for tasks of stacks."""
     engine = request.app[ENGINE]
-    idle = [r for r in engine.records.values() if not r.task and not r.running and r.state not in ("starting", "restarting")]
+    idle = [
+        r
+        for r in engine.containers.records.values()
+        if not r.task and not r.running and r.state not in ("starting", "restarting")
+    ]
     filters = Filters(request)
     filters.check(until=moment_of)
     doomed = filters.chosen(
@@ -346,7 +353,7 @@ async def prune(request: web.Request) -> web.Response:
     )
     gone, freed = [], 0
     for record in doomed:
-        size = await asyncio.to_thread(used, engine.directory(record) / "upper")
+        size = await asyncio.to_thread(used, engine.paths.container(record.id) / "upper")
         with contextlib.suppress(ConflictError):  # one that somebody started meanwhile
             await engine.remove(record)
             gone.append(record.id)

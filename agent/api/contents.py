@@ -14,10 +14,11 @@ import msgspec
 from aiohttp import web
 
 from agent import mounts
-from agent.api import checks, images
+from agent.api import bandwidth, checks, images
 from agent.api.app_keys import ENGINE, answer, body, flag
 from agent.api.instructions import changes as dockerfile_changes
 from agent.contract.container import Container
+from agent.engine import changing, stopping
 from agent.engine.engine import Engine
 from agent.engine.records import Record
 from agent.errors import AgentError, BadRequestError, ConflictError, of_worker
@@ -43,9 +44,9 @@ FOLDERS = {"/etc", "/sbin"}
 @contextlib.asynccontextmanager
 async def _mounted(engine: Engine, record: Record) -> AsyncIterator[Path]:
     """The container's layers as one tree, without what is mounted inside."""
-    async with engine.lock(record):
-        there = mounts.is_mounted(engine.bundle(record) / "rootfs")
-        rootfs = engine.mount_root(record)
+    async with engine.containers.lock(record):
+        there = mounts.is_mounted(engine.paths.bundle(record.id) / "rootfs")
+        rootfs = engine.context.mount_root(record)
         try:
             yield rootfs
         finally:
@@ -61,25 +62,25 @@ def _output(*words: str) -> AsyncIterator[bytes]:
 async def export(request: web.Request) -> web.StreamResponse:
     """Stream the file tree of a container as a tar archive (ContainerExport)."""
     engine = request.app[ENGINE]
-    record = engine.find(request.match_info["name"])
+    record = engine.containers.find(request.match_info["name"])
     response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
     async with _mounted(engine, record) as rootfs:
         await response.prepare(request)
         async for data in _output("export", str(rootfs), str(record.ids)):
             await response.write(data)
-    engine.tell(record, "export")
+    engine.containers.tell(record, "export")
     return response
 
 
 async def changes(request: web.Request) -> web.Response:
     """List the files that differ from the image (ContainerChanges)."""
     engine = request.app[ENGINE]
-    record = engine.find(request.match_info["name"])
-    point = engine.bundle(record) / "diff"
+    record = engine.containers.find(request.match_info["name"])
+    point = engine.paths.bundle(record.id) / "diff"
     point.mkdir(parents=True, exist_ok=True)
     mounts.layers(point, engine.images.lower(engine.images.image(record.image_id)))
     try:
-        reply = await process.asked("packing", ("changes", str(engine.directory(record) / "upper"), str(point)))
+        reply = await process.asked("packing", ("changes", str(engine.paths.container(record.id) / "upper"), str(point)))
     finally:
         mounts.unmount(point)
         point.rmdir()
@@ -95,27 +96,27 @@ async def changes(request: web.Request) -> web.Response:
 async def commit(request: web.Request) -> web.Response:
     """An image of what the container is now: its image's layers, and what it wrote as one more."""
     engine, query = request.app[ENGINE], request.query
-    record = engine.find(query.get("container", ""))
+    record = engine.containers.find(query.get("container", ""))
     said = msgspec.convert(body(request), RunConfig)  # a container's configuration, of which what it says counts
     given = changes_over(said, dockerfile_changes(query.getall("changes", [])))
     reference = parse(f"{query['repo']}:{query['tag']}" if query.get("tag") else query["repo"]) if query.get("repo") else None
     pausing = record.state == "running" and (flag(request, "pause") or "pause" not in query)
     if pausing:
-        await engine.pause(record)
+        await stopping.pause(engine.context, record)
     try:
         base = engine.images.image(record.image_id)
         image = await archive.commit(
             engine.images,
             base,
             record.container,
-            _output("layer", str(engine.directory(record) / "upper"), mounts.overlay_attribute("opaque")),
+            _output("layer", str(engine.paths.container(record.id) / "upper"), mounts.overlay_attribute("opaque")),
             _whole(base.config.config or RunConfig(), record.container, given),
             author=query.get("author", ""),
             comment=query.get("comment", ""),
         )
     finally:
         if pausing:
-            await engine.resume(record)
+            await stopping.resume(engine.context, record)
     engine.committed[image.id] = record
     if reference:
         before = engine.images.names.get(reference.name, "")
@@ -123,7 +124,9 @@ async def commit(request: web.Request) -> web.Response:
         images.displaced(engine, before)
     else:
         engine.images.keep_untagged(image.digest)
-    engine.tell(record, "commit", {"comment": query.get("comment", ""), "imageID": image.id, "imageRef": query.get("repo", "")})
+    engine.containers.tell(
+        record, "commit", {"comment": query.get("comment", ""), "imageID": image.id, "imageRef": query.get("repo", "")}
+    )
     return answer({"Id": image.id}, 201)
 
 
@@ -166,7 +169,7 @@ def _whole(image: RunConfig, container: Container, given: RunConfig) -> RunConfi
 async def rename(request: web.Request) -> web.Response:
     """Give a container another name (ContainerRename)."""
     engine, name = request.app[ENGINE], request.query.get("name", "").lstrip("/")
-    record = engine.find(request.match_info["name"])
+    record = engine.containers.find(request.match_info["name"])
     if not name:
         raise BadRequestError("name is missing: what shall it be called?")
     checks.name(name)
@@ -174,7 +177,7 @@ async def rename(request: web.Request) -> web.Response:
         raise BadRequestError(f"Renaming a container with the same name as its current name ({name})")
     if record.task:
         raise ConflictError(f"container {record.name} is a task of stack {record.stack}: its file says what it is called")
-    engine.rename(record, name)
+    changing.rename(engine.context, record, name)
     return web.Response(status=204)
 
 
@@ -197,11 +200,12 @@ UPDATES = {
 async def update(request: web.Request) -> web.Response:
     """Other limits and another restart policy, at once where it runs."""
     engine, payload = request.app[ENGINE], body(request)
-    record = engine.find(request.match_info["name"])
+    record = engine.containers.find(request.match_info["name"])
     c = record.container
     if record.task:
         raise ConflictError(f"container {record.name} is a task of stack {record.stack}: change its file, and `pystack up`")
     said = len(record.notes)
+    limits = payload.get("Bandwidth") or ()
     payload = {k: v for k, v in payload.items() if v and (k in UPDATES or k in ("NanoCpus", "RestartPolicy"))}
     policy = payload.get("RestartPolicy", {})
     if policy.get("Name") and record.auto_remove:
@@ -218,8 +222,9 @@ async def update(request: web.Request) -> web.Response:
         fields["cpus"] = payload["NanoCpus"] / 1e9
     if policy.get("Name"):
         fields |= {"restart": policy["Name"], "restart_max": policy.get("MaximumRetryCount", 0)}
-    await engine.update(record, fields)
+    await bandwidth.update(engine, record, limits)
+    await changing.update(engine.context, record, fields)
     if record.asked:
         host = record.asked["HostConfig"] | payload
-        engine.note(record, asked=record.asked | {"HostConfig": host})
+        engine.containers.transition(record, asked=record.asked | {"HostConfig": host})
     return answer({"Warnings": record.notes[said:] or None})

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from agent.api import bandwidth
 from agent.api.host_config import host_config, network_mode
 from agent.api.translate import BRIDGE
 from agent.containers.logs import instant
@@ -53,7 +54,7 @@ def _bindings(record: Record) -> Document:
 def sizes(engine: Engine, record: Record) -> dict[str, int]:
     """Bytes of what it wrote, and of that with its image. Blocks."""
     image = image_of(engine, record)
-    written = used(engine.directory(record) / "upper")
+    written = used(engine.paths.container(record.id) / "upper")
     return {"SizeRw": written, "SizeRootFs": written + (engine.sizes.image(image) if image else 0)}
 
 
@@ -164,6 +165,7 @@ def networks(engine: Engine, record: Record, version: int = 48) -> Document:
             "GlobalIPv6Address": ipv6,
             "GlobalIPv6PrefixLen": _length(v6.cidr) if v6 and ipv6 else 0,
             "IPv6Gateway": v6.gateway if v6 and ipv6 else "",
+            **({"Bandwidth": bandwidth.shown(e.bandwidth)} if e.bandwidth else {}),
         }
     named = [(a.network, a) for a in c.attachments]
     if c.network_mode in ("host", "none"):
@@ -260,7 +262,7 @@ def others(engine: Engine, record: Record) -> list[Mount]:
     for text in record.container.volumes_from:
         name, _, mode = text.partition(":")
         try:
-            other = engine.find(name)
+            other = engine.containers.find(name)
         except AgentError:
             continue
         volumes = [Mount(kind="volume", source=source, target=target) for target, source in other.anonymous.items()]
@@ -283,7 +285,7 @@ def inspected(engine: Engine, record: Record, execs: Sequence[str] = (), version
     c, image = record.container, image_of(engine, record)
     config = (image.config.config if image else None) or RunConfig()
     path, arguments = _command(c, config)
-    bundle, directory = engine.bundle(record), engine.directory(record)
+    bundle, directory = engine.paths.bundle(record.id), engine.paths.container(record.id)
     etc = prepare.etc(bundle)
     return {
         "Id": record.id,

@@ -21,7 +21,7 @@ CONNECT_S = 5
 async def dial(request: web.Request) -> web.StreamResponse:
     """Bytes both ways between the client and `port` of the container's own loopback. Query: port."""
     engine = request.app[ENGINE]
-    record = engine.find(request.match_info["name"])
+    record = engine.containers.find(request.match_info["name"])
     port = request.query.get("port", "")
     if not port.isdigit() or not 0 < int(port) < 65536:
         raise BadRequestError(f"port {port!r} does not exist: 1 to 65535")

@@ -105,7 +105,7 @@ def _belongs(request: web.Request, kind: str, name: str, project: str) -> None:
     engine = request.app[ENGINE]
     if kind in ("containers", "exec"):
         known = execs.EXECS.get(name) if kind == "exec" else None
-        record = known.record if known else engine.find(name)
+        record = known.record if known else engine.containers.find(name)
         labels = describe.all_labels(engine, record)
         word = "No such container"
     elif kind == "networks":

@@ -77,7 +77,7 @@ def of(record: Record) -> list[str]:
 def _forget(engine: Engine) -> None:
     """Drop those that ended long ago, and those whose containers are gone."""
     for found in list(EXECS.values()):
-        if found.record.id not in engine.records or (found.ended and time.monotonic() - found.ended > KEPT_S):
+        if found.record.id not in engine.containers.records or (found.ended and time.monotonic() - found.ended > KEPT_S):
             del EXECS[found.id]
 
 
@@ -91,7 +91,7 @@ def _runs(record: Record) -> None:
 async def create(request: web.Request) -> web.Response:
     """Note a command to run in a running container (ContainerExec)."""
     engine = request.app[ENGINE]
-    record = engine.find(request.match_info["name"])
+    record = engine.containers.find(request.match_info["name"])
     payload = body(request)
     if not payload.get("Cmd"):
         raise BadRequestError("No exec command specified: Cmd says what shall be run")
@@ -131,7 +131,7 @@ def _size(payload: dict[str, Any]) -> tuple[int, int]:
 def _tell(engine: Engine, found: Exec, action: str) -> None:
     more = {"execID": found.id} | ({"exitCode": str(found.exit_code)} if action == "exec_die" else {})
     said = f"{action}: {found.command[0]} {' '.join(found.command[1:])}" if action in ("exec_create", "exec_start") else action
-    engine.tell(found.record, said, more)
+    engine.containers.tell(found.record, said, more)
 
 
 def _exec(request: web.Request) -> Exec:
@@ -139,7 +139,7 @@ def _exec(request: web.Request) -> Exec:
         found = EXECS[request.match_info["id"]]
     except KeyError:
         raise NotFoundError(f"No such exec instance: {request.match_info['id']}") from None
-    if found.record.id not in request.app[ENGINE].records:
+    if found.record.id not in request.app[ENGINE].containers.records:
         raise NotFoundError(f"No such container: {found.record.id}")
     return found
 
@@ -239,7 +239,7 @@ Send = Callable[[int, bytes], Awaitable[None]]
 
 def _runner(engine: Engine, found: Exec) -> Run:
     """Starts the exec's process; its streams are still to be given. Raises AgentError."""
-    directory = engine.bundle(found.record)
+    directory = engine.paths.bundle(found.record.id)
     identity = users.resolve(directory / "rootfs", found.user) if found.user else None
     options = runtime.ExecOptions(
         tty=found.tty,

@@ -15,8 +15,8 @@ from typing import TypeVar
 from aiohttp import web
 
 from agent.containers.logs import instant
+from agent.contract.printable import quoted
 from agent.errors import BadRequestError
-from agent.trees.extract import quoted
 
 T = TypeVar("T")
 ALL_OF = ("label", "label!")

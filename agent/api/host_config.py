@@ -190,6 +190,6 @@ def _limits(c: Container) -> Document:
 def _linked(engine: Engine, source: str) -> str:
     """The name of a container that another is linked to."""
     try:
-        return engine.find(source).name
+        return engine.containers.find(source).name
     except AgentError:
         return source

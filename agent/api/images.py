@@ -376,7 +376,7 @@ async def _fetched(engine: Engine, name: str, stream: ProgressStream, credential
                 stream.tell({"status": f"Pulling from {one.repository}", "id": one.tag or one.digest})
             stream.tell(event)
 
-        image = await engine.pull(text, tell, credentials)
+        image = await engine.pulls.pull(text, tell, credentials)
         word = "Image is up to date for" if image.digest == before else "Downloaded newer image for"
         stream.tell({"status": f"Status: {word} {text}"})
 
@@ -553,7 +553,7 @@ async def remove(request: web.Request) -> web.Response:
     """Remove a name of an image, and with its last name the image (ImageDelete)."""
     engine, text, force = request.app[ENGINE], request.match_info["name"], flag(request, "force")
     image = engine.images.find(text)
-    users = [r for r in engine.records.values() if r.image_id == image.digest]
+    users = [r for r in engine.containers.records.values() if r.image_id == image.digest]
     running = next((r for r in users if r.running), None)
     by_id = named_by_id(image, text)
     if by_id and running:
@@ -576,7 +576,7 @@ async def remove(request: web.Request) -> web.Response:
         engine.images.untag(parse(text).name)
         gone = [{"Untagged": parse(text).familiar}]
     else:
-        gone = engine.images.remove(image.id if by_id else text, in_use=engine.images_in_use() if not force else set())
+        gone = engine.images.remove(image.id if by_id else text, in_use=engine.context.images_in_use() if not force else set())
     told_of(engine, image, gone)
     return answer(gone)
 

@@ -20,10 +20,12 @@ import aiohttp
 from aiohttp import web
 
 from agent import mounts
+from agent.api import bandwidth
 from agent.api.app_keys import ENGINE, answer, flag, since, terminal_size
 from agent.api.hijack import MULTIPLEXED, RAW, Hijacked, Keys, frame
 from agent.containers import logs, usage, users
-from agent.engine.engine import Engine, PendingAttach
+from agent.engine.container_table import PendingAttach
+from agent.engine.engine import Engine
 from agent.engine.records import Record
 from agent.errors import AgentError, BadRequestError, ConflictError, of_worker
 from agent.trees import process
@@ -34,14 +36,14 @@ SETTLED_S = 10.0
 
 def _running(request: web.Request) -> tuple[Engine, Record]:
     engine = request.app[ENGINE]
-    record = engine.find(request.match_info["name"])
+    record = engine.containers.find(request.match_info["name"])
     if not record.running or not record.process:
         raise ConflictError(f"Container {record.id} is not running")
     return engine, record
 
 
 def _group(engine: Engine, record: Record) -> str:
-    return f"{engine.cgroup_parent(record)}/{record.id}"
+    return f"{engine.context.cgroup_parent(record)}/{record.id}"
 
 
 async def top(request: web.Request) -> web.Response:
@@ -64,7 +66,7 @@ async def top(request: web.Request) -> web.Response:
     assert record.process
     column, inside = titles.index("PID"), usage.processes(_group(engine, record), record.process.pid)
     rows = [line.split(None, len(titles) - 1) for line in lines]
-    engine.tell(record, "top")
+    engine.containers.tell(record, "top")
     return answer(
         {
             "Titles": titles,
@@ -77,7 +79,7 @@ async def stats(request: web.Request) -> web.StreamResponse:
     """One document, or one a second with `stream`; each carries the one before it, so that rates can be told. A container that
     does not run uses nothing, and says so."""
     engine = request.app[ENGINE]
-    record = engine.find(request.match_info["name"])
+    record = engine.containers.find(request.match_info["name"])
 
     def look() -> dict[str, Any]:
         head = {"id": record.id, "name": f"/{record.name}", "num_procs": 0, "storage_stats": {}}
@@ -91,7 +93,10 @@ async def stats(request: web.Request) -> web.StreamResponse:
                 "blkio_stats": usage.NO_BLOCKS,
             }
         stamp = datetime.datetime.now(datetime.UTC).isoformat().replace("+00:00", "Z")
-        return {**head, "read": stamp, **usage.read(_group(engine, record), record.process.pid)}
+        used = usage.read(_group(engine, record), record.process.pid)
+        for interface, limits in bandwidth.limits(record).items():
+            used["networks"].setdefault(interface, {}).update(limits)
+        return {**head, "read": stamp, **used}
 
     before: dict[str, Any] = {"read": NEVER, "cpu_stats": usage.NO_CPU}
     if "stream" in request.query and not flag(request, "stream"):
@@ -101,7 +106,7 @@ async def stats(request: web.Request) -> web.StreamResponse:
         return answer({**look(), "preread": before["read"], "precpu_stats": before["cpu_stats"]})
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     await response.prepare(request)
-    while record.id in engine.records:
+    while record.id in engine.containers.records:
         now = look()
         document = {**now, "preread": before["read"], "precpu_stats": before["cpu_stats"]}
         await response.write(json.dumps(document).encode() + b"\n")
@@ -120,8 +125,8 @@ async def _root(engine: Engine, record: Record) -> AsyncIterator[tuple[str, int]
     if record.running and record.process:
         yield f"/proc/{record.process.pid}/root", record.ids
         return
-    async with engine.lock(record):
-        rootfs = engine.mount_root(record)
+    async with engine.containers.lock(record):
+        rootfs = engine.context.mount_root(record)
         try:
             yield str(rootfs), 0
         finally:
@@ -137,7 +142,7 @@ async def _copier(
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """`agent.trees.copying` at work on the request's container and path; it does not outlive the request."""
     engine = request.app[ENGINE]
-    record = engine.find(request.match_info["name"])
+    record = engine.containers.find(request.match_info["name"])
     path = request.query.get("path", "")
     if not path:
         raise BadRequestError("path is missing: which file of the container?")
@@ -146,7 +151,7 @@ async def _copier(
         if verb == "put":
             words.append(json.dumps(_putting(request, record, root)))
         if event:
-            engine.tell(record, event)
+            engine.containers.tell(record, event)
         async with process.started("copying", words, stdin=stdin, stderr=asyncio.subprocess.DEVNULL) as child:
             yield child
 
@@ -154,7 +159,7 @@ async def _copier(
 def _putting(request: web.Request, record: Record, root: str) -> dict[str, Any]:
     """How the archive of a request is put into *record*, whose files are at *root*. Raises BadRequestError."""
     payload: dict[str, Any] = {"keep_kinds": flag(request, "noOverwriteDirNonDir")}
-    user = record.container.user or request.app[ENGINE].image_config(record).user
+    user = record.container.user or request.app[ENGINE].context.image_config(record).user
     if flag(request, "copyUIDGID") and user:
         found = users.resolve(Path(root), user)
         payload["owner"] = (found.uid, found.gid)
@@ -209,7 +214,7 @@ async def attach(request: web.Request) -> web.StreamResponse:
     """The container's own streams, from their first byte where it was not started yet; input where it has one. With *logs*
     what it said before comes first, and without *stream* nothing else."""
     engine = request.app[ENGINE]
-    record = engine.find(request.match_info["name"])
+    record = engine.containers.find(request.match_info["name"])
     payload = ExecRequest(request)
     if record.state == "paused":
         raise ConflictError(f"container {record.name} is paused, unpause the container before attach")
@@ -220,11 +225,11 @@ async def attach(request: web.Request) -> web.StreamResponse:
     conmon = _conmon(engine, record) if record.running and payload.stream else None
     waiting = PendingAttach()
     if not conmon and payload.stream:
-        engine.attaching.setdefault(record.id, []).append(waiting)
+        engine.containers.attaching.setdefault(record.id, []).append(waiting)
     client = Hijacked(request, kind)
     try:
         if payload.logs:
-            async for line in logs.read(engine.directory(record) / "log"):
+            async for line in logs.read(engine.paths.container(record.id) / "log"):
                 if line.stream in payload.streams:
                     await client.send(line.text if record.container.tty else frame(line.stream, line.text))
         if not payload.stream:
@@ -234,14 +239,14 @@ async def attach(request: web.Request) -> web.StreamResponse:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(1):
                         await waiting.ready.wait()
-                if client.closed or record.id not in engine.records:
+                if client.closed or record.id not in engine.containers.records:
                     return client
             if waiting.failed:
                 return client
             conmon = _conmon(engine, record)
     finally:
         waiting.connected.set()  # a start must not wait for somebody who has gone
-    engine.tell(record, "attach")
+    engine.containers.tell(record, "attach")
     await _exchange(engine, record, conmon, client, payload)
     return client
 
@@ -261,7 +266,7 @@ class ExecRequest:
 
 def _conmon(engine: Engine, record: Record) -> socket.socket:
     """conmon's attach socket, connected."""
-    folder = os.open(engine.bundle(record), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    folder = os.open(engine.paths.bundle(record.id), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     conmon = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
     try:
         conmon.connect(f"/proc/self/fd/{folder}/attach")  # the whole path can be longer than a socket's name may be
@@ -300,13 +305,13 @@ async def _exchange(engine: Engine, record: Record, conmon: socket.socket, clien
     try:
         await asyncio.wait({feeder, viewer}, return_when=asyncio.FIRST_COMPLETED)
         if feeder.done() and not feeder.exception() and feeder.result():
-            engine.tell(record, "detach")
+            engine.containers.tell(record, "detach")
         else:
             await viewer
             # the stream ends when the container does: its reader may at once remove the container
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SETTLED_S):
-                    await engine.wait(record)
+                    await engine.containers.wait(record)
     except ConnectionError:
         pass
     finally:
@@ -319,7 +324,7 @@ async def _exchange(engine: Engine, record: Record, conmon: socket.socket, clien
 async def attach_by_websocket(request: web.Request) -> web.StreamResponse:
     """The same through a WebSocket, bytes as they come, without frames."""
     engine = request.app[ENGINE]
-    record = engine.find(request.match_info["name"])
+    record = engine.containers.find(request.match_info["name"])
     payload = ExecRequest(request)
     if not record.running:
         raise ConflictError(f"container {record.name} is not running")
@@ -354,12 +359,12 @@ async def resize(request: web.Request) -> web.Response:
     height, width = terminal_size(request)
     order = f"1 {height} {width}\n".encode()
     try:
-        fd = os.open(engine.bundle(record) / "ctl", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = os.open(engine.paths.bundle(record.id) / "ctl", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise AgentError(f"container {record.name} cannot be resized: {error.strerror}") from error
     try:
         os.write(fd, order)
     finally:
         os.close(fd)
-    engine.tell(record, "resize", {"height": str(height), "width": str(width)})
+    engine.containers.tell(record, "resize", {"height": str(height), "width": str(width)})
     return web.Response(status=200)

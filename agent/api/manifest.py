@@ -19,13 +19,14 @@ from agent.containers import hardware
 from agent.contract.container import Container
 from agent.contract.manifest import Delta, Manifest, apply_delta
 from agent.contract.network import HEARTBEAT
+from agent.contract.printable import quoted
 from agent.contract.sealing import known_key, make_key
 from agent.contract.status import NodeInfo, TaskStatus
+from agent.engine import creating
 from agent.engine.networks.host import DEFAULT_MTU, addresses_of_host, mtu_of
 from agent.engine.records import Record
 from agent.errors import BadRequestError, ConflictError
 from agent.images.pull import architecture
-from agent.trees.extract import quoted
 
 SHORTEST_S = 0.1
 """Seconds between two heartbeats at least."""
@@ -105,8 +106,8 @@ async def create(request: web.Request) -> web.Response:
         stack=request.query.get("stack", ""),
         service=request.query.get("service", ""),
     )
-    record = await engine.create(
-        container, name=request.query.get("name", ""), record=base, auto_remove=flag(request, "auto_remove")
+    record = creating.create(
+        engine.context, container, name=request.query.get("name", ""), record=base, auto_remove=flag(request, "auto_remove")
     )
     return answer({"Id": record.id}, status=201)
 

@@ -15,6 +15,7 @@ from agent.api.translate import attachment, links_of
 from agent.containers.logs import instant
 from agent.contract.container import Attachment
 from agent.contract.network import Network, Subnet
+from agent.engine import changing
 from agent.engine.engine import Engine
 from agent.engine.networks.table import DEFAULT_NETWORK, network_id
 from agent.engine.records import Record, now
@@ -251,34 +252,34 @@ async def connect(request: web.Request) -> web.Response:
     """Attach a container to a network (NetworkConnect)."""
     engine, said = request.app[ENGINE], body(request)
     name, settings = _found(engine, request.match_info["name"]), said.get("EndpointConfig", {})
-    record = engine.find(said.get("Container", ""))
+    record = engine.containers.find(said.get("Container", ""))
     if name in BUILTIN:
         raise _of_creation(record, name)
     checks.refuse([*checks.endpoint(name, settings)])
     payload = attachment(name, settings)
     addressable(engine, payload)
-    await engine.connect(record, payload, links_of(settings))
+    await changing.connect(engine.context, record, payload, links_of(settings))
     if record.asked:
         endpoints = record.asked["NetworkingConfig"]["EndpointsConfig"] | {name: settings}
-        engine.note(record, asked=record.asked | {"NetworkingConfig": {"EndpointsConfig": endpoints}})
+        engine.containers.transition(record, asked=record.asked | {"NetworkingConfig": {"EndpointsConfig": endpoints}})
     return web.Response(status=200)
 
 
 async def disconnect(request: web.Request) -> web.Response:
     """Detach a container from a network (NetworkDisconnect)."""
     engine, payload = request.app[ENGINE], body(request)
-    name, record = _found(engine, request.match_info["name"]), engine.find(payload.get("Container", ""))
+    name, record = _found(engine, request.match_info["name"]), engine.containers.find(payload.get("Container", ""))
     if name in BUILTIN:
         raise _of_creation(record, name)
-    await engine.disconnect(record, name)
+    await changing.disconnect(engine.context, record, name)
     return web.Response(status=200)
 
 
 async def prune(request: web.Request) -> web.Response:
     """Delete networks that no container is on and no stack has."""
     engine = request.app[ENGINE]
-    on = {e.network for r in engine.records.values() for e in r.endpoints}
-    on |= {a.network for r in engine.records.values() for a in r.container.attachments}
+    on = {e.network for r in engine.containers.records.values() for e in r.endpoints}
+    on |= {a.network for r in engine.containers.records.values() for a in r.container.attachments}
     spare = [n for n in engine.networks.table.all.values() if not n.stack and n.name not in on and n.name != DEFAULT_NETWORK]
     filters = Filters(request)
     filters.check(until=moment_of)

@@ -183,8 +183,10 @@ ENDPOINT = {
     "GlobalIPv6PrefixLen": int,
     "DNSNames": [str],
 }
+BANDWIDTH = {"Network": str, "Ingress": str, "Egress": str, "Burst": COUNT}
+"""Our own: one entry of an update; without a network it is of all that the container is on."""
 CREATE = CONFIG | {"HostConfig": HOST_CONFIG, "NetworkingConfig": {"EndpointsConfig": Map(ENDPOINT)}}
-UPDATE = RESOURCES | {"RestartPolicy": _POLICY}
+UPDATE = RESOURCES | {"RestartPolicy": _POLICY, "Bandwidth": [BANDWIDTH]}
 EXEC = {
     "User": str,
     "Privileged": bool,

@@ -94,7 +94,7 @@ def _host_info(engine: Engine) -> dict[str, Any]:
     """The keys of SystemInfo that describe the host: memory in bytes, time by RFC 3339."""
     return {
         "Name": platform.node(),
-        "CgroupVersion": "2" if engine.cgroup2 else "1",
+        "CgroupVersion": "2" if engine.context.cgroup2 else "1",
         "NCPU": os.cpu_count() or 1,
         "MemTotal": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         "OperatingSystem": _system_name(),
@@ -105,9 +105,9 @@ def _host_info(engine: Engine) -> dict[str, Any]:
             "name=seccomp,profile=builtin",
             *(["name=apparmor"] if apparmor.is_active() else []),
             *(["name=rootless"] if rootless.inside() else []),
-            *(["name=cgroupns"] if engine.cgroup2 else []),
+            *(["name=cgroupns"] if engine.context.cgroup2 else []),
         ],
-        "OomKillDisable": not engine.cgroup2,
+        "OomKillDisable": not engine.context.cgroup2,
         "SystemTime": datetime.datetime.now(datetime.UTC).isoformat().replace("+00:00", "Z"),
         "HttpProxy": os.environ.get("HTTP_PROXY", ""),
         "HttpsProxy": os.environ.get("HTTPS_PROXY", ""),
@@ -117,7 +117,7 @@ def _host_info(engine: Engine) -> dict[str, Any]:
 
 def _engine_info(engine: Engine) -> dict[str, Any]:
     """The keys of SystemInfo that describe the engine: what it holds, and how it is set."""
-    records = engine.records.values()
+    records = engine.containers.records.values()
     return {
         "ID": engine.paths.tag or "default",
         "ServerVersion": VERSION,
@@ -229,7 +229,7 @@ async def disk_usage(request: web.Request) -> web.Response:
     if "image" in wanted:
         document |= await _images_usage(engine, minor(request))
     if "container" in wanted:
-        records = sorted(engine.records.values(), key=lambda r: r.created, reverse=True)
+        records = sorted(engine.containers.records.values(), key=lambda r: r.created, reverse=True)
         version = minor(request)
         document["Containers"] = [
             describe.summary(engine, r, version) | await asyncio.to_thread(describe.sizes, engine, r) for r in records
@@ -238,7 +238,7 @@ async def disk_usage(request: web.Request) -> web.Response:
         sizes = await asyncio.to_thread(lambda: {n: used(engine.volumes.data(n)) for n in list(engine.volumes.all)})
         document["Volumes"] = [
             volumes.document(engine, v)
-            | {"UsageData": {"Size": sizes.get(v.name, 0), "RefCount": len(engine.users_of(v.name))}}
+            | {"UsageData": {"Size": sizes.get(v.name, 0), "RefCount": len(engine.containers.users_of_volume(v.name))}}
             for v in engine.volumes.all.values()
         ]
     if "build-cache" in wanted:
@@ -250,11 +250,11 @@ async def _images_usage(engine: Engine, version: int) -> dict[str, Any]:
     everything = engine.images.everything()
     await engine.sizes.learn(everything)
     layers = await asyncio.to_thread(lambda: used(engine.paths.layers) + used(engine.paths.images))
-    in_use = engine.images_in_use()
+    in_use = engine.context.images_in_use()
     rows = [
         images.summary(i, engine.sizes.image(i), version)
         | {
-            "Containers": sum(r.image_id == i.digest for r in engine.records.values()),
+            "Containers": sum(r.image_id == i.digest for r in engine.containers.records.values()),
             "SharedSize": images.shared(engine, i),
             "InUse": i.digest in in_use,
         }
@@ -319,7 +319,7 @@ async def no_plugin(request: web.Request) -> web.StreamResponse:
 
 async def no_checkpoint(request: web.Request) -> web.StreamResponse:
     """Raises BadRequestError."""
-    name = request.app[ENGINE].find(request.match_info["name"]).name
+    name = request.app[ENGINE].containers.find(request.match_info["name"]).name
     raise BadRequestError(f"container {name}: checkpoints are not known here: `docker commit` keeps what it wrote")
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from agent.api import checks
+from agent.api import bandwidth, checks
 from agent.contract.container import Attachment, Container, Device, DeviceRate, DeviceRequest, Healthcheck, Mount, Port, Ulimit
 from agent.errors import BadRequestError
 
@@ -167,6 +167,7 @@ def attachment(name: str, settings: Document, mac: str = "") -> Attachment:
         aliases=tuple(settings.get("Aliases") or ()),
         link_local=tuple(ipam.get("LinkLocalIPs") or ()),
         gw_priority=settings.get("GwPriority") or 0,
+        bandwidth=bandwidth.of_options(name, settings.get("DriverOpts") or {}),
     )
 
 

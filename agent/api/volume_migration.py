@@ -8,8 +8,8 @@ import msgspec
 from aiohttp import web
 
 from agent.api.app_keys import ENGINE, flag, given
+from agent.contract.printable import quoted
 from agent.errors import NotFoundError
-from agent.trees.extract import quoted
 from agent.volumes.volumes import VolumeRecord
 
 routes = web.RouteTableDef()

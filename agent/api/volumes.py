@@ -43,7 +43,7 @@ async def listing(request: web.Request) -> web.Response:
             "label!": lambda v, w: not labelled(v.labels, w),
             "name": lambda v, w: w in v.name,
             "driver": lambda v, w: v.driver == w,
-            "dangling": lambda v, w: (not engine.users_of(v.name)) == truth(w),
+            "dangling": lambda v, w: (not engine.containers.users_of_volume(v.name)) == truth(w),
         },
     )
     return answer({"Volumes": [document(engine, v) for v in chosen], "Warnings": None})
@@ -117,7 +117,7 @@ async def remove(request: web.Request) -> web.Response:
     engine, name = request.app[ENGINE], request.match_info["name"]
     if not (flag(request, "force") and name not in engine.volumes.all):
         record = engine.volumes.get(name)
-        engine.volumes.remove(name, engine.users_of(name))
+        engine.volumes.remove(name, engine.containers.users_of_volume(name))
         _tell(engine, "destroy", record)
     return web.Response(status=204)
 
@@ -127,7 +127,9 @@ async def prune(request: web.Request) -> web.Response:
     engine, filters = request.app[ENGINE], Filters(request)
     filters.check(until=moment_of)
     everything = any(truth(v) for v in filters["all"]) or minor(request) < 42
-    spare = [v for v in engine.volumes.all.values() if (v.anonymous or everything) and not engine.users_of(v.name)]
+    spare = [
+        v for v in engine.volumes.all.values() if (v.anonymous or everything) and not engine.containers.users_of_volume(v.name)
+    ]
     gone, freed = [], 0
     for record in filters.chosen(
         spare,
@@ -140,7 +142,7 @@ async def prune(request: web.Request) -> web.Response:
     ):
         size = await asyncio.to_thread(used, engine.volumes.data(record.name))
         try:
-            engine.volumes.remove(record.name, engine.users_of(record.name))
+            engine.volumes.remove(record.name, engine.containers.users_of_volume(record.name))
         except AgentError:  # somebody took it meanwhile, or it is mounted
             continue
         _tell(engine, "destroy", record)

@@ -7,8 +7,8 @@ import re
 import msgspec
 
 from agent.contract.container import Ulimit
+from agent.contract.printable import quoted
 from agent.errors import BadRequestError
-from agent.trees.extract import quoted
 
 
 class BuildOptions(msgspec.Struct, kw_only=True):

@@ -31,7 +31,7 @@ from agent.images.auth import Credentials
 from agent.images.store import Image
 
 if TYPE_CHECKING:
-    from agent.engine.engine import Engine
+    from agent.engine.context import EngineContext
 
 MOUNT_NAME = 40
 UNUSED_S = 60 * 86_400.0
@@ -67,7 +67,7 @@ class CacheMounts:
 
 
 class Builder:
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: EngineContext) -> None:
         self.engine = engine
         self.root = engine.paths.root / "build"
         self.jobs = self.root / "jobs"

@@ -13,7 +13,7 @@ from typing import Any
 
 from agent.build import instructions as steps
 from agent.build.words import WordError
-from agent.trees.extract import quoted
+from agent.contract.printable import quoted
 
 Document = dict[str, Any]
 DEFAULT_SHELL = ("/bin/sh", "-c")

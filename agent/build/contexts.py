@@ -26,11 +26,11 @@ import msgspec
 from agent import files
 from agent.build.ignore import Rules, read
 from agent.build.selection import Entry, Listing, is_pattern, narrowed
+from agent.contract.printable import quoted
 from agent.errors import AgentError, BadRequestError, ImageError, of_worker
 from agent.images.transport import HttpClient, UnavailableError, url_of
 from agent.settings import ImageLimits
 from agent.trees import process
-from agent.trees.extract import quoted
 
 GIT_S = 600.0
 GIT_MEMORY = 4 << 30

@@ -24,9 +24,9 @@ from agent.build.layers import Layer, dress_like, fresh
 from agent.build.selection import Entry, Listing, MissingError, Pick, choose, digest
 from agent.build.states import State
 from agent.containers import users
+from agent.contract.printable import quoted
 from agent.errors import AgentError, BadRequestError, of_worker
 from agent.trees import modes, process
-from agent.trees.extract import quoted
 
 if TYPE_CHECKING:
     from agent.build.job import Job

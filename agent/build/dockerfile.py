@@ -10,7 +10,7 @@ import re
 import msgspec
 
 from agent.build.errors import DockerfileError
-from agent.trees.extract import quoted
+from agent.contract.printable import quoted
 
 LARGEST = 4 << 20
 """Bytes of a Dockerfile: those that people write have some kilobytes."""

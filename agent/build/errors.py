@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from agent.contract.printable import quoted
 from agent.errors import AgentError, BadRequestError
-from agent.trees.extract import quoted
 
 AROUND = 2
 """Lines that are shown before and after the one that is meant."""

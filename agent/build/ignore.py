@@ -10,8 +10,8 @@ import posixpath
 import re
 from collections.abc import Callable, Iterable, Sequence
 
+from agent.contract.printable import quoted
 from agent.errors import BadRequestError
-from agent.trees.extract import quoted
 
 MOST = 10_000
 """Patterns of a file."""

@@ -21,11 +21,11 @@ from agent.build.layers import Layer
 from agent.build.selection import Entry, Listing
 from agent.build.states import State
 from agent.contract.container import BUILD_EXTRAS
+from agent.contract.printable import quoted
 from agent.errors import BadRequestError, ImageNotFoundError
 from agent.images.auth import HUB_KEY, Credentials
 from agent.images.reference import parse
 from agent.images.store import Image
-from agent.trees.extract import quoted
 
 if TYPE_CHECKING:
     from agent.build.builder import Builder
@@ -188,4 +188,4 @@ class Inputs:
                     return image
         host = parse(name).host
         given = self._credentials.get(HUB_KEY if host == "docker.io" else host) or self._credentials.get(host)
-        return await self.engine.pull(name, self._progress, given)
+        return await self.engine.pulls.pull(name, self._progress, given)

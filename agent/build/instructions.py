@@ -14,7 +14,7 @@ from difflib import get_close_matches
 import msgspec
 
 from agent.build.dockerfile import HEREDOC, Dockerfile, Heredoc, Instruction, raw_words
-from agent.trees.extract import quoted
+from agent.contract.printable import quoted
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):

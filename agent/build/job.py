@@ -31,12 +31,12 @@ from agent.build.selection import MissingError, choose
 from agent.build.states import State
 from agent.build.words import Expansion, WordError
 from agent.contract.container import Attachment, Container
+from agent.contract.printable import quoted
 from agent.errors import AgentError, BadRequestError
 from agent.images.auth import Credentials
 from agent.images.platforms import platform_of
 from agent.images.pull import architecture
 from agent.images.store import Image
-from agent.trees.extract import quoted
 
 if TYPE_CHECKING:
     from agent.build.builder import Builder

@@ -14,8 +14,8 @@ from agent.build.dockerfile import Dockerfile, Instruction
 from agent.build.errors import DockerfileError
 from agent.build.instructions import Arg, Copy, From, Run, Step, read
 from agent.build.words import Expansion, WordError
+from agent.contract.printable import quoted
 from agent.errors import BadRequestError
-from agent.trees.extract import quoted
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
 PREDEFINED = (*PROXIES, *(name.lower() for name in PROXIES))

@@ -25,15 +25,16 @@ from agent.build.layers import Layer, Layers, dress_like, fresh
 from agent.containers import cgroups, runtime
 from agent.contract.container import Container, Mount
 from agent.contract.failpoints import failpoint
+from agent.contract.printable import shown
 from agent.engine import prepare
 from agent.engine.records import Record, now
-from agent.errors import BadRequestError, shown
+from agent.errors import BadRequestError
 from agent.images import types
 from agent.images.store import mountable
 from agent.processes import ChildProcess
 
 if TYPE_CHECKING:
-    from agent.engine.engine import Engine
+    from agent.engine.context import EngineContext
 
 CHUNK = 1 << 16
 MOST_SAID = 4 << 20
@@ -65,7 +66,7 @@ class Slot:
 class Running:
     """Of one build. *limits* is the container that all its steps are like: limits, hosts, the network that was asked for."""
 
-    def __init__(self, engine: Engine, layers: Layers, folder: Path, limits: Container, at_once: int) -> None:
+    def __init__(self, engine: EngineContext, layers: Layers, folder: Path, limits: Container, at_once: int) -> None:
         self.engine, self.layers, self.folder, self.limits = engine, layers, folder, limits
         self.epoch: int | None = None
         """No file that a step writes is newer than that, in seconds since 1970."""
@@ -110,9 +111,9 @@ class Running:
         record.container = self._container(record, command)
         stubs = ""
         try:
-            rootfs = engine.bundle(record) / "rootfs"
+            rootfs = engine.paths.bundle(record.id) / "rootfs"
             rootfs.mkdir(parents=True, exist_ok=True)
-            engine.bundle(record).chmod(0o700)
+            engine.paths.bundle(record.id).chmod(0o700)
             stubs = await self._lay_out(record, rootfs, lower, command)
             own = fresh(self.folder / record.id / "own")
             below = self.layers.paths(lower)
@@ -178,7 +179,7 @@ class Running:
         """Each in a file that is on no disk."""
         if not command.secrets:
             return []
-        folder = self.engine.bundle(record) / prepare.SECRETS
+        folder = self.engine.paths.bundle(record.id) / prepare.SECRETS
         prepare._in_memory(folder, "mode=0700")
         out = []
         for number, (target, data, mode, uid, gid) in enumerate(command.secrets):
@@ -192,7 +193,7 @@ class Running:
     async def _executed(self, record: Record, say: Say) -> int:
         """The exit status of the container whose bundle is written; what it says is told. It is killed where this is
         cancelled."""
-        engine, bundle = self.engine, self.engine.bundle(record)
+        engine, bundle = self.engine, self.engine.paths.bundle(record.id)
         complaints = bundle / "runtime.log"
         complaints.unlink(missing_ok=True)
         crun = engine.runtime.name == "crun"
@@ -255,7 +256,7 @@ class Running:
     async def _clean(self, record: Record) -> None:
         """Take away what a step holds on the host, but for its network."""
         await self.engine.runtime.delete(record.id, self.engine.cgroup_parent(record))
-        bundle = self.engine.bundle(record)
+        bundle = self.engine.paths.bundle(record.id)
         for point in mounts.below(bundle):
             mounts.unmount(point)
         await asyncio.to_thread(files.remove_tree, bundle)

@@ -25,8 +25,8 @@ from agent.build.selection import Pick, digest
 from agent.build.states import State
 from agent.build.words import Expansion
 from agent.contract.container import Mount
+from agent.contract.printable import quoted
 from agent.errors import BadRequestError, NotFoundError
-from agent.trees.extract import quoted
 
 if TYPE_CHECKING:
     from agent.build.job import Job

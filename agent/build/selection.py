@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from agent.build.ignore import Rules, clean, matcher
+from agent.contract.printable import quoted
 from agent.errors import BadRequestError
-from agent.trees.extract import quoted
 
 FOLLOWED = 40
 """Links in one path, as many as the kernel follows."""

@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from agent.errors import shown
-from agent.trees.extract import quoted
+from agent.contract.printable import quoted, shown
 
 LONGEST = 1 << 20
 """Characters of one word: variables in variables can double a text with each line."""

@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from agent.contract.bandwidth import Bandwidth
 from agent.contract.wire import WireStruct
 
 _MAC = re.compile(r"(?:[0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}")
@@ -85,6 +86,7 @@ class Attachment(WireStruct, frozen=True, kw_only=True):
     interface: str = ""
     link_local: tuple[str, ...] = ()
     sysctls: tuple[tuple[str, str], ...] = ()
+    bandwidth: Bandwidth | None = None
 
     def __post_init__(self) -> None:
         for address in (self.ipv4, self.ipv6, *self.link_local):
@@ -291,10 +293,10 @@ def digest(container: Container) -> str:
 
 
 def moved(old: Container, new: Container) -> bool:
-    """Whether *new* differs from *old* in nothing but its addresses, so that one that runs can be given them."""
+    """Whether *new* differs from *old* in nothing but its addresses and bandwidth, so that one that runs can be given them."""
 
     def without(container: Container) -> Container:
-        own = tuple(msgspec.structs.replace(a, ipv4="", ipv6="") for a in container.attachments)
+        own = tuple(msgspec.structs.replace(a, ipv4="", ipv6="", bandwidth=None) for a in container.attachments)
         return msgspec.structs.replace(container, attachments=own)
 
     return old != new and without(old) == without(new)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from agent.contract.container import Container
+from agent.contract.trust import ImageTrust
 from agent.contract.wire import WireStruct
 
 Desired = Literal["running", "stopped", "waiting", "oneoff"]
@@ -35,6 +36,8 @@ class Task(WireStruct, frozen=True, kw_only=True):
     run: str = ""
     definition: str = ""
     share: float = -1.0
+    trust: ImageTrust | None = None
+    """What its images are held to at each start, beside the node's own policy."""
 
     @property
     def planned(self) -> bool:

@@ -15,7 +15,7 @@ from agent.contract.failpoints import failpoint
 from agent.contract.manifest import Manifest
 from agent.contract.status import NodeStatus, TaskStatus
 from agent.contract.task import Task
-from agent.engine import sharing
+from agent.engine import changing, creating, sharing, stopping
 from agent.engine.engine import Engine
 from agent.engine.records import Record
 from agent.engine.recovery import recover
@@ -56,7 +56,7 @@ class Converger:
         self._inherit: dict[str, dict[str, str]] = {}
         self._pulling: set[str] = set()
         self._slots = asyncio.Semaphore(PARALLEL)
-        engine.changed = self._changed
+        engine.containers.changed = self._changed
         engine.networks.moved = self._moved
 
     def _moved(self) -> None:
@@ -80,8 +80,9 @@ class Converger:
     def _take(self, manifest: Manifest) -> None:
         self.manifest = manifest
         self.tasks = {task.name: task for task in manifest.tasks}
-        self.engine.manifest_volumes = {v.name: v for v in manifest.volumes}
-        self.engine.contents = {c.digest: c for c in manifest.contents}
+        self.engine.context.manifest_volumes = {v.name: v for v in manifest.volumes}
+        self.engine.context.contents = {c.digest: c for c in manifest.contents}
+        self.engine.context.task_trust = {t.name: t.trust for t in manifest.tasks if t.trust}
         self.engine.networks.set_desired(manifest)
 
     def _export(self) -> None:
@@ -114,24 +115,24 @@ class Converger:
             # before this returns: the control plane starts a task elsewhere once its peers know of it
             with contextlib.suppress(AgentError):
                 await self.engine.networks.sync()
-            for record in self.engine.records.values():
+            for record in self.engine.containers.records.values():
                 if record.task and record.ports:  # a port may have become its whole service's, or its own
                     self._report(record.task)
 
     def _readdress(self) -> bool:
         """Give tasks that run their new addresses, where nothing else of them changed: another network, the same container."""
         found = False
-        for record in list(self.engine.records.values()):
+        for record in list(self.engine.containers.records.values()):
             task = self.tasks.get(record.task)
             if task and task.desired == "running" and record.running and record.id in self.engine.networks.endpoints.attached:
                 if moved(record.container, task.container):
                     with contextlib.suppress(AgentError, OSError):  # else it is made anew
-                        self.engine.readdress(record, task.container, digest(task.container))
+                        changing.readdress(self.engine.context, record, task.container, digest(task.container))
                         found = True
         return found
 
     def _remove_orphans(self) -> None:
-        for record in list(self.engine.records.values()):
+        for record in list(self.engine.containers.records.values()):
             if record.task and record.task not in self.tasks:
                 self._wake(record.task)
 
@@ -147,7 +148,7 @@ class Converger:
 
     def record(self, name: str) -> Record | None:
         """The record of task *name*; None if it has no container."""
-        return next((r for r in self.engine.records.values() if r.task == name), None)
+        return next((r for r in self.engine.containers.records.values() if r.task == name), None)
 
     def _next(self, name: str) -> Action | None:
         record = self.record(name)
@@ -198,34 +199,34 @@ class Converger:
             case Prepare(image=image):
                 del image
                 c = self.tasks[name].container
-                await engine.ensure_image(c.image_id or c.image, "never" if c.image_id else c.pull_policy)
+                await engine.pulls.ensure(c.image_id or c.image, "never" if c.image_id else c.pull_policy)
             case Create():
                 await self._create(self.tasks[name])
             case Start(id=ident):
-                await engine.start(engine.records[ident], generation=self.tasks[name].generation)
+                await engine.start(engine.containers.records[ident], generation=self.tasks[name].generation)
             case Restart(id=ident):
-                await engine.restart(engine.records[ident], generation=self.tasks[name].generation)
+                await engine.restart(engine.containers.records[ident], generation=self.tasks[name].generation)
             case Stop(id=ident):
-                await engine.stop(engine.records[ident])
+                await stopping.stop(engine.context, engine.containers.records[ident])
             case Remove(id=ident, replaced=replaced):
-                record = engine.records[ident]
+                record = engine.containers.records[ident]
                 if replaced and not (name in self.tasks and self.tasks[name].renew):
                     self._inherit[name] = dict(record.anonymous)
                 # who is in its namespaces ends with it, and follows its successor when the control plane says so
-                ending = [record, *(u for u in sharing.users(engine, record, *sharing.KINDS) if replaced and u.task)]
+                ending = [record, *(u for u in sharing.users(engine.containers, record, *sharing.KINDS) if replaced and u.task)]
                 await asyncio.gather(*(self._end(one) for one in ending))
                 await engine.remove(record)
 
     async def _end(self, record: Record) -> None:
         with contextlib.suppress(NotModifiedError):
-            await self.engine.stop(record)
+            await stopping.stop(self.engine.context, record)
 
     async def _create(self, task: Task) -> None:
         c = task.container
         self._pulling.add(task.name)
         self._report(task.name)
         try:
-            await self.engine.ensure_image(c.image_id or c.image, "never" if c.image_id else c.pull_policy)
+            await self.engine.pulls.ensure(c.image_id or c.image, "never" if c.image_id else c.pull_policy)
         except ImageNotFoundError as error:
             raise AgentError(str(error)) from error
         finally:
@@ -242,7 +243,7 @@ class Converger:
             generation=task.generation,
             anonymous=self._inherit.pop(task.name, {}),
         )
-        await self.engine.create(c, name=task.container_name or task.name, record=base)
+        creating.create(self.engine.context, c, name=task.container_name or task.name, record=base)
 
     # --- status ------------------------------------------------------------------------------------------------
 
@@ -275,7 +276,7 @@ class Converger:
             image=record.image,
             image_id=record.image_id,
             health=record.health,
-            listens=record.id not in self.engine.not_listening,
+            listens=record.id not in self.engine.containers.not_listening,
             exit_code=record.exit_code,
             oom_killed=record.oom_killed,
             restarts=record.restarts,
@@ -290,7 +291,7 @@ class Converger:
 
     def status(self) -> NodeStatus:
         """What has become of the manifest: each task, each network and volume, and problems."""
-        names = set(self.tasks) | {r.task for r in self.engine.records.values() if r.task}
+        names = set(self.tasks) | {r.task for r in self.engine.containers.records.values() if r.task}
         return NodeStatus(
             revision=self.manifest.revision,
             tasks=tuple(self.status_of(n) for n in sorted(names)),

@@ -239,7 +239,7 @@ def _services(networks: Networks) -> list[Finding]:
 
 def _volumes(engine: Engine) -> list[Finding]:
     """Volumes that others serve, and that containers here use, answer."""
-    used = {name: users for name in engine.volumes.all if (users := engine.users_of(name))}
+    used = {name: users for name in engine.volumes.all if (users := engine.containers.users_of_volume(name))}
     served = {name: users for name, users in used.items() if engine.volumes.is_served(name)}
     wrong = [
         Finding(

@@ -5,20 +5,47 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from agent.containers.runtime import exec_failure
+import msgspec
+
+from agent.containers.runtime import Runtime, exec_failure
+from agent.contract.container import Container, Healthcheck
 from agent.engine.records import Record, now
-
-if TYPE_CHECKING:
-    from agent.engine.engine import Engine
+from agent.images.types import RunConfig
 
 LOG_ENTRIES = 5
 OUTPUT_LIMIT = 4096
 LISTEN_S = 5.0
 """How long a start is looked at closely; a program that does not listen by then is looked at every second."""
 LISTEN = "0A"
+"""The state of a listening socket in /proc/net/tcp."""
+NANOSECONDS = 1e9
+"""In a second: the unit of durations in image configurations."""
+OFF = "NONE"
+Probe = Callable[[Sequence[str], float], Awaitable[tuple[int, str]]]
+"""Runs a command in the container, for at most so many seconds; returns its exit status and output."""
+
+
+def effective(container: Container, image: RunConfig) -> Healthcheck | None:
+    """The container's own check, or the image's; None where there is none or it is switched off."""
+    own = container.healthcheck
+    theirs = image.healthcheck
+    if own is not None and own.test:
+        return None if own.test[0] == OFF else own
+    if theirs is None or not theirs.test or theirs.test[0] == OFF:
+        return None
+    if own is not None:
+        return msgspec.structs.replace(own, test=theirs.test)
+    return Healthcheck(
+        test=theirs.test,
+        interval_s=theirs.interval / NANOSECONDS or 30.0,
+        timeout_s=theirs.timeout / NANOSECONDS or 30.0,
+        retries=theirs.retries or 3,
+        start_period_s=theirs.start_period / NANOSECONDS,
+        start_interval_s=theirs.start_interval / NANOSECONDS or 5.0,
+    )
 
 
 def verdict(health: str, *, ok: bool, streak: int, retries: int, in_start_period: bool) -> tuple[str, int]:
@@ -31,13 +58,10 @@ def verdict(health: str, *, ok: bool, streak: int, retries: int, in_start_period
     return ("unhealthy" if streak >= retries else health), streak
 
 
-async def watch(engine: Engine, record: Record, check: object) -> None:
-    """Test until cancelled. The first test comes after one interval, or one start_interval in the start period."""
-    from agent.contract.container import Healthcheck
-
-    assert isinstance(check, Healthcheck)
-    test = list(check.test)
-    command = ["/bin/sh", "-c", test[1]] if test[0] == "CMD-SHELL" else test[1:]
+async def watch(record: Record, check: Healthcheck, probe: Probe, report: Callable[[str], None]) -> None:
+    """Test until cancelled, keep the last results in *record*, and call *report* with its health when that changes. The first
+    test comes after one interval, or one start_interval in the start period."""
+    command = ["/bin/sh", "-c", check.test[1]] if check.test[0] == "CMD-SHELL" else list(check.test[1:])
     begun = time.monotonic()
     record.failing_streak = 0
     while True:
@@ -46,7 +70,7 @@ async def watch(engine: Engine, record: Record, check: object) -> None:
         if record.state != "running":
             continue
         started = now()
-        code, output = await run(engine, record, command, check.timeout_s)
+        code, output = await probe(command, check.timeout_s)
         in_start_period = time.monotonic() - begun < check.start_period_s
         health, streak = verdict(
             record.health,
@@ -59,30 +83,27 @@ async def watch(engine: Engine, record: Record, check: object) -> None:
         entry: dict[str, object] = {"Start": started, "End": now(), "ExitCode": code, "Output": output}
         record.health_log = [*record.health_log[1 - LOG_ENTRIES :], entry]
         if health != record.health and record.state == "running":
-            engine.transition(record, f"health_status: {health}", health=health)
+            report(health)
 
 
-async def listen(engine: Engine, record: Record) -> None:
-    """Until its program listens at all TCP ports that it has, *record* is one of the engine's `deaf`: who has no healthcheck
-    can be asked that much, and connections that others can take are not refused meanwhile."""
+async def wait_until_listening(record: Record) -> None:
+    """Readiness of a container without a health check: return when its program listens at all its TCP ports, or has ended.
+    Until then other replicas take the connections, which this one would refuse."""
     process, close, pause = record.process, time.monotonic() + LISTEN_S, 0.01
     while process and process.alive() and not tcp_targets(record) <= listening(process.pid):
         await asyncio.sleep(pause)
         pause = min(0.2, pause * 1.5) if time.monotonic() < close else 1.0
-    engine.not_listening.discard(record.id)
-    if record.process is process:
-        engine.changed(record)
 
 
 def tcp_targets(record: Record) -> set[int]:
-    """The TCP ports at which *record* is to listen if it takes connections; none where nobody can tell."""
+    """The TCP ports at which *record* is to listen if it takes connections; empty where that is not known."""
     if not record.task or not record.endpoints:
         return set()
     return {p.target for p in record.container.ports if p.protocol == "tcp"}
 
 
 def listening(pid: int) -> set[int]:
-    """The TCP ports at which somebody listens in the network namespace of *pid*. Source: proc(5), /proc/net/tcp."""
+    """The TCP ports at which a program listens in the network namespace of *pid*. Source: proc(5), /proc/net/tcp."""
     out = set()
     for name in ("tcp", "tcp6"):
         try:
@@ -94,13 +115,11 @@ def listening(pid: int) -> set[int]:
     return out
 
 
-async def run(engine: Engine, record: Record, command: list[str], timeout_s: float) -> tuple[int, str]:
-    """Exit status and output of *command* inside the container; -1 where it took too long."""
+async def run_probe(runtime: Runtime, ident: str, bundle: Path, command: Sequence[str], timeout_s: float) -> tuple[int, str]:
+    """Exit status and output of *command* inside the container *ident*; -1 where it took too long or could not be run."""
     complaints = os.memfd_create("complaints")
     try:
-        code, output = await engine.runtime.output_of(
-            record.id, engine.bundle(record), command, timeout_s, complaints=complaints
-        )
+        code, output = await runtime.output_of(ident, bundle, command, timeout_s, complaints=complaints)
         if code and (said := os.pread(complaints, OUTPUT_LIMIT, 0)):
             return -1, exec_failure(said.decode(errors="replace"))[:OUTPUT_LIMIT]
     except TimeoutError:

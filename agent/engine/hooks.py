@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from agent.containers import users
 from agent.containers.runtime import ExecOptions
 from agent.contract.container import Hook
+from agent.engine.context import EngineContext
 from agent.engine.records import Record
 from agent.errors import AgentError
 
-if TYPE_CHECKING:
-    from agent.engine.engine import Engine
-
 OUTPUT_LIMIT = 4096
+"""Bytes at the end of a failed hook's output that its error shows."""
 
 
-async def run(engine: Engine, record: Record, kind: str, hooks: Sequence[Hook], within_s: float | None = None) -> None:
-    """Run *hooks* one after the other. Raises AgentError with the output of the first that fails, or takes too long."""
-    bundle = engine.bundle(record)
+async def post_start(context: EngineContext, record: Record) -> None:
+    """Run the hooks of a container that has just started. Raises AgentError with the output of the first that fails."""
+    await _run(context, record, "post_start", record.container.post_start, None)
+
+
+async def pre_stop(context: EngineContext, record: Record, within_s: float) -> None:
+    """Run the hooks of a container that is about to stop, each for at most *within_s*. Raises AgentError with the output of the
+    first that fails, or takes too long."""
+    await _run(context, record, "pre_stop", record.container.pre_stop, within_s)
+
+
+async def _run(context: EngineContext, record: Record, kind: str, hooks: Sequence[Hook], within_s: float | None) -> None:
+    bundle = context.paths.bundle(record.id)
     for hook in hooks:
-        what = f"{kind} hook {' '.join(hook.command)!r}"
+        title = f"{kind} hook {' '.join(hook.command)!r}"
         try:
-            code, output = await engine.runtime.output_of(
+            code, output = await context.runtime.output_of(
                 record.id,
                 bundle,
                 hook.command,
@@ -36,7 +44,7 @@ async def run(engine: Engine, record: Record, kind: str, hooks: Sequence[Hook], 
                 ),
             )
         except TimeoutError:
-            raise AgentError(f"{what} took longer than {within_s:g} s") from None
+            raise AgentError(f"{title} took longer than {within_s:g} s") from None
         if code:
-            said = output[-OUTPUT_LIMIT:].decode(errors="replace").strip()
-            raise AgentError(f"{what} exited with {code}: {said or 'it said nothing'}")
+            shown = output[-OUTPUT_LIMIT:].decode(errors="replace").strip()
+            raise AgentError(f"{title} exited with {code}: {shown or 'it said nothing'}")

@@ -8,23 +8,20 @@ import os
 import stat
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from agent import files, mounts, rootless
 from agent.containers import bundle, userns, users
-from agent.contract.container import File, Healthcheck, Mount
+from agent.contract.container import File, Mount
 from agent.contract.sealing import UnsealableError, unseal
 from agent.engine import etcfiles, sharing
 from agent.engine.config_templates import filled
+from agent.engine.context import EngineContext
 from agent.engine.records import Record
 from agent.errors import BadRequestError, NotFoundError
 from agent.images.types import Config, RunConfig
 from agent.trees.tree import Tree
-
-if TYPE_CHECKING:
-    from agent.engine.engine import Engine
 
 MAPPED = "mapped"
 """The folder of a bundle for mounts of parts of volumes, and of what has the owners of another user namespace."""
@@ -65,27 +62,6 @@ def arguments(record: Record, image: RunConfig) -> list[str]:
     return entrypoint + command
 
 
-def healthcheck(record: Record, image: RunConfig) -> Healthcheck | None:
-    """The container's own check, or the image's; None where there is none or it is switched off."""
-    own = record.container.healthcheck
-    theirs = image.healthcheck
-    if own is not None and own.test:
-        return None if own.test[0] == "NONE" else own
-    if theirs is None or not theirs.test or theirs.test[0] == "NONE":
-        return None
-    if own is not None:
-        return msgspec.structs.replace(own, test=theirs.test)
-    second = 1e9
-    return Healthcheck(
-        test=theirs.test,
-        interval_s=theirs.interval / second or 30.0,
-        timeout_s=theirs.timeout / second or 30.0,
-        retries=theirs.retries or 3,
-        start_period_s=theirs.start_period / second,
-        start_interval_s=theirs.start_interval / second or 5.0,
-    )
-
-
 def hostname(record: Record) -> str:
     """The host name in the container: its own, the host's where it shares that, or its short ID."""
     c = record.container
@@ -94,7 +70,7 @@ def hostname(record: Record) -> str:
     return c.hostname or record.short
 
 
-def _namespaces(engine: Engine, record: Record) -> dict[str, str]:
+def _namespaces(context: EngineContext, record: Record) -> dict[str, str]:
     """OCI namespaces: "" new, a path to join, absent for the host's."""
     c = record.container
     out = {"mount": "", "pid": "", "ipc": "", "uts": ""}
@@ -102,32 +78,34 @@ def _namespaces(engine: Engine, record: Record) -> dict[str, str]:
     for kind, mode in (("pid", c.pid_mode), ("ipc", c.ipc_mode), ("uts", c.uts_mode)):
         if mode == "host":
             del out[kind]
-        elif other := sharing.running_owner(engine, record, mode):
+        elif other := sharing.running_owner(context.containers, record, mode):
             out[kind] = f"/proc/{other.process.pid}/ns/{kind}" if other.process else ""
             joined[kind] = other.id
-    if (heir := next(iter(sharing.users(engine, record, "ipc")), None)) and heir.process and "ipc" not in joined:
+    if (heir := next(iter(sharing.users(context.containers, record, "ipc")), None)) and heir.process and "ipc" not in joined:
         out["ipc"] = f"/proc/{heir.process.pid}/ns/ipc"  # its own one, which has outlived it
     if c.network_mode == "host":
         pass
-    elif other := sharing.running_owner(engine, record, c.network_mode):
+    elif other := sharing.running_owner(context.containers, record, c.network_mode):
         out["network"] = f"/proc/{other.process.pid}/ns/net" if other.process else ""
         joined["network"] = other.id
     else:
-        out["network"] = str(engine.networks.endpoints.netns(record))
-    if c.cgroup_mode == "private" or (engine.cgroup2 and c.cgroup_mode != "host"):
+        out["network"] = str(context.networks.endpoints.netns(record))
+    if c.cgroup_mode == "private" or (context.cgroup2 and c.cgroup_mode != "host"):
         out["cgroup"] = ""
     record.joined = joined
     return out
 
 
-def user_namespace(engine: Engine, record: Record) -> tuple[int, Path | None]:
+def user_namespace(context: EngineContext, record: Record) -> tuple[int, Path | None]:
     """The user namespace that *record* is going to be in: the host's ID of its root, and its path; (0, None) is the node's own.
 
     Who shares a namespace with another container shares that one's user namespace too: nobody else may use it. Raises
     BadRequestError."""
     c = record.container
-    mode = c.userns_mode or engine.settings.userns
-    donors = [d for d in (sharing.running_owner(engine, record, m) for m in (c.network_mode, c.pid_mode, c.ipc_mode)) if d]
+    mode = c.userns_mode or context.settings.userns
+    donors = [
+        d for d in (sharing.running_owner(context.containers, record, m) for m in (c.network_mode, c.pid_mode, c.ipc_mode)) if d
+    ]
     if donors:
         if len({d.ids for d in donors}) > 1:
             raise BadRequestError("it shares namespaces of containers in different user namespaces: give all userns_mode: host")
@@ -138,8 +116,8 @@ def user_namespace(engine: Engine, record: Record) -> tuple[int, Path | None]:
             )
         path = next((Path(f"/proc/{d.process.pid}/ns/user") for d in donors if d.ids and d.process), None)
         return donor.ids, path
-    if record.id in engine.networks.endpoints.attached and record.ids:  # it outlived its last run
-        return record.ids, engine.userns_path(record)
+    if record.id in context.networks.endpoints.attached and record.ids:  # it outlived its last run
+        return record.ids, context.paths.user_namespace(record.id)
     if mode == "host":
         return 0, None
     modes = {"network_mode": c.network_mode, "pid": c.pid_mode, "ipc": c.ipc_mode}
@@ -150,7 +128,7 @@ def user_namespace(engine: Engine, record: Record) -> tuple[int, Path | None]:
         )
     if rootless.inside():
         raise BadRequestError("userns_mode: auto: a server without root has one user namespace for all its containers")
-    return userns.free(r.ids for r in engine.records.values()), engine.userns_path(record)
+    return userns.free(r.ids for r in context.containers.records.values()), context.paths.user_namespace(record.id)
 
 
 def shares_network(record: Record) -> bool:
@@ -159,7 +137,7 @@ def shares_network(record: Record) -> bool:
 
 
 async def _mounts(
-    engine: Engine, record: Record, image: RunConfig, rootfs: Path, user: Path | None
+    context: EngineContext, record: Record, image: RunConfig, rootfs: Path, user: Path | None
 ) -> list[tuple[Mount, Path]]:
     """Every mount with its source on the host; volumes are made and filled on the way."""
     c = record.container
@@ -167,8 +145,8 @@ async def _mounts(
     for donor in c.volumes_from:
         name, _, access = donor.removeprefix("container:").partition(":")
         other = next(
-            (r for r in engine.records.values() if r.task and r.stack == record.stack and r.service == name), None
-        ) or engine.find(name)
+            (r for r in context.containers.records.values() if r.task and r.stack == record.stack and r.service == name), None
+        ) or context.containers.find(name)
         inherited = {m.target: m for m in other.container.mounts if m.kind != "tmpfs"}
         for target, volume in other.anonymous.items():
             inherited[target] = Mount(kind="volume", target=target, source=volume)
@@ -185,19 +163,19 @@ async def _mounts(
             raise BadRequestError(f"mount target {target!r} must be an absolute path below /")
         source = Path()
         if mount.kind == "volume":
-            source = await _volume(engine, record, mount, rootfs)
+            source = await _volume(context, record, mount, rootfs)
             if mount.subpath:
-                source = _held(source, mount, engine.bundle(record) / MAPPED / f"subpath{len(out)}")
+                source = _held(source, mount, context.paths.bundle(record.id) / MAPPED / f"subpath{len(out)}")
             if user:
-                point = engine.bundle(record) / MAPPED / f"volume{len(out)}"
+                point = context.paths.bundle(record.id) / MAPPED / f"volume{len(out)}"
                 userns.bind_idmapped(source, point, user)
                 source = point
         elif mount.kind == "image":
-            source = _image(engine, record, mount)
+            source = _image(context, record, mount)
         elif mount.kind == "bind":
             source = Path(mount.source)
             if mount.source in DOCKER_SOCKETS and not source.exists():
-                source = engine.paths.docker_socket  # who asks for Docker's API is given it
+                source = context.paths.docker_socket  # who asks for Docker's API is given it
             if not source.exists():
                 if not mount.create_host_path:
                     raise BadRequestError(f"bind mount source {source} does not exist on this node")
@@ -205,20 +183,20 @@ async def _mounts(
         is_file = mount.kind in ("bind", "image") and not source.is_dir()
         files.make_in_root(rootfs, target, directory=not is_file)
         out.append((mount, source))
-    out += [_given(engine, record, image, rootfs, number) for number in range(len(c.files))]
+    out += [_given(context, record, image, rootfs, number) for number in range(len(c.files))]
     return out
 
 
-def _given(engine: Engine, record: Record, image: RunConfig, rootfs: Path, number: int) -> tuple[Mount, Path]:
+def _given(context: EngineContext, record: Record, image: RunConfig, rootfs: Path, number: int) -> tuple[Mount, Path]:
     """A config or secret, written where its container is to see it."""
     file = record.container.files[number]
     in_memory = file.secret or file.template  # a template may name secrets
-    directory = engine.bundle(record) / (SECRETS if in_memory else "files")
+    directory = context.paths.bundle(record.id) / (SECRETS if in_memory else "files")
     directory.mkdir(mode=0o700, exist_ok=True)
     if in_memory:
         _in_memory(directory, "mode=0700")
     source = directory / str(number)
-    read = functools.partial(_content, engine)
+    read = functools.partial(_content, context)
     files.write_atomically(source, filled(file, record.container, image, read) if file.template else read(file), file.mode)
     os.chown(source, record.ids + file.uid, record.ids + file.gid)
     source.chmod(file.mode)
@@ -244,12 +222,12 @@ def image_point(mount: Mount) -> str:
     return f"image-{hashlib.sha256(mount.target.encode()).hexdigest()[:12]}"
 
 
-def _image(engine: Engine, record: Record, mount: Mount) -> Path:
-    image = engine.images.find(mount.image_id or mount.source)
-    point = engine.bundle(record) / image_point(mount)
+def _image(context: EngineContext, record: Record, mount: Mount) -> Path:
+    image = context.images.find(mount.image_id or mount.source)
+    point = context.paths.bundle(record.id) / image_point(mount)
     point.mkdir(exist_ok=True)
     if not mounts.is_mounted(point):
-        mounts.layers(point, engine.images.lower(image))
+        mounts.layers(point, context.images.lower(image))
     if not mount.subpath:
         return point
     try:
@@ -258,10 +236,10 @@ def _image(engine: Engine, record: Record, mount: Mount) -> Path:
         raise BadRequestError(f"image {mount.source} has no {mount.subpath}: {error.strerror}") from error
 
 
-def _content(engine: Engine, file: File) -> bytes:
+def _content(context: EngineContext, file: File) -> bytes:
     """Raises BadRequestError where it did not come with the manifest, or is sealed to another host."""
     kind = "secret" if file.secret else "config"
-    there = engine.contents.get(file.digest)
+    there = context.contents.get(file.digest)
     if there is None:
         raise BadRequestError(
             f"the content of {kind} {file.source} did not come with the manifest: `pystack up` again sends it"
@@ -269,38 +247,38 @@ def _content(engine: Engine, file: File) -> bytes:
     if not there.sealed:
         return there.data
     try:
-        return unseal(engine.paths.keys, there.data, file.digest)
+        return unseal(context.paths.keys, there.data, file.digest)
     except UnsealableError as error:
         raise BadRequestError(f"{kind} {file.source} cannot be opened: {error}; `pystack up` again seals it anew") from error
 
 
-def anonymous(engine: Engine, record: Record, target: str) -> str:
+def anonymous(context: EngineContext, record: Record, target: str) -> str:
     """The name of the volume without one that *record* has at *target*, made where it is missing."""
     name = record.anonymous.get(target) or os.urandom(32).hex()
     record.anonymous[target] = name
     labels = {"com.docker.compose.project": record.stack} if record.stack else {}
-    engine.volumes.create(name, labels={**labels, "com.docker.volume.anonymous": ""}, anonymous=True)
+    context.volumes.create(name, labels={**labels, "com.docker.volume.anonymous": ""}, anonymous=True)
     return name
 
 
-async def _volume(engine: Engine, record: Record, mount: Mount, rootfs: Path) -> Path:
+async def _volume(context: EngineContext, record: Record, mount: Mount, rootfs: Path) -> Path:
     name = mount.source
     if not name:
-        name = anonymous(engine, record, mount.target)
+        name = anonymous(context, record, mount.target)
     else:
-        declared = engine.manifest_volumes.get(name)
-        if declared and declared.external and name not in engine.volumes.all:
+        declared = context.manifest_volumes.get(name)
+        if declared and declared.external and name not in context.volumes.all:
             raise NotFoundError(f"volume {name} is declared external but does not exist: `pystack volume create {name}`")
-        engine.volumes.create(
+        context.volumes.create(
             name,
             driver=declared.driver if declared else "local",
             labels=declared.own_labels if declared else {},
             options=dict(declared.options) if declared else {},
         )
-    await engine.volumes.mount(name, declared.host if (declared := engine.manifest_volumes.get(name)) else None)
+    await context.volumes.mount(name, declared.host if (declared := context.manifest_volumes.get(name)) else None)
     if not mount.nocopy:
-        await engine.volumes.fill(name, rootfs, mount.target)
-    return engine.volumes.data(name)
+        await context.volumes.fill(name, rootfs, mount.target)
+    return context.volumes.data(name)
 
 
 def _held(volume: Path, mount: Mount, point: Path) -> Path:
@@ -325,19 +303,22 @@ def _held(volume: Path, mount: Mount, point: Path) -> Path:
     return point
 
 
-def linked(engine: Engine, record: Record) -> dict[str, str]:
+def linked(context: EngineContext, record: Record) -> dict[str, str]:
     """What a container of the default bridge is told of those that it is linked with. Source: Docker, "Legacy container
     links", environment variables."""
     found: dict[str, str] = {}
     if record.stack or not any(e.network == "bridge" for e in record.endpoints):
         return found
     for alias, name in record.container.links:
-        other = engine.find(name)
+        other = context.containers.find(name)
         prefix, address = alias.upper().replace("-", "_"), next((e.ipv4 for e in other.endpoints if e.network == "bridge"), "")
         found[f"{prefix}_NAME"] = f"/{record.name}/{alias}"
-        own = {**dict(p.partition("=")[::2] for p in engine.image_config(other).env or ()), **dict(other.container.environment)}
+        own = {
+            **dict(p.partition("=")[::2] for p in context.image_config(other).env or ()),
+            **dict(other.container.environment),
+        }
         found |= {f"{prefix}_ENV_{k}": v for k, v in own.items() if k not in ("PATH", "HOME")}
-        exposed = (*(engine.image_config(other).exposed_ports or ()), *other.container.expose)
+        exposed = (*(context.image_config(other).exposed_ports or ()), *other.container.expose)
         ports = sorted({(int(n), kind or "tcp") for n, _, kind in (p.partition("/") for p in exposed) if n.isdigit()})
         for number, (port, kind) in enumerate(ports):
             url, key = f"{kind}://{address}:{port}", f"{prefix}_PORT_{port}_{kind.upper()}"
@@ -354,18 +335,18 @@ def sysctls(record: Record) -> dict[str, str]:
     return {**own, **dict(record.container.sysctls)}
 
 
-async def write_bundle(engine: Engine, record: Record, config: Config, rootfs: Path, user: Path | None) -> None:
+async def write_bundle(context: EngineContext, record: Record, config: Config, rootfs: Path, user: Path | None) -> None:
     """Write the bundle of the runtime below the container's directory; *user* is its user namespace, None for the node's.
 
     Raises BadRequestError, NotFoundError."""
     c = record.container
     image = config.config or RunConfig()
     _make_top_directories(rootfs, c.image)
-    mounts = await _mounts(engine, record, image, rootfs, user)
-    name, system_files = _system_files(engine, record)
+    mounts = await _mounts(context, record, image, rootfs, user)
+    name, system_files = _system_files(context, record)
     if c.api_socket:
         files.make_in_root(rootfs, DOCKER_SOCKETS[0], directory=False)
-        mounts.append((Mount(kind="bind", target=DOCKER_SOCKETS[0]), engine.paths.docker_socket))
+        mounts.append((Mount(kind="bind", target=DOCKER_SOCKETS[0]), context.paths.docker_socket))
     taken = {m.target for m, _ in mounts}
     system_files = {t: p for t, p in system_files.items() if t not in taken}
     for target in (DOCKER_MARK, *system_files):
@@ -384,24 +365,24 @@ async def write_bundle(engine: Engine, record: Record, config: Config, rootfs: P
         id=record.id,
         container=c,
         args=args,
-        environment=_environment(engine, record, image),
+        environment=_environment(context, record, image),
         working_dir=working_dir,
         identity=identity,
         rootfs=rootfs,
         hostname=name,
-        cgroup_parent=engine.cgroup_parent(record),
-        namespaces=_namespaces(engine, record) | ({"user": str(user)} if user else {}),
+        cgroup_parent=context.cgroup_parent(record),
+        namespaces=_namespaces(context, record) | ({"user": str(user)} if user else {}),
         ids=record.ids,
         mounts=mounts,
         system_files=system_files,
-        cgroup2=engine.cgroup2,
+        cgroup2=context.cgroup2,
         sysctls=sysctls(record),
     )
     document = bundle.build(parts)
     if "uts" not in parts.namespaces:
         del document["hostname"]
     record.notes = parts.notes
-    engine.runtime.write(record.id, engine.bundle(record), document)
+    context.runtime.write(record.id, context.paths.bundle(record.id), document)
 
 
 def _make_top_directories(rootfs: Path, image: str) -> None:
@@ -414,17 +395,19 @@ def _make_top_directories(rootfs: Path, image: str) -> None:
         path.mkdir(exist_ok=True)
 
 
-def _system_files(engine: Engine, record: Record) -> tuple[str, dict[str, Path]]:
+def _system_files(context: EngineContext, record: Record) -> tuple[str, dict[str, Path]]:
     """The host name, and hosts, hostname and resolv.conf by their paths in the container: those of the container whose network
     *record* shares, or written for it."""
     name, mode = hostname(record), record.container.network_mode
     if shares_network(record):
-        other = sharing.running_owner(engine, record, mode)
+        other = sharing.running_owner(context.containers, record, mode)
         assert other
-        return hostname(other), {f"/etc/{n}": etc(engine.bundle(other)) / n for n in ("hosts", "hostname", "resolv.conf")}
-    directory = engine.bundle(record) / ETC
+        return hostname(other), {
+            f"/etc/{n}": etc(context.paths.bundle(other.id)) / n for n in ("hosts", "hostname", "resolv.conf")
+        }
+    directory = context.paths.bundle(record.id) / ETC
     _in_memory(directory, f"mode=0755,size={ETC_BYTES},nr_inodes=16")
-    gateway = engine.networks_gateway(record)
+    gateway = context.gateway_of(record)
     system_files = etcfiles.write(directory, record, name, gateway=gateway, shared_host_network=mode == "host")
     for path in system_files.values():
         os.chown(path, record.ids, record.ids)
@@ -440,9 +423,9 @@ def _init_mount(rootfs: Path) -> tuple[Mount, Path]:
     return Mount(kind="bind", target=INIT_TARGET, read_only=True), program
 
 
-def _environment(engine: Engine, record: Record, image: RunConfig) -> dict[str, str]:
+def _environment(context: EngineContext, record: Record, image: RunConfig) -> dict[str, str]:
     """The variables of links, of the image, and of the container, the later first in rank."""
-    environment = linked(engine, record) | dict(pair.partition("=")[::2] for pair in image.env or ())
+    environment = linked(context, record) | dict(pair.partition("=")[::2] for pair in image.env or ())
     for gone in record.container.environment_dropped:
         environment.pop(gone, None)
     return environment | dict(record.container.environment)

@@ -11,6 +11,7 @@ import msgspec
 
 from agent import files
 from agent.containers.runtime import Process
+from agent.contract.bandwidth import Bandwidth
 from agent.contract.container import Container, digest
 from agent.contract.status import PublishedPort, State
 
@@ -35,6 +36,7 @@ class Endpoint(msgspec.Struct, kw_only=True):
     order: int = 0
     interface: str = ""
     link_local: tuple[str, ...] = ()
+    bandwidth: Bandwidth | None = None
 
 
 class Record(msgspec.Struct, kw_only=True):

@@ -5,17 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import TYPE_CHECKING
 
 from agent import files, mounts
 from agent.containers import runtime, userns
-from agent.engine import health, sharing
-from agent.engine.records import Record, load, now
+from agent.engine import health, releasing, restart_policy
+from agent.engine.engine import UNKNOWN_EXIT_CODE, Engine
+from agent.engine.records import load, now
 from agent.errors import AgentError
 from netplugins.linux import netns
-
-if TYPE_CHECKING:
-    from agent.engine.engine import Engine
 
 log = logging.getLogger(__name__)
 
@@ -30,36 +27,36 @@ async def recover(engine: Engine) -> None:
             await engine.runtime.delete(path.name.removesuffix(".tmp"))
             await asyncio.to_thread(files.remove_tree, path)
         else:
-            engine.records[record.id] = record
+            engine.containers.records[record.id] = record
             with contextlib.suppress(AgentError):  # its runtime may be none of the settings' any more
                 engine.runtime.assign(record.id, record.container.runtime)
     for path in list(engine.paths.bundles.iterdir()):
-        if path.name not in engine.records:
+        if path.name not in engine.containers.records:
             for point in mounts.below(path):
                 mounts.unmount(point)
             await asyncio.to_thread(files.remove_tree, path)
-    alive = [r for r in engine.records.values() if r.process and r.process.alive() and r.started and r.running]
+    alive = [r for r in engine.containers.records.values() if r.process and r.process.alive() and r.started and r.running]
     # a namespace may have outlived the container that it was made for
     held = {ident for record in alive for ident in record.joined.values()}
-    engine.networks.adopt([*alive, *(r for r in engine.records.values() if r.id in held and r not in alive)])
+    engine.networks.adopt([*alive, *(r for r in engine.containers.records.values() if r.id in held and r not in alive)])
     engine.networks.watch()
     for record in alive:
         if record.state == "stopping":
             record.state = "running"
-        wanted = set() if engine.healthcheck_of(record) else health.tcp_targets(record)
+        wanted = set() if engine.context.healthcheck_of(record) else health.tcp_targets(record)
         if record.process and not wanted <= health.listening(record.process.pid):
-            engine.not_listening.add(record.id)
-        engine.watch(record)
-    for record in engine.records.values():
+            engine.containers.not_listening.add(record.id)
+        engine.supervisor.watch(record)
+    for record in engine.containers.records.values():
         if record in alive:
             continue
         was_up = record.running or record.state in ("starting", "restarting")
-        code = runtime.exit_code(engine.bundle(record), record.id)
-        await engine.release(record)
+        code = runtime.exit_code(engine.paths.bundle(record.id), record.id)
+        await releasing.release(engine.context, record)
         if was_up:
             half = record.state == "starting"
-            code = code if code is not None else 255
-            engine.transition(
+            code = UNKNOWN_EXIT_CODE if code is None else code
+            engine.containers.transition(
                 record,
                 state="created" if half else "exited",
                 process=None,
@@ -67,10 +64,8 @@ async def recover(engine: Engine) -> None:
                 exit_code=None if half else code,
                 finished="" if half else record.finished or now(),
             )
-            if not half and engine.restarts_after(record, code):
-                record.state = "restarting"
-                task = asyncio.create_task(_restart_quietly(engine, record))
-                engine.watchers[record.id] = task
+            if not half and restart_policy.restarts(record, code):
+                engine.recover_restart(record)
     _sweep(engine)
     if engine.builder.torn:
         await asyncio.to_thread(engine.images.collect)
@@ -80,17 +75,9 @@ async def recover(engine: Engine) -> None:
         log.warning("networks: %s", error)
 
 
-async def _restart_quietly(engine: Engine, record: Record) -> None:
-    if sharing.waits(engine, record):
-        engine.waiting.add(record.id)
-        return
-    with contextlib.suppress(AgentError, OSError):
-        await engine.start(record)
-
-
 def _sweep(engine: Engine) -> None:
     """Namespaces and runtime state that belong to no container of ours."""
-    known = {ident[:16] for ident in engine.records}
+    known = {ident[:16] for ident in engine.containers.records}
     if engine.paths.netns.is_dir():
         for path in engine.paths.netns.iterdir():
             if path.name not in known:
@@ -100,5 +87,5 @@ def _sweep(engine: Engine) -> None:
             if path.name not in known:
                 userns.delete(path)
     for path in engine.paths.runc.iterdir():
-        if path.name not in engine.records:
+        if path.name not in engine.containers.records:
             files.remove_tree(path)

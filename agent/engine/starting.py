@@ -6,55 +6,53 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING
 
 from agent import mounts
 from agent.containers import userns
 from agent.containers.runtime import ContainerStreams
 from agent.contract.container import Healthcheck
-from agent.engine import health, hooks, prepare
+from agent.engine import health, hooks, log_options, prepare
+from agent.engine.context import EngineContext
 from agent.engine.records import Record, now
 from agent.errors import BadRequestError
 from agent.images.types import RunConfig
 from agent.isolation import paths
 
-if TYPE_CHECKING:
-    from agent.engine.engine import Engine
-
 ATTACH_S = 60.0
 """How long to wait for an attached client: a loaded host takes its time, and a client that has gone ends the wait."""
 
 
-async def start(engine: Engine, record: Record) -> None:
-    """Everything between the order and the first instruction, and the hooks after it; whoever calls takes away what it leaves
-    where it raises."""
-    engine.runtime.anticipate()
+async def start(context: EngineContext, record: Record) -> None:
+    """Start a created container and run its post_start hooks. On an exception the caller removes what this has made."""
+    await context.require_trusted(record)
+    context.runtime.anticipate()
     c = record.container
-    engine.runtime.assign(record.id, c.runtime)
+    context.runtime.assign(record.id, c.runtime)
     networked = c.network_mode != "host" and not prepare.shares_network(record)
     if networked:
-        engine.networks.endpoints.reserve(record)
-    check = await _prepare_rootfs_and_bundle(engine, record, networked=networked)
+        context.networks.endpoints.reserve(record)
+    check = await _prepare_rootfs_and_bundle(context, record, networked=networked)
     if networked and prepare.sysctls(record):  # one of them may say how a link is to be
-        await engine.networks.attach(record)
-        await _create(engine, record)
+        await context.networks.attach(record)
+        await _create(context, record)
     elif networked:
-        await gather_all(engine.networks.attach(record), _create(engine, record))
+        await gather_all(context.networks.attach(record), _create(context, record))
     else:
-        await _create(engine, record)
-    for one in engine.attaching.pop(record.id, ()):
+        await _create(context, record)
+    for one in context.containers.attaching.pop(record.id, ()):
         one.ready.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(ATTACH_S):
                 await one.connected.wait()
-    await engine.runtime.start(record.id)
-    await hooks.run(engine, record, "post_start", c.post_start)
+    await context.runtime.start(record.id)
+    await hooks.post_start(context, record)
     if networked and not check and health.tcp_targets(record):
-        engine.not_listening.add(record.id)
+        context.containers.not_listening.add(record.id)
     for endpoint in record.endpoints if networked else ():
-        engine.tell_network(record, "connect", endpoint.network)
-    engine.transition(record, "start", state="running", started=now(), finished="", health="starting" if check else "")
-    engine.watch(record)
+        context.tell_network(record, "connect", endpoint.network)
+    context.containers.transition(
+        record, "start", state="running", started=now(), finished="", health="starting" if check else ""
+    )
 
 
 def status_of(error: BaseException) -> int:
@@ -65,21 +63,21 @@ def status_of(error: BaseException) -> int:
     return 126 if "permission denied" in text or "is a directory" in text else 128
 
 
-async def _prepare_rootfs_and_bundle(engine: Engine, record: Record, *, networked: bool) -> Healthcheck | None:
+async def _prepare_rootfs_and_bundle(context: EngineContext, record: Record, *, networked: bool) -> Healthcheck | None:
     """All that the runtime needs to create a container: its root, its namespaces, its bundle. Returns its healthcheck."""
-    image = engine.images.image(record.image_id)
-    rootfs = engine.mount_root(record)
-    record.ids, user = prepare.user_namespace(engine, record)
+    image = context.images.image(record.image_id)
+    rootfs = context.mount_root(record)
+    record.ids, user = prepare.user_namespace(context, record)
     if record.ids:  # the runtime enters as its root, who is in this group, and nobody else is
-        os.chown(engine.bundle(record), 0, record.ids)
-        engine.bundle(record).chmod(0o710)
-    kept = record.id in engine.networks.endpoints.attached
-    owns = user == engine.userns_path(record)
+        os.chown(context.paths.bundle(record.id), 0, record.ids)
+        context.paths.bundle(record.id).chmod(0o710)
+    kept = record.id in context.networks.endpoints.attached
+    owns = user == context.paths.user_namespace(record.id)
     if user and owns and not kept:
-        await asyncio.to_thread(userns.create, user, engine.networks.endpoints.netns(record), record.ids)
-    write = prepare.write_bundle(engine, record, image.config, rootfs, user)
+        await asyncio.to_thread(userns.create, user, context.networks.endpoints.netns(record), record.ids)
+    write = prepare.write_bundle(context, record, image.config, rootfs, user)
     if networked:
-        await gather_all(engine.networks.open(record, made=owns or kept), write)
+        await gather_all(context.networks.open(record, made=owns or kept), write)
     else:
         await write
     if user:
@@ -88,28 +86,28 @@ async def _prepare_rootfs_and_bundle(engine: Engine, record: Record, *, networke
         await asyncio.to_thread(
             userns.root,
             rootfs,
-            engine.images.lower(image),
-            engine.directory(record),
+            context.images.lower(image),
+            context.paths.container(record.id),
             user,
             record.ids,
-            engine.bundle(record) / prepare.MAPPED,
+            context.paths.bundle(record.id) / prepare.MAPPED,
         )
-    engine.log_limits(record)
-    engine.syslog_target(record)  # raises before anything runs
-    return prepare.healthcheck(record, image.config.config or RunConfig())
+    log_options.limits(record.container, context.settings.log_max_size)
+    log_options.syslog_server(record.container, record.name)  # both raise before anything runs
+    return health.effective(record.container, image.config.config or RunConfig())
 
 
-async def _create(engine: Engine, record: Record) -> None:
+async def _create(context: EngineContext, record: Record) -> None:
     c = record.container
-    record.monitor, record.process = await engine.runtime.create(
+    record.monitor, record.process = await context.runtime.create(
         record.id,
-        engine.bundle(record),
+        context.paths.bundle(record.id),
         ContainerStreams(
             tty=c.tty,
             stdin=c.stdin_open,
             stdin_once=c.stdin_once and not c.tty,  # a client that leaves a terminal may come back to it
-            log=engine.directory(record) / "log",
-            log_max=engine.log_limits(record).guard,
+            log=context.paths.container(record.id) / "log",
+            log_max=log_options.limits(c, context.settings.log_max_size).guard,
             log_driver=c.log_driver,
         ),
     )

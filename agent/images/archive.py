@@ -19,13 +19,13 @@ from typing import Any, BinaryIO, TypeVar
 import msgspec
 
 from agent.contract.container import Container
+from agent.contract.printable import quoted
 from agent.errors import AgentError, BadRequestError, ImageError, of_worker
 from agent.images import documents, types
 from agent.images.pull import architecture, choose, first
 from agent.images.reference import DIGEST, Reference, parse
 from agent.images.store import Image, ImageStore, mountable
 from agent.trees import process
-from agent.trees.extract import quoted
 from agent.trees.tree import Tree
 
 T = TypeVar("T")

@@ -16,10 +16,10 @@ from pathlib import Path
 import msgspec
 from yarl import URL
 
+from agent.contract.printable import quoted
 from agent.errors import ImageError, UnauthorizedError
 from agent.images import documents
 from agent.images.transport import HttpClient, UnavailableError, url_of
-from agent.trees.extract import quoted
 
 HELPER_S = 30
 LARGEST = 1 << 20

@@ -11,10 +11,10 @@ from typing import TypeVar
 
 import msgspec
 
+from agent.contract.printable import quoted
 from agent.errors import ImageError
 from agent.images import types
 from agent.settings import ImageLimits
-from agent.trees.extract import quoted
 
 T = TypeVar("T")
 

@@ -6,6 +6,7 @@ import asyncio
 import platform
 from collections.abc import AsyncIterator, Callable
 
+from agent.contract.printable import quoted
 from agent.errors import AgentError, ImageError
 from agent.images import documents, types
 from agent.images.auth import Credentials
@@ -13,7 +14,6 @@ from agent.images.reference import DIGEST, Reference
 from agent.images.registry import PAUSE_S, Registry
 from agent.images.store import Image, ImageStore
 from agent.settings import Settings
-from agent.trees.extract import quoted
 
 Progress = Callable[[dict[str, object]], None]
 STEPS = 200

@@ -9,8 +9,8 @@ import re
 
 import msgspec
 
+from agent.contract.printable import quoted
 from agent.errors import BadRequestError
-from agent.trees.extract import quoted
 
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
 _COMPONENT = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"

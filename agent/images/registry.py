@@ -16,12 +16,12 @@ import aiohttp
 import msgspec
 from yarl import URL
 
+from agent.contract.printable import quoted
 from agent.errors import ImageError, ImageNotFoundError, UnauthorizedError
 from agent.images import auth, documents, types
 from agent.images.reference import DIGEST, Reference
 from agent.images.transport import HttpClient, UnavailableError, url_of
 from agent.settings import Settings
-from agent.trees.extract import quoted
 
 ATTEMPTS = 4
 PAUSE_S = 0.25
@@ -180,6 +180,17 @@ class Registry:
             raise ImageError(f"{endpoint} sent a manifest with digest {digest} where {target} was asked for")
         said = reply.headers.get("Content-Type", "")
         return data, digest, documents.kind_of(data, said, what, self.limits.manifest_bytes)
+
+    async def referrers(self, digest: str) -> bytes | None:
+        """The index of the manifests that refer to *digest*; None where the registry does not list them. Raises ImageError."""
+        endpoint, what = self.endpoints[-1], f"what refers to {self.reference.familiar}"
+        try:
+            async with await self._request("GET", endpoint, f"referrers/{digest}") as reply:
+                return await self._client.body(reply, self.limits.manifest_bytes, what)
+        except ImageNotFoundError:
+            return None
+        except UnavailableError as error:
+            raise ImageError(f"no registry could be asked for {what}: {error}") from error
 
     async def blob(self, digest: str, size: int) -> AsyncIterator[bytes]:
         """The bytes of a blob; a connection that breaks is resumed where it broke. Raises ImageError."""

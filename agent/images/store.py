@@ -82,7 +82,7 @@ class ImageStore:
 
     @property
     def bounds(self) -> str:
-        """The limits as the workers for trees get them (`agent.trees.extract.Bounds`)."""
+        """The limits as the workers for trees get them (`agent.trees.bounds.Bounds`)."""
         names = ("entries", "bytes", "path_bytes", "path_depth")
         return json.dumps({name: getattr(self.limits, name) for name in names})
 

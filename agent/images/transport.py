@@ -14,8 +14,8 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 from yarl import URL
 
+from agent.contract.printable import quoted
 from agent.errors import ImageError
-from agent.trees.extract import quoted
 
 REDIRECTS = 5
 PROGRESS = 16 << 10

@@ -6,12 +6,12 @@ that opens them. Source: seccomp(2); Docker "Seccomp security profiles".
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Sequence
 from pathlib import Path
 
 from agent.errors import BadRequestError
+from agent.isolation import seccomp_profile
 
 ALLOWED = """
 accept accept4 access adjtimex alarm bind brk cachestat capget capset chdir chmod chown chown32 clock_adjtime
@@ -72,6 +72,18 @@ ARCHITECTURES = {
     "x86_64": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
     "aarch64": ["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"],
 }
+STRICT_WITHOUT = frozenset(
+    """
+    adjtimex clock_adjtime clock_adjtime64 fanotify_mark io_cancel io_destroy io_getevents io_pgetevents io_pgetevents_time64
+    io_setup io_submit ioprio_set ipc listmount map_shadow_stack memfd_secret mknod mknodat mlock2 modify_ldt mq_getsetattr
+    mq_notify mq_open mq_timedreceive mq_timedreceive_time64 mq_timedsend mq_timedsend_time64 mq_unlink msgctl msgget msgrcv
+    msgsnd name_to_handle_at pidfd_send_signal process_mrelease process_vm_readv process_vm_writev ptrace readahead
+    remap_file_pages riscv_hwprobe sched_setattr sched_setparam sched_setscheduler statmount swapcontext sync_file_range
+    uretprobe vmsplice epoll_ctl_old epoll_wait_old
+    """.split()
+)
+"""What the profile `strict` has not of Docker's: other processes' memory, old asynchronous I/O, message queues, device nodes,
+handles of files, clocks. A service that needs one names it in a profile of its own."""
 NEW_NAMESPACES = 0x7E020000  # CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}
 ENOSYS = 38
 
@@ -80,13 +92,14 @@ def _rule(names: Sequence[str], action: str = "SCMP_ACT_ALLOW", **extra: object)
     return {"names": list(names), "action": action, **extra}
 
 
-def default(capabilities: Sequence[str]) -> dict[str, object]:
-    """`linux.seccomp` of the OCI runtime specification for a container with *capabilities* (CAP_ names)."""
-    rules = [_rule(ALLOWED)]
+def default(capabilities: Sequence[str], *, strict: bool = False) -> dict[str, object]:
+    """`linux.seccomp` of the OCI runtime specification for a container with *capabilities* (CAP_ names); *strict* allows
+    less."""
+    rules = [_rule([call for call in ALLOWED if not (strict and call in STRICT_WITHOUT)])]
     # AF_VSOCK (40) reaches the hypervisor, AF_ALG (38) has a history of holes
     ranges = [("SCMP_CMP_LT", 38), ("SCMP_CMP_EQ", 39), ("SCMP_CMP_GT", 40)]
     rules += [_rule(["socket"], args=[{"index": 0, "value": v, "op": op}]) for op, v in ranges]
-    for persona in (0x0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF):
+    for persona in (0x0, 0xFFFFFFFF) if strict else (0x0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF):
         rules.append(_rule(["personality"], args=[{"index": 0, "value": persona, "op": "SCMP_CMP_EQ"}]))
     for capability, names in WITH_CAPABILITY.items():
         if capability in capabilities:
@@ -105,16 +118,21 @@ def default(capabilities: Sequence[str]) -> dict[str, object]:
 
 
 def resolve(security_opt: Sequence[str], capabilities: Sequence[str], *, privileged: bool) -> dict[str, object] | None:
-    """The profile that `security_opt: [seccomp:…]` asks for; None means unconfined."""
+    """The profile that `security_opt: [seccomp:…]` asks for: unconfined (None), builtin, strict, a profile in Docker's JSON, or
+    a file of the node with one. Raises BadRequestError."""
     for option in security_opt:
         key, _, value = option.replace("=", ":", 1).partition(":")
         if key == "seccomp":
             if value == "unconfined":
                 return None
+            if value in ("builtin", "strict"):
+                return default(capabilities, strict=value == "strict")
+            if value.startswith("{"):  # Docker's command and the stack file send the profile itself
+                return seccomp_profile.resolve(seccomp_profile.parse(value, "(sent)"), capabilities)
             try:
-                # Docker's command sends the profile itself, where a stack file names one of the node's files
-                profile: dict[str, object] = json.loads(value if value.startswith("{") else Path(value).read_text())
+                with Path(value).open("rb") as file:
+                    text = file.read(seccomp_profile.MOST_BYTES + 1)
             except (OSError, ValueError) as error:
                 raise BadRequestError(f"security_opt seccomp: profile {value}: {error}") from error
-            return profile
+            return seccomp_profile.resolve(seccomp_profile.parse(text, value), capabilities)
     return None if privileged else default(capabilities)

@@ -10,8 +10,10 @@ import sys
 from typing import BinaryIO
 
 from agent.trees import confine, sandbox
-from agent.trees.extract import Bounds, Policy, extract
+from agent.trees.bounds import Bounds
+from agent.trees.extract import extract
 from agent.trees.listing import TreeListing
+from agent.trees.policy import Policy
 from agent.trees.streams import Decompressed, Source
 from agent.trees.tree import Tree
 

@@ -12,9 +12,12 @@ import stat
 import sys
 from typing import BinaryIO
 
+from agent.contract.printable import quoted
 from agent.trees import confine, sandbox
+from agent.trees.bounds import Bounds
 from agent.trees.errors import TreeError
-from agent.trees.extract import Bounds, Policy, extract, quoted
+from agent.trees.extract import extract
+from agent.trees.policy import Policy
 from agent.trees.streams import Decompressed, Source
 from agent.trees.tree import Tree
 

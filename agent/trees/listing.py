@@ -17,8 +17,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from agent.trees import confine, sandbox
+from agent.trees.bounds import Bounds
 from agent.trees.errors import TreeError
-from agent.trees.extract import Bounds
 from agent.trees.pack import WalkEntry, walk
 from agent.trees.streams import CHUNK
 from agent.trees.tree import MAX_LINKS, Tree, parts_of

@@ -13,9 +13,10 @@ import sys
 import tarfile
 from typing import BinaryIO
 
+from agent.contract.printable import quoted
 from agent.trees import confine, sandbox
+from agent.trees.bounds import Bounds
 from agent.trees.errors import TreeError
-from agent.trees.extract import Bounds, quoted
 from agent.trees.streams import CHUNK, Decompressed, Source, is_compressed
 from agent.trees.tree import MAX_LINKS
 

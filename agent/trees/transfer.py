@@ -22,11 +22,14 @@ import sys
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+from agent.contract.printable import quoted
 from agent.trees import confine, modes, sandbox
+from agent.trees.bounds import Bounds
 from agent.trees.errors import TreeError
-from agent.trees.extract import Bounds, Policy, extract, quoted
+from agent.trees.extract import extract
 from agent.trees.layer import finish
 from agent.trees.pack import WalkEntry, copy_file, dress, dress_directory, walk
+from agent.trees.policy import Policy
 from agent.trees.streams import Decompressed, Source
 from agent.trees.tree import MAX_LINKS, Tree, parts_of
 

@@ -8,7 +8,7 @@ import functools
 from netplugins.errors import NetworkError
 from netplugins.linux import netlink, netns, rtnetlink
 
-KINDS = ("bridge", "veth", "vxlan", "vlan", "macvlan", "ipvlan", "wireguard")
+KINDS = ("bridge", "veth", "vxlan", "vlan", "macvlan", "ipvlan", "wireguard", "ifb")
 
 
 @functools.cache

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from typing import Generic, TypeVar
 
 import msgspec
 
-from netplugins.linux import netlink
+from netplugins.driver import UNLIMITED, Rates
+from netplugins.linux import netlink, traffic
 from netplugins.objects.links import Links
 
 T = TypeVar("T")
@@ -27,6 +28,7 @@ class Stage(IntEnum):
     VXLAN = 2
     VLAN = 3
     ENDPOINT = 4
+    SHAPER = 5
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -44,6 +46,9 @@ class ContainerLink(msgspec.Struct, frozen=True):
     mtu: int
     addresses: tuple[str, ...]
     gateways: tuple[str, ...]
+    rates: Rates = UNLIMITED
+    ifb: str = ""
+    """Limits that are kept inside, where the host has no end of the link, and the link that keeps what is received."""
 
     def observe(self, view: View) -> Iterator[Difference]:
         """How the link differs in *view*, the view of its namespace."""
@@ -61,20 +66,30 @@ class ContainerLink(msgspec.Struct, frozen=True):
         for gateway in self.gateways:
             if (link.index, bytes(len(netlink.packed(gateway))), 0) not in view.routes:
                 yield Difference("container-route", f"the default route through {gateway} is missing")
+        if self.ifb:
+            ifb = view.links.get(self.ifb)
+            yield from observe_rate(link.index, self.rates.egress, view, "sent")
+            yield from observe_rate(ifb.index if ifb else 0, self.rates.ingress, view, "received")
+            if bool(self.rates.ingress) != (link.index in view.redirected):
+                yield Difference("bandwidth", "what is received is not where its limit is")
 
 
 class View(msgspec.Struct, frozen=True):
-    """The links (by name), addresses and routes of one network namespace."""
+    """The links (by name), addresses, routes and limits of one network namespace."""
 
     links: dict[str, netlink.Link]
     addresses: Collection[Address]
     routes: Collection[Route]
+    rates: Mapping[int, int] = {}
+    """Link index → bits a second that it may send."""
+    redirected: Collection[int] = ()
+    """Links that have what they receive sent by another link first."""
 
     @classmethod
     def dump(cls) -> View:
         """The view of the calling thread's namespace."""
         with netlink.Socket() as sock:
-            return cls({link.name: link for link in sock.links()}, sock.addresses(), sock.routes())
+            return cls({link.name: link for link in sock.links()}, sock.addresses(), sock.routes(), *traffic.dump(sock))
 
 
 class ObjectKind(Generic[T]):
@@ -121,6 +136,10 @@ class ObjectKind(Generic[T]):
         """The place of *item* among the interfaces of its container."""
         return 0
 
+    def built_on(self, item: T) -> str:
+        """The name of the link that *item* changes: it is made again whenever that is. "" for none."""
+        return ""
+
     def addresses(self, item: T) -> tuple[str, ...]:
         """The CIDRs that the host holds on *item*."""
         return ()
@@ -163,3 +182,11 @@ def observe_port(name: str, master: str, host: View) -> Iterator[Difference]:
     link, bridge = host.links.get(name), host.links.get(master)
     if link is not None and (bridge is None or link.master != bridge.index):
         yield Difference("bridge-port", f"the link is not a port of {master}")
+
+
+def observe_rate(index: int, rate: int, view: View, what: str) -> Iterator[Difference]:
+    """Whether the link *index* (0: there is none) may send *rate* bits a second, and no more; 0 is no limit."""
+    has = view.rates.get(index, 0)
+    if has // 8 != rate // 8:
+        shown = f"{has} bit/s" if has else "unlimited"
+        yield Difference("bandwidth", f"what is {what} is {shown} and should be {f'{rate} bit/s' if rate else 'unlimited'}")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from netplugins.driver import Bridge, KernelObject, ParentedLink, Veth, Vlan, Vxlan, WireguardDevice
+from netplugins.driver import Bridge, KernelObject, ParentedLink, Shaper, Veth, Vlan, Vxlan, WireguardDevice
 from netplugins.objects.bridge import BridgeKind
 from netplugins.objects.kind import ObjectKind
 from netplugins.objects.parented_link import ParentedLinkKind
+from netplugins.objects.shaper import ShaperKind
 from netplugins.objects.veth import VethKind
 from netplugins.objects.vlan import VlanKind
 from netplugins.objects.vxlan import VxlanKind
@@ -20,6 +21,7 @@ KINDS: dict[type[KernelObject], ObjectKind[Any]] = {
     Vlan: VlanKind(),
     Veth: VethKind(),
     ParentedLink: ParentedLinkKind(),
+    Shaper: ShaperKind(),
 }
 
 

@@ -8,24 +8,38 @@ import os
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
+import msgspec
+
 from netplugins import address_conflict
 from netplugins.address_conflict import AddressProbe
 from netplugins.driver import ParentedLink
 from netplugins.errors import NetworkError
 from netplugins.linux import netlink, netns, rtnetlink, sysctl
+from netplugins.objects import limits
 from netplugins.objects.kind import ContainerLink, Difference, ObjectKind, Stage, View
 from netplugins.objects.links import MISSING, Links
 
 
 class ParentedLinkKind(ObjectKind[ParentedLink]):
-    """A macvlan or ipvlan link; every change creates it anew. It gets its addresses after a probe of the LAN."""
+    """A macvlan or ipvlan link; its limits change in place, every other change creates it anew. It gets its addresses after a
+    probe of the LAN."""
 
     stage = Stage.ENDPOINT
     finished_together = True
 
     def checks(self, item: ParentedLink) -> Collection[str]:
         """Layers of `container_link`, and of the doctor's probe of the LAN."""
-        return ("container-link", "address-clash") if item.probed else ("container-link",)
+        wanted = {"container-link": True, "address-clash": item.probed, "bandwidth": bool(item.rates)}
+        return [check for check, is_wanted in wanted.items() if is_wanted]
+
+    def can_update(self, was: ParentedLink, now: ParentedLink) -> bool:
+        """Whether no more than its limits differ."""
+        return msgspec.structs.replace(was, rates=now.rates) == now
+
+    def update(self, item: ParentedLink, was: ParentedLink | None, links: Links) -> None:
+        """Set its limits; connections go on."""
+        netns.enter(item.netns, functools.partial(_limit, item, was))
+        links.parented[item.name] = item, links.find(item.parent)
 
     def namespace(self, item: ParentedLink) -> str:
         """The container's namespace."""
@@ -39,7 +53,7 @@ class ParentedLinkKind(ObjectKind[ParentedLink]):
         """Whether the link exists with its addresses, as after a restart of the agent."""
         there = netns.enter(item.netns, functools.partial(_has_addresses, item))
         if there:
-            links.parented[item.name] = item, links.find(item.parent)
+            self.update(item, None, links)
         return there
 
     def create(self, item: ParentedLink, links: Links) -> None:
@@ -79,6 +93,8 @@ class ParentedLinkKind(ObjectKind[ParentedLink]):
                 continue
             try:
                 netns.enter(item.netns, functools.partial(_add_addresses, item))
+                if item.rates:
+                    netns.enter(item.netns, functools.partial(_limit, item, None))
             except (NetworkError, OSError) as error:
                 problems[item.netns] = str(error)
         address_conflict.announce(probe for probe in probes if probe.path not in problems)
@@ -86,7 +102,8 @@ class ParentedLinkKind(ObjectKind[ParentedLink]):
 
     def container_link(self, item: ParentedLink) -> ContainerLink:
         """The link itself."""
-        return ContainerLink(item.netns, item.interface, item.mtu, item.addresses, item.gateways)
+        ifb = ifb_name(item)
+        return ContainerLink(item.netns, item.interface, item.mtu, item.addresses, item.gateways, item.rates, ifb)
 
     def observe(self, item: ParentedLink, host: View) -> Iterable[Difference]:
         """Nothing of it is on the host."""
@@ -99,7 +116,7 @@ def delete(item: ParentedLink, links: Links) -> None:
 
     def inside() -> None:
         with netlink.Socket() as sock:
-            for name in (item.interface, item.name):  # a crash may have left it with the other name
+            for name in (item.interface, item.name, ifb_name(item)):  # a crash may have left it with the other name
                 sock.run(rtnetlink.delete_links([name]), ignore=MISSING)
 
     if netns.is_namespace(Path(item.netns)):
@@ -121,6 +138,22 @@ def _has_addresses(item: ParentedLink) -> bool:
         index = sock.index(item.interface)
         has = {address for at, address in sock.addresses() if at == index}
         return bool(index) and {netlink.packed(a.split("/")[0]) for a in item.addresses} <= has
+
+
+def ifb_name(item: ParentedLink) -> str:
+    """The link in the container's namespace on which waits what it receives."""
+    return f"ifb{item.order}"
+
+
+def _limit(item: ParentedLink, was: ParentedLink | None) -> None:
+    """Runs inside the container's namespace."""
+    with netlink.Socket() as sock:
+        ifb = limits.create_ifb(sock, ifb_name(item)) if item.rates.ingress else 0
+        redirected = was is not None and bool(was.rates.ingress)
+        link = next(one for one in sock.links() if one.name == item.interface)
+        limits.limit(sock, link.index, ifb, item.rates, link.mtu, item.interface, redirected=redirected)
+        if not ifb:
+            sock.run(rtnetlink.delete_links([ifb_name(item)]), ignore=MISSING)
 
 
 def _bring_up(item: ParentedLink) -> None:

@@ -57,6 +57,8 @@ COMMANDS = {
     "store": "store",
     "why": "why",
     "why-not": "why",
+    "lock": "lock",
+    "audit": "audit",
     "rebalance": "rebalance",
     "schema": "schema",
     "gitops": "gitops",

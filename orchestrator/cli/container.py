@@ -113,12 +113,7 @@ def _document(image: str, command: tuple[str, ...], given: dict[str, Any]) -> di
         key = f"{match[3]}/{match[4] or 'tcp'}"
         host = {"HostIp": (match[1] or "").strip("[]"), "HostPort": match[2] or ""}
         bindings.setdefault(key, []).append(host)
-    sizes = {}
-    for option in ("memory", "shm_size"):
-        try:
-            sizes[option] = _bytes(given[option]) if given[option] else 0
-        except ValueError as error:
-            raise click.UsageError(f"--{option.replace('_', '-')} {given[option]}: {error}") from None
+    sizes = {option: _size_option(option, given[option]) if given[option] else 0 for option in ("memory", "shm_size")}
     requests = [_gpus(given["gpus"])] if given["gpus"] else []
     requests += [{"Driver": "cdi", "DeviceIDs": [d]} for d in given["device"] if not d.startswith("/")]
     policy, _, count = given["restart"].partition(":")
@@ -300,6 +295,64 @@ def start(names: tuple[str, ...]) -> None:
 
 @container.command()
 @click.argument("names", nargs=-1, required=True)
+@click.option("-m", "--memory", default="")
+@click.option("--memory-swap", default="")
+@click.option("--memory-reservation", default="")
+@click.option("--cpus", type=float, default=0.0)
+@click.option("--cpuset-cpus", default="")
+@click.option("--pids-limit", type=int, default=0)
+@click.option("--restart", default="")
+@click.option(
+    "--bandwidth",
+    multiple=True,
+    metavar="[NETWORK:]ingress=RATE,egress=RATE,burst=SIZE",
+    help="What it may receive and send, such as 20mbit, or unlimited; of all its networks where none is named.",
+)
+def update(names: tuple[str, ...], **given: Any) -> None:
+    """Change limits and the restart policy of containers while they run."""
+    client = Client()
+    policy, _, count = given["restart"].partition(":")
+    sizes = {"Memory": "memory", "MemorySwap": "memory_swap", "MemoryReservation": "memory_reservation"}
+    asked: dict[str, Any] = {key: _size_option(option, given[option]) for key, option in sizes.items() if given[option]}
+    asked |= {"NanoCpus": int(given["cpus"] * 1e9), "CpusetCpus": given["cpuset_cpus"], "PidsLimit": given["pids_limit"]}
+    asked |= {"RestartPolicy": {"Name": policy, "MaximumRetryCount": int(count or 0)} if policy else None}
+    asked |= {"Bandwidth": [_bandwidth(text) for text in given["bandwidth"]]}
+    body = {key: value for key, value in asked.items() if value}
+    if not body:
+        raise click.UsageError("say what is to change: --memory, --cpus, --bandwidth …")
+    for name in names:
+        found = client.engine("POST", f"/containers/{name_in_path(name)}/update", body=body)
+        for warning in found.get("Warnings") or ():
+            click.echo(f"{name}: {warning}", err=True)
+        click.echo(name)
+
+
+def _size_option(option: str, text: str) -> int:
+    try:
+        return -1 if text == "-1" else _bytes(text)
+    except ValueError as error:
+        raise click.UsageError(f"--{option.replace('_', '-')} {text}: {error}") from None
+
+
+def _bandwidth(text: str) -> dict[str, Any]:
+    """An entry of the update request of `--bandwidth`."""
+    from agent.contract.bandwidth import parse_rate
+
+    network, _, rates = text.rpartition(":")
+    found: dict[str, Any] = {"Network": network} if network else {}
+    for word in rates.split(","):
+        key, _, value = word.partition("=")
+        if key not in ("ingress", "egress", "burst") or not value:
+            raise click.UsageError(f"--bandwidth {text}: write ingress=20mbit,egress=10mbit,burst=256k")
+        try:
+            found[key.capitalize()] = _bytes(value) if key == "burst" else f"{parse_rate(value) or 'unlimited'}"
+        except ValueError as error:
+            raise click.UsageError(f"--bandwidth {text}: {key}: {error}") from None
+    return found
+
+
+@container.command()
+@click.argument("names", nargs=-1, required=True)
 @grace_option
 def restart(names: tuple[str, ...], grace: float | None) -> None:
     """Restart containers."""
@@ -361,7 +414,7 @@ def stats(names: tuple[str, ...], shape: str, no_stream: bool) -> None:
     targets = [(name, client, name) for name in names] or [
         (found["Names"][0].lstrip("/"), client, found["Id"]) for found in client.engine("GET", "/containers/json")
     ]
-    show_usage(targets, shape, once=no_stream or shape == "json" or not sys.stdout.isatty())
+    show_usage(targets, shape, once=no_stream or shape != "table" or not sys.stdout.isatty())
 
 
 @container.command()

@@ -9,8 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.trees.bounds import Bounds
 from agent.trees.errors import TreeError
-from agent.trees.extract import Bounds, Policy, extract
+from agent.trees.extract import extract
+from agent.trees.policy import Policy
 from agent.trees.streams import Decompressed, Source
 from agent.trees.tree import Tree
 from orchestrator.cli.client import chunks

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 import click
 
 from orchestrator.cli.options import format_option
+from orchestrator.cli.output import show_document
 
 
 @click.command()
@@ -20,8 +20,7 @@ def doctor(repair: bool, everything: bool, shape: str) -> None:
 
     rows = Client(start=True).json("GET", "/v1/doctor", query={"repair": "1"} if repair else {})
     wrong = [r for r in rows if not r["ok"]]
-    if shape == "json":
-        click.echo(json.dumps([{k: r[k] for k in ("check", "target", "ok", "detail", "fix")} for r in rows], indent=2))
+    if show_document([{k: r[k] for k in ("check", "target", "ok", "detail", "fix")} for r in rows], shape):
         sys.exit(1 if wrong else 0)
     mended = [r for r in rows if r["ok"] and r["detail"].startswith("put right: ")]
     for row in [*wrong, *(rows[len(wrong) :] if everything else mended)]:

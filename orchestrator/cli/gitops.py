@@ -165,11 +165,10 @@ def ls(shape: str) -> None:
 @click.argument("name")
 def status(shape: str, name: str) -> None:
     """One repository: its newest commit, what differs, and what became of those before."""
-    import json
+    from orchestrator.cli.output import show_document
 
     row = Client(start=True).json("GET", f"/v1/gitops/{name}")
-    if shape == "json":
-        click.echo(json.dumps(row, indent=2))
+    if show_document(row, shape):
         return
     for outcome in row["history"][:-1][-9:]:
         commit = outcome["commit"]

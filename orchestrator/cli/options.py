@@ -152,8 +152,20 @@ def stack_options(function: F, *, short: bool = True) -> F:
 long_stack_options = functools.partial(stack_options, short=False)  # where -f is the command's own, as in Docker's
 
 
+class Shape(click.ParamType):  # type: ignore[type-arg]
+    """table, json, or a template in the language of Go."""
+
+    name = "table|json|TEMPLATE"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """*value* as it is. Raises click.BadParameter for what is none of them."""
+        if value not in ("table", "json") and "{{" not in value:
+            self.fail(f"{value!r} is none of table, json, or a template like '{{{{.Name}}}}'", param, ctx)
+        return value
+
+
 format_option = click.option(
-    "--format", "shape", type=click.Choice(["table", "json"]), default="table", help="A table, or one JSON array."
+    "--format", "shape", type=Shape(), default="table", help="A table, one JSON array, or a Go template ('table …' aligns)."
 )
 
 

@@ -43,11 +43,27 @@ def _cell(value: Any) -> str:
 
 
 def show(rows: Sequence[dict[str, Any]], columns: Sequence[str], shape: str) -> None:
-    """Print *rows*: as one JSON list if *shape* is json, else as a table of *columns*."""
-    if shape == "json":
+    """Print *rows* in the *shape* that `--format` names: one JSON list, a table of *columns*, or a line a row by a template."""
+    if shape == "table":
+        table(rows, columns)
+    elif shape == "json":
         click.echo(json.dumps(list(rows), indent=2 if sys.stdout.isatty() else None))
     else:
-        table(rows, columns)
+        from orchestrator.cli import templated
+
+        for line in templated.lines(rows, shape):
+            click.echo(CONTROL.sub("", line))
+
+
+def show_document(document: dict[str, Any] | list[dict[str, Any]], shape: str) -> bool:
+    """Print *document* as JSON or by the template that *shape* is; False, with nothing printed, where it is table."""
+    if shape == "table":
+        return False
+    if shape == "json":
+        click.echo(json.dumps(document, indent=2))
+    else:
+        show(document if isinstance(document, list) else [document], (), shape)
+    return True
 
 
 def bytes_text(count: float) -> str:

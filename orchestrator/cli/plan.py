@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from orchestrator.cli.options import StackOptions, stack_options
-from orchestrator.cli.up import inline_project_files, scales
+from orchestrator.cli.up import enforce_lock, inline_project_files, scales
 
 
 @click.command()
@@ -21,6 +21,7 @@ from orchestrator.cli.up import inline_project_files, scales
 @click.option("--force-recreate", is_flag=True)
 @click.option("--remove-orphans", is_flag=True)
 @click.option("--strict", is_flag=True, help="Refuse keys that have no effect.")
+@click.option("--locked", is_flag=True, help="Refuse images that are not as stack.lock says.")
 @click.option("--from-git", "ref", default="", metavar="REF", help="Plan the files as a commit has them.")
 @click.option("--to", "revision", type=int, default=0, metavar="REV", help="Plan a rollback to that revision of the history.")
 @click.option("--markdown", is_flag=True, help="The plan as Markdown, for a pull request.")
@@ -34,6 +35,7 @@ def plan(
     force_recreate: bool,
     remove_orphans: bool,
     strict: bool,
+    locked: bool,
     ref: str,
     markdown: bool,
     revision: int,
@@ -57,6 +59,8 @@ def plan(
         loaded = msgspec.structs.replace(loaded, stack=rebase_paths(loaded.stack, tree, top))
     else:
         loaded = stack.load(strict=strict)
+    if locked:
+        loaded = enforce_lock(loaded)
     options = {"services": services, "scale": scale, "force_recreate": force_recreate, "remove_orphans": remove_orphans}
     client = Client(start=True)
     sent = loaded.stack if ref else inline_project_files(client, loaded)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -216,7 +217,19 @@ def usage_row(name: str, document: Row) -> Row:
         "read": sum(b["value"] for b in blocks if b["op"] == "read"),
         "written": sum(b["value"] for b in blocks if b["op"] == "write"),
         "pids": document["pids_stats"]["current"],
+        "limits": {
+            name: {"ingress": n["rx_limit"], "egress": n["tx_limit"]}
+            for name, n in document["networks"].items()
+            if "rx_limit" in n
+        },
     }
+
+
+def _limits_text(limits: Mapping[str, Mapping[str, int]]) -> str:
+    """`eth0 20mbit/10mbit`: what may be received and sent."""
+    from agent.contract.bandwidth import rate_text
+
+    return ", ".join(f"{name} {rate_text(n['ingress'])}/{rate_text(n['egress'])}" for name, n in limits.items())
 
 
 def show_usage(targets: list[tuple[str, Client, str]], shape: str, *, once: bool) -> None:
@@ -229,13 +242,17 @@ def show_usage(targets: list[tuple[str, Client, str]], shape: str, *, once: bool
         name, client, container = target
         return usage_row(name, client.engine("GET", f"/containers/{container}/stats", query={"stream": 0}))
 
-    columns = ("task", "cpu_percent", "memory", "memory_limit", "received", "sent", "read", "written", "pids")
+    columns: tuple[str, ...] = ("task", "cpu_percent", "memory", "memory_limit", "received", "sent", "read", "written", "pids")
     sizes = ("memory", "memory_limit", "received", "sent", "read", "written")
     with ThreadPoolExecutor(max(1, len(targets))) as pool:
         while True:
             rows = list(pool.map(ask, targets))
             if shape == "table":
-                rows = [row | {key: bytes_text(row[key]) for key in sizes} for row in rows]
+                if any(row["limits"] for row in rows):
+                    columns = (*columns, "limits") if "limits" not in columns else columns
+                rows = [
+                    row | {key: bytes_text(row[key]) for key in sizes} | {"limits": _limits_text(row["limits"])} for row in rows
+                ]
                 if not once:
                     click.clear()
             show(rows, columns, shape)
@@ -257,7 +274,7 @@ def stats(stack: StackOptions, shape: str, no_stream: bool, services: tuple[str,
     del of_compose
     client = Client()
     rows = [row for row in chosen(client, stack, services) if row["state"] == "running"]
-    once = no_stream or shape == "json" or not sys.stdout.isatty()
+    once = no_stream or shape != "table" or not sys.stdout.isatty()
     show_usage([(row["task"], client.at(row["node"]), row["id"]) for row in rows], shape, once=once)
 
 
@@ -273,8 +290,11 @@ def port(stack: StackOptions, protocol: str, index: int, shape: str, service: st
     from orchestrator.cli.client import Client
 
     rows = published(Client(), stack, service, index, private_port, protocol)
-    if shape == "json":
-        return click.echo(json.dumps(rows))
+    if shape != "table":
+        from orchestrator.cli.output import show
+
+        show(rows, (), shape)
+        return
     for row in rows:
         click.echo(f"{row['host_ip']}:{row['host_port']}")
 

@@ -123,6 +123,18 @@ def show_plan(client: Client, loaded: Loaded, **options: Any) -> None:
     )
 
 
+def enforce_lock(loaded: Loaded) -> Loaded:
+    """*loaded*, whose images must be as its lock says. Raises PystackError where it has none."""
+    import msgspec
+
+    from orchestrator.errors import PystackError
+    from orchestrator.stackfile.lock import path_in
+
+    if loaded.stack.lock is None:
+        raise PystackError(f"{path_in(loaded.directory)} does not exist: `pystack lock` writes it")
+    return msgspec.structs.replace(loaded, stack=msgspec.structs.replace(loaded.stack, lock_enforced=True))
+
+
 build_option = click.option("--build", is_flag=True, help="Build images even where they are there.")
 no_build_option = click.option("--no-build", is_flag=True, help="Build nothing, even where an image is missing.")
 pull_option = click.option(
@@ -245,6 +257,7 @@ def scale(stack: StackOptions, no_deps: bool, replicas: dict[str, int]) -> None:
 @click.option("-w", "--watch", is_flag=True, help="Go on as `watch` does.")
 @click.option("-m", "--message", default="", help="Why, for the stack's history.")
 @click.option("--strict", is_flag=True, help="Refuse keys that have no effect.")
+@click.option("--locked", is_flag=True, help="Refuse images that are not as stack.lock says.")
 @click.option("--progress", type=click.Choice(["auto", "plain", "json", "quiet"]), default="auto")
 @quiet_option
 @click.option("--quiet-build", is_flag=True, hidden=True)
@@ -289,6 +302,8 @@ def bring_up(
 
     check_recreate(given["force_recreate"], given["no_recreate"])
     loaded = stack.load(strict=given["strict"], named=services)
+    if given.get("locked"):
+        loaded = enforce_lock(loaded)
     known = {s.name for s in loaded.stack.services}
     named = {*mentioned, *((*attach.hidden, *attach.shown, attach.code_from) if attach else ())} - {""}
     if strangers := sorted(named - known):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
 from orchestrator.cli.options import StackOptions, format_option, stack_options
+from orchestrator.cli.output import show_document
 from orchestrator.errors import PystackError
 
 
@@ -55,8 +55,7 @@ def _show(found: dict[str, Any], shape: str) -> None:
             for c in found["candidates"]
         ],
     }
-    if shape == "json":
-        click.echo(json.dumps(whole, indent=2))
+    if show_document(whole, shape):
         return
     if found["task"]:
         click.echo(f"{found['task']} is on {found['node'] or 'no node'}")

@@ -64,6 +64,7 @@ def request_of(stack: Stack, service: Service, context: PlacementContext) -> Pla
         parents=tuple((n.parent, n.name) for n in networks if n.parent),
         drivers=tuple((n.driver, n.name) for n in networks if n.driver and n.driver not in DRIVERS),
         devices=service.container.device_requests,
+        limited=tuple(a.network for a in service.container.attachments if a.bandwidth),
         # on a single node nothing leaves the host
         encrypted=tuple(n.name for n in networks if n.encrypted) if len(context.nodes) > 1 else (),
     )

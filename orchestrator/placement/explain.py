@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from agent.contract.task import Task
 from agent.contract.wire import WireStruct
 from orchestrator.errors import PystackError
@@ -58,6 +60,15 @@ def explain(stack: Stack, service: str, task: str, tasks: Sequence[Task], contex
         candidates=tuple(candidates),
         score=next((c.score for c in candidates if c.node == node), 0),
     )
+
+
+def with_reasons(why: Why, name: str, against: Sequence[str]) -> Why:
+    """*why* with the sentences *against* every node, as if a filter *name* said them."""
+    if not against:
+        return why
+    more = tuple(Reason(filter=name, ok=False, detail=text) for text in against)
+    candidates = (msgspec.structs.replace(c, feasible=False, reasons=(*c.reasons, *more)) for c in why.candidates)
+    return msgspec.structs.replace(why, candidates=tuple(candidates))
 
 
 def _candidates(request: PlacementRequest, table: NodeTable) -> list[Candidate]:

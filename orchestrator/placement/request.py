@@ -23,8 +23,9 @@ class PlacementRequest(msgspec.Struct, frozen=True, kw_only=True):
     *service* is `<stack>/<service>`, counted for spreading; *ports* are those that the node itself must hold; *near* and *away*
     name services whose tasks must, or must not, be on the node. *pinned* names the only node that will do, "" for any;
     *pinned_by* says why, as in "volume db is". *parents* are the links that its networks are made on and *drivers* the network
-    drivers that are not built in: (link or driver, network). *encrypted* are networks that need WireGuard; *devices* must be
-    there, and are shared. *staying* asks whether a task that is on the node already may stay there."""
+    drivers that are not built in: (link or driver, network). *encrypted* are networks that need WireGuard,
+    *limited* those with a limit of bandwidth; *devices* must be there, and are shared. *staying* asks whether a task that is on
+    the node already may stay there."""
 
     service: str
     placement: Placement = _ANYWHERE
@@ -39,6 +40,7 @@ class PlacementRequest(msgspec.Struct, frozen=True, kw_only=True):
     drivers: tuple[tuple[str, str], ...] = ()
     encrypted: tuple[str, ...] = ()
     devices: tuple[DeviceRequest, ...] = ()
+    limited: tuple[str, ...] = ()
     staying: bool = False
 
 
@@ -74,6 +76,7 @@ def merge_requests(parts: Sequence[PlacementRequest]) -> PlacementRequest:
         drivers=_union(p.drivers for p in parts),
         encrypted=_union(p.encrypted for p in parts),
         devices=_union(p.devices for p in parts),
+        limited=_union(p.limited for p in parts),
     )
 
 

@@ -225,7 +225,7 @@ def _task_step(task: Task, old: Task | None, status: TaskStatus | None, force: b
     if digest(old.container) != digest(task.container) or old.container_name != task.container_name:
         changes = differences(old.container, task.container)
         if runs and old.desired == "running" and moved(old.container, task.container):
-            return step("update", "is given its new addresses while it runs: its network changed", changes), task
+            return step("update", _moves(old.container, task.container), changes), task
         return step("replace", summarize(changes) or "its name changed", changes), task
     if force:
         # another label is another digest, so that the node makes the container anew
@@ -241,7 +241,19 @@ def _task_step(task: Task, old: Task | None, status: TaskStatus | None, force: b
     if status is not None and status.state in ("exited", "failed") and (status.exit_code or status.error):
         reason = f"exited with {status.exit_code}" if not status.error else f"failed: {status.error}"
         return step("update", f"{reason}: starts again"), again
+    if old.trust != task.trust:
+        return step("update", "what its images may be changed: it holds from its next start"), task
     return step("none", "unchanged"), task
+
+
+def _moves(old: Container, new: Container) -> str:
+    """What a task that goes on running is given: why, in words."""
+    kept = zip(old.attachments, new.attachments, strict=True)
+    limits = [(a.network, b.bandwidth) for a, b in kept if a.bandwidth != b.bandwidth]
+    words = [f"its bandwidth on {network} becomes {limit or 'unlimited'}" for network, limit in limits]
+    if any((a.ipv4, a.ipv6) != (b.ipv4, b.ipv6) for a, b in zip(old.attachments, new.attachments, strict=True)):
+        words.insert(0, "is given its new addresses while it runs: its network changed")
+    return ", ".join(words) + ("" if len(words) > len(limits) else ", while it runs")
 
 
 def _waits_its_turn(task: Task, old: Task) -> tuple[Step, Task] | None:

@@ -244,6 +244,8 @@ class PlanExecutor:
         old = self._state.tasks.get(task.name)
         if old and old.desired == "running" and moved(old.container, task.container):
             return task  # it is given its addresses as it runs
+        if old and (old.container, old.generation, old.node) == (task.container, task.generation, task.node):
+            return msgspec.structs.replace(task, desired=old.desired)  # nothing of it but what its images may be
         waits = not options.no_deps or task.name in followers
         hold = options.no_start or (waits and rollout.must_wait(task.service))
         return msgspec.structs.replace(task, desired="waiting" if hold else "running", renew=options.renew_volumes)

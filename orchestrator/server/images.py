@@ -54,6 +54,15 @@ class Images:
                     out |= await self._on(node, left)
         return out
 
+    async def places(self, names: Sequence[str]) -> dict[str, str]:
+        """Image → a node that has it whole; this host goes before the others."""
+        out: dict[str, str] = {}
+        for node in [self.cluster.local, *sorted(self.cluster.ready - {self.cluster.local})]:
+            if left := [n for n in names if n not in out]:
+                with contextlib.suppress(UnreachableError):
+                    out |= dict.fromkeys(await self._on(node, left), node)
+        return out
+
     async def _on(self, node: str, images: Sequence[str]) -> dict[str, str]:
         """The identities of those of *images* (names or identities) that *node* has completely."""
         client = self.cluster.get(node).client

@@ -22,6 +22,7 @@ from orchestrator.server.events import Emit, StepEvent, ignore
 from orchestrator.server.images import Images
 from orchestrator.server.inputs import Inputs
 from orchestrator.server.prepare import prepare_nodes
+from orchestrator.server.trust import TrustCheck
 
 
 async def create_oneoff(
@@ -40,6 +41,9 @@ async def create_oneoff(
         container = msgspec.structs.replace(
             container, image_id=ids.get(container.image, ""), files=files_with_digests(container.files, record.contents)
         )
+        asked = msgspec.structs.replace(one, container=container)
+        if problems := await TrustCheck(dispatcher.cluster, images).problems(record, asked):
+            raise RefusedError("\n".join(problems), 403)
         draft = Task(name=name, stack=stack, service=service, container=container, desired="oneoff", where=one.where)
         placement, current = inputs.placement(stack), state.of_stack(stack)
         task = place_oneoff(record, draft, current.tasks, placement)

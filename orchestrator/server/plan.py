@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from orchestrator.errors import RefusedError
-from orchestrator.placement.explain import Why, explain
+from orchestrator.placement.explain import Why, explain, with_reasons
 from orchestrator.planning.diff import PlanOptions
 from orchestrator.planning.diff import plan as make_plan
 from orchestrator.planning.expand import Existing, expand
@@ -16,6 +16,7 @@ from orchestrator.server.dispatcher import Dispatcher
 from orchestrator.server.images import Images
 from orchestrator.server.inputs import Inputs
 from orchestrator.server.records import UpOptions
+from orchestrator.server.trust import TrustCheck
 from orchestrator.stackfile.graph import needed
 from orchestrator.stackfile.model import Stack
 
@@ -30,6 +31,7 @@ class Planner:
         self._contents = contents
         self._images = images
         self._inputs = inputs
+        self.trust = TrustCheck(dispatcher.cluster, images)
 
     async def plan(self, stack: Stack, options: UpOptions) -> Plan:
         """The steps from the present state to *stack*. Raises RefusedError, PystackError."""
@@ -43,11 +45,14 @@ class Planner:
         only = chosen_services(stack, options)
         if only and (wrong := missing_owners(stack, only, current.tasks, self._statuses.by_task)):
             raise RefusedError("\n".join(wrong), 409)
+        trust = await self.trust.trusted(stack, only)
         desired = await self.desired(stack, options)
+        tasks = tuple(msgspec.structs.replace(t, trust=trust.get(t.service)) for t in desired.tasks)
+        desired = msgspec.structs.replace(desired, tasks=tasks)
         force = frozenset(s.name for s in stack.services if options.force_recreate and (not named or s.name in named))
         if options.force_deps:
             force |= (only or frozenset(s.name for s in stack.services)) - named
-        return make_plan(
+        made = make_plan(
             stack,
             desired,
             current,
@@ -61,6 +66,7 @@ class Planner:
                 keep=options.no_recreate,
             ),
         )
+        return msgspec.structs.replace(made, warnings=(*made.warnings, *await self.trust.moved(stack)))
 
     async def desired(self, stack: Stack, options: UpOptions) -> State:
         """The tasks, networks and volumes that *stack* asks for, placed and addressed. Raises PystackError."""
@@ -77,13 +83,15 @@ class Planner:
             context=msgspec.structs.replace(self._inputs.placement(stack.name), moves=options.moves),
         )
 
-    def why(self, stack: str, service: str, task: str) -> Why:
+    async def why(self, stack: str, service: str, task: str) -> Why:
         """Every node's verdict on *task* of *stack*, or on one more task of *service* if there is no such task.
 
         Raises RefusedError (404) if there is no such stack or service."""
         self._state.get_service(stack, service)
         known = self._state.stacks[stack].stack
-        return explain(known, service, task, self._state.of_stack(stack).tasks, self._inputs.placement(stack))
+        found = explain(known, service, task, self._state.of_stack(stack).tasks, self._inputs.placement(stack))
+        one = next(s for s in known.services if s.name == service)
+        return with_reasons(found, "image", await self.trust.problems(known, one))
 
 
 def chosen_services(stack: Stack, options: UpOptions) -> frozenset[str] | None:

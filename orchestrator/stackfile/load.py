@@ -14,10 +14,10 @@ import msgspec
 
 from agent.contract.container import Attachment, Mount
 from agent.contract.volume import VOLUME_DRIVERS
-from orchestrator.stackfile import consistency, naming, service, sources, validate
+from orchestrator.stackfile import bandwidth, consistency, lock, naming, policy, service, sources, validate
 from orchestrator.stackfile.graph import check_dependencies
 from orchestrator.stackfile.load_context import LoadContext
-from orchestrator.stackfile.marked_document import Path_
+from orchestrator.stackfile.marked_document import MarkedDocument, Path_
 from orchestrator.stackfile.model import Service, Stack, StackNetwork, StackVolume
 from orchestrator.stackfile.models import models_of
 from orchestrator.stackfile.networks import OUTSIDE
@@ -42,6 +42,12 @@ class Loaded(msgspec.Struct, frozen=True):
     notes: tuple[Problem, ...] = ()
     differences: tuple[Problem, ...] = ()
     """Keys that are honoured, but otherwise than Docker Compose has it."""
+    tree: MarkedDocument | None = None
+    """*document* with the places of its values."""
+
+    def mark(self, path: Path_) -> Mark:
+        """The place of *path*, or of what is nearest above it."""
+        return self.tree.mark(path) if self.tree else Mark("", 0, 0)
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,15 +92,22 @@ def load(options: Options, environment: Mapping[str, str]) -> Loaded:
     models = models_of(reading, services)
     granted = {("secret" if f.secret else "config", f.source) for s in services for f in s.container.files}
     contents = contents_of(reading, merged.value, granted)
+    policy_of = policy.read(reading, merged.value)
     warnings, differences = (tuple(sorted(found, key=lambda p: p.where)) for found in (reading.warnings, reading.differences))
     if reading.problems:
         raise StackFileError(reading.problems, warnings, differences)
     containers, providers = split_provided(services)
     stack = Stack(
-        name=name, services=tuple(expand_pre_start(containers)), networks=networks, volumes=volumes, contents=contents
+        name=name,
+        services=tuple(expand_pre_start(containers)),
+        networks=networks,
+        volumes=volumes,
+        contents=contents,
+        policy=policy_of,
+        lock=lock.read(directory),
     )
     loaded = Loaded(stack, merged.value, warnings, directory, services, variables, (*providers, *models))
-    return msgspec.structs.replace(loaded, notes=merged.notes, differences=differences)
+    return msgspec.structs.replace(loaded, notes=merged.notes, differences=differences, tree=merged)
 
 
 def _project_name(
@@ -190,7 +203,7 @@ def _attach(
             continue
         out.append(
             msgspec.structs.replace(
-                attachment,
+                bandwidth.resolved(reading, one, attachment, network),
                 network=network.name,
                 # the service's own name is what neighbours call it by
                 aliases=tuple(dict.fromkeys((one.name, *attachment.aliases))),

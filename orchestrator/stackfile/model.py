@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
+from agent.contract.bandwidth import Bandwidth
 from agent.contract.container import Container, Hook, Port, Ulimit, digest
 from agent.contract.network import Subnet, is_encrypted
+from agent.contract.trust import ImagePolicy, Locked
 from agent.contract.volume import is_shared
 from agent.contract.wire import WireStruct
 from orchestrator.stackfile.workloads import JOBS, Hooks, Job, Scale, Schedule, StagedUpdate
@@ -161,6 +163,8 @@ class Service(WireStruct, frozen=True, kw_only=True):
     is_pre_start_of: str = ""
     problem: str = ""
     provider: Provider | None = None
+    bandwidth: Bandwidth | None = None
+    """On each network that says nothing of its own."""
 
     @property
     def definition(self) -> str:
@@ -196,6 +200,8 @@ class StackNetwork(WireStruct, frozen=True, kw_only=True):
     labels: tuple[tuple[str, str], ...] = ()
     external: bool = False
     where: str = ""
+    bandwidth: Bandwidth | None = None
+    """Of each service of the file on it that says nothing of its own."""
 
     @property
     def parent(self) -> str:
@@ -253,3 +259,9 @@ class Stack(WireStruct, frozen=True, kw_only=True):
     networks: tuple[StackNetwork, ...] = ()
     volumes: tuple[StackVolume, ...] = ()
     contents: tuple[StackContent, ...] = ()
+    policy: ImagePolicy = ImagePolicy()
+    """What the images of its services must be."""
+    lock: tuple[Locked, ...] | None = None
+    """What stack.lock says beside the stack file, None where there is none."""
+    lock_enforced: bool = False
+    """Whether an image that is not as the lock says is refused."""

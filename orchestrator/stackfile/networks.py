@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from agent.contract.container import Attachment
+from orchestrator.stackfile import bandwidth
 from orchestrator.stackfile.field_readers import Fields, ServiceContext, scalar
 from orchestrator.stackfile.marked_document import Path_
 
@@ -53,6 +54,7 @@ def networks(draft: ServiceContext, value: Any, path: Path_) -> Fields:
                 aliases=tuple(map(scalar, settings.get("aliases") or ())),
                 link_local=tuple(local),
                 gw_priority=int(float(settings.get("gw_priority") or 0)),
+                bandwidth=bandwidth.read(draft.reading, settings.get(bandwidth.KEY), (*at, bandwidth.KEY)),
                 **_endpoint(draft, settings, at),
             )
         )

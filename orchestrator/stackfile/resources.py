@@ -9,7 +9,7 @@ from typing import Any
 
 from agent.contract.network import Subnet, is_encrypted
 from agent.contract.volume import VOLUME_DRIVERS, volume_driver
-from orchestrator.stackfile import field_readers, merge
+from orchestrator.stackfile import bandwidth, field_readers, merge
 from orchestrator.stackfile.load_context import LoadContext
 from orchestrator.stackfile.marked_document import Path_
 from orchestrator.stackfile.model import StackContent, StackNetwork, StackVolume
@@ -65,6 +65,7 @@ def networks_of(reading: LoadContext, document: dict[str, Any]) -> dict[str, Sta
             options=_pairs(body.get("driver_opts")),
             labels=_pairs(body.get("labels")),
             where=str(reading.mark(path)),
+            bandwidth=bandwidth.read(reading, body.get(bandwidth.KEY), (*path, bandwidth.KEY)),
         )
     return out
 

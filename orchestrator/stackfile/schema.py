@@ -324,6 +324,13 @@ BUILD = record(
         "ulimits": key(ULIMITS, "Limits of RUN."),
     }
 )
+BANDWIDTH = record(
+    {
+        "ingress": key({"type": ["integer", "string"], "title": "a rate such as 20mbit"}, "What it may receive; unlimited."),
+        "egress": key({"type": ["integer", "string"], "title": "a rate such as 20mbit"}, "What it may send; unlimited."),
+        "burst": key(WHOLE_SIZE, "How much may pass at once; what the rate brings in 10 ms if not said."),
+    }
+)
 ATTACHMENT = record(
     {
         "aliases": key(UNIQUE_TEXTS, "Further names on this network."),
@@ -339,6 +346,7 @@ ATTACHMENT = record(
         "driver_opts": key(
             OPTIONS, "What the driver is told of this endpoint.", differs="com.docker.network.endpoint.ifname and .sysctls"
         ),
+        "x-bandwidth": key(BANDWIDTH, "Limits of bandwidth on this network."),
     },
     empty=True,
 )
@@ -484,7 +492,7 @@ SERVICE = record(
         "cap_drop": key(UNIQUE_TEXTS, "Capabilities that it has not."),
         "security_opt": key(
             UNIQUE_TEXTS,
-            "no-new-privileges, seccomp=…, apparmor=…, label=…",
+            "no-new-privileges, seccomp=FILE|unconfined|builtin|strict, apparmor=…, label=…",
             differs="label=… has no effect: SELinux labels are not set",
         ),
         "userns_mode": key(TEXT, "auto: a user namespace of its own; host: the node's."),
@@ -705,6 +713,12 @@ SERVICE = record(
             ),
             "Where tasks go, further than deploy.placement.",
         ),
+        "x-bandwidth": key(BANDWIDTH, "Limits of bandwidth on each of its networks."),
+        "x-harden": key(
+            words("default", "strict"),
+            "strict: no capability but those of cap_add, no new privileges, fewer system calls, a read-only root with /tmp, "
+            "/run and /var/tmp in memory, a user namespace, 1024 processes; what the service says of one of these counts.",
+        ),
         "x-job": key(
             record(
                 {
@@ -843,6 +857,7 @@ NETWORK = record(
         "enable_ipv6": key(FLAG, "With IPv6."),
         "attachable": key(FLAG, "Open to containers of no stack.", differs="every network is"),
         "labels": key(PAIRS, "Its labels."),
+        "x-bandwidth": key(BANDWIDTH, "Limits of bandwidth of each service on it."),
     },
     empty=True,
 )
@@ -892,8 +907,30 @@ INCLUDE = either(
         }
     ),
 )
+POLICY = record(
+    {
+        "signed": key(
+            listed(
+                record(
+                    {
+                        "images": key(ONE_OR_MORE, "Patterns of full names, such as registry.example/team/*; all if not said."),
+                        "keys": key(ONE_OR_MORE, "Public keys in PEM (ECDSA, Ed25519), or files of the client with one."),
+                    },
+                    "keys",
+                )
+            ),
+            "Images must have a signature in cosign's format, beside them in their registry.",
+        ),
+        "registries": key(ONE_OR_MORE, "Patterns of names that images may have: registry.example, docker.io/library/*."),
+        "latest": key(FLAG, "false: no image by the tag latest."),
+        "root": key(FLAG, "false: no image that runs as root, unless the service says as whom else."),
+        "max_age": key(TEXT, "How old an image may be: 90d, 12h, 4w."),
+        "locked": key(FLAG, "true: no image without its entry in stack.lock."),
+    }
+)
 FILE = record(
     {
+        "x-policy": key(POLICY, "What images must be; plan refuses others, and so does each node at each start."),
         "version": key(TEXT, "Of old files.", differs="as in Docker Compose it has no effect"),
         "name": key(TEXT, "The stack's name."),
         "include": key(listed(INCLUDE), "Files that are part of this one."),

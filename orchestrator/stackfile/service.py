@@ -14,6 +14,7 @@ import msgspec
 
 from agent.contract.container import Container, Device, DeviceRate, DeviceRequest, File, Healthcheck
 from orchestrator.stackfile import envfile, templates
+from orchestrator.stackfile.bandwidth import x_bandwidth
 from orchestrator.stackfile.build import build
 from orchestrator.stackfile.deploy import deploy, device_requests, x_placement
 from orchestrator.stackfile.field_readers import (
@@ -37,6 +38,7 @@ from orchestrator.stackfile.field_readers import (
     ulimits,
     words,
 )
+from orchestrator.stackfile.hardening import harden, security_opt, strict_fields
 from orchestrator.stackfile.interpolate import InvalidError
 from orchestrator.stackfile.load_context import LoadContext
 from orchestrator.stackfile.marked_document import Path_
@@ -73,6 +75,7 @@ SERVICE_FIELDS = (
     "problem",
     "port_ranges",
     "service_labels",
+    "bandwidth",
 )
 
 
@@ -455,7 +458,7 @@ KEYS: dict[str, FieldReader] = {
     "privileged": boolean("privileged"),
     "cap_add": words("cap_add"),
     "cap_drop": words("cap_drop"),
-    "security_opt": words("security_opt"),
+    "security_opt": security_opt,
     "stop_signal": text("stop_signal"),
     "stop_grace_period": duration("stop_grace_s"),
     "restart": restart,
@@ -512,6 +515,8 @@ KEYS: dict[str, FieldReader] = {
     "depends_on": depends_on,
     "deploy": deploy,
     "x-placement": x_placement,
+    "x-bandwidth": x_bandwidth,
+    "x-harden": harden,
     "x-job": x_job,
     "x-schedule": x_schedule,
     "x-hooks": x_hooks,
@@ -537,6 +542,8 @@ def read(reading: LoadContext, name: str, value: Any) -> Service:
     if "label_file" in body and reading.is_valid((*path, "label_file")):
         fields |= label_file(draft, body["label_file"], (*path, "label_file"))
     fields["mounts"] = (*fields.get("mounts", ()), *fields.pop("tmpfs_mounts", ()))
+    if body.get("x-harden") == "strict" and reading.is_valid((*path, "x-harden")):
+        fields = strict_fields(body, fields)
     fields["files"] = (*fields.pop("files_configs", ()), *fields.pop("files_secrets", ()))
     if not fields.keys() & {"image", "build", "provider"} and not body.keys() & {"extends", "build", "provider"}:
         reading.check(path, "has neither image nor build", "add image: NAME or build: FOLDER")

@@ -12,6 +12,8 @@ VALUES = {
     "Service": {"ID": "s", "Name": "web", "Labels": {"a": "b", "com.x": "y"}},
     "Node": {"ID": "i", "Hostname": "h", "Platform": {"OS": "linux", "Architecture": "amd64"}},
     "Task": {"ID": "t", "Name": "web.3.t", "Slot": "3"},
+    "Ports": [{"Public": 80, "Private": 8080}, {"Public": 0, "Private": 9}],
+    "None": [],
 }
 FUNCTIONS = {"env": lambda name: f"E{name}"}
 
@@ -39,6 +41,23 @@ FUNCTIONS = {"env": lambda name: f"E{name}"}
         ('{{env "X" | print "a"}}', "aEX"),
         ('{{or "" .Task.Slot}}{{and "a" ""}}{{ne "a" "b"}}{{len "abc"}}', "3true3"),
         ("{{`raw\\n`}}", "raw\\n"),
+        ("{{range .Service.Labels}}{{.}},{{end}}", "b,y,"),
+        ("{{range $k, $v := .Service.Labels}}{{$k}}={{$v}};{{end}}", "a=b;com.x=y;"),
+        ("{{range $i, $p := .Ports}}{{if $i}}, {{end}}{{$p.Private}}{{end}}", "8080, 9"),
+        ("{{range .Ports}}{{if not .Public}}{{continue}}{{end}}{{.Public}}->{{.Private}}{{end}}", "80->8080"),
+        ("{{range .Ports}}{{.Private}}{{break}}{{end}}", "8080"),
+        ("{{range .None}}x{{else}}none{{end}}", "none"),
+        ("{{range 3}}{{.}}{{end}}", "012"),
+        ("{{with .Service}}{{.Name}}/{{$.Task.Slot}}{{end}}", "web/3"),
+        ('{{with ""}}a{{else with .Node}}{{.ID}}{{end}}', "i"),
+        ('{{$x := "a"}}{{if true}}{{$x = "b"}}{{end}}{{$x}}', "b"),
+        ('{{$x := "a"}}{{if true}}{{$x := "b"}}{{$x}}{{end}}{{$x}}', "ba"),
+        ('{{define "p"}}<{{.}}>{{end}}{{template "p" .Task.Slot}}', "<3>"),
+        ('{{block "p" .Node}}{{.Hostname}}{{end}}', "h"),
+        ("{{(index .Ports 0).Private}}", "8080"),
+        ('{{slice "abcdef" 1 3}}{{if and (gt 2 1) (le 1 1)}}!{{end}}', "bc!"),
+        ('{{printf "%-5s|%05d|%.1f|%t" "ab" 7 1.25 true}}', "ab   |00007|1.2|true"),
+        ("{{.None}}{{nil}}", "[]<no value>"),
     ],
 )
 def test_what_a_template_comes_to(text: str, want: str) -> None:
@@ -56,7 +75,19 @@ def test_what_a_template_comes_to(text: str, want: str) -> None:
         ("{{.Task}}", "is no text: name one of ID, Name, Slot", 1),
         ("{{if .Task.ID}}x", "{{if}} without its {{end}}", 1),
         ("x{{end}}", "{{end}} without its if", 1),
-        ("{{range .Service.Labels}}{{end}}", "range is not supported", 1),
+        ("{{range .Task.Slot}}{{end}}", "'3' has no parts to go over", 1),
+        ("\n{{range .Ports}}x", "{{range}} without its {{end}}", 2),
+        ("{{$x}}", "there is no $x", 1),
+        ("{{$x = 1}}", "$x is not declared: write $x := …", 1),
+        ("{{break}}", "{{break}} and {{continue}} stand in a {{range}}", 1),
+        ('{{template "no"}}', "nothing defines 'no'", 1),
+        ("{{template .X}}", 'write template "NAME"', 1),
+        ("{{.Task.ID .Task.ID}}", ".Task.ID is no function", 1),
+        ("{{(.Task.ID}}", "( without its )", 1),
+        ("{{.Task.ID)}}", "')' is not understood", 1),
+        ("{{if}}{{end}}", "says nothing", 1),
+        ("{{range $a, $b, $c := .Ports}}{{end}}", ":= sets variables", 1),
+        ("{{index .Ports 5}}", "there is no part 5; there are 2", 1),
         ('{{index .Service.Labels "q"}}', "there is no 'q'", 1),
         ("{{.Task.Slot !}}", "'!' is not understood", 1),
         ("{{/* x", "{{ without its }}", 1),
@@ -84,7 +115,20 @@ def test_braces_of_others_are_no_templates() -> None:
     assert not names_swarm("{{.Names}} .Task.Slot")
 
 
-@pytest.mark.parametrize("text", ["{{" * 100_000, "{{ (" * 50_000 + "}}", '{{"' * 50_000, "{{/*" * 50_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{" * 100_000,
+        "{{ (" * 50_000 + "}}",
+        '{{"' * 50_000,
+        "{{/*" * 50_000,
+        "{{range 20000}}{{range 20000}}{{end}}{{end}}",
+        '{{define "a"}}{{template "a"}}{{end}}{{template "a"}}',
+        '{{define "a"}}' + "{{if true}}" * 40 + '{{template "a"}}' + "{{end}}" * 41 + '{{template "a"}}',
+        '{{$x := "x"}}{{range 10000}}{{$x = print $x $x}}{{end}}',
+        "{{range 19000}}" + "x" * 5000 + "{{end}}",
+    ],
+)
 def test_a_hostile_template_costs_no_more_than_its_length(text: str) -> None:
     begun = time.monotonic()
     with pytest.raises(TemplateError):

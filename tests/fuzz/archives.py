@@ -22,8 +22,10 @@ import zstandard
 
 from agent.settings import ImageLimits
 from agent.trees import confine, layer, members, sandbox
+from agent.trees.bounds import Bounds
 from agent.trees.errors import TreeError
-from agent.trees.extract import Bounds, Policy, extract
+from agent.trees.extract import extract
+from agent.trees.policy import Policy
 from agent.trees.removal import remove_tree
 from agent.trees.streams import Decompressed, Source
 from agent.trees.tree import Tree

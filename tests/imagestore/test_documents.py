@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from agent.api import images as described
-from agent.engine.engine import signal_number
+from agent.engine.stopping import signal_number
 from agent.errors import BadRequestError, ImageError
 from agent.images import documents, types
 from agent.images.pull import choose

@@ -75,6 +75,19 @@ def rows(compose: DockerCompose, *words: str) -> list[dict[str, object]]:
     return [json.loads(line) for line in compose("ps", "--format", "json", *words).stdout.splitlines()]
 
 
+def test_events_of_the_past_and_templates(compose: DockerCompose) -> None:
+    compose("up", "-d", "db")
+    compose("stop", "db")
+    past = compose("events", "--json", "--since", "1h", "--until", "0s", "db").stdout.splitlines()
+    found = [row["action"] for row in map(json.loads, past) if not row["action"].startswith(("exec_", "health_status"))]
+    assert found[:2] == ["create", "start"]
+    assert found[-1] == "stop"
+    assert compose("events", "--since", "2000-01-01", "--until", "2000-01-02").stdout == ""
+    template = r'table {{.Service}}\t{{if eq .State "exited"}}gone{{end}}'
+    assert compose("ps", "-a", "--format", template).stdout.splitlines()[1].split() == ["db", "gone"]
+    assert "there is no .Nope" in compose("ps", "-a", "--format", "{{.Nope}}", code=2).stderr
+
+
 def test_the_way_of_a_script(compose: DockerCompose) -> None:
     said = compose("up", "-d").stderr
     for line in (
@@ -144,7 +157,7 @@ def test_run_publishes_and_before_the_verb_stand_the_files(compose: DockerCompos
     assert compose("config", "--services", COMPOSE_PROFILES="ci").stdout.split() == ["db", "web", "tests"]
     assert [line.split()[0] for line in compose("config", "--hash", "db,web").stdout.splitlines()] == ["db", "web"]
     assert compose("version", "--short").stdout.startswith("2.")
-    assert "publish is refused" in compose("publish", "x", code=2).stderr
+    assert "bridge is refused" in compose("bridge", "x", code=2).stderr
 
 
 def test_orphans_go_where_that_is_said(compose: DockerCompose) -> None:

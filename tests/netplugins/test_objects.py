@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Collection, Mapping
 
 import msgspec
 import pytest
 
-from netplugins.driver import Bridge, FdbEntry, KernelObject, ParentedLink, Veth, Vlan, Vxlan, WireguardDevice
+from netplugins.driver import Bridge, FdbEntry, KernelObject, ParentedLink, Rates, Shaper, Veth, Vlan, Vxlan, WireguardDevice
 from netplugins.linux.netlink import Link
 from netplugins.objects import fdb
 from netplugins.objects.kind import Difference, View
@@ -15,6 +16,7 @@ from netplugins.objects.kinds import KINDS, can_update, kind_of
 from netplugins.objects.parented_link import probes_of
 from netplugins.objects.vxlan import conflicting_devices
 
+replace = msgspec.structs.replace
 BRIDGE = Bridge("psb1", "02:42:0a:01:00:01", 1450, ("10.1.0.1/24", "fd00::1/64"))
 TUNNEL = WireguardDevice(name="pswg", private_key="/k", address="fd70::1", port=1, mtu=1400)
 VXLAN = Vxlan(name="psx1", master="psb1", vni=7, port=4789, local="10.9.0.1", mtu=1450)
@@ -43,7 +45,8 @@ PARENTED = ParentedLink(
     addresses=("10.2.0.2/24", "fd02::2/64"),
     gateways=(),
 )
-OBJECTS: tuple[KernelObject, ...] = (BRIDGE, TUNNEL, VXLAN, VLAN, VETH, PARENTED)
+SHAPER = Shaper(name="psi1", link="psv1", netns="/run/n", order=0, mtu=1450, rates=Rates(ingress=20_000_000, egress=10_000_000))
+OBJECTS: tuple[KernelObject, ...] = (BRIDGE, TUNNEL, VXLAN, VLAN, VETH, PARENTED, SHAPER)
 
 
 def packed(address: str) -> bytes:
@@ -54,10 +57,16 @@ def link(index: int, name: str, *, up: bool = True, mtu: int = 1450, master: int
     return msgspec.convert({"index": index, "name": name, "up": up, "mtu": mtu, "master": master, "kind": "", **vxlan}, Link)
 
 
-def view(*links: Link, addresses: str = "", routes: tuple[tuple[int, bytes, int], ...] = ()) -> View:
+def view(
+    *links: Link,
+    addresses: str = "",
+    routes: tuple[tuple[int, bytes, int], ...] = (),
+    rates: Mapping[int, int] = {},
+    redirected: Collection[int] = (),
+) -> View:
     """*addresses*: "INDEX ADDRESS", separated by commas."""
     pairs = [a.split() for a in addresses.split(",") if a]
-    return View({one.name: one for one in links}, {(int(i), packed(a)) for i, a in pairs}, set(routes))
+    return View({one.name: one for one in links}, {(int(i), packed(a)) for i, a in pairs}, set(routes), rates, redirected)
 
 
 WHOLE = view(
@@ -65,15 +74,18 @@ WHOLE = view(
     link(2, "psx1", master=1, kind="vxlan", vni=7, port=4789, local=packed("10.9.0.1")),
     link(3, "psv1", master=1),
     link(4, "psl20", mtu=9000),
+    link(5, "psi1"),
     addresses="1 10.1.0.1,1 fd00::1",
     routes=((1, packed("10.1.0.0"), 24), (1, packed("fd00::"), 64)),
+    rates={3: 20_000_000, 5: 10_000_000},
+    redirected={3},
 )
 
 
 def changed(*links: Link, without: str = "", addresses: str = "1 10.1.0.1,1 fd00::1") -> View:
     """WHOLE with other *links*, *without* one, with these *addresses*."""
     kept = {n: one for n, one in WHOLE.links.items() if n != without} | {one.name: one for one in links}
-    return view(*kept.values(), addresses=addresses, routes=tuple(WHOLE.routes))
+    return view(*kept.values(), addresses=addresses, routes=tuple(WHOLE.routes), rates=WHOLE.rates, redirected=WHOLE.redirected)
 
 
 def test_every_kernel_object_has_a_kind() -> None:
@@ -81,7 +93,7 @@ def test_every_kernel_object_has_a_kind() -> None:
     assert {type(o) for o in OBJECTS} == set(KINDS)
 
 
-@pytest.mark.parametrize("item", [BRIDGE, VXLAN, VLAN, VETH, PARENTED], ids=lambda o: type(o).__name__)
+@pytest.mark.parametrize("item", [BRIDGE, VXLAN, VLAN, VETH, PARENTED, SHAPER], ids=lambda o: type(o).__name__)
 def test_an_object_as_described_has_no_difference(item: KernelObject) -> None:
     assert list(kind_of(item).observe(item, WHOLE)) == []
 
@@ -126,6 +138,28 @@ CASES: dict[str, tuple[KernelObject, View, list[Difference]]] = {
             )
         ],
     ),
+    "limits that somebody took away": (
+        SHAPER,
+        view(*WHOLE.links.values()),
+        [
+            Difference("bandwidth", "what is received is unlimited and should be 20000000 bit/s"),
+            Difference("bandwidth", "what is sent is unlimited and should be 10000000 bit/s"),
+            Difference("bandwidth", "what is sent does not pass psi1"),
+        ],
+    ),
+    "another limit": (
+        SHAPER,
+        view(*WHOLE.links.values(), rates={3: 99_000_000, 5: 10_000_000}, redirected={3}),
+        [Difference("bandwidth", "what is received is 99000000 bit/s and should be 20000000 bit/s")],
+    ),
+    "a limit whose link is gone": (
+        SHAPER,
+        changed(without="psi1"),
+        [
+            Difference("bandwidth", "the link does not exist"),
+            Difference("bandwidth", "what is sent is unlimited and should be 10000000 bit/s"),
+        ],
+    ),
     "a VLAN that is down": (VLAN, changed(link(4, "psl20", up=False)), [Difference("link", "the link is down")]),
 }
 
@@ -151,6 +185,11 @@ INSIDE: dict[str, tuple[KernelObject, View, list[str]]] = {
         ["container-route"],
     ),
     "no default route": (VETH, view(link(9, "eth0"), addresses="9 10.1.0.2"), ["container-route"]),
+    "a link on a parent whose limits are gone": (
+        replace(PARENTED, rates=Rates(ingress=8_000_000, egress=9_000_000)),
+        view(link(9, "eth1"), addresses="9 10.2.0.2,9 fd02::2", rates={9: 9_000_000}),
+        ["bandwidth", "bandwidth"],
+    ),
     "a link with its parent's MTU and no gateway": (
         PARENTED,
         view(link(9, "eth1", mtu=9000), addresses="9 10.2.0.2,9 fd02::2"),
@@ -169,10 +208,9 @@ def test_what_differs_in_a_container(item: KernelObject, inside: View, checks: l
 
 def test_only_objects_of_containers_are_seen_there() -> None:
     assert [type(o) for o in OBJECTS if kind_of(o).container_link(o)] == [Veth, ParentedLink]
-    assert [type(o) for o in OBJECTS if kind_of(o).namespace(o)] == [Veth, ParentedLink]
+    assert [type(o) for o in OBJECTS if kind_of(o).namespace(o)] == [Veth, ParentedLink, Shaper]
 
 
-replace = msgspec.structs.replace
 UPDATES: dict[str, tuple[KernelObject, KernelObject, bool]] = {
     "any change of a bridge": (BRIDGE, replace(BRIDGE, mac="02:00:00:00:00:01", mtu=9000, addresses=()), True),
     "any change of a tunnel": (TUNNEL, replace(TUNNEL, port=2, address="fd70::2"), True),
@@ -181,6 +219,8 @@ UPDATES: dict[str, tuple[KernelObject, KernelObject, bool]] = {
     "the MTU of a VXLAN device": (VXLAN, replace(VXLAN, mtu=9000), True),
     "the VNI of a VXLAN device": (VXLAN, replace(VXLAN, vni=8), False),
     "a VLAN's ID": (VLAN, replace(VLAN, vid=21), False),
+    "the limits of a veth": (SHAPER, replace(SHAPER, rates=Rates(egress=1)), True),
+    "the limits of a macvlan link": (PARENTED, replace(PARENTED, rates=Rates(egress=1)), True),
     "a macvlan link's mode": (PARENTED, replace(PARENTED, mode="vepa"), False),
     "a bridge that becomes a veth": (BRIDGE, replace(VETH, name=BRIDGE.name), False),
 }
@@ -193,7 +233,7 @@ def test_what_changes_in_place(was: KernelObject, now: KernelObject, expected: b
 
 def test_each_kind_is_created_after_those_that_it_needs() -> None:
     order = sorted(OBJECTS, key=lambda o: (kind_of(o).stage, kind_of(o).order(o)))
-    assert order == [BRIDGE, TUNNEL, VXLAN, VLAN, VETH, PARENTED]
+    assert order == [BRIDGE, TUNNEL, VXLAN, VLAN, VETH, PARENTED, SHAPER]
 
 
 def test_a_device_of_others_with_our_vni_is_found() -> None:

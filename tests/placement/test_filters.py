@@ -188,6 +188,22 @@ CASES: dict[str, tuple[str, PlacementRequest, Node, list[PlacementRequest], bool
         False,
         "network net needs WireGuard: it is neither in the kernel nor is wireguard-go installed",
     ),
+    "a node that can limit": (
+        "bandwidth",
+        request(limited=("net",)),
+        node(info={"features": ("ifb",)}),
+        [],
+        True,
+        "x-bandwidth on network net needs the kernel's ifb",
+    ),
+    "a node that cannot": (
+        "bandwidth",
+        request(limited=("net",)),
+        node(),
+        [],
+        False,
+        "x-bandwidth on network net needs the kernel's ifb (CONFIG_IFB), which it has not",
+    ),
     "a device that is there": (
         "devices",
         request(devices=(GPU,)),
@@ -326,6 +342,7 @@ REQUESTS = st.sampled_from(SERVICES).flatmap(
         parents=some(("eth0", "lan"), ("eth1.5", "vlan")),
         drivers=some(("weave", "net")),
         encrypted=some("net"),
+        limited=some("net"),
         devices=some(GPU, DeviceRequest(ids=("7",))),
         staying=st.booleans(),
     )

@@ -14,6 +14,7 @@ from orchestrator.stackfile import schema
 from orchestrator.stackfile.keys import keys, markdown
 from orchestrator.stackfile.load import Loaded, Options, load
 from tests.conftest import SHARED
+from tests.signing import new_key, public
 
 ROOT = Path(__file__).resolve().parents[2]
 UPSTREAM = SHARED / "corpora" / "compose-go" / "compose-spec.json"
@@ -177,6 +178,17 @@ VALUES: dict[str, Any] = {
     f"{S}cap_add": ["NET_ADMIN"],
     f"{S}cap_drop": ["CHOWN"],
     f"{S}expose": ["8000-8001/udp"],
+    f"{S}x-harden": "strict",
+    "x-policy.signed": [{"keys": "key.pub"}],
+    "x-policy.signed[].images": "docker.io/*",
+    "x-policy.signed[].keys": "other.pub",
+    "x-policy.registries": "docker.io",
+    "x-policy.latest": False,
+    "x-policy.root": False,
+    "x-policy.max_age": "90d",
+    "x-policy.locked": True,
+    **{f"{at}x-bandwidth.{key}": "9mbit" for at in (S, f"{S}networks.*.", N) for key in ("ingress", "egress")},
+    **{f"{at}x-bandwidth.burst": "64k" for at in (S, f"{S}networks.*.", N)},
 }
 """What must stand around a key for it to count, at its parent."""
 AROUND: dict[str, dict[str, Any]] = {
@@ -195,6 +207,8 @@ AROUND: dict[str, dict[str, Any]] = {
     f"{S}develop.watch[]": {"path": ".", "action": "sync", "target": "/app"},
     f"{S}develop.watch[].exec": {"command": "a"},
     f"{S}healthcheck": {"test": "true", "start_period": "9s"},
+    "x-policy.signed[]": {"keys": "key.pub"},
+    **{f"{at}x-bandwidth": {"ingress": "20mbit"} for at in (S, f"{S}networks.*.", N)},
     f"{S}pre_start[]": {"command": "a"},
     f"{S}x-schedule": {"cron": "5 4 * * *"},
     f"{S}x-scale": {"max": 9, "target": {"cpu": 50}},
@@ -381,6 +395,8 @@ def test_a_key_that_is_honoured_changes_what_is_asked_for(path: str, tmp_path: P
     (tmp_path / "secret").write_text("secret")
     (tmp_path / "more.yml").write_text("services: {more: {image: m}}\n")
     (tmp_path / "other.yml").write_text("services: {other: {image: m}}\n")
+    for name in ("key.pub", "other.pub"):
+        (tmp_path / name).write_text(public(new_key()))
     tried, without = around(path, sample(path))
     found = loaded(tmp_path, whole(tried))
     try:

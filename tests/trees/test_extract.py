@@ -17,9 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.contract.printable import quoted
+from agent.trees.bounds import Bounds
 from agent.trees.errors import TreeError
-from agent.trees.extract import Bounds, Policy, extract, quoted
+from agent.trees.extract import extract
 from agent.trees.layer import finish
+from agent.trees.policy import Policy
 from agent.trees.streams import Decompressed, Source
 from agent.trees.tree import Tree
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 import pytest
 import zstandard
 
+from agent.trees.bounds import Bounds
 from agent.trees.errors import TreeError
-from agent.trees.extract import Bounds
 from agent.trees.members import MAX_MEMBERS, table
 from tests.images import tar_of
 from tests.trees.test_extract import binary, checksummed, header, padded, sparse

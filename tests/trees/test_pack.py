@@ -15,8 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.mounts import overlay_attribute
-from agent.trees.extract import Bounds, Policy, extract
+from agent.trees.bounds import Bounds
+from agent.trees.extract import extract
 from agent.trees.pack import Packer, changes, copy_tree, pack_layer, walk
+from agent.trees.policy import Policy
 from agent.trees.tree import Tree
 from tests.trees.test_extract import header, pax
 

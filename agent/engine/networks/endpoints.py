@@ -11,25 +11,26 @@ from agent.engine.networks.table import DEFAULT_NETWORK, NetworkTable
 from agent.engine.networks.views import EndpointCache, EndpointView
 from agent.engine.records import Endpoint, Record
 from agent.errors import ConflictError, ForbiddenError
+from agent.paths import Paths
 from netplugins.linux import netns
 
 
 class EndpointTable:
-    """The endpoints of the containers that are on networks of *networks*. *namespaces* is the directory of their network
-    namespaces."""
+    """The endpoints of the containers that are on networks of *networks*. *paths* says where their
+    network namespaces are."""
 
-    def __init__(self, networks: NetworkTable, namespaces: Path) -> None:
+    def __init__(self, networks: NetworkTable, paths: Paths) -> None:
         self.attached: dict[str, Record] = {}
         """By ID, those whose links, names and ports the kernel and the data path are to have."""
         self._starting: dict[str, Record] = {}
         """By ID, those that have their addresses and ports, and are not attached yet."""
         self._networks = networks
-        self._namespaces = namespaces
+        self._paths = paths
         self._views = EndpointCache()
 
     def netns(self, record: Record) -> Path:
         """The network namespace of *record*."""
-        return self._namespaces / record.id[:16]
+        return self._paths.network_namespace(record.id)
 
     def reserve(self, record: Record) -> None:
         """Fix endpoints and published ports of *record*, which is going to be attached: no other gets the same until it is
@@ -80,6 +81,7 @@ class EndpointTable:
             order=order,
             interface=attachment.interface,
             link_local=attachment.link_local,
+            bandwidth=attachment.bandwidth,
         )
         for subnet in network.subnets if free else ():
             field = "ipv6" if ":" in subnet.cidr else "ipv4"

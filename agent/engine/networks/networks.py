@@ -49,7 +49,7 @@ class Networks:
         self.settings = settings
         self.drivers = registry.load(paths.link_prefix)
         self.table = NetworkTable(paths.root / "networks.json", paths.link_prefix, self.drivers, settings.address_pools)
-        self.endpoints = EndpointTable(self.table, paths.netns)
+        self.endpoints = EndpointTable(self.table, paths)
         self.host = NetworkHost(paths.link_prefix)
         self.manifest = Manifest()
         """What the control plane wants; of it this room uses what concerns networks."""
@@ -112,16 +112,17 @@ class Networks:
         before = record.endpoints
         after = self.endpoints.with_one_more(record, attachment)
         try:
-            await self._replace_endpoints(record, after)
+            await self.replace_endpoints(record, after)
         except BaseException:
-            await self._replace_endpoints(record, before)
+            await self.replace_endpoints(record, before)
             raise
 
     async def disconnect(self, record: Record, network: Network) -> None:
         """Take *record* off a network. Raises ConflictError where it is not on it."""
-        await self._replace_endpoints(record, self.endpoints.without(record, network.name))
+        await self.replace_endpoints(record, self.endpoints.without(record, network.name))
 
-    async def _replace_endpoints(self, record: Record, endpoints: list[Endpoint]) -> None:
+    async def replace_endpoints(self, record: Record, endpoints: list[Endpoint]) -> None:
+        """Let *record* have these *endpoints*, at once where it runs. Raises AgentError."""
         self.endpoints.replace(record, endpoints)
         if record.id in self.endpoints.attached:
             await self._sync_for(record)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from agent.contract.bandwidth import Bandwidth
 from agent.engine.records import Endpoint, Record
 from netplugins import driver as drivers
 from netplugins.resolver.table import View
@@ -37,6 +38,12 @@ class EndpointCache:
         self._made.pop(record.id, None)
 
 
+def _rates(bandwidth: Bandwidth | None) -> drivers.Rates:
+    if bandwidth is None:
+        return drivers.UNLIMITED
+    return drivers.Rates(ingress=bandwidth.ingress or 0, egress=bandwidth.egress or 0, burst=bandwidth.burst or 0)
+
+
 def _endpoint_view(record: Record, netns: str) -> EndpointView:
     if not record.endpoints:
         return EndpointView()
@@ -58,6 +65,7 @@ def _endpoint_view(record: Record, netns: str) -> EndpointView:
                 mac=e.mac,
                 default=e.default,
                 link_local=e.link_local,
+                rates=_rates(e.bandwidth),
             )
             for e in record.endpoints
         ),

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 _BUILDER = "refused: the node's own builder builds, and has none"
 _ALPHA = "refused: it is an experiment of Docker Compose's, which may go with any release"
-_PAST = "refused: the cluster keeps no past events"
-_FORMAT = "differs: table and json; a Go template is refused"
 _DETACH = "refused: what is typed goes to the container, key for key"
 
 GLOBAL: dict[str, str] = {
@@ -78,7 +76,7 @@ VERBS: dict[str, dict[str, str]] = {
         "-y --yes": "differs: nothing is asked",
     },
     "down": {"--remove-orphans": "", "--rmi=": "", "-t --timeout=": "", "-v --volumes": ""},
-    "events": {"--json": "", "--since=": _PAST, "--until=": _PAST},
+    "events": {"--json": "", "--since=": "", "--until=": ""},
     "exec": {
         "-d --detach": "",
         "-e --env=": "",
@@ -91,7 +89,7 @@ VERBS: dict[str, dict[str, str]] = {
         "-t --tty": "differs: there is one where there is a terminal",
     },
     "export": {"--index=": "", "-o --output=": ""},
-    "images": {"--format=": _FORMAT, "-q --quiet": ""},
+    "images": {"--format=": "", "-q --quiet": ""},
     "kill": {"--remove-orphans": "", "-s --signal=": ""},
     "logs": {
         "-f --follow": "",
@@ -103,13 +101,13 @@ VERBS: dict[str, dict[str, str]] = {
         "-t --timestamps": "",
         "--until=": "",
     },
-    "ls": {"-a --all": "", "--filter=": "differs: name alone", "--format=": _FORMAT, "-q --quiet": ""},
+    "ls": {"-a --all": "", "--filter=": "differs: name alone", "--format=": "", "-q --quiet": ""},
     "pause": {},
     "port": {"--index=": "", "--protocol=": ""},
     "ps": {
         "-a --all": "",
         "--filter=": "differs: status alone",
-        "--format=": "differs: templates name fields alone",
+        "--format=": "",
         "--no-trunc": "",
         "--orphans": "",
         "-q --quiet": "",
@@ -162,7 +160,12 @@ VERBS: dict[str, dict[str, str]] = {
     },
     "scale": {"--no-deps": ""},
     "start": {"--wait": "differs: it waits anyhow", "--wait-timeout=": ""},
-    "stats": {"-a --all": "differs: what does not run uses nothing", "--format=": _FORMAT, "--no-stream": "", "--no-trunc": ""},
+    "stats": {
+        "-a --all": "differs: what does not run uses nothing",
+        "--format=": "differs: fields are task, cpu_percent, memory …",
+        "--no-stream": "",
+        "--no-trunc": "",
+    },
     "stop": {"-t --timeout=": ""},
     "top": {},
     "unpause": {},
@@ -198,7 +201,7 @@ VERBS: dict[str, dict[str, str]] = {
         "-y --yes": "differs: nothing is asked",
     },
     "version": {"-f --format=": "", "--short": ""},
-    "volumes": {"--format=": _FORMAT, "-q --quiet": ""},
+    "volumes": {"--format=": "", "-q --quiet": ""},
     "wait": {"--down-project": ""},
     "watch": {"--no-up": "", "--prune": "differs: old images are left to `system prune`", "--quiet": ""},
 }

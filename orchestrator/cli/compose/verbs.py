@@ -6,13 +6,14 @@ Source: docs.docker.com/reference/cli/docker/compose; keys of JSON as Docker Com
 from __future__ import annotations
 
 import json
-import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from orchestrator import __version__
 from orchestrator.cli.options import StackOptions, Timestamp, stack_options
+from orchestrator.errors import PystackError
 
 if TYPE_CHECKING:
     from orchestrator.cli.client import Client
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 COMPOSE = "2.40.0"
 """The version of Docker Compose whose command lines these are: scripts ask for it."""
-FIELD = re.compile(r"\{\{\s*\.(\w+)\s*\}\}|\{\{\s*json\s+\.(\w*)\s*\}\}")
 
 
 def version_words() -> str:
@@ -29,33 +29,16 @@ def version_words() -> str:
 
 
 def printed(rows: list[Row], shape: str, columns: dict[str, str]) -> None:
-    """*rows* as a table of *columns* (head → key), as JSON, or by a template that names fields. Raises UsageError."""
+    """*rows* as a table of *columns* (head → key), as JSON, or by a template. Raises UsageError."""
+    from orchestrator.cli.output import show, table
+
     if shape == "json":
         for row in rows:
             click.echo(json.dumps(row))
     elif shape in ("", "table", "pretty"):
-        from orchestrator.cli.output import table
-
         table([{head: row[key] for head, key in columns.items()} for row in rows], list(columns))
     else:
-        for row in rows:
-            click.echo(_filled(shape.removeprefix("table "), row))
-
-
-def _filled(template: str, row: Row) -> str:
-    def value(match: re.Match[str]) -> str:
-        plain, encoded = match.groups()
-        if plain is None:
-            return json.dumps(row[encoded] if encoded else row)
-        return str(row[plain])
-
-    try:
-        out = FIELD.sub(value, template.replace("\\t", "\t").replace("\\n", "\n"))
-    except KeyError as error:
-        raise click.UsageError(f"--format: there is no field {error}; there is: {', '.join(row)}") from None
-    if "{{" in out:
-        raise click.UsageError(f"--format {template}: fields alone can stand in a template: {{{{.Name}}}}")
-    return out
+        show(rows, (), shape)
 
 
 # --- up ------------------------------------------------------------------------------------------------------------------
@@ -182,7 +165,7 @@ def container_row(client: Client, row: Row) -> Row:
 @stack_options
 @click.option("-a", "--all", "everything", is_flag=True, help="Those that do not run, and those of `run`, too.")
 @click.option("--filter", "filters", multiple=True, metavar="status=STATE")
-@click.option("--format", "shape", default="table", help="table, json, or a template of fields.")
+@click.option("--format", "shape", default="table", help="table, json, or a Go template.")
 @click.option("--no-trunc", is_flag=True)
 @click.option("--orphans/--no-orphans", default=True)
 @click.option("-q", "--quiet", is_flag=True, help="Only container IDs.")
@@ -321,15 +304,18 @@ def images(stack: StackOptions, shape: str, quiet: bool, services: tuple[str, ..
 @click.command()
 @stack_options
 @click.option("--json", "as_json", is_flag=True)
+@click.option("--since", type=Timestamp(), default="", help="What happened since then, too.")
+@click.option("--until", type=Timestamp(), default="", help="End with what happens then.")
 @click.argument("services", nargs=-1)
-def events(stack: StackOptions, as_json: bool, services: tuple[str, ...]) -> None:
-    """What happens to the project's containers, as it comes."""
+def events(stack: StackOptions, as_json: bool, since: str, until: str, services: tuple[str, ...]) -> None:
+    """What happens to the project's containers on all nodes, as it comes."""
     from orchestrator.cli.client import Client
 
     client, name = Client(start=True), stack.name()
     stack.check_services(services)
-    filters = json.dumps({"type": ["container"], "label": [f"com.docker.compose.project={name}"]})
-    for event in client.lines("GET", f"{client.base}/events", query={"filters": filters}):
+    query = {"filters": json.dumps({"type": ["container"], "label": [f"com.docker.compose.project={name}"]})}
+    query |= {key: given for key, given in (("since", since), ("until", until)) if given}
+    for event in _of_all_nodes(client, query):
         attributes = event["Actor"]["Attributes"]
         if services and attributes.get("com.docker.compose.service") not in services:
             continue
@@ -347,6 +333,41 @@ def events(stack: StackOptions, as_json: bool, services: tuple[str, ...]) -> Non
         else:
             said = ", ".join(f"{k}={v}" for k, v in sorted(row["attributes"].items()))
             click.echo(f"{row['time'].replace('T', ' ')} container {row['action']} {row['id']} ({said})")
+
+
+def _of_all_nodes(client: Client, query: dict[str, str]) -> Iterator[Row]:
+    """Events of every node that is ready: those of the past in the order of time, what comes as it comes."""
+    import queue
+    import threading
+    import time
+
+    arrived: queue.SimpleQueue[Row | PystackError | None] = queue.SimpleQueue()
+
+    def read(node: str) -> None:
+        at = client.at(node)
+        try:
+            for event in at.lines("GET", f"{at.base}/events", query=query):
+                arrived.put(event)
+        except PystackError as error:
+            arrived.put(error)
+        arrived.put(None)
+
+    nodes = [row["name"] for row in client.json("GET", "/v1/nodes") if row["state"] == "ready"]
+    for node in nodes:
+        threading.Thread(target=read, args=(node,), daemon=True).start()
+    is_past = "until" in query and float(query["until"]) <= time.time()
+    found, open_streams = [], len(nodes)
+    while open_streams:
+        event = arrived.get()
+        if isinstance(event, PystackError):
+            click.echo(f"warning: {event}", err=True)
+        elif event is None:
+            open_streams -= 1
+        elif is_past:
+            found.append(event)
+        else:
+            yield event
+    yield from sorted(found, key=lambda event: int(event["timeNano"]))
 
 
 def _stamp(nanoseconds: int) -> str:

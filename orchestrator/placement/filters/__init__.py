@@ -6,6 +6,7 @@ from typing import Any
 
 from orchestrator.placement.filters.availability import Availability
 from orchestrator.placement.filters.away import Away
+from orchestrator.placement.filters.bandwidth import Bandwidth
 from orchestrator.placement.filters.base import Filter
 from orchestrator.placement.filters.bound import Bound
 from orchestrator.placement.filters.constraint import Constraint
@@ -33,6 +34,7 @@ FILTERS: tuple[Filter[Any], ...] = (
     Parent(),
     Driver(),
     Encryption(),
+    Bandwidth(),
     Devices(),
     Cpus(),
     Memory(),

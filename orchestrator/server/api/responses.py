@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from agent.contract.printable import shown
 from agent.contract.wire import WireStruct
-from agent.errors import shown, user_message
+from agent.errors import user_message
 from orchestrator.errors import PystackError, RefusedError
 from orchestrator.server.plane import ControlPlane
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from agent.contract.task import Task
+from agent.contract.trust import RegistryImage
 from orchestrator.placement.explain import Why
 from orchestrator.placement.rebalance import Move
 from orchestrator.planning.state import Plan
@@ -41,6 +42,7 @@ ROUTES: tuple[Route, ...] = (
     ("GET", "/v1/{kind:config|secret}s/{name}", contents.get_contents, None, contents.ContentRow),
     ("PUT", "/v1/{kind:config|secret}s/{name}", contents.put_contents, None, contents.ContentRow),
     ("DELETE", "/v1/{kind:config|secret}s/{name}", contents.remove_contents, None, None),
+    ("POST", "/v1/images/registry", system.images_at_registries, None, list[RegistryImage]),
     ("POST", "/v1/plan", stacks.plan, stacks.UpRequest, Plan),
     ("POST", "/v1/up", stacks.up, stacks.UpRequest, StreamOf(Event)),
     ("POST", "/v1/apply", stacks.apply, SavedPlan, StreamOf(Event)),

@@ -311,4 +311,6 @@ async def delete_oneoff(request: web.Request) -> web.Response:
 async def why(request: web.Request) -> web.Response:
     """Every node's verdict on a task, or on one more task of a service."""
     name, service = request.match_info["stack"], request.match_info["service"]
-    return json_response(msgspec.to_builtins(request.app[PLANE].planner.why(name, service, request.query.get("task", ""))))
+    return json_response(
+        msgspec.to_builtins(await request.app[PLANE].planner.why(name, service, request.query.get("task", "")))
+    )

@@ -43,6 +43,12 @@ async def stream_events(request: web.Request) -> web.StreamResponse:
     return response
 
 
+async def images_at_registries(request: web.Request) -> web.Response:
+    """A list of names of images → what their registries have under each now."""
+    names = msgspec.json.decode(await request.read(), type=list[str])
+    return json_response([row(one) for one in await request.app[PLANE].planner.trust.at_registry(names)])
+
+
 async def dump_store(request: web.Request) -> web.StreamResponse:
     """Everything in the store, as of one revision: a backup, for `pystack store restore`."""
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})

@@ -9,7 +9,8 @@ import msgspec
 from agent.contract.container import Container, Healthcheck
 from agent.contract.network import Network
 from agent.contract.task import Task
-from orchestrator.errors import PystackError
+from agent.contract.trust import ImageTrust
+from orchestrator.errors import PystackError, RefusedError
 from orchestrator.placement.assign import place_oneoff
 from orchestrator.planning.expand import address_oneoff
 from orchestrator.planning.state import State
@@ -22,6 +23,7 @@ from orchestrator.server.inputs import Inputs
 from orchestrator.server.jobs.book import RunBook
 from orchestrator.server.jobs.records import HOOKS, JobRun
 from orchestrator.server.prepare import prepare_nodes
+from orchestrator.server.trust import TrustCheck
 from orchestrator.stackfile.model import Service, Stack
 from orchestrator.store.interface import Op, Put
 
@@ -46,6 +48,13 @@ class RunStarter:
         failed: dict[str, str] = {}
         services = {s.name: s for s in stack.services}
         await self._bring(stack, {r.service for r in runs})
+        trust: dict[str, ImageTrust] = {}
+        for name in {r.service for r in runs}:
+            try:
+                trust |= await TrustCheck(self._dispatcher.cluster, self._images).trusted(stack, {name})
+            except RefusedError as error:  # an image that may not be run keeps its own service from running, and no other
+                failed |= {r.id: str(error) for r in runs if r.service == name}
+        runs = [r for r in runs if r.id not in failed]
         async with self._state.allocation(stack.name):
             ids = await self._images.ids(stack)
             current, networks = self._state.of_stack(stack.name), dict(self._state.networks)
@@ -56,6 +65,7 @@ class RunStarter:
                 except PystackError as error:
                     failed[run.id] = str(error)
                     continue
+                made.tasks = [msgspec.structs.replace(t, trust=trust.get(t.service)) for t in made.tasks]
                 current = msgspec.structs.replace(current, tasks=(*current.tasks, *made.tasks))
                 networks |= {n.name: n for n in made.networks}
                 begun.append(made)

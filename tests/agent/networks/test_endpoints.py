@@ -12,6 +12,7 @@ from agent.engine.networks.endpoints import EndpointTable
 from agent.engine.networks.table import DEFAULT_NETWORK, NetworkTable
 from agent.engine.records import Record
 from agent.errors import ConflictError, ForbiddenError, NotFoundError
+from agent.paths import Paths
 from netplugins.bridge import BridgeDriver
 from netplugins.driver import Driver
 
@@ -23,7 +24,7 @@ def endpoints(tmp_path: Path) -> EndpointTable:
     networks = NetworkTable(tmp_path / "networks.json", "ps", DRIVERS, ("10.0.0.0/16",))
     networks.create(Network(name="a", subnets=(Subnet(cidr="10.1.0.0/24"),)))
     networks.create(Network(name="b", subnets=(Subnet(cidr="10.2.0.0/24"),), internal=True))
-    return EndpointTable(networks, tmp_path)
+    return EndpointTable(networks, Paths(tmp_path, tmp_path, ""))
 
 
 def record(name: str, *attachments: Attachment, ports: tuple[Port, ...] = (), task: str = "") -> Record:

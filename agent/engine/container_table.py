@@ -1,0 +1,144 @@
+"""Every container of this node: its record in memory and on disk, its lock, who waits for it, and what is told of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import weakref
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from agent import files
+from agent.engine.events import Events
+from agent.engine.records import Record, labels, save
+from agent.errors import BadRequestError, ConflictError, NotFoundError, user_message
+from agent.paths import Paths
+
+MIN_ID_DIGITS = 2
+log = logging.getLogger(__name__)
+
+
+class PendingAttach:
+    """A client that wants a container's streams from their first byte: the start waits for it."""
+
+    def __init__(self) -> None:
+        self.ready = asyncio.Event()
+        self.failed = False
+        """Set before *ready* where the start came to nothing: there are no streams."""
+        self.connected = asyncio.Event()
+
+
+class ContainerTable:
+    """The containers of this node by ID, with what is known of them as long as the agent runs."""
+
+    def __init__(self, paths: Paths, events: Events) -> None:
+        self.records: dict[str, Record] = {}
+        self.changed: Callable[[Record], None] = lambda _: None
+        """Called after each change of a record."""
+        self.attaching: dict[str, list[PendingAttach]] = {}
+        """By ID, the clients that the start waits for."""
+        self.not_listening: set[str] = set()
+        """Containers whose programs do not listen yet where they are going to."""
+        self.stuck: set[str] = set()
+        """Containers that were to be removed when they ended, and cannot be."""
+        self.waiting: set[str] = set()
+        """Containers that are to run again once those whose namespaces they share do."""
+        self.coming_back: set[str] = set()
+        """Containers that were stopped to be started again at once."""
+        self._paths = paths
+        self._events = events
+        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        """Those that are held or waited for."""
+        self._waiters: dict[str, list[asyncio.Future[None]]] = {}
+
+    def find(self, name: str) -> Record:
+        """The container by name, ID, or beginning of an ID. Raises NotFoundError, or BadRequestError if it is ambiguous."""
+        name = name.lstrip("/")
+        hits = [r for r in self.records.values() if r.name == name or r.id == name]
+        hits = hits or [r for r in self.records.values() if len(name) >= MIN_ID_DIGITS and r.id.startswith(name)]
+        if not hits:
+            raise NotFoundError(f"No such container: {name}")
+        if len(hits) > 1:
+            raise BadRequestError(f"{len(hits)} containers' IDs begin with {name}: give more digits")
+        return hits[0]
+
+    def require_free_name(self, name: str) -> None:
+        """Raises ConflictError, in the words that Docker's tools look for, where a container has the *name*."""
+        if other := next((r for r in self.records.values() if r.name == name), None):
+            raise ConflictError(
+                f'Conflict. The container name "/{name}" is already in use by container "{other.id}". You have to '
+                "remove (or rename) that container to be able to reuse that name."
+            )
+
+    def users_of_volume(self, volume: str) -> list[str]:
+        """The names of the containers that use *volume*."""
+        return [
+            r.name
+            for r in self.records.values()
+            if volume in r.anonymous.values() or any(m.kind == "volume" and m.source == volume for m in r.container.mounts)
+        ]
+
+    def lock(self, record: Record) -> asyncio.Lock:
+        """The lock of the container's state: its holder starts, stops, mounts or removes it."""
+        return self._locks.setdefault(record.id, asyncio.Lock())
+
+    def add(self, record: Record) -> None:
+        """Add a new container, with its directories. Raises OSError, as of a full disk, and nothing is left of it."""
+        directory = self._paths.container(record.id)
+        try:
+            for part in ("", "upper", "work"):
+                (directory / part).mkdir(mode=0o711 if not part else 0o755)
+            save(directory, record)
+        except OSError:
+            files.remove_tree(directory)
+            raise
+        self.records[record.id] = record
+        self._announce(record, "create")
+
+    def transition(self, record: Record, action: str = "", **fields: object) -> None:
+        """Change *fields* of a record, write it down, and tell of *action* ("" is no event)."""
+        for key, value in fields.items():
+            setattr(record, key, value)
+        try:
+            save(self._paths.container(record.id), record)
+        except OSError as error:
+            # what became of a container must be acted on; the next agent finds it out again
+            log.warning("container %s: what became of it is not written down: %s", record.name, user_message(error))
+        self._announce(record, action)
+
+    def _announce(self, record: Record, action: str) -> None:
+        if action:
+            self.tell(record, action, {"exitCode": str(record.exit_code)} if action == "die" else {})
+        self.changed(record)
+
+    def tell(self, record: Record, action: str, more: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Emit an event of a container, with the attributes that each of them has."""
+        own = {"image": record.image or record.container.image, "name": record.name}
+        self._events.emit("container", action, record.id, {**labels(record), **own, **more})
+
+    def forget(self, record: Record) -> None:
+        """Drop a container that is removed; its events are the caller's."""
+        self.records.pop(record.id, None)
+        self.attaching.pop(record.id, None)
+        for flags in (self.not_listening, self.stuck, self.waiting):
+            flags.discard(record.id)
+
+    # --- waiting -----------------------------------------------------------------------------------------------
+
+    def wake(self, record: Record) -> None:
+        """The container has started, ended or gone: those who wait for that go on."""
+        for waiter in self._waiters.pop(record.id, ()):
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def wait(self, record: Record) -> int:
+        """The exit code, once the container does not run any more."""
+        while record.running or record.state == "starting":
+            await self.wait_for_change(record)
+        return record.exit_code or 0
+
+    async def wait_for_change(self, record: Record) -> None:
+        """Wait until the container starts, ends or goes."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.setdefault(record.id, []).append(waiter)
+        await waiter

@@ -1,0 +1,47 @@
+"""How a container comes to be: a record with its directories, not started."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import msgspec
+
+from agent.contract.container import Container
+from agent.contract.failpoints import failpoint
+from agent.engine.context import EngineContext
+from agent.engine.records import Record, now
+
+
+def create(
+    context: EngineContext,
+    container: Container,
+    *,
+    name: str = "",
+    record: Record | None = None,
+    auto_remove: bool = False,
+    asked: dict[str, Any] | None = None,
+) -> Record:
+    """A new container, not started. *record* has what is known of it beyond *container*: its task, stack, service; *asked* is
+    the request of the Engine API that it is made for. Raises ConflictError where the name is taken, ImageError, and OSError as
+    of a full disk."""
+    ident = os.urandom(32).hex()
+    name = name or f"container-{ident[:8]}"
+    context.containers.require_free_name(name)
+    image = context.images.find(container.image_id or container.image)
+    made = msgspec.structs.replace(
+        record or Record(id="", name="", container=container, created=""),
+        id=ident,
+        name=name,
+        container=container,
+        created=now(),
+        image=container.image,
+        image_id=image.digest,
+        auto_remove=auto_remove,
+        asked=asked or {},
+    )
+    context.images.mark_used(image.digest)
+    context.networks.endpoints.assign(made, free=False)
+    failpoint("container.record")
+    context.containers.add(made)
+    return made

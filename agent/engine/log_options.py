@@ -1,0 +1,49 @@
+"""A container's logging options: how large its log may grow, and which syslog server gets its lines.
+
+Source: Docker, "Configure logging drivers"."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from agent.containers.rotation import RotationLimits
+from agent.containers.syslog import SyslogAddress
+from agent.contract.container import Container
+from agent.errors import BadRequestError
+
+JOURNAL = Path("/run/systemd/journal/socket")
+MAX_FILES = 1000
+LOCAL_DEFAULTS = {"max-size": "20m", "max-file": "5"}
+"""What the driver `local` has where its options say nothing."""
+UNITS = {"k": 10, "m": 20, "g": 30}
+"""Powers of two."""
+
+
+def limits(container: Container, default_size: str) -> RotationLimits:
+    """How large the log may grow; without `max-size`, *default_size* (as "10m"). Raises BadRequestError."""
+    options = dict(container.log_options)
+    if container.log_driver == "local":
+        options = LOCAL_DEFAULTS | options
+    count = options.get("max-file", "1")
+    if not count.isdigit() or not 0 < int(count) < MAX_FILES:
+        raise BadRequestError(f"log option max-file {count!r}: a number from 1")
+    return RotationLimits(parse_size(options.get("max-size", "") or default_size), int(count))
+
+
+def syslog_server(container: Container, name: str) -> SyslogAddress | None:
+    """The syslog server that gets the lines of the container called *name*, None for none. Raises BadRequestError."""
+    if container.log_driver == "journald" and not JOURNAL.exists():
+        raise BadRequestError(f"logging driver journald: there is no journal on this node ({JOURNAL})")
+    return SyslogAddress.of(dict(container.log_options), name) if container.log_driver == "syslog" else None
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a log size in Docker's form: 10m, 1g, or bytes; "" and -1 are 0, no limit. Raises BadRequestError."""
+    text = text.strip().lower().removesuffix("b")
+    if not text or text == "-1":
+        return 0
+    shift = UNITS.get(text[-1], 0)
+    digits = text[:-1] if shift else text
+    if not digits.isdigit():
+        raise BadRequestError(f"log size {text!r}: use a number with k, m or g")
+    return int(digits) << shift

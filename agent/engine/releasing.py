@@ -1,0 +1,51 @@
+"""What a container that has ended gives back: runtime state, namespaces, links, mounts."""
+
+from __future__ import annotations
+
+import contextlib
+
+from agent import mounts
+from agent.containers import userns
+from agent.contract.failpoints import failpoint
+from agent.engine import prepare, sharing
+from agent.engine.context import EngineContext
+from agent.engine.records import Record
+from agent.errors import AgentError
+
+
+async def release(context: EngineContext, record: Record, *, removed: bool = False) -> None:
+    """Take away all that a container holds on the host. Namespaces that other containers are in are left to them, unless it is
+    *removed*."""
+    await context.runtime.delete(record.id, context.cgroup_parent(record))
+    if removed or not sharing.users(context.containers, record):
+        await release_namespaces(context, record)
+    failpoint("container.unmount")
+    bundle = context.paths.bundle(record.id)
+    images = [prepare.image_point(m) for m in record.container.mounts if m.kind == "image"]
+    for point in (prepare.SECRETS, prepare.ETC, *images, "rootfs"):
+        mounts.unmount(bundle / point)
+    if (mapped := bundle / prepare.MAPPED).is_dir():
+        for inner in mounts.below(mapped):
+            mounts.unmount(inner)
+    await _leave_shared_namespaces(context, record)
+
+
+async def release_namespaces(context: EngineContext, record: Record) -> None:
+    """Remove the namespaces of a container that does not run."""
+    with contextlib.suppress(AgentError):
+        await context.networks.detach(record)
+    userns.delete(context.paths.user_namespace(record.id))
+    record.ids = 0
+
+
+async def _leave_shared_namespaces(context: EngineContext, record: Record) -> None:
+    """Remove namespaces that *record* was the last to hold, where their owners do not run either."""
+    containers = context.containers
+    owners, record.joined = set(record.joined.values()), {}
+    for ident in owners:
+        owner = containers.records.get(ident)
+        if owner is None:
+            continue
+        async with containers.lock(owner):
+            if not owner.running and owner.id in context.networks.endpoints.attached and not sharing.users(containers, owner):
+                await release_namespaces(context, owner)

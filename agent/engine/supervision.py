@@ -1,0 +1,93 @@
+"""Follows each running container until its end: ships and rotates its log, tests its health, notices that it is over."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import Awaitable, Callable, Coroutine
+
+from agent.containers import runtime, syslog
+from agent.containers.rotation import Rotation
+from agent.engine import health, log_options
+from agent.engine.context import EngineContext
+from agent.engine.records import Record
+from agent.errors import AgentError
+
+
+class Supervisor:
+    """One task for each running container; it awaits *ended* when its processes are gone."""
+
+    def __init__(self, context: EngineContext, ended: Callable[[Record], Awaitable[None]]) -> None:
+        self._context = context
+        self._ended = ended
+        self._rotation = Rotation()
+        self._syslog = syslog.SyslogForwarder()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        """By the container's ID, the task that waits for its end, or that starts it again."""
+
+    def watch(self, record: Record) -> None:
+        """Begin to follow a container that runs."""
+        paths = self._context.paths
+        log, bundle = paths.container(record.id) / "log", paths.bundle(record.id)
+        with contextlib.suppress(AgentError):
+            if server := log_options.syslog_server(record.container, record.name):
+                self._syslog.add(record.id, log, server, lambda: not record.running)
+        with contextlib.suppress(AgentError):
+            limits = log_options.limits(record.container, self._context.settings.log_max_size)
+            self._rotation.add(record.id, log, bundle / "ctl", limits)
+        self.run(record, self._follow(record))
+
+    def run(self, record: Record, work: Coroutine[None, None, None]) -> None:
+        """Run *work* as the container's task."""
+        self._tasks[record.id] = asyncio.create_task(work, name=f"watch {record.name}")
+
+    async def _follow(self, record: Record) -> None:
+        helpers = self._begin_helpers(record)
+        try:
+            assert record.monitor and record.process
+            await runtime.ended(record.monitor)
+            await runtime.ended(record.process)
+        finally:
+            for helper in helpers:
+                helper.cancel()
+        self._rotation.drop(record.id)
+        self._context.containers.not_listening.discard(record.id)
+        await self._ended(record)
+
+    def _begin_helpers(self, record: Record) -> list[asyncio.Task[None]]:
+        context = self._context
+        if record.id in context.containers.not_listening:
+            return [asyncio.create_task(self._wait_until_listening(record))]
+        if check := context.healthcheck_of(record):
+            probe = functools.partial(health.run_probe, context.runtime, record.id, context.paths.bundle(record.id))
+            report = functools.partial(self._report_health, record)
+            return [asyncio.create_task(health.watch(record, check, probe, report))]
+        return []
+
+    def _report_health(self, record: Record, state: str) -> None:
+        self._context.containers.transition(record, f"health_status: {state}", health=state)
+
+    async def _wait_until_listening(self, record: Record) -> None:
+        process, containers = record.process, self._context.containers
+        await health.wait_until_listening(record)
+        containers.not_listening.discard(record.id)
+        if record.process is process:
+            containers.changed(record)
+
+    def drop(self, record: Record) -> None:
+        """Follow a container no more that is removed; a task that removes its own container goes on."""
+        if (task := self._tasks.pop(record.id, None)) and task is not asyncio.current_task():
+            task.cancel()
+
+    def pause_all(self) -> None:
+        """Follow no container any more; their logs are still shipped and rotated."""
+        for task in self._tasks.values():
+            task.cancel()
+
+    async def close(self) -> None:
+        """Follow no container any more. They run on, and the next agent finds them."""
+        self._rotation.close()
+        await self._syslog.close()
+        self.pause_all()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)

@@ -1,0 +1,49 @@
+"""What one archive may hold, and where one of its entries lies. Pure."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import NamedTuple
+
+from agent.contract.printable import quoted
+from agent.trees.errors import TreeError
+from agent.trees.tree import parts_of
+
+NAME_BYTES = 255
+"""Of one part of a path: NAME_MAX. Source: include/uapi/linux/limits.h."""
+
+
+class Bounds(NamedTuple):
+    """What one archive may hold: entries, bytes of all files (holes count), bytes and parts of a path."""
+
+    entries: int = 2_000_000
+    bytes: int = 64 << 30
+    path_bytes: int = 4096
+    path_depth: int = 255
+
+    @classmethod
+    def of(cls, text: str) -> Bounds:
+        """From a worker's argument: a JSON object with these names, "" for the defaults."""
+        return cls(**json.loads(text)) if text else cls()
+
+    def parts(self, name: str, entry: str) -> list[str]:
+        """The parts of the path *name*, relative to the archive's root; *entry* begins each message. Raises TreeError where the
+        path leaves the root or is out of bounds."""
+        if "\0" in name:
+            raise TreeError(f"{entry} has a zero byte in its name")
+        parts = parts_of(name)
+        if ".." in parts:
+            raise TreeError(f"{entry} leaves its root")
+        if len(parts) > self.path_depth:
+            raise TreeError(f"{entry} is more than {self.path_depth} directories deep")
+        if len(os.fsencode(name)) > self.path_bytes:
+            raise TreeError(f"{entry} has a path longer than {self.path_bytes} bytes")
+        if any(len(os.fsencode(part)) > NAME_BYTES for part in parts):
+            raise TreeError(f"{entry} has a name longer than {NAME_BYTES} bytes")
+        return parts
+
+
+def entry_title(archive: str, name: str) -> str:
+    """How a message begins that is about the entry *name* of an *archive* (what it is called: "archive", "layer" …)."""
+    return f"the {archive}'s entry {quoted(name)}"

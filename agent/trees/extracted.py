@@ -1,0 +1,53 @@
+"""What an extraction did, and what it leaves to the host's root."""
+
+from __future__ import annotations
+
+from agent.trees.errors import TreeError
+
+MAX_FIXUPS = 100_000
+"""Devices and opaque directories of one layer: more than any real one has."""
+
+
+class ExtractedTree:
+    """What was done: *size*, bytes in files; and what only the host's root can do, in this order: *devices*, path → mode with
+    its kind, major, minor, owner, group, time; and *opaque* directories. *title* is what messages call the archive."""
+
+    def __init__(self, title: str = "archive") -> None:
+        self.size = 0
+        self.devices: dict[str, tuple[int, int, int, int, int, float]] = {}
+        self.opaque: set[str] = set()
+        self._title = title
+
+    def add_device(self, path: str, device: tuple[int, int, int, int, int, float]) -> None:
+        """Leave the *device* at *path* to the host's root. Raises TreeError where there are too many."""
+        self.devices[path] = device
+        self._check_bound()
+
+    def add_opaque(self, path: str) -> None:
+        """Leave it to the host's root to make the directory *path* opaque. Raises TreeError where there are too many."""
+        self.opaque.add(path)
+        self._check_bound()
+
+    def _check_bound(self) -> None:
+        if len(self.devices) + len(self.opaque) > MAX_FIXUPS:
+            raise TreeError(f"the {self._title} has more than {MAX_FIXUPS} devices and replaced directories")
+
+    def forget(self, path: str) -> None:
+        """A later entry replaces what is at *path*, and with it all below."""
+        if not self.devices and not self.opaque:
+            return
+        self.devices.pop(path, None)
+        below = f"{path}/"
+        for gone in [p for p in self.opaque if p == path or p.startswith(below)]:
+            self.opaque.discard(gone)
+        for gone in [p for p in self.devices if p.startswith(below)]:
+            del self.devices[gone]
+
+    def is_below_device(self, path: str) -> bool:
+        """Whether *path* lies below a device: as devices are made last, nothing on the disk says so yet."""
+        above = path.rpartition("/")[0]
+        while above and self.devices:
+            if above in self.devices:
+                return True
+            above = above.rpartition("/")[0]
+        return False

@@ -1,0 +1,204 @@
+"""Limits asked for against what is measured; writes the tables of docs/limits.md.
+
+Rates are compared as the kernel counts them, in whole Ethernet frames: what iperf3 counts is multiplied by the frame's bytes
+over those of its payload.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.environment import Environment, Namespace, environment
+from bench.rows import Row, row, size
+
+RATES = (1, 10, 100, 300, 1000)[: size(5, 1)]
+SECONDS = str(size(6, 1))
+PAGE = Path("docs/limits.md")
+ETHERNET, IP, TCP, UDP = 14, 20, 32, 8
+"""Bytes of headers; TCP's with the timestamps that Linux sends. Source: RFC 894, 791, 9293, 7323, 768."""
+MTUS = {"bridge": 1500, "overlay": 1450}
+STACK = """
+x-limited: &limited
+  image: busybox
+  command: sleep 1000
+  networks: {{net: {{x-bandwidth: {limit}}}}}
+  deploy: {{placement: {{constraints: [node.hostname == n1]}}}}
+services:
+  a: *limited
+  b: {{image: busybox, command: sleep 1000, networks: [net], deploy: {{placement: {{constraints: [node.hostname == {far}]}}}}}}
+  c: *limited
+networks: {{net: {{driver: {driver}}}}}
+"""
+
+
+def measure() -> dict[str, Row]:
+    """Rows of each limit: measured, against what was asked for. Writes docs/limits.md where all is measured in full."""
+    found: dict[str, Row] = {}
+    with environment(nodes=2) as made:
+        for driver, far in (("bridge", "n1"), ("overlay", "n2")):
+            found |= Bandwidths(made, driver, far).measure()
+        found |= _resources(made)
+    if len(RATES) == 5:
+        _write(found)
+    return found
+
+
+class Bandwidths:
+    """Two limited tasks, a and c, and one without limits, b, on one network of *driver*."""
+
+    def __init__(self, made: Environment, driver: str, far: str) -> None:
+        self.made = made
+        self.driver = driver
+        self.far = far
+        self.file = made.root / f"limits-{driver}.yml"
+        self.tasks: dict[str, dict[str, object]] = {}
+
+    def _up(self, limit: str) -> None:
+        self.file.write_text(STACK.format(limit=limit, far=self.far, driver=self.driver))
+        self.made.pystack("-f", str(self.file), "up")
+        words = [".venv/bin/pystack", "-f", str(self.file), "ps", "--format", "json"]
+        done = subprocess.run(words, capture_output=True, text=True, check=True, env=self.made.environment)
+        self.tasks = {r["service"]: r for r in json.loads(done.stdout)}
+
+    def _side(self, service: str) -> Namespace:
+        task = self.tasks[service]
+        root = Path(self.made.root).parent / str(task["node"])
+        return Namespace(str(task["node"]), f"--net={root}/run/netns/{str(task['id'])[:16]}")
+
+    def _address(self, service: str) -> str:
+        return str(next(iter(self.tasks[service]["addresses"].values())))  # type: ignore[attr-defined]
+
+    def measure(self) -> dict[str, Row]:
+        """Both ways, by TCP and UDP, at each rate; and what a neighbour gets of its share while another is flooded."""
+        found: dict[str, Row] = {}
+        self._up("{}")
+        servers = [self._side(service).start("iperf3", "-s", "-p", port) for service, port in (("a", "5201"), ("c", "5202"))]
+        try:
+            self._side("a").wait_for_ports(5201)
+            self._side("c").wait_for_ports(5202)
+            for rate in RATES:
+                self._up(f"{{ingress: {rate}mbit, egress: {rate}mbit}}")
+                for way, words in (("in", ()), ("out", ("-R",))):
+                    for protocol in ("tcp", "udp"):
+                        got = self._megabits(rate, protocol, *words)
+                        found[f"{self.driver}_{protocol}_{way}_{rate}"] = row(got, rate, "Mbit/s", "higher")
+            found[f"{self.driver}_neighbour"] = self._neighbour()
+        finally:
+            for server in servers:
+                server.kill()
+                server.wait()
+        self.made.pystack("-f", str(self.file), "down")
+        return found
+
+    def _megabits(self, rate: int, protocol: str, *words: str) -> float:
+        """What passes, in Mbit/s of frames, by the receiver's count."""
+        mtu = MTUS[self.driver]
+        payload = mtu - IP - (TCP if protocol == "tcp" else UDP)
+        asked = ("-u", "-b", f"{rate * 1.25:.0f}M" if rate > 1 else "1.25M", "-l", str(payload)) if protocol == "udp" else ()
+        # the first second is that of slow start, and of the bucket that was full
+        report = self._side("b").run("iperf3", "-J", "-c", self._address("a"), "-t", SECONDS, "-O", "1", *asked, *words)
+        end = json.loads(report)["end"]
+        got = end.get("sum_received") or end["sum"]
+        return float(got["bits_per_second"]) / 1e6 * (mtu + ETHERNET) / payload
+
+    def _neighbour(self) -> Row:
+        """What c receives of its 100 Mbit/s by TCP while a is sent 800 Mbit/s of UDP, of which it may have 100."""
+        self._up("{ingress: 100mbit, egress: 100mbit}")
+        flood = self._side("b").start("iperf3", "-u", "-b", "800M", "-c", self._address("a"), "-t", "60")
+        try:
+            report = self._side("b").run("iperf3", "-J", "-c", self._address("c"), "-p", "5202", "-t", SECONDS, "-O", "1")
+        finally:
+            flood.kill()
+            flood.wait()
+        mtu = MTUS[self.driver]
+        got = float(json.loads(report)["end"]["sum_received"]["bits_per_second"]) / 1e6
+        return row(got * (mtu + ETHERNET) / (mtu - IP - TCP), 100, "Mbit/s", "higher")
+
+
+RESOURCES = """
+services:
+  cpu: {image: busybox, command: sh -c "while :; do :; done", cpus: 0.25, stop_signal: SIGKILL}
+  memory: {image: busybox, command: sleep 1000, mem_limit: 64m, memswap_limit: 64m, stop_grace_period: 0s}
+  pids: {image: busybox, command: sleep 1000, pids_limit: 50, stop_grace_period: 0s}
+"""
+EATER = "head -c 200000000 /dev/zero | tail -n 1 | wc -c"
+FORKS = "for n in $(seq 100); do sleep 20 & done; wait"
+
+
+def _resources(made: Environment) -> dict[str, Row]:
+    """What a busy loop gets of a quarter of a CPU, what an eater of 200 MB gets of 64 MiB, how many processes of 100 there are
+    where 50 may be."""
+    file = made.root / "resources.yml"
+    file.write_text(RESOURCES)
+    pystack = [".venv/bin/pystack", "-f", str(file)]
+    made.pystack(*pystack[1:], "up")
+
+    def stats(service: str) -> dict[str, Any]:
+        words = [*pystack, "ps", "--format", "json"]
+        done = subprocess.run(words, capture_output=True, text=True, check=True, env=made.environment)
+        task = next(r for r in json.loads(done.stdout) if r["service"] == service)
+        path = f"/v1/nodes/{task['node']}/engine/containers/{task['id']}/stats?stream=0&one-shot=1"
+        words = ["curl", "-sf", "--unix-socket", made.environment["PYSTACK_HOST"].removeprefix("unix://"), f"http://x{path}"]
+        return dict(json.loads(subprocess.run(words, capture_output=True, check=True).stdout))
+
+    before, began = stats("cpu")["cpu_stats"]["cpu_usage"]["total_usage"], time.perf_counter()
+    time.sleep(int(SECONDS))  # what is measured is a rate
+    used = (stats("cpu")["cpu_stats"]["cpu_usage"]["total_usage"] - before) / 1e9 / (time.perf_counter() - began)
+    eater = [*pystack, "exec", "-T", "memory", "sh", "-c", EATER]
+    subprocess.run(eater, capture_output=True, env=made.environment, check=False)  # it ends by the limit
+    most = stats("memory")["memory_stats"].get("max_usage", 0)
+    forker = [*pystack, "exec", "-T", "pids", "sh", "-c", FORKS]
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(forker, stdout=quiet, stderr=quiet, env=made.environment) as forks:
+        count = 0
+        for _ in range(100):
+            now = stats("pids")["pids_stats"]["current"]
+            if now == count > 2:
+                break
+            count = now
+            time.sleep(0.2)
+        forks.kill()
+    made.pystack(*pystack[1:], "down")
+    return {
+        "cpu_quarter": row(used, 0.25, "CPUs"),
+        "memory_64": row(most / (1 << 20), 64, "MiB"),
+        "pids_50": row(count, 50, "processes"),
+    }
+
+
+def _write(found: dict[str, Row]) -> None:
+    lines = ["| network | protocol | direction | asked, Mbit/s | measured | differs by |", "|---|---|---|---|---|---|"]
+    for name, one in found.items():
+        driver, *rest = name.split("_")
+        if driver in MTUS and rest != ["neighbour"]:
+            protocol, way, rate = rest
+            value, ratio = float(one["value"]), float(one["ratio"])
+            lines.append(f"| {driver} | {protocol.upper()} | {way} | {rate} | {value:.2f} | {100 * (ratio - 1):+.1f} % |")
+    shares = ", ".join(f"{100 * float(found[f'{d}_neighbour']['ratio']):.0f} % ({d})" for d in MTUS)
+    note = f"What a container gets of its 100 Mbit/s by TCP while its neighbour is sent 800 Mbit/s of UDP: {shares}."
+    _replace("bandwidth", "\n".join([*lines, "", note]))
+    table = ["| limit | asked | measured | differs by |", "|---|---|---|---|"]
+    for name, what in (("cpu_quarter", "cpus"), ("memory_64", "mem_limit"), ("pids_50", "pids_limit")):
+        one = found[name]
+        got, asked, ratio = (float(one[key]) for key in ("value", "baseline", "ratio"))
+        table.append(f"| `{what}` | {asked:g} {one['unit']} | {got:.3g} | {100 * (ratio - 1):+.1f} % |")
+    _replace("resources", "\n".join(table))
+
+
+def _replace(section: str, text: str) -> None:
+    """Write *text* between the marks of *section* in docs/limits.md."""
+    begin, end = f"<!-- {section}: written by `python -m bench limits` -->", f"<!-- end of {section} -->"
+    page = PAGE.read_text()
+    before, _, rest = page.partition(begin)
+    PAGE.write_text(f"{before}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}")
+
+
+if __name__ == "__main__":
+    from bench.__main__ import main
+
+    raise SystemExit(main(["limits", *sys.argv[1:]]))
