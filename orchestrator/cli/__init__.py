@@ -76,6 +76,7 @@ COMMANDS = {
     "rollback": "history",
     "rollout": "rollout",
     "cron": "cron",
+    "set": "change",
     "autoscale": "autoscale",
     "job": "cron",
 }

@@ -21,6 +21,7 @@ from orchestrator.planning.port_ranges import with_ports
 from orchestrator.planning.state import State
 from orchestrator.planning.swarm_templates import with_templates
 from orchestrator.stackfile.model import DRIVERS, LAN_DRIVERS, Service, Stack
+from orchestrator.stackfile.stable import SLOT, own_names
 
 SINGLE_NODE = PlacementContext(nodes=(Node(name="local", id="local"),), ready=frozenset({"local"}), local="local")
 
@@ -71,7 +72,7 @@ def expand(
             ]
         else:
             drafts += [
-                _task(stack, service, index, known, images)
+                _task(stack, service, index, known, images, _home(stack, service, index, context))
                 for index in range(1, scale.get(service.name, replicas(service, current)) + 1)
             ]
     drafts = with_ports(stack, assign(stack, drafts, current.tasks, context), known, context)
@@ -310,10 +311,20 @@ def _check_ports(tasks: Sequence[Task], context: PlacementContext) -> None:
                 )
 
 
+def _home(stack: Stack, service: Service, index: int, context: PlacementContext) -> str:
+    """The node on which replica *index* of a stable service has a volume already, "" if it has none or does not say."""
+    if not service.stable:
+        return ""
+    own = {v.name.replace(SLOT, str(index)) for v in stack.volumes if SLOT in v.name}
+    used = {m.source.replace(SLOT, str(index)) for m in service.container.mounts if m.kind == "volume"}
+    return next((context.homes[v] for v in sorted(own & used) if v in context.homes), "")
+
+
 def _task(
     stack: Stack, service: Service, index: int, known: Mapping[str, Task], images: Mapping[str, str], node: str = ""
 ) -> Task:
-    name = f"{stack.name}-{service.name}-{node or index}"
+    everywhere = service.mode in ("global", "global-job")
+    name = f"{stack.name}-{service.name}-{node if everywhere else index}"
     container = service.container
     if identity := images.get(container.image):
         container = msgspec.structs.replace(container, image_id=identity)
@@ -322,6 +333,9 @@ def _task(
             msgspec.structs.replace(m, image_id=images.get(m.source, "")) if m.kind == "image" else m for m in container.mounts
         )
         container = msgspec.structs.replace(container, mounts=tuple(mounts))
+    if own := own_names(service, index):
+        named = tuple(msgspec.structs.replace(a, aliases=(*a.aliases, *own)) for a in container.attachments)
+        container = msgspec.structs.replace(container, attachments=named)
     old = known.get(name)
     return Task(
         name=name,

@@ -247,7 +247,7 @@ class PlanExecutor:
         if old and (old.container, old.generation, old.node) == (task.container, task.generation, task.node):
             return msgspec.structs.replace(task, desired=old.desired)  # nothing of it but what its images may be
         waits = not options.no_deps or task.name in followers
-        hold = options.no_start or (waits and rollout.must_wait(task.service))
+        hold = options.no_start or (waits and rollout.must_wait(task.service)) or rollout.must_follow(task)
         return msgspec.structs.replace(task, desired="waiting" if hold else "running", renew=options.renew_volumes)
 
     def _in_turn(self, stack: Stack, tasks: Sequence[Task], changed: Set[str]) -> list[Task]:

@@ -100,6 +100,7 @@ class Rescheduler:
                 and t.service in mobile
                 and t.desired == "running"
                 and not self._is_done(t, services[t.service])
+                and not (services[t.service].stable and self._has_volume(t))
             }
             nodes = reassign(stack, [t for t in current.tasks if t.desired != "oneoff"], placement, lost)
             moved = [msgspec.structs.replace(t, node=nodes[t.name]) for t in current.tasks if t.name in nodes]
@@ -115,6 +116,12 @@ class Rescheduler:
             for task in moved:
                 log.warning("%s goes to %s: its node is silent", task.name, task.node)
             await self._cluster.deliver()
+
+    def _has_volume(self, task: Task) -> bool:
+        """Whether *task* has a volume of its own that lives on its node."""
+        volumes = self._state.volumes
+        sources = (m.source for m in task.container.mounts if m.kind == "volume" and m.source in volumes)
+        return any(volumes[s].node == task.node and not volumes[s].shared for s in sources)
 
     def _is_done(self, task: Task, service: Service) -> bool:
         """Whether *task* had ended with exit code 0 when its node was last heard; one of a job, whether it had ended, or may

@@ -141,6 +141,11 @@ class Rollout:
         one = self.services.get(service)
         return one is not None and any(not self._met(d) for d in self._needs(one))
 
+    def must_follow(self, task: Task) -> bool:
+        """Whether *task* begins after another replica of its service."""
+        one = self.services.get(task.service)
+        return one is not None and one.stable == "ordered" and task.index > 1
+
     def _needs(self, one: Service) -> list[Dependency]:
         return [d for d in one.depends_on if d.service in self.tasks]
 
@@ -189,7 +194,10 @@ class Rollout:
                     if dependency.required:
                         self._kept |= rolling.keys()
                         return self._give_up(one, dependency)
-        if held:
+        if held and one.stable == "ordered":
+            if not await self._in_order(one, held):
+                return
+        elif held:
             later = held_back(one, self.tasks[name], self.statuses.by_task)
             released = [msgspec.structs.replace(t, desired="running") for t in held if t.name not in later]
             await self.control.write_tasks(released)
@@ -203,10 +211,25 @@ class Rollout:
                 if task.name not in rolling:
                     await self._up(task)
 
+    async def _in_order(self, one: Service, held: Sequence[Task]) -> bool:
+        """Let the replicas of a stable service go, each when the one before it is up. Returns whether all are."""
+        for task in sorted(self.tasks[one.name], key=lambda t: t.index):
+            if task in held:
+                task = msgspec.structs.replace(task, desired="running")
+                await self.control.write_tasks([task])
+                self.tasks[one.name] = [task if t.name == task.name else t for t in self.tasks[one.name]]
+            if self.want and (reason := await self._wait_stable(task, 0)):
+                self._fail(task, reason)
+                return False
+        return True
+
     async def _update(self, one: Service, before: Mapping[str, Task]) -> None:
         assert self.actions
         # tasks that do not serve go first: nothing is lost by it
-        after = sorted((t for t in self.tasks[one.name] if t.name in before), key=lambda t: (self._serves(t.name), t.index))
+        after = sorted(
+            (t for t in self.tasks[one.name] if t.name in before),
+            key=lambda t: (self._serves(t.name), -t.index if one.stable else t.index),
+        )
         if one.staged:
             outcome = await update_staged(one, one.staged, before, after, self.actions, self._wait_stable, self._down)
         else:

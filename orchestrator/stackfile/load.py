@@ -25,6 +25,7 @@ from orchestrator.stackfile.pre_start import Provided, expand_pre_start, split_p
 from orchestrator.stackfile.problem import Mark, Problem, StackFileError
 from orchestrator.stackfile.remote import Fetch
 from orchestrator.stackfile.resources import contents_of, networks_of, volumes_of
+from orchestrator.stackfile.stable import with_own_volumes
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -151,6 +152,7 @@ def _read(
             services[name] = service.read(reading, name, body)
     networks = networks_of(reading, document)
     volumes = volumes_of(reading, document)
+    with_own_volumes(reading, services, volumes)
     wanted = {*options.profiles, *variables.get("COMPOSE_PROFILES", "").split(",")} - {""}
 
     def is_asked_for(name: str) -> bool:

@@ -157,6 +157,8 @@ class Service(WireStruct, frozen=True, kw_only=True):
     hooks: Hooks = Hooks()
     staged: StagedUpdate | None = None
     scale: Scale | None = None
+    stable: str = ""
+    """ordered or parallel: how replicas with names of their own start; "" where they have none."""
     watch: tuple[WatchRule, ...] = ()
     pre_start: tuple[StartHook, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()

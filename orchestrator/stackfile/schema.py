@@ -817,6 +817,10 @@ SERVICE = record(
             ),
             "As many replicas as their use asks for.",
         ),
+        "x-stable": key(
+            either(FLAG, record({"start": key(words("ordered", "parallel"), "One after the other, or side by side.")})),
+            "Each replica has a name (`db-1`, `db-1.db`) and volumes of its own; they start and are exchanged in order.",
+        ),
     }
 )
 

@@ -48,7 +48,7 @@ from orchestrator.stackfile.mounts import tmpfs, volumes
 from orchestrator.stackfile.networks import mac_address, network_mode, networks, service_links
 from orchestrator.stackfile.ports import expose, ports
 from orchestrator.stackfile.units import parse_duration
-from orchestrator.stackfile.workload_keys import job_restart, x_hooks, x_job, x_scale, x_schedule, x_update
+from orchestrator.stackfile.workload_keys import job_restart, x_hooks, x_job, x_scale, x_schedule, x_stable, x_update
 
 CDI_NAME = re.compile(r"[A-Za-z][\w.-]*/[A-Za-z][\w.-]*=[A-Za-z0-9][\w.:-]*")
 """A device's full name in the Container Device Interface: VENDOR/CLASS=NAME."""
@@ -69,6 +69,7 @@ SERVICE_FIELDS = (
     "hooks",
     "staged",
     "scale",
+    "stable",
     "watch",
     "pre_start",
     "provider",
@@ -522,6 +523,7 @@ KEYS: dict[str, FieldReader] = {
     "x-hooks": x_hooks,
     "x-update": x_update,
     "x-scale": x_scale,
+    "x-stable": x_stable,
     "scale": integer("replicas", 0),
     "profiles": nothing,
     "configs": granted("configs", ""),

@@ -7,7 +7,16 @@ from typing import Any
 
 import msgspec
 
-from orchestrator.stackfile.field_readers import Fields, ServiceContext, command_line, duration, integer, read_hook, scalar
+from orchestrator.stackfile.field_readers import (
+    Fields,
+    ServiceContext,
+    command_line,
+    duration,
+    flag,
+    integer,
+    read_hook,
+    scalar,
+)
 from orchestrator.stackfile.marked_document import Path_
 from orchestrator.stackfile.workloads import (
     JOBS,
@@ -157,6 +166,16 @@ def x_scale(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     if "container_name" in draft.body and fields["most"] > 1:
         draft.reading.check((*path, "max"), "several replicas cannot share the name of container_name", "remove one of them")
     return {"scale": Scale(**fields)}
+
+
+def x_stable(draft: ServiceContext, value: Any, path: Path_) -> Fields:
+    """Read services.*.x-stable: true, or a mapping."""
+    if not isinstance(value, dict):
+        return {"stable": "ordered" if flag(value) else ""}
+    deploy = draft.body.get("deploy")
+    if isinstance(deploy, dict) and scalar(deploy.get("mode", "replicated")) != "replicated":
+        draft.reading.check(path, "is for replicas", "mode: replicated")
+    return {"stable": scalar(value.get("start", "ordered"))}
 
 
 def _rate(draft: ServiceContext, value: Any, path: Path_, usual: ScaleDirection) -> ScaleDirection:

@@ -232,3 +232,48 @@ def test_replicas_follow_what_they_use_until_somebody_says_how_many(stack: Stack
     assert (row["replicas"], row["paused"]) == (2, True)
     lab("autoscale", "resume", *one, "burn")
     assert not lab.json("autoscale", "ls", *one, "--format", "json")[0]["paused"]
+
+
+STABLE = """
+services:
+  db:
+    image: busybox
+    command: sh -c "date +%s >> /data/starts; echo $$(hostname) >> /data/names; exec sleep SECONDS"
+    stop_signal: SIGKILL
+    x-stable: true
+    deploy: {replicas: 3}
+    volumes: [data:/data]
+volumes: {data: {}}
+"""
+
+
+def test_stable_replicas_keep_their_names_and_volumes(stack: Stack, lab: Pystack) -> None:
+    stack.up(STABLE.replace("SECONDS", "1000"))
+    nodes = {name: t["node"] for name, t in stack.ps().items()}
+    addresses = {name: t["addresses"] for name, t in stack.ps().items()}
+    for n in "123":
+        found = stack.run("exec", "-T", "--index", "1", "db", "nslookup", f"db-{n}.db").stdout
+        assert str(next(iter(addresses[f"db-{n}"].values()))) in found  # type: ignore[attr-defined]
+    said = stack.up(STABLE.replace("SECONDS", "2000")).stderr
+    order = [line.split(":")[0][-1] for line in said.splitlines() if line.endswith(": running")]
+    assert order == ["3", "2", "1"]
+    for n in "123":
+        names = stack.run("exec", "-T", "--index", n, "db", "cat", "/data/names").stdout.split()
+        assert names == [f"db-{n}"] * 2
+    stack.run("scale", "db=2")
+    stack.run("scale", "db=3")
+    assert {name: t["node"] for name, t in stack.ps().items()} == nodes
+    assert len(stack.run("exec", "-T", "--index", "3", "db", "cat", "/data/starts").stdout.split()) == 3
+
+
+def test_a_service_is_changed_without_its_file(stack: Stack, lab: Pystack) -> None:
+    stack.up(web("one", delay="0s"), "--scale", "web=2")
+    lab("set", "-p", stack.name, "web", "--env", "COLOUR=red", "--label", "a=b", "-m", "red it is")
+    assert stack.run("exec", "-T", "web", "printenv", "COLOUR").stdout == "red\n"
+    assert set(stack.ps()) == {"db-1", "web-1", "web-2"}
+    assert "red it is" in stack.run("history").stdout
+    again = lab("set", "-p", stack.name, "web", "--env", "COLOUR=red", check=False)
+    assert "is like that already" in again.stderr
+    assert lab("set", "-p", stack.name, "web", check=False).returncode == 2
+    stack.run("rollback")
+    assert stack.run("exec", "-T", "web", "printenv", "COLOUR", check=False).returncode == 1

@@ -72,6 +72,7 @@ VALUES: dict[str, Any] = {
     f"{S}deploy.mode": "global",
     f"{S}x-schedule.cron": "@daily",
     f"{S}x-update.steps[].weight": 7,
+    f"{S}x-stable.start": "parallel",
     f"{S}x-scale.max": 8,
     f"{S}x-scale.target.cpu": "60%",
     **{f"{S}{k}.environment": {"A": "1"} for k in ("x-hooks.pre_deploy", "x-hooks.post_deploy", "x-update.analysis")},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from aiohttp import web
 
 from agent.contract.wire import WireStruct
@@ -11,6 +12,7 @@ from orchestrator.server.events import Failure
 from orchestrator.server.jobs.records import stamp
 from orchestrator.server.plane import ControlPlane
 from orchestrator.server.rollouts.records import RolloutRecord
+from orchestrator.server.service_set import SetRequest, set_service
 
 
 class RolloutRow(WireStruct, frozen=True, kw_only=True):
@@ -87,6 +89,14 @@ async def promote_rollout(request: web.Request) -> web.Response:
     """Go on to the next step of a rollout now."""
     plane = request.app[PLANE]
     return json_response(_row(plane, plane.rollouts.promote(request.match_info["stack"])))
+
+
+async def set_a_service(request: web.Request) -> web.StreamResponse:
+    """Change a service without its file; a stream of events."""
+    plane, stack, service = request.app[PLANE], request.match_info["stack"], request.match_info["service"]
+    body = msgspec.json.decode(await request.read(), type=SetRequest)
+    plane.state.get_service(stack, service)
+    return await stream(request, lambda emit: set_service(plane.state, plane.rollouts, stack, service, body, emit))
 
 
 async def abort_rollout(request: web.Request) -> web.StreamResponse:

@@ -18,6 +18,7 @@ from orchestrator.server.events import Event, TaskChange
 from orchestrator.server.node_add import NodeAddRequest
 from orchestrator.server.openapi import StreamOf, document
 from orchestrator.server.records import SavedPlan
+from orchestrator.server.service_set import SetRequest
 
 
 async def openapi(request: web.Request) -> web.Response:
@@ -61,6 +62,7 @@ ROUTES: tuple[Route, ...] = (
     ("POST", "/v1/stacks/{stack}/rollout/resume", rollouts.resume_rollout, None, StreamOf(Event)),
     ("POST", "/v1/stacks/{stack}/rollout/promote", rollouts.promote_rollout, None, rollouts.RolloutRow),
     ("POST", "/v1/stacks/{stack}/rollout/abort", rollouts.abort_rollout, None, StreamOf(Event)),
+    ("POST", "/v1/stacks/{stack}/services/{service}/set", rollouts.set_a_service, SetRequest, StreamOf(Event)),
     ("GET", "/v1/stacks/{stack}/runs", jobs.list_runs, None, list[jobs.RunRow]),
     ("GET", "/v1/autoscale", autoscale.list_autoscaled, None, list[autoscale.AutoscaleRow]),
     (
