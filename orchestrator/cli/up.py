@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -87,15 +88,22 @@ def apply(
                 last = event
                 return
 
-    try:
+    with _left_running(client, "" if options.get("attached") else loaded.stack.name):
         consume_events(events(), shown)
-    except KeyboardInterrupt:
-        from orchestrator.cli.rollout import interrupted
-
-        if not options.get("attached"):
-            interrupted(client, loaded.stack.name)
-        raise
     return last
+
+
+@contextlib.contextmanager
+def _left_running(client: Client, stack: str) -> Iterator[None]:
+    """Ctrl-C meanwhile asks what becomes of the rollout of *stack*, "" for none."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if stack:
+            from orchestrator.cli.rollout import interrupted
+
+            interrupted(client, stack)
+        raise
 
 
 def inline_project_files(client: Client, loaded: Loaded) -> Stack:

@@ -25,7 +25,7 @@ from orchestrator.server.prepare import prepare_nodes
 from orchestrator.server.records import UpOptions
 from orchestrator.server.rollout import Rollout
 from orchestrator.server.rollout_control import RolloutControl
-from orchestrator.server.update_executor import UpdateExecutor
+from orchestrator.server.update_executor import UpdateExecutor, Wanted
 from orchestrator.stackfile.model import Service, Stack
 from orchestrator.store.interface import Delete, Op, Put
 
@@ -177,7 +177,7 @@ class PlanExecutor:
             return failures
         rolling = {} if options.no_start else self._rolling(stack, plan)
         await self._remove_leaving(plan, rolling)
-        actions = UpdateExecutor(self._dispatcher, self.planner, self._images, stack, options, plan, emit, control)
+        actions = UpdateExecutor(self._dispatcher, self.planner, self._images, Wanted(stack, options, plan), emit, control)
         rollout = self._rollout(stack, plan, options, rolling, actions)
         in_place = {name for tasks in rolling.values() for name in tasks}
         tasks = [self._task(t, rollout, options, in_place, plan) for t in plan.desired.tasks if t.planned]

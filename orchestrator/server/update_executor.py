@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -22,6 +23,14 @@ from orchestrator.stackfile.workloads import DeployHook
 HOLD_PART_S = 0.5
 
 
+class Wanted(NamedTuple):
+    """What a rollout carries out."""
+
+    stack: Stack
+    options: UpOptions
+    plan: Plan
+
+
 class UpdateExecutor:
     """The `UpdateActions` for the rolling updates of one plan."""
 
@@ -30,15 +39,14 @@ class UpdateExecutor:
         dispatcher: Dispatcher,
         planner: Planner,
         images: Images,
-        stack: Stack,
-        options: UpOptions,
-        plan: Plan,
+        wanted: Wanted,
         emit: Emit,
         control: RolloutControl,
     ) -> None:
         self._dispatcher, self._state, self._cluster = dispatcher, dispatcher.state, dispatcher.cluster
         self._planner, self._images = planner, images
-        self._stack, self._options, self._plan, self._emit = stack, options, plan, emit
+        self._stack, self._options, self._plan = wanted
+        self._emit = emit
         self._control = control
 
     async def exchange(self, tasks: Sequence[Task]) -> None:
