@@ -1,10 +1,14 @@
 # Targets of the contract; each works on a fresh Debian machine with root and package registries.
-PACKAGES = runc crun conmon nftables iptables iproute2 buildah docker-registry curl busybox-static mmdebstrap util-linux procps tar openssh-server openssh-client openssl etcd-server etcd-client sshfs git gnupg age tini iperf3 wireguard-go uidmap slirp4netns python3-venv
-PROGRAMS = runc crun conmon nft ip buildah docker-registry curl busybox mmdebstrap nsenter ps tar sshd ssh-keygen sshfs etcd etcdctl openssl tini age wireguard-go iptables gpg newuidmap slirp4netns
+PACKAGES = runc crun conmon nftables iptables iproute2 buildah docker-registry curl busybox-static mmdebstrap util-linux procps tar openssh-server openssh-client openssl etcd-server etcd-client sshfs git gnupg age tini iperf3 wireguard-go uidmap slirp4netns python3-venv mandoc zsh fish
+PROGRAMS = runc crun conmon nft ip buildah docker-registry curl busybox mmdebstrap nsenter ps tar sshd ssh-keygen sshfs etcd etcdctl openssl tini age wireguard-go iptables gpg newuidmap slirp4netns mandoc zsh fish
 PYTEST = .venv/bin/python -m pytest
 
 
-.PHONY: setup check test test-vm lint bench fuzz quickstart
+# what packages are built and tried with, and nothing else needs
+RELEASE_PACKAGES = debhelper lintian dpkg-dev fakeroot python3-venv mmdebstrap shellcheck
+RELEASE_PROGRAMS = dh lintian dpkg-buildpackage fakeroot mmdebstrap shellcheck
+
+.PHONY: setup check test test-vm test-packages lint bench fuzz quickstart man docs picture deb dist release
 setup:
 	@bash tools/setup "$(PACKAGES)" "$(PROGRAMS)"
 
@@ -18,7 +22,7 @@ check:
 	$(PYTEST) -q -n 2 --timeout 60 -m "not kernel and not etcd and not slow" tests
 
 test: setup
-	$(PYTEST) -n 4 --dist loadfile --no-loadscope-reorder tests
+	$(PYTEST) -n 4 --dist loadfile --no-loadscope-reorder --ignore tests/packaging tests
 
 test-vm: setup
 	.venv/bin/python tests/vm/cluster.py
@@ -39,3 +43,33 @@ bench: setup
 
 fuzz: setup
 	.venv/bin/python -m tests.fuzz
+
+# man pages and the completions of three shells, in build/
+man: setup
+	.venv/bin/python packaging/man.py build/man
+	@mkdir -p build/completion
+	for shell in bash zsh fish; do .venv/bin/pystack completion $$shell > build/completion/$$shell; done
+
+# the guide as a site, in build/site
+docs: setup
+	.venv/bin/python tools/reference.py
+	.venv/bin/mkdocs build --quiet
+
+# docs/terminal.svg: a real terminal, on the quick start's lab
+picture: setup
+	bash tools/picture
+
+deb: man
+	@bash tools/setup "$(RELEASE_PACKAGES)" "$(RELEASE_PROGRAMS)"
+	bash packaging/build-deb
+
+dist: setup
+	bash packaging/dist build/dist
+
+# all artefacts, their checksums, SBOM and the part of the changelog, in build/release
+release: deb dist
+	.venv/bin/python packaging/release.py build/release build/dist build/deb
+
+# packages built twice, checked by their own tools, installed in an empty environment and in a bare Debian
+test-packages: release
+	$(PYTEST) -q tests/packaging

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from agent import memory, rootless, settings
+from agent import activation, memory, programs, rootless, settings
 from agent.api import app, doors
 from agent.contract.tunnel import Listener
 from agent.engine.converge import Converger
@@ -29,6 +29,8 @@ from agent.settings import Door
 
 BACKLOG = 4096
 """Clients that wait to be taken in; a connection beyond that is refused at once. Source: unix(7); listen(2)."""
+SHUTDOWN_S = 1.0
+"""How long answers that have no end, such as streams of statuses and logs, may keep a stopping agent."""
 
 
 class Agent:
@@ -64,7 +66,7 @@ class Agent:
             *((app.make_door(self.converger, door), door) for door in payload.doors),
         ]
         for application, door in applications:
-            runner = web.AppRunner(application, access_log=None, handler_cancellation=True)
+            runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=SHUTDOWN_S)
             self._runners.append(runner)
             await runner.setup()
             path = Path(door.path) if door.path else self.paths.run / f"door{len(self._runners)}.sock"
@@ -92,7 +94,7 @@ class Agent:
         if await _host_goes_down():
             await self.engine.shut_down()
         for path in self._sockets:
-            path.unlink(missing_ok=True)
+            activation.unlink(path)
         os.close(self._lock)
         if rootless.inside() and not any(r.running for r in self.engine.containers.records.values()):
             leave(self.paths.run)
@@ -125,7 +127,10 @@ def _only_one(root: Path) -> int:
 
 
 def bind(path: Path) -> socket.socket:
-    """A listening unix socket that only its owner and group can use, made so before anybody can connect."""
+    """A listening unix socket that only its owner and group can use, made so before anybody can connect; or the one at *path*
+    that systemd made."""
+    if given := activation.socket_at(path):
+        return given
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     sock = socket.socket(socket.AF_UNIX)
@@ -158,10 +163,12 @@ def run(serve: Callable[[], Coroutine[None, None, None]], name: str, refusal: ty
     import uvloop
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    os.environ.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+    programs.complete_path()
     reset_ignored_signals()
     memory.limit_malloc_arenas()
     try:
+        if os.geteuid() == 0:
+            programs.require()
         enter(locate().run)  # before there is a second thread
         uvloop.run(serve())
     except (refusal, AgentError) as error:

@@ -1,6 +1,8 @@
 """The control plane: knows stacks and nodes, touches no kernel object."""
 
-__version__ = "0.1.0"
+from agent.contract.version import VERSION as __version__
+
+__all__ = ["STALE", "__version__"]
 
 STALE = "X-Pystack-Stale"
 """A header of the server's answers: the seconds since an answer was true, and why there is no newer one."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from aiohttp import web
 
+from agent.activation import unlink
 from agent.contract.sealing import make_key
 from agent.daemon import BACKLOG, Agent, bind, prepared, run, stop_event
 from agent.errors import AgentError
@@ -90,7 +91,7 @@ async def serve() -> None:
     finally:
         if listener:
             listener.close()
-        paths.control_socket.unlink(missing_ok=True)
+        unlink(paths.control_socket)
         await agent.stop()
 
 

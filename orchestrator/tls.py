@@ -1,4 +1,4 @@
-"""The server's socket over TCP: TLS with certificates on both sides, `tcp://host:port`.
+"""The server's socket over TCP: TLS with certificates on both sides, `tcp://host:port`, or `https://host:port`.
 
 Both ends are relays between a TLS connection and a plain socket. Source: the folder of certificates is as dockerd(8) has it:
 ca.pem, cert.pem, key.pem.
@@ -45,7 +45,7 @@ def _context(folder: Path, *, server: bool) -> ssl.SSLContext:
 def _address(url: str) -> tuple[str, int]:
     parts = urlsplit(url)
     try:
-        if parts.scheme == "tcp" and parts.hostname and parts.path in ("", "/"):
+        if parts.scheme in ("tcp", "https") and parts.hostname and parts.path in ("", "/"):
             return parts.hostname, parts.port or PORT
     except ValueError:
         pass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -13,9 +13,11 @@ from aiohttp import web
 from agent.api import login, shapes
 from agent.api.app_keys import ENGINE, answer, flag, number
 from agent.api.context import plain
-from agent.api.images import ProgressStream, event
+from agent.api.images import ProgressStream, displaced, event
 from agent.build import instructions
 from agent.build.build_options import BuildOptions
+from agent.build.client import Client
+from agent.build.report import Report
 from agent.contract.container import Ulimit
 from agent.contract.printable import quoted
 from agent.errors import BadRequestError
@@ -64,8 +66,8 @@ def _ulimits(request: web.Request) -> tuple[Ulimit, ...]:
 
 def _build_options(request: web.Request) -> BuildOptions:
     query = request.query
-    if query.get("version", "1") != "1":
-        raise BadRequestError(f"version={quoted(query['version'])}: this node has the classic builder alone: DOCKER_BUILDKIT=0")
+    if query.get("version", "1") not in ("1", "2"):
+        raise BadRequestError(f"version={quoted(query['version'])}: 1 is the classic builder, 2 BuildKit's protocol")
     if flag(request, "squash"):
         raise BadRequestError("squash is an experimental feature, and there is none here")
     platform_of(query.get("platform", ""))
@@ -116,7 +118,24 @@ def _credentials(request: web.Request) -> dict[str, Credentials]:
     return found
 
 
+class RequestClient(Client):
+    """Who sent all in the request: the context as its body, logins in a header."""
+
+    def __init__(self, logins: Mapping[str, Credentials]) -> None:
+        self._logins = logins
+
+    async def credentials(self, host: str) -> Credentials | None:
+        """What X-Registry-Config says of *host*."""
+        return self._logins.get(HUB_KEY if host == "docker.io" else host) or self._logins.get(host)
+
+
 async def build(request: web.Request) -> web.StreamResponse:
+    if request.query.get("version") == "2":
+        from agent.api import buildkit
+
+        if request.query.get("buildid", "").startswith(f"{buildkit.UPLOAD}:"):
+            return await buildkit.upload(request)
+        return await buildkit.build(request, _build_options(request))
     engine, quiet = request.app[ENGINE], flag(request, "q")
     options, credentials = _build_options(request), _credentials(request)
     names = [parse(tag) for tag in options.tags]
@@ -126,17 +145,17 @@ async def build(request: web.Request) -> web.StreamResponse:
         if not quiet:
             stream.tell({"stream": text})
 
-    def progress(step: dict[str, object]) -> None:
+    def pulled(step: dict[str, object]) -> None:
         if not quiet:
             stream.tell(step)
 
     async def work() -> None:
         before = {engine.images.names.get(name.name, "") for name in names}
         context: AsyncIterator[bytes] = plain(request.content.iter_any())
-        image = await engine.builder.build(options, context, say, credentials=credentials, progress=progress)
+        report, client = Report(say, pulled), RequestClient(credentials)
+        image = await engine.builder.build(options, context, report, client, lambda job, state: job.image(state))
         for digest in before:
-            if digest and digest != image.digest and not engine.images.image(digest).names:
-                engine.images.keep_untagged(digest)  # as in Docker it stays, without a name, until it is pruned
+            displaced(engine, digest)
         stream.tell({"aux": {"ID": image.id}})
         if quiet:
             stream.tell({"stream": f"{image.id}\n"})
@@ -147,6 +166,20 @@ async def build(request: web.Request) -> web.StreamResponse:
             stream.tell({"stream": f"Successfully tagged {reference.familiar}\n"})
 
     return await stream.run(work())
+
+
+async def session(request: web.Request) -> web.StreamResponse:
+    """BuildKit's `/session`."""
+    from agent.api import buildkit
+
+    return await buildkit.session(request)
+
+
+async def services(request: web.Request) -> web.StreamResponse:
+    """BuildKit's `/grpc`."""
+    from agent.api import buildkit
+
+    return await buildkit.grpc(request)
 
 
 async def prune(request: web.Request) -> web.Response:

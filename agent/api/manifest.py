@@ -14,7 +14,6 @@ from aiohttp import web
 
 from agent import rootless
 from agent.api.app_keys import CONVERGER, answer, flag, given
-from agent.api.versions import VERSION
 from agent.containers import hardware
 from agent.contract.container import Container
 from agent.contract.manifest import Delta, Manifest, apply_delta
@@ -22,6 +21,7 @@ from agent.contract.network import HEARTBEAT
 from agent.contract.printable import quoted
 from agent.contract.sealing import known_key, make_key
 from agent.contract.status import NodeInfo, TaskStatus
+from agent.contract.version import VERSION
 from agent.engine import creating
 from agent.engine.networks.host import DEFAULT_MTU, addresses_of_host, mtu_of
 from agent.engine.records import Record

@@ -19,8 +19,8 @@ from agent.api import build, describe, images, versions, volumes
 from agent.api.app_keys import ENGINE, answer, minor
 from agent.api.checks import LOG_OPTIONS
 from agent.api.filters import Filters, labelled, moment
-from agent.api.versions import VERSION
 from agent.containers import runtimes as runtimes_of
+from agent.contract.version import VERSION
 from agent.contract.volume import VOLUME_DRIVERS
 from agent.engine.engine import Engine
 from agent.errors import BadRequestError, NotFoundError

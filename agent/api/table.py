@@ -50,6 +50,8 @@ ROUTES = (
     Route("POST", "/auth", login.check, shapes.LOGIN),
     Route("POST", "/build", build.build),
     Route("POST", "/build/prune", build.prune),
+    Route("POST", "/session", build.session),
+    Route("POST", "/grpc", build.services),
     Route("GET", "/distribution/{name:.+}/json", images.distribution),
     Route("GET", "/images/json", images.listing),
     Route("GET", "/images/search", images.search),

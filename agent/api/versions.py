@@ -10,10 +10,8 @@ import re
 
 from aiohttp import web
 
+from agent.contract.version import VERSION
 from agent.errors import BadRequestError
-
-VERSION = "0.1.0"
-"""Of the engine itself."""
 
 NEWEST, OLDEST = (1, 48), (1, 24)
 TOLERATED = (1, 22)

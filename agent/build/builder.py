@@ -2,6 +2,7 @@
 
 build/cache/          results of steps
 build/mounts/<hex>/   RUN --mount=type=cache
+build/contexts/<hex>/ contexts that clients sent a file at a time, for their next build
 build/jobs/<hex>/     a build that runs: what was sent, fetched and mounted for it; swept where its agent is gone
 """
 
@@ -14,25 +15,28 @@ import os
 import secrets
 import shutil
 import signal
+import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from agent import files, mounts
 from agent.build.build_options import BuildOptions
 from agent.build.cache import Cache, Entry
+from agent.build.client import Client
 from agent.build.job import Job
+from agent.build.kept import KeptContexts
 from agent.build.layers import Layers
-from agent.build.report import Report, Tell
+from agent.build.report import Report
 from agent.build.running import kill_group
+from agent.build.states import State
 from agent.errors import AgentError
-from agent.images.auth import Credentials
-from agent.images.store import Image
 
 if TYPE_CHECKING:
     from agent.engine.context import EngineContext
 
+R = TypeVar("R")
 MOUNT_NAME = 40
 UNUSED_S = 60 * 86_400.0
 """What no build has used for so long is forgotten, as dockerd's own rule has it; the next prune of images frees its layers."""
@@ -77,6 +81,7 @@ class Builder:
             shutil.rmtree(self.root / old, ignore_errors=True)
         self.cache = Cache(self.root / "cache", lambda name: (engine.paths.layers / name).is_dir())
         self.cache_mounts = CacheMounts(self.root / "mounts")
+        self.contexts = KeptContexts(self.root / "contexts")
         self.transient: set[str] = set()
         self.layers = Layers(engine.images, self.cache, self.transient)
         engine.images.held = self.held
@@ -109,18 +114,17 @@ class Builder:
         self,
         options: BuildOptions,
         context: AsyncIterator[bytes],
-        tell: Tell,
-        *,
-        credentials: Mapping[str, Credentials] | None = None,
-        progress: Callable[[dict[str, object]], None] = lambda _: None,
-    ) -> Image:
-        """Build what *options* says; *tell* hears of each step in Docker's words, *progress* of pulls. Raises AgentError."""
+        report: Report,
+        client: Client,
+        finish: Callable[[Job, State], Awaitable[R]],
+    ) -> R:
+        """Build what *options* says, and what *finish* makes of it. *report* hears of each step. Raises AgentError."""
         folder = self.jobs / secrets.token_hex(8)
         folder.mkdir(mode=0o700)
         self._active += 1
-        job = Job(self, options, folder, Report(tell), credentials or {}, progress)
+        job = Job(self, options, folder, report, client)
         try:
-            return await job.run(context)
+            return await finish(job, await job.run(context))
         finally:
             self._active -= 1
             await asyncio.shield(self._after(job, folder))
@@ -131,11 +135,13 @@ class Builder:
         finally:
             for point in mounts.below(folder):
                 mounts.unmount(point)
+            await job.inputs.client.keep(job.inputs)
             await asyncio.to_thread(files.remove_tree, folder)
             if not self._active:
                 self.transient.clear()
                 for entry in self.cache.doomed(older_s=UNUSED_S):
                     self.cache.drop(entry.key)
+                self.contexts.drop(UNUSED_S, time.time())
 
     async def result(self, key: str, note: str, make: Callable[[], Awaitable[str]], *, cached: bool) -> tuple[Entry, bool]:
         """What the step *key* comes to, and whether it was known: from the cache, from somebody who is at it, or by *make*,
@@ -176,6 +182,7 @@ class Builder:
         before = await asyncio.to_thread(self._bytes)
         for entry in gone:
             self.cache.drop(entry.key)
+        self.contexts.drop(older_s, time.time())
         if not older_s and not keep_bytes:
             for folder in list(self.cache_mounts.folder.glob("*")):
                 if not self.cache_mounts.used[folder / "data"] and not self._active:

@@ -71,7 +71,15 @@ def listing_of(reply: process.Reply) -> Listing:
 async def unpacked(body: AsyncIterator[bytes], folder: Path, limits: ImageLimits, bounds: str) -> Listing:
     """The tar *body*, compressed or not, as files below the empty *folder*. Raises BadRequestError."""
     folder.mkdir(mode=0o755)
-    reply = await process.fed("context", (str(folder), bounds), body, stall_s=limits.stall_s)
+    return await updated(body, folder, limits, bounds)
+
+
+async def updated(
+    body: AsyncIterator[bytes], folder: Path, limits: ImageLimits, bounds: str, gone: Path | None = None
+) -> Listing:
+    """The same onto what *folder* holds, without the paths that the file *gone* lists. Raises BadRequestError."""
+    words = (str(folder), bounds, *([str(gone)] if gone else []))
+    reply = await process.fed("context", words, body, stall_s=limits.stall_s)
     if "error" in reply:
         raise of_worker(reply, BadRequestError, "the build context cannot be unpacked: ")
     return listing_of(reply)
@@ -95,12 +103,16 @@ def ignore_rules(root: Path, dockerfile: str, *, common: bool = True) -> Rules |
     for name in (f"{dockerfile}.dockerignore", *([".dockerignore"] if common else [])):
         with contextlib.suppress(OSError):
             if files.resolve_in_root(root, name).is_file():
-                text = files.read_in_root(root, name, IGNORE_BYTES)
-                try:
-                    return Rules(read(text)) or None
-                except BadRequestError as error:
-                    raise BadRequestError(f"{name}: {error}") from None
+                return rules_of(files.read_in_root(root, name, IGNORE_BYTES), name)
     return None
+
+
+def rules_of(text: str, name: str) -> Rules | None:
+    """Those of an ignore file that is called *name*. Raises BadRequestError."""
+    try:
+        return Rules(read(text)) or None
+    except BadRequestError as error:
+        raise BadRequestError(f"{name}: {error}") from None
 
 
 # --- what lies elsewhere -------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from agent.build.cache import key_of
 from agent.build.contexts import Origin
 from agent.build.dockerfile import Heredoc
 from agent.build.layers import Layer, dress_like, fresh
+from agent.build.report import Channel
 from agent.build.selection import Entry, Listing, MissingError, Pick, choose, digest
 from agent.build.states import State
 from agent.containers import users
@@ -30,7 +31,6 @@ from agent.trees import modes, process
 
 if TYPE_CHECKING:
     from agent.build.job import Job
-    from agent.build.report import Tell
 
 _CHECKSUM = re.compile(r"sha256:([0-9a-f]{64})\Z")
 _NUMERIC = re.compile(r"[0-9]{1,10}(?::[0-9]{1,10})?\Z")
@@ -52,7 +52,7 @@ class Copying:
 
     # --- COPY and ADD ------------------------------------------------------------------------------------------
 
-    async def copy(self, number: int, state: State, step: instructions.Copy, say: Tell) -> State:
+    async def copy(self, number: int, state: State, step: instructions.Copy, say: Channel) -> State:
         expand = self.job.expansion(state)
         sources = [expand.word(s) for s in step.sources]
         goal = config.absolute(state.document, expand.word(step.goal))
@@ -166,10 +166,10 @@ class Copying:
             return await self._made((), "", "", [part], known_users=())
 
         return await self.job.layer(
-            stage.number, state, key_of("whole", part.content), f"FROM {stage.image}", make, lambda _: None
+            stage.number, state, key_of("whole", part.content), f"FROM {stage.image}", make, Channel(lambda _: None)
         )
 
-    async def workdir(self, number: int, state: State, step: instructions.Workdir, say: Tell) -> State:
+    async def workdir(self, number: int, state: State, step: instructions.Workdir, say: Channel) -> State:
         expand = self.job.expansion(state)
         path = config.absolute(state.document, expand.word(step.path)).rstrip("/") or "/"
         user = state.document["config"].get("User") or ""

@@ -48,6 +48,7 @@ class Rules:
     def __init__(self, patterns: Sequence[str]) -> None:
         if len(patterns) > MOST:
             raise BadRequestError(f"more than {MOST} patterns in the ignore file")
+        self.patterns = tuple(patterns)
         self._rules: list[tuple[Match, bool]] = []
         for number, pattern in enumerate(patterns, 1):
             pattern = pattern.strip()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import posixpath
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -15,15 +16,18 @@ from agent import files, mounts
 from agent.build import contexts, dockerfile
 from agent.build.build_options import BuildOptions
 from agent.build.cache import key_of
+from agent.build.client import Client
 from agent.build.contexts import Origin
 from agent.build.errors import DockerfileError
+from agent.build.instructions import Copy, Run
 from agent.build.layers import Layer
+from agent.build.plan import Plan
+from agent.build.report import Progress, Report
 from agent.build.selection import Entry, Listing
 from agent.build.states import State
 from agent.contract.container import BUILD_EXTRAS
 from agent.contract.printable import quoted
 from agent.errors import BadRequestError, ImageNotFoundError
-from agent.images.auth import HUB_KEY, Credentials
 from agent.images.reference import parse
 from agent.images.store import Image
 
@@ -32,26 +36,34 @@ if TYPE_CHECKING:
 
 
 class Inputs:
-    """Of one build, below its *folder*. *secrets* are those that came along, by their IDs."""
+    """Of one build, below its *folder*. *secrets* are those that are there, by their IDs, *agents* SSH
+    agents; *beside* says that the Dockerfile is
+    no file of the context, but came along with it."""
 
     def __init__(
         self,
         builder: Builder,
         options: BuildOptions,
         folder: Path,
-        credentials: Mapping[str, Credentials],
-        progress: Callable[[dict[str, object]], None],
+        client: Client,
+        report: Report,
     ) -> None:
         self.builder, self.options, self.folder = builder, options, folder
         self.engine = builder.engine
         self.limits = self.engine.settings.limits
         self.secrets: dict[str, bytes] = {}
+        self.agents: set[str] = set()
+        self.text: bytes | None = None
+        """The Dockerfile, where it is no file at all."""
+        self.is_whole = not client.lends
+        self._all = asyncio.Lock()
         self.context = Origin(root=folder / "context", listing=Listing({}))
-        self._credentials, self._progress = credentials, progress
+        self.client, self.report = client, report
         self._named: dict[str, asyncio.Task[Origin | Image]] = {}
         self._images: dict[str, asyncio.Task[Image]] = {}
         self._views: dict[str, Path] = {}
-        self._along = folder / "along"
+        self.along = folder / "along"
+        self.beside = options.dockerfile == f"{BUILD_EXTRAS}/Dockerfile"
         self._extras: dict[str, Entry] = {}
 
     async def close(self) -> None:
@@ -61,12 +73,16 @@ class Inputs:
         await asyncio.gather(*self._named.values(), *self._images.values(), return_exceptions=True)
 
     async def bring(self, body: AsyncIterator[bytes]) -> None:
-        """The context, from the client or from where *remote* says; what came along beside it is put aside."""
+        """The context, from the client or from where *remote* says; what came along beside it is put aside. Of a client that
+        lends, the Dockerfile alone."""
+        if self.client.lends:
+            await self.client.definition(self)
+            return
         bounds = self.engine.images.bounds
         root = self.folder / "context"
         listing = came = await contexts.unpacked(body, self.folder / "sent", self.limits, bounds)
         with contextlib.suppress(FileNotFoundError):
-            (self.folder / "sent" / BUILD_EXTRAS).rename(self._along)  # no COPY shall see what only RUN may
+            (self.folder / "sent" / BUILD_EXTRAS).rename(self.along)  # no COPY shall see what only RUN may
         if repo := contexts.repository(self.options.remote) if self.options.remote else None:
             root = await contexts.cloned(repo, root, self.limits)
             listing = await contexts.listed(root, [""], self.limits, bounds)
@@ -77,14 +93,33 @@ class Inputs:
         inside = {p: e for p, e in listing.entries.items() if p != BUILD_EXTRAS and not p.startswith(f"{BUILD_EXTRAS}/")}
         self._put_aside({p: e for p, e in came.entries.items() if p == BUILD_EXTRAS or p.startswith(f"{BUILD_EXTRAS}/")})
         rules = contexts.ignore_rules(root, self.options.dockerfile)
-        if self._is_beside:
-            rules = contexts.ignore_rules(self._along, "Dockerfile", common=False) or rules
+        if self.beside:
+            rules = contexts.ignore_rules(self.along, "Dockerfile", common=False) or rules
         self.context = Origin(root=root, listing=Listing(inside), ignored=rules)
 
-    @property
-    def _is_beside(self) -> bool:
-        """Whether the Dockerfile is no file of the context, but came along with it."""
-        return self.options.dockerfile == f"{BUILD_EXTRAS}/Dockerfile"
+    async def lent(self, plan: Plan) -> None:
+        """What *plan* needs of a client that lends: its context, and secrets that can be known already."""
+        wanted = needed(plan)
+        if wanted is not None:
+            await self.client.context(self, wanted)
+        runs = [step for number in plan.needed for step in plan.stages[number].steps if isinstance(step, Run)]
+        for mount in (m for step in runs for m in step.mounts if "$" not in m.name):
+            if mount.kind == "secret":
+                await self.secret(mount.name)
+            elif mount.kind == "ssh" and await self.client.has_agent(mount.name):
+                self.agents.add(mount.name)
+
+    async def whole(self) -> None:
+        """All of the context of a client that lends: an image's ONBUILD asks for what the file did not tell of."""
+        async with self._all:
+            if self.client.lends and not self.is_whole:
+                await self.client.context(self, ())
+
+    async def secret(self, ident: str) -> bytes | None:
+        """What the secret *ident* contains; None where there is none."""
+        if ident not in self.secrets and (found := await self.client.secret(ident)) is not None:
+            self.secrets[ident] = found
+        return self.secrets.get(ident)
 
     def _put_aside(self, entries: Mapping[str, Entry]) -> None:
         """What came beside the context: secrets, further contexts. Raises BadRequestError."""
@@ -93,7 +128,7 @@ class Inputs:
             if entry.kind == "l" and (short.count("/") == 0 or short.startswith("secrets/")):
                 raise BadRequestError(f"the build context's {quoted(path)} is a symbolic link: refused")
             if short.startswith("secrets/") and entry.kind == "f":
-                self.secrets[short[8:]] = (self._along / short).read_bytes()
+                self.secrets[short[8:]] = (self.along / short).read_bytes()
             self._extras[short] = entry
 
     async def _fetched(self, root: Path) -> Listing:
@@ -111,7 +146,9 @@ class Inputs:
 
     def file(self) -> dockerfile.Dockerfile:
         """Raises BadRequestError, DockerfileError."""
-        root, name = (self._along, "Dockerfile") if self._is_beside else (self.context.root, self.options.dockerfile)
+        if self.text is not None:
+            return self._read(self.text, self.options.dockerfile)
+        root, name = (self.along, "Dockerfile") if self.beside else (self.context.root, self.options.dockerfile)
         try:
             path = files.resolve_in_root(root, name)
             if not path.is_file():
@@ -119,6 +156,10 @@ class Inputs:
             data = path.read_bytes() if path.stat().st_size <= dockerfile.LARGEST else b"\0" * (dockerfile.LARGEST + 1)
         except OSError:
             raise BadRequestError(f"Cannot locate specified Dockerfile: the build context has no {quoted(name)}") from None
+        return self._read(data, name)
+
+    @staticmethod
+    def _read(data: bytes, name: str) -> dockerfile.Dockerfile:
         found = dockerfile.read(data, name)
         frontend = found.syntax.split()[0] if found.syntax.split() else ""
         if frontend and parse(frontend).repository not in ("docker/dockerfile", "docker/dockerfile-upstream"):
@@ -158,10 +199,12 @@ class Inputs:
     async def _name(self, name: str, value: str) -> Origin | Image:
         if value.startswith("docker-image://"):
             return await self.image(value.removeprefix("docker-image://"))
+        if value.startswith("local:") and self.client.lends:
+            return await self.client.named(self, name, value.removeprefix("local:"))
         if value.startswith(f"{BUILD_EXTRAS}/"):
             prefix = value.removeprefix(f"{BUILD_EXTRAS}/").rstrip("/")
             entries = {p[len(prefix) + 1 :]: e for p, e in self._extras.items() if p.startswith(f"{prefix}/")}
-            return Origin(root=self._along / prefix, listing=Listing(entries))
+            return Origin(root=self.along / prefix, listing=Listing(entries))
         folder = self.folder / f"named-{secrets.token_hex(4)}"
         if repo := contexts.repository(value):
             root = await contexts.cloned(repo, folder, self.limits)
@@ -187,5 +230,40 @@ class Inputs:
                 if self.engine.images.is_complete(image):
                     return image
         host = parse(name).host
-        given = self._credentials.get(HUB_KEY if host == "docker.io" else host) or self._credentials.get(host)
-        return await self.engine.pulls.pull(name, self._progress, given)
+        with self.report.work(f"load {name}") as progress:
+
+            def hear(event: dict[str, object]) -> None:
+                self.report.pulled(event)
+                _told(event, progress)
+
+            return await self.engine.pulls.pull(name, hear, await self.client.credentials(host))
+
+
+def _told(event: Mapping[str, Any], progress: Progress) -> None:
+    """Hand on what a pull says of a layer."""
+    detail = event.get("progressDetail") or {}
+    if event.get("id"):
+        progress(f"{event['id']} {event.get('status', '')}", int(detail.get("current", 0)), int(detail.get("total", 0)))
+
+
+def needed(plan: Plan) -> list[str] | None:
+    """The paths of the context that *plan* takes, patterns among them; [] for all, None where it takes none."""
+    found: list[str] = []
+    used = False
+    for number in plan.needed:
+        for step in plan.stages[number].steps:
+            match step:
+                case Copy(origin=""):
+                    paths = [s for s in step.sources if not (step.add and (contexts.is_url(s) or contexts.repository(s)))]
+                    whole = step.parents or any("$" in p or "\\" in p for p in paths)
+                case Run():
+                    paths = [m.source for m in step.mounts if m.kind == "bind" and not m.origin]
+                    whole = any("$" in p for p in paths)
+                case _:
+                    continue
+            clean = [posixpath.normpath(p).strip("/") for p in paths]
+            if whole or any(c in ("", ".") or c.startswith("..") for c in clean):
+                return []
+            used = used or bool(clean)
+            found += clean
+    return sorted(set(found)) if used else None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import posixpath
 import re
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -68,6 +69,13 @@ class RunMount(msgspec.Struct, frozen=True, kw_only=True):
     uid: str = ""
     gid: str = ""
     size: str = ""
+
+    @property
+    def name(self) -> str:
+        """What the client calls the secret or the SSH agent that is meant."""
+        if self.kind == "ssh":
+            return self.id or "default"
+        return self.id or posixpath.basename(self.target) or self.env
 
 
 class Run(Step, frozen=True, kw_only=True):

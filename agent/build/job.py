@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,12 +19,13 @@ from agent.build import config, contexts, dockerfile, plan, writing
 from agent.build import instructions as steps
 from agent.build.build_options import BuildOptions
 from agent.build.cache import key_of
+from agent.build.client import Client
 from agent.build.contexts import Origin
 from agent.build.copying import Copying
 from agent.build.errors import DockerfileError, RunError
 from agent.build.inputs import Inputs
 from agent.build.layers import Layer, image_layers
-from agent.build.report import Report, Tell
+from agent.build.report import Channel, Report, shown
 from agent.build.running import Running
 from agent.build.runsteps import RunSteps
 from agent.build.selection import MissingError, choose
@@ -32,8 +33,7 @@ from agent.build.states import State
 from agent.build.words import Expansion, WordError
 from agent.contract.container import Attachment, Container
 from agent.contract.printable import quoted
-from agent.errors import AgentError, BadRequestError
-from agent.images.auth import Credentials
+from agent.errors import AgentError, BadRequestError, user_message
 from agent.images.platforms import platform_of
 from agent.images.pull import architecture
 from agent.images.store import Image
@@ -52,13 +52,12 @@ class Job:
         options: BuildOptions,
         folder: Path,
         report: Report,
-        credentials: Mapping[str, Credentials],
-        progress: Callable[[dict[str, object]], None],
+        client: Client,
     ) -> None:
         self.builder, self.options, self.folder, self.report = builder, options, folder, report
         self.engine = builder.engine
         self.limits = self.engine.settings.limits
-        self.inputs = Inputs(builder, options, folder, credentials, progress)
+        self.inputs = Inputs(builder, options, folder, client, report)
         self.running = Running(self.engine, builder.layers, folder / "slots", _limits(options), max(2, os.cpu_count() or 1))
         self.copying = Copying(self)
         self.runsteps = RunSteps(self)
@@ -71,8 +70,8 @@ class Job:
 
     # --- the whole ---------------------------------------------------------------------------------------------
 
-    async def run(self, body: AsyncIterator[bytes]) -> Image:
-        """Raises AgentError, OSError."""
+    async def run(self, body: AsyncIterator[bytes]) -> State:
+        """The last state of the target. Raises AgentError, OSError."""
         await self.inputs.bring(body)
         self.plan = plan.make(
             self.inputs.file(),
@@ -81,20 +80,26 @@ class Job:
             contexts=self.options.contexts,
             platforms=plan.platform_arguments(self.options.platform or self._platform(), self._platform()),
         )
+        if self.inputs.client.lends:
+            await self.inputs.lent(self.plan)
         self._check()
         self.report.begin(self.plan.needed)
         say = self.report.channel(self.plan.needed[0])
         for number, arg in enumerate(self.plan.head, 1):
-            say(f"Step {number}/{self.plan.total} : {quoted(arg.at.shown)}\n")
+            say.argument(number, self.plan.total, arg)
         try:
             async with asyncio.TaskGroup() as self._group:
                 state = await self.stage(self.plan.target)
         except BaseExceptionGroup as group:
             raise (self._first or _first(group)) from None
-        image = await writing.image(self.builder, state, self.options)
         if self.plan.unused:
-            self.report.say(f"[Warning] One or more build-args {quoted(str(list(self.plan.unused)))} were not consumed\n")
-        return image
+            self.report.warn(f"One or more build-args {quoted(str(list(self.plan.unused)))} were not consumed")
+        return state
+
+    async def image(self, state: State) -> Image:
+        """*state* as an image of the store. Raises AgentError, OSError."""
+        with self.report.work("exporting to image"):
+            return await writing.image(self.builder, state, self.options)
 
     async def close(self) -> None:
         """Take away what it holds beside its folder."""
@@ -163,19 +168,19 @@ class Job:
         step_number = len(self.plan.head) + sum(1 + len(self.plan.stages[n].steps) for n in before) + 1
         try:
             with self.located(stage.origin):
-                say(f"Step {step_number}/{self.plan.total} : {quoted(stage.origin.at.shown)}\n")
+                say.step(step_number, self.plan.total, stage, stage.origin)
                 state = await self._begun(stage)
-                say(f" ---> {state.short}\n")
+                say.reached(state.short)
             state = await self._triggered(number, state, say)
             for step in stage.steps:
                 step_number += 1
-                say(f"Step {step_number}/{self.plan.total} : {_shown(step)}\n")
+                say.step(step_number, self.plan.total, stage, step)
                 with self.located(step):
                     state = await self.step(number, state, step, say)
-                say(f" ---> {state.short}\n")
+                say.reached(state.short)
         except (AgentError, OSError) as error:
             self._first = self._first or error
-            self.report.failed(number)
+            self.report.failed(number, user_message(error))
             raise
         self.report.end(number)
         return state
@@ -206,15 +211,16 @@ class Job:
         }
         return State(key=key_of("layers", *image.layers), layers=layers, document=document, shown=image.id[7:19])
 
-    async def _triggered(self, number: int, state: State, say: Tell) -> State:
+    async def _triggered(self, number: int, state: State, say: Channel) -> State:
         """ONBUILD instructions of the image are carried out first."""
         triggers = state.document["config"].get("OnBuild") or ()
         if self.plan.stages[number].base >= 0 or not triggers:
             return state
         if len(triggers) > TRIGGERS:
             raise BadRequestError(f"the image has more than {TRIGGERS} ONBUILD instructions")
-        say(f"# Executing {len(triggers)} build trigger{'s' if len(triggers) > 1 else ''}\n")
+        say.triggers(len(triggers))
         state = state.changed(document=config.put(state.document, "OnBuild", None))
+        await self.inputs.whole()
         for text in triggers:
             file = dockerfile.read(str(text).encode(), "ONBUILD")
             for step in steps.read(file):
@@ -237,7 +243,7 @@ class Job:
             n.lower() for n in self.options.no_cache_filter or ()
         )
 
-    async def step(self, number: int, state: State, step: steps.Step, say: Tell) -> State:
+    async def step(self, number: int, state: State, step: steps.Step, say: Channel) -> State:
         """The state after *step*. Raises AgentError, WordError."""
         expand = self.expansion(state)
         match step:
@@ -248,12 +254,12 @@ class Job:
             case steps.Workdir():
                 return await self.copying.workdir(number, state, step, say)
             case steps.Arg():
-                return state.changed(arguments=self._arguments(state, step)).recorded(_shown(step))
+                return state.changed(arguments=self._arguments(state, step)).recorded(shown(step))
             case steps.Expose():
                 document = config.expose(state.document, expand.words(step.ports))
             case _:
                 document = config.CHANGES[type(step)](state.document, step, expand.word)
-        return state.changed(document=document).recorded(_shown(step))
+        return state.changed(document=document).recorded(shown(step))
 
     def _arguments(self, state: State, step: steps.Arg) -> dict[str, str]:
         values = dict(state.arguments)
@@ -277,7 +283,7 @@ class Job:
         key: str,
         note: str,
         make: Callable[[], Awaitable[str]],
-        say: Tell,
+        say: Channel,
         *,
         by: str = "",
     ) -> State:
@@ -286,7 +292,7 @@ class Job:
             key = key_of("until", self.epoch, key)
         entry, known = await self.builder.result(key, note, make, cached=self.cached(number))
         if known:
-            say(" ---> Using cache\n")
+            say.cached()
         if not entry.layer:
             return state.recorded(by or note)
         layer = Layer(entry=entry)
@@ -315,10 +321,6 @@ class Job:
         if other is not None:
             return await self.stage(other)
         return self.of_image(await self.inputs.image(name))
-
-
-def _shown(step: steps.Step) -> str:
-    return quoted(step.at.shown) if len(step.at.shown) < 100 else "".join(c if c.isprintable() else " " for c in step.at.shown)
 
 
 def _limits(options: BuildOptions) -> Container:

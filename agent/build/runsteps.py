@@ -8,6 +8,7 @@ import os
 import posixpath
 import re
 import secrets
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ from agent.errors import BadRequestError, NotFoundError
 
 if TYPE_CHECKING:
     from agent.build.job import Job
-    from agent.build.report import Tell
+    from agent.build.report import Channel
 
 SCRIPTS = "/run/pipes"
 """Where a heredoc lies that names its own interpreter."""
@@ -52,12 +53,12 @@ class RunSteps:
             )
         for mount in step.mounts:
             if mount.kind == "secret" and mount.required and "$" not in mount.id + mount.target:
-                if _secret_id(mount) not in self.job.inputs.secrets:
-                    raise file.error(step.at, f"secret {quoted(_secret_id(mount))}: not found")
-            if mount.kind == "ssh" and mount.required:
-                raise file.error(step.at, "ssh: no agent came with the build, and this mount is required")
+                if mount.name not in self.job.inputs.secrets:
+                    raise file.error(step.at, f"secret {quoted(mount.name)}: not found")
+            if mount.kind == "ssh" and mount.required and "$" not in mount.id and mount.name not in self.job.inputs.agents:
+                raise file.error(step.at, f"ssh: no agent {quoted(mount.name)} came with the build, and this mount is required")
 
-    async def run(self, number: int, state: State, step: Run, say: Tell) -> State:
+    async def run(self, number: int, state: State, step: Run, say: Channel) -> State:
         job = self.job
         expand = job.expansion(state)
         asked = [_expanded(m, expand) for m in step.mounts]
@@ -122,7 +123,7 @@ class RunSteps:
         whence: list[Any],
         words: list[str],
         script: str,
-        say: Tell,
+        say: Channel,
     ) -> str:
         job = self.job
         if not state.layers:
@@ -153,9 +154,9 @@ class RunSteps:
                 found.append(Mount(kind="bind", target=words[0], source=str(path), read_only=True))
             command.mounts = tuple(found)
             async with job.running.slot(step.network) as slot:
-                say(f" ---> Running in {slot.record.short}\n")
+                say.running(slot.record.short)
                 made_layer = await job.running.run(slot, state.layers, command, say)
-                say(f" ---> Removed intermediate container {slot.record.short}\n")
+                say.removed(slot.record.short)
             return made_layer
 
     async def _mount(
@@ -170,7 +171,9 @@ class RunSteps:
             case "tmpfs":
                 return Mount(kind="tmpfs", target=target, size=_size(mount.size))
             case "secret":
-                self._secret(mount, target, command)
+                await self._secret(mount, target, command)
+            case "ssh":
+                return await self._agent(mount, folder, target, command, held)
         return None
 
     @staticmethod
@@ -213,9 +216,38 @@ class RunSteps:
             source = files.resolve_in_root(place, mount.source)
         return Mount(kind="bind", target=target, source=str(source), read_only=bool(mount.read_only))
 
-    def _secret(self, mount: RunMount, target: str, command: Command) -> None:
-        ident = _secret_id(mount)
-        data = self.job.inputs.secrets.get(ident)
+    async def _agent(
+        self, mount: RunMount, folder: Path, target: str, command: Command, held: contextlib.AsyncExitStack
+    ) -> Mount | None:
+        """A socket at which the client's SSH agent answers."""
+        inputs = self.job.inputs
+        if mount.name not in inputs.agents and not await inputs.client.has_agent(mount.name):
+            if mount.required:
+                raise NotFoundError(f"ssh: no agent {quoted(mount.name)} came with the build, and this mount is required")
+            return None
+        folder.mkdir()
+        place = folder / "agent"
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        directory = os.open(folder, os.O_PATH)
+        try:
+            listening.bind(f"/proc/self/fd/{directory}/agent")  # a socket's path is 107 bytes long at most
+        finally:
+            os.close(directory)
+        os.chown(place, _number(mount.uid, 0), _number(mount.gid, 0))
+        place.chmod(int(mount.mode or "600", 8))
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await inputs.client.forward(mount.name, reader, writer)
+
+        server = await asyncio.start_unix_server(answer, sock=listening)
+        held.callback(server.close)
+        target = target or f"/run/buildkit/ssh_agent.{folder.name}"
+        command.environment = {**command.environment, "SSH_AUTH_SOCK": target}
+        return Mount(kind="bind", target=target, source=str(place))
+
+    async def _secret(self, mount: RunMount, target: str, command: Command) -> None:
+        ident = mount.name
+        data = await self.job.inputs.secret(ident)
         if data is None:
             if mount.required:
                 raise NotFoundError(f"secret {quoted(ident)}: not found")
@@ -231,10 +263,6 @@ class RunSteps:
 def _unmount(folder: Path) -> None:
     for point in mounts.below(folder):
         mounts.unmount(point)
-
-
-def _secret_id(mount: RunMount) -> str:
-    return mount.id or posixpath.basename(mount.target) or mount.env
 
 
 def _number(text: str, default: int) -> int:
@@ -262,6 +290,6 @@ def _expanded(mount: RunMount, expand: Expansion) -> RunMount:
             raise BadRequestError(f"--mount {name}={quoted(text)}: a number")
     if made.size and not re.fullmatch(r"([0-9]{1,15})([kmgKMG]?)[iI]?[bB]?", made.size):
         raise BadRequestError(f"--mount size={quoted(made.size)}: a number with k, m or g")
-    if made.kind == "secret" and not _secret_id(made):
+    if made.kind == "secret" and not made.name:
         raise BadRequestError("--mount=type=secret needs an id, a target or env")
     return made

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import socket
 import struct
 import time
 from collections.abc import Iterable
 
+from agent import programs
 from agent.engine.engine import Engine
 from agent.engine.networks.host import mtu_of
 from agent.engine.networks.networks import Networks
@@ -20,7 +20,6 @@ from netplugins.linux import netlink, netns
 from netplugins.linux.sysctl import forwarding_off
 from netplugins.resolver import message
 
-PROGRAMS = {"runc": "containers are made with it", "conmon": "containers are watched by it", "nft": "rules are loaded with it"}
 ANSWER_S = 1.0
 
 
@@ -75,11 +74,10 @@ def _one(check: str, target: str, wrong: list[Finding], well: str) -> list[Findi
 
 def _programs() -> list[Finding]:
     wrong = [
-        Finding(check="program", target=name, detail=f"it is not installed: {why}", fix=f"install {name}")
-        for name, why in PROGRAMS.items()
-        if not shutil.which(name)
+        Finding(check="program", target=" or ".join(n), detail=f"it is not installed: {why}", fix=f"apt-get install {package}")
+        for n, package, why in programs.absent()
     ]
-    return _one("program", "node", wrong, f"{', '.join(PROGRAMS)} are installed")
+    return _one("program", "node", wrong, f"{', '.join(n[0] for n, _, _ in programs.NEEDED)} are installed")
 
 
 def _sysctls(networks: Networks) -> list[Finding]:

@@ -287,12 +287,13 @@ async def commit(
     return store.image(_commit(store, json.dumps(document).encode(), layers))
 
 
-async def save(store: ImageStore, names: Sequence[str]) -> AsyncIterator[bytes]:
-    """A tar that both `docker load` and OCI tools read: an OCI layout with Docker's manifest.json beside it."""
+async def save(store: ImageStore, names: Sequence[str], *, of: str = "") -> AsyncIterator[bytes]:
+    """A tar that both `docker load` and OCI tools read: an OCI layout with Docker's manifest.json beside it. It has the images
+    called *names*, or the image *of* under these names."""
     entries, docker = [], []
     blobs: dict[str, None] = {}
     for name in names:
-        image = store.find(name)
+        image = store.find(of or name)
         manifest = store.manifest(image.digest)
         size = store.blob(image.digest).stat().st_size
         named = not name.startswith("sha256:")

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import msgspec
 
+from agent import programs
 from agent.containers.runtime import start_time
 from agent.errors import AgentError
 from agent.files import write_atomically
@@ -158,12 +159,16 @@ def _connect(run: Path, keeper: int) -> int:
 
 def _lacking() -> tuple[tuple[int, int], tuple[int, int]]:
     """The user's subordinate user and group IDs: (first, number) each. Raises AgentError with all that is missing."""
-    problems = [
+    problems = programs.missing()
+    problems += [
         f"{program} is not installed: `apt-get install {package}`"
         for program, package in (("newuidmap", "uidmap"), ("newgidmap", "uidmap"), ("slirp4netns", "slirp4netns"))
         if not shutil.which(program)
     ]
-    name = pwd.getpwuid(os.geteuid()).pw_name
+    try:
+        name = pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        name = str(os.geteuid())  # nobody whom /etc/passwd knows
     found = []
     for file in ("/etc/subuid", "/etc/subgid"):
         lines = [line.split(":") for line in _read(file).splitlines() if line.count(":") == 2]

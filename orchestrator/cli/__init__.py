@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -75,6 +76,9 @@ COMMANDS = {
     "history": "history",
     "rollback": "history",
     "rollout": "rollout",
+    "completion": "completion",
+    "graph": "graph",
+    "help": "help",
     "cron": "cron",
     "set": "change",
     "autoscale": "autoscale",
@@ -82,7 +86,13 @@ COMMANDS = {
 }
 
 
-@click.command(cls=LazyGroup, commands_from=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+OF_EXTRAS = ("aiohttp", "asyncssh", "cryptography", "grpc", "networkx", "numpy", "pyroute2", "uvloop")
+"""Modules that the client does without, but for what speaks to registries and runs servers."""
+
+
+@click.command(
+    cls=LazyGroup, commands_from=COMMANDS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
 @click.version_option(__version__, prog_name="pystack")
 @selects_stack
 @click.option("--dry-run", is_flag=True, help="Show what `up` or `create` would do, as `plan` does.")
@@ -102,12 +112,23 @@ def cli(context: click.Context, /, dry_run: bool, **for_the_command: object) -> 
         raise click.UsageError(f"{context.invoked_subcommand} has no dry run: `pystack plan` shows what `up` would do")
 
 
+def _colours() -> bool | None:
+    """Whether there are colours: None is for click to see, by whether there is a terminal. Source: no-color.org."""
+    pairs = zip(sys.argv[1:], [*sys.argv[2:], ""], strict=True)
+    given = [behind if word == "--ansi" else word[7:] for word, behind in pairs if word.startswith("--ansi")]
+    return {"never": False, "always": True}.get(given[0] if given else "", False if os.environ.get("NO_COLOR") else None)
+
+
 def main() -> None:
     """Exit status: 0 done, 1 failed, 2 usage, 130 interrupted."""
+    if "_PYSTACK_COMPLETE" in os.environ:
+        from orchestrator.cli.completion import answer
+
+        raise SystemExit(answer(cli))
     debug = "--debug" in sys.argv
     alias = ["compose"] if sys.argv[0].rpartition("/")[2] == "docker-compose" else []
     try:
-        code = cli.main([*alias, *sys.argv[1:]], standalone_mode=False)
+        code = cli.main([*alias, *sys.argv[1:]], standalone_mode=False, color=_colours())
         raise SystemExit(code if isinstance(code, int) else 0)
     except PystackError as error:
         if debug:
@@ -120,6 +141,14 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         print("pystack: interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+    except ModuleNotFoundError as error:
+        if debug or (error.name or "").partition(".")[0] not in OF_EXTRAS:
+            raise
+        print(
+            f"pystack: this needs {error.name}, and the client alone is here: `pip install 'pystack-orchestrator[server]'`",
+            file=sys.stderr,
+        )
+        raise SystemExit(1) from None
     except BrokenPipeError:
         sys.stderr.close()
         raise SystemExit(1) from None

@@ -8,6 +8,7 @@ import select
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -80,8 +81,11 @@ def run(client: Client, container: str, wanted: dict[str, Any], *, tty: bool, st
 @contextlib.contextmanager
 def raw_terminal(resize: Any) -> Iterator[None]:
     """Keys go to the other side unread; restored at the end, come what may."""
-    import termios
-    import tty
+    try:
+        import termios
+        import tty
+    except ModuleNotFoundError:
+        raise PystackError("this system has no terminal that could be passed on: use -T") from None
 
     before = termios.tcgetattr(0)
     old = signal.signal(signal.SIGWINCH, lambda *_: resize())
@@ -95,35 +99,64 @@ def raw_terminal(resize: Any) -> Iterator[None]:
 
 def relay(connection: socket.socket, *, tty: bool, stdin: bool) -> None:
     """Standard input there, its output here, until the other side ends."""
+    demultiplexed = Demultiplexer()
+    show = (lambda data: os.write(1, data)) if tty else demultiplexed.show
+    if not hasattr(select, "poll"):  # Windows, whose standard input cannot be waited for beside a socket
+        if stdin:
+            threading.Thread(target=_carry_input, args=(connection,), daemon=True).start()
+        while data := _received(connection):
+            show(data)
+        return
     poll = select.poll()
     poll.register(connection, select.POLLIN)
     if stdin:
         poll.register(0, select.POLLIN)
-    buffer = b""
     while True:
         for fd, _ in poll.poll():
             if fd == 0:
-                data = os.read(0, 1 << 15)
-                if data:
-                    connection.sendall(data)
-                else:
+                if not _carried_on(connection):
                     poll.unregister(0)
-                    with contextlib.suppress(OSError):
-                        connection.shutdown(socket.SHUT_WR)
-                continue
-            try:
-                data = connection.recv(1 << 16)
-            except ConnectionError:
-                data = b""
-            if not data:
+            elif data := _received(connection):
+                show(data)
+            else:
                 return
-            if tty:
-                os.write(1, data)
-                continue
-            buffer += data
-            while len(buffer) >= 8:
-                length = int.from_bytes(buffer[4:8], "big")
-                if len(buffer) < 8 + length:
-                    break
-                os.write(2 if buffer[0] == 2 else 1, buffer[8 : 8 + length])
-                buffer = buffer[8 + length :]
+
+
+def _received(connection: socket.socket) -> bytes:
+    try:
+        return connection.recv(1 << 16)
+    except ConnectionError:
+        return b""
+
+
+def _carried_on(connection: socket.socket) -> bool:
+    """Send what standard input has now; False at its end, which the other side learns."""
+    if data := os.read(0, 1 << 15):
+        connection.sendall(data)
+        return True
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_WR)
+    return False
+
+
+def _carry_input(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while _carried_on(connection):
+            pass
+
+
+class Demultiplexer:
+    """Writes Docker's multiplexed stream, as it arrives in pieces, to standard output and standard error."""
+
+    def __init__(self) -> None:
+        self._pending = b""
+
+    def show(self, data: bytes) -> None:
+        """Take the next piece, and write the frames that are whole."""
+        self._pending += data
+        while len(self._pending) >= 8:
+            length = int.from_bytes(self._pending[4:8], "big")
+            if len(self._pending) < 8 + length:
+                break
+            os.write(2 if self._pending[0] == 2 else 1, self._pending[8 : 8 + length])
+            self._pending = self._pending[8 + length :]

@@ -174,8 +174,10 @@ class Connection:
     def is_idle(self) -> bool:
         """Whether nothing has come since its last answer, not even the end."""
         try:
-            self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            self.sock.setblocking(False)
+            self.sock.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
+            self.sock.setblocking(True)
             return True
         except OSError:
             pass

@@ -121,6 +121,25 @@ def update(name: str, address: str) -> None:
 
 
 @node.command()
+@click.argument("names", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Every node but the server's own, one after the other.")
+def upgrade(names: tuple[str, ...], everything: bool) -> None:
+    """Exchange the agents of nodes for the server's version, over SSH; no container is touched.
+
+    One after the other: the first that does not come back ends it."""
+    from orchestrator.cli.client import Client
+
+    if bool(names) == everything:
+        raise click.UsageError("name nodes, or say --all")
+    client = Client()
+    if everything:
+        names = tuple(row["name"] for row in client.json("GET", "/v1/nodes") if row["address"] not in ("", "local"))
+    for name in names:
+        row = client.json("POST", f"/v1/nodes/{name}/upgrade")
+        click.echo(f"{row['name']}: {row['version']}")
+
+
+@node.command()
 @click.argument("name")
 @click.argument("wanted", nargs=-1, required=True, metavar="KEY[=VALUE]:EFFECT|KEY-…")
 def taint(name: str, wanted: tuple[str, ...]) -> None:

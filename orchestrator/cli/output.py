@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -27,9 +28,22 @@ def table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
     """Aligned columns under upper-case heads."""
     cells = [[_cell(row.get(column)) for column in columns] for row in rows]
     heads = [column.upper().replace("_", " ") for column in columns]
-    widths = [max(len(line[i]) for line in [heads, *cells]) for i in range(len(columns))]
+    widths = _fitting([max(len(line[i]) for line in [heads, *cells]) for i in range(len(columns))])
     for line in [heads, *cells]:
-        click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+        shown = (text if len(text) <= w else text[: w - 1] + "…" for text, w in zip(line, widths, strict=True))
+        click.echo("  ".join(text.ljust(width) for text, width in zip(shown, widths, strict=True)).rstrip())
+
+
+def _fitting(widths: list[int], narrowest: int = 8) -> list[int]:
+    """*widths* of columns, the widest made narrower until a line fits this terminal; unchanged where there is none."""
+    if not sys.stdout.isatty():
+        return widths
+    room, out = shutil.get_terminal_size().columns - 2 * (len(widths) - 1), list(widths)
+    while sum(out) > room and max(out) > narrowest:
+        widest = max(out)
+        second = max((w for w in out if w < widest), default=narrowest)
+        out[out.index(widest)] = max(second, widest - (sum(out) - room), narrowest)
+    return out
 
 
 def _cell(value: Any) -> str:

@@ -6,6 +6,7 @@ is another program, or has more options, as git has GIT_SSH_COMMAND. Source: ssh
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import socket
@@ -13,10 +14,14 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 from urllib.parse import urlsplit
 
 from orchestrator.errors import PystackError, UnreachableError
+
+UNIX = hasattr(os, "geteuid")
 
 
 def dial(host: str) -> socket.socket:
@@ -24,8 +29,6 @@ def dial(host: str) -> socket.socket:
     parts = urlsplit(host)
     if not parts.hostname or parts.path not in ("", "/"):
         raise PystackError(f"PYSTACK_HOST={host}: write ssh://user@host or ssh://user@host:port")
-    folder = os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/pystack-ssh-{os.geteuid()}"
-    Path(folder).mkdir(mode=0o700, exist_ok=True)
     command = [
         *shlex.split(os.environ.get("PYSTACK_SSH_COMMAND", "ssh")),
         "-T",
@@ -33,12 +36,7 @@ def dial(host: str) -> socket.socket:
         "BatchMode=yes",
         "-o",
         "ConnectTimeout=15",
-        "-o",
-        "ControlMaster=auto",
-        "-o",
-        "ControlPersist=60",
-        "-o",
-        f"ControlPath={folder}/pystack-%C",
+        *_shared_connection(),
         *(["-p", str(parts.port)] if parts.port else []),
         f"{parts.username}@{parts.hostname}" if parts.username else parts.hostname,
         "pystack",
@@ -47,19 +45,51 @@ def dial(host: str) -> socket.socket:
     ]
     mine, theirs = socket.socketpair()
     with tempfile.TemporaryFile() as said:
-        with theirs:
-            try:
-                process = subprocess.Popen(
-                    command, stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=said, start_new_session=True
-                )
-            except FileNotFoundError:
-                raise PystackError(f"PYSTACK_HOST=ssh://… needs the program {command[0]}") from None
+        try:
+            process = _start_between(command, theirs, said) if UNIX else _start_behind_pipes(command, theirs, said)
+        except FileNotFoundError:
+            raise PystackError(f"PYSTACK_HOST=ssh://… needs the program {command[0]}") from None
         if mine.recv(1) == b"\0":  # dial-stdio says a byte when it is connected: what goes wrong before is ssh's to tell
             return mine
         process.wait()
         said.seek(0)
         lines = [line for line in said.read().decode(errors="replace").splitlines() if line.strip()]
     raise UnreachableError(f"{host}: {'; '.join(lines[-2:]) or 'ssh ended at once'}")
+
+
+def _shared_connection() -> list[str]:
+    """ssh's options for one connection that all commands of a minute share; none where ssh has no unix sockets for it."""
+    if not UNIX:
+        return []
+    folder = os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/pystack-ssh-{os.geteuid()}"
+    Path(folder).mkdir(mode=0o700, exist_ok=True)
+    return ["-o", "ControlMaster=auto", "-o", "ControlPersist=60", "-o", f"ControlPath={folder}/pystack-%C"]
+
+
+def _start_between(command: Sequence[str], end: socket.socket, said: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Start *command* with *end* as its standard input and output. Raises FileNotFoundError."""
+    with end:
+        return subprocess.Popen(command, stdin=end.fileno(), stdout=end.fileno(), stderr=said, start_new_session=True)
+
+
+def _start_behind_pipes(command: Sequence[str], end: socket.socket, said: IO[bytes]) -> subprocess.Popen[bytes]:
+    """As `_start_between`, on systems whose sockets are no files (Windows): two threads carry the bytes."""
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, bufsize=0)
+
+    def inward() -> None:
+        with contextlib.suppress(OSError), process.stdin:  # type: ignore[union-attr]
+            while data := end.recv(1 << 16):
+                process.stdin.write(data)  # type: ignore[union-attr]
+
+    def outward() -> None:
+        with contextlib.suppress(OSError), end:
+            while data := process.stdout.read(1 << 16):  # type: ignore[union-attr]
+                end.sendall(data)
+            end.shutdown(socket.SHUT_WR)
+
+    for carry in (inward, outward):
+        threading.Thread(target=carry, daemon=True).start()
+    return process
 
 
 def dial_stdio(path: str, hello: bytes = b"\0") -> None:

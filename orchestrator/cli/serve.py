@@ -38,6 +38,9 @@ def server(store: str, ca: str, cert: str, key: str, advertise: str, listen: str
     both sides: ca.pem, cert.pem and key.pem in the folder PYSTACK_CERT_PATH, ~/.pystack where it is not said."""
     import os
 
+    from orchestrator.cli.starting import require_server_parts
+
+    require_server_parts()
     from orchestrator.embedded import main
 
     words = {

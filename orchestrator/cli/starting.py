@@ -6,14 +6,16 @@ import os
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 from orchestrator.cli.client import dial
-from orchestrator.errors import UnreachableError
+from orchestrator.errors import PystackError, UnreachableError
 
 
 def start_server(path: str) -> None:
     """Start the all-in-one server in the background, and wait until it answers."""
+    require_server_parts()
     state = _log_directory(path)
     log = state / "server.log"
     with log.open("ab") as out:
@@ -42,6 +44,16 @@ def start_server(path: str) -> None:
             last = words if own else next(reversed(said.splitlines()), "it said nothing")
             raise UnreachableError(f"the server did not start: {last} (see {log})")
     raise UnreachableError(f"the server does not answer after 30 s: see {log}")
+
+
+def require_server_parts() -> None:
+    """Raises PystackError where the client alone is installed."""
+    missing = [name for name in ("aiohttp", "asyncssh", "networkx", "pyroute2", "uvloop") if not find_spec(name)]
+    if missing:
+        raise PystackError(
+            f"the client alone is installed here ({', '.join(missing)} missing): name a server with "
+            "PYSTACK_HOST=ssh://user@host, or `pip install 'pystack-orchestrator[server]'` for one on this host"
+        )
 
 
 def _log_directory(path: str) -> Path:

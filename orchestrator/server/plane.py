@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from orchestrator.server import store_version
 from orchestrator.server.autoscaler import Autoscaler
 from orchestrator.server.cluster import Cluster
 from orchestrator.server.contents import Contents
@@ -84,7 +85,8 @@ class ControlPlane:
         return self.cluster.local
 
     async def start(self) -> None:
-        """Read the store, connect the nodes, and start the loops. Raises StoreError."""
+        """Read the store, connect the nodes, and start the loops. Raises StoreError; PystackError for a newer one."""
+        await store_version.claim(self.store)
         await self.state.load()
         await self.jobs.book.load()
         await self.rollouts.load()

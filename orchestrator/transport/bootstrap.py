@@ -36,6 +36,8 @@ echo "python=$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>
 set -- $SSH_CONNECTION; echo "underlay=$3"
 for p in runc conmon nft; do command -v $p >/dev/null || echo "missing=$p"; done
 [ -d /run/systemd/system ] && echo systemd=yes
+[ -x /usr/lib/pystack/bin/python3 ] && echo packaged=yes
+echo "installed=$(cat "$root/agent/current" 2>/dev/null)"
 [ -S "$run/docker.sock" ] && echo "answers=$(python3 - "$run/docker.sock" 2>/dev/null <<'EOF'
 import http.client, json, socket, sys
 s = socket.socket(socket.AF_UNIX); s.settimeout(5); s.connect(sys.argv[1])
@@ -49,12 +51,13 @@ PROBE_S = 30
 INITS = (Path(sys.prefix) / "bin/tini-static", Path("/usr/bin/tini-static"), Path("/usr/bin/catatonit"))
 """Programs for `init: true`, statically linked; nodes need not have one."""
 PACKAGES = ("agent", "netplugins")
-NEEDS = ("aiohttp", "cryptography", "msgspec", "pyroute2", "pyyaml", "uvloop", "zstandard")
+NEEDS = ("aiohttp", "cryptography", "h2", "msgspec", "pyroute2", "pyyaml", "uvloop", "zstandard")
 
 
 class HostProbe(msgspec.Struct, kw_only=True):
     """The result of the probe of a host. *answers* is the version of the agent that runs there, "" if none does; *missing* are
-    programs that are not installed."""
+    programs that are not installed. *installed* is the digest of what was sent over last, *packaged* says that a Debian package
+    has the agent."""
 
     uid: int = -1
     hostname: str = ""
@@ -66,12 +69,14 @@ class HostProbe(msgspec.Struct, kw_only=True):
     underlay: str = ""
     systemd: str = ""
     answers: str = ""
+    installed: str = ""
+    packaged: str = ""
     missing: list[str] = []
 
 
-async def install_agent(connection: asyncssh.SSHClientConnection, target: str) -> HostProbe:
-    """Return when an agent of this version runs on the host. Raises RefusedError with everything that is missing there,
-    UnreachableError."""
+async def install_agent(connection: asyncssh.SSHClientConnection, target: str, *, exactly: bool = False) -> HostProbe:
+    """Return when an agent of this version runs on the host; *exactly*: of this very code. Raises RefusedError with everything
+    that is missing there, UnreachableError."""
     found = await _probe(connection, target)
     problems = []
     if found.uid != 0:
@@ -82,15 +87,21 @@ async def install_agent(connection: asyncssh.SSHClientConnection, target: str) -
         problems.append(f"{', '.join(found.missing)} not installed (Debian: apt install runc conmon nftables)")
     if problems:
         raise RefusedError(f"{target} cannot be a node: {'; '.join(problems)}", 409)
-    if found.answers == __version__:
+    if found.answers == __version__ and (not exactly or found.packaged or found.installed == _digest()):
         return found
+    if found.packaged and found.answers:
+        raise RefusedError(
+            f"{target} has the agent of a Debian package, version {found.answers}: `apt-get install "
+            f"./pystack-agent_{__version__}_$(dpkg --print-architecture).deb` there",
+            409,
+        )
     mine = f"{sys.version_info.major}.{sys.version_info.minor}"
     import platform
 
     if found.python != mine or found.machine != platform.machine():
         raise RefusedError(
             f"{target} has Python {found.python or 'not at all'} on {found.machine}: the agent is sent over for Python "
-            f"{mine} on {platform.machine()}; install that Python there, or `pip install pystack-orchestrator` and run "
+            f"{mine} on {platform.machine()}; install that Python there, or `pip install 'pystack-orchestrator[node]'` and run "
             "`pystack agent`",
             409,
         )
@@ -121,8 +132,7 @@ async def _probe(connection: asyncssh.SSHClientConnection, target: str) -> HostP
 
 async def _install(connection: asyncssh.SSHClientConnection, found: HostProbe) -> None:
     data = payload()
-    version = hashlib.sha256(data).hexdigest()[:12]
-    home = f"{found.root}/agent/{version}"
+    home = f"{found.root}/agent/{_digest()}"
     quoted = shlex.quote(home)
     there = await connection.run(f"test -e {quoted}/ready")
     if there.exit_status != 0:
@@ -133,6 +143,17 @@ async def _install(connection: asyncssh.SSHClientConnection, found: HostProbe) -
     done = await connection.run("sh", input=_start_script(found, home))
     if done.exit_status != 0:
         raise RefusedError(f"the agent does not start: {str(done.stdout or '').strip()} {str(done.stderr or '').strip()}", 409)
+    root = shlex.quote(found.root)
+    # the one before stays, for whoever goes back; older ones go
+    await connection.run(
+        f"cd {root}/agent && before=$(cat current 2>/dev/null); echo {_digest()} > current; "
+        f'for d in */; do d=${{d%/}}; [ "$d" = {_digest()} ] || [ "$d" = "$before" ] || rm -rf "$d"; done'
+    )
+
+
+@cache
+def _digest() -> str:
+    return hashlib.sha256(payload()).hexdigest()[:12]
 
 
 def _text_of(output: bytes | str | None) -> str:
@@ -153,7 +174,9 @@ def _start_script(found: HostProbe, home: str) -> str:
     root = shlex.quote(found.root)
     return (
         "set -e\n"
-        f"[ -s {root}/agent.pid ] && kill $(cat {root}/agent.pid) 2>/dev/null && sleep 1\n"
+        f"old=$(cat {root}/agent.pid 2>/dev/null) || old=\n"
+        '[ -n "$old" ] && kill "$old" 2>/dev/null || old=\n'
+        'while [ -n "$old" ] && kill -0 "$old" 2>/dev/null; do sleep 0.1; done\n'
         f"{variable} setsid {python} -E -s -m agent >>{root}/agent.log 2>&1 </dev/null &\n"
         f"echo $! >{root}/agent.pid\n"
     )

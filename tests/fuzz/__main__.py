@@ -13,6 +13,7 @@ from tests.fuzz.area import Area, Fault, drive
 AREAS = {
     "documents": "Documents",
     "dockerfiles": "Dockerfiles",
+    "buildkit": "BuildKit",
     "registry": "Registries",
     "dns": "Packets",
     "archives": "Archives",

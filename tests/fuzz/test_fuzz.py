@@ -11,6 +11,7 @@ import pytest
 SHARE = {
     "documents": 20_000,
     "dockerfiles": 5000,
+    "buildkit": 3000,
     "dns": 3000,
     "archives": 1500,
     "images": 10,
@@ -28,7 +29,7 @@ def fuzz(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, cwd=top)
 
 
-PURE = ("documents", "dockerfiles")
+PURE = ("documents", "dockerfiles", "buildkit")
 
 
 @pytest.mark.parametrize("area", [pytest.param(a, marks=() if a in PURE else pytest.mark.kernel) for a in SHARE])

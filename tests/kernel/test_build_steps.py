@@ -247,7 +247,7 @@ def test_secrets_are_in_no_layer_no_cache_and_no_log(node: Node, lab: Pystack) -
             assert hush.encode() not in path.read_bytes(), path
     with pytest.raises(Failed, match="Dockerfile:2:1: secret token: not found"):
         node.build(text)
-    with pytest.raises(Failed, match="no agent came with the build"):
+    with pytest.raises(Failed, match="no agent default came with the build"):
         node.build("FROM busybox\nRUN --mount=type=ssh,required true\n")
     node.build("FROM busybox\nRUN --mount=type=ssh true\n")
 

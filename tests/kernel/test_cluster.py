@@ -295,7 +295,7 @@ def test_an_agent_killed_on_a_far_node_changes_nothing(stack: Stack) -> None:
     assert len(stack.run("exec", "-T", "--index", "3", "client", "sh", "-c", ASK % "web").stdout.split()) == 8
 
 
-def test_adding_a_node_installs_its_agent(cluster: Pystack) -> None:
+def test_adding_a_node_installs_its_agent(cluster: Pystack, tmp_path: Path) -> None:
     """`outside` has an sshd and nothing of ours: all that it needs is sent over."""
     unknown = cluster("node", "add", "root@10.99.0.254:2222", check=False)
     assert unknown.returncode == 1
@@ -308,12 +308,45 @@ def test_adding_a_node_installs_its_agent(cluster: Pystack) -> None:
         assert rows["outside"]["state"] == "ready"
         twin = cluster("node", "add", "root@10.99.0.254", check=False)
         assert "called outside already" in twin.stderr
+        _upgraded(cluster, tmp_path)
     finally:
         cluster("node", "rm", "outside")
         pid = cluster.on("outside", "sh", "-c", "cat $PYSTACK_ROOT/agent.pid 2>/dev/null || true").strip()
         root = Path(cluster.environment["PYSTACK_ROOT"]).parent / "outside"
         pid = pid or (root / "agent.pid").read_text().strip()
         cluster.on("outside", "kill", pid)
+
+
+LATE = """
+services:
+  kept:
+    image: busybox
+    command: sleep 1000
+    stop_signal: SIGKILL
+    deploy: {placement: {constraints: [node.labels.role == late]}}
+"""
+
+
+def _upgraded(cluster: Pystack, place: Path) -> None:
+    """The agent of `outside` is exchanged for one of other code, and its container runs on."""
+    root = Path(cluster.environment["PYSTACK_ROOT"]).parent / "outside"
+    current = root / "agent/current"
+    digest, pid = current.read_text(), (root / "agent.pid").read_text()
+    kept = Stack(cluster, place)
+    kept.up(LATE)
+    before = {name: (t["node"], t["id"], t["restarts"], t["started"]) for name, t in kept.ps().items()}
+    assert [node for node, *_ in before.values()] == ["outside"]
+    assert cluster("node", "upgrade", "outside").stdout.startswith("outside: ")
+    assert (root / "agent.pid").read_text() == pid  # nothing to do
+    current.write_text("older")
+    (root / "agent/older").mkdir()
+    (root / "agent/oldest").mkdir()
+    assert cluster("node", "upgrade", "outside").stdout.startswith("outside: ")
+    assert current.read_text() == digest
+    assert (root / "agent.pid").read_text() != pid
+    assert sorted(path.name for path in (root / "agent").iterdir()) == sorted(["current", digest.strip(), "older"])
+    assert {name: (t["node"], t["id"], t["restarts"], t["started"]) for name, t in kept.ps().items()} == before
+    kept.down()
 
 
 def test_two_stacks_cannot_have_one_port(stack: Stack, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ class User:
             "XDG_RUNTIME_DIR": f"{self.home}/run",
             "USER": "ada",
             "PYTHONPATH": "",
-            "PATH": f"{self.home.parent}/venv/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+            "PATH": f"{self.home.parent}/venv/bin:/usr/local/bin:/usr/bin:/bin",  # a user of Debian has no more
         }
         join = ["sh", "-c", f'echo $$ > {GROUPS}/ada/session/cgroup.procs; exec "$@"', "-"] if DELEGATED else []
         done = subprocess.run(

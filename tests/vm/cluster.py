@@ -201,9 +201,13 @@ def _with_pystack(root: Path, folder: Path, known: str) -> None:
     program = root / "usr/local/bin/pystack"
     program.write_text("#!/usr/bin/python3\nfrom orchestrator.__main__ import main\nmain()\n")
     program.chmod(0o755)
-    unit = root / "etc/systemd/system/pystack.service"
-    shutil.copy(ROOT / "tools/pystack.service", unit)
-    (root / "etc/systemd/system/multi-user.target.wants/pystack.service").symlink_to("/etc/systemd/system/pystack.service")
+    for unit, target in (("pystack.service", "multi-user"), ("pystack.socket", "sockets")):
+        shutil.copy(ROOT / "packaging/systemd" / unit, root / "etc/systemd/system" / unit)
+        wanted = root / f"etc/systemd/system/{target}.target.wants" / unit
+        wanted.parent.mkdir(exist_ok=True)
+        wanted.symlink_to(f"/etc/systemd/system/{unit}")
+    with (root / "etc/group").open("a") as groups:
+        groups.write("pystack:x:990:\n")
     sys.path.insert(0, str(ROOT))
     from tests.images import archive, busybox_rootfs
 

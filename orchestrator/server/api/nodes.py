@@ -13,6 +13,7 @@ from orchestrator.server.api.responses import PLANE, json_response, row
 from orchestrator.server.api.stream import stream
 from orchestrator.server.cluster import NodeUpdateRequest
 from orchestrator.server.node_add import NodeAddRequest
+from orchestrator.server.node_upgrade import upgrade_node
 from orchestrator.server.plane import ControlPlane
 from orchestrator.server.rebalance import proposed_moves as find_moves
 from orchestrator.server.rebalance import rebalance as make_moves
@@ -93,6 +94,14 @@ async def change_node(request: web.Request) -> web.Response:
     body = msgspec.json.decode(await request.read(), type=NodeUpdateRequest)
     node = await plane.cluster.change(request.match_info["node"], body)
     return json_response(_node_row(plane, node.name))
+
+
+async def upgrade(request: web.Request) -> web.Response:
+    """Exchange a node's agent for this server's version, over SSH."""
+    plane = request.app[PLANE]
+    member = plane.cluster.get(request.match_info["node"])
+    await upgrade_node(member)
+    return json_response(_node_row(plane, member.node.name))
 
 
 async def drain_node(request: web.Request) -> web.StreamResponse:

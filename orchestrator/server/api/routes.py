@@ -83,6 +83,7 @@ ROUTES: tuple[Route, ...] = (
     ("GET", "/v1/nodes/{node}", nodes.get_node, None, nodes.NodeRow),
     ("PATCH", "/v1/nodes/{node}", nodes.change_node, NodeUpdateRequest, nodes.NodeRow),
     ("DELETE", "/v1/nodes/{node}", nodes.remove_node, None, None),
+    ("POST", "/v1/nodes/{node}/upgrade", nodes.upgrade, None, nodes.NodeRow),
     ("POST", "/v1/nodes/{node}/drain", nodes.drain_node, None, StreamOf(Event)),
     ("POST", "/v1/nodes/{node}/taint", nodes.taint_node, NodeUpdateRequest, StreamOf(Event)),
     ("*", "/v1/nodes/{node}/engine/{path:.*}", nodes.engine, None, None),

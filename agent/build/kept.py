@@ -1,0 +1,58 @@
+"""Contexts of builds that have ended, for the next build of the same folder: only what differs has to be sent again.
+
+build/contexts/<hex>/tree/       the files
+build/contexts/<hex>/kept.json   what its sender said of each path, and what the list says of it
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import msgspec
+
+from agent import files
+from agent.build.selection import Entry
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """*marks* say what a sender says of each path, *entries* what is there."""
+
+    marks: dict[str, str] = {}
+    entries: dict[str, Entry] = {}
+
+
+class KeptContexts:
+    """By a key that a client chooses, the same for the same folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def _place(self, key: str) -> Path:
+        return self.folder / hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:40]
+
+    def take(self, key: str, goal: Path) -> Kept:
+        """Move what is kept as *key* to *goal*; nothing where nothing is kept."""
+        place = self._place(key)
+        try:
+            kept = msgspec.json.decode((place / "kept.json").read_bytes(), type=Kept)
+            (place / "tree").rename(goal)
+        except (OSError, msgspec.MsgspecError):
+            kept = Kept()
+        files.remove_tree(place)
+        return kept
+
+    def put(self, key: str, tree: Path, kept: Kept) -> None:
+        """Keep *tree*, which nobody needs any more."""
+        place = self._place(key)
+        files.remove_tree(place)
+        place.mkdir(parents=True, mode=0o700)
+        tree.rename(place / "tree")
+        files.write_atomically(place / "kept.json", msgspec.json.encode(kept))
+
+    def drop(self, older_s: float, now: float) -> None:
+        """Forget what was kept more than *older_s* seconds before *now*."""
+        for place in list(self.folder.glob("*")):
+            if now - os.stat(place).st_mtime >= older_s:
+                files.remove_tree(place)

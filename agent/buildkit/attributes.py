@@ -1,0 +1,94 @@
+"""A build's options as BuildKit's Dockerfile frontend has them: one flat table of texts.
+
+Source: BuildKit, frontend/dockerfile/builder and dockerui (names of the options); docs.docker.com, `docker buildx build`.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+
+from agent.build.build_options import BuildOptions
+from agent.contract.container import Ulimit
+from agent.contract.printable import quoted
+from agent.errors import AgentError, BadRequestError, NotImplementedHereError
+from agent.images.platforms import platform_of
+
+FRONTENDS = ("dockerfile.v0", "gateway.v0")
+OURS = re.compile(r"(docker\.io/)?docker/dockerfile(-upstream)?(:.*|@.*)?")
+NETWORKS = {"": "", "sandbox": "", "default": "", "bridge": "", "host": "host", "none": "none"}
+
+
+def check(frontend: str, given: Mapping[str, str]) -> None:
+    """Raises NotImplementedHereError for a frontend that is not built in, and for questions that are no builds."""
+    source = given.get("source", "")
+    if frontend not in FRONTENDS or (frontend == "gateway.v0" and not OURS.fullmatch(source)):
+        raise NotImplementedHereError(
+            f"frontend {quoted(source or frontend)}: this builder reads Dockerfiles itself, and no other frontend's files"
+        )
+    if request := given.get("requestid"):
+        raise NotImplementedHereError(f"{quoted(request)}: this builder builds, and answers no questions about Dockerfiles")
+
+
+def options(given: Mapping[str, str], entitlements: Sequence[str]) -> BuildOptions:
+    """Raises BadRequestError."""
+    no_cache = given.get("no-cache")
+    return BuildOptions(
+        dockerfile=given.get("filename") or "Dockerfile",
+        remote=given.get("context", ""),
+        args=_named(given, "build-arg:"),
+        labels=_named(given, "label:"),
+        contexts={name.partition("::")[0]: value for name, value in _named(given, "context:").items()},
+        target=given.get("target", ""),
+        no_cache=no_cache is not None and not no_cache,
+        no_cache_filter=tuple(words(no_cache or "")),
+        pull=given.get("image-resolve-mode") in ("pull", "true"),
+        network=NETWORKS.get(given.get("force-network-mode", ""), given.get("force-network-mode", "")),
+        platform=platform(given.get("platform", "")),
+        shm_size=_number(given, "shm-size"),
+        extra_hosts=tuple(words(given.get("add-hosts", ""))),
+        ulimits=tuple(_ulimit(text) for text in words(given.get("ulimit", ""))),
+        cgroup_parent=given.get("cgroup-parent", ""),
+        entitlements=tuple(entitlements),
+    )
+
+
+def platform(text: str) -> str:
+    """The one platform of a list of them. Raises BadRequestError where they are several: an image here is for one."""
+    asked = words(text)
+    others = []
+    for one in asked:
+        try:
+            platform_of(one)
+        except AgentError as error:
+            others.append(f"{quoted(one)} ({quoted(str(error))})")
+    if others:
+        raise BadRequestError(f"this node builds for its own machine alone, not for {', '.join(others)}")
+    return asked[0] if asked else ""
+
+
+def _named(given: Mapping[str, str], prefix: str) -> dict[str, str]:
+    return {key.removeprefix(prefix): value for key, value in given.items() if key.startswith(prefix)}
+
+
+def words(text: str) -> list[str]:
+    """A list as options have it: between commas, quoted where a comma is meant. Raises BadRequestError."""
+    try:
+        return [word.strip() for word in next(csv.reader([text]), []) if word.strip()]
+    except csv.Error as error:
+        raise BadRequestError(f"{quoted(text)}: {error}") from None
+
+
+def _number(given: Mapping[str, str], name: str) -> int:
+    text = given.get(name, "")
+    if text and not re.fullmatch(r"[0-9]{1,18}", text):
+        raise BadRequestError(f"{name}={quoted(text)}: a whole number is wanted here")
+    return int(text or 0)
+
+
+def _ulimit(text: str) -> Ulimit:
+    match = re.fullmatch(r"([a-z]+)=(-?[0-9]{1,18})(?::(-?[0-9]{1,18}))?", text)
+    if not match:
+        raise BadRequestError(f"ulimit {quoted(text)}: it is written like nofile=1024:2048")
+    return Ulimit(name=match[1], soft=int(match[2]), hard=int(match[3] or match[2]))

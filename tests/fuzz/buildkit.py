@@ -1,0 +1,66 @@
+"""What BuildKit's clients send: messages, options of builds, lists of files."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+
+from agent.buildkit import attributes, filesync, messages, outputs, wire
+from agent.errors import AgentError
+from tests.fuzz import mutate
+from tests.fuzz.area import Area, Run
+
+OPTIONS = {
+    "filename": "Dockerfile",
+    "target": "a",
+    "no-cache": "",
+    "build-arg:A": "b",
+    "label:x": "y",
+    "context:more": "local:more",
+    "platform": "linux/amd64",
+    "shm-size": "1024",
+    "ulimit": "nofile=1:2",
+    "add-hosts": "a=1.2.3.4",
+    "force-network-mode": "none",
+    "source": "docker/dockerfile:1",
+}
+STAT = messages.Stat(path="a/b", mode=0o644, size=5, mtime=1 << 60, xattrs={"user.a": b"b"})
+WHOLE = messages.SolveRequest(
+    ref="r",
+    session="s",
+    frontend="dockerfile.v0",
+    attributes=OPTIONS,
+    cache=messages.CacheOptions(exports=(messages.CacheEntry(type="inline"),)),
+    exporters=(messages.CacheEntry(type="image", attributes={"name": "a,b", "push": "true"}),),
+)
+MESSAGES = (WHOLE, messages.Packet(stat=STAT), messages.ReturnRequest(error=messages.RpcStatus(code=1, message="x")))
+
+
+def _one(rng: random.Random) -> None:
+    good = rng.choice(MESSAGES)
+    read = wire.decode(mutate.some(rng, wire.encode(good)), type(good))
+    if isinstance(read, messages.SolveRequest):
+        attributes.check(read.frontend, read.attributes)
+        for one in read.exporters:
+            outputs.checked(one.type, one.attributes)
+    elif isinstance(read, messages.Packet) and read.stat:
+        filesync.header(read.stat)
+        filesync.unix_mode(read.stat.mode)
+    given = dict(OPTIONS)
+    for _ in range(rng.randrange(3)):
+        given[rng.choice(list(OPTIONS))] = rng.choice(mutate.TEXTS)
+    attributes.options(given, ())
+    outputs.asked(mutate.some(rng, b'[{"Type":"local","Attrs":{"dest":"x"}}]').decode(errors="replace"))
+
+
+class BuildKit(Area):
+    name = "buildkit"
+    share = 0.1
+
+    def run(self, inputs: Iterable[int], run: Run) -> None:
+        for index in inputs:
+            rng = run.rng(index)
+            run.judge(index, lambda rng=rng: _one(rng), (AgentError,))  # type: ignore[misc]
+
+    def tidy(self) -> None:
+        """Nothing is made."""
