@@ -26,7 +26,7 @@ from orchestrator.server.records import UpOptions
 from orchestrator.server.rollout import Rollout
 from orchestrator.server.rollout_control import RolloutControl
 from orchestrator.server.update_executor import UpdateExecutor, Wanted
-from orchestrator.stackfile.model import Service, Stack
+from orchestrator.stackfile.model import Service, Stack, UpdateConfig
 from orchestrator.store.interface import Delete, Op, Put
 
 
@@ -72,7 +72,7 @@ class PlanExecutor:
                 await remove_oneoffs(self._dispatcher, await ended_oneoffs(self._dispatcher, stack.name), emit)
             plan, failures = await self._carry_out(stack, options, emit, control)
             after = hooked(stack, plan, "post_deploy")
-            if after and not failures and not options.no_start:
+            if after and not failures and not options.no_start and not options.back:
                 failures = await self._hooks.run("post_deploy", stack, after, control.key, emit)
         return await self.finish_jobs(stack, options, emit, failures)
 
@@ -88,7 +88,7 @@ class PlanExecutor:
                 await control.begin(plan, present.stack if present else None)
             for warning in plan.warnings:
                 emit(WarningEvent(message=warning))
-            first = [] if options.no_start or options.no_tasks else hooked(stack, plan, "pre_deploy")
+            first = [] if options.no_start or options.no_tasks or options.back else hooked(stack, plan, "pre_deploy")
             if not first:
                 return plan, await self.execute_plan(stack, plan, options, emit, held, control)
         if failures := await self._before(stack, plan, first, options, control, emit):
@@ -202,7 +202,7 @@ class PlanExecutor:
     ) -> Rollout:
         services = {s.name for s in stack.services}
         return Rollout(
-            stack.services,
+            [_backwards(s) for s in stack.services] if options.back else stack.services,
             [t for t in plan.desired.tasks if t.service in services and t.planned],
             self._dispatcher,
             want="up" if options.wait else "begun" if options.attached else "",
@@ -317,3 +317,10 @@ class PlanExecutor:
             yield
         finally:
             self._dispatcher.statuses.listeners.discard(listen)
+
+
+def _backwards(service: Service) -> Service:
+    """*service* with the pace at which an update is taken back; a job has none."""
+    if service.is_job:
+        return service
+    return msgspec.structs.replace(service, update=service.rollback or UpdateConfig(), staged=None)

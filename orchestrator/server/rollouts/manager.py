@@ -165,7 +165,9 @@ class RolloutManager:
         await self._save(msgspec.structs.replace(self.get(stack), state="aborted", ended=time.time(), phase=""))
         if not record.before:
             raise RefusedError(f"the rollout of {stack} is given up; it has no revision to go back to: `pystack down`", 409)
-        options = UpOptions(user=record.options.user, message=f"the rollout of revision {record.before + 1} was aborted")
+        options = UpOptions(
+            user=record.options.user, message=f"the rollout of revision {record.before + 1} was aborted", back=True
+        )
         return await revisions.rollback(self._state, self, stack, record.before, options, emit)
 
     def _going_on(self, stack: str) -> LiveRollout:
