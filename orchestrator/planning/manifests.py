@@ -174,6 +174,7 @@ def _virtuals(
                 continue
             vip = next((v for v in network.vips if v.name == service and network.stack == stack), None)
             mine = ports if network.name == way_in else ()
+            shared = set.intersection(*(_aliases(t, network.name) for t in members))  # others are one replica's own
             if vip is None and not mine:
                 continue
             out.append(
@@ -183,7 +184,9 @@ def _virtuals(
                     ipv4=vip.ipv4 if vip else "",
                     ipv6=vip.ipv6 if vip else "",
                     ports=mine,
-                    names=tuple(dict.fromkeys(n.lower() for n in (service, *attachment.aliases))) if vip else (),
+                    names=tuple(dict.fromkeys(n.lower() for n in (service, *attachment.aliases) if n in shared | {service}))
+                    if vip
+                    else (),
                     backends=tuple(
                         AddressAssignment(name=t.name, ipv4=a.ipv4, ipv6=a.ipv6)
                         for t in ready
@@ -194,6 +197,10 @@ def _virtuals(
                 )
             )
     return out
+
+
+def _aliases(task: Task, network: str) -> set[str]:
+    return {alias for a in task.container.attachments if a.network == network for alias in a.aliases}
 
 
 def _weights(ready: Sequence[Task]) -> tuple[int, ...]:
